@@ -1,0 +1,183 @@
+//! What the operator wants, as resolved data.
+//!
+//! [`load`] reads one TOML file, checks all of it, and hands out a [`Config`]: durations are
+//! [`Duration`]s, sizes are bytes, presets and defaults are filled in, and no value needs a further
+//! check. A file that is wrong is refused as a whole, with every problem named at its place.
+//!
+//! The data types of the rules live here too, because everything else is written in their terms:
+//! [`Rule`] (one `[[route]]`), [`Selector`] (where a key or scope is read), [`PolicyTable`] (what
+//! becomes of a response by its status) and [`Routes`] (which rule guards a request).
+
+mod policy;
+mod routes;
+mod rule;
+mod secret;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
+pub use routes::{RouteConflict, Routes};
+pub use rule::{FingerprintMode, JsonPointer, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Rule, Selector};
+pub use secret::Secret;
+
+/// A whole configuration file, checked and resolved.
+#[derive(Debug)]
+pub struct Config {
+    /// The listener that clients talk to, and its limits.
+    pub server: Server,
+    /// How log lines look.
+    pub log: Log,
+    /// The listener of operators and of Prometheus; `None` when it is `"off"`.
+    pub admin: Option<Admin>,
+    /// The backend.
+    pub upstream: Upstream,
+    /// Where records are kept.
+    pub store: Store,
+    /// The guarded routes, and which requests each one matches.
+    pub routes: Routes,
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where clients connect.
+    pub listen: Vec<SocketAddr>,
+    /// From the first byte of a request's head to its last.
+    pub header_timeout: Duration,
+    /// A request body: as a whole on guarded routes, between two frames everywhere.
+    pub body_timeout: Duration,
+    /// A client connection without a request.
+    pub idle_timeout: Duration,
+    /// Client connections at once.
+    pub max_connections: usize,
+    /// Guarded attempts at work at once.
+    pub max_in_flight: usize,
+    /// Bytes of all bodies held in memory at once.
+    pub max_buffered: u64,
+    /// How long requests are still taken after the signal to stop.
+    pub drain_delay: Duration,
+    /// How long work in flight may take to finish after that.
+    pub drain_timeout: Duration,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// One line of text or one JSON object for each event.
+    pub format: LogFormat,
+    /// The least severe level that is written.
+    pub level: tracing::Level,
+    /// How idempotency keys appear.
+    pub keys: LogKeys,
+}
+
+/// `log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For log collectors.
+    Json,
+}
+
+/// `log.keys`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogKeys {
+    /// A short keyed digest.
+    Hashed,
+    /// As the client sent it.
+    Plain,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub listen: SocketAddr,
+    /// What calls that change something must present.
+    pub token: Option<Secret>,
+}
+
+/// `[upstream]`
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// `host:port` of the backend, plain HTTP/1.1.
+    pub authority: http::uri::Authority,
+    /// One connection attempt, name look-up included.
+    pub connect_timeout: Duration,
+    /// How long a client waits for the response head (on guarded routes: for the answer).
+    pub response_timeout: Duration,
+    /// One guarded attempt, head and body; only after it is the outcome unknown.
+    pub attempt_timeout: Duration,
+    /// A pooled connection idle for longer is not used again.
+    pub idle_timeout: Duration,
+    /// The same for guarded requests; zero: always a new connection.
+    pub guarded_idle: Duration,
+    /// The backend sees the client's `Host`, not its own.
+    pub preserve_host: bool,
+}
+
+/// `[store]`
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Which store, and where it is.
+    pub location: StoreLocation,
+    /// First part of every name in the store.
+    pub prefix: String,
+    /// One call to the store.
+    pub timeout: Duration,
+    /// What becomes of guarded requests while the store is certainly out of reach.
+    pub on_error: OnStoreError,
+    /// Keys the digests of names and fingerprints; made in the store when absent.
+    pub digest_key: Option<Secret>,
+    /// What an acknowledged write of the embedded store survives.
+    pub durability: Durability,
+    /// Use a Redis that may evict records.
+    pub accept_eviction: bool,
+}
+
+/// `store.url`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreLocation {
+    /// One Redis or Valkey server.
+    Redis(RedisAddress),
+    /// A folder on the local disk, for one sidecar.
+    Embedded(PathBuf),
+    /// Nothing survives the process.
+    Memory,
+}
+
+/// `redis://[user[:password]@]host[:port][/database]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisAddress {
+    /// Name or address.
+    pub host: String,
+    /// 6379 unless given.
+    pub port: u16,
+    /// Number of the logical database.
+    pub database: i64,
+    /// ACL user.
+    pub username: Option<String>,
+    /// Password of the user, or of the server.
+    pub password: Option<Secret>,
+}
+
+/// `store.on_error`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnStoreError {
+    /// 503.
+    Reject,
+    /// Guarded requests go through unguarded.
+    Forward,
+}
+
+/// `store.durability`, for the embedded store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk before it is acknowledged: survives a power loss.
+    Disk,
+    /// With the operating system before it is acknowledged: survives a crash of the process only.
+    Process,
+}

@@ -1,0 +1,83 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use http::Method;
+
+use super::Rule;
+
+/// Which rule guards a request.
+///
+/// A route that names the request's host beats one that names none; within that, the most specific
+/// path wins (a literal segment beats `{param}`, which beats `{*rest}`).
+#[derive(Default)]
+pub struct Routes {
+    rules: Vec<Arc<Rule>>,
+    hosts: HashMap<String, Methods>,
+    any_host: Methods,
+}
+
+/// One table of paths for each method, so that a more specific path of another method hides nothing.
+type Methods = HashMap<Method, matchit::Router<Arc<Rule>>>;
+
+/// Why a rule cannot be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteConflict {
+    /// The rule at this index matches some of the same requests, and neither is more specific.
+    With(usize),
+    /// The path pattern cannot be read; the reason.
+    Pattern(String),
+}
+
+impl Routes {
+    /// Adds a rule, unless one that is there already matches the same requests equally well.
+    pub fn add(&mut self, rule: Rule) -> Result<(), RouteConflict> {
+        let rule = Arc::new(rule);
+        let methods = match &rule.host {
+            Some(host) => self.hosts.entry(host.clone()).or_default(),
+            None => &mut self.any_host,
+        };
+        for method in &rule.methods {
+            let paths = methods.entry(method.clone()).or_default();
+            if let Err(error) = paths.insert(&rule.path, Arc::clone(&rule)) {
+                return Err(self.conflict(&rule, method, &error));
+            }
+        }
+        self.rules.push(rule);
+        Ok(())
+    }
+
+    fn conflict(&self, rule: &Rule, method: &Method, error: &matchit::InsertError) -> RouteConflict {
+        let matchit::InsertError::Conflict { with } = error else {
+            return RouteConflict::Pattern(error.to_string());
+        };
+        let same = |other: &Arc<Rule>| other.path == *with && other.host == rule.host && other.methods.contains(method);
+        match self.rules.iter().position(same) {
+            Some(index) => RouteConflict::With(index),
+            None => RouteConflict::Pattern(error.to_string()),
+        }
+    }
+
+    /// The rule for a request. `host` is lower case and without port; `path` is normalised
+    /// (RFC 3986, 6.2.2).
+    pub fn find(&self, method: &Method, host: Option<&str>, path: &str) -> Option<&Arc<Rule>> {
+        host.and_then(|host| self.hosts.get(host))
+            .and_then(|methods| most_specific(methods, method, path))
+            .or_else(|| most_specific(&self.any_host, method, path))
+    }
+
+    /// All rules, in the order of the file.
+    pub fn rules(&self) -> &[Arc<Rule>] {
+        &self.rules
+    }
+}
+
+fn most_specific<'a>(methods: &'a Methods, method: &Method, path: &str) -> Option<&'a Arc<Rule>> {
+    methods.get(method)?.at(path).ok().map(|found| found.value)
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.rules).finish()
+    }
+}

@@ -1,0 +1,211 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+
+use super::PolicyTable;
+
+/// One `[[route]]`, with its defaults filled in.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Unique; the metrics label, and the space of the route's records.
+    pub name: Arc<str>,
+    /// The path pattern as written: `/orders`, `/tenants/{tenant}/orders`, `/v1/{*rest}`.
+    pub path: String,
+    /// The methods it guards.
+    pub methods: Vec<Method>,
+    /// Only for this host (lower case, without port); any host when `None`.
+    pub host: Option<String>,
+    /// Whether it guards at all.
+    pub mode: Mode,
+
+    /// The parts of the idempotency key; all of them together are the key. Never empty.
+    pub key: Vec<Selector>,
+    /// What becomes of a request without a key.
+    pub on_missing_key: OnMissingKey,
+    /// Bytes of one part of the key, without its quotes.
+    pub key_max_length: usize,
+    /// Whose key it is. Empty: all callers share one space.
+    pub scope: Vec<Selector>,
+    /// How two payloads are compared.
+    pub fingerprint: FingerprintMode,
+    /// What becomes of a key that comes back with another body.
+    pub on_mismatch: OnMismatch,
+
+    /// What becomes of a repeat while the first is still running.
+    pub on_concurrent: OnConcurrent,
+    /// The longest that a repeat waits for the first.
+    pub wait_timeout: Duration,
+    /// Repeats waiting at once on this route.
+    pub max_waiters: usize,
+
+    /// What becomes of a response, by its status.
+    pub policy: PolicyTable,
+    /// What becomes of the key when the outcome of an attempt cannot be told.
+    pub on_unknown: OnUnknown,
+    /// How long an unknown outcome blocks the key. At most the retention.
+    pub hold_for: Duration,
+    /// How long an owner may stay silent before it counts as lost.
+    pub lease: Duration,
+    /// How long a record is kept, from its claim and anew from its settling.
+    pub retention: Duration,
+
+    /// Bytes of a request body; over it: 413.
+    pub max_request_body: u64,
+    /// Bytes of a response body; over it: streamed to the first caller, kept as unreplayable.
+    pub max_response_body: u64,
+    /// Whether replays carry the stored `Set-Cookie` lines.
+    pub replay_set_cookie: bool,
+    /// Stands in for the `detail` of `key-reused` and `already-completed`.
+    pub message: Option<String>,
+}
+
+impl Rule {
+    /// Whether a key or scope is read from the body, so that the body is needed before the claim can be told.
+    pub fn reads_body(&self) -> bool {
+        self.key.iter().chain(&self.scope).any(Selector::is_in_body)
+    }
+}
+
+/// `mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Guard.
+    Enforce,
+    /// Let everything through, as if there were no route.
+    Off,
+}
+
+/// Where one part of a key or scope is read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Selector {
+    /// `header:NAME`: a request header with exactly one line.
+    Header(HeaderName),
+    /// `cookie:NAME`: one cookie of the `Cookie` header (RFC 6265, 5.4).
+    Cookie(String),
+    /// `json:/pointer`: a member of a JSON body (RFC 6901).
+    Json(JsonPointer),
+    /// `form:FIELD`: a field of an `application/x-www-form-urlencoded` body.
+    Form(String),
+}
+
+impl Selector {
+    /// Whether the body must be read for it.
+    pub fn is_in_body(&self) -> bool {
+        match self {
+            Self::Json(_) | Self::Form(_) => true,
+            Self::Header(_) | Self::Cookie(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Json(pointer) => write!(f, "json:{pointer}"),
+            Self::Form(field) => write!(f, "form:{field}"),
+        }
+    }
+}
+
+/// An RFC 6901 pointer, its reference tokens unescaped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct JsonPointer(Vec<String>);
+
+impl JsonPointer {
+    /// Reads `/a/b~1c`. The empty pointer (the whole document) is refused: it names no member.
+    pub fn parse(text: &str) -> Option<Self> {
+        let tokens = text.strip_prefix('/')?;
+        tokens.split('/').map(unescape).collect::<Option<_>>().map(Self)
+    }
+
+    /// The reference tokens from the root inwards.
+    pub fn tokens(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// RFC 6901, 4: `~1` is `/`, `~0` is `~`; any other `~` is an error.
+fn unescape(token: &str) -> Option<String> {
+    let mut out = String::with_capacity(token.len());
+    let mut chars = token.chars();
+    while let Some(c) = chars.next() {
+        out.push(match c {
+            '~' => match chars.next()? {
+                '0' => '~',
+                '1' => '/',
+                _ => return None,
+            },
+            c => c,
+        });
+    }
+    Some(out)
+}
+
+impl fmt::Display for JsonPointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|token| write!(f, "/{}", token.replace('~', "~0").replace('/', "~1")))
+    }
+}
+
+/// `on_missing_key`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMissingKey {
+    /// Let it through unguarded.
+    Forward,
+    /// 400 `missing-key`.
+    Reject,
+    /// Scope and payload are the key, for this long (`fingerprint_window`).
+    Fingerprint(Duration),
+}
+
+/// `fingerprint` and `fingerprint_ignore`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FingerprintMode {
+    /// By the request's `Content-Type`: JSON by value, urlencoded forms by pairs, anything else by bytes.
+    Auto {
+        /// Members that do not count.
+        ignore: Vec<JsonPointer>,
+    },
+    /// By bytes.
+    Raw,
+    /// By JSON value, whatever the `Content-Type` says.
+    Json {
+        /// Members that do not count.
+        ignore: Vec<JsonPointer>,
+    },
+    /// The body does not count.
+    None,
+}
+
+/// `on_mismatch`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMismatch {
+    /// 422 `key-reused`.
+    Reject,
+    /// 409 `key-reused`.
+    Conflict,
+    /// The record wins.
+    Replay,
+}
+
+/// `on_concurrent`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConcurrent {
+    /// 409 `in-flight`, unless the client asks to wait (`Prefer: wait=N`, RFC 7240, 4.3).
+    Reject,
+    /// Hold the repeat, then replay.
+    Wait,
+}
+
+/// `on_unknown`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// The key stays blocked until somebody knows.
+    Hold,
+    /// A repeat takes over once the lease has run out.
+    Retry,
+}

@@ -1,0 +1,2 @@
+//! onlyonce
+pub mod config;
