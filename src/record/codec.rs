@@ -1,0 +1,424 @@
+//! The bytes of a record, version 1.
+//!
+//! Records outlive versions of this program, so the layout is written by hand and fixed; golden bytes
+//! in the tests hold it. All numbers are little endian.
+//!
+//! ```text
+//!   0  version      u8   1
+//!   1  state        u8   1 in flight, 2 completed, 3 unreplayable, 4 unknown
+//!   2  flags        u16  bit 0: the body lies apart; bit 1: the terms say retry
+//!   4  token        16
+//!  20  attempt      u32
+//!  24  lease        u64  milliseconds, like all that follow
+//!  32  retention    u64
+//!  40  hold for     u64  0 under retry
+//!  48  claimed at   u64
+//!  56  settled at   u64  0 in flight
+//!  64  recipe       u64
+//!  72  target       16
+//!  88  body digest  16
+//! 104  completed:    status u16, fields, trailers, body length u64, the body (or 16 bytes of digest of one apart)
+//!      unreplayable: status u16, fields (none, or Location)
+//!      fields:       count u16, then for each: name length u16, name, value length u32, value
+//! end  checksum     8    BLAKE3 of all that stands before it
+//! ```
+//!
+//! Scripts inside Redis read version, state and token at their offsets; everything else is read here only.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use super::{Claim, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
+
+const VERSION: u8 = 1;
+const IN_FLIGHT: u8 = 1;
+const COMPLETED: u8 = 2;
+const UNREPLAYABLE: u8 = 3;
+const UNKNOWN: u8 = 4;
+
+const BODY_APART: u16 = 1;
+const RETRY: u16 = 1 << 1;
+
+const CHECKSUM: usize = 8;
+const FIXED: usize = 104;
+
+/// Where a completed record's body lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// In the record.
+    Within,
+    /// Under a name of its own; the record holds its length and digest.
+    Apart,
+}
+
+/// A record that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decoded {
+    /// All of it.
+    Whole(Record),
+    /// All but its body.
+    Bodiless(Bodiless),
+}
+
+/// A completed record whose body lies apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bodiless {
+    record: Record,
+    length: u64,
+    digest: [u8; 16],
+}
+
+/// Why a record cannot be read. Such a record is never run over, and never replayed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Written by a version of this program that knows more.
+    #[error("it was written by a newer version of onlyonce (layout {0})")]
+    Newer(u8),
+    /// Not what was written.
+    #[error("it is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+/// The bytes of `record`.
+pub fn encode(record: &Record, placement: Placement) -> Vec<u8> {
+    let mut out = Vec::with_capacity(FIXED + CHECKSUM + reply_size(&record.state, placement));
+    let (state, settled_at) = match &record.state {
+        State::InFlight => (IN_FLIGHT, 0),
+        State::Completed { settled_at, .. } => (COMPLETED, *settled_at),
+        State::Unreplayable { settled_at, .. } => (UNREPLAYABLE, *settled_at),
+        State::Unknown { settled_at } => (UNKNOWN, *settled_at),
+    };
+    let claim = &record.claim;
+    let (retry, hold_for) = match claim.terms.on_unknown {
+        Unknown::Hold(hold_for) => (0, millis(hold_for)),
+        Unknown::Retry => (RETRY, 0),
+    };
+    let apart = match (&record.state, placement) {
+        (State::Completed { .. }, Placement::Apart) => BODY_APART,
+        _ => 0,
+    };
+
+    out.extend([VERSION, state]);
+    out.extend((retry | apart).to_le_bytes());
+    out.extend(claim.token.0);
+    out.extend(claim.attempt.to_le_bytes());
+    for number in [millis(claim.terms.lease), millis(claim.terms.retention), hold_for, claim.claimed_at, settled_at] {
+        out.extend(number.to_le_bytes());
+    }
+    out.extend(claim.fingerprint.recipe.to_le_bytes());
+    out.extend(claim.fingerprint.target);
+    out.extend(claim.fingerprint.body);
+
+    match &record.state {
+        State::InFlight | State::Unknown { .. } => {}
+        State::Completed { reply, .. } => encode_reply(&mut out, reply, placement),
+        State::Unreplayable { status, location, .. } => {
+            out.extend(status.as_u16().to_le_bytes());
+            out.extend(u16::from(location.is_some()).to_le_bytes());
+            if let Some(location) = location {
+                encode_field(&mut out, &header::LOCATION, location);
+            }
+        }
+    }
+    let checksum = blake3::hash(&out);
+    out.extend(&checksum.as_bytes()[..CHECKSUM]);
+    out
+}
+
+fn reply_size(state: &State, placement: Placement) -> usize {
+    let State::Completed { reply, .. } = state else { return 64 };
+    let fields = reply.headers.iter().chain(&reply.trailers);
+    let fields: usize = fields.map(|(name, value)| 6 + name.as_str().len() + value.len()).sum();
+    let body = match placement {
+        Placement::Within => reply.body.iter().map(Bytes::len).sum(),
+        Placement::Apart => 16,
+    };
+    14 + fields + body
+}
+
+fn encode_reply(out: &mut Vec<u8>, reply: &Reply, placement: Placement) {
+    out.extend(reply.status.as_u16().to_le_bytes());
+    for fields in [&reply.headers, &reply.trailers] {
+        // hyper takes at most a few hundred fields; more than u16::MAX cannot have been received.
+        out.extend((fields.len() as u16).to_le_bytes());
+        for (name, value) in fields {
+            encode_field(out, name, value);
+        }
+    }
+    out.extend(reply.body_len().to_le_bytes());
+    match placement {
+        Placement::Within => reply.body.iter().for_each(|piece| out.extend_from_slice(piece)),
+        Placement::Apart => out.extend(body_digest(&reply.body)),
+    }
+}
+
+fn encode_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    // Names are at most 64 KiB less one (http::HeaderName), and heads are capped far below 4 GiB.
+    out.extend((name.as_str().len() as u16).to_le_bytes());
+    out.extend(name.as_str().as_bytes());
+    out.extend((value.len() as u32).to_le_bytes());
+    out.extend(value.as_bytes());
+}
+
+fn body_digest(pieces: &[Bytes]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    pieces.iter().for_each(|piece| {
+        hasher.update(piece);
+    });
+    let mut out = [0; 16];
+    hasher.finalize_xof().fill(&mut out);
+    out
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Reads the bytes of a record. Bodies and header values share them.
+pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
+    match bytes.first() {
+        None => return Err(Unreadable::Damaged("it is empty")),
+        Some(&VERSION) => {}
+        Some(&other) => return Err(Unreadable::Newer(other)),
+    }
+    let Some(length) = bytes.len().checked_sub(CHECKSUM).filter(|length| *length >= FIXED) else {
+        return Err(Unreadable::Damaged("it is too short"));
+    };
+    if blake3::hash(&bytes[..length]).as_bytes()[..CHECKSUM] != bytes[length..] {
+        return Err(Unreadable::Damaged("its checksum does not match"));
+    }
+    let mut input = bytes.slice(..length);
+    let input = &mut input;
+
+    input.advance(1);
+    let state = input.get_u8();
+    let flags = input.get_u16_le();
+    if flags & !(BODY_APART | RETRY) != 0 {
+        return Err(Unreadable::Damaged("it has flags of no known meaning"));
+    }
+    let token = Token(take(input)?);
+    let attempt = input.get_u32_le();
+    let mut number = || input.get_u64_le();
+    let (lease, retention, hold_for, claimed_at, settled_at, recipe) =
+        (number(), number(), number(), number(), number(), number());
+    let fingerprint = Fingerprint { recipe, target: take(input)?, body: take(input)? };
+    let on_unknown = if flags & RETRY == 0 { Unknown::Hold(Duration::from_millis(hold_for)) } else { Unknown::Retry };
+    let terms = Terms { lease: Duration::from_millis(lease), retention: Duration::from_millis(retention), on_unknown };
+    let claim = Claim { token, attempt, terms, fingerprint, claimed_at };
+
+    let mut apart = None;
+    let state = match state {
+        IN_FLIGHT => State::InFlight,
+        UNKNOWN => State::Unknown { settled_at },
+        COMPLETED => {
+            let (reply, body) = decode_reply(input, flags & BODY_APART != 0)?;
+            apart = body;
+            State::Completed { settled_at, reply }
+        }
+        UNREPLAYABLE => {
+            let status = decode_status(input)?;
+            let location = decode_fields(input)?.remove(header::LOCATION);
+            State::Unreplayable { settled_at, status, location }
+        }
+        _ => return Err(Unreadable::Damaged("it has a state of no known meaning")),
+    };
+    if input.has_remaining() {
+        return Err(Unreadable::Damaged("something stands behind its end"));
+    }
+    let record = Record { claim, state };
+    Ok(match apart {
+        None => Decoded::Whole(record),
+        Some((length, digest)) => Decoded::Bodiless(Bodiless { record, length, digest }),
+    })
+}
+
+/// Length and digest of a body that lies apart.
+type Apart = (u64, [u8; 16]);
+
+fn decode_reply(input: &mut Bytes, apart: bool) -> Result<(Reply, Option<Apart>), Unreadable> {
+    let status = decode_status(input)?;
+    let headers = decode_fields(input)?;
+    let trailers = decode_fields(input)?;
+    let length = u64::from_le_bytes(take(input)?);
+    if apart {
+        let digest = take(input)?;
+        return Ok((Reply { status, headers, body: Vec::new(), trailers }, Some((length, digest))));
+    }
+    let body =
+        usize::try_from(length).ok().filter(|length| *length <= input.len()).map(|length| input.split_to(length));
+    let body = body.ok_or(Unreadable::Damaged("its body is cut short"))?;
+    let body = if body.is_empty() { Vec::new() } else { vec![body] };
+    Ok((Reply { status, headers, body, trailers }, None))
+}
+
+fn decode_status(input: &mut Bytes) -> Result<StatusCode, Unreadable> {
+    StatusCode::from_u16(u16::from_le_bytes(take(input)?)).map_err(|_| Unreadable::Damaged("its status is none"))
+}
+
+fn decode_fields(input: &mut Bytes) -> Result<HeaderMap, Unreadable> {
+    let count = u16::from_le_bytes(take(input)?);
+    let mut fields = HeaderMap::with_capacity(usize::from(count).min(256));
+    for _ in 0..count {
+        let length = u16::from_le_bytes(take(input)?);
+        let name = split(input, usize::from(length))?;
+        let length = u32::from_le_bytes(take(input)?);
+        let value = split(input, length as usize)?;
+        let name = HeaderName::from_bytes(&name).map_err(|_| Unreadable::Damaged("a field name is none"))?;
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Unreadable::Damaged("a field value is none"))?;
+        fields.append(name, value);
+    }
+    Ok(fields)
+}
+
+fn take<const N: usize>(input: &mut Bytes) -> Result<[u8; N], Unreadable> {
+    let mut out = [0; N];
+    out.copy_from_slice(&split(input, N)?);
+    Ok(out)
+}
+
+fn split(input: &mut Bytes, length: usize) -> Result<Bytes, Unreadable> {
+    if length > input.len() {
+        return Err(Unreadable::Damaged("it is cut short"));
+    }
+    Ok(input.split_to(length))
+}
+
+impl Bodiless {
+    /// The record as it is, for those who need no body.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Puts the body back, if it is the right one.
+    pub fn with_body(mut self, body: Bytes) -> Result<Record, Unreadable> {
+        if body.len() as u64 != self.length || body_digest(std::slice::from_ref(&body)) != self.digest {
+            return Err(Unreadable::Damaged("its body is not the one that was stored"));
+        }
+        if let State::Completed { reply, .. } = &mut self.record.state {
+            reply.body = vec![body];
+        }
+        Ok(self.record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn claim() -> Claim {
+        Claim {
+            token: Token(*b"0123456789abcdef"),
+            attempt: 2,
+            terms: Terms {
+                lease: Duration::from_secs(30),
+                retention: Duration::from_secs(86_400),
+                on_unknown: Unknown::Hold(Duration::from_secs(3_600)),
+            },
+            fingerprint: Fingerprint { target: [1; 16], recipe: 7, body: [2; 16] },
+            claimed_at: 1_763_700_000_000,
+        }
+    }
+
+    fn completed() -> Record {
+        let mut headers = HeaderMap::new();
+        headers.append("location", HeaderValue::from_static("/orders/1"));
+        headers.append("link", HeaderValue::from_static("<a>"));
+        headers.append("link", HeaderValue::from_bytes(b"<\xfcber>").expect("obs-text"));
+        let reply = Reply {
+            status: StatusCode::CREATED,
+            headers,
+            body: vec![Bytes::from_static(b"\x00\xff"), Bytes::from_static(b"{}")],
+            trailers: HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]),
+        };
+        Record { claim: claim(), state: State::Completed { settled_at: 1_763_700_001_000, reply } }
+    }
+
+    /// A record in the pieces that reading it makes.
+    fn joined(mut record: Record) -> Record {
+        if let State::Completed { reply, .. } = &mut record.state {
+            let body = reply.body.concat();
+            reply.body = if body.is_empty() { Vec::new() } else { vec![body.into()] };
+        }
+        record
+    }
+
+    fn states() -> Vec<Record> {
+        let settled_at = 5;
+        let location = Some(HeaderValue::from_static("/orders/1"));
+        let retry = Claim { terms: Terms { on_unknown: Unknown::Retry, ..claim().terms }, ..claim() };
+        vec![
+            Record { claim: claim(), state: State::InFlight },
+            Record { claim: retry, state: State::InFlight },
+            completed(),
+            Record { claim: claim(), state: State::Unreplayable { settled_at, status: StatusCode::OK, location } },
+            Record {
+                claim: claim(),
+                state: State::Unreplayable { settled_at, status: StatusCode::OK, location: None },
+            },
+            Record { claim: claim(), state: State::Unknown { settled_at } },
+        ]
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        for record in states() {
+            let decoded = decode(&encode(&record, Placement::Within).into()).expect("readable");
+            assert_eq!(decoded, Decoded::Whole(joined(record)));
+        }
+    }
+
+    #[test]
+    fn a_body_apart_is_put_back_and_no_other() {
+        let bytes = Bytes::from(encode(&completed(), Placement::Apart));
+        let Decoded::Bodiless(bodiless) = decode(&bytes).expect("readable") else { panic!("the body lies apart") };
+        let restored = bodiless.clone().with_body(Bytes::from_static(b"\x00\xff{}")).expect("the body");
+        assert_eq!(restored, joined(completed()));
+        let error = bodiless.with_body(Bytes::from_static(b"\x00\xff{]")).expect_err("another body");
+        assert_eq!(error, Unreadable::Damaged("its body is not the one that was stored"));
+    }
+
+    /// Records that were written must stay readable: if this fails, the layout changed, and it needs a new version.
+    #[test]
+    fn the_layout_is_fixed() {
+        let golden = include_str!("golden.hex");
+        let written: String = states()
+            .iter()
+            .flat_map(|record| [encode(record, Placement::Within), encode(record, Placement::Apart)])
+            .map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
+            .collect();
+        assert_eq!(written, golden);
+    }
+
+    #[test]
+    fn no_flipped_bit_goes_unnoticed() {
+        let bytes = encode(&completed(), Placement::Within);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&damaged.into()).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_newer_layout_is_said_to_be_newer() {
+        let mut bytes = encode(&completed(), Placement::Within);
+        bytes[0] = 2;
+        assert_eq!(decode(&bytes.into()), Err(Unreadable::Newer(2)));
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), sealed: bool) {
+            if sealed && !bytes.is_empty() {
+                bytes[0] = VERSION;
+                let checksum = blake3::hash(&bytes);
+                bytes.extend(&checksum.as_bytes()[..CHECKSUM]);
+            }
+            let _ = decode(&bytes.into());
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What is remembered about an operation, and how it may change. Pure: no clock, no I/O.
+//!
+//! A [`Record`] is a [`Claim`] (who owns the operation, and under which terms) and a [`State`].
+//! [`moves`] holds every step from one record to the next; each store carries them out atomically,
+//! in its own way, and is tested against them. [`codec`] gives a record its bytes.
+
+pub mod codec;
+pub mod moves;
+mod reply;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+
+pub use reply::Reply;
+
+/// What one store holds about one operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Who claimed it, and under which terms. Never changes while the record is in flight.
+    pub claim: Claim,
+    /// How far it came.
+    pub state: State,
+}
+
+/// One request's ownership of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Must be presented with every later write to the record.
+    pub token: Token,
+    /// 1 for the first owner; one more for each takeover.
+    pub attempt: u32,
+    /// What governs the record, whoever reads it and whatever their configuration says.
+    pub terms: Terms,
+    /// What the key was used for.
+    pub fingerprint: Fingerprint,
+    /// When it was claimed, by the owner's wall clock, in milliseconds since the Unix epoch. For people: no
+    /// decision rests on it.
+    pub claimed_at: u64,
+}
+
+/// How far an operation came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// The owner is at work, or was lost.
+    InFlight,
+    /// The answer is here and is replayed.
+    Completed {
+        /// Milliseconds since the Unix epoch.
+        settled_at: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// It was done, and the answer is not here to be replayed.
+    Unreplayable {
+        /// Milliseconds since the Unix epoch.
+        settled_at: u64,
+        /// Status of the answer.
+        status: StatusCode,
+        /// `Location` of the answer.
+        location: Option<HeaderValue>,
+    },
+    /// It was started, and whether it took effect cannot be told.
+    Unknown {
+        /// Milliseconds since the Unix epoch.
+        settled_at: u64,
+    },
+}
+
+/// The terms of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// How long the owner may stay silent before it counts as lost.
+    pub lease: Duration,
+    /// How long the record lives, from its claim, from each renewal, and anew from its settling.
+    pub retention: Duration,
+    /// What an outcome that cannot be told means for the key.
+    pub on_unknown: Unknown,
+}
+
+/// What an outcome that cannot be told means for the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// It stays blocked for this long.
+    Hold(Duration),
+    /// A repeat may take over once the lease has run out.
+    Retry,
+}
+
+/// Random, one for each claim.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(pub [u8; 16]);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token({self})")
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(&self.0, f)
+    }
+}
+
+/// What a key was used for: to notice a key that comes back for something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Keyed digest of method, path and query.
+    pub target: [u8; 16],
+    /// Which recipe made `body`: digests of different recipes cannot be compared.
+    pub recipe: u64,
+    /// Keyed digest of the body.
+    pub body: [u8; 16],
+}
+
+/// How two fingerprints of one operation compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    /// The same request, as far as can be told.
+    Same,
+    /// Same target; the bodies were digested by different recipes, so they count as the same.
+    Incomparable,
+    /// Same target, another body.
+    OtherBody,
+    /// Another method, path or query.
+    OtherTarget,
+}
+
+impl Fingerprint {
+    /// Compares a repeat's fingerprint with the recorded one.
+    pub fn compare(&self, recorded: &Self) -> Comparison {
+        if self.target != recorded.target {
+            Comparison::OtherTarget
+        } else if self.recipe != recorded.recipe {
+            Comparison::Incomparable
+        } else if self.body != recorded.body {
+            Comparison::OtherBody
+        } else {
+            Comparison::Same
+        }
+    }
+}
+
+/// `route:digest`, the name of an operation's record in logs, problems and on the command line.
+/// Stores put their prefix before it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RecordName {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Keyed digest of scope and key.
+    pub digest: [u8; 16],
+}
+
+impl fmt::Display for RecordName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.route)?;
+        hex(&self.digest, f)
+    }
+}
+
+fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}

@@ -1,0 +1,134 @@
+//! Nothing survives the process: for tests and for trying out. The reference for the other stores.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Answer, Claimed, Health, Released, Renewed, Settled, Store};
+use crate::key::DigestKey;
+use crate::record::moves::{self, ClaimMove, Held, RenewMove};
+use crate::record::{Claim, Record, RecordName, State, Token};
+
+/// Records in a map, expired ones swept out as it grows.
+pub struct Memory {
+    digest_key: DigestKey,
+    records: Mutex<Records>,
+}
+
+#[derive(Default)]
+struct Records {
+    by_name: HashMap<RecordName, Kept>,
+    /// The map is swept when it has grown to this.
+    sweep_at: usize,
+}
+
+struct Kept {
+    record: Record,
+    expires: Instant,
+}
+
+const FIRST_SWEEP: usize = 1024;
+
+impl Memory {
+    /// An empty store.
+    pub fn new(digest_key: DigestKey) -> Self {
+        Self { digest_key, records: Mutex::new(Records { sweep_at: FIRST_SWEEP, ..Records::default() }) }
+    }
+
+    fn records(&self) -> MutexGuard<'_, Records> {
+        // Every step below leaves the map whole, so a panic elsewhere does not make it unusable.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Records {
+    fn held(&self, name: &RecordName) -> Option<Held> {
+        let kept = self.by_name.get(name)?;
+        let left = kept.expires.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        Some(Held { record: kept.record.clone(), silent_for: kept.record.claim.terms.retention.saturating_sub(left) })
+    }
+
+    fn write(&mut self, name: &RecordName, record: Record) {
+        if self.by_name.len() >= self.sweep_at {
+            let now = Instant::now();
+            self.by_name.retain(|_, kept| kept.expires > now);
+            self.sweep_at = (self.by_name.len() * 2).max(FIRST_SWEEP);
+        }
+        let expires = Instant::now() + moves::time_to_live(&record).min(FOREVER);
+        self.by_name.insert(name.clone(), Kept { record, expires });
+    }
+}
+
+/// Far enough, and still an [`Instant`].
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+impl Store for Memory {
+    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
+        Box::pin(async move {
+            let mut records = self.records();
+            Ok(match moves::claim(records.held(name), claim) {
+                ClaimMove::Write(claim) => {
+                    records.write(name, Record { claim: claim.clone(), state: State::InFlight });
+                    Claimed::Granted(claim)
+                }
+                ClaimMove::AlreadyMine(claim) => Claimed::Granted(claim),
+                ClaimMove::Refuse(held) => Claimed::Refused(held),
+            })
+        })
+    }
+
+    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Renewed> {
+        Box::pin(async move {
+            let mut records = self.records();
+            let held = records.held(name).map(|held| held.record);
+            let renewed = match moves::renew(held.as_ref(), claim.token) {
+                RenewMove::Extend => Renewed::Extended,
+                RenewMove::ClaimAgain => Renewed::ClaimedAgain,
+                RenewMove::Refuse => return Ok(Renewed::Lost),
+            };
+            records.write(name, Record { claim: claim.clone(), state: State::InFlight });
+            Ok(renewed)
+        })
+    }
+
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> Answer<'a, Settled> {
+        Box::pin(async move {
+            let mut records = self.records();
+            match records.held(name).map(|held| held.record) {
+                Some(kept) if !moves::settles(Some(&kept), record.claim.token) => Ok(Settled::Kept(Box::new(kept))),
+                _ => {
+                    records.write(name, record.clone());
+                    Ok(Settled::Written)
+                }
+            }
+        })
+    }
+
+    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> Answer<'a, Released> {
+        Box::pin(async move {
+            let mut records = self.records();
+            Ok(match records.held(name) {
+                None => Released::Absent,
+                Some(held) if moves::releases(&held.record, token) => {
+                    records.by_name.remove(name);
+                    Released::Deleted
+                }
+                Some(_) => Released::Kept,
+            })
+        })
+    }
+
+    fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
+        Box::pin(async move { Ok(self.records().held(name)) })
+    }
+
+    fn digest_key(&self) -> Answer<'_, DigestKey> {
+        Box::pin(async move { Ok(self.digest_key) })
+    }
+
+    fn health(&self) -> Health {
+        Health::Up
+    }
+}

@@ -1,0 +1,117 @@
+//! Where records live: one trait, three stores, one conformance suite.
+//!
+//! Every store carries out the moves of [`crate::record::moves`] atomically and on a clock of its own.
+
+mod memory;
+
+use std::error::Error;
+use std::pin::Pin;
+
+pub use memory::Memory;
+
+use crate::key::DigestKey;
+use crate::record::codec::Unreadable;
+use crate::record::moves::Held;
+use crate::record::{Claim, Record, RecordName, Token};
+
+/// The answer of a store, some time later.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// A place that keeps records and decides, atomically, who owns an operation.
+///
+/// Every call ends within the store's own deadline. Dropping the future of a call leaves it
+/// uncertain whether it was carried out.
+pub trait Store: Send + Sync + 'static {
+    /// Claims the operation, taking over from a lost owner where its terms allow it.
+    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed>;
+
+    /// Says that the owner is alive; makes the claim again if the record is gone.
+    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Renewed>;
+
+    /// Writes the outcome of the attempt that `record.claim` owns.
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> Answer<'a, Settled>;
+
+    /// Frees the key, if the record is still in flight under this token.
+    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> Answer<'a, Released>;
+
+    /// Looks the record up.
+    fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>>;
+
+    /// The key that digests of names and fingerprints are made with, shared by all who use this store.
+    fn digest_key(&self) -> Answer<'_, DigestKey>;
+
+    /// Whether the store can be reached, as far as is known now. Does no I/O.
+    fn health(&self) -> Health;
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// The caller owns the operation. Its claim as written: the attempt number is more than 1 after a takeover.
+    Granted(Claim),
+    /// Somebody else does, or did.
+    Refused(Box<Held>),
+}
+
+/// What became of a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewed {
+    /// The record lives for the whole retention again.
+    Extended,
+    /// The record was gone; the claim was written again.
+    ClaimedAgain,
+    /// The record is not the caller's any more.
+    Lost,
+}
+
+/// What became of a settling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// The outcome is recorded.
+    Written,
+    /// Another record is there, and stays.
+    Kept(Box<Record>),
+}
+
+/// What became of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    /// The key is free.
+    Deleted,
+    /// There was no record.
+    Absent,
+    /// The record is not the caller's to release, and stays.
+    Kept,
+}
+
+/// Why a store did not answer, by what the caller may conclude.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Certainly not done: the store was not reached, or it refused.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] Cause),
+    /// It may have been done, or may yet be.
+    #[error("the store did not answer")]
+    Uncertain(#[source] Cause),
+    /// A record is there that cannot be read. It is never run over.
+    #[error("the record {name} cannot be read")]
+    Unreadable {
+        /// Which record.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: Unreadable,
+    },
+}
+
+/// What went wrong underneath.
+pub type Cause = Box<dyn Error + Send + Sync>;
+
+/// Whether a store can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// The last thing known of it is that it answered.
+    Up,
+    /// It cannot be used now.
+    Down,
+}
