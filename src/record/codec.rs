@@ -25,6 +25,7 @@
 //!
 //! Scripts inside Redis read version, state and token at their offsets; everything else is read here only.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -215,7 +216,7 @@ pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
         COMPLETED => {
             let (reply, body) = decode_reply(input, flags & BODY_APART != 0)?;
             apart = body;
-            State::Completed { settled_at, reply }
+            State::Completed { settled_at, reply: Arc::new(reply) }
         }
         UNREPLAYABLE => {
             let status = decode_status(input)?;
@@ -297,7 +298,7 @@ impl Bodiless {
             return Err(Unreadable::Damaged("its body is not the one that was stored"));
         }
         if let State::Completed { reply, .. } = &mut self.record.state {
-            reply.body = vec![body];
+            Arc::make_mut(reply).body = vec![body];
         }
         Ok(self.record)
     }
@@ -334,14 +335,14 @@ mod tests {
             body: vec![Bytes::from_static(b"\x00\xff"), Bytes::from_static(b"{}")],
             trailers: HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]),
         };
-        Record { claim: claim(), state: State::Completed { settled_at: 1_763_700_001_000, reply } }
+        Record { claim: claim(), state: State::Completed { settled_at: 1_763_700_001_000, reply: Arc::new(reply) } }
     }
 
     /// A record in the pieces that reading it makes.
     fn joined(mut record: Record) -> Record {
         if let State::Completed { reply, .. } = &mut record.state {
             let body = reply.body.concat();
-            reply.body = if body.is_empty() { Vec::new() } else { vec![body.into()] };
+            Arc::make_mut(reply).body = if body.is_empty() { Vec::new() } else { vec![body.into()] };
         }
         record
     }

@@ -51,7 +51,7 @@ pub enum State {
         /// Milliseconds since the Unix epoch.
         settled_at: u64,
         /// The answer.
-        reply: Reply,
+        reply: Arc<Reply>,
     },
     /// It was done, and the answer is not here to be replayed.
     Unreplayable {

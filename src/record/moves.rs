@@ -10,8 +10,7 @@
 
 use std::time::Duration;
 
-use super::{Claim, Comparison, Record, State, Unknown};
-use crate::record::Token;
+use super::{Claim, Comparison, Record, State, Token, Unknown};
 
 /// A record as a store holds it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,35 +22,27 @@ pub struct Held {
     pub silent_for: Duration,
 }
 
-/// What a held record means to whoever comes next.
+/// What has become of the owner of a record in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// In flight, and the owner was heard of within its lease.
+pub enum Owner {
+    /// It was heard of within its lease.
     Alive,
-    /// In flight, the owner lost, and the key not yet free for another attempt.
+    /// It was not, and the key is not yet free for another attempt.
     Lost,
-    /// In flight, the owner lost, and a repeat may take over.
+    /// It was not, and a repeat may take over.
     Abandoned,
-    /// There is an answer to replay.
-    Completed,
-    /// Done, with no answer to replay.
-    Unreplayable,
-    /// Nobody knows.
-    Unknown,
 }
 
 impl Held {
-    /// What this record means to whoever comes next.
-    pub fn standing(&self) -> Standing {
-        match self.record.state {
-            State::Completed { .. } => Standing::Completed,
-            State::Unreplayable { .. } => Standing::Unreplayable,
-            State::Unknown { .. } => Standing::Unknown,
-            State::InFlight if self.silent_for < self.record.claim.terms.lease => Standing::Alive,
-            State::InFlight => match self.record.claim.terms.on_unknown {
-                Unknown::Hold(hold_for) if self.silent_for < hold_for => Standing::Lost,
-                Unknown::Hold(_) | Unknown::Retry => Standing::Abandoned,
-            },
+    /// What has become of the owner, if the record is in flight.
+    pub fn owner(&self) -> Owner {
+        let terms = &self.record.claim.terms;
+        if self.silent_for < terms.lease {
+            return Owner::Alive;
+        }
+        match terms.on_unknown {
+            Unknown::Hold(hold_for) if self.silent_for < hold_for => Owner::Lost,
+            Unknown::Hold(_) | Unknown::Retry => Owner::Abandoned,
         }
     }
 }
@@ -88,7 +79,7 @@ pub fn takeover(held: &Held, wanted: &Claim) -> Option<Claim> {
         Comparison::Same | Comparison::Incomparable => true,
         Comparison::OtherBody | Comparison::OtherTarget => false,
     };
-    let abandoned = held.standing() == Standing::Abandoned;
+    let abandoned = held.record.state == State::InFlight && held.owner() == Owner::Abandoned;
     (same && abandoned).then(|| Claim { attempt: held.record.claim.attempt.saturating_add(1), ..wanted.clone() })
 }
 

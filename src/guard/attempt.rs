@@ -1,0 +1,277 @@
+//! The life of one attempt: send, renew, settle, keep trying.
+//!
+//! An attempt is a task of its own. Its client may leave, or be told that it took too long; the attempt goes
+//! on, and what it brings back is recorded.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::header::LOCATION;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::lease::{Gate, Lease};
+use super::policy::{self, Outcome};
+use super::waiting::{self, Flight};
+use crate::config::{Disposition, Rule};
+use crate::metrics::{Counted, Metrics, RecordState};
+use crate::record::{Record, Reply, State};
+use crate::store::{Released, Settled, Store, StoreError};
+
+/// What became of a request that was to be sent. `R` is the rest of a response that is too large to hold.
+#[derive(Debug)]
+pub enum Fate<R> {
+    /// It certainly did not run.
+    NotSent,
+    /// The head of an answer came.
+    Answered(Answer<R>),
+    /// It may have run.
+    Unknown(Silence),
+}
+
+/// An answer, as far as it was read.
+#[derive(Debug)]
+pub struct Answer<R> {
+    /// Its head, and what was read of its body.
+    pub reply: Arc<Reply>,
+    /// What the backend itself says is to become of the record (`Onlyonce-Outcome`).
+    pub told: Option<Disposition>,
+    /// What of the body is not in `reply`.
+    pub rest: Rest<R>,
+}
+
+/// What of a body was not read.
+#[derive(Debug)]
+pub enum Rest<R> {
+    /// The body is whole.
+    Nothing,
+    /// There is more than may be held.
+    Oversized(R),
+    /// It broke off.
+    Broken(Silence),
+}
+
+/// How an upstream falls silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// It took too long.
+    Timeout,
+    /// The connection broke.
+    Broken,
+}
+
+/// What the client of an attempt gets.
+#[derive(Debug)]
+pub enum Ended<R> {
+    /// The attempt's own answer.
+    Answered(Arc<Reply>),
+    /// The attempt's own answer, the beginning of it here and the rest to come.
+    Streamed(Arc<Reply>, R),
+    /// The answer that was recorded already, by whoever came first.
+    Recorded(Arc<Reply>),
+    /// It certainly did not run.
+    NotSent,
+    /// No answer, or half of one.
+    Silent(Silence),
+}
+
+/// One attempt, and all that it holds on to.
+pub(super) struct Attempt {
+    pub(super) rule: Arc<Rule>,
+    pub(super) recorder: Recorder,
+    pub(super) flight: Flight,
+    /// Cancelled when the drain runs out: what is left is settled at once.
+    pub(super) abandon: CancellationToken,
+    /// Held until the outcome is recorded, so that work that cannot be recorded is bounded too.
+    pub(super) slot: Slot,
+}
+
+/// One of the attempts that may be at work at once.
+pub(super) struct Slot {
+    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _counted: Counted,
+}
+
+impl Attempt {
+    /// Sends, records, then answers the client.
+    pub(super) async fn run<R, F, Fut>(self, send: F, client: oneshot::Sender<Ended<R>>)
+    where
+        F: FnOnce(Gate) -> Fut,
+        Fut: Future<Output = Fate<R>>,
+    {
+        let Self { rule, recorder, flight, abandon, slot } = self;
+        let begun = Instant::now();
+        let fate = fate(send, &recorder.lease, &abandon).await;
+        recorder.metrics.upstream(&rule.name, begun.elapsed());
+
+        let outcome = policy::outcome(&fate, &rule.policy, recorder.lease.claim.terms.on_unknown);
+        let change = Change::new(outcome, &fate, unix_millis());
+        let recorded = recorder.write(&change).await;
+        let ended = match &recorded {
+            Ok(Some(reply)) => Ended::Recorded(Arc::clone(reply)),
+            Ok(None) | Err(_) => Ended::from(fate),
+        };
+        flight.land(ended.whole());
+        if client.send(ended).is_err() {
+            tracing::info!(record = %recorder.lease.name, ?outcome, "an attempt ended after its client had left");
+        }
+        if let Err(error) = recorded {
+            tracing::error!(record = %recorder.lease.name, error = &error as &dyn Error,
+                "an outcome could not be recorded; its client has the answer, and recording is tried again");
+            recorder.keep_trying(&change, &abandon).await;
+        }
+        drop(slot);
+    }
+}
+
+async fn fate<R, F, Fut>(send: F, lease: &Arc<Lease>, abandon: &CancellationToken) -> Fate<R>
+where
+    F: FnOnce(Gate) -> Fut,
+    Fut: Future<Output = Fate<R>>,
+{
+    tokio::select! {
+        biased;
+        fate = send(Gate(Arc::clone(lease))) => fate,
+        () = abandon.cancelled() => match lease.may_have_sent() {
+            true => Fate::Unknown(Silence::Broken),
+            false => Fate::NotSent,
+        },
+        never = lease.keep() => match never {},
+    }
+}
+
+impl<R> From<Fate<R>> for Ended<R> {
+    fn from(fate: Fate<R>) -> Self {
+        match fate {
+            Fate::NotSent => Self::NotSent,
+            Fate::Unknown(silence) => Self::Silent(silence),
+            Fate::Answered(Answer { reply, rest, .. }) => match rest {
+                Rest::Nothing => Self::Answered(reply),
+                Rest::Oversized(rest) => Self::Streamed(reply, rest),
+                Rest::Broken(silence) => Self::Silent(silence),
+            },
+        }
+    }
+}
+
+impl<R> Ended<R> {
+    /// The response, where it is at hand whole.
+    fn whole(&self) -> Option<Arc<Reply>> {
+        match self {
+            Self::Answered(reply) | Self::Recorded(reply) => Some(Arc::clone(reply)),
+            Self::Streamed(..) | Self::NotSent | Self::Silent(_) => None,
+        }
+    }
+}
+
+/// What is to be done to the record.
+#[derive(Debug)]
+enum Change {
+    Nothing,
+    Release,
+    Settle(State),
+}
+
+impl Change {
+    fn new<R>(outcome: Outcome, fate: &Fate<R>, now: u64) -> Self {
+        let reply = match fate {
+            Fate::Answered(answer) => Some(&answer.reply),
+            Fate::NotSent | Fate::Unknown(_) => None,
+        };
+        match (outcome, reply) {
+            (Outcome::Leave, _) => Self::Nothing,
+            (Outcome::Release, _) => Self::Release,
+            (Outcome::Complete, Some(reply)) => {
+                Self::Settle(State::Completed { settled_at: now, reply: Arc::clone(reply) })
+            }
+            (Outcome::Unreplayable, Some(reply)) => {
+                let location = reply.headers.get(LOCATION).cloned();
+                Self::Settle(State::Unreplayable { settled_at: now, status: reply.status, location })
+            }
+            // Without an answer there is nothing to tell but that it is not known.
+            (Outcome::Unknown, _) | (Outcome::Complete | Outcome::Unreplayable, None) => {
+                Self::Settle(State::Unknown { settled_at: now })
+            }
+        }
+    }
+}
+
+/// Writes outcomes under one lease.
+pub(super) struct Recorder {
+    pub(super) lease: Arc<Lease>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Recorder {
+    /// Makes the change. The answer of a completed record that was there already, and stays, is handed back.
+    async fn write(&self, change: &Change) -> Result<Option<Arc<Reply>>, StoreError> {
+        let lease = &self.lease;
+        match change {
+            Change::Nothing => Ok(None),
+            Change::Release => {
+                match self.store.release(&lease.name, lease.claim.token).await? {
+                    Released::Deleted => self.count(RecordState::Released),
+                    Released::Absent => {}
+                    Released::Kept => lease.count_lost(),
+                }
+                Ok(None)
+            }
+            Change::Settle(state) => {
+                let record = Record { claim: lease.claim.clone(), state: state.clone() };
+                match self.store.settle(&lease.name, &record).await? {
+                    Settled::Written => {
+                        self.count(match state {
+                            State::Completed { .. } => RecordState::Completed,
+                            State::Unreplayable { .. } => RecordState::Unreplayable,
+                            State::Unknown { .. } | State::InFlight => RecordState::Unknown,
+                        });
+                        Ok(None)
+                    }
+                    Settled::Kept(kept) => Ok(self.instead(*kept)),
+                }
+            }
+        }
+    }
+
+    /// Another record is there. Where it is completed, every client of this key gets its answer.
+    fn instead(&self, kept: Record) -> Option<Arc<Reply>> {
+        if kept.claim.token != self.lease.claim.token {
+            self.lease.count_lost();
+        }
+        match kept.state {
+            State::Completed { reply, .. } => Some(reply),
+            State::InFlight | State::Unreplayable { .. } | State::Unknown { .. } => None,
+        }
+    }
+
+    /// Tries until the store has taken it, the record would have expired, or the drain has run out.
+    async fn keep_trying(&self, change: &Change, abandon: &CancellationToken) {
+        let until = Instant::now() + self.lease.claim.terms.retention;
+        let mut tries = 0;
+        let mut last = false;
+        while !last && Instant::now() < until {
+            last = abandon.run_until_cancelled(tokio::time::sleep(waiting::pause(tries))).await.is_none();
+            match self.write(change).await {
+                Ok(_) => {
+                    tracing::info!(record = %self.lease.name, tries = tries + 1, "the outcome is recorded now");
+                    return;
+                }
+                Err(StoreError::Unreadable { .. }) => break,
+                Err(StoreError::Unavailable(_) | StoreError::Uncertain(_)) => tries += 1,
+            }
+        }
+        tracing::error!(record = %self.lease.name, tries, "an outcome was never recorded; its key stays claimed");
+    }
+
+    fn count(&self, state: RecordState) {
+        self.metrics.record(&self.lease.name.route, state);
+    }
+}
+
+pub(super) fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}

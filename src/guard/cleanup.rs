@@ -1,0 +1,91 @@
+//! Claims of which it is not known whether they arrived, and which nobody will ever use.
+//!
+//! A claim that timed out may reach the store later and would then block its key until the retention
+//! ends. Its token lets us, and only us, delete it when it appears.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::record::{RecordName, Token};
+use crate::store::{Released, Store};
+
+/// Takes claims to be deleted.
+#[derive(Clone)]
+pub(super) struct Cleanup {
+    orphans: mpsc::Sender<Orphan>,
+}
+
+struct Orphan {
+    name: RecordName,
+    token: Token,
+    /// Looked for until then, once the store answers at all.
+    until: Instant,
+    looks: u32,
+}
+
+/// More orphans than this at once are left to their lease: memory is bounded, and holding a key is safe.
+const CAPACITY: usize = 4096;
+
+/// How long after its claim a late record is looked for. It travels on a connection that broke or stalled; by then
+/// the server has read it or dropped it.
+const HORIZON: Duration = Duration::from_secs(60);
+
+impl Cleanup {
+    /// Starts the task that deletes them; it ends with the last handle.
+    pub(super) fn start(store: Arc<dyn Store>) -> Self {
+        let (orphans, inbox) = mpsc::channel(CAPACITY);
+        tokio::spawn(run(store, inbox));
+        Self { orphans }
+    }
+
+    /// Deletes this claim's record when it appears. Never blocks.
+    pub(super) fn add(&self, name: &RecordName, token: Token) {
+        let orphan = Orphan { name: name.clone(), token, until: Instant::now() + HORIZON, looks: 0 };
+        if self.orphans.try_send(orphan).is_err() {
+            tracing::error!(record = %name, "too many claims to clean up; this one, if it arrived, is held");
+        }
+    }
+}
+
+async fn run(store: Arc<dyn Store>, mut inbox: mpsc::Receiver<Orphan>) {
+    while let Some(first) = inbox.recv().await {
+        let mut orphans = vec![first];
+        while !orphans.is_empty() {
+            let mut left = Vec::with_capacity(orphans.len());
+            for mut orphan in orphans {
+                if is_left(&*store, &orphan).await {
+                    orphan.looks += 1;
+                    left.push(orphan);
+                }
+            }
+            orphans = left;
+            while orphans.len() < CAPACITY {
+                match inbox.try_recv() {
+                    Ok(orphan) => orphans.push(orphan),
+                    Err(_) => break,
+                }
+            }
+            if let Some(youngest) = orphans.iter().map(|orphan| orphan.looks).min() {
+                tokio::time::sleep(super::waiting::pause(youngest)).await;
+            }
+        }
+    }
+}
+
+/// Whether there is still something to look for.
+async fn is_left(store: &dyn Store, orphan: &Orphan) -> bool {
+    match store.release(&orphan.name, orphan.token).await {
+        Ok(Released::Deleted) => {
+            tracing::info!(record = %orphan.name, "a claim that had been given up arrived, and was deleted");
+            false
+        }
+        // Another owner's: ours can only have come before it, or be refused.
+        Ok(Released::Kept) => false,
+        Ok(Released::Absent) => Instant::now() < orphan.until,
+        // The store cannot say. What it cannot say for a day is left to the lease.
+        Err(_) => Instant::now() < orphan.until + Duration::from_secs(86_400),
+    }
+}

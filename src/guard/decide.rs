@@ -1,0 +1,125 @@
+//! What a repeat gets, by what the store holds. Pure.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, StatusCode};
+
+use crate::config::OnMismatch;
+use crate::record::moves::{Held, Owner};
+use crate::record::{Comparison, Fingerprint, Reply, State};
+
+/// What a repeat gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The answer of the first.
+    Replay(Arc<Reply>),
+    /// The first is still running.
+    InFlight,
+    /// The key was used for something else.
+    KeyReused,
+    /// An attempt was started, and whether it took effect cannot be told.
+    OutcomeUnknown,
+    /// It was done, and the answer is not there to be replayed.
+    AlreadyCompleted {
+        /// Status of the answer.
+        status: StatusCode,
+        /// `Location` of the answer.
+        location: Option<HeaderValue>,
+    },
+}
+
+/// Decides. That a key was used for something else is told before anything else is.
+pub fn decide(held: Held, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Verdict {
+    if is_reused(fingerprint.compare(&held.record.claim.fingerprint), on_mismatch) {
+        return Verdict::KeyReused;
+    }
+    let owner = held.owner();
+    match held.record.state {
+        State::Completed { reply, .. } => Verdict::Replay(reply),
+        State::Unreplayable { status, location, .. } => Verdict::AlreadyCompleted { status, location },
+        State::Unknown { .. } => Verdict::OutcomeUnknown,
+        State::InFlight => match owner {
+            Owner::Lost => Verdict::OutcomeUnknown,
+            // An abandoned record that refused a claim has just been taken over by another repeat.
+            Owner::Alive | Owner::Abandoned => Verdict::InFlight,
+        },
+    }
+}
+
+fn is_reused(comparison: Comparison, on_mismatch: OnMismatch) -> bool {
+    match (comparison, on_mismatch) {
+        (Comparison::OtherTarget, _) => true,
+        (Comparison::OtherBody, OnMismatch::Reject | OnMismatch::Conflict) => true,
+        (Comparison::OtherBody, OnMismatch::Replay) | (Comparison::Same | Comparison::Incomparable, _) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::record::{Claim, Record, Terms, Token, Unknown};
+
+    const SAME: Fingerprint = Fingerprint { target: [1; 16], recipe: 1, body: [1; 16] };
+
+    fn held(state: State, on_unknown: Unknown, silent_for: u64) -> Held {
+        let terms = Terms { lease: Duration::from_secs(30), retention: Duration::from_secs(3600), on_unknown };
+        let claim = Claim { token: Token([0; 16]), attempt: 1, terms, fingerprint: SAME, claimed_at: 0 };
+        Held { record: Record { claim, state }, silent_for: Duration::from_secs(silent_for) }
+    }
+
+    fn hold(state: State, silent_for: u64) -> Held {
+        held(state, Unknown::Hold(Duration::from_secs(3600)), silent_for)
+    }
+
+    fn completed() -> State {
+        let reply =
+            Reply { status: StatusCode::CREATED, headers: HeaderMap::new(), body: vec![], trailers: HeaderMap::new() };
+        State::Completed { settled_at: 0, reply: Arc::new(reply) }
+    }
+
+    fn with(held: Held) -> Verdict {
+        decide(held, &SAME, OnMismatch::Reject)
+    }
+
+    #[test]
+    fn each_state_has_its_verdict() {
+        assert!(matches!(with(hold(completed(), 3000)), Verdict::Replay(reply) if reply.status == StatusCode::CREATED));
+        assert_eq!(with(hold(State::InFlight, 29)), Verdict::InFlight);
+        assert_eq!(with(hold(State::InFlight, 30)), Verdict::OutcomeUnknown);
+        assert_eq!(with(held(State::InFlight, Unknown::Retry, 30)), Verdict::InFlight);
+        assert_eq!(with(hold(State::Unknown { settled_at: 0 }, 0)), Verdict::OutcomeUnknown);
+        let status = StatusCode::OK;
+        let unreplayable = State::Unreplayable { settled_at: 0, status, location: None };
+        assert_eq!(with(hold(unreplayable, 0)), Verdict::AlreadyCompleted { status, location: None });
+    }
+
+    #[test]
+    fn another_use_of_the_key_is_told_before_the_state() {
+        for state in [completed(), State::InFlight, State::Unknown { settled_at: 0 }] {
+            for fingerprint in [Fingerprint { target: [2; 16], ..SAME }, Fingerprint { body: [2; 16], ..SAME }] {
+                for on_mismatch in [OnMismatch::Reject, OnMismatch::Conflict] {
+                    let verdict = decide(hold(state.clone(), 60), &fingerprint, on_mismatch);
+                    assert_eq!(verdict, Verdict::KeyReused);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_record_may_win_over_another_body_but_never_over_another_target() {
+        let body = Fingerprint { body: [2; 16], ..SAME };
+        assert!(matches!(decide(hold(completed(), 0), &body, OnMismatch::Replay), Verdict::Replay(_)));
+        let target = Fingerprint { target: [2; 16], ..SAME };
+        assert_eq!(decide(hold(completed(), 0), &target, OnMismatch::Replay), Verdict::KeyReused);
+    }
+
+    #[test]
+    fn bodies_digested_by_different_recipes_count_as_the_same() {
+        let other_recipe = Fingerprint { recipe: 2, body: [2; 16], ..SAME };
+        assert!(matches!(decide(hold(completed(), 0), &other_recipe, OnMismatch::Reject), Verdict::Replay(_)));
+    }
+}

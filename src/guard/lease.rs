@@ -1,0 +1,114 @@
+//! How an owner shows that it is alive, and how it knows that others still believe it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::metrics::Metrics;
+use crate::record::{Claim, RecordName};
+use crate::store::{Renewed, Store};
+
+/// One attempt's hold on its record.
+pub(super) struct Lease {
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    /// The record.
+    pub name: RecordName,
+    /// The claim that owns it.
+    pub claim: Claim,
+    /// When the last claim or renewal that succeeded was begun, in milliseconds of [`uptime`].
+    confirmed: AtomicU64,
+    /// Whether the request may have left.
+    sent: AtomicBool,
+    lost: AtomicBool,
+}
+
+impl Lease {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        metrics: Arc<Metrics>,
+        name: RecordName,
+        claim: Claim,
+        confirmed: Duration,
+    ) -> Self {
+        let confirmed = AtomicU64::new(millis(confirmed));
+        Self { store, metrics, name, claim, confirmed, sent: AtomicBool::new(false), lost: AtomicBool::new(false) }
+    }
+
+    /// Renews at a third of the lease, for as long as it is polled.
+    pub(super) async fn keep(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(self.claim.terms.lease / 3).await;
+            self.renew().await;
+        }
+    }
+
+    async fn renew(&self) -> bool {
+        let begun = uptime();
+        match self.store.renew(&self.name, &self.claim).await {
+            Ok(Renewed::Extended) => {}
+            Ok(Renewed::ClaimedAgain) => {
+                tracing::error!(record = %self.name, "the store had lost the record of a running attempt; claimed again");
+            }
+            Ok(Renewed::Lost) => {
+                self.count_lost();
+                return false;
+            }
+            Err(error) => {
+                tracing::warn!(record = %self.name, error = &error as &dyn std::error::Error,
+                    "a lease could not be renewed; the attempt goes on");
+                return false;
+            }
+        }
+        self.confirmed.store(millis(begun), Ordering::Relaxed);
+        true
+    }
+
+    /// Counts and logs, once, that the record is in other hands.
+    pub(super) fn count_lost(&self) {
+        if !self.lost.swap(true, Ordering::Relaxed) {
+            self.metrics.lease_lost(&self.name.route);
+            tracing::warn!(record = %self.name, attempt = self.claim.attempt,
+                "a running attempt found its record in other hands");
+        }
+    }
+
+    /// Asked just before the first byte leaves: whether this owner may still send. A hold on the record that is
+    /// older than half a lease is renewed first: the connection may have taken long, or the machine may
+    /// have slept, and somebody else may be about to take over.
+    async fn may_send(&self) -> bool {
+        let age = uptime().saturating_sub(Duration::from_millis(self.confirmed.load(Ordering::Relaxed)));
+        if age > self.claim.terms.lease / 2 && !self.renew().await {
+            return false;
+        }
+        self.sent.store(true, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether the request may have left.
+    pub(super) fn may_have_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+/// Stands before the first byte of an attempt.
+pub struct Gate(pub(super) Arc<Lease>);
+
+impl Gate {
+    /// Whether the request may leave now. From a `true` on, it counts as sent.
+    pub async fn may_send(&self) -> bool {
+        self.0.may_send().await
+    }
+}
+
+/// The clock that runs through suspend: a laptop's lid or a paused virtual machine must not make a hold on a
+/// record look younger than it is.
+pub(super) fn uptime() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

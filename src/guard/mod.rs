@@ -1,0 +1,269 @@
+//! The idea: of all requests with one key, one runs, and the others get its result.
+//!
+//! [`Guard::claim`] asks the store who owns an operation. The owner's attempt is [run](Ownership::run) as a task of
+//! its own ([`attempt`]); a repeat gets a [`Verdict`] ([`decide`]) or [waits](Guard::wait) for the first.
+//! [`policy`] says what becomes of the record when an attempt has ended. No sockets here: what "send" means
+//! is the caller's, and comes back as a [`Fate`].
+
+pub mod attempt;
+mod cleanup;
+pub mod decide;
+mod lease;
+pub mod policy;
+mod waiting;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use attempt::{Answer, Ended, Fate, Rest, Silence};
+pub use decide::{Verdict, decide};
+pub use lease::Gate;
+
+use attempt::{Attempt, Recorder, Slot};
+use cleanup::Cleanup;
+use lease::Lease;
+use waiting::Flights;
+
+use crate::config::Rule;
+use crate::key::Operation;
+use crate::metrics::Metrics;
+use crate::record::{Claim, RecordName, Token};
+use crate::store::{Claimed, Store, StoreError};
+
+/// Guards operations with one store.
+pub struct Guard {
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    flights: Arc<Flights>,
+    cleanup: Cleanup,
+    slots: Arc<Semaphore>,
+    /// Repeats waiting now, by route.
+    waiters: Mutex<HashMap<Arc<str>, usize>>,
+    attempts: TaskTracker,
+    abandon: CancellationToken,
+}
+
+/// What a request is to its operation.
+pub enum Admission {
+    /// It owns it.
+    Owner(Ownership),
+    /// Another request came first.
+    Repeat(Verdict),
+}
+
+/// Why a claim was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// As many attempts as may be are at work. Nothing was asked of the store.
+    #[error("too many attempts at work")]
+    Overloaded,
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Guard {
+    /// A guard that lets `max_in_flight` attempts be at work at once.
+    pub fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>, max_in_flight: usize) -> Arc<Self> {
+        Arc::new(Self {
+            cleanup: Cleanup::start(Arc::clone(&store)),
+            store,
+            metrics,
+            flights: Arc::default(),
+            slots: Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS))),
+            waiters: Mutex::default(),
+            attempts: TaskTracker::new(),
+            abandon: CancellationToken::new(),
+        })
+    }
+
+    /// Claims the operation. Dropping this future leaves no claim behind.
+    pub async fn claim(self: &Arc<Self>, rule: &Arc<Rule>, operation: &Operation) -> Result<Admission, ClaimError> {
+        let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
+            return Err(ClaimError::Overloaded);
+        };
+        let begun = lease::uptime();
+        let wanted = Claim {
+            token: Token(random()),
+            attempt: 1,
+            terms: operation.terms,
+            fingerprint: operation.fingerprint,
+            claimed_at: attempt::unix_millis(),
+        };
+        let mut pending = Pending { guard: self, name: &operation.name, token: wanted.token, armed: true };
+        match self.store.claim(&operation.name, &wanted).await {
+            Ok(Claimed::Granted(claim)) => {
+                pending.armed = false;
+                if claim.attempt > 1 {
+                    tracing::warn!(record = %operation.name, attempt = claim.attempt, "took over from a lost owner");
+                }
+                let lease = Lease::new(
+                    Arc::clone(&self.store),
+                    Arc::clone(&self.metrics),
+                    operation.name.clone(),
+                    claim,
+                    begun,
+                );
+                let slot = Slot { _permit: permit, _counted: self.metrics.in_flight(&rule.name) };
+                let held = Some((Arc::new(lease), slot));
+                Ok(Admission::Owner(Ownership { guard: Arc::clone(self), rule: Arc::clone(rule), held }))
+            }
+            Ok(Claimed::Refused(held)) => {
+                pending.armed = false;
+                Ok(Admission::Repeat(decide(*held, &operation.fingerprint, rule.on_mismatch)))
+            }
+            Err(error) => {
+                pending.armed = matches!(error, StoreError::Uncertain(_));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Waits for the first, at most for `patience`; then says what a repeat gets. It may still be
+    /// [`Verdict::InFlight`]: the time is up, too many wait already, or the record is gone without an answer.
+    pub async fn wait(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Verdict {
+        let Some(_place) = self.place(rule) else {
+            return Verdict::InFlight;
+        };
+        let _counted = self.metrics.waiting(&rule.name);
+        let deadline = Instant::now() + patience;
+        tokio::time::timeout_at(deadline, self.outlast(rule, operation)).await.unwrap_or(Verdict::InFlight)
+    }
+
+    async fn outlast(&self, rule: &Rule, operation: &Operation) -> Verdict {
+        for looks in 0.. {
+            match self.flights.find(&operation.name) {
+                Some(flight) => {
+                    if let Some(reply) = waiting::landed(flight).await {
+                        return Verdict::Replay(reply);
+                    }
+                }
+                None => tokio::time::sleep(waiting::pause(looks)).await,
+            }
+            match self.store.find(&operation.name).await {
+                Ok(None) => return Verdict::InFlight,
+                Ok(Some(held)) => match decide(held, &operation.fingerprint, rule.on_mismatch) {
+                    Verdict::InFlight => {}
+                    verdict => return verdict,
+                },
+                // The store's trouble is not the waiter's answer: it may be over before the waiting is.
+                Err(_) => {}
+            }
+        }
+        Verdict::InFlight
+    }
+
+    fn place(&self, rule: &Rule) -> Option<Place<'_>> {
+        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = waiters.entry(Arc::clone(&rule.name)).or_default();
+        (*waiting < rule.max_waiters).then(|| {
+            *waiting += 1;
+            Place { guard: self, route: Arc::clone(&rule.name) }
+        })
+    }
+
+    /// Waits until every attempt is recorded.
+    pub async fn drain(&self) {
+        self.attempts.close();
+        self.attempts.wait().await;
+    }
+
+    /// Gives up on what is still at work: it is settled as its fate stands, tried once more where the store
+    /// did not answer. Follow with [`drain`](Self::drain).
+    pub fn abandon(&self) {
+        self.abandon.cancel();
+    }
+
+    /// Attempts that are not recorded yet.
+    pub fn at_work(&self) -> usize {
+        self.attempts.len()
+    }
+}
+
+/// The right to run an operation. Dropped without being run, it gives the operation back.
+pub struct Ownership {
+    guard: Arc<Guard>,
+    rule: Arc<Rule>,
+    /// Taken by [`run`](Self::run).
+    held: Option<(Arc<Lease>, Slot)>,
+}
+
+impl Ownership {
+    /// Which attempt at the operation this is; more than 1 after a takeover.
+    pub fn attempt(&self) -> u32 {
+        self.held.as_ref().map_or(1, |(lease, _)| lease.claim.attempt)
+    }
+
+    /// Runs the attempt as a task of its own: what becomes of the receiver changes nothing.
+    pub fn run<R, F, Fut>(mut self, send: F) -> oneshot::Receiver<Ended<R>>
+    where
+        R: Send + 'static,
+        F: FnOnce(Gate) -> Fut + Send + 'static,
+        Fut: Future<Output = Fate<R>> + Send + 'static,
+    {
+        let (client, answer) = oneshot::channel();
+        if let Some((lease, slot)) = self.held.take() {
+            let guard = &self.guard;
+            let attempt = Attempt {
+                rule: Arc::clone(&self.rule),
+                flight: guard.flights.depart(&lease.name),
+                recorder: Recorder { lease, store: Arc::clone(&guard.store), metrics: Arc::clone(&guard.metrics) },
+                abandon: guard.abandon.clone(),
+                slot,
+            };
+            guard.attempts.spawn(attempt.run(send, client));
+        }
+        answer
+    }
+}
+
+impl Drop for Ownership {
+    fn drop(&mut self) {
+        if let Some((lease, _)) = &self.held {
+            self.guard.cleanup.add(&lease.name, lease.claim.token);
+        }
+    }
+}
+
+/// A claim that is on its way. Dropped while it is, it is deleted when it arrives.
+struct Pending<'a> {
+    guard: &'a Guard,
+    name: &'a RecordName,
+    token: Token,
+    armed: bool,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.guard.cleanup.add(self.name, self.token);
+        }
+    }
+}
+
+/// One waiter's place.
+struct Place<'a> {
+    guard: &'a Guard,
+    route: Arc<str>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut waiters = self.guard.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = waiters.get_mut(&self.route) {
+            *waiting -= 1;
+        }
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}

@@ -1,0 +1,87 @@
+//! Repeats that wait for the first.
+//!
+//! A waiter never becomes an owner. In the owner's process it is woken the moment the attempt ends; in
+//! other processes it looks at the record now and then.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::record::{RecordName, Reply};
+
+/// The attempts of this process that are at work, by the record they own.
+#[derive(Default)]
+pub(super) struct Flights {
+    landings: Mutex<HashMap<RecordName, watch::Receiver<Landing>>>,
+}
+
+/// How far an attempt of this process came.
+#[derive(Debug, Clone)]
+pub(super) enum Landing {
+    /// At work.
+    Pending,
+    /// Over; its response, where it is at hand whole.
+    Landed(Option<Arc<Reply>>),
+}
+
+/// One attempt's entry among the flights. Dropping it tells the waiters that it is over.
+pub(super) struct Flight {
+    flights: Arc<Flights>,
+    name: RecordName,
+    landing: watch::Sender<Landing>,
+}
+
+impl Flights {
+    /// Announces an attempt.
+    pub(super) fn depart(self: &Arc<Self>, name: &RecordName) -> Flight {
+        let (landing, receiver) = watch::channel(Landing::Pending);
+        self.landings().insert(name.clone(), receiver);
+        Flight { flights: Arc::clone(self), name: name.clone(), landing }
+    }
+
+    /// The attempt that owns this record, if it is one of this process.
+    pub(super) fn find(&self, name: &RecordName) -> Option<watch::Receiver<Landing>> {
+        self.landings().get(name).cloned()
+    }
+
+    fn landings(&self) -> MutexGuard<'_, HashMap<RecordName, watch::Receiver<Landing>>> {
+        // Inserting and removing leave the map whole.
+        self.landings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    /// Tells the waiters how it ended.
+    pub(super) fn land(self, reply: Option<Arc<Reply>>) {
+        self.landing.send_replace(Landing::Landed(reply));
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut landings = self.flights.landings();
+        // A takeover by this same process may have put its own entry here.
+        if landings.get(&self.name).is_some_and(|receiver| receiver.same_channel(&self.landing.subscribe())) {
+            landings.remove(&self.name);
+        }
+    }
+}
+
+/// Waits until the attempt is over. `None`: it ended without a response at hand.
+pub(super) async fn landed(mut receiver: watch::Receiver<Landing>) -> Option<Arc<Reply>> {
+    // An error means that the sender is gone: the attempt is over either way.
+    match receiver.wait_for(|landing| matches!(landing, Landing::Landed(_))).await.as_deref() {
+        Ok(Landing::Landed(reply)) => reply.clone(),
+        Ok(Landing::Pending) | Err(_) => None,
+    }
+}
+
+/// The pause before the next look at a record: 50 ms, growing by 1.6 up to a second, half of it left to chance so
+/// that many waiters do not look at once.
+pub(super) fn pause(looks: u32) -> Duration {
+    let full = 0.05 * 1.6_f64.powi(looks.min(10).cast_signed());
+    let chance = f64::from(u8::from_le_bytes(super::random())) / 255.0;
+    Duration::from_secs_f64(full.min(1.0) * (0.5 + chance / 2.0))
+}

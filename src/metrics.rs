@@ -1,0 +1,313 @@
+//! Every metric, named in one place. Label values come from the configuration and from closed enums,
+//! never from a request.
+
+use std::time::Duration;
+
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+
+/// The route label of traffic that matches no route.
+pub const UNMATCHED: &str = "unmatched";
+
+/// What a request got: the `outcome` label of `onlyonce_requests_total`, and the word in the log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was forwarded, and the client got the backend's answer.
+    Executed,
+    /// It was answered from the record.
+    Replayed,
+    /// 409: the first is still running.
+    InFlight,
+    /// The key was used for something else.
+    KeyReused,
+    /// 409: nobody knows what became of the first.
+    Unknown,
+    /// 409: done, and not to be replayed.
+    Unreplayable,
+    /// 400: the route requires a key.
+    MissingKey,
+    /// 400: not a key.
+    InvalidKey,
+    /// 400: the body that should hold the key does not parse.
+    InvalidBody,
+    /// 400: the request cannot be forwarded safely.
+    BadRequest,
+    /// 413.
+    TooLarge,
+    /// 408: the body came too slowly.
+    RequestTimeout,
+    /// 503: the store.
+    StoreUnavailable,
+    /// 503: the record.
+    RecordUnreadable,
+    /// 503: too much work at once.
+    Overloaded,
+    /// Let through without a guard.
+    Unguarded,
+    /// 502 or 504: the backend.
+    UpstreamError,
+}
+
+impl Outcome {
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Executed => "executed",
+            Self::Replayed => "replayed",
+            Self::InFlight => "in_flight",
+            Self::KeyReused => "key_reused",
+            Self::Unknown => "unknown",
+            Self::Unreplayable => "unreplayable",
+            Self::MissingKey => "missing_key",
+            Self::InvalidKey => "invalid_key",
+            Self::InvalidBody => "invalid_body",
+            Self::BadRequest => "bad_request",
+            Self::TooLarge => "too_large",
+            Self::RequestTimeout => "request_timeout",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::RecordUnreadable => "record_unreadable",
+            Self::Overloaded => "overloaded",
+            Self::Unguarded => "unguarded",
+            Self::UpstreamError => "upstream_error",
+        }
+    }
+}
+
+/// A call to the store: the `op` label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreOp {
+    /// A claim, or a takeover.
+    Claim,
+    /// A renewal.
+    Renew,
+    /// An outcome.
+    Settle,
+    /// A release.
+    Release,
+    /// A look-up.
+    Find,
+}
+
+impl StoreOp {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Claim, Self::Renew, Self::Settle, Self::Release, Self::Find];
+
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Renew => "renew",
+            Self::Settle => "settle",
+            Self::Release => "release",
+            Self::Find => "find",
+        }
+    }
+}
+
+/// What became of a record: the `state` label of `onlyonce_records_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordState {
+    /// The answer is kept.
+    Completed,
+    /// Done; the answer is not kept.
+    Unreplayable,
+    /// Nobody knows.
+    Unknown,
+    /// The key was freed.
+    Released,
+}
+
+impl RecordState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Completed, Self::Unreplayable, Self::Unknown, Self::Released];
+
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Unreplayable => "unreplayable",
+            Self::Unknown => "unknown",
+            Self::Released => "released",
+        }
+    }
+}
+
+/// Every metric of one process.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    upstream_duration: HistogramVec,
+    store_duration: HistogramVec,
+    store_errors: IntCounterVec,
+    store_up: IntGauge,
+    in_flight: IntGaugeVec,
+    waiting: IntGaugeVec,
+    lease_lost: IntCounterVec,
+    records: IntCounterVec,
+    connections: IntGauge,
+    buffered: IntGauge,
+}
+
+/// From a loopback replay (0.1 ms) to the longest response timeout in common use.
+const SECONDS: [f64; 15] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
+
+impl Metrics {
+    /// Registers everything; `routes` start at zero, so that a rate over a first event is not lost.
+    pub fn new<'a>(routes: impl Iterator<Item = &'a str> + Clone) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let seconds = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help)?);
+
+        let metrics = Self {
+            requests: counter("onlyonce_requests_total", "Requests by what they got.", &["route", "outcome"])?,
+            request_duration: register(
+                &registry,
+                HistogramVec::new(
+                    seconds("onlyonce_request_duration_seconds", "From the request's head to the answer's head."),
+                    &["route", "outcome"],
+                )?,
+            )?,
+            upstream_duration: register(
+                &registry,
+                HistogramVec::new(
+                    seconds("onlyonce_upstream_duration_seconds", "Guarded attempts, from sending to the answer."),
+                    &["route"],
+                )?,
+            )?,
+            store_duration: register(
+                &registry,
+                HistogramVec::new(seconds("onlyonce_store_duration_seconds", "Calls to the store."), &["op"])?,
+            )?,
+            store_errors: counter("onlyonce_store_errors_total", "Calls to the store that failed.", &["op"])?,
+            store_up: gauge("onlyonce_store_up", "1 while the store can be reached.")?,
+            in_flight: gauges("onlyonce_in_flight", "Guarded attempts at work.", &["route"])?,
+            waiting: gauges("onlyonce_waiting", "Repeats waiting for the first.", &["route"])?,
+            lease_lost: counter(
+                "onlyonce_lease_lost_total",
+                "Attempts that found their record in other hands.",
+                &["route"],
+            )?,
+            records: counter("onlyonce_records_total", "What became of records.", &["route", "state"])?,
+            connections: gauge("onlyonce_connections", "Client connections.")?,
+            buffered: gauge("onlyonce_buffered_bytes", "Bytes of bodies held in memory.")?,
+            registry,
+        };
+        let build = IntGaugeVec::new(Opts::new("onlyonce_build_info", "Always 1."), &["version"])?;
+        register(&metrics.registry, build)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        #[cfg(target_os = "linux")]
+        metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        metrics.start_at_zero(routes);
+        Ok(metrics)
+    }
+
+    fn start_at_zero<'a>(&self, routes: impl Iterator<Item = &'a str>) {
+        for op in StoreOp::ALL {
+            self.store_errors.with_label_values(&[op.as_str()]);
+        }
+        self.requests.with_label_values(&[UNMATCHED, Outcome::Unguarded.as_str()]);
+        for route in routes {
+            for outcome in [Outcome::Executed, Outcome::Replayed, Outcome::InFlight, Outcome::Unknown] {
+                self.requests.with_label_values(&[route, outcome.as_str()]);
+            }
+            for state in RecordState::ALL {
+                self.records.with_label_values(&[route, state.as_str()]);
+            }
+            self.in_flight.with_label_values(&[route]);
+            self.waiting.with_label_values(&[route]);
+            self.lease_lost.with_label_values(&[route]);
+        }
+    }
+
+    /// The text exposition format.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// A request was answered.
+    pub fn request(&self, route: &str, outcome: Outcome, took: Duration) {
+        let labels = [route, outcome.as_str()];
+        self.requests.with_label_values(&labels).inc();
+        self.request_duration.with_label_values(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A guarded attempt ended.
+    pub fn upstream(&self, route: &str, took: Duration) {
+        self.upstream_duration.with_label_values(&[route]).observe(took.as_secs_f64());
+    }
+
+    /// A call to the store ended.
+    pub fn store(&self, op: StoreOp, took: Duration, failed: bool) {
+        self.store_duration.with_label_values(&[op.as_str()]).observe(took.as_secs_f64());
+        if failed {
+            self.store_errors.with_label_values(&[op.as_str()]).inc();
+        }
+    }
+
+    /// Whether the store can be reached.
+    pub fn store_up(&self, up: bool) {
+        self.store_up.set(i64::from(up));
+    }
+
+    /// An attempt found its record in other hands.
+    pub fn lease_lost(&self, route: &str) {
+        self.lease_lost.with_label_values(&[route]).inc();
+    }
+
+    /// A record reached a state.
+    pub fn record(&self, route: &str, state: RecordState) {
+        self.records.with_label_values(&[route, state.as_str()]).inc();
+    }
+
+    /// Counts an attempt at work until it is dropped.
+    pub fn in_flight(&self, route: &str) -> Counted {
+        Counted::new(self.in_flight.with_label_values(&[route]), 1)
+    }
+
+    /// Counts a waiter until it is dropped.
+    pub fn waiting(&self, route: &str) -> Counted {
+        Counted::new(self.waiting.with_label_values(&[route]), 1)
+    }
+
+    /// Counts a client connection until it is dropped.
+    pub fn connection(&self) -> Counted {
+        Counted::new(self.connections.clone(), 1)
+    }
+
+    /// Counts bytes held in memory until they are dropped.
+    pub fn buffered(&self, bytes: u64) -> Counted {
+        Counted::new(self.buffered.clone(), i64::try_from(bytes).unwrap_or(i64::MAX))
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+/// An amount that a gauge holds for as long as this lives.
+pub struct Counted {
+    gauge: IntGauge,
+    amount: i64,
+}
+
+impl Counted {
+    fn new(gauge: IntGauge, amount: i64) -> Self {
+        gauge.add(amount);
+        Self { gauge, amount }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.gauge.sub(self.amount);
+    }
+}
