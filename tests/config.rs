@@ -15,6 +15,12 @@ fn environment(variable: &str) -> Option<String> {
         "LEASE" => Some("hunter2 seconds".into()),
         "SHORT_KEY" => Some("hunter2".into()),
         "STORE_URL" => Some("redis://:hunter2@redis:port/0".into()),
+        "HEADER" => Some("header:hunter2 hunter2".into()),
+        "COOKIE" => Some("cookie:hunter2 hunter2".into()),
+        "POINTER" => Some("json:hunter2".into()),
+        "SELECTOR" => Some("hunter2:hunter2".into()),
+        "QUERY" => Some("/hunter2?hunter2".into()),
+        "DOTS" => Some("/hunter2/..".into()),
         "TOKEN" => Some("hunter2hunter2hunter2".into()),
         _ => None,
     }

@@ -8,6 +8,7 @@
 //! [`Rule`] (one `[[route]]`), [`Selector`] (where a key or scope is read), [`PolicyTable`] (what
 //! becomes of a response by its status) and [`Routes`] (which rule guards a request).
 
+mod advice;
 mod excerpt;
 mod file;
 mod policy;
@@ -21,6 +22,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use advice::{Warning, warnings};
 pub use file::{load, parse};
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
 pub use problem::{ConfigError, Problem};

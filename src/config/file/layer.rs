@@ -63,8 +63,7 @@ impl Layer {
         let later = |key, instead| section.later(key, instead);
         later("preset", "write what it stands for: key, scope, fingerprint and policy");
         section.only("refuse_expired_keys", &false, "leave it out: keys are taken at any age", Item::boolean);
-        let buffer = "leave it out: an answer is read whole, then stored and sent";
-        section.only("response", &Response::Buffer, buffer, response);
+        section.only("response", &(), "", |item| item.choice(&[("buffer", ())], &["stream"]));
         section.only("cors_origins", &Vec::new(), "leave it out: the backend answers preflight requests", |item| {
             item.list(|item| item.text().map(|text| text.value))
         });
@@ -131,16 +130,6 @@ impl Layer {
 
 fn values<T>(list: Vec<(T, Span)>) -> Vec<T> {
     list.into_iter().map(|(value, _)| value).collect()
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Response {
-    Buffer,
-    Stream,
-}
-
-fn response(item: &Item<'_>) -> Option<Response> {
-    item.choice(&[("buffer", Response::Buffer), ("stream", Response::Stream)], &[])
 }
 
 fn methods(item: &Item<'_>) -> Option<Vec<Method>> {

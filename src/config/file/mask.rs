@@ -9,8 +9,26 @@ use toml::de::{DeTable, DeValue};
 
 use super::section::Span;
 
+/// The parts of a file not to be shown, in order and apart from each other. `broken`: the file is not TOML, and `table`
+/// only what the parser made of it.
+pub(super) fn find(text: &str, table: &DeTable<'_>, broken: bool) -> Vec<Span> {
+    let mut spans = secrets(table);
+    if broken {
+        spans.extend(secret_lines(text));
+    }
+    spans.sort_by_key(|span| span.start);
+    spans.dedup_by(|next, span| {
+        let overlap = next.start <= span.end;
+        if overlap {
+            span.end = span.end.max(next.end);
+        }
+        overlap
+    });
+    spans
+}
+
 /// The values of a parsed file that may hold a secret.
-pub(super) fn secrets(table: &DeTable<'_>) -> Vec<Span> {
+fn secrets(table: &DeTable<'_>) -> Vec<Span> {
     let mut spans = Vec::new();
     for (key, value) in table {
         collect(key.get_ref(), value, &mut spans);
@@ -30,7 +48,7 @@ fn collect(key: &str, value: &Spanned<DeValue<'_>>, spans: &mut Vec<Span>) {
 }
 
 /// The lines of a file that does not parse which may hold a secret, or a part of one.
-pub(super) fn secret_lines(text: &str) -> Vec<Span> {
+fn secret_lines(text: &str) -> Vec<Span> {
     let mut spans = Vec::new();
     let mut in_secret = false;
     let mut offset = 0;
@@ -139,6 +157,6 @@ mod tests {
         assert_eq!(lines("[admin]\ntoken = \"abc\nlisten = \"x\""), "[admin]\ntoken =*\nlisten = \"x\"");
         assert_eq!(lines("digest_key = \"\"\"\nabc=\nde\\q\n\"\"\"\nx = 1"), "digest_key =*\n*\n*\n*\nx = 1");
         assert_eq!(lines("url = \"redis://:pw"), "url =*");
-        assert_eq!(lines("store = { url = redis://a:b@c }"), "store = { url =*");
+        assert_eq!(lines("store = { url = redis://a:b@c }"), "store =*");
     }
 }

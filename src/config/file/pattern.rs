@@ -9,24 +9,27 @@ use super::uri::normalised;
 pub(super) fn path(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
     let path = &text.value;
+    let right = |right: &str| if text.is_literal() { format!(": {right:?}") } else { String::new() };
     if !path.starts_with('/') {
-        let advice = format!("paths begin with a slash: \"/{path}\"");
-        return item.refuse(format!("path {text} does not begin with a slash"), advice);
+        let advice = format!("paths begin with a slash{}", right(&format!("/{path}")));
+        return item.refuse(format!("{text} is not a path"), advice);
     }
     if let Some(end) = path.find(['?', '#']) {
-        let advice = format!("a route goes by its path alone: \"{}\"", &path[..end]);
-        return item.refuse(format!("path {text} has a query or a fragment"), advice);
+        let advice = format!("a route goes by the path alone{}", right(&path[..end]));
+        return item.refuse(format!("{text} is more than a path"), advice);
     }
     let Some(plain) = normalised_pattern(path) else {
-        let advice = "a parameter is one name in braces, {order}; the last segment may be all the rest, {*rest}";
-        return item.refuse(format!("the braces of path {text} do not fit together"), advice);
+        return item.refuse(format!("the braces in {text} do not fit"), BRACES);
     };
     if plain != *path {
-        let advice = format!("requests are compared in normalised form: write \"{plain}\"");
-        return item.refuse(format!("path {text} would never match"), advice);
+        let advice = format!("paths are compared in normalised form{}", right(&plain));
+        return item.refuse(format!("{text} would never match"), advice);
     }
     Some(text.value)
 }
+
+/// What braces are for.
+pub(super) const BRACES: &str = "a segment may hold one parameter, as {order}, and a path may end in {*rest}";
 
 /// The pattern with everything outside its braces normalised. `None` when the braces are not those of parameters.
 fn normalised_pattern(pattern: &str) -> Option<String> {
@@ -69,12 +72,12 @@ pub(super) fn host(item: &Item<'_>) -> Option<String> {
         return Some(host);
     }
     let advice = match host.rsplit_once(':') {
-        Some((before, port)) if before.chars().all(name) && port.parse::<u16>().is_ok() => {
-            format!("ports are not compared: write \"{before}\"")
+        Some((before, port)) if text.is_literal() && before.chars().all(name) && port.parse::<u16>().is_ok() => {
+            format!("ports are not compared: {before:?}")
         }
-        _ => "one name without scheme, port, path or wildcard is right: \"api.example.com\"".to_owned(),
+        _ => "one name without scheme, port, path or wildcard: \"api.example.com\"".to_owned(),
     };
-    item.refuse(format!("host {text} is not a host's name"), advice)
+    item.refuse(format!("{text} is not the name of a host"), advice)
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::super::units::{HumanDuration, HumanSize};
 use super::super::{
     Disposition, FingerprintMode, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Policy, PolicyTable, Rule,
     Selector, StatusSet,
 };
 use super::layer::{Comparison, Layer, MissingKey};
+use super::order::Order;
 use super::pattern;
 use super::section::{Item, Report, Section, Setting, Span};
 
@@ -61,16 +61,16 @@ impl RouteTable {
 
         let order = Order { report };
         order.durations(("retention", &retention), ("lease", &lease), "a record must outlive its owner's silence");
-        order.durations(("hold_for", &hold_for), ("lease", &lease), "only after the lease is an outcome unknown");
-        order.durations(("retention", &retention), ("hold_for", &hold_for), "nothing is known after the retention");
+        order.durations(("hold_for", &hold_for), ("lease", &lease), "an outcome is unknown only after the lease");
+        order.durations(("retention", &retention), ("hold_for", &hold_for), "a record is gone after its retention");
         if matches!(merged.on_missing_key.get(), Some(MissingKey::Fingerprint)) {
             let why = "the window is a part of the retention";
             order.durations(("retention", &retention), ("fingerprint_window", &window), why);
         }
         let why = "no attempt lasts longer, so there is nothing more to wait for";
-        order.durations(("attempt_timeout", bounds.attempt_timeout), ("wait_timeout", &wait_timeout), why);
-        order.sizes(("max_buffered", bounds.max_buffered), ("max_request_body", &max_request_body));
-        order.sizes(("max_buffered", bounds.max_buffered), ("max_response_body", &max_response_body));
+        order.durations(("upstream.attempt_timeout", bounds.attempt_timeout), ("wait_timeout", &wait_timeout), why);
+        order.sizes(("server.max_buffered", bounds.max_buffered), ("max_request_body", &max_request_body));
+        order.sizes(("server.max_buffered", bounds.max_buffered), ("max_response_body", &max_response_body));
         can_wait(&on_concurrent, &wait_timeout, &max_waiters, report);
         one_kind_of_body(&key, &merged.scope, report);
         let fingerprint = fingerprint(&self.layer, defaults, report);
@@ -119,7 +119,7 @@ impl RouteTable {
     }
 }
 
-const SCOPE: &str = "two callers that happen to use the same key are told apart by it. Choose one:\n  \
+const SCOPE: &str = "it tells two callers with the same key apart. Choose one:\n  \
                      scope = [\"header:Authorization\"]   # the header that names the caller\n  \
                      scope = []                         # one space of keys for all callers";
 
@@ -139,41 +139,6 @@ fn name(item: &Item<'_>) -> Option<String> {
         format!("{text} cannot be a route's name"),
         "1 to 64 of a-z 0-9 . _ - are right, the first a letter or digit: \"create-order\"",
     )
-}
-
-/// Checks that compare two keys.
-struct Order<'a> {
-    report: &'a Report<'a>,
-}
-
-impl Order<'_> {
-    fn durations(&self, long: (&str, &Setting<Duration>), short: (&str, &Setting<Duration>), why: &str) {
-        self.check(long, short, |duration| HumanDuration(*duration).to_string(), why);
-    }
-
-    fn sizes(&self, large: (&str, &Setting<u64>), small: (&str, &Setting<u64>)) {
-        self.check(large, small, |size| HumanSize(*size).to_string(), "a body must fit in the memory for all of them");
-    }
-
-    fn check<T: PartialOrd>(
-        &self,
-        (upper_name, upper): (&str, &Setting<T>),
-        (lower_name, lower): (&str, &Setting<T>),
-        show: impl Fn(&T) -> String,
-        why: &str,
-    ) {
-        let (Some(most), Some(value)) = (upper.get(), lower.get()) else { return };
-        if value <= most {
-            return;
-        }
-        let (most, value) = (show(most), show(value));
-        let origin = |setting| self.report.origin(setting);
-        self.report.add(
-            lower.span().or(upper.span()),
-            format!("{lower_name} ({value}, {}) is more than {upper_name} ({most}, {})", origin(lower), origin(upper)),
-            format!("{why}: {lower_name} = \"{most}\" at most, or {upper_name} = \"{value}\" at least"),
-        );
-    }
 }
 
 fn can_wait(
@@ -202,7 +167,7 @@ fn one_kind_of_body(key: &Setting<Vec<Selector>>, scope: &Setting<Vec<Selector>>
     let json = all().any(|selector| matches!(selector, Selector::Json(_)));
     let form = all().any(|selector| matches!(selector, Selector::Form(_)));
     if json && form {
-        let advice = "take all parts from json: or all from form:; two routes may share a backend, not a path";
+        let advice = "take all parts from json:, or all from form:";
         report.add(key.span().or(scope.span()), "no body is both JSON and a form", advice);
     }
 }

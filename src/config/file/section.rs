@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-use strsim::jaro_winkler;
+use strsim::damerau_levenshtein;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -147,10 +147,11 @@ fn header(table: &str) -> String {
 /// The candidate that `word` was most likely meant to be, if any comes close.
 pub(super) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     let word = word.to_ascii_lowercase();
+    let slips = (word.len() / 3).max(1);
     candidates
-        .map(|candidate| (jaro_winkler(&word, candidate), candidate))
-        .filter(|(likeness, _)| *likeness >= 0.85)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|candidate| (damerau_levenshtein(&word, candidate), candidate))
+        .filter(|(distance, _)| *distance <= slips)
+        .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
@@ -169,31 +170,20 @@ impl<'a> Section<'a> {
         Section { name, table, span, report: self.report, asked: RefCell::default() }
     }
 
-    /// The tables `[[name]]`.
-    pub(super) fn sections(&self, name: &'static str) -> Vec<Section<'a>> {
+    /// The tables `[[name]]`; `None` when they are something else, which is reported.
+    pub(super) fn sections(&self, name: &'static str) -> Option<Vec<Section<'a>>> {
         self.report.know(self.name, name);
-        let Some(item) = self.item(name) else { return Vec::new() };
+        let Some(item) = self.item(name) else { return Some(Vec::new()) };
         let advice = format!("write each one under a header in double brackets: [[{name}]]");
-        let tables = match item.value.get_ref() {
-            DeValue::Array(array) => array.iter().map(|value| Item { name: name.to_owned(), value, ..item }).collect(),
-            _ => {
-                item.refuse::<()>(format!("`{name}` must be a list of tables"), advice.clone());
-                Vec::new()
-            }
+        let DeValue::Array(array) = item.value.get_ref() else {
+            return item.refuse(format!("`{name}` must be a list of tables"), advice);
         };
-        let section = |item: &Item<'a>| Section {
-            name,
-            table: item.table(&advice),
-            span: Some(item.span()),
-            report: self.report,
-            asked: RefCell::default(),
+        let section = |value| {
+            let item = Item { name: name.to_owned(), value, report: self.report };
+            let table = item.table(&advice);
+            Section { name, table, span: Some(item.span()), report: self.report, asked: RefCell::default() }
         };
-        tables.iter().map(section).collect()
-    }
-
-    /// Whether the file says anything about `key`.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.table.is_some_and(|table| table.contains_key(key))
+        Some(array.iter().map(section).collect())
     }
 
     /// Where the table begins, unless it is absent.
@@ -230,7 +220,8 @@ impl<'a> Section<'a> {
     /// A key that is planned: refused if it is there. `instead` says what can be done today.
     pub(super) fn later(&self, key: &'static str, instead: &str) {
         if let Some(item) = self.item(key) {
-            item.not_built::<()>(&format!("{} is", self.path(key)), instead);
+            let subject = if self.name.is_empty() { header(key) } else { self.path(key) };
+            item.not_built::<()>(&format!("{subject} is"), instead);
         }
     }
 
@@ -373,7 +364,7 @@ impl<'a> Item<'a> {
         let text = self.text()?;
         match text.value.parse() {
             Ok(value) => Some(value),
-            Err(reason) => self.refuse(format!("{text} is not {kind}: {}", text.quiet(&reason)), advice),
+            Err(reason) => self.refuse(format!("{text} is not {kind}: {}", text.reason(&reason)), advice),
         }
     }
 
@@ -384,7 +375,11 @@ impl<'a> Item<'a> {
             return Some(*value);
         }
         let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-        let all = format!("{} is {}", self.name, words.join(" or "));
+        let all = match words.as_slice() {
+            [only] => format!("{} is {only}", self.name),
+            [one, other] => format!("{} is {one} or {other}", self.name),
+            words => format!("{} is one of {}", self.name, words.join(", ")),
+        };
         if later.contains(&text.value.as_str()) {
             return self.not_built(&format!("{} = {text} is", self.name), &format!("until then, {all}"));
         }
@@ -452,26 +447,35 @@ fn elements<'a, T: PartialEq>(items: &[Item<'a>], parse: impl Fn(&Item<'a>) -> O
     whole.then_some(values)
 }
 
+/// A value of the environment may be a secret in the wrong place, so messages show only the variable's name.
 impl Text {
-    /// A reason, unless it would quote what came from the environment.
-    fn quiet(&self, reason: &UnitError) -> String {
-        match (&self.variable, reason) {
-            (Some(_), UnitError::UnknownUnit(_)) => "its unit is not one".to_owned(),
-            _ => reason.to_string(),
+    /// Whether it stands in the file itself.
+    pub(super) fn is_literal(&self) -> bool {
+        self.variable.is_none()
+    }
+
+    /// A part of the text, as messages quote it.
+    pub(super) fn quote(&self, part: &str) -> String {
+        match &self.variable {
+            Some(variable) => format!("the value of ${variable}"),
+            None if part.chars().count() > 60 => {
+                format!("{:?}", part.chars().take(59).chain(['…']).collect::<String>())
+            }
+            None => format!("{part:?}"),
+        }
+    }
+
+    fn reason(&self, error: &UnitError) -> String {
+        match error {
+            UnitError::UnknownUnit(_) if !self.is_literal() => "it has another unit".to_owned(),
+            error => error.to_string(),
         }
     }
 }
 
-/// As messages quote it. A value of the environment may be a secret in the wrong place, so only its name is shown.
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.variable {
-            Some(variable) => write!(f, "the value of ${variable}"),
-            None if self.value.chars().count() > 60 => {
-                write!(f, "{:?}", self.value.chars().take(59).chain(['…']).collect::<String>())
-            }
-            None => write!(f, "{:?}", self.value),
-        }
+        f.write_str(&self.quote(&self.value))
     }
 }
 

@@ -3,7 +3,7 @@
 use http::HeaderName;
 
 use super::super::{JsonPointer, Selector};
-use super::section::{Item, nearest};
+use super::section::{Item, Text, nearest};
 
 const ADVICE: &str = "selectors are \"header:NAME\", \"cookie:NAME\", \"json:/pointer\" and \"form:FIELD\"";
 const BUILT: [&str; 4] = ["header", "cookie", "json", "form"];
@@ -28,23 +28,23 @@ const PER_HOP: [&str; 11] = [
 /// Where one part of a key or scope is read.
 pub(super) fn selector(item: &Item<'_>) -> Option<Selector> {
     let text = item.text()?;
-    let (kind, rest) = match text.value.split_once(':') {
-        Some((kind, rest)) => (kind, rest),
-        None => (text.value.as_str(), ""),
+    let (kind, name) = match text.value.split_once(':') {
+        Some((kind, name)) => (kind, Some(name)),
+        None => (text.value.as_str(), None),
     };
-    match kind {
-        "header" => header(item, rest),
-        "cookie" => cookie(item, rest),
-        "json" => pointer(item, rest).map(Selector::Json),
-        "form" if rest.is_empty() => item.refuse("form: names no field", "name it: \"form:idempotency_key\""),
-        "form" => Some(Selector::Form(rest.to_owned())),
-        kind if LATER.contains(&kind) => item.not_built(&format!("the selector \"{kind}\" is"), ADVICE),
-        kind => {
+    match (kind, name) {
+        ("header", Some(name)) => header(item, &text, name),
+        ("cookie", Some(name)) => cookie(item, &text, name),
+        ("json", Some(name)) => pointer(item, &text, name).map(Selector::Json),
+        ("form", Some("")) => item.refuse("form: names no field", "name it: \"form:idempotency_key\""),
+        ("form", Some(name)) => Some(Selector::Form(name.to_owned())),
+        (kind, _) if LATER.contains(&kind) => item.not_built(&format!("the selector \"{kind}\" is"), ADVICE),
+        (kind, _) => {
             let advice = match nearest(kind, BUILT.into_iter()) {
-                Some(near) => format!("did you mean \"{near}:\"? {ADVICE}"),
+                Some(near) => format!("did you mean \"{near}:…\"? {ADVICE}"),
                 None => ADVICE.to_owned(),
             };
-            item.refuse(format!("{text} does not say where to look"), advice)
+            item.refuse(format!("{text} is not a selector"), advice)
         }
     }
 }
@@ -52,42 +52,43 @@ pub(super) fn selector(item: &Item<'_>) -> Option<Selector> {
 /// An element of `fingerprint_ignore`.
 pub(super) fn ignored(item: &Item<'_>) -> Option<JsonPointer> {
     let text = item.text()?;
-    pointer(item, &text.value)
+    pointer(item, &text, &text.value)
 }
 
-fn header(item: &Item<'_>, name: &str) -> Option<Selector> {
+fn header(item: &Item<'_>, text: &Text, name: &str) -> Option<Selector> {
     let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-        return item.refuse(format!("{name:?} is not a header's name"), "for example \"header:Idempotency-Key\"");
+        return item.refuse(format!("{text} names no header"), "for example \"header:Idempotency-Key\"");
     };
     if PER_HOP.contains(&header.as_str()) {
         let advice = "name a header that the caller sets and that reaches the backend";
-        return item.refuse(format!("{header} belongs to the connection, not to the caller"), advice);
+        return item.refuse(format!("{text} belongs to the connection, not to the caller"), advice);
     }
     Some(Selector::Header(header))
 }
 
-fn cookie(item: &Item<'_>, name: &str) -> Option<Selector> {
+fn cookie(item: &Item<'_>, text: &Text, name: &str) -> Option<Selector> {
     // A cookie's name and a header's are both tokens (RFC 6265, 4.1.1), but for case.
     if HeaderName::from_bytes(name.as_bytes()).is_err() {
-        return item.refuse(format!("{name:?} is not a cookie's name"), "for example \"cookie:session\"");
+        return item.refuse(format!("{text} names no cookie"), "for example \"cookie:session\"");
     }
     Some(Selector::Cookie(name.to_owned()))
 }
 
-fn pointer(item: &Item<'_>, text: &str) -> Option<JsonPointer> {
-    match JsonPointer::parse(text) {
-        Some(pointer) => Some(pointer),
-        None if text.is_empty() => item.refuse(
-            "an empty JSON pointer names the whole body",
-            "name a member of it, as in \"/id\" (in a selector: \"json:/id\")",
-        ),
-        None if !text.starts_with('/') => item.refuse(
-            format!("{text:?} is not a JSON pointer: it does not begin with a slash"),
-            format!("write it as \"/{text}\" (in a selector: \"json:/{text}\")"),
-        ),
-        None => item.refuse(
-            format!("{text:?} is not a JSON pointer: a ~ stands alone"),
-            "in a member's name, ~ is written ~0 and / is written ~1",
-        ),
+fn pointer(item: &Item<'_>, text: &Text, pointer: &str) -> Option<JsonPointer> {
+    if let Some(pointer) = JsonPointer::parse(pointer) {
+        return Some(pointer);
     }
+    let quoted = text.quote(pointer);
+    if pointer.is_empty() {
+        return item.refuse("an empty JSON pointer names the whole body", "name a member of it, as \"/id\" does");
+    }
+    if pointer.starts_with('/') {
+        let advice = "in a member's name, ~ is written ~0 and / is written ~1";
+        return item.refuse(format!("{quoted} is not a JSON pointer: a ~ stands alone"), advice);
+    }
+    let advice = match text.is_literal() {
+        true => format!("write \"/{pointer}\" for the member of that name"),
+        false => "\"/id\" is the member of that name".to_owned(),
+    };
+    item.refuse(format!("{quoted} is not a JSON pointer: it does not begin with a slash"), advice)
 }

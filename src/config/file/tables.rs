@@ -6,11 +6,11 @@ use std::time::Duration;
 use http::uri::Authority;
 use tracing::Level;
 
-use super::super::units::HumanDuration;
 use super::super::{
     Admin, Durability, Log, LogFormat, LogKeys, OnStoreError, Secret, Server, Store, StoreLocation, Upstream,
 };
 use super::address;
+use super::order::Order;
 use super::section::{Item, Report, Section, Setting, Span};
 use super::store_url;
 
@@ -172,19 +172,9 @@ impl UpstreamTable {
     }
 
     pub(super) fn check(&self, server: &ServerTable, report: &Report<'_>) {
-        if let (Some(response), Some(attempt)) = (self.response_timeout.get(), self.attempt_timeout.get())
-            && response > attempt
-        {
-            let (response, attempt) = (HumanDuration(*response), HumanDuration(*attempt));
-            let origin = report.origin(&self.attempt_timeout);
-            report.add(
-                self.response_timeout.span().or(self.attempt_timeout.span()),
-                format!("response_timeout ({response}) is longer than attempt_timeout ({attempt}, {origin})"),
-                format!(
-                    "an attempt must last as long as its client may wait: attempt_timeout = \"{response}\" or more"
-                ),
-            );
-        }
+        let why = "an attempt must last as long as its client may wait";
+        let attempt = ("attempt_timeout", &self.attempt_timeout);
+        Order { report }.durations(attempt, ("response_timeout", &self.response_timeout), why);
         if let (Some(authority), Some(listen)) = (self.authority.get(), server.listen.get())
             && let Some(upstream) = address::local(authority)
             && let Some((own, _)) = listen.iter().find(|(own, _)| collide(*own, upstream))
