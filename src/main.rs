@@ -1,1 +1,7 @@
-fn main() {}
+//! The program: see the library for its parts.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    onlyonce::cli::main()
+}

@@ -8,19 +8,28 @@
 //! [`Rule`] (one `[[route]]`), [`Selector`] (where a key or scope is read), [`PolicyTable`] (what
 //! becomes of a response by its status) and [`Routes`] (which rule guards a request).
 
+mod advice;
+mod excerpt;
+mod file;
 mod policy;
+mod problem;
 mod routes;
 mod rule;
 mod secret;
+pub mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use advice::{Warning, warnings};
+pub use file::{load, parse};
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
+pub use problem::{ConfigError, Problem};
 pub use routes::{RouteConflict, Routes};
 pub use rule::{FingerprintMode, JsonPointer, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Rule, Selector};
 pub use secret::Secret;
+pub use units::{HumanDuration, HumanSize};
 
 /// A whole configuration file, checked and resolved.
 #[derive(Debug)]

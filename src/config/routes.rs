@@ -48,13 +48,12 @@ impl Routes {
     }
 
     fn conflict(&self, rule: &Rule, method: &Method, error: &matchit::InsertError) -> RouteConflict {
-        let matchit::InsertError::Conflict { with } = error else {
-            return RouteConflict::Pattern(error.to_string());
+        let rival = |other: &Arc<Rule>| {
+            other.host == rule.host && other.methods.contains(method) && collide(&other.path, &rule.path)
         };
-        let same = |other: &Arc<Rule>| other.path == *with && other.host == rule.host && other.methods.contains(method);
-        match self.rules.iter().position(same) {
-            Some(index) => RouteConflict::With(index),
-            None => RouteConflict::Pattern(error.to_string()),
+        match (error, self.rules.iter().position(rival)) {
+            (matchit::InsertError::Conflict { .. }, Some(index)) => RouteConflict::With(index),
+            _ => RouteConflict::Pattern(error.to_string().to_lowercase()),
         }
     }
 
@@ -70,6 +69,13 @@ impl Routes {
     pub fn rules(&self) -> &[Arc<Rule>] {
         &self.rules
     }
+}
+
+/// Whether two patterns cannot stand in one table. The router names its conflicts by a path that it puts together from
+/// pieces, which need not be one that was added; so the pair is tried by itself.
+fn collide(one: &str, other: &str) -> bool {
+    let mut pair = matchit::Router::new();
+    pair.insert(one, ()).is_ok() && matches!(pair.insert(other, ()), Err(matchit::InsertError::Conflict { .. }))
 }
 
 fn most_specific<'a>(methods: &'a Methods, method: &Method, path: &str) -> Option<&'a Arc<Rule>> {

@@ -9,7 +9,7 @@ pub struct DigestKey([u8; 32]);
 
 impl DigestKey {
     /// The key that a store made and keeps.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
@@ -74,5 +74,11 @@ impl Digest {
         let mut out = [0; 16];
         self.0.finalize_xof().fill(&mut out);
         out
+    }
+
+    /// Eight hex digits of it, for people who compare by eye.
+    pub fn short(&self) -> String {
+        let [a, b, c, d, ..] = self.finish();
+        format!("{:08x}", u32::from_be_bytes([a, b, c, d]))
     }
 }

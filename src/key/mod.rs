@@ -1,15 +1,29 @@
 //! From a request's facts to the operation that it asks for. Pure: no I/O.
+//!
+//! [`in_head`] reads what the head tells: a key that is missing or wrong is known before one byte of
+//! the body is read. [`Draft::with_body`] adds the body and gives the [`Operation`]: its name, from
+//! scope and key, and its fingerprint, from target and payload. [`read`] does both at once. The body is
+//! parsed at most once, and only where a selector or the fingerprint asks for it.
 
+mod body;
+mod cookie;
+mod decimal;
 mod digest;
+mod error;
+mod fingerprint;
+mod form;
+mod header;
+mod json;
+mod name;
+mod operation;
+mod readings;
+mod select;
+mod target;
+mod text;
 
 pub use digest::{Digest, DigestKey};
-
-/// What one request asks for.
-pub struct Operation {
-    /// Name of its record.
-    pub name: crate::record::RecordName,
-    /// What the key is used for.
-    pub fingerprint: crate::record::Fingerprint,
-    /// What its claim is made under.
-    pub terms: crate::record::Terms,
-}
+pub use error::{BodyFault, KeyError, KeyFault};
+pub use operation::{Draft, InHead, Operation, Reading, Request, in_head, read};
+pub use readings::{Readings, SelectorReading, readings};
+pub use target::{normalise_host, normalise_path};
+pub use text::KeyText;

@@ -3,11 +3,13 @@
 //! Every store carries out the moves of [`crate::record::moves`] atomically and on a clock of its own.
 
 mod memory;
+mod metered;
 
 use std::error::Error;
 use std::pin::Pin;
 
 pub use memory::Memory;
+pub use metered::Metered;
 
 use crate::key::DigestKey;
 use crate::record::codec::Unreadable;

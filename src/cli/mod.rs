@@ -1,0 +1,163 @@
+//! The command line.
+
+mod check;
+mod explain;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, Config, Log, LogFormat};
+use crate::run::{self, Sidecar, Stopped};
+use crate::telemetry;
+
+/// A reverse proxy that makes POST requests safe to repeat: same key, same result, one effect.
+#[derive(Parser)]
+#[command(name = "onlyonce", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Args)]
+struct LogArgs {
+    /// How log lines look, instead of what the configuration says
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<Format>,
+    /// The least severe log lines to write: error, warn, info, debug or trace
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<tracing::Level>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy
+    Serve {
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Validate the configuration; print the rules as a table, and warnings
+    Check {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Treat warnings as errors
+        #[arg(long)]
+        strict: bool,
+        /// For people, or for programs
+        #[arg(long, default_value = "text")]
+        format: Format,
+    },
+    /// Tell what would be done with one request: which route, key, scope, fingerprint and record, and why
+    ///
+    /// Nothing is sent, and no store is asked. No credential is printed.
+    Explain(explain::ExplainArgs),
+    /// Try it with nothing installed
+    ///
+    /// Starts a slow invoice backend that knows nothing of idempotency, the proxy in front of it on the embedded
+    /// store, and a page with a form to double-click.
+    Demo {
+        /// Where the proxy listens; the ports after it serve the rest. What is taken already is passed over
+        #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
+        listen: std::net::SocketAddr,
+    },
+}
+
+#[derive(Args)]
+struct ConfigArg {
+    /// The configuration file
+    #[arg(long, env = "ONLYONCE_CONFIG", default_value = "onlyonce.toml", value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Bad usage, or a configuration that is refused.
+const BAD_USAGE: u8 = 2;
+/// Failed while running.
+const FAILED: u8 = 1;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Serve { config } => with_config(&config.config, |config| serve(config, &cli.log)),
+        Command::Check { config, strict, format } => {
+            with_config(&config.config, |config| check::check(&config, strict, format))
+        }
+        Command::Explain(args) => with_config(args.config(), |config| explain::explain(&config, &args)),
+        Command::Demo { listen: _ } => ExitCode::FAILURE,
+    }
+}
+
+fn with_config(path: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match config::load(path) {
+        Ok(config) => then(config),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(BAD_USAGE)
+        }
+    }
+}
+
+fn serve(mut config: Config, log: &LogArgs) -> ExitCode {
+    log.apply(&mut config.log);
+    telemetry::start(&config.log);
+    for warning in config::warnings(&config) {
+        tracing::warn!(route = warning.route.as_deref(), advice = warning.advice, "{}", warning.text);
+    }
+    block_on(async {
+        let sidecar = match Sidecar::start(config).await {
+            Ok(sidecar) => sidecar,
+            Err(error) => {
+                eprintln!("error: {error}");
+                return ExitCode::from(FAILED);
+            }
+        };
+        tracing::info!(
+            listen = ?sidecar.addresses(),
+            admin = ?sidecar.admin_address(),
+            version = env!("CARGO_PKG_VERSION"),
+            "serving"
+        );
+        match sidecar.serve(run::signalled()).await {
+            Stopped::Clean => ExitCode::SUCCESS,
+            Stopped::Unfinished => ExitCode::from(FAILED),
+        }
+    })
+}
+
+fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            // What is left by now was given up knowingly.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            eprintln!("error: the runtime cannot be started: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+impl LogArgs {
+    fn apply(&self, log: &mut Log) {
+        if let Some(format) = self.log_format {
+            log.format = match format {
+                Format::Text => LogFormat::Text,
+                Format::Json => LogFormat::Json,
+            };
+        }
+        if let Some(level) = self.log_level {
+            log.level = level;
+        }
+    }
+}

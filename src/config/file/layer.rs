@@ -1,0 +1,222 @@
+//! What one `[[route]]` or `[defaults]` says, key by key, before the two are laid over one another.
+
+use std::time::Duration;
+
+use http::Method;
+
+use super::super::{JsonPointer, Mode, OnConcurrent, OnMismatch, OnUnknown, Policy, Selector, StatusSet};
+use super::section::{Item, Section, Setting, Span};
+use super::selector::{ignored, selector};
+
+/// The keys that both tables share.
+pub(super) struct Layer {
+    pub(super) methods: Setting<Vec<Method>>,
+    pub(super) mode: Setting<Mode>,
+    pub(super) key: Setting<Vec<Selector>>,
+    pub(super) on_missing_key: Setting<MissingKey>,
+    pub(super) fingerprint_window: Setting<Duration>,
+    pub(super) key_max_length: Setting<usize>,
+    pub(super) scope: Setting<Vec<Selector>>,
+    pub(super) fingerprint: Setting<Comparison>,
+    pub(super) fingerprint_ignore: Setting<Vec<JsonPointer>>,
+    pub(super) on_mismatch: Setting<OnMismatch>,
+    pub(super) on_concurrent: Setting<OnConcurrent>,
+    pub(super) wait_timeout: Setting<Duration>,
+    pub(super) max_waiters: Setting<usize>,
+    pub(super) policy: Setting<Policy>,
+    pub(super) store: Setting<Vec<(StatusSet, Span)>>,
+    pub(super) release: Setting<Vec<(StatusSet, Span)>>,
+    pub(super) hold: Setting<Vec<(StatusSet, Span)>>,
+    pub(super) on_unknown: Setting<OnUnknown>,
+    pub(super) hold_for: Setting<Duration>,
+    pub(super) lease: Setting<Duration>,
+    pub(super) retention: Setting<Duration>,
+    pub(super) max_request_body: Setting<u64>,
+    pub(super) max_response_body: Setting<u64>,
+    pub(super) replay_set_cookie: Setting<bool>,
+    pub(super) message: Setting<String>,
+}
+
+/// `on_missing_key`, without the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MissingKey {
+    Forward,
+    Reject,
+    Fingerprint,
+}
+
+/// `fingerprint`, without what it ignores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comparison {
+    Auto,
+    Raw,
+    Json,
+    None,
+}
+
+/// A lease is renewed at a third of it.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
+
+impl Layer {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        let later = |key, instead| section.later(key, instead);
+        later("preset", "write what it stands for: key, scope, fingerprint and policy");
+        section.only("refuse_expired_keys", &false, "leave it out: keys are taken at any age", Item::boolean);
+        section.only("response", &(), "", |item| item.choice(&[("buffer", ())], &["stream"]));
+        section.only("cors_origins", &Vec::new(), "leave it out: the backend answers preflight requests", |item| {
+            item.list(|item| item.text().map(|text| text.value))
+        });
+        Self {
+            methods: section.read("methods", methods),
+            mode: section.read("mode", mode),
+            key: section.read("key", key),
+            on_missing_key: section.read("on_missing_key", on_missing_key),
+            fingerprint_window: section.read("fingerprint_window", |item| item.duration(SHORTEST_WINDOW)),
+            key_max_length: section.read("key_max_length", |item| item.count(1..=4096)),
+            scope: section.read("scope", |item| item.one_or_more(selector).map(values)),
+            fingerprint: section.read("fingerprint", fingerprint),
+            fingerprint_ignore: section.read("fingerprint_ignore", |item| item.list(ignored).map(values)),
+            on_mismatch: section.read("on_mismatch", on_mismatch),
+            on_concurrent: section.read("on_concurrent", on_concurrent),
+            wait_timeout: section.read("wait_timeout", |item| item.duration(Duration::ZERO)),
+            max_waiters: section.read("max_waiters", |item| item.count(0..=1_000_000)),
+            policy: section.read("policy", policy),
+            store: section.read("store", |item| item.list(status)),
+            release: section.read("release", |item| item.list(status)),
+            hold: section.read("hold", |item| item.list(status)),
+            on_unknown: section.read("on_unknown", on_unknown),
+            hold_for: section.read("hold_for", |item| item.duration(Duration::ZERO)),
+            lease: section.read("lease", |item| item.duration(SHORTEST_LEASE)),
+            retention: section.read("retention", |item| item.duration(Duration::ZERO)),
+            max_request_body: section.read("max_request_body", Item::size),
+            max_response_body: section.read("max_response_body", Item::size),
+            replay_set_cookie: section.read("replay_set_cookie", Item::boolean),
+            message: section.read("message", message),
+        }
+    }
+
+    /// What this layer says, and for the rest what `below` says.
+    pub(super) fn over(&self, below: &Self) -> Self {
+        Self {
+            methods: self.methods.over(&below.methods),
+            mode: self.mode.over(&below.mode),
+            key: self.key.over(&below.key),
+            on_missing_key: self.on_missing_key.over(&below.on_missing_key),
+            fingerprint_window: self.fingerprint_window.over(&below.fingerprint_window),
+            key_max_length: self.key_max_length.over(&below.key_max_length),
+            scope: self.scope.over(&below.scope),
+            fingerprint: self.fingerprint.over(&below.fingerprint),
+            fingerprint_ignore: self.fingerprint_ignore.over(&below.fingerprint_ignore),
+            on_mismatch: self.on_mismatch.over(&below.on_mismatch),
+            on_concurrent: self.on_concurrent.over(&below.on_concurrent),
+            wait_timeout: self.wait_timeout.over(&below.wait_timeout),
+            max_waiters: self.max_waiters.over(&below.max_waiters),
+            policy: self.policy.over(&below.policy),
+            store: self.store.over(&below.store),
+            release: self.release.over(&below.release),
+            hold: self.hold.over(&below.hold),
+            on_unknown: self.on_unknown.over(&below.on_unknown),
+            hold_for: self.hold_for.over(&below.hold_for),
+            lease: self.lease.over(&below.lease),
+            retention: self.retention.over(&below.retention),
+            max_request_body: self.max_request_body.over(&below.max_request_body),
+            max_response_body: self.max_response_body.over(&below.max_response_body),
+            replay_set_cookie: self.replay_set_cookie.over(&below.replay_set_cookie),
+            message: self.message.over(&below.message),
+        }
+    }
+}
+
+fn values<T>(list: Vec<(T, Span)>) -> Vec<T> {
+    list.into_iter().map(|(value, _)| value).collect()
+}
+
+fn methods(item: &Item<'_>) -> Option<Vec<Method>> {
+    let methods = item.one_or_more(method)?;
+    if methods.is_empty() {
+        return item.refuse("methods is an empty list", "name at least one: methods = [\"POST\"]");
+    }
+    Some(values(methods))
+}
+
+fn method(item: &Item<'_>) -> Option<Method> {
+    let text = item.text()?;
+    let advice = "methods are any of \"POST\", \"PUT\", \"PATCH\", \"DELETE\"";
+    match text.value.as_str() {
+        "POST" => Some(Method::POST),
+        "PUT" => Some(Method::PUT),
+        "PATCH" => Some(Method::PATCH),
+        "DELETE" => Some(Method::DELETE),
+        "GET" | "HEAD" | "OPTIONS" | "TRACE" => {
+            item.refuse(format!("{text} changes nothing, so it is safe to repeat as it is"), advice)
+        }
+        other if other.bytes().any(|byte| byte.is_ascii_lowercase()) => {
+            item.refuse(format!("{text} is not a method: methods are written in capitals"), advice)
+        }
+        _ => item.refuse(format!("{text} is not a method that can be guarded"), advice),
+    }
+}
+
+fn mode(item: &Item<'_>) -> Option<Mode> {
+    item.choice(&[("enforce", Mode::Enforce), ("off", Mode::Off)], &["observe"])
+}
+
+fn key(item: &Item<'_>) -> Option<Vec<Selector>> {
+    let parts = item.one_or_more(selector)?;
+    if parts.is_empty() {
+        let advice = "say where the key is: key = \"header:Idempotency-Key\"";
+        return item.refuse("key is an empty list: every request would be the same one", advice);
+    }
+    Some(values(parts))
+}
+
+fn on_missing_key(item: &Item<'_>) -> Option<MissingKey> {
+    use MissingKey::{Fingerprint, Forward, Reject};
+    item.choice(&[("forward", Forward), ("reject", Reject), ("fingerprint", Fingerprint)], &[])
+}
+
+fn fingerprint(item: &Item<'_>) -> Option<Comparison> {
+    use Comparison::{Auto, Json, None, Raw};
+    item.choice(&[("auto", Auto), ("raw", Raw), ("json", Json), ("none", None)], &["form"])
+}
+
+fn on_mismatch(item: &Item<'_>) -> Option<OnMismatch> {
+    use OnMismatch::{Conflict, Reject, Replay};
+    item.choice(&[("reject", Reject), ("conflict", Conflict), ("replay", Replay)], &[])
+}
+
+fn on_concurrent(item: &Item<'_>) -> Option<OnConcurrent> {
+    item.choice(&[("reject", OnConcurrent::Reject), ("wait", OnConcurrent::Wait)], &[])
+}
+
+fn policy(item: &Item<'_>) -> Option<Policy> {
+    use Policy::{Lenient, Standard, Strict};
+    item.choice(&[("standard", Standard), ("strict", Strict), ("lenient", Lenient)], &[])
+}
+
+fn on_unknown(item: &Item<'_>) -> Option<OnUnknown> {
+    item.choice(&[("hold", OnUnknown::Hold), ("retry", OnUnknown::Retry)], &[])
+}
+
+/// An entry of `store`, `release` or `hold`, with its place.
+fn status(item: &Item<'_>) -> Option<StatusSet> {
+    let advice = "a status is \"200\" to \"599\", a class \"2xx\" to \"5xx\"";
+    if let Some(number) = item.bare_number() {
+        let message = format!("a status is written in quotes, and this is the number {number}");
+        return item.refuse(message, format!("write \"{number}\"; {advice}"));
+    }
+    let text = item.text()?;
+    match StatusSet::parse(&text.value) {
+        Some(set) => Some(set),
+        None => item.refuse(format!("{text} is neither a status nor a class of them"), advice),
+    }
+}
+
+fn message(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    if text.value.trim().is_empty() {
+        return item.refuse("message is empty", "leave it out for the built-in sentences");
+    }
+    Some(text.value)
+}

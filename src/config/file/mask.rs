@@ -1,0 +1,162 @@
+//! Which parts of a file may hold a secret, so that no message shows them.
+//!
+//! This goes by names and shapes, not by what the reader makes of a value: a secret under a misspelt key, or in a file
+//! that does not even parse, is one too.
+
+use strsim::damerau_levenshtein;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::section::Span;
+
+/// The parts of a file not to be shown, in order and apart from each other. `broken`: the file is not TOML, and `table`
+/// only what the parser made of it.
+pub(super) fn find(text: &str, table: &DeTable<'_>, broken: bool) -> Vec<Span> {
+    let mut spans = secrets(table);
+    if broken {
+        spans.extend(secret_lines(text));
+    }
+    spans.sort_by_key(|span| span.start);
+    spans.dedup_by(|next, span| {
+        let overlap = next.start <= span.end;
+        if overlap {
+            span.end = span.end.max(next.end);
+        }
+        overlap
+    });
+    spans
+}
+
+/// The values of a parsed file that may hold a secret.
+fn secrets(table: &DeTable<'_>) -> Vec<Span> {
+    let mut spans = Vec::new();
+    for (key, value) in table {
+        collect(key.get_ref(), value, &mut spans);
+    }
+    spans
+}
+
+fn collect(key: &str, value: &Spanned<DeValue<'_>>, spans: &mut Vec<Span>) {
+    match value.get_ref() {
+        DeValue::Table(table) => table.iter().for_each(|(key, value)| collect(key.get_ref(), value, spans)),
+        DeValue::Array(array) => array.iter().for_each(|value| collect(key, value, spans)),
+        DeValue::String(text) if text.starts_with("env:") => {}
+        DeValue::String(text) if is_secret_name(key) || has_credentials(key, text) => spans.push(value.span()),
+        DeValue::Integer(_) | DeValue::Float(_) if is_secret_name(key) => spans.push(value.span()),
+        DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {}
+    }
+}
+
+/// The lines of a file that does not parse which may hold a secret, or a part of one.
+fn secret_lines(text: &str) -> Vec<Span> {
+    let mut spans = Vec::new();
+    let mut in_secret = false;
+    let mut offset = 0;
+    for line in text.split_inclusive('\n') {
+        let (start, end) = (offset, offset + line.trim_end().len());
+        offset += line.len();
+        let assignment = names(line).find(|(name, at)| is_secret_name(name) || has_credentials(name, &line[*at..]));
+        match assignment {
+            Some((_, at)) => {
+                in_secret = true;
+                spans.push(start + at..end.max(start + at));
+            }
+            None if begins_anew(line) => in_secret = false,
+            None if in_secret => spans.push(start..end.max(start)),
+            None => {}
+        }
+    }
+    spans
+}
+
+/// The words before each `=` of a line, and where what follows it begins.
+fn names(line: &str) -> impl Iterator<Item = (&str, usize)> {
+    line.match_indices('=').map(|(at, _)| {
+        let before = line[..at].trim_end().trim_end_matches(['"', '\'']);
+        let name = before.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-').next().unwrap_or("");
+        (name, at + 1)
+    })
+}
+
+/// Whether a line cannot belong to the value of the line before: a header, or a key with a value. The `=` at the end
+/// of a line of base64 has nothing behind it.
+fn begins_anew(line: &str) -> bool {
+    let line = line.trim();
+    line.starts_with('[') || line.split_once('=').is_some_and(|(_, rest)| !rest.trim_matches('=').is_empty())
+}
+
+fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["token", "secret", "passw", "digest", "encryption"].iter().any(|part| name.contains(part))
+        || damerau_levenshtein(&name, "token") <= 2
+        || damerau_levenshtein(&name, "digest_key") <= 3
+}
+
+/// Whether `value` is a URL with a user or password in it, or one that is too broken to tell.
+fn has_credentials(key: &str, value: &str) -> bool {
+    let Some((scheme, rest)) = value.split_once(':').filter(|_| key.contains("url") || value.contains("://")) else {
+        return key.contains("url") && value.contains('@');
+    };
+    let redis = scheme.contains("redis") || scheme.contains("valkey");
+    rest.contains(['@', '?']) || (redis && !is_plain(rest))
+}
+
+/// `//host[:port][/database]` and nothing else.
+fn is_plain(rest: &str) -> bool {
+    let Some(authority) = rest.strip_prefix("//").and_then(|rest| rest.split('/').next()) else { return false };
+    match authority.rsplit_once(':') {
+        Some((host, port)) => !host.is_empty() && port.parse::<u16>().is_ok(),
+        None => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        let (table, _) = DeTable::parse_recoverable(text);
+        masked(text, secrets(table.get_ref()))
+    }
+
+    fn masked(text: &str, mut spans: Vec<Span>) -> String {
+        spans.sort_by_key(|span| std::cmp::Reverse(span.start));
+        spans.into_iter().fold(text.to_owned(), |mut text, span| {
+            text.replace_range(span, "*");
+            text
+        })
+    }
+
+    #[test]
+    fn secrets_are_found_by_name_and_by_shape() {
+        assert_eq!(shown("admin = { token = 'x' }"), "admin = { token = * }");
+        assert_eq!(shown("[store]\ndigset_key = 'x'\nurl = 'redis://a:b@c/0'"), "[store]\ndigset_key = *\nurl = *");
+        assert_eq!(shown("encryption_keys = ['x', 'y']"), "encryption_keys = [*, *]");
+        assert_eq!(shown("url = 'redis://:forgot-the-host'"), "url = *");
+        assert_eq!(shown("url = 'user:pw@host'"), "url = *");
+    }
+
+    #[test]
+    fn ordinary_values_are_shown() {
+        for text in [
+            "token = 'env:TOKEN'",
+            "url = 'redis://127.0.0.1:6379/0'",
+            "url = 'http://127.0.0.1:3000'",
+            "url = 'embedded:/var/lib/onlyonce'",
+            "key = 'header:Idempotency-Key'",
+            "message = 'write to help@example.com'",
+            "name = 'x'\nmode = 'x'\nhost = 'x'\nlease = 'x'\nstore = ['4xx']",
+        ] {
+            assert_eq!(shown(text), text);
+        }
+    }
+
+    #[test]
+    fn a_file_that_does_not_parse_hides_the_lines_of_a_secret() {
+        let lines = |text: &str| masked(text, secret_lines(text));
+        assert_eq!(lines("[admin]\ntoken = \"abc\nlisten = \"x\""), "[admin]\ntoken =*\nlisten = \"x\"");
+        assert_eq!(lines("digest_key = \"\"\"\nabc=\nde\\q\n\"\"\"\nx = 1"), "digest_key =*\n*\n*\n*\nx = 1");
+        assert_eq!(lines("url = \"redis://:pw"), "url =*");
+        assert_eq!(lines("store = { url = redis://a:b@c }"), "store =*");
+    }
+}

@@ -1,0 +1,320 @@
+//! From the text of a file to a [`Config`], or to everything that is wrong with it.
+
+mod address;
+mod layer;
+mod mask;
+mod order;
+mod pattern;
+mod route;
+mod section;
+mod selector;
+mod store_url;
+mod syntax;
+mod tables;
+mod uri;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use self::layer::Layer;
+use self::pattern::BRACES;
+use self::route::{Bounds, RouteTable};
+use self::section::{Fault, Known, Report, Section, Span};
+use self::syntax::SyntaxErrors;
+use self::tables::{AdminTable, LogTable, ServerTable, StoreTable, UpstreamTable};
+use super::excerpt::Excerpt;
+use super::{Config, ConfigError, Problem, RouteConflict, Routes};
+
+/// The file that is read when none is named.
+const DEFAULT_NAME: &str = "onlyonce.toml";
+
+/// Reads and checks the file at `path`, with the variables of this process's environment.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let name = path.display().to_string();
+    let bytes = fs::read(path).map_err(|error| unreadable(&name, &error))?;
+    let text = String::from_utf8(bytes).map_err(|error| not_text(&name, &error))?;
+    parse(&name, &text, &|variable| std::env::var(variable).ok())
+}
+
+/// Checks `text`, the content of the file `name`; `env` is asked for every `"env:NAME"`.
+pub fn parse(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+    inspect(name, text, env).0
+}
+
+/// The same, with the keys that were looked for.
+fn inspect(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> (Result<Config, ConfigError>, Vec<Known>) {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let syntax = SyntaxErrors::of(text, &errors);
+    let masks = mask::find(text, table.get_ref(), !syntax.is_empty());
+    let (config, mut faults, known) = if syntax.hide_the_rest {
+        (None, Vec::new(), Vec::new())
+    } else {
+        let report = Report::new(text, env);
+        let config = read(table.get_ref(), &report);
+        let (faults, known) = report.finish();
+        (config, faults, known)
+    };
+    faults.retain(|fault| !syntax.covers(text, fault.span.as_ref()));
+    faults.extend(syntax.faults);
+    // What is missing altogether has no place, and comes last.
+    faults.sort_by_key(|fault| fault.span.as_ref().map_or(usize::MAX, |span| span.start));
+    let result = match config {
+        Some(config) if faults.is_empty() => Ok(config),
+        _ => Err(ConfigError::Invalid {
+            file: name.to_owned(),
+            problems: faults.into_iter().map(|fault| problem(fault, text, &masks)).collect(),
+        }),
+    };
+    (result, known)
+}
+
+fn problem(fault: Fault, text: &str, masks: &[Span]) -> Problem {
+    let Fault { span, message, advice } = fault;
+    let excerpt = span.as_ref().map(|span| Excerpt::new(text, span, masks));
+    Problem { span, message, advice, excerpt }
+}
+
+/// Reads every table before it gives up on any, so that all problems are reported.
+fn read(table: &DeTable<'_>, report: &Report<'_>) -> Option<Config> {
+    let root = Section::root(table, report);
+    let server = ServerTable::read(root.section("server"));
+    let log = LogTable::read(root.section("log"));
+    let admin = AdminTable::read(root.section("admin"));
+    let upstream = UpstreamTable::read(root.section("upstream"));
+    let store = StoreTable::read(root.section("store"));
+    root.later("jwt", "take the scope from a header or a cookie: scope = [\"header:Authorization\"]");
+    let defaults = root.section("defaults");
+    let layer = Layer::read(&defaults);
+    defaults.finish();
+    let sections = root.sections("route");
+    let no_route = sections.as_ref().is_some_and(Vec::is_empty);
+    let tables: Vec<RouteTable> = sections.into_iter().flatten().map(RouteTable::read).collect();
+    root.finish();
+
+    if no_route {
+        let advice = "say what to guard:\n  [[route]]\n  name = \"create-order\"\n  path = \"/orders\"\n  \
+                      scope = [\"header:Authorization\"]";
+        report.add(None, "there is no [[route]]", advice);
+    }
+    admin.check(&server, report);
+    upstream.check(&server, report);
+    let bounds = Bounds { attempt_timeout: &upstream.attempt_timeout, max_buffered: &server.max_buffered };
+    let routes = routes(tables, &layer, &bounds, report);
+    Some(Config {
+        server: server.build()?,
+        log: log.build()?,
+        admin: admin.build()?,
+        upstream: upstream.build()?,
+        store: store.build()?,
+        routes,
+    })
+}
+
+fn routes(tables: Vec<RouteTable>, defaults: &Layer, bounds: &Bounds<'_>, report: &Report<'_>) -> Routes {
+    let mut routes = Routes::default();
+    let mut names: HashMap<String, Span> = HashMap::new();
+    // Where the paths of the rules in `routes` stand, in the same order.
+    let mut paths: Vec<Option<Span>> = Vec::new();
+    for table in tables {
+        if let (Some(name), Some(span)) = (table.name.get(), table.name.span()) {
+            match names.get(name) {
+                Some(first) => {
+                    let message = format!("two routes are named \"{name}\", here and in line {}", report.line(first));
+                    report.add(Some(span), message, "a route's records go by its name: give each its own");
+                }
+                None => {
+                    names.insert(name.clone(), span);
+                }
+            }
+        }
+        let span = table.path.span();
+        let Some(rule) = table.rule(defaults, bounds, report) else { continue };
+        match routes.add(rule) {
+            Ok(()) => paths.push(span),
+            Err(RouteConflict::With(index)) => {
+                let other = routes.rules().get(index).map_or("", |rule| &rule.name);
+                let line = paths.get(index).and_then(Option::as_ref).map_or(0, |span| report.line(span));
+                report.add(
+                    span,
+                    format!("this matches the same requests as the route \"{other}\" (line {line})"),
+                    "make one of the two paths more specific, or give them different methods or hosts",
+                );
+            }
+            Err(RouteConflict::Pattern(reason)) => {
+                let advice =
+                    "a parameter is one name in braces, {order}; the last segment may be all the rest, {*rest}";
+                report.add(span, format!("this path cannot be matched: {reason}"), BRACES);
+            }
+        }
+    }
+    routes
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> ConfigError {
+    let choose = "name one with --config or $ONLYONCE_CONFIG";
+    let (message, advice) = match error.kind() {
+        ErrorKind::NotFound if name == DEFAULT_NAME => {
+            (format!("no {DEFAULT_NAME} in this folder"), format!("{choose}, or try `onlyonce demo`"))
+        }
+        ErrorKind::NotFound => (format!("there is no file {name}"), format!("check the path, or {choose}")),
+        ErrorKind::PermissionDenied => {
+            (format!("{name} may not be read"), "let the user that onlyonce runs as read it".to_owned())
+        }
+        ErrorKind::IsADirectory => {
+            (format!("{name} is a folder"), format!("name the file in it: {name}/{DEFAULT_NAME}"))
+        }
+        _ => (format!("{name} cannot be read: {error}"), format!("check the file, or {choose}")),
+    };
+    ConfigError::Unreadable { message, advice }
+}
+
+fn not_text(name: &str, error: &std::string::FromUtf8Error) -> ConfigError {
+    let valid = error.utf8_error().valid_up_to();
+    let line = 1 + error.as_bytes().iter().take(valid).filter(|byte| **byte == b'\n').count();
+    ConfigError::Unreadable {
+        message: format!("{name} is not UTF-8 text: line {line} has a byte that cannot be read"),
+        advice: "save it as UTF-8, which every editor can do".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Durability, OnMissingKey, OnUnknown, Selector, StoreLocation};
+    use super::*;
+
+    const REFERENCE: &str = include_str!("../../../config/onlyonce.toml");
+
+    fn config(text: &str) -> Config {
+        parse("test.toml", text, &|name| (name == "NAME").then(|| "from-env".into()))
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The least that a file needs, with `extra` added to its route.
+    fn with_route(extra: &str) -> Config {
+        config(&format!("{LEAST}{extra}"))
+    }
+
+    const LEAST: &str = "[upstream]\nurl = \"http://127.0.0.1:3000\"\n[store]\nurl = \"redis://127.0.0.1:6379/0\"\n\
+                         [[route]]\nname = \"create-order\"\npath = \"/orders\"\nscope = [\"header:Authorization\"]\n";
+
+    #[test]
+    fn the_reference_shows_every_key_that_is_built() {
+        let (result, known) = inspect("onlyonce.toml", REFERENCE, &|_| None);
+        result.unwrap_or_else(|error| panic!("{error}"));
+        let shown = |known: &Known| {
+            let mut table = String::new();
+            REFERENCE.lines().any(|line| {
+                let line = line.trim_start_matches("# ");
+                if line.starts_with('[') && line.ends_with(']') {
+                    table = line.trim_matches(['[', ']']).to_owned();
+                }
+                let is_key = line.split_once(" = ").is_some_and(|(key, _)| key == known.key);
+                if known.table.is_empty() { table == known.key } else { table == known.table && is_key }
+            })
+        };
+        let missing: Vec<_> = known.iter().filter(|known| known.table != "defaults" && !shown(known)).collect();
+        assert!(missing.is_empty(), "not in config/onlyonce.toml: {missing:?}");
+    }
+
+    #[test]
+    fn the_reference_shows_the_defaults() {
+        assert_eq!(format!("{:#?}", config(REFERENCE)), format!("{:#?}", config(LEAST)));
+    }
+
+    #[test]
+    fn a_route_wins_over_the_defaults() {
+        let text =
+            LEAST.replace("[[route]]", "[defaults]\nlease = \"5s\"\nretention = \"1h\"\n[[route]]\nlease = \"9s\"");
+        let rule = &config(&text).routes.rules()[0].clone();
+        assert_eq!((rule.lease, rule.retention), (Duration::from_secs(9), Duration::from_secs(3600)));
+        assert_eq!(rule.hold_for, rule.retention);
+    }
+
+    #[test]
+    fn a_lenient_policy_retries_unless_told_otherwise() {
+        let of = |extra: &str| with_route(extra).routes.rules()[0].on_unknown;
+        assert_eq!(of(""), OnUnknown::Hold);
+        assert_eq!(of("policy = \"lenient\""), OnUnknown::Retry);
+        assert_eq!(of("policy = \"lenient\"\non_unknown = \"hold\""), OnUnknown::Hold);
+        assert_eq!(of("on_unknown = \"retry\""), OnUnknown::Retry);
+    }
+
+    #[test]
+    fn the_lists_of_a_route_win_over_those_of_the_defaults() {
+        let text = LEAST.replace("[[route]]", "[defaults]\nhold = [\"503\", \"500\"]\n[[route]]\nrelease = [\"503\"]");
+        let rule = &config(&text).routes.rules()[0].clone();
+        let of = |status| rule.policy.disposition(http::StatusCode::from_u16(status).expect("a status"));
+        assert_eq!(of(503), super::super::Disposition::Release);
+        assert_eq!(of(500), super::super::Disposition::Hold);
+    }
+
+    #[test]
+    fn cookies_are_replayed_where_one_names_the_caller() {
+        let text = LEAST.replace("header:Authorization", "cookie:session");
+        assert!(config(&text).routes.rules()[0].replay_set_cookie);
+        assert!(!config(&format!("{text}replay_set_cookie = false")).routes.rules()[0].replay_set_cookie);
+    }
+
+    #[test]
+    fn a_fingerprint_for_a_key_has_a_window() {
+        let rule =
+            with_route("on_missing_key = \"fingerprint\"\nfingerprint_window = \"2m\"").routes.rules()[0].clone();
+        assert_eq!(rule.on_missing_key, OnMissingKey::Fingerprint(Duration::from_secs(120)));
+    }
+
+    #[test]
+    fn what_is_not_built_may_be_given_with_its_default() {
+        with_route("refuse_expired_keys = false\nresponse = \"buffer\"\ncors_origins = []");
+        let tables = "[server]\ntrusted_proxies = []\n[upstream]\nhttp2 = false\nurl = \"http://backend\"\n";
+        config(&format!("{tables}{}", LEAST.replace("[upstream]\nurl = \"http://127.0.0.1:3000\"\n", "")));
+        config(&LEAST.replace("[store]", "[store]\nreplica_acks = 0\nencryption_keys = []"));
+    }
+
+    #[test]
+    fn any_string_may_come_from_the_environment() {
+        let config = with_route("message = \"env:NAME\"");
+        assert_eq!(config.routes.rules()[0].message.as_deref(), Some("from-env"));
+        let text = LEAST.replace("redis://127.0.0.1:6379/0", "env:URL");
+        let config = parse("t", &text, &|_| Some("redis://u:p%40@[::1]/3".into())).expect("a configuration");
+        let StoreLocation::Redis(address) = config.store.location else { panic!("not a Redis") };
+        assert_eq!((address.host.as_str(), address.port, address.database), ("::1", 6379, 3));
+        assert_eq!(address.password.expect("a password").expose(), "p@");
+    }
+
+    #[test]
+    fn the_admin_listener_can_be_off() {
+        assert!(config(&format!("[admin]\nlisten = \"off\"\n{LEAST}")).admin.is_none());
+        assert!(config(LEAST).admin.is_some_and(|admin| admin.token.is_none()));
+    }
+
+    #[test]
+    fn stores_are_told_apart_by_their_url() {
+        let of = |url: &str| config(&LEAST.replace("redis://127.0.0.1:6379/0", url)).store;
+        assert_eq!(of("embedded:data").location, StoreLocation::Embedded("data".into()));
+        assert_eq!(of("memory:").location, StoreLocation::Memory);
+        assert_eq!(of("memory:").durability, Durability::Disk);
+    }
+
+    #[test]
+    fn hosts_and_selectors_are_read_without_regard_to_case_where_they_have_none() {
+        let rule = with_route("host = \"API.Example.com\"\nkey = \"header:IDEMPOTENCY-KEY\"").routes.rules()[0].clone();
+        assert_eq!(rule.host.as_deref(), Some("api.example.com"));
+        assert_eq!(rule.key, [Selector::Header(http::HeaderName::from_static("idempotency-key"))]);
+    }
+
+    #[test]
+    fn the_most_specific_route_wins_and_methods_do_not_hide_one_another() {
+        let second = "[[route]]\nname = \"b\"\npath = \"/{*rest}\"\nscope = []\nmethods = [\"POST\", \"PUT\"]\n";
+        let config = with_route(second);
+        let of = |method: http::Method| config.routes.find(&method, None, "/orders").map(|rule| rule.name.to_string());
+        assert_eq!(of(http::Method::POST).as_deref(), Some("create-order"));
+        assert_eq!(of(http::Method::PUT).as_deref(), Some("b"));
+        assert_eq!(of(http::Method::PATCH), None);
+    }
+}

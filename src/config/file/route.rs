@@ -1,0 +1,230 @@
+//! One `[[route]]`, laid over `[defaults]` and checked: a [`Rule`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+
+use super::super::{
+    Disposition, FingerprintMode, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Policy, PolicyTable, Rule,
+    Selector, StatusSet,
+};
+use super::layer::{Comparison, Layer, MissingKey};
+use super::order::Order;
+use super::pattern;
+use super::section::{Item, Report, Section, Setting, Span};
+
+/// A `[[route]]` as it stands in the file.
+pub(super) struct RouteTable {
+    /// The header.
+    pub(super) span: Option<Span>,
+    pub(super) name: Setting<String>,
+    pub(super) path: Setting<String>,
+    host: Setting<String>,
+    layer: Layer,
+}
+
+/// What a route must keep within.
+pub(super) struct Bounds<'a> {
+    pub(super) attempt_timeout: &'a Setting<Duration>,
+    pub(super) max_buffered: &'a Setting<u64>,
+}
+
+impl RouteTable {
+    pub(super) fn read(section: Section<'_>) -> Self {
+        let name = "give the route a name of its own: name = \"create-order\"";
+        let path = "say what it guards: path = \"/orders\"";
+        let table = Self {
+            span: section.span(),
+            name: section.required("name", name, self::name),
+            path: section.required("path", path, pattern::path),
+            host: section.read("host", pattern::host),
+            layer: Layer::read(&section),
+        };
+        section.finish();
+        table
+    }
+
+    /// The rule that this and `defaults` amount to. Whatever is wrong with it is reported.
+    pub(super) fn rule(self, defaults: &Layer, bounds: &Bounds<'_>, report: &Report<'_>) -> Option<Rule> {
+        let merged = self.layer.over(defaults);
+        let lease = merged.lease.or(Duration::from_secs(30));
+        let retention = merged.retention.or(Duration::from_secs(72 * 3600));
+        let hold_for = merged.hold_for;
+        let window = merged.fingerprint_window.or(Duration::from_secs(10));
+        let wait_timeout = merged.wait_timeout.or(Duration::from_secs(10));
+        let max_waiters = merged.max_waiters.or(100);
+        let on_concurrent = merged.on_concurrent.or(OnConcurrent::Reject);
+        let max_request_body = merged.max_request_body.or(1 << 20);
+        let max_response_body = merged.max_response_body.or(1 << 20);
+        let key = merged.key.or(vec![Selector::Header(http::HeaderName::from_static("idempotency-key"))]);
+
+        let order = Order { report };
+        order.durations(("retention", &retention), ("lease", &lease), "a record must outlive its owner's silence");
+        order.durations(("hold_for", &hold_for), ("lease", &lease), "an outcome is unknown only after the lease");
+        order.durations(("retention", &retention), ("hold_for", &hold_for), "a record is gone after its retention");
+        if matches!(merged.on_missing_key.get(), Some(MissingKey::Fingerprint)) {
+            let why = "the window is a part of the retention";
+            order.durations(("retention", &retention), ("fingerprint_window", &window), why);
+        }
+        let why = "no attempt lasts longer, so there is nothing more to wait for";
+        order.durations(("upstream.attempt_timeout", bounds.attempt_timeout), ("wait_timeout", &wait_timeout), why);
+        order.sizes(("server.max_buffered", bounds.max_buffered), ("max_request_body", &max_request_body));
+        order.sizes(("server.max_buffered", bounds.max_buffered), ("max_response_body", &max_response_body));
+        can_wait(&on_concurrent, &wait_timeout, &max_waiters, report);
+        one_kind_of_body(&key, &merged.scope, report);
+        let fingerprint = fingerprint(&self.layer, defaults, report);
+        let overrides = overrides(&self.layer, defaults, report);
+        if matches!(merged.scope, Setting::Absent) {
+            report.add(self.span, "scope is missing: it says whose key a key is", SCOPE);
+        }
+
+        let policy = merged.policy.or(Policy::Standard).take();
+        let on_unknown = merged.on_unknown.or(match policy {
+            Some(Policy::Lenient) => OnUnknown::Retry,
+            Some(Policy::Standard | Policy::Strict) | None => OnUnknown::Hold,
+        });
+        let scope = merged.scope.take()?;
+        let by_cookie = scope.iter().any(|selector| matches!(selector, Selector::Cookie(_)));
+        let retention = retention.take()?;
+        Some(Rule {
+            name: Arc::from(self.name.take()?),
+            path: self.path.take()?,
+            methods: merged.methods.or(vec![Method::POST]).take()?,
+            host: self.host.optional()?,
+            mode: merged.mode.or(Mode::Enforce).take()?,
+            key: key.take()?,
+            on_missing_key: match merged.on_missing_key.or(MissingKey::Forward).take()? {
+                MissingKey::Forward => OnMissingKey::Forward,
+                MissingKey::Reject => OnMissingKey::Reject,
+                MissingKey::Fingerprint => OnMissingKey::Fingerprint(window.take()?),
+            },
+            key_max_length: merged.key_max_length.or(255).take()?,
+            scope,
+            fingerprint: fingerprint?,
+            on_mismatch: merged.on_mismatch.or(OnMismatch::Reject).take()?,
+            on_concurrent: on_concurrent.take()?,
+            wait_timeout: wait_timeout.take()?,
+            max_waiters: max_waiters.take()?,
+            policy: PolicyTable::new(policy?, &overrides?),
+            on_unknown: on_unknown.take()?,
+            hold_for: hold_for.or(retention).take()?,
+            lease: lease.take()?,
+            retention,
+            max_request_body: max_request_body.take()?,
+            max_response_body: max_response_body.take()?,
+            replay_set_cookie: merged.replay_set_cookie.or(by_cookie).take()?,
+            message: merged.message.optional()?,
+        })
+    }
+}
+
+const SCOPE: &str = "it tells two callers with the same key apart. Choose one:\n  \
+                     scope = [\"header:Authorization\"]   # the header that names the caller\n  \
+                     scope = []                         # one space of keys for all callers";
+
+/// The name is a metrics label, and a part of every record's name.
+fn name(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    let name = text.value.as_str();
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+    if name == "unmatched" {
+        let message = "the name \"unmatched\" is taken: metrics count what no route matches under it";
+        return item.refuse(message, "choose another name");
+    }
+    if (1..=64).contains(&name.len()) && name.chars().all(inner) && !name.starts_with(['.', '_', '-']) {
+        return Some(text.value);
+    }
+    item.refuse(
+        format!("{text} cannot be a route's name"),
+        "1 to 64 of a-z 0-9 . _ - are right, the first a letter or digit: \"create-order\"",
+    )
+}
+
+fn can_wait(
+    on_concurrent: &Setting<OnConcurrent>,
+    wait_timeout: &Setting<Duration>,
+    max_waiters: &Setting<usize>,
+    report: &Report<'_>,
+) {
+    if on_concurrent.get() != Some(&OnConcurrent::Wait) {
+        return;
+    }
+    let advice = "give it room to wait, or say on_concurrent = \"reject\"";
+    if wait_timeout.get().is_some_and(Duration::is_zero) {
+        report.add(wait_timeout.span(), "repeats are to wait (on_concurrent), but for no time at all", advice);
+    }
+    if max_waiters.get() == Some(&0) {
+        report.add(max_waiters.span(), "repeats are to wait (on_concurrent), but none of them may", advice);
+    }
+}
+
+/// A body is JSON or a form: a key with parts in both would always be missing.
+fn one_kind_of_body(key: &Setting<Vec<Selector>>, scope: &Setting<Vec<Selector>>, report: &Report<'_>) {
+    let Some(parts) = key.get() else { return };
+    let scope_parts = scope.get().map_or(&[][..], Vec::as_slice);
+    let all = || parts.iter().chain(scope_parts);
+    let json = all().any(|selector| matches!(selector, Selector::Json(_)));
+    let form = all().any(|selector| matches!(selector, Selector::Form(_)));
+    if json && form {
+        let advice = "take all parts from json:, or all from form:";
+        report.add(key.span().or(scope.span()), "no body is both JSON and a form", advice);
+    }
+}
+
+fn fingerprint(route: &Layer, defaults: &Layer, report: &Report<'_>) -> Option<FingerprintMode> {
+    let merged = route.fingerprint.over(&defaults.fingerprint).or(Comparison::Auto);
+    let ignore = route.fingerprint_ignore.over(&defaults.fingerprint_ignore).or(Vec::new());
+    let comparison = *merged.get()?;
+    let pointers = ignore.get()?;
+    // What the defaults ignore may well be without effect on a route that compares otherwise.
+    let inherited = route.fingerprint.span().is_some() && route.fingerprint_ignore.span().is_none();
+    if matches!(comparison, Comparison::Raw | Comparison::None) && !pointers.is_empty() && !inherited {
+        let message = format!("fingerprint_ignore has no effect with this fingerprint ({})", report.origin(&merged));
+        let advice = "members can be left out of JSON only: fingerprint = \"auto\" or \"json\"";
+        report.add(ignore.span(), message, advice);
+    }
+    let ignore = pointers.clone();
+    Some(match comparison {
+        Comparison::Auto => FingerprintMode::Auto { ignore },
+        Comparison::Json => FingerprintMode::Json { ignore },
+        Comparison::Raw => FingerprintMode::Raw,
+        Comparison::None => FingerprintMode::None,
+    })
+}
+
+/// The three lists as one. The route's entries come first, and win over the same entry of another list in the defaults.
+fn overrides(route: &Layer, defaults: &Layer, report: &Report<'_>) -> Option<Vec<(StatusSet, Disposition)>> {
+    let mut own = lists(route, report)?;
+    let below = lists(defaults, report)?;
+    // A list of the route replaces the same list of the defaults.
+    let replaced = |disposition| match disposition {
+        Disposition::Store => route.store.span().is_some(),
+        Disposition::Release => route.release.span().is_some(),
+        Disposition::Hold => route.hold.span().is_some(),
+    };
+    own.extend(below.into_iter().filter(|(_, disposition)| !replaced(*disposition)));
+    Some(own)
+}
+
+fn lists(layer: &Layer, report: &Report<'_>) -> Option<Vec<(StatusSet, Disposition)>> {
+    let lists = [
+        ("store", &layer.store, Disposition::Store),
+        ("release", &layer.release, Disposition::Release),
+        ("hold", &layer.hold, Disposition::Hold),
+    ];
+    let mut seen: Vec<(StatusSet, Disposition, &str, &Span)> = Vec::new();
+    for (list, setting, disposition) in lists {
+        if let Setting::Wrong(_) = setting {
+            return None;
+        }
+        for (set, span) in setting.get().into_iter().flatten() {
+            if let Some((_, _, other, first)) = seen.iter().find(|(earlier, ..)| earlier == set) {
+                let message = format!("\"{set}\" is in {list} and in {other} (line {})", report.line(first));
+                report.add(Some(span.clone()), message, "leave it in one of them");
+            }
+            seen.push((*set, disposition, list, span));
+        }
+    }
+    Some(seen.into_iter().map(|(set, disposition, ..)| (set, disposition)).collect())
+}

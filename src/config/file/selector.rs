@@ -1,0 +1,94 @@
+//! Selectors: `header:NAME`, `cookie:NAME`, `json:/pointer`, `form:FIELD`.
+
+use http::HeaderName;
+
+use super::super::{JsonPointer, Selector};
+use super::section::{Item, Text, nearest};
+
+const ADVICE: &str = "selectors are \"header:NAME\", \"cookie:NAME\", \"json:/pointer\" and \"form:FIELD\"";
+const BUILT: [&str; 4] = ["header", "cookie", "json", "form"];
+const LATER: [&str; 6] = ["query", "path", "host", "jwt", "ip", "date"];
+
+/// Fields that belong to one connection (RFC 9110, 7.6.1), to the message's framing, or to its destination: they say
+/// nothing about the caller or the request, and a proxy on the way may change them.
+const PER_HOP: [&str; 11] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Where one part of a key or scope is read.
+pub(super) fn selector(item: &Item<'_>) -> Option<Selector> {
+    let text = item.text()?;
+    let (kind, name) = match text.value.split_once(':') {
+        Some((kind, name)) => (kind, Some(name)),
+        None => (text.value.as_str(), None),
+    };
+    match (kind, name) {
+        ("header", Some(name)) => header(item, &text, name),
+        ("cookie", Some(name)) => cookie(item, &text, name),
+        ("json", Some(name)) => pointer(item, &text, name).map(Selector::Json),
+        ("form", Some("")) => item.refuse("form: names no field", "name it: \"form:idempotency_key\""),
+        ("form", Some(name)) => Some(Selector::Form(name.to_owned())),
+        (kind, _) if LATER.contains(&kind) => item.not_built(&format!("the selector \"{kind}\" is"), ADVICE),
+        (kind, _) => {
+            let advice = match nearest(kind, BUILT.into_iter()) {
+                Some(near) => format!("did you mean \"{near}:…\"? {ADVICE}"),
+                None => ADVICE.to_owned(),
+            };
+            item.refuse(format!("{text} is not a selector"), advice)
+        }
+    }
+}
+
+/// An element of `fingerprint_ignore`.
+pub(super) fn ignored(item: &Item<'_>) -> Option<JsonPointer> {
+    let text = item.text()?;
+    pointer(item, &text, &text.value)
+}
+
+fn header(item: &Item<'_>, text: &Text, name: &str) -> Option<Selector> {
+    let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
+        return item.refuse(format!("{text} names no header"), "for example \"header:Idempotency-Key\"");
+    };
+    if PER_HOP.contains(&header.as_str()) {
+        let advice = "name a header that the caller sets and that reaches the backend";
+        return item.refuse(format!("{text} belongs to the connection, not to the caller"), advice);
+    }
+    Some(Selector::Header(header))
+}
+
+fn cookie(item: &Item<'_>, text: &Text, name: &str) -> Option<Selector> {
+    // A cookie's name and a header's are both tokens (RFC 6265, 4.1.1), but for case.
+    if HeaderName::from_bytes(name.as_bytes()).is_err() {
+        return item.refuse(format!("{text} names no cookie"), "for example \"cookie:session\"");
+    }
+    Some(Selector::Cookie(name.to_owned()))
+}
+
+fn pointer(item: &Item<'_>, text: &Text, pointer: &str) -> Option<JsonPointer> {
+    if let Some(pointer) = JsonPointer::parse(pointer) {
+        return Some(pointer);
+    }
+    let quoted = text.quote(pointer);
+    if pointer.is_empty() {
+        return item.refuse("an empty JSON pointer names the whole body", "name a member of it, as \"/id\" does");
+    }
+    if pointer.starts_with('/') {
+        let advice = "in a member's name, ~ is written ~0 and / is written ~1";
+        return item.refuse(format!("{quoted} is not a JSON pointer: a ~ stands alone"), advice);
+    }
+    let advice = match text.is_literal() {
+        true => format!("write \"/{pointer}\" for the member of that name"),
+        false => "\"/id\" is the member of that name".to_owned(),
+    };
+    item.refuse(format!("{quoted} is not a JSON pointer: it does not begin with a slash"), advice)
+}

@@ -1,0 +1,66 @@
+//! What the TOML parser has to say, in words that help.
+
+use super::super::excerpt::line_number;
+use super::section::{Fault, Span};
+
+/// The places where a file is not TOML: at most one for each line, since one slip often makes several.
+pub(super) struct SyntaxErrors {
+    pub(super) faults: Vec<Fault>,
+    lines: Vec<usize>,
+    /// After such an error nobody can tell which keys are in which table, so only the syntax is reported.
+    pub(super) hide_the_rest: bool,
+}
+
+impl SyntaxErrors {
+    pub(super) fn of(text: &str, errors: &[toml::de::Error]) -> Self {
+        let mut this = Self { faults: Vec::new(), lines: Vec::new(), hide_the_rest: false };
+        let mut errors: Vec<(Span, &str)> =
+            errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
+        errors.sort_by_key(|(span, _)| span.start);
+        for (span, message) in errors {
+            let line = line_number(text, span.start);
+            if this.lines.contains(&line) {
+                continue;
+            }
+            let (message, advice, contained) = explain(message);
+            this.hide_the_rest |= !contained;
+            this.lines.push(line);
+            this.faults.push(Fault { span: Some(span), message, advice: advice.to_owned() });
+            if this.hide_the_rest {
+                // What follows a broken structure is mostly its echo.
+                break;
+            }
+        }
+        this
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// Whether a fault is on a line that is already reported.
+    pub(super) fn covers(&self, text: &str, span: Option<&Span>) -> bool {
+        span.is_some_and(|span| self.lines.contains(&line_number(text, span.start)))
+    }
+}
+
+/// The message, what to do, and whether the rest of the file can be read all the same.
+fn explain(message: &str) -> (String, &'static str, bool) {
+    let known = [
+        ("string values must be quoted", "this value is not in quotes", "text goes in quotes, as in lease = \"30s\""),
+        ("duplicate key", "this is given twice", "leave one of them out"),
+        ("invalid boolean", "this is not true or false", "they are written in lower case and without quotes"),
+        ("unexpected leading zero", "a number begins with a zero", "leave the zeros out"),
+        (
+            "missing escaped value",
+            "a backslash in double quotes must escape something",
+            "write \\\\ for a backslash, or use single quotes: 'C:\\data'",
+        ),
+        ("invalid basic string", "a string is not closed", "a string ends with the quote it began with, on one line"),
+        ("invalid literal string", "a string is not closed", "a string ends with the quote it began with, on one line"),
+    ];
+    match known.into_iter().find(|(theirs, ..)| message.starts_with(theirs)) {
+        Some((_, ours, advice)) => (ours.to_owned(), advice, true),
+        None => (message.to_owned(), "the file is TOML: [table], key = \"value\", # comment", false),
+    }
+}

@@ -1,0 +1,307 @@
+//! The tables that a file has once: `[server]`, `[log]`, `[admin]`, `[upstream]` and `[store]`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::uri::Authority;
+use tracing::Level;
+
+use super::super::{
+    Admin, Durability, Log, LogFormat, LogKeys, OnStoreError, Secret, Server, Store, StoreLocation, Upstream,
+};
+use super::address;
+use super::order::Order;
+use super::section::{Item, Report, Section, Setting, Span};
+use super::store_url;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
+
+pub(super) struct ServerTable {
+    listen: Setting<Vec<(SocketAddr, Span)>>,
+    header_timeout: Setting<Duration>,
+    body_timeout: Setting<Duration>,
+    idle_timeout: Setting<Duration>,
+    max_connections: Setting<usize>,
+    max_in_flight: Setting<usize>,
+    pub(super) max_buffered: Setting<u64>,
+    drain_delay: Setting<Duration>,
+    drain_timeout: Setting<Duration>,
+}
+
+impl ServerTable {
+    pub(super) fn read(section: Section<'_>) -> Self {
+        let listen =
+            section.read("listen", |item| item.one_or_more(address::listen).and_then(|all| not_empty(item, all)));
+        let table = Self {
+            listen: listen.or(vec![(SocketAddr::from((LOOPBACK, 8080)), 0..0)]),
+            header_timeout: section.read("header_timeout", above_zero).or(seconds(10)),
+            body_timeout: section.read("body_timeout", above_zero).or(seconds(30)),
+            idle_timeout: section.read("idle_timeout", above_zero).or(seconds(75)),
+            max_connections: section.read("max_connections", |item| item.count(1..=1_000_000)).or(10_000),
+            max_in_flight: section.read("max_in_flight", |item| item.count(1..=1_000_000)).or(4096),
+            max_buffered: section.read("max_buffered", Item::size).or(256 << 20),
+            drain_delay: section.read("drain_delay", from_zero).or(seconds(3)),
+            drain_timeout: section.read("drain_timeout", from_zero).or(seconds(20)),
+        };
+        section.only(
+            "trusted_proxies",
+            &Vec::new(),
+            "leave it out: X-Forwarded-* is passed on, and not believed",
+            texts,
+        );
+        section.later("tls", "end TLS in front of onlyonce, and let it listen on plain HTTP");
+        section.finish();
+        table
+    }
+
+    pub(super) fn build(self) -> Option<Server> {
+        Some(Server {
+            listen: self.listen.take()?.into_iter().map(|(address, _)| address).collect(),
+            header_timeout: self.header_timeout.take()?,
+            body_timeout: self.body_timeout.take()?,
+            idle_timeout: self.idle_timeout.take()?,
+            max_connections: self.max_connections.take()?,
+            max_in_flight: self.max_in_flight.take()?,
+            max_buffered: self.max_buffered.take()?,
+            drain_delay: self.drain_delay.take()?,
+            drain_timeout: self.drain_timeout.take()?,
+        })
+    }
+}
+
+pub(super) struct LogTable {
+    format: Setting<LogFormat>,
+    level: Setting<Level>,
+    keys: Setting<LogKeys>,
+}
+
+impl LogTable {
+    pub(super) fn read(section: Section<'_>) -> Self {
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let levels = [
+            ("error", Level::ERROR),
+            ("warn", Level::WARN),
+            ("info", Level::INFO),
+            ("debug", Level::DEBUG),
+            ("trace", Level::TRACE),
+        ];
+        let keys = [("hashed", LogKeys::Hashed), ("plain", LogKeys::Plain)];
+        let table = Self {
+            format: section.read("format", |item| item.choice(&formats, &[])).or(LogFormat::Text),
+            level: section.read("level", |item| item.choice(&levels, &[])).or(Level::INFO),
+            keys: section.read("keys", |item| item.choice(&keys, &[])).or(LogKeys::Hashed),
+        };
+        section.finish();
+        table
+    }
+
+    pub(super) fn build(self) -> Option<Log> {
+        Some(Log { format: self.format.take()?, level: self.level.take()?, keys: self.keys.take()? })
+    }
+}
+
+pub(super) struct AdminTable {
+    /// `None`: off.
+    listen: Setting<Option<SocketAddr>>,
+    token: Setting<Secret>,
+}
+
+impl AdminTable {
+    pub(super) fn read(section: Section<'_>) -> Self {
+        let table = Self {
+            listen: section.read("listen", address::listen_or_off).or(Some(SocketAddr::from((LOOPBACK, 9464)))),
+            token: section.read("token", token),
+        };
+        section.finish();
+        table
+    }
+
+    pub(super) fn check(&self, server: &ServerTable, report: &Report<'_>) {
+        let (Some(Some(admin)), Some(clients)) = (self.listen.get(), server.listen.get()) else { return };
+        for (client, span) in clients.iter().filter(|(client, _)| collide(*client, *admin)) {
+            let given = server.listen.span().map(|_| span.clone());
+            report.add(
+                self.listen.span().or(given),
+                format!("admin.listen ({admin}) and server.listen ({client}) are the same port"),
+                "give each its own, or turn the admin listener off: admin.listen = \"off\"",
+            );
+        }
+    }
+
+    pub(super) fn build(self) -> Option<Option<Admin>> {
+        let token = self.token.optional()?;
+        Some(self.listen.take()?.map(|listen| Admin { listen, token }))
+    }
+}
+
+/// Whether the second of two listeners could not be bound.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && (any || a.ip() == b.ip())
+}
+
+pub(super) struct UpstreamTable {
+    authority: Setting<Authority>,
+    connect_timeout: Setting<Duration>,
+    response_timeout: Setting<Duration>,
+    pub(super) attempt_timeout: Setting<Duration>,
+    idle_timeout: Setting<Duration>,
+    guarded_idle: Setting<Duration>,
+    preserve_host: Setting<bool>,
+}
+
+impl UpstreamTable {
+    pub(super) fn read(section: Section<'_>) -> Self {
+        let advice = "name the backend:\n  [upstream]\n  url = \"http://127.0.0.1:3000\"";
+        let table = Self {
+            authority: section.required("url", advice, address::upstream),
+            connect_timeout: section.read("connect_timeout", above_zero).or(seconds(2)),
+            response_timeout: section.read("response_timeout", above_zero).or(seconds(60)),
+            attempt_timeout: section.read("attempt_timeout", above_zero).or(seconds(600)),
+            idle_timeout: section.read("idle_timeout", from_zero).or(seconds(4)),
+            guarded_idle: section.read("guarded_idle", from_zero).or(seconds(1)),
+            preserve_host: section.read("preserve_host", Item::boolean).or(true),
+        };
+        section.only("http2", &false, "leave it out: the upstream is spoken to in HTTP/1.1", Item::boolean);
+        for key in ["ca", "client_cert", "client_key"] {
+            section.later(key, "leave it out: the upstream is spoken to in plain HTTP");
+        }
+        section.finish();
+        table
+    }
+
+    pub(super) fn check(&self, server: &ServerTable, report: &Report<'_>) {
+        let why = "an attempt must last as long as its client may wait";
+        let attempt = ("attempt_timeout", &self.attempt_timeout);
+        Order { report }.durations(attempt, ("response_timeout", &self.response_timeout), why);
+        if let (Some(authority), Some(listen)) = (self.authority.get(), server.listen.get())
+            && let Some(upstream) = address::local(authority)
+            && let Some((own, _)) = listen.iter().find(|(own, _)| collide(*own, upstream))
+        {
+            report.add(
+                self.authority.span(),
+                format!("upstream.url is onlyonce itself: it listens on {own}"),
+                "name the backend's own address, or change server.listen",
+            );
+        }
+    }
+
+    pub(super) fn build(self) -> Option<Upstream> {
+        Some(Upstream {
+            authority: self.authority.take()?,
+            connect_timeout: self.connect_timeout.take()?,
+            response_timeout: self.response_timeout.take()?,
+            attempt_timeout: self.attempt_timeout.take()?,
+            idle_timeout: self.idle_timeout.take()?,
+            guarded_idle: self.guarded_idle.take()?,
+            preserve_host: self.preserve_host.take()?,
+        })
+    }
+}
+
+pub(super) struct StoreTable {
+    location: Setting<StoreLocation>,
+    prefix: Setting<String>,
+    timeout: Setting<Duration>,
+    on_error: Setting<OnStoreError>,
+    digest_key: Setting<Secret>,
+    durability: Setting<Durability>,
+    accept_eviction: Setting<bool>,
+}
+
+impl StoreTable {
+    pub(super) fn read(section: Section<'_>) -> Self {
+        let advice = "say where records are kept:\n  [store]\n  url = \"redis://127.0.0.1:6379/0\"\n\
+                      or, for one sidecar, on its disk: url = \"embedded:/var/lib/onlyonce\"";
+        let on_error = [("reject", OnStoreError::Reject), ("forward", OnStoreError::Forward)];
+        let durability = [("disk", Durability::Disk), ("process", Durability::Process)];
+        let table = Self {
+            location: section.required("url", advice, store_url::read),
+            prefix: section.read("prefix", prefix).or("onlyonce".to_owned()),
+            timeout: section.read("timeout", above_zero).or(Duration::from_millis(500)),
+            on_error: section.read("on_error", |item| item.choice(&on_error, &[])).or(OnStoreError::Reject),
+            digest_key: section.read("digest_key", digest_key),
+            durability: section.read("durability", |item| item.choice(&durability, &[])).or(Durability::Disk),
+            accept_eviction: section.read("accept_eviction", Item::boolean).or(false),
+        };
+        let acks = "leave it out: a write counts when the primary has it";
+        section.only("replica_acks", &0, acks, |item| item.number(0..=u64::MAX));
+        section.only("encryption_keys", &Vec::new(), "leave it out: records are kept as they are", texts);
+        for key in ["ca", "client_cert", "client_key"] {
+            section.later(key, "leave it out: the store is spoken to without TLS");
+        }
+        section.finish();
+        table
+    }
+
+    pub(super) fn build(self) -> Option<Store> {
+        Some(Store {
+            location: self.location.take()?,
+            prefix: self.prefix.take()?,
+            timeout: self.timeout.take()?,
+            on_error: self.on_error.take()?,
+            digest_key: self.digest_key.optional()?,
+            durability: self.durability.take()?,
+            accept_eviction: self.accept_eviction.take()?,
+        })
+    }
+}
+
+/// `:` parts the names in the store, and braces mean something to a Redis Cluster.
+fn prefix(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    if (1..=64).contains(&text.value.len()) && text.value.chars().all(plain) {
+        return Some(text.value);
+    }
+    item.refuse(
+        format!("store.prefix cannot be {text}"),
+        "1 to 64 letters, digits and . _ - / are right: the prefix begins every name in the store",
+    )
+}
+
+fn digest_key(item: &Item<'_>) -> Option<Secret> {
+    let text = item.text()?;
+    if text.value.len() >= 16 {
+        return Some(Secret::new(text.value));
+    }
+    item.refuse(
+        format!("store.digest_key has only {} bytes", text.value.len()),
+        "it is at least 16 bytes that nobody can guess: openssl rand -base64 32",
+    )
+}
+
+fn token(item: &Item<'_>) -> Option<Secret> {
+    let text = item.text()?;
+    if !text.value.is_empty() && text.value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Some(Secret::new(text.value));
+    }
+    item.refuse(
+        "admin.token is empty, or has characters that cannot stand in a header",
+        "ASCII letters, digits and punctuation without spaces are right: openssl rand -hex 32",
+    )
+}
+
+fn texts(item: &Item<'_>) -> Option<Vec<(String, Span)>> {
+    item.list(|item| item.text().map(|text| text.value))
+}
+
+fn not_empty<T>(item: &Item<'_>, list: Vec<T>) -> Option<Vec<T>> {
+    if list.is_empty() {
+        return item.refuse(format!("{} is an empty list", item.name()), "name at least one address");
+    }
+    Some(list)
+}
+
+fn above_zero(item: &Item<'_>) -> Option<Duration> {
+    item.duration(MILLISECOND)
+}
+
+fn from_zero(item: &Item<'_>) -> Option<Duration> {
+    item.duration(Duration::ZERO)
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}

@@ -1,0 +1,109 @@
+//! What is wrong with a configuration file, shown the way a compiler would.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::excerpt::Excerpt;
+
+/// Why a configuration file was refused. Holds no secret of the file, so it may be printed anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigError {
+    /// There is nothing to check.
+    Unreadable {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        advice: String,
+    },
+    /// Everything that is wrong with the file, in its order.
+    Invalid {
+        /// The file's name, as given.
+        file: String,
+        /// At least one.
+        problems: Vec<Problem>,
+    },
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, in bytes; `None` for what is missing altogether.
+    pub span: Option<Range<usize>>,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub advice: String,
+    pub(super) excerpt: Option<Excerpt>,
+}
+
+/// Columns that everything is made to fit.
+pub(super) const WIDTH: usize = 80;
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { message, advice } => {
+                writeln!(f, "{}", wrapped(message, "    "))?;
+                write!(f, "{}", help(advice))
+            }
+            Self::Invalid { file, problems } => {
+                for problem in problems {
+                    problem.write(f, file)?;
+                }
+                let noun = if problems.len() == 1 { "problem" } else { "problems" };
+                write!(f, "{} {noun} in {file}", problems.len())
+            }
+        }
+    }
+}
+
+impl Problem {
+    fn write(&self, f: &mut fmt::Formatter<'_>, file: &str) -> fmt::Result {
+        let place = match &self.excerpt {
+            Some(excerpt) => format!("{file}:{}:{}", excerpt.line, excerpt.column),
+            None => file.to_owned(),
+        };
+        writeln!(f, "{}", wrapped(&format!("{place}: {}", self.message), "    "))?;
+        if let Some(excerpt) = &self.excerpt {
+            writeln!(f, "{excerpt}")?;
+        }
+        writeln!(f, "{}\n", help(&self.advice))
+    }
+}
+
+fn help(advice: &str) -> String {
+    wrapped(&format!("help: {advice}"), "      ")
+}
+
+/// `text` broken between words; every line but the first begins with `indent`. A line of `text` that is indented
+/// itself is an example, and stays whole.
+fn wrapped(text: &str, indent: &str) -> String {
+    let mut out = String::new();
+    for (index, line) in text.lines().enumerate() {
+        if index > 0 {
+            out.push('\n');
+            out.push_str(indent);
+        }
+        if line.starts_with(' ') {
+            out.push_str(line);
+            continue;
+        }
+        let mut column = if index > 0 { indent.len() } else { 0 };
+        for (word, text) in line.split(' ').enumerate() {
+            let length = text.chars().count();
+            if word > 0 && column + 1 + length > WIDTH {
+                out.push('\n');
+                out.push_str(indent);
+                column = indent.len();
+            } else if word > 0 {
+                out.push(' ');
+                column += 1;
+            }
+            out.push_str(text);
+            column += length;
+        }
+    }
+    out
+}

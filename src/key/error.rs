@@ -1,0 +1,93 @@
+use crate::config::Selector;
+
+/// Why a request cannot be told its operation. The texts are for its sender: they name the selector, which is the
+/// operator's word, and never hold a key, a body or a credential.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// 400 `invalid-key`
+    #[error("{}", .why.text(.selector))]
+    Key {
+        /// Where the key, or the scope, is read.
+        selector: Selector,
+        /// What is wrong with it.
+        why: KeyFault,
+    },
+    /// 400 `invalid-body`
+    #[error("{}", .why.text(.selector))]
+    Body {
+        /// What is read from the body.
+        selector: Selector,
+        /// Why it cannot be.
+        why: BodyFault,
+    },
+}
+
+/// What is wrong with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyFault {
+    /// Empty, or nothing but white space.
+    Blank,
+    /// Longer than the rule's `key_max_length`, which is this.
+    TooLong(usize),
+    /// Bytes that a key in a header cannot have, or quotes that do not match.
+    Characters,
+    /// More than one header line, or more than one cookie of the name.
+    Several,
+    /// A JSON object or array.
+    NotScalar,
+}
+
+/// Why nothing can be read from a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFault {
+    /// Declared as JSON, and is not, or is nested too deeply.
+    NotJson,
+    /// Declared as an urlencoded form, with a percent sign that starts no escape.
+    NotForm,
+    /// Has a `Content-Encoding`.
+    Encoded,
+    /// Holds what is looked for more than once.
+    Duplicate,
+}
+
+impl KeyFault {
+    pub(super) fn of(self, selector: &Selector) -> KeyError {
+        KeyError::Key { selector: selector.clone(), why: self }
+    }
+
+    fn text(self, selector: &Selector) -> String {
+        match self {
+            Self::Blank => format!("The idempotency key in {selector} is blank."),
+            Self::TooLong(limit) => format!("The idempotency key in {selector} is longer than {limit} bytes."),
+            Self::Characters => format!(
+                "The idempotency key in {selector} has characters that a key cannot have there. Send visible ASCII \
+                 characters without spaces, commas and quotes, or one quoted string."
+            ),
+            Self::Several => format!("The request has more than one {selector}; it can have one only."),
+            Self::NotScalar => {
+                format!("The value of {selector} is an object or an array; it must be a string, a number or a boolean.")
+            }
+        }
+    }
+}
+
+impl BodyFault {
+    pub(super) fn of(self, selector: &Selector) -> KeyError {
+        KeyError::Body { selector: selector.clone(), why: self }
+    }
+
+    fn text(self, selector: &Selector) -> String {
+        match self {
+            Self::NotJson => {
+                format!("{selector} is needed from the body, which is declared as JSON but cannot be read as JSON.")
+            }
+            Self::NotForm => {
+                format!("{selector} is needed from the body, which is declared as a form but cannot be read as one.")
+            }
+            Self::Encoded => {
+                format!("{selector} is needed from the body, which cannot be read because it has a Content-Encoding.")
+            }
+            Self::Duplicate => format!("The body has more than one value for {selector}."),
+        }
+    }
+}

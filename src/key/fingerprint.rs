@@ -1,0 +1,215 @@
+use super::body::{Body, Media};
+use super::{Digest, DigestKey, Request};
+use crate::config::{FingerprintMode, JsonPointer};
+use crate::record::Fingerprint;
+
+/// Goes up when the same body, by the same mode, comes to another digest: what older versions recorded can then not be
+/// compared.
+const LAYOUT: u64 = 1;
+
+/// What a request uses its key for.
+pub(super) fn fingerprint(
+    mode: &FingerprintMode,
+    key: &DigestKey,
+    request: &Request<'_>,
+    body: &Body<'_>,
+) -> Fingerprint {
+    Fingerprint { target: target(key, request), recipe: recipe(mode, key), body: payload(mode, key, body) }
+}
+
+/// The body by its bytes, as `fingerprint = "raw"` has it.
+pub(super) fn by_bytes(key: &DigestKey, body: &Body<'_>) -> [u8; 16] {
+    payload(&FingerprintMode::Raw, key, body)
+}
+
+/// An absent query and an empty one differ.
+fn target(key: &DigestKey, request: &Request<'_>) -> [u8; 16] {
+    let mut digest = key.digest("target");
+    digest.part(request.method.as_str().as_bytes());
+    digest.part(request.path.as_bytes());
+    digest.number(request.query.is_some().into());
+    digest.part(request.query.unwrap_or_default().as_bytes());
+    digest.finish()
+}
+
+fn recipe(mode: &FingerprintMode, key: &DigestKey) -> u64 {
+    let (tag, ignore): (u64, &[JsonPointer]) = match mode {
+        FingerprintMode::Auto { ignore } => (0, ignore),
+        FingerprintMode::Raw => (1, &[]),
+        FingerprintMode::Json { ignore } => (2, ignore),
+        FingerprintMode::None => (3, &[]),
+    };
+    let mut digest = key.digest("recipe");
+    digest.number(LAYOUT);
+    digest.number(tag);
+    for pointer in ignore {
+        digest.number(pointer.tokens().len() as u64);
+        pointer.tokens().iter().for_each(|token| digest.part(token.as_bytes()));
+    }
+    let [a, b, c, d, e, f, g, h, ..] = digest.finish();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// A body that cannot be read as what it should be counts by its bytes. How it was read is part of the digest.
+fn payload(mode: &FingerprintMode, key: &DigestKey, body: &Body<'_>) -> [u8; 16] {
+    let mut digest = key.digest("body");
+    let as_value = match mode {
+        FingerprintMode::None => return digest.finish(),
+        FingerprintMode::Raw => false,
+        FingerprintMode::Json { ignore } => add_json(&mut digest, body, ignore),
+        FingerprintMode::Auto { ignore } => match body.declared.media {
+            Media::Json => add_json(&mut digest, body, ignore),
+            Media::Form => add_form(&mut digest, body),
+            Media::Other => false,
+        },
+    };
+    if !as_value {
+        digest.number(0);
+        digest.part(body.bytes);
+    }
+    digest.finish()
+}
+
+/// Readers differ in which of two members of one name they take, so a document with duplicates has no value.
+fn add_json(digest: &mut Digest, body: &Body<'_>, ignore: &[JsonPointer]) -> bool {
+    let json = body.json().filter(|json| !json.has_duplicates());
+    if let Some(json) = json {
+        digest.number(1);
+        json.add_to(digest, ignore);
+    }
+    json.is_some()
+}
+
+/// The pairs, decoded, in their order: a backend may care in which order a field's values come.
+fn add_form(digest: &mut Digest, body: &Body<'_>) -> bool {
+    let form = body.form();
+    if let Some(form) = form {
+        digest.number(2);
+        for (name, value) in form.pairs() {
+            digest.part(name);
+            digest.part(value);
+        }
+    }
+    form.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::super::body::Declared;
+    use super::*;
+    use crate::record::Comparison;
+
+    fn auto() -> FingerprintMode {
+        FingerprintMode::Auto { ignore: Vec::new() }
+    }
+
+    fn json() -> FingerprintMode {
+        FingerprintMode::Json { ignore: Vec::new() }
+    }
+
+    fn of(mode: &FingerprintMode, media: Media, bytes: &str) -> Fingerprint {
+        of_encoded(mode, media, bytes, false)
+    }
+
+    fn of_encoded(mode: &FingerprintMode, media: Media, bytes: &str, encoded: bool) -> Fingerprint {
+        let body = Body::new(Declared { media, encoded }, bytes.as_bytes());
+        let (method, headers) = (Method::POST, HeaderMap::new());
+        let request = Request { method: &method, headers: &headers, host: None, path: "/", query: None };
+        fingerprint(mode, &DigestKey::from_bytes([7; 32]), &request, &body)
+    }
+
+    #[test]
+    fn bodies_compare_as_their_mode_and_media_type_say() {
+        use Comparison::{OtherBody, Same};
+        let spaced = ("{\"a\":1,\"b\":2}", "{ \"b\": 2.0, \"a\": 1 }");
+        let broken = ("{\"a\":1,", "{ \"a\":1,");
+        let doubled = ("{\"a\":1,\"a\":2}", "{\"a\":1, \"a\":2}");
+        for (mode, media, (one, other), expected) in [
+            (auto(), Media::Json, spaced, Same),
+            (auto(), Media::Other, spaced, OtherBody),
+            (auto(), Media::Form, spaced, OtherBody),
+            (json(), Media::Other, spaced, Same),
+            (FingerprintMode::Raw, Media::Json, spaced, OtherBody),
+            (FingerprintMode::None, Media::Json, spaced, Same),
+            (FingerprintMode::None, Media::Json, ("1", "2"), Same),
+            (auto(), Media::Json, ("1", "2"), OtherBody),
+            (auto(), Media::Json, broken, OtherBody),
+            (auto(), Media::Json, (broken.0, broken.0), Same),
+            (auto(), Media::Json, doubled, OtherBody),
+            (auto(), Media::Form, ("a=x+y&b=1", "a=x%20y&&%62=1"), Same),
+            (auto(), Media::Form, ("a=1&b=1", "b=1&a=1"), OtherBody),
+            (auto(), Media::Form, ("a=1&b=1", "a=1%26b=1"), OtherBody),
+            (auto(), Media::Form, ("a=%", "a=%25"), OtherBody),
+            (auto(), Media::Form, ("a=%ff", "a=%fe"), OtherBody),
+            (json(), Media::Form, ("a=x+y", "a=x%20y"), OtherBody),
+            (auto(), Media::Other, ("", ""), Same),
+            (auto(), Media::Json, ("", " "), OtherBody),
+        ] {
+            assert_eq!(
+                of(&mode, media, one).compare(&of(&mode, media, other)),
+                expected,
+                "{mode:?} {media:?} {one} {other}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_encoded_body_counts_by_its_bytes() {
+        let one = of_encoded(&auto(), Media::Json, "{\"a\":1}", true);
+        assert_eq!(one.compare(&of_encoded(&auto(), Media::Json, "{\"a\": 1}", true)), Comparison::OtherBody);
+        assert_eq!(one.body, of(&auto(), Media::Other, "{\"a\":1}").body);
+    }
+
+    #[test]
+    fn how_a_body_was_read_counts() {
+        let read = [Media::Json, Media::Form, Media::Other].map(|media| of(&auto(), media, "1").body);
+        assert!(read[0] != read[1] && read[1] != read[2] && read[0] != read[2]);
+    }
+
+    #[test]
+    fn another_recipe_cannot_be_compared() {
+        let ignoring = |pointers: &[&str]| {
+            let ignore = pointers.iter().filter_map(|text| JsonPointer::parse(text)).collect();
+            FingerprintMode::Auto { ignore }
+        };
+        let modes = [
+            auto(),
+            json(),
+            FingerprintMode::Raw,
+            FingerprintMode::None,
+            ignoring(&["/a"]),
+            ignoring(&["/a", "/b"]),
+            ignoring(&["/a/b"]),
+        ];
+        for (i, one) in modes.iter().enumerate() {
+            for (j, other) in modes.iter().enumerate() {
+                let comparison = of(one, Media::Other, "1").compare(&of(other, Media::Other, "2"));
+                assert_eq!(comparison == Comparison::Incomparable, i != j, "{one:?} {other:?}");
+            }
+        }
+        assert_eq!(of(&ignoring(&["/a"]), Media::Json, "{\"a\":1}").body, of(&auto(), Media::Json, "{}").body);
+    }
+
+    #[test]
+    fn method_path_and_query_are_the_target() {
+        let headers = HeaderMap::new();
+        let targets = [
+            (Method::POST, "/a", None),
+            (Method::PUT, "/a", None),
+            (Method::POST, "/b", None),
+            (Method::POST, "/a", Some("")),
+            (Method::POST, "/a", Some("b")),
+            (Method::POST, "/a", Some("%62")),
+            (Method::POST, "/ab", Some("")),
+        ]
+        .map(|(method, path, query)| {
+            let request = Request { method: &method, headers: &headers, host: None, path, query };
+            target(&DigestKey::from_bytes([7; 32]), &request)
+        });
+        for (i, one) in targets.iter().enumerate() {
+            assert!(!targets[i + 1..].contains(one), "{i}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `application/x-www-form-urlencoded` (WHATWG URL, 5.1), kept as bytes: a form need not be UTF-8, and decoding it as
+//! text would make different bytes equal.
+
+use std::borrow::Cow;
+
+/// The pairs of a form, in the order of the body.
+#[derive(Debug)]
+pub(super) struct Form<'a>(Vec<Pair<'a>>);
+
+type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
+/// What a form holds under a name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Field<'f> {
+    Absent,
+    Once(&'f [u8]),
+    Repeated,
+}
+
+impl<'a> Form<'a> {
+    /// `None` where a percent sign starts no escape: every reader makes something else of that.
+    pub(super) fn parse(body: &'a [u8]) -> Option<Self> {
+        let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+        let halves = pairs.map(|pair| match pair.iter().position(|byte| *byte == b'=') {
+            Some(at) => (&pair[..at], &pair[at + 1..]),
+            None => (pair, &[][..]),
+        });
+        halves.map(|(name, value)| Some((decode(name)?, decode(value)?))).collect::<Option<_>>().map(Self)
+    }
+
+    pub(super) fn field(&self, name: &str) -> Field<'_> {
+        let mut values = self.pairs().filter(|(found, _)| *found == name.as_bytes());
+        match (values.next(), values.next()) {
+            (None, _) => Field::Absent,
+            (Some((_, value)), None) => Field::Once(value),
+            (Some(_), Some(_)) => Field::Repeated,
+        }
+    }
+
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+}
+
+fn decode(text: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.iter().copied();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'+' => b' ',
+            b'%' => hex_digit(bytes.next()?)? * 16 + hex_digit(bytes.next()?)?,
+            byte => byte,
+        });
+    }
+    Some(Cow::Owned(out))
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_decoded_and_found() {
+        let form = Form::parse(b"a=1&b=x+y%26%3D&&%63=&d&e=1&%65=2&f=%ff").expect("a form");
+        assert_eq!(form.field("a"), Field::Once(b"1"));
+        assert_eq!(form.field("b"), Field::Once(b"x y&="));
+        assert_eq!(form.field("c"), Field::Once(b""));
+        assert_eq!(form.field("d"), Field::Once(b""));
+        assert_eq!(form.field("e"), Field::Repeated);
+        assert_eq!(form.field("f"), Field::Once(b"\xff"));
+        assert_eq!(form.field("g"), Field::Absent);
+        assert_eq!(form.pairs().count(), 7);
+    }
+
+    #[test]
+    fn a_broken_escape_makes_no_form() {
+        for body in ["a=%", "a=%4", "a=%zz", "%=1", "a=1&b=%+1"] {
+            assert!(Form::parse(body.as_bytes()).is_none(), "{body}");
+        }
+        assert!(Form::parse(b"").is_some_and(|form| form.pairs().next().is_none()));
+    }
+}

@@ -1,0 +1,388 @@
+//! JSON by value (RFC 8259).
+
+use std::borrow::Cow;
+
+use json_event_parser::{JsonEvent, SliceJsonParser};
+
+use super::Digest;
+use super::decimal::Decimal;
+use crate::config::JsonPointer;
+
+/// Deeper nesting counts as unreadable, so that whoever walks a [`Value`], dropping it included, may recurse.
+const MAX_DEPTH: usize = 128;
+
+/// A whole document.
+#[derive(Debug)]
+pub(super) struct Json<'a> {
+    root: Value<'a>,
+    has_duplicates: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Value<'a> {
+    Null,
+    Bool(bool),
+    /// As it was written.
+    Number(Cow<'a, str>),
+    String(Cow<'a, str>),
+    Array(Vec<Value<'a>>),
+    /// Sorted by the bytes of the names.
+    Object(Vec<Member<'a>>),
+}
+
+type Member<'a> = (Cow<'a, str>, Value<'a>);
+
+/// A member on the way is there more than once: what the pointer names cannot be told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Duplicate;
+
+/// An array or object whose end is still to come.
+enum Open<'a> {
+    Array(Vec<Value<'a>>),
+    Object(Vec<Member<'a>>, Option<Cow<'a, str>>),
+}
+
+impl<'a> Json<'a> {
+    /// `None` for what is not JSON. The reason is not kept: it could quote the body.
+    pub(super) fn parse(text: &'a [u8]) -> Option<Self> {
+        let mut parser = SliceJsonParser::new(text);
+        let mut has_duplicates = false;
+        let mut open: Vec<Open<'a>> = Vec::new();
+        let root = loop {
+            let value = match parser.parse_next().ok()? {
+                JsonEvent::Null => Value::Null,
+                JsonEvent::Boolean(value) => Value::Bool(value),
+                JsonEvent::Number(text) => Value::Number(text),
+                JsonEvent::String(text) => Value::String(text),
+                JsonEvent::StartArray | JsonEvent::StartObject if open.len() == MAX_DEPTH => return None,
+                JsonEvent::StartArray => {
+                    open.push(Open::Array(Vec::new()));
+                    continue;
+                }
+                JsonEvent::StartObject => {
+                    open.push(Open::Object(Vec::new(), None));
+                    continue;
+                }
+                JsonEvent::ObjectKey(key) => {
+                    let Some(Open::Object(_, name)) = open.last_mut() else { return None };
+                    *name = Some(key);
+                    continue;
+                }
+                JsonEvent::EndArray | JsonEvent::EndObject => match open.pop()? {
+                    Open::Array(values) => Value::Array(values),
+                    Open::Object(mut members, _) => {
+                        members.sort_unstable_by(|(one, _), (other, _)| one.as_bytes().cmp(other.as_bytes()));
+                        has_duplicates |= members.windows(2).any(|pair| pair[0].0 == pair[1].0);
+                        Value::Object(members)
+                    }
+                },
+                JsonEvent::Eof => return None,
+            };
+            match open.last_mut() {
+                None => break value,
+                Some(Open::Array(values)) => values.push(value),
+                Some(Open::Object(members, name)) => members.push((name.take()?, value)),
+            }
+        };
+        matches!(parser.parse_next(), Ok(JsonEvent::Eof)).then_some(Self { root, has_duplicates })
+    }
+
+    /// Whether any object in it has two members of one name. Readers differ in which one they take.
+    pub(super) fn has_duplicates(&self) -> bool {
+        self.has_duplicates
+    }
+
+    /// What a pointer names (RFC 6901, 4); `None` where there is nothing.
+    pub(super) fn find(&self, pointer: &JsonPointer) -> Result<Option<&Value<'a>>, Duplicate> {
+        let mut value = &self.root;
+        for token in pointer.tokens() {
+            let next = match value {
+                Value::Object(members) => member(members, token)?,
+                Value::Array(values) => index(token).and_then(|index| values.get(index)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+            };
+            match next {
+                Some(next) => value = next,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(value))
+    }
+
+    /// Adds the document's value, without what the pointers name. White space, the order of members, and how a string
+    /// or number is spelled do not count.
+    pub(super) fn add_to(&self, digest: &mut Digest, ignored: &[JsonPointer]) {
+        let ignored: Vec<_> = ignored.iter().map(JsonPointer::tokens).collect();
+        add_value(&self.root, digest, &ignored);
+    }
+}
+
+fn member<'v, 'a>(members: &'v [Member<'a>], name: &str) -> Result<Option<&'v Value<'a>>, Duplicate> {
+    let start = members.partition_point(|(found, _)| found.as_bytes() < name.as_bytes());
+    let mut found = members[start..].iter().take_while(|(found, _)| found == name);
+    match (found.next(), found.next()) {
+        (first, None) => Ok(first.map(|(_, value)| value)),
+        (_, Some(_)) => Err(Duplicate),
+    }
+}
+
+/// RFC 6901, 4: digits without leading zeros.
+fn index(token: &str) -> Option<usize> {
+    let is_index = token == "0" || !token.starts_with('0') && token.bytes().all(|byte| byte.is_ascii_digit());
+    is_index.then(|| token.parse().ok()).flatten()
+}
+
+/// Every value starts with its type, every member and element with a 1, and a list of them ends with a 0: no two
+/// documents have the same parts.
+fn add_value(value: &Value<'_>, digest: &mut Digest, ignored: &[&[String]]) {
+    match value {
+        Value::Null => digest.number(0),
+        Value::Bool(value) => digest.number(1 + u64::from(*value)),
+        Value::Number(text) => {
+            digest.number(3);
+            Decimal::parse(text).add_to(digest);
+        }
+        Value::String(text) => {
+            digest.number(4);
+            digest.part(text.as_bytes());
+        }
+        Value::Array(values) => {
+            digest.number(5);
+            for (at, value) in values.iter().enumerate() {
+                if let Some(ignored) = step(ignored, |token| index(token) == Some(at)) {
+                    digest.number(1);
+                    add_value(value, digest, &ignored);
+                }
+            }
+            digest.number(0);
+        }
+        Value::Object(members) => {
+            digest.number(6);
+            for (name, value) in members {
+                if let Some(ignored) = step(ignored, |token| token == name) {
+                    digest.number(1);
+                    digest.part(name.as_bytes());
+                    add_value(value, digest, &ignored);
+                }
+            }
+            digest.number(0);
+        }
+    }
+}
+
+/// What is left of the pointers after one step inwards; `None` when one of them ends there.
+fn step<'p>(ignored: &[&'p [String]], is_here: impl Fn(&str) -> bool) -> Option<Vec<&'p [String]>> {
+    let mut inwards = Vec::new();
+    for pointer in ignored {
+        match pointer.split_first() {
+            Some((token, [])) if is_here(token) => return None,
+            Some((token, rest)) if is_here(token) => inwards.push(rest),
+            Some(_) | None => {}
+        }
+    }
+    Some(inwards)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::key::DigestKey;
+
+    fn pointer(text: &str) -> JsonPointer {
+        JsonPointer::parse(text).expect("a pointer")
+    }
+
+    fn digest(text: &str, ignored: &[&str]) -> [u8; 16] {
+        let mut digest = DigestKey::from_bytes([7; 32]).digest("test");
+        let ignored: Vec<_> = ignored.iter().map(|text| pointer(text)).collect();
+        Json::parse(text.as_bytes()).unwrap_or_else(|| panic!("not JSON: {text}")).add_to(&mut digest, &ignored);
+        digest.finish()
+    }
+
+    #[test]
+    fn spelling_does_not_count() {
+        for (one, other) in [
+            (r#"{"a":1,"b":[true,null]}"#, "\u{feff} { \"b\" : [ true , null ],\n\t\"a\" : 1.0 }\r\n"),
+            (r#""\u0041\/\ud83d\ude00""#, r#""A/😀""#),
+            ("[1e2, 0.5, -0]", "[100, 5e-1, 0]"),
+            (r#"{"\u0061":{"z":1,"y":2}}"#, r#"{"a":{"y":2,"z":1}}"#),
+        ] {
+            assert_eq!(digest(one, &[]), digest(other, &[]), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn every_value_counts() {
+        let different = [
+            "1",
+            "\"1\"",
+            "true",
+            "false",
+            "\"true\"",
+            "null",
+            "\"null\"",
+            "0",
+            "\"\"",
+            "[]",
+            "{}",
+            "[[]]",
+            "[1,2]",
+            "[2,1]",
+            "[[1],2]",
+            "[[1,2]]",
+            "[1,[2]]",
+            "[null]",
+            r#"{"a":1}"#,
+            r#"{"a":"1"}"#,
+            r#"{"a":null}"#,
+            r#"{"a":{}}"#,
+            r#"{"a":{"b":1}}"#,
+            r#"{"a":{},"b":1}"#,
+            r#"{"A":1}"#,
+            r#"["a",1]"#,
+            "9007199254740993",
+            "9007199254740992",
+            "-1",
+            "1e1",
+            "\"Ä\"",
+            "\"A\u{308}\"",
+        ];
+        for (i, one) in different.iter().enumerate() {
+            for other in &different[i + 1..] {
+                assert_ne!(digest(one, &[]), digest(other, &[]), "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn ignored_members_are_left_out() {
+        for (one, other, ignored) in [
+            (r#"{"t":1,"a":2}"#, r#"{"a":2,"t":[9]}"#, "/t"),
+            (r#"{"t":1,"a":2}"#, r#"{"a":2}"#, "/t"),
+            (r#"{"m":{"t":1,"a":2}}"#, r#"{"m":{"t":2,"a":2}}"#, "/m/t"),
+            (r#"[{"t":1},{"t":2}]"#, r#"[{"t":7},{"t":2}]"#, "/0/t"),
+            (r#"{"a/b":{"~":1}}"#, r#"{"a/b":{"~":2}}"#, "/a~1b/~0"),
+            ("[1,2]", "[3,2]", "/0"),
+        ] {
+            assert_eq!(digest(one, &[ignored]), digest(other, &[ignored]), "{one} {other}");
+        }
+        for (one, other, ignored) in [
+            (r#"{"m":{"t":1}}"#, r#"{"m":{"t":2}}"#, "/t"),
+            (r#"{"t":1,"a":2}"#, r#"{"t":1,"a":3}"#, "/t"),
+            (r#"{"t":{"u":1,"v":1}}"#, r#"{"t":{"u":1,"v":2}}"#, "/t/u"),
+            ("[1,2]", "[1,3]", "/01"),
+            ("[1,2]", "[1,3]", "/-"),
+        ] {
+            assert_ne!(digest(one, &[ignored]), digest(other, &[ignored]), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn pointers_find_values() {
+        let json = Json::parse(br#"{"a":{"b":[10,{"c":"x"}]},"":1,"n":null,"d":{"e":1,"e":2},"f":1}"#).expect("JSON");
+        let number = |text: &str| match json.find(&pointer(text)) {
+            Ok(Some(Value::Number(text))) => Some(text.to_string()),
+            _ => None,
+        };
+        assert_eq!(number("/a/b/0").as_deref(), Some("10"));
+        assert_eq!(number("/").as_deref(), Some("1"));
+        assert_eq!(number("/f").as_deref(), Some("1"));
+        assert!(matches!(json.find(&pointer("/a/b/1/c")), Ok(Some(Value::String(text))) if text == "x"));
+        assert!(matches!(json.find(&pointer("/n")), Ok(Some(Value::Null))));
+        assert!(matches!(json.find(&pointer("/d")), Ok(Some(Value::Object(_)))));
+        for absent in ["/x", "/a/b/2", "/a/b/-", "/a/b/00", "/a/b/+1", "/a/b/", "/f/x", "/n/x", "/d/x"] {
+            assert!(matches!(json.find(&pointer(absent)), Ok(None)), "{absent}");
+        }
+        assert!(matches!(json.find(&pointer("/d/e")), Err(Duplicate)));
+        assert!(json.has_duplicates());
+    }
+
+    #[test]
+    fn duplicates_are_noticed_however_they_are_spelled() {
+        let has_duplicates = |text: &str| Json::parse(text.as_bytes()).expect("JSON").has_duplicates();
+        assert!(has_duplicates(r#"{"a":1,"b":2,"\u0061":1}"#));
+        assert!(has_duplicates(r#"[{"x":[{"a":1,"a":1}]}]"#));
+        assert!(!has_duplicates(r#"{"a":{"a":1},"b":{"a":1}}"#));
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused() {
+        for text in [
+            "",
+            " ",
+            "{",
+            "}",
+            "[",
+            "]",
+            "[1",
+            "[1,]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "1 2",
+            "{} {}",
+            "01",
+            "1.",
+            ".5",
+            "+1",
+            "-",
+            "1e",
+            "NaN",
+            "nul",
+            "truex",
+            "'a'",
+            "\"a",
+            "\"\n\"",
+            "\"\\x\"",
+            "\"\\ud800\"",
+            "\"\\udc00\"",
+            "\"\\ud800\\u0041\"",
+            "[1 2]",
+            "{\"a\" 1}",
+            "{\"a\":1 \"b\":2}",
+            "{1:2}",
+            "/**/1",
+            "\u{0}",
+            "[}",
+            "{]",
+            ",",
+            ":",
+        ] {
+            assert!(Json::parse(text.as_bytes()).is_none(), "{text}");
+        }
+        assert!(Json::parse(b"\"\xff\"").is_none());
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |depth: usize| ["[".repeat(depth), "]".repeat(depth)].concat();
+        assert!(Json::parse(nested(MAX_DEPTH).as_bytes()).is_some());
+        assert!(Json::parse(nested(MAX_DEPTH + 1).as_bytes()).is_none());
+        for unit in ["[", "{\"a\":", "[{\"a\":"] {
+            assert!(Json::parse(unit.repeat(100_000).as_bytes()).is_none());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(text in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Json::parse(&text);
+        }
+
+        #[test]
+        fn what_is_nearly_json_is_read_or_refused(text in "([\\[\\]{},:0-9eE.+\"\\\\ a-]|\\\\u|\"a\":|d8|dc00|true|null){0,40}") {
+            let _ = Json::parse(text.as_bytes());
+        }
+
+        /// The judge of what is JSON is an independent reader.
+        #[test]
+        fn readers_agree(text in "([\\[\\]{},:0-9e.\" -]|\"a\":|\"b\":|true|null){0,12}") {
+            let ours = Json::parse(text.as_bytes()).is_some();
+            let theirs = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+            prop_assert_eq!(ours, theirs, "{}", text);
+        }
+    }
+}

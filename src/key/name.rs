@@ -1,0 +1,107 @@
+//! The digests that name operations.
+
+use super::select::Part;
+use super::{Digest, DigestKey};
+use crate::config::Selector;
+use crate::record::Fingerprint;
+
+/// All parts of a scope or key, each with its selector.
+#[derive(Clone, Copy)]
+pub(super) struct Parts<'p>(pub(super) &'p [Selector], pub(super) &'p [Part<'p>]);
+
+/// Scope and key of different selectors are different, so that a rule that is changed never takes one caller's
+/// record for another's.
+pub(super) fn by_key(digest_key: &DigestKey, scope: Parts<'_>, key: Parts<'_>) -> [u8; 16] {
+    let mut digest = digest_key.digest("operation by key");
+    scope.add_to(&mut digest);
+    key.add_to(&mut digest);
+    digest.finish()
+}
+
+/// Nobody chose this key, so all that sets two requests apart belongs to it.
+pub(super) fn by_payload(
+    digest_key: &DigestKey,
+    scope: Parts<'_>,
+    host: Option<&str>,
+    fingerprint: &Fingerprint,
+    payload: &[u8; 16],
+) -> [u8; 16] {
+    let mut digest = digest_key.digest("operation by payload");
+    scope.add_to(&mut digest);
+    digest.number(host.is_some().into());
+    digest.part(host.unwrap_or_default().as_bytes());
+    digest.part(&fingerprint.target);
+    digest.number(fingerprint.recipe);
+    digest.part(payload);
+    digest.finish()
+}
+
+impl Parts<'_> {
+    pub(super) fn add_to(self, digest: &mut Digest) {
+        let Self(selectors, parts) = self;
+        digest.number(parts.len() as u64);
+        selectors.iter().zip(parts).for_each(|(selector, part)| part.add_to(digest, selector));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use http::HeaderName;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::JsonPointer;
+
+    /// Small alphabets, so that lists that nearly meet are common.
+    fn selector() -> impl Strategy<Value = Selector> {
+        prop_oneof![
+            "[ab]{1,2}".prop_map(|name| Selector::Header(HeaderName::from_bytes(name.as_bytes()).expect("a name"))),
+            "[ab]{1,2}".prop_map(Selector::Cookie),
+            "[ab]{1,2}".prop_map(Selector::Form),
+            "(/[ab]{0,1}){1,2}".prop_map(|text| Selector::Json(JsonPointer::parse(&text).expect("a pointer"))),
+        ]
+    }
+
+    fn part() -> impl Strategy<Value = Part<'static>> {
+        let bytes =
+            || prop_oneof![Just(&b""[..]), Just(&b"1"[..]), Just(&b"true"[..]), Just(&b"\x01\0\0\0\0\0\0\0"[..])];
+        prop_oneof![
+            Just(Part::Absent),
+            bytes().prop_map(|text| Part::Text(Cow::Borrowed(text))),
+            prop_oneof![Just("0"), Just("1"), Just("10")].prop_map(Part::Number),
+            any::<bool>().prop_map(Part::Bool),
+            vec(bytes(), 1..3).prop_map(Part::Lines),
+        ]
+    }
+
+    type List = Vec<(Selector, Part<'static>)>;
+
+    fn list() -> impl Strategy<Value = List> {
+        vec((selector(), part()), 0..3)
+    }
+
+    fn name(scope: List, key: List) -> [u8; 16] {
+        let (scope, key): ((Vec<_>, Vec<_>), (Vec<_>, Vec<_>)) = (scope.into_iter().unzip(), key.into_iter().unzip());
+        by_key(&DigestKey::from_bytes([7; 32]), Parts(&scope.0, &scope.1), Parts(&key.0, &key.1))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn different_parts_never_meet(one in (list(), list()), other in (list(), list())) {
+            let same = one == other;
+            prop_assert_eq!(name(one.0, one.1) == name(other.0, other.1), same);
+        }
+
+        #[test]
+        fn a_part_on_the_other_side_is_another_operation(scope in list(), key in list(), moved in (selector(), part())) {
+            let wider_scope = [&scope[..], std::slice::from_ref(&moved)].concat();
+            let wider_key = [std::slice::from_ref(&moved), &key[..]].concat();
+            prop_assert_ne!(name(wider_scope, key), name(scope, wider_key));
+        }
+    }
+}

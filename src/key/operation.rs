@@ -1,0 +1,399 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+
+use super::body::{Body, Declared};
+use super::fingerprint::{by_bytes, fingerprint};
+use super::name::{Parts, by_key, by_payload};
+use super::select::{self, Part, Role};
+use super::{DigestKey, KeyError, KeyText};
+use crate::config::{FingerprintMode, OnMissingKey, OnUnknown, Rule, Selector};
+use crate::record::{Fingerprint, RecordName, Terms, Unknown};
+
+/// What a request's head says, as far as its operation goes.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// All header lines.
+    pub headers: &'a HeaderMap,
+    /// The host, as [`normalise_host`](super::normalise_host) has it.
+    pub host: Option<&'a str>,
+    /// The path, as [`normalise_path`](super::normalise_path) has it.
+    pub path: &'a str,
+    /// The query as it came, without its question mark.
+    pub query: Option<&'a str>,
+}
+
+/// What the head alone tells.
+pub enum InHead<'a> {
+    /// There is no key, whatever the body holds: [`Rule::on_missing_key`] says `Forward` or `Reject`. The part of the
+    /// key that is absent.
+    Missing(&'a Selector),
+    /// The body decides, or completes the fingerprint.
+    Draft(Draft<'a>),
+}
+
+/// An operation in the making: all that the head holds is read and found right.
+pub struct Draft<'a> {
+    rule: &'a Rule,
+    request: Request<'a>,
+    declared: Declared,
+    /// One for each selector of the rule; `None`: in the body.
+    scope: Vec<Option<Part<'a>>>,
+    key: Vec<Option<Part<'a>>>,
+}
+
+/// What the whole request tells.
+#[derive(Debug)]
+pub enum Reading<'a> {
+    /// There is no key: [`Rule::on_missing_key`] says `Forward` or `Reject`. The part of the key that is absent.
+    Missing(&'a Selector),
+    /// It asks for this.
+    Operation(Operation),
+}
+
+/// What a request asks for: the same name, the same operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// Of its record.
+    pub name: RecordName,
+    /// What the key is used for.
+    pub fingerprint: Fingerprint,
+    /// What it is claimed under.
+    pub terms: Terms,
+    /// The key for log lines; `None` when scope and payload are the key.
+    pub key: Option<KeyText>,
+}
+
+/// Reads the head. A key that is wrong is an error even when another part of it is missing.
+pub fn in_head<'a>(rule: &'a Rule, request: Request<'a>) -> Result<InHead<'a>, KeyError> {
+    let declared = Declared::of(request.headers);
+    let read = |selectors: &[Selector], role| -> Result<Vec<_>, _> {
+        selectors.iter().map(|selector| select::in_head(selector, role, request.headers, declared)).collect()
+    };
+    let scope = read(&rule.scope, Role::Scope)?;
+    let key = read(&rule.key, Role::of_key(rule))?;
+    let missing = first_absent(&rule.key, key.iter().map(Option::as_ref));
+    match (missing, rule.on_missing_key) {
+        (Some(selector), OnMissingKey::Forward | OnMissingKey::Reject) => Ok(InHead::Missing(selector)),
+        (Some(_), OnMissingKey::Fingerprint(_)) | (None, _) => {
+            Ok(InHead::Draft(Draft { rule, request, declared, scope, key }))
+        }
+    }
+}
+
+/// Reads a whole request.
+pub fn read<'a>(
+    rule: &'a Rule,
+    digest_key: &DigestKey,
+    request: Request<'a>,
+    body: &[u8],
+) -> Result<Reading<'a>, KeyError> {
+    match in_head(rule, request)? {
+        InHead::Missing(selector) => Ok(Reading::Missing(selector)),
+        InHead::Draft(draft) => draft.with_body(digest_key, body),
+    }
+}
+
+impl<'a> Draft<'a> {
+    /// Reads the rest. The body is parsed at most once, and not at all unless a selector or the fingerprint needs it.
+    pub fn with_body(self, digest_key: &DigestKey, body: &[u8]) -> Result<Reading<'a>, KeyError> {
+        let Self { rule, request, declared, .. } = self;
+        let body = Body::new(declared, body);
+        let scope = complete(&rule.scope, self.scope, Role::Scope, &body)?;
+        let key = complete(&rule.key, self.key, Role::of_key(rule), &body)?;
+        let fingerprint = || fingerprint(&rule.fingerprint, digest_key, &request, &body);
+        let operation = match (first_absent(&rule.key, key.iter().map(Some)), rule.on_missing_key) {
+            (None, _) => Operation {
+                name: named(rule, by_key(digest_key, Parts(&rule.scope, &scope), Parts(&rule.key, &key))),
+                fingerprint: fingerprint(),
+                terms: terms(rule),
+                key: Some(KeyText::of(digest_key, Parts(&rule.key, &key))),
+            },
+            (Some(_), OnMissingKey::Fingerprint(window)) => {
+                let fingerprint = fingerprint();
+                // With `fingerprint = "none"` the body does not count beside a key; where it is the key, it does.
+                let payload = match rule.fingerprint {
+                    FingerprintMode::None => by_bytes(digest_key, &body),
+                    FingerprintMode::Auto { .. } | FingerprintMode::Raw | FingerprintMode::Json { .. } => {
+                        fingerprint.body
+                    }
+                };
+                let digest = by_payload(digest_key, Parts(&rule.scope, &scope), request.host, &fingerprint, &payload);
+                Operation { name: named(rule, digest), fingerprint, terms: terms_within(rule, window), key: None }
+            }
+            (Some(selector), OnMissingKey::Forward | OnMissingKey::Reject) => return Ok(Reading::Missing(selector)),
+        };
+        Ok(Reading::Operation(operation))
+    }
+}
+
+impl Role {
+    pub(super) fn of_key(rule: &Rule) -> Self {
+        Self::Key { max_length: rule.key_max_length }
+    }
+}
+
+fn complete<'b>(
+    selectors: &[Selector],
+    parts: Vec<Option<Part<'b>>>,
+    role: Role,
+    body: &'b Body<'_>,
+) -> Result<Vec<Part<'b>>, KeyError> {
+    let parts = selectors.iter().zip(parts);
+    parts.map(|(selector, part)| part.map_or_else(|| select::in_body(selector, role, body), Ok)).collect()
+}
+
+fn first_absent<'s, 'p, 'b: 'p>(
+    selectors: &'s [Selector],
+    parts: impl Iterator<Item = Option<&'p Part<'b>>>,
+) -> Option<&'s Selector> {
+    selectors.iter().zip(parts).find(|(_, part)| part.is_some_and(Part::is_absent)).map(|(selector, _)| selector)
+}
+
+fn named(rule: &Rule, digest: [u8; 16]) -> RecordName {
+    RecordName { route: Arc::clone(&rule.name), digest }
+}
+
+fn terms(rule: &Rule) -> Terms {
+    let on_unknown = match rule.on_unknown {
+        OnUnknown::Hold => Unknown::Hold(rule.hold_for),
+        OnUnknown::Retry => Unknown::Retry,
+    };
+    Terms { lease: rule.lease, retention: rule.retention, on_unknown }
+}
+
+/// Nothing of an operation that was guessed from its payload outlives the window.
+fn terms_within(rule: &Rule, window: Duration) -> Terms {
+    let Terms { lease, on_unknown, .. } = terms(rule);
+    let on_unknown = match on_unknown {
+        Unknown::Hold(time) => Unknown::Hold(time.min(window)),
+        Unknown::Retry => Unknown::Retry,
+    };
+    Terms { lease: lease.min(window / 2), retention: window, on_unknown }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::config::{JsonPointer, LogKeys, Mode, OnConcurrent, OnMismatch, Policy, PolicyTable};
+    use crate::key::{BodyFault, KeyFault, readings};
+
+    fn selector(text: &str) -> Selector {
+        match text.split_once(':') {
+            Some(("header", name)) => Selector::Header(HeaderName::from_bytes(name.as_bytes()).expect("a name")),
+            Some(("json", pointer)) => Selector::Json(JsonPointer::parse(pointer).expect("a pointer")),
+            _ => panic!("no selector: {text}"),
+        }
+    }
+
+    fn rule(key: &[&str]) -> Rule {
+        Rule {
+            name: "orders".into(),
+            path: "/orders".into(),
+            methods: vec![Method::POST],
+            host: None,
+            mode: Mode::Enforce,
+            key: key.iter().map(|text| selector(text)).collect(),
+            on_missing_key: OnMissingKey::Reject,
+            key_max_length: 255,
+            scope: vec![selector("header:authorization")],
+            fingerprint: FingerprintMode::Auto { ignore: Vec::new() },
+            on_mismatch: OnMismatch::Reject,
+            on_concurrent: OnConcurrent::Reject,
+            wait_timeout: Duration::from_secs(10),
+            max_waiters: 100,
+            policy: PolicyTable::new(Policy::Standard, &[]),
+            on_unknown: OnUnknown::Hold,
+            hold_for: Duration::from_secs(3600),
+            lease: Duration::from_secs(30),
+            retention: Duration::from_secs(7200),
+            max_request_body: 1 << 20,
+            max_response_body: 1 << 20,
+            replay_set_cookie: false,
+            message: None,
+        }
+    }
+
+    struct Sent {
+        headers: HeaderMap,
+        host: &'static str,
+        path: &'static str,
+        body: &'static str,
+    }
+
+    fn sent(lines: &[(&'static str, &'static str)], body: &'static str) -> Sent {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        Sent { headers, host: "example.com", path: "/orders", body }
+    }
+
+    const DIGEST_KEY: DigestKey = DigestKey::from_bytes([7; 32]);
+
+    impl Sent {
+        fn request(&self) -> Request<'_> {
+            Request {
+                method: &Method::POST,
+                headers: &self.headers,
+                host: Some(self.host),
+                path: self.path,
+                query: None,
+            }
+        }
+
+        fn read(&self, rule: &Rule) -> Result<Option<Operation>, KeyError> {
+            Ok(match read(rule, &DIGEST_KEY, self.request(), self.body.as_bytes())? {
+                Reading::Missing(_) => None,
+                Reading::Operation(operation) => Some(operation),
+            })
+        }
+
+        fn operation(&self, rule: &Rule) -> Operation {
+            self.read(rule).expect("a right key").expect("a key")
+        }
+
+        fn is_missing_in_head(&self, rule: &Rule) -> bool {
+            matches!(in_head(rule, self.request()), Ok(InHead::Missing(_)))
+        }
+    }
+
+    const JSON: (&str, &str) = ("content-type", "application/json");
+
+    #[test]
+    fn route_scope_and_key_name_an_operation() {
+        let rule = rule(&["header:k"]);
+        let first = sent(&[("k", "a"), ("authorization", "x")], "1").operation(&rule);
+        assert_eq!(*first.name.route, *"orders");
+        assert_eq!(sent(&[("k", "\"a\""), ("authorization", "x")], "1").operation(&rule), first);
+        for lines in [
+            &[("k", "b"), ("authorization", "x")][..],
+            &[("k", "a"), ("authorization", "y")],
+            &[("k", "a"), ("authorization", "")],
+            &[("k", "a"), ("authorization", "x"), ("authorization", "x")],
+            &[("k", "a")],
+        ] {
+            assert_ne!(sent(lines, "1").operation(&rule).name, first.name, "{lines:?}");
+        }
+        let elsewhere = Sent { path: "/other", ..sent(&[("k", "a"), ("authorization", "x")], "2") }.operation(&rule);
+        assert_eq!(elsewhere.name, first.name);
+        assert_ne!(elsewhere.fingerprint.target, first.fingerprint.target);
+        assert_ne!(elsewhere.fingerprint.body, first.fingerprint.body);
+    }
+
+    #[test]
+    fn types_of_json_keys_are_apart() {
+        let rule = rule(&["json:/id"]);
+        let name = |body| sent(&[JSON], body).operation(&rule).name;
+        assert_eq!(name("{\"id\":1}"), name("{\"id\": 10e-1, \"x\": 2}"));
+        assert_ne!(name("{\"id\":1}"), name("{\"id\":\"1\"}"));
+        assert_ne!(name("{\"id\":true}"), name("{\"id\":\"true\"}"));
+        assert_ne!(name("{\"id\":9007199254740993}"), name("{\"id\":9007199254740992}"));
+    }
+
+    #[test]
+    fn all_parts_of_a_key_must_be_there() {
+        let rule = rule(&["header:k", "json:/id"]);
+        let whole = sent(&[("k", "a"), JSON], "{\"id\":1}");
+        assert!(whole.read(&rule).is_ok_and(|operation| operation.is_some()));
+        assert!(!whole.is_missing_in_head(&rule));
+
+        let in_body = sent(&[("k", "a"), JSON], "{\"id\":null}");
+        assert!(!in_body.is_missing_in_head(&rule));
+        assert_eq!(in_body.read(&rule), Ok(None));
+
+        for seen_in_head in [sent(&[JSON], "{"), sent(&[("k", "a"), ("content-type", "text/plain")], "{")] {
+            assert!(seen_in_head.is_missing_in_head(&rule));
+            assert_eq!(seen_in_head.read(&rule), Ok(None));
+        }
+        let broken = sent(&[("k", "a"), JSON], "{").read(&rule);
+        assert_eq!(broken, Err(BodyFault::NotJson.of(&selector("json:/id"))));
+    }
+
+    #[test]
+    fn a_wrong_key_is_refused_by_the_head() {
+        let rule = rule(&["header:missing", "header:k"]);
+        let wrong = sent(&[("k", "a b")], "");
+        let error = in_head(&rule, wrong.request()).err();
+        assert_eq!(error, Some(KeyFault::Characters.of(&selector("header:k"))));
+    }
+
+    #[test]
+    fn terms_are_those_of_the_rule() {
+        let held = rule(&["header:k"]);
+        let (lease, retention) = (held.lease, held.retention);
+        let terms = sent(&[("k", "a")], "").operation(&held).terms;
+        assert_eq!(terms, Terms { lease, retention, on_unknown: Unknown::Hold(held.hold_for) });
+        let retried = Rule { on_unknown: OnUnknown::Retry, ..held };
+        assert_eq!(sent(&[("k", "a")], "").operation(&retried).terms.on_unknown, Unknown::Retry);
+    }
+
+    #[test]
+    fn without_a_key_the_payload_may_be_the_key() {
+        let window = Duration::from_secs(10);
+        let rule = Rule { on_missing_key: OnMissingKey::Fingerprint(window), ..rule(&["header:k"]) };
+        let first = sent(&[JSON], "{\"a\":1}").operation(&rule);
+        assert_eq!(sent(&[JSON], "{ \"a\": 1 }").operation(&rule), first);
+        assert_eq!(first.key, None);
+        let held = Unknown::Hold(window);
+        assert_eq!(first.terms, Terms { lease: window / 2, retention: window, on_unknown: held });
+        for other in [
+            sent(&[JSON], "{\"a\":2}"),
+            sent(&[JSON, ("authorization", "x")], "{\"a\":1}"),
+            sent(&[JSON, ("k", "a")], "{\"a\":1}"),
+            Sent { path: "/other", ..sent(&[JSON], "{\"a\":1}") },
+            Sent { host: "example.org", ..sent(&[JSON], "{\"a\":1}") },
+        ] {
+            assert_ne!(other.operation(&rule).name, first.name);
+        }
+        assert!(sent(&[("k", "")], "").read(&rule).is_err(), "a wrong key is not a missing one");
+
+        let uncompared = Rule { fingerprint: FingerprintMode::None, ..rule };
+        assert_ne!(sent(&[], "1").operation(&uncompared).name, sent(&[], "2").operation(&uncompared).name);
+    }
+
+    #[test]
+    fn keys_are_shown_as_the_log_wants_them() {
+        let rule = rule(&["header:k", "json:/id"]);
+        let lines = [("k", "\"a, b\""), JSON, ("authorization", "x")];
+        let key = sent(&lines, "{\"id\":\"c\\n\"}").operation(&rule).key.expect("a key");
+        assert_eq!(key.shown(LogKeys::Plain), "a, b + c\\n");
+        let hashed = key.shown(LogKeys::Hashed);
+        assert!(hashed.len() == 8 && hashed.bytes().all(|b| b.is_ascii_hexdigit()), "{hashed}");
+        assert_eq!(format!("{key:?}"), format!("KeyText({hashed})"));
+    }
+
+    #[test]
+    fn readings_show_no_value() {
+        let rule = rule(&["header:k", "json:/id"]);
+        let sent = sent(&[("k", "secret"), JSON], "{\"id\":[]}");
+        let found = readings(&rule, &DIGEST_KEY, sent.request(), sent.body.as_bytes());
+        assert_eq!(found.scope[0].found, Ok(None));
+        assert!(
+            found.key[0].found.as_ref().is_ok_and(|digest| digest.as_ref().is_some_and(|digest| digest.len() == 8))
+        );
+        assert_eq!(found.key[1].found, Err(KeyFault::NotScalar.of(&selector("json:/id"))));
+        assert!(!format!("{found:?}").contains("secret"));
+    }
+
+    /// Another digest forgets every record at an upgrade. A new layout of the body's part needs a new recipe.
+    #[test]
+    fn digests_stay_as_they_are() {
+        let lines = [("k", "a"), ("authorization", "x"), JSON];
+        let by_key = sent(&lines, "{\"b\":[1.50,true,null],\"a\":\"x\"}").operation(&rule(&["header:k", "json:/a"]));
+        let guessing = OnMissingKey::Fingerprint(Duration::from_secs(10));
+        let by_payload = sent(&[], "x").operation(&Rule { on_missing_key: guessing, ..rule(&["header:k"]) });
+        let Fingerprint { target, recipe, body } = by_key.fingerprint;
+        assert_eq!(by_key.name.to_string(), "orders:28a31acff60ca03d1868c59b14bca354");
+        assert_eq!(by_payload.name.to_string(), "orders:fcfc80ff192444fe87365fc153e6d011");
+        assert_eq!(
+            [&target[..4], &recipe.to_be_bytes()[..4], &body[..4]].concat(),
+            [18, 240, 54, 178, 76, 111, 210, 191, 9, 101, 122, 144]
+        );
+    }
+}

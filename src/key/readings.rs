@@ -1,0 +1,41 @@
+use super::body::{Body, Declared};
+use super::select::{self, Role};
+use super::{DigestKey, KeyError, Request};
+use crate::config::{Rule, Selector};
+
+/// What each selector of a rule finds in a request, for people who ask why. Off the path of requests.
+#[derive(Debug)]
+pub struct Readings {
+    /// In the order of the rule.
+    pub scope: Vec<SelectorReading>,
+    /// In the order of the rule.
+    pub key: Vec<SelectorReading>,
+}
+
+/// What one selector finds.
+#[derive(Debug)]
+pub struct SelectorReading {
+    /// Where it looks.
+    pub selector: Selector,
+    /// A short digest of what is there, never the value itself; `None`: nothing is there.
+    pub found: Result<Option<String>, KeyError>,
+}
+
+/// Reads every selector by itself, so that one that fails hides no other.
+pub fn readings(rule: &Rule, digest_key: &DigestKey, request: Request<'_>, body: &[u8]) -> Readings {
+    let body = Body::new(Declared::of(request.headers), body);
+    let find = |selector: &Selector, role| -> Result<Option<String>, KeyError> {
+        let part = match select::in_head(selector, role, request.headers, body.declared)? {
+            Some(part) => part,
+            None => select::in_body(selector, role, &body)?,
+        };
+        let mut digest = digest_key.digest("reading");
+        part.add_to(&mut digest, selector);
+        Ok((!part.is_absent()).then(|| digest.short()))
+    };
+    let read_all = |selectors: &[Selector], role| {
+        let each = |selector: &Selector| SelectorReading { selector: selector.clone(), found: find(selector, role) };
+        selectors.iter().map(each).collect()
+    };
+    Readings { scope: read_all(&rule.scope, Role::Scope), key: read_all(&rule.key, Role::of_key(rule)) }
+}

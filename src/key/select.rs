@@ -1,0 +1,329 @@
+//! Reading one selector out of a request.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderValue};
+
+use super::body::{Body, Declared, Media};
+use super::decimal::Decimal;
+use super::form::Field;
+use super::json::Value;
+use super::{BodyFault, Digest, KeyError, KeyFault, cookie, header};
+use crate::config::Selector;
+
+/// One part of a key or scope.
+#[cfg_attr(test, derive(Debug, Clone, PartialEq))]
+pub(super) enum Part<'a> {
+    Absent,
+    /// A string: a key in a header, a cookie, a form's field, a JSON string.
+    Text(Cow<'a, [u8]>),
+    /// A JSON number, as it was written.
+    Number(&'a str),
+    /// A JSON boolean.
+    Bool(bool),
+    /// All lines of a header or all cookies of one name, for a scope: opaque.
+    Lines(Vec<&'a [u8]>),
+}
+
+/// What a selector is read for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Role {
+    /// A part of the key; it has a grammar.
+    Key { max_length: usize },
+    /// A part of the scope; any value will do.
+    Scope,
+}
+
+/// The part, as far as the head can tell it; `None` when it takes the body.
+pub(super) fn in_head<'a>(
+    selector: &Selector,
+    role: Role,
+    headers: &'a HeaderMap,
+    declared: Declared,
+) -> Result<Option<Part<'a>>, KeyError> {
+    let lines = match selector {
+        Selector::Header(name) => headers.get_all(name).into_iter().map(HeaderValue::as_bytes).collect(),
+        Selector::Cookie(name) => cookie::values(headers, name).collect(),
+        Selector::Json(_) => return from_body(selector, Media::Json, declared),
+        Selector::Form(_) => return from_body(selector, Media::Form, declared),
+    };
+    of_lines(selector, role, lines).map(Some)
+}
+
+/// The part that takes the body, once the body is there.
+pub(super) fn in_body<'b>(selector: &Selector, role: Role, body: &'b Body<'_>) -> Result<Part<'b>, KeyError> {
+    let part = match selector {
+        // The head has told.
+        Selector::Header(_) | Selector::Cookie(_) => Part::Absent,
+        Selector::Json(pointer) => {
+            let json = body.json().ok_or_else(|| BodyFault::NotJson.of(selector))?;
+            match json.find(pointer).map_err(|_| BodyFault::Duplicate.of(selector))? {
+                None | Some(Value::Null) => Part::Absent,
+                Some(Value::Bool(value)) => Part::Bool(*value),
+                Some(Value::Number(text)) => Part::Number(text),
+                Some(Value::String(text)) => Part::Text(Cow::Borrowed(text.as_bytes())),
+                Some(Value::Array(_) | Value::Object(_)) => return Err(KeyFault::NotScalar.of(selector)),
+            }
+        }
+        Selector::Form(name) => match body.form().ok_or_else(|| BodyFault::NotForm.of(selector))?.field(name) {
+            Field::Absent => Part::Absent,
+            Field::Once(value) => Part::Text(Cow::Borrowed(value)),
+            Field::Repeated => return Err(BodyFault::Duplicate.of(selector)),
+        },
+    };
+    fits(&part, role).map_err(|why| why.of(selector))?;
+    Ok(part)
+}
+
+/// A body of another media type has no such part, which the head tells; so it does that an encoded body is of no use.
+fn from_body<'a>(selector: &Selector, media: Media, declared: Declared) -> Result<Option<Part<'a>>, KeyError> {
+    if declared.media != media {
+        Ok(Some(Part::Absent))
+    } else if declared.encoded {
+        Err(BodyFault::Encoded.of(selector))
+    } else {
+        Ok(None)
+    }
+}
+
+fn of_lines<'a>(selector: &Selector, role: Role, lines: Vec<&'a [u8]>) -> Result<Part<'a>, KeyError> {
+    let part = match (role, &lines[..]) {
+        (_, []) => Part::Absent,
+        (Role::Scope, _) => Part::Lines(lines),
+        (Role::Key { .. }, [line]) => of_key_line(selector, line).map_err(|why| why.of(selector))?,
+        (Role::Key { .. }, _) => return Err(KeyFault::Several.of(selector)),
+    };
+    fits(&part, role).map_err(|why| why.of(selector))?;
+    Ok(part)
+}
+
+fn of_key_line<'a>(selector: &Selector, line: &'a [u8]) -> Result<Part<'a>, KeyFault> {
+    if !matches!(selector, Selector::Cookie(_)) {
+        return Ok(Part::Text(match header::key(line)? {
+            Cow::Borrowed(key) => Cow::Borrowed(key.as_bytes()),
+            Cow::Owned(key) => Cow::Owned(key.into_bytes()),
+        }));
+    }
+    // Browsers send, and servers take, more than RFC 6265 allows in a cookie.
+    let value = cookie::unquote(line);
+    let is_visible = value.iter().all(|byte| matches!(byte, 0x20..=0x7E));
+    is_visible.then_some(Part::Text(Cow::Borrowed(value))).ok_or(KeyFault::Characters)
+}
+
+fn fits(part: &Part<'_>, role: Role) -> Result<(), KeyFault> {
+    let Role::Key { max_length } = role else { return Ok(()) };
+    let text = match part {
+        Part::Text(text) => text,
+        Part::Number(text) => text.as_bytes(),
+        Part::Absent | Part::Bool(_) | Part::Lines(_) => return Ok(()),
+    };
+    if text.len() > max_length {
+        Err(KeyFault::TooLong(max_length))
+    } else if String::from_utf8_lossy(text).trim().is_empty() {
+        Err(KeyFault::Blank)
+    } else {
+        Ok(())
+    }
+}
+
+impl Part<'_> {
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    /// Adds where the part was read, its type, and its value: parts that differ in any of these never meet.
+    pub(super) fn add_to(&self, digest: &mut Digest, selector: &Selector) {
+        match selector {
+            Selector::Header(name) => add_text(digest, 1, name.as_str().as_bytes()),
+            Selector::Cookie(name) => add_text(digest, 2, name.as_bytes()),
+            Selector::Json(pointer) => {
+                digest.number(3);
+                digest.number(pointer.tokens().len() as u64);
+                pointer.tokens().iter().for_each(|token| digest.part(token.as_bytes()));
+            }
+            Selector::Form(name) => add_text(digest, 4, name.as_bytes()),
+        }
+        match self {
+            Self::Absent => digest.number(0),
+            Self::Text(text) => add_text(digest, 1, text),
+            Self::Number(text) => {
+                digest.number(2);
+                Decimal::parse(text).add_to(digest);
+            }
+            Self::Bool(value) => digest.number(3 + u64::from(*value)),
+            Self::Lines(lines) => {
+                digest.number(5);
+                digest.number(lines.len() as u64);
+                lines.iter().for_each(|line| digest.part(line));
+            }
+        }
+    }
+
+    /// For log lines, where control characters have no place.
+    pub(super) fn text(&self) -> String {
+        let text = match self {
+            Self::Absent => return String::new(),
+            Self::Text(text) => String::from_utf8_lossy(text),
+            Self::Number(text) => Cow::Borrowed(*text),
+            Self::Bool(value) => return value.to_string(),
+            Self::Lines(lines) => Cow::Owned(lines.iter().map(|line| String::from_utf8_lossy(line)).collect()),
+        };
+        let escaped = |c: char| c.is_control().then(|| c.escape_default()).into_iter().flatten();
+        text.chars().flat_map(|c| escaped(c).chain((!c.is_control()).then_some(c))).collect()
+    }
+}
+
+fn add_text(digest: &mut Digest, tag: u64, text: &[u8]) {
+    digest.number(tag);
+    digest.part(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::*;
+    use crate::config::JsonPointer;
+
+    const KEY: Role = Role::Key { max_length: 8 };
+
+    fn json(pointer: &str) -> Selector {
+        Selector::Json(JsonPointer::parse(pointer).expect("a pointer"))
+    }
+
+    fn head(
+        selector: &Selector,
+        role: Role,
+        lines: &[(&'static str, &'static [u8])],
+    ) -> Result<Option<String>, KeyError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value).expect("a value"));
+        }
+        let part = in_head(selector, role, &headers, Declared::of(&headers))?;
+        Ok(part.map(|part| format!("{part:?}")))
+    }
+
+    fn body(selector: &Selector, role: Role, bytes: &[u8]) -> Result<String, KeyError> {
+        let body = Body::new(Declared { media: Media::Other, encoded: false }, bytes);
+        in_body(selector, role, &body).map(|part| format!("{part:?}"))
+    }
+
+    fn text(text: &str) -> String {
+        format!("{:?}", Part::Text(Cow::Borrowed(text.as_bytes())))
+    }
+
+    fn key_fault<T>(selector: &Selector, why: KeyFault) -> Result<T, KeyError> {
+        Err(why.of(selector))
+    }
+
+    #[test]
+    fn a_key_in_a_header_has_one_line_and_a_grammar() {
+        let selector = Selector::Header(HeaderName::from_static("k"));
+        let read =
+            |values: &[&'static [u8]]| head(&selector, KEY, &values.iter().map(|v| ("k", *v)).collect::<Vec<_>>());
+        assert_eq!(read(&[]), Ok(Some("Absent".into())));
+        assert_eq!(read(&[b"abc"]), Ok(Some(text("abc"))));
+        assert_eq!(read(&[b"\"abc\";x"]), Ok(Some(text("abc"))));
+        assert_eq!(read(&[b"\"12345678\""]), Ok(Some(text("12345678"))));
+        assert_eq!(read(&[b"123456789"]), key_fault(&selector, KeyFault::TooLong(8)));
+        for blank in [b"".as_slice(), b" \t", b"\"\"", b"\"  \""] {
+            assert_eq!(read(&[blank]), key_fault(&selector, KeyFault::Blank));
+        }
+        for wrong in [b"a b".as_slice(), b"\xc3\xa9", b"\"a", b"a, b", b"a\tb"] {
+            assert_eq!(read(&[wrong]), key_fault(&selector, KeyFault::Characters));
+        }
+        assert_eq!(read(&[b"abc", b"abc"]), key_fault(&selector, KeyFault::Several));
+    }
+
+    #[test]
+    fn a_scope_in_a_header_is_opaque() {
+        let selector = Selector::Header(HeaderName::from_static("k"));
+        let read = |lines: &[(&'static str, &'static [u8])]| head(&selector, Role::Scope, lines);
+        let lines = |lines: &[&'static [u8]]| Ok(Some(format!("{:?}", Part::Lines(lines.to_vec()))));
+        assert_eq!(read(&[("other", b"x")]), Ok(Some("Absent".into())));
+        assert_eq!(read(&[("k", b"")]), lines(&[b""]));
+        assert_eq!(
+            read(&[("k", b"\"Bearer\" \xff, and much longer than a key")]),
+            lines(&[b"\"Bearer\" \xff, and much longer than a key"])
+        );
+        assert_eq!(read(&[("k", b"a"), ("k", b"b")]), lines(&[b"a", b"b"]));
+    }
+
+    #[test]
+    fn a_key_in_a_cookie_is_the_only_one_of_its_name() {
+        let selector = Selector::Cookie("k".into());
+        let read = |line: &'static [u8]| head(&selector, KEY, &[("cookie", line)]);
+        assert_eq!(read(b"a=1; k=x, y; b=2"), Ok(Some(text("x, y"))));
+        assert_eq!(read(b"k=\"x\""), Ok(Some(text("x"))));
+        assert_eq!(read(b"K=x"), Ok(Some("Absent".into())));
+        assert_eq!(read(b"k="), key_fault(&selector, KeyFault::Blank));
+        assert_eq!(read(b"k=\xff"), key_fault(&selector, KeyFault::Characters));
+        assert_eq!(read(b"k=1;k=1"), key_fault(&selector, KeyFault::Several));
+        assert_eq!(read(b"k=123456789"), key_fault(&selector, KeyFault::TooLong(8)));
+
+        let all = Ok(Some(format!("{:?}", Part::Lines(vec![b"\"1\"", b"2"]))));
+        assert_eq!(head(&selector, Role::Scope, &[("cookie", b"k=\"1\";k=2")]), all);
+    }
+
+    #[test]
+    fn the_head_tells_whether_the_body_matters() {
+        for (selector, media, other) in [
+            (json("/k"), b"application/json".as_slice(), b"application/x-www-form-urlencoded".as_slice()),
+            (Selector::Form("k".into()), b"application/x-www-form-urlencoded", b"application/json"),
+        ] {
+            assert_eq!(head(&selector, KEY, &[("content-type", media)]), Ok(None));
+            assert_eq!(head(&selector, KEY, &[("content-type", other)]), Ok(Some("Absent".into())));
+            assert_eq!(head(&selector, KEY, &[]), Ok(Some("Absent".into())));
+            let encoded = [("content-type", media), ("content-encoding", b"gzip".as_slice())];
+            assert_eq!(head(&selector, KEY, &encoded), Err(BodyFault::Encoded.of(&selector)));
+        }
+    }
+
+    #[test]
+    fn a_json_scalar_is_a_part() {
+        let selector = json("/k");
+        for role in [KEY, Role::Scope] {
+            let read = |text: &str| body(&selector, role, text.as_bytes());
+            assert_eq!(read(r#"{"k":"a\u0062"}"#), Ok(text("ab")));
+            assert_eq!(read(r#"{"k":1.50}"#), Ok("Number(\"1.50\")".into()));
+            assert_eq!(read(r#"{"k":true}"#), Ok("Bool(true)".into()));
+            for absent in [r#"{"k":null}"#, "{}", "[]", "1", r#"{"K":1}"#] {
+                assert_eq!(read(absent), Ok("Absent".into()));
+            }
+            for composite in [r#"{"k":{}}"#, r#"{"k":[1]}"#] {
+                assert_eq!(read(composite), key_fault(&selector, KeyFault::NotScalar));
+            }
+            for broken in ["", "{", r#"{"k":1,}"#, "k=1"] {
+                assert_eq!(read(broken), Err(BodyFault::NotJson.of(&selector)));
+            }
+            assert_eq!(read(r#"{"k":1,"k":1}"#), Err(BodyFault::Duplicate.of(&selector)));
+            assert_eq!(read(r#"{"x":1,"x":1,"k":1}"#), Ok("Number(\"1\")".into()));
+        }
+        assert_eq!(body(&selector, KEY, br#"{"k":""}"#), key_fault(&selector, KeyFault::Blank));
+        assert_eq!(body(&selector, Role::Scope, br#"{"k":""}"#), Ok(text("")));
+        assert_eq!(body(&selector, KEY, br#"{"k":123456789}"#), key_fault(&selector, KeyFault::TooLong(8)));
+        let nested = body(&json("/a/k"), KEY, br#"{"a":{"k":1},"a":{"k":1}}"#);
+        assert_eq!(nested, Err(BodyFault::Duplicate.of(&json("/a/k"))));
+    }
+
+    #[test]
+    fn a_form_field_is_a_part() {
+        let selector = Selector::Form("k".into());
+        assert_eq!(body(&selector, KEY, b"a=1&k=x+%79"), Ok(text("x y")));
+        assert_eq!(body(&selector, KEY, b"a=1"), Ok("Absent".into()));
+        assert_eq!(body(&selector, KEY, b"k"), key_fault(&selector, KeyFault::Blank));
+        assert_eq!(body(&selector, Role::Scope, b"k"), Ok(text("")));
+        assert_eq!(body(&selector, KEY, b"k=1&k=1"), Err(BodyFault::Duplicate.of(&selector)));
+        assert_eq!(body(&selector, KEY, b"k=1&a=%"), Err(BodyFault::NotForm.of(&selector)));
+    }
+
+    #[test]
+    fn no_error_quotes_the_request() {
+        let selector = json("/k");
+        for secret in [r#"{"k":"hunter2hunter2"}"#, r#"{"k":["hunter2"]}"#, r#"{"k":hunter2"#] {
+            let error = body(&selector, KEY, secret.as_bytes()).expect_err("an error").to_string();
+            assert!(error.contains("json:/k") && !error.contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Bodies on their way: read with a cap, sent from memory, or passed on.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::budget::Budget;
+use super::upstream::UpstreamBody;
+use crate::record::Reply;
+
+/// Why a body could not be read whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadError {
+    /// More than the cap.
+    TooLarge,
+    /// Not there in time.
+    TimedOut,
+    /// No room in memory.
+    NoRoom,
+    /// The client broke off.
+    Broken,
+}
+
+/// Reads a request body of at most `cap` bytes into one piece of memory.
+///
+/// A body that announces itself as too large is refused before it is asked for (`100 Continue`).
+pub(super) async fn read(mut body: Incoming, cap: u64, budget: &Budget, timeout: Duration) -> Result<Bytes, ReadError> {
+    let announced = body.size_hint();
+    if announced.lower() > cap {
+        return Err(ReadError::TooLarge);
+    }
+    if !budget.has(announced.lower()) {
+        return Err(ReadError::NoRoom);
+    }
+    let reading = async {
+        let mut first = Bytes::new();
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(piece) = frame.map_err(|_| ReadError::Broken)?.into_data() else { continue };
+            let length = first.len().max(whole.len()) + piece.len();
+            if length as u64 > cap {
+                return Err(ReadError::TooLarge);
+            }
+            if !budget.has(length as u64) {
+                return Err(ReadError::NoRoom);
+            }
+            if first.is_empty() && whole.is_empty() {
+                first = piece;
+            } else {
+                if whole.is_empty() {
+                    whole.reserve(usize::try_from(announced.lower()).unwrap_or_default().max(length));
+                    whole.extend_from_slice(&first);
+                }
+                whole.extend_from_slice(&piece);
+            }
+        }
+        Ok(if whole.is_empty() { first } else { whole.freeze() })
+    };
+    let body = tokio::time::timeout(timeout, reading).await.map_err(|_| ReadError::TimedOut)??;
+    budget.hold(body).ok_or(ReadError::NoRoom)
+}
+
+/// Reads and drops what is left of a short body, so that the answer that refuses it is not lost with the connection.
+pub(super) async fn drain(mut body: Incoming) {
+    const AT_MOST: u64 = 64 * 1024;
+    const WITHIN: Duration = Duration::from_secs(1);
+    if body.size_hint().lower() > AT_MOST {
+        return;
+    }
+    let draining = async {
+        let mut length = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            length += frame.data_ref().map_or(0, Bytes::len) as u64;
+            if length > AT_MOST {
+                return;
+            }
+        }
+    };
+    // A client that is slower than this loses its connection, as it would have without the draining.
+    let _ = tokio::time::timeout(WITHIN, draining).await;
+}
+
+/// The body of a request to the upstream.
+pub(super) enum RequestBody {
+    /// Held in memory.
+    Held(Option<Bytes>),
+    /// Passed on as it comes.
+    Passing(Paced),
+}
+
+impl RequestBody {
+    /// A body that is held in memory.
+    pub(super) fn held(bytes: Bytes) -> Self {
+        Self::Held((!bytes.is_empty()).then_some(bytes))
+    }
+}
+
+/// A client's body that must not pause for longer than the timeout.
+pub(super) struct Paced {
+    body: Incoming,
+    timeout: Duration,
+    /// Made when the body first pauses; most never do.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Paced {
+    /// Lets `body` pause for at most `timeout`.
+    pub(super) fn new(body: Incoming, timeout: Duration) -> Self {
+        Self { body, timeout, alarm: None }
+    }
+}
+
+/// Why a body that was passed on broke off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PassingError {
+    /// The other side broke off.
+    #[error("the body broke off")]
+    Broken(#[from] hyper::Error),
+    /// It paused for too long.
+    #[error("the body paused for too long")]
+    Paused,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = PassingError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
+        let paced = match self.get_mut() {
+            Self::Held(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Passing(paced) => paced,
+        };
+        if let Poll::Ready(frame) = Pin::new(&mut paced.body).poll_frame(cx) {
+            paced.alarm = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(PassingError::Broken)));
+        }
+        let deadline = || Box::pin(tokio::time::sleep_until(Instant::now() + paced.timeout));
+        ready!(paced.alarm.get_or_insert_with(deadline).as_mut().poll(cx));
+        Poll::Ready(Some(Err(PassingError::Paused)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Held(bytes) => bytes.is_none(),
+            Self::Passing(paced) => paced.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Held(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Passing(paced) => paced.body.size_hint(),
+        }
+    }
+}
+
+/// The body of a response to the client.
+pub enum ResponseBody {
+    /// Held in memory.
+    Held(Pieces),
+    /// Passed on as it comes, behind what was held of it.
+    Passing(Pieces, UpstreamBody),
+}
+
+/// What is still to be sent of a body in memory.
+#[derive(Default)]
+pub struct Pieces {
+    left: VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+impl ResponseBody {
+    /// A short answer of our own.
+    pub fn from_bytes(bytes: Bytes) -> Self {
+        let left = if bytes.is_empty() { VecDeque::new() } else { VecDeque::from([bytes]) };
+        Self::Held(Pieces { left, trailers: None })
+    }
+
+    /// All of a stored response.
+    pub fn from_reply(reply: &Arc<Reply>) -> Self {
+        Self::Held(Pieces::of(reply))
+    }
+
+    /// The beginning of a response, and the rest that is still to come.
+    pub fn beginning(reply: &Arc<Reply>, rest: UpstreamBody) -> Self {
+        Self::Passing(Pieces::of(reply), rest)
+    }
+
+    /// A response as it comes.
+    pub fn passing(body: UpstreamBody) -> Self {
+        Self::Passing(Pieces::default(), body)
+    }
+}
+
+impl Pieces {
+    fn of(reply: &Reply) -> Self {
+        let left = reply.body.iter().cloned().collect();
+        let trailers = (!reply.trailers.is_empty()).then(|| reply.trailers.clone());
+        Self { left, trailers }
+    }
+
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        let data = self.left.pop_front().map(Frame::data);
+        data.or_else(|| self.trailers.take().map(Frame::trailers))
+    }
+
+    fn length(&self) -> u64 {
+        self.left.iter().map(|piece| piece.len() as u64).sum()
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Held(pieces) => Poll::Ready(pieces.next().map(Ok)),
+            Self::Passing(pieces, rest) => match pieces.next() {
+                Some(frame) => Poll::Ready(Some(Ok(frame))),
+                None => Pin::new(rest).poll_frame(cx),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Held(pieces) => pieces.left.is_empty() && pieces.trailers.is_none(),
+            Self::Passing(pieces, rest) => pieces.left.is_empty() && rest.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            // An exact size means Content-Length, and that leaves no place for trailers (RFC 9112, 7.1.2).
+            Self::Held(pieces) if pieces.trailers.is_some() => SizeHint::default(),
+            Self::Held(pieces) => SizeHint::with_exact(pieces.length()),
+            Self::Passing(pieces, rest) => {
+                let mut hint = rest.size_hint();
+                let held = pieces.length();
+                if let Some(upper) = hint.upper() {
+                    hint.set_upper(upper + held);
+                }
+                hint.set_lower(hint.lower() + held);
+                hint
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! One log line and one count for each request on a guarded route.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use crate::config::{LogKeys, Rule};
+use crate::key::Operation;
+use crate::metrics::{Metrics, Outcome};
+
+/// What is known of a request by now. Told when it is dropped.
+pub(super) struct Event {
+    metrics: Arc<Metrics>,
+    rule: Arc<Rule>,
+    keys: LogKeys,
+    begun: Instant,
+    trace: Option<String>,
+    record: Option<String>,
+    key: Option<String>,
+    fingerprint: Option<String>,
+    attempt: Option<u32>,
+    upstream: Option<Duration>,
+    answer: Option<(Outcome, StatusCode)>,
+}
+
+impl Event {
+    pub(super) fn begin(metrics: &Arc<Metrics>, rule: &Arc<Rule>, keys: LogKeys, headers: &HeaderMap) -> Self {
+        Self {
+            metrics: Arc::clone(metrics),
+            rule: Arc::clone(rule),
+            keys,
+            begun: Instant::now(),
+            trace: trace_id(headers),
+            record: None,
+            key: None,
+            fingerprint: None,
+            attempt: None,
+            upstream: None,
+            answer: None,
+        }
+    }
+
+    pub(super) fn operation(&mut self, operation: &Operation) {
+        self.record = Some(operation.name.to_string());
+        self.key = operation.key.as_ref().map(|key| key.shown(self.keys).to_owned());
+        let prefix = &operation.fingerprint.body[..4];
+        self.fingerprint = Some(prefix.iter().map(|byte| format!("{byte:02x}")).collect());
+    }
+
+    pub(super) fn attempt(&mut self, attempt: u32) {
+        self.attempt = Some(attempt);
+    }
+
+    pub(super) fn upstream(&mut self, took: Duration) {
+        self.upstream = Some(took);
+    }
+
+    pub(super) fn answer(&mut self, outcome: Outcome, status: StatusCode) {
+        self.answer = Some((outcome, status));
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed();
+        let (outcome, status) = match (self.answer, self.attempt) {
+            (Some((outcome, status)), _) => (outcome, Some(status.as_u16())),
+            // The client left; the attempt goes on.
+            (None, Some(_)) => (Outcome::Executed, None),
+            (None, None) => return,
+        };
+        self.metrics.request(&self.rule.name, outcome, took);
+        tracing::info!(
+            route = &*self.rule.name,
+            outcome = outcome.as_str(),
+            record = self.record,
+            key = self.key,
+            fingerprint = self.fingerprint,
+            attempt = self.attempt,
+            status,
+            upstream_ms = self.upstream.map(millis),
+            total_ms = millis(took),
+            trace_id = self.trace,
+            "request"
+        );
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// The trace id of `traceparent` (W3C Trace Context, 3.2.2.3).
+fn trace_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get("traceparent")?.to_str().ok()?.split('-').nth(1)?;
+    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
+}

@@ -1,0 +1,307 @@
+//! The data path: match route → key → body → fingerprint → claim → verdict → replay | wait | problem | run.
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header, request};
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout};
+
+use super::Proxy;
+use super::body::{self, Paced, RequestBody, ResponseBody};
+use super::event::Event;
+use super::head;
+use super::refusal;
+use super::replay::{self, Accepted};
+use super::upstream::{Limits, SendError};
+use crate::config::{Mode, OnConcurrent, OnMissingKey, OnStoreError, Rule, Selector};
+use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Verdict};
+use crate::key::{self, InHead, Operation, Reading};
+use crate::metrics::{Outcome, UNMATCHED};
+use crate::problem::{Form, Problem};
+use crate::store::StoreError;
+
+type Answer = Response<ResponseBody>;
+
+impl Proxy {
+    /// Answers one request. `client` is the address that it came from.
+    pub async fn handle(&self, request: Request<Incoming>, client: IpAddr) -> Answer {
+        let begun = Instant::now();
+        let form = Form::of(request.headers());
+        let unmatched = |outcome| self.metrics.request(UNMATCHED, outcome, begun.elapsed());
+        if let Err(problem) = head::inspect(&request) {
+            unmatched(Outcome::BadRequest);
+            return refused(&problem, form);
+        }
+        let authority = head::authority(request.uri(), request.headers());
+        let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
+        let path = key::normalise_path(request.uri().path()).into_owned();
+        let (head, body) = request.into_parts();
+
+        match self.routes.find(&head.method, host.as_deref(), &path) {
+            Some(rule) if rule.mode == Mode::Enforce => {
+                let mut event = Event::begin(&self.metrics, rule, self.log_keys, &head.headers);
+                let place = Place { host: host.as_deref(), path: &path, client };
+                let answer = self.guarded(rule, place, head, body, &mut event).await;
+                answer.unwrap_or_else(|problem| {
+                    event.answer(refusal::outcome(problem.code()), problem.code().status());
+                    refused(&problem.route(&rule.name), form)
+                })
+            }
+            _ => match self.pass(head, self.passing(body), client).await {
+                Ok(answer) => {
+                    unmatched(Outcome::Unguarded);
+                    answer
+                }
+                Err(problem) => {
+                    unmatched(refusal::outcome(problem.code()));
+                    refused(&problem, form)
+                }
+            },
+        }
+    }
+
+    async fn guarded(
+        &self,
+        rule: &Arc<Rule>,
+        place: Place<'_>,
+        head: request::Parts,
+        body: Incoming,
+        event: &mut Event,
+    ) -> Result<Answer, Problem> {
+        let draft = match in_head(rule, &head, &place) {
+            Ok(InHead::Draft(draft)) => draft,
+            Ok(InHead::Missing(_)) if rule.on_missing_key == OnMissingKey::Forward => {
+                return self.unguarded(head, self.passing(body), place.client, event).await;
+            }
+            Ok(InHead::Missing(selector)) => {
+                body::drain(body).await;
+                return Err(refusal::missing_key(selector));
+            }
+            Err(problem) => {
+                body::drain(body).await;
+                return Err(problem);
+            }
+        };
+        let body = body::read(body, rule.max_request_body, &self.budget, self.body_timeout)
+            .await
+            .map_err(|error| refusal::unread(error, rule.max_request_body))?;
+
+        let digest_key = match self.store.digest_key().await {
+            Ok(digest_key) => digest_key,
+            Err(error) => return self.without_store(error, head, body, place.client, event).await,
+        };
+        let operation = match draft.with_body(&digest_key, &body).map_err(|error| refusal::of_key(&error))? {
+            Reading::Operation(operation) => operation,
+            Reading::Missing(_) if rule.on_missing_key == OnMissingKey::Forward => {
+                return self.unguarded(head, RequestBody::held(body), place.client, event).await;
+            }
+            Reading::Missing(selector) => return Err(refusal::missing_key(selector)),
+        };
+        event.operation(&operation);
+
+        let answer = match self.guard.claim(rule, &operation).await {
+            Ok(Admission::Owner(ownership)) => self.run(rule, ownership, head, body, place.client, event).await,
+            Ok(Admission::Repeat(verdict)) => self.repeat(rule, &operation, verdict, &head.headers, event).await,
+            Err(ClaimError::Overloaded) => Err(refusal::overloaded()),
+            Err(ClaimError::Store(error)) => self.without_store(error, head, body, place.client, event).await,
+        };
+        answer.map_err(|problem| problem.record(&operation.name))
+    }
+
+    /// This request owns the operation: it is sent once, by a task that its client cannot stop.
+    async fn run(
+        &self,
+        rule: &Arc<Rule>,
+        ownership: Ownership,
+        mut head: request::Parts,
+        body: Bytes,
+        client: IpAddr,
+        event: &mut Event,
+    ) -> Result<Answer, Problem> {
+        event.attempt(ownership.attempt());
+        let accepted = Accepted::of(&head.headers);
+        self.cross(&mut head, client);
+        if ownership.attempt() > 1 {
+            head.headers.insert(head::ATTEMPT, HeaderValue::from(ownership.attempt()));
+        }
+        let request = Request::from_parts(head, RequestBody::held(body));
+        let settings = self.upstream.settings();
+        let limits = Limits { timeout: settings.attempt_timeout, max_response_body: rule.max_response_body };
+        let (upstream, budget) = (self.upstream.clone(), self.budget.clone());
+        let begun = Instant::now();
+        let ended = ownership.run(move |gate| async move { upstream.attempt(request, gate, &limits, &budget).await });
+        let ended = timeout(settings.response_timeout, ended).await;
+        event.upstream(begun.elapsed());
+
+        let executed = |event: &mut Event, answer: Answer| {
+            event.answer(Outcome::Executed, answer.status());
+            Ok(answer)
+        };
+        match ended {
+            Ok(Ok(Ended::Answered(reply))) => executed(event, replay::own(&reply)),
+            Ok(Ok(Ended::Streamed(reply, rest))) => executed(event, replay::beginning(&reply, rest)),
+            Ok(Ok(Ended::Recorded(reply))) => {
+                let answer = replay::replay(&reply, rule, &accepted);
+                event.answer(Outcome::Replayed, answer.status());
+                Ok(answer)
+            }
+            Ok(Ok(Ended::NotSent)) => Err(refusal::unreachable()),
+            Ok(Ok(Ended::Silent(Silence::Broken))) => Err(refusal::failed()),
+            // A panic in the attempt: it may have been sent, and its lease runs out.
+            Ok(Err(_)) => Err(refusal::failed()),
+            Ok(Ok(Ended::Silent(Silence::Timeout))) => Err(refusal::given_up()),
+            Err(_) => Err(refusal::not_yet()),
+        }
+    }
+
+    /// Another request came first.
+    async fn repeat(
+        &self,
+        rule: &Rule,
+        operation: &Operation,
+        mut verdict: Verdict,
+        request: &HeaderMap,
+        event: &mut Event,
+    ) -> Result<Answer, Problem> {
+        if verdict == Verdict::InFlight
+            && let Some(patience) = patience(rule, request)
+        {
+            verdict = self.guard.wait(rule, operation, patience).await;
+        }
+        match verdict {
+            Verdict::Replay(reply) => {
+                let answer = replay::replay(&reply, rule, &Accepted::of(request));
+                event.answer(Outcome::Replayed, answer.status());
+                Ok(answer)
+            }
+            Verdict::InFlight => Err(refusal::in_flight()),
+            Verdict::KeyReused => Err(refusal::key_reused(rule)),
+            Verdict::OutcomeUnknown => Err(refusal::outcome_unknown()),
+            Verdict::AlreadyCompleted { status, location } => {
+                Err(refusal::already_completed(rule).original(status, location))
+            }
+        }
+    }
+
+    /// The store did not answer.
+    async fn without_store(
+        &self,
+        error: StoreError,
+        head: request::Parts,
+        body: Bytes,
+        client: IpAddr,
+        event: &mut Event,
+    ) -> Result<Answer, Problem> {
+        match (error, self.on_store_error) {
+            (StoreError::Unavailable(_), OnStoreError::Forward) => {
+                self.unguarded(head, RequestBody::held(body), client, event).await
+            }
+            (StoreError::Unavailable(_), OnStoreError::Reject) | (StoreError::Uncertain(_), _) => {
+                Err(refusal::store_unavailable())
+            }
+            (error @ StoreError::Unreadable { .. }, _) => {
+                tracing::error!(error = &error as &dyn Error, "a record cannot be read; its key is blocked");
+                Err(refusal::record_unreadable())
+            }
+        }
+    }
+
+    /// Passed on without a guard, on a route that has one.
+    async fn unguarded(
+        &self,
+        head: request::Parts,
+        body: RequestBody,
+        client: IpAddr,
+        event: &mut Event,
+    ) -> Result<Answer, Problem> {
+        let answer = self.pass(head, body, client).await?;
+        event.answer(Outcome::Unguarded, answer.status());
+        Ok(answer)
+    }
+
+    /// Passed on as it is.
+    async fn pass(&self, mut head: request::Parts, body: RequestBody, client: IpAddr) -> Result<Answer, Problem> {
+        self.cross(&mut head, client);
+        let sending = self.upstream.forward(Request::from_parts(head, body));
+        match timeout(self.upstream.settings().response_timeout, sending).await {
+            Ok(Ok(mut response)) => {
+                head::cross_response(response.headers_mut());
+                Ok(response.map(ResponseBody::passing))
+            }
+            Ok(Err(SendError::Unsent(error))) => {
+                tracing::warn!(error = &error as &dyn Error, "the backend cannot be reached");
+                Err(refusal::unreachable())
+            }
+            Ok(Err(SendError::Broken(error))) if refusal::paused(&error) => Err(refusal::too_slow()),
+            Ok(Err(SendError::Broken(error))) => {
+                tracing::warn!(error = &error as &dyn Error, "the backend broke off");
+                Err(refusal::failed())
+            }
+            Err(_) => Err(refusal::too_late()),
+        }
+    }
+
+    fn passing(&self, body: Incoming) -> RequestBody {
+        RequestBody::Passing(Paced::new(body, self.body_timeout))
+    }
+
+    fn cross(&self, head: &mut request::Parts, client: IpAddr) {
+        head::cross_request(head, client, self.upstream.own_host());
+    }
+}
+
+/// Where a request goes, and where it came from.
+struct Place<'a> {
+    host: Option<&'a str>,
+    path: &'a str,
+    client: IpAddr,
+}
+
+/// What the head alone tells.
+fn in_head<'a>(rule: &'a Rule, head: &'a request::Parts, place: &Place<'a>) -> Result<InHead<'a>, Problem> {
+    if head.headers.contains_key(header::UPGRADE) {
+        return Err(head::bad("A guarded request cannot ask for another protocol (Upgrade)."));
+    }
+    let nominated = |selector: &Selector| match selector {
+        Selector::Header(name) => head::nominates(&head.headers, name),
+        Selector::Cookie(_) | Selector::Json(_) | Selector::Form(_) => false,
+    };
+    if rule.key.iter().chain(&rule.scope).any(nominated) {
+        return Err(head::bad("Connection names a field that identifies the request."));
+    }
+    let request = key::Request {
+        method: &head.method,
+        headers: &head.headers,
+        host: place.host,
+        path: place.path,
+        query: head.uri.query(),
+    };
+    key::in_head(rule, request).map_err(|error| refusal::of_key(&error))
+}
+
+/// How long a repeat waits for the first, if it does: as long as the route lets it, or less where it says so
+/// (`Prefer: wait=N`, RFC 7240, 4.3).
+fn patience(rule: &Rule, request: &HeaderMap) -> Option<Duration> {
+    let asked = request.get_all(PREFER).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    let asked = asked.filter_map(|preference| {
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        let seconds = value.trim().trim_matches('"').parse().ok()?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds))
+    });
+    // The first of several counts (RFC 7240, 2).
+    match (asked.take(1).next(), rule.on_concurrent) {
+        (Some(asked), _) => Some(asked.min(rule.wait_timeout)),
+        (None, OnConcurrent::Wait) => Some(rule.wait_timeout),
+        (None, OnConcurrent::Reject) => None,
+    }
+}
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+fn refused(problem: &Problem, form: Form) -> Answer {
+    problem.response(form).map(ResponseBody::from_bytes)
+}

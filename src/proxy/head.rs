@@ -1,0 +1,247 @@
+//! Heads on their way: what is refused, what is taken out, what is put in.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Uri, Version, request};
+
+use crate::config::Disposition;
+use crate::problem::{Code, Problem};
+
+/// Fields that concern one connection only (RFC 9110, 7.6.1), besides those that `Connection` names.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Fields that `Connection` must not name: taking them out would change who is asking, or for what.
+const PROTECTED: [HeaderName; 8] = [
+    HeaderName::from_static("idempotency-key"),
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::FORWARDED,
+    FORWARDED_FOR,
+];
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Which attempt this is, sent upstream from the second on.
+pub(super) const ATTEMPT: HeaderName = HeaderName::from_static("onlyonce-attempt");
+const OUTCOME: HeaderName = HeaderName::from_static("onlyonce-outcome");
+const OURS: &str = "onlyonce-";
+
+/// Refuses what cannot be forwarded safely. `protected` are further fields that `Connection` must not name.
+pub(super) fn inspect<B>(request: &Request<B>) -> Result<(), Problem> {
+    let headers = request.headers();
+    if request.method() == Method::CONNECT {
+        return Err(Problem::new(Code::NotImplemented, "This proxy opens no tunnels (CONNECT).").close());
+    }
+    let hosts = headers.get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() >= Version::HTTP_11) {
+        return Err(bad("A request must have exactly one Host line (RFC 9112, 3.2)."));
+    }
+    let codings = headers.get_all(header::TRANSFER_ENCODING);
+    if codings.iter().next().is_some() && !codings.iter().map(HeaderValue::as_bytes).eq([b"chunked"]) {
+        let detail = "Of the transfer codings, this proxy knows only chunked (RFC 9112, 6.1).";
+        return Err(Problem::new(Code::NotImplemented, detail).close());
+    }
+    if headers.get_all(header::EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Problem::new(Code::ExpectationFailed, "The only expectation known here is 100-continue."));
+    }
+    if nominated(headers).any(|name| PROTECTED.contains(&name)) {
+        return Err(bad("Connection names a field that must reach the backend (RFC 9110, 7.6.1)."));
+    }
+    Ok(())
+}
+
+/// A field that identifies the caller or the key must not be named by `Connection` either.
+pub(super) fn nominates(headers: &HeaderMap, name: &HeaderName) -> bool {
+    nominated(headers).any(|nominated| nominated == *name)
+}
+
+pub(super) fn bad(detail: &'static str) -> Problem {
+    Problem::new(Code::BadRequest, detail)
+}
+
+/// The names in all `Connection` lines.
+fn nominated(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let lines = headers.get_all(header::CONNECTION).iter();
+    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let nominated: Vec<HeaderName> = nominated(headers).collect();
+    for name in nominated.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// The authority that the request is for: that of an absolute-form target beats `Host` (RFC 9112, 3.2.2).
+pub(super) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
+    let absolute = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    absolute.or_else(|| headers.get(header::HOST).cloned())
+}
+
+/// Makes the head that goes upstream out of the client's. `host` replaces the client's, where given.
+pub(super) fn cross_request(head: &mut request::Parts, client: IpAddr, host: Option<&HeaderValue>) {
+    let original_host = authority(&head.uri, &head.headers);
+    let wants_trailers = accepts_trailers(&head.headers);
+    let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
+    let headers = &mut head.headers;
+    remove_hop_by_hop(headers);
+    // hyper has answered it: it sends 100 when the body is first read.
+    headers.remove(header::EXPECT);
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
+    ours.iter().for_each(|name| {
+        headers.remove(name);
+    });
+
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if chunked {
+        // Without it, hyper sends no body of unknown length with GET and HEAD.
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    append_forwarded_for(headers, client);
+    if let Some(original) = &original_host {
+        headers.entry(FORWARDED_HOST).or_insert_with(|| original.clone());
+    }
+    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    headers.append(header::VIA, HeaderValue::from_static("1.1 onlyonce"));
+    if let Some(host) = host.or(original_host.as_ref()) {
+        headers.insert(header::HOST, host.clone());
+    }
+
+    // The backend is configured, never taken from the request: only path and query are kept.
+    let path = head.uri.path_and_query().cloned().unwrap_or(http::uri::PathAndQuery::from_static("/"));
+    head.uri = Uri::from(path);
+    head.version = Version::HTTP_11;
+}
+
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::TE).iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+fn append_forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
+    let client = client.to_canonical().to_string();
+    let mut line = Vec::new();
+    for known in headers.get_all(FORWARDED_FOR) {
+        line.extend_from_slice(known.as_bytes());
+        line.extend_from_slice(b", ");
+    }
+    line.extend_from_slice(client.as_bytes());
+    if let Ok(line) = HeaderValue::from_bytes(&line) {
+        headers.insert(FORWARDED_FOR, line);
+    }
+}
+
+/// Takes out of a response what is not for the client, and hands back what the backend says is to become of the record.
+pub(super) fn cross_response(headers: &mut HeaderMap) -> Option<Disposition> {
+    remove_hop_by_hop(headers);
+    let told = headers.remove(OUTCOME)?;
+    match told.as_bytes() {
+        b"store" => Some(Disposition::Store),
+        b"release" => Some(Disposition::Release),
+        b"hold" => Some(Disposition::Hold),
+        _ => {
+            tracing::warn!("the backend sent an Onlyonce-Outcome other than store, release or hold");
+            None
+        }
+    }
+}
+
+/// Takes out the fields that frame a body: they are made anew from the body that is sent.
+pub(super) fn remove_framing(headers: &mut HeaderMap) {
+    headers.remove(header::CONTENT_LENGTH);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(lines: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().uri("/orders?x=1");
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request")
+    }
+
+    fn crossed(lines: &[(&str, &str)]) -> HeaderMap {
+        let (mut head, ()) = request(lines).into_parts();
+        cross_request(&mut head, IpAddr::from([192, 0, 2, 1]), None);
+        head.headers
+    }
+
+    fn refusal(lines: &[(&str, &str)]) -> Option<Code> {
+        inspect(&request(lines)).err().map(|problem| problem.code())
+    }
+
+    #[test]
+    fn fields_named_on_any_connection_line_do_not_cross() {
+        let headers = crossed(&[
+            ("host", "a"),
+            ("connection", "x-one"),
+            ("connection", "close, X-Two"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("keep-alive", "timeout=5"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAM"),
+        ]);
+        for gone in ["connection", "x-one", "x-two", "keep-alive", "upgrade", "http2-settings"] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+        assert_eq!(headers["x-three"], "3");
+    }
+
+    #[test]
+    fn our_own_fields_are_taken_out_and_forwarded_ones_put_in() {
+        let headers = crossed(&[
+            ("host", "api.example.com"),
+            ("onlyonce-attempt", "7"),
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-for", "198.51.100.2"),
+            ("expect", "100-continue"),
+            ("te", "trailers, deflate"),
+        ]);
+        assert!(!headers.contains_key("onlyonce-attempt"));
+        assert!(!headers.contains_key("expect"));
+        assert_eq!(headers["x-forwarded-for"], "203.0.113.9, 198.51.100.2, 192.0.2.1");
+        assert_eq!(headers["x-forwarded-host"], "api.example.com");
+        assert_eq!(headers["host"], "api.example.com");
+        assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn what_cannot_be_forwarded_safely_is_refused() {
+        assert_eq!(refusal(&[("host", "a")]), None);
+        assert_eq!(refusal(&[]), Some(Code::BadRequest));
+        assert_eq!(refusal(&[("host", "a"), ("host", "b")]), Some(Code::BadRequest));
+        assert_eq!(
+            refusal(&[("host", "a"), ("connection", "x"), ("connection", "Authorization")]),
+            Some(Code::BadRequest)
+        );
+        assert_eq!(refusal(&[("host", "a"), ("transfer-encoding", "gzip, chunked")]), Some(Code::NotImplemented));
+        assert_eq!(refusal(&[("host", "a"), ("transfer-encoding", "chunked")]), None);
+        assert_eq!(refusal(&[("host", "a"), ("expect", "a-miracle")]), Some(Code::ExpectationFailed));
+    }
+}

@@ -1,0 +1,49 @@
+//! Crossing: heads, bodies, the upstream, and what a request's way through them is.
+//!
+//! [`Proxy::handle`] is the data path, from the head of a request to the head of its answer.
+
+mod body;
+mod budget;
+mod event;
+mod handle;
+mod head;
+mod pool;
+mod refusal;
+mod replay;
+mod upstream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use body::ResponseBody;
+pub use budget::Budget;
+pub use replay::REPLAYED;
+pub(crate) use upstream::MAX_BUFFER;
+pub use upstream::{Upstream, UpstreamBody};
+
+use crate::config::{LogKeys, OnStoreError, Routes};
+use crate::guard::Guard;
+use crate::metrics::Metrics;
+use crate::store::Store;
+
+/// Everything that one request needs on its way.
+pub struct Proxy {
+    /// Which requests are guarded, and how.
+    pub routes: Routes,
+    /// Who owns what.
+    pub guard: Arc<Guard>,
+    /// Where the digest key is kept.
+    pub store: Arc<dyn Store>,
+    /// What becomes of guarded requests without it.
+    pub on_store_error: OnStoreError,
+    /// The backend.
+    pub upstream: Upstream,
+    /// All bodies in memory.
+    pub budget: Budget,
+    /// A request body: as a whole where it is held, between two frames where it is passed on.
+    pub body_timeout: Duration,
+    /// How keys appear in log lines.
+    pub log_keys: LogKeys,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}

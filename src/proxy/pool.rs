@@ -1,0 +1,109 @@
+//! Connections to the upstream that wait for the next request.
+//!
+//! The youngest is used first, so that the others grow old and are closed. A connection that was idle for
+//! nearly as long as the backend keeps idle connections may be closed by it in the very moment that a request
+//! goes out; then nobody knows whether the request ran. Guarded requests therefore ask for a younger one.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::Instant;
+
+use super::body::RequestBody;
+
+/// Idle connections, in the order in which they became idle.
+pub(super) struct Pool {
+    idle: Mutex<VecDeque<Idle>>,
+}
+
+/// One connection.
+pub(super) struct Connection {
+    pub(super) sender: SendRequest<RequestBody>,
+    /// Names are looked up for new connections only, so none may live for ever.
+    born: Instant,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// More idle connections than this are closed.
+const MAX_IDLE: usize = 512;
+/// Older connections are closed when they become idle.
+const MAX_AGE: Duration = Duration::from_secs(300);
+/// How long a connection may take to become ready after a response, while its request is still being read.
+const SETTLING: Duration = Duration::from_secs(1);
+const SWEEP: Duration = Duration::from_secs(1);
+
+impl Connection {
+    pub(super) fn new(sender: SendRequest<RequestBody>) -> Self {
+        Self { sender, born: Instant::now() }
+    }
+}
+
+impl Pool {
+    /// An empty pool, whose connections are closed when they were idle for `max_idle`.
+    pub(super) fn new(max_idle: Duration) -> Arc<Self> {
+        let pool = Arc::new(Self { idle: Mutex::default() });
+        tokio::spawn(sweep(Arc::downgrade(&pool), max_idle));
+        pool
+    }
+
+    /// The youngest connection, if it was idle for less than `max_idle`.
+    pub(super) fn take(&self, max_idle: Duration) -> Option<Connection> {
+        let mut idle = self.idle();
+        while let Some(youngest) = idle.pop_back() {
+            if !youngest.connection.sender.is_ready() {
+                continue;
+            }
+            if youngest.since.elapsed() < max_idle {
+                return Some(youngest.connection);
+            }
+            idle.push_back(youngest);
+            return None;
+        }
+        None
+    }
+
+    /// Takes a connection back, its last response read to the end.
+    pub(super) fn put(self: Arc<Self>, mut connection: Connection) {
+        if connection.born.elapsed() > MAX_AGE || connection.sender.is_closed() {
+            return;
+        }
+        if connection.sender.is_ready() {
+            return self.push(connection);
+        }
+        tokio::spawn(async move {
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLING, connection.sender.ready()).await {
+                self.push(connection);
+            }
+        });
+    }
+
+    fn push(&self, connection: Connection) {
+        let mut idle = self.idle();
+        if idle.len() >= MAX_IDLE {
+            idle.pop_front();
+        }
+        idle.push_back(Idle { connection, since: Instant::now() });
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
+        // Every step leaves the queue whole.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn sweep(pool: Weak<Pool>, max_idle: Duration) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let mut idle = pool.idle();
+        while idle.front().is_some_and(|oldest| oldest.since.elapsed() >= max_idle) {
+            idle.pop_front();
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a client is told when it does not get an answer of the backend, and how that is counted.
+
+use std::error::Error;
+
+use super::body::{PassingError, ReadError};
+use crate::config::{OnMismatch, Rule, Selector};
+use crate::key::KeyError;
+use crate::metrics::Outcome;
+use crate::problem::{Code, Problem};
+
+pub(super) fn missing_key(selector: &Selector) -> Problem {
+    Problem::new(Code::MissingKey, format!("This request needs an idempotency key, and {selector} is missing."))
+}
+
+pub(super) fn of_key(error: &KeyError) -> Problem {
+    let code = match error {
+        KeyError::Key { .. } => Code::InvalidKey,
+        KeyError::Body { .. } => Code::InvalidBody,
+    };
+    Problem::new(code, error.to_string())
+}
+
+pub(super) fn unread(error: ReadError, cap: u64) -> Problem {
+    match error {
+        ReadError::TooLarge => {
+            let detail = format!("A guarded request may have a body of {cap} bytes. It was not sent.");
+            Problem::new(Code::RequestTooLarge, detail).close()
+        }
+        ReadError::TimedOut => too_slow(),
+        ReadError::NoRoom => overloaded().close(),
+        ReadError::Broken => Problem::new(Code::BadRequest, "The request body broke off.").close(),
+    }
+}
+
+pub(super) fn too_slow() -> Problem {
+    Problem::new(Code::RequestTimeout, "The request body did not come in time.").close()
+}
+
+pub(super) fn overloaded() -> Problem {
+    Problem::new(Code::Overloaded, "Too many requests are at work. This one was not sent.").retry_after(1)
+}
+
+pub(super) fn in_flight() -> Problem {
+    let detail = "The first request with this key has not ended. Repeat it a little later to get its answer.";
+    Problem::new(Code::InFlight, detail).retry_after(1)
+}
+
+pub(super) fn key_reused(rule: &Rule) -> Problem {
+    let code = match rule.on_mismatch {
+        OnMismatch::Conflict => Code::KeyReusedConflict,
+        OnMismatch::Reject | OnMismatch::Replay => Code::KeyReused,
+    };
+    said(rule, code, "This key was used before, for a request with other content. Use a new key for a new request.")
+}
+
+pub(super) fn outcome_unknown() -> Problem {
+    let detail = "An earlier attempt with this key was started, and whether it took effect cannot be told. \
+                  It is not run again. Look for its effect before you use a new key.";
+    Problem::new(Code::OutcomeUnknown, detail)
+}
+
+pub(super) fn already_completed(rule: &Rule) -> Problem {
+    let detail = "This request was carried out before. Its answer was not kept, so it cannot be shown again.";
+    said(rule, Code::AlreadyCompleted, detail)
+}
+
+/// The route's own words, where it has some.
+fn said(rule: &Rule, code: Code, detail: &'static str) -> Problem {
+    match &rule.message {
+        Some(message) => Problem::new(code, message.clone()),
+        None => Problem::new(code, detail),
+    }
+}
+
+pub(super) fn store_unavailable() -> Problem {
+    let detail = "The record of requests is out of reach, so this one was not sent. Repeat it with the same key.";
+    Problem::new(Code::StoreUnavailable, detail).retry_after(1)
+}
+
+pub(super) fn record_unreadable() -> Problem {
+    let detail = "A record with this key is there and cannot be read. The request was not sent.";
+    Problem::new(Code::RecordUnreadable, detail)
+}
+
+pub(super) fn unreachable() -> Problem {
+    Problem::new(Code::UpstreamUnreachable, "The backend cannot be reached. The request was not sent.")
+}
+
+pub(super) fn failed() -> Problem {
+    Problem::new(Code::UpstreamFailed, "The backend broke off before its answer was whole. The request may have run.")
+}
+
+/// The attempt itself has ended.
+pub(super) fn given_up() -> Problem {
+    Problem::new(Code::UpstreamTimeout, "The backend did not finish its answer in time. The request may have run.")
+}
+
+/// The attempt goes on.
+pub(super) fn not_yet() -> Problem {
+    let detail =
+        "The backend has not answered yet. The request goes on; repeat it with the same key to get the answer.";
+    Problem::new(Code::UpstreamTimeout, detail)
+}
+
+/// Nothing was guarded.
+pub(super) fn too_late() -> Problem {
+    Problem::new(Code::UpstreamTimeout, "The backend did not answer in time.")
+}
+
+/// Whether the client's body, and not the backend, was what came too slowly.
+pub(super) fn paused(error: &hyper::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(PassingError::Paused) = error.downcast_ref() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// How a problem is counted.
+pub(super) fn outcome(code: Code) -> Outcome {
+    match code {
+        Code::InFlight => Outcome::InFlight,
+        Code::KeyReused | Code::KeyReusedConflict => Outcome::KeyReused,
+        Code::OutcomeUnknown => Outcome::Unknown,
+        Code::AlreadyCompleted => Outcome::Unreplayable,
+        Code::MissingKey => Outcome::MissingKey,
+        Code::InvalidKey => Outcome::InvalidKey,
+        Code::InvalidBody => Outcome::InvalidBody,
+        Code::BadRequest | Code::NotImplemented | Code::ExpectationFailed => Outcome::BadRequest,
+        Code::RequestTooLarge => Outcome::TooLarge,
+        Code::RequestTimeout => Outcome::RequestTimeout,
+        Code::StoreUnavailable => Outcome::StoreUnavailable,
+        Code::RecordUnreadable => Outcome::RecordUnreadable,
+        Code::Overloaded => Outcome::Overloaded,
+        Code::UpstreamUnreachable | Code::UpstreamFailed | Code::UpstreamTimeout => Outcome::UpstreamError,
+    }
+}

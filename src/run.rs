@@ -1,0 +1,213 @@
+//! From a configuration to a running sidecar, and to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
+
+use crate::admin::Admin;
+use crate::config::{self, Config, StoreLocation};
+use crate::guard::Guard;
+use crate::key::DigestKey;
+use crate::metrics::Metrics;
+use crate::proxy::{Budget, Proxy, Upstream};
+use crate::server::Server;
+use crate::store::{Memory, Metered, Store};
+
+/// A sidecar whose listeners are bound, and whose store is open.
+pub struct Sidecar {
+    proxy: Arc<Proxy>,
+    admin: Arc<Admin>,
+    server: Server,
+    listeners: Vec<TcpListener>,
+    admin_listener: Option<TcpListener>,
+    drain: Drain,
+}
+
+/// How long stopping may take.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    delay: Duration,
+    timeout: Duration,
+    /// For the last writes to the store.
+    last_words: Duration,
+}
+
+/// Why a sidecar cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({key}): {}", advice(source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Where it is configured.
+        key: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Two metrics of one name: a mistake of ours.
+    #[error("the metrics cannot be set up")]
+    Metrics(#[from] prometheus::Error),
+}
+
+fn advice(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another port".into(),
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one".into(),
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// How a sidecar ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Everything that was in flight is finished and recorded.
+    Clean,
+    /// Something was left when the time was up.
+    Unfinished,
+}
+
+impl Sidecar {
+    /// Opens the store and binds the listeners.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let Config { server, log, admin, upstream, store, routes } = config;
+        let metrics = Arc::new(Metrics::new(routes.rules().iter().map(|rule| &*rule.name))?);
+        let records = open(&store).await?;
+        let records: Arc<dyn Store> = Arc::new(Metered::new(records, Arc::clone(&metrics)));
+
+        let mut listeners = Vec::new();
+        for address in &server.listen {
+            listeners.push(bind(*address, "server.listen").await?);
+        }
+        let admin_listener = match &admin {
+            Some(admin) => Some(bind(admin.listen, "admin.listen").await?),
+            None => None,
+        };
+        let proxy = Proxy {
+            routes,
+            guard: Guard::new(Arc::clone(&records), Arc::clone(&metrics), server.max_in_flight),
+            store: Arc::clone(&records),
+            on_store_error: store.on_error,
+            upstream: Upstream::new(upstream),
+            budget: Budget::new(server.max_buffered, Arc::clone(&metrics)),
+            body_timeout: server.body_timeout,
+            log_keys: log.keys,
+            metrics: Arc::clone(&metrics),
+        };
+        let last_words = store.timeout * 2;
+        Ok(Self {
+            proxy: Arc::new(proxy),
+            admin: Arc::new(Admin::new(Arc::clone(&metrics), records)),
+            server: Server::new(&server, metrics),
+            listeners,
+            admin_listener,
+            drain: Drain { delay: server.drain_delay, timeout: server.drain_timeout, last_words },
+        })
+    }
+
+    /// Where clients connect.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Where operators connect.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_listener.as_ref()?.local_addr().ok()
+    }
+
+    /// Serves until `stop`, then finishes what is in flight.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Stopped {
+        let Self { proxy, admin, server, listeners, admin_listener, drain } = self;
+        let admin_server = server.beside();
+        if let Some(listener) = admin_listener {
+            let admin = Arc::clone(&admin);
+            tokio::spawn(admin_server.clone().serve(listener, move |request: Request<Incoming>, _| {
+                let answer = admin.handle(&request);
+                async move { answer }
+            }));
+        }
+        for listener in listeners {
+            let proxy = Arc::clone(&proxy);
+            tokio::spawn(server.clone().serve(listener, move |request, client: SocketAddr| {
+                let proxy = Arc::clone(&proxy);
+                async move { proxy.handle(request, client.ip()).await }
+            }));
+        }
+
+        stop.await;
+        tracing::info!(at_work = proxy.guard.at_work(), "stopping: not ready any more, still serving");
+        admin.drain();
+        tokio::time::sleep(drain.delay).await;
+        server.stop();
+        let finished = finish(&server, &proxy.guard, drain).await;
+        admin_server.stop();
+        finished
+    }
+}
+
+async fn finish(server: &Server, guard: &Guard, drain: Drain) -> Stopped {
+    let all = async { tokio::join!(server.stopped(), guard.drain()) };
+    if tokio::time::timeout(drain.timeout, all).await.is_ok() {
+        tracing::info!("stopped: everything in flight is finished");
+        return Stopped::Clean;
+    }
+    tracing::warn!(at_work = guard.at_work(), "drain_timeout is over: what is left is recorded as it stands");
+    guard.abandon();
+    if tokio::time::timeout(drain.last_words, guard.drain()).await.is_err() {
+        tracing::error!(at_work = guard.at_work(), "some outcomes were never recorded; their keys stay claimed");
+    }
+    Stopped::Unfinished
+}
+
+async fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, key, source })
+}
+
+async fn open(settings: &config::Store) -> Result<Arc<dyn Store>, StartError> {
+    let StoreLocation::Memory = settings.location else { panic!("not merged yet") };
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("random");
+    Ok(Arc::new(Memory::new(DigestKey::from_bytes(bytes))))
+}
+
+/// Stops at SIGTERM or SIGINT; a second one ends the process at once.
+pub async fn signalled() {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "signals cannot be received; kill to stop");
+            return std::future::pending().await;
+        }
+    };
+    signals.next().await;
+    tokio::spawn(async move {
+        signals.next().await;
+        tracing::error!("a second signal: stopping at once");
+        std::process::exit(1);
+    });
+}
+
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! How long a connection may be silent, and how long a head may take.
+//!
+//! Nothing is set or reset for a request: a connection's state and its time are one number, and the watcher
+//! wakes now and then to look at it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// What a connection is doing, and since when.
+pub(super) struct Pace {
+    begun: Instant,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    /// Milliseconds since `begun`, and the phase in the two lowest bits.
+    now: AtomicU64,
+}
+
+/// Between two requests.
+const IDLE: u64 = 0;
+/// Some of a head is here.
+const HEAD: u64 = 1;
+/// A request is being answered.
+const BUSY: u64 = 2;
+
+/// Why a connection is to be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// No request for too long.
+    Idle,
+    /// A head that takes too long.
+    Head,
+}
+
+impl Pace {
+    pub(super) fn new(header_timeout: Duration, idle_timeout: Duration) -> Self {
+        Self { begun: Instant::now(), header_timeout, idle_timeout, now: AtomicU64::new(IDLE) }
+    }
+
+    fn set(&self, phase: u64) {
+        self.now.store((self.elapsed() << 2) | phase, Ordering::Relaxed);
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX >> 2)
+    }
+
+    /// Bytes came in.
+    fn read(&self) {
+        if self.now.load(Ordering::Relaxed) & 3 == IDLE {
+            self.set(HEAD);
+        }
+    }
+
+    /// A head is whole; the connection is busy until the guard is dropped.
+    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+        self.set(BUSY);
+        Busy(Arc::clone(self))
+    }
+
+    /// Waits until the connection is overdue. It is noticed up to half a `header_timeout` late.
+    pub(super) async fn overdue(&self) -> Overdue {
+        loop {
+            let now = self.now.load(Ordering::Relaxed);
+            let since = Duration::from_millis(now >> 2);
+            let (left, overdue) = match now & 3 {
+                IDLE => (self.idle_timeout.checked_sub(self.begun.elapsed().saturating_sub(since)), Overdue::Idle),
+                HEAD => (self.header_timeout.checked_sub(self.begun.elapsed().saturating_sub(since)), Overdue::Head),
+                _ => (Some(Duration::MAX), Overdue::Idle),
+            };
+            match left {
+                None | Some(Duration::ZERO) => return overdue,
+                Some(left) => tokio::time::sleep(left.min(self.header_timeout / 2).max(LEAST)).await,
+            }
+        }
+    }
+}
+
+const LEAST: Duration = Duration::from_millis(5);
+
+/// A request is being answered for as long as this lives.
+pub(super) struct Busy(Arc<Pace>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.set(IDLE);
+    }
+}
+
+/// A response body, with whose end its connection becomes idle.
+pub(super) struct Tail<B> {
+    body: Pin<Box<B>>,
+    _busy: Busy,
+}
+
+impl<B> Tail<B> {
+    pub(super) fn new(body: B, busy: Busy) -> Self {
+        Self { body: Box::pin(body), _busy: busy }
+    }
+}
+
+impl<B: Body> Body for Tail<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.body.as_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A client's socket, which tells its pace when something comes in.
+pub(super) struct Watched {
+    stream: TcpStream,
+    pace: Arc<Pace>,
+}
+
+impl Watched {
+    pub(super) fn new(stream: TcpStream, pace: Arc<Pace>) -> Self {
+        Self { stream, pace }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.pace.read();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

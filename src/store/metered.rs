@@ -1,0 +1,61 @@
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Answer, Claimed, Health, Released, Renewed, Settled, Store};
+use crate::key::DigestKey;
+use crate::metrics::{Metrics, StoreOp};
+use crate::record::moves::Held;
+use crate::record::{Claim, Record, RecordName, Token};
+
+/// A store whose calls are counted and timed.
+pub struct Metered {
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+}
+
+impl Metered {
+    /// Counts the calls to `store`.
+    pub fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
+        Self { store, metrics }
+    }
+
+    fn timed<'a, T: 'a>(&'a self, op: StoreOp, call: Answer<'a, T>) -> Answer<'a, T> {
+        let begun = Instant::now();
+        Box::pin(async move {
+            let answer = call.await;
+            self.metrics.store(op, begun.elapsed(), answer.is_err());
+            answer
+        })
+    }
+}
+
+impl Store for Metered {
+    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
+        self.timed(StoreOp::Claim, self.store.claim(name, claim))
+    }
+
+    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Renewed> {
+        self.timed(StoreOp::Renew, self.store.renew(name, claim))
+    }
+
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> Answer<'a, Settled> {
+        self.timed(StoreOp::Settle, self.store.settle(name, record))
+    }
+
+    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> Answer<'a, Released> {
+        self.timed(StoreOp::Release, self.store.release(name, token))
+    }
+
+    fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
+        self.timed(StoreOp::Find, self.store.find(name))
+    }
+
+    fn digest_key(&self) -> Answer<'_, DigestKey> {
+        self.store.digest_key()
+    }
+
+    fn health(&self) -> Health {
+        self.store.health()
+    }
+}
