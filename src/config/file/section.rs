@@ -170,20 +170,28 @@ impl<'a> Section<'a> {
         Section { name, table, span, report: self.report, asked: RefCell::default() }
     }
 
-    /// The tables `[[name]]`; `None` when they are something else, which is reported.
-    pub(super) fn sections(&self, name: &'static str) -> Option<Vec<Section<'a>>> {
+    /// The tables `[[name]]`, of which there must be one; `advice` shows it.
+    pub(super) fn sections(&self, name: &'static str, advice: &str) -> Vec<Section<'a>> {
         self.report.know(self.name, name);
-        let Some(item) = self.item(name) else { return Some(Vec::new()) };
-        let advice = format!("write each one under a header in double brackets: [[{name}]]");
-        let DeValue::Array(array) = item.value.get_ref() else {
-            return item.refuse(format!("`{name}` must be a list of tables"), advice);
+        let item = self.item(name);
+        let brackets = format!("write each one under a header in double brackets: [[{name}]]");
+        let values = match item.as_ref().map(|item| (item, item.value.get_ref())) {
+            Some((_, DeValue::Array(array))) if !array.is_empty() => array.iter(),
+            None | Some((_, DeValue::Array(_))) => {
+                self.report.add(item.map(|item| item.span()), format!("there is no [[{name}]]"), advice);
+                return Vec::new();
+            }
+            Some((item, _)) => {
+                item.refuse::<()>(format!("`{name}` must be a list of tables"), brackets);
+                return Vec::new();
+            }
         };
         let section = |value| {
             let item = Item { name: name.to_owned(), value, report: self.report };
-            let table = item.table(&advice);
-            Section { name, table, span: Some(item.span()), report: self.report, asked: RefCell::default() }
+            let table = Some(item.table(&brackets)?);
+            Some(Section { name, table, span: Some(item.span()), report: self.report, asked: RefCell::default() })
         };
-        Some(array.iter().map(section).collect())
+        values.filter_map(section).collect()
     }
 
     /// Where the table begins, unless it is absent.
@@ -211,7 +219,8 @@ impl<'a> Section<'a> {
         parse: impl FnOnce(&Item<'a>) -> Option<T>,
     ) -> Setting<T> {
         let setting = self.read(key, parse);
-        if matches!(setting, Setting::Absent) {
+        let is_table = self.table.is_some() || self.span.is_none();
+        if matches!(setting, Setting::Absent) && is_table {
             self.report.add(self.span(), format!("{} is missing", self.path(key)), advice);
         }
         setting
@@ -278,6 +287,11 @@ impl<'a> Item<'a> {
         &self.name
     }
 
+    /// The key, as it stands in the file.
+    fn key(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or(&self.name)
+    }
+
     /// Reports the value as wrong.
     pub(super) fn refuse<T>(&self, message: impl Into<String>, advice: impl Into<String>) -> Option<T> {
         self.report.add(Some(self.span()), message, advice);
@@ -292,7 +306,7 @@ impl<'a> Item<'a> {
     /// A string. `"env:NAME"` stands for the environment variable's value.
     pub(super) fn text(&self) -> Option<Text> {
         let DeValue::String(text) = self.value.get_ref() else {
-            return self.mistyped("a string", "put it in quotes");
+            return self.mistyped("a string", &format!("in quotes: {} = \"…\"", self.key()));
         };
         let Some(variable) = text.strip_prefix("env:") else {
             return Some(Text { value: text.to_string(), variable: None });
@@ -309,7 +323,7 @@ impl<'a> Item<'a> {
     pub(super) fn boolean(&self) -> Option<bool> {
         match self.value.get_ref() {
             DeValue::Boolean(value) => Some(*value),
-            _ => self.mistyped("true or false", "without quotes"),
+            _ => self.mistyped("true or false", &format!("without quotes: {} = true", self.key())),
         }
     }
 
@@ -324,7 +338,7 @@ impl<'a> Item<'a> {
     /// A whole number within `range`.
     pub(super) fn number(&self, range: RangeInclusive<u64>) -> Option<u64> {
         let DeValue::Integer(number) = self.value.get_ref() else {
-            return self.mistyped("a whole number", "without quotes");
+            return self.mistyped("a whole number", &format!("without quotes: {} = {}", self.key(), range.end()));
         };
         match u64::from_str_radix(number.as_str(), number.radix()) {
             Ok(value) if range.contains(&value) => Some(value),
@@ -358,7 +372,7 @@ impl<'a> Item<'a> {
     }
 
     fn measure<T: std::str::FromStr<Err = UnitError>>(&self, kind: &str, advice: &str) -> Option<T> {
-        if matches!(self.value.get_ref(), DeValue::Integer(_) | DeValue::Float(_)) {
+        if !matches!(self.value.get_ref(), DeValue::String(_)) {
             return self.mistyped(kind, advice);
         }
         let text = self.text()?;
@@ -396,7 +410,7 @@ impl<'a> Item<'a> {
                     array.iter().map(|value| Item { name: self.name.clone(), value, report: self.report }).collect();
                 elements(&items, parse)
             }
-            _ => self.mistyped("a list", "in square brackets: [\"…\", \"…\"]"),
+            _ => self.mistyped("a list", &format!("in square brackets: {} = [\"…\", \"…\"]", self.key())),
         }
     }
 
@@ -404,6 +418,7 @@ impl<'a> Item<'a> {
     pub(super) fn one_or_more<T: PartialEq>(&self, parse: impl Fn(&Item<'a>) -> Option<T>) -> Option<Vec<(T, Span)>> {
         match self.value.get_ref() {
             DeValue::Array(_) => self.list(parse),
+            DeValue::Table(_) => self.mistyped("a string, or a list of them", &format!("{} = [\"…\"]", self.key())),
             _ => parse(self).map(|value| vec![(value, self.span())]),
         }
     }
