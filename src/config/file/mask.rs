@@ -7,7 +7,7 @@ use strsim::damerau_levenshtein;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::section::Span;
+use super::report::Span;
 
 /// The parts of a file not to be shown, in order and apart from each other. `broken`: the file is not TOML, and `table`
 /// only what the parser made of it.
@@ -97,8 +97,10 @@ fn names(line: &str) -> impl Iterator<Item = (&str, usize)> {
 /// Whether a line cannot belong to the value of the line before: a header, or a key with a value. The `=` at the end
 /// of a line of base64 has nothing behind it.
 fn begins_anew(line: &str) -> bool {
+    let is_key = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     let line = line.trim();
-    line.starts_with('[') || line.split_once('=').is_some_and(|(_, rest)| !rest.trim_matches('=').is_empty())
+    line.starts_with('[')
+        || line.split_once('=').is_some_and(|(key, rest)| is_key(key.trim()) && !rest.trim_matches('=').is_empty())
 }
 
 fn is_secret_name(name: &str) -> bool {

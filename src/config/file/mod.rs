@@ -1,13 +1,16 @@
 //! From the text of a file to a [`Config`], or to everything that is wrong with it.
 
 mod address;
+mod item;
 mod layer;
 mod mask;
 mod order;
 mod pattern;
+mod report;
 mod route;
 mod section;
 mod selector;
+mod setting;
 mod store_url;
 mod syntax;
 mod tables;
@@ -22,8 +25,9 @@ use toml::de::DeTable;
 
 use self::layer::Layer;
 use self::pattern::BRACES;
+use self::report::{Fault, Known, Report, Span};
 use self::route::{Bounds, RouteTable};
-use self::section::{Fault, Known, Report, Section, Span};
+use self::section::Section;
 use self::syntax::SyntaxErrors;
 use self::tables::{AdminTable, LogTable, ServerTable, StoreTable, UpstreamTable};
 use super::excerpt::Excerpt;

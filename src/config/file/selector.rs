@@ -3,7 +3,8 @@
 use http::HeaderName;
 
 use super::super::{JsonPointer, Selector};
-use super::section::{Item, Text, nearest};
+use super::item::{Item, Text};
+use super::report::nearest;
 
 const ADVICE: &str = "selectors are \"header:NAME\", \"cookie:NAME\", \"json:/pointer\" and \"form:FIELD\"";
 const BUILT: [&str; 4] = ["header", "cookie", "json", "form"];

@@ -1,7 +1,7 @@
 //! What the TOML parser has to say, in words that help.
 
 use super::super::excerpt::line_number;
-use super::section::{Fault, Span};
+use super::report::{Fault, Span};
 
 /// The places where a file is not TOML: at most one for each line, since one slip often makes several.
 pub(super) struct SyntaxErrors {
