@@ -111,3 +111,14 @@ fn a_file_that_cannot_be_read_says_what_to_do() {
     let error = load(&path).expect_err("not UTF-8");
     assert!(matches!(&error, ConfigError::Unreadable { message, .. } if message.contains("line 2")), "{error}");
 }
+
+#[test]
+fn no_half_written_file_makes_the_reader_fail() {
+    let whole = include_str!("../config/payments.toml");
+    for end in (0..whole.len()).filter(|end| whole.is_char_boundary(*end)) {
+        let _ = parse("half.toml", &whole[..end], &environment).map_err(|error| error.to_string());
+    }
+    for start in (0..whole.len()).filter(|start| whole.is_char_boundary(*start)) {
+        let _ = parse("half.toml", &whole[start..], &environment).map_err(|error| error.to_string());
+    }
+}

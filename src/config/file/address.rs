@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::uri::Authority;
 
-use super::section::{Item, Text};
+use super::item::{Item, Text};
 
 /// `"127.0.0.1:8080"`
 pub(super) fn listen(item: &Item<'_>) -> Option<SocketAddr> {

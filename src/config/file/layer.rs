@@ -5,8 +5,11 @@ use std::time::Duration;
 use http::Method;
 
 use super::super::{JsonPointer, Mode, OnConcurrent, OnMismatch, OnUnknown, Policy, Selector, StatusSet};
-use super::section::{Item, Section, Setting, Span};
+use super::item::Item;
+use super::report::Span;
+use super::section::Section;
 use super::selector::{ignored, selector};
+use super::setting::Setting;
 
 /// The keys that both tables share.
 pub(super) struct Layer {

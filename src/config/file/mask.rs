@@ -7,7 +7,7 @@ use strsim::damerau_levenshtein;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::section::Span;
+use super::report::Span;
 
 /// The parts of a file not to be shown, in order and apart from each other. `broken`: the file is not TOML, and `table`
 /// only what the parser made of it.
@@ -50,23 +50,39 @@ fn collect(key: &str, value: &Spanned<DeValue<'_>>, spans: &mut Vec<Span>) {
 /// The lines of a file that does not parse which may hold a secret, or a part of one.
 fn secret_lines(text: &str) -> Vec<Span> {
     let mut spans = Vec::new();
-    let mut in_secret = false;
+    let mut within = Within::Nothing;
     let mut offset = 0;
     for line in text.split_inclusive('\n') {
         let (start, end) = (offset, offset + line.trim_end().len());
         offset += line.len();
-        let assignment = names(line).find(|(name, at)| is_secret_name(name) || has_credentials(name, &line[*at..]));
-        match assignment {
-            Some((_, at)) => {
-                in_secret = true;
-                spans.push(start + at..end.max(start + at));
+        if let Within::String(quotes) = within {
+            spans.push(start..end);
+            if line.contains(quotes) {
+                within = Within::Nothing;
             }
-            None if begins_anew(line) => in_secret = false,
-            None if in_secret => spans.push(start..end.max(start)),
-            None => {}
+            continue;
+        }
+        let secret = names(line).find(|(name, at)| is_secret_name(name) || has_credentials(name, &line[*at..]));
+        if let Some((_, at)) = secret {
+            spans.push(start + at..end.max(start + at));
+            let open = ["\"\"\"", "'''"].into_iter().find(|quotes| line.matches(quotes).count() % 2 == 1);
+            within = open.map_or(Within::Value, Within::String);
+        } else if begins_anew(line) {
+            within = Within::Nothing;
+        } else if let Within::Value = within {
+            spans.push(start..end);
         }
     }
     spans
+}
+
+/// What the beginning of a line is a part of.
+enum Within {
+    Nothing,
+    /// A secret that may go on over several lines.
+    Value,
+    /// A secret that goes on until these quotes.
+    String(&'static str),
 }
 
 /// The words before each `=` of a line, and where what follows it begins.
@@ -81,15 +97,16 @@ fn names(line: &str) -> impl Iterator<Item = (&str, usize)> {
 /// Whether a line cannot belong to the value of the line before: a header, or a key with a value. The `=` at the end
 /// of a line of base64 has nothing behind it.
 fn begins_anew(line: &str) -> bool {
+    let is_key = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     let line = line.trim();
-    line.starts_with('[') || line.split_once('=').is_some_and(|(_, rest)| !rest.trim_matches('=').is_empty())
+    line.starts_with('[')
+        || line.split_once('=').is_some_and(|(key, rest)| is_key(key.trim()) && !rest.trim_matches('=').is_empty())
 }
 
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["token", "secret", "passw", "digest", "encryption"].iter().any(|part| name.contains(part))
-        || damerau_levenshtein(&name, "token") <= 2
-        || damerau_levenshtein(&name, "digest_key") <= 3
+    ["token", "secret", "pass", "digest", "encryption"].iter().any(|part| name.contains(part))
+        || ["token", "secret", "password", "digest_key"].iter().any(|word| damerau_levenshtein(&name, word) <= 2)
 }
 
 /// Whether `value` is a URL with a user or password in it, or one that is too broken to tell.
@@ -156,6 +173,8 @@ mod tests {
         let lines = |text: &str| masked(text, secret_lines(text));
         assert_eq!(lines("[admin]\ntoken = \"abc\nlisten = \"x\""), "[admin]\ntoken =*\nlisten = \"x\"");
         assert_eq!(lines("digest_key = \"\"\"\nabc=\nde\\q\n\"\"\"\nx = 1"), "digest_key =*\n*\n*\n*\nx = 1");
+        assert_eq!(lines("token = '''\nx = 1\n'''\ny = 1"), "token =*\n*\n*\ny = 1");
+        assert_eq!(lines("encryption_keys = [\n\"abc=\",\n]\ny = 1"), "encryption_keys =*\n*\n*\ny = 1");
         assert_eq!(lines("url = \"redis://:pw"), "url =*");
         assert_eq!(lines("store = { url = redis://a:b@c }"), "store =*");
     }

@@ -1,13 +1,16 @@
 //! From the text of a file to a [`Config`], or to everything that is wrong with it.
 
 mod address;
+mod item;
 mod layer;
 mod mask;
 mod order;
 mod pattern;
+mod report;
 mod route;
 mod section;
 mod selector;
+mod setting;
 mod store_url;
 mod syntax;
 mod tables;
@@ -22,8 +25,9 @@ use toml::de::DeTable;
 
 use self::layer::Layer;
 use self::pattern::BRACES;
+use self::report::{Fault, Known, Report, Span};
 use self::route::{Bounds, RouteTable};
-use self::section::{Fault, Known, Report, Section, Span};
+use self::section::Section;
 use self::syntax::SyntaxErrors;
 use self::tables::{AdminTable, LogTable, ServerTable, StoreTable, UpstreamTable};
 use super::excerpt::Excerpt;
@@ -78,6 +82,9 @@ fn problem(fault: Fault, text: &str, masks: &[Span]) -> Problem {
     Problem { span, message, advice, excerpt }
 }
 
+const ROUTE: &str = "say what to guard:\n  [[route]]\n  name = \"create-order\"\n  path = \"/orders\"\n  \
+                     scope = [\"header:Authorization\"]";
+
 /// Reads every table before it gives up on any, so that all problems are reported.
 fn read(table: &DeTable<'_>, report: &Report<'_>) -> Option<Config> {
     let root = Section::root(table, report);
@@ -90,16 +97,9 @@ fn read(table: &DeTable<'_>, report: &Report<'_>) -> Option<Config> {
     let defaults = root.section("defaults");
     let layer = Layer::read(&defaults);
     defaults.finish();
-    let sections = root.sections("route");
-    let no_route = sections.as_ref().is_some_and(Vec::is_empty);
-    let tables: Vec<RouteTable> = sections.into_iter().flatten().map(RouteTable::read).collect();
+    let tables: Vec<RouteTable> = root.sections("route", ROUTE).into_iter().map(RouteTable::read).collect();
     root.finish();
 
-    if no_route {
-        let advice = "say what to guard:\n  [[route]]\n  name = \"create-order\"\n  path = \"/orders\"\n  \
-                      scope = [\"header:Authorization\"]";
-        report.add(None, "there is no [[route]]", advice);
-    }
     admin.check(&server, report);
     upstream.check(&server, report);
     let bounds = Bounds { attempt_timeout: &upstream.attempt_timeout, max_buffered: &server.max_buffered };
@@ -145,8 +145,6 @@ fn routes(tables: Vec<RouteTable>, defaults: &Layer, bounds: &Bounds<'_>, report
                 );
             }
             Err(RouteConflict::Pattern(reason)) => {
-                let advice =
-                    "a parameter is one name in braces, {order}; the last segment may be all the rest, {*rest}";
                 report.add(span, format!("this path cannot be matched: {reason}"), BRACES);
             }
         }

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use super::super::units::{HumanDuration, HumanSize};
-use super::section::{Report, Setting};
+use super::report::Report;
+use super::setting::Setting;
 
 /// Checks that compare two keys.
 pub(super) struct Order<'a> {

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::section::Item;
+use super::item::Item;
 use super::uri::normalised;
 
 /// A path pattern: a normalised path, some of its segments `{param}`, the last one perhaps `{*rest}`.

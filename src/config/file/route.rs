@@ -9,10 +9,13 @@ use super::super::{
     Disposition, FingerprintMode, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Policy, PolicyTable, Rule,
     Selector, StatusSet,
 };
+use super::item::Item;
 use super::layer::{Comparison, Layer, MissingKey};
 use super::order::Order;
 use super::pattern;
-use super::section::{Item, Report, Section, Setting, Span};
+use super::report::{Report, Span};
+use super::section::Section;
+use super::setting::Setting;
 
 /// A `[[route]]` as it stands in the file.
 pub(super) struct RouteTable {

@@ -3,7 +3,8 @@
 use http::HeaderName;
 
 use super::super::{JsonPointer, Selector};
-use super::section::{Item, Text, nearest};
+use super::item::{Item, Text};
+use super::report::nearest;
 
 const ADVICE: &str = "selectors are \"header:NAME\", \"cookie:NAME\", \"json:/pointer\" and \"form:FIELD\"";
 const BUILT: [&str; 4] = ["header", "cookie", "json", "form"];
@@ -40,8 +41,10 @@ pub(super) fn selector(item: &Item<'_>) -> Option<Selector> {
         ("form", Some(name)) => Some(Selector::Form(name.to_owned())),
         (kind, _) if LATER.contains(&kind) => item.not_built(&format!("the selector \"{kind}\" is"), ADVICE),
         (kind, _) => {
+            let is_header = name.is_none() && HeaderName::from_bytes(kind.as_bytes()).is_ok();
             let advice = match nearest(kind, BUILT.into_iter()) {
                 Some(near) => format!("did you mean \"{near}:…\"? {ADVICE}"),
+                None if is_header && text.is_literal() => format!("for the header of that name: \"header:{kind}\""),
                 None => ADVICE.to_owned(),
             };
             item.refuse(format!("{text} is not a selector"), advice)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::super::{RedisAddress, Secret, StoreLocation};
-use super::section::Item;
+use super::item::Item;
 use super::uri::percent_decoded;
 
 const ADVICE: &str = "one of these is right: \"redis://host:6379/0\", \"embedded:/var/lib/onlyonce\", \"memory:\"";

@@ -1,7 +1,7 @@
 //! What the TOML parser has to say, in words that help.
 
 use super::super::excerpt::line_number;
-use super::section::{Fault, Span};
+use super::report::{Fault, Span};
 
 /// The places where a file is not TOML: at most one for each line, since one slip often makes several.
 pub(super) struct SyntaxErrors {
@@ -46,21 +46,47 @@ impl SyntaxErrors {
 
 /// The message, what to do, and whether the rest of the file can be read all the same.
 fn explain(message: &str) -> (String, &'static str, bool) {
-    let known = [
-        ("string values must be quoted", "this value is not in quotes", "text goes in quotes, as in lease = \"30s\""),
-        ("duplicate key", "this is given twice", "leave one of them out"),
-        ("invalid boolean", "this is not true or false", "they are written in lower case and without quotes"),
-        ("unexpected leading zero", "a number begins with a zero", "leave the zeros out"),
-        (
-            "missing escaped value",
-            "a backslash in double quotes must escape something",
-            "write \\\\ for a backslash, or use single quotes: 'C:\\data'",
-        ),
-        ("invalid basic string", "a string is not closed", "a string ends with the quote it began with, on one line"),
-        ("invalid literal string", "a string is not closed", "a string ends with the quote it began with, on one line"),
-    ];
-    match known.into_iter().find(|(theirs, ..)| message.starts_with(theirs)) {
-        Some((_, ours, advice)) => (ours.to_owned(), advice, true),
+    let slips = SLIPS.iter().map(|slip| (slip, true));
+    let breaks = BREAKS.iter().map(|broken| (broken, false));
+    match slips.chain(breaks).find(|((theirs, ..), _)| message.starts_with(theirs)) {
+        Some(((_, ours, advice), contained)) => ((*ours).to_owned(), advice, contained),
         None => (message.to_owned(), "the file is TOML: [table], key = \"value\", # comment", false),
     }
 }
+
+/// How the parser's message begins, what we say instead, and what to do.
+type Explanation = (&'static str, &'static str, &'static str);
+
+const UNQUOTED: &str = "this value is not in quotes";
+const QUOTE: &str = "text goes in quotes, as in lease = \"30s\"";
+const UNCLOSED: &str = "a string is not closed";
+const CLOSE: &str = "a string ends with the quote it began with, on one line";
+
+/// Errors within one value.
+const SLIPS: [Explanation; 11] = [
+    ("string values must be quoted", UNQUOTED, QUOTE),
+    ("invalid float", UNQUOTED, QUOTE),
+    ("invalid mantissa", UNQUOTED, QUOTE),
+    ("invalid integer", UNQUOTED, QUOTE),
+    ("invalid date", UNQUOTED, QUOTE),
+    ("invalid basic string", UNCLOSED, CLOSE),
+    ("invalid literal string", UNCLOSED, CLOSE),
+    ("duplicate key", "this is given twice", "leave one of them out"),
+    ("invalid boolean", "this is not true or false", "they are written in lower case and without quotes"),
+    ("unexpected leading zero", "a number begins with a zero", "leave the zeros out"),
+    (
+        "missing escaped value",
+        "a backslash in double quotes must escape something",
+        "write \\\\ for a backslash, or use single quotes: 'C:\\data'",
+    ),
+];
+
+/// Errors that leave it open where a table or a list ends.
+const BREAKS: [Explanation; 6] = [
+    ("unclosed array table", "a header is not closed", "tables of a list are headed [[route]]"),
+    ("unclosed array", "a list is not closed", "a list ends with ]"),
+    ("missing comma between array", "a list goes on where it cannot", "a list ends with ], and commas part its values"),
+    ("unclosed table", "a header is not closed", "a table's header ends with ]"),
+    ("key with no value", "a key has no value", "a key and its value: lease = \"30s\""),
+    ("invalid unquoted key", "this is not a key", "a key and its value: lease = \"30s\""),
+];

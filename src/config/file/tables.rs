@@ -10,8 +10,11 @@ use super::super::{
     Admin, Durability, Log, LogFormat, LogKeys, OnStoreError, Secret, Server, Store, StoreLocation, Upstream,
 };
 use super::address;
+use super::item::Item;
 use super::order::Order;
-use super::section::{Item, Report, Section, Setting, Span};
+use super::report::{Report, Span};
+use super::section::Section;
+use super::setting::Setting;
 use super::store_url;
 
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -1,0 +1,248 @@
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::super::units::{HumanDuration, HumanSize, UnitError};
+use super::report::{Report, Span, nearest};
+
+/// One value of the file.
+pub(super) struct Item<'a> {
+    name: String,
+    value: &'a Spanned<DeValue<'a>>,
+    report: &'a Report<'a>,
+}
+
+/// A string of the file, or of the environment variable that it names.
+pub(super) struct Text {
+    pub(super) value: String,
+    variable: Option<String>,
+}
+
+impl<'a> Item<'a> {
+    pub(super) fn new(name: String, value: &'a Spanned<DeValue<'a>>, report: &'a Report<'a>) -> Self {
+        Self { name, value, report }
+    }
+
+    /// Where the value is.
+    pub(super) fn span(&self) -> Span {
+        self.value.span()
+    }
+
+    /// The key, as messages name it.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The key, as it stands in the file.
+    fn key(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or(&self.name)
+    }
+
+    /// Reports the value as wrong.
+    pub(super) fn refuse<T>(&self, message: impl Into<String>, advice: impl Into<String>) -> Option<T> {
+        self.report.add(Some(self.span()), message, advice);
+        None
+    }
+
+    /// Reports the value as planned. `what` is the subject and its verb.
+    pub(super) fn not_built<T>(&self, what: &str, instead: &str) -> Option<T> {
+        self.refuse(format!("{what} not built yet"), instead)
+    }
+
+    /// A string. `"env:NAME"` stands for the environment variable's value.
+    pub(super) fn text(&self) -> Option<Text> {
+        let DeValue::String(text) = self.value.get_ref() else {
+            return self.mistyped("a string", &format!("in quotes: {} = \"…\"", self.key()));
+        };
+        let Some(variable) = text.strip_prefix("env:") else {
+            return Some(Text { value: text.to_string(), variable: None });
+        };
+        match self.report.variable(variable) {
+            Some(value) => Some(Text { value, variable: Some(variable.to_owned()) }),
+            None => self.refuse(
+                format!("the environment variable {variable} is not set"),
+                format!("set {variable}, or write the value here"),
+            ),
+        }
+    }
+
+    pub(super) fn boolean(&self) -> Option<bool> {
+        match self.value.get_ref() {
+            DeValue::Boolean(value) => Some(*value),
+            _ => self.mistyped("true or false", &format!("without quotes: {} = true", self.key())),
+        }
+    }
+
+    /// The number, where one was written without quotes.
+    pub(super) fn bare_number(&self) -> Option<String> {
+        match self.value.get_ref() {
+            DeValue::Integer(number) => Some(number.to_string()),
+            _ => None,
+        }
+    }
+
+    /// A whole number within `range`.
+    pub(super) fn number(&self, range: RangeInclusive<u64>) -> Option<u64> {
+        let DeValue::Integer(number) = self.value.get_ref() else {
+            return self.mistyped("a whole number", &format!("without quotes: {} = {}", self.key(), range.end()));
+        };
+        match u64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(value) if range.contains(&value) => Some(value),
+            _ => self.refuse(
+                format!("{} cannot be {number}", self.name),
+                format!("it is a whole number from {} to {}", range.start(), range.end()),
+            ),
+        }
+    }
+
+    /// The same, as a `usize`.
+    pub(super) fn count(&self, range: RangeInclusive<u32>) -> Option<usize> {
+        self.number(u64::from(*range.start())..=u64::from(*range.end())).and_then(|number| usize::try_from(number).ok())
+    }
+
+    /// A duration of at least `least`.
+    pub(super) fn duration(&self, least: Duration) -> Option<Duration> {
+        let advice = "a duration is a whole number and a unit, in quotes: \"250ms\", \"30s\", \"10m\", \"24h\", \"3d\"";
+        let HumanDuration(duration) = self.measure("a duration", advice)?;
+        if duration >= least {
+            return Some(duration);
+        }
+        let message = format!("{} cannot be {}", self.name, HumanDuration(duration));
+        self.refuse(message, format!("it is at least {}", HumanDuration(least)))
+    }
+
+    /// A number of bytes.
+    pub(super) fn size(&self) -> Option<u64> {
+        let advice = "a size is a whole number and a unit, in quotes: \"512B\", \"64KiB\", \"1MiB\", \"2GiB\"";
+        self.measure("a size", advice).map(|HumanSize(bytes)| bytes)
+    }
+
+    fn measure<T: FromStr<Err = UnitError>>(&self, kind: &str, advice: &str) -> Option<T> {
+        if !matches!(self.value.get_ref(), DeValue::String(_)) {
+            return self.mistyped(kind, advice);
+        }
+        let text = self.text()?;
+        match text.value.parse() {
+            Ok(value) => Some(value),
+            Err(reason) => self.refuse(format!("{text} is not {kind}: {}", text.reason(&reason)), advice),
+        }
+    }
+
+    /// One of the words of `choices`; those of `later` are planned.
+    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)], later: &[&str]) -> Option<T> {
+        let text = self.text()?;
+        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text.value) {
+            return Some(*value);
+        }
+        let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        let all = match words.as_slice() {
+            [only] => format!("{} is {only}", self.name),
+            [one, other] => format!("{} is {one} or {other}", self.name),
+            words => format!("{} is one of {}", self.name, words.join(", ")),
+        };
+        if later.contains(&text.value.as_str()) {
+            return self.not_built(&format!("{} = {text} is", self.name), &format!("until then, {all}"));
+        }
+        let near = nearest(&text.value, choices.iter().map(|(word, _)| *word));
+        let advice = near.map_or(all.clone(), |near| format!("did you mean \"{near}\"? {all}"));
+        self.refuse(format!("{} cannot be {text}", self.name), advice)
+    }
+
+    /// The elements of a list; `None` when it is something else, which is not reported.
+    pub(super) fn elements(&self) -> Option<Vec<Item<'a>>> {
+        let DeValue::Array(array) = self.value.get_ref() else { return None };
+        Some(array.iter().map(|value| Item { name: self.name.clone(), value, report: self.report }).collect())
+    }
+
+    /// A list, each element read with `parse`, none given twice.
+    pub(super) fn list<T: PartialEq>(&self, parse: impl Fn(&Item<'a>) -> Option<T>) -> Option<Vec<(T, Span)>> {
+        match self.elements() {
+            Some(items) => distinct(&items, parse),
+            None => self.mistyped("a list", &format!("in square brackets: {} = [\"…\", \"…\"]", self.key())),
+        }
+    }
+
+    /// The same, where one value may stand without brackets.
+    pub(super) fn one_or_more<T: PartialEq>(&self, parse: impl Fn(&Item<'a>) -> Option<T>) -> Option<Vec<(T, Span)>> {
+        match self.value.get_ref() {
+            DeValue::Array(_) => self.list(parse),
+            DeValue::Table(_) => self.mistyped("a string, or a list of them", &format!("{} = [\"…\"]", self.key())),
+            _ => parse(self).map(|value| vec![(value, self.span())]),
+        }
+    }
+
+    /// A table; `advice` says how to write it.
+    pub(super) fn table(&self, advice: &str) -> Option<&'a DeTable<'a>> {
+        match self.value.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => self.refuse(format!("`{}` must be a table", self.name), advice),
+        }
+    }
+
+    fn mistyped<T>(&self, wanted: &str, advice: &str) -> Option<T> {
+        let given = match self.value.get_ref() {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "an integer",
+            DeValue::Float(_) => "a float",
+            DeValue::Boolean(_) => "a boolean",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        self.refuse(format!("{} must be {wanted}, and this is {given}", self.name), advice)
+    }
+}
+
+/// All elements are read before the first bad one counts, so that every problem is found.
+fn distinct<'a, T: PartialEq>(items: &[Item<'a>], parse: impl Fn(&Item<'a>) -> Option<T>) -> Option<Vec<(T, Span)>> {
+    let read: Vec<Option<T>> = items.iter().map(parse).collect();
+    let mut values: Vec<(T, Span)> = Vec::new();
+    let mut whole = true;
+    for (value, item) in read.into_iter().zip(items) {
+        match value {
+            Some(value) if values.iter().any(|(earlier, _)| *earlier == value) => {
+                whole = false;
+                item.refuse::<()>(format!("{} lists the same thing twice", item.name), "leave one of them out");
+            }
+            Some(value) => values.push((value, item.span())),
+            None => whole = false,
+        }
+    }
+    whole.then_some(values)
+}
+
+/// A value of the environment may be a secret in the wrong place, so messages show only the variable's name.
+impl Text {
+    /// Whether it stands in the file itself.
+    pub(super) fn is_literal(&self) -> bool {
+        self.variable.is_none()
+    }
+
+    /// A part of the text, as messages quote it.
+    pub(super) fn quote(&self, part: &str) -> String {
+        match &self.variable {
+            Some(variable) => format!("the value of ${variable}"),
+            None if part.chars().count() > 60 => {
+                format!("{:?}", part.chars().take(59).chain(['…']).collect::<String>())
+            }
+            None => format!("{part:?}"),
+        }
+    }
+
+    fn reason(&self, error: &UnitError) -> String {
+        match error {
+            UnitError::UnknownUnit(_) if !self.is_literal() => "it has another unit".to_owned(),
+            error => error.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.quote(&self.value))
+    }
+}
