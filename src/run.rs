@@ -176,6 +176,20 @@ async fn open(settings: &config::Store) -> Result<Arc<dyn Store>, StartError> {
     Ok(Arc::new(Memory::new(DigestKey::from_bytes(bytes))))
 }
 
+/// The key of the store's digests, or why it cannot be told.
+pub async fn digest_key(settings: &config::Store) -> Result<DigestKey, String> {
+    if let Some(secret) = &settings.digest_key {
+        return Ok(DigestKey::from_secret(secret.expose()));
+    }
+    match &settings.location {
+        StoreLocation::Memory => return Err("the memory store makes a new digest key at each start".into()),
+        StoreLocation::Embedded(path) if !path.exists() => return Err("the store is not there yet".into()),
+        StoreLocation::Embedded(_) | StoreLocation::Redis(_) => {}
+    }
+    let store = open(settings).await.map_err(|error| error.to_string())?;
+    store.digest_key().await.map_err(|error| error.to_string())
+}
+
 /// Stops at SIGTERM or SIGINT; a second one ends the process at once.
 pub async fn signalled() {
     let mut signals = match Signals::new() {
