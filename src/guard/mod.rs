@@ -10,6 +10,8 @@ mod cleanup;
 pub mod decide;
 mod lease;
 pub mod policy;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::collections::HashMap;
