@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod conformance;
 mod digest_key;
+mod embedded;
 mod memory;
 mod redis;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod redis_server;
 use std::error::Error;
 use std::pin::Pin;
 
+pub use embedded::{Embedded, OpenError};
 pub use memory::Memory;
 pub use redis::{ConnectError, Redis};
 
