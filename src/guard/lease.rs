@@ -9,6 +9,22 @@ use crate::metrics::Metrics;
 use crate::record::{Claim, RecordName};
 use crate::store::{Renewed, Store};
 
+/// Whether an owner may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// The first byte may leave now.
+    Send,
+    /// Its hold on the record is too old to rely on.
+    Renew,
+}
+
+/// Decides, just before the first byte leaves. `age` is that of the owner's hold on its record: the time since the
+/// last claim or renewal that succeeded was begun. Others may take over after a whole lease; half of it is left for
+/// what comes between this check and the write.
+pub fn readiness(age: Duration, lease: Duration) -> Readiness {
+    if age > lease / 2 { Readiness::Renew } else { Readiness::Send }
+}
+
 /// One attempt's hold on its record.
 pub(super) struct Lease {
     store: Arc<dyn Store>,
@@ -79,7 +95,7 @@ impl Lease {
     /// have slept, and somebody else may be about to take over.
     async fn may_send(&self) -> bool {
         let age = uptime().saturating_sub(Duration::from_millis(self.confirmed.load(Ordering::Relaxed)));
-        if age > self.claim.terms.lease / 2 && !self.renew().await {
+        if readiness(age, self.claim.terms.lease) == Readiness::Renew && !self.renew().await {
             return false;
         }
         self.sent.store(true, Ordering::Relaxed);

@@ -6,9 +6,9 @@
 //! is the caller's, and comes back as a [`Fate`].
 
 pub mod attempt;
-mod cleanup;
+pub mod cleanup;
 pub mod decide;
-mod lease;
+pub mod lease;
 pub mod policy;
 #[cfg(test)]
 mod tests;
