@@ -254,6 +254,7 @@ impl Form {
     }
 }
 
-fn escape(text: &str) -> String {
+/// Text as HTML, in content and in quoted attributes.
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
