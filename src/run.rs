@@ -17,7 +17,7 @@ use crate::key::DigestKey;
 use crate::metrics::Metrics;
 use crate::proxy::{Budget, Proxy, Upstream};
 use crate::server::Server;
-use crate::store::{ConnectError, Memory, Metered, Redis, Store};
+use crate::store::{ConnectError, Embedded, Memory, Metered, OpenError, Redis, Store};
 
 /// A sidecar whose listeners are bound, and whose store is open.
 pub struct Sidecar {
@@ -54,6 +54,9 @@ pub enum StartError {
     /// The Redis is there, and must not be used as it is.
     #[error(transparent)]
     Redis(Arc<ConnectError>),
+    /// The embedded store cannot be opened.
+    #[error("the embedded store cannot be opened")]
+    Embedded(#[from] OpenError),
     /// No random bytes.
     #[error("there is no randomness to make a digest key of")]
     Randomness(#[source] getrandom::Error),
@@ -194,7 +197,7 @@ async fn open(settings: &config::Store) -> Result<Arc<dyn Store>, StartError> {
             }
             Ok(Arc::new(redis))
         }
-        StoreLocation::Embedded(_) => panic!("not merged yet"),
+        StoreLocation::Embedded(path) => Ok(Arc::new(Embedded::open(path, settings)?)),
         StoreLocation::Memory => {
             let mut made = [0; 32];
             getrandom::fill(&mut made).map_err(StartError::Randomness)?;

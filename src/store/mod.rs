@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod conformance;
 mod digest_key;
+mod embedded;
 mod memory;
 mod metered;
 mod redis;
@@ -15,6 +16,7 @@ mod redis_server;
 use std::error::Error;
 use std::pin::Pin;
 
+pub use embedded::{Embedded, OpenError};
 pub use memory::Memory;
 pub use metered::Metered;
 pub use redis::{ConnectError, Redis};
