@@ -9,6 +9,7 @@ use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, LOCATION, V
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::ledger::{Invoice, Ledger, Order, Way};
@@ -116,10 +117,16 @@ fn show(status: StatusCode, invoice: &Invoice, headers: &HeaderMap) -> Answer {
     let mut answer = if browser {
         html(status, page::invoice(invoice))
     } else {
-        let shown = serde_json::json!({
-            "number": invoice.number, "customer": invoice.order.customer, "amount": invoice.order.amount,
-        });
-        json(status, shown.to_string())
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            number: &'a str,
+            #[serde(flatten)]
+            order: &'a Order,
+        }
+        match serde_json::to_string(&Shown { number: &invoice.number, order: &invoice.order }) {
+            Ok(shown) => json(status, shown),
+            Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        }
     };
     answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     answer

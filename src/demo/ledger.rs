@@ -26,6 +26,7 @@ pub(super) struct Invoice {
     pub(super) number: String,
     #[serde(flatten)]
     pub(super) order: Order,
+    #[serde(rename = "via")]
     pub(super) way: Way,
     /// What the client called its intent, where it said so: written down like the way, and for the same reason.
     pub(super) key: Option<String>,
@@ -63,10 +64,11 @@ impl Ledger {
         self.lock().iter().find(|invoice| invoice.number == number && !invoice.at_work).cloned()
     }
 
-    /// Everything that is created, as JSON.
+    /// Everything that is created, as JSON, one line each.
     pub(super) fn json(&self) -> serde_json::Result<String> {
         let invoices = self.lock();
-        serde_json::to_string_pretty(&invoices.iter().filter(|invoice| !invoice.at_work).collect::<Vec<_>>())
+        let lines = invoices.iter().filter(|invoice| !invoice.at_work).map(serde_json::to_string);
+        Ok(format!("[{}]", lines.collect::<Result<Vec<_>, _>>()?.join(",\n ")))
     }
 
     /// What came one way, by intent, the latest first. An invoice without a key is an intent of its own.
