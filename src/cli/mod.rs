@@ -5,7 +5,7 @@ mod explain;
 mod text;
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -136,7 +136,8 @@ fn demo(listen: SocketAddr, log: &LogArgs) -> ExitCode {
     telemetry::start(&settings);
     ended(block_on(async {
         let demo = Demo::start(listen).await?;
-        println!("{}", demo.welcome());
+        // It runs on where nobody reads that, as under `| head`.
+        let _ = writeln!(io::stdout(), "{}", demo.welcome());
         Ok::<_, DemoError>(demo.serve(run::signalled()).await)
     }))
 }
