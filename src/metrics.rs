@@ -282,9 +282,9 @@ impl Metrics {
         Counted::new(self.connections.clone(), 1)
     }
 
-    /// Counts bytes held in memory until they are dropped.
-    pub fn buffered(&self, bytes: u64) -> Counted {
-        Counted::new(self.buffered.clone(), i64::try_from(bytes).unwrap_or(i64::MAX))
+    /// Counts bytes held in memory until it is dropped; none yet.
+    pub fn buffered(&self) -> Counted {
+        Counted::new(self.buffered.clone(), 0)
     }
 }
 
@@ -303,6 +303,12 @@ impl Counted {
     fn new(gauge: IntGauge, amount: i64) -> Self {
         gauge.add(amount);
         Self { gauge, amount }
+    }
+
+    /// Counts so many more.
+    pub fn add(&mut self, amount: i64) {
+        self.gauge.add(amount);
+        self.amount += amount;
     }
 }
 

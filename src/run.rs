@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::Request;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::Admin;
 use crate::config::{self, Config, StoreLocation};
@@ -162,7 +163,11 @@ impl Sidecar {
 }
 
 async fn finish(server: &Server, guard: &Guard, drain: Drain) -> Stopped {
-    let all = async { tokio::join!(server.stopped(), guard.drain()) };
+    // In this order: until the last connection has ended, it may begin another attempt.
+    let all = async {
+        server.stopped().await;
+        guard.drain().await;
+    };
     if tokio::time::timeout(drain.timeout, all).await.is_ok() {
         tracing::info!("stopped: everything in flight is finished");
         return Stopped::Clean;
@@ -238,20 +243,31 @@ pub async fn signalled() {
 }
 
 struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
+    /// The next signal to stop.
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                // Unheeded, it would end the process in the middle of its work.
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP: the configuration cannot be reloaded yet; start again to apply changes");
+                }
+            }
         }
     }
 }

@@ -35,7 +35,7 @@ use waiting::Flights;
 use crate::config::Rule;
 use crate::key::Operation;
 use crate::metrics::Metrics;
-use crate::record::{Claim, RecordName, Token};
+use crate::record::{Claim, Comparison, RecordName, Token};
 use crate::store::{Claimed, Store, StoreError};
 
 /// Guards operations with one store.
@@ -118,6 +118,11 @@ impl Guard {
             }
             Ok(Claimed::Refused(held)) => {
                 pending.armed = false;
+                let recorded = &held.record.claim.fingerprint;
+                if operation.fingerprint.compare(recorded) == Comparison::Incomparable {
+                    tracing::warn!(record = %operation.name,
+                        "the route's fingerprint has changed since this record was made; a repeat counts as the same");
+                }
                 Ok(Admission::Repeat(decide(*held, &operation.fingerprint, rule.on_mismatch)))
             }
             Err(error) => {
