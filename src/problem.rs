@@ -255,7 +255,6 @@ impl Form {
     }
 }
 
-/// Text as HTML, in content and in quoted attributes.
-pub(crate) fn escape(text: &str) -> String {
+fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,6 +1,7 @@
 //! A small invoice service as there are many: slow, and without a thought of requests that come twice.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,12 @@ use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, LOCATION, V
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::net::TcpListener;
 
 use super::ledger::{Invoice, Ledger, Order, Way};
 use super::{Places, page};
@@ -35,11 +40,28 @@ impl Backend {
         Self { ledger: Arc::default(), places }
     }
 
-    /// Answers one request.
-    pub(super) async fn handle(&self, request: Request<Incoming>) -> Answer {
+    /// Accepts connections and answers their requests, until it is aborted.
+    pub(super) async fn serve(self, listener: TcpListener) {
+        let backend = Arc::new(self);
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                // No more files, or the like: trying again at once would only spin.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let backend = Arc::clone(&backend);
+            tokio::spawn(async move {
+                let service = service_fn(|request| async { Ok::<_, Infallible>(backend.handle(request).await) });
+                // A client that leaves is its own business.
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    }
+
+    async fn handle(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
-        let path = head.uri.path().trim_start_matches("/api");
-        match (&head.method, path) {
+        let path = head.uri.path();
+        match (&head.method, path.strip_prefix("/api").unwrap_or(path)) {
             (&Method::GET, "/") => {
                 let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
                 html(StatusCode::OK, page::page(host, self.places, &self.ledger))

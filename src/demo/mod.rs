@@ -9,21 +9,17 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
 use self::backend::Backend;
 use crate::config::{self, Config};
-use crate::metrics::Metrics;
 use crate::run::{Sidecar, StartError, Stopped};
-use crate::server::Server;
 
 /// A demo whose addresses are taken, and whose proxy is ready.
 pub struct Demo {
     sidecar: Sidecar,
-    backend: Arc<Backend>,
-    server: Server,
+    backend: Backend,
     listener: TcpListener,
     places: Places,
     folder: Folder,
@@ -101,12 +97,9 @@ impl Demo {
 
         let folder = Folder::new()?;
         let config = configuration(places, &folder);
-        let metrics = Metrics::new(std::iter::empty()).map_err(StartError::from)?;
-        let server = Server::new(&config.server, Arc::new(metrics));
         drop((proxy, holder));
         let sidecar = Sidecar::start(config).await?;
-        let backend = Arc::new(Backend::new(places));
-        Ok(Self { sidecar, backend, server, listener, places, folder })
+        Ok(Self { sidecar, backend: Backend::new(places), listener, places, folder })
     }
 
     /// The addresses, and what to do with them.
@@ -120,13 +113,10 @@ impl Demo {
 
     /// Serves until `stop`, then finishes the invoices at work and takes the records away.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Stopped {
-        let Self { sidecar, backend, server, listener, folder, .. } = self;
-        tokio::spawn(server.clone().serve(listener, move |request, _| {
-            let backend = Arc::clone(&backend);
-            async move { backend.handle(request).await }
-        }));
+        let Self { sidecar, backend, listener, places: _, folder } = self;
+        let backend = tokio::spawn(backend.serve(listener));
         let stopped = sidecar.serve(stop).await;
-        server.stop();
+        backend.abort();
         drop(folder);
         stopped
     }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 
 use super::ledger::{Invoice, Ledger, Way};
 use super::{Places, reachable};
-use crate::problem::escape;
 
 const PAGE: &str = include_str!("page.html");
 const INVOICE: &str = include_str!("invoice.html");
@@ -72,6 +71,11 @@ fn list(intents: &[Vec<Invoice>]) -> String {
         }
     }
     out
+}
+
+/// What was typed in, as text of a page or of a quoted attribute.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// A new one for each form.
