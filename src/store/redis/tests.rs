@@ -65,7 +65,8 @@ async fn until(store: &Redis, health: Health) {
 
 fn large(claim: &Claim) -> Record {
     let mut record = completed(claim, b"");
-    if let State::Completed { reply: Reply { body, .. }, .. } = &mut record.state {
+    if let State::Completed { reply, .. } = &mut record.state {
+        let Reply { body, .. } = Arc::make_mut(reply);
         body.push(vec![7; 1 << 20].into());
     }
     record
@@ -284,7 +285,7 @@ async fn a_full_server_still_replays() {
         let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
         assert!(matches!(replayed, Claimed::Refused(held) if held.record == completed(&mine, b"{}")));
         let held = store.claim(&flying, &claim(2, RETRY)).await.expect("an answer");
-        assert!(matches!(held, Claimed::Refused(held) if held.standing() == moves::Standing::Alive));
+        assert!(matches!(held, Claimed::Refused(held) if held.owner() == moves::Owner::Alive));
         assert_eq!(store.claim(&flying, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
         let refused = store.claim(&name(), &mine).await;
         assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
