@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
-    RedisConnectionInfo, RedisResult,
+    RedisConnectionInfo, RedisError, RedisResult,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -40,7 +40,7 @@ pub(super) struct Connected {
 
 /// What callers and the task share.
 pub(super) struct Link {
-    current: watch::Sender<Result<Connected, Arc<ConnectError>>>,
+    current: watch::Sender<Result<Arc<Connected>, Arc<ConnectError>>>,
     digest_key: RwLock<Option<DigestKey>>,
 }
 
@@ -66,7 +66,7 @@ impl Link {
     }
 
     /// The connection, if there is one now.
-    pub(super) fn connected(&self) -> Result<Connected, StoreError> {
+    pub(super) fn connected(&self) -> Result<Arc<Connected>, StoreError> {
         let why = match &*self.current.borrow() {
             Ok(connected) if connected.lost.is_cancelled() => Arc::new(ConnectError::Lost),
             Ok(connected) => return Ok(connected.clone()),
@@ -75,7 +75,7 @@ impl Link {
         Err(StoreError::Unavailable(Box::new(why)))
     }
 
-    fn set(&self, current: Result<Connected, Arc<ConnectError>>) {
+    fn set(&self, current: Result<Arc<Connected>, Arc<ConnectError>>) {
         drop(self.current.send_replace(current));
     }
 
@@ -141,7 +141,7 @@ impl Supervisor {
                     tracing::info!("connected to Redis");
                     complained = None;
                     let since = Instant::now();
-                    self.link.set(Ok(connected.clone()));
+                    self.link.set(Ok(Arc::new(connected.clone())));
                     let why = self.attend(connected).await;
                     tracing::warn!(error = %why, "the connection to Redis is lost");
                     self.link.set(Err(Arc::new(why)));
@@ -201,7 +201,7 @@ impl Supervisor {
             .get_multiplexed_async_connection_with_config(&config.clone().set_push_sender(on_push))
             .await;
         match resp3 {
-            Err(error) if error.kind() == ErrorKind::RESP3NotSupported => {
+            Err(error) if refuses_hello(&error) => {
                 let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
                 Client::open(info.set_redis_settings(settings))?
                     .get_multiplexed_async_connection_with_config(&config)
@@ -226,10 +226,18 @@ impl Supervisor {
                 return why;
             }
             if connected.acquire != acquire {
-                self.link.set(Ok(connected.clone()));
+                self.link.set(Ok(Arc::new(connected.clone())));
             }
         }
     }
+}
+
+/// Servers without `HELLO`, or from which somebody took it.
+fn refuses_hello(error: &RedisError) -> bool {
+    let unknown = || error.detail().is_some_and(|detail| detail.starts_with("unknown command"));
+    error.kind() == ErrorKind::RESP3NotSupported
+        || error.code() == Some("NOPROTO")
+        || error.code() == Some("ERR") && unknown()
 }
 
 fn connection_info(address: &RedisAddress) -> RedisResult<redis::ConnectionInfo> {

@@ -20,12 +20,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use commands::{FOREVER, Fault, Living, Replaced};
+use commands::{Fault, Living, Replaced};
 use connection::{Connected, Link, Supervisor};
 pub use probe::ConnectError;
 use probe::Probe;
 
-use super::{Answer, Claimed, Health, Released, Renewed, Settled, Store, StoreError};
+use super::digest_key;
+use super::{Answer, Claimed, FOREVER, Health, Released, Renewed, Settled, Store, StoreError};
 use crate::config::{self, RedisAddress};
 use crate::key::DigestKey;
 use crate::record::codec::{self, Decoded, Placement, Unreadable};
@@ -66,7 +67,7 @@ impl Redis {
     }
 
     fn open_with(address: &RedisAddress, config: &config::Store, habits: Habits) -> Self {
-        let digest_key = config.digest_key.as_ref().map(|secret| DigestKey::from_secret(secret.expose()));
+        let digest_key = digest_key::configured(config);
         let link = Link::new(digest_key);
         let probe = Probe::new(config, digest_key, habits.scripts_only);
         let supervisor = Supervisor::new(link.clone(), address.clone(), probe, habits.ping_every);
@@ -140,7 +141,7 @@ impl Store for Redis {
 
 /// One call: a record, a connection, and the time that is left for all its round trips.
 struct Call<'a> {
-    connected: Connected,
+    connected: Arc<Connected>,
     name: &'a RecordName,
     key: String,
     deadline: Instant,

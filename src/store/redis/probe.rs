@@ -32,7 +32,7 @@ pub enum ConnectError {
     Credentials(#[source] RedisError),
     /// The user may not do what has to be done.
     #[error(
-        "the Redis user lacks a permission: it needs GET, SET, DEL, PTTL, PEXPIRE, MULTI, EXEC, EVALSHA and SCRIPT LOAD, \
+        "the Redis user lacks a permission: it needs GET, SET, DEL, PTTL, PEXPIRE, EVALSHA and SCRIPT LOAD, \
          on the keys {prefix}:* and {{{prefix}:*"
     )]
     Permission {
