@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use tokio::net::TcpListener;
 
 use self::backend::Backend;
-use crate::config::{self, Config};
+use crate::config::{self, Config, ConfigError};
 use crate::run::{Sidecar, StartError, Stopped};
 
 /// A demo whose addresses are taken, and whose proxy is ready.
@@ -43,15 +43,15 @@ onlyonce demo: a slow invoice service that knows nothing of repeats, and onlyonc
 With curl, through onlyonce. Run it twice: the first takes two seconds and creates an invoice, the
 second gets the same answer at once, marked Idempotent-Replayed.
 
-  curl -i {proxy}/api/invoices -H 'Idempotency-Key: order-17' -d customer=Ada -d amount=120.00
+  curl -i {proxy}/api/invoices -H 'Idempotency-Key: 17' -d customer=Ada -d amount=120
 
 The same key for something else is refused:
 
-  curl -i {proxy}/api/invoices -H 'Idempotency-Key: order-17' -d customer=Ada -d amount=999.00
+  curl -i {proxy}/api/invoices -H 'Idempotency-Key: 17' -d customer=Ada -d amount=999
 
 Straight at the service, every run creates an invoice:
 
-  curl -i {backend}/api/invoices -H 'Idempotency-Key: order-17' -d customer=Ada -d amount=120.00
+  curl -i {backend}/api/invoices -H 'Idempotency-Key: 17' -d customer=Ada -d amount=120
 
 What was created:
 
@@ -79,6 +79,9 @@ pub enum DemoError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The folder has a name that cannot be configured.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The proxy did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -96,7 +99,7 @@ impl Demo {
         let places = Places { proxy: bound, backend, admin };
 
         let folder = Folder::new()?;
-        let config = configuration(places, &folder);
+        let config = configuration(places, &folder)?;
         drop((proxy, holder));
         let sidecar = Sidecar::start(config).await?;
         Ok(Self { sidecar, backend: Backend::new(places), listener, places, folder })
@@ -153,7 +156,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// The configuration that comes with the demo, with the addresses and the folder of this one.
-fn configuration(places: Places, folder: &Folder) -> Config {
+fn configuration(places: Places, folder: &Folder) -> Result<Config, ConfigError> {
     let value = |name: &str| match name {
         "LISTEN" => Some(places.proxy.to_string()),
         "ADMIN" => Some(places.admin.to_string()),
@@ -161,20 +164,23 @@ fn configuration(places: Places, folder: &Folder) -> Config {
         "STORE" => Some(format!("embedded:{}", folder.0.display())),
         _ => None,
     };
-    config::parse("onlyonce.toml", include_str!("onlyonce.toml"), &value).expect("a file that a test loads")
+    config::parse("onlyonce.toml", include_str!("onlyonce.toml"), &value)
 }
 
 /// A folder that is gone when this is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
+    /// A new one for this process, and for nobody else to look into.
     fn new() -> Result<Self, DemoError> {
-        let random = getrandom::u32().map_err(StartError::Randomness)?;
-        let path = std::env::temp_dir().join(format!("onlyonce-demo-{random:08x}"));
-        // For nobody else; an error where something of that name is there already.
-        match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => Ok(Self(path)),
-            Err(source) => Err(DemoError::Folder { path: path.display().to_string(), source }),
+        let mut path = std::env::temp_dir().join(format!("onlyonce-demo-{}", std::process::id()));
+        loop {
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                // Left behind by a process of the same id that was killed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => path.as_mut_os_string().push("-"),
+                Err(source) => return Err(DemoError::Folder { path: path.display().to_string(), source }),
+            }
         }
     }
 }
@@ -196,6 +202,7 @@ mod tests {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let folder = Folder::new().expect("a folder");
         let config = configuration(Places { proxy: at(1), backend: at(2), admin: at(3) }, &folder);
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(config.server.listen, [at(1)]);
         assert_eq!(config.upstream.authority.as_str(), "127.0.0.1:2");
         assert_eq!(config.store.location, config::StoreLocation::Embedded(folder.0.clone()));
