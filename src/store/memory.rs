@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::digest_key::{self, Wanted};
-use super::{Answer, Claimed, FOREVER, Health, Released, Renewed, Settled, Store};
+use super::{Answer, Changes, Claimed, FOREVER, Health, Released, Renewed, Settled, Store};
 use crate::config;
 use crate::key::DigestKey;
 use crate::record::moves::{self, ClaimMove, Held, RenewMove};
@@ -128,6 +128,11 @@ impl Store for Memory {
 
     fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
         Box::pin(async move { Ok(self.records().held(name)) })
+    }
+
+    fn subscribe(&self, _name: &RecordName) -> Option<Changes> {
+        // Whoever changes a record here is in this process.
+        None
     }
 
     fn digest_key(&self) -> Answer<'_, DigestKey> {

@@ -25,7 +25,7 @@ use disk::{Disk, Meta, Stored, open_error};
 use writer::{Operation, Reply, Writer};
 
 use super::digest_key::{self, Agreement, Note, Wanted};
-use super::{Answer, Cause, Claimed, FOREVER, Health, Released, Renewed, Settled, Store, StoreError};
+use super::{Answer, Cause, Changes, Claimed, FOREVER, Health, Released, Renewed, Settled, Store, StoreError};
 use crate::config;
 use crate::key::DigestKey;
 use crate::record::codec::{self, Decoded, Placement, Unreadable};
@@ -153,6 +153,11 @@ impl Store for Embedded {
 
     fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
         Box::pin(self.committed(name))
+    }
+
+    fn subscribe(&self, _name: &RecordName) -> Option<Changes> {
+        // Whoever changes a record here is in this process.
+        None
     }
 
     fn digest_key(&self) -> Answer<'_, DigestKey> {

@@ -9,6 +9,7 @@
 
 mod commands;
 mod connection;
+mod notify;
 mod probe;
 #[cfg(test)]
 mod tests;
@@ -22,11 +23,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use commands::{Fault, Living, Replaced};
 use connection::{Connected, Link, Supervisor};
+use notify::Listener;
 pub use probe::ConnectError;
 use probe::Probe;
 
 use super::digest_key;
-use super::{Answer, Claimed, FOREVER, Health, Released, Renewed, Settled, Store, StoreError};
+use super::{Answer, Changes, Claimed, FOREVER, Health, Released, Renewed, Settled, Store, StoreError};
 use crate::config::{self, RedisAddress};
 use crate::key::DigestKey;
 use crate::record::codec::{self, Decoded, Placement, Unreadable};
@@ -38,6 +40,7 @@ pub struct Redis {
     link: Arc<Link>,
     prefix: String,
     timeout: Duration,
+    listener: Listener,
     _supervisor: AbortOnDropHandle<()>,
 }
 
@@ -72,7 +75,13 @@ impl Redis {
         let probe = Probe::new(config, digest_key, habits.scripts_only);
         let supervisor = Supervisor::new(link.clone(), address.clone(), probe, habits.ping_every);
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
-        Self { link, prefix: config.prefix.clone(), timeout: config.timeout, _supervisor: supervisor }
+        Self {
+            link,
+            prefix: config.prefix.clone(),
+            timeout: config.timeout,
+            listener: Listener::start(address),
+            _supervisor: supervisor,
+        }
     }
 
     /// Waits for the first connection, for as long as a start may wait. Only an error that
@@ -83,8 +92,11 @@ impl Redis {
 
     fn call<'a>(&self, name: &'a RecordName, timeout: Duration) -> Result<Call<'a>, StoreError> {
         let connected = self.link.connected()?;
-        let key = format!("{}:{name}", self.prefix);
-        Ok(Call { connected, name, key, deadline: Instant::now() + timeout })
+        Ok(Call { connected, name, key: self.key(name), deadline: Instant::now() + timeout })
+    }
+
+    fn key(&self, name: &RecordName) -> String {
+        format!("{}:{name}", self.prefix)
     }
 }
 
@@ -122,6 +134,10 @@ impl Store for Redis {
         Box::pin(async move { self.call(name, self.timeout)?.find().await })
     }
 
+    fn subscribe(&self, name: &RecordName) -> Option<Changes> {
+        Some(self.listener.subscribe(self.key(name)))
+    }
+
     fn digest_key(&self) -> Answer<'_, DigestKey> {
         Box::pin(async move {
             match self.link.digest_key() {
@@ -132,6 +148,10 @@ impl Store for Redis {
                 })),
             }
         })
+    }
+
+    fn losses(&self) -> u64 {
+        self.link.losses()
     }
 
     fn health(&self) -> Health {
