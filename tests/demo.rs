@@ -23,16 +23,16 @@ impl Demo {
     fn listening(address: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut process = Command::new(env!("CARGO_BIN_EXE_onlyonce"))
-            .args(["demo", "--listen", address])
+            .args(["demo", "--log-level", "error", "--listen", address])
             .env("TMPDIR", folder.path())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             .spawn()
             .expect("the demo starts");
         let mut lines = BufReader::new(process.stdout.take().expect("its output"));
         let mut printed = String::new();
         while !printed.contains("Ctrl-C") {
-            assert_ne!(lines.read_line(&mut printed).expect("text"), 0, "it ended after {printed:?}");
+            let read = lines.read_line(&mut printed).expect("text");
+            assert!(read > 0, "it ended when it had printed {printed:?}");
         }
         Self { process, printed, folder }
     }
