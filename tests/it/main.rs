@@ -1,0 +1,12 @@
+//! What onlyonce promises, told from outside: over real sockets, in bytes, and by what the backend saw.
+//!
+//! One binary for all of it, because each one would be linked with the whole program. A module for each promise.
+
+// In a binary, nothing is reachable from outside.
+#![allow(unreachable_pub)]
+
+mod support;
+
+mod concurrent;
+mod mismatch;
+mod replay;
