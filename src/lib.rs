@@ -1,4 +1,45 @@
-//! onlyonce
+//! A reverse proxy that makes POST requests safe to repeat: **same key, same result, one effect.**
+//!
+//! It stands in front of a backend that knows nothing of it. For the routes of one TOML file it recognises a repeated
+//! request by its idempotency key, lets exactly one of the repeats through, keeps the response, and gives every later
+//! repeat that same response. The promise, while the store keeps its data: *for one key, no second attempt is sent
+//! after one that succeeded or may have succeeded.* It is not exactly-once: a proxy cannot be transactional with a
+//! backend.
+//!
+//! # Where things are
+//!
+//! | to find | look in |
+//! |---|---|
+//! | the life of a request, top to bottom | [`proxy`], `proxy/handle.rs` |
+//! | what a key, a scope and a fingerprint are | [`key`] |
+//! | **the protocol**: states, and every step between them | [`record`], [`record::moves`] |
+//! | the claim | [`guard::Guard::claim`], carried out by [`store::Store::claim`] |
+//! | what a repeat gets | [`guard::decide()`] |
+//! | the life of an attempt: send, renew, settle, keep trying | [`guard::attempt`] |
+//! | what becomes of an outcome | [`guard::policy`], over the table in [`config::PolicyTable`] |
+//! | the replay | `proxy/replay.rs` |
+//! | whether a request left | `proxy/upstream.rs`, which makes a [`guard::Fate`] |
+//!
+//! # Which way dependencies point
+//!
+//! From the edge inwards. The core ([`record`], [`key`], [`guard`]) knows neither sockets nor Redis; decisions are pure
+//! functions that return enums, and I/O happens around them. A test holds these arrows.
+//!
+//! ```text
+//! main → cli → run → server, admin
+//!              └───→ proxy → guard → store → record, key
+//!
+//! leaves: config (data only), problem, metrics, telemetry
+//! ```
+//!
+//! # The protocol in short
+//!
+//! A request claims its operation with one atomic step at the store. The claim stays as evidence for the whole
+//! retention, also when its owner is gone: nothing is freed by expiry. An owner shows that it is alive by renewing; a
+//! reader judges by the record's remaining time to live, on the store's clock, so that no sidecar's clock decides
+//! anything. What the attempt brings is recorded before its client sees it. An attempt that certainly did not run frees
+//! the key; one whose outcome cannot be told holds it, or is taken over under another attempt number, as the route says.
+
 pub mod admin;
 pub mod cli;
 pub mod config;

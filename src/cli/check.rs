@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::text::{selectors, wrapped};
 use super::{BAD_USAGE, Format};
-use crate::config::{self, Config, Disposition, HumanDuration, Mode, OnUnknown, Policy, Rule, Selector, Warning};
+use crate::config::{self, Config, Disposition, HumanDuration, Mode, OnUnknown, Policy, Rule, Warning};
 
 pub(super) fn check(config: &Config, strict: bool, format: Format) -> ExitCode {
     let warnings = config::warnings(config);
@@ -47,8 +48,8 @@ impl Row {
                 Mode::Enforce => "enforce",
                 Mode::Off => "off",
             },
-            key: list(&rule.key, "-"),
-            scope: list(&rule.scope, "none: all callers share one space"),
+            key: selectors(&rule.key, "-"),
+            scope: selectors(&rule.scope, "none: all callers share one space"),
             policy: match rule.policy.base() {
                 Policy::Standard => "standard",
                 Policy::Strict => "strict",
@@ -87,13 +88,6 @@ impl Row {
     }
 }
 
-fn list(selectors: &[Selector], none: &str) -> String {
-    if selectors.is_empty() {
-        return none.to_owned();
-    }
-    selectors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ")
-}
-
 fn ranges(rule: &Rule, disposition: Disposition) -> String {
     let ranges = rule.policy.ranges(disposition).into_iter().map(|(first, last)| match last {
         last if last == first => first.to_string(),
@@ -111,37 +105,18 @@ fn text(rows: &[Row], warnings: &[Warning]) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{}{off}", row.route);
         for (name, value) in row.lines() {
-            let _ = writeln!(out, "  {name:<17} {value}");
+            wrapped(&mut out, &format!("  {name:<17} "), &value);
         }
         out.push('\n');
     }
     for warning in warnings {
         let about = warning.route.as_ref().map(|route| format!("{route}: ")).unwrap_or_default();
-        wrap(&mut out, "warning: ", &format!("{about}{}", warning.text));
-        wrap(&mut out, "   help: ", &warning.advice);
+        wrapped(&mut out, "warning: ", &format!("{about}{}", warning.text));
+        wrapped(&mut out, "   help: ", &warning.advice);
     }
     let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     let _ = writeln!(out, "ok: {}, {}", count(rows.len(), "route"), count(warnings.len(), "warning"));
     out
-}
-
-/// Breaks a line at 80 columns, the following lines set under the first.
-fn wrap(out: &mut String, label: &str, text: &str) {
-    let mut column = label.len();
-    out.push_str(label);
-    for (index, word) in text.split(' ').enumerate() {
-        let width = word.chars().count() + 1;
-        if index > 0 && column + width > 80 {
-            out.push('\n');
-            out.push_str(&" ".repeat(label.len()));
-            column = label.len();
-        } else if index > 0 {
-            out.push(' ');
-        }
-        out.push_str(word);
-        column += width;
-    }
-    out.push('\n');
 }
 
 fn json(rows: &[Row], warnings: &[Warning]) -> String {

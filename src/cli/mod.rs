@@ -2,14 +2,17 @@
 
 mod check;
 mod explain;
+mod text;
 
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Config, Log, LogFormat};
-use crate::run::{self, Sidecar, Stopped};
+use crate::run::{self, Sidecar, StartError, Stopped};
 use crate::telemetry;
 
 /// A reverse proxy that makes POST requests safe to repeat: same key, same result, one effect.
@@ -112,40 +115,38 @@ fn serve(mut config: Config, log: &LogArgs) -> ExitCode {
     for warning in config::warnings(&config) {
         tracing::warn!(route = warning.route.as_deref(), advice = warning.advice, "{}", warning.text);
     }
-    block_on(async {
-        let sidecar = match Sidecar::start(config).await {
-            Ok(sidecar) => sidecar,
-            Err(error) => {
-                eprintln!("error: {error}");
-                return ExitCode::from(FAILED);
-            }
-        };
+    let running = block_on(async {
+        let sidecar = Sidecar::start(config).await?;
         tracing::info!(
             listen = ?sidecar.addresses(),
             admin = ?sidecar.admin_address(),
             version = env!("CARGO_PKG_VERSION"),
             "serving"
         );
-        match sidecar.serve(run::signalled()).await {
-            Stopped::Clean => ExitCode::SUCCESS,
-            Stopped::Unfinished => ExitCode::from(FAILED),
-        }
-    })
+        Ok::<_, StartError>(sidecar.serve(run::signalled()).await)
+    });
+    match running {
+        Ok(Ok(Stopped::Clean)) => ExitCode::SUCCESS,
+        Ok(Ok(Stopped::Unfinished)) => ExitCode::from(FAILED),
+        Ok(Err(error)) => failed(&error),
+        Err(error) => failed(&error),
+    }
 }
 
-fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => {
-            let code = runtime.block_on(work);
-            // What is left by now was given up knowingly.
-            runtime.shutdown_background();
-            code
-        }
-        Err(error) => {
-            eprintln!("error: the runtime cannot be started: {error}");
-            ExitCode::from(FAILED)
-        }
-    }
+/// Says why, with all causes, on one line.
+fn failed(error: &(dyn Error + 'static)) -> ExitCode {
+    let causes = std::iter::successors(error.source(), |error: &&dyn Error| (*error).source());
+    let causes: String = causes.map(|cause| format!(": {cause}")).collect();
+    eprintln!("error: {error}{causes}");
+    ExitCode::from(FAILED)
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(work);
+    // What is left by now was given up knowingly.
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 impl LogArgs {

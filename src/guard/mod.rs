@@ -1,7 +1,7 @@
 //! The idea: of all requests with one key, one runs, and the others get its result.
 //!
 //! [`Guard::claim`] asks the store who owns an operation. The owner's attempt is [run](Ownership::run) as a task of
-//! its own ([`attempt`]); a repeat gets a [`Verdict`] ([`decide`]) or [waits](Guard::wait) for the first.
+//! its own ([`attempt`]); a repeat gets a [`Verdict`] ([`decide()`]) or [waits](Guard::wait) for the first.
 //! [`policy`] says what becomes of the record when an attempt has ended. No sockets here: what "send" means
 //! is the caller's, and comes back as a [`Fate`].
 
@@ -10,6 +10,8 @@ mod cleanup;
 pub mod decide;
 mod lease;
 pub mod policy;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::collections::HashMap;

@@ -83,12 +83,14 @@ impl Store for Memory {
         Box::pin(async move {
             let mut records = self.records();
             let held = records.held(name).map(|held| held.record);
-            let renewed = match moves::renew(held.as_ref(), claim.token) {
-                RenewMove::Extend => Renewed::Extended,
-                RenewMove::ClaimAgain => Renewed::ClaimedAgain,
-                RenewMove::Refuse => return Ok(Renewed::Lost),
+            let (renewed, record) = match (moves::renew(held.as_ref(), claim.token), held) {
+                (RenewMove::Extend, Some(record)) => (Renewed::Extended, record),
+                (RenewMove::Extend | RenewMove::ClaimAgain, _) => {
+                    (Renewed::ClaimedAgain, Record { claim: claim.clone(), state: State::InFlight })
+                }
+                (RenewMove::Refuse, _) => return Ok(Renewed::Lost),
             };
-            records.write(name, Record { claim: claim.clone(), state: State::InFlight });
+            records.write(name, record);
             Ok(renewed)
         })
     }
@@ -131,4 +133,18 @@ impl Store for Memory {
     fn health(&self) -> Health {
         Health::Up
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::conformance::{self, Subject};
+
+    async fn memory() -> Subject {
+        Subject::new(Arc::new(Memory::new(DigestKey::from_bytes([7; 32]))), ())
+    }
+
+    conformance::suite!(memory);
 }

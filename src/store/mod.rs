@@ -2,14 +2,24 @@
 //!
 //! Every store carries out the moves of [`crate::record::moves`] atomically and on a clock of its own.
 
+#[cfg(test)]
+mod conformance;
+mod digest_key;
+mod embedded;
 mod memory;
 mod metered;
+mod redis;
+#[cfg(test)]
+#[path = "../../tests/support/redis_server.rs"]
+mod redis_server;
 
 use std::error::Error;
 use std::pin::Pin;
 
+pub use embedded::{Embedded, OpenError};
 pub use memory::Memory;
 pub use metered::Metered;
+pub use redis::{ConnectError, Redis};
 
 use crate::key::DigestKey;
 use crate::record::codec::Unreadable;
@@ -116,4 +126,10 @@ pub enum Health {
     Up,
     /// It cannot be used now.
     Down,
+}
+
+/// An error and what caused it, for a log line.
+fn causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,0 +1,555 @@
+//! What every store does, as one list of stories that all of them pass.
+//!
+//! Times are real, and no story fails because it was carried out slowly: what is to be alive has minutes
+//! to live, and what is to be over has milliseconds.
+
+use std::any::Any;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use proptest::prelude::*;
+
+use super::*;
+use crate::key::DigestKey;
+use crate::record::codec::{Placement, encode};
+use crate::record::moves::{self, ClaimMove, Owner, RenewMove};
+use crate::record::{Fingerprint, Reply, State, Terms, Unknown};
+
+/// A store under test, and what must live as long as it does.
+pub(super) struct Subject {
+    pub(super) store: Arc<dyn Store>,
+    plant: Option<Plant>,
+    _keep: Box<dyn Any + Send + Sync>,
+}
+
+/// Puts bytes where a record lies.
+type Plant = Box<dyn Fn(RecordName, Vec<u8>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+impl Subject {
+    pub(super) fn new(store: Arc<dyn Store>, keep: impl Any + Send + Sync) -> Self {
+        Self { store, plant: None, _keep: Box::new(keep) }
+    }
+
+    /// For stores that hold bytes, which can be damaged.
+    pub(super) fn with_plant<F>(mut self, plant: impl Fn(RecordName, Vec<u8>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.plant = Some(Box::new(move |name, bytes| Box::pin(plant(name, bytes))));
+        self
+    }
+}
+
+/// One test for each story, on a subject of its own.
+macro_rules! suite {
+    ($subject:path) => {
+        crate::store::conformance::suite! { $subject:
+            a_claim_on_nothing_is_granted,
+            a_claim_on_a_living_owner_is_refused,
+            a_claim_that_arrived_before_is_granted_again,
+            a_lost_owner_is_replaced_under_retry,
+            a_lost_owner_blocks_the_key_under_hold,
+            a_lost_owner_is_replaced_after_the_hold,
+            another_use_of_the_key_takes_nothing_over,
+            one_of_many_claims_is_granted,
+            one_of_many_takeovers_is_granted,
+            a_renewal_ends_the_silence,
+            a_renewal_that_finds_nothing_claims_again,
+            a_renewal_that_finds_another_is_lost,
+            every_move_from_every_state,
+            an_unknown_outcome_may_become_known_late,
+            a_settled_record_lives_anew,
+            an_unknown_record_lives_as_long_as_it_is_held,
+            a_record_expires,
+            replies_come_back_as_they_were,
+            what_cannot_be_read_is_left_alone,
+            records_do_not_meet,
+            the_digest_key_stays,
+            any_order_of_moves_ends_as_in_memory,
+        }
+    };
+    ($subject:path: $($story:ident),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $story() {
+                crate::store::conformance::$story(&$subject().await).await;
+            }
+        )*
+    };
+}
+pub(super) use suite;
+
+const LONG: Duration = Duration::from_secs(600);
+const SHORT: Duration = Duration::from_millis(100);
+/// After this, what had [`SHORT`] is over.
+const OVER: Duration = Duration::from_millis(300);
+
+const RETRY: Terms = Terms { lease: LONG, retention: LONG, on_unknown: Unknown::Retry };
+const HOLD: Terms = Terms { lease: LONG, retention: LONG, on_unknown: Unknown::Hold(LONG) };
+/// The lease is over as soon as it begins.
+const LOST_RETRY: Terms = Terms { lease: Duration::ZERO, ..RETRY };
+const LOST_HOLD: Terms = Terms { lease: Duration::ZERO, ..HOLD };
+
+/// A name that nobody used before.
+pub(super) fn name() -> RecordName {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut digest = [0xab; 16];
+    digest[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    RecordName { route: "orders".into(), digest }
+}
+
+pub(super) fn claim(token: u8, terms: Terms) -> Claim {
+    Claim {
+        token: Token([token; 16]),
+        attempt: 1,
+        terms,
+        fingerprint: Fingerprint { target: [1; 16], recipe: 1, body: [2; 16] },
+        claimed_at: 1_763_700_000_000,
+    }
+}
+
+pub(super) fn completed(claim: &Claim, body: &'static [u8]) -> Record {
+    let body = if body.is_empty() { Vec::new() } else { vec![Bytes::from_static(body)] };
+    let reply = Reply { status: StatusCode::CREATED, headers: HeaderMap::new(), body, trailers: HeaderMap::new() };
+    Record { claim: claim.clone(), state: State::Completed { settled_at: 5, reply: reply.into() } }
+}
+
+fn unreplayable(claim: &Claim) -> Record {
+    let location = Some(HeaderValue::from_static("/orders/1"));
+    Record { claim: claim.clone(), state: State::Unreplayable { settled_at: 6, status: StatusCode::OK, location } }
+}
+
+fn unknown(claim: &Claim) -> Record {
+    Record { claim: claim.clone(), state: State::Unknown { settled_at: 7 } }
+}
+
+fn in_flight(claim: &Claim) -> Record {
+    Record { claim: claim.clone(), state: State::InFlight }
+}
+
+async fn grant(store: &dyn Store, name: &RecordName, claim: &Claim) -> Claim {
+    match store.claim(name, claim).await.expect("an answer") {
+        Claimed::Granted(claim) => claim,
+        Claimed::Refused(held) => panic!("refused by {held:?}"),
+    }
+}
+
+async fn refuse(store: &dyn Store, name: &RecordName, claim: &Claim) -> Held {
+    match store.claim(name, claim).await.expect("an answer") {
+        Claimed::Granted(claim) => panic!("granted as {claim:?}"),
+        Claimed::Refused(held) => *held,
+    }
+}
+
+async fn find(store: &dyn Store, name: &RecordName) -> Option<Held> {
+    store.find(name).await.expect("an answer")
+}
+
+async fn settle(store: &dyn Store, name: &RecordName, record: &Record) -> Settled {
+    store.settle(name, record).await.expect("an answer")
+}
+
+pub(super) async fn a_claim_on_nothing_is_granted(subject: &Subject) {
+    let (store, name, wanted) = (&*subject.store, name(), claim(1, RETRY));
+    assert_eq!(find(store, &name).await, None);
+    assert_eq!(grant(store, &name, &wanted).await, wanted);
+    assert_eq!(find(store, &name).await.expect("a record").record, in_flight(&wanted));
+}
+
+pub(super) async fn a_claim_on_a_living_owner_is_refused(subject: &Subject) {
+    for terms in [RETRY, HOLD] {
+        let (store, name, first) = (&*subject.store, name(), claim(1, terms));
+        grant(store, &name, &first).await;
+        let held = refuse(store, &name, &claim(2, terms)).await;
+        assert_eq!((held.owner(), held.record), (Owner::Alive, in_flight(&first)));
+    }
+}
+
+pub(super) async fn a_claim_that_arrived_before_is_granted_again(subject: &Subject) {
+    for terms in [RETRY, LOST_RETRY, LOST_HOLD] {
+        let (store, name, wanted) = (&*subject.store, name(), claim(1, terms));
+        assert_eq!(grant(store, &name, &wanted).await, wanted);
+        assert_eq!(grant(store, &name, &wanted).await, wanted);
+    }
+    // A takeover that arrived before keeps its number.
+    let (store, name) = (&*subject.store, name());
+    grant(store, &name, &claim(1, LOST_RETRY)).await;
+    let taken = grant(store, &name, &claim(2, RETRY)).await;
+    assert_eq!(grant(store, &name, &claim(2, RETRY)).await, taken);
+}
+
+pub(super) async fn a_lost_owner_is_replaced_under_retry(subject: &Subject) {
+    let (store, name) = (&*subject.store, name());
+    let terms = Terms { lease: SHORT, ..RETRY };
+    grant(store, &name, &claim(1, terms)).await;
+    tokio::time::sleep(OVER).await;
+    assert_eq!(find(store, &name).await.expect("a record").owner(), Owner::Abandoned);
+    let second = grant(store, &name, &claim(2, LOST_RETRY)).await;
+    assert_eq!(second, Claim { attempt: 2, ..claim(2, LOST_RETRY) });
+    let third = grant(store, &name, &claim(3, RETRY)).await;
+    assert_eq!(third.attempt, 3);
+    assert_eq!(find(store, &name).await.expect("a record").record, in_flight(&third));
+    assert_eq!(store.renew(&name, &second).await.expect("an answer"), Renewed::Lost);
+    assert_eq!(settle(store, &name, &completed(&second, b"late")).await, Settled::Kept(Box::new(in_flight(&third))));
+}
+
+pub(super) async fn a_lost_owner_blocks_the_key_under_hold(subject: &Subject) {
+    let (store, name) = (&*subject.store, name());
+    let first = claim(1, Terms { lease: SHORT, ..HOLD });
+    grant(store, &name, &first).await;
+    tokio::time::sleep(OVER).await;
+    let held = refuse(store, &name, &claim(2, RETRY)).await;
+    assert_eq!((held.owner(), held.record), (Owner::Lost, in_flight(&first)));
+}
+
+pub(super) async fn a_lost_owner_is_replaced_after_the_hold(subject: &Subject) {
+    let (store, name) = (&*subject.store, name());
+    let terms = Terms { lease: SHORT / 2, on_unknown: Unknown::Hold(SHORT), ..HOLD };
+    grant(store, &name, &claim(1, terms)).await;
+    tokio::time::sleep(OVER).await;
+    assert_eq!(grant(store, &name, &claim(2, HOLD)).await.attempt, 2);
+}
+
+pub(super) async fn another_use_of_the_key_takes_nothing_over(subject: &Subject) {
+    let fingerprint = claim(1, RETRY).fingerprint;
+    let others = [Fingerprint { target: [9; 16], ..fingerprint }, Fingerprint { body: [9; 16], ..fingerprint }];
+    for other in others {
+        let (store, name, first) = (&*subject.store, name(), claim(1, LOST_RETRY));
+        grant(store, &name, &first).await;
+        let held = refuse(store, &name, &Claim { fingerprint: other, ..claim(2, RETRY) }).await;
+        assert_eq!(held.record, in_flight(&first));
+    }
+    let (store, name) = (&*subject.store, name());
+    grant(store, &name, &claim(1, LOST_RETRY)).await;
+    let incomparable = Fingerprint { recipe: 9, body: [9; 16], ..fingerprint };
+    assert_eq!(grant(store, &name, &Claim { fingerprint: incomparable, ..claim(2, RETRY) }).await.attempt, 2);
+}
+
+pub(super) async fn one_of_many_claims_is_granted(subject: &Subject) {
+    let name = name();
+    assert_eq!(race(subject, &name).await, [1]);
+}
+
+pub(super) async fn one_of_many_takeovers_is_granted(subject: &Subject) {
+    let name = name();
+    grant(&*subject.store, &name, &claim(0, LOST_RETRY)).await;
+    assert_eq!(race(subject, &name).await, [2]);
+}
+
+/// 64 claims at once, and the attempt numbers of those that were granted.
+async fn race(subject: &Subject, name: &RecordName) -> Vec<u32> {
+    let runners = (1..=64).map(|token| {
+        let (store, name) = (subject.store.clone(), name.clone());
+        tokio::spawn(async move { store.claim(&name, &claim(token, RETRY)).await.expect("an answer") })
+    });
+    let mut granted = Vec::new();
+    for runner in runners.collect::<Vec<_>>() {
+        match runner.await.expect("no panic") {
+            Claimed::Granted(claim) => granted.push(claim.attempt),
+            Claimed::Refused(held) => assert_eq!(held.owner(), Owner::Alive),
+        }
+    }
+    granted
+}
+
+pub(super) async fn a_renewal_ends_the_silence(subject: &Subject) {
+    let (store, name, mine) = (&*subject.store, name(), claim(1, RETRY));
+    grant(store, &name, &mine).await;
+    tokio::time::sleep(OVER).await;
+    let silent_for = find(store, &name).await.expect("a record").silent_for;
+    assert!(silent_for >= SHORT, "{silent_for:?}");
+
+    let before = Instant::now();
+    assert_eq!(store.renew(&name, &mine).await.expect("an answer"), Renewed::Extended);
+    let held = find(store, &name).await.expect("a record");
+    // Clocks of stores count in milliseconds.
+    let at_most = before.elapsed() + Duration::from_millis(20);
+    assert!(held.silent_for <= at_most, "{:?} of {at_most:?}", held.silent_for);
+    assert_eq!(held.record, in_flight(&mine));
+}
+
+pub(super) async fn a_renewal_that_finds_nothing_claims_again(subject: &Subject) {
+    let (store, name) = (&*subject.store, name());
+    let mine = Claim { attempt: 4, ..claim(1, RETRY) };
+    assert_eq!(store.renew(&name, &mine).await.expect("an answer"), Renewed::ClaimedAgain);
+    let held = refuse(store, &name, &claim(2, RETRY)).await;
+    assert_eq!((held.owner(), held.record), (Owner::Alive, in_flight(&mine)));
+}
+
+pub(super) async fn a_renewal_that_finds_another_is_lost(subject: &Subject) {
+    let (store, name) = (&*subject.store, name());
+    grant(store, &name, &claim(1, LOST_RETRY)).await;
+    let second = grant(store, &name, &claim(2, RETRY)).await;
+    assert_eq!(store.renew(&name, &claim(1, LOST_RETRY)).await.expect("an answer"), Renewed::Lost);
+    assert_eq!(find(store, &name).await.expect("a record").record, in_flight(&second));
+}
+
+/// Every verb, with one's own token and another's, from every state: what the pure moves say is done.
+pub(super) async fn every_move_from_every_state(subject: &Subject) {
+    let store = &*subject.store;
+    let owner = claim(1, RETRY);
+    let states = [
+        None,
+        Some(in_flight(&owner)),
+        Some(completed(&owner, b"{}")),
+        Some(unreplayable(&owner)),
+        Some(unknown(&owner)),
+    ];
+    for (state, actor) in states.iter().flat_map(|state| [(state, claim(1, RETRY)), (state, claim(2, RETRY))]) {
+        let prepare = async || {
+            let name = name();
+            if let Some(record) = state {
+                grant(store, &name, &owner).await;
+                if record.state != State::InFlight {
+                    assert_eq!(settle(store, &name, record).await, Settled::Written);
+                }
+            }
+            name
+        };
+        let left = async |name: &RecordName| find(store, name).await.map(|held| held.record);
+        let what = format!("{:?} finds {state:?}", actor.token);
+
+        let name = prepare().await;
+        let held = state.clone().map(|record| Held { record, silent_for: Duration::ZERO });
+        match (moves::claim(held, &actor), store.claim(&name, &actor).await.expect("an answer")) {
+            (ClaimMove::Write(wanted), Claimed::Granted(claim)) => {
+                assert_eq!((&claim, left(&name).await), (&wanted, Some(in_flight(&wanted))), "{what}");
+            }
+            (ClaimMove::AlreadyMine(wanted), Claimed::Granted(claim)) => assert_eq!(claim, wanted, "{what}"),
+            (ClaimMove::Refuse(wanted), Claimed::Refused(held)) => assert_eq!(held.record, wanted.record, "{what}"),
+            (expected, claimed) => panic!("{what}: {expected:?} is not {claimed:?}"),
+        }
+
+        let name = prepare().await;
+        let renewed = store.renew(&name, &actor).await.expect("an answer");
+        let (expected, after) = match moves::renew(state.as_ref(), actor.token) {
+            RenewMove::Extend => (Renewed::Extended, state.clone()),
+            RenewMove::ClaimAgain => (Renewed::ClaimedAgain, Some(in_flight(&actor))),
+            RenewMove::Refuse => (Renewed::Lost, state.clone()),
+        };
+        assert_eq!((renewed, left(&name).await), (expected, after), "{what}");
+
+        for outcome in [completed(&actor, b"[1]"), unreplayable(&actor), unknown(&actor)] {
+            let name = prepare().await;
+            let settled = settle(store, &name, &outcome).await;
+            let (expected, after) = match state {
+                Some(record) if !moves::settles(Some(record), actor.token) => {
+                    (Settled::Kept(Box::new(record.clone())), record.clone())
+                }
+                _ => (Settled::Written, outcome),
+            };
+            assert_eq!((settled, left(&name).await), (expected, Some(after)), "{what}");
+        }
+
+        let name = prepare().await;
+        let released = store.release(&name, actor.token).await.expect("an answer");
+        let (expected, after) = match state {
+            None => (Released::Absent, None),
+            Some(record) if moves::releases(record, actor.token) => (Released::Deleted, None),
+            Some(record) => (Released::Kept, Some(record.clone())),
+        };
+        assert_eq!((released, left(&name).await), (expected, after), "{what}");
+    }
+}
+
+pub(super) async fn an_unknown_outcome_may_become_known_late(subject: &Subject) {
+    let (store, name, mine) = (&*subject.store, name(), claim(1, HOLD));
+    grant(store, &name, &mine).await;
+    assert_eq!(settle(store, &name, &unknown(&mine)).await, Settled::Written);
+    assert_eq!(refuse(store, &name, &claim(2, HOLD)).await.record.state, State::Unknown { settled_at: 7 });
+    let late = completed(&mine, b"late");
+    assert_eq!(settle(store, &name, &late).await, Settled::Written);
+    assert_eq!(refuse(store, &name, &claim(2, HOLD)).await.record, late);
+    // Final, for its owner too.
+    assert_eq!(settle(store, &name, &unknown(&mine)).await, Settled::Kept(Box::new(late)));
+}
+
+pub(super) async fn a_settled_record_lives_anew(subject: &Subject) {
+    let (store, name) = (&*subject.store, name());
+    grant(store, &name, &claim(1, Terms { retention: SHORT, ..RETRY })).await;
+    settle(store, &name, &completed(&claim(1, RETRY), b"{}")).await;
+    tokio::time::sleep(OVER).await;
+    assert!(matches!(refuse(store, &name, &claim(2, RETRY)).await.record.state, State::Completed { .. }));
+}
+
+pub(super) async fn an_unknown_record_lives_as_long_as_it_is_held(subject: &Subject) {
+    let store = &*subject.store;
+    let (held, retried) = (name(), name());
+    let hold = claim(1, Terms { on_unknown: Unknown::Hold(SHORT), ..HOLD });
+    settle(store, &held, &unknown(&hold)).await;
+    settle(store, &retried, &unknown(&claim(1, RETRY))).await;
+    tokio::time::sleep(OVER).await;
+    assert_eq!(find(store, &held).await, None);
+    assert_eq!(find(store, &retried).await.expect("a record").record.state, State::Unknown { settled_at: 7 });
+}
+
+pub(super) async fn a_record_expires(subject: &Subject) {
+    let (store, flying, settled) = (&*subject.store, name(), name());
+    let mine = claim(1, Terms { retention: SHORT, ..RETRY });
+    grant(store, &flying, &mine).await;
+    settle(store, &settled, &completed(&mine, b"{}")).await;
+    tokio::time::sleep(OVER).await;
+    for name in [flying, settled] {
+        assert_eq!(find(store, &name).await, None);
+        assert_eq!(store.release(&name, mine.token).await.expect("an answer"), Released::Absent);
+        assert_eq!(grant(store, &name, &claim(2, RETRY)).await.attempt, 1);
+    }
+}
+
+pub(super) async fn replies_come_back_as_they_were(subject: &Subject) {
+    let mut headers = HeaderMap::new();
+    headers.append("link", HeaderValue::from_static("<a>"));
+    headers.append("location", HeaderValue::from_static("/orders/1"));
+    headers.append("link", HeaderValue::from_bytes(b"<\xfcber>").expect("obs-text"));
+    headers.append("link", HeaderValue::from_static(""));
+    let mut trailers = HeaderMap::new();
+    trailers.append("grpc-status", HeaderValue::from_static("0"));
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let bodies = [0, 1, 300, 65_536, 65_537, 1 << 20]
+        .map(|length| -> Vec<u8> { every_byte.iter().copied().cycle().take(length).collect() });
+
+    for body in bodies {
+        let (store, name, mine) = (&*subject.store, name(), claim(1, RETRY));
+        grant(store, &name, &mine).await;
+        let pieces = body.chunks(40_000).map(Bytes::copy_from_slice).collect();
+        let reply =
+            Reply { status: StatusCode::ACCEPTED, headers: headers.clone(), body: pieces, trailers: trailers.clone() };
+        let record = Record { claim: mine, state: State::Completed { settled_at: 9, reply: reply.into() } };
+        assert_eq!(settle(store, &name, &record).await, Settled::Written);
+
+        let other = claim(2, RETRY);
+        let found = find(store, &name).await.expect("a record").record;
+        let kept = match settle(store, &name, &completed(&other, b"")).await {
+            Settled::Kept(kept) => *kept,
+            Settled::Written => panic!("it was completed already"),
+        };
+        for replayed in [refuse(store, &name, &other).await.record, found, kept] {
+            assert!(joined(replayed) == joined(record.clone()), "a body of {} bytes", body.len());
+        }
+    }
+}
+
+/// A record with its body in one piece.
+fn joined(mut record: Record) -> Record {
+    if let State::Completed { reply, .. } = &mut record.state {
+        let body = reply.body.concat().into();
+        std::sync::Arc::make_mut(reply).body = vec![body];
+    }
+    record
+}
+
+pub(super) async fn what_cannot_be_read_is_left_alone(subject: &Subject) {
+    let Some(plant) = &subject.plant else { return };
+    let store = &*subject.store;
+    let mine = claim(1, LOST_RETRY);
+    let newer = {
+        let mut bytes = encode(&in_flight(&mine), Placement::Within);
+        bytes[0] = 2;
+        bytes
+    };
+    let damaged = {
+        let mut bytes = encode(&completed(&mine, b"{}"), Placement::Within);
+        bytes[100] ^= 1;
+        bytes
+    };
+    for bytes in [newer, damaged, Vec::new(), b"something else".to_vec()] {
+        let name = name();
+        plant(name.clone(), bytes).await;
+        let unreadable = |error: StoreError| match error {
+            StoreError::Unreadable { name: said, .. } => assert_eq!(said, name.to_string()),
+            other => panic!("{other:?}"),
+        };
+        unreadable(store.find(&name).await.expect_err("no record"));
+        unreadable(store.claim(&name, &claim(2, RETRY)).await.expect_err("no record"));
+        unreadable(store.claim(&name, &mine).await.expect_err("no record"));
+        unreadable(store.settle(&name, &completed(&mine, b"[]")).await.expect_err("no record"));
+        assert!(!matches!(store.renew(&name, &mine).await, Ok(Renewed::Extended | Renewed::ClaimedAgain)));
+        assert!(!matches!(store.release(&name, mine.token).await, Ok(Released::Deleted | Released::Absent)));
+        unreadable(store.find(&name).await.expect_err("still there"));
+    }
+}
+
+pub(super) async fn records_do_not_meet(subject: &Subject) {
+    let store = &*subject.store;
+    let one = name();
+    let other = RecordName { route: "payments".into(), ..one.clone() };
+    grant(store, &one, &claim(1, RETRY)).await;
+    assert_eq!(grant(store, &other, &claim(2, RETRY)).await.attempt, 1);
+    assert_eq!(store.release(&one, Token([1; 16])).await.expect("an answer"), Released::Deleted);
+    assert_eq!(find(store, &one).await, None);
+    assert_eq!(find(store, &other).await.expect("a record").record.claim.token, Token([2; 16]));
+}
+
+pub(super) async fn the_digest_key_stays(subject: &Subject) {
+    let first: DigestKey = subject.store.digest_key().await.expect("a key");
+    assert_eq!(subject.store.digest_key().await.expect("a key"), first);
+    assert_eq!(subject.store.health(), Health::Up);
+}
+
+/// One step of a scenario, by one of three tokens.
+#[derive(Debug, Clone)]
+enum Step {
+    Claim(Claim),
+    Renew(Claim),
+    Settle(Box<Record>),
+    Release(Token),
+    Find,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let claims = (1..=3_u8, prop::sample::select(vec![RETRY, HOLD, LOST_RETRY, LOST_HOLD]), 0..8_u8).prop_map(
+        |(token, terms, body)| {
+            let mut claim = claim(token, terms);
+            // Now and then, the key is used for something else.
+            claim.fingerprint.body[0] = body / 7;
+            claim
+        },
+    );
+    let step = (claims, 0..8_u8).prop_map(|(claim, verb)| match verb {
+        0..3 => Step::Claim(claim),
+        3 => Step::Renew(claim),
+        4 => Step::Settle(completed(&claim, b"{}").into()),
+        5 => Step::Settle(unknown(&claim).into()),
+        6 => Step::Release(claim.token),
+        _ => Step::Find,
+    });
+    prop::collection::vec(step, 1..20)
+}
+
+pub(super) async fn any_order_of_moves_ends_as_in_memory(subject: &Subject) {
+    let store = subject.store.clone();
+    let runtime = tokio::runtime::Handle::current();
+    let check = move || {
+        let memory = Memory::new(DigestKey::from_bytes([0; 32]));
+        proptest!(ProptestConfig::with_cases(150), |(steps in steps())| {
+            let name = name();
+            runtime.block_on(async {
+                for step in &steps {
+                    let (expected, done) = (take(&memory, &name, step).await, take(&*store, &name, step).await);
+                    prop_assert_eq!(done, expected, "{:?} of {:?}", step, &steps);
+                }
+                Ok(())
+            })?;
+        });
+    };
+    tokio::task::spawn_blocking(check).await.expect("no difference");
+}
+
+/// Carries a step out, and tells what came of it in words that do not depend on the time it took.
+async fn take(store: &dyn Store, name: &RecordName, step: &Step) -> String {
+    let told = |held: Held| format!("{:?} {:?}", held.owner(), held.record);
+    match step {
+        Step::Claim(claim) => match store.claim(name, claim).await.expect("an answer") {
+            Claimed::Granted(claim) => format!("granted {claim:?}"),
+            Claimed::Refused(held) => format!("refused {}", told(*held)),
+        },
+        Step::Renew(claim) => format!("{:?}", store.renew(name, claim).await.expect("an answer")),
+        Step::Settle(record) => format!("{:?}", store.settle(name, record).await.expect("an answer")),
+        Step::Release(token) => format!("{:?}", store.release(name, *token).await.expect("an answer")),
+        Step::Find => format!("{:?}", store.find(name).await.expect("an answer").map(told)),
+    }
+}

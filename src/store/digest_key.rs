@@ -1,0 +1,124 @@
+//! How the sidecars that share a store come to use the same digest key.
+
+use crate::key::DigestKey;
+
+/// What a store keeps about its digest key, under a name of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Note {
+    /// The key itself, made in the store.
+    Made(DigestKey),
+    /// Enough to recognise a configured key, and not to find it out.
+    Configured([u8; 16]),
+}
+
+/// The digest key that a process would use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    key: DigestKey,
+    configured: bool,
+}
+
+/// What the note found in a store means for the process that finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Agreement {
+    /// There was none: the store is new, or it lost its data. Now it has the wanted one.
+    Founded(DigestKey),
+    /// It says what was wanted.
+    Agreed(DigestKey),
+    /// It holds a key that another process made.
+    Adopted(DigestKey),
+    /// It tells of another key than the configured one: records kept under that are forgotten.
+    Forgotten(DigestKey),
+    /// It tells of a configured key, which this process does not have.
+    Withheld,
+}
+
+impl Wanted {
+    /// The configured key, else the one in use, else a new one.
+    pub(super) fn new(configured: Option<DigestKey>, used: Option<DigestKey>) -> Result<Self, getrandom::Error> {
+        let key = match configured.or(used) {
+            Some(key) => key,
+            None => {
+                let mut bytes = [0; 32];
+                getrandom::fill(&mut bytes)?;
+                DigestKey::from_bytes(bytes)
+            }
+        };
+        Ok(Self { key, configured: configured.is_some() })
+    }
+
+    /// What the store is to keep of it, if it keeps nothing yet.
+    pub(super) fn note(&self) -> Note {
+        if self.configured { Note::Configured(self.key.check()) } else { Note::Made(self.key) }
+    }
+
+    /// Reads what the store keeps already.
+    pub(super) fn compare(&self, found: Option<Note>) -> Agreement {
+        match found {
+            None => Agreement::Founded(self.key),
+            Some(found) if found == self.note() => Agreement::Agreed(self.key),
+            Some(_) if self.configured => Agreement::Forgotten(self.key),
+            Some(Note::Made(key)) => Agreement::Adopted(key),
+            Some(Note::Configured(_)) => Agreement::Withheld,
+        }
+    }
+}
+
+const MADE: u8 = 1;
+const CONFIGURED: u8 = 2;
+
+impl Note {
+    pub(super) fn encode(self) -> Vec<u8> {
+        match self {
+            Self::Made(key) => [&[MADE], key.as_bytes().as_slice()].concat(),
+            Self::Configured(check) => [&[CONFIGURED], check.as_slice()].concat(),
+        }
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        match bytes.split_first()? {
+            (&MADE, key) => Some(Self::Made(DigestKey::from_bytes(key.try_into().ok()?))),
+            (&CONFIGURED, check) => Some(Self::Configured(check.try_into().ok()?)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(configured: Option<DigestKey>, used: Option<DigestKey>) -> Wanted {
+        Wanted::new(configured, used).expect("random bytes")
+    }
+
+    #[test]
+    fn the_first_key_is_everybodys() {
+        let (first, second) = (wanted(None, None), wanted(None, None));
+        assert_ne!(first.key, second.key);
+        let kept = Note::decode(&first.note().encode());
+        assert_eq!(first.compare(None), Agreement::Founded(first.key));
+        assert_eq!(second.compare(kept), Agreement::Adopted(first.key));
+        assert_eq!(wanted(None, Some(first.key)).compare(kept), Agreement::Agreed(first.key));
+    }
+
+    #[test]
+    fn a_configured_key_is_recognised_and_not_kept() {
+        let (key, other) = (DigestKey::from_secret("first"), DigestKey::from_secret("second"));
+        let bytes = wanted(Some(key), None).note().encode();
+        assert!(!bytes.windows(32).any(|window| window == key.as_bytes()));
+
+        let kept = Note::decode(&bytes);
+        assert_eq!(wanted(Some(key), None).compare(None), Agreement::Founded(key));
+        assert_eq!(wanted(Some(key), None).compare(kept), Agreement::Agreed(key));
+        assert_eq!(wanted(Some(other), None).compare(kept), Agreement::Forgotten(other));
+        assert_eq!(wanted(None, None).compare(kept), Agreement::Withheld);
+    }
+
+    #[test]
+    fn what_is_no_note_is_not_read() {
+        for bytes in [&b""[..], b"\x01short", b"\x02short", b"\x03"] {
+            assert_eq!(Note::decode(bytes), None);
+        }
+    }
+}

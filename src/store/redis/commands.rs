@@ -1,0 +1,260 @@
+//! What is asked of the server: one function for each round trip.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{FromRedisValue, RedisError, RedisResult, Script, ScriptInvocation};
+use tokio::time::Instant;
+
+use super::connection::Connected;
+use crate::record::Token;
+use crate::store::{Released, Renewed, StoreError};
+
+/// Why a command has no result.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The server says no, by this code: it was not carried out.
+    Refused(String, RedisError),
+    /// The connection broke: nobody knows.
+    Lost(RedisError),
+    /// The time is over: it may yet be carried out.
+    Late,
+}
+
+/// How a name is taken that nobody holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acquire {
+    /// `SET NX GET`.
+    Natively,
+    /// By script: Redis before 7.0, and others like it.
+    ByScript,
+}
+
+/// A value with what is left of its life.
+#[derive(Debug)]
+pub(super) struct Living {
+    pub(super) bytes: Bytes,
+    /// `None` if it does not end.
+    pub(super) left: Option<Duration>,
+}
+
+/// What became of a takeover.
+#[derive(Debug)]
+pub(super) enum Replaced {
+    /// The new claim is written.
+    Done,
+    /// The owner, or somebody else, was there in the meantime: this is what they left.
+    Stirred(Living),
+    /// There is nothing any more.
+    Vanished,
+}
+
+static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("acquire.lua")));
+static REPLACE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("replace.lua")));
+static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
+static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("settle.lua")));
+static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
+
+/// The scripts that every connection makes sure of: an unknown one costs its first caller two more round trips.
+pub(super) fn scripts() -> [&'static Script; 5] {
+    [&ACQUIRE, &REPLACE, &RENEW, &SETTLE, &RELEASE]
+}
+
+/// Longer than any record lives, and still within what `PX` takes.
+pub(super) const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+impl Connected {
+    /// Writes `value` if nothing is there, else returns what is.
+    pub(super) async fn acquire(
+        &self,
+        key: &str,
+        value: &[u8],
+        time_to_live: Option<Duration>,
+        deadline: Instant,
+    ) -> Result<Option<Bytes>, Fault> {
+        let mut control = self.control.clone();
+        let held: Option<Vec<u8>> = match self.acquire {
+            Acquire::Natively => {
+                let mut set = redis::cmd("SET");
+                set.arg(key).arg(value).arg("NX").arg("GET");
+                if let Some(time_to_live) = time_to_live {
+                    set.arg("PX").arg(millis(time_to_live));
+                }
+                self.in_time(deadline, set.query_async(&mut control)).await?
+            }
+            Acquire::ByScript => {
+                let mut script = ACQUIRE.key(key);
+                script.arg(value).arg(time_to_live.map(millis));
+                self.invoke(&script, deadline).await?
+            }
+        };
+        Ok(held.map(Bytes::from))
+    }
+
+    /// Value and remaining life, read at one moment.
+    pub(super) async fn look(&self, key: &str, deadline: Instant) -> Result<Option<Living>, Fault> {
+        let mut look = redis::pipe();
+        look.atomic().cmd("GET").arg(key).cmd("PTTL").arg(key);
+        let reply = self.in_time(deadline, look.query_async(&mut self.control.clone())).await?;
+        Ok(living(reply))
+    }
+
+    /// Takes a claim over from an owner that has not stirred since it was `seen`.
+    pub(super) async fn replace(
+        &self,
+        key: &str,
+        seen: &Living,
+        claim: &[u8],
+        time_to_live: Duration,
+        deadline: Instant,
+    ) -> Result<Replaced, Fault> {
+        let mut script = REPLACE.key(key);
+        script.arg(&seen.bytes[..]).arg(seen.left.map_or(0, millis)).arg(claim).arg(millis(time_to_live));
+        let reply: Option<(Option<Vec<u8>>, i64)> = self.invoke(&script, deadline).await?;
+        Ok(match reply {
+            None => Replaced::Done,
+            Some(there) => living(there).map_or(Replaced::Vanished, Replaced::Stirred),
+        })
+    }
+
+    /// Says that the owner of `claim` is alive.
+    pub(super) async fn renew(
+        &self,
+        key: &str,
+        claim: &[u8],
+        time_to_live: Duration,
+        deadline: Instant,
+    ) -> Result<Renewed, Fault> {
+        let mut script = RENEW.key(key);
+        script.arg(claim).arg(millis(time_to_live));
+        let reply: String = self.invoke(&script, deadline).await?;
+        match reply.as_str() {
+            "extended" => Ok(Renewed::Extended),
+            "claimed again" => Ok(Renewed::ClaimedAgain),
+            "lost" => Ok(Renewed::Lost),
+            _ => Err(strange(&reply)),
+        }
+    }
+
+    /// Writes the outcome `record`, or returns the record that stays.
+    pub(super) async fn settle(
+        &self,
+        key: &str,
+        record: &[u8],
+        time_to_live: Duration,
+        deadline: Instant,
+    ) -> Result<Option<Bytes>, Fault> {
+        let mut script = SETTLE.key(key);
+        script.arg(record).arg(millis(time_to_live));
+        let kept: Option<Vec<u8>> = self.invoke(&script, deadline).await?;
+        Ok(kept.map(Bytes::from))
+    }
+
+    /// Frees the key of a record in flight.
+    pub(super) async fn release(&self, key: &str, token: Token, deadline: Instant) -> Result<Released, Fault> {
+        let mut script = RELEASE.key(key);
+        script.arg(&token.0[..]);
+        let reply: String = self.invoke(&script, deadline).await?;
+        match reply.as_str() {
+            "deleted" => Ok(Released::Deleted),
+            "absent" => Ok(Released::Absent),
+            "kept" => Ok(Released::Kept),
+            _ => Err(strange(&reply)),
+        }
+    }
+
+    /// Writes a body that lies apart.
+    pub(super) async fn put_body(
+        &self,
+        key: &str,
+        body: &[u8],
+        time_to_live: Duration,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        let mut set = redis::cmd("SET");
+        set.arg(key).arg(body).arg("PX").arg(millis(time_to_live));
+        self.in_time(deadline, set.query_async(&mut self.bulk.clone())).await
+    }
+
+    /// Reads a body that lies apart.
+    pub(super) async fn body(&self, key: &str, deadline: Instant) -> Result<Option<Bytes>, Fault> {
+        let mut get = redis::cmd("GET");
+        get.arg(key);
+        let body: Option<Vec<u8>> = self.in_time(deadline, get.query_async(&mut self.bulk.clone())).await?;
+        Ok(body.map(Bytes::from))
+    }
+
+    async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>, deadline: Instant) -> Result<T, Fault> {
+        // One round trip; two more if the server lost its scripts since the connection was made.
+        self.in_time(deadline, script.invoke_async(&mut self.control.clone())).await
+    }
+
+    /// Waits for one answer, and keeps an eye on the connection's health.
+    pub(super) async fn in_time<T>(
+        &self,
+        deadline: Instant,
+        answer: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T, Fault> {
+        let result = match tokio::time::timeout_at(deadline, answer).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) => Err(Fault::of(error)),
+            Err(_) => Err(Fault::Late),
+        };
+        self.heed(result.as_ref().err());
+        result
+    }
+}
+
+impl Fault {
+    fn of(error: RedisError) -> Self {
+        // What has a code came from the server; all else is the connection, or an answer that makes no sense.
+        let inner = error.clone().into_server_errors();
+        let code = inner.as_ref().and_then(|errors| errors.first()).map(|(_, error)| error.code()).or(error.code());
+        match code.map(str::to_owned) {
+            Some(code) => Self::Refused(code, error),
+            None => Self::Lost(error),
+        }
+    }
+
+    /// Whether the server knows no such form of the command.
+    pub(super) fn is_syntax(&self) -> bool {
+        matches!(self, Self::Refused(code, error)
+            if code == "ERR" && error.detail().is_some_and(|detail| detail.contains("syntax error")))
+    }
+
+    /// Whether the name holds what no record is.
+    pub(super) fn is_wrong_type(&self) -> bool {
+        matches!(self, Self::Refused(code, _) if code == "WRONGTYPE")
+    }
+
+    /// Whether another server may be the one to ask, as after a fail-over.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        matches!(self, Self::Refused(code, _) if matches!(code.as_str(), "READONLY" | "LOADING" | "MASTERDOWN"))
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Refused(_, error) => Self::Unavailable(Box::new(error)),
+            Fault::Lost(error) => Self::Uncertain(Box::new(error)),
+            Fault::Late => Self::Uncertain("Redis did not answer in time".into()),
+        }
+    }
+}
+
+fn living((bytes, left): (Option<Vec<u8>>, i64)) -> Option<Living> {
+    // PTTL answers -1 for what does not expire.
+    let left = u64::try_from(left).ok().map(Duration::from_millis);
+    bytes.map(|bytes| Living { bytes: bytes.into(), left })
+}
+
+fn strange(reply: &str) -> Fault {
+    Fault::Lost(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unexpected answer", reply.to_owned())))
+}
+
+fn millis(duration: Duration) -> u64 {
+    // `PX 0` is an error, and less than a millisecond is nothing to a record.
+    duration.min(FOREVER).as_millis().max(1) as u64
+}

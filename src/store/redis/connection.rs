@@ -1,0 +1,262 @@
+//! The connection to the server, and the task that keeps one.
+//!
+//! Callers take the connection that is there and never wait for another: with none, they know at once that
+//! nothing was done. The task reconnects, finds out what the server can do, and asks it for the digest key
+//! every few seconds, which shows both dead connections and lost data.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::{TcpSettings, socket2};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
+    RedisConnectionInfo, RedisResult,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::commands::{Acquire, Fault};
+use super::probe::{ConnectError, Probe};
+use crate::config::RedisAddress;
+use crate::key::DigestKey;
+use crate::store::{StoreError, causes};
+
+/// A connection that works, as far as is known.
+#[derive(Clone)]
+pub(super) struct Connected {
+    /// For records.
+    pub(super) control: MultiplexedConnection,
+    /// For bodies that lie apart, which would hold up the records.
+    pub(super) bulk: MultiplexedConnection,
+    pub(super) acquire: Acquire,
+    /// Cancelled when the connection is not to be used any more.
+    lost: CancellationToken,
+    /// Calls in a row that had no answer in time.
+    timeouts: Arc<AtomicU32>,
+}
+
+/// What callers and the task share.
+pub(super) struct Link {
+    current: watch::Sender<Result<Connected, Arc<ConnectError>>>,
+    digest_key: RwLock<Option<DigestKey>>,
+}
+
+/// The task that keeps a connection.
+pub(super) struct Supervisor {
+    link: Arc<Link>,
+    address: RedisAddress,
+    ping_every: Duration,
+    probe: Probe,
+}
+
+/// Opening a connection and finding out about the server; and each ping.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const FIRST_DELAY: Duration = Duration::from_millis(20);
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
+/// One late answer may be the network's fault; this many are the connection's.
+const TIMEOUTS: u32 = 3;
+
+impl Link {
+    pub(super) fn new(digest_key: Option<DigestKey>) -> Arc<Self> {
+        let (current, _) = watch::channel(Err(Arc::new(ConnectError::NotYet)));
+        Arc::new(Self { current, digest_key: RwLock::new(digest_key) })
+    }
+
+    /// The connection, if there is one now.
+    pub(super) fn connected(&self) -> Result<Connected, StoreError> {
+        let why = match &*self.current.borrow() {
+            Ok(connected) if connected.lost.is_cancelled() => Arc::new(ConnectError::Lost),
+            Ok(connected) => return Ok(connected.clone()),
+            Err(why) => why.clone(),
+        };
+        Err(StoreError::Unavailable(Box::new(why)))
+    }
+
+    fn set(&self, current: Result<Connected, Arc<ConnectError>>) {
+        drop(self.current.send_replace(current));
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.current.borrow().as_ref().is_ok_and(|connected| !connected.lost.is_cancelled())
+    }
+
+    /// Waits for a connection, or for an error that no waiting cures; after `patience`, for nothing more.
+    pub(super) async fn ready(&self, patience: Duration) -> Result<(), Arc<ConnectError>> {
+        let mut current = self.current.subscribe();
+        let settled = |current: &Result<_, Arc<ConnectError>>| match current {
+            Ok(_) => true,
+            Err(why) => why.is_final(),
+        };
+        match tokio::time::timeout(patience, current.wait_for(settled)).await {
+            Ok(Ok(current)) => current.as_ref().map(drop).map_err(Arc::clone),
+            // The last one tells why not.
+            Ok(Err(_)) | Err(_) => self.current.borrow().as_ref().map(drop).map_err(Arc::clone),
+        }
+    }
+
+    pub(super) fn digest_key(&self) -> Option<DigestKey> {
+        *self.digest_key.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_digest_key(&self, key: DigestKey) {
+        *self.digest_key.write().unwrap_or_else(PoisonError::into_inner) = Some(key);
+    }
+}
+
+impl Connected {
+    /// Draws the conclusions for the connection from how a command went.
+    pub(super) fn heed(&self, fault: Option<&Fault>) {
+        match fault {
+            Some(Fault::Late) => {
+                if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS {
+                    self.drop_it();
+                }
+            }
+            Some(Fault::Lost(_)) => self.drop_it(),
+            Some(fault) if fault.is_elsewhere() => self.drop_it(),
+            Some(Fault::Refused(..)) | None => self.timeouts.store(0, Ordering::Relaxed),
+        }
+    }
+
+    fn drop_it(&self) {
+        self.lost.cancel();
+    }
+}
+
+impl Supervisor {
+    pub(super) fn new(link: Arc<Link>, address: RedisAddress, probe: Probe, ping_every: Duration) -> Self {
+        Self { link, address, ping_every, probe }
+    }
+
+    /// Keeps a connection until the task is aborted.
+    pub(super) async fn run(mut self) {
+        let mut delay = FIRST_DELAY;
+        let mut complained = None;
+        loop {
+            match self.connect().await {
+                Ok(connected) => {
+                    tracing::info!("connected to Redis");
+                    complained = None;
+                    let since = Instant::now();
+                    self.link.set(Ok(connected.clone()));
+                    let why = self.attend(connected).await;
+                    tracing::warn!(error = %why, "the connection to Redis is lost");
+                    self.link.set(Err(Arc::new(why)));
+                    // A server that hangs up on every caller is not to be called without a pause.
+                    if since.elapsed() > LONGEST_DELAY {
+                        delay = FIRST_DELAY;
+                    }
+                }
+                Err(why) => {
+                    // Once for each new reason: an outage may last.
+                    let reason = why.to_string();
+                    if complained.as_ref() != Some(&reason) {
+                        tracing::error!(error = causes(&why), "no connection to Redis");
+                        complained = Some(reason);
+                    }
+                    self.link.set(Err(Arc::new(why)));
+                }
+            }
+            tokio::time::sleep(jittered(delay)).await;
+            delay = (delay * 2).min(LONGEST_DELAY);
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Connected, ConnectError> {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let lost = CancellationToken::new();
+        let silent = |_| ConnectError::Silent(CONNECT_TIMEOUT);
+        let open = async {
+            let control = self.open(&lost).await?;
+            Ok((control, self.open(&lost).await?))
+        };
+        let opened = tokio::time::timeout_at(deadline, open).await.map_err(silent)?;
+        let (control, bulk) = opened.map_err(ConnectError::of_opening)?;
+        let mut connected =
+            Connected { control, bulk, acquire: Acquire::Natively, lost, timeouts: Arc::new(AtomicU32::new(0)) };
+        self.probe.examine(&mut connected, &self.link, deadline).await?;
+        Ok(connected)
+    }
+
+    /// Opens one connection, with RESP3 where the server has it: the crate tells of a closed connection at
+    /// once only there.
+    async fn open(&self, lost: &CancellationToken) -> RedisResult<MultiplexedConnection> {
+        let closed = lost.clone();
+        let on_push = move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                closed.cancel();
+            }
+            Ok::<_, std::convert::Infallible>(())
+        };
+        // Deadlines are those of the calls.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(512);
+        let info = connection_info(&self.address)?;
+        let resp3 = Client::open(info.clone())?
+            .get_multiplexed_async_connection_with_config(&config.clone().set_push_sender(on_push))
+            .await;
+        match resp3 {
+            Err(error) if error.kind() == ErrorKind::RESP3NotSupported => {
+                let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+                Client::open(info.set_redis_settings(settings))?
+                    .get_multiplexed_async_connection_with_config(&config)
+                    .await
+            }
+            other => other,
+        }
+    }
+
+    /// Watches over a connection until it is lost.
+    async fn attend(&mut self, mut connected: Connected) -> ConnectError {
+        let lost = connected.lost.clone();
+        loop {
+            tokio::select! {
+                () = lost.cancelled() => return ConnectError::Lost,
+                () = tokio::time::sleep(self.ping_every) => {}
+            }
+            let acquire = connected.acquire;
+            let deadline = Instant::now() + CONNECT_TIMEOUT;
+            if let Err(why) = self.probe.agree(&mut connected, &self.link, deadline).await {
+                lost.cancel();
+                return why;
+            }
+            if connected.acquire != acquire {
+                self.link.set(Ok(connected.clone()));
+            }
+        }
+    }
+}
+
+fn connection_info(address: &RedisAddress) -> RedisResult<redis::ConnectionInfo> {
+    let mut settings = RedisConnectionInfo::default()
+        .set_db(address.database)
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_lib_name("onlyonce", env!("CARGO_PKG_VERSION"));
+    if let Some(username) = &address.username {
+        settings = settings.set_username(username);
+    }
+    if let Some(password) = &address.password {
+        settings = settings.set_password(password.expose());
+    }
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(3));
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    // What the other side does not acknowledge for so long, it will not.
+    #[cfg(target_os = "linux")]
+    let tcp = tcp.set_user_timeout(Duration::from_secs(3));
+    let info = ConnectionAddr::Tcp(address.host.clone(), address.port).into_connection_info()?;
+    Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
+}
+
+/// Between half and all of it, so that sidecars which lost the same server do not come back in step.
+fn jittered(delay: Duration) -> Duration {
+    let mut random = [0; 1];
+    // Without randomness there is no jitter, and nothing worse.
+    let _ = getrandom::fill(&mut random);
+    delay / 2 + delay / 2 * u32::from(random[0]) / 255
+}

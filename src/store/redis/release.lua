@@ -1,0 +1,11 @@
+-- Frees the key, if its record is in flight (state 1) under this token.
+-- KEYS[1] record; ARGV[1] token
+local held = redis.call('GET', KEYS[1])
+if not held then
+  return 'absent'
+end
+if held:byte(1) == 1 and held:byte(2) == 1 and held:sub(5, 20) == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+  return 'deleted'
+end
+return 'kept'

@@ -1,0 +1,13 @@
+-- Writes the owner's outcome over its own record in flight (state 1) or unknown (4), or where there is none.
+-- KEYS[1] record; ARGV[1] outcome; ARGV[2] milliseconds to live
+-- Returns nil when it is written, else the record that stays.
+local held = redis.call('GET', KEYS[1])
+if held then
+  local state = held:byte(2)
+  local open = held:byte(1) == 1 and (state == 1 or state == 4)
+  if not open or held:sub(5, 20) ~= ARGV[1]:sub(5, 20) then
+    return held
+  end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return false
