@@ -64,6 +64,29 @@ on_every_store! {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_hundred_duplicates_at_two_sidecars_one_runs() {
+    let redis = Store::redis();
+    let (backend, gate) = Backend::gated().await;
+    let one = Setup::new(&backend.url()).store(&redis).start().await;
+    let other = Setup::new(&backend.url()).store(&redis).start().await;
+    a_hundred_duplicates(&backend, &gate, &[&one, &other]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn duplicates_that_wait_at_another_sidecar_get_the_one_result() {
+    let redis = Store::redis();
+    let (backend, gate) = Backend::gated().await;
+    let setup = Setup::new(&backend.url()).store(&redis).route("on_concurrent = \"wait\"\nwait_timeout = \"60s\"");
+    let (one, other) = (setup.clone().start().await, setup.start().await);
+    let asking = (0..100).map(|n| [&one, &other][n % 2].asking(&order("k"))).collect();
+    until("all but one wait", async || one.metric(WAITING).await + other.metric(WAITING).await == 99.0).await;
+    gate.open();
+    let answers = all(asking).await;
+    assert!(answers.iter().all(|answer| (answer.status, answer.text()) == (201, r#"{"order":1}"#)));
+    assert_eq!(backend.count(), 1);
+}
+
 const WAITING: &str = "onlyonce_waiting{route=\"orders\"}";
 
 #[tokio::test]

@@ -8,5 +8,10 @@
 mod support;
 
 mod concurrent;
+mod connections;
+mod disconnect;
+mod fates;
+mod keys;
 mod mismatch;
+mod refusals;
 mod replay;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -66,6 +67,7 @@ pub struct Backend {
 }
 
 struct State {
+    connections: AtomicUsize,
     scripts: Mutex<VecDeque<Script>>,
     seen: watch::Sender<Vec<Seen>>,
 }
@@ -78,10 +80,19 @@ impl Backend {
 
     /// Follows one script for each request, in the order in which they come; those after the last are answered.
     pub async fn scripted(scripts: impl IntoIterator<Item = Script>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback");
+        Self::bind("127.0.0.1:0", scripts).await
+    }
+
+    /// Answers every request, at the URL of [`nobody`].
+    pub async fn listening(url: &str) -> Self {
+        Self::bind(url.trim_start_matches("http://"), []).await
+    }
+
+    async fn bind(address: &str, scripts: impl IntoIterator<Item = Script>) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap_or_else(|error| panic!("{address}: {error}"));
         let address = listener.local_addr().expect("a bound listener has an address");
         let scripts = Mutex::new(scripts.into_iter().collect());
-        let state = Arc::new(State { scripts, seen: watch::Sender::default() });
+        let state = Arc::new(State { connections: AtomicUsize::new(0), scripts, seen: watch::Sender::default() });
         let task = tokio::spawn(accept(listener, Arc::clone(&state)));
         Self { address, state, task }
     }
@@ -110,6 +121,11 @@ impl Backend {
         self.state.seen.borrow().len()
     }
 
+    /// The connections that were made to it.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
+    }
+
     /// The only request that came.
     #[track_caller]
     pub fn only(&self) -> Seen {
@@ -134,6 +150,7 @@ impl Drop for Backend {
 
 async fn accept(listener: TcpListener, state: Arc<State>) {
     while let Ok((stream, _)) = listener.accept().await {
+        state.connections.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(serve(stream, Arc::clone(&state)));
     }
 }

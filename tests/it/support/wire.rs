@@ -1,5 +1,6 @@
 //! One end of a connection, spoken to in bytes.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::time::Duration;
@@ -89,7 +90,7 @@ impl Deref for Seen {
 }
 
 /// A whole response, its chunks joined.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Response {
     pub status: u16,
     pub head: Head,
@@ -101,6 +102,13 @@ impl Deref for Response {
     type Target = Head;
     fn deref(&self) -> &Head {
         &self.head
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = &self.body[..self.body.len().min(500)];
+        write!(f, "{:?} {:?}", self.head, String::from_utf8_lossy(start))
     }
 }
 
