@@ -7,11 +7,16 @@
 
 mod support;
 
+mod admin;
+mod cli;
 mod concurrent;
 mod connections;
 mod disconnect;
 mod fates;
 mod keys;
 mod mismatch;
+mod passthrough;
 mod refusals;
 mod replay;
+mod shutdown;
+mod store_down;

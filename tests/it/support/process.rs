@@ -17,6 +17,8 @@ use super::wire::{Request, Response, Wire, request, until};
 pub struct Process {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    /// Ends with the process.
+    reader: Option<thread::JoinHandle<()>>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
     _folder: TempDir,
@@ -32,10 +34,11 @@ impl Process {
         let mut child = command.arg("--config").arg(&file).stderr(Stdio::piped()).spawn().expect("the program");
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-        thread::spawn({
+        let reader = thread::spawn({
             let log = Arc::clone(&log);
             move || lines.map_while(Result::ok).for_each(|line| log.lock().expect("no panic").push(line))
         });
+        let reader = Some(reader);
         let mut addresses = None;
         until("serving", async || {
             addresses = log.lock().expect("no panic").iter().find_map(|line| serving(line));
@@ -43,11 +46,14 @@ impl Process {
         })
         .await;
         let (address, admin) = addresses.unwrap_or_else(|| panic!("it ended: {:?}", log.lock()));
-        Self { child, log, address, admin, _folder: folder }
+        Self { child, log, reader, address, admin, _folder: folder }
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// The most that it ever held in memory, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it is running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -74,6 +80,19 @@ impl Process {
     /// What it has logged.
     pub fn log(&self) -> String {
         self.log.lock().expect("no panic").join("\n")
+    }
+
+    /// The same, once it has ended: all of it.
+    pub fn whole_log(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("no panic");
+        }
+        self.log()
+    }
+
+    /// Whether it takes new connections.
+    pub async fn listens(&self) -> bool {
+        tokio::net::TcpStream::connect(self.address).await.is_ok()
     }
 
     pub async fn connect(&self) -> Wire {
