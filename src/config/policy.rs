@@ -33,7 +33,7 @@ const NOT_NOW: [u16; 12] = [307, 308, 401, 403, 407, 408, 409, 421, 423, 425, 42
 
 impl Policy {
     fn disposition(self, status: u16) -> Disposition {
-        if GATEWAY.contains(&status) || !(100..600).contains(&status) {
+        if GATEWAY.contains(&status) || !(200..600).contains(&status) {
             return Disposition::Hold;
         }
         let kept = match self {
@@ -167,6 +167,7 @@ mod tests {
         let of = |status| {
             PolicyTable::new(Policy::Lenient, &[]).disposition(StatusCode::from_u16(status).expect("a status"))
         };
+        assert_eq!(of(101), Disposition::Hold);
         assert_eq!(of(600), Disposition::Hold);
         assert_eq!(of(999), Disposition::Hold);
     }

@@ -35,7 +35,7 @@ use waiting::Flights;
 use crate::config::Rule;
 use crate::key::Operation;
 use crate::metrics::Metrics;
-use crate::record::{Claim, RecordName, Token};
+use crate::record::{Claim, Comparison, RecordName, Token};
 use crate::store::{Claimed, Store, StoreError};
 
 /// Guards operations with one store.
@@ -118,6 +118,11 @@ impl Guard {
             }
             Ok(Claimed::Refused(held)) => {
                 pending.armed = false;
+                let recorded = &held.record.claim.fingerprint;
+                if operation.fingerprint.compare(recorded) == Comparison::Incomparable {
+                    tracing::warn!(record = %operation.name,
+                        "the route's fingerprint has changed since this record was made; a repeat counts as the same");
+                }
                 Ok(Admission::Repeat(decide(*held, &operation.fingerprint, rule.on_mismatch)))
             }
             Err(error) => {
@@ -139,6 +144,7 @@ impl Guard {
     }
 
     async fn outlast(&self, rule: &Rule, operation: &Operation) -> Verdict {
+        let mut changes = None;
         for looks in 0.. {
             match self.flights.find(&operation.name) {
                 Some(flight) => {
@@ -146,7 +152,10 @@ impl Guard {
                         return Verdict::Replay(reply);
                     }
                 }
-                None => tokio::time::sleep(waiting::pause(looks)).await,
+                None => {
+                    let changes = changes.get_or_insert_with(|| self.store.subscribe(&operation.name));
+                    waiting::change(changes.as_mut(), looks).await;
+                }
             }
             match self.store.find(&operation.name).await {
                 Ok(None) => return Verdict::InFlight,

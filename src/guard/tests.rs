@@ -84,6 +84,10 @@ impl Store for Faulty {
         self.store.find(name)
     }
 
+    fn subscribe(&self, name: &RecordName) -> Option<store::Changes> {
+        self.store.subscribe(name)
+    }
+
     fn digest_key(&self) -> store::Answer<'_, DigestKey> {
         self.store.digest_key()
     }

@@ -34,39 +34,46 @@ pub(super) enum ReadError {
 ///
 /// A body that announces itself as too large is refused before it is asked for (`100 Continue`).
 pub(super) async fn read(mut body: Incoming, cap: u64, budget: &Budget, timeout: Duration) -> Result<Bytes, ReadError> {
-    let announced = body.size_hint();
-    if announced.lower() > cap {
+    let announced = body.size_hint().lower();
+    if announced > cap {
         return Err(ReadError::TooLarge);
     }
-    if !budget.has(announced.lower()) {
+    let mut share = budget.share();
+    if !share.grow(usize::try_from(announced).unwrap_or(usize::MAX)) {
         return Err(ReadError::NoRoom);
     }
     let reading = async {
+        let mut taken = announced;
+        let mut length = 0;
+        // One frame is taken as it is; of several, one piece is made.
         let mut first = Bytes::new();
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let Ok(piece) = frame.map_err(|_| ReadError::Broken)?.into_data() else { continue };
-            let length = first.len().max(whole.len()) + piece.len();
-            if length as u64 > cap {
+            length += piece.len() as u64;
+            if length > cap {
                 return Err(ReadError::TooLarge);
             }
-            if !budget.has(length as u64) {
-                return Err(ReadError::NoRoom);
-            }
-            if first.is_empty() && whole.is_empty() {
-                first = piece;
-            } else {
-                if whole.is_empty() {
-                    whole.reserve(usize::try_from(announced.lower()).unwrap_or_default().max(length));
-                    whole.extend_from_slice(&first);
+            if length > taken {
+                if !share.grow(usize::try_from(length - taken).unwrap_or(usize::MAX)) {
+                    return Err(ReadError::NoRoom);
                 }
-                whole.extend_from_slice(&piece);
+                taken = length;
             }
+            if length == piece.len() as u64 {
+                first = piece;
+                continue;
+            }
+            if whole.is_empty() {
+                whole.reserve(usize::try_from(announced.max(length)).unwrap_or_default());
+                whole.extend_from_slice(&std::mem::take(&mut first));
+            }
+            whole.extend_from_slice(&piece);
         }
         Ok(if whole.is_empty() { first } else { whole.freeze() })
     };
     let body = tokio::time::timeout(timeout, reading).await.map_err(|_| ReadError::TimedOut)??;
-    budget.hold(body).ok_or(ReadError::NoRoom)
+    Ok(share.hold(body))
 }
 
 /// Reads and drops what is left of a short body, so that the answer that refuses it is not lost with the connection.

@@ -14,11 +14,17 @@ pub struct Budget {
     metrics: Arc<Metrics>,
 }
 
-/// Bytes that count against the budget until the last reference to them is gone.
+/// Some of the budget, taken for as long as this lives.
+pub(super) struct Share {
+    budget: Budget,
+    permit: Option<OwnedSemaphorePermit>,
+    counted: Counted,
+}
+
+/// Bytes, with the share that they take until the last reference to them is gone.
 struct Budgeted {
     bytes: Bytes,
-    _permit: OwnedSemaphorePermit,
-    _counted: Counted,
+    _share: Share,
 }
 
 impl AsRef<[u8]> for Budgeted {
@@ -34,19 +40,36 @@ impl Budget {
         Self { left: Arc::new(Semaphore::new(permits)), metrics }
     }
 
-    /// The same bytes, counted; `None` where the budget cannot take them.
-    pub fn hold(&self, bytes: Bytes) -> Option<Bytes> {
-        if bytes.is_empty() {
-            return Some(bytes);
-        }
-        let permits = u32::try_from(bytes.len()).ok()?;
-        let permit = Arc::clone(&self.left).try_acquire_many_owned(permits).ok()?;
-        let counted = self.metrics.buffered(u64::from(permits));
-        Some(Bytes::from_owner(Budgeted { bytes, _permit: permit, _counted: counted }))
+    /// A share of nothing yet.
+    pub(super) fn share(&self) -> Share {
+        Share { budget: self.clone(), permit: None, counted: self.metrics.buffered() }
     }
 
-    /// Whether `bytes` more would fit now.
-    pub fn has(&self, bytes: u64) -> bool {
-        self.left.available_permits() as u64 >= bytes
+    /// The same bytes, with their share; `None` where the budget cannot take them.
+    pub(super) fn hold(&self, bytes: Bytes) -> Option<Bytes> {
+        let mut share = self.share();
+        share.grow(bytes.len()).then(|| share.hold(bytes))
+    }
+}
+
+impl Share {
+    /// Takes `bytes` more, if they are there.
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        let Ok(permits) = u32::try_from(bytes) else { return false };
+        let Ok(more) = Arc::clone(&self.budget.left).try_acquire_many_owned(permits) else { return false };
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            None => self.permit = Some(more),
+        }
+        self.counted.add(permits.into());
+        true
+    }
+
+    /// Ties the share to the bytes that it was taken for.
+    pub(super) fn hold(self, bytes: Bytes) -> Bytes {
+        if bytes.is_empty() {
+            return bytes;
+        }
+        Bytes::from_owner(Budgeted { bytes, _share: self })
     }
 }
