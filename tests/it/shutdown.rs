@@ -77,8 +77,8 @@ async fn a_client_that_waits_still_gets_its_answer() {
         // A connection without a request does not hold it up.
         idle.ends().await;
         gate.open();
-        let answer = client.response().await;
-        assert_eq!((answer.status, answer.value("connection")), (201, Some("close")));
+        assert_eq!(client.response().await.status, 201);
+        client.ends().await;
         assert_eq!(process.exit().await, Some(0), "{}", process.log());
     }
 }
