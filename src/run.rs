@@ -18,7 +18,7 @@ use crate::key::DigestKey;
 use crate::metrics::Metrics;
 use crate::proxy::{Budget, Proxy, Upstream};
 use crate::server::Server;
-use crate::store::{ConnectError, Embedded, Memory, Metered, OpenError, Redis, Store};
+use crate::store::{self, Metered, Store};
 
 /// A sidecar whose listeners are bound, and whose store is open.
 pub struct Sidecar {
@@ -52,15 +52,9 @@ pub enum StartError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The Redis is there, and must not be used as it is.
-    #[error(transparent)]
-    Redis(Arc<ConnectError>),
-    /// The embedded store cannot be opened.
-    #[error("the embedded store cannot be opened")]
-    Embedded(#[from] OpenError),
-    /// No random bytes.
-    #[error("there is no randomness to make a digest key of")]
-    Randomness(#[source] getrandom::Error),
+    /// The store cannot be used as it is.
+    #[error("the store cannot be used")]
+    Store(#[from] store::OpenError),
     /// Two metrics of one name: a mistake of ours.
     #[error("the metrics cannot be set up")]
     Metrics(#[from] prometheus::Error),
@@ -89,7 +83,7 @@ impl Sidecar {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let Config { server, log, admin, upstream, store, routes } = config;
         let metrics = Arc::new(Metrics::new(routes.rules().iter().map(|rule| &*rule.name))?);
-        let records = open(&store).await?;
+        let records = store::open(&store).await?;
         let records: Arc<dyn Store> = Arc::new(Metered::new(records, Arc::clone(&metrics)));
 
         let mut listeners = Vec::new();
@@ -184,33 +178,6 @@ async fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, Sta
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, key, source })
 }
 
-/// How long a start waits for a Redis that does not answer before it goes on without.
-const PATIENCE: Duration = Duration::from_secs(3);
-
-async fn open(settings: &config::Store) -> Result<Arc<dyn Store>, StartError> {
-    let configured = settings.digest_key.as_ref().map(|secret| DigestKey::from_secret(secret.expose()));
-    match &settings.location {
-        StoreLocation::Redis(address) => {
-            let redis = Redis::open(address, settings);
-            match redis.ready(PATIENCE).await {
-                Ok(()) => {}
-                Err(error) if error.is_final() => return Err(StartError::Redis(error)),
-                Err(error) => tracing::error!(
-                    error = &*error as &dyn Error,
-                    "the store is out of reach; guarded requests are refused until it is there"
-                ),
-            }
-            Ok(Arc::new(redis))
-        }
-        StoreLocation::Embedded(path) => Ok(Arc::new(Embedded::open(path, settings)?)),
-        StoreLocation::Memory => {
-            let mut made = [0; 32];
-            getrandom::fill(&mut made).map_err(StartError::Randomness)?;
-            Ok(Arc::new(Memory::new(configured.unwrap_or(DigestKey::from_bytes(made)))))
-        }
-    }
-}
-
 /// The key of the store's digests, or why it cannot be told.
 pub async fn digest_key(settings: &config::Store) -> Result<DigestKey, String> {
     if let Some(secret) = &settings.digest_key {
@@ -221,7 +188,7 @@ pub async fn digest_key(settings: &config::Store) -> Result<DigestKey, String> {
         StoreLocation::Embedded(path) if !path.exists() => return Err("the store is not there yet".into()),
         StoreLocation::Embedded(_) | StoreLocation::Redis(_) => {}
     }
-    let store = open(settings).await.map_err(|error| error.to_string())?;
+    let store = store::open(settings).await.map_err(|error| error.to_string())?;
     store.digest_key().await.map_err(|error| error.to_string())
 }
 

@@ -1,5 +1,6 @@
 //! How the sidecars that share a store come to use the same digest key.
 
+use crate::config;
 use crate::key::DigestKey;
 
 /// What a store keeps about its digest key, under a name of its own.
@@ -33,6 +34,11 @@ pub(super) enum Agreement {
     Withheld,
 }
 
+/// The key that the operator chose.
+pub(super) fn configured(config: &config::Store) -> Option<DigestKey> {
+    config.digest_key.as_ref().map(|secret| DigestKey::from_secret(secret.expose()))
+}
+
 impl Wanted {
     /// The configured key, else the one in use, else a new one.
     pub(super) fn new(configured: Option<DigestKey>, used: Option<DigestKey>) -> Result<Self, getrandom::Error> {
@@ -45,6 +51,10 @@ impl Wanted {
             }
         };
         Ok(Self { key, configured: configured.is_some() })
+    }
+
+    pub(super) fn key(&self) -> DigestKey {
+        self.key
     }
 
     /// What the store is to keep of it, if it keeps nothing yet.

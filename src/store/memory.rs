@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Answer, Claimed, Health, Released, Renewed, Settled, Store};
+use super::digest_key::{self, Wanted};
+use super::{Answer, Changes, Claimed, FOREVER, Health, Released, Renewed, Settled, Store};
+use crate::config;
 use crate::key::DigestKey;
 use crate::record::moves::{self, ClaimMove, Held, RenewMove};
 use crate::record::{Claim, Record, RecordName, State, Token};
@@ -32,6 +33,11 @@ struct Kept {
 const FIRST_SWEEP: usize = 1024;
 
 impl Memory {
+    /// An empty store with the configured digest key, or one of its own.
+    pub fn open(config: &config::Store) -> Result<Self, getrandom::Error> {
+        Ok(Self::new(Wanted::new(digest_key::configured(config), None)?.key()))
+    }
+
     /// An empty store.
     pub fn new(digest_key: DigestKey) -> Self {
         Self { digest_key, records: Mutex::new(Records { sweep_at: FIRST_SWEEP, ..Records::default() }) }
@@ -61,9 +67,6 @@ impl Records {
     }
 }
 
-/// Far enough, and still an [`Instant`].
-const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
-
 impl Store for Memory {
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
         Box::pin(async move {
@@ -83,12 +86,13 @@ impl Store for Memory {
         Box::pin(async move {
             let mut records = self.records();
             let held = records.held(name).map(|held| held.record);
+            // A claim never changes while it is in flight: a renewal gives the record time, and nothing else.
             let (renewed, record) = match (moves::renew(held.as_ref(), claim.token), held) {
+                (RenewMove::Refuse, _) => return Ok(Renewed::Lost),
                 (RenewMove::Extend, Some(record)) => (Renewed::Extended, record),
                 (RenewMove::Extend | RenewMove::ClaimAgain, _) => {
                     (Renewed::ClaimedAgain, Record { claim: claim.clone(), state: State::InFlight })
                 }
-                (RenewMove::Refuse, _) => return Ok(Renewed::Lost),
             };
             records.write(name, record);
             Ok(renewed)
@@ -124,6 +128,11 @@ impl Store for Memory {
 
     fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
         Box::pin(async move { Ok(self.records().held(name)) })
+    }
+
+    fn subscribe(&self, _name: &RecordName) -> Option<Changes> {
+        // Whoever changes a record here is in this process.
+        None
     }
 
     fn digest_key(&self) -> Answer<'_, DigestKey> {

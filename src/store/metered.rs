@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Answer, Claimed, Health, Released, Renewed, Settled, Store};
+use super::{Answer, Changes, Claimed, Health, Released, Renewed, Settled, Store};
 use crate::key::DigestKey;
 use crate::metrics::{Metrics, StoreOp};
 use crate::record::moves::Held;
@@ -51,8 +51,16 @@ impl Store for Metered {
         self.timed(StoreOp::Find, self.store.find(name))
     }
 
+    fn subscribe(&self, name: &RecordName) -> Option<Changes> {
+        self.store.subscribe(name)
+    }
+
     fn digest_key(&self) -> Answer<'_, DigestKey> {
         self.store.digest_key()
+    }
+
+    fn losses(&self) -> u64 {
+        self.store.losses()
     }
 
     fn health(&self) -> Health {

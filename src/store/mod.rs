@@ -15,16 +15,58 @@ mod redis_server;
 
 use std::error::Error;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
-pub use embedded::{Embedded, OpenError};
+pub use embedded::{Embedded, EmbeddedError};
 pub use memory::Memory;
 pub use metered::Metered;
 pub use redis::{ConnectError, Redis};
 
+use crate::config::{self, StoreLocation};
 use crate::key::DigestKey;
 use crate::record::codec::Unreadable;
 use crate::record::moves::Held;
 use crate::record::{Claim, Record, RecordName, Token};
+
+/// Opens the store that the configuration names. Must be called within a Tokio runtime.
+///
+/// A Redis that cannot be reached is no reason not to start: it is waited for in the background, and calls
+/// are [`StoreError::Unavailable`] until it is there. One that must not be used is.
+pub async fn open(config: &config::Store) -> Result<Arc<dyn Store>, OpenError> {
+    match &config.location {
+        StoreLocation::Memory => Ok(Arc::new(Memory::open(config)?)),
+        StoreLocation::Embedded(path) => Ok(Arc::new(Embedded::open(path, config)?)),
+        StoreLocation::Redis(address) => {
+            let store = Redis::open(address, config);
+            match store.ready(FIRST_CONNECT).await {
+                Err(why) if why.is_final() => Err(OpenError::Redis(why)),
+                // The store has logged why not.
+                Ok(()) | Err(_) => Ok(Arc::new(store)),
+            }
+        }
+    }
+}
+
+/// Why there is no store, and no use in waiting for one.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// The server must not be used.
+    #[error(transparent)]
+    Redis(Arc<ConnectError>),
+    /// No random bytes.
+    #[error("there is no randomness to make a digest key of")]
+    Randomness(#[from] getrandom::Error),
+}
+
+/// Longer than any record lives, and within the range of every clock and server.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// How long a start waits for Redis.
+const FIRST_CONNECT: Duration = Duration::from_secs(2);
 
 /// The answer of a store, some time later.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -49,12 +91,25 @@ pub trait Store: Send + Sync + 'static {
     /// Looks the record up.
     fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>>;
 
+    /// Changes of the record that others may make, if they can be heard of. Begins to listen, and does not wait
+    /// for it.
+    fn subscribe(&self, name: &RecordName) -> Option<Changes>;
+
     /// The key that digests of names and fingerprints are made with, shared by all who use this store.
     fn digest_key(&self) -> Answer<'_, DigestKey>;
+
+    /// How often the store was found to have lost its data since it was opened. Records of before are gone then, and
+    /// their operations run again when they are repeated.
+    fn losses(&self) -> u64 {
+        0
+    }
 
     /// Whether the store can be reached, as far as is known now. Does no I/O.
     fn health(&self) -> Health;
 }
+
+/// Says that a record may have changed, and that it is time to look. It may do so for nothing, or be late.
+pub type Changes = tokio::sync::watch::Receiver<()>;
 
 /// What became of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]

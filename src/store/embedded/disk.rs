@@ -18,7 +18,7 @@ use crate::store::Cause;
 
 /// Why a folder cannot be used as a store.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum EmbeddedError {
     /// It is something else.
     #[error("{0} is not a folder")]
     NotAFolder(PathBuf),
@@ -87,14 +87,14 @@ const LAYOUT: u8 = 1;
 const MIB: u64 = 1024 * 1024;
 
 impl Disk {
-    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
+    pub(super) fn open(path: &Path) -> Result<Self, EmbeddedError> {
         if path.exists() && !path.is_dir() {
-            return Err(OpenError::NotAFolder(path.to_owned()));
+            return Err(EmbeddedError::NotAFolder(path.to_owned()));
         }
         let disk = Self::open_files(path).map_err(|error| open_error(path, error))?;
         match disk.meta(Meta::Layout).map_err(|error| open_error(path, error))?.as_deref() {
             Some([LAYOUT]) => Ok(disk),
-            Some(_) => Err(OpenError::Newer(path.to_owned())),
+            Some(_) => Err(EmbeddedError::Newer(path.to_owned())),
             None => {
                 let mut changes = disk.change();
                 changes.put_meta(Meta::Layout, &[LAYOUT]);
@@ -116,8 +116,8 @@ impl Disk {
         // Large values lie in files of their own: they are not rewritten with the rest, and their size can be told
         // without reading them.
         let large = KvSeparationOptions::default().separation_threshold(64 * 1024).file_target_size(16 * MIB);
-        let records = database.keyspace("records", || small(8 * MIB).with_kv_separation(Some(large)))?;
-        let expiries = database.keyspace("expiries", || small(2 * MIB))?;
+        let records = database.keyspace("records", || small(4 * MIB).with_kv_separation(Some(large)))?;
+        let expiries = database.keyspace("expiries", || small(MIB))?;
         let meta = database.keyspace("meta", || small(MIB))?;
         Ok(Self { database, records, expiries, meta })
     }
@@ -205,15 +205,15 @@ fn expiry_key(expires_at: u64, name: &str) -> Vec<u8> {
     [&expires_at.to_be_bytes()[..], name.as_bytes()].concat()
 }
 
-pub(super) fn open_error(path: &Path, error: fjall::Error) -> OpenError {
+pub(super) fn open_error(path: &Path, error: fjall::Error) -> EmbeddedError {
     let path = path.to_owned();
     match error {
-        fjall::Error::Locked => OpenError::InUse(path),
+        fjall::Error::Locked => EmbeddedError::InUse(path),
         fjall::Error::Io(source) | fjall::Error::Storage(LsmError::Io(source))
             if !matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
         {
-            OpenError::Inaccessible { path, source }
+            EmbeddedError::Inaccessible { path, source }
         }
-        source => OpenError::Damaged { path, source: Box::new(source) },
+        source => EmbeddedError::Damaged { path, source: Box::new(source) },
     }
 }

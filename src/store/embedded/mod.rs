@@ -20,12 +20,12 @@ use fjall::PersistMode;
 use tokio::sync::oneshot;
 
 use clock::Clock;
-pub use disk::OpenError;
+pub use disk::EmbeddedError;
 use disk::{Disk, Meta, Stored, open_error};
 use writer::{Operation, Reply, Writer};
 
-use super::digest_key::{Agreement, Note, Wanted};
-use super::{Answer, Cause, Claimed, Health, Released, Renewed, Settled, Store, StoreError};
+use super::digest_key::{self, Agreement, Note, Wanted};
+use super::{Answer, Cause, Changes, Claimed, FOREVER, Health, Released, Renewed, Settled, Store, StoreError};
 use crate::config;
 use crate::key::DigestKey;
 use crate::record::codec::{self, Decoded, Placement, Unreadable};
@@ -49,14 +49,11 @@ const WAITING: usize = 4096;
 /// What is larger is not read on a thread that others wait for.
 const LARGE: u32 = 64 * 1024;
 
-/// Longer than any record lives.
-const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
-
 const BROKEN: &str = "the embedded store could not be written, and is out of use";
 
 impl Embedded {
     /// Opens the store in `path`, and makes it if there is none. Reads the disk: for the start only.
-    pub fn open(path: &Path, config: &config::Store) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, config: &config::Store) -> Result<Self, EmbeddedError> {
         let disk = Arc::new(Disk::open(path)?);
         let digest_key = agree(&disk, path, config)?;
         let mark = disk.meta(Meta::Clock).map_err(|error| open_error(path, error))?;
@@ -74,7 +71,7 @@ impl Embedded {
             next_sweep: clock.now(),
         };
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || writer.run());
-        let writer = Some(thread.map_err(OpenError::Thread)?);
+        let writer = Some(thread.map_err(EmbeddedError::Thread)?);
         Ok(Self { disk, clock, digest_key, timeout: config.timeout, broken, inbox: Some(inbox), writer })
     }
 
@@ -158,6 +155,11 @@ impl Store for Embedded {
         Box::pin(self.committed(name))
     }
 
+    fn subscribe(&self, _name: &RecordName) -> Option<Changes> {
+        // Whoever changes a record here is in this process.
+        None
+    }
+
     fn digest_key(&self) -> Answer<'_, DigestKey> {
         Box::pin(async move { Ok(self.digest_key) })
     }
@@ -179,9 +181,8 @@ impl Drop for Embedded {
 }
 
 /// Finds the digest key, or makes it.
-fn agree(disk: &Disk, path: &Path, config: &config::Store) -> Result<DigestKey, OpenError> {
-    let configured = config.digest_key.as_ref().map(|secret| DigestKey::from_secret(secret.expose()));
-    let wanted = Wanted::new(configured, None).map_err(OpenError::Randomness)?;
+fn agree(disk: &Disk, path: &Path, config: &config::Store) -> Result<DigestKey, EmbeddedError> {
+    let wanted = Wanted::new(digest_key::configured(config), None).map_err(EmbeddedError::Randomness)?;
     let found = disk.meta(Meta::DigestKey).map_err(|error| open_error(path, error))?;
     let write = || {
         let mut changes = disk.change();
@@ -198,7 +199,7 @@ fn agree(disk: &Disk, path: &Path, config: &config::Store) -> Result<DigestKey, 
             // Nobody else uses this store, so it is said once.
             write().map(|()| key)
         }
-        Agreement::Withheld => Err(OpenError::DigestKeyWithheld(path.to_owned())),
+        Agreement::Withheld => Err(EmbeddedError::DigestKeyWithheld(path.to_owned())),
     }
 }
 

@@ -1,5 +1,5 @@
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -83,48 +83,79 @@ async fn records_and_digest_key_survive_a_restart() {
     assert_eq!(store.find(&released).await.expect("an answer"), None);
 }
 
-/// A child acknowledges records until it is killed in the act.
 #[test]
 fn what_was_acknowledged_survives_a_kill() {
-    const FOLDER: &str = "ONLYONCE_TEST_FOLDER";
-    if let Some(folder) = std::env::var_os(FOLDER) {
-        acknowledge_for_ever(Path::new(&folder));
-    }
     for durability in [Durability::Disk, Durability::Process] {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut child = Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "store::embedded::tests::what_was_acknowledged_survives_a_kill", "--nocapture"])
+        let mut child = Acknowledging::start(&folder, durability, "unlimited");
+        child.read(300);
+        child.process.kill().expect("it was running");
+        child.read(usize::MAX);
+        child.check_all(&folder);
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_disk_that_takes_no_more() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A new journal takes its whole size at once, and would meet the limit first.
+    drop(open(&folder));
+    let mut child = Acknowledging::start(&folder, Durability::Disk, "2048");
+    child.read(usize::MAX);
+    assert!(child.out_of_use, "nothing was refused");
+    child.check_all(&folder);
+}
+
+/// A process that acknowledges one record after the other: this test binary again, as a child.
+struct Acknowledging {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    last: Option<u64>,
+    out_of_use: bool,
+}
+
+const FOLDER: &str = "ONLYONCE_TEST_FOLDER";
+const DURABILITY: &str = "ONLYONCE_TEST_DURABILITY";
+
+impl Acknowledging {
+    fn start(folder: &TempDir, durability: Durability, largest_file: &str) -> Self {
+        let mut process = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"", "sh", largest_file])
+            .arg(std::env::current_exe().expect("this test"))
+            .args(["--exact", "store::embedded::tests::acknowledging", "--nocapture"])
             .env(FOLDER, folder.path())
-            .env("ONLYONCE_TEST_DURABILITY", format!("{durability:?}"))
+            .env(DURABILITY, format!("{durability:?}"))
             .stdout(Stdio::piped())
             .spawn()
             .expect("a child");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        let mut last = None;
-        let mut read = |line: std::io::Result<String>| {
-            if let Some(number) = line.expect("text").strip_prefix("settled ") {
-                last = Some(number.parse::<u64>().expect("a number"));
-            }
-        };
-        // The harness prints a few lines of its own.
-        lines.by_ref().take(300).for_each(&mut read);
-        child.kill().expect("it was running");
-        lines.for_each(&mut read);
-        child.wait().expect("it is our child");
+        let lines = BufReader::new(process.stdout.take().expect("its output")).lines();
+        Self { process, lines, last: None, out_of_use: false }
+    }
 
-        let last = last.expect("it acknowledged some");
-        let store = open(&folder);
+    /// Reads what it acknowledged. The test harness has a few lines of its own.
+    fn read(&mut self, lines: usize) {
+        for line in self.lines.by_ref().take(lines) {
+            let line = line.expect("text");
+            self.out_of_use |= line == "out of use";
+            if let Some(number) = line.strip_prefix("settled ") {
+                self.last = Some(number.parse().expect("a number"));
+            }
+        }
+    }
+
+    fn check_all(mut self, folder: &TempDir) {
+        self.process.wait().expect("it is our child");
+        let last = self.last.expect("it acknowledged some");
+        let store = open(folder);
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         for number in 0..=last {
-            let held = store.disk.stored(&numbered(number).to_string()).expect("readable").expect("a record");
-            let held = read_at(&store, number, &held);
-            assert_eq!(held.record, completed(&claim(1, RETRY), b"{}"), "{number} of {last}");
+            let held = runtime.block_on(store.find(&numbered(number))).expect("an answer").expect("a record");
+            assert_eq!(held.record, completed(&claim(1, RETRY), BODY), "{number} of {last}");
         }
     }
 }
 
-fn read_at(store: &Embedded, number: u64, stored: &Stored) -> Held {
-    super::read(&numbered(number), stored, store.clock.now()).expect("readable").expect("alive")
-}
+const BODY: &[u8] = &[7; 4096];
 
 fn numbered(number: u64) -> RecordName {
     let mut digest = [0; 16];
@@ -132,23 +163,35 @@ fn numbered(number: u64) -> RecordName {
     RecordName { route: "orders".into(), digest }
 }
 
-fn acknowledge_for_ever(folder: &Path) -> ! {
-    let durability = match std::env::var("ONLYONCE_TEST_DURABILITY").as_deref() {
-        Ok("Process") => Durability::Process,
-        _ => Durability::Disk,
+/// What the child does; nothing in a run of all tests.
+#[tokio::test]
+async fn acknowledging() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let process = std::env::var(DURABILITY).is_ok_and(|durability| durability == "Process");
+    let durability = if process { Durability::Process } else { Durability::Disk };
+    let store = Embedded::open(Path::new(&folder), &config(durability)).expect("a store");
+    let say = |line: String| {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{line}").and_then(|()| out.flush()).expect("somebody reads");
     };
-    let store = Embedded::open(folder, &config(durability)).expect("a store");
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        for number in 0.. {
-            let (name, mine) = (numbered(number), claim(1, RETRY));
-            store.claim(&name, &mine).await.expect("an answer");
-            store.settle(&name, &completed(&mine, b"{}")).await.expect("an answer");
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "settled {number}").and_then(|()| out.flush()).expect("somebody reads");
+    let mine = claim(1, RETRY);
+    for number in 0.. {
+        let name = numbered(number);
+        let done = match store.claim(&name, &mine).await {
+            Ok(_) => store.settle(&name, &completed(&mine, BODY)).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(_) => say(format!("settled {number}")),
+            Err(StoreError::Uncertain(_)) => break,
+            Err(other) => panic!("{other:?}"),
         }
-    });
-    unreachable!("numbers do not end")
+    }
+    let refused = store.renew(&numbered(0), &mine).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    assert_eq!(store.health(), Health::Down);
+    drop(store);
+    say("out of use".to_owned());
 }
 
 #[tokio::test]
@@ -214,18 +257,18 @@ fn what_cannot_be_opened_is_told_apart() {
 
     let file = folder.path().join("file");
     std::fs::write(&file, "text").expect("written");
-    assert!(matches!(error(&file).1, OpenError::NotAFolder(_)));
-    assert!(matches!(error(&file.join("store")).1, OpenError::Inaccessible { .. }));
+    assert!(matches!(error(&file).1, EmbeddedError::NotAFolder(_)));
+    assert!(matches!(error(&file.join("store")).1, EmbeddedError::Inaccessible { .. }));
 
     let path = folder.path().join("store");
     let store = Embedded::open(&path, &config(Durability::Disk)).expect("a store");
     let (text, in_use) = error(&path);
-    assert!(matches!(in_use, OpenError::InUse(_)));
+    assert!(matches!(in_use, EmbeddedError::InUse(_)));
     assert_eq!(text, format!("another onlyonce uses {}", path.display()));
     drop(store);
 
     std::fs::write(path.join("version"), "nonsense").expect("written");
-    assert!(matches!(error(&path).1, OpenError::Damaged { .. }));
+    assert!(matches!(error(&path).1, EmbeddedError::Damaged { .. }));
 }
 
 #[test]
@@ -235,7 +278,7 @@ fn a_configured_digest_key_is_not_forgotten_by_accident() {
     let first = Embedded::open(folder.path(), &with("first")).expect("a store").digest_key;
     assert_eq!(first, DigestKey::from_secret("first"));
     let error = Embedded::open(folder.path(), &config(Durability::Disk)).err().expect("no store");
-    assert!(matches!(error, OpenError::DigestKeyWithheld(_)));
+    assert!(matches!(error, EmbeddedError::DigestKeyWithheld(_)));
     let second = Embedded::open(folder.path(), &with("second")).expect("a store, with a warning").digest_key;
     assert_ne!(second, first);
 }

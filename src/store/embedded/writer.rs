@@ -17,12 +17,12 @@ use tokio::sync::oneshot;
 
 use super::clock::Clock;
 use super::disk::{Disk, Meta, Stored};
-use super::{BROKEN, FOREVER, read};
+use super::{BROKEN, read};
 use crate::config::Durability;
 use crate::record::codec::{self, Placement};
 use crate::record::moves::{self, ClaimMove, Held, RenewMove};
 use crate::record::{Claim, Record, RecordName, State, Token};
-use crate::store::{Claimed, Released, Renewed, Settled, StoreError};
+use crate::store::{Claimed, FOREVER, Released, Renewed, Settled, StoreError};
 
 /// What the thread is asked to do.
 pub(super) enum Operation {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::connection::Connected;
 use crate::record::Token;
-use crate::store::{Released, Renewed, StoreError};
+use crate::store::{FOREVER, Released, Renewed, StoreError};
 
 /// Why a command has no result.
 #[derive(Debug)]
@@ -51,18 +51,16 @@ pub(super) enum Replaced {
 }
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("acquire.lua")));
+static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("look.lua")));
 static REPLACE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("replace.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
 static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("settle.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
 
 /// The scripts that every connection makes sure of: an unknown one costs its first caller two more round trips.
-pub(super) fn scripts() -> [&'static Script; 5] {
-    [&ACQUIRE, &REPLACE, &RENEW, &SETTLE, &RELEASE]
+pub(super) fn scripts() -> [&'static Script; 6] {
+    [&ACQUIRE, &LOOK, &REPLACE, &RENEW, &SETTLE, &RELEASE]
 }
-
-/// Longer than any record lives, and still within what `PX` takes.
-pub(super) const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 impl Connected {
     /// Writes `value` if nothing is there, else returns what is.
@@ -94,10 +92,7 @@ impl Connected {
 
     /// Value and remaining life, read at one moment.
     pub(super) async fn look(&self, key: &str, deadline: Instant) -> Result<Option<Living>, Fault> {
-        let mut look = redis::pipe();
-        look.atomic().cmd("GET").arg(key).cmd("PTTL").arg(key);
-        let reply = self.in_time(deadline, look.query_async(&mut self.control.clone())).await?;
-        Ok(living(reply))
+        Ok(living(self.invoke(&LOOK.key(key), deadline).await?))
     }
 
     /// Takes a claim over from an owner that has not stirred since it was `seen`.
@@ -209,9 +204,7 @@ impl Connected {
 impl Fault {
     fn of(error: RedisError) -> Self {
         // What has a code came from the server; all else is the connection, or an answer that makes no sense.
-        let inner = error.clone().into_server_errors();
-        let code = inner.as_ref().and_then(|errors| errors.first()).map(|(_, error)| error.code()).or(error.code());
-        match code.map(str::to_owned) {
+        match error.code().map(str::to_owned) {
             Some(code) => Self::Refused(code, error),
             None => Self::Lost(error),
         }
@@ -219,18 +212,23 @@ impl Fault {
 
     /// Whether the server knows no such form of the command.
     pub(super) fn is_syntax(&self) -> bool {
-        matches!(self, Self::Refused(code, error)
-            if code == "ERR" && error.detail().is_some_and(|detail| detail.contains("syntax error")))
+        self.says("syntax error")
     }
 
     /// Whether the name holds what no record is.
     pub(super) fn is_wrong_type(&self) -> bool {
-        matches!(self, Self::Refused(code, _) if code == "WRONGTYPE")
+        self.says("WRONGTYPE")
     }
 
     /// Whether another server may be the one to ask, as after a fail-over.
     pub(super) fn is_elsewhere(&self) -> bool {
-        matches!(self, Self::Refused(code, _) if matches!(code.as_str(), "READONLY" | "LOADING" | "MASTERDOWN"))
+        ["READONLY", "LOADING", "MASTERDOWN"].iter().any(|code| self.says(code))
+    }
+
+    /// Redis before 7.0 wraps what goes wrong in a script into an error of another code.
+    fn says(&self, word: &str) -> bool {
+        matches!(self, Self::Refused(code, error)
+            if code == word || code == "ERR" && error.detail().is_some_and(|detail| detail.contains(word)))
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod commands;
 mod connection;
+mod notify;
 mod probe;
 #[cfg(test)]
 mod tests;
@@ -20,12 +21,14 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use commands::{FOREVER, Fault, Living, Replaced};
+use commands::{Fault, Living, Replaced};
 use connection::{Connected, Link, Supervisor};
+use notify::Listener;
 pub use probe::ConnectError;
 use probe::Probe;
 
-use super::{Answer, Claimed, Health, Released, Renewed, Settled, Store, StoreError};
+use super::digest_key;
+use super::{Answer, Changes, Claimed, FOREVER, Health, Released, Renewed, Settled, Store, StoreError};
 use crate::config::{self, RedisAddress};
 use crate::key::DigestKey;
 use crate::record::codec::{self, Decoded, Placement, Unreadable};
@@ -37,6 +40,7 @@ pub struct Redis {
     link: Arc<Link>,
     prefix: String,
     timeout: Duration,
+    listener: Listener,
     _supervisor: AbortOnDropHandle<()>,
 }
 
@@ -66,12 +70,18 @@ impl Redis {
     }
 
     fn open_with(address: &RedisAddress, config: &config::Store, habits: Habits) -> Self {
-        let digest_key = config.digest_key.as_ref().map(|secret| DigestKey::from_secret(secret.expose()));
+        let digest_key = digest_key::configured(config);
         let link = Link::new(digest_key);
         let probe = Probe::new(config, digest_key, habits.scripts_only);
         let supervisor = Supervisor::new(link.clone(), address.clone(), probe, habits.ping_every);
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
-        Self { link, prefix: config.prefix.clone(), timeout: config.timeout, _supervisor: supervisor }
+        Self {
+            link,
+            prefix: config.prefix.clone(),
+            timeout: config.timeout,
+            listener: Listener::start(address),
+            _supervisor: supervisor,
+        }
     }
 
     /// Waits for the first connection, for as long as a start may wait. Only an error that
@@ -82,8 +92,11 @@ impl Redis {
 
     fn call<'a>(&self, name: &'a RecordName, timeout: Duration) -> Result<Call<'a>, StoreError> {
         let connected = self.link.connected()?;
-        let key = format!("{}:{name}", self.prefix);
-        Ok(Call { connected, name, key, deadline: Instant::now() + timeout })
+        Ok(Call { connected, name, key: self.key(name), deadline: Instant::now() + timeout })
+    }
+
+    fn key(&self, name: &RecordName) -> String {
+        format!("{}:{name}", self.prefix)
     }
 }
 
@@ -121,6 +134,10 @@ impl Store for Redis {
         Box::pin(async move { self.call(name, self.timeout)?.find().await })
     }
 
+    fn subscribe(&self, name: &RecordName) -> Option<Changes> {
+        Some(self.listener.subscribe(self.key(name)))
+    }
+
     fn digest_key(&self) -> Answer<'_, DigestKey> {
         Box::pin(async move {
             match self.link.digest_key() {
@@ -133,6 +150,10 @@ impl Store for Redis {
         })
     }
 
+    fn losses(&self) -> u64 {
+        self.link.losses()
+    }
+
     fn health(&self) -> Health {
         if self.link.is_up() { Health::Up } else { Health::Down }
     }
@@ -140,7 +161,7 @@ impl Store for Redis {
 
 /// One call: a record, a connection, and the time that is left for all its round trips.
 struct Call<'a> {
-    connected: Connected,
+    connected: Arc<Connected>,
     name: &'a RecordName,
     key: String,
     deadline: Instant,

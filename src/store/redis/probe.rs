@@ -32,7 +32,7 @@ pub enum ConnectError {
     Credentials(#[source] RedisError),
     /// The user may not do what has to be done.
     #[error(
-        "the Redis user lacks a permission: it needs GET, SET, DEL, PTTL, PEXPIRE, MULTI, EXEC, EVALSHA and SCRIPT LOAD, \
+        "the Redis user lacks a permission: it needs GET, SET, DEL, PTTL, PEXPIRE, EVALSHA and SCRIPT LOAD, \
          on the keys {prefix}:* and {{{prefix}:*"
     )]
     Permission {
@@ -196,6 +196,7 @@ impl Probe {
             Agreement::Agreed(key) => key,
             Agreement::Founded(key) | Agreement::Adopted(key) => {
                 if self.noted {
+                    link.count_loss();
                     tracing::error!(
                         "Redis lost its data: records of before are gone, and their operations run again when they are repeated"
                     );

@@ -1,20 +1,35 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ::redis::FromRedisValue;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
 use super::*;
-use crate::config::{Durability, OnStoreError, StoreLocation};
-use crate::store::conformance::{self, Subject};
+use crate::config::{Durability, OnStoreError, Secret, StoreLocation};
+use crate::record::{Reply, Terms, Unknown};
+use crate::store::conformance::{self, Subject, claim, completed, name};
 use crate::store::redis_server::RedisServer;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const RETRY: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: Unknown::Retry };
+const LOST: Terms = Terms { lease: Duration::ZERO, ..RETRY };
+
+/// A slow machine is no reason to fail.
+const PATIENCE: Duration = Duration::from_secs(20);
+const BY_SCRIPT: Habits = Habits { ping_every: Duration::from_secs(3), scripts_only: true };
+const NO_PING: Habits = Habits { ping_every: HOUR, scripts_only: false };
+const MANY_PINGS: Habits = Habits { ping_every: Duration::from_millis(20), scripts_only: false };
 
 fn address(port: u16) -> RedisAddress {
     RedisAddress { host: "127.0.0.1".to_owned(), port, database: 0, username: None, password: None }
 }
 
-fn config(port: u16) -> config::Store {
+fn config() -> config::Store {
     config::Store {
-        location: StoreLocation::Redis(address(port)),
+        location: StoreLocation::Redis(address(0)),
         prefix: "onlyonce".to_owned(),
-        // A slow machine is no reason to fail.
-        timeout: Duration::from_secs(20),
+        timeout: PATIENCE,
         on_error: OnStoreError::Reject,
         digest_key: None,
         durability: Durability::Disk,
@@ -22,27 +37,47 @@ fn config(port: u16) -> config::Store {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-async fn ready(store: Redis) -> Redis {
+async fn open(port: u16, habits: Habits) -> Redis {
+    let store = Redis::open_with(&address(port), &config(), habits);
     store.ready(PATIENCE).await.expect("a connection");
     store
 }
 
-async fn open(server: &RedisServer) -> Redis {
-    ready(Redis::open(&address(server.port()), &config(server.port()))).await
+/// What an operator does on the side.
+async fn admin<T: FromRedisValue>(url: &str, words: &[&[u8]]) -> T {
+    let client = ::redis::Client::open(url).expect("an address");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+    let mut command = ::redis::Cmd::new();
+    command.arg(words);
+    command.query_async(&mut connection).await.expect("an answer")
 }
 
-fn subject(server: RedisServer, store: Redis) -> Subject {
-    let url = server.url();
+async fn order(server: &RedisServer, words: &str) {
+    let words: Vec<_> = words.split(' ').map(str::as_bytes).collect();
+    let _: ::redis::Value = admin(&server.url(), &words).await;
+}
+
+async fn until(store: &Redis, health: Health) {
+    while store.health() != health {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn large(claim: &Claim) -> Record {
+    let mut record = completed(claim, b"");
+    if let State::Completed { reply, .. } = &mut record.state {
+        let Reply { body, .. } = Arc::make_mut(reply);
+        body.push(vec![7; 1 << 20].into());
+    }
+    record
+}
+
+async fn subject(habits: Habits) -> Subject {
+    let server = RedisServer::start();
+    let (store, url) = (open(server.port(), habits).await, server.url());
     Subject::new(Arc::new(store), server).with_plant(move |name, bytes| {
-        let client = redis::Client::open(url.clone()).expect("an address");
-        async move {
-            let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
-            let mut set = redis::cmd("SET");
-            set.arg(format!("onlyonce:{name}")).arg(bytes);
-            set.exec_async(&mut connection).await.expect("an answer");
-        }
+        let url = url.clone();
+        async move { admin(&url, &[b"SET", format!("onlyonce:{name}").as_bytes(), &bytes]).await }
     })
 }
 
@@ -50,9 +85,7 @@ mod natively {
     use super::*;
 
     async fn natively() -> Subject {
-        let server = RedisServer::start();
-        let store = open(&server).await;
-        subject(server, store)
+        subject(Habits::default()).await
     }
 
     conformance::suite!(natively);
@@ -62,11 +95,452 @@ mod by_script {
     use super::*;
 
     async fn by_script() -> Subject {
-        let server = RedisServer::start();
-        let habits = Habits { scripts_only: true, ..Habits::default() };
-        let store = ready(Redis::open_with(&address(server.port()), &config(server.port()), habits)).await;
-        subject(server, store)
+        subject(BY_SCRIPT).await
     }
 
     conformance::suite!(by_script);
+}
+
+/// Stands between store and server, and counts the times that the one waits for the other.
+struct Turns {
+    port: u16,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Turns {
+    async fn before(server: &RedisServer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let (taken, server) = (Arc::new(AtomicUsize::new(0)), server.port());
+        let turns = taken.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(("127.0.0.1", server)).await.expect("the server");
+                let (waiting, turns) = (Arc::new(AtomicBool::new(false)), turns.clone());
+                let ((client_in, client_out), (server_in, server_out)) = (client.into_split(), server.into_split());
+                let asked = waiting.clone();
+                tokio::spawn(pass(client_in, server_out, move || {
+                    if !asked.swap(true, Ordering::SeqCst) {
+                        turns.fetch_add(1, Ordering::SeqCst);
+                    }
+                }));
+                tokio::spawn(pass(server_in, client_out, move || waiting.store(false, Ordering::SeqCst)));
+            }
+        });
+        Self { port, taken }
+    }
+
+    /// Turns since the last time this was asked.
+    fn taken(&self) -> usize {
+        self.taken.swap(0, Ordering::SeqCst)
+    }
+}
+
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, heard: impl Fn()) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        heard();
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn round_trips_are_few() {
+    let server = RedisServer::start();
+    let turns = Turns::before(&server).await;
+    for habits in [NO_PING, Habits { scripts_only: true, ..NO_PING }] {
+        let store = open(turns.port, habits).await;
+        let (first, again) = (claim(1, RETRY), claim(2, RETRY));
+        turns.taken();
+
+        let settled = name();
+        store.claim(&settled, &first).await.expect("granted");
+        assert_eq!(turns.taken(), 1, "a claim");
+        store.settle(&settled, &completed(&first, b"{}")).await.expect("settled");
+        assert_eq!(turns.taken(), 1, "a settling");
+        store.claim(&settled, &again).await.expect("refused");
+        assert_eq!(turns.taken(), 1, "a replay");
+
+        let flying = name();
+        store.claim(&flying, &first).await.expect("granted");
+        turns.taken();
+        store.claim(&flying, &again).await.expect("refused");
+        assert_eq!(turns.taken(), 2, "in flight");
+        let mut other = again.clone();
+        other.fingerprint.target = [9; 16];
+        store.claim(&flying, &other).await.expect("refused");
+        assert_eq!(turns.taken(), 1, "another request under the same key");
+        store.renew(&flying, &first).await.expect("extended");
+        store.find(&flying).await.expect("found");
+        store.release(&flying, first.token).await.expect("released");
+        assert_eq!(turns.taken(), 3, "a renewal, a look-up and a release");
+
+        let apart = name();
+        store.claim(&apart, &first).await.expect("granted");
+        store.settle(&apart, &large(&first)).await.expect("settled");
+        assert_eq!(turns.taken(), 3, "a first request with a large answer");
+        store.claim(&apart, &again).await.expect("refused");
+        assert_eq!(turns.taken(), 2, "a large replay");
+
+        let lost = name();
+        store.claim(&lost, &claim(1, LOST)).await.expect("granted");
+        turns.taken();
+        store.claim(&lost, &again).await.expect("granted");
+        assert_eq!(turns.taken(), 3, "a takeover");
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_server_leaves_it_uncertain() {
+    let server = RedisServer::start();
+    let timeout = Duration::from_millis(200);
+    let store = Redis::open_with(&address(server.port()), &config::Store { timeout, ..config() }, NO_PING);
+    store.ready(PATIENCE).await.expect("a connection");
+    let (name, mine) = (name(), claim(1, RETRY));
+
+    server.freeze();
+    let claimed = tokio::time::timeout(PATIENCE, store.claim(&name, &mine)).await.expect("an end");
+    assert!(matches!(claimed, Err(StoreError::Uncertain(_))), "{claimed:?}");
+    // More of it, and nobody waits for this connection any more.
+    while store.health() == Health::Up {
+        assert!(store.find(&name).await.is_err());
+    }
+    assert!(matches!(store.claim(&name, &mine).await, Err(StoreError::Unavailable(_))));
+    server.thaw();
+
+    // What went out was carried out, and is recognised.
+    let granted = loop {
+        match store.claim(&name, &mine).await {
+            Ok(claimed) => break claimed,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    assert_eq!(granted, Claimed::Granted(mine));
+}
+
+#[tokio::test]
+async fn a_claim_is_tried_again_within_its_time() {
+    let server = RedisServer::start();
+    let timeout = Duration::from_secs(8);
+    let store = Redis::open_with(&address(server.port()), &config::Store { timeout, ..config() }, NO_PING);
+    store.ready(PATIENCE).await.expect("a connection");
+    let store = Arc::new(store);
+    let (name, mine) = (name(), claim(1, RETRY));
+    server.freeze();
+    let claiming = tokio::spawn({
+        let (store, name, mine) = (store.clone(), name.clone(), mine.clone());
+        async move { store.claim(&name, &mine).await }
+    });
+    // The first try has half of the time.
+    tokio::time::sleep(timeout / 2 + Duration::from_millis(200)).await;
+    server.thaw();
+    assert_eq!(claiming.await.expect("no panic").expect("an answer"), Claimed::Granted(mine.clone()));
+    assert_eq!(store.find(&name).await.expect("an answer").expect("a record").record.claim, mine);
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_is_used_again() {
+    let mut server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let digest_key = store.digest_key().await.expect("a key");
+    server.kill();
+    until(&store, Health::Down).await;
+    let refused = store.claim(&name(), &claim(1, RETRY)).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    assert_eq!(store.digest_key().await.expect("still known"), digest_key);
+
+    server.restart();
+    until(&store, Health::Up).await;
+    store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
+    // The server lost the key with all else, and has it again from those who knew it.
+    assert_eq!(open(server.port(), NO_PING).await.digest_key().await.expect("a key"), digest_key);
+}
+
+#[tokio::test]
+async fn lost_data_is_noticed_while_connected() {
+    let server = RedisServer::start();
+    let store = open(server.port(), MANY_PINGS).await;
+    assert_eq!(store.losses(), 0);
+    order(&server, "FLUSHALL").await;
+    while store.losses() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let other = open(server.port(), NO_PING).await;
+    assert_eq!(other.digest_key().await.expect("a key"), store.digest_key().await.expect("a key"));
+}
+
+#[tokio::test]
+async fn a_full_server_still_replays() {
+    for habits in [MANY_PINGS, Habits { scripts_only: true, ..MANY_PINGS }] {
+        let server = RedisServer::start();
+        let store = open(server.port(), habits).await;
+        let (settled, flying, mine) = (name(), name(), claim(1, RETRY));
+        store.claim(&settled, &mine).await.expect("granted");
+        store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
+        store.claim(&flying, &mine).await.expect("granted");
+
+        order(&server, "CONFIG SET maxmemory 1").await;
+        let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
+        assert!(matches!(replayed, Claimed::Refused(held) if held.record == completed(&mine, b"{}")));
+        let held = store.claim(&flying, &claim(2, RETRY)).await.expect("an answer");
+        assert!(matches!(held, Claimed::Refused(held) if held.owner() == moves::Owner::Alive));
+        assert_eq!(store.claim(&flying, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
+        let refused = store.claim(&name(), &mine).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        let refused = store.settle(&flying, &completed(&mine, b"{}")).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        // A full server can be connected to, and stays so.
+        open(server.port(), habits).await.find(&settled).await.expect("an answer").expect("a record");
+        assert_eq!(store.health(), Health::Up);
+
+        order(&server, "CONFIG SET maxmemory 0").await;
+        store.claim(&name(), &mine).await.expect("granted");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_is_left_for_its_master() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (settled, mine) = (name(), claim(1, RETRY));
+    store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
+    order(&server, "REPLICAOF 127.0.0.1 1").await;
+    let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
+    assert!(matches!(replayed, Claimed::Refused(_)));
+    until(&store, Health::Down).await;
+    order(&server, "REPLICAOF NO ONE").await;
+    until(&store, Health::Up).await;
+    store.claim(&name(), &mine).await.expect("granted");
+}
+
+#[tokio::test]
+async fn scripts_that_the_server_forgot_are_loaded_again() {
+    let server = RedisServer::start();
+    let store = open(server.port(), BY_SCRIPT).await;
+    let (name, mine) = (name(), claim(1, RETRY));
+    for step in 0..3 {
+        order(&server, "SCRIPT FLUSH").await;
+        match step {
+            0 => assert_eq!(store.claim(&name, &mine).await.expect("an answer"), Claimed::Granted(mine.clone())),
+            1 => assert_eq!(store.renew(&name, &mine).await.expect("an answer"), Renewed::Extended),
+            _ => {
+                let settled = store.settle(&name, &completed(&mine, b"{}")).await;
+                assert_eq!(settled.expect("an answer"), Settled::Written);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_hello_will_do() {
+    let server = RedisServer::start_with(&["--rename-command", "HELLO", ""]);
+    let store = open(server.port(), MANY_PINGS).await;
+    store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
+    drop(server);
+    // Nothing tells of a closed connection there: the ping does.
+    until(&store, Health::Down).await;
+}
+
+#[tokio::test]
+async fn a_server_that_evicts_is_refused() {
+    let server = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
+    let store = Redis::open(&address(server.port()), &config());
+    let refused = store.ready(PATIENCE).await.expect_err("refused");
+    assert!(matches!(&*refused, ConnectError::Evicting { policy } if policy == "allkeys-lru"), "{refused:?}");
+    assert!(refused.is_final());
+    assert!(matches!(store.claim(&name(), &claim(1, RETRY)).await, Err(StoreError::Unavailable(_))));
+
+    let accepting = Redis::open(&address(server.port()), &config::Store { accept_eviction: true, ..config() });
+    accepting.ready(PATIENCE).await.expect("accepted");
+}
+
+#[tokio::test]
+async fn only_what_no_waiting_cures_prevents_a_start() {
+    let mut server = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
+    let config = config::Store { location: StoreLocation::Redis(address(server.port())), ..config() };
+    let refused = crate::store::open(&config).await.err().expect("refused");
+    assert!(refused.to_string().contains("maxmemory-policy to noeviction"), "{refused}");
+    server.kill();
+    let store = crate::store::open(&config).await.expect("it may come back");
+    assert_eq!(store.health(), Health::Down);
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_said_to_be_wrong() {
+    let server = RedisServer::start_with(&["--requirepass", "right"]);
+    let with = |password: Option<&str>| {
+        let address = RedisAddress { password: password.map(Secret::new), ..address(server.port()) };
+        Redis::open(&address, &config())
+    };
+    with(Some("right")).ready(PATIENCE).await.expect("accepted");
+    for password in [None, Some("wr0ng")] {
+        let store = with(password);
+        let refused = loop {
+            let refused = store.ready(Duration::from_millis(50)).await.expect_err("refused");
+            if !matches!(*refused, ConnectError::NotYet) {
+                break refused;
+            }
+        };
+        assert!(matches!(*refused, ConnectError::Credentials(_)), "{refused:?}");
+        assert!(!refused.is_final());
+        assert!(!crate::store::causes(&refused).contains("wr0ng"));
+    }
+}
+
+#[tokio::test]
+async fn the_permissions_that_are_asked_for_suffice() {
+    let server = RedisServer::start();
+    let allowed = "+get +set +del +pttl +pexpire +evalsha +script|load";
+    order(&server, &format!("ACL SETUSER sidecar on >pw ~onlyonce:* ~{{onlyonce:* {allowed}")).await;
+    order(&server, "ACL SETUSER nobody on >pw ~* +get").await;
+    let as_user = |name: &str| {
+        let (username, password) = (Some(name.to_owned()), Some(Secret::new("pw")));
+        Redis::open(&RedisAddress { username, password, ..address(server.port()) }, &config())
+    };
+
+    let store = as_user("sidecar");
+    store.ready(PATIENCE).await.expect("accepted");
+    let (name, mine) = (name(), claim(1, LOST));
+    store.claim(&name, &mine).await.expect("granted");
+    store.renew(&name, &mine).await.expect("extended");
+    store.claim(&name, &claim(2, RETRY)).await.expect("taken over");
+    store.settle(&name, &large(&claim(2, RETRY))).await.expect("settled");
+    store.find(&name).await.expect("found");
+    store.release(&name, mine.token).await.expect("kept");
+
+    let store = as_user("nobody");
+    let refused = loop {
+        let refused = store.ready(Duration::from_millis(50)).await.expect_err("refused");
+        if !matches!(*refused, ConnectError::NotYet) {
+            break refused;
+        }
+    };
+    assert!(matches!(*refused, ConnectError::Permission { .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_digest_key_is_agreed_on() {
+    let server = RedisServer::start();
+    let made = open(server.port(), NO_PING).await.digest_key().await.expect("a key");
+    assert_eq!(open(server.port(), NO_PING).await.digest_key().await.expect("a key"), made);
+    let with = |secret: Option<&str>| {
+        Redis::open(&address(server.port()), &config::Store { digest_key: secret.map(Secret::new), ..config() })
+    };
+    let store = with(Some("chosen"));
+    assert_eq!(store.digest_key().await.expect("without asking"), DigestKey::from_secret("chosen"));
+    store.ready(PATIENCE).await.expect("a warning, and no more");
+
+    order(&server, "FLUSHALL").await;
+    with(Some("chosen")).ready(PATIENCE).await.expect("a connection");
+    let refused = with(None).ready(PATIENCE).await.expect_err("the key is not here");
+    assert!(matches!(*refused, ConnectError::DigestKeyWithheld { .. }), "{refused:?}");
+    assert!(refused.is_final());
+}
+
+#[tokio::test]
+async fn an_owner_that_stirred_is_not_replaced() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (name, mine) = (name(), claim(1, LOST));
+    store.claim(&name, &mine).await.expect("granted");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let call = store.call(&name, PATIENCE).expect("a connection");
+    let seen = call.look().await.expect("an answer").expect("a record");
+    let second = encode_claim(&claim(2, RETRY));
+    store.renew(&name, &mine).await.expect("extended");
+    let replaced = call.connected.replace(&call.key, &seen, &second, HOUR, call.deadline).await;
+    assert!(matches!(replaced, Ok(Replaced::Stirred(_))), "{replaced:?}");
+    let seen = call.look().await.expect("an answer").expect("a record");
+    let replaced = call.connected.replace(&call.key, &seen, &second, HOUR, call.deadline).await;
+    assert!(matches!(replaced, Ok(Replaced::Done)), "{replaced:?}");
+    store.release(&name, Token([2; 16])).await.expect("deleted");
+    let replaced = call.connected.replace(&call.key, &seen, &second, HOUR, call.deadline).await;
+    assert!(matches!(replaced, Ok(Replaced::Vanished)), "{replaced:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_lies_apart_outlives_its_record_or_is_missed() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (name, mine) = (name(), claim(1, RETRY));
+    store.settle(&name, &large(&mine)).await.expect("settled");
+    let record_key = format!("onlyonce:{name}");
+    let body_key = format!("{{{record_key}}}:body:{}", mine.token);
+    let left = async |key: &str| admin::<i64>(&server.url(), &[b"PTTL", key.as_bytes()]).await;
+    let (body, record) = (left(&body_key).await, left(&record_key).await);
+    assert!(body > record + 50_000, "{body} {record}");
+
+    let () = admin(&server.url(), &[b"SET", body_key.as_bytes(), b"something else"]).await;
+    for other in ["something else", "gone"] {
+        if other == "gone" {
+            order(&server, &format!("DEL {body_key}")).await;
+        }
+        let unreadable = store.claim(&name, &claim(2, RETRY)).await;
+        assert!(matches!(unreadable, Err(StoreError::Unreadable { .. })), "{unreadable:?}");
+        assert!(matches!(store.find(&name).await, Err(StoreError::Unreadable { .. })));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_string_is_left_alone() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (name, mine) = (name(), claim(1, RETRY));
+    order(&server, &format!("RPUSH onlyonce:{name} element")).await;
+    assert!(matches!(store.claim(&name, &mine).await, Err(StoreError::Unreadable { .. })));
+    assert!(matches!(store.find(&name).await, Err(StoreError::Unreadable { .. })));
+    assert!(matches!(store.settle(&name, &completed(&mine, b"{}")).await, Err(StoreError::Unreadable { .. })));
+}
+
+async fn told(changes: &mut Changes) {
+    tokio::time::timeout(PATIENCE, changes.changed()).await.expect("a notification").expect("a listener");
+}
+
+#[tokio::test]
+async fn changes_by_others_are_heard_of() {
+    let mut server = RedisServer::start();
+    let (ours, theirs) = (open(server.port(), NO_PING).await, open(server.port(), NO_PING).await);
+    let (settled, released) = (name(), name());
+    let owner = claim(1, RETRY);
+    for name in [&settled, &released] {
+        theirs.claim(name, &owner).await.expect("granted");
+    }
+    let mut changes = [&settled, &released].map(|name| ours.subscribe(name).expect("Redis notifies"));
+    for changes in &mut changes {
+        told(changes).await;
+    }
+    theirs.settle(&settled, &completed(&owner, b"{}")).await.expect("settled");
+    told(&mut changes[0]).await;
+    assert!(!changes[1].has_changed().expect("a listener"), "only its own record wakes a waiter");
+    theirs.release(&released, owner.token).await.expect("released");
+    told(&mut changes[1]).await;
+
+    // What happens while nobody listens is missed: so everybody is told to look, and again once it listens.
+    server.kill();
+    told(&mut changes[0]).await;
+    server.restart();
+    until(&theirs, Health::Up).await;
+    told(&mut changes[0]).await;
+    theirs.settle(&settled, &completed(&owner, b"{}")).await.expect("settled");
+    told(&mut changes[0]).await;
+}
+
+#[tokio::test]
+async fn a_user_without_channels_still_settles_and_releases() {
+    let server = RedisServer::start();
+    order(&server, "ACL SETUSER sidecar on >secret ~onlyonce:* ~{onlyonce:* resetchannels +@all").await;
+    let mut address = address(server.port());
+    (address.username, address.password) = (Some("sidecar".to_owned()), Some(Secret::new("secret")));
+    let store = Redis::open_with(&address, &config(), NO_PING);
+    store.ready(PATIENCE).await.expect("a connection");
+    let (settled, released) = (name(), name());
+    let owner = claim(1, RETRY);
+    for name in [&settled, &released] {
+        store.claim(name, &owner).await.expect("granted");
+    }
+    assert_eq!(store.settle(&settled, &completed(&owner, b"{}")).await.expect("an answer"), Settled::Written);
+    assert_eq!(store.release(&released, owner.token).await.expect("an answer"), Released::Deleted);
+    assert_eq!(store.find(&released).await.expect("an answer"), None);
 }
