@@ -94,12 +94,21 @@ impl Lease {
     /// older than half a lease is renewed first: the connection may have taken long, or the machine may
     /// have slept, and somebody else may be about to take over.
     async fn may_send(&self) -> bool {
-        let age = uptime().saturating_sub(Duration::from_millis(self.confirmed.load(Ordering::Relaxed)));
-        if readiness(age, self.claim.terms.lease) == Readiness::Renew && !self.renew().await {
-            return false;
+        let ready = match self.readiness() {
+            // Its answer may have been long on its way, and this process may have slept: so the age counts again.
+            Readiness::Renew if self.renew().await => self.readiness(),
+            as_it_is => as_it_is,
+        };
+        let may = ready == Readiness::Send;
+        if may {
+            self.sent.store(true, Ordering::Relaxed);
         }
-        self.sent.store(true, Ordering::Relaxed);
-        true
+        may
+    }
+
+    fn readiness(&self) -> Readiness {
+        let age = uptime().saturating_sub(Duration::from_millis(self.confirmed.load(Ordering::Relaxed)));
+        readiness(age, self.claim.terms.lease)
     }
 
     /// Whether the request may have left.
