@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::cleanup::Cleanup;
 use super::lease::{Gate, Lease};
 use super::policy::{self, Outcome};
 use super::waiting::{self, Flight};
@@ -214,6 +215,7 @@ pub(super) struct Recorder {
     pub(super) lease: Arc<Lease>,
     pub(super) store: Arc<dyn Store>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) cleanup: Cleanup,
 }
 
 impl Recorder {
@@ -227,6 +229,9 @@ impl Recorder {
                     Released::Deleted => self.count(RecordState::Released),
                     Released::Absent => {}
                     Released::Kept => lease.count_lost(),
+                }
+                if lease.may_echo() {
+                    self.cleanup.add(&lease.name, lease.claim.token);
                 }
                 Ok(None)
             }

@@ -1,4 +1,4 @@
-//! Claims of which it is not known whether they arrived, and which nobody will ever use.
+//! Claims of which it is not known whether they arrived, or may arrive once more, and which nobody will ever use.
 //!
 //! A claim that timed out may reach the store later and would then block its key until the retention
 //! ends. Its token lets us, and only us, delete it when it appears.
@@ -38,9 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(86_400);
 /// Whether a claim that was given up `age` ago is looked for again, after this was found.
 pub fn looks_again(found: &Result<Released, StoreError>, age: Duration) -> bool {
     match found {
-        // Another owner's: ours can only have come before it, or be refused.
-        Ok(Released::Deleted | Released::Kept) => false,
-        Ok(Released::Absent) => age < HORIZON,
+        // Whatever is there now: another owner's record may be freed, and a claim may have been sent twice.
+        Ok(Released::Deleted | Released::Absent | Released::Kept) => age < HORIZON,
         Err(_) => age < PATIENCE,
     }
 }

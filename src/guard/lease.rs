@@ -2,12 +2,12 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::metrics::Metrics;
 use crate::record::{Claim, RecordName};
-use crate::store::{Renewed, Store};
+use crate::store::{Renewed, Store, StoreError};
 
 /// Whether an owner may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub(super) struct Lease {
     /// Whether the request may have left.
     sent: AtomicBool,
     lost: AtomicBool,
+    /// Claims and renewals without a certain answer: they may yet arrive.
+    unanswered: AtomicU32,
 }
 
 impl Lease {
@@ -47,9 +49,11 @@ impl Lease {
         name: RecordName,
         claim: Claim,
         confirmed: Duration,
+        unanswered: u32,
     ) -> Self {
-        let confirmed = AtomicU64::new(millis(confirmed));
-        Self { store, metrics, name, claim, confirmed, sent: AtomicBool::new(false), lost: AtomicBool::new(false) }
+        let (confirmed, unanswered) = (AtomicU64::new(millis(confirmed)), AtomicU32::new(unanswered));
+        let (sent, lost) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { store, metrics, name, claim, confirmed, sent, lost, unanswered }
     }
 
     /// Renews at a third of the lease, for as long as it is polled.
@@ -62,7 +66,13 @@ impl Lease {
 
     async fn renew(&self) -> bool {
         let begun = uptime();
-        match self.store.renew(&self.name, &self.claim).await {
+        // Counted first: this future may be dropped while it waits.
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        let renewed = self.store.renew(&self.name, &self.claim).await;
+        if !matches!(renewed, Err(StoreError::Uncertain(_))) {
+            self.unanswered.fetch_sub(1, Ordering::Relaxed);
+        }
+        match renewed {
             Ok(Renewed::Extended) => {}
             Ok(Renewed::ClaimedAgain) => {
                 tracing::error!(record = %self.name, "the store had lost the record of a running attempt; claimed again");
@@ -88,6 +98,12 @@ impl Lease {
             tracing::warn!(record = %self.name, attempt = self.claim.attempt,
                 "a running attempt found its record in other hands");
         }
+    }
+
+    /// Whether a claim or renewal of this owner may arrive after all else that it asks of the store. Where it finds no
+    /// record by then, it makes one.
+    pub(super) fn may_echo(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed) > 0
     }
 
     /// Asked just before the first byte leaves: whether this owner may still send. A hold on the record that is

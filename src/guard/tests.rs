@@ -167,6 +167,16 @@ impl Scene {
         self.store.find(&operation.name).await.expect("the store answers")
     }
 
+    fn last_claim(&self) -> Claim {
+        self.store.claimed.lock().expect("no panic").clone().expect("a claim")
+    }
+
+    /// A claim arrives that nobody waits for.
+    async fn arrives(&self, operation: &Operation, claim: &Claim) {
+        let granted = self.store.store.claim(&operation.name, claim).await.expect("the store answers");
+        assert!(matches!(granted, Claimed::Granted(_)));
+    }
+
     fn counts(&self, line: &str) -> bool {
         self.metrics.render().expect("an exposition").lines().any(|told| told == line)
     }
@@ -308,7 +318,7 @@ async fn an_ownership_that_is_not_used_is_given_back() {
 async fn a_claim_of_unknown_arrival_is_not_run_and_cleaned_up() {
     for fault in [Fault::AnswerLost, Fault::RequestLost] {
         let (scene, operation) = (Scene::new(), operation(1, HOLD));
-        scene.store.claims.next([fault]);
+        scene.store.claims.next([fault; 2]);
         // The first clean-up does not get through either.
         scene.store.releases.next([Fault::RequestLost]);
         let refused = scene.guard.claim(&scene.rule, &operation).await.err().expect("no certain reply");
@@ -322,12 +332,65 @@ async fn a_claim_of_unknown_arrival_is_not_run_and_cleaned_up() {
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_arrives_late_is_cleaned_up_too() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
-    scene.store.claims.next([Fault::RequestLost]);
+    scene.store.claims.next([Fault::RequestLost; 2]);
     assert!(scene.guard.claim(&scene.rule, &operation).await.is_err());
-    let late = scene.store.claimed.lock().expect("no panic").clone().expect("a claim");
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    scene.store.store.claim(&operation.name, &late).await.expect("the store answers");
-    assert_eq!(scene.held(&operation).await.expect("a record").owner(), Owner::Alive);
+    let late = scene.last_claim();
+    // Another request comes and goes meanwhile.
+    run(scene.own(&operation).await, Fate::NotSent).await.expect("an end");
+    // Both tries arrive, one after the other.
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        scene.arrives(&operation, &late).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(scene.held(&operation).await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_without_an_answer_is_made_again() {
+    for fault in [Fault::AnswerLost, Fault::RequestLost] {
+        let (scene, operation) = (Scene::new(), operation(1, HOLD));
+        scene.store.claims.next([fault]);
+        run(scene.own(&operation).await, created()).await.expect("an end");
+        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)), "{fault:?}");
+    }
+    // Refused the second time, it may still have been granted the first time.
+    let (scene, operation) = (Scene::new(), operation(1, HOLD));
+    scene.store.claims.next([Fault::AnswerLost, Fault::Refused]);
+    let refused = scene.guard.claim(&scene.rule, &operation).await.err().expect("no certain reply");
+    assert!(matches!(refused, ClaimError::Store(StoreError::Uncertain(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_arrives_after_its_owner_has_freed_the_key_is_undone() {
+    let (claims, renewals) = ([Fault::RequestLost], [Fault::RequestLost]);
+    for (claims, renewals) in [(claims.as_slice(), [].as_slice()), (&[], &renewals)] {
+        let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+        scene.store.claims.next(claims.iter().copied());
+        scene.store.renewals.next(renewals.iter().copied());
+        let ended = run_until(scene.own(&operation).await, &end, Fate::NotSent);
+        let late = scene.last_claim();
+        tokio::time::sleep(LEASE / 2).await;
+        end.notify_one();
+        ended.await.expect("an end");
+        assert_eq!(scene.held(&operation).await, None);
+        // A late renewal does the same.
+        scene.arrives(&operation, &late).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(scene.held(&operation).await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_claim_that_may_arrive_once_more_is_cleaned_up_too() {
+    let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    let first = run_until(scene.own(&operation).await, &end, Fate::NotSent);
+    scene.store.claims.next([Fault::RequestLost]);
+    assert_eq!(scene.repeat(&operation).await, Verdict::InFlight);
+    let late = scene.last_claim();
+    end.notify_one();
+    first.await.expect("an end");
+    scene.arrives(&operation, &late).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(scene.held(&operation).await, None);
 }
@@ -335,7 +398,7 @@ async fn a_claim_that_arrives_late_is_cleaned_up_too() {
 #[tokio::test(start_paused = true)]
 async fn the_clean_up_touches_nobody_elses_record() {
     let (scene, operation, never) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
-    scene.store.claims.next([Fault::RequestLost]);
+    scene.store.claims.next([Fault::RequestLost; 2]);
     assert!(scene.guard.claim(&scene.rule, &operation).await.is_err());
     drop(run_until(scene.own(&operation).await, &never, created()));
     tokio::time::sleep(Duration::from_secs(20)).await;
