@@ -115,7 +115,9 @@ impl Lease {
             Readiness::Renew if self.renew().await => self.readiness(),
             as_it_is => as_it_is,
         };
-        let may = ready == Readiness::Send;
+        // An owner that was told of another never sends, however young its hold would be: the store lost the record, or
+        // an operator released it.
+        let may = ready == Readiness::Send && !self.lost.load(Ordering::Relaxed);
         if may {
             self.sent.store(true, Ordering::Relaxed);
         }

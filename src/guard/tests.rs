@@ -396,6 +396,24 @@ async fn a_refused_claim_that_may_arrive_once_more_is_cleaned_up_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_owner_that_was_told_of_another_never_sends() {
+    let (scene, operation, go) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    let gone = Arc::clone(&go);
+    let ended = scene.own(&operation).await.run(move |gate| async move {
+        gone.notified().await;
+        sent(gate, created()).await
+    });
+    // An operator frees the key, and somebody else claims it; the first owner's renewal is told so.
+    let token = scene.held(&operation).await.expect("a record").record.claim.token;
+    scene.store.store.release(&operation.name, token).await.expect("the store answers");
+    let other = scene.own(&operation).await;
+    tokio::time::sleep(LEASE / 3 + Duration::from_secs(1)).await;
+    go.notify_one();
+    assert!(matches!(ended.await.expect("an end"), Ended::NotSent));
+    drop(other);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_clean_up_touches_nobody_elses_record() {
     let (scene, operation, never) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
     scene.store.claims.next([Fault::RequestLost; 2]);
