@@ -56,7 +56,7 @@ const RETRY: Protocol = Protocol { retry: true, ..HOLD };
 /// All that a protocol promises holds in every world, and what may happen does happen in some.
 fn holds(protocol: Protocol) {
     let begun = Instant::now();
-    let checker = protocol.checker().threads(2).spawn_bfs().join();
+    let checker = protocol.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     println!("{protocol:?}\n{} worlds in {:.0?}", checker.unique_state_count(), begun.elapsed());
     checker.assert_properties();
 }
