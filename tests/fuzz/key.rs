@@ -1,0 +1,67 @@
+//! Reading a key never panics, and a key that is read is the same key however it is written.
+
+use std::sync::LazyLock;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use onlyonce::config::{Config, parse};
+use onlyonce::key::{DigestKey, KeyError, Reading, Request, read};
+use onlyonce::record::RecordName;
+
+static CONFIG: LazyLock<Config> = LazyLock::new(|| {
+    let route = |name: &str, keys: &str| format!("[[route]]\nname = \"{name}\"\npath = \"/{name}\"\n{keys}\n");
+    let text = format!(
+        "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\ndefaults.scope = []\n{}{}{}{}",
+        route("header", ""),
+        route("cookie", "key = \"cookie:k\""),
+        route("json", "key = \"json:/a/0/k\"\nscope = [\"json:/tenant\"]\nfingerprint_ignore = [\"/time\"]"),
+        route("form", "key = \"form:k\""),
+    );
+    parse("fuzz", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"))
+});
+
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+pub fn check(bytes: &[u8]) {
+    let line = HeaderValue::from_bytes(bytes).ok();
+    if let Some(line) = &line {
+        let _ = name("cookie", &[(header::COOKIE, line)], b"");
+        if let Ok(Some(name)) = header_key(line) {
+            assert_eq!(header_key(&quoted(bytes)), Ok(Some(name)), "{line:?}");
+        }
+    }
+    for media in ["application/json", "application/vnd.api+json", "text/plain"] {
+        let _ = name("json", &[(header::CONTENT_TYPE, &HeaderValue::from_static(media))], bytes);
+    }
+    // The fingerprint reads the body too.
+    let json = (header::CONTENT_TYPE, &HeaderValue::from_static("application/json"));
+    let _ = name("header", &[json, (KEY, &HeaderValue::from_static("k"))], bytes);
+    for media in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"] {
+        let _ = name("form", &[(header::CONTENT_TYPE, &HeaderValue::from_static(media))], bytes);
+    }
+}
+
+fn header_key(line: &HeaderValue) -> Result<Option<RecordName>, KeyError> {
+    name("header", &[(KEY, line)], b"")
+}
+
+/// A bare key in quotes; what is in quotes already, as it is.
+fn quoted(value: &[u8]) -> HeaderValue {
+    let bare = value.trim_ascii();
+    let escaped =
+        bare.iter().flat_map(|byte| [b"\\".as_slice(), &[*byte]].concat().split_off(usize::from(*byte != b'\\')));
+    let quoted =
+        if bare.starts_with(b"\"") { bare.to_vec() } else { [b"\"", &*escaped.collect::<Vec<_>>(), b"\""].concat() };
+    HeaderValue::from_bytes(&quoted).expect("a value, as it was")
+}
+
+/// The record that a request is about, on the route of this name.
+fn name(route: &str, lines: &[(HeaderName, &HeaderValue)], body: &[u8]) -> Result<Option<RecordName>, KeyError> {
+    let path = format!("/{route}");
+    let rule = CONFIG.routes.find(&Method::POST, None, &path).expect("a route");
+    let headers: HeaderMap = lines.iter().map(|(name, value)| (name.clone(), (*value).clone())).collect();
+    let request = Request { method: &Method::POST, headers: &headers, host: None, path: &path, query: None };
+    Ok(match read(rule, &DigestKey::from_bytes([0; 32]), request, body)? {
+        Reading::Operation(operation) => Some(operation.name),
+        Reading::Missing(_) => None,
+    })
+}
