@@ -125,7 +125,7 @@ impl Server {
         builder.header_read_timeout(None);
         let connection = builder.serve_connection(TokioIo::new(pace::Watched::new(stream, Arc::clone(&pace))), service);
         let mut connection = std::pin::pin!(connection);
-        let mut stopping = false;
+        let (mut stopping, mut idle) = (false, false);
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -138,9 +138,10 @@ impl Server {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                overdue = pace.overdue(), if !stopping => match overdue {
+                // While stopping too: hyper waits for the rest of a head, and the drain would wait with it.
+                overdue = pace.overdue(), if !idle => match overdue {
                     Overdue::Idle => {
-                        stopping = true;
+                        (stopping, idle) = (true, true);
                         connection.as_mut().graceful_shutdown();
                     }
                     Overdue::Head => return,
