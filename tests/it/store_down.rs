@@ -85,35 +85,72 @@ async fn a_claim_of_which_nobody_knows_whether_it_arrived_is_never_sent() {
     }
 }
 
-/// The client has its answer in any case, and the record is made up for.
-async fn an_outcome_is_recorded_later(script: Step, status: u16) -> (Backend, Sidecar, RedisServer) {
+/// A Redis whose records outlive it.
+async fn on_lasting_redis(upstream: &str) -> (RedisServer, Sidecar) {
+    let redis = RedisServer::start_with(&["--appendonly", "yes"]);
+    let setup = Setup::new(upstream).with("store", &format!("url = \"{}\"\ntimeout = \"300ms\"", redis.url()));
+    let sidecar = setup.start().await;
+    until("the store is there", async || is_ready(&sidecar).await).await;
+    (redis, sidecar)
+}
+
+/// The store stops while the backend is at work, and comes back when the client has its answer.
+async fn without_the_store_at_the_end(is_frozen: bool, end: Step, status: u16) -> (Backend, Sidecar, RedisServer) {
     let gate = Gate::new();
-    let backend = Backend::scripted([vec![Step::Wait(gate.clone()), script]]).await;
-    let (redis, sidecar) = on_redis(&backend.url(), "").await;
+    let backend = Backend::scripted([vec![Step::Wait(gate.clone()), end]]).await;
+    let (mut redis, sidecar) = on_lasting_redis(&backend.url()).await;
     let first = sidecar.asking(&order("k"));
     backend.has_seen(1).await;
-    redis.freeze();
+    if is_frozen {
+        redis.freeze();
+    } else {
+        lose(&mut redis, &sidecar).await;
+    }
     gate.open();
     assert_eq!(first.await.expect("an answer").status, status);
     is_refused(&sidecar.ask(&order("k")).await);
-    redis.thaw();
+    if is_frozen {
+        redis.thaw();
+    } else {
+        redis.restart();
+    }
     (backend, sidecar, redis)
+}
+
+/// Asks until the record has caught up with what happened; until then, the key is taken.
+async fn caught_up(sidecar: &Sidecar) -> Response {
+    let mut last = None;
+    until("the record has caught up", async || {
+        let answer = sidecar.ask(&order("k")).await;
+        match answer.status {
+            503 => is_refused(&answer),
+            409 => answer.refuses(409, "in-flight"),
+            _ => last = Some(answer),
+        }
+        last.is_some()
+    })
+    .await;
+    last.expect("an answer")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_could_not_be_kept_is_kept_once_the_store_is_back() {
-    let (backend, sidecar, _redis) = an_outcome_is_recorded_later(Step::Answer, 201).await;
-    until("it is kept", async || sidecar.ask(&order("k")).await.is_replay()).await;
-    assert_eq!(sidecar.ask(&order("k")).await.text(), r#"{"order":1}"#);
-    assert_eq!(backend.count(), 1);
+    for is_frozen in [true, false] {
+        let (backend, sidecar, _redis) = without_the_store_at_the_end(is_frozen, Step::Answer, 201).await;
+        let answer = caught_up(&sidecar).await;
+        assert_eq!((answer.text(), answer.is_replay()), (r#"{"order":1}"#, true));
+        assert_eq!(backend.count(), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_could_not_be_freed_is_freed_once_the_store_is_back() {
-    let failure = answer("500 Internal Server Error", "out of paper");
-    let (backend, sidecar, _redis) = an_outcome_is_recorded_later(failure, 500).await;
-    until("it is free", async || sidecar.ask(&order("k")).await.status == 201).await;
-    assert_eq!(backend.count(), 2);
+    for is_frozen in [true, false] {
+        let failure = answer("500 Internal Server Error", "out of paper");
+        let (backend, sidecar, _redis) = without_the_store_at_the_end(is_frozen, failure, 500).await;
+        assert_eq!(caught_up(&sidecar).await.text(), r#"{"order":2}"#);
+        assert_eq!(backend.count(), 2);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
