@@ -203,3 +203,40 @@ async fn a_waiter_outlasts_a_short_absence_of_the_store() {
     assert_eq!(waiting.await.expect("an answer").text(), r#"{"order":1}"#);
     assert_eq!(backend.count(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_cannot_be_read_is_neither_run_over_nor_replayed() {
+    for on_error in ["reject", "forward"] {
+        let backend = Backend::start().await;
+        let (redis, sidecar) = on_redis(&backend.url(), &format!("on_error = \"{on_error}\"")).await;
+        sidecar.ask(&order("k")).await;
+        let reused = sidecar.ask(&order("k").body("another")).await.json();
+        let record = reused["record"].as_str().expect("a known operation");
+        let mut by_hand = Wire::connect(([127, 0, 0, 1], redis.port()).into()).await;
+        by_hand.send(format!("SET onlyonce:{record} of-a-newer-version XX\r\n")).await;
+        assert_eq!(by_hand.exactly(5).await, b"+OK\r\n", "the record is there, under this name");
+        let answer = sidecar.ask(&order("k")).await;
+        answer.refuses(503, "record-unreadable");
+        assert_eq!(answer.json()["record"], record);
+        assert_eq!(backend.count(), 1, "{on_error}");
+        assert_eq!(sidecar.ask(&order("other")).await.status, 201);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_installations_share_a_redis_by_their_prefixes() {
+    let redis = RedisServer::start();
+    let backend = Backend::start().await;
+    let installation = async |prefix: &str| {
+        let store = format!("url = \"{}\"\nprefix = \"{prefix}\"", redis.url());
+        Setup::new(&backend.url()).with("store", &store).start().await
+    };
+    let (one, other) = (installation("one").await, installation("other").await);
+    assert_eq!(one.ask(&order("k")).await.text(), r#"{"order":1}"#);
+    assert_eq!(other.ask(&order("k")).await.text(), r#"{"order":2}"#);
+    assert!(installation("one").await.ask(&order("k")).await.is_replay());
+    let record = |answer: Response| answer.json()["record"].as_str().expect("a known operation").to_owned();
+    let reused = order("k").body("another");
+    let names = (record(one.ask(&reused).await), record(other.ask(&reused).await));
+    assert_ne!(names.0, names.1, "each has a digest key of its own");
+}
