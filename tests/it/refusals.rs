@@ -148,6 +148,19 @@ async fn more_bytes_than_may_be_held_are_refused_before_the_claim() {
 }
 
 #[tokio::test]
+async fn answers_that_are_kept_take_no_room_from_those_at_work() {
+    let big = || vec![answer("201 Created", "x".repeat(60_000))];
+    let backend = Backend::scripted([big(), big(), big()]).await;
+    let setup = Setup::new(&backend.url()).with("server", "max_buffered = \"64KiB\"");
+    let sidecar = setup.route("max_request_body = \"64KiB\"\nmax_response_body = \"64KiB\"").start().await;
+    for key in ["one", "two", "three"] {
+        sidecar.ask(&order(key)).await;
+        assert!(sidecar.ask(&order(key)).await.is_replay());
+    }
+    until("nothing is held", async || sidecar.metric("onlyonce_buffered_bytes").await == 0.0).await;
+}
+
+#[tokio::test]
 async fn a_problem_says_all_that_the_contract_names() {
     let (_backend, sidecar) = with("", "").await;
     sidecar.ask(&order("k")).await;
