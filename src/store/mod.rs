@@ -76,7 +76,8 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Se
 /// Every call ends within the store's own deadline. Dropping the future of a call leaves it
 /// uncertain whether it was carried out.
 pub trait Store: Send + Sync + 'static {
-    /// Claims the operation, taking over from a lost owner where its terms allow it.
+    /// Claims the operation, taking over from a lost owner where its terms allow it. Where the answer is lost, the same
+    /// claim may be made again: it takes half the time of a call.
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed>;
 
     /// Says that the owner is alive; makes the claim again if the record is gone.
