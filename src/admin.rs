@@ -51,7 +51,7 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
-        self.metrics.store_up(self.store.health() == Health::Up);
+        self.metrics.store_state(self.store.health() == Health::Up, self.store.losses());
         match self.metrics.render() {
             Ok(exposition) => answer(StatusCode::OK, EXPOSITION, exposition),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics cannot be shown: {error}\n")),

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 
 /// The route label of traffic that matches no route.
@@ -149,6 +150,7 @@ pub struct Metrics {
     store_duration: HistogramVec,
     store_errors: IntCounterVec,
     store_up: IntGauge,
+    store_losses: IntCounter,
     in_flight: IntGaugeVec,
     waiting: IntGaugeVec,
     lease_lost: IntCounterVec,
@@ -196,6 +198,13 @@ impl Metrics {
             )?,
             store_errors: counter("onlyonce_store_errors_total", "Calls to the store that failed.", &["op"])?,
             store_up: gauge("onlyonce_store_up", "1 while the store can be reached.")?,
+            store_losses: register(
+                &registry,
+                IntCounter::new(
+                    "onlyonce_store_losses_total",
+                    "Times that the store was found to have lost its data.",
+                )?,
+            )?,
             in_flight: gauges("onlyonce_in_flight", "Guarded attempts at work.", &["route"])?,
             waiting: gauges("onlyonce_waiting", "Repeats waiting for the first.", &["route"])?,
             lease_lost: counter(
@@ -259,9 +268,10 @@ impl Metrics {
         }
     }
 
-    /// Whether the store can be reached.
-    pub fn store_up(&self, up: bool) {
+    /// What is known of the store now: whether it can be reached, and how often it lost its data.
+    pub fn store_state(&self, up: bool, losses: u64) {
         self.store_up.set(i64::from(up));
+        self.store_losses.inc_by(losses.saturating_sub(self.store_losses.get()));
     }
 
     /// An attempt found its record in other hands.

@@ -144,6 +144,7 @@ impl Guard {
     }
 
     async fn outlast(&self, rule: &Rule, operation: &Operation) -> Verdict {
+        let mut changes = None;
         for looks in 0.. {
             match self.flights.find(&operation.name) {
                 Some(flight) => {
@@ -151,7 +152,10 @@ impl Guard {
                         return Verdict::Replay(reply);
                     }
                 }
-                None => tokio::time::sleep(waiting::pause(looks)).await,
+                None => {
+                    let changes = changes.get_or_insert_with(|| self.store.subscribe(&operation.name));
+                    waiting::change(changes.as_mut(), looks).await;
+                }
             }
             match self.store.find(&operation.name).await {
                 Ok(None) => return Verdict::InFlight,

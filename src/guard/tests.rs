@@ -94,6 +94,10 @@ impl Store for Faulty {
         self.store.exchange(name, exchange)
     }
 
+    fn subscribe(&self, name: &RecordName) -> Option<store::Changes> {
+        self.store.subscribe(name)
+    }
+
     fn digest_key(&self) -> store::Answer<'_, DigestKey> {
         self.store.digest_key()
     }
@@ -250,6 +254,14 @@ async fn what_may_have_run_is_held_or_left_for_a_takeover() {
     assert_eq!(scene.repeat(&retried).await, Verdict::InFlight);
     tokio::time::sleep(LEASE).await;
     assert_eq!(scene.own(&retried).await.attempt(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_came_to_the_gate_was_not_sent() {
+    let (scene, operation) = (Scene::new(), operation(1, HOLD));
+    let late = scene.own(&operation).await.run(|_: Gate| async { Fate::<()>::Unknown(Silence::Timeout) });
+    assert!(matches!(late.await, Ok(Ended::NotSent)));
+    assert_eq!(scene.held(&operation).await, None);
 }
 
 #[tokio::test(start_paused = true)]

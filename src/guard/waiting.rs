@@ -1,7 +1,7 @@
 //! Repeats that wait for the first.
 //!
 //! A waiter never becomes an owner. In the owner's process it is woken the moment the attempt ends; in
-//! other processes it looks at the record now and then.
+//! other processes when the store tells of it; and in any case it looks at the record now and then.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::record::{RecordName, Reply};
+use crate::store::Changes;
 
 /// The attempts of this process that are at work, by the record they own.
 #[derive(Default)]
@@ -76,6 +77,22 @@ pub(super) async fn landed(mut receiver: watch::Receiver<Landing>) -> Option<Arc
         Ok(Landing::Landed(reply)) => reply.clone(),
         Ok(Landing::Pending) | Err(_) => None,
     }
+}
+
+/// Waits until there is reason to look at a record that another process owns: it is told to have changed, or a
+/// while has passed.
+pub(super) async fn change(changes: Option<&mut Changes>, looks: u32) {
+    let told = async {
+        let told = match changes {
+            Some(changes) => changes.changed().await.is_ok(),
+            None => false,
+        };
+        if !told {
+            std::future::pending::<()>().await;
+        }
+    };
+    // Late or lost, a notification costs promptness and nothing else.
+    let _ = tokio::time::timeout(pause(looks), told).await;
 }
 
 /// The pause before the next look at a record: 50 ms, growing by 1.6 up to a second, half of it left to chance so

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Answer, Claimed, Exchanged, Health, Listing, Page, Released, Renewed, Settled, Store};
+use super::{Answer, Changes, Claimed, Exchanged, Health, Listing, Page, Released, Renewed, Settled, Store};
 use crate::key::DigestKey;
 use crate::metrics::{Metrics, StoreOp};
 use crate::record::moves::{Exchange, Held};
@@ -59,8 +59,16 @@ impl Store for Metered {
         self.timed(StoreOp::Exchange, self.store.exchange(name, exchange))
     }
 
+    fn subscribe(&self, name: &RecordName) -> Option<Changes> {
+        self.store.subscribe(name)
+    }
+
     fn digest_key(&self) -> Answer<'_, DigestKey> {
         self.store.digest_key()
+    }
+
+    fn losses(&self) -> u64 {
+        self.store.losses()
     }
 
     fn health(&self) -> Health {

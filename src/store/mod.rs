@@ -98,12 +98,25 @@ pub trait Store: Send + Sync + 'static {
     /// Makes an operator's change, if it is [still due](Exchange::is_due).
     fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged>;
 
+    /// Changes of the record that others may make, if they can be heard of. Begins to listen, and does not wait
+    /// for it.
+    fn subscribe(&self, name: &RecordName) -> Option<Changes>;
+
     /// The key that digests of names and fingerprints are made with, shared by all who use this store.
     fn digest_key(&self) -> Answer<'_, DigestKey>;
+
+    /// How often the store was found to have lost its data since it was opened. Records of before are gone then, and
+    /// their operations run again when they are repeated.
+    fn losses(&self) -> u64 {
+        0
+    }
 
     /// Whether the store can be reached, as far as is known now. Does no I/O.
     fn health(&self) -> Health;
 }
+
+/// Says that a record may have changed, and that it is time to look. It may do so for nothing, or be late.
+pub type Changes = tokio::sync::watch::Receiver<()>;
 
 /// What became of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]

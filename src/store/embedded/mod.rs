@@ -27,8 +27,8 @@ use writer::{Operation, Reply, Writer};
 
 use super::digest_key::{self, Agreement, Note, Wanted};
 use super::{
-    Answer, Cause, Claimed, Cursor, Exchanged, FOREVER, Health, Listed, Listing, Page, Released, Renewed, Settled,
-    Store, StoreError,
+    Answer, Cause, Changes, Claimed, Cursor, Exchanged, FOREVER, Health, Listed, Listing, Page, Released, Renewed,
+    Settled, Store, StoreError,
 };
 use crate::config;
 use crate::key::DigestKey;
@@ -174,6 +174,11 @@ impl Store for Embedded {
     fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged> {
         let (name, exchange) = (name.clone(), Box::new(exchange.clone()));
         Box::pin(self.ask(|answer| Operation::Exchange { name, exchange, answer }))
+    }
+
+    fn subscribe(&self, _name: &RecordName) -> Option<Changes> {
+        // Whoever changes a record here is in this process.
+        None
     }
 
     fn digest_key(&self) -> Answer<'_, DigestKey> {

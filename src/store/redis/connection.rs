@@ -4,7 +4,7 @@
 //! nothing was done. The task reconnects, finds out what the server can do, and asks it for the digest key
 //! every few seconds, which shows both dead connections and lost data.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub(super) struct Connected {
 pub(super) struct Link {
     current: watch::Sender<Result<Arc<Connected>, Arc<ConnectError>>>,
     digest_key: RwLock<Option<DigestKey>>,
+    /// How often the server was found to have lost its data.
+    losses: AtomicU64,
 }
 
 /// The task that keeps a connection.
@@ -54,15 +56,15 @@ pub(super) struct Supervisor {
 
 /// Opening a connection and finding out about the server; and each ping.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const FIRST_DELAY: Duration = Duration::from_millis(20);
-const LONGEST_DELAY: Duration = Duration::from_secs(1);
+pub(super) const FIRST_DELAY: Duration = Duration::from_millis(20);
+pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(1);
 /// One late answer may be the network's fault; this many are the connection's.
 const TIMEOUTS: u32 = 3;
 
 impl Link {
     pub(super) fn new(digest_key: Option<DigestKey>) -> Arc<Self> {
         let (current, _) = watch::channel(Err(Arc::new(ConnectError::NotYet)));
-        Arc::new(Self { current, digest_key: RwLock::new(digest_key) })
+        Arc::new(Self { current, digest_key: RwLock::new(digest_key), losses: AtomicU64::new(0) })
     }
 
     /// The connection, if there is one now.
@@ -95,6 +97,14 @@ impl Link {
             // The last one tells why not.
             Ok(Err(_)) | Err(_) => self.current.borrow().as_ref().map(drop).map_err(Arc::clone),
         }
+    }
+
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_loss(&self) {
+        self.losses.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn digest_key(&self) -> Option<DigestKey> {
@@ -181,34 +191,15 @@ impl Supervisor {
         Ok(connected)
     }
 
-    /// Opens one connection, with RESP3 where the server has it: the crate tells of a closed connection at
-    /// once only there.
+    /// Opens a connection that says when it is lost.
     async fn open(&self, lost: &CancellationToken) -> RedisResult<MultiplexedConnection> {
         let closed = lost.clone();
-        let on_push = move |push: PushInfo| {
+        open(&self.address, move |push| {
             if push.kind == PushKind::Disconnection {
                 closed.cancel();
             }
-            Ok::<_, std::convert::Infallible>(())
-        };
-        // Deadlines are those of the calls.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(512);
-        let info = connection_info(&self.address)?;
-        let resp3 = Client::open(info.clone())?
-            .get_multiplexed_async_connection_with_config(&config.clone().set_push_sender(on_push))
-            .await;
-        match resp3 {
-            Err(error) if refuses_hello(&error) => {
-                let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-                Client::open(info.set_redis_settings(settings))?
-                    .get_multiplexed_async_connection_with_config(&config)
-                    .await
-            }
-            other => other,
-        }
+        })
+        .await
     }
 
     /// Watches over a connection until it is lost.
@@ -229,6 +220,35 @@ impl Supervisor {
                 self.link.set(Ok(Arc::new(connected.clone())));
             }
         }
+    }
+}
+
+/// Opens one connection, with RESP3 where the server has it: the crate tells of a closed connection at
+/// once only there.
+pub(super) async fn open(
+    address: &RedisAddress,
+    on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+) -> RedisResult<MultiplexedConnection> {
+    let on_push = move |push| {
+        on_push(push);
+        Ok::<_, std::convert::Infallible>(())
+    };
+    // Deadlines are those of the calls.
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None)
+        .set_pipeline_buffer_size(512);
+    let info = connection_info(address)?;
+    let resp3 = Client::open(info.clone())?
+        .get_multiplexed_async_connection_with_config(&config.clone().set_push_sender(on_push))
+        .await;
+    match resp3 {
+        Err(error) if refuses_hello(&error) => {
+            let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+            let client = Client::open(info.set_redis_settings(settings))?;
+            client.get_multiplexed_async_connection_with_config(&config).await
+        }
+        other => other,
     }
 }
 
@@ -262,7 +282,7 @@ fn connection_info(address: &RedisAddress) -> RedisResult<redis::ConnectionInfo>
 }
 
 /// Between half and all of it, so that sidecars which lost the same server do not come back in step.
-fn jittered(delay: Duration) -> Duration {
+pub(super) fn jittered(delay: Duration) -> Duration {
     let mut random = [0; 1];
     // Without randomness there is no jitter, and nothing worse.
     let _ = getrandom::fill(&mut random);

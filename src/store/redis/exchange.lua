@@ -18,4 +18,6 @@ end
 if redis.call('PTTL', KEYS[2]) > tonumber(ARGV[4]) then
   redis.call('PEXPIRE', KEYS[2], ARGV[4])
 end
+-- For those who wait. A user without channels may not: that must not undo what is done.
+redis.pcall('PUBLISH', KEYS[1], '')
 return false

@@ -10,6 +10,7 @@
 mod commands;
 mod connection;
 mod list;
+mod notify;
 mod probe;
 #[cfg(test)]
 mod tests;
@@ -23,12 +24,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use commands::{Expected, Fault, Living, Replaced};
 use connection::{Connected, Link, Supervisor};
+use notify::Listener;
 pub use probe::ConnectError;
 use probe::Probe;
 
 use super::digest_key;
 use super::{
-    Answer, Claimed, Exchanged, FOREVER, Health, Listing, Page, Released, Renewed, Settled, Store, StoreError,
+    Answer, Changes, Claimed, Exchanged, FOREVER, Health, Listing, Page, Released, Renewed, Settled, Store, StoreError,
 };
 use crate::config::{self, RedisAddress};
 use crate::key::DigestKey;
@@ -41,6 +43,7 @@ pub struct Redis {
     link: Arc<Link>,
     prefix: String,
     timeout: Duration,
+    listener: Listener,
     _supervisor: AbortOnDropHandle<()>,
 }
 
@@ -76,7 +79,13 @@ impl Redis {
         let probe = Probe::new(config, digest_key, habits.scripts_only);
         let supervisor = Supervisor::new(link.clone(), address.clone(), probe, habits.ping_every);
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
-        Self { link, prefix: config.prefix.clone(), timeout: config.timeout, _supervisor: supervisor }
+        Self {
+            link,
+            prefix: config.prefix.clone(),
+            timeout: config.timeout,
+            listener: Listener::start(address),
+            _supervisor: supervisor,
+        }
     }
 
     /// Waits for the first connection, for as long as a start may wait. Only an error that
@@ -137,6 +146,10 @@ impl Store for Redis {
         Box::pin(async move { self.call(name, self.timeout)?.exchange(exchange).await })
     }
 
+    fn subscribe(&self, name: &RecordName) -> Option<Changes> {
+        Some(self.listener.subscribe(self.key(name)))
+    }
+
     fn digest_key(&self) -> Answer<'_, DigestKey> {
         Box::pin(async move {
             match self.link.digest_key() {
@@ -147,6 +160,10 @@ impl Store for Redis {
                 })),
             }
         })
+    }
+
+    fn losses(&self) -> u64 {
+        self.link.losses()
     }
 
     fn health(&self) -> Health {

@@ -196,6 +196,7 @@ impl Probe {
             Agreement::Agreed(key) => key,
             Agreement::Founded(key) | Agreement::Adopted(key) => {
                 if self.noted {
+                    link.count_loss();
                     tracing::error!(
                         "Redis lost its data: records of before are gone, and their operations run again when they are repeated"
                     );

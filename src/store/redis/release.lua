@@ -6,6 +6,8 @@ if not held then
 end
 if held:byte(1) == 1 and held:byte(2) == 1 and held:sub(5, 20) == ARGV[1] then
   redis.call('DEL', KEYS[1])
+  -- For those who wait. A user without channels may not: that must not undo what is done.
+  redis.pcall('PUBLISH', KEYS[1], '')
   return 'deleted'
 end
 return 'kept'

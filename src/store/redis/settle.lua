@@ -10,4 +10,6 @@ if held then
   end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+-- For those who wait. A user without channels may not: that must not undo what is done.
+redis.pcall('PUBLISH', KEYS[1], '')
 return false

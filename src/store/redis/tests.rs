@@ -263,9 +263,9 @@ async fn a_server_that_comes_back_is_used_again() {
 async fn lost_data_is_noticed_while_connected() {
     let server = RedisServer::start();
     let store = open(server.port(), MANY_PINGS).await;
+    assert_eq!(store.losses(), 0);
     order(&server, "FLUSHALL").await;
-    let noted = async || admin::<bool>(&server.url(), &[b"EXISTS", b"onlyonce:digest-key"]).await;
-    while !noted().await {
+    while store.losses() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let other = open(server.port(), NO_PING).await;
@@ -563,4 +563,55 @@ async fn what_is_no_string_is_left_alone() {
     let seen = Held { record: completed(&mine, b"{}"), silent_for: Duration::ZERO }.seen();
     let released = store.exchange(&name, &Exchange { seen, to: None }).await;
     assert!(matches!(released, Err(StoreError::Unreadable { .. })));
+}
+
+async fn told(changes: &mut Changes) {
+    tokio::time::timeout(PATIENCE, changes.changed()).await.expect("a notification").expect("a listener");
+}
+
+#[tokio::test]
+async fn changes_by_others_are_heard_of() {
+    let mut server = RedisServer::start();
+    let (ours, theirs) = (open(server.port(), NO_PING).await, open(server.port(), NO_PING).await);
+    let (settled, released) = (name(), name());
+    let owner = claim(1, RETRY);
+    for name in [&settled, &released] {
+        theirs.claim(name, &owner).await.expect("granted");
+    }
+    let mut changes = [&settled, &released].map(|name| ours.subscribe(name).expect("Redis notifies"));
+    for changes in &mut changes {
+        told(changes).await;
+    }
+    theirs.settle(&settled, &completed(&owner, b"{}")).await.expect("settled");
+    told(&mut changes[0]).await;
+    assert!(!changes[1].has_changed().expect("a listener"), "only its own record wakes a waiter");
+    theirs.release(&released, owner.token).await.expect("released");
+    told(&mut changes[1]).await;
+
+    // What happens while nobody listens is missed: so everybody is told to look, and again once it listens.
+    server.kill();
+    told(&mut changes[0]).await;
+    server.restart();
+    until(&theirs, Health::Up).await;
+    told(&mut changes[0]).await;
+    theirs.settle(&settled, &completed(&owner, b"{}")).await.expect("settled");
+    told(&mut changes[0]).await;
+}
+
+#[tokio::test]
+async fn a_user_without_channels_still_settles_and_releases() {
+    let server = RedisServer::start();
+    order(&server, "ACL SETUSER sidecar on >secret ~onlyonce:* ~{onlyonce:* resetchannels +@all").await;
+    let mut address = address(server.port());
+    (address.username, address.password) = (Some("sidecar".to_owned()), Some(Secret::new("secret")));
+    let store = Redis::open_with(&address, &config(), NO_PING);
+    store.ready(PATIENCE).await.expect("a connection");
+    let (settled, released) = (name(), name());
+    let owner = claim(1, RETRY);
+    for name in [&settled, &released] {
+        store.claim(name, &owner).await.expect("granted");
+    }
+    assert_eq!(store.settle(&settled, &completed(&owner, b"{}")).await.expect("an answer"), Settled::Written);
+    assert_eq!(store.release(&released, owner.token).await.expect("an answer"), Released::Deleted);
+    assert_eq!(store.find(&released).await.expect("an answer"), None);
 }

@@ -1,0 +1,170 @@
+//! Hearing of what other sidecars did to a record.
+//!
+//! Whoever settles or releases a record publishes on a channel of the record's own name. One connection listens,
+//! made when somebody first waits, whatever their number. Nothing rests on it: who waits looks now and then all
+//! the same, so a server without RESP3, or a user without channels, only costs promptness.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, FromRedisValue, PushInfo, PushKind, RedisError, RedisResult};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::connection::{CONNECT_TIMEOUT, FIRST_DELAY, LONGEST_DELAY, jittered, open};
+use crate::config::RedisAddress;
+use crate::store::Changes;
+
+/// Tells of changes to records that somebody waits for.
+pub(super) struct Listener {
+    topics: Arc<Topics>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// The records that somebody waits for, by their key.
+#[derive(Default)]
+struct Topics {
+    by_key: Mutex<HashMap<String, watch::Sender<()>>>,
+    /// There is a new one.
+    added: Notify,
+}
+
+/// A channel that nobody waits for any more is left so late: the next to wait may come soon.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Before a server that refuses to notify is asked again.
+const REFUSED: Duration = Duration::from_secs(60);
+
+impl Listener {
+    /// Listens to nothing yet.
+    pub(super) fn start(address: &RedisAddress) -> Self {
+        let topics = Arc::<Topics>::default();
+        let task = tokio::spawn(run(Arc::clone(&topics), address.clone()));
+        Self { topics, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Changes of one record. Tells of one, too, when it has begun to listen: what happened before then was missed.
+    pub(super) fn subscribe(&self, key: String) -> Changes {
+        let mut by_key = self.topics.by_key();
+        if let Some(topic) = by_key.get(&key) {
+            let mut changes = topic.subscribe();
+            changes.mark_changed();
+            return changes;
+        }
+        let (topic, changes) = watch::channel(());
+        by_key.insert(key, topic);
+        self.topics.added.notify_one();
+        changes
+    }
+}
+
+impl Topics {
+    fn by_key(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<()>>> {
+        // Every step leaves the map whole.
+        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, key: &str) {
+        if let Some(topic) = self.by_key().get(key) {
+            topic.send_replace(());
+        }
+    }
+
+    fn tell_all(&self) {
+        for topic in self.by_key().values() {
+            topic.send_replace(());
+        }
+    }
+
+    fn heard(&self, push: &PushInfo) {
+        if let (PushKind::Message, Some(channel)) = (&push.kind, push.data.first())
+            && let Ok(key) = String::from_redis_value_ref(channel)
+        {
+            self.tell(&key);
+        }
+    }
+
+    /// Forgets what nobody waits for, and returns the keys of the rest.
+    fn sweep(&self) -> HashSet<String> {
+        let mut by_key = self.by_key();
+        by_key.retain(|_, topic| topic.receiver_count() > 0);
+        by_key.keys().cloned().collect()
+    }
+}
+
+async fn run(topics: Arc<Topics>, address: RedisAddress) {
+    let mut delay = FIRST_DELAY;
+    let mut complained = false;
+    loop {
+        if topics.sweep().is_empty() {
+            topics.added.notified().await;
+        }
+        let error = match listen(&topics, &address).await {
+            Ok(()) => {
+                delay = FIRST_DELAY;
+                continue;
+            }
+            Err(error) => error,
+        };
+        // Who waits must look for themselves for now.
+        topics.tell_all();
+        let refused = error.code().is_some() || error.kind() == ErrorKind::RESP3NotSupported;
+        if refused && !complained {
+            complained = true;
+            tracing::warn!(%error, "Redis does not notify; repeats that wait look for themselves, now and then");
+        }
+        tokio::time::sleep(if refused { REFUSED } else { jittered(delay) }).await;
+        delay = (delay * 2).min(LONGEST_DELAY);
+    }
+}
+
+/// Listens on one connection until it is lost, or nobody waits any more.
+async fn listen(topics: &Arc<Topics>, address: &RedisAddress) -> RedisResult<()> {
+    let lost = CancellationToken::new();
+    let on_push = {
+        let (topics, lost) = (Arc::clone(topics), lost.clone());
+        move |push: PushInfo| match push.kind {
+            PushKind::Disconnection => lost.cancel(),
+            _ => topics.heard(&push),
+        }
+    };
+    let mut connection = in_time(open(address, on_push)).await?;
+    let mut subscribed = HashSet::new();
+    loop {
+        let wanted = topics.sweep();
+        follow(&mut connection, topics, &mut subscribed, &wanted).await?;
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = lost.cancelled() => return Err(RedisError::from((ErrorKind::Io, "the connection is lost"))),
+            () = topics.added.notified() => {}
+            () = tokio::time::sleep(SWEEP) => {}
+        }
+    }
+}
+
+async fn follow(
+    connection: &mut MultiplexedConnection,
+    topics: &Topics,
+    subscribed: &mut HashSet<String>,
+    wanted: &HashSet<String>,
+) -> RedisResult<()> {
+    for key in wanted.difference(&subscribed.clone()) {
+        in_time(connection.subscribe(key)).await?;
+        subscribed.insert(key.clone());
+        topics.tell(key);
+    }
+    for key in subscribed.clone().difference(wanted) {
+        in_time(connection.unsubscribe(key)).await?;
+        subscribed.remove(key);
+    }
+    Ok(())
+}
+
+async fn in_time<T>(answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    let late = |_| RedisError::from((ErrorKind::Io, "no answer in time"));
+    tokio::time::timeout(CONNECT_TIMEOUT, answer).await.map_err(late)?
+}
