@@ -13,9 +13,11 @@ use super::{Admission, Answer, ClaimError, Ended, Fate, Gate, Guard, Ownership, 
 use crate::config::{self, Rule};
 use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
-use crate::record::moves::{Held, Owner};
+use crate::record::moves::{Exchange, Held, Owner};
 use crate::record::{Claim, Fingerprint, Record, RecordName, Reply, State, Terms, Token, Unknown};
-use crate::store::{self, Claimed, Health, Memory, Released, Renewed, Settled, Store, StoreError};
+use crate::store::{
+    self, Claimed, Exchanged, Health, Listing, Memory, Page, Released, Renewed, Settled, Store, StoreError,
+};
 
 /// What happens to one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,14 @@ impl Store for Faulty {
 
     fn find<'a>(&'a self, name: &'a RecordName) -> store::Answer<'a, Option<Held>> {
         self.store.find(name)
+    }
+
+    fn list<'a>(&'a self, listing: &'a Listing) -> store::Answer<'a, Page> {
+        self.store.list(listing)
+    }
+
+    fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> store::Answer<'a, Exchanged> {
+        self.store.exchange(name, exchange)
     }
 
     fn subscribe(&self, name: &RecordName) -> Option<store::Changes> {
