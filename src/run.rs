@@ -133,9 +133,9 @@ impl Sidecar {
         let admin_server = server.beside();
         if let Some(listener) = admin_listener {
             let admin = Arc::clone(&admin);
-            tokio::spawn(admin_server.clone().serve(listener, move |request: Request<Incoming>, peer| {
+            tokio::spawn(admin_server.clone().serve(listener, move |request: Request<Incoming>, client| {
                 let admin = Arc::clone(&admin);
-                async move { admin.handle(request, peer).await }
+                async move { admin.handle(request, client.address).await }
             }));
         }
         for listener in listeners {
