@@ -30,6 +30,7 @@ pub(super) struct RecordsArgs {
 
 /// Which sidecar to ask.
 #[derive(Args)]
+#[command(next_help_heading = "Which sidecar")]
 struct Place {
     /// The configuration file, for where the sidecar's admin listener is, and for its token
     #[arg(long, global = true, env = "ONLYONCE_CONFIG", default_value = "onlyonce.toml", value_name = "FILE")]
@@ -221,11 +222,11 @@ async fn show(client: &Client, record: &RecordName, with_body: bool, format: For
 async fn release(client: &Client, record: &RecordName, force: bool) -> Result<(), Failure> {
     let target = format!("/records/{record}/release");
     let changed: Changed = client.ask(Method::POST, &target, Some(&Release { force })).await?;
-    let mut out = io::stdout().lock();
-    writeln!(out, "released {record}\nIt was {}. The next request with its key runs.", say::state(&changed.was))?;
+    let mut said = format!("It was {}. The next request with its key runs.", say::state(&changed.was));
     if is_running(&changed.was) {
-        writeln!(out, "The request that it belongs to goes on, and takes the key again if no other comes first.")?;
+        said.push_str(" The request that it belongs to goes on, and takes the key again if no other comes first.");
     }
+    write!(io::stdout(), "released {record}\n{}", say::broken(&said))?;
     Ok(())
 }
 
@@ -254,8 +255,8 @@ async fn complete(client: &Client, record: &RecordName, answer: Complete) -> Res
     let changed: Changed = client.ask(Method::POST, &target, Some(&answer)).await?;
     let until = changed.now.and_then(|now| now.facts).map(|facts| facts.expires_at);
     let until = until.map(|until| format!(" until {}", say::time(until))).unwrap_or_default();
-    let was = say::state(&changed.was);
-    writeln!(io::stdout(), "settled {record}\nIt was {was}. Retries get this {}{until}.", answer.status)?;
+    let said = format!("It was {}. Retries get this {}{until}.", say::state(&changed.was), answer.status);
+    write!(io::stdout(), "settled {record}\n{}", say::broken(&said))?;
     Ok(())
 }
 
@@ -288,12 +289,13 @@ async fn release_many(
         }
     }
     let left = if left == 0 { String::new() } else { format!(", {left} left as they are") };
-    match yes {
-        true => writeln!(out, "{} {which}: released{left}", say::records(released.len()))?,
+    let done = match yes {
+        true => format!("{} {which}: released{left}.", say::records(released.len())),
         false => {
-            writeln!(out, "{} {which}{left}", say::records(released.len()))?;
-            writeln!(out, "Nothing was done. The same with --yes frees their keys.")?;
+            let count = say::records(released.len());
+            format!("{count} {which}{left}. Nothing was done: the same with --yes frees their keys.")
         }
-    }
+    };
+    write!(out, "{}", say::broken(&done))?;
     Ok(())
 }

@@ -124,6 +124,13 @@ pub(super) fn records(count: usize) -> String {
     format!("{count} record{}", if count == 1 { "" } else { "s" })
 }
 
+/// Broken at 80 columns.
+pub(super) fn broken(text: &str) -> String {
+    let mut out = String::new();
+    wrapped(&mut out, "", text);
+    out
+}
+
 /// To the second.
 pub(super) fn time(moment: Moment) -> String {
     let text = moment.to_string();
