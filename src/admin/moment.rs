@@ -1,3 +1,5 @@
+//! Times, for people.
+
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
