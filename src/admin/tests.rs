@@ -4,7 +4,7 @@ use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::key::DigestKey;
+use crate::config;
 use crate::record::moves::Owner;
 use crate::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
 use crate::store::{Claimed, Memory};
@@ -20,7 +20,10 @@ struct Scene {
 
 impl Scene {
     fn new(token: Option<&str>) -> Self {
-        let store = Arc::new(Memory::new(DigestKey::from_bytes([0; 32])));
+        let text = "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\n\
+                    [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n";
+        let config = config::parse("test", text, &|_| None).expect("a configuration");
+        let store = Arc::new(Memory::open(&config.store).expect("random bytes"));
         let metrics = Arc::new(Metrics::new(std::iter::empty()).expect("metrics"));
         let token = token.map(Secret::new);
         let admin = Admin::new(metrics, Arc::clone(&store) as Arc<dyn Store>, token.as_ref());
