@@ -29,7 +29,7 @@
 //! main → cli → run → server, admin
 //!              └───→ proxy → guard → store → record, key
 //!
-//! leaves: config (data only), problem, metrics, telemetry
+//! leaves: config (data only), problem, metrics, telemetry, fail_point (of test builds only)
 //! ```
 //!
 //! # The protocol in short
@@ -43,6 +43,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+mod fail_point;
 pub mod guard;
 pub mod key;
 pub mod metrics;

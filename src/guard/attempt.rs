@@ -16,6 +16,7 @@ use super::lease::{Gate, Lease};
 use super::policy::{self, Outcome};
 use super::waiting::{self, Flight};
 use crate::config::{Disposition, Rule};
+use crate::fail_point::{self, Step};
 use crate::metrics::{Counted, Metrics, RecordState};
 use crate::record::{Record, Reply, State};
 use crate::store::{Released, Settled, Store, StoreError};
@@ -108,7 +109,9 @@ impl Attempt {
 
         let outcome = policy::outcome(&fate, &rule.policy, recorder.lease.claim.terms.on_unknown);
         let change = Change::new(outcome, &fate, unix_millis());
+        fail_point::reach(Step::BeforeComplete).await;
         let recorded = recorder.write(&change).await;
+        fail_point::reach(Step::AfterComplete).await;
         let ended = match &recorded {
             Ok(Some(reply)) => Ended::Recorded(Arc::clone(reply)),
             Ok(None) | Err(_) => Ended::from(fate),
