@@ -43,6 +43,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod demo;
 mod fail_point;
 pub mod guard;
 pub mod key;

@@ -227,8 +227,9 @@ impl Problem {
         format!(
             "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
-             <style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:4rem auto;padding:0 1rem}}\
-             dt{{color:#666}}dd{{margin:0 0 .5rem;overflow-wrap:anywhere}}</style>\n\
+             <style>:root{{color-scheme:light dark}}\
+             body{{font:1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:8vh auto;padding:0 1rem}}\
+             h1{{font-size:1.4rem;line-height:1.2}}dt{{opacity:.7}}dd{{margin:0 0 .5rem;overflow-wrap:anywhere}}</style>\n\
              <h1>{title}</h1>\n<p>{}</p>\n<dl>{rows}</dl>\n</html>\n",
             escape(&self.detail)
         )

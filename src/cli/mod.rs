@@ -5,13 +5,15 @@ mod explain;
 mod text;
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Config, Log, LogFormat};
+use crate::config::{self, Config, Log, LogFormat, LogKeys};
+use crate::demo::{Demo, DemoError};
 use crate::run::{self, Sidecar, StartError, Stopped};
 use crate::telemetry;
 
@@ -62,9 +64,9 @@ enum Command {
     /// Starts a slow invoice backend that knows nothing of idempotency, the proxy in front of it on the embedded
     /// store, and a page with a form to double-click.
     Demo {
-        /// Where the proxy listens; the ports after it serve the rest. What is taken already is passed over
+        /// Where the proxy listens; the rest takes the ports after it. What is taken already is passed over
         #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
-        listen: std::net::SocketAddr,
+        listen: SocketAddr,
     },
 }
 
@@ -95,7 +97,7 @@ pub fn main() -> ExitCode {
             with_config(&config.config, |config| check::check(&config, strict, format))
         }
         Command::Explain(args) => with_config(args.config(), |config| explain::explain(&config, &args)),
-        Command::Demo { listen: _ } => ExitCode::FAILURE,
+        Command::Demo { listen } => demo(listen, &cli.log),
     }
 }
 
@@ -125,6 +127,23 @@ fn serve(mut config: Config, log: &LogArgs) -> ExitCode {
         );
         Ok::<_, StartError>(sidecar.serve(run::signalled()).await)
     });
+    ended(running)
+}
+
+fn demo(listen: SocketAddr, log: &LogArgs) -> ExitCode {
+    let mut settings = Log { format: LogFormat::Text, level: tracing::Level::INFO, keys: LogKeys::Plain };
+    log.apply(&mut settings);
+    telemetry::start(&settings);
+    ended(block_on(async {
+        let demo = Demo::start(listen).await?;
+        // It runs on where nobody reads that, as under `| head`.
+        let _ = writeln!(io::stdout(), "{}", demo.welcome());
+        Ok::<_, DemoError>(demo.serve(run::signalled()).await)
+    }))
+}
+
+/// The exit status of what has served until it was stopped.
+fn ended<E: Error + 'static>(running: io::Result<Result<Stopped, E>>) -> ExitCode {
     match running {
         Ok(Ok(Stopped::Clean)) => ExitCode::SUCCESS,
         Ok(Ok(Stopped::Unfinished)) => ExitCode::from(FAILED),

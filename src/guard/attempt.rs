@@ -134,14 +134,16 @@ where
     F: FnOnce(Gate) -> Fut,
     Fut: Future<Output = Fate<R>>,
 {
-    tokio::select! {
+    let fate = tokio::select! {
         biased;
         fate = send(Gate(Arc::clone(lease))) => fate,
-        () = abandon.cancelled() => match lease.may_have_sent() {
-            true => Fate::Unknown(Silence::Broken),
-            false => Fate::NotSent,
-        },
+        () = abandon.cancelled() => Fate::Unknown(Silence::Broken),
         never = lease.keep() => match never {},
+    };
+    match fate {
+        // Nothing leaves before the gate.
+        Fate::Unknown(_) if !lease.may_have_sent() => Fate::NotSent,
+        fate => fate,
     }
 }
 

@@ -247,6 +247,14 @@ async fn what_may_have_run_is_held_or_left_for_a_takeover() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_never_came_to_the_gate_was_not_sent() {
+    let (scene, operation) = (Scene::new(), operation(1, HOLD));
+    let late = scene.own(&operation).await.run(|_: Gate| async { Fate::<()>::Unknown(Silence::Timeout) });
+    assert!(matches!(late.await, Ok(Ended::NotSent)));
+    assert_eq!(scene.held(&operation).await, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_takes_many_leases_is_never_run_twice() {
     let (scene, operation, end) = (Scene::new(), operation(1, Unknown::Retry), Arc::new(Notify::new()));
     let ended = run_until(scene.own(&operation).await, &end, created());

@@ -78,14 +78,8 @@ impl Proxy {
             Ok(InHead::Missing(_)) if rule.on_missing_key == OnMissingKey::Forward => {
                 return self.unguarded(head, self.passing(body), place.client, event).await;
             }
-            Ok(InHead::Missing(selector)) => {
-                body::drain(body).await;
-                return Err(refusal::missing_key(selector));
-            }
-            Err(problem) => {
-                body::drain(body).await;
-                return Err(problem);
-            }
+            Ok(InHead::Missing(selector)) => return Err(unasked(refusal::missing_key(selector), &head, body).await),
+            Err(problem) => return Err(unasked(problem, &head, body).await),
         };
         let body = body::read(body, rule.max_request_body, &self.budget, self.body_timeout)
             .await
@@ -283,6 +277,15 @@ fn in_head<'a>(rule: &'a Rule, head: &'a request::Parts, place: &Place<'a>) -> R
         query: head.uri.query(),
     };
     key::in_head(rule, request).map_err(|error| refusal::of_key(&error))
+}
+
+/// A refusal for which the body need not be known. A client that waits to be asked for it (`Expect: 100-continue`) is
+/// not asked.
+async fn unasked(problem: Problem, head: &request::Parts, body: Incoming) -> Problem {
+    if !head.headers.contains_key(header::EXPECT) {
+        body::drain(body).await;
+    }
+    problem
 }
 
 /// How long a repeat waits for the first, if it does: as long as the route lets it, or less where it says so

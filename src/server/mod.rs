@@ -31,7 +31,8 @@ pub struct Server {
     places: Arc<Semaphore>,
     header_timeout: Duration,
     idle_timeout: Duration,
-    metrics: Arc<Metrics>,
+    /// Where connections of clients are counted; those of operators are not.
+    metrics: Option<Arc<Metrics>>,
     connections: TaskTracker,
     stop: CancellationToken,
 }
@@ -49,16 +50,16 @@ impl Server {
             places: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
             header_timeout: settings.header_timeout,
             idle_timeout: settings.idle_timeout,
-            metrics,
+            metrics: Some(metrics),
             connections: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
     }
 
-    /// Another server with the same limits, which stops by itself.
+    /// Another server with the same timeouts, for operators, which stops by itself.
     pub fn beside(&self) -> Self {
         let places = Arc::new(Semaphore::new(BESIDE));
-        Self { places, connections: TaskTracker::new(), stop: CancellationToken::new(), ..self.clone() }
+        Self { places, metrics: None, connections: TaskTracker::new(), stop: CancellationToken::new(), ..self.clone() }
     }
 
     /// Accepts connections and answers their requests until [`stop`](Self::stop).
@@ -79,7 +80,7 @@ impl Server {
             };
             let (server, answer) = (self.clone(), answer.clone());
             self.connections.spawn(async move {
-                let _counted = server.metrics.connection();
+                let _counted = server.metrics.as_ref().map(|metrics| metrics.connection());
                 server.connection(stream, move |request| answer(request, client)).await;
                 drop(place);
             });
@@ -124,7 +125,7 @@ impl Server {
         builder.header_read_timeout(None);
         let connection = builder.serve_connection(TokioIo::new(pace::Watched::new(stream, Arc::clone(&pace))), service);
         let mut connection = std::pin::pin!(connection);
-        let mut stopping = false;
+        let (mut stopping, mut idle) = (false, false);
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -137,9 +138,10 @@ impl Server {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                overdue = pace.overdue(), if !stopping => match overdue {
+                // While stopping too: hyper waits for the rest of a head, and the drain would wait with it.
+                overdue = pace.overdue(), if !idle => match overdue {
                     Overdue::Idle => {
-                        stopping = true;
+                        (stopping, idle) = (true, true);
                         connection.as_mut().graceful_shutdown();
                     }
                     Overdue::Head => return,

@@ -1,0 +1,132 @@
+//! The invoices that the demo's backend has created.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Order {
+    pub(super) customer: String,
+    pub(super) amount: String,
+}
+
+/// Which way a request came. The backend writes it down for the page; it decides nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Way {
+    Onlyonce,
+    Direct,
+}
+
+/// One line of the ledger.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Invoice {
+    /// `INV-1001`
+    pub(super) number: String,
+    #[serde(flatten)]
+    pub(super) order: Order,
+    #[serde(rename = "via")]
+    pub(super) way: Way,
+    /// What the client called its intent, where it said so: written down like the way, and for the same reason.
+    pub(super) key: Option<String>,
+    /// It is still being created.
+    #[serde(skip)]
+    pub(super) at_work: bool,
+}
+
+/// All invoices, in the order in which they were begun.
+#[derive(Debug, Default)]
+pub(super) struct Ledger(Mutex<Vec<Invoice>>);
+
+/// The number before the first.
+const NUMBERS_FROM: usize = 1000;
+
+impl Ledger {
+    /// Begins an invoice; [`finish`](Self::finish) creates it.
+    pub(super) fn begin(&self, order: Order, way: Way, key: Option<String>) -> String {
+        let mut invoices = self.lock();
+        let number = format!("INV-{}", NUMBERS_FROM + invoices.len() + 1);
+        invoices.push(Invoice { number: number.clone(), order, way, key, at_work: true });
+        number
+    }
+
+    /// The invoice is created.
+    pub(super) fn finish(&self, number: &str) -> Option<Invoice> {
+        let mut invoices = self.lock();
+        let invoice = invoices.iter_mut().find(|invoice| invoice.number == number)?;
+        invoice.at_work = false;
+        Some(invoice.clone())
+    }
+
+    /// The invoice of this number, once it is created.
+    pub(super) fn created(&self, number: &str) -> Option<Invoice> {
+        self.lock().iter().find(|invoice| invoice.number == number && !invoice.at_work).cloned()
+    }
+
+    /// Everything that is created, as JSON, one line each.
+    pub(super) fn json(&self) -> serde_json::Result<String> {
+        let invoices = self.lock();
+        let lines = invoices.iter().filter(|invoice| !invoice.at_work).map(serde_json::to_string);
+        Ok(format!("[{}]", lines.collect::<Result<Vec<_>, _>>()?.join(",\n ")))
+    }
+
+    /// What came one way, by intent, the latest first. An invoice without a key is an intent of its own.
+    pub(super) fn intents(&self, way: Way) -> Vec<Vec<Invoice>> {
+        let mut intents: Vec<Vec<Invoice>> = Vec::new();
+        for invoice in self.lock().iter().filter(|invoice| invoice.way == way) {
+            let same = |intent: &&mut Vec<Invoice>| invoice.key.is_some() && intent[0].key == invoice.key;
+            match intents.iter_mut().find(same) {
+                Some(intent) => intent.push(invoice.clone()),
+                None => intents.push(vec![invoice.clone()]),
+            }
+        }
+        intents.reverse();
+        intents
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Invoice>> {
+        // Every change is one assignment or one push: a panic leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order() -> Order {
+        Order { customer: "Ada".into(), amount: "1".into() }
+    }
+
+    #[test]
+    fn intents_hold_what_has_the_same_key_and_came_the_same_way() {
+        let ledger = Ledger::default();
+        for (way, key) in [
+            (Way::Direct, Some("a")),
+            (Way::Onlyonce, Some("a")),
+            (Way::Direct, None),
+            (Way::Direct, Some("a")),
+            (Way::Direct, None),
+        ] {
+            ledger.begin(order(), way, key.map(str::to_owned));
+        }
+        let numbers = |way| -> Vec<Vec<String>> {
+            let intents = ledger.intents(way);
+            intents.iter().map(|intent| intent.iter().map(|invoice| invoice.number.clone()).collect()).collect()
+        };
+        assert_eq!(numbers(Way::Direct), [vec!["INV-1005"], vec!["INV-1003"], vec!["INV-1001", "INV-1004"]]);
+        assert_eq!(numbers(Way::Onlyonce), [["INV-1002"]]);
+    }
+
+    #[test]
+    fn an_invoice_is_there_once_it_is_created() {
+        let ledger = Ledger::default();
+        let number = ledger.begin(order(), Way::Direct, None);
+        assert!(ledger.created(&number).is_none());
+        assert_eq!(ledger.json().expect("JSON"), "[]");
+        assert!(ledger.finish(&number).is_some_and(|invoice| !invoice.at_work));
+        assert!(ledger.created(&number).is_some());
+        assert!(ledger.json().expect("JSON").contains("\"INV-1001\""));
+    }
+}

@@ -1,0 +1,223 @@
+//! `onlyonce demo`: a slow invoice service, the proxy in front of it, and a page to double-click.
+
+mod backend;
+mod ledger;
+mod page;
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use tokio::net::TcpListener;
+
+use self::backend::Backend;
+use crate::config::{self, Config, ConfigError};
+use crate::run::{Sidecar, StartError, Stopped};
+
+/// A demo whose addresses are taken, and whose proxy is ready.
+pub struct Demo {
+    sidecar: Sidecar,
+    backend: Backend,
+    listener: TcpListener,
+    places: Places,
+    folder: Folder,
+}
+
+/// Where everything listens.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    proxy: SocketAddr,
+    backend: SocketAddr,
+    admin: SocketAddr,
+}
+
+const WELCOME: &str = "\
+onlyonce demo: a slow invoice service that knows nothing of repeats, and onlyonce in front of it
+
+  {proxy}   open it in a browser, and double-click both buttons
+  {backend}   the same service without onlyonce
+  {admin}/metrics
+
+With curl, through onlyonce. Run it twice: the first takes two seconds and creates an invoice, the
+second gets the same answer at once, marked Idempotent-Replayed.
+
+  curl -i {proxy}/api/invoices -H 'Idempotency-Key: 17' -d customer=Ada -d amount=120
+
+The same key for something else is refused:
+
+  curl -i {proxy}/api/invoices -H 'Idempotency-Key: 17' -d customer=Ada -d amount=999
+
+Straight at the service, every run creates an invoice:
+
+  curl -i {backend}/api/invoices -H 'Idempotency-Key: 17' -d customer=Ada -d amount=120
+
+What was created:
+
+  curl {backend}/invoices
+
+Ctrl-C stops the demo and takes its records away. A line follows for each request that onlyonce guards.
+";
+
+/// Why there is no demo.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// No address could be had.
+    #[error("cannot listen on {address} or a port after it")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The records have no place.
+    #[error("cannot make the folder {path} for the records")]
+    Folder {
+        /// Where it should have been.
+        path: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The folder has a name that cannot be configured.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The proxy did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl Demo {
+    /// Takes `listen` or the first free port after it for the proxy, and the next free ones for the backend and the
+    /// admin listener.
+    pub async fn start(listen: SocketAddr) -> Result<Self, DemoError> {
+        let no_port = |source| DemoError::Listen { address: listen, source };
+        // The sidecar binds its listeners itself: these two hold their places until all three are known.
+        let (proxy, bound) = first_free(listen).await.map_err(no_port)?;
+        let (listener, backend) = first_free(after(bound).map_err(no_port)?).await.map_err(no_port)?;
+        let (holder, admin) = first_free(after(backend).map_err(no_port)?).await.map_err(no_port)?;
+        let places = Places { proxy: bound, backend, admin };
+
+        let folder = Folder::new()?;
+        let config = configuration(places, &folder)?;
+        drop((proxy, holder));
+        let sidecar = Sidecar::start(config).await?;
+        Ok(Self { sidecar, backend: Backend::new(places), listener, places, folder })
+    }
+
+    /// The addresses, and what to do with them.
+    pub fn welcome(&self) -> String {
+        let url = |address| format!("http://{}", reachable(address));
+        WELCOME
+            .replace("{proxy}", &url(self.places.proxy))
+            .replace("{backend}", &url(self.places.backend))
+            .replace("{admin}", &url(self.places.admin))
+    }
+
+    /// Serves until `stop`, then finishes the invoices at work and takes the records away.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Stopped {
+        let Self { sidecar, backend, listener, places: _, folder } = self;
+        let backend = tokio::spawn(backend.serve(listener));
+        let stopped = sidecar.serve(stop).await;
+        backend.abort();
+        drop(folder);
+        stopped
+    }
+}
+
+/// The first free port, from that of `address` on; any, where that is 0.
+async fn first_free(mut address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => address = after(address)?,
+            Err(error) => return Err(error),
+            Ok(listener) => {
+                let bound = listener.local_addr()?;
+                return Ok((listener, bound));
+            }
+        }
+    }
+}
+
+fn after(mut address: SocketAddr) -> io::Result<SocketAddr> {
+    let port = address.port().checked_add(1).ok_or_else(|| io::Error::other("all ports are taken"))?;
+    address.set_port(port);
+    Ok(address)
+}
+
+/// Where a client on this machine connects to something that listens on `address`.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    address
+}
+
+/// The configuration that comes with the demo, with the addresses and the folder of this one.
+fn configuration(places: Places, folder: &Folder) -> Result<Config, ConfigError> {
+    let value = |name: &str| match name {
+        "LISTEN" => Some(places.proxy.to_string()),
+        "ADMIN" => Some(places.admin.to_string()),
+        "BACKEND" => Some(format!("http://{}", reachable(places.backend))),
+        "STORE" => Some(format!("embedded:{}", folder.0.display())),
+        _ => None,
+    };
+    config::parse("onlyonce.toml", include_str!("onlyonce.toml"), &value)
+}
+
+/// A folder that is gone when this is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    /// A new one for this process, and for nobody else to look into.
+    fn new() -> Result<Self, DemoError> {
+        let mut path = std::env::temp_dir().join(format!("onlyonce-demo-{}", std::process::id()));
+        loop {
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                // Left behind by a process of the same id that was killed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => path.as_mut_os_string().push("-"),
+                Err(source) => return Err(DemoError::Folder { path: path.display().to_string(), source }),
+            }
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "the records of the demo are left behind");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_loads() {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let folder = Folder::new().expect("a folder");
+        let config = configuration(Places { proxy: at(1), backend: at(2), admin: at(3) }, &folder);
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.server.listen, [at(1)]);
+        assert_eq!(config.upstream.authority.as_str(), "127.0.0.1:2");
+        assert_eq!(config.store.location, config::StoreLocation::Embedded(folder.0.clone()));
+    }
+
+    #[tokio::test]
+    async fn ports_that_are_taken_are_passed_over() {
+        let (_first, taken) = first_free(([127, 0, 0, 1], 0).into()).await.expect("a port");
+        let (_second, next) = first_free(taken).await.expect("a port after it");
+        assert!(next.port() > taken.port());
+    }
+
+    #[test]
+    fn an_address_for_all_interfaces_is_reached_on_this_machine() {
+        assert_eq!(reachable(([0, 0, 0, 0], 8080).into()), ([127, 0, 0, 1], 8080).into());
+        assert_eq!(reachable(([192, 0, 2, 1], 8080).into()), ([192, 0, 2, 1], 8080).into());
+    }
+}

@@ -1,0 +1,139 @@
+//! What the demo shows in a browser.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use super::ledger::{Invoice, Ledger, Way};
+use super::{Places, reachable};
+
+const PAGE: &str = include_str!("page.html");
+const INVOICE: &str = include_str!("invoice.html");
+/// The style sheet of both.
+pub(super) const STYLE: &str = include_str!("style.css");
+
+/// So many intents are listed.
+const LISTED: usize = 6;
+
+/// The page with both forms. Each form gets a key of its own; its addresses are under the name by which the browser
+/// has reached the page (`Host`).
+pub(super) fn page(host: Option<&str>, places: Places, ledger: &Ledger) -> String {
+    let url = |address: SocketAddr| match host.and_then(name) {
+        Some(name) => format!("http://{name}:{}", address.port()),
+        None => format!("http://{}", reachable(address)),
+    };
+    PAGE.replace("{proxy}", &escape(&url(places.proxy)))
+        .replace("{backend}", &escape(&url(places.backend)))
+        .replace("{proxy_key}", &key())
+        .replace("{backend_key}", &key())
+        .replace("{proxy_ledger}", &list(&ledger.intents(Way::Onlyonce)))
+        .replace("{backend_ledger}", &list(&ledger.intents(Way::Direct)))
+}
+
+/// `Host` without the port.
+fn name(host: &str) -> Option<&str> {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    };
+    (!name.is_empty()).then_some(name)
+}
+
+/// One invoice.
+pub(super) fn invoice(invoice: &Invoice) -> String {
+    INVOICE
+        .replace("{number}", &escape(&invoice.number))
+        .replace("{amount}", &escape(&invoice.order.amount))
+        .replace("{customer}", &escape(&invoice.order.customer))
+}
+
+fn list(intents: &[Vec<Invoice>]) -> String {
+    let mut out = String::new();
+    for intent in intents.iter().take(LISTED) {
+        let (class, count) = match intent.len() {
+            1 => ("one", "1 invoice for one intent".to_owned()),
+            n => ("many", format!("{n} invoices for one intent")),
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(out, "<li class=\"{class}\"><strong>{count}</strong><ul>");
+        for Invoice { number, order, at_work, .. } in intent {
+            let class = if *at_work { " class=\"work\"" } else { "" };
+            let (customer, amount) = (escape(&order.customer), escape(&order.amount));
+            let amount = if *at_work { "being created" } else { &amount };
+            let _ = write!(out, "<li{class}><b>{number}</b> <span>{customer}</span> <span>{amount}</span></li>");
+        }
+        out.push_str("</ul></li>\n");
+    }
+    match intents.len().saturating_sub(LISTED) {
+        0 if intents.is_empty() => out.push_str("<li class=\"none\">No invoices.</li>"),
+        0 => {}
+        more => {
+            let _ = write!(out, "<li class=\"none\">and {more} more before</li>");
+        }
+    }
+    out
+}
+
+/// What was typed in, as text of a page or of a quoted attribute.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// A new one for each form.
+fn key() -> String {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the operating system gives out random bytes");
+    format!("form-{:016x}", u64::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::ledger::Order;
+
+    fn places() -> Places {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Places { proxy: at(8080), backend: at(8081), admin: at(8082) }
+    }
+
+    #[test]
+    fn nothing_that_was_typed_in_becomes_markup() {
+        let ledger = Ledger::default();
+        ledger.begin(Order { customer: "<b>Ada".into(), amount: "\"1".into() }, Way::Direct, None);
+        let page = page(Some("\"><script>:80"), places(), &ledger);
+        assert!(page.contains("&lt;b&gt;Ada") && !page.contains("<b>Ada") && !page.contains("<script>:"));
+        let one = ledger.finish("INV-1001").expect("it was begun");
+        assert!(invoice(&one).contains("&quot;1"));
+    }
+
+    #[test]
+    fn every_form_has_a_key_and_an_address_of_its_own() {
+        let page = page(Some("localhost:9"), places(), &Ledger::default());
+        assert!(page.contains("action=\"http://localhost:8080/invoices\""));
+        assert!(page.contains("action=\"http://localhost:8081/invoices\""));
+        assert!(!page.contains("{proxy") && !page.contains("{backend"));
+        let keys: Vec<&str> = page.split("value=\"form-").skip(1).map(|rest| &rest[..16]).collect();
+        assert_eq!(keys.len(), 2);
+        assert_ne!(keys[0], keys[1]);
+    }
+
+    #[test]
+    fn duplicates_are_marked() {
+        let ledger = Ledger::default();
+        let begin = |way| ledger.begin(Order { customer: "Ada".into(), amount: "1".into() }, way, Some("k".into()));
+        begin(Way::Onlyonce);
+        (0..3).for_each(|_| {
+            begin(Way::Direct);
+        });
+        let page = page(None, places(), &ledger);
+        assert!(page.contains("<li class=\"many\"><strong>3 invoices for one intent"));
+        assert!(page.contains("<li class=\"one\"><strong>1 invoice for one intent"));
+    }
+
+    #[test]
+    fn the_name_in_host_may_be_an_address() {
+        assert_eq!(name("localhost:8080"), Some("localhost"));
+        assert_eq!(name("[::1]:8080"), Some("[::1]"));
+        assert_eq!(name("[::1]"), Some("[::1]"));
+        assert_eq!(name(""), None);
+    }
+}

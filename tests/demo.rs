@@ -1,0 +1,281 @@
+//! `onlyonce demo` as a stranger meets it: a process, the addresses it prints, and what it tells to try.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A running demo, and what it printed.
+struct Demo {
+    process: Child,
+    printed: String,
+    /// Where it was told to keep its temporary files.
+    folder: tempfile::TempDir,
+}
+
+impl Demo {
+    fn start() -> Self {
+        Self::listening("127.0.0.1:0")
+    }
+
+    fn listening(address: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut process = Command::new(env!("CARGO_BIN_EXE_onlyonce"))
+            .args(["demo", "--log-level", "error", "--listen", address])
+            .env("TMPDIR", folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the demo starts");
+        let mut lines = BufReader::new(process.stdout.take().expect("its output"));
+        let mut printed = String::new();
+        while !printed.contains("Ctrl-C") {
+            let read = lines.read_line(&mut printed).expect("text");
+            assert!(read > 0, "it ended when it had printed {printed:?}");
+        }
+        Self { process, printed, folder }
+    }
+
+    /// The addresses in the order in which they are printed: proxy, backend, admin listener.
+    fn address(&self, index: usize) -> &str {
+        let url = self.printed.split("http://").nth(index + 1).expect("an address");
+        url.split(['/', ' ']).next().expect("an address")
+    }
+
+    fn proxy(&self) -> &str {
+        self.address(0)
+    }
+
+    fn backend(&self) -> &str {
+        self.address(1)
+    }
+
+    fn curl_lines(&self) -> Vec<&str> {
+        self.printed.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect()
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        // Gone already where a test has stopped it.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+/// One request on a connection of its own.
+fn send(address: &str, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).expect("to connect");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    for header in headers {
+        request += &format!("{header}\r\n");
+    }
+    request += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).expect("to send");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
+const BROWSER: &str = "Accept: text/html,application/xhtml+xml,*/*;q=0.8";
+
+/// The page's form, sent twice at once.
+fn double_click(address: &str) -> [Answer; 2] {
+    let together = Arc::new(Barrier::new(2));
+    let clicks = [(); 2].map(|()| {
+        let (address, together) = (address.to_owned(), Arc::clone(&together));
+        thread::spawn(move || {
+            together.wait();
+            let body = "idempotency_key=form-1&customer=Ada+Lovelace&amount=120.00";
+            send(&address, "POST", "/invoices", &[FORM, BROWSER], body)
+        })
+    });
+    clicks.map(|click| click.join().expect("an answer"))
+}
+
+fn created(demo: &Demo) -> usize {
+    send(demo.backend(), "GET", "/invoices", &[], "").body.matches("INV-").count()
+}
+
+#[test]
+fn a_double_click_through_the_proxy_makes_one_invoice_and_straight_at_the_backend_two() {
+    let demo = Demo::start();
+
+    let [one, other] = double_click(demo.proxy());
+    assert_eq!((one.status, other.status), (201, 201));
+    assert_eq!(one.body, other.body);
+    assert!(one.body.contains("Invoice <b>INV-1001</b>"), "{}", one.body);
+    assert_eq!(one.header("location"), Some("/invoices/INV-1001"));
+    let replayed = [&one, &other].map(|answer| answer.header("idempotent-replayed"));
+    assert!(replayed == [None, Some("true")] || replayed == [Some("true"), None], "{replayed:?}");
+    assert_eq!(created(&demo), 1);
+
+    let [one, other] = double_click(demo.backend());
+    assert_eq!((one.status, other.status), (201, 201));
+    assert_ne!(one.body, other.body);
+    assert_eq!(created(&demo), 3);
+
+    let page = send(demo.proxy(), "GET", "/", &[BROWSER], "");
+    assert!(page.body.contains("1 invoice for one intent"));
+    assert!(page.body.contains("2 invoices for one intent"));
+    let invoice = send(demo.proxy(), "GET", "/invoices/INV-1001", &[BROWSER], "");
+    assert_eq!(invoice.status, 200);
+}
+
+#[test]
+fn the_page_is_served_at_both_addresses_with_new_keys_each_time() {
+    let demo = Demo::start();
+    for address in [demo.proxy(), demo.backend()] {
+        let page = send(address, "GET", "/", &[BROWSER], "");
+        assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+        for target in [demo.proxy(), demo.backend()] {
+            assert!(page.body.contains(&format!("action=\"http://{target}/invoices\"")), "{}", page.body);
+        }
+        assert_ne!(page.body, send(address, "GET", "/", &[BROWSER], "").body);
+        let style = send(address, "GET", "/style.css", &[], "");
+        assert_eq!(style.header("content-type"), Some("text/css; charset=utf-8"));
+    }
+    let metrics = send(demo.address(2), "GET", "/metrics", &[], "");
+    assert!(metrics.body.contains("onlyonce_build_info"), "{}", metrics.body);
+}
+
+#[test]
+fn what_it_prints_for_curl_does_what_it_says() {
+    let demo = Demo::start();
+    let lines = demo.curl_lines();
+    let [guarded, changed, straight, list] = lines[..] else { panic!("four lines, not {lines:?}") };
+
+    let first = as_curl(guarded);
+    assert_eq!((first.status, first.header("idempotent-replayed")), (201, None));
+    let begun = Instant::now();
+    let second = as_curl(guarded);
+    assert!(begun.elapsed() < Duration::from_secs(1), "a replay does not wait for the backend");
+    assert_eq!((second.status, second.header("idempotent-replayed")), (201, Some("true")));
+    assert_eq!(second.body, first.body);
+
+    let refused = as_curl(changed);
+    assert_eq!(refused.status, 422);
+    assert!(refused.body.contains("\"code\":\"key-reused\""), "{}", refused.body);
+
+    assert_ne!(as_curl(straight).body, as_curl(straight).body);
+    let list = as_curl(list);
+    assert_eq!((list.status, list.body.matches("INV-").count()), (200, 3));
+}
+
+/// Sends what curl would send for a line: curl itself need not be there.
+fn as_curl(line: &str) -> Answer {
+    let mut words = words(line).into_iter().skip(1);
+    let (mut url, mut headers, mut data) = (String::new(), Vec::new(), Vec::new());
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-i" => {}
+            "-H" => headers.extend(words.next()),
+            "-d" => data.extend(words.next()),
+            _ => url = word,
+        }
+    }
+    let (address, path) = url.strip_prefix("http://").and_then(|url| url.split_once('/')).expect("an address");
+    let mut headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+    let method = if data.is_empty() { "GET" } else { "POST" };
+    if method == "POST" {
+        headers.push(FORM);
+    }
+    send(address, method, &format!("/{path}"), &headers, &data.join("&"))
+}
+
+/// Words of a shell, where nothing but single quotes is special.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    for (index, part) in line.split('\'').enumerate() {
+        let quoted = index % 2 == 1;
+        for (index, piece) in part.split(' ').enumerate() {
+            match words.last_mut() {
+                Some(word) if quoted && index > 0 => *word += &format!(" {piece}"),
+                Some(word) if index == 0 => *word += piece,
+                _ => words.push(piece.to_owned()),
+            }
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[test]
+fn json_orders_are_taken_too_and_empty_ones_refused() {
+    let demo = Demo::start();
+    let headers = ["Content-Type: application/json", "Idempotency-Key: \"json-1\""];
+    let order = r#"{"customer":"Ada","amount":120}"#;
+    let [one, other] = [(); 2].map(|()| send(demo.proxy(), "POST", "/api/invoices", &headers, order));
+    assert_eq!(
+        (one.status, one.body.as_str()),
+        (201, "{\"number\":\"INV-1001\",\"customer\":\"Ada\",\"amount\":\"120\"}\n")
+    );
+    assert_eq!((other.body, other.head.contains("idempotent-replayed")), (one.body, true));
+    // A refusal is not kept: the key is free for the order as it should have been.
+    let headers = ["Content-Type: application/json", "Idempotency-Key: \"json-2\""];
+    assert_eq!(send(demo.proxy(), "POST", "/api/invoices", &headers, "{}").status, 422);
+    assert_eq!(send(demo.proxy(), "POST", "/api/invoices", &headers, order).status, 201);
+}
+
+#[test]
+fn ports_that_are_taken_are_passed_over() {
+    let one = Demo::start();
+    let other = Demo::listening(one.proxy());
+    let port = |address: &str| address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).expect("a port");
+    assert!(port(other.proxy()) > port(one.proxy()));
+    assert_eq!(send(other.proxy(), "GET", "/", &[BROWSER], "").status, 200);
+}
+
+#[test]
+fn an_interrupt_lets_the_invoice_at_work_finish_and_leaves_nothing_behind() {
+    let mut demo = Demo::start();
+    let kept = fs_entries(&demo);
+    assert_eq!(kept, 1, "the folder of the records");
+    let proxy = demo.proxy().to_owned();
+    let click = thread::spawn(move || {
+        send(&proxy, "POST", "/api/invoices", &[FORM, "Idempotency-Key: k"], "customer=Ada&amount=1")
+    });
+    thread::sleep(Duration::from_millis(500));
+    let begun = Instant::now();
+    let pid = demo.process.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill").success());
+    let status = demo.process.wait().expect("its end");
+    assert!(status.success(), "{status}");
+    assert_eq!(click.join().expect("an answer").status, 201);
+    assert!(begun.elapsed() < Duration::from_secs(4), "it took {:?}", begun.elapsed());
+    assert_eq!(fs_entries(&demo), 0);
+}
+
+fn fs_entries(demo: &Demo) -> usize {
+    std::fs::read_dir(demo.folder.path()).expect("the folder").count()
+}
+
+#[test]
+fn an_address_that_is_not_ours_is_told() {
+    let output = Command::new(env!("CARGO_BIN_EXE_onlyonce"))
+        .args(["demo", "--listen", "192.0.2.1:8080"])
+        .output()
+        .expect("the demo starts");
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.starts_with("error: cannot listen on 192.0.2.1:8080 or a port after it: "), "{told}");
+}

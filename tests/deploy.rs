@@ -1,0 +1,34 @@
+//! The files in `deploy/` fit each other.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use onlyonce::config::{Config, StoreLocation, load};
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
+}
+
+fn configuration() -> Config {
+    load(&file("onlyonce.toml")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn the_configuration_listens_where_a_container_is_reached() {
+    let config = configuration();
+    assert!(config.server.listen.iter().all(|address| address.ip().is_unspecified()));
+    assert!(config.admin.is_some_and(|admin| admin.listen.ip().is_unspecified()));
+}
+
+#[test]
+fn the_configuration_names_services_of_the_compose_file() {
+    let compose = fs::read_to_string(file("compose.yaml")).expect("the compose file");
+    let config = configuration();
+    let StoreLocation::Redis(redis) = config.store.location else { panic!("it should use the Redis beside it") };
+    for host in [config.upstream.authority.host(), &redis.host] {
+        assert!(compose.contains(&format!("\n  {host}:\n")), "compose.yaml has no service {host}");
+    }
+    for port in [config.server.listen[0].port(), config.admin.map_or(0, |admin| admin.listen.port())] {
+        assert!(compose.contains(&format!("\"127.0.0.1:{port}:{port}\"")), "compose.yaml does not publish {port}");
+    }
+}

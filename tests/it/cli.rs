@@ -1,0 +1,217 @@
+//! The command line.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use tempfile::TempDir;
+
+use crate::support::process::run;
+use crate::support::*;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// Runs it with this configuration in the current folder.
+fn with_config(config: &str, arguments: &[&str]) -> Output {
+    let folder = folder();
+    fs::write(folder.path().join("onlyonce.toml"), config).expect("a writable folder");
+    run(folder.path(), arguments)
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn shipped() -> Vec<PathBuf> {
+    let entries = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config")).expect("the shipped files");
+    entries.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+#[test]
+fn check_is_content_with_every_shipped_file() {
+    assert!(shipped().len() >= 4);
+    for file in shipped() {
+        let output = run(folder().path(), &["check", "--config", file.to_str().expect("UTF-8")]);
+        assert_eq!(output.status.code(), Some(0), "{}: {}", file.display(), text(&output.stderr));
+        let table = text(&output.stdout);
+        let config = fs::read_to_string(&file).expect("a file");
+        let names = config.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+        for name in names {
+            assert!(table.contains(name), "{} does not name {name}:\n{table}", file.display());
+        }
+    }
+}
+
+#[test]
+fn check_speaks_json() {
+    for file in shipped() {
+        let arguments = ["check", "--format", "json", "--config", file.to_str().expect("UTF-8")];
+        let output = run(folder().path(), &arguments);
+        assert_eq!(output.status.code(), Some(0));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
+fn check_strict_takes_warnings_for_errors() {
+    let config = Setup::new("http://127.0.0.1:3000").toml();
+    assert_eq!(with_config(&config, &["check"]).status.code(), Some(0));
+    let strict = with_config(&config, &["check", "--strict"]);
+    assert_eq!(strict.status.code(), Some(2));
+    assert!(text(&strict.stdout).contains("memory store"), "{}", text(&strict.stdout));
+}
+
+#[test]
+fn a_broken_configuration_is_refused_with_all_its_problems() {
+    let broken = "[server]\nlistn = \"127.0.0.1:1\"\n[upstream]\nurl = \"ftp://a\"\n[store]\nurl = \"memory:\"\n\
+                  [[route]]\nname = \"a\"\npath = \"/a\"\nlease = \"soon\"\n";
+    for arguments in [&["check"][..], &["serve"], &["explain", "POST", "/a"]] {
+        let output = with_config(broken, arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = text(&output.stderr);
+        for problem in ["listn", "did you mean", "ftp://a", "lease", "scope is missing", "onlyonce.toml:2:"] {
+            assert!(said.contains(problem), "{problem:?} is not in:\n{said}");
+        }
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_named() {
+    for arguments in [&["serve"][..], &["check", "--config", "elsewhere.toml"]] {
+        let output = run(folder().path(), arguments);
+        assert_eq!(output.status.code(), Some(2));
+        let said = text(&output.stderr);
+        assert!(said.contains("onlyonce.toml") || said.contains("elsewhere.toml"), "{said}");
+    }
+}
+
+#[test]
+fn the_environment_names_the_configuration() {
+    let folder = folder();
+    fs::write(folder.path().join("other.toml"), Setup::new("http://127.0.0.1:3000").toml()).expect("a writable folder");
+    let mut command = process::onlyonce(&["check"]);
+    command.env("ONLYONCE_CONFIG", "other.toml").current_dir(folder.path());
+    assert_eq!(command.output().expect("the program").status.code(), Some(0));
+}
+
+#[test]
+fn bad_usage_is_refused() {
+    for arguments in [
+        &["serve", "--no-such-flag"][..],
+        &["no-such-command"],
+        &[],
+        &["check", "--format", "xml"],
+        &["serve", "--log-level", "loud"],
+        &["explain"],
+    ] {
+        let output = run(folder().path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
+    let address = taken.local_addr().expect("a bound listener has an address").to_string();
+    for (table, key) in [("server", "server.listen"), ("admin", "admin.listen")] {
+        let setup = Setup::new("http://127.0.0.1:3000").with(table, &format!("listen = \"{address}\""));
+        let output = with_config(&setup.toml(), &["serve"]);
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output.stderr);
+        assert!(
+            said.contains(&address) && said.contains(key) && said.contains("another program listens there"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn an_embedded_store_that_cannot_be_opened_is_named() {
+    let folder = folder();
+    let file = folder.path().join("a-file");
+    fs::write(&file, "not a folder").expect("a writable folder");
+    let below = file.join("records");
+    for path in [&file, &below, &PathBuf::from("/proc/no-such-folder")] {
+        let setup =
+            Setup::new("http://127.0.0.1:3000").with("store", &format!("url = \"embedded:{}\"", path.display()));
+        let output = with_config(&setup.toml(), &["serve"]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(path.to_str().expect("UTF-8")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_embedded_store_belongs_to_one_sidecar() {
+    let store = Store::embedded();
+    let setup = Setup::new("http://127.0.0.1:3000").store(&store);
+    let _first = Process::start(&setup).await;
+    let output = with_config(&setup.toml(), &["serve"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("records"), "{said}");
+}
+
+#[test]
+fn help_fits_into_a_hundred_columns() {
+    for arguments in [
+        &["--help"][..],
+        &["-h"],
+        &["serve", "--help"],
+        &["check", "--help"],
+        &["explain", "--help"],
+        &["demo", "--help"],
+    ] {
+        let output = run(folder().path(), arguments);
+        assert_eq!(output.status.code(), Some(0));
+        let help = text(&output.stdout);
+        assert!(help.contains("Usage:"), "{help}");
+        for line in help.lines() {
+            assert!(line.chars().count() <= 100, "{arguments:?}: {line}");
+        }
+    }
+    let version = text(&run(folder().path(), &["--version"]).stdout);
+    assert_eq!(version.trim(), concat!("onlyonce ", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn each_guarded_request_is_one_log_line_without_its_secrets() {
+    let backend = Backend::start().await;
+    let mut process = Process::start(&Setup::new(&backend.url())).await;
+    let trace = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    process.ask(&order("s3cr3t-key").by("s3cr3t-token").body("s3cr3t-body").line(trace)).await;
+    process.ask(&order("s3cr3t-key").by("s3cr3t-token").body("s3cr3t-body")).await;
+    process.signal(rustix::process::Signal::TERM);
+    assert_eq!(process.exit().await, Some(0));
+    let log = process.whole_log();
+    assert!(!log.contains("s3cr3t"), "{log}");
+    let events = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));
+    let requests: Vec<_> = events.filter(|event| event["message"] == "request").collect();
+    let outcomes: Vec<_> = requests.iter().map(|event| event["outcome"].as_str()).collect();
+    assert_eq!(outcomes, [Some("executed"), Some("replayed")], "{log}");
+    let first = &requests[0];
+    assert_eq!(
+        (first["route"].as_str(), first["status"].as_u64(), first["attempt"].as_u64()),
+        (Some("orders"), Some(201), Some(1))
+    );
+    assert_eq!(first["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    for field in ["record", "key", "fingerprint", "upstream_ms", "total_ms"] {
+        assert!(!first[field].is_null(), "{field}: {first}");
+    }
+    assert_eq!(first["record"], requests[1]["record"]);
+    assert_eq!(backend.only().value("traceparent"), Some(&trace["traceparent: ".len()..]));
+}
+
+#[tokio::test]
+async fn keys_are_logged_as_they_came_where_that_is_wanted() {
+    let backend = Backend::start().await;
+    let mut process = Process::start(&Setup::new(&backend.url()).with("log", "keys = \"plain\"")).await;
+    process.ask(&order("plain-key")).await;
+    process.signal(rustix::process::Signal::TERM);
+    process.exit().await;
+    assert!(process.whole_log().contains("plain-key"));
+}

@@ -1,0 +1,188 @@
+//! Many at once, one effect.
+
+use tokio::task::JoinHandle;
+
+use crate::support::*;
+
+async fn all(answers: Vec<JoinHandle<Response>>) -> Vec<Response> {
+    let mut all = Vec::new();
+    for answer in answers {
+        all.push(answer.await.expect("an answer"));
+    }
+    all
+}
+
+/// The backend answers the one that it got once the others have been refused.
+async fn a_hundred_duplicates(backend: &Backend, gate: &Gate, sidecars: &[&Sidecar]) {
+    let mut asking: Vec<_> = (0..100).map(|n| sidecars[n % sidecars.len()].asking(&order("k"))).collect();
+    until("all but one are answered", async || asking.iter().filter(|asking| asking.is_finished()).count() == 99).await;
+    let (early, first): (Vec<_>, Vec<_>) = asking.drain(..).partition(JoinHandle::is_finished);
+    gate.open();
+    for answer in all(early).await {
+        answer.refuses(409, "in-flight");
+        assert!(answer.retry_after().is_some_and(|seconds| seconds >= 1));
+    }
+    let first = all(first).await.remove(0);
+    assert_eq!((first.status, first.text(), first.is_replay()), (201, r#"{"order":1}"#, false));
+    for sidecar in sidecars {
+        let retry = sidecar.ask(&order("k")).await;
+        assert_eq!((retry.status, retry.text(), retry.is_replay()), (201, r#"{"order":1}"#, true));
+    }
+    assert_eq!(backend.count(), 1);
+}
+
+on_every_store! {
+    async fn of_a_hundred_duplicates_one_runs(store: &Store) {
+        let (backend, gate) = Backend::gated().await;
+        let sidecar = Setup::new(&backend.url()).store(store).start().await;
+        a_hundred_duplicates(&backend, &gate, &[&sidecar]).await;
+    }
+
+    async fn a_hundred_duplicates_that_wait_all_get_the_one_result(store: &Store) {
+        let (backend, gate) = Backend::gated().await;
+        let setup = Setup::new(&backend.url()).store(store);
+        let sidecar = setup.route("on_concurrent = \"wait\"\nwait_timeout = \"60s\"").start().await;
+        let asking = (0..100).map(|_| sidecar.asking(&order("k"))).collect();
+        until("all but one wait", async || sidecar.metric(WAITING).await == 99.0).await;
+        gate.open();
+        let answers = all(asking).await;
+        assert!(answers.iter().all(|answer| (answer.status, answer.text()) == (201, r#"{"order":1}"#)));
+        assert_eq!(answers.iter().filter(|answer| !answer.is_replay()).count(), 1);
+        assert_eq!(backend.count(), 1);
+        assert_eq!(sidecar.metric(WAITING).await, 0.0);
+    }
+
+    async fn different_keys_do_not_wait_for_one_another(store: &Store) {
+        let (backend, gate) = Backend::gated().await;
+        let setup = Setup::new(&backend.url()).store(store).route("on_concurrent = \"wait\"");
+        let sidecar = setup.start().await;
+        let first = sidecar.asking(&order("one"));
+        backend.has_seen(1).await;
+        assert_eq!(sidecar.ask(&order("two")).await.text(), r#"{"order":2}"#);
+        gate.open();
+        assert_eq!(first.await.expect("an answer").text(), r#"{"order":1}"#);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_hundred_duplicates_at_two_sidecars_one_runs() {
+    let redis = Store::redis();
+    let (backend, gate) = Backend::gated().await;
+    let one = Setup::new(&backend.url()).store(&redis).start().await;
+    let other = Setup::new(&backend.url()).store(&redis).start().await;
+    a_hundred_duplicates(&backend, &gate, &[&one, &other]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn duplicates_that_wait_at_another_sidecar_get_the_one_result() {
+    let redis = Store::redis();
+    let (backend, gate) = Backend::gated().await;
+    let setup = Setup::new(&backend.url()).store(&redis).route("on_concurrent = \"wait\"\nwait_timeout = \"60s\"");
+    let (one, other) = (setup.clone().start().await, setup.start().await);
+    let asking = (0..100).map(|n| [&one, &other][n % 2].asking(&order("k"))).collect();
+    until("all but one wait", async || one.metric(WAITING).await + other.metric(WAITING).await == 99.0).await;
+    gate.open();
+    let answers = all(asking).await;
+    assert!(answers.iter().all(|answer| (answer.status, answer.text()) == (201, r#"{"order":1}"#)));
+    assert_eq!(backend.count(), 1);
+}
+
+const WAITING: &str = "onlyonce_waiting{route=\"orders\"}";
+
+#[tokio::test]
+async fn a_hundred_rounds_of_ten_at_once_make_a_hundred_orders() {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).route("on_concurrent = \"wait\"\nwait_timeout = \"60s\"").start().await;
+    for round in 1..=100 {
+        let asking = (0..10).map(|_| sidecar.asking(&order(&format!("round-{round}")))).collect();
+        let expected = format!("{{\"order\":{round}}}");
+        assert!(all(asking).await.iter().all(|answer| answer.status == 201 && answer.text() == expected));
+    }
+    assert_eq!(backend.count(), 100);
+}
+
+#[tokio::test]
+async fn a_repeat_that_comes_too_early_is_told_when_to_come_back() {
+    let (backend, gate) = Backend::gated().await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    let first = sidecar.asking(&order("k"));
+    backend.has_seen(1).await;
+    let early = sidecar.ask(&order("k")).await;
+    early.refuses(409, "in-flight");
+    assert!(early.retry_after().is_some_and(|seconds| seconds >= 1));
+    gate.open();
+    first.await.expect("an answer");
+    assert!(sidecar.ask(&order("k")).await.is_replay());
+}
+
+#[tokio::test]
+async fn no_more_wait_than_may() {
+    let (backend, gate) = Backend::gated().await;
+    let route = "on_concurrent = \"wait\"\nmax_waiters = 2\nwait_timeout = \"60s\"";
+    let sidecar = Setup::new(&backend.url()).route(route).start().await;
+    let first = sidecar.asking(&order("k"));
+    backend.has_seen(1).await;
+    let waiting = vec![sidecar.asking(&order("k")), sidecar.asking(&order("k"))];
+    until("two wait", async || sidecar.metric(WAITING).await == 2.0).await;
+    sidecar.ask(&order("k")).await.refuses(409, "in-flight");
+    gate.open();
+    first.await.expect("an answer");
+    assert!(all(waiting).await.iter().all(Response::is_replay));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_longer_than_the_route_lets_them() {
+    let (backend, gate) = Backend::gated().await;
+    let route = "on_concurrent = \"wait\"\nwait_timeout = \"50ms\"";
+    let sidecar = Setup::new(&backend.url()).route(route).start().await;
+    let first = sidecar.asking(&order("k"));
+    backend.has_seen(1).await;
+    for request in [order("k"), order("k").line("Prefer: wait=3600")] {
+        sidecar.ask(&request).await.refuses(409, "in-flight");
+    }
+    gate.open();
+    first.await.expect("an answer");
+}
+
+#[tokio::test]
+async fn a_client_may_ask_to_wait() {
+    let (backend, gate) = Backend::gated().await;
+    let sidecar = Setup::new(&backend.url()).route("wait_timeout = \"60s\"").start().await;
+    let first = sidecar.asking(&order("k"));
+    backend.has_seen(1).await;
+    let waiting = sidecar.asking(&order("k").line("Prefer: respond-async, wait=60"));
+    until("it waits", async || sidecar.metric(WAITING).await == 1.0).await;
+    sidecar.ask(&order("k")).await.refuses(409, "in-flight");
+    gate.open();
+    first.await.expect("an answer");
+    assert!(waiting.await.expect("an answer").is_replay());
+}
+
+#[tokio::test]
+async fn who_waits_for_a_failure_gets_that_failure_and_the_next_request_runs() {
+    let gate = Gate::new();
+    let failure = answer("500 Internal Server Error", "out of paper");
+    let backend = Backend::scripted([vec![Step::Wait(gate.clone()), failure]]).await;
+    let sidecar = Setup::new(&backend.url()).route("on_concurrent = \"wait\"\nwait_timeout = \"60s\"").start().await;
+    let asking = (0..5).map(|_| sidecar.asking(&order("k"))).collect();
+    until("all but one wait", async || sidecar.metric(WAITING).await == 4.0).await;
+    gate.open();
+    assert!(all(asking).await.iter().all(|answer| (answer.status, answer.text()) == (500, "out of paper")));
+    assert_eq!(backend.count(), 1, "a waiter never becomes an owner");
+    assert_eq!(sidecar.ask(&order("k")).await.status, 201);
+}
+
+#[tokio::test]
+async fn who_waits_for_an_attempt_that_breaks_is_told_that_nobody_knows() {
+    let gate = Gate::new();
+    let backend = Backend::scripted([vec![Step::Wait(gate.clone()), Step::Reset]]).await;
+    let sidecar = Setup::new(&backend.url()).route("on_concurrent = \"wait\"\nwait_timeout = \"60s\"").start().await;
+    let first = sidecar.asking(&order("k"));
+    backend.has_seen(1).await;
+    let waiting = sidecar.asking(&order("k"));
+    until("it waits", async || sidecar.metric(WAITING).await == 1.0).await;
+    gate.open();
+    first.await.expect("an answer").refuses(502, "upstream-failed");
+    waiting.await.expect("an answer").refuses(409, "outcome-unknown");
+    assert_eq!(backend.count(), 1);
+}

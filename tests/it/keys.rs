@@ -1,0 +1,340 @@
+//! What counts as a key, and whose key it is.
+
+use crate::support::*;
+
+async fn with_route(keys: &str) -> (Backend, Sidecar) {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).route(keys).start().await;
+    (backend, sidecar)
+}
+
+/// Each pair is two requests: the second is a replay of the first, or runs.
+async fn told_apart(keys: &str, pairs: &[(Request, Request, bool)]) {
+    for (index, (first, second, same)) in pairs.iter().enumerate() {
+        let (backend, sidecar) = with_route(keys).await;
+        assert_eq!(sidecar.ask(first).await.text(), r#"{"order":1}"#, "{keys}, pair {index}");
+        let answer = sidecar.ask(second).await;
+        assert_eq!(answer.status, 201, "{keys}, pair {index}: {answer:?}");
+        assert_eq!(answer.is_replay(), *same, "{keys}, pair {index}");
+        assert_eq!(backend.count(), if *same { 1 } else { 2 });
+    }
+}
+
+/// Each request is refused, and the backend never sees it.
+async fn refused(keys: &str, code: &str, requests: impl IntoIterator<Item = Request>) {
+    let (backend, sidecar) = with_route(keys).await;
+    for (index, request) in requests.into_iter().enumerate() {
+        let answer = sidecar.ask(&request).await;
+        assert_eq!(answer.problem(), (400, code.to_owned()), "{keys}, request {index}");
+    }
+    assert_eq!(backend.count(), 0);
+}
+
+fn keyless() -> Request {
+    post("/orders").by("alice")
+}
+
+#[tokio::test]
+async fn a_key_in_any_header() {
+    let order = |key: &str| keyless().line(&format!("x-request-id: {key}"));
+    told_apart(
+        "key = \"header:X-Request-Id\"",
+        &[(order("a"), order("a"), true), (order("a"), order("b"), false), (order("a"), order("A"), false)],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_in_a_cookie() {
+    let order = |cookies: &str| keyless().line(&format!("Cookie: {cookies}"));
+    told_apart(
+        "key = \"cookie:order\"",
+        &[(order("a=1; order=x"), order("order=\"x\"; b=2"), true), (order("order=x"), order("order=y"), false)],
+    )
+    .await;
+    refused("key = \"cookie:order\"", "invalid-key", [order("order=x; order=y"), order("order=")]).await;
+}
+
+#[tokio::test]
+async fn a_key_in_a_json_body() {
+    let order = |body: &str| keyless().json(body);
+    let route = "key = \"json:/order/id\"\nfingerprint = \"none\"";
+    told_apart(
+        route,
+        &[
+            (order(r#"{"order":{"id":"x"}}"#), order(r#"{"a":1,"order":{"id":"\u0078"}}"#), true),
+            (order(r#"{"order":{"id":1}}"#), order(r#"{"order":{"id":1.0}}"#), true),
+            (order(r#"{"order":{"id":1}}"#), order(r#"{"order":{"id":"1"}}"#), false),
+            (order(r#"{"order":{"id":true}}"#), order(r#"{"order":{"id":"true"}}"#), false),
+            // Beyond what a float tells apart.
+            (order(r#"{"order":{"id":9007199254740993}}"#), order(r#"{"order":{"id":9007199254740992}}"#), false),
+            // No key, so both run.
+            (order(r#"{"order":{"id":null}}"#), order(r#"{"order":{"id":null}}"#), false),
+            (order(r#"{"order":{}}"#), order(r#"{"order":{}}"#), false),
+        ],
+    )
+    .await;
+    refused(
+        route,
+        "invalid-key",
+        [order(r#"{"order":{"id":["x"]}}"#), order(r#"{"order":{"id":{}}}"#), order(r#"{"order":{"id":" "}}"#)],
+    )
+    .await;
+    refused(
+        route,
+        "invalid-body",
+        [
+            order("{"),
+            order(""),
+            order(r#"{"order":{"id":"x"}} more"#),
+            order(r#"{"order":{"id":"x","id":"y"}}"#),
+            keyless().line("Content-Type: application/cloudevents+json").body("not JSON"),
+            keyless().line("Content-Encoding: gzip").json("not plain"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_in_a_form() {
+    let order = |body: &str| keyless().form(body);
+    let route = "key = \"form:order\"\nfingerprint = \"none\"";
+    told_apart(
+        route,
+        &[
+            (order("order=a+b&x=1"), order("x=2&%6frder=a%20b"), true),
+            (order("order=a"), order("order=b"), false),
+            (order("x=1"), order("x=1"), false),
+        ],
+    )
+    .await;
+    refused(route, "invalid-body", [order("order=%"), order("order=a&order=b")]).await;
+    refused(route, "invalid-key", [order("order="), order("order=+")]).await;
+}
+
+#[tokio::test]
+async fn a_body_of_another_media_type_has_no_key() {
+    for key in ["json:/id", "form:id"] {
+        let (backend, sidecar) = with_route(&format!("key = \"{key}\"")).await;
+        let request = keyless().line("Content-Type: text/plain").body("neither JSON nor a form %");
+        for count in 1..=2 {
+            let answer = sidecar.ask(&request).await;
+            assert_eq!((answer.status, answer.is_replay(), backend.count()), (201, false, count));
+        }
+        assert_eq!(backend.seen()[0].body, b"neither JSON nor a form %");
+    }
+}
+
+#[tokio::test]
+async fn all_parts_together_are_the_key() {
+    let order = |header: &str, body: &str| keyless().line(&format!("X-Tenant: {header}")).json(body);
+    told_apart(
+        "key = [\"header:X-Tenant\", \"json:/number\"]\nfingerprint = \"none\"",
+        &[
+            (order("a", r#"{"number":1}"#), order("a", r#"{"number":1}"#), true),
+            (order("a", r#"{"number":1}"#), order("b", r#"{"number":1}"#), false),
+            (order("a", r#"{"number":1}"#), order("a", r#"{"number":2}"#), false),
+            // Parts are framed: they do not run into one another.
+            (order("a1", r#"{"number":"2"}"#), order("a", r#"{"number":"12"}"#), false),
+            // One part is missing, so there is no key.
+            (order("a", "{}"), order("a", "{}"), false),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_no_key_is_refused() {
+    let key = |value: &str| keyless().line(&format!("Idempotency-Key: {value}"));
+    refused(
+        "",
+        "invalid-key",
+        [
+            key(""),
+            key("\"\""),
+            key("\" \""),
+            key("a b"),
+            key("a,b"),
+            key("\"a\", \"b\""),
+            key("\"a"),
+            key("a\tb"),
+            key("schl\u{fc}ssel"),
+            key(&"x".repeat(256)),
+            key("a").line("Idempotency-Key: a"),
+            key("a").line("Idempotency-Key: b"),
+        ],
+    )
+    .await;
+    let longest = key(&"x".repeat(255));
+    told_apart("", &[(longest.clone(), longest, true)]).await;
+    refused("key_max_length = 3", "invalid-key", [key("abcd"), key("\"abcd\"")]).await;
+    told_apart("key_max_length = 3", &[(key("abc"), key("\"abc\""), true)]).await;
+}
+
+#[tokio::test]
+async fn without_a_key_every_request_runs_as_it_came() {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).route("max_request_body = \"1KiB\"").start().await;
+    let request = keyless().body("x".repeat(100_000));
+    for count in 1..=2 {
+        let answer = sidecar.ask(&request).await;
+        assert_eq!((answer.status, answer.is_replay(), backend.count()), (201, false, count));
+    }
+    assert_eq!(backend.seen()[1].body.len(), 100_000);
+    assert_eq!(sidecar.metric("onlyonce_requests_total{outcome=\"unguarded\",route=\"orders\"}").await, 2.0);
+}
+
+#[tokio::test]
+async fn a_keyless_body_on_a_guarded_route_is_streamed() {
+    let by_hand = ByHand::start().await;
+    let sidecar = Setup::new(&by_hand.url()).start().await;
+    let mut client = sidecar.connect().await;
+    client.send("POST /orders HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    client.send(chunk(b"first")).await;
+    let mut backend = by_hand.accept().await;
+    assert_eq!(backend.head().await.expect("a request").first, "POST /orders HTTP/1.1");
+    assert_eq!(backend.chunk().await, b"first");
+    client.send(chunk(b"last")).await;
+    client.send("0\r\n\r\n").await;
+    assert_eq!(backend.chunk().await, b"last");
+}
+
+#[tokio::test]
+async fn a_route_may_require_a_key() {
+    refused("on_missing_key = \"reject\"", "missing-key", [keyless(), keyless().body("x".repeat(50_000))]).await;
+    let route = "on_missing_key = \"reject\"\nkey = \"json:/id\"";
+    refused(route, "missing-key", [keyless().json("{}"), keyless().json(r#"{"id":null}"#), keyless()]).await;
+}
+
+#[tokio::test]
+async fn a_refusal_for_want_of_a_key_keeps_the_connection() {
+    let (_backend, sidecar) = with_route("on_missing_key = \"reject\"").await;
+    let mut client = sidecar.connect().await;
+    client.ask(&keyless().body("x".repeat(50_000))).await.refuses(400, "missing-key");
+    assert_eq!(client.ask(&order("k")).await.status, 201);
+}
+
+#[tokio::test]
+async fn caller_and_content_may_stand_in_for_a_key() {
+    let order = |caller: &str, body: &str| post("/orders").by(caller).json(body);
+    told_apart(
+        "on_missing_key = \"fingerprint\"\nfingerprint_window = \"1h\"",
+        &[
+            (order("alice", r#"{"item":1,"n":2}"#), order("alice", r#"{"n":2,"item":1}"#), true),
+            (order("alice", r#"{"item":1}"#), order("alice", r#"{"item":2}"#), false),
+            (order("alice", r#"{"item":1}"#), order("bob", r#"{"item":1}"#), false),
+            (order("alice", r#"{"item":1}"#), order("alice", r#"{"item":1}"#).line("Idempotency-Key: k"), false),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn after_the_window_the_same_content_runs_again() {
+    let (backend, sidecar) =
+        with_route("on_missing_key = \"fingerprint\"\nfingerprint_window = \"1s\"\nlease = \"1s\"").await;
+    let request = keyless().json("1");
+    sidecar.ask(&request).await;
+    until("the window is over", async || !sidecar.ask(&request).await.is_replay()).await;
+    assert_eq!(backend.count(), 2);
+}
+
+#[tokio::test]
+async fn after_the_retention_a_key_is_free_again() {
+    let (backend, sidecar) = with_route("retention = \"1s\"\nlease = \"1s\"\nhold_for = \"1s\"").await;
+    sidecar.ask(&order("k")).await;
+    until("the retention is over", async || !sidecar.ask(&order("k")).await.is_replay()).await;
+    assert_eq!(backend.count(), 2);
+}
+
+on_every_store! {
+    /// The same key and body from every kind of caller, all at once, and then once more.
+    async fn nobody_gets_the_answer_of_another_caller(store: &Store) {
+        let gate = Gate::new();
+        let backend = Backend::start().await;
+        let callers: Vec<Request> = [
+            &["Authorization: Bearer alice"][..],
+            &["Authorization: Bearer bob"],
+            &["Authorization: bearer alice"],
+            &["Authorization: Bearer alice", "Authorization: Bearer bob"],
+            &["Authorization: Bearer bob", "Authorization: Bearer alice"],
+            &["Authorization: Bearer alice, Bearer bob"],
+            &["Authorization: Basic YWxpY2U6"],
+            &["Authorization:"],
+            &["X-Authorization: Bearer alice"],
+            &["Cookie: Authorization=Bearer alice", "Proxy-Authorization: Bearer alice", "Authorization: x"],
+        ]
+        .iter()
+        .map(|lines| lines.iter().fold(post("/orders").line("Idempotency-Key: k").json("{}"), |request, line| {
+            request.line(line)
+        }))
+        .collect();
+        for _ in &callers {
+            backend.then(vec![Step::Wait(gate.clone()), Step::Answer]);
+        }
+        let sidecar = Setup::new(&backend.url()).store(store).start().await;
+        let asking: Vec<_> = callers.iter().map(|request| sidecar.asking(request)).collect();
+        backend.has_seen(callers.len()).await;
+        gate.open();
+        let mut answers = Vec::new();
+        for answer in asking {
+            answers.push(answer.await.expect("an answer").text().to_owned());
+        }
+        for (request, first) in callers.iter().zip(&answers) {
+            let again = sidecar.ask(request).await;
+            assert!(again.is_replay());
+            assert_eq!(again.text(), first, "{request:?}");
+        }
+        answers.sort();
+        answers.dedup();
+        assert_eq!(answers.len(), callers.len(), "two callers got the same answer");
+        assert_eq!(backend.count(), callers.len());
+    }
+}
+
+#[tokio::test]
+async fn all_anonymous_callers_are_one() {
+    let order = || post("/orders").line("Idempotency-Key: k").json("{}");
+    told_apart("", &[(order(), order(), true), (order(), order().line("Authorization:"), false)]).await;
+}
+
+#[tokio::test]
+async fn callers_may_be_told_apart_by_several_parts_or_not_at_all() {
+    let order = |tenant: &str, user: &str| {
+        post("/orders").line("Idempotency-Key: k").line(&format!("X-Tenant: {tenant}")).by(user).json("{}")
+    };
+    told_apart(
+        "scope = [\"header:X-Tenant\", \"header:Authorization\"]",
+        &[
+            (order("a", "alice"), order("a", "alice"), true),
+            (order("a", "alice"), order("b", "alice"), false),
+            (order("a", "alice"), order("a", "bob"), false),
+        ],
+    )
+    .await;
+    told_apart("scope = []", &[(order("a", "alice"), order("b", "bob"), true)]).await;
+}
+
+#[tokio::test]
+async fn the_caller_may_be_named_in_a_cookie_or_in_the_body() {
+    let by_cookie = |cookie: &str| post("/orders").line("Idempotency-Key: k").line(&format!("Cookie: {cookie}"));
+    told_apart(
+        "scope = [\"cookie:session\"]",
+        &[
+            (by_cookie("session=a; theme=dark"), by_cookie("session=a; theme=light"), true),
+            (by_cookie("session=a"), by_cookie("session=b"), false),
+        ],
+    )
+    .await;
+    let by_body = |body: &str| post("/orders").line("Idempotency-Key: k").json(body);
+    told_apart(
+        "scope = [\"json:/tenant\"]\nfingerprint = \"none\"",
+        &[
+            (by_body(r#"{"tenant":"a"}"#), by_body(r#"{"tenant":"a","x":1}"#), true),
+            (by_body(r#"{"tenant":"a"}"#), by_body(r#"{"tenant":"b"}"#), false),
+            (by_body(r#"{"tenant":null}"#), by_body("{}"), true),
+        ],
+    )
+    .await;
+    refused("scope = [\"json:/tenant\"]", "invalid-body", [by_body("{")]).await;
+}

@@ -1,0 +1,22 @@
+//! What onlyonce promises, told from outside: over real sockets, in bytes, and by what the backend saw.
+//!
+//! One binary for all of it, because each one would be linked with the whole program. A module for each promise.
+
+// In a binary, nothing is reachable from outside.
+#![allow(unreachable_pub)]
+
+mod support;
+
+mod admin;
+mod cli;
+mod concurrent;
+mod connections;
+mod disconnect;
+mod fates;
+mod keys;
+mod mismatch;
+mod passthrough;
+mod refusals;
+mod replay;
+mod shutdown;
+mod store_down;

@@ -1,0 +1,220 @@
+//! What is refused, before anything is claimed or sent, and how it is said.
+
+use crate::support::*;
+
+async fn with(server: &str, route: &str) -> (Backend, Sidecar) {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).with("server", server).route(route).start().await;
+    (backend, sidecar)
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused_before_anything_is_sent() {
+    let (backend, sidecar) = with("", "max_request_body = \"1KiB\"").await;
+    let too_large = order("k").body("x".repeat(1025));
+    for request in [too_large.clone(), too_large.chunked()] {
+        let mut client = sidecar.connect().await;
+        let answer = client.ask(&request).await;
+        answer.refuses(413, "request-too-large");
+        assert_eq!(answer.value("connection"), Some("close"));
+        client.ends().await;
+    }
+    assert_eq!(backend.count(), 0);
+    let fits = order("k").body("x".repeat(1024));
+    assert_eq!(sidecar.ask(&fits).await.status, 201);
+    assert!(sidecar.ask(&fits.chunked()).await.is_replay());
+}
+
+#[tokio::test]
+async fn a_body_that_announces_itself_as_too_large_is_never_asked_for() {
+    let (backend, sidecar) = with("", "max_request_body = \"1KiB\"").await;
+    let mut client = sidecar.connect().await;
+    client
+        .send("POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nExpect: 100-continue\r\nContent-Length: 1025\r\n\r\n")
+        .await;
+    // No interim answer comes first.
+    client.response().await.refuses(413, "request-too-large");
+    assert_eq!(backend.count(), 0);
+}
+
+#[tokio::test]
+async fn a_body_that_may_be_sent_is_asked_for() {
+    let (backend, sidecar) = with("", "").await;
+    let mut client = sidecar.connect().await;
+    client
+        .send("POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        .await;
+    assert_eq!(client.head().await.expect("an interim answer").first, "HTTP/1.1 100 Continue");
+    assert_eq!(backend.count(), 0);
+    client.send("abc").await;
+    assert_eq!(client.response().await.status, 201);
+    assert!(!backend.only().has("expect"));
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let (backend, sidecar) = with("body_timeout = \"100ms\"", "").await;
+    for framing in ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
+        let mut client = sidecar.connect().await;
+        client.send(format!("POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\n{framing}")).await;
+        client.response().await.refuses(408, "request-timeout");
+        client.ends().await;
+    }
+    assert_eq!(backend.count(), 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_forwarded_safely_is_refused() {
+    let (backend, sidecar) = with("", "scope = [\"header:X-Tenant\"]").await;
+    for (lines, status, code) in [
+        ("Host: a\r\nUpgrade: websocket\r\nConnection: upgrade", 400, "bad-request"),
+        ("Host: a\r\nConnection: Idempotency-Key", 400, "bad-request"),
+        ("Host: a\r\nConnection: close\r\nConnection: keep-alive, AUTHORIZATION", 400, "bad-request"),
+        ("Host: a\r\nConnection: X-Tenant", 400, "bad-request"),
+        ("Host: a\r\nConnection: Content-Length", 400, "bad-request"),
+        ("Host: a\r\nHost: a", 400, "bad-request"),
+        ("X-No: host", 400, "bad-request"),
+        ("Host: a\r\nExpect: a-miracle", 417, "expectation-failed"),
+    ] {
+        let mut client = sidecar.connect().await;
+        let request = format!(
+            "POST /orders HTTP/1.1\r\nIdempotency-Key: k\r\nX-Tenant: t\r\nContent-Length: 2\r\n{lines}\r\n\r\n{{}}"
+        );
+        client.send(request).await;
+        let answer = client.response().await;
+        assert_eq!(answer.problem(), (status, code.to_owned()), "{lines}");
+    }
+    let mut client = sidecar.connect().await;
+    client.send("POST /orders HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n").await;
+    client.response().await.refuses(501, "not-implemented");
+    let mut client = sidecar.connect().await;
+    client.send("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client.response().await.refuses(501, "not-implemented");
+    assert_eq!(backend.count(), 0);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_not_sent() {
+    let (backend, sidecar) = with("", "").await;
+    let mut client = sidecar.connect().await;
+    client.send("POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 10\r\n\r\nabc").await;
+    client.finish().await;
+    client.rest().await;
+    let mut client = sidecar.connect().await;
+    client
+        .send("POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+        .await;
+    client.rest().await;
+    assert_eq!(backend.count(), 0);
+    assert_eq!(sidecar.ask(&order("k")).await.status, 201);
+}
+
+#[tokio::test]
+async fn more_work_than_may_be_at_once_is_refused_before_the_claim() {
+    let (backend, gate) = Backend::gated().await;
+    let sidecar = Setup::new(&backend.url()).with("server", "max_in_flight = 1").start().await;
+    let first = sidecar.asking(&order("one"));
+    backend.has_seen(1).await;
+    let refused = sidecar.ask(&order("two")).await;
+    refused.refuses(503, "overloaded");
+    assert!(refused.retry_after().is_some_and(|seconds| seconds >= 1));
+    assert_eq!(sidecar.ask(&request("GET", "/orders")).await.status, 201, "the rest is not concerned");
+    gate.open();
+    first.await.expect("an answer");
+    until("there is room again", async || sidecar.ask(&order("two")).await.status == 201).await;
+    assert_eq!(backend.count(), 3);
+}
+
+#[tokio::test]
+async fn more_bytes_than_may_be_held_are_refused_before_the_claim() {
+    let (backend, sidecar) =
+        with("max_buffered = \"64KiB\"", "max_request_body = \"64KiB\"\nmax_response_body = \"64KiB\"").await;
+    let large = order("two").body("x".repeat(60_000));
+    // Half of a body is not counted before it is whole; another one that is held in the store's memory is.
+    backend.then(vec![answer("201 Created", "y".repeat(50_000))]);
+    sidecar.ask(&order("one")).await;
+    for request in [large.clone(), large.chunked()] {
+        let refused = sidecar.ask(&request).await;
+        refused.refuses(503, "overloaded");
+        assert!(refused.retry_after().is_some_and(|seconds| seconds >= 1));
+    }
+    assert_eq!(backend.count(), 1);
+    assert_eq!(sidecar.ask(&order("three")).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_problem_says_all_that_the_contract_names() {
+    let (_backend, sidecar) = with("", "").await;
+    sidecar.ask(&order("k")).await;
+    let answer = sidecar.ask(&order("k").body("another")).await;
+    answer.refuses(422, "key-reused");
+    assert_eq!(answer.value("cache-control"), Some("no-store"));
+    let problem = answer.json();
+    assert_eq!(problem["type"], "urn:onlyonce:problem:key-reused");
+    assert_eq!((problem["status"].as_u64(), problem["route"].as_str()), (Some(422), Some("orders")));
+    for member in ["title", "detail"] {
+        assert!(problem[member].as_str().is_some_and(|text| text.len() > 10), "{member}");
+    }
+    let record = problem["record"].as_str().expect("the operation is known");
+    let digest = record.strip_prefix("orders:").expect("the route's name and a digest");
+    assert!(digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{record}");
+    let before_the_key = sidecar.ask(&order("")).await.json();
+    assert_eq!((before_the_key["route"].as_str(), before_the_key.get("record")), (Some("orders"), None));
+}
+
+#[tokio::test]
+async fn a_browser_gets_a_page() {
+    let (_backend, sidecar) = with("", "message = \"Already <placed> & kept.\"").await;
+    sidecar.ask(&order("k")).await;
+    let browser = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let page = sidecar.ask(&order("k").body("another").line(browser)).await;
+    assert_eq!((page.status, page.value("content-type")), (422, Some("text/html; charset=utf-8")));
+    assert!(page.text().contains("key-reused") && page.text().contains("Already &lt;placed&gt; &amp; kept."));
+    let program = order("k").body("another").line("Accept: application/problem+json, text/html");
+    sidecar.ask(&program).await.refuses(422, "key-reused");
+}
+
+#[tokio::test]
+async fn no_answer_of_our_own_tells_a_key_a_body_or_a_credential() {
+    let secret = "s3cr3t";
+    let backend = Backend::scripted([vec![Step::Reset]]).await;
+    let setup = Setup::new(&backend.url()).route("max_request_body = \"1KiB\"\nkey_max_length = 20");
+    let sidecar = setup.another_route(
+        "name = \"json\"\npath = \"/json\"\nkey = \"json:/id\"\nscope = [\"cookie:session\"]\non_missing_key = \"reject\"",
+    );
+    let sidecar = sidecar.start().await;
+    let order = |key: &str, body: &str| {
+        post("/orders").line(&format!("Idempotency-Key: {key}")).by(secret).body(format!("{body}{secret}"))
+    };
+    let json = |body: &str| post("/json").line(&format!("Cookie: session={secret}")).json(&body.replace('$', secret));
+    let mut codes = Vec::new();
+    for request in [
+        order(secret, "lost"),
+        order(secret, "lost"),
+        order(secret, "another"),
+        order(&format!("{secret} {secret}"), ""),
+        order(&secret.repeat(10), ""),
+        order(secret, &"x".repeat(2000)),
+        json(r#"{"id":["$"]}"#),
+        json(r#"{"other":"$"}"#),
+        json(r#"{"id":"$""#),
+        json(r#"{"id":"$","id":"$"}"#),
+    ] {
+        for form in ["text/html", "application/json"] {
+            let answer = sidecar.ask(&request.clone().line(&format!("Accept: {form}"))).await;
+            assert!(answer.status >= 400);
+            let told = format!("{:?} {}", answer.head, answer.text());
+            assert!(!told.contains(secret), "{told}");
+            if form == "application/json" {
+                codes.push(answer.problem().1);
+            }
+        }
+    }
+    codes.sort();
+    codes.dedup();
+    assert_eq!(
+        codes,
+        ["invalid-body", "invalid-key", "key-reused", "missing-key", "outcome-unknown", "request-too-large"]
+    );
+    assert_eq!(backend.count(), 1);
+}

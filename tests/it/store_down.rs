@@ -1,0 +1,168 @@
+//! The store is out of reach.
+
+use crate::support::*;
+
+/// A Redis of one's own, and a sidecar that gives it little time.
+async fn on_redis(upstream: &str, store: &str) -> (RedisServer, Sidecar) {
+    let redis = RedisServer::start();
+    let setup = Setup::new(upstream).with("store", &format!("url = \"{}\"\ntimeout = \"300ms\"\n{store}", redis.url()));
+    let sidecar = setup.start().await;
+    until("the store is there", async || is_ready(&sidecar).await).await;
+    (redis, sidecar)
+}
+
+async fn is_ready(sidecar: &Sidecar) -> bool {
+    sidecar.admin("/readyz?store=1").await.status == 200
+}
+
+/// Kills it, and waits until the sidecar knows.
+async fn lose(redis: &mut RedisServer, sidecar: &Sidecar) {
+    redis.kill();
+    until("the store is gone", async || !is_ready(sidecar).await).await;
+}
+
+#[track_caller]
+fn is_refused(answer: &Response) {
+    answer.refuses(503, "store-unavailable");
+    assert!(answer.retry_after().is_some_and(|seconds| seconds >= 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_store_nothing_guarded_is_sent_and_all_else_goes_on() {
+    let backend = Backend::start().await;
+    let (mut redis, sidecar) = on_redis(&backend.url(), "").await;
+    sidecar.ask(&order("before")).await;
+    lose(&mut redis, &sidecar).await;
+    for key in ["before", "new"] {
+        is_refused(&sidecar.ask(&order(key)).await);
+    }
+    assert_eq!(backend.count(), 1);
+    assert_eq!(sidecar.ask(&request("GET", "/orders")).await.status, 201);
+    assert_eq!(sidecar.ask(&post("/orders").body("no key")).await.status, 201);
+    let readyz = sidecar.admin("/readyz").await;
+    assert_eq!((readyz.status, readyz.text().contains("store: down")), (200, true));
+    assert_eq!(sidecar.metric("onlyonce_store_up").await, 0.0);
+
+    redis.restart();
+    until("the store is back", async || sidecar.ask(&order("new")).await.status == 201).await;
+    assert!(sidecar.ask(&order("new")).await.is_replay());
+    assert_eq!(sidecar.metric("onlyonce_store_up").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_may_prefer_to_run_unguarded() {
+    let backend = Backend::start().await;
+    let (mut redis, sidecar) = on_redis(&backend.url(), "on_error = \"forward\"").await;
+    assert_eq!(sidecar.ask(&order("k")).await.text(), r#"{"order":1}"#);
+    lose(&mut redis, &sidecar).await;
+    for expected in [2, 3] {
+        let answer = sidecar.ask(&order("k")).await;
+        assert_eq!((answer.text(), answer.is_replay()), (&*format!("{{\"order\":{expected}}}"), false));
+    }
+    assert_eq!(backend.seen()[2].body, backend.seen()[0].body);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_of_which_nobody_knows_whether_it_arrived_is_never_sent() {
+    for on_error in ["reject", "forward"] {
+        let backend = Backend::start().await;
+        let (redis, sidecar) = on_redis(&backend.url(), &format!("on_error = \"{on_error}\"")).await;
+        redis.freeze();
+        is_refused(&sidecar.ask(&order("k")).await);
+        assert_eq!(backend.count(), 0, "{on_error}");
+        redis.thaw();
+        // The claim arrives now, and is cleaned up.
+        until("the key is free", async || {
+            let answer = sidecar.ask(&order("k")).await;
+            if answer.status == 409 {
+                answer.refuses(409, "in-flight");
+            }
+            answer.status == 201
+        })
+        .await;
+        assert!(sidecar.ask(&order("k")).await.is_replay());
+        assert_eq!(backend.count(), 1, "{on_error}");
+    }
+}
+
+/// The client has its answer in any case, and the record is made up for.
+async fn an_outcome_is_recorded_later(script: Step, status: u16) -> (Backend, Sidecar, RedisServer) {
+    let gate = Gate::new();
+    let backend = Backend::scripted([vec![Step::Wait(gate.clone()), script]]).await;
+    let (redis, sidecar) = on_redis(&backend.url(), "").await;
+    let first = sidecar.asking(&order("k"));
+    backend.has_seen(1).await;
+    redis.freeze();
+    gate.open();
+    assert_eq!(first.await.expect("an answer").status, status);
+    is_refused(&sidecar.ask(&order("k")).await);
+    redis.thaw();
+    (backend, sidecar, redis)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_could_not_be_kept_is_kept_once_the_store_is_back() {
+    let (backend, sidecar, _redis) = an_outcome_is_recorded_later(Step::Answer, 201).await;
+    until("it is kept", async || sidecar.ask(&order("k")).await.is_replay()).await;
+    assert_eq!(sidecar.ask(&order("k")).await.text(), r#"{"order":1}"#);
+    assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_could_not_be_freed_is_freed_once_the_store_is_back() {
+    let failure = answer("500 Internal Server Error", "out of paper");
+    let (backend, sidecar, _redis) = an_outcome_is_recorded_later(failure, 500).await;
+    until("it is free", async || sidecar.ask(&order("k")).await.status == 201).await;
+    assert_eq!(backend.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_the_store_lost_meanwhile_is_written_again() {
+    let (backend, gate) = Backend::gated().await;
+    let (mut redis, sidecar) = on_redis(&backend.url(), "").await;
+    let first = sidecar.asking(&order("k"));
+    backend.has_seen(1).await;
+    lose(&mut redis, &sidecar).await;
+    redis.restart();
+    until("the store is back", async || is_ready(&sidecar).await).await;
+    gate.open();
+    assert_eq!(first.await.expect("an answer").status, 201);
+    until("it is kept", async || sidecar.ask(&order("k")).await.is_replay()).await;
+    assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_without_the_store_serves_what_needs_none() {
+    let mut redis = RedisServer::start();
+    redis.kill();
+    let backend = Backend::start().await;
+    let setup = Setup::new(&backend.url()).with("store", &format!("url = \"{}\"\ntimeout = \"300ms\"", redis.url()));
+    let sidecar = setup.start().await;
+    is_refused(&sidecar.ask(&order("k")).await);
+    assert_eq!(sidecar.ask(&request("GET", "/")).await.status, 201);
+    redis.restart();
+    until("the store is there", async || sidecar.ask(&order("k")).await.status == 201).await;
+    assert_eq!(backend.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiter_outlasts_a_short_absence_of_the_store() {
+    let (backend, gate) = Backend::gated().await;
+    let redis = RedisServer::start();
+    let setup = Setup::new(&backend.url())
+        .with("store", &format!("url = \"{}\"\ntimeout = \"300ms\"", redis.url()))
+        .route("on_concurrent = \"wait\"\nwait_timeout = \"60s\"");
+    let (owner, other) = (setup.clone().start().await, setup.start().await);
+    let first = owner.asking(&order("k"));
+    backend.has_seen(1).await;
+    let waiting = other.asking(&order("k"));
+    until("it waits", async || other.metric("onlyonce_waiting{route=\"orders\"}").await == 1.0).await;
+    redis.freeze();
+    until("a look at the record fails", async || other.metric("onlyonce_store_errors_total{op=\"find\"}").await > 0.0)
+        .await;
+    redis.thaw();
+    gate.open();
+    assert_eq!(first.await.expect("an answer").text(), r#"{"order":1}"#);
+    assert_eq!(waiting.await.expect("an answer").text(), r#"{"order":1}"#);
+    assert_eq!(backend.count(), 1);
+}

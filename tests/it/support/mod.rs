@@ -1,0 +1,17 @@
+//! What stories are told with: a backend that does as it is told, a sidecar in front of it, and bytes on a wire.
+
+pub mod backend;
+pub mod process;
+#[path = "../../support/redis_server.rs"]
+pub mod redis_server;
+pub mod sidecar;
+pub mod store;
+pub mod wire;
+
+pub use backend::{Backend, ByHand, Gate, Step, answer, nobody, say};
+pub use process::Process;
+pub use redis_server::RedisServer;
+pub use sidecar::{Setup, Sidecar};
+pub use store::Store;
+pub(crate) use store::{on_every_lasting_store, on_every_store};
+pub use wire::{Request, Response, Wire, chunk, order, post, request, until, within};

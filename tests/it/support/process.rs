@@ -1,0 +1,145 @@
+//! The real program, for what only a process can show: signals, exit statuses, the command line.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::sidecar::Setup;
+use super::wire::{Request, Response, Wire, request, until};
+
+/// Killed when dropped.
+pub struct Process {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    /// Ends with the process.
+    reader: Option<thread::JoinHandle<()>>,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Process {
+    /// Starts `onlyonce serve`, and waits until it serves.
+    pub async fn start(setup: &Setup) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("onlyonce.toml");
+        std::fs::write(&file, setup.toml()).expect("a writable folder");
+        let mut command = onlyonce(&["serve", "--log-format", "json"]);
+        let mut child = command.arg("--config").arg(&file).stderr(Stdio::piped()).spawn().expect("the program");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let reader = thread::spawn({
+            let log = Arc::clone(&log);
+            move || lines.map_while(Result::ok).for_each(|line| log.lock().expect("no panic").push(line))
+        });
+        let reader = Some(reader);
+        let mut addresses = None;
+        until("serving", async || {
+            addresses = log.lock().expect("no panic").iter().find_map(|line| serving(line));
+            addresses.is_some() || child.try_wait().expect("our child").is_some()
+        })
+        .await;
+        let (address, admin) = addresses.unwrap_or_else(|| panic!("it ended: {:?}", log.lock()));
+        Self { child, log, reader, address, admin, _folder: folder }
+    }
+
+    /// The most that it ever held in memory, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it is running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it is running");
+    }
+
+    /// Its exit status, once it has ended by itself.
+    pub async fn exit(&mut self) -> Option<i32> {
+        let mut status = None;
+        until("the process ends", async || {
+            status = self.child.try_wait().expect("our child");
+            status.is_some()
+        })
+        .await;
+        status.expect("it has ended").code()
+    }
+
+    /// As a pulled plug would.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it is running");
+        self.child.wait().expect("our child");
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no panic").join("\n")
+    }
+
+    /// The same, once it has ended: all of it.
+    pub fn whole_log(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("no panic");
+        }
+        self.log()
+    }
+
+    /// Whether it takes new connections.
+    pub async fn listens(&self) -> bool {
+        tokio::net::TcpStream::connect(self.address).await.is_ok()
+    }
+
+    pub async fn connect(&self) -> Wire {
+        Wire::connect(self.address).await
+    }
+
+    pub async fn begin(&self, request: &Request) -> Wire {
+        let mut wire = self.connect().await;
+        wire.send(request.bytes()).await;
+        wire
+    }
+
+    pub async fn ask(&self, request: &Request) -> Response {
+        self.connect().await.ask(request).await
+    }
+
+    pub async fn admin(&self, target: &str) -> Response {
+        Wire::connect(self.admin).await.ask(&request("GET", target)).await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The addresses in the log line that says so.
+fn serving(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let event: serde_json::Value = serde_json::from_str(line).ok()?;
+    let address = |name: &str| {
+        let text = event[name].as_str()?;
+        text.trim_start_matches(['[', 'S', 'o', 'm', 'e', '(']).trim_end_matches([']', ')']).parse().ok()
+    };
+    (event["message"] == "serving").then(|| Some((address("listen")?, address("admin")?)))?
+}
+
+/// The program with these arguments, and an environment that says nothing of it.
+pub fn onlyonce(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onlyonce"));
+    command.args(arguments).env_remove("ONLYONCE_CONFIG").env_remove("COLUMNS").stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end, in this folder.
+pub fn run(folder: &Path, arguments: &[&str]) -> Output {
+    onlyonce(arguments).current_dir(folder).output().expect("the program")
+}
