@@ -241,7 +241,8 @@ impl Drop for Telling<'_> {
         eprintln!("failed: {:?}", self.cell);
         for name in ["a.log", "a-again.log", "b.log", "ledger"] {
             if let Ok(text) = std::fs::read_to_string(self.folder.join(name)) {
-                eprintln!("--- {name}\n{text}");
+                let lines: Vec<&str> = text.lines().collect();
+                eprintln!("--- the end of {name}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What is left when something dies, shown with real processes.
 //!
 //! - [`matrix`]: one thing is killed, or frozen, at one step of the protocol; for each thing and each step.
-//! - [`storm`]: sidecars are killed at random, under load, for a while.
+//! - [`storm`]: things are killed at random, under load, for a while.
 //!
 //! `cargo test --features fail-points --test crash` runs both; `-- matrix` or `-- storm` after it runs one. In both, a
 //! backend keeps a ledger of what it executed, in a process of its own, which is this program under another argument.
