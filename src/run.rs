@@ -139,9 +139,9 @@ impl Sidecar {
         }
         for listener in listeners {
             let proxy = Arc::clone(&proxy);
-            tokio::spawn(server.clone().serve(listener, move |request, client: SocketAddr| {
+            tokio::spawn(server.clone().serve(listener, move |request, client| {
                 let proxy = Arc::clone(&proxy);
-                async move { proxy.handle(request, client.ip()).await }
+                async move { proxy.handle(request, &client).await }
             }));
         }
 

@@ -1,7 +1,8 @@
 //! Nothing survives the process: for tests and for trying out. The reference for the other stores.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
@@ -105,7 +106,7 @@ impl Store for Memory {
             match records.held(name).map(|held| held.record) {
                 Some(kept) if !moves::settles(Some(&kept), record.claim.token) => Ok(Settled::Kept(Box::new(kept))),
                 _ => {
-                    records.write(name, record.clone());
+                    records.write(name, with_own_body(record.clone()));
                     Ok(Settled::Written)
                 }
             }
@@ -144,10 +145,17 @@ impl Store for Memory {
     }
 }
 
+/// The body's bytes are on loan from whoever received them, who counts them until they are given back.
+fn with_own_body(mut record: Record) -> Record {
+    if let State::Completed { reply, .. } = &mut record.state {
+        let body = reply.body.concat();
+        Arc::make_mut(reply).body = if body.is_empty() { Vec::new() } else { vec![body.into()] };
+    }
+    record
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::store::conformance::{self, Subject};
 

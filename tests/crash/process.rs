@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,6 +61,9 @@ impl Drop for Process {
     }
 }
 
+/// The program as it is when the test begins: a build may put another in its place meanwhile.
+static PROGRAM: LazyLock<File> = LazyLock::new(|| File::open(env!("CARGO_BIN_EXE_onlyonce")).expect("the program"));
+
 /// `onlyonce serve`.
 pub struct Sidecar {
     process: Process,
@@ -72,7 +77,7 @@ impl Sidecar {
     pub fn start(folder: &Path, name: &str, stop: Option<&StopAt>) -> Self {
         let log = folder.join(format!("{name}.log"));
         let output = File::create(&log).expect("a writable folder");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_onlyonce"));
+        let mut command = Command::new(format!("/proc/{}/fd/{}", std::process::id(), PROGRAM.as_raw_fd()));
         command.args(["serve", "--log-format", "json", "--config"]).arg(folder.join("onlyonce.toml"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
         if let Some(stop) = stop {

@@ -18,5 +18,6 @@ mod mismatch;
 mod passthrough;
 mod refusals;
 mod replay;
+mod routes;
 mod shutdown;
 mod store_down;
