@@ -17,6 +17,7 @@ use super::lease::{Gate, Lease};
 use super::policy::{self, Outcome};
 use super::waiting::{self, Flight};
 use crate::config::{Disposition, Rule};
+use crate::fail_point::{self, Step};
 use crate::metrics::{Counted, Metrics, RecordState};
 use crate::record::{Record, Reply, State};
 use crate::store::{Released, Settled, Store, StoreError};
@@ -109,7 +110,9 @@ impl Attempt {
 
         let outcome = policy::outcome(&fate, &rule.policy, recorder.lease.claim.terms.on_unknown);
         let change = Change::new(outcome, &fate, unix_millis());
+        fail_point::reach(Step::BeforeComplete).await;
         let recorded = recorder.write(&change).await;
+        fail_point::reach(Step::AfterComplete).await;
         let ended = Ended::new(fate, recorded.as_ref().ok().cloned().flatten());
         flight.land(ended.whole());
         if client.send(ended).is_err() {

@@ -33,6 +33,7 @@ use lease::Lease;
 use waiting::Flights;
 
 use crate::config::Rule;
+use crate::fail_point::{self, Step};
 use crate::key::Operation;
 use crate::metrics::Metrics;
 use crate::record::{Claim, Comparison, RecordName, Token};
@@ -90,6 +91,7 @@ impl Guard {
         let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
             return Err(ClaimError::Overloaded);
         };
+        fail_point::reach(Step::BeforeClaim).await;
         let begun = lease::uptime();
         let wanted = Claim {
             token: Token(random()),
@@ -102,6 +104,7 @@ impl Guard {
         let (claimed, unanswered) = self.ask(&operation.name, &wanted).await;
         match claimed {
             Ok(Claimed::Granted(claim)) => {
+                fail_point::reach(Step::AfterClaim).await;
                 pending.armed = false;
                 if claim.attempt > 1 {
                     tracing::warn!(record = %operation.name, attempt = claim.attempt, "took over from a lost owner");

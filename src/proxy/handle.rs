@@ -17,6 +17,7 @@ use super::replay::{self, Accepted};
 use super::upstream::{Limits, SendError};
 use super::{Client, Proxy};
 use crate::config::{Mode, OnConcurrent, OnMissingKey, OnStoreError, Rule, Selector};
+use crate::fail_point::{self, Step};
 use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Verdict};
 use crate::key::{self, InHead, Operation, Reading};
 use crate::metrics::{Outcome, UNMATCHED};
@@ -131,6 +132,7 @@ impl Proxy {
         let ended = ownership.run(move |gate| async move { upstream.attempt(request, gate, &limits, &budget).await });
         let ended = timeout(settings.response_timeout, ended).await;
         event.upstream(begun.elapsed());
+        fail_point::reach(Step::BeforeAnswer).await;
 
         let executed = |event: &mut Event, answer: Answer| {
             event.answer(Outcome::Executed, answer.status());
