@@ -46,8 +46,9 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use properties::{FINAL, GROW, ONCE};
-use protocol::{Flaw, Protocol};
-use stateright::{Checker, HasDiscoveries, Model};
+use protocol::{Event, Flaw, Protocol};
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
+use world::World;
 
 const HOLD: Protocol =
     Protocol { requests: 3, retry: false, faults: 0, duplicates: 0, crashes: 0, freezes: false, flaw: None };
@@ -56,19 +57,29 @@ const RETRY: Protocol = Protocol { retry: true, ..HOLD };
 /// All that a protocol promises holds in every world, and what may happen does happen in some.
 fn holds(protocol: Protocol) {
     let begun = Instant::now();
-    let checker = protocol.checker().threads(2).spawn_bfs().join();
+    let checker = protocol.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     println!("{protocol:?}\n{} worlds in {:.0?}", checker.unique_state_count(), begun.elapsed());
+    for (promise, way) in checker.discoveries() {
+        if protocol.property(promise).expectation == Expectation::Always {
+            panic!("{}", told(&protocol, promise, way));
+        }
+    }
     checker.assert_properties();
 }
 
 /// A promise is broken, and a way there is found.
 fn is_broken(promise: &'static str, protocol: Protocol) {
     let checker = protocol.checker().finish_when(HasDiscoveries::AllOf(BTreeSet::from([promise]))).spawn_bfs().join();
-    let way = checker.assert_any_discovery(promise).into_vec();
+    let way = checker.assert_any_discovery(promise);
+    println!("{protocol:?}\n{} worlds, and {}", checker.unique_state_count(), told(&protocol, promise, way));
+}
+
+/// What happened until a promise was broken.
+fn told(protocol: &Protocol, promise: &'static str, way: Path<World, Event>) -> String {
     let kept = protocol.property(promise).condition;
-    let end = way.iter().position(|(world, _)| !kept(&protocol, world)).expect("it is broken somewhere");
-    println!("{protocol:?}\n{} worlds, until not: {promise}", checker.unique_state_count());
-    way[..end].iter().flat_map(|(_, event)| event).for_each(|event| println!("  {event:?}"));
+    let way = way.into_vec().into_iter().take_while(|(world, _)| kept(protocol, world));
+    let events: String = way.flat_map(|(_, event)| event).map(|event| format!("\n  {event:?}")).collect();
+    format!("not: {promise}{events}")
 }
 
 #[test]
