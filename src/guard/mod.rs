@@ -8,6 +8,7 @@
 pub mod attempt;
 pub mod cleanup;
 pub mod decide;
+mod fate;
 pub mod lease;
 pub mod policy;
 #[cfg(test)]
@@ -23,8 +24,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use attempt::{Answer, Ended, Fate, Rest, Silence};
+pub use attempt::Ended;
 pub use decide::{Verdict, decide};
+pub use fate::{Answer, Fate, Rest, Silence};
 pub use lease::Gate;
 
 use attempt::{Attempt, Recorder, Slot};

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use onlyonce::guard::Verdict;
-use onlyonce::guard::attempt::{Answer, Ended, Fate, Rest, Silence};
 use onlyonce::guard::lease::{Readiness, readiness};
+use onlyonce::guard::{Answer, Ended, Fate, Rest, Silence};
 
 use crate::protocol::Protocol;
 use crate::store::{Age, Call, Ending, Id, Stored, TICK, created, creator, failed, terms};
