@@ -20,11 +20,15 @@ const ROOMS: [(&str, &[&str], &[&str]); 15] = [
         &["config", "fail_point", "guard", "key", "metrics", "problem", "record", "store"],
         &["hyper", "hyper_util"],
     ),
-    ("admin", &["metrics", "store"], &[]),
+    ("admin", &["config", "metrics", "record", "store"], &["base64", "blake3", "humantime", "serde_json"]),
     ("server", &["config", "metrics", "proxy"], &["hyper", "hyper_util"]),
     ("run", &["admin", "config", "guard", "key", "metrics", "proxy", "server", "store"], &["hyper", "prometheus"]),
     ("demo", &["config", "run"], &["hyper", "hyper_util", "serde_json"]),
-    ("cli", &["config", "demo", "key", "run", "telemetry"], &["clap", "serde_json"]),
+    (
+        "cli",
+        &["admin", "config", "demo", "key", "record", "run", "telemetry"],
+        &["clap", "hyper", "hyper_util", "serde_json"],
+    ),
 ];
 
 fn files(room: &str) -> Vec<PathBuf> {

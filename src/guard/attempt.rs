@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::cleanup::Cleanup;
 use super::lease::{Gate, Lease};
 use super::policy::{self, Outcome};
 use super::waiting::{self, Flight};
@@ -112,10 +113,7 @@ impl Attempt {
         fail_point::reach(Step::BeforeComplete).await;
         let recorded = recorder.write(&change).await;
         fail_point::reach(Step::AfterComplete).await;
-        let ended = match &recorded {
-            Ok(Some(reply)) => Ended::Recorded(Arc::clone(reply)),
-            Ok(None) | Err(_) => Ended::from(fate),
-        };
+        let ended = Ended::new(fate, recorded.as_ref().ok().cloned().flatten());
         flight.land(ended.whole());
         if client.send(ended).is_err() {
             tracing::info!(record = %recorder.lease.name, ?outcome, "an attempt ended after its client had left");
@@ -147,21 +145,21 @@ where
     }
 }
 
-impl<R> From<Fate<R>> for Ended<R> {
-    fn from(fate: Fate<R>) -> Self {
-        match fate {
-            Fate::NotSent => Self::NotSent,
-            Fate::Unknown(silence) => Self::Silent(silence),
-            Fate::Answered(Answer { reply, rest, .. }) => match rest {
+impl<R> Ended<R> {
+    /// What the client gets: the answer that was recorded before, where there is one, else the attempt's own.
+    pub fn new(fate: Fate<R>, recorded: Option<Arc<Reply>>) -> Self {
+        match (recorded, fate) {
+            (Some(reply), _) => Self::Recorded(reply),
+            (None, Fate::NotSent) => Self::NotSent,
+            (None, Fate::Unknown(silence)) => Self::Silent(silence),
+            (None, Fate::Answered(Answer { reply, rest, .. })) => match rest {
                 Rest::Nothing => Self::Answered(reply),
                 Rest::Oversized(rest) => Self::Streamed(reply, rest),
                 Rest::Broken(silence) => Self::Silent(silence),
             },
         }
     }
-}
 
-impl<R> Ended<R> {
     /// The response, where it is at hand whole.
     fn whole(&self) -> Option<Arc<Reply>> {
         match self {
@@ -172,15 +170,19 @@ impl<R> Ended<R> {
 }
 
 /// What is to be done to the record.
-#[derive(Debug)]
-enum Change {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It is left as it is.
     Nothing,
+    /// It is deleted.
     Release,
+    /// It ends in this state.
     Settle(State),
 }
 
 impl Change {
-    fn new<R>(outcome: Outcome, fate: &Fate<R>, now: u64) -> Self {
+    /// The change that carries out an outcome.
+    pub fn new<R>(outcome: Outcome, fate: &Fate<R>, now: u64) -> Self {
         let reply = match fate {
             Fate::Answered(answer) => Some(&answer.reply),
             Fate::NotSent | Fate::Unknown(_) => None,
@@ -203,11 +205,20 @@ impl Change {
     }
 }
 
+/// The answer of the record that was kept when an owner settled: where it is completed, every client of the key gets it.
+pub fn recorded(kept: Record) -> Option<Arc<Reply>> {
+    match kept.state {
+        State::Completed { reply, .. } => Some(reply),
+        State::InFlight | State::Unreplayable { .. } | State::Unknown { .. } => None,
+    }
+}
+
 /// Writes outcomes under one lease.
 pub(super) struct Recorder {
     pub(super) lease: Arc<Lease>,
     pub(super) store: Arc<dyn Store>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) cleanup: Cleanup,
 }
 
 impl Recorder {
@@ -221,6 +232,9 @@ impl Recorder {
                     Released::Deleted => self.count(RecordState::Released),
                     Released::Absent => {}
                     Released::Kept => lease.count_lost(),
+                }
+                if lease.may_echo() {
+                    self.cleanup.add(&lease.name, lease.claim.token);
                 }
                 Ok(None)
             }
@@ -241,15 +255,12 @@ impl Recorder {
         }
     }
 
-    /// Another record is there. Where it is completed, every client of this key gets its answer.
+    /// Another record is there.
     fn instead(&self, kept: Record) -> Option<Arc<Reply>> {
         if kept.claim.token != self.lease.claim.token {
             self.lease.count_lost();
         }
-        match kept.state {
-            State::Completed { reply, .. } => Some(reply),
-            State::InFlight | State::Unreplayable { .. } | State::Unknown { .. } => None,
-        }
+        recorded(kept)
     }
 
     /// Tries until the store has taken it, the record would have expired, or the drain has run out.

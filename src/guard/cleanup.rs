@@ -1,4 +1,4 @@
-//! Claims of which it is not known whether they arrived, and which nobody will ever use.
+//! Claims of which it is not known whether they arrived, or may arrive once more, and which nobody will ever use.
 //!
 //! A claim that timed out may reach the store later and would then block its key until the retention
 //! ends. Its token lets us, and only us, delete it when it appears.
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::record::{RecordName, Token};
-use crate::store::{Released, Store};
+use crate::store::{Released, Store, StoreError};
 
 /// Takes claims to be deleted.
 #[derive(Clone)]
@@ -21,8 +21,7 @@ pub(super) struct Cleanup {
 struct Orphan {
     name: RecordName,
     token: Token,
-    /// Looked for until then, once the store answers at all.
-    until: Instant,
+    since: Instant,
     looks: u32,
 }
 
@@ -31,7 +30,19 @@ const CAPACITY: usize = 4096;
 
 /// How long after its claim a late record is looked for. It travels on a connection that broke or stalled; by then
 /// the server has read it or dropped it.
-const HORIZON: Duration = Duration::from_secs(60);
+pub const HORIZON: Duration = Duration::from_secs(60);
+
+/// What the store cannot say for so long is left to the lease.
+const PATIENCE: Duration = Duration::from_secs(86_400);
+
+/// Whether a claim that was given up `age` ago is looked for again, after this was found.
+pub fn looks_again(found: &Result<Released, StoreError>, age: Duration) -> bool {
+    match found {
+        // Whatever is there now: another owner's record may be freed, and a claim may have been sent twice.
+        Ok(Released::Deleted | Released::Absent | Released::Kept) => age < HORIZON,
+        Err(_) => age < PATIENCE,
+    }
+}
 
 impl Cleanup {
     /// Starts the task that deletes them; it ends with the last handle.
@@ -43,7 +54,7 @@ impl Cleanup {
 
     /// Deletes this claim's record when it appears. Never blocks.
     pub(super) fn add(&self, name: &RecordName, token: Token) {
-        let orphan = Orphan { name: name.clone(), token, until: Instant::now() + HORIZON, looks: 0 };
+        let orphan = Orphan { name: name.clone(), token, since: Instant::now(), looks: 0 };
         if self.orphans.try_send(orphan).is_err() {
             tracing::error!(record = %name, "too many claims to clean up; this one, if it arrived, is held");
         }
@@ -77,15 +88,9 @@ async fn run(store: Arc<dyn Store>, mut inbox: mpsc::Receiver<Orphan>) {
 
 /// Whether there is still something to look for.
 async fn is_left(store: &dyn Store, orphan: &Orphan) -> bool {
-    match store.release(&orphan.name, orphan.token).await {
-        Ok(Released::Deleted) => {
-            tracing::info!(record = %orphan.name, "a claim that had been given up arrived, and was deleted");
-            false
-        }
-        // Another owner's: ours can only have come before it, or be refused.
-        Ok(Released::Kept) => false,
-        Ok(Released::Absent) => Instant::now() < orphan.until,
-        // The store cannot say. What it cannot say for a day is left to the lease.
-        Err(_) => Instant::now() < orphan.until + Duration::from_secs(86_400),
+    let found = store.release(&orphan.name, orphan.token).await;
+    if let Ok(Released::Deleted) = found {
+        tracing::info!(record = %orphan.name, "a claim that had been given up arrived, and was deleted");
     }
+    looks_again(&found, orphan.since.elapsed())
 }

@@ -2,12 +2,28 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::metrics::Metrics;
 use crate::record::{Claim, RecordName};
-use crate::store::{Renewed, Store};
+use crate::store::{Renewed, Store, StoreError};
+
+/// Whether an owner may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// The first byte may leave now.
+    Send,
+    /// Its hold on the record is too old to rely on.
+    Renew,
+}
+
+/// Decides, just before the first byte leaves. `age` is that of the owner's hold on its record: the time since the
+/// last claim or renewal that succeeded was begun. Others may take over after a whole lease; half of it is left for
+/// what comes between this check and the write.
+pub fn readiness(age: Duration, lease: Duration) -> Readiness {
+    if age > lease / 2 { Readiness::Renew } else { Readiness::Send }
+}
 
 /// One attempt's hold on its record.
 pub(super) struct Lease {
@@ -22,6 +38,8 @@ pub(super) struct Lease {
     /// Whether the request may have left.
     sent: AtomicBool,
     lost: AtomicBool,
+    /// Claims and renewals without a certain answer: they may yet arrive.
+    unanswered: AtomicU32,
 }
 
 impl Lease {
@@ -31,9 +49,11 @@ impl Lease {
         name: RecordName,
         claim: Claim,
         confirmed: Duration,
+        unanswered: u32,
     ) -> Self {
-        let confirmed = AtomicU64::new(millis(confirmed));
-        Self { store, metrics, name, claim, confirmed, sent: AtomicBool::new(false), lost: AtomicBool::new(false) }
+        let (confirmed, unanswered) = (AtomicU64::new(millis(confirmed)), AtomicU32::new(unanswered));
+        let (sent, lost) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { store, metrics, name, claim, confirmed, sent, lost, unanswered }
     }
 
     /// Renews at a third of the lease, for as long as it is polled.
@@ -46,7 +66,13 @@ impl Lease {
 
     async fn renew(&self) -> bool {
         let begun = uptime();
-        match self.store.renew(&self.name, &self.claim).await {
+        // Counted first: this future may be dropped while it waits.
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        let renewed = self.store.renew(&self.name, &self.claim).await;
+        if !matches!(renewed, Err(StoreError::Uncertain(_))) {
+            self.unanswered.fetch_sub(1, Ordering::Relaxed);
+        }
+        match renewed {
             Ok(Renewed::Extended) => {}
             Ok(Renewed::ClaimedAgain) => {
                 tracing::error!(record = %self.name, "the store had lost the record of a running attempt; claimed again");
@@ -74,16 +100,33 @@ impl Lease {
         }
     }
 
+    /// Whether a claim or renewal of this owner may arrive after all else that it asks of the store. Where it finds no
+    /// record by then, it makes one.
+    pub(super) fn may_echo(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed) > 0
+    }
+
     /// Asked just before the first byte leaves: whether this owner may still send. A hold on the record that is
     /// older than half a lease is renewed first: the connection may have taken long, or the machine may
     /// have slept, and somebody else may be about to take over.
     async fn may_send(&self) -> bool {
-        let age = uptime().saturating_sub(Duration::from_millis(self.confirmed.load(Ordering::Relaxed)));
-        if age > self.claim.terms.lease / 2 && !self.renew().await {
-            return false;
+        let ready = match self.readiness() {
+            // Its answer may have been long on its way, and this process may have slept: so the age counts again.
+            Readiness::Renew if self.renew().await => self.readiness(),
+            as_it_is => as_it_is,
+        };
+        // An owner that was told of another never sends, however young its hold would be: the store lost the record, or
+        // an operator released it.
+        let may = ready == Readiness::Send && !self.lost.load(Ordering::Relaxed);
+        if may {
+            self.sent.store(true, Ordering::Relaxed);
         }
-        self.sent.store(true, Ordering::Relaxed);
-        true
+        may
+    }
+
+    fn readiness(&self) -> Readiness {
+        let age = uptime().saturating_sub(Duration::from_millis(self.confirmed.load(Ordering::Relaxed)));
+        readiness(age, self.claim.terms.lease)
     }
 
     /// Whether the request may have left.

@@ -6,9 +6,9 @@
 //! is the caller's, and comes back as a [`Fate`].
 
 pub mod attempt;
-mod cleanup;
+pub mod cleanup;
 pub mod decide;
-mod lease;
+pub mod lease;
 pub mod policy;
 #[cfg(test)]
 mod tests;
@@ -101,7 +101,8 @@ impl Guard {
             claimed_at: attempt::unix_millis(),
         };
         let mut pending = Pending { guard: self, name: &operation.name, token: wanted.token, armed: true };
-        match self.store.claim(&operation.name, &wanted).await {
+        let (claimed, unanswered) = self.ask(&operation.name, &wanted).await;
+        match claimed {
             Ok(Claimed::Granted(claim)) => {
                 fail_point::reach(Step::AfterClaim).await;
                 pending.armed = false;
@@ -114,13 +115,14 @@ impl Guard {
                     operation.name.clone(),
                     claim,
                     begun,
+                    unanswered,
                 );
                 let slot = Slot { _permit: permit, _counted: self.metrics.in_flight(&rule.name) };
                 let held = Some((Arc::new(lease), slot));
                 Ok(Admission::Owner(Ownership { guard: Arc::clone(self), rule: Arc::clone(rule), held }))
             }
             Ok(Claimed::Refused(held)) => {
-                pending.armed = false;
+                pending.armed = unanswered > 0;
                 let recorded = &held.record.claim.fingerprint;
                 if operation.fingerprint.compare(recorded) == Comparison::Incomparable {
                     tracing::warn!(record = %operation.name,
@@ -129,9 +131,24 @@ impl Guard {
                 Ok(Admission::Repeat(decide(*held, &operation.fingerprint, rule.on_mismatch)))
             }
             Err(error) => {
-                pending.armed = matches!(error, StoreError::Uncertain(_));
+                pending.armed = unanswered > 0;
                 Err(error.into())
             }
+        }
+    }
+
+    /// Claims, and once more where the answer is lost: the token makes that safe. Also says how many tries were without
+    /// an answer.
+    async fn ask(&self, name: &RecordName, wanted: &Claim) -> (Result<Claimed, StoreError>, u32) {
+        match self.store.claim(name, wanted).await {
+            Err(StoreError::Uncertain(_)) => {}
+            certain => return (certain, 0),
+        }
+        match self.store.claim(name, wanted).await {
+            Err(StoreError::Uncertain(cause)) => (Err(StoreError::Uncertain(cause)), 2),
+            // This try was not carried out; the first may have been.
+            Err(StoreError::Unavailable(cause)) => (Err(StoreError::Uncertain(cause)), 1),
+            certain => (certain, 1),
         }
     }
 
@@ -227,7 +244,12 @@ impl Ownership {
             let attempt = Attempt {
                 rule: Arc::clone(&self.rule),
                 flight: guard.flights.depart(&lease.name),
-                recorder: Recorder { lease, store: Arc::clone(&guard.store), metrics: Arc::clone(&guard.metrics) },
+                recorder: Recorder {
+                    lease,
+                    store: Arc::clone(&guard.store),
+                    metrics: Arc::clone(&guard.metrics),
+                    cleanup: guard.cleanup.clone(),
+                },
                 abandon: guard.abandon.clone(),
                 slot,
             };

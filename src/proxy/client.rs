@@ -1,6 +1,6 @@
 //! Who sent a request.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 #[derive(Clone)]
 pub struct Client {
     /// Where it connects from.
-    pub ip: IpAddr,
+    pub address: SocketAddr,
     /// Whether it is still there.
     pub presence: Arc<Presence>,
 }

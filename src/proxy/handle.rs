@@ -252,7 +252,7 @@ impl Proxy {
     }
 
     fn cross(&self, head: &mut request::Parts, client: &Client) {
-        head::cross_request(head, client.ip, self.upstream.own_host());
+        head::cross_request(head, client.address.ip(), self.upstream.own_host());
     }
 }
 

@@ -31,7 +31,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{Claim, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
+use super::{Claim, Fingerprint, Phase, Record, Reply, State, Summary, Terms, Token, Unknown};
 
 const VERSION: u8 = 1;
 const IN_FLIGHT: u8 = 1;
@@ -44,6 +44,9 @@ const RETRY: u16 = 1 << 1;
 
 const CHECKSUM: usize = 8;
 const FIXED: usize = 104;
+
+/// As many bytes of a record as tell its [`Summary`].
+pub const HEAD: usize = FIXED + 2;
 
 /// Where a completed record's body lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,11 +182,7 @@ fn millis(duration: Duration) -> u64 {
 
 /// Reads the bytes of a record. Bodies and header values share them.
 pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
-    match bytes.first() {
-        None => return Err(Unreadable::Damaged("it is empty")),
-        Some(&VERSION) => {}
-        Some(&other) => return Err(Unreadable::Newer(other)),
-    }
+    check_version(bytes)?;
     let Some(length) = bytes.len().checked_sub(CHECKSUM).filter(|length| *length >= FIXED) else {
         return Err(Unreadable::Damaged("it is too short"));
     };
@@ -193,8 +192,73 @@ pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
     let mut input = bytes.slice(..length);
     let input = &mut input;
 
+    let Fixed { phase, flags, claim, settled_at } = decode_fixed(input)?;
+    let mut apart = None;
+    let state = match phase {
+        Phase::InFlight => State::InFlight,
+        Phase::Unknown => State::Unknown { settled_at },
+        Phase::Completed => {
+            let (reply, body) = decode_reply(input, flags & BODY_APART != 0)?;
+            apart = body;
+            State::Completed { settled_at, reply: Arc::new(reply) }
+        }
+        Phase::Unreplayable => {
+            let status = decode_status(input)?;
+            let location = decode_fields(input)?.remove(header::LOCATION);
+            State::Unreplayable { settled_at, status, location }
+        }
+    };
+    if input.has_remaining() {
+        return Err(Unreadable::Damaged("something stands behind its end"));
+    }
+    let record = Record { claim, state };
+    Ok(match apart {
+        None => Decoded::Whole(record),
+        Some((length, digest)) => Decoded::Bodiless(Bodiless { record, length, digest }),
+    })
+}
+
+/// What the first [`HEAD`] bytes of a record tell; more of them may be there. Whether the record is whole, they do not.
+pub fn summarise(bytes: &Bytes) -> Result<Summary, Unreadable> {
+    check_version(bytes)?;
+    if bytes.len() < HEAD {
+        return Err(Unreadable::Damaged("it is too short"));
+    }
+    let mut input = bytes.slice(..HEAD);
+    let Fixed { phase, claim, settled_at, .. } = decode_fixed(&mut input)?;
+    let status = match phase {
+        Phase::Completed | Phase::Unreplayable => Some(decode_status(&mut input)?),
+        Phase::InFlight | Phase::Unknown => None,
+    };
+    Ok(Summary { claim, phase, settled_at: (phase != Phase::InFlight).then_some(settled_at), status })
+}
+
+fn check_version(bytes: &[u8]) -> Result<(), Unreadable> {
+    match bytes.first() {
+        None => Err(Unreadable::Damaged("it is empty")),
+        Some(&VERSION) => Ok(()),
+        Some(&other) => Err(Unreadable::Newer(other)),
+    }
+}
+
+/// What stands in the first [`FIXED`] bytes.
+struct Fixed {
+    phase: Phase,
+    flags: u16,
+    claim: Claim,
+    settled_at: u64,
+}
+
+/// Takes [`FIXED`] bytes off an input that has them.
+fn decode_fixed(input: &mut Bytes) -> Result<Fixed, Unreadable> {
     input.advance(1);
-    let state = input.get_u8();
+    let phase = match input.get_u8() {
+        IN_FLIGHT => Phase::InFlight,
+        COMPLETED => Phase::Completed,
+        UNREPLAYABLE => Phase::Unreplayable,
+        UNKNOWN => Phase::Unknown,
+        _ => return Err(Unreadable::Damaged("it has a state of no known meaning")),
+    };
     let flags = input.get_u16_le();
     if flags & !(BODY_APART | RETRY) != 0 {
         return Err(Unreadable::Damaged("it has flags of no known meaning"));
@@ -207,32 +271,22 @@ pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
     let fingerprint = Fingerprint { recipe, target: take(input)?, body: take(input)? };
     let on_unknown = if flags & RETRY == 0 { Unknown::Hold(Duration::from_millis(hold_for)) } else { Unknown::Retry };
     let terms = Terms { lease: Duration::from_millis(lease), retention: Duration::from_millis(retention), on_unknown };
-    let claim = Claim { token, attempt, terms, fingerprint, claimed_at };
+    Ok(Fixed { phase, flags, claim: Claim { token, attempt, terms, fingerprint, claimed_at }, settled_at })
+}
 
-    let mut apart = None;
-    let state = match state {
-        IN_FLIGHT => State::InFlight,
-        UNKNOWN => State::Unknown { settled_at },
-        COMPLETED => {
-            let (reply, body) = decode_reply(input, flags & BODY_APART != 0)?;
-            apart = body;
-            State::Completed { settled_at, reply: Arc::new(reply) }
-        }
-        UNREPLAYABLE => {
-            let status = decode_status(input)?;
-            let location = decode_fields(input)?.remove(header::LOCATION);
-            State::Unreplayable { settled_at, status, location }
-        }
-        _ => return Err(Unreadable::Damaged("it has a state of no known meaning")),
+/// What sets a record apart from every other that lies, lay or will lie under its name: state, token and attempt, as
+/// they stand at offsets 1 and 4.
+pub fn identity(seen: &Summary) -> (u8, [u8; 20]) {
+    let state = match seen.phase {
+        Phase::InFlight => IN_FLIGHT,
+        Phase::Completed => COMPLETED,
+        Phase::Unreplayable => UNREPLAYABLE,
+        Phase::Unknown => UNKNOWN,
     };
-    if input.has_remaining() {
-        return Err(Unreadable::Damaged("something stands behind its end"));
-    }
-    let record = Record { claim, state };
-    Ok(match apart {
-        None => Decoded::Whole(record),
-        Some((length, digest)) => Decoded::Bodiless(Bodiless { record, length, digest }),
-    })
+    let mut owner = [0; 20];
+    owner[..16].copy_from_slice(&seen.claim.token.0);
+    owner[16..].copy_from_slice(&seen.claim.attempt.to_le_bytes());
+    (state, owner)
 }
 
 /// Length and digest of a body that lies apart.
@@ -373,6 +427,21 @@ mod tests {
     }
 
     #[test]
+    fn a_few_bytes_tell_all_but_the_answer() {
+        for record in states() {
+            for placement in [Placement::Within, Placement::Apart] {
+                let bytes = Bytes::from(encode(&record, placement));
+                assert_eq!(summarise(&bytes.slice(..HEAD)), Ok(record.summary()));
+                assert_eq!(summarise(&bytes), Ok(record.summary()));
+                let (state, owner) = identity(&record.summary());
+                assert_eq!((bytes[1], &bytes[4..24]), (state, &owner[..]));
+            }
+        }
+        assert_eq!(summarise(&Bytes::new()), Err(Unreadable::Damaged("it is empty")));
+        assert_eq!(summarise(&Bytes::from_static(b"\x01too short")), Err(Unreadable::Damaged("it is too short")));
+    }
+
+    #[test]
     fn a_body_apart_is_put_back_and_no_other() {
         let bytes = Bytes::from(encode(&completed(), Placement::Apart));
         let Decoded::Bodiless(bodiless) = decode(&bytes).expect("readable") else { panic!("the body lies apart") };
@@ -419,7 +488,8 @@ mod tests {
                 let checksum = blake3::hash(&bytes);
                 bytes.extend(&checksum.as_bytes()[..CHECKSUM]);
             }
-            let _ = decode(&bytes.into());
+            let bytes = bytes.into();
+            let _ = (decode(&bytes), summarise(&bytes));
         }
     }
 }

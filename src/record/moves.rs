@@ -7,10 +7,14 @@
 //!     │     release    │  │  │ takeover: lost owner; another token, attempt + 1
 //!     └────────────────┘  └──┘
 //! ```
+//!
+//! An operator may free a key in every state ([`release_by_hand`]), and say what came of whatever has no answer
+//! ([`complete_by_hand`]); an owner that is alive is in the way of both.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Claim, Comparison, Record, State, Token, Unknown};
+use super::{Claim, Comparison, Phase, Record, Reply, State, Summary, Terms, Token, Unknown};
 
 /// A record as a store holds it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,14 +40,45 @@ pub enum Owner {
 impl Held {
     /// What has become of the owner, if the record is in flight.
     pub fn owner(&self) -> Owner {
-        let terms = &self.record.claim.terms;
-        if self.silent_for < terms.lease {
-            return Owner::Alive;
+        Owner::after(self.silent_for, &self.record.claim.terms)
+    }
+
+    /// The same without the answer.
+    pub fn seen(&self) -> Seen {
+        Seen { summary: self.record.summary(), silent_for: self.silent_for }
+    }
+}
+
+impl Owner {
+    fn after(silent_for: Duration, terms: &Terms) -> Self {
+        if silent_for < terms.lease {
+            return Self::Alive;
         }
         match terms.on_unknown {
-            Unknown::Hold(hold_for) if self.silent_for < hold_for => Owner::Lost,
-            Unknown::Hold(_) | Unknown::Retry => Owner::Abandoned,
+            Unknown::Hold(hold_for) if silent_for < hold_for => Self::Lost,
+            Unknown::Hold(_) | Unknown::Retry => Self::Abandoned,
         }
+    }
+}
+
+/// A record as somebody saw it, without its answer. It may have changed since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The record.
+    pub summary: Summary,
+    /// As in [`Held`].
+    pub silent_for: Duration,
+}
+
+impl Seen {
+    /// What has become of the owner, if the record is in flight.
+    pub fn owner(&self) -> Owner {
+        Owner::after(self.silent_for, &self.summary.claim.terms)
+    }
+
+    /// What is left of the record's life.
+    pub fn left(&self) -> Duration {
+        self.summary.claim.terms.retention.saturating_sub(self.silent_for)
     }
 }
 
@@ -121,10 +156,179 @@ pub fn releases(held: &Record, token: Token) -> bool {
     held.claim.token == token && held.state == State::InFlight
 }
 
+/// A write that an operator asks for. It rests on what the operator saw, and is void when that has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// What must still be there: see [`is_due`](Self::is_due).
+    pub seen: Seen,
+    /// What takes its place; nothing frees the key.
+    pub to: Option<Record>,
+}
+
+impl Exchange {
+    /// Whether what is there now is still what was seen: the same state, of the same owner, who has not been heard of
+    /// since, as far as that matters.
+    pub fn is_due(&self, held: &Held) -> bool {
+        let (then, now) = (&self.seen.summary, held.record.summary());
+        then.phase == now.phase
+            && then.claim.token == now.claim.token
+            && then.claim.attempt == now.claim.attempt
+            && held.silent_for >= self.least_silence()
+    }
+
+    /// For how long the owner must have been silent: a renewal changes nothing else about a record.
+    pub fn least_silence(&self) -> Duration {
+        match self.seen.summary.phase {
+            Phase::InFlight => self.seen.silent_for,
+            Phase::Completed | Phase::Unreplayable | Phase::Unknown => Duration::ZERO,
+        }
+    }
+}
+
+/// Why an operator's move is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The owner is at work, and will say itself what came of it.
+    OwnerAlive,
+    /// There is an answer, which clients may have seen.
+    Completed,
+}
+
+/// An operator frees the key: the next request with it runs.
+///
+/// `force` is for an owner that is alive: it goes on with its work all the same, and another may begin beside it.
+pub fn release_by_hand(seen: Seen, force: bool) -> Result<Exchange, Refusal> {
+    Ok(Exchange { seen: unhindered(seen, force)?, to: None })
+}
+
+/// An operator says what came of it: retries get this answer. The claim stays as it was, so that a retry is held
+/// against the same fingerprint, and a late outcome of the owner finds that it is settled.
+pub fn complete_by_hand(seen: Seen, reply: Arc<Reply>, settled_at: u64, force: bool) -> Result<Exchange, Refusal> {
+    if seen.summary.phase == Phase::Completed {
+        return Err(Refusal::Completed);
+    }
+    let claim = seen.summary.claim.clone();
+    let to = Record { claim, state: State::Completed { settled_at, reply } };
+    Ok(Exchange { seen: unhindered(seen, force)?, to: Some(to) })
+}
+
+/// No owner is in the way, or none matters: then it may renew as it likes.
+fn unhindered(seen: Seen, force: bool) -> Result<Seen, Refusal> {
+    match (seen.summary.phase, seen.owner()) {
+        _ if force => Ok(Seen { silent_for: Duration::ZERO, ..seen }),
+        (Phase::InFlight, Owner::Alive) => Err(Refusal::OwnerAlive),
+        (Phase::InFlight, Owner::Lost | Owner::Abandoned)
+        | (Phase::Completed | Phase::Unreplayable | Phase::Unknown, _) => Ok(seen),
+    }
+}
+
 /// How long a record lives once it is written.
 pub fn time_to_live(record: &Record) -> Duration {
     match (&record.state, record.claim.terms.on_unknown) {
         (State::Unknown { .. }, Unknown::Hold(hold_for)) => hold_for,
         _ => record.claim.terms.retention,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::record::Fingerprint;
+
+    const LEASE: Duration = Duration::from_secs(30);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn reply() -> Arc<Reply> {
+        let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
+        Arc::new(Reply { status: StatusCode::CREATED, headers, body: Vec::new(), trailers })
+    }
+
+    fn held(state: State, on_unknown: Unknown, silent_for: Duration) -> Held {
+        let terms = Terms { lease: LEASE, retention: HOUR, on_unknown };
+        let fingerprint = Fingerprint { target: [1; 16], recipe: 1, body: [2; 16] };
+        let claim = Claim { token: Token([3; 16]), attempt: 2, terms, fingerprint, claimed_at: 4 };
+        Held { record: Record { claim, state }, silent_for }
+    }
+
+    fn hold(state: State, silent_for: Duration) -> Held {
+        held(state, Unknown::Hold(HOUR), silent_for)
+    }
+
+    /// Every state and owner, and what is refused without force: to release it, and to complete it.
+    fn every_case() -> [(Held, Option<Refusal>, Option<Refusal>); 6] {
+        let (unknown, completed) =
+            (State::Unknown { settled_at: 5 }, State::Completed { settled_at: 5, reply: reply() });
+        let unreplayable = State::Unreplayable { settled_at: 5, status: StatusCode::OK, location: None };
+        let alive = Some(Refusal::OwnerAlive);
+        [
+            (hold(State::InFlight, LEASE / 2), alive, alive),
+            (hold(State::InFlight, LEASE), None, None),
+            (held(State::InFlight, Unknown::Retry, LEASE), None, None),
+            (hold(unknown, Duration::ZERO), None, None),
+            (hold(unreplayable, Duration::ZERO), None, None),
+            (hold(completed, Duration::ZERO), None, Some(Refusal::Completed)),
+        ]
+    }
+
+    #[test]
+    fn an_operator_may_free_whatever_no_living_owner_is_at() {
+        for (held, refused, _) in every_case() {
+            let released = release_by_hand(held.seen(), false);
+            assert_eq!(released.as_ref().err().copied(), refused, "{held:?}");
+            if let Ok(exchange) = released {
+                assert_eq!((exchange.seen, exchange.to), (held.seen(), None));
+            }
+            let forced = release_by_hand(held.seen(), true).expect("forced");
+            assert!(forced.is_due(&held) && forced.to.is_none(), "{held:?}");
+        }
+    }
+
+    #[test]
+    fn an_operator_may_settle_whatever_has_no_answer() {
+        for (held, _, refused) in every_case() {
+            let settled = complete_by_hand(held.seen(), reply(), 9, false);
+            assert_eq!(settled.as_ref().err().copied(), refused, "{held:?}");
+            let forced = complete_by_hand(held.seen(), reply(), 9, true);
+            assert_eq!(forced.as_ref().err().copied(), refused.filter(|why| *why == Refusal::Completed));
+            for exchange in [settled, forced].into_iter().flatten() {
+                let to = exchange.to.expect("a record");
+                assert_eq!(to.claim, held.record.claim);
+                assert_eq!(to.state, State::Completed { settled_at: 9, reply: reply() });
+            }
+        }
+    }
+
+    #[test]
+    fn an_exchange_is_void_once_the_record_has_changed() {
+        let lost = hold(State::InFlight, LEASE);
+        let exchange = release_by_hand(lost.seen(), false).expect("lost");
+        assert!(exchange.is_due(&lost));
+        assert!(exchange.is_due(&hold(State::InFlight, LEASE * 2)));
+        let other = |change: fn(&mut Claim)| {
+            let mut other = lost.clone();
+            change(&mut other.record.claim);
+            other
+        };
+        for changed in [
+            hold(State::InFlight, Duration::ZERO),
+            hold(State::Unknown { settled_at: 5 }, LEASE),
+            other(|claim| claim.token = Token([9; 16])),
+            other(|claim| claim.attempt += 1),
+        ] {
+            assert!(!exchange.is_due(&changed), "{changed:?}");
+        }
+    }
+
+    #[test]
+    fn a_renewal_matters_to_what_rests_on_silence_alone() {
+        let renewed = hold(State::InFlight, Duration::ZERO);
+        let alive = hold(State::InFlight, LEASE / 2);
+        assert!(release_by_hand(alive.seen(), true).expect("forced").is_due(&renewed));
+        // Time to live is set anew when a record is settled, and no owner renews it after that.
+        let unknown = |silent_for| hold(State::Unknown { settled_at: 5 }, silent_for);
+        let exchange = release_by_hand(unknown(LEASE).seen(), false).expect("unknown");
+        assert!(exchange.is_due(&unknown(Duration::ZERO)));
     }
 }

@@ -3,7 +3,7 @@
 mod pace;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ impl Server {
             let (server, answer) = (self.clone(), answer.clone());
             self.connections.spawn(async move {
                 let _counted = server.metrics.as_ref().map(|metrics| metrics.connection());
-                server.connection(stream, address.ip(), answer).await;
+                server.connection(stream, address, answer).await;
                 drop(place);
             });
         }
@@ -103,14 +103,14 @@ impl Server {
         }
     }
 
-    async fn connection<A, F, B>(&self, stream: TcpStream, ip: IpAddr, answer: A)
+    async fn connection<A, F, B>(&self, stream: TcpStream, address: SocketAddr, answer: A)
     where
         A: Fn(Request<Incoming>, Client) -> F,
         F: Future<Output = Response<B>>,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + 'static,
     {
         let pace = Arc::new(Pace::new(self.header_timeout, self.idle_timeout));
-        let client = Client { ip, presence: Arc::default() };
+        let client = Client { address, presence: Arc::default() };
         let stream = pace::Watched::new(stream, Arc::clone(&pace), Arc::clone(&client.presence));
         let service = service_fn(|request| {
             let busy = pace.busy();

@@ -16,6 +16,7 @@ mod fates;
 mod keys;
 mod mismatch;
 mod passthrough;
+mod records;
 mod refusals;
 mod replay;
 mod routes;

@@ -1,0 +1,219 @@
+//! What follows from what happens: the life of a request, as the guard leads it.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use onlyonce::config::{OnMismatch, Policy, PolicyTable};
+use onlyonce::guard::attempt::{Change, Ended, recorded};
+use onlyonce::guard::cleanup::{HORIZON, looks_again};
+use onlyonce::guard::{decide, policy};
+use onlyonce::store::{Released, Renewed, Settled};
+
+use crate::protocol::{Event, Flaw, Protocol};
+use crate::store::{Age, Answer, Call, Ending, Id, LEASE, carry_out, claim, terms};
+use crate::world::{End, Message, Request, Seen, Sent, Stage, World};
+
+static POLICY: LazyLock<PolicyTable> = LazyLock::new(|| PolicyTable::new(Policy::Standard, &[]));
+
+impl World {
+    pub fn happens(&mut self, protocol: &Protocol, event: Event) {
+        match event {
+            Event::Arrives(id) => {
+                self.of(id).stage = Stage::Claiming { tries: 1 };
+                self.call(id, Call::Claim);
+            }
+            Event::Delivered(message) => {
+                self.network.remove(self.network.iter().position(|other| *other == message).expect("it is there"));
+                self.deliver(protocol, message);
+            }
+            Event::DeliveredTwice(message) => {
+                self.duplicates -= 1;
+                self.happens(protocol, Event::Delivered(message));
+                self.network.push(Message { ghost: true, ..message });
+            }
+            Event::Late(message) => {
+                self.happens(protocol, Event::Lost(message));
+                self.network.push(Message { ghost: true, ..message });
+            }
+            Event::Lost(message) => {
+                self.faults -= 1;
+                self.network.remove(self.network.iter().position(|other| *other == message).expect("it is there"));
+                self.go_without(protocol, message);
+            }
+            Event::Renews(id) => {
+                let trusts = protocol.flaw == Some(Flaw::TrustsRenewal) && !self.of(id).may_send(protocol);
+                self.deliver(protocol, Message { from: id, call: Call::Renew, ghost: false });
+                let request = self.of(id);
+                if trusts && request.stage == Stage::Owner && request.may_send(protocol) {
+                    request.stage = Stage::Cleared;
+                }
+            }
+            Event::RenewsLate(id) => {
+                self.faults -= 1;
+                self.of(id).unanswered = true;
+                self.network.push(Message { from: id, call: Call::Renew, ghost: true });
+            }
+            Event::Clears(id) => self.of(id).stage = Stage::Cleared,
+            Event::Sends(id) => {
+                let request = self.of(id);
+                (request.stage, request.age) = (Stage::Sent, 0);
+                let attempt = Some(request.attempt);
+                self.upstream.push(Sent { by: id, attempt, failed: false });
+                self.past.sent_after_end |= self.past.ended.is_some();
+            }
+            Event::Ends(id, end) => {
+                if end == End::Failed {
+                    self.upstream.iter_mut().filter(|sent| sent.by == id).for_each(|sent| sent.failed = true);
+                }
+                self.of(id).stage = Stage::Recording(end);
+                self.record(protocol, id, end);
+            }
+            Event::CleansUp(id) => self.clean_up(protocol, id),
+            Event::Crashes(some) => {
+                self.crashes -= 1;
+                for id in (0..protocol.requests).filter(|id| some & (1 << id) != 0) {
+                    self.of(id).unanswered = false;
+                    self.over(id);
+                }
+            }
+            Event::StoreForgets => self.record = None,
+            Event::TimePasses => self.time_passes(protocol),
+        }
+    }
+
+    /// What can make no difference any more is not told apart, so that there are fewer worlds to look at.
+    pub fn forget_moments(&mut self) {
+        self.past.cleaned = false;
+        let ended = |request: &Request| matches!(request.stage, Stage::Orphan | Stage::Over);
+        for (id, request) in (0..).zip(&mut self.requests).filter(|(_, request)| ended(request)) {
+            request.seen = request.seen.filter(|seen| matches!(seen, Seen::Own(_) | Seen::Replay(_)));
+            if !self.network.iter().any(|message| message.from == id) {
+                request.attempt = 1;
+            }
+        }
+    }
+
+    fn of(&mut self, id: Id) -> &mut Request {
+        &mut self.requests[usize::from(id)]
+    }
+
+    fn call(&mut self, from: Id, call: Call) {
+        self.network.push(Message { from, call, ghost: false });
+    }
+
+    /// Begins, or begins again, to write what became of an attempt.
+    fn record(&mut self, protocol: &Protocol, id: Id, end: End) {
+        let fate = end.fate(id);
+        let outcome = policy::outcome(&fate, &POLICY, terms(protocol.retry).on_unknown);
+        match Change::new(outcome, &fate, 0) {
+            Change::Nothing => {
+                self.of(id).is_told(&Ended::new(end.fate(id), None));
+                self.of(id).unanswered = false;
+                self.over(id);
+            }
+            Change::Release => self.call(id, Call::Release),
+            Change::Settle(state) => self.call(id, Call::Settle(Ending::new(&state))),
+        }
+    }
+
+    fn deliver(&mut self, protocol: &Protocol, message: Message) {
+        let Message { from, call, ghost } = message;
+        let attempt = if matches!(call, Call::Claim | Call::TakeOver(_)) { 1 } else { self.of(from).attempt };
+        let blind = protocol.flaw == Some(Flaw::Blind);
+        let answer = carry_out(&mut self.record, call, &claim(from, attempt, protocol.retry), protocol.retry, blind);
+        match answer {
+            // Whoever gave up does not go on.
+            _ if ghost => {}
+            Answer::GoOn(call) => self.call(from, call),
+            answer => self.answered(from, answer),
+        }
+    }
+
+    /// The caller reads the store's answer.
+    fn answered(&mut self, id: Id, answer: Answer) {
+        let request = self.of(id);
+        let released = matches!(answer, Answer::Released(_));
+        match answer {
+            Answer::Granted(claim) => {
+                request.attempt = u8::try_from(claim.attempt).expect("few attempts");
+                request.stage = Stage::Owner;
+            }
+            Answer::Refused(held) => {
+                let fingerprint = held.record.claim.fingerprint;
+                let verdict = decide(held, &fingerprint, OnMismatch::Reject);
+                request.seen = Some(Seen::verdict(&verdict));
+                self.over(id);
+            }
+            Answer::GoOn(_) => unreachable!("it is with the store"),
+            Answer::Renewed(Renewed::Extended | Renewed::ClaimedAgain) => {
+                request.age = 0;
+            }
+            Answer::Renewed(Renewed::Lost) => {}
+            Answer::Settled(_) | Answer::Released(_) => {
+                let Stage::Recording(end) = request.stage else { unreachable!("it records") };
+                let kept = match answer {
+                    Answer::Settled(Settled::Kept(kept)) => recorded(*kept),
+                    _ => None,
+                };
+                request.is_told(&Ended::new(end.fate(id), kept));
+                request.unanswered &= released;
+                self.over(id);
+            }
+        }
+    }
+
+    /// The caller has no certain answer.
+    fn go_without(&mut self, protocol: &Protocol, message: Message) {
+        let id = message.from;
+        let request = self.of(id);
+        request.unanswered |= matches!(request.stage, Stage::Claiming { .. });
+        match (request.stage, message.call) {
+            (Stage::Claiming { tries: 0 }, _) => {
+                request.seen = Some(Seen::Trouble);
+                self.over(id);
+            }
+            (Stage::Claiming { tries }, _) => {
+                request.stage = Stage::Claiming { tries: tries - 1 };
+                self.call(id, Call::Claim);
+            }
+            (Stage::Recording(end), _) => {
+                request.is_told(&Ended::new(end.fate(id), None));
+                self.record(protocol, id, end);
+            }
+            _ => unreachable!("{message:?} was not called in {:?}", request.stage),
+        }
+    }
+
+    /// One look for a claim that was given up. The clean-up outlasts whatever is still on its way.
+    fn clean_up(&mut self, protocol: &Protocol, id: Id) {
+        let claim = claim(id, 1, protocol.retry);
+        let answer = carry_out(&mut self.record, Call::Release, &claim, protocol.retry, false);
+        let Answer::Released(found) = answer else { unreachable!("it was a release") };
+        self.past.cleaned = found == Released::Deleted;
+        let age = if self.network.iter().any(|message| message.from == id) { Duration::ZERO } else { HORIZON };
+        if !looks_again(&Ok(found), age) {
+            self.of(id).stage = Stage::Over;
+        }
+    }
+
+    /// Nothing is left to do for a request, but to clean up after it.
+    fn over(&mut self, id: Id) {
+        let request = self.of(id);
+        request.stage = if request.unanswered { Stage::Orphan } else { Stage::Over };
+        (request.age, request.unanswered) = (0, false);
+        self.network.iter_mut().filter(|message| message.from == id).for_each(|message| message.ghost = true);
+    }
+
+    fn time_passes(&mut self, protocol: &Protocol) {
+        let older = |age: &mut Age| *age = LEASE.min(*age + 1);
+        self.record.iter_mut().for_each(|record| older(&mut record.silent));
+        for request in &mut self.requests {
+            if matches!(request.stage, Stage::Claiming { .. } | Stage::Owner | Stage::Cleared) {
+                older(&mut request.age);
+            }
+        }
+        if protocol.flaw == Some(Flaw::Expires) {
+            self.record = self.record.filter(|record| record.ending != Ending::InFlight || record.silent < LEASE);
+        }
+    }
+}

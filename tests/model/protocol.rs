@@ -1,0 +1,162 @@
+//! Everything that may happen next.
+
+use stateright::{Model, Property};
+
+use crate::store::{Id, LEASE};
+use crate::world::{End, Message, Past, Request, Stage, World};
+
+/// One protocol, and how much may go wrong.
+#[derive(Debug, Clone, Copy)]
+pub struct Protocol {
+    /// Requests with one key: a first one and its repeats, at any time and through any sidecar.
+    pub requests: Id,
+    /// `on_unknown = "retry"`; otherwise `"hold"`.
+    pub retry: bool,
+    /// Calls to the store that go without a certain answer.
+    pub faults: u8,
+    /// Calls that the network delivers twice, the second time at any time.
+    pub duplicates: u8,
+    /// Times that sidecars die.
+    pub crashes: u8,
+    /// An owner may stop for any time between its last check and the write to the socket.
+    pub freezes: bool,
+    /// What is done wrong on purpose.
+    pub flaw: Option<Flaw>,
+}
+
+/// A protocol that must be found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// The store loses the record, once.
+    Forgets,
+    /// The store writes without comparing.
+    Blind,
+    /// A claim is a key with a TTL of one lease.
+    Expires,
+    /// An owner whose hold was too old sends as soon as it has renewed, however long that took.
+    TrustsRenewal,
+}
+
+/// Something that happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    Arrives(Id),
+    /// The store carries out a call, and its answer arrives if somebody waits for it.
+    Delivered(Message),
+    /// The same, and the call will arrive once more.
+    DeliveredTwice(Message),
+    /// Its deadline passes before it arrives, which it does later.
+    Late(Message),
+    /// Its deadline passes, and it never arrives.
+    Lost(Message),
+    /// An owner renews. One that is carried out late and answered makes the owner believe that its hold is older than it
+    /// is, which makes it no less careful; so it is carried out at once, or answered never.
+    Renews(Id),
+    /// A renewal whose deadline passes before it arrives, which it does later.
+    RenewsLate(Id),
+    /// The owner asks whether it may send.
+    Clears(Id),
+    Sends(Id),
+    Ends(Id, End),
+    /// A look for a claim that was given up.
+    CleansUp(Id),
+    /// The sidecar of these requests dies; a set of bits.
+    Crashes(u8),
+    StoreForgets,
+    TimePasses,
+}
+
+impl Model for Protocol {
+    type State = World;
+    type Action = Event;
+
+    fn init_states(&self) -> Vec<World> {
+        let request = Request { stage: Stage::Ahead, attempt: 1, age: 0, unanswered: false, seen: None };
+        vec![World {
+            record: None,
+            requests: vec![request; self.requests.into()],
+            network: Vec::new(),
+            upstream: Vec::new(),
+            past: Past::default(),
+            faults: self.faults,
+            duplicates: self.duplicates,
+            crashes: self.crashes,
+        }]
+    }
+
+    fn actions(&self, world: &World, events: &mut Vec<Event>) {
+        // Requests are alike, so they come in order.
+        let next = world.requests.iter().position(|request| request.stage == Stage::Ahead);
+        events.extend(next.map(|next| Event::Arrives(next as Id)));
+        for message in &world.network {
+            events.push(Event::Delivered(*message));
+            if world.duplicates > 0 {
+                events.push(Event::DeliveredTwice(*message));
+            }
+            if world.faults > 0 && !message.ghost {
+                events.extend([Event::Late(*message), Event::Lost(*message)]);
+            }
+        }
+        for (id, request) in (0..).zip(&world.requests) {
+            self.next_of(id, request, world.faults, events);
+        }
+        if world.crashes > 0 {
+            let alive = (0..).zip(&world.requests).filter(|(_, request)| request.is_at_work());
+            let alive: u8 = alive.map(|(id, _): (Id, _)| 1 << id).sum();
+            events.extend((1..=alive).filter(|some| some & !alive == 0).map(Event::Crashes));
+        }
+        if self.flaw == Some(Flaw::Forgets) && world.record.is_some() && !world.past.freed {
+            events.push(Event::StoreForgets);
+        }
+        events.push(Event::TimePasses);
+    }
+
+    fn next_state(&self, before: &World, event: Event) -> Option<World> {
+        let mut world = before.clone();
+        world.forget_moments();
+        world.happens(self, event);
+        world.network.sort_unstable();
+        world.past.ended =
+            world.past.ended.or(world.record.map(|record| record.ending).filter(|ending| ending.is_final()));
+        if let (Some(was), Some(is)) = (before.record, world.record) {
+            world.past.robbed |= was.owner != is.owner && was.silent < LEASE;
+        }
+        if before.record.is_some() && world.record.is_none() {
+            world.past.freed = true;
+            world.upstream.retain(|sent| !sent.failed);
+            world.upstream.iter_mut().for_each(|sent| sent.attempt = None);
+        }
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        crate::properties::of(self)
+    }
+}
+
+impl Protocol {
+    /// What the sidecar may do next for a request.
+    fn next_of(&self, id: Id, request: &Request, faults: u8, events: &mut Vec<Event>) {
+        if matches!(request.stage, Stage::Owner | Stage::Sent) {
+            events.push(Event::Renews(id));
+            if faults > 0 {
+                events.push(Event::RenewsLate(id));
+            }
+        }
+        match request.stage {
+            Stage::Owner => {
+                if request.may_send(self) {
+                    events.push(if self.freezes { Event::Clears(id) } else { Event::Sends(id) });
+                }
+                events.push(Event::Ends(id, End::NotSent));
+            }
+            Stage::Cleared => events.push(Event::Sends(id)),
+            Stage::Sent => {
+                let ends = [End::Created, End::Torn, End::Failed, End::Silent];
+                events.extend(ends.map(|end| Event::Ends(id, end)));
+            }
+            Stage::Orphan => events.push(Event::CleansUp(id)),
+            Stage::Ahead | Stage::Claiming { .. } | Stage::Recording(_) | Stage::Over => {}
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The store: one record, and the calls that reach it, each carried out at once by the program's own moves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+use onlyonce::record::moves::{self, ClaimMove, Held, RenewMove};
+use onlyonce::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
+use onlyonce::store::{Released, Renewed, Settled};
+
+/// A request, the token of its claim, and the answer that its attempt brings.
+pub type Id = u8;
+
+/// Ages are counted in these. Half a lease is one, a whole lease two.
+pub const TICK: Duration = Duration::from_secs(15);
+pub const LEASE: Age = 2;
+
+/// Ticks, up to the lease: no decision tells longer silences apart (see [`terms`]), so time needs no end.
+pub type Age = u8;
+
+/// What the store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stored {
+    pub owner: Id,
+    pub attempt: u8,
+    pub ending: Ending,
+    /// Since it was written or renewed.
+    pub silent: Age,
+}
+
+/// [`State`], without what the protocol does not look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Ending {
+    InFlight,
+    Completed(Id),
+    Unreplayable(Id),
+    Unknown,
+}
+
+/// A call on its way to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Call {
+    Claim,
+    /// The second half of a claim that found a lost owner: write, if the record is still as it was seen.
+    TakeOver(Stored),
+    Renew,
+    Settle(Ending),
+    Release,
+}
+
+/// What the store answers.
+#[derive(Debug)]
+pub enum Answer {
+    Granted(Claim),
+    Refused(Held),
+    /// The claim goes on with another call.
+    GoOn(Call),
+    Renewed(Renewed),
+    Settled(Settled),
+    Released(Released),
+}
+
+/// The terms of every claim. Retention, and with it `hold_for`, outlasts whatever happens in the model.
+pub fn terms(retry: bool) -> Terms {
+    let retention = Duration::from_secs(72 * 3600);
+    let on_unknown = if retry { Unknown::Retry } else { Unknown::Hold(retention) };
+    Terms { lease: TICK * u32::from(LEASE), retention, on_unknown }
+}
+
+/// What a request claims.
+pub fn claim(owner: Id, attempt: u8, retry: bool) -> Claim {
+    Claim {
+        token: Token([owner; 16]),
+        attempt: attempt.into(),
+        terms: terms(retry),
+        fingerprint: Fingerprint { target: [0; 16], recipe: 0, body: [0; 16] },
+        claimed_at: 0,
+    }
+}
+
+/// What the backend answers to this attempt when it succeeds: each time something else, so that nobody can mistake one
+/// execution for another.
+pub fn created(by: Id) -> Arc<Reply> {
+    let status = StatusCode::from_u16(200 + u16::from(by)).expect("a status");
+    Arc::new(Reply { status, headers: HeaderMap::new(), body: Vec::new(), trailers: HeaderMap::new() })
+}
+
+/// What it answers when it fails.
+pub fn failed() -> Arc<Reply> {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    Arc::new(Reply { status, headers: HeaderMap::new(), body: Vec::new(), trailers: HeaderMap::new() })
+}
+
+/// Whose answer this is.
+pub fn creator(status: StatusCode) -> Id {
+    Id::try_from(status.as_u16() - 200).expect("a success")
+}
+
+impl Stored {
+    fn new(record: &Record) -> Self {
+        let attempt = u8::try_from(record.claim.attempt).expect("few attempts");
+        Self { owner: record.claim.token.0[0], attempt, ending: Ending::new(&record.state), silent: 0 }
+    }
+
+    fn record(self, retry: bool) -> Record {
+        Record { claim: claim(self.owner, self.attempt, retry), state: self.ending.state() }
+    }
+
+    pub fn held(self, retry: bool) -> Held {
+        Held { record: self.record(retry), silent_for: TICK * u32::from(self.silent) }
+    }
+}
+
+impl Ending {
+    pub fn new(state: &State) -> Self {
+        match state {
+            State::InFlight => Self::InFlight,
+            State::Completed { reply, .. } => Self::Completed(creator(reply.status)),
+            State::Unreplayable { status, .. } => Self::Unreplayable(creator(*status)),
+            State::Unknown { .. } => Self::Unknown,
+        }
+    }
+
+    fn state(self) -> State {
+        let location = Some(HeaderValue::from_static("/orders/1"));
+        match self {
+            Self::InFlight => State::InFlight,
+            Self::Completed(by) => State::Completed { settled_at: 0, reply: created(by) },
+            Self::Unreplayable(by) => State::Unreplayable { settled_at: 0, status: created(by).status, location },
+            Self::Unknown => State::Unknown { settled_at: 0 },
+        }
+    }
+
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed(_) | Self::Unreplayable(_))
+    }
+}
+
+/// Carries out `call` under the claim of `from`. `blind`: as a store would that writes without comparing.
+pub fn carry_out(kept: &mut Option<Stored>, call: Call, from: &Claim, retry: bool, blind: bool) -> Answer {
+    let held = kept.map(|stored| stored.held(retry));
+    let in_flight = |claim: &Claim| Some(Stored::new(&Record { claim: claim.clone(), state: State::InFlight }));
+    match call {
+        Call::Claim => {
+            let found = *kept;
+            match (moves::claim(held, from), found) {
+                (ClaimMove::Write(_), Some(seen)) => Answer::GoOn(Call::TakeOver(seen)),
+                (ClaimMove::Write(claim), None) => {
+                    *kept = in_flight(&claim);
+                    Answer::Granted(claim)
+                }
+                (ClaimMove::AlreadyMine(claim), _) => Answer::Granted(claim),
+                (ClaimMove::Refuse(held), _) => Answer::Refused(*held),
+            }
+        }
+        Call::TakeOver(seen) => {
+            let claim = moves::takeover(&seen.held(retry), from).expect("it was found to be lost");
+            match *kept {
+                // Renewed since, it would have been silent for less.
+                Some(now)
+                    if !blind
+                        && (Stored { silent: 0, ..now } != Stored { silent: 0, ..seen }
+                            || now.silent < seen.silent) =>
+                {
+                    match moves::claim(held, from) {
+                        ClaimMove::AlreadyMine(claim) => Answer::Granted(claim),
+                        ClaimMove::Refuse(held) => Answer::Refused(*held),
+                        ClaimMove::Write(_) => Answer::Refused(now.held(retry)),
+                    }
+                }
+                None if !blind => Answer::GoOn(Call::Claim),
+                _ => {
+                    *kept = in_flight(&claim);
+                    Answer::Granted(claim)
+                }
+            }
+        }
+        Call::Renew => match moves::renew(held.as_ref().map(|held| &held.record), from.token) {
+            RenewMove::Extend => {
+                *kept = kept.map(|stored| Stored { silent: 0, ..stored });
+                Answer::Renewed(Renewed::Extended)
+            }
+            RenewMove::ClaimAgain => {
+                *kept = in_flight(from);
+                Answer::Renewed(Renewed::ClaimedAgain)
+            }
+            RenewMove::Refuse => Answer::Renewed(Renewed::Lost),
+        },
+        Call::Settle(ending) => match held.map(|held| held.record) {
+            Some(record) if !blind && !moves::settles(Some(&record), from.token) => {
+                Answer::Settled(Settled::Kept(Box::new(record)))
+            }
+            _ => {
+                *kept = Some(Stored::new(&Record { claim: from.clone(), state: ending.state() }));
+                Answer::Settled(Settled::Written)
+            }
+        },
+        Call::Release => match held {
+            None => Answer::Released(Released::Absent),
+            Some(held) if blind || moves::releases(&held.record, from.token) => {
+                *kept = None;
+                Answer::Released(Released::Deleted)
+            }
+            Some(_) => Answer::Released(Released::Kept),
+        },
+    }
+}
