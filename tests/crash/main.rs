@@ -26,6 +26,7 @@ fn main() {
     {
         return backend::main(rest);
     }
+    process::check_program();
     let is_asked_for = |part: &str| {
         // What begins with a dash is for the test harness that this program does without.
         let mut parts = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();

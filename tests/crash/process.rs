@@ -1,7 +1,7 @@
 //! The processes of a test. Each is killed, by its own id, when it is dropped.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,11 @@ pub fn config(backend: &str, redis: &str, route: &str) -> String {
     )
 }
 
+/// Makes sure of the program, before anything is started.
+pub fn check_program() {
+    LazyLock::force(&PROGRAM);
+}
+
 struct Process(Child);
 
 impl Process {
@@ -62,7 +67,14 @@ impl Drop for Process {
 }
 
 /// The program as it is when the test begins: a build may put another in its place meanwhile.
-static PROGRAM: LazyLock<File> = LazyLock::new(|| File::open(env!("CARGO_BIN_EXE_onlyonce")).expect("the program"));
+static PROGRAM: LazyLock<File> = LazyLock::new(|| {
+    let mut program = File::open(env!("CARGO_BIN_EXE_onlyonce")).expect("the program");
+    let mut code = Vec::new();
+    program.read_to_end(&mut code).expect("a file that can be read");
+    let has_fail_points = String::from_utf8_lossy(&code).contains("ONLYONCE_FAIL_POINT");
+    assert!(has_fail_points, "another build has put a program without fail points in place of ours: run this again");
+    program
+});
 
 /// `onlyonce serve`.
 pub struct Sidecar {
