@@ -34,6 +34,10 @@ pub enum Ended<R> {
     Recorded(Arc<Reply>),
     /// It certainly did not run.
     NotSent,
+    /// It did not run either: the owner could not make sure that the operation was still its own.
+    InDoubt,
+    /// It did not run either: the operation was another's by then.
+    Replaced,
     /// No answer, or half of one.
     Silent(Silence),
 }
@@ -72,7 +76,10 @@ impl Attempt {
         fail_point::reach(Step::BeforeComplete).await;
         let recorded = recorder.write(&change).await;
         fail_point::reach(Step::AfterComplete).await;
-        let ended = Ended::new(fate, recorded.as_ref().ok().cloned().flatten());
+        let ended = match Ended::new(fate, recorded.as_ref().ok().cloned().flatten()) {
+            Ended::NotSent => recorder.lease.why_not_sent(),
+            ended => ended,
+        };
         flight.land(ended.whole());
         if client.send(ended).is_err() {
             tracing::info!(record = %recorder.lease.name, ?outcome, "an attempt ended after its client had left");
@@ -123,7 +130,7 @@ impl<R> Ended<R> {
     fn whole(&self) -> Option<Arc<Reply>> {
         match self {
             Self::Answered(reply) | Self::Recorded(reply) => Some(Arc::clone(reply)),
-            Self::Streamed(..) | Self::NotSent | Self::Silent(_) => None,
+            Self::Streamed(..) | Self::NotSent | Self::InDoubt | Self::Replaced | Self::Silent(_) => None,
         }
     }
 }

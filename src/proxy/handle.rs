@@ -147,6 +147,8 @@ impl Proxy {
                 Ok(answer)
             }
             Ok(Ok(Ended::NotSent)) => Err(refusal::unreachable()),
+            Ok(Ok(Ended::InDoubt)) => Err(refusal::store_unavailable()),
+            Ok(Ok(Ended::Replaced)) => Err(refusal::in_flight()),
             Ok(Ok(Ended::Silent(Silence::Broken))) => Err(refusal::failed()),
             // A panic in the attempt: it may have been sent, and its lease runs out.
             Ok(Err(_)) => Err(refusal::failed()),

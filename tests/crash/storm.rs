@@ -54,7 +54,7 @@ struct Blows {
 
 pub fn run() {
     let seed = var("ONLYONCE_STORM_SEED").map_or_else(|_| fresh_seed(), |seed| seed.parse().expect("a number"));
-    let seconds = var("ONLYONCE_STORM_SECONDS").map_or(10, |seconds| seconds.parse().expect("a number of seconds"));
+    let seconds = var("ONLYONCE_STORM_SECONDS").map_or(20, |seconds| seconds.parse().expect("a number of seconds"));
     println!("\nstorm: ONLYONCE_STORM_SEED={seed} ONLYONCE_STORM_SECONDS={seconds}");
     rage(Kills::Sidecars, seed, seconds);
     rage(Kills::Behind, seed, seconds);

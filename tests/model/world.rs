@@ -169,7 +169,8 @@ impl Seen {
         match ended {
             Ended::Answered(reply) if reply.status.is_success() => Self::Own(creator(reply.status)),
             Ended::Recorded(reply) => Self::Replay(creator(reply.status)),
-            Ended::Answered(_) | Ended::Streamed(..) | Ended::NotSent | Ended::Silent(_) => Self::Trouble,
+            Ended::Answered(_) | Ended::Streamed(..) | Ended::Silent(_) => Self::Trouble,
+            Ended::NotSent | Ended::InDoubt | Ended::Replaced => Self::Trouble,
         }
     }
 
