@@ -18,6 +18,7 @@
 //! | the life of an attempt: send, renew, settle, keep trying | [`guard::attempt`] |
 //! | what becomes of an outcome | [`guard::policy`], over the table in [`config::PolicyTable`] |
 //! | the replay | `proxy/replay.rs` |
+//! | the way out of an unknown outcome | [`record::moves::release_by_hand`], `admin/records.rs`, `cli/records/` |
 //! | whether a request left | `proxy/upstream.rs`, which makes a [`guard::Fate`] |
 //!
 //! # Which way dependencies point
@@ -26,10 +27,10 @@
 //! functions that return enums, and I/O happens around them. A test holds these arrows.
 //!
 //! ```text
-//! main → cli → run → server, admin
+//! main → cli → run → server, admin      (cli → admin: the shapes of its JSON)
 //!              └───→ proxy → guard → store → record, key
 //!
-//! leaves: config (data only), problem, metrics, telemetry
+//! leaves: config (data only), problem, metrics, telemetry, fail_point (of test builds only)
 //! ```
 //!
 //! # The protocol in short
@@ -44,6 +45,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod demo;
+mod fail_point;
 pub mod guard;
 pub mod key;
 pub mod metrics;

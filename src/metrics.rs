@@ -88,11 +88,16 @@ pub enum StoreOp {
     Release,
     /// A look-up.
     Find,
+    /// A page of a list.
+    List,
+    /// An operator's change.
+    Exchange,
 }
 
 impl StoreOp {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Claim, Self::Renew, Self::Settle, Self::Release, Self::Find];
+    pub const ALL: [Self; 7] =
+        [Self::Claim, Self::Renew, Self::Settle, Self::Release, Self::Find, Self::List, Self::Exchange];
 
     /// The label value.
     pub fn as_str(self) -> &'static str {
@@ -102,6 +107,8 @@ impl StoreOp {
             Self::Settle => "settle",
             Self::Release => "release",
             Self::Find => "find",
+            Self::List => "list",
+            Self::Exchange => "exchange",
         }
     }
 }

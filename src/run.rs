@@ -90,6 +90,7 @@ impl Sidecar {
         for address in &server.listen {
             listeners.push(bind(*address, "server.listen").await?);
         }
+        let token = admin.as_ref().and_then(|admin| admin.token.clone());
         let admin_listener = match &admin {
             Some(admin) => Some(bind(admin.listen, "admin.listen").await?),
             None => None,
@@ -108,7 +109,7 @@ impl Sidecar {
         let last_words = store.timeout * 2;
         Ok(Self {
             proxy: Arc::new(proxy),
-            admin: Arc::new(Admin::new(Arc::clone(&metrics), records)),
+            admin: Arc::new(Admin::new(Arc::clone(&metrics), records, token.as_ref())),
             server: Server::new(&server, metrics),
             listeners,
             admin_listener,
@@ -132,16 +133,16 @@ impl Sidecar {
         let admin_server = server.beside();
         if let Some(listener) = admin_listener {
             let admin = Arc::clone(&admin);
-            tokio::spawn(admin_server.clone().serve(listener, move |request: Request<Incoming>, _| {
-                let answer = admin.handle(&request);
-                async move { answer }
+            tokio::spawn(admin_server.clone().serve(listener, move |request: Request<Incoming>, client| {
+                let admin = Arc::clone(&admin);
+                async move { admin.handle(request, client.address).await }
             }));
         }
         for listener in listeners {
             let proxy = Arc::clone(&proxy);
-            tokio::spawn(server.clone().serve(listener, move |request, client: SocketAddr| {
+            tokio::spawn(server.clone().serve(listener, move |request, client| {
                 let proxy = Arc::clone(&proxy);
-                async move { proxy.handle(request, client.ip()).await }
+                async move { proxy.handle(request, &client).await }
             }));
         }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room, the rooms it may use besides itself, and the crates that only it (and others that list them) may name.
-const ROOMS: [(&str, &[&str], &[&str]); 14] = [
+const ROOMS: [(&str, &[&str], &[&str]); 15] = [
     ("config", &[], &["toml", "matchit", "strsim"]),
     ("metrics", &[], &["prometheus"]),
     ("telemetry", &["config"], &["tracing_subscriber"]),
@@ -13,13 +13,22 @@ const ROOMS: [(&str, &[&str], &[&str]); 14] = [
     ("key", &["config", "record"], &["blake3", "json_event_parser"]),
     ("problem", &["record"], &["serde_json"]),
     ("store", &["config", "key", "metrics", "record"], &["redis", "fjall"]),
-    ("guard", &["config", "key", "metrics", "record", "store"], &[]),
-    ("proxy", &["config", "guard", "key", "metrics", "problem", "record", "store"], &["hyper", "hyper_util"]),
-    ("admin", &["metrics", "store"], &[]),
+    ("fail_point", &[], &[]),
+    ("guard", &["config", "fail_point", "key", "metrics", "record", "store"], &[]),
+    (
+        "proxy",
+        &["config", "fail_point", "guard", "key", "metrics", "problem", "record", "store"],
+        &["hyper", "hyper_util"],
+    ),
+    ("admin", &["config", "metrics", "record", "store"], &["base64", "blake3", "humantime", "serde_json"]),
     ("server", &["config", "metrics", "proxy"], &["hyper", "hyper_util"]),
     ("run", &["admin", "config", "guard", "key", "metrics", "proxy", "server", "store"], &["hyper", "prometheus"]),
     ("demo", &["config", "run"], &["hyper", "hyper_util", "serde_json"]),
-    ("cli", &["config", "demo", "key", "run", "telemetry"], &["clap", "serde_json"]),
+    (
+        "cli",
+        &["admin", "config", "demo", "key", "record", "run", "telemetry"],
+        &["clap", "hyper", "hyper_util", "serde_json"],
+    ),
 ];
 
 fn files(room: &str) -> Vec<PathBuf> {
@@ -97,4 +106,12 @@ fn every_room_is_drawn() {
         let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
         assert!(matches!(name, "lib" | "main") || drawn.contains(name), "{name} is not in the drawing");
     }
+}
+
+/// The name that the environment gives them by is in the program, or it has none.
+#[test]
+fn only_a_test_build_has_fail_points() {
+    let program = fs::read(env!("CARGO_BIN_EXE_onlyonce")).expect("the program");
+    let has_them = String::from_utf8_lossy(&program).contains("ONLYONCE_FAIL_POINT");
+    assert_eq!(has_them, cfg!(feature = "fail-points"));
 }

@@ -1,8 +1,7 @@
 //! `onlyonce explain`: what would be done with one request.
 
 use std::fmt::Write;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::text::labelled;
-use super::{BAD_USAGE, block_on};
+use super::{BAD_USAGE, block_on, given};
 use crate::config::{Config, FingerprintMode, HumanDuration, Mode, OnMissingKey, OnUnknown, Routes, Rule};
 use crate::key::{self, DigestKey, KeyError, Reading, Request, SelectorReading};
 use crate::run;
@@ -24,39 +23,21 @@ pub(super) struct ExplainArgs {
     /// Its URL, or only the path and query
     url: Uri,
     /// A header line of it; may be given more than once
-    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = given::header)]
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Its body, or @FILE to read it from a file
     #[arg(short = 'd', long = "data", value_name = "BODY")]
     data: Option<String>,
 }
 
-fn header(line: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = line.split_once(':').ok_or("write it as 'Name: value'")?;
-    let name = name.trim().parse().map_err(|_| format!("'{}' is no header name", name.trim()))?;
-    // The value may be a credential: it is not repeated.
-    let value = value.trim().parse().map_err(|_| "the value has characters that no header may hold")?;
-    Ok((name, value))
-}
-
 impl ExplainArgs {
     pub(super) fn config(&self) -> &Path {
         &self.config.config
     }
-
-    fn body(&self) -> Result<Vec<u8>, String> {
-        match self.data.as_deref().map(|data| (data, data.strip_prefix('@'))) {
-            None => Ok(Vec::new()),
-            Some((_, Some(file))) => {
-                fs::read(PathBuf::from(file)).map_err(|error| format!("cannot read {file}: {error}"))
-            }
-            Some((data, None)) => Ok(data.as_bytes().to_vec()),
-        }
-    }
 }
 
 pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
-    let body = match args.body() {
+    let body = match given::body(args.data.as_deref()) {
         Ok(body) => body,
         Err(message) => {
             eprintln!("error: {message}");

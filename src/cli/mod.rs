@@ -2,6 +2,8 @@
 
 mod check;
 mod explain;
+mod given;
+mod records;
 mod text;
 
 use std::error::Error;
@@ -59,6 +61,11 @@ enum Command {
     ///
     /// Nothing is sent, and no store is asked. No credential is printed.
     Explain(explain::ExplainArgs),
+    /// Look at records, free their keys, settle them by hand
+    ///
+    /// Asks the admin listener of a running sidecar, whatever its store is. Where admin.token is set, it is sent along:
+    /// that of the configuration, or of $ONLYONCE_ADMIN_TOKEN, which comes first.
+    Records(records::RecordsArgs),
     /// Try it with nothing installed
     ///
     /// Starts a slow invoice backend that knows nothing of idempotency, the proxy in front of it on the embedded
@@ -97,6 +104,7 @@ pub fn main() -> ExitCode {
             with_config(&config.config, |config| check::check(&config, strict, format))
         }
         Command::Explain(args) => with_config(args.config(), |config| explain::explain(&config, &args)),
+        Command::Records(args) => records::records(args),
         Command::Demo { listen } => demo(listen, &cli.log),
     }
 }

@@ -61,7 +61,9 @@ impl Backend {
     async fn handle(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         let path = head.uri.path();
-        match (&head.method, path.strip_prefix("/api").unwrap_or(path)) {
+        // HEAD is answered like GET; hyper leaves the body out.
+        let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+        match (method, path.strip_prefix("/api").unwrap_or(path)) {
             (&Method::GET, "/") => {
                 let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
                 html(StatusCode::OK, page::page(host, self.places, &self.ledger))

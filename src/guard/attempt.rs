@@ -13,55 +13,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cleanup::Cleanup;
+use super::fate::{Answer, Fate, Rest, Silence};
 use super::lease::{Gate, Lease};
 use super::policy::{self, Outcome};
 use super::waiting::{self, Flight};
-use crate::config::{Disposition, Rule};
+use crate::config::Rule;
+use crate::fail_point::{self, Step};
 use crate::metrics::{Counted, Metrics, RecordState};
 use crate::record::{Record, Reply, State};
 use crate::store::{Released, Settled, Store, StoreError};
-
-/// What became of a request that was to be sent. `R` is the rest of a response that is too large to hold.
-#[derive(Debug)]
-pub enum Fate<R> {
-    /// It certainly did not run.
-    NotSent,
-    /// The head of an answer came.
-    Answered(Answer<R>),
-    /// It may have run.
-    Unknown(Silence),
-}
-
-/// An answer, as far as it was read.
-#[derive(Debug)]
-pub struct Answer<R> {
-    /// Its head, and what was read of its body.
-    pub reply: Arc<Reply>,
-    /// What the backend itself says is to become of the record (`Onlyonce-Outcome`).
-    pub told: Option<Disposition>,
-    /// What of the body is not in `reply`.
-    pub rest: Rest<R>,
-}
-
-/// What of a body was not read.
-#[derive(Debug)]
-pub enum Rest<R> {
-    /// The body is whole.
-    Nothing,
-    /// There is more than may be held.
-    Oversized(R),
-    /// It broke off.
-    Broken(Silence),
-}
-
-/// How an upstream falls silent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Silence {
-    /// It took too long.
-    Timeout,
-    /// The connection broke.
-    Broken,
-}
 
 /// What the client of an attempt gets.
 #[derive(Debug)]
@@ -74,6 +34,10 @@ pub enum Ended<R> {
     Recorded(Arc<Reply>),
     /// It certainly did not run.
     NotSent,
+    /// It did not run either: the owner could not make sure that the operation was still its own.
+    InDoubt,
+    /// It did not run either: the operation was another's by then.
+    Replaced,
     /// No answer, or half of one.
     Silent(Silence),
 }
@@ -109,8 +73,13 @@ impl Attempt {
 
         let outcome = policy::outcome(&fate, &rule.policy, recorder.lease.claim.terms.on_unknown);
         let change = Change::new(outcome, &fate, unix_millis());
+        fail_point::reach(Step::BeforeComplete).await;
         let recorded = recorder.write(&change).await;
-        let ended = Ended::new(fate, recorded.as_ref().ok().cloned().flatten());
+        fail_point::reach(Step::AfterComplete).await;
+        let ended = match Ended::new(fate, recorded.as_ref().ok().cloned().flatten()) {
+            Ended::NotSent => recorder.lease.why_not_sent(),
+            ended => ended,
+        };
         flight.land(ended.whole());
         if client.send(ended).is_err() {
             tracing::info!(record = %recorder.lease.name, ?outcome, "an attempt ended after its client had left");
@@ -161,7 +130,7 @@ impl<R> Ended<R> {
     fn whole(&self) -> Option<Arc<Reply>> {
         match self {
             Self::Answered(reply) | Self::Recorded(reply) => Some(Arc::clone(reply)),
-            Self::Streamed(..) | Self::NotSent | Self::Silent(_) => None,
+            Self::Streamed(..) | Self::NotSent | Self::InDoubt | Self::Replaced | Self::Silent(_) => None,
         }
     }
 }

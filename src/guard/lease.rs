@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::attempt::Ended;
 use crate::metrics::Metrics;
 use crate::record::{Claim, RecordName};
 use crate::store::{Renewed, Store, StoreError};
@@ -37,6 +38,8 @@ pub(super) struct Lease {
     confirmed: AtomicU64,
     /// Whether the request may have left.
     sent: AtomicBool,
+    /// Whether the request had to stay because of this lease.
+    withheld: AtomicBool,
     lost: AtomicBool,
     /// Claims and renewals without a certain answer: they may yet arrive.
     unanswered: AtomicU32,
@@ -52,8 +55,8 @@ impl Lease {
         unanswered: u32,
     ) -> Self {
         let (confirmed, unanswered) = (AtomicU64::new(millis(confirmed)), AtomicU32::new(unanswered));
-        let (sent, lost) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { store, metrics, name, claim, confirmed, sent, lost, unanswered }
+        let [sent, withheld, lost] = [(); 3].map(|()| AtomicBool::new(false));
+        Self { store, metrics, name, claim, confirmed, sent, withheld, lost, unanswered }
     }
 
     /// Renews at a third of the lease, for as long as it is polled.
@@ -118,15 +121,24 @@ impl Lease {
         // An owner that was told of another never sends, however young its hold would be: the store lost the record, or
         // an operator released it.
         let may = ready == Readiness::Send && !self.lost.load(Ordering::Relaxed);
-        if may {
-            self.sent.store(true, Ordering::Relaxed);
-        }
+        let noted = if may { &self.sent } else { &self.withheld };
+        noted.store(true, Ordering::Relaxed);
         may
     }
 
     fn readiness(&self) -> Readiness {
         let age = uptime().saturating_sub(Duration::from_millis(self.confirmed.load(Ordering::Relaxed)));
         readiness(age, self.claim.terms.lease)
+    }
+
+    /// What the client of an attempt that was not sent is told.
+    pub(super) fn why_not_sent<R>(&self) -> Ended<R> {
+        let withheld = self.withheld.load(Ordering::Relaxed);
+        match self.lost.load(Ordering::Relaxed) {
+            true if withheld => Ended::Replaced,
+            false if withheld => Ended::InDoubt,
+            _ => Ended::NotSent,
+        }
     }
 
     /// Whether the request may have left.

@@ -8,6 +8,7 @@
 pub mod attempt;
 pub mod cleanup;
 pub mod decide;
+mod fate;
 pub mod lease;
 pub mod policy;
 #[cfg(test)]
@@ -23,8 +24,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use attempt::{Answer, Ended, Fate, Rest, Silence};
+pub use attempt::Ended;
 pub use decide::{Verdict, decide};
+pub use fate::{Answer, Fate, Rest, Silence};
 pub use lease::Gate;
 
 use attempt::{Attempt, Recorder, Slot};
@@ -33,6 +35,7 @@ use lease::Lease;
 use waiting::Flights;
 
 use crate::config::Rule;
+use crate::fail_point::{self, Step};
 use crate::key::Operation;
 use crate::metrics::Metrics;
 use crate::record::{Claim, Comparison, RecordName, Token};
@@ -90,6 +93,7 @@ impl Guard {
         let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
             return Err(ClaimError::Overloaded);
         };
+        fail_point::reach(Step::BeforeClaim).await;
         let begun = lease::uptime();
         let wanted = Claim {
             token: Token(random()),
@@ -102,6 +106,7 @@ impl Guard {
         let (claimed, unanswered) = self.ask(&operation.name, &wanted).await;
         match claimed {
             Ok(Claimed::Granted(claim)) => {
+                fail_point::reach(Step::AfterClaim).await;
                 pending.armed = false;
                 if claim.attempt > 1 {
                     tracing::warn!(record = %operation.name, attempt = claim.attempt, "took over from a lost owner");

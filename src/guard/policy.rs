@@ -1,6 +1,6 @@
 //! What becomes of the record after an attempt. Pure.
 
-use super::attempt::{Fate, Rest};
+use super::fate::{Fate, Rest};
 use crate::config::{Disposition, PolicyTable};
 use crate::record::Unknown;
 
@@ -52,7 +52,7 @@ mod tests {
 
     use http::{HeaderMap, StatusCode};
 
-    use super::super::attempt::{Answer, Silence};
+    use super::super::fate::{Answer, Silence};
     use super::*;
     use crate::config::{Policy, StatusSet};
     use crate::record::Reply;

@@ -1,7 +1,6 @@
 //! The data path: match route → key → body → fingerprint → claim → verdict → replay | wait | problem | run.
 
 use std::error::Error;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +9,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header, reques
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
-use super::Proxy;
 use super::body::{self, Paced, RequestBody, ResponseBody};
 use super::event::Event;
 use super::head;
 use super::refusal;
 use super::replay::{self, Accepted};
 use super::upstream::{Limits, SendError};
+use super::{Client, Proxy};
 use crate::config::{Mode, OnConcurrent, OnMissingKey, OnStoreError, Rule, Selector};
+use crate::fail_point::{self, Step};
 use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Verdict};
 use crate::key::{self, InHead, Operation, Reading};
 use crate::metrics::{Outcome, UNMATCHED};
@@ -27,8 +27,8 @@ use crate::store::StoreError;
 type Answer = Response<ResponseBody>;
 
 impl Proxy {
-    /// Answers one request. `client` is the address that it came from.
-    pub async fn handle(&self, request: Request<Incoming>, client: IpAddr) -> Answer {
+    /// Answers one request.
+    pub async fn handle(&self, request: Request<Incoming>, client: &Client) -> Answer {
         let begun = Instant::now();
         let form = Form::of(request.headers());
         let unmatched = |outcome| self.metrics.request(UNMATCHED, outcome, begun.elapsed());
@@ -99,7 +99,9 @@ impl Proxy {
 
         let answer = match self.guard.claim(rule, &operation).await {
             Ok(Admission::Owner(ownership)) => self.run(rule, ownership, head, body, place.client, event).await,
-            Ok(Admission::Repeat(verdict)) => self.repeat(rule, &operation, verdict, &head.headers, event).await,
+            Ok(Admission::Repeat(verdict)) => {
+                self.repeat(rule, &operation, verdict, &head.headers, place.client, event).await
+            }
             Err(ClaimError::Overloaded) => Err(refusal::overloaded()),
             Err(ClaimError::Store(error)) => self.without_store(error, head, body, place.client, event).await,
         };
@@ -113,7 +115,7 @@ impl Proxy {
         ownership: Ownership,
         mut head: request::Parts,
         body: Bytes,
-        client: IpAddr,
+        client: &Client,
         event: &mut Event,
     ) -> Result<Answer, Problem> {
         event.attempt(ownership.attempt());
@@ -130,6 +132,7 @@ impl Proxy {
         let ended = ownership.run(move |gate| async move { upstream.attempt(request, gate, &limits, &budget).await });
         let ended = timeout(settings.response_timeout, ended).await;
         event.upstream(begun.elapsed());
+        fail_point::reach(Step::BeforeAnswer).await;
 
         let executed = |event: &mut Event, answer: Answer| {
             event.answer(Outcome::Executed, answer.status());
@@ -144,6 +147,8 @@ impl Proxy {
                 Ok(answer)
             }
             Ok(Ok(Ended::NotSent)) => Err(refusal::unreachable()),
+            Ok(Ok(Ended::InDoubt)) => Err(refusal::store_unavailable()),
+            Ok(Ok(Ended::Replaced)) => Err(refusal::in_flight()),
             Ok(Ok(Ended::Silent(Silence::Broken))) => Err(refusal::failed()),
             // A panic in the attempt: it may have been sent, and its lease runs out.
             Ok(Err(_)) => Err(refusal::failed()),
@@ -159,12 +164,17 @@ impl Proxy {
         operation: &Operation,
         mut verdict: Verdict,
         request: &HeaderMap,
+        client: &Client,
         event: &mut Event,
     ) -> Result<Answer, Problem> {
         if verdict == Verdict::InFlight
             && let Some(patience) = patience(rule, request)
         {
-            verdict = self.guard.wait(rule, operation, patience).await;
+            // Whoever left needs no place among those who wait.
+            verdict = tokio::select! {
+                verdict = self.guard.wait(rule, operation, patience) => verdict,
+                () = client.presence.ended() => Verdict::InFlight,
+            };
         }
         match verdict {
             Verdict::Replay(reply) => {
@@ -187,7 +197,7 @@ impl Proxy {
         error: StoreError,
         head: request::Parts,
         body: Bytes,
-        client: IpAddr,
+        client: &Client,
         event: &mut Event,
     ) -> Result<Answer, Problem> {
         match (error, self.on_store_error) {
@@ -209,7 +219,7 @@ impl Proxy {
         &self,
         head: request::Parts,
         body: RequestBody,
-        client: IpAddr,
+        client: &Client,
         event: &mut Event,
     ) -> Result<Answer, Problem> {
         let answer = self.pass(head, body, client).await?;
@@ -218,7 +228,7 @@ impl Proxy {
     }
 
     /// Passed on as it is.
-    async fn pass(&self, mut head: request::Parts, body: RequestBody, client: IpAddr) -> Result<Answer, Problem> {
+    async fn pass(&self, mut head: request::Parts, body: RequestBody, client: &Client) -> Result<Answer, Problem> {
         self.cross(&mut head, client);
         let sending = self.upstream.forward(Request::from_parts(head, body));
         match timeout(self.upstream.settings().response_timeout, sending).await {
@@ -243,8 +253,8 @@ impl Proxy {
         RequestBody::Passing(Paced::new(body, self.body_timeout))
     }
 
-    fn cross(&self, head: &mut request::Parts, client: IpAddr) {
-        head::cross_request(head, client, self.upstream.own_host());
+    fn cross(&self, head: &mut request::Parts, client: &Client) {
+        head::cross_request(head, client.address.ip(), self.upstream.own_host());
     }
 }
 
@@ -252,7 +262,7 @@ impl Proxy {
 struct Place<'a> {
     host: Option<&'a str>,
     path: &'a str,
-    client: IpAddr,
+    client: &'a Client,
 }
 
 /// What the head alone tells.

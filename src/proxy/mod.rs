@@ -4,6 +4,7 @@
 
 mod body;
 mod budget;
+mod client;
 mod event;
 mod handle;
 mod head;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use body::ResponseBody;
 pub use budget::Budget;
+pub use client::{Client, Presence};
 pub use replay::REPLAYED;
 pub(crate) use upstream::MAX_BUFFER;
 pub use upstream::{Upstream, UpstreamBody};

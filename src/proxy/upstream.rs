@@ -24,6 +24,7 @@ use super::budget::Budget;
 use super::head;
 use super::pool::{Connection, Pool};
 use crate::config;
+use crate::fail_point::{self, Step};
 use crate::guard::{Answer, Fate, Gate, Rest, Silence};
 use crate::record::Reply;
 
@@ -125,6 +126,7 @@ impl Upstream {
             // Connecting has a deadline of its own; what is left to run out is the backend's time.
             Err(_) => return Fate::Unknown(Silence::Timeout),
         };
+        fail_point::reach(Step::HeadRead).await;
         let (mut parts, mut body) = response.into_parts();
         let told = head::cross_response(&mut parts.headers);
         let mut capture = Capture::new(limits.max_response_body, budget);
@@ -156,10 +158,11 @@ impl Upstream {
                 Some(connection) => connection,
                 None => self.connect().await.map_err(SendError::Unsent)?,
             };
-            if let Some(gate) = gate
-                && !gate.may_send().await
-            {
-                return Err(SendError::Unsent(Unsent::LeaseInDoubt));
+            if let Some(gate) = gate {
+                fail_point::reach(Step::BeforeSend).await;
+                if !gate.may_send().await {
+                    return Err(SendError::Unsent(Unsent::LeaseInDoubt));
+                }
             }
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {

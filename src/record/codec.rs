@@ -36,7 +36,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{Claim, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
+use super::{Claim, Fingerprint, Phase, Record, Reply, State, Summary, Terms, Token, Unknown};
 
 const VERSION: u8 = 1;
 const IN_FLIGHT: u8 = 1;
@@ -49,6 +49,9 @@ const RETRY: u16 = 1 << 1;
 
 const CHECKSUM: usize = 8;
 const FIXED: usize = 104;
+
+/// As many bytes of a record as tell its [`Summary`].
+pub const HEAD: usize = FIXED + 2;
 
 /// Where a completed record's body lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,11 +187,7 @@ fn millis(duration: Duration) -> u64 {
 
 /// Reads the bytes of a record. Bodies and header values share them.
 pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
-    match bytes.first() {
-        None => return Err(Unreadable::Damaged("it is empty")),
-        Some(&VERSION) => {}
-        Some(&other) => return Err(Unreadable::Newer(other)),
-    }
+    check_version(bytes)?;
     let Some(length) = bytes.len().checked_sub(CHECKSUM).filter(|length| *length >= FIXED) else {
         return Err(Unreadable::Damaged("it is too short"));
     };
@@ -198,8 +197,81 @@ pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
     let mut input = bytes.slice(..length);
     let input = &mut input;
 
+    let Fixed { phase, flags, claim, settled_at } = decode_fixed(input)?;
+    if flags & BODY_APART != 0 && phase != Phase::Completed {
+        return Err(Unreadable::Damaged("it has a body that none of its kind has"));
+    }
+    let mut apart = None;
+    let state = match phase {
+        Phase::InFlight if settled_at != 0 => return Err(Unreadable::Damaged("it is settled and in flight")),
+        Phase::InFlight => State::InFlight,
+        Phase::Unknown => State::Unknown { settled_at },
+        Phase::Completed => {
+            let (reply, body) = decode_reply(input, flags & BODY_APART != 0)?;
+            apart = body;
+            State::Completed { settled_at, reply: Arc::new(reply) }
+        }
+        Phase::Unreplayable => {
+            let status = decode_status(input)?;
+            let fields = decode_fields(input)?;
+            let location = fields.get(header::LOCATION).cloned();
+            if fields.len() > usize::from(location.is_some()) {
+                return Err(Unreadable::Damaged("it has fields that none of its kind has"));
+            }
+            State::Unreplayable { settled_at, status, location }
+        }
+    };
+    if input.has_remaining() {
+        return Err(Unreadable::Damaged("something stands behind its end"));
+    }
+    let record = Record { claim, state };
+    Ok(match apart {
+        None => Decoded::Whole(record),
+        Some((length, digest)) => Decoded::Bodiless(Bodiless { record, length, digest }),
+    })
+}
+
+/// What the first [`HEAD`] bytes of a record tell; more of them may be there. Whether the record is whole, they do not.
+pub fn summarise(bytes: &Bytes) -> Result<Summary, Unreadable> {
+    check_version(bytes)?;
+    if bytes.len() < HEAD {
+        return Err(Unreadable::Damaged("it is too short"));
+    }
+    let mut input = bytes.slice(..HEAD);
+    let Fixed { phase, claim, settled_at, .. } = decode_fixed(&mut input)?;
+    let status = match phase {
+        Phase::Completed | Phase::Unreplayable => Some(decode_status(&mut input)?),
+        Phase::InFlight | Phase::Unknown => None,
+    };
+    Ok(Summary { claim, phase, settled_at: (phase != Phase::InFlight).then_some(settled_at), status })
+}
+
+fn check_version(bytes: &[u8]) -> Result<(), Unreadable> {
+    match bytes.first() {
+        None => Err(Unreadable::Damaged("it is empty")),
+        Some(&VERSION) => Ok(()),
+        Some(&other) => Err(Unreadable::Newer(other)),
+    }
+}
+
+/// What stands in the first [`FIXED`] bytes.
+struct Fixed {
+    phase: Phase,
+    flags: u16,
+    claim: Claim,
+    settled_at: u64,
+}
+
+/// Takes [`FIXED`] bytes off an input that has them.
+fn decode_fixed(input: &mut Bytes) -> Result<Fixed, Unreadable> {
     input.advance(1);
-    let state = input.get_u8();
+    let phase = match input.get_u8() {
+        IN_FLIGHT => Phase::InFlight,
+        COMPLETED => Phase::Completed,
+        UNREPLAYABLE => Phase::Unreplayable,
+        UNKNOWN => Phase::Unknown,
+        _ => return Err(Unreadable::Damaged("it has a state of no known meaning")),
+    };
     let flags = input.get_u16_le();
     if flags & !(BODY_APART | RETRY) != 0 {
         return Err(Unreadable::Damaged("it has flags of no known meaning"));
@@ -216,41 +288,22 @@ pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
         (_, _) => return Err(Unreadable::Damaged("it is held under retry")),
     };
     let terms = Terms { lease: Duration::from_millis(lease), retention: Duration::from_millis(retention), on_unknown };
-    let claim = Claim { token, attempt, terms, fingerprint, claimed_at };
+    Ok(Fixed { phase, flags, claim: Claim { token, attempt, terms, fingerprint, claimed_at }, settled_at })
+}
 
-    if flags & BODY_APART != 0 && state != COMPLETED {
-        return Err(Unreadable::Damaged("it has a body that none of its kind has"));
-    }
-
-    let mut apart = None;
-    let state = match state {
-        IN_FLIGHT if settled_at != 0 => return Err(Unreadable::Damaged("it is settled and in flight")),
-        IN_FLIGHT => State::InFlight,
-        UNKNOWN => State::Unknown { settled_at },
-        COMPLETED => {
-            let (reply, body) = decode_reply(input, flags & BODY_APART != 0)?;
-            apart = body;
-            State::Completed { settled_at, reply: Arc::new(reply) }
-        }
-        UNREPLAYABLE => {
-            let status = decode_status(input)?;
-            let fields = decode_fields(input)?;
-            let location = fields.get(header::LOCATION).cloned();
-            if fields.len() > usize::from(location.is_some()) {
-                return Err(Unreadable::Damaged("it has fields that none of its kind has"));
-            }
-            State::Unreplayable { settled_at, status, location }
-        }
-        _ => return Err(Unreadable::Damaged("it has a state of no known meaning")),
+/// What sets a record apart from every other that lies, lay or will lie under its name: state, token and attempt, as
+/// they stand at offsets 1 and 4.
+pub fn identity(seen: &Summary) -> (u8, [u8; 20]) {
+    let state = match seen.phase {
+        Phase::InFlight => IN_FLIGHT,
+        Phase::Completed => COMPLETED,
+        Phase::Unreplayable => UNREPLAYABLE,
+        Phase::Unknown => UNKNOWN,
     };
-    if input.has_remaining() {
-        return Err(Unreadable::Damaged("something stands behind its end"));
-    }
-    let record = Record { claim, state };
-    Ok(match apart {
-        None => Decoded::Whole(record),
-        Some((length, digest)) => Decoded::Bodiless(Bodiless { record, length, digest }),
-    })
+    let mut owner = [0; 20];
+    owner[..16].copy_from_slice(&seen.claim.token.0);
+    owner[16..].copy_from_slice(&seen.claim.attempt.to_le_bytes());
+    (state, owner)
 }
 
 /// Length and digest of a body that lies apart.

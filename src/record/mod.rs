@@ -9,6 +9,7 @@ pub mod moves;
 mod reply;
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,45 @@ pub enum State {
         /// Milliseconds since the Unix epoch.
         settled_at: u64,
     },
+}
+
+/// [`State`] without what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// [`State::InFlight`]
+    InFlight,
+    /// [`State::Completed`]
+    Completed,
+    /// [`State::Unreplayable`]
+    Unreplayable,
+    /// [`State::Unknown`]
+    Unknown,
+}
+
+/// A record without its answer: what a list of records tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Who claimed it, and under which terms.
+    pub claim: Claim,
+    /// How far it came.
+    pub phase: Phase,
+    /// Milliseconds since the Unix epoch; `None` in flight.
+    pub settled_at: Option<u64>,
+    /// Status of the answer, where there was one.
+    pub status: Option<StatusCode>,
+}
+
+impl Record {
+    /// All but the answer.
+    pub fn summary(&self) -> Summary {
+        let (phase, settled_at, status) = match &self.state {
+            State::InFlight => (Phase::InFlight, None, None),
+            State::Completed { settled_at, reply } => (Phase::Completed, Some(*settled_at), Some(reply.status)),
+            State::Unreplayable { settled_at, status, .. } => (Phase::Unreplayable, Some(*settled_at), Some(*status)),
+            State::Unknown { settled_at } => (Phase::Unknown, Some(*settled_at), None),
+        };
+        Summary { claim: self.claim.clone(), phase, settled_at, status }
+    }
 }
 
 /// The terms of a claim.
@@ -161,6 +201,43 @@ impl fmt::Display for RecordName {
     }
 }
 
+/// A text that is not the name of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a record is named route:digest, and the digest is 32 hex digits in lower case")]
+pub struct NotAName;
+
+impl FromStr for RecordName {
+    type Err = NotAName;
+
+    fn from_str(text: &str) -> Result<Self, NotAName> {
+        let (route, hex) = text.rsplit_once(':').ok_or(NotAName)?;
+        let fine = hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if route.is_empty() || hex.len() != 32 || !fine {
+            return Err(NotAName);
+        }
+        let digest = u128::from_str_radix(hex, 16).map_err(|_| NotAName)?.to_be_bytes();
+        Ok(Self { route: route.into(), digest })
+    }
+}
+
 fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_as_it_is_written() {
+        let name = RecordName { route: "create-order".into(), digest: *b"\x00\xff an operation." };
+        assert_eq!(name.to_string().parse(), Ok(name));
+        let digest = "0123456789abcdef0123456789abcdef";
+        for text in
+            ["", "orders", &format!(":{digest}"), &format!("orders:{digest}0"), &format!("orders:+{}", &digest[1..])]
+        {
+            assert_eq!(text.parse::<RecordName>(), Err(NotAName), "{text}");
+        }
+        assert_eq!(format!("orders:{}", digest.to_uppercase()).parse::<RecordName>(), Err(NotAName));
+    }
 }

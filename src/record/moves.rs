@@ -7,10 +7,17 @@
 //!     │     release    │  │  │ takeover: lost owner; another token, attempt + 1
 //!     └────────────────┘  └──┘
 //! ```
+//!
+//! An operator may free a key in every state ([`release_by_hand`]), and say what came of whatever has no answer
+//! ([`complete_by_hand`]); an owner that is alive is in the way of both.
 
+#[cfg(test)]
+mod any_order;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Claim, Comparison, Record, State, Token, Unknown};
+use super::{Claim, Comparison, Phase, Record, Reply, State, Summary, Terms, Token, Unknown};
 
 /// A record as a store holds it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,14 +43,45 @@ pub enum Owner {
 impl Held {
     /// What has become of the owner, if the record is in flight.
     pub fn owner(&self) -> Owner {
-        let terms = &self.record.claim.terms;
-        if self.silent_for < terms.lease {
-            return Owner::Alive;
+        Owner::after(self.silent_for, &self.record.claim.terms)
+    }
+
+    /// The same without the answer.
+    pub fn seen(&self) -> Seen {
+        Seen { summary: self.record.summary(), silent_for: self.silent_for }
+    }
+}
+
+impl Owner {
+    fn after(silent_for: Duration, terms: &Terms) -> Self {
+        if silent_for < terms.lease {
+            return Self::Alive;
         }
         match terms.on_unknown {
-            Unknown::Hold(hold_for) if self.silent_for < hold_for => Owner::Lost,
-            Unknown::Hold(_) | Unknown::Retry => Owner::Abandoned,
+            Unknown::Hold(hold_for) if silent_for < hold_for => Self::Lost,
+            Unknown::Hold(_) | Unknown::Retry => Self::Abandoned,
         }
+    }
+}
+
+/// A record as somebody saw it, without its answer. It may have changed since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The record.
+    pub summary: Summary,
+    /// As in [`Held`].
+    pub silent_for: Duration,
+}
+
+impl Seen {
+    /// What has become of the owner, if the record is in flight.
+    pub fn owner(&self) -> Owner {
+        Owner::after(self.silent_for, &self.summary.claim.terms)
+    }
+
+    /// What is left of the record's life.
+    pub fn left(&self) -> Duration {
+        self.summary.claim.terms.retention.saturating_sub(self.silent_for)
     }
 }
 
@@ -121,6 +159,72 @@ pub fn releases(held: &Record, token: Token) -> bool {
     held.claim.token == token && held.state == State::InFlight
 }
 
+/// A write that an operator asks for. It rests on what the operator saw, and is void when that has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// What must still be there: see [`is_due`](Self::is_due).
+    pub seen: Seen,
+    /// What takes its place; nothing frees the key.
+    pub to: Option<Record>,
+}
+
+impl Exchange {
+    /// Whether what is there now is still what was seen: the same state, of the same owner, who has not been heard of
+    /// since, as far as that matters.
+    pub fn is_due(&self, held: &Held) -> bool {
+        let (then, now) = (&self.seen.summary, held.record.summary());
+        then.phase == now.phase
+            && then.claim.token == now.claim.token
+            && then.claim.attempt == now.claim.attempt
+            && held.silent_for >= self.least_silence()
+    }
+
+    /// For how long the owner must have been silent: a renewal changes nothing else about a record.
+    pub fn least_silence(&self) -> Duration {
+        match self.seen.summary.phase {
+            Phase::InFlight => self.seen.silent_for,
+            Phase::Completed | Phase::Unreplayable | Phase::Unknown => Duration::ZERO,
+        }
+    }
+}
+
+/// Why an operator's move is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The owner is at work, and will say itself what came of it.
+    OwnerAlive,
+    /// There is an answer, which clients may have seen.
+    Completed,
+}
+
+/// An operator frees the key: the next request with it runs.
+///
+/// `force` is for an owner that is alive: it goes on with its work all the same, and another may begin beside it.
+pub fn release_by_hand(seen: Seen, force: bool) -> Result<Exchange, Refusal> {
+    Ok(Exchange { seen: unhindered(seen, force)?, to: None })
+}
+
+/// An operator says what came of it: retries get this answer. The claim stays as it was, so that a retry is held
+/// against the same fingerprint, and a late outcome of the owner finds that it is settled.
+pub fn complete_by_hand(seen: Seen, reply: Arc<Reply>, settled_at: u64, force: bool) -> Result<Exchange, Refusal> {
+    if seen.summary.phase == Phase::Completed {
+        return Err(Refusal::Completed);
+    }
+    let claim = seen.summary.claim.clone();
+    let to = Record { claim, state: State::Completed { settled_at, reply } };
+    Ok(Exchange { seen: unhindered(seen, force)?, to: Some(to) })
+}
+
+/// No owner is in the way, or none matters: then it may renew as it likes.
+fn unhindered(seen: Seen, force: bool) -> Result<Seen, Refusal> {
+    match (seen.summary.phase, seen.owner()) {
+        _ if force => Ok(Seen { silent_for: Duration::ZERO, ..seen }),
+        (Phase::InFlight, Owner::Alive) => Err(Refusal::OwnerAlive),
+        (Phase::InFlight, Owner::Lost | Owner::Abandoned)
+        | (Phase::Completed | Phase::Unreplayable | Phase::Unknown, _) => Ok(seen),
+    }
+}
+
 /// How long a record lives once it is written.
 pub fn time_to_live(record: &Record) -> Duration {
     match (&record.state, record.claim.terms.on_unknown) {
@@ -131,166 +235,103 @@ pub fn time_to_live(record: &Record) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use http::{HeaderMap, StatusCode};
-    use proptest::prelude::*;
 
     use super::*;
-    use crate::record::{Fingerprint, Reply, Terms};
+    use crate::record::Fingerprint;
 
-    const SECOND: Duration = Duration::from_secs(1);
+    const LEASE: Duration = Duration::from_secs(30);
+    const HOUR: Duration = Duration::from_secs(3600);
 
-    /// A store of one record, as small as can be.
-    #[derive(Default)]
-    struct One {
-        held: Option<Held>,
-        left: Duration,
+    fn reply() -> Arc<Reply> {
+        let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
+        Arc::new(Reply { status: StatusCode::CREATED, headers, body: Vec::new(), trailers })
     }
 
-    #[derive(Debug, Clone)]
-    enum Move {
-        Claim(Claim),
-        Renew(Claim),
-        Settle(Record),
-        Release(Token),
-        Wait(u32),
+    fn held(state: State, on_unknown: Unknown, silent_for: Duration) -> Held {
+        let terms = Terms { lease: LEASE, retention: HOUR, on_unknown };
+        let fingerprint = Fingerprint { target: [1; 16], recipe: 1, body: [2; 16] };
+        let claim = Claim { token: Token([3; 16]), attempt: 2, terms, fingerprint, claimed_at: 4 };
+        Held { record: Record { claim, state }, silent_for }
     }
 
-    impl Move {
-        fn token(&self) -> Option<Token> {
-            match self {
-                Self::Claim(claim) | Self::Renew(claim) => Some(claim.token),
-                Self::Settle(record) => Some(record.claim.token),
-                Self::Release(token) => Some(*token),
-                Self::Wait(_) => None,
+    fn hold(state: State, silent_for: Duration) -> Held {
+        held(state, Unknown::Hold(HOUR), silent_for)
+    }
+
+    /// Every state and owner, and what is refused without force: to release it, and to complete it.
+    fn every_case() -> [(Held, Option<Refusal>, Option<Refusal>); 6] {
+        let (unknown, completed) =
+            (State::Unknown { settled_at: 5 }, State::Completed { settled_at: 5, reply: reply() });
+        let unreplayable = State::Unreplayable { settled_at: 5, status: StatusCode::OK, location: None };
+        let alive = Some(Refusal::OwnerAlive);
+        [
+            (hold(State::InFlight, LEASE / 2), alive, alive),
+            (hold(State::InFlight, LEASE), None, None),
+            (held(State::InFlight, Unknown::Retry, LEASE), None, None),
+            (hold(unknown, Duration::ZERO), None, None),
+            (hold(unreplayable, Duration::ZERO), None, None),
+            (hold(completed, Duration::ZERO), None, Some(Refusal::Completed)),
+        ]
+    }
+
+    #[test]
+    fn an_operator_may_free_whatever_no_living_owner_is_at() {
+        for (held, refused, _) in every_case() {
+            let released = release_by_hand(held.seen(), false);
+            assert_eq!(released.as_ref().err().copied(), refused, "{held:?}");
+            if let Ok(exchange) = released {
+                assert_eq!((exchange.seen, exchange.to), (held.seen(), None));
+            }
+            let forced = release_by_hand(held.seen(), true).expect("forced");
+            assert!(forced.is_due(&held) && forced.to.is_none(), "{held:?}");
+        }
+    }
+
+    #[test]
+    fn an_operator_may_settle_whatever_has_no_answer() {
+        for (held, _, refused) in every_case() {
+            let settled = complete_by_hand(held.seen(), reply(), 9, false);
+            assert_eq!(settled.as_ref().err().copied(), refused, "{held:?}");
+            let forced = complete_by_hand(held.seen(), reply(), 9, true);
+            assert_eq!(forced.as_ref().err().copied(), refused.filter(|why| *why == Refusal::Completed));
+            for exchange in [settled, forced].into_iter().flatten() {
+                let to = exchange.to.expect("a record");
+                assert_eq!(to.claim, held.record.claim);
+                assert_eq!(to.state, State::Completed { settled_at: 9, reply: reply() });
             }
         }
     }
 
-    impl One {
-        fn write(&mut self, record: Record) {
-            self.left = time_to_live(&record);
-            self.held = Some(Held { record, silent_for: Duration::ZERO });
-        }
-
-        fn in_flight(&mut self, claim: &Claim) {
-            self.write(Record { claim: claim.clone(), state: State::InFlight });
-        }
-
-        fn make(&mut self, step: &Move) {
-            let record = self.held.as_ref().map(|held| held.record.clone());
-            match step {
-                Move::Claim(wanted) => {
-                    if let ClaimMove::Write(claim) = claim(self.held.clone(), wanted) {
-                        self.in_flight(&claim);
-                    }
-                }
-                Move::Renew(claim) => match (renew(record.as_ref(), claim.token), record) {
-                    (RenewMove::Extend, Some(record)) => self.write(record),
-                    (RenewMove::ClaimAgain, None) => self.in_flight(claim),
-                    (RenewMove::Refuse, Some(_)) => {}
-                    (other, record) => panic!("{other:?} of {record:?}"),
-                },
-                Move::Settle(settled) => {
-                    if settles(record.as_ref(), settled.claim.token) {
-                        self.write(settled.clone());
-                    }
-                }
-                Move::Release(token) => self.held = self.held.take().filter(|held| !releases(&held.record, *token)),
-                Move::Wait(seconds) => {
-                    let time = SECOND * *seconds;
-                    self.left = self.left.saturating_sub(time);
-                    self.held.iter_mut().for_each(|held| held.silent_for += time);
-                    self.held = self.held.take().filter(|_| self.left > Duration::ZERO);
-                }
-            }
-        }
-    }
-
-    fn claims() -> impl Strategy<Value = Claim> {
-        let on_unknown = prop_oneof![(4_u32..=20).prop_map(|hold| Unknown::Hold(SECOND * hold)), Just(Unknown::Retry)];
-        (0_u8..3, 1_u32..=4, on_unknown, 0_u8..8).prop_map(|(token, lease, on_unknown, use_of_key)| Claim {
-            token: Token([token; 16]),
-            attempt: 1,
-            terms: Terms { lease: SECOND * lease, retention: SECOND * 20, on_unknown },
-            // Most requests are the same.
-            fingerprint: Fingerprint { target: [use_of_key / 7; 16], recipe: 0, body: [0; 16] },
-            claimed_at: 0,
-        })
-    }
-
-    fn endings() -> impl Strategy<Value = State> {
-        let reply = |status: StatusCode| {
-            Arc::new(Reply { status, headers: HeaderMap::new(), body: Vec::new(), trailers: HeaderMap::new() })
+    #[test]
+    fn an_exchange_is_void_once_the_record_has_changed() {
+        let lost = hold(State::InFlight, LEASE);
+        let exchange = release_by_hand(lost.seen(), false).expect("lost");
+        assert!(exchange.is_due(&lost));
+        assert!(exchange.is_due(&hold(State::InFlight, LEASE * 2)));
+        let other = |change: fn(&mut Claim)| {
+            let mut other = lost.clone();
+            change(&mut other.record.claim);
+            other
         };
-        (0_u64..9).prop_map(move |settled_at| match settled_at % 3 {
-            0 => State::Completed { settled_at, reply: reply(StatusCode::CREATED) },
-            1 => State::Unreplayable { settled_at, status: StatusCode::OK, location: None },
-            _ => State::Unknown { settled_at },
-        })
+        for changed in [
+            hold(State::InFlight, Duration::ZERO),
+            hold(State::Unknown { settled_at: 5 }, LEASE),
+            other(|claim| claim.token = Token([9; 16])),
+            other(|claim| claim.attempt += 1),
+        ] {
+            assert!(!exchange.is_due(&changed), "{changed:?}");
+        }
     }
 
-    fn steps() -> impl Strategy<Value = Vec<Move>> {
-        let step = prop_oneof![
-            3 => claims().prop_map(Move::Claim),
-            2 => claims().prop_map(Move::Renew),
-            1 => (claims(), endings()).prop_map(|(claim, state)| Move::Settle(Record { claim, state })),
-            1 => (0_u8..3).prop_map(|token| Move::Release(Token([token; 16]))),
-            3 => (1_u32..=6).prop_map(Move::Wait),
-        ];
-        proptest::collection::vec(step, 1..60)
-    }
-
-    /// What one step may have made of a record.
-    fn judge(step: &Move, before: &Held, after: Option<&Held>) -> Result<(), TestCaseError> {
-        let (was, own) = (&before.record, step.token() == Some(before.record.claim.token));
-        let is_final = matches!(was.state, State::Completed { .. } | State::Unreplayable { .. });
-        let Some(after) = after else {
-            let freed = matches!(step, Move::Release(_)) && own && was.state == State::InFlight;
-            prop_assert!(freed || matches!(step, Move::Wait(_)), "only its owner frees a record in flight, or time");
-            return Ok(());
-        };
-        let is = &after.record;
-        if is == was {
-            let renewed = matches!(step, Move::Renew(_)) && own;
-            prop_assert!(after.silent_for >= before.silent_for || renewed || matches!(step, Move::Settle(_)) && own);
-            return Ok(());
-        }
-        prop_assert!(!is_final, "what is final stays");
-        prop_assert_eq!(Some(is.claim.token), step.token(), "a record names the last who wrote it");
-        if own {
-            prop_assert!(is.state != State::InFlight, "an owner changes its record only by settling it");
-        } else {
-            let terms = was.claim.terms;
-            let patience = match terms.on_unknown {
-                Unknown::Retry => terms.lease,
-                Unknown::Hold(hold_for) => hold_for.max(terms.lease),
-            };
-            prop_assert!(matches!(step, Move::Claim(_)) && was.state == State::InFlight && is.state == State::InFlight);
-            prop_assert!(before.silent_for >= patience, "a living owner is not replaced");
-            prop_assert_eq!(is.claim.fingerprint, was.claim.fingerprint);
-            prop_assert_eq!(is.claim.attempt, was.claim.attempt + 1);
-        }
-        Ok(())
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
-        #[test]
-        fn no_order_of_moves_breaks_the_rules(steps in steps()) {
-            let mut store = One::default();
-            for step in &steps {
-                let before = store.held.clone();
-                store.make(step);
-                match &before {
-                    Some(before) => judge(step, before, store.held.as_ref())?,
-                    None => if let Some(held) = &store.held {
-                        prop_assert_eq!((Some(held.record.claim.token), held.record.claim.attempt), (step.token(), 1));
-                    },
-                }
-            }
-        }
+    #[test]
+    fn a_renewal_matters_to_what_rests_on_silence_alone() {
+        let renewed = hold(State::InFlight, Duration::ZERO);
+        let alive = hold(State::InFlight, LEASE / 2);
+        assert!(release_by_hand(alive.seen(), true).expect("forced").is_due(&renewed));
+        // Time to live is set anew when a record is settled, and no owner renews it after that.
+        let unknown = |silent_for| hold(State::Unknown { settled_at: 5 }, silent_for);
+        let exchange = release_by_hand(unknown(LEASE).seen(), false).expect("unknown");
+        assert!(exchange.is_due(&unknown(Duration::ZERO)));
     }
 }

@@ -15,13 +15,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config;
 use crate::metrics::Metrics;
-use crate::proxy::MAX_BUFFER;
+use crate::proxy::{Client, MAX_BUFFER};
 use pace::{Overdue, Pace};
 
 /// Connections of one kind, over all listeners.
@@ -65,12 +65,12 @@ impl Server {
     /// Accepts connections and answers their requests until [`stop`](Self::stop).
     pub async fn serve<A, F, B>(self, listener: TcpListener, answer: A)
     where
-        A: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+        A: Fn(Request<Incoming>, Client) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
     {
         while let Some(accepted) = self.stop.run_until_cancelled(self.accept(&listener)).await {
-            let (stream, client, place) = match accepted {
+            let (stream, address, place) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
@@ -81,16 +81,13 @@ impl Server {
             let (server, answer) = (self.clone(), answer.clone());
             self.connections.spawn(async move {
                 let _counted = server.metrics.as_ref().map(|metrics| metrics.connection());
-                server.connection(stream, move |request| answer(request, client)).await;
+                server.connection(stream, address, answer).await;
                 drop(place);
             });
         }
     }
 
-    async fn accept(
-        &self,
-        listener: &TcpListener,
-    ) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         loop {
             match listener.accept().await {
@@ -106,16 +103,18 @@ impl Server {
         }
     }
 
-    async fn connection<A, F, B>(&self, stream: TcpStream, answer: A)
+    async fn connection<A, F, B>(&self, stream: TcpStream, address: SocketAddr, answer: A)
     where
-        A: Fn(Request<Incoming>) -> F,
+        A: Fn(Request<Incoming>, Client) -> F,
         F: Future<Output = Response<B>>,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + 'static,
     {
         let pace = Arc::new(Pace::new(self.header_timeout, self.idle_timeout));
+        let client = Client { address, presence: Arc::default() };
+        let stream = pace::Watched::new(stream, Arc::clone(&pace), Arc::clone(&client.presence));
         let service = service_fn(|request| {
             let busy = pace.busy();
-            let answering = answer(request);
+            let answering = answer(request, client.clone());
             async move { Ok::<_, std::convert::Infallible>(answering.await.map(|body| pace::Tail::new(body, busy))) }
         });
         let mut builder = http1::Builder::new();
@@ -123,7 +122,7 @@ impl Server {
         builder.half_close(true).max_buf_size(MAX_BUFFER);
         // hyper's own timer is set anew for each request, which costs a system call; `pace` keeps the time instead.
         builder.header_read_timeout(None);
-        let connection = builder.serve_connection(TokioIo::new(pace::Watched::new(stream, Arc::clone(&pace))), service);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let (mut stopping, mut idle) = (false, false);
         loop {

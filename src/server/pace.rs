@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::proxy::Presence;
+
 /// What a connection is doing, and since when.
 pub(super) struct Pace {
     begun: Instant,
@@ -124,15 +126,25 @@ impl<B: Body> Body for Tail<B> {
     }
 }
 
-/// A client's socket, which tells its pace when something comes in.
+/// A client's socket, which tells when something comes in, and when its client has gone.
 pub(super) struct Watched {
     stream: TcpStream,
     pace: Arc<Pace>,
+    presence: Arc<Presence>,
 }
 
 impl Watched {
-    pub(super) fn new(stream: TcpStream, pace: Arc<Pace>) -> Self {
-        Self { stream, pace }
+    pub(super) fn new(stream: TcpStream, pace: Arc<Pace>, presence: Arc<Presence>) -> Self {
+        Self { stream, pace, presence }
+    }
+
+    /// hyper reads nothing while a request is being answered, so that a client that closes its side gets its answer.
+    /// Where somebody asks whether it is still there, the connection looks for the end without taking anything.
+    fn look_for_end(&mut self, cx: &mut Context<'_>) {
+        let mut byte = [0];
+        if let Poll::Ready(Ok(0)) = self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            self.presence.leave();
+        }
     }
 }
 
@@ -152,7 +164,11 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
+    /// hyper calls this at the end of each turn, whether there is something to flush or not.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.presence.is_asked() {
+            self.look_for_end(cx);
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

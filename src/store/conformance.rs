@@ -3,6 +3,8 @@
 //! Times are real, and no story fails because it was carried out slowly: what is to be alive has minutes
 //! to live, and what is to be over has milliseconds.
 
+mod by_hand;
+
 use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,8 +18,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::key::DigestKey;
 use crate::record::codec::{Placement, encode};
-use crate::record::moves::{self, ClaimMove, Owner, RenewMove};
+use crate::record::moves::{self, ClaimMove, Exchange, Owner, RenewMove};
 use crate::record::{Fingerprint, Reply, State, Terms, Unknown};
+pub(super) use by_hand::{
+    an_owner_that_is_heard_of_keeps_its_record, one_of_many_operators_moves_a_record, operators_move_every_state,
+    records_are_listed_page_by_page, what_was_settled_by_hand_is_replayed,
+};
+use by_hand::{everything, exchange, reply, seen};
 
 /// A store under test, and what must live as long as it does.
 pub(super) struct Subject {
@@ -68,6 +75,11 @@ macro_rules! suite {
             replies_come_back_as_they_were,
             what_cannot_be_read_is_left_alone,
             records_do_not_meet,
+            operators_move_every_state,
+            an_owner_that_is_heard_of_keeps_its_record,
+            one_of_many_operators_moves_a_record,
+            what_was_settled_by_hand_is_replayed,
+            records_are_listed_page_by_page,
             the_digest_key_stays,
             any_order_of_moves_ends_as_in_memory,
         }
@@ -470,7 +482,13 @@ pub(super) async fn what_cannot_be_read_is_left_alone(subject: &Subject) {
         assert!(!matches!(store.renew(&name, &mine).await, Ok(Renewed::Extended | Renewed::ClaimedAgain)));
         assert!(!matches!(store.release(&name, mine.token).await, Ok(Released::Deleted | Released::Absent)));
         unreadable(store.find(&name).await.expect_err("still there"));
+        // Only what begins as the record that was seen is taken for it, and then an operator gets it out of the way.
+        let wanted = Exchange { seen: seen(in_flight(&mine)), to: None };
+        unreadable(store.exchange(&name, &wanted).await.expect_err("no record"));
     }
+    let unreadable = everything(store, None, 100).await.into_iter().filter(|listed| listed.seen.is_err());
+    // The damage of one is behind what a list reads.
+    assert_eq!(unreadable.count(), 3);
 }
 
 pub(super) async fn records_do_not_meet(subject: &Subject) {
@@ -498,6 +516,11 @@ enum Step {
     Settle(Box<Record>),
     Release(Token),
     Find,
+    /// An operator looks, and frees the key or settles it.
+    ByHand {
+        complete: bool,
+        force: bool,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -509,13 +532,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             claim
         },
     );
-    let step = (claims, 0..8_u8).prop_map(|(claim, verb)| match verb {
+    let step = (claims, 0..10_u8).prop_map(|(claim, verb)| match verb {
         0..3 => Step::Claim(claim),
         3 => Step::Renew(claim),
         4 => Step::Settle(completed(&claim, b"{}").into()),
         5 => Step::Settle(unknown(&claim).into()),
         6 => Step::Release(claim.token),
-        _ => Step::Find,
+        7 => Step::Find,
+        _ => Step::ByHand { complete: verb == 9, force: claim.token.0[0] == 1 },
     });
     prop::collection::vec(step, 1..20)
 }
@@ -550,6 +574,17 @@ async fn take(store: &dyn Store, name: &RecordName, step: &Step) -> String {
         Step::Renew(claim) => format!("{:?}", store.renew(name, claim).await.expect("an answer")),
         Step::Settle(record) => format!("{:?}", store.settle(name, record).await.expect("an answer")),
         Step::Release(token) => format!("{:?}", store.release(name, *token).await.expect("an answer")),
+        Step::ByHand { complete, force } => {
+            let Some(held) = find(store, name).await else { return "nothing".to_owned() };
+            let wanted = match complete {
+                true => moves::complete_by_hand(held.seen(), reply(Vec::new()), 8, *force),
+                false => moves::release_by_hand(held.seen(), *force),
+            };
+            match wanted {
+                Ok(wanted) => format!("{:?}", exchange(store, name, &wanted).await),
+                Err(why) => format!("{why:?}"),
+            }
+        }
         Step::Find => format!("{:?}", store.find(name).await.expect("an answer").map(told)),
     }
 }

@@ -1,15 +1,19 @@
 //! Nothing survives the process: for tests and for trying out. The reference for the other stores.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
 use super::digest_key::{self, Wanted};
-use super::{Answer, Changes, Claimed, FOREVER, Health, Released, Renewed, Settled, Store};
+use super::{
+    Answer, Changes, Claimed, Cursor, Exchanged, FOREVER, Health, Listed, Listing, Page, Released, Renewed, Settled,
+    Store,
+};
 use crate::config;
 use crate::key::DigestKey;
-use crate::record::moves::{self, ClaimMove, Held, RenewMove};
+use crate::record::moves::{self, ClaimMove, Exchange, Held, RenewMove};
 use crate::record::{Claim, Record, RecordName, State, Token};
 
 /// Records in a map, expired ones swept out as it grows.
@@ -54,6 +58,23 @@ impl Records {
         let kept = self.by_name.get(name)?;
         let left = kept.expires.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
         Some(Held { record: kept.record.clone(), silent_for: kept.record.claim.terms.retention.saturating_sub(left) })
+    }
+
+    /// The records after the cursor, which is a name.
+    fn page(&self, listing: &Listing) -> Page {
+        let after = listing.after.as_ref().map(|cursor| cursor.0.as_str());
+        let names = self.by_name.keys().filter(|name| listing.route.as_ref().is_none_or(|route| *route == name.route));
+        let mut names: Vec<_> = names.map(|name| (name.to_string(), name)).collect();
+        names.retain(|(text, _)| after.is_none_or(|after| text.as_str() > after));
+        names.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let more = names.len() > listing.limit;
+        names.truncate(listing.limit);
+        let next = names.last().filter(|_| more).map(|(text, _)| Cursor(text.clone()));
+        let listed = |(_, name): (String, &RecordName)| {
+            let seen = self.held(name)?.seen();
+            Some(Listed { name: name.clone(), seen: Ok(seen) })
+        };
+        Page { records: names.into_iter().filter_map(listed).collect(), next }
     }
 
     fn write(&mut self, name: &RecordName, record: Record) {
@@ -105,7 +126,7 @@ impl Store for Memory {
             match records.held(name).map(|held| held.record) {
                 Some(kept) if !moves::settles(Some(&kept), record.claim.token) => Ok(Settled::Kept(Box::new(kept))),
                 _ => {
-                    records.write(name, record.clone());
+                    records.write(name, with_own_body(record.clone()));
                     Ok(Settled::Written)
                 }
             }
@@ -130,6 +151,25 @@ impl Store for Memory {
         Box::pin(async move { Ok(self.records().held(name)) })
     }
 
+    fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page> {
+        Box::pin(async move { Ok(self.records().page(listing)) })
+    }
+
+    fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged> {
+        Box::pin(async move {
+            let mut records = self.records();
+            match records.held(name) {
+                Some(held) if exchange.is_due(&held) => {}
+                other => return Ok(Exchanged::Changed(other.map(Box::new))),
+            }
+            match &exchange.to {
+                Some(record) => records.write(name, record.clone()),
+                None => drop(records.by_name.remove(name)),
+            }
+            Ok(Exchanged::Done)
+        })
+    }
+
     fn subscribe(&self, _name: &RecordName) -> Option<Changes> {
         // Whoever changes a record here is in this process.
         None
@@ -144,10 +184,17 @@ impl Store for Memory {
     }
 }
 
+/// The body's bytes are on loan from whoever received them, who counts them until they are given back.
+fn with_own_body(mut record: Record) -> Record {
+    if let State::Completed { reply, .. } = &mut record.state {
+        let body = reply.body.concat();
+        Arc::make_mut(reply).body = if body.is_empty() { Vec::new() } else { vec![body.into()] };
+    }
+    record
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::store::conformance::{self, Subject};
 

@@ -2,10 +2,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Answer, Changes, Claimed, Health, Released, Renewed, Settled, Store};
+use super::{Answer, Changes, Claimed, Exchanged, Health, Listing, Page, Released, Renewed, Settled, Store};
 use crate::key::DigestKey;
 use crate::metrics::{Metrics, StoreOp};
-use crate::record::moves::Held;
+use crate::record::moves::{Exchange, Held};
 use crate::record::{Claim, Record, RecordName, Token};
 
 /// A store whose calls are counted and timed.
@@ -49,6 +49,14 @@ impl Store for Metered {
 
     fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
         self.timed(StoreOp::Find, self.store.find(name))
+    }
+
+    fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page> {
+        self.timed(StoreOp::List, self.store.list(listing))
+    }
+
+    fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged> {
+        self.timed(StoreOp::Exchange, self.store.exchange(name, exchange))
     }
 
     fn subscribe(&self, name: &RecordName) -> Option<Changes> {

@@ -26,7 +26,7 @@ pub use redis::{ConnectError, Redis};
 use crate::config::{self, StoreLocation};
 use crate::key::DigestKey;
 use crate::record::codec::Unreadable;
-use crate::record::moves::Held;
+use crate::record::moves::{Exchange, Held, Seen};
 use crate::record::{Claim, Record, RecordName, Token};
 
 /// Opens the store that the configuration names. Must be called within a Tokio runtime.
@@ -92,6 +92,13 @@ pub trait Store: Send + Sync + 'static {
     /// Looks the record up.
     fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>>;
 
+    /// Some of the records. What is there from the first page to the last is on one of them, and now and then on two;
+    /// what comes or goes in between may be.
+    fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page>;
+
+    /// Makes an operator's change, if it is [still due](Exchange::is_due).
+    fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged>;
+
     /// Changes of the record that others may make, if they can be heard of. Begins to listen, and does not wait
     /// for it.
     fn subscribe(&self, name: &RecordName) -> Option<Changes>;
@@ -150,6 +157,48 @@ pub enum Released {
     Absent,
     /// The record is not the caller's to release, and stays.
     Kept,
+}
+
+/// Which records to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// Those of this route; of all routes without it.
+    pub route: Option<Arc<str>>,
+    /// Where the page before ended; the first page without it.
+    pub after: Option<Cursor>,
+    /// About as many as a page is to hold, at least 1. It may hold fewer, none even, and a few more.
+    pub limit: usize,
+}
+
+/// Some records, in no order that means anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Each with its name.
+    pub records: Vec<Listed>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<Cursor>,
+}
+
+/// A record in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: RecordName,
+    /// What its first bytes tell.
+    pub seen: Result<Seen, Unreadable>,
+}
+
+/// A place in a list, which the store that made it understands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(pub String);
+
+/// What became of an operator's change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exchanged {
+    /// It is made.
+    Done,
+    /// The record is another by now, or gone.
+    Changed(Option<Box<Held>>),
 }
 
 /// Why a store did not answer, by what the caller may conclude.

@@ -62,6 +62,26 @@ on_every_store! {
         assert!(sidecar.ask(&order("k")).await.is_replay());
     }
 
+    async fn an_attempt_that_outlasts_its_lease_keeps_its_key(store: &Store) {
+        let (backend, gate) = Backend::gated().await;
+        let setup = Setup::new(&backend.url()).store(store).route("on_unknown = \"retry\"\nlease = \"1s\"");
+        let sidecar = setup.start().await;
+        let first = sidecar.asking(&order("k"));
+        backend.has_seen(1).await;
+        // It renews at a third of the lease.
+        let renewals = "onlyonce_store_duration_seconds_count{op=\"renew\"}";
+        until("more than a lease has passed", async || {
+            sidecar.ask(&order("k")).await.refuses(409, "in-flight");
+            sidecar.metric(renewals).await >= 5.0
+        })
+        .await;
+        gate.open();
+        let first = first.await.expect("an answer");
+        let retry = sidecar.ask(&order("k")).await;
+        assert_eq!((retry.is_replay(), retry.body), (true, first.body));
+        assert_eq!(backend.count(), 1);
+    }
+
     async fn a_success_whose_body_breaks_off_was_a_success(store: &Store) {
         for (framing, end) in [
             ("Content-Length: 10\r\n\r\nabc", Step::Close),

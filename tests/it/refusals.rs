@@ -127,12 +127,15 @@ async fn more_work_than_may_be_at_once_is_refused_before_the_claim() {
 
 #[tokio::test]
 async fn more_bytes_than_may_be_held_are_refused_before_the_claim() {
-    let (backend, sidecar) =
-        with("max_buffered = \"64KiB\"", "max_request_body = \"64KiB\"\nmax_response_body = \"64KiB\"").await;
+    let gate = Gate::new();
+    let half = "y".repeat(30_000);
+    let start = say("HTTP/1.1 201 Created\r\nContent-Length: 60000\r\n\r\n");
+    let backend = Backend::scripted([vec![start, say(&half), Step::Wait(gate.clone()), say(&half)]]).await;
+    let setup = Setup::new(&backend.url()).with("server", "max_buffered = \"64KiB\"");
+    let sidecar = setup.route("max_request_body = \"64KiB\"\nmax_response_body = \"64KiB\"").start().await;
+    let first = sidecar.asking(&order("one"));
+    until("half of an answer is held", async || sidecar.metric("onlyonce_buffered_bytes").await > 15_000.0).await;
     let large = order("two").body("x".repeat(60_000));
-    // Half of a body is not counted before it is whole; another one that is held in the store's memory is.
-    backend.then(vec![answer("201 Created", "y".repeat(50_000))]);
-    sidecar.ask(&order("one")).await;
     for request in [large.clone(), large.chunked()] {
         let refused = sidecar.ask(&request).await;
         refused.refuses(503, "overloaded");
@@ -140,6 +143,21 @@ async fn more_bytes_than_may_be_held_are_refused_before_the_claim() {
     }
     assert_eq!(backend.count(), 1);
     assert_eq!(sidecar.ask(&order("three")).await.status, 201);
+    gate.open();
+    assert_eq!(first.await.expect("an answer").body.len(), 60_000);
+}
+
+#[tokio::test]
+async fn answers_that_are_kept_take_no_room_from_those_at_work() {
+    let big = || vec![answer("201 Created", "x".repeat(60_000))];
+    let backend = Backend::scripted([big(), big(), big()]).await;
+    let setup = Setup::new(&backend.url()).with("server", "max_buffered = \"64KiB\"");
+    let sidecar = setup.route("max_request_body = \"64KiB\"\nmax_response_body = \"64KiB\"").start().await;
+    for key in ["one", "two", "three"] {
+        sidecar.ask(&order(key)).await;
+        assert!(sidecar.ask(&order(key)).await.is_replay());
+    }
+    until("nothing is held", async || sidecar.metric("onlyonce_buffered_bytes").await == 0.0).await;
 }
 
 #[tokio::test]

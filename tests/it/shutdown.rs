@@ -45,6 +45,28 @@ on_every_lasting_store! {
         assert_eq!(backend.count(), 1);
     }
 
+    async fn after_a_crash_a_route_may_run_it_again(store: &Store) {
+        let (backend, _gate) = Backend::gated().await;
+        let setup = Setup::new(&backend.url()).store(store).route("lease = \"1s\"\non_unknown = \"retry\"");
+        let mut process = Process::start(&setup).await;
+        let _client = process.begin(&order("k")).await;
+        backend.has_seen(1).await;
+        process.kill();
+
+        let process = Process::start(&setup).await;
+        until("a retry takes over", async || {
+            let retry = process.ask(&order("k")).await;
+            if retry.status == 409 {
+                retry.refuses(409, "in-flight");
+            }
+            retry.status == 201
+        })
+        .await;
+        assert_eq!(backend.count(), 2);
+        assert_eq!(backend.seen()[1].value("onlyonce-attempt"), Some("2"));
+        assert!(process.ask(&order("k")).await.is_replay());
+    }
+
     async fn what_was_answered_survives_a_crash(store: &Store) {
         let backend = Backend::start().await;
         let setup = Setup::new(&backend.url()).store(store);

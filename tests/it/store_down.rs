@@ -85,35 +85,72 @@ async fn a_claim_of_which_nobody_knows_whether_it_arrived_is_never_sent() {
     }
 }
 
-/// The client has its answer in any case, and the record is made up for.
-async fn an_outcome_is_recorded_later(script: Step, status: u16) -> (Backend, Sidecar, RedisServer) {
+/// A Redis whose records outlive it.
+async fn on_lasting_redis(upstream: &str) -> (RedisServer, Sidecar) {
+    let redis = RedisServer::start_with(&["--appendonly", "yes"]);
+    let setup = Setup::new(upstream).with("store", &format!("url = \"{}\"\ntimeout = \"300ms\"", redis.url()));
+    let sidecar = setup.start().await;
+    until("the store is there", async || is_ready(&sidecar).await).await;
+    (redis, sidecar)
+}
+
+/// The store stops while the backend is at work, and comes back when the client has its answer.
+async fn without_the_store_at_the_end(is_frozen: bool, end: Step, status: u16) -> (Backend, Sidecar, RedisServer) {
     let gate = Gate::new();
-    let backend = Backend::scripted([vec![Step::Wait(gate.clone()), script]]).await;
-    let (redis, sidecar) = on_redis(&backend.url(), "").await;
+    let backend = Backend::scripted([vec![Step::Wait(gate.clone()), end]]).await;
+    let (mut redis, sidecar) = on_lasting_redis(&backend.url()).await;
     let first = sidecar.asking(&order("k"));
     backend.has_seen(1).await;
-    redis.freeze();
+    if is_frozen {
+        redis.freeze();
+    } else {
+        lose(&mut redis, &sidecar).await;
+    }
     gate.open();
     assert_eq!(first.await.expect("an answer").status, status);
     is_refused(&sidecar.ask(&order("k")).await);
-    redis.thaw();
+    if is_frozen {
+        redis.thaw();
+    } else {
+        redis.restart();
+    }
     (backend, sidecar, redis)
+}
+
+/// Asks until the record has caught up with what happened; until then, the key is taken.
+async fn caught_up(sidecar: &Sidecar) -> Response {
+    let mut last = None;
+    until("the record has caught up", async || {
+        let answer = sidecar.ask(&order("k")).await;
+        match answer.status {
+            503 => is_refused(&answer),
+            409 => answer.refuses(409, "in-flight"),
+            _ => last = Some(answer),
+        }
+        last.is_some()
+    })
+    .await;
+    last.expect("an answer")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_could_not_be_kept_is_kept_once_the_store_is_back() {
-    let (backend, sidecar, _redis) = an_outcome_is_recorded_later(Step::Answer, 201).await;
-    until("it is kept", async || sidecar.ask(&order("k")).await.is_replay()).await;
-    assert_eq!(sidecar.ask(&order("k")).await.text(), r#"{"order":1}"#);
-    assert_eq!(backend.count(), 1);
+    for is_frozen in [true, false] {
+        let (backend, sidecar, _redis) = without_the_store_at_the_end(is_frozen, Step::Answer, 201).await;
+        let answer = caught_up(&sidecar).await;
+        assert_eq!((answer.text(), answer.is_replay()), (r#"{"order":1}"#, true));
+        assert_eq!(backend.count(), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_could_not_be_freed_is_freed_once_the_store_is_back() {
-    let failure = answer("500 Internal Server Error", "out of paper");
-    let (backend, sidecar, _redis) = an_outcome_is_recorded_later(failure, 500).await;
-    until("it is free", async || sidecar.ask(&order("k")).await.status == 201).await;
-    assert_eq!(backend.count(), 2);
+    for is_frozen in [true, false] {
+        let failure = answer("500 Internal Server Error", "out of paper");
+        let (backend, sidecar, _redis) = without_the_store_at_the_end(is_frozen, failure, 500).await;
+        assert_eq!(caught_up(&sidecar).await.text(), r#"{"order":2}"#);
+        assert_eq!(backend.count(), 2);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,4 +202,41 @@ async fn a_waiter_outlasts_a_short_absence_of_the_store() {
     assert_eq!(first.await.expect("an answer").text(), r#"{"order":1}"#);
     assert_eq!(waiting.await.expect("an answer").text(), r#"{"order":1}"#);
     assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_cannot_be_read_is_neither_run_over_nor_replayed() {
+    for on_error in ["reject", "forward"] {
+        let backend = Backend::start().await;
+        let (redis, sidecar) = on_redis(&backend.url(), &format!("on_error = \"{on_error}\"")).await;
+        sidecar.ask(&order("k")).await;
+        let reused = sidecar.ask(&order("k").body("another")).await.json();
+        let record = reused["record"].as_str().expect("a known operation");
+        let mut by_hand = Wire::connect(([127, 0, 0, 1], redis.port()).into()).await;
+        by_hand.send(format!("SET onlyonce:{record} of-a-newer-version XX\r\n")).await;
+        assert_eq!(by_hand.exactly(5).await, b"+OK\r\n", "the record is there, under this name");
+        let answer = sidecar.ask(&order("k")).await;
+        answer.refuses(503, "record-unreadable");
+        assert_eq!(answer.json()["record"], record);
+        assert_eq!(backend.count(), 1, "{on_error}");
+        assert_eq!(sidecar.ask(&order("other")).await.status, 201);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_installations_share_a_redis_by_their_prefixes() {
+    let redis = RedisServer::start();
+    let backend = Backend::start().await;
+    let installation = async |prefix: &str| {
+        let store = format!("url = \"{}\"\nprefix = \"{prefix}\"", redis.url());
+        Setup::new(&backend.url()).with("store", &store).start().await
+    };
+    let (one, other) = (installation("one").await, installation("other").await);
+    assert_eq!(one.ask(&order("k")).await.text(), r#"{"order":1}"#);
+    assert_eq!(other.ask(&order("k")).await.text(), r#"{"order":2}"#);
+    assert!(installation("one").await.ask(&order("k")).await.is_replay());
+    let record = |answer: Response| answer.json()["record"].as_str().expect("a known operation").to_owned();
+    let reused = order("k").body("another");
+    let names = (record(one.ask(&reused).await), record(other.ask(&reused).await));
+    assert_ne!(names.0, names.1, "each has a digest key of its own");
 }

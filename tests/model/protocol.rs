@@ -27,7 +27,7 @@ pub struct Protocol {
 /// A protocol that must be found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
-    /// The store loses the record, once.
+    /// The store loses the record, before anybody frees the key.
     Forgets,
     /// The store writes without comparing.
     Blind,

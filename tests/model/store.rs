@@ -106,6 +106,11 @@ impl Stored {
         Record { claim: claim(self.owner, self.attempt, retry), state: self.ending.state() }
     }
 
+    /// Whether it is another record now, or was renewed: then it has been silent for less.
+    fn stirred_since(self, seen: Self) -> bool {
+        Self { silent: 0, ..self } != Self { silent: 0, ..seen } || self.silent < seen.silent
+    }
+
     pub fn held(self, retry: bool) -> Held {
         Held { record: self.record(retry), silent_for: TICK * u32::from(self.silent) }
     }
@@ -156,20 +161,12 @@ pub fn carry_out(kept: &mut Option<Stored>, call: Call, from: &Claim, retry: boo
         Call::TakeOver(seen) => {
             let claim = moves::takeover(&seen.held(retry), from).expect("it was found to be lost");
             match *kept {
-                // Renewed since, it would have been silent for less.
-                Some(now)
-                    if !blind
-                        && (Stored { silent: 0, ..now } != Stored { silent: 0, ..seen }
-                            || now.silent < seen.silent) =>
-                {
-                    match moves::claim(held, from) {
-                        ClaimMove::AlreadyMine(claim) => Answer::Granted(claim),
-                        ClaimMove::Refuse(held) => Answer::Refused(*held),
-                        ClaimMove::Write(_) => Answer::Refused(now.held(retry)),
-                    }
-                }
+                Some(now) if !blind && now.stirred_since(seen) => match moves::claim(held, from) {
+                    ClaimMove::AlreadyMine(claim) => Answer::Granted(claim),
+                    ClaimMove::Refuse(_) | ClaimMove::Write(_) => Answer::Refused(now.held(retry)),
+                },
                 None if !blind => Answer::GoOn(Call::Claim),
-                _ => {
+                Some(_) | None => {
                     *kept = in_flight(&claim);
                     Answer::Granted(claim)
                 }

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use onlyonce::guard::Verdict;
-use onlyonce::guard::attempt::{Answer, Ended, Fate, Rest, Silence};
 use onlyonce::guard::lease::{Readiness, readiness};
+use onlyonce::guard::{Answer, Ended, Fate, Rest, Silence};
 
 use crate::protocol::Protocol;
 use crate::store::{Age, Call, Ending, Id, Stored, TICK, created, creator, failed, terms};
@@ -169,7 +169,8 @@ impl Seen {
         match ended {
             Ended::Answered(reply) if reply.status.is_success() => Self::Own(creator(reply.status)),
             Ended::Recorded(reply) => Self::Replay(creator(reply.status)),
-            Ended::Answered(_) | Ended::Streamed(..) | Ended::NotSent | Ended::Silent(_) => Self::Trouble,
+            Ended::Answered(_) | Ended::Streamed(..) | Ended::Silent(_) => Self::Trouble,
+            Ended::NotSent | Ended::InDoubt | Ended::Replaced => Self::Trouble,
         }
     }
 

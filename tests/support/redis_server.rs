@@ -4,18 +4,19 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// Killed, and its folder deleted, when dropped.
 pub struct RedisServer {
     child: Child,
-    port: u16,
+    port: ReservedPort,
     options: Vec<String>,
     folder: TempDir,
 }
@@ -30,24 +31,20 @@ impl RedisServer {
     pub fn start_with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        // Somebody else may take the port that was free a moment ago.
-        for _ in 0..20 {
-            let port = free_port();
-            if let Some(child) = spawn(port, &options, &folder) {
-                return Self { child, port, options, folder };
-            }
-        }
-        panic!("redis-server does not start: see its output above");
+        let port = ReservedPort::new();
+        let child = spawn(port.number(), &options, &folder);
+        let child = child.expect("redis-server does not start: see its output above");
+        Self { child, port, options, folder }
     }
 
     /// Where it listens, on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// `redis://127.0.0.1:port`
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port())
     }
 
     /// Stops it as a pulled plug would; what it kept in memory is gone.
@@ -58,14 +55,8 @@ impl RedisServer {
 
     /// Starts it again on the same port, after [`kill`](Self::kill).
     pub fn restart(&mut self) {
-        for _ in 0..20 {
-            if let Some(child) = spawn(self.port, &self.options, &self.folder) {
-                self.child = child;
-                return;
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
-        panic!("redis-server does not start again on port {}", self.port);
+        let child = spawn(self.port(), &self.options, &self.folder);
+        self.child = child.expect("redis-server does not start again: see its output above");
     }
 
     /// Stops it in its tracks: connections stay open, and nobody answers.
@@ -91,12 +82,30 @@ impl Drop for RedisServer {
     }
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port on loopback");
-    listener.local_addr().expect("a bound listener has an address").port()
+/// A port on 127.0.0.1 that a server of ours may listen on, and listen on again after a restart.
+///
+/// A socket that is bound and never listens keeps the operating system from giving the port to anybody else. A server
+/// that reuses addresses, as most do, may bind to it all the same.
+pub struct ReservedPort {
+    _socket: TcpSocket,
+    address: SocketAddr,
 }
 
-/// `None` if it ended at once, as it does when the port is taken.
+impl ReservedPort {
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("a new socket");
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port on loopback");
+        let address = socket.local_addr().expect("a bound socket has an address");
+        Self { _socket: socket, address }
+    }
+
+    pub fn number(&self) -> u16 {
+        self.address.port()
+    }
+}
+
+/// `None` if it ended at once.
 fn spawn(port: u16, options: &[String], folder: &TempDir) -> Option<Child> {
     let mut child = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
@@ -119,9 +128,7 @@ fn spawn(port: u16, options: &[String], folder: &TempDir) -> Option<Child> {
             return None;
         }
         if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            // Another server may have the port, and ours be about to find out.
-            thread::sleep(Duration::from_millis(20));
-            return child.try_wait().expect("it is our child").is_none().then_some(child);
+            return Some(child);
         }
         thread::sleep(Duration::from_millis(5));
     }

@@ -60,6 +60,21 @@ fn what_was_written_is_read() {
 }
 
 #[test]
+fn a_few_bytes_tell_all_but_the_answer() {
+    for record in states() {
+        for placement in [Placement::Within, Placement::Apart] {
+            let bytes = Bytes::from(encode(&record, placement));
+            assert_eq!(summarise(&bytes.slice(..HEAD)), Ok(record.summary()));
+            assert_eq!(summarise(&bytes), Ok(record.summary()));
+            let (state, owner) = identity(&record.summary());
+            assert_eq!((bytes[1], &bytes[4..24]), (state, &owner[..]));
+        }
+    }
+    assert_eq!(summarise(&Bytes::new()), Err(Unreadable::Damaged("it is empty")));
+    assert_eq!(summarise(&Bytes::from_static(b"\x01too short")), Err(Unreadable::Damaged("it is too short")));
+}
+
+#[test]
 fn a_body_apart_is_put_back_and_no_other() {
     let bytes = Bytes::from(encode(&completed(), Placement::Apart));
     let Decoded::Bodiless(bodiless) = decode(&bytes).expect("readable") else { panic!("the body lies apart") };

@@ -9,6 +9,7 @@
 //! Times are milliseconds on the store's own clock.
 
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, Bytes};
@@ -75,6 +76,14 @@ pub(super) struct Stored {
     pub(super) record: Bytes,
 }
 
+impl Stored {
+    fn of(mut record: Bytes) -> Self {
+        // A value without even its time is damaged, and no reason to take it for expired.
+        let expires_at = record.try_get_u64().unwrap_or(u64::MAX);
+        Self { expires_at, record }
+    }
+}
+
 /// What is written down about the store as a whole.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Meta {
@@ -123,11 +132,32 @@ impl Disk {
     }
 
     pub(super) fn stored(&self, name: &str) -> fjall::Result<Option<Stored>> {
-        let Some(value) = self.records.get(name)? else { return Ok(None) };
-        let mut record = Bytes::from_owner(value);
-        // A value without even its time is damaged, and no reason to take it for expired.
-        let expires_at = record.try_get_u64().unwrap_or(u64::MAX);
-        Ok(Some(Stored { expires_at, record }))
+        Ok(self.records.get(name)?.map(|value| Stored::of(Bytes::from_owner(value))))
+    }
+
+    /// Records after `after`, in the order of their names: all, or those of one route.
+    pub(super) fn names_after(
+        &self,
+        route: Option<&str>,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = fjall::Result<(String, Stored)>> {
+        let start = match (after, route) {
+            (Some(after), _) => Bound::Excluded(after.to_owned()),
+            (None, Some(route)) => Bound::Included(format!("{route}:")),
+            (None, None) => Bound::Unbounded,
+        };
+        // The colon's next character: behind all names of the route.
+        let end = route.map_or(Bound::Unbounded, |route| Bound::Excluded(format!("{route};")));
+        // A range that ends before it begins is a mistake to the database, and a cursor may be anything.
+        let sensible = match (&start, &end) {
+            (Bound::Excluded(start) | Bound::Included(start), Bound::Excluded(end)) => start < end,
+            _ => true,
+        };
+        let entries = sensible.then(|| self.records.range((start, end))).into_iter().flatten();
+        entries.map(|entry| {
+            let (name, value) = entry.into_inner()?;
+            Ok((String::from_utf8_lossy(&name).into_owned(), Stored::of(Bytes::from_owner(value))))
+        })
     }
 
     /// Bytes of the stored value. Reads no large one.

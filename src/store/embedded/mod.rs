@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use fjall::PersistMode;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use clock::Clock;
 pub use disk::EmbeddedError;
@@ -25,11 +26,14 @@ use disk::{Disk, Meta, Stored, open_error};
 use writer::{Operation, Reply, Writer};
 
 use super::digest_key::{self, Agreement, Note, Wanted};
-use super::{Answer, Cause, Changes, Claimed, FOREVER, Health, Released, Renewed, Settled, Store, StoreError};
+use super::{
+    Answer, Cause, Changes, Claimed, Cursor, Exchanged, FOREVER, Health, Listed, Listing, Page, Released, Renewed,
+    Settled, Store, StoreError,
+};
 use crate::config;
 use crate::key::DigestKey;
 use crate::record::codec::{self, Decoded, Placement, Unreadable};
-use crate::record::moves::{self, ClaimMove, Held};
+use crate::record::moves::{self, ClaimMove, Exchange, Held, Seen};
 use crate::record::{Claim, Record, RecordName, Token};
 
 /// Records in a folder.
@@ -155,6 +159,23 @@ impl Store for Embedded {
         Box::pin(self.committed(name))
     }
 
+    fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page> {
+        Box::pin(async move {
+            self.check()?;
+            let (disk, listing, now) = (self.disk.clone(), listing.clone(), self.clock.now());
+            // Large records are read as a whole: whoever lists many has as many pages as the time asks for.
+            let until = Instant::now() + self.timeout / 2;
+            let reading = tokio::task::spawn_blocking(move || page(&disk, &listing, now, until));
+            let read = tokio::time::timeout(self.timeout, reading).await.map_err(unread)?;
+            read.map_err(unread)?.map_err(unread)
+        })
+    }
+
+    fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged> {
+        let (name, exchange) = (name.clone(), Box::new(exchange.clone()));
+        Box::pin(self.ask(|answer| Operation::Exchange { name, exchange, answer }))
+    }
+
     fn subscribe(&self, _name: &RecordName) -> Option<Changes> {
         // Whoever changes a record here is in this process.
         None
@@ -203,6 +224,32 @@ fn agree(disk: &Disk, path: &Path, config: &config::Store) -> Result<DigestKey, 
     }
 }
 
+/// The records after the cursor, which is a name.
+fn page(disk: &Disk, listing: &Listing, now: u64, until: Instant) -> fjall::Result<Page> {
+    let after = listing.after.as_ref().map(|cursor| cursor.0.as_str());
+    let mut page = Page { records: Vec::new(), next: None };
+    let mut last = None;
+    for (count, entry) in disk.names_after(listing.route.as_deref(), after).enumerate() {
+        if count > 0 && (count >= listing.limit || Instant::now() > until) {
+            page.next = last.map(Cursor);
+            break;
+        }
+        let (text, stored) = entry?;
+        let left = Duration::from_millis(stored.expires_at.saturating_sub(now));
+        if let Ok(name) = text.parse()
+            && !left.is_zero()
+        {
+            let seen = codec::summarise(&stored.record).map(|summary| {
+                let silent_for = silence(summary.claim.terms.retention, left);
+                Seen { summary, silent_for }
+            });
+            page.records.push(Listed { name, seen });
+        }
+        last = Some(text);
+    }
+    Ok(page)
+}
+
 /// What `stored` means at `now`: expired records are nowhere.
 fn read(name: &RecordName, stored: &Stored, now: u64) -> Result<Option<Held>, StoreError> {
     let left = Duration::from_millis(stored.expires_at.saturating_sub(now));
@@ -212,11 +259,15 @@ fn read(name: &RecordName, stored: &Stored, now: u64) -> Result<Option<Held>, St
     let unreadable = |source| StoreError::Unreadable { name: name.to_string(), source };
     match codec::decode(&stored.record).map_err(unreadable)? {
         Decoded::Whole(record) => {
-            let silent_for = record.claim.terms.retention.min(FOREVER).saturating_sub(left);
+            let silent_for = silence(record.claim.terms.retention, left);
             Ok(Some(Held { record, silent_for }))
         }
         Decoded::Bodiless(_) => Err(unreadable(Unreadable::Damaged("its body is gone"))),
     }
+}
+
+fn silence(retention: Duration, left: Duration) -> Duration {
+    retention.min(FOREVER).saturating_sub(left)
 }
 
 /// The disk does not tell what is there: that must not pass for "nothing".

@@ -20,9 +20,9 @@ use super::disk::{Disk, Meta, Stored};
 use super::{BROKEN, read};
 use crate::config::Durability;
 use crate::record::codec::{self, Placement};
-use crate::record::moves::{self, ClaimMove, Held, RenewMove};
+use crate::record::moves::{self, ClaimMove, Exchange, Held, RenewMove};
 use crate::record::{Claim, Record, RecordName, State, Token};
-use crate::store::{Claimed, FOREVER, Released, Renewed, Settled, StoreError};
+use crate::store::{Claimed, Exchanged, FOREVER, Released, Renewed, Settled, StoreError};
 
 /// What the thread is asked to do.
 pub(super) enum Operation {
@@ -30,6 +30,7 @@ pub(super) enum Operation {
     Renew { name: RecordName, claim: Claim, answer: Reply<Renewed> },
     Settle { name: RecordName, token: Token, record: Vec<u8>, time_to_live: Duration, answer: Reply<Settled> },
     Release { name: RecordName, token: Token, answer: Reply<Released> },
+    Exchange { name: RecordName, exchange: Box<Exchange>, answer: Reply<Exchanged> },
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -145,6 +146,7 @@ impl Operation {
             Self::Renew { answer, .. } => no(answer),
             Self::Settle { answer, .. } => no(answer),
             Self::Release { answer, .. } => no(answer),
+            Self::Exchange { answer, .. } => no(answer),
         }
     }
 }
@@ -203,6 +205,10 @@ impl<'a> Batch<'a> {
             }
             Operation::Release { name, token, answer } => {
                 let result = self.release(&name, token);
+                self.answer(&name, answer, result);
+            }
+            Operation::Exchange { name, exchange, answer } => {
+                let result = self.exchange(&name, &exchange);
                 self.answer(&name, answer, result);
             }
         }
@@ -264,6 +270,17 @@ impl<'a> Batch<'a> {
             }
             Some(_) => Ok(Released::Kept),
         }
+    }
+
+    fn exchange(&mut self, name: &RecordName, exchange: &Exchange) -> Result<Exchanged, StoreError> {
+        match self.held(name)? {
+            Some(held) if exchange.is_due(&held) => {}
+            other => return Ok(Exchanged::Changed(other.map(Box::new))),
+        }
+        let to = exchange.to.as_ref();
+        let to = to.map(|to| (codec::encode(to, Placement::Within).into(), moves::time_to_live(to)));
+        self.write(name, to)?;
+        Ok(Exchanged::Done)
     }
 
     fn write_claim(&mut self, name: &RecordName, claim: &Claim) -> Result<(), StoreError> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use redis::{FromRedisValue, RedisError, RedisResult, Script, ScriptInvocation};
 use tokio::time::Instant;
 
+use super::BODY_SURVIVES;
 use super::connection::Connected;
 use crate::record::Token;
 use crate::store::{FOREVER, Released, Renewed, StoreError};
@@ -39,6 +40,15 @@ pub(super) struct Living {
     pub(super) left: Option<Duration>,
 }
 
+/// The first bytes of a value with what is left of its life.
+#[derive(Debug)]
+pub(super) struct Peeked {
+    /// `None` where something else lies.
+    pub(super) head: Option<Bytes>,
+    /// `None` if it does not end.
+    pub(super) left: Option<Duration>,
+}
+
 /// What became of a takeover.
 #[derive(Debug)]
 pub(super) enum Replaced {
@@ -50,14 +60,27 @@ pub(super) enum Replaced {
     Vanished,
 }
 
+/// What must be there for an operator's change.
+pub(super) struct Expected {
+    /// State, and token with attempt: see [`codec::identity`](crate::record::codec::identity).
+    pub(super) identity: (u8, [u8; 20]),
+    /// The most that may be left of its life.
+    pub(super) at_most: Duration,
+    /// Where its body would lie apart. It goes soon after, when those who read the record have read it too.
+    pub(super) body: String,
+}
+
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("acquire.lua")));
 static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("look.lua")));
 static REPLACE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("replace.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
 static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("settle.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
+static PEEK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("peek.lua")));
+static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("exchange.lua")));
 
-/// The scripts that every connection makes sure of: an unknown one costs its first caller two more round trips.
+/// The scripts that every connection makes sure of: an unknown one costs its first caller two more round trips. Those
+/// of operators are not among them: a few milliseconds are nothing to a person.
 pub(super) fn scripts() -> [&'static Script; 6] {
     [&ACQUIRE, &LOOK, &REPLACE, &RENEW, &SETTLE, &RELEASE]
 }
@@ -159,6 +182,58 @@ impl Connected {
         }
     }
 
+    /// Makes an operator's change, or returns what is there instead.
+    pub(super) async fn exchange(
+        &self,
+        key: &str,
+        expected: &Expected,
+        to: Option<(Vec<u8>, Duration)>,
+        deadline: Instant,
+    ) -> Result<Option<Option<Living>>, Fault> {
+        let Expected { identity: (state, owner), at_most, body } = expected;
+        let mut script = EXCHANGE.key(key);
+        script.key(body).arg(*state).arg(&owner[..]).arg(millis(*at_most)).arg(millis(BODY_SURVIVES));
+        if let Some((record, time_to_live)) = to {
+            script.arg(record).arg(millis(time_to_live));
+        }
+        let reply: Option<(Option<Vec<u8>>, i64)> = self.invoke(&script, deadline).await?;
+        Ok(reply.map(living))
+    }
+
+    /// Looks at some more of all the names there are: where to go on (0 at the end), and those that fit.
+    pub(super) async fn scan(
+        &self,
+        cursor: u64,
+        pattern: &str,
+        count: usize,
+        deadline: Instant,
+    ) -> Result<(u64, Vec<Vec<u8>>), Fault> {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count);
+        self.in_time(deadline, scan.query_async(&mut self.bulk.clone())).await
+    }
+
+    /// The first bytes of these; nothing for those that are gone.
+    pub(super) async fn peek(
+        &self,
+        keys: &[String],
+        length: usize,
+        deadline: Instant,
+    ) -> Result<Vec<Option<Peeked>>, Fault> {
+        let mut script = PEEK.prepare_invoke();
+        keys.iter().for_each(|key| {
+            script.key(key);
+        });
+        script.arg(length);
+        let told: Vec<(Option<Vec<u8>>, i64)> =
+            self.in_time(deadline, script.invoke_async(&mut self.bulk.clone())).await?;
+        let peeked = |(head, left): (Option<Vec<u8>>, i64)| {
+            let left = u64::try_from(left).ok().map(Duration::from_millis);
+            Peeked { head: head.map(Bytes::from), left }
+        };
+        Ok(told.into_iter().map(|told| (told.1 != GONE).then(|| peeked(told))).collect())
+    }
+
     /// Writes a body that lies apart.
     pub(super) async fn put_body(
         &self,
@@ -220,6 +295,11 @@ impl Fault {
         self.says("WRONGTYPE")
     }
 
+    /// Whether the user may not do it.
+    pub(super) fn is_permission(&self) -> bool {
+        self.says("NOPERM") || self.says("can't run this command")
+    }
+
     /// Whether another server may be the one to ask, as after a fail-over.
     pub(super) fn is_elsewhere(&self) -> bool {
         ["READONLY", "LOADING", "MASTERDOWN"].iter().any(|code| self.says(code))
@@ -241,6 +321,9 @@ impl From<Fault> for StoreError {
         }
     }
 }
+
+/// What PTTL answers for a name under which nothing lies.
+const GONE: i64 = -2;
 
 fn living((bytes, left): (Option<Vec<u8>>, i64)) -> Option<Living> {
     // PTTL answers -1 for what does not expire.

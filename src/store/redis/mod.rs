@@ -9,6 +9,7 @@
 
 mod commands;
 mod connection;
+mod list;
 mod notify;
 mod probe;
 #[cfg(test)]
@@ -21,18 +22,20 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use commands::{Fault, Living, Replaced};
+use commands::{Expected, Fault, Living, Replaced};
 use connection::{Connected, Link, Supervisor};
 use notify::Listener;
 pub use probe::ConnectError;
 use probe::Probe;
 
 use super::digest_key;
-use super::{Answer, Changes, Claimed, FOREVER, Health, Released, Renewed, Settled, Store, StoreError};
+use super::{
+    Answer, Changes, Claimed, Exchanged, FOREVER, Health, Listing, Page, Released, Renewed, Settled, Store, StoreError,
+};
 use crate::config::{self, RedisAddress};
 use crate::key::DigestKey;
 use crate::record::codec::{self, Decoded, Placement, Unreadable};
-use crate::record::moves::{self, ClaimMove, Held};
+use crate::record::moves::{self, ClaimMove, Exchange, Held};
 use crate::record::{Claim, Record, RecordName, State, Token};
 
 /// Records in one Redis server.
@@ -60,6 +63,7 @@ impl Default for Habits {
 
 /// Larger bodies lie apart: they would hold up the records behind them.
 const LARGE_BODY: u64 = 64 * 1024;
+const NOT_A_RECORD: &str = "something else lies under its name";
 /// A body outlives its record, so that whoever reads the record finds it.
 const BODY_SURVIVES: Duration = Duration::from_secs(60);
 
@@ -122,6 +126,14 @@ impl Store for Redis {
 
     fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
         Box::pin(async move { self.call(name, self.timeout)?.find().await })
+    }
+
+    fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page> {
+        Box::pin(self.page(listing))
+    }
+
+    fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged> {
+        Box::pin(async move { self.call(name, self.timeout)?.exchange(exchange).await })
     }
 
     fn subscribe(&self, name: &RecordName) -> Option<Changes> {
@@ -250,7 +262,7 @@ impl Call<'_> {
             && reply.body_len() > LARGE_BODY
         {
             placement = Placement::Apart;
-            let (key, body) = (self.body_key(record), reply.body.concat());
+            let (key, body) = (self.body_key(record.claim.token), reply.body.concat());
             let put = self.connected.put_body(&key, &body, time_to_live + BODY_SURVIVES, self.deadline).await;
             put.map_err(|fault| self.error(fault))?;
         }
@@ -266,6 +278,26 @@ impl Call<'_> {
         self.connected.release(&self.key, token, self.deadline).await.map_err(|fault| self.error(fault))
     }
 
+    async fn exchange(&self, exchange: &Exchange) -> Result<Exchanged, StoreError> {
+        let seen = &exchange.seen.summary;
+        // A body of any size lies within: under the name for one apart, the owner may be writing another just now.
+        let to = exchange.to.as_ref().map(|record| {
+            let time_to_live = moves::time_to_live(record);
+            (codec::encode(record, Placement::Within), time_to_live)
+        });
+        let at_most = match exchange.least_silence() {
+            Duration::ZERO => FOREVER,
+            silence => seen.claim.terms.retention.min(FOREVER).saturating_sub(silence),
+        };
+        let expected = Expected { identity: codec::identity(seen), at_most, body: self.body_key(seen.claim.token) };
+        let there = self.connected.exchange(&self.key, &expected, to, self.deadline).await;
+        match there.map_err(|fault| self.error(fault))? {
+            None => Ok(Exchanged::Done),
+            Some(None) => Ok(Exchanged::Changed(None)),
+            Some(Some(there)) => Ok(Exchanged::Changed(Some(Box::new(self.held(&there).await?)))),
+        }
+    }
+
     async fn find(&self) -> Result<Option<Held>, StoreError> {
         match self.look().await? {
             Some(there) => Ok(Some(self.held(&there).await?)),
@@ -279,8 +311,7 @@ impl Call<'_> {
 
     async fn held(&self, there: &Living) -> Result<Held, StoreError> {
         let record = self.read(there.bytes.clone()).await?;
-        let retention = record.claim.terms.retention.min(FOREVER);
-        let silent_for = there.left.map_or(Duration::ZERO, |left| retention.saturating_sub(left));
+        let silent_for = silence(record.claim.terms.retention, there.left);
         Ok(Held { record, silent_for })
     }
 
@@ -290,7 +321,7 @@ impl Call<'_> {
             Decoded::Whole(record) => return Ok(record),
             Decoded::Bodiless(bodiless) => bodiless,
         };
-        let key = self.body_key(bodiless.record());
+        let key = self.body_key(bodiless.record().claim.token);
         let body = self.connected.body(&key, self.deadline).await.map_err(|fault| self.error(fault));
         let body = body.map_err(certainly_not_free)?;
         let body = body.ok_or_else(|| self.unreadable(Unreadable::Damaged("its body is gone")))?;
@@ -298,13 +329,13 @@ impl Call<'_> {
     }
 
     /// The braces make it share the record's slot, and the token keeps attempts apart.
-    fn body_key(&self, record: &Record) -> String {
-        format!("{{{}}}:body:{}", self.key, record.claim.token)
+    fn body_key(&self, token: Token) -> String {
+        format!("{{{}}}:body:{token}", self.key)
     }
 
     fn error(&self, fault: Fault) -> StoreError {
         if fault.is_wrong_type() {
-            return self.unreadable(Unreadable::Damaged("something else lies under its name"));
+            return self.unreadable(Unreadable::Damaged(NOT_A_RECORD));
         }
         fault.into()
     }
@@ -320,6 +351,11 @@ fn certainly_not_free(error: StoreError) -> StoreError {
         StoreError::Unavailable(cause) => StoreError::Uncertain(cause),
         other => other,
     }
+}
+
+/// For how long the owner has been silent, by what is left of the record's life.
+fn silence(retention: Duration, left: Option<Duration>) -> Duration {
+    left.map_or(Duration::ZERO, |left| retention.min(FOREVER).saturating_sub(left))
 }
 
 fn encode_claim(claim: &Claim) -> Vec<u8> {

@@ -33,7 +33,7 @@ pub enum ConnectError {
     /// The user may not do what has to be done.
     #[error(
         "the Redis user lacks a permission: it needs GET, SET, DEL, PTTL, PEXPIRE, EVALSHA and SCRIPT LOAD, \
-         on the keys {prefix}:* and {{{prefix}:*"
+         and for `onlyonce records` SCAN and GETRANGE, on the keys {prefix}:* and {{{prefix}:*"
     )]
     Permission {
         /// `store.prefix`

@@ -10,6 +10,7 @@ use crate::config::{Durability, OnStoreError, Secret, StoreLocation};
 use crate::record::{Reply, Terms, Unknown};
 use crate::store::conformance::{self, Subject, claim, completed, name};
 use crate::store::redis_server::RedisServer;
+use crate::store::{Cursor, Listed};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const RETRY: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: Unknown::Retry };
@@ -305,6 +306,9 @@ async fn a_replica_is_left_for_its_master() {
     order(&server, "REPLICAOF 127.0.0.1 1").await;
     let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
     assert!(matches!(replayed, Claimed::Refused(_)));
+    // By script a replay writes nothing, and is no sign yet; natively, the connection is lost by now.
+    let refused = store.claim(&name(), &mine).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     until(&store, Health::Down).await;
     order(&server, "REPLICAOF NO ONE").await;
     until(&store, Health::Up).await;
@@ -388,7 +392,7 @@ async fn wrong_credentials_are_said_to_be_wrong() {
 #[tokio::test]
 async fn the_permissions_that_are_asked_for_suffice() {
     let server = RedisServer::start();
-    let allowed = "+get +set +del +pttl +pexpire +evalsha +script|load";
+    let allowed = "+get +set +del +pttl +pexpire +evalsha +script|load +scan +getrange";
     order(&server, &format!("ACL SETUSER sidecar on >pw ~onlyonce:* ~{{onlyonce:* {allowed}")).await;
     order(&server, "ACL SETUSER nobody on >pw ~* +get").await;
     let as_user = |name: &str| {
@@ -405,6 +409,17 @@ async fn the_permissions_that_are_asked_for_suffice() {
     store.settle(&name, &large(&claim(2, RETRY))).await.expect("settled");
     store.find(&name).await.expect("found");
     store.release(&name, mine.token).await.expect("kept");
+    let listing = Listing { route: None, after: None, limit: 10 };
+    assert_eq!(store.list(&listing).await.expect("listed").records.len(), 1);
+    let seen = store.find(&name).await.expect("found").expect("a record").seen();
+    let release = moves::release_by_hand(seen, false).expect("completed");
+    assert_eq!(store.exchange(&name, &release).await.expect("an answer"), Exchanged::Done);
+    store.claim(&name, &mine).await.expect("granted");
+    for lacking in ["getrange", "scan"] {
+        order(&server, &format!("ACL SETUSER sidecar -{lacking}")).await;
+        let refused = crate::store::causes(&store.list(&listing).await.expect_err("no permission"));
+        assert!(refused.contains("it needs SCAN and GETRANGE"), "{refused}");
+    }
 
     let store = as_user("nobody");
     let refused = loop {
@@ -480,6 +495,62 @@ async fn a_body_that_lies_apart_outlives_its_record_or_is_missed() {
 }
 
 #[tokio::test]
+async fn a_body_that_lies_apart_goes_soon_after_its_record_is_released() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (name, mine) = (name(), claim(1, RETRY));
+    store.settle(&name, &large(&mine)).await.expect("settled");
+    let seen = store.find(&name).await.expect("found").expect("a record").seen();
+    let release = moves::release_by_hand(seen, false).expect("completed");
+    assert_eq!(store.exchange(&name, &release).await.expect("an answer"), Exchanged::Done);
+    let body_key = format!("{{onlyonce:{name}}}:body:{}", mine.token);
+    let left: i64 = admin(&server.url(), &[b"PTTL", body_key.as_bytes()]).await;
+    assert!((50_000..=60_000).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn records_are_found_among_much_else() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let digest = "0123456789abcdef0123456789abcdef";
+    let fill = "for i = 1, 20000 do redis.call('SET', 'session:' .. i, 'x') end";
+    let () = admin(&server.url(), &[b"EVAL", fill.as_bytes(), b"0"]).await;
+    // Some of it looks alike.
+    for key in ["onlyonce:orders:x", "onlyonce:orders", &format!("other:orders:{digest}"), "onlyonce:orders:\u{2603}"] {
+        let () = admin(&server.url(), &[b"SET", key.as_bytes(), b"x"]).await;
+    }
+    order(&server, &format!("RPUSH onlyonce:lists:{digest} x")).await;
+    let mut expected = Vec::new();
+    for _ in 0..30 {
+        let name = name();
+        store.settle(&name, &large(&claim(1, RETRY))).await.expect("settled");
+        expected.push(name.to_string());
+    }
+
+    let (mut listing, mut found, mut pages) = (Listing { route: None, after: None, limit: 5 }, Vec::new(), 0);
+    loop {
+        let page = store.list(&listing).await.expect("an answer");
+        for Listed { name, seen } in page.records {
+            assert_eq!(seen.is_err(), &*name.route == "lists", "{seen:?}");
+            if &*name.route == "orders" {
+                found.push(name.to_string());
+            }
+        }
+        pages += 1;
+        listing.after = page.next;
+        if listing.after.is_none() {
+            break;
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    assert_eq!(found, expected);
+    assert!((3..200).contains(&pages), "{pages}");
+    listing.after = Some(Cursor("nonsense".to_owned()));
+    assert!(matches!(store.list(&listing).await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
 async fn what_is_no_string_is_left_alone() {
     let server = RedisServer::start();
     let store = open(server.port(), NO_PING).await;
@@ -488,6 +559,9 @@ async fn what_is_no_string_is_left_alone() {
     assert!(matches!(store.claim(&name, &mine).await, Err(StoreError::Unreadable { .. })));
     assert!(matches!(store.find(&name).await, Err(StoreError::Unreadable { .. })));
     assert!(matches!(store.settle(&name, &completed(&mine, b"{}")).await, Err(StoreError::Unreadable { .. })));
+    let seen = Held { record: completed(&mine, b"{}"), silent_for: Duration::ZERO }.seen();
+    let released = store.exchange(&name, &Exchange { seen, to: None }).await;
+    assert!(matches!(released, Err(StoreError::Unreadable { .. })));
 }
 
 async fn told(changes: &mut Changes) {

@@ -1,0 +1,176 @@
+//! Who may see and change records.
+//!
+//! Records hold stored answers, so looking at them is guarded like changing them. With a token, it is asked of
+//! everybody. Without one, only this machine is served, and what comes from a browser on it, or through a proxy on
+//! it, is not this machine: a page whose name was made to point at loopback says another `Host`, and a proxy says
+//! whom it speaks for.
+
+use std::net::IpAddr;
+
+use http::header::{AUTHORIZATION, FORWARDED, HOST, ORIGIN};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, Uri};
+
+use super::refusal::{Refusal, Why};
+use crate::config::Secret;
+
+/// The rule of one listener.
+pub(super) struct Access {
+    token: Option<Token>,
+}
+
+/// A token, kept as a digest under a key that nobody knows: comparing digests takes as long for a wrong token as for
+/// a nearly right one.
+struct Token {
+    key: [u8; 32],
+    digest: blake3::Hash,
+}
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+impl Access {
+    pub(super) fn new(token: Option<&Secret>) -> Self {
+        let token = token.map(|token| {
+            let mut key = [0; 32];
+            getrandom::fill(&mut key).expect("the operating system gives random bytes");
+            Token { key, digest: blake3::keyed_hash(&key, token.expose().as_bytes()) }
+        });
+        Self { token }
+    }
+
+    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap, peer: IpAddr) -> Result<(), Refusal> {
+        let host = uri.authority().map(Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok());
+        if headers.get_all(ORIGIN).iter().any(|origin| !is_own(origin.as_bytes(), host)) {
+            return forbidden("This request comes from a page of another origin.");
+        }
+        match &self.token {
+            Some(token) if token.is_in(headers) => Ok(()),
+            Some(_) => {
+                let detail = "Records are shown and changed for those who have the token of admin.token: send it as \
+                              Authorization: Bearer TOKEN.";
+                Err(Refusal::new(Why::Unauthorized, detail))
+            }
+            None if !peer.to_canonical().is_loopback() => {
+                forbidden("No admin.token is set, so records are shown and changed on the sidecar's own machine only.")
+            }
+            None if headers.contains_key(FORWARDED) || headers.contains_key(FORWARDED_FOR) => forbidden(
+                "No admin.token is set, so records are shown and changed on the sidecar's own machine only, and this \
+                 request came through a proxy.",
+            ),
+            None if !host.is_none_or(is_this_machine) => forbidden(
+                "No admin.token is set, so records are shown and changed on the sidecar's own machine only, under an \
+                 address of loopback or as localhost.",
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+fn forbidden(detail: &'static str) -> Result<(), Refusal> {
+    Err(Refusal::new(Why::Forbidden, detail))
+}
+
+impl Token {
+    fn is_in(&self, headers: &HeaderMap) -> bool {
+        let mut lines = headers.get_all(AUTHORIZATION).iter();
+        let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+        let Some((scheme, given)) = line.to_str().ok().and_then(|line| line.split_once(' ')) else { return false };
+        // blake3 compares its hashes in constant time.
+        scheme.eq_ignore_ascii_case("bearer") && blake3::keyed_hash(&self.key, given.trim().as_bytes()) == self.digest
+    }
+}
+
+/// Whether a page of this origin was served from here.
+fn is_own(origin: &[u8], host: Option<&str>) -> bool {
+    let own = host.map(|host| [&b"http://"[..], host.as_bytes()].concat());
+    own.is_some_and(|own| origin.eq_ignore_ascii_case(&own))
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or_else(|_| name.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const LOOPBACK: [&str; 3] = ["127.0.0.1", "::1", "::ffff:127.0.0.1"];
+    const ELSEWHERE: [&str; 3] = ["192.0.2.1", "172.17.0.1", "::ffff:192.0.2.1"];
+
+    fn may(access: &Access, peer: &str, lines: &[(&'static str, &str)]) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("host", "127.0.0.1:9464")].iter().chain(lines) {
+            let value = HeaderValue::from_str(value).expect("a value");
+            if *name == "host" {
+                headers.insert(*name, value);
+            } else {
+                headers.append(*name, value);
+            }
+        }
+        access.check(&Uri::from_static("/records"), &headers, peer.parse().expect("an address")).is_ok()
+    }
+
+    #[test]
+    fn without_a_token_only_this_machine_is_served() {
+        let access = Access::new(None);
+        for peer in LOOPBACK {
+            assert!(may(&access, peer, &[]), "{peer}");
+            assert!(may(&access, peer, &[("authorization", "Bearer any")]), "{peer}");
+        }
+        for peer in ELSEWHERE {
+            assert!(!may(&access, peer, &[]), "{peer}");
+            assert!(!may(&access, peer, &[("authorization", "Bearer any")]), "{peer}");
+            assert!(!may(&access, peer, &[("x-forwarded-for", "127.0.0.1")]), "{peer}");
+        }
+    }
+
+    #[test]
+    fn without_a_token_nobody_else_is_served_through_this_machine() {
+        let access = Access::new(None);
+        for host in ["localhost", "LOCALHOST:80", "127.9.9.9:1", "[::1]:9464"] {
+            assert!(may(&access, "127.0.0.1", &[("host", host)]), "{host}");
+        }
+        for host in ["evil.example", "evil.example:9464", "localhost.evil.example", "192.0.2.1", "", "a b"] {
+            assert!(!may(&access, "127.0.0.1", &[("host", host)]), "{host}");
+        }
+        assert!(!may(&access, "127.0.0.1", &[("x-forwarded-for", "192.0.2.1")]));
+        assert!(!may(&access, "127.0.0.1", &[("forwarded", "for=192.0.2.1")]));
+    }
+
+    #[test]
+    fn with_a_token_everybody_needs_it() {
+        let access = Access::new(Some(&Secret::new("open-sesame")));
+        for peer in LOOPBACK.into_iter().chain(ELSEWHERE) {
+            assert!(may(&access, peer, &[("authorization", "Bearer open-sesame"), ("host", "any")]), "{peer}");
+            assert!(may(&access, peer, &[("authorization", "bearer open-sesame")]), "{peer}");
+            for wrong in
+                ["Bearer open-sesam", "Bearer open-sesame2", "Bearer ", "Bearer", "open-sesame", "Basic open-sesame"]
+            {
+                assert!(!may(&access, peer, &[("authorization", wrong)]), "{wrong}");
+            }
+            let twice = [("authorization", "Bearer open-sesame"), ("authorization", "Bearer open-sesame")];
+            assert!(!may(&access, peer, &twice), "two lines");
+            assert!(!may(&access, peer, &[]) && !may(&access, peer, &[("cookie", "token=open-sesame")]), "{peer}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_refused() {
+        for (access, token) in [
+            (Access::new(None), ("x-any", "any")),
+            (Access::new(Some(&Secret::new("t"))), ("authorization", "Bearer t")),
+        ] {
+            for origin in
+                ["http://evil.example", "null", "http://127.0.0.1", "https://127.0.0.1:9464", "127.0.0.1:9464"]
+            {
+                assert!(!may(&access, "127.0.0.1", &[token, ("origin", origin)]), "{origin}");
+            }
+            assert!(may(&access, "127.0.0.1", &[token, ("origin", "http://127.0.0.1:9464")]));
+        }
+    }
+}

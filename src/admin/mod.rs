@@ -1,0 +1,236 @@
+//! The listener of operators and of Prometheus.
+
+mod access;
+mod answer;
+mod moment;
+mod records;
+mod refusal;
+pub mod shape;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use moment::{Moment, NotATime};
+
+use access::Access;
+use records::{LIMIT, MOST, Query, Records};
+use refusal::{Refusal, Why};
+
+use crate::config::Secret;
+use crate::metrics::Metrics;
+use crate::record::RecordName;
+use crate::store::{Health, Store};
+
+/// What the admin listener tells, and does.
+pub struct Admin {
+    metrics: Arc<Metrics>,
+    store: Arc<dyn Store>,
+    records: Records,
+    access: Access,
+    draining: AtomicBool,
+}
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// The exposition format's own media type.
+const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A body of an answer that is given by hand, and what goes around it.
+const MAX_BODY: usize = 2 << 20;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Admin {
+    /// Tells of these. Records are for those who have the token; without one, for this machine.
+    pub fn new(metrics: Arc<Metrics>, store: Arc<dyn Store>, token: Option<&Secret>) -> Self {
+        let records = Records { store: Arc::clone(&store) };
+        Self { metrics, store, records, access: Access::new(token), draining: AtomicBool::new(false) }
+    }
+
+    /// From now on, `/readyz` says no.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Answers one request.
+    pub async fn handle<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        if path == "/records" || path.starts_with("/records/") {
+            return self.about_records(&head, body, peer).await.unwrap_or_else(Refusal::response);
+        }
+        if !matches!(head.method, Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(READ));
+            return response;
+        }
+        match path {
+            "/metrics" => self.metrics(),
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => self.ready(head.uri.query().is_some_and(|query| query.split('&').any(|p| p == "store=1"))),
+            _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz and /records\n"),
+        }
+    }
+
+    async fn about_records<B>(&self, head: &Parts, body: B, peer: SocketAddr) -> Result<Response<Full<Bytes>>, Refusal>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        self.access.check(&head.uri, &head.headers, peer.ip())?;
+        let records = self.records.clone();
+        // A client may write the colon of a name either way.
+        let path = head.uri.path().replace("%3A", ":").replace("%3a", ":");
+        match *path.split('/').skip(1).collect::<Vec<_>>() {
+            ["records"] => {
+                must_be(&[Method::GET, Method::HEAD], READ, head)?;
+                Ok(json(StatusCode::OK, &records.list(&query(head.uri.query())?).await?))
+            }
+            ["records", "release"] => {
+                must_be(&[Method::POST], "POST", head)?;
+                let wanted = parsed(&head.headers, body).await?;
+                changed(async move { records.release_many(wanted, peer).await }).await
+            }
+            ["records", name] => {
+                must_be(&[Method::GET, Method::HEAD], READ, head)?;
+                let with_body = head.uri.query().is_some_and(|query| query.split('&').any(|p| p == "body=1"));
+                Ok(json(StatusCode::OK, &records.show(&record(name)?, with_body).await?))
+            }
+            ["records", name, "release"] => {
+                must_be(&[Method::POST], "POST", head)?;
+                let (name, wanted) = (record(name)?, parsed(&head.headers, body).await?);
+                changed(async move { records.release(&name, wanted, peer).await }).await
+            }
+            ["records", name, "complete"] => {
+                must_be(&[Method::POST], "POST", head)?;
+                let (name, wanted) = (record(name)?, parsed(&head.headers, body).await?);
+                changed(async move { records.complete(&name, wanted, peer).await }).await
+            }
+            _ => Err(Refusal::new(Why::NotFound, "Here are /records, /records/RECORD and what is done to them.")),
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        self.metrics.store_state(self.store.health() == Health::Up, self.store.losses());
+        match self.metrics.render() {
+            Ok(exposition) => answer(StatusCode::OK, EXPOSITION, exposition),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics cannot be shown: {error}\n")),
+        }
+    }
+
+    /// The store decides only where it is asked about: a failover of it must not take unguarded traffic out too.
+    fn ready(&self, asks_for_store: bool) -> Response<Full<Bytes>> {
+        let draining = self.draining.load(Ordering::Relaxed);
+        let store = self.store.health();
+        let ready = !draining && (!asks_for_store || store == Health::Up);
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let serving = if draining { "draining" } else { "serving" };
+        let store = match store {
+            Health::Up => "up",
+            Health::Down => "down",
+        };
+        text(status, &format!("{serving}\nstore: {store}\n"))
+    }
+}
+
+fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
+    answer(status, TEXT, body.to_owned())
+}
+
+fn answer(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+/// Methods that change nothing.
+const READ: &str = "GET, HEAD";
+
+fn must_be(methods: &[Method], allow: &'static str, head: &Parts) -> Result<(), Refusal> {
+    if methods.contains(&head.method) {
+        return Ok(());
+    }
+    Err(Refusal::new(Why::Method(allow), format!("{} is not answered here, but {allow}.", head.method)))
+}
+
+fn record(name: &str) -> Result<RecordName, Refusal> {
+    name.parse().map_err(|error| Refusal::new(Why::BadRequest, format!("'{name}' is no record: {error}.")))
+}
+
+/// Carries a change out to its end, whatever becomes of the one who asked for it.
+async fn changed<T: Serialize + Send + 'static>(
+    change: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<Response<Full<Bytes>>, Refusal> {
+    let done = tokio::spawn(change).await;
+    let gave_up = |_| Refusal::new(Why::Store, "It may have been done or not. Look at the record.");
+    Ok(json(StatusCode::OK, &done.map_err(gave_up)??))
+}
+
+/// What a list is asked for.
+fn query(text: Option<&str>) -> Result<Query, Refusal> {
+    let bad = |what: String| Refusal::new(Why::BadRequest, what);
+    let mut query = Query { route: None, state: None, since: None, cursor: None, limit: LIMIT };
+    for (name, value) in text.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
+        // None of them holds a character that must be escaped, but some clients escape the colon.
+        let value = value.replace("%3A", ":").replace("%3a", ":");
+        match name {
+            _ if value.is_empty() => {}
+            "route" => query.route = Some(value),
+            "state" => query.state = Some(value.parse().map_err(|error| bad(format!("{error}.")))?),
+            "cursor" => query.cursor = Some(value),
+            "limit" => {
+                let limit = value.parse().ok().filter(|limit| (1..=MOST).contains(limit));
+                query.limit = limit.ok_or_else(|| bad(format!("limit is a number from 1 to {MOST}.")))?;
+            }
+            _ => return Err(bad(format!("'{name}' is not asked here: route, state, cursor and limit are."))),
+        }
+    }
+    Ok(query)
+}
+
+/// The JSON in a body.
+async fn parsed<T, B>(headers: &HeaderMap, body: B) -> Result<T, Refusal>
+where
+    T: DeserializeOwned,
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    // A page of another origin cannot send this type without asking first (Fetch, 4.8), and nobody here says yes.
+    let media = headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
+    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+        return Err(Refusal::new(Why::NotJson, "Send it as JSON, with Content-Type: application/json."));
+    }
+    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    let read = read.map_err(|_| Refusal::new(Why::TooSlow, "The body did not come in time."))?;
+    let body = read.map_err(|error| match error.is::<LengthLimitError>() {
+        true => Refusal::new(Why::TooLarge, "The body has more than 2 MiB."),
+        false => Refusal::new(Why::BadRequest, "The body broke off."),
+    })?;
+    let body = body.to_bytes();
+    let json = if body.is_empty() { &b"{}"[..] } else { &body };
+    serde_json::from_slice(json)
+        .map_err(|error| Refusal::new(Why::BadRequest, format!("The body is not right: {error}.")))
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    // What is answered here has a JSON form.
+    let mut body = serde_json::to_string(value).unwrap_or_default();
+    body.push('\n');
+    let mut response = answer(status, JSON, body);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

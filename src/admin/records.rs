@@ -1,0 +1,223 @@
+//! The API of records: looking at them, freeing their keys, settling them by hand.
+//!
+//! | call | does |
+//! |---|---|
+//! | `GET /records?route=&state=&cursor=&limit=` | a page of them |
+//! | `GET /records/{record}`, with `?body=1` | one, and its answer |
+//! | `POST /records/{record}/release` | frees its key |
+//! | `POST /records/{record}/complete` | settles it with an answer |
+//! | `POST /records/release` | frees many keys |
+//!
+//! A change rests on what the operator's call saw, and is one compare-and-set at the store. It is a task of its own:
+//! whoever hangs up meanwhile does not keep its log line from being written.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::refusal::{Refusal, Why};
+use super::shape::{Changed, Complete, Entry, Page, Release, ReleaseMany, ReleasedMany, Shown, StateName};
+use super::{Moment, answer};
+use crate::record::RecordName;
+use crate::record::moves::{self, Exchange, Seen};
+use crate::store::{Cursor, Exchanged, Listed, Listing, Store, StoreError};
+
+/// Records in a store, for operators.
+#[derive(Clone)]
+pub(super) struct Records {
+    pub(super) store: Arc<dyn Store>,
+}
+
+/// Which records to look for.
+#[derive(Debug, Clone)]
+pub(super) struct Query {
+    pub(super) route: Option<String>,
+    pub(super) state: Option<StateName>,
+    pub(super) since: Option<Moment>,
+    pub(super) cursor: Option<String>,
+    pub(super) limit: usize,
+}
+
+/// Records on a page, unless something else is asked for.
+pub(super) const LIMIT: usize = 100;
+/// The most that may be asked for.
+pub(super) const MOST: usize = 1000;
+/// Keys that one call frees, about: each is a write that may wait for a disk.
+const AT_ONCE: usize = 250;
+/// How long one call looks for records before it hands out what it has.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Records {
+    pub(super) async fn list(&self, query: &Query) -> Result<Page, Refusal> {
+        let (listed, next) = self.look_for(query).await?;
+        let now = Moment::now();
+        let entry = |listed: &Listed| Entry::new(&listed.name, listed.seen.as_ref(), now);
+        Ok(Page { records: listed.iter().map(entry).collect(), next })
+    }
+
+    /// Pages of the store until there are enough that fit, or the time is up.
+    async fn look_for(&self, query: &Query) -> Result<(Vec<Listed>, Option<String>), Refusal> {
+        let begun = Instant::now();
+        let mut listing = Listing {
+            route: query.route.as_deref().map(Into::into),
+            after: query.cursor.clone().map(Cursor),
+            limit: query.limit,
+        };
+        let mut found = Vec::new();
+        loop {
+            let page = self.store.list(&listing).await.map_err(|error| Refusal::of_store(&error))?;
+            found.extend(page.records.into_iter().filter(|listed| query.fits(listed)));
+            listing.after = page.next;
+            if listing.after.is_none() || found.len() >= query.limit || begun.elapsed() >= PATIENCE {
+                return Ok((found, listing.after.map(|Cursor(cursor)| cursor)));
+            }
+        }
+    }
+
+    pub(super) async fn show(&self, name: &RecordName, with_body: bool) -> Result<Shown, Refusal> {
+        match self.store.find(name).await {
+            Ok(None) => Err(no_record(name)),
+            Ok(Some(held)) => {
+                let entry = Entry::new(name, Ok(&held.seen()), Moment::now());
+                Ok(Shown { entry, answer: answer::shown(&held.record.state, with_body) })
+            }
+            Err(StoreError::Unreadable { source, .. }) => {
+                Ok(Shown { entry: Entry::new(name, Err(&source), Moment::now()), answer: None })
+            }
+            Err(error) => Err(Refusal::of_store(&error).about(name)),
+        }
+    }
+
+    pub(super) async fn release(&self, name: &RecordName, wanted: Release, by: SocketAddr) -> Result<Changed, Refusal> {
+        let seen = self.seen(name).await?;
+        let exchange = moves::release_by_hand(seen.clone(), wanted.force);
+        let exchange = exchange.map_err(|why| Refusal::of_move(why).about(name))?;
+        self.change(name, &seen, exchange, wanted.force, by).await
+    }
+
+    pub(super) async fn complete(
+        &self,
+        name: &RecordName,
+        wanted: Complete,
+        by: SocketAddr,
+    ) -> Result<Changed, Refusal> {
+        let force = wanted.force;
+        let reply = answer::given(wanted).map_err(|what| Refusal::new(Why::BadRequest, what))?;
+        let seen = self.seen(name).await?;
+        let now = Moment::now().millis;
+        let exchange = moves::complete_by_hand(seen.clone(), Arc::new(reply), now, force);
+        let exchange = exchange.map_err(|why| Refusal::of_move(why).about(name))?;
+        self.change(name, &seen, exchange, force, by).await
+    }
+
+    async fn seen(&self, name: &RecordName) -> Result<Seen, Refusal> {
+        match self.store.find(name).await {
+            Ok(Some(held)) => Ok(held.seen()),
+            Ok(None) => Err(no_record(name)),
+            Err(error) => Err(Refusal::of_store(&error).about(name)),
+        }
+    }
+
+    /// Makes a change, and its line in the log.
+    async fn change(
+        &self,
+        name: &RecordName,
+        seen: &Seen,
+        exchange: Exchange,
+        force: bool,
+        by: SocketAddr,
+    ) -> Result<Changed, Refusal> {
+        let done = self.store.exchange(name, &exchange).await;
+        let (event, what) = match &exchange.to {
+            None => ("record_released", "an operator freed a key"),
+            Some(_) => ("record_completed", "an operator settled a record"),
+        };
+        let was = StateName::from(seen.summary.phase).as_str();
+        let status = exchange.to.as_ref().and_then(|record| record.summary().status).map(|status| status.as_u16());
+        match done {
+            Ok(Exchanged::Done) => {
+                tracing::info!(target: "onlyonce", event, record = %name, was, status, force, %by, "{what}");
+                let now = Moment::now();
+                let to = exchange.to.map(|record| moves::Held { record, silent_for: Duration::ZERO }.seen());
+                Ok(Changed {
+                    record: name.to_string(),
+                    was: Entry::new(name, Ok(seen), now),
+                    now: to.map(|seen| Entry::new(name, Ok(&seen), now)),
+                })
+            }
+            Ok(Exchanged::Changed(instead)) => {
+                let now = instead.map_or("gone", |held| StateName::from(held.record.summary().phase).as_str());
+                let detail = format!("The record was {was}, and is {now} now. Nothing was done: look at it again.");
+                Err(Refusal::new(Why::Changed, detail).about(name))
+            }
+            Err(error) => {
+                if let StoreError::Uncertain(_) = error {
+                    tracing::warn!(target: "onlyonce", event, record = %name, was, status, force, %by,
+                        error = &error as &dyn std::error::Error, "{what}, or it was not done: the store did not answer");
+                }
+                Err(Refusal::of_store(&error).about(name))
+            }
+        }
+    }
+
+    pub(super) async fn release_many(&self, wanted: ReleaseMany, by: SocketAddr) -> Result<ReleasedMany, Refusal> {
+        let since = Moment::now().at_or_ago(&wanted.since);
+        let since = since.map_err(|error| Refusal::new(Why::BadRequest, format!("since: {error}.")))?;
+        let query = Query {
+            route: Some(wanted.route),
+            state: Some(wanted.state),
+            since: Some(since),
+            cursor: wanted.cursor.filter(|cursor| !cursor.is_empty()),
+            limit: AT_ONCE,
+        };
+        let (listed, next) = self.look_for(&query).await?;
+        let mut done = ReleasedMany { dry_run: wanted.dry_run, released: Vec::new(), left: Vec::new(), next };
+        for Listed { name, seen } in listed {
+            match self.release_one(&name, seen, wanted.dry_run, by).await {
+                Ok(entry) => done.released.push(entry),
+                Err(refusal) if !refusal.is_of_store() => done.left.push(refusal.left()),
+                Err(refusal) if done.released.is_empty() => return Err(refusal),
+                Err(_) => {
+                    // Whoever goes on begins where this call did: what it released is not there any more.
+                    done.next = Some(query.cursor.unwrap_or_default());
+                    break;
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    async fn release_one(
+        &self,
+        name: &RecordName,
+        seen: Result<Seen, crate::record::codec::Unreadable>,
+        dry_run: bool,
+        by: SocketAddr,
+    ) -> Result<Entry, Refusal> {
+        let seen =
+            seen.map_err(|why| Refusal::new(Why::Unreadable, format!("It cannot be read: {why}.")).about(name))?;
+        let exchange = moves::release_by_hand(seen.clone(), false);
+        let exchange = exchange.map_err(|why| Refusal::of_move(why).about(name))?;
+        if dry_run {
+            return Ok(Entry::new(name, Ok(&seen), Moment::now()));
+        }
+        self.change(name, &seen, exchange, false, by).await.map(|changed| changed.was)
+    }
+}
+
+impl Query {
+    fn fits(&self, listed: &Listed) -> bool {
+        let summary = listed.seen.as_ref().map(|seen| &seen.summary);
+        let state = summary.map_or(StateName::Unreadable, |summary| summary.phase.into());
+        // One that cannot be read says no time either.
+        let began = summary.map_or(u64::MAX, |summary| summary.settled_at.unwrap_or(summary.claim.claimed_at));
+        self.state.is_none_or(|wanted| wanted == state) && self.since.is_none_or(|since| began >= since.millis)
+    }
+}
+
+fn no_record(name: &RecordName) -> Refusal {
+    let detail = "There is no such record: the key is free, and the next request with it runs.";
+    Refusal::new(Why::NoRecord, detail).about(name)
+}

@@ -1,0 +1,146 @@
+//! What operators are refused, and how that is put.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+
+use super::shape;
+use crate::record::RecordName;
+use crate::record::moves;
+use crate::store::StoreError;
+
+/// Why something is not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The question makes no sense.
+    BadRequest,
+    /// It must be JSON.
+    NotJson,
+    /// The body is too large.
+    TooLarge,
+    /// The body came too slowly.
+    TooSlow,
+    /// The token is missing or wrong.
+    Unauthorized,
+    /// Not from there.
+    Forbidden,
+    /// There is nothing under this path.
+    NotFound,
+    /// Not with this method; the ones that are right.
+    Method(&'static str),
+    /// There is no such record.
+    NoRecord,
+    /// The record's owner is alive.
+    OwnerAlive,
+    /// The record has an answer.
+    Completed,
+    /// The record changed meanwhile.
+    Changed,
+    /// The record cannot be read.
+    Unreadable,
+    /// The store did not answer.
+    Store,
+}
+
+/// One refusal.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    why: Why,
+    detail: Cow<'static, str>,
+    record: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn new(why: Why, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { why, detail: detail.into(), record: None }
+    }
+
+    pub(super) fn about(self, name: &RecordName) -> Self {
+        Self { record: Some(name.to_string()), ..self }
+    }
+
+    /// Why an operator's move is not made.
+    pub(super) fn of_move(why: moves::Refusal) -> Self {
+        match why {
+            moves::Refusal::OwnerAlive => Self::new(
+                Why::OwnerAlive,
+                "The owner of this record is alive: the request is running, and its outcome will be recorded. With \
+                 force the record is changed all the same, and a retry may run beside that request.",
+            ),
+            moves::Refusal::Completed => Self::new(
+                Why::Completed,
+                "This record has an answer, which clients may have seen. Release it first; the next request runs then, \
+                 unless the key is settled before it comes.",
+            ),
+        }
+    }
+
+    pub(super) fn of_store(error: &StoreError) -> Self {
+        let causes = std::iter::successors(error.source(), |error: &&dyn Error| (*error).source());
+        let causes: String = causes.map(|cause| format!(": {cause}")).collect();
+        match error {
+            StoreError::Unavailable(_) => Self::new(Why::Store, format!("Nothing was done, as {error}{causes}.")),
+            StoreError::Uncertain(_) => {
+                Self::new(Why::Store, format!("It may have been done or not, as {error}{causes}. Look at the record."))
+            }
+            StoreError::Unreadable { .. } => Self::new(Why::Unreadable, format!("{error}{causes}.")),
+        }
+    }
+
+    /// Whether the store is in trouble, and not the record.
+    pub(super) fn is_of_store(&self) -> bool {
+        self.why == Why::Store
+    }
+
+    /// As an item of a list.
+    pub(super) fn left(self) -> shape::Left {
+        let (_, code, _) = self.why.describe();
+        shape::Left { record: self.record.unwrap_or_default(), code: code.to_owned(), detail: self.detail.into_owned() }
+    }
+
+    pub(super) fn response(self) -> Response<Full<Bytes>> {
+        let (status, code, title) = self.why.describe();
+        let problem = shape::Problem {
+            r#type: format!("urn:onlyonce:problem:{code}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: self.detail.into_owned(),
+            code: code.to_owned(),
+            record: self.record,
+        };
+        let mut response = super::json(status, &problem);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self.why {
+            Why::Unauthorized => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Why::Method(right) => drop(headers.insert(ALLOW, HeaderValue::from_static(right))),
+            _ => {}
+        }
+        response
+    }
+}
+
+impl Why {
+    fn describe(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::BadRequest => (StatusCode::BAD_REQUEST, "bad-request", "The request makes no sense"),
+            Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", "The request is not JSON"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "request-too-large", "The request body is too large"),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request body came too slowly"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "The admin token is missing or wrong"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Not from there"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is nothing here"),
+            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method"),
+            Self::NoRecord => (StatusCode::NOT_FOUND, "record-not-found", "There is no such record"),
+            Self::OwnerAlive => (StatusCode::CONFLICT, "owner-alive", "The request is still running"),
+            Self::Completed => (StatusCode::CONFLICT, "already-completed", "This was done already"),
+            Self::Changed => (StatusCode::CONFLICT, "record-changed", "The record changed meanwhile"),
+            Self::Unreadable => (StatusCode::SERVICE_UNAVAILABLE, "record-unreadable", "The record cannot be read"),
+            Self::Store => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", "The store does not answer"),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! What the API of records says, as JSON: spoken by the admin listener, and by `onlyonce records` at the other end.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Moment;
+use crate::config::HumanDuration;
+use crate::record::codec::Unreadable;
+use crate::record::moves::{Owner, Seen};
+use crate::record::{Phase, RecordName, Unknown};
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page {
+    /// In no order that means anything; maybe none, though there are more.
+    pub records: Vec<Entry>,
+    /// The cursor of the next page; `null` after the last.
+    pub next: Option<String>,
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its name.
+    pub record: String,
+    /// The route's name.
+    pub route: String,
+    /// How far it came.
+    pub state: StateName,
+    /// Why it cannot be read, where it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What else is known, where it can be read.
+    #[serde(flatten)]
+    pub facts: Option<Facts>,
+}
+
+/// What a readable record says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// What has become of the owner, in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<OwnerName>,
+    /// When the owner was last heard of, in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_at: Option<Moment>,
+    /// Status of the answer, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// 1 for the first owner, one more for each takeover.
+    pub attempt: u32,
+    /// By the owner's clock.
+    pub claimed_at: Moment,
+    /// By the clock of whoever settled it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_at: Option<Moment>,
+    /// When the store forgets it, if nothing happens to it.
+    pub expires_at: Moment,
+    /// How long the owner may be silent.
+    pub lease: String,
+    /// How long the record is kept.
+    pub retention: String,
+    /// How long an unknown outcome blocks the key; absent where a repeat may take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_for: Option<String>,
+    /// The beginning of the digest of the request's body, as in log lines.
+    pub fingerprint: String,
+}
+
+/// `state`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum StateName {
+    InFlight,
+    Completed,
+    Unreplayable,
+    Unknown,
+    /// It is damaged, or of a newer version.
+    Unreadable,
+}
+
+/// `owner`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum OwnerName {
+    Alive,
+    Lost,
+}
+
+/// One record, and what it replays.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shown {
+    /// As in a list.
+    #[serde(flatten)]
+    pub entry: Entry,
+    /// What was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
+}
+
+/// A stored answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Name and value of each field. The values of `Set-Cookie` are shown with the body only.
+    pub headers: Vec<(String, String)>,
+    /// The same for its trailer fields.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trailers: Vec<(String, String)>,
+    /// Length of its body; absent where it was not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_bytes: Option<u64>,
+    /// Its body, where it is asked for.
+    #[serde(flatten)]
+    pub body: Content,
+}
+
+/// A body: text, or anything else as base64.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Content {
+    /// The body, if it is text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// The body in base64, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_base64: Option<String>,
+}
+
+/// `POST /records/{record}/release`
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Release {
+    /// Even if the owner is alive.
+    pub force: bool,
+}
+
+/// `POST /records/{record}/complete`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Complete {
+    /// Status of the answer that retries get.
+    pub status: u16,
+    /// Its header fields.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+    /// Its body, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// Its body, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_base64: Option<String>,
+    /// Even if the owner is alive.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What a change did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The record's name.
+    pub record: String,
+    /// What it was.
+    pub was: Entry,
+    /// What it is now; `null` if the key is free.
+    pub now: Option<Entry>,
+}
+
+/// `POST /records/release`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseMany {
+    /// Records of this route,
+    pub route: String,
+    /// in this state,
+    pub state: StateName,
+    /// settled (in flight: claimed) since then: RFC 3339, or a duration ago.
+    pub since: String,
+    /// Only say which.
+    #[serde(default = "yes")]
+    pub dry_run: bool,
+    /// Where the answer before ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What a bulk release did, as far as it came.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleasedMany {
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// What was, or would be, released.
+    pub released: Vec<Entry>,
+    /// What was, or would be, left as it is.
+    pub left: Vec<Left>,
+    /// `null` when there is no more; else the `cursor` to go on with.
+    pub next: Option<String>,
+}
+
+/// A record that was not released.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Left {
+    /// Its name.
+    pub record: String,
+    /// As in a [`Problem`].
+    pub code: String,
+    /// As in a [`Problem`].
+    pub detail: String,
+}
+
+/// Why something was not done (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Problem {
+    pub r#type: String,
+    pub title: String,
+    pub status: u16,
+    pub detail: String,
+    pub code: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
+}
+
+impl Entry {
+    /// What `seen` says at `now`.
+    pub fn new(name: &RecordName, seen: Result<&Seen, &Unreadable>, now: Moment) -> Self {
+        let (state, detail, facts) = match seen {
+            Ok(seen) => (seen.summary.phase.into(), None, Some(Facts::new(seen, now))),
+            Err(why) => (StateName::Unreadable, Some(why.to_string()), None),
+        };
+        Self { record: name.to_string(), route: name.route.to_string(), state, detail, facts }
+    }
+}
+
+impl Facts {
+    fn new(seen: &Seen, now: Moment) -> Self {
+        let claim = &seen.summary.claim;
+        let in_flight = seen.summary.phase == Phase::InFlight;
+        let owner = match seen.owner() {
+            Owner::Alive => OwnerName::Alive,
+            Owner::Lost | Owner::Abandoned => OwnerName::Lost,
+        };
+        let span = |span: Duration| HumanDuration(span).to_string();
+        Self {
+            owner: in_flight.then_some(owner),
+            heard_at: in_flight.then(|| now.before(seen.silent_for)),
+            status: seen.summary.status.map(|status| status.as_u16()),
+            attempt: claim.attempt,
+            claimed_at: Moment { millis: claim.claimed_at },
+            settled_at: seen.summary.settled_at.map(|millis| Moment { millis }),
+            expires_at: now.after(seen.left()),
+            lease: span(claim.terms.lease),
+            retention: span(claim.terms.retention),
+            hold_for: match claim.terms.on_unknown {
+                Unknown::Hold(hold_for) => Some(span(hold_for)),
+                Unknown::Retry => None,
+            },
+            fingerprint: claim.fingerprint.body[..4].iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+}
+
+impl From<Phase> for StateName {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::InFlight => Self::InFlight,
+            Phase::Completed => Self::Completed,
+            Phase::Unreplayable => Self::Unreplayable,
+            Phase::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl StateName {
+    const ALL: [Self; 5] = [Self::InFlight, Self::Completed, Self::Unreplayable, Self::Unknown, Self::Unreadable];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InFlight => "in_flight",
+            Self::Completed => "completed",
+            Self::Unreplayable => "unreplayable",
+            Self::Unknown => "unknown",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl fmt::Display for StateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for StateName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        found.ok_or_else(|| {
+            let all = Self::ALL.map(Self::as_str).join(", ");
+            format!("'{text}' is no state: choose one of {all}")
+        })
+    }
+}
+
+impl Content {
+    /// Text as it is, anything else in base64.
+    pub fn of(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self { body: Some(text.to_owned()), body_base64: None },
+            Err(_) => Self { body: None, body_base64: Some(STANDARD.encode(bytes)) },
+        }
+    }
+
+    /// The bytes; none without a body.
+    pub fn bytes(self) -> Result<Bytes, &'static str> {
+        match (self.body, self.body_base64) {
+            (None, None) => Ok(Bytes::new()),
+            (Some(text), None) => Ok(text.into()),
+            (None, Some(encoded)) => {
+                STANDARD.decode(encoded).map(Bytes::from).map_err(|_| "body_base64 is not base64 (RFC 4648, 4)")
+            }
+            (Some(_), Some(_)) => Err("There are two bodies: give body or body_base64."),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Parts of a request or of an answer, as they are given on the command line.
+
+use std::fs;
+
+use http::{HeaderName, HeaderValue};
+
+/// `Name: value`
+pub(super) fn header(line: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = line.split_once(':').ok_or("write it as 'Name: value'")?;
+    let name = name.trim().parse().map_err(|_| format!("'{}' is no header name", name.trim()))?;
+    // The value may be a credential: it is not repeated.
+    let value = value.trim().parse().map_err(|_| "the value has characters that no header may hold")?;
+    Ok((name, value))
+}
+
+/// Text, or `@FILE`; nothing without either.
+pub(super) fn body(data: Option<&str>) -> Result<Vec<u8>, String> {
+    match data.map(|data| (data, data.strip_prefix('@'))) {
+        None => Ok(Vec::new()),
+        Some((_, Some(file))) => fs::read(file).map_err(|error| format!("cannot read {file}: {error}")),
+        Some((data, None)) => Ok(data.as_bytes().to_vec()),
+    }
+}

@@ -1,0 +1,227 @@
+//! One question to the admin listener, over a connection of its own.
+
+use std::error::Error;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
+
+use crate::admin::shape::Problem;
+use crate::config::{self, Config, Secret};
+
+/// The admin listener of one sidecar.
+pub(super) struct Client {
+    authority: Authority,
+    token: Option<Secret>,
+    pub(super) token_from: TokenFrom,
+}
+
+/// Where the token comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenFrom {
+    Environment,
+    Configuration,
+    Nowhere,
+}
+
+/// Why something was not done.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The command line asks for what makes no sense.
+    Usage(String),
+    /// Nobody answers.
+    Unreachable(io::Error),
+    /// The sidecar says no.
+    Refused(Box<Problem>),
+    /// It is no sidecar, or one of another version.
+    Strange(String),
+    /// What was found cannot be written.
+    Output(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+const TOKEN: &str = "ONLYONCE_ADMIN_TOKEN";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Many keys may be freed in one call, each with a write to a disk.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Client {
+    /// The sidecar at `admin`, else the one of this configuration. The file is read where it is needed.
+    pub(super) fn new(admin: Option<&str>, config: &Path) -> Result<Self, String> {
+        let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty()).map(Secret::new);
+        let (authority, configured) = match admin {
+            Some(url) => {
+                let authority = authority(url)?;
+                // Another machine's sidecar may have no configuration here.
+                let configured = if token.is_none() { config::load(config).ok().and_then(token_of) } else { None };
+                (authority, configured)
+            }
+            None => {
+                let loaded = config::load(config).map_err(|error| error.to_string())?;
+                (listener(&loaded, config)?, token_of(loaded))
+            }
+        };
+        let token_from = match (&token, &configured) {
+            (Some(_), _) => TokenFrom::Environment,
+            (None, Some(_)) => TokenFrom::Configuration,
+            (None, None) => TokenFrom::Nowhere,
+        };
+        Ok(Self { authority, token: token.or(configured), token_from })
+    }
+
+    /// For people.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.authority)
+    }
+
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Failure> {
+        let (status, body) = match tokio::time::timeout(TIMEOUT, self.exchange(method, target, body)).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(Failure::Unreachable(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))),
+        };
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|error| Failure::Strange(error.to_string()));
+        }
+        match serde_json::from_slice(&body) {
+            Ok(problem) => Err(Failure::Refused(Box::new(problem))),
+            Err(_) => Err(Failure::Strange(format!("it answers {status}"))),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let strange = |error: &dyn Error| Failure::Strange(error.to_string());
+        let mut request = Request::builder().method(method).uri(target).header(HOST, self.authority.as_str());
+        if let Some(token) = &self.token {
+            let value = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
+            let mut value = value.map_err(|_| Failure::Usage("the token cannot stand in a header".into()))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        let body = match body {
+            None => Bytes::new(),
+            Some(body) => {
+                request = request.header(CONTENT_TYPE, "application/json");
+                serde_json::to_vec(body).map_err(|error| strange(&error))?.into()
+            }
+        };
+        let request = request.body(Full::new(body)).map_err(|error| strange(&error))?;
+
+        let stream = self.connect().await.map_err(Failure::Unreachable)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| strange(&error))?;
+        // Ends with the sender, or with the program.
+        tokio::spawn(connection);
+        let response = sender.send_request(request).await.map_err(|error| strange(&error))?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|error| strange(&error))?.to_bytes();
+        Ok((status, body))
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
+        let connecting = TcpStream::connect((host, self.authority.port_u16().unwrap_or(80)));
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+        tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(late)?
+    }
+}
+
+fn token_of(config: Config) -> Option<Secret> {
+    config.admin.and_then(|admin| admin.token)
+}
+
+/// `http://HOST:PORT`
+fn authority(url: &str) -> Result<Authority, String> {
+    let wrong = |why: &str| format!("error: --admin {url}: {why}");
+    let uri: Uri = url.parse().map_err(|_| wrong("this is no URL: write it as http://127.0.0.1:9464"))?;
+    match (uri.scheme(), uri.authority()) {
+        (Some(scheme), Some(authority)) if *scheme == Scheme::HTTP && matches!(uri.path(), "" | "/") => {
+            Ok(authority.clone())
+        }
+        (Some(scheme), _) if *scheme == Scheme::HTTPS => {
+            Err(wrong("the admin listener speaks plain HTTP: use a tunnel, as `ssh -L 9464:127.0.0.1:9464 HOST`"))
+        }
+        _ => Err(wrong("write it as http://127.0.0.1:9464")),
+    }
+}
+
+/// Where the sidecar of this configuration is asked.
+fn listener(config: &Config, path: &Path) -> Result<Authority, String> {
+    let file = path.display();
+    let Some(admin) = &config.admin else {
+        return Err(format!(
+            "error: the admin listener is off in {file}, and records are reached through it\n\
+             help: set admin.listen and start the sidecar again, or name another sidecar's with --admin URL"
+        ));
+    };
+    let mut address = admin.listen;
+    if address.port() == 0 {
+        return Err(format!(
+            "error: admin.listen in {file} is any free port\n\
+             help: name it with --admin URL; the sidecar's log says which it is"
+        ));
+    }
+    // Where everybody is listened to, this machine is too.
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    address.to_string().parse().map_err(|error| format!("error: admin.listen in {file}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_admin_url_is_plain_http_and_no_more() {
+        for url in ["http://127.0.0.1:9464", "http://127.0.0.1:9464/", "http://[::1]:9464", "HTTP://sidecar:1"] {
+            assert!(authority(url).is_ok(), "{url}");
+        }
+        for url in ["", "127.0.0.1:9464", "https://127.0.0.1:9464", "http://127.0.0.1:9464/records", "ftp://a", "/"] {
+            assert!(authority(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_listener_is_that_of_the_configuration() {
+        let at = |listen: &str| {
+            let text = format!(
+                "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\nadmin.listen = \"{listen}\"\n\
+                 [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n"
+            );
+            let config = config::parse("test", &text, &|_| None).expect("a configuration");
+            listener(&config, Path::new("test")).map(|authority| authority.to_string())
+        };
+        assert_eq!(at("127.0.0.1:9464").as_deref(), Ok("127.0.0.1:9464"));
+        assert_eq!(at("0.0.0.0:9464").as_deref(), Ok("127.0.0.1:9464"));
+        assert_eq!(at("[::]:9464").as_deref(), Ok("[::1]:9464"));
+        assert!(at("off").is_err_and(|error| error.contains("--admin URL")));
+        assert!(at("127.0.0.1:0").is_err_and(|error| error.contains("any free port")));
+    }
+}

@@ -1,0 +1,301 @@
+//! `onlyonce records`: the way out of an outcome that nobody knows.
+
+mod client;
+mod say;
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use http::{HeaderName, HeaderValue, Method};
+
+use super::{BAD_USAGE, FAILED, Format, block_on, given};
+use crate::admin::Moment;
+use crate::admin::shape::{
+    Changed, Complete, Content, Entry, OwnerName, Page, Release, ReleaseMany, ReleasedMany, Shown, StateName,
+};
+use crate::record::RecordName;
+use client::{Client, Failure};
+
+#[derive(Args)]
+pub(super) struct RecordsArgs {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Which sidecar to ask.
+#[derive(Args)]
+#[command(next_help_heading = "Which sidecar")]
+struct Place {
+    /// The configuration file, for where the sidecar's admin listener is, and for its token
+    #[arg(long, global = true, env = "ONLYONCE_CONFIG", default_value = "onlyonce.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// The admin listener of a running sidecar, as http://HOST:PORT, instead of the configuration's
+    #[arg(long, global = true, value_name = "URL")]
+    admin: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List the records that the store holds
+    List {
+        /// Those of one route only
+        #[arg(long, value_name = "NAME")]
+        route: Option<String>,
+        /// Those in one state only: in_flight, completed, unreplayable, unknown or unreadable
+        #[arg(long)]
+        state: Option<StateName>,
+        /// For people, or for programs
+        #[arg(long, default_value = "text")]
+        format: Format,
+    },
+    /// Show one record: all but the stored body
+    Show {
+        /// Its name, as logs and problems print it
+        record: RecordName,
+        /// Show the stored body too, and the values of Set-Cookie
+        #[arg(long)]
+        body: bool,
+        /// For people, or for programs
+        #[arg(long, default_value = "text")]
+        format: Format,
+    },
+    /// Free the key of a record, or of many: the next request with it runs
+    ///
+    /// Do so when you know that the request had no effect, or that it may have it twice.
+    #[command(override_usage = "onlyonce records release RECORD [--force]\n       \
+                                onlyonce records release --route NAME --state STATE --since T [--yes]")]
+    Release(ReleaseArgs),
+    /// Settle a record by hand: retries get this answer, and nothing runs
+    ///
+    /// Do so when you know that the request had its effect, and what its answer would have been.
+    Complete {
+        /// Its name
+        record: RecordName,
+        /// Status of the answer
+        #[arg(long, value_name = "N")]
+        status: u16,
+        /// A header line of the answer; may be given more than once
+        #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = given::header)]
+        headers: Vec<(HeaderName, HeaderValue)>,
+        /// The answer's body, or @FILE to read it from a file
+        #[arg(short = 'd', long = "data", value_name = "BODY")]
+        data: Option<String>,
+        /// Even if the request is still running. It goes on, and what comes of it is not recorded
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Args)]
+struct ReleaseArgs {
+    /// Its name
+    #[arg(required_unless_present = "route", conflicts_with_all = ["route", "state", "since", "yes"])]
+    record: Option<RecordName>,
+    /// Even if the request is still running. It goes on, and another may run beside it
+    #[arg(long, conflicts_with = "route")]
+    force: bool,
+    /// Many: those of this route,
+    #[arg(long, value_name = "NAME", requires_all = ["state", "since"])]
+    route: Option<String>,
+    /// in this state,
+    #[arg(long, requires = "route")]
+    state: Option<StateName>,
+    /// settled (if in flight, claimed) since then: 2026-11-21T19:30:00Z, or 2h or 3d ago
+    #[arg(long, value_name = "T", requires = "route", value_parser = moment)]
+    since: Option<Moment>,
+    /// Do it; without, only say what would be done
+    #[arg(long, requires = "route")]
+    yes: bool,
+}
+
+fn moment(text: &str) -> Result<Moment, String> {
+    Moment::now().at_or_ago(text).map_err(|error| error.to_string())
+}
+
+/// While nothing else shows that there is progress.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) fn records(args: RecordsArgs) -> ExitCode {
+    let RecordsArgs { verb, place } = args;
+    let client = match Client::new(place.admin.as_deref(), &place.config) {
+        Ok(client) => client,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(BAD_USAGE);
+        }
+    };
+    let done = block_on(async {
+        match verb {
+            Verb::List { route, state, format } => list(&client, route.as_deref(), state, format).await,
+            Verb::Show { record, body, format } => show(&client, &record, body, format).await,
+            Verb::Release(args) => match (args.record, args.route.zip(args.state).zip(args.since)) {
+                (Some(record), _) => release(&client, &record, args.force).await,
+                (None, Some(((route, state), since))) => release_many(&client, route, state, since, args.yes).await,
+                // The command line does not let that through.
+                (None, None) => Ok(()),
+            },
+            Verb::Complete { record, status, headers, data, force } => {
+                let answer = answer(status, &headers, data.as_deref(), force)?;
+                complete(&client, &record, answer).await
+            }
+        }
+    });
+    match done.unwrap_or_else(|error| Err(Failure::Output(error))) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read it has read enough, as `head` does.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprint!("{}", say::failure(&failure, &client));
+            ExitCode::from(if matches!(failure, Failure::Usage(_)) { BAD_USAGE } else { FAILED })
+        }
+    }
+}
+
+async fn list(client: &Client, route: Option<&str>, state: Option<StateName>, format: Format) -> Result<(), Failure> {
+    if let Some(route) = route.filter(|route| !route.bytes().all(is_plain)) {
+        return Err(Failure::Usage(format!("no route has the name '{route}'")));
+    }
+    let (route, state) = (route.unwrap_or_default(), state.map_or("", StateName::as_str));
+    let mut out = io::stdout().lock();
+    let mut cursor = String::new();
+    // A store may name a record on two pages.
+    let mut seen = HashSet::new();
+    let mut quiet_since = Instant::now();
+    loop {
+        let target = format!("/records?route={route}&state={state}&cursor={cursor}&limit=500");
+        let page: Page = client.ask(Method::GET, &target, None::<&()>).await?;
+        for entry in page.records {
+            if !seen.insert(entry.record.clone()) {
+                continue;
+            }
+            match format {
+                Format::Text => out.write_all(say::entry(&entry, Moment::now()).as_bytes())?,
+                Format::Json => {
+                    let before = if seen.len() == 1 { "[\n" } else { ",\n" };
+                    write!(out, "{before}{}", json(&entry))?;
+                }
+            }
+        }
+        match page.next {
+            Some(next) => cursor = next,
+            None => break,
+        }
+        if quiet_since.elapsed() > PATIENCE {
+            eprintln!("{} so far, still looking", say::records(seen.len()));
+            quiet_since = Instant::now();
+        }
+    }
+    match format {
+        Format::Text => writeln!(out, "{}", say::records(seen.len()))?,
+        Format::Json => writeln!(out, "{}", if seen.is_empty() { "[]" } else { "\n]" })?,
+    }
+    Ok(())
+}
+
+/// The characters of route names.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    // What is answered here has a JSON form.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+async fn show(client: &Client, record: &RecordName, with_body: bool, format: Format) -> Result<(), Failure> {
+    let body = if with_body { "?body=1" } else { "" };
+    let shown: Shown = client.ask(Method::GET, &format!("/records/{record}{body}"), None::<&()>).await?;
+    let mut out = io::stdout().lock();
+    match format {
+        Format::Text => out.write_all(say::shown(&shown, Moment::now()).as_bytes())?,
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&shown).unwrap_or_default())?,
+    }
+    Ok(())
+}
+
+async fn release(client: &Client, record: &RecordName, force: bool) -> Result<(), Failure> {
+    let target = format!("/records/{record}/release");
+    let changed: Changed = client.ask(Method::POST, &target, Some(&Release { force })).await?;
+    let mut said = format!("It was {}. The next request with its key runs.", say::state(&changed.was));
+    if is_running(&changed.was) {
+        said.push_str(" The request that it belongs to goes on, and takes the key again if no other comes first.");
+    }
+    write!(io::stdout(), "released {record}\n{}", say::broken(&said))?;
+    Ok(())
+}
+
+fn is_running(was: &Entry) -> bool {
+    was.facts.as_ref().is_some_and(|facts| facts.owner == Some(OwnerName::Alive))
+}
+
+fn answer(
+    status: u16,
+    headers: &[(HeaderName, HeaderValue)],
+    data: Option<&str>,
+    force: bool,
+) -> Result<Complete, Failure> {
+    let Content { body, body_base64 } = match data {
+        None => Content::default(),
+        Some(_) => Content::of(&given::body(data).map_err(Failure::Usage)?),
+    };
+    let header = |(name, value): &(HeaderName, HeaderValue)| {
+        (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    Ok(Complete { status, headers: headers.iter().map(header).collect(), body, body_base64, force })
+}
+
+async fn complete(client: &Client, record: &RecordName, answer: Complete) -> Result<(), Failure> {
+    let target = format!("/records/{record}/complete");
+    let changed: Changed = client.ask(Method::POST, &target, Some(&answer)).await?;
+    let until = changed.now.and_then(|now| now.facts).map(|facts| facts.expires_at);
+    let until = until.map(|until| format!(" until {}", say::time(until))).unwrap_or_default();
+    let said = format!("It was {}. Retries get this {}{until}.", say::state(&changed.was), answer.status);
+    write!(io::stdout(), "settled {record}\n{}", say::broken(&said))?;
+    Ok(())
+}
+
+async fn release_many(
+    client: &Client,
+    route: String,
+    state: StateName,
+    since: Moment,
+    yes: bool,
+) -> Result<(), Failure> {
+    let which = format!("of {route}, {state} since {}", say::time(since));
+    let mut wanted = ReleaseMany { route, state, since: since.to_string(), dry_run: !yes, cursor: None };
+    let mut out = io::stdout().lock();
+    let mut released = HashSet::new();
+    let mut left = 0;
+    loop {
+        let done: ReleasedMany = client.ask(Method::POST, "/records/release", Some(&wanted)).await?;
+        for entry in done.released {
+            if released.insert(entry.record.clone()) {
+                writeln!(out, "{} {}", if yes { "released" } else { "would release" }, entry.record)?;
+            }
+        }
+        for record in done.left {
+            left += 1;
+            eprintln!("left {}: {}", record.record, record.code);
+        }
+        match done.next {
+            Some(next) => wanted.cursor = Some(next),
+            None => break,
+        }
+    }
+    let left = if left == 0 { String::new() } else { format!(", {left} left as they are") };
+    let done = match yes {
+        true => format!("{} {which}: released{left}.", say::records(released.len())),
+        false => {
+            let count = say::records(released.len());
+            format!("{count} {which}{left}. Nothing was done: the same with --yes frees their keys.")
+        }
+    };
+    write!(out, "{}", say::broken(&done))?;
+    Ok(())
+}

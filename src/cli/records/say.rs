@@ -1,0 +1,265 @@
+//! What is said of records, for people with terminals of 80 columns.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::super::text::{labelled, wrapped};
+use super::client::{Client, Failure, TokenFrom};
+use crate::admin::Moment;
+use crate::admin::shape::{Answer, Entry, Facts, OwnerName, Shown, StateName};
+
+/// A record in a list: its name on a line of its own, to be copied.
+pub(super) fn entry(entry: &Entry, now: Moment) -> String {
+    let mut out = format!("{}\n", entry.record);
+    let what = match (&entry.facts, &entry.detail) {
+        (Some(facts), _) => format!("{}, {}", state(entry), times(facts, now)),
+        (None, Some(detail)) => format!("{}: {detail}", state(entry)),
+        (None, None) => state(entry).to_owned(),
+    };
+    wrapped(&mut out, "  ", &what);
+    out
+}
+
+fn times(facts: &Facts, now: Moment) -> String {
+    let began = facts.settled_at.unwrap_or(facts.claimed_at);
+    let attempt = if facts.attempt > 1 { format!(", attempt {}", facts.attempt) } else { String::new() };
+    format!("{} ({}){attempt}, gone in {}", ago(began, now), time(began), coarse(facts.expires_at.since(now)))
+}
+
+/// A state in words.
+pub(super) fn state(entry: &Entry) -> String {
+    let facts = entry.facts.as_ref();
+    let status = facts.and_then(|facts| facts.status).map(|status| format!(" with {status}")).unwrap_or_default();
+    match (entry.state, facts.and_then(|facts| facts.owner)) {
+        (StateName::InFlight, Some(OwnerName::Lost)) => "in flight, its owner lost".into(),
+        (StateName::InFlight, Some(OwnerName::Alive) | None) => "in flight".into(),
+        (StateName::Completed, _) => format!("completed{status}"),
+        (StateName::Unreplayable, _) => format!("unreplayable{status}"),
+        (StateName::Unknown, _) => "unknown".into(),
+        (StateName::Unreadable, _) => "unreadable".into(),
+    }
+}
+
+/// One record, with all there is to say.
+pub(super) fn shown(shown: &Shown, now: Moment) -> String {
+    let entry = &shown.entry;
+    let mut out = String::new();
+    labelled(&mut out, "record", &entry.record);
+    labelled(&mut out, "state", &state(entry));
+    if let Some(detail) = &entry.detail {
+        labelled(&mut out, "", detail);
+    }
+    if let Some(facts) = &entry.facts {
+        told(&mut out, facts, now);
+    }
+    labelled(&mut out, "a retry", retry(entry));
+    if let Some(answer) = &shown.answer {
+        out.push('\n');
+        answered(&mut out, answer);
+    }
+    out
+}
+
+fn told(out: &mut String, facts: &Facts, now: Moment) {
+    let moment = |moment: Moment| format!("{}, {}", time(moment), ago(moment, now));
+    labelled(out, "claimed", &format!("{} (attempt {})", moment(facts.claimed_at), facts.attempt));
+    if let Some(heard_at) = facts.heard_at {
+        labelled(out, "heard of", &moment(heard_at));
+    }
+    if let Some(settled_at) = facts.settled_at {
+        labelled(out, "settled", &moment(settled_at));
+    }
+    labelled(out, "gone", &format!("{}, in {}", time(facts.expires_at), coarse(facts.expires_at.since(now))));
+    let unknown = match &facts.hold_for {
+        Some(hold_for) => format!("an unknown outcome holds the key for {hold_for}"),
+        None => "an unknown outcome is tried again".to_owned(),
+    };
+    labelled(out, "terms", &format!("lease {}, retention {}; {unknown}", facts.lease, facts.retention));
+    labelled(out, "fingerprint", &format!("{}…", facts.fingerprint));
+}
+
+/// What a repeat with the same content gets.
+fn retry(entry: &Entry) -> &'static str {
+    let facts = entry.facts.as_ref();
+    let holds = facts.is_some_and(|facts| facts.hold_for.is_some());
+    match (entry.state, facts.and_then(|facts| facts.owner)) {
+        (StateName::Completed, _) => "gets the answer below",
+        (StateName::Unreplayable, _) => "gets 409 already-completed",
+        (StateName::Unknown, _) => "gets 409 outcome-unknown",
+        (StateName::InFlight, Some(OwnerName::Lost)) if holds => "gets 409 outcome-unknown",
+        (StateName::InFlight, Some(OwnerName::Lost)) => "takes over, and runs",
+        (StateName::InFlight, Some(OwnerName::Alive) | None) => "waits, or gets 409 in-flight",
+        (StateName::Unreadable, _) => "gets 503 record-unreadable",
+    }
+}
+
+fn answered(out: &mut String, answer: &Answer) {
+    let length = match answer.body_bytes {
+        Some(bytes) => format!("{bytes} bytes of body"),
+        None => "the body was not kept".to_owned(),
+    };
+    labelled(out, "answer", &format!("{}, {length}", answer.status));
+    for (name, value) in answer.headers.iter().chain(&answer.trailers) {
+        labelled(out, "", &printable(&format!("{name}: {value}")));
+    }
+    match (&answer.body.body, &answer.body.body_base64) {
+        (Some(text), _) => {
+            let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\n{}{end}", printable(text));
+        }
+        (None, Some(_)) => out.push_str("\nThe body is no text: --format json shows it in base64.\n"),
+        (None, None) => {}
+    }
+}
+
+/// Without what would make a terminal do something else than show it.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
+    text.chars().map(shown).collect()
+}
+
+/// `3 records`
+pub(super) fn records(count: usize) -> String {
+    format!("{count} record{}", if count == 1 { "" } else { "s" })
+}
+
+/// Broken at 80 columns.
+pub(super) fn broken(text: &str) -> String {
+    let mut out = String::new();
+    wrapped(&mut out, "", text);
+    out
+}
+
+/// To the second.
+pub(super) fn time(moment: Moment) -> String {
+    let text = moment.to_string();
+    text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
+}
+
+fn ago(moment: Moment, now: Moment) -> String {
+    format!("{} ago", coarse(now.since(moment)))
+}
+
+/// One number is enough.
+fn coarse(span: Duration) -> String {
+    match span.as_secs() {
+        seconds @ 0..120 => format!("{seconds}s"),
+        seconds @ 120..7_200 => format!("{}m", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{}h", seconds / 3_600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// What went wrong, and what to do about it.
+pub(super) fn failure(failure: &Failure, client: &Client) -> String {
+    let mut out = String::new();
+    let url = client.url();
+    let (what, help) = match failure {
+        Failure::Usage(what) => (what.clone(), None),
+        Failure::Output(error) => (format!("the output cannot be written: {error}"), None),
+        Failure::Unreachable(error) => (
+            format!("no sidecar answers at {url}: {error}"),
+            Some(
+                "start it with `onlyonce serve`, or name the admin listener of a running one with --admin URL"
+                    .to_owned(),
+            ),
+        ),
+        Failure::Strange(what) => (
+            format!("{url} does not answer as the admin listener of an onlyonce of this version: {what}"),
+            Some("name the sidecar's admin listener, not the proxy, with --admin URL".to_owned()),
+        ),
+        Failure::Refused(problem) => {
+            let help = match problem.code.as_str() {
+                "unauthorized" => Some(token(client.token_from).to_owned()),
+                "forbidden" => Some(
+                    "run this on the sidecar's own machine or through a tunnel, or set admin.token there".to_owned(),
+                ),
+                "owner-alive" => Some("wait for it to end, or use --force if you know better".to_owned()),
+                _ => None,
+            };
+            (format!("{} ({})", problem.detail.trim_end_matches('.'), problem.code), help)
+        }
+    };
+    wrapped(&mut out, "error: ", &what);
+    if let Some(help) = help {
+        wrapped(&mut out, "help: ", &help);
+    }
+    out
+}
+
+fn token(from: TokenFrom) -> &'static str {
+    match from {
+        TokenFrom::Environment => "$ONLYONCE_ADMIN_TOKEN is not the token that the sidecar was started with",
+        TokenFrom::Configuration => {
+            "admin.token of the configuration file is not the one that the sidecar was started with; \
+             $ONLYONCE_ADMIN_TOKEN would come before it"
+        }
+        TokenFrom::Nowhere => {
+            "put the sidecar's token into $ONLYONCE_ADMIN_TOKEN, or name its configuration with --config"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: Moment = Moment { millis: 1_795_262_400_000 };
+
+    fn record(state: StateName, facts: Option<Facts>) -> Entry {
+        let record = format!("{}:{}", "r".repeat(40), "0".repeat(32));
+        Entry { record, route: "r".repeat(40), state, detail: Some("it is damaged: it is cut short".into()), facts }
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            owner: None,
+            heard_at: None,
+            status: None,
+            attempt: 12,
+            claimed_at: NOON,
+            settled_at: None,
+            expires_at: NOON.after(Duration::from_secs(86_400 * 30)),
+            lease: "1500ms".into(),
+            retention: "31d".into(),
+            hold_for: Some("1d".into()),
+            fingerprint: "0123abcd".into(),
+        }
+    }
+
+    #[test]
+    fn everything_fits_80_columns() {
+        let now = NOON.after(Duration::from_secs(5000));
+        for owner in [None, Some(OwnerName::Alive), Some(OwnerName::Lost)] {
+            for state in [
+                StateName::InFlight,
+                StateName::Completed,
+                StateName::Unreplayable,
+                StateName::Unknown,
+                StateName::Unreadable,
+            ] {
+                let facts = Facts { owner, heard_at: Some(NOON), status: Some(201), settled_at: Some(NOON), ..facts() };
+                let record = record(state, (state != StateName::Unreadable).then_some(facts));
+                let text = [entry(&record, now), shown(&Shown { entry: record, answer: None }, now)].concat();
+                for line in text.lines() {
+                    // The name is never broken: it is there to be copied.
+                    assert!(line.chars().count() <= 80 || line.contains(&"r".repeat(40)), "{line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_in_a_list_says_when_and_for_how_long() {
+        let unknown = Entry { detail: None, ..record(StateName::Unknown, Some(facts())) };
+        let text = entry(&unknown, NOON.after(Duration::from_secs(130)));
+        let expected = "  unknown, 2m ago (2026-11-21T12:00:00Z), attempt 12, gone in 29d\n";
+        assert_eq!(text.split_once('\n').map(|(_, rest)| rest), Some(expected));
+    }
+
+    #[test]
+    fn a_stored_body_does_nothing_to_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\n\tc\u{9b}"), "a\u{fffd}[2Jb\n\tc\u{fffd}");
+    }
+}

@@ -1,0 +1,83 @@
+//! Points at which a test stops this process, to kill it, or something else, just then.
+//!
+//! Only a build with the feature `fail-points` has them. In it, `ONLYONCE_FAIL_POINT` names a step, and
+//! `ONLYONCE_FAIL_POINT_ADDR` says who wants to know: the first time that the step is reached, the process connects
+//! there, says the step on a line, and waits until it is told to go on.
+
+/// A step of the protocol, in the order in which a request takes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The store was not asked yet.
+    BeforeClaim,
+    /// The claim was granted.
+    AfterClaim,
+    /// A connection is at hand, and nothing was sent.
+    BeforeSend,
+    /// The head of the response was read.
+    HeadRead,
+    /// The attempt has ended, and its outcome is not recorded.
+    BeforeComplete,
+    /// The outcome is recorded, and nobody was told.
+    AfterComplete,
+    /// The answer is at hand where the client waits for it.
+    BeforeAnswer,
+}
+
+/// Nothing, and it costs nothing.
+#[cfg(not(feature = "fail-points"))]
+#[inline(always)]
+pub(crate) async fn reach(_step: Step) {}
+
+/// Stops here, if this is the step to stop at and it is reached for the first time.
+#[cfg(feature = "fail-points")]
+pub(crate) async fn reach(step: Step) {
+    armed::reach(step).await;
+}
+
+#[cfg(feature = "fail-points")]
+mod armed {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::Step;
+
+    struct Point {
+        step: String,
+        address: String,
+        reached: AtomicBool,
+    }
+
+    static POINT: LazyLock<Option<Point>> = LazyLock::new(|| {
+        let step = std::env::var("ONLYONCE_FAIL_POINT").ok()?;
+        let address = std::env::var("ONLYONCE_FAIL_POINT_ADDR").ok()?;
+        Some(Point { step, address, reached: AtomicBool::new(false) })
+    });
+
+    pub(super) async fn reach(step: Step) {
+        let Some(point) = &*POINT else { return };
+        if point.step == name(step) && !point.reached.swap(true, Ordering::Relaxed) {
+            stop(point).await.expect("a test listens at ONLYONCE_FAIL_POINT_ADDR");
+        }
+    }
+
+    async fn stop(point: &Point) -> std::io::Result<()> {
+        let mut test = TcpStream::connect(&point.address).await?;
+        test.write_all(format!("{}\n", point.step).as_bytes()).await?;
+        test.read_u8().await.map(drop)
+    }
+
+    fn name(step: Step) -> &'static str {
+        match step {
+            Step::BeforeClaim => "before-claim",
+            Step::AfterClaim => "after-claim",
+            Step::BeforeSend => "before-send",
+            Step::HeadRead => "head-read",
+            Step::BeforeComplete => "before-complete",
+            Step::AfterComplete => "after-complete",
+            Step::BeforeAnswer => "before-answer",
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Owners, and what becomes of what they do.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn one_of_many_runs_and_the_others_get_its_answer() {
+    let (scene, operation) = (Scene::new(), operation(1, HOLD));
+    let ownership = scene.own(&operation).await;
+    for _ in 0..3 {
+        assert_eq!(scene.repeat(&operation).await, Verdict::InFlight);
+    }
+    assert_eq!(body(&run(ownership, created()).await.expect("an end")), b"order 1");
+    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(reply) if reply.body.concat() == b"order 1"));
+    assert!(scene.counts(r#"onlyonce_records_total{route="orders",state="completed"} 1"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_certainly_did_not_run_frees_the_key() {
+    let (scene, operation) = (Scene::new(), operation(1, HOLD));
+    assert!(matches!(run(scene.own(&operation).await, Fate::NotSent).await, Ok(Ended::NotSent)));
+    assert_eq!(scene.held(&operation).await, None);
+    let failed = run(scene.own(&operation).await, answer(StatusCode::INTERNAL_SERVER_ERROR, "no")).await;
+    assert_eq!(body(&failed.expect("an end")), b"no");
+    scene.own(&operation).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_run_is_held_or_left_for_a_takeover() {
+    let scene = Scene::new();
+    let held = operation(1, HOLD);
+    assert!(matches!(run(scene.own(&held).await, Fate::Unknown(Silence::Broken)).await, Ok(Ended::Silent(_))));
+    assert_eq!(scene.repeat(&held).await, Verdict::OutcomeUnknown);
+
+    let retried = operation(2, Unknown::Retry);
+    assert!(matches!(run(scene.own(&retried).await, Fate::Unknown(Silence::Broken)).await, Ok(Ended::Silent(_))));
+    assert_eq!(scene.repeat(&retried).await, Verdict::InFlight);
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(scene.own(&retried).await.attempt(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_came_to_the_gate_was_not_sent() {
+    let (scene, operation) = (Scene::new(), operation(1, HOLD));
+    let late = scene.own(&operation).await.run(|_: Gate| async { Fate::<()>::Unknown(Silence::Timeout) });
+    assert!(matches!(late.await, Ok(Ended::NotSent)));
+    assert_eq!(scene.held(&operation).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_takes_many_leases_is_never_run_twice() {
+    let (scene, operation, end) = (Scene::new(), operation(1, Unknown::Retry), Arc::new(Notify::new()));
+    let ended = run_until(scene.own(&operation).await, &end, created());
+    for _ in 0..20 {
+        tokio::time::sleep(LEASE / 2).await;
+        assert_eq!(scene.repeat(&operation).await, Verdict::InFlight);
+    }
+    end.notify_one();
+    assert_eq!(body(&ended.await.expect("an end")), b"order 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_fails_does_not_end_the_attempt() {
+    let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    scene.store.renewals.next([Fault::Refused; 6]);
+    let ended = run_until(scene.own(&operation).await, &end, created());
+    tokio::time::sleep(LEASE * 3 / 2).await;
+    assert_eq!(scene.repeat(&operation).await, Verdict::OutcomeUnknown);
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(scene.repeat(&operation).await, Verdict::InFlight);
+    end.notify_one();
+    ended.await.expect("an end");
+    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_changes_nothing() {
+    let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    drop(run_until(scene.own(&operation).await, &end, created()));
+    end.notify_one();
+    scene.guard.drain().await;
+    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ownership_that_is_not_used_is_given_back() {
+    let (scene, operation) = (Scene::new(), operation(1, HOLD));
+    drop(scene.own(&operation).await);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(scene.held(&operation).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_is_delivered_and_recording_is_tried_until_it_is_done() {
+    for fault in [Fault::Refused, Fault::RequestLost, Fault::AnswerLost] {
+        let (scene, operation) = (Scene::new(), operation(1, HOLD));
+        scene.store.settlements.next([fault; 5]);
+        assert_eq!(body(&run(scene.own(&operation).await, created()).await.expect("an end")), b"order 1");
+        scene.guard.drain().await;
+        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_is_tried_until_it_is_done() {
+    let (scene, operation) = (Scene::new(), operation(1, HOLD));
+    scene.store.releases.next([Fault::Refused; 5]);
+    run(scene.own(&operation).await, Fate::NotSent).await.expect("an end");
+    scene.guard.drain().await;
+    assert_eq!(scene.held(&operation).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_client_of_a_key_gets_the_answer_that_was_recorded_first() {
+    let (scene, operation, end) = (Scene::new(), operation(1, Unknown::Retry), Arc::new(Notify::new()));
+    scene.store.renewals.next([Fault::Refused; 4]);
+    let stalled = run_until(scene.own(&operation).await, &end, answer(StatusCode::CREATED, "stalled"));
+    tokio::time::sleep(LEASE + Duration::from_millis(1)).await;
+    let sibling = scene.sibling();
+    let Ok(Admission::Owner(taker)) = sibling.claim(&scene.rule, &operation).await else { panic!("a lost owner") };
+    assert_eq!(body(&run(taker, answer(StatusCode::CREATED, "taker")).await.expect("an end")), b"taker");
+    end.notify_one();
+    let ended = stalled.await.expect("an end");
+    assert!(matches!(ended, Ended::Recorded(_)));
+    assert_eq!(body(&ended), b"taker");
+    assert!(scene.counts(r#"onlyonce_lease_lost_total{route="orders"} 1"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_was_replaced_answers_with_its_own_response() {
+    let (scene, operation, end) = (Scene::new(), operation(1, Unknown::Retry), Arc::new(Notify::new()));
+    scene.store.renewals.next([Fault::Refused; 4]);
+    let stalled = run_until(scene.own(&operation).await, &end, answer(StatusCode::CREATED, "stalled"));
+    tokio::time::sleep(LEASE + Duration::from_millis(1)).await;
+    let taker = scene.own(&operation).await;
+    end.notify_one();
+    assert_eq!(body(&stalled.await.expect("an end")), b"stalled");
+    let record = scene.held(&operation).await.expect("a record").record;
+    assert_eq!((record.state, record.claim.attempt), (State::InFlight, 2));
+    assert!(scene.counts(r#"onlyonce_lease_lost_total{route="orders"} 1"#));
+    drop(taker);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_lost_the_record_gets_it_again() {
+    let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    let ended = run_until(scene.own(&operation).await, &end, created());
+    let token = scene.held(&operation).await.expect("a record").record.claim.token;
+    scene.store.store.release(&operation.name, token).await.expect("the store answers");
+    tokio::time::sleep(LEASE / 2).await;
+    assert_eq!(scene.repeat(&operation).await, Verdict::InFlight, "the renewal claims again");
+    scene.store.store.release(&operation.name, token).await.expect("the store answers");
+    end.notify_one();
+    ended.await.expect("an end");
+    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)), "settling writes where nothing is");
+}
+
+#[tokio::test]
+async fn before_the_first_byte_an_old_hold_is_renewed_or_nothing_is_sent() {
+    const SHORT: Duration = Duration::from_millis(100);
+    // A renewal that is itself too old when its answer is read says nothing of now.
+    for fault in [None, Some(Fault::Refused), Some(Fault::Asleep(SHORT * 3 / 5))] {
+        let scene = Scene::new();
+        let mut operation = operation(1, HOLD);
+        operation.terms.lease = SHORT;
+        let ownership = scene.own(&operation).await;
+        // On the machine's own clock: it must count through suspend, so a paused one cannot stand in for it.
+        std::thread::sleep(SHORT * 3 / 5);
+        scene.store.renewals.next(fault);
+        let ended = run(ownership, created()).await.expect("an end");
+        match fault {
+            None => assert_eq!(body(&ended), b"order 1"),
+            Some(_) => assert!(matches!(ended, Ended::InDoubt)),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_releases_nothing() {
+    let (scene, operation) = (Scene::new(), operation(1, HOLD));
+    let ended = scene.own(&operation).await.run(|gate: Gate| async move {
+        gate.may_send().await;
+        panic!("by plan");
+        #[expect(unreachable_code, reason = "tells the type")]
+        Fate::<()>::NotSent
+    });
+    assert!(ended.await.is_err());
+    assert_eq!(scene.repeat(&operation).await, Verdict::InFlight);
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(scene.repeat(&operation).await, Verdict::OutcomeUnknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_runs_out_settles_what_is_left() {
+    let scene = Scene::new();
+    let (sent, unsent, never) = (operation(1, HOLD), operation(2, HOLD), Arc::new(Notify::new()));
+    let first = run_until(scene.own(&sent).await, &never, created());
+    let second = scene.own(&unsent).await.run(|_: Gate| std::future::pending::<Fate<()>>());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    scene.guard.abandon();
+    scene.guard.drain().await;
+    assert!(matches!(first.await, Ok(Ended::Silent(_))));
+    assert!(matches!(second.await, Ok(Ended::NotSent)));
+    assert_eq!(scene.repeat(&sent).await, Verdict::OutcomeUnknown);
+    assert_eq!(scene.held(&unsent).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_much_work_is_refused_before_the_claim() {
+    let (scene, never) = (Scene::new(), Arc::new(Notify::new()));
+    for key in 0..4 {
+        drop(run_until(scene.own(&operation(key, HOLD)).await, &never, created()));
+    }
+    let refused = scene.guard.claim(&scene.rule, &operation(9, HOLD)).await.err();
+    assert!(matches!(refused, Some(ClaimError::Overloaded)));
+    assert_eq!(scene.held(&operation(9, HOLD)).await, None);
+}

@@ -1,0 +1,112 @@
+//! Claims that arrive late, twice or never.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_of_unknown_arrival_is_not_run_and_cleaned_up() {
+    for fault in [Fault::AnswerLost, Fault::RequestLost] {
+        let (scene, operation) = (Scene::new(), operation(1, HOLD));
+        scene.store.claims.next([fault; 2]);
+        // The first clean-up does not get through either.
+        scene.store.releases.next([Fault::RequestLost]);
+        let refused = scene.guard.claim(&scene.rule, &operation).await.err().expect("no certain reply");
+        assert!(matches!(refused, ClaimError::Store(StoreError::Uncertain(_))));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(scene.held(&operation).await, None);
+        scene.own(&operation).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_arrives_late_is_cleaned_up_too() {
+    let (scene, operation) = (Scene::new(), operation(1, HOLD));
+    scene.store.claims.next([Fault::RequestLost; 2]);
+    assert!(scene.guard.claim(&scene.rule, &operation).await.is_err());
+    let late = scene.last_claim();
+    // Another request comes and goes meanwhile.
+    run(scene.own(&operation).await, Fate::NotSent).await.expect("an end");
+    // Both tries arrive, one after the other.
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        scene.arrives(&operation, &late).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(scene.held(&operation).await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_without_an_answer_is_made_again() {
+    for fault in [Fault::AnswerLost, Fault::RequestLost] {
+        let (scene, operation) = (Scene::new(), operation(1, HOLD));
+        scene.store.claims.next([fault]);
+        run(scene.own(&operation).await, created()).await.expect("an end");
+        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)), "{fault:?}");
+    }
+    // Refused the second time, it may still have been granted the first time.
+    let (scene, operation) = (Scene::new(), operation(1, HOLD));
+    scene.store.claims.next([Fault::AnswerLost, Fault::Refused]);
+    let refused = scene.guard.claim(&scene.rule, &operation).await.err().expect("no certain reply");
+    assert!(matches!(refused, ClaimError::Store(StoreError::Uncertain(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_arrives_after_its_owner_has_freed_the_key_is_undone() {
+    let (claims, renewals) = ([Fault::RequestLost], [Fault::RequestLost]);
+    for (claims, renewals) in [(claims.as_slice(), [].as_slice()), (&[], &renewals)] {
+        let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+        scene.store.claims.next(claims.iter().copied());
+        scene.store.renewals.next(renewals.iter().copied());
+        let ended = run_until(scene.own(&operation).await, &end, Fate::NotSent);
+        let late = scene.last_claim();
+        tokio::time::sleep(LEASE / 2).await;
+        end.notify_one();
+        ended.await.expect("an end");
+        assert_eq!(scene.held(&operation).await, None);
+        // A late renewal does the same.
+        scene.arrives(&operation, &late).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(scene.held(&operation).await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_claim_that_may_arrive_once_more_is_cleaned_up_too() {
+    let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    let first = run_until(scene.own(&operation).await, &end, Fate::NotSent);
+    scene.store.claims.next([Fault::RequestLost]);
+    assert_eq!(scene.repeat(&operation).await, Verdict::InFlight);
+    let late = scene.last_claim();
+    end.notify_one();
+    first.await.expect("an end");
+    scene.arrives(&operation, &late).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(scene.held(&operation).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_was_told_of_another_never_sends() {
+    let (scene, operation, go) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    let gone = Arc::clone(&go);
+    let ended = scene.own(&operation).await.run(move |gate| async move {
+        gone.notified().await;
+        sent(gate, created()).await
+    });
+    // An operator frees the key, and somebody else claims it; the first owner's renewal is told so.
+    let token = scene.held(&operation).await.expect("a record").record.claim.token;
+    scene.store.store.release(&operation.name, token).await.expect("the store answers");
+    let other = scene.own(&operation).await;
+    tokio::time::sleep(LEASE / 3 + Duration::from_secs(1)).await;
+    go.notify_one();
+    assert!(matches!(ended.await.expect("an end"), Ended::Replaced));
+    drop(other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clean_up_touches_nobody_elses_record() {
+    let (scene, operation, never) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    scene.store.claims.next([Fault::RequestLost; 2]);
+    assert!(scene.guard.claim(&scene.rule, &operation).await.is_err());
+    drop(run_until(scene.own(&operation).await, &never, created()));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(scene.held(&operation).await.expect("a record").owner(), Owner::Alive);
+}

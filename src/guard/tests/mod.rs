@@ -1,0 +1,242 @@
+//! Stories of the protocol, on the memory store, with time that stands still until all are waiting.
+
+mod attempts;
+mod claims;
+mod waiting;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use tokio::sync::{Notify, oneshot};
+
+use super::{Admission, Answer, ClaimError, Ended, Fate, Gate, Guard, Ownership, Rest, Silence, Verdict};
+use crate::config::{self, Rule};
+use crate::key::{DigestKey, Operation};
+use crate::metrics::Metrics;
+use crate::record::moves::{Exchange, Held, Owner};
+use crate::record::{Claim, Fingerprint, Record, RecordName, Reply, State, Terms, Token, Unknown};
+use crate::store::{
+    self, Claimed, Exchanged, Health, Listing, Memory, Page, Released, Renewed, Settled, Store, StoreError,
+};
+
+/// What happens to one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// It is refused: certainly not done.
+    Refused,
+    /// It is done, and the answer is lost.
+    AnswerLost,
+    /// It is not done, and nobody can tell.
+    RequestLost,
+    /// It is done, and the whole process sleeps for this long before it reads the answer.
+    Asleep(Duration),
+}
+
+/// The memory store, with calls that go wrong by plan.
+struct Faulty {
+    store: Memory,
+    claims: Plan,
+    /// The last claim that was asked for.
+    claimed: Mutex<Option<Claim>>,
+    renewals: Plan,
+    settlements: Plan,
+    releases: Plan,
+}
+
+/// What happens to the next calls; later ones succeed.
+#[derive(Default)]
+struct Plan(Mutex<VecDeque<Fault>>);
+
+impl Plan {
+    fn next(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(faults);
+    }
+
+    async fn carry_out<T>(&self, call: store::Answer<'_, T>) -> Result<T, StoreError> {
+        let fault = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        match fault {
+            None => call.await,
+            Some(Fault::Refused) => Err(StoreError::Unavailable("by plan".into())),
+            Some(Fault::RequestLost) => Err(StoreError::Uncertain("by plan".into())),
+            Some(Fault::Asleep(time)) => {
+                let answer = call.await;
+                std::thread::sleep(time);
+                answer
+            }
+            Some(Fault::AnswerLost) => {
+                call.await?;
+                Err(StoreError::Uncertain("by plan".into()))
+            }
+        }
+    }
+}
+
+impl Store for Faulty {
+    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> store::Answer<'a, Claimed> {
+        *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim.clone());
+        Box::pin(self.claims.carry_out(self.store.claim(name, claim)))
+    }
+
+    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> store::Answer<'a, Renewed> {
+        Box::pin(self.renewals.carry_out(self.store.renew(name, claim)))
+    }
+
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> store::Answer<'a, Settled> {
+        Box::pin(self.settlements.carry_out(self.store.settle(name, record)))
+    }
+
+    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> store::Answer<'a, Released> {
+        Box::pin(self.releases.carry_out(self.store.release(name, token)))
+    }
+
+    fn find<'a>(&'a self, name: &'a RecordName) -> store::Answer<'a, Option<Held>> {
+        self.store.find(name)
+    }
+
+    fn list<'a>(&'a self, listing: &'a Listing) -> store::Answer<'a, Page> {
+        self.store.list(listing)
+    }
+
+    fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> store::Answer<'a, Exchanged> {
+        self.store.exchange(name, exchange)
+    }
+
+    fn subscribe(&self, name: &RecordName) -> Option<store::Changes> {
+        self.store.subscribe(name)
+    }
+
+    fn digest_key(&self) -> store::Answer<'_, DigestKey> {
+        self.store.digest_key()
+    }
+
+    fn health(&self) -> Health {
+        self.store.health()
+    }
+}
+
+const LEASE: Duration = Duration::from_secs(30);
+const RETENTION: Duration = Duration::from_secs(3600);
+const HOLD: Unknown = Unknown::Hold(RETENTION);
+
+/// One sidecar, its store, and one route.
+struct Scene {
+    store: Arc<Faulty>,
+    guard: Arc<Guard>,
+    metrics: Arc<Metrics>,
+    rule: Arc<Rule>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with_route("")
+    }
+
+    fn with_route(keys: &str) -> Self {
+        let text = format!(
+            "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\n\
+             [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n{keys}"
+        );
+        let config = config::parse("test", &text, &|_| None).expect("a configuration");
+        let store = Arc::new(Faulty {
+            store: Memory::new(DigestKey::from_bytes([0; 32])),
+            claims: Plan::default(),
+            claimed: Mutex::default(),
+            renewals: Plan::default(),
+            settlements: Plan::default(),
+            releases: Plan::default(),
+        });
+        let metrics = Arc::new(Metrics::new(["orders"].into_iter()).expect("metrics"));
+        let guard = Guard::new(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&metrics), 4);
+        Self { store, guard, metrics, rule: Arc::clone(&config.routes.rules()[0]) }
+    }
+
+    /// A second sidecar on the same store.
+    fn sibling(&self) -> Arc<Guard> {
+        Guard::new(Arc::clone(&self.store) as Arc<dyn Store>, Arc::clone(&self.metrics), 4)
+    }
+
+    async fn admit(&self, operation: &Operation) -> Admission {
+        self.guard.claim(&self.rule, operation).await.expect("the store answers")
+    }
+
+    async fn own(&self, operation: &Operation) -> Ownership {
+        match self.admit(operation).await {
+            Admission::Owner(ownership) => ownership,
+            Admission::Repeat(verdict) => panic!("{verdict:?}"),
+        }
+    }
+
+    async fn repeat(&self, operation: &Operation) -> Verdict {
+        match self.admit(operation).await {
+            Admission::Owner(_) => panic!("the operation was free"),
+            Admission::Repeat(verdict) => verdict,
+        }
+    }
+
+    async fn held(&self, operation: &Operation) -> Option<Held> {
+        self.store.find(&operation.name).await.expect("the store answers")
+    }
+
+    fn last_claim(&self) -> Claim {
+        self.store.claimed.lock().expect("no panic").clone().expect("a claim")
+    }
+
+    /// A claim arrives that nobody waits for.
+    async fn arrives(&self, operation: &Operation, claim: &Claim) {
+        let granted = self.store.store.claim(&operation.name, claim).await.expect("the store answers");
+        assert!(matches!(granted, Claimed::Granted(_)));
+    }
+
+    fn counts(&self, line: &str) -> bool {
+        self.metrics.render().expect("an exposition").lines().any(|told| told == line)
+    }
+}
+
+fn operation(key: u8, on_unknown: Unknown) -> Operation {
+    Operation {
+        name: RecordName { route: "orders".into(), digest: [key; 16] },
+        fingerprint: Fingerprint { target: [1; 16], recipe: 1, body: [1; 16] },
+        terms: Terms { lease: LEASE, retention: RETENTION, on_unknown },
+        key: None,
+    }
+}
+
+fn answer(status: StatusCode, body: &'static str) -> Fate<()> {
+    let body = vec![body.into()];
+    let reply = Reply { status, headers: HeaderMap::new(), body, trailers: HeaderMap::new() };
+    Fate::Answered(Answer { reply: Arc::new(reply), told: None, rest: Rest::Nothing })
+}
+
+fn created() -> Fate<()> {
+    answer(StatusCode::CREATED, "order 1")
+}
+
+fn body(ended: &Ended<()>) -> Vec<u8> {
+    match ended {
+        Ended::Answered(reply) | Ended::Recorded(reply) => reply.body.concat(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Sends at once, and ends as told.
+async fn sent(gate: Gate, fate: Fate<()>) -> Fate<()> {
+    if gate.may_send().await { fate } else { Fate::NotSent }
+}
+
+fn run(ownership: Ownership, fate: Fate<()>) -> oneshot::Receiver<Ended<()>> {
+    ownership.run(move |gate| sent(gate, fate))
+}
+
+/// Sends, and ends when the test says so.
+fn run_until(ownership: Ownership, until: &Arc<Notify>, fate: Fate<()>) -> oneshot::Receiver<Ended<()>> {
+    let until = Arc::clone(until);
+    ownership.run(move |gate| async move {
+        let fate = sent(gate, fate).await;
+        until.notified().await;
+        fate
+    })
+}

@@ -1,0 +1,74 @@
+//! Repeats that wait.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_is_woken_when_the_attempt_ends() {
+    let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    let ended = run_until(scene.own(&operation).await, &end, created());
+    let wait = scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10));
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        end.notify_one();
+    };
+    let begun = tokio::time::Instant::now();
+    let (verdict, ()) = tokio::join!(wait, later);
+    assert!(matches!(verdict, Verdict::Replay(reply) if reply.body.concat() == b"order 1"));
+    // Time stands still while anything can go on: so this is "at once".
+    assert_eq!(begun.elapsed(), Duration::from_secs(3));
+    ended.await.expect("an end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_gets_the_owners_answer_though_it_was_released() {
+    let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    let refusal = answer(StatusCode::INTERNAL_SERVER_ERROR, "no");
+    let ended = run_until(scene.own(&operation).await, &end, refusal);
+    end.notify_one();
+    let verdict = scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10)).await;
+    assert!(matches!(verdict, Verdict::Replay(reply) if reply.status == StatusCode::INTERNAL_SERVER_ERROR));
+    ended.await.expect("an end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_of_another_sidecar_looks_at_the_record() {
+    let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    let ended = run_until(scene.own(&operation).await, &end, created());
+    let sibling = scene.sibling();
+    let wait = sibling.wait(&scene.rule, &operation, Duration::from_secs(10));
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        end.notify_one();
+    };
+    let (verdict, ()) = tokio::join!(wait, later);
+    assert!(matches!(verdict, Verdict::Replay(_)));
+    ended.await.expect("an end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_never_becomes_an_owner() {
+    let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    let ended = run_until(scene.own(&operation).await, &end, Fate::NotSent);
+    end.notify_one();
+    let verdict = scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10)).await;
+    assert_eq!(verdict, Verdict::InFlight);
+    ended.await.expect("an end");
+    assert_eq!(scene.held(&operation).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_ends_in_time_and_only_so_many_wait() {
+    let scene = Scene::with_route("max_waiters = 2\n");
+    let (operation, never) = (operation(1, HOLD), Arc::new(Notify::new()));
+    let _ended = run_until(scene.own(&operation).await, &never, created());
+    let waited = AtomicU32::new(0);
+    let wait = || async {
+        let begun = tokio::time::Instant::now();
+        let verdict = scene.guard.wait(&scene.rule, &operation, Duration::from_secs(5)).await;
+        assert_eq!(verdict, Verdict::InFlight);
+        waited.fetch_add(u32::from(begun.elapsed() >= Duration::from_secs(5)), Ordering::Relaxed);
+    };
+    tokio::join!(wait(), wait(), wait());
+    assert_eq!(waited.into_inner(), 2);
+    assert!(scene.counts(r#"onlyonce_waiting{route="orders"} 0"#));
+}

@@ -1,0 +1,59 @@
+//! Who sent a request.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Notify;
+
+/// The sender of a request.
+#[derive(Clone)]
+pub struct Client {
+    /// Where it connects from.
+    pub address: SocketAddr,
+    /// Whether it is still there.
+    pub presence: Arc<Presence>,
+}
+
+/// Whether the client of a connection is still there.
+///
+/// A client that closed its side may still want its answer (RFC 9112, 9.6), so nobody is stopped by it; but it is
+/// worth knowing for those who only wait. The connection looks for it only while somebody asks.
+#[derive(Default)]
+pub struct Presence {
+    asked: AtomicBool,
+    left: AtomicBool,
+    leaving: Notify,
+}
+
+impl Presence {
+    /// Waits until the client has closed its side of the connection.
+    pub(super) async fn ended(&self) {
+        let asking = Asking(self);
+        self.asked.store(true, Ordering::Relaxed);
+        while !self.left.load(Ordering::Relaxed) {
+            self.leaving.notified().await;
+        }
+        drop(asking);
+    }
+
+    /// Whether somebody wants to know.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The client has closed its side.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+        self.leaving.notify_one();
+    }
+}
+
+/// Nobody asks any more when this is dropped.
+struct Asking<'a>(&'a Presence);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.asked.store(false, Ordering::Relaxed);
+    }
+}

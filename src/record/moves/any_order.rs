@@ -1,0 +1,164 @@
+//! Any moves of any three owners, in any order.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+use proptest::prelude::*;
+
+use super::*;
+use crate::record::{Fingerprint, Record, Reply, State, Terms};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A store of one record, as small as can be.
+#[derive(Default)]
+struct One {
+    held: Option<Held>,
+    left: Duration,
+}
+
+#[derive(Debug, Clone)]
+enum Move {
+    Claim(Claim),
+    Renew(Claim),
+    Settle(Record),
+    Release(Token),
+    Wait(u32),
+}
+
+impl Move {
+    fn token(&self) -> Option<Token> {
+        match self {
+            Self::Claim(claim) | Self::Renew(claim) => Some(claim.token),
+            Self::Settle(record) => Some(record.claim.token),
+            Self::Release(token) => Some(*token),
+            Self::Wait(_) => None,
+        }
+    }
+}
+
+impl One {
+    fn write(&mut self, record: Record) {
+        self.left = time_to_live(&record);
+        self.held = Some(Held { record, silent_for: Duration::ZERO });
+    }
+
+    fn in_flight(&mut self, claim: &Claim) {
+        self.write(Record { claim: claim.clone(), state: State::InFlight });
+    }
+
+    fn make(&mut self, step: &Move) {
+        let record = self.held.as_ref().map(|held| held.record.clone());
+        match step {
+            Move::Claim(wanted) => {
+                if let ClaimMove::Write(claim) = claim(self.held.clone(), wanted) {
+                    self.in_flight(&claim);
+                }
+            }
+            Move::Renew(claim) => match (renew(record.as_ref(), claim.token), record) {
+                (RenewMove::Extend, Some(record)) => self.write(record),
+                (RenewMove::ClaimAgain, None) => self.in_flight(claim),
+                (RenewMove::Refuse, Some(_)) => {}
+                (other, record) => panic!("{other:?} of {record:?}"),
+            },
+            Move::Settle(settled) => {
+                if settles(record.as_ref(), settled.claim.token) {
+                    self.write(settled.clone());
+                }
+            }
+            Move::Release(token) => self.held = self.held.take().filter(|held| !releases(&held.record, *token)),
+            Move::Wait(seconds) => {
+                let time = SECOND * *seconds;
+                self.left = self.left.saturating_sub(time);
+                self.held.iter_mut().for_each(|held| held.silent_for += time);
+                self.held = self.held.take().filter(|_| self.left > Duration::ZERO);
+            }
+        }
+    }
+}
+
+fn claims() -> impl Strategy<Value = Claim> {
+    let on_unknown = prop_oneof![(4_u32..=20).prop_map(|hold| Unknown::Hold(SECOND * hold)), Just(Unknown::Retry)];
+    (0_u8..3, 1_u32..=4, on_unknown, 0_u8..8).prop_map(|(token, lease, on_unknown, use_of_key)| Claim {
+        token: Token([token; 16]),
+        attempt: 1,
+        terms: Terms { lease: SECOND * lease, retention: SECOND * 20, on_unknown },
+        // Most requests are the same.
+        fingerprint: Fingerprint { target: [use_of_key / 7; 16], recipe: 0, body: [0; 16] },
+        claimed_at: 0,
+    })
+}
+
+fn endings() -> impl Strategy<Value = State> {
+    let reply = |status: StatusCode| {
+        Arc::new(Reply { status, headers: HeaderMap::new(), body: Vec::new(), trailers: HeaderMap::new() })
+    };
+    (0_u64..9).prop_map(move |settled_at| match settled_at % 3 {
+        0 => State::Completed { settled_at, reply: reply(StatusCode::CREATED) },
+        1 => State::Unreplayable { settled_at, status: StatusCode::OK, location: None },
+        _ => State::Unknown { settled_at },
+    })
+}
+
+fn steps() -> impl Strategy<Value = Vec<Move>> {
+    let step = prop_oneof![
+        3 => claims().prop_map(Move::Claim),
+        2 => claims().prop_map(Move::Renew),
+        1 => (claims(), endings()).prop_map(|(claim, state)| Move::Settle(Record { claim, state })),
+        1 => (0_u8..3).prop_map(|token| Move::Release(Token([token; 16]))),
+        3 => (1_u32..=6).prop_map(Move::Wait),
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+/// What one step may have made of a record.
+fn judge(step: &Move, before: &Held, after: Option<&Held>) -> Result<(), TestCaseError> {
+    let (was, own) = (&before.record, step.token() == Some(before.record.claim.token));
+    let is_final = matches!(was.state, State::Completed { .. } | State::Unreplayable { .. });
+    let Some(after) = after else {
+        let freed = matches!(step, Move::Release(_)) && own && was.state == State::InFlight;
+        prop_assert!(freed || matches!(step, Move::Wait(_)), "only its owner frees a record in flight, or time");
+        return Ok(());
+    };
+    let is = &after.record;
+    if is == was {
+        let renewed = matches!(step, Move::Renew(_)) && own;
+        prop_assert!(after.silent_for >= before.silent_for || renewed || matches!(step, Move::Settle(_)) && own);
+        return Ok(());
+    }
+    prop_assert!(!is_final, "what is final stays");
+    prop_assert_eq!(Some(is.claim.token), step.token(), "a record names the last who wrote it");
+    if own {
+        prop_assert!(is.state != State::InFlight, "an owner changes its record only by settling it");
+    } else {
+        let terms = was.claim.terms;
+        let patience = match terms.on_unknown {
+            Unknown::Retry => terms.lease,
+            Unknown::Hold(hold_for) => hold_for.max(terms.lease),
+        };
+        prop_assert!(matches!(step, Move::Claim(_)) && was.state == State::InFlight && is.state == State::InFlight);
+        prop_assert!(before.silent_for >= patience, "a living owner is not replaced");
+        prop_assert_eq!(is.claim.fingerprint, was.claim.fingerprint);
+        prop_assert_eq!(is.claim.attempt, was.claim.attempt + 1);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn no_order_of_moves_breaks_the_rules(steps in steps()) {
+        let mut store = One::default();
+        for step in &steps {
+            let before = store.held.clone();
+            store.make(step);
+            match &before {
+                Some(before) => judge(step, before, store.held.as_ref())?,
+                None => if let Some(held) = &store.held {
+                    prop_assert_eq!((Some(held.record.claim.token), held.record.claim.attempt), (step.token(), 1));
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! One cell of the matrix: one step, one victim, one mode, and what became of one key.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use crate::audit::audit;
+use crate::backend::{Execution, read_ledger};
+use crate::client::{self, Answer, until};
+use crate::process::{Backend, Sidecar, StopAt, config};
+use crate::redis_server::RedisServer;
+
+/// A step of the protocol, in the order in which a request takes them.
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    /// The owner, which is sidecar A, stops there.
+    Sidecar(&'static str),
+    /// The backend stops there.
+    Backend(&'static str),
+}
+
+pub const STEPS: [Step; 9] = [
+    Step::Sidecar("before-claim"),
+    Step::Sidecar("after-claim"),
+    Step::Sidecar("before-send"),
+    Step::Backend("after-send"),
+    Step::Sidecar("head-read"),
+    Step::Backend("body-half-read"),
+    Step::Sidecar("before-complete"),
+    Step::Sidecar("after-complete"),
+    Step::Sidecar("before-answer"),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Victim {
+    /// A is killed, and started again.
+    Owner,
+    /// A stands still for longer than its lease, and goes on as if nothing had been.
+    FrozenOwner,
+    Backend,
+    /// Killed, and started again once the others have gone on.
+    Redis,
+    /// The same, and the others go on only when a lease has run out.
+    RedisForLong,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Hold,
+    Retry,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Cell {
+    pub step: Step,
+    pub victim: Victim,
+    pub mode: Mode,
+}
+
+/// What became of the key.
+pub struct Outcome {
+    /// What the client of the first request got.
+    first: String,
+    /// What every retry gets in the end.
+    last: String,
+    executions: usize,
+}
+
+impl Step {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sidecar(name) | Self::Backend(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} → {} · {}", self.first, self.last, self.executions)
+    }
+}
+
+const KEY: &str = "order-1";
+/// The shortest that there is.
+const SHORT_LEASE: Duration = Duration::from_secs(1);
+
+impl Cell {
+    /// Plays it, in processes of its own.
+    pub fn play(self) -> Outcome {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let _telling = Telling { folder: folder.path(), cell: self };
+        self.story(folder.path())
+    }
+
+    fn story(self, folder: &Path) -> Outcome {
+        let stop = StopAt::new(self.step.name());
+        let (owner_stops, backend_stops) = match self.step {
+            Step::Sidecar(_) => (Some(&stop), None),
+            Step::Backend(_) => (None, Some(&stop)),
+        };
+        let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+        let mut backend = Backend::start(folder, None, backend_stops);
+        std::fs::write(folder.join("onlyonce.toml"), self.config(&backend, &redis)).expect("a writable folder");
+        let b = Sidecar::start(folder, "b", None);
+        let mut a = Sidecar::start(folder, "a", owner_stops);
+        let client = Client::default();
+
+        let first = thread::scope(|scope| {
+            // The first request comes alone, and stops; its repeats come while it does.
+            let (client, address) = (&client, a.address);
+            let first = scope.spawn(move || client.ask(address));
+            let stopped = stop.wait();
+            client.ask_at_once(&[a.address, a.address, b.address, b.address, b.address]);
+
+            match self.victim {
+                Victim::Owner => a.kill(),
+                Victim::FrozenOwner => {
+                    a.freeze();
+                    client.ask_until(b.address, |answer| !answer.is_problem("in-flight"));
+                }
+                Victim::Backend => backend.kill(),
+                Victim::Redis => redis.kill(),
+                Victim::RedisForLong => {
+                    redis.kill();
+                    thread::sleep(SHORT_LEASE);
+                }
+            }
+            stopped.go_on();
+            if self.victim == Victim::FrozenOwner {
+                a.thaw();
+            }
+            first.join().expect("the first request's client")
+        });
+
+        match self.victim {
+            Victim::Owner => {
+                client.ask_at_once(&[b.address, b.address]);
+                a = Sidecar::start(folder, "a-again", None);
+            }
+            Victim::FrozenOwner => {}
+            Victim::Backend => {
+                client.ask_at_once(&[a.address, a.address, b.address, b.address]);
+                backend.restart();
+            }
+            Victim::Redis | Victim::RedisForLong => {
+                client.ask_at_once(&[a.address, a.address, b.address, b.address]);
+                redis.restart();
+            }
+        }
+        let last = client.ask_to_the_end(&[&a, &b]);
+
+        let executions = read_ledger(&backend.ledger);
+        self.audit(&executions, &client.answers.into_inner().expect("no panic"));
+        Outcome {
+            first: first.map_or_else(|| "no answer".to_owned(), |answer| answer.to_string()),
+            last: last.to_string().trim_end_matches(" replayed").to_owned(),
+            executions: executions.len(),
+        }
+    }
+
+    fn config(self, backend: &Backend, redis: &RedisServer) -> String {
+        // Where an owner is lost, that should show soon; where none is, none should be taken for lost.
+        let lease = match self.victim {
+            Victim::Owner | Victim::FrozenOwner | Victim::RedisForLong => SHORT_LEASE,
+            Victim::Backend | Victim::Redis => Duration::from_secs(60),
+        };
+        let on_unknown = match self.mode {
+            Mode::Hold => "hold",
+            Mode::Retry => "retry",
+        };
+        config(&backend.url(), &redis.url(), &format!("on_unknown = \"{on_unknown}\"\nlease = \"{lease:?}\""))
+    }
+
+    /// What holds for every cell, whatever its entry says.
+    fn audit(self, executions: &[Execution], answers: &[Answer]) {
+        let numbers: Vec<u32> = executions.iter().map(|execution| execution.attempt).collect();
+        match self.mode {
+            Mode::Hold => assert!(numbers.len() <= 1, "executed more than once: {executions:?}"),
+            // One more for each owner that was lost, and only one was.
+            Mode::Retry => assert!(matches!(numbers[..], [] | [1 | 2] | [1, 2]), "{executions:?}"),
+        }
+        audit(executions, answers);
+    }
+}
+
+/// The clients of one key, and all that they got.
+#[derive(Default)]
+struct Client {
+    answers: Mutex<Vec<Answer>>,
+}
+
+impl Client {
+    fn ask(&self, sidecar: SocketAddr) -> Option<Answer> {
+        let answer = client::order(sidecar, KEY);
+        self.answers.lock().expect("no panic").extend(answer.clone());
+        answer
+    }
+
+    fn ask_at_once(&self, sidecars: &[SocketAddr]) {
+        thread::scope(|scope| {
+            for &sidecar in sidecars {
+                scope.spawn(move || self.ask(sidecar).expect("a sidecar that lives answers"));
+            }
+        });
+    }
+
+    fn ask_until(&self, sidecar: SocketAddr, is_so: impl Fn(&Answer) -> bool) {
+        until("an answer", || is_so(&self.ask(sidecar).expect("a sidecar that lives answers")).then_some(()));
+    }
+
+    /// Asks until all sidecars give the same answer, and none of them is at work on one that could replace it.
+    fn ask_to_the_end(&self, sidecars: &[&Sidecar]) -> Answer {
+        until("an answer that stays", || {
+            let idle = sidecars.iter().all(|sidecar| client::at_work(sidecar.admin) == 0);
+            let ask = |sidecar: &&Sidecar| self.ask(sidecar.address).expect("a sidecar that lives answers");
+            let mut answers: Vec<Answer> = sidecars.iter().map(ask).collect();
+            let stays = |answer: &Answer| {
+                answer.replayed || answer.is_problem("outcome-unknown") || answer.is_problem("already-completed")
+            };
+            let last = answers.pop().expect("there are sidecars");
+            let alike = answers.iter().all(|answer| answer.to_string() == last.to_string());
+            (idle && alike && stays(&last)).then_some(last)
+        })
+    }
+}
+
+/// Tells what the sidecars had to say, when a cell fails.
+struct Telling<'a> {
+    folder: &'a Path,
+    cell: Cell,
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        eprintln!("failed: {:?}", self.cell);
+        for name in ["a.log", "a-again.log", "b.log", "ledger"] {
+            if let Ok(text) = std::fs::read_to_string(self.folder.join(name)) {
+                let lines: Vec<&str> = text.lines().collect();
+                eprintln!("--- the end of {name}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! A client: one request on one connection, and what comes back.
+
+use std::fmt;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Nothing takes this long; what does, never ends.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// An answer that came whole.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    /// Whether it says of itself that it is a replay.
+    pub replayed: bool,
+    /// What every client of one key must get alike.
+    pub content: Content,
+    /// What the sidecar says went wrong.
+    pub problem: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Content {
+    pub status: u16,
+    pub location: Option<String>,
+    pub content_type: Option<String>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    pub fn is_problem(&self, code: &str) -> bool {
+        self.problem.as_deref() == Some(code)
+    }
+
+    fn parse(response: &[u8]) -> Option<Self> {
+        let end = response.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let (head, body) = (std::str::from_utf8(&response[..end]).ok()?, &response[end + 4..]);
+        let field = |wanted: &str| {
+            let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+            lines.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.to_owned())
+        };
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        if field("content-length")?.parse() != Ok(body.len()) {
+            return None;
+        }
+        let content_type = field("content-type");
+        let problem = (content_type.as_deref() == Some("application/problem+json")).then(|| {
+            let problem: serde_json::Value = serde_json::from_slice(body).expect("problem details are JSON");
+            problem["code"].as_str().expect("every problem has a code").to_owned()
+        });
+        let replayed = field("idempotent-replayed").is_some();
+        let content = Content { status, location: field("location"), content_type, body: body.to_vec() };
+        Some(Self { status, replayed, content, problem })
+    }
+}
+
+/// As the tables show it.
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.problem, self.replayed) {
+            (Some(problem), _) => write!(f, "{} {problem}", self.status),
+            (None, true) => write!(f, "{} replayed", self.status),
+            (None, false) => write!(f, "{}", self.status),
+        }
+    }
+}
+
+/// Orders something under this key. `None`: no whole answer came.
+pub fn order(sidecar: SocketAddr, key: &str) -> Option<Answer> {
+    let body = format!("{{\"item\":\"{key}\"}}");
+    let request = format!(
+        "POST /orders HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer customer\r\nIdempotency-Key: {key}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    Answer::parse(&exchange(sidecar, &request)?)
+}
+
+/// The attempts that are at work in a sidecar, or not recorded yet, by its metrics.
+pub fn at_work(admin: SocketAddr) -> u32 {
+    let request = "GET /metrics HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n";
+    let metrics = exchange(admin, request).expect("a sidecar that lives tells its metrics");
+    let metrics = String::from_utf8(metrics).expect("metrics are text");
+    let series = "onlyonce_in_flight{route=\"orders\"} ";
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series)).expect("the metric of attempts at work");
+    value.parse().expect("a number")
+}
+
+/// All that comes until the connection ends; `None` if it cannot be made, or breaks.
+fn exchange(address: SocketAddr, request: &str) -> Option<Vec<u8>> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).expect("a duration that is not zero");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut response = Vec::new();
+    match stream.read_to_end(&mut response) {
+        Ok(_) => Some(response),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            panic!("no answer within {PATIENCE:?}, and no end of the connection")
+        }
+        Err(_) => None,
+    }
+}
+
+/// Looks again and again: for what only time brings about.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,41 @@
+//! What is left when something dies, shown with real processes.
+//!
+//! - [`matrix`]: one thing is killed, or frozen, at one step of the protocol; for each thing and each step.
+//! - [`storm`]: things are killed at random, under load, for a while.
+//!
+//! `cargo test --features fail-points --test crash` runs both; `-- matrix` or `-- storm` after it runs one. In both, a
+//! backend keeps a ledger of what it executed, in a process of its own, which is this program under another argument.
+
+// In a binary, nothing is reachable from outside.
+#![allow(unreachable_pub)]
+
+mod audit;
+mod backend;
+mod cell;
+mod client;
+mod matrix;
+mod process;
+#[path = "../support/redis_server.rs"]
+mod redis_server;
+mod storm;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = arguments.split_first()
+        && first == backend::ARGUMENT
+    {
+        return backend::main(rest);
+    }
+    process::check_program();
+    let is_asked_for = |part: &str| {
+        // What begins with a dash is for the test harness that this program does without.
+        let mut parts = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
+        parts.peek().is_none() || parts.any(|argument| argument == part)
+    };
+    if is_asked_for("matrix") {
+        matrix::run();
+    }
+    if is_asked_for("storm") {
+        storm::run();
+    }
+}

@@ -1,0 +1,356 @@
+//! The way out of an outcome that nobody knows: operators look at records, free their keys, settle them by hand.
+
+use std::net::SocketAddr;
+use std::process::Output;
+use std::time::Duration;
+
+use onlyonce::config;
+use onlyonce::record::{Claim, Fingerprint, Record, RecordName, State, Terms, Token, Unknown};
+use serde_json::Value;
+
+use crate::support::*;
+
+/// What `onlyonce records` did.
+struct Did {
+    status: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Did {
+    fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        Self { status: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// Fails unless it did what it was asked.
+    #[track_caller]
+    fn well(self) -> String {
+        assert_eq!((self.status, self.err.as_str()), (Some(0), ""), "{}", self.out);
+        let is_json = self.out.starts_with(['[', '{']);
+        let fits = self.out.lines().all(|line| line.chars().count() <= 80);
+        assert!(is_json || fits, "wider than 80 columns: {}", self.out);
+        self.out
+    }
+
+    /// Fails unless it was refused in these words, whatever the lines they are on.
+    #[track_caller]
+    fn failed(&self, status: i32, words: &[&str]) {
+        assert_eq!(self.status, Some(status), "{}{}", self.out, self.err);
+        let said: Vec<&str> = self.err.split_whitespace().collect();
+        let said = said.join(" ");
+        words.iter().for_each(|word| assert!(said.contains(word), "{word:?} is not in {said:?}"));
+    }
+}
+
+/// Runs `onlyonce records` with this token, or none, in an empty folder.
+async fn records_with(token: Option<&str>, arguments: &[&str]) -> Did {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = process::onlyonce(&[&["records"], arguments].concat());
+    command.current_dir(folder.path()).env_remove("ONLYONCE_ADMIN_TOKEN");
+    if let Some(token) = token {
+        command.env("ONLYONCE_ADMIN_TOKEN", token);
+    }
+    let output = tokio::task::spawn_blocking(move || command.output().expect("the program"));
+    Did::of(within("onlyonce records", output).await.expect("no panic"))
+}
+
+/// Asks this admin listener.
+async fn records(admin: SocketAddr, arguments: &[&str]) -> Did {
+    records_with(None, &[&["--admin", &format!("http://{admin}")], arguments].concat()).await
+}
+
+async fn list(admin: SocketAddr, filter: &[&str]) -> Vec<Value> {
+    let listed = records(admin, &[&["list", "--format", "json"], filter].concat()).await.well();
+    serde_json::from_str(&listed).unwrap_or_else(|error| panic!("{error}: {listed}"))
+}
+
+/// The names of all records in this state.
+async fn names(admin: SocketAddr, state: &str) -> Vec<String> {
+    let listed = list(admin, &["--state", state]).await;
+    listed.iter().map(|entry| entry["record"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// The only record in this state.
+async fn only(admin: SocketAddr, state: &str) -> String {
+    let names = names(admin, state).await;
+    assert_eq!(names.len(), 1, "{names:?}");
+    names[0].clone()
+}
+
+/// A sidecar with an outcome that nobody knows, under this key.
+async fn with_unknown(store: &Store, backend: &Backend, key: &str) -> Sidecar {
+    let sidecar = Setup::new(&backend.url()).store(store).start().await;
+    backend.then(vec![Step::Reset]);
+    sidecar.ask(&order(key)).await.refuses(502, "upstream-failed");
+    sidecar.ask(&order(key)).await.refuses(409, "outcome-unknown");
+    sidecar
+}
+
+on_every_store! {
+    async fn the_key_of_an_unknown_outcome_is_freed(store: &Store) {
+        let backend = Backend::start().await;
+        let sidecar = with_unknown(store, &backend, "k").await;
+        let record = only(sidecar.admin, "unknown").await;
+        let said = records(sidecar.admin, &["release", &record]).await.well();
+        assert!(said.contains("It was unknown. The next request with its key runs."), "{said}");
+        assert_eq!(sidecar.ask(&order("k")).await.status, 201);
+        assert!(sidecar.ask(&order("k")).await.is_replay());
+        assert_eq!(backend.count(), 2);
+        let again = records(sidecar.admin, &["release", &record]).await;
+        assert!(again.well().contains("It was completed with 201."));
+        records(sidecar.admin, &["release", &record]).await.failed(1, &["the key is free", "record-not-found"]);
+    }
+
+    async fn an_unknown_outcome_is_settled_by_hand(store: &Store) {
+        let backend = Backend::start().await;
+        let sidecar = with_unknown(store, &backend, "k").await;
+        let record = only(sidecar.admin, "unknown").await;
+        let settle = ["complete", &record, "--status", "201", "-H", "Location: /orders/7", "-d", "{\"order\":7}"];
+        let said = records(sidecar.admin, &settle).await.well();
+        assert!(said.contains("It was unknown. Retries get this 201 until 20"), "{said}");
+        let replay = sidecar.ask(&order("k")).await;
+        assert!(replay.is_replay());
+        assert_eq!((replay.status, replay.value("location"), replay.text()), (201, Some("/orders/7"), "{\"order\":7}"));
+        // The record keeps what the key was used for.
+        sidecar.ask(&order("k").body("another")).await.refuses(422, "key-reused");
+        assert_eq!(backend.count(), 1);
+        let again = records(sidecar.admin, &settle).await;
+        again.failed(1, &["already-completed", "Release it first"]);
+    }
+
+    async fn the_body_is_shown_only_where_it_is_asked_for(store: &Store) {
+        let backend = Backend::start().await;
+        let sidecar = Setup::new(&backend.url()).store(store).start().await;
+        backend.then(vec![answer("201 Created\r\nSet-Cookie: session=s3cret", "the s3cret body")]);
+        sidecar.ask(&order("k")).await;
+        let record = only(sidecar.admin, "completed").await;
+        for format in ["text", "json"] {
+            let show = ["show", &record, "--format", format];
+            let shown = records(sidecar.admin, &show).await.well();
+            assert!(shown.contains("completed") && shown.contains("201") && shown.contains("set-cookie"), "{shown}");
+            assert!(!shown.contains("s3cret"), "{shown}");
+            let shown = records(sidecar.admin, &[&show[..], &["--body"]].concat()).await.well();
+            assert!(shown.contains("the s3cret body") && shown.contains("session=s3cret"), "{shown}");
+        }
+        assert!(!records(sidecar.admin, &["list"]).await.well().contains("s3cret"));
+    }
+
+    async fn a_running_request_keeps_its_record_unless_forced(store: &Store) {
+        let (backend, gate) = Backend::gated().await;
+        let sidecar = Setup::new(&backend.url()).store(store).start().await;
+        let first = sidecar.asking(&order("k"));
+        backend.has_seen(1).await;
+        let record = only(sidecar.admin, "in_flight").await;
+        let refused = records(sidecar.admin, &["release", &record]).await;
+        refused.failed(1, &["owner-alive", "a retry may run beside", "--force"]);
+        let refused = records(sidecar.admin, &["complete", &record, "--status", "200"]).await;
+        refused.failed(1, &["owner-alive", "--force"]);
+        sidecar.ask(&order("k")).await.refuses(409, "in-flight");
+
+        let settle = ["complete", &record, "--status", "200", "-d", "by hand", "--force"];
+        records(sidecar.admin, &settle).await.well();
+        assert_eq!(sidecar.ask(&order("k")).await.text(), "by hand");
+        gate.open();
+        // The owner's own client gets what everybody gets.
+        assert_eq!(first.await.expect("an answer").text(), "by hand");
+        assert_eq!((sidecar.ask(&order("k")).await.text(), backend.count()), ("by hand", 1));
+    }
+
+    async fn a_running_request_is_overtaken_by_force(store: &Store) {
+        let (backend, gate) = Backend::gated().await;
+        let sidecar = Setup::new(&backend.url()).store(store).start().await;
+        let first = sidecar.asking(&order("k"));
+        backend.has_seen(1).await;
+        let record = only(sidecar.admin, "in_flight").await;
+        let said = records(sidecar.admin, &["release", &record, "--force"]).await.well();
+        assert!(said.contains("It was in flight.") && said.contains("goes on"), "{said}");
+        let second = sidecar.ask(&order("k")).await;
+        assert_eq!((second.status, second.is_replay(), backend.count()), (201, false, 2));
+        gate.open();
+        assert_eq!(first.await.expect("an answer").text(), second.text());
+        assert_eq!(sidecar.ask(&order("k")).await.text(), second.text());
+    }
+
+    async fn many_keys_are_freed_once_it_is_meant(store: &Store) {
+        let backend = Backend::start().await;
+        let sidecar = with_unknown(store, &backend, "0").await;
+        for key in ["1", "2"] {
+            backend.then(vec![Step::Reset]);
+            sidecar.ask(&order(key)).await;
+        }
+        sidecar.ask(&order("done")).await;
+        let mut unknown = names(sidecar.admin, "unknown").await;
+        unknown.sort_unstable();
+        let release = ["release", "--route", "orders", "--state", "unknown", "--since", "1h"];
+        let said = records(sidecar.admin, &release).await.well();
+        let mut named: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("would release ")).collect();
+        named.sort_unstable();
+        assert_eq!(named, unknown);
+        assert!(said.contains("3 records of orders, unknown since 20") && said.contains("--yes"), "{said}");
+        assert_eq!(names(sidecar.admin, "unknown").await.len(), 3);
+        let later = ["release", "--route", "orders", "--state", "unknown", "--since", "2100-01-01T00:00:00Z", "--yes"];
+        assert!(records(sidecar.admin, &later).await.well().contains("0 records"));
+        assert_eq!(names(sidecar.admin, "unknown").await.len(), 3);
+
+        let said = records(sidecar.admin, &[&release[..], &["--yes"]].concat()).await.well();
+        assert!(said.contains("3 records of orders") && said.contains(": released"), "{said}");
+        assert_eq!((names(sidecar.admin, "unknown").await.len(), names(sidecar.admin, "completed").await.len()), (0, 1));
+        assert_eq!(sidecar.ask(&order("1")).await.status, 201);
+    }
+}
+
+on_every_lasting_store! {
+    async fn the_key_of_a_lost_owner_is_freed_without_force(store: &Store) {
+        let (backend, gate) = Backend::gated().await;
+        let setup = Setup::new(&backend.url()).store(store).route("lease = \"1s\"");
+        let mut lost = Process::start(&setup).await;
+        let _first = lost.begin(&order("k")).await;
+        backend.has_seen(1).await;
+        lost.kill();
+        gate.open();
+        let sidecar = setup.start().await;
+        until("its owner counts as lost", async || {
+            sidecar.ask(&order("k")).await.problem() == (409, "outcome-unknown".to_owned())
+        })
+        .await;
+        let listed = list(sidecar.admin, &["--state", "in_flight"]).await;
+        assert_eq!((listed.len(), &listed[0]["owner"]), (1, &Value::from("lost")));
+        let record = listed[0]["record"].as_str().expect("a name");
+        let said = records(sidecar.admin, &["release", record]).await.well();
+        assert!(said.contains("in flight, its owner lost"), "{said}");
+        assert_eq!((sidecar.ask(&order("k")).await.status, backend.count()), (201, 2));
+    }
+
+    async fn a_long_list_goes_over_many_pages(store: &Store) {
+        let backend = Backend::start().await;
+        let setup = Setup::new(&backend.url()).store(store);
+        let config = config::parse("test.toml", &setup.toml(), &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        let records_of = onlyonce::store::open(&config.store).await.expect("a store");
+        let terms = Terms {
+            lease: Duration::from_secs(1),
+            retention: Duration::from_secs(3600),
+            on_unknown: Unknown::Hold(Duration::from_secs(3600)),
+        };
+        let fingerprint = Fingerprint { target: [0; 16], recipe: 0, body: [0; 16] };
+        for number in 0..1300_u128 {
+            let claim = Claim { token: Token([7; 16]), attempt: 1, terms, fingerprint, claimed_at: 0 };
+            let name = RecordName { route: "orders".into(), digest: number.to_be_bytes() };
+            let record = Record { claim, state: State::Unknown { settled_at: 1 } };
+            records_of.settle(&name, &record).await.expect("settled");
+        }
+        drop(records_of);
+        if let Store::Redis(server) = store {
+            // Somebody else's, some of it under names that look alike.
+            let client = redis::Client::open(server.url()).expect("an address");
+            let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+            let fill = "for i = 1, 5000 do redis.call('SET', ARGV[1] .. i, 'x') end";
+            for prefix in ["session:", "onlyonce:orders:", "onlyoncely:orders:"] {
+                let fill = redis::cmd("EVAL").arg(fill).arg(0).arg(prefix).query_async::<()>(&mut connection).await;
+                fill.expect("filled");
+            }
+        }
+        let sidecar = setup.start().await;
+        sidecar.ask(&order("k")).await;
+        assert_eq!(list(sidecar.admin, &[]).await.len(), 1301);
+        assert_eq!(list(sidecar.admin, &["--route", "orders", "--state", "unknown"]).await.len(), 1300);
+        assert_eq!(list(sidecar.admin, &["--route", "others"]).await.len(), 0);
+        let said = records(sidecar.admin, &["list"]).await.well();
+        assert!(said.ends_with("1301 records\n") && said.lines().count() == 2603);
+        let release = ["release", "--route", "orders", "--state", "unknown", "--since", "1970-01-01T00:00:00Z", "--yes"];
+        assert!(records(sidecar.admin, &release).await.well().contains("1300 records of orders"));
+        assert_eq!(list(sidecar.admin, &[]).await.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_for_those_who_have_the_token() {
+    let backend = Backend::start().await;
+    let setup = Setup::new(&backend.url()).with("admin", "token = \"open-sesame\"");
+    let sidecar = setup.start().await;
+    sidecar.ask(&order("k")).await;
+    let url = format!("http://{}", sidecar.admin);
+    let ask = async |token: Option<&str>| records_with(token, &["list", "--admin", &url]).await;
+    ask(None).await.failed(1, &["unauthorized", "put the sidecar's token into $ONLYONCE_ADMIN_TOKEN"]);
+    let wrong = ask(Some("sesame")).await;
+    wrong.failed(1, &["unauthorized", "$ONLYONCE_ADMIN_TOKEN is not the token"]);
+    assert!(!format!("{}{}", wrong.out, wrong.err).contains("sesame"));
+    assert!(ask(Some("open-sesame")).await.well().ends_with("1 record\n"));
+
+    // From the configuration, of which the admin listener's address is taken too.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("onlyonce.toml");
+    let setup = Setup::new(&backend.url()).with("admin", &format!("listen = \"{}\"", sidecar.admin));
+    std::fs::write(&file, setup.clone().with("admin", "token = \"open-sesame\"").toml()).expect("written");
+    let config = file.to_str().expect("UTF-8");
+    assert!(records_with(None, &["list", "--config", config]).await.well().ends_with("1 record\n"));
+    std::fs::write(&file, setup.with("admin", "token = \"other\"").toml()).expect("written");
+    records_with(None, &["list", "--config", config]).await.failed(1, &["admin.token of the configuration file"]);
+
+    // Over the wire, as a browser's page would ask.
+    let release = post("/records/release").json("{}").by("open-sesame");
+    let mut wire = Wire::connect(sidecar.admin).await;
+    wire.ask(&release.clone().line("Origin: http://evil.example")).await.refuses(403, "forbidden");
+    wire.ask(&post("/records/release").form("a=b").by("open-sesame")).await.refuses(415, "not-json");
+    wire.ask(&release).await.refuses(400, "bad-request");
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_is_said_plainly() {
+    let url = nobody();
+    records_with(None, &["list", "--admin", &url]).await.failed(1, &["no sidecar answers at", &url, "onlyonce serve"]);
+    let backend = Backend::start().await;
+    let here = records_with(None, &["list", "--admin", &backend.url()]).await;
+    here.failed(1, &["does not answer as the admin listener", "not the proxy"]);
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("onlyonce.toml");
+    std::fs::write(&file, Setup::new(&url).with("admin", "listen = \"off\"").toml()).expect("written");
+    let config = file.to_str().expect("UTF-8");
+    records_with(None, &["list", "--config", config]).await.failed(2, &["the admin listener is off", "--admin URL"]);
+    records_with(None, &["list"]).await.failed(2, &["onlyonce.toml"]);
+
+    let digest = "0".repeat(32);
+    let record = format!("orders:{digest}");
+    for (arguments, word) in [
+        (&["show", "orders"][..], "a record is named route:digest"),
+        (&["list", "--state", "lost"], "in_flight, completed"),
+        (&["list", "--route", "a&b"], "no route has the name"),
+        (&["release"], "required"),
+        (&["release", "--route", "orders", "--state", "unknown"], "--since"),
+        (&["release", "--route", "orders", "--state", "unknown", "--since", "yesterday"], "2h or 3d"),
+        (&["release", &record, "--yes"], "cannot be used with"),
+        (&["complete", &record], "--status"),
+        (&["complete", &record, "--status", "200", "-H", "no colon"], "Name: value"),
+        (&["complete", &record, "--status", "200", "-d", "@/nowhere"], "cannot read /nowhere"),
+    ] {
+        let arguments = [&["--admin", &url], arguments].concat();
+        records_with(None, &arguments).await.failed(2, &[word]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_change_is_a_line_in_the_log() {
+    let backend = Backend::start().await;
+    backend.then(vec![Step::Reset]);
+    let mut sidecar = Process::start(&Setup::new(&backend.url())).await;
+    sidecar.ask(&order("the-key")).await;
+    let record = only(sidecar.admin, "unknown").await;
+    let settle = ["complete", &record, "--status", "200", "-d", "the body"];
+    records(sidecar.admin, &settle).await.well();
+    records(sidecar.admin, &settle).await.failed(1, &["already-completed"]);
+    records(sidecar.admin, &["release", &record]).await.well();
+    sidecar.kill();
+    let log = sidecar.whole_log();
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let changes: Vec<Value> = events.filter(|event| event["record"] == *record && event["by"].is_string()).collect();
+    assert_eq!(
+        changes.iter().map(|change| &change["event"]).collect::<Vec<_>>(),
+        ["record_completed", "record_released"]
+    );
+    for (change, was) in changes.iter().zip(["unknown", "completed"]) {
+        assert_eq!((&change["was"], &change["force"]), (&Value::from(was), &Value::from(false)));
+        assert!(change["by"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{change}");
+    }
+    assert!(!log.contains("the body"));
+}
