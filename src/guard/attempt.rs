@@ -20,7 +20,7 @@ use super::waiting::{self, Flight};
 use crate::config::Rule;
 use crate::fail_point::{self, Step};
 use crate::metrics::{Counted, Metrics, RecordState};
-use crate::record::{Record, Reply, State};
+use crate::record::{Claim, Record, Reply, State};
 use crate::store::{Released, Settled, Store, StoreError};
 
 /// What the client of an attempt gets.
@@ -87,7 +87,11 @@ impl Attempt {
         if let Err(error) = recorded {
             tracing::error!(record = %recorder.lease.name, error = &error as &dyn Error,
                 "an outcome could not be recorded; its client has the answer, and recording is tried again");
-            recorder.keep_trying(&change, &abandon).await;
+            // The owner is alive for as long as it knows what nobody else can know.
+            tokio::select! {
+                () = recorder.keep_trying(&change, &abandon) => {}
+                never = recorder.lease.keep() => match never {},
+            }
         }
         drop(slot);
     }
@@ -171,8 +175,12 @@ impl Change {
     }
 }
 
-/// The answer of the record that was kept when an owner settled: where it is completed, every client of the key gets it.
-pub fn recorded(kept: Record) -> Option<Arc<Reply>> {
+/// The answer of the record that was kept when the owner of `claim` settled: where it is completed, every client of the
+/// key gets it. Not where the key was used for something else by then: that answer is to another request.
+pub fn recorded(claim: &Claim, kept: Record) -> Option<Arc<Reply>> {
+    if !claim.fingerprint.compare(&kept.claim.fingerprint).may_be_same() {
+        return None;
+    }
     match kept.state {
         State::Completed { reply, .. } => Some(reply),
         State::InFlight | State::Unreplayable { .. } | State::Unknown { .. } => None,
@@ -226,7 +234,7 @@ impl Recorder {
         if kept.claim.token != self.lease.claim.token {
             self.lease.count_lost();
         }
-        recorded(kept)
+        recorded(&self.lease.claim, kept)
     }
 
     /// Tries until the store has taken it, the record would have expired, or the drain has run out.

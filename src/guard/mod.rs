@@ -168,7 +168,7 @@ impl Guard {
     async fn outlast(&self, rule: &Rule, operation: &Operation) -> Verdict {
         let mut changes = None;
         for looks in 0.. {
-            match self.flights.find(&operation.name) {
+            match self.flights.find(&operation.name, &operation.fingerprint) {
                 Some(flight) => {
                     if let Some(reply) = waiting::landed(flight).await {
                         return Verdict::Replay(reply);
@@ -245,7 +245,7 @@ impl Ownership {
             let guard = &self.guard;
             let attempt = Attempt {
                 rule: Arc::clone(&self.rule),
-                flight: guard.flights.depart(&lease.name),
+                flight: guard.flights.depart(&lease.name, lease.claim.fingerprint),
                 recorder: Recorder {
                     lease,
                     store: Arc::clone(&guard.store),

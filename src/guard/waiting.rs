@@ -9,13 +9,19 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::record::{RecordName, Reply};
+use crate::record::{Fingerprint, RecordName, Reply};
 use crate::store::Changes;
 
 /// The attempts of this process that are at work, by the record they own.
 #[derive(Default)]
 pub(super) struct Flights {
-    landings: Mutex<HashMap<RecordName, watch::Receiver<Landing>>>,
+    by_record: Mutex<HashMap<RecordName, Departed>>,
+}
+
+/// What waiters need of an attempt.
+struct Departed {
+    fingerprint: Fingerprint,
+    landing: watch::Receiver<Landing>,
 }
 
 /// How far an attempt of this process came.
@@ -36,20 +42,22 @@ pub(super) struct Flight {
 
 impl Flights {
     /// Announces an attempt.
-    pub(super) fn depart(self: &Arc<Self>, name: &RecordName) -> Flight {
+    pub(super) fn depart(self: &Arc<Self>, name: &RecordName, fingerprint: Fingerprint) -> Flight {
         let (landing, receiver) = watch::channel(Landing::Pending);
-        self.landings().insert(name.clone(), receiver);
+        self.by_record().insert(name.clone(), Departed { fingerprint, landing: receiver });
         Flight { flights: Arc::clone(self), name: name.clone(), landing }
     }
 
-    /// The attempt that owns this record, if it is one of this process.
-    pub(super) fn find(&self, name: &RecordName) -> Option<watch::Receiver<Landing>> {
-        self.landings().get(name).cloned()
+    /// The attempt at this very request, if it is one of this process. The key may be in use for another by now.
+    pub(super) fn find(&self, name: &RecordName, fingerprint: &Fingerprint) -> Option<watch::Receiver<Landing>> {
+        let by_record = self.by_record();
+        let departed = by_record.get(name)?;
+        fingerprint.compare(&departed.fingerprint).may_be_same().then(|| departed.landing.clone())
     }
 
-    fn landings(&self) -> MutexGuard<'_, HashMap<RecordName, watch::Receiver<Landing>>> {
+    fn by_record(&self) -> MutexGuard<'_, HashMap<RecordName, Departed>> {
         // Inserting and removing leave the map whole.
-        self.landings.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,10 +70,10 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let mut landings = self.flights.landings();
+        let mut by_record = self.flights.by_record();
         // A takeover by this same process may have put its own entry here.
-        if landings.get(&self.name).is_some_and(|receiver| receiver.same_channel(&self.landing.subscribe())) {
-            landings.remove(&self.name);
+        if by_record.get(&self.name).is_some_and(|departed| departed.landing.same_channel(&self.landing.subscribe())) {
+            by_record.remove(&self.name);
         }
     }
 }

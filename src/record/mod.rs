@@ -169,6 +169,16 @@ pub enum Comparison {
     OtherTarget,
 }
 
+impl Comparison {
+    /// Whether the two may be of one request: nothing says that they are not.
+    pub fn may_be_same(self) -> bool {
+        match self {
+            Self::Same | Self::Incomparable => true,
+            Self::OtherBody | Self::OtherTarget => false,
+        }
+    }
+}
+
 impl Fingerprint {
     /// Compares a repeat's fingerprint with the recorded one.
     pub fn compare(&self, recorded: &Self) -> Comparison {

@@ -17,7 +17,7 @@ mod any_order;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Claim, Comparison, Phase, Record, Reply, State, Summary, Terms, Token, Unknown};
+use super::{Claim, Phase, Record, Reply, State, Summary, Terms, Token, Unknown};
 
 /// A record as a store holds it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,10 +113,7 @@ pub fn claim(held: Option<Held>, wanted: &Claim) -> ClaimMove {
 /// The claim that replaces a lost owner's, where that is allowed. A key that was used for something else is
 /// refused whatever became of its owner.
 pub fn takeover(held: &Held, wanted: &Claim) -> Option<Claim> {
-    let same = match wanted.fingerprint.compare(&held.record.claim.fingerprint) {
-        Comparison::Same | Comparison::Incomparable => true,
-        Comparison::OtherBody | Comparison::OtherTarget => false,
-    };
+    let same = wanted.fingerprint.compare(&held.record.claim.fingerprint).may_be_same();
     let abandoned = held.record.state == State::InFlight && held.owner() == Owner::Abandoned;
     (same && abandoned).then(|| Claim { attempt: held.record.claim.attempt.saturating_add(1), ..wanted.clone() })
 }

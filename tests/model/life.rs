@@ -152,7 +152,7 @@ impl World {
             Answer::Settled(_) | Answer::Released(_) => {
                 let Stage::Recording(end) = request.stage else { unreachable!("it records") };
                 let kept = match answer {
-                    Answer::Settled(Settled::Kept(kept)) => recorded(*kept),
+                    Answer::Settled(Settled::Kept(kept)) => recorded(&kept.claim.clone(), *kept),
                     _ => None,
                 };
                 request.is_told(&Ended::new(end.fate(id), kept));

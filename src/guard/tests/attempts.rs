@@ -126,6 +126,34 @@ async fn every_client_of_a_key_gets_the_answer_that_was_recorded_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_gets_the_answer_to_another_request() {
+    let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    let ended = run_until(scene.own(&operation).await, &end, answer(StatusCode::CREATED, "mine"));
+    // The store loses the record, and another request with the key is carried out.
+    let token = scene.held(&operation).await.expect("a record").record.claim.token;
+    scene.store.store.release(&operation.name, token).await.expect("the store answers");
+    let mut other = operation.clone();
+    other.fingerprint.body = [9; 16];
+    run(scene.own(&other).await, answer(StatusCode::CREATED, "theirs")).await.expect("an end");
+    end.notify_one();
+    assert_eq!(body(&ended.await.expect("an end")), b"mine");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_knows_the_outcome_stays_the_owner_until_it_is_recorded() {
+    for on_unknown in [HOLD, Unknown::Retry] {
+        let (scene, operation) = (Scene::new(), operation(1, on_unknown));
+        // Longer than a lease: recording is tried about once in a second.
+        scene.store.settlements.next([Fault::Refused; 90]);
+        assert_eq!(body(&run(scene.own(&operation).await, created()).await.expect("an end")), b"order 1");
+        tokio::time::sleep(LEASE + LEASE / 2).await;
+        assert_eq!(scene.repeat(&operation).await, Verdict::InFlight);
+        scene.guard.drain().await;
+        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_owner_that_was_replaced_answers_with_its_own_response() {
     let (scene, operation, end) = (Scene::new(), operation(1, Unknown::Retry), Arc::new(Notify::new()));
     scene.store.renewals.next([Fault::Refused; 4]);

@@ -72,3 +72,15 @@ async fn waiting_ends_in_time_and_only_so_many_wait() {
     assert_eq!(waited.into_inner(), 2);
     assert!(scene.counts(r#"onlyonce_waiting{route="orders"} 0"#));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_waits_for_its_own_request_only() {
+    let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    let mut other = operation.clone();
+    other.fingerprint.body = [9; 16];
+    let ended = run_until(scene.own(&other).await, &end, created());
+    end.notify_one();
+    let verdict = scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10)).await;
+    assert_eq!(verdict, Verdict::KeyReused);
+    ended.await.expect("an end");
+}
