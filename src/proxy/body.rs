@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -34,16 +34,11 @@ pub(super) enum ReadError {
 ///
 /// A body that announces itself as too large is refused before it is asked for (`100 Continue`).
 pub(super) async fn read(mut body: Incoming, cap: u64, budget: &Budget, timeout: Duration) -> Result<Bytes, ReadError> {
-    let announced = body.size_hint().lower();
-    if announced > cap {
+    if body.size_hint().lower() > cap {
         return Err(ReadError::TooLarge);
     }
     let mut share = budget.share();
-    if !share.grow(usize::try_from(announced).unwrap_or(usize::MAX)) {
-        return Err(ReadError::NoRoom);
-    }
     let reading = async {
-        let mut taken = announced;
         let mut length = 0;
         // One frame is taken as it is; of several, one piece is made.
         let mut first = Bytes::new();
@@ -54,18 +49,15 @@ pub(super) async fn read(mut body: Incoming, cap: u64, budget: &Budget, timeout:
             if length > cap {
                 return Err(ReadError::TooLarge);
             }
-            if length > taken {
-                if !share.grow(usize::try_from(length - taken).unwrap_or(usize::MAX)) {
-                    return Err(ReadError::NoRoom);
-                }
-                taken = length;
+            // What was only announced takes no room from others.
+            if !share.grow(piece.len()) {
+                return Err(ReadError::NoRoom);
             }
             if length == piece.len() as u64 {
                 first = piece;
                 continue;
             }
             if whole.is_empty() {
-                whole.reserve(usize::try_from(announced.max(length)).unwrap_or_default());
                 whole.extend_from_slice(&std::mem::take(&mut first));
             }
             whole.extend_from_slice(&piece);
@@ -109,12 +101,29 @@ impl RequestBody {
     pub(super) fn held(bytes: Bytes) -> Self {
         Self::Held((!bytes.is_empty()).then_some(bytes))
     }
+
+    /// How far it has come.
+    pub(super) fn progress(&self) -> Progress {
+        match self {
+            Self::Held(_) => Progress::default(),
+            Self::Passing(paced) => paced.progress.clone(),
+        }
+    }
+
+    /// Bytes of it, where that is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        match self {
+            Self::Held(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Passing(_) => None,
+        }
+    }
 }
 
 /// A client's body that must not pause for longer than the timeout.
 pub(super) struct Paced {
     body: Incoming,
     timeout: Duration,
+    progress: Progress,
     /// Made when the body first pauses; most never do.
     alarm: Option<Pin<Box<Sleep>>>,
 }
@@ -122,7 +131,38 @@ pub(super) struct Paced {
 impl Paced {
     /// Lets `body` pause for at most `timeout`.
     pub(super) fn new(body: Incoming, timeout: Duration) -> Self {
-        Self { body, timeout, alarm: None }
+        Self { body, timeout, progress: Progress::default(), alarm: None }
+    }
+}
+
+/// When the last of a body was passed on.
+#[derive(Clone)]
+pub(super) struct Progress(Arc<Mutex<Instant>>);
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Progress {
+    fn made(&self) {
+        *self.last() = Instant::now();
+    }
+
+    fn last(&self) -> MutexGuard<'_, Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nothing was passed on for so long.
+    pub(super) async fn stalled(&self, timeout: Duration) {
+        loop {
+            let due = *self.last() + timeout;
+            if due <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(due).await;
+        }
     }
 }
 
@@ -148,6 +188,7 @@ impl Body for RequestBody {
         };
         if let Poll::Ready(frame) = Pin::new(&mut paced.body).poll_frame(cx) {
             paced.alarm = None;
+            paced.progress.made();
             return Poll::Ready(frame.map(|frame| frame.map_err(PassingError::Broken)));
         }
         let deadline = || Box::pin(tokio::time::sleep_until(Instant::now() + paced.timeout));
@@ -195,6 +236,13 @@ impl ResponseBody {
     /// All of a stored response.
     pub fn from_reply(reply: &Arc<Reply>) -> Self {
         Self::Held(Pieces::of(reply))
+    }
+
+    /// The same, its bytes counted; `None` where the budget cannot take them.
+    pub(super) fn counted(reply: &Reply, budget: &Budget) -> Option<Self> {
+        let mut pieces = Pieces::of(reply);
+        pieces.left = pieces.left.into_iter().map(|piece| budget.hold(piece)).collect::<Option<_>>()?;
+        Some(Self::Held(pieces))
     }
 
     /// The beginning of a response, and the rest that is still to come.

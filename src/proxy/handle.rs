@@ -120,11 +120,12 @@ impl Proxy {
     ) -> Result<Answer, Problem> {
         event.attempt(ownership.attempt());
         let accepted = Accepted::of(&head.headers);
-        self.cross(&mut head, client);
+        let body = RequestBody::held(body);
+        self.cross(&mut head, &body, client);
         if ownership.attempt() > 1 {
             head.headers.insert(head::ATTEMPT, HeaderValue::from(ownership.attempt()));
         }
-        let request = Request::from_parts(head, RequestBody::held(body));
+        let request = Request::from_parts(head, body);
         let settings = self.upstream.settings();
         let limits = Limits { timeout: settings.attempt_timeout, max_response_body: rule.max_response_body };
         let (upstream, budget) = (self.upstream.clone(), self.budget.clone());
@@ -142,7 +143,7 @@ impl Proxy {
             Ok(Ok(Ended::Answered(reply))) => executed(event, replay::own(&reply)),
             Ok(Ok(Ended::Streamed(reply, rest))) => executed(event, replay::beginning(&reply, rest)),
             Ok(Ok(Ended::Recorded(reply))) => {
-                let answer = replay::replay(&reply, rule, &accepted);
+                let answer = replay::replay(&reply, rule, &accepted, &self.budget).ok_or_else(refusal::overloaded)?;
                 event.answer(Outcome::Replayed, answer.status());
                 Ok(answer)
             }
@@ -178,7 +179,8 @@ impl Proxy {
         }
         match verdict {
             Verdict::Replay(reply) => {
-                let answer = replay::replay(&reply, rule, &Accepted::of(request));
+                let answer = replay::replay(&reply, rule, &Accepted::of(request), &self.budget);
+                let answer = answer.ok_or_else(refusal::overloaded)?;
                 event.answer(Outcome::Replayed, answer.status());
                 Ok(answer)
             }
@@ -229,9 +231,14 @@ impl Proxy {
 
     /// Passed on as it is.
     async fn pass(&self, mut head: request::Parts, body: RequestBody, client: &Client) -> Result<Answer, Problem> {
-        self.cross(&mut head, client);
-        let sending = self.upstream.forward(Request::from_parts(head, body));
-        match timeout(self.upstream.settings().response_timeout, sending).await {
+        self.cross(&mut head, &body, client);
+        let progress = body.progress();
+        // The backend's time runs from the last of the request that went to it: a long upload is the client's time.
+        let sent = tokio::select! {
+            sent = self.upstream.forward(Request::from_parts(head, body)) => Ok(sent),
+            () = progress.stalled(self.upstream.settings().response_timeout) => Err(refusal::too_late()),
+        };
+        match sent {
             Ok(Ok(mut response)) => {
                 head::cross_response(response.headers_mut());
                 Ok(response.map(ResponseBody::passing))
@@ -245,7 +252,7 @@ impl Proxy {
                 tracing::warn!(error = &error as &dyn Error, "the backend broke off");
                 Err(refusal::failed())
             }
-            Err(_) => Err(refusal::too_late()),
+            Err(too_late) => Err(too_late),
         }
     }
 
@@ -253,8 +260,8 @@ impl Proxy {
         RequestBody::Passing(Paced::new(body, self.body_timeout))
     }
 
-    fn cross(&self, head: &mut request::Parts, client: &Client) {
-        head::cross_request(head, client.address.ip(), self.upstream.own_host());
+    fn cross(&self, head: &mut request::Parts, body: &RequestBody, client: &Client) {
+        head::cross_request(head, client.address.ip(), self.upstream.own_host(), body.length());
     }
 }
 

@@ -22,7 +22,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// Fields that `Connection` must not name: taking them out would change who is asking, or for what.
-const PROTECTED: [HeaderName; 8] = [
+const PROTECTED: [HeaderName; 10] = [
     HeaderName::from_static("idempotency-key"),
     header::HOST,
     header::CONTENT_LENGTH,
@@ -31,6 +31,8 @@ const PROTECTED: [HeaderName; 8] = [
     header::COOKIE,
     header::FORWARDED,
     FORWARDED_FOR,
+    FORWARDED_HOST,
+    FORWARDED_PROTO,
 ];
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -42,7 +44,16 @@ pub(super) const ATTEMPT: HeaderName = HeaderName::from_static("onlyonce-attempt
 const OUTCOME: HeaderName = HeaderName::from_static("onlyonce-outcome");
 const OURS: &str = "onlyonce-";
 
-/// Refuses what cannot be forwarded safely. `protected` are further fields that `Connection` must not name.
+/// What becomes of `Host`.
+#[derive(Clone)]
+pub(super) struct UpstreamHost {
+    /// The upstream's own.
+    pub(super) own: HeaderValue,
+    /// The client's goes upstream instead.
+    pub(super) preserve: bool,
+}
+
+/// Refuses what cannot be forwarded safely.
 pub(super) fn inspect<B>(request: &Request<B>) -> Result<(), Problem> {
     let headers = request.headers();
     if request.method() == Method::CONNECT {
@@ -95,8 +106,9 @@ pub(super) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
     absolute.or_else(|| headers.get(header::HOST).cloned())
 }
 
-/// Makes the head that goes upstream out of the client's. `host` replaces the client's, where given.
-pub(super) fn cross_request(head: &mut request::Parts, client: IpAddr, host: Option<&HeaderValue>) {
+/// Makes the head that goes upstream out of the client's. `host` stands in where the client's is not kept, or where it
+/// sent none; `length` is that of a body that is held.
+pub(super) fn cross_request(head: &mut request::Parts, client: IpAddr, host: &UpstreamHost, length: Option<u64>) {
     let original_host = authority(&head.uri, &head.headers);
     let wants_trailers = accepts_trailers(&head.headers);
     let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
@@ -112,7 +124,9 @@ pub(super) fn cross_request(head: &mut request::Parts, client: IpAddr, host: Opt
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    if chunked {
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    } else if chunked {
         // Without it, hyper sends no body of unknown length with GET and HEAD.
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
@@ -122,9 +136,8 @@ pub(super) fn cross_request(head: &mut request::Parts, client: IpAddr, host: Opt
     }
     headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
     headers.append(header::VIA, HeaderValue::from_static("1.1 onlyonce"));
-    if let Some(host) = host.or(original_host.as_ref()) {
-        headers.insert(header::HOST, host.clone());
-    }
+    let host = original_host.filter(|_| host.preserve).unwrap_or_else(|| host.own.clone());
+    headers.insert(header::HOST, host);
 
     // The backend is configured, never taken from the request: only path and query are kept.
     let path = head.uri.path_and_query().cloned().unwrap_or(http::uri::PathAndQuery::from_static("/"));
@@ -186,7 +199,8 @@ mod tests {
 
     fn crossed(lines: &[(&str, &str)]) -> HeaderMap {
         let (mut head, ()) = request(lines).into_parts();
-        cross_request(&mut head, IpAddr::from([192, 0, 2, 1]), None);
+        let host = UpstreamHost { own: HeaderValue::from_static("backend:3000"), preserve: true };
+        cross_request(&mut head, IpAddr::from([192, 0, 2, 1]), &host, None);
         head.headers
     }
 
@@ -229,6 +243,7 @@ mod tests {
         assert_eq!(headers["x-forwarded-host"], "api.example.com");
         assert_eq!(headers["host"], "api.example.com");
         assert_eq!(headers["te"], "trailers");
+        assert_eq!(crossed(&[])["host"], "backend:3000");
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub(super) fn too_slow() -> Problem {
 }
 
 pub(super) fn overloaded() -> Problem {
-    Problem::new(Code::Overloaded, "Too many requests are at work. This one was not sent.").retry_after(1)
+    Problem::new(Code::Overloaded, "Too many requests, or too much of them, are at work. This one was not sent.")
+        .retry_after(1)
 }
 
 pub(super) fn in_flight() -> Problem {

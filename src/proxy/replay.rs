@@ -11,6 +11,7 @@ use http::header::{
 };
 
 use super::body::ResponseBody;
+use super::budget::Budget;
 use super::upstream::UpstreamBody;
 use crate::config::Rule;
 use crate::record::Reply;
@@ -32,7 +33,14 @@ pub(super) fn beginning(reply: &Arc<Reply>, rest: UpstreamBody) -> Response<Resp
 ///
 /// Left out is what was meant for the first caller alone or for that moment: `Set-Cookie` (unless the route asks for
 /// it), `WWW-Authenticate`, and `Date`, of which the server makes a fresh one.
-pub(super) fn replay(reply: &Arc<Reply>, rule: &Rule, accepted: &Accepted) -> Response<ResponseBody> {
+///
+/// `None` where the budget cannot take the body.
+pub(super) fn replay(
+    reply: &Arc<Reply>,
+    rule: &Rule,
+    accepted: &Accepted,
+    budget: &Budget,
+) -> Option<Response<ResponseBody>> {
     let mut headers = reply.headers.clone();
     headers.remove(DATE);
     headers.remove(WWW_AUTHENTICATE);
@@ -41,13 +49,13 @@ pub(super) fn replay(reply: &Arc<Reply>, rule: &Rule, accepted: &Accepted) -> Re
     }
     headers.insert(REPLAYED, HeaderValue::from_static("true"));
     match decoded(reply, accepted, rule.max_response_body) {
-        None => assemble(reply, headers, ResponseBody::from_reply(reply)),
+        None => Some(assemble(reply, headers, ResponseBody::counted(reply, budget)?)),
         Some(body) => {
             headers.remove(CONTENT_ENCODING);
             headers.remove(TRAILER);
             headers.append(VARY, HeaderValue::from_static("accept-encoding"));
             weaken_etag(&mut headers);
-            assemble(reply, headers, ResponseBody::from_bytes(body))
+            Some(assemble(reply, headers, ResponseBody::from_bytes(budget.hold(body)?)))
         }
     }
 }

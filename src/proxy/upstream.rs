@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::body::RequestBody;
 use super::budget::Budget;
-use super::head;
+use super::head::{self, UpstreamHost};
 use super::pool::{Connection, Pool};
 use crate::config;
 use crate::fail_point::{self, Step};
@@ -32,8 +32,7 @@ use crate::record::Reply;
 #[derive(Clone)]
 pub struct Upstream {
     settings: Arc<config::Upstream>,
-    /// What stands in for the client's `Host`.
-    host: Option<HeaderValue>,
+    host: UpstreamHost,
     pool: Arc<Pool>,
 }
 
@@ -83,14 +82,15 @@ impl Upstream {
     /// Connects to nothing yet.
     pub fn new(settings: config::Upstream) -> Self {
         let pool = Pool::new(settings.idle_timeout);
-        let own_host = || HeaderValue::from_str(settings.authority.as_str()).ok();
-        let host = if settings.preserve_host { None } else { own_host() };
+        // An authority has only characters that a field value may have (RFC 3986, 3.2).
+        let own = HeaderValue::from_str(settings.authority.as_str()).unwrap_or(HeaderValue::from_static(""));
+        let host = UpstreamHost { own, preserve: settings.preserve_host };
         Self { settings: Arc::new(settings), host, pool }
     }
 
-    /// The `Host` that replaces the client's, unless the client's is preserved.
-    pub(super) fn own_host(&self) -> Option<&HeaderValue> {
-        self.host.as_ref()
+    /// What becomes of `Host`.
+    pub(super) fn own_host(&self) -> &UpstreamHost {
+        &self.host
     }
 
     /// The configuration.

@@ -3,7 +3,7 @@ use http::{HeaderMap, StatusCode};
 
 /// A stored response: what a replay is made of.
 ///
-/// Only end-to-end fields: whoever makes one has taken out hop-by-hop fields, framing and `Date`.
+/// Only end-to-end fields: whoever makes one has taken out hop-by-hop fields and, where the body is whole, its length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// The response's status.

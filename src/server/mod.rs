@@ -143,7 +143,7 @@ impl Server {
                         (stopping, idle) = (true, true);
                         connection.as_mut().graceful_shutdown();
                     }
-                    Overdue::Head => return,
+                    Overdue::Head | Overdue::Stuck => return,
                 },
             }
         }

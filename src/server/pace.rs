@@ -1,4 +1,4 @@
-//! How long a connection may be silent, and how long a head may take.
+//! How long a connection may be silent, how long a head may take, and how long an answer may go untaken.
 //!
 //! Nothing is set or reset for a request: a connection's state and its time are one number, and the watcher
 //! wakes now and then to look at it.
@@ -24,6 +24,8 @@ pub(super) struct Pace {
     idle_timeout: Duration,
     /// Milliseconds since `begun`, and the phase in the two lowest bits.
     now: AtomicU64,
+    /// Since when the client takes nothing of what is written: milliseconds since `begun`, and one more; 0 while it does.
+    blocked: AtomicU64,
 }
 
 /// Between two requests.
@@ -40,11 +42,19 @@ pub(super) enum Overdue {
     Idle,
     /// A head that takes too long.
     Head,
+    /// An answer of which the client takes nothing.
+    Stuck,
 }
 
 impl Pace {
     pub(super) fn new(header_timeout: Duration, idle_timeout: Duration) -> Self {
-        Self { begun: Instant::now(), header_timeout, idle_timeout, now: AtomicU64::new(IDLE) }
+        Self {
+            begun: Instant::now(),
+            header_timeout,
+            idle_timeout,
+            now: AtomicU64::new(IDLE),
+            blocked: AtomicU64::new(0),
+        }
     }
 
     fn set(&self, phase: u64) {
@@ -62,6 +72,15 @@ impl Pace {
         }
     }
 
+    /// Something was to be written.
+    fn write<T>(&self, polled: Poll<T>) -> Poll<T> {
+        let blocked = self.blocked.load(Ordering::Relaxed) != 0;
+        if polled.is_pending() != blocked {
+            self.blocked.store(if blocked { 0 } else { self.elapsed() + 1 }, Ordering::Relaxed);
+        }
+        polled
+    }
+
     /// A head is whole; the connection is busy until the guard is dropped.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.set(BUSY);
@@ -72,12 +91,14 @@ impl Pace {
     pub(super) async fn overdue(&self) -> Overdue {
         loop {
             let now = self.now.load(Ordering::Relaxed);
-            let since = Duration::from_millis(now >> 2);
-            let (left, overdue) = match now & 3 {
-                IDLE => (self.idle_timeout.checked_sub(self.begun.elapsed().saturating_sub(since)), Overdue::Idle),
-                HEAD => (self.header_timeout.checked_sub(self.begun.elapsed().saturating_sub(since)), Overdue::Head),
-                _ => (Some(Duration::MAX), Overdue::Idle),
+            let blocked = self.blocked.load(Ordering::Relaxed);
+            let (since, timeout, overdue) = match (blocked, now & 3) {
+                (1.., _) => (blocked - 1, self.idle_timeout, Overdue::Stuck),
+                (0, IDLE) => (now >> 2, self.idle_timeout, Overdue::Idle),
+                (0, HEAD) => (now >> 2, self.header_timeout, Overdue::Head),
+                (0, _) => (self.elapsed(), Duration::MAX, Overdue::Idle),
             };
+            let left = timeout.checked_sub(Duration::from_millis(self.elapsed().saturating_sub(since)));
             match left {
                 None | Some(Duration::ZERO) => return overdue,
                 Some(left) => tokio::time::sleep(left.min(self.header_timeout / 2).max(LEAST)).await,
@@ -161,7 +182,8 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.pace.write(polled)
     }
 
     /// hyper calls this at the end of each turn, whether there is something to flush or not.
@@ -181,7 +203,8 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.pace.write(polled)
     }
 
     fn is_write_vectored(&self) -> bool {

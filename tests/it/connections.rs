@@ -121,3 +121,15 @@ async fn connections_over_the_limit_wait_for_their_turn() {
     drop(first);
     assert_eq!(third.await.expect("an answer").status, 201);
 }
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
+    let big = vec![answer("201 Created", "x".repeat(8 << 20))];
+    let backend = Backend::scripted([big]).await;
+    let setup = Setup::new(&backend.url()).with("server", "idle_timeout = \"1s\"\nheader_timeout = \"1s\"");
+    let sidecar = setup.start().await;
+    let client = sidecar.begin(&post("/elsewhere")).await;
+    backend.has_seen(1).await;
+    until("it is cut off", async || sidecar.metric("onlyonce_connections").await == 0.0).await;
+    drop(client);
+}

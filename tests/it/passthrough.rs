@@ -350,3 +350,19 @@ async fn kept_connections_to_the_backend_are_used_again() {
     }
     assert_eq!((backend.count(), backend.connections()), (5, 1));
 }
+
+#[tokio::test]
+async fn an_upload_may_take_longer_than_the_backend_may() {
+    let backend = Backend::start().await;
+    let setup = Setup::new(&backend.url()).with("upstream", "response_timeout = \"400ms\"\nattempt_timeout = \"60s\"");
+    let sidecar = setup.start().await;
+    let mut client = sidecar.connect().await;
+    client.send("PUT /files/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").await;
+    for _ in 0..10 {
+        // In all, well over the timeout; between two bytes, well under it.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        client.send("x").await;
+    }
+    assert_eq!(client.response().await.status, 201);
+    assert_eq!(backend.only().body, b"xxxxxxxxxx");
+}

@@ -148,6 +148,20 @@ async fn more_bytes_than_may_be_held_are_refused_before_the_claim() {
 }
 
 #[tokio::test]
+async fn what_is_only_announced_takes_no_room() {
+    let backend = Backend::start().await;
+    let setup = Setup::new(&backend.url()).with("server", "max_buffered = \"64KiB\"");
+    let sidecar = setup.route("max_request_body = \"64KiB\"\nmax_response_body = \"64KiB\"").start().await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        let mut client = sidecar.connect().await;
+        client.send("POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 60000\r\n\r\n").await;
+        silent.push(client);
+    }
+    assert_eq!(sidecar.ask(&order("honest")).await.status, 201);
+}
+
+#[tokio::test]
 async fn answers_that_are_kept_take_no_room_from_those_at_work() {
     let big = || vec![answer("201 Created", "x".repeat(60_000))];
     let backend = Backend::scripted([big(), big(), big()]).await;

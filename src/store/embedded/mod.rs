@@ -80,7 +80,7 @@ impl Embedded {
     }
 
     /// Has the thread do something, and waits for it.
-    async fn ask<T>(&self, operation: impl FnOnce(Reply<T>) -> Operation) -> Result<T, StoreError> {
+    async fn ask<T>(&self, timeout: Duration, operation: impl FnOnce(Reply<T>) -> Operation) -> Result<T, StoreError> {
         self.check()?;
         let (answer, result) = oneshot::channel();
         let inbox = self.inbox.as_ref().ok_or_else(out_of_use)?;
@@ -88,7 +88,7 @@ impl Embedded {
             // Full, or its thread is gone.
             StoreError::Unavailable("the embedded store does not keep up".into())
         })?;
-        match tokio::time::timeout(self.timeout, result).await {
+        match tokio::time::timeout(timeout, result).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(StoreError::Uncertain("the embedded store's thread is gone".into())),
             Err(_) => Err(StoreError::Uncertain("the embedded store did not answer in time".into())),
@@ -128,7 +128,7 @@ impl Store for Embedded {
                 ClaimMove::Refuse(held) => Ok(Claimed::Refused(held)),
                 ClaimMove::Write(_) | ClaimMove::AlreadyMine(_) => {
                     let (name, claim) = (name.clone(), claim.clone());
-                    self.ask(|answer| Operation::Claim { name, claim, answer }).await
+                    self.ask(self.timeout / 2, |answer| Operation::Claim { name, claim, answer }).await
                 }
             }
         })
@@ -136,12 +136,12 @@ impl Store for Embedded {
 
     fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Renewed> {
         let (name, claim) = (name.clone(), claim.clone());
-        Box::pin(self.ask(|answer| Operation::Renew { name, claim, answer }))
+        Box::pin(self.ask(self.timeout, |answer| Operation::Renew { name, claim, answer }))
     }
 
     fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> Answer<'a, Settled> {
         let (name, token) = (name.clone(), record.claim.token);
-        Box::pin(self.ask(move |answer| Operation::Settle {
+        Box::pin(self.ask(self.timeout, move |answer| Operation::Settle {
             name,
             token,
             record: codec::encode(record, Placement::Within),
@@ -152,7 +152,7 @@ impl Store for Embedded {
 
     fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> Answer<'a, Released> {
         let name = name.clone();
-        Box::pin(self.ask(move |answer| Operation::Release { name, token, answer }))
+        Box::pin(self.ask(self.timeout, move |answer| Operation::Release { name, token, answer }))
     }
 
     fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
@@ -173,7 +173,7 @@ impl Store for Embedded {
 
     fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged> {
         let (name, exchange) = (name.clone(), Box::new(exchange.clone()));
-        Box::pin(self.ask(|answer| Operation::Exchange { name, exchange, answer }))
+        Box::pin(self.ask(self.timeout, |answer| Operation::Exchange { name, exchange, answer }))
     }
 
     fn subscribe(&self, _name: &RecordName) -> Option<Changes> {

@@ -86,6 +86,8 @@ impl Writer {
         let mut batch = Batch::new(&self.disk, self.clock.now());
         let broken = self.is_broken();
         for operation in std::iter::once(first).chain(self.inbox.try_iter()).take(BATCH) {
+            // An operation must not see a time before its caller asked: it may have come while others were carried out.
+            batch.now = self.clock.now();
             if broken { operation.decline() } else { batch.carry_out(operation) }
         }
         self.commit(batch);

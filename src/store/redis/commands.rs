@@ -210,7 +210,7 @@ impl Connected {
     ) -> Result<(u64, Vec<Vec<u8>>), Fault> {
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count);
-        self.in_time(deadline, scan.query_async(&mut self.bulk.clone())).await
+        self.in_bulk(deadline, scan.query_async(&mut self.bulk.clone())).await
     }
 
     /// The first bytes of these; nothing for those that are gone.
@@ -226,7 +226,7 @@ impl Connected {
         });
         script.arg(length);
         let told: Vec<(Option<Vec<u8>>, i64)> =
-            self.in_time(deadline, script.invoke_async(&mut self.bulk.clone())).await?;
+            self.in_bulk(deadline, script.invoke_async(&mut self.bulk.clone())).await?;
         let peeked = |(head, left): (Option<Vec<u8>>, i64)| {
             let left = u64::try_from(left).ok().map(Duration::from_millis);
             Peeked { head: head.map(Bytes::from), left }
@@ -244,14 +244,14 @@ impl Connected {
     ) -> Result<(), Fault> {
         let mut set = redis::cmd("SET");
         set.arg(key).arg(body).arg("PX").arg(millis(time_to_live));
-        self.in_time(deadline, set.query_async(&mut self.bulk.clone())).await
+        self.in_bulk(deadline, set.query_async(&mut self.bulk.clone())).await
     }
 
     /// Reads a body that lies apart.
     pub(super) async fn body(&self, key: &str, deadline: Instant) -> Result<Option<Bytes>, Fault> {
         let mut get = redis::cmd("GET");
         get.arg(key);
-        let body: Option<Vec<u8>> = self.in_time(deadline, get.query_async(&mut self.bulk.clone())).await?;
+        let body: Option<Vec<u8>> = self.in_bulk(deadline, get.query_async(&mut self.bulk.clone())).await?;
         Ok(body.map(Bytes::from))
     }
 
@@ -266,13 +266,28 @@ impl Connected {
         deadline: Instant,
         answer: impl Future<Output = RedisResult<T>>,
     ) -> Result<T, Fault> {
-        let result = match tokio::time::timeout_at(deadline, answer).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => Err(Fault::of(error)),
-            Err(_) => Err(Fault::Late),
-        };
+        let result = within(deadline, answer).await;
         self.heed(result.as_ref().err());
         result
+    }
+
+    /// The same for what may be large: that it is late says nothing of the connection that records go through.
+    async fn in_bulk<T>(&self, deadline: Instant, answer: impl Future<Output = RedisResult<T>>) -> Result<T, Fault> {
+        let result = within(deadline, answer).await;
+        if let Err(fault) = &result
+            && !matches!(fault, Fault::Late)
+        {
+            self.heed(Some(fault));
+        }
+        result
+    }
+}
+
+async fn within<T>(deadline: Instant, answer: impl Future<Output = RedisResult<T>>) -> Result<T, Fault> {
+    match tokio::time::timeout_at(deadline, answer).await {
+        Ok(Ok(reply)) => Ok(reply),
+        Ok(Err(error)) => Err(Fault::of(error)),
+        Err(_) => Err(Fault::Late),
     }
 }
 
