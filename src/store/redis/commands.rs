@@ -234,6 +234,19 @@ impl Connected {
         Ok(told.into_iter().map(|told| (told.1 != GONE).then(|| peeked(told))).collect())
     }
 
+    /// Writes a number, and returns the one that was there.
+    pub(super) async fn succeed(
+        &self,
+        key: &str,
+        number: u64,
+        time_to_live: Duration,
+        deadline: Instant,
+    ) -> Result<Option<u64>, Fault> {
+        let mut set = redis::cmd("SET");
+        set.arg(key).arg(number).arg("GET").arg("PX").arg(millis(time_to_live));
+        self.in_time(deadline, set.query_async(&mut self.control.clone())).await
+    }
+
     /// Writes a body that lies apart.
     pub(super) async fn put_body(
         &self,

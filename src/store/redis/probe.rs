@@ -108,6 +108,18 @@ impl ConnectError {
     }
 }
 
+/// A number that this process writes again and again, one more each time. A server that has an older one is not the one
+/// that took the last: it was restored, or it was a replica that lagged behind.
+struct Canary {
+    name: String,
+    next: u64,
+    /// What was certainly taken, and when.
+    taken: Option<(u64, Instant)>,
+}
+
+/// So long a canary lives; one that may have died proves nothing.
+const CANARY_LIVES: Duration = Duration::from_secs(86_400);
+
 /// Looks at a server, and remembers what it said about the last one.
 pub(super) struct Probe {
     prefix: String,
@@ -115,6 +127,7 @@ pub(super) struct Probe {
     digest_key: Option<DigestKey>,
     /// Whether this process has seen the store's note about the digest key.
     noted: bool,
+    canary: Canary,
     /// For tests: as if the server knew no `SET NX GET`.
     scripts_only: bool,
     said: Said,
@@ -134,6 +147,7 @@ impl Probe {
             accept_eviction: config.accept_eviction,
             digest_key,
             noted: false,
+            canary: Canary { name: canary_name(&config.prefix), next: 1, taken: None },
             scripts_only,
             said: Said::default(),
         }
@@ -195,6 +209,7 @@ impl Probe {
         let key = match wanted.compare(found) {
             Agreement::Agreed(key) => key,
             Agreement::Founded(key) | Agreement::Adopted(key) => {
+                self.canary.taken = None;
                 if self.noted {
                     link.count_loss();
                     tracing::error!(
@@ -216,10 +231,43 @@ impl Probe {
             }
             Agreement::Withheld => return Err(ConnectError::DigestKeyWithheld { name }),
         };
+        if self.canary.is_outdated(connected, deadline).await.map_err(|fault| ConnectError::of(fault, &self.prefix))? {
+            link.count_loss();
+            tracing::error!(
+                "Redis has an older state than it had: what was recorded last is gone, and those operations run again when \
+                 they are repeated"
+            );
+        }
         self.noted = true;
         link.set_digest_key(key);
         Ok(())
     }
+}
+
+impl Canary {
+    /// Writes the next number, and says whether the server has forgotten the last.
+    async fn is_outdated(&mut self, connected: &Connected, deadline: Instant) -> Result<bool, Fault> {
+        let number = self.next;
+        self.next += 1;
+        let before = match connected.succeed(&self.name, number, CANARY_LIVES, deadline).await {
+            Ok(before) => before,
+            // It takes no writes now, or is too old to tell what was there: nothing is proved.
+            Err(Fault::Refused(..)) => return Ok(false),
+            Err(fault) => return Err(fault),
+        };
+        let taken = self.taken.replace((number, Instant::now()));
+        // Numbers without an answer may have been taken too, so a later one is fine.
+        Ok(taken
+            .is_some_and(|(taken, at)| at.elapsed() < CANARY_LIVES / 2 && before.is_none_or(|before| before < taken)))
+    }
+}
+
+fn canary_name(prefix: &str) -> String {
+    let mut id = [0; 8];
+    // Without randomness it is shared with others, and a server that lost data may go unnoticed.
+    let _ = getrandom::fill(&mut id);
+    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{prefix}:canary:{id}")
 }
 
 /// Writes the note if there is none, else reads it.

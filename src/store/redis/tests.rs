@@ -269,6 +269,28 @@ async fn lost_data_is_noticed_while_connected() {
 }
 
 #[tokio::test]
+async fn a_server_with_an_older_state_is_noticed() {
+    let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = open(server.port(), MANY_PINGS).await;
+    let canary = async || admin::<Vec<String>>(&server.url(), &[b"KEYS", b"onlyonce:canary:*"]).await;
+    while canary().await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let canary = canary().await.remove(0);
+    // What restarts with all that it had is as good as before.
+    server.kill();
+    until(&store, Health::Down).await;
+    server.restart();
+    until(&store, Health::Up).await;
+    assert_eq!(store.losses(), 0);
+    while store.losses() == 0 {
+        // A replica that lagged behind when it was promoted.
+        let _: () = admin(&server.url(), &[b"SET", canary.as_bytes(), b"0"]).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_full_server_still_replays() {
     for habits in [MANY_PINGS, Habits { scripts_only: true, ..MANY_PINGS }] {
         let server = RedisServer::start();
