@@ -22,6 +22,8 @@ pub struct Client {
 #[derive(Default)]
 pub struct Presence {
     asked: AtomicBool,
+    /// The connection itself wants to know.
+    watched: AtomicBool,
     left: AtomicBool,
     leaving: Notify,
 }
@@ -39,7 +41,17 @@ impl Presence {
 
     /// Whether somebody wants to know.
     pub fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed) || self.watched.load(Ordering::Relaxed)
+    }
+
+    /// Has the connection look for the client's end, or not.
+    pub fn watch(&self, watched: bool) {
+        self.watched.store(watched, Ordering::Relaxed);
+    }
+
+    /// Whether the client was seen to have closed its side.
+    pub fn has_ended(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// The client has closed its side.

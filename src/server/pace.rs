@@ -22,6 +22,7 @@ pub(super) struct Pace {
     begun: Instant,
     header_timeout: Duration,
     idle_timeout: Duration,
+    presence: Arc<Presence>,
     /// Milliseconds since `begun`, and the phase in the two lowest bits.
     now: AtomicU64,
     /// Since when the client takes nothing of what is written: milliseconds since `begun`, and one more; 0 while it does.
@@ -42,16 +43,17 @@ pub(super) enum Overdue {
     Idle,
     /// A head that takes too long.
     Head,
-    /// An answer of which the client takes nothing.
+    /// An answer of which the client takes nothing, or which it does not wait for any more.
     Stuck,
 }
 
 impl Pace {
-    pub(super) fn new(header_timeout: Duration, idle_timeout: Duration) -> Self {
+    pub(super) fn new(header_timeout: Duration, idle_timeout: Duration, presence: Arc<Presence>) -> Self {
         Self {
             begun: Instant::now(),
             header_timeout,
             idle_timeout,
+            presence,
             now: AtomicU64::new(IDLE),
             blocked: AtomicU64::new(0),
         }
@@ -62,7 +64,7 @@ impl Pace {
     }
 
     fn elapsed(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX >> 2)
+        millis(self.begun.elapsed())
     }
 
     /// Bytes came in.
@@ -83,6 +85,7 @@ impl Pace {
 
     /// A head is whole; the connection is busy until the guard is dropped.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
+        self.presence.watch(false);
         self.set(BUSY);
         Busy(Arc::clone(self))
     }
@@ -96,7 +99,12 @@ impl Pace {
                 (1.., _) => (blocked - 1, self.idle_timeout, Overdue::Stuck),
                 (0, IDLE) => (now >> 2, self.idle_timeout, Overdue::Idle),
                 (0, HEAD) => (now >> 2, self.header_timeout, Overdue::Head),
-                (0, _) => (self.elapsed(), Duration::MAX, Overdue::Idle),
+                // A client that has closed its side gets its answer, but no stream that never ends.
+                (0, _) if self.presence.has_ended() => (now >> 2, self.idle_timeout, Overdue::Stuck),
+                (0, _) => {
+                    self.presence.watch(self.elapsed() - (now >> 2) >= millis(self.idle_timeout));
+                    (self.elapsed(), Duration::MAX, Overdue::Stuck)
+                }
             };
             let left = timeout.checked_sub(Duration::from_millis(self.elapsed().saturating_sub(since)));
             match left {
@@ -105,6 +113,10 @@ impl Pace {
             }
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX >> 2)
 }
 
 const LEAST: Duration = Duration::from_millis(5);

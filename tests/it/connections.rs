@@ -133,3 +133,18 @@ async fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
     until("it is cut off", async || sidecar.metric("onlyonce_connections").await == 0.0).await;
     drop(client);
 }
+
+#[tokio::test]
+async fn a_stream_that_never_ends_ends_with_its_client() {
+    let events = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+    let backend = Backend::scripted([vec![say(events), Step::Hang]]).await;
+    let setup = Setup::new(&backend.url()).with("server", "idle_timeout = \"1s\"\nheader_timeout = \"1s\"");
+    let sidecar = setup.start().await;
+    let client = sidecar.begin(&request("GET", "/events")).await;
+    backend.has_seen(1).await;
+    // Longer than any of its timeouts: a silent stream is no idle connection while somebody listens.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(sidecar.metric("onlyonce_connections").await, 1.0);
+    drop(client);
+    until("its connection is given up", async || sidecar.metric("onlyonce_connections").await == 0.0).await;
+}
