@@ -1,5 +1,11 @@
 //! The store is out of reach.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
 use crate::support::*;
 
 /// A Redis of one's own, and a sidecar that gives it little time.
@@ -239,4 +245,73 @@ async fn two_installations_share_a_redis_by_their_prefixes() {
     let reused = order("k").body("another");
     let names = (record(one.ask(&reused).await), record(other.ask(&reused).await));
     assert_ne!(names.0, names.1, "each has a digest key of its own");
+}
+
+/// Where a claim is lost, with the connection that it went over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Cut {
+    /// It was sent, and did not arrive.
+    BeforeRedis,
+    /// It was carried out, and nobody was told.
+    BeforeTheReply,
+}
+
+/// Stands between a sidecar and Redis, and cuts the connection of the first claim. Returns the port to connect to.
+async fn cutter(redis: &RedisServer, cut: Cut) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (port, server) = (listener.local_addr().expect("an address").port(), redis.port());
+    let is_cut = Arc::new(AtomicBool::new(false));
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", server)).await.expect("Redis listens");
+            tokio::spawn(relay(client, server, cut, Arc::clone(&is_cut)));
+        }
+    });
+    port
+}
+
+async fn relay(mut client: TcpStream, mut server: TcpStream, cut: Cut, is_cut: Arc<AtomicBool>) -> std::io::Result<()> {
+    let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut asked) => {
+                let asked = &asked[..read?];
+                let is_claim = [&b":orders:"[..], b"NX"].iter().all(|part| asked.windows(part.len()).any(|at| at == *part));
+                let is_cut = is_claim && !is_cut.swap(true, Ordering::Relaxed);
+                if asked.is_empty() || (is_cut && cut == Cut::BeforeRedis) {
+                    return Ok(());
+                }
+                server.write_all(asked).await?;
+                if is_cut {
+                    server.read_u8().await?;
+                    return Ok(());
+                }
+            }
+            read = server.read(&mut answered) => match read? {
+                0 => return Ok(()),
+                read => client.write_all(&answered[..read]).await?,
+            },
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_is_cut_off_is_not_sent_and_its_key_is_free_again() {
+    for cut in [Cut::BeforeRedis, Cut::BeforeTheReply] {
+        for on_error in ["reject", "forward"] {
+            let backend = Backend::start().await;
+            let redis = RedisServer::start();
+            let port = cutter(&redis, cut).await;
+            let store = format!("url = \"redis://127.0.0.1:{port}\"\non_error = \"{on_error}\"");
+            let sidecar = Setup::new(&backend.url()).with("store", &store).start().await;
+            until("the store is there", async || is_ready(&sidecar).await).await;
+            // Whether it arrived cannot be told, so it is not even let through unguarded.
+            is_refused(&sidecar.ask(&order("k")).await);
+            assert_eq!(backend.count(), 0, "{cut:?}");
+            until("the store is there again", async || is_ready(&sidecar).await).await;
+            until("the key is free", async || sidecar.ask(&order("k")).await.status == 201).await;
+            assert!(sidecar.ask(&order("k")).await.is_replay());
+            assert_eq!(backend.count(), 1, "{cut:?}");
+        }
+    }
 }
