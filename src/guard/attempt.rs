@@ -4,6 +4,7 @@
 //! on, and what it brings back is recorded.
 
 use std::error::Error;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -87,10 +88,17 @@ impl Attempt {
         if let Err(error) = recorded {
             tracing::error!(record = %recorder.lease.name, error = &error as &dyn Error,
                 "an outcome could not be recorded; its client has the answer, and recording is tried again");
-            // The owner is alive for as long as it knows what nobody else can know.
+            // The owner is alive for as long as it knows what nobody else can know. Who frees its key knows nothing, and
+            // a renewal after the release would claim the key again.
+            let renewing = async {
+                match change {
+                    Change::Settle(_) => recorder.lease.keep().await,
+                    Change::Release | Change::Nothing => pending().await,
+                }
+            };
             tokio::select! {
                 () = recorder.keep_trying(&change, &abandon) => {}
-                never = recorder.lease.keep() => match never {},
+                never = renewing => match never {},
             }
         }
         drop(slot);

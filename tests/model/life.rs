@@ -1,19 +1,16 @@
 //! What follows from what happens: the life of a request, as the guard leads it.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use onlyonce::config::{OnMismatch, Policy, PolicyTable};
+use onlyonce::config::OnMismatch;
 use onlyonce::guard::attempt::{Change, Ended, recorded};
 use onlyonce::guard::cleanup::{HORIZON, looks_again};
-use onlyonce::guard::{decide, policy};
+use onlyonce::guard::decide;
 use onlyonce::store::{Released, Renewed, Settled};
 
 use crate::protocol::{Event, Flaw, Protocol};
-use crate::store::{Age, Answer, Call, Ending, Id, LEASE, carry_out, claim, terms};
+use crate::store::{Age, Answer, Call, Ending, Id, LEASE, carry_out, claim};
 use crate::world::{End, Message, Request, Seen, Sent, Stage, World};
-
-static POLICY: LazyLock<PolicyTable> = LazyLock::new(|| PolicyTable::new(Policy::Standard, &[]));
 
 impl World {
     pub fn happens(&mut self, protocol: &Protocol, event: Event) {
@@ -103,9 +100,7 @@ impl World {
 
     /// Begins, or begins again, to write what became of an attempt.
     fn record(&mut self, protocol: &Protocol, id: Id, end: End) {
-        let fate = end.fate(id);
-        let outcome = policy::outcome(&fate, &POLICY, terms(protocol.retry).on_unknown);
-        match Change::new(outcome, &fate, 0) {
+        match end.change(id, protocol) {
             Change::Nothing => {
                 self.of(id).is_told(&Ended::new(end.fate(id), None));
                 self.of(id).unanswered = false;
@@ -152,7 +147,7 @@ impl World {
             Answer::Settled(_) | Answer::Released(_) => {
                 let Stage::Recording(end) = request.stage else { unreachable!("it records") };
                 let kept = match answer {
-                    Answer::Settled(Settled::Kept(kept)) => recorded(&kept.claim.clone(), *kept),
+                    Answer::Settled(Settled::Kept(kept)) => recorded(&claim(id, request.attempt, false), *kept),
                     _ => None,
                 };
                 request.is_told(&Ended::new(end.fate(id), kept));

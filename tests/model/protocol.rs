@@ -137,7 +137,7 @@ impl Model for Protocol {
 impl Protocol {
     /// What the sidecar may do next for a request.
     fn next_of(&self, id: Id, request: &Request, faults: u8, events: &mut Vec<Event>) {
-        if matches!(request.stage, Stage::Owner | Stage::Sent) {
+        if request.is_renewed(id, self) {
             events.push(Event::Renews(id));
             if faults > 0 {
                 events.push(Event::RenewsLate(id));

@@ -1,13 +1,17 @@
 //! What there is at one moment.
 
 use std::fmt;
+use std::sync::LazyLock;
 
-use onlyonce::guard::Verdict;
+use onlyonce::config::{Policy, PolicyTable};
+use onlyonce::guard::attempt::Change;
 use onlyonce::guard::lease::{Readiness, readiness};
-use onlyonce::guard::{Answer, Ended, Fate, Rest, Silence};
+use onlyonce::guard::{Answer, Ended, Fate, Rest, Silence, Verdict, policy};
 
 use crate::protocol::Protocol;
 use crate::store::{Age, Call, Ending, Id, Stored, TICK, created, creator, failed, terms};
+
+static POLICY: LazyLock<PolicyTable> = LazyLock::new(|| PolicyTable::new(Policy::Standard, &[]));
 
 /// Everything at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -141,6 +145,16 @@ impl Request {
         readiness(TICK * u32::from(self.age), terms(protocol.retry).lease) == Readiness::Send
     }
 
+    /// Whether its lease is renewed now: until it has ended, and until what can be told of it is recorded.
+    pub fn is_renewed(&self, id: Id, protocol: &Protocol) -> bool {
+        match self.stage {
+            Stage::Owner | Stage::Sent => true,
+            // Once its client is told, recording is tried again.
+            Stage::Recording(end) => self.seen.is_some() && matches!(end.change(id, protocol), Change::Settle(_)),
+            Stage::Ahead | Stage::Claiming { .. } | Stage::Cleared | Stage::Orphan | Stage::Over => false,
+        }
+    }
+
     /// Its client gets this, unless it has something already.
     pub fn is_told(&mut self, ended: &Ended<()>) {
         self.seen = self.seen.or(Some(Seen::ended(ended)));
@@ -152,6 +166,12 @@ impl Request {
 }
 
 impl End {
+    /// What it makes of the record.
+    pub fn change(self, by: Id, protocol: &Protocol) -> Change {
+        let fate = self.fate(by);
+        Change::new(policy::outcome(&fate, &POLICY, terms(protocol.retry).on_unknown), &fate, 0)
+    }
+
     pub fn fate(self, by: Id) -> Fate<()> {
         let whole = |reply| Answer { reply, told: None, rest: Rest::Nothing };
         match self {

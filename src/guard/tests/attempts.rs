@@ -110,6 +110,16 @@ async fn a_release_is_tried_until_it_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_release_is_not_undone_by_its_own_owner() {
+    let (scene, operation) = (Scene::new(), operation(1, HOLD));
+    // Tried again, it is done at once, and a renewal would come before its answer.
+    scene.store.releases.next([Fault::Refused, Fault::Slow(LEASE / 2)]);
+    run(scene.own(&operation).await, Fate::NotSent).await.expect("an end");
+    scene.guard.drain().await;
+    assert_eq!(scene.held(&operation).await, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_client_of_a_key_gets_the_answer_that_was_recorded_first() {
     let (scene, operation, end) = (Scene::new(), operation(1, Unknown::Retry), Arc::new(Notify::new()));
     scene.store.renewals.next([Fault::Refused; 4]);

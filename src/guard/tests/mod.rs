@@ -34,6 +34,8 @@ enum Fault {
     RequestLost,
     /// It is done, and the whole process sleeps for this long before it reads the answer.
     Asleep(Duration),
+    /// It is done, and the answer takes this long.
+    Slow(Duration),
 }
 
 /// The memory store, with calls that go wrong by plan.
@@ -62,6 +64,11 @@ impl Plan {
             None => call.await,
             Some(Fault::Refused) => Err(StoreError::Unavailable("by plan".into())),
             Some(Fault::RequestLost) => Err(StoreError::Uncertain("by plan".into())),
+            Some(Fault::Slow(time)) => {
+                let answer = call.await;
+                tokio::time::sleep(time).await;
+                answer
+            }
             Some(Fault::Asleep(time)) => {
                 let answer = call.await;
                 std::thread::sleep(time);
