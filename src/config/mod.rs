@@ -57,13 +57,13 @@ pub struct Server {
     pub header_timeout: Duration,
     /// A request body: as a whole on guarded routes, between two frames everywhere.
     pub body_timeout: Duration,
-    /// A client connection without a request.
+    /// A client connection without a request, or whose client takes nothing of its answer.
     pub idle_timeout: Duration,
     /// Client connections at once.
     pub max_connections: usize,
     /// Guarded attempts at work at once.
     pub max_in_flight: usize,
-    /// Bytes of all bodies held in memory at once.
+    /// Bytes of all bodies held in memory at once, replays too.
     pub max_buffered: u64,
     /// How long requests are still taken after the signal to stop.
     pub drain_delay: Duration,

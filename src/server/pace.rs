@@ -1,7 +1,7 @@
 //! How long a connection may be silent, how long a head may take, and how long an answer may go untaken.
 //!
-//! Nothing is set or reset for a request: a connection's state and its time are one number, and the watcher
-//! wakes now and then to look at it.
+//! No timer is set or reset for a request: what a connection does is noted with its time, and the watcher wakes now
+//! and then to look at it.
 
 use std::io;
 use std::pin::Pin;
@@ -27,6 +27,8 @@ pub(super) struct Pace {
     now: AtomicU64,
     /// Since when the client takes nothing of what is written: milliseconds since `begun`, and one more; 0 while it does.
     blocked: AtomicU64,
+    /// When the client last took something, in milliseconds since `begun`.
+    taken: AtomicU64,
 }
 
 /// Between two requests.
@@ -56,6 +58,7 @@ impl Pace {
             presence,
             now: AtomicU64::new(IDLE),
             blocked: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
         }
     }
 
@@ -76,9 +79,15 @@ impl Pace {
 
     /// Something was to be written.
     fn write<T>(&self, polled: Poll<T>) -> Poll<T> {
-        let blocked = self.blocked.load(Ordering::Relaxed) != 0;
-        if polled.is_pending() != blocked {
-            self.blocked.store(if blocked { 0 } else { self.elapsed() + 1 }, Ordering::Relaxed);
+        match polled {
+            Poll::Ready(_) => {
+                self.taken.store(self.elapsed(), Ordering::Relaxed);
+                self.blocked.store(0, Ordering::Relaxed);
+            }
+            Poll::Pending if self.blocked.load(Ordering::Relaxed) == 0 => {
+                self.blocked.store(self.elapsed() + 1, Ordering::Relaxed);
+            }
+            Poll::Pending => {}
         }
         polled
     }
@@ -99,8 +108,11 @@ impl Pace {
                 (1.., _) => (blocked - 1, self.idle_timeout, Overdue::Stuck),
                 (0, IDLE) => (now >> 2, self.idle_timeout, Overdue::Idle),
                 (0, HEAD) => (now >> 2, self.header_timeout, Overdue::Head),
-                // A client that has closed its side gets its answer, but no stream that never ends.
-                (0, _) if self.presence.has_ended() => (now >> 2, self.idle_timeout, Overdue::Stuck),
+                // A client that has closed its side gets its answer, but not the silence of a stream that never ends.
+                (0, _) if self.presence.has_ended() => {
+                    let taken = self.taken.load(Ordering::Relaxed);
+                    (taken.max(now >> 2), self.idle_timeout, Overdue::Stuck)
+                }
                 (0, _) => {
                     self.presence.watch(self.elapsed() - (now >> 2) >= millis(self.idle_timeout));
                     (self.elapsed(), Duration::MAX, Overdue::Stuck)

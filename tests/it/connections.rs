@@ -148,3 +148,21 @@ async fn a_stream_that_never_ends_ends_with_its_client() {
     drop(client);
     until("its connection is given up", async || sidecar.metric("onlyonce_connections").await == 0.0).await;
 }
+
+#[tokio::test]
+async fn a_client_that_has_said_all_it_has_to_say_gets_a_long_answer_to_its_end() {
+    let backend = ByHand::start().await;
+    let setup = Setup::new(&backend.url()).with("server", "idle_timeout = \"2s\"\nheader_timeout = \"1s\"");
+    let sidecar = setup.start().await;
+    let mut client = sidecar.begin(&request("GET", "/download")).await;
+    let mut upstream = backend.accept().await;
+    upstream.request().await.expect("a request");
+    client.finish().await;
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n").await;
+    for _ in 0..16 {
+        // In all, well over the timeout; between two bytes, well under it.
+        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+        upstream.send("x").await;
+    }
+    assert_eq!(client.response().await.text(), "x".repeat(16));
+}
