@@ -1,0 +1,13 @@
+//! Peers that were not written here: real clients and real backends, on either side of onlyonce.
+//!
+//! What they are is installed by `tests/run`. A test whose peer is missing fails, and says so.
+
+// In a binary, nothing is reachable from outside.
+#![allow(dead_code, unreachable_pub)]
+
+mod curl;
+mod peer;
+// Told with what the other stories use, though not with all of it.
+#[allow(unused_imports, unused_macros)]
+#[path = "../it/support/mod.rs"]
+mod support;

@@ -1,0 +1,80 @@
+//! Programs of others, run to their end or for as long as a test needs them.
+
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// A server. Killed when dropped.
+pub struct Peer {
+    child: Child,
+}
+
+impl Peer {
+    /// Starts it, and waits until it prints a line that begins with `ready`. The rest of that line, trimmed, is for the
+    /// caller: a port, where the peer chose it.
+    pub fn start(command: &mut Command, ready: &'static str) -> (Self, String) {
+        let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let (sender, receiver) = mpsc::channel();
+        // Reads on after the line, so that the peer can print; ends with the peer.
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some(rest) = line.strip_prefix(ready) {
+                    let _ = sender.send(rest.trim().to_owned());
+                }
+            }
+        });
+        let peer = Self { child };
+        let said = receiver.recv_timeout(Duration::from_secs(60));
+        (peer, said.unwrap_or_else(|_| panic!("it never printed {ready:?}: see its output above")))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a program to its end, beside the runtime of the test.
+pub async fn run(mut command: Command) -> Output {
+    let running = tokio::task::spawn_blocking(move || {
+        let child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+        child.wait_with_output().expect("it is our child")
+    });
+    running.await.expect("no panic")
+}
+
+/// The same for one that must succeed: what it printed.
+pub async fn printed(command: Command) -> String {
+    let shown = format!("{command:?}");
+    let output = run(command).await;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{shown}: {}\n{out}\n{err}", output.status);
+    out.into_owned()
+}
+
+/// A script beside this file, in a Python that has what `requirements.txt` names.
+pub fn python(script: &str) -> Command {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the folder of builds");
+    let mut command = Command::new(target.join("peers-python/bin/python"));
+    command.arg("-u").arg(beside(script));
+    command
+}
+
+/// A file of this folder.
+pub fn beside(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
+}
+
+fn spawn(command: &mut Command) -> Child {
+    command.spawn().unwrap_or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => panic!("{command:?} is not there: run tests/run, which installs it"),
+        _ => panic!("{command:?} does not start: {error}"),
+    })
+}
