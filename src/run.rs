@@ -135,7 +135,7 @@ impl Sidecar {
             let admin = Arc::clone(&admin);
             tokio::spawn(admin_server.clone().serve(listener, move |request: Request<Incoming>, client| {
                 let admin = Arc::clone(&admin);
-                async move { admin.handle(request, client.address).await }
+                async move { admin.handle(request, client.peer).await }
             }));
         }
         for listener in listeners {

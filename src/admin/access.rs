@@ -38,7 +38,8 @@ impl Access {
         Self { token }
     }
 
-    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap, peer: IpAddr) -> Result<(), Refusal> {
+    /// `peer` is `None` on a Unix socket, which is always this machine.
+    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<(), Refusal> {
         let host = uri.authority().map(Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok());
         if headers.get_all(ORIGIN).iter().any(|origin| !is_own(origin.as_bytes(), host)) {
             return forbidden("This request comes from a page of another origin.");
@@ -50,7 +51,7 @@ impl Access {
                               Authorization: Bearer TOKEN.";
                 Err(Refusal::new(Why::Unauthorized, detail))
             }
-            None if !peer.to_canonical().is_loopback() => {
+            None if peer.is_some_and(|peer| !peer.to_canonical().is_loopback()) => {
                 forbidden("No admin.token is set, so records are shown and changed on the sidecar's own machine only.")
             }
             None if headers.contains_key(FORWARDED) || headers.contains_key(FORWARDED_FOR) => forbidden(
@@ -112,7 +113,7 @@ mod tests {
                 headers.append(*name, value);
             }
         }
-        access.check(&Uri::from_static("/records"), &headers, peer.parse().expect("an address")).is_ok()
+        access.check(&Uri::from_static("/records"), &headers, Some(peer.parse().expect("an address"))).is_ok()
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Admin {
     }
 
     /// Answers one request.
-    pub async fn handle<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Full<Bytes>>
+    pub async fn handle<B>(&self, request: Request<B>, peer: Option<SocketAddr>) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
@@ -87,11 +87,16 @@ impl Admin {
         }
     }
 
-    async fn about_records<B>(&self, head: &Parts, body: B, peer: SocketAddr) -> Result<Response<Full<Bytes>>, Refusal>
+    async fn about_records<B>(
+        &self,
+        head: &Parts,
+        body: B,
+        peer: Option<SocketAddr>,
+    ) -> Result<Response<Full<Bytes>>, Refusal>
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        self.access.check(&head.uri, &head.headers, peer.ip())?;
+        self.access.check(&head.uri, &head.headers, peer.map(|peer| peer.ip()))?;
         let records = self.records.clone();
         // A client may write the colon of a name either way.
         let path = head.uri.path().replace("%3A", ":").replace("%3a", ":");

@@ -90,7 +90,12 @@ impl Records {
         }
     }
 
-    pub(super) async fn release(&self, name: &RecordName, wanted: Release, by: SocketAddr) -> Result<Changed, Refusal> {
+    pub(super) async fn release(
+        &self,
+        name: &RecordName,
+        wanted: Release,
+        by: Option<SocketAddr>,
+    ) -> Result<Changed, Refusal> {
         let seen = self.seen(name).await?;
         let exchange = moves::release_by_hand(seen.clone(), wanted.force);
         let exchange = exchange.map_err(|why| Refusal::of_move(why).about(name))?;
@@ -101,7 +106,7 @@ impl Records {
         &self,
         name: &RecordName,
         wanted: Complete,
-        by: SocketAddr,
+        by: Option<SocketAddr>,
     ) -> Result<Changed, Refusal> {
         let force = wanted.force;
         let reply = answer::given(wanted).map_err(|what| Refusal::new(Why::BadRequest, what))?;
@@ -127,9 +132,10 @@ impl Records {
         seen: &Seen,
         exchange: Exchange,
         force: bool,
-        by: SocketAddr,
+        by: Option<SocketAddr>,
     ) -> Result<Changed, Refusal> {
         let done = self.store.exchange(name, &exchange).await;
+        let by = by.map(tracing::field::display);
         let (event, what) = match &exchange.to {
             None => ("record_released", "an operator freed a key"),
             Some(_) => ("record_completed", "an operator settled a record"),
@@ -138,7 +144,7 @@ impl Records {
         let status = exchange.to.as_ref().and_then(|record| record.summary().status).map(|status| status.as_u16());
         match done {
             Ok(Exchanged::Done) => {
-                tracing::info!(target: "onlyonce", event, record = %name, was, status, force, %by, "{what}");
+                tracing::info!(target: "onlyonce", event, record = %name, was, status, force, by, "{what}");
                 let now = Moment::now();
                 let to = exchange.to.map(|record| moves::Held { record, silent_for: Duration::ZERO }.seen());
                 Ok(Changed {
@@ -154,7 +160,7 @@ impl Records {
             }
             Err(error) => {
                 if let StoreError::Uncertain(_) = error {
-                    tracing::warn!(target: "onlyonce", event, record = %name, was, status, force, %by,
+                    tracing::warn!(target: "onlyonce", event, record = %name, was, status, force, by,
                         error = &error as &dyn std::error::Error, "{what}, or it was not done: the store did not answer");
                 }
                 Err(Refusal::of_store(&error).about(name))
@@ -162,7 +168,11 @@ impl Records {
         }
     }
 
-    pub(super) async fn release_many(&self, wanted: ReleaseMany, by: SocketAddr) -> Result<ReleasedMany, Refusal> {
+    pub(super) async fn release_many(
+        &self,
+        wanted: ReleaseMany,
+        by: Option<SocketAddr>,
+    ) -> Result<ReleasedMany, Refusal> {
         let since = Moment::now().at_or_ago(&wanted.since);
         let since = since.map_err(|error| Refusal::new(Why::BadRequest, format!("since: {error}.")))?;
         let query = Query {
@@ -194,7 +204,7 @@ impl Records {
         name: &RecordName,
         seen: Result<Seen, crate::record::codec::Unreadable>,
         dry_run: bool,
-        by: SocketAddr,
+        by: Option<SocketAddr>,
     ) -> Result<Entry, Refusal> {
         let seen =
             seen.map_err(|why| Refusal::new(Why::Unreadable, format!("It cannot be read: {why}.")).about(name))?;

@@ -48,7 +48,7 @@ impl Scene {
 
     async fn ask(&self, request: http::request::Builder, body: &str) -> (StatusCode, Value) {
         let request = request.header(HOST, "localhost").body(Full::from(body.to_owned())).expect("a request");
-        let response = self.admin.handle(request, ([127, 0, 0, 1], 5).into()).await;
+        let response = self.admin.handle(request, Some(([127, 0, 0, 1], 5).into())).await;
         let status = response.status();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         (status, serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{error}: {body:?}")))
@@ -308,7 +308,7 @@ async fn every_call_about_records_is_guarded_and_no_other() {
     assert!(scene.left(&name).await.is_some());
     for target in ["/metrics", "/healthz", "/readyz"] {
         let request = Request::get(target).body(Full::<Bytes>::default()).expect("a request");
-        let response = scene.admin.handle(request, ([192, 0, 2, 1], 5).into()).await;
+        let response = scene.admin.handle(request, Some(([192, 0, 2, 1], 5).into())).await;
         assert_eq!(response.status(), StatusCode::OK, "{target}");
     }
     let request = Request::post(format!("/records/{name}/release"));
@@ -320,7 +320,7 @@ async fn every_call_about_records_is_guarded_and_no_other() {
 async fn without_a_token_others_are_refused() {
     let scene = Scene::new(None);
     let request = Request::get("/records").header(HOST, "localhost").body(Full::<Bytes>::default()).expect("a request");
-    let response = scene.admin.handle(request, ([192, 0, 2, 1], 5).into()).await;
+    let response = scene.admin.handle(request, Some(([192, 0, 2, 1], 5).into())).await;
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
 }

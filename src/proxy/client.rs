@@ -9,8 +9,10 @@ use tokio::sync::Notify;
 /// The sender of a request.
 #[derive(Clone)]
 pub struct Client {
-    /// Where it connects from.
-    pub address: SocketAddr,
+    /// Where it connects from; `None` on a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// It speaks to us over TLS.
+    pub secure: bool,
     /// Whether it is still there.
     pub presence: Arc<Presence>,
 }

@@ -261,7 +261,7 @@ impl Proxy {
     }
 
     fn cross(&self, head: &mut request::Parts, body: &RequestBody, client: &Client) {
-        head::cross_request(head, client.address.ip(), self.upstream.own_host(), body.length());
+        head::cross_request(head, client.peer.map(|peer| peer.ip()), self.upstream.own_host(), body.length());
     }
 }
 

@@ -107,8 +107,13 @@ pub(super) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Makes the head that goes upstream out of the client's. `host` stands in where the client's is not kept, or where it
-/// sent none; `length` is that of a body that is held.
-pub(super) fn cross_request(head: &mut request::Parts, client: IpAddr, host: &UpstreamHost, length: Option<u64>) {
+/// sent none; a client on a Unix socket has no address; `length` is that of a body that is held.
+pub(super) fn cross_request(
+    head: &mut request::Parts,
+    client: Option<IpAddr>,
+    host: &UpstreamHost,
+    length: Option<u64>,
+) {
     let original_host = authority(&head.uri, &head.headers);
     let wants_trailers = accepts_trailers(&head.headers);
     let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
@@ -130,7 +135,9 @@ pub(super) fn cross_request(head: &mut request::Parts, client: IpAddr, host: &Up
         // Without it, hyper sends no body of unknown length with GET and HEAD.
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    append_forwarded_for(headers, client);
+    if let Some(client) = client {
+        append_forwarded_for(headers, client);
+    }
     if let Some(original) = &original_host {
         headers.entry(FORWARDED_HOST).or_insert_with(|| original.clone());
     }
@@ -200,7 +207,7 @@ mod tests {
     fn crossed(lines: &[(&str, &str)]) -> HeaderMap {
         let (mut head, ()) = request(lines).into_parts();
         let host = UpstreamHost { own: HeaderValue::from_static("backend:3000"), preserve: true };
-        cross_request(&mut head, IpAddr::from([192, 0, 2, 1]), &host, None);
+        cross_request(&mut head, Some(IpAddr::from([192, 0, 2, 1])), &host, None);
         head.headers
     }
 

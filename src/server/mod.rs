@@ -109,7 +109,7 @@ impl Server {
         F: Future<Output = Response<B>>,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + 'static,
     {
-        let client = Client { address, presence: Arc::default() };
+        let client = Client { peer: Some(address), secure: false, presence: Arc::default() };
         let pace = Arc::new(Pace::new(self.header_timeout, self.idle_timeout, Arc::clone(&client.presence)));
         let stream = pace::Watched::new(stream, Arc::clone(&pace), Arc::clone(&client.presence));
         let service = service_fn(|request| {
