@@ -141,6 +141,28 @@ impl RecordState {
     }
 }
 
+/// What became of a reload: the `result` label of `onlyonce_config_reloads_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// The new rules are in force.
+    Ok,
+    /// The file is wrong, and the old rules stay.
+    Refused,
+}
+
+impl Reload {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ok, Self::Refused];
+
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Every metric of one process.
 pub struct Metrics {
     registry: Registry,
@@ -155,6 +177,7 @@ pub struct Metrics {
     waiting: IntGaugeVec,
     lease_lost: IntCounterVec,
     records: IntCounterVec,
+    reloads: IntCounterVec,
     connections: IntGauge,
     buffered: IntGauge,
 }
@@ -165,7 +188,7 @@ const SECONDS: [f64; 15] =
 
 impl Metrics {
     /// Registers everything; `routes` start at zero, so that a rate over a first event is not lost.
-    pub fn new<'a>(routes: impl Iterator<Item = &'a str> + Clone) -> Result<Self, prometheus::Error> {
+    pub fn new<'a>(routes: impl Iterator<Item = &'a str>) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let seconds = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
         let counter = |name: &str, help: &str, labels: &[&str]| {
@@ -213,6 +236,7 @@ impl Metrics {
                 &["route"],
             )?,
             records: counter("onlyonce_records_total", "What became of records.", &["route", "state"])?,
+            reloads: counter("onlyonce_config_reloads_total", "Reloads of the configuration.", &["result"])?,
             connections: gauge("onlyonce_connections", "Client connections.")?,
             buffered: gauge("onlyonce_buffered_bytes", "Bytes of bodies held in memory.")?,
             registry,
@@ -221,15 +245,23 @@ impl Metrics {
         register(&metrics.registry, build)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
         metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        metrics.start_at_zero(routes);
+        metrics.start_at_zero();
+        metrics.routes(routes);
         Ok(metrics)
     }
 
-    fn start_at_zero<'a>(&self, routes: impl Iterator<Item = &'a str>) {
+    fn start_at_zero(&self) {
         for op in StoreOp::ALL {
             self.store_errors.with_label_values(&[op.as_str()]);
         }
+        for result in Reload::ALL {
+            self.reloads.with_label_values(&[result.as_str()]);
+        }
         self.requests.with_label_values(&[UNMATCHED, Outcome::Unguarded.as_str()]);
+    }
+
+    /// These routes are there now. Those that were stay as they are: what was counted was counted.
+    pub fn routes<'a>(&self, routes: impl Iterator<Item = &'a str>) {
         for route in routes {
             for outcome in [Outcome::Executed, Outcome::Replayed, Outcome::InFlight, Outcome::Unknown] {
                 self.requests.with_label_values(&[route, outcome.as_str()]);
@@ -282,6 +314,11 @@ impl Metrics {
     /// A record reached a state.
     pub fn record(&self, route: &str, state: RecordState) {
         self.records.with_label_values(&[route, state.as_str()]).inc();
+    }
+
+    /// A reload ended.
+    pub fn reload(&self, result: Reload) {
+        self.reloads.with_label_values(&[result.as_str()]).inc();
     }
 
     /// Counts an attempt at work until it is dropped.

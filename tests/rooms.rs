@@ -22,7 +22,11 @@ const ROOMS: [(&str, &[&str], &[&str]); 15] = [
     ),
     ("admin", &["config", "metrics", "record", "store"], &["base64", "blake3", "humantime", "serde_json"]),
     ("server", &["config", "metrics", "proxy"], &["hyper", "hyper_util"]),
-    ("run", &["admin", "config", "guard", "key", "metrics", "proxy", "server", "store"], &["hyper", "prometheus"]),
+    (
+        "run",
+        &["admin", "config", "guard", "key", "metrics", "proxy", "server", "store", "telemetry"],
+        &["arc_swap", "hyper", "prometheus"],
+    ),
     ("demo", &["config", "run"], &["hyper", "hyper_util", "serde_json"]),
     (
         "cli",

@@ -14,8 +14,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Config, Log, LogFormat, LogKeys};
+use crate::config::{self, Config, ConfigError, Content, Log, LogFormat, LogKeys};
 use crate::demo::{Demo, DemoError};
+use crate::run::reload::{self, Hangup};
 use crate::run::{self, Sidecar, StartError, Stopped};
 use crate::telemetry;
 
@@ -99,7 +100,7 @@ const FAILED: u8 = 1;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        Command::Serve { config } => with_config(&config.config, |config| serve(config, &cli.log)),
+        Command::Serve { config } => serve(&config.config, &cli.log),
         Command::Check { config, strict, format } => {
             with_config(&config.config, |config| check::check(&config, strict, format))
         }
@@ -110,22 +111,25 @@ pub fn main() -> ExitCode {
 }
 
 fn with_config(path: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    match config::load(path) {
-        Ok(config) => then(config),
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(BAD_USAGE)
-        }
-    }
+    config::load(path).map_or_else(|error| refused(&error), then)
 }
 
-fn serve(mut config: Config, log: &LogArgs) -> ExitCode {
+fn refused(error: &ConfigError) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(BAD_USAGE)
+}
+
+fn serve(file: &Path, log: &LogArgs) -> ExitCode {
+    let content = Content::of(file);
+    let mut config = match content.check() {
+        Ok(config) => config,
+        Err(error) => return refused(&error),
+    };
     log.apply(&mut config.log);
-    telemetry::start(&config.log);
-    for warning in config::warnings(&config) {
-        tracing::warn!(route = warning.route.as_deref(), advice = warning.advice, "{}", warning.text);
-    }
+    let logging = telemetry::start(&config.log);
+    config::warnings(&config).iter().for_each(reload::log_warning);
     let running = block_on(async {
+        let (stop, hangup) = (run::signalled(run::STOP), Hangup::take());
         let sidecar = Sidecar::start(config).await?;
         tracing::info!(
             listen = ?sidecar.addresses(),
@@ -133,7 +137,12 @@ fn serve(mut config: Config, log: &LogArgs) -> ExitCode {
             version = env!("CARGO_PKG_VERSION"),
             "serving"
         );
-        Ok::<_, StartError>(sidecar.serve(run::signalled()).await)
+        let rules = sidecar.rules();
+        let adjust = |config: &mut Config| log.apply(&mut config.log);
+        Ok::<_, StartError>(tokio::select! {
+            stopped = sidecar.serve(stop) => stopped,
+            never = reload::follow(file, content, hangup, &rules, &logging, adjust) => match never {},
+        })
     });
     ended(running)
 }
@@ -146,7 +155,7 @@ fn demo(listen: SocketAddr, log: &LogArgs) -> ExitCode {
         let demo = Demo::start(listen).await?;
         // It runs on where nobody reads that, as under `| head`.
         let _ = writeln!(io::stdout(), "{}", demo.welcome());
-        Ok::<_, DemoError>(demo.serve(run::signalled()).await)
+        Ok::<_, DemoError>(demo.serve(run::signalled(run::STOP_OR_HANGUP)).await)
     }))
 }
 

@@ -11,6 +11,7 @@
 mod advice;
 mod excerpt;
 mod file;
+mod fixed;
 mod policy;
 mod problem;
 mod routes;
@@ -23,7 +24,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use advice::{Warning, warnings};
-pub use file::{load, parse};
+pub use file::{Content, load, parse};
+pub use fixed::Fixed;
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
 pub use problem::{ConfigError, Problem};
 pub use routes::{RouteConflict, Routes};
@@ -110,7 +112,7 @@ pub struct Admin {
 }
 
 /// `[upstream]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// `host:port` of the backend, plain HTTP/1.1.
     pub authority: http::uri::Authority,

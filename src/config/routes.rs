@@ -69,6 +69,11 @@ impl Routes {
     pub fn rules(&self) -> &[Arc<Rule>] {
         &self.rules
     }
+
+    /// Their names, in the same order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|rule| &*rule.name)
+    }
 }
 
 /// Whether two patterns cannot stand in one table. The router names its conflicts by a path that it puts together from

@@ -94,7 +94,7 @@ impl Upstream {
     }
 
     /// The configuration.
-    pub(super) fn settings(&self) -> &config::Upstream {
+    pub fn settings(&self) -> &config::Upstream {
         &self.settings
     }
 

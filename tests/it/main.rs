@@ -18,6 +18,7 @@ mod mismatch;
 mod passthrough;
 mod records;
 mod refusals;
+mod reload;
 mod replay;
 mod routes;
 mod shutdown;

@@ -36,12 +36,32 @@ use super::{Config, ConfigError, Problem, RouteConflict, Routes};
 /// The file that is read when none is named.
 const DEFAULT_NAME: &str = "onlyonce.toml";
 
+/// What a configuration file holds at one moment, not yet checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    name: String,
+    text: Result<String, ConfigError>,
+}
+
+impl Content {
+    /// Reads the file at `path`. That it cannot be read is content too.
+    pub fn of(path: &Path) -> Self {
+        let name = path.display().to_string();
+        let bytes = fs::read(path).map_err(|error| unreadable(&name, &error));
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).map_err(|error| not_text(&name, &error)));
+        Self { name, text }
+    }
+
+    /// Checks it, with the variables of this process's environment.
+    pub fn check(&self) -> Result<Config, ConfigError> {
+        let text = self.text.as_ref().map_err(Clone::clone)?;
+        parse(&self.name, text, &|variable| std::env::var(variable).ok())
+    }
+}
+
 /// Reads and checks the file at `path`, with the variables of this process's environment.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let name = path.display().to_string();
-    let bytes = fs::read(path).map_err(|error| unreadable(&name, &error))?;
-    let text = String::from_utf8(bytes).map_err(|error| not_text(&name, &error))?;
-    parse(&name, &text, &|variable| std::env::var(variable).ok())
+    Content::of(path).check()
 }
 
 /// Checks `text`, the content of the file `name`; `env` is asked for every `"env:NAME"`.

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -21,17 +21,25 @@ pub struct Process {
     reader: Option<thread::JoinHandle<()>>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
-    _folder: TempDir,
+    /// Where its configuration is, where it was started with a file of its own.
+    folder: Option<TempDir>,
 }
 
 impl Process {
     /// Starts `onlyonce serve`, and waits until it serves.
     pub async fn start(setup: &Setup) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let file = folder.path().join("onlyonce.toml");
+        let file = folder.path().join(FILE);
         std::fs::write(&file, setup.toml()).expect("a writable folder");
+        let mut process = Self::start_with(&file).await;
+        process.folder = Some(folder);
+        process
+    }
+
+    /// The same with a file that is there.
+    pub async fn start_with(file: &Path) -> Self {
         let mut command = onlyonce(&["serve", "--log-format", "json"]);
-        let mut child = command.arg("--config").arg(&file).stderr(Stdio::piped()).spawn().expect("the program");
+        let mut child = command.arg("--config").arg(file).stderr(Stdio::piped()).spawn().expect("the program");
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
         let reader = thread::spawn({
@@ -46,7 +54,22 @@ impl Process {
         })
         .await;
         let (address, admin) = addresses.unwrap_or_else(|| panic!("it ended: {:?}", log.lock()));
-        Self { child, log, reader, address, admin, _folder: folder }
+        Self { child, log, reader, address, admin, folder: None }
+    }
+
+    /// Its configuration file.
+    pub fn file(&self) -> PathBuf {
+        self.folder.as_ref().expect("a file of its own").path().join(FILE)
+    }
+
+    /// Writes another configuration into its file.
+    pub fn rewrite(&self, setup: &Setup) {
+        std::fs::write(self.file(), setup.toml()).expect("a writable file");
+    }
+
+    /// Waits until it has logged this.
+    pub async fn logs(&self, what: &str) {
+        until(what, async || self.log().contains(what)).await;
     }
 
     /// The most that it ever held in memory, in bytes.
@@ -112,7 +135,20 @@ impl Process {
     pub async fn admin(&self, target: &str) -> Response {
         Wire::connect(self.admin).await.ask(&request("GET", target)).await
     }
+
+    /// The value of one series; 0 when there is none.
+    pub async fn metric(&self, series: &str) -> f64 {
+        value(&self.admin("/metrics").await, series)
+    }
 }
+
+/// The value of one series in an exposition; 0 when there is none.
+pub fn value(metrics: &Response, series: &str) -> f64 {
+    let line = metrics.text().lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
+const FILE: &str = "onlyonce.toml";
 
 impl Drop for Process {
     fn drop(&mut self) {

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use toml::Table;
 
+use super::process;
 use super::store::Store;
 use super::wire::{Request, Response, Wire, request, within};
 
@@ -131,9 +132,7 @@ impl Sidecar {
 
     /// The value of one series; 0 when there is none.
     pub async fn metric(&self, series: &str) -> f64 {
-        let metrics = self.admin("/metrics").await;
-        let line = metrics.text().lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().expect("a number"))
+        process::value(&self.admin("/metrics").await, series)
     }
 
     /// As SIGTERM does.

@@ -1,9 +1,14 @@
 //! From a configuration to a running sidecar, and to its end.
 
+pub mod reload;
+mod rules;
+
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::Request;
@@ -11,18 +16,19 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub use rules::Rules;
+
 use crate::admin::Admin;
 use crate::config::{self, Config, StoreLocation};
 use crate::guard::Guard;
 use crate::key::DigestKey;
 use crate::metrics::Metrics;
-use crate::proxy::{Budget, Proxy, Upstream};
 use crate::server::Server;
 use crate::store::{self, Metered, Store};
 
 /// A sidecar whose listeners are bound, and whose store is open.
 pub struct Sidecar {
-    proxy: Arc<Proxy>,
+    rules: Arc<Rules>,
     admin: Arc<Admin>,
     server: Server,
     listeners: Vec<TcpListener>,
@@ -81,11 +87,11 @@ pub enum Stopped {
 impl Sidecar {
     /// Opens the store and binds the listeners.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let Config { server, log, admin, upstream, store, routes } = config;
-        let metrics = Arc::new(Metrics::new(routes.rules().iter().map(|rule| &*rule.name))?);
-        let records = store::open(&store).await?;
+        let metrics = Arc::new(Metrics::new(config.routes.names())?);
+        let records = store::open(&config.store).await?;
         let records: Arc<dyn Store> = Arc::new(Metered::new(records, Arc::clone(&metrics)));
 
+        let (server, admin) = (config.server.clone(), config.admin.clone());
         let mut listeners = Vec::new();
         for address in &server.listen {
             listeners.push(bind(*address, "server.listen").await?);
@@ -95,26 +101,20 @@ impl Sidecar {
             Some(admin) => Some(bind(admin.listen, "admin.listen").await?),
             None => None,
         };
-        let proxy = Proxy {
-            routes,
-            guard: Guard::new(Arc::clone(&records), Arc::clone(&metrics), server.max_in_flight),
-            store: Arc::clone(&records),
-            on_store_error: store.on_error,
-            upstream: Upstream::new(upstream),
-            budget: Budget::new(server.max_buffered, Arc::clone(&metrics)),
-            body_timeout: server.body_timeout,
-            log_keys: log.keys,
-            metrics: Arc::clone(&metrics),
-        };
-        let last_words = store.timeout * 2;
+        let last_words = config.store.timeout * 2;
         Ok(Self {
-            proxy: Arc::new(proxy),
+            rules: Arc::new(Rules::new(config, &records, &metrics)),
             admin: Arc::new(Admin::new(Arc::clone(&metrics), records, token.as_ref())),
             server: Server::new(&server, metrics),
             listeners,
             admin_listener,
             drain: Drain { delay: server.drain_delay, timeout: server.drain_timeout, last_words },
         })
+    }
+
+    /// The rules in force, to be replaced while they are.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules)
     }
 
     /// Where clients connect.
@@ -129,7 +129,7 @@ impl Sidecar {
 
     /// Serves until `stop`, then finishes what is in flight.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Stopped {
-        let Self { proxy, admin, server, listeners, admin_listener, drain } = self;
+        let Self { rules, admin, server, listeners, admin_listener, drain } = self;
         let admin_server = server.beside();
         if let Some(listener) = admin_listener {
             let admin = Arc::clone(&admin);
@@ -139,19 +139,21 @@ impl Sidecar {
             }));
         }
         for listener in listeners {
-            let proxy = Arc::clone(&proxy);
+            let rules = Arc::clone(&rules);
             tokio::spawn(server.clone().serve(listener, move |request, client| {
-                let proxy = Arc::clone(&proxy);
+                let proxy = rules.current();
                 async move { proxy.handle(request, &client).await }
             }));
         }
+        // One guard, whatever becomes of the rules.
+        let guard = Arc::clone(&rules.current().guard);
 
         stop.await;
-        tracing::info!(at_work = proxy.guard.at_work(), "stopping: not ready any more, still serving");
+        tracing::info!(at_work = guard.at_work(), "stopping: not ready any more, still serving");
         admin.drain();
         tokio::time::sleep(drain.delay).await;
         server.stop();
-        let finished = finish(&server, &proxy.guard, drain).await;
+        let finished = finish(&server, &guard, drain).await;
         admin_server.stop();
         finished
     }
@@ -193,49 +195,44 @@ pub async fn digest_key(settings: &config::Store) -> Result<DigestKey, String> {
     store.digest_key().await.map_err(|error| error.to_string())
 }
 
-/// Stops at SIGTERM or SIGINT; a second one ends the process at once.
-pub async fn signalled() {
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::error!(error = &error as &dyn Error, "signals cannot be received; kill to stop");
-            return std::future::pending().await;
-        }
-    };
-    signals.next().await;
-    tokio::spawn(async move {
+/// The signals that stop a sidecar.
+pub const STOP: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate()];
+/// The same, and the end of the terminal: for what has nothing to reload.
+pub const STOP_OR_HANGUP: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+
+/// Takes these signals from now on. Ends with the first; a second one ends the process at once.
+pub fn signalled(kinds: &[SignalKind]) -> impl Future<Output = ()> + use<> {
+    let signals = Signals::new(kinds);
+    async move {
+        let mut signals = match signals {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn Error, "signals cannot be received; kill to stop");
+                return std::future::pending().await;
+            }
+        };
         signals.next().await;
-        tracing::error!("a second signal: stopping at once");
-        std::process::exit(1);
-    });
+        tokio::spawn(async move {
+            signals.next().await;
+            tracing::error!("a second signal: stopping at once");
+            std::process::exit(1);
+        });
+    }
 }
 
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
+struct Signals(Vec<Signal>);
 
 impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
+    fn new(kinds: &[SignalKind]) -> io::Result<Self> {
+        kinds.iter().map(|kind| signal(*kind)).collect::<io::Result<_>>().map(Self)
     }
 
-    /// The next signal to stop.
+    /// The next one.
     async fn next(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return,
-                _ = self.terminate.recv() => return,
-                // Unheeded, it would end the process in the middle of its work.
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: the configuration cannot be reloaded yet; start again to apply changes");
-                }
-            }
-        }
+        poll_fn(|cx| {
+            let received = self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
+            if received { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }

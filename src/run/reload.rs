@@ -1,0 +1,169 @@
+//! Reload: at SIGHUP, and when the file's content has changed.
+//!
+//! The content is read once a second and compared. That sees every way in which a file changes: edited in place,
+//! replaced by a rename, or behind the symbolic links that Kubernetes swaps; and it needs no limit of watches. A file
+//! that is being written must be found the same twice before it counts.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::pending;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::Rules;
+use crate::config::{self, Config, ConfigError, Content};
+use crate::metrics::Reload;
+use crate::telemetry::Logging;
+
+/// How often the file is read.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Puts the file's rules in force whenever they change, or when it is told to. `tried` is the content that was loaded
+/// at the start; `adjust` is what the command line says over every file.
+pub async fn follow(
+    file: &Path,
+    tried: Content,
+    mut hangup: Hangup,
+    rules: &Rules,
+    logging: &Logging,
+    adjust: impl Fn(&mut Config),
+) -> Infallible {
+    let mut watch = Watch { tried, seen: None };
+    loop {
+        let asked = tokio::select! {
+            () = hangup.received() => true,
+            () = tokio::time::sleep(PAUSE) => false,
+        };
+        let Some(now) = read(file.to_owned()).await else { continue };
+        if !watch.is_due(now, asked) {
+            continue;
+        }
+        match watch.tried.check() {
+            Ok(mut config) => {
+                adjust(&mut config);
+                apply(config, rules, logging);
+            }
+            Err(error) => refuse(&error, rules),
+        }
+    }
+}
+
+/// What is known of the file's content.
+struct Watch {
+    /// What was last put in force, or refused.
+    tried: Content,
+    /// Something else, which has been found once.
+    seen: Option<Content>,
+}
+
+impl Watch {
+    /// Whether `now` is to be tried: it is new, and was found the same twice; or somebody asked for it.
+    fn is_due(&mut self, now: Content, asked: bool) -> bool {
+        let seen = self.seen.take();
+        if asked || (now != self.tried && seen.as_ref() == Some(&now)) {
+            self.tried = now;
+            return true;
+        }
+        self.seen = Some(now);
+        false
+    }
+}
+
+/// The file may be on a disk that hangs: no request waits for that.
+async fn read(file: PathBuf) -> Option<Content> {
+    tokio::task::spawn_blocking(move || Content::of(&file)).await.ok()
+}
+
+fn apply(config: Config, rules: &Rules, logging: &Logging) {
+    let warnings = config::warnings(&config);
+    logging.set_level(config.log.level);
+    let routes = config.routes.rules().len();
+    for key in rules.replace(config) {
+        tracing::warn!(key, "{key} changed: takes effect at the next start");
+    }
+    warnings.iter().for_each(log_warning);
+    rules.count(Reload::Ok);
+    tracing::info!(routes, "reloaded: the configuration is in force");
+}
+
+/// Logs one of the configuration's warnings.
+pub fn log_warning(warning: &config::Warning) {
+    tracing::warn!(route = warning.route.as_deref(), advice = warning.advice, "{}", warning.text);
+}
+
+fn refuse(error: &ConfigError, rules: &Rules) {
+    rules.count(Reload::Refused);
+    tracing::error!("the configuration was not reloaded, and the rules in force stay:\n{error}");
+}
+
+/// SIGHUP, which would end the process in the middle of its work if nobody took it.
+pub struct Hangup(Option<Signal>);
+
+impl Hangup {
+    /// Takes it from now on.
+    pub fn take() -> Self {
+        let signal = signal(SignalKind::hangup()).inspect_err(|error| {
+            tracing::error!(error = error as &dyn Error, "SIGHUP cannot be received; a changed file is still noticed");
+        });
+        Self(signal.ok())
+    }
+
+    async fn received(&mut self) {
+        let received = match &mut self.0 {
+            Some(signal) => signal.recv().await,
+            None => None,
+        };
+        if received.is_none() {
+            pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(text: &str) -> Content {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, text).expect("to write");
+        Content::of(&file)
+    }
+
+    #[test]
+    fn new_content_is_tried_once_when_it_was_found_twice() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("onlyonce.toml");
+        let found = |text: &str| {
+            std::fs::write(&file, text).expect("to write");
+            Content::of(&file)
+        };
+        let mut watch = Watch { tried: found("old"), seen: None };
+        let looks = ["old", "old", "n", "ne", "new", "new", "new", "old", "new", "new", "old", "old", "old"];
+        let due: Vec<bool> = looks.iter().map(|text| watch.is_due(found(text), false)).collect();
+        let expected = [false, false, false, false, false, true, false, false, false, false, false, true, false];
+        assert_eq!(due, expected);
+    }
+
+    #[test]
+    fn a_signal_does_not_wait_and_is_not_followed_by_another_try() {
+        let same = content("");
+        let mut watch = Watch { tried: same.clone(), seen: None };
+        assert!(watch.is_due(same.clone(), true));
+        assert!(!watch.is_due(same.clone(), false));
+        assert!(!watch.is_due(same, false));
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_content_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let gone = || Content::of(&folder.path().join("gone"));
+        let mut watch = Watch { tried: content(""), seen: None };
+        assert!(!watch.is_due(gone(), false));
+        assert!(watch.is_due(gone(), false));
+        assert!(!watch.is_due(gone(), false));
+        assert!(watch.tried.check().is_err());
+    }
+}

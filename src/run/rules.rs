@@ -1,0 +1,72 @@
+//! The rules in force, and how others take their place.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::config::{Config, Fixed};
+use crate::guard::Guard;
+use crate::metrics::Metrics;
+use crate::proxy::{Budget, Proxy, Upstream};
+use crate::store::Store;
+
+/// The rules that requests go by. A request that has begun ends under the rules that it began with; a record carries
+/// its own terms.
+pub struct Rules {
+    current: ArcSwap<Proxy>,
+    /// What was bound and opened at the start.
+    fixed: Fixed,
+}
+
+impl Rules {
+    /// The first ones.
+    pub(super) fn new(config: Config, records: &Arc<dyn Store>, metrics: &Arc<Metrics>) -> Self {
+        let fixed = Fixed::of(&config);
+        let Config { server, log, admin: _, upstream, store, routes } = config;
+        let proxy = Proxy {
+            routes,
+            guard: Guard::new(Arc::clone(records), Arc::clone(metrics), server.max_in_flight),
+            store: Arc::clone(records),
+            on_store_error: store.on_error,
+            upstream: Upstream::new(upstream),
+            budget: Budget::new(server.max_buffered, Arc::clone(metrics)),
+            body_timeout: server.body_timeout,
+            log_keys: log.keys,
+            metrics: Arc::clone(metrics),
+        };
+        Self { current: ArcSwap::from_pointee(proxy), fixed }
+    }
+
+    /// Those that a request that begins now goes by.
+    pub fn current(&self) -> Arc<Proxy> {
+        self.current.load_full()
+    }
+
+    /// Puts those of `config` in force: for every request that begins from now on, and all at once. Says which of its
+    /// keys take effect at the next start only.
+    pub fn replace(&self, config: Config) -> Vec<&'static str> {
+        let waiting = self.fixed.differing(&config);
+        let Config { server, log, admin: _, upstream, store, routes } = config;
+        let before = self.current();
+        before.metrics.routes(routes.names());
+        // Connections to the same backend are kept.
+        let same = *before.upstream.settings() == upstream;
+        self.current.store(Arc::new(Proxy {
+            routes,
+            guard: Arc::clone(&before.guard),
+            store: Arc::clone(&before.store),
+            on_store_error: store.on_error,
+            upstream: if same { before.upstream.clone() } else { Upstream::new(upstream) },
+            budget: before.budget.clone(),
+            body_timeout: server.body_timeout,
+            log_keys: log.keys,
+            metrics: Arc::clone(&before.metrics),
+        }));
+        waiting
+    }
+
+    /// Counts a reload that was asked for or found due.
+    pub(super) fn count(&self, result: crate::metrics::Reload) {
+        self.current.load().metrics.reload(result);
+    }
+}
