@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 /// A room, the rooms it may use besides itself, and the crates that only it (and others that list them) may name.
 const ROOMS: [(&str, &[&str], &[&str]); 15] = [
-    ("config", &[], &["toml", "matchit", "strsim"]),
+    ("config", &[], &["ipnet", "toml", "matchit", "strsim"]),
     ("metrics", &[], &["prometheus"]),
     ("telemetry", &["config"], &["tracing_subscriber"]),
     ("record", &[], &["blake3"]),
-    ("key", &["config", "record"], &["blake3", "json_event_parser"]),
+    ("key", &["config", "record"], &["blake3", "humantime", "json_event_parser"]),
     ("problem", &["record"], &["serde_json"]),
     ("store", &["config", "key", "metrics", "record"], &["redis", "fjall"]),
     ("fail_point", &[], &[]),

@@ -4,13 +4,14 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::text::labelled;
 use super::{BAD_USAGE, block_on, given};
-use crate::config::{Config, FingerprintMode, HumanDuration, Mode, OnMissingKey, OnUnknown, Routes, Rule};
+use crate::config::{Config, FingerprintMode, HumanDuration, Mode, OnMissingKey, OnUnknown, Routes, Rule, Selector};
 use crate::key::{self, DigestKey, KeyError, Reading, Request, SelectorReading};
 use crate::run;
 
@@ -48,17 +49,23 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
     let host = args.url.authority().map(http::uri::Authority::as_str);
     let host = host.or_else(|| headers.get(http::header::HOST)?.to_str().ok()).and_then(key::normalise_host);
     let path = key::normalise_path(args.url.path());
+    let found = config.routes.find(&args.method, host.as_deref(), &path);
+    let (found, params) = found.map(|found| (found.rule, found.params)).unzip();
     let request = Request {
         method: &args.method,
         headers: &headers,
         host: host.as_deref(),
         path: &path,
+        params: &params.unwrap_or_default(),
         query: args.url.query(),
+        // Nobody is connected.
+        peer: None,
+        trust: &config.trust,
+        now: SystemTime::now(),
     };
 
     let mut out = String::new();
     labelled(&mut out, "request", &format!("{} {path}", args.method));
-    let found = config.routes.find(&args.method, host.as_deref(), &path);
     match found {
         Some(rule) if rule.mode == Mode::Off => {
             labelled(&mut out, "route", &format!("{} (off)", rule.name));
@@ -145,6 +152,7 @@ fn guarded(out: &mut String, config: &Config, rule: &Rule, request: Request<'_>,
 fn found(reading: &SelectorReading, absent: &str) -> String {
     let what = match &reading.found {
         Ok(Some(digest)) => format!("there (digest {digest})"),
+        Ok(None) if reading.selector == Selector::Ip => "the address of the client, which is not known here".to_owned(),
         Ok(None) => absent.to_owned(),
         Err(error) => error.to_string(),
     };

@@ -14,7 +14,7 @@ pub struct Fixed {
 impl Fixed {
     /// Those of `config`.
     pub fn of(config: &Config) -> Self {
-        let Config { server, log, admin, upstream: _, store, routes: _ } = config;
+        let Config { server, log, admin, upstream: _, store, trust: _, routes: _ } = config;
         Self { server: server.clone(), log: log.clone(), admin: admin.clone(), store: store.clone() }
     }
 

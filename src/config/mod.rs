@@ -17,6 +17,7 @@ mod problem;
 mod routes;
 mod rule;
 mod secret;
+mod trust;
 pub mod units;
 
 use std::net::SocketAddr;
@@ -28,9 +29,12 @@ pub use file::{Content, load, parse};
 pub use fixed::Fixed;
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
 pub use problem::{ConfigError, Problem};
-pub use routes::{RouteConflict, Routes};
-pub use rule::{FingerprintMode, JsonPointer, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Rule, Selector};
+pub use routes::{Found, PathParams, RouteConflict, Routes};
+pub use rule::{
+    FingerprintMode, JsonPointer, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period, Rule, Selector,
+};
 pub use secret::Secret;
+pub use trust::{Trust, TrustedProxies};
 pub use units::{HumanDuration, HumanSize};
 
 /// A whole configuration file, checked and resolved.
@@ -46,6 +50,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// Where records are kept.
     pub store: Store,
+    /// Whose word is taken for who a client is.
+    pub trust: Trust,
     /// The guarded routes, and which requests each one matches.
     pub routes: Routes,
 }

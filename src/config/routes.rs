@@ -6,6 +6,25 @@ use http::Method;
 
 use super::Rule;
 
+/// The rule that guards a request.
+pub struct Found<'a> {
+    /// The rule.
+    pub rule: &'a Arc<Rule>,
+    /// What the request's path has where the rule's has a parameter.
+    pub params: PathParams<'a>,
+}
+
+/// The parameters of a path that matched.
+#[derive(Default)]
+pub struct PathParams<'a>(matchit::Params<'a, 'a>);
+
+impl<'a> PathParams<'a> {
+    /// What stands for `{name}` or `{*name}`.
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name)
+    }
+}
+
 /// Which rule guards a request.
 ///
 /// A route that names the request's host beats one that names none; within that, the most specific
@@ -59,7 +78,7 @@ impl Routes {
 
     /// The rule for a request. `host` is lower case and without port; `path` is normalised
     /// (RFC 3986, 6.2.2).
-    pub fn find(&self, method: &Method, host: Option<&str>, path: &str) -> Option<&Arc<Rule>> {
+    pub fn find<'a>(&'a self, method: &Method, host: Option<&str>, path: &'a str) -> Option<Found<'a>> {
         host.and_then(|host| self.hosts.get(host))
             .and_then(|methods| most_specific(methods, method, path))
             .or_else(|| most_specific(&self.any_host, method, path))
@@ -83,8 +102,9 @@ fn collide(one: &str, other: &str) -> bool {
     pair.insert(one, ()).is_ok() && matches!(pair.insert(other, ()), Err(matchit::InsertError::Conflict { .. }))
 }
 
-fn most_specific<'a>(methods: &'a Methods, method: &Method, path: &str) -> Option<&'a Arc<Rule>> {
-    methods.get(method)?.at(path).ok().map(|found| found.value)
+fn most_specific<'a>(methods: &'a Methods, method: &Method, path: &'a str) -> Option<Found<'a>> {
+    let found = methods.get(method)?.at(path).ok()?;
+    Some(Found { rule: found.value, params: PathParams(found.params) })
 }
 
 impl fmt::Debug for Routes {

@@ -84,10 +84,20 @@ pub enum Selector {
     Header(HeaderName),
     /// `cookie:NAME`: one cookie of the `Cookie` header (RFC 6265, 5.4).
     Cookie(String),
+    /// `query:NAME`: a parameter of the query, percent-decoded.
+    Query(String),
     /// `json:/pointer`: a member of a JSON body (RFC 6901).
     Json(JsonPointer),
     /// `form:FIELD`: a field of an `application/x-www-form-urlencoded` body.
     Form(String),
+    /// `path:PARAM`: what the normalised path has where the route's has `{PARAM}` or `{*PARAM}`.
+    Path(String),
+    /// `host`: the host that the request is for.
+    Host,
+    /// `ip`: the client's address.
+    Ip,
+    /// `date:day`, `date:month`, `date:year`: the day, month or year in which the request comes, in UTC.
+    Date(Period),
 }
 
 impl Selector {
@@ -95,7 +105,8 @@ impl Selector {
     pub fn is_in_body(&self) -> bool {
         match self {
             Self::Json(_) | Self::Form(_) => true,
-            Self::Header(_) | Self::Cookie(_) => false,
+            Self::Header(_) | Self::Cookie(_) | Self::Query(_) | Self::Path(_) => false,
+            Self::Host | Self::Ip | Self::Date(_) => false,
         }
     }
 }
@@ -105,9 +116,47 @@ impl fmt::Display for Selector {
         match self {
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Query(name) => write!(f, "query:{name}"),
             Self::Json(pointer) => write!(f, "json:{pointer}"),
             Self::Form(field) => write!(f, "form:{field}"),
+            Self::Path(param) => write!(f, "path:{param}"),
+            Self::Host => f.write_str("host"),
+            Self::Ip => f.write_str("ip"),
+            Self::Date(period) => write!(f, "date:{period}"),
         }
+    }
+}
+
+/// A bucket of time that begins anew at midnight UTC: of every day, of the first of a month, of 1 January.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Period {
+    /// `day`
+    Day,
+    /// `month`
+    Month,
+    /// `year`
+    Year,
+}
+
+impl Period {
+    /// The longest that one lasts.
+    pub fn longest(self) -> Duration {
+        let days = match self {
+            Self::Day => 1,
+            Self::Month => 31,
+            Self::Year => 366,
+        };
+        Duration::from_secs(days * 24 * 60 * 60)
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Day => "day",
+            Self::Month => "month",
+            Self::Year => "year",
+        })
     }
 }
 

@@ -31,8 +31,10 @@ pub enum KeyFault {
     TooLong(usize),
     /// Bytes that a key in a header cannot have, or quotes that do not match.
     Characters,
-    /// More than one header line, or more than one cookie of the name.
+    /// More than one header line, or more than one cookie or query parameter of the name.
     Several,
+    /// A percent sign in a query that starts no escape: every reader makes something else of that.
+    Escape,
     /// A JSON object or array.
     NotScalar,
 }
@@ -64,6 +66,9 @@ impl KeyFault {
                  characters without spaces, commas and quotes, or one quoted string."
             ),
             Self::Several => format!("The request has more than one {selector}; it can have one only."),
+            Self::Escape => {
+                format!("The value of {selector} has a percent sign that is not followed by two hex digits.")
+            }
             Self::NotScalar => {
                 format!("The value of {selector} is an object or an array; it must be a string, a number or a boolean.")
             }

@@ -99,6 +99,7 @@ mod tests {
 
     use super::super::body::Declared;
     use super::*;
+    use crate::config::PathParams;
     use crate::record::Comparison;
 
     fn auto() -> FingerprintMode {
@@ -115,8 +116,8 @@ mod tests {
 
     fn of_encoded(mode: &FingerprintMode, media: Media, bytes: &str, encoded: bool) -> Fingerprint {
         let body = Body::new(Declared { media, encoded }, bytes.as_bytes());
-        let (method, headers) = (Method::POST, HeaderMap::new());
-        let request = Request { method: &method, headers: &headers, host: None, path: "/", query: None };
+        let (headers, params) = (HeaderMap::new(), PathParams::default());
+        let request = Request::plain(&Method::POST, &headers, &params);
         fingerprint(mode, &DigestKey::from_bytes([7; 32]), &request, &body)
     }
 
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn method_path_and_query_are_the_target() {
-        let headers = HeaderMap::new();
+        let (headers, params) = (HeaderMap::new(), PathParams::default());
         let targets = [
             (Method::POST, "/a", None),
             (Method::PUT, "/a", None),
@@ -205,7 +206,7 @@ mod tests {
             (Method::POST, "/ab", Some("")),
         ]
         .map(|(method, path, query)| {
-            let request = Request { method: &method, headers: &headers, host: None, path, query };
+            let request = Request { path, query, ..Request::plain(&method, &headers, &params) };
             target(&DigestKey::from_bytes([7; 32]), &request)
         });
         for (i, one) in targets.iter().enumerate() {

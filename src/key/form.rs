@@ -20,12 +20,7 @@ pub(super) enum Field<'f> {
 impl<'a> Form<'a> {
     /// `None` where a percent sign starts no escape: every reader makes something else of that.
     pub(super) fn parse(body: &'a [u8]) -> Option<Self> {
-        let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-        let halves = pairs.map(|pair| match pair.iter().position(|byte| *byte == b'=') {
-            Some(at) => (&pair[..at], &pair[at + 1..]),
-            None => (pair, &[][..]),
-        });
-        halves.map(|(name, value)| Some((decode(name)?, decode(value)?))).collect::<Option<_>>().map(Self)
+        pairs(body).map(|(name, value)| Some((decode(name)?, decode(value)?))).collect::<Option<_>>().map(Self)
     }
 
     pub(super) fn field(&self, name: &str) -> Field<'_> {
@@ -42,7 +37,17 @@ impl<'a> Form<'a> {
     }
 }
 
-fn decode(text: &[u8]) -> Option<Cow<'_, [u8]>> {
+/// Names and values as they were sent.
+pub(super) fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let pairs = text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| match pair.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&pair[..at], &pair[at + 1..]),
+        None => (pair, &[][..]),
+    })
+}
+
+/// `None` where a percent sign starts no escape.
+pub(super) fn decode(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return Some(Cow::Borrowed(text));
     }

@@ -6,6 +6,7 @@
 //! parsed at most once, and only where a selector or the fingerprint asks for it.
 
 mod body;
+mod calendar;
 mod cookie;
 mod decimal;
 mod digest;
@@ -16,6 +17,7 @@ mod header;
 mod json;
 mod name;
 mod operation;
+mod origin;
 mod readings;
 mod select;
 mod target;

@@ -53,7 +53,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::JsonPointer;
+    use crate::config::{JsonPointer, Period};
 
     /// Small alphabets, so that lists that nearly meet are common.
     fn selector() -> impl Strategy<Value = Selector> {
@@ -62,6 +62,11 @@ mod tests {
             "[ab]{1,2}".prop_map(Selector::Cookie),
             "[ab]{1,2}".prop_map(Selector::Form),
             "(/[ab]{0,1}){1,2}".prop_map(|text| Selector::Json(JsonPointer::parse(&text).expect("a pointer"))),
+            "[ab]{1,2}".prop_map(Selector::Query),
+            "[ab]{1,2}".prop_map(Selector::Path),
+            Just(Selector::Host),
+            Just(Selector::Ip),
+            prop_oneof![Just(Period::Day), Just(Period::Month), Just(Period::Year)].prop_map(Selector::Date),
         ]
     }
 
@@ -73,7 +78,7 @@ mod tests {
             bytes().prop_map(|text| Part::Text(Cow::Borrowed(text))),
             prop_oneof![Just("0"), Just("1"), Just("10")].prop_map(Part::Number),
             any::<bool>().prop_map(Part::Bool),
-            vec(bytes(), 1..3).prop_map(Part::Lines),
+            vec(bytes().prop_map(Cow::Borrowed), 1..3).prop_map(Part::Lines),
         ]
     }
 

@@ -1,5 +1,6 @@
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method};
 
@@ -8,7 +9,9 @@ use super::fingerprint::{by_bytes, fingerprint};
 use super::name::{Parts, by_key, by_payload};
 use super::select::{self, Part, Role};
 use super::{DigestKey, KeyError, KeyText};
-use crate::config::{FingerprintMode, OnMissingKey, OnUnknown, Rule, Selector};
+#[cfg(test)]
+use crate::config::TrustedProxies;
+use crate::config::{FingerprintMode, OnMissingKey, OnUnknown, PathParams, Rule, Selector, Trust};
 use crate::record::{Fingerprint, RecordName, Terms, Unknown};
 
 /// What a request's head says, as far as its operation goes.
@@ -22,8 +25,26 @@ pub struct Request<'a> {
     pub host: Option<&'a str>,
     /// The path, as [`normalise_path`](super::normalise_path) has it.
     pub path: &'a str,
+    /// What the path has where the rule's has a parameter.
+    pub params: &'a PathParams<'a>,
     /// The query as it came, without its question mark.
     pub query: Option<&'a str>,
+    /// The address at the other end of the connection; `None` on a Unix socket.
+    pub peer: Option<IpAddr>,
+    /// Whose word is taken for who the client is.
+    pub trust: &'a Trust,
+    /// When it came.
+    pub now: SystemTime,
+}
+
+#[cfg(test)]
+impl<'a> Request<'a> {
+    /// One that says nothing of its own.
+    pub(super) fn plain(method: &'a Method, headers: &'a HeaderMap, params: &'a PathParams<'a>) -> Self {
+        const NOBODY: &Trust = &Trust { proxies: TrustedProxies::new(Vec::new()) };
+        let (host, path, query, peer, trust, now) = (None, "/", None, None, NOBODY, SystemTime::UNIX_EPOCH);
+        Self { method, headers, host, path, params, query, peer, trust, now }
+    }
 }
 
 /// What the head alone tells.
@@ -71,7 +92,7 @@ pub struct Operation {
 pub fn in_head<'a>(rule: &'a Rule, request: Request<'a>) -> Result<InHead<'a>, KeyError> {
     let declared = Declared::of(request.headers);
     let read = |selectors: &[Selector], role| -> Result<Vec<_>, _> {
-        selectors.iter().map(|selector| select::in_head(selector, role, request.headers, declared)).collect()
+        selectors.iter().map(|selector| select::in_head(selector, role, &request, declared)).collect()
     };
     let scope = read(&rule.scope, Role::Scope)?;
     let key = read(&rule.key, Role::of_key(rule))?;
@@ -223,6 +244,7 @@ mod tests {
         headers: HeaderMap,
         host: &'static str,
         path: &'static str,
+        params: PathParams<'static>,
         body: &'static str,
     }
 
@@ -231,20 +253,15 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        Sent { headers, host: "example.com", path: "/orders", body }
+        Sent { headers, host: "example.com", path: "/orders", params: PathParams::default(), body }
     }
 
     const DIGEST_KEY: DigestKey = DigestKey::from_bytes([7; 32]);
 
     impl Sent {
         fn request(&self) -> Request<'_> {
-            Request {
-                method: &Method::POST,
-                headers: &self.headers,
-                host: Some(self.host),
-                path: self.path,
-                query: None,
-            }
+            let plain = Request::plain(&Method::POST, &self.headers, &self.params);
+            Request { host: Some(self.host), path: self.path, ..plain }
         }
 
         fn read(&self, rule: &Rule) -> Result<Option<Operation>, KeyError> {

@@ -25,7 +25,7 @@ pub struct SelectorReading {
 pub fn readings(rule: &Rule, digest_key: &DigestKey, request: Request<'_>, body: &[u8]) -> Readings {
     let body = Body::new(Declared::of(request.headers), body);
     let find = |selector: &Selector, role| -> Result<Option<String>, KeyError> {
-        let part = match select::in_head(selector, role, request.headers, body.declared)? {
+        let part = match select::in_head(selector, role, &request, body.declared)? {
             Some(part) => part,
             None => select::in_body(selector, role, &body)?,
         };

@@ -2,27 +2,27 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 
 use super::body::{Body, Declared, Media};
 use super::decimal::Decimal;
 use super::form::Field;
 use super::json::Value;
-use super::{BodyFault, Digest, KeyError, KeyFault, cookie, header};
-use crate::config::Selector;
+use super::{BodyFault, Digest, KeyError, KeyFault, Request, calendar, cookie, form, header, origin};
+use crate::config::{Period, Selector};
 
 /// One part of a key or scope.
 #[cfg_attr(test, derive(Debug, Clone, PartialEq))]
 pub(super) enum Part<'a> {
     Absent,
-    /// A string: a key in a header, a cookie, a form's field, a JSON string.
+    /// A string: a key in a header, a cookie, a form's field, a JSON string, a piece of the path.
     Text(Cow<'a, [u8]>),
     /// A JSON number, as it was written.
     Number(&'a str),
     /// A JSON boolean.
     Bool(bool),
-    /// All lines of a header or all cookies of one name, for a scope: opaque.
-    Lines(Vec<&'a [u8]>),
+    /// All lines of a header, all cookies or all query parameters of one name, for a scope: opaque.
+    Lines(Vec<Cow<'a, [u8]>>),
 }
 
 /// What a selector is read for.
@@ -38,23 +38,34 @@ pub(super) enum Role {
 pub(super) fn in_head<'a>(
     selector: &Selector,
     role: Role,
-    headers: &'a HeaderMap,
+    request: &Request<'a>,
     declared: Declared,
 ) -> Result<Option<Part<'a>>, KeyError> {
-    let lines = match selector {
-        Selector::Header(name) => headers.get_all(name).into_iter().map(HeaderValue::as_bytes).collect(),
-        Selector::Cookie(name) => cookie::values(headers, name).collect(),
+    let headers = request.headers;
+    let part = match selector {
+        Selector::Header(name) => {
+            let lines = headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
+            one_or_all(lines, role, header_key, as_it_is)
+        }
+        Selector::Cookie(name) => one_or_all(cookie::values(headers, name), role, cookie_key, as_it_is),
+        Selector::Query(name) => one_or_all(query_values(request.query, name), role, unescaped, unescaped),
+        Selector::Path(name) => Ok(request.params.get(name).map_or(Part::Absent, Part::of)),
+        Selector::Host => Ok(origin::host(request).map_or(Part::Absent, Part::of)),
+        Selector::Ip => Ok(origin::client(request).map_or(Part::Absent, |client| Part::of(client.to_string()))),
+        Selector::Date(period) => Ok(calendar::bucket(*period, request.now).map_or(Part::Absent, Part::of)),
         Selector::Json(_) => return from_body(selector, Media::Json, declared),
         Selector::Form(_) => return from_body(selector, Media::Form, declared),
     };
-    of_lines(selector, role, lines).map(Some)
+    let part = part.and_then(|part| fits(&part, role).map(|()| part));
+    part.map(Some).map_err(|why| why.of(selector))
 }
 
 /// The part that takes the body, once the body is there.
 pub(super) fn in_body<'b>(selector: &Selector, role: Role, body: &'b Body<'_>) -> Result<Part<'b>, KeyError> {
     let part = match selector {
         // The head has told.
-        Selector::Header(_) | Selector::Cookie(_) => Part::Absent,
+        Selector::Header(_) | Selector::Cookie(_) | Selector::Query(_) | Selector::Path(_) => Part::Absent,
+        Selector::Host | Selector::Ip | Selector::Date(_) => Part::Absent,
         Selector::Json(pointer) => {
             let json = body.json().ok_or_else(|| BodyFault::NotJson.of(selector))?;
             match json.find(pointer).map_err(|_| BodyFault::Duplicate.of(selector))? {
@@ -86,28 +97,56 @@ fn from_body<'a>(selector: &Selector, media: Media, declared: Declared) -> Resul
     }
 }
 
-fn of_lines<'a>(selector: &Selector, role: Role, lines: Vec<&'a [u8]>) -> Result<Part<'a>, KeyError> {
-    let part = match (role, &lines[..]) {
-        (_, []) => Part::Absent,
-        (Role::Scope, _) => Part::Lines(lines),
-        (Role::Key { .. }, [line]) => of_key_line(selector, line).map_err(|why| why.of(selector))?,
-        (Role::Key { .. }, _) => return Err(KeyFault::Several.of(selector)),
-    };
-    fits(&part, role).map_err(|why| why.of(selector))?;
-    Ok(part)
+/// A key stands in one place only. A scope is whatever there is, in its order.
+fn one_or_all<'a>(
+    mut values: impl Iterator<Item = &'a [u8]>,
+    role: Role,
+    key: Read,
+    scope: Read,
+) -> Result<Part<'a>, KeyFault> {
+    match role {
+        Role::Key { .. } => match (values.next(), values.next()) {
+            (None, _) => Ok(Part::Absent),
+            (Some(value), None) => key(value).map(Part::Text),
+            (Some(_), Some(_)) => Err(KeyFault::Several),
+        },
+        Role::Scope => {
+            let values: Vec<_> = values.map(scope).collect::<Result<_, _>>()?;
+            Ok(if values.is_empty() { Part::Absent } else { Part::Lines(values) })
+        }
+    }
 }
 
-fn of_key_line<'a>(selector: &Selector, line: &'a [u8]) -> Result<Part<'a>, KeyFault> {
-    if !matches!(selector, Selector::Cookie(_)) {
-        return Ok(Part::Text(match header::key(line)? {
-            Cow::Borrowed(key) => Cow::Borrowed(key.as_bytes()),
-            Cow::Owned(key) => Cow::Owned(key.into_bytes()),
-        }));
-    }
-    // Browsers send, and servers take, more than RFC 6265 allows in a cookie.
-    let value = cookie::unquote(line);
+/// What a value stands for.
+type Read = for<'v> fn(&'v [u8]) -> Result<Cow<'v, [u8]>, KeyFault>;
+
+fn as_it_is(value: &[u8]) -> Result<Cow<'_, [u8]>, KeyFault> {
+    Ok(Cow::Borrowed(value))
+}
+
+fn header_key(line: &[u8]) -> Result<Cow<'_, [u8]>, KeyFault> {
+    Ok(match header::key(line)? {
+        Cow::Borrowed(key) => Cow::Borrowed(key.as_bytes()),
+        Cow::Owned(key) => Cow::Owned(key.into_bytes()),
+    })
+}
+
+/// Browsers send, and servers take, more than RFC 6265 allows in a cookie.
+fn cookie_key(value: &[u8]) -> Result<Cow<'_, [u8]>, KeyFault> {
+    let value = cookie::unquote(value);
     let is_visible = value.iter().all(|byte| matches!(byte, 0x20..=0x7E));
-    is_visible.then_some(Part::Text(Cow::Borrowed(value))).ok_or(KeyFault::Characters)
+    if is_visible { Ok(Cow::Borrowed(value)) } else { Err(KeyFault::Characters) }
+}
+
+/// The values of all parameters of this name, as they came. A name that cannot be decoded is another one.
+fn query_values<'a>(query: Option<&'a str>, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let is_named = move |found: &[u8]| form::decode(found).is_some_and(|found| *found == *name.as_bytes());
+    let pairs = form::pairs(query.unwrap_or_default().as_bytes());
+    pairs.filter(move |(found, _)| is_named(found)).map(|(_, value)| value)
+}
+
+fn unescaped(value: &[u8]) -> Result<Cow<'_, [u8]>, KeyFault> {
+    form::decode(value).ok_or(KeyFault::Escape)
 }
 
 fn fits(part: &Part<'_>, role: Role) -> Result<(), KeyFault> {
@@ -126,7 +165,14 @@ fn fits(part: &Part<'_>, role: Role) -> Result<(), KeyFault> {
     }
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
+    fn of(text: impl Into<Cow<'a, str>>) -> Self {
+        Self::Text(match text.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        })
+    }
+
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
     }
@@ -142,6 +188,13 @@ impl Part<'_> {
                 pointer.tokens().iter().for_each(|token| digest.part(token.as_bytes()));
             }
             Selector::Form(name) => add_text(digest, 4, name.as_bytes()),
+            Selector::Query(name) => add_text(digest, 5, name.as_bytes()),
+            Selector::Path(name) => add_text(digest, 6, name.as_bytes()),
+            Selector::Host => digest.number(7),
+            Selector::Ip => digest.number(8),
+            Selector::Date(Period::Day) => digest.number(9),
+            Selector::Date(Period::Month) => digest.number(10),
+            Selector::Date(Period::Year) => digest.number(11),
         }
         match self {
             Self::Absent => digest.number(0),
@@ -180,10 +233,12 @@ fn add_text(digest: &mut Digest, tag: u64, text: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
+    use std::time::Duration;
+
+    use http::{HeaderMap, HeaderName, Method};
 
     use super::*;
-    use crate::config::JsonPointer;
+    use crate::config::{JsonPointer, PathParams, Routes};
 
     const KEY: Role = Role::Key { max_length: 8 };
 
@@ -200,7 +255,13 @@ mod tests {
         for (name, value) in lines {
             headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value).expect("a value"));
         }
-        let part = in_head(selector, role, &headers, Declared::of(&headers))?;
+        let params = PathParams::default();
+        let request = Request::plain(&Method::POST, &headers, &params);
+        asked(selector, role, &request)
+    }
+
+    fn asked(selector: &Selector, role: Role, request: &Request<'_>) -> Result<Option<String>, KeyError> {
+        let part = in_head(selector, role, request, Declared::of(request.headers))?;
         Ok(part.map(|part| format!("{part:?}")))
     }
 
@@ -211,6 +272,10 @@ mod tests {
 
     fn text(text: &str) -> String {
         format!("{:?}", Part::Text(Cow::Borrowed(text.as_bytes())))
+    }
+
+    fn all(lines: &[&[u8]]) -> String {
+        format!("{:?}", Part::Lines(lines.iter().copied().map(Cow::Borrowed).collect()))
     }
 
     fn key_fault<T>(selector: &Selector, why: KeyFault) -> Result<T, KeyError> {
@@ -240,7 +305,7 @@ mod tests {
     fn a_scope_in_a_header_is_opaque() {
         let selector = Selector::Header(HeaderName::from_static("k"));
         let read = |lines: &[(&'static str, &'static [u8])]| head(&selector, Role::Scope, lines);
-        let lines = |lines: &[&'static [u8]]| Ok(Some(format!("{:?}", Part::Lines(lines.to_vec()))));
+        let lines = |lines: &[&'static [u8]]| Ok(Some(all(lines)));
         assert_eq!(read(&[("other", b"x")]), Ok(Some("Absent".into())));
         assert_eq!(read(&[("k", b"")]), lines(&[b""]));
         assert_eq!(
@@ -262,8 +327,64 @@ mod tests {
         assert_eq!(read(b"k=1;k=1"), key_fault(&selector, KeyFault::Several));
         assert_eq!(read(b"k=123456789"), key_fault(&selector, KeyFault::TooLong(8)));
 
-        let all = Ok(Some(format!("{:?}", Part::Lines(vec![b"\"1\"", b"2"]))));
-        assert_eq!(head(&selector, Role::Scope, &[("cookie", b"k=\"1\";k=2")]), all);
+        let both = Ok(Some(all(&[b"\"1\"", b"2"])));
+        assert_eq!(head(&selector, Role::Scope, &[("cookie", b"k=\"1\";k=2")]), both);
+    }
+
+    #[test]
+    fn a_query_parameter_is_a_part() {
+        let selector = Selector::Query("k".into());
+        let read = |role, query: Option<&str>| {
+            let (headers, params) = (HeaderMap::new(), PathParams::default());
+            let request = Request { query, ..Request::plain(&Method::POST, &headers, &params) };
+            asked(&selector, role, &request)
+        };
+        for absent in [None, Some(""), Some("K=1&kk=2"), Some("%zz=1&%=2")] {
+            assert_eq!(read(KEY, absent), Ok(Some("Absent".into())));
+            assert_eq!(read(Role::Scope, absent), Ok(Some("Absent".into())));
+        }
+        assert_eq!(read(KEY, Some("a=1&%6b=x+%79")), Ok(Some(text("x y"))));
+        assert_eq!(read(KEY, Some("k")), key_fault(&selector, KeyFault::Blank));
+        assert_eq!(read(KEY, Some("k=1&k=1")), key_fault(&selector, KeyFault::Several));
+        assert_eq!(read(KEY, Some("k=123456789")), key_fault(&selector, KeyFault::TooLong(8)));
+        assert_eq!(read(Role::Scope, Some("k=%41&b=1&k")), Ok(Some(all(&[b"A", b""]))));
+        for role in [KEY, Role::Scope] {
+            assert_eq!(read(role, Some("k=%zz")), key_fault(&selector, KeyFault::Escape));
+        }
+    }
+
+    #[test]
+    fn path_host_address_and_date_are_parts() {
+        let config = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[store]\nurl = \"memory:\"\n[[route]]\nname = \"r\"\n\
+                      path = \"/{tenant}/{*rest}\"\nscope = []\n";
+        let routes: Routes = crate::config::parse("test.toml", config, &|_| None).expect("a configuration").routes;
+        let path = "/a%2Fb/c/d";
+        let found = routes.find(&Method::POST, None, path).expect("a route");
+        let headers = HeaderMap::new();
+        let request = Request {
+            host: Some("api.test"),
+            path,
+            peer: Some([192, 0, 2, 1].into()),
+            now: std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(31 * 24 * 60 * 60),
+            ..Request::plain(&Method::POST, &headers, &found.params)
+        };
+        for (selector, part) in [
+            (Selector::Path("tenant".into()), "a%2Fb"),
+            (Selector::Path("rest".into()), "c/d"),
+            (Selector::Host, "api.test"),
+            (Selector::Ip, "192.0.2.1"),
+            (Selector::Date(Period::Day), "1970-02-01"),
+            (Selector::Date(Period::Month), "1970-02"),
+            (Selector::Date(Period::Year), "1970"),
+        ] {
+            for role in [Role::Key { max_length: 255 }, Role::Scope] {
+                assert_eq!(asked(&selector, role, &request), Ok(Some(text(part))), "{selector}");
+            }
+        }
+        let nowhere = Request { host: None, peer: None, ..request };
+        for selector in [Selector::Host, Selector::Ip] {
+            assert_eq!(asked(&selector, KEY, &nowhere), Ok(Some("Absent".into())));
+        }
     }
 
     #[test]

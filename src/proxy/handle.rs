@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header, request};
@@ -16,7 +16,7 @@ use super::refusal;
 use super::replay::{self, Accepted};
 use super::upstream::{Limits, SendError};
 use super::{Client, Proxy};
-use crate::config::{Mode, OnConcurrent, OnMissingKey, OnStoreError, Rule, Selector};
+use crate::config::{Found, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Selector, Trust};
 use crate::fail_point::{self, Step};
 use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Verdict};
 use crate::key::{self, InHead, Operation, Reading};
@@ -42,9 +42,9 @@ impl Proxy {
         let (head, body) = request.into_parts();
 
         match self.routes.find(&head.method, host.as_deref(), &path) {
-            Some(rule) if rule.mode == Mode::Enforce => {
+            Some(Found { rule, params }) if rule.mode == Mode::Enforce => {
                 let mut event = Event::begin(&self.metrics, rule, self.log_keys, &head.headers);
-                let place = Place { host: host.as_deref(), path: &path, client };
+                let place = Place { host: host.as_deref(), path: &path, params: &params, client, trust: &self.trust };
                 let answer = self.guarded(rule, place, head, body, &mut event).await;
                 answer.unwrap_or_else(|problem| {
                     event.answer(refusal::outcome(problem.code()), problem.code().status());
@@ -269,7 +269,9 @@ impl Proxy {
 struct Place<'a> {
     host: Option<&'a str>,
     path: &'a str,
+    params: &'a PathParams<'a>,
     client: &'a Client,
+    trust: &'a Trust,
 }
 
 /// What the head alone tells.
@@ -279,7 +281,8 @@ fn in_head<'a>(rule: &'a Rule, head: &'a request::Parts, place: &Place<'a>) -> R
     }
     let nominated = |selector: &Selector| match selector {
         Selector::Header(name) => head::nominates(&head.headers, name),
-        Selector::Cookie(_) | Selector::Json(_) | Selector::Form(_) => false,
+        Selector::Cookie(_) | Selector::Query(_) | Selector::Json(_) | Selector::Form(_) => false,
+        Selector::Path(_) | Selector::Host | Selector::Ip | Selector::Date(_) => false,
     };
     if rule.key.iter().chain(&rule.scope).any(nominated) {
         return Err(head::bad("Connection names a field that identifies the request."));
@@ -289,7 +292,11 @@ fn in_head<'a>(rule: &'a Rule, head: &'a request::Parts, place: &Place<'a>) -> R
         headers: &head.headers,
         host: place.host,
         path: place.path,
+        params: place.params,
         query: head.uri.query(),
+        peer: place.client.peer.map(|peer| peer.ip()),
+        trust: place.trust,
+        now: SystemTime::now(),
     };
     key::in_head(rule, request).map_err(|error| refusal::of_key(&error))
 }

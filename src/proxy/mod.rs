@@ -23,7 +23,7 @@ pub use replay::REPLAYED;
 pub(crate) use upstream::MAX_BUFFER;
 pub use upstream::{Upstream, UpstreamBody};
 
-use crate::config::{LogKeys, OnStoreError, Routes};
+use crate::config::{LogKeys, OnStoreError, Routes, Trust};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -32,6 +32,8 @@ use crate::store::Store;
 pub struct Proxy {
     /// Which requests are guarded, and how.
     pub routes: Routes,
+    /// Whose word is taken for who a client is.
+    pub trust: Trust,
     /// Who owns what.
     pub guard: Arc<Guard>,
     /// Where the digest key is kept.

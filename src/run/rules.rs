@@ -22,9 +22,10 @@ impl Rules {
     /// The first ones.
     pub(super) fn new(config: Config, records: &Arc<dyn Store>, metrics: &Arc<Metrics>) -> Self {
         let fixed = Fixed::of(&config);
-        let Config { server, log, admin: _, upstream, store, routes } = config;
+        let Config { server, log, admin: _, upstream, store, trust, routes } = config;
         let proxy = Proxy {
             routes,
+            trust,
             guard: Guard::new(Arc::clone(records), Arc::clone(metrics), server.max_in_flight),
             store: Arc::clone(records),
             on_store_error: store.on_error,
@@ -46,13 +47,14 @@ impl Rules {
     /// keys take effect at the next start only.
     pub fn replace(&self, config: Config) -> Vec<&'static str> {
         let waiting = self.fixed.differing(&config);
-        let Config { server, log, admin: _, upstream, store, routes } = config;
+        let Config { server, log, admin: _, upstream, store, trust, routes } = config;
         let before = self.current();
         before.metrics.routes(routes.names());
         // Connections to the same backend are kept.
         let same = *before.upstream.settings() == upstream;
         self.current.store(Arc::new(Proxy {
             routes,
+            trust,
             guard: Arc::clone(&before.guard),
             store: Arc::clone(&before.store),
             on_store_error: store.on_error,

@@ -1,20 +1,23 @@
 //! Reading a key never panics, and a key that is read is the same key however it is written.
 
 use std::sync::LazyLock;
+use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use onlyonce::config::{Config, parse};
+use onlyonce::config::{Config, Found, parse};
 use onlyonce::key::{DigestKey, KeyError, Reading, Request, read};
 use onlyonce::record::RecordName;
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     let route = |name: &str, keys: &str| format!("[[route]]\nname = \"{name}\"\npath = \"/{name}\"\n{keys}\n");
     let text = format!(
-        "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\ndefaults.scope = []\n{}{}{}{}",
+        "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\ndefaults.scope = []\n\
+         server.trusted_proxies = [\"0.0.0.0/0\"]\n{}{}{}{}{}",
         route("header", ""),
         route("cookie", "key = \"cookie:k\""),
         route("json", "key = \"json:/a/0/k\"\nscope = [\"json:/tenant\"]\nfingerprint_ignore = [\"/time\"]"),
         route("form", "key = \"form:k\""),
+        route("head", "key = [\"query:k\", \"host\", \"ip\"]\nscope = [\"query:k\", \"query:t\"]"),
     );
     parse("fuzz", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"))
 });
@@ -23,25 +26,30 @@ const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 pub fn check(bytes: &[u8]) {
     let line = HeaderValue::from_bytes(bytes).ok();
+    let query = str::from_utf8(bytes).ok();
+    let _ = name("head", query, &[], b"");
     if let Some(line) = &line {
-        let _ = name("cookie", &[(header::COOKIE, line)], b"");
+        for proxied in ["x-forwarded-for", "x-forwarded-host"] {
+            let _ = name("head", Some("k=1"), &[(HeaderName::from_static(proxied), line)], b"");
+        }
+        let _ = name("cookie", None, &[(header::COOKIE, line)], b"");
         if let Ok(Some(name)) = header_key(line) {
             assert_eq!(header_key(&quoted(line)), Ok(Some(name)), "{line:?}");
         }
     }
     for media in ["application/json", "application/vnd.api+json", "text/plain"] {
-        let _ = name("json", &[(header::CONTENT_TYPE, &HeaderValue::from_static(media))], bytes);
+        let _ = name("json", None, &[(header::CONTENT_TYPE, &HeaderValue::from_static(media))], bytes);
     }
     // The fingerprint reads the body too.
     let json = (header::CONTENT_TYPE, &HeaderValue::from_static("application/json"));
-    let _ = name("header", &[json, (KEY, &HeaderValue::from_static("k"))], bytes);
+    let _ = name("header", None, &[json, (KEY, &HeaderValue::from_static("k"))], bytes);
     for media in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"] {
-        let _ = name("form", &[(header::CONTENT_TYPE, &HeaderValue::from_static(media))], bytes);
+        let _ = name("form", None, &[(header::CONTENT_TYPE, &HeaderValue::from_static(media))], bytes);
     }
 }
 
 fn header_key(line: &HeaderValue) -> Result<Option<RecordName>, KeyError> {
-    name("header", &[(KEY, line)], b"")
+    name("header", None, &[(KEY, line)], b"")
 }
 
 /// A bare key in quotes; what is in quotes already, as it is.
@@ -52,11 +60,26 @@ fn quoted(line: &HeaderValue) -> HeaderValue {
 }
 
 /// The record that a request is about, on the route of this name.
-fn name(route: &str, lines: &[(HeaderName, &HeaderValue)], body: &[u8]) -> Result<Option<RecordName>, KeyError> {
+fn name(
+    route: &str,
+    query: Option<&str>,
+    lines: &[(HeaderName, &HeaderValue)],
+    body: &[u8],
+) -> Result<Option<RecordName>, KeyError> {
     let path = format!("/{route}");
-    let rule = CONFIG.routes.find(&Method::POST, None, &path).expect("a route");
+    let Found { rule, params } = CONFIG.routes.find(&Method::POST, None, &path).expect("a route");
     let headers: HeaderMap = lines.iter().map(|(name, value)| (name.clone(), (*value).clone())).collect();
-    let request = Request { method: &Method::POST, headers: &headers, host: None, path: &path, query: None };
+    let request = Request {
+        method: &Method::POST,
+        headers: &headers,
+        host: None,
+        path: &path,
+        params: &params,
+        query,
+        peer: None,
+        trust: &CONFIG.trust,
+        now: SystemTime::UNIX_EPOCH,
+    };
     Ok(match read(rule, &DigestKey::from_bytes([0; 32]), request, body)? {
         Reading::Operation(operation) => Some(operation.name),
         Reading::Missing(_) => None,

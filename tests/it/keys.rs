@@ -113,6 +113,86 @@ async fn a_key_in_a_form() {
 }
 
 #[tokio::test]
+async fn a_key_in_the_query() {
+    // Another spelling of the same key is the same operation, but another target.
+    let order = |query: &str| post(&format!("/orders?{query}")).by("alice");
+    told_apart(
+        "key = \"query:id\"",
+        &[
+            (order("id=a&x=1"), order("id=a&x=1"), true),
+            (order("id=a"), order("id=b"), false),
+            (order("x=1"), order("x=1"), false),
+        ],
+    )
+    .await;
+    refused("key = \"query:id\"", "invalid-key", [order("id=a&id=a"), order("id="), order("id=%zz")]).await;
+    let (backend, sidecar) = with_route("key = \"query:id\"").await;
+    sidecar.ask(&order("id=a+b")).await;
+    sidecar.ask(&order("id=a%20b")).await.refuses(422, "key-reused");
+    assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test]
+async fn a_piece_of_the_path_may_name_the_tenant() {
+    let order = |tenant: &str| post(&format!("/tenants/{tenant}/orders")).line("Idempotency-Key: k");
+    told_apart(
+        "path = \"/tenants/{tenant}/orders\"\nscope = [\"path:tenant\"]",
+        &[
+            (order("a"), order("a"), true),
+            (order("a"), order("%61"), true),
+            (order("a"), order("b"), false),
+            (order("a%2Fb"), order("a%252Fb"), false),
+        ],
+    )
+    .await;
+    let put = |id: &str| request("PUT", &format!("/orders/{id}")).by("alice").json("{}");
+    told_apart(
+        "path = \"/orders/{id}\"\nkey = \"path:id\"\nmethods = [\"PUT\"]",
+        &[(put("7"), put("7"), true), (put("7"), put("8"), false)],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_host_may_name_the_tenant() {
+    let order = |host: &str| Request::to_host("/orders", host).line("Idempotency-Key: k");
+    told_apart(
+        "scope = [\"host\"]",
+        &[
+            (order("a.test"), order("A.test.:8080"), true),
+            (order("a.test"), order("b.test"), false),
+            // Nobody is trusted, so nobody is believed.
+            (order("a.test"), order("a.test").line("X-Forwarded-Host: b.test"), true),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn behind_trusted_proxies_the_client_is_whom_they_name() {
+    let order = |lines: &[&str]| {
+        lines.iter().fold(post("/orders").line("Idempotency-Key: k"), |request, line| request.line(line))
+    };
+    let one = &["X-Forwarded-For: 198.51.100.1"][..];
+    for (proxies, route, second, same) in [
+        ("[]", "[\"ip\"]", &["X-Forwarded-For: 198.51.100.2"][..], true),
+        ("[\"127.0.0.0/8\"]", "[\"ip\"]", one, true),
+        ("[\"127.0.0.0/8\"]", "[\"ip\"]", &["X-Forwarded-For: 198.51.100.2"], false),
+        // What the client itself wrote there does not count.
+        ("[\"127.0.0.0/8\"]", "[\"ip\"]", &["X-Forwarded-For: 203.0.113.9, 198.51.100.1"], true),
+        ("[\"127.0.0.0/8\", \"10.0.0.0/8\"]", "[\"ip\"]", &["X-Forwarded-For: 198.51.100.1, 10.0.0.7"], true),
+        ("[\"127.0.0.0/8\"]", "[\"host\"]", &["X-Forwarded-Host: other.test"], false),
+        ("[\"127.0.0.0/8\"]", "[\"host\"]", &["X-Forwarded-Host: forged.test, API.test:443"], true),
+    ] {
+        let backend = Backend::start().await;
+        let setup = Setup::new(&backend.url()).with("server", &format!("trusted_proxies = {proxies}"));
+        let sidecar = setup.route(&format!("scope = {route}")).start().await;
+        sidecar.ask(&order(one)).await;
+        assert_eq!(sidecar.ask(&order(second)).await.is_replay(), same, "{proxies} {route} {second:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_of_another_media_type_has_no_key() {
     for key in ["json:/id", "form:id"] {
         let (backend, sidecar) = with_route(&format!("key = \"{key}\"")).await;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::uri::Authority;
+use ipnet::IpNet;
 
 use super::item::{Item, Text};
 
@@ -28,6 +29,33 @@ fn read_listen(item: &Item<'_>, text: &Text) -> Option<SocketAddr> {
             format!("{text} is not an address to listen on"),
             "an IP address and a port are right: \"127.0.0.1:8080\", or \"0.0.0.0:8080\" for all interfaces",
         ),
+    }
+}
+
+/// A network (`"10.0.0.0/8"`) or a single address.
+pub(super) fn network(item: &Item<'_>) -> Option<IpNet> {
+    let text = item.text()?;
+    let network = match (text.value.parse::<IpNet>(), text.value.parse::<IpAddr>()) {
+        (Ok(network), _) => network,
+        (_, Ok(address)) => IpNet::from(address),
+        (Err(_), Err(_)) => {
+            let advice =
+                "a network is an address and the length of its prefix: \"10.0.0.0/8\", \"fd00::/8\", \"192.0.2.7\"";
+            return item.refuse(format!("{text} is not a network"), advice);
+        }
+    };
+    let right = |right: IpNet| if text.is_literal() { format!(": \"{right}\"") } else { String::new() };
+    if network.trunc() != network {
+        let advice = format!("the bits behind the prefix are zero{}", right(network.trunc()));
+        return item.refuse(format!("{text} is an address within a network"), advice);
+    }
+    match network.addr().to_canonical() {
+        address if address == network.addr() => Some(network),
+        address => {
+            // A prefix of less than 96 bits reaches beyond the IPv4 addresses.
+            let right = IpNet::new(address, network.prefix_len().saturating_sub(96)).map(right).unwrap_or_default();
+            item.refuse(format!("{text} is an IPv4 network in the dress of IPv6"), format!("write it as one{right}"))
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use self::section::Section;
 use self::syntax::SyntaxErrors;
 use self::tables::{AdminTable, LogTable, ServerTable, StoreTable, UpstreamTable};
 use super::excerpt::Excerpt;
-use super::{Config, ConfigError, Problem, RouteConflict, Routes};
+use super::{Config, ConfigError, Problem, RouteConflict, Routes, Trust};
 
 /// The file that is read when none is named.
 const DEFAULT_NAME: &str = "onlyonce.toml";
@@ -124,12 +124,14 @@ fn read(table: &DeTable<'_>, report: &Report<'_>) -> Option<Config> {
     upstream.check(&server, report);
     let bounds = Bounds { attempt_timeout: &upstream.attempt_timeout, max_buffered: &server.max_buffered };
     let routes = routes(tables, &layer, &bounds, report);
+    let proxies = server.trusted_proxies();
     Some(Config {
         server: server.build()?,
         log: log.build()?,
         admin: admin.build()?,
         upstream: upstream.build()?,
         store: store.build()?,
+        trust: Trust { proxies: proxies? },
         routes,
     })
 }
@@ -330,7 +332,9 @@ mod tests {
     fn the_most_specific_route_wins_and_methods_do_not_hide_one_another() {
         let second = "[[route]]\nname = \"b\"\npath = \"/{*rest}\"\nscope = []\nmethods = [\"POST\", \"PUT\"]\n";
         let config = with_route(second);
-        let of = |method: http::Method| config.routes.find(&method, None, "/orders").map(|rule| rule.name.to_string());
+        let of = |method: http::Method| {
+            config.routes.find(&method, None, "/orders").map(|found| found.rule.name.to_string())
+        };
         assert_eq!(of(http::Method::POST).as_deref(), Some("create-order"));
         assert_eq!(of(http::Method::PUT).as_deref(), Some("b"));
         assert_eq!(of(http::Method::PATCH), None);

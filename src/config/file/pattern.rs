@@ -59,6 +59,12 @@ fn normalised_pattern(pattern: &str) -> Option<String> {
     Some(out)
 }
 
+/// The names of a pattern's parameters.
+pub(super) fn parameters(pattern: &str) -> impl Iterator<Item = &str> {
+    let names = pattern.split('{').skip(1).filter_map(|tail| tail.split('}').next());
+    names.map(|name| name.trim_start_matches('*'))
+}
+
 /// Unreserved, so that it stays as it is; and nobody's path.
 const PLACEHOLDER: &str = "~onlyonce~parameter~";
 

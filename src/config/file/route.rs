@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::Method;
 
 use super::super::{
-    Disposition, FingerprintMode, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Policy, PolicyTable, Rule,
-    Selector, StatusSet,
+    Disposition, FingerprintMode, HumanDuration, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Policy,
+    PolicyTable, Rule, Selector, StatusSet,
 };
 use super::item::Item;
 use super::layer::{Comparison, Layer, MissingKey};
@@ -76,6 +76,10 @@ impl RouteTable {
         order.sizes(("server.max_buffered", bounds.max_buffered), ("max_response_body", &max_response_body));
         can_wait(&on_concurrent, &wait_timeout, &max_waiters, report);
         one_kind_of_body(&key, &merged.scope, report);
+        for parts in [&key, &merged.scope] {
+            parameters_exist(parts, self.name.get(), self.path.get(), report);
+            buckets_are_kept(parts, &retention, report);
+        }
         let fingerprint = fingerprint(&self.layer, defaults, report);
         let overrides = overrides(&self.layer, defaults, report);
         if matches!(merged.scope, Setting::Absent) {
@@ -172,6 +176,48 @@ fn one_kind_of_body(key: &Setting<Vec<Selector>>, scope: &Setting<Vec<Selector>>
     if json && form {
         let advice = "take all parts from json:, or all from form:";
         report.add(key.span().or(scope.span()), "no body is both JSON and a form", advice);
+    }
+}
+
+/// A `path:` selector names a parameter of the route's own path.
+fn parameters_exist(
+    parts: &Setting<Vec<Selector>>,
+    route: Option<&String>,
+    path: Option<&String>,
+    report: &Report<'_>,
+) {
+    let (Some(selectors), Some(route), Some(path)) = (parts.get(), route, path) else { return };
+    let params: Vec<&str> = pattern::parameters(path).collect();
+    for selector in selectors {
+        let Selector::Path(name) = selector else { continue };
+        if params.contains(&name.as_str()) {
+            continue;
+        }
+        let advice = match params.as_slice() {
+            [] => format!("that path has none; one is written in braces: \"/tenants/{{{name}}}/orders\""),
+            [only] => format!("that path has one: \"path:{only}\""),
+            all => {
+                let all: Vec<String> = all.iter().map(|param| format!("\"path:{param}\"")).collect();
+                format!("that path has {}", all.join(", "))
+            }
+        };
+        let message = format!("\"path:{name}\" names no parameter of the path of the route \"{route}\"");
+        report.add(parts.span(), message, advice);
+    }
+}
+
+/// A record that is gone before its bucket ends lets the same key run twice in one bucket.
+fn buckets_are_kept(parts: &Setting<Vec<Selector>>, retention: &Setting<Duration>, report: &Report<'_>) {
+    let (Some(selectors), Some(kept)) = (parts.get(), retention.get()) else { return };
+    for selector in selectors {
+        let Selector::Date(period) = selector else { continue };
+        if period.longest() > *kept {
+            let (longest, kept) = (HumanDuration(period.longest()), HumanDuration(*kept));
+            let message =
+                format!("a {period} ({selector}) is longer than retention ({kept}, {})", report.origin(retention));
+            let advice = format!("records are to last as long as the {period}: retention = \"{longest}\" at least");
+            report.add(parts.span(), message, advice);
+        }
     }
 }
 

@@ -1,21 +1,22 @@
-//! Selectors: `header:NAME`, `cookie:NAME`, `json:/pointer`, `form:FIELD`.
+//! Selectors: `header:NAME`, `cookie:NAME`, `query:NAME`, `json:/pointer`, `form:FIELD`, `path:PARAM`, `host`, `ip` and
+//! `date:day|month|year`.
 
 use http::HeaderName;
 
-use super::super::{JsonPointer, Selector};
+use super::super::{JsonPointer, Period, Selector};
 use super::item::{Item, Text};
 use super::report::nearest;
 
-const ADVICE: &str = "selectors are \"header:NAME\", \"cookie:NAME\", \"json:/pointer\" and \"form:FIELD\"";
-const BUILT: [&str; 4] = ["header", "cookie", "json", "form"];
-const LATER: [&str; 6] = ["query", "path", "host", "jwt", "ip", "date"];
+const ADVICE: &str = "selectors are \"header:NAME\", \"cookie:NAME\", \"query:NAME\", \"json:/pointer\", \
+                      \"form:FIELD\", \"path:PARAM\", \"host\", \"ip\" and \"date:day|month|year\"";
+const BUILT: [&str; 9] = ["header", "cookie", "query", "json", "form", "path", "host", "ip", "date"];
+const LATER: [&str; 1] = ["jwt"];
 
-/// Fields that belong to one connection (RFC 9110, 7.6.1), to the message's framing, or to its destination: they say
+/// Fields that belong to one connection (RFC 9110, 7.6.1) or to the message's framing: they say
 /// nothing about the caller or the request, and a proxy on the way may change them.
-const PER_HOP: [&str; 11] = [
+const PER_HOP: [&str; 10] = [
     "connection",
     "content-length",
-    "host",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
@@ -36,13 +37,22 @@ pub(super) fn selector(item: &Item<'_>) -> Option<Selector> {
     match (kind, name) {
         ("header", Some(name)) => header(item, &text, name),
         ("cookie", Some(name)) => cookie(item, &text, name),
+        ("query", Some("")) => item.refuse("query: names no parameter", "name it: \"query:request_id\""),
+        ("query", Some(name)) => Some(Selector::Query(name.to_owned())),
         ("json", Some(name)) => pointer(item, &text, name).map(Selector::Json),
         ("form", Some("")) => item.refuse("form: names no field", "name it: \"form:idempotency_key\""),
         ("form", Some(name)) => Some(Selector::Form(name.to_owned())),
+        ("path", Some("")) => item.refuse("path: names no parameter", "name one of the route's path: \"path:tenant\""),
+        ("path", Some(name)) => Some(Selector::Path(name.trim_matches(['{', '}', '*']).to_owned())),
+        ("host", None) => Some(Selector::Host),
+        ("ip", None) => Some(Selector::Ip),
+        ("host" | "ip", Some(_)) => item.refuse(format!("{kind} takes no name"), format!("write \"{kind}\"")),
+        ("date", name) => date(item, &text, name.unwrap_or_default()),
         (kind, _) if LATER.contains(&kind) => item.not_built(&format!("the selector \"{kind}\" is"), ADVICE),
         (kind, _) => {
             let is_header = name.is_none() && HeaderName::from_bytes(kind.as_bytes()).is_ok();
             let advice = match nearest(kind, BUILT.into_iter()) {
+                Some(near @ ("host" | "ip")) => format!("did you mean \"{near}\"? {ADVICE}"),
                 Some(near) => format!("did you mean \"{near}:…\"? {ADVICE}"),
                 None if is_header && text.is_literal() => format!("for the header of that name: \"header:{kind}\""),
                 None => ADVICE.to_owned(),
@@ -62,6 +72,10 @@ fn header(item: &Item<'_>, text: &Text, name: &str) -> Option<Selector> {
     let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
         return item.refuse(format!("{text} names no header"), "for example \"header:Idempotency-Key\"");
     };
+    if header == http::header::HOST {
+        return item
+            .refuse(format!("{text} says the host as it was sent"), "to compare it without port and case: \"host\"");
+    }
     if PER_HOP.contains(&header.as_str()) {
         let advice = "name a header that the caller sets and that reaches the backend";
         return item.refuse(format!("{text} belongs to the connection, not to the caller"), advice);
@@ -75,6 +89,19 @@ fn cookie(item: &Item<'_>, text: &Text, name: &str) -> Option<Selector> {
         return item.refuse(format!("{text} names no cookie"), "for example \"cookie:session\"");
     }
     Some(Selector::Cookie(name.to_owned()))
+}
+
+fn date(item: &Item<'_>, text: &Text, period: &str) -> Option<Selector> {
+    match period {
+        "day" => Some(Selector::Date(Period::Day)),
+        "month" => Some(Selector::Date(Period::Month)),
+        "year" => Some(Selector::Date(Period::Year)),
+        _ => {
+            let advice =
+                "write \"date:day\", \"date:month\" or \"date:year\": the one, in UTC, in which a request comes";
+            item.refuse(format!("{text} names no period"), advice)
+        }
+    }
 }
 
 fn pointer(item: &Item<'_>, text: &Text, pointer: &str) -> Option<JsonPointer> {

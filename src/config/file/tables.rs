@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::uri::Authority;
+use ipnet::IpNet;
 use tracing::Level;
 
 use super::super::{
-    Admin, Durability, Log, LogFormat, LogKeys, OnStoreError, Secret, Server, Store, StoreLocation, Upstream,
+    Admin, Durability, Log, LogFormat, LogKeys, OnStoreError, Secret, Server, Store, StoreLocation, TrustedProxies,
+    Upstream,
 };
 use super::address;
 use super::item::Item;
@@ -30,6 +32,7 @@ pub(super) struct ServerTable {
     pub(super) max_buffered: Setting<u64>,
     drain_delay: Setting<Duration>,
     drain_timeout: Setting<Duration>,
+    trusted_proxies: Setting<Vec<(IpNet, Span)>>,
 }
 
 impl ServerTable {
@@ -46,16 +49,16 @@ impl ServerTable {
             max_buffered: section.read("max_buffered", Item::size).or(256 << 20),
             drain_delay: section.read("drain_delay", from_zero).or(seconds(3)),
             drain_timeout: section.read("drain_timeout", from_zero).or(seconds(20)),
+            trusted_proxies: section.read("trusted_proxies", |item| item.list(address::network)).or(Vec::new()),
         };
-        section.only(
-            "trusted_proxies",
-            &Vec::new(),
-            "leave it out: X-Forwarded-* is passed on, and not believed",
-            texts,
-        );
         section.later("tls", "end TLS in front of onlyonce, and let it listen on plain HTTP");
         section.finish();
         table
+    }
+
+    pub(super) fn trusted_proxies(&self) -> Option<TrustedProxies> {
+        let networks = self.trusted_proxies.get()?;
+        Some(TrustedProxies::new(networks.iter().map(|(network, _)| *network).collect()))
     }
 
     pub(super) fn build(self) -> Option<Server> {

@@ -170,6 +170,11 @@ pub fn order(key: &str) -> Request {
 }
 
 impl Request {
+    pub fn to_host(target: &str, host: &str) -> Self {
+        let head = format!("POST {target} HTTP/1.1\r\nHost: {host}\r\n");
+        Self { head, ..post(target) }
+    }
+
     pub fn line(mut self, line: &str) -> Self {
         self.head.push_str(line);
         self.head.push_str("\r\n");
