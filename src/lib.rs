@@ -19,7 +19,7 @@
 //! | what becomes of an outcome | [`guard::policy`], over the table in [`config::PolicyTable`] |
 //! | the replay | `proxy/replay.rs` |
 //! | the way out of an unknown outcome | [`record::moves::release_by_hand`], `admin/records.rs`, `cli/records/` |
-//! | whether a request left | `proxy/upstream.rs`, which makes a [`guard::Fate`] |
+//! | whether a request left | `proxy/upstream/fate.rs`, which makes a [`guard::Fate`] |
 //!
 //! # Which way dependencies point
 //!
@@ -30,7 +30,7 @@
 //! main → cli → run → server, admin      (cli → admin: the shapes of its JSON)
 //!              └───→ proxy → guard → store → record, key
 //!
-//! leaves: config (data only), problem, metrics, telemetry, fail_point (of test builds only)
+//! leaves: config (data only), problem, metrics, telemetry, tls, fail_point (of test builds only)
 //! ```
 //!
 //! # The protocol in short
@@ -56,3 +56,4 @@ pub mod run;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use onlyonce::config::{Config, StoreLocation, load};
+use onlyonce::config::{Config, StoreLocation, UpstreamAddress, load};
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
@@ -25,7 +25,8 @@ fn the_configuration_names_services_of_the_compose_file() {
     let compose = fs::read_to_string(file("compose.yaml")).expect("the compose file");
     let config = configuration();
     let StoreLocation::Redis(redis) = config.store.location else { panic!("it should use the Redis beside it") };
-    for host in [config.upstream.authority.host(), &redis.host] {
+    let UpstreamAddress::Http(backend) = config.upstream.address else { panic!("the backend speaks plain HTTP") };
+    for host in [backend.host(), &redis.host] {
         assert!(compose.contains(&format!("\n  {host}:\n")), "compose.yaml has no service {host}");
     }
     for port in [config.server.listen[0].port(), config.admin.map_or(0, |admin| admin.listen.port())] {

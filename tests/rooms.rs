@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room, the rooms it may use besides itself, and the crates that only it (and others that list them) may name.
-const ROOMS: [(&str, &[&str], &[&str]); 15] = [
-    ("config", &[], &["ipnet", "toml", "matchit", "strsim"]),
+const ROOMS: [(&str, &[&str], &[&str]); 16] = [
+    ("config", &["tls"], &["ipnet", "toml", "matchit", "strsim"]),
     ("metrics", &[], &["prometheus"]),
     ("telemetry", &["config"], &["tracing_subscriber"]),
+    ("tls", &[], &["rustls_native_certs", "tokio_rustls"]),
     ("record", &[], &["blake3"]),
     ("key", &["config", "record"], &["blake3", "humantime", "json_event_parser"]),
     ("problem", &["record"], &["serde_json"]),
@@ -17,8 +18,8 @@ const ROOMS: [(&str, &[&str], &[&str]); 15] = [
     ("guard", &["config", "fail_point", "key", "metrics", "record", "store"], &[]),
     (
         "proxy",
-        &["config", "fail_point", "guard", "key", "metrics", "problem", "record", "store"],
-        &["hyper", "hyper_util"],
+        &["config", "fail_point", "guard", "key", "metrics", "problem", "record", "store", "tls"],
+        &["h2", "hyper", "hyper_util", "tokio_rustls"],
     ),
     ("admin", &["config", "metrics", "record", "store"], &["base64", "blake3", "humantime", "serde_json"]),
     ("server", &["config", "metrics", "proxy"], &["hyper", "hyper_util"]),

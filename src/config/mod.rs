@@ -24,6 +24,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::uri::Authority;
+
+use crate::tls;
 pub use advice::{Warning, warnings};
 pub use file::{Content, load, parse};
 pub use fixed::Fixed;
@@ -120,9 +123,11 @@ pub struct Admin {
 /// `[upstream]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// `host:port` of the backend, plain HTTP/1.1.
-    pub authority: http::uri::Authority,
-    /// One connection attempt, name look-up included.
+    /// Where the backend is.
+    pub address: UpstreamAddress,
+    /// It is spoken to in HTTP/2.
+    pub http2: bool,
+    /// One connection attempt, name look-up and TLS included.
     pub connect_timeout: Duration,
     /// How long a client waits for the response head (on guarded routes: for the answer).
     pub response_timeout: Duration,
@@ -134,6 +139,17 @@ pub struct Upstream {
     pub guarded_idle: Duration,
     /// The backend sees the client's `Host`, not its own.
     pub preserve_host: bool,
+}
+
+/// `upstream.url`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamAddress {
+    /// `http://host:port`
+    Http(Authority),
+    /// `https://host:port`
+    Https(Authority, tls::Client),
+    /// `unix:/path`
+    Unix(PathBuf),
 }
 
 /// `[store]`

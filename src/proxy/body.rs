@@ -102,6 +102,14 @@ impl RequestBody {
         Self::Held((!bytes.is_empty()).then_some(bytes))
     }
 
+    /// The same once more, where none of it is still to come.
+    pub(super) fn again(&self) -> Option<Self> {
+        match self {
+            Self::Held(bytes) => Some(Self::Held(bytes.clone())),
+            Self::Passing(paced) => paced.body.is_end_stream().then_some(Self::Held(None)),
+        }
+    }
+
     /// How far it has come.
     pub(super) fn progress(&self) -> Progress {
         match self {

@@ -51,7 +51,7 @@ impl Proxy {
                     refused(&problem.route(&rule.name), form)
                 })
             }
-            _ => match self.pass(head, self.passing(body), client).await {
+            rule => match self.pass(head, self.passing(body), client, rule.is_none()).await {
                 Ok(answer) => {
                     unmatched(Outcome::Unguarded);
                     answer
@@ -224,18 +224,25 @@ impl Proxy {
         client: &Client,
         event: &mut Event,
     ) -> Result<Answer, Problem> {
-        let answer = self.pass(head, body, client).await?;
+        // That there is a route for it says that it matters how often it runs.
+        let answer = self.pass(head, body, client, false).await?;
         event.answer(Outcome::Unguarded, answer.status());
         Ok(answer)
     }
 
-    /// Passed on as it is.
-    async fn pass(&self, mut head: request::Parts, body: RequestBody, client: &Client) -> Result<Answer, Problem> {
+    /// Passed on as it is; once, unless sending it `again` does no harm.
+    async fn pass(
+        &self,
+        mut head: request::Parts,
+        body: RequestBody,
+        client: &Client,
+        again: bool,
+    ) -> Result<Answer, Problem> {
         self.cross(&mut head, &body, client);
         let progress = body.progress();
         // The backend's time runs from the last of the request that went to it: a long upload is the client's time.
         let sent = tokio::select! {
-            sent = self.upstream.forward(Request::from_parts(head, body)) => Ok(sent),
+            sent = self.upstream.forward(Request::from_parts(head, body), again) => Ok(sent),
             () = progress.stalled(self.upstream.settings().response_timeout) => Err(refusal::too_late()),
         };
         match sent {
@@ -261,7 +268,7 @@ impl Proxy {
     }
 
     fn cross(&self, head: &mut request::Parts, body: &RequestBody, client: &Client) {
-        head::cross_request(head, client.peer.map(|peer| peer.ip()), self.upstream.own_host(), body.length());
+        head::cross_request(head, client.peer.map(|peer| peer.ip()), self.upstream.target(), body.length());
     }
 }
 

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version, request};
 
-use crate::config::Disposition;
+use crate::config::{self, Disposition, UpstreamAddress};
 use crate::problem::{Code, Problem};
 
 /// Fields that concern one connection only (RFC 9110, 7.6.1), besides those that `Connection` names.
@@ -44,13 +45,25 @@ pub(super) const ATTEMPT: HeaderName = HeaderName::from_static("onlyonce-attempt
 const OUTCOME: HeaderName = HeaderName::from_static("onlyonce-outcome");
 const OURS: &str = "onlyonce-";
 
-/// What becomes of `Host`.
-#[derive(Clone)]
-pub(super) struct UpstreamHost {
-    /// The upstream's own.
-    pub(super) own: HeaderValue,
+/// Where heads go.
+pub(super) struct Target {
+    /// The upstream's own host.
+    own: Authority,
     /// The client's goes upstream instead.
-    pub(super) preserve: bool,
+    preserve_host: bool,
+    /// Where HTTP/2 is spoken: the scheme that its heads name.
+    http2: Option<Scheme>,
+}
+
+impl Target {
+    pub(super) fn of(upstream: &config::Upstream) -> Self {
+        let (own, scheme) = match &upstream.address {
+            UpstreamAddress::Http(authority) => (authority.clone(), Scheme::HTTP),
+            UpstreamAddress::Https(authority, _) => (authority.clone(), Scheme::HTTPS),
+            UpstreamAddress::Unix(_) => (Authority::from_static("localhost"), Scheme::HTTP),
+        };
+        Self { own, preserve_host: upstream.preserve_host, http2: upstream.http2.then_some(scheme) }
+    }
 }
 
 /// Refuses what cannot be forwarded safely.
@@ -106,14 +119,9 @@ pub(super) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
     absolute.or_else(|| headers.get(header::HOST).cloned())
 }
 
-/// Makes the head that goes upstream out of the client's. `host` stands in where the client's is not kept, or where it
-/// sent none; a client on a Unix socket has no address; `length` is that of a body that is held.
-pub(super) fn cross_request(
-    head: &mut request::Parts,
-    client: Option<IpAddr>,
-    host: &UpstreamHost,
-    length: Option<u64>,
-) {
+/// Makes the head that goes upstream out of the client's. A client on a Unix socket has no address; `length` is that of a
+/// body that is held.
+pub(super) fn cross_request(head: &mut request::Parts, client: Option<IpAddr>, target: &Target, length: Option<u64>) {
     let original_host = authority(&head.uri, &head.headers);
     let wants_trailers = accepts_trailers(&head.headers);
     let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
@@ -131,7 +139,7 @@ pub(super) fn cross_request(
     }
     if let Some(length) = length {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    } else if chunked {
+    } else if chunked && target.http2.is_none() {
         // Without it, hyper sends no body of unknown length with GET and HEAD.
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
@@ -143,13 +151,30 @@ pub(super) fn cross_request(
     }
     headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
     headers.append(header::VIA, HeaderValue::from_static("1.1 onlyonce"));
-    let host = original_host.filter(|_| host.preserve).unwrap_or_else(|| host.own.clone());
-    headers.insert(header::HOST, host);
+    address(head, original_host.filter(|_| target.preserve_host), target);
+}
 
-    // The backend is configured, never taken from the request: only path and query are kept.
-    let path = head.uri.path_and_query().cloned().unwrap_or(http::uri::PathAndQuery::from_static("/"));
-    head.uri = Uri::from(path);
-    head.version = Version::HTTP_11;
+/// The backend is configured, never taken from the request: only path and query are kept, and the `host` that the client
+/// named, where it is kept.
+fn address(head: &mut request::Parts, host: Option<HeaderValue>, target: &Target) {
+    let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let Some(scheme) = &target.http2 else {
+        // An authority has only characters that a field value may have (RFC 3986, 3.2).
+        let own = || HeaderValue::from_str(target.own.as_str()).unwrap_or(HeaderValue::from_static(""));
+        head.headers.insert(header::HOST, host.unwrap_or_else(own));
+        head.uri = Uri::from(path);
+        head.version = Version::HTTP_11;
+        return;
+    };
+    // In HTTP/2 the host is a part of the address; a second one beside it could contradict it (RFC 9113, 8.3.1).
+    head.headers.remove(header::HOST);
+    let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(scheme.clone());
+    parts.authority = Some(host.unwrap_or_else(|| target.own.clone()));
+    parts.path_and_query = Some(path);
+    head.uri = Uri::from_parts(parts).expect("it has all three parts");
+    head.version = Version::HTTP_2;
 }
 
 fn accepts_trailers(headers: &HeaderMap) -> bool {
@@ -206,9 +231,12 @@ mod tests {
 
     fn crossed(lines: &[(&str, &str)]) -> HeaderMap {
         let (mut head, ()) = request(lines).into_parts();
-        let host = UpstreamHost { own: HeaderValue::from_static("backend:3000"), preserve: true };
-        cross_request(&mut head, Some(IpAddr::from([192, 0, 2, 1])), &host, None);
+        cross_request(&mut head, Some(IpAddr::from([192, 0, 2, 1])), &target(None), None);
         head.headers
+    }
+
+    fn target(http2: Option<Scheme>) -> Target {
+        Target { own: Authority::from_static("backend:3000"), preserve_host: true, http2 }
     }
 
     fn refusal(lines: &[(&str, &str)]) -> Option<Code> {
@@ -251,6 +279,17 @@ mod tests {
         assert_eq!(headers["host"], "api.example.com");
         assert_eq!(headers["te"], "trailers");
         assert_eq!(crossed(&[])["host"], "backend:3000");
+    }
+
+    #[test]
+    fn in_http2_the_host_is_a_part_of_the_address_and_of_nothing_else() {
+        for (host, authority) in [("api.example.com", "api.example.com"), ("", "backend:3000")] {
+            let (mut head, ()) = request(&[("host", host), ("transfer-encoding", "chunked")]).into_parts();
+            cross_request(&mut head, Some(IpAddr::from([192, 0, 2, 1])), &target(Some(Scheme::HTTPS)), None);
+            assert_eq!(head.uri.to_string(), format!("https://{authority}/orders?x=1"));
+            assert_eq!(head.version, Version::HTTP_2);
+            assert!(!head.headers.contains_key("host") && !head.headers.contains_key("transfer-encoding"));
+        }
     }
 
     #[test]

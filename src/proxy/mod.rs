@@ -8,7 +8,6 @@ mod client;
 mod event;
 mod handle;
 mod head;
-mod pool;
 mod refusal;
 mod replay;
 mod upstream;

@@ -1,11 +1,13 @@
 //! Addresses: where to listen, and the backend.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use http::uri::Authority;
 use ipnet::IpNet;
 
 use super::item::{Item, Text};
+use crate::tls;
 
 /// `"127.0.0.1:8080"`
 pub(super) fn listen(item: &Item<'_>) -> Option<SocketAddr> {
@@ -59,23 +61,32 @@ pub(super) fn network(item: &Item<'_>) -> Option<IpNet> {
     }
 }
 
-/// `"http://host:port"`
-pub(super) fn upstream(item: &Item<'_>) -> Option<Authority> {
+/// `upstream.url`, as far as it stands for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Upstream {
+    Http(Authority),
+    Https(Authority),
+    Unix(PathBuf),
+}
+
+/// `"http://host:port"`, `"https://host:port"` or `"unix:/path"`
+pub(super) fn upstream(item: &Item<'_>) -> Option<Upstream> {
     let advice = "name host and port, and nothing else: \"http://127.0.0.1:3000\"";
     let text = item.text()?;
-    if text.value.starts_with("unix:") {
-        return item.not_built("an upstream on a Unix socket is", "let the backend listen on an address");
+    if let Some(path) = text.value.strip_prefix("unix:") {
+        return unix(item, path);
     }
     let Some((scheme, rest)) = text.value.split_once("://") else {
         return item.refuse("upstream.url does not say how to speak to the backend", advice);
     };
-    match scheme.to_ascii_lowercase().as_str() {
-        "http" => {}
-        "https" => {
-            return item.not_built("https to the upstream is", "use a backend that takes plain HTTP: \"http://…\"");
+    let kind = match scheme.to_ascii_lowercase().as_str() {
+        "http" => Upstream::Http,
+        "https" => Upstream::Https,
+        _ => {
+            let advice = "one of these is right: \"http://host:port\", \"https://host\", \"unix:/run/backend.sock\"";
+            return item.refuse("upstream.url is none of http://, https:// and unix:", advice);
         }
-        _ => return item.refuse("upstream.url is not an http:// address", advice),
-    }
+    };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains('@') {
         return item.refuse("upstream.url holds a user or a password", advice);
@@ -89,18 +100,44 @@ pub(super) fn upstream(item: &Item<'_>) -> Option<Authority> {
         let port = authority.port_u16();
         !authority.host().is_empty() && port != Some(0) && port.is_some() == names_port
     };
-    match rest.parse() {
-        Ok(authority) if is_right(&authority) => Some(authority),
-        _ => item.refuse("upstream.url has no valid host and port", advice),
+    let authority = match rest.parse() {
+        Ok(authority) if is_right(&authority) => kind(authority),
+        _ => return item.refuse("upstream.url has no valid host and port", advice),
+    };
+    match &authority {
+        Upstream::Https(name) if tls::server_name(name.host()).is_none() => item.refuse(
+            "upstream.url has a host that no certificate can be made for",
+            "with https, the host is a domain name or an IP address: \"https://backend.example.com\"",
+        ),
+        Upstream::Http(_) | Upstream::Https(_) | Upstream::Unix(_) => Some(authority),
     }
 }
 
+/// A path as long as the operating system takes it (`sun_path`, with the zero at its end).
+fn unix(item: &Item<'_>, path: &str) -> Option<Upstream> {
+    const LONGEST: usize = 107;
+    if !path.starts_with('/') || path.starts_with("//") {
+        let advice = "the whole path follows the colon: \"unix:/run/backend.sock\"";
+        return item.refuse("upstream.url names no path of a Unix socket", advice);
+    }
+    if path.len() > LONGEST || path.contains('\0') {
+        let advice = format!("it may have {LONGEST} bytes");
+        return item.refuse("the path of a Unix socket in upstream.url is too long", advice);
+    }
+    Some(Upstream::Unix(PathBuf::from(path)))
+}
+
 /// The address of a backend on this very machine, if that is plain to see.
-pub(super) fn local(authority: &Authority) -> Option<SocketAddr> {
+pub(super) fn local(upstream: &Upstream) -> Option<SocketAddr> {
+    let (authority, port) = match upstream {
+        Upstream::Http(authority) => (authority, 80),
+        Upstream::Https(authority) => (authority, 443),
+        Upstream::Unix(_) => return None,
+    };
     let ip = match authority.host().trim_matches(['[', ']']) {
         "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
         host => host.parse().ok()?,
     };
-    let port = authority.port_u16().unwrap_or(80);
+    let port = authority.port_u16().unwrap_or(port);
     (ip.is_loopback() || ip.is_unspecified()).then_some(SocketAddr::new(ip, port))
 }

@@ -41,7 +41,9 @@ fn collect(key: &str, value: &Spanned<DeValue<'_>>, spans: &mut Vec<Span>) {
         DeValue::Table(table) => table.iter().for_each(|(key, value)| collect(key.get_ref(), value, spans)),
         DeValue::Array(array) => array.iter().for_each(|value| collect(key, value, spans)),
         DeValue::String(text) if text.starts_with("env:") => {}
-        DeValue::String(text) if is_secret_name(key) || has_credentials(key, text) => spans.push(value.span()),
+        DeValue::String(text) if is_secret_name(key) || has_credentials(key, text) || text.contains(PEM) => {
+            spans.push(value.span());
+        }
         DeValue::Integer(_) | DeValue::Float(_) if is_secret_name(key) => spans.push(value.span()),
         DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {}
     }
@@ -55,6 +57,11 @@ fn secret_lines(text: &str) -> Vec<Span> {
     for line in text.split_inclusive('\n') {
         let (start, end) = (offset, offset + line.trim_end().len());
         offset += line.len();
+        if line.contains(PEM) {
+            within = if line.contains("-----END") { Within::Nothing } else { Within::String("-----END") };
+            spans.push(start..end);
+            continue;
+        }
         if let Within::String(quotes) = within {
             spans.push(start..end);
             if line.contains(quotes) {
@@ -75,6 +82,9 @@ fn secret_lines(text: &str) -> Vec<Span> {
     }
     spans
 }
+
+/// How a key in PEM begins, or a certificate.
+const PEM: &str = "-----BEGIN";
 
 /// What the beginning of a line is a part of.
 enum Within {

@@ -6,6 +6,7 @@ mod layer;
 mod mask;
 mod order;
 mod pattern;
+mod pem;
 mod report;
 mod route;
 mod section;
@@ -111,7 +112,7 @@ fn read(table: &DeTable<'_>, report: &Report<'_>) -> Option<Config> {
     let server = ServerTable::read(root.section("server"));
     let log = LogTable::read(root.section("log"));
     let admin = AdminTable::read(root.section("admin"));
-    let upstream = UpstreamTable::read(root.section("upstream"));
+    let mut upstream = UpstreamTable::read(root.section("upstream"));
     let store = StoreTable::read(root.section("store"));
     root.later("jwt", "take the scope from a header or a cookie: scope = [\"header:Authorization\"]");
     let defaults = root.section("defaults");

@@ -3,21 +3,22 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::uri::Authority;
 use ipnet::IpNet;
 use tracing::Level;
 
 use super::super::{
     Admin, Durability, Log, LogFormat, LogKeys, OnStoreError, Secret, Server, Store, StoreLocation, TrustedProxies,
-    Upstream,
+    Upstream, UpstreamAddress,
 };
 use super::address;
 use super::item::Item;
 use super::order::Order;
+use super::pem;
 use super::report::{Report, Span};
 use super::section::Section;
 use super::setting::Setting;
 use super::store_url;
+use crate::tls;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
@@ -148,60 +149,114 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 pub(super) struct UpstreamTable {
-    authority: Setting<Authority>,
+    url: Setting<address::Upstream>,
     connect_timeout: Setting<Duration>,
     response_timeout: Setting<Duration>,
     pub(super) attempt_timeout: Setting<Duration>,
     idle_timeout: Setting<Duration>,
     guarded_idle: Setting<Duration>,
     preserve_host: Setting<bool>,
+    http2: Setting<bool>,
+    ca: Setting<tls::Authorities>,
+    client_cert: Setting<tls::Chain>,
+    client_key: Setting<tls::Key>,
+    /// Made of the last two.
+    identity: Option<tls::Identity>,
+    /// Those of the operating system, where they are needed.
+    authorities: Option<tls::Authorities>,
 }
 
 impl UpstreamTable {
     pub(super) fn read(section: Section<'_>) -> Self {
         let advice = "name the backend:\n  [upstream]\n  url = \"http://127.0.0.1:3000\"";
         let table = Self {
-            authority: section.required("url", advice, address::upstream),
+            url: section.required("url", advice, address::upstream),
             connect_timeout: section.read("connect_timeout", above_zero).or(seconds(2)),
             response_timeout: section.read("response_timeout", above_zero).or(seconds(60)),
             attempt_timeout: section.read("attempt_timeout", above_zero).or(seconds(600)),
             idle_timeout: section.read("idle_timeout", from_zero).or(seconds(4)),
             guarded_idle: section.read("guarded_idle", from_zero).or(seconds(1)),
             preserve_host: section.read("preserve_host", Item::boolean).or(true),
+            http2: section.read("http2", Item::boolean).or(false),
+            ca: section.read("ca", pem::authorities),
+            client_cert: section.read("client_cert", pem::chain),
+            client_key: section.read("client_key", pem::key),
+            identity: None,
+            authorities: None,
         };
-        section.only("http2", &false, "leave it out: the upstream is spoken to in HTTP/1.1", Item::boolean);
-        for key in ["ca", "client_cert", "client_key"] {
-            section.later(key, "leave it out: the upstream is spoken to in plain HTTP");
-        }
         section.finish();
         table
     }
 
-    pub(super) fn check(&self, server: &ServerTable, report: &Report<'_>) {
+    pub(super) fn check(&mut self, server: &ServerTable, report: &Report<'_>) {
         let why = "an attempt must last as long as its client may wait";
         let attempt = ("attempt_timeout", &self.attempt_timeout);
         Order { report }.durations(attempt, ("response_timeout", &self.response_timeout), why);
-        if let (Some(authority), Some(listen)) = (self.authority.get(), server.listen.get())
-            && let Some(upstream) = address::local(authority)
+        self.check_tls(report);
+        if let (Some(url), Some(listen)) = (self.url.get(), server.listen.get())
+            && let Some(upstream) = address::local(url)
             && let Some((own, _)) = listen.iter().find(|(own, _)| collide(*own, upstream))
         {
             report.add(
-                self.authority.span(),
+                self.url.span(),
                 format!("upstream.url is onlyonce itself: it listens on {own}"),
                 "name the backend's own address, or change server.listen",
             );
         }
     }
 
+    fn check_tls(&mut self, report: &Report<'_>) {
+        match self.url.get() {
+            Some(address::Upstream::Https(_)) => {
+                let names = ["upstream.client_cert", "upstream.client_key"];
+                self.identity = pem::identity(&self.client_cert, &self.client_key, names, report);
+                if let Setting::Absent = self.ca {
+                    self.authorities = tls::Authorities::of_system();
+                    if self.authorities.is_none() {
+                        report.add(
+                            self.url.span(),
+                            "no certificate of the backend can be believed: this machine knows no authorities",
+                            "install them (ca-certificates on Debian), or name the backend's: ca = \"ca.pem\"",
+                        );
+                    }
+                }
+            }
+            Some(address::Upstream::Http(_) | address::Upstream::Unix(_)) => {
+                let given = [
+                    ("ca", self.ca.span()),
+                    ("client_cert", self.client_cert.span()),
+                    ("client_key", self.client_key.span()),
+                ];
+                for (key, span) in given.into_iter().filter(|(_, span)| span.is_some()) {
+                    report.add(
+                        span,
+                        format!("upstream.{key} is for https, and upstream.url is something else"),
+                        format!("write url = \"https://…\", or leave {key} out"),
+                    );
+                }
+            }
+            None => {}
+        }
+    }
+
     pub(super) fn build(self) -> Option<Upstream> {
+        let address = match self.url.take()? {
+            address::Upstream::Http(authority) => UpstreamAddress::Http(authority),
+            address::Upstream::Unix(path) => UpstreamAddress::Unix(path),
+            address::Upstream::Https(authority) => {
+                let authorities = self.ca.optional()?.or(self.authorities)?;
+                UpstreamAddress::Https(authority, tls::Client { authorities, identity: self.identity })
+            }
+        };
         Some(Upstream {
-            authority: self.authority.take()?,
+            address,
             connect_timeout: self.connect_timeout.take()?,
             response_timeout: self.response_timeout.take()?,
             attempt_timeout: self.attempt_timeout.take()?,
             idle_timeout: self.idle_timeout.take()?,
             guarded_idle: self.guarded_idle.take()?,
             preserve_host: self.preserve_host.take()?,
+            http2: self.http2.take()?,
         })
     }
 }

@@ -1,6 +1,9 @@
 //! What stories are told with: a backend that does as it is told, a sidecar in front of it, and bytes on a wire.
 
 pub mod backend;
+pub mod certificates;
+pub mod front;
+pub mod http2;
 pub mod process;
 #[path = "../../support/redis_server.rs"]
 pub mod redis_server;
@@ -9,6 +12,8 @@ pub mod store;
 pub mod wire;
 
 pub use backend::{Backend, ByHand, Gate, Step, answer, nobody, say};
+pub use certificates::Authority;
+pub use front::Front;
 pub use process::Process;
 pub use redis_server::RedisServer;
 pub use sidecar::{Setup, Sidecar};

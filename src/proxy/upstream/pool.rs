@@ -5,13 +5,12 @@
 //! goes out; then nobody knows whether the request ran. Guarded requests therefore ask for a younger one.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
-use super::body::RequestBody;
+use super::connect::Sender;
 
 /// Idle connections, in the order in which they became idle.
 pub(super) struct Pool {
@@ -20,7 +19,7 @@ pub(super) struct Pool {
 
 /// One connection.
 pub(super) struct Connection {
-    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) sender: Sender,
     /// Names are looked up for new connections only, so none may live for ever.
     born: Instant,
 }
@@ -33,23 +32,20 @@ struct Idle {
 /// More idle connections than this are closed.
 const MAX_IDLE: usize = 512;
 /// Older connections are closed when they become idle.
-const MAX_AGE: Duration = Duration::from_secs(300);
+pub(super) const MAX_AGE: Duration = Duration::from_secs(300);
 /// How long a connection may take to become ready after a response, while its request is still being read.
 const SETTLING: Duration = Duration::from_secs(1);
-const SWEEP: Duration = Duration::from_secs(1);
 
 impl Connection {
-    pub(super) fn new(sender: SendRequest<RequestBody>) -> Self {
+    pub(super) fn new(sender: Sender) -> Self {
         Self { sender, born: Instant::now() }
     }
 }
 
 impl Pool {
-    /// An empty pool, whose connections are closed when they were idle for `max_idle`.
-    pub(super) fn new(max_idle: Duration) -> Arc<Self> {
-        let pool = Arc::new(Self { idle: Mutex::default() });
-        tokio::spawn(sweep(Arc::downgrade(&pool), max_idle));
-        pool
+    /// An empty pool.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default() })
     }
 
     /// The youngest connection, if it was idle for less than `max_idle`.
@@ -83,6 +79,14 @@ impl Pool {
         });
     }
 
+    /// Closes those that were idle for `max_idle`.
+    pub(super) fn sweep(&self, max_idle: Duration) {
+        let mut idle = self.idle();
+        while idle.front().is_some_and(|oldest| oldest.since.elapsed() >= max_idle) {
+            idle.pop_front();
+        }
+    }
+
     fn push(&self, connection: Connection) {
         let mut idle = self.idle();
         if idle.len() >= MAX_IDLE {
@@ -94,16 +98,5 @@ impl Pool {
     fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
         // Every step leaves the queue whole.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn sweep(pool: Weak<Pool>, max_idle: Duration) {
-    loop {
-        tokio::time::sleep(SWEEP).await;
-        let Some(pool) = pool.upgrade() else { return };
-        let mut idle = pool.idle();
-        while idle.front().is_some_and(|oldest| oldest.since.elapsed() >= max_idle) {
-            idle.pop_front();
-        }
     }
 }

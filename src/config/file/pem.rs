@@ -1,0 +1,125 @@
+//! Certificates and keys: the PEM text itself (from the environment, say), or the path of a file that holds it.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+
+use super::item::{Item, Text};
+use super::report::Report;
+use super::setting::Setting;
+use crate::tls::{Authorities, Chain, Fault, Identity, Key, Mismatch};
+
+/// Larger files hold something else.
+const LARGEST: u64 = 1 << 20;
+
+/// One's own certificate, and those that lead from it to an authority.
+pub(super) fn chain(item: &Item<'_>) -> Option<Chain> {
+    read(item, Chain::read)
+}
+
+/// A private key.
+pub(super) fn key(item: &Item<'_>) -> Option<Key> {
+    read(item, Key::read)
+}
+
+/// The authorities that are believed.
+pub(super) fn authorities(item: &Item<'_>) -> Option<Authorities> {
+    read(item, Authorities::read)
+}
+
+/// A certificate and its key, which must both be there or both be absent. `names` are the two keys.
+pub(super) fn identity(
+    chain: &Setting<Chain>,
+    key: &Setting<Key>,
+    names: [&str; 2],
+    report: &Report<'_>,
+) -> Option<Identity> {
+    let [chain_name, key_name] = names;
+    match (chain, key) {
+        (Setting::Given(chain, chain_span), Setting::Given(key, key_span)) => {
+            let fault = match Identity::new(chain, key) {
+                Ok(identity) => return Some(identity),
+                Err(fault) => fault,
+            };
+            match fault {
+                Mismatch::OtherKey => report.add(
+                    Some(key_span.clone()),
+                    format!("{key_name} is not the key of {chain_name} (line {})", report.line(chain_span)),
+                    format!(
+                        "name the key that {chain_name} was made with; its own certificate comes first in the file"
+                    ),
+                ),
+                Mismatch::BadCertificate => report.add(
+                    Some(chain_span.clone()),
+                    format!("the first certificate of {chain_name} cannot be read"),
+                    "a certificate in X.509, version 3, is right",
+                ),
+            }
+        }
+        (Setting::Given(_, span), Setting::Absent | Setting::Default(_)) => report.add(
+            Some(span.clone()),
+            format!("{chain_name} comes without its key"),
+            format!("name the file with the private key: {key_name} = \"key.pem\""),
+        ),
+        (Setting::Absent | Setting::Default(_), Setting::Given(_, span)) => report.add(
+            Some(span.clone()),
+            format!("{key_name} comes without its certificate"),
+            format!("name the file with the certificate: {chain_name} = \"cert.pem\""),
+        ),
+        (Setting::Wrong(_), _) | (_, Setting::Wrong(_)) => {}
+        (Setting::Absent | Setting::Default(_), Setting::Absent | Setting::Default(_)) => {}
+    }
+    None
+}
+
+fn read<T>(item: &Item<'_>, parse: impl FnOnce(&[u8]) -> Result<T, Fault>) -> Option<T> {
+    let text = item.text()?;
+    let pem = if text.value.contains("-----BEGIN") { text.value.clone().into_bytes() } else { file(item, &text)? };
+    match parse(&pem) {
+        Ok(read) => Some(read),
+        Err(fault) => {
+            let (message, advice) = said(fault);
+            item.refuse(format!("{} {message}", item.name()), advice)
+        }
+    }
+}
+
+fn file(item: &Item<'_>, text: &Text) -> Option<Vec<u8>> {
+    let advice = "name a file in PEM that onlyonce may read, or give the PEM text itself: \"env:NAME\"";
+    let reason = match bytes(&text.value) {
+        Ok(bytes) if bytes.len() as u64 <= LARGEST => return Some(bytes),
+        Ok(_) => "it is too large for that".to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => "it may not be read".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    item.refuse(format!("{} cannot be {text}: {reason}", item.name()), advice)
+}
+
+fn bytes(path: &str) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn said(fault: Fault) -> (&'static str, &'static str) {
+    match fault {
+        Fault::NoCertificate => {
+            ("holds no certificate", "what is right begins with a line -----BEGIN CERTIFICATE-----")
+        }
+        Fault::BadCertificate => {
+            ("holds a certificate that cannot be read", "look at it: openssl x509 -noout -text -in FILE")
+        }
+        Fault::NoKey => (
+            "holds no private key without a password",
+            "what is right begins with a line -----BEGIN PRIVATE KEY-----; take a password off with \
+             openssl pkey -in KEY -out PLAIN",
+        ),
+        Fault::BadKey => (
+            "holds a private key that cannot be used",
+            "keys of ECDSA (P-256, P-384), Ed25519 and RSA (2048 bits or more) are right",
+        ),
+    }
+}

@@ -1,0 +1,217 @@
+//! Making connections: TCP, TLS or a Unix socket, and the first words of HTTP.
+
+use std::future::poll_fn;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+use http::{Request, uri::Authority};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use super::super::body::RequestBody;
+use super::MAX_BUFFER;
+use super::fate::Unsent;
+use crate::config::{self, UpstreamAddress};
+use crate::tls;
+
+/// How the backend is reached.
+pub(super) struct Dial {
+    address: Address,
+    http2: bool,
+    timeout: Duration,
+}
+
+enum Address {
+    Tcp(String, u16),
+    Tls(String, u16, ServerName<'static>, TlsConnector),
+    Unix(PathBuf),
+}
+
+/// Puts requests on a connection.
+pub(super) enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// A connection over which nothing was sent yet.
+pub(super) struct Fresh {
+    pub(super) sender: Sender,
+    /// Requests that the backend takes at once.
+    pub(super) streams: usize,
+}
+
+/// A backend that takes so long for the answer to a ping is gone, and with it what it was asked.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// One stream that nobody reads must not stall the others of its connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+impl Dial {
+    pub(super) fn new(settings: &config::Upstream) -> Self {
+        let host = |authority: &Authority| authority.host().trim_matches(['[', ']']).to_owned();
+        let address = match &settings.address {
+            UpstreamAddress::Http(authority) => Address::Tcp(host(authority), authority.port_u16().unwrap_or(80)),
+            UpstreamAddress::Https(authority, client) => {
+                let protocol: &[u8] = if settings.http2 { b"h2" } else { b"http/1.1" };
+                let name = tls::server_name(authority.host());
+                let name = name.expect("the configuration takes only hosts that can be named");
+                let connector = TlsConnector::from(client.config(protocol));
+                Address::Tls(host(authority), authority.port_u16().unwrap_or(443), name, connector)
+            }
+            UpstreamAddress::Unix(path) => Address::Unix(path.clone()),
+        };
+        Self { address, http2: settings.http2, timeout: settings.connect_timeout }
+    }
+
+    /// Connects, up to where a request can be sent.
+    pub(super) async fn connect(&self) -> Result<Fresh, Unsent> {
+        tokio::time::timeout(self.timeout, self.open()).await.map_err(|_| Unsent::ConnectTimeout)?
+    }
+
+    async fn open(&self) -> Result<Fresh, Unsent> {
+        match &self.address {
+            Address::Tcp(host, port) => self.greet(tcp(host, *port).await?).await,
+            Address::Tls(host, port, name, connector) => {
+                let stream = tcp(host, *port).await?;
+                let stream = connector.connect(name.clone(), stream).await.map_err(Unsent::Tls)?;
+                if self.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                    return Err(Unsent::NoHttp2);
+                }
+                self.greet(stream).await
+            }
+            Address::Unix(path) => self.greet(UnixStream::connect(path).await.map_err(Unsent::Connect)?).await,
+        }
+    }
+
+    async fn greet<S>(&self, stream: S) -> Result<Fresh, Unsent>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if self.http2 { greet_http2(stream).await } else { greet_http1(stream).await }
+    }
+}
+
+async fn tcp(host: &str, port: u16) -> Result<TcpStream, Unsent> {
+    let stream = TcpStream::connect((host, port)).await.map_err(Unsent::Connect)?;
+    stream.set_nodelay(true).map_err(Unsent::Connect)?;
+    Ok(stream)
+}
+
+async fn greet_http1<S>(stream: S) -> Result<Fresh, Unsent>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_BUFFER);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Unsent::Closed)?;
+    // It ends with the sender, or with the backend.
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "an upstream connection ended");
+        }
+    });
+    Ok(Fresh { sender: Sender::Http1(sender), streams: 1 })
+}
+
+/// Waits for the backend's settings, with which its side of the connection begins (RFC 9113, 3.4). So nothing is sent to a
+/// server that does not speak HTTP/2, and no request waits within the connection for the backend to allow its stream,
+/// when it was believed to leave.
+async fn greet_http2<S>(stream: S) -> Result<Fresh, Unsent>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let turns = Turns::default();
+    let mut builder = http2::Builder::new(turns.clone());
+    builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
+    builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+    // None are allowed before the settings have come.
+    builder.initial_max_send_streams(0);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Unsent::Closed)?;
+    let mut connection = Box::pin(connection);
+    let streams = loop {
+        let streams = connection.current_max_send_streams();
+        if streams > 0 {
+            break streams;
+        }
+        tokio::select! {
+            _ended = &mut connection => return Err(Unsent::NoHttp2),
+            () = turns.0.notified() => {}
+        }
+    };
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "an upstream connection ended");
+        }
+    });
+    Ok(Fresh { sender: Sender::Http2(sender), streams })
+}
+
+/// Runs the tasks of one HTTP/2 connection, and tells when one of them has had a turn: hyper has no word for "the
+/// settings have come". The tasks end with their connection.
+#[derive(Clone, Default)]
+struct Turns(Arc<Notify>);
+
+impl<F> Executor<F> for Turns
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        let turns = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            let mut task = pin!(task);
+            poll_fn(|cx| {
+                let polled = task.as_mut().poll(cx);
+                turns.notify_one();
+                polled
+            })
+            .await;
+        });
+    }
+}
+
+impl Sender {
+    /// Whether a request can be put on it now.
+    pub(super) fn is_ready(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_ready(),
+            Self::Http2(sender) => sender.is_ready(),
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    /// Waits until it can take a request.
+    pub(super) async fn ready(&mut self) -> hyper::Result<()> {
+        match self {
+            Self::Http1(sender) => sender.ready().await,
+            Self::Http2(sender) => sender.ready().await,
+        }
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(sender) => sender.try_send_request(request).await,
+        }
+    }
+}

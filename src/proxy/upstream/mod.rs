@@ -1,0 +1,247 @@
+//! The upstream, and the fate of what is sent to it.
+//!
+//! hyper's own connections are used without its pooling client, because the protocol must know for certain
+//! whether a request left. [`Unsent`] is that certainty: hyper hands a request back only if no byte of it
+//! was written.
+
+mod capture;
+mod connect;
+mod fate;
+mod pool;
+mod response;
+mod streams;
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode};
+use tokio::time::Instant;
+
+pub(super) use self::fate::{SendError, Unsent};
+pub use self::response::UpstreamBody;
+
+use self::capture::{Capture, Captured};
+use self::connect::{Dial, Fresh, Sender};
+use self::fate::Lost;
+use self::pool::{Connection, Pool};
+use self::response::Line;
+use self::streams::Streams;
+use super::body::RequestBody;
+use super::budget::Budget;
+use super::head::{self, Target};
+use crate::config;
+use crate::fail_point::{self, Step};
+use crate::guard::{Answer, Fate, Gate, Rest, Silence};
+use crate::record::Reply;
+
+/// The backend.
+#[derive(Clone)]
+pub struct Upstream {
+    settings: Arc<config::Upstream>,
+    target: Arc<Target>,
+    dial: Arc<Dial>,
+    pool: Arc<Pool>,
+    /// Where HTTP/2 is spoken.
+    streams: Option<Arc<Streams>>,
+}
+
+/// A request that brought no answer.
+struct Failure {
+    error: SendError,
+    /// Something was sent on the connection before.
+    reused: bool,
+}
+
+/// What a guarded attempt may take.
+pub(super) struct Limits {
+    /// Head and body.
+    pub(super) timeout: Duration,
+    /// Bytes of the response that are held.
+    pub(super) max_response_body: u64,
+}
+
+/// hyper grows its buffers to some 400 KiB for each connection unless it is told not to.
+pub(crate) const MAX_BUFFER: usize = 64 * 1024;
+
+impl Upstream {
+    /// Connects to nothing yet.
+    pub fn new(settings: config::Upstream) -> Self {
+        let pool = Pool::new();
+        let streams = settings.http2.then(|| Arc::new(Streams::new()));
+        tokio::spawn(sweep(Arc::downgrade(&pool), streams.as_ref().map(Arc::downgrade), settings.idle_timeout));
+        let (target, dial) = (Arc::new(Target::of(&settings)), Arc::new(Dial::new(&settings)));
+        Self { settings: Arc::new(settings), target, dial, pool, streams }
+    }
+
+    /// Where heads go.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The configuration.
+    pub fn settings(&self) -> &config::Upstream {
+        &self.settings
+    }
+
+    /// Passes a request on, and its response back as it comes.
+    ///
+    /// Where `again`, a request that may be repeated by its method, and has no body to wait for, is sent once more on
+    /// another connection if one that was used before broke instead of answering: the backend may have closed it in the
+    /// very moment.
+    pub(super) async fn forward(
+        &self,
+        request: Request<RequestBody>,
+        again: bool,
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        let copy = if again { copy(&request) } else { None };
+        let failure = match self.send(request, self.settings.idle_timeout, None).await {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
+        };
+        match copy {
+            Some(copy) if failure.reused && failure.error.is_end_of_connection() => {
+                tracing::debug!(error = &failure.error as &dyn std::error::Error, "sent again on another connection");
+                self.send(copy, Duration::ZERO, None).await.map_err(|failure| failure.error)
+            }
+            _ => Err(failure.error),
+        }
+    }
+
+    /// Sends a guarded request once, and reads its answer as far as may be held.
+    pub(super) async fn attempt(
+        &self,
+        request: Request<RequestBody>,
+        gate: Gate,
+        limits: &Limits,
+        budget: &Budget,
+    ) -> Fate<UpstreamBody> {
+        let deadline = Instant::now() + limits.timeout;
+        let sending = self.send(request, self.settings.guarded_idle, Some(&gate));
+        let response = match tokio::time::timeout_at(deadline, sending).await {
+            // It was not asked for.
+            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return Fate::Unknown(Silence::Broken);
+            }
+            Ok(Ok(response)) => response,
+            Ok(Err(Failure { error: SendError::Unsent(reason), .. })) => {
+                tracing::warn!(error = &reason as &dyn std::error::Error, "a guarded request was not sent");
+                return Fate::NotSent;
+            }
+            Ok(Err(Failure { error: SendError::Broken(error), .. })) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the answer to a guarded request was lost");
+                return Fate::Unknown(Silence::Broken);
+            }
+            // Connecting has a deadline of its own; what is left to run out is the backend's time.
+            Err(_) => return Fate::Unknown(Silence::Timeout),
+        };
+        fail_point::reach(Step::HeadRead).await;
+        let (mut parts, mut body) = response.into_parts();
+        let told = head::cross_response(&mut parts.headers);
+        let mut capture = Capture::new(limits.max_response_body, budget);
+        let captured = tokio::time::timeout_at(deadline, capture.read(&mut body)).await;
+        let rest = match captured {
+            Ok(Ok(Captured::Whole)) => Rest::Nothing,
+            Ok(Ok(Captured::Full)) => Rest::Oversized(body),
+            Ok(Err(_)) => Rest::Broken(Silence::Broken),
+            Err(_) => Rest::Broken(Silence::Timeout),
+        };
+        if let Rest::Nothing = rest {
+            head::remove_framing(&mut parts.headers);
+        }
+        let (body, trailers) = capture.finish();
+        let reply = Reply { status: parts.status, headers: parts.headers, body, trailers };
+        Fate::Answered(Answer { reply: Arc::new(reply), told, rest })
+    }
+
+    async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+        max_idle: Duration,
+        gate: Option<&Gate>,
+    ) -> Result<Response<UpstreamBody>, Failure> {
+        loop {
+            let connected = match gate {
+                None => self.line(max_idle).await,
+                Some(_) => self.own_line(max_idle).await,
+            };
+            let (mut line, reused) = connected.map_err(|error| Failure::unsent(error, false))?;
+            if let Some(gate) = gate {
+                fail_point::reach(Step::BeforeSend).await;
+                if !gate.may_send().await {
+                    return Err(Failure::unsent(Unsent::LeaseInDoubt, reused));
+                }
+            }
+            match line.send(request).await {
+                Ok(response) => return Ok(response.map(|body| UpstreamBody::new(body, line))),
+                Err(error) => match Lost::of(error, !reused) {
+                    Lost::Unwritten(unwritten, _) if reused => request = *unwritten,
+                    Lost::Unwritten(_, error) => return Err(Failure::unsent(Unsent::Closed(error), reused)),
+                    Lost::Written(error) => return Err(Failure { error, reused }),
+                },
+            }
+        }
+    }
+
+    /// What the next request goes over, and whether something was sent there before.
+    async fn line(&self, max_idle: Duration) -> Result<(Line, bool), Unsent> {
+        let Some(streams) = &self.streams else { return self.own_line(max_idle).await };
+        if let Some(stream) = streams.take(max_idle) {
+            return Ok((Line::Shared(stream), true));
+        }
+        // One connection is made for all who come now. Whoever makes it takes this long at most, too.
+        let waiting = tokio::time::timeout(self.settings.connect_timeout, streams.connecting.lock());
+        let _turn = waiting.await.map_err(|_| Unsent::ConnectTimeout)?;
+        if let Some(stream) = streams.take(max_idle) {
+            return Ok((Line::Shared(stream), true));
+        }
+        let Fresh { sender, streams: most } = self.dial.connect().await?;
+        match sender {
+            Sender::Http2(sender) => Ok((Line::Shared(streams.add(sender, most)), false)),
+            Sender::Http1(_) => Ok((self.own(sender), false)),
+        }
+    }
+
+    /// The same, used by nobody else meanwhile.
+    async fn own_line(&self, max_idle: Duration) -> Result<(Line, bool), Unsent> {
+        if let Some(connection) = self.pool.take(max_idle) {
+            return Ok((Line::Own(connection, Arc::clone(&self.pool)), true));
+        }
+        let Fresh { sender, .. } = self.dial.connect().await?;
+        Ok((self.own(sender), false))
+    }
+
+    fn own(&self, sender: Sender) -> Line {
+        Line::Own(Connection::new(sender), Arc::clone(&self.pool))
+    }
+}
+
+impl Failure {
+    fn unsent(reason: Unsent, reused: bool) -> Self {
+        Self { error: SendError::Unsent(reason), reused }
+    }
+}
+
+/// The same request, if sending it twice is as good as sending it once (RFC 9110, 9.2.2), and its body is at hand.
+fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE]
+        .contains(request.method());
+    let mut copy = Request::new(request.body().again().filter(|_| idempotent)?);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// Closes connections that nobody uses.
+async fn sweep(pool: Weak<Pool>, streams: Option<Weak<Streams>>, max_idle: Duration) {
+    const EVERY: Duration = Duration::from_secs(1);
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.sweep(max_idle);
+        if let Some(streams) = streams.as_ref().and_then(Weak::upgrade) {
+            streams.sweep(max_idle);
+        }
+    }
+}

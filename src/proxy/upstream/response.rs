@@ -1,0 +1,96 @@
+//! The body of an answer, and the connection that it comes on.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+
+use super::super::body::RequestBody;
+use super::connect::Sender;
+use super::pool::{Connection, Pool};
+use super::streams::Stream;
+
+/// What one request and its answer go over.
+pub(super) enum Line {
+    /// A connection of its own, and where it goes after that.
+    Own(Connection, Arc<Pool>),
+    /// A stream on a connection that others use too.
+    Shared(Stream),
+}
+
+impl Line {
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match self {
+            Self::Own(connection, _) => connection.sender.send(request).await,
+            Self::Shared(stream) => Sender::Http2(stream.sender()).send(request).await,
+        }
+    }
+
+    /// The answer was read to its end.
+    fn end(self) {
+        match self {
+            Self::Own(connection, pool) => pool.put(connection),
+            Self::Shared(stream) => drop(stream),
+        }
+    }
+}
+
+/// A response body, which gives its connection back when it was read to the end.
+pub struct UpstreamBody {
+    body: Incoming,
+    line: Option<Line>,
+}
+
+impl std::fmt::Debug for UpstreamBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UpstreamBody").finish_non_exhaustive()
+    }
+}
+
+impl UpstreamBody {
+    pub(super) fn new(body: Incoming, line: Line) -> Self {
+        let mut this = Self { body, line: Some(line) };
+        if this.body.is_end_stream() {
+            this.end();
+        }
+        this
+    }
+
+    fn end(&mut self) {
+        if let Some(line) = self.line.take() {
+            line.end();
+        }
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Err(_))) => self.line = None,
+            Poll::Ready(None) => self.end(),
+            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.end(),
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

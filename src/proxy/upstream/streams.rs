@@ -1,0 +1,104 @@
+//! HTTP/2 connections that unguarded requests share.
+//!
+//! A guarded request has its connection for itself, as in HTTP/1.1: when a connection breaks, the outcome of all that was
+//! sent on it is unknown, and that should be one request, not a hundred.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::client::conn::http2::SendRequest;
+use tokio::time::Instant;
+
+use super::super::body::RequestBody;
+use super::pool::MAX_AGE;
+
+/// The connections.
+pub(super) struct Streams {
+    open: Mutex<Vec<Arc<Shared>>>,
+    /// Held while one is made: those who come meanwhile want the same one.
+    pub(super) connecting: tokio::sync::Mutex<()>,
+}
+
+struct Shared {
+    sender: SendRequest<RequestBody>,
+    born: Instant,
+    /// Requests at once.
+    most: usize,
+    load: Mutex<Load>,
+}
+
+struct Load {
+    streams: usize,
+    /// When the last of them began or ended.
+    since: Instant,
+}
+
+/// A place on one of the connections, taken until it is dropped.
+pub(super) struct Stream(Arc<Shared>);
+
+/// More requests than this on one connection wait for each other; another connection is made instead.
+const MOST: usize = 100;
+
+impl Streams {
+    pub(super) fn new() -> Self {
+        Self { open: Mutex::default(), connecting: tokio::sync::Mutex::new(()) }
+    }
+
+    /// A place on a connection that has one, and was idle for less than `max_idle`.
+    pub(super) fn take(&self, max_idle: Duration) -> Option<Stream> {
+        let mut open = self.open();
+        open.retain(|shared| !shared.sender.is_closed() && shared.born.elapsed() < MAX_AGE);
+        open.iter().find_map(|shared| Stream::on(shared, max_idle))
+    }
+
+    /// A place on a new connection, which takes `most` requests at once.
+    pub(super) fn add(&self, sender: SendRequest<RequestBody>, most: usize) -> Stream {
+        let now = Instant::now();
+        let load = Mutex::new(Load { streams: 1, since: now });
+        let shared = Arc::new(Shared { sender, born: now, most: most.min(MOST), load });
+        self.open().push(Arc::clone(&shared));
+        Stream(shared)
+    }
+
+    /// Closes those that were idle for `max_idle`.
+    pub(super) fn sweep(&self, max_idle: Duration) {
+        self.open().retain(|shared| {
+            let load = shared.load();
+            !shared.sender.is_closed() && (load.streams > 0 || load.since.elapsed() < max_idle)
+        });
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<Arc<Shared>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn load(&self) -> MutexGuard<'_, Load> {
+        self.load.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stream {
+    fn on(shared: &Arc<Shared>, max_idle: Duration) -> Option<Self> {
+        let mut load = shared.load();
+        if load.streams >= shared.most || (load.streams == 0 && load.since.elapsed() >= max_idle) {
+            return None;
+        }
+        load.streams += 1;
+        load.since = Instant::now();
+        Some(Self(Arc::clone(shared)))
+    }
+
+    pub(super) fn sender(&self) -> SendRequest<RequestBody> {
+        self.0.sender.clone()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut load = self.0.load();
+        load.streams -= 1;
+        load.since = Instant::now();
+    }
+}

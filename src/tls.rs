@@ -1,0 +1,225 @@
+//! Certificates and private keys: read from PEM, and put to use.
+//!
+//! What is read here is checked here: a key that does not belong to its certificate is found when the configuration is
+//! read, not when somebody connects.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio_rustls::rustls::{ClientConfig, Error, InconsistentKeys, RootCertStore};
+
+/// Why PEM text is of no use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It has no block `CERTIFICATE`.
+    NoCertificate,
+    /// One of its certificates cannot be read.
+    BadCertificate,
+    /// It has no block `PRIVATE KEY`, or only an encrypted one.
+    NoKey,
+    /// Its key cannot be read, or is of a kind that is not known here.
+    BadKey,
+}
+
+/// Certificates, the first of them one's own.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Chain(Vec<CertificateDer<'static>>);
+
+/// A private key.
+#[derive(Clone)]
+pub struct Key(Arc<PrivateKeyDer<'static>>);
+
+/// Who one is: certificates, and the key to the first of them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    chain: Chain,
+    key: Key,
+}
+
+/// Whose signature one believes.
+#[derive(Clone)]
+pub struct Authorities(Arc<RootCertStore>);
+
+/// What a client needs to speak TLS: whom it believes, and who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Who may vouch for the server.
+    pub authorities: Authorities,
+    /// What is shown to a server that asks.
+    pub identity: Option<Identity>,
+}
+
+impl Chain {
+    /// Reads all certificates of `pem`.
+    pub fn read(pem: &[u8]) -> Result<Self, Fault> {
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        match all {
+            Ok(chain) if chain.is_empty() => Err(Fault::NoCertificate),
+            Ok(chain) => Ok(Self(chain)),
+            Err(_) => Err(Fault::BadCertificate),
+        }
+    }
+}
+
+impl Key {
+    /// Reads the first private key of `pem`: PKCS #8, PKCS #1 or SEC 1, not encrypted.
+    pub fn read(pem: &[u8]) -> Result<Self, Fault> {
+        let key = PrivateKeyDer::pem_slice_iter(pem).next().ok_or(Fault::NoKey)?.map_err(|_| Fault::BadKey)?;
+        ring::sign::any_supported_type(&key).map_err(|_| Fault::BadKey)?;
+        Ok(Self(Arc::new(key)))
+    }
+}
+
+/// Why a key and certificates make no identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The first certificate cannot be read.
+    BadCertificate,
+    /// It has another key.
+    OtherKey,
+}
+
+impl Identity {
+    /// Puts the two together.
+    pub fn new(chain: &Chain, key: &Key) -> Result<Self, Mismatch> {
+        let identity = Self { chain: chain.clone(), key: key.clone() };
+        match identity.certified() {
+            Ok(_) => Ok(identity),
+            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(Mismatch::OtherKey),
+            Err(_) => Err(Mismatch::BadCertificate),
+        }
+    }
+}
+
+impl Authorities {
+    /// Reads the certificates of `pem`, and believes no others.
+    pub fn read(pem: &[u8]) -> Result<Self, Fault> {
+        let mut roots = RootCertStore::empty();
+        for certificate in Chain::read(pem)?.0 {
+            roots.add(certificate).map_err(|_| Fault::BadCertificate)?;
+        }
+        Ok(Self(Arc::new(roots)))
+    }
+
+    /// Those that the operating system believes; `None` where it has none.
+    pub fn of_system() -> Option<Self> {
+        let found = rustls_native_certs::load_native_certs().certs;
+        let mut roots = RootCertStore::empty();
+        let (usable, _) = roots.add_parsable_certificates(found);
+        (usable > 0).then(|| Self(Arc::new(roots)))
+    }
+}
+
+impl Client {
+    /// What the TLS library takes; `protocol` is the only one that the server may choose (ALPN, RFC 7301).
+    pub fn config(&self, protocol: &[u8]) -> Arc<ClientConfig> {
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("ring knows the versions of TLS that are on by default")
+            .with_root_certificates(Arc::clone(&self.authorities.0));
+        let mut config = match &self.identity {
+            Some(identity) => {
+                let certified = identity.certified().expect("it was made of the two that fit");
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Arc::new(config)
+    }
+}
+
+impl Identity {
+    fn certified(&self) -> Result<CertifiedKey, Error> {
+        CertifiedKey::from_der(self.chain.0.clone(), self.key.0.clone_key(), &provider())
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.secret_der() == other.0.secret_der()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialEq for Authorities {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.roots == other.0.roots
+    }
+}
+
+impl Eq for Authorities {}
+
+/// The name that a server's certificate must have: a domain name, or an IP address (as in a URL, an IPv6 one in brackets).
+pub fn server_name(host: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']').to_owned()).ok()
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chain({})", self.0.len())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity(…)")
+    }
+}
+
+impl fmt::Debug for Authorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Authorities({})", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+    use super::*;
+
+    fn made() -> (String, String) {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["backend.test".to_owned()]).expect("a certificate");
+        (cert.pem(), signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn a_key_must_belong_to_its_certificate() {
+        let ((one, key), (other, _)) = (made(), made());
+        let key = Key::read(key.as_bytes()).expect("a key");
+        let identity = |cert: &str| Identity::new(&Chain::read(cert.as_bytes()).expect("certificates"), &key);
+        assert!(identity(&one).is_ok());
+        assert_eq!(identity(&other).err(), Some(Mismatch::OtherKey));
+    }
+
+    #[test]
+    fn what_is_not_there_or_damaged_is_told_apart() {
+        let (cert, key) = made();
+        let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert_eq!(Chain::read(key.as_bytes()).err(), Some(Fault::NoCertificate));
+        assert_eq!(Key::read(cert.as_bytes()).err(), Some(Fault::NoKey));
+        assert_eq!(Authorities::read(b"").err(), Some(Fault::NoCertificate));
+        assert_eq!(Authorities::read(damaged.as_bytes()).err(), Some(Fault::BadCertificate));
+        assert_eq!(Chain::read(b"-----BEGIN CERTIFICATE-----\nAAAA\n").err(), Some(Fault::BadCertificate));
+        let bad = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        assert_eq!(Key::read(bad.as_bytes()).err(), Some(Fault::BadKey));
+        assert!(Authorities::read(cert.as_bytes()).is_ok());
+    }
+}
