@@ -11,7 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::text::labelled;
 use super::{BAD_USAGE, block_on, given};
-use crate::config::{Config, FingerprintMode, HumanDuration, Mode, OnMissingKey, OnUnknown, Routes, Rule, Selector};
+use crate::config::{
+    Config, FingerprintMode, HumanDuration, Mode, OnMissingKey, OnUnknown, PathParams, Routes, Rule, Selector, Target,
+};
 use crate::key::{self, DigestKey, KeyError, Reading, Request, SelectorReading};
 use crate::run;
 
@@ -49,14 +51,22 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
     let host = args.url.authority().map(http::uri::Authority::as_str);
     let host = host.or_else(|| headers.get(http::header::HOST)?.to_str().ok()).and_then(key::normalise_host);
     let path = key::normalise_path(args.url.path());
-    let found = config.routes.find(&args.method, host.as_deref(), &path);
-    let (found, params) = found.map(|found| (found.rule, found.params)).unzip();
-    let request = Request {
+    let overriding = key::overriding_methods(&headers);
+    let found = config.routes.find(&Target {
         method: &args.method,
+        overriding: &overriding,
+        host: host.as_deref(),
+        path: args.url.path(),
+        normal: &path,
+    });
+    let respelled = found.as_ref().and_then(|found| found.respelled.as_deref());
+    let none = PathParams::default();
+    let request = Request {
+        method: overriding.first().unwrap_or(&args.method),
         headers: &headers,
         host: host.as_deref(),
-        path: &path,
-        params: &params.unwrap_or_default(),
+        path: respelled.unwrap_or(&path),
+        params: found.as_ref().map_or(&none, |found| &found.params),
         query: args.url.query(),
         // Nobody is connected.
         peer: None,
@@ -66,7 +76,13 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
 
     let mut out = String::new();
     labelled(&mut out, "request", &format!("{} {path}", args.method));
-    match found {
+    if let Some(method) = overriding.first() {
+        labelled(&mut out, "", &format!("may be taken as {method}: a field overrides the method"));
+    }
+    if let Some(respelled) = respelled {
+        labelled(&mut out, "", &format!("is taken as another spelling of {respelled}"));
+    }
+    match found.as_ref().map(|found| found.rule) {
         Some(rule) if rule.mode == Mode::Off => {
             labelled(&mut out, "route", &format!("{} (off)", rule.name));
             labelled(&mut out, "so", "it is passed on untouched and unguarded");

@@ -17,6 +17,7 @@ mod problem;
 mod routes;
 mod rule;
 mod secret;
+mod spelling;
 mod trust;
 pub mod units;
 
@@ -32,7 +33,7 @@ pub use file::{Content, load, parse};
 pub use fixed::Fixed;
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
 pub use problem::{ConfigError, Problem};
-pub use routes::{Found, PathParams, RouteConflict, Routes};
+pub use routes::{Found, PathParams, RouteConflict, Routes, Target};
 pub use rule::{
     FingerprintMode, JsonPointer, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period, Rule, Selector,
 };

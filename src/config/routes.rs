@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::Rule;
+use super::spelling::{Pattern, folded, spellings};
+use super::{Mode, Rule};
 
 /// The rule that guards a request.
 pub struct Found<'a> {
@@ -12,23 +13,39 @@ pub struct Found<'a> {
     pub rule: &'a Arc<Rule>,
     /// What the request's path has where the rule's has a parameter.
     pub params: PathParams<'a>,
+    /// The request's path as the rule spells it, where the request spells it in another way.
+    pub respelled: Option<String>,
 }
 
 /// The parameters of a path that matched.
-#[derive(Default)]
-pub struct PathParams<'a>(matchit::Params<'a, 'a>);
+pub enum PathParams<'a> {
+    /// As it is.
+    Exact(matchit::Params<'a, 'a>),
+    /// By another spelling.
+    Respelled(Vec<(String, String)>),
+}
 
-impl<'a> PathParams<'a> {
+impl Default for PathParams<'_> {
+    fn default() -> Self {
+        Self::Respelled(Vec::new())
+    }
+}
+
+impl PathParams<'_> {
     /// What stands for `{name}` or `{*name}`.
-    pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.get(name)
+    pub fn get(&self, name: &str) -> Option<&str> {
+        match self {
+            Self::Exact(params) => params.get(name),
+            Self::Respelled(params) => params.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str()),
+        }
     }
 }
 
 /// Which rule guards a request.
 ///
 /// A route that names the request's host beats one that names none; within that, the most specific
-/// path wins (a literal segment beats `{param}`, which beats `{*rest}`).
+/// path wins (a literal segment beats `{param}`, which beats `{*rest}`). A path that no route matches is looked up by
+/// its [other spellings](super::spelling), which find guarded routes only.
 #[derive(Default)]
 pub struct Routes {
     rules: Vec<Arc<Rule>>,
@@ -37,7 +54,29 @@ pub struct Routes {
 }
 
 /// One table of paths for each method, so that a more specific path of another method hides nothing.
-type Methods = HashMap<Method, matchit::Router<Arc<Rule>>>;
+type Methods = HashMap<Method, Paths>;
+
+#[derive(Default)]
+struct Paths {
+    exact: matchit::Router<Arc<Rule>>,
+    /// By their other spellings. Of two routes that differ in spelling only, the first has them.
+    loose: matchit::Router<(Arc<Rule>, Pattern)>,
+}
+
+/// What a request asks for, as far as routes go by it.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Its own method.
+    pub method: &'a Method,
+    /// Methods that the backend may take instead of it (`X-HTTP-Method-Override`).
+    pub overriding: &'a [Method],
+    /// Lower case and without port.
+    pub host: Option<&'a str>,
+    /// The path as it came.
+    pub path: &'a str,
+    /// The path in normal form (RFC 3986, 6.2.2).
+    pub normal: &'a str,
+}
 
 /// Why a rule cannot be added.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +97,14 @@ impl Routes {
         };
         for method in &rule.methods {
             let paths = methods.entry(method.clone()).or_default();
-            if let Err(error) = paths.insert(&rule.path, Arc::clone(&rule)) {
+            if let Err(error) = paths.exact.insert(&rule.path, Arc::clone(&rule)) {
                 return Err(self.conflict(&rule, method, &error));
+            }
+            if rule.mode != Mode::Off
+                && let Some(pattern) = Pattern::new(&rule.path)
+            {
+                // A conflict means that an earlier route has these spellings.
+                let _ = paths.loose.insert(pattern.folded.clone(), (Arc::clone(&rule), pattern));
             }
         }
         self.rules.push(rule);
@@ -76,12 +121,25 @@ impl Routes {
         }
     }
 
-    /// The rule for a request. `host` is lower case and without port; `path` is normalised
-    /// (RFC 3986, 6.2.2).
-    pub fn find<'a>(&'a self, method: &Method, host: Option<&str>, path: &'a str) -> Option<Found<'a>> {
-        host.and_then(|host| self.hosts.get(host))
-            .and_then(|methods| most_specific(methods, method, path))
-            .or_else(|| most_specific(&self.any_host, method, path))
+    /// The rule for a request. A method that stands in for its own comes first, and finds guarded routes only: a
+    /// backend that ignores it must not be reached unguarded.
+    pub fn find<'a>(&'a self, target: &Target<'a>) -> Option<Found<'a>> {
+        let guarded = |found: &Found<'_>| found.rule.mode != Mode::Off;
+        let overriding = target.overriding.iter().find_map(|method| self.by(method, target).filter(guarded));
+        overriding.or_else(|| self.by(target.method, target))
+    }
+
+    fn by<'a>(&'a self, method: &Method, target: &Target<'a>) -> Option<Found<'a>> {
+        let of_host = target.host.and_then(|host| self.hosts.get(host)).and_then(|methods| methods.get(method));
+        let tables = [of_host, self.any_host.get(method)];
+        let tables = || tables.iter().copied().flatten();
+        let exact = tables().find_map(|paths| paths.exact.at(target.normal).ok());
+        if let Some(exact) = exact {
+            return Some(Found { rule: exact.value, params: PathParams::Exact(exact.params), respelled: None });
+        }
+        // Most requests are of a method that nothing guards, and are spared this.
+        tables().next()?;
+        spellings(target.path, target.normal).find_map(|plain| tables().find_map(|paths| paths.respelled(&plain)))
     }
 
     /// All rules, in the order of the file.
@@ -102,9 +160,16 @@ fn collide(one: &str, other: &str) -> bool {
     pair.insert(one, ()).is_ok() && matches!(pair.insert(other, ()), Err(matchit::InsertError::Conflict { .. }))
 }
 
-fn most_specific<'a>(methods: &'a Methods, method: &Method, path: &'a str) -> Option<Found<'a>> {
-    let found = methods.get(method)?.at(path).ok()?;
-    Some(Found { rule: found.value, params: PathParams(found.params) })
+impl Paths {
+    fn respelled<'a>(&'a self, plain: &str) -> Option<Found<'a>> {
+        let folded = folded(plain);
+        let found = self.loose.at(&folded).ok()?;
+        let (rule, pattern) = found.value;
+        let values = pattern.values(plain, found.params.iter().map(|(_, value)| value.len()));
+        let respelled = Some(pattern.canonical(&values));
+        let names = found.params.iter().map(|(name, _)| name.to_owned());
+        Some(Found { rule, params: PathParams::Respelled(names.zip(values).collect()), respelled })
+    }
 }
 
 impl fmt::Debug for Routes {

@@ -27,5 +27,5 @@ pub use digest::{Digest, DigestKey};
 pub use error::{BodyFault, KeyError, KeyFault};
 pub use operation::{Draft, InHead, Operation, Reading, Request, in_head, read};
 pub use readings::{Readings, SelectorReading, readings};
-pub use target::{normalise_host, normalise_path};
+pub use target::{normalise_host, normalise_path, overriding_methods};
 pub use text::KeyText;

@@ -238,7 +238,7 @@ mod tests {
     use http::{HeaderMap, HeaderName, Method};
 
     use super::*;
-    use crate::config::{JsonPointer, PathParams, Routes};
+    use crate::config::{JsonPointer, PathParams, Routes, Target};
 
     const KEY: Role = Role::Key { max_length: 8 };
 
@@ -359,7 +359,8 @@ mod tests {
                       path = \"/{tenant}/{*rest}\"\nscope = []\n";
         let routes: Routes = crate::config::parse("test.toml", config, &|_| None).expect("a configuration").routes;
         let path = "/a%2Fb/c/d";
-        let found = routes.find(&Method::POST, None, path).expect("a route");
+        let target = Target { method: &Method::POST, overriding: &[], host: None, path, normal: path };
+        let found = routes.find(&target).expect("a route");
         let headers = HeaderMap::new();
         let request = Request {
             host: Some("api.test"),

@@ -1,5 +1,7 @@
 use std::borrow::Cow;
 
+use http::{HeaderMap, HeaderName, Method};
+
 /// The path by which routes match and fingerprints are made: percent-encoded unreserved characters are decoded, the
 /// hex of all other escapes is upper case (RFC 3986, 6.2.2.1 and 6.2.2.2), dot segments are gone (5.2.4). `%2F` stays
 /// what it is: it is not a separator.
@@ -35,6 +37,20 @@ pub fn normalise_host(value: &str) -> Option<Cow<'_, str>> {
     } else {
         Some(Cow::Borrowed(host))
     }
+}
+
+/// Fields by which a client that can send GET and POST only asks for another method.
+const OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];
+
+/// The methods that a backend may take instead of the request's own, in upper case as backends read them.
+pub fn overriding_methods(headers: &HeaderMap) -> Vec<Method> {
+    let lines = OVERRIDES.into_iter().flat_map(|name| headers.get_all(name));
+    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    names.filter_map(|name| Method::from_bytes(&name.trim_ascii().to_ascii_uppercase()).ok()).collect()
 }
 
 fn normalise_escapes(path: &str) -> Cow<'_, str> {
@@ -180,6 +196,121 @@ mod tests {
             ("example.com/path", None),
         ] {
             assert_eq!(normalise_host(value).as_deref(), host, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_method_may_be_overridden_in_several_ways() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(overriding_methods(&headers), Vec::<Method>::new());
+        for (name, value) in [("x-method-override", "delete"), ("x-http-method-override", "PUT, not a method")] {
+            headers.append(name, http::HeaderValue::from_static(value));
+        }
+        assert_eq!(overriding_methods(&headers), [Method::PUT, Method::DELETE]);
+    }
+
+    /// The routes that other spellings are tried on.
+    fn routes() -> crate::config::Routes {
+        let mut text = "[upstream]\nurl = \"http://b\"\n[store]\nurl = \"memory:\"\n".to_owned();
+        for (name, path) in
+            [("orders", "/orders"), ("lines", "/tenants/{tenant}/Orders/{order}/lines"), ("v1", "/v1/{*rest}")]
+        {
+            text.push_str(&format!("[[route]]\nname = \"{name}\"\npath = \"{path}\"\nscope = []\n"));
+        }
+        text.push_str("[[route]]\nname = \"off\"\npath = \"/orders/off\"\nscope = []\nmode = \"off\"\n");
+        crate::config::parse("test.toml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}")).routes
+    }
+
+    /// The route that guards a path, and the path by which requests are compared.
+    fn found(routes: &crate::config::Routes, path: &str) -> Option<(String, String)> {
+        let normal = normalise_path(path);
+        let target =
+            crate::config::Target { method: &Method::POST, overriding: &[], host: None, path, normal: &normal };
+        let found = routes.find(&target)?;
+        let path = found.respelled.unwrap_or_else(|| normal.to_string());
+        Some((found.rule.name.to_string(), path))
+    }
+
+    /// One segment, in one of the ways in which a backend may be asked for it. Letters of parameters stay as they are.
+    fn respelled(segment: &str, is_literal: bool, ways: &mut impl Iterator<Item = u8>) -> String {
+        let mut out = String::new();
+        for c in segment.chars() {
+            match ways.next() {
+                Some(0..=1) if c.is_ascii_alphanumeric() => out.push_str(&format!("%{:02x}", u32::from(c))),
+                Some(2..=4) if is_literal => {
+                    out.push(if c.is_ascii_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() });
+                }
+                _ => out.push(c),
+            }
+        }
+        match ways.next() {
+            Some(0) => out.push_str(";jsessionid=A1"),
+            Some(1) => out.push_str("%3Bv=1"),
+            _ => {}
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn no_spelling_of_a_guarded_path_is_unguarded(
+            tenant in "[a-zA-Z0-9:@+_-]{1,6}",
+            which in 0..3_usize,
+            ways in proptest::collection::vec(0..12_u8, 80),
+        ) {
+            let segments = [
+                vec![("orders", true)],
+                vec![("tenants", true), (tenant.as_str(), false), ("Orders", true), ("A7", false), ("lines", true)],
+                vec![("v1", true), (tenant.as_str(), false), ("B", false)],
+            ][which].clone();
+            let own: String = segments.iter().map(|(segment, _)| format!("/{segment}")).collect();
+            let mut ways = ways.into_iter();
+            let mut other = String::new();
+            for (segment, is_literal) in &segments {
+                let separator = match ways.next() {
+                    Some(0) => "//",
+                    Some(1) => "%2f",
+                    Some(2) => "\\",
+                    Some(3) => "/./",
+                    Some(4) => "/x/../",
+                    Some(5) => "/x/..;y/",
+                    _ => "/",
+                };
+                // The first one is a slash in any request.
+                other.push_str(if other.is_empty() && !separator.starts_with('/') { "/" } else { separator });
+                other.push_str(&respelled(segment, *is_literal, &mut ways));
+            }
+            if ways.next() == Some(0) {
+                other.push('/');
+            }
+            let routes = routes();
+            let (expected, got) = (found(&routes, &own), found(&routes, &other));
+            let route = |found: &Option<(String, String)>| found.as_ref().map(|(route, _)| route.clone());
+            prop_assert!(expected.is_some() && route(&expected) == route(&got), "{own} {other} {got:?}");
+            // What a route matches as it is stays as it is.
+            let as_it_is = normalise_path(&other) == got.as_ref().map_or("", |(_, path)| path);
+            // What separates the segments of a `{*rest}` is a part of it.
+            if !as_it_is && which < 2 {
+                prop_assert_eq!(expected, got, "{}", other);
+            }
+        }
+    }
+
+    #[test]
+    fn an_exact_match_wins_and_may_opt_out() {
+        let routes = routes();
+        let of = |path: &str| found(&routes, path).map(|(route, path)| format!("{route} {path}"));
+        for (path, expected) in [
+            ("/orders", Some("orders /orders")),
+            ("/ORDERS/", Some("orders /orders")),
+            ("/orders/off", Some("off /orders/off")),
+            ("/orders/OFF", None),
+            ("/orders/7", None),
+            ("/Tenants/a%2Fb/orders/7/LINES/", Some("lines /tenants/a%2Fb/Orders/7/lines")),
+            ("/tenants/a%3Ab/Orders/7/lines", Some("lines /tenants/a%3Ab/Orders/7/lines")),
+            ("*", None),
+        ] {
+            assert_eq!(of(path).as_deref(), expected, "{path}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
@@ -16,7 +16,7 @@ use super::refusal;
 use super::replay::{self, Accepted};
 use super::upstream::{Limits, SendError};
 use super::{Client, Proxy};
-use crate::config::{Found, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Selector, Trust};
+use crate::config::{Found, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Selector, Target, Trust};
 use crate::fail_point::{self, Step};
 use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Verdict};
 use crate::key::{self, InHead, Operation, Reading};
@@ -38,13 +38,19 @@ impl Proxy {
         }
         let authority = head::authority(request.uri(), request.headers());
         let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
-        let path = key::normalise_path(request.uri().path()).into_owned();
         let (head, body) = request.into_parts();
+        let uri = head.uri.clone();
+        let path = key::normalise_path(uri.path());
+        let overriding = key::overriding_methods(&head.headers);
+        let method = head.method.clone();
+        let target =
+            Target { method: &method, overriding: &overriding, host: host.as_deref(), path: uri.path(), normal: &path };
 
-        match self.routes.find(&head.method, host.as_deref(), &path) {
-            Some(Found { rule, params }) if rule.mode == Mode::Enforce => {
+        match self.routes.find(&target) {
+            Some(Found { rule, params, respelled }) if rule.mode == Mode::Enforce => {
                 let mut event = Event::begin(&self.metrics, rule, self.log_keys, &head.headers);
-                let place = Place { host: host.as_deref(), path: &path, params: &params, client, trust: &self.trust };
+                let (method, path) = (overriding.first().unwrap_or(&method), respelled.as_deref().unwrap_or(&path));
+                let place = Place { method, host: host.as_deref(), path, params: &params, client, trust: &self.trust };
                 let answer = self.guarded(rule, place, head, body, &mut event).await;
                 answer.unwrap_or_else(|problem| {
                     event.answer(refusal::outcome(problem.code()), problem.code().status());
@@ -274,7 +280,10 @@ impl Proxy {
 
 /// Where a request goes, and where it came from.
 struct Place<'a> {
+    /// As the backend may take it.
+    method: &'a Method,
     host: Option<&'a str>,
+    /// In the route's spelling.
     path: &'a str,
     params: &'a PathParams<'a>,
     client: &'a Client,
@@ -295,7 +304,7 @@ fn in_head<'a>(rule: &'a Rule, head: &'a request::Parts, place: &Place<'a>) -> R
         return Err(head::bad("Connection names a field that identifies the request."));
     }
     let request = key::Request {
-        method: &head.method,
+        method: place.method,
         headers: &head.headers,
         host: place.host,
         path: place.path,

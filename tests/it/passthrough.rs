@@ -39,7 +39,7 @@ async fn other_paths_and_routes_that_are_off_are_not_guarded() {
     let backend = Backend::start().await;
     let off = "name = \"off\"\npath = \"/off\"\nscope = []\nmode = \"off\"\nmax_request_body = \"1B\"";
     let sidecar = Setup::new(&backend.url()).another_route(off).start().await;
-    for (index, path) in ["/", "/order", "/orders/", "/Orders", "/orders/7", "/off", "/off"].into_iter().enumerate() {
+    for (index, path) in ["/", "/order", "/orders/7", "/orders.json", "/off", "/off"].into_iter().enumerate() {
         let answer = sidecar.ask(&post(path).line("Idempotency-Key: k").line("Upgrade: h2c").body("xx")).await;
         assert_eq!((answer.status, answer.is_replay(), backend.count()), (201, false, index + 1), "{path}");
     }

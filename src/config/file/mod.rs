@@ -206,7 +206,7 @@ fn not_text(name: &str, error: &std::string::FromUtf8Error) -> ConfigError {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Durability, OnMissingKey, OnUnknown, Selector, StoreLocation};
+    use super::super::{Durability, OnMissingKey, OnUnknown, Selector, StoreLocation, Target};
     use super::*;
 
     const REFERENCE: &str = include_str!("../../../config/onlyonce.toml");
@@ -334,7 +334,9 @@ mod tests {
         let second = "[[route]]\nname = \"b\"\npath = \"/{*rest}\"\nscope = []\nmethods = [\"POST\", \"PUT\"]\n";
         let config = with_route(second);
         let of = |method: http::Method| {
-            config.routes.find(&method, None, "/orders").map(|found| found.rule.name.to_string())
+            let path = "/orders";
+            let target = Target { method: &method, overriding: &[], host: None, path, normal: path };
+            config.routes.find(&target).map(|found| found.rule.name.to_string())
         };
         assert_eq!(of(http::Method::POST).as_deref(), Some("create-order"));
         assert_eq!(of(http::Method::PUT).as_deref(), Some("b"));

@@ -71,11 +71,13 @@ const PLACEHOLDER: &str = "~onlyonce~parameter~";
 /// A host's name as requests are compared: lower case, without port.
 pub(super) fn host(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
-    let host = text.value.to_ascii_lowercase();
+    let lower = text.value.to_ascii_lowercase();
+    // The dot of a fully qualified name is not compared.
+    let host = lower.strip_suffix('.').unwrap_or(&lower);
     let address = |host: &str| host.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
     let name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    if address(&host).is_some() || (!host.is_empty() && host.chars().all(name)) {
-        return Some(host);
+    if address(host).is_some() || (!host.is_empty() && host.chars().all(name)) {
+        return Some(host.to_owned());
     }
     let advice = match host.rsplit_once(':') {
         Some((before, port)) if text.is_literal() && before.chars().all(name) && port.parse::<u16>().is_ok() => {

@@ -1,0 +1,211 @@
+//! Other spellings of a path: those that many backends take for the same one.
+//!
+//! RFC 3986 tells them apart, and so does a route. But a backend that ignores the case of a path, or a slash too many,
+//! must not be reached past its guard by writing the path another way. A request that no route matches is therefore
+//! looked up once more, by a spelling in which such differences are gone.
+
+use std::borrow::Cow;
+
+/// Which bytes separate segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Separators {
+    /// The slash alone. An encoded one is a part of its segment.
+    Slash,
+    /// Encoded slashes, and backslashes, too.
+    Any,
+}
+
+/// A path without the differences that do not count: doubled and last slashes, dot segments, parameters of segments
+/// (`;v=1`), and how its characters are encoded. Its letters are as they were.
+///
+/// `None` for what is not a path: `*`.
+pub(super) fn plain(path: &str, separators: Separators) -> Option<String> {
+    let mut out = String::with_capacity(path.len());
+    // Where each segment of `out` begins.
+    let mut starts = Vec::new();
+    let mut segment = String::new();
+    let mut in_parameters = false;
+    for byte in bytes(path.strip_prefix('/')?) {
+        match byte {
+            (b'/', false) => end_segment(&mut out, &mut starts, &mut segment, &mut in_parameters),
+            (b'/' | b'\\', _) if separators == Separators::Any => {
+                end_segment(&mut out, &mut starts, &mut segment, &mut in_parameters);
+            }
+            (b';', _) => in_parameters = true,
+            _ if in_parameters => {}
+            (byte, encoded) => push(&mut segment, byte, encoded),
+        }
+    }
+    end_segment(&mut out, &mut starts, &mut segment, &mut in_parameters);
+    if out.is_empty() {
+        out.push('/');
+    }
+    Some(out)
+}
+
+/// The bytes of a path, and whether each one was encoded.
+fn bytes(path: &str) -> impl Iterator<Item = (u8, bool)> {
+    let mut rest = path.as_bytes();
+    std::iter::from_fn(move || {
+        let (&byte, tail) = rest.split_first()?;
+        rest = tail;
+        let digit = |at: usize| tail.get(at).and_then(|digit| char::from(*digit).to_digit(16));
+        match (byte, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                rest = &tail[2..];
+                Some((u8::try_from(high * 16 + low).unwrap_or_default(), true))
+            }
+            _ => Some((byte, false)),
+        }
+    })
+}
+
+/// A character that a segment may hold stands as it is, any other encoded (RFC 3986, 3.3).
+fn push(segment: &mut String, byte: u8, encoded: bool) {
+    let stands = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte);
+    match (stands, byte, encoded) {
+        (true, ..) => segment.push(char::from(byte)),
+        // The start of no escape.
+        (false, b'%', false) => segment.push_str("%25"),
+        (false, ..) => {
+            segment.push('%');
+            for digit in [byte >> 4, byte & 15] {
+                segment.push(char::from_digit(digit.into(), 16).unwrap_or_default().to_ascii_uppercase());
+            }
+        }
+    }
+}
+
+fn end_segment(out: &mut String, starts: &mut Vec<usize>, segment: &mut String, in_parameters: &mut bool) {
+    match segment.as_str() {
+        "" | "." => {}
+        ".." => out.truncate(starts.pop().unwrap_or(0)),
+        segment => {
+            starts.push(out.len());
+            out.push('/');
+            out.push_str(segment);
+        }
+    }
+    segment.clear();
+    *in_parameters = false;
+}
+
+/// Every plain spelling of a request's path, the most faithful one first. `path` is as it came, `normal` in normal form.
+pub(super) fn spellings<'a>(path: &'a str, normal: &'a str) -> impl Iterator<Item = String> {
+    let faithful = plain(normal, Separators::Slash);
+    // Without these, the other reading is the same.
+    let ambiguous = path.contains(['%', '\\']) || path != normal;
+    let other = move || plain(path, Separators::Any).filter(|_| ambiguous);
+    faithful.into_iter().chain(std::iter::once_with(other).flatten())
+}
+
+/// A route's path in the form in which other spellings are looked up.
+#[derive(Debug, Clone)]
+pub(super) struct Pattern {
+    /// For the router: plain, its literal parts in lower case.
+    pub(super) folded: String,
+    /// Bytes of `folded` before each parameter, counted from the parameter before it.
+    gaps: Vec<usize>,
+    /// The route's own spelling, cut where its parameters stand.
+    literals: Vec<String>,
+}
+
+impl Pattern {
+    /// Reads `/orders`, `/tenants/{tenant}/orders`, `/v1/{*rest}`.
+    pub(super) fn new(path: &str) -> Option<Self> {
+        let (mut literals, mut parameters) = (Vec::new(), Vec::new());
+        let mut rest = path;
+        while let Some((literal, tail)) = rest.split_once('{') {
+            let (name, tail) = tail.split_once('}')?;
+            literals.push(literal.to_owned());
+            parameters.push(name);
+            rest = tail;
+        }
+        literals.push(rest.to_owned());
+        // No path has a DEL in it.
+        let folded = plain(&literals.join("\u{7f}"), Separators::Slash)?.to_ascii_lowercase();
+        let mut pieces = folded.split("%7f");
+        let mut with_names = pieces.next()?.to_owned();
+        let mut gaps = vec![with_names.len()];
+        for (name, piece) in parameters.iter().zip(pieces) {
+            with_names.push_str(&format!("{{{name}}}{piece}"));
+            gaps.push(piece.len());
+        }
+        Some(Self { folded: with_names, gaps, literals })
+    }
+
+    /// The values of the parameters, their letters as they were. `lengths` are those that the router found.
+    pub(super) fn values(&self, plain: &str, lengths: impl Iterator<Item = usize>) -> Vec<String> {
+        let mut rest = plain;
+        let value = |(gap, length): (&usize, usize)| {
+            let (value, after) = rest.get(*gap..)?.split_at_checked(length)?;
+            rest = after;
+            Some(value.to_owned())
+        };
+        self.gaps.iter().zip(lengths).map_while(value).collect()
+    }
+
+    /// The route's own spelling, with these values.
+    pub(super) fn canonical(&self, values: &[String]) -> String {
+        let after = values.iter().map(String::as_str).chain(std::iter::once(""));
+        self.literals.iter().zip(after).flat_map(|(literal, value)| [literal, value]).collect()
+    }
+}
+
+/// How the router looks it up.
+pub(super) fn folded(plain: &str) -> Cow<'_, str> {
+    if plain.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(plain.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(plain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_count_is_gone() {
+        use Separators::{Any, Slash};
+        for (path, separators, expected) in [
+            ("/orders", Slash, "/orders"),
+            ("/", Slash, "/"),
+            ("//", Slash, "/"),
+            ("//Orders//7/", Slash, "/Orders/7"),
+            ("/a/./b/../c", Slash, "/a/c"),
+            ("/../a", Slash, "/a"),
+            ("/a//../b", Slash, "/b"),
+            ("/orders;v=1/7;w", Slash, "/orders/7"),
+            ("/x/..;/orders", Slash, "/orders"),
+            ("/a%3Bb", Slash, "/a"),
+            ("/a%2Fb", Slash, "/a%2Fb"),
+            ("/a%2fb", Any, "/a/b"),
+            ("/a\\b%5c%5Cc", Any, "/a/b/c"),
+            ("/a\\b", Slash, "/a%5Cb"),
+            ("/x%2f..%2forders", Any, "/orders"),
+            ("/a%3Ab%40c%20d", Slash, "/a:b@c%20d"),
+            ("/%6f%", Slash, "/o%25"),
+            ("/é", Slash, "/%C3%A9"),
+        ] {
+            assert_eq!(plain(path, separators).as_deref(), Some(expected), "{path}");
+        }
+        assert_eq!(plain("*", Slash), None);
+        assert_eq!(plain("", Slash), None);
+    }
+
+    #[test]
+    fn a_pattern_puts_parameters_into_the_route_s_own_spelling() {
+        for (pattern, folded, plain, lengths, canonical) in [
+            ("/Orders/", "/orders", "/ORDERS", &[][..], "/Orders/"),
+            ("/tenants/{t}/orders", "/tenants/{t}/orders", "/Tenants/Acme/ORDERS", &[4], "/tenants/Acme/orders"),
+            ("/a/{x}.JSON/{y}/", "/a/{x}.json/{y}", "/A/B.json/C", &[1, 1], "/a/B.JSON/C/"),
+            ("/v1/{*rest}", "/v1/{*rest}", "/V1/A/b", &[3], "/v1/A/b"),
+            ("/caf%C3%A9/{x}", "/caf%c3%a9/{x}", "/Caf%C3%A9/y", &[1], "/caf%C3%A9/y"),
+        ] {
+            let pattern = Pattern::new(pattern).expect("a pattern");
+            assert_eq!(pattern.folded, folded);
+            assert_eq!(pattern.canonical(&pattern.values(plain, lengths.iter().copied())), canonical);
+        }
+    }
+}
