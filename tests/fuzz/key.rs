@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use onlyonce::config::{Config, Found, parse};
+use onlyonce::config::{Config, Found, Target, parse};
 use onlyonce::key::{DigestKey, KeyError, Reading, Request, read};
 use onlyonce::record::RecordName;
 
@@ -67,7 +67,8 @@ fn name(
     body: &[u8],
 ) -> Result<Option<RecordName>, KeyError> {
     let path = format!("/{route}");
-    let Found { rule, params } = CONFIG.routes.find(&Method::POST, None, &path).expect("a route");
+    let target = Target { method: &Method::POST, overriding: &[], host: None, path: &path, normal: &path };
+    let Found { rule, params, .. } = CONFIG.routes.find(&target).expect("a route");
     let headers: HeaderMap = lines.iter().map(|(name, value)| (name.clone(), (*value).clone())).collect();
     let request = Request {
         method: &Method::POST,
