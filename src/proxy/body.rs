@@ -154,7 +154,8 @@ impl Default for Progress {
 }
 
 impl Progress {
-    fn made(&self) {
+    /// Some of it was passed on.
+    pub(super) fn made(&self) {
         *self.last() = Instant::now();
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout};
 
 use super::body::{self, Paced, RequestBody, ResponseBody};
@@ -14,6 +14,7 @@ use super::event::Event;
 use super::head;
 use super::refusal;
 use super::replay::{self, Accepted};
+use super::tunnel::Wish;
 use super::upstream::{Limits, SendError};
 use super::{Client, Proxy};
 use crate::config::{Found, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Selector, Target, Trust};
@@ -244,7 +245,12 @@ impl Proxy {
         client: &Client,
         again: bool,
     ) -> Result<Answer, Problem> {
+        let wish = self.wish(&mut head, &body);
         self.cross(&mut head, &body, client);
+        if let Some(wish) = &wish {
+            wish.pass_on(&mut head.headers);
+        }
+        let again = again && wish.is_none();
         let progress = body.progress();
         // The backend's time runs from the last of the request that went to it: a long upload is the client's time.
         let sent = tokio::select! {
@@ -252,9 +258,9 @@ impl Proxy {
             () = progress.stalled(self.upstream.settings().response_timeout) => Err(refusal::too_late()),
         };
         match sent {
-            Ok(Ok(mut response)) => {
-                head::cross_response(response.headers_mut());
-                Ok(response.map(ResponseBody::passing))
+            Ok(Ok(response)) => {
+                let answer = Wish::answered(wish, response).ok_or_else(refusal::failed)?;
+                Ok(answer.map(ResponseBody::passing))
             }
             Ok(Err(SendError::Unsent(error))) => {
                 tracing::warn!(error = &error as &dyn Error, "the backend cannot be reached");
@@ -267,6 +273,11 @@ impl Proxy {
             }
             Err(too_late) => Err(too_late),
         }
+    }
+
+    /// Another protocol than HTTP, where it can be spoken. In HTTP/2 there is none that a request of HTTP/1.1 asks for.
+    fn wish(&self, head: &mut request::Parts, body: &RequestBody) -> Option<Wish> {
+        Wish::of(head).filter(|_| body.is_end_stream() && !self.upstream.settings().http2)
     }
 
     fn passing(&self, body: Incoming) -> RequestBody {

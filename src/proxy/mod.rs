@@ -10,6 +10,7 @@ mod handle;
 mod head;
 mod refusal;
 mod replay;
+mod tunnel;
 mod upstream;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use body::ResponseBody;
 pub use budget::Budget;
 pub use client::{Client, Presence};
 pub use replay::REPLAYED;
+pub use tunnel::Tunnel;
 pub(crate) use upstream::MAX_BUFFER;
 pub use upstream::{Upstream, UpstreamBody};
 

@@ -4,7 +4,7 @@ mod pace;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config;
 use crate::metrics::Metrics;
-use crate::proxy::{Client, MAX_BUFFER};
+use crate::proxy::{Client, MAX_BUFFER, Tunnel};
 use pace::{Overdue, Pace};
 
 /// Connections of one kind, over all listeners.
@@ -112,17 +112,27 @@ impl Server {
         let client = Client { peer: Some(address), secure: false, presence: Arc::default() };
         let pace = Arc::new(Pace::new(self.header_timeout, self.idle_timeout, Arc::clone(&client.presence)));
         let stream = pace::Watched::new(stream, Arc::clone(&pace), Arc::clone(&client.presence));
+        // Where an answer ends the talk in HTTP.
+        let tunnel = OnceLock::new();
         let service = service_fn(|request| {
             let busy = pace.busy();
             let answering = answer(request, client.clone());
-            async move { Ok::<_, std::convert::Infallible>(answering.await.map(|body| pace::Tail::new(body, busy))) }
+            let tunnel = &tunnel;
+            async move {
+                let mut answer = answering.await;
+                if let Some(opened) = answer.extensions_mut().remove::<Tunnel>() {
+                    // An answer that opens one is the last of its connection.
+                    let _ = tunnel.set(opened);
+                }
+                Ok::<_, std::convert::Infallible>(answer.map(|body| pace::Tail::new(body, busy)))
+            }
         });
         let mut builder = http1::Builder::new();
         // A client that has closed its writing side still wants its answer.
         builder.half_close(true).max_buf_size(MAX_BUFFER);
         // hyper's own timer is set anew for each request, which costs a system call; `pace` keeps the time instead.
         builder.header_read_timeout(None);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut connection = std::pin::pin!(connection);
         let (mut stopping, mut idle) = (false, false);
         loop {
@@ -131,7 +141,7 @@ impl Server {
                     if let Err(error) = ended {
                         tracing::debug!(error = &error as &dyn std::error::Error, "a client connection ended");
                     }
-                    return;
+                    break;
                 }
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
@@ -146,6 +156,10 @@ impl Server {
                     Overdue::Head | Overdue::Stuck => return,
                 },
             }
+        }
+        // It keeps the connection's place among the others, and the drain waits for it.
+        if let Some(tunnel) = tunnel.get() {
+            tunnel.clone().run().await;
         }
     }
 

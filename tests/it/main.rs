@@ -26,3 +26,4 @@ mod replay;
 mod routes;
 mod shutdown;
 mod store_down;
+mod upgrades;

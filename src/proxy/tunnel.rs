@@ -1,0 +1,147 @@
+//! Connections that cease to speak HTTP: WebSocket (RFC 6455), and nothing else.
+//!
+//! `Upgrade: h2c` in particular is never passed on: what follows it would be requests that no rule sees.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
+use http::{Response, StatusCode, Version, request};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+
+use super::body::Progress;
+use super::head;
+
+/// A client's wish to speak WebSocket.
+pub(super) struct Wish(OnUpgrade);
+
+/// Both ends of a connection that both sides have agreed to use for WebSocket. It travels with the answer that says so,
+/// to whoever holds the client's connection.
+#[derive(Clone)]
+pub struct Tunnel {
+    client: OnUpgrade,
+    backend: OnUpgrade,
+}
+
+const WEBSOCKET: &str = "websocket";
+
+/// A tunnel in which nothing moves for so long is cut: one end is gone, and nobody told.
+const SILENCE: Duration = Duration::from_secs(3600);
+
+impl Wish {
+    /// What the head asks for, if it is WebSocket; everything else goes on as if it had not been asked for.
+    pub(super) fn of(head: &mut request::Parts) -> Option<Self> {
+        let upgrade = head.extensions.remove::<OnUpgrade>()?;
+        (head.version == Version::HTTP_11 && names_websocket(&head.headers)).then_some(Self(upgrade))
+    }
+
+    /// Puts the wish into a head that is ready to go upstream.
+    pub(super) fn pass_on(&self, headers: &mut HeaderMap) {
+        insert(headers);
+    }
+
+    /// The backend's answer to a wish, ready for the client. `None` where it changes to a protocol that nobody asked for.
+    pub(super) fn answered<B>(wish: Option<Self>, mut answer: Response<B>) -> Option<Response<B>> {
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            head::cross_response(answer.headers_mut());
+            return Some(answer);
+        }
+        let client = wish.filter(|_| names_websocket(answer.headers()))?.0;
+        let backend = answer.extensions_mut().remove()?;
+        head::cross_response(answer.headers_mut());
+        insert(answer.headers_mut());
+        answer.extensions_mut().insert(Tunnel { client, backend });
+        Some(answer)
+    }
+}
+
+/// Both fields must be there (RFC 9110, 7.8).
+fn names_websocket(headers: &HeaderMap) -> bool {
+    let names = |name, wanted: &str| {
+        let lines = headers.get_all(name).iter();
+        let mut members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        members.any(|member| member.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()))
+    };
+    names(CONNECTION, "upgrade") && names(UPGRADE, WEBSOCKET)
+}
+
+fn insert(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
+}
+
+impl Tunnel {
+    /// Passes on whatever comes, both ways, until both sides have ended. To be called when the client has its answer.
+    pub async fn run(self) {
+        let (client, backend) = match (self.client.await, self.backend.await) {
+            (Ok(client), Ok(backend)) => (client, backend),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a tunnel did not come about");
+                return;
+            }
+        };
+        let moved = Progress::default();
+        let (client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+        let mut client = Noted { end: client, moved: moved.clone() };
+        tokio::select! {
+            ended = copy_bidirectional(&mut client, &mut backend) => if let Err(error) = ended {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a tunnel broke off");
+            },
+            () = moved.stalled(SILENCE) => tracing::debug!("a tunnel was silent for too long"),
+        }
+    }
+}
+
+/// The client's end, through which all goes: it notes when something moves.
+struct Noted {
+    end: TokioIo<Upgraded>,
+    moved: Progress,
+}
+
+impl Noted {
+    fn note<T>(&self, polled: Poll<T>) -> Poll<T> {
+        if polled.is_ready() {
+            self.moved.made();
+        }
+        polled
+    }
+}
+
+impl AsyncRead for Noted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.end).poll_read(cx, buf);
+        self.note(polled)
+    }
+}
+
+impl AsyncWrite for Noted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.end).poll_write(cx, buf);
+        self.note(polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.end).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.end).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.end).poll_write_vectored(cx, bufs);
+        self.note(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.end.is_write_vectored()
+    }
+}
