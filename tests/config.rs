@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use onlyonce::config::{Config, ConfigError, OnConcurrent, OnUnknown, Policy, Selector, load, parse};
+use onlyonce::config::{Config, ConfigError, OnConcurrent, OnUnknown, Policy, Selector, load, parse, schema};
+use serde_json::Value;
 
 fn shipped(name: &str) -> Config {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
@@ -28,11 +29,67 @@ fn environment(variable: &str) -> Option<String> {
 
 #[test]
 fn every_shipped_file_loads() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-    for entry in fs::read_dir(folder).expect("the folder of shipped files") {
-        let path = entry.expect("an entry").path();
+    for path in files("config") {
         load(&path).unwrap_or_else(|error| panic!("{error}"));
     }
+}
+
+const SCHEMA: &str = "onlyonce.schema.json";
+
+/// What is wrong with a configuration file, as an editor sees it.
+fn seen_by_an_editor(text: &str) -> Result<(), String> {
+    let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
+    compiler.add_resource(SCHEMA, schema()).expect("JSON");
+    let index = compiler.compile(SCHEMA, &mut schemas).unwrap_or_else(|error| panic!("{error}"));
+    let instance: Value = toml::from_str(text).expect("TOML");
+    schemas.validate(&instance, index).map_err(|error| error.to_string())
+}
+
+/// `ONLYONCE_BLESS=1` writes the file anew.
+#[test]
+fn the_schema_beside_the_examples_is_the_one_that_the_program_prints() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(SCHEMA);
+    let printed = schema();
+    if std::env::var_os("ONLYONCE_BLESS").is_some() {
+        fs::write(&path, format!("{printed:#}\n")).expect("to write the schema");
+    }
+    let there: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap_or_default()).unwrap_or_default();
+    assert!(there == printed, "config/{SCHEMA} is not what `onlyonce schema` prints (ONLYONCE_BLESS=1 writes it)");
+}
+
+#[test]
+fn an_editor_is_content_with_every_shipped_file() {
+    for path in files("config") {
+        let text = fs::read_to_string(&path).expect("a file");
+        seen_by_an_editor(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(text.starts_with(&format!("#:schema ./{SCHEMA}\n")), "{} names no schema", path.display());
+    }
+}
+
+#[test]
+fn an_editor_sees_slips_while_they_are_made() {
+    let whole = include_str!("../config/orders.toml");
+    for (right, wrong, said) in [
+        ("on_concurrent =", "on_concurent =", "on_concurent"),
+        ("[store]", "[stroe]", "stroe"),
+        ("\"wait\"", "\"wiat\"", "on_concurrent"),
+        ("path = \"/orders\"", "lease = \"30\"", "path"),
+        ("message = \"", "lease = \"", "lease"),
+        ("listen = \"0.0.0.0:8080\"", "listen = 8080", "listen"),
+        ("listen = \"0.0.0.0:8080\"", "max_connections = 0", "max_connections"),
+        ("url = \"redis://127.0.0.1:6379/0\"", "", "url"),
+        ("scope = [\"header:Authorization\"]", "scope = 7", "scope"),
+    ] {
+        assert!(whole.contains(right), "{right}");
+        let error = seen_by_an_editor(&whole.replace(right, wrong)).expect_err(wrong);
+        assert!(error.contains(said), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn an_editor_takes_what_the_environment_gives() {
+    let whole = include_str!("../config/orders.toml");
+    seen_by_an_editor(&whole.replace("\"wait\"", "\"env:CONCURRENT\"\nlease = \"env:LEASE\"")).expect("right");
 }
 
 #[test]
@@ -63,7 +120,7 @@ fn the_webhooks_example_would_rather_deliver_again() {
 fn broken_files_say_what_is_wrong() {
     let bless = std::env::var_os("ONLYONCE_BLESS").is_some();
     let mut different = Vec::new();
-    for path in broken_files() {
+    for path in files("tests/config") {
         let name = path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
         let text = fs::read_to_string(&path).expect("a broken file");
         let Err(error) = parse(&name, &text, &environment) else { panic!("{name} is not broken") };
@@ -82,9 +139,9 @@ fn broken_files_say_what_is_wrong() {
     assert!(different.is_empty(), "not as expected (ONLYONCE_BLESS=1 accepts it):\n\n{}", different.join("\n"));
 }
 
-fn broken_files() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
-    let entries = fs::read_dir(folder).expect("the folder of broken files");
+/// The TOML files of a folder.
+fn files(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).expect("a folder");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     paths.sort();

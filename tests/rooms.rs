@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// A room, the rooms it may use besides itself, and the crates that only it (and others that list them) may name.
 const ROOMS: [(&str, &[&str], &[&str]); 16] = [
-    ("config", &["tls"], &["ipnet", "toml", "matchit", "strsim"]),
+    ("config", &["tls"], &["ipnet", "toml", "matchit", "serde_json", "strsim"]),
     ("metrics", &[], &["prometheus"]),
     ("telemetry", &["config"], &["tracing_subscriber"]),
     ("tls", &[], &["rustls_native_certs", "tokio_rustls"]),

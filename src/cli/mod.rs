@@ -67,6 +67,8 @@ enum Command {
     /// Asks the admin listener of a running sidecar, whatever its store is. Where admin.token is set, it is sent along:
     /// that of the configuration, or of $ONLYONCE_ADMIN_TOKEN, which comes first.
     Records(records::RecordsArgs),
+    /// Print the JSON Schema of the configuration file, for editors
+    Schema,
     /// Try it with nothing installed
     ///
     /// Starts a slow invoice backend that knows nothing of idempotency, the proxy in front of it on the embedded
@@ -106,12 +108,19 @@ pub fn main() -> ExitCode {
         }
         Command::Explain(args) => with_config(args.config(), |config| explain::explain(&config, &args)),
         Command::Records(args) => records::records(args),
+        Command::Schema => schema(),
         Command::Demo { listen } => demo(listen, &cli.log),
     }
 }
 
 fn with_config(path: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     config::load(path).map_or_else(|error| refused(&error), then)
+}
+
+fn schema() -> ExitCode {
+    // Nobody may be reading it, as under `| head`.
+    let _ = writeln!(io::stdout(), "{:#}", config::schema());
+    ExitCode::SUCCESS
 }
 
 fn refused(error: &ConfigError) -> ExitCode {

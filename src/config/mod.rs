@@ -16,6 +16,7 @@ mod policy;
 mod problem;
 mod routes;
 mod rule;
+mod schema;
 mod secret;
 mod spelling;
 mod trust;
@@ -37,6 +38,7 @@ pub use routes::{Found, PathParams, RouteConflict, Routes, Target};
 pub use rule::{
     FingerprintMode, JsonPointer, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period, Rule, Selector,
 };
+pub use schema::schema;
 pub use secret::Secret;
 pub use trust::{Trust, TrustedProxies};
 pub use units::{HumanDuration, HumanSize};

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -8,11 +9,17 @@ use toml::de::{DeTable, DeValue};
 
 use super::super::units::{HumanDuration, HumanSize, UnitError};
 use super::report::{Report, Span, nearest};
+use super::shape::Shape;
 
 /// One value of the file.
+///
+/// Whoever reads it says what it is to be ([`Item::ask`]). That is how a key is described, too: its parser is handed an
+/// item without a value, and what it asks for is the key's [`Shape`]. So the schema needs no word beside the parser.
 pub(super) struct Item<'a> {
     name: String,
-    value: &'a Spanned<DeValue<'a>>,
+    value: Option<&'a Spanned<DeValue<'a>>>,
+    /// What a value that is not there was asked to be.
+    asked: RefCell<Vec<Shape>>,
     report: &'a Report<'a>,
 }
 
@@ -24,12 +31,30 @@ pub(super) struct Text {
 
 impl<'a> Item<'a> {
     pub(super) fn new(name: String, value: &'a Spanned<DeValue<'a>>, report: &'a Report<'a>) -> Self {
-        Self { name, value, report }
+        Self { name, value: Some(value), asked: RefCell::default(), report }
+    }
+
+    /// What `parse` asks of a value: any of these will do.
+    pub(super) fn shapes<T>(report: &'a Report<'a>, parse: impl FnOnce(&Self) -> Option<T>) -> Vec<Shape> {
+        let item = Self { name: String::new(), value: None, asked: RefCell::default(), report };
+        parse(&item);
+        item.asked.into_inner()
+    }
+
+    /// The value, which is to be a `shape`; `None` when the key is only described. The one way to the value.
+    fn ask(&self, shape: Shape) -> Option<&'a DeValue<'a>> {
+        match self.value {
+            Some(value) => Some(value.get_ref()),
+            None => {
+                self.asked.borrow_mut().push(shape);
+                None
+            }
+        }
     }
 
     /// Where the value is.
     pub(super) fn span(&self) -> Span {
-        self.value.span()
+        self.value.map_or(0..0, Spanned::span)
     }
 
     /// The key, as messages name it.
@@ -44,7 +69,9 @@ impl<'a> Item<'a> {
 
     /// Reports the value as wrong.
     pub(super) fn refuse<T>(&self, message: impl Into<String>, advice: impl Into<String>) -> Option<T> {
-        self.report.add(Some(self.span()), message, advice);
+        if self.value.is_some() {
+            self.report.add(Some(self.span()), message, advice);
+        }
         None
     }
 
@@ -55,7 +82,11 @@ impl<'a> Item<'a> {
 
     /// A string. `"env:NAME"` stands for the environment variable's value.
     pub(super) fn text(&self) -> Option<Text> {
-        let DeValue::String(text) = self.value.get_ref() else {
+        self.string(Shape::Text)
+    }
+
+    fn string(&self, shape: Shape) -> Option<Text> {
+        let DeValue::String(text) = self.ask(shape)? else {
             return self.mistyped("a string", &format!("in quotes: {} = \"…\"", self.key()));
         };
         let Some(variable) = text.strip_prefix("env:") else {
@@ -71,15 +102,15 @@ impl<'a> Item<'a> {
     }
 
     pub(super) fn boolean(&self) -> Option<bool> {
-        match self.value.get_ref() {
+        match self.ask(Shape::Boolean)? {
             DeValue::Boolean(value) => Some(*value),
             _ => self.mistyped("true or false", &format!("without quotes: {} = true", self.key())),
         }
     }
 
-    /// The number, where one was written without quotes.
+    /// The number, where one was written without quotes that should have them.
     pub(super) fn bare_number(&self) -> Option<String> {
-        match self.value.get_ref() {
+        match self.value?.get_ref() {
             DeValue::Integer(number) => Some(number.to_string()),
             _ => None,
         }
@@ -87,7 +118,7 @@ impl<'a> Item<'a> {
 
     /// A whole number within `range`.
     pub(super) fn number(&self, range: RangeInclusive<u64>) -> Option<u64> {
-        let DeValue::Integer(number) = self.value.get_ref() else {
+        let DeValue::Integer(number) = self.ask(Shape::Number(range.clone()))? else {
             return self.mistyped("a whole number", &format!("without quotes: {} = {}", self.key(), range.end()));
         };
         match u64::from_str_radix(number.as_str(), number.radix()) {
@@ -107,7 +138,7 @@ impl<'a> Item<'a> {
     /// A duration of at least `least`.
     pub(super) fn duration(&self, least: Duration) -> Option<Duration> {
         let advice = "a duration is a whole number and a unit, in quotes: \"250ms\", \"30s\", \"10m\", \"24h\", \"3d\"";
-        let HumanDuration(duration) = self.measure("a duration", advice)?;
+        let HumanDuration(duration) = self.measure(Shape::Duration { least }, "a duration", advice)?;
         if duration >= least {
             return Some(duration);
         }
@@ -118,14 +149,14 @@ impl<'a> Item<'a> {
     /// A number of bytes.
     pub(super) fn size(&self) -> Option<u64> {
         let advice = "a size is a whole number and a unit, in quotes: \"512B\", \"64KiB\", \"1MiB\", \"2GiB\"";
-        self.measure("a size", advice).map(|HumanSize(bytes)| bytes)
+        self.measure(Shape::Size, "a size", advice).map(|HumanSize(bytes)| bytes)
     }
 
-    fn measure<T: FromStr<Err = UnitError>>(&self, kind: &str, advice: &str) -> Option<T> {
-        if !matches!(self.value.get_ref(), DeValue::String(_)) {
+    fn measure<T: FromStr<Err = UnitError>>(&self, shape: Shape, kind: &str, advice: &str) -> Option<T> {
+        if self.value.is_some_and(|value| !matches!(value.get_ref(), DeValue::String(_))) {
             return self.mistyped(kind, advice);
         }
-        let text = self.text()?;
+        let text = self.string(shape)?;
         match text.value.parse() {
             Ok(value) => Some(value),
             Err(reason) => self.refuse(format!("{text} is not {kind}: {}", text.reason(&reason)), advice),
@@ -134,7 +165,7 @@ impl<'a> Item<'a> {
 
     /// One of the words of `choices`; those of `later` are planned.
     pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)], later: &[&str]) -> Option<T> {
-        let text = self.text()?;
+        let text = self.string(Shape::Choice(choices.iter().map(|(word, _)| (*word).to_owned()).collect()))?;
         if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text.value) {
             return Some(*value);
         }
@@ -154,12 +185,13 @@ impl<'a> Item<'a> {
 
     /// The elements of a list; `None` when it is something else, which is not reported.
     pub(super) fn elements(&self) -> Option<Vec<Item<'a>>> {
-        let DeValue::Array(array) = self.value.get_ref() else { return None };
-        Some(array.iter().map(|value| Item { name: self.name.clone(), value, report: self.report }).collect())
+        let DeValue::Array(array) = self.value?.get_ref() else { return None };
+        Some(array.iter().map(|value| Item::new(self.name.clone(), value, self.report)).collect())
     }
 
     /// A list, each element read with `parse`, none given twice.
     pub(super) fn list<T: PartialEq>(&self, parse: impl Fn(&Item<'a>) -> Option<T>) -> Option<Vec<(T, Span)>> {
+        self.ask(Shape::List(Item::shapes(self.report, &parse)))?;
         match self.elements() {
             Some(items) => distinct(&items, parse),
             None => self.mistyped("a list", &format!("in square brackets: {} = [\"…\", \"…\"]", self.key())),
@@ -168,7 +200,7 @@ impl<'a> Item<'a> {
 
     /// The same, where one value may stand without brackets.
     pub(super) fn one_or_more<T: PartialEq>(&self, parse: impl Fn(&Item<'a>) -> Option<T>) -> Option<Vec<(T, Span)>> {
-        match self.value.get_ref() {
+        match self.ask(Shape::OneOrMore(Item::shapes(self.report, &parse)))? {
             DeValue::Array(_) => self.list(parse),
             DeValue::Table(_) => self.mistyped("a string, or a list of them", &format!("{} = [\"…\"]", self.key())),
             _ => parse(self).map(|value| vec![(value, self.span())]),
@@ -177,14 +209,14 @@ impl<'a> Item<'a> {
 
     /// A table; `advice` says how to write it.
     pub(super) fn table(&self, advice: &str) -> Option<&'a DeTable<'a>> {
-        match self.value.get_ref() {
+        match self.ask(Shape::Table)? {
             DeValue::Table(table) => Some(table),
             _ => self.refuse(format!("`{}` must be a table", self.name), advice),
         }
     }
 
     fn mistyped<T>(&self, wanted: &str, advice: &str) -> Option<T> {
-        let given = match self.value.get_ref() {
+        let given = match self.value?.get_ref() {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) => "an integer",
             DeValue::Float(_) => "a float",

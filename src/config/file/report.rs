@@ -5,6 +5,7 @@ use strsim::damerau_levenshtein;
 
 use super::super::excerpt::line_number;
 use super::setting::Setting;
+use super::shape::Shape;
 
 /// A place in the file, in bytes.
 pub(super) type Span = Range<usize>;
@@ -28,16 +29,23 @@ pub(super) struct Fault {
 
 /// A key that no reader asked for.
 struct Stray {
-    table: &'static str,
+    table: String,
     key: String,
     span: Span,
 }
 
-/// A key that a reader asked for and made use of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Known {
-    pub(super) table: &'static str,
-    pub(super) key: &'static str,
+/// A key that a reader asked for and makes use of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Known {
+    /// As in its header, `server.tls`; empty for the top of the file.
+    pub(in super::super) table: String,
+    pub(in super::super) key: &'static str,
+    /// Where the table is there, this must be too.
+    pub(in super::super) required: bool,
+    /// False where nothing but the default is taken.
+    pub(in super::super) built: bool,
+    /// Any of these will do. Empty when the key was in the file, since then its value was read instead.
+    pub(in super::super) shapes: Vec<Shape>,
 }
 
 impl<'a> Report<'a> {
@@ -54,18 +62,17 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Remembers that `key` is one of `table`'s.
-    pub(super) fn know(&self, table: &'static str, key: &'static str) {
-        let known = Known { table, key };
+    /// Remembers a key that there is.
+    pub(super) fn know(&self, known: Known) {
         let mut all = self.known.borrow_mut();
-        if !all.contains(&known) {
+        if !all.iter().any(|earlier| earlier.table == known.table && earlier.key == known.key) {
             all.push(known);
         }
     }
 
     /// Remembers a key that nobody asked for.
-    pub(super) fn stray(&self, table: &'static str, key: String, span: Span) {
-        self.strays.borrow_mut().push(Stray { table, key, span });
+    pub(super) fn stray(&self, table: &str, key: String, span: Span) {
+        self.strays.borrow_mut().push(Stray { table: table.to_owned(), key, span });
     }
 
     /// The environment variable `name`.
@@ -98,14 +105,15 @@ impl<'a> Report<'a> {
 impl Stray {
     fn fault(self, known: &[Known]) -> Fault {
         let Self { table, key, span } = self;
-        let here: Vec<&str> = known.iter().filter(|known| known.table == table).map(|known| known.key).collect();
-        let elsewhere = known.iter().find(|known| known.key == key && !known.table.is_empty());
+        let here: Vec<&str> =
+            known.iter().filter(|known| known.built && known.table == table).map(|known| known.key).collect();
+        let elsewhere = known.iter().find(|known| known.built && known.key == key && !known.table.is_empty());
         let place =
-            if table.is_empty() { "at the top of the file".to_owned() } else { format!("in {}", header(table)) };
+            if table.is_empty() { "at the top of the file".to_owned() } else { format!("in {}", header(&table)) };
         let all = format!("the keys {place} are {}", here.join(", "));
         let advice = match (nearest(&key, here.iter().copied()), elsewhere) {
             (Some(near), _) => format!("did you mean `{near}`?"),
-            (None, Some(known)) => format!("`{key}` is a key of {}; {all}", header(known.table)),
+            (None, Some(known)) => format!("`{key}` is a key of {}; {all}", header(&known.table)),
             (None, None) => all,
         };
         Fault { span: Some(span), message: format!("unknown key `{key}` {place}"), advice }

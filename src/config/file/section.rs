@@ -5,13 +5,18 @@ use std::cell::RefCell;
 use toml::de::DeTable;
 
 use super::item::Item;
-use super::report::{Report, Span, header};
+use super::report::{Known, Report, Span, header};
 use super::setting::Setting;
+use super::shape::Shape;
 
 /// One table of the file.
+///
+/// Every key that is asked for here is known from then on: to the advice for a misspelt one, and to the schema. A key
+/// that is not in the file leaves its parser to say what it would have asked of the value ([`Item::shapes`]), so that
+/// reading an empty file describes all of it.
 pub(super) struct Section<'a> {
-    /// As in its header; empty for the top of the file.
-    name: &'static str,
+    /// As in its header, `server.tls`; empty for the top of the file.
+    name: String,
     table: Option<&'a DeTable<'a>>,
     span: Option<Span>,
     report: &'a Report<'a>,
@@ -21,13 +26,14 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     /// The top of the file.
     pub(super) fn root(table: &'a DeTable<'a>, report: &'a Report<'a>) -> Self {
-        Self { name: "", table: Some(table), span: None, report, asked: RefCell::default() }
+        Self { name: String::new(), table: Some(table), span: None, report, asked: RefCell::default() }
     }
 
-    /// The table `[name]`; one that is absent reads as empty.
-    pub(super) fn section(&self, name: &'static str) -> Section<'a> {
-        self.report.know(self.name, name);
-        let item = self.item(name);
+    /// The table `[key]`; one that is absent reads as empty.
+    pub(super) fn section(&self, key: &'static str) -> Section<'a> {
+        self.know(key, false, vec![Shape::Table]);
+        let name = if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) };
+        let item = self.item(key);
         let table = item.as_ref().and_then(|item| item.table(&format!("write it as a table: [{name}]")));
         let span = item.map(|item| item.span());
         Section { name, table, span, report: self.report, asked: RefCell::default() }
@@ -35,7 +41,7 @@ impl<'a> Section<'a> {
 
     /// The tables `[[name]]`, of which there must be one; `advice` shows it.
     pub(super) fn sections(&self, name: &'static str, advice: &str) -> Vec<Section<'a>> {
-        self.report.know(self.name, name);
+        self.know(name, true, vec![Shape::Tables]);
         let brackets = format!("write each one under a header in double brackets: [[{name}]]");
         let item = self.item(name);
         let elements = match &item {
@@ -50,7 +56,8 @@ impl<'a> Section<'a> {
         }
         let section = |item: Item<'a>| {
             let table = Some(item.table(&brackets)?);
-            Some(Section { name, table, span: Some(item.span()), report: self.report, asked: RefCell::default() })
+            let (name, span) = (name.to_owned(), Some(item.span()));
+            Some(Section { name, table, span, report: self.report, asked: RefCell::default() })
         };
         elements.into_iter().filter_map(section).collect()
     }
@@ -62,14 +69,7 @@ impl<'a> Section<'a> {
 
     /// Reads `key` with `parse`, which reports what is wrong and then gives `None`.
     pub(super) fn read<T>(&self, key: &'static str, parse: impl FnOnce(&Item<'a>) -> Option<T>) -> Setting<T> {
-        self.report.know(self.name, key);
-        match self.item(key) {
-            None => Setting::Absent,
-            Some(item) => match parse(&item) {
-                Some(value) => Setting::Given(value, item.span()),
-                None => Setting::Wrong(item.span()),
-            },
-        }
+        self.look_up(key, false, parse)
     }
 
     /// The same for a key that must be there; `advice` says what to write.
@@ -79,12 +79,24 @@ impl<'a> Section<'a> {
         advice: &str,
         parse: impl FnOnce(&Item<'a>) -> Option<T>,
     ) -> Setting<T> {
-        let setting = self.read(key, parse);
+        let setting = self.look_up(key, true, parse);
         let is_table = self.table.is_some() || self.span.is_none();
         if matches!(setting, Setting::Absent) && is_table {
             self.report.add(self.span(), format!("{} is missing", self.path(key)), advice);
         }
         setting
+    }
+
+    fn look_up<T>(&self, key: &'static str, required: bool, parse: impl FnOnce(&Item<'a>) -> Option<T>) -> Setting<T> {
+        let Some(item) = self.item(key) else {
+            self.know(key, required, Item::shapes(self.report, parse));
+            return Setting::Absent;
+        };
+        self.know(key, required, Vec::new());
+        match parse(&item) {
+            Some(value) => Setting::Given(value, item.span()),
+            None => Setting::Wrong(item.span()),
+        }
     }
 
     /// A key that is planned: refused if it is there. `instead` says what can be done today.
@@ -103,9 +115,12 @@ impl<'a> Section<'a> {
         instead: &str,
         parse: impl FnOnce(&Item<'a>) -> Option<T>,
     ) {
-        if let Some(item) = self.item(key)
-            && parse(&item).is_some_and(|value| value != *default)
-        {
+        let Some(item) = self.item(key) else {
+            let shapes = Item::shapes(self.report, parse);
+            self.report.know(Known { table: self.name.clone(), key, required: false, built: false, shapes });
+            return;
+        };
+        if parse(&item).is_some_and(|value| value != *default) {
             item.not_built::<()>(&format!("{} is", self.path(key)), instead);
         }
     }
@@ -115,8 +130,12 @@ impl<'a> Section<'a> {
         let asked = self.asked.into_inner();
         let keys = self.table.iter().flat_map(|table| table.keys());
         for key in keys.filter(|key| !asked.contains(&key.get_ref().as_ref())) {
-            self.report.stray(self.name, key.get_ref().to_string(), key.span());
+            self.report.stray(&self.name, key.get_ref().to_string(), key.span());
         }
+    }
+
+    fn know(&self, key: &'static str, required: bool, shapes: Vec<Shape>) {
+        self.report.know(Known { table: self.name.clone(), key, required, built: true, shapes });
     }
 
     fn item(&self, key: &'static str) -> Option<Item<'a>> {
@@ -127,7 +146,7 @@ impl<'a> Section<'a> {
 
     /// The key as messages name it. A route's keys go by themselves: they may stand in `[defaults]` too.
     fn path(&self, key: &str) -> String {
-        match self.name {
+        match self.name.as_str() {
             "" | "route" | "defaults" => key.to_owned(),
             name => format!("{name}.{key}"),
         }
