@@ -6,8 +6,10 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod curl;
+mod nginx;
 mod peer;
 // Told with what the other stories use, though not with all of it.
 #[allow(unused_imports, unused_macros)]
 #[path = "../it/support/mod.rs"]
 mod support;
+mod websocket;

@@ -1,0 +1,37 @@
+"""Talks to the echo behind the address in the first argument, and fails where something is not as it was sent."""
+
+import asyncio
+import os
+import sys
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError
+
+
+async def talk(number):
+    uri = f"ws://{sys.argv[1]}/chat/{number}"
+    async with connect(uri, subprotocols=["echo"], proxy=None, max_size=2**24) as connection:
+        assert connection.subprotocol == "echo", connection.subprotocol
+        for message in ["hello", "", "snowman \u2603", b"", b"\x00\xff" * 10, os.urandom(3_000_000)]:
+            await connection.send(message)
+            assert await connection.recv() == message
+        # A message in pieces, and a ping that the other end answers by itself.
+        await connection.send(["one ", "message ", "in pieces"])
+        assert await connection.recv() == "one message in pieces"
+        await asyncio.wait_for(await connection.ping(), 30)
+        if number % 2:
+            await connection.send("goodbye")
+            try:
+                await connection.recv()
+                raise AssertionError("it did not say goodbye")
+            except ConnectionClosedError as closed:
+                assert (closed.rcvd.code, closed.rcvd.reason) == (4001, "as you wish"), closed
+    return number
+
+
+async def main():
+    done = await asyncio.gather(*(talk(number) for number in range(20)))
+    print(len(done), "talked")
+
+
+asyncio.run(main())
