@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use onlyonce::config::{Config, ConfigError, OnConcurrent, OnUnknown, Policy, Selector, load, parse, schema};
 use serde_json::Value;
@@ -73,7 +74,7 @@ fn an_editor_sees_slips_while_they_are_made() {
         ("on_concurrent =", "on_concurent =", "on_concurent"),
         ("[store]", "[stroe]", "stroe"),
         ("\"wait\"", "\"wiat\"", "on_concurrent"),
-        ("path = \"/orders\"", "lease = \"30\"", "path"),
+        ("path = \"/orders\"\n", "lease = \"30\"\n", "path"),
         ("message = \"", "lease = \"", "lease"),
         ("listen = \"0.0.0.0:8080\"", "listen = 8080", "listen"),
         ("listen = \"0.0.0.0:8080\"", "max_connections = 0", "max_connections"),
@@ -120,7 +121,7 @@ fn the_webhooks_example_would_rather_deliver_again() {
 fn broken_files_say_what_is_wrong() {
     let bless = std::env::var_os("ONLYONCE_BLESS").is_some();
     let mut different = Vec::new();
-    for path in files("tests/config") {
+    for path in broken_files() {
         let name = path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
         let text = fs::read_to_string(&path).expect("a broken file");
         let Err(error) = parse(&name, &text, &environment) else { panic!("{name} is not broken") };
@@ -137,6 +138,97 @@ fn broken_files_say_what_is_wrong() {
         }
     }
     assert!(different.is_empty(), "not as expected (ONLYONCE_BLESS=1 accepts it):\n\n{}", different.join("\n"));
+}
+
+/// `tests/config/warn-NAME.toml` is checked with exactly the text of `warn-NAME.txt`; an editor sees nothing wrong.
+#[test]
+fn unwise_files_are_warned_of() {
+    let bless = std::env::var_os("ONLYONCE_BLESS").is_some();
+    let mut different = Vec::new();
+    for path in unwise_files() {
+        let name = path.display();
+        let output = Command::new(env!("CARGO_BIN_EXE_onlyonce")).args(["check", "--config"]).arg(&path).output();
+        let output = output.expect("the program");
+        let shown = String::from_utf8(output.stdout).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        // The table is as wide as it needs to be where no terminal is.
+        let wide = shown.split("\n\n").skip(1).flat_map(str::lines).find(|line| line.chars().count() > 80);
+        assert_eq!(wide, None, "{name} is wider than a terminal");
+        let text = fs::read_to_string(&path).expect("a file");
+        seen_by_an_editor(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let golden = path.with_extension("txt");
+        if bless {
+            fs::write(&golden, &shown).expect("to write what is said now");
+        } else if fs::read_to_string(&golden).unwrap_or_default() != shown {
+            different.push(shown);
+        }
+    }
+    assert!(different.is_empty(), "not as expected (ONLYONCE_BLESS=1 accepts it):\n\n{}", different.join("\n"));
+}
+
+/// What depends on the machine.
+const SEEN_ELSEWHERE: [&str; 1] = ["no certificate of the backend can be believed: this machine knows no authorities"];
+
+/// Each sentence with which the reader refuses, or `check` warns, is in one of the texts.
+#[test]
+fn every_sentence_has_a_file_that_shows_it() {
+    let shown: String = broken_files().into_iter().chain(unwise_files()).map(|path| golden(&path)).collect();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
+    let mut unseen = Vec::new();
+    for path in sources(&source) {
+        let code = fs::read_to_string(&path).expect("a source file");
+        let code = code.split("\n#[cfg(test)]\n").next().unwrap_or_default();
+        for said in sentences(code) {
+            if !shown.contains(&said) && !SEEN_ELSEWHERE.contains(&said.as_str()) {
+                unseen.push(format!("{}: {said}", path.display()));
+            }
+        }
+    }
+    assert!(unseen.is_empty(), "no file in tests/config is answered with:\n{}", unseen.join("\n"));
+}
+
+/// What is said in a golden file, without its line breaks.
+fn golden(path: &Path) -> String {
+    let text = fs::read_to_string(path.with_extension("txt")).unwrap_or_default();
+    format!("{} ", text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+}
+
+/// The longest fixed part of each message: of the first string after the name of a function that reports.
+fn sentences(code: &str) -> Vec<String> {
+    let calls = [".refuse(", ".not_built(", "::not_built::<()>(", "warn(", ".add("];
+    let mut all = Vec::new();
+    for call in calls {
+        for (at, _) in code.match_indices(call) {
+            let arguments = code[at + call.len()..].split(");").next().unwrap_or_default();
+            let Some((_, literal)) = arguments.split_once('"') else { continue };
+            let literal = literal.replace("\\\"", "\u{1}");
+            let literal = literal.split('"').next().unwrap_or_default();
+            let text = literal.replace("\\\n", "").replace('\u{1}', "\"").replace("\\n", " ");
+            let fixed = text.split(['{', '}']).step_by(2).max_by_key(|part| part.len()).unwrap_or_default();
+            let fixed = fixed.split_whitespace().collect::<Vec<_>>().join(" ");
+            if fixed.len() > 8 {
+                all.push(fixed);
+            }
+        }
+    }
+    all
+}
+
+fn broken_files() -> Vec<PathBuf> {
+    files("tests/config").into_iter().filter(|path| !is_unwise(path)).collect()
+}
+
+fn unwise_files() -> Vec<PathBuf> {
+    files("tests/config").into_iter().filter(|path| is_unwise(path)).collect()
+}
+
+fn is_unwise(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("warn-"))
 }
 
 /// The TOML files of a folder.

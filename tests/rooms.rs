@@ -32,7 +32,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 16] = [
     (
         "cli",
         &["admin", "config", "demo", "key", "record", "run", "telemetry"],
-        &["clap", "hyper", "hyper_util", "serde_json"],
+        &["clap", "hyper", "hyper_util", "serde_json", "terminal_size"],
     ),
 ];
 

@@ -1,22 +1,27 @@
 //! `onlyonce check`: the rules as a table, and what is worth a second thought.
 
 use std::fmt::Write;
+use std::io;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::text::{selectors, wrapped};
+use super::table::Table;
+use super::text::{listed, terminal_width, wrapped};
 use super::{BAD_USAGE, Format};
-use crate::config::{self, Config, Disposition, HumanDuration, Mode, OnUnknown, Policy, Rule, Warning};
+use crate::config::{self, Config, Disposition, HumanDuration, Mode, OnUnknown, Policy, Rule, Warning, Weight};
 
 pub(super) fn check(config: &Config, strict: bool, format: Format) -> ExitCode {
-    let warnings = config::warnings(config);
+    let found = config::warnings(config);
     let rows: Vec<Row> = config.routes.rules().iter().map(|rule| Row::of(rule)).collect();
-    match format {
-        Format::Text => print!("{}", text(&rows, &warnings)),
-        Format::Json => println!("{}", json(&rows, &warnings)),
-    }
-    if strict && !warnings.is_empty() { ExitCode::from(BAD_USAGE) } else { ExitCode::SUCCESS }
+    let is_refused = strict && found.iter().any(|warning| warning.weight == Weight::Warning);
+    let out = match format {
+        Format::Text => text(&rows, &found, is_refused, terminal_width()),
+        Format::Json => json(&rows, &found),
+    };
+    // It is no less right where nobody reads on, as under `| head`.
+    let _ = io::Write::write_all(&mut io::stdout(), out.as_bytes());
+    if is_refused { ExitCode::from(BAD_USAGE) } else { ExitCode::SUCCESS }
 }
 
 /// One rule, in words.
@@ -26,9 +31,12 @@ struct Row {
     #[serde(rename = "match")]
     matches: String,
     mode: &'static str,
-    key: String,
-    scope: String,
+    key: Vec<String>,
+    scope: Vec<String>,
     policy: &'static str,
+    /// What the route's own lists say.
+    #[serde(skip)]
+    exceptions: String,
     store: String,
     release: String,
     hold: String,
@@ -48,13 +56,14 @@ impl Row {
                 Mode::Enforce => "enforce",
                 Mode::Off => "off",
             },
-            key: selectors(&rule.key, "-"),
-            scope: selectors(&rule.scope, "none: all callers share one space"),
+            key: rule.key.iter().map(ToString::to_string).collect(),
+            scope: rule.scope.iter().map(ToString::to_string).collect(),
             policy: match rule.policy.base() {
                 Policy::Standard => "standard",
                 Policy::Strict => "strict",
                 Policy::Lenient => "lenient",
             },
+            exceptions: exceptions(rule),
             store: ranges(rule, Disposition::Store),
             release: ranges(rule, Disposition::Release),
             hold: ranges(rule, Disposition::Hold),
@@ -68,24 +77,50 @@ impl Row {
         }
     }
 
-    /// A name and its value, a line each.
-    fn lines(&self) -> [(&'static str, String); 9] {
-        let unknown = match self.on_unknown {
-            "hold" => format!("hold for {}", self.hold_for),
-            _ => format!("retry once the lease of {} has run out", self.lease),
-        };
+    fn policy(&self) -> String {
+        format!("{}{}", self.policy, self.exceptions)
+    }
+
+    fn on_unknown(&self) -> String {
+        match self.on_unknown {
+            "hold" if self.hold_for != self.retention => format!("hold {}", self.hold_for),
+            other => other.to_owned(),
+        }
+    }
+
+    fn key(&self) -> String {
+        self.key.join(" + ")
+    }
+
+    fn scope(&self) -> String {
+        if self.scope.is_empty() { "-".to_owned() } else { self.scope.join(" + ") }
+    }
+
+    /// The table's columns.
+    fn cells(&self) -> [(&'static str, String); 9] {
         [
+            ("route", self.route.clone()),
             ("match", self.matches.clone()),
-            ("key", self.key.clone()),
-            ("scope", self.scope.clone()),
-            ("policy", self.policy.to_owned()),
-            ("  stored", self.store.clone()),
-            ("  released", self.release.clone()),
-            ("  unknown", self.hold.clone()),
-            ("on_unknown", unknown),
-            ("lease, retention", format!("{}, {}", self.lease, self.retention)),
+            ("mode", self.mode.to_owned()),
+            ("key", self.key()),
+            ("scope", self.scope()),
+            ("policy", self.policy()),
+            ("on_unknown", self.on_unknown()),
+            ("lease", self.lease.clone()),
+            ("retention", self.retention.clone()),
         ]
     }
+}
+
+/// `, hold 503`
+fn exceptions(rule: &Rule) -> String {
+    let all = [("store", Disposition::Store), ("release", Disposition::Release), ("hold", Disposition::Hold)];
+    let list = |(verb, wanted): (&str, Disposition)| {
+        let named = rule.policy.overrides().iter().filter(|(_, disposition)| *disposition == wanted);
+        let named: String = named.map(|(set, _)| format!(" {set}")).collect();
+        if named.is_empty() { named } else { format!(", {verb}{named}") }
+    };
+    all.into_iter().map(list).collect()
 }
 
 fn ranges(rule: &Rule, disposition: Disposition) -> String {
@@ -97,29 +132,100 @@ fn ranges(rule: &Rule, disposition: Disposition) -> String {
     if ranges.is_empty() { "-".to_owned() } else { ranges.join(" ") }
 }
 
-/// A block for each rule: a table of this many columns would not fit 80 characters.
-fn text(rows: &[Row], warnings: &[Warning]) -> String {
-    let mut out = String::new();
-    for row in rows {
-        let off = if row.mode == "off" { "  (off: requests pass unguarded)" } else { "" };
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "{}{off}", row.route);
-        for (name, value) in row.lines() {
-            wrapped(&mut out, &format!("  {name:<17} "), &value);
-        }
-        out.push('\n');
-    }
-    for warning in warnings {
-        let about = warning.route.as_ref().map(|route| format!("{route}: ")).unwrap_or_default();
-        wrapped(&mut out, "warning: ", &format!("{about}{}", warning.text));
-        wrapped(&mut out, "   help: ", &warning.advice);
-    }
+/// A table where the terminal is wide enough for it, or where it is no terminal: one line for each route, for `grep`
+/// and `less -S`. Else a block for each route.
+fn text(rows: &[Row], found: &[Warning], is_refused: bool, width: Option<usize>) -> String {
+    let table = table(rows);
+    let mut out = match width {
+        Some(width) if table.width() > width => blocks(rows),
+        Some(_) | None => table.to_string(),
+    };
+    out.push('\n');
+    policies(&mut out, rows);
+    let warnings = told(&mut out, rows, found);
+    let verdict = if is_refused { "refused (--strict)" } else { "ok" };
     let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
-    let _ = writeln!(out, "ok: {}, {}", count(rows.len(), "route"), count(warnings.len(), "warning"));
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{verdict}: {}, {}", count(rows.len(), "route"), count(warnings, "warning"));
     out
 }
 
-fn json(rows: &[Row], warnings: &[Warning]) -> String {
+/// Columns that say the same of every usual file are left out.
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::default();
+    let is_told = |name: &str| name != "mode" || rows.iter().any(|row| row.mode != "enforce");
+    for row in rows {
+        table.push(row.cells().into_iter().filter(|(name, _)| is_told(name)).collect());
+    }
+    table
+}
+
+fn blocks(rows: &[Row]) -> String {
+    let mut out = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
+        for (name, value) in row.cells() {
+            match name {
+                "route" => wrapped(&mut out, "", &value),
+                "mode" if value == "enforce" => {}
+                name => wrapped(&mut out, &format!("  {name:<10} "), &value),
+            }
+        }
+    }
+    out
+}
+
+/// What each policy in the table means.
+fn policies(out: &mut String, rows: &[Row]) {
+    let mut seen: Vec<String> = Vec::new();
+    for row in rows {
+        let policy = row.policy();
+        if seen.contains(&policy) {
+            continue;
+        }
+        let _ = writeln!(out, "policy {policy}");
+        for (name, statuses) in [("stored", &row.store), ("released", &row.release), ("unknown", &row.hold)] {
+            wrapped(out, &format!("  {name:<10} "), statuses);
+        }
+        seen.push(policy);
+    }
+    if !rows.is_empty() {
+        out.push('\n');
+    }
+}
+
+/// What is said of several routes is said once. How many warnings that makes.
+fn told(out: &mut String, rows: &[Row], found: &[Warning]) -> usize {
+    let mut warnings = 0;
+    let mut done: Vec<(&str, &str)> = Vec::new();
+    for Warning { weight, text, advice, .. } in found {
+        if done.contains(&(text, advice)) {
+            continue;
+        }
+        done.push((text, advice));
+        let same = found.iter().filter(|other| other.text == *text && other.advice == *advice);
+        let routes: Vec<&str> = same.filter_map(|other| other.route.as_deref()).collect();
+        let about = match routes.as_slice() {
+            [] => String::new(),
+            all if all.len() == rows.len() && all.len() > 1 => "all routes: ".to_owned(),
+            some => format!("{}: ", listed(some)),
+        };
+        let label = match weight {
+            Weight::Note => "note: ",
+            Weight::Warning => {
+                warnings += 1;
+                "warning: "
+            }
+        };
+        wrapped(out, label, &format!("{about}{text}"));
+        wrapped(out, &format!("{:>width$}", "help: ", width = label.len()), advice);
+    }
+    warnings
+}
+
+fn json(rows: &[Row], found: &[Warning]) -> String {
     #[derive(Serialize)]
     struct Told<'a> {
         route: Option<&'a str>,
@@ -130,8 +236,38 @@ fn json(rows: &[Row], warnings: &[Warning]) -> String {
     struct Report<'a> {
         routes: &'a [Row],
         warnings: Vec<Told<'a>>,
+        notes: Vec<Told<'a>>,
     }
-    let told = warnings.iter().map(|Warning { route, text, advice }| Told { route: route.as_deref(), text, advice });
-    let report = Report { routes: rows, warnings: told.collect() };
-    serde_json::to_string_pretty(&report).unwrap_or_default()
+    let of = |wanted: Weight| {
+        let some = found.iter().filter(move |warning| warning.weight == wanted);
+        some.map(|warning| Told { route: warning.route.as_deref(), text: &warning.text, advice: &warning.advice })
+            .collect()
+    };
+    let report = Report { routes: rows, warnings: of(Weight::Warning), notes: of(Weight::Note) };
+    // It holds nothing that JSON cannot.
+    format!("{}\n", serde_json::to_string_pretty(&report).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn a_narrow_terminal_gets_a_block_for_each_route() {
+        let file = include_str!("../../config/orders.toml");
+        let config = parse("orders.toml", file, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        let rows: Vec<Row> = config.routes.rules().iter().map(|rule| Row::of(rule)).collect();
+        let blocks = text(&rows, &[], false, Some(80));
+        assert!(
+            blocks.starts_with(
+                "create-order\n  match      POST /orders\n  key        header:idempotency-key\n  \
+                 scope      header:authorization\n  policy     standard, release 503\n  on_unknown hold\n  \
+                 lease      30s\n  retention  3d\n\nchange-order\n"
+            ),
+            "{blocks}"
+        );
+        assert!(blocks.lines().all(|line| line.chars().count() <= 80), "{blocks}");
+        assert!(text(&rows, &[], false, Some(140)).starts_with("route         match"));
+    }
 }

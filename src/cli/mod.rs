@@ -4,6 +4,7 @@ mod check;
 mod explain;
 mod given;
 mod records;
+mod table;
 mod text;
 
 use std::error::Error;

@@ -1,7 +1,5 @@
 //! Text for terminals of 80 columns.
 
-use crate::config::Selector;
-
 const WIDTH: usize = 80;
 const LABEL: usize = 13;
 
@@ -31,10 +29,16 @@ pub(super) fn wrapped(out: &mut String, label: &str, text: &str) {
     out.push('\n');
 }
 
-/// Selectors as one text; `none` where there are none.
-pub(super) fn selectors(selectors: &[Selector], none: &str) -> String {
-    if selectors.is_empty() {
-        return none.to_owned();
+/// The width of the terminal, where the output goes to one.
+pub(super) fn terminal_width() -> Option<usize> {
+    terminal_size::terminal_size_of(std::io::stdout()).map(|(terminal_size::Width(columns), _)| columns.into())
+}
+
+/// A few names, and how many more there are.
+pub(super) fn listed(names: &[&str]) -> String {
+    const SHOWN: usize = 4;
+    match names.len().checked_sub(SHOWN + 1) {
+        None => names.join(", "),
+        Some(_) => format!("{} and {} more", names[..SHOWN].join(", "), names.len() - SHOWN),
     }
-    selectors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ")
 }

@@ -4,12 +4,17 @@ use std::sync::Arc;
 
 use http::{HeaderName, StatusCode, header};
 
-use super::units::HumanDuration;
-use super::{Config, Disposition, Mode, OnStoreError, OnUnknown, Policy, Rule, Selector, StoreLocation, Upstream};
+use super::units::{HumanDuration, HumanSize};
+use super::{
+    Config, Disposition, Mode, OnMissingKey, OnStoreError, OnUnknown, Policy, Rule, Selector, Server, StatusSet,
+    StoreLocation, Trust, Upstream,
+};
 
 /// Something that works as configured, and may surprise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
+    /// How much it matters.
+    pub weight: Weight,
     /// The route it is about; `None` when it is about all of them. The text does not repeat it, so that the same
     /// warning about several routes can be told once.
     pub route: Option<Arc<str>>,
@@ -19,99 +24,225 @@ pub struct Warning {
     pub advice: String,
 }
 
-/// Everything about `config` that its operator should know, the store first, then route by route.
+/// How much a [`Warning`] matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// Worth knowing, and nothing unsafe: `check --strict` does not mind.
+    Note,
+    /// Something may run twice, be refused or be seen by others that should not.
+    Warning,
+}
+
+/// Everything about `config` that its operator should know: what concerns all routes first, then route by route.
 pub fn warnings(config: &Config) -> Vec<Warning> {
-    let mut warnings: Vec<Warning> = about_store(&config.store.location)
-        .into_iter()
-        .map(|(text, advice)| Warning { route: None, text, advice })
-        .collect();
-    for rule in config.routes.rules().iter().filter(|rule| rule.mode != Mode::Off) {
-        let found = [
+    let Config { server, upstream, store, trust, routes, .. } = config;
+    let rules = || routes.rules().iter().filter(|rule| rule.mode != Mode::Off);
+    let about_all = [about_store(&store.location), about_trust(trust)];
+    let mut warnings: Vec<Warning> = about_all.into_iter().flatten().map(|note| note.about(None)).collect();
+    for rule in rules() {
+        let about_it = [
             about_shared_keys(rule),
             about_refreshed_tokens(rule),
-            about_forwarding(rule, config.store.on_error),
-            about_takeovers(rule, &config.upstream),
+            about_addresses(rule, trust),
+            about_strangers(rule),
+            about_forwarding(rule, store.on_error),
+            about_takeovers(rule, upstream),
             about_503(rule),
+            about_caps(rule, server),
         ];
-        let route = || Some(Arc::clone(&rule.name));
-        warnings.extend(found.into_iter().flatten().map(|(text, advice)| Warning { route: route(), text, advice }));
+        warnings.extend(about_it.into_iter().flatten().map(|note| note.about(Some(&rule.name))));
     }
     warnings
 }
 
-/// Text and advice.
-type Note = Option<(String, String)>;
-
-fn note(text: impl Into<String>, advice: impl Into<String>) -> Note {
-    Some((text.into(), advice.into()))
+/// A warning that does not know its route.
+struct Note {
+    weight: Weight,
+    text: String,
+    advice: String,
 }
 
-fn about_store(location: &StoreLocation) -> Note {
+impl Note {
+    fn about(self, route: Option<&Arc<str>>) -> Warning {
+        let Self { weight, text, advice } = self;
+        Warning { weight, route: route.cloned(), text, advice }
+    }
+}
+
+fn warn(text: impl Into<String>, advice: impl Into<String>) -> Option<Note> {
+    Some(Note { weight: Weight::Warning, text: text.into(), advice: advice.into() })
+}
+
+fn about_store(location: &StoreLocation) -> Option<Note> {
     match location {
         StoreLocation::Redis(_) => None,
-        StoreLocation::Embedded(_) => note(
-            "the embedded store is for one sidecar: another one does not see its records",
-            "with more than one, share a Redis: store.url = \"redis://host:6379/0\"",
-        ),
-        StoreLocation::Memory => note(
-            "the memory store forgets every record when onlyonce exits",
+        StoreLocation::Embedded(_) => Some(Note {
+            weight: Weight::Note,
+            text: "the embedded store is for one sidecar: another one does not see its records".to_owned(),
+            advice: "with more than one, share a Redis: store.url = \"redis://host:6379/0\"".to_owned(),
+        }),
+        StoreLocation::Memory => warn(
+            "the memory store forgets every record when onlyonce exits, and the next repeats run again",
             "to keep them, use store.url = \"embedded:/var/lib/onlyonce\" or a Redis",
         ),
     }
 }
 
-fn about_shared_keys(rule: &Rule) -> Note {
-    if !rule.scope.is_empty() {
+fn about_trust(trust: &Trust) -> Option<Note> {
+    if !trust.proxies.contain_everybody() {
         return None;
     }
-    note(
-        "all callers share one space of keys: who knows a key of another caller can get that caller's answer",
-        "if callers choose their own keys, name what tells them apart: scope = [\"header:Authorization\"]",
+    warn(
+        "server.trusted_proxies holds every address there is: any client can say which address and host it has, by \
+         sending X-Forwarded-For",
+        "list the networks of your own proxies only: trusted_proxies = [\"10.0.0.0/8\"]",
     )
 }
 
-fn about_refreshed_tokens(rule: &Rule) -> Note {
+fn about_shared_keys(rule: &Rule) -> Option<Note> {
+    if !rule.scope.is_empty() {
+        return None;
+    }
+    let advice = "if callers choose their own keys, name what tells them apart: scope = [\"header:Authorization\"]";
+    match rule.on_missing_key {
+        OnMissingKey::Fingerprint(window) => {
+            let window = HumanDuration(window);
+            warn(
+                format!(
+                    "all callers share one space of keys, and where there is none the request itself is the key: two \
+                     callers who send the same within {window} are taken for one, and the second gets the first one's \
+                     answer"
+                ),
+                "name what tells callers apart: scope = [\"header:Authorization\"]",
+            )
+        }
+        OnMissingKey::Forward | OnMissingKey::Reject => warn(
+            "all callers share one space of keys: who knows a key of another caller can get that caller's answer",
+            advice,
+        ),
+    }
+}
+
+fn about_refreshed_tokens(rule: &Rule) -> Option<Note> {
     const AUTHORIZATION: HeaderName = header::AUTHORIZATION;
     if !rule.scope.contains(&Selector::Header(AUTHORIZATION)) {
         return None;
     }
-    note(
+    warn(
         "the whole Authorization header is the caller: a retry with a refreshed token is another caller, and runs again",
         "if tokens change between retries, take a header that stays: one with the tenant or user, set by your gateway",
     )
 }
 
-fn about_forwarding(rule: &Rule, on_error: OnStoreError) -> Note {
+fn about_addresses(rule: &Rule, trust: &Trust) -> Option<Note> {
+    if !rule.scope.contains(&Selector::Ip) {
+        return None;
+    }
+    if trust.proxies.is_empty() {
+        return warn(
+            "the caller is the address that connects: behind a load balancer or a proxy that is always the same one, \
+             and all callers share one space of keys",
+            "if there is one in front of onlyonce, name its network: server.trusted_proxies = [\"10.0.0.0/8\"]",
+        );
+    }
+    let is_alone = rule.scope.iter().all(|selector| matches!(selector, Selector::Ip | Selector::Host));
+    if !is_alone {
+        return None;
+    }
+    warn(
+        "the caller is an address: people behind one router share it, and a phone that changes networks has another, \
+         so that its retry runs again",
+        "name what the caller sends with each try: a cookie, or a header with the tenant or user",
+    )
+}
+
+/// Callers without a name share one space. With keys that clients draw at random this is harmless.
+fn about_strangers(rule: &Rule) -> Option<Note> {
+    let may_be_shared = |selector: &Selector| match selector {
+        Selector::Json(_) | Selector::Form(_) | Selector::Path(_) => true,
+        Selector::Host | Selector::Ip | Selector::Date(_) => true,
+        Selector::Header(_) | Selector::Cookie(_) | Selector::Query(_) => false,
+    };
+    let may_be_absent = |selector: &Selector| match selector {
+        Selector::Header(_) | Selector::Cookie(_) | Selector::Query(_) | Selector::Json(_) | Selector::Form(_) => true,
+        Selector::Path(_) | Selector::Host | Selector::Ip | Selector::Date(_) => false,
+    };
+    if rule.scope.is_empty() || !rule.scope.iter().all(may_be_absent) || !rule.key.iter().all(may_be_shared) {
+        return None;
+    }
+    let scope = rule.scope.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+    let key = rule.key.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
+    warn(
+        format!(
+            "requests without {scope} are one and the same anonymous caller, and two of them may well have the same \
+             key, since it is no random one ({key}): the second gets the first one's answer"
+        ),
+        "let only requests with a known caller come this far, or take the caller from what is always there, such as \
+         \"path:tenant\" or \"host\"",
+    )
+}
+
+fn about_forwarding(rule: &Rule, on_error: OnStoreError) -> Option<Note> {
     if on_error != OnStoreError::Forward || rule.policy.base() != Policy::Strict {
         return None;
     }
-    note(
+    warn(
         "the policy is strict, but while the store is out of reach requests go through unguarded and may run twice",
         "refuse them instead: store.on_error = \"reject\"",
     )
 }
 
-fn about_takeovers(rule: &Rule, upstream: &Upstream) -> Note {
+fn about_takeovers(rule: &Rule, upstream: &Upstream) -> Option<Note> {
     if rule.on_unknown != OnUnknown::Retry || rule.lease >= upstream.response_timeout {
         return None;
     }
     let (lease, response) = (HumanDuration(rule.lease), HumanDuration(upstream.response_timeout));
-    note(
+    warn(
         format!(
             "when a sidecar is lost, a retry takes over after {lease} (lease), and the backend may still be at work on \
-             the first: it is given {response} (response_timeout)"
+             the first: it is given {response} (upstream.response_timeout)"
         ),
         format!("lease = \"{response}\" or longer, or on_unknown = \"hold\""),
     )
 }
 
-fn about_503(rule: &Rule) -> Note {
-    if rule.policy.disposition(StatusCode::SERVICE_UNAVAILABLE) != Disposition::Release {
+/// Who names the 503 in a list has thought of it, and who lets a lost attempt be taken over minds no second one.
+fn about_503(rule: &Rule) -> Option<Note> {
+    const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+    let is_named = rule.policy.overrides().iter().any(|(set, _)| *set == StatusSet::Status(UNAVAILABLE.as_u16()));
+    if is_named || rule.on_unknown == OnUnknown::Retry || rule.policy.disposition(UNAVAILABLE) != Disposition::Release {
         return None;
     }
-    note(
+    warn(
         "a 503 frees the key; behind Envoy or a mesh it may mean that the connection broke after the request was sent",
-        "if there is one between onlyonce and the backend: hold = [\"503\"]",
+        "if there is one between onlyonce and the backend: hold = [\"503\"]; if there is none, say so: \
+         release = [\"503\"]",
+    )
+}
+
+fn about_caps(rule: &Rule, server: &Server) -> Option<Note> {
+    let over = |cap: u64| cap > server.max_buffered;
+    let all = HumanSize(server.max_buffered);
+    if over(rule.max_request_body) {
+        let cap = HumanSize(rule.max_request_body);
+        return warn(
+            format!(
+                "max_request_body is {cap}, but all bodies together may take {all} (server.max_buffered): a larger \
+                 request never finds room, and gets 503"
+            ),
+            format!("server.max_buffered = \"{cap}\" or more, or max_request_body = \"{all}\" at most"),
+        );
+    }
+    if !over(rule.max_response_body) {
+        return None;
+    }
+    let cap = HumanSize(rule.max_response_body);
+    warn(
+        format!(
+            "max_response_body is {cap}, but all bodies together may take {all} (server.max_buffered): a larger \
+             answer is never kept for repeats"
+        ),
+        format!("server.max_buffered = \"{cap}\" or more, or max_response_body = \"{all}\" at most"),
     )
 }
 
@@ -120,61 +251,42 @@ mod tests {
     use super::*;
     use crate::config::parse;
 
-    fn found(store: &str, route: &str) -> Vec<String> {
-        let text = format!(
-            "[upstream]\nurl = \"http://backend:3000\"\n[store]\n{store}\n\
-             [[route]]\nname = \"r\"\npath = \"/r\"\nhold = [\"503\"]\n{route}\n"
-        );
-        let config = parse("test.toml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+    fn found(file: &str) -> Vec<(Weight, String)> {
+        let config = parse("test.toml", file, &|_| None).unwrap_or_else(|error| panic!("{error}"));
         let first_words = |warning: &Warning| warning.text.split(' ').take(4).collect::<Vec<_>>().join(" ");
-        warnings(&config).iter().map(first_words).collect()
+        warnings(&config).iter().map(|warning| (warning.weight, first_words(warning))).collect()
     }
 
-    const REDIS: &str = "url = \"redis://redis\"";
-    const TENANT: &str = "scope = [\"header:X-Tenant\"]";
+    /// Each has a file in `tests/config/` that shows its text; here is what must not be warned of.
+    fn with_route(route: &str) -> String {
+        format!(
+            "[upstream]\nurl = \"http://backend:3000\"\n[store]\nurl = \"redis://redis\"\n\
+             [[route]]\nname = \"r\"\npath = \"/r\"\n{route}\n"
+        )
+    }
 
     #[test]
     fn a_careful_configuration_is_left_alone() {
-        assert_eq!(found(REDIS, TENANT), Vec::<String>::new());
-    }
-
-    #[test]
-    fn stores_that_are_not_shared_or_not_kept_are_told() {
-        assert_eq!(found("url = \"embedded:data\"", TENANT), ["the embedded store is"]);
-        assert_eq!(found("url = \"memory:\"", TENANT), ["the memory store forgets"]);
-    }
-
-    #[test]
-    fn scopes_that_are_too_wide_or_too_narrow_are_told() {
-        assert_eq!(found(REDIS, "scope = []"), ["all callers share one"]);
-        assert_eq!(found(REDIS, "scope = [\"header:authorization\"]"), ["the whole Authorization header"]);
-    }
-
-    #[test]
-    fn a_strict_route_that_may_go_unguarded_is_told() {
-        let store = format!("{REDIS}\non_error = \"forward\"");
-        assert_eq!(found(&store, &format!("{TENANT}\npolicy = \"strict\"")), ["the policy is strict,"]);
-        assert_eq!(found(&store, TENANT), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_takeover_while_the_backend_works_is_told() {
-        assert_eq!(found(REDIS, &format!("{TENANT}\non_unknown = \"retry\"")), ["when a sidecar is"]);
-        let patient = format!("{TENANT}\non_unknown = \"retry\"\nlease = \"60s\"");
-        assert_eq!(found(REDIS, &patient), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_503_that_frees_the_key_is_told() {
-        let config = include_str!("../../config/orders.toml");
-        let config = parse("orders.toml", config, &|_| None).unwrap_or_else(|error| panic!("{error}"));
-        let warnings = warnings(&config);
-        let about_503 = warnings.iter().filter(|warning| warning.text.starts_with("a 503 frees the key"));
-        assert_eq!(about_503.count(), 2);
+        for route in [
+            "scope = [\"header:X-Tenant\"]\nhold = [\"503\"]",
+            "scope = [\"header:X-Tenant\"]\nrelease = [\"503\"]",
+            "scope = [\"header:X-Tenant\"]\nstore = [\"503\"]",
+            "scope = [\"header:X-Tenant\"]\non_unknown = \"retry\"\nlease = \"60s\"",
+            "scope = [\"host\"]\nkey = \"json:/number\"\nhold = [\"503\"]",
+            "scope = [\"header:X-Tenant\"]\nkey = [\"json:/number\", \"header:X-Request\"]\nhold = [\"503\"]",
+        ] {
+            assert_eq!(found(&with_route(route)), [], "{route}");
+        }
     }
 
     #[test]
     fn a_route_that_is_off_has_nothing_to_warn_of() {
-        assert_eq!(found(REDIS, "scope = []\nmode = \"off\""), Vec::<String>::new());
+        assert_eq!(found(&with_route("scope = []\nmode = \"off\"")), []);
+    }
+
+    #[test]
+    fn one_store_for_one_sidecar_is_no_mistake() {
+        let file = with_route("scope = [\"header:X-Tenant\"]\nhold = [\"503\"]").replace("redis://redis", "embedded:a");
+        assert_eq!(found(&file), [(Weight::Note, "the embedded store is".to_owned())]);
     }
 }

@@ -29,7 +29,7 @@ use std::time::Duration;
 use http::uri::Authority;
 
 use crate::tls;
-pub use advice::{Warning, warnings};
+pub use advice::{Warning, Weight, warnings};
 pub use file::{Content, load, parse};
 pub use fixed::Fixed;
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};

@@ -76,6 +76,7 @@ impl fmt::Display for StatusSet {
 #[derive(Clone, PartialEq, Eq)]
 pub struct PolicyTable {
     base: Policy,
+    overrides: Vec<(StatusSet, Disposition)>,
     /// Indexed by status less 100.
     table: Box<[Disposition; 500]>,
 }
@@ -90,7 +91,9 @@ impl PolicyTable {
                 .or_else(|| named(StatusSet::Class(status / 100)))
                 .unwrap_or_else(|| base.disposition(status));
         }
-        Self { base, table }
+        let is_first = |index: usize| overrides[..index].iter().all(|(earlier, _)| *earlier != overrides[index].0);
+        let overrides = (0..overrides.len()).filter(|index| is_first(*index)).map(|index| overrides[index]).collect();
+        Self { base, overrides, table }
     }
 
     /// What becomes of the record after a complete response with `status`.
@@ -102,6 +105,11 @@ impl PolicyTable {
     /// The policy that the lists were laid over.
     pub fn base(&self) -> Policy {
         self.base
+    }
+
+    /// The lists that were laid over it.
+    pub fn overrides(&self) -> &[(StatusSet, Disposition)] {
+        &self.overrides
     }
 
     /// The statuses from 200 to 599 with this disposition, as inclusive ranges in ascending order.

@@ -25,6 +25,16 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
+    /// Whether nobody is.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether everybody with an address of some family is.
+    pub fn contain_everybody(&self) -> bool {
+        self.0.iter().any(|network| network.prefix_len() == 0)
+    }
+
     /// Whether the peer of a connection is one of them. A peer without an address is on a Unix socket of this very
     /// machine: it is believed where any proxy is.
     pub fn contain_peer(&self, peer: Option<IpAddr>) -> bool {

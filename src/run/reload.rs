@@ -90,7 +90,11 @@ fn apply(config: Config, rules: &Rules, logging: &Logging) {
 
 /// Logs one of the configuration's warnings.
 pub fn log_warning(warning: &config::Warning) {
-    tracing::warn!(route = warning.route.as_deref(), advice = warning.advice, "{}", warning.text);
+    let config::Warning { weight, route, text, advice } = warning;
+    match weight {
+        config::Weight::Note => tracing::info!(route = route.as_deref(), advice, "{text}"),
+        config::Weight::Warning => tracing::warn!(route = route.as_deref(), advice, "{text}"),
+    }
 }
 
 fn refuse(error: &ConfigError, rules: &Rules) {

@@ -131,7 +131,7 @@ fn read(table: &DeTable<'_>, report: &Report<'_>) -> Option<Config> {
 
     admin.check(&server, report);
     upstream.check(&server, report);
-    let bounds = Bounds { attempt_timeout: &upstream.attempt_timeout, max_buffered: &server.max_buffered };
+    let bounds = Bounds { attempt_timeout: &upstream.attempt_timeout };
     let routes = routes(tables, &layer, &bounds, report);
     let proxies = server.trusted_proxies();
     Some(Config {

@@ -30,7 +30,6 @@ pub(super) struct RouteTable {
 /// What a route must keep within.
 pub(super) struct Bounds<'a> {
     pub(super) attempt_timeout: &'a Setting<Duration>,
-    pub(super) max_buffered: &'a Setting<u64>,
 }
 
 impl RouteTable {
@@ -72,8 +71,6 @@ impl RouteTable {
         }
         let why = "no attempt lasts longer, so there is nothing more to wait for";
         order.durations(("upstream.attempt_timeout", bounds.attempt_timeout), ("wait_timeout", &wait_timeout), why);
-        order.sizes(("server.max_buffered", bounds.max_buffered), ("max_request_body", &max_request_body));
-        order.sizes(("server.max_buffered", bounds.max_buffered), ("max_response_body", &max_response_body));
         can_wait(&on_concurrent, &wait_timeout, &max_waiters, report);
         one_kind_of_body(&key, &merged.scope, report);
         for parts in [&key, &merged.scope] {

@@ -30,7 +30,7 @@ pub(super) struct ServerTable {
     idle_timeout: Setting<Duration>,
     max_connections: Setting<usize>,
     max_in_flight: Setting<usize>,
-    pub(super) max_buffered: Setting<u64>,
+    max_buffered: Setting<u64>,
     drain_delay: Setting<Duration>,
     drain_timeout: Setting<Duration>,
     trusted_proxies: Setting<Vec<(IpNet, Span)>>,
