@@ -142,6 +142,68 @@ async fn a_backend_that_does_not_begin_gets_no_request() {
 }
 
 #[tokio::test]
+async fn a_backend_that_has_room_for_no_request_gets_none() {
+    let backend = Http2Backend::with_streams(0, []).await;
+    let sidecar = setup(&backend.url()).with("upstream", "connect_timeout = \"200ms\"").start().await;
+    for request in [request("GET", "/"), order("k"), order("k")] {
+        sidecar.ask(&request).await.refuses(502, "upstream-unreachable");
+    }
+    assert_eq!(backend.count(), 0);
+}
+
+#[tokio::test]
+async fn what_may_be_repeated_is_sent_again_on_another_connection() {
+    for turn in [Turn::Close, Turn::GoAway(Reason::NO_ERROR), Turn::Reset(Reason::REFUSED_STREAM)] {
+        let (_backend, sidecar) = with([Turn::Answer, turn.clone()]).await;
+        for _ in 0..2 {
+            assert_eq!(sidecar.ask(&request("GET", "/")).await.status, 201);
+        }
+        let (backend, sidecar) = with([Turn::Answer, turn.clone()]).await;
+        assert_eq!(sidecar.ask(&request("POST", "/x").body("a")).await.status, 201);
+        let code = if matches!(turn, Turn::Reset(_)) { "upstream-unreachable" } else { "upstream-failed" };
+        sidecar.ask(&request("POST", "/x").body("a")).await.refuses(502, code);
+        assert!(backend.count() <= 2);
+    }
+}
+
+#[tokio::test]
+async fn answers_without_a_body_stay_without_one() {
+    let said = |status, lines| Turn::Say(Answer { status, lines, ..Answer::default() });
+    let (backend, sidecar) = with([
+        said(200, vec![("content-length", "1234")]),
+        said(204, vec![]),
+        said(304, vec![("etag", "\"7\"")]),
+        said(200, vec![]),
+    ])
+    .await;
+    let mut client = sidecar.connect().await;
+    let head = client.ask(&request("HEAD", "/")).await;
+    assert_eq!((head.status, head.value("content-length")), (200, Some("1234")));
+    for status in [204, 304] {
+        let none = client.ask(&request("GET", "/")).await;
+        assert_eq!((none.status, none.has("content-length"), none.has("transfer-encoding")), (status, false, false));
+    }
+    let empty = client.ask(&request("GET", "/")).await;
+    assert_eq!((empty.status, empty.text()), (200, ""));
+    assert_eq!(backend.count(), 4);
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_do_not_stall_the_others() {
+    const SLOW: usize = 40;
+    let flood = Turn::Say(Answer { status: 200, body: vec![&[b'x'; 1 << 20]; 4], ..Answer::default() });
+    let (backend, sidecar) = with(vec![flood; SLOW]).await;
+    let mut slow = Vec::new();
+    for _ in 0..SLOW {
+        let mut client = sidecar.begin(&request("GET", "/")).await;
+        client.head().await.expect("an answer");
+        slow.push(client);
+    }
+    assert_eq!(sidecar.ask(&request("GET", "/")).await.status, 201);
+    assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test]
 async fn over_tls_the_server_must_choose_http2() {
     let (authority, backend) = (Authority::new(), Http2Backend::start([]).await);
     let ca = format!("ca = {:?}", authority.file());

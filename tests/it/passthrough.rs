@@ -295,6 +295,17 @@ async fn trailers_cross_for_those_who_take_them() {
 }
 
 #[tokio::test]
+async fn trailers_of_a_request_cross() {
+    let (backend, sidecar) = by_hand().await;
+    let mut client = sidecar.connect().await;
+    client.send("POST /x HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    client.send("3\r\nabc\r\n0\r\nX-Sum: 6\r\n\r\n").await;
+    let mut backend = backend.accept().await;
+    assert_eq!(backend.head().await.expect("a request").value("trailer"), Some("X-Sum"));
+    assert_eq!(backend.exactly(b"3\r\nabc\r\n0\r\nX-Sum: 6\r\n\r\n".len()).await, b"3\r\nabc\r\n0\r\nx-sum: 6\r\n\r\n");
+}
+
+#[tokio::test]
 async fn a_backend_that_cannot_be_reached_breaks_off_or_is_slow_is_told_apart() {
     let sidecar = Setup::new(&nobody()).start().await;
     let get = request("GET", "/x");

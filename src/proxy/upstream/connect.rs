@@ -21,6 +21,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::super::body::RequestBody;
 use super::MAX_BUFFER;
 use super::fate::Unsent;
+use super::streams;
 use crate::config::{self, UpstreamAddress};
 use crate::tls;
 
@@ -47,16 +48,21 @@ pub(super) enum Sender {
 pub(super) struct Fresh {
     pub(super) sender: Sender,
     /// Requests that the backend takes at once.
-    pub(super) streams: usize,
+    pub(super) streams: u32,
 }
 
 /// A backend that takes so long for the answer to a ping is gone, and with it what it was asked.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 
-/// One stream that nobody reads must not stall the others of its connection.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// What the backend may send ahead of a client that does not read.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// Enough for all: answers that nobody reads must not stall the others of their connection.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * streams::MOST;
+/// A request's body on its way, for each of them.
+const SEND_BUFFER: usize = 256 << 10;
+/// The head of an answer, as large as in HTTP/1.1.
+const MAX_HEAD: u32 = 64 << 10;
 
 impl Dial {
     pub(super) fn new(settings: &config::Upstream) -> Self {
@@ -136,6 +142,7 @@ where
     let mut builder = http2::Builder::new(turns.clone());
     builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
     builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+    builder.max_send_buf_size(SEND_BUFFER).max_header_list_size(MAX_HEAD);
     // None are allowed before the settings have come.
     builder.initial_max_send_streams(0);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Unsent::Closed)?;
@@ -143,7 +150,7 @@ where
     let streams = loop {
         let streams = connection.current_max_send_streams();
         if streams > 0 {
-            break streams;
+            break u32::try_from(streams).unwrap_or(u32::MAX);
         }
         tokio::select! {
             _ended = &mut connection => return Err(Unsent::NoHttp2),

@@ -23,12 +23,12 @@ struct Shared {
     sender: SendRequest<RequestBody>,
     born: Instant,
     /// Requests at once.
-    most: usize,
+    most: u32,
     load: Mutex<Load>,
 }
 
 struct Load {
-    streams: usize,
+    streams: u32,
     /// When the last of them began or ended.
     since: Instant,
 }
@@ -37,7 +37,7 @@ struct Load {
 pub(super) struct Stream(Arc<Shared>);
 
 /// More requests than this on one connection wait for each other; another connection is made instead.
-const MOST: usize = 100;
+pub(super) const MOST: u32 = 100;
 
 impl Streams {
     pub(super) fn new() -> Self {
@@ -52,7 +52,7 @@ impl Streams {
     }
 
     /// A place on a new connection, which takes `most` requests at once.
-    pub(super) fn add(&self, sender: SendRequest<RequestBody>, most: usize) -> Stream {
+    pub(super) fn add(&self, sender: SendRequest<RequestBody>, most: u32) -> Stream {
         let now = Instant::now();
         let load = Mutex::new(Load { streams: 1, since: now });
         let shared = Arc::new(Shared { sender, born: now, most: most.min(MOST), load });
