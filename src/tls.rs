@@ -10,7 +10,7 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
-use tokio_rustls::rustls::{ClientConfig, Error, InconsistentKeys, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, Error, InconsistentKeys, RootCertStore, ServerConfig};
 
 /// Why PEM text is of no use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +134,19 @@ impl Client {
 }
 
 impl Identity {
+    /// What the TLS library takes to show this to clients; `protocols` are those that they may choose from (ALPN), the
+    /// best first. There is no early data: a request in it could be sent again by whoever has seen it.
+    pub fn server(&self, protocols: &[&[u8]]) -> Arc<ServerConfig> {
+        let certified = self.certified().expect("it was made of the two that fit");
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("ring knows the versions of TLS that are on by default")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Arc::new(config)
+    }
+
     fn certified(&self) -> Result<CertifiedKey, Error> {
         CertifiedKey::from_der(self.chain.0.clone(), self.key.0.clone_key(), &provider())
     }

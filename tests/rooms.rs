@@ -22,7 +22,11 @@ const ROOMS: [(&str, &[&str], &[&str]); 16] = [
         &["h2", "hyper", "hyper_util", "tokio_rustls"],
     ),
     ("admin", &["config", "metrics", "record", "store"], &["base64", "blake3", "humantime", "serde_json"]),
-    ("server", &["config", "metrics", "proxy"], &["hyper", "hyper_util"]),
+    (
+        "server",
+        &["config", "metrics", "proxy", "tls"],
+        &["arc_swap", "hyper", "hyper_util", "listenfd", "tokio_rustls"],
+    ),
     (
         "run",
         &["admin", "config", "guard", "key", "metrics", "proxy", "server", "store", "telemetry"],

@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::{self, Config, ConfigError, Content, Log, LogFormat, LogKeys};
 use crate::demo::{Demo, DemoError};
 use crate::run::reload::{self, Hangup};
-use crate::run::{self, Sidecar, StartError, Stopped};
+use crate::run::{self, Passed, Sidecar, StartError, Stopped};
 use crate::telemetry;
 
 /// A reverse proxy that makes POST requests safe to repeat: same key, same result, one effect.
@@ -138,11 +138,15 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
     log.apply(&mut config.log);
     let logging = telemetry::start(&config.log);
     config::warnings(&config).iter().for_each(reload::log_warning);
+    let passed = match Passed::take() {
+        Ok(passed) => passed,
+        Err(error) => return failed(&StartError::Passed(error)),
+    };
     let running = block_on(async {
         let (stop, hangup) = (run::signalled(run::STOP), Hangup::take());
-        let sidecar = Sidecar::start(config).await?;
+        let sidecar = Sidecar::start_on(passed, config).await?;
         tracing::info!(
-            listen = ?sidecar.addresses(),
+            listen = ?sidecar.listening(),
             admin = ?sidecar.admin_address(),
             version = env!("CARGO_PKG_VERSION"),
             "serving"

@@ -38,6 +38,7 @@ impl Fixed {
             max_buffered,
             drain_delay,
             drain_timeout,
+            tls: _,
         } = &self.server;
         let wanted = &config.server;
         compare("server.listen", *listen == wanted.listen);

@@ -22,6 +22,7 @@ mod spelling;
 mod trust;
 pub mod units;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -66,7 +67,9 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub struct Server {
     /// Where clients connect.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
+    /// What connections to addresses are secured with; those to Unix sockets are not.
+    pub tls: Option<tls::Identity>,
     /// From the first byte of a request's head to its last.
     pub header_timeout: Duration,
     /// A request body: as a whole on guarded routes, between two frames everywhere.
@@ -83,6 +86,31 @@ pub struct Server {
     pub drain_delay: Duration,
     /// How long work in flight may take to finish after that.
     pub drain_timeout: Duration,
+}
+
+/// One of `server.listen`
+#[derive(Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// `IP:PORT`
+    Tcp(SocketAddr),
+    /// `unix:PATH`
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// As it is written in the file.
+impl fmt::Debug for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// `[log]`

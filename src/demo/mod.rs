@@ -203,7 +203,7 @@ mod tests {
         let folder = Folder::new().expect("a folder");
         let config = configuration(Places { proxy: at(1), backend: at(2), admin: at(3) }, &folder);
         let config = config.unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(config.server.listen, [at(1)]);
+        assert_eq!(config.server.listen, [config::Listen::Tcp(at(1))]);
         assert!(
             matches!(&config.upstream.address, config::UpstreamAddress::Http(backend) if *backend == "127.0.0.1:2")
         );

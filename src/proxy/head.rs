@@ -73,7 +73,11 @@ pub(super) fn inspect<B>(request: &Request<B>) -> Result<(), Problem> {
         return Err(Problem::new(Code::NotImplemented, "This proxy opens no tunnels (CONNECT).").close());
     }
     let hosts = headers.get_all(header::HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && request.version() >= Version::HTTP_11) {
+    if let (Version::HTTP_2, Some(authority)) = (request.version(), request.uri().authority()) {
+        if headers.get_all(header::HOST).iter().any(|host| *host != *authority.as_str()) {
+            return Err(bad("Host and :authority must not differ (RFC 9113, 8.3.1)."));
+        }
+    } else if hosts > 1 || (hosts == 0 && request.version() >= Version::HTTP_11) {
         return Err(bad("A request must have exactly one Host line (RFC 9112, 3.2)."));
     }
     let codings = headers.get_all(header::TRANSFER_ENCODING);

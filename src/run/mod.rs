@@ -13,17 +13,17 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use rules::Rules;
 
 use crate::admin::Admin;
-use crate::config::{self, Config, StoreLocation};
+use crate::config::{self, Config, Listen, StoreLocation};
 use crate::guard::Guard;
 use crate::key::DigestKey;
 use crate::metrics::Metrics;
-use crate::server::Server;
+pub use crate::server::Passed;
+use crate::server::{Listener, Server};
 use crate::store::{self, Metered, Store};
 
 /// A sidecar whose listeners are bound, and whose store is open.
@@ -31,8 +31,8 @@ pub struct Sidecar {
     rules: Arc<Rules>,
     admin: Arc<Admin>,
     server: Server,
-    listeners: Vec<TcpListener>,
-    admin_listener: Option<TcpListener>,
+    listeners: Vec<Listener>,
+    admin_listener: Option<Listener>,
     drain: Drain,
 }
 
@@ -48,16 +48,19 @@ struct Drain {
 /// Why a sidecar cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address} ({key}): {}", advice(source))]
+    /// An address or a Unix socket cannot be listened on.
+    #[error("cannot listen on {address} ({key}): {}", advice(address, source))]
     Listen {
-        /// The address.
-        address: SocketAddr,
+        /// Which.
+        address: Listen,
         /// Where it is configured.
         key: &'static str,
         /// What the operating system said.
         source: io::Error,
     },
+    /// A socket that a service manager passed is not one to listen on.
+    #[error("a socket that was passed cannot be listened on: {0}; in its unit, give it ListenStream alone")]
+    Passed(#[source] io::Error),
     /// The store cannot be used as it is.
     #[error("the store cannot be used")]
     Store(#[from] store::OpenError),
@@ -66,13 +69,24 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
 }
 
-fn advice(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another port".into(),
-        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one".into(),
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address".into(),
-        _ => error.to_string(),
-    }
+fn advice(address: &Listen, error: &io::Error) -> String {
+    let advice = match (address, error.kind()) {
+        (Listen::Tcp(_), io::ErrorKind::AddrInUse) => "another program listens there; stop it, or choose another port",
+        (Listen::Tcp(_), io::ErrorKind::PermissionDenied) => {
+            "ports below 1024 need a privilege; choose a higher one, or have systemd pass the socket"
+        }
+        (Listen::Tcp(_), io::ErrorKind::AddrNotAvailable) => "this machine has no such address",
+        (Listen::Unix(_), io::ErrorKind::AddrInUse) => "another program listens there; stop it, or choose another path",
+        (Listen::Unix(_), io::ErrorKind::AlreadyExists) => {
+            "a file that is no socket is there; remove it, or choose another path"
+        }
+        (Listen::Unix(_), io::ErrorKind::NotFound) => "its folder is not there; make it, or choose another path",
+        (Listen::Unix(_), io::ErrorKind::PermissionDenied) => {
+            "the user that onlyonce runs as may not write in its folder"
+        }
+        (Listen::Tcp(_) | Listen::Unix(_), _) => return error.to_string(),
+    };
+    advice.into()
 }
 
 /// How a sidecar ended.
@@ -87,28 +101,40 @@ pub enum Stopped {
 impl Sidecar {
     /// Opens the store and binds the listeners.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_on(Passed::default(), config).await
+    }
+
+    /// The same, with sockets that are bound already, if there are any, instead of those of `server.listen`.
+    pub async fn start_on(passed: Passed, config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new(config.routes.names())?);
         let records = store::open(&config.store).await?;
         let records: Arc<dyn Store> = Arc::new(Metered::new(records, Arc::clone(&metrics)));
 
         let (server, admin) = (config.server.clone(), config.admin.clone());
         let mut listeners = Vec::new();
-        for address in &server.listen {
-            listeners.push(bind(*address, "server.listen").await?);
+        if passed.is_empty() {
+            for listen in &server.listen {
+                listeners.push(bind(listen, "server.listen").await?);
+            }
+        } else {
+            tracing::info!("sockets were passed by the service manager: they take the place of server.listen");
+            listeners = passed.listeners().map_err(StartError::Passed)?;
         }
         let token = admin.as_ref().and_then(|admin| admin.token.clone());
         let admin_listener = match &admin {
-            Some(admin) => Some(bind(admin.listen, "admin.listen").await?),
+            Some(admin) => Some(bind(&Listen::Tcp(admin.listen), "admin.listen").await?),
             None => None,
         };
         let last_words = config.store.timeout * 2;
+        let drain = Drain { delay: server.drain_delay, timeout: server.drain_timeout, last_words };
+        let server = Server::new(&server, Arc::clone(&metrics));
         Ok(Self {
-            rules: Arc::new(Rules::new(config, &records, &metrics)),
+            rules: Arc::new(Rules::new(config, &records, &metrics, server.clone())),
             admin: Arc::new(Admin::new(Arc::clone(&metrics), records, token.as_ref())),
-            server: Server::new(&server, metrics),
+            server,
             listeners,
             admin_listener,
-            drain: Drain { delay: server.drain_delay, timeout: server.drain_timeout, last_words },
+            drain,
         })
     }
 
@@ -118,13 +144,16 @@ impl Sidecar {
     }
 
     /// Where clients connect.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    pub fn listening(&self) -> Vec<Listen> {
+        self.listeners.iter().filter_map(Listener::address).collect()
     }
 
     /// Where operators connect.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin_listener.as_ref()?.local_addr().ok()
+        match self.admin_listener.as_ref()?.address()? {
+            Listen::Tcp(address) => Some(address),
+            Listen::Unix(_) => None,
+        }
     }
 
     /// Serves until `stop`, then finishes what is in flight.
@@ -133,17 +162,17 @@ impl Sidecar {
         let admin_server = server.beside();
         if let Some(listener) = admin_listener {
             let admin = Arc::clone(&admin);
-            tokio::spawn(admin_server.clone().serve(listener, move |request: Request<Incoming>, client| {
+            admin_server.serve(listener, move |request: Request<Incoming>, client| {
                 let admin = Arc::clone(&admin);
                 async move { admin.handle(request, client.peer).await }
-            }));
+            });
         }
         for listener in listeners {
             let rules = Arc::clone(&rules);
-            tokio::spawn(server.clone().serve(listener, move |request, client| {
+            server.serve(listener, move |request, client| {
                 let proxy = rules.current();
                 async move { proxy.handle(request, &client).await }
-            }));
+            });
         }
         // One guard, whatever becomes of the rules.
         let guard = Arc::clone(&rules.current().guard);
@@ -177,8 +206,8 @@ async fn finish(server: &Server, guard: &Guard, drain: Drain) -> Stopped {
     Stopped::Unfinished
 }
 
-async fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, key, source })
+async fn bind(listen: &Listen, key: &'static str) -> Result<Listener, StartError> {
+    Listener::bind(listen).await.map_err(|source| StartError::Listen { address: listen.clone(), key, source })
 }
 
 /// The key of the store's digests, or why it cannot be told.

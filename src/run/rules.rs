@@ -8,6 +8,7 @@ use crate::config::{Config, Fixed};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::proxy::{Budget, Proxy, Upstream};
+use crate::server::Server;
 use crate::store::Store;
 
 /// The rules that requests go by. A request that has begun ends under the rules that it began with; a record carries
@@ -16,11 +17,13 @@ pub struct Rules {
     current: ArcSwap<Proxy>,
     /// What was bound and opened at the start.
     fixed: Fixed,
+    /// Whose certificate is replaced with them.
+    server: Server,
 }
 
 impl Rules {
     /// The first ones.
-    pub(super) fn new(config: Config, records: &Arc<dyn Store>, metrics: &Arc<Metrics>) -> Self {
+    pub(super) fn new(config: Config, records: &Arc<dyn Store>, metrics: &Arc<Metrics>, listening: Server) -> Self {
         let fixed = Fixed::of(&config);
         let Config { server, log, admin: _, upstream, store, trust, routes } = config;
         let proxy = Proxy {
@@ -35,7 +38,7 @@ impl Rules {
             log_keys: log.keys,
             metrics: Arc::clone(metrics),
         };
-        Self { current: ArcSwap::from_pointee(proxy), fixed }
+        Self { current: ArcSwap::from_pointee(proxy), fixed, server: listening }
     }
 
     /// Those that a request that begins now goes by.
@@ -48,6 +51,7 @@ impl Rules {
     pub fn replace(&self, config: Config) -> Vec<&'static str> {
         let waiting = self.fixed.differing(&config);
         let Config { server, log, admin: _, upstream, store, trust, routes } = config;
+        self.server.set_tls(server.tls.as_ref());
         let before = self.current();
         before.metrics.routes(routes.names());
         // Connections to the same backend are kept.

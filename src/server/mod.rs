@@ -1,28 +1,38 @@
 //! Listening: connections, their limits and their end.
 
+mod http1;
+mod http2;
+mod listen;
 mod pace;
+mod stream;
+mod streams;
+mod tls;
+mod watched;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config;
 use crate::metrics::Metrics;
-use crate::proxy::{Client, MAX_BUFFER, Tunnel};
+use crate::proxy::Client;
+use crate::tls::Identity;
+pub use listen::{Listener, Passed};
 use pace::{Overdue, Pace};
+use stream::Stream;
+use watched::Watched;
 
 /// Connections of one kind, over all listeners.
 #[derive(Clone)]
@@ -31,10 +41,19 @@ pub struct Server {
     places: Arc<Semaphore>,
     header_timeout: Duration,
     idle_timeout: Duration,
+    /// What connections over TCP are secured with, from now on.
+    tls: Arc<ArcSwapOption<ServerConfig>>,
     /// Where connections of clients are counted; those of operators are not.
     metrics: Option<Arc<Metrics>>,
     connections: TaskTracker,
     stop: CancellationToken,
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy)]
+enum Protocol {
+    Http1,
+    Http2,
 }
 
 /// After an error that says "no more files" or the like: trying again at once would only spin.
@@ -50,6 +69,7 @@ impl Server {
             places: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
             header_timeout: settings.header_timeout,
             idle_timeout: settings.idle_timeout,
+            tls: Arc::new(ArcSwapOption::from(settings.tls.as_ref().map(tls::settings))),
             metrics: Some(metrics),
             connections: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -59,18 +79,35 @@ impl Server {
     /// Another server with the same timeouts, for operators, which stops by itself.
     pub fn beside(&self) -> Self {
         let places = Arc::new(Semaphore::new(BESIDE));
-        Self { places, metrics: None, connections: TaskTracker::new(), stop: CancellationToken::new(), ..self.clone() }
+        let tls = Arc::default();
+        let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
+        Self { places, tls, metrics: None, connections, stop, ..self.clone() }
     }
 
-    /// Accepts connections and answers their requests until [`stop`](Self::stop).
-    pub async fn serve<A, F, B>(self, listener: TcpListener, answer: A)
+    /// Secures connections with this from now on, or with nothing. Those that are there are left as they are.
+    pub fn set_tls(&self, tls: Option<&Identity>) {
+        self.tls.store(tls.map(tls::settings));
+    }
+
+    /// From now on, accepts connections and answers their requests, until [`stop`](Self::stop).
+    pub fn serve<A, F, B>(&self, listener: Listener, answer: A)
+    where
+        A: Fn(Request<Incoming>, Client) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+    {
+        // Waited for with the connections: the file of a Unix socket goes with its listener.
+        self.connections.spawn(self.clone().accept_all(listener, answer));
+    }
+
+    async fn accept_all<A, F, B>(self, listener: Listener, answer: A)
     where
         A: Fn(Request<Incoming>, Client) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
     {
         while let Some(accepted) = self.stop.run_until_cancelled(self.accept(&listener)).await {
-            let (stream, address, place) = match accepted {
+            let (stream, peer, place) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
@@ -81,20 +118,18 @@ impl Server {
             let (server, answer) = (self.clone(), answer.clone());
             self.connections.spawn(async move {
                 let _counted = server.metrics.as_ref().map(|metrics| metrics.connection());
-                server.connection(stream, address, answer).await;
+                let client = Client { peer, secure: false, presence: Arc::default() };
+                server.connection(stream, client, answer).await;
                 drop(place);
             });
         }
     }
 
-    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    async fn accept(&self, listener: &Listener) -> io::Result<(Stream, Option<SocketAddr>, OwnedSemaphorePermit)> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         loop {
             match listener.accept().await {
-                Ok((stream, client)) => {
-                    stream.set_nodelay(true)?;
-                    return Ok((stream, client, place));
-                }
+                Ok((stream, peer)) => return Ok((stream, peer, place)),
                 // The client was gone before it was accepted: that concerns nobody else.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
@@ -103,63 +138,79 @@ impl Server {
         }
     }
 
-    async fn connection<A, F, B>(&self, stream: TcpStream, address: SocketAddr, answer: A)
+    async fn connection<A, F, B>(&self, stream: Stream, client: Client, answer: A)
     where
         A: Fn(Request<Incoming>, Client) -> F,
-        F: Future<Output = Response<B>>,
-        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
     {
-        let client = Client { peer: Some(address), secure: false, presence: Arc::default() };
         let pace = Arc::new(Pace::new(self.header_timeout, self.idle_timeout, Arc::clone(&client.presence)));
-        let stream = pace::Watched::new(stream, Arc::clone(&pace), Arc::clone(&client.presence));
-        // Where an answer ends the talk in HTTP.
-        let tunnel = OnceLock::new();
-        let service = service_fn(|request| {
-            let busy = pace.busy();
-            let answering = answer(request, client.clone());
-            let tunnel = &tunnel;
-            async move {
-                let mut answer = answering.await;
-                if let Some(opened) = answer.extensions_mut().remove::<Tunnel>() {
-                    // An answer that opens one is the last of its connection.
-                    let _ = tunnel.set(opened);
-                }
-                Ok::<_, std::convert::Infallible>(answer.map(|body| pace::Tail::new(body, busy)))
+        let opened = tokio::select! {
+            opened = self.open(stream, &pace) => opened,
+            () = self.stop.cancelled() => return,
+            _ = pace.overdue(|| None) => return,
+        };
+        match opened {
+            Ok((stream, Protocol::Http1)) => {
+                let secure = stream.is_secure();
+                self.http1(stream, &pace, Client { secure, ..client }, answer).await;
             }
-        });
-        let mut builder = http1::Builder::new();
-        // A client that has closed its writing side still wants its answer.
-        builder.half_close(true).max_buf_size(MAX_BUFFER);
-        // hyper's own timer is set anew for each request, which costs a system call; `pace` keeps the time instead.
-        builder.header_read_timeout(None);
-        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+            Ok((stream, Protocol::Http2)) => {
+                let secure = stream.is_secure();
+                self.http2(stream, &pace, Client { secure, ..client }, answer).await;
+            }
+            Err(error) => ended(&error),
+        }
+    }
+
+    /// Finds out what a client speaks. Unix sockets are not secured: they do not leave the machine.
+    async fn open(&self, stream: Stream, pace: &Arc<Pace>) -> io::Result<(Watched, Protocol)> {
+        let (stream, is_http2) = match (stream, self.tls.load_full()) {
+            (Stream::Tcp(stream), Some(settings)) => {
+                let stream = tls::handshake(settings, stream).await?;
+                let is_http2 = tls::is_http2(&stream);
+                (Watched::new(Stream::Tls(stream), Arc::clone(pace)), is_http2)
+            }
+            (stream, _) => {
+                let mut stream = Watched::new(stream, Arc::clone(pace));
+                let is_http2 = stream.begins_with_preface().await?;
+                (stream, is_http2)
+            }
+        };
+        Ok((stream, if is_http2 { Protocol::Http2 } else { Protocol::Http1 }))
+    }
+
+    /// Lets a connection live to its end: its own, that of the server, or that of patience. `finish` has it take no
+    /// further request.
+    async fn drive<C>(
+        &self,
+        connection: C,
+        finish: impl Fn(Pin<&mut C>),
+        pace: &Pace,
+        untaken: impl Fn() -> Option<u64>,
+    ) where
+        C: Future<Output = hyper::Result<()>>,
+    {
         let mut connection = std::pin::pin!(connection);
-        let (mut stopping, mut idle) = (false, false);
+        let mut stopping = false;
         loop {
             tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(error = &error as &dyn std::error::Error, "a client connection ended");
-                    }
-                    break;
-                }
+                end = connection.as_mut() => return end.unwrap_or_else(|error| ended(&error)),
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
-                    connection.as_mut().graceful_shutdown();
+                    pace.close();
+                    finish(connection.as_mut());
                 }
                 // While stopping too: hyper waits for the rest of a head, and the drain would wait with it.
-                overdue = pace.overdue(), if !idle => match overdue {
+                overdue = pace.overdue(&untaken) => match overdue {
                     Overdue::Idle => {
-                        (stopping, idle) = (true, true);
-                        connection.as_mut().graceful_shutdown();
+                        stopping = true;
+                        pace.close();
+                        finish(connection.as_mut());
                     }
                     Overdue::Head | Overdue::Stuck => return,
                 },
             }
-        }
-        // It keeps the connection's place among the others, and the drain waits for it.
-        if let Some(tunnel) = tunnel.get() {
-            tunnel.clone().run().await;
         }
     }
 
@@ -173,4 +224,8 @@ impl Server {
     pub async fn stopped(&self) {
         self.connections.wait().await;
     }
+}
+
+fn ended(error: &(dyn std::error::Error + 'static)) {
+    tracing::debug!(error, "a client connection ended");
 }

@@ -6,16 +6,35 @@ use std::path::PathBuf;
 use http::uri::Authority;
 use ipnet::IpNet;
 
+use super::super::Listen;
 use super::item::{Item, Text};
 use crate::tls;
 
-/// `"127.0.0.1:8080"`
-pub(super) fn listen(item: &Item<'_>) -> Option<SocketAddr> {
+/// `"127.0.0.1:8080"`, or `"unix:/run/onlyonce.sock"`
+pub(super) fn listen(item: &Item<'_>) -> Option<Listen> {
     let text = item.text()?;
-    read_listen(item, &text)
+    match text.value.strip_prefix("unix:") {
+        Some(path) => read_socket(item, &text, path).map(Listen::Unix),
+        None => read_listen(item, &text).map(Listen::Tcp),
+    }
 }
 
-/// The same, or `"off"`.
+/// The longest that Linux takes, and a zero byte (unix(7)).
+const LONGEST: usize = 107;
+
+fn read_socket(item: &Item<'_>, text: &Text, path: &str) -> Option<PathBuf> {
+    let right = "the whole path of a socket is right, in a folder that is there: \"unix:/run/onlyonce.sock\"";
+    if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+        return item.refuse(format!("{text} does not name a Unix socket"), right);
+    }
+    if path.len() > LONGEST {
+        let message = format!("the path of this socket has {} bytes, and the system takes {LONGEST}", path.len());
+        return item.refuse(message, "choose a shorter one, such as \"unix:/run/onlyonce.sock\"");
+    }
+    Some(PathBuf::from(path))
+}
+
+/// An address, or `"off"`.
 pub(super) fn listen_or_off(item: &Item<'_>) -> Option<Option<SocketAddr>> {
     let text = item.text()?;
     if text.value == "off" { Some(None) } else { read_listen(item, &text).map(Some) }
@@ -23,7 +42,10 @@ pub(super) fn listen_or_off(item: &Item<'_>) -> Option<Option<SocketAddr>> {
 
 fn read_listen(item: &Item<'_>, text: &Text) -> Option<SocketAddr> {
     if text.value.starts_with("unix:") {
-        return item.not_built("listening on a Unix socket is", "listen on an address: \"127.0.0.1:8080\"");
+        return item.refuse(
+            format!("{} cannot be a Unix socket", item.name()),
+            "Prometheus, probes and `onlyonce records` come over TCP: \"127.0.0.1:9464\", or \"off\"",
+        );
     }
     match text.value.parse() {
         Ok(address) => Some(address),

@@ -99,6 +99,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Where to report what is wrong with several keys together.
+    pub(super) fn report(&self) -> &'a Report<'a> {
+        self.report
+    }
+
     /// A key that is planned: refused if it is there. `instead` says what can be done today.
     pub(super) fn later(&self, key: &'static str, instead: &str) {
         if let Some(item) = self.item(key) {

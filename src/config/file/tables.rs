@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use tracing::Level;
 
 use super::super::{
-    Admin, Durability, Log, LogFormat, LogKeys, OnStoreError, Secret, Server, Store, StoreLocation, TrustedProxies,
-    Upstream, UpstreamAddress,
+    Admin, Durability, Listen, Log, LogFormat, LogKeys, OnStoreError, Secret, Server, Store, StoreLocation,
+    TrustedProxies, Upstream, UpstreamAddress,
 };
 use super::address;
 use super::item::Item;
@@ -24,7 +24,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 
 pub(super) struct ServerTable {
-    listen: Setting<Vec<(SocketAddr, Span)>>,
+    listen: Setting<Vec<(Listen, Span)>>,
     header_timeout: Setting<Duration>,
     body_timeout: Setting<Duration>,
     idle_timeout: Setting<Duration>,
@@ -34,6 +34,7 @@ pub(super) struct ServerTable {
     drain_delay: Setting<Duration>,
     drain_timeout: Setting<Duration>,
     trusted_proxies: Setting<Vec<(IpNet, Span)>>,
+    tls: Setting<tls::Identity>,
 }
 
 impl ServerTable {
@@ -41,7 +42,7 @@ impl ServerTable {
         let listen =
             section.read("listen", |item| item.one_or_more(address::listen).and_then(|all| not_empty(item, all)));
         let table = Self {
-            listen: listen.or(vec![(SocketAddr::from((LOOPBACK, 8080)), 0..0)]),
+            listen: listen.or(vec![(Listen::Tcp(SocketAddr::from((LOOPBACK, 8080))), 0..0)]),
             header_timeout: section.read("header_timeout", above_zero).or(seconds(10)),
             body_timeout: section.read("body_timeout", above_zero).or(seconds(30)),
             idle_timeout: section.read("idle_timeout", above_zero).or(seconds(75)),
@@ -51,8 +52,8 @@ impl ServerTable {
             drain_delay: section.read("drain_delay", from_zero).or(seconds(3)),
             drain_timeout: section.read("drain_timeout", from_zero).or(seconds(20)),
             trusted_proxies: section.read("trusted_proxies", |item| item.list(address::network)).or(Vec::new()),
+            tls: identity(section.section("tls")),
         };
-        section.later("tls", "end TLS in front of onlyonce, and let it listen on plain HTTP");
         section.finish();
         table
     }
@@ -62,9 +63,18 @@ impl ServerTable {
         Some(TrustedProxies::new(networks.iter().map(|(network, _)| *network).collect()))
     }
 
+    /// The addresses among `listen`.
+    fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &Span)> {
+        self.listen.get().into_iter().flatten().filter_map(|(listen, span)| match listen {
+            Listen::Tcp(address) => Some((*address, span)),
+            Listen::Unix(_) => None,
+        })
+    }
+
     pub(super) fn build(self) -> Option<Server> {
         Some(Server {
-            listen: self.listen.take()?.into_iter().map(|(address, _)| address).collect(),
+            listen: self.listen.take()?.into_iter().map(|(listen, _)| listen).collect(),
+            tls: self.tls.optional()?,
             header_timeout: self.header_timeout.take()?,
             body_timeout: self.body_timeout.take()?,
             idle_timeout: self.idle_timeout.take()?,
@@ -74,6 +84,24 @@ impl ServerTable {
             drain_delay: self.drain_delay.take()?,
             drain_timeout: self.drain_timeout.take()?,
         })
+    }
+}
+
+/// `[server.tls]`
+fn identity(section: Section<'_>) -> Setting<tls::Identity> {
+    let report = section.report();
+    let (cert, key) = (section.read("cert", pem::chain), section.read("key", pem::key));
+    let identity = pem::identity(&cert, &key, ["server.tls.cert", "server.tls.key"], report);
+    let span = section.span();
+    section.finish();
+    if let (Some(span), Setting::Absent, Setting::Absent) = (&span, &cert, &key) {
+        let advice = "name the files:\n  cert = \"cert.pem\"\n  key = \"key.pem\"";
+        report.add(Some(span.clone()), "server.tls names no certificate", advice);
+    }
+    match (span, identity) {
+        (None, _) => Setting::Absent,
+        (Some(span), Some(identity)) => Setting::Given(identity, span),
+        (Some(span), None) => Setting::Wrong(span),
     }
 }
 
@@ -125,8 +153,8 @@ impl AdminTable {
     }
 
     pub(super) fn check(&self, server: &ServerTable, report: &Report<'_>) {
-        let (Some(Some(admin)), Some(clients)) = (self.listen.get(), server.listen.get()) else { return };
-        for (client, span) in clients.iter().filter(|(client, _)| collide(*client, *admin)) {
+        let Some(Some(admin)) = self.listen.get() else { return };
+        for (client, span) in server.addresses().filter(|(client, _)| collide(*client, *admin)) {
             let given = server.listen.span().map(|_| span.clone());
             report.add(
                 self.listen.span().or(given),
@@ -193,9 +221,9 @@ impl UpstreamTable {
         let attempt = ("attempt_timeout", &self.attempt_timeout);
         Order { report }.durations(attempt, ("response_timeout", &self.response_timeout), why);
         self.check_tls(report);
-        if let (Some(url), Some(listen)) = (self.url.get(), server.listen.get())
+        if let Some(url) = self.url.get()
             && let Some(upstream) = address::local(url)
-            && let Some((own, _)) = listen.iter().find(|(own, _)| collide(*own, upstream))
+            && let Some((own, _)) = server.addresses().find(|(own, _)| collide(*own, upstream))
         {
             report.add(
                 self.url.span(),

@@ -39,7 +39,25 @@ impl Process {
     /// The same with a file that is there.
     pub async fn start_with(file: &Path) -> Self {
         let mut command = onlyonce(&["serve", "--log-format", "json"]);
-        let mut child = command.arg("--config").arg(file).stderr(Stdio::piped()).spawn().expect("the program");
+        command.arg("--config").arg(file);
+        Self::of(command).await
+    }
+
+    /// The same, started by a shell that does this first. `stdin` and `stdout` are the shell's.
+    pub async fn after(setup: &Setup, first: &str, stdin: Stdio, stdout: Stdio) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join(FILE);
+        std::fs::write(&file, setup.toml()).expect("a writable folder");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{first} exec \"$@\""), "sh", env!("CARGO_BIN_EXE_onlyonce")]);
+        command.args(["serve", "--log-format", "json", "--config"]).arg(file).stdin(stdin).stdout(stdout);
+        let mut process = Self::of(command).await;
+        process.folder = Some(folder);
+        process
+    }
+
+    async fn of(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the program");
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
         let reader = thread::spawn({
@@ -158,14 +176,15 @@ impl Drop for Process {
     }
 }
 
-/// The addresses in the log line that says so.
+/// The addresses in the log line that says so; an unspecified one for clients, where they come over a Unix socket alone.
 fn serving(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let event: serde_json::Value = serde_json::from_str(line).ok()?;
     let address = |name: &str| {
-        let text = event[name].as_str()?;
-        text.trim_start_matches(['[', 'S', 'o', 'm', 'e', '(']).trim_end_matches([']', ')']).parse().ok()
+        let all = event[name].as_str()?.trim_start_matches(['[', 'S', 'o', 'm', 'e', '(']).trim_end_matches([']', ')']);
+        all.split(", ").find_map(|one| one.parse().ok())
     };
-    (event["message"] == "serving").then(|| Some((address("listen")?, address("admin")?)))?
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    (event["message"] == "serving").then(|| Some((address("listen").unwrap_or(nowhere), address("admin")?)))?
 }
 
 /// The program with these arguments, and an environment that says nothing of it.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Nothing takes this long; what does, never ends.
@@ -226,9 +226,26 @@ pub fn chunk(data: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
+/// What a connection is made of.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Has its end be a reset.
+    fn reset(&self) {
+        panic!("only TCP has resets");
+    }
+}
+
+impl Transport for TcpStream {
+    fn reset(&self) {
+        self.set_zero_linger().expect("a TCP socket");
+    }
+}
+
+impl Transport for tokio::net::UnixStream {}
+impl Transport for tokio_rustls::client::TlsStream<TcpStream> {}
+
 /// A connection.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn Transport>,
     /// Read, and not yet taken.
     pending: Vec<u8>,
     /// A backend may wait for the next request for as long as the test lasts.
@@ -243,7 +260,11 @@ impl Wire {
 
     pub fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a TCP socket");
-        Self { stream, pending: Vec::new(), patient: false }
+        Self::over(stream)
+    }
+
+    pub fn over(stream: impl Transport + 'static) -> Self {
+        Self { stream: Box::new(stream), pending: Vec::new(), patient: false }
     }
 
     pub fn patient(stream: TcpStream) -> Self {
@@ -266,7 +287,7 @@ impl Wire {
 
     /// Closes it with a reset.
     pub fn reset(self) {
-        self.stream.set_zero_linger().expect("a TCP socket");
+        self.stream.reset();
     }
 
     pub async fn ask(&mut self, request: &Request) -> Response {

@@ -1,0 +1,85 @@
+//! A connection that speaks HTTP/1.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{self, UpgradeableConnection};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+
+use super::Server;
+use super::pace::{Busy, Pace};
+use super::watched::Watched;
+use crate::proxy::{Client, MAX_BUFFER, Tunnel};
+
+impl Server {
+    pub(super) async fn http1<A, F, B>(&self, stream: Watched, pace: &Arc<Pace>, client: Client, answer: A)
+    where
+        A: Fn(Request<Incoming>, Client) -> F,
+        F: Future<Output = Response<B>>,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + 'static,
+    {
+        let stream = stream.telling(&client.presence);
+        // Where an answer ends the talk in HTTP.
+        let tunnel = OnceLock::new();
+        let service = service_fn(|request| {
+            let busy = pace.busy();
+            let answering = answer(request, client.clone());
+            let tunnel = &tunnel;
+            async move {
+                let mut answer = answering.await;
+                if let Some(opened) = answer.extensions_mut().remove::<Tunnel>() {
+                    // An answer that opens one is the last of its connection.
+                    let _ = tunnel.set(opened);
+                }
+                Ok::<_, Infallible>(answer.map(|body| Tail::new(body, busy)))
+            }
+        });
+        let mut builder = http1::Builder::new();
+        // A client that has closed its writing side still wants its answer.
+        builder.half_close(true).max_buf_size(MAX_BUFFER);
+        // hyper's own timer is set anew for each request, which costs a system call; `pace` keeps the time instead.
+        builder.header_read_timeout(None);
+        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        self.drive(connection, UpgradeableConnection::graceful_shutdown, pace, || None).await;
+        // It keeps the connection's place among the others, and the drain waits for it.
+        if let Some(tunnel) = tunnel.get() {
+            tunnel.clone().run().await;
+        }
+    }
+}
+
+/// A response body, with whose end its connection becomes idle.
+struct Tail<B> {
+    body: Pin<Box<B>>,
+    _busy: Busy,
+}
+
+impl<B> Tail<B> {
+    fn new(body: B, busy: Busy) -> Self {
+        Self { body: Box::pin(body), _busy: busy }
+    }
+}
+
+impl<B: Body> Body for Tail<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.body.as_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

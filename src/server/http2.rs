@@ -1,0 +1,152 @@
+//! A connection that speaks HTTP/2.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http2::{self, Connection};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio_util::task::TaskTracker;
+
+use super::Server;
+use super::pace::Pace;
+use super::streams::{Piece, Stream, Streams};
+use super::watched::Watched;
+use crate::proxy::{Client, MAX_BUFFER, Presence};
+
+/// Requests at once on one connection.
+const MAX_STREAMS: u32 = 100;
+
+/// What a client may send of one body before somebody reads it: the default of the protocol.
+const STREAM_WINDOW: u32 = 64 * 1024 - 1;
+
+/// The same for a whole connection: a backend that takes nothing of some bodies does not hold up the others.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// All fields of one head, 32 bytes more for each (RFC 9113, 6.5.2). Compressed, a head may be much smaller than what
+/// it takes in memory, so this is less than in HTTP/1.
+const MAX_HEAD: u32 = 32 * 1024;
+
+impl Server {
+    pub(super) async fn http2<A, F, B>(&self, stream: Watched, pace: &Arc<Pace>, client: Client, answer: A)
+    where
+        A: Fn(Request<Incoming>, Client) -> F,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+    {
+        pace.idle();
+        let streams = Streams::new(pace);
+        let service = service_fn(|mut request: Request<Incoming>| {
+            let stream = streams.open();
+            tell_as_http1(&mut request);
+            // A client that leaves resets its stream, or ends the connection, and its answer is dropped.
+            let presence = Arc::<Presence>::default();
+            let answering = answer(request, Client { presence, ..client.clone() });
+            async move { Ok::<_, Infallible>(answering.await.map(|body| Tail::new(body, stream))) }
+        });
+        let mut builder = http2::Builder::new(Tasks(self.connections.clone()));
+        // The limits of resets are left as h2 has them: without them a client could open and reset streams for ever.
+        builder.max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD).max_send_buf_size(MAX_BUFFER);
+        builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+        // Who is in the middle of a frame, or of a head, cannot answer a ping: this ends what never ends, too.
+        builder.timer(TokioTimer::new());
+        builder.keep_alive_interval(self.idle_timeout / 2).keep_alive_timeout(self.header_timeout);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        self.drive(connection, Connection::graceful_shutdown, pace, || streams.untaken()).await;
+    }
+}
+
+/// Streams are tasks, and ended with the others.
+#[derive(Clone)]
+struct Tasks(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn(stream);
+    }
+}
+
+/// Everybody behind this sees heads as HTTP/1.1 writes them.
+fn tell_as_http1(request: &mut Request<Incoming>) {
+    let is_framed = request.body().is_end_stream() || request.headers().contains_key(header::CONTENT_LENGTH);
+    join_cookies(request.headers_mut());
+    if !is_framed {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// A client may send each cookie in a line of its own, and everybody behind HTTP/2 must see one (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let lines = headers.get_all(header::COOKIE);
+    if lines.iter().nth(1).is_none() {
+        return;
+    }
+    let mut joined = BytesMut::new();
+    for line in lines {
+        if !joined.is_empty() {
+            joined.put_slice(b"; ");
+        }
+        joined.put_slice(line.as_bytes());
+    }
+    // What was made of values can be a value.
+    if let Ok(mut joined) = HeaderValue::from_maybe_shared(joined.freeze()) {
+        joined.set_sensitive(true);
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// A response body, whose stream is at work until its last byte was taken.
+struct Tail<B> {
+    body: Pin<Box<B>>,
+    stream: Arc<Stream>,
+}
+
+impl<B> Tail<B> {
+    fn new(body: B, stream: Arc<Stream>) -> Self {
+        Self { body: Box::pin(body), stream }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for Tail<B> {
+    type Data = Piece;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
+        let polled = self.body.as_mut().poll_frame(cx);
+        polled.map_ok(|frame| frame.map_data(|bytes| Piece::new(bytes, &self.stream)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_come_in_one_line() {
+        let mut headers = HeaderMap::new();
+        for line in ["a=1", "b=2; c=3", "d=4"] {
+            headers.append(header::COOKIE, HeaderValue::from_static(line));
+        }
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3; d=4"]);
+        join_cookies(&mut headers);
+        assert_eq!(headers[header::COOKIE], "a=1; b=2; c=3; d=4");
+    }
+}

@@ -1,0 +1,126 @@
+//! The streams of a connection that speaks HTTP/2, and what their clients have not taken yet.
+//!
+//! A client that opens no window for an answer keeps it in memory, and the socket shows nothing of it: h2 holds what
+//! it may not send. So each piece of an answer tells when some of it was sent, and when it is gone.
+
+use std::collections::HashMap;
+use std::io::IoSlice;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf, Bytes};
+
+use super::pace::Pace;
+
+/// Those that are open now.
+pub(super) struct Streams {
+    pace: Arc<Pace>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    streams: HashMap<u64, Arc<Untaken>>,
+    next: u64,
+}
+
+/// What was handed over for a stream, and is still here.
+#[derive(Default)]
+struct Untaken {
+    pieces: AtomicUsize,
+    /// When the client last took something, or a piece was handed over: milliseconds of the [`Pace`].
+    progress: AtomicU64,
+}
+
+/// A request and its answer, until the last byte of it was taken.
+pub(super) struct Stream {
+    number: u64,
+    untaken: Arc<Untaken>,
+    streams: Arc<Streams>,
+}
+
+impl Streams {
+    pub(super) fn new(pace: &Arc<Pace>) -> Arc<Self> {
+        Arc::new(Self { pace: Arc::clone(pace), open: Mutex::default() })
+    }
+
+    /// The next request; the connection is at work until the last one is dropped.
+    pub(super) fn open(self: &Arc<Self>) -> Arc<Stream> {
+        let untaken = Arc::<Untaken>::default();
+        let mut open = self.lock();
+        let number = open.next;
+        open.next += 1;
+        open.streams.insert(number, Arc::clone(&untaken));
+        self.pace.at_work();
+        drop(open);
+        Arc::new(Stream { number, untaken, streams: Arc::clone(self) })
+    }
+
+    /// Since when the client takes nothing of a stream that has something for it: the one that waits longest.
+    pub(super) fn untaken(&self) -> Option<u64> {
+        let open = self.lock();
+        let waiting = open.streams.values().filter(|untaken| untaken.pieces.load(Ordering::Relaxed) > 0);
+        waiting.map(|untaken| untaken.progress.load(Ordering::Relaxed)).min()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stream {
+    fn progress(&self) {
+        self.untaken.progress.store(self.streams.pace.elapsed(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut open = self.streams.lock();
+        open.streams.remove(&self.number);
+        if open.streams.is_empty() {
+            // Under the lock: a request that comes just now is not taken for idleness.
+            self.streams.pace.idle();
+        }
+    }
+}
+
+/// A piece of an answer, which tells what becomes of it.
+pub(super) struct Piece {
+    bytes: Bytes,
+    stream: Arc<Stream>,
+}
+
+impl Piece {
+    pub(super) fn new(bytes: Bytes, stream: &Arc<Stream>) -> Self {
+        stream.progress();
+        stream.untaken.pieces.fetch_add(1, Ordering::Relaxed);
+        Self { bytes, stream: Arc::clone(stream) }
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.stream.progress();
+        self.stream.untaken.pieces.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
+        self.bytes.chunks_vectored(dst)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.stream.progress();
+        self.bytes.advance(count);
+    }
+}

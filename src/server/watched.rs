@@ -1,0 +1,144 @@
+//! A client's socket as its connection sees it: it tells when something comes in, when its client takes nothing, and
+//! when it has gone.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::pace::Pace;
+use super::stream::Stream;
+use crate::proxy::Presence;
+
+pub(super) struct Watched {
+    stream: Stream,
+    /// Was read to look at it, and is still to be handed out.
+    ahead: Bytes,
+    pace: Arc<Pace>,
+    /// Who is told that the client has closed its side, and whose heads are timed: in HTTP/1 alone.
+    presence: Option<Arc<Presence>>,
+}
+
+/// What a client of HTTP/2 says first (RFC 9113, 3.4). No request of HTTP/1 begins with it.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// As much as may be read to look at it.
+const AHEAD: usize = 4096;
+
+impl Watched {
+    pub(super) fn new(stream: Stream, pace: Arc<Pace>) -> Self {
+        Self { stream, ahead: Bytes::new(), pace, presence: None }
+    }
+
+    /// Whether it came over TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
+    }
+
+    /// Waits for what tells the two protocols apart: mostly a single byte.
+    pub(super) async fn begins_with_preface(&mut self) -> io::Result<bool> {
+        let mut read = BytesMut::new();
+        loop {
+            let more = poll_fn(|cx| read_some(&mut self.stream, cx)).await?;
+            self.pace.read();
+            read.extend_from_slice(&more);
+            let compared = read.len().min(PREFACE.len());
+            let is_so_far = read[..compared] == PREFACE[..compared];
+            if more.is_empty() || !is_so_far || compared == PREFACE.len() {
+                self.ahead = read.freeze();
+                return Ok(is_so_far && compared == PREFACE.len());
+            }
+        }
+    }
+
+    /// From here on, the client speaks HTTP/1.
+    pub(super) fn telling(mut self, presence: &Arc<Presence>) -> Self {
+        self.presence = Some(Arc::clone(presence));
+        self
+    }
+
+    /// hyper reads nothing while a request is being answered, so that a client that closes its side gets its answer.
+    /// Where somebody asks whether it is still there, the connection looks for the end, and keeps what comes instead.
+    fn look_for_end(&mut self, cx: &mut Context<'_>) {
+        let Some(presence) = self.presence.as_ref().filter(|presence| !presence.has_ended()) else { return };
+        if !self.ahead.is_empty() {
+            return;
+        }
+        match read_some(&mut self.stream, cx) {
+            Poll::Ready(Ok(more)) if !more.is_empty() => {
+                self.ahead = more;
+                // Somebody may have found nothing a moment ago, and wait for what was now taken.
+                cx.waker().wake_by_ref();
+            }
+            Poll::Ready(_) => presence.leave(),
+            Poll::Pending => {}
+        }
+    }
+}
+
+/// What is there by now; nothing at the end. Needs no memory while it waits.
+fn read_some(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    let mut space = [MaybeUninit::uninit(); AHEAD];
+    let mut buf = ReadBuf::uninit(&mut space);
+    ready!(Pin::new(stream).poll_read(cx, &mut buf))?;
+    Poll::Ready(Ok(Bytes::copy_from_slice(buf.filled())))
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = if self.ahead.is_empty() {
+            Pin::new(&mut self.stream).poll_read(cx, buf)
+        } else {
+            let length = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead[..length]);
+            self.ahead.advance(length);
+            if self.ahead.is_empty() {
+                self.ahead = Bytes::new();
+            }
+            Poll::Ready(Ok(()))
+        };
+        if self.presence.is_some() && buf.filled().len() > before {
+            self.pace.read();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.pace.write(polled)
+    }
+
+    /// hyper calls this at the end of each turn, whether there is something to flush or not.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.presence.as_ref().is_some_and(|presence| presence.is_asked()) {
+            self.look_for_end(cx);
+        }
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        if self.stream.holds_back() { self.pace.flush(polled) } else { polled }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.pace.write(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,406 @@
+//! Clients that speak HTTP/2, on the same port as the others.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Method};
+use onlyonce::run::Stopped;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::support::*;
+
+/// One connection.
+struct Client {
+    send: SendRequest<Bytes>,
+    /// Ends with the connection, in whatever way.
+    connection: JoinHandle<Result<(), h2::Error>>,
+}
+
+/// A request in the making.
+fn http2(method: Method, path: &str) -> http::request::Builder {
+    http::Request::builder().method(method).uri(format!("http://api.test{path}"))
+}
+
+fn http2_order(key: &str) -> http::Request<()> {
+    let builder = http2(Method::POST, "/orders").header("idempotency-key", key);
+    builder.header("authorization", "Bearer alice").body(()).expect("a request")
+}
+
+impl Client {
+    async fn connect(sidecar: &Sidecar) -> Self {
+        Self::with(sidecar, &h2::client::Builder::new()).await
+    }
+
+    async fn with(sidecar: &Sidecar, builder: &h2::client::Builder) -> Self {
+        let stream = TcpStream::connect(sidecar.address).await.expect("it listens");
+        let (send, connection) = within("a handshake", builder.handshake(stream)).await.expect("it speaks HTTP/2");
+        Self { send, connection: tokio::spawn(connection) }
+    }
+
+    async fn begin(&mut self, request: http::Request<()>, ends: bool) -> (ResponseFuture, SendStream<Bytes>) {
+        let mut ready = within("a place for a stream", self.send.clone().ready()).await.expect("an open connection");
+        ready.send_request(request, ends).expect("a request that may be sent")
+    }
+
+    async fn ask(&mut self, request: http::Request<()>, body: &str) -> Answered {
+        let (response, mut stream) = self.begin(request, body.is_empty()).await;
+        if !body.is_empty() {
+            stream.send_data(Bytes::copy_from_slice(body.as_bytes()), true).expect("an open stream");
+        }
+        Answered::of(response).await
+    }
+
+    /// Fails unless the other side ends the connection.
+    async fn ends(self) -> Result<(), h2::Error> {
+        within("the end of the connection", self.connection).await.expect("no panic")
+    }
+}
+
+struct Answered {
+    status: u16,
+    headers: HeaderMap,
+    body: String,
+    trailers: Option<HeaderMap>,
+}
+
+impl Answered {
+    async fn of(response: ResponseFuture) -> Self {
+        let response = within("a response", response).await.expect("a response");
+        let (head, mut stream) = response.into_parts();
+        let body = read(&mut stream).await;
+        let trailers = within("the end", stream.trailers()).await.expect("an end");
+        let body = String::from_utf8(body).expect("text");
+        Self { status: head.status.as_u16(), headers: head.headers, body, trailers }
+    }
+
+    fn is_replay(&self) -> bool {
+        self.headers.get("idempotent-replayed").is_some_and(|value| value == "true")
+    }
+}
+
+async fn read(stream: &mut RecvStream) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(piece) = within("a body", stream.data()).await {
+        let piece = piece.expect("a body");
+        stream.flow_control().release_capacity(piece.len()).expect("it was taken");
+        body.extend_from_slice(&piece);
+    }
+    body
+}
+
+async fn with(server: &str) -> (Backend, Sidecar) {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).with("server", server).start().await;
+    (backend, sidecar)
+}
+
+#[tokio::test]
+async fn a_repeat_is_replayed_whatever_version_it_comes_in() {
+    let (backend, sidecar) = with("").await;
+    let mut client = Client::connect(&sidecar).await;
+    let first = client.ask(http2_order("k"), "{}").await;
+    assert_eq!((first.status, first.body.as_str(), first.is_replay()), (201, r#"{"order":1}"#, false));
+    let repeat = client.ask(http2_order("k"), "{}").await;
+    assert_eq!((repeat.status, repeat.body.as_str(), repeat.is_replay()), (201, r#"{"order":1}"#, true));
+    let old = post("/orders").line("Idempotency-Key: k").by("alice").body("{}");
+    assert!(sidecar.ask(&old).await.is_replay());
+    assert_eq!(backend.only().value("content-length"), Some("2"));
+    assert_eq!(client.ask(http2_order("k"), "{ }").await.status, 422);
+}
+
+#[tokio::test]
+async fn the_authority_is_the_host() {
+    let (backend, sidecar) = with("").await;
+    let mut client = Client::connect(&sidecar).await;
+    let plain = |builder: http::request::Builder| builder.body(()).expect("a request");
+    assert_eq!(client.ask(plain(http2(Method::GET, "/a?b=c")), "").await.status, 201);
+    let same = http2(Method::GET, "/").header("host", "api.test");
+    assert_eq!(client.ask(plain(same), "").await.status, 201);
+    let other = http2(Method::GET, "/").header("host", "other.test");
+    let refused = client.ask(plain(other), "").await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.body.contains("bad-request"), "{}", refused.body);
+    let seen = backend.seen();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[0].first, "GET /a?b=c HTTP/1.1");
+    assert!(seen.iter().all(|seen| seen.value("host") == Some("api.test")), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_body_whose_length_is_not_announced_arrives_with_every_method() {
+    let (backend, sidecar) = with("").await;
+    let mut client = Client::connect(&sidecar).await;
+    for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
+        let answer = client.ask(http2(method, "/elsewhere").body(()).expect("a request"), "some body").await;
+        assert_eq!(answer.status, 201);
+    }
+    for seen in backend.seen() {
+        assert_eq!((&*seen.body, seen.value("transfer-encoding")), (&b"some body"[..], Some("chunked")), "{seen:?}");
+    }
+    client.ask(http2(Method::GET, "/elsewhere").body(()).expect("a request"), "").await;
+    let seen = backend.seen().pop().expect("a request");
+    assert!(!seen.has("transfer-encoding") && !seen.has("content-length"), "{seen:?}");
+}
+
+#[tokio::test]
+async fn cookies_in_lines_of_their_own_are_one() {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).route("scope = [\"header:Cookie\"]").start().await;
+    let mut client = Client::connect(&sidecar).await;
+    let crumbs = |lines: &[&str]| {
+        let builder = http2(Method::POST, "/orders").header("idempotency-key", "k");
+        let builder = lines.iter().fold(builder, |builder, line| builder.header("cookie", *line));
+        builder.body(()).expect("a request")
+    };
+    assert!(!client.ask(crumbs(&["sid=1", "theme=dark", "a=b"]), "").await.is_replay());
+    assert!(client.ask(crumbs(&["sid=1; theme=dark; a=b"]), "").await.is_replay());
+    assert_eq!(backend.only().value("cookie"), Some("sid=1; theme=dark; a=b"));
+}
+
+#[tokio::test]
+async fn trailers_of_the_backend_reach_the_client() {
+    let head = "HTTP/1.1 200 OK\r\nTrailer: grpc-status\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunked = format!("{head}5\r\nhello\r\n0\r\ngrpc-status: 0\r\n\r\n");
+    let backend = Backend::scripted([vec![say(chunked)]]).await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    let mut client = Client::connect(&sidecar).await;
+    let request = http2(Method::GET, "/").header("te", "trailers").body(()).expect("a request");
+    let answer = client.ask(request, "").await;
+    assert_eq!(answer.body, "hello");
+    assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
+}
+
+#[tokio::test]
+async fn one_stream_does_not_wait_for_another() {
+    let (backend, gate) = Backend::gated().await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    let mut client = Client::connect(&sidecar).await;
+    let (slow, _) = client.begin(http2_order("slow"), true).await;
+    backend.has_seen(1).await;
+    assert_eq!(client.ask(http2_order("quick"), "").await.status, 201);
+    gate.open();
+    assert_eq!(Answered::of(slow).await.status, 201);
+}
+
+#[tokio::test]
+async fn an_attempt_goes_on_when_its_stream_is_reset() {
+    let (backend, gate) = Backend::gated().await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    let mut client = Client::connect(&sidecar).await;
+    let (_response, mut stream) = client.begin(http2_order("k"), true).await;
+    backend.has_seen(1).await;
+    stream.send_reset(Reason::CANCEL);
+    gate.open();
+    until("the record is there", async || client.ask(http2_order("k"), "").await.is_replay()).await;
+    assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test]
+async fn a_flood_of_resets_ends_its_connection_and_starts_no_more_than_may_be_at_work() {
+    let gate = Gate::new();
+    let held = (0..4).map(|_| vec![Step::Wait(gate.clone()), Step::Answer]);
+    let backend = Backend::scripted(held).await;
+    let sidecar = Setup::new(&backend.url()).with("server", "max_in_flight = 4").start().await;
+    for round in 0..3 {
+        let mut flood = [PREFACE.as_bytes(), &frame(SETTINGS, 0, 0, &[])].concat();
+        for stream in (1..2000).step_by(2) {
+            flood.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &packed_order(&format!("{round}-{stream}"))));
+            flood.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+        }
+        let mut client = sidecar.connect().await;
+        // It may be cut off before it has said it all.
+        let _ = client.try_send(flood).await;
+        let said = client.rest().await;
+        let calm_down = frame(GOAWAY, 0, 0, &[]);
+        let goes_away = said.windows(9).any(|head| head[3..] == calm_down[3..]);
+        assert!(goes_away, "the flood is taken: {said:?}");
+    }
+    // One by one, as a patient client would: each is at work before it is reset.
+    let mut client = Client::connect(&sidecar).await;
+    let mut key = 0;
+    until("as many are at work as may be", async || {
+        key += 1;
+        let (_response, mut stream) = client.begin(http2_order(&format!("patient-{key}")), true).await;
+        let at_work = sidecar.metric("onlyonce_in_flight{route=\"orders\"}").await;
+        stream.send_reset(Reason::CANCEL);
+        at_work == 4.0
+    })
+    .await;
+    for key in 0..100 {
+        assert_eq!(client.ask(http2_order(&format!("refused-{key}")), "").await.status, 503);
+    }
+    backend.has_seen(4).await;
+    assert_eq!(backend.count(), 4);
+    gate.open();
+    until("work is taken again", async || client.ask(http2_order("after"), "").await.status == 201).await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_told_to_go_away() {
+    let (_backend, sidecar) = with("idle_timeout = \"100ms\"").await;
+    let mut client = Client::connect(&sidecar).await;
+    client.ask(http2_order("k"), "").await;
+    client.ends().await.expect("an end in peace");
+}
+
+#[tokio::test]
+async fn a_connection_whose_client_waits_for_an_answer_is_not_idle() {
+    let (backend, gate) = Backend::gated().await;
+    let times = "idle_timeout = \"50ms\"\nheader_timeout = \"5s\"";
+    let sidecar = Setup::new(&backend.url()).with("server", times).start().await;
+    let mut client = Client::connect(&sidecar).await;
+    let (response, _) = client.begin(http2_order("k"), true).await;
+    backend.has_seen(1).await;
+    // Another connection comes and goes meanwhile.
+    Client::connect(&sidecar).await.ends().await.expect("an end in peace");
+    gate.open();
+    assert_eq!(Answered::of(response).await.status, 201);
+}
+
+const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A frame: its kind, its flags, its stream, what is in it.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The head of an order, compressed by nothing but the static table (RFC 7541, appendix A).
+fn packed_order(key: &str) -> Vec<u8> {
+    let text = |text: &str| [&[u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
+    let (post, http) = ([0x83], [0x86]);
+    let target = [vec![0x04], text("/orders"), vec![0x01], text("api.test")].concat();
+    let key = [vec![0x00], text("idempotency-key"), text(key)].concat();
+    [&post[..], &http, &target, &key].concat()
+}
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+#[tokio::test]
+async fn the_preface_may_come_in_pieces() {
+    let (_backend, sidecar) = with("").await;
+    let mut client = sidecar.connect().await;
+    for byte in PREFACE.bytes() {
+        client.send([byte]).await;
+    }
+    client.send(frame(SETTINGS, 0, 0, &[])).await;
+    let settings = client.exactly(9).await;
+    assert_eq!(settings[3], SETTINGS, "its own settings come first");
+}
+
+#[tokio::test]
+async fn what_only_begins_like_the_preface_is_http_1() {
+    let (_backend, sidecar) = with("").await;
+    let mut client = sidecar.connect().await;
+    client.send("PRI * HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 201);
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_or_half_of_a_preface_is_cut_off() {
+    let (_backend, sidecar) = with("header_timeout = \"100ms\"").await;
+    sidecar.connect().await.ends().await;
+    let mut client = sidecar.connect().await;
+    client.send(&PREFACE[..20]).await;
+    client.ends().await;
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_cut_off() {
+    let (backend, sidecar) = with("header_timeout = \"200ms\"\nidle_timeout = \"200ms\"").await;
+    let (mut held, mut trickling) = (sidecar.connect().await, sidecar.connect().await);
+    // The answer of another stream is waited for all the while, so that nothing is idle.
+    for client in [&mut held, &mut trickling] {
+        client.send(PREFACE).await;
+        client.send(frame(SETTINGS, 0, 0, &[])).await;
+        client.send(frame(HEADERS, 0, 1, &[0x82])).await;
+    }
+    let trickle = async {
+        while trickling.try_send(frame(CONTINUATION, 0, 1, &[])).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("it is cut off", trickle).await;
+    held.rest().await;
+    assert_eq!(backend.count(), 0);
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused_and_harms_nobody_else() {
+    let (backend, sidecar) = with("").await;
+    let mut client = Client::connect(&sidecar).await;
+    let large = http2(Method::GET, "/").header("x-large", "x".repeat(40 << 10)).body(()).expect("a request");
+    assert_eq!(client.ask(large, "").await.status, 431);
+    assert_eq!(client.ask(http2_order("k"), "").await.status, 201);
+    assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_opens_no_window_for_its_answer_is_cut_off_and_its_memory_freed() {
+    let backend = Backend::scripted([vec![answer("201 Created", "x".repeat(600 << 10))]]).await;
+    let times = "idle_timeout = \"1s\"\nheader_timeout = \"1s\"";
+    let sidecar = Setup::new(&backend.url()).with("server", times).start().await;
+    let mut client = Client::with(&sidecar, h2::client::Builder::new().initial_window_size(0)).await;
+    let (response, _stream) = client.begin(http2_order("k"), true).await;
+    let response = within("a head", response).await.expect("a head");
+    until("it is held", async || sidecar.metric("onlyonce_buffered_bytes").await > 0.0).await;
+    // However it ends, it ends: the client sees no body.
+    let _ = client.ends().await;
+    let mut body = response.into_body();
+    assert!(!matches!(body.data().await, Some(Ok(_))));
+    until("it is freed", async || sidecar.metric("onlyonce_buffered_bytes").await == 0.0).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_taken_slowly_is_not_cut_off() {
+    let backend = Backend::scripted([vec![answer("201 Created", "x".repeat(64))]]).await;
+    let times = "idle_timeout = \"2s\"\nheader_timeout = \"1s\"";
+    let sidecar = Setup::new(&backend.url()).with("server", times).start().await;
+    let mut client = Client::with(&sidecar, h2::client::Builder::new().initial_window_size(4)).await;
+    let (response, _stream) = client.begin(http2_order("k"), true).await;
+    let mut body = within("a head", response).await.expect("a head").into_body();
+    let mut length = 0;
+    while let Some(piece) = within("more", body.data()).await {
+        length += piece.expect("it is not cut off").len();
+        // In all, well over the timeout; between two pieces, well under it.
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        body.flow_control().release_capacity(4).expect("it was taken");
+    }
+    assert_eq!(length, 64);
+}
+
+#[tokio::test]
+async fn stopping_lets_streams_end_and_takes_no_others() {
+    let (backend, gate) = Backend::gated().await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    let mut client = Client::connect(&sidecar).await;
+    let (response, _) = client.begin(http2_order("k"), true).await;
+    backend.has_seen(1).await;
+    let mut idle = Client::connect(&sidecar).await;
+    idle.ask(http2_order("other"), "").await;
+    let stopping = sidecar.begin_to_stop();
+    idle.ends().await.expect("an end in peace");
+    gate.open();
+    assert_eq!(Answered::of(response).await.status, 201);
+    client.ends().await.expect("an end in peace");
+    assert_eq!(within("stopping", stopping).await.expect("no panic"), Stopped::Clean);
+}
+
+#[tokio::test]
+async fn a_client_that_hears_nothing_does_not_hold_up_the_stop() {
+    let (_backend, sidecar) = with("header_timeout = \"200ms\"\ndrain_timeout = \"15s\"").await;
+    let mut deaf = sidecar.connect().await;
+    deaf.send(PREFACE).await;
+    deaf.send(frame(SETTINGS, 0, 0, &[])).await;
+    deaf.exactly(9).await;
+    assert_eq!(sidecar.stop().await, Stopped::Clean);
+}

@@ -1,0 +1,174 @@
+//! Clients that come over TLS.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use onlyonce::run::Stopped;
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::support::*;
+
+/// A certificate for `api.test`, its key, and what trusts it.
+struct Identity {
+    folder: TempDir,
+    certificate: CertificateDer<'static>,
+}
+
+impl Identity {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let certificate = make(folder.path());
+        Self { folder, certificate }
+    }
+
+    fn renew(&mut self) {
+        self.certificate = make(self.folder.path());
+    }
+
+    fn table(&self) -> String {
+        let path = |name| self.folder.path().join(name).display().to_string();
+        format!("tls = {{ cert = \"{}\", key = \"{}\" }}", path("cert.pem"), path("key.pem"))
+    }
+
+    async fn connect(&self, address: std::net::SocketAddr, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).expect("a certificate");
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut settings = builder.expect("versions").with_root_certificates(roots).with_no_client_auth();
+        settings.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let name = ServerName::try_from("api.test").expect("a name");
+        within("a handshake", TlsConnector::from(Arc::new(settings)).connect(name, stream)).await
+    }
+
+    async fn wire(&self, address: std::net::SocketAddr) -> Wire {
+        Wire::over(self.connect(address, "http/1.1").await.expect("a handshake"))
+    }
+}
+
+fn make(folder: &Path) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(["api.test".to_owned()]).expect("a certificate");
+    std::fs::write(folder.join("cert.pem"), made.cert.pem()).expect("a file");
+    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).expect("a file");
+    made.cert.der().clone()
+}
+
+fn setup(backend: &Backend, identity: &Identity) -> Setup {
+    Setup::new(&backend.url()).with("server", &identity.table())
+}
+
+#[tokio::test]
+async fn a_repeat_over_tls_is_replayed() {
+    let (backend, identity) = (Backend::start().await, Identity::new());
+    let sidecar = setup(&backend, &identity).start().await;
+    let mut client = identity.wire(sidecar.address).await;
+    assert!(!client.ask(&order("k")).await.is_replay());
+    assert!(client.ask(&order("k")).await.is_replay());
+    assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test]
+async fn http_2_is_agreed_upon() {
+    let (backend, identity) = (Backend::start().await, Identity::new());
+    let sidecar = setup(&backend, &identity).start().await;
+    let stream = identity.connect(sidecar.address, "h2").await.expect("a handshake");
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (mut send, connection) = h2::client::handshake(stream).await.expect("it speaks HTTP/2");
+    tokio::spawn(connection);
+    let request = http::Request::post("https://api.test/orders").header("idempotency-key", "k").body(());
+    let (response, _) = send.send_request(request.expect("a request"), true).expect("an open connection");
+    assert_eq!(within("a response", response).await.expect("a response").status(), 201);
+}
+
+#[tokio::test]
+async fn whoever_does_not_finish_the_handshake_is_cut_off() {
+    let (backend, identity) = (Backend::start().await, Identity::new());
+    let times = "header_timeout = \"200ms\"\nmax_connections = 1";
+    let sidecar = setup(&backend, &identity).with("server", times).start().await;
+    let mut silent = sidecar.connect().await;
+    until("it counts", async || sidecar.metric("onlyonce_connections").await == 1.0).await;
+    silent.ends().await;
+    let mut slow = sidecar.connect().await;
+    // The beginning of a handshake.
+    slow.send([0x16, 0x03, 0x01, 0x02]).await;
+    slow.rest().await;
+    // They had the only place.
+    assert_eq!(identity.wire(sidecar.address).await.ask(&order("k")).await.status, 201);
+}
+
+#[tokio::test]
+async fn whoever_speaks_no_tls_gets_nothing() {
+    let (backend, identity) = (Backend::start().await, Identity::new());
+    let sidecar = setup(&backend, &identity).start().await;
+    let mut client = sidecar.begin(&order("k")).await;
+    let said = client.rest().await;
+    assert!(!said.starts_with(b"HTTP"), "{said:?}");
+    assert_eq!(backend.count(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_all_over_tls_gets_its_answer() {
+    let (backend, gate) = Backend::gated().await;
+    let identity = Identity::new();
+    let sidecar = setup(&backend, &identity).start().await;
+    let mut client = identity.wire(sidecar.address).await;
+    client.send(order("k").bytes()).await;
+    client.finish().await;
+    backend.has_seen(1).await;
+    gate.open();
+    assert_eq!(client.response().await.status, 201);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_over_tls_is_cut_off() {
+    let backend = Backend::scripted([vec![answer("200 OK", "x".repeat(8 << 20))]]).await;
+    let identity = Identity::new();
+    let times = "idle_timeout = \"1s\"\nheader_timeout = \"1s\"";
+    let sidecar = setup(&backend, &identity).with("server", times).start().await;
+    let mut client = identity.wire(sidecar.address).await;
+    client.send(post("/elsewhere").bytes()).await;
+    backend.has_seen(1).await;
+    until("it is cut off", async || sidecar.metric("onlyonce_connections").await == 0.0).await;
+    drop(client);
+}
+
+#[tokio::test]
+async fn stopping_ends_connections_as_tls_should_end() {
+    let (backend, gate) = Backend::gated().await;
+    let identity = Identity::new();
+    let sidecar = setup(&backend, &identity).start().await;
+    let mut busy = identity.wire(sidecar.address).await;
+    busy.send(order("k").bytes()).await;
+    backend.has_seen(1).await;
+    let mut idle = identity.connect(sidecar.address, "http/1.1").await.expect("a handshake");
+    let stopping = sidecar.begin_to_stop();
+    // An end without its alert would be an error here.
+    let mut rest = Vec::new();
+    within("its end", idle.read_to_end(&mut rest)).await.expect("an end in peace");
+    gate.open();
+    assert_eq!(busy.response().await.status, 201);
+    busy.ends().await;
+    assert_eq!(within("stopping", stopping).await.expect("no panic"), Stopped::Clean);
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_taken_at_sighup_and_connections_stay() {
+    let (backend, mut identity) = (Backend::start().await, Identity::new());
+    let process = Process::start(&setup(&backend, &identity)).await;
+    let mut before = identity.wire(process.address).await;
+    assert_eq!(before.ask(&order("one")).await.status, 201);
+    identity.renew();
+    assert!(identity.connect(process.address, "http/1.1").await.is_err(), "nobody told it");
+    process.signal(Signal::HUP);
+    until("the new one is shown", async || identity.connect(process.address, "http/1.1").await.is_ok()).await;
+    assert!(before.ask(&order("one")).await.is_replay());
+}
