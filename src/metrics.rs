@@ -141,6 +141,42 @@ impl RecordState {
     }
 }
 
+/// What would have become of a request that was only observed: the `would` label of
+/// `onlyonce_duplicates_observed_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Would {
+    /// It repeats a request that is done.
+    Replay,
+    /// It repeats a request that is at work, or of which nobody knows what became.
+    InFlight,
+    /// Its key was used for something else.
+    KeyReused,
+    /// It has no key.
+    MissingKey,
+    /// It has no right key, or its body cannot be read for one.
+    InvalidKey,
+    /// Its body is larger than a guarded one may be.
+    TooLarge,
+}
+
+impl Would {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Replay, Self::InFlight, Self::KeyReused, Self::MissingKey, Self::InvalidKey, Self::TooLarge];
+
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Replay => "replay",
+            Self::InFlight => "in_flight",
+            Self::KeyReused => "key_reused",
+            Self::MissingKey => "missing_key",
+            Self::InvalidKey => "invalid_key",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
 /// What became of a reload: the `result` label of `onlyonce_config_reloads_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reload {
@@ -177,6 +213,8 @@ pub struct Metrics {
     waiting: IntGaugeVec,
     lease_lost: IntCounterVec,
     records: IntCounterVec,
+    observed: IntCounterVec,
+    unobserved: IntCounterVec,
     reloads: IntCounterVec,
     connections: IntGauge,
     buffered: IntGauge,
@@ -187,8 +225,8 @@ const SECONDS: [f64; 15] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
 
 impl Metrics {
-    /// Registers everything; `routes` start at zero, so that a rate over a first event is not lost.
-    pub fn new<'a>(routes: impl Iterator<Item = &'a str>) -> Result<Self, prometheus::Error> {
+    /// Registers everything.
+    pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let seconds = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
         let counter = |name: &str, help: &str, labels: &[&str]| {
@@ -236,6 +274,16 @@ impl Metrics {
                 &["route"],
             )?,
             records: counter("onlyonce_records_total", "What became of records.", &["route", "state"])?,
+            observed: counter(
+                "onlyonce_duplicates_observed_total",
+                "Requests in observe mode that a guard would not simply have run.",
+                &["route", "would"],
+            )?,
+            unobserved: counter(
+                "onlyonce_unobserved_total",
+                "Requests in observe mode of which nothing could be told.",
+                &["route"],
+            )?,
             reloads: counter("onlyonce_config_reloads_total", "Reloads of the configuration.", &["result"])?,
             connections: gauge("onlyonce_connections", "Client connections.")?,
             buffered: gauge("onlyonce_buffered_bytes", "Bytes of bodies held in memory.")?,
@@ -246,7 +294,6 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         metrics.start_at_zero();
-        metrics.routes(routes);
         Ok(metrics)
     }
 
@@ -260,19 +307,26 @@ impl Metrics {
         self.requests.with_label_values(&[UNMATCHED, Outcome::Unguarded.as_str()]);
     }
 
-    /// These routes are there now. Those that were stay as they are: what was counted was counted.
-    pub fn routes<'a>(&self, routes: impl Iterator<Item = &'a str>) {
-        for route in routes {
-            for outcome in [Outcome::Executed, Outcome::Replayed, Outcome::InFlight, Outcome::Unknown] {
-                self.requests.with_label_values(&[route, outcome.as_str()]);
-            }
-            for state in RecordState::ALL {
-                self.records.with_label_values(&[route, state.as_str()]);
-            }
-            self.in_flight.with_label_values(&[route]);
-            self.waiting.with_label_values(&[route]);
-            self.lease_lost.with_label_values(&[route]);
+    /// A route is there, and starts at zero, so that a rate over a first event is not lost. One that was there stays as
+    /// it is: what was counted was counted.
+    pub fn route(&self, route: &str) {
+        for outcome in [Outcome::Executed, Outcome::Replayed, Outcome::InFlight, Outcome::Unknown] {
+            self.requests.with_label_values(&[route, outcome.as_str()]);
         }
+        for state in RecordState::ALL {
+            self.records.with_label_values(&[route, state.as_str()]);
+        }
+        self.in_flight.with_label_values(&[route]);
+        self.waiting.with_label_values(&[route]);
+        self.lease_lost.with_label_values(&[route]);
+    }
+
+    /// The same for what is counted only in observe mode.
+    pub fn observed_route(&self, route: &str) {
+        for would in Would::ALL {
+            self.observed.with_label_values(&[route, would.as_str()]);
+        }
+        self.unobserved.with_label_values(&[route]);
     }
 
     /// The text exposition format.
@@ -314,6 +368,16 @@ impl Metrics {
     /// A record reached a state.
     pub fn record(&self, route: &str, state: RecordState) {
         self.records.with_label_values(&[route, state.as_str()]).inc();
+    }
+
+    /// A request would have become this.
+    pub fn observed(&self, route: &str, would: Would) {
+        self.observed.with_label_values(&[route, would.as_str()]).inc();
+    }
+
+    /// Of a request it cannot be told.
+    pub fn unobserved(&self, route: &str) {
+        self.unobserved.with_label_values(&[route]).inc();
     }
 
     /// A reload ended.

@@ -24,7 +24,7 @@ impl Scene {
                     [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n";
         let config = config::parse("test", text, &|_| None).expect("a configuration");
         let store = Arc::new(Memory::open(&config.store).expect("random bytes"));
-        let metrics = Arc::new(Metrics::new(std::iter::empty()).expect("metrics"));
+        let metrics = Arc::new(Metrics::new().expect("metrics"));
         let token = token.map(Secret::new);
         let admin = Admin::new(metrics, Arc::clone(&store) as Arc<dyn Store>, token.as_ref());
         Self { admin, store }

@@ -54,6 +54,7 @@ impl Row {
             matches: format!("{} {}{}", methods.join("|"), rule.host.as_deref().unwrap_or_default(), rule.path),
             mode: match rule.mode {
                 Mode::Enforce => "enforce",
+                Mode::Observe => "observe",
                 Mode::Off => "off",
             },
             key: rule.key.iter().map(ToString::to_string).collect(),

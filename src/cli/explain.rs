@@ -89,6 +89,9 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
         }
         Some(rule) => {
             labelled(&mut out, "route", &format!("{} ({} {})", rule.name, methods(rule), rule.path));
+            if rule.mode == Mode::Observe {
+                labelled(&mut out, "mode", "observe: it is passed on; this is what would be done, and is only told");
+            }
             others(&mut out, &config.routes, Some(rule), &request);
             guarded(&mut out, config, rule, request, &body);
         }

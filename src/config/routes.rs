@@ -32,6 +32,15 @@ impl Default for PathParams<'_> {
 }
 
 impl PathParams<'_> {
+    /// The same, for longer than the path lives.
+    pub fn kept(&self) -> PathParams<'static> {
+        let kept = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        PathParams::Respelled(match self {
+            Self::Exact(params) => params.iter().map(kept).collect(),
+            Self::Respelled(params) => params.clone(),
+        })
+    }
+
     /// What stands for `{name}` or `{*name}`.
     pub fn get(&self, name: &str) -> Option<&str> {
         match self {
@@ -145,11 +154,6 @@ impl Routes {
     /// All rules, in the order of the file.
     pub fn rules(&self) -> &[Arc<Rule>] {
         &self.rules
-    }
-
-    /// Their names, in the same order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.rules.iter().map(|rule| &*rule.name)
     }
 }
 

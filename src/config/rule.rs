@@ -73,6 +73,8 @@ impl Rule {
 pub enum Mode {
     /// Guard.
     Enforce,
+    /// Let everything through, and tell what guarding it would have done.
+    Observe,
     /// Let everything through, as if there were no route.
     Off,
 }

@@ -10,6 +10,7 @@ pub mod cleanup;
 pub mod decide;
 mod fate;
 pub mod lease;
+mod observe;
 pub mod policy;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use attempt::Ended;
 pub use decide::{Verdict, decide};
 pub use fate::{Answer, Fate, Rest, Silence};
 pub use lease::Gate;
+pub use observe::{Observation, Sighting};
 
 use attempt::{Attempt, Recorder, Slot};
 use cleanup::Cleanup;
@@ -48,6 +50,7 @@ pub struct Guard {
     flights: Arc<Flights>,
     cleanup: Cleanup,
     slots: Arc<Semaphore>,
+    observations: Arc<Semaphore>,
     /// Repeats waiting now, by route.
     waiters: Mutex<HashMap<Arc<str>, usize>>,
     attempts: TaskTracker,
@@ -74,7 +77,7 @@ pub enum ClaimError {
 }
 
 impl Guard {
-    /// A guard that lets `max_in_flight` attempts be at work at once.
+    /// A guard that lets `max_in_flight` attempts be at work at once, and observes as many requests.
     pub fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>, max_in_flight: usize) -> Arc<Self> {
         Arc::new(Self {
             cleanup: Cleanup::start(Arc::clone(&store)),
@@ -82,6 +85,7 @@ impl Guard {
             metrics,
             flights: Arc::default(),
             slots: Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS))),
+            observations: Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS))),
             waiters: Mutex::default(),
             attempts: TaskTracker::new(),
             abandon: CancellationToken::new(),

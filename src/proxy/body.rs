@@ -13,7 +13,9 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::budget::Budget;
+use super::budget::{Budget, Share};
+use super::observe::Ending;
+use super::tee::Tee;
 use super::upstream::UpstreamBody;
 use crate::record::Reply;
 
@@ -37,35 +39,61 @@ pub(super) async fn read(mut body: Incoming, cap: u64, budget: &Budget, timeout:
     if body.size_hint().lower() > cap {
         return Err(ReadError::TooLarge);
     }
-    let mut share = budget.share();
+    let mut gathered = Gathered::new(cap, budget.share());
     let reading = async {
-        let mut length = 0;
-        // One frame is taken as it is; of several, one piece is made.
-        let mut first = Bytes::new();
-        let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let Ok(piece) = frame.map_err(|_| ReadError::Broken)?.into_data() else { continue };
-            length += piece.len() as u64;
-            if length > cap {
-                return Err(ReadError::TooLarge);
-            }
-            // What was only announced takes no room from others.
-            if !share.grow(piece.len()) {
-                return Err(ReadError::NoRoom);
-            }
-            if length == piece.len() as u64 {
-                first = piece;
-                continue;
-            }
-            if whole.is_empty() {
-                whole.extend_from_slice(&std::mem::take(&mut first));
-            }
-            whole.extend_from_slice(&piece);
+            gathered.add(piece)?;
         }
-        Ok(if whole.is_empty() { first } else { whole.freeze() })
+        Ok(())
     };
-    let body = tokio::time::timeout(timeout, reading).await.map_err(|_| ReadError::TimedOut)??;
-    Ok(share.hold(body))
+    tokio::time::timeout(timeout, reading).await.map_err(|_| ReadError::TimedOut)??;
+    Ok(gathered.whole())
+}
+
+/// A body in the making: one piece of memory, of at most `cap` bytes.
+pub(super) struct Gathered {
+    cap: u64,
+    length: u64,
+    /// One frame is taken as it is; of several, one piece is made.
+    first: Bytes,
+    whole: BytesMut,
+    share: Share,
+}
+
+impl Gathered {
+    pub(super) fn new(cap: u64, share: Share) -> Self {
+        Self { cap, length: 0, first: Bytes::new(), whole: BytesMut::new(), share }
+    }
+
+    /// Whether a body of so many bytes may be held.
+    pub(super) fn may_be(&self, length: u64) -> bool {
+        length <= self.cap
+    }
+
+    pub(super) fn add(&mut self, piece: Bytes) -> Result<(), ReadError> {
+        self.length += piece.len() as u64;
+        if !self.may_be(self.length) {
+            return Err(ReadError::TooLarge);
+        }
+        // What was only announced takes no room from others.
+        if !self.share.grow(piece.len()) {
+            return Err(ReadError::NoRoom);
+        }
+        if self.length == piece.len() as u64 {
+            self.first = piece;
+            return Ok(());
+        }
+        if self.whole.is_empty() {
+            self.whole.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.whole.extend_from_slice(&piece);
+        Ok(())
+    }
+
+    pub(super) fn whole(self) -> Bytes {
+        self.share.hold(if self.whole.is_empty() { self.first } else { self.whole.freeze() })
+    }
 }
 
 /// Reads and drops what is left of a short body, so that the answer that refuses it is not lost with the connection.
@@ -94,6 +122,8 @@ pub(super) enum RequestBody {
     Held(Option<Bytes>),
     /// Passed on as it comes.
     Passing(Paced),
+    /// Passed on as it comes, while a copy is made.
+    Copied(Tee),
 }
 
 impl RequestBody {
@@ -106,7 +136,7 @@ impl RequestBody {
     pub(super) fn again(&self) -> Option<Self> {
         match self {
             Self::Held(bytes) => Some(Self::Held(bytes.clone())),
-            Self::Passing(paced) => paced.body.is_end_stream().then_some(Self::Held(None)),
+            Self::Passing(paced) | Self::Copied(Tee { paced, .. }) => paced.is_end_stream().then_some(Self::Held(None)),
         }
     }
 
@@ -114,7 +144,7 @@ impl RequestBody {
     pub(super) fn progress(&self) -> Progress {
         match self {
             Self::Held(_) => Progress::default(),
-            Self::Passing(paced) => paced.progress.clone(),
+            Self::Passing(paced) | Self::Copied(Tee { paced, .. }) => paced.progress.clone(),
         }
     }
 
@@ -122,7 +152,7 @@ impl RequestBody {
     pub(super) fn length(&self) -> Option<u64> {
         match self {
             Self::Held(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Passing(_) => None,
+            Self::Passing(_) | Self::Copied(_) => None,
         }
     }
 }
@@ -140,6 +170,26 @@ impl Paced {
     /// Lets `body` pause for at most `timeout`.
     pub(super) fn new(body: Incoming, timeout: Duration) -> Self {
         Self { body, timeout, progress: Progress::default(), alarm: None }
+    }
+
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.alarm = None;
+            self.progress.made();
+            return Poll::Ready(frame.map(|frame| frame.map_err(PassingError::Broken)));
+        }
+        let timeout = self.timeout;
+        let deadline = || Box::pin(tokio::time::sleep_until(Instant::now() + timeout));
+        ready!(self.alarm.get_or_insert_with(deadline).as_mut().poll(cx));
+        Poll::Ready(Some(Err(PassingError::Paused)))
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -191,31 +241,24 @@ impl Body for RequestBody {
     type Error = PassingError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
-        let paced = match self.get_mut() {
-            Self::Held(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Passing(paced) => paced,
-        };
-        if let Poll::Ready(frame) = Pin::new(&mut paced.body).poll_frame(cx) {
-            paced.alarm = None;
-            paced.progress.made();
-            return Poll::Ready(frame.map(|frame| frame.map_err(PassingError::Broken)));
+        match self.get_mut() {
+            Self::Held(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Passing(paced) => paced.poll_frame(cx),
+            Self::Copied(tee) => tee.poll_frame(cx),
         }
-        let deadline = || Box::pin(tokio::time::sleep_until(Instant::now() + paced.timeout));
-        ready!(paced.alarm.get_or_insert_with(deadline).as_mut().poll(cx));
-        Poll::Ready(Some(Err(PassingError::Paused)))
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Held(bytes) => bytes.is_none(),
-            Self::Passing(paced) => paced.body.is_end_stream(),
+            Self::Passing(paced) | Self::Copied(Tee { paced, .. }) => paced.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Held(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Passing(paced) => paced.body.size_hint(),
+            Self::Passing(paced) | Self::Copied(Tee { paced, .. }) => paced.size_hint(),
         }
     }
 }
@@ -226,6 +269,8 @@ pub enum ResponseBody {
     Held(Pieces),
     /// Passed on as it comes, behind what was held of it.
     Passing(Pieces, UpstreamBody),
+    /// One of them, and who is to know when it has ended.
+    Watched(Box<ResponseBody>, Ending),
 }
 
 /// What is still to be sent of a body in memory.
@@ -293,6 +338,11 @@ impl Body for ResponseBody {
                 Some(frame) => Poll::Ready(Some(Ok(frame))),
                 None => Pin::new(rest).poll_frame(cx),
             },
+            Self::Watched(body, ending) => {
+                let polled = Pin::new(&mut **body).poll_frame(cx);
+                ending.see(&polled, body.is_end_stream());
+                polled
+            }
         }
     }
 
@@ -300,6 +350,7 @@ impl Body for ResponseBody {
         match self {
             Self::Held(pieces) => pieces.left.is_empty() && pieces.trailers.is_none(),
             Self::Passing(pieces, rest) => pieces.left.is_empty() && rest.is_end_stream(),
+            Self::Watched(body, _) => body.is_end_stream(),
         }
     }
 
@@ -317,6 +368,7 @@ impl Body for ResponseBody {
                 hint.set_lower(hint.lower() + held);
                 hint
             }
+            Self::Watched(body, _) => body.size_hint(),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::metrics::{Counted, Metrics};
 #[derive(Clone)]
 pub struct Budget {
     left: Arc<Semaphore>,
+    all: usize,
     metrics: Arc<Metrics>,
 }
 
@@ -18,6 +19,8 @@ pub struct Budget {
 pub(super) struct Share {
     budget: Budget,
     permit: Option<OwnedSemaphorePermit>,
+    /// It does not grow into the last of the budget.
+    leaves: usize,
     counted: Counted,
 }
 
@@ -37,12 +40,17 @@ impl Budget {
     /// A budget of `bytes`.
     pub fn new(bytes: u64, metrics: Arc<Metrics>) -> Self {
         let permits = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { left: Arc::new(Semaphore::new(permits)), metrics }
+        Self { left: Arc::new(Semaphore::new(permits)), all: permits, metrics }
     }
 
     /// A share of nothing yet.
     pub(super) fn share(&self) -> Share {
-        Share { budget: self.clone(), permit: None, counted: self.metrics.buffered() }
+        Share { budget: self.clone(), permit: None, leaves: 0, counted: self.metrics.buffered() }
+    }
+
+    /// The same, for what is not as important: half of the budget is left to others.
+    pub(super) fn modest_share(&self) -> Share {
+        Share { leaves: self.all / 2, ..self.share() }
     }
 
     /// The same bytes, with their share; `None` where the budget cannot take them.
@@ -56,6 +64,9 @@ impl Share {
     /// Takes `bytes` more, if they are there.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let Ok(permits) = u32::try_from(bytes) else { return false };
+        if self.leaves > 0 && self.budget.left.available_permits() < self.leaves.saturating_add(bytes) {
+            return false;
+        }
         let Ok(more) = Arc::clone(&self.budget.left).try_acquire_many_owned(permits) else { return false };
         match &mut self.permit {
             Some(permit) => permit.merge(more),

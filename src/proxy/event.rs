@@ -45,8 +45,7 @@ impl Event {
     pub(super) fn operation(&mut self, operation: &Operation) {
         self.record = Some(operation.name.to_string());
         self.key = operation.key.as_ref().map(|key| key.shown(self.keys).to_owned());
-        let prefix = &operation.fingerprint.body[..4];
-        self.fingerprint = Some(prefix.iter().map(|byte| format!("{byte:02x}")).collect());
+        self.fingerprint = Some(prefix(operation));
     }
 
     pub(super) fn attempt(&mut self, attempt: u32) {
@@ -88,12 +87,17 @@ impl Drop for Event {
     }
 }
 
-fn millis(duration: Duration) -> f64 {
+/// Enough of the body's fingerprint to tell two of one key apart.
+pub(super) fn prefix(operation: &Operation) -> String {
+    operation.fingerprint.body[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// The trace id of `traceparent` (W3C Trace Context, 3.2.2.3).
-fn trace_id(headers: &HeaderMap) -> Option<String> {
+pub(super) fn trace_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get("traceparent")?.to_str().ok()?.split('-').nth(1)?;
     (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
 }

@@ -25,17 +25,15 @@ use crate::metrics::{Outcome, UNMATCHED};
 use crate::problem::{Form, Problem};
 use crate::store::StoreError;
 
-type Answer = Response<ResponseBody>;
+pub(super) type Answer = Response<ResponseBody>;
 
 impl Proxy {
     /// Answers one request.
-    pub async fn handle(&self, request: Request<Incoming>, client: &Client) -> Answer {
+    pub async fn handle(self: &Arc<Self>, request: Request<Incoming>, client: &Client) -> Answer {
         let begun = Instant::now();
         let form = Form::of(request.headers());
-        let unmatched = |outcome| self.metrics.request(UNMATCHED, outcome, begun.elapsed());
         if let Err(problem) = head::inspect(&request) {
-            unmatched(Outcome::BadRequest);
-            return refused(&problem, form);
+            return self.passed(UNMATCHED, Err(problem), begun, form);
         }
         let authority = head::authority(request.uri(), request.headers());
         let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
@@ -48,27 +46,32 @@ impl Proxy {
             Target { method: &method, overriding: &overriding, host: host.as_deref(), path: uri.path(), normal: &path };
 
         match self.routes.find(&target) {
-            Some(Found { rule, params, respelled }) if rule.mode == Mode::Enforce => {
-                let mut event = Event::begin(&self.metrics, rule, self.log_keys, &head.headers);
+            Some(Found { rule, params, respelled }) if rule.mode != Mode::Off => {
                 let (method, path) = (overriding.first().unwrap_or(&method), respelled.as_deref().unwrap_or(&path));
                 let place = Place { method, host: host.as_deref(), path, params: &params, client, trust: &self.trust };
+                if rule.mode == Mode::Observe {
+                    let answer = self.observed(rule, place, head, body).await;
+                    return self.passed(&rule.name, answer, begun, form);
+                }
+                let mut event = Event::begin(&self.metrics, rule, self.log_keys, &head.headers);
                 let answer = self.guarded(rule, place, head, body, &mut event).await;
                 answer.unwrap_or_else(|problem| {
                     event.answer(refusal::outcome(problem.code()), problem.code().status());
                     refused(&problem.route(&rule.name), form)
                 })
             }
-            rule => match self.pass(head, self.passing(body), client, rule.is_none()).await {
-                Ok(answer) => {
-                    unmatched(Outcome::Unguarded);
-                    answer
-                }
-                Err(problem) => {
-                    unmatched(refusal::outcome(problem.code()));
-                    refused(&problem, form)
-                }
-            },
+            rule => {
+                let answer = self.pass(head, self.passing(body), client, rule.is_none()).await;
+                self.passed(UNMATCHED, answer, begun, form)
+            }
         }
+    }
+
+    /// Counts what nobody guarded.
+    fn passed(&self, route: &str, answer: Result<Answer, Problem>, begun: Instant, form: Form) -> Answer {
+        let outcome = answer.as_ref().map_or_else(|problem| refusal::outcome(problem.code()), |_| Outcome::Unguarded);
+        self.metrics.request(route, outcome, begun.elapsed());
+        answer.unwrap_or_else(|problem| refused(&problem, form))
     }
 
     async fn guarded(
@@ -238,7 +241,7 @@ impl Proxy {
     }
 
     /// Passed on as it is; once, unless sending it `again` does no harm.
-    async fn pass(
+    pub(super) async fn pass(
         &self,
         mut head: request::Parts,
         body: RequestBody,
@@ -290,42 +293,52 @@ impl Proxy {
 }
 
 /// Where a request goes, and where it came from.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     /// As the backend may take it.
-    method: &'a Method,
-    host: Option<&'a str>,
+    pub(super) method: &'a Method,
+    pub(super) host: Option<&'a str>,
     /// In the route's spelling.
-    path: &'a str,
-    params: &'a PathParams<'a>,
-    client: &'a Client,
-    trust: &'a Trust,
+    pub(super) path: &'a str,
+    pub(super) params: &'a PathParams<'a>,
+    pub(super) client: &'a Client,
+    pub(super) trust: &'a Trust,
+}
+
+impl Place<'_> {
+    /// What a head says, as far as its operation goes.
+    pub(super) fn request<'a>(&'a self, head: &'a request::Parts) -> key::Request<'a> {
+        key::Request {
+            method: self.method,
+            headers: &head.headers,
+            host: self.host,
+            path: self.path,
+            params: self.params,
+            query: head.uri.query(),
+            peer: self.client.peer.map(|peer| peer.ip()),
+            trust: self.trust,
+            now: SystemTime::now(),
+        }
+    }
 }
 
 /// What the head alone tells.
-fn in_head<'a>(rule: &'a Rule, head: &'a request::Parts, place: &Place<'a>) -> Result<InHead<'a>, Problem> {
+fn in_head<'a>(rule: &'a Rule, head: &'a request::Parts, place: &'a Place<'a>) -> Result<InHead<'a>, Problem> {
     if head.headers.contains_key(header::UPGRADE) {
         return Err(head::bad("A guarded request cannot ask for another protocol (Upgrade)."));
     }
-    let nominated = |selector: &Selector| match selector {
-        Selector::Header(name) => head::nominates(&head.headers, name),
-        Selector::Cookie(_) | Selector::Query(_) | Selector::Json(_) | Selector::Form(_) => false,
-        Selector::Path(_) | Selector::Host | Selector::Ip | Selector::Date(_) => false,
-    };
-    if rule.key.iter().chain(&rule.scope).any(nominated) {
+    if nominates(rule, &head.headers) {
         return Err(head::bad("Connection names a field that identifies the request."));
     }
-    let request = key::Request {
-        method: place.method,
-        headers: &head.headers,
-        host: place.host,
-        path: place.path,
-        params: place.params,
-        query: head.uri.query(),
-        peer: place.client.peer.map(|peer| peer.ip()),
-        trust: place.trust,
-        now: SystemTime::now(),
-    };
-    key::in_head(rule, request).map_err(|error| refusal::of_key(&error))
+    key::in_head(rule, place.request(head)).map_err(|error| refusal::of_key(&error))
+}
+
+/// Whether `Connection` names a field that identifies the request: it would be taken out on the way.
+pub(super) fn nominates(rule: &Rule, headers: &HeaderMap) -> bool {
+    rule.key.iter().chain(&rule.scope).any(|selector| match selector {
+        Selector::Header(name) => head::nominates(headers, name),
+        Selector::Cookie(_) | Selector::Query(_) | Selector::Json(_) | Selector::Form(_) => false,
+        Selector::Path(_) | Selector::Host | Selector::Ip | Selector::Date(_) => false,
+    })
 }
 
 /// A refusal for which the body need not be known. A client that waits to be asked for it (`Expect: 100-continue`) is

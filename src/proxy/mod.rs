@@ -8,8 +8,10 @@ mod client;
 mod event;
 mod handle;
 mod head;
+mod observe;
 mod refusal;
 mod replay;
+mod tee;
 mod tunnel;
 mod upstream;
 

@@ -47,7 +47,10 @@ impl Wish {
     /// The backend's answer to a wish, ready for the client. `None` where it changes to a protocol that nobody asked for.
     pub(super) fn answered<B>(wish: Option<Self>, mut answer: Response<B>) -> Option<Response<B>> {
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            head::cross_response(answer.headers_mut());
+            if let Some(told) = head::cross_response(answer.headers_mut()) {
+                // For whoever observes it.
+                answer.extensions_mut().insert(told);
+            }
             return Some(answer);
         }
         let client = wish.filter(|_| names_websocket(answer.headers()))?.0;

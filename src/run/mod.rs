@@ -106,7 +106,7 @@ impl Sidecar {
 
     /// The same, with sockets that are bound already, if there are any, instead of those of `server.listen`.
     pub async fn start_on(passed: Passed, config: Config) -> Result<Self, StartError> {
-        let metrics = Arc::new(Metrics::new(config.routes.names())?);
+        let metrics = Arc::new(Metrics::new()?);
         let records = store::open(&config.store).await?;
         let records: Arc<dyn Store> = Arc::new(Metered::new(records, Arc::clone(&metrics)));
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{Config, Fixed};
+use crate::config::{Config, Fixed, Mode, Routes};
 use crate::guard::Guard;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Reload};
 use crate::proxy::{Budget, Proxy, Upstream};
 use crate::server::Server;
 use crate::store::Store;
@@ -26,6 +26,7 @@ impl Rules {
     pub(super) fn new(config: Config, records: &Arc<dyn Store>, metrics: &Arc<Metrics>, listening: Server) -> Self {
         let fixed = Fixed::of(&config);
         let Config { server, log, admin: _, upstream, store, trust, routes } = config;
+        introduce(&routes, metrics);
         let proxy = Proxy {
             routes,
             trust,
@@ -53,7 +54,7 @@ impl Rules {
         let Config { server, log, admin: _, upstream, store, trust, routes } = config;
         self.server.set_tls(server.tls.as_ref());
         let before = self.current();
-        before.metrics.routes(routes.names());
+        introduce(&routes, &before.metrics);
         // Connections to the same backend are kept.
         let same = *before.upstream.settings() == upstream;
         self.current.store(Arc::new(Proxy {
@@ -72,7 +73,17 @@ impl Rules {
     }
 
     /// Counts a reload that was asked for or found due.
-    pub(super) fn count(&self, result: crate::metrics::Reload) {
+    pub(super) fn count(&self, result: Reload) {
         self.current.load().metrics.reload(result);
+    }
+}
+
+/// What is counted of a route begins at zero.
+fn introduce(routes: &Routes, metrics: &Metrics) {
+    for rule in routes.rules() {
+        metrics.route(&rule.name);
+        if rule.mode == Mode::Observe {
+            metrics.observed_route(&rule.name);
+        }
     }
 }

@@ -17,6 +17,7 @@ mod http2;
 mod http2_upstream;
 mod keys;
 mod mismatch;
+mod observe;
 mod passthrough;
 mod reach;
 mod records;

@@ -162,7 +162,7 @@ fn method(item: &Item<'_>) -> Option<Method> {
 }
 
 fn mode(item: &Item<'_>) -> Option<Mode> {
-    item.choice(&[("enforce", Mode::Enforce), ("off", Mode::Off)], &["observe"])
+    item.choice(&[("enforce", Mode::Enforce), ("observe", Mode::Observe), ("off", Mode::Off)], &[])
 }
 
 fn key(item: &Item<'_>) -> Option<Vec<Selector>> {

@@ -156,7 +156,7 @@ impl Scene {
             settlements: Plan::default(),
             releases: Plan::default(),
         });
-        let metrics = Arc::new(Metrics::new(["orders"].into_iter()).expect("metrics"));
+        let metrics = Arc::new(Metrics::new().expect("metrics"));
         let guard = Guard::new(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&metrics), 4);
         Self { store, guard, metrics, rule: Arc::clone(&config.routes.rules()[0]) }
     }

@@ -1,0 +1,98 @@
+//! Observe mode: whether a request would have been a repeat, told without any effect on it.
+//!
+//! Its records have a name space of their own, in which enforce mode never looks: a route that is switched to enforce
+//! begins with none. They hold no answer, only that there was one. Nothing is renewed: their lease is as long as an
+//! attempt may take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::attempt::{self, Change};
+use super::decide::{Verdict, decide};
+use super::fate::Fate;
+use super::{Guard, policy, random};
+use crate::config::Rule;
+use crate::key::Operation;
+use crate::metrics::Would;
+use crate::record::{Claim, Record, RecordName, Terms, Token};
+use crate::store::{Claimed, StoreError};
+
+/// Ends the name of a route whose requests are observed; no route is named like this.
+const APART: &str = "@observe";
+
+/// The right to observe one request, of which there are so many at once.
+pub struct Observation {
+    guard: Arc<Guard>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What a request is to its operation.
+pub enum Sighting {
+    /// It came first. What becomes of it is to be [settled](Observation::settle).
+    First(Mark),
+    /// It would not have run.
+    Repeat(Would),
+}
+
+/// That a request came first.
+pub struct Mark {
+    name: RecordName,
+    claim: Claim,
+}
+
+impl Guard {
+    /// `None`: too many requests are being observed already.
+    pub fn observe(self: &Arc<Self>) -> Option<Observation> {
+        let permit = Arc::clone(&self.observations).try_acquire_owned().ok()?;
+        Some(Observation { guard: Arc::clone(self), _permit: permit })
+    }
+
+    /// Does this beside all requests; [`drain`](Self::drain) waits for it.
+    pub fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.attempts.spawn(work);
+    }
+}
+
+impl Observation {
+    /// Asks the store whether the operation was seen before. An attempt lasts for `longest`.
+    pub async fn look(&self, rule: &Rule, operation: &Operation, longest: Duration) -> Result<Sighting, StoreError> {
+        let Terms { lease, retention, on_unknown } = operation.terms;
+        let terms = Terms { lease: lease.max(longest).min(retention), retention, on_unknown };
+        let name = RecordName { route: format!("{}{APART}", rule.name).into(), digest: operation.name.digest };
+        let claim = Claim {
+            token: Token(random()),
+            attempt: 1,
+            terms,
+            fingerprint: operation.fingerprint,
+            claimed_at: attempt::unix_millis(),
+        };
+        Ok(match self.guard.store.claim(&name, &claim).await? {
+            Claimed::Granted(claim) => Sighting::First(Mark { name, claim }),
+            Claimed::Refused(held) => Sighting::Repeat(would(&decide(*held, &operation.fingerprint, rule.on_mismatch))),
+        })
+    }
+
+    /// Records what became of the first, as the route's policy has it. `fate` holds no body.
+    pub async fn settle<R>(&self, rule: &Rule, mark: Mark, fate: &Fate<R>) -> Result<(), StoreError> {
+        let Mark { name, claim } = mark;
+        let outcome = policy::outcome(fate, &rule.policy, claim.terms.on_unknown);
+        match Change::new(outcome, fate, attempt::unix_millis()) {
+            Change::Nothing => {}
+            Change::Release => drop(self.guard.store.release(&name, claim.token).await?),
+            Change::Settle(state) => drop(self.guard.store.settle(&name, &Record { claim, state }).await?),
+        }
+        Ok(())
+    }
+}
+
+/// Without an answer that could be replayed, a repeat gets 409 either way: whether the first is at work, or nobody
+/// knows what became of it.
+fn would(verdict: &Verdict) -> Would {
+    match verdict {
+        Verdict::Replay(_) | Verdict::AlreadyCompleted { .. } => Would::Replay,
+        Verdict::InFlight | Verdict::OutcomeUnknown => Would::InFlight,
+        Verdict::KeyReused => Would::KeyReused,
+    }
+}

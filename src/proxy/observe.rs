@@ -1,0 +1,287 @@
+//! Observe mode: a request passes as if nobody guarded it, and beside it is noted what a guard would have done.
+//!
+//! The request waits for none of this: its body is copied as it passes, and the store is asked by a task that no
+//! request waits for. Where there is no room for that, or the store does not answer, a request goes unobserved.
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, request};
+use http_body::Frame;
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Proxy;
+use super::body::{Gathered, Paced, ReadError, RequestBody, ResponseBody};
+use super::event::{millis, prefix, trace_id};
+use super::handle::{Answer, Place, nominates};
+use super::tee::{Copied, Tee};
+use crate::config::{Disposition, PathParams, Rule, Trust};
+use crate::guard::{self, Fate, Observation, Rest, Sighting, Silence};
+use crate::key::{self, DigestKey, InHead, Operation, Reading};
+use crate::metrics::Would;
+use crate::problem::{Code, Problem};
+use crate::record::Reply;
+use crate::store::StoreError;
+
+/// What is known before the body is.
+enum Sight {
+    /// All.
+    Would(Would),
+    /// The body decides.
+    Body(Copied),
+}
+
+/// A head, for longer than it takes to pass it on.
+struct Facts {
+    method: Method,
+    headers: HeaderMap,
+    host: Option<String>,
+    path: String,
+    params: PathParams<'static>,
+    query: Option<String>,
+    peer: Option<IpAddr>,
+    now: SystemTime,
+}
+
+/// Why a request is not observed.
+enum Missed {
+    TooMany,
+    NoRoom,
+    BrokenOff,
+    Store,
+}
+
+/// What is noted of one request.
+struct Note {
+    proxy: Arc<Proxy>,
+    rule: Arc<Rule>,
+    begun: Instant,
+    trace: Option<String>,
+    operation: Option<Operation>,
+    status: Option<StatusCode>,
+}
+
+impl Proxy {
+    /// Passes a request on as it is, and has it observed.
+    pub(super) async fn observed(
+        self: &Arc<Self>,
+        rule: &Arc<Rule>,
+        place: Place<'_>,
+        head: request::Parts,
+        body: Incoming,
+    ) -> Result<Answer, Problem> {
+        let note = Note {
+            proxy: Arc::clone(self),
+            rule: Arc::clone(rule),
+            begun: Instant::now(),
+            trace: trace_id(&head.headers),
+            operation: None,
+            status: None,
+        };
+        let paced = Paced::new(body, self.body_timeout);
+        let Some(observation) = self.guard.observe() else {
+            note.tell(Err(Missed::TooMany));
+            return self.pass(head, RequestBody::Passing(paced), place.client, false).await;
+        };
+        let facts = Facts::of(&place.request(&head));
+        let (sight, body) = match would(rule, place.request(&head)) {
+            Some(would) => (Sight::Would(would), RequestBody::Passing(paced)),
+            None => {
+                let (tee, copied) = Tee::new(paced, Gathered::new(rule.max_request_body, self.budget.modest_share()));
+                (Sight::Body(copied), RequestBody::Copied(tee))
+            }
+        };
+        let (ending, fate) = oneshot::channel();
+        self.guard.beside(note.take(observation, facts, sight, fate));
+
+        match self.pass(head, body, place.client, false).await {
+            Ok(answer) => Ok(watched(answer, ending)),
+            Err(problem) => {
+                let unsent = problem.code() == Code::UpstreamUnreachable;
+                // Who notes it may have been stopped.
+                let _ = ending.send(if unsent { Fate::NotSent } else { Fate::Unknown(Silence::Broken) });
+                Err(problem)
+            }
+        }
+    }
+}
+
+/// What the head alone tells.
+fn would(rule: &Rule, request: key::Request<'_>) -> Option<Would> {
+    if nominates(rule, request.headers) {
+        return Some(Would::InvalidKey);
+    }
+    match key::in_head(rule, request) {
+        Ok(InHead::Draft(_)) => None,
+        Ok(InHead::Missing(_)) => Some(Would::MissingKey),
+        Err(_) => Some(Would::InvalidKey),
+    }
+}
+
+impl Facts {
+    fn of(request: &key::Request<'_>) -> Self {
+        Self {
+            method: request.method.clone(),
+            headers: request.headers.clone(),
+            host: request.host.map(ToOwned::to_owned),
+            path: request.path.to_owned(),
+            params: request.params.kept(),
+            query: request.query.map(ToOwned::to_owned),
+            peer: request.peer,
+            now: request.now,
+        }
+    }
+
+    /// The same as it was.
+    fn request<'a>(&'a self, trust: &'a Trust) -> key::Request<'a> {
+        key::Request {
+            method: &self.method,
+            headers: &self.headers,
+            host: self.host.as_deref(),
+            path: &self.path,
+            params: &self.params,
+            query: self.query.as_deref(),
+            peer: self.peer,
+            trust,
+            now: self.now,
+        }
+    }
+}
+
+impl Note {
+    async fn take(mut self, observation: Observation, facts: Facts, sight: Sight, fate: oneshot::Receiver<Fate<()>>) {
+        let sighting = self.look(&observation, facts, sight).await;
+        if let Ok(Sighting::Repeat(would)) = &sighting {
+            self.proxy.metrics.observed(&self.rule.name, *would);
+        }
+        // The client left before there was an answer.
+        let fate = fate.await.unwrap_or(Fate::Unknown(Silence::Broken));
+        if let Fate::Answered(answer) = &fate {
+            self.status = Some(answer.reply.status);
+        }
+        let would = match sighting {
+            Ok(Sighting::First(mark)) => match observation.settle(&self.rule, mark, &fate).await {
+                Ok(()) => Ok(None),
+                Err(error) => Err(Missed::of_store(&error)),
+            },
+            Ok(Sighting::Repeat(would)) => Ok(Some(would)),
+            Err(missed) => Err(missed),
+        };
+        self.tell(would);
+    }
+
+    /// What the request is. Head and body are given back before its answer is waited for.
+    async fn look(&mut self, observation: &Observation, facts: Facts, sight: Sight) -> Result<Sighting, Missed> {
+        let body = match sight {
+            Sight::Would(would) => return Ok(Sighting::Repeat(would)),
+            Sight::Body(copied) => match copied.await {
+                Ok(Ok(body)) => body,
+                Ok(Err(ReadError::TooLarge)) => return Ok(Sighting::Repeat(Would::TooLarge)),
+                Ok(Err(ReadError::NoRoom)) => return Err(Missed::NoRoom),
+                Ok(Err(ReadError::TimedOut | ReadError::Broken)) | Err(_) => return Err(Missed::BrokenOff),
+            },
+        };
+        let digest_key = self.proxy.store.digest_key().await.map_err(|error| Missed::of_store(&error))?;
+        let operation = match self.read(&digest_key, &facts, &body) {
+            Ok(operation) => self.operation.insert(operation),
+            Err(would) => return Ok(Sighting::Repeat(would)),
+        };
+        drop((facts, body));
+        let longest = self.proxy.upstream.settings().attempt_timeout;
+        observation.look(&self.rule, operation, longest).await.map_err(|error| Missed::of_store(&error))
+    }
+
+    fn read(&self, digest_key: &DigestKey, facts: &Facts, body: &[u8]) -> Result<Operation, Would> {
+        match key::read(&self.rule, digest_key, facts.request(&self.proxy.trust), body) {
+            Ok(Reading::Operation(operation)) => Ok(operation),
+            Ok(Reading::Missing(_)) => Err(Would::MissingKey),
+            Err(_) => Err(Would::InvalidKey),
+        }
+    }
+
+    /// Writes what would have become of the request; `None`: it would have run.
+    fn tell(self, would: Result<Option<Would>, Missed>) {
+        let (would, missed) = match would {
+            Ok(would) => (Some(would.map_or("executed", Would::as_str)), None),
+            Err(missed) => (None, Some(missed.as_str())),
+        };
+        if missed.is_some() {
+            self.proxy.metrics.unobserved(&self.rule.name);
+        }
+        let operation = self.operation.as_ref();
+        tracing::info!(
+            route = &*self.rule.name,
+            would,
+            missed,
+            record = operation.map(|operation| operation.name.to_string()),
+            key = operation.and_then(|operation| Some(operation.key.as_ref()?.shown(self.proxy.log_keys))),
+            fingerprint = operation.map(prefix),
+            status = self.status.map(|status| status.as_u16()),
+            total_ms = millis(self.begun.elapsed()),
+            trace_id = self.trace,
+            "observed"
+        );
+    }
+}
+
+impl Missed {
+    fn of_store(error: &StoreError) -> Self {
+        tracing::debug!(error = error as &dyn Error, "a request could not be observed");
+        Self::Store
+    }
+
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::TooMany => "too many requests are being observed",
+            Self::NoRoom => "no room for a copy of its body",
+            Self::BrokenOff => "its body broke off",
+            Self::Store => "the store did not answer",
+        }
+    }
+}
+
+/// What is told of an answer when the last of it has passed.
+pub struct Ending {
+    status: StatusCode,
+    told: Option<Disposition>,
+    taker: Option<oneshot::Sender<Fate<()>>>,
+}
+
+fn watched(answer: Answer, taker: oneshot::Sender<Fate<()>>) -> Answer {
+    let told = answer.extensions().get::<Disposition>().copied();
+    let ending = Ending { status: answer.status(), told, taker: Some(taker) };
+    answer.map(|body| ResponseBody::Watched(Box::new(body), ending))
+}
+
+impl Ending {
+    /// A frame has passed; `last`: nothing comes after it.
+    pub(super) fn see<E>(&mut self, polled: &Poll<Option<Result<Frame<Bytes>, E>>>, last: bool) {
+        match polled {
+            Poll::Ready(Some(Err(_))) => self.tell(Rest::Broken(Silence::Broken)),
+            Poll::Ready(None) => self.tell(Rest::Nothing),
+            Poll::Ready(Some(Ok(_))) if last => self.tell(Rest::Nothing),
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        }
+    }
+
+    fn tell(&mut self, rest: Rest<()>) {
+        let Some(taker) = self.taker.take() else { return };
+        let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
+        let reply = Arc::new(Reply { status: self.status, headers, body: Vec::new(), trailers });
+        // Who notes it may have been stopped.
+        let _ = taker.send(Fate::Answered(guard::Answer { reply, told: self.told, rest }));
+    }
+}
+
+impl Drop for Ending {
+    /// The client left. An attempt of our own would have read the rest.
+    fn drop(&mut self) {
+        self.tell(Rest::Nothing);
+    }
+}
