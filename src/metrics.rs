@@ -30,6 +30,8 @@ pub enum Outcome {
     MissingKey,
     /// 400: not a key.
     InvalidKey,
+    /// 410: a key that is older than any record.
+    KeyExpired,
     /// 400: the body that should hold the key does not parse.
     InvalidBody,
     /// 400: the request cannot be forwarded safely.
@@ -62,6 +64,7 @@ impl Outcome {
             Self::Unreplayable => "unreplayable",
             Self::MissingKey => "missing_key",
             Self::InvalidKey => "invalid_key",
+            Self::KeyExpired => "key_expired",
             Self::InvalidBody => "invalid_body",
             Self::BadRequest => "bad_request",
             Self::TooLarge => "too_large",

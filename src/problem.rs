@@ -29,6 +29,8 @@ pub enum Code {
     MissingKey,
     /// The key is not one.
     InvalidKey,
+    /// The key is older than any record.
+    KeyExpired,
     /// The body that holds key or scope does not parse.
     InvalidBody,
     /// The request cannot be forwarded safely.
@@ -67,6 +69,7 @@ impl Code {
             Self::AlreadyCompleted => (StatusCode::CONFLICT, "already-completed", "This was done already"),
             Self::MissingKey => (StatusCode::BAD_REQUEST, "missing-key", "An idempotency key is required"),
             Self::InvalidKey => (StatusCode::BAD_REQUEST, "invalid-key", "The idempotency key is not valid"),
+            Self::KeyExpired => (StatusCode::GONE, "key-expired", "The idempotency key is too old"),
             Self::InvalidBody => (StatusCode::BAD_REQUEST, "invalid-body", "The body cannot be read"),
             Self::BadRequest => (StatusCode::BAD_REQUEST, "bad-request", "The request cannot be forwarded safely"),
             Self::RequestTooLarge => {

@@ -11,7 +11,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 16] = [
     ("telemetry", &["config"], &["tracing_subscriber"]),
     ("tls", &[], &["rustls_native_certs", "tokio_rustls"]),
     ("record", &[], &["blake3"]),
-    ("key", &["config", "record"], &["blake3", "humantime", "json_event_parser"]),
+    ("key", &["config", "record"], &["blake3", "humantime", "json_event_parser", "multer"]),
     ("problem", &["record"], &["serde_json"]),
     ("store", &["config", "key", "metrics", "record"], &["redis", "fjall"]),
     ("fail_point", &[], &[]),

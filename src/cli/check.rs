@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::table::Table;
 use super::text::{listed, terminal_width, wrapped};
 use super::{BAD_USAGE, Format};
-use crate::config::{self, Config, Disposition, HumanDuration, Mode, OnUnknown, Policy, Rule, Warning, Weight};
+use crate::config::{self, Config, Disposition, HumanDuration, Mode, OnUnknown, Policy, Preset, Rule, Warning, Weight};
 
 pub(super) fn check(config: &Config, strict: bool, format: Format) -> ExitCode {
     let found = config::warnings(config);
@@ -31,6 +31,7 @@ struct Row {
     #[serde(rename = "match")]
     matches: String,
     mode: &'static str,
+    preset: Option<&'static str>,
     key: Vec<String>,
     scope: Vec<String>,
     policy: &'static str,
@@ -57,6 +58,7 @@ impl Row {
                 Mode::Observe => "observe",
                 Mode::Off => "off",
             },
+            preset: rule.preset.map(Preset::name),
             key: rule.key.iter().map(ToString::to_string).collect(),
             scope: rule.scope.iter().map(ToString::to_string).collect(),
             policy: match rule.policy.base() {
@@ -98,11 +100,12 @@ impl Row {
     }
 
     /// The table's columns.
-    fn cells(&self) -> [(&'static str, String); 9] {
+    fn cells(&self) -> [(&'static str, String); 10] {
         [
             ("route", self.route.clone()),
             ("match", self.matches.clone()),
             ("mode", self.mode.to_owned()),
+            ("preset", self.preset.unwrap_or("-").to_owned()),
             ("key", self.key()),
             ("scope", self.scope()),
             ("policy", self.policy()),
@@ -154,7 +157,11 @@ fn text(rows: &[Row], found: &[Warning], is_refused: bool, width: Option<usize>)
 /// Columns that say the same of every usual file are left out.
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::default();
-    let is_told = |name: &str| name != "mode" || rows.iter().any(|row| row.mode != "enforce");
+    let is_told = |name: &str| match name {
+        "mode" => rows.iter().any(|row| row.mode != "enforce"),
+        "preset" => rows.iter().any(|row| row.preset.is_some()),
+        _ => true,
+    };
     for row in rows {
         table.push(row.cells().into_iter().filter(|(name, _)| is_told(name)).collect());
     }
@@ -171,6 +178,7 @@ fn blocks(rows: &[Row]) -> String {
             match name {
                 "route" => wrapped(&mut out, "", &value),
                 "mode" if value == "enforce" => {}
+                "preset" if value == "-" => {}
                 name => wrapped(&mut out, &format!("  {name:<10} "), &value),
             }
         }

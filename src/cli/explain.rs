@@ -140,10 +140,11 @@ fn guarded(out: &mut String, config: &Config, rule: &Rule, request: Request<'_>,
     match key::read(rule, digest_key.as_ref().unwrap_or(&stand_in), request, body) {
         Err(error) => {
             let code = match error {
-                KeyError::Key { .. } => "invalid-key",
-                KeyError::Body { .. } => "invalid-body",
+                KeyError::Key { .. } => "400 invalid-key",
+                KeyError::Expired { .. } => "410 key-expired",
+                KeyError::Body { .. } => "400 invalid-body",
             };
-            labelled(out, "so", &format!("400 {code}: {error}"));
+            labelled(out, "so", &format!("{code}: {error}"));
         }
         Ok(Reading::Missing(selector)) => {
             let then = match rule.on_missing_key {
@@ -188,10 +189,11 @@ fn covered(mode: &FingerprintMode) -> String {
     };
     let body = match mode {
         FingerprintMode::Auto { ignore } => {
-            format!("the body: JSON by value{}, forms by their pairs, anything else by bytes", ignored(ignore))
+            format!("the body: JSON by value{}, forms by their fields, anything else by bytes", ignored(ignore))
         }
         FingerprintMode::Raw => "the body by bytes".to_owned(),
         FingerprintMode::Json { ignore } => format!("the body as JSON, by value{}", ignored(ignore)),
+        FingerprintMode::Form => "the body as a form, by its fields".to_owned(),
         FingerprintMode::None => "not the body".to_owned(),
     };
     format!("method, path, query; {body}")

@@ -13,6 +13,7 @@ mod excerpt;
 mod file;
 mod fixed;
 mod policy;
+mod preset;
 mod problem;
 mod routes;
 mod rule;
@@ -34,6 +35,7 @@ pub use advice::{Warning, Weight, warnings};
 pub use file::{Content, load, parse};
 pub use fixed::Fixed;
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
+pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
 pub use routes::{Found, PathParams, RouteConflict, Routes, Target};
 pub use rule::{

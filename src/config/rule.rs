@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::PolicyTable;
+use super::{PolicyTable, Preset};
 
 /// One `[[route]]`, with its defaults filled in.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Rule {
     pub host: Option<String>,
     /// Whether it guards at all.
     pub mode: Mode,
+    /// The sender that it was made for; what that means is in the other fields.
+    pub preset: Option<Preset>,
 
     /// The parts of the idempotency key; all of them together are the key. Never empty.
     pub key: Vec<Selector>,
@@ -26,6 +28,10 @@ pub struct Rule {
     pub on_missing_key: OnMissingKey,
     /// Bytes of one part of the key, without its quotes.
     pub key_max_length: usize,
+    /// Whether a key in a header must be a quoted string.
+    pub quoted: bool,
+    /// Whether a key that tells its age is refused when it is older than the retention.
+    pub refuse_expired_keys: bool,
     /// Whose key it is. Empty: all callers share one space.
     pub scope: Vec<Selector>,
     /// How two payloads are compared.
@@ -90,7 +96,7 @@ pub enum Selector {
     Query(String),
     /// `json:/pointer`: a member of a JSON body (RFC 6901).
     Json(JsonPointer),
-    /// `form:FIELD`: a field of an `application/x-www-form-urlencoded` body.
+    /// `form:FIELD`: a field of an `application/x-www-form-urlencoded` or `multipart/form-data` body.
     Form(String),
     /// `path:PARAM`: what the normalised path has where the route's has `{PARAM}` or `{*PARAM}`.
     Path(String),
@@ -216,7 +222,7 @@ pub enum OnMissingKey {
 /// `fingerprint` and `fingerprint_ignore`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FingerprintMode {
-    /// By the request's `Content-Type`: JSON by value, urlencoded forms by pairs, anything else by bytes.
+    /// By the request's `Content-Type`: JSON by value, forms by their fields, anything else by bytes.
     Auto {
         /// Members that do not count.
         ignore: Vec<JsonPointer>,
@@ -228,6 +234,9 @@ pub enum FingerprintMode {
         /// Members that do not count.
         ignore: Vec<JsonPointer>,
     },
+    /// By the fields of a form: those of `multipart/form-data` where it is declared as that, else urlencoded, whatever
+    /// the `Content-Type` says.
+    Form,
     /// The body does not count.
     None,
 }

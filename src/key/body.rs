@@ -2,12 +2,16 @@ use std::cell::OnceCell;
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::{form::Form, json::Json};
+use super::form::{Field, Form};
+use super::json::Json;
+use super::multipart::Multipart;
 
 /// What the head says of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Declared {
+pub(super) struct Declared<'h> {
     pub(super) media: Media,
+    /// The only `Content-Type` line, where it is text.
+    pub(super) content_type: Option<&'h str>,
     /// It has a `Content-Encoding` other than `identity` (RFC 9110, 8.4): its bytes are not the media type's.
     pub(super) encoded: bool,
 }
@@ -19,6 +23,8 @@ pub(super) enum Media {
     Json,
     /// `application/x-www-form-urlencoded`
     Form,
+    /// `multipart/form-data`
+    Multipart,
     /// By its bytes only.
     Other,
 }
@@ -26,20 +32,37 @@ pub(super) enum Media {
 /// A body, parsed when somebody asks, and once.
 pub(super) struct Body<'b> {
     pub(super) bytes: &'b [u8],
-    pub(super) declared: Declared,
+    pub(super) declared: Declared<'b>,
     json: OnceCell<Option<Json<'b>>>,
-    form: OnceCell<Option<Form<'b>>>,
+    form: OnceCell<Option<AnyForm<'b>>>,
 }
 
-impl Declared {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+/// A form, however it is encoded.
+#[derive(Debug)]
+pub(super) enum AnyForm<'b> {
+    Urlencoded(Form<'b>),
+    Multipart(Multipart),
+}
+
+impl AnyForm<'_> {
+    pub(super) fn field(&self, name: &str) -> Field<'_> {
+        match self {
+            Self::Urlencoded(form) => form.field(name),
+            Self::Multipart(form) => form.field(name),
+        }
+    }
+}
+
+impl<'h> Declared<'h> {
+    pub(super) fn of(headers: &'h HeaderMap) -> Self {
         let coding = |name: &[u8]| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity");
         let encoded = headers
             .get_all(header::CONTENT_ENCODING)
             .into_iter()
             .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
             .any(|name| coding(name.trim_ascii()));
-        Self { media: Media::of(headers), encoded }
+        let content_type = only_line(headers, &header::CONTENT_TYPE).and_then(|line| str::from_utf8(line).ok());
+        Self { media: Media::of(headers), content_type, encoded }
     }
 }
 
@@ -51,12 +74,15 @@ impl Media {
         let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let Some(slash) = essence.iter().position(|byte| *byte == b'/') else { return Self::Other };
         let (kind, subtype) = (&essence[..slash], &essence[slash + 1..]);
-        let is = |name: &[u8]| kind.eq_ignore_ascii_case(b"application") && subtype.eq_ignore_ascii_case(name);
+        let is_both = |one: &[u8], other: &[u8]| kind.eq_ignore_ascii_case(one) && subtype.eq_ignore_ascii_case(other);
+        let is = |name: &[u8]| is_both(b"application", name);
         let has_suffix = subtype.last_chunk().is_some_and(|suffix: &[u8; 5]| suffix.eq_ignore_ascii_case(b"+json"));
         if is(b"json") || has_suffix {
             Self::Json
         } else if is(b"x-www-form-urlencoded") {
             Self::Form
+        } else if is_both(b"multipart", b"form-data") {
+            Self::Multipart
         } else {
             Self::Other
         }
@@ -69,7 +95,7 @@ fn only_line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> 
 }
 
 impl<'b> Body<'b> {
-    pub(super) fn new(declared: Declared, bytes: &'b [u8]) -> Self {
+    pub(super) fn new(declared: Declared<'b>, bytes: &'b [u8]) -> Self {
         Self { bytes, declared, json: OnceCell::new(), form: OnceCell::new() }
     }
 
@@ -78,9 +104,18 @@ impl<'b> Body<'b> {
         self.json.get_or_init(|| Some(self.bytes).filter(|_| !self.declared.encoded).and_then(Json::parse)).as_ref()
     }
 
-    /// The body as a form, whatever it was declared as; `None` where it is not.
-    pub(super) fn form(&self) -> Option<&Form<'b>> {
-        self.form.get_or_init(|| Some(self.bytes).filter(|_| !self.declared.encoded).and_then(Form::parse)).as_ref()
+    /// The body as a form: of parts where it was declared as that, else urlencoded, whatever it was declared as; `None`
+    /// where it is not.
+    pub(super) fn form(&self) -> Option<&AnyForm<'b>> {
+        let parse = |bytes| match self.declared {
+            Declared { media: Media::Multipart, content_type, .. } => {
+                Multipart::parse(content_type?, bytes).map(AnyForm::Multipart)
+            }
+            Declared { media: Media::Json | Media::Form | Media::Other, .. } => {
+                Form::parse(bytes).map(AnyForm::Urlencoded)
+            }
+        };
+        self.form.get_or_init(|| Some(self.bytes).filter(|_| !self.declared.encoded).and_then(parse)).as_ref()
     }
 }
 
@@ -90,12 +125,13 @@ mod tests {
 
     use super::*;
 
-    fn declared(lines: &[(HeaderName, &'static str)]) -> Declared {
+    fn declared(lines: &[(HeaderName, &'static str)]) -> (Media, bool) {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(name, HeaderValue::from_static(value));
         }
-        Declared::of(&headers)
+        let Declared { media, encoded, .. } = Declared::of(&headers);
+        (media, encoded)
     }
 
     #[test]
@@ -110,24 +146,26 @@ mod tests {
             ("text/json", Media::Other),
             ("application/jsonp", Media::Other),
             ("application/x-ndjson", Media::Other),
-            ("multipart/form-data; boundary=x", Media::Other),
+            ("multipart/form-data; boundary=x", Media::Multipart),
+            ("multipart/mixed; boundary=x", Media::Other),
+            ("application/form-data", Media::Other),
             ("json", Media::Other),
             ("", Media::Other),
         ] {
-            assert_eq!(declared(&[(header::CONTENT_TYPE, value)]).media, media, "{value}");
+            assert_eq!(declared(&[(header::CONTENT_TYPE, value)]).0, media, "{value}");
         }
-        assert_eq!(declared(&[]).media, Media::Other);
+        assert_eq!(declared(&[]).0, Media::Other);
         let twice = [(header::CONTENT_TYPE, "application/json"), (header::CONTENT_TYPE, "application/json")];
-        assert_eq!(declared(&twice).media, Media::Other);
+        assert_eq!(declared(&twice).0, Media::Other);
     }
 
     #[test]
     fn identity_is_no_encoding() {
         for (value, encoded) in [("gzip", true), ("identity", false), ("Identity, br", true), ("", false), (",", false)]
         {
-            assert_eq!(declared(&[(header::CONTENT_ENCODING, value)]).encoded, encoded, "{value}");
+            assert_eq!(declared(&[(header::CONTENT_ENCODING, value)]).1, encoded, "{value}");
         }
         let lines = [(header::CONTENT_ENCODING, "identity"), (header::CONTENT_ENCODING, "zstd")];
-        assert!(declared(&lines).encoded);
+        assert!(declared(&lines).1);
     }
 }

@@ -1,4 +1,6 @@
-use crate::config::Selector;
+use std::time::Duration;
+
+use crate::config::{HumanDuration, Selector};
 
 /// Why a request cannot be told its operation. The texts are for its sender: they name the selector, which is the
 /// operator's word, and never hold a key, a body or a credential.
@@ -11,6 +13,17 @@ pub enum KeyError {
         selector: Selector,
         /// What is wrong with it.
         why: KeyFault,
+    },
+    /// 410 `key-expired`
+    #[error(
+        "The idempotency key in {selector} says that it is older than the {} for which keys are remembered here: whether \
+         it was used before cannot be told. Look for its effect before you use a new key.", HumanDuration(*.retention)
+    )]
+    Expired {
+        /// Where the key is read.
+        selector: Selector,
+        /// How long a record is kept.
+        retention: Duration,
     },
     /// 400 `invalid-body`
     #[error("{}", .why.text(.selector))]
@@ -31,12 +44,16 @@ pub enum KeyFault {
     TooLong(usize),
     /// Bytes that a key in a header cannot have, or quotes that do not match.
     Characters,
+    /// A header's value that is no quoted string, where it must be one.
+    Unquoted,
     /// More than one header line, or more than one cookie or query parameter of the name.
     Several,
     /// A percent sign in a query that starts no escape: every reader makes something else of that.
     Escape,
     /// A JSON object or array.
     NotScalar,
+    /// A file of a form.
+    File,
 }
 
 /// Why nothing can be read from a body.
@@ -44,7 +61,7 @@ pub enum KeyFault {
 pub enum BodyFault {
     /// Declared as JSON, and is not, or is nested too deeply.
     NotJson,
-    /// Declared as an urlencoded form, with a percent sign that starts no escape.
+    /// Declared as a form: urlencoded, with a percent sign that starts no escape, or of parts that break off.
     NotForm,
     /// Has a `Content-Encoding`.
     Encoded,
@@ -65,10 +82,14 @@ impl KeyFault {
                 "The idempotency key in {selector} has characters that a key cannot have there. Send visible ASCII \
                  characters without spaces, commas and quotes, or one quoted string."
             ),
+            Self::Unquoted => {
+                format!("The idempotency key in {selector} must be one quoted string (RFC 8941, 3.3.3): \"...\"")
+            }
             Self::Several => format!("The request has more than one {selector}; it can have one only."),
             Self::Escape => {
                 format!("The value of {selector} has a percent sign that is not followed by two hex digits.")
             }
+            Self::File => format!("The value of {selector} is a file; it must be a plain field of the form."),
             Self::NotScalar => {
                 format!("The value of {selector} is an object or an array; it must be a string, a number or a boolean.")
             }

@@ -1,9 +1,9 @@
-use super::body::{Body, Media};
+use super::body::{AnyForm, Body, Media};
 use super::{Digest, DigestKey, Request};
 use crate::config::{FingerprintMode, JsonPointer};
 use crate::record::Fingerprint;
 
-/// Goes up when the same body, by the same mode, comes to another digest: what older versions recorded can then not be
+/// Goes up when the same body, by any mode, comes to another digest: what older versions recorded can then not be
 /// compared.
 const LAYOUT: u64 = 1;
 
@@ -33,8 +33,10 @@ fn target(key: &DigestKey, request: &Request<'_>) -> [u8; 16] {
 }
 
 fn recipe(mode: &FingerprintMode, key: &DigestKey) -> u64 {
+    // 0 was `auto` when it compared forms of parts by their bytes.
     let (tag, ignore): (u64, &[JsonPointer]) = match mode {
-        FingerprintMode::Auto { ignore } => (0, ignore),
+        FingerprintMode::Auto { ignore } => (4, ignore),
+        FingerprintMode::Form => (5, &[]),
         FingerprintMode::Raw => (1, &[]),
         FingerprintMode::Json { ignore } => (2, ignore),
         FingerprintMode::None => (3, &[]),
@@ -57,9 +59,10 @@ fn payload(mode: &FingerprintMode, key: &DigestKey, body: &Body<'_>) -> [u8; 16]
         FingerprintMode::None => return digest.finish(),
         FingerprintMode::Raw => false,
         FingerprintMode::Json { ignore } => add_json(&mut digest, body, ignore),
+        FingerprintMode::Form => add_form(&mut digest, body),
         FingerprintMode::Auto { ignore } => match body.declared.media {
             Media::Json => add_json(&mut digest, body, ignore),
-            Media::Form => add_form(&mut digest, body),
+            Media::Form | Media::Multipart => add_form(&mut digest, body),
             Media::Other => false,
         },
     };
@@ -80,17 +83,23 @@ fn add_json(digest: &mut Digest, body: &Body<'_>, ignore: &[JsonPointer]) -> boo
     json.is_some()
 }
 
-/// The pairs, decoded, in their order: a backend may care in which order a field's values come.
+/// The fields, decoded, in their order: a backend may care in which order a field's values come.
 fn add_form(digest: &mut Digest, body: &Body<'_>) -> bool {
-    let form = body.form();
-    if let Some(form) = form {
-        digest.number(2);
-        for (name, value) in form.pairs() {
-            digest.part(name);
-            digest.part(value);
+    match body.form() {
+        None => return false,
+        Some(AnyForm::Urlencoded(form)) => {
+            digest.number(2);
+            for (name, value) in form.pairs() {
+                digest.part(name);
+                digest.part(value);
+            }
+        }
+        Some(AnyForm::Multipart(form)) => {
+            digest.number(3);
+            form.add_to(digest);
         }
     }
-    form.is_some()
+    true
 }
 
 #[cfg(test)]
@@ -115,7 +124,8 @@ mod tests {
     }
 
     fn of_encoded(mode: &FingerprintMode, media: Media, bytes: &str, encoded: bool) -> Fingerprint {
-        let body = Body::new(Declared { media, encoded }, bytes.as_bytes());
+        let content_type = Some("multipart/form-data; boundary=x");
+        let body = Body::new(Declared { media, content_type, encoded }, bytes.as_bytes());
         let (headers, params) = (HeaderMap::new(), PathParams::default());
         let request = Request::plain(&Method::POST, &headers, &params);
         fingerprint(mode, &DigestKey::from_bytes([7; 32]), &request, &body)
@@ -126,6 +136,11 @@ mod tests {
         use Comparison::{OtherBody, Same};
         let spaced = ("{\"a\":1,\"b\":2}", "{ \"b\": 2.0, \"a\": 1 }");
         let broken = ("{\"a\":1,", "{ \"a\":1,");
+        let parts = (
+            "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--x--",
+            "--x\r\ncontent-disposition:form-data; name=\"a\"\r\n\r\n1\r\n--x--\r\n",
+        );
+        let other_parts = parts.1.replace("\r\n1\r\n", "\r\n2\r\n");
         let doubled = ("{\"a\":1,\"a\":2}", "{\"a\":1, \"a\":2}");
         for (mode, media, (one, other), expected) in [
             (auto(), Media::Json, spaced, Same),
@@ -145,6 +160,14 @@ mod tests {
             (auto(), Media::Form, ("a=%", "a=%25"), OtherBody),
             (auto(), Media::Form, ("a=%ff", "a=%fe"), OtherBody),
             (json(), Media::Form, ("a=x+y", "a=x%20y"), OtherBody),
+            (auto(), Media::Multipart, parts, Same),
+            (auto(), Media::Multipart, (parts.0, &other_parts), OtherBody),
+            (auto(), Media::Multipart, ("--x", "--x\r\n"), OtherBody),
+            (auto(), Media::Other, parts, OtherBody),
+            (FingerprintMode::Form, Media::Multipart, parts, Same),
+            (FingerprintMode::Form, Media::Other, ("a=x+y", "a=x%20y"), Same),
+            (FingerprintMode::Form, Media::Json, ("a=%", "a=%25"), OtherBody),
+            (FingerprintMode::Raw, Media::Multipart, parts, OtherBody),
             (auto(), Media::Other, ("", ""), Same),
             (auto(), Media::Json, ("", " "), OtherBody),
         ] {
@@ -179,6 +202,7 @@ mod tests {
             auto(),
             json(),
             FingerprintMode::Raw,
+            FingerprintMode::Form,
             FingerprintMode::None,
             ignoring(&["/a"]),
             ignoring(&["/a", "/b"]),

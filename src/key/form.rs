@@ -15,6 +15,8 @@ pub(super) enum Field<'f> {
     Absent,
     Once(&'f [u8]),
     Repeated,
+    /// A file, in a form of parts.
+    File,
 }
 
 impl<'a> Form<'a> {

@@ -5,6 +5,7 @@
 //! scope and key, and its fingerprint, from target and payload. [`read`] does both at once. The body is
 //! parsed at most once, and only where a selector or the fingerprint asks for it.
 
+mod age;
 mod body;
 mod calendar;
 mod cookie;
@@ -15,6 +16,7 @@ mod fingerprint;
 mod form;
 mod header;
 mod json;
+mod multipart;
 mod name;
 mod operation;
 mod origin;

@@ -8,7 +8,7 @@ use super::body::{Body, Declared};
 use super::fingerprint::{by_bytes, fingerprint};
 use super::name::{Parts, by_key, by_payload};
 use super::select::{self, Part, Role};
-use super::{DigestKey, KeyError, KeyText};
+use super::{DigestKey, KeyError, KeyText, age};
 #[cfg(test)]
 use crate::config::TrustedProxies;
 use crate::config::{FingerprintMode, OnMissingKey, OnUnknown, PathParams, Rule, Selector, Trust};
@@ -60,7 +60,7 @@ pub enum InHead<'a> {
 pub struct Draft<'a> {
     rule: &'a Rule,
     request: Request<'a>,
-    declared: Declared,
+    declared: Declared<'a>,
     /// One for each selector of the rule; `None`: in the body.
     scope: Vec<Option<Part<'a>>>,
     key: Vec<Option<Part<'a>>>,
@@ -96,6 +96,9 @@ pub fn in_head<'a>(rule: &'a Rule, request: Request<'a>) -> Result<InHead<'a>, K
     };
     let scope = read(&rule.scope, Role::Scope)?;
     let key = read(&rule.key, Role::of_key(rule))?;
+    if let [Some(key)] = &key[..] {
+        not_expired(rule, key, request.now)?;
+    }
     let missing = first_absent(&rule.key, key.iter().map(Option::as_ref));
     match (missing, rule.on_missing_key) {
         (Some(selector), OnMissingKey::Forward | OnMissingKey::Reject) => Ok(InHead::Missing(selector)),
@@ -125,6 +128,9 @@ impl<'a> Draft<'a> {
         let body = Body::new(declared, body);
         let scope = complete(&rule.scope, self.scope, Role::Scope, &body)?;
         let key = complete(&rule.key, self.key, Role::of_key(rule), &body)?;
+        if let [key] = &key[..] {
+            not_expired(rule, key, request.now)?;
+        }
         let fingerprint = || fingerprint(&rule.fingerprint, digest_key, &request, &body);
         let operation = match (first_absent(&rule.key, key.iter().map(Some)), rule.on_missing_key) {
             (None, _) => Operation {
@@ -138,9 +144,10 @@ impl<'a> Draft<'a> {
                 // With `fingerprint = "none"` the body does not count beside a key; where it is the key, it does.
                 let payload = match rule.fingerprint {
                     FingerprintMode::None => by_bytes(digest_key, &body),
-                    FingerprintMode::Auto { .. } | FingerprintMode::Raw | FingerprintMode::Json { .. } => {
-                        fingerprint.body
-                    }
+                    FingerprintMode::Auto { .. }
+                    | FingerprintMode::Raw
+                    | FingerprintMode::Json { .. }
+                    | FingerprintMode::Form => fingerprint.body,
                 };
                 let digest = by_payload(digest_key, Parts(&rule.scope, &scope), request.host, &fingerprint, &payload);
                 Operation { name: named(rule, digest), fingerprint, terms: terms_within(rule, window), key: None }
@@ -153,7 +160,7 @@ impl<'a> Draft<'a> {
 
 impl Role {
     pub(super) fn of_key(rule: &Rule) -> Self {
-        Self::Key { max_length: rule.key_max_length }
+        Self::Key { max_length: rule.key_max_length, quoted: rule.quoted }
     }
 }
 
@@ -172,6 +179,19 @@ fn first_absent<'s, 'p, 'b: 'p>(
     parts: impl Iterator<Item = Option<&'p Part<'b>>>,
 ) -> Option<&'s Selector> {
     selectors.iter().zip(parts).find(|(_, part)| part.is_some_and(Part::is_absent)).map(|(selector, _)| selector)
+}
+
+/// A key that says when it was made, and is older than any record: it may have been used, and nobody would know. One from
+/// the future is young.
+fn not_expired(rule: &Rule, key: &Part<'_>, now: SystemTime) -> Result<(), KeyError> {
+    let made = if rule.refuse_expired_keys { key.as_text().and_then(age::made_at) } else { None };
+    let age = made.and_then(|made| now.duration_since(made).ok());
+    match (age, rule.key.first()) {
+        (Some(age), Some(selector)) if age > rule.retention => {
+            Err(KeyError::Expired { selector: selector.clone(), retention: rule.retention })
+        }
+        (Some(_) | None, _) => Ok(()),
+    }
 }
 
 fn named(rule: &Rule, digest: [u8; 16]) -> RecordName {
@@ -219,9 +239,12 @@ mod tests {
             methods: vec![Method::POST],
             host: None,
             mode: Mode::Enforce,
+            preset: None,
             key: key.iter().map(|text| selector(text)).collect(),
             on_missing_key: OnMissingKey::Reject,
             key_max_length: 255,
+            quoted: false,
+            refuse_expired_keys: false,
             scope: vec![selector("header:authorization")],
             fingerprint: FingerprintMode::Auto { ignore: Vec::new() },
             on_mismatch: OnMismatch::Reject,
@@ -375,6 +398,39 @@ mod tests {
     }
 
     #[test]
+    fn a_key_older_than_any_record_may_be_refused() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(0x017F_22E2_79B0);
+        // Made then; a record lives for two hours.
+        let (uuid, ulid) = ("017f22e2-79b0-7cc3-98c4-dc0c0c07398f", "01FWHE4YDGFK1SHH6W1G60EECF");
+        let refusing = Rule { refuse_expired_keys: true, ..rule(&["header:k"]) };
+        let read = |rule: &Rule, key: &'static str, body: &'static str, now: SystemTime| {
+            let sent = sent(&[("k", key), JSON], body);
+            let request = Request { now, ..sent.request() };
+            super::read(rule, &DIGEST_KEY, request, body.as_bytes()).map(|_| ())
+        };
+        let expired = |at: &str| {
+            let (selector, retention) = (selector(at), refusing.retention);
+            Err(KeyError::Expired { selector, retention })
+        };
+        let (youngest, oldest) = (now - Duration::from_secs(7200), now + Duration::from_secs(7200));
+        let too_old = oldest + Duration::from_millis(1);
+        for key in [uuid, ulid] {
+            assert_eq!(read(&refusing, key, "", youngest), Ok(()), "from the future: {key}");
+            assert_eq!(read(&refusing, key, "", oldest), Ok(()));
+            assert_eq!(read(&refusing, key, "", too_old), expired("header:k"));
+            assert_eq!(read(&rule(&["header:k"]), key, "", too_old), Ok(()));
+        }
+        assert_eq!(read(&refusing, "017f22e2-79b0-4cc3-98c4-dc0c0c07398f", "", too_old), Ok(()), "no time in it");
+
+        let in_body = Rule { refuse_expired_keys: true, ..rule(&["json:/id"]) };
+        let body = "{\"id\":\"017f22e2-79b0-7cc3-98c4-dc0c0c07398f\"}";
+        assert_eq!(read(&in_body, "x", body, too_old), expired("json:/id"));
+        // The id of an old tenant says nothing about the age of a key.
+        let of_parts = Rule { refuse_expired_keys: true, ..rule(&["header:k", "json:/id"]) };
+        assert_eq!(read(&of_parts, "x", body, too_old), Ok(()));
+    }
+
+    #[test]
     fn keys_are_shown_as_the_log_wants_them() {
         let rule = rule(&["header:k", "json:/id"]);
         let lines = [("k", "\"a, b\""), JSON, ("authorization", "x")];
@@ -407,10 +463,10 @@ mod tests {
         let by_payload = sent(&[], "x").operation(&Rule { on_missing_key: guessing, ..rule(&["header:k"]) });
         let Fingerprint { target, recipe, body } = by_key.fingerprint;
         assert_eq!(by_key.name.to_string(), "orders:28a31acff60ca03d1868c59b14bca354");
-        assert_eq!(by_payload.name.to_string(), "orders:fcfc80ff192444fe87365fc153e6d011");
+        assert_eq!(by_payload.name.to_string(), "orders:65277108b3e80d0d4da24835be4733cc");
         assert_eq!(
             [&target[..4], &recipe.to_be_bytes()[..4], &body[..4]].concat(),
-            [18, 240, 54, 178, 76, 111, 210, 191, 9, 101, 122, 144]
+            [18, 240, 54, 178, 19, 232, 39, 232, 9, 101, 122, 144]
         );
     }
 }

@@ -29,7 +29,7 @@ pub(super) enum Part<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Role {
     /// A part of the key; it has a grammar.
-    Key { max_length: usize },
+    Key { max_length: usize, quoted: bool },
     /// A part of the scope; any value will do.
     Scope,
 }
@@ -39,13 +39,14 @@ pub(super) fn in_head<'a>(
     selector: &Selector,
     role: Role,
     request: &Request<'a>,
-    declared: Declared,
+    declared: Declared<'_>,
 ) -> Result<Option<Part<'a>>, KeyError> {
     let headers = request.headers;
     let part = match selector {
         Selector::Header(name) => {
             let lines = headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
-            one_or_all(lines, role, header_key, as_it_is)
+            let key = if let Role::Key { quoted: true, .. } = role { quoted_key } else { header_key };
+            one_or_all(lines, role, key, as_it_is)
         }
         Selector::Cookie(name) => one_or_all(cookie::values(headers, name), role, cookie_key, as_it_is),
         Selector::Query(name) => one_or_all(query_values(request.query, name), role, unescaped, unescaped),
@@ -53,8 +54,8 @@ pub(super) fn in_head<'a>(
         Selector::Host => Ok(origin::host(request).map_or(Part::Absent, Part::of)),
         Selector::Ip => Ok(origin::client(request).map_or(Part::Absent, |client| Part::of(client.to_string()))),
         Selector::Date(period) => Ok(calendar::bucket(*period, request.now).map_or(Part::Absent, Part::of)),
-        Selector::Json(_) => return from_body(selector, Media::Json, declared),
-        Selector::Form(_) => return from_body(selector, Media::Form, declared),
+        Selector::Json(_) => return from_body(selector, &[Media::Json], declared),
+        Selector::Form(_) => return from_body(selector, &[Media::Form, Media::Multipart], declared),
     };
     let part = part.and_then(|part| fits(&part, role).map(|()| part));
     part.map(Some).map_err(|why| why.of(selector))
@@ -80,6 +81,7 @@ pub(super) fn in_body<'b>(selector: &Selector, role: Role, body: &'b Body<'_>) -
             Field::Absent => Part::Absent,
             Field::Once(value) => Part::Text(Cow::Borrowed(value)),
             Field::Repeated => return Err(BodyFault::Duplicate.of(selector)),
+            Field::File => return Err(KeyFault::File.of(selector)),
         },
     };
     fits(&part, role).map_err(|why| why.of(selector))?;
@@ -87,8 +89,8 @@ pub(super) fn in_body<'b>(selector: &Selector, role: Role, body: &'b Body<'_>) -
 }
 
 /// A body of another media type has no such part, which the head tells; so it does that an encoded body is of no use.
-fn from_body<'a>(selector: &Selector, media: Media, declared: Declared) -> Result<Option<Part<'a>>, KeyError> {
-    if declared.media != media {
+fn from_body<'a>(selector: &Selector, media: &[Media], declared: Declared<'_>) -> Result<Option<Part<'a>>, KeyError> {
+    if !media.contains(&declared.media) {
         Ok(Some(Part::Absent))
     } else if declared.encoded {
         Err(BodyFault::Encoded.of(selector))
@@ -131,6 +133,10 @@ fn header_key(line: &[u8]) -> Result<Cow<'_, [u8]>, KeyFault> {
     })
 }
 
+fn quoted_key(line: &[u8]) -> Result<Cow<'_, [u8]>, KeyFault> {
+    if line.trim_ascii().starts_with(b"\"") { header_key(line) } else { Err(KeyFault::Unquoted) }
+}
+
 /// Browsers send, and servers take, more than RFC 6265 allows in a cookie.
 fn cookie_key(value: &[u8]) -> Result<Cow<'_, [u8]>, KeyFault> {
     let value = cookie::unquote(value);
@@ -150,7 +156,7 @@ fn unescaped(value: &[u8]) -> Result<Cow<'_, [u8]>, KeyFault> {
 }
 
 fn fits(part: &Part<'_>, role: Role) -> Result<(), KeyFault> {
-    let Role::Key { max_length } = role else { return Ok(()) };
+    let Role::Key { max_length, .. } = role else { return Ok(()) };
     let text = match part {
         Part::Text(text) => text,
         Part::Number(text) => text.as_bytes(),
@@ -175,6 +181,14 @@ impl<'a> Part<'a> {
 
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
+    }
+
+    /// A string, and nothing else.
+    pub(super) fn as_text(&self) -> Option<&[u8]> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Absent | Self::Number(_) | Self::Bool(_) | Self::Lines(_) => None,
+        }
     }
 
     /// Adds where the part was read, its type, and its value: parts that differ in any of these never meet.
@@ -240,7 +254,7 @@ mod tests {
     use super::*;
     use crate::config::{JsonPointer, PathParams, Routes, Target};
 
-    const KEY: Role = Role::Key { max_length: 8 };
+    const KEY: Role = Role::Key { max_length: 8, quoted: false };
 
     fn json(pointer: &str) -> Selector {
         Selector::Json(JsonPointer::parse(pointer).expect("a pointer"))
@@ -266,7 +280,7 @@ mod tests {
     }
 
     fn body(selector: &Selector, role: Role, bytes: &[u8]) -> Result<String, KeyError> {
-        let body = Body::new(Declared { media: Media::Other, encoded: false }, bytes);
+        let body = Body::new(Declared { media: Media::Other, content_type: None, encoded: false }, bytes);
         in_body(selector, role, &body).map(|part| format!("{part:?}"))
     }
 
@@ -299,6 +313,19 @@ mod tests {
             assert_eq!(read(&[wrong]), key_fault(&selector, KeyFault::Characters));
         }
         assert_eq!(read(&[b"abc", b"abc"]), key_fault(&selector, KeyFault::Several));
+    }
+
+    #[test]
+    fn a_key_may_have_to_be_quoted() {
+        let selector = Selector::Header(HeaderName::from_static("k"));
+        let role = Role::Key { max_length: 8, quoted: true };
+        let read = |value: &'static [u8]| head(&selector, role, &[("k", value)]);
+        assert_eq!(read(b" \"abc\";x=1 "), Ok(Some(text("abc"))));
+        for bare in [b"abc".as_slice(), b"", b"a\"b\""] {
+            assert_eq!(read(bare), key_fault(&selector, KeyFault::Unquoted));
+        }
+        assert_eq!(read(b"\"\""), key_fault(&selector, KeyFault::Blank));
+        assert_eq!(head(&selector, role, &[]), Ok(Some("Absent".into())));
     }
 
     #[test]
@@ -378,7 +405,7 @@ mod tests {
             (Selector::Date(Period::Month), "1970-02"),
             (Selector::Date(Period::Year), "1970"),
         ] {
-            for role in [Role::Key { max_length: 255 }, Role::Scope] {
+            for role in [Role::Key { max_length: 255, quoted: false }, Role::Scope] {
                 assert_eq!(asked(&selector, role, &request), Ok(Some(text(part))), "{selector}");
             }
         }
@@ -393,6 +420,7 @@ mod tests {
         for (selector, media, other) in [
             (json("/k"), b"application/json".as_slice(), b"application/x-www-form-urlencoded".as_slice()),
             (Selector::Form("k".into()), b"application/x-www-form-urlencoded", b"application/json"),
+            (Selector::Form("k".into()), b"multipart/form-data; boundary=x", b"multipart/mixed; boundary=x"),
         ] {
             assert_eq!(head(&selector, KEY, &[("content-type", media)]), Ok(None));
             assert_eq!(head(&selector, KEY, &[("content-type", other)]), Ok(Some("Absent".into())));

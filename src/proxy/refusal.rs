@@ -15,6 +15,7 @@ pub(super) fn missing_key(selector: &Selector) -> Problem {
 pub(super) fn of_key(error: &KeyError) -> Problem {
     let code = match error {
         KeyError::Key { .. } => Code::InvalidKey,
+        KeyError::Expired { .. } => Code::KeyExpired,
         KeyError::Body { .. } => Code::InvalidBody,
     };
     Problem::new(code, error.to_string())
@@ -129,6 +130,7 @@ pub(super) fn outcome(code: Code) -> Outcome {
         Code::AlreadyCompleted => Outcome::Unreplayable,
         Code::MissingKey => Outcome::MissingKey,
         Code::InvalidKey => Outcome::InvalidKey,
+        Code::KeyExpired => Outcome::KeyExpired,
         Code::InvalidBody => Outcome::InvalidBody,
         Code::BadRequest | Code::NotImplemented | Code::ExpectationFailed => Outcome::BadRequest,
         Code::RequestTooLarge => Outcome::TooLarge,

@@ -112,6 +112,71 @@ async fn a_key_in_a_form() {
     refused(route, "invalid-key", [order("order="), order("order=+")]).await;
 }
 
+/// As a browser sends it, with a boundary of its own for every submit.
+fn parts(boundary: &str, parts: &[(&str, &str)]) -> Request {
+    let parts = parts.iter().map(|(attributes, content)| {
+        format!("--{boundary}\r\nContent-Disposition: form-data; {attributes}\r\n\r\n{content}\r\n")
+    });
+    let body = format!("{}--{boundary}--\r\n", parts.collect::<String>());
+    keyless().line(&format!("Content-Type: multipart/form-data; boundary={boundary}")).body(body)
+}
+
+#[tokio::test]
+async fn a_key_in_a_form_of_parts() {
+    let order = |boundary: &str, key: &str| parts(boundary, &[("name=\"item\"", "book"), ("name=\"order\"", key)]);
+    let route = "key = \"form:order\"";
+    told_apart(
+        route,
+        &[
+            (order("----WebKitFormBoundaryA", "x"), order("----WebKitFormBoundaryB", "x"), true),
+            (order("a", "x"), order("a", "y"), false),
+            (parts("a", &[("name=\"item\"", "book")]), parts("a", &[("name=\"item\"", "book")]), false),
+        ],
+    )
+    .await;
+    let twice = [("name=\"order\"", "x"), ("name=\"order\"", "x")];
+    let cut_off = keyless().line("Content-Type: multipart/form-data; boundary=a").body("--a\r\nContent-Disp");
+    let unbounded = keyless().line("Content-Type: multipart/form-data").body("--a--");
+    refused(route, "invalid-body", [parts("a", &twice), cut_off, unbounded]).await;
+    let file = parts("a", &[("name=\"order\"; filename=\"order.txt\"", "x")]);
+    refused(route, "invalid-key", [order("a", " "), file]).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_is_sent_again_is_the_same() {
+    let upload = |boundary: &str, name: &str, content: &str| {
+        let file = format!("name=\"file\"; filename=\"{name}\"\r\nContent-Type: image/png");
+        parts(boundary, &[("name=\"title\"", "Cat"), (&file, content)]).line("Idempotency-Key: k")
+    };
+    let (backend, sidecar) = with_route("").await;
+    sidecar.ask(&upload("----WebKitFormBoundaryA", "cat.png", "\u{89}PNG")).await;
+    assert!(sidecar.ask(&upload("----WebKitFormBoundaryB", "cat.png", "\u{89}PNG")).await.is_replay());
+    sidecar.ask(&upload("----WebKitFormBoundaryA", "dog.png", "\u{89}PNG")).await.refuses(422, "key-reused");
+    sidecar.ask(&upload("----WebKitFormBoundaryA", "cat.png", "\u{89}GIF")).await.refuses(422, "key-reused");
+    assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_is_older_than_the_retention_may_be_refused() {
+    let (backend, sidecar) = with_route("refuse_expired_keys = true").await;
+    let key = |key: &str| keyless().line(&format!("Idempotency-Key: {key}"));
+    for old in ["017f22e2-79b0-7cc3-98c4-dc0c0c07398f", "\"01ARZ3NDEKTSV4RRFFQ69G5FAV\""] {
+        let answer = sidecar.ask(&key(old)).await;
+        answer.refuses(410, "key-expired");
+        assert!(answer.text().contains("older than the 3d"), "{}", answer.text());
+    }
+    assert_eq!(backend.count(), 0);
+    assert_eq!(sidecar.metric("onlyonce_requests_total{outcome=\"key_expired\",route=\"orders\"}").await, 2.0);
+
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    let young = format!("{:08x}-{:04x}-7cc3-98c4-dc0c0c07398f", now >> 16, now & 0xFFFF);
+    for (count, key) in [(1, key(&young)), (2, key("017f22e2-79b0-4cc3-98c4-dc0c0c07398f"))] {
+        assert_eq!(sidecar.ask(&key).await.status, 201);
+        assert!(sidecar.ask(&key).await.is_replay());
+        assert_eq!(backend.count(), count);
+    }
+}
+
 #[tokio::test]
 async fn a_key_in_the_query() {
     // Another spelling of the same key is the same operation, but another target.
@@ -307,6 +372,23 @@ async fn caller_and_content_may_stand_in_for_a_key() {
         ],
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_double_click_of_a_client_without_keys_runs_once() {
+    let (backend, gate) = Backend::gated().await;
+    let route = "on_missing_key = \"fingerprint\"\nfingerprint_window = \"1h\"\non_concurrent = \"wait\"";
+    let sidecar = Setup::new(&backend.url()).route(route).start().await;
+    let click = || parts("----WebKitFormBoundaryA", &[("name=\"item\"", "book")]);
+    let first = sidecar.asking(&click());
+    backend.has_seen(1).await;
+    let second = sidecar.asking(&parts("----WebKitFormBoundaryB", &[("name=\"item\"", "book")]));
+    until("the second waits", async || sidecar.metric("onlyonce_waiting{route=\"orders\"}").await == 1.0).await;
+    gate.open();
+    let (first, second) = (first.await.expect("an answer"), second.await.expect("an answer"));
+    assert_eq!((first.status, &first.body), (201, &second.body));
+    assert!(second.is_replay());
+    assert_eq!(backend.count(), 1);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::super::{JsonPointer, Mode, OnConcurrent, OnMismatch, OnUnknown, Policy, Selector, StatusSet};
+use super::super::{JsonPointer, Mode, OnConcurrent, OnMismatch, OnUnknown, Policy, Preset, Selector, StatusSet};
 use super::item::Item;
 use super::report::Span;
 use super::section::Section;
@@ -12,13 +12,18 @@ use super::selector::{ignored, selector};
 use super::setting::Setting;
 
 /// The keys that both tables share.
+#[derive(Default)]
 pub(super) struct Layer {
+    pub(super) preset: Setting<Preset>,
     pub(super) methods: Setting<Vec<Method>>,
     pub(super) mode: Setting<Mode>,
     pub(super) key: Setting<Vec<Selector>>,
     pub(super) on_missing_key: Setting<MissingKey>,
     pub(super) fingerprint_window: Setting<Duration>,
     pub(super) key_max_length: Setting<usize>,
+    /// Of presets only.
+    pub(super) quoted: Setting<bool>,
+    pub(super) refuse_expired_keys: Setting<bool>,
     pub(super) scope: Setting<Vec<Selector>>,
     pub(super) fingerprint: Setting<Comparison>,
     pub(super) fingerprint_ignore: Setting<Vec<JsonPointer>>,
@@ -54,6 +59,7 @@ pub(super) enum Comparison {
     Auto,
     Raw,
     Json,
+    Form,
     None,
 }
 
@@ -63,20 +69,20 @@ const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
 
 impl Layer {
     pub(super) fn read(section: &Section<'_>) -> Self {
-        let later = |key, instead| section.later(key, instead);
-        later("preset", "write what it stands for: key, scope, fingerprint and policy");
-        section.only("refuse_expired_keys", &false, "leave it out: keys are taken at any age", Item::boolean);
         section.only("response", &(), "", |item| item.choice(&[("buffer", ())], &["stream"]));
         section.only("cors_origins", &Vec::new(), "leave it out: the backend answers preflight requests", |item| {
             item.list(|item| item.text().map(|text| text.value))
         });
         Self {
+            preset: section.read("preset", preset),
             methods: section.read("methods", methods),
             mode: section.read("mode", mode),
             key: section.read("key", key),
             on_missing_key: section.read("on_missing_key", on_missing_key),
             fingerprint_window: section.read("fingerprint_window", |item| item.duration(SHORTEST_WINDOW)),
             key_max_length: section.read("key_max_length", |item| item.count(1..=4096)),
+            quoted: Setting::Absent,
+            refuse_expired_keys: section.read("refuse_expired_keys", Item::boolean),
             scope: section.read("scope", |item| item.one_or_more(selector).map(values)),
             fingerprint: section.read("fingerprint", fingerprint),
             fingerprint_ignore: section.read("fingerprint_ignore", |item| item.list(ignored).map(values)),
@@ -102,12 +108,15 @@ impl Layer {
     /// What this layer says, and for the rest what `below` says.
     pub(super) fn over(&self, below: &Self) -> Self {
         Self {
+            preset: self.preset.over(&below.preset),
             methods: self.methods.over(&below.methods),
             mode: self.mode.over(&below.mode),
             key: self.key.over(&below.key),
             on_missing_key: self.on_missing_key.over(&below.on_missing_key),
             fingerprint_window: self.fingerprint_window.over(&below.fingerprint_window),
             key_max_length: self.key_max_length.over(&below.key_max_length),
+            quoted: self.quoted.over(&below.quoted),
+            refuse_expired_keys: self.refuse_expired_keys.over(&below.refuse_expired_keys),
             scope: self.scope.over(&below.scope),
             fingerprint: self.fingerprint.over(&below.fingerprint),
             fingerprint_ignore: self.fingerprint_ignore.over(&below.fingerprint_ignore),
@@ -133,6 +142,10 @@ impl Layer {
 
 fn values<T>(list: Vec<(T, Span)>) -> Vec<T> {
     list.into_iter().map(|(value, _)| value).collect()
+}
+
+fn preset(item: &Item<'_>) -> Option<Preset> {
+    item.choice(&Preset::ALL.map(|preset| (preset.name(), preset)), &[])
 }
 
 fn methods(item: &Item<'_>) -> Option<Vec<Method>> {
@@ -180,8 +193,8 @@ fn on_missing_key(item: &Item<'_>) -> Option<MissingKey> {
 }
 
 fn fingerprint(item: &Item<'_>) -> Option<Comparison> {
-    use Comparison::{Auto, Json, None, Raw};
-    item.choice(&[("auto", Auto), ("raw", Raw), ("json", Json), ("none", None)], &["form"])
+    use Comparison::{Auto, Form, Json, None, Raw};
+    item.choice(&[("auto", Auto), ("raw", Raw), ("json", Json), ("form", Form), ("none", None)], &[])
 }
 
 fn on_mismatch(item: &Item<'_>) -> Option<OnMismatch> {

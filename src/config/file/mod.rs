@@ -7,6 +7,7 @@ mod mask;
 mod order;
 mod pattern;
 mod pem;
+mod preset;
 mod report;
 mod route;
 mod section;

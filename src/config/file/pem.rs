@@ -55,18 +55,21 @@ pub(super) fn identity(
                 ),
             }
         }
-        (Setting::Given(_, span), Setting::Absent | Setting::Default(_)) => report.add(
+        (Setting::Given(_, span), Setting::Absent | Setting::Preset(_) | Setting::Default(_)) => report.add(
             Some(span.clone()),
             format!("{chain_name} comes without its key"),
             format!("name the file with the private key: {key_name} = \"key.pem\""),
         ),
-        (Setting::Absent | Setting::Default(_), Setting::Given(_, span)) => report.add(
+        (Setting::Absent | Setting::Preset(_) | Setting::Default(_), Setting::Given(_, span)) => report.add(
             Some(span.clone()),
             format!("{key_name} comes without its certificate"),
             format!("name the file with the certificate: {chain_name} = \"cert.pem\""),
         ),
         (Setting::Wrong(_), _) | (_, Setting::Wrong(_)) => {}
-        (Setting::Absent | Setting::Default(_), Setting::Absent | Setting::Default(_)) => {}
+        (
+            Setting::Absent | Setting::Preset(_) | Setting::Default(_),
+            Setting::Absent | Setting::Preset(_) | Setting::Default(_),
+        ) => {}
     }
     None
 }

@@ -87,9 +87,10 @@ impl<'a> Report<'a> {
 
     /// Where a value comes from, as an aside.
     pub(super) fn origin<T>(&self, setting: &Setting<T>) -> String {
-        match setting.span() {
-            Some(span) => format!("line {}", self.line(&span)),
-            None => "the default".to_owned(),
+        match setting {
+            Setting::Given(_, span) | Setting::Wrong(span) => format!("line {}", self.line(span)),
+            Setting::Preset(_) => "the preset".to_owned(),
+            Setting::Absent | Setting::Default(_) => "the default".to_owned(),
         }
     }
 

@@ -12,10 +12,10 @@ use super::super::{
 use super::item::Item;
 use super::layer::{Comparison, Layer, MissingKey};
 use super::order::Order;
-use super::pattern;
 use super::report::{Report, Span};
 use super::section::Section;
 use super::setting::Setting;
+use super::{pattern, preset};
 
 /// A `[[route]]` as it stands in the file.
 pub(super) struct RouteTable {
@@ -49,7 +49,16 @@ impl RouteTable {
 
     /// The rule that this and `defaults` amount to. Whatever is wrong with it is reported.
     pub(super) fn rule(self, defaults: &Layer, bounds: &Bounds<'_>, report: &Report<'_>) -> Option<Rule> {
-        let merged = self.layer.over(defaults);
+        // A preset stands right behind the table that names it.
+        let preset = self.layer.preset.over(&defaults.preset);
+        let filled_in = preset.get().map(|preset| preset::layer(*preset)).unwrap_or_default();
+        let below = match &self.layer.preset {
+            Setting::Absent => defaults.over(&filled_in),
+            Setting::Wrong(_) | Setting::Given(..) | Setting::Preset(_) | Setting::Default(_) => {
+                filled_in.over(defaults)
+            }
+        };
+        let merged = self.layer.over(&below);
         let lease = merged.lease.or(Duration::from_secs(30));
         let retention = merged.retention.or(Duration::from_secs(72 * 3600));
         let hold_for = merged.hold_for;
@@ -77,8 +86,9 @@ impl RouteTable {
             parameters_exist(parts, self.name.get(), self.path.get(), report);
             buckets_are_kept(parts, &retention, report);
         }
-        let fingerprint = fingerprint(&self.layer, defaults, report);
-        let overrides = overrides(&self.layer, defaults, report);
+        age_can_be_told(&self.layer.refuse_expired_keys, &key, report);
+        let fingerprint = fingerprint(&self.layer, &below, report);
+        let overrides = overrides(&self.layer, &below, report);
         if matches!(merged.scope, Setting::Absent) {
             report.add(self.span, "scope is missing: it says whose key a key is", SCOPE);
         }
@@ -97,6 +107,7 @@ impl RouteTable {
             methods: merged.methods.or(vec![Method::POST]).take()?,
             host: self.host.optional()?,
             mode: merged.mode.or(Mode::Enforce).take()?,
+            preset: preset.optional()?,
             key: key.take()?,
             on_missing_key: match merged.on_missing_key.or(MissingKey::Forward).take()? {
                 MissingKey::Forward => OnMissingKey::Forward,
@@ -104,6 +115,8 @@ impl RouteTable {
                 MissingKey::Fingerprint => OnMissingKey::Fingerprint(window.take()?),
             },
             key_max_length: merged.key_max_length.or(255).take()?,
+            quoted: merged.quoted.or(false).take()?,
+            refuse_expired_keys: merged.refuse_expired_keys.or(false).take()?,
             scope,
             fingerprint: fingerprint?,
             on_mismatch: merged.on_mismatch.or(OnMismatch::Reject).take()?,
@@ -176,6 +189,15 @@ fn one_kind_of_body(key: &Setting<Vec<Selector>>, scope: &Setting<Vec<Selector>>
     }
 }
 
+/// Of several parts, one with an age may be the id of something old: nothing is told by it. What the defaults say may
+/// well be without effect on a route.
+fn age_can_be_told(refuse: &Setting<bool>, key: &Setting<Vec<Selector>>, report: &Report<'_>) {
+    if refuse.get() == Some(&true) && key.get().is_some_and(|parts| parts.len() > 1) {
+        let message = format!("refuse_expired_keys has no effect on a key of several parts ({})", report.origin(key));
+        report.add(refuse.span(), message, "leave it out, or name the one part that is a UUIDv7 or ULID as the key");
+    }
+}
+
 /// A `path:` selector names a parameter of the route's own path.
 fn parameters_exist(
     parts: &Setting<Vec<Selector>>,
@@ -224,8 +246,10 @@ fn fingerprint(route: &Layer, defaults: &Layer, report: &Report<'_>) -> Option<F
     let comparison = *merged.get()?;
     let pointers = ignore.get()?;
     // What the defaults ignore may well be without effect on a route that compares otherwise.
-    let inherited = route.fingerprint.span().is_some() && route.fingerprint_ignore.span().is_none();
-    if matches!(comparison, Comparison::Raw | Comparison::None) && !pointers.is_empty() && !inherited {
+    let otherwise = route.fingerprint.span().is_some() || matches!(merged, Setting::Preset(_));
+    let inherited = otherwise && route.fingerprint_ignore.span().is_none();
+    if matches!(comparison, Comparison::Raw | Comparison::Form | Comparison::None) && !pointers.is_empty() && !inherited
+    {
         let message = format!("fingerprint_ignore has no effect with this fingerprint ({})", report.origin(&merged));
         let advice = "members can be left out of JSON only: fingerprint = \"auto\" or \"json\"";
         report.add(ignore.span(), message, advice);
@@ -235,6 +259,7 @@ fn fingerprint(route: &Layer, defaults: &Layer, report: &Report<'_>) -> Option<F
         Comparison::Auto => FingerprintMode::Auto { ignore },
         Comparison::Json => FingerprintMode::Json { ignore },
         Comparison::Raw => FingerprintMode::Raw,
+        Comparison::Form => FingerprintMode::Form,
         Comparison::None => FingerprintMode::None,
     })
 }

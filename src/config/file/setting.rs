@@ -1,12 +1,15 @@
 use super::report::Span;
 
 /// What is known about one key.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) enum Setting<T> {
+    #[default]
     Absent,
     /// Given, and reported as wrong.
     Wrong(Span),
     Given(T, Span),
+    /// What the preset stands for.
+    Preset(T),
     Default(T),
 }
 
@@ -34,14 +37,14 @@ impl<T> Setting<T> {
     pub(super) fn span(&self) -> Option<Span> {
         match self {
             Self::Given(_, span) | Self::Wrong(span) => Some(span.clone()),
-            Self::Absent | Self::Default(_) => None,
+            Self::Absent | Self::Preset(_) | Self::Default(_) => None,
         }
     }
 
     /// The value, unless there is none or it was reported as wrong.
     pub(super) fn get(&self) -> Option<&T> {
         match self {
-            Self::Given(value, _) | Self::Default(value) => Some(value),
+            Self::Given(value, _) | Self::Preset(value) | Self::Default(value) => Some(value),
             Self::Absent | Self::Wrong(_) => None,
         }
     }
@@ -49,7 +52,7 @@ impl<T> Setting<T> {
     /// The same, owned.
     pub(super) fn take(self) -> Option<T> {
         match self {
-            Self::Given(value, _) | Self::Default(value) => Some(value),
+            Self::Given(value, _) | Self::Preset(value) | Self::Default(value) => Some(value),
             Self::Absent | Self::Wrong(_) => None,
         }
     }
@@ -58,7 +61,7 @@ impl<T> Setting<T> {
     pub(super) fn optional(self) -> Option<Option<T>> {
         match self {
             Self::Absent => Some(None),
-            Self::Given(value, _) | Self::Default(value) => Some(Some(value)),
+            Self::Given(value, _) | Self::Preset(value) | Self::Default(value) => Some(Some(value)),
             Self::Wrong(_) => None,
         }
     }

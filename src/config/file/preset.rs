@@ -1,0 +1,55 @@
+//! What a preset fills in.
+
+use http::{HeaderName, header};
+
+use super::super::{JsonPointer, Policy, Preset, Selector};
+use super::layer::{Comparison, Layer, MissingKey};
+use super::setting::Setting;
+
+/// The keys that `preset` sets, and no others.
+pub(super) fn layer(preset: Preset) -> Layer {
+    match preset {
+        Preset::Ietf => Layer {
+            key: key(["idempotency-key"]),
+            quoted: Setting::Preset(true),
+            on_missing_key: Setting::Preset(MissingKey::Reject),
+            ..Layer::default()
+        },
+        Preset::Stripe => Layer {
+            key: key(["idempotency-key"]),
+            key_max_length: Setting::Preset(255),
+            policy: Setting::Preset(Policy::Strict),
+            ..by_credential()
+        },
+        Preset::Square => Layer { key: member("/idempotency_key"), ..by_credential() },
+        Preset::Paypal => Layer { key: key(["paypal-request-id"]), ..by_credential() },
+        Preset::StandardWebhooks => Layer { key: key(["webhook-id"]), ..event() },
+        Preset::StripeWebhook => Layer { key: member("/id"), ..event() },
+        Preset::GithubWebhook => Layer { key: key(["x-github-delivery"]), ..event() },
+        Preset::ShopifyWebhook => Layer { key: key(["x-shopify-webhook-id"]), ..event() },
+        Preset::Cloudevents => Layer { key: key(["ce-source", "ce-id"]), ..event() },
+    }
+}
+
+/// A key belongs to whoever presents this credential.
+fn by_credential() -> Layer {
+    Layer { scope: Setting::Preset(vec![Selector::Header(header::AUTHORIZATION)]), ..Layer::default() }
+}
+
+/// An event has its id from its source, whoever delivers it; a redelivery may carry a new time. It must arrive.
+fn event() -> Layer {
+    Layer {
+        scope: Setting::Preset(Vec::new()),
+        fingerprint: Setting::Preset(Comparison::None),
+        policy: Setting::Preset(Policy::Lenient),
+        ..Layer::default()
+    }
+}
+
+fn key<const N: usize>(names: [&'static str; N]) -> Setting<Vec<Selector>> {
+    Setting::Preset(names.map(|name| Selector::Header(HeaderName::from_static(name))).into())
+}
+
+fn member(pointer: &str) -> Setting<Vec<Selector>> {
+    JsonPointer::parse(pointer).map_or(Setting::Absent, |pointer| Setting::Preset(vec![Selector::Json(pointer)]))
+}
