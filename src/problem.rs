@@ -35,6 +35,8 @@ pub enum Code {
     InvalidBody,
     /// The request cannot be forwarded safely.
     BadRequest,
+    /// The target is longer than anybody should need.
+    TargetTooLong,
     /// The body is too large to be guarded.
     RequestTooLarge,
     /// The body came too slowly.
@@ -72,6 +74,7 @@ impl Code {
             Self::KeyExpired => (StatusCode::GONE, "key-expired", "The idempotency key is too old"),
             Self::InvalidBody => (StatusCode::BAD_REQUEST, "invalid-body", "The body cannot be read"),
             Self::BadRequest => (StatusCode::BAD_REQUEST, "bad-request", "The request cannot be forwarded safely"),
+            Self::TargetTooLong => (StatusCode::URI_TOO_LONG, "target-too-long", "The request target is too long"),
             Self::RequestTooLarge => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "request-too-large", "The request body is too large")
             }

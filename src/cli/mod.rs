@@ -138,6 +138,7 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
     log.apply(&mut config.log);
     let logging = telemetry::start(&config.log);
     config::warnings(&config).iter().for_each(reload::log_warning);
+    run::allow_open_files();
     let passed = match Passed::take() {
         Ok(passed) => passed,
         Err(error) => return failed(&StartError::Passed(error)),

@@ -40,6 +40,9 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// Bytes of a path and its query: twice what everybody should take (RFC 9110, 4.1).
+const MAX_TARGET: usize = 16 * 1024;
+
 /// Which attempt this is, sent upstream from the second on.
 pub(super) const ATTEMPT: HeaderName = HeaderName::from_static("onlyonce-attempt");
 const OUTCOME: HeaderName = HeaderName::from_static("onlyonce-outcome");
@@ -71,6 +74,10 @@ pub(super) fn inspect<B>(request: &Request<B>) -> Result<(), Problem> {
     let headers = request.headers();
     if request.method() == Method::CONNECT {
         return Err(Problem::new(Code::NotImplemented, "This proxy opens no tunnels (CONNECT).").close());
+    }
+    if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
+        let detail = "The path and the query of a request may have 16384 bytes.";
+        return Err(Problem::new(Code::TargetTooLong, detail));
     }
     let hosts = headers.get_all(header::HOST).iter().count();
     if let (Version::HTTP_2, Some(authority)) = (request.version(), request.uri().authority()) {

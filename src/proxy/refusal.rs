@@ -132,7 +132,7 @@ pub(super) fn outcome(code: Code) -> Outcome {
         Code::InvalidKey => Outcome::InvalidKey,
         Code::KeyExpired => Outcome::KeyExpired,
         Code::InvalidBody => Outcome::InvalidBody,
-        Code::BadRequest | Code::NotImplemented | Code::ExpectationFailed => Outcome::BadRequest,
+        Code::BadRequest | Code::TargetTooLong | Code::NotImplemented | Code::ExpectationFailed => Outcome::BadRequest,
         Code::RequestTooLarge => Outcome::TooLarge,
         Code::RequestTimeout => Outcome::RequestTimeout,
         Code::StoreUnavailable => Outcome::StoreUnavailable,

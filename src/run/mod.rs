@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use rules::Rules;
@@ -222,6 +223,18 @@ pub async fn digest_key(settings: &config::Store) -> Result<DigestKey, String> {
     }
     let store = store::open(settings).await.map_err(|error| error.to_string())?;
     store.digest_key().await.map_err(|error| error.to_string())
+}
+
+/// Lets this process have as many files open as it ever may. The limit that processes begin with, often 1024, is for
+/// programs that cannot count further; each client takes one, and a request at work two.
+pub fn allow_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(error = &error as &dyn Error, current, "the limit of open files stays as it is");
+    }
 }
 
 /// The signals that stop a sidecar.

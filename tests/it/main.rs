@@ -16,6 +16,7 @@ mod fates;
 mod http2;
 mod http2_upstream;
 mod keys;
+mod limits;
 mod mismatch;
 mod natural_keys;
 mod observe;

@@ -5,7 +5,7 @@ use std::process::Command;
 use super::peer::printed;
 use super::support::{Backend, Setup};
 
-fn curl(arguments: &[&str]) -> Command {
+pub fn curl(arguments: &[&str]) -> Command {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "60", "--include"]).args(arguments);
     command
@@ -30,6 +30,6 @@ async fn a_repeat_by_curl_is_replayed() {
     assert_eq!(backend.count(), 1);
 }
 
-fn body(answer: &str) -> &str {
+pub fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").expect("an answer has a head").1
 }

@@ -6,10 +6,12 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod curl;
+mod http2;
 mod nginx;
 mod peer;
 // Told with what the other stories use, though not with all of it.
 #[allow(unused_imports, unused_macros)]
 #[path = "../it/support/mod.rs"]
 mod support;
+mod tls;
 mod websocket;

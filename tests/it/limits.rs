@@ -1,0 +1,110 @@
+//! What a client may send, hold and leave undone; and what that does to others.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    let fields =
+        |count| (0..count).fold(request("GET", "/"), |request, number| request.line(&format!("X-{number}: 1")));
+    assert_eq!(sidecar.ask(&fields(90)).await.status, 201);
+    assert_eq!(sidecar.ask(&fields(100)).await.status, 431);
+    let long = |length| request("GET", "/").line(&format!("X-Long: {}", "x".repeat(length)));
+    assert_eq!(sidecar.ask(&long(60 << 10)).await.status, 201);
+    assert_eq!(sidecar.ask(&long(70 << 10)).await.status, 431);
+    let far = |length| request("GET", &format!("/{}", "x".repeat(length)));
+    assert_eq!(sidecar.ask(&far(16_000)).await.status, 201);
+    sidecar.ask(&far(17_000)).await.refuses(414, "target-too-long");
+    // What does not fit into a head at all is not read to its end.
+    assert_eq!(sidecar.ask(&far(66 << 10)).await.status, 431);
+    assert_eq!(backend.count(), 3);
+}
+
+#[tokio::test]
+async fn a_half_sent_request_holds_no_key() {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    let whole = order("k").bytes();
+    let mut slow = sidecar.connect().await;
+    slow.send(&whole[..whole.len() - 1]).await;
+    assert_eq!(sidecar.ask(&order("k")).await.status, 201);
+    slow.send(&whole[whole.len() - 1..]).await;
+    assert!(slow.response().await.is_replay());
+    assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test]
+async fn a_slow_body_is_refused_in_time() {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).with("server", "body_timeout = \"200ms\"").start().await;
+    let whole = order("k").bytes();
+    let mut client = sidecar.connect().await;
+    client.send(&whole[..whole.len() - 1]).await;
+    let answer = client.response().await;
+    answer.refuses(408, "request-timeout");
+    client.ends().await;
+    assert_eq!(backend.count(), 0);
+}
+
+/// Bounded, so that it can be repeated; what it takes in memory is told in the README.
+#[tokio::test]
+async fn idle_and_slow_clients_do_not_keep_others_from_being_served() {
+    onlyonce::run::allow_open_files();
+    let endless = || vec![answer("200 OK", "x".repeat(1 << 20))];
+    let backend = Backend::scripted((0..100).map(|_| endless())).await;
+    let times = "header_timeout = \"60s\"\nbody_timeout = \"60s\"\nidle_timeout = \"60s\"";
+    let process = Process::start(&Setup::new(&backend.url()).with("server", times)).await;
+    let mut held = Vec::new();
+    for number in 0..100 {
+        // Takes nothing of a large answer.
+        held.push(process.begin(&request("GET", &format!("/{number}"))).await);
+    }
+    backend.has_seen(100).await;
+    let half = order("slow").bytes();
+    for number in 0..200 {
+        // Half of a head, and half of a body under the key that others use.
+        let until = if number % 2 == 0 { 20 } else { half.len() - 1 };
+        let mut client = process.connect().await;
+        client.send(&half[..until]).await;
+        held.push(client);
+    }
+    for _ in 0..500 {
+        held.push(process.connect().await);
+    }
+    let connected = async || process.metric("onlyonce_connections").await;
+    until("all are accepted", async || connected().await >= 800.0).await;
+    for key in 0..50 {
+        assert_eq!(process.ask(&order(&key.to_string())).await.status, 201);
+    }
+    assert_eq!(process.ask(&order("slow")).await.status, 201);
+    assert!(process.peak_memory() < 256 << 20, "{} bytes", process.peak_memory());
+    assert!(connected().await >= 800.0, "nobody was cut off");
+    drop(held);
+    until("all are gone", async || connected().await == 0.0).await;
+}
+
+#[tokio::test]
+async fn running_out_of_files_ends_nothing() {
+    let backend = Backend::start().await;
+    let few = "ulimit -n 48;";
+    let process = Process::after(&Setup::new(&backend.url()), few, Stdio::null(), Stdio::null()).await;
+    let refusals = || process.log().matches("could not be accepted").count();
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        held.push(process.connect().await);
+    }
+    until("it has none left", async || refusals() > 0).await;
+    // It says so now and then, and does not spin.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(refusals() < 50, "{} times", refusals());
+    drop(held);
+    until("it serves again", async || {
+        let mut client = process.connect().await;
+        client.try_send(order("k").bytes()).await.is_ok() && client.response().await.status == 201
+    })
+    .await;
+}
