@@ -289,6 +289,9 @@ impl Proxy {
 
     fn cross(&self, head: &mut request::Parts, body: &RequestBody, client: &Client) {
         head::cross_request(head, client.peer.map(|peer| peer.ip()), self.upstream.target(), body.length());
+        if body.size_hint().exact().is_none() {
+            head::send_in_chunks(head);
+        }
     }
 }
 

@@ -173,6 +173,7 @@ fn address(head: &mut request::Parts, host: Option<HeaderValue>, target: &Target
         // An authority has only characters that a field value may have (RFC 3986, 3.2).
         let own = || HeaderValue::from_str(target.own.as_str()).unwrap_or(HeaderValue::from_static(""));
         head.headers.insert(header::HOST, host.unwrap_or_else(own));
+        join_cookies(&mut head.headers);
         head.uri = Uri::from(path);
         head.version = Version::HTTP_11;
         return;
@@ -186,6 +187,25 @@ fn address(head: &mut request::Parts, host: Option<HeaderValue>, target: &Target
     parts.path_and_query = Some(path);
     head.uri = Uri::from_parts(parts).expect("it has all three parts");
     head.version = Version::HTTP_2;
+}
+
+/// A client may send its cookies one by one in HTTP/2, but not in HTTP/1.1 (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    if lines.nth(1).is_none() {
+        return;
+    }
+    let lines: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(line) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, line);
+    }
+}
+
+/// Has a body of unknown length sent in chunks. Without being told, hyper sends none with GET and HEAD.
+pub(super) fn send_in_chunks(head: &mut request::Parts) {
+    if head.version == Version::HTTP_11 {
+        head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 fn accepts_trailers(headers: &HeaderMap) -> bool {
@@ -290,6 +310,15 @@ mod tests {
         assert_eq!(headers["host"], "api.example.com");
         assert_eq!(headers["te"], "trailers");
         assert_eq!(crossed(&[])["host"], "backend:3000");
+    }
+
+    #[test]
+    fn cookies_become_one_line_in_http_1() {
+        assert_eq!(
+            crossed(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3; d=4")])["cookie"],
+            "a=1; b=2; c=3; d=4"
+        );
+        assert_eq!(crossed(&[("cookie", "a=1; b=2")])["cookie"], "a=1; b=2");
     }
 
     #[test]
