@@ -404,3 +404,35 @@ async fn a_client_that_hears_nothing_does_not_hold_up_the_stop() {
     deaf.exactly(9).await;
     assert_eq!(sidecar.stop().await, Stopped::Clean);
 }
+
+#[tokio::test]
+async fn what_is_said_otherwise_in_http_1_reaches_the_backend_so() {
+    let (backend, sidecar) = with("").await;
+    let mut client = Client::connect(&sidecar).await;
+    // A body of a length that nobody has told, with each method.
+    for method in [Method::GET, Method::DELETE, Method::POST] {
+        let request = http2(method, "/search").header("cookie", "a=1").header("cookie", "b=2; c=3");
+        assert_eq!(client.ask(request.body(()).expect("a request"), "query").await.status, 201);
+    }
+    for seen in backend.seen() {
+        assert_eq!((seen.value("transfer-encoding"), &seen.body[..]), (Some("chunked"), &b"query"[..]), "{seen:?}");
+        assert_eq!(seen.value("cookie"), Some("a=1; b=2; c=3"));
+    }
+    let bare = http2(Method::GET, "/search").body(()).expect("a request");
+    assert_eq!(client.ask(bare, "").await.status, 201);
+    let seen = backend.seen().pop().expect("it came");
+    assert!(!seen.has("transfer-encoding") && !seen.has("content-length"), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_resets_its_stream_calls_off_what_passes_to_an_http2_backend() {
+    use crate::support::http2::{Http2Backend, Turn};
+    let backend = Http2Backend::start([Turn::Hang]).await;
+    let sidecar = Setup::new(&backend.url()).with("upstream", "http2 = true").start().await;
+    let mut client = Client::connect(&sidecar).await;
+    let (response, mut stream) = client.begin(http2(Method::GET, "/").body(()).expect("a request"), true).await;
+    backend.has_seen(1).await;
+    stream.send_reset(Reason::CANCEL);
+    drop(response);
+    assert_eq!(backend.was_reset().await, Reason::CANCEL);
+}

@@ -6,6 +6,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod curl;
+mod grpc;
 mod http2;
 mod nginx;
 mod peer;

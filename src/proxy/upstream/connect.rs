@@ -6,10 +6,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Response;
-use http::{Request, uri::Authority};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use http::uri::Authority;
+use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -38,17 +36,11 @@ enum Address {
     Unix(PathBuf),
 }
 
-/// Puts requests on a connection.
-pub(super) enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
-}
-
 /// A connection over which nothing was sent yet.
-pub(super) struct Fresh {
-    pub(super) sender: Sender,
-    /// Requests that the backend takes at once.
-    pub(super) streams: u32,
+pub(super) enum Fresh {
+    Http1(http1::SendRequest<RequestBody>),
+    /// With the number of requests that the backend takes at once.
+    Http2(http2::SendRequest<RequestBody>, u32),
 }
 
 /// A backend that takes so long for the answer to a ping is gone, and with it what it was asked.
@@ -128,7 +120,7 @@ where
             tracing::debug!(error = &error as &dyn std::error::Error, "an upstream connection ended");
         }
     });
-    Ok(Fresh { sender: Sender::Http1(sender), streams: 1 })
+    Ok(Fresh::Http1(sender))
 }
 
 /// Waits for the backend's settings, with which its side of the connection begins (RFC 9113, 3.4). So nothing is sent to a
@@ -162,7 +154,7 @@ where
             tracing::debug!(error = &error as &dyn std::error::Error, "an upstream connection ended");
         }
     });
-    Ok(Fresh { sender: Sender::Http2(sender), streams })
+    Ok(Fresh::Http2(sender, streams))
 }
 
 /// Runs the tasks of one HTTP/2 connection, and tells when one of them has had a turn: hyper has no word for "the
@@ -185,40 +177,5 @@ where
             })
             .await;
         });
-    }
-}
-
-impl Sender {
-    /// Whether a request can be put on it now.
-    pub(super) fn is_ready(&self) -> bool {
-        match self {
-            Self::Http1(sender) => sender.is_ready(),
-            Self::Http2(sender) => sender.is_ready(),
-        }
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        match self {
-            Self::Http1(sender) => sender.is_closed(),
-            Self::Http2(sender) => sender.is_closed(),
-        }
-    }
-
-    /// Waits until it can take a request.
-    pub(super) async fn ready(&mut self) -> hyper::Result<()> {
-        match self {
-            Self::Http1(sender) => sender.ready().await,
-            Self::Http2(sender) => sender.ready().await,
-        }
-    }
-
-    pub(super) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
-            Self::Http2(sender) => sender.try_send_request(request).await,
-        }
     }
 }

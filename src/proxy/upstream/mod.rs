@@ -15,13 +15,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
+use hyper::client::conn::http1;
 use tokio::time::Instant;
 
 pub(super) use self::fate::{SendError, Unsent};
 pub use self::response::UpstreamBody;
 
 use self::capture::{Capture, Captured};
-use self::connect::{Dial, Fresh, Sender};
+use self::connect::{Dial, Fresh};
 use self::fate::Lost;
 use self::pool::{Connection, Pool};
 use self::response::Line;
@@ -194,24 +195,29 @@ impl Upstream {
         if let Some(stream) = streams.take(max_idle) {
             return Ok((Line::Shared(stream), true));
         }
-        let Fresh { sender, streams: most } = self.dial.connect().await?;
-        match sender {
-            Sender::Http2(sender) => Ok((Line::Shared(streams.add(sender, most)), false)),
-            Sender::Http1(_) => Ok((self.own(sender), false)),
-        }
+        let line = match self.dial.connect().await? {
+            Fresh::Http1(sender) => self.pooled(sender),
+            Fresh::Http2(sender, most) => Line::Shared(streams.add(sender, most)),
+        };
+        Ok((line, false))
     }
 
     /// The same, used by nobody else meanwhile.
     async fn own_line(&self, max_idle: Duration) -> Result<(Line, bool), Unsent> {
         if let Some(connection) = self.pool.take(max_idle) {
-            return Ok((Line::Own(connection, Arc::clone(&self.pool)), true));
+            return Ok((Line::Pooled(connection, Arc::clone(&self.pool)), true));
         }
-        let Fresh { sender, .. } = self.dial.connect().await?;
-        Ok((self.own(sender), false))
+        let line = match self.dial.connect().await? {
+            Fresh::Http1(sender) => self.pooled(sender),
+            // Its backend says goodbye when it likes to, and what is sent just then may have run or not: only a new
+            // connection is safe from that. (In HTTP/1.1 it says so with its last answer.)
+            Fresh::Http2(sender, _) => Line::Alone(sender),
+        };
+        Ok((line, false))
     }
 
-    fn own(&self, sender: Sender) -> Line {
-        Line::Own(Connection::new(sender), Arc::clone(&self.pool))
+    fn pooled(&self, sender: http1::SendRequest<RequestBody>) -> Line {
+        Line::Pooled(Connection::new(sender), Arc::clone(&self.pool))
     }
 }
 

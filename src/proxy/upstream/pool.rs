@@ -8,9 +8,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
-use super::connect::Sender;
+use super::super::body::RequestBody;
 
 /// Idle connections, in the order in which they became idle.
 pub(super) struct Pool {
@@ -19,7 +20,7 @@ pub(super) struct Pool {
 
 /// One connection.
 pub(super) struct Connection {
-    pub(super) sender: Sender,
+    pub(super) sender: SendRequest<RequestBody>,
     /// Names are looked up for new connections only, so none may live for ever.
     born: Instant,
 }
@@ -37,7 +38,7 @@ pub(super) const MAX_AGE: Duration = Duration::from_secs(300);
 const SETTLING: Duration = Duration::from_secs(1);
 
 impl Connection {
-    pub(super) fn new(sender: Sender) -> Self {
+    pub(super) fn new(sender: SendRequest<RequestBody>) -> Self {
         Self { sender, born: Instant::now() }
     }
 }

@@ -8,17 +8,18 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
+use hyper::client::conn::{TrySendError, http2};
 
 use super::super::body::RequestBody;
-use super::connect::Sender;
 use super::pool::{Connection, Pool};
 use super::streams::Stream;
 
 /// What one request and its answer go over.
 pub(super) enum Line {
-    /// A connection of its own, and where it goes after that.
-    Own(Connection, Arc<Pool>),
+    /// A connection that others may use when the answer has been read, and where it waits for them.
+    Pooled(Connection, Arc<Pool>),
+    /// A connection for this request only.
+    Alone(http2::SendRequest<RequestBody>),
     /// A stream on a connection that others use too.
     Shared(Stream),
 }
@@ -29,16 +30,17 @@ impl Line {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match self {
-            Self::Own(connection, _) => connection.sender.send(request).await,
-            Self::Shared(stream) => Sender::Http2(stream.sender()).send(request).await,
+            Self::Pooled(connection, _) => connection.sender.try_send_request(request).await,
+            Self::Alone(sender) => sender.try_send_request(request).await,
+            Self::Shared(stream) => stream.sender().try_send_request(request).await,
         }
     }
 
     /// The answer was read to its end.
     fn end(self) {
         match self {
-            Self::Own(connection, pool) => pool.put(connection),
-            Self::Shared(stream) => drop(stream),
+            Self::Pooled(connection, pool) => pool.put(connection),
+            Self::Alone(_) | Self::Shared(_) => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! HTTP/2 connections that unguarded requests share.
 //!
-//! A guarded request has its connection for itself, as in HTTP/1.1: when a connection breaks, the outcome of all that was
-//! sent on it is unknown, and that should be one request, not a hundred.
+//! A guarded request has a new connection for itself: when a connection ends, the outcome of all that was sent on it is
+//! unknown, and that should be one request, not a hundred.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
