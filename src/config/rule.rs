@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::{HeaderName, HeaderValue, Method};
 
 use super::{PolicyTable, Preset};
 
@@ -63,6 +63,8 @@ pub struct Rule {
     pub max_response_body: u64,
     /// Whether replays carry the stored `Set-Cookie` lines.
     pub replay_set_cookie: bool,
+    /// The origins whose pages may read our own answers and replays.
+    pub cors_origins: Vec<HeaderValue>,
     /// Stands in for the `detail` of `key-reused` and `already-completed`.
     pub message: Option<String>,
 }

@@ -259,6 +259,7 @@ mod tests {
             max_request_body: 1 << 20,
             max_response_body: 1 << 20,
             replay_set_cookie: false,
+            cors_origins: Vec::new(),
             message: None,
         }
     }

@@ -56,6 +56,11 @@ impl Event {
         self.upstream = Some(took);
     }
 
+    /// Whether the answer did not come from running the request.
+    pub(super) fn is_ours(&self) -> bool {
+        self.answer.is_some_and(|(outcome, _)| !matches!(outcome, Outcome::Executed | Outcome::Unguarded))
+    }
+
     pub(super) fn answer(&mut self, outcome: Outcome, status: StatusCode) {
         self.answer = Some((outcome, status));
     }

@@ -10,6 +10,7 @@ use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout};
 
 use super::body::{self, Paced, RequestBody, ResponseBody};
+use super::cors::{Preflight, Reader};
 use super::event::Event;
 use super::head;
 use super::refusal;
@@ -54,15 +55,25 @@ impl Proxy {
                     return self.passed(&rule.name, answer, begun, form);
                 }
                 let mut event = Event::begin(&self.metrics, rule, self.log_keys, &head.headers);
+                let reader = Reader::of(rule, &head.headers);
                 let answer = self.guarded(rule, place, head, body, &mut event).await;
-                answer.unwrap_or_else(|problem| {
+                let mut answer = answer.unwrap_or_else(|problem| {
                     event.answer(refusal::outcome(problem.code()), problem.code().status());
                     refused(&problem.route(&rule.name), form)
-                })
+                });
+                if let Some(reader) = reader.filter(|_| event.is_ours()) {
+                    reader.admit(answer.headers_mut());
+                }
+                answer
             }
             rule => {
+                let preflight = Preflight::of(&self.routes, &head, host.as_deref(), &path);
                 let answer = self.pass(head, self.passing(body), client, rule.is_none()).await;
-                self.passed(UNMATCHED, answer, begun, form)
+                let mut answer = self.passed(UNMATCHED, answer, begun, form);
+                if let Some(preflight) = preflight {
+                    preflight.amend(answer.headers_mut());
+                }
+                answer
             }
         }
     }

@@ -5,6 +5,7 @@
 mod body;
 mod budget;
 mod client;
+mod cors;
 mod event;
 mod handle;
 mod head;

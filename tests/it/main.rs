@@ -11,6 +11,7 @@ mod admin;
 mod cli;
 mod concurrent;
 mod connections;
+mod cors;
 mod disconnect;
 mod fates;
 mod http2;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderValue, Method};
 
 use super::super::{JsonPointer, Mode, OnConcurrent, OnMismatch, OnUnknown, Policy, Preset, Selector, StatusSet};
 use super::item::Item;
+use super::origin::origin;
 use super::report::Span;
 use super::section::Section;
 use super::selector::{ignored, selector};
@@ -42,6 +43,7 @@ pub(super) struct Layer {
     pub(super) max_request_body: Setting<u64>,
     pub(super) max_response_body: Setting<u64>,
     pub(super) replay_set_cookie: Setting<bool>,
+    pub(super) cors_origins: Setting<Vec<HeaderValue>>,
     pub(super) message: Setting<String>,
 }
 
@@ -70,9 +72,6 @@ const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
 impl Layer {
     pub(super) fn read(section: &Section<'_>) -> Self {
         section.only("response", &(), "", |item| item.choice(&[("buffer", ())], &["stream"]));
-        section.only("cors_origins", &Vec::new(), "leave it out: the backend answers preflight requests", |item| {
-            item.list(|item| item.text().map(|text| text.value))
-        });
         Self {
             preset: section.read("preset", preset),
             methods: section.read("methods", methods),
@@ -101,6 +100,7 @@ impl Layer {
             max_request_body: section.read("max_request_body", Item::size),
             max_response_body: section.read("max_response_body", Item::size),
             replay_set_cookie: section.read("replay_set_cookie", Item::boolean),
+            cors_origins: section.read("cors_origins", |item| item.list(origin).map(values)),
             message: section.read("message", message),
         }
     }
@@ -135,6 +135,7 @@ impl Layer {
             max_request_body: self.max_request_body.over(&below.max_request_body),
             max_response_body: self.max_response_body.over(&below.max_response_body),
             replay_set_cookie: self.replay_set_cookie.over(&below.replay_set_cookie),
+            cors_origins: self.cors_origins.over(&below.cors_origins),
             message: self.message.over(&below.message),
         }
     }

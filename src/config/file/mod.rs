@@ -5,6 +5,7 @@ mod item;
 mod layer;
 mod mask;
 mod order;
+mod origin;
 mod pattern;
 mod pem;
 mod preset;
@@ -281,7 +282,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_may_be_given_with_its_default() {
-        with_route("refuse_expired_keys = false\nresponse = \"buffer\"\ncors_origins = []");
+        with_route("refuse_expired_keys = false\nresponse = \"buffer\"");
         let tables = "[server]\ntrusted_proxies = []\n[upstream]\nhttp2 = false\nurl = \"http://backend\"\n";
         config(&format!("{tables}{}", LEAST.replace("[upstream]\nurl = \"http://127.0.0.1:3000\"\n", "")));
         config(&LEAST.replace("[store]", "[store]\nreplica_acks = 0\nencryption_keys = []"));

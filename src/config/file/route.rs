@@ -131,6 +131,7 @@ impl RouteTable {
             max_request_body: max_request_body.take()?,
             max_response_body: max_response_body.take()?,
             replay_set_cookie: merged.replay_set_cookie.or(by_cookie).take()?,
+            cors_origins: merged.cors_origins.or(Vec::new()).take()?,
             message: merged.message.optional()?,
         })
     }
