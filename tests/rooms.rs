@@ -29,7 +29,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 16] = [
     ),
     (
         "run",
-        &["admin", "config", "guard", "key", "metrics", "proxy", "server", "store", "telemetry"],
+        &["admin", "config", "guard", "key", "metrics", "proxy", "record", "server", "store", "telemetry"],
         &["arc_swap", "hyper", "prometheus"],
     ),
     ("demo", &["config", "run"], &["hyper", "hyper_util", "serde_json"]),

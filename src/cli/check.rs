@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::table::Table;
-use super::text::{listed, terminal_width, wrapped};
+use super::text::{listed, ranges, terminal_width, wrapped};
 use super::{BAD_USAGE, Format};
 use crate::config::{self, Config, Disposition, HumanDuration, Mode, OnUnknown, Policy, Preset, Rule, Warning, Weight};
 
@@ -125,15 +125,6 @@ fn exceptions(rule: &Rule) -> String {
         if named.is_empty() { named } else { format!(", {verb}{named}") }
     };
     all.into_iter().map(list).collect()
-}
-
-fn ranges(rule: &Rule, disposition: Disposition) -> String {
-    let ranges = rule.policy.ranges(disposition).into_iter().map(|(first, last)| match last {
-        last if last == first => first.to_string(),
-        last => format!("{first}-{last}"),
-    });
-    let ranges: Vec<String> = ranges.collect();
-    if ranges.is_empty() { "-".to_owned() } else { ranges.join(" ") }
 }
 
 /// A table where the terminal is wide enough for it, or where it is no terminal: one line for each route, for `grep`

@@ -1,20 +1,21 @@
 //! `onlyonce explain`: what would be done with one request.
 
-use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-use super::text::labelled;
-use super::{BAD_USAGE, block_on, given};
+use super::text::{labelled, listed, ranges};
+use super::{BAD_USAGE, block_on, given, records};
 use crate::config::{
-    Config, FingerprintMode, HumanDuration, Mode, OnMissingKey, OnUnknown, PathParams, Routes, Rule, Selector, Target,
+    Config, Disposition, FingerprintMode, HumanDuration, HumanSize, LogKeys, Mode, OnConcurrent, OnMismatch,
+    OnMissingKey, PathParams, Routes, Rule, Selector, StoreLocation, Target,
 };
-use crate::key::{self, DigestKey, KeyError, Reading, Request, SelectorReading};
+use crate::key::{self, Counted, DigestKey, KeyError, Operation, Reading, Request, SelectorReading};
+use crate::record::{RecordName, Unknown};
 use crate::run;
 
 #[derive(Args)]
@@ -31,6 +32,13 @@ pub(super) struct ExplainArgs {
     /// Its body, or @FILE to read it from a file
     #[arg(short = 'd', long = "data", value_name = "BODY")]
     data: Option<String>,
+    /// Look up what the store holds now. A Redis is asked itself; an embedded store that is in use, and a memory store,
+    /// through the admin listener of the sidecar
+    #[arg(long)]
+    lookup: bool,
+    /// The admin listener to ask instead, as http://HOST:PORT
+    #[arg(long, value_name = "URL", requires = "lookup")]
+    admin: Option<String>,
 }
 
 impl ExplainArgs {
@@ -52,13 +60,14 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
     let host = host.or_else(|| headers.get(http::header::HOST)?.to_str().ok()).and_then(key::normalise_host);
     let path = key::normalise_path(args.url.path());
     let overriding = key::overriding_methods(&headers);
-    let found = config.routes.find(&Target {
+    let target = Target {
         method: &args.method,
         overriding: &overriding,
         host: host.as_deref(),
         path: args.url.path(),
         normal: &path,
-    });
+    };
+    let found = config.routes.find(&target);
     let respelled = found.as_ref().and_then(|found| found.respelled.as_deref());
     let none = PathParams::default();
     let request = Request {
@@ -84,7 +93,8 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
     }
     match found.as_ref().map(|found| found.rule) {
         Some(rule) if rule.mode == Mode::Off => {
-            labelled(&mut out, "route", &format!("{} (off)", rule.name));
+            labelled(&mut out, "route", &format!("{} ({} {}), which is off", rule.name, methods(rule), rule.path));
+            others(&mut out, &config.routes, Some(rule), &target);
             labelled(&mut out, "so", "it is passed on untouched and unguarded");
         }
         Some(rule) => {
@@ -92,12 +102,12 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
             if rule.mode == Mode::Observe {
                 labelled(&mut out, "mode", "observe: it is passed on; this is what would be done, and is only told");
             }
-            others(&mut out, &config.routes, Some(rule), &request);
-            guarded(&mut out, config, rule, request, &body);
+            others(&mut out, &config.routes, Some(rule), &target);
+            guarded(&mut out, config, args, rule, request, &body);
         }
         None => {
             labelled(&mut out, "route", "none");
-            others(&mut out, &config.routes, None, &request);
+            others(&mut out, &config.routes, None, &target);
             labelled(&mut out, "so", "it is passed on untouched and unguarded");
         }
     }
@@ -109,23 +119,38 @@ fn methods(rule: &Rule) -> String {
     rule.methods.iter().map(Method::as_str).collect::<Vec<_>>().join("|")
 }
 
-/// Why it is none of the other routes.
-fn others(out: &mut String, routes: &Routes, found: Option<&Arc<Rule>>, request: &Request<'_>) {
+/// Why it is none of the other routes; those with the same reason together.
+fn others(out: &mut String, routes: &Routes, found: Option<&Arc<Rule>>, target: &Target<'_>) {
+    let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
     for rule in routes.rules().iter().filter(|rule| found.is_none_or(|found| !Arc::ptr_eq(rule, found))) {
-        let why = if !rule.methods.contains(request.method) {
-            format!("it guards {} only", methods(rule))
-        } else if rule.host.is_some() && rule.host.as_deref() != request.host {
-            format!("it is for the host {}", rule.host.as_deref().unwrap_or_default())
-        } else if found.is_some() {
-            format!("{} does not match, or less exactly", rule.path)
-        } else {
-            format!("{} does not match", rule.path)
-        };
-        labelled(out, "", &format!("not {}: {why}", rule.name));
+        let why = why_not(rule, target);
+        match reasons.iter_mut().find(|(reason, _)| *reason == why) {
+            Some((_, names)) => names.push(&rule.name),
+            None => reasons.push((why, vec![&rule.name])),
+        }
+    }
+    for (why, names) in reasons {
+        labelled(out, "", &format!("not {}: {why}", listed(&names)));
     }
 }
 
-fn guarded(out: &mut String, config: &Config, rule: &Rule, request: Request<'_>, body: &[u8]) {
+fn why_not(rule: &Rule, target: &Target<'_>) -> String {
+    let is_asked = |method: &Method| rule.methods.contains(method);
+    if !is_asked(target.method) && !target.overriding.iter().any(is_asked) {
+        return format!("{} only", methods(rule));
+    }
+    if let Some(host) = rule.host.as_deref().filter(|host| Some(*host) != target.host) {
+        return format!("for the host {host} only");
+    }
+    let mut alone = Routes::default();
+    let is_added = alone.add(rule.clone()).is_ok();
+    match is_added && alone.find(target).is_some() {
+        true => "matches too, but less exactly".to_owned(),
+        false => "the path does not match".to_owned(),
+    }
+}
+
+fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, request: Request<'_>, body: &[u8]) {
     let digest_key = digest_key(config);
     // Without the store's key, its names cannot be told; everything else can.
     let stand_in = DigestKey::from_bytes([0; 32]);
@@ -136,6 +161,10 @@ fn guarded(out: &mut String, config: &Config, rule: &Rule, request: Request<'_>,
     }
     for reading in &readings.scope {
         labelled(out, "scope", &found(reading, "nothing there, which is a caller of its own: anonymous"));
+    }
+    if let Some(over) = too_large(rule, body) {
+        labelled(out, "so", &over);
+        return;
     }
     match key::read(rule, digest_key.as_ref().unwrap_or(&stand_in), request, body) {
         Err(error) => {
@@ -155,18 +184,41 @@ fn guarded(out: &mut String, config: &Config, rule: &Rule, request: Request<'_>,
             labelled(out, "so", &format!("there is no key, as {selector} is missing: {then}"));
         }
         Ok(Reading::Operation(operation)) => {
-            if operation.key.is_none() {
-                let window = HumanDuration(operation.terms.retention);
-                labelled(out, "key", &format!("scope and payload, for {window} (on_missing_key = \"fingerprint\")"));
+            match &operation.key {
+                None => {
+                    let window = HumanDuration(operation.terms.retention);
+                    let payload = format!("scope and payload, for {window} (on_missing_key = \"fingerprint\")");
+                    labelled(out, "so the key is", &payload);
+                }
+                // Where log lines show it, so may this.
+                Some(key) if config.log.keys == LogKeys::Plain => {
+                    labelled(out, "", &format!("as log lines have it: {}", key.shown(LogKeys::Plain)));
+                }
+                Some(_) => {}
             }
-            labelled(out, "fingerprint", &covered(&rule.fingerprint));
+            let covered = covered(&rule.fingerprint, readings.body, body);
+            labelled(out, "fingerprint", &format!("method, path and query; {covered}"));
             match digest_key {
-                Ok(_) => labelled(out, "record", &operation.name.to_string()),
-                Err(why) => labelled(out, "record", &format!("{}:… ({why})", rule.name)),
+                Ok(_) => {
+                    labelled(out, "record", &operation.name.to_string());
+                    if args.lookup {
+                        labelled(out, "now", &looked_up(config, args, &operation.name));
+                    }
+                }
+                Err(why) => labelled(out, "record", &format!("{}:… (its digest cannot be told: {why})", rule.name)),
             }
-            outcomes(out, rule);
+            out.push('\n');
+            outcomes(out, rule, &operation, config.upstream.attempt_timeout);
         }
     }
+}
+
+fn too_large(rule: &Rule, body: &[u8]) -> Option<String> {
+    let size = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    (size > rule.max_request_body).then(|| {
+        let cap = HumanSize(rule.max_request_body);
+        format!("413 request-too-large: its body has {size} bytes, and max_request_body is {cap}")
+    })
 }
 
 fn found(reading: &SelectorReading, absent: &str) -> String {
@@ -174,47 +226,95 @@ fn found(reading: &SelectorReading, absent: &str) -> String {
         Ok(Some(digest)) => format!("there (digest {digest})"),
         Ok(None) if reading.selector == Selector::Ip => "the address of the client, which is not known here".to_owned(),
         Ok(None) => absent.to_owned(),
-        Err(error) => error.to_string(),
+        Err(_) => "there, and not right".to_owned(),
     };
     format!("{}: {what}", reading.selector)
 }
 
-fn covered(mode: &FingerprintMode) -> String {
-    let ignored = |ignore: &[crate::config::JsonPointer]| match ignore {
-        [] => String::new(),
-        pointers => {
-            let pointers: Vec<String> = pointers.iter().map(ToString::to_string).collect();
-            format!(", without {}", pointers.join(" "))
-        }
+/// What of this body counts.
+fn covered(mode: &FingerprintMode, counted: Counted, body: &[u8]) -> String {
+    let ignored = match mode {
+        FingerprintMode::Auto { ignore } | FingerprintMode::Json { ignore } => ignore.as_slice(),
+        FingerprintMode::Raw | FingerprintMode::Form | FingerprintMode::None => &[],
     };
-    let body = match mode {
-        FingerprintMode::Auto { ignore } => {
-            format!("the body: JSON by value{}, forms by their fields, anything else by bytes", ignored(ignore))
+    match counted {
+        Counted::NotAtAll => "not the body (fingerprint = \"none\")".to_owned(),
+        Counted::Bytes if body.is_empty() => "the body, which is empty".to_owned(),
+        Counted::Bytes if *mode == FingerprintMode::Raw => "the body, by its bytes (fingerprint = \"raw\")".to_owned(),
+        Counted::Bytes => "the body, by its bytes: its Content-Type is neither JSON nor a form".to_owned(),
+        Counted::Unreadable => {
+            "the body, by its bytes: it cannot be read as the JSON or form that it is taken for".to_owned()
         }
-        FingerprintMode::Raw => "the body by bytes".to_owned(),
-        FingerprintMode::Json { ignore } => format!("the body as JSON, by value{}", ignored(ignore)),
-        FingerprintMode::Form => "the body as a form, by its fields".to_owned(),
-        FingerprintMode::None => "not the body".to_owned(),
-    };
-    format!("method, path, query; {body}")
+        Counted::Form => "the body as a form, by its fields".to_owned(),
+        Counted::Json if ignored.is_empty() => "the body as JSON, by value".to_owned(),
+        Counted::Json => {
+            let ignored: Vec<String> = ignored.iter().map(ToString::to_string).collect();
+            format!("the body as JSON, by value, without {}", ignored.join(" "))
+        }
+    }
 }
 
-fn outcomes(out: &mut String, rule: &Rule) {
-    let unknown = match rule.on_unknown {
-        OnUnknown::Hold => format!("blocked for {}: 409 outcome-unknown", HumanDuration(rule.hold_for)),
-        OnUnknown::Retry => format!("a repeat takes over once the lease of {} has run out", HumanDuration(rule.lease)),
+/// What each possible end of the attempt means for those that come after it.
+fn outcomes(out: &mut String, rule: &Rule, operation: &Operation, attempt_timeout: Duration) {
+    let terms = &operation.terms;
+    let retention = HumanDuration(terms.retention);
+    let unknown = match terms.on_unknown {
+        Unknown::Hold(time) => format!("repeats get 409 outcome-unknown for {}", HumanDuration(time)),
+        Unknown::Retry => format!("a repeat takes over once the lease of {} has run out", HumanDuration(terms.lease)),
     };
-    let kept = format!("kept for {} and replayed", HumanDuration(rule.retention));
-    out.push('\n');
-    let rows = [
-        ("an answer that the policy keeps", kept.as_str()),
-        ("an answer that the policy releases", "the key is free again"),
-        ("certainly not sent", "the key is free again"),
-        ("nobody can tell", &unknown),
-    ];
-    for (outcome, then) in rows {
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "  {outcome:<35} {then}");
+    let meanwhile = match rule.on_concurrent {
+        OnConcurrent::Reject => "repeats get 409 in-flight".to_owned(),
+        OnConcurrent::Wait => format!(
+            "repeats wait for up to {}, {} of them at once, and are then replayed; else 409 in-flight",
+            HumanDuration(rule.wait_timeout),
+            rule.max_waiters
+        ),
+    };
+    let mismatch = match rule.on_mismatch {
+        _ if operation.key.is_none() => "is another operation",
+        _ if rule.fingerprint == FingerprintMode::None => "is a repeat all the same",
+        OnMismatch::Reject => "422 key-reused",
+        OnMismatch::Conflict => "409 key-reused",
+        OnMismatch::Replay => "is a repeat all the same: the record wins",
+    };
+    let answers = |disposition| ranges(rule, disposition);
+    labelled(out, "stored", &format!("answers {}: kept for {retention}, and replayed", answers(Disposition::Store)));
+    let released = answers(Disposition::Release);
+    labelled(out, "released", &format!("answers {released}, and what was certainly not sent: the key is free again"));
+    let lost = format!("no whole answer within {}", HumanDuration(attempt_timeout));
+    labelled(out, "unknown", &format!("answers {}, and {lost}: {unknown}", answers(Disposition::Hold)));
+    let cap = HumanSize(rule.max_response_body);
+    let unreplayable =
+        format!("stored answers over {cap}, and 2xx and 3xx that break off: repeats get 409 already-completed");
+    labelled(out, "unreplayable", &unreplayable);
+    labelled(out, "meanwhile", &meanwhile);
+    labelled(out, "other body", mismatch);
+}
+
+/// What the store holds now.
+fn looked_up(config: &Config, args: &ExplainArgs, name: &RecordName) -> String {
+    let found = block_on(async {
+        let through_sidecar = || records::look_up(args.admin.as_deref(), args.config(), name);
+        match &config.store.location {
+            _ if args.admin.is_some() => through_sidecar().await,
+            StoreLocation::Redis(_) => run::look_up(&config.store, name).await,
+            StoreLocation::Memory => through_sidecar().await,
+            StoreLocation::Embedded(path) if !path.exists() => Ok(None),
+            StoreLocation::Embedded(_) => match run::look_up(&config.store, name).await {
+                Ok(found) => Ok(found),
+                // A running sidecar has it.
+                Err(_) => through_sidecar().await,
+            },
+        }
+    });
+    match found.unwrap_or_else(|error| Err(error.to_string())) {
+        Ok(Some(entry)) => records::in_short(&entry),
+        Ok(None) => "nothing: this request would run".to_owned(),
+        Err(why) => {
+            // Its second line is advice for another command.
+            let why = why.lines().next().unwrap_or_default();
+            format!("cannot be told: {}", why.strip_prefix("error: ").unwrap_or(why))
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Text for terminals of 80 columns.
 
+use crate::config::{Disposition, Rule};
+
 const WIDTH: usize = 80;
 const LABEL: usize = 13;
 
@@ -41,4 +43,14 @@ pub(super) fn listed(names: &[&str]) -> String {
         None => names.join(", "),
         Some(_) => format!("{} and {} more", names[..SHOWN].join(", "), names.len() - SHOWN),
     }
+}
+
+/// The statuses that a rule disposes of in this way.
+pub(super) fn ranges(rule: &Rule, disposition: Disposition) -> String {
+    let ranges = rule.policy.ranges(disposition).into_iter().map(|(first, last)| match last {
+        last if last == first => first.to_string(),
+        last => format!("{first}-{last}"),
+    });
+    let ranges: Vec<String> = ranges.collect();
+    if ranges.is_empty() { "-".to_owned() } else { ranges.join(" ") }
 }

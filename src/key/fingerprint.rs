@@ -7,6 +7,21 @@ use crate::record::Fingerprint;
 /// compared.
 const LAYOUT: u64 = 1;
 
+/// What of a body belongs to the fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Nothing.
+    NotAtAll,
+    /// Its bytes, as the rule or its `Content-Type` wants it.
+    Bytes,
+    /// Its bytes, since it cannot be read as what it is taken for.
+    Unreadable,
+    /// Its value.
+    Json,
+    /// Its fields.
+    Form,
+}
+
 /// What a request uses its key for.
 pub(super) fn fingerprint(
     mode: &FingerprintMode,
@@ -52,41 +67,44 @@ fn recipe(mode: &FingerprintMode, key: &DigestKey) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// A body that cannot be read as what it should be counts by its bytes. How it was read is part of the digest.
 fn payload(mode: &FingerprintMode, key: &DigestKey, body: &Body<'_>) -> [u8; 16] {
     let mut digest = key.digest("body");
-    let as_value = match mode {
-        FingerprintMode::None => return digest.finish(),
-        FingerprintMode::Raw => false,
-        FingerprintMode::Json { ignore } => add_json(&mut digest, body, ignore),
-        FingerprintMode::Form => add_form(&mut digest, body),
-        FingerprintMode::Auto { ignore } => match body.declared.media {
-            Media::Json => add_json(&mut digest, body, ignore),
-            Media::Form | Media::Multipart => add_form(&mut digest, body),
-            Media::Other => false,
-        },
-    };
-    if !as_value {
-        digest.number(0);
-        digest.part(body.bytes);
-    }
+    add(&mut digest, mode, body);
     digest.finish()
 }
 
-/// Readers differ in which of two members of one name they take, so a document with duplicates has no value.
-fn add_json(digest: &mut Digest, body: &Body<'_>, ignore: &[JsonPointer]) -> bool {
-    let json = body.json().filter(|json| !json.has_duplicates());
-    if let Some(json) = json {
-        digest.number(1);
-        json.add_to(digest, ignore);
+/// A body that cannot be read as what it should be counts by its bytes. How it was read is part of the digest.
+pub(super) fn add(digest: &mut Digest, mode: &FingerprintMode, body: &Body<'_>) -> Counted {
+    let counted = match mode {
+        FingerprintMode::None => return Counted::NotAtAll,
+        FingerprintMode::Raw => Counted::Bytes,
+        FingerprintMode::Json { ignore } => add_json(digest, body, ignore),
+        FingerprintMode::Form => add_form(digest, body),
+        FingerprintMode::Auto { ignore } => match body.declared.media {
+            Media::Json => add_json(digest, body, ignore),
+            Media::Form | Media::Multipart => add_form(digest, body),
+            Media::Other => Counted::Bytes,
+        },
+    };
+    if matches!(counted, Counted::Bytes | Counted::Unreadable) {
+        digest.number(0);
+        digest.part(body.bytes);
     }
-    json.is_some()
+    counted
+}
+
+/// Readers differ in which of two members of one name they take, so a document with duplicates has no value.
+fn add_json(digest: &mut Digest, body: &Body<'_>, ignore: &[JsonPointer]) -> Counted {
+    let Some(json) = body.json().filter(|json| !json.has_duplicates()) else { return Counted::Unreadable };
+    digest.number(1);
+    json.add_to(digest, ignore);
+    Counted::Json
 }
 
 /// The fields, decoded, in their order: a backend may care in which order a field's values come.
-fn add_form(digest: &mut Digest, body: &Body<'_>) -> bool {
+fn add_form(digest: &mut Digest, body: &Body<'_>) -> Counted {
     match body.form() {
-        None => return false,
+        None => return Counted::Unreadable,
         Some(AnyForm::Urlencoded(form)) => {
             digest.number(2);
             for (name, value) in form.pairs() {
@@ -99,7 +117,7 @@ fn add_form(digest: &mut Digest, body: &Body<'_>) -> bool {
             form.add_to(digest);
         }
     }
-    true
+    Counted::Form
 }
 
 #[cfg(test)]

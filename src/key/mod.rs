@@ -27,6 +27,7 @@ mod text;
 
 pub use digest::{Digest, DigestKey};
 pub use error::{BodyFault, KeyError, KeyFault};
+pub use fingerprint::Counted;
 pub use operation::{Draft, InHead, Operation, Reading, Request, in_head, read};
 pub use readings::{Readings, SelectorReading, readings};
 pub use target::{normalise_host, normalise_path, overriding_methods};

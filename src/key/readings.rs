@@ -1,4 +1,5 @@
 use super::body::{Body, Declared};
+use super::fingerprint::{self, Counted};
 use super::select::{self, Role};
 use super::{DigestKey, KeyError, Request};
 use crate::config::{Rule, Selector};
@@ -10,6 +11,8 @@ pub struct Readings {
     pub scope: Vec<SelectorReading>,
     /// In the order of the rule.
     pub key: Vec<SelectorReading>,
+    /// What of the body belongs to the fingerprint.
+    pub body: Counted,
 }
 
 /// What one selector finds.
@@ -37,5 +40,6 @@ pub fn readings(rule: &Rule, digest_key: &DigestKey, request: Request<'_>, body:
         let each = |selector: &Selector| SelectorReading { selector: selector.clone(), found: find(selector, role) };
         selectors.iter().map(each).collect()
     };
-    Readings { scope: read_all(&rule.scope, Role::Scope), key: read_all(&rule.key, Role::of_key(rule)) }
+    let counted = fingerprint::add(&mut digest_key.digest("reading"), &rule.fingerprint, &body);
+    Readings { scope: read_all(&rule.scope, Role::Scope), key: read_all(&rule.key, Role::of_key(rule)), body: counted }
 }

@@ -18,14 +18,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use rules::Rules;
 
-use crate::admin::Admin;
+use crate::admin::shape::Entry;
+use crate::admin::{Admin, Moment};
 use crate::config::{self, Config, Listen, StoreLocation};
 use crate::guard::Guard;
 use crate::key::DigestKey;
 use crate::metrics::Metrics;
+use crate::record::RecordName;
 pub use crate::server::Passed;
 use crate::server::{Listener, Server};
-use crate::store::{self, Metered, Store};
+use crate::store::{self, Metered, Store, StoreError};
 
 /// A sidecar whose listeners are bound, and whose store is open.
 pub struct Sidecar {
@@ -223,6 +225,18 @@ pub async fn digest_key(settings: &config::Store) -> Result<DigestKey, String> {
     }
     let store = store::open(settings).await.map_err(|error| error.to_string())?;
     store.digest_key().await.map_err(|error| error.to_string())
+}
+
+/// What the store holds under this name now, or why that cannot be told.
+pub async fn look_up(settings: &config::Store, name: &RecordName) -> Result<Option<Entry>, String> {
+    let store = store::open(settings).await.map_err(|error| error.to_string())?;
+    let seen = match store.find(name).await {
+        Ok(None) => return Ok(None),
+        Ok(Some(held)) => Ok(held.seen()),
+        Err(StoreError::Unreadable { source, .. }) => Err(source),
+        Err(error @ (StoreError::Unavailable(_) | StoreError::Uncertain(_))) => return Err(error.to_string()),
+    };
+    Ok(Some(Entry::new(name, seen.as_ref(), Moment::now())))
 }
 
 /// Lets this process have as many files open as it ever may. The limit that processes begin with, often 1024, is for

@@ -180,6 +180,31 @@ fn help_fits_into_a_hundred_columns() {
 }
 
 #[tokio::test]
+async fn explain_looks_up_what_the_store_holds_now() {
+    let backend = Backend::start().await;
+    for store in [Store::redis(), Store::embedded(), Store::memory()] {
+        let setup = Setup::new(&backend.url()).store(&store).with("store", "digest_key = \"0123456789abcdef\"");
+        let process = Process::start(&setup).await;
+        let admin = format!("http://{}", process.admin);
+        // A Redis is asked itself, what only the sidecar can read through the sidecar.
+        let through = if matches!(store, Store::Redis(..)) { vec![] } else { vec!["--admin", &admin] };
+        let lines = ["-H", "Idempotency-Key: 17", "-H", "Authorization: Bearer alice"];
+        let request = ["POST", "/orders", "-H", "Content-Type: application/json", "-d", r#"{"item":"book"}"#];
+        let arguments = [&["explain", "--lookup"][..], &through, &request, &lines].concat();
+        let now = || {
+            let output = with_config(&setup.toml(), &arguments);
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+            let said = text(&output.stdout);
+            said.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert!(now().contains(" now nothing: this request would run"), "{}", now());
+        process.ask(&order("17")).await;
+        assert!(now().contains(" now completed with 201, "), "{}", now());
+        assert!(now().contains(": a repeat gets that answer"), "{}", now());
+    }
+}
+
+#[tokio::test]
 async fn each_guarded_request_is_one_log_line_without_its_secrets() {
     let backend = Backend::start().await;
     let mut process = Process::start(&Setup::new(&backend.url())).await;

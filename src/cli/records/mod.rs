@@ -5,7 +5,7 @@ mod say;
 
 use std::collections::HashSet;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -155,6 +155,21 @@ pub(super) fn records(args: RecordsArgs) -> ExitCode {
             ExitCode::from(if matches!(failure, Failure::Usage(_)) { BAD_USAGE } else { FAILED })
         }
     }
+}
+
+/// What a running sidecar's store holds under this name, or why that cannot be told.
+pub(super) async fn look_up(admin: Option<&str>, config: &Path, name: &RecordName) -> Result<Option<Entry>, String> {
+    let client = Client::new(admin, config)?;
+    match client.ask::<Shown>(Method::GET, &format!("/records/{name}"), None::<&()>).await {
+        Ok(shown) => Ok(Some(shown.entry)),
+        Err(Failure::Refused(problem)) if problem.code == "record-not-found" => Ok(None),
+        Err(failure) => Err(say::what(&failure, &client.url())),
+    }
+}
+
+/// A record in a few words: how far it came, when, and what a repeat of its request gets.
+pub(super) fn in_short(entry: &Entry) -> String {
+    say::in_short(entry, Moment::now())
 }
 
 async fn list(client: &Client, route: Option<&str>, state: Option<StateName>, format: Format) -> Result<(), Failure> {

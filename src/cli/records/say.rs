@@ -11,13 +11,25 @@ use crate::admin::shape::{Answer, Entry, Facts, OwnerName, Shown, StateName};
 /// A record in a list: its name on a line of its own, to be copied.
 pub(super) fn entry(entry: &Entry, now: Moment) -> String {
     let mut out = format!("{}\n", entry.record);
-    let what = match (&entry.facts, &entry.detail) {
+    wrapped(&mut out, "  ", &since_when(entry, now));
+    out
+}
+
+fn since_when(entry: &Entry, now: Moment) -> String {
+    match (&entry.facts, &entry.detail) {
         (Some(facts), _) => format!("{}, {}", state(entry), times(facts, now)),
         (None, Some(detail)) => format!("{}: {detail}", state(entry)),
-        (None, None) => state(entry).to_owned(),
+        (None, None) => state(entry),
+    }
+}
+
+/// The same in one sentence, and what a repeat gets.
+pub(super) fn in_short(entry: &Entry, now: Moment) -> String {
+    let then = match entry.state {
+        StateName::Completed => "gets that answer",
+        StateName::InFlight | StateName::Unreplayable | StateName::Unknown | StateName::Unreadable => retry(entry),
     };
-    wrapped(&mut out, "  ", &what);
-    out
+    format!("{}: a repeat {then}", since_when(entry, now))
 }
 
 fn times(facts: &Facts, now: Moment) -> String {
@@ -154,38 +166,37 @@ fn coarse(span: Duration) -> String {
 /// What went wrong, and what to do about it.
 pub(super) fn failure(failure: &Failure, client: &Client) -> String {
     let mut out = String::new();
-    let url = client.url();
-    let (what, help) = match failure {
-        Failure::Usage(what) => (what.clone(), None),
-        Failure::Output(error) => (format!("the output cannot be written: {error}"), None),
-        Failure::Unreachable(error) => (
-            format!("no sidecar answers at {url}: {error}"),
-            Some(
-                "start it with `onlyonce serve`, or name the admin listener of a running one with --admin URL"
-                    .to_owned(),
-            ),
-        ),
-        Failure::Strange(what) => (
-            format!("{url} does not answer as the admin listener of an onlyonce of this version: {what}"),
-            Some("name the sidecar's admin listener, not the proxy, with --admin URL".to_owned()),
-        ),
-        Failure::Refused(problem) => {
-            let help = match problem.code.as_str() {
-                "unauthorized" => Some(token(client.token_from).to_owned()),
-                "forbidden" => Some(
-                    "run this on the sidecar's own machine or through a tunnel, or set admin.token there".to_owned(),
-                ),
-                "owner-alive" => Some("wait for it to end, or use --force if you know better".to_owned()),
-                _ => None,
-            };
-            (format!("{} ({})", problem.detail.trim_end_matches('.'), problem.code), help)
+    let help = match failure {
+        Failure::Usage(_) | Failure::Output(_) => None,
+        Failure::Unreachable(_) => {
+            Some("start it with `onlyonce serve`, or name the admin listener of a running one with --admin URL")
         }
+        Failure::Strange(_) => Some("name the sidecar's admin listener, not the proxy, with --admin URL"),
+        Failure::Refused(problem) => match problem.code.as_str() {
+            "unauthorized" => Some(token(client.token_from)),
+            "forbidden" => Some("run this on the sidecar's own machine or through a tunnel, or set admin.token there"),
+            "owner-alive" => Some("wait for it to end, or use --force if you know better"),
+            _ => None,
+        },
     };
-    wrapped(&mut out, "error: ", &what);
+    wrapped(&mut out, "error: ", &what(failure, &client.url()));
     if let Some(help) = help {
-        wrapped(&mut out, "help: ", &help);
+        wrapped(&mut out, "help: ", help);
     }
     out
+}
+
+/// What went wrong, without advice.
+pub(super) fn what(failure: &Failure, url: &str) -> String {
+    match failure {
+        Failure::Usage(what) => what.clone(),
+        Failure::Output(error) => format!("the output cannot be written: {error}"),
+        Failure::Unreachable(error) => format!("no sidecar answers at {url}: {error}"),
+        Failure::Strange(what) => {
+            format!("{url} does not answer as the admin listener of an onlyonce of this version: {what}")
+        }
+        Failure::Refused(problem) => format!("{} ({})", problem.detail.trim_end_matches('.'), problem.code),
+    }
 }
 
 fn token(from: TokenFrom) -> &'static str {
