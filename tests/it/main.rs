@@ -33,5 +33,6 @@ mod routes;
 mod shutdown;
 mod sockets;
 mod store_down;
+mod streaming;
 mod tls;
 mod upgrades;
