@@ -14,6 +14,7 @@ mod connections;
 mod cors;
 mod disconnect;
 mod fates;
+mod framing;
 mod http2;
 mod http2_upstream;
 mod keys;
