@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderName, Method, StatusCode, header};
 
 use super::units::{HumanDuration, HumanSize};
 use super::{
-    Config, Disposition, Mode, OnMissingKey, OnStoreError, OnUnknown, Policy, Rule, Selector, Server, StatusSet,
-    StoreLocation, Trust, Upstream,
+    Config, Disposition, Mode, OnMissingKey, OnStoreError, OnUnknown, Policy, Routes, Rule, Selector, Server,
+    StatusSet, StoreLocation, Trust, Upstream,
 };
 
 /// Something that works as configured, and may surprise.
@@ -49,6 +49,8 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
             about_takeovers(rule, upstream),
             about_503(rule),
             about_caps(rule, server),
+            about_hidden_methods(rule, routes),
+            about_other_hosts(rule, routes),
         ];
         warnings.extend(about_it.into_iter().flatten().map(|note| note.about(Some(&rule.name))));
     }
@@ -190,6 +192,39 @@ fn about_forwarding(rule: &Rule, on_error: OnStoreError) -> Option<Note> {
         "the policy is strict, but while the store is out of reach requests go through unguarded and may run twice",
         "refuse them instead: store.on_error = \"reject\"",
     )
+}
+
+/// A form can only be posted, so some frameworks let it name another method in a field. No field is seen before the
+/// route is known.
+fn about_hidden_methods(rule: &Rule, routes: &Routes) -> Option<Note> {
+    let posted = |other: &Arc<Rule>| other.mode != Mode::Off && other.methods.contains(&Method::POST);
+    if routes.rules().iter().any(|other| posted(other) && other.path == rule.path && other.host == rule.host) {
+        return None;
+    }
+    let methods: Vec<String> = rule.methods.iter().map(|method| format!("\"{method}\"")).collect();
+    let methods = methods.join(", ");
+    Some(Note {
+        weight: Weight::Note,
+        text: format!(
+            "POST is not guarded on {}: a backend that takes a form's _method field for the method (Rails, Laravel, \
+             Symfony) is reached by it past the guard",
+            rule.path
+        ),
+        advice: format!("if yours is one of them: methods = [\"POST\", {methods}]"),
+    })
+}
+
+fn about_other_hosts(rule: &Rule, routes: &Routes) -> Option<Note> {
+    let host = rule.host.as_deref()?;
+    let everywhere = |other: &Arc<Rule>| other.mode != Mode::Off && other.host.is_none() && other.path == rule.path;
+    if routes.rules().iter().any(everywhere) {
+        return None;
+    }
+    Some(Note {
+        weight: Weight::Note,
+        text: format!("requests for another host than {host} are not guarded, and a client can send any Host it likes"),
+        advice: "if the backend serves this path whatever Host says, leave host out".to_owned(),
+    })
 }
 
 fn about_takeovers(rule: &Rule, upstream: &Upstream) -> Option<Note> {

@@ -133,9 +133,12 @@ impl Routes {
     /// The rule for a request. A method that stands in for its own comes first, and finds guarded routes only: a
     /// backend that ignores it must not be reached unguarded.
     pub fn find<'a>(&'a self, target: &Target<'a>) -> Option<Found<'a>> {
-        let guarded = |found: &Found<'_>| found.rule.mode != Mode::Off;
-        let overriding = target.overriding.iter().find_map(|method| self.by(method, target).filter(guarded));
-        overriding.or_else(|| self.by(target.method, target))
+        let overriding = |mode| {
+            let found = |method| self.by(method, target).filter(|found| found.rule.mode == mode);
+            target.overriding.iter().find_map(found)
+        };
+        let own = || self.by(target.method, target);
+        overriding(Mode::Enforce).or_else(own).or_else(|| overriding(Mode::Observe))
     }
 
     fn by<'a>(&'a self, method: &Method, target: &Target<'a>) -> Option<Found<'a>> {

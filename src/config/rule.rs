@@ -61,6 +61,8 @@ pub struct Rule {
     pub max_request_body: u64,
     /// Bytes of a response body; over it: streamed to the first caller, kept as unreplayable.
     pub max_response_body: u64,
+    /// When the first caller gets the answer.
+    pub response: Delivery,
     /// Whether replays carry the stored `Set-Cookie` lines.
     pub replay_set_cookie: bool,
     /// The origins whose pages may read our own answers and replays.
@@ -261,6 +263,15 @@ pub enum OnConcurrent {
     Reject,
     /// Hold the repeat, then replay.
     Wait,
+}
+
+/// `response`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Once it is there whole and recorded.
+    Buffer,
+    /// As it comes; its end once it is recorded.
+    Stream,
 }
 
 /// `on_unknown`

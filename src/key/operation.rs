@@ -221,7 +221,7 @@ mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
-    use crate::config::{JsonPointer, LogKeys, Mode, OnConcurrent, OnMismatch, Policy, PolicyTable};
+    use crate::config::{Delivery, JsonPointer, LogKeys, Mode, OnConcurrent, OnMismatch, Policy, PolicyTable};
     use crate::key::{BodyFault, KeyFault, readings};
 
     fn selector(text: &str) -> Selector {
@@ -258,6 +258,7 @@ mod tests {
             retention: Duration::from_secs(7200),
             max_request_body: 1 << 20,
             max_response_body: 1 << 20,
+            response: Delivery::Buffer,
             replay_set_cookie: false,
             cors_origins: Vec::new(),
             message: None,

@@ -14,7 +14,9 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::budget::{Budget, Share};
+use super::head;
 use super::observe::Ending;
+use super::stream::Streamed;
 use super::tee::Tee;
 use super::upstream::UpstreamBody;
 use crate::record::Reply;
@@ -176,7 +178,7 @@ impl Paced {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.alarm = None;
             self.progress.made();
-            return Poll::Ready(frame.map(|frame| frame.map_err(PassingError::Broken)));
+            return Poll::Ready(frame.map(|frame| frame.map(of_its_own).map_err(PassingError::Broken)));
         }
         let timeout = self.timeout;
         let deadline = || Box::pin(tokio::time::sleep_until(Instant::now() + timeout));
@@ -227,13 +229,24 @@ impl Progress {
 
 /// Why a body that was passed on broke off.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PassingError {
+pub enum PassingError {
     /// The other side broke off.
     #[error("the body broke off")]
     Broken(#[from] hyper::Error),
     /// It paused for too long.
     #[error("the body paused for too long")]
     Paused,
+    /// The attempt that it came from ended without a whole answer.
+    #[error("the answer is cut short")]
+    CutShort,
+}
+
+/// A frame that is passed on.
+fn of_its_own(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        head::cross_trailers(trailers);
+    }
+    frame
 }
 
 impl Body for RequestBody {
@@ -269,6 +282,8 @@ pub enum ResponseBody {
     Held(Pieces),
     /// Passed on as it comes, behind what was held of it.
     Passing(Pieces, UpstreamBody),
+    /// Passed on while it is captured.
+    Streamed(Box<Streamed>),
     /// One of them, and who is to know when it has ended.
     Watched(Box<ResponseBody>, Ending),
 }
@@ -329,15 +344,16 @@ impl Pieces {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = PassingError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
         match self.get_mut() {
             Self::Held(pieces) => Poll::Ready(pieces.next().map(Ok)),
             Self::Passing(pieces, rest) => match pieces.next() {
                 Some(frame) => Poll::Ready(Some(Ok(frame))),
-                None => Pin::new(rest).poll_frame(cx),
+                None => Pin::new(rest).poll_frame(cx).map_ok(of_its_own).map_err(PassingError::from),
             },
+            Self::Streamed(streamed) => Pin::new(streamed.as_mut()).poll_frame(cx),
             Self::Watched(body, ending) => {
                 let polled = Pin::new(&mut **body).poll_frame(cx);
                 ending.see(&polled, body.is_end_stream());
@@ -350,6 +366,7 @@ impl Body for ResponseBody {
         match self {
             Self::Held(pieces) => pieces.left.is_empty() && pieces.trailers.is_none(),
             Self::Passing(pieces, rest) => pieces.left.is_empty() && rest.is_end_stream(),
+            Self::Streamed(streamed) => streamed.is_end_stream(),
             Self::Watched(body, _) => body.is_end_stream(),
         }
     }
@@ -368,6 +385,7 @@ impl Body for ResponseBody {
                 hint.set_lower(hint.lower() + held);
                 hint
             }
+            Self::Streamed(streamed) => streamed.size_hint(),
             Self::Watched(body, _) => body.size_hint(),
         }
     }

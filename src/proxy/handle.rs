@@ -15,6 +15,7 @@ use super::event::Event;
 use super::head;
 use super::refusal;
 use super::replay::{self, Accepted};
+use super::stream::{self, First};
 use super::tunnel::Wish;
 use super::upstream::{Limits, SendError};
 use super::{Client, Proxy};
@@ -141,6 +142,7 @@ impl Proxy {
     ) -> Result<Answer, Problem> {
         event.attempt(ownership.attempt());
         let accepted = Accepted::of(&head.headers);
+        let (relay, beginning) = stream::relay_for(rule.response, head.version);
         let body = RequestBody::held(body);
         self.cross(&mut head, &body, client);
         if ownership.attempt() > 1 {
@@ -151,8 +153,9 @@ impl Proxy {
         let limits = Limits { timeout: settings.attempt_timeout, max_response_body: rule.max_response_body };
         let (upstream, budget) = (self.upstream.clone(), self.budget.clone());
         let begun = Instant::now();
-        let ended = ownership.run(move |gate| async move { upstream.attempt(request, gate, &limits, &budget).await });
-        let ended = timeout(settings.response_timeout, ended).await;
+        let ended =
+            ownership.run(move |gate| async move { upstream.attempt(request, gate, &limits, &budget, relay).await });
+        let first = timeout(settings.response_timeout, stream::first(beginning, ended)).await;
         event.upstream(begun.elapsed());
         fail_point::reach(Step::BeforeAnswer).await;
 
@@ -160,22 +163,26 @@ impl Proxy {
             event.answer(Outcome::Executed, answer.status());
             Ok(answer)
         };
+        let ended = match first {
+            Ok(First::Begun(answer)) => return executed(event, *answer),
+            Ok(First::Ended(Some(ended))) => ended,
+            // A panic in the attempt: it may have been sent, and its lease runs out.
+            Ok(First::Ended(None)) => return Err(refusal::failed()),
+            Err(_) => return Err(refusal::not_yet()),
+        };
         match ended {
-            Ok(Ok(Ended::Answered(reply))) => executed(event, replay::own(&reply)),
-            Ok(Ok(Ended::Streamed(reply, rest))) => executed(event, replay::beginning(&reply, rest)),
-            Ok(Ok(Ended::Recorded(reply))) => {
+            Ended::Answered(reply) => executed(event, replay::own(&reply)),
+            Ended::Streamed(reply, rest) => executed(event, replay::beginning(&reply, rest)),
+            Ended::Recorded(reply) => {
                 let answer = replay::replay(&reply, rule, &accepted, &self.budget).ok_or_else(refusal::overloaded)?;
                 event.answer(Outcome::Replayed, answer.status());
                 Ok(answer)
             }
-            Ok(Ok(Ended::NotSent)) => Err(refusal::unreachable()),
-            Ok(Ok(Ended::InDoubt)) => Err(refusal::store_unavailable()),
-            Ok(Ok(Ended::Replaced)) => Err(refusal::in_flight()),
-            Ok(Ok(Ended::Silent(Silence::Broken))) => Err(refusal::failed()),
-            // A panic in the attempt: it may have been sent, and its lease runs out.
-            Ok(Err(_)) => Err(refusal::failed()),
-            Ok(Ok(Ended::Silent(Silence::Timeout))) => Err(refusal::given_up()),
-            Err(_) => Err(refusal::not_yet()),
+            Ended::NotSent => Err(refusal::unreachable()),
+            Ended::InDoubt => Err(refusal::store_unavailable()),
+            Ended::Replaced => Err(refusal::in_flight()),
+            Ended::Silent(Silence::Broken) => Err(refusal::failed()),
+            Ended::Silent(Silence::Timeout) => Err(refusal::given_up()),
         }
     }
 
@@ -272,6 +279,10 @@ impl Proxy {
             () = progress.stalled(self.upstream.settings().response_timeout) => Err(refusal::too_late()),
         };
         match sent {
+            Ok(Ok(response)) if !head::is_chunked_at_most(response.headers()) => {
+                tracing::warn!("the backend answered in a transfer coding that nobody asked for");
+                Err(refusal::failed())
+            }
             Ok(Ok(response)) => {
                 let answer = Wish::answered(wish, response).ok_or_else(refusal::failed)?;
                 Ok(answer.map(ResponseBody::passing))
@@ -299,7 +310,7 @@ impl Proxy {
     }
 
     fn cross(&self, head: &mut request::Parts, body: &RequestBody, client: &Client) {
-        head::cross_request(head, client.peer.map(|peer| peer.ip()), self.upstream.target(), body.length());
+        head::cross_request(head, client, self.upstream.target(), body.length());
         if body.size_hint().exact().is_none() {
             head::send_in_chunks(head);
         }

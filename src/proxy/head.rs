@@ -6,7 +6,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version, request};
 
+use super::Client;
 use crate::config::{self, Disposition, UpstreamAddress};
+use crate::key;
 use crate::problem::{Code, Problem};
 
 /// Fields that concern one connection only (RFC 9110, 7.6.1), besides those that `Connection` names.
@@ -34,6 +36,19 @@ const PROTECTED: [HeaderName; 10] = [
     FORWARDED_FOR,
     FORWARDED_HOST,
     FORWARDED_PROTO,
+];
+
+/// Fields that tell an answer's readers what it is. A backend cannot mean them for one connection only (RFC 9110, 7.6.1).
+const OF_ANSWERS: [HeaderName; 9] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_RANGE,
+    header::CACHE_CONTROL,
+    header::LOCATION,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
+    OUTCOME,
 ];
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -79,16 +94,22 @@ pub(super) fn inspect<B>(request: &Request<B>) -> Result<(), Problem> {
         let detail = "The path and the query of a request may have 16384 bytes.";
         return Err(Problem::new(Code::TargetTooLong, detail));
     }
-    let hosts = headers.get_all(header::HOST).iter().count();
-    if let (Version::HTTP_2, Some(authority)) = (request.version(), request.uri().authority()) {
-        if headers.get_all(header::HOST).iter().any(|host| *host != *authority.as_str()) {
+    if !is_target(request.method(), request.uri()) {
+        return Err(bad("This proxy is asked for paths, or for * with OPTIONS (RFC 9112, 3.2)."));
+    }
+    let (authority, hosts) = (request.uri().authority(), headers.get_all(header::HOST));
+    if let (Version::HTTP_2, Some(authority)) = (request.version(), authority) {
+        if hosts.iter().any(|host| *host != *authority.as_str()) {
             return Err(bad("Host and :authority must not differ (RFC 9113, 8.3.1)."));
         }
-    } else if hosts > 1 || (hosts == 0 && request.version() >= Version::HTTP_11) {
+    } else if !matches!((hosts.iter().count(), request.version()), (1, _) | (0, Version::HTTP_10)) {
         return Err(bad("A request must have exactly one Host line (RFC 9112, 3.2)."));
     }
-    let codings = headers.get_all(header::TRANSFER_ENCODING);
-    if codings.iter().next().is_some() && !codings.iter().map(HeaderValue::as_bytes).eq([b"chunked"]) {
+    let mut hosts = hosts.iter().map(HeaderValue::to_str).chain(authority.map(|authority| Ok(authority.as_str())));
+    if !hosts.all(|host| host.is_ok_and(|host| key::normalise_host(host).is_some())) {
+        return Err(bad("The host that this request is for is not the name of one (RFC 9110, 7.2)."));
+    }
+    if !is_chunked_at_most(headers) {
         let detail = "Of the transfer codings, this proxy knows only chunked (RFC 9112, 6.1).";
         return Err(Problem::new(Code::NotImplemented, detail).close());
     }
@@ -99,6 +120,22 @@ pub(super) fn inspect<B>(request: &Request<B>) -> Result<(), Problem> {
         return Err(bad("Connection names a field that must reach the backend (RFC 9110, 7.6.1)."));
     }
     Ok(())
+}
+
+/// A path, an absolute URI with one, or the server as a whole. What CONNECT takes is a target of CONNECT only.
+fn is_target(method: &Method, uri: &Uri) -> bool {
+    match (uri.scheme_str(), uri.path()) {
+        (None, "*") => *method == Method::OPTIONS,
+        (None, path) => uri.authority().is_none() && path.starts_with('/'),
+        (Some(scheme), _) => matches!(scheme, "http" | "https"),
+    }
+}
+
+/// Whether a body is in no transfer coding but the one that is undone here.
+pub(super) fn is_chunked_at_most(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_none_or(is_chunked) && codings.next().is_none()
 }
 
 /// A field that identifies the caller or the key must not be named by `Connection` either.
@@ -117,10 +154,26 @@ fn nominated(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let nominated: Vec<HeaderName> = nominated(headers).collect();
+/// Takes out what concerns one connection. Whatever `Connection` says, `kept` fields are for everybody.
+fn remove_hop_by_hop(headers: &mut HeaderMap, kept: &[HeaderName]) {
+    let nominated: Vec<HeaderName> = nominated(headers).filter(|name| !kept.contains(name)).collect();
     for name in nominated.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
+    }
+}
+
+/// Takes out of trailers what they must not say (RFC 9110, 6.5.1): what frames, routes or describes the message, who
+/// sends it, and what is ours to say.
+pub(super) fn cross_trailers(trailers: &mut HeaderMap) {
+    let is_for_heads = |name: &HeaderName| {
+        [&HOP_BY_HOP[..], &PROTECTED, &OF_ANSWERS, &[header::TRAILER, header::EXPECT, header::MAX_FORWARDS]]
+            .iter()
+            .any(|names| names.contains(name))
+            || name.as_str().starts_with(OURS)
+    };
+    let names: Vec<HeaderName> = trailers.keys().filter(|name| is_for_heads(name)).cloned().collect();
+    for name in &names {
+        trailers.remove(name);
     }
 }
 
@@ -130,14 +183,13 @@ pub(super) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
     absolute.or_else(|| headers.get(header::HOST).cloned())
 }
 
-/// Makes the head that goes upstream out of the client's. A client on a Unix socket has no address; `length` is that of a
-/// body that is held.
-pub(super) fn cross_request(head: &mut request::Parts, client: Option<IpAddr>, target: &Target, length: Option<u64>) {
+/// Makes the head that goes upstream out of the client's. `length` is that of a body that is held.
+pub(super) fn cross_request(head: &mut request::Parts, client: &Client, target: &Target, length: Option<u64>) {
     let original_host = authority(&head.uri, &head.headers);
     let wants_trailers = accepts_trailers(&head.headers);
     let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
     let headers = &mut head.headers;
-    remove_hop_by_hop(headers);
+    remove_hop_by_hop(headers, &[]);
     // hyper has answered it: it sends 100 when the body is first read.
     headers.remove(header::EXPECT);
     let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
@@ -154,14 +206,8 @@ pub(super) fn cross_request(head: &mut request::Parts, client: Option<IpAddr>, t
         // Without it, hyper sends no body of unknown length with GET and HEAD.
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    if let Some(client) = client {
-        append_forwarded_for(headers, client);
-    }
-    if let Some(original) = &original_host {
-        headers.entry(FORWARDED_HOST).or_insert_with(|| original.clone());
-    }
-    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
-    headers.append(header::VIA, HeaderValue::from_static("1.1 onlyonce"));
+    append_forwarded(headers, client, original_host.as_ref());
+    headers.append(header::VIA, via(head.version));
     address(head, original_host.filter(|_| target.preserve_host), target);
 }
 
@@ -215,22 +261,58 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
         .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
-fn append_forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
-    let client = client.to_canonical().to_string();
+/// Says where the request came from: after what proxies before this one said, or for the first time.
+///
+/// The standard field (RFC 7239) goes on where a proxy before this one began it. It is not begun here: a backend that
+/// believes it before `X-Forwarded-For` would lose the address of the client that only that one names.
+fn append_forwarded(headers: &mut HeaderMap, client: &Client, host: Option<&HeaderValue>) {
+    // A client on a Unix socket has no address.
+    let address = client.peer.map(|peer| peer.ip().to_canonical());
+    let scheme = if client.secure { "https" } else { "http" };
+    if let Some(address) = address {
+        append(headers, FORWARDED_FOR, &address.to_string());
+    }
+    if headers.contains_key(header::FORWARDED) {
+        let address = match address {
+            Some(IpAddr::V4(address)) => address.to_string(),
+            Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
+            None => "unknown".to_owned(),
+        };
+        // No host has a character that would need an escape.
+        let host = host.and_then(|host| host.to_str().ok()).map(|host| format!(";host=\"{host}\""));
+        append(headers, header::FORWARDED, &format!("for={address}{};proto={scheme}", host.unwrap_or_default()));
+    }
+    if let Some(host) = host {
+        headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
+    }
+    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
+}
+
+/// One more member of a list, all of it in one line.
+fn append(headers: &mut HeaderMap, name: HeaderName, member: &str) {
     let mut line = Vec::new();
-    for known in headers.get_all(FORWARDED_FOR) {
+    for known in headers.get_all(&name) {
         line.extend_from_slice(known.as_bytes());
         line.extend_from_slice(b", ");
     }
-    line.extend_from_slice(client.as_bytes());
+    line.extend_from_slice(member.as_bytes());
     if let Ok(line) = HeaderValue::from_bytes(&line) {
-        headers.insert(FORWARDED_FOR, line);
+        headers.insert(name, line);
     }
+}
+
+/// In which version the request came (RFC 9110, 7.6.3). Answers carry none: a gateway may leave it out.
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_10 => "1.0 onlyonce",
+        Version::HTTP_2 => "2 onlyonce",
+        _ => "1.1 onlyonce",
+    })
 }
 
 /// Takes out of a response what is not for the client, and hands back what the backend says is to become of the record.
 pub(super) fn cross_response(headers: &mut HeaderMap) -> Option<Disposition> {
-    remove_hop_by_hop(headers);
+    remove_hop_by_hop(headers, &OF_ANSWERS);
     let told = headers.remove(OUTCOME)?;
     match told.as_bytes() {
         b"store" => Some(Disposition::Store),
@@ -262,8 +344,69 @@ mod tests {
 
     fn crossed(lines: &[(&str, &str)]) -> HeaderMap {
         let (mut head, ()) = request(lines).into_parts();
-        cross_request(&mut head, Some(IpAddr::from([192, 0, 2, 1])), &target(None), None);
+        cross_request(&mut head, &client("192.0.2.1:5", false), &target(None), None);
         head.headers
+    }
+
+    fn client(peer: &str, secure: bool) -> Client {
+        Client { peer: peer.parse().ok(), secure, presence: std::sync::Arc::default() }
+    }
+
+    #[test]
+    fn the_standard_field_goes_on_where_it_was_begun() {
+        for (peer, secure, expected) in [
+            ("192.0.2.1:5", false, "for=a, for=192.0.2.1;host=\"h:1\";proto=http"),
+            ("[2001:db8::1]:5", true, "for=a, for=\"[2001:db8::1]\";host=\"h:1\";proto=https"),
+            ("[::ffff:192.0.2.1]:5", true, "for=a, for=192.0.2.1;host=\"h:1\";proto=https"),
+            ("a Unix socket", false, "for=a, for=unknown;host=\"h:1\";proto=http"),
+        ] {
+            let (mut head, ()) = request(&[("host", "h:1"), ("forwarded", "for=a")]).into_parts();
+            cross_request(&mut head, &client(peer, secure), &target(None), None);
+            assert_eq!(head.headers["forwarded"], expected);
+            assert_eq!(head.headers["x-forwarded-proto"], if secure { "https" } else { "http" });
+        }
+        assert!(!crossed(&[("host", "a")]).contains_key("forwarded"));
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_belongs_into_a_head() {
+        let mut trailers = HeaderMap::new();
+        for name in ["content-length", "transfer-encoding", "authorization", "onlyonce-attempt", "host", "set-cookie"] {
+            trailers.append(name, HeaderValue::from_static("1"));
+        }
+        trailers.append("grpc-status", HeaderValue::from_static("0"));
+        cross_trailers(&mut trailers);
+        assert_eq!(trailers.keys().collect::<Vec<_>>(), ["grpc-status"]);
+    }
+
+    #[test]
+    fn what_an_answer_says_of_itself_crosses_whatever_connection_says() {
+        let mut headers = request(&[
+            ("connection", "location, x-own, onlyonce-outcome"),
+            ("location", "/1"),
+            ("x-own", "1"),
+            ("onlyonce-outcome", "hold"),
+        ])
+        .headers()
+        .clone();
+        assert_eq!(cross_response(&mut headers), Some(Disposition::Hold));
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["location"]);
+    }
+
+    #[test]
+    fn targets_are_paths() {
+        for (method, uri, fine) in [
+            ("GET", "/a", true),
+            ("GET", "//a", true),
+            ("GET", "http://a/b", true),
+            ("GET", "ftp://a/b", false),
+            ("OPTIONS", "*", true),
+            ("GET", "*", false),
+            ("GET", "a:80", false),
+        ] {
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
+            assert_eq!(is_target(&method, &uri.parse().expect("a URI")), fine, "{method} {uri}");
+        }
     }
 
     fn target(http2: Option<Scheme>) -> Target {
@@ -325,7 +468,7 @@ mod tests {
     fn in_http2_the_host_is_a_part_of_the_address_and_of_nothing_else() {
         for (host, authority) in [("api.example.com", "api.example.com"), ("", "backend:3000")] {
             let (mut head, ()) = request(&[("host", host), ("transfer-encoding", "chunked")]).into_parts();
-            cross_request(&mut head, Some(IpAddr::from([192, 0, 2, 1])), &target(Some(Scheme::HTTPS)), None);
+            cross_request(&mut head, &client("192.0.2.1:5", false), &target(Some(Scheme::HTTPS)), None);
             assert_eq!(head.uri.to_string(), format!("https://{authority}/orders?x=1"));
             assert_eq!(head.version, Version::HTTP_2);
             assert!(!head.headers.contains_key("host") && !head.headers.contains_key("transfer-encoding"));
@@ -337,6 +480,10 @@ mod tests {
         assert_eq!(refusal(&[("host", "a")]), None);
         assert_eq!(refusal(&[]), Some(Code::BadRequest));
         assert_eq!(refusal(&[("host", "a"), ("host", "b")]), Some(Code::BadRequest));
+        for host in ["", "a b", "user@a", "a/b", "a:b", "[::1"] {
+            assert_eq!(refusal(&[("host", host)]), Some(Code::BadRequest), "{host}");
+        }
+        assert_eq!(refusal(&[("host", "[::1]:80")]), None);
         assert_eq!(
             refusal(&[("host", "a"), ("connection", "x"), ("connection", "Authorization")]),
             Some(Code::BadRequest)

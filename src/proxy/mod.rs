@@ -12,6 +12,7 @@ mod head;
 mod observe;
 mod refusal;
 mod replay;
+mod stream;
 mod tee;
 mod tunnel;
 mod upstream;
@@ -19,7 +20,7 @@ mod upstream;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use body::ResponseBody;
+pub use body::{PassingError, ResponseBody};
 pub use budget::Budget;
 pub use client::{Client, Presence};
 pub use replay::REPLAYED;

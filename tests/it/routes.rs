@@ -49,7 +49,8 @@ async fn no_spelling_of_a_path_gets_around_its_route() {
 async fn another_spelling_is_the_same_request_and_reaches_the_backend_as_it_came() {
     let backend = Backend::start().await;
     let tenant = "name = \"tenant\"\npath = \"/tenants/{tenant}/orders\"\nscope = []";
-    let sidecar = Setup::new(&backend.url()).another_route(tenant).start().await;
+    let shop = "name = \"shop\"\npath = \"/shops/{shop}/orders\"\nscope = [\"path:shop\"]";
+    let sidecar = Setup::new(&backend.url()).another_route(tenant).another_route(shop).start().await;
     let first = post("/Tenants/Acme//orders/").line("Idempotency-Key: k").body("1");
     assert_eq!(sidecar.ask(&first).await.text(), r#"{"order":1}"#);
     let second = post("/tenants/Acme/orders").line("Idempotency-Key: k").body("1");
@@ -58,6 +59,11 @@ async fn another_spelling_is_the_same_request_and_reaches_the_backend_as_it_came
     let other = post("/tenants/acme/orders").line("Idempotency-Key: k").body("1");
     sidecar.ask(&other).await.refuses(422, "key-reused");
     assert_eq!(backend.only().head.first, "POST /Tenants/Acme//orders/ HTTP/1.1");
+    // What is read from the path is the same by every spelling, too.
+    let shop = |path: &str| post(path).line("Idempotency-Key: k").body("1");
+    assert!(!sidecar.ask(&shop("/shops/Acme/orders")).await.is_replay());
+    assert!(sidecar.ask(&shop("/Shops/Acme/Orders;v=1/")).await.is_replay());
+    assert!(!sidecar.ask(&shop("/Shops/acme/orders/")).await.is_replay());
 }
 
 #[tokio::test]

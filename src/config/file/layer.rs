@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method};
 
-use super::super::{JsonPointer, Mode, OnConcurrent, OnMismatch, OnUnknown, Policy, Preset, Selector, StatusSet};
+use super::super::{
+    Delivery, JsonPointer, Mode, OnConcurrent, OnMismatch, OnUnknown, Policy, Preset, Selector, StatusSet,
+};
 use super::item::Item;
 use super::origin::origin;
 use super::report::Span;
@@ -42,6 +44,7 @@ pub(super) struct Layer {
     pub(super) retention: Setting<Duration>,
     pub(super) max_request_body: Setting<u64>,
     pub(super) max_response_body: Setting<u64>,
+    pub(super) response: Setting<Delivery>,
     pub(super) replay_set_cookie: Setting<bool>,
     pub(super) cors_origins: Setting<Vec<HeaderValue>>,
     pub(super) message: Setting<String>,
@@ -71,7 +74,6 @@ const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
 
 impl Layer {
     pub(super) fn read(section: &Section<'_>) -> Self {
-        section.only("response", &(), "", |item| item.choice(&[("buffer", ())], &["stream"]));
         Self {
             preset: section.read("preset", preset),
             methods: section.read("methods", methods),
@@ -99,6 +101,7 @@ impl Layer {
             retention: section.read("retention", |item| item.duration(Duration::ZERO)),
             max_request_body: section.read("max_request_body", Item::size),
             max_response_body: section.read("max_response_body", Item::size),
+            response: section.read("response", response),
             replay_set_cookie: section.read("replay_set_cookie", Item::boolean),
             cors_origins: section.read("cors_origins", |item| item.list(origin).map(values)),
             message: section.read("message", message),
@@ -134,6 +137,7 @@ impl Layer {
             retention: self.retention.over(&below.retention),
             max_request_body: self.max_request_body.over(&below.max_request_body),
             max_response_body: self.max_response_body.over(&below.max_response_body),
+            response: self.response.over(&below.response),
             replay_set_cookie: self.replay_set_cookie.over(&below.replay_set_cookie),
             cors_origins: self.cors_origins.over(&below.cors_origins),
             message: self.message.over(&below.message),
@@ -210,6 +214,10 @@ fn on_concurrent(item: &Item<'_>) -> Option<OnConcurrent> {
 fn policy(item: &Item<'_>) -> Option<Policy> {
     use Policy::{Lenient, Standard, Strict};
     item.choice(&[("standard", Standard), ("strict", Strict), ("lenient", Lenient)], &[])
+}
+
+fn response(item: &Item<'_>) -> Option<Delivery> {
+    item.choice(&[("buffer", Delivery::Buffer), ("stream", Delivery::Stream)], &[])
 }
 
 fn on_unknown(item: &Item<'_>) -> Option<OnUnknown> {

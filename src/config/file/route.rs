@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::Method;
 
 use super::super::{
-    Disposition, FingerprintMode, HumanDuration, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Policy,
-    PolicyTable, Rule, Selector, StatusSet,
+    Delivery, Disposition, FingerprintMode, HumanDuration, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown,
+    Policy, PolicyTable, Rule, Selector, StatusSet,
 };
 use super::item::Item;
 use super::layer::{Comparison, Layer, MissingKey};
@@ -130,6 +130,7 @@ impl RouteTable {
             retention,
             max_request_body: max_request_body.take()?,
             max_response_body: max_response_body.take()?,
+            response: merged.response.or(Delivery::Buffer).take()?,
             replay_set_cookie: merged.replay_set_cookie.or(by_cookie).take()?,
             cors_origins: merged.cors_origins.or(Vec::new()).take()?,
             message: merged.message.optional()?,

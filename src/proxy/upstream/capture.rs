@@ -6,6 +6,8 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::super::budget::Budget;
+use super::super::head;
+use super::super::stream::Relay;
 use super::response::UpstreamBody;
 
 /// A response body in the making, up to a cap.
@@ -37,8 +39,12 @@ impl<'a> Capture<'a> {
     }
 
     /// Reads until the end, the cap, or the limit of the budget. Whatever was read is kept, also when this is
-    /// dropped half-way.
-    pub(super) async fn read(&mut self, body: &mut UpstreamBody) -> Result<Captured, hyper::Error> {
+    /// dropped half-way, and passed on to whoever is to have it early.
+    pub(super) async fn read(
+        &mut self,
+        body: &mut UpstreamBody,
+        relay: Option<&Relay>,
+    ) -> Result<Captured, hyper::Error> {
         if body.size_hint().lower() > self.cap {
             return Ok(Captured::Full);
         }
@@ -46,12 +52,17 @@ impl<'a> Capture<'a> {
             match frame?.into_data() {
                 Ok(piece) => {
                     self.length += piece.len() as u64;
-                    let fits = self.keep(piece, body.is_end_stream());
+                    let passed = relay.is_none_or(|relay| relay.write(&piece, self.budget));
+                    let fits = self.keep(piece, body.is_end_stream()) && passed;
                     if !fits || self.length > self.cap {
                         return Ok(Captured::Full);
                     }
                 }
-                Err(frame) => self.trailers.extend(frame.into_trailers().unwrap_or_default()),
+                Err(frame) => {
+                    let mut trailers = frame.into_trailers().unwrap_or_default();
+                    head::cross_trailers(&mut trailers);
+                    self.trailers.extend(trailers);
+                }
             }
         }
         Ok(if self.gather() { Captured::Whole } else { Captured::Full })

@@ -30,6 +30,7 @@ use self::streams::Streams;
 use super::body::RequestBody;
 use super::budget::Budget;
 use super::head::{self, Target};
+use super::stream::Relay;
 use crate::config;
 use crate::fail_point::{self, Step};
 use crate::guard::{Answer, Fate, Gate, Rest, Silence};
@@ -108,19 +109,23 @@ impl Upstream {
         }
     }
 
-    /// Sends a guarded request once, and reads its answer as far as may be held.
+    /// Sends a guarded request once, and reads its answer as far as may be held. `relay` passes it on meanwhile.
     pub(super) async fn attempt(
         &self,
         request: Request<RequestBody>,
         gate: Gate,
         limits: &Limits,
         budget: &Budget,
+        mut relay: Option<Relay>,
     ) -> Fate<UpstreamBody> {
         let deadline = Instant::now() + limits.timeout;
         let sending = self.send(request, self.settings.guarded_idle, Some(&gate));
         let response = match tokio::time::timeout_at(deadline, sending).await {
-            // It was not asked for.
-            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            // Neither was asked for.
+            Ok(Ok(response))
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS
+                    || !head::is_chunked_at_most(response.headers()) =>
+            {
                 return Fate::Unknown(Silence::Broken);
             }
             Ok(Ok(response)) => response,
@@ -138,8 +143,11 @@ impl Upstream {
         fail_point::reach(Step::HeadRead).await;
         let (mut parts, mut body) = response.into_parts();
         let told = head::cross_response(&mut parts.headers);
+        if let Some(relay) = &mut relay {
+            relay.begin(parts.status, &parts.headers, &body);
+        }
         let mut capture = Capture::new(limits.max_response_body, budget);
-        let captured = tokio::time::timeout_at(deadline, capture.read(&mut body)).await;
+        let captured = tokio::time::timeout_at(deadline, capture.read(&mut body, relay.as_ref())).await;
         let rest = match captured {
             Ok(Ok(Captured::Whole)) => Rest::Nothing,
             Ok(Ok(Captured::Full)) => Rest::Oversized(body),

@@ -1,0 +1,259 @@
+//! `response = "stream"`: the first caller gets an answer as it comes, while the attempt captures it.
+//!
+//! The attempt is the guard's own task, and knows of the caller only as a [`Relay`] that it may write to: what is not
+//! taken waits here, bounded by what may be captured, so that a slow caller holds nothing up and one that leaves
+//! changes nothing. The end of the answer (its last byte, where its length was announced) waits for the guard: a
+//! caller that has seen a whole answer can always have it replayed.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Response, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::oneshot;
+
+use super::body::{PassingError, ResponseBody};
+use super::budget::Budget;
+use super::head;
+use super::upstream::UpstreamBody;
+use crate::config::Delivery;
+use crate::guard::Ended;
+
+/// What the attempt writes the answer to.
+pub(super) struct Relay {
+    begin: Option<oneshot::Sender<Beginning>>,
+    queue: Arc<Queue>,
+}
+
+/// The head of an answer, and where its body comes.
+pub(super) struct Beginning {
+    status: StatusCode,
+    headers: HeaderMap,
+    length: Option<u64>,
+    reader: Reader,
+}
+
+/// What came first of an attempt.
+pub(super) enum First {
+    /// The head of its answer, passed on while the rest is on its way.
+    Begun(Box<Response<ResponseBody>>),
+    /// Its end. `None`: it panicked.
+    Ended(Option<Ended<UpstreamBody>>),
+}
+
+/// Who takes from the queue. When it is gone, nothing is put there any more.
+struct Reader(Arc<Queue>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        *self.0.waiting() = Waiting { closed: true, ..Waiting::default() };
+    }
+}
+
+/// What has come and was not taken yet.
+#[derive(Default)]
+struct Queue(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    pieces: VecDeque<Bytes>,
+    /// Small pieces, put together while nobody takes them.
+    small: BytesMut,
+    /// The caller has left.
+    closed: bool,
+    reader: Option<Waker>,
+}
+
+/// Smaller pieces are put together while they wait.
+const PIECE: usize = 16 * 1024;
+
+/// A relay where the caller is to have the answer as it comes, and what comes out of it first.
+///
+/// A caller of HTTP/1.0 cannot tell half an answer of unknown length from a whole one, and waits for the whole.
+pub(super) fn relay_for(delivery: Delivery, version: Version) -> (Option<Relay>, Option<oneshot::Receiver<Beginning>>) {
+    if delivery == Delivery::Buffer || version < Version::HTTP_11 {
+        return (None, None);
+    }
+    let (begin, beginning) = oneshot::channel();
+    (Some(Relay { begin: Some(begin), queue: Arc::default() }), Some(beginning))
+}
+
+impl Relay {
+    /// Passes the head on, unless it is a whole answer by itself: then it waits for the guard like any end.
+    pub(super) fn begin(&mut self, status: StatusCode, headers: &HeaderMap, body: &UpstreamBody) {
+        if body.is_end_stream() {
+            self.begin = None;
+        } else if let Some(begin) = self.begin.take() {
+            let mut headers = headers.clone();
+            head::remove_framing(&mut headers);
+            let (length, reader) = (body.size_hint().exact(), Reader(Arc::clone(&self.queue)));
+            // Whoever has left needs no head.
+            let _ = begin.send(Beginning { status, headers, length, reader });
+        }
+    }
+
+    /// Passes a piece on; `false` where the budget cannot take it.
+    pub(super) fn write(&self, piece: &Bytes, budget: &Budget) -> bool {
+        let mut waiting = self.queue.waiting();
+        if waiting.closed {
+            return true;
+        }
+        let fits = if piece.len() < PIECE {
+            waiting.small.extend_from_slice(piece);
+            waiting.small.len() < PIECE || waiting.gather(budget)
+        } else {
+            waiting.gather(budget) & waiting.push(piece.clone(), budget)
+        };
+        let reader = waiting.reader.take();
+        drop(waiting);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        fits
+    }
+}
+
+impl Waiting {
+    fn gather(&mut self, budget: &Budget) -> bool {
+        let small = self.small.split().freeze();
+        small.is_empty() || self.push(small, budget)
+    }
+
+    fn push(&mut self, piece: Bytes, budget: &Budget) -> bool {
+        let counted = budget.hold(piece.clone());
+        let fits = counted.is_some();
+        self.pieces.push_back(counted.unwrap_or(piece));
+        fits
+    }
+
+    fn take(&mut self) -> Option<Bytes> {
+        let piece = self.pieces.pop_front();
+        piece.or_else(|| Some(self.small.split().freeze()).filter(|small| !small.is_empty()))
+    }
+}
+
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Every step leaves the queue whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for the head where the caller is to have it early, else for the end of the attempt.
+pub(super) async fn first(
+    beginning: Option<oneshot::Receiver<Beginning>>,
+    mut ended: oneshot::Receiver<Ended<UpstreamBody>>,
+) -> First {
+    if let Some(beginning) = beginning {
+        tokio::select! {
+            biased;
+            Ok(beginning) = beginning => return First::Begun(Box::new(beginning.answer(ended))),
+            ended = &mut ended => return First::Ended(ended.ok()),
+        }
+    }
+    First::Ended(ended.await.ok())
+}
+
+impl Beginning {
+    fn answer(self, ended: oneshot::Receiver<Ended<UpstreamBody>>) -> Response<ResponseBody> {
+        let Self { status, headers, length, reader } = self;
+        let body = Streamed { reader, left: length, last: None, end: End::Awaited(ended) };
+        let mut response = Response::new(ResponseBody::Streamed(Box::new(body)));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+/// The body of an answer that is being captured.
+pub struct Streamed {
+    reader: Reader,
+    /// Bytes to come, where the answer announced its length.
+    left: Option<u64>,
+    /// The last byte of an announced length: with it the caller has the whole.
+    last: Option<Bytes>,
+    end: End,
+}
+
+enum End {
+    /// The guard has not settled it yet.
+    Awaited(oneshot::Receiver<Ended<UpstreamBody>>),
+    /// It has: nothing is left but these trailers.
+    Settled(Option<HeaderMap>),
+    /// It has, and what could not be captured follows.
+    Rest(UpstreamBody),
+}
+
+impl Streamed {
+    fn captured(&mut self, cx: &mut Context<'_>) -> Option<Bytes> {
+        let piece = {
+            let mut waiting = self.reader.0.waiting();
+            let piece = waiting.take();
+            waiting.reader = piece.is_none().then(|| cx.waker().clone());
+            piece
+        };
+        let mut piece = piece?;
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(piece.len() as u64);
+            if *left == 0 && matches!(self.end, End::Awaited(_)) {
+                self.last = Some(piece.split_off(piece.len() - 1));
+            }
+        }
+        Some(piece)
+    }
+}
+
+impl Body for Streamed {
+    type Data = Bytes;
+    type Error = PassingError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(piece) = this.captured(cx) {
+                if piece.is_empty() {
+                    continue;
+                }
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            match &mut this.end {
+                End::Awaited(ended) => {
+                    this.end = match ready!(Pin::new(ended).poll(cx)) {
+                        Ok(Ended::Answered(reply)) => End::Settled(Some(reply.trailers.clone())),
+                        Ok(Ended::Streamed(_, rest)) => End::Rest(rest),
+                        // A retry is told what became of it; half an answer must not look whole.
+                        Ok(
+                            Ended::Recorded(_) | Ended::NotSent | Ended::InDoubt | Ended::Replaced | Ended::Silent(_),
+                        )
+                        | Err(_) => return Poll::Ready(Some(Err(PassingError::CutShort))),
+                    };
+                }
+                End::Settled(trailers) => {
+                    if let Some(last) = this.last.take() {
+                        return Poll::Ready(Some(Ok(Frame::data(last))));
+                    }
+                    let trailers = trailers.take().filter(|trailers| !trailers.is_empty());
+                    return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+                }
+                End::Rest(rest) => {
+                    if let Some(last) = this.last.take() {
+                        return Poll::Ready(Some(Ok(Frame::data(last))));
+                    }
+                    return Pin::new(rest).poll_frame(cx).map_err(PassingError::from);
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        false
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let last = self.last.as_ref().map_or(0, |last| last.len() as u64);
+        self.left.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + last))
+    }
+}
