@@ -1,12 +1,13 @@
 //! What is allowed in a configuration, but worth a second thought.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode, header};
 
 use super::units::{HumanDuration, HumanSize};
 use super::{
-    Config, Disposition, Mode, OnMissingKey, OnStoreError, OnUnknown, Policy, Routes, Rule, Selector, Server,
+    Config, Disposition, Mode, OnMissingKey, OnStoreError, OnUnknown, Policy, Preset, Routes, Rule, Selector, Server,
     StatusSet, StoreLocation, Trust, Upstream,
 };
 
@@ -49,6 +50,7 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
             about_takeovers(rule, upstream),
             about_503(rule),
             about_caps(rule, server),
+            about_retries_of_payments(rule),
             about_hidden_methods(rule, routes),
             about_other_hosts(rule, routes),
         ];
@@ -101,8 +103,14 @@ fn about_trust(trust: &Trust) -> Option<Note> {
     )
 }
 
+/// An event that a known sender delivers has its name from there, whoever brings it.
 fn about_shared_keys(rule: &Rule) -> Option<Note> {
-    if !rule.scope.is_empty() {
+    let is_event = match rule.preset {
+        Some(Preset::StandardWebhooks | Preset::StripeWebhook | Preset::GithubWebhook) => true,
+        Some(Preset::ShopifyWebhook | Preset::Cloudevents) => true,
+        Some(Preset::Ietf | Preset::Stripe | Preset::Square | Preset::Paypal) | None => false,
+    };
+    if is_event || !rule.scope.is_empty() {
         return None;
     }
     let advice = "if callers choose their own keys, name what tells them apart: scope = [\"header:Authorization\"]";
@@ -158,8 +166,12 @@ fn about_addresses(rule: &Rule, trust: &Trust) -> Option<Note> {
     )
 }
 
-/// Callers without a name share one space. With keys that clients draw at random this is harmless.
+/// Callers without a name share one space. With keys that clients draw at random, as those of the presets are, this is
+/// harmless.
 fn about_strangers(rule: &Rule) -> Option<Note> {
+    if rule.preset.is_some() {
+        return None;
+    }
     let may_be_shared = |selector: &Selector| match selector {
         Selector::Json(_) | Selector::Form(_) | Selector::Path(_) => true,
         Selector::Host | Selector::Ip | Selector::Date(_) => true,
@@ -278,6 +290,26 @@ fn about_caps(rule: &Rule, server: &Server) -> Option<Note> {
              answer is never kept for repeats"
         ),
         format!("server.max_buffered = \"{cap}\" or more, or max_response_body = \"{all}\" at most"),
+    )
+}
+
+fn about_retries_of_payments(rule: &Rule) -> Option<Note> {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let sender = match rule.preset? {
+        preset @ (Preset::Stripe | Preset::Square | Preset::Paypal) => preset.name(),
+        Preset::Ietf | Preset::StandardWebhooks | Preset::StripeWebhook => return None,
+        Preset::GithubWebhook | Preset::ShopifyWebhook | Preset::Cloudevents => return None,
+    };
+    if rule.retention >= DAY {
+        return None;
+    }
+    let retention = HumanDuration(rule.retention);
+    warn(
+        format!(
+            "records are kept for {retention} (retention), and clients of preset \"{sender}\" may try a payment again \
+             for a day: a later retry pays twice"
+        ),
+        "retention = \"24h\" or longer",
     )
 }
 
