@@ -156,7 +156,7 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
         let adjust = |config: &mut Config| log.apply(&mut config.log);
         Ok::<_, StartError>(tokio::select! {
             stopped = sidecar.serve(stop) => stopped,
-            never = reload::follow(file, content, hangup, &rules, &logging, adjust) => match never {},
+            never = reload::follow(content, hangup, &rules, &logging, adjust) => match never {},
         })
     });
     ended(running)

@@ -1,13 +1,13 @@
 //! Reload: at SIGHUP, and when the file's content has changed.
 //!
-//! The content is read once a second and compared. That sees every way in which a file changes: edited in place,
-//! replaced by a rename, or behind the symbolic links that Kubernetes swaps; and it needs no limit of watches. A file
-//! that is being written must be found the same twice before it counts.
+//! The content is read once a second and compared, that of the files which it names (certificates, say) too. That sees
+//! every way in which a file changes: edited in place, replaced by a rename, or behind the symbolic links that
+//! Kubernetes swaps; and it needs no limit of watches. A file that is being written must be found the same twice before
+//! it counts.
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::pending;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,10 +20,9 @@ use crate::telemetry::Logging;
 /// How often the file is read.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Puts the file's rules in force whenever they change, or when it is told to. `tried` is the content that was loaded
-/// at the start; `adjust` is what the command line says over every file.
+/// Puts the rules of a file in force whenever they change, or when it is told to. `tried` is the content that was
+/// loaded at the start; `adjust` is what the command line says over every file.
 pub async fn follow(
-    file: &Path,
     tried: Content,
     mut hangup: Hangup,
     rules: &Rules,
@@ -36,7 +35,7 @@ pub async fn follow(
             () = hangup.received() => true,
             () = tokio::time::sleep(PAUSE) => false,
         };
-        let Some(now) = read(file.to_owned()).await else { continue };
+        let Some(now) = read(watch.tried.clone()).await else { continue };
         if !watch.is_due(now, asked) {
             continue;
         }
@@ -72,8 +71,8 @@ impl Watch {
 }
 
 /// The file may be on a disk that hangs: no request waits for that.
-async fn read(file: PathBuf) -> Option<Content> {
-    tokio::task::spawn_blocking(move || Content::of(&file)).await.ok()
+async fn read(before: Content) -> Option<Content> {
+    tokio::task::spawn_blocking(move || before.again()).await.ok()
 }
 
 fn apply(config: Config, rules: &Rules, logging: &Logging) {

@@ -67,6 +67,11 @@ impl<'a> Item<'a> {
         self.name.rsplit('.').next().unwrap_or(&self.name)
     }
 
+    /// Remembers a file that this names.
+    pub(super) fn reads(&self, file: &str) {
+        self.report.reads(file);
+    }
+
     /// Reports the value as wrong.
     pub(super) fn refuse<T>(&self, message: impl Into<String>, advice: impl Into<String>) -> Option<T> {
         if self.value.is_some() {

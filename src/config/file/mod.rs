@@ -22,8 +22,9 @@ mod uri;
 
 use std::collections::HashMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
@@ -42,27 +43,57 @@ use super::{Config, ConfigError, Problem, RouteConflict, Routes, Trust};
 /// The file that is read when none is named.
 const DEFAULT_NAME: &str = "onlyonce.toml";
 
-/// What a configuration file holds at one moment, not yet checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a configuration file holds at one moment, not yet checked, and whether the files that it names have changed.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Content {
-    name: String,
+    path: PathBuf,
     text: Result<String, ConfigError>,
+    /// Certificates and the like. Keys are among them, so only digests are kept.
+    beside: Vec<(PathBuf, Option<u64>)>,
 }
 
 impl Content {
     /// Reads the file at `path`. That it cannot be read is content too.
     pub fn of(path: &Path) -> Self {
-        let name = path.display().to_string();
-        let bytes = fs::read(path).map_err(|error| unreadable(&name, &error));
-        let text = bytes.and_then(|bytes| String::from_utf8(bytes).map_err(|error| not_text(&name, &error)));
-        Self { name, text }
+        let text = read_text(path);
+        let named = text.as_ref().map_or_else(|_| Vec::new(), |text| inspect("", text, &variable).files);
+        Self { path: path.to_owned(), text, beside: named.into_iter().map(digested).collect() }
+    }
+
+    /// The same file now. Costs little while it says the same.
+    pub fn again(&self) -> Self {
+        if read_text(&self.path) != self.text {
+            return Self::of(&self.path);
+        }
+        let beside = self.beside.iter().map(|(path, _)| digested(path.clone())).collect();
+        Self { beside, ..self.clone() }
     }
 
     /// Checks it, with the variables of this process's environment.
     pub fn check(&self) -> Result<Config, ConfigError> {
         let text = self.text.as_ref().map_err(Clone::clone)?;
-        parse(&self.name, text, &|variable| std::env::var(variable).ok())
+        parse(&self.path.display().to_string(), text, &variable)
     }
+}
+
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let name = path.display().to_string();
+    let bytes = fs::read(path).map_err(|error| unreadable(&name, &error));
+    bytes.and_then(|bytes| String::from_utf8(bytes).map_err(|error| not_text(&name, &error)))
+}
+
+/// Enough to tell that a file has changed.
+fn digested(path: PathBuf) -> (PathBuf, Option<u64>) {
+    let digest = pem::bytes(&path).ok().map(|bytes| {
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        hasher.finish()
+    });
+    (path, digest)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Reads and checks the file at `path`, with the variables of this process's environment.
@@ -72,26 +103,34 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 
 /// Checks `text`, the content of the file `name`; `env` is asked for every `"env:NAME"`.
 pub fn parse(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
-    inspect(name, text, env).0
+    inspect(name, text, env).result
+}
+
+/// What is found in a file.
+struct Inspected {
+    result: Result<Config, ConfigError>,
+    /// The keys that were looked for.
+    known: Vec<Known>,
+    /// The other files that it names.
+    files: Vec<PathBuf>,
 }
 
 /// Every key that a file may hold: those that are looked for in a file that has nothing but a route without any.
 pub(super) fn keys() -> Vec<Known> {
-    inspect("", "[[route]]", &|_| None).1
+    inspect("", "[[route]]", &|_| None).known
 }
 
-/// The same, with the keys that were looked for.
-fn inspect(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> (Result<Config, ConfigError>, Vec<Known>) {
+fn inspect(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Inspected {
     let (table, errors) = DeTable::parse_recoverable(text);
     let syntax = SyntaxErrors::of(text, &errors);
     let masks = mask::find(text, table.get_ref(), !syntax.is_empty());
-    let (config, mut faults, known) = if syntax.hide_the_rest {
-        (None, Vec::new(), Vec::new())
+    let (config, mut faults, known, files) = if syntax.hide_the_rest {
+        (None, Vec::new(), Vec::new(), Vec::new())
     } else {
         let report = Report::new(text, env);
         let config = read(table.get_ref(), &report);
-        let (faults, known) = report.finish();
-        (config, faults, known)
+        let (faults, known, files) = report.finish();
+        (config, faults, known, files)
     };
     faults.retain(|fault| !syntax.covers(text, fault.span.as_ref()));
     faults.extend(syntax.faults);
@@ -104,7 +143,7 @@ fn inspect(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> (Res
             problems: faults.into_iter().map(|fault| problem(fault, text, &masks)).collect(),
         }),
     };
-    (result, known)
+    Inspected { result, known, files }
 }
 
 fn problem(fault: Fault, text: &str, masks: &[Span]) -> Problem {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::path::Path;
 
 use super::item::{Item, Text};
 use super::report::Report;
@@ -88,7 +89,8 @@ fn read<T>(item: &Item<'_>, parse: impl FnOnce(&[u8]) -> Result<T, Fault>) -> Op
 
 fn file(item: &Item<'_>, text: &Text) -> Option<Vec<u8>> {
     let advice = "name a file in PEM that onlyonce may read, or give the PEM text itself: \"env:NAME\"";
-    let reason = match bytes(&text.value) {
+    item.reads(&text.value);
+    let reason = match bytes(Path::new(&text.value)) {
         Ok(bytes) if bytes.len() as u64 <= LARGEST => return Some(bytes),
         Ok(_) => "it is too large for that".to_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => "there is no such file".to_owned(),
@@ -98,7 +100,8 @@ fn file(item: &Item<'_>, text: &Text) -> Option<Vec<u8>> {
     item.refuse(format!("{} cannot be {text}: {reason}", item.name()), advice)
 }
 
-fn bytes(path: &str) -> io::Result<Vec<u8>> {
+/// What is in a file of this kind.
+pub(super) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }

@@ -1,5 +1,6 @@
 use std::cell::RefCell;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use strsim::damerau_levenshtein;
 
@@ -17,6 +18,7 @@ pub(super) struct Report<'a> {
     faults: RefCell<Vec<Fault>>,
     strays: RefCell<Vec<Stray>>,
     known: RefCell<Vec<Known>>,
+    files: RefCell<Vec<PathBuf>>,
 }
 
 /// A problem that is not laid out yet.
@@ -50,7 +52,14 @@ pub(in super::super) struct Known {
 
 impl<'a> Report<'a> {
     pub(super) fn new(text: &'a str, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { text, env, faults: RefCell::default(), strays: RefCell::default(), known: RefCell::default() }
+        Self {
+            text,
+            env,
+            faults: RefCell::default(),
+            strays: RefCell::default(),
+            known: RefCell::default(),
+            files: RefCell::default(),
+        }
     }
 
     /// Writes down a problem, once.
@@ -68,6 +77,11 @@ impl<'a> Report<'a> {
         if !all.iter().any(|earlier| earlier.table == known.table && earlier.key == known.key) {
             all.push(known);
         }
+    }
+
+    /// Remembers another file that the configuration names, and that is read with it.
+    pub(super) fn reads(&self, file: &str) {
+        self.files.borrow_mut().push(file.into());
     }
 
     /// Remembers a key that nobody asked for.
@@ -95,11 +109,11 @@ impl<'a> Report<'a> {
     }
 
     /// Everything that was found. To be called when all is read: only then is it known where a stray key belongs.
-    pub(super) fn finish(self) -> (Vec<Fault>, Vec<Known>) {
+    pub(super) fn finish(self) -> (Vec<Fault>, Vec<Known>, Vec<PathBuf>) {
         let known = self.known.into_inner();
         let mut faults = self.faults.into_inner();
         faults.extend(self.strays.into_inner().into_iter().map(|stray| stray.fault(&known)));
-        (faults, known)
+        (faults, known, self.files.into_inner())
     }
 }
 
