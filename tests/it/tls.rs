@@ -171,7 +171,9 @@ async fn a_renewed_certificate_is_noticed_and_one_without_its_key_is_not_taken()
     let key = identity.folder.path().join("key.pem");
     let new = std::fs::read(&key).expect("the key");
     std::fs::write(&key, old).expect("a file");
-    process.logs("server.tls.key is not the key of server.tls.cert").await;
+    let refused = "onlyonce_config_reloads_total{result=\"refused\"}";
+    until("refused", async || process.metric(refused).await == 1.0).await;
+    assert!(process.log().contains("server.tls.key is not"), "{}", process.log());
     identity.wire(process.address).await;
     std::fs::write(&key, new).expect("a file");
     identity.certificate = renewed;
