@@ -35,6 +35,18 @@ fn every_shipped_file_loads() {
     }
 }
 
+/// Each block of TOML in `docs/rules.md` is what a file says besides where the backend and the store are.
+#[test]
+fn every_example_of_the_documentation_loads() {
+    let page = include_str!("../docs/rules.md");
+    let blocks: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 7, "{}", blocks.len());
+    for block in blocks {
+        let text = format!("{block}\n[upstream]\nurl = \"http://127.0.0.1:3000\"\n[store]\nurl = \"memory:\"\n");
+        parse("docs/rules.md", &text, &environment).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
 const SCHEMA: &str = "onlyonce.schema.json";
 
 /// What is wrong with a configuration file, as an editor sees it.

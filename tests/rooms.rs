@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 /// A room, the rooms it may use besides itself, and the crates that only it (and others that list them) may name.
 const ROOMS: [(&str, &[&str], &[&str]); 16] = [
-    ("config", &["tls"], &["ipnet", "toml", "matchit", "serde_json", "strsim"]),
+    ("config", &["tls"], &["ipnet", "jsonwebtoken", "toml", "matchit", "serde_json", "strsim"]),
     ("metrics", &[], &["prometheus"]),
     ("telemetry", &["config"], &["tracing_subscriber"]),
     ("tls", &[], &["rustls_native_certs", "tokio_rustls"]),
     ("record", &[], &["blake3"]),
-    ("key", &["config", "record"], &["blake3", "humantime", "json_event_parser", "multer"]),
+    ("key", &["config", "record"], &["base64", "blake3", "humantime", "json_event_parser", "jsonwebtoken", "multer"]),
     ("problem", &["record"], &["serde_json"]),
     ("store", &["config", "key", "metrics", "record"], &["redis", "fjall"]),
     ("fail_point", &[], &[]),

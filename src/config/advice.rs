@@ -40,6 +40,14 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
     let rules = || routes.rules().iter().filter(|rule| rule.mode != Mode::Off);
     let about_all = [about_store(&store.location), about_trust(trust)];
     let mut warnings: Vec<Warning> = about_all.into_iter().flatten().map(|note| note.about(None)).collect();
+    let reads_token = |rule: &Rule| rule.key.iter().chain(&rule.scope).any(|part| matches!(part, Selector::Jwt(_)));
+    if trust.jwt.is_some() && !routes.rules().iter().any(|rule| reads_token(rule)) {
+        let unused = warn(
+            "no route takes anything from a bearer token, so [jwt] has no effect, and no token is verified",
+            "leave it out, or name a claim: scope = [\"jwt:sub\"]",
+        );
+        warnings.extend(unused.map(|note| note.about(None)));
+    }
     for rule in rules() {
         let about_it = [
             about_shared_keys(rule),
@@ -175,10 +183,12 @@ fn about_strangers(rule: &Rule) -> Option<Note> {
     let may_be_shared = |selector: &Selector| match selector {
         Selector::Json(_) | Selector::Form(_) | Selector::Path(_) => true,
         Selector::Host | Selector::Ip | Selector::Date(_) => true,
+        Selector::Jwt(_) => true,
         Selector::Header(_) | Selector::Cookie(_) | Selector::Query(_) => false,
     };
     let may_be_absent = |selector: &Selector| match selector {
         Selector::Header(_) | Selector::Cookie(_) | Selector::Query(_) | Selector::Json(_) | Selector::Form(_) => true,
+        Selector::Jwt(_) => true,
         Selector::Path(_) | Selector::Host | Selector::Ip | Selector::Date(_) => false,
     };
     if rule.scope.is_empty() || !rule.scope.iter().all(may_be_absent) || !rule.key.iter().all(may_be_shared) {

@@ -106,6 +106,8 @@ pub enum Selector {
     Path(String),
     /// `host`: the host that the request is for.
     Host,
+    /// `jwt:CLAIM`: a claim of the bearer token, if the token verifies.
+    Jwt(JsonPointer),
     /// `ip`: the client's address.
     Ip,
     /// `date:day`, `date:month`, `date:year`: the day, month or year in which the request comes, in UTC.
@@ -118,7 +120,7 @@ impl Selector {
         match self {
             Self::Json(_) | Self::Form(_) => true,
             Self::Header(_) | Self::Cookie(_) | Self::Query(_) | Self::Path(_) => false,
-            Self::Host | Self::Ip | Self::Date(_) => false,
+            Self::Host | Self::Jwt(_) | Self::Ip | Self::Date(_) => false,
         }
     }
 }
@@ -133,6 +135,10 @@ impl fmt::Display for Selector {
             Self::Form(field) => write!(f, "form:{field}"),
             Self::Path(param) => write!(f, "path:{param}"),
             Self::Host => f.write_str("host"),
+            Self::Jwt(claim) => match claim.dotted() {
+                Some(dotted) => write!(f, "jwt:{dotted}"),
+                None => write!(f, "jwt:{claim}"),
+            },
             Self::Ip => f.write_str("ip"),
             Self::Date(period) => write!(f, "date:{period}"),
         }
@@ -181,6 +187,18 @@ impl JsonPointer {
     pub fn parse(text: &str) -> Option<Self> {
         let tokens = text.strip_prefix('/')?;
         tokens.split('/').map(unescape).collect::<Option<_>>().map(Self)
+    }
+
+    /// Reads `a.b.c`, which has no escapes.
+    pub fn parse_dotted(text: &str) -> Option<Self> {
+        let tokens: Vec<String> = text.split('.').map(str::to_owned).collect();
+        (!tokens.iter().any(String::is_empty)).then_some(Self(tokens))
+    }
+
+    /// The same the other way; `None` where there is no such form.
+    fn dotted(&self) -> Option<String> {
+        let is_plain = |token: &String| !token.is_empty() && !token.contains(['.', '/']);
+        self.0.iter().all(is_plain).then(|| self.0.join("."))
     }
 
     /// The reference tokens from the root inwards.

@@ -2,11 +2,15 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::Jwt;
+
 /// Whose word we take for who a client is.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
     /// `server.trusted_proxies`
     pub proxies: TrustedProxies,
+    /// `[jwt]`
+    pub jwt: Option<Jwt>,
 }
 
 /// The networks of proxies in front of us that tell the truth in `X-Forwarded-For` and `X-Forwarded-Host`.

@@ -16,6 +16,7 @@ mod fingerprint;
 mod form;
 mod header;
 mod json;
+mod jwt;
 mod multipart;
 mod name;
 mod operation;

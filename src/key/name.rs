@@ -65,6 +65,7 @@ mod tests {
             "[ab]{1,2}".prop_map(Selector::Query),
             "[ab]{1,2}".prop_map(Selector::Path),
             Just(Selector::Host),
+            "(/[ab]{0,1}){1,2}".prop_map(|text| Selector::Jwt(JsonPointer::parse(&text).expect("a pointer"))),
             Just(Selector::Ip),
             prop_oneof![Just(Period::Day), Just(Period::Month), Just(Period::Year)].prop_map(Selector::Date),
         ]
@@ -76,7 +77,7 @@ mod tests {
         prop_oneof![
             Just(Part::Absent),
             bytes().prop_map(|text| Part::Text(Cow::Borrowed(text))),
-            prop_oneof![Just("0"), Just("1"), Just("10")].prop_map(Part::Number),
+            prop_oneof![Just("0"), Just("1"), Just("10")].prop_map(|text| Part::Number(Cow::Borrowed(text))),
             any::<bool>().prop_map(Part::Bool),
             vec(bytes().prop_map(Cow::Borrowed), 1..3).prop_map(Part::Lines),
         ]

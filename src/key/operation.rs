@@ -6,9 +6,10 @@ use http::{HeaderMap, Method};
 
 use super::body::{Body, Declared};
 use super::fingerprint::{by_bytes, fingerprint};
+use super::json::Json;
 use super::name::{Parts, by_key, by_payload};
 use super::select::{self, Part, Role};
-use super::{DigestKey, KeyError, KeyText, age};
+use super::{DigestKey, KeyError, KeyText, age, jwt};
 #[cfg(test)]
 use crate::config::TrustedProxies;
 use crate::config::{FingerprintMode, OnMissingKey, OnUnknown, PathParams, Rule, Selector, Trust};
@@ -41,7 +42,7 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// One that says nothing of its own.
     pub(super) fn plain(method: &'a Method, headers: &'a HeaderMap, params: &'a PathParams<'a>) -> Self {
-        const NOBODY: &Trust = &Trust { proxies: TrustedProxies::new(Vec::new()) };
+        const NOBODY: &Trust = &Trust { proxies: TrustedProxies::new(Vec::new()), jwt: None };
         let (host, path, query, peer, trust, now) = (None, "/", None, None, NOBODY, SystemTime::UNIX_EPOCH);
         Self { method, headers, host, path, params, query, peer, trust, now }
     }
@@ -91,8 +92,10 @@ pub struct Operation {
 /// Reads the head. A key that is wrong is an error even when another part of it is missing.
 pub fn in_head<'a>(rule: &'a Rule, request: Request<'a>) -> Result<InHead<'a>, KeyError> {
     let declared = Declared::of(request.headers);
+    let claims = jwt::asked(rule, &request);
+    let claims = claims.as_deref().and_then(Json::parse);
     let read = |selectors: &[Selector], role| -> Result<Vec<_>, _> {
-        selectors.iter().map(|selector| select::in_head(selector, role, &request, declared)).collect()
+        selectors.iter().map(|selector| select::in_head(selector, role, &request, declared, claims.as_ref())).collect()
     };
     let scope = read(&rule.scope, Role::Scope)?;
     let key = read(&rule.key, Role::of_key(rule))?;

@@ -68,7 +68,7 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let networks = trusted.iter().map(|network| network.parse().expect("a network")).collect();
-        let trust = Trust { proxies: TrustedProxies::new(networks) };
+        let trust = Trust { proxies: TrustedProxies::new(networks), jwt: None };
         let peer = peer.map(|peer| peer.parse().expect("an address"));
         let (host, params) = (Some("sent.test"), PathParams::default());
         read(&Request { host, peer, trust: &trust, ..Request::plain(&Method::POST, &headers, &params) })

@@ -7,9 +7,9 @@ use http::HeaderValue;
 use super::body::{Body, Declared, Media};
 use super::decimal::Decimal;
 use super::form::Field;
-use super::json::Value;
+use super::json::{Duplicate, Json, Value};
 use super::{BodyFault, Digest, KeyError, KeyFault, Request, calendar, cookie, form, header, origin};
-use crate::config::{Period, Selector};
+use crate::config::{JsonPointer, Period, Selector};
 
 /// One part of a key or scope.
 #[cfg_attr(test, derive(Debug, Clone, PartialEq))]
@@ -18,7 +18,7 @@ pub(super) enum Part<'a> {
     /// A string: a key in a header, a cookie, a form's field, a JSON string, a piece of the path.
     Text(Cow<'a, [u8]>),
     /// A JSON number, as it was written.
-    Number(&'a str),
+    Number(Cow<'a, str>),
     /// A JSON boolean.
     Bool(bool),
     /// All lines of a header, all cookies or all query parameters of one name, for a scope: opaque.
@@ -40,6 +40,7 @@ pub(super) fn in_head<'a>(
     role: Role,
     request: &Request<'a>,
     declared: Declared<'_>,
+    claims: Option<&Json<'_>>,
 ) -> Result<Option<Part<'a>>, KeyError> {
     let headers = request.headers;
     let part = match selector {
@@ -52,6 +53,7 @@ pub(super) fn in_head<'a>(
         Selector::Query(name) => one_or_all(query_values(request.query, name), role, unescaped, unescaped),
         Selector::Path(name) => Ok(request.params.get(name).map_or(Part::Absent, Part::of)),
         Selector::Host => Ok(origin::host(request).map_or(Part::Absent, Part::of)),
+        Selector::Jwt(claim) => Ok(claims.map_or(Part::Absent, |claims| Part::of_claim(claims, claim))),
         Selector::Ip => Ok(origin::client(request).map_or(Part::Absent, |client| Part::of(client.to_string()))),
         Selector::Date(period) => Ok(calendar::bucket(*period, request.now).map_or(Part::Absent, Part::of)),
         Selector::Json(_) => return from_body(selector, &[Media::Json], declared),
@@ -66,13 +68,13 @@ pub(super) fn in_body<'b>(selector: &Selector, role: Role, body: &'b Body<'_>) -
     let part = match selector {
         // The head has told.
         Selector::Header(_) | Selector::Cookie(_) | Selector::Query(_) | Selector::Path(_) => Part::Absent,
-        Selector::Host | Selector::Ip | Selector::Date(_) => Part::Absent,
+        Selector::Host | Selector::Jwt(_) | Selector::Ip | Selector::Date(_) => Part::Absent,
         Selector::Json(pointer) => {
             let json = body.json().ok_or_else(|| BodyFault::NotJson.of(selector))?;
             match json.find(pointer).map_err(|_| BodyFault::Duplicate.of(selector))? {
                 None | Some(Value::Null) => Part::Absent,
                 Some(Value::Bool(value)) => Part::Bool(*value),
-                Some(Value::Number(text)) => Part::Number(text),
+                Some(Value::Number(text)) => Part::Number(Cow::Borrowed(text)),
                 Some(Value::String(text)) => Part::Text(Cow::Borrowed(text.as_bytes())),
                 Some(Value::Array(_) | Value::Object(_)) => return Err(KeyFault::NotScalar.of(selector)),
             }
@@ -179,6 +181,16 @@ impl<'a> Part<'a> {
         })
     }
 
+    /// A claim that is no scalar, or is there twice, is none.
+    fn of_claim(claims: &Json<'_>, claim: &JsonPointer) -> Self {
+        match claims.find(claim) {
+            Ok(Some(Value::Bool(value))) => Self::Bool(*value),
+            Ok(Some(Value::Number(text))) => Self::Number(Cow::Owned(text.clone().into_owned())),
+            Ok(Some(Value::String(text))) => Self::of(text.clone().into_owned()),
+            Ok(None | Some(Value::Null | Value::Array(_) | Value::Object(_))) | Err(Duplicate) => Self::Absent,
+        }
+    }
+
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
     }
@@ -196,11 +208,7 @@ impl<'a> Part<'a> {
         match selector {
             Selector::Header(name) => add_text(digest, 1, name.as_str().as_bytes()),
             Selector::Cookie(name) => add_text(digest, 2, name.as_bytes()),
-            Selector::Json(pointer) => {
-                digest.number(3);
-                digest.number(pointer.tokens().len() as u64);
-                pointer.tokens().iter().for_each(|token| digest.part(token.as_bytes()));
-            }
+            Selector::Json(pointer) => add_pointer(digest, 3, pointer),
             Selector::Form(name) => add_text(digest, 4, name.as_bytes()),
             Selector::Query(name) => add_text(digest, 5, name.as_bytes()),
             Selector::Path(name) => add_text(digest, 6, name.as_bytes()),
@@ -209,6 +217,7 @@ impl<'a> Part<'a> {
             Selector::Date(Period::Day) => digest.number(9),
             Selector::Date(Period::Month) => digest.number(10),
             Selector::Date(Period::Year) => digest.number(11),
+            Selector::Jwt(claim) => add_pointer(digest, 12, claim),
         }
         match self {
             Self::Absent => digest.number(0),
@@ -231,13 +240,19 @@ impl<'a> Part<'a> {
         let text = match self {
             Self::Absent => return String::new(),
             Self::Text(text) => String::from_utf8_lossy(text),
-            Self::Number(text) => Cow::Borrowed(*text),
+            Self::Number(text) => Cow::Borrowed(&**text),
             Self::Bool(value) => return value.to_string(),
             Self::Lines(lines) => Cow::Owned(lines.iter().map(|line| String::from_utf8_lossy(line)).collect()),
         };
         let escaped = |c: char| c.is_control().then(|| c.escape_default()).into_iter().flatten();
         text.chars().flat_map(|c| escaped(c).chain((!c.is_control()).then_some(c))).collect()
     }
+}
+
+fn add_pointer(digest: &mut Digest, tag: u64, pointer: &JsonPointer) {
+    digest.number(tag);
+    digest.number(pointer.tokens().len() as u64);
+    pointer.tokens().iter().for_each(|token| digest.part(token.as_bytes()));
 }
 
 fn add_text(digest: &mut Digest, tag: u64, text: &[u8]) {
@@ -275,7 +290,7 @@ mod tests {
     }
 
     fn asked(selector: &Selector, role: Role, request: &Request<'_>) -> Result<Option<String>, KeyError> {
-        let part = in_head(selector, role, request, Declared::of(request.headers))?;
+        let part = in_head(selector, role, request, Declared::of(request.headers), None)?;
         Ok(part.map(|part| format!("{part:?}")))
     }
 

@@ -362,7 +362,7 @@ pub(super) fn nominates(rule: &Rule, headers: &HeaderMap) -> bool {
     rule.key.iter().chain(&rule.scope).any(|selector| match selector {
         Selector::Header(name) => head::nominates(headers, name),
         Selector::Cookie(_) | Selector::Query(_) | Selector::Json(_) | Selector::Form(_) => false,
-        Selector::Path(_) | Selector::Host | Selector::Ip | Selector::Date(_) => false,
+        Selector::Path(_) | Selector::Host | Selector::Jwt(_) | Selector::Ip | Selector::Date(_) => false,
     })
 }
 

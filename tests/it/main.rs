@@ -36,4 +36,5 @@ mod sockets;
 mod store_down;
 mod streaming;
 mod tls;
+mod tokens;
 mod upgrades;

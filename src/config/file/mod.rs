@@ -2,6 +2,7 @@
 
 mod address;
 mod item;
+mod jwt;
 mod layer;
 mod mask;
 mod order;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use self::jwt::JwtTable;
 use self::layer::Layer;
 use self::pattern::BRACES;
 pub(super) use self::report::Known;
@@ -163,7 +165,7 @@ fn read(table: &DeTable<'_>, report: &Report<'_>) -> Option<Config> {
     let admin = AdminTable::read(root.section("admin"));
     let mut upstream = UpstreamTable::read(root.section("upstream"));
     let store = StoreTable::read(root.section("store"));
-    root.later("jwt", "take the scope from a header or a cookie: scope = [\"header:Authorization\"]");
+    let jwt = JwtTable::read(root.section("jwt"));
     let defaults = root.section("defaults");
     let layer = Layer::read(&defaults);
     defaults.finish();
@@ -172,16 +174,16 @@ fn read(table: &DeTable<'_>, report: &Report<'_>) -> Option<Config> {
 
     admin.check(&server, report);
     upstream.check(&server, report);
-    let bounds = Bounds { attempt_timeout: &upstream.attempt_timeout };
+    let bounds = Bounds { attempt_timeout: &upstream.attempt_timeout, reads_tokens: jwt.is_there() };
     let routes = routes(tables, &layer, &bounds, report);
-    let proxies = server.trusted_proxies();
+    let (proxies, jwt) = (server.trusted_proxies(), jwt.build(report));
     Some(Config {
         server: server.build()?,
         log: log.build()?,
         admin: admin.build()?,
         upstream: upstream.build()?,
         store: store.build()?,
-        trust: Trust { proxies: proxies? },
+        trust: Trust { proxies: proxies?, jwt: jwt? },
         routes,
     })
 }

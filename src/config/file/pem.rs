@@ -75,6 +75,19 @@ pub(super) fn identity(
     None
 }
 
+/// A text in a file, or the text itself where it is plain to see that it is none of a file's name: PEM or JSON.
+pub(super) fn text(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    if text.value.contains("-----BEGIN") || text.value.trim_start().starts_with('{') {
+        return Some(text.value);
+    }
+    let bytes = file(item, &text)?;
+    match String::from_utf8(bytes) {
+        Ok(read) => Some(read),
+        Err(_) => item.refuse(format!("{} names a file that is no text", item.name()), "name one in PEM or JSON"),
+    }
+}
+
 fn read<T>(item: &Item<'_>, parse: impl FnOnce(&[u8]) -> Result<T, Fault>) -> Option<T> {
     let text = item.text()?;
     let pem = if text.value.contains("-----BEGIN") { text.value.clone().into_bytes() } else { file(item, &text)? };

@@ -15,7 +15,7 @@ use super::order::Order;
 use super::report::{Report, Span};
 use super::section::Section;
 use super::setting::Setting;
-use super::{pattern, preset};
+use super::{jwt, pattern, preset};
 
 /// A `[[route]]` as it stands in the file.
 pub(super) struct RouteTable {
@@ -30,6 +30,8 @@ pub(super) struct RouteTable {
 /// What a route must keep within.
 pub(super) struct Bounds<'a> {
     pub(super) attempt_timeout: &'a Setting<Duration>,
+    /// There is a `[jwt]`.
+    pub(super) reads_tokens: bool,
 }
 
 impl RouteTable {
@@ -85,6 +87,7 @@ impl RouteTable {
         for parts in [&key, &merged.scope] {
             parameters_exist(parts, self.name.get(), self.path.get(), report);
             buckets_are_kept(parts, &retention, report);
+            jwt::selectors_can_be_read(bounds.reads_tokens, parts, report);
         }
         age_can_be_told(&self.layer.refuse_expired_keys, &key, report);
         let fingerprint = fingerprint(&self.layer, &below, report);

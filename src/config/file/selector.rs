@@ -1,5 +1,5 @@
-//! Selectors: `header:NAME`, `cookie:NAME`, `query:NAME`, `json:/pointer`, `form:FIELD`, `path:PARAM`, `host`, `ip` and
-//! `date:day|month|year`.
+//! Selectors: `header:NAME`, `cookie:NAME`, `query:NAME`, `json:/pointer`, `form:FIELD`, `path:PARAM`, `host`,
+//! `jwt:CLAIM`, `ip` and `date:day|month|year`.
 
 use http::HeaderName;
 
@@ -8,9 +8,8 @@ use super::item::{Item, Text};
 use super::report::nearest;
 
 const ADVICE: &str = "selectors are \"header:NAME\", \"cookie:NAME\", \"query:NAME\", \"json:/pointer\", \
-                      \"form:FIELD\", \"path:PARAM\", \"host\", \"ip\" and \"date:day|month|year\"";
-const BUILT: [&str; 9] = ["header", "cookie", "query", "json", "form", "path", "host", "ip", "date"];
-const LATER: [&str; 1] = ["jwt"];
+                      \"form:FIELD\", \"path:PARAM\", \"host\", \"jwt:CLAIM\", \"ip\" and \"date:day|month|year\"";
+const KINDS: [&str; 10] = ["header", "cookie", "query", "json", "form", "path", "host", "jwt", "ip", "date"];
 
 /// Fields that belong to one connection (RFC 9110, 7.6.1) or to the message's framing: they say
 /// nothing about the caller or the request, and a proxy on the way may change them.
@@ -45,13 +44,13 @@ pub(super) fn selector(item: &Item<'_>) -> Option<Selector> {
         ("path", Some("")) => item.refuse("path: names no parameter", "name one of the route's path: \"path:tenant\""),
         ("path", Some(name)) => Some(Selector::Path(name.trim_matches(['{', '}', '*']).to_owned())),
         ("host", None) => Some(Selector::Host),
+        ("jwt", Some(claim)) => claim_of(item, &text, claim).map(Selector::Jwt),
         ("ip", None) => Some(Selector::Ip),
         ("host" | "ip", Some(_)) => item.refuse(format!("{kind} takes no name"), format!("write \"{kind}\"")),
         ("date", name) => date(item, &text, name.unwrap_or_default()),
-        (kind, _) if LATER.contains(&kind) => item.not_built(&format!("the selector \"{kind}\" is"), ADVICE),
         (kind, _) => {
             let is_header = name.is_none() && HeaderName::from_bytes(kind.as_bytes()).is_ok();
-            let advice = match nearest(kind, BUILT.into_iter()) {
+            let advice = match nearest(kind, KINDS.into_iter()) {
                 Some(near @ ("host" | "ip")) => format!("did you mean \"{near}\"? {ADVICE}"),
                 Some(near) => format!("did you mean \"{near}:…\"? {ADVICE}"),
                 None if is_header && text.is_literal() => format!("for the header of that name: \"header:{kind}\""),
@@ -89,6 +88,15 @@ fn cookie(item: &Item<'_>, text: &Text, name: &str) -> Option<Selector> {
         return item.refuse(format!("{text} names no cookie"), "for example \"cookie:session\"");
     }
     Some(Selector::Cookie(name.to_owned()))
+}
+
+/// `sub`, `realm.tenant`; a name with a dot in it needs a pointer: `/https:~1~1example.com~1tenant`.
+fn claim_of(item: &Item<'_>, text: &Text, claim: &str) -> Option<JsonPointer> {
+    if claim.starts_with('/') {
+        return pointer(item, text, claim);
+    }
+    let advice = "for example \"jwt:sub\", or \"jwt:realm.tenant\" for the member of a claim";
+    JsonPointer::parse_dotted(claim).or_else(|| item.refuse(format!("{text} names no claim"), advice))
 }
 
 fn date(item: &Item<'_>, text: &Text, period: &str) -> Option<Selector> {

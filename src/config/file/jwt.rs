@@ -1,0 +1,242 @@
+//! `[jwt]`
+
+use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+
+use super::super::jwt::Expected;
+use super::super::{Jwt, Selector, TokenKey};
+use super::item::Item;
+use super::pem;
+use super::report::{Report, Span};
+use super::section::Section;
+use super::setting::Setting;
+
+const ONE_OF: &str = "say one of them:\n  secret = \"env:JWT_SECRET\"    # for HS256, HS384, HS512\n  \
+                      public_key = \"issuer.pem\"\n  jwks = \"jwks.json\"\n  \
+                      verified_by_edge = true     # a gateway has verified every token";
+const ALGORITHMS: [(&str, Algorithm); 12] = [
+    ("HS256", Algorithm::HS256),
+    ("HS384", Algorithm::HS384),
+    ("HS512", Algorithm::HS512),
+    ("RS256", Algorithm::RS256),
+    ("RS384", Algorithm::RS384),
+    ("RS512", Algorithm::RS512),
+    ("PS256", Algorithm::PS256),
+    ("PS384", Algorithm::PS384),
+    ("PS512", Algorithm::PS512),
+    ("ES256", Algorithm::ES256),
+    ("ES384", Algorithm::ES384),
+    ("EdDSA", Algorithm::EdDSA),
+];
+
+/// `[jwt]` as it stands in the file.
+pub(super) struct JwtTable {
+    span: Option<Span>,
+    secret: Setting<String>,
+    public_key: Setting<String>,
+    jwks: Setting<JwkSet>,
+    verified_by_edge: Setting<bool>,
+    algorithms: Setting<Vec<(Algorithm, Span)>>,
+    issuer: Setting<String>,
+    audience: Setting<String>,
+}
+
+impl JwtTable {
+    pub(super) fn read(section: Section<'_>) -> Self {
+        let text = |item: &Item<'_>| item.text().map(|text| text.value);
+        let table = Self {
+            span: section.span(),
+            secret: section.read("secret", secret),
+            public_key: section.read("public_key", public_key),
+            jwks: section.read("jwks", jwks),
+            verified_by_edge: section.read("verified_by_edge", Item::boolean),
+            algorithms: section.read("algorithms", |item| item.list(algorithm)),
+            issuer: section.read("issuer", text),
+            audience: section.read("audience", text),
+        };
+        section.finish();
+        table
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        self.span.is_some()
+    }
+
+    /// `Some(None)` where the file has no such table.
+    pub(super) fn build(self, report: &Report<'_>) -> Option<Option<Jwt>> {
+        let Some(span) = self.span.clone() else { return Some(None) };
+        let by_edge = *self.verified_by_edge.clone().or(false).get()?;
+        let sources = [
+            ("secret", self.secret.span()),
+            ("public_key", self.public_key.span()),
+            ("jwks", self.jwks.span()),
+            ("verified_by_edge", self.verified_by_edge.span().filter(|_| by_edge)),
+        ];
+        let given: Vec<(&str, Span)> =
+            sources.into_iter().filter_map(|(name, span)| span.map(|span| (name, span))).collect();
+        match given.as_slice() {
+            [] => {
+                report.add(Some(span), "[jwt] does not say how tokens are verified", ONE_OF);
+                return None;
+            }
+            [_] => {}
+            [(first, _), .., (last, span)] => {
+                let message = format!("jwt.{last} and jwt.{first} are two ways to verify a token");
+                report.add(Some(span.clone()), message, "leave one of them: tokens are verified in one way");
+                return None;
+            }
+        }
+        if by_edge {
+            for (name, span) in [
+                ("algorithms", self.algorithms.span()),
+                ("issuer", self.issuer.span()),
+                ("audience", self.audience.span()),
+            ] {
+                if let Some(span) = span {
+                    let message =
+                        format!("jwt.{name} has no effect: with verified_by_edge, tokens are not verified here");
+                    report.add(Some(span), message, "leave it out, or have tokens verified here: jwks = \"jwks.json\"");
+                }
+            }
+            return Some(Some(Jwt::VerifiedByEdge));
+        }
+        let expected = Expected { issuer: self.issuer.optional()?, audience: self.audience.optional()? };
+        if self.algorithms.span().is_none() || self.algorithms.get().is_some_and(Vec::is_empty) {
+            let message = "jwt.algorithms is missing or empty: it says what tokens may be signed with";
+            let advice = "list those that the issuer uses: algorithms = [\"RS256\"]";
+            report.add(self.algorithms.span().or(Some(span)), message, advice);
+            return None;
+        }
+        let algorithms = self.algorithms.take()?;
+        let keys = if let Some(secret) = self.secret.take() {
+            let key = DecodingKey::from_secret(secret.as_bytes());
+            of_family(&algorithms, AlgorithmFamily::Hmac, "a secret", report)?;
+            let algorithms = algorithms.into_iter().map(|(algorithm, _)| algorithm).collect();
+            vec![TokenKey::new(None, key, algorithms, &expected)]
+        } else if let Setting::Given(pem, at) = self.public_key {
+            let Some((family, key)) = public(&pem) else {
+                let advice =
+                    "what is right begins with a line -----BEGIN PUBLIC KEY-----, and is of RSA, ECDSA or Ed25519";
+                report.add(Some(at), "jwt.public_key holds no public key that can be read", advice);
+                return None;
+            };
+            of_family(&algorithms, family, "this public key", report)?;
+            let algorithms = algorithms.into_iter().map(|(algorithm, _)| algorithm).collect();
+            vec![TokenKey::new(None, key, algorithms, &expected)]
+        } else {
+            let at = self.jwks.span();
+            let set = self.jwks.take()?;
+            let keys = of_set(&set, &algorithms, &expected, at.as_ref(), report)?;
+            if keys.is_empty() {
+                let message = "jwt.jwks has no key for any of jwt.algorithms";
+                report.add(at, message, "list the algorithms that the issuer uses: \"RS256\" and \"ES256\" are common");
+                return None;
+            }
+            keys
+        };
+        Some(Some(Jwt::Verified(keys.into())))
+    }
+}
+
+/// A `jwt:` selector needs `[jwt]`.
+pub(super) fn selectors_can_be_read(has_table: bool, selectors: &Setting<Vec<Selector>>, report: &Report<'_>) {
+    let by_claim = |selector: &&Selector| matches!(selector, Selector::Jwt(_));
+    if let Some(selector) = selectors.get().into_iter().flatten().find(by_claim).filter(|_| !has_table) {
+        let message = format!("\"{selector}\" needs to know how tokens are verified: there is no [jwt]");
+        report.add(selectors.span(), message, format!("add a table [jwt], and {ONE_OF}"));
+    }
+}
+
+fn secret(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    if text.value.len() >= 16 {
+        return Some(text.value);
+    }
+    item.refuse(
+        format!("jwt.secret has only {} bytes", text.value.len()),
+        "it is the one that the issuer signs with, 16 bytes or more",
+    )
+}
+
+/// The text of a PEM file.
+fn public_key(item: &Item<'_>) -> Option<String> {
+    let text = pem::text(item)?;
+    if text.contains("PRIVATE KEY") {
+        let advice = "only the issuer may have that one; its other half: openssl pkey -in KEY -pubout";
+        return item.refuse("jwt.public_key holds a private key", advice);
+    }
+    Some(text)
+}
+
+fn jwks(item: &Item<'_>) -> Option<JwkSet> {
+    let text = pem::text(item)?;
+    match serde_json::from_str(&text) {
+        Ok(set) => Some(set),
+        Err(_) => item.refuse(
+            "jwt.jwks holds no JSON Web Key Set (RFC 7517, 5)",
+            "it is what the issuer publishes, often under /.well-known/jwks.json: {\"keys\": [{\"kty\": \"RSA\", …}]}",
+        ),
+    }
+}
+
+fn algorithm(item: &Item<'_>) -> Option<Algorithm> {
+    item.choice(&ALGORITHMS, &[])
+}
+
+/// An algorithm of another family than the key's is how a public key comes to be taken for a secret.
+fn of_family(algorithms: &[(Algorithm, Span)], family: AlgorithmFamily, key: &str, report: &Report<'_>) -> Option<()> {
+    let mut right = true;
+    for (algorithm, span) in algorithms {
+        if algorithm.family() != family {
+            right = false;
+            let fitting: Vec<String> = ALGORITHMS
+                .iter()
+                .filter(|(_, other)| other.family() == family)
+                .map(|(name, _)| format!("\"{name}\""))
+                .collect();
+            let message = format!("\"{algorithm:?}\" does not go with {key}");
+            report.add(Some(span.clone()), message, format!("with it go {}", fitting.join(", ")));
+        }
+    }
+    right.then_some(())
+}
+
+fn public(pem: &str) -> Option<(AlgorithmFamily, DecodingKey)> {
+    let pem = pem.as_bytes();
+    let key = DecodingKey::from_rsa_pem(pem)
+        .or_else(|_| DecodingKey::from_ec_pem(pem))
+        .or_else(|_| DecodingKey::from_ed_pem(pem));
+    key.ok().map(|key| (key.family(), key))
+}
+
+/// The keys of a set that may sign with one of `algorithms`. A set may hold others, for encryption or other services.
+fn of_set(
+    set: &JwkSet,
+    algorithms: &[(Algorithm, Span)],
+    expected: &Expected,
+    at: Option<&Span>,
+    report: &Report<'_>,
+) -> Option<Vec<TokenKey>> {
+    let mut keys = Vec::new();
+    for jwk in &set.keys {
+        if let AlgorithmParameters::OctetKey(_) = jwk.algorithm {
+            let advice =
+                "a set is published, so it has public keys only; for a secret: jwt.secret = \"env:JWT_SECRET\"";
+            report.add(at.cloned(), "jwt.jwks holds a secret (\"kty\": \"oct\")", advice);
+            return None;
+        }
+        if matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption)) {
+            continue;
+        }
+        let Ok(key) = DecodingKey::from_jwk(jwk) else { continue };
+        let own = jwk.common.key_algorithm;
+        let fits = |algorithm: &Algorithm| {
+            algorithm.family() == key.family() && own.is_none_or(|own| own == KeyAlgorithm::from(*algorithm))
+        };
+        let fitting: Vec<Algorithm> = algorithms.iter().map(|(algorithm, _)| *algorithm).filter(fits).collect();
+        if !fitting.is_empty() {
+            keys.push(TokenKey::new(jwk.common.key_id.clone(), key, fitting, expected));
+        }
+    }
+    Some(keys)
+}

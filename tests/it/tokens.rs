@@ -1,0 +1,181 @@
+//! Callers that are named by a claim of their bearer token.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use rcgen::{KeyPair, PublicKeyData};
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const SECRET: &str = "a secret of the issuer's, long enough";
+
+async fn with(jwt: &str, route: &str) -> (Backend, Sidecar) {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).with("jwt", jwt).route(route).start().await;
+    (backend, sidecar)
+}
+
+fn in_seconds(seconds: i64) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    i64::try_from(now).expect("before the end of time") + seconds
+}
+
+fn signed(claims: &Value) -> String {
+    encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET.as_bytes())).expect("a token")
+}
+
+fn order(token: &str) -> Request {
+    post("/orders").line("Idempotency-Key: k").by(token).json("{}")
+}
+
+/// Each pair is two tokens with the same key: the second is a replay for the first's caller, or another one's.
+async fn told_apart(jwt: &str, scope: &str, pairs: &[(String, String, bool)]) {
+    for (index, (first, second, same)) in pairs.iter().enumerate() {
+        let (backend, sidecar) = with(jwt, &format!("scope = [\"{scope}\"]")).await;
+        assert_eq!(sidecar.ask(&order(first)).await.status, 201);
+        assert_eq!(sidecar.ask(&order(second)).await.is_replay(), *same, "{jwt} {scope}, pair {index}");
+        assert_eq!(backend.count(), if *same { 1 } else { 2 });
+    }
+}
+
+fn secret(more: &str) -> String {
+    format!("secret = \"{SECRET}\"\nalgorithms = [\"HS256\"]\n{more}")
+}
+
+#[tokio::test]
+async fn a_refreshed_token_is_the_same_caller() {
+    let token = |sub: Value, exp: i64| signed(&json!({ "sub": sub, "exp": in_seconds(exp), "jti": exp }));
+    let alice = |exp| token(json!("alice"), exp);
+    told_apart(
+        &secret(""),
+        "jwt:sub",
+        &[
+            (alice(60), alice(3600), true),
+            (alice(60), token(json!("bob"), 60), false),
+            // Types are apart, and numbers are not rounded.
+            (token(json!(1), 60), token(json!("1"), 60), false),
+            (token(json!(9_007_199_254_740_993_u64), 60), token(json!(9_007_199_254_740_992_u64), 60), false),
+        ],
+    )
+    .await;
+    let tenant = |tenant: &str| {
+        signed(&json!({ "sub": "alice", "realm": { "tenant": tenant }, "https://example.com/tenant": tenant }))
+    };
+    for claim in ["jwt:realm.tenant", "jwt:/https:~1~1example.com~1tenant"] {
+        told_apart(&secret(""), claim, &[(tenant("a"), tenant("a"), true), (tenant("a"), tenant("b"), false)]).await;
+    }
+}
+
+/// One anonymous caller for all of them: never the caller that they claim to be.
+#[tokio::test]
+async fn a_token_that_does_not_verify_names_nobody() {
+    let claims = |more: Value| {
+        let mut claims =
+            json!({ "sub": "alice", "iss": "https://login.test", "aud": "orders", "exp": in_seconds(600) });
+        claims.as_object_mut().expect("claims").extend(more.as_object().expect("claims").clone());
+        claims
+    };
+    let alice = signed(&claims(json!({})));
+    let payload = alice.split('.').nth(1).expect("claims").to_owned();
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let other_key = EncodingKey::from_secret(b"another secret, also long enough");
+    let forged = [
+        encode(&Header::new(Algorithm::HS256), &claims(json!({})), &other_key).expect("a token"),
+        encode(&Header::new(Algorithm::HS384), &claims(json!({})), &EncodingKey::from_secret(SECRET.as_bytes()))
+            .expect("a token"),
+        format!("{}.{payload}.", part(json!({ "alg": "none", "typ": "JWT" }))),
+        alice.replace(&payload, &part(claims(json!({ "sub": "root" })))),
+        signed(&claims(json!({ "exp": in_seconds(-3600) }))),
+        signed(&claims(json!({ "nbf": in_seconds(3600) }))),
+        signed(&claims(json!({ "exp": "soon" }))),
+        signed(&claims(json!({ "iss": "https://elsewhere.test" }))),
+        signed(&claims(json!({ "aud": "invoices" }))),
+        signed(&claims(json!({ "sub": ["alice"] }))),
+        signed(&json!({ "sub": "alice" })),
+        "no token".to_owned(),
+    ];
+    let jwt = secret("issuer = \"https://login.test\"\naudience = \"orders\"");
+    let (backend, sidecar) = with(&jwt, "scope = [\"jwt:sub\"]").await;
+    assert_eq!(sidecar.ask(&order(&alice)).await.status, 201);
+    assert!(sidecar.ask(&order(&alice)).await.is_replay());
+    // All anonymous callers share one space of keys.
+    let anonymous = sidecar.ask(&post("/orders").line("Idempotency-Key: k").json("{}")).await;
+    assert_eq!((anonymous.status, backend.count()), (201, 2));
+    for token in &forged {
+        let answer = sidecar.ask(&order(token)).await;
+        assert_eq!((answer.is_replay(), &answer.body), (true, &anonymous.body), "{token}");
+    }
+    let twice = order(&alice).by(&alice);
+    assert_eq!(sidecar.ask(&twice).await.body, anonymous.body);
+    assert_eq!(backend.count(), 2);
+}
+
+#[tokio::test]
+async fn tokens_are_verified_with_the_issuers_public_keys() {
+    let (key, other) = (KeyPair::generate().expect("a key"), KeyPair::generate().expect("a key"));
+    let sign = |key: &KeyPair, id: Option<&str>, sub: &str| {
+        let header = Header { kid: id.map(str::to_owned), ..Header::new(Algorithm::ES256) };
+        let signer = EncodingKey::from_ec_pem(key.serialize_pem().as_bytes()).expect("a key");
+        encode(&header, &json!({ "sub": sub, "exp": in_seconds(600) }), &signer).expect("a token")
+    };
+    let pem = key.public_key_pem();
+    let jwk = |key: &KeyPair, id: &str| {
+        // An uncompressed point: 4, x, y.
+        let point = key.der_bytes();
+        let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..]));
+        json!({ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": id, "x": x, "y": y })
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("jwks.json");
+    std::fs::write(&file, json!({ "keys": [jwk(&other, "old"), jwk(&key, "new")] }).to_string()).expect("to write");
+    let by_set = format!("jwks = {:?}\nalgorithms = [\"RS256\", \"ES256\"]", file.display().to_string());
+    let by_pem = format!("public_key = '''{pem}'''\nalgorithms = [\"ES256\"]");
+    for (jwt, id) in [(by_pem.as_str(), None), (&by_set, Some("new")), (&by_set, None)] {
+        let alice = || sign(&key, id, "alice");
+        told_apart(jwt, "jwt:sub", &[(alice(), alice(), true), (alice(), sign(&key, id, "bob"), false)]).await;
+    }
+    // A name of another key, a key that nobody named, and the public key taken for a secret.
+    let confused =
+        encode(&Header::new(Algorithm::HS256), &json!({ "sub": "alice" }), &EncodingKey::from_secret(pem.as_bytes()))
+            .expect("a token");
+    let stranger = KeyPair::generate().expect("a key");
+    for (jwt, token) in [
+        (by_set.as_str(), sign(&key, Some("old"), "alice")),
+        (&by_set, sign(&stranger, Some("new"), "alice")),
+        (&by_pem, sign(&other, None, "alice")),
+        (&by_pem, confused),
+    ] {
+        let alice = sign(&key, None, "alice");
+        told_apart(jwt, "jwt:sub", &[(alice, token, false)]).await;
+    }
+}
+
+#[tokio::test]
+async fn behind_an_edge_that_verifies_a_claim_is_taken_as_it_is() {
+    let token = |sub: &str| {
+        let claims = json!({ "sub": sub, "exp": in_seconds(-3600) });
+        encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(b"the edge's")).expect("a token")
+    };
+    told_apart(
+        "verified_by_edge = true",
+        "jwt:sub",
+        &[(token("alice"), token("alice"), true), (token("alice"), token("bob"), false)],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_may_be_the_key() {
+    let jti = |jti: &str| signed(&json!({ "sub": "alice", "jti": jti }));
+    let (backend, sidecar) = with(&secret(""), "key = \"jwt:jti\"\nscope = [\"jwt:sub\"]").await;
+    let order = |token: &str| post("/orders").by(token).json("{}");
+    sidecar.ask(&order(&jti("a"))).await;
+    assert!(sidecar.ask(&order(&jti("a"))).await.is_replay());
+    assert!(!sidecar.ask(&order(&jti("b"))).await.is_replay());
+    // Without a token there is no key.
+    assert_eq!(sidecar.ask(&post("/orders").json("{}")).await.status, 201);
+    assert_eq!(backend.count(), 3);
+}
