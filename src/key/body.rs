@@ -99,6 +99,12 @@ impl<'b> Body<'b> {
         Self { bytes, declared, json: OnceCell::new(), form: OnceCell::new() }
     }
 
+    /// Whether somebody has asked.
+    #[cfg(test)]
+    pub(super) fn is_parsed(&self) -> bool {
+        self.json.get().is_some() || self.form.get().is_some()
+    }
+
     /// The body as JSON, whatever it was declared as; `None` where it is not.
     pub(super) fn json(&self) -> Option<&Json<'b>> {
         self.json.get_or_init(|| Some(self.bytes).filter(|_| !self.declared.encoded).and_then(Json::parse)).as_ref()

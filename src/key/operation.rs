@@ -127,14 +127,21 @@ pub fn read<'a>(
 impl<'a> Draft<'a> {
     /// Reads the rest. The body is parsed at most once, and not at all unless a selector or the fingerprint needs it.
     pub fn with_body(self, digest_key: &DigestKey, body: &[u8]) -> Result<Reading<'a>, KeyError> {
-        let Self { rule, request, declared, .. } = self;
-        let body = Body::new(declared, body);
-        let scope = complete(&rule.scope, self.scope, Role::Scope, &body)?;
-        let key = complete(&rule.key, self.key, Role::of_key(rule), &body)?;
+        let body = Body::new(self.declared, body);
+        self.of_body(digest_key, &body)
+    }
+
+    fn of_body<'b>(self, digest_key: &DigestKey, body: &'b Body<'_>) -> Result<Reading<'a>, KeyError>
+    where
+        'a: 'b,
+    {
+        let Self { rule, request, .. } = self;
+        let scope = complete(&rule.scope, self.scope, Role::Scope, body)?;
+        let key = complete(&rule.key, self.key, Role::of_key(rule), body)?;
         if let [key] = &key[..] {
             not_expired(rule, key, request.now)?;
         }
-        let fingerprint = || fingerprint(&rule.fingerprint, digest_key, &request, &body);
+        let fingerprint = || fingerprint(&rule.fingerprint, digest_key, &request, body);
         let operation = match (first_absent(&rule.key, key.iter().map(Some)), rule.on_missing_key) {
             (None, _) => Operation {
                 name: named(rule, by_key(digest_key, Parts(&rule.scope, &scope), Parts(&rule.key, &key))),
@@ -146,7 +153,7 @@ impl<'a> Draft<'a> {
                 let fingerprint = fingerprint();
                 // With `fingerprint = "none"` the body does not count beside a key; where it is the key, it does.
                 let payload = match rule.fingerprint {
-                    FingerprintMode::None => by_bytes(digest_key, &body),
+                    FingerprintMode::None => by_bytes(digest_key, body),
                     FingerprintMode::Auto { .. }
                     | FingerprintMode::Raw
                     | FingerprintMode::Json { .. }
@@ -433,6 +440,27 @@ mod tests {
         // The id of an old tenant says nothing about the age of a key.
         let of_parts = Rule { refuse_expired_keys: true, ..rule(&["header:k", "json:/id"]) };
         assert_eq!(read(&of_parts, "x", body, too_old), Ok(()));
+    }
+
+    /// What is parsed at all is parsed once: the body keeps it.
+    #[test]
+    fn a_body_is_parsed_only_where_a_rule_needs_it() {
+        let auto = || FingerprintMode::Auto { ignore: Vec::new() };
+        for (key, fingerprint, media, is_parsed) in [
+            ("header:k", FingerprintMode::Raw, "application/json", false),
+            ("header:k", FingerprintMode::None, "application/json", false),
+            ("header:k", auto(), "text/plain", false),
+            ("header:k", auto(), "application/json", true),
+            ("json:/id", FingerprintMode::Raw, "application/json", true),
+        ] {
+            let rule = Rule { fingerprint, ..rule(&[key]) };
+            let sent = sent(&[("k", "a"), ("content-type", media)], "{\"id\":1}");
+            let Ok(InHead::Draft(draft)) = in_head(&rule, sent.request()) else { panic!("no draft: {key}") };
+            let body = Body::new(draft.declared, sent.body.as_bytes());
+            let reading = draft.of_body(&DIGEST_KEY, &body);
+            assert!(matches!(reading, Ok(Reading::Operation(_))));
+            assert_eq!(body.is_parsed(), is_parsed, "{key} {:?} {media}", rule.fingerprint);
+        }
     }
 
     #[test]
