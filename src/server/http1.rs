@@ -43,7 +43,7 @@ impl Server {
         });
         let mut builder = http1::Builder::new();
         // A client that has closed its writing side still wants its answer.
-        builder.half_close(true).max_buf_size(MAX_BUFFER);
+        builder.half_close(true).max_buf_size(MAX_BUFFER).preserve_header_case(true);
         // hyper's own timer is set anew for each request, which costs a system call; `pace` keeps the time instead.
         builder.header_read_timeout(None);
         let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();

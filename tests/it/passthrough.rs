@@ -285,6 +285,20 @@ async fn all_lines_of_an_answer_cross_in_their_order() {
 }
 
 #[tokio::test]
+async fn names_of_fields_keep_their_case() {
+    let (backend, sidecar) = with(vec![answer("200 OK\r\nX-CamelCase: 1\r\nx-SHOUT: 2", "")], "").await;
+    let sent = request("GET", "/").line("X-Api-KEY: a").line("x-api-key: b");
+    let told = sidecar.ask(&sent).await;
+    let named = |head: &[(String, String)], names: [&str; 2]| {
+        names.iter().all(|name| head.iter().filter(|(own, _)| own == name).count() == 1)
+    };
+    assert!(named(&told.lines, ["X-CamelCase", "x-SHOUT"]), "{told:?}");
+    let seen = backend.only();
+    assert!(named(&seen.lines, ["X-Api-KEY", "x-api-key"]), "{seen:?}");
+    assert_eq!(seen.values("x-api-key"), ["a", "b"]);
+}
+
+#[tokio::test]
 async fn trailers_cross_for_those_who_take_them() {
     let script =
         "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 6\r\n\r\n";

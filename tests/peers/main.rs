@@ -9,6 +9,7 @@ mod curl;
 mod grpc;
 mod http2;
 mod nginx;
+mod node;
 mod peer;
 // Told with what the other stories use, though not with all of it.
 #[allow(unused_imports, unused_macros)]

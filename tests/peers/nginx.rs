@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::curl::{body, curl};
+use super::peer::printed;
 use super::support::{Setup, Sidecar, order, request, until};
 
 /// Killed when dropped.
@@ -33,7 +35,9 @@ impl Nginx {
         let config = format!(
             "daemon off;\nmaster_process off;\npid {pid};\nerror_log stderr;\nevents {{ }}\nhttp {{\n{temporary}\
              log_format short '$request_method $uri';\naccess_log {log} short;\n\
-             server {{ listen {listen}; keepalive_requests 5; location / {{ return 201 '$connection'; }} }}\n}}\n",
+             server {{ listen {listen}; keepalive_requests 5; location / {{ return 201 '$connection'; }}\n\
+             location /files/ {{ root {root}; gzip on; gzip_types *; gzip_proxied any; }} }}\n}}\n",
+            root = at(""),
             pid = at("nginx.pid"),
             log = at("access.log"),
         );
@@ -106,4 +110,24 @@ async fn nginx_on_a_unix_socket() {
 async fn nginx_in_http2() {
     let nginx = Nginx::start(On::Tcp("http2")).await;
     all_goes_well(&nginx, &nginx.behind("http2 = true").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_nginx_come_whole_in_part_and_compressed() {
+    let nginx = Nginx::start(On::Tcp("")).await;
+    let sidecar = nginx.behind("").await;
+    let text: String = (0..400_000).map(|number| format!("{number}\n")).collect();
+    std::fs::create_dir(nginx.folder.path().join("files")).expect("a writable folder");
+    std::fs::write(nginx.folder.path().join("files/numbers"), &text).expect("a writable folder");
+    let url = format!("http://{}/files/numbers", sidecar.address);
+
+    let whole = printed(curl(&[&url])).await;
+    assert!(whole.starts_with("HTTP/1.1 200") && body(&whole) == text);
+    let part = printed(curl(&["--range", "100-119", &url])).await;
+    assert!(part.starts_with("HTTP/1.1 206") && body(&part) == &text[100..120], "{part}");
+    assert!(part.contains(&format!("Content-Range: bytes 100-119/{}", text.len())), "{part}");
+    let compressed = printed(curl(&["--compressed", &url])).await;
+    assert!(compressed.contains("Content-Encoding: gzip") && body(&compressed) == text);
+    let head = printed(curl(&["--head", &url])).await;
+    assert!(head.contains(&format!("Content-Length: {}", text.len())), "{head}");
 }

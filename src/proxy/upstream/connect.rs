@@ -112,7 +112,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(MAX_BUFFER);
+    builder.max_buf_size(MAX_BUFFER).preserve_header_case(true);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Unsent::Closed)?;
     // It ends with the sender, or with the backend.
     tokio::spawn(async move {
