@@ -349,7 +349,9 @@ impl Place<'_> {
 /// What the head alone tells.
 fn in_head<'a>(rule: &'a Rule, head: &'a request::Parts, place: &'a Place<'a>) -> Result<InHead<'a>, Problem> {
     if head.headers.contains_key(header::UPGRADE) {
-        return Err(head::bad("A guarded request cannot ask for another protocol (Upgrade)."));
+        let detail = "A guarded request cannot ask for another protocol (Upgrade). Clients that offer HTTP/2 in this way \
+                      can be told to use HTTP/1.1.";
+        return Err(head::bad(detail));
     }
     if nominates(rule, &head.headers) {
         return Err(head::bad("Connection names a field that identifies the request."));

@@ -3,7 +3,7 @@
 //! What they are is installed by `tests/run`. A test whose peer is missing fails, and says so.
 
 // In a binary, nothing is reachable from outside.
-#![allow(dead_code, unreachable_pub)]
+#![allow(unreachable_pub)]
 
 mod curl;
 mod grpc;
@@ -12,7 +12,7 @@ mod nginx;
 mod node;
 mod peer;
 // Told with what the other stories use, though not with all of it.
-#[allow(unused_imports, unused_macros)]
+#[allow(dead_code, unused_imports, unused_macros)]
 #[path = "../it/support/mod.rs"]
 mod support;
 mod tls;
