@@ -47,6 +47,10 @@ pub(super) fn origin(item: &Item<'_>) -> Option<HeaderValue> {
     if authority.contains('*') {
         return refuse("has a wildcard, and origins are compared whole", ADVICE);
     }
+    let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
+    if port.is_some_and(|port| port.starts_with('0') || port.parse::<u16>().is_err()) {
+        return refuse("has a port that no browser writes", "a port is a number from 1 to 65535, or left out");
+    }
     let usual = [("https", ":443"), ("http", ":80")];
     if usual.iter().any(|(usual, port)| scheme == *usual && authority.ends_with(port)) {
         return refuse("has the usual port of its scheme, which browsers leave out", "leave the port out");
