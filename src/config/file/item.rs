@@ -87,12 +87,13 @@ impl<'a> Item<'a> {
 
     /// A string. `"env:NAME"` stands for the environment variable's value.
     pub(super) fn text(&self) -> Option<Text> {
-        self.string(Shape::Text)
+        self.string(Shape::Text, &format!("in quotes: {} = \"…\"", self.key()))
     }
 
-    fn string(&self, shape: Shape) -> Option<Text> {
+    /// `advice` is for another value than a string.
+    fn string(&self, shape: Shape, advice: &str) -> Option<Text> {
         let DeValue::String(text) = self.ask(shape)? else {
-            return self.mistyped("a string", &format!("in quotes: {} = \"…\"", self.key()));
+            return self.mistyped("a string", advice);
         };
         let Some(variable) = text.strip_prefix("env:") else {
             return Some(Text { value: text.to_string(), variable: None });
@@ -124,7 +125,8 @@ impl<'a> Item<'a> {
     /// A whole number within `range`.
     pub(super) fn number(&self, range: RangeInclusive<u64>) -> Option<u64> {
         let DeValue::Integer(number) = self.ask(Shape::Number(range.clone()))? else {
-            return self.mistyped("a whole number", &format!("without quotes: {} = {}", self.key(), range.end()));
+            let advice = format!("one from {} to {}, without quotes", range.start(), range.end());
+            return self.mistyped("a whole number", &advice);
         };
         match u64::from_str_radix(number.as_str(), number.radix()) {
             Ok(value) if range.contains(&value) => Some(value),
@@ -161,7 +163,7 @@ impl<'a> Item<'a> {
         if self.value.is_some_and(|value| !matches!(value.get_ref(), DeValue::String(_))) {
             return self.mistyped(kind, advice);
         }
-        let text = self.string(shape)?;
+        let text = self.string(shape, advice)?;
         match text.value.parse() {
             Ok(value) => Some(value),
             Err(reason) => self.refuse(format!("{text} is not {kind}: {}", text.reason(&reason)), advice),
@@ -170,16 +172,17 @@ impl<'a> Item<'a> {
 
     /// One of the words of `choices`; those of `later` are planned.
     pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)], later: &[&str]) -> Option<T> {
-        let text = self.string(Shape::Choice(choices.iter().map(|(word, _)| (*word).to_owned()).collect()))?;
-        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text.value) {
-            return Some(*value);
-        }
         let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
         let all = match words.as_slice() {
             [only] => format!("{} is {only}", self.name),
             [one, other] => format!("{} is {one} or {other}", self.name),
             words => format!("{} is one of {}", self.name, words.join(", ")),
         };
+        let shape = Shape::Choice(choices.iter().map(|(word, _)| (*word).to_owned()).collect());
+        let text = self.string(shape, &all)?;
+        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text.value) {
+            return Some(*value);
+        }
         if later.contains(&text.value.as_str()) {
             return self.not_built(&format!("{} = {text} is", self.name), &format!("until then, {all}"));
         }
