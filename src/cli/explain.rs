@@ -202,7 +202,11 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
                 Ok(_) => {
                     labelled(out, "record", &operation.name.to_string());
                     if args.lookup {
-                        labelled(out, "now", &looked_up(config, args, &operation.name));
+                        let name = match rule.mode {
+                            Mode::Observe => operation.name.observed(),
+                            Mode::Enforce | Mode::Off => operation.name.clone(),
+                        };
+                        labelled(out, "now", &looked_up(config, args, &name));
                     }
                 }
                 Err(why) => labelled(out, "record", &format!("{}:… (its digest cannot be told: {why})", rule.name)),

@@ -19,9 +19,6 @@ use crate::metrics::Would;
 use crate::record::{Claim, Record, RecordName, Terms, Token};
 use crate::store::{Claimed, StoreError};
 
-/// Ends the name of a route whose requests are observed; no route is named like this.
-const APART: &str = "@observe";
-
 /// The right to observe one request, of which there are so many at once.
 pub struct Observation {
     guard: Arc<Guard>,
@@ -60,7 +57,7 @@ impl Observation {
     pub async fn look(&self, rule: &Rule, operation: &Operation, longest: Duration) -> Result<Sighting, StoreError> {
         let Terms { lease, retention, on_unknown } = operation.terms;
         let terms = Terms { lease: lease.max(longest).min(retention), retention, on_unknown };
-        let name = RecordName { route: format!("{}{APART}", rule.name).into(), digest: operation.name.digest };
+        let name = operation.name.observed();
         let claim = Claim {
             token: Token(random()),
             attempt: 1,

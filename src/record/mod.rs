@@ -204,6 +204,16 @@ pub struct RecordName {
     pub digest: [u8; 16],
 }
 
+/// Ends the name of a route whose requests are observed; no route is named like this.
+const OBSERVED: &str = "@observe";
+
+impl RecordName {
+    /// The record of the same operation where it is observed only: in a name space of its own.
+    pub fn observed(&self) -> Self {
+        Self { route: format!("{}{OBSERVED}", self.route).into(), digest: self.digest }
+    }
+}
+
 impl fmt::Display for RecordName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.route)?;

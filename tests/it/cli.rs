@@ -205,6 +205,20 @@ async fn explain_looks_up_what_the_store_holds_now() {
 }
 
 #[tokio::test]
+async fn explain_looks_up_what_was_observed_where_a_route_observes() {
+    let backend = Backend::start().await;
+    let store = Store::redis();
+    let setup = Setup::new(&backend.url()).store(&store).with("store", "digest_key = \"0123456789abcdef\"");
+    let setup = setup.route("mode = \"observe\"");
+    let process = Process::start(&setup).await;
+    process.ask(&order("17")).await;
+    let lines = ["-H", "Idempotency-Key: 17", "-H", "Authorization: Bearer alice", "-d", r#"{"item":"book"}"#];
+    let arguments = [&["explain", "--lookup", "POST", "/orders"][..], &lines].concat();
+    let now = || text(&with_config(&setup.toml(), &arguments).stdout);
+    until("it is settled", async || now().contains("now           completed with 201, ")).await;
+}
+
+#[tokio::test]
 async fn each_guarded_request_is_one_log_line_without_its_secrets() {
     let backend = Backend::start().await;
     let mut process = Process::start(&Setup::new(&backend.url())).await;
