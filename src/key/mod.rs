@@ -31,5 +31,6 @@ pub use error::{BodyFault, KeyError, KeyFault};
 pub use fingerprint::Counted;
 pub use operation::{Draft, InHead, Operation, Reading, Request, in_head, read};
 pub use readings::{Readings, SelectorReading, readings};
+use target::normalise_value;
 pub use target::{normalise_host, normalise_path, overriding_methods};
 pub use text::KeyText;

@@ -8,7 +8,7 @@ use super::body::{Body, Declared, Media};
 use super::decimal::Decimal;
 use super::form::Field;
 use super::json::{Duplicate, Json, Value};
-use super::{BodyFault, Digest, KeyError, KeyFault, Request, calendar, cookie, form, header, origin};
+use super::{BodyFault, Digest, KeyError, KeyFault, Request, calendar, cookie, form, header, normalise_value, origin};
 use crate::config::{JsonPointer, Period, Selector};
 
 /// One part of a key or scope.
@@ -51,7 +51,7 @@ pub(super) fn in_head<'a>(
         }
         Selector::Cookie(name) => one_or_all(cookie::values(headers, name), role, cookie_key, as_it_is),
         Selector::Query(name) => one_or_all(query_values(request.query, name), role, unescaped, unescaped),
-        Selector::Path(name) => Ok(request.params.get(name).map_or(Part::Absent, Part::of)),
+        Selector::Path(name) => Ok(request.params.get(name).map(normalise_value).map_or(Part::Absent, Part::of)),
         Selector::Host => Ok(origin::host(request).map_or(Part::Absent, Part::of)),
         Selector::Jwt(claim) => Ok(claims.map_or(Part::Absent, |claims| Part::of_claim(claims, claim))),
         Selector::Ip => Ok(origin::client(request).map_or(Part::Absent, |client| Part::of(client.to_string()))),

@@ -211,9 +211,17 @@ async fn a_piece_of_the_path_may_name_the_tenant() {
     )
     .await;
     let put = |id: &str| request("PUT", &format!("/orders/{id}")).by("alice").json("{}");
+    // The same number in another spelling is no other number, and not the very same request either.
+    for (first, second) in [("a:b", "a%3Ab"), ("caf%c3%a9", "caf\u{e9}")] {
+        let (backend, sidecar) = with_route("path = \"/orders/{id}\"\nkey = \"path:id\"\nmethods = [\"PUT\"]").await;
+        sidecar.ask(&put(first)).await;
+        sidecar.ask(&put(second)).await.refuses(422, "key-reused");
+        assert_eq!(backend.count(), 1, "{first} {second}");
+    }
     told_apart(
         "path = \"/orders/{id}\"\nkey = \"path:id\"\nmethods = [\"PUT\"]",
-        &[(put("7"), put("7"), true), (put("7"), put("8"), false)],
+        // What no route matches as it is spelled, is the request that it is another spelling of.
+        &[(put("7"), put("7"), true), (put("7"), put("8"), false), (put("a:b"), put("a%3Ab/"), true)],
     )
     .await;
 }
