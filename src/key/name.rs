@@ -18,10 +18,11 @@ pub(super) fn by_key(digest_key: &DigestKey, scope: Parts<'_>, key: Parts<'_>) -
     digest.finish()
 }
 
-/// Nobody chose this key, so all that sets two requests apart belongs to it.
+/// Nobody chose this key, so all that sets two requests apart belongs to it: the parts of a key that is not whole, too.
 pub(super) fn by_payload(
     digest_key: &DigestKey,
     scope: Parts<'_>,
+    key: Parts<'_>,
     host: Option<&str>,
     fingerprint: &Fingerprint,
     payload: &[u8; 16],
@@ -33,6 +34,9 @@ pub(super) fn by_payload(
     digest.part(&fingerprint.target);
     digest.number(fingerprint.recipe);
     digest.part(payload);
+    if !key.1.iter().all(Part::is_absent) {
+        key.add_to(&mut digest);
+    }
     digest.finish()
 }
 

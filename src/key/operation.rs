@@ -159,7 +159,8 @@ impl<'a> Draft<'a> {
                     | FingerprintMode::Json { .. }
                     | FingerprintMode::Form => fingerprint.body,
                 };
-                let digest = by_payload(digest_key, Parts(&rule.scope, &scope), request.host, &fingerprint, &payload);
+                let (scope, key) = (Parts(&rule.scope, &scope), Parts(&rule.key, &key));
+                let digest = by_payload(digest_key, scope, key, request.host, &fingerprint, &payload);
                 Operation { name: named(rule, digest), fingerprint, terms: terms_within(rule, window), key: None }
             }
             (Some(selector), OnMissingKey::Forward | OnMissingKey::Reject) => return Ok(Reading::Missing(selector)),
@@ -404,6 +405,11 @@ mod tests {
             assert_ne!(other.operation(&rule).name, first.name);
         }
         assert!(sent(&[("k", "")], "").read(&rule).is_err(), "a wrong key is not a missing one");
+
+        let of_two = Rule { key: vec![selector("header:k"), selector("json:/id")], ..rule.clone() };
+        let half = |k| sent(&[("k", k), JSON], "{}").operation(&of_two);
+        assert_eq!(half("a"), half("a"));
+        assert_ne!(half("a").name, half("b").name, "what is there of a key tells two requests apart");
 
         let uncompared = Rule { fingerprint: FingerprintMode::None, ..rule };
         assert_ne!(sent(&[], "1").operation(&uncompared).name, sent(&[], "2").operation(&uncompared).name);
