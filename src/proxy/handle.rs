@@ -52,12 +52,13 @@ impl Proxy {
                 let (method, path) = (overriding.first().unwrap_or(&method), respelled.as_deref().unwrap_or(&path));
                 let place = Place { method, host: host.as_deref(), path, params: &params, client, trust: &self.trust };
                 if rule.mode == Mode::Observe {
-                    let answer = self.observed(rule, place, head, body).await;
+                    let answer = Box::pin(self.observed(rule, place, head, body)).await;
                     return self.passed(&rule.name, answer, begun, form);
                 }
                 let mut event = Event::begin(&self.metrics, rule, self.log_keys, &head.headers);
                 let reader = Reader::of(rule, &head.headers);
-                let answer = self.guarded(rule, place, head, body, &mut event).await;
+                // Apart, so that the place that a connection keeps for its next request stays small.
+                let answer = Box::pin(self.guarded(rule, place, head, body, &mut event)).await;
                 let mut answer = answer.unwrap_or_else(|problem| {
                     event.answer(refusal::outcome(problem.code()), problem.code().status());
                     refused(&problem.route(&rule.name), form)

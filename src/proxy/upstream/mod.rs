@@ -103,7 +103,7 @@ impl Upstream {
         match copy {
             Some(copy) if failure.reused && failure.error.is_end_of_connection() => {
                 tracing::debug!(error = &failure.error as &dyn std::error::Error, "sent again on another connection");
-                self.send(copy, Duration::ZERO, None).await.map_err(|failure| failure.error)
+                Box::pin(self.send(copy, Duration::ZERO, None)).await.map_err(|failure| failure.error)
             }
             _ => Err(failure.error),
         }
@@ -203,7 +203,7 @@ impl Upstream {
         if let Some(stream) = streams.take(max_idle) {
             return Ok((Line::Shared(stream), true));
         }
-        let line = match self.dial.connect().await? {
+        let line = match Box::pin(self.dial.connect()).await? {
             Fresh::Http1(sender) => self.pooled(sender),
             Fresh::Http2(sender, most) => Line::Shared(streams.add(sender, most)),
         };
@@ -215,7 +215,7 @@ impl Upstream {
         if let Some(connection) = self.pool.take(max_idle) {
             return Ok((Line::Pooled(connection, Arc::clone(&self.pool)), true));
         }
-        let line = match self.dial.connect().await? {
+        let line = match Box::pin(self.dial.connect()).await? {
             Fresh::Http1(sender) => self.pooled(sender),
             // Its backend says goodbye when it likes to, and what is sent just then may have run or not: only a new
             // connection is safe from that. (In HTTP/1.1 it says so with its last answer.)
