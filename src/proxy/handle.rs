@@ -349,19 +349,25 @@ impl Place<'_> {
 
 /// What the head alone tells.
 fn in_head<'a>(rule: &'a Rule, head: &'a request::Parts, place: &'a Place<'a>) -> Result<InHead<'a>, Problem> {
-    if head.headers.contains_key(header::UPGRADE) {
-        let detail = "A guarded request cannot ask for another protocol (Upgrade). Clients that offer HTTP/2 in this way \
-                      can be told to use HTTP/1.1.";
-        return Err(head::bad(detail));
-    }
-    if nominates(rule, &head.headers) {
-        return Err(head::bad("Connection names a field that identifies the request."));
+    if let Some(why) = cannot_be_guarded(rule, &head.headers) {
+        return Err(head::bad(why));
     }
     key::in_head(rule, place.request(head)).map_err(|error| refusal::of_key(&error))
 }
 
+/// Why a request is none that can be guarded, if it is not.
+pub(super) fn cannot_be_guarded(rule: &Rule, headers: &HeaderMap) -> Option<&'static str> {
+    if headers.contains_key(header::UPGRADE) {
+        return Some(
+            "A guarded request cannot ask for another protocol (Upgrade). Clients that offer HTTP/2 in this way can be \
+             told to use HTTP/1.1.",
+        );
+    }
+    nominates(rule, headers).then_some("Connection names a field that identifies the request.")
+}
+
 /// Whether `Connection` names a field that identifies the request: it would be taken out on the way.
-pub(super) fn nominates(rule: &Rule, headers: &HeaderMap) -> bool {
+fn nominates(rule: &Rule, headers: &HeaderMap) -> bool {
     rule.key.iter().chain(&rule.scope).any(|selector| match selector {
         Selector::Header(name) => head::nominates(headers, name),
         Selector::Cookie(_) | Selector::Query(_) | Selector::Json(_) | Selector::Form(_) => false,

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::Proxy;
 use super::body::{Gathered, Paced, ReadError, RequestBody, ResponseBody};
 use super::event::{millis, prefix, trace_id};
-use super::handle::{Answer, Place, nominates};
+use super::handle::{Answer, Place, cannot_be_guarded};
 use super::tee::{Copied, Tee};
 use crate::config::{Disposition, PathParams, Rule, Trust};
 use crate::guard::{self, Fate, Observation, Rest, Sighting, Silence};
@@ -114,7 +114,7 @@ impl Proxy {
 
 /// What the head alone tells.
 fn would(rule: &Rule, request: key::Request<'_>) -> Option<Would> {
-    if nominates(rule, request.headers) {
+    if cannot_be_guarded(rule, request.headers).is_some() {
         return Some(Would::InvalidKey);
     }
     match key::in_head(rule, request) {
