@@ -10,9 +10,9 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::arriving::Arriving;
 use super::budget::{Budget, Share};
 use super::head;
 use super::observe::Ending;
@@ -37,7 +37,7 @@ pub(super) enum ReadError {
 /// Reads a request body of at most `cap` bytes into one piece of memory.
 ///
 /// A body that announces itself as too large is refused before it is asked for (`100 Continue`).
-pub(super) async fn read(mut body: Incoming, cap: u64, budget: &Budget, timeout: Duration) -> Result<Bytes, ReadError> {
+pub(super) async fn read(mut body: Arriving, cap: u64, budget: &Budget, timeout: Duration) -> Result<Bytes, ReadError> {
     if body.size_hint().lower() > cap {
         return Err(ReadError::TooLarge);
     }
@@ -99,7 +99,7 @@ impl Gathered {
 }
 
 /// Reads and drops what is left of a short body, so that the answer that refuses it is not lost with the connection.
-pub(super) async fn drain(mut body: Incoming) {
+pub(super) async fn drain(mut body: Arriving) {
     const AT_MOST: u64 = 64 * 1024;
     const WITHIN: Duration = Duration::from_secs(1);
     if body.size_hint().lower() > AT_MOST {
@@ -161,7 +161,7 @@ impl RequestBody {
 
 /// A client's body that must not pause for longer than the timeout.
 pub(super) struct Paced {
-    body: Incoming,
+    body: Arriving,
     timeout: Duration,
     progress: Progress,
     /// Made when the body first pauses; most never do.
@@ -170,7 +170,7 @@ pub(super) struct Paced {
 
 impl Paced {
     /// Lets `body` pause for at most `timeout`.
-    pub(super) fn new(body: Incoming, timeout: Duration) -> Self {
+    pub(super) fn new(body: Arriving, timeout: Duration) -> Self {
         Self { body, timeout, progress: Progress::default(), alarm: None }
     }
 
@@ -178,7 +178,7 @@ impl Paced {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.alarm = None;
             self.progress.made();
-            return Poll::Ready(frame.map(|frame| frame.map(of_its_own).map_err(PassingError::Broken)));
+            return Poll::Ready(frame.map(|frame| frame.map(of_its_own)));
         }
         let timeout = self.timeout;
         let deadline = || Box::pin(tokio::time::sleep_until(Instant::now() + timeout));
@@ -236,13 +236,13 @@ pub enum PassingError {
     /// It paused for too long.
     #[error("the body paused for too long")]
     Paused,
-    /// The attempt that it came from ended without a whole answer.
-    #[error("the answer is cut short")]
+    /// It ended before it was whole.
+    #[error("the body is cut short")]
     CutShort,
 }
 
 /// A frame that is passed on.
-fn of_its_own(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+pub(super) fn of_its_own(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
         head::cross_trailers(trailers);
     }
@@ -351,7 +351,7 @@ impl Body for ResponseBody {
             Self::Held(pieces) => Poll::Ready(pieces.next().map(Ok)),
             Self::Passing(pieces, rest) => match pieces.next() {
                 Some(frame) => Poll::Ready(Some(Ok(frame))),
-                None => Pin::new(rest).poll_frame(cx).map_ok(of_its_own).map_err(PassingError::from),
+                None => Pin::new(rest).poll_frame(cx).map_ok(of_its_own),
             },
             Self::Streamed(streamed) => Pin::new(streamed.as_mut()).poll_frame(cx),
             Self::Watched(body, ending) => {

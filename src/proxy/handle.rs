@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout};
 
+use super::arriving::Arriving;
 use super::body::{self, Paced, RequestBody, ResponseBody};
 use super::cors::{Preflight, Reader};
 use super::event::Event;
@@ -40,6 +41,7 @@ impl Proxy {
         let authority = head::authority(request.uri(), request.headers());
         let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
         let (head, body) = request.into_parts();
+        let body = Arriving::new(body, head.version);
         let uri = head.uri.clone();
         let path = key::normalise_path(uri.path());
         let overriding = key::overriding_methods(&head.headers);
@@ -92,7 +94,7 @@ impl Proxy {
         rule: &Arc<Rule>,
         place: Place<'_>,
         head: request::Parts,
-        body: Incoming,
+        body: Arriving,
         event: &mut Event,
     ) -> Result<Answer, Problem> {
         let draft = match in_head(rule, &head, &place) {
@@ -306,7 +308,7 @@ impl Proxy {
         Wish::of(head).filter(|_| body.is_end_stream() && !self.upstream.settings().http2)
     }
 
-    fn passing(&self, body: Incoming) -> RequestBody {
+    fn passing(&self, body: Arriving) -> RequestBody {
         RequestBody::Passing(Paced::new(body, self.body_timeout))
     }
 
@@ -377,7 +379,7 @@ fn nominates(rule: &Rule, headers: &HeaderMap) -> bool {
 
 /// A refusal for which the body need not be known. A client that waits to be asked for it (`Expect: 100-continue`) is
 /// not asked.
-async fn unasked(problem: Problem, head: &request::Parts, body: Incoming) -> Problem {
+async fn unasked(problem: Problem, head: &request::Parts, body: Arriving) -> Problem {
     if !head.headers.contains_key(header::EXPECT) {
         body::drain(body).await;
     }

@@ -12,11 +12,11 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request};
 use http_body::Frame;
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Proxy;
+use super::arriving::Arriving;
 use super::body::{Gathered, Paced, ReadError, RequestBody, ResponseBody};
 use super::event::{millis, prefix, trace_id};
 use super::handle::{Answer, Place, cannot_be_guarded};
@@ -74,7 +74,7 @@ impl Proxy {
         rule: &Arc<Rule>,
         place: Place<'_>,
         head: request::Parts,
-        body: Incoming,
+        body: Arriving,
     ) -> Result<Answer, Problem> {
         let note = Note {
             proxy: Arc::clone(self),

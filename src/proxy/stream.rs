@@ -15,7 +15,7 @@ use http::{HeaderMap, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 
-use super::body::{PassingError, ResponseBody};
+use super::body::{PassingError, ResponseBody, of_its_own};
 use super::budget::Budget;
 use super::head;
 use super::upstream::UpstreamBody;
@@ -242,7 +242,7 @@ impl Body for Streamed {
                     if let Some(last) = this.last.take() {
                         return Poll::Ready(Some(Ok(Frame::data(last))));
                     }
-                    return Pin::new(rest).poll_frame(cx).map_err(PassingError::from);
+                    return Pin::new(rest).poll_frame(cx).map_ok(of_its_own);
                 }
             }
         }

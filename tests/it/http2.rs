@@ -437,3 +437,38 @@ async fn a_client_that_resets_its_stream_calls_off_what_passes_to_an_http2_backe
     drop(response);
     assert_eq!(backend.was_reset().await, Reason::CANCEL);
 }
+
+#[tokio::test]
+async fn half_a_body_is_never_a_whole_one_however_its_stream_is_reset() {
+    let (backend, sidecar) = with("").await;
+    let held = async || sidecar.metric("onlyonce_buffered_bytes").await;
+    for (reason, key) in [(Reason::CANCEL, "one"), (Reason::NO_ERROR, "two")] {
+        let mut client = Client::connect(&sidecar).await;
+        let (response, mut stream) = client.begin(http2_order(key), false).await;
+        stream.send_data(Bytes::from_static(b"half"), false).expect("an open stream");
+        until("half of it is here", async || held().await > 0.0).await;
+        stream.send_reset(reason);
+        assert!(within("an end", response).await.is_err());
+        until("it is given up", async || held().await == 0.0).await;
+        let whole = client.ask(http2_order(key), "half and half").await;
+        assert_eq!((whole.status, whole.is_replay()), (201, false), "{reason:?}");
+    }
+    assert!(backend.seen().iter().all(|seen| seen.body == b"half and half"), "{:?}", backend.seen());
+}
+
+#[tokio::test]
+async fn half_a_body_that_passes_stays_half() {
+    for reason in [Reason::CANCEL, Reason::NO_ERROR] {
+        let backend = ByHand::start().await;
+        let sidecar = Setup::new(&backend.url()).start().await;
+        let mut client = Client::connect(&sidecar).await;
+        let upload = http2(Method::PUT, "/upload").body(()).expect("a request");
+        let (_response, mut stream) = client.begin(upload, false).await;
+        stream.send_data(Bytes::from_static(b"half"), false).expect("an open stream");
+        let mut backend = backend.accept().await;
+        backend.head().await.expect("a request");
+        assert_eq!(backend.chunk().await, b"half");
+        stream.send_reset(reason);
+        assert_eq!(backend.rest().await, b"", "{reason:?}");
+    }
+}

@@ -95,11 +95,24 @@ async fn every_other_end_after_sending_leaves_the_outcome_unknown() {
 
 #[tokio::test]
 async fn a_success_that_is_reset_half_way_was_a_success() {
-    let (backend, sidecar) = with([Turn::Half(Reason::INTERNAL_ERROR)]).await;
-    sidecar.ask(&order("k")).await.refuses(502, "upstream-failed");
-    let retry = sidecar.ask(&order("k")).await;
-    retry.refuses(409, "already-completed");
-    assert_eq!((retry.value("location"), backend.count()), (Some("/orders/7"), 1));
+    for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::NO_ERROR] {
+        let (backend, sidecar) = with([Turn::Half(reason)]).await;
+        sidecar.ask(&order("k")).await.refuses(502, "upstream-failed");
+        let retry = sidecar.ask(&order("k")).await;
+        retry.refuses(409, "already-completed");
+        assert_eq!((retry.value("location"), backend.count()), (Some("/orders/7"), 1), "{reason:?}");
+    }
+}
+
+#[tokio::test]
+async fn half_an_answer_that_passes_stays_half() {
+    for reason in [Reason::INTERNAL_ERROR, Reason::NO_ERROR] {
+        let (_backend, sidecar) = with([Turn::Half(reason)]).await;
+        let mut client = sidecar.begin(&request("GET", "/x")).await;
+        client.head().await.expect("an answer");
+        assert_eq!(client.chunk().await, b"abc");
+        assert_eq!(client.rest().await, b"", "{reason:?}");
+    }
 }
 
 #[tokio::test]

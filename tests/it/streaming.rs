@@ -283,3 +283,17 @@ async fn the_time_for_an_answer_is_the_time_for_its_head() {
     most_of_the_rest(&mut client, true).await;
     end(&mut client, true).await;
 }
+
+#[tokio::test]
+async fn trailers_behind_what_is_not_kept_say_no_more_than_they_may() {
+    let backend = ByHand::start().await;
+    let sidecar = Setup::new(&backend.url()).route("response = \"stream\"\nmax_response_body = \"1KiB\"").start().await;
+    let asking = sidecar.asking(&order("k").line("TE: trailers"));
+    let mut backend = backend.accept().await;
+    backend.request().await.expect("a request");
+    let head = "HTTP/1.1 200 OK\r\nTrailer: X-Sum, Location\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let body = chunk("x".repeat(2048).as_bytes());
+    backend.send([head.as_bytes(), &body, b"0\r\nX-Sum: 6\r\nLocation: /elsewhere\r\n\r\n"].concat()).await;
+    let answer = asking.await.expect("an answer");
+    assert_eq!((answer.body.len(), &answer.trailers[..]), (2048, &[("x-sum".to_owned(), "6".to_owned())][..]));
+}

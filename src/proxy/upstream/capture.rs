@@ -5,6 +5,7 @@ use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
 
+use super::super::body::PassingError;
 use super::super::budget::Budget;
 use super::super::head;
 use super::super::stream::Relay;
@@ -44,7 +45,7 @@ impl<'a> Capture<'a> {
         &mut self,
         body: &mut UpstreamBody,
         relay: Option<&Relay>,
-    ) -> Result<Captured, hyper::Error> {
+    ) -> Result<Captured, PassingError> {
         if body.size_hint().lower() > self.cap {
             return Ok(Captured::Full);
         }

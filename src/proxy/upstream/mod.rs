@@ -27,6 +27,7 @@ use self::fate::Lost;
 use self::pool::{Connection, Pool};
 use self::response::Line;
 use self::streams::Streams;
+use super::arriving::Arriving;
 use super::body::RequestBody;
 use super::budget::Budget;
 use super::head::{self, Target};
@@ -181,7 +182,10 @@ impl Upstream {
                 }
             }
             match line.send(request).await {
-                Ok(response) => return Ok(response.map(|body| UpstreamBody::new(body, line))),
+                Ok(response) => {
+                    let version = response.version();
+                    return Ok(response.map(|body| UpstreamBody::new(Arriving::new(body, version), line)));
+                }
                 Err(error) => match Lost::of(error, !reused) {
                     Lost::Unwritten(unwritten, _) if reused => request = *unwritten,
                     Lost::Unwritten(_, error) => return Err(Failure::unsent(Unsent::Closed(error), reused)),

@@ -10,7 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 
-use super::super::body::RequestBody;
+use super::super::arriving::Arriving;
+use super::super::body::{PassingError, RequestBody};
 use super::pool::{Connection, Pool};
 use super::streams::Stream;
 
@@ -47,7 +48,7 @@ impl Line {
 
 /// A response body, which gives its connection back when it was read to the end.
 pub struct UpstreamBody {
-    body: Incoming,
+    body: Arriving,
     line: Option<Line>,
 }
 
@@ -58,7 +59,7 @@ impl std::fmt::Debug for UpstreamBody {
 }
 
 impl UpstreamBody {
-    pub(super) fn new(body: Incoming, line: Line) -> Self {
+    pub(super) fn new(body: Arriving, line: Line) -> Self {
         let mut this = Self { body, line: Some(line) };
         if this.body.is_end_stream() {
             this.end();
@@ -75,9 +76,9 @@ impl UpstreamBody {
 
 impl Body for UpstreamBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = PassingError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Err(_))) => self.line = None,
