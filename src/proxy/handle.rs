@@ -125,6 +125,8 @@ impl Proxy {
         let answer = match self.guard.claim(rule, &operation).await {
             Ok(Admission::Owner(ownership)) => self.run(rule, ownership, head, body, place.client, event).await,
             Ok(Admission::Repeat(verdict)) => {
+                // A repeat may wait for long; its body has said what it had to say.
+                drop(body);
                 self.repeat(rule, &operation, verdict, &head.headers, place.client, event).await
             }
             Err(ClaimError::Overloaded) => Err(refusal::overloaded()),

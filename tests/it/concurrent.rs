@@ -206,3 +206,18 @@ async fn who_waits_for_an_attempt_that_breaks_is_told_that_nobody_knows() {
     waiting.await.expect("an answer").refuses(409, "outcome-unknown");
     assert_eq!(backend.count(), 1);
 }
+
+#[tokio::test]
+async fn who_waits_keeps_no_body_meanwhile() {
+    let (backend, gate) = Backend::gated().await;
+    let sidecar = Setup::new(&backend.url()).route("on_concurrent = \"wait\"\nwait_timeout = \"60s\"").start().await;
+    let request = order("k").body("x".repeat(10_000));
+    let first = sidecar.asking(&request);
+    backend.has_seen(1).await;
+    let waiting = sidecar.asking(&request);
+    until("it waits", async || sidecar.metric(WAITING).await == 1.0).await;
+    until("nothing is held", async || sidecar.metric("onlyonce_buffered_bytes").await == 0.0).await;
+    gate.open();
+    first.await.expect("an answer");
+    assert!(waiting.await.expect("an answer").is_replay());
+}
