@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::arriving::Arriving;
 use super::budget::{Budget, Share};
-use super::head;
+use super::head::{self, Framing};
 use super::observe::Ending;
 use super::stream::Streamed;
 use super::tee::Tee;
@@ -150,11 +150,12 @@ impl RequestBody {
         }
     }
 
-    /// Bytes of it, where that is known.
-    pub(super) fn length(&self) -> Option<u64> {
-        match self {
-            Self::Held(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Passing(_) | Self::Copied(_) => None,
+    /// How the backend is to find its end.
+    pub(super) fn framing(&self) -> Framing {
+        match (self, self.size_hint().exact()) {
+            (Self::Held(_), Some(length)) => Framing::Length(length),
+            (Self::Passing(_) | Self::Copied(_), Some(_)) => Framing::AsItCame,
+            (_, None) => Framing::Chunks,
         }
     }
 }

@@ -315,10 +315,7 @@ impl Proxy {
     }
 
     fn cross(&self, head: &mut request::Parts, body: &RequestBody, client: &Client) {
-        head::cross_request(head, client, self.upstream.target(), body.length());
-        if body.size_hint().exact().is_none() {
-            head::send_in_chunks(head);
-        }
+        head::cross_request(head, client, self.upstream.target(), body.framing());
     }
 }
 

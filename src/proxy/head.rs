@@ -73,6 +73,17 @@ pub(super) struct Target {
     http2: Option<Scheme>,
 }
 
+/// How the end of a request's body is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// By this many bytes.
+    Length(u64),
+    /// By what the client says of it, if there is one.
+    AsItCame,
+    /// It is where it ends.
+    Chunks,
+}
+
 impl Target {
     pub(super) fn of(upstream: &config::Upstream) -> Self {
         let (own, scheme) = match &upstream.address {
@@ -125,7 +136,8 @@ pub(super) fn inspect<B>(request: &Request<B>) -> Result<(), Problem> {
 /// A path, an absolute URI with one, or the server as a whole. What CONNECT takes is a target of CONNECT only.
 fn is_target(method: &Method, uri: &Uri) -> bool {
     match (uri.scheme_str(), uri.path()) {
-        (None, "*") => *method == Method::OPTIONS,
+        // In HTTP/2 it comes with a scheme.
+        (None | Some(_), "*") => *method == Method::OPTIONS,
         (None, path) => uri.authority().is_none() && path.starts_with('/'),
         (Some(scheme), _) => matches!(scheme, "http" | "https"),
     }
@@ -183,11 +195,10 @@ pub(super) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
     absolute.or_else(|| headers.get(header::HOST).cloned())
 }
 
-/// Makes the head that goes upstream out of the client's. `length` is that of a body that is held.
-pub(super) fn cross_request(head: &mut request::Parts, client: &Client, target: &Target, length: Option<u64>) {
+/// Makes the head that goes upstream out of the client's.
+pub(super) fn cross_request(head: &mut request::Parts, client: &Client, target: &Target, framing: Framing) {
     let original_host = authority(&head.uri, &head.headers);
     let wants_trailers = accepts_trailers(&head.headers);
-    let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
     let headers = &mut head.headers;
     remove_hop_by_hop(headers, &[]);
     // hyper has answered it: it sends 100 when the body is first read.
@@ -200,11 +211,15 @@ pub(super) fn cross_request(head: &mut request::Parts, client: &Client, target: 
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    if let Some(length) = length {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    } else if chunked && target.http2.is_none() {
-        // Without it, hyper sends no body of unknown length with GET and HEAD.
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    match framing {
+        Framing::Length(length) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        // Without being told, hyper sends no body of unknown length with GET and HEAD.
+        Framing::Chunks if target.http2.is_none() => {
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        Framing::Chunks | Framing::AsItCame => {}
     }
     append_forwarded(headers, client, original_host.as_ref());
     headers.append(header::VIA, via(head.version));
@@ -219,7 +234,6 @@ fn address(head: &mut request::Parts, host: Option<HeaderValue>, target: &Target
         // An authority has only characters that a field value may have (RFC 3986, 3.2).
         let own = || HeaderValue::from_str(target.own.as_str()).unwrap_or(HeaderValue::from_static(""));
         head.headers.insert(header::HOST, host.unwrap_or_else(own));
-        join_cookies(&mut head.headers);
         head.uri = Uri::from(path);
         head.version = Version::HTTP_11;
         return;
@@ -233,25 +247,6 @@ fn address(head: &mut request::Parts, host: Option<HeaderValue>, target: &Target
     parts.path_and_query = Some(path);
     head.uri = Uri::from_parts(parts).expect("it has all three parts");
     head.version = Version::HTTP_2;
-}
-
-/// A client may send its cookies one by one in HTTP/2, but not in HTTP/1.1 (RFC 9113, 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut lines = headers.get_all(header::COOKIE).iter();
-    if lines.nth(1).is_none() {
-        return;
-    }
-    let lines: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(line) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
-        headers.insert(header::COOKIE, line);
-    }
-}
-
-/// Has a body of unknown length sent in chunks. Without being told, hyper sends none with GET and HEAD.
-pub(super) fn send_in_chunks(head: &mut request::Parts) {
-    if head.version == Version::HTTP_11 {
-        head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
 }
 
 fn accepts_trailers(headers: &HeaderMap) -> bool {
@@ -344,7 +339,7 @@ mod tests {
 
     fn crossed(lines: &[(&str, &str)]) -> HeaderMap {
         let (mut head, ()) = request(lines).into_parts();
-        cross_request(&mut head, &client("192.0.2.1:5", false), &target(None), None);
+        cross_request(&mut head, &client("192.0.2.1:5", false), &target(None), Framing::AsItCame);
         head.headers
     }
 
@@ -361,7 +356,7 @@ mod tests {
             ("a Unix socket", false, "for=a, for=unknown;host=\"h:1\";proto=http"),
         ] {
             let (mut head, ()) = request(&[("host", "h:1"), ("forwarded", "for=a")]).into_parts();
-            cross_request(&mut head, &client(peer, secure), &target(None), None);
+            cross_request(&mut head, &client(peer, secure), &target(None), Framing::AsItCame);
             assert_eq!(head.headers["forwarded"], expected);
             assert_eq!(head.headers["x-forwarded-proto"], if secure { "https" } else { "http" });
         }
@@ -456,19 +451,10 @@ mod tests {
     }
 
     #[test]
-    fn cookies_become_one_line_in_http_1() {
-        assert_eq!(
-            crossed(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3; d=4")])["cookie"],
-            "a=1; b=2; c=3; d=4"
-        );
-        assert_eq!(crossed(&[("cookie", "a=1; b=2")])["cookie"], "a=1; b=2");
-    }
-
-    #[test]
     fn in_http2_the_host_is_a_part_of_the_address_and_of_nothing_else() {
         for (host, authority) in [("api.example.com", "api.example.com"), ("", "backend:3000")] {
             let (mut head, ()) = request(&[("host", host), ("transfer-encoding", "chunked")]).into_parts();
-            cross_request(&mut head, &client("192.0.2.1:5", false), &target(Some(Scheme::HTTPS)), None);
+            cross_request(&mut head, &client("192.0.2.1:5", false), &target(Some(Scheme::HTTPS)), Framing::Chunks);
             assert_eq!(head.uri.to_string(), format!("https://{authority}/orders?x=1"));
             assert_eq!(head.version, Version::HTTP_2);
             assert!(!head.headers.contains_key("host") && !head.headers.contains_key("transfer-encoding"));

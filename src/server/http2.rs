@@ -77,10 +77,11 @@ where
 
 /// Everybody behind this sees heads as HTTP/1.1 writes them.
 fn tell_as_http1(request: &mut Request<Incoming>) {
-    let is_framed = request.body().is_end_stream() || request.headers().contains_key(header::CONTENT_LENGTH);
-    join_cookies(request.headers_mut());
-    if !is_framed {
-        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    let headers = request.headers_mut();
+    join_cookies(headers);
+    // h2 takes several lengths that are all the same (RFC 9110, 8.6).
+    if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
+        headers.insert(header::CONTENT_LENGTH, length);
     }
 }
 
