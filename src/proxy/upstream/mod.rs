@@ -248,6 +248,8 @@ fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
+    // How its fields are spelled.
+    *copy.extensions_mut() = request.extensions().clone();
     Some(copy)
 }
 
