@@ -30,6 +30,10 @@ fn claims(headers: &HeaderMap, jwt: &Jwt) -> Option<Vec<u8>> {
 
 fn verifies(token: &str, keys: &[TokenKey]) -> bool {
     let Ok(head) = jsonwebtoken::decode_header(token) else { return false };
+    // Whoever does not know an extension must not believe the token (RFC 7515, 4.1.11), and we know none.
+    if head.crit.is_some() {
+        return false;
+    }
     let mut named = keys.iter().filter(|key| key.is_named(head.kid.as_deref()));
     named.any(|key| jsonwebtoken::decode::<IgnoredAny>(token, key.key(), key.validation()).is_ok())
 }

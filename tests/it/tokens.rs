@@ -82,7 +82,9 @@ async fn a_token_that_does_not_verify_names_nobody() {
     let payload = alice.split('.').nth(1).expect("claims").to_owned();
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let other_key = EncodingKey::from_secret(b"another secret, also long enough");
+    let critical = Header { crit: Some(vec!["exp-soon".to_owned()]), ..Header::new(Algorithm::HS256) };
     let forged = [
+        encode(&critical, &claims(json!({})), &EncodingKey::from_secret(SECRET.as_bytes())).expect("a token"),
         encode(&Header::new(Algorithm::HS256), &claims(json!({})), &other_key).expect("a token"),
         encode(&Header::new(Algorithm::HS384), &claims(json!({})), &EncodingKey::from_secret(SECRET.as_bytes()))
             .expect("a token"),
