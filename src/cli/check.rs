@@ -191,10 +191,17 @@ fn policies(out: &mut String, rows: &[Row]) {
         }
         seen.push(policy);
     }
+    if rows.iter().any(|row| row.mode != "off") {
+        wrapped(out, "also matched ", SPELLINGS);
+    }
     if !rows.is_empty() {
         out.push('\n');
     }
 }
+
+/// What routes match besides the paths and methods that they name (docs/routes.md).
+const SPELLINGS: &str = "other spellings of these paths: letter case, doubled slashes, a slash at the end, %2F, \
+                         ;parameters; and methods in X-HTTP-Method-Override";
 
 /// What is said of several routes is said once. How many warnings that makes.
 fn told(out: &mut String, rows: &[Row], found: &[Warning]) -> usize {
