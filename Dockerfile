@@ -10,6 +10,7 @@ FROM docker.io/library/rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+COPY config config
 RUN cargo build --release --locked --bin onlyonce && mkdir /records
 
 # glibc, libgcc and nothing else; of the same Debian as the build.

@@ -1,5 +1,6 @@
 //! The files in `deploy/` fit each other.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -38,5 +39,36 @@ fn the_configuration_names_services_of_the_compose_file() {
     }
     for port in [client_port, config.admin.map_or(0, |admin| admin.listen.port())] {
         assert!(compose.contains(&format!("\"127.0.0.1:{port}:{port}\"")), "compose.yaml does not publish {port}");
+    }
+}
+
+/// The folders at the top that files of `src` take text from when they are compiled.
+fn included_folders(folder: &Path, found: &mut BTreeSet<String>) {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            included_folders(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let code = fs::read_to_string(&path).expect("a source file");
+            for name in code.split("include_str!(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+                let file = folder.join(name).canonicalize().unwrap_or_else(|error| panic!("{name}: {error}"));
+                let below = file.strip_prefix(top.canonicalize().expect("the repository")).expect("a file of ours");
+                found.extend(below.components().next().map(|first| first.as_os_str().to_string_lossy().into_owned()));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_image_is_built_from_everything_that_the_program_is_made_of() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(top.join(name)).expect("a file");
+    let (dockerfile, ignored) = (read("Dockerfile"), read(".dockerignore"));
+    let mut folders = BTreeSet::from(["src".to_owned()]);
+    included_folders(&top.join("src"), &mut folders);
+    for folder in folders {
+        assert!(dockerfile.contains(&format!("\nCOPY {folder} {folder}\n")), "the Dockerfile does not copy {folder}");
+        assert!(ignored.lines().any(|line| line == format!("!{folder}")), ".dockerignore leaves {folder} out");
     }
 }
