@@ -11,6 +11,7 @@
 //! | to find | look in |
 //! |---|---|
 //! | the life of a request, top to bottom | [`proxy`], `proxy/handle.rs` |
+//! | which requests a route guards, in whatever spelling | [`config::Routes`], `config/spelling.rs` |
 //! | what a key, a scope and a fingerprint are | [`key`] |
 //! | **the protocol**: states, and every step between them | [`record`], [`record::moves`] |
 //! | the claim | [`guard::Guard::claim`], carried out by [`store::Store::claim`] |
@@ -38,8 +39,9 @@
 //! A request claims its operation with one atomic step at the store. The claim stays as evidence for the whole
 //! retention, also when its owner is gone: nothing is freed by expiry. An owner shows that it is alive by renewing; a
 //! reader judges by the record's remaining time to live, on the store's clock, so that no sidecar's clock decides
-//! anything. What the attempt brings is recorded before its client sees it. An attempt that certainly did not run frees
-//! the key; one whose outcome cannot be told holds it, or is taken over under another attempt number, as the route says.
+//! anything. What the attempt brings is recorded before its client sees it, or, with `response = "stream"`, before its
+//! client sees the end of it. An attempt that certainly did not run frees the key; one whose outcome cannot be told holds
+//! it, or is taken over under another attempt number, as the route says.
 
 pub mod admin;
 pub mod cli;

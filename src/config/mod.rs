@@ -171,7 +171,7 @@ pub struct Upstream {
     pub attempt_timeout: Duration,
     /// A pooled connection idle for longer is not used again.
     pub idle_timeout: Duration,
-    /// The same for guarded requests; zero: always a new connection.
+    /// The same for guarded requests; zero: always a new connection, as it is with `http2`.
     pub guarded_idle: Duration,
     /// The backend sees the client's `Host`, not its own.
     pub preserve_host: bool,

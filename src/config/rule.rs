@@ -102,7 +102,8 @@ pub enum Selector {
     Json(JsonPointer),
     /// `form:FIELD`: a field of an `application/x-www-form-urlencoded` or `multipart/form-data` body.
     Form(String),
-    /// `path:PARAM`: what the normalised path has where the route's has `{PARAM}` or `{*PARAM}`.
+    /// `path:PARAM`: what the path has where the route's has `{PARAM}` or `{*PARAM}`, one value however its characters are
+    /// encoded.
     Path(String),
     /// `host`: the host that the request is for.
     Host,
