@@ -162,10 +162,6 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
     for reading in &readings.scope {
         labelled(out, "scope", &found(reading, "nothing there, which is a caller of its own: anonymous"));
     }
-    if request.headers.contains_key(http::header::UPGRADE) {
-        labelled(out, "so", "400 bad-request: a guarded request cannot ask for another protocol (Upgrade)");
-        return;
-    }
     if let Some(over) = too_large(rule, body) {
         labelled(out, "so", &over);
         return;

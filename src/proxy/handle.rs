@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request};
 use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
 use tokio::time::{Instant, timeout};
 
 use super::arriving::Arriving;
@@ -93,10 +94,12 @@ impl Proxy {
         &self,
         rule: &Arc<Rule>,
         place: Place<'_>,
-        head: request::Parts,
+        mut head: request::Parts,
         body: Arriving,
         event: &mut Event,
     ) -> Result<Answer, Problem> {
+        // No offer of another protocol is taken up on a route that guards (RFC 9110, 7.8), with a key or without.
+        head.extensions.remove::<OnUpgrade>();
         let draft = match in_head(rule, &head, &place) {
             Ok(InHead::Draft(draft)) => draft,
             Ok(InHead::Missing(_)) if rule.on_missing_key == OnMissingKey::Forward => {
@@ -358,12 +361,6 @@ fn in_head<'a>(rule: &'a Rule, head: &'a request::Parts, place: &'a Place<'a>) -
 
 /// Why a request is none that can be guarded, if it is not.
 pub(super) fn cannot_be_guarded(rule: &Rule, headers: &HeaderMap) -> Option<&'static str> {
-    if headers.contains_key(header::UPGRADE) {
-        return Some(
-            "A guarded request cannot ask for another protocol (Upgrade). Clients that offer HTTP/2 in this way can be \
-             told to use HTTP/1.1.",
-        );
-    }
     nominates(rule, headers).then_some("Connection names a field that identifies the request.")
 }
 

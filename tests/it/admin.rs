@@ -65,7 +65,11 @@ async fn every_outcome_is_counted_under_its_name() {
     sidecar.ask(&order("k").body("another")).await;
     sidecar.ask(&order("")).await;
     sidecar.ask(&order("large").body("x".repeat(2000))).await;
-    sidecar.ask(&order("k").line("Upgrade: h2c")).await;
+    let mut broken = sidecar.connect().await;
+    broken
+        .send("POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: b\r\nTransfer-Encoding: chunked\r\n\r\nno chunk")
+        .await;
+    broken.response().await.refuses(400, "bad-request");
     sidecar.ask(&post("/orders")).await;
     sidecar.ask(&request("GET", "/")).await;
     sidecar.ask(&post("/json").json("{")).await;

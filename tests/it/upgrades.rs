@@ -151,11 +151,44 @@ async fn a_change_of_protocol_that_nobody_asked_for_is_a_failure() {
 }
 
 #[tokio::test]
-async fn a_guarded_route_opens_no_tunnel_unless_it_is_off() {
-    let (backend, sidecar) = by_hand().await;
-    sidecar.ask(&order("k").line(ASKED)).await.refuses(400, "bad-request");
-    sidecar.ask(&post("/orders").line(ASKED)).await.refuses(400, "bad-request");
+async fn an_offer_of_another_protocol_on_a_guarded_route_is_ignored() {
+    for offer in [
+        // Java's HttpClient by its defaults, and `curl --http2`.
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+        ASKED,
+        "Connection: Upgrade\r\nUpgrade: TLS/1.2, h2c, websocket",
+        "Upgrade: h2c",
+    ] {
+        let backend = Backend::start().await;
+        let sidecar = Setup::new(&backend.url()).start().await;
+        let mut client = sidecar.connect().await;
+        for (request, is_replay) in
+            [(order("k").line(offer), false), (order("k").line(offer), true), (order("k"), true)]
+        {
+            let answer = client.ask(&request).await;
+            assert_eq!((answer.status, answer.is_replay()), (201, is_replay), "{offer}");
+            assert!(!answer.has("upgrade") && !answer.has("connection"), "{answer:?}");
+        }
+        let seen = backend.only();
+        assert!(!seen.has("upgrade") && !seen.has("connection") && !seen.has("http2-settings"), "{seen:?}");
+        assert_eq!(seen.body, br#"{"item":"book"}"#);
+        // What an offer does not excuse.
+        client.ask(&order("").line(offer)).await.refuses(400, "invalid-key");
+    }
+}
 
+#[tokio::test]
+async fn a_guarded_route_opens_no_tunnel_unless_it_is_off() {
+    // Whatever the backend would have agreed to, it never hears of the offer.
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    assert_eq!(sidecar.ask(&order("k").line(ASKED)).await.status, 201);
+    assert_eq!(sidecar.ask(&post("/orders").line(ASKED)).await.status, 201);
+    for seen in backend.seen() {
+        assert!(!seen.has("upgrade") && !seen.has("connection"), "{seen:?}");
+    }
+
+    let backend = ByHand::start().await;
     let sidecar = Setup::new(&backend.url()).route("mode = \"off\"").start().await;
     let mut client = sidecar.begin(&post("/orders").line(ASKED)).await;
     let mut backend = backend.accept().await;
