@@ -116,7 +116,7 @@ fn about_shared_keys(rule: &Rule) -> Option<Note> {
     let is_event = match rule.preset {
         Some(Preset::StandardWebhooks | Preset::StripeWebhook | Preset::GithubWebhook) => true,
         Some(Preset::ShopifyWebhook | Preset::Cloudevents) => true,
-        Some(Preset::Ietf | Preset::Stripe | Preset::Square | Preset::Paypal) | None => false,
+        Some(Preset::Ietf | Preset::Stripe | Preset::Square | Preset::Paypal | Preset::Gocardless) | None => false,
     };
     if is_event || !rule.scope.is_empty() {
         return None;
@@ -306,7 +306,7 @@ fn about_caps(rule: &Rule, server: &Server) -> Option<Note> {
 fn about_retries_of_payments(rule: &Rule) -> Option<Note> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let sender = match rule.preset? {
-        preset @ (Preset::Stripe | Preset::Square | Preset::Paypal) => preset.name(),
+        preset @ (Preset::Stripe | Preset::Square | Preset::Paypal | Preset::Gocardless) => preset.name(),
         Preset::Ietf | Preset::StandardWebhooks | Preset::StripeWebhook => return None,
         Preset::GithubWebhook | Preset::ShopifyWebhook | Preset::Cloudevents => return None,
     };

@@ -11,6 +11,8 @@ pub enum Preset {
     Square,
     /// Clients of an API like PayPal's.
     Paypal,
+    /// Clients of an API like GoCardless'.
+    Gocardless,
     /// Webhooks as <https://www.standardwebhooks.com> has them.
     StandardWebhooks,
     /// Webhooks of Stripe.
@@ -25,11 +27,12 @@ pub enum Preset {
 
 impl Preset {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ietf,
         Self::Stripe,
         Self::Square,
         Self::Paypal,
+        Self::Gocardless,
         Self::StandardWebhooks,
         Self::StripeWebhook,
         Self::GithubWebhook,
@@ -44,6 +47,7 @@ impl Preset {
             Self::Stripe => "stripe",
             Self::Square => "square",
             Self::Paypal => "paypal",
+            Self::Gocardless => "gocardless",
             Self::StandardWebhooks => "standard-webhooks",
             Self::StripeWebhook => "stripe-webhook",
             Self::GithubWebhook => "github-webhook",

@@ -14,6 +14,7 @@ use http::{Method, request};
 use super::replay::REPLAYED;
 use crate::config::{Found, Mode, Routes, Rule, Selector, Target};
 use crate::key;
+use crate::problem::SHOULD_RETRY;
 
 /// Who reads the answer to a request, on a route that browsers of other origins use.
 pub(super) enum Reader {
@@ -25,6 +26,9 @@ pub(super) enum Reader {
 
 /// What is told to a page besides the fields that every page may read.
 const EXPOSED: [HeaderName; 3] = [RETRY_AFTER, LOCATION, REPLAYED];
+
+/// What is told too, where it is ours and there.
+const EXPOSED_OF_OURS: [HeaderName; 1] = [SHOULD_RETRY];
 
 impl Reader {
     /// `None` where the route names no origins: nothing is done then.
@@ -45,6 +49,10 @@ impl Reader {
                 answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
                 answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
                 add(answer, ACCESS_CONTROL_EXPOSE_HEADERS, &EXPOSED);
+                if !answer.contains_key(REPLAYED) {
+                    let ours = EXPOSED_OF_OURS.into_iter().filter(|field| answer.contains_key(field));
+                    add(answer, ACCESS_CONTROL_EXPOSE_HEADERS, &ours.collect::<Vec<_>>());
+                }
             }
             Self::Other if is_for_all(answer) => {}
             Self::Other => {

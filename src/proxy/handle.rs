@@ -37,6 +37,7 @@ impl Proxy {
         let begun = Instant::now();
         let form = Form::of(request.headers());
         if let Err(problem) = head::inspect(&request) {
+            let problem = self.spoken_to(&request, problem);
             return self.passed(UNMATCHED, Err(problem), begun, form);
         }
         let authority = head::authority(request.uri(), request.headers());
@@ -56,6 +57,7 @@ impl Proxy {
                 let place = Place { method, host: host.as_deref(), path, params: &params, client, trust: &self.trust };
                 if rule.mode == Mode::Observe {
                     let answer = Box::pin(self.observed(rule, place, head, body)).await;
+                    let answer = answer.map_err(|problem| refusal::for_clients_of(problem, rule));
                     return self.passed(&rule.name, answer, begun, form);
                 }
                 let mut event = Event::begin(&self.metrics, rule, self.log_keys, &head.headers);
@@ -64,22 +66,40 @@ impl Proxy {
                 let answer = Box::pin(self.guarded(rule, place, head, body, &mut event)).await;
                 let mut answer = answer.unwrap_or_else(|problem| {
                     event.answer(refusal::outcome(problem.code()), problem.code().status());
-                    refused(&problem.route(&rule.name), form)
+                    refused(&refusal::on_route(problem, rule), form)
                 });
                 if let Some(reader) = reader.filter(|_| event.is_ours()) {
                     reader.admit(answer.headers_mut());
                 }
                 answer
             }
-            rule => {
+            found => {
                 let preflight = Preflight::of(&self.routes, &head, host.as_deref(), &path);
-                let answer = self.pass(head, self.passing(body), client, rule.is_none()).await;
+                let answer = self.pass(head, self.passing(body), client, found.is_none()).await;
+                let answer = answer.map_err(|problem| match &found {
+                    Some(found) => refusal::for_clients_of(problem, found.rule),
+                    None => problem,
+                });
                 let mut answer = self.passed(UNMATCHED, answer, begun, form);
                 if let Some(preflight) = preflight {
                     preflight.amend(answer.headers_mut());
                 }
                 answer
             }
+        }
+    }
+
+    /// A request that cannot be forwarded has a route all the same, whose clients must recognise the refusal.
+    fn spoken_to<B>(&self, request: &Request<B>, problem: Problem) -> Problem {
+        let authority = head::authority(request.uri(), request.headers());
+        let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
+        let path = request.uri().path();
+        let (normal, overriding) = (key::normalise_path(path), key::overriding_methods(request.headers()));
+        let target =
+            Target { method: request.method(), overriding: &overriding, host: host.as_deref(), path, normal: &normal };
+        match self.routes.find(&target) {
+            Some(found) => refusal::for_clients_of(problem, found.rule),
+            None => problem,
         }
     }
 

@@ -3,10 +3,31 @@
 use std::error::Error;
 
 use super::body::{PassingError, ReadError};
-use crate::config::{OnMismatch, Rule, Selector};
+use crate::config::{OnMismatch, Preset, Rule, Selector};
 use crate::key::KeyError;
 use crate::metrics::Outcome;
-use crate::problem::{Code, Problem};
+use crate::problem::{Code, Dialect, Problem};
+
+/// What a route says to every refusal: its name, in the dialect of its clients.
+pub(super) fn on_route(problem: Problem, rule: &Rule) -> Problem {
+    problem.route(&rule.name).dialect(rule.preset.and_then(dialect))
+}
+
+/// In the dialect of its clients only: what was refused before the route had a say.
+pub(super) fn for_clients_of(problem: Problem, rule: &Rule) -> Problem {
+    problem.dialect(rule.preset.and_then(dialect))
+}
+
+fn dialect(preset: Preset) -> Option<Dialect> {
+    match preset {
+        Preset::Stripe => Some(Dialect::Stripe),
+        Preset::Square => Some(Dialect::Square),
+        Preset::Paypal => Some(Dialect::Paypal),
+        Preset::Gocardless => Some(Dialect::Gocardless),
+        Preset::Ietf | Preset::StandardWebhooks | Preset::StripeWebhook => None,
+        Preset::GithubWebhook | Preset::ShopifyWebhook | Preset::Cloudevents => None,
+    }
+}
 
 pub(super) fn missing_key(selector: &Selector) -> Problem {
     Problem::new(Code::MissingKey, format!("This request needs an idempotency key, and {selector} is missing."))
@@ -106,7 +127,7 @@ pub(super) fn not_yet() -> Problem {
 
 /// Nothing was guarded.
 pub(super) fn too_late() -> Problem {
-    Problem::new(Code::UpstreamTimeout, "The backend did not answer in time.")
+    Problem::new(Code::UpstreamTimeout, "The backend did not answer in time.").unguarded()
 }
 
 /// Whether the client's body, and not the backend, was what came too slowly.

@@ -12,6 +12,7 @@ mod cli;
 mod concurrent;
 mod connections;
 mod cors;
+mod dialects;
 mod disconnect;
 mod fates;
 mod framing;

@@ -151,6 +151,24 @@ async fn clients_as_those_of_paypal() {
     reused("paypal", (&first, order), (&first, &order.replace("100.00", "200.00"))).await;
 }
 
+/// `gocardless_pro` of PyPI.
+#[tokio::test]
+async fn clients_as_those_of_gocardless() {
+    let payment = r#"{"payments": {"amount": 1000, "currency": "GBP", "links": {"mandate": "MD123"}}}"#;
+    let common = [
+        "Accept: application/json",
+        "Authorization: Bearer sandbox_token",
+        "Content-Type: application/json",
+        "GoCardless-Version: 2015-07-06",
+        "GoCardless-Client-Library: gocardless-pro-python",
+    ];
+    let with = |line: &'static str| [&common[..], &[line]].concat();
+    let first = with("Idempotency-Key: 3f2d1f52-9c1a-4d43-8ad6-5a1f4d1f2b4e");
+    let another = with("Idempotency-Key: 5f0e2d11-0d6b-4bb0-9d0c-7a1c9ad4c1aa");
+    delivered_once("gocardless", (&first, payment), (&first, payment), (&another, payment)).await;
+    reused("gocardless", (&first, payment), (&first, &payment.replace("1000", "2000"))).await;
+}
+
 #[tokio::test]
 async fn standard_webhooks() {
     let body = r#"{"type":"contact.created","timestamp":"2026-11-03T20:26:10.344522Z","data":{"id":"1f81eb52"}}"#;

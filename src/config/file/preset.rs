@@ -23,6 +23,9 @@ pub(super) fn layer(preset: Preset) -> Layer {
         },
         Preset::Square => Layer { key: member("/idempotency_key"), ..by_credential() },
         Preset::Paypal => Layer { key: key(["paypal-request-id"]), ..by_credential() },
+        Preset::Gocardless => {
+            Layer { key: key(["idempotency-key"]), policy: Setting::Preset(Policy::Strict), ..by_credential() }
+        }
         Preset::StandardWebhooks => Layer { key: key(["webhook-id"]), ..event() },
         Preset::StripeWebhook => Layer { key: member("/id"), ..event() },
         Preset::GithubWebhook => Layer { key: key(["x-github-delivery"]), ..event() },

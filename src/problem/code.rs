@@ -1,0 +1,120 @@
+use http::StatusCode;
+
+/// What went wrong: the `code` member, and the end of `type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// The first request with this key is still running.
+    InFlight,
+    /// The key was used for another request.
+    KeyReused,
+    /// The same, where the route asks for 409 (`on_mismatch = "conflict"`).
+    KeyReusedConflict,
+    /// An earlier attempt started, and nobody knows how it ended.
+    OutcomeUnknown,
+    /// It was done, and the answer was not kept.
+    AlreadyCompleted,
+    /// The route requires a key.
+    MissingKey,
+    /// The key is not one.
+    InvalidKey,
+    /// The key is older than any record.
+    KeyExpired,
+    /// The body that holds key or scope does not parse.
+    InvalidBody,
+    /// The request cannot be forwarded safely.
+    BadRequest,
+    /// The target is longer than anybody should need.
+    TargetTooLong,
+    /// The body is too large to be guarded.
+    RequestTooLarge,
+    /// The body came too slowly.
+    RequestTimeout,
+    /// The request asks for something that this proxy does not do.
+    NotImplemented,
+    /// `Expect` with anything but `100-continue`.
+    ExpectationFailed,
+    /// The store of the records does not answer.
+    StoreUnavailable,
+    /// A record is there, and cannot be read.
+    RecordUnreadable,
+    /// Too much work at once.
+    Overloaded,
+    /// The backend could not be reached; nothing was sent.
+    UpstreamUnreachable,
+    /// The backend broke off.
+    UpstreamFailed,
+    /// The backend took too long.
+    UpstreamTimeout,
+}
+
+impl Code {
+    pub(super) fn describe(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::InFlight => (StatusCode::CONFLICT, "in-flight", "The first request is still running"),
+            Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "The key was used for another request"),
+            Self::KeyReusedConflict => (StatusCode::CONFLICT, "key-reused", "The key was used for another request"),
+            Self::OutcomeUnknown => {
+                (StatusCode::CONFLICT, "outcome-unknown", "The outcome of an earlier attempt is not known")
+            }
+            Self::AlreadyCompleted => (StatusCode::CONFLICT, "already-completed", "This was done already"),
+            Self::MissingKey => (StatusCode::BAD_REQUEST, "missing-key", "An idempotency key is required"),
+            Self::InvalidKey => (StatusCode::BAD_REQUEST, "invalid-key", "The idempotency key is not valid"),
+            Self::KeyExpired => (StatusCode::GONE, "key-expired", "The idempotency key is too old"),
+            Self::InvalidBody => (StatusCode::BAD_REQUEST, "invalid-body", "The body cannot be read"),
+            Self::BadRequest => (StatusCode::BAD_REQUEST, "bad-request", "The request cannot be forwarded safely"),
+            Self::TargetTooLong => (StatusCode::URI_TOO_LONG, "target-too-long", "The request target is too long"),
+            Self::RequestTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "request-too-large", "The request body is too large")
+            }
+            Self::RequestTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request body came too slowly")
+            }
+            Self::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "not-implemented", "Not supported here"),
+            Self::ExpectationFailed => {
+                (StatusCode::EXPECTATION_FAILED, "expectation-failed", "The expectation cannot be met")
+            }
+            Self::StoreUnavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", "Requests cannot be guarded just now")
+            }
+            Self::RecordUnreadable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "record-unreadable", "The record of this request cannot be read")
+            }
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many requests at once"),
+            Self::UpstreamUnreachable => {
+                (StatusCode::BAD_GATEWAY, "upstream-unreachable", "The backend cannot be reached")
+            }
+            Self::UpstreamFailed => (StatusCode::BAD_GATEWAY, "upstream-failed", "The backend broke off"),
+            Self::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The backend took too long"),
+        }
+    }
+
+    /// The status it is answered with.
+    pub fn status(self) -> StatusCode {
+        self.describe().0
+    }
+
+    /// Whether the same request with the same key may get another answer later, without anybody's help. What is final for
+    /// its key is not among these.
+    pub(super) fn may_pass(self) -> bool {
+        match self {
+            Self::InFlight | Self::StoreUnavailable | Self::RecordUnreadable | Self::Overloaded => true,
+            Self::UpstreamUnreachable | Self::UpstreamTimeout => true,
+            Self::KeyReused | Self::KeyReusedConflict | Self::OutcomeUnknown | Self::AlreadyCompleted => false,
+            Self::MissingKey | Self::InvalidKey | Self::KeyExpired => false,
+            Self::InvalidBody | Self::BadRequest | Self::TargetTooLong | Self::RequestTooLarge => false,
+            Self::RequestTimeout | Self::NotImplemented | Self::ExpectationFailed | Self::UpstreamFailed => false,
+        }
+    }
+
+    /// Whether it is about the key, or about what was done with it before.
+    pub(super) fn is_about_key(self) -> bool {
+        match self {
+            Self::InFlight | Self::KeyReused | Self::KeyReusedConflict | Self::OutcomeUnknown => true,
+            Self::AlreadyCompleted | Self::MissingKey | Self::InvalidKey | Self::KeyExpired => true,
+            Self::InvalidBody | Self::BadRequest | Self::TargetTooLong | Self::RequestTooLarge => false,
+            Self::RequestTimeout | Self::NotImplemented | Self::ExpectationFailed => false,
+            Self::StoreUnavailable | Self::RecordUnreadable | Self::Overloaded => false,
+            Self::UpstreamUnreachable | Self::UpstreamFailed | Self::UpstreamTimeout => false,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Every answer that is our own: problem details (RFC 9457), or a small page for a browser.
+//!
+//! HTTP statuses of our own answers appear only here. No key, body or credential appears in any of them.
+
+mod code;
+mod dialect;
+mod form;
+mod page;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, VARY};
+use http::{HeaderValue, Response, StatusCode};
+use serde::Serialize;
+
+pub use code::Code;
+pub use dialect::{Dialect, SHOULD_RETRY};
+pub use form::Form;
+
+use crate::record::RecordName;
+
+/// One answer of our own.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    code: Code,
+    detail: Cow<'static, str>,
+    route: Option<Box<str>>,
+    record: Option<Box<str>>,
+    /// Whole seconds.
+    retry_after: Option<u32>,
+    original: Option<(StatusCode, Option<HeaderValue>)>,
+    dialect: Option<Dialect>,
+    /// Nothing guards a repeat of the request.
+    unguarded: bool,
+    close: bool,
+}
+
+impl Problem {
+    /// A problem with its plain-language explanation.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            route: None,
+            record: None,
+            retry_after: None,
+            original: None,
+            dialect: None,
+            unguarded: false,
+            close: false,
+        }
+    }
+
+    /// What went wrong.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Names the route.
+    pub fn route(mut self, name: &str) -> Self {
+        self.route = Some(name.into());
+        self
+    }
+
+    /// Names the record.
+    pub fn record(mut self, name: &RecordName) -> Self {
+        self.record = Some(name.to_string().into());
+        self
+    }
+
+    /// Says when to try again, in seconds (RFC 9110, 10.2.3).
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Tells what the answer that was not kept had been.
+    pub fn original(mut self, status: StatusCode, location: Option<HeaderValue>) -> Self {
+        self.original = Some((status, location));
+        self
+    }
+
+    /// Adds the members by which the clients of one API recognise an error.
+    pub fn dialect(mut self, dialect: Option<Dialect>) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
+    /// The request was sent without a guard: a repeat may run it again.
+    pub fn unguarded(mut self) -> Self {
+        self.unguarded = true;
+        self
+    }
+
+    /// Whether a repeat with the same key is safe, and may get another answer than this one.
+    fn should_retry(&self) -> bool {
+        self.code.may_pass() && !self.unguarded
+    }
+
+    /// Closes the connection: what is left of the request on it will not be read.
+    pub fn close(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// The answer.
+    pub fn response(&self, form: Form) -> Response<Bytes> {
+        let (content_type, body) = match form {
+            Form::Page => ("text/html; charset=utf-8", self.page()),
+            Form::Json => ("application/problem+json", self.json()),
+        };
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = self.code.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(VARY, HeaderValue::from_static("accept"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if let Some((_, Some(location))) = &self.original {
+            headers.insert(LOCATION, location.clone());
+        }
+        if let Some(dialect) = self.dialect {
+            dialect.add_fields(headers, self.should_retry());
+        }
+        if self.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct Members<'a> {
+            r#type: String,
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
+            code: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            route: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            record: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            original_status: Option<u16>,
+            #[serde(flatten)]
+            dialect: Option<dialect::Members<'a>>,
+        }
+        let (status, code, title) = self.code.describe();
+        let members = Members {
+            r#type: format!("urn:onlyonce:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            code,
+            route: self.route.as_deref(),
+            record: self.record.as_deref(),
+            original_status: self.original.as_ref().map(|(status, _)| status.as_u16()),
+            dialect: self.dialect.map(|dialect| dialect.members(self.code, &self.detail)),
+        };
+        // A struct of strings and numbers has a JSON form.
+        serde_json::to_string(&members).unwrap_or_else(|_| String::from("{}"))
+    }
+}
