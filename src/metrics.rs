@@ -32,6 +32,8 @@ pub enum Outcome {
     InvalidKey,
     /// 410: a key that is older than any record.
     KeyExpired,
+    /// 401: the token that names the caller is not believed.
+    InvalidToken,
     /// 400: the body that should hold the key does not parse.
     InvalidBody,
     /// 400: the request cannot be forwarded safely.
@@ -65,6 +67,7 @@ impl Outcome {
             Self::MissingKey => "missing_key",
             Self::InvalidKey => "invalid_key",
             Self::KeyExpired => "key_expired",
+            Self::InvalidToken => "invalid_token",
             Self::InvalidBody => "invalid_body",
             Self::BadRequest => "bad_request",
             Self::TooLarge => "too_large",

@@ -235,6 +235,7 @@ fn told(out: &mut String, rows: &[Row], found: &[Warning]) -> usize {
 fn json(rows: &[Row], found: &[Warning]) -> String {
     #[derive(Serialize)]
     struct Told<'a> {
+        name: &'a str,
         route: Option<&'a str>,
         text: &'a str,
         advice: &'a str,
@@ -247,7 +248,7 @@ fn json(rows: &[Row], found: &[Warning]) -> String {
     }
     let of = |wanted: Weight| {
         let some = found.iter().filter(move |warning| warning.weight == wanted);
-        some.map(|warning| Told { route: warning.route.as_deref(), text: &warning.text, advice: &warning.advice })
+        some.map(|Warning { name, route, text, advice, .. }| Told { name, route: route.as_deref(), text, advice })
             .collect()
     };
     let report = Report { routes: rows, warnings: of(Weight::Warning), notes: of(Weight::Note) };

@@ -171,6 +171,7 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
             let code = match error {
                 KeyError::Key { .. } => "400 invalid-key",
                 KeyError::Expired { .. } => "410 key-expired",
+                KeyError::Token { .. } => "401 invalid-token",
                 KeyError::Body { .. } => "400 invalid-body",
             };
             labelled(out, "so", &format!("{code}: {error}"));

@@ -7,13 +7,15 @@ use http::{HeaderName, Method, StatusCode, header};
 
 use super::units::{HumanDuration, HumanSize};
 use super::{
-    Config, Disposition, Mode, OnMissingKey, OnStoreError, OnUnknown, Policy, Preset, Routes, Rule, Selector, Server,
-    StatusSet, StoreLocation, Trust, Upstream,
+    Config, Disposition, Listen, Mode, OnMissingKey, OnStoreError, OnUnknown, Policy, Preset, Routes, Rule, Selector,
+    Server, StatusSet, StoreLocation, Trust, Unverified, Upstream, Verification,
 };
 
 /// Something that works as configured, and may surprise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
+    /// What it is called, for those who have thought of it.
+    pub name: &'static str,
     /// How much it matters.
     pub weight: Weight,
     /// The route it is about; `None` when it is about all of them. The text does not repeat it, so that the same
@@ -38,31 +40,32 @@ pub enum Weight {
 pub fn warnings(config: &Config) -> Vec<Warning> {
     let Config { server, upstream, store, trust, routes, .. } = config;
     let rules = || routes.rules().iter().filter(|rule| rule.mode != Mode::Off);
-    let about_all = [about_store(&store.location), about_trust(trust)];
-    let mut warnings: Vec<Warning> = about_all.into_iter().flatten().map(|note| note.about(None)).collect();
-    let reads_token = |rule: &Rule| rule.key.iter().chain(&rule.scope).any(|part| matches!(part, Selector::Jwt(_)));
-    if trust.jwt.is_some() && !routes.rules().iter().any(|rule| reads_token(rule)) {
-        let unused = warn(
-            "no route takes anything from a bearer token, so [jwt] has no effect, and no token is verified",
-            "leave it out, or name a claim: scope = [\"jwt:sub\"]",
-        );
-        warnings.extend(unused.map(|note| note.about(None)));
-    }
+    let about_all = [
+        ("embedded-single", about_embedded(&store.location)),
+        ("memory-store", about_memory(&store.location)),
+        ("everybody-trusted", about_trust(trust)),
+        ("jwt-unused", about_unused_tokens(trust, routes)),
+        ("edge-not-trusted", about_edge(trust, server)),
+    ];
+    let told = about_all.into_iter().filter_map(|(name, note)| Some(note?.about(name, None)));
+    let mut warnings: Vec<Warning> = told.collect();
     for rule in rules() {
         let about_it = [
-            about_shared_keys(rule),
-            about_refreshed_tokens(rule),
-            about_addresses(rule, trust),
-            about_strangers(rule),
-            about_forwarding(rule, store.on_error),
-            about_takeovers(rule, upstream),
-            about_503(rule),
-            about_caps(rule, server),
-            about_retries_of_payments(rule),
-            about_hidden_methods(rule, routes),
-            about_other_hosts(rule, routes),
+            ("no-caller", about_shared_keys(rule)),
+            ("authorization-as-caller", about_refreshed_tokens(rule)),
+            ("own-caller-rotation", about_rotated_keys(rule, trust)),
+            ("address-as-caller", about_addresses(rule, trust)),
+            ("anonymous-caller", about_strangers(rule)),
+            ("fail-open", about_forwarding(rule, store.on_error)),
+            ("short-lease", about_takeovers(rule, upstream)),
+            ("busy-503", about_503(rule)),
+            ("buffer-too-small", about_caps(rule, server)),
+            ("short-retention", about_retries_of_payments(rule)),
+            ("hidden-methods", about_hidden_methods(rule, routes)),
+            ("other-hosts", about_other_hosts(rule, routes)),
         ];
-        warnings.extend(about_it.into_iter().flatten().map(|note| note.about(Some(&rule.name))));
+        let told = about_it.into_iter().filter_map(|(name, note)| Some(note?.about(name, Some(&rule.name))));
+        warnings.extend(told);
     }
     warnings
 }
@@ -75,9 +78,9 @@ struct Note {
 }
 
 impl Note {
-    fn about(self, route: Option<&Arc<str>>) -> Warning {
+    fn about(self, name: &'static str, route: Option<&Arc<str>>) -> Warning {
         let Self { weight, text, advice } = self;
-        Warning { weight, route: route.cloned(), text, advice }
+        Warning { name, weight, route: route.cloned(), text, advice }
     }
 }
 
@@ -85,19 +88,57 @@ fn warn(text: impl Into<String>, advice: impl Into<String>) -> Option<Note> {
     Some(Note { weight: Weight::Warning, text: text.into(), advice: advice.into() })
 }
 
-fn about_store(location: &StoreLocation) -> Option<Note> {
+fn about_embedded(location: &StoreLocation) -> Option<Note> {
     match location {
-        StoreLocation::Redis(_) => None,
+        StoreLocation::Redis(_) | StoreLocation::Memory => None,
         StoreLocation::Embedded(_) => Some(Note {
             weight: Weight::Note,
             text: "the embedded store is for one sidecar: another one does not see its records".to_owned(),
             advice: "with more than one, share a Redis: store.url = \"redis://host:6379/0\"".to_owned(),
         }),
+    }
+}
+
+fn about_memory(location: &StoreLocation) -> Option<Note> {
+    match location {
+        StoreLocation::Redis(_) | StoreLocation::Embedded(_) => None,
         StoreLocation::Memory => warn(
             "the memory store forgets every record when onlyonce exits, and the next repeats run again",
             "to keep them, use store.url = \"embedded:/var/lib/onlyonce\" or a Redis",
         ),
     }
+}
+
+fn about_unused_tokens(trust: &Trust, routes: &Routes) -> Option<Note> {
+    let reads_token = |rule: &Arc<Rule>| rule.key.iter().chain(&rule.scope).any(is_claim);
+    if trust.jwt.is_none() || routes.rules().iter().any(reads_token) {
+        return None;
+    }
+    warn(
+        "no route takes anything from a bearer token, so [jwt] has no effect, and no token is verified",
+        "leave it out, or name a claim: scope = [\"jwt:sub\"]",
+    )
+}
+
+/// Without trusted proxies, what is said about tokens is believed from this machine only.
+fn about_edge(trust: &Trust, server: &Server) -> Option<Note> {
+    let by_edge = trust.jwt.as_ref().is_some_and(|jwt| matches!(jwt.verification, Verification::ByEdge));
+    let from_elsewhere = |listen: &Listen| match listen {
+        Listen::Tcp(address) => !address.ip().is_loopback(),
+        Listen::Unix(_) => false,
+    };
+    if !by_edge || !trust.proxies.is_empty() || !server.listen.iter().any(from_elsewhere) {
+        return None;
+    }
+    warn(
+        "jwt.verified_by_edge believes tokens from this machine only, as there are no trusted proxies: the claims of all \
+         that come from another one are not read",
+        "name the network of the gateway that verifies them: server.trusted_proxies = [\"10.0.0.0/8\"]",
+    )
+}
+
+fn is_claim(selector: &Selector) -> bool {
+    matches!(selector, Selector::Jwt(_))
 }
 
 fn about_trust(trust: &Trust) -> Option<Note> {
@@ -149,6 +190,20 @@ fn about_refreshed_tokens(rule: &Rule) -> Option<Note> {
     warn(
         "the whole Authorization header is the caller: a retry with a refreshed token is another caller, and runs again",
         "if tokens change between retries, take a header that stays: one with the tenant or user, set by your gateway",
+    )
+}
+
+/// While a new key is not yet known, tokens that it signed are callers of their own.
+fn about_rotated_keys(rule: &Rule, trust: &Trust) -> Option<Note> {
+    let jwt = trust.jwt.as_ref().filter(|_| rule.scope.iter().any(is_claim))?;
+    let may_rotate = matches!(jwt.verification, Verification::Keys(_)) && jwt.unverified == Unverified::OwnCaller;
+    if !may_rotate {
+        return None;
+    }
+    warn(
+        "a token that does not verify is a caller of its own: when the issuer rotates its keys, a retry that comes after \
+         the new ones are loaded is another caller than the first try, and runs again",
+        "to refuse such tokens with 401 instead: jwt.unverified = \"reject\"",
     )
 }
 

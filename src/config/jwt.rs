@@ -11,11 +11,30 @@ const LEEWAY: u64 = 30;
 
 /// `[jwt]`
 #[derive(Debug, Clone)]
-pub enum Jwt {
-    /// `verified_by_edge`: somebody in front of us has verified every token that gets here.
-    VerifiedByEdge,
+pub struct Jwt {
+    /// Which tokens are believed.
+    pub verification: Verification,
+    /// What becomes of a request whose token is not.
+    pub unverified: Unverified,
+}
+
+/// Which tokens are believed.
+#[derive(Debug, Clone)]
+pub enum Verification {
+    /// `verified_by_edge`: a gateway in front of us has verified them. Believed from loopback, Unix sockets and
+    /// [trusted proxies](super::TrustedProxies) only.
+    ByEdge,
     /// The signature of a token is one of these keys', and it is in force.
-    Verified(Arc<[TokenKey]>),
+    Keys(Arc<[TokenKey]>),
+}
+
+/// `jwt.unverified`: what becomes of a token that does not verify, or lacks the claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unverified {
+    /// The `Authorization` lines themselves are the caller.
+    OwnCaller,
+    /// 401 `invalid-token`.
+    Reject,
 }
 
 /// A key that issuers sign with, and what else a token signed with it must be.

@@ -35,7 +35,7 @@ use crate::tls;
 pub use advice::{Warning, Weight, warnings};
 pub use file::{Content, load, parse};
 pub use fixed::Fixed;
-pub use jwt::{Jwt, TokenKey};
+pub use jwt::{Jwt, TokenKey, Unverified, Verification};
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};

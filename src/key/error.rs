@@ -25,6 +25,15 @@ pub enum KeyError {
         /// How long a record is kept.
         retention: Duration,
     },
+    /// 401 `invalid-token`
+    #[error(
+        "The bearer token in Authorization is needed for {selector}, and it cannot be verified, or does not have this \
+         claim. Send one that is valid, or no Authorization at all."
+    )]
+    Token {
+        /// The claim that is read.
+        selector: Selector,
+    },
     /// 400 `invalid-body`
     #[error("{}", .why.text(.selector))]
     Body {

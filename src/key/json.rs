@@ -1,6 +1,7 @@
 //! JSON by value (RFC 8259).
 
 use std::borrow::Cow;
+use std::fmt;
 
 use json_event_parser::{JsonEvent, SliceJsonParser};
 
@@ -19,6 +20,7 @@ pub(super) struct Json<'a> {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, PartialEq))]
 pub(super) enum Value<'a> {
     Null,
     Bool(bool),
@@ -114,6 +116,54 @@ impl<'a> Json<'a> {
     pub(super) fn add_to(&self, digest: &mut Digest, ignored: &[JsonPointer]) {
         let ignored: Vec<_> = ignored.iter().map(JsonPointer::tokens).collect();
         add_value(&self.root, digest, &ignored);
+    }
+}
+
+impl Value<'_> {
+    /// The same, for longer than the document lives.
+    pub(super) fn to_owned(&self) -> Value<'static> {
+        let text = |text: &Cow<'_, str>| Cow::Owned(text.clone().into_owned());
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Number(number) => Value::Number(text(number)),
+            Self::String(string) => Value::String(text(string)),
+            Self::Array(values) => Value::Array(values.iter().map(Value::to_owned).collect()),
+            Self::Object(members) => {
+                Value::Object(members.iter().map(|(name, value)| (text(name), value.to_owned())).collect())
+            }
+        }
+    }
+
+    /// Adds the value, as [`Json::add_to`] does.
+    pub(super) fn add_to(&self, digest: &mut Digest) {
+        add_value(self, digest, &[]);
+    }
+}
+
+/// For people.
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(value) => value.fmt(f),
+            Self::Number(text) => f.write_str(text),
+            Self::String(text) => write!(f, "{text:?}"),
+            Self::Array(values) => {
+                f.write_str("[")?;
+                for (at, value) in values.iter().enumerate() {
+                    write!(f, "{}{value}", if at == 0 { "" } else { "," })?;
+                }
+                f.write_str("]")
+            }
+            Self::Object(members) => {
+                f.write_str("{")?;
+                for (at, (name, value)) in members.iter().enumerate() {
+                    write!(f, "{}{name:?}:{value}", if at == 0 { "" } else { "," })?;
+                }
+                f.write_str("}")
+            }
+        }
     }
 }
 

@@ -6,26 +6,67 @@ use http::{HeaderMap, header};
 use serde::de::IgnoredAny;
 
 use super::Request;
-use crate::config::{Jwt, Rule, Selector, TokenKey};
+use super::json::Json;
+use crate::config::{Jwt, Rule, Selector, TokenKey, Verification};
 
-/// The claims, where a selector of the rule asks for one.
-pub(super) fn asked(rule: &Rule, request: &Request<'_>) -> Option<Vec<u8>> {
-    let asks = |selector: &Selector| matches!(selector, Selector::Jwt(_));
-    let jwt = request.trust.jwt.as_ref().filter(|_| rule.key.iter().chain(&rule.scope).any(asks))?;
-    claims(request.headers, jwt)
+/// What the `Authorization` lines of a request hold.
+pub(super) enum Credential {
+    /// There is no line, or no selector of the rule reads one.
+    Absent,
+    /// One token, which is believed: its claims, not yet parsed.
+    Token(Vec<u8>),
+    /// Anything else.
+    Unverified,
 }
 
-/// The JSON of the claims; `None` without a token, and for one that does not verify: its sender is anonymous, and the
-/// backend says what it thinks of it.
-fn claims(headers: &HeaderMap, jwt: &Jwt) -> Option<Vec<u8>> {
-    let token = bearer(headers)?;
-    let believed = match jwt {
-        Jwt::VerifiedByEdge => true,
-        Jwt::Verified(keys) => verifies(token, keys),
+/// The same, parsed.
+pub(super) enum Claims<'c> {
+    /// Whoever sends no line is anonymous.
+    Absent,
+    /// Of a token that is believed.
+    Verified(Json<'c>),
+    /// There is a line, and no token that is believed.
+    Unverified,
+}
+
+impl Credential {
+    /// Reads the lines, where a selector of the rule asks for a claim.
+    pub(super) fn of(rule: &Rule, request: &Request<'_>) -> Self {
+        let asks = |selector: &Selector| matches!(selector, Selector::Jwt(_));
+        let Some(jwt) = request.trust.jwt.as_ref().filter(|_| rule.key.iter().chain(&rule.scope).any(asks)) else {
+            return Self::Absent;
+        };
+        if !request.headers.contains_key(header::AUTHORIZATION) {
+            return Self::Absent;
+        }
+        believed(jwt, request).map_or(Self::Unverified, Self::Token)
+    }
+
+    pub(super) fn claims(&self) -> Claims<'_> {
+        match self {
+            Self::Absent => Claims::Absent,
+            Self::Token(claims) => Json::parse(claims).map_or(Claims::Unverified, Claims::Verified),
+            Self::Unverified => Claims::Unverified,
+        }
+    }
+}
+
+/// The JSON of the claims.
+fn believed(jwt: &Jwt, request: &Request<'_>) -> Option<Vec<u8>> {
+    let token = bearer(request.headers)?;
+    let is_believed = match &jwt.verification {
+        Verification::ByEdge => is_from_edge(request),
+        Verification::Keys(keys) => verifies(token, keys),
     };
     // A token has three parts (RFC 7515, 7.1); five are an encrypted one.
     let [_, claims, _] = token.split('.').collect::<Vec<_>>().try_into().ok()?;
-    believed.then(|| URL_SAFE_NO_PAD.decode(claims).ok()).flatten()
+    is_believed.then(|| URL_SAFE_NO_PAD.decode(claims).ok()).flatten()
+}
+
+/// A gateway is this machine's own, or one of the trusted proxies. Whoever else connects has gone round it.
+fn is_from_edge(request: &Request<'_>) -> bool {
+    let Some(peer) = request.peer else { return true };
+    peer.to_canonical().is_loopback() || request.trust.proxies.contain_peer(Some(peer))
 }
 
 fn verifies(token: &str, keys: &[TokenKey]) -> bool {
@@ -44,4 +85,41 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let line = lines.next().filter(|_| lines.next().is_none())?.to_str().ok()?;
     let (scheme, token) = line.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Method};
+
+    use super::*;
+    use crate::config::{PathParams, Trust, TrustedProxies, Unverified};
+
+    #[test]
+    fn what_a_gateway_has_verified_is_believed_from_gateways() {
+        let claims = URL_SAFE_NO_PAD.encode(br#"{"sub":"alice"}"#);
+        let mut headers = HeaderMap::new();
+        let line = HeaderValue::from_str(&format!("Bearer e30.{claims}.x")).expect("a value");
+        headers.insert(header::AUTHORIZATION, line);
+        let params = PathParams::default();
+        let jwt = Jwt { verification: Verification::ByEdge, unverified: Unverified::OwnCaller };
+        for (trusted, peer, is_believed) in [
+            (&[][..], None, true),
+            (&[], Some("127.0.0.1"), true),
+            (&[], Some("127.8.0.1"), true),
+            (&[], Some("::1"), true),
+            (&[], Some("::ffff:127.0.0.1"), true),
+            (&[], Some("10.0.0.1"), false),
+            (&["10.0.0.0/8"], Some("10.0.0.1"), true),
+            (&["10.0.0.0/8"], Some("::ffff:10.0.0.1"), true),
+            (&["10.0.0.0/8"], Some("192.0.2.1"), false),
+            (&["10.0.0.0/8"], Some("127.0.0.1"), true),
+            (&["10.0.0.0/8"], None, true),
+        ] {
+            let networks = trusted.iter().map(|network| network.parse().expect("a network")).collect();
+            let trust = Trust { proxies: TrustedProxies::new(networks), jwt: Some(jwt.clone()) };
+            let peer = peer.map(|peer| peer.parse().expect("an address"));
+            let request = Request { peer, trust: &trust, ..Request::plain(&Method::POST, &headers, &params) };
+            assert_eq!(believed(&jwt, &request).is_some(), is_believed, "{trusted:?} {peer:?}");
+        }
+    }
 }

@@ -56,6 +56,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use super::super::json::Value;
     use super::*;
     use crate::config::{JsonPointer, Period};
 
@@ -84,6 +85,9 @@ mod tests {
             prop_oneof![Just("0"), Just("1"), Just("10")].prop_map(|text| Part::Number(Cow::Borrowed(text))),
             any::<bool>().prop_map(Part::Bool),
             vec(bytes().prop_map(Cow::Borrowed), 1..3).prop_map(Part::Lines),
+            vec(bytes().prop_map(Cow::Borrowed), 1..3).prop_map(Part::Unverified),
+            vec(prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::Bool)], 0..3)
+                .prop_map(|values| Part::Composite(Value::Array(values))),
         ]
     }
 

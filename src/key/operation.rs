@@ -6,10 +6,10 @@ use http::{HeaderMap, Method};
 
 use super::body::{Body, Declared};
 use super::fingerprint::{by_bytes, fingerprint};
-use super::json::Json;
+use super::jwt::Credential;
 use super::name::{Parts, by_key, by_payload};
 use super::select::{self, Part, Role};
-use super::{DigestKey, KeyError, KeyText, age, jwt};
+use super::{DigestKey, KeyError, KeyText, age};
 #[cfg(test)]
 use crate::config::TrustedProxies;
 use crate::config::{FingerprintMode, OnMissingKey, OnUnknown, PathParams, Rule, Selector, Trust};
@@ -92,10 +92,10 @@ pub struct Operation {
 /// Reads the head. A key that is wrong is an error even when another part of it is missing.
 pub fn in_head<'a>(rule: &'a Rule, request: Request<'a>) -> Result<InHead<'a>, KeyError> {
     let declared = Declared::of(request.headers);
-    let claims = jwt::asked(rule, &request);
-    let claims = claims.as_deref().and_then(Json::parse);
+    let credential = Credential::of(rule, &request);
+    let claims = credential.claims();
     let read = |selectors: &[Selector], role| -> Result<Vec<_>, _> {
-        selectors.iter().map(|selector| select::in_head(selector, role, &request, declared, claims.as_ref())).collect()
+        selectors.iter().map(|selector| select::in_head(selector, role, &request, declared, &claims)).collect()
     };
     let scope = read(&rule.scope, Role::Scope)?;
     let key = read(&rule.key, Role::of_key(rule))?;

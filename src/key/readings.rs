@@ -1,8 +1,8 @@
 use super::body::{Body, Declared};
 use super::fingerprint::{self, Counted};
-use super::json::Json;
+use super::jwt::Credential;
 use super::select::{self, Role};
-use super::{DigestKey, KeyError, Request, jwt};
+use super::{DigestKey, KeyError, Request};
 use crate::config::{Rule, Selector};
 
 /// What each selector of a rule finds in a request, for people who ask why. Off the path of requests.
@@ -28,10 +28,10 @@ pub struct SelectorReading {
 /// Reads every selector by itself, so that one that fails hides no other.
 pub fn readings(rule: &Rule, digest_key: &DigestKey, request: Request<'_>, body: &[u8]) -> Readings {
     let body = Body::new(Declared::of(request.headers), body);
-    let claims = jwt::asked(rule, &request);
-    let claims = claims.as_deref().and_then(Json::parse);
+    let credential = Credential::of(rule, &request);
+    let claims = credential.claims();
     let find = |selector: &Selector, role| -> Result<Option<String>, KeyError> {
-        let part = match select::in_head(selector, role, &request, body.declared, claims.as_ref())? {
+        let part = match select::in_head(selector, role, &request, body.declared, &claims)? {
             Some(part) => part,
             None => select::in_body(selector, role, &body)?,
         };

@@ -2,14 +2,17 @@
 
 use std::borrow::Cow;
 
-use http::HeaderValue;
+use http::{HeaderValue, header};
 
 use super::body::{Body, Declared, Media};
 use super::decimal::Decimal;
 use super::form::Field;
-use super::json::{Duplicate, Json, Value};
-use super::{BodyFault, Digest, KeyError, KeyFault, Request, calendar, cookie, form, header, normalise_value, origin};
-use crate::config::{JsonPointer, Period, Selector};
+use super::json::{Duplicate, Value};
+use super::jwt::Claims;
+use super::{
+    BodyFault, Digest, KeyError, KeyFault, Request, calendar, cookie, form, header as grammar, normalise_value, origin,
+};
+use crate::config::{JsonPointer, Period, Selector, Unverified};
 
 /// One part of a key or scope.
 #[cfg_attr(test, derive(Debug, Clone, PartialEq))]
@@ -23,6 +26,11 @@ pub(super) enum Part<'a> {
     Bool(bool),
     /// All lines of a header, all cookies or all query parameters of one name, for a scope: opaque.
     Lines(Vec<Cow<'a, [u8]>>),
+    /// A claim that is a list or an object.
+    Composite(Value<'static>),
+    /// All `Authorization` lines, where they hold no token that is believed and has the claim: a caller of its own, and
+    /// never one that a claim names.
+    Unverified(Vec<Cow<'a, [u8]>>),
 }
 
 /// What a selector is read for.
@@ -40,7 +48,7 @@ pub(super) fn in_head<'a>(
     role: Role,
     request: &Request<'a>,
     declared: Declared<'_>,
-    claims: Option<&Json<'_>>,
+    claims: &Claims<'_>,
 ) -> Result<Option<Part<'a>>, KeyError> {
     let headers = request.headers;
     let part = match selector {
@@ -53,7 +61,7 @@ pub(super) fn in_head<'a>(
         Selector::Query(name) => one_or_all(query_values(request.query, name), role, unescaped, unescaped),
         Selector::Path(name) => Ok(request.params.get(name).map(normalise_value).map_or(Part::Absent, Part::of)),
         Selector::Host => Ok(origin::host(request).map_or(Part::Absent, Part::of)),
-        Selector::Jwt(claim) => Ok(claims.map_or(Part::Absent, |claims| Part::of_claim(claims, claim))),
+        Selector::Jwt(claim) => Ok(by_claim(selector, claim, role, request, claims)?),
         Selector::Ip => Ok(origin::client(request).map_or(Part::Absent, |client| Part::of(client.to_string()))),
         Selector::Date(period) => Ok(calendar::bucket(*period, request.now).map_or(Part::Absent, Part::of)),
         Selector::Json(_) => return from_body(selector, &[Media::Json], declared),
@@ -101,6 +109,41 @@ fn from_body<'a>(selector: &Selector, media: &[Media], declared: Declared<'_>) -
     }
 }
 
+/// What a claim names. Where there is a line and no such claim, the lines themselves name a caller, in a scope only: a key
+/// must be what the issuer vouches for.
+fn by_claim<'a>(
+    selector: &Selector,
+    claim: &JsonPointer,
+    role: Role,
+    request: &Request<'a>,
+    claims: &Claims<'_>,
+) -> Result<Part<'a>, KeyError> {
+    let is_verified = match claims {
+        Claims::Absent => return Ok(Part::Absent),
+        Claims::Unverified => false,
+        Claims::Verified(claims) => match claims.find(claim) {
+            Ok(Some(Value::Bool(value))) => return Ok(Part::Bool(*value)),
+            Ok(Some(Value::Number(text))) => return Ok(Part::Number(Cow::Owned(text.clone().into_owned()))),
+            Ok(Some(Value::String(text))) => return Ok(Part::of(text.clone().into_owned())),
+            // Readers differ in which of two members of one name they take.
+            Ok(Some(value @ (Value::Array(_) | Value::Object(_)))) if !claims.has_duplicates() => {
+                return Ok(Part::Composite(value.to_owned()));
+            }
+            Ok(Some(Value::Array(_) | Value::Object(_) | Value::Null) | None) | Err(Duplicate) => true,
+        },
+    };
+    let unverified = request.trust.jwt.as_ref().map_or(Unverified::OwnCaller, |jwt| jwt.unverified);
+    match (unverified, role) {
+        (Unverified::Reject, Role::Scope) => Err(KeyError::Token { selector: selector.clone() }),
+        (Unverified::Reject, Role::Key { .. }) if !is_verified => Err(KeyError::Token { selector: selector.clone() }),
+        (Unverified::OwnCaller, Role::Scope) => {
+            let lines = request.headers.get_all(header::AUTHORIZATION).into_iter();
+            Ok(Part::Unverified(lines.map(|line| Cow::Borrowed(line.as_bytes())).collect()))
+        }
+        (Unverified::OwnCaller | Unverified::Reject, Role::Key { .. }) => Ok(Part::Absent),
+    }
+}
+
 /// A key stands in one place only. A scope is whatever there is, in its order.
 fn one_or_all<'a>(
     mut values: impl Iterator<Item = &'a [u8]>,
@@ -129,7 +172,7 @@ fn as_it_is(value: &[u8]) -> Result<Cow<'_, [u8]>, KeyFault> {
 }
 
 fn header_key(line: &[u8]) -> Result<Cow<'_, [u8]>, KeyFault> {
-    Ok(match header::key(line)? {
+    Ok(match grammar::key(line)? {
         Cow::Borrowed(key) => Cow::Borrowed(key.as_bytes()),
         Cow::Owned(key) => Cow::Owned(key.into_bytes()),
     })
@@ -160,13 +203,14 @@ fn unescaped(value: &[u8]) -> Result<Cow<'_, [u8]>, KeyFault> {
 fn fits(part: &Part<'_>, role: Role) -> Result<(), KeyFault> {
     let Role::Key { max_length, .. } = role else { return Ok(()) };
     let text = match part {
-        Part::Text(text) => text,
-        Part::Number(text) => text.as_bytes(),
-        Part::Absent | Part::Bool(_) | Part::Lines(_) => return Ok(()),
+        Part::Text(text) => Cow::Borrowed(&**text),
+        Part::Number(text) => Cow::Borrowed(text.as_bytes()),
+        Part::Composite(value) => Cow::Owned(value.to_string().into_bytes()),
+        Part::Absent | Part::Bool(_) | Part::Lines(_) | Part::Unverified(_) => return Ok(()),
     };
     if text.len() > max_length {
         Err(KeyFault::TooLong(max_length))
-    } else if String::from_utf8_lossy(text).trim().is_empty() {
+    } else if String::from_utf8_lossy(&text).trim().is_empty() {
         Err(KeyFault::Blank)
     } else {
         Ok(())
@@ -181,16 +225,6 @@ impl<'a> Part<'a> {
         })
     }
 
-    /// A claim that is no scalar, or is there twice, is none.
-    fn of_claim(claims: &Json<'_>, claim: &JsonPointer) -> Self {
-        match claims.find(claim) {
-            Ok(Some(Value::Bool(value))) => Self::Bool(*value),
-            Ok(Some(Value::Number(text))) => Self::Number(Cow::Owned(text.clone().into_owned())),
-            Ok(Some(Value::String(text))) => Self::of(text.clone().into_owned()),
-            Ok(None | Some(Value::Null | Value::Array(_) | Value::Object(_))) | Err(Duplicate) => Self::Absent,
-        }
-    }
-
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
     }
@@ -199,7 +233,8 @@ impl<'a> Part<'a> {
     pub(super) fn as_text(&self) -> Option<&[u8]> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Absent | Self::Number(_) | Self::Bool(_) | Self::Lines(_) => None,
+            Self::Absent | Self::Number(_) | Self::Bool(_) => None,
+            Self::Lines(_) | Self::Composite(_) | Self::Unverified(_) => None,
         }
     }
 
@@ -227,10 +262,11 @@ impl<'a> Part<'a> {
                 Decimal::parse(text).add_to(digest);
             }
             Self::Bool(value) => digest.number(3 + u64::from(*value)),
-            Self::Lines(lines) => {
-                digest.number(5);
-                digest.number(lines.len() as u64);
-                lines.iter().for_each(|line| digest.part(line));
+            Self::Lines(lines) => add_lines(digest, 5, lines),
+            Self::Unverified(lines) => add_lines(digest, 6, lines),
+            Self::Composite(value) => {
+                digest.number(7);
+                value.add_to(digest);
             }
         }
     }
@@ -242,7 +278,10 @@ impl<'a> Part<'a> {
             Self::Text(text) => String::from_utf8_lossy(text),
             Self::Number(text) => Cow::Borrowed(&**text),
             Self::Bool(value) => return value.to_string(),
-            Self::Lines(lines) => Cow::Owned(lines.iter().map(|line| String::from_utf8_lossy(line)).collect()),
+            Self::Composite(value) => Cow::Owned(value.to_string()),
+            Self::Lines(lines) | Self::Unverified(lines) => {
+                Cow::Owned(lines.iter().map(|line| String::from_utf8_lossy(line)).collect())
+            }
         };
         let escaped = |c: char| c.is_control().then(|| c.escape_default()).into_iter().flatten();
         text.chars().flat_map(|c| escaped(c).chain((!c.is_control()).then_some(c))).collect()
@@ -253,6 +292,12 @@ fn add_pointer(digest: &mut Digest, tag: u64, pointer: &JsonPointer) {
     digest.number(tag);
     digest.number(pointer.tokens().len() as u64);
     pointer.tokens().iter().for_each(|token| digest.part(token.as_bytes()));
+}
+
+fn add_lines(digest: &mut Digest, tag: u64, lines: &[Cow<'_, [u8]>]) {
+    digest.number(tag);
+    digest.number(lines.len() as u64);
+    lines.iter().for_each(|line| digest.part(line));
 }
 
 fn add_text(digest: &mut Digest, tag: u64, text: &[u8]) {
@@ -290,7 +335,7 @@ mod tests {
     }
 
     fn asked(selector: &Selector, role: Role, request: &Request<'_>) -> Result<Option<String>, KeyError> {
-        let part = in_head(selector, role, request, Declared::of(request.headers), None)?;
+        let part = in_head(selector, role, request, Declared::of(request.headers), &Claims::Absent)?;
         Ok(part.map(|part| format!("{part:?}")))
     }
 

@@ -19,6 +19,8 @@ pub enum Code {
     InvalidKey,
     /// The key is older than any record.
     KeyExpired,
+    /// The bearer token that names the caller is not believed.
+    InvalidToken,
     /// The body that holds key or scope does not parse.
     InvalidBody,
     /// The request cannot be forwarded safely.
@@ -60,6 +62,7 @@ impl Code {
             Self::MissingKey => (StatusCode::BAD_REQUEST, "missing-key", "An idempotency key is required"),
             Self::InvalidKey => (StatusCode::BAD_REQUEST, "invalid-key", "The idempotency key is not valid"),
             Self::KeyExpired => (StatusCode::GONE, "key-expired", "The idempotency key is too old"),
+            Self::InvalidToken => (StatusCode::UNAUTHORIZED, "invalid-token", "The bearer token is not valid"),
             Self::InvalidBody => (StatusCode::BAD_REQUEST, "invalid-body", "The body cannot be read"),
             Self::BadRequest => (StatusCode::BAD_REQUEST, "bad-request", "The request cannot be forwarded safely"),
             Self::TargetTooLong => (StatusCode::URI_TOO_LONG, "target-too-long", "The request target is too long"),
@@ -100,7 +103,7 @@ impl Code {
             Self::InFlight | Self::StoreUnavailable | Self::RecordUnreadable | Self::Overloaded => true,
             Self::UpstreamUnreachable | Self::UpstreamTimeout => true,
             Self::KeyReused | Self::KeyReusedConflict | Self::OutcomeUnknown | Self::AlreadyCompleted => false,
-            Self::MissingKey | Self::InvalidKey | Self::KeyExpired => false,
+            Self::MissingKey | Self::InvalidKey | Self::KeyExpired | Self::InvalidToken => false,
             Self::InvalidBody | Self::BadRequest | Self::TargetTooLong | Self::RequestTooLarge => false,
             Self::RequestTimeout | Self::NotImplemented | Self::ExpectationFailed | Self::UpstreamFailed => false,
         }
@@ -112,7 +115,7 @@ impl Code {
             Self::InFlight | Self::KeyReused | Self::KeyReusedConflict | Self::OutcomeUnknown => true,
             Self::AlreadyCompleted | Self::MissingKey | Self::InvalidKey | Self::KeyExpired => true,
             Self::InvalidBody | Self::BadRequest | Self::TargetTooLong | Self::RequestTooLarge => false,
-            Self::RequestTimeout | Self::NotImplemented | Self::ExpectationFailed => false,
+            Self::InvalidToken | Self::RequestTimeout | Self::NotImplemented | Self::ExpectationFailed => false,
             Self::StoreUnavailable | Self::RecordUnreadable | Self::Overloaded => false,
             Self::UpstreamUnreachable | Self::UpstreamFailed | Self::UpstreamTimeout => false,
         }

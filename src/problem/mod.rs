@@ -10,7 +10,7 @@ mod page;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, VARY};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
@@ -124,6 +124,9 @@ impl Problem {
         }
         if let Some(dialect) = self.dialect {
             dialect.add_fields(headers, self.should_retry());
+        }
+        if self.code == Code::InvalidToken {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""));
         }
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

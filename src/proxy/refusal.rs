@@ -37,6 +37,7 @@ pub(super) fn of_key(error: &KeyError) -> Problem {
     let code = match error {
         KeyError::Key { .. } => Code::InvalidKey,
         KeyError::Expired { .. } => Code::KeyExpired,
+        KeyError::Token { .. } => Code::InvalidToken,
         KeyError::Body { .. } => Code::InvalidBody,
     };
     Problem::new(code, error.to_string())
@@ -152,6 +153,7 @@ pub(super) fn outcome(code: Code) -> Outcome {
         Code::MissingKey => Outcome::MissingKey,
         Code::InvalidKey => Outcome::InvalidKey,
         Code::KeyExpired => Outcome::KeyExpired,
+        Code::InvalidToken => Outcome::InvalidToken,
         Code::InvalidBody => Outcome::InvalidBody,
         Code::BadRequest | Code::TargetTooLong | Code::NotImplemented | Code::ExpectationFailed => Outcome::BadRequest,
         Code::RequestTooLarge => Outcome::TooLarge,

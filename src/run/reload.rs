@@ -89,10 +89,10 @@ fn apply(config: Config, rules: &Rules, logging: &Logging) {
 
 /// Logs one of the configuration's warnings.
 pub fn log_warning(warning: &config::Warning) {
-    let config::Warning { weight, route, text, advice } = warning;
+    let config::Warning { name, weight, route, text, advice } = warning;
     match weight {
-        config::Weight::Note => tracing::info!(route = route.as_deref(), advice, "{text}"),
-        config::Weight::Warning => tracing::warn!(route = route.as_deref(), advice, "{text}"),
+        config::Weight::Note => tracing::info!(warning = name, route = route.as_deref(), advice, "{text}"),
+        config::Weight::Warning => tracing::warn!(warning = name, route = route.as_deref(), advice, "{text}"),
     }
 }
 

@@ -69,50 +69,145 @@ async fn a_refreshed_token_is_the_same_caller() {
     }
 }
 
-/// One anonymous caller for all of them: never the caller that they claim to be.
-#[tokio::test]
-async fn a_token_that_does_not_verify_names_nobody() {
+/// What is wrong with each of them, other than that nobody signed it.
+fn not_believed() -> Vec<String> {
     let claims = |more: Value| {
-        let mut claims =
-            json!({ "sub": "alice", "iss": "https://login.test", "aud": "orders", "exp": in_seconds(600) });
+        let mut claims = base_claims();
         claims.as_object_mut().expect("claims").extend(more.as_object().expect("claims").clone());
         claims
     };
-    let alice = signed(&claims(json!({})));
+    let alice = signed(&base_claims());
     let payload = alice.split('.').nth(1).expect("claims").to_owned();
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let other_key = EncodingKey::from_secret(b"another secret, also long enough");
     let critical = Header { crit: Some(vec!["exp-soon".to_owned()]), ..Header::new(Algorithm::HS256) };
-    let forged = [
+    let mut expired = claims(json!({ "exp": in_seconds(-3600) }));
+    expired["sub"] = json!("bob");
+    vec![
         encode(&critical, &claims(json!({})), &EncodingKey::from_secret(SECRET.as_bytes())).expect("a token"),
+        // Signed by a key that is not loaded.
         encode(&Header::new(Algorithm::HS256), &claims(json!({})), &other_key).expect("a token"),
         encode(&Header::new(Algorithm::HS384), &claims(json!({})), &EncodingKey::from_secret(SECRET.as_bytes()))
             .expect("a token"),
         format!("{}.{payload}.", part(json!({ "alg": "none", "typ": "JWT" }))),
         alice.replace(&payload, &part(claims(json!({ "sub": "root" })))),
         signed(&claims(json!({ "exp": in_seconds(-3600) }))),
+        signed(&expired),
         signed(&claims(json!({ "nbf": in_seconds(3600) }))),
         signed(&claims(json!({ "exp": "soon" }))),
         signed(&claims(json!({ "iss": "https://elsewhere.test" }))),
         signed(&claims(json!({ "aud": "invoices" }))),
-        signed(&claims(json!({ "sub": ["alice"] }))),
+        // Without the claim.
+        signed(&claims(json!({ "sub": null }))),
         signed(&json!({ "sub": "alice" })),
-        "no token".to_owned(),
-    ];
-    let jwt = secret("issuer = \"https://login.test\"\naudience = \"orders\"");
-    let (backend, sidecar) = with(&jwt, "scope = [\"jwt:sub\"]").await;
-    assert_eq!(sidecar.ask(&order(&alice)).await.status, 201);
-    assert!(sidecar.ask(&order(&alice)).await.is_replay());
-    // All anonymous callers share one space of keys.
-    let anonymous = sidecar.ask(&post("/orders").line("Idempotency-Key: k").json("{}")).await;
-    assert_eq!((anonymous.status, backend.count()), (201, 2));
-    for token in &forged {
-        let answer = sidecar.ask(&order(token)).await;
-        assert_eq!((answer.is_replay(), &answer.body), (true, &anonymous.body), "{token}");
+        "junk".to_owned(),
+        "junk of another".to_owned(),
+    ]
+}
+
+fn base_claims() -> Value {
+    json!({ "sub": "alice", "iss": "https://login.test", "aud": "orders", "exp": in_seconds(600) })
+}
+
+fn strict_issuer() -> String {
+    secret("issuer = \"https://login.test\"\naudience = \"orders\"")
+}
+
+fn anonymous() -> Request {
+    post("/orders").line("Idempotency-Key: k").json("{}")
+}
+
+#[tokio::test]
+async fn a_sender_whose_token_does_not_verify_is_a_caller_of_its_own() {
+    let (backend, sidecar) = with(&strict_issuer(), "scope = [\"jwt:sub\"]").await;
+    let alice = signed(&base_claims());
+    let mut others: Vec<Request> = not_believed().iter().map(|token| order(token)).collect();
+    others.extend(
+        ["Bearer", "Basic YWxpY2U6cHc=", "Basic Ym9iOnB3", "alice", ""]
+            .map(|value| anonymous().line(&format!("Authorization: {value}"))),
+    );
+    // Of two lines, nobody knows which one the backend believes.
+    others.extend([order(&alice).by(&alice), order(&alice).by("junk"), order("junk").by(&alice)]);
+    let mut answers = Vec::new();
+    for request in [order(&alice), anonymous()].iter().chain(&others) {
+        let first = sidecar.ask(request).await;
+        assert_eq!((first.status, first.is_replay()), (201, false), "{request:?}");
+        // Whoever sends the same again is the same caller.
+        let again = sidecar.ask(request).await;
+        assert!(again.is_replay() && again.body == first.body, "{request:?}");
+        assert!(!answers.contains(&first.body), "{request:?}");
+        answers.push(first.body);
     }
-    let twice = order(&alice).by(&alice);
-    assert_eq!(sidecar.ask(&twice).await.body, anonymous.body);
-    assert_eq!(backend.count(), 2);
+    assert_eq!(backend.count(), others.len() + 2);
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_verify_may_be_refused() {
+    let (backend, sidecar) =
+        with(&format!("{}\nunverified = \"reject\"", strict_issuer()), "scope = [\"jwt:sub\"]").await;
+    let alice = signed(&base_claims());
+    let mut refused: Vec<Request> = not_believed().iter().map(|token| order(token)).collect();
+    refused.extend(["Bearer", "Basic YWxpY2U6cHc="].map(|value| anonymous().line(&format!("Authorization: {value}"))));
+    refused.push(order(&alice).by(&alice));
+    for request in &refused {
+        let answer = sidecar.ask(request).await;
+        answer.refuses(401, "invalid-token");
+        assert_eq!(answer.value("www-authenticate"), Some("Bearer error=\"invalid_token\""));
+        assert!(!answer.text().contains("junk"), "{}", answer.text());
+    }
+    assert_eq!(backend.count(), 0);
+    for request in [order(&alice), anonymous()] {
+        assert_eq!(sidecar.ask(&request).await.status, 201);
+    }
+    let counted = sidecar.metric("onlyonce_requests_total{outcome=\"invalid_token\",route=\"orders\"}").await;
+    assert_eq!(counted, f64::from(u32::try_from(refused.len()).expect("a few")));
+}
+
+#[tokio::test]
+async fn a_claim_that_is_a_list_or_an_object_is_the_caller() {
+    let aud = |aud: Value| signed(&json!({ "aud": aud }));
+    let pairs = [
+        (aud(json!(["alice"])), aud(json!(["bob"])), false),
+        (aud(json!(["alice"])), aud(json!(["alice"])), true),
+        (aud(json!(["alice"])), aud(json!("alice")), false),
+        (aud(json!(["alice", "bob"])), aud(json!(["bob", "alice"])), false),
+        (aud(json!([])), aud(json!({})), false),
+        (aud(json!({ "a": 1, "b": [2] })), aud(json!({ "b": [2], "a": 1 })), true),
+        (aud(json!({ "a": 1 })), aud(json!({ "a": 2 })), false),
+        (aud(json!([9_007_199_254_740_993_u64])), aud(json!([9_007_199_254_740_992_u64])), false),
+    ];
+    told_apart(&secret(""), "jwt:aud", &pairs).await;
+    // Never the caller that is nobody.
+    let (backend, sidecar) = with(&secret(""), "scope = [\"jwt:aud\"]").await;
+    sidecar.ask(&anonymous()).await;
+    for token in [aud(json!([])), aud(json!(["alice"])), aud(json!(null)), aud(json!({}))] {
+        assert!(!sidecar.ask(&order(&token)).await.is_replay());
+    }
+    assert_eq!(backend.count(), 5);
+}
+
+/// The claim that names the caller is in force only where the token is.
+#[tokio::test]
+async fn a_token_that_does_not_verify_is_no_key() {
+    let route = "key = \"jwt:jti\"\nscope = []";
+    let forged = {
+        let key = EncodingKey::from_secret(b"another secret, also long enough");
+        encode(&Header::new(Algorithm::HS256), &json!({ "jti": "a" }), &key).expect("a token")
+    };
+    let order = |token: &str| post("/orders").by(token).json("{}");
+    let (backend, sidecar) = with(&secret(""), route).await;
+    for token in [&forged, &forged, "junk", "junk"] {
+        assert!(!sidecar.ask(&order(token)).await.is_replay());
+    }
+    assert_eq!(backend.count(), 4);
+    let (backend, sidecar) = with(&secret(""), &format!("{route}\non_missing_key = \"reject\"")).await;
+    sidecar.ask(&order(&forged)).await.refuses(400, "missing-key");
+    assert_eq!(backend.count(), 0);
+    let (backend, sidecar) = with(&secret("unverified = \"reject\""), route).await;
+    sidecar.ask(&order(&forged)).await.refuses(401, "invalid-token");
+    // One that verifies and has no such claim is no wrong one.
+    assert_eq!(sidecar.ask(&order(&signed(&json!({ "sub": "alice" })))).await.status, 201);
+    assert_eq!(backend.count(), 1);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet, KeyAlgorithm, PublicKeyUse}
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
 use super::super::jwt::Expected;
-use super::super::{Jwt, Selector, TokenKey};
+use super::super::{Jwt, Selector, TokenKey, Unverified, Verification};
 use super::item::Item;
 use super::pem;
 use super::report::{Report, Span};
@@ -39,6 +39,7 @@ pub(super) struct JwtTable {
     algorithms: Setting<Vec<(Algorithm, Span)>>,
     issuer: Setting<String>,
     audience: Setting<String>,
+    unverified: Setting<Unverified>,
 }
 
 impl JwtTable {
@@ -53,6 +54,7 @@ impl JwtTable {
             algorithms: section.read("algorithms", |item| item.list(algorithm)),
             issuer: section.read("issuer", text),
             audience: section.read("audience", text),
+            unverified: section.read("unverified", unverified),
         };
         section.finish();
         table
@@ -66,6 +68,7 @@ impl JwtTable {
     pub(super) fn build(self, report: &Report<'_>) -> Option<Option<Jwt>> {
         let Some(span) = self.span.clone() else { return Some(None) };
         let by_edge = *self.verified_by_edge.clone().or(false).get()?;
+        let unverified = *self.unverified.clone().or(Unverified::OwnCaller).get()?;
         let sources = [
             ("secret", self.secret.span()),
             ("public_key", self.public_key.span()),
@@ -98,7 +101,7 @@ impl JwtTable {
                     report.add(Some(span), message, "leave it out, or have tokens verified here: jwks = \"jwks.json\"");
                 }
             }
-            return Some(Some(Jwt::VerifiedByEdge));
+            return Some(Some(Jwt { verification: Verification::ByEdge, unverified }));
         }
         let expected = Expected { issuer: self.issuer.optional()?, audience: self.audience.optional()? };
         if self.algorithms.span().is_none() || self.algorithms.get().is_some_and(Vec::is_empty) {
@@ -134,7 +137,7 @@ impl JwtTable {
             }
             keys
         };
-        Some(Some(Jwt::Verified(keys.into())))
+        Some(Some(Jwt { verification: Verification::Keys(keys.into()), unverified }))
     }
 }
 
@@ -177,6 +180,10 @@ fn jwks(item: &Item<'_>) -> Option<JwkSet> {
             "it is what the issuer publishes, often under /.well-known/jwks.json: {\"keys\": [{\"kty\": \"RSA\", …}]}",
         ),
     }
+}
+
+fn unverified(item: &Item<'_>) -> Option<Unverified> {
+    item.choice(&[("own-caller", Unverified::OwnCaller), ("reject", Unverified::Reject)], &[])
 }
 
 fn algorithm(item: &Item<'_>) -> Option<Algorithm> {
