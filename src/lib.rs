@@ -31,7 +31,7 @@
 //! main → cli → run → server, admin      (cli → admin: the shapes of its JSON)
 //!              └───→ proxy → guard → store → record, key
 //!
-//! leaves: config (data only), problem, metrics, telemetry, tls, fail_point (of test builds only)
+//! leaves: clock, config (data only), problem, metrics, telemetry, tls, fail_point (of test builds only)
 //! ```
 //!
 //! # The protocol in short
@@ -45,6 +45,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod demo;
 mod fail_point;

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room, the rooms it may use besides itself, and the crates that only it (and others that list them) may name.
-const ROOMS: [(&str, &[&str], &[&str]); 16] = [
+const ROOMS: [(&str, &[&str], &[&str]); 17] = [
+    ("clock", &[], &[]),
     ("config", &["tls"], &["ipnet", "jsonwebtoken", "toml", "matchit", "serde_json", "strsim"]),
     ("metrics", &[], &["prometheus"]),
     ("telemetry", &["config"], &["tracing_subscriber"]),
@@ -13,15 +14,15 @@ const ROOMS: [(&str, &[&str], &[&str]); 16] = [
     ("record", &[], &["blake3"]),
     ("key", &["config", "record"], &["base64", "blake3", "humantime", "json_event_parser", "jsonwebtoken", "multer"]),
     ("problem", &["record"], &["serde_json"]),
-    ("store", &["config", "key", "metrics", "record"], &["redis", "fjall"]),
+    ("store", &["clock", "config", "key", "metrics", "record"], &["redis", "fjall"]),
     ("fail_point", &[], &[]),
-    ("guard", &["config", "fail_point", "key", "metrics", "record", "store"], &[]),
+    ("guard", &["clock", "config", "fail_point", "key", "metrics", "record", "store"], &[]),
     (
         "proxy",
-        &["config", "fail_point", "guard", "key", "metrics", "problem", "record", "store", "tls"],
+        &["clock", "config", "fail_point", "guard", "key", "metrics", "problem", "record", "store", "tls"],
         &["h2", "hyper", "hyper_util", "tokio_rustls"],
     ),
-    ("admin", &["config", "metrics", "record", "store"], &["base64", "blake3", "humantime", "serde_json"]),
+    ("admin", &["clock", "config", "metrics", "record", "store"], &["base64", "blake3", "humantime", "serde_json"]),
     (
         "server",
         &["config", "metrics", "proxy", "tls"],
@@ -35,7 +36,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 16] = [
     ("demo", &["config", "run"], &["hyper", "hyper_util", "serde_json"]),
     (
         "cli",
-        &["admin", "config", "demo", "key", "record", "run", "telemetry"],
+        &["admin", "clock", "config", "demo", "key", "record", "run", "telemetry"],
         &["clap", "hyper", "hyper_util", "serde_json", "terminal_size"],
     ),
 ];

@@ -1,10 +1,11 @@
 //! Times, for people.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::clock;
 use crate::config::HumanDuration;
 
 /// A time of day on somebody's wall clock, written as RFC 3339 in UTC. For people.
@@ -22,8 +23,7 @@ pub struct NotATime(String);
 impl Moment {
     /// By this machine's clock.
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Self { millis: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
+        Self { millis: clock::unix_millis() }
     }
 
     /// RFC 3339, or a duration before `self`.

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::text::{labelled, listed, ranges};
 use super::{BAD_USAGE, block_on, given, records};
+use crate::clock;
 use crate::config::{
     Config, Disposition, FingerprintMode, HumanDuration, HumanSize, LogKeys, Mode, OnConcurrent, OnMismatch,
     OnMissingKey, PathParams, Routes, Rule, Selector, StoreLocation, Target,
@@ -80,7 +81,7 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
         // Nobody is connected.
         peer: None,
         trust: &config.trust,
-        now: SystemTime::now(),
+        now: clock::wall(),
     };
 
     let mut out = String::new();

@@ -6,7 +6,6 @@
 use std::error::Error;
 use std::future::pending;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::LOCATION;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -18,6 +17,7 @@ use super::fate::{Answer, Fate, Rest, Silence};
 use super::lease::{Gate, Lease};
 use super::policy::{self, Outcome};
 use super::waiting::{self, Flight};
+use crate::clock;
 use crate::config::Rule;
 use crate::fail_point::{self, Step};
 use crate::metrics::{Counted, Metrics, RecordState};
@@ -73,7 +73,7 @@ impl Attempt {
         recorder.metrics.upstream(&rule.name, begun.elapsed());
 
         let outcome = policy::outcome(&fate, &rule.policy, recorder.lease.claim.terms.on_unknown);
-        let change = Change::new(outcome, &fate, unix_millis());
+        let change = Change::new(outcome, &fate, clock::unix_millis());
         fail_point::reach(Step::BeforeComplete).await;
         let recorded = recorder.write(&change).await;
         fail_point::reach(Step::AfterComplete).await;
@@ -267,9 +267,4 @@ impl Recorder {
     fn count(&self, state: RecordState) {
         self.metrics.record(&self.lease.name.route, state);
     }
-}
-
-pub(super) fn unix_millis() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

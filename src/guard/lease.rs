@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::attempt::Ended;
+use crate::clock::since_boot;
 use crate::metrics::Metrics;
 use crate::record::{Claim, RecordName};
 use crate::store::{Renewed, Store, StoreError};
@@ -34,7 +35,7 @@ pub(super) struct Lease {
     pub name: RecordName,
     /// The claim that owns it.
     pub claim: Claim,
-    /// When the last claim or renewal that succeeded was begun, in milliseconds of [`uptime`].
+    /// When the last claim or renewal that succeeded was begun, in milliseconds of [`since_boot`].
     confirmed: AtomicU64,
     /// Whether the request may have left.
     sent: AtomicBool,
@@ -68,7 +69,7 @@ impl Lease {
     }
 
     async fn renew(&self) -> bool {
-        let begun = uptime();
+        let begun = since_boot();
         // Counted first: this future may be dropped while it waits.
         self.unanswered.fetch_add(1, Ordering::Relaxed);
         let renewed = self.store.renew(&self.name, &self.claim).await;
@@ -127,7 +128,7 @@ impl Lease {
     }
 
     fn readiness(&self) -> Readiness {
-        let age = uptime().saturating_sub(Duration::from_millis(self.confirmed.load(Ordering::Relaxed)));
+        let age = since_boot().saturating_sub(Duration::from_millis(self.confirmed.load(Ordering::Relaxed)));
         readiness(age, self.claim.terms.lease)
     }
 
@@ -155,13 +156,6 @@ impl Gate {
     pub async fn may_send(&self) -> bool {
         self.0.may_send().await
     }
-}
-
-/// The clock that runs through suspend: a laptop's lid or a paused virtual machine must not make a hold on a
-/// record look younger than it is.
-pub(super) fn uptime() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -36,6 +36,7 @@ use cleanup::Cleanup;
 use lease::Lease;
 use waiting::Flights;
 
+use crate::clock;
 use crate::config::Rule;
 use crate::fail_point::{self, Step};
 use crate::key::Operation;
@@ -98,13 +99,13 @@ impl Guard {
             return Err(ClaimError::Overloaded);
         };
         fail_point::reach(Step::BeforeClaim).await;
-        let begun = lease::uptime();
+        let begun = clock::since_boot();
         let wanted = Claim {
             token: Token(random()),
             attempt: 1,
             terms: operation.terms,
             fingerprint: operation.fingerprint,
-            claimed_at: attempt::unix_millis(),
+            claimed_at: clock::unix_millis(),
         };
         let mut pending = Pending { guard: self, name: &operation.name, token: wanted.token, armed: true };
         let (claimed, unanswered) = self.ask(&operation.name, &wanted).await;

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::attempt::{self, Change};
+use super::attempt::Change;
 use super::decide::{Verdict, decide};
 use super::fate::Fate;
 use super::{Guard, policy, random};
+use crate::clock;
 use crate::config::Rule;
 use crate::key::Operation;
 use crate::metrics::Would;
@@ -63,7 +64,7 @@ impl Observation {
             attempt: 1,
             terms,
             fingerprint: operation.fingerprint,
-            claimed_at: attempt::unix_millis(),
+            claimed_at: clock::unix_millis(),
         };
         Ok(match self.guard.store.claim(&name, &claim).await? {
             Claimed::Granted(claim) => Sighting::First(Mark { name, claim }),
@@ -75,7 +76,7 @@ impl Observation {
     pub async fn settle<R>(&self, rule: &Rule, mark: Mark, fate: &Fate<R>) -> Result<(), StoreError> {
         let Mark { name, claim } = mark;
         let outcome = policy::outcome(fate, &rule.policy, claim.terms.on_unknown);
-        match Change::new(outcome, fate, attempt::unix_millis()) {
+        match Change::new(outcome, fate, clock::unix_millis()) {
             Change::Nothing => {}
             Change::Release => drop(self.guard.store.release(&name, claim.token).await?),
             Change::Settle(state) => drop(self.guard.store.settle(&name, &Record { claim, state }).await?),

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request};
@@ -21,6 +21,7 @@ use super::stream::{self, First};
 use super::tunnel::Wish;
 use super::upstream::{Limits, SendError};
 use super::{Client, Proxy};
+use crate::clock;
 use crate::config::{Found, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Selector, Target, Trust};
 use crate::fail_point::{self, Step};
 use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Verdict};
@@ -366,7 +367,7 @@ impl Place<'_> {
             query: head.uri.query(),
             peer: self.client.peer.map(|peer| peer.ip()),
             trust: self.trust,
-            now: SystemTime::now(),
+            now: clock::wall(),
         }
     }
 }

@@ -16,4 +16,5 @@ mod peer;
 #[path = "../it/support/mod.rs"]
 mod support;
 mod tls;
+mod valgrind;
 mod websocket;

@@ -7,10 +7,11 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use http::{HeaderName, HeaderValue, Method};
+use tokio::time::Instant;
 
 use super::{BAD_USAGE, FAILED, Format, block_on, given};
 use crate::admin::Moment;

@@ -1,8 +1,8 @@
 //! The embedded store's own clock.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
+use crate::clock;
 
 /// Milliseconds that never go backwards: not while the store is open, whatever is done to the wall clock, and not from
 /// one run to the next, as far as the store has written its time down.
@@ -15,24 +15,12 @@ pub(super) struct Clock {
 impl Clock {
     /// Goes on from the wall clock, or from `mark` if that is later.
     pub(super) fn start(mark: u64) -> Self {
-        // A wall clock before 1970 is not set yet.
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
-        Self { origin: wall.max(mark), opened: since_boot() }
+        Self { origin: clock::unix_millis().max(mark), opened: clock::since_boot() }
     }
 
     pub(super) fn now(&self) -> u64 {
-        self.origin.saturating_add(since_boot().saturating_sub(self.opened).as_millis() as u64)
+        self.origin.saturating_add(clock::since_boot().saturating_sub(self.opened).as_millis() as u64)
     }
-}
-
-/// Also counts the time that the machine is suspended.
-fn since_boot() -> Duration {
-    #[cfg(target_os = "linux")]
-    let clock = ClockId::Boottime;
-    #[cfg(not(target_os = "linux"))]
-    let clock = ClockId::Monotonic;
-    let time = clock_gettime(clock);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 #[cfg(test)]

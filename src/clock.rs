@@ -1,0 +1,57 @@
+//! The clocks that are read, and what each of them is for.
+//!
+//! | clock | read with | for |
+//! |---|---|---|
+//! | of timers | [`tokio::time::Instant::now`] | durations and deadlines inside one process; tests can stop it |
+//! | since boot | [`since_boot`] | how old a lease is: it also counts the time that the machine is suspended |
+//! | of the wall | [`wall`], [`unix_millis`] | what people read, and dates in keys; it may jump |
+//!
+//! No decision about a record rests on the wall clock or on another machine's clock. `clippy.toml` refuses
+//! `std::time::Instant::now` and `SystemTime::now` everywhere else.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// The time since the machine was booted, the time that it was suspended included.
+///
+/// A laptop whose lid was closed, or a virtual machine that was paused, must not take its hold on a record for younger
+/// than it is. On systems other than Linux this is `CLOCK_MONOTONIC`: macOS counts suspended time there too, others may
+/// not.
+pub fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    const CLOCK: ClockId = ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    const CLOCK: ClockId = ClockId::Monotonic;
+    let now = clock_gettime(CLOCK);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
+/// The time of day.
+#[expect(clippy::disallowed_methods, reason = "this is where the wall clock is read")]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The time of day in milliseconds since 1970. A wall clock before that is not set yet: 0.
+pub fn unix_millis() -> u64 {
+    let since = wall().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_since_boot_goes_forward() {
+        let before = since_boot();
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(since_boot() >= before + Duration::from_millis(2));
+    }
+
+    #[test]
+    fn the_wall_clock_is_after_this_was_written() {
+        assert!(unix_millis() > 1_795_262_400_000);
+    }
+}
