@@ -1,0 +1,248 @@
+//! Dependencies point one way, from the edge inwards. This test holds the arrows that the crate's documentation draws.
+
+// In a binary, nothing is reachable from outside.
+#![allow(unreachable_pub)]
+
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use source::{Names, Source};
+
+/// Crates that every room may name. All others belong to rooms.
+const EVERYWHERE: [&str; 5] = ["bytes", "http", "serde", "thiserror", "tracing"];
+
+/// A room, the rooms it may use besides itself, and the crates that only it (and others that list them) may name.
+const ROOMS: [(&str, &[&str], &[&str]); 18] = [
+    ("main", &["cli"], &[]),
+    ("clock", &[], &["rustix"]),
+    ("config", &["tls"], &["ipnet", "jsonwebtoken", "toml", "matchit", "serde_json", "strsim"]),
+    ("metrics", &[], &["prometheus"]),
+    ("telemetry", &["config"], &["tracing_subscriber"]),
+    ("tls", &[], &["rustls_native_certs", "tokio_rustls"]),
+    ("record", &[], &["blake3"]),
+    (
+        "key",
+        &["config", "record"],
+        &["base64", "blake3", "http_body_util", "humantime", "json_event_parser", "jsonwebtoken", "multer"],
+    ),
+    ("problem", &["record"], &["serde_json"]),
+    (
+        "store",
+        &["clock", "config", "key", "metrics", "record"],
+        &["fjall", "getrandom", "redis", "tokio", "tokio_util"],
+    ),
+    ("fail_point", &[], &["tokio"]),
+    (
+        "guard",
+        &["clock", "config", "fail_point", "key", "metrics", "record", "store"],
+        &["getrandom", "tokio", "tokio_util"],
+    ),
+    (
+        "proxy",
+        &["clock", "config", "fail_point", "guard", "key", "metrics", "problem", "record", "store", "tls"],
+        &[
+            "brotli_decompressor",
+            "flate2",
+            "h2",
+            "http_body",
+            "http_body_util",
+            "hyper",
+            "hyper_util",
+            "tokio",
+            "tokio_rustls",
+        ],
+    ),
+    (
+        "admin",
+        &["clock", "config", "metrics", "record", "store"],
+        &["base64", "blake3", "getrandom", "http_body", "http_body_util", "humantime", "serde_json", "tokio"],
+    ),
+    (
+        "server",
+        &["config", "metrics", "proxy", "tls"],
+        &["arc_swap", "http_body", "hyper", "hyper_util", "listenfd", "tokio", "tokio_rustls", "tokio_util"],
+    ),
+    (
+        "run",
+        &["admin", "config", "guard", "key", "metrics", "proxy", "record", "server", "store", "telemetry"],
+        &["arc_swap", "hyper", "prometheus", "rustix", "tokio"],
+    ),
+    (
+        "demo",
+        &["config", "run"],
+        &["form_urlencoded", "getrandom", "http_body_util", "hyper", "hyper_util", "serde_json", "tokio"],
+    ),
+    (
+        "cli",
+        &["admin", "clock", "config", "demo", "key", "record", "run", "telemetry"],
+        &["clap", "http_body_util", "hyper", "hyper_util", "serde_json", "terminal_size", "tokio"],
+    ),
+];
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The files that are part of the program.
+fn sources() -> Vec<Source> {
+    source::sources(&src()).into_iter().filter(|source| !source.of_tests).collect()
+}
+
+/// What is wrong with the arrows of a file.
+fn wrong_arrows(source: &Source) -> Vec<String> {
+    let Some(room) = source.room() else { return Vec::new() };
+    let Some((_, allowed, crates)) = ROOMS.iter().find(|(name, ..)| *name == room) else {
+        return vec![format!("{room} is not in the drawing")];
+    };
+    let names = source.names();
+    let rooms = names.rooms.iter().map(String::as_str).filter(|name| *name != room && !allowed.contains(name));
+    let rooms = rooms.map(|name| format!("{} uses {name}, which {room} must not know", source.path.display()));
+    let owned: BTreeSet<&str> = ROOMS.iter().flat_map(|(_, _, crates)| crates.iter().copied()).collect();
+    let crates = names.crates.iter().filter(|name| owned.contains(name.as_str()) && !crates.contains(&name.as_str()));
+    let crates = crates.map(|name| format!("{} names {name}, and {room} must not", source.path.display()));
+    rooms.chain(crates).collect()
+}
+
+#[test]
+fn every_room_uses_only_the_rooms_below_it_and_its_own_libraries() {
+    let wrong: Vec<String> = sources().iter().flat_map(wrong_arrows).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_is_looked_at() {
+    let known: BTreeSet<PathBuf> = source::sources(&src()).into_iter().map(|source| source.path).collect();
+    let mut left = vec![src()];
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            assert!(known.contains(&path), "no module leads to {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_arrow_that_is_drawn_is_used() {
+    let mut used: BTreeMap<String, Names> = BTreeMap::new();
+    for source in sources() {
+        let Some(room) = source.room() else { continue };
+        let Names { rooms, crates } = source.names();
+        let all = used.entry(room.to_owned()).or_default();
+        all.rooms.extend(rooms);
+        all.crates.extend(crates);
+    }
+    for (room, rooms, crates) in ROOMS {
+        let used = used.get(room).unwrap_or_else(|| panic!("there is no room {room}"));
+        for name in rooms {
+            assert!(used.rooms.contains(*name), "{room} does not use {name} any more: take it out of the drawing");
+        }
+        for name in crates {
+            assert!(used.crates.contains(*name), "{room} does not name {name} any more: take it out of the drawing");
+        }
+    }
+}
+
+#[test]
+fn every_dependency_is_in_the_drawing() {
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).expect("Cargo.toml");
+    let manifest: toml::Table = manifest.parse().expect("TOML");
+    let owned = ROOMS.iter().flat_map(|(_, _, crates)| crates.iter().copied());
+    let drawn: BTreeSet<&str> = owned.chain(EVERYWHERE).collect();
+    for name in manifest["dependencies"].as_table().expect("a table").keys().map(|name| name.replace('-', "_")) {
+        assert!(drawn.contains(name.as_str()), "{name} is not in the drawing: which rooms may name it?");
+    }
+}
+
+/// The test of the test: a wrong arrow that is put into a file is found, at its top and at its end.
+#[test]
+fn a_wrong_arrow_is_found_in_every_file() {
+    for source in sources() {
+        // One room and one library; the other spellings are tried below.
+        for place in wrong_places(&source).into_iter().step_by(2) {
+            let import = format!("use {place}::Planted;");
+            let inline = format!("fn planted() {{ println!(\"{{}}\", {place}::planted()); }}");
+            for text in [at_the_top(&source.text, &import), at_the_end(&source.text, &inline)] {
+                let wrong = wrong_arrows(&source.with(text));
+                assert_eq!(wrong.len(), 1, "{}: {place}: {wrong:?}", source.path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrong_arrow_is_found_however_it_is_written_but_for_tests() {
+    let sources = sources();
+    let deep = sources.iter().filter(|source| source.module.len() > 1);
+    for source in deep.take(3) {
+        for place in wrong_places(source) {
+            for arrow in arrows(&place) {
+                let wrong = wrong_arrows(&source.with(at_the_top(&source.text, &arrow)));
+                assert_eq!(wrong.len(), 1, "{}: {arrow}: {wrong:?}", source.path.display());
+                let hidden = format!("#[cfg(test)]\nmod planted {{ {} }}", arrow.replace("super::", "super::super::"));
+                let wrong = wrong_arrows(&source.with(at_the_top(&source.text, &hidden)));
+                assert!(wrong.is_empty(), "{}: {hidden}: {wrong:?}", source.path.display());
+                // Only what is compiled for tests alone is left out.
+                let shown = hidden.replace("cfg(test)", "cfg(not(test))");
+                let wrong = wrong_arrows(&source.with(at_the_top(&source.text, &shown)));
+                assert_eq!(wrong.len(), 1, "{}: {shown}: {wrong:?}", source.path.display());
+            }
+        }
+    }
+}
+
+/// A room and a crate that the file must not name.
+fn wrong_places(source: &Source) -> Vec<String> {
+    let Some(room) = source.room() else { return Vec::new() };
+    let (_, allowed, crates) = ROOMS.iter().find(|(name, ..)| *name == room).expect("a room");
+    let other = ROOMS.iter().map(|(name, ..)| *name).find(|name| *name != room && !allowed.contains(name));
+    let other = other.expect("a room that is not below it");
+    let mut owned = ROOMS.iter().flat_map(|(_, _, crates)| crates.iter().copied());
+    let library = owned.find(|name| !crates.contains(name)).expect("a crate of another room");
+    let up = "super::".repeat(source.module.len());
+    vec![format!("crate::{other}"), format!("{up}{other}"), library.to_owned(), format!("::{library}")]
+}
+
+/// Ways to name something in a place.
+fn arrows(place: &str) -> [String; 10] {
+    [
+        format!("use {place}::Planted;"),
+        format!("use {place}::{{planted::{{self, Other}}, Planted as Renamed}};"),
+        format!("use {place}::*;"),
+        format!("use {place} as renamed;"),
+        format!("type Planted = Vec<Option<{place}::Planted>>;"),
+        format!("fn planted() -> u8 {{ if true {{ <{place}::Planted as Default>::default().0 }} else {{ 0 }} }}"),
+        format!("fn planted() {{ println!(\"{{:?}}\", vec![1, {place}::planted(2)]); }}"),
+        format!("fn planted() {{ use {place}::Planted; }}"),
+        format!("#[serde(with = \"{place}::planted\")] struct Planted;"),
+        format!("mod planted {{ fn planted() {{ let _ = {}::PLANTED; }} }}", inside_a_module(place)),
+    ]
+}
+
+/// The same place, named from a module that lies deeper by one.
+fn inside_a_module(place: &str) -> String {
+    if place.starts_with("super::") { format!("super::{place}") } else { place.to_owned() }
+}
+
+/// Behind the comments and attributes that a file begins with.
+fn at_the_top(text: &str, arrow: &str) -> String {
+    let lead =
+        text.lines().take_while(|line| line.is_empty() || line.starts_with("//!") || line.starts_with("#![")).count();
+    let lines: Vec<&str> = text.lines().collect();
+    format!("{}\n{arrow}\n{}\n", lines[..lead].join("\n"), lines[lead..].join("\n"))
+}
+
+fn at_the_end(text: &str, arrow: &str) -> String {
+    format!("{text}\n{arrow}\n")
+}
+
+/// The name that the environment gives them by is in the program, or it has none.
+#[test]
+fn only_a_test_build_has_fail_points() {
+    let program = fs::read(env!("CARGO_BIN_EXE_onlyonce")).expect("the program");
+    let has_them = String::from_utf8_lossy(&program).contains("ONLYONCE_FAIL_POINT");
+    assert_eq!(has_them, cfg!(feature = "fail-points"));
+}
