@@ -1,6 +1,7 @@
 //! A body as it comes in on a connection.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,20 +10,37 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::body::PassingError;
+use super::client::{Client, Presence};
 
 /// A body that ends only where its sender has ended it.
 ///
 /// In HTTP/2, whoever has its answer may be told that the rest of its request is not wanted, by a reset that says
 /// `NO_ERROR` (RFC 9113, 8.1). hyper takes each such reset for the end of a body, and half of one would look whole.
-pub(super) struct Arriving {
+pub struct Arriving {
     body: Incoming,
     http2: bool,
+    /// Who sends it, until all of it is here: where it is given up before, the connection has to know.
+    sender: Option<Arc<Presence>>,
 }
 
 impl Arriving {
-    /// The body of a message of this version.
-    pub(super) fn new(body: Incoming, version: Version) -> Self {
-        Self { body, http2: version == Version::HTTP_2 }
+    /// The body of a response of this version.
+    pub(super) fn response(body: Incoming, version: Version) -> Self {
+        Self { body, http2: version == Version::HTTP_2, sender: None }
+    }
+
+    /// The body of a request of this version.
+    pub fn request(body: Incoming, version: Version, client: &Client) -> Self {
+        let sender = (!body.is_end_stream()).then(|| Arc::clone(&client.presence));
+        Self { body, http2: version == Version::HTTP_2, sender }
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if let Some(sender) = self.sender.take().filter(|_| !self.body.is_end_stream()) {
+            sender.leave_unread();
+        }
     }
 }
 
@@ -34,6 +52,9 @@ impl Body for Arriving {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if frame.is_none() && self.http2 && !self.body.is_end_stream() {
             return Poll::Ready(Some(Err(PassingError::CutShort)));
+        }
+        if frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers)) {
+            self.sender = None;
         }
         Poll::Ready(frame.map(|frame| frame.map_err(PassingError::Broken)))
     }

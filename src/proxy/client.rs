@@ -28,6 +28,8 @@ pub struct Presence {
     watched: AtomicBool,
     left: AtomicBool,
     leaving: Notify,
+    /// A body was given up before its end: its client may still be sending it.
+    unread: AtomicBool,
 }
 
 impl Presence {
@@ -60,6 +62,21 @@ impl Presence {
     pub fn leave(&self) {
         self.left.store(true, Ordering::Relaxed);
         self.leaving.notify_one();
+    }
+
+    /// The body of the request at hand is given up before its end.
+    pub(super) fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the body of the last request was given up before its end.
+    pub fn has_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// The next request has come: the body of the one before it was read.
+    pub fn begin_request(&self) {
+        self.unread.store(false, Ordering::Relaxed);
     }
 }
 

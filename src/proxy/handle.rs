@@ -37,14 +37,17 @@ impl Proxy {
     pub async fn handle(self: &Arc<Self>, request: Request<Incoming>, client: &Client) -> Answer {
         let begun = Instant::now();
         let form = Form::of(request.headers());
+        let version = request.version();
+        let request = request.map(|body| Arriving::request(body, version, client));
         if let Err(problem) = head::inspect(&request) {
             let problem = self.spoken_to(&request, problem);
+            let (head, body) = request.into_parts();
+            let problem = unasked(problem, &head, body).await;
             return self.passed(UNMATCHED, Err(problem), begun, form);
         }
         let authority = head::authority(request.uri(), request.headers());
         let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
         let (head, body) = request.into_parts();
-        let body = Arriving::new(body, head.version);
         let uri = head.uri.clone();
         let path = key::normalise_path(uri.path());
         let overriding = key::overriding_methods(&head.headers);

@@ -21,6 +21,7 @@ mod upstream;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use arriving::Arriving;
 pub use body::{PassingError, ResponseBody};
 pub use budget::Budget;
 pub use client::{Client, Presence};

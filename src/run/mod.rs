@@ -24,6 +24,7 @@ use crate::config::{self, Config, Listen, StoreLocation};
 use crate::guard::Guard;
 use crate::key::DigestKey;
 use crate::metrics::Metrics;
+use crate::proxy::Arriving;
 use crate::record::RecordName;
 pub use crate::server::Passed;
 use crate::server::{Listener, Server};
@@ -167,7 +168,11 @@ impl Sidecar {
             let admin = Arc::clone(&admin);
             admin_server.serve(listener, move |request: Request<Incoming>, client| {
                 let admin = Arc::clone(&admin);
-                async move { admin.handle(request, client.peer).await }
+                async move {
+                    let version = request.version();
+                    let request = request.map(|body| Arriving::request(body, version, &client));
+                    admin.handle(request, client.peer).await
+                }
             });
         }
         for listener in listeners {

@@ -6,16 +6,17 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, UpgradeableConnection};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
-use super::Server;
+use super::linger::{Leftover, linger};
 use super::pace::{Busy, Pace};
 use super::watched::Watched;
+use super::{End, Server};
 use crate::proxy::{Client, MAX_BUFFER, Tunnel};
 
 impl Server {
@@ -25,15 +26,21 @@ impl Server {
         F: Future<Output = Response<B>>,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + 'static,
     {
-        let stream = stream.telling(&client.presence);
+        let (presence, leftover) = (Arc::clone(&client.presence), Leftover::default());
+        let stream = stream.telling(&presence, &leftover);
         // Where an answer ends the talk in HTTP.
         let tunnel = OnceLock::new();
         let service = service_fn(|request| {
             let busy = pace.busy();
+            presence.begin_request();
             let answering = answer(request, client.clone());
-            let tunnel = &tunnel;
+            let (tunnel, presence) = (&tunnel, &presence);
             async move {
                 let mut answer = answering.await;
+                if presence.has_unread() {
+                    // Nobody reads past the rest of its request.
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 if let Some(opened) = answer.extensions_mut().remove::<Tunnel>() {
                     // An answer that opens one is the last of its connection.
                     let _ = tunnel.set(opened);
@@ -47,10 +54,17 @@ impl Server {
         // hyper's own timer is set anew for each request, which costs a system call; `pace` keeps the time instead.
         builder.header_read_timeout(None);
         let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        self.drive(connection, UpgradeableConnection::graceful_shutdown, pace, || None).await;
+        let end = self.drive(connection, UpgradeableConnection::graceful_shutdown, pace, || None).await;
         // It keeps the connection's place among the others, and the drain waits for it.
         if let Some(tunnel) = tunnel.get() {
-            tunnel.clone().run().await;
+            return tunnel.clone().run().await;
+        }
+        // Also what cannot be read as a head was answered, and may not be all of it.
+        if end == End::Own
+            && (presence.has_unread() || pace.is_in_head())
+            && let Some(stream) = leftover.take()
+        {
+            linger(stream).await;
         }
     }
 }

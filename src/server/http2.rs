@@ -58,7 +58,7 @@ impl Server {
         builder.timer(TokioTimer::new());
         builder.keep_alive_interval(self.idle_timeout / 2).keep_alive_timeout(self.header_timeout);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
-        self.drive(connection, Connection::graceful_shutdown, pace, || streams.untaken()).await;
+        let _end = self.drive(connection, Connection::graceful_shutdown, pace, || streams.untaken()).await;
     }
 }
 

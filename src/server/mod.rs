@@ -2,6 +2,7 @@
 
 mod http1;
 mod http2;
+mod linger;
 mod listen;
 mod pace;
 mod stream;
@@ -54,6 +55,15 @@ pub struct Server {
 enum Protocol {
     Http1,
     Http2,
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// HTTP came to its end on it.
+    Own,
+    /// It was given up.
+    GivenUp,
 }
 
 /// After an error that says "no more files" or the like: trying again at once would only spin.
@@ -188,14 +198,18 @@ impl Server {
         finish: impl Fn(Pin<&mut C>),
         pace: &Pace,
         untaken: impl Fn() -> Option<u64>,
-    ) where
+    ) -> End
+    where
         C: Future<Output = hyper::Result<()>>,
     {
         let mut connection = std::pin::pin!(connection);
         let mut stopping = false;
         loop {
             tokio::select! {
-                end = connection.as_mut() => return end.unwrap_or_else(|error| ended(&error)),
+                end = connection.as_mut() => {
+                    end.unwrap_or_else(|error| ended(&error));
+                    return End::Own;
+                }
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
                     pace.close();
@@ -208,7 +222,7 @@ impl Server {
                         pace.close();
                         finish(connection.as_mut());
                     }
-                    Overdue::Head | Overdue::Stuck => return,
+                    Overdue::Head | Overdue::Stuck => return End::GivenUp,
                 },
             }
         }

@@ -78,6 +78,11 @@ impl Pace {
         }
     }
 
+    /// Whether some of a head is here, and no request was made of it.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.now.load(Ordering::Relaxed) & 3 == HEAD
+    }
+
     /// No request is at hand.
     pub(super) fn idle(&self) {
         self.set(IDLE);

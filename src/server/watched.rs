@@ -11,17 +11,21 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::linger::Leftover;
 use super::pace::Pace;
 use super::stream::Stream;
 use crate::proxy::Presence;
 
 pub(super) struct Watched {
-    stream: Stream,
+    /// Taken when this is dropped.
+    stream: Option<Stream>,
     /// Was read to look at it, and is still to be handed out.
     ahead: Bytes,
     pace: Arc<Pace>,
     /// Who is told that the client has closed its side, and whose heads are timed: in HTTP/1 alone.
     presence: Option<Arc<Presence>>,
+    /// Where the socket is left: in HTTP/1 alone.
+    leftover: Option<Leftover>,
 }
 
 /// What a client of HTTP/2 says first (RFC 9113, 3.4). No request of HTTP/1 begins with it.
@@ -32,19 +36,19 @@ const AHEAD: usize = 4096;
 
 impl Watched {
     pub(super) fn new(stream: Stream, pace: Arc<Pace>) -> Self {
-        Self { stream, ahead: Bytes::new(), pace, presence: None }
+        Self { stream: Some(stream), ahead: Bytes::new(), pace, presence: None, leftover: None }
     }
 
     /// Whether it came over TLS.
     pub(super) fn is_secure(&self) -> bool {
-        matches!(self.stream, Stream::Tls(_))
+        matches!(self.stream, Some(Stream::Tls(_)))
     }
 
     /// Waits for what tells the two protocols apart: mostly a single byte.
     pub(super) async fn begins_with_preface(&mut self) -> io::Result<bool> {
         let mut read = BytesMut::new();
         loop {
-            let more = poll_fn(|cx| read_some(&mut self.stream, cx)).await?;
+            let more = poll_fn(|cx| read_some(self.stream(), cx)).await?;
             self.pace.read();
             read.extend_from_slice(&more);
             let compared = read.len().min(PREFACE.len());
@@ -57,26 +61,39 @@ impl Watched {
     }
 
     /// From here on, the client speaks HTTP/1.
-    pub(super) fn telling(mut self, presence: &Arc<Presence>) -> Self {
+    pub(super) fn telling(mut self, presence: &Arc<Presence>, leftover: &Leftover) -> Self {
         self.presence = Some(Arc::clone(presence));
+        self.leftover = Some(leftover.clone());
         self
+    }
+
+    fn stream(&mut self) -> &mut Stream {
+        self.stream.as_mut().expect("it is taken only when this is dropped")
     }
 
     /// hyper reads nothing while a request is being answered, so that a client that closes its side gets its answer.
     /// Where somebody asks whether it is still there, the connection looks for the end, and keeps what comes instead.
     fn look_for_end(&mut self, cx: &mut Context<'_>) {
-        let Some(presence) = self.presence.as_ref().filter(|presence| !presence.has_ended()) else { return };
-        if !self.ahead.is_empty() {
+        let has_ended = self.presence.as_ref().is_none_or(|presence| presence.has_ended());
+        if has_ended || !self.ahead.is_empty() {
             return;
         }
-        match read_some(&mut self.stream, cx) {
+        match read_some(self.stream(), cx) {
             Poll::Ready(Ok(more)) if !more.is_empty() => {
                 self.ahead = more;
                 // Somebody may have found nothing a moment ago, and wait for what was now taken.
                 cx.waker().wake_by_ref();
             }
-            Poll::Ready(_) => presence.leave(),
+            Poll::Ready(_) => self.presence.iter().for_each(|presence| presence.leave()),
             Poll::Pending => {}
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let (Some(leftover), Some(stream)) = (&self.leftover, self.stream.take()) {
+            leftover.put(stream);
         }
     }
 }
@@ -93,7 +110,7 @@ impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = if self.ahead.is_empty() {
-            Pin::new(&mut self.stream).poll_read(cx, buf)
+            Pin::new(self.stream()).poll_read(cx, buf)
         } else {
             let length = self.ahead.len().min(buf.remaining());
             buf.put_slice(&self.ahead[..length]);
@@ -112,7 +129,7 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let polled = Pin::new(self.stream()).poll_write(cx, buf);
         self.pace.write(polled)
     }
 
@@ -121,12 +138,12 @@ impl AsyncWrite for Watched {
         if self.presence.as_ref().is_some_and(|presence| presence.is_asked()) {
             self.look_for_end(cx);
         }
-        let polled = Pin::new(&mut self.stream).poll_flush(cx);
-        if self.stream.holds_back() { self.pace.flush(polled) } else { polled }
+        let polled = Pin::new(self.stream()).poll_flush(cx);
+        if self.stream().holds_back() { self.pace.flush(polled) } else { polled }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(self.stream()).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -134,11 +151,11 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let polled = Pin::new(self.stream()).poll_write_vectored(cx, bufs);
         self.pace.write(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(Stream::is_write_vectored)
     }
 }

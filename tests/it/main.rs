@@ -14,6 +14,7 @@ mod connections;
 mod cors;
 mod dialects;
 mod disconnect;
+mod early_answers;
 mod fates;
 mod framing;
 mod http2;

@@ -76,6 +76,21 @@ async fn a_repeat_over_tls_is_replayed() {
     assert_eq!(backend.count(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_reaches_a_client_that_writes_before_it_reads() {
+    let (backend, identity) = (Backend::start().await, Identity::new());
+    let sidecar = setup(&backend, &identity).start().await;
+    for size in [2 << 20, 30 << 20] {
+        let request = order("k").body(vec![b'x'; size]);
+        for request in [request.clone(), request.chunked()] {
+            let mut client = identity.wire(sidecar.address).await;
+            client.send(request.bytes()).await;
+            client.response().await.refuses(413, "request-too-large");
+            client.ends().await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn http_2_is_agreed_upon() {
     let (backend, identity) = (Backend::start().await, Identity::new());

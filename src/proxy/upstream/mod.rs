@@ -184,7 +184,7 @@ impl Upstream {
             match line.send(request).await {
                 Ok(response) => {
                     let version = response.version();
-                    return Ok(response.map(|body| UpstreamBody::new(Arriving::new(body, version), line)));
+                    return Ok(response.map(|body| UpstreamBody::new(Arriving::response(body, version), line)));
                 }
                 Err(error) => match Lost::of(error, !reused) {
                     Lost::Unwritten(unwritten, _) if reused => request = *unwritten,
