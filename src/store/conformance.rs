@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::*;
 use crate::key::DigestKey;
