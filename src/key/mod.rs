@@ -23,7 +23,6 @@ mod operation;
 mod origin;
 mod readings;
 mod select;
-mod signature;
 mod target;
 mod text;
 

@@ -26,7 +26,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 18] = [
     (
         "key",
         &["config", "record"],
-        &["base64", "blake3", "http_body_util", "humantime", "json_event_parser", "jsonwebtoken", "multer", "ring"],
+        &["base64", "blake3", "http_body_util", "humantime", "json_event_parser", "jsonwebtoken", "multer"],
     ),
     ("problem", &["record"], &["serde_json"]),
     (

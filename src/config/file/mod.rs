@@ -10,7 +10,6 @@ mod origin;
 mod pattern;
 mod pem;
 mod preset;
-mod public_key;
 mod report;
 mod route;
 mod section;
