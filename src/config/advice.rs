@@ -59,6 +59,7 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
             ("fail-open", about_forwarding(rule, store.on_error)),
             ("short-lease", about_takeovers(rule, upstream)),
             ("busy-503", about_503(rule)),
+            ("body-key-media-type", about_bodies(rule)),
             ("buffer-too-small", about_caps(rule, server)),
             ("short-retention", about_retries_of_payments(rule)),
             ("hidden-methods", about_hidden_methods(rule, routes)),
@@ -332,6 +333,22 @@ fn about_503(rule: &Rule) -> Option<Note> {
     )
 }
 
+/// JSON comes under many media types, and under none.
+fn about_bodies(rule: &Rule) -> Option<Note> {
+    let in_json = |selector: &&Selector| matches!(selector, Selector::Json(_));
+    let selector = rule.key.iter().chain(&rule.scope).find(in_json)?;
+    let cap = HumanSize(rule.max_request_body);
+    Some(Note {
+        weight: Weight::Note,
+        text: format!(
+            "{selector} is looked for in every body, whatever its Content-Type: one of more than {cap} \
+             (max_request_body) gets 413, but for multipart, image, audio and video, which have no JSON and pass \
+             unguarded"
+        ),
+        advice: "give large uploads of other types a route of their own".to_owned(),
+    })
+}
+
 fn about_caps(rule: &Rule, server: &Server) -> Option<Note> {
     let over = |cap: u64| cap > server.max_buffered;
     let all = HumanSize(server.max_buffered);
@@ -404,8 +421,8 @@ mod tests {
             "scope = [\"header:X-Tenant\"]\nrelease = [\"503\"]",
             "scope = [\"header:X-Tenant\"]\nstore = [\"503\"]",
             "scope = [\"header:X-Tenant\"]\non_unknown = \"retry\"\nlease = \"60s\"",
-            "scope = [\"host\"]\nkey = \"json:/number\"\nhold = [\"503\"]",
-            "scope = [\"header:X-Tenant\"]\nkey = [\"json:/number\", \"header:X-Request\"]\nhold = [\"503\"]",
+            "scope = [\"host\"]\nkey = \"form:number\"\nhold = [\"503\"]",
+            "scope = [\"header:X-Tenant\"]\nkey = [\"form:number\", \"header:X-Request\"]\nhold = [\"503\"]",
         ] {
             assert_eq!(found(&with_route(route)), [], "{route}");
         }

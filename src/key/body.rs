@@ -5,6 +5,9 @@ use http::{HeaderMap, HeaderName, header};
 use super::form::{Field, Form};
 use super::json::Json;
 use super::multipart::Multipart;
+use crate::config::{Rule, Selector};
+
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What the head says of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +22,15 @@ pub(super) struct Declared<'h> {
 /// How a body can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Media {
-    /// `application/json`, or any type with the suffix `+json` (RFC 6839, 3.1).
+    /// `application/json`, any type with the suffix `+json` (RFC 6839, 3.1), `text/json`, `application/x-amz-json-1.1`.
     Json,
     /// `application/x-www-form-urlencoded`
     Form,
     /// `multipart/form-data`
     Multipart,
-    /// By its bytes only.
+    /// Other `multipart/`, `image/`, `audio/` and `video/`: large, and never JSON.
+    Stream,
+    /// Anything else, and nothing at all: JSON where it parses as that, for those who look for JSON.
     Other,
 }
 
@@ -33,6 +38,8 @@ pub(super) enum Media {
 pub(super) struct Body<'b> {
     pub(super) bytes: &'b [u8],
     pub(super) declared: Declared<'b>,
+    /// A part of the key or the scope is read from it as JSON.
+    by_json: bool,
     json: OnceCell<Option<Json<'b>>>,
     form: OnceCell<Option<AnyForm<'b>>>,
 }
@@ -74,15 +81,21 @@ impl Media {
         let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let Some(slash) = essence.iter().position(|byte| *byte == b'/') else { return Self::Other };
         let (kind, subtype) = (&essence[..slash], &essence[slash + 1..]);
-        let is_both = |one: &[u8], other: &[u8]| kind.eq_ignore_ascii_case(one) && subtype.eq_ignore_ascii_case(other);
+        let is_kind = |name: &[u8]| kind.eq_ignore_ascii_case(name);
+        let is_both = |one: &[u8], other: &[u8]| is_kind(one) && subtype.eq_ignore_ascii_case(other);
         let is = |name: &[u8]| is_both(b"application", name);
         let has_suffix = subtype.last_chunk().is_some_and(|suffix: &[u8; 5]| suffix.eq_ignore_ascii_case(b"+json"));
-        if is(b"json") || has_suffix {
+        const OF_AWS: &[u8] = b"x-amz-json-";
+        let begins =
+            |prefix: &[u8]| subtype.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        if is(b"json") || has_suffix || is_both(b"text", b"json") || is_kind(b"application") && begins(OF_AWS) {
             Self::Json
         } else if is(b"x-www-form-urlencoded") {
             Self::Form
         } else if is_both(b"multipart", b"form-data") {
             Self::Multipart
+        } else if [&b"multipart"[..], b"image", b"audio", b"video"].into_iter().any(is_kind) {
+            Self::Stream
         } else {
             Self::Other
         }
@@ -95,8 +108,27 @@ fn only_line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> 
 }
 
 impl<'b> Body<'b> {
+    /// The body of a request, on this rule's route.
+    pub(super) fn of(rule: &Rule, declared: Declared<'b>, bytes: &'b [u8]) -> Self {
+        let by_json = rule.key.iter().chain(&rule.scope).any(|selector| matches!(selector, Selector::Json(_)));
+        Self { by_json, ..Self::new(declared, bytes) }
+    }
+
     pub(super) fn new(declared: Declared<'b>, bytes: &'b [u8]) -> Self {
-        Self { bytes, declared, json: OnceCell::new(), form: OnceCell::new() }
+        Self { bytes, declared, by_json: false, json: OnceCell::new(), form: OnceCell::new() }
+    }
+
+    /// What it is taken for. One that the key was read from as JSON is JSON, whatever it was declared as.
+    pub(super) fn media(&self) -> Media {
+        match self.declared.media {
+            Media::Form | Media::Other if self.by_json && self.json().is_some() => Media::Json,
+            declared => declared,
+        }
+    }
+
+    /// Nothing, but for a byte order mark.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty() || self.bytes == BYTE_ORDER_MARK
     }
 
     /// Whether somebody has asked.
@@ -117,7 +149,7 @@ impl<'b> Body<'b> {
             Declared { media: Media::Multipart, content_type, .. } => {
                 Multipart::parse(content_type?, bytes).map(AnyForm::Multipart)
             }
-            Declared { media: Media::Json | Media::Form | Media::Other, .. } => {
+            Declared { media: Media::Json | Media::Form | Media::Stream | Media::Other, .. } => {
                 Form::parse(bytes).map(AnyForm::Urlencoded)
             }
         };
@@ -149,11 +181,22 @@ mod tests {
             ("image/x+JSON", Media::Json),
             ("application/x-www-form-urlencoded", Media::Form),
             ("application/X-WWW-Form-Urlencoded;charset=UTF-8", Media::Form),
-            ("text/json", Media::Other),
+            ("text/json", Media::Json),
+            ("Text/JSON;charset=utf-8", Media::Json),
+            ("application/x-amz-json-1.1", Media::Json),
+            ("application/X-AMZ-JSON-1.0", Media::Json),
+            ("text/x-amz-json-1.0", Media::Other),
+            ("application/x-amz-cbor-1.1", Media::Other),
+            ("text/plain;charset=UTF-8", Media::Other),
+            ("application/octet-stream", Media::Other),
+            ("image/png", Media::Stream),
+            ("AUDIO/ogg", Media::Stream),
+            ("video/mp4", Media::Stream),
+            ("multipart/related; boundary=x", Media::Stream),
             ("application/jsonp", Media::Other),
             ("application/x-ndjson", Media::Other),
             ("multipart/form-data; boundary=x", Media::Multipart),
-            ("multipart/mixed; boundary=x", Media::Other),
+            ("multipart/mixed; boundary=x", Media::Stream),
             ("application/form-data", Media::Other),
             ("json", Media::Other),
             ("", Media::Other),

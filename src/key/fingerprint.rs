@@ -48,9 +48,9 @@ fn target(key: &DigestKey, request: &Request<'_>) -> [u8; 16] {
 }
 
 fn recipe(mode: &FingerprintMode, key: &DigestKey) -> u64 {
-    // 0 was `auto` when it compared forms of parts by their bytes.
+    // 0 was `auto` when it compared forms of parts by their bytes, 4 when JSON had two media types only.
     let (tag, ignore): (u64, &[JsonPointer]) = match mode {
-        FingerprintMode::Auto { ignore } => (4, ignore),
+        FingerprintMode::Auto { ignore } => (6, ignore),
         FingerprintMode::Form => (5, &[]),
         FingerprintMode::Raw => (1, &[]),
         FingerprintMode::Json { ignore } => (2, ignore),
@@ -80,10 +80,10 @@ pub(super) fn add(digest: &mut Digest, mode: &FingerprintMode, body: &Body<'_>) 
         FingerprintMode::Raw => Counted::Bytes,
         FingerprintMode::Json { ignore } => add_json(digest, body, ignore),
         FingerprintMode::Form => add_form(digest, body),
-        FingerprintMode::Auto { ignore } => match body.declared.media {
+        FingerprintMode::Auto { ignore } => match body.media() {
             Media::Json => add_json(digest, body, ignore),
             Media::Form | Media::Multipart => add_form(digest, body),
-            Media::Other => Counted::Bytes,
+            Media::Stream | Media::Other => Counted::Bytes,
         },
     };
     if matches!(counted, Counted::Bytes | Counted::Unreadable) {

@@ -27,7 +27,7 @@ pub struct SelectorReading {
 
 /// Reads every selector by itself, so that one that fails hides no other.
 pub fn readings(rule: &Rule, digest_key: &DigestKey, request: Request<'_>, body: &[u8]) -> Readings {
-    let body = Body::new(Declared::of(request.headers), body);
+    let body = Body::of(rule, Declared::of(request.headers), body);
     let credential = Credential::of(rule, &request);
     let claims = credential.claims();
     let find = |selector: &Selector, role| -> Result<Option<String>, KeyError> {

@@ -64,8 +64,7 @@ pub(super) fn in_head<'a>(
         Selector::Jwt(claim) => Ok(by_claim(selector, claim, role, request, claims)?),
         Selector::Ip => Ok(origin::client(request).map_or(Part::Absent, |client| Part::of(client.to_string()))),
         Selector::Date(period) => Ok(calendar::bucket(*period, request.now).map_or(Part::Absent, Part::of)),
-        Selector::Json(_) => return from_body(selector, &[Media::Json], declared),
-        Selector::Form(_) => return from_body(selector, &[Media::Form, Media::Multipart], declared),
+        Selector::Json(_) | Selector::Form(_) => return from_body(selector, declared),
     };
     let part = part.and_then(|part| fits(&part, role).map(|()| part));
     part.map(Some).map_err(|why| why.of(selector))
@@ -78,7 +77,12 @@ pub(super) fn in_body<'b>(selector: &Selector, role: Role, body: &'b Body<'_>) -
         Selector::Header(_) | Selector::Cookie(_) | Selector::Query(_) | Selector::Path(_) => Part::Absent,
         Selector::Host | Selector::Jwt(_) | Selector::Ip | Selector::Date(_) => Part::Absent,
         Selector::Json(pointer) => {
-            let json = body.json().ok_or_else(|| BodyFault::NotJson.of(selector))?;
+            let Some(json) = body.json() else {
+                return match body.declared.media {
+                    Media::Json if !body.is_empty() => Err(BodyFault::NotJson.of(selector)),
+                    Media::Json | Media::Form | Media::Multipart | Media::Stream | Media::Other => Ok(Part::Absent),
+                };
+            };
             match json.find(pointer).map_err(|_| BodyFault::Duplicate.of(selector))? {
                 None | Some(Value::Null) => Part::Absent,
                 Some(Value::Bool(value)) => Part::Bool(*value),
@@ -98,14 +102,18 @@ pub(super) fn in_body<'b>(selector: &Selector, role: Role, body: &'b Body<'_>) -
     Ok(part)
 }
 
-/// A body of another media type has no such part, which the head tells; so it does that an encoded body is of no use.
-fn from_body<'a>(selector: &Selector, media: &[Media], declared: Declared<'_>) -> Result<Option<Part<'a>>, KeyError> {
-    if !media.contains(&declared.media) {
-        Ok(Some(Part::Absent))
-    } else if declared.encoded {
-        Err(BodyFault::Encoded.of(selector))
-    } else {
-        Ok(None)
+/// That an encoded body is of no use, and that one of some media types has no such part, the head tells. JSON is looked
+/// for under any other: many clients declare it as something else, or as nothing.
+fn from_body<'a>(selector: &Selector, declared: Declared<'_>) -> Result<Option<Part<'a>>, KeyError> {
+    let may_have = match (selector, declared.media) {
+        (_, Media::Stream) => false,
+        (Selector::Form(_), media) => matches!(media, Media::Form | Media::Multipart),
+        (_, media) => media != Media::Multipart,
+    };
+    match (declared.encoded, may_have) {
+        (true, _) => Err(BodyFault::Encoded.of(selector)),
+        (false, true) => Ok(None),
+        (false, false) => Ok(Some(Part::Absent)),
     }
 }
 
@@ -340,7 +348,12 @@ mod tests {
     }
 
     fn body(selector: &Selector, role: Role, bytes: &[u8]) -> Result<String, KeyError> {
-        let body = Body::new(Declared { media: Media::Other, content_type: None, encoded: false }, bytes);
+        let media = if let Selector::Json(_) = selector { Media::Json } else { Media::Form };
+        declared_as(media, selector, role, bytes)
+    }
+
+    fn declared_as(media: Media, selector: &Selector, role: Role, bytes: &[u8]) -> Result<String, KeyError> {
+        let body = Body::new(Declared { media, content_type: None, encoded: false }, bytes);
         in_body(selector, role, &body).map(|part| format!("{part:?}"))
     }
 
@@ -477,16 +490,37 @@ mod tests {
 
     #[test]
     fn the_head_tells_whether_the_body_matters() {
-        for (selector, media, other) in [
-            (json("/k"), b"application/json".as_slice(), b"application/x-www-form-urlencoded".as_slice()),
-            (Selector::Form("k".into()), b"application/x-www-form-urlencoded", b"application/json"),
-            (Selector::Form("k".into()), b"multipart/form-data; boundary=x", b"multipart/mixed; boundary=x"),
+        const FORM: &[u8] = b"application/x-www-form-urlencoded";
+        const PARTS: &[u8] = b"multipart/form-data; boundary=x";
+        let (json, form) = (json("/k"), Selector::Form("k".into()));
+        let declared = |selector: &Selector, media| head(selector, KEY, &[("content-type", media)]);
+        for (selector, media) in [
+            (&json, &b"application/json"[..]),
+            (&json, FORM),
+            (&json, b"text/plain;charset=UTF-8"),
+            (&json, b"application/octet-stream"),
+            (&form, FORM),
+            (&form, PARTS),
         ] {
-            assert_eq!(head(&selector, KEY, &[("content-type", media)]), Ok(None));
-            assert_eq!(head(&selector, KEY, &[("content-type", other)]), Ok(Some("Absent".into())));
-            assert_eq!(head(&selector, KEY, &[]), Ok(Some("Absent".into())));
+            assert_eq!(declared(selector, media), Ok(None));
+        }
+        assert_eq!(head(&json, KEY, &[]), Ok(None));
+        assert_eq!(head(&form, KEY, &[]), Ok(Some("Absent".into())));
+        for (selector, other) in [
+            (&json, PARTS),
+            (&json, b"multipart/mixed; boundary=x"),
+            (&json, b"image/png"),
+            (&form, b"multipart/mixed; boundary=x"),
+            (&form, b"application/json"),
+            (&form, b"video/mp4"),
+        ] {
+            assert_eq!(declared(selector, other), Ok(Some("Absent".into())));
+        }
+        for media in [&b"application/json"[..], FORM, PARTS, b"image/png", b"text/plain"] {
             let encoded = [("content-type", media), ("content-encoding", b"gzip".as_slice())];
-            assert_eq!(head(&selector, KEY, &encoded), Err(BodyFault::Encoded.of(&selector)));
+            for selector in [&json, &form] {
+                assert_eq!(head(selector, KEY, &encoded), Err(BodyFault::Encoded.of(selector)));
+            }
         }
     }
 
@@ -504,8 +538,21 @@ mod tests {
             for composite in [r#"{"k":{}}"#, r#"{"k":[1]}"#] {
                 assert_eq!(read(composite), key_fault(&selector, KeyFault::NotScalar));
             }
-            for broken in ["", "{", r#"{"k":1,}"#, "k=1"] {
+            for broken in [" ", "{", r#"{"k":1,}"#, "k=1"] {
                 assert_eq!(read(broken), Err(BodyFault::NotJson.of(&selector)));
+            }
+            for empty in ["", "\u{feff}"] {
+                assert_eq!(read(empty), Ok("Absent".into()));
+            }
+            assert_eq!(read("\u{feff}{\"k\":\"a\"}"), Ok(text("a")));
+            // What was not declared as JSON is JSON where it parses.
+            for media in [Media::Form, Media::Other] {
+                let read = |text: &str| declared_as(media, &selector, role, text.as_bytes());
+                assert_eq!(read(r#"{"k":"a"}"#), Ok(text("a")));
+                assert_eq!(read(r#"{"k":1,"k":1}"#), Err(BodyFault::Duplicate.of(&selector)));
+                for other in ["", "{", "k=1", "k=%"] {
+                    assert_eq!(read(other), Ok("Absent".into()));
+                }
             }
             assert_eq!(read(r#"{"k":1,"k":1}"#), Err(BodyFault::Duplicate.of(&selector)));
             assert_eq!(read(r#"{"x":1,"x":1,"k":1}"#), Ok("Number(\"1\")".into()));

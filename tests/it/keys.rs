@@ -85,12 +85,100 @@ async fn a_key_in_a_json_body() {
         "invalid-body",
         [
             order("{"),
-            order(""),
+            order(" "),
             order(r#"{"order":{"id":"x"}} more"#),
             order(r#"{"order":{"id":"x","id":"y"}}"#),
             keyless().line("Content-Type: application/cloudevents+json").body("not JSON"),
             keyless().line("Content-Encoding: gzip").json("not plain"),
         ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_in_json_counts_whatever_the_body_was_declared_as() {
+    let route = "key = \"json:/id\"";
+    let declared = |media: &str, body: &str| match media {
+        "" => keyless().body(body),
+        media => keyless().line(&format!("Content-Type: {media}")).body(body),
+    };
+    for media in [
+        // curl -d
+        "application/x-www-form-urlencoded",
+        "text/json",
+        "application/x-amz-json-1.1",
+        "application/x-amz-json-1.0",
+        "text/plain;charset=UTF-8",
+        "application/octet-stream",
+        "application/csp-report",
+        "nothing that anybody knows",
+        "",
+    ] {
+        let order = |body: &str| declared(media, body);
+        let (backend, sidecar) = with_route(route).await;
+        assert!(!sidecar.ask(&order(r#"{"id":"x","item":1}"#)).await.is_replay(), "{media}");
+        // By value, since the key was read from it as JSON.
+        for again in
+            [r#"{"id":"x","item":1}"#, r#"{ "item" : 1.0, "id" : "\u0078" }"#, "\u{feff}{\"id\":\"x\",\"item\":1}"]
+        {
+            assert!(sidecar.ask(&order(again)).await.is_replay(), "{media} {again}");
+        }
+        sidecar.ask(&order(r#"{"id":"x","item":2}"#)).await.refuses(422, "key-reused");
+        sidecar.ask(&order(r#"{"id":"x","id":"y"}"#)).await.refuses(400, "invalid-body");
+        sidecar.ask(&order(r#"{"id":"x"}"#).line("Content-Encoding: gzip")).await.refuses(400, "invalid-body");
+        assert_eq!(backend.count(), 1, "{media}");
+        assert!(!sidecar.ask(&order(r#"{"id":"y"}"#)).await.is_replay(), "{media}");
+        // Nothing that parses, nothing to be guarded by; of what was declared as JSON, only an empty body.
+        let is_json = media.contains("json");
+        for (body, forwarded) in [("", true), ("{", !is_json), ("id=x", !is_json)] {
+            for _ in 0..2 {
+                let answer = sidecar.ask(&order(body)).await;
+                assert_eq!(
+                    (answer.status, answer.is_replay()),
+                    (if forwarded { 201 } else { 400 }, false),
+                    "{media} {body}"
+                );
+            }
+        }
+        assert_eq!(backend.count(), if is_json { 4 } else { 8 }, "{media}");
+    }
+    refused(
+        &format!("{route}\non_missing_key = \"reject\""),
+        "missing-key",
+        [keyless().json(""), keyless().form("id=x")],
+    )
+    .await;
+}
+
+/// What is never JSON streams past a key in JSON; all else is read, up to the cap.
+#[tokio::test]
+async fn files_stream_past_a_key_in_json() {
+    let (backend, sidecar) = with_route("key = \"json:/id\"\nmax_request_body = \"1KiB\"").await;
+    let large = "x".repeat(4096);
+    for (count, media) in
+        ["image/png", "AUDIO/ogg", "video/mp4", "multipart/form-data; boundary=b", "multipart/related"]
+            .iter()
+            .enumerate()
+    {
+        let upload = |body: &str| keyless().line(&format!("Content-Type: {media}")).body(body);
+        assert_eq!(sidecar.ask(&upload(&large)).await.status, 201, "{media}");
+        assert!(!sidecar.ask(&upload(r#"{"id":"x"}"#)).await.is_replay(), "{media}");
+        sidecar.ask(&upload("x").line("Content-Encoding: gzip")).await.refuses(400, "invalid-body");
+        assert_eq!(backend.count(), 2 * count + 2);
+    }
+    for media in ["application/octet-stream", "text/csv", "application/x-www-form-urlencoded"] {
+        let upload = keyless().line(&format!("Content-Type: {media}")).body(&large);
+        sidecar.ask(&upload).await.refuses(413, "request-too-large");
+    }
+    assert_eq!(backend.count(), 10);
+}
+
+#[tokio::test]
+async fn a_caller_in_json_counts_whatever_the_body_was_declared_as() {
+    let order = |tenant: &str| keyless().line("Idempotency-Key: k").form(&format!(r#"{{"tenant":"{tenant}"}}"#));
+    told_apart(
+        "scope = [\"json:/tenant\"]",
+        &[(order("acme"), order("acme"), true), (order("acme"), order("umbrella"), false)],
     )
     .await;
 }
