@@ -67,7 +67,8 @@ pub struct Rule {
     pub replay_set_cookie: bool,
     /// The origins whose pages may read our own answers and replays.
     pub cors_origins: Vec<HeaderValue>,
-    /// Stands in for the `detail` of `key-reused` and `already-completed`.
+    /// Stands in for the `detail` of what a key was used for before: `in-flight`, `key-reused`, `outcome-unknown` and
+    /// `already-completed`.
     pub message: Option<String>,
 }
 

@@ -25,6 +25,8 @@ use crate::record::RecordName;
 pub struct Problem {
     code: Code,
     detail: Cow<'static, str>,
+    /// The route's own words, which stand in for the explanation.
+    message: Option<Box<str>>,
     route: Option<Box<str>>,
     record: Option<Box<str>>,
     /// Whole seconds.
@@ -42,6 +44,7 @@ impl Problem {
         Self {
             code,
             detail: detail.into(),
+            message: None,
             route: None,
             record: None,
             retry_after: None,
@@ -55,6 +58,12 @@ impl Problem {
     /// What went wrong.
     pub fn code(&self) -> Code {
         self.code
+    }
+
+    /// Says it in the route's own words, where it has some.
+    pub fn message(mut self, message: Option<&str>) -> Self {
+        self.message = message.map(Into::into);
+        self
     }
 
     /// Names the route.
@@ -152,16 +161,17 @@ impl Problem {
             dialect: Option<dialect::Members<'a>>,
         }
         let (status, code, title) = self.code.describe();
+        let detail = self.message.as_deref().unwrap_or(&self.detail);
         let members = Members {
             r#type: format!("urn:onlyonce:problem:{code}"),
             title,
             status: status.as_u16(),
-            detail: &self.detail,
+            detail,
             code,
             route: self.route.as_deref(),
             record: self.record.as_deref(),
             original_status: self.original.as_ref().map(|(status, _)| status.as_u16()),
-            dialect: self.dialect.map(|dialect| dialect.members(self.code, &self.detail)),
+            dialect: self.dialect.map(|dialect| dialect.members(self.code, detail)),
         };
         // A struct of strings and numbers has a JSON form.
         serde_json::to_string(&members).unwrap_or_else(|_| String::from("{}"))

@@ -212,7 +212,7 @@ impl Proxy {
             }
             Ended::NotSent => Err(refusal::unreachable()),
             Ended::InDoubt => Err(refusal::store_unavailable()),
-            Ended::Replaced => Err(refusal::in_flight()),
+            Ended::Replaced => Err(refusal::in_flight(rule)),
             Ended::Silent(Silence::Broken) => Err(refusal::failed()),
             Ended::Silent(Silence::Timeout) => Err(refusal::given_up()),
         }
@@ -244,9 +244,9 @@ impl Proxy {
                 event.answer(Outcome::Replayed, answer.status());
                 Ok(answer)
             }
-            Verdict::InFlight => Err(refusal::in_flight()),
+            Verdict::InFlight => Err(refusal::in_flight(rule)),
             Verdict::KeyReused => Err(refusal::key_reused(rule)),
-            Verdict::OutcomeUnknown => Err(refusal::outcome_unknown()),
+            Verdict::OutcomeUnknown => Err(refusal::outcome_unknown(rule)),
             Verdict::AlreadyCompleted { status, location } => {
                 Err(refusal::already_completed(rule).original(status, location))
             }

@@ -64,9 +64,9 @@ pub(super) fn overloaded() -> Problem {
         .retry_after(1)
 }
 
-pub(super) fn in_flight() -> Problem {
+pub(super) fn in_flight(rule: &Rule) -> Problem {
     let detail = "The first request with this key has not ended. Repeat it a little later to get its answer.";
-    Problem::new(Code::InFlight, detail).retry_after(1)
+    said(rule, Code::InFlight, detail).retry_after(1)
 }
 
 pub(super) fn key_reused(rule: &Rule) -> Problem {
@@ -77,10 +77,10 @@ pub(super) fn key_reused(rule: &Rule) -> Problem {
     said(rule, code, "This key was used before, for a request with other content. Use a new key for a new request.")
 }
 
-pub(super) fn outcome_unknown() -> Problem {
+pub(super) fn outcome_unknown(rule: &Rule) -> Problem {
     let detail = "An earlier attempt with this key was started, and whether it took effect cannot be told. \
                   It is not run again. Look for its effect before you use a new key.";
-    Problem::new(Code::OutcomeUnknown, detail)
+    said(rule, Code::OutcomeUnknown, detail)
 }
 
 pub(super) fn already_completed(rule: &Rule) -> Problem {
@@ -90,10 +90,7 @@ pub(super) fn already_completed(rule: &Rule) -> Problem {
 
 /// The route's own words, where it has some.
 fn said(rule: &Rule, code: Code, detail: &'static str) -> Problem {
-    match &rule.message {
-        Some(message) => Problem::new(code, message.clone()),
-        None => Problem::new(code, detail),
-    }
+    Problem::new(code, detail).message(rule.message.as_deref())
 }
 
 pub(super) fn store_unavailable() -> Problem {

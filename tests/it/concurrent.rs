@@ -221,3 +221,54 @@ async fn who_waits_keeps_no_body_meanwhile() {
     first.await.expect("an answer");
     assert!(waiting.await.expect("an answer").is_replay());
 }
+
+const PARTS: &str = "--x\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\nk\r\n--x--\r\n";
+
+/// The browser shows the answer to the second click, and that is to be the first one's.
+#[tokio::test]
+async fn a_second_click_on_a_form_waits_for_the_first() {
+    let urlencoded = post("/in").by("alice").form("key=k&item=book");
+    let parts = post("/in").by("alice").line("Content-Type: multipart/form-data; boundary=x").body(PARTS);
+    for (key, click) in [
+        ("key = \"form:key\"", urlencoded.clone()),
+        ("key = \"form:key\"", parts),
+        ("key = [\"host\", \"form:key\"]", urlencoded),
+    ] {
+        let (backend, gate) = Backend::gated().await;
+        let route = format!("name = \"in\"\npath = \"/in\"\nscope = [\"header:Authorization\"]\n{key}");
+        let sidecar = Setup::new(&backend.url()).another_route(&route).start().await;
+        let first = sidecar.asking(&click);
+        backend.has_seen(1).await;
+        let second = sidecar.asking(&click);
+        let waiting = "onlyonce_waiting{route=\"in\"}";
+        until("the second click waits", async || sidecar.metric(waiting).await == 1.0).await;
+        gate.open();
+        assert_eq!(first.await.expect("an answer").status, 201, "{key}");
+        let second = second.await.expect("an answer");
+        assert_eq!((second.status, second.is_replay()), (201, true), "{key}");
+        assert_eq!(backend.count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_form_waits_only_where_its_key_is_in_it_and_the_route_lets_it() {
+    for route in [
+        "key = \"form:key\"\non_concurrent = \"reject\"",
+        "key = \"form:key\"\nwait_timeout = \"0s\"",
+        "key = \"form:key\"\nmax_waiters = 0",
+        "key = \"query:key\"\nscope = [\"form:item\"]",
+        "preset = \"square\"\nkey = \"header:Idempotency-Key\"",
+    ] {
+        let (backend, gate) = Backend::gated().await;
+        let route = format!("name = \"in\"\npath = \"/in\"\n{route}");
+        let route =
+            if route.contains("scope") { route } else { format!("{route}\nscope = [\"header:Authorization\"]") };
+        let sidecar = Setup::new(&backend.url()).another_route(&route).start().await;
+        let click = post("/in?key=k").by("alice").line("Idempotency-Key: k").form("key=k&item=book");
+        let first = sidecar.asking(&click);
+        backend.has_seen(1).await;
+        sidecar.ask(&click).await.refuses(409, "in-flight");
+        gate.open();
+        assert_eq!(first.await.expect("an answer").status, 201, "{route}");
+    }
+}

@@ -51,7 +51,9 @@ async fn another_invoice_with_the_same_number_is_refused_in_plain_words() {
     conflict.refuses(409, "key-reused");
     let detail = "This invoice number was already used this year. We kept the first invoice and made no second one.";
     assert_eq!(conflict.json()["detail"], detail);
-    let page = sidecar.ask(&invoice(r#"{"tenant":"acme","number":17}"#).line("Accept: text/html")).await;
+    let page = sidecar
+        .ask(&invoice(r#"{"tenant":"acme","number":17}"#).line("Accept: text/html").line("Sec-Fetch-Mode: navigate"))
+        .await;
     assert_eq!((page.status, page.value("content-type")), (409, Some("text/html; charset=utf-8")));
     assert!(page.text().contains(detail), "{}", page.text());
     assert_eq!(backend.count(), 1);

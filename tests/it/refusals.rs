@@ -193,16 +193,116 @@ async fn a_problem_says_all_that_the_contract_names() {
     assert_eq!((before_the_key["route"].as_str(), before_the_key.get("record")), (Some("orders"), None));
 }
 
+/// What Chromium and Firefox send when a form is posted.
+const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+
 #[tokio::test]
 async fn a_browser_gets_a_page() {
     let (_backend, sidecar) = with("", "message = \"Already <placed> & kept.\"").await;
     sidecar.ask(&order("k")).await;
-    let browser = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-    let page = sidecar.ask(&order("k").body("another").line(browser)).await;
+    let page = sidecar.ask(&order("k").body("another").line(BROWSER)).await;
     assert_eq!((page.status, page.value("content-type")), (422, Some("text/html; charset=utf-8")));
     assert!(page.text().contains("key-reused") && page.text().contains("Already &lt;placed&gt; &amp; kept."));
     let program = order("k").body("another").line("Accept: application/problem+json, text/html");
     sidecar.ask(&program).await.refuses(422, "key-reused");
+}
+
+#[tokio::test]
+async fn only_navigations_get_a_page() {
+    let (_backend, sidecar) = with("", "").await;
+    sidecar.ask(&order("k")).await;
+    let navigating = "Sec-Fetch-Mode: navigate";
+    for (lines, is_page) in [
+        (&["Accept: application/json, text/html;q=0.1", navigating][..], false),
+        (&["Accept: text/html;q=0", navigating], false),
+        (&["Accept: text/html;q=0.5, */*;q=0.6", navigating], false),
+        // java.net.HttpURLConnection, unless it is told otherwise.
+        (&["Accept: text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"], false),
+        (&["Accept: text/html", "Sec-Fetch-Mode: cors"], false),
+        (&["Accept: text/html"], false),
+        (&["Accept: */*", navigating], false),
+        (&[navigating], false),
+        (&["Accept: text/html", navigating], true),
+        (&["Accept: text/html;q=0.5, */*;q=0.4", navigating], true),
+        (&[BROWSER], true),
+    ] {
+        let request = lines.iter().fold(order("k").body("another"), |request, line| request.line(line));
+        let answer = sidecar.ask(&request).await;
+        let expected = if is_page { "text/html; charset=utf-8" } else { "application/problem+json" };
+        assert_eq!((answer.status, answer.value("content-type")), (422, Some(expected)), "{lines:?}");
+    }
+}
+
+/// Whoever clicked twice must not be left with a conflict, a digest and a status.
+#[tokio::test]
+async fn a_page_says_in_plain_words_what_to_do() {
+    let gate = Gate::new();
+    let lost = vec![Step::Reset];
+    let large = vec![answer("201 Created\r\nLocation: /orders/1?a=\"1\"", "x".repeat(2000))];
+    let backend = Backend::scripted([vec![Step::Wait(gate.clone()), Step::Answer], lost, large]).await;
+    let words = "We have your order.";
+    let setup = Setup::new(&backend.url()).route("max_response_body = \"1KiB\"");
+    let own = setup.clone().route(&format!("message = \"{words}\"")).start().await;
+    let sidecar = setup.start().await;
+    let click = |key: &str| order(key).line(BROWSER);
+    let small_print = |page: &Response, code: &str| {
+        let (above, below) = page.text().split_once("<footer>").expect("small print");
+        assert!(!above.contains(code) && !above.contains("orders:"), "{above}");
+        assert!(below.contains(&format!("<dd>{code}</dd>")) && below.contains("<dd>orders:"), "{below}");
+    };
+
+    let first = sidecar.asking(&click("a"));
+    backend.has_seen(1).await;
+    let page = sidecar.ask(&click("a")).await;
+    assert_eq!((page.status, page.retry_after()), (409, Some(1)));
+    assert!(page.text().contains("Your first click is being worked on. Reload this page in a few seconds."));
+    small_print(&page, "in-flight");
+    gate.open();
+    first.await.expect("an answer");
+
+    let page = sidecar.ask(&click("b")).await;
+    assert!(page.text().contains("This may have gone through all the same."));
+    small_print(&page, "upstream-failed");
+    let page = sidecar.ask(&click("b")).await;
+    assert!(page.text().contains("We cannot tell whether this went through") && page.text().contains("Do not send it"));
+    small_print(&page, "outcome-unknown");
+
+    sidecar.ask(&click("c")).await;
+    let page = sidecar.ask(&click("c")).await;
+    assert!(page.text().contains("<a href=\"/orders/1?a=&quot;1&quot;\">"), "{}", page.text());
+    small_print(&page, "already-completed");
+
+    // The route's own words come first.
+    let gate = Gate::new();
+    backend.then(vec![Step::Wait(gate.clone()), Step::Close]);
+    let first = own.asking(&click("d"));
+    backend.has_seen(4).await;
+    let page = own.ask(&click("d")).await;
+    assert!(page.text().contains(words) && page.text().contains("Reload this page in a few seconds."));
+    assert_eq!(own.ask(&order("d")).await.json()["detail"], words);
+    gate.open();
+    assert_eq!(first.await.expect("an answer").status, 502);
+    let unknown = own.ask(&order("d")).await;
+    unknown.refuses(409, "outcome-unknown");
+    assert_eq!(unknown.json()["detail"], words);
+    assert!(own.ask(&click("d")).await.text().contains(words));
+}
+
+/// No address that a backend gives makes a link that runs something.
+#[tokio::test]
+async fn a_page_links_to_the_web_only() {
+    let addresses =
+        ["javascript:alert(1)", "data:text/html,x", "//cdn.test/1", "https://shop.test/1", "mailto:a@b.test"];
+    let large = |address: &&str| vec![answer(&format!("201 Created\r\nLocation: {address}"), "x".repeat(2000))];
+    let backend = Backend::scripted(addresses.iter().map(large)).await;
+    let sidecar = Setup::new(&backend.url()).route("max_response_body = \"1KiB\"").start().await;
+    for (number, (address, is_linked)) in addresses.into_iter().zip([false, false, true, true, false]).enumerate() {
+        let key = number.to_string();
+        sidecar.ask(&order(&key)).await;
+        let page = sidecar.ask(&order(&key).line(BROWSER)).await;
+        assert!(page.text().contains("already-completed"), "{}", page.text());
+        assert_eq!(page.text().contains(&format!("href=\"{address}\"")), is_linked, "{address}");
+    }
 }
 
 #[tokio::test]
@@ -231,12 +331,12 @@ async fn no_answer_of_our_own_tells_a_key_a_body_or_a_credential() {
         json(r#"{"id":"$""#),
         json(r#"{"id":"$","id":"$"}"#),
     ] {
-        for form in ["text/html", "application/json"] {
-            let answer = sidecar.ask(&request.clone().line(&format!("Accept: {form}"))).await;
+        for form in [BROWSER, "Accept: application/json"] {
+            let answer = sidecar.ask(&request.clone().line(form)).await;
             assert!(answer.status >= 400);
             let told = format!("{:?} {}", answer.head, answer.text());
             assert!(!told.contains(secret), "{told}");
-            if form == "application/json" {
+            if form != BROWSER {
                 codes.push(answer.problem().1);
             }
         }

@@ -67,10 +67,10 @@ impl RouteTable {
         let window = merged.fingerprint_window.or(Duration::from_secs(10));
         let wait_timeout = merged.wait_timeout.or(Duration::from_secs(10));
         let max_waiters = merged.max_waiters.or(100);
-        let on_concurrent = merged.on_concurrent.or(OnConcurrent::Reject);
         let max_request_body = merged.max_request_body.or(1 << 20);
         let max_response_body = merged.max_response_body.or(1 << 20);
         let key = merged.key.or(vec![Selector::Header(http::HeaderName::from_static("idempotency-key"))]);
+        let on_concurrent = merged.on_concurrent.or(default_on_concurrent(&key, &wait_timeout, &max_waiters));
 
         let order = Order { report };
         order.durations(("retention", &retention), ("lease", &lease), "a record must outlive its owner's silence");
@@ -161,6 +161,17 @@ fn name(item: &Item<'_>) -> Option<String> {
         format!("{text} cannot be a route's name"),
         "1 to 64 of a-z 0-9 . _ - are right, the first a letter or digit: \"create-order\"",
     )
+}
+
+/// A browser shows the answer to the last click, so the second click on a form must show what the first one gets.
+fn default_on_concurrent(
+    key: &Setting<Vec<Selector>>,
+    wait_timeout: &Setting<Duration>,
+    max_waiters: &Setting<usize>,
+) -> OnConcurrent {
+    let is_of_form = key.get().is_some_and(|parts| parts.iter().any(|part| matches!(part, Selector::Form(_))));
+    let may_wait = wait_timeout.get().is_none_or(|timeout| !timeout.is_zero()) && max_waiters.get() != Some(&0);
+    if is_of_form && may_wait { OnConcurrent::Wait } else { OnConcurrent::Reject }
 }
 
 fn can_wait(
