@@ -150,6 +150,16 @@ impl RequestBody {
         }
     }
 
+    /// The same, where some of it is still to come.
+    pub(super) fn upload(&self) -> Option<Progress> {
+        match self {
+            Self::Held(_) => None,
+            Self::Passing(paced) | Self::Copied(Tee { paced, .. }) => {
+                (!paced.is_end_stream()).then(|| paced.progress.clone())
+            }
+        }
+    }
+
     /// How the backend is to find its end.
     pub(super) fn framing(&self) -> Framing {
         match (self, self.size_hint().exact()) {

@@ -119,6 +119,70 @@ async fn the_operators_side_answers_early_as_well() {
     }
 }
 
+/// What a backend does when it has answered before the request was whole.
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    Closes,
+    Resets,
+    ReadsNoMore,
+    ReadsOn,
+}
+
+/// Reads a head, answers, and does that.
+async fn answers_early(backend: &ByHand, say: &str, then: Then) {
+    let mut connection = backend.accept().await;
+    connection.head().await.expect("a request");
+    connection.send(say).await;
+    match then {
+        Then::Closes => {}
+        Then::Resets => connection.reset(),
+        Then::ReadsNoMore => std::future::pending().await,
+        Then::ReadsOn => drop(connection.rest().await),
+    }
+}
+
+/// Such a backend, and what a client gets of it that writes before it reads.
+async fn early(request: &Request, say: &str, then: Then) -> Response {
+    let backend = ByHand::start().await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    let mut client = sidecar.connect().await;
+    tokio::select! {
+        answer = writes_first(&mut client, request) => answer,
+        never = async {
+            answers_early(&backend, say, then).await;
+            std::future::pending().await
+        } => never,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_answer_of_the_backend_reaches_it() {
+    let long = "x".repeat(100_000);
+    for (status, say) in [
+        (413, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntoo much".to_owned()),
+        (401, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n".to_owned()),
+        (200, format!("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{long}")),
+        (200, format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{long}\r\n0\r\n\r\n", long.len())),
+    ] {
+        for then in [Then::Closes, Then::Resets, Then::ReadsOn] {
+            for size in SIZES {
+                for request in large(post("/upload"), size) {
+                    let answer = early(&request, &say, then).await;
+                    assert_eq!(answer.status, status, "{then:?} {size}");
+                    assert!(say.contains(answer.text()), "{then:?} {size}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_of_a_backend_that_reads_no_more_reaches_it_too() {
+    let say = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\n\r\ntoo much";
+    let [request, _] = large(post("/upload"), 30 << 20);
+    assert_eq!(early(&request, say, Then::ReadsNoMore).await.text(), "too much");
+}
+
 #[tokio::test]
 async fn while_it_lingers_a_connection_has_its_place_and_the_drain_waits_for_it() {
     let backend = Backend::start().await;

@@ -93,6 +93,75 @@ async fn every_other_end_after_sending_leaves_the_outcome_unknown() {
     }
 }
 
+/// A frame of the connection itself (RFC 9113, 4.1).
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+    [&length[1..], &[kind, 0, 0, 0, 0, 0], payload].concat()
+}
+
+fn goaway(last: u32, reason: Reason, why: &str) -> Vec<u8> {
+    frame(7, &[&last.to_be_bytes(), &u32::from(reason).to_be_bytes(), why.as_bytes()].concat())
+}
+
+/// Begins as a server does, reads a request to its end, and says this piece by piece.
+async fn says_goodbye(backend: &ByHand, said: Vec<Vec<u8>>) {
+    let mut connection = backend.accept().await;
+    connection.send(frame(4, &[])).await;
+    let mut read = Vec::new();
+    while !read.ends_with(b"book\"}") {
+        read.extend(connection.exactly(1).await);
+    }
+    for piece in said {
+        // The other side may have heard enough.
+        let _ = connection.try_send(piece).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_goodbye_that_names_no_request_says_that_none_was_run() {
+    const NONE: u32 = 0;
+    let at_once = |reason| vec![goaway(NONE, reason, "")];
+    let whole = [frame(6, &[0; 8]), goaway(NONE, Reason::NO_ERROR, "too busy"), frame(8, &[0, 0, 0, 1])].concat();
+    for said in [
+        at_once(Reason::NO_ERROR),
+        at_once(Reason::ENHANCE_YOUR_CALM),
+        at_once(Reason::INTERNAL_ERROR),
+        // As a server that shuts down in good order: first a warning, then the number (RFC 9113, 6.8).
+        vec![goaway(u32::MAX >> 1, Reason::NO_ERROR, ""), goaway(NONE, Reason::NO_ERROR, "")],
+        vec![whole.clone()],
+        whole.chunks(5).map(<[u8]>::to_vec).collect(),
+    ] {
+        let backend = ByHand::start().await;
+        let sidecar = setup(&backend.url()).start().await;
+        for _ in 0..2 {
+            let asking = sidecar.asking(&order("k"));
+            says_goodbye(&backend, said.clone()).await;
+            // Also the second: the key is free.
+            asking.await.expect("an answer").refuses(502, "upstream-unreachable");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_goodbye_that_names_the_request_says_nothing_of_it() {
+    for said in [
+        vec![],
+        vec![goaway(1, Reason::NO_ERROR, "")],
+        vec![goaway(1, Reason::INTERNAL_ERROR, "")],
+        vec![goaway(u32::MAX >> 1, Reason::NO_ERROR, "")],
+        // Half of one.
+        vec![goaway(0, Reason::NO_ERROR, "")[..12].to_vec()],
+    ] {
+        let backend = ByHand::start().await;
+        let sidecar = setup(&backend.url()).start().await;
+        let asking = sidecar.asking(&order("k"));
+        says_goodbye(&backend, said).await;
+        asking.await.expect("an answer").refuses(502, "upstream-failed");
+        sidecar.ask(&order("k")).await.refuses(409, "outcome-unknown");
+    }
+}
+
 #[tokio::test]
 async fn a_success_that_is_reset_half_way_was_a_success() {
     for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::NO_ERROR] {

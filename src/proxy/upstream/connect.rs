@@ -19,6 +19,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::super::body::RequestBody;
 use super::MAX_BUFFER;
 use super::fate::Unsent;
+use super::goaway::{Frames, LastStream};
+use super::pool::Connection;
+use super::socket::{Signs, Socket};
 use super::streams;
 use crate::config::{self, UpstreamAddress};
 use crate::tls;
@@ -38,9 +41,13 @@ enum Address {
 
 /// A connection over which nothing was sent yet.
 pub(super) enum Fresh {
-    Http1(http1::SendRequest<RequestBody>),
-    /// With the number of requests that the backend takes at once.
-    Http2(http2::SendRequest<RequestBody>, u32),
+    Http1(Connection),
+    Http2 {
+        sender: http2::SendRequest<RequestBody>,
+        /// Requests that the backend takes at once.
+        most: u32,
+        last: LastStream,
+    },
 }
 
 /// A backend that takes so long for the answer to a ping is gone, and with it what it was asked.
@@ -80,24 +87,30 @@ impl Dial {
 
     async fn open(&self) -> Result<Fresh, Unsent> {
         match &self.address {
-            Address::Tcp(host, port) => self.greet(tcp(host, *port).await?).await,
+            Address::Tcp(host, port) => {
+                let (stream, signs) = Socket::new(tcp(host, *port).await?);
+                self.greet(stream, signs).await
+            }
             Address::Tls(host, port, name, connector) => {
-                let stream = tcp(host, *port).await?;
+                let (stream, signs) = Socket::new(tcp(host, *port).await?);
                 let stream = connector.connect(name.clone(), stream).await.map_err(Unsent::Tls)?;
                 if self.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                     return Err(Unsent::NoHttp2);
                 }
-                self.greet(stream).await
+                self.greet(stream, signs).await
             }
-            Address::Unix(path) => self.greet(UnixStream::connect(path).await.map_err(Unsent::Connect)?).await,
+            Address::Unix(path) => {
+                let (stream, signs) = Socket::new(UnixStream::connect(path).await.map_err(Unsent::Connect)?);
+                self.greet(stream, signs).await
+            }
         }
     }
 
-    async fn greet<S>(&self, stream: S) -> Result<Fresh, Unsent>
+    async fn greet<S>(&self, stream: S, signs: Arc<Signs>) -> Result<Fresh, Unsent>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        if self.http2 { greet_http2(stream).await } else { greet_http1(stream).await }
+        if self.http2 { greet_http2(stream).await } else { greet_http1(stream, signs).await }
     }
 }
 
@@ -107,7 +120,7 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, Unsent> {
     Ok(stream)
 }
 
-async fn greet_http1<S>(stream: S) -> Result<Fresh, Unsent>
+async fn greet_http1<S>(stream: S, signs: Arc<Signs>) -> Result<Fresh, Unsent>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -115,12 +128,12 @@ where
     builder.max_buf_size(MAX_BUFFER).preserve_header_case(true);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Unsent::Closed)?;
     // It ends with the sender, or with the backend.
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(error = &error as &dyn std::error::Error, "an upstream connection ended");
         }
     });
-    Ok(Fresh::Http1(sender))
+    Ok(Fresh::Http1(Connection::new(sender, signs, task.abort_handle())))
 }
 
 /// Waits for the backend's settings, with which its side of the connection begins (RFC 9113, 3.4). So nothing is sent to a
@@ -137,12 +150,13 @@ where
     builder.max_send_buf_size(SEND_BUFFER).max_header_list_size(MAX_HEAD);
     // None are allowed before the settings have come.
     builder.initial_max_send_streams(0);
+    let (stream, last) = Frames::new(stream);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Unsent::Closed)?;
     let mut connection = Box::pin(connection);
-    let streams = loop {
-        let streams = connection.current_max_send_streams();
-        if streams > 0 {
-            break u32::try_from(streams).unwrap_or(u32::MAX);
+    let most = loop {
+        let most = connection.current_max_send_streams();
+        if most > 0 {
+            break u32::try_from(most).unwrap_or(u32::MAX);
         }
         tokio::select! {
             _ended = &mut connection => return Err(Unsent::NoHttp2),
@@ -154,7 +168,7 @@ where
             tracing::debug!(error = &error as &dyn std::error::Error, "an upstream connection ended");
         }
     });
-    Ok(Fresh::Http2(sender, streams))
+    Ok(Fresh::Http2 { sender, most, last })
 }
 
 /// Runs the tasks of one HTTP/2 connection, and tells when one of them has had a turn: hyper has no word for "the

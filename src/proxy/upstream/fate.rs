@@ -1,8 +1,8 @@
 //! What is known of a request that got no answer.
 //!
 //! That it did not run is said only where it is proved: hyper hands a request back if no byte of it was written, and a
-//! backend may say itself that it has not looked at it. All else may have run. A GOAWAY is no proof: of two streams that
-//! end with it, one may be older than the last that the backend has worked on.
+//! backend may say itself that it has not looked at it. All else may have run. That a stream ends with GOAWAY is no proof by
+//! itself: of two that do, one may be older than the last that the backend has worked on. What it names as the last is.
 
 use std::error::Error;
 use std::io;
@@ -42,7 +42,8 @@ pub(in crate::proxy) enum Unsent {
     /// The connection was gone before it took the request.
     #[error("the connection was closed before the request")]
     Closed(#[source] hyper::Error),
-    /// The backend says that it has not looked at the request (`REFUSED_STREAM`; RFC 9113, 8.7).
+    /// The backend says that it has not looked at the request (`REFUSED_STREAM`, or a GOAWAY that names an earlier one as
+    /// the last; RFC 9113, 8.7).
     #[error("the backend refused the request before it looked at it")]
     Refused(#[source] hyper::Error),
     /// The owner's hold on its record could not be confirmed.
@@ -76,6 +77,14 @@ impl SendError {
         match found::<io::Error>(&error) {
             Some(cause) if first && is_turned_down(cause) => Self::Unsent(Unsent::Tls(io::Error::other(error))),
             _ => Self::Broken(error),
+        }
+    }
+
+    /// The same failure of a request of which the backend has said that it never looked at it.
+    pub(super) fn unprocessed(self) -> Self {
+        match self {
+            Self::Broken(error) => Self::Unsent(Unsent::Refused(error)),
+            unsent @ Self::Unsent(_) => unsent,
         }
     }
 

@@ -7,15 +7,18 @@
 mod capture;
 mod connect;
 mod fate;
+mod goaway;
 mod pool;
 mod response;
+mod socket;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
-use hyper::client::conn::http1;
 use tokio::time::Instant;
 
 pub(super) use self::fate::{SendError, Unsent};
@@ -169,6 +172,7 @@ impl Upstream {
         max_idle: Duration,
         gate: Option<&Gate>,
     ) -> Result<Response<UpstreamBody>, Failure> {
+        let upload = request.body().upload();
         loop {
             let connected = match gate {
                 None => self.line(max_idle).await,
@@ -181,14 +185,22 @@ impl Upstream {
                     return Err(Failure::unsent(Unsent::LeaseInDoubt, reused));
                 }
             }
+            if let Line::Pooled(connection, _) = &line
+                && reused
+            {
+                connection.signs.look();
+            }
             match line.send(request).await {
                 Ok(response) => {
                     let version = response.version();
-                    return Ok(response.map(|body| UpstreamBody::new(Arriving::response(body, version), line)));
+                    return Ok(response.map(|body| UpstreamBody::new(Arriving::response(body, version), line, upload)));
                 }
                 Err(error) => match Lost::of(error, !reused) {
                     Lost::Unwritten(unwritten, _) if reused => request = *unwritten,
                     Lost::Unwritten(_, error) => return Err(Failure::unsent(Unsent::Closed(error), reused)),
+                    Lost::Written(error) if line.is_untouched() => {
+                        return Err(Failure { error: error.unprocessed(), reused });
+                    }
                     Lost::Written(error) => return Err(Failure { error, reused }),
                 },
             }
@@ -208,8 +220,8 @@ impl Upstream {
             return Ok((Line::Shared(stream), true));
         }
         let line = match Box::pin(self.dial.connect()).await? {
-            Fresh::Http1(sender) => self.pooled(sender),
-            Fresh::Http2(sender, most) => Line::Shared(streams.add(sender, most)),
+            Fresh::Http1(connection) => self.pooled(connection),
+            Fresh::Http2 { sender, most, last: _ } => Line::Shared(streams.add(sender, most)),
         };
         Ok((line, false))
     }
@@ -220,16 +232,16 @@ impl Upstream {
             return Ok((Line::Pooled(connection, Arc::clone(&self.pool)), true));
         }
         let line = match Box::pin(self.dial.connect()).await? {
-            Fresh::Http1(sender) => self.pooled(sender),
+            Fresh::Http1(connection) => self.pooled(connection),
             // Its backend says goodbye when it likes to, and what is sent just then may have run or not: only a new
             // connection is safe from that. (In HTTP/1.1 it says so with its last answer.)
-            Fresh::Http2(sender, _) => Line::Alone(sender),
+            Fresh::Http2 { sender, most: _, last } => Line::Alone(sender, last),
         };
         Ok((line, false))
     }
 
-    fn pooled(&self, sender: http1::SendRequest<RequestBody>) -> Line {
-        Line::Pooled(Connection::new(sender), Arc::clone(&self.pool))
+    fn pooled(&self, connection: Connection) -> Line {
+        Line::Pooled(connection, Arc::clone(&self.pool))
     }
 }
 

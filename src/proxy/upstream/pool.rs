@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::client::conn::http1::SendRequest;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::super::body::RequestBody;
+use super::super::body::{Progress, RequestBody};
+use super::socket::Signs;
 
 /// Idle connections, in the order in which they became idle.
 pub(super) struct Pool {
@@ -21,6 +23,9 @@ pub(super) struct Pool {
 /// One connection.
 pub(super) struct Connection {
     pub(super) sender: SendRequest<RequestBody>,
+    pub(super) signs: Arc<Signs>,
+    /// What reads and writes.
+    task: AbortHandle,
     /// Names are looked up for new connections only, so none may live for ever.
     born: Instant,
 }
@@ -34,12 +39,13 @@ struct Idle {
 const MAX_IDLE: usize = 512;
 /// Older connections are closed when they become idle.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(300);
-/// How long a connection may take to become ready after a response, while its request is still being read.
-const SETTLING: Duration = Duration::from_secs(1);
+/// How long the backend may take nothing of a request that it has answered. Its client may be waiting to read the answer
+/// until it has sent all of the request.
+const SETTLING: Duration = Duration::from_secs(5);
 
 impl Connection {
-    pub(super) fn new(sender: SendRequest<RequestBody>) -> Self {
-        Self { sender, born: Instant::now() }
+    pub(super) fn new(sender: SendRequest<RequestBody>, signs: Arc<Signs>, task: AbortHandle) -> Self {
+        Self { sender, signs, task, born: Instant::now() }
     }
 }
 
@@ -65,17 +71,29 @@ impl Pool {
         None
     }
 
-    /// Takes a connection back, its last response read to the end.
-    pub(super) fn put(self: Arc<Self>, mut connection: Connection) {
-        if connection.born.elapsed() > MAX_AGE || connection.sender.is_closed() {
+    /// Takes a connection back, its last response read to the end. `upload` is how far the request has come, where it may
+    /// still be on its way: the backend may read on for as long as it likes, and what it does not take is given up.
+    pub(super) fn put(self: Arc<Self>, mut connection: Connection, upload: Option<Progress>) {
+        if connection.sender.is_closed() {
             return;
         }
         if connection.sender.is_ready() {
             return self.push(connection);
         }
         tokio::spawn(async move {
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLING, connection.sender.ready()).await {
-                self.push(connection);
+            let signs = Arc::clone(&connection.signs);
+            let untaken = async {
+                match upload {
+                    Some(upload) => upload.stalled(SETTLING).await,
+                    None => tokio::time::sleep(SETTLING).await,
+                }
+            };
+            tokio::select! {
+                ready = connection.sender.ready() => if ready.is_ok() {
+                    self.push(connection);
+                },
+                () = signs.refused() => connection.task.abort(),
+                () = untaken => connection.task.abort(),
             }
         });
     }
@@ -89,6 +107,9 @@ impl Pool {
     }
 
     fn push(&self, connection: Connection) {
+        if connection.born.elapsed() > MAX_AGE {
+            return;
+        }
         let mut idle = self.idle();
         if idle.len() >= MAX_IDLE {
             idle.pop_front();

@@ -11,7 +11,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 
 use super::super::arriving::Arriving;
-use super::super::body::{PassingError, RequestBody};
+use super::super::body::{PassingError, Progress, RequestBody};
+use super::goaway::LastStream;
 use super::pool::{Connection, Pool};
 use super::streams::Stream;
 
@@ -19,8 +20,8 @@ use super::streams::Stream;
 pub(super) enum Line {
     /// A connection that others may use when the answer has been read, and where it waits for them.
     Pooled(Connection, Arc<Pool>),
-    /// A connection for this request only.
-    Alone(http2::SendRequest<RequestBody>),
+    /// A connection for this request only, and how far its backend says that it went.
+    Alone(http2::SendRequest<RequestBody>, LastStream),
     /// A stream on a connection that others use too.
     Shared(Stream),
 }
@@ -32,16 +33,24 @@ impl Line {
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match self {
             Self::Pooled(connection, _) => connection.sender.try_send_request(request).await,
-            Self::Alone(sender) => sender.try_send_request(request).await,
+            Self::Alone(sender, _) => sender.try_send_request(request).await,
             Self::Shared(stream) => stream.sender().try_send_request(request).await,
         }
     }
 
-    /// The answer was read to its end.
-    fn end(self) {
+    /// Whether the backend has said that it worked on nothing that came over this connection.
+    pub(super) fn is_untouched(&self) -> bool {
         match self {
-            Self::Pooled(connection, pool) => pool.put(connection),
-            Self::Alone(_) | Self::Shared(_) => {}
+            Self::Alone(_, last) => last.is_none(),
+            Self::Pooled(..) | Self::Shared(_) => false,
+        }
+    }
+
+    /// The answer was read to its end.
+    fn end(self, upload: Option<Progress>) {
+        match self {
+            Self::Pooled(connection, pool) => pool.put(connection, upload),
+            Self::Alone(..) | Self::Shared(_) => {}
         }
     }
 }
@@ -50,6 +59,8 @@ impl Line {
 pub struct UpstreamBody {
     body: Arriving,
     line: Option<Line>,
+    /// How far the request has come that this answers.
+    upload: Option<Progress>,
 }
 
 impl std::fmt::Debug for UpstreamBody {
@@ -59,8 +70,8 @@ impl std::fmt::Debug for UpstreamBody {
 }
 
 impl UpstreamBody {
-    pub(super) fn new(body: Arriving, line: Line) -> Self {
-        let mut this = Self { body, line: Some(line) };
+    pub(super) fn new(body: Arriving, line: Line, upload: Option<Progress>) -> Self {
+        let mut this = Self { body, line: Some(line), upload };
         if this.body.is_end_stream() {
             this.end();
         }
@@ -69,7 +80,7 @@ impl UpstreamBody {
 
     fn end(&mut self) {
         if let Some(line) = self.line.take() {
-            line.end();
+            line.end(self.upload.take());
         }
     }
 }
