@@ -61,8 +61,9 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
     let host = host.or_else(|| headers.get(http::header::HOST)?.to_str().ok()).and_then(key::normalise_host);
     let path = key::normalise_path(args.url.path());
     let overriding = key::overriding_methods(&headers);
+    let method = key::normalise_method(&args.method);
     let target = Target {
-        method: &args.method,
+        method: &method,
         overriding: &overriding,
         host: host.as_deref(),
         path: args.url.path(),
@@ -72,7 +73,7 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
     let respelled = found.as_ref().and_then(|found| found.respelled.as_deref());
     let none = PathParams::default();
     let request = Request {
-        method: overriding.first().unwrap_or(&args.method),
+        method: overriding.first().unwrap_or(&method),
         headers: &headers,
         host: host.as_deref(),
         path: respelled.unwrap_or(&path),

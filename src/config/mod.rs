@@ -10,6 +10,7 @@
 
 mod advice;
 mod excerpt;
+mod field;
 mod file;
 mod fixed;
 mod jwt;
@@ -33,6 +34,7 @@ use http::uri::Authority;
 
 use crate::tls;
 pub use advice::{Warning, Weight, warnings};
+pub use field::{is_foldable, is_same_field, may_begin_with};
 pub use file::{Content, load, parse};
 pub use fixed::Fixed;
 pub use jwt::{Jwt, TokenKey, Unverified, Verification};

@@ -15,6 +15,8 @@ pub struct Found<'a> {
     pub params: PathParams<'a>,
     /// The request's path as the rule spells it, where the request spells it in another way.
     pub respelled: Option<String>,
+    /// The rule is in force, and another of the request's methods leads to another one that is.
+    pub is_contested: bool,
 }
 
 /// The parameters of a path that matched.
@@ -75,7 +77,7 @@ struct Paths {
 /// What a request asks for, as far as routes go by it.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
-    /// Its own method.
+    /// Its own method, in upper case.
     pub method: &'a Method,
     /// Methods that the backend may take instead of it (`X-HTTP-Method-Override`).
     pub overriding: &'a [Method],
@@ -138,7 +140,13 @@ impl Routes {
             target.overriding.iter().find_map(found)
         };
         let own = || self.by(target.method, target);
-        overriding(Mode::Enforce).or_else(own).or_else(|| overriding(Mode::Observe))
+        let found = overriding(Mode::Enforce).or_else(own).or_else(|| overriding(Mode::Observe))?;
+        let is_rival = |other: Found<'a>| other.rule.mode == Mode::Enforce && !Arc::ptr_eq(other.rule, found.rule);
+        let mut methods = target.overriding.iter().chain([target.method]);
+        let is_contested = !target.overriding.is_empty()
+            && found.rule.mode == Mode::Enforce
+            && methods.any(|method| self.by(method, target).is_some_and(is_rival));
+        Some(Found { is_contested, ..found })
     }
 
     fn by<'a>(&'a self, method: &Method, target: &Target<'a>) -> Option<Found<'a>> {
@@ -147,7 +155,12 @@ impl Routes {
         let tables = || tables.iter().copied().flatten();
         let exact = tables().find_map(|paths| paths.exact.at(target.normal).ok());
         if let Some(exact) = exact {
-            return Some(Found { rule: exact.value, params: PathParams::Exact(exact.params), respelled: None });
+            return Some(Found {
+                rule: exact.value,
+                params: PathParams::Exact(exact.params),
+                respelled: None,
+                is_contested: false,
+            });
         }
         // Most requests are of a method that nothing guards, and are spared this.
         tables().next()?;
@@ -175,7 +188,8 @@ impl Paths {
         let values = pattern.values(plain, found.params.iter().map(|(_, value)| value.len()));
         let respelled = Some(pattern.canonical(&values));
         let names = found.params.iter().map(|(name, _)| name.to_owned());
-        Some(Found { rule, params: PathParams::Respelled(names.zip(values).collect()), respelled })
+        let params = PathParams::Respelled(names.zip(values).collect());
+        Some(Found { rule, params, respelled, is_contested: false })
     }
 }
 

@@ -96,7 +96,26 @@ pub(super) fn spellings<'a>(path: &'a str, normal: &'a str) -> impl Iterator<Ite
     // Without these, the other reading is the same.
     let ambiguous = path.contains(['%', '\\']) || path != normal;
     let other = move || plain(path, Separators::Any).filter(|_| ambiguous);
-    faithful.into_iter().chain(std::iter::once_with(other).flatten())
+    let behind_host = without_host(path);
+    let behind_host = [Separators::Slash, Separators::Any].into_iter().filter_map(move |separators| {
+        let path = behind_host.as_deref()?;
+        plain(path, separators)
+    });
+    faithful.into_iter().chain(std::iter::once_with(other).flatten()).chain(behind_host)
+}
+
+/// The path of what is a path to us, and a host and a path to those who read a request's target as a reference (RFC 3986,
+/// 4.2; PHP's `parse_url`), perhaps with more slashes, or backslashes (WHATWG URL, as Node reads it).
+fn without_host(path: &str) -> Option<Cow<'_, str>> {
+    let host = path.trim_start_matches(['/', '\\']);
+    if path.len() - host.len() < 2 {
+        return None;
+    }
+    let path = host.find(['/', '\\']).map_or("/", |end| &host[end..]);
+    Some(match path.strip_prefix('\\') {
+        Some(rest) => Cow::Owned(format!("/{rest}")),
+        None => Cow::Borrowed(path),
+    })
 }
 
 /// A route's path in the form in which other spellings are looked up.
@@ -192,6 +211,24 @@ mod tests {
         }
         assert_eq!(plain("*", Slash), None);
         assert_eq!(plain("", Slash), None);
+    }
+
+    #[test]
+    fn two_slashes_may_begin_a_host() {
+        for (path, expected) in [
+            ("//x/orders", Some("/orders")),
+            ("//x:80/orders", Some("/orders")),
+            ("//user:password@x:80/Orders/7", Some("/Orders/7")),
+            ("///x/orders", Some("/orders")),
+            ("/\\x\\orders", Some("/orders")),
+            ("//orders", Some("/")),
+            ("//", Some("/")),
+            ("/x/orders", None),
+            ("/", None),
+            ("*", None),
+        ] {
+            assert_eq!(without_host(path).as_deref(), expected, "{path}");
+        }
     }
 
     #[test]

@@ -32,5 +32,5 @@ pub use fingerprint::Counted;
 pub use operation::{Draft, InHead, Operation, Reading, Request, in_head, read};
 pub use readings::{Readings, SelectorReading, readings};
 use target::normalise_value;
-pub use target::{normalise_host, normalise_path, overriding_methods};
+pub use target::{is_override, normalise_host, normalise_method, normalise_path, overriding_methods};
 pub use text::KeyText;

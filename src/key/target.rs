@@ -2,6 +2,8 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, Method};
 
+use crate::config::is_same_field;
+
 /// The path by which routes match and fingerprints are made: percent-encoded unreserved characters are decoded, the
 /// hex of all other escapes is upper case (RFC 3986, 6.2.2.1 and 6.2.2.2), dot segments are gone (5.2.4). `%2F` stays
 /// what it is: it is not a separator.
@@ -68,11 +70,27 @@ const OVERRIDES: [HeaderName; 3] = [
     HeaderName::from_static("x-method-override"),
 ];
 
+/// Whether a field asks for another method, in any spelling.
+pub fn is_override(name: &HeaderName) -> bool {
+    OVERRIDES.iter().any(|known| is_same_field(known, name))
+}
+
 /// The methods that a backend may take instead of the request's own, in upper case as backends read them.
 pub fn overriding_methods(headers: &HeaderMap) -> Vec<Method> {
-    let lines = OVERRIDES.into_iter().flat_map(|name| headers.get_all(name));
+    let mut fields: Vec<&HeaderName> = headers.keys().filter(|name| is_override(name)).collect();
+    // The first one counts in a fingerprint, in whatever order they came.
+    fields.sort_by_key(|name| (OVERRIDES.iter().position(|known| is_same_field(known, name)), name.as_str()));
+    let lines = fields.into_iter().flat_map(|name| headers.get_all(name));
     let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     names.filter_map(|name| Method::from_bytes(&name.trim_ascii().to_ascii_uppercase()).ok()).collect()
+}
+
+/// A method as backends take it that do not mind its case.
+pub fn normalise_method(method: &Method) -> Method {
+    if !method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return method.clone();
+    }
+    Method::from_bytes(method.as_str().to_ascii_uppercase().as_bytes()).unwrap_or_else(|_| method.clone())
 }
 
 fn normalise_escapes(path: &str) -> Cow<'_, str> {

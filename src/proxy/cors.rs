@@ -77,7 +77,7 @@ impl Preflight {
             return None;
         }
         let wanted = head.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
-        let method = &Method::from_bytes(wanted.as_bytes()).ok()?;
+        let method = &key::normalise_method(&Method::from_bytes(wanted.as_bytes()).ok()?);
         let overriding = key::overriding_methods(&HeaderMap::new());
         let target = Target { method, overriding: &overriding, host, path: head.uri.path(), normal };
         let Found { rule, .. } = routes.find(&target)?;

@@ -10,6 +10,7 @@ use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::{Instant, timeout};
 
+use super::ambiguous::why_ambiguous;
 use super::arriving::Arriving;
 use super::body::{self, Paced, RequestBody, ResponseBody};
 use super::cors::{Preflight, Reader};
@@ -22,7 +23,7 @@ use super::tunnel::Wish;
 use super::upstream::{Limits, SendError};
 use super::{Client, Proxy};
 use crate::clock;
-use crate::config::{Found, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Selector, Target, Trust};
+use crate::config::{Found, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Target, Trust};
 use crate::fail_point::{self, Step};
 use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Verdict};
 use crate::key::{self, InHead, Operation, Reading};
@@ -51,14 +52,15 @@ impl Proxy {
         let uri = head.uri.clone();
         let path = key::normalise_path(uri.path());
         let overriding = key::overriding_methods(&head.headers);
-        let method = head.method.clone();
+        let method = key::normalise_method(&head.method);
         let target =
             Target { method: &method, overriding: &overriding, host: host.as_deref(), path: uri.path(), normal: &path };
 
         match self.routes.find(&target) {
-            Some(Found { rule, params, respelled }) if rule.mode != Mode::Off => {
+            Some(Found { rule, params, respelled, is_contested }) if rule.mode != Mode::Off => {
                 let (method, path) = (overriding.first().unwrap_or(&method), respelled.as_deref().unwrap_or(&path));
-                let place = Place { method, host: host.as_deref(), path, params: &params, client, trust: &self.trust };
+                let (host, trust) = (host.as_deref(), &self.trust);
+                let place = Place { method, host, path, params: &params, client, trust, is_contested };
                 if rule.mode == Mode::Observe {
                     let answer = Box::pin(self.observed(rule, place, head, body)).await;
                     let answer = answer.map_err(|problem| refusal::for_clients_of(problem, rule));
@@ -356,6 +358,8 @@ pub(super) struct Place<'a> {
     pub(super) params: &'a PathParams<'a>,
     pub(super) client: &'a Client,
     pub(super) trust: &'a Trust,
+    /// Its own method and one that overrides it lead to different guarded routes.
+    pub(super) is_contested: bool,
 }
 
 impl Place<'_> {
@@ -377,24 +381,10 @@ impl Place<'_> {
 
 /// What the head alone tells.
 fn in_head<'a>(rule: &'a Rule, head: &'a request::Parts, place: &'a Place<'a>) -> Result<InHead<'a>, Problem> {
-    if let Some(why) = cannot_be_guarded(rule, &head.headers) {
+    if let Some(why) = why_ambiguous(rule, place, &head.headers) {
         return Err(head::bad(why));
     }
     key::in_head(rule, place.request(head)).map_err(|error| refusal::of_key(&error))
-}
-
-/// Why a request is none that can be guarded, if it is not.
-pub(super) fn cannot_be_guarded(rule: &Rule, headers: &HeaderMap) -> Option<&'static str> {
-    nominates(rule, headers).then_some("Connection names a field that identifies the request.")
-}
-
-/// Whether `Connection` names a field that identifies the request: it would be taken out on the way.
-fn nominates(rule: &Rule, headers: &HeaderMap) -> bool {
-    rule.key.iter().chain(&rule.scope).any(|selector| match selector {
-        Selector::Header(name) => head::nominates(headers, name),
-        Selector::Cookie(_) | Selector::Query(_) | Selector::Json(_) | Selector::Form(_) => false,
-        Selector::Path(_) | Selector::Host | Selector::Jwt(_) | Selector::Ip | Selector::Date(_) => false,
-    })
 }
 
 /// A refusal for which the body need not be known. A client that waits to be asked for it (`Expect: 100-continue`) is

@@ -1,5 +1,6 @@
 //! Heads on their way: what is refused, what is taken out, what is put in.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -7,7 +8,7 @@ use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version, request};
 
 use super::Client;
-use crate::config::{self, Disposition, UpstreamAddress};
+use crate::config::{self, Disposition, UpstreamAddress, is_same_field, may_begin_with};
 use crate::key;
 use crate::problem::{Code, Problem};
 
@@ -61,7 +62,7 @@ const MAX_TARGET: usize = 16 * 1024;
 /// Which attempt this is, sent upstream from the second on.
 pub(super) const ATTEMPT: HeaderName = HeaderName::from_static("onlyonce-attempt");
 const OUTCOME: HeaderName = HeaderName::from_static("onlyonce-outcome");
-const OURS: &str = "onlyonce-";
+pub(super) const OURS: &str = "onlyonce-";
 
 /// Where heads go.
 pub(super) struct Target {
@@ -127,7 +128,7 @@ pub(super) fn inspect<B>(request: &Request<B>) -> Result<(), Problem> {
     if headers.get_all(header::EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         return Err(Problem::new(Code::ExpectationFailed, "The only expectation known here is 100-continue."));
     }
-    if nominated(headers).any(|name| PROTECTED.contains(&name)) {
+    if nominated(headers).any(|name| is_protected(&name)) {
         return Err(bad("Connection names a field that must reach the backend (RFC 9110, 7.6.1)."));
     }
     Ok(())
@@ -150,12 +151,17 @@ pub(super) fn is_chunked_at_most(headers: &HeaderMap) -> bool {
     codings.next().is_none_or(is_chunked) && codings.next().is_none()
 }
 
-/// A field that identifies the caller or the key must not be named by `Connection` either.
-pub(super) fn nominates(headers: &HeaderMap, name: &HeaderName) -> bool {
-    nominated(headers).any(|nominated| nominated == *name)
+/// Whether taking a field out would change who is asking, or for what. Some backends do not mind how it is spelled.
+fn is_protected(name: &HeaderName) -> bool {
+    key::is_override(name) || PROTECTED.iter().any(|known| is_same_field(known, name))
 }
 
-pub(super) fn bad(detail: &'static str) -> Problem {
+/// A field that identifies the caller or the key must not be named by `Connection` either.
+pub(super) fn nominates(headers: &HeaderMap, name: &HeaderName) -> bool {
+    nominated(headers).any(|nominated| is_same_field(&nominated, name))
+}
+
+pub(super) fn bad(detail: impl Into<Cow<'static, str>>) -> Problem {
     Problem::new(Code::BadRequest, detail)
 }
 
@@ -180,8 +186,9 @@ pub(super) fn cross_trailers(trailers: &mut HeaderMap) {
     let is_for_heads = |name: &HeaderName| {
         [&HOP_BY_HOP[..], &PROTECTED, &OF_ANSWERS, &[header::TRAILER, header::EXPECT, header::MAX_FORWARDS]]
             .iter()
-            .any(|names| names.contains(name))
-            || name.as_str().starts_with(OURS)
+            .any(|names| names.iter().any(|known| is_same_field(known, name)))
+            || key::is_override(name)
+            || may_begin_with(name, OURS)
     };
     let names: Vec<HeaderName> = trailers.keys().filter(|name| is_for_heads(name)).cloned().collect();
     for name in &names {
@@ -203,7 +210,7 @@ pub(super) fn cross_request(head: &mut request::Parts, client: &Client, target: 
     remove_hop_by_hop(headers, &[]);
     // hyper has answered it: it sends 100 when the body is first read.
     headers.remove(header::EXPECT);
-    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| may_begin_with(name, OURS)).cloned().collect();
     ours.iter().for_each(|name| {
         headers.remove(name);
     });

@@ -2,6 +2,7 @@
 //!
 //! [`Proxy::handle`] is the data path, from the head of a request to the head of its answer.
 
+mod ambiguous;
 mod arriving;
 mod body;
 mod budget;

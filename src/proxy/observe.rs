@@ -16,10 +16,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Proxy;
+use super::ambiguous::why_ambiguous;
 use super::arriving::Arriving;
 use super::body::{Gathered, Paced, ReadError, RequestBody, ResponseBody};
 use super::event::{millis, prefix, trace_id};
-use super::handle::{Answer, Place, cannot_be_guarded};
+use super::handle::{Answer, Place};
 use super::tee::{Copied, Tee};
 use crate::config::{Disposition, PathParams, Rule, Trust};
 use crate::guard::{self, Fate, Observation, Rest, Sighting, Silence};
@@ -90,7 +91,7 @@ impl Proxy {
             return self.pass(head, RequestBody::Passing(paced), place.client, false).await;
         };
         let facts = Facts::of(&place.request(&head));
-        let (sight, body) = match would(rule, place.request(&head)) {
+        let (sight, body) = match would(rule, &place, &head) {
             Some(would) => (Sight::Would(would), RequestBody::Passing(paced)),
             None => {
                 let (tee, copied) = Tee::new(paced, Gathered::new(rule.max_request_body, self.budget.modest_share()));
@@ -113,11 +114,11 @@ impl Proxy {
 }
 
 /// What the head alone tells.
-fn would(rule: &Rule, request: key::Request<'_>) -> Option<Would> {
-    if cannot_be_guarded(rule, request.headers).is_some() {
+fn would(rule: &Rule, place: &Place<'_>, head: &request::Parts) -> Option<Would> {
+    if why_ambiguous(rule, place, &head.headers).is_some() {
         return Some(Would::InvalidKey);
     }
-    match key::in_head(rule, request) {
+    match key::in_head(rule, place.request(head)) {
         Ok(InHead::Draft(_)) => None,
         Ok(InHead::Missing(_)) => Some(Would::MissingKey),
         Err(_) => Some(Would::InvalidKey),

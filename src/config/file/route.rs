@@ -7,7 +7,7 @@ use http::Method;
 
 use super::super::{
     Delivery, Disposition, FingerprintMode, HumanDuration, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown,
-    Policy, PolicyTable, Rule, Selector, StatusSet,
+    Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
 };
 use super::item::Item;
 use super::layer::{Comparison, Layer, MissingKey};
@@ -84,6 +84,7 @@ impl RouteTable {
         order.durations(("upstream.attempt_timeout", bounds.attempt_timeout), ("wait_timeout", &wait_timeout), why);
         can_wait(&on_concurrent, &wait_timeout, &max_waiters, report);
         one_kind_of_body(&key, &merged.scope, report);
+        names_are_apart(&key, &merged.scope, report);
         for parts in [&key, &merged.scope] {
             parameters_exist(parts, self.name.get(), self.path.get(), report);
             buckets_are_kept(parts, &retention, report);
@@ -189,6 +190,22 @@ fn can_wait(
     }
     if max_waiters.get() == Some(&0) {
         report.add(max_waiters.span(), "repeats are to wait (on_concurrent), but none of them may", advice);
+    }
+}
+
+/// Two fields that a backend takes for one cannot both be told from other spellings of themselves.
+fn names_are_apart(key: &Setting<Vec<Selector>>, scope: &Setting<Vec<Selector>>, report: &Report<'_>) {
+    let names = |parts: &Setting<Vec<Selector>>| {
+        let parts = parts.get().cloned().unwrap_or_default().into_iter();
+        parts.filter_map(|selector| if let Selector::Header(name) = selector { Some(name) } else { None })
+    };
+    let all: Vec<_> = names(key).map(|name| (name, key)).chain(names(scope).map(|name| (name, scope))).collect();
+    for (at, (name, setting)) in all.iter().enumerate() {
+        if let Some((other, _)) = all[..at].iter().find(|(other, _)| other != name && is_same_field(other, name)) {
+            let message = format!("header:{name} and header:{other} are one header to many backends");
+            let advice = "CGI, PHP, WSGI and Rack read - and _ in names as the same: name one of them";
+            report.add(setting.span().or(key.span()).or(scope.span()), message, advice);
+        }
     }
 }
 

@@ -1,0 +1,70 @@
+//! Other spellings of a field name.
+//!
+//! HTTP tells `Idempotency-Key` and `Idempotency_Key` apart. Backends that hand fields over as variables do not: CGI
+//! (RFC 3875, 4.1.18), PHP, WSGI and Rack make `HTTP_IDEMPOTENCY_KEY` of both, and some of them of every other character
+//! that is no letter or digit, too. Which of two such fields they take, nobody in front of them knows.
+
+use http::HeaderName;
+
+/// Whether two names may become one.
+pub fn is_same_field(one: &HeaderName, other: &HeaderName) -> bool {
+    let (one, other) = (one.as_str(), other.as_str());
+    one.len() == other.len() && one.bytes().map(folded).eq(other.bytes().map(folded))
+}
+
+/// Whether the name may become one that begins like this. `prefix` is folded.
+pub fn may_begin_with(name: &HeaderName, prefix: &str) -> bool {
+    name.as_str().get(..prefix.len()).is_some_and(|start| start.bytes().map(folded).eq(prefix.bytes()))
+}
+
+/// Whether the name has characters that are folded. Names that have none differ only where they differ.
+pub fn is_foldable(name: &HeaderName) -> bool {
+    name.as_str().bytes().any(|byte| byte != b'-' && folded(byte) == b'-')
+}
+
+/// Names are in lower case (`http::HeaderName`).
+fn folded(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() { byte } else { b'-' }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> HeaderName {
+        HeaderName::from_bytes(text.as_bytes()).expect("a name")
+    }
+
+    #[test]
+    fn names_that_become_one_variable_are_the_same() {
+        for (one, other, same) in [
+            ("Idempotency-Key", "idempotency_key", true),
+            ("Idempotency-Key", "Idempotency.Key", true),
+            ("Idempotency-Key", "Idempotency~Key", true),
+            ("a_b", "a.b", true),
+            ("Idempotency-Key", "Idempotency-Keys", false),
+            ("Idempotency-Key", "IdempotencyKey", false),
+            ("a-b", "a--b", false),
+        ] {
+            assert_eq!(is_same_field(&name(one), &name(other)), same, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn prefixes_are_found_in_any_spelling() {
+        for (text, begins, foldable) in [
+            ("Onlyonce-Attempt", true, false),
+            ("Onlyonce_Attempt", true, true),
+            ("onlyonce.attempt", true, true),
+            ("only-once-attempt", false, false),
+            ("onlyonce", false, false),
+            ("onlyonceattempt", false, false),
+        ] {
+            assert_eq!(
+                (may_begin_with(&name(text), "onlyonce-"), is_foldable(&name(text))),
+                (begins, foldable),
+                "{text}"
+            );
+        }
+    }
+}
