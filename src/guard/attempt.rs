@@ -7,7 +7,6 @@ use std::error::Error;
 use std::future::pending;
 use std::sync::Arc;
 
-use http::header::LOCATION;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::cleanup::Cleanup;
 use super::fate::{Answer, Fate, Rest, Silence};
 use super::lease::{Gate, Lease};
-use super::policy::{self, Outcome};
+use super::policy::{self, Outcome, Settlement};
 use super::waiting::{self, Flight};
 use crate::clock;
 use crate::config::Rule;
@@ -73,9 +72,9 @@ impl Attempt {
         recorder.metrics.upstream(&rule.name, begun.elapsed());
 
         let outcome = policy::outcome(&fate, &rule.policy, recorder.lease.claim.terms.on_unknown);
-        let change = Change::new(outcome, &fate, clock::unix_millis());
+        let settled_at = clock::unix_millis();
         fail_point::reach(Step::BeforeComplete).await;
-        let recorded = recorder.write(&change).await;
+        let recorded = recorder.write(&outcome, settled_at).await;
         fail_point::reach(Step::AfterComplete).await;
         let ended = match Ended::new(fate, recorded.as_ref().ok().cloned().flatten()) {
             Ended::NotSent => recorder.lease.why_not_sent(),
@@ -91,13 +90,13 @@ impl Attempt {
             // The owner is alive for as long as it knows what nobody else can know. Who frees its key knows nothing, and
             // a renewal after the release would claim the key again.
             let renewing = async {
-                match change {
-                    Change::Settle(_) => recorder.lease.keep().await,
-                    Change::Release | Change::Nothing => pending().await,
+                match outcome {
+                    Outcome::Settle(_) => recorder.lease.keep().await,
+                    Outcome::Release | Outcome::Leave => pending().await,
                 }
             };
             tokio::select! {
-                () = recorder.keep_trying(&change, &abandon) => {}
+                () = recorder.keep_trying(&outcome, settled_at, &abandon) => {}
                 never = renewing => match never {},
             }
         }
@@ -147,42 +146,6 @@ impl<R> Ended<R> {
     }
 }
 
-/// What is to be done to the record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// It is left as it is.
-    Nothing,
-    /// It is deleted.
-    Release,
-    /// It ends in this state.
-    Settle(State),
-}
-
-impl Change {
-    /// The change that carries out an outcome.
-    pub fn new<R>(outcome: Outcome, fate: &Fate<R>, now: u64) -> Self {
-        let reply = match fate {
-            Fate::Answered(answer) => Some(&answer.reply),
-            Fate::NotSent | Fate::Unknown(_) => None,
-        };
-        match (outcome, reply) {
-            (Outcome::Leave, _) => Self::Nothing,
-            (Outcome::Release, _) => Self::Release,
-            (Outcome::Complete, Some(reply)) => {
-                Self::Settle(State::Completed { settled_at: now, reply: Arc::clone(reply) })
-            }
-            (Outcome::Unreplayable, Some(reply)) => {
-                let location = reply.headers.get(LOCATION).cloned();
-                Self::Settle(State::Unreplayable { settled_at: now, status: reply.status, location })
-            }
-            // Without an answer there is nothing to tell but that it is not known.
-            (Outcome::Unknown, _) | (Outcome::Complete | Outcome::Unreplayable, None) => {
-                Self::Settle(State::Unknown { settled_at: now })
-            }
-        }
-    }
-}
-
 /// The answer of the record that was kept when the owner of `claim` settled: where it is completed, every client of the
 /// key gets it. Not where the key was used for something else by then: that answer is to another request.
 pub fn recorded(claim: &Claim, kept: Record) -> Option<Arc<Reply>> {
@@ -204,12 +167,12 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Makes the change. The answer of a completed record that was there already, and stays, is handed back.
-    async fn write(&self, change: &Change) -> Result<Option<Arc<Reply>>, StoreError> {
+    /// Writes it. The answer of a completed record that was there already, and stays, is handed back.
+    async fn write(&self, outcome: &Outcome, settled_at: u64) -> Result<Option<Arc<Reply>>, StoreError> {
         let lease = &self.lease;
-        match change {
-            Change::Nothing => Ok(None),
-            Change::Release => {
+        match outcome {
+            Outcome::Leave => Ok(None),
+            Outcome::Release => {
                 match self.store.release(&lease.name, lease.claim.token).await? {
                     Released::Deleted => self.count(RecordState::Released),
                     Released::Absent => {}
@@ -220,14 +183,14 @@ impl Recorder {
                 }
                 Ok(None)
             }
-            Change::Settle(state) => {
-                let record = Record { claim: lease.claim.clone(), state: state.clone() };
+            Outcome::Settle(settlement) => {
+                let record = Record { claim: lease.claim.clone(), state: settlement.at(settled_at) };
                 match self.store.settle(&lease.name, &record).await? {
                     Settled::Written => {
-                        self.count(match state {
-                            State::Completed { .. } => RecordState::Completed,
-                            State::Unreplayable { .. } => RecordState::Unreplayable,
-                            State::Unknown { .. } | State::InFlight => RecordState::Unknown,
+                        self.count(match settlement {
+                            Settlement::Completed(_) => RecordState::Completed,
+                            Settlement::Unreplayable { .. } => RecordState::Unreplayable,
+                            Settlement::Unknown => RecordState::Unknown,
                         });
                         Ok(None)
                     }
@@ -246,13 +209,13 @@ impl Recorder {
     }
 
     /// Tries until the store has taken it, the record would have expired, or the drain has run out.
-    async fn keep_trying(&self, change: &Change, abandon: &CancellationToken) {
+    async fn keep_trying(&self, outcome: &Outcome, settled_at: u64, abandon: &CancellationToken) {
         let until = Instant::now() + self.lease.claim.terms.retention;
         let mut tries = 0;
         let mut last = false;
         while !last && Instant::now() < until {
             last = abandon.run_until_cancelled(tokio::time::sleep(waiting::pause(tries))).await.is_none();
-            match self.write(change).await {
+            match self.write(outcome, settled_at).await {
                 Ok(_) => {
                     tracing::info!(record = %self.lease.name, tries = tries + 1, "the outcome is recorded now");
                     return;

@@ -125,8 +125,8 @@ impl Guard {
                     unanswered,
                 );
                 let slot = Slot { _permit: permit, _counted: self.metrics.in_flight(&rule.name) };
-                let held = Some((Arc::new(lease), slot));
-                Ok(Admission::Owner(Ownership { guard: Arc::clone(self), rule: Arc::clone(rule), held }))
+                let unused = Unused { guard: Arc::clone(self), lease: Arc::new(lease), is_used: false };
+                Ok(Admission::Owner(Ownership { rule: Arc::clone(rule), slot, unused }))
             }
             Ok(Claimed::Refused(held)) => {
                 pending.armed = unanswered > 0;
@@ -226,50 +226,62 @@ impl Guard {
 
 /// The right to run an operation. Dropped without being run, it gives the operation back.
 pub struct Ownership {
-    guard: Arc<Guard>,
     rule: Arc<Rule>,
-    /// Taken by [`run`](Self::run).
-    held: Option<(Arc<Lease>, Slot)>,
+    slot: Slot,
+    unused: Unused,
 }
 
 impl Ownership {
     /// Which attempt at the operation this is; more than 1 after a takeover.
     pub fn attempt(&self) -> u32 {
-        self.held.as_ref().map_or(1, |(lease, _)| lease.claim.attempt)
+        self.unused.lease.claim.attempt
     }
 
     /// Runs the attempt as a task of its own: what becomes of the receiver changes nothing.
-    pub fn run<R, F, Fut>(mut self, send: F) -> oneshot::Receiver<Ended<R>>
+    pub fn run<R, F, Fut>(self, send: F) -> oneshot::Receiver<Ended<R>>
     where
         R: Send + 'static,
         F: FnOnce(Gate) -> Fut + Send + 'static,
         Fut: Future<Output = Fate<R>> + Send + 'static,
     {
         let (client, answer) = oneshot::channel();
-        if let Some((lease, slot)) = self.held.take() {
-            let guard = &self.guard;
-            let attempt = Attempt {
-                rule: Arc::clone(&self.rule),
-                flight: guard.flights.depart(&lease.name, lease.claim.fingerprint),
-                recorder: Recorder {
-                    lease,
-                    store: Arc::clone(&guard.store),
-                    metrics: Arc::clone(&guard.metrics),
-                    cleanup: guard.cleanup.clone(),
-                },
-                abandon: guard.abandon.clone(),
-                slot,
-            };
-            guard.attempts.spawn(attempt.run(send, client));
-        }
+        let Self { rule, slot, unused } = self;
+        let (guard, lease) = unused.take();
+        let attempt = Attempt {
+            rule,
+            flight: guard.flights.depart(&lease.name, lease.claim.fingerprint),
+            recorder: Recorder {
+                lease,
+                store: Arc::clone(&guard.store),
+                metrics: Arc::clone(&guard.metrics),
+                cleanup: guard.cleanup.clone(),
+            },
+            abandon: guard.abandon.clone(),
+            slot,
+        };
+        guard.attempts.spawn(attempt.run(send, client));
         answer
     }
 }
 
-impl Drop for Ownership {
+/// The lease of an attempt that has not begun. Dropped without being taken, it is given back.
+struct Unused {
+    guard: Arc<Guard>,
+    lease: Arc<Lease>,
+    is_used: bool,
+}
+
+impl Unused {
+    fn take(mut self) -> (Arc<Guard>, Arc<Lease>) {
+        self.is_used = true;
+        (Arc::clone(&self.guard), Arc::clone(&self.lease))
+    }
+}
+
+impl Drop for Unused {
     fn drop(&mut self) {
-        if let Some((lease, _)) = &self.held {
-            self.guard.cleanup.add(&lease.name, lease.claim.token);
+        if !self.is_used {
+            self.guard.cleanup.add(&self.lease.name, self.lease.claim.token);
         }
     }
 }

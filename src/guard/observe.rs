@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::attempt::Change;
 use super::decide::{Verdict, decide};
 use super::fate::Fate;
-use super::{Guard, policy, random};
+use super::policy::{self, Outcome};
+use super::{Guard, random};
 use crate::clock;
 use crate::config::Rule;
 use crate::key::Operation;
@@ -76,10 +76,13 @@ impl Observation {
     pub async fn settle<R>(&self, rule: &Rule, mark: Mark, fate: &Fate<R>) -> Result<(), StoreError> {
         let Mark { name, claim } = mark;
         let outcome = policy::outcome(fate, &rule.policy, claim.terms.on_unknown);
-        match Change::new(outcome, fate, clock::unix_millis()) {
-            Change::Nothing => {}
-            Change::Release => drop(self.guard.store.release(&name, claim.token).await?),
-            Change::Settle(state) => drop(self.guard.store.settle(&name, &Record { claim, state }).await?),
+        match outcome {
+            Outcome::Leave => {}
+            Outcome::Release => drop(self.guard.store.release(&name, claim.token).await?),
+            Outcome::Settle(settlement) => {
+                let record = Record { claim, state: settlement.at(clock::unix_millis()) };
+                drop(self.guard.store.settle(&name, &record).await?);
+            }
         }
         Ok(())
     }

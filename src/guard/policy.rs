@@ -1,61 +1,108 @@
 //! What becomes of the record after an attempt. Pure.
 
-use super::fate::{Fate, Rest};
+use std::fmt;
+use std::sync::Arc;
+
+use http::header::LOCATION;
+use http::{HeaderValue, StatusCode};
+
+use super::fate::{Answer, Fate, Rest};
 use crate::config::{Disposition, PolicyTable};
-use crate::record::Unknown;
+use crate::record::{Reply, State, Unknown};
 
 /// What the owner does to its record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Free the key: it certainly did not run, or its answer says that it may be tried again.
     Release,
-    /// Keep the answer.
-    Complete,
-    /// Keep that it was done; the answer is not there to be replayed.
-    Unreplayable,
-    /// Keep that nobody knows.
-    Unknown,
+    /// Write how it ended.
+    Settle(Settlement),
     /// Write nothing: a repeat takes over once the lease has run out.
     Leave,
+}
+
+/// How an attempt ended: every [`State`] but in flight.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Settlement {
+    /// Its answer is kept.
+    Completed(Arc<Reply>),
+    /// It was done; the answer is not there to be replayed.
+    Unreplayable {
+        /// Status of the answer.
+        status: StatusCode,
+        /// `Location` of the answer.
+        location: Option<HeaderValue>,
+    },
+    /// Whether it took effect cannot be told.
+    Unknown,
+}
+
+impl Settlement {
+    /// The record's state, from this time on (milliseconds since the Unix epoch).
+    pub fn at(&self, settled_at: u64) -> State {
+        match self {
+            Self::Completed(reply) => State::Completed { settled_at, reply: Arc::clone(reply) },
+            Self::Unreplayable { status, location } => {
+                State::Unreplayable { settled_at, status: *status, location: location.clone() }
+            }
+            Self::Unknown => State::Unknown { settled_at },
+        }
+    }
+
+    fn unreplayable(reply: &Reply) -> Self {
+        Self::Unreplayable { status: reply.status, location: reply.headers.get(LOCATION).cloned() }
+    }
+}
+
+/// Answers do not belong into a log.
+impl fmt::Debug for Settlement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Completed(reply) => write!(f, "Completed({})", reply.status.as_u16()),
+            Self::Unreplayable { status, .. } => write!(f, "Unreplayable({})", status.as_u16()),
+            Self::Unknown => f.write_str("Unknown"),
+        }
+    }
 }
 
 /// What becomes of the record after an attempt that ended like this.
 pub fn outcome<R>(fate: &Fate<R>, table: &PolicyTable, on_unknown: Unknown) -> Outcome {
     let unknown = match on_unknown {
-        Unknown::Hold(_) => Outcome::Unknown,
+        Unknown::Hold(_) => Outcome::Settle(Settlement::Unknown),
         Unknown::Retry => Outcome::Leave,
     };
-    let answer = match fate {
+    let Answer { reply, told, rest } = match fate {
         Fate::NotSent => return Outcome::Release,
         Fate::Unknown(_) => return unknown,
         Fate::Answered(answer) => answer,
     };
-    let status = answer.reply.status;
-    let told = || answer.told.unwrap_or_else(|| table.disposition(status));
-    match &answer.rest {
+    let status = reply.status;
+    let whole = match rest {
         // A success was announced, so it was done; only the rest of its description is missing.
-        Rest::Broken(_) if status.is_success() || status.is_redirection() => Outcome::Unreplayable,
-        Rest::Broken(_) => unknown,
-        Rest::Nothing | Rest::Oversized(_) => match (told(), &answer.rest) {
-            (Disposition::Release, _) => Outcome::Release,
-            (Disposition::Hold, _) => unknown,
-            (Disposition::Store, Rest::Nothing) => Outcome::Complete,
-            (Disposition::Store, Rest::Oversized(_) | Rest::Broken(_)) => Outcome::Unreplayable,
-        },
+        Rest::Broken(_) if status.is_success() || status.is_redirection() => {
+            return Outcome::Settle(Settlement::unreplayable(reply));
+        }
+        Rest::Broken(_) => return unknown,
+        Rest::Nothing => true,
+        Rest::Oversized(_) => false,
+    };
+    match told.unwrap_or_else(|| table.disposition(status)) {
+        Disposition::Release => Outcome::Release,
+        Disposition::Hold => unknown,
+        Disposition::Store if whole => Outcome::Settle(Settlement::Completed(Arc::clone(reply))),
+        Disposition::Store => Outcome::Settle(Settlement::unreplayable(reply)),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
-    use http::{HeaderMap, StatusCode};
+    use http::HeaderMap;
 
-    use super::super::fate::{Answer, Silence};
+    use super::super::fate::Silence;
     use super::*;
     use crate::config::{Policy, StatusSet};
-    use crate::record::Reply;
 
     const HOLD: Unknown = Unknown::Hold(Duration::from_secs(60));
 
@@ -65,9 +112,24 @@ mod tests {
 
     fn told(status: u16, rest: Rest<()>, told: Option<Disposition>) -> Fate<()> {
         let status = StatusCode::from_u16(status).expect("a status");
-        let reply = Reply { status, headers: HeaderMap::new(), body: vec![], trailers: HeaderMap::new() };
-        Fate::Answered(Answer { reply: Arc::new(reply), told, rest })
+        Fate::Answered(Answer { reply: reply(status), told, rest })
     }
+
+    fn reply(status: StatusCode) -> Arc<Reply> {
+        let body = vec!["the body".into()];
+        Arc::new(Reply { status, headers: HeaderMap::new(), body, trailers: HeaderMap::new() })
+    }
+
+    fn completed(status: u16) -> Outcome {
+        Outcome::Settle(Settlement::Completed(reply(StatusCode::from_u16(status).expect("a status"))))
+    }
+
+    fn unreplayable(status: u16) -> Outcome {
+        let status = StatusCode::from_u16(status).expect("a status");
+        Outcome::Settle(Settlement::Unreplayable { status, location: None })
+    }
+
+    const UNKNOWN: Outcome = Outcome::Settle(Settlement::Unknown);
 
     fn standard(fate: &Fate<()>, on_unknown: Unknown) -> Outcome {
         outcome(fate, &PolicyTable::new(Policy::Standard, &[]), on_unknown)
@@ -78,21 +140,21 @@ mod tests {
         let timeout = || Silence::Timeout;
         let rows = [
             (Fate::NotSent, Outcome::Release, Outcome::Release),
-            (Fate::Unknown(Silence::Timeout), Outcome::Unknown, Outcome::Leave),
-            (Fate::Unknown(Silence::Broken), Outcome::Unknown, Outcome::Leave),
-            (answered(201, Rest::Nothing), Outcome::Complete, Outcome::Complete),
-            (answered(303, Rest::Nothing), Outcome::Complete, Outcome::Complete),
+            (Fate::Unknown(Silence::Timeout), UNKNOWN, Outcome::Leave),
+            (Fate::Unknown(Silence::Broken), UNKNOWN, Outcome::Leave),
+            (answered(201, Rest::Nothing), completed(201), completed(201)),
+            (answered(303, Rest::Nothing), completed(303), completed(303)),
             (answered(307, Rest::Nothing), Outcome::Release, Outcome::Release),
             (answered(422, Rest::Nothing), Outcome::Release, Outcome::Release),
             (answered(500, Rest::Nothing), Outcome::Release, Outcome::Release),
-            (answered(502, Rest::Nothing), Outcome::Unknown, Outcome::Leave),
-            (answered(201, Rest::Oversized(())), Outcome::Unreplayable, Outcome::Unreplayable),
+            (answered(502, Rest::Nothing), UNKNOWN, Outcome::Leave),
+            (answered(201, Rest::Oversized(())), unreplayable(201), unreplayable(201)),
             (answered(422, Rest::Oversized(())), Outcome::Release, Outcome::Release),
-            (answered(504, Rest::Oversized(())), Outcome::Unknown, Outcome::Leave),
-            (answered(201, Rest::Broken(timeout())), Outcome::Unreplayable, Outcome::Unreplayable),
-            (answered(303, Rest::Broken(timeout())), Outcome::Unreplayable, Outcome::Unreplayable),
-            (answered(422, Rest::Broken(timeout())), Outcome::Unknown, Outcome::Leave),
-            (answered(500, Rest::Broken(timeout())), Outcome::Unknown, Outcome::Leave),
+            (answered(504, Rest::Oversized(())), UNKNOWN, Outcome::Leave),
+            (answered(201, Rest::Broken(timeout())), unreplayable(201), unreplayable(201)),
+            (answered(303, Rest::Broken(timeout())), unreplayable(303), unreplayable(303)),
+            (answered(422, Rest::Broken(timeout())), UNKNOWN, Outcome::Leave),
+            (answered(500, Rest::Broken(timeout())), UNKNOWN, Outcome::Leave),
         ];
         for (fate, hold, retry) in rows {
             assert_eq!(standard(&fate, HOLD), hold, "{fate:?}");
@@ -103,10 +165,33 @@ mod tests {
     #[test]
     fn the_backend_s_word_beats_the_table_and_the_list_beats_the_policy() {
         let store = told(422, Rest::Nothing, Some(Disposition::Store));
-        assert_eq!(standard(&store, HOLD), Outcome::Complete);
+        assert_eq!(standard(&store, HOLD), completed(422));
         let hold = told(201, Rest::Nothing, Some(Disposition::Hold));
-        assert_eq!(standard(&hold, HOLD), Outcome::Unknown);
+        assert_eq!(standard(&hold, HOLD), UNKNOWN);
         let table = PolicyTable::new(Policy::Standard, &[(StatusSet::Class(4), Disposition::Store)]);
-        assert_eq!(outcome(&answered(404, Rest::Nothing), &table, HOLD), Outcome::Complete);
+        assert_eq!(outcome(&answered(404, Rest::Nothing), &table, HOLD), completed(404));
+    }
+
+    #[test]
+    fn every_end_has_its_state_and_none_of_them_is_in_flight() {
+        let location = Some(HeaderValue::from_static("/orders/1"));
+        let status = StatusCode::CREATED;
+        for (settlement, state) in [
+            (Settlement::Completed(reply(status)), State::Completed { settled_at: 7, reply: reply(status) }),
+            (
+                Settlement::Unreplayable { status, location: location.clone() },
+                State::Unreplayable { settled_at: 7, status, location },
+            ),
+            (Settlement::Unknown, State::Unknown { settled_at: 7 }),
+        ] {
+            assert_eq!(settlement.at(7), state);
+        }
+    }
+
+    #[test]
+    fn an_outcome_in_a_log_line_holds_no_body() {
+        assert_eq!(format!("{:?}", completed(201)), "Settle(Completed(201))");
+        assert_eq!(format!("{:?}", unreplayable(303)), "Settle(Unreplayable(303))");
+        assert_eq!(format!("{UNKNOWN:?}"), "Settle(Unknown)");
     }
 }

@@ -185,6 +185,8 @@ enum End {
     Settled(Option<HeaderMap>),
     /// It has, and what could not be captured follows.
     Rest(UpstreamBody),
+    /// There is no more, and it is not whole.
+    CutShort,
 }
 
 impl Streamed {
@@ -224,11 +226,11 @@ impl Body for Streamed {
                     this.end = match ready!(Pin::new(ended).poll(cx)) {
                         Ok(Ended::Answered(reply)) => End::Settled(Some(reply.trailers.clone())),
                         Ok(Ended::Streamed(_, rest)) => End::Rest(rest),
-                        // A retry is told what became of it; half an answer must not look whole.
+                        // A retry is told what became of it.
                         Ok(
                             Ended::Recorded(_) | Ended::NotSent | Ended::InDoubt | Ended::Replaced | Ended::Silent(_),
                         )
-                        | Err(_) => return Poll::Ready(Some(Err(PassingError::CutShort))),
+                        | Err(_) => End::CutShort,
                     };
                 }
                 End::Settled(trailers) => {
@@ -238,6 +240,8 @@ impl Body for Streamed {
                     let trailers = trailers.take().filter(|trailers| !trailers.is_empty());
                     return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
                 }
+                // However often it is asked: half an answer must not look whole.
+                End::CutShort => return Poll::Ready(Some(Err(PassingError::CutShort))),
                 End::Rest(rest) => {
                     if let Some(last) = this.last.take() {
                         return Poll::Ready(Some(Ok(Frame::data(last))));
@@ -255,5 +259,50 @@ impl Body for Streamed {
     fn size_hint(&self) -> SizeHint {
         let last = self.last.as_ref().map_or(0, |last| last.len() as u64);
         self.left.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use crate::guard::Silence;
+
+    fn streamed(length: Option<u64>) -> (Relay, oneshot::Sender<Ended<UpstreamBody>>, Streamed) {
+        let (relay, _) = relay_for(Delivery::Stream, Version::HTTP_11);
+        let relay = relay.expect("a relay");
+        let (settle, ended) = oneshot::channel();
+        let reader = Reader(Arc::clone(&relay.queue));
+        (relay, settle, Streamed { reader, left: length, last: None, end: End::Awaited(ended) })
+    }
+
+    async fn next(body: &mut Streamed) -> Option<Result<Bytes, PassingError>> {
+        let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await?;
+        Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
+    }
+
+    /// The last byte of a known length is kept back with it.
+    #[tokio::test]
+    async fn an_answer_that_is_cut_short_stays_so_however_often_it_is_asked() {
+        for (length, end) in [
+            (None, Some(Ended::Silent(Silence::Broken))),
+            (Some(4), Some(Ended::Silent(Silence::Timeout))),
+            (Some(9), Some(Ended::InDoubt)),
+            // The attempt panicked.
+            (None, None),
+        ] {
+            let (relay, settle, mut body) = streamed(length);
+            relay.queue.waiting().pieces.push_back(Bytes::from_static(b"half"));
+            let all = next(&mut body).await.expect("a frame").expect("no error");
+            assert!(b"half".starts_with(&all[..]) && all.len() >= 3);
+            match end {
+                Some(end) => drop(settle.send(end)),
+                None => drop(settle),
+            }
+            for _ in 0..3 {
+                assert!(matches!(next(&mut body).await, Some(Err(PassingError::CutShort))), "{length:?}");
+            }
+        }
     }
 }

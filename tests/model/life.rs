@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use onlyonce::config::OnMismatch;
-use onlyonce::guard::attempt::{Change, Ended, recorded};
+use onlyonce::guard::attempt::{Ended, recorded};
 use onlyonce::guard::cleanup::{HORIZON, looks_again};
 use onlyonce::guard::decide;
+use onlyonce::guard::policy::Outcome;
 use onlyonce::store::{Released, Renewed, Settled};
 
 use crate::protocol::{Event, Flaw, Protocol};
@@ -100,14 +101,14 @@ impl World {
 
     /// Begins, or begins again, to write what became of an attempt.
     fn record(&mut self, protocol: &Protocol, id: Id, end: End) {
-        match end.change(id, protocol) {
-            Change::Nothing => {
+        match end.outcome(id, protocol) {
+            Outcome::Leave => {
                 self.of(id).is_told(&Ended::new(end.fate(id), None));
                 self.of(id).unanswered = false;
                 self.over(id);
             }
-            Change::Release => self.call(id, Call::Release),
-            Change::Settle(state) => self.call(id, Call::Settle(Ending::new(&state))),
+            Outcome::Release => self.call(id, Call::Release),
+            Outcome::Settle(settlement) => self.call(id, Call::Settle(Ending::new(&settlement.at(0)))),
         }
     }
 

@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use onlyonce::config::{Policy, PolicyTable};
-use onlyonce::guard::attempt::Change;
 use onlyonce::guard::lease::{Readiness, readiness};
-use onlyonce::guard::{Answer, Ended, Fate, Rest, Silence, Verdict, policy};
+use onlyonce::guard::policy::{self, Outcome};
+use onlyonce::guard::{Answer, Ended, Fate, Rest, Silence, Verdict};
 
 use crate::protocol::Protocol;
 use crate::store::{Age, Call, Ending, Id, Stored, TICK, created, creator, failed, terms};
@@ -150,7 +150,7 @@ impl Request {
         match self.stage {
             Stage::Owner | Stage::Sent => true,
             // Once its client is told, recording is tried again.
-            Stage::Recording(end) => self.seen.is_some() && matches!(end.change(id, protocol), Change::Settle(_)),
+            Stage::Recording(end) => self.seen.is_some() && matches!(end.outcome(id, protocol), Outcome::Settle(_)),
             Stage::Ahead | Stage::Claiming { .. } | Stage::Cleared | Stage::Orphan | Stage::Over => false,
         }
     }
@@ -167,9 +167,8 @@ impl Request {
 
 impl End {
     /// What it makes of the record.
-    pub fn change(self, by: Id, protocol: &Protocol) -> Change {
-        let fate = self.fate(by);
-        Change::new(policy::outcome(&fate, &POLICY, terms(protocol.retry).on_unknown), &fate, 0)
+    pub fn outcome(self, by: Id, protocol: &Protocol) -> Outcome {
+        policy::outcome(&self.fate(by), &POLICY, terms(protocol.retry).on_unknown)
     }
 
     pub fn fate(self, by: Id) -> Fate<()> {

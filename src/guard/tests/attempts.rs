@@ -84,7 +84,9 @@ async fn a_client_that_leaves_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn an_ownership_that_is_not_used_is_given_back() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
-    drop(scene.own(&operation).await);
+    let ownership = scene.own(&operation).await;
+    assert_eq!(ownership.attempt(), 1);
+    drop(ownership);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(scene.held(&operation).await, None);
 }
