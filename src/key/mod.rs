@@ -23,6 +23,7 @@ mod operation;
 mod origin;
 mod readings;
 mod select;
+mod signature;
 mod target;
 mod text;
 

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use jsonwebtoken::{Algorithm, Header};
 use rcgen::{KeyPair, PublicKeyData};
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ fn in_seconds(seconds: i64) -> i64 {
 }
 
 fn signed(claims: &Value) -> String {
-    encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET.as_bytes())).expect("a token")
+    issue(&Header::new(Algorithm::HS256), claims, &IssuerKey::secret(SECRET.as_bytes()))
 }
 
 fn order(token: &str) -> Request {
@@ -79,16 +79,15 @@ fn not_believed() -> Vec<String> {
     let alice = signed(&base_claims());
     let payload = alice.split('.').nth(1).expect("claims").to_owned();
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let other_key = EncodingKey::from_secret(b"another secret, also long enough");
+    let other_key = IssuerKey::secret(b"another secret, also long enough");
     let critical = Header { crit: Some(vec!["exp-soon".to_owned()]), ..Header::new(Algorithm::HS256) };
     let mut expired = claims(json!({ "exp": in_seconds(-3600) }));
     expired["sub"] = json!("bob");
     vec![
-        encode(&critical, &claims(json!({})), &EncodingKey::from_secret(SECRET.as_bytes())).expect("a token"),
+        issue(&critical, &claims(json!({})), &IssuerKey::secret(SECRET.as_bytes())),
         // Signed by a key that is not loaded.
-        encode(&Header::new(Algorithm::HS256), &claims(json!({})), &other_key).expect("a token"),
-        encode(&Header::new(Algorithm::HS384), &claims(json!({})), &EncodingKey::from_secret(SECRET.as_bytes()))
-            .expect("a token"),
+        issue(&Header::new(Algorithm::HS256), &claims(json!({})), &other_key),
+        issue(&Header::new(Algorithm::HS384), &claims(json!({})), &IssuerKey::secret(SECRET.as_bytes())),
         format!("{}.{payload}.", part(json!({ "alg": "none", "typ": "JWT" }))),
         alice.replace(&payload, &part(claims(json!({ "sub": "root" })))),
         signed(&claims(json!({ "exp": in_seconds(-3600) }))),
@@ -191,8 +190,8 @@ async fn a_claim_that_is_a_list_or_an_object_is_the_caller() {
 async fn a_token_that_does_not_verify_is_no_key() {
     let route = "key = \"jwt:jti\"\nscope = []";
     let forged = {
-        let key = EncodingKey::from_secret(b"another secret, also long enough");
-        encode(&Header::new(Algorithm::HS256), &json!({ "jti": "a" }), &key).expect("a token")
+        let key = IssuerKey::secret(b"another secret, also long enough");
+        issue(&Header::new(Algorithm::HS256), &json!({ "jti": "a" }), &key)
     };
     let order = |token: &str| post("/orders").by(token).json("{}");
     let (backend, sidecar) = with(&secret(""), route).await;
@@ -215,8 +214,8 @@ async fn tokens_are_verified_with_the_issuers_public_keys() {
     let (key, other) = (KeyPair::generate().expect("a key"), KeyPair::generate().expect("a key"));
     let sign = |key: &KeyPair, id: Option<&str>, sub: &str| {
         let header = Header { kid: id.map(str::to_owned), ..Header::new(Algorithm::ES256) };
-        let signer = EncodingKey::from_ec_pem(key.serialize_pem().as_bytes()).expect("a key");
-        encode(&header, &json!({ "sub": sub, "exp": in_seconds(600) }), &signer).expect("a token")
+        let signer = IssuerKey::p256(key);
+        issue(&header, &json!({ "sub": sub, "exp": in_seconds(600) }), &signer)
     };
     let pem = key.public_key_pem();
     let jwk = |key: &KeyPair, id: &str| {
@@ -236,8 +235,7 @@ async fn tokens_are_verified_with_the_issuers_public_keys() {
     }
     // A name of another key, a key that nobody named, and the public key taken for a secret.
     let confused =
-        encode(&Header::new(Algorithm::HS256), &json!({ "sub": "alice" }), &EncodingKey::from_secret(pem.as_bytes()))
-            .expect("a token");
+        issue(&Header::new(Algorithm::HS256), &json!({ "sub": "alice" }), &IssuerKey::secret(pem.as_bytes()));
     let stranger = KeyPair::generate().expect("a key");
     for (jwt, token) in [
         (by_set.as_str(), sign(&key, Some("old"), "alice")),
@@ -254,7 +252,7 @@ async fn tokens_are_verified_with_the_issuers_public_keys() {
 async fn behind_an_edge_that_verifies_a_claim_is_taken_as_it_is() {
     let token = |sub: &str| {
         let claims = json!({ "sub": sub, "exp": in_seconds(-3600) });
-        encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(b"the edge's")).expect("a token")
+        issue(&Header::new(Algorithm::HS256), &claims, &IssuerKey::secret(b"the edge's"))
     };
     told_apart(
         "verified_by_edge = true",
@@ -275,4 +273,62 @@ async fn a_claim_may_be_the_key() {
     // Without a token there is no key.
     assert_eq!(sidecar.ask(&post("/orders").json("{}")).await.status, 201);
     assert_eq!(backend.count(), 3);
+}
+
+/// Made by another implementation (PyJWT), with one key for each kind.
+#[tokio::test]
+async fn tokens_of_every_algorithm_are_verified_by_their_own_key_only() {
+    let issued: Value = serde_json::from_str(include_str!("tokens.json")).expect("JSON");
+    let text = |name: &str| issued[name].as_str().expect("text").to_owned();
+    let public = |name: &str| format!("public_key = '''{}'''", text(name));
+    let folder = tempfile::tempdir().expect("a folder");
+    let set = |name: &str, change: &dyn Fn(&mut Value)| {
+        let mut set = issued["jwks"].clone();
+        set["keys"].as_array_mut().expect("keys").iter_mut().for_each(change);
+        let file = folder.path().join(name);
+        std::fs::write(&file, set.to_string()).expect("to write");
+        format!("jwks = {:?}", file.display().to_string())
+    };
+    let jwks = set("jwks.json", &|_| {});
+    // Some issuers write numbers with zeros before them.
+    let zeros = set("zeros.json", &|key| {
+        if let Some(n) = key["n"].as_str() {
+            let number = [vec![0], URL_SAFE_NO_PAD.decode(n).expect("base64")].concat();
+            key["n"] = URL_SAFE_NO_PAD.encode(number).into();
+        }
+    });
+    let secret = format!("secret = {:?}", text("secret"));
+    let cases = [
+        (&["HS256", "HS384", "HS512"][..], &[secret][..]),
+        (
+            &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
+            &[public("rsa"), public("rsa_pkcs1"), jwks.clone(), zeros],
+        ),
+        (&["ES256"], &[public("p256"), jwks.clone()]),
+        (&["ES384"], &[public("p384"), jwks.clone()]),
+        (&["EdDSA"], &[public("ed25519"), jwks]),
+    ];
+    for (algorithms, keys) in cases {
+        for key in keys {
+            let jwt = format!("{key}\nalgorithms = {algorithms:?}\nunverified = \"reject\"");
+            let (backend, sidecar) = with(&jwt, "scope = [\"jwt:sub\"]").await;
+            for (name, token) in issued["tokens"].as_object().expect("tokens") {
+                let token = token.as_str().expect("text");
+                let believed = algorithms.contains(&name.as_str());
+                let order =
+                    |token: &str| post("/orders").line(&format!("Idempotency-Key: {name}")).by(token).json("{}");
+                let status = sidecar.ask(&order(token)).await.status;
+                assert_eq!(status, if believed { 201 } else { 401 }, "{name} with {jwt}");
+                // With other claims, with half a signature, with none.
+                let (text, signature) = token.rsplit_once('.').expect("a signature");
+                let head = text.split_once('.').expect("claims").0;
+                let others = URL_SAFE_NO_PAD.encode(r#"{"sub":"root"}"#);
+                let half = &signature[..signature.len() / 2 / 4 * 4];
+                for forged in [format!("{head}.{others}.{signature}"), format!("{text}.{half}"), format!("{text}.")] {
+                    assert_eq!(sidecar.ask(&order(&forged)).await.status, 401, "{name} with {jwt}");
+                }
+            }
+            assert_eq!(backend.count(), algorithms.len());
+        }
+    }
 }

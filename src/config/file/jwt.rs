@@ -7,6 +7,7 @@ use super::super::jwt::Expected;
 use super::super::{Jwt, Selector, TokenKey, Unverified, Verification};
 use super::item::Item;
 use super::pem;
+use super::public_key::{self, RSA_BITS, Unusable};
 use super::report::{Report, Span};
 use super::section::Section;
 use super::setting::Setting;
@@ -123,6 +124,11 @@ impl JwtTable {
                 report.add(Some(at), "jwt.public_key holds no public key that can be read", advice);
                 return None;
             };
+            if let Some(why) = public_key::unusable(&key) {
+                let (message, advice) = refused(why);
+                report.add(Some(at), message, advice);
+                return None;
+            }
             of_family(&algorithms, family, "this public key", report)?;
             let algorithms = algorithms.into_iter().map(|(algorithm, _)| algorithm).collect();
             vec![TokenKey::new(None, key, algorithms, &expected)]
@@ -208,6 +214,25 @@ fn of_family(algorithms: &[(Algorithm, Span)], family: AlgorithmFamily, key: &st
     right.then_some(())
 }
 
+/// What is said of a public key that verifies nothing.
+fn refused(why: Unusable) -> (String, String) {
+    match why {
+        Unusable::RsaBits(bits) => (
+            format!("jwt.public_key is an RSA key of {bits} bits"),
+            format!("tokens are verified with RSA keys of {} to {} bits", RSA_BITS.start(), RSA_BITS.end()),
+        ),
+        Unusable::Point => (
+            "jwt.public_key is on a curve or in a form that is not supported".into(),
+            "P-256 and P-384 are right, not compressed: openssl ec -pubin -in KEY -pubout -conv_form uncompressed"
+                .into(),
+        ),
+        Unusable::Garbled => (
+            "jwt.public_key holds no public key that can be read".into(),
+            "what is right is of RSA, ECDSA or Ed25519".into(),
+        ),
+    }
+}
+
 fn public(pem: &str) -> Option<(AlgorithmFamily, DecodingKey)> {
     let pem = pem.as_bytes();
     let key = DecodingKey::from_rsa_pem(pem)
@@ -236,6 +261,9 @@ fn of_set(
             continue;
         }
         let Ok(key) = DecodingKey::from_jwk(jwk) else { continue };
+        if public_key::unusable(&key).is_some() {
+            continue;
+        }
         let own = jwk.common.key_algorithm;
         let fits = |algorithm: &Algorithm| {
             algorithm.family() == key.family() && own.is_none_or(|own| own == KeyAlgorithm::from(*algorithm))

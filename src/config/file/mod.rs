@@ -10,6 +10,7 @@ mod origin;
 mod pattern;
 mod pem;
 mod preset;
+mod public_key;
 mod report;
 mod route;
 mod section;

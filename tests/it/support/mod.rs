@@ -4,6 +4,7 @@ pub mod backend;
 pub mod certificates;
 pub mod front;
 pub mod http2;
+pub mod issuer;
 pub mod process;
 #[path = "../../support/redis_server.rs"]
 pub mod redis_server;
@@ -14,6 +15,7 @@ pub mod wire;
 pub use backend::{Backend, ByHand, Gate, Step, answer, nobody, say};
 pub use certificates::Authority;
 pub use front::Front;
+pub use issuer::{IssuerKey, issue};
 pub use process::Process;
 pub use redis_server::RedisServer;
 pub use sidecar::{Setup, Sidecar};
