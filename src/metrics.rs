@@ -1,6 +1,7 @@
 //! Every metric, named in one place. Label values come from the configuration and from closed enums,
 //! never from a request.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use prometheus::{
@@ -226,6 +227,17 @@ pub struct Metrics {
     buffered: IntGauge,
 }
 
+/// Of the process: it has one log, whatever else it has several of.
+static LOG_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Log lines that were dropped: their reader did not keep up, or the disk was full.";
+    IntCounter::new("onlyonce_log_dropped_total", help).expect("a name that Prometheus takes")
+});
+
+/// So many log lines were dropped.
+pub fn count_dropped_log_lines(lines: u64) {
+    LOG_DROPPED.inc_by(lines);
+}
+
 /// From a loopback replay (0.1 ms) to the longest response timeout in common use.
 const SECONDS: [f64; 15] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
@@ -295,6 +307,7 @@ impl Metrics {
             buffered: gauge("onlyonce_buffered_bytes", "Bytes of bodies held in memory.")?,
             registry,
         };
+        register(&metrics.registry, LOG_DROPPED.clone())?;
         let build = IntGaugeVec::new(Opts::new("onlyonce_build_info", "Always 1."), &["version"])?;
         register(&metrics.registry, build)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]

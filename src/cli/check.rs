@@ -1,14 +1,13 @@
 //! `onlyonce check`: the rules as a table, and what is worth a second thought.
 
 use std::fmt::Write;
-use std::io;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
 use super::table::Table;
 use super::text::{listed, ranges, terminal_width, wrapped};
-use super::{BAD_USAGE, Format};
+use super::{BAD_USAGE, Format, output};
 use crate::config::{self, Config, Disposition, HumanDuration, Mode, OnUnknown, Policy, Preset, Rule, Warning, Weight};
 
 pub(super) fn check(config: &Config, strict: bool, format: Format) -> ExitCode {
@@ -19,9 +18,8 @@ pub(super) fn check(config: &Config, strict: bool, format: Format) -> ExitCode {
         Format::Text => text(&rows, &found, is_refused, terminal_width()),
         Format::Json => json(&rows, &found),
     };
-    // It is no less right where nobody reads on, as under `| head`.
-    let _ = io::Write::write_all(&mut io::stdout(), out.as_bytes());
-    if is_refused { ExitCode::from(BAD_USAGE) } else { ExitCode::SUCCESS }
+    let printed = output::print(&out);
+    if is_refused { ExitCode::from(BAD_USAGE) } else { printed }
 }
 
 /// One rule, in words.

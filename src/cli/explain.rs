@@ -9,7 +9,7 @@ use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::text::{labelled, listed, ranges};
-use super::{BAD_USAGE, block_on, given, records};
+use super::{BAD_USAGE, block_on, given, output, records};
 use crate::clock;
 use crate::config::{
     Config, Disposition, FingerprintMode, HumanDuration, HumanSize, LogKeys, Mode, OnConcurrent, OnMismatch,
@@ -52,7 +52,7 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
     let body = match given::body(args.data.as_deref()) {
         Ok(body) => body,
         Err(message) => {
-            eprintln!("error: {message}");
+            output::complain(format_args!("error: {message}"));
             return ExitCode::from(BAD_USAGE);
         }
     };
@@ -113,8 +113,7 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
             labelled(&mut out, "so", "it is passed on untouched and unguarded");
         }
     }
-    print!("{out}");
-    ExitCode::SUCCESS
+    output::print(&out)
 }
 
 fn methods(rule: &Rule) -> String {

@@ -3,6 +3,7 @@
 mod check;
 mod explain;
 mod given;
+mod output;
 mod records;
 mod table;
 mod text;
@@ -119,13 +120,11 @@ fn with_config(path: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
 }
 
 fn schema() -> ExitCode {
-    // Nobody may be reading it, as under `| head`.
-    let _ = writeln!(io::stdout(), "{:#}", config::schema());
-    ExitCode::SUCCESS
+    output::print(&format!("{:#}\n", config::schema()))
 }
 
 fn refused(error: &ConfigError) -> ExitCode {
-    eprintln!("{error}");
+    output::complain(error);
     ExitCode::from(BAD_USAGE)
 }
 
@@ -165,7 +164,7 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
 fn demo(listen: SocketAddr, log: &LogArgs) -> ExitCode {
     let mut settings = Log { format: LogFormat::Text, level: tracing::Level::INFO, keys: LogKeys::Plain };
     log.apply(&mut settings);
-    telemetry::start(&settings);
+    let _logging = telemetry::start(&settings);
     ended(block_on(async {
         let demo = Demo::start(listen).await?;
         // It runs on where nobody reads that, as under `| head`.
@@ -188,7 +187,7 @@ fn ended<E: Error + 'static>(running: io::Result<Result<Stopped, E>>) -> ExitCod
 fn failed(error: &(dyn Error + 'static)) -> ExitCode {
     let causes = std::iter::successors(error.source(), |error: &&dyn Error| (*error).source());
     let causes: String = causes.map(|cause| format!(": {cause}")).collect();
-    eprintln!("error: {error}{causes}");
+    output::complain(format_args!("error: {error}{causes}"));
     ExitCode::from(FAILED)
 }
 

@@ -29,6 +29,7 @@ use crate::record::RecordName;
 pub use crate::server::Passed;
 use crate::server::{Listener, Server};
 use crate::store::{self, Metered, Store, StoreError};
+use crate::telemetry;
 
 /// A sidecar whose listeners are bound, and whose store is open.
 pub struct Sidecar {
@@ -276,6 +277,7 @@ pub fn signalled(kinds: &[SignalKind]) -> impl Future<Output = ()> + use<> {
         tokio::spawn(async move {
             signals.next().await;
             tracing::error!("a second signal: stopping at once");
+            telemetry::flush();
             std::process::exit(1);
         });
     }

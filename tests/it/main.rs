@@ -21,6 +21,7 @@ mod http2;
 mod http2_upstream;
 mod keys;
 mod limits;
+mod log;
 mod mismatch;
 mod natural_keys;
 mod observe;

@@ -20,13 +20,13 @@ const ROOMS: [(&str, &[&str], &[&str]); 18] = [
     ("clock", &[], &["rustix"]),
     ("config", &["tls"], &["ipnet", "jsonwebtoken", "toml", "matchit", "serde_json", "strsim"]),
     ("metrics", &[], &["prometheus"]),
-    ("telemetry", &["config"], &["tracing_subscriber"]),
+    ("telemetry", &["config", "metrics"], &["tracing_subscriber"]),
     ("tls", &[], &["rustls_native_certs", "tokio_rustls"]),
     ("record", &[], &["blake3"]),
     (
         "key",
         &["config", "record"],
-        &["base64", "blake3", "http_body_util", "humantime", "json_event_parser", "jsonwebtoken", "multer"],
+        &["base64", "blake3", "http_body_util", "humantime", "json_event_parser", "jsonwebtoken", "multer", "ring"],
     ),
     ("problem", &["record"], &["serde_json"]),
     (

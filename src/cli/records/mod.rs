@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use http::{HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
 
-use super::{BAD_USAGE, FAILED, Format, block_on, given};
+use super::{BAD_USAGE, FAILED, Format, block_on, given, output};
 use crate::admin::Moment;
 use crate::admin::shape::{
     Changed, Complete, Content, Entry, OwnerName, Page, Release, ReleaseMany, ReleasedMany, Shown, StateName,
@@ -127,7 +127,7 @@ pub(super) fn records(args: RecordsArgs) -> ExitCode {
     let client = match Client::new(place.admin.as_deref(), &place.config) {
         Ok(client) => client,
         Err(message) => {
-            eprintln!("{message}");
+            output::complain(message);
             return ExitCode::from(BAD_USAGE);
         }
     };
@@ -152,7 +152,7 @@ pub(super) fn records(args: RecordsArgs) -> ExitCode {
         // Whoever read it has read enough, as `head` does.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
-            eprint!("{}", say::failure(&failure, &client));
+            output::complain(say::failure(&failure, &client).trim_end());
             ExitCode::from(if matches!(failure, Failure::Usage(_)) { BAD_USAGE } else { FAILED })
         }
     }
@@ -203,7 +203,7 @@ async fn list(client: &Client, route: Option<&str>, state: Option<StateName>, fo
             None => break,
         }
         if quiet_since.elapsed() > PATIENCE {
-            eprintln!("{} so far, still looking", say::records(seen.len()));
+            output::complain(format_args!("{} so far, still looking", say::records(seen.len())));
             quiet_since = Instant::now();
         }
     }
@@ -297,7 +297,7 @@ async fn release_many(
         }
         for record in done.left {
             left += 1;
-            eprintln!("left {}: {}", record.record, record.code);
+            output::complain(format_args!("left {}: {}", record.record, record.code));
         }
         match done.next {
             Some(next) => wanted.cursor = Some(next),

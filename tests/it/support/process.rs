@@ -56,20 +56,8 @@ impl Process {
         process
     }
 
-    /// The same, under a program that runs it.
-    pub async fn under(program: &[&str], setup: &Setup) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let file = folder.path().join(FILE);
-        std::fs::write(&file, setup.toml()).expect("a writable folder");
-        let mut command = Command::new(program[0]);
-        command.args(&program[1..]).arg(env!("CARGO_BIN_EXE_onlyonce"));
-        command.args(["serve", "--log-format", "json", "--config"]).arg(&file).stdin(Stdio::null());
-        let mut process = Self::of(command).await;
-        process.folder = Some(folder);
-        process
-    }
-
-    async fn of(mut command: Command) -> Self {
+    /// The same, started by this command.
+    pub async fn of(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program");
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
