@@ -19,13 +19,16 @@ pub struct Client {
 
 /// Whether the client of a connection is still there.
 ///
-/// A client that closed its side may still want its answer (RFC 9112, 9.6), so nobody is stopped by it; but it is
-/// worth knowing for those who only wait. The connection looks for it only while somebody asks.
+/// A client that closed its side may still want its answer (RFC 9112, 9.6), and one that has gone looks the same: only a
+/// reset says that it has left. The connection looks for either only while somebody asks.
 #[derive(Default)]
 pub struct Presence {
     asked: AtomicBool,
     /// The connection itself wants to know.
     watched: AtomicBool,
+    /// It has closed its side.
+    closed: AtomicBool,
+    /// It has left.
     left: AtomicBool,
     leaving: Notify,
     /// A body was given up before its end: its client may still be sending it.
@@ -33,8 +36,8 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Waits until the client has closed its side of the connection.
-    pub(super) async fn ended(&self) {
+    /// Waits until the client has left.
+    pub(super) async fn left(&self) {
         let asking = Asking(self);
         self.asked.store(true, Ordering::Relaxed);
         while !self.left.load(Ordering::Relaxed) {
@@ -53,13 +56,19 @@ impl Presence {
         self.watched.store(watched, Ordering::Relaxed);
     }
 
-    /// Whether the client was seen to have closed its side.
+    /// Whether the client was seen to have closed its side, or to have left.
     pub fn has_ended(&self) -> bool {
-        self.left.load(Ordering::Relaxed)
+        self.closed.load(Ordering::Relaxed)
     }
 
-    /// The client has closed its side.
+    /// The client has closed its side: nothing more comes from it.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// The client has left.
     pub fn leave(&self) {
+        self.close();
         self.left.store(true, Ordering::Relaxed);
         self.leaving.notify_one();
     }

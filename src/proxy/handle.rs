@@ -236,7 +236,7 @@ impl Proxy {
             // Whoever left needs no place among those who wait.
             verdict = tokio::select! {
                 verdict = self.guard.wait(rule, operation, patience) => verdict,
-                () = client.presence.ended() => Verdict::InFlight,
+                () = client.presence.left() => Verdict::InFlight,
             };
         }
         match verdict {

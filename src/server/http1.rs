@@ -37,6 +37,7 @@ impl Server {
             let (tunnel, presence) = (&tunnel, &presence);
             async move {
                 let mut answer = answering.await;
+                pace.answered();
                 if presence.has_unread() {
                     // Nobody reads past the rest of its request.
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

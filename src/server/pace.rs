@@ -24,6 +24,8 @@ pub(super) struct Pace {
     blocked: AtomicU64,
     /// When the client last took something, in milliseconds since `begun`.
     taken: AtomicU64,
+    /// When the head of the answer at hand was there: milliseconds since `begun`, and one more; 0 before.
+    answered: AtomicU64,
     /// Since when no further request is taken: milliseconds since `begun`, and one more; 0 while they are.
     closing: AtomicU64,
 }
@@ -58,6 +60,7 @@ impl Pace {
             now: AtomicU64::new(FRESH),
             blocked: AtomicU64::new(0),
             taken: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             closing: AtomicU64::new(0),
         }
     }
@@ -123,8 +126,14 @@ impl Pace {
     /// A head is whole; the connection is busy until the guard is dropped.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.presence.watch(false);
+        self.answered.store(0, Ordering::Relaxed);
         self.at_work();
         Busy(Arc::clone(self))
+    }
+
+    /// The head of the answer is there.
+    pub(super) fn answered(&self) {
+        self.answered.store(self.elapsed() + 1, Ordering::Relaxed);
     }
 
     /// Waits until the connection is overdue. It is noticed up to half a `header_timeout` late. `untaken` tells since
@@ -142,14 +151,18 @@ impl Pace {
                 (None, HEAD, _) => (since, self.header_timeout, Overdue::Head),
                 (None, IDLE, None) => (since, self.idle_timeout, Overdue::Idle),
                 (None, IDLE, Some(closing)) => (since.max(closing), self.header_timeout, Overdue::Head),
-                // A client that has closed its side gets its answer, but not the silence of a stream that never ends.
-                (None, _, _) if self.presence.has_ended() => {
-                    (self.taken.load(Ordering::Relaxed).max(since), self.idle_timeout, Overdue::Stuck)
-                }
-                (None, _, _) => {
-                    self.presence.watch(self.elapsed() - since >= millis(self.idle_timeout));
-                    (self.elapsed(), Duration::MAX, Overdue::Stuck)
-                }
+                // Until its answer begins, a client has closed its side for all that is known, and waits as any other.
+                (None, _, _) => match self.answered.load(Ordering::Relaxed).checked_sub(1) {
+                    // It gets its answer, but not the silence of a stream that never ends.
+                    Some(answered) if self.presence.has_ended() => {
+                        (self.taken.load(Ordering::Relaxed).max(answered), self.idle_timeout, Overdue::Stuck)
+                    }
+                    answered => {
+                        let silent_for = answered.map(|answered| self.elapsed().saturating_sub(answered));
+                        self.presence.watch(silent_for.is_some_and(|silence| silence >= millis(self.idle_timeout)));
+                        (self.elapsed(), Duration::MAX, Overdue::Stuck)
+                    }
+                },
             };
             let left = timeout.checked_sub(Duration::from_millis(self.elapsed().saturating_sub(since)));
             match left {

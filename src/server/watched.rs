@@ -84,7 +84,12 @@ impl Watched {
                 // Somebody may have found nothing a moment ago, and wait for what was now taken.
                 cx.waker().wake_by_ref();
             }
-            Poll::Ready(_) => self.presence.iter().for_each(|presence| presence.leave()),
+            Poll::Ready(found) => self.presence.iter().for_each(|presence| match &found {
+                Ok(_) => presence.close(),
+                // Over TLS: the end of TCP without one of TLS before it.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => presence.close(),
+                Err(_) => presence.leave(),
+            }),
             Poll::Pending => {}
         }
     }

@@ -137,12 +137,29 @@ async fn whoever_leaves_gives_up_its_place() {
     let sidecar = Setup::new(&backend.url()).route(route).start().await;
     let first = sidecar.asking(&order("k"));
     backend.has_seen(1).await;
-    for leave in [|client: Wire| drop(client), Wire::reset] {
-        let client = sidecar.begin(&order("k")).await;
-        until("it waits", async || sidecar.metric(WAITING).await == 1.0).await;
-        leave(client);
-        until("nobody waits", async || sidecar.metric(WAITING).await == 0.0).await;
-    }
+    let client = sidecar.begin(&order("k")).await;
+    until("it waits", async || sidecar.metric(WAITING).await == 1.0).await;
+    client.reset();
+    until("nobody waits", async || sidecar.metric(WAITING).await == 0.0).await;
+    let waiting = sidecar.asking(&order("k"));
+    until("the next one waits", async || sidecar.metric(WAITING).await == 1.0).await;
+    gate.open();
+    first.await.expect("an answer");
+    assert!(waiting.await.expect("an answer").is_replay());
+}
+
+#[tokio::test]
+async fn a_place_that_may_have_been_left_is_kept_for_no_longer_than_the_route_lets_it() {
+    let (backend, gate) = Backend::gated().await;
+    let route = "on_concurrent = \"wait\"\nmax_waiters = 1\nwait_timeout = \"2s\"";
+    let sidecar = Setup::new(&backend.url()).route(route).start().await;
+    let first = sidecar.asking(&order("k"));
+    backend.has_seen(1).await;
+    // A client that has gone looks like one that has only said all it has to say.
+    let client = sidecar.begin(&order("k")).await;
+    until("it waits", async || sidecar.metric(WAITING).await == 1.0).await;
+    drop(client);
+    until("nobody waits", async || sidecar.metric(WAITING).await == 0.0).await;
     let waiting = sidecar.asking(&order("k"));
     until("the next one waits", async || sidecar.metric(WAITING).await == 1.0).await;
     gate.open();

@@ -44,6 +44,36 @@ async fn a_client_that_has_said_all_it_has_to_say_still_gets_its_answer() {
     assert_eq!(client.response().await.text(), r#"{"order":1}"#);
 }
 
+/// As `nc -N` does, and some clients in Go and Java.
+#[tokio::test]
+async fn a_repeat_that_has_said_all_it_has_to_say_waits_as_any_other() {
+    let waits = "on_concurrent = \"wait\"\nwait_timeout = \"15s\"";
+    for (route, repeat) in [
+        (waits, order("k")),
+        (waits, order("k").chunked()),
+        ("wait_timeout = \"15s\"", order("k").line("Prefer: wait=15")),
+    ] {
+        let (backend, gate) = Backend::gated().await;
+        // Waiting for the answer is not idleness, for either of them.
+        let times = "idle_timeout = \"300ms\"\nheader_timeout = \"300ms\"";
+        let sidecar = Setup::new(&backend.url()).route(route).with("server", times).start().await;
+        let mut first = sidecar.begin(&order("k")).await;
+        first.finish().await;
+        backend.has_seen(1).await;
+        let mut waiting = sidecar.begin(&repeat).await;
+        waiting.finish().await;
+        until("it waits", async || sidecar.metric("onlyonce_waiting{route=\"orders\"}").await == 1.0).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert_eq!(sidecar.metric("onlyonce_waiting{route=\"orders\"}").await, 1.0);
+        gate.open();
+        assert_eq!(first.response().await.text(), r#"{"order":1}"#);
+        let replay = waiting.response().await;
+        assert_eq!((replay.is_replay(), replay.text()), (true, r#"{"order":1}"#));
+        waiting.ends().await;
+        assert_eq!(backend.count(), 1);
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_in_the_middle_of_its_body_holds_no_key() {
     let backend = Backend::start().await;

@@ -91,6 +91,25 @@ async fn a_refusal_reaches_a_client_that_writes_before_it_reads() {
     }
 }
 
+/// The end of TLS (close_notify), after which TCP ends too.
+#[tokio::test]
+async fn a_repeat_that_has_said_all_it_has_to_say_waits_as_any_other() {
+    let ((backend, gate), identity) = (Backend::gated().await, Identity::new());
+    let sidecar = setup(&backend, &identity).route("on_concurrent = \"wait\"\nwait_timeout = \"15s\"").start().await;
+    let mut first = identity.wire(sidecar.address).await;
+    first.send(order("k").bytes()).await;
+    backend.has_seen(1).await;
+    let mut waiting = identity.wire(sidecar.address).await;
+    waiting.send(order("k").bytes()).await;
+    waiting.finish().await;
+    until("it waits", async || sidecar.metric("onlyonce_waiting{route=\"orders\"}").await == 1.0).await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(sidecar.metric("onlyonce_waiting{route=\"orders\"}").await, 1.0);
+    gate.open();
+    assert!(waiting.response().await.is_replay());
+    assert_eq!(first.response().await.status, 201);
+}
+
 #[tokio::test]
 async fn http_2_is_agreed_upon() {
     let (backend, identity) = (Backend::start().await, Identity::new());
