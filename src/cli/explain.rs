@@ -199,7 +199,11 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
                 Some(_) => {}
             }
             let covered = covered(&rule.fingerprint, readings.body, body);
-            labelled(out, "fingerprint", &format!("method, path and query; {covered}"));
+            let query = match rule.ignore_query.as_slice() {
+                [] => "query".to_owned(),
+                ignored => format!("query (without {})", ignored.join(", ")),
+            };
+            labelled(out, "fingerprint", &format!("method, path and {query}; {covered}"));
             match digest_key {
                 Ok(_) => {
                     labelled(out, "record", &operation.name.to_string());

@@ -62,6 +62,7 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
             ("body-key-media-type", about_bodies(rule)),
             ("buffer-too-small", about_caps(rule, server)),
             ("short-retention", about_retries_of_payments(rule)),
+            ("default-retention", about_default_retention(rule)),
             ("hidden-methods", about_hidden_methods(rule, routes)),
             ("other-hosts", about_other_hosts(rule, routes)),
         ];
@@ -375,6 +376,20 @@ fn about_caps(rule: &Rule, server: &Server) -> Option<Note> {
     )
 }
 
+/// Until the default changed, records were kept for three days. Nobody should learn of it by a retry that ran again.
+fn about_default_retention(rule: &Rule) -> Option<Note> {
+    const BEFORE: Duration = Duration::from_secs(72 * 60 * 60);
+    if rule.retention_given || rule.retention >= BEFORE {
+        return None;
+    }
+    let (retention, before) = (HumanDuration(rule.retention), HumanDuration(BEFORE));
+    Some(Note {
+        weight: Weight::Note,
+        text: format!("records are kept for {retention}, as retention is not given; before, the default was {before}"),
+        advice: "if clients try again for longer, say for how long: retention = \"72h\"".to_owned(),
+    })
+}
+
 fn about_retries_of_payments(rule: &Rule) -> Option<Note> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let sender = match rule.preset? {
@@ -410,7 +425,7 @@ mod tests {
     fn with_route(route: &str) -> String {
         format!(
             "[upstream]\nurl = \"http://backend:3000\"\n[store]\nurl = \"redis://redis\"\n\
-             [[route]]\nname = \"r\"\npath = \"/r\"\n{route}\n"
+             [defaults]\nretention = \"24h\"\n[[route]]\nname = \"r\"\npath = \"/r\"\n{route}\n"
         )
     }
 
@@ -418,6 +433,7 @@ mod tests {
     fn a_careful_configuration_is_left_alone() {
         for route in [
             "scope = [\"header:X-Tenant\"]\nhold = [\"503\"]",
+            "preset = \"standard-webhooks\"\nlease = \"60s\"",
             "scope = [\"header:X-Tenant\"]\nrelease = [\"503\"]",
             "scope = [\"header:X-Tenant\"]\nstore = [\"503\"]",
             "scope = [\"header:X-Tenant\"]\non_unknown = \"retry\"\nlease = \"60s\"",

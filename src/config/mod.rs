@@ -43,8 +43,8 @@ pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
 pub use routes::{Found, PathParams, RouteConflict, Routes, Target};
 pub use rule::{
-    Delivery, FingerprintMode, JsonPointer, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period, Rule,
-    Selector,
+    Delivery, FingerprintMode, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period,
+    Rule, Selector,
 };
 pub use schema::schema;
 pub use secret::Secret;

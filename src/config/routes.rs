@@ -43,6 +43,15 @@ impl PathParams<'_> {
         })
     }
 
+    /// What stands for each of them, in the order of the path.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        let (exact, respelled) = match self {
+            Self::Exact(params) => (Some(params.iter().map(|(_, value)| value)), None),
+            Self::Respelled(params) => (None, Some(params.iter().map(|(_, value)| value.as_str()))),
+        };
+        exact.into_iter().flatten().chain(respelled.into_iter().flatten())
+    }
+
     /// What stands for `{name}` or `{*name}`.
     pub fn get(&self, name: &str) -> Option<&str> {
         match self {

@@ -28,14 +28,18 @@ pub struct Rule {
     pub on_missing_key: OnMissingKey,
     /// Bytes of one part of the key, without its quotes.
     pub key_max_length: usize,
-    /// Whether a key in a header must be a quoted string.
-    pub quoted: bool,
+    /// What a key must look like.
+    pub key_format: KeyFormat,
     /// Whether a key that tells its age is refused when it is older than the retention.
     pub refuse_expired_keys: bool,
     /// Whose key it is. Empty: all callers share one space.
     pub scope: Vec<Selector>,
     /// How two payloads are compared.
     pub fingerprint: FingerprintMode,
+    /// Parameters of the query that do not count.
+    pub ignore_query: Vec<String>,
+    /// Whether the same key for another path or query of the route is another operation, and no mistake.
+    pub target_in_name: bool,
     /// What becomes of a key that comes back with another body.
     pub on_mismatch: OnMismatch,
 
@@ -56,6 +60,8 @@ pub struct Rule {
     pub lease: Duration,
     /// How long a record is kept, from its claim and anew from its settling.
     pub retention: Duration,
+    /// Whether the file or the preset says it.
+    pub retention_given: bool,
 
     /// Bytes of a request body; over it: 413.
     pub max_request_body: u64,
@@ -70,6 +76,8 @@ pub struct Rule {
     /// Stands in for the `detail` of what a key was used for before: `in-flight`, `key-reused`, `outcome-unknown` and
     /// `already-completed`.
     pub message: Option<String>,
+    /// Where people read about it: an address, or a path of this host. A `Link` of our own answers.
+    pub help: Option<String>,
 }
 
 impl Rule {
@@ -123,6 +131,16 @@ impl Selector {
             Self::Json(_) | Self::Form(_) => true,
             Self::Header(_) | Self::Cookie(_) | Self::Query(_) | Self::Path(_) => false,
             Self::Host | Self::Jwt(_) | Self::Ip | Self::Date(_) => false,
+        }
+    }
+}
+
+impl Selector {
+    /// Whether the client makes up the value, as it does a key.
+    pub fn is_chosen_by_client(&self) -> bool {
+        match self {
+            Self::Header(_) | Self::Cookie(_) | Self::Query(_) | Self::Json(_) | Self::Form(_) => true,
+            Self::Path(_) | Self::Host | Self::Jwt(_) | Self::Ip | Self::Date(_) => false,
         }
     }
 }
@@ -230,6 +248,19 @@ impl fmt::Display for JsonPointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|token| write!(f, "/{}", token.replace('~', "~0").replace('/', "~1")))
     }
+}
+
+/// `key_format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyFormat {
+    /// Whatever the grammar allows.
+    Any,
+    /// A UUID (RFC 9562, 4).
+    Uuid,
+    /// A ULID: 26 digits of Crockford's base 32.
+    Ulid,
+    /// In a header: a quoted string (RFC 9651, 3.3.3).
+    Quoted,
 }
 
 /// `on_missing_key`

@@ -15,8 +15,8 @@ pub enum Verdict {
     Replay(Arc<Reply>),
     /// The first is still running.
     InFlight,
-    /// The key was used for something else.
-    KeyReused,
+    /// The key was used for something else, which differs in this.
+    KeyReused(Difference),
     /// An attempt was started, and whether it took effect cannot be told.
     OutcomeUnknown,
     /// It was done, and the answer is not there to be replayed.
@@ -28,10 +28,19 @@ pub enum Verdict {
     },
 }
 
+/// What two requests of one key differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Difference {
+    /// Method, path or query. That is a mistake in every setting.
+    Target,
+    /// The body only. What that means is for the route to say.
+    Body,
+}
+
 /// Decides. That a key was used for something else is told before anything else is.
 pub fn decide(held: Held, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Verdict {
-    if is_reused(fingerprint.compare(&held.record.claim.fingerprint), on_mismatch) {
-        return Verdict::KeyReused;
+    if let Some(difference) = difference(fingerprint.compare(&held.record.claim.fingerprint), on_mismatch) {
+        return Verdict::KeyReused(difference);
     }
     let owner = held.owner();
     match held.record.state {
@@ -46,11 +55,12 @@ pub fn decide(held: Held, fingerprint: &Fingerprint, on_mismatch: OnMismatch) ->
     }
 }
 
-fn is_reused(comparison: Comparison, on_mismatch: OnMismatch) -> bool {
+/// `None`: the record counts.
+fn difference(comparison: Comparison, on_mismatch: OnMismatch) -> Option<Difference> {
     match (comparison, on_mismatch) {
-        (Comparison::OtherTarget, _) => true,
-        (Comparison::OtherBody, OnMismatch::Reject | OnMismatch::Conflict) => true,
-        (Comparison::OtherBody, OnMismatch::Replay) | (Comparison::Same | Comparison::Incomparable, _) => false,
+        (Comparison::OtherTarget, _) => Some(Difference::Target),
+        (Comparison::OtherBody, OnMismatch::Reject | OnMismatch::Conflict) => Some(Difference::Body),
+        (Comparison::OtherBody, OnMismatch::Replay) | (Comparison::Same | Comparison::Incomparable, _) => None,
     }
 }
 
@@ -100,10 +110,14 @@ mod tests {
     #[test]
     fn another_use_of_the_key_is_told_before_the_state() {
         for state in [completed(), State::InFlight, State::Unknown { settled_at: 0 }] {
-            for fingerprint in [Fingerprint { target: [2; 16], ..SAME }, Fingerprint { body: [2; 16], ..SAME }] {
+            for (fingerprint, difference) in [
+                (Fingerprint { target: [2; 16], ..SAME }, Difference::Target),
+                (Fingerprint { body: [2; 16], ..SAME }, Difference::Body),
+                (Fingerprint { target: [2; 16], body: [2; 16], ..SAME }, Difference::Target),
+            ] {
                 for on_mismatch in [OnMismatch::Reject, OnMismatch::Conflict] {
                     let verdict = decide(hold(state.clone(), 60), &fingerprint, on_mismatch);
-                    assert_eq!(verdict, Verdict::KeyReused);
+                    assert_eq!(verdict, Verdict::KeyReused(difference));
                 }
             }
         }
@@ -114,7 +128,8 @@ mod tests {
         let body = Fingerprint { body: [2; 16], ..SAME };
         assert!(matches!(decide(hold(completed(), 0), &body, OnMismatch::Replay), Verdict::Replay(_)));
         let target = Fingerprint { target: [2; 16], ..SAME };
-        assert_eq!(decide(hold(completed(), 0), &target, OnMismatch::Replay), Verdict::KeyReused);
+        let verdict = decide(hold(completed(), 0), &target, OnMismatch::Replay);
+        assert_eq!(verdict, Verdict::KeyReused(Difference::Target));
     }
 
     #[test]

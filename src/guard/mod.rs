@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use attempt::Ended;
-pub use decide::{Verdict, decide};
+pub use decide::{Difference, Verdict, decide};
 pub use fate::{Answer, Fate, Rest, Silence};
 pub use lease::Gate;
 pub use observe::{Observation, Sighting};
@@ -160,14 +160,12 @@ impl Guard {
     }
 
     /// Waits for the first, at most for `patience`; then says what a repeat gets. It may still be
-    /// [`Verdict::InFlight`]: the time is up, too many wait already, or the record is gone without an answer.
-    pub async fn wait(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Verdict {
-        let Some(_place) = self.place(rule) else {
-            return Verdict::InFlight;
-        };
+    /// [`Verdict::InFlight`]: the time is up, or the record is gone without an answer. `None`: too many wait already.
+    pub async fn wait(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Option<Verdict> {
+        let _place = self.place(rule)?;
         let _counted = self.metrics.waiting(&rule.name);
         let deadline = Instant::now() + patience;
-        tokio::time::timeout_at(deadline, self.outlast(rule, operation)).await.unwrap_or(Verdict::InFlight)
+        Some(tokio::time::timeout_at(deadline, self.outlast(rule, operation)).await.unwrap_or(Verdict::InFlight))
     }
 
     async fn outlast(&self, rule: &Rule, operation: &Operation) -> Verdict {

@@ -94,6 +94,6 @@ fn would(verdict: &Verdict) -> Would {
     match verdict {
         Verdict::Replay(_) | Verdict::AlreadyCompleted { .. } => Would::Replay,
         Verdict::InFlight | Verdict::OutcomeUnknown => Would::InFlight,
-        Verdict::KeyReused => Would::KeyReused,
+        Verdict::KeyReused(_) => Would::KeyReused,
     }
 }

@@ -23,7 +23,7 @@ fn uuid(key: &[u8]) -> Option<u64> {
 }
 
 /// `01ARZ3NDEKTSV4RRFFQ69G5FAV`: 26 digits of Crockford's base 32 that hold 128 bits, the first ten 48 of them.
-fn ulid(key: &[u8]) -> Option<u64> {
+pub(super) fn ulid(key: &[u8]) -> Option<u64> {
     const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     if key.len() != 26 || !matches!(key[0], b'0'..=b'7') {
         return None;

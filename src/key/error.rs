@@ -55,6 +55,10 @@ pub enum KeyFault {
     Characters,
     /// A header's value that is no quoted string, where it must be one.
     Unquoted,
+    /// It is no UUID, where it must be one.
+    NotUuid,
+    /// It is no ULID, where it must be one.
+    NotUlid,
     /// More than one header line, or more than one cookie or query parameter of the name.
     Several,
     /// A percent sign in a query that starts no escape: every reader makes something else of that.
@@ -92,7 +96,14 @@ impl KeyFault {
                  characters without spaces, commas and quotes, or one quoted string."
             ),
             Self::Unquoted => {
-                format!("The idempotency key in {selector} must be one quoted string (RFC 8941, 3.3.3): \"...\"")
+                format!("The idempotency key in {selector} must be one quoted string (RFC 9651, 3.3.3): \"...\"")
+            }
+            Self::NotUuid => format!(
+                "The idempotency key in {selector} must be a UUID (RFC 9562): 32 hexadecimal digits in groups of \
+                 8-4-4-4-12."
+            ),
+            Self::NotUlid => {
+                format!("The idempotency key in {selector} must be a ULID: 26 digits of Crockford's base 32.")
             }
             Self::Several => format!("The request has more than one {selector}; it can have one only."),
             Self::Escape => {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::KeyFault;
 
-/// The key in the value of a header: a quoted string (RFC 8941, 3.3.3), whose parameters do not count, or a bare run of
+/// The key in the value of a header: a quoted string (RFC 9651, 3.3.3), whose parameters do not count, or a bare run of
 /// visible ASCII without quotes and commas. `"abc"` and `abc` are the same key.
 ///
 /// A comma outside of quotes means several keys, which an intermediary has folded into one line (RFC 9110, 5.3).

@@ -1,7 +1,9 @@
 //! The digests that name operations.
 
+use std::borrow::Cow;
+
 use super::select::Part;
-use super::{Digest, DigestKey};
+use super::{Digest, DigestKey, Request, normalise_value};
 use crate::config::Selector;
 use crate::record::Fingerprint;
 
@@ -9,12 +11,33 @@ use crate::record::Fingerprint;
 #[derive(Clone, Copy)]
 pub(super) struct Parts<'p>(pub(super) &'p [Selector], pub(super) &'p [Part<'p>]);
 
+/// What makes the same key for another path or query of one route another operation.
+pub(super) struct Target<'p> {
+    /// What the path has where the route's has parameters.
+    params: Vec<Cow<'p, str>>,
+    query: Option<&'p str>,
+}
+
+impl<'p> Target<'p> {
+    /// `None` where there is nothing that could differ, so that such records keep their names.
+    pub(super) fn of(request: &Request<'p>) -> Option<Self> {
+        let params: Vec<_> = request.params.values().map(normalise_value).collect();
+        (!params.is_empty() || request.query.is_some()).then_some(Self { params, query: request.query })
+    }
+}
+
 /// Scope and key of different selectors are different, so that a rule that is changed never takes one caller's
 /// record for another's.
-pub(super) fn by_key(digest_key: &DigestKey, scope: Parts<'_>, key: Parts<'_>) -> [u8; 16] {
+pub(super) fn by_key(digest_key: &DigestKey, scope: Parts<'_>, key: Parts<'_>, target: Option<Target<'_>>) -> [u8; 16] {
     let mut digest = digest_key.digest("operation by key");
     scope.add_to(&mut digest);
     key.add_to(&mut digest);
+    if let Some(Target { params, query }) = target {
+        digest.number(params.len() as u64);
+        params.iter().for_each(|param| digest.part(param.as_bytes()));
+        digest.number(query.is_some().into());
+        digest.part(query.unwrap_or_default().as_bytes());
+    }
     digest.finish()
 }
 
@@ -50,8 +73,6 @@ impl Parts<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use http::HeaderName;
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -99,7 +120,7 @@ mod tests {
 
     fn name(scope: List, key: List) -> [u8; 16] {
         let (scope, key): ((Vec<_>, Vec<_>), (Vec<_>, Vec<_>)) = (scope.into_iter().unzip(), key.into_iter().unzip());
-        by_key(&DigestKey::from_bytes([7; 32]), Parts(&scope.0, &scope.1), Parts(&key.0, &key.1))
+        by_key(&DigestKey::from_bytes([7; 32]), Parts(&scope.0, &scope.1), Parts(&key.0, &key.1), None)
     }
 
     proptest! {

@@ -7,9 +7,9 @@ use http::{HeaderMap, Method};
 use super::body::{Body, Declared};
 use super::fingerprint::{by_bytes, fingerprint};
 use super::jwt::Credential;
-use super::name::{Parts, by_key, by_payload};
+use super::name::{Parts, Target, by_key, by_payload};
 use super::select::{self, Part, Role};
-use super::{DigestKey, KeyError, KeyText, age};
+use super::{DigestKey, KeyError, KeyText, age, query};
 #[cfg(test)]
 use crate::config::TrustedProxies;
 use crate::config::{FingerprintMode, OnMissingKey, OnUnknown, PathParams, Rule, Selector, Trust};
@@ -141,10 +141,16 @@ impl<'a> Draft<'a> {
         if let [key] = &key[..] {
             not_expired(rule, key, request.now)?;
         }
+        // From here on, what does not count of the query is not there.
+        let query = query::counted(request.query, &rule.ignore_query);
+        let request = Request { query: query.as_deref(), ..request };
         let fingerprint = || fingerprint(&rule.fingerprint, digest_key, &request, body);
         let operation = match (first_absent(&rule.key, key.iter().map(Some)), rule.on_missing_key) {
             (None, _) => Operation {
-                name: named(rule, by_key(digest_key, Parts(&rule.scope, &scope), Parts(&rule.key, &key))),
+                name: {
+                    let target = rule.target_in_name.then(|| Target::of(&request)).flatten();
+                    named(rule, by_key(digest_key, Parts(&rule.scope, &scope), Parts(&rule.key, &key), target))
+                },
                 fingerprint: fingerprint(),
                 terms: terms(rule),
                 key: Some(KeyText::of(digest_key, Parts(&rule.key, &key))),
@@ -171,7 +177,7 @@ impl<'a> Draft<'a> {
 
 impl Role {
     pub(super) fn of_key(rule: &Rule) -> Self {
-        Self::Key { max_length: rule.key_max_length, quoted: rule.quoted }
+        Self::Key { max_length: rule.key_max_length, format: rule.key_format }
     }
 }
 
@@ -232,7 +238,9 @@ mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
-    use crate::config::{Delivery, JsonPointer, LogKeys, Mode, OnConcurrent, OnMismatch, Policy, PolicyTable};
+    use crate::config::{
+        Delivery, JsonPointer, KeyFormat, LogKeys, Mode, OnConcurrent, OnMismatch, Policy, PolicyTable,
+    };
     use crate::key::{BodyFault, KeyFault, readings};
 
     fn selector(text: &str) -> Selector {
@@ -254,10 +262,12 @@ mod tests {
             key: key.iter().map(|text| selector(text)).collect(),
             on_missing_key: OnMissingKey::Reject,
             key_max_length: 255,
-            quoted: false,
+            key_format: KeyFormat::Any,
             refuse_expired_keys: false,
             scope: vec![selector("header:authorization")],
             fingerprint: FingerprintMode::Auto { ignore: Vec::new() },
+            ignore_query: Vec::new(),
+            target_in_name: false,
             on_mismatch: OnMismatch::Reject,
             on_concurrent: OnConcurrent::Reject,
             wait_timeout: Duration::from_secs(10),
@@ -267,12 +277,14 @@ mod tests {
             hold_for: Duration::from_secs(3600),
             lease: Duration::from_secs(30),
             retention: Duration::from_secs(7200),
+            retention_given: true,
             max_request_body: 1 << 20,
             max_response_body: 1 << 20,
             response: Delivery::Buffer,
             replay_set_cookie: false,
             cors_origins: Vec::new(),
             message: None,
+            help: None,
         }
     }
 

@@ -10,9 +10,10 @@ use super::form::Field;
 use super::json::{Duplicate, Value};
 use super::jwt::Claims;
 use super::{
-    BodyFault, Digest, KeyError, KeyFault, Request, calendar, cookie, form, header as grammar, normalise_value, origin,
+    BodyFault, Digest, KeyError, KeyFault, Request, calendar, cookie, form, format, header as grammar, normalise_value,
+    origin,
 };
-use crate::config::{JsonPointer, Period, Selector, Unverified};
+use crate::config::{JsonPointer, KeyFormat, Period, Selector, Unverified};
 
 /// One part of a key or scope.
 #[cfg_attr(test, derive(Debug, Clone, PartialEq))]
@@ -37,7 +38,7 @@ pub(super) enum Part<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Role {
     /// A part of the key; it has a grammar.
-    Key { max_length: usize, quoted: bool },
+    Key { max_length: usize, format: KeyFormat },
     /// A part of the scope; any value will do.
     Scope,
 }
@@ -54,7 +55,7 @@ pub(super) fn in_head<'a>(
     let part = match selector {
         Selector::Header(name) => {
             let lines = headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
-            let key = if let Role::Key { quoted: true, .. } = role { quoted_key } else { header_key };
+            let key = if role.must_be_quoted() { quoted_key } else { header_key };
             one_or_all(lines, role, key, as_it_is)
         }
         Selector::Cookie(name) => one_or_all(cookie::values(headers, name), role, cookie_key, as_it_is),
@@ -66,7 +67,7 @@ pub(super) fn in_head<'a>(
         Selector::Date(period) => Ok(calendar::bucket(*period, request.now).map_or(Part::Absent, Part::of)),
         Selector::Json(_) | Selector::Form(_) => return from_body(selector, declared),
     };
-    let part = part.and_then(|part| fits(&part, role).map(|()| part));
+    let part = part.and_then(|part| fits(selector, &part, role).map(|()| part));
     part.map(Some).map_err(|why| why.of(selector))
 }
 
@@ -98,7 +99,7 @@ pub(super) fn in_body<'b>(selector: &Selector, role: Role, body: &'b Body<'_>) -
             Field::File => return Err(KeyFault::File.of(selector)),
         },
     };
-    fits(&part, role).map_err(|why| why.of(selector))?;
+    fits(selector, &part, role).map_err(|why| why.of(selector))?;
     Ok(part)
 }
 
@@ -172,6 +173,12 @@ fn one_or_all<'a>(
     }
 }
 
+impl Role {
+    fn must_be_quoted(self) -> bool {
+        matches!(self, Self::Key { format: KeyFormat::Quoted, .. })
+    }
+}
+
 /// What a value stands for.
 type Read = for<'v> fn(&'v [u8]) -> Result<Cow<'v, [u8]>, KeyFault>;
 
@@ -208,20 +215,22 @@ fn unescaped(value: &[u8]) -> Result<Cow<'_, [u8]>, KeyFault> {
     form::decode(value).ok_or(KeyFault::Escape)
 }
 
-fn fits(part: &Part<'_>, role: Role) -> Result<(), KeyFault> {
-    let Role::Key { max_length, .. } = role else { return Ok(()) };
+fn fits(selector: &Selector, part: &Part<'_>, role: Role) -> Result<(), KeyFault> {
+    let Role::Key { max_length, format } = role else { return Ok(()) };
+    let format = if selector.is_chosen_by_client() { format } else { KeyFormat::Any };
     let text = match part {
         Part::Text(text) => Cow::Borrowed(&**text),
         Part::Number(text) => Cow::Borrowed(text.as_bytes()),
         Part::Composite(value) => Cow::Owned(value.to_string().into_bytes()),
-        Part::Absent | Part::Bool(_) | Part::Lines(_) | Part::Unverified(_) => return Ok(()),
+        Part::Bool(_) => return format::check(b"", format),
+        Part::Absent | Part::Lines(_) | Part::Unverified(_) => return Ok(()),
     };
     if text.len() > max_length {
         Err(KeyFault::TooLong(max_length))
     } else if String::from_utf8_lossy(&text).trim().is_empty() {
         Err(KeyFault::Blank)
     } else {
-        Ok(())
+        format::check(&text, format)
     }
 }
 
@@ -322,7 +331,7 @@ mod tests {
     use super::*;
     use crate::config::{JsonPointer, PathParams, Routes, Target};
 
-    const KEY: Role = Role::Key { max_length: 8, quoted: false };
+    const KEY: Role = Role::Key { max_length: 8, format: KeyFormat::Any };
 
     fn json(pointer: &str) -> Selector {
         Selector::Json(JsonPointer::parse(pointer).expect("a pointer"))
@@ -391,7 +400,7 @@ mod tests {
     #[test]
     fn a_key_may_have_to_be_quoted() {
         let selector = Selector::Header(HeaderName::from_static("k"));
-        let role = Role::Key { max_length: 8, quoted: true };
+        let role = Role::Key { max_length: 8, format: KeyFormat::Quoted };
         let read = |value: &'static [u8]| head(&selector, role, &[("k", value)]);
         assert_eq!(read(b" \"abc\";x=1 "), Ok(Some(text("abc"))));
         for bare in [b"abc".as_slice(), b"", b"a\"b\""] {
@@ -478,7 +487,7 @@ mod tests {
             (Selector::Date(Period::Month), "1970-02"),
             (Selector::Date(Period::Year), "1970"),
         ] {
-            for role in [Role::Key { max_length: 255, quoted: false }, Role::Scope] {
+            for role in [Role::Key { max_length: 255, format: KeyFormat::Any }, Role::Scope] {
                 assert_eq!(asked(&selector, role, &request), Ok(Some(text(part))), "{selector}");
             }
         }

@@ -10,8 +10,8 @@ mod page;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 pub use code::Code;
@@ -19,6 +19,12 @@ pub use dialect::{Dialect, SHOULD_RETRY};
 pub use form::Form;
 
 use crate::record::RecordName;
+
+/// Which preferences of the request were met (RFC 7240, 3).
+pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// The preference to wait for an answer (RFC 7240, 4.3).
+pub const WAIT: HeaderValue = HeaderValue::from_static("wait");
 
 /// One answer of our own.
 #[derive(Debug, Clone)]
@@ -33,6 +39,9 @@ pub struct Problem {
     retry_after: Option<u32>,
     original: Option<(StatusCode, Option<HeaderValue>)>,
     dialect: Option<Dialect>,
+    /// An address without angle brackets.
+    help: Option<Box<str>>,
+    waited: bool,
     /// Nothing guards a repeat of the request.
     unguarded: bool,
     close: bool,
@@ -50,6 +59,8 @@ impl Problem {
             retry_after: None,
             original: None,
             dialect: None,
+            help: None,
+            waited: false,
             unguarded: false,
             close: false,
         }
@@ -96,6 +107,17 @@ impl Problem {
         self
     }
 
+    /// Says where people read about it. The draft asks for that (draft-ietf-httpapi-idempotency-key-header-07, 2.7).
+    pub fn help(mut self, address: Option<&str>) -> Self {
+        self.help = address.map(Into::into);
+        self
+    }
+
+    /// The client waited for it, as it asked to.
+    pub fn waited(&mut self) {
+        self.waited = true;
+    }
+
     /// The request was sent without a guard: a repeat may run it again.
     pub fn unguarded(mut self) -> Self {
         self.unguarded = true;
@@ -130,6 +152,14 @@ impl Problem {
         }
         if let Some((_, Some(location))) = &self.original {
             headers.insert(LOCATION, location.clone());
+        }
+        let help = self.help.as_deref().map(|address| HeaderValue::try_from(format!("<{address}>; rel=\"help\"")));
+        // The configuration takes no address that cannot stand there.
+        if let Some(Ok(link)) = help {
+            headers.insert(LINK, link);
+        }
+        if self.waited {
+            headers.insert(PREFERENCE_APPLIED, WAIT);
         }
         if let Some(dialect) = self.dialect {
             dialect.add_fields(headers, self.should_retry());

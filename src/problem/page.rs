@@ -24,6 +24,9 @@ impl Problem {
         if let Some(address) = self.result() {
             let _ = writeln!(page, "<p><a href=\"{0}\">See what was made the first time</a></p>", escape(&address));
         }
+        if let Some(address) = &self.help {
+            let _ = writeln!(page, "<p><a href=\"{}\">Read more about it</a></p>", escape(address));
+        }
         let _ = write!(page, "<footer>\n<p>{}</p>\n<dl>\n", escape(&self.detail));
         let _ = writeln!(page, "<dt>Code</dt><dd>{}</dd>", self.code.describe().1);
         if let Some(record) = &self.record {

@@ -6,8 +6,8 @@
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN,
-    RETRY_AFTER, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, LINK, LOCATION,
+    ORIGIN, RETRY_AFTER, VARY,
 };
 use http::{Method, request};
 
@@ -28,7 +28,7 @@ pub(super) enum Reader {
 const EXPOSED: [HeaderName; 3] = [RETRY_AFTER, LOCATION, REPLAYED];
 
 /// What is told too, where it is ours and there.
-const EXPOSED_OF_OURS: [HeaderName; 1] = [SHOULD_RETRY];
+const EXPOSED_OF_OURS: [HeaderName; 2] = [LINK, SHOULD_RETRY];
 
 impl Reader {
     /// `None` where the route names no origins: nothing is done then.

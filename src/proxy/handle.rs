@@ -28,7 +28,7 @@ use crate::fail_point::{self, Step};
 use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Verdict};
 use crate::key::{self, InHead, Operation, Reading};
 use crate::metrics::{Outcome, UNMATCHED};
-use crate::problem::{Form, Problem};
+use crate::problem::{Form, PREFERENCE_APPLIED, Problem, WAIT};
 use crate::store::StoreError;
 
 pub(super) type Answer = Response<ResponseBody>;
@@ -230,16 +230,21 @@ impl Proxy {
         client: &Client,
         event: &mut Event,
     ) -> Result<Answer, Problem> {
+        let mut waited = None;
         if verdict == Verdict::InFlight
-            && let Some(patience) = patience(rule, request)
+            && let Some(patience) = Patience::of(rule, request)
         {
             // Whoever left needs no place among those who wait.
-            verdict = tokio::select! {
-                verdict = self.guard.wait(rule, operation, patience) => verdict,
-                () = client.presence.left() => Verdict::InFlight,
+            let waiting = tokio::select! {
+                verdict = self.guard.wait(rule, operation, patience.time) => verdict,
+                () = client.presence.left() => None,
             };
+            if let Some(after) = waiting {
+                verdict = after;
+                waited = Some(patience);
+            }
         }
-        match verdict {
+        let mut answer = match verdict {
             Verdict::Replay(reply) => {
                 let answer = replay::replay(&reply, rule, &Accepted::of(request), &self.budget);
                 let answer = answer.ok_or_else(refusal::overloaded)?;
@@ -247,12 +252,19 @@ impl Proxy {
                 Ok(answer)
             }
             Verdict::InFlight => Err(refusal::in_flight(rule)),
-            Verdict::KeyReused => Err(refusal::key_reused(rule)),
+            Verdict::KeyReused(difference) => Err(refusal::key_reused(rule, difference)),
             Verdict::OutcomeUnknown => Err(refusal::outcome_unknown(rule)),
             Verdict::AlreadyCompleted { status, location } => {
                 Err(refusal::already_completed(rule).original(status, location))
             }
+        };
+        if waited.is_some_and(|patience| patience.is_preferred) {
+            match &mut answer {
+                Ok(answer) => drop(answer.headers_mut().append(PREFERENCE_APPLIED, WAIT)),
+                Err(problem) => problem.waited(),
+            }
         }
+        answer
     }
 
     /// The store did not answer.
@@ -396,20 +408,29 @@ async fn unasked(problem: Problem, head: &request::Parts, body: Arriving) -> Pro
     problem
 }
 
-/// How long a repeat waits for the first, if it does: as long as the route lets it, or less where it says so
-/// (`Prefer: wait=N`, RFC 7240, 4.3).
-fn patience(rule: &Rule, request: &HeaderMap) -> Option<Duration> {
-    let asked = request.get_all(PREFER).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
-    let asked = asked.filter_map(|preference| {
-        let (name, value) = preference.split(';').next()?.split_once('=')?;
-        let seconds = value.trim().trim_matches('"').parse().ok()?;
-        name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds))
-    });
-    // The first of several counts (RFC 7240, 2).
-    match (asked.take(1).next(), rule.on_concurrent) {
-        (Some(asked), _) => Some(asked.min(rule.wait_timeout)),
-        (None, OnConcurrent::Wait) => Some(rule.wait_timeout),
-        (None, OnConcurrent::Reject) => None,
+/// How long a repeat waits for the first.
+#[derive(Clone, Copy)]
+struct Patience {
+    time: Duration,
+    /// Because its client asked for it (`Prefer: wait=N`, RFC 7240, 4.3).
+    is_preferred: bool,
+}
+
+impl Patience {
+    /// As long as the route lets it, or less where the client says so. `None`: it does not wait.
+    fn of(rule: &Rule, request: &HeaderMap) -> Option<Self> {
+        let lines = request.get_all(PREFER).iter().filter_map(|line| line.to_str().ok());
+        let mut asked = lines.flat_map(|line| line.split(',')).filter_map(|preference| {
+            let (name, value) = preference.split(';').next()?.split_once('=')?;
+            let seconds = value.trim().trim_matches('"').parse().ok()?;
+            name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds))
+        });
+        // The first of several counts (RFC 7240, 2).
+        match (asked.next(), rule.on_concurrent) {
+            (Some(asked), _) => Some(Self { time: asked.min(rule.wait_timeout), is_preferred: true }),
+            (None, OnConcurrent::Wait) => Some(Self { time: rule.wait_timeout, is_preferred: false }),
+            (None, OnConcurrent::Reject) => None,
+        }
     }
 }
 

@@ -4,18 +4,19 @@ use std::error::Error;
 
 use super::body::{PassingError, ReadError};
 use crate::config::{OnMismatch, Preset, Rule, Selector};
+use crate::guard::Difference;
 use crate::key::KeyError;
 use crate::metrics::Outcome;
 use crate::problem::{Code, Dialect, Problem};
 
-/// What a route says to every refusal: its name, in the dialect of its clients.
+/// What a route adds to every refusal: its name, and what helps its clients.
 pub(super) fn on_route(problem: Problem, rule: &Rule) -> Problem {
-    problem.route(&rule.name).dialect(rule.preset.and_then(dialect))
+    for_clients_of(problem, rule).route(&rule.name)
 }
 
-/// In the dialect of its clients only: what was refused before the route had a say.
+/// What helps the clients of a route, also where it has no say: their dialect, and where they can read about it.
 pub(super) fn for_clients_of(problem: Problem, rule: &Rule) -> Problem {
-    problem.dialect(rule.preset.and_then(dialect))
+    problem.dialect(rule.preset.and_then(dialect)).help(rule.help.as_deref())
 }
 
 fn dialect(preset: Preset) -> Option<Dialect> {
@@ -69,13 +70,18 @@ pub(super) fn in_flight(rule: &Rule) -> Problem {
     said(rule, Code::InFlight, detail).retry_after(1)
 }
 
-pub(super) fn key_reused(rule: &Rule) -> Problem {
-    let code = match rule.on_mismatch {
-        OnMismatch::Conflict => Code::KeyReusedConflict,
-        OnMismatch::Reject | OnMismatch::Replay => Code::KeyReused,
+pub(super) fn key_reused(rule: &Rule, difference: Difference) -> Problem {
+    let (code, detail) = match (difference, rule.on_mismatch) {
+        (Difference::Target, _) => (Code::KeyReused, ELSEWHERE),
+        (Difference::Body, OnMismatch::Conflict) => (Code::KeyReusedConflict, OTHER_CONTENT),
+        (Difference::Body, OnMismatch::Reject | OnMismatch::Replay) => (Code::KeyReused, OTHER_CONTENT),
     };
-    said(rule, code, "This key was used before, for a request with other content. Use a new key for a new request.")
+    said(rule, code, detail)
 }
+
+const OTHER_CONTENT: &str =
+    "This key was used before, for a request with other content. Use a new key for a new request.";
+const ELSEWHERE: &str = "This key was used before, for another method, path or query. Use a new key for a new request.";
 
 pub(super) fn outcome_unknown(rule: &Rule) -> Problem {
     let detail = "An earlier attempt with this key was started, and whether it took effect cannot be told. \

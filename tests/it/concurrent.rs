@@ -192,7 +192,48 @@ async fn a_client_may_ask_to_wait() {
     sidecar.ask(&order("k")).await.refuses(409, "in-flight");
     gate.open();
     first.await.expect("an answer");
-    assert!(waiting.await.expect("an answer").is_replay());
+    let waited = waiting.await.expect("an answer");
+    assert_eq!((waited.is_replay(), waited.value("preference-applied")), (true, Some("wait")));
+}
+
+/// RFC 7240, 3: what was done of that which was preferred.
+#[tokio::test]
+async fn that_a_client_was_made_to_wait_as_it_asked_is_told() {
+    let (backend, gate) = Backend::gated().await;
+    let sidecar = Setup::new(&backend.url()).route("wait_timeout = \"50ms\"\nmax_waiters = 1").start().await;
+    let first = sidecar.asking(&order("k").line("Prefer: wait=1"));
+    backend.has_seen(1).await;
+    let applied = async |request: Request| {
+        let refused = sidecar.ask(&request).await;
+        refused.refuses(409, "in-flight");
+        refused.value("preference-applied").map(ToOwned::to_owned)
+    };
+    for prefer in ["Prefer: wait=1", "Prefer: return=minimal, WAIT=\"5\"; x=1", "Prefer: wait=0"] {
+        assert_eq!(applied(order("k").line(prefer)).await.as_deref(), Some("wait"), "{prefer}");
+    }
+    for other in [order("k"), order("k").line("Prefer: respond-async"), order("k").line("Prefer: wait=soon")] {
+        assert_eq!(applied(other).await, None);
+    }
+    gate.open();
+    assert!(!first.await.expect("an answer").has("preference-applied"), "it did not wait for another");
+    let replay = sidecar.ask(&order("k").line("Prefer: wait=1")).await;
+    assert!(replay.is_replay() && !replay.has("preference-applied"));
+}
+
+#[tokio::test]
+async fn a_preference_to_wait_for_which_there_is_no_room_is_not_said_to_be_met() {
+    let (backend, gate) = Backend::gated().await;
+    let sidecar = Setup::new(&backend.url()).route("wait_timeout = \"60s\"\nmax_waiters = 1").start().await;
+    let first = sidecar.asking(&order("k"));
+    backend.has_seen(1).await;
+    let waiting = sidecar.asking(&order("k").line("Prefer: wait=60"));
+    until("it waits", async || sidecar.metric(WAITING).await == 1.0).await;
+    let refused = sidecar.ask(&order("k").line("Prefer: wait=60")).await;
+    refused.refuses(409, "in-flight");
+    assert!(!refused.has("preference-applied"));
+    gate.open();
+    first.await.expect("an answer");
+    assert_eq!(waiting.await.expect("an answer").value("preference-applied"), Some("wait"));
 }
 
 #[tokio::test]

@@ -251,7 +251,7 @@ async fn a_key_that_is_older_than_the_retention_may_be_refused() {
     for old in ["017f22e2-79b0-7cc3-98c4-dc0c0c07398f", "\"01ARZ3NDEKTSV4RRFFQ69G5FAV\""] {
         let answer = sidecar.ask(&key(old)).await;
         answer.refuses(410, "key-expired");
-        assert!(answer.text().contains("older than the 3d"), "{}", answer.text());
+        assert!(answer.text().contains("older than the 1d"), "{}", answer.text());
     }
     assert_eq!(backend.count(), 0);
     assert_eq!(sidecar.metric("onlyonce_requests_total{outcome=\"key_expired\",route=\"orders\"}").await, 2.0);

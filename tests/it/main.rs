@@ -19,6 +19,7 @@ mod fates;
 mod framing;
 mod http2;
 mod http2_upstream;
+mod key_formats;
 mod keys;
 mod limits;
 mod log;

@@ -51,8 +51,14 @@ async fn a_waiting_route_does_not_let_another_body_wait() {
 
 #[tokio::test]
 async fn another_path_query_or_method_is_refused_in_every_setting() {
-    for keys in ["fingerprint = \"auto\"", "fingerprint = \"none\"", "on_mismatch = \"replay\"\nfingerprint = \"none\""]
-    {
+    for keys in [
+        "fingerprint = \"auto\"",
+        "fingerprint = \"none\"",
+        "on_mismatch = \"replay\"\nfingerprint = \"none\"",
+        "on_mismatch = \"conflict\"",
+        "on_mismatch = \"conflict\"\nfingerprint = \"none\"",
+        "on_mismatch = \"reject\"",
+    ] {
         let backend = Backend::start().await;
         let route = format!("path = \"/tenants/{{tenant}}/orders\"\nmethods = [\"POST\", \"PUT\"]\n{keys}");
         let sidecar = Setup::new(&backend.url()).route(&route).start().await;
@@ -65,7 +71,12 @@ async fn another_path_query_or_method_is_refused_in_every_setting() {
             ("POST", "/tenants/a/orders"),
             ("PUT", "/tenants/a/orders?x=1"),
         ] {
-            sidecar.ask(&order(method, target)).await.refuses(422, "key-reused");
+            let refused = sidecar.ask(&order(method, target)).await;
+            assert_eq!(refused.problem(), (422, "key-reused".to_owned()), "{keys} {method} {target}");
+            assert!(refused.text().contains("another method, path or query"), "{}", refused.text());
+            // With another body too.
+            let refused = sidecar.ask(&order(method, target).body("[]")).await;
+            assert_eq!(refused.problem(), (422, "key-reused".to_owned()), "{keys} {method} {target}");
         }
         // Another spelling of the same path is no other path.
         assert!(sidecar.ask(&order("POST", "/tenants/./%61/orders?x=1")).await.is_replay(), "{keys}");
@@ -79,6 +90,29 @@ async fn a_route_may_answer_409_instead() {
     let sidecar = Setup::new(&backend.url()).route("on_mismatch = \"conflict\"").start().await;
     sidecar.ask(&with_body("k", "1")).await;
     sidecar.ask(&with_body("k", "2")).await.refuses(409, "key-reused");
+}
+
+/// Signatures and times in the query change with each delivery.
+#[tokio::test]
+async fn parameters_of_the_query_that_do_not_count_may_differ() {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).route("ignore_query = [\"sig\", \"sent at\"]").start().await;
+    let order = |key: &str, query: &str| {
+        post(&format!("/orders{query}")).line(&format!("Idempotency-Key: {key}")).by("alice").body("{}")
+    };
+    sidecar.ask(&order("k", "?a=1&sig=x&b=2&sent+at=1")).await;
+    for query in ["?a=1&sig=y&b=2&sent+at=2", "?sig=z&a=1&b=2", "?a=1&b=2", "?a=1&%73ig=%00&b=2&sent%20at=&sig"] {
+        let again = sidecar.ask(&order("k", query)).await;
+        assert!(again.is_replay(), "{query} {again:?}");
+    }
+    for query in ["?a=1&b=3&sig=x", "?b=2&a=1&sig=x", "?a=1&b=2&Sig=x", "", "?sig=x", "?a=1&b=2&sign=1"] {
+        sidecar.ask(&order("k", query)).await.refuses(422, "key-reused");
+    }
+    // Nothing but what does not count is nothing.
+    sidecar.ask(&order("l", "?sig=x")).await;
+    assert!(sidecar.ask(&order("l", "")).await.is_replay());
+    assert_eq!(backend.count(), 2);
+    assert!(backend.seen()[0].first.contains("?a=1&sig=x&b=2&sent+at=1 "), "the backend gets all of it");
 }
 
 #[tokio::test]

@@ -316,3 +316,63 @@ async fn a_route_overrides_its_preset_and_a_preset_the_defaults() {
     assert!(!sidecar.ask(&order("bob")).await.is_replay(), "the preset's scope wins over that of the defaults");
     assert_eq!(backend.count(), 2);
 }
+
+/// A provider that sends one event to several addresses means several deliveries, and each must arrive.
+#[tokio::test]
+async fn an_event_arrives_at_every_address_that_it_is_sent_to() {
+    for (preset, line) in [
+        ("standard-webhooks", "webhook-id: msg_1"),
+        ("github-webhook", "X-GitHub-Delivery: 72d3162e-cc78-11e3-81ab-4c9367dc0958"),
+        ("shopify-webhook", "X-Shopify-Webhook-Id: b54557e4-bdd9-4b37-8a5f-bf7d70bcd043"),
+        ("cloudevents", "ce-source: /shops/eu\r\nce-id: A234"),
+        ("stripe-webhook", "Content-Type: application/json"),
+    ] {
+        let backend = Backend::start().await;
+        let route = format!(
+            "name = \"in\"\npath = \"/hooks/{{tenant}}/{{*rest}}\"\npreset = \"{preset}\"\nmethods = [\"POST\", \"PUT\"]\n\
+             ignore_query = [\"token\"]"
+        );
+        let sidecar = Setup::new(&backend.url()).another_route(&route).start().await;
+        let event = |method: &str, target: &str| request(method, target).line(line).body(r#"{"id":"evt_1"}"#);
+        let addresses = [
+            "/hooks/a/x",
+            "/hooks/b/x",
+            "/hooks/a/x/y",
+            "/hooks/a/x?",
+            "/hooks/a/x?shop=1",
+            "/hooks/a/x?shop=2",
+            "/hooks/a%2Fx/x",
+        ];
+        for (number, address) in (1..).zip(addresses) {
+            let first = sidecar.ask(&event("POST", address)).await;
+            assert_eq!((first.status, first.is_replay()), (201, false), "{preset} {address} {first:?}");
+            let again = sidecar.ask(&event("POST", address)).await;
+            assert!(again.is_replay(), "{preset} {address} {again:?}");
+            assert_eq!(backend.count(), number, "{preset} {address}");
+        }
+        // What does not count is no other address, and neither is another spelling of the same one.
+        for address in ["/hooks/a/x?token=1", "/hooks/./%61/x", "/hooks/a/x?token=2&shop=1"] {
+            assert!(sidecar.ask(&event("POST", address)).await.is_replay(), "{preset} {address}");
+        }
+        // Another method is a mistake here too.
+        sidecar.ask(&event("PUT", "/hooks/a/x")).await.refuses(422, "key-reused");
+        assert_eq!(backend.count(), addresses.len());
+    }
+}
+
+#[tokio::test]
+async fn elsewhere_another_path_of_the_route_is_a_mistake() {
+    for preset in ["stripe", "ietf", "gocardless"] {
+        let backend = Backend::start().await;
+        let route = format!(
+            "name = \"in\"\npath = \"/hooks/{{tenant}}\"\npreset = \"{preset}\"\nscope = [\"header:Authorization\"]"
+        );
+        let sidecar = Setup::new(&backend.url()).another_route(&route).start().await;
+        let order = |target: &str| post(target).by("alice").line("Idempotency-Key: \"k\"").body("{}");
+        assert_eq!(sidecar.ask(&order("/hooks/a")).await.status, 201);
+        for target in ["/hooks/b", "/hooks/a?x=1"] {
+            sidecar.ask(&order(target)).await.refuses(422, "key-reused");
+        }
+        assert_eq!(backend.count(), 1);
+    }
+}

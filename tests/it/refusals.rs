@@ -193,6 +193,46 @@ async fn a_problem_says_all_that_the_contract_names() {
     assert_eq!((before_the_key["route"].as_str(), before_the_key.get("record")), (Some("orders"), None));
 }
 
+/// draft-ietf-httpapi-idempotency-key-header-07, 2.7: a client that used its key wrongly is led to where that is explained.
+#[tokio::test]
+async fn our_own_answers_say_where_people_read_about_it() {
+    let (backend, gate) = Backend::gated().await;
+    let shop = "https://shop.example.com";
+    let help = "https://docs.example.com/idempotency?a=1&b=2";
+    let route = format!("help = \"{help}\"\non_missing_key = \"reject\"\ncors_origins = [\"{shop}\"]");
+    let setup = Setup::new(&backend.url()).route(&route).route("max_request_body = \"1KiB\"");
+    let sidecar = setup.another_route("name = \"other\"\npath = \"/other\"\nscope = []").start().await;
+    let first = sidecar.asking(&order("k"));
+    backend.has_seen(1).await;
+    let link = format!("<{help}>; rel=\"help\"");
+    for (request, status, code) in [
+        (order("k"), 409, "in-flight"),
+        (order("k").body("x"), 422, "key-reused"),
+        (order("a b"), 400, "invalid-key"),
+        (post("/orders").by("alice"), 400, "missing-key"),
+        (order("l").body("x".repeat(2000)), 413, "request-too-large"),
+        (order("l").line("Expect: a-miracle"), 417, "expectation-failed"),
+    ] {
+        let refused = sidecar.ask(&request.line(&format!("Origin: {shop}"))).await;
+        refused.refuses(status, code);
+        assert_eq!(refused.value("link"), Some(&*link), "{code}");
+        if code != "expectation-failed" {
+            let exposed = refused.value("access-control-expose-headers").expect("fields");
+            assert!(exposed.ends_with(", link"), "{exposed}");
+        }
+    }
+    let page = sidecar.ask(&order("k").body("x").line(BROWSER)).await;
+    assert_eq!(page.value("link"), Some(&*link));
+    assert!(page.text().contains("<a href=\"https://docs.example.com/idempotency?a=1&amp;b=2\">"), "{}", page.text());
+    gate.open();
+    assert!(!first.await.expect("an answer").has("link"), "not with the backend's answers");
+    let replay = sidecar.ask(&order("k")).await;
+    assert!(replay.is_replay() && !replay.has("link"));
+    let elsewhere = sidecar.ask(&post("/other").line("Idempotency-Key: a b")).await;
+    elsewhere.refuses(400, "invalid-key");
+    assert!(!elsewhere.has("link"));
+}
+
 /// What Chromium and Firefox send when a form is posted.
 const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 

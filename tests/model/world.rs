@@ -199,7 +199,7 @@ impl Seen {
             Verdict::InFlight => Self::InFlight,
             Verdict::OutcomeUnknown => Self::OutcomeUnknown,
             Verdict::AlreadyCompleted { .. } => Self::AlreadyCompleted,
-            Verdict::KeyReused => unreachable!("all requests are the same"),
+            Verdict::KeyReused(_) => unreachable!("all requests are the same"),
         }
     }
 }

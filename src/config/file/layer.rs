@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Uri};
 
 use super::super::{
-    Delivery, JsonPointer, Mode, OnConcurrent, OnMismatch, OnUnknown, Policy, Preset, Selector, StatusSet,
+    Delivery, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnUnknown, Policy, Preset, Selector, StatusSet,
 };
+use super::fallback::SHORTEST_LEASE;
 use super::item::Item;
 use super::origin::origin;
 use super::report::Span;
@@ -24,12 +25,14 @@ pub(super) struct Layer {
     pub(super) on_missing_key: Setting<MissingKey>,
     pub(super) fingerprint_window: Setting<Duration>,
     pub(super) key_max_length: Setting<usize>,
-    /// Of presets only.
-    pub(super) quoted: Setting<bool>,
+    pub(super) key_format: Setting<KeyFormat>,
     pub(super) refuse_expired_keys: Setting<bool>,
     pub(super) scope: Setting<Vec<Selector>>,
     pub(super) fingerprint: Setting<Comparison>,
     pub(super) fingerprint_ignore: Setting<Vec<JsonPointer>>,
+    pub(super) ignore_query: Setting<Vec<String>>,
+    /// Of presets only.
+    pub(super) target_in_name: Setting<bool>,
     pub(super) on_mismatch: Setting<OnMismatch>,
     pub(super) on_concurrent: Setting<OnConcurrent>,
     pub(super) wait_timeout: Setting<Duration>,
@@ -48,6 +51,7 @@ pub(super) struct Layer {
     pub(super) replay_set_cookie: Setting<bool>,
     pub(super) cors_origins: Setting<Vec<HeaderValue>>,
     pub(super) message: Setting<String>,
+    pub(super) help: Setting<String>,
 }
 
 /// `on_missing_key`, without the window.
@@ -68,8 +72,6 @@ pub(super) enum Comparison {
     None,
 }
 
-/// A lease is renewed at a third of it.
-const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
 
 impl Layer {
@@ -82,11 +84,13 @@ impl Layer {
             on_missing_key: section.read("on_missing_key", on_missing_key),
             fingerprint_window: section.read("fingerprint_window", |item| item.duration(SHORTEST_WINDOW)),
             key_max_length: section.read("key_max_length", |item| item.count(1..=4096)),
-            quoted: Setting::Absent,
+            key_format: section.read("key_format", key_format),
             refuse_expired_keys: section.read("refuse_expired_keys", Item::boolean),
             scope: section.read("scope", |item| item.one_or_more(selector).map(values)),
             fingerprint: section.read("fingerprint", fingerprint),
             fingerprint_ignore: section.read("fingerprint_ignore", |item| item.list(ignored).map(values)),
+            ignore_query: section.read("ignore_query", |item| item.list(parameter).map(values)),
+            target_in_name: Setting::Absent,
             on_mismatch: section.read("on_mismatch", on_mismatch),
             on_concurrent: section.read("on_concurrent", on_concurrent),
             wait_timeout: section.read("wait_timeout", |item| item.duration(Duration::ZERO)),
@@ -96,15 +100,16 @@ impl Layer {
             release: section.read("release", |item| item.list(status)),
             hold: section.read("hold", |item| item.list(status)),
             on_unknown: section.read("on_unknown", on_unknown),
-            hold_for: section.read("hold_for", |item| item.duration(Duration::ZERO)),
+            hold_for: section.read("hold_for", |item| item.duration(SHORTEST_LEASE)),
             lease: section.read("lease", |item| item.duration(SHORTEST_LEASE)),
-            retention: section.read("retention", |item| item.duration(Duration::ZERO)),
+            retention: section.read("retention", |item| item.duration(SHORTEST_LEASE)),
             max_request_body: section.read("max_request_body", Item::size),
             max_response_body: section.read("max_response_body", Item::size),
             response: section.read("response", response),
             replay_set_cookie: section.read("replay_set_cookie", Item::boolean),
             cors_origins: section.read("cors_origins", |item| item.list(origin).map(values)),
             message: section.read("message", message),
+            help: section.read("help", help),
         }
     }
 
@@ -118,11 +123,13 @@ impl Layer {
             on_missing_key: self.on_missing_key.over(&below.on_missing_key),
             fingerprint_window: self.fingerprint_window.over(&below.fingerprint_window),
             key_max_length: self.key_max_length.over(&below.key_max_length),
-            quoted: self.quoted.over(&below.quoted),
+            key_format: self.key_format.over(&below.key_format),
             refuse_expired_keys: self.refuse_expired_keys.over(&below.refuse_expired_keys),
             scope: self.scope.over(&below.scope),
             fingerprint: self.fingerprint.over(&below.fingerprint),
             fingerprint_ignore: self.fingerprint_ignore.over(&below.fingerprint_ignore),
+            ignore_query: self.ignore_query.over(&below.ignore_query),
+            target_in_name: self.target_in_name.over(&below.target_in_name),
             on_mismatch: self.on_mismatch.over(&below.on_mismatch),
             on_concurrent: self.on_concurrent.over(&below.on_concurrent),
             wait_timeout: self.wait_timeout.over(&below.wait_timeout),
@@ -141,6 +148,7 @@ impl Layer {
             replay_set_cookie: self.replay_set_cookie.over(&below.replay_set_cookie),
             cors_origins: self.cors_origins.over(&below.cors_origins),
             message: self.message.over(&below.message),
+            help: self.help.over(&below.help),
         }
     }
 }
@@ -190,6 +198,20 @@ fn key(item: &Item<'_>) -> Option<Vec<Selector>> {
         return item.refuse("key is an empty list: every request would be the same one", advice);
     }
     Some(values(parts))
+}
+
+fn key_format(item: &Item<'_>) -> Option<KeyFormat> {
+    use KeyFormat::{Any, Quoted, Ulid, Uuid};
+    item.choice(&[("any", Any), ("uuid", Uuid), ("ulid", Ulid), ("quoted", Quoted)], &[])
+}
+
+/// An entry of `ignore_query`: the name of a parameter, decoded.
+fn parameter(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    if !text.value.is_empty() && !text.value.contains(['&', '=', '?']) {
+        return Some(text.value);
+    }
+    item.refuse(format!("{text} is not the name of a parameter"), "name it without its value: [\"signature\"]")
 }
 
 fn on_missing_key(item: &Item<'_>) -> Option<MissingKey> {
@@ -244,4 +266,19 @@ fn message(item: &Item<'_>) -> Option<String> {
         return item.refuse("message is empty", "leave it out for the built-in sentences");
     }
     Some(text.value)
+}
+
+/// It stands in a header field, between angle brackets (RFC 8288, 3).
+fn help(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    let advice = "it is an address of the web: \"https://docs.example.com/idempotency\", or a path: \"/docs\"";
+    let is_plain = text.value.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"\\^`{|}".contains(&byte));
+    let is_address = match text.value.parse::<Uri>() {
+        Ok(uri) => match uri.scheme_str() {
+            Some(scheme) => matches!(scheme, "http" | "https"),
+            None => text.value.starts_with('/') && !text.value.starts_with("//"),
+        },
+        Err(_) => false,
+    };
+    if is_plain && is_address { Some(text.value) } else { item.refuse(format!("help cannot be {text}"), advice) }
 }

@@ -1,6 +1,7 @@
 //! From the text of a file to a [`Config`], or to everything that is wrong with it.
 
 mod address;
+mod fallback;
 mod item;
 mod jwt;
 mod layer;
@@ -173,6 +174,9 @@ fn read(table: &DeTable<'_>, report: &Report<'_>) -> Option<Config> {
     let tables: Vec<RouteTable> = root.sections("route", ROUTE).into_iter().map(RouteTable::read).collect();
     root.finish();
 
+    let longest_wait =
+        tables.iter().filter_map(RouteTable::longest_wait).chain(layer.wait_timeout.given().copied()).max();
+    upstream.fill_in(longest_wait);
     admin.check(&server, report);
     upstream.check(&server, report);
     let bounds = Bounds { attempt_timeout: &upstream.attempt_timeout, reads_tokens: jwt.is_there() };
@@ -258,7 +262,9 @@ fn not_text(name: &str, error: &std::string::FromUtf8Error) -> ConfigError {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Durability, OnMissingKey, OnUnknown, Selector, StoreLocation, Target};
+    use super::super::{
+        Durability, HumanDuration, OnConcurrent, OnMissingKey, OnUnknown, Selector, StoreLocation, Target,
+    };
     use super::*;
 
     const REFERENCE: &str = include_str!("../../../config/onlyonce.toml");
@@ -278,7 +284,9 @@ mod tests {
 
     #[test]
     fn the_reference_shows_the_defaults() {
-        assert_eq!(format!("{:#?}", config(REFERENCE)), format!("{:#?}", config(LEAST)));
+        // Except for where the retention comes from.
+        let least = format!("{:#?}", config(LEAST)).replace("retention_given: false", "retention_given: true");
+        assert_eq!(format!("{:#?}", config(REFERENCE)), least);
     }
 
     #[test]
@@ -288,6 +296,90 @@ mod tests {
         let rule = &config(&text).routes.rules()[0].clone();
         assert_eq!((rule.lease, rule.retention), (Duration::from_secs(9), Duration::from_secs(3600)));
         assert_eq!(rule.hold_for, rule.retention);
+    }
+
+    /// Every choice of keys that are compared with one another, some given and some not: a file is wrong only where two
+    /// that are given contradict each other, and what it comes to is always in order.
+    #[test]
+    fn no_default_makes_a_file_wrong() {
+        const UPSTREAM: [&[&str]; 2] = [&["", "15m"], &["", "4s"]];
+        const ROUTE: [&[&str]; 5] = [&["", "20m"], &["", "30h"], &["", "1s", "400d"], &["", "2s", "4d"], &["", "4d"]];
+        const NAMES: [&str; 7] = [
+            "response_timeout",
+            "attempt_timeout",
+            "wait_timeout",
+            "lease",
+            "retention",
+            "hold_for",
+            "fingerprint_window",
+        ];
+        let mut choices: Vec<Vec<&str>> = vec![Vec::new()];
+        for values in UPSTREAM.iter().chain(&ROUTE) {
+            let longer = |choice: &Vec<&'static str>, value: &&'static str| [&choice[..], &[*value]].concat();
+            choices = choices.iter().flat_map(|choice| values.iter().map(|value| longer(choice, value))).collect();
+        }
+        let duration = |text: &str| text.parse().ok().map(|HumanDuration(duration)| duration);
+        for choice in choices {
+            let given: Vec<Option<Duration>> = choice.iter().map(|value| duration(value)).collect();
+            let [response, attempt, wait, lease, retention, hold, window] = given[..] else { panic!("seven keys") };
+            let fits = |short: Option<Duration>, long: Option<Duration>| short.zip(long).is_none_or(|(a, b)| a <= b);
+            let is_right = fits(response, attempt)
+                && fits(wait, attempt)
+                && fits(lease, retention)
+                && fits(lease, hold)
+                && fits(hold, retention)
+                && fits(window, retention);
+            let lines: Vec<String> = NAMES
+                .iter()
+                .zip(&choice)
+                .map(|(name, value)| if value.is_empty() { String::new() } else { format!("{name} = \"{value}\"\n") })
+                .collect();
+            let text = LEAST.replace("[store]", &format!("{}[store]", lines[..2].concat()));
+            for preset in ["", "preset = \"stripe\"\n"] {
+                let text = format!("{text}on_missing_key = \"fingerprint\"\n{preset}{}", lines[2..].concat());
+                let config = match parse("test.toml", &text, &|_| None) {
+                    Ok(config) if is_right => config,
+                    Err(_) if !is_right => continue,
+                    Ok(_) => panic!("two keys contradict each other:\n{text}"),
+                    Err(error) => panic!("{error}\n{text}"),
+                };
+                let (upstream, rule) = (&config.upstream, &config.routes.rules()[0]);
+                let OnMissingKey::Fingerprint(window) = rule.on_missing_key else { panic!("a window") };
+                assert!(upstream.response_timeout <= upstream.attempt_timeout, "{text}");
+                assert!(rule.wait_timeout <= upstream.attempt_timeout, "{text}");
+                assert!(rule.lease <= rule.hold_for && rule.hold_for <= rule.retention, "{text}\n{rule:?}");
+                assert!(window <= rule.retention, "{text}\n{rule:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_give_way_to_what_the_file_says() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let of = |extra: &str| with_route(extra).routes.rules()[0].clone();
+        assert_eq!(of("").retention, hours(24));
+        assert_eq!(of("preset = \"stripe\"").retention, hours(72));
+        assert_eq!(of("preset = \"stripe\"\nretention = \"24h\"").retention, hours(24));
+        assert_eq!(of("preset = \"cloudevents\"\nhold_for = \"100h\"").retention, hours(100));
+        assert_eq!(of("lease = \"20h\"").retention, hours(40));
+        assert_eq!(of("key = [\"header:Number\", \"date:month\"]").retention, hours(31 * 24));
+        assert_eq!(of("fingerprint_window = \"48h\"").retention, hours(24), "without effect here");
+        assert_eq!(of("retention = \"20s\"").lease, Duration::from_secs(10));
+        assert_eq!(of("hold_for = \"5s\"").lease, Duration::from_secs(5));
+        let config = config(&LEAST.replace("[store]", "attempt_timeout = \"4s\"\n[store]"));
+        assert_eq!(config.routes.rules()[0].wait_timeout, Duration::from_secs(4));
+        assert_eq!(config.upstream.response_timeout, Duration::from_secs(4));
+    }
+
+    #[test]
+    fn a_form_waits_by_default() {
+        let of = |extra: &str| with_route(extra).routes.rules()[0].on_concurrent;
+        assert_eq!(of("key = \"form:order\""), OnConcurrent::Wait);
+        assert_eq!(of("key = [\"header:X-Shop\", \"form:order\"]"), OnConcurrent::Wait);
+        assert_eq!(of("key = \"form:order\"\non_concurrent = \"reject\""), OnConcurrent::Reject);
+        assert_eq!(of("key = \"form:order\"\nwait_timeout = \"0s\""), OnConcurrent::Reject);
+        assert_eq!(of("key = \"form:order\"\nmax_waiters = 0"), OnConcurrent::Reject);
+        assert_eq!(of("key = \"json:/order\""), OnConcurrent::Reject);
     }
 
     #[test]

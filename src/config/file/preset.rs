@@ -1,8 +1,10 @@
 //! What a preset fills in.
 
+use std::time::Duration;
+
 use http::{HeaderName, header};
 
-use super::super::{JsonPointer, Policy, Preset, Selector};
+use super::super::{JsonPointer, KeyFormat, Policy, Preset, Selector};
 use super::layer::{Comparison, Layer, MissingKey};
 use super::setting::Setting;
 
@@ -11,7 +13,7 @@ pub(super) fn layer(preset: Preset) -> Layer {
     match preset {
         Preset::Ietf => Layer {
             key: key(["idempotency-key"]),
-            quoted: Setting::Preset(true),
+            key_format: Setting::Preset(KeyFormat::Quoted),
             on_missing_key: Setting::Preset(MissingKey::Reject),
             ..Layer::default()
         },
@@ -34,17 +36,27 @@ pub(super) fn layer(preset: Preset) -> Layer {
     }
 }
 
+/// Senders of webhooks try for up to three days.
+const THREE_DAYS: Duration = Duration::from_secs(72 * 3600);
+
 /// A key belongs to whoever presents this credential.
 fn by_credential() -> Layer {
-    Layer { scope: Setting::Preset(vec![Selector::Header(header::AUTHORIZATION)]), ..Layer::default() }
+    Layer {
+        scope: Setting::Preset(vec![Selector::Header(header::AUTHORIZATION)]),
+        retention: Setting::Preset(THREE_DAYS),
+        ..Layer::default()
+    }
 }
 
-/// An event has its id from its source, whoever delivers it; a redelivery may carry a new time. It must arrive.
+/// An event has its id from its source, whoever delivers it; a redelivery may carry a new time. It must arrive, at each of
+/// the addresses that it is sent to.
 fn event() -> Layer {
     Layer {
         scope: Setting::Preset(Vec::new()),
         fingerprint: Setting::Preset(Comparison::None),
+        target_in_name: Setting::Preset(true),
         policy: Setting::Preset(Policy::Lenient),
+        retention: Setting::Preset(THREE_DAYS),
         ..Layer::default()
     }
 }

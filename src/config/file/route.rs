@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::Method;
 
 use super::super::{
-    Delivery, Disposition, FingerprintMode, HumanDuration, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown,
-    Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
+    Delivery, Disposition, FingerprintMode, HumanDuration, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey,
+    OnUnknown, Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
 };
 use super::item::Item;
 use super::layer::{Comparison, Layer, MissingKey};
@@ -15,7 +15,7 @@ use super::order::Order;
 use super::report::{Report, Span};
 use super::section::Section;
 use super::setting::Setting;
-use super::{jwt, pattern, preset};
+use super::{fallback, jwt, pattern, preset};
 
 /// A `[[route]]` as it stands in the file.
 pub(super) struct RouteTable {
@@ -49,6 +49,11 @@ impl RouteTable {
         table
     }
 
+    /// What the route says of `wait_timeout`.
+    pub(super) fn longest_wait(&self) -> Option<Duration> {
+        self.layer.wait_timeout.given().copied()
+    }
+
     /// The rule that this and `defaults` amount to. Whatever is wrong with it is reported.
     pub(super) fn rule(self, defaults: &Layer, bounds: &Bounds<'_>, report: &Report<'_>) -> Option<Rule> {
         // A preset stands right behind the table that names it.
@@ -61,15 +66,15 @@ impl RouteTable {
             }
         };
         let merged = self.layer.over(&below);
-        let lease = merged.lease.or(Duration::from_secs(30));
-        let retention = merged.retention.or(Duration::from_secs(72 * 3600));
+        let key = merged.key.clone().or(vec![Selector::Header(http::HeaderName::from_static("idempotency-key"))]);
+        let lease = fallback::lease(&merged);
+        let retention = fallback::retention(&merged, &key);
+        let window = fallback::window(&merged);
+        let wait_timeout = fallback::wait(&merged, bounds.attempt_timeout);
         let hold_for = merged.hold_for;
-        let window = merged.fingerprint_window.or(Duration::from_secs(10));
-        let wait_timeout = merged.wait_timeout.or(Duration::from_secs(10));
         let max_waiters = merged.max_waiters.or(100);
         let max_request_body = merged.max_request_body.or(1 << 20);
         let max_response_body = merged.max_response_body.or(1 << 20);
-        let key = merged.key.or(vec![Selector::Header(http::HeaderName::from_static("idempotency-key"))]);
         let on_concurrent = merged.on_concurrent.or(default_on_concurrent(&key, &wait_timeout, &max_waiters));
 
         let order = Order { report };
@@ -90,6 +95,7 @@ impl RouteTable {
             buckets_are_kept(parts, &retention, report);
             jwt::selectors_can_be_read(bounds.reads_tokens, parts, report);
         }
+        format_can_be_told(&self.layer.key_format, &key, report);
         age_can_be_told(&self.layer.refuse_expired_keys, &key, report);
         let fingerprint = fingerprint(&self.layer, &below, report);
         let overrides = overrides(&self.layer, &below, report);
@@ -104,6 +110,7 @@ impl RouteTable {
         });
         let scope = merged.scope.take()?;
         let by_cookie = scope.iter().any(|selector| matches!(selector, Selector::Cookie(_)));
+        let retention_given = !matches!(retention, Setting::Default(_));
         let retention = retention.take()?;
         Some(Rule {
             name: Arc::from(self.name.take()?),
@@ -119,10 +126,12 @@ impl RouteTable {
                 MissingKey::Fingerprint => OnMissingKey::Fingerprint(window.take()?),
             },
             key_max_length: merged.key_max_length.or(255).take()?,
-            quoted: merged.quoted.or(false).take()?,
+            key_format: merged.key_format.or(KeyFormat::Any).take()?,
             refuse_expired_keys: merged.refuse_expired_keys.or(false).take()?,
             scope,
             fingerprint: fingerprint?,
+            ignore_query: merged.ignore_query.or(Vec::new()).take()?,
+            target_in_name: merged.target_in_name.or(false).take()?,
             on_mismatch: merged.on_mismatch.or(OnMismatch::Reject).take()?,
             on_concurrent: on_concurrent.take()?,
             wait_timeout: wait_timeout.take()?,
@@ -132,12 +141,14 @@ impl RouteTable {
             hold_for: hold_for.or(retention).take()?,
             lease: lease.take()?,
             retention,
+            retention_given,
             max_request_body: max_request_body.take()?,
             max_response_body: max_response_body.take()?,
             response: merged.response.or(Delivery::Buffer).take()?,
             replay_set_cookie: merged.replay_set_cookie.or(by_cookie).take()?,
             cors_origins: merged.cors_origins.or(Vec::new()).take()?,
             message: merged.message.optional()?,
+            help: merged.help.optional()?,
         })
     }
 }
@@ -229,6 +240,23 @@ fn age_can_be_told(refuse: &Setting<bool>, key: &Setting<Vec<Selector>>, report:
         let message = format!("refuse_expired_keys has no effect on a key of several parts ({})", report.origin(key));
         report.add(refuse.span(), message, "leave it out, or name the one part that is a UUIDv7 or ULID as the key");
     }
+}
+
+/// Of several parts that clients choose, it would not be clear which one has the format. What is read elsewhere has its
+/// own.
+fn format_can_be_told(format: &Setting<KeyFormat>, key: &Setting<Vec<Selector>>, report: &Report<'_>) {
+    let (Some(wanted), Some(parts)) = (format.given(), key.get()) else { return };
+    let message = match wanted {
+        KeyFormat::Any => return,
+        KeyFormat::Quoted if parts.iter().any(|part| matches!(part, Selector::Header(_))) => return,
+        KeyFormat::Quoted => "only a key in a header can be quoted, and no part of this one is in a header",
+        KeyFormat::Uuid | KeyFormat::Ulid => match parts.iter().filter(|part| part.is_chosen_by_client()).count() {
+            1 => return,
+            0 => "no part of this key is chosen by the client, so it has no format",
+            _ => "this key has several parts, and key_format does not say which of them",
+        },
+    };
+    report.add(format.span(), format!("{message} ({})", report.origin(key)), "leave key_format out");
 }
 
 /// A `path:` selector names a parameter of the route's own path.

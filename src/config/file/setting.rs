@@ -33,6 +33,14 @@ impl<T> Setting<T> {
         }
     }
 
+    /// What the file says, if it is right.
+    pub(super) fn given(&self) -> Option<&T> {
+        match self {
+            Self::Given(value, _) => Some(value),
+            Self::Absent | Self::Wrong(_) | Self::Preset(_) | Self::Default(_) => None,
+        }
+    }
+
     /// Where it is given.
     pub(super) fn span(&self) -> Option<Span> {
         match self {

@@ -1,5 +1,6 @@
 //! The tables that a file has once: `[server]`, `[log]`, `[admin]`, `[upstream]` and `[store]`.
 
+use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::super::{
     TrustedProxies, Upstream, UpstreamAddress,
 };
 use super::address;
+use super::fallback;
 use super::item::Item;
 use super::order::Order;
 use super::pem;
@@ -200,8 +202,8 @@ impl UpstreamTable {
         let table = Self {
             url: section.required("url", advice, address::upstream),
             connect_timeout: section.read("connect_timeout", above_zero).or(seconds(2)),
-            response_timeout: section.read("response_timeout", above_zero).or(seconds(60)),
-            attempt_timeout: section.read("attempt_timeout", above_zero).or(seconds(600)),
+            response_timeout: section.read("response_timeout", above_zero),
+            attempt_timeout: section.read("attempt_timeout", above_zero),
             idle_timeout: section.read("idle_timeout", from_zero).or(seconds(4)),
             guarded_idle: section.read("guarded_idle", from_zero).or(seconds(1)),
             preserve_host: section.read("preserve_host", Item::boolean).or(true),
@@ -214,6 +216,12 @@ impl UpstreamTable {
         };
         section.finish();
         table
+    }
+
+    /// The defaults that depend on other keys; `longest_wait` is the longest that a route says.
+    pub(super) fn fill_in(&mut self, longest_wait: Option<Duration>) {
+        let (response, attempt) = (mem::take(&mut self.response_timeout), mem::take(&mut self.attempt_timeout));
+        [self.response_timeout, self.attempt_timeout] = fallback::timeouts(response, attempt, longest_wait);
     }
 
     pub(super) fn check(&mut self, server: &ServerTable, report: &Report<'_>) {
