@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::record::{RecordName, Token};
@@ -16,6 +16,8 @@ use crate::store::{Released, Store, StoreError};
 #[derive(Clone)]
 pub(super) struct Cleanup {
     orphans: mpsc::Sender<Orphan>,
+    /// Orphans of which the store has not said enough.
+    open: watch::Sender<usize>,
 }
 
 struct Orphan {
@@ -23,6 +25,26 @@ struct Orphan {
     token: Token,
     since: Instant,
     looks: u32,
+    /// How often the store has answered.
+    answers: u32,
+    /// A stop waits for it.
+    open: Option<Open>,
+}
+
+/// One of the orphans that a stop waits for, until it is dropped.
+struct Open(watch::Sender<usize>);
+
+impl Open {
+    fn new(count: &watch::Sender<usize>) -> Self {
+        count.send_modify(|open| *open += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
 }
 
 /// More orphans than this at once are left to their lease: memory is bounded, and holding a key is safe.
@@ -34,6 +56,10 @@ pub const HORIZON: Duration = Duration::from_secs(60);
 
 /// What the store cannot say for so long is left to the lease.
 const PATIENCE: Duration = Duration::from_secs(86_400);
+
+/// A stop waits until the store has answered for a claim so often, with pauses in between: a server that is reached again
+/// reads its connections in any order, and may read the claim behind the first release.
+const ENOUGH: u32 = 3;
 
 /// Whether a claim that was given up `age` ago is looked for again, after this was found.
 pub fn looks_again(found: &Result<Released, StoreError>, age: Duration) -> bool {
@@ -49,12 +75,24 @@ impl Cleanup {
     pub(super) fn start(store: Arc<dyn Store>) -> Self {
         let (orphans, inbox) = mpsc::channel(CAPACITY);
         tokio::spawn(run(store, inbox));
-        Self { orphans }
+        Self { orphans, open: watch::Sender::new(0) }
+    }
+
+    /// How many claims there are of which the store has not said enough.
+    pub(super) fn open(&self) -> usize {
+        *self.open.borrow()
+    }
+
+    /// Waits until there are none.
+    pub(super) async fn settled(&self) {
+        // The sender is here: it cannot fail.
+        let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
     }
 
     /// Deletes this claim's record when it appears. Never blocks.
     pub(super) fn add(&self, name: &RecordName, token: Token) {
-        let orphan = Orphan { name: name.clone(), token, since: Instant::now(), looks: 0 };
+        let open = Some(Open::new(&self.open));
+        let orphan = Orphan { name: name.clone(), token, since: Instant::now(), looks: 0, answers: 0, open };
         if self.orphans.try_send(orphan).is_err() {
             tracing::error!(record = %name, "too many claims to clean up; this one, if it arrived, is held");
         }
@@ -67,7 +105,7 @@ async fn run(store: Arc<dyn Store>, mut inbox: mpsc::Receiver<Orphan>) {
         while !orphans.is_empty() {
             let mut left = Vec::with_capacity(orphans.len());
             for mut orphan in orphans {
-                if is_left(&*store, &orphan).await {
+                if is_left(&*store, &mut orphan).await {
                     orphan.looks += 1;
                     left.push(orphan);
                 }
@@ -87,8 +125,14 @@ async fn run(store: Arc<dyn Store>, mut inbox: mpsc::Receiver<Orphan>) {
 }
 
 /// Whether there is still something to look for.
-async fn is_left(store: &dyn Store, orphan: &Orphan) -> bool {
+async fn is_left(store: &dyn Store, orphan: &mut Orphan) -> bool {
     let found = store.release(&orphan.name, orphan.token).await;
+    if found.is_ok() {
+        orphan.answers += 1;
+        if orphan.answers >= ENOUGH {
+            orphan.open = None;
+        }
+    }
     if let Ok(Released::Deleted) = found {
         tracing::info!(record = %orphan.name, "a claim that had been given up arrived, and was deleted");
     }

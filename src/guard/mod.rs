@@ -55,6 +55,7 @@ pub struct Guard {
     /// Repeats waiting now, by route.
     waiters: Mutex<HashMap<Arc<str>, usize>>,
     attempts: TaskTracker,
+    observed: TaskTracker,
     abandon: CancellationToken,
 }
 
@@ -89,6 +90,7 @@ impl Guard {
             observations: Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS))),
             waiters: Mutex::default(),
             attempts: TaskTracker::new(),
+            observed: TaskTracker::new(),
             abandon: CancellationToken::new(),
         })
     }
@@ -205,13 +207,24 @@ impl Guard {
     }
 
     /// Waits until every attempt is recorded.
-    pub async fn drain(&self) {
+    pub async fn recorded(&self) {
         self.attempts.close();
         self.attempts.wait().await;
     }
 
+    /// Waits until every claim that was given up is deleted, or has not come for a while.
+    pub async fn cleaned_up(&self) {
+        self.cleanup.settled().await;
+    }
+
+    /// Waits until everything that is being observed is noted.
+    pub async fn observed(&self) {
+        self.observed.close();
+        self.observed.wait().await;
+    }
+
     /// Gives up on what is still at work: it is settled as its fate stands, tried once more where the store
-    /// did not answer. Follow with [`drain`](Self::drain).
+    /// did not answer. Follow with [`recorded`](Self::recorded).
     pub fn abandon(&self) {
         self.abandon.cancel();
     }
@@ -219,6 +232,11 @@ impl Guard {
     /// Attempts that are not recorded yet.
     pub fn at_work(&self) -> usize {
         self.attempts.len()
+    }
+
+    /// Claims that were given up, and may still arrive.
+    pub fn given_up(&self) -> usize {
+        self.cleanup.open()
     }
 }
 

@@ -47,9 +47,9 @@ impl Guard {
         Some(Observation { guard: Arc::clone(self), _permit: permit })
     }
 
-    /// Does this beside all requests; [`drain`](Self::drain) waits for it.
+    /// Does this beside all requests; [`observed`](Self::observed) waits for it.
     pub fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.attempts.spawn(work);
+        self.observed.spawn(work);
     }
 }
 

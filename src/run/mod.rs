@@ -15,6 +15,7 @@ use http::Request;
 use hyper::body::Incoming;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 pub use rules::Rules;
 
@@ -27,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::proxy::Arriving;
 use crate::record::RecordName;
 pub use crate::server::Passed;
-use crate::server::{Listener, Server};
+use crate::server::{Listener, Places, Server};
 use crate::store::{self, Metered, Store, StoreError};
 use crate::telemetry;
 
@@ -132,7 +133,7 @@ impl Sidecar {
         };
         let last_words = config.store.timeout * 2;
         let drain = Drain { delay: server.drain_delay, timeout: server.drain_timeout, last_words };
-        let server = Server::new(&server, Arc::clone(&metrics));
+        let server = Server::new(&server, places(server.max_connections), Arc::clone(&metrics));
         Ok(Self {
             rules: Arc::new(Rules::new(config, &records, &metrics, server.clone())),
             admin: Arc::new(Admin::new(Arc::clone(&metrics), records, token.as_ref())),
@@ -167,7 +168,7 @@ impl Sidecar {
         let admin_server = server.beside();
         if let Some(listener) = admin_listener {
             let admin = Arc::clone(&admin);
-            admin_server.serve(listener, move |request: Request<Incoming>, client| {
+            admin_server.serve(vec![listener], move |request: Request<Incoming>, client| {
                 let admin = Arc::clone(&admin);
                 async move {
                     let version = request.version();
@@ -176,13 +177,11 @@ impl Sidecar {
                 }
             });
         }
-        for listener in listeners {
-            let rules = Arc::clone(&rules);
-            server.serve(listener, move |request, client| {
-                let proxy = rules.current();
-                async move { proxy.handle(request, &client).await }
-            });
-        }
+        let in_force = Arc::clone(&rules);
+        server.serve(listeners, move |request, client| {
+            let proxy = in_force.current();
+            async move { proxy.handle(request, &client).await }
+        });
         // One guard, whatever becomes of the rules.
         let guard = Arc::clone(&rules.current().guard);
 
@@ -198,21 +197,42 @@ impl Sidecar {
 }
 
 async fn finish(server: &Server, guard: &Guard, drain: Drain) -> Stopped {
-    // In this order: until the last connection has ended, it may begin another attempt.
+    // In this order: until the last connection has ended, it may begin another attempt; and until the last attempt has, it
+    // may give up a claim.
     let all = async {
         server.stopped().await;
-        guard.drain().await;
+        guard.recorded().await;
+        guard.cleaned_up().await;
     };
-    if tokio::time::timeout(drain.timeout, all).await.is_ok() {
-        tracing::info!("stopped: everything in flight is finished");
-        return Stopped::Clean;
+    let stopped = match tokio::time::timeout(drain.timeout, all).await {
+        Ok(()) => Stopped::Clean,
+        Err(_) => {
+            give_up(guard, drain).await;
+            Stopped::Unfinished
+        }
+    };
+    // Nobody's answer depends on it.
+    if tokio::time::timeout(drain.last_words, guard.observed()).await.is_err() {
+        tracing::info!("some requests that were observed are not noted");
     }
+    if stopped == Stopped::Clean {
+        tracing::info!("stopped: everything in flight is finished");
+    }
+    stopped
+}
+
+async fn give_up(guard: &Guard, drain: Drain) {
     tracing::warn!(at_work = guard.at_work(), "drain_timeout is over: what is left is recorded as it stands");
     guard.abandon();
-    if tokio::time::timeout(drain.last_words, guard.drain()).await.is_err() {
+    if tokio::time::timeout(drain.last_words, guard.recorded()).await.is_err() {
         tracing::error!(at_work = guard.at_work(), "some outcomes were never recorded; their keys stay claimed");
     }
-    Stopped::Unfinished
+    if guard.given_up() > 0 {
+        tracing::error!(
+            claims = guard.given_up(),
+            "some claims were given up and may have arrived; their keys stay claimed"
+        );
+    }
 }
 
 async fn bind(listen: &Listen, key: &'static str) -> Result<Listener, StartError> {
@@ -257,10 +277,42 @@ pub fn allow_open_files() {
     }
 }
 
+/// Connections of clients and of operators that there is room for.
+///
+/// At the limit of open files, a client that connects would take the file that another's request needs for its connection
+/// to the backend, and with it those of operators, of the reader of the configuration, and of the store. So half of what is
+/// not set aside for them is for clients: the other half is for the connections to the backend.
+fn places(max_connections: usize) -> Places {
+    let none = Places { clients: max_connections, operators: OPERATORS };
+    let Some(limit) = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()) else {
+        return none;
+    };
+    let reserve = RESERVE.min(limit / 2);
+    let clients = max_connections.min((limit - reserve) / 2).max(1);
+    if clients < max_connections {
+        tracing::warn!(
+            max_connections,
+            clients,
+            open_files = limit,
+            "the limit of open files has room for fewer clients than max_connections: raise it (LimitNOFILE=, ulimit -n)"
+        );
+    }
+    Places { clients, operators: OPERATORS.min(reserve / 2).max(1) }
+}
+
+/// Connections of operators at once.
+const OPERATORS: usize = 100;
+
+/// Files for all but clients and their requests: operators, the store, and what every process has open.
+const RESERVE: usize = 256;
+
 /// The signals that stop a sidecar.
 pub const STOP: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate()];
 /// The same, and the end of the terminal: for what has nothing to reload.
 pub const STOP_OR_HANGUP: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+
+/// Signals so close to the first are the same one.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Takes these signals from now on. Ends with the first; a second one ends the process at once.
 pub fn signalled(kinds: &[SignalKind]) -> impl Future<Output = ()> + use<> {
@@ -274,8 +326,12 @@ pub fn signalled(kinds: &[SignalKind]) -> impl Future<Output = ()> + use<> {
             }
         };
         signals.next().await;
+        let first = Instant::now();
         tokio::spawn(async move {
-            signals.next().await;
+            // Wrappers signal their child, and then the group that it is in (timeout(1)): that is one signal.
+            while first.elapsed() < SAME_SIGNAL {
+                signals.next().await;
+            }
             tracing::error!("a second signal: stopping at once");
             telemetry::flush();
             std::process::exit(1);

@@ -1,10 +1,12 @@
 //! Where connections come from: addresses, Unix sockets, and sockets that a service manager holds.
 
 use std::fs::{self, Metadata, Permissions};
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
 
 use listenfd::ListenFd;
 use tokio::net::{TcpListener, UnixListener, UnixSocket, UnixStream};
@@ -61,16 +63,43 @@ impl Listener {
         }
     }
 
-    /// The next connection, and where it comes from.
-    pub(super) async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
+                let (stream, peer) = ready!(listener.poll_accept(cx))?;
                 stream.set_nodelay(true)?;
-                Ok((Stream::Tcp(stream), Some(peer)))
+                Poll::Ready(Ok((Stream::Tcp(stream), Some(peer))))
             }
-            Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), None)),
+            Self::Unix(listener, _) => listener.poll_accept(cx).map_ok(|(stream, _)| (Stream::Unix(stream), None)),
         }
+    }
+}
+
+/// Listeners that take turns, so that one that is busy does not keep the others waiting.
+pub(super) struct Turns {
+    listeners: Vec<Listener>,
+    next: usize,
+}
+
+impl Turns {
+    pub(super) fn new(listeners: Vec<Listener>) -> Self {
+        Self { listeners, next: 0 }
+    }
+
+    /// The next connection, and where it comes from.
+    pub(super) async fn accept(&mut self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        poll_fn(|cx| {
+            let (before, after) = self.listeners.split_at(self.next);
+            let mut in_turn = after.iter().chain(before).enumerate();
+            let accepted = in_turn.find_map(|(turn, listener)| match listener.poll_accept(cx) {
+                Poll::Ready(accepted) => Some((turn, accepted)),
+                Poll::Pending => None,
+            });
+            let Some((turn, accepted)) = accepted else { return Poll::Pending };
+            self.next = (self.next + turn + 1) % self.listeners.len();
+            Poll::Ready(accepted)
+        })
+        .await
     }
 }
 

@@ -30,6 +30,7 @@ use crate::config;
 use crate::metrics::Metrics;
 use crate::proxy::Client;
 use crate::tls::Identity;
+use listen::Turns;
 pub use listen::{Listener, Passed};
 use pace::{Overdue, Pace};
 use stream::Stream;
@@ -40,6 +41,7 @@ use watched::Watched;
 pub struct Server {
     /// Taken before a connection is accepted, so that the others wait in the kernel.
     places: Arc<Semaphore>,
+    operators: usize,
     header_timeout: Duration,
     idle_timeout: Duration,
     /// What connections over TCP are secured with, from now on.
@@ -69,14 +71,21 @@ enum End {
 /// After an error that says "no more files" or the like: trying again at once would only spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections of operators at once.
-const BESIDE: usize = 100;
+/// How many connections there may be at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
+    /// Of clients.
+    pub clients: usize,
+    /// Of operators.
+    pub operators: usize,
+}
 
 impl Server {
-    /// A server with the limits of `[server]`.
-    pub fn new(settings: &config::Server, metrics: Arc<Metrics>) -> Self {
+    /// A server with the timeouts of `[server]`.
+    pub fn new(settings: &config::Server, places: Places, metrics: Arc<Metrics>) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
+            places: Arc::new(Semaphore::new(places.clients.min(Semaphore::MAX_PERMITS))),
+            operators: places.operators,
             header_timeout: settings.header_timeout,
             idle_timeout: settings.idle_timeout,
             tls: Arc::new(ArcSwapOption::from(settings.tls.as_ref().map(tls::settings))),
@@ -88,7 +97,7 @@ impl Server {
 
     /// Another server with the same timeouts, for operators, which stops by itself.
     pub fn beside(&self) -> Self {
-        let places = Arc::new(Semaphore::new(BESIDE));
+        let places = Arc::new(Semaphore::new(self.operators));
         let tls = Arc::default();
         let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
         Self { places, tls, metrics: None, connections, stop, ..self.clone() }
@@ -100,23 +109,24 @@ impl Server {
     }
 
     /// From now on, accepts connections and answers their requests, until [`stop`](Self::stop).
-    pub fn serve<A, F, B>(&self, listener: Listener, answer: A)
+    pub fn serve<A, F, B>(&self, listeners: Vec<Listener>, answer: A)
     where
         A: Fn(Request<Incoming>, Client) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
     {
         // Waited for with the connections: the file of a Unix socket goes with its listener.
-        self.connections.spawn(self.clone().accept_all(listener, answer));
+        self.connections.spawn(self.clone().accept_all(listeners, answer));
     }
 
-    async fn accept_all<A, F, B>(self, listener: Listener, answer: A)
+    async fn accept_all<A, F, B>(self, listeners: Vec<Listener>, answer: A)
     where
         A: Fn(Request<Incoming>, Client) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
     {
-        while let Some(accepted) = self.stop.run_until_cancelled(self.accept(&listener)).await {
+        let mut turns = Turns::new(listeners);
+        while let Some(accepted) = self.stop.run_until_cancelled(self.accept(&mut turns)).await {
             let (stream, peer, place) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -135,10 +145,11 @@ impl Server {
         }
     }
 
-    async fn accept(&self, listener: &Listener) -> io::Result<(Stream, Option<SocketAddr>, OwnedSemaphorePermit)> {
+    /// The next connection, on whichever listener it comes. One place is kept for it, and not one for each listener.
+    async fn accept(&self, turns: &mut Turns) -> io::Result<(Stream, Option<SocketAddr>, OwnedSemaphorePermit)> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         loop {
-            match listener.accept().await {
+            match turns.accept().await {
                 Ok((stream, peer)) => return Ok((stream, peer, place)),
                 // The client was gone before it was accepted: that concerns nobody else.
                 Err(error)

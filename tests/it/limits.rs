@@ -1,7 +1,6 @@
 //! What a client may send, hold and leave undone; and what that does to others.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use crate::support::*;
 
@@ -88,23 +87,41 @@ async fn idle_and_slow_clients_do_not_keep_others_from_being_served() {
 }
 
 #[tokio::test]
-async fn running_out_of_files_ends_nothing() {
-    let backend = Backend::start().await;
-    let few = "ulimit -n 48;";
-    let process = Process::after(&Setup::new(&backend.url()), few, Stdio::null(), Stdio::null()).await;
-    let refusals = || process.log().matches("could not be accepted").count();
+async fn clients_leave_files_for_everybody_else() {
+    let gate = Gate::new();
+    let waiting = || vec![Step::Wait(gate.clone()), Step::Answer];
+    let backend = Backend::scripted((0..32).map(|_| waiting())).await;
+    let store = Store::embedded();
+    let setup = Setup::new(&backend.url()).store(&store).with("server", "header_timeout = \"60s\"");
+    // Half of them is set aside, and half of the rest is for the connections to the backend.
+    let process = Process::after(&setup, "ulimit -n 128;", Stdio::null(), Stdio::null()).await;
+    process.logs("fewer clients than max_connections").await;
     let mut held = Vec::new();
-    for _ in 0..60 {
+    for _ in 0..32 {
         held.push(process.connect().await);
     }
-    until("it has none left", async || refusals() > 0).await;
-    // It says so now and then, and does not spin.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(refusals() < 50, "{} times", refusals());
+    until("they have all places", async || process.metric("onlyonce_connections").await == 32.0).await;
+    // More than there are files for: they wait in the kernel.
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        waiting.push(process.connect().await);
+    }
+    for (key, client) in held.iter_mut().enumerate() {
+        client.send(order(&key.to_string()).bytes()).await;
+    }
+    // All of them are at the backend, each on a connection of its own.
+    backend.has_seen(32).await;
+    assert_eq!(process.admin("/healthz").await.status, 200);
+    process.rewrite(&setup.clone().route("wait_timeout = \"9s\""));
+    process.signal(rustix::process::Signal::HUP);
+    until("a reload", async || process.metric("onlyonce_config_reloads_total{result=\"ok\"}").await == 1.0).await;
+    gate.open();
+    for client in &mut held {
+        assert_eq!(client.response().await.status, 201);
+    }
     drop(held);
-    until("it serves again", async || {
-        let mut client = process.connect().await;
-        client.try_send(order("k").bytes()).await.is_ok() && client.response().await.status == 201
-    })
-    .await;
+    let mut next = waiting.swap_remove(0);
+    assert_eq!(next.ask(&order("0")).await.status, 201);
+    assert!(!process.log().contains("could not be accepted"), "{}", process.log());
+    assert_eq!(process.metric("onlyonce_requests_total{route=\"orders\",outcome=\"upstream_error\"}").await, 0.0);
 }

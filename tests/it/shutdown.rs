@@ -1,5 +1,7 @@
 //! The sidecar is told to stop, or dies.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 
 use onlyonce::run::Stopped;
@@ -155,8 +157,87 @@ async fn a_second_signal_stops_it_at_once() {
     backend.has_seen(1).await;
     process.signal(Signal::TERM);
     until("it drains", async || process.admin("/readyz").await.status == 503).await;
+    tokio::time::sleep(ONE_SIGNAL).await;
     process.signal(Signal::TERM);
     assert_eq!(process.exit().await, Some(1));
+}
+
+/// Signals within less than this are one.
+const ONE_SIGNAL: Duration = Duration::from_millis(1100);
+
+#[tokio::test]
+async fn signals_of_one_moment_are_one_signal() {
+    // timeout(1) signals its child, and then the whole group; shells and supervisors do the same.
+    for signals in [&[Signal::TERM, Signal::INT][..], &[Signal::INT, Signal::TERM, Signal::INT, Signal::TERM]] {
+        let (backend, gate) = Backend::gated().await;
+        let mut process = Process::start(&Setup::new(&backend.url())).await;
+        let mut client = process.begin(&order("k")).await;
+        backend.has_seen(1).await;
+        for signal in signals {
+            process.signal(*signal);
+        }
+        until("it does not listen any more", async || !process.listens().await).await;
+        gate.open();
+        assert_eq!(client.response().await.status, 201);
+        assert_eq!(process.exit().await, Some(0), "{}", process.log());
+    }
+}
+
+#[tokio::test]
+async fn claims_that_were_given_up_are_cleaned_up_before_it_ends() {
+    let (backend, redis) = (Backend::start().await, RedisServer::start());
+    let setup = Setup::new(&backend.url())
+        .with("store", &format!("url = \"{}\"\ntimeout = \"300ms\"", redis.url()))
+        .with("server", "drain_timeout = \"15s\"");
+    let mut process = Process::start(&setup).await;
+    assert_eq!(process.ask(&order("another")).await.status, 201);
+    // The claim is on its way, and arrives when the process has begun to stop.
+    redis.freeze();
+    process.ask(&order("k")).await.refuses(503, "store-unavailable");
+    process.signal(Signal::TERM);
+    until("it does not listen any more", async || !process.listens().await).await;
+    redis.thaw();
+    assert_eq!(process.exit().await, Some(0), "{}", process.log());
+
+    let process = Process::start(&setup).await;
+    let answer = process.ask(&order("k")).await;
+    assert_eq!((answer.status, answer.is_replay(), backend.count()), (201, false, 2), "{answer:?}");
+}
+
+#[tokio::test]
+async fn claims_that_cannot_be_cleaned_up_are_told() {
+    let (backend, redis) = (Backend::start().await, RedisServer::start());
+    let setup = Setup::new(&backend.url())
+        .with("store", &format!("url = \"{}\"\ntimeout = \"300ms\"", redis.url()))
+        .with("server", "drain_timeout = \"1s\"");
+    let mut process = Process::start(&setup).await;
+    assert_eq!(process.ask(&order("another")).await.status, 201);
+    redis.freeze();
+    process.ask(&order("k")).await.refuses(503, "store-unavailable");
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit().await, Some(1));
+    let log = process.whole_log();
+    assert!(log.contains("some claims were given up") && !log.contains("never recorded"), "{log}");
+    redis.thaw();
+}
+
+#[tokio::test]
+async fn what_is_only_observed_is_no_work_that_was_left() {
+    let (backend, redis) = (Backend::start().await, RedisServer::start());
+    let setup = Setup::new(&backend.url())
+        .route("mode = \"observe\"")
+        .with("store", &format!("url = \"{}\"\ntimeout = \"2s\"", redis.url()))
+        .with("server", "drain_timeout = \"500ms\"");
+    let mut process = Process::start(&setup).await;
+    redis.freeze();
+    // Its answer needs no store; what is noted of it waits for one.
+    assert_eq!(process.ask(&order("k")).await.status, 201);
+    process.signal(Signal::TERM);
+    let exit = process.exit().await;
+    redis.thaw();
+    let log = process.whole_log();
+    assert_eq!(exit, Some(0), "{log}");
+    assert!(!log.contains("never recorded"), "{log}");
 }
 
 #[tokio::test]

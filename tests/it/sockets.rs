@@ -56,6 +56,39 @@ async fn requests_come_over_a_unix_socket() {
 }
 
 #[tokio::test]
+async fn all_places_are_for_whichever_listener_is_connected_to() {
+    let (backend, place) = (Backend::start().await, Place::new());
+    let path = |number: usize| place.folder.path().join(format!("{number}.sock"));
+    let listen: Vec<_> = (0..4).map(|number| format!("unix:{}", path(number).display())).collect();
+    let server = format!("listen = {listen:?}\nmax_connections = 3");
+    let sidecar = Setup::new(&backend.url()).with("server", &server).start().await;
+    // One after the other, over each of them.
+    for number in [0, 1, 2, 3, 0, 3] {
+        let mut client = connect(&path(number)).await;
+        assert_eq!(client.ask(&order("k")).await.status, 201);
+    }
+    until("all are gone", async || sidecar.metric("onlyonce_connections").await == 0.0).await;
+    // All at once over one of them; and then nobody has a place, wherever it connects.
+    for busy in [0, 3] {
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            let mut client = connect(&path(busy)).await;
+            assert_eq!(client.ask(&order("k")).await.status, 201);
+            held.push(client);
+        }
+        let mut fourth = connect(&path(1)).await;
+        fourth.send(order("k").bytes()).await;
+        assert_eq!(held[0].ask(&order("k")).await.status, 201);
+        assert_eq!(sidecar.metric("onlyonce_connections").await, 3.0);
+        held.pop();
+        assert_eq!(fourth.response().await.status, 201);
+        drop((held, fourth));
+        until("all are gone", async || sidecar.metric("onlyonce_connections").await == 0.0).await;
+    }
+    assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test]
 async fn a_unix_socket_may_stand_beside_an_address() {
     let (backend, place) = (Backend::start().await, Place::new());
     let both = format!("listen = [\"127.0.0.1:0\", \"unix:{}\"]", place.path().display());

@@ -77,7 +77,7 @@ async fn a_client_that_leaves_changes_nothing() {
     let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
     drop(run_until(scene.own(&operation).await, &end, created()));
     end.notify_one();
-    scene.guard.drain().await;
+    scene.guard.recorded().await;
     assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
 }
 
@@ -97,7 +97,7 @@ async fn the_answer_is_delivered_and_recording_is_tried_until_it_is_done() {
         let (scene, operation) = (Scene::new(), operation(1, HOLD));
         scene.store.settlements.next([fault; 5]);
         assert_eq!(body(&run(scene.own(&operation).await, created()).await.expect("an end")), b"order 1");
-        scene.guard.drain().await;
+        scene.guard.recorded().await;
         assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)), "{fault:?}");
     }
 }
@@ -107,7 +107,7 @@ async fn a_release_is_tried_until_it_is_done() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
     scene.store.releases.next([Fault::Refused; 5]);
     run(scene.own(&operation).await, Fate::NotSent).await.expect("an end");
-    scene.guard.drain().await;
+    scene.guard.recorded().await;
     assert_eq!(scene.held(&operation).await, None);
 }
 
@@ -117,7 +117,7 @@ async fn a_release_is_not_undone_by_its_own_owner() {
     // Tried again, it is done at once, and a renewal would come before its answer.
     scene.store.releases.next([Fault::Refused, Fault::Slow(LEASE / 2)]);
     run(scene.own(&operation).await, Fate::NotSent).await.expect("an end");
-    scene.guard.drain().await;
+    scene.guard.recorded().await;
     assert_eq!(scene.held(&operation).await, None);
 }
 
@@ -160,7 +160,7 @@ async fn whoever_knows_the_outcome_stays_the_owner_until_it_is_recorded() {
         assert_eq!(body(&run(scene.own(&operation).await, created()).await.expect("an end")), b"order 1");
         tokio::time::sleep(LEASE + LEASE / 2).await;
         assert_eq!(scene.repeat(&operation).await, Verdict::InFlight);
-        scene.guard.drain().await;
+        scene.guard.recorded().await;
         assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
     }
 }
@@ -237,7 +237,7 @@ async fn a_drain_that_runs_out_settles_what_is_left() {
     let second = scene.own(&unsent).await.run(|_: Gate| std::future::pending::<Fate<()>>());
     tokio::time::sleep(Duration::from_secs(1)).await;
     scene.guard.abandon();
-    scene.guard.drain().await;
+    scene.guard.recorded().await;
     assert!(matches!(first.await, Ok(Ended::Silent(_))));
     assert!(matches!(second.await, Ok(Ended::NotSent)));
     assert_eq!(scene.repeat(&sent).await, Verdict::OutcomeUnknown);
