@@ -2,9 +2,11 @@ use std::cell::OnceCell;
 
 use http::{HeaderMap, HeaderName, header};
 
+use super::BodyFault;
 use super::form::{Field, Form};
 use super::json::Json;
 use super::multipart::Multipart;
+use super::parameters::is_read_alike;
 use crate::config::{Rule, Selector};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -15,6 +17,8 @@ pub(super) struct Declared<'h> {
     pub(super) media: Media,
     /// The only `Content-Type` line, where it is text.
     pub(super) content_type: Option<&'h str>,
+    /// It has more than one `Content-Type` line, or more than one type in it: nobody knows which one the backend believes.
+    pub(super) several_types: bool,
     /// It has a `Content-Encoding` other than `identity` (RFC 9110, 8.4): its bytes are not the media type's.
     pub(super) encoded: bool,
 }
@@ -48,7 +52,7 @@ pub(super) struct Body<'b> {
 #[derive(Debug)]
 pub(super) enum AnyForm<'b> {
     Urlencoded(Form<'b>),
-    Multipart(Multipart),
+    Multipart(Multipart<'b>),
 }
 
 impl AnyForm<'_> {
@@ -69,7 +73,10 @@ impl<'h> Declared<'h> {
             .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
             .any(|name| coding(name.trim_ascii()));
         let content_type = only_line(headers, &header::CONTENT_TYPE).and_then(|line| str::from_utf8(line).ok());
-        Self { media: Media::of(headers), content_type, encoded }
+        let essence = content_type.and_then(|value| value.split(';').next());
+        let lines = headers.get_all(header::CONTENT_TYPE).into_iter().count();
+        let several_types = lines > 1 || essence.is_some_and(|essence| essence.contains(','));
+        Self { media: Media::of(headers), content_type, several_types, encoded }
     }
 }
 
@@ -140,6 +147,25 @@ impl<'b> Body<'b> {
     /// The body as JSON, whatever it was declared as; `None` where it is not.
     pub(super) fn json(&self) -> Option<&Json<'b>> {
         self.json.get_or_init(|| Some(self.bytes).filter(|_| !self.declared.encoded).and_then(Json::parse)).as_ref()
+    }
+
+    /// Whether all readers read the same characters, and the same parts.
+    pub(super) fn is_read_alike(&self) -> Result<(), BodyFault> {
+        let form = match self.declared.media {
+            Media::Form | Media::Multipart => self.form(),
+            Media::Json | Media::Stream | Media::Other => None,
+        };
+        let is_ascii = match form {
+            Some(AnyForm::Urlencoded(form)) if form.names_other_charset() => return Err(BodyFault::Charset),
+            Some(AnyForm::Urlencoded(form)) => form.is_ascii(),
+            Some(AnyForm::Multipart(form)) => {
+                form.oddity().map_or(Ok(()), |what| Err(BodyFault::Odd(what)))?;
+                form.is_ascii()
+            }
+            None => self.bytes.is_ascii(),
+        };
+        let is_read_alike = self.declared.content_type.is_none_or(|value| is_read_alike(value, is_ascii));
+        if is_read_alike { Ok(()) } else { Err(BodyFault::Charset) }
     }
 
     /// The body as a form: of parts where it was declared as that, else urlencoded, whatever it was declared as; `None`

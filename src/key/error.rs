@@ -63,6 +63,8 @@ pub enum KeyFault {
     Several,
     /// A percent sign in a query that starts no escape: every reader makes something else of that.
     Escape,
+    /// A parameter of the query that backends may take for the one that is looked for.
+    Lookalike,
     /// A JSON object or array.
     NotScalar,
     /// A file of a form.
@@ -80,6 +82,14 @@ pub enum BodyFault {
     Encoded,
     /// Holds what is looked for more than once.
     Duplicate,
+    /// Two `Content-Type` lines, or one with two types.
+    Types,
+    /// In a charset in which two readers may read different characters.
+    Charset,
+    /// Holds a field or member whose name backends may take for the one that is looked for.
+    Lookalike,
+    /// A form in parts that two readers may read differently: what it is.
+    Odd(&'static str),
 }
 
 impl KeyFault {
@@ -109,6 +119,10 @@ impl KeyFault {
             Self::Escape => {
                 format!("The value of {selector} has a percent sign that is not followed by two hex digits.")
             }
+            Self::Lookalike => format!(
+                "The query has a parameter that may be taken for {selector}: it differs in characters such as . [ ] _ and \
+                 space, in its case, or in what stands behind a bracket or a semicolon. Send it under its right name only."
+            ),
             Self::File => format!("The value of {selector} is a file; it must be a plain field of the form."),
             Self::NotScalar => {
                 format!("The value of {selector} is an object or an array; it must be a string, a number or a boolean.")
@@ -134,6 +148,20 @@ impl BodyFault {
                 format!("{selector} is needed from the body, which cannot be read because it has a Content-Encoding.")
             }
             Self::Duplicate => format!("The body has more than one value for {selector}."),
+            Self::Types => {
+                format!("{selector} is needed from the body, which is declared as more than one type (Content-Type).")
+            }
+            Self::Charset => {
+                format!("{selector} is needed from the body, which is declared in another charset than UTF-8.")
+            }
+            Self::Lookalike => format!(
+                "The body has a name that may be taken for that of {selector}: it differs in characters such as . [ ] _ \
+                 and space, in its case, or in what stands behind a bracket, a semicolon or a NUL. Send it under its right \
+                 name only."
+            ),
+            Self::Odd(what) => {
+                format!("{selector} is needed from the body, a form {what}: it can be read in two ways.")
+            }
         }
     }
 }

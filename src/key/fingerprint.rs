@@ -143,7 +143,7 @@ mod tests {
 
     fn of_encoded(mode: &FingerprintMode, media: Media, bytes: &str, encoded: bool) -> Fingerprint {
         let content_type = Some("multipart/form-data; boundary=x");
-        let body = Body::new(Declared { media, content_type, encoded }, bytes.as_bytes());
+        let body = Body::new(Declared { media, content_type, several_types: false, encoded }, bytes.as_bytes());
         let (headers, params) = (HeaderMap::new(), PathParams::default());
         let request = Request::plain(&Method::POST, &headers, &params);
         fingerprint(mode, &DigestKey::from_bytes([7; 32]), &request, &body)

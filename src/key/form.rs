@@ -3,9 +3,15 @@
 
 use std::borrow::Cow;
 
+use super::lookalike::is_lookalike;
+
 /// The pairs of a form, in the order of the body.
 #[derive(Debug)]
-pub(super) struct Form<'a>(Vec<Pair<'a>>);
+pub(super) struct Form<'a> {
+    pairs: Vec<Pair<'a>>,
+    /// The names of what are several pairs to those who end them at semicolons, too (HTML 4.01, B.2.2; Rack, until 3.0).
+    split: Vec<Cow<'a, [u8]>>,
+}
 
 type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
@@ -15,6 +21,10 @@ pub(super) enum Field<'f> {
     Absent,
     Once(&'f [u8]),
     Repeated,
+    /// There is one that backends may take for it.
+    Lookalike,
+    /// In a charset that readers differ in, in a form of parts.
+    Charset,
     /// A file, in a form of parts.
     File,
 }
@@ -22,11 +32,18 @@ pub(super) enum Field<'f> {
 impl<'a> Form<'a> {
     /// `None` where a percent sign starts no escape: every reader makes something else of that.
     pub(super) fn parse(body: &'a [u8]) -> Option<Self> {
-        pairs(body).map(|(name, value)| Some((decode(name)?, decode(value)?))).collect::<Option<_>>().map(Self)
+        let decoded = pairs(body).map(|(name, value)| Some((decode(name)?, decode(value)?))).collect::<Option<_>>()?;
+        let split = split_at_semicolons(body).filter_map(decode).collect();
+        Some(Self { pairs: decoded, split })
     }
 
     pub(super) fn field(&self, name: &str) -> Field<'_> {
-        let mut values = self.pairs().filter(|(found, _)| *found == name.as_bytes());
+        let is_it = |found: &[u8]| found == name.as_bytes();
+        let is_split = self.split.iter().any(|found| is_it(found) || is_lookalike(found, name));
+        if is_split || self.pairs().any(|(found, _)| is_lookalike(found, name)) {
+            return Field::Lookalike;
+        }
+        let mut values = self.pairs().filter(|(found, _)| is_it(found));
         match (values.next(), values.next()) {
             (None, _) => Field::Absent,
             (Some((_, value)), None) => Field::Once(value),
@@ -34,9 +51,34 @@ impl<'a> Form<'a> {
         }
     }
 
-    pub(super) fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0.iter().map(|(name, value)| (&**name, &**value))
+    /// Nothing that a charset could change.
+    pub(super) fn is_ascii(&self) -> bool {
+        self.pairs().all(|(name, value)| name.is_ascii() && value.is_ascii())
     }
+
+    /// Whether a field says that the others are in another charset than UTF-8 (WHATWG HTML, 4.10.18.1).
+    pub(super) fn names_other_charset(&self) -> bool {
+        let is_right = |value: &[u8]| value.eq_ignore_ascii_case(b"utf-8") || value.eq_ignore_ascii_case(b"utf8");
+        self.pairs().any(|(name, value)| name == b"_charset_" && !is_right(value))
+    }
+
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.pairs.iter().map(|(name, value)| (&**name, &**value))
+    }
+}
+
+/// Whether the query has a parameter that backends may take for this one.
+pub(super) fn has_lookalikes(query: &[u8], name: &str) -> bool {
+    let is_it = |found: &[u8]| found == name.as_bytes();
+    let split = |found: &[u8]| decode(found).is_some_and(|found| is_it(&found) || is_lookalike(&found, name));
+    let whole = |found: &[u8]| decode(found).is_some_and(|found| is_lookalike(&found, name));
+    split_at_semicolons(query).any(split) || pairs(query).any(|(found, _)| whole(found))
+}
+
+/// The names of what are several pairs to those who end pairs at semicolons, too.
+fn split_at_semicolons(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let with_semicolons = text.split(|byte| *byte == b'&').filter(|pair| pair.contains(&b';'));
+    with_semicolons.flat_map(|pair| pair.split(|byte| *byte == b';')).flat_map(pairs).map(|(name, _)| name)
 }
 
 /// Names and values as they were sent.

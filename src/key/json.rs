@@ -7,6 +7,7 @@ use json_event_parser::{JsonEvent, SliceJsonParser};
 
 use super::Digest;
 use super::decimal::Decimal;
+use super::lookalike::is_member_lookalike;
 use crate::config::JsonPointer;
 
 /// Deeper nesting counts as unreadable, so that whoever walks a [`Value`], dropping it included, may recurse.
@@ -109,6 +110,26 @@ impl<'a> Json<'a> {
             }
         }
         Ok(Some(value))
+    }
+
+    /// Whether a member on the way is there that backends may take for the one that the pointer names.
+    pub(super) fn has_lookalikes(&self, pointer: &JsonPointer) -> bool {
+        let mut value = &self.root;
+        for token in pointer.tokens() {
+            let next = match value {
+                Value::Object(members) => {
+                    if members.iter().any(|(found, _)| found != token && is_member_lookalike(found, token)) {
+                        return true;
+                    }
+                    member(members, token).ok().flatten()
+                }
+                Value::Array(values) => index(token).and_then(|index| values.get(index)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+            };
+            let Some(next) = next else { return false };
+            value = next;
+        }
+        false
     }
 
     /// Adds the document's value, without what the pointers name. White space, the order of members, and how a string

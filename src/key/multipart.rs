@@ -1,42 +1,67 @@
 //! `multipart/form-data` (RFC 7578).
+//!
+//! Read by its letter, and with an eye for what other readers make of it: where the key or the scope is in a part, a form
+//! that two readers may read differently has neither for sure ([`Multipart::oddity`]). Clients send none of that.
 
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
-
-use bytes::Bytes;
-use http::HeaderMap;
-use http_body_util::{BodyExt, Full};
-use multer::{Multipart as Reader, parse_boundary};
+use http::HeaderName;
 
 use super::Digest;
 use super::form::Field;
+use super::lookalike::is_lookalike;
+use super::parameters::{Parameter, Quotes, is_read_alike, occurrences, parameters};
 
 /// The parts of a form, in the order of the body.
 #[derive(Debug)]
-pub(super) struct Multipart(Vec<Part>);
-
-#[derive(Debug)]
-struct Part {
-    name: Option<String>,
-    is_file: bool,
-    headers: HeaderMap,
-    content: Bytes,
+pub(super) struct Multipart<'b> {
+    parts: Vec<Part<'b>>,
+    oddity: Option<&'static str>,
 }
 
-impl Multipart {
+#[derive(Debug)]
+struct Part<'b> {
+    name: Option<String>,
+    is_file: bool,
+    lines: Vec<Line<'b>>,
+    content: &'b [u8],
+}
+
+type Line<'b> = (HeaderName, &'b [u8]);
+
+/// The reasons are predicates of "a form in parts".
+type Oddities = Vec<&'static str>;
+
+impl<'b> Multipart<'b> {
     /// `None` for what `content_type` names no boundary for, and for what breaks off before its last boundary.
-    pub(super) fn parse(content_type: &str, body: &[u8]) -> Option<Self> {
-        let boundary = parse_boundary(content_type).ok()?;
-        let body = Full::new(Bytes::copy_from_slice(body)).into_data_stream();
-        at_once(read(Reader::new(body, boundary)))?.ok().map(Self)
+    pub(super) fn parse(content_type: &str, body: &'b [u8]) -> Option<Self> {
+        let mut oddities = Oddities::new();
+        let boundary = boundary(content_type, &mut oddities)?;
+        let pieces = pieces(&format!("--{boundary}"), body, &mut oddities)?;
+        let parts = pieces.into_iter().map(|piece| Part::parse(piece, &mut oddities)).collect::<Option<_>>()?;
+        Some(Self { parts, oddity: oddities.first().copied() })
+    }
+
+    /// Why two readers may read it differently.
+    pub(super) fn oddity(&self) -> Option<&'static str> {
+        self.oddity
+    }
+
+    /// Nothing that a charset of the whole could change: files are bytes.
+    pub(super) fn is_ascii(&self) -> bool {
+        let is_ascii = |part: &Part<'_>| part.name.as_deref().is_none_or(str::is_ascii) && part.content.is_ascii();
+        self.parts.iter().filter(|part| !part.is_file).all(is_ascii)
     }
 
     pub(super) fn field(&self, name: &str) -> Field<'_> {
-        let mut parts = self.0.iter().filter(|part| part.name.as_deref() == Some(name));
+        let is_like = |part: &Part<'_>| part.name.as_deref().is_some_and(|own| is_lookalike(own.as_bytes(), name));
+        if self.parts.iter().any(is_like) {
+            return Field::Lookalike;
+        }
+        let mut parts = self.parts.iter().filter(|part| part.name.as_deref() == Some(name));
         match (parts.next(), parts.next()) {
             (None, _) => Field::Absent,
             (Some(part), None) if part.is_file => Field::File,
-            (Some(part), None) => Field::Once(&part.content),
+            (Some(part), None) if !part.is_read_alike() => Field::Charset,
+            (Some(part), None) => Field::Once(part.content),
             (Some(_), Some(_)) => Field::Repeated,
         }
     }
@@ -44,101 +69,177 @@ impl Multipart {
     /// Adds every part: the lines of its head, among them its name and its file's name and type, and its content. What
     /// stands between two parts does not count, the boundary above all: browsers choose a new one for every submit.
     pub(super) fn add_to(&self, digest: &mut Digest) {
-        for part in &self.0 {
-            let mut lines: Vec<_> = part.headers.iter().collect();
+        for part in &self.parts {
+            let mut lines: Vec<_> = part.lines.iter().collect();
             // Stable: lines of one name stay in their order.
             lines.sort_by_key(|(name, _)| name.as_str());
             digest.number(lines.len() as u64);
             for (name, value) in lines {
                 digest.part(name.as_str().as_bytes());
-                digest.part(value.as_bytes());
+                digest.part(value);
             }
-            digest.part(&part.content);
+            digest.part(part.content);
         }
     }
 }
 
-async fn read(mut reader: Reader<'_>) -> multer::Result<Vec<Part>> {
-    let mut parts = Vec::new();
-    while let Some(field) = reader.next_field().await? {
-        let (name, is_file) = (field.name().map(str::to_owned), field.file_name().is_some());
-        let headers = field.headers().clone();
-        parts.push(Part { name, is_file, headers, content: field.bytes().await? });
+/// The text between parts.
+fn boundary<'c>(content_type: &'c str, oddities: &mut Oddities) -> Option<&'c str> {
+    let mut boundaries = parameters(content_type, Quotes::Escaped).filter(|parameter| parameter.is("boundary"));
+    let first = boundaries.next()?;
+    // PHP takes what follows the word, wherever it is first.
+    let within = occurrences(first.value, "boundary");
+    if boundaries.next().is_some() || occurrences(content_type, "boundary") != 1 + within || !first.is_plain() {
+        oddities.push("whose boundary is given more than once, or cannot be told");
     }
-    Ok(parts)
+    let value = Some(first.value).filter(|value| (1..=70).contains(&value.len()) && !value.ends_with(' '))?;
+    Some(value)
 }
 
-/// What a future comes to that has nothing to wait for.
-fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(result) => Some(result),
-        Poll::Pending => None,
+/// What stands between one boundary and the next. `delimiter` is the boundary with its two hyphens.
+fn pieces<'b>(delimiter: &str, body: &'b [u8], oddities: &mut Oddities) -> Option<Vec<&'b [u8]>> {
+    let mut pieces = Vec::new();
+    // Where the part begins whose end is looked for.
+    let mut begun = None;
+    for at in line_starts(body).filter(|at| body[*at..].starts_with(delimiter.as_bytes())) {
+        let is_first = at == 0;
+        if !is_first && !body[..at].ends_with(b"\r\n") {
+            oddities.push("with a boundary that no CRLF precedes");
+            continue;
+        }
+        match begun {
+            None if !is_blank(&body[..at]) => oddities.push("with something before its first part"),
+            None => {}
+            Some(begun) => pieces.push(body.get(begun..at - 2)?),
+        }
+        let after = &body[at + delimiter.len()..];
+        if let Some(epilogue) = after.strip_prefix(b"--") {
+            if !is_blank(epilogue) {
+                oddities.push("with something behind its last part");
+            }
+            return Some(pieces);
+        }
+        after.strip_prefix(b"\r\n")?;
+        begun = Some(at + delimiter.len() + 2);
     }
+    None
+}
+
+/// Lines end at a CR, too, for those who think so.
+fn line_starts(body: &[u8]) -> impl Iterator<Item = usize> {
+    let ends = body.iter().enumerate().filter(|(_, byte)| matches!(byte, b'\r' | b'\n'));
+    std::iter::once(0).chain(ends.map(|(at, _)| at + 1))
+}
+
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(u8::is_ascii_whitespace)
+}
+
+impl<'b> Part<'b> {
+    fn parse(piece: &'b [u8], oddities: &mut Oddities) -> Option<Self> {
+        let (head, content) = match piece.strip_prefix(b"\r\n") {
+            Some(content) => {
+                oddities.push("with a part that has no head");
+                (&piece[..0], content)
+            }
+            None => {
+                let end = piece.windows(4).position(|four| four == b"\r\n\r\n")?;
+                (&piece[..end], &piece[end + 4..])
+            }
+        };
+        let lines = lines(head)?;
+        if lines.iter().any(|(_, value)| value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))) {
+            oddities.push("with a part whose head has a line break or a NUL within a line");
+        }
+        let mut part = Self { name: None, is_file: false, lines, content };
+        (part.name, part.is_file) = part.disposition(oddities);
+        part.inspect(oddities);
+        Some(part)
+    }
+
+    fn values(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
+        self.lines.iter().filter(move |(own, _)| own.as_str() == name).map(|(_, value)| *value)
+    }
+
+    /// Its name, and whether it is a file.
+    fn disposition(&self, oddities: &mut Oddities) -> (Option<String>, bool) {
+        let mut dispositions = self.values("content-disposition");
+        let Some(disposition) = dispositions.next() else { return (None, false) };
+        if dispositions.next().is_some() {
+            oddities.push("with a part that has two Content-Disposition lines");
+        }
+        let Ok(disposition) = str::from_utf8(disposition) else {
+            oddities.push("with a part whose Content-Disposition is not UTF-8");
+            return (None, false);
+        };
+        let kind = disposition.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("form-data") {
+            oddities.push("with a part that is not form-data");
+        }
+        let names = |quotes| parameters(disposition, quotes).filter(|parameter| is_kind_of(parameter, "name"));
+        let files = || parameters(disposition, Quotes::Escaped).filter(|parameter| is_kind_of(parameter, "filename"));
+        let is_right = |name: &Parameter<'_>| name.name == "name" && name.is_plain();
+        let is_right_file = |file: &Parameter<'_>| matches!(file.name, "filename" | "filename*");
+        if !names(Quotes::Escaped).all(|name| is_right(&name)) || names(Quotes::Escaped).count() > 1 {
+            oddities.push("with a part whose name is given twice, or in a way that readers differ in");
+        }
+        if !names(Quotes::Escaped).eq(names(Quotes::Plain)) {
+            oddities.push("with a part in whose Content-Disposition a quote is missing or too much");
+        }
+        if !files().all(|file| is_right_file(&file)) || files().filter(|file| file.name == "filename").count() > 1 {
+            oddities.push("with a part whose file name is given twice, or in a way that readers differ in");
+        }
+        (names(Quotes::Escaped).next().map(|name| name.value.to_owned()), files().next().is_some())
+    }
+
+    fn inspect(&self, oddities: &mut Oddities) {
+        let is_one_of =
+            |value: &[u8], words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
+        if !self.values("content-transfer-encoding").all(|value| is_one_of(value, &["7bit", "8bit", "binary"])) {
+            oddities.push("with a part that has a Content-Transfer-Encoding");
+        }
+        if !self.values("content-encoding").all(|value| is_one_of(value, &["identity"])) {
+            oddities.push("with a part that has a Content-Encoding");
+        }
+        let length = self.content.len().to_string();
+        if !self.values("content-length").all(|value| value == length.as_bytes()) {
+            oddities.push("with a part whose Content-Length is not its length");
+        }
+        // The charset of all fields (RFC 7578, 4.6).
+        if self.name.as_deref() == Some("_charset_") && !is_one_of(self.content, &["utf-8", "utf8"]) {
+            oddities.push("whose fields are in another charset than UTF-8");
+        }
+    }
+
+    fn is_read_alike(&self) -> bool {
+        let mut types = self.values("content-type");
+        match (types.next(), types.next()) {
+            (None, _) => true,
+            (Some(only), None) => str::from_utf8(only).is_ok_and(|only| is_read_alike(only, self.content.is_ascii())),
+            (Some(_), Some(_)) => false,
+        }
+    }
+}
+
+/// `name`, and what readers may take for it: `NAME`, `name*`, `name*0`.
+fn is_kind_of(parameter: &Parameter<'_>, name: &str) -> bool {
+    let extends = |own: &str| own.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('*'));
+    extends(&parameter.name.to_ascii_lowercase())
+}
+
+/// The lines of a part's head. `None` where one has no name.
+fn lines(head: &[u8]) -> Option<Vec<Line<'_>>> {
+    let mut lines = Vec::new();
+    let mut rest = head;
+    while !rest.is_empty() {
+        let end = rest.windows(2).position(|two| two == b"\r\n").unwrap_or(rest.len());
+        let line = &rest[..end];
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        lines.push((HeaderName::from_bytes(&line[..colon]).ok()?, line[colon + 1..].trim_ascii()));
+        rest = rest.get(end + 2..).unwrap_or_default();
+    }
+    Some(lines)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::DigestKey;
-    use super::*;
-
-    fn parsed(boundary: &str, body: &str) -> Option<Multipart> {
-        Multipart::parse(&format!("multipart/form-data; boundary={boundary}"), body.as_bytes())
-    }
-
-    /// Each part is its head and its content.
-    fn form(boundary: &str, parts: &[(&str, &str)]) -> Multipart {
-        let mut body = String::new();
-        for (head, content) in parts {
-            body.push_str(&format!("--{boundary}\r\n{head}\r\n\r\n{content}\r\n"));
-        }
-        parsed(boundary, &format!("{body}--{boundary}--\r\n")).unwrap_or_else(|| panic!("{body}"))
-    }
-
-    fn digest(form: &Multipart) -> [u8; 16] {
-        let mut digest = DigestKey::from_bytes([7; 32]).digest("test");
-        form.add_to(&mut digest);
-        digest.finish()
-    }
-
-    const NAME: &str = "Content-Disposition: form-data; name=\"a\"";
-    const FILE: &str = "Content-Disposition: form-data; name=\"a\"; filename=\"a.txt\"\r\nContent-Type: text/plain";
-
-    #[test]
-    fn fields_are_found() {
-        let other = "content-disposition: form-data; name=b";
-        let found = form("x", &[(NAME, "1\r\n2"), (other, ""), ("Content-Disposition: form-data", "nameless")]);
-        assert_eq!(found.field("a"), Field::Once(b"1\r\n2"));
-        assert_eq!(found.field("b"), Field::Once(b""));
-        assert_eq!(found.field("c"), Field::Absent);
-        assert_eq!(form("x", &[(NAME, "1"), (NAME, "1")]).field("a"), Field::Repeated);
-        assert_eq!(form("x", &[(FILE, "1")]).field("a"), Field::File);
-    }
-
-    #[test]
-    fn the_boundary_does_not_count_and_all_else_does() {
-        let first = digest(&form("----WebKitFormBoundaryAAAA", &[(NAME, "1"), (FILE, "2")]));
-        assert_eq!(digest(&form("----WebKitFormBoundaryBBBB", &[(NAME, "1"), (FILE, "2")])), first);
-        for other in [
-            &[(FILE, "2"), (NAME, "1")][..],
-            &[(NAME, "1")],
-            &[(NAME, "1"), (NAME, "2")],
-            &[(NAME, "1"), (FILE, "3")],
-            &[(NAME, "1"), (&FILE.replace("a.txt", "b.txt"), "2")],
-            &[(NAME, "1"), (&FILE.replace("text/plain", "text/html"), "2")],
-        ] {
-            assert_ne!(digest(&form("x", other)), first, "{other:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_form_is_not_read() {
-        let whole = format!("--x\r\n{NAME}\r\n\r\n1\r\n--x--\r\n");
-        assert!(parsed("x", &whole).is_some());
-        for end in 0..whole.len() - "--\r\n".len() {
-            assert!(parsed("x", &whole[..end]).is_none(), "{end}");
-        }
-        assert!(parsed("y", &whole).is_none());
-        assert!(Multipart::parse("multipart/form-data", whole.as_bytes()).is_none());
-        assert!(Multipart::parse("application/json", whole.as_bytes()).is_none());
-    }
-}
+mod tests;

@@ -59,6 +59,9 @@ pub(super) fn in_head<'a>(
             one_or_all(lines, role, key, as_it_is)
         }
         Selector::Cookie(name) => one_or_all(cookie::values(headers, name), role, cookie_key, as_it_is),
+        Selector::Query(name) if form::has_lookalikes(request.query.unwrap_or_default().as_bytes(), name) => {
+            Err(KeyFault::Lookalike)
+        }
         Selector::Query(name) => one_or_all(query_values(request.query, name), role, unescaped, unescaped),
         Selector::Path(name) => Ok(request.params.get(name).map(normalise_value).map_or(Part::Absent, Part::of)),
         Selector::Host => Ok(origin::host(request).map_or(Part::Absent, Part::of)),
@@ -78,12 +81,16 @@ pub(super) fn in_body<'b>(selector: &Selector, role: Role, body: &'b Body<'_>) -
         Selector::Header(_) | Selector::Cookie(_) | Selector::Query(_) | Selector::Path(_) => Part::Absent,
         Selector::Host | Selector::Jwt(_) | Selector::Ip | Selector::Date(_) => Part::Absent,
         Selector::Json(pointer) => {
+            body.is_read_alike().map_err(|why| why.of(selector))?;
             let Some(json) = body.json() else {
                 return match body.declared.media {
                     Media::Json if !body.is_empty() => Err(BodyFault::NotJson.of(selector)),
                     Media::Json | Media::Form | Media::Multipart | Media::Stream | Media::Other => Ok(Part::Absent),
                 };
             };
+            if json.has_lookalikes(pointer) {
+                return Err(BodyFault::Lookalike.of(selector));
+            }
             match json.find(pointer).map_err(|_| BodyFault::Duplicate.of(selector))? {
                 None | Some(Value::Null) => Part::Absent,
                 Some(Value::Bool(value)) => Part::Bool(*value),
@@ -92,12 +99,17 @@ pub(super) fn in_body<'b>(selector: &Selector, role: Role, body: &'b Body<'_>) -
                 Some(Value::Array(_) | Value::Object(_)) => return Err(KeyFault::NotScalar.of(selector)),
             }
         }
-        Selector::Form(name) => match body.form().ok_or_else(|| BodyFault::NotForm.of(selector))?.field(name) {
-            Field::Absent => Part::Absent,
-            Field::Once(value) => Part::Text(Cow::Borrowed(value)),
-            Field::Repeated => return Err(BodyFault::Duplicate.of(selector)),
-            Field::File => return Err(KeyFault::File.of(selector)),
-        },
+        Selector::Form(name) => {
+            body.is_read_alike().map_err(|why| why.of(selector))?;
+            match body.form().ok_or_else(|| BodyFault::NotForm.of(selector))?.field(name) {
+                Field::Absent => Part::Absent,
+                Field::Once(value) => Part::Text(Cow::Borrowed(value)),
+                Field::Repeated => return Err(BodyFault::Duplicate.of(selector)),
+                Field::Lookalike => return Err(BodyFault::Lookalike.of(selector)),
+                Field::Charset => return Err(BodyFault::Charset.of(selector)),
+                Field::File => return Err(KeyFault::File.of(selector)),
+            }
+        }
     };
     fits(selector, &part, role).map_err(|why| why.of(selector))?;
     Ok(part)
@@ -111,6 +123,9 @@ fn from_body<'a>(selector: &Selector, declared: Declared<'_>) -> Result<Option<P
         (Selector::Form(_), media) => matches!(media, Media::Form | Media::Multipart),
         (_, media) => media != Media::Multipart,
     };
+    if declared.several_types {
+        return Err(BodyFault::Types.of(selector));
+    }
     match (declared.encoded, may_have) {
         (true, _) => Err(BodyFault::Encoded.of(selector)),
         (false, true) => Ok(None),
@@ -362,7 +377,7 @@ mod tests {
     }
 
     fn declared_as(media: Media, selector: &Selector, role: Role, bytes: &[u8]) -> Result<String, KeyError> {
-        let body = Body::new(Declared { media, content_type: None, encoded: false }, bytes);
+        let body = Body::new(Declared { media, content_type: None, several_types: false, encoded: false }, bytes);
         in_body(selector, role, &body).map(|part| format!("{part:?}"))
     }
 
@@ -448,7 +463,12 @@ mod tests {
             let request = Request { query, ..Request::plain(&Method::POST, &headers, &params) };
             asked(&selector, role, &request)
         };
-        for absent in [None, Some(""), Some("K=1&kk=2"), Some("%zz=1&%=2")] {
+        for role in [KEY, Role::Scope] {
+            for query in ["K=1", "k[]=1&k=1", "a=1;k=1", "k=1;a=1"] {
+                assert_eq!(read(role, Some(query)), key_fault(&selector, KeyFault::Lookalike), "{query}");
+            }
+        }
+        for absent in [None, Some(""), Some("kk=2"), Some("%zz=1&%=2"), Some("a=1;b=2")] {
             assert_eq!(read(KEY, absent), Ok(Some("Absent".into())));
             assert_eq!(read(Role::Scope, absent), Ok(Some("Absent".into())));
         }
@@ -541,7 +561,10 @@ mod tests {
             assert_eq!(read(r#"{"k":"a\u0062"}"#), Ok(text("ab")));
             assert_eq!(read(r#"{"k":1.50}"#), Ok("Number(\"1.50\")".into()));
             assert_eq!(read(r#"{"k":true}"#), Ok("Bool(true)".into()));
-            for absent in [r#"{"k":null}"#, "{}", "[]", "1", r#"{"K":1}"#] {
+            for lookalike in [r#"{"K":1}"#, r#"{"k":1,"K":1}"#] {
+                assert_eq!(read(lookalike), Err(BodyFault::Lookalike.of(&selector)));
+            }
+            for absent in [r#"{"k":null}"#, "{}", "[]", "1", r#"{"kk":1}"#] {
                 assert_eq!(read(absent), Ok("Absent".into()));
             }
             for composite in [r#"{"k":{}}"#, r#"{"k":[1]}"#] {

@@ -41,4 +41,5 @@ mod store_down;
 mod streaming;
 mod tls;
 mod tokens;
+mod two_readers;
 mod upgrades;

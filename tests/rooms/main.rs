@@ -23,11 +23,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 18] = [
     ("telemetry", &["config", "metrics"], &["tracing_subscriber"]),
     ("tls", &[], &["rustls_native_certs", "tokio_rustls"]),
     ("record", &[], &["blake3"]),
-    (
-        "key",
-        &["config", "record"],
-        &["base64", "blake3", "http_body_util", "humantime", "json_event_parser", "jsonwebtoken", "multer", "ring"],
-    ),
+    ("key", &["config", "record"], &["base64", "blake3", "humantime", "json_event_parser", "jsonwebtoken", "ring"]),
     ("problem", &["record"], &["serde_json"]),
     (
         "store",

@@ -175,6 +175,13 @@ impl Request {
         Self { head, ..post(target) }
     }
 
+    /// The same, for another target.
+    pub fn at(self, target: &str) -> Self {
+        let (_, lines) = self.head.split_once("\r\n").expect("a request line");
+        let head = format!("{} {target} HTTP/1.1\r\n{lines}", self.method);
+        Self { head, ..self }
+    }
+
     pub fn line(mut self, line: &str) -> Self {
         self.head.push_str(line);
         self.head.push_str("\r\n");

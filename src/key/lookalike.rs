@@ -1,0 +1,101 @@
+//! Names that backends take for the one that is looked for.
+//!
+//! PHP makes `my_k` of `my.k`, `my k` and `my[k`, an array of `my_k[]`, and ends a name at a NUL. Express nests names in
+//! brackets, and takes `[my_k]` for `my_k`; others nest by dots. .NET does not mind the case of a field's name, nor Go that
+//! of a JSON member's. Which of two such fields they take, or whether one that is there alone is the key to them, nobody
+//! in front of them knows.
+
+/// Whether a field of a form, or a parameter of a query, may be taken for the one that is wanted.
+pub(super) fn is_lookalike(found: &[u8], wanted: &str) -> bool {
+    if found == wanted.as_bytes() {
+        return false;
+    }
+    let found = String::from_utf8_lossy(found);
+    let (found_folded, wanted_folded) = (folded(&found), folded(wanted));
+    // With `order[id]`, `order` is an array, and a field `order` takes its place.
+    found_folded == wanted_folded
+        || outer(&found).any(|outer| folded(outer) == wanted_folded)
+        || outer(wanted).any(|outer| folded(outer) == found_folded)
+}
+
+/// What stands before each bracket.
+fn outer(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('[').map(|(at, _)| &name[..at]).filter(|outer| !outer.is_empty())
+}
+
+fn folded(name: &str) -> String {
+    let name = name.split('\0').next().unwrap_or_default();
+    let name = name.trim_start_matches('\u{feff}').trim();
+    let name = name.strip_prefix('[').unwrap_or(name);
+    let characters = name.chars().filter(|c| *c != ']');
+    characters.flat_map(|c| in_one_case(if matches!(c, '.' | '[') || c.is_whitespace() { '_' } else { c })).collect()
+}
+
+/// Whether a member of a JSON object may be taken for the one that is wanted.
+pub(super) fn is_member_lookalike(found: &str, wanted: &str) -> bool {
+    let found = if found.contains('\0') { found.split('\0').next().unwrap_or_default() } else { found };
+    if found.is_ascii() && wanted.is_ascii() {
+        return found.eq_ignore_ascii_case(wanted);
+    }
+    found.chars().flat_map(in_one_case).eq(wanted.chars().flat_map(in_one_case))
+}
+
+/// The long s is an S, and the Kelvin sign a K (Unicode, simple case folding).
+fn in_one_case(c: char) -> impl Iterator<Item = char> {
+    c.to_uppercase().flat_map(char::to_lowercase)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_frameworks_fold_are_lookalikes() {
+        for found in [
+            "my.k",
+            "my k",
+            "my[k",
+            "my[k]",
+            "[my_k]",
+            "MY_K",
+            "my_k\0x",
+            " my_k",
+            "\u{feff}my_k",
+            "my_k[]",
+            "my_k[a][b]",
+            "My.K[0]",
+            "my_\u{212a}",
+        ] {
+            assert!(is_lookalike(found.as_bytes(), "my_k"), "{found:?}");
+        }
+        for found in ["my_k", "my__k", "my_key", "my-k", "myk", "my_k_2", "my.k.x", "x[my_k]", "my", "", "\u{e9}"] {
+            assert!(!is_lookalike(found.as_bytes(), "my_k"), "{found:?}");
+        }
+        assert!(!is_lookalike(b"my_\xe9", "my_k"));
+    }
+
+    #[test]
+    fn other_members_of_an_array_are_none() {
+        for (found, expected) in [
+            ("order[id]", false),
+            ("order[item]", false),
+            ("order[items][0]", false),
+            ("orders", false),
+            ("order", true),
+            ("order_id", true),
+            ("order.id", true),
+            ("order[ID]", true),
+            ("order[id][]", true),
+        ] {
+            assert_eq!(is_lookalike(found.as_bytes(), "order[id]"), expected, "{found}");
+        }
+    }
+
+    #[test]
+    fn members_differ_in_more_than_their_case() {
+        for (found, expected) in [("ID", true), ("iD", true), ("id\0x", true), ("ids", false), ("i_d", false)] {
+            assert_eq!(is_member_lookalike(found, "id"), expected, "{found:?}");
+        }
+        assert!(is_member_lookalike("\u{17f}ey", "SEY") && is_member_lookalike("\u{212a}", "k"));
+    }
+}
