@@ -1,7 +1,7 @@
 //! Which form of a problem a request asks for.
 
 use http::header::ACCEPT;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// How a problem is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Form {
         }
         let page = weight(request, &["text/html"]);
         let is_preferred = page > weight(request, &["application/problem+json", "application/json"]);
-        let mode = request.get(SEC_FETCH_MODE).map(|mode| mode.as_bytes());
+        let mode = request.get(SEC_FETCH_MODE).map(HeaderValue::as_bytes);
         let is_navigation = mode == Some(b"navigate") || names(request, "application/xhtml+xml");
         if is_preferred && is_navigation { Self::Page } else { Self::Json }
     }
@@ -85,8 +85,6 @@ fn thousandths(weight: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn of(lines: &[(&'static str, &'static str)]) -> Form {

@@ -37,7 +37,7 @@ pub struct Problem {
     record: Option<Box<str>>,
     /// Whole seconds.
     retry_after: Option<u32>,
-    original: Option<(StatusCode, Option<HeaderValue>)>,
+    original: Option<Box<(StatusCode, Option<HeaderValue>)>>,
     dialect: Option<Dialect>,
     /// An address without angle brackets.
     help: Option<Box<str>>,
@@ -97,7 +97,7 @@ impl Problem {
 
     /// Tells what the answer that was not kept had been.
     pub fn original(mut self, status: StatusCode, location: Option<HeaderValue>) -> Self {
-        self.original = Some((status, location));
+        self.original = Some(Box::new((status, location)));
         self
     }
 
@@ -150,7 +150,7 @@ impl Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
-        if let Some((_, Some(location))) = &self.original {
+        if let Some((_, Some(location))) = self.original.as_deref() {
             headers.insert(LOCATION, location.clone());
         }
         let help = self.help.as_deref().map(|address| HeaderValue::try_from(format!("<{address}>; rel=\"help\"")));
@@ -200,7 +200,7 @@ impl Problem {
             code,
             route: self.route.as_deref(),
             record: self.record.as_deref(),
-            original_status: self.original.as_ref().map(|(status, _)| status.as_u16()),
+            original_status: self.original.as_deref().map(|(status, _)| status.as_u16()),
             dialect: self.dialect.map(|dialect| dialect.members(self.code, detail)),
         };
         // A struct of strings and numbers has a JSON form.

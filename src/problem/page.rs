@@ -38,7 +38,7 @@ impl Problem {
 
     /// Where the original answer led. A link runs no script.
     fn result(&self) -> Option<String> {
-        let (_, location) = self.original.as_ref()?;
+        let (_, location) = self.original.as_deref()?;
         let address = String::from_utf8_lossy(location.as_ref()?.as_bytes());
         let is_web = ["/", "http://", "https://"].iter().any(|start| address.starts_with(start));
         is_web.then(|| address.into_owned())
