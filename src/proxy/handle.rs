@@ -325,10 +325,6 @@ impl Proxy {
             () = progress.stalled(self.upstream.settings().response_timeout) => Err(refusal::too_late()),
         };
         match sent {
-            Ok(Ok(response)) if !head::is_chunked_at_most(response.headers()) => {
-                tracing::warn!("the backend answered in a transfer coding that nobody asked for");
-                Err(refusal::failed())
-            }
             Ok(Ok(response)) => {
                 let answer = Wish::answered(wish, response).ok_or_else(refusal::failed)?;
                 Ok(answer.map(ResponseBody::passing))
@@ -340,6 +336,10 @@ impl Proxy {
             Ok(Err(SendError::Broken(error))) if refusal::paused(&error) => Err(refusal::too_slow()),
             Ok(Err(SendError::Broken(error))) => {
                 tracing::warn!(error = &error as &dyn Error, "the backend broke off");
+                Err(refusal::failed())
+            }
+            Ok(Err(SendError::Unframed(error))) => {
+                tracing::warn!(error = &error as &dyn Error, "the answer of the backend cannot be read");
                 Err(refusal::failed())
             }
             Err(too_late) => Err(too_late),

@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version, request};
 
-use super::Client;
+use super::{Client, framing};
 use crate::config::{self, Disposition, UpstreamAddress, is_same_field, may_begin_with};
 use crate::key;
 use crate::problem::{Code, Problem};
@@ -55,6 +55,12 @@ const OF_ANSWERS: [HeaderName; 9] = [
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Bytes of a head of HTTP/1, its start line and the empty line at its end among them.
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
+
+/// Fields of one head of HTTP/1.
+pub(crate) const MAX_FIELDS: usize = 1000;
 
 /// Bytes of a path and its query: twice what everybody should take (RFC 9110, 4.1).
 const MAX_TARGET: usize = 16 * 1024;
@@ -121,7 +127,7 @@ pub(super) fn inspect<B>(request: &Request<B>) -> Result<(), Problem> {
     if !hosts.all(|host| host.is_ok_and(|host| key::normalise_host(host).is_some())) {
         return Err(bad("The host that this request is for is not the name of one (RFC 9110, 7.2)."));
     }
-    if !is_chunked_at_most(headers) {
+    if !framing::is_chunked_at_most(headers) {
         let detail = "Of the transfer codings, this proxy knows only chunked (RFC 9112, 6.1).";
         return Err(Problem::new(Code::NotImplemented, detail).close());
     }
@@ -142,13 +148,6 @@ fn is_target(method: &Method, uri: &Uri) -> bool {
         (None, path) => uri.authority().is_none() && path.starts_with('/'),
         (Some(scheme), _) => matches!(scheme, "http" | "https"),
     }
-}
-
-/// Whether a body is in no transfer coding but the one that is undone here.
-pub(super) fn is_chunked_at_most(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-    codings.next().is_none_or(is_chunked) && codings.next().is_none()
 }
 
 /// Whether taking a field out would change who is asking, or for what. Some backends do not mind how it is spelled.

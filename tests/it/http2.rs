@@ -173,6 +173,27 @@ async fn trailers_of_the_backend_reach_the_client() {
     assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
 }
 
+/// A length that is not that of the body would be an error of the whole stream (RFC 9113, 8.1.1).
+#[tokio::test]
+async fn an_answer_of_the_backend_has_the_length_of_its_body() {
+    let (backend, sidecar) = with("").await;
+    let mut client = Client::connect(&sidecar).await;
+    for (lines, body, length) in [
+        ("Content-Length: 10\r\nTransfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n", None),
+        ("Content-Length: 2\r\nTransfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n", None),
+        ("Content-Length: 5, 5", "hello", Some("5")),
+        ("Content-Length: 5\r\nContent-Length: 5", "hello", Some("5")),
+    ] {
+        for path in ["/orders", "/elsewhere"] {
+            backend.then(vec![say(format!("HTTP/1.1 201 Created\r\n{lines}\r\n\r\n{body}"))]);
+            let answer = client.ask(http2(Method::POST, path).body(()).expect("a request"), "{}").await;
+            assert_eq!((answer.status, answer.body.as_str()), (201, "hello"), "{path}: {lines}");
+            let lengths: Vec<_> = answer.headers.get_all("content-length").iter().collect();
+            assert_eq!(lengths, length.into_iter().collect::<Vec<_>>(), "{path}: {lines}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn one_stream_does_not_wait_for_another() {
     let (backend, gate) = Backend::gated().await;

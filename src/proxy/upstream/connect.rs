@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::super::body::RequestBody;
+use super::super::head::{MAX_FIELDS, MAX_HEAD};
 use super::MAX_BUFFER;
 use super::fate::Unsent;
 use super::goaway::{Frames, LastStream};
@@ -60,8 +61,8 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * streams::MOST;
 /// A request's body on its way, for each of them.
 const SEND_BUFFER: usize = 256 << 10;
-/// The head of an answer, as large as in HTTP/1.1.
-const MAX_HEAD: u32 = 64 << 10;
+/// The head of an answer, as large as in HTTP/1.1: there each field is counted with 32 bytes more (RFC 9113, 6.5.2).
+const MAX_HEAD_LIST: u32 = (MAX_HEAD + 32 * MAX_FIELDS) as u32;
 
 impl Dial {
     pub(super) fn new(settings: &config::Upstream) -> Self {
@@ -125,7 +126,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(MAX_BUFFER).preserve_header_case(true);
+    builder.max_buf_size(MAX_BUFFER).max_header_size(MAX_HEAD).max_headers(MAX_FIELDS).preserve_header_case(true);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Unsent::Closed)?;
     // It ends with the sender, or with the backend.
     let task = tokio::spawn(async move {
@@ -147,7 +148,7 @@ where
     let mut builder = http2::Builder::new(turns.clone());
     builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
     builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
-    builder.max_send_buf_size(SEND_BUFFER).max_header_list_size(MAX_HEAD);
+    builder.max_send_buf_size(SEND_BUFFER).max_header_list_size(MAX_HEAD_LIST);
     // None are allowed before the settings have come.
     builder.initial_max_send_streams(0);
     let (stream, last) = Frames::new(stream);

@@ -12,6 +12,7 @@ use hyper::client::conn::TrySendError;
 use tokio_rustls::rustls::{self, AlertDescription};
 
 use super::super::body::RequestBody;
+use super::super::framing::Unframed;
 
 /// How a request to the upstream failed, by what is known of it.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,9 @@ pub(in crate::proxy) enum SendError {
     /// It may have arrived.
     #[error("the connection broke after the request was sent")]
     Broken(#[source] hyper::Error),
+    /// It was answered, and nobody can tell where the answer ends.
+    #[error("the answer cannot be read")]
+    Unframed(#[source] Unframed),
 }
 
 /// Why a request certainly did not run.
@@ -84,7 +88,7 @@ impl SendError {
     pub(super) fn unprocessed(self) -> Self {
         match self {
             Self::Broken(error) => Self::Unsent(Unsent::Refused(error)),
-            unsent @ Self::Unsent(_) => unsent,
+            other @ (Self::Unsent(_) | Self::Unframed(_)) => other,
         }
     }
 
@@ -93,7 +97,7 @@ impl SendError {
     pub(super) fn is_end_of_connection(&self) -> bool {
         match self {
             Self::Unsent(Unsent::Refused(_)) => true,
-            Self::Unsent(_) => false,
+            Self::Unsent(_) | Self::Unframed(_) => false,
             Self::Broken(error) => {
                 error.is_incomplete_message()
                     || error.is_closed()

@@ -18,7 +18,8 @@ mod tests;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 pub(super) use self::fate::{SendError, Unsent};
@@ -31,8 +32,9 @@ use self::pool::{Connection, Pool};
 use self::response::Line;
 use self::streams::Streams;
 use super::arriving::Arriving;
-use super::body::RequestBody;
+use super::body::{Progress, RequestBody};
 use super::budget::Budget;
+use super::framing;
 use super::head::{self, Target};
 use super::stream::Relay;
 use crate::config;
@@ -68,6 +70,8 @@ pub(super) struct Limits {
 
 /// hyper grows its buffers to some 400 KiB for each connection unless it is told not to.
 pub(crate) const MAX_BUFFER: usize = 64 * 1024;
+// A head that does not fit into the buffer is read to its end or not, by how it comes in.
+const _: () = assert!(head::MAX_HEAD <= MAX_BUFFER);
 
 impl Upstream {
     /// Connects to nothing yet.
@@ -125,11 +129,8 @@ impl Upstream {
         let deadline = Instant::now() + limits.timeout;
         let sending = self.send(request, self.settings.guarded_idle, Some(&gate));
         let response = match tokio::time::timeout_at(deadline, sending).await {
-            // Neither was asked for.
-            Ok(Ok(response))
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS
-                    || !head::is_chunked_at_most(response.headers()) =>
-            {
+            // Nobody asked for that.
+            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 return Fate::Unknown(Silence::Broken);
             }
             Ok(Ok(response)) => response,
@@ -137,7 +138,7 @@ impl Upstream {
                 tracing::warn!(error = &reason as &dyn std::error::Error, "a guarded request was not sent");
                 return Fate::NotSent;
             }
-            Ok(Err(Failure { error: SendError::Broken(error), .. })) => {
+            Ok(Err(Failure { error: error @ (SendError::Broken(_) | SendError::Unframed(_)), .. })) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the answer to a guarded request was lost");
                 return Fate::Unknown(Silence::Broken);
             }
@@ -191,10 +192,7 @@ impl Upstream {
                 connection.signs.look();
             }
             match line.send(request).await {
-                Ok(response) => {
-                    let version = response.version();
-                    return Ok(response.map(|body| UpstreamBody::new(Arriving::response(body, version), line, upload)));
-                }
+                Ok(response) => return answered(response, line, upload).map_err(|error| Failure { error, reused }),
                 Err(error) => match Lost::of(error, !reused) {
                     Lost::Unwritten(unwritten, _) if reused => request = *unwritten,
                     Lost::Unwritten(_, error) => return Err(Failure::unsent(Unsent::Closed(error), reused)),
@@ -243,6 +241,20 @@ impl Upstream {
     fn pooled(&self, connection: Connection) -> Line {
         Line::Pooled(connection, Arc::clone(&self.pool))
     }
+}
+
+/// An answer, framed in one way.
+fn answered(
+    response: Response<Incoming>,
+    line: Line,
+    upload: Option<Progress>,
+) -> Result<Response<UpstreamBody>, SendError> {
+    let (mut head, body) = response.into_parts();
+    let after = framing::settle(&mut head).map_err(SendError::Unframed)?;
+    let body = Arriving::response(body, head.version);
+    // Whoever sends an answer on says which version it speaks itself (RFC 9112, 2.3).
+    head.version = Version::HTTP_11;
+    Ok(Response::from_parts(head, UpstreamBody::new(body, line, upload, after)))
 }
 
 impl Failure {

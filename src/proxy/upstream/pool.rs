@@ -26,6 +26,8 @@ pub(super) struct Connection {
     pub(super) signs: Arc<Signs>,
     /// What reads and writes.
     task: AbortHandle,
+    /// No other request may go over it.
+    pub(super) is_used_up: bool,
     /// Names are looked up for new connections only, so none may live for ever.
     born: Instant,
 }
@@ -45,7 +47,7 @@ const SETTLING: Duration = Duration::from_secs(5);
 
 impl Connection {
     pub(super) fn new(sender: SendRequest<RequestBody>, signs: Arc<Signs>, task: AbortHandle) -> Self {
-        Self { sender, signs, task, born: Instant::now() }
+        Self { sender, signs, task, is_used_up: false, born: Instant::now() }
     }
 }
 
@@ -107,7 +109,7 @@ impl Pool {
     }
 
     fn push(&self, connection: Connection) {
-        if connection.born.elapsed() > MAX_AGE {
+        if connection.is_used_up || connection.born.elapsed() > MAX_AGE {
             return;
         }
         let mut idle = self.idle();

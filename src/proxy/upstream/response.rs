@@ -12,6 +12,7 @@ use hyper::client::conn::{TrySendError, http2};
 
 use super::super::arriving::Arriving;
 use super::super::body::{PassingError, Progress, RequestBody};
+use super::super::framing::After;
 use super::goaway::LastStream;
 use super::pool::{Connection, Pool};
 use super::streams::Stream;
@@ -47,9 +48,12 @@ impl Line {
     }
 
     /// The answer was read to its end.
-    fn end(self, upload: Option<Progress>) {
+    fn end(self, upload: Option<Progress>, after: After) {
         match self {
-            Self::Pooled(connection, pool) => pool.put(connection, upload),
+            Self::Pooled(mut connection, pool) => {
+                connection.is_used_up = after == After::Closed;
+                pool.put(connection, upload);
+            }
             Self::Alone(..) | Self::Shared(_) => {}
         }
     }
@@ -61,6 +65,7 @@ pub struct UpstreamBody {
     line: Option<Line>,
     /// How far the request has come that this answers.
     upload: Option<Progress>,
+    after: After,
 }
 
 impl std::fmt::Debug for UpstreamBody {
@@ -70,8 +75,8 @@ impl std::fmt::Debug for UpstreamBody {
 }
 
 impl UpstreamBody {
-    pub(super) fn new(body: Arriving, line: Line, upload: Option<Progress>) -> Self {
-        let mut this = Self { body, line: Some(line), upload };
+    pub(super) fn new(body: Arriving, line: Line, upload: Option<Progress>, after: After) -> Self {
+        let mut this = Self { body, line: Some(line), upload, after };
         if this.body.is_end_stream() {
             this.end();
         }
@@ -80,7 +85,7 @@ impl UpstreamBody {
 
     fn end(&mut self) {
         if let Some(line) = self.line.take() {
-            line.end(self.upload.take());
+            line.end(self.upload.take(), self.after);
         }
     }
 }

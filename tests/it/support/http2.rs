@@ -115,6 +115,11 @@ impl Http2Backend {
         Self { address, state, task }
     }
 
+    /// What becomes of the next request that has no turn yet.
+    pub fn then(&self, turn: Turn) {
+        self.state.turns.lock().expect("no panic").push_back(turn);
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -1,0 +1,140 @@
+//! How long an answer is, said in one way only, whoever reads it next.
+//!
+//! hyper goes by what counts (RFC 9112, 6.3) and leaves in the head whatever else is there. A client that goes by that
+//! would take a part of an answer for the whole, or the rest of it for the next one.
+
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::{StatusCode, response};
+
+/// What becomes of the connection that an answer came on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// The next request may go over it.
+    Open,
+    /// Its other side may have meant another end than the one that was found.
+    Closed,
+}
+
+/// Why nobody can tell where an answer ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(in crate::proxy) enum Unframed {
+    /// Nobody asked for it, and it is not undone here.
+    #[error("a transfer coding other than chunked")]
+    Coding,
+    /// Several that differ, or one that is no number of bytes.
+    #[error("a Content-Length that is not one number")]
+    Length,
+}
+
+/// Leaves in the head of an answer what counts of its framing, in its plainest form.
+pub(super) fn settle(head: &mut response::Parts) -> Result<After, Unframed> {
+    let headers = &mut head.headers;
+    if !is_chunked_at_most(headers) {
+        return Err(Unframed::Coding);
+    }
+    // Such an answer has no body whatever it says, and must not say how long one is (RFC 9110, 8.6).
+    if head.status == StatusCode::NO_CONTENT || head.status.is_informational() {
+        headers.remove(CONTENT_LENGTH);
+        return Ok(After::Open);
+    }
+    if headers.contains_key(TRANSFER_ENCODING) && headers.remove(CONTENT_LENGTH).is_some() {
+        return Ok(After::Closed);
+    }
+    let Some(plainest) = length(headers)? else { return Ok(After::Open) };
+    headers.insert(CONTENT_LENGTH, plainest);
+    Ok(After::Open)
+}
+
+/// Whether a body is in no transfer coding but the one that is undone here.
+pub(super) fn is_chunked_at_most(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_none_or(is_chunked) && codings.next().is_none()
+}
+
+/// The length that all lines agree on, where there is a plainer way to say it (RFC 9110, 8.6).
+fn length(headers: &HeaderMap) -> Result<Option<HeaderValue>, Unframed> {
+    let lines = || headers.get_all(CONTENT_LENGTH).iter();
+    let mut members = lines().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let Some(first) = members.next() else { return Ok(None) };
+    let length = number(first).ok_or(Unframed::Length)?;
+    let mut is_plain = lines().all(|line| line.as_bytes().iter().all(u8::is_ascii_digit));
+    for other in members {
+        if number(other) != Some(length) {
+            return Err(Unframed::Length);
+        }
+        is_plain = false;
+    }
+    Ok((!is_plain).then(|| HeaderValue::from(length)))
+}
+
+/// Digits, and nothing but white space around them.
+fn number(member: &[u8]) -> Option<u64> {
+    let digits = member.trim_ascii();
+    // The standard library takes a sign, too.
+    digits.iter().all(u8::is_ascii_digit).then(|| str::from_utf8(digits).ok()?.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(status: u16, lines: &[(&str, &str)]) -> Result<(After, Vec<String>), Unframed> {
+        let mut response = http::Response::builder().status(status);
+        for (name, value) in lines {
+            response = response.header(*name, *value);
+        }
+        let (mut head, ()) = response.body(()).expect("a head").into_parts();
+        let after = settle(&mut head)?;
+        let lengths = head.headers.get_all(CONTENT_LENGTH).iter();
+        Ok((after, lengths.map(|length| length.to_str().expect("text").to_owned()).collect()))
+    }
+
+    #[test]
+    fn lengths_that_agree_are_one_and_others_are_none() {
+        for status in [200, 201, 304, 404] {
+            for (lines, said) in [
+                (&[][..], Some(&[][..])),
+                (&["5"], Some(&["5"])),
+                (&["5", "5"], Some(&["5"])),
+                (&["5, 5"], Some(&["5"])),
+                (&["5 ,\t5", "05"], Some(&["5"])),
+                (&["18446744073709551615"], Some(&["18446744073709551615"])),
+                (&["5", "6"], None),
+                (&["5, 6"], None),
+                (&["+5"], None),
+                (&["-5"], None),
+                (&["5", "+5"], None),
+                (&["5,"], None),
+                (&[""], None),
+                (&["5 5"], None),
+                (&["0x5"], None),
+                (&["18446744073709551616"], None),
+            ] {
+                let lines: Vec<_> = lines.iter().map(|line| ("content-length", *line)).collect();
+                let expected = said.map(|said| (After::Open, said.iter().map(ToString::to_string).collect()));
+                assert_eq!(settled(status, &lines), expected.ok_or(Unframed::Length), "{status}: {lines:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_beside_chunks_goes_and_its_connection_with_it() {
+        let chunked = ("transfer-encoding", "Chunked");
+        for length in ["10", "+5", "5, 6"] {
+            assert_eq!(settled(200, &[("content-length", length), chunked]), Ok((After::Closed, vec![])));
+        }
+        assert_eq!(settled(200, &[chunked]), Ok((After::Open, vec![])));
+        for coding in ["gzip, chunked", "gzip", "identity", ""] {
+            assert_eq!(settled(200, &[("transfer-encoding", coding)]), Err(Unframed::Coding), "{coding}");
+        }
+        assert_eq!(settled(200, &[chunked, chunked]), Err(Unframed::Coding));
+    }
+
+    #[test]
+    fn an_answer_that_never_has_a_body_says_no_length() {
+        for status in [101, 204] {
+            assert_eq!(settled(status, &[("content-length", "5")]), Ok((After::Open, vec![])));
+        }
+    }
+}
