@@ -31,6 +31,8 @@ pub enum Code {
     RequestTooLarge,
     /// The body came too slowly.
     RequestTimeout,
+    /// TRACE, of which this proxy is the end.
+    MethodNotAllowed,
     /// The request asks for something that this proxy does not do.
     NotImplemented,
     /// `Expect` with anything but `100-continue`.
@@ -72,6 +74,9 @@ impl Code {
             Self::RequestTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request body came too slowly")
             }
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed")
+            }
             Self::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "not-implemented", "Not supported here"),
             Self::ExpectationFailed => {
                 (StatusCode::EXPECTATION_FAILED, "expectation-failed", "The expectation cannot be met")
@@ -105,7 +110,8 @@ impl Code {
             Self::KeyReused | Self::KeyReusedConflict | Self::OutcomeUnknown | Self::AlreadyCompleted => false,
             Self::MissingKey | Self::InvalidKey | Self::KeyExpired | Self::InvalidToken => false,
             Self::InvalidBody | Self::BadRequest | Self::TargetTooLong | Self::RequestTooLarge => false,
-            Self::RequestTimeout | Self::NotImplemented | Self::ExpectationFailed | Self::UpstreamFailed => false,
+            Self::RequestTimeout | Self::MethodNotAllowed | Self::NotImplemented | Self::ExpectationFailed => false,
+            Self::UpstreamFailed => false,
         }
     }
 
@@ -115,7 +121,8 @@ impl Code {
             Self::InFlight | Self::KeyReused | Self::KeyReusedConflict | Self::OutcomeUnknown => true,
             Self::AlreadyCompleted | Self::MissingKey | Self::InvalidKey | Self::KeyExpired => true,
             Self::InvalidBody | Self::BadRequest | Self::TargetTooLong | Self::RequestTooLarge => false,
-            Self::InvalidToken | Self::RequestTimeout | Self::NotImplemented | Self::ExpectationFailed => false,
+            Self::InvalidToken | Self::RequestTimeout | Self::MethodNotAllowed => false,
+            Self::NotImplemented | Self::ExpectationFailed => false,
             Self::StoreUnavailable | Self::RecordUnreadable | Self::Overloaded => false,
             Self::UpstreamUnreachable | Self::UpstreamFailed | Self::UpstreamTimeout => false,
         }

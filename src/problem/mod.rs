@@ -10,7 +10,9 @@ mod page;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
@@ -166,6 +168,10 @@ impl Problem {
         }
         if self.code == Code::InvalidToken {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""));
+        }
+        if self.code == Code::MethodNotAllowed {
+            // It must be there (RFC 9110, 15.5.6), and that is what this proxy answers itself.
+            headers.insert(ALLOW, HeaderValue::from_static("OPTIONS"));
         }
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -66,7 +66,7 @@ impl Problem {
             Code::MissingKey | Code::InvalidKey | Code::InvalidBody | Code::BadRequest | Code::TargetTooLong => {
                 ("This could not be sent", "Nothing was done. Open the form again, and send it once more.")
             }
-            Code::NotImplemented | Code::ExpectationFailed => {
+            Code::MethodNotAllowed | Code::NotImplemented | Code::ExpectationFailed => {
                 ("This could not be sent", "Nothing was done. Open the form again, and send it once more.")
             }
             Code::InvalidToken => {

@@ -145,7 +145,7 @@ impl RequestBody {
     /// How far it has come.
     pub(super) fn progress(&self) -> Progress {
         match self {
-            Self::Held(_) => Progress::default(),
+            Self::Held(_) => Progress::at(Stage::Whole),
             Self::Passing(paced) | Self::Copied(Tee { paced, .. }) => paced.progress.clone(),
         }
     }
@@ -182,18 +182,24 @@ pub(super) struct Paced {
 impl Paced {
     /// Lets `body` pause for at most `timeout`.
     pub(super) fn new(body: Arriving, timeout: Duration) -> Self {
-        Self { body, timeout, progress: Progress::default(), alarm: None }
+        let progress = Progress::at(if body.is_end_stream() { Stage::Whole } else { Stage::Coming });
+        Self { body, timeout, progress, alarm: None }
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.alarm = None;
-            self.progress.made();
+            self.progress.reached(match &frame {
+                Some(Ok(_)) if !self.body.is_end_stream() => Stage::Coming,
+                Some(Ok(_)) | None => Stage::Whole,
+                Some(Err(_)) => Stage::Broken,
+            });
             return Poll::Ready(frame.map(|frame| frame.map(of_its_own)));
         }
         let timeout = self.timeout;
         let deadline = || Box::pin(tokio::time::sleep_until(Instant::now() + timeout));
         ready!(self.alarm.get_or_insert_with(deadline).as_mut().poll(cx));
+        self.progress.reached(Stage::Paused);
         Poll::Ready(Some(Err(PassingError::Paused)))
     }
 
@@ -206,30 +212,47 @@ impl Paced {
     }
 }
 
-/// When the last of a body was passed on.
+/// How much of a body was passed on, and when the last of it.
 #[derive(Clone)]
-pub(super) struct Progress(Arc<Mutex<Instant>>);
+pub(super) struct Progress(Arc<Mutex<(Stage, Instant)>>);
 
-impl Default for Progress {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
-    }
+/// How much of a body has come from its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Not all of it.
+    Coming,
+    /// All of it.
+    Whole,
+    /// It cannot be read, or its client has left.
+    Broken,
+    /// Nothing, for too long.
+    Paused,
 }
 
 impl Progress {
-    /// Some of it was passed on.
-    pub(super) fn made(&self) {
-        *self.last() = Instant::now();
+    /// From now on.
+    pub(super) fn at(stage: Stage) -> Self {
+        Self(Arc::new(Mutex::new((stage, Instant::now()))))
     }
 
-    fn last(&self) -> MutexGuard<'_, Instant> {
+    /// Some of it was passed on, or nothing more will be.
+    pub(super) fn reached(&self, stage: Stage) {
+        *self.last() = (stage, Instant::now());
+    }
+
+    /// How much of it has come.
+    pub(super) fn stage(&self) -> Stage {
+        self.last().0
+    }
+
+    fn last(&self) -> MutexGuard<'_, (Stage, Instant)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until nothing was passed on for so long.
     pub(super) async fn stalled(&self, timeout: Duration) {
         loop {
-            let due = *self.last() + timeout;
+            let due = self.last().1 + timeout;
             if due <= Instant::now() {
                 return;
             }

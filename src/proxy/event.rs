@@ -42,6 +42,11 @@ impl Event {
         }
     }
 
+    /// Which route it is for.
+    pub(super) fn route(&self) -> &str {
+        &self.rule.name
+    }
+
     pub(super) fn operation(&mut self, operation: &Operation) {
         self.record = Some(operation.name.to_string());
         self.key = operation.key.as_ref().map(|key| key.shown(self.keys).to_owned());

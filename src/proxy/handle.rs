@@ -12,10 +12,11 @@ use tokio::time::{Instant, timeout};
 
 use super::ambiguous::why_ambiguous;
 use super::arriving::Arriving;
-use super::body::{self, Paced, RequestBody, ResponseBody};
+use super::body::{self, Paced, Progress, RequestBody, ResponseBody, Stage};
 use super::cors::{Preflight, Reader};
 use super::event::Event;
 use super::head;
+use super::hops;
 use super::refusal;
 use super::replay::{self, Accepted};
 use super::stream::{self, First};
@@ -48,7 +49,10 @@ impl Proxy {
         }
         let authority = head::authority(request.uri(), request.headers());
         let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        if let Some(answer) = hops::count(&mut head) {
+            return self.passed(UNMATCHED, answer, begun, form);
+        }
         let uri = head.uri.clone();
         let path = key::normalise_path(uri.path());
         let overriding = key::overriding_methods(&head.headers);
@@ -81,7 +85,7 @@ impl Proxy {
             }
             found => {
                 let preflight = Preflight::of(&self.routes, &head, host.as_deref(), &path);
-                let answer = self.pass(head, self.passing(body), client, found.is_none()).await;
+                let answer = self.pass(UNMATCHED, head, self.passing(body), client, found.is_none()).await;
                 let answer = answer.map_err(|problem| match &found {
                     Some(found) => refusal::for_clients_of(problem, found.rule),
                     None => problem,
@@ -299,7 +303,7 @@ impl Proxy {
         event: &mut Event,
     ) -> Result<Answer, Problem> {
         // That there is a route for it says that it matters how often it runs.
-        let answer = self.pass(head, body, client, false).await?;
+        let answer = self.pass(event.route(), head, body, client, false).await?;
         event.answer(Outcome::Unguarded, answer.status());
         Ok(answer)
     }
@@ -307,6 +311,7 @@ impl Proxy {
     /// Passed on as it is; once, unless sending it `again` does no harm.
     pub(super) async fn pass(
         &self,
+        route: &str,
         mut head: request::Parts,
         body: RequestBody,
         client: &Client,
@@ -319,29 +324,23 @@ impl Proxy {
         }
         let again = again && wish.is_none();
         let progress = body.progress();
+        let leaving = Leaving { proxy: self, route, progress: &progress, begun: Instant::now() };
         // The backend's time runs from the last of the request that went to it: a long upload is the client's time.
         let sent = tokio::select! {
             sent = self.upstream.forward(Request::from_parts(head, body), again) => Ok(sent),
             () = progress.stalled(self.upstream.settings().response_timeout) => Err(refusal::too_late()),
         };
+        leaving.stayed();
         match sent {
-            Ok(Ok(response)) => {
+            Ok(Ok(mut response)) => {
+                if response.body_mut().is_broken().await {
+                    tracing::warn!("the backend broke off where the body of its answer begins");
+                    return Err(refusal::failed());
+                }
                 let answer = Wish::answered(wish, response).ok_or_else(refusal::failed)?;
                 Ok(answer.map(ResponseBody::passing))
             }
-            Ok(Err(SendError::Unsent(error))) => {
-                tracing::warn!(error = &error as &dyn Error, "the backend cannot be reached");
-                Err(refusal::unreachable())
-            }
-            Ok(Err(SendError::Broken(error))) if refusal::paused(&error) => Err(refusal::too_slow()),
-            Ok(Err(SendError::Broken(error))) => {
-                tracing::warn!(error = &error as &dyn Error, "the backend broke off");
-                Err(refusal::failed())
-            }
-            Ok(Err(SendError::Unframed(error))) => {
-                tracing::warn!(error = &error as &dyn Error, "the answer of the backend cannot be read");
-                Err(refusal::failed())
-            }
+            Ok(Err(error)) => Err(unanswered(&error, progress.stage())),
             Err(too_late) => Err(too_late),
         }
     }
@@ -357,6 +356,50 @@ impl Proxy {
 
     fn cross(&self, head: &mut request::Parts, body: &RequestBody, client: &Client) {
         head::cross_request(head, client, self.upstream.target(), body.framing());
+    }
+}
+
+/// Why a request that passed has no answer: the fault of its client, where its body did not come.
+fn unanswered(error: &SendError, stage: Stage) -> Problem {
+    match (error, stage) {
+        (SendError::Unsent(error), _) => {
+            tracing::warn!(error = error as &dyn Error, "the backend cannot be reached");
+            refusal::unreachable()
+        }
+        (SendError::Broken(_), Stage::Broken) => refusal::broken_off(),
+        (SendError::Broken(_), Stage::Paused) => refusal::too_slow(),
+        (SendError::Broken(error), Stage::Coming | Stage::Whole) => {
+            tracing::warn!(error = error as &dyn Error, "the backend broke off");
+            refusal::failed()
+        }
+        (SendError::Unframed(error), _) => {
+            tracing::warn!(error = error as &dyn Error, "the answer of the backend cannot be read");
+            refusal::failed()
+        }
+    }
+}
+
+/// Counts a request whose client leaves before it has sent all of it. Over HTTP/2 that ends the request at once: there
+/// is nobody to be told.
+struct Leaving<'a> {
+    proxy: &'a Proxy,
+    route: &'a str,
+    progress: &'a Progress,
+    begun: Instant,
+}
+
+impl Leaving<'_> {
+    /// It waited for what came of it.
+    fn stayed(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if self.progress.stage() != Stage::Whole {
+            self.proxy.metrics.request(self.route, Outcome::BadRequest, self.begun.elapsed());
+        }
     }
 }
 

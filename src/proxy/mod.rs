@@ -12,6 +12,7 @@ mod event;
 mod framing;
 mod handle;
 mod head;
+mod hops;
 mod observe;
 mod refusal;
 mod replay;

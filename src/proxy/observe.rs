@@ -88,7 +88,7 @@ impl Proxy {
         let paced = Paced::new(body, self.body_timeout);
         let Some(observation) = self.guard.observe() else {
             note.tell(Err(Missed::TooMany));
-            return self.pass(head, RequestBody::Passing(paced), place.client, false).await;
+            return self.pass(&rule.name, head, RequestBody::Passing(paced), place.client, false).await;
         };
         let facts = Facts::of(&place.request(&head));
         let (sight, body) = match would(rule, &place, &head) {
@@ -101,7 +101,7 @@ impl Proxy {
         let (ending, fate) = oneshot::channel();
         self.guard.beside(note.take(observation, facts, sight, fate));
 
-        match self.pass(head, body, place.client, false).await {
+        match self.pass(&rule.name, head, body, place.client, false).await {
             Ok(answer) => Ok(watched(answer, ending)),
             Err(problem) => {
                 let unsent = problem.code() == Code::UpstreamUnreachable;

@@ -1,8 +1,6 @@
 //! What a client is told when it does not get an answer of the backend, and how that is counted.
 
-use std::error::Error;
-
-use super::body::{PassingError, ReadError};
+use super::body::ReadError;
 use crate::config::{OnMismatch, Preset, Rule, Selector};
 use crate::guard::Difference;
 use crate::key::KeyError;
@@ -52,8 +50,12 @@ pub(super) fn unread(error: ReadError, cap: u64) -> Problem {
         }
         ReadError::TimedOut => too_slow(),
         ReadError::NoRoom => overloaded().close(),
-        ReadError::Broken => Problem::new(Code::BadRequest, "The request body broke off.").close(),
+        ReadError::Broken => broken_off(),
     }
+}
+
+pub(super) fn broken_off() -> Problem {
+    Problem::new(Code::BadRequest, "The request body broke off.").close()
 }
 
 pub(super) fn too_slow() -> Problem {
@@ -134,18 +136,6 @@ pub(super) fn too_late() -> Problem {
     Problem::new(Code::UpstreamTimeout, "The backend did not answer in time.").unguarded()
 }
 
-/// Whether the client's body, and not the backend, was what came too slowly.
-pub(super) fn paused(error: &hyper::Error) -> bool {
-    let mut source = error.source();
-    while let Some(error) = source {
-        if let Some(PassingError::Paused) = error.downcast_ref() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
 /// How a problem is counted.
 pub(super) fn outcome(code: Code) -> Outcome {
     match code {
@@ -158,7 +148,8 @@ pub(super) fn outcome(code: Code) -> Outcome {
         Code::KeyExpired => Outcome::KeyExpired,
         Code::InvalidToken => Outcome::InvalidToken,
         Code::InvalidBody => Outcome::InvalidBody,
-        Code::BadRequest | Code::TargetTooLong | Code::NotImplemented | Code::ExpectationFailed => Outcome::BadRequest,
+        Code::BadRequest | Code::TargetTooLong | Code::MethodNotAllowed => Outcome::BadRequest,
+        Code::NotImplemented | Code::ExpectationFailed => Outcome::BadRequest,
         Code::RequestTooLarge => Outcome::TooLarge,
         Code::RequestTimeout => Outcome::RequestTimeout,
         Code::StoreUnavailable => Outcome::StoreUnavailable,

@@ -13,7 +13,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
-use super::body::Progress;
+use super::body::{Progress, Stage};
 use super::head;
 
 /// A client's wish to speak WebSocket.
@@ -87,7 +87,7 @@ impl Tunnel {
                 return;
             }
         };
-        let moved = Progress::default();
+        let moved = Progress::at(Stage::Coming);
         let (client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
         let mut client = Noted { end: client, moved: moved.clone() };
         tokio::select! {
@@ -108,7 +108,7 @@ struct Noted {
 impl Noted {
     fn note<T>(&self, polled: Poll<T>) -> Poll<T> {
         if polled.is_ready() {
-            self.moved.made();
+            self.moved.reached(Stage::Coming);
         }
         polled
     }

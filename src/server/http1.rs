@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use hyper::server::conn::http1::{self, UpgradeableConnection};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -46,6 +47,7 @@ impl Server {
                     // An answer that opens one is the last of its connection.
                     let _ = tunnel.set(opened);
                 }
+                leave_no_reason_out(&mut answer);
                 Ok::<_, Infallible>(answer.map(|body| Tail::new(body, busy)))
             }
         });
@@ -71,24 +73,47 @@ impl Server {
     }
 }
 
+/// hyper writes `<none>` behind a status that it does not know. A reason may be empty (RFC 9112, 4).
+fn leave_no_reason_out<B>(answer: &mut Response<B>) {
+    if answer.status().canonical_reason().is_none() && answer.extensions().get::<ReasonPhrase>().is_none() {
+        answer.extensions_mut().insert(ReasonPhrase::from_static(b""));
+    }
+}
+
 /// A response body, with whose end its connection becomes idle.
-struct Tail<B> {
+struct Tail<B: Body> {
     body: Pin<Box<B>>,
+    /// Why there is no more of it.
+    broken: Option<B::Error>,
     _busy: Busy,
 }
 
-impl<B> Tail<B> {
+impl<B: Body> Tail<B> {
     fn new(body: B, busy: Busy) -> Self {
-        Self { body: Box::pin(body), _busy: busy }
+        Self { body: Box::pin(body), broken: None, _busy: busy }
     }
 }
+
+// What is pinned is in a box.
+impl<B: Body> Unpin for Tail<B> {}
 
 impl<B: Body> Body for Tail<B> {
     type Data = B::Data;
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.body.as_mut().poll_frame(cx)
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match self.body.as_mut().poll_frame(cx) {
+            // hyper drops what it has not written yet, the head of the answer perhaps. It writes when a body has no more.
+            Poll::Ready(Some(Err(error))) => {
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            polled => polled,
+        }
     }
 
     fn is_end_stream(&self) -> bool {

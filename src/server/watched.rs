@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::lengths::Largest;
 use super::linger::Leftover;
 use super::pace::Pace;
 use super::stream::Stream;
@@ -26,6 +27,7 @@ pub(super) struct Watched {
     presence: Option<Arc<Presence>>,
     /// Where the socket is left: in HTTP/1 alone.
     leftover: Option<Leftover>,
+    lengths: Largest,
 }
 
 /// What a client of HTTP/2 says first (RFC 9113, 3.4). No request of HTTP/1 begins with it.
@@ -36,7 +38,14 @@ const AHEAD: usize = 4096;
 
 impl Watched {
     pub(super) fn new(stream: Stream, pace: Arc<Pace>) -> Self {
-        Self { stream: Some(stream), ahead: Bytes::new(), pace, presence: None, leftover: None }
+        Self {
+            stream: Some(stream),
+            ahead: Bytes::new(),
+            pace,
+            presence: None,
+            leftover: None,
+            lengths: Largest::default(),
+        }
     }
 
     /// Whether it came over TLS.
@@ -69,6 +78,22 @@ impl Watched {
 
     fn stream(&mut self) -> &mut Stream {
         self.stream.as_mut().expect("it is taken only when this is dropped")
+    }
+
+    /// Something came in.
+    fn read(&mut self, piece: &[u8]) {
+        if !self.pace.is_in_head() {
+            self.lengths = Largest::default();
+            self.pace.read();
+        }
+        if self.pace.is_in_head() {
+            self.lengths.look(piece);
+        }
+    }
+
+    /// The beginning of what is to be written, where it is hyper's own answer to a head and has to be another.
+    fn corrected(&self, answer: &[u8]) -> Option<Vec<u8>> {
+        if self.pace.is_in_head() { self.lengths.correct(answer) } else { None }
     }
 
     /// hyper reads nothing while a request is being answered, so that a client that closes its side gets its answer.
@@ -126,7 +151,7 @@ impl AsyncRead for Watched {
             Poll::Ready(Ok(()))
         };
         if self.presence.is_some() && buf.filled().len() > before {
-            self.pace.read();
+            self.read(&buf.filled()[before..]);
         }
         polled
     }
@@ -134,7 +159,8 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(self.stream()).poll_write(cx, buf);
+        let corrected = self.corrected(buf);
+        let polled = Pin::new(self.stream()).poll_write(cx, corrected.as_deref().unwrap_or(buf));
         self.pace.write(polled)
     }
 
@@ -156,6 +182,10 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(corrected) = bufs.first().and_then(|first| self.corrected(first)) {
+            let polled = Pin::new(self.stream()).poll_write(cx, &corrected);
+            return self.pace.write(polled);
+        }
         let polled = Pin::new(self.stream()).poll_write_vectored(cx, bufs);
         self.pace.write(polled)
     }

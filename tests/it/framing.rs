@@ -58,6 +58,45 @@ async fn a_request_that_can_be_read_in_two_ways_is_refused() {
     assert_eq!(backend.count(), 0);
 }
 
+/// hyper refuses the two largest numbers of 64 bits as it refuses a head that is too large.
+#[tokio::test]
+async fn a_length_that_no_body_can_have_is_refused_as_such() {
+    let (backend, sidecar) = guarded().await;
+    for (length, status) in [
+        ("18446744073709551615", 413),
+        ("18446744073709551614", 413),
+        ("00018446744073709551615", 413),
+        ("18446744073709551616", 400),
+        ("99999999999999999999", 400),
+        ("-18446744073709551615", 400),
+        ("18446744073709551615, 18446744073709551615", 400),
+        ("", 400),
+    ] {
+        for (path, version, body) in
+            [("/orders", "1.1", ""), ("/elsewhere", "1.1", "abc"), ("/elsewhere", "1.0", "abc")]
+        {
+            let head =
+                format!("POST {path} HTTP/{version}\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: {length}\r\n");
+            for piece in [1 << 20, 7, 1] {
+                let mut client = sidecar.connect().await;
+                for piece in format!("{head}X-A: b\r\n\r\n{body}").as_bytes().chunks(piece) {
+                    client.send(piece).await;
+                }
+                let got = client.response().await;
+                assert_eq!(got.status, status, "{length:?} in pieces of {piece}: {got:?}");
+                client.ends().await;
+            }
+        }
+    }
+    // What is not its length may be as large.
+    let sizes = request("GET", "/x").line("X-Id: 18446744073709551615");
+    let mut client = sidecar.connect().await;
+    assert_eq!(client.ask(&sizes).await.status, 201);
+    let many = (0..1000).fold(request("GET", "/x"), |request, number| request.line(&format!("X-{number}: 1")));
+    assert_eq!(client.ask(&many).await.status, 431);
+    assert_eq!(backend.count(), 1);
+}
+
 #[tokio::test]
 async fn a_request_line_that_is_none_is_refused() {
     let (backend, sidecar) = guarded().await;

@@ -1,4 +1,4 @@
-//! Heads as large as they may be, and larger.
+//! Heads: as large as they may be, and larger; statuses that nobody knows.
 
 use crate::support::http2::{self, Http2Backend, Turn};
 use crate::support::*;
@@ -115,4 +115,26 @@ async fn a_request_s_head_has_the_same_limits() {
         }
     }
     assert_eq!(backend.count(), 5);
+}
+
+#[tokio::test]
+async fn a_status_that_nobody_knows_has_the_reason_that_the_backend_gives_or_none() {
+    let say = |line: &str| say(format!("HTTP/1.1 {line}\r\nContent-Length: 2\r\n\r\nok"));
+    for (said, first) in [("299 ", "299 "), ("299", "299 "), ("299 Odd", "299 Odd"), ("799 Odd", "799 Odd")] {
+        let backend = Backend::scripted([vec![say(said)], vec![say(said)]]).await;
+        let sidecar = Setup::new(&backend.url()).route("store = [\"2xx\"]").start().await;
+        let got = sidecar.ask(&request("GET", "/x")).await;
+        assert_eq!((got.first.as_str(), got.text()), (&*format!("HTTP/1.1 {first}"), "ok"));
+        if said.starts_with('2') {
+            // Reasons are not kept: nothing depends on them.
+            for is_replay in [false, true] {
+                let got = sidecar.ask(&order("k")).await;
+                assert_eq!((got.first.as_str(), got.is_replay()), ("HTTP/1.1 299 ", is_replay));
+            }
+        }
+    }
+    let answer = http2::Answer { status: 299, ..http2::Answer::default() };
+    let backend = Http2Backend::start([Turn::Say(answer)]).await;
+    let sidecar = Setup::new(&backend.url()).with("upstream", "http2 = true").start().await;
+    assert_eq!(sidecar.ask(&request("GET", "/x")).await.first, "HTTP/1.1 299 ");
 }

@@ -482,6 +482,49 @@ async fn half_a_body_that_passes_stays_half() {
     }
 }
 
+/// Such a stream ends at once, and there is nobody to be told.
+#[tokio::test]
+async fn half_a_body_that_passes_is_counted_as_its_client_s_fault() {
+    let backend = ByHand::start().await;
+    let observed = "name = \"observed\"\npath = \"/observed\"\nscope = [\"header:Authorization\"]\nmode = \"observe\"";
+    let process = Process::start(&Setup::new(&backend.url()).another_route(observed)).await;
+    let begin = async |path, fields: &[_]| {
+        let mut client = process.connect().await;
+        client.send([PREFACE.as_bytes(), &frame(SETTINGS, 0, 0, &[])].concat()).await;
+        client.send([frame(HEADERS, END_HEADERS, 1, &packed(path, fields)), frame(DATA, 0, 1, b"half")].concat()).await;
+        let mut backend = backend.accept().await;
+        backend.head().await.expect("a request");
+        backend.exactly(4).await;
+        (client, backend)
+    };
+    let reset = frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]);
+    // No field of HTTP/2 is about a connection (RFC 9113, 8.2.2).
+    let trailers = frame(HEADERS, END_STREAM | END_HEADERS, 1, b"\x00\x0aconnection\x05close");
+    for (path, route) in [("/elsewhere", "unmatched"), ("/orders", "orders"), ("/observed", "observed")] {
+        for (count, (what, fields, after)) in [
+            ("a reset", &[][..], reset.clone()),
+            ("trailers that are none", &[], trailers.clone()),
+            ("too short a body", &[("content-length", "9")], frame(DATA, END_STREAM, 1, b"")),
+            ("too long a body", &[("content-length", "5")], frame(DATA, END_STREAM, 1, b"more")),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let (mut client, _backend) = begin(path, fields).await;
+            client.send(after).await;
+            let counted = |outcome: &str| format!("onlyonce_requests_total{{outcome=\"{outcome}\",route=\"{route}\"}}");
+            until(what, async || process.metric(&counted("bad_request")).await == (count + 1) as f64).await;
+            assert_eq!(process.metric(&counted("upstream_error")).await, 0.0, "{path}: {what}");
+        }
+        // The whole connection is gone.
+        let (client, _backend) = begin(path, &[]).await;
+        client.reset();
+        let series = format!("onlyonce_requests_total{{outcome=\"bad_request\",route=\"{route}\"}}");
+        until("the end of a connection", async || process.metric(&series).await == 5.0).await;
+    }
+    assert_eq!(process.warnings(), "");
+}
+
 #[tokio::test]
 async fn what_may_not_be_asked_for_in_http_1_may_not_be_in_http_2() {
     let (backend, sidecar) = with("").await;

@@ -8,6 +8,7 @@
 mod support;
 
 mod admin;
+mod breaks;
 mod cli;
 mod concurrent;
 mod connections;
@@ -18,6 +19,7 @@ mod early_answers;
 mod fates;
 mod framing;
 mod heads;
+mod hops;
 mod http2;
 mod http2_upstream;
 mod key_formats;
@@ -45,3 +47,4 @@ mod tls;
 mod tokens;
 mod two_readers;
 mod upgrades;
+mod uploads;

@@ -148,7 +148,9 @@ impl Upstream {
         fail_point::reach(Step::HeadRead).await;
         let (mut parts, mut body) = response.into_parts();
         let told = head::cross_response(&mut parts.headers);
-        if let Some(relay) = &mut relay {
+        if let Some(relay) = &mut relay
+            && !body.is_broken().await
+        {
             relay.begin(parts.status, &parts.headers, &body);
         }
         let mut capture = Capture::new(limits.max_response_body, budget);

@@ -1,11 +1,12 @@
 //! The body of an answer, and the connection that it comes on.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
@@ -66,6 +67,36 @@ pub struct UpstreamBody {
     /// How far the request has come that this answers.
     upload: Option<Progress>,
     after: After,
+    /// What was read to look at it.
+    ahead: Option<Ahead>,
+}
+
+/// The first of a body.
+enum Ahead {
+    Data(Bytes),
+    Trailers(Box<HeaderMap>),
+    Broken(PassingError),
+    End,
+}
+
+impl Ahead {
+    fn of(frame: Option<Result<Frame<Bytes>, PassingError>>) -> Self {
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => Self::Data(data),
+            Some(Ok(Err(frame))) => Self::Trailers(Box::new(frame.into_trailers().unwrap_or_default())),
+            Some(Err(error)) => Self::Broken(error),
+            None => Self::End,
+        }
+    }
+
+    fn frame(self) -> Option<Result<Frame<Bytes>, PassingError>> {
+        match self {
+            Self::Data(data) => Some(Ok(Frame::data(data))),
+            Self::Trailers(trailers) => Some(Ok(Frame::trailers(*trailers))),
+            Self::Broken(error) => Some(Err(error)),
+            Self::End => None,
+        }
+    }
 }
 
 impl std::fmt::Debug for UpstreamBody {
@@ -76,11 +107,22 @@ impl std::fmt::Debug for UpstreamBody {
 
 impl UpstreamBody {
     pub(super) fn new(body: Arriving, line: Line, upload: Option<Progress>, after: After) -> Self {
-        let mut this = Self { body, line: Some(line), upload, after };
+        let mut this = Self { body, line: Some(line), upload, after, ahead: None };
         if this.body.is_end_stream() {
             this.end();
         }
         this
+    }
+
+    /// Whether what is here of it by now is none of it. Nothing is waited for.
+    pub(in crate::proxy) async fn is_broken(&mut self) -> bool {
+        if self.ahead.is_none() && !self.body.is_end_stream() {
+            let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut *self).poll_frame(cx))).await;
+            if let Poll::Ready(frame) = polled {
+                self.ahead = Some(Ahead::of(frame));
+            }
+        }
+        matches!(self.ahead, Some(Ahead::Broken(_)))
     }
 
     fn end(&mut self) {
@@ -95,6 +137,9 @@ impl Body for UpstreamBody {
     type Error = PassingError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
+        if let Some(ahead) = self.ahead.take() {
+            return Poll::Ready(ahead.frame());
+        }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Err(_))) => self.line = None,
@@ -106,10 +151,18 @@ impl Body for UpstreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.ahead.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let mut hint = self.body.size_hint();
+        if let Some(Ahead::Data(data)) = &self.ahead {
+            let length = data.len() as u64;
+            if let Some(upper) = hint.upper() {
+                hint.set_upper(upper + length);
+            }
+            hint.set_lower(hint.lower() + length);
+        }
+        hint
     }
 }

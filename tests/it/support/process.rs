@@ -124,6 +124,13 @@ impl Process {
         self.log.lock().expect("no panic").join("\n")
     }
 
+    /// What it has warned of since it began to serve.
+    pub fn warnings(&self) -> String {
+        let log = self.log.lock().expect("no panic");
+        let since = log.iter().skip_while(|line| serving(line).is_none());
+        since.filter(|line| line.contains("\"WARN\"")).map(|line| format!("{line}\n")).collect()
+    }
+
     /// The same, once it has ended: all of it.
     pub fn whole_log(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
