@@ -108,8 +108,9 @@ fn in_retry_mode_calls_may_arrive_twice() {
     holds(Protocol { faults: 2, duplicates: 1, requests: 2, ..RETRY });
 }
 
+/// Takes minutes, and gigabytes.
 #[test]
-#[ignore = "takes minutes, and gigabytes"]
+#[ignore = "tests/run --all"]
 fn more_of_everything() {
     holds(Protocol { faults: 3, duplicates: 1, crashes: 2, freezes: true, ..HOLD });
     holds(Protocol { faults: 1, crashes: 1, ..RETRY });

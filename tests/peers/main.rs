@@ -8,13 +8,18 @@
 mod curl;
 mod grpc;
 mod http2;
+mod ledger;
 mod nginx;
 mod node;
 mod peer;
+mod plain;
+mod sdks;
 // Told with what the other stories use, though not with all of it.
 #[allow(dead_code, unused_imports, unused_macros)]
 #[path = "../it/support/mod.rs"]
 mod support;
+mod table;
 mod tls;
+mod trial;
 mod valgrind;
 mod websocket;

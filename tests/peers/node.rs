@@ -4,8 +4,16 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::peer::{beside, printed};
+use super::peer::{beside, built, printed};
 use super::support::{Backend, Setup};
+
+/// A client in JavaScript, with what `package.json` names, on the Node that came with `requirements.txt`.
+pub fn client(script: &str) -> Command {
+    let mut command = Command::new(built("peers-python/bin/node"));
+    // What it imports is beside the link to it.
+    command.args(["--preserve-symlinks", "--preserve-symlinks-main"]).arg(built("peers-node/clients").join(script));
+    command
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_clients_click_twice_stream_and_ask_first() {

@@ -61,10 +61,14 @@ pub async fn printed(command: Command) -> String {
 
 /// A script beside this file, in a Python that has what `requirements.txt` names.
 pub fn python(script: &str) -> Command {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the folder of builds");
-    let mut command = Command::new(target.join("peers-python/bin/python"));
+    let mut command = Command::new(built("peers-python/bin/python"));
     command.arg("-u").arg(beside(script));
     command
+}
+
+/// What `tests/run` has installed beside the builds.
+pub fn built(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the folder of builds").join(name)
 }
 
 /// A file of this folder.

@@ -53,7 +53,7 @@ impl Gate {
         self.0.close();
     }
 
-    pub(super) async fn pass(&self) {
+    pub async fn pass(&self) {
         let closed = self.0.acquire().await;
         assert!(closed.is_err(), "a gate gives no permits");
     }
