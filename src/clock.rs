@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | of timers | [`tokio::time::Instant::now`] | durations and deadlines inside one process; tests can stop it |
 //! | since boot | [`since_boot`] | how old a lease is: it also counts the time that the machine is suspended |
+//! | of the processor | [`of_this_thread`] | how much one piece of work may be |
 //! | of the wall | [`wall`], [`unix_millis`] | what people read, and dates in keys; it may jump |
 //!
 //! No decision about a record rests on the wall clock or on another machine's clock. `clippy.toml` refuses
@@ -24,6 +25,12 @@ pub fn since_boot() -> Duration {
     #[cfg(not(target_os = "linux"))]
     const CLOCK: ClockId = ClockId::Monotonic;
     let now = clock_gettime(CLOCK);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
+/// The processor time that this thread has taken: how much work a piece of work is, however busy the machine.
+pub fn of_this_thread() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
 };
 
@@ -87,6 +87,8 @@ impl Outcome {
 pub enum StoreOp {
     /// A claim, or a takeover.
     Claim,
+    /// The body of an answer that lies apart from its record.
+    Body,
     /// A renewal.
     Renew,
     /// An outcome.
@@ -103,13 +105,14 @@ pub enum StoreOp {
 
 impl StoreOp {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Claim, Self::Renew, Self::Settle, Self::Release, Self::Find, Self::List, Self::Exchange];
+    pub const ALL: [Self; 8] =
+        [Self::Claim, Self::Body, Self::Renew, Self::Settle, Self::Release, Self::Find, Self::List, Self::Exchange];
 
     /// The label value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Claim => "claim",
+            Self::Body => "body",
             Self::Renew => "renew",
             Self::Settle => "settle",
             Self::Release => "release",
@@ -216,6 +219,8 @@ pub struct Metrics {
     store_errors: IntCounterVec,
     store_up: IntGauge,
     store_losses: IntCounter,
+    store_used: Gauge,
+    store_may_evict: IntGauge,
     in_flight: IntGaugeVec,
     waiting: IntGaugeVec,
     lease_lost: IntCounterVec,
@@ -284,6 +289,14 @@ impl Metrics {
                     "Times that the store was found to have lost its data.",
                 )?,
             )?,
+            store_used: register(
+                &registry,
+                Gauge::new(
+                    "onlyonce_store_used_ratio",
+                    "How full the store is, from 0 to 1; 0 where it has no limit.",
+                )?,
+            )?,
+            store_may_evict: gauge("onlyonce_store_may_evict", "1 while the store may drop records to make room.")?,
             in_flight: gauges("onlyonce_in_flight", "Guarded attempts at work.", &["route"])?,
             waiting: gauges("onlyonce_waiting", "Repeats waiting for the first.", &["route"])?,
             lease_lost: counter(
@@ -373,9 +386,12 @@ impl Metrics {
         }
     }
 
-    /// What is known of the store now: whether it can be reached, and how often it lost its data.
-    pub fn store_state(&self, up: bool, losses: u64) {
+    /// What is known of the store now: whether it can be reached, how often it lost its data, how full it is, and whether
+    /// it may drop records.
+    pub fn store_state(&self, up: bool, losses: u64, used: Option<f64>, may_evict: bool) {
         self.store_up.set(i64::from(up));
+        self.store_used.set(used.unwrap_or(0.0));
+        self.store_may_evict.set(i64::from(may_evict));
         self.store_losses.inc_by(losses.saturating_sub(self.store_losses.get()));
     }
 

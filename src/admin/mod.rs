@@ -130,7 +130,8 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
-        self.metrics.store_state(self.store.health() == Health::Up, self.store.losses());
+        let (store, up) = (&self.store, self.store.health() == Health::Up);
+        self.metrics.store_state(up, store.losses(), store.used_ratio(), store.may_evict());
         match self.metrics.render() {
             Ok(exposition) => answer(StatusCode::OK, EXPOSITION, exposition),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics cannot be shown: {error}\n")),

@@ -83,7 +83,9 @@ impl Refusal {
         let causes = std::iter::successors(error.source(), |error: &&dyn Error| (*error).source());
         let causes: String = causes.map(|cause| format!(": {cause}")).collect();
         match error {
-            StoreError::Unavailable(_) => Self::new(Why::Store, format!("Nothing was done, as {error}{causes}.")),
+            StoreError::Unavailable(_) | StoreError::Refused(_) => {
+                Self::new(Why::Store, format!("Nothing was done, as {error}{causes}."))
+            }
             StoreError::Uncertain(_) => {
                 Self::new(Why::Store, format!("It may have been done or not, as {error}{causes}. Look at the record."))
             }

@@ -5,21 +5,32 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::connect::Connection;
 use super::table::Table;
 use super::text::{listed, ranges, terminal_width, wrapped};
-use super::{BAD_USAGE, Format, output};
+use super::{BAD_USAGE, FAILED, Format, output};
 use crate::config::{self, Config, Disposition, HumanDuration, Mode, OnUnknown, Policy, Preset, Rule, Warning, Weight};
 
-pub(super) fn check(config: &Config, strict: bool, format: Format) -> ExitCode {
+pub(super) fn check(config: &Config, strict: bool, format: Format, connection: Option<&Connection>) -> ExitCode {
     let found = config::warnings(config);
     let rows: Vec<Row> = config.routes.rules().iter().map(|rule| Row::of(rule)).collect();
     let is_refused = strict && found.iter().any(|warning| warning.weight == Weight::Warning);
     let out = match format {
-        Format::Text => text(&rows, &found, is_refused, terminal_width()),
-        Format::Json => json(&rows, &found),
+        Format::Text => {
+            let mut out = text(&rows, &found, is_refused, terminal_width());
+            if let Some(connection) = connection {
+                connection.write(&mut out);
+            }
+            out
+        }
+        Format::Json => json(&rows, &found, connection),
     };
     let printed = output::print(&out);
-    if is_refused { ExitCode::from(BAD_USAGE) } else { printed }
+    match connection {
+        _ if is_refused => ExitCode::from(BAD_USAGE),
+        Some(connection) if !connection.is_usable() => ExitCode::from(FAILED),
+        Some(_) | None => printed,
+    }
 }
 
 /// One rule, in words.
@@ -230,7 +241,7 @@ fn told(out: &mut String, rows: &[Row], found: &[Warning]) -> usize {
     warnings
 }
 
-fn json(rows: &[Row], found: &[Warning]) -> String {
+fn json(rows: &[Row], found: &[Warning], connection: Option<&Connection>) -> String {
     #[derive(Serialize)]
     struct Told<'a> {
         name: &'a str,
@@ -243,13 +254,15 @@ fn json(rows: &[Row], found: &[Warning]) -> String {
         routes: &'a [Row],
         warnings: Vec<Told<'a>>,
         notes: Vec<Told<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        connection: Option<&'a Connection>,
     }
     let of = |wanted: Weight| {
         let some = found.iter().filter(move |warning| warning.weight == wanted);
         some.map(|Warning { name, route, text, advice, .. }| Told { name, route: route.as_deref(), text, advice })
             .collect()
     };
-    let report = Report { routes: rows, warnings: of(Weight::Warning), notes: of(Weight::Note) };
+    let report = Report { routes: rows, warnings: of(Weight::Warning), notes: of(Weight::Note), connection };
     // It holds nothing that JSON cannot.
     format!("{}\n", serde_json::to_string_pretty(&report).unwrap_or_default())
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod check;
+mod connect;
 mod explain;
 mod given;
 mod output;
@@ -56,6 +57,9 @@ enum Command {
         /// Treat warnings as errors
         #[arg(long)]
         strict: bool,
+        /// Connect to the store, too: say whether it can be used, and which rights a Redis user needs
+        #[arg(long)]
+        connect: bool,
         /// For people, or for programs
         #[arg(long, default_value = "text")]
         format: Format,
@@ -105,9 +109,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Serve { config } => serve(&config.config, &cli.log),
-        Command::Check { config, strict, format } => {
-            with_config(&config.config, |config| check::check(&config, strict, format))
-        }
+        Command::Check { config, strict, connect, format } => with_config(&config.config, |config| {
+            let connection = connect.then(|| connect::Connection::make(&config.store));
+            check::check(&config, strict, format, connection.as_ref())
+        }),
         Command::Explain(args) => with_config(args.config(), |config| explain::explain(&config, &args)),
         Command::Records(args) => records::records(args),
         Command::Schema => schema(),

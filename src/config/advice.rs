@@ -56,7 +56,7 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
             ("own-caller-rotation", about_rotated_keys(rule, trust)),
             ("address-as-caller", about_addresses(rule, trust)),
             ("anonymous-caller", about_strangers(rule)),
-            ("fail-open", about_forwarding(rule, store.on_error)),
+            ("fail-open", about_forwarding(rule)),
             ("short-lease", about_takeovers(rule, upstream)),
             ("busy-503", about_503(rule)),
             ("body-key-media-type", about_bodies(rule)),
@@ -263,13 +263,13 @@ fn about_strangers(rule: &Rule) -> Option<Note> {
     )
 }
 
-fn about_forwarding(rule: &Rule, on_error: OnStoreError) -> Option<Note> {
-    if on_error != OnStoreError::Forward || rule.policy.base() != Policy::Strict {
+fn about_forwarding(rule: &Rule) -> Option<Note> {
+    if rule.on_error != OnStoreError::Forward || rule.policy.base() != Policy::Strict {
         return None;
     }
     warn(
         "the policy is strict, but while the store is out of reach requests go through unguarded and may run twice",
-        "refuse them instead: store.on_error = \"reject\"",
+        "refuse them instead: on_error = \"reject\"",
     )
 }
 

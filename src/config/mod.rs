@@ -235,7 +235,17 @@ pub struct RedisAddress {
     pub password: Option<Secret>,
 }
 
-/// `store.on_error`
+impl RedisAddress {
+    /// Host and port, for messages.
+    pub fn server(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// `on_error`, of a route or of the store
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnStoreError {
     /// 503.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::{PolicyTable, Preset};
+use super::{OnStoreError, PolicyTable, Preset};
 
 /// One `[[route]]`, with its defaults filled in.
 #[derive(Debug, Clone)]
@@ -71,6 +71,10 @@ pub struct Rule {
     pub response: Delivery,
     /// Whether replays carry the stored `Set-Cookie` lines.
     pub replay_set_cookie: bool,
+    /// What else replays leave out.
+    pub replay_omit: Vec<HeaderName>,
+    /// What becomes of its requests while the store is certainly out of reach.
+    pub on_error: OnStoreError,
     /// The origins whose pages may read our own answers and replays.
     pub cors_origins: Vec<HeaderValue>,
     /// Stands in for the `detail` of what a key was used for before: `in-flight`, `key-reused`, `outcome-unknown` and

@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::cleanup::Cleanup;
 use super::fate::{Answer, Fate, Rest, Silence};
+use super::flights::Flight;
 use super::lease::{Gate, Lease};
 use super::policy::{self, Outcome, Settlement};
-use super::waiting::{self, Flight};
+use super::waiting;
 use crate::clock;
 use crate::config::Rule;
 use crate::fail_point::{self, Step};
@@ -72,6 +73,7 @@ impl Attempt {
         recorder.metrics.upstream(&rule.name, begun.elapsed());
 
         let outcome = policy::outcome(&fate, &rule.policy, recorder.lease.claim.terms.on_unknown);
+        let outcome = policy::within_room(outcome, recorder.store.used_ratio());
         let settled_at = clock::unix_millis();
         fail_point::reach(Step::BeforeComplete).await;
         let recorded = recorder.write(&outcome, settled_at).await;
@@ -81,6 +83,9 @@ impl Attempt {
             ended => ended,
         };
         flight.land(ended.whole());
+        if recorded.is_err() {
+            flight.unwritten(&outcome, settled_at);
+        }
         if client.send(ended).is_err() {
             tracing::info!(record = %recorder.lease.name, ?outcome, "an attempt ended after its client had left");
         }
@@ -91,7 +96,10 @@ impl Attempt {
             // a renewal after the release would claim the key again.
             let renewing = async {
                 match outcome {
-                    Outcome::Settle(_) => recorder.lease.keep().await,
+                    Outcome::Settle(_) => {
+                        recorder.lease.settling();
+                        recorder.lease.keep().await
+                    }
                     Outcome::Release | Outcome::Leave => pending().await,
                 }
             };
@@ -99,6 +107,10 @@ impl Attempt {
                 () = recorder.keep_trying(&outcome, settled_at, &abandon) => {}
                 never = renewing => match never {},
             }
+        }
+        match outcome {
+            Outcome::Leave => flight.leave(),
+            Outcome::Release | Outcome::Settle(_) => drop(flight),
         }
         drop(slot);
     }
@@ -187,11 +199,12 @@ impl Recorder {
                 let record = Record { claim: lease.claim.clone(), state: settlement.at(settled_at) };
                 match self.store.settle(&lease.name, &record).await? {
                     Settled::Written => {
-                        self.count(match settlement {
-                            Settlement::Completed(_) => RecordState::Completed,
-                            Settlement::Unreplayable { .. } => RecordState::Unreplayable,
-                            Settlement::Unknown => RecordState::Unknown,
-                        });
+                        self.count_settled(settlement);
+                        Ok(None)
+                    }
+                    // An earlier try of this very write, whose answer was lost.
+                    Settled::Kept(kept) if *kept == record => {
+                        self.count_settled(settlement);
                         Ok(None)
                     }
                     Settled::Kept(kept) => Ok(self.instead(*kept)),
@@ -221,10 +234,18 @@ impl Recorder {
                     return;
                 }
                 Err(StoreError::Unreadable { .. }) => break,
-                Err(StoreError::Unavailable(_) | StoreError::Uncertain(_)) => tries += 1,
+                Err(StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Uncertain(_)) => tries += 1,
             }
         }
         tracing::error!(record = %self.lease.name, tries, "an outcome was never recorded; its key stays claimed");
+    }
+
+    fn count_settled(&self, settlement: &Settlement) {
+        self.count(match settlement {
+            Settlement::Completed(_) => RecordState::Completed,
+            Settlement::Unreplayable { .. } => RecordState::Unreplayable,
+            Settlement::Unknown => RecordState::Unknown,
+        });
     }
 
     fn count(&self, state: RecordState) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::attempt::Ended;
 use crate::clock::since_boot;
 use crate::metrics::Metrics;
-use crate::record::{Claim, RecordName};
+use crate::record::{Claim, RecordName, Unknown};
 use crate::store::{Renewed, Store, StoreError};
 
 /// Whether an owner may send.
@@ -42,6 +42,8 @@ pub(super) struct Lease {
     /// Whether the request had to stay because of this lease.
     withheld: AtomicBool,
     lost: AtomicBool,
+    /// An outcome was sent to the store, and may have been written.
+    settling: AtomicBool,
     /// Claims and renewals without a certain answer: they may yet arrive.
     unanswered: AtomicU32,
 }
@@ -56,8 +58,8 @@ impl Lease {
         unanswered: u32,
     ) -> Self {
         let (confirmed, unanswered) = (AtomicU64::new(millis(confirmed)), AtomicU32::new(unanswered));
-        let [sent, withheld, lost] = [(); 3].map(|()| AtomicBool::new(false));
-        Self { store, metrics, name, claim, confirmed, sent, withheld, lost, unanswered }
+        let [sent, withheld, lost, settling] = [(); 4].map(|()| AtomicBool::new(false));
+        Self { store, metrics, name, claim, confirmed, sent, withheld, lost, settling, unanswered }
     }
 
     /// Renews at a third of the lease, for as long as it is polled.
@@ -81,6 +83,8 @@ impl Lease {
             Ok(Renewed::ClaimedAgain) => {
                 tracing::error!(record = %self.name, "the store had lost the record of a running attempt; claimed again");
             }
+            // The outcome may have been written, its answer lost: the next try to write it will tell.
+            Ok(Renewed::Lost) if self.settling.load(Ordering::Relaxed) => return false,
             Ok(Renewed::Lost) => {
                 self.count_lost();
                 return false;
@@ -93,6 +97,21 @@ impl Lease {
         }
         self.confirmed.store(millis(begun), Ordering::Relaxed);
         true
+    }
+
+    /// From now on, a record that is not in flight any more may have been settled by this owner itself.
+    pub(super) fn settling(&self) {
+        self.settling.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this process can tell by itself that the record is its own. Not when it was told of another owner; nor when
+    /// another may have taken over unseen.
+    pub(super) fn is_certain(&self) -> bool {
+        let may_be_taken_over = match self.claim.terms.on_unknown {
+            Unknown::Retry => self.age() >= self.claim.terms.lease,
+            Unknown::Hold(_) => false,
+        };
+        !self.lost.load(Ordering::Relaxed) && !may_be_taken_over
     }
 
     /// Counts and logs, once, that the record is in other hands.
@@ -128,8 +147,11 @@ impl Lease {
     }
 
     fn readiness(&self) -> Readiness {
-        let age = since_boot().saturating_sub(Duration::from_millis(self.confirmed.load(Ordering::Relaxed)));
-        readiness(age, self.claim.terms.lease)
+        readiness(self.age(), self.claim.terms.lease)
+    }
+
+    fn age(&self) -> Duration {
+        since_boot().saturating_sub(Duration::from_millis(self.confirmed.load(Ordering::Relaxed)))
     }
 
     /// What the client of an attempt that was not sent is told.

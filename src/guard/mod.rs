@@ -9,12 +9,14 @@ pub mod attempt;
 pub mod cleanup;
 pub mod decide;
 mod fate;
+mod flights;
 pub mod lease;
 mod observe;
 pub mod policy;
 #[cfg(test)]
 mod tests;
 mod waiting;
+pub mod without_store;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,15 +35,17 @@ pub use observe::{Observation, Sighting};
 
 use attempt::{Attempt, Recorder, Slot};
 use cleanup::Cleanup;
+use flights::{Flight, Flights};
 use lease::Lease;
-use waiting::Flights;
+use without_store::Fallback;
 
 use crate::clock;
 use crate::config::Rule;
 use crate::fail_point::{self, Step};
 use crate::key::Operation;
 use crate::metrics::Metrics;
-use crate::record::{Claim, Comparison, RecordName, Token};
+use crate::record::moves::{Held, Owner};
+use crate::record::{Claim, Comparison, RecordName, State, Token};
 use crate::store::{Claimed, Store, StoreError};
 
 /// Guards operations with one store.
@@ -109,6 +113,7 @@ impl Guard {
             fingerprint: operation.fingerprint,
             claimed_at: clock::unix_millis(),
         };
+        let claiming = self.flights.claiming(&operation.name);
         let mut pending = Pending { guard: self, name: &operation.name, token: wanted.token, armed: true };
         let (claimed, unanswered) = self.ask(&operation.name, &wanted).await;
         match claimed {
@@ -126,24 +131,55 @@ impl Guard {
                     begun,
                     unanswered,
                 );
+                let lease = Arc::new(lease);
+                let flight = claiming.depart(&lease);
                 let slot = Slot { _permit: permit, _counted: self.metrics.in_flight(&rule.name) };
-                let unused = Unused { guard: Arc::clone(self), lease: Arc::new(lease), is_used: false };
-                Ok(Admission::Owner(Ownership { rule: Arc::clone(rule), slot, unused }))
+                let unused = Unused { guard: Arc::clone(self), lease, is_used: false };
+                Ok(Admission::Owner(Ownership { rule: Arc::clone(rule), slot, flight, unused }))
             }
             Ok(Claimed::Refused(held)) => {
                 pending.armed = unanswered > 0;
-                let recorded = &held.record.claim.fingerprint;
-                if operation.fingerprint.compare(recorded) == Comparison::Incomparable {
-                    tracing::warn!(record = %operation.name,
-                        "the route's fingerprint has changed since this record was made; a repeat counts as the same");
-                }
-                Ok(Admission::Repeat(decide(*held, &operation.fingerprint, rule.on_mismatch)))
+                Ok(Admission::Repeat(self.verdict(rule, operation, *held)))
             }
-            Err(error) => {
+            Ok(Claimed::Apart(bodiless)) => {
+                pending.armed = unanswered > 0;
+                let held = Held::settled(bodiless.record().clone());
+                match self.verdict(rule, operation, held) {
+                    Verdict::Replay(_) => {
+                        let record = self.store.body(&operation.name, *bodiless).await;
+                        let held = Held::settled(record.map_err(StoreError::there_may_be_a_record)?);
+                        Ok(Admission::Repeat(decide(held, &operation.fingerprint, rule.on_mismatch)))
+                    }
+                    verdict => Ok(Admission::Repeat(verdict)),
+                }
+            }
+            Err(error @ StoreError::Unreadable { .. }) => {
                 pending.armed = unanswered > 0;
                 Err(error.into())
             }
+            Err(error) => {
+                pending.armed = unanswered > 0;
+                match self.by_itself(rule, operation, 1) {
+                    Fallback::Repeat(verdict) => Ok(Admission::Repeat(verdict)),
+                    Fallback::Refuse => Err(error.there_may_be_a_record().into()),
+                    Fallback::AsConfigured => Err(error.into()),
+                }
+            }
         }
+    }
+
+    /// What a request gets by what this process knows, when the store cannot tell.
+    fn by_itself(&self, rule: &Rule, operation: &Operation, own_claims: usize) -> Fallback {
+        self.flights.without_store(&operation.name, &operation.fingerprint, rule.on_mismatch, own_claims)
+    }
+
+    /// What a claim gets that was refused.
+    fn verdict(&self, rule: &Rule, operation: &Operation, held: Held) -> Verdict {
+        if operation.fingerprint.compare(&held.record.claim.fingerprint) == Comparison::Incomparable {
+            tracing::warn!(record = %operation.name,
+                "the route's fingerprint has changed since this record was made; a repeat counts as the same");
+        }
+        decide(held, &operation.fingerprint, rule.on_mismatch)
     }
 
     /// Claims, and once more where the answer is lost: the token makes that safe. Also says how many tries were without
@@ -156,7 +192,7 @@ impl Guard {
         match self.store.claim(name, wanted).await {
             Err(StoreError::Uncertain(cause)) => (Err(StoreError::Uncertain(cause)), 2),
             // This try was not carried out; the first may have been.
-            Err(StoreError::Unavailable(cause)) => (Err(StoreError::Uncertain(cause)), 1),
+            Err(StoreError::Unavailable(cause) | StoreError::Refused(cause)) => (Err(StoreError::Uncertain(cause)), 1),
             certain => (certain, 1),
         }
     }
@@ -175,7 +211,7 @@ impl Guard {
         for looks in 0.. {
             match self.flights.find(&operation.name, &operation.fingerprint) {
                 Some(flight) => {
-                    if let Some(reply) = waiting::landed(flight).await {
+                    if let Some(reply) = flights::landed(flight).await {
                         return Verdict::Replay(reply);
                     }
                 }
@@ -186,12 +222,20 @@ impl Guard {
             }
             match self.store.find(&operation.name).await {
                 Ok(None) => return Verdict::InFlight,
-                Ok(Some(held)) => match decide(held, &operation.fingerprint, rule.on_mismatch) {
-                    Verdict::InFlight => {}
-                    verdict => return verdict,
+                Ok(Some(held)) => {
+                    // Its lease has run out under `retry`: nothing more comes of it, and the next repeat takes over.
+                    let is_abandoned = held.record.state == State::InFlight && held.owner() == Owner::Abandoned;
+                    match decide(held, &operation.fingerprint, rule.on_mismatch) {
+                        Verdict::InFlight if !is_abandoned => {}
+                        verdict => return verdict,
+                    }
+                }
+                // The store's trouble is not the waiter's answer: it may be over before the waiting is. What this process
+                // knows by itself is.
+                Err(_) => match self.by_itself(rule, operation, 0) {
+                    Fallback::Repeat(Verdict::InFlight) | Fallback::Refuse | Fallback::AsConfigured => {}
+                    Fallback::Repeat(verdict) => return verdict,
                 },
-                // The store's trouble is not the waiter's answer: it may be over before the waiting is.
-                Err(_) => {}
             }
         }
         Verdict::InFlight
@@ -244,6 +288,7 @@ impl Guard {
 pub struct Ownership {
     rule: Arc<Rule>,
     slot: Slot,
+    flight: Flight,
     unused: Unused,
 }
 
@@ -251,6 +296,11 @@ impl Ownership {
     /// Which attempt at the operation this is; more than 1 after a takeover.
     pub fn attempt(&self) -> u32 {
         self.unused.lease.claim.attempt
+    }
+
+    /// The operation's record.
+    pub fn record(&self) -> &RecordName {
+        &self.unused.lease.name
     }
 
     /// Runs the attempt as a task of its own: what becomes of the receiver changes nothing.
@@ -261,11 +311,11 @@ impl Ownership {
         Fut: Future<Output = Fate<R>> + Send + 'static,
     {
         let (client, answer) = oneshot::channel();
-        let Self { rule, slot, unused } = self;
+        let Self { rule, slot, flight, unused } = self;
         let (guard, lease) = unused.take();
         let attempt = Attempt {
             rule,
-            flight: guard.flights.depart(&lease.name, lease.claim.fingerprint),
+            flight,
             recorder: Recorder {
                 lease,
                 store: Arc::clone(&guard.store),

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::Rule;
 use crate::key::Operation;
 use crate::metrics::Would;
+use crate::record::moves::Held;
 use crate::record::{Claim, Record, RecordName, Terms, Token};
 use crate::store::{Claimed, StoreError};
 
@@ -69,6 +70,10 @@ impl Observation {
         Ok(match self.guard.store.claim(&name, &claim).await? {
             Claimed::Granted(claim) => Sighting::First(Mark { name, claim }),
             Claimed::Refused(held) => Sighting::Repeat(would(&decide(*held, &operation.fingerprint, rule.on_mismatch))),
+            Claimed::Apart(bodiless) => {
+                let held = Held::settled(bodiless.record().clone());
+                Sighting::Repeat(would(&decide(held, &operation.fingerprint, rule.on_mismatch)))
+            }
         })
     }
 

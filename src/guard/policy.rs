@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use super::fate::{Answer, Fate, Rest};
 use crate::config::{Disposition, PolicyTable};
 use crate::record::{Reply, State, Unknown};
+use crate::store::SHORT;
 
 /// What the owner does to its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +95,21 @@ pub fn outcome<R>(fate: &Fate<R>, table: &PolicyTable, on_unknown: Unknown) -> O
     }
 }
 
+/// What of an outcome there is room for: a store that is short of it keeps no answers but small ones, so that keys can
+/// still be claimed in it. `used` is the share of the store that is taken.
+pub fn within_room(outcome: Outcome, used: Option<f64>) -> Outcome {
+    let is_short = used.is_some_and(|used| used > SHORT);
+    match outcome {
+        Outcome::Settle(Settlement::Completed(reply)) if is_short && reply.body_len() > SMALL => {
+            Outcome::Settle(Settlement::unreplayable(&reply))
+        }
+        outcome => outcome,
+    }
+}
+
+/// An answer that is kept while there is any room.
+const SMALL: u64 = 16 * 1024;
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -159,6 +175,21 @@ mod tests {
         for (fate, hold, retry) in rows {
             assert_eq!(standard(&fate, HOLD), hold, "{fate:?}");
             assert_eq!(standard(&fate, Unknown::Retry), retry, "{fate:?}");
+        }
+    }
+
+    #[test]
+    fn a_store_that_is_short_of_room_keeps_small_answers_only() {
+        let with = |length: usize| {
+            let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
+            let reply = Reply { status: StatusCode::OK, headers, body: vec![vec![0; length].into()], trailers };
+            Outcome::Settle(Settlement::Completed(Arc::new(reply)))
+        };
+        let (small, large) = (with(16 * 1024), with(16 * 1024 + 1));
+        for (used, kept) in [(None, large.clone()), (Some(0.8), large.clone()), (Some(0.81), unreplayable(200))] {
+            assert_eq!(within_room(large.clone(), used), kept, "{used:?}");
+            assert_eq!(within_room(small.clone(), used), small, "{used:?}");
+            assert_eq!(within_room(Outcome::Release, used), Outcome::Release, "{used:?}");
         }
     }
 

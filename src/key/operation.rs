@@ -239,7 +239,7 @@ mod tests {
 
     use super::*;
     use crate::config::{
-        Delivery, JsonPointer, KeyFormat, LogKeys, Mode, OnConcurrent, OnMismatch, Policy, PolicyTable,
+        Delivery, JsonPointer, KeyFormat, LogKeys, Mode, OnConcurrent, OnMismatch, OnStoreError, Policy, PolicyTable,
     };
     use crate::key::{BodyFault, KeyFault, readings};
 
@@ -282,6 +282,8 @@ mod tests {
             max_response_body: 1 << 20,
             response: Delivery::Buffer,
             replay_set_cookie: false,
+            replay_omit: Vec::new(),
+            on_error: OnStoreError::Reject,
             cors_origins: Vec::new(),
             message: None,
             help: None,

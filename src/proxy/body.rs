@@ -336,6 +336,11 @@ impl ResponseBody {
         Self::Held(Pieces { left, trailers: None })
     }
 
+    /// A body without trailers, in pieces that are counted already.
+    pub(super) fn from_pieces(pieces: Vec<Bytes>) -> Self {
+        Self::Held(Pieces { left: pieces.into(), trailers: None })
+    }
+
     /// All of a stored response.
     pub fn from_reply(reply: &Arc<Reply>) -> Self {
         Self::Held(Pieces::of(reply))

@@ -43,7 +43,7 @@ impl Reader {
     /// Makes an answer that did not come from running this request readable for its reader. A stored answer may carry
     /// what was said to a reader of another origin.
     pub(super) fn admit(self, answer: &mut HeaderMap) {
-        add(answer, VARY, &[ORIGIN]);
+        vary(answer, ORIGIN);
         match self {
             Self::Named(origin) => {
                 answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -105,6 +105,13 @@ impl Preflight {
 
 fn is_for_all(answer: &HeaderMap) -> bool {
     answer.get(ACCESS_CONTROL_ALLOW_ORIGIN).is_some_and(|origin| origin.as_bytes() == b"*")
+}
+
+/// Says that an answer varies by this field of the request (RFC 9110, 12.5.5), unless it says so already.
+pub(super) fn vary(answer: &mut HeaderMap, by: HeaderName) {
+    if !names(answer, &VARY, "*") {
+        add(answer, VARY, &[by]);
+    }
 }
 
 /// Adds names to a field that is a list of them, unless they are in it.

@@ -144,7 +144,7 @@ impl Proxy {
 
         let digest_key = match self.store.digest_key().await {
             Ok(digest_key) => digest_key,
-            Err(error) => return self.without_store(error, head, body, place.client, event).await,
+            Err(error) => return self.without_store(rule, error, head, body, place.client, event).await,
         };
         let operation = match draft.with_body(&digest_key, &body).map_err(|error| refusal::of_key(&error))? {
             Reading::Operation(operation) => operation,
@@ -163,7 +163,7 @@ impl Proxy {
                 self.repeat(rule, &operation, verdict, &head.headers, place.client, event).await
             }
             Err(ClaimError::Overloaded) => Err(refusal::overloaded()),
-            Err(ClaimError::Store(error)) => self.without_store(error, head, body, place.client, event).await,
+            Err(ClaimError::Store(error)) => self.without_store(rule, error, head, body, place.client, event).await,
         };
         answer.map_err(|problem| problem.record(&operation.name))
     }
@@ -179,6 +179,7 @@ impl Proxy {
         event: &mut Event,
     ) -> Result<Answer, Problem> {
         event.attempt(ownership.attempt());
+        let record = ownership.record().clone();
         let accepted = Accepted::of(&head.headers);
         let (relay, beginning) = stream::relay_for(rule.response, head.version);
         let body = RequestBody::held(body);
@@ -212,7 +213,7 @@ impl Proxy {
             Ended::Answered(reply) => executed(event, replay::own(&reply)),
             Ended::Streamed(reply, rest) => executed(event, replay::beginning(&reply, rest)),
             Ended::Recorded(reply) => {
-                let answer = replay::replay(&reply, rule, &accepted, &self.budget).ok_or_else(refusal::overloaded)?;
+                let answer = self.replay(rule, &record, &reply, &accepted).await.ok_or_else(refusal::overloaded)?;
                 event.answer(Outcome::Replayed, answer.status());
                 Ok(answer)
             }
@@ -250,7 +251,7 @@ impl Proxy {
         }
         let mut answer = match verdict {
             Verdict::Replay(reply) => {
-                let answer = replay::replay(&reply, rule, &Accepted::of(request), &self.budget);
+                let answer = self.replay(rule, &operation.name, &reply, &Accepted::of(request)).await;
                 let answer = answer.ok_or_else(refusal::overloaded)?;
                 event.answer(Outcome::Replayed, answer.status());
                 Ok(answer)
@@ -274,19 +275,19 @@ impl Proxy {
     /// The store did not answer.
     async fn without_store(
         &self,
+        rule: &Rule,
         error: StoreError,
         head: request::Parts,
         body: Bytes,
         client: &Client,
         event: &mut Event,
     ) -> Result<Answer, Problem> {
-        match (error, self.on_store_error) {
+        match (error, rule.on_error) {
             (StoreError::Unavailable(_), OnStoreError::Forward) => {
                 self.unguarded(head, RequestBody::held(body), client, event).await
             }
-            (StoreError::Unavailable(_), OnStoreError::Reject) | (StoreError::Uncertain(_), _) => {
-                Err(refusal::store_unavailable())
-            }
+            (StoreError::Unavailable(_), OnStoreError::Reject)
+            | (StoreError::Refused(_) | StoreError::Uncertain(_), _) => Err(refusal::store_unavailable()),
             (error @ StoreError::Unreadable { .. }, _) => {
                 tracing::error!(error = &error as &dyn Error, "a record cannot be read; its key is blocked");
                 Err(refusal::record_unreadable())

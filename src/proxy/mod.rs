@@ -8,6 +8,7 @@ mod body;
 mod budget;
 mod client;
 mod cors;
+mod decode;
 mod event;
 mod framing;
 mod handle;
@@ -28,13 +29,14 @@ pub use arriving::Arriving;
 pub use body::{PassingError, ResponseBody};
 pub use budget::Budget;
 pub use client::{Client, Presence};
+pub use decode::Decoders;
 pub(crate) use head::{MAX_FIELDS, MAX_HEAD};
 pub use replay::REPLAYED;
 pub use tunnel::Tunnel;
 pub(crate) use upstream::MAX_BUFFER;
 pub use upstream::{Upstream, UpstreamBody};
 
-use crate::config::{LogKeys, OnStoreError, Routes, Trust};
+use crate::config::{LogKeys, Routes, Trust};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -49,12 +51,12 @@ pub struct Proxy {
     pub guard: Arc<Guard>,
     /// Where the digest key is kept.
     pub store: Arc<dyn Store>,
-    /// What becomes of guarded requests without it.
-    pub on_store_error: OnStoreError,
     /// The backend.
     pub upstream: Upstream,
     /// All bodies in memory.
     pub budget: Budget,
+    /// What undoes content codings.
+    pub decoders: Arc<Decoders>,
     /// A request body: as a whole where it is held, between two frames where it is passed on.
     pub body_timeout: Duration,
     /// How keys appear in log lines.

@@ -1,20 +1,20 @@
 //! Answering from the record.
 
-use std::io::Read;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
 use http::Response;
 use http::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, TRAILER, VARY,
+    ACCEPT_ENCODING, CONTENT_ENCODING, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, TRAILER,
     WWW_AUTHENTICATE,
 };
 
 use super::body::ResponseBody;
-use super::budget::Budget;
+use super::decode::{Coding, Decoded};
+use super::handle::Answer;
 use super::upstream::UpstreamBody;
+use super::{Proxy, cors};
 use crate::config::Rule;
-use crate::record::Reply;
+use crate::record::{RecordName, Reply};
 
 /// Marks an answer that did not come from running the request.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -29,33 +29,67 @@ pub(super) fn beginning(reply: &Arc<Reply>, rest: UpstreamBody) -> Response<Resp
     assemble(reply, reply.headers.clone(), ResponseBody::beginning(reply, rest))
 }
 
-/// The same answer for everybody else: same status, same end-to-end fields, same bytes.
-///
-/// Left out is what was meant for the first caller alone or for that moment: `Set-Cookie` (unless the route asks for
-/// it), `WWW-Authenticate`, and `Date`, of which the server makes a fresh one.
-///
-/// `None` where the budget cannot take the body.
-pub(super) fn replay(
-    reply: &Arc<Reply>,
-    rule: &Rule,
-    accepted: &Accepted,
-    budget: &Budget,
-) -> Option<Response<ResponseBody>> {
-    let mut headers = reply.headers.clone();
-    headers.remove(DATE);
-    headers.remove(WWW_AUTHENTICATE);
-    if !rule.replay_set_cookie {
-        headers.remove(SET_COOKIE);
-    }
-    headers.insert(REPLAYED, HeaderValue::from_static("true"));
-    match decoded(reply, accepted, rule.max_response_body) {
-        None => Some(assemble(reply, headers, ResponseBody::counted(reply, budget)?)),
-        Some(body) => {
-            headers.remove(CONTENT_ENCODING);
-            headers.remove(TRAILER);
-            headers.append(VARY, HeaderValue::from_static("accept-encoding"));
-            weaken_etag(&mut headers);
-            Some(assemble(reply, headers, ResponseBody::from_bytes(budget.hold(body)?)))
+/// What was meant for the first caller alone, or for that exchange: challenges, what a server says of the credentials that
+/// it was shown (RFC 9110, 11.6.3; RFC 8053), and `Date`, of which the server makes a fresh one.
+static OF_THE_FIRST_EXCHANGE: [HeaderName; 6] = [
+    DATE,
+    WWW_AUTHENTICATE,
+    HeaderName::from_static("authentication-info"),
+    HeaderName::from_static("proxy-authentication-info"),
+    HeaderName::from_static("authentication-control"),
+    HeaderName::from_static("optional-www-authenticate"),
+];
+
+/// What is said about a body's bytes as they were encoded (RFC 9530; RFC 3230; RFC 2616, 14.15), and of trailers that a
+/// decoded body has none of.
+static OF_THE_ENCODED_BODY: [HeaderName; 6] = [
+    CONTENT_ENCODING,
+    TRAILER,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+];
+
+impl Proxy {
+    /// The same answer for everybody else: same status, same end-to-end fields, same bytes.
+    ///
+    /// Left out is what was meant for the first caller alone or for that moment: see [`OF_THE_FIRST_EXCHANGE`],
+    /// `Set-Cookie` unless the route asks for it, and what the route leaves out (`replay_omit`).
+    ///
+    /// `None` where the budget cannot take the body.
+    pub(super) async fn replay(
+        &self,
+        rule: &Rule,
+        record: &RecordName,
+        reply: &Arc<Reply>,
+        accepted: &Accepted,
+    ) -> Option<Answer> {
+        let mut headers = reply.headers.clone();
+        for name in OF_THE_FIRST_EXCHANGE.iter().chain(&rule.replay_omit) {
+            headers.remove(name);
+        }
+        if !rule.replay_set_cookie {
+            headers.remove(SET_COOKIE);
+        }
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        let decoded = match Coding::of(&reply.headers) {
+            Some((coding, name)) if !accepted.names(name) => {
+                self.decoders.decode(coding, record, reply, rule.max_response_body, &self.budget).await
+            }
+            Some(_) | None => Decoded::AsStored,
+        };
+        match decoded {
+            Decoded::AsStored => Some(assemble(reply, headers, ResponseBody::counted(reply, &self.budget)?)),
+            Decoded::NoRoom => None,
+            Decoded::Plain(body) => {
+                OF_THE_ENCODED_BODY.iter().for_each(|name| {
+                    headers.remove(name);
+                });
+                cors::vary(&mut headers, ACCEPT_ENCODING);
+                weaken_etag(&mut headers);
+                Some(assemble(reply, headers, ResponseBody::from_pieces(body)))
+            }
         }
     }
 }
@@ -74,29 +108,6 @@ fn weaken_etag(headers: &mut HeaderMap) {
     {
         headers.insert(ETAG, weak);
     }
-}
-
-/// The body without its content coding, where the request does not accept that coding and it can be undone within `cap`.
-fn decoded(reply: &Reply, accepted: &Accepted, cap: u64) -> Option<Bytes> {
-    let mut codings = reply.headers.get_all(CONTENT_ENCODING).iter();
-    let coding = codings.next()?.to_str().ok()?.trim().to_ascii_lowercase();
-    if codings.next().is_some() || accepted.names(&coding) {
-        return None;
-    }
-    let input = reply.body.concat();
-    let input = input.as_slice().reader();
-    match coding.as_str() {
-        "gzip" | "x-gzip" => read_all(flate2::read::MultiGzDecoder::new(input), cap),
-        "deflate" => read_all(flate2::read::ZlibDecoder::new(input), cap),
-        "br" => read_all(brotli_decompressor::Decompressor::new(input, 4096), cap),
-        _ => None,
-    }
-}
-
-fn read_all(decoder: impl Read, cap: u64) -> Option<Bytes> {
-    let mut out = Vec::new();
-    let read = decoder.take(cap.saturating_add(1)).read_to_end(&mut out).ok()?;
-    (read as u64 <= cap).then(|| out.into())
 }
 
 /// The content codings that a request accepts (RFC 9110, 12.5.3).
@@ -118,12 +129,20 @@ impl Accepted {
             let accepted = weight.is_some_and(|weight: f32| weight > 0.0);
             match name.trim() {
                 "*" => any = accepted,
-                name if name.eq_ignore_ascii_case(coding) => return accepted,
+                name if is_same_coding(name, coding) => return accepted,
                 _ => {}
             }
         }
         any
     }
+}
+
+/// `x-gzip` is another name of `gzip` (RFC 9110, 8.4.1.3).
+fn is_same_coding(one: &str, other: &str) -> bool {
+    let is_old = |name: &str| name.eq_ignore_ascii_case("x-gzip");
+    one.eq_ignore_ascii_case(other)
+        || is_old(one) && other.eq_ignore_ascii_case("gzip")
+        || is_old(other) && one.eq_ignore_ascii_case("gzip")
 }
 
 #[cfg(test)]

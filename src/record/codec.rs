@@ -368,6 +368,11 @@ impl Bodiless {
         &self.record
     }
 
+    /// Bytes of the body.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Puts the body back, if it is the right one.
     pub fn with_body(mut self, body: Bytes) -> Result<Record, Unreadable> {
         if body.len() as u64 != self.length || body_digest(std::slice::from_ref(&body)) != self.digest {

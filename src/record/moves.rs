@@ -41,6 +41,11 @@ pub enum Owner {
 }
 
 impl Held {
+    /// A record that is settled: what its owner does matters no more.
+    pub fn settled(record: Record) -> Self {
+        Self { record, silent_for: Duration::ZERO }
+    }
+
     /// What has become of the owner, if the record is in flight.
     pub fn owner(&self) -> Owner {
         Owner::after(self.silent_for, &self.record.claim.terms)

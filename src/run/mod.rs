@@ -249,18 +249,20 @@ pub async fn digest_key(settings: &config::Store) -> Result<DigestKey, String> {
         StoreLocation::Embedded(path) if !path.exists() => return Err("the store is not there yet".into()),
         StoreLocation::Embedded(_) | StoreLocation::Redis(_) => {}
     }
-    let store = store::open(settings).await.map_err(|error| error.to_string())?;
+    let store = store::open_to_look(settings).await.map_err(|error| error.to_string())?;
     store.digest_key().await.map_err(|error| error.to_string())
 }
 
 /// What the store holds under this name now, or why that cannot be told.
 pub async fn look_up(settings: &config::Store, name: &RecordName) -> Result<Option<Entry>, String> {
-    let store = store::open(settings).await.map_err(|error| error.to_string())?;
+    let store = store::open_to_look(settings).await.map_err(|error| error.to_string())?;
     let seen = match store.find(name).await {
         Ok(None) => return Ok(None),
         Ok(Some(held)) => Ok(held.seen()),
         Err(StoreError::Unreadable { source, .. }) => Err(source),
-        Err(error @ (StoreError::Unavailable(_) | StoreError::Uncertain(_))) => return Err(error.to_string()),
+        Err(error @ (StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Uncertain(_))) => {
+            return Err(error.to_string());
+        }
     };
     Ok(Some(Entry::new(name, seen.as_ref(), Moment::now())))
 }

@@ -25,16 +25,16 @@ impl Rules {
     /// The first ones.
     pub(super) fn new(config: Config, records: &Arc<dyn Store>, metrics: &Arc<Metrics>, listening: Server) -> Self {
         let fixed = Fixed::of(&config);
-        let Config { server, log, admin: _, upstream, store, trust, routes } = config;
+        let Config { server, log, admin: _, upstream, store: _, trust, routes } = config;
         introduce(&routes, metrics);
         let proxy = Proxy {
             routes,
             trust,
             guard: Guard::new(Arc::clone(records), Arc::clone(metrics), server.max_in_flight),
             store: Arc::clone(records),
-            on_store_error: store.on_error,
             upstream: Upstream::new(upstream),
             budget: Budget::new(server.max_buffered, Arc::clone(metrics)),
+            decoders: Arc::default(),
             body_timeout: server.body_timeout,
             log_keys: log.keys,
             metrics: Arc::clone(metrics),
@@ -51,7 +51,7 @@ impl Rules {
     /// keys take effect at the next start only.
     pub fn replace(&self, config: Config) -> Vec<&'static str> {
         let waiting = self.fixed.differing(&config);
-        let Config { server, log, admin: _, upstream, store, trust, routes } = config;
+        let Config { server, log, admin: _, upstream, store: _, trust, routes } = config;
         self.server.set_tls(server.tls.as_ref());
         let before = self.current();
         introduce(&routes, &before.metrics);
@@ -62,9 +62,9 @@ impl Rules {
             trust,
             guard: Arc::clone(&before.guard),
             store: Arc::clone(&before.store),
-            on_store_error: store.on_error,
             upstream: if same { before.upstream.clone() } else { Upstream::new(upstream) },
             budget: before.budget.clone(),
+            decoders: Arc::clone(&before.decoders),
             body_timeout: server.body_timeout,
             log_keys: log.keys,
             metrics: Arc::clone(&before.metrics),

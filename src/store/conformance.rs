@@ -147,7 +147,7 @@ fn in_flight(claim: &Claim) -> Record {
 async fn grant(store: &dyn Store, name: &RecordName, claim: &Claim) -> Claim {
     match store.claim(name, claim).await.expect("an answer") {
         Claimed::Granted(claim) => claim,
-        Claimed::Refused(held) => panic!("refused by {held:?}"),
+        refused @ (Claimed::Refused(_) | Claimed::Apart(_)) => panic!("{refused:?}"),
     }
 }
 
@@ -155,6 +155,10 @@ async fn refuse(store: &dyn Store, name: &RecordName, claim: &Claim) -> Held {
     match store.claim(name, claim).await.expect("an answer") {
         Claimed::Granted(claim) => panic!("granted as {claim:?}"),
         Claimed::Refused(held) => *held,
+        Claimed::Apart(bodiless) => {
+            let record = store.body(name, *bodiless).await.expect("its body");
+            Held { record, silent_for: Duration::ZERO }
+        }
     }
 }
 
@@ -264,6 +268,7 @@ async fn race(subject: &Subject, name: &RecordName) -> Vec<u32> {
         match runner.await.expect("no panic") {
             Claimed::Granted(claim) => granted.push(claim.attempt),
             Claimed::Refused(held) => assert_eq!(held.owner(), Owner::Alive),
+            Claimed::Apart(bodiless) => panic!("{bodiless:?}"),
         }
     }
     granted
@@ -571,6 +576,7 @@ async fn take(store: &dyn Store, name: &RecordName, step: &Step) -> String {
         Step::Claim(claim) => match store.claim(name, claim).await.expect("an answer") {
             Claimed::Granted(claim) => format!("granted {claim:?}"),
             Claimed::Refused(held) => format!("refused {}", told(*held)),
+            Claimed::Apart(bodiless) => format!("refused {:?}", bodiless.record()),
         },
         Step::Renew(claim) => format!("{:?}", store.renew(name, claim).await.expect("an answer")),
         Step::Settle(record) => format!("{:?}", store.settle(name, record).await.expect("an answer")),

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::{Answer, Changes, Claimed, Exchanged, Health, Listing, Page, Released, Renewed, Settled, Store};
 use crate::key::DigestKey;
 use crate::metrics::{Metrics, StoreOp};
+use crate::record::codec::Bodiless;
 use crate::record::moves::{Exchange, Held};
 use crate::record::{Claim, Record, RecordName, Token};
 
@@ -33,6 +34,10 @@ impl Metered {
 impl Store for Metered {
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
         self.timed(StoreOp::Claim, self.store.claim(name, claim))
+    }
+
+    fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> Answer<'a, Record> {
+        self.timed(StoreOp::Body, self.store.body(name, bodiless))
     }
 
     fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Renewed> {
@@ -69,6 +74,14 @@ impl Store for Metered {
 
     fn losses(&self) -> u64 {
         self.store.losses()
+    }
+
+    fn used_ratio(&self) -> Option<f64> {
+        self.store.used_ratio()
+    }
+
+    fn may_evict(&self) -> bool {
+        self.store.may_evict()
     }
 
     fn health(&self) -> Health {

@@ -21,18 +21,18 @@ use std::time::Duration;
 pub use embedded::{Embedded, EmbeddedError};
 pub use memory::Memory;
 pub use metered::Metered;
-pub use redis::{ConnectError, Redis};
+pub use redis::{ConnectError, Redis, acl_rule};
 
 use crate::config::{self, StoreLocation};
 use crate::key::DigestKey;
-use crate::record::codec::Unreadable;
+use crate::record::codec::{Bodiless, Unreadable};
 use crate::record::moves::{Exchange, Held, Seen};
 use crate::record::{Claim, Record, RecordName, Token};
 
 /// Opens the store that the configuration names. Must be called within a Tokio runtime.
 ///
 /// A Redis that cannot be reached is no reason not to start: it is waited for in the background, and calls
-/// are [`StoreError::Unavailable`] until it is there. One that must not be used is.
+/// fail until it is there. One that must not be used is.
 pub async fn open(config: &config::Store) -> Result<Arc<dyn Store>, OpenError> {
     match &config.location {
         StoreLocation::Memory => Ok(Arc::new(Memory::open(config)?)),
@@ -40,12 +40,20 @@ pub async fn open(config: &config::Store) -> Result<Arc<dyn Store>, OpenError> {
         StoreLocation::Redis(address) => {
             let store = Redis::open(address, config);
             match store.ready(FIRST_CONNECT).await {
-                Err(why) if why.is_final() => Err(OpenError::Redis(why)),
+                Err(why) if why.is_final() => Err(OpenError::Redis { server: address.server(), why }),
                 // The store has logged why not.
                 Ok(()) | Err(_) => Ok(Arc::new(store)),
             }
         }
     }
+}
+
+/// The same for whoever only looks into it while others use it. Waits until it is known whether it can be reached.
+pub async fn open_to_look(config: &config::Store) -> Result<Arc<dyn Store>, OpenError> {
+    let StoreLocation::Redis(address) = &config.location else { return open(config).await };
+    let store = Redis::open_to_look(address, config);
+    store.tried().await.map_err(|why| OpenError::Redis { server: address.server(), why })?;
+    Ok(Arc::new(store))
 }
 
 /// Why there is no store, and no use in waiting for one.
@@ -55,8 +63,14 @@ pub enum OpenError {
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
     /// The server must not be used.
-    #[error(transparent)]
-    Redis(Arc<ConnectError>),
+    #[error("the Redis at {server}")]
+    Redis {
+        /// Which.
+        server: String,
+        /// Why not.
+        #[source]
+        why: Arc<ConnectError>,
+    },
     /// No random bytes.
     #[error("there is no randomness to make a digest key of")]
     Randomness(#[from] getrandom::Error),
@@ -64,6 +78,9 @@ pub enum OpenError {
 
 /// Longer than any record lives, and within the range of every clock and server.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// Above this share of what a store may take, it is short of room: see [`Store::used_ratio`].
+pub const SHORT: f64 = 0.8;
 
 /// How long a start waits for Redis.
 const FIRST_CONNECT: Duration = Duration::from_secs(2);
@@ -73,12 +90,19 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Se
 
 /// A place that keeps records and decides, atomically, who owns an operation.
 ///
-/// Every call ends within the store's own deadline. Dropping the future of a call leaves it
-/// uncertain whether it was carried out.
+/// Every call ends within the store's own deadline, to which the time for a large body is added. Dropping the future of
+/// a call leaves it uncertain whether it was carried out.
 pub trait Store: Send + Sync + 'static {
     /// Claims the operation, taking over from a lost owner where its terms allow it. Where the answer is lost, the same
     /// claim may be made again: it takes half the time of a call.
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed>;
+
+    /// Reads the body of an answer that [lies apart](Claimed::Apart).
+    fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> Answer<'a, Record> {
+        drop(bodiless);
+        let source = Unreadable::Damaged("its body cannot lie apart in this store");
+        Box::pin(async move { Err(StoreError::Unreadable { name: name.to_string(), source }) })
+    }
 
     /// Says that the owner is alive; makes the claim again if the record is gone.
     fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Renewed>;
@@ -112,6 +136,16 @@ pub trait Store: Send + Sync + 'static {
         0
     }
 
+    /// How much of what it may take the store has taken, from 0 to 1, if it can be told.
+    fn used_ratio(&self) -> Option<f64> {
+        None
+    }
+
+    /// Whether the store may drop records before their time to make room for others.
+    fn may_evict(&self) -> bool {
+        false
+    }
+
     /// Whether the store can be reached, as far as is known now. Does no I/O.
     fn health(&self) -> Health;
 }
@@ -126,6 +160,9 @@ pub enum Claimed {
     Granted(Claim),
     /// Somebody else does, or did.
     Refused(Box<Held>),
+    /// Somebody else did, and the body of the answer lies apart. That the claim is refused is final, whatever becomes of
+    /// reading the [body](Store::body).
+    Apart(Box<Bodiless>),
 }
 
 /// What became of a renewal.
@@ -204,9 +241,12 @@ pub enum Exchanged {
 /// Why a store did not answer, by what the caller may conclude.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Certainly not done: the store was not reached, or it refused.
+    /// Certainly not done: the store is out of reach.
     #[error("the store is unavailable")]
     Unavailable(#[source] Cause),
+    /// Certainly not done: the store is there, and refuses.
+    #[error("the store refuses")]
+    Refused(#[source] Cause),
     /// It may have been done, or may yet be.
     #[error("the store did not answer")]
     Uncertain(#[source] Cause),
@@ -219,6 +259,16 @@ pub enum StoreError {
         #[source]
         source: Unreadable,
     },
+}
+
+impl StoreError {
+    /// The same where there is a record, or may be one: no failure may pass for "nobody owns this".
+    pub fn there_may_be_a_record(self) -> Self {
+        match self {
+            Self::Unavailable(cause) | Self::Refused(cause) => Self::Uncertain(cause),
+            other => other,
+        }
+    }
 }
 
 /// What went wrong underneath.
@@ -234,7 +284,7 @@ pub enum Health {
 }
 
 /// An error and what caused it, for a log line.
-fn causes(error: &dyn Error) -> String {
+pub(crate) fn causes(error: &dyn Error) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

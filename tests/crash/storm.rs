@@ -1,6 +1,7 @@
 //! Processes are killed and frozen at random under load, in front of a backend that is none of the best.
 //!
-//! In one storm the sidecars die, in another what is behind them. `ONLYONCE_STORM_SECONDS` makes them longer.
+//! In one storm the sidecars die, in another what is behind them, and in a third Redis is late while requests may go
+//! through unguarded. `ONLYONCE_STORM_SECONDS` makes them longer.
 //! `ONLYONCE_STORM_SEED` gives a seed again: with it come the same blows and the same misbehaviour of the backend, though
 //! never quite the same storm.
 
@@ -37,6 +38,8 @@ enum Kills {
     Sidecars,
     /// Redis and the backend.
     Behind,
+    /// Nothing: Redis is late, again and again, and the sidecars let requests through where it is out of reach.
+    Nothing,
 }
 
 struct Scene {
@@ -58,11 +61,12 @@ pub fn run() {
     println!("\nstorm: ONLYONCE_STORM_SEED={seed} ONLYONCE_STORM_SECONDS={seconds}");
     rage(Kills::Sidecars, seed, seconds);
     rage(Kills::Behind, seed, seconds);
+    rage(Kills::Nothing, seed, seconds);
 }
 
 fn rage(kills: Kills, seed: u64, seconds: u32) {
     let begun = Instant::now();
-    let mut scene = Scene::start(seed);
+    let mut scene = Scene::start(kills, seed);
     let addresses = Mutex::new(scene.sidecars.each_ref().map(|sidecar| Some(sidecar.address)));
     let answers = Answers::default();
     let mut chance = Chance(seed);
@@ -109,15 +113,20 @@ fn rage(kills: Kills, seed: u64, seconds: u32) {
          {blows:?}; {took:.1?}"
     );
     assert!(completed > all / 3, "too few keys were completed for this to show anything");
-    assert!(blows.kills >= 3, "too little was killed for this to show anything");
+    assert!(blows.kills.max(blows.freezes) >= 3, "too little happened for this to show anything");
 }
 
 impl Scene {
-    fn start(seed: u64) -> Self {
+    fn start(kills: Kills, seed: u64) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
         let backend = Backend::start(folder.path(), Some(seed), None);
-        let config = config(&backend.url(), &redis.url(), "on_unknown = \"hold\"\nlease = \"1s\"");
+        let route = "on_unknown = \"hold\"\nlease = \"1s\"";
+        let mut config = config(&backend.url(), &redis.url(), route);
+        if let Kills::Nothing = kills {
+            // Little time, and far less patience than a connect has: late is not out of reach.
+            config = config.replace("timeout = \"10s\"", "timeout = \"200ms\"\non_error = \"forward\"");
+        }
         std::fs::write(folder.path().join("onlyonce.toml"), config).expect("a writable folder");
         let sidecars = [0, 1, 2, 3].map(|number| start(folder.path(), number));
         Self { folder, redis, backend, sidecars }
@@ -130,6 +139,13 @@ impl Scene {
         while Instant::now() < end {
             thread::sleep(chance.millis(50..300));
             let (number, pause) = (chance.below(SIDECARS), chance.millis(0..400));
+            if let Kills::Nothing = kills {
+                self.redis.freeze();
+                thread::sleep(pause * 2);
+                self.redis.thaw();
+                blows.freezes += 1;
+                continue;
+            }
             let sidecar = &mut self.sidecars[number];
             let freezes = chance.below(6) == 0;
             match kills {
@@ -155,7 +171,7 @@ impl Scene {
                     thread::sleep(pause);
                     self.backend.restart();
                 }
-                Kills::Behind => {
+                Kills::Behind | Kills::Nothing => {
                     self.redis.kill();
                     thread::sleep(pause);
                     self.redis.restart();

@@ -57,6 +57,39 @@ fn check_speaks_json() {
 }
 
 #[test]
+fn check_connects_to_the_store_where_it_is_told_to_and_prints_what_its_user_needs() {
+    let mut redis = RedisServer::start();
+    let config = |prefix: &str| format!("{}\n[store]\nurl = \"{}\"\nprefix = \"{prefix}\"\n", LEAST, redis.url());
+    let (first, other) = (config("onlyonce"), config("shop"));
+    let output = with_config(&first, &["check", "--connect"]);
+    let told = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{told}{}", text(&output.stderr));
+    assert!(told.contains(&format!("Redis at 127.0.0.1:{}: can be used", redis.port())), "{told}");
+    // As the documentation has it.
+    let line = told.lines().find(|line| line.starts_with("ACL SETUSER")).expect("a line for the user");
+    assert!(include_str!("../../docs/redis.md").lines().any(|told| told == line), "{line}");
+    let output = with_config(&other, &["check", "--connect", "--format", "json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let acl = report["connection"]["acl"].as_str().expect("a line for the user");
+    assert!(acl.contains("~shop:* ~{shop:*") && acl.contains("&shop:*") && !acl.contains("onlyonce:"), "{acl}");
+
+    redis.kill();
+    let output = with_config(&first, &["check", "--connect"]);
+    let told = text(&output.stdout);
+    assert_eq!(
+        (output.status.code(), told.contains("cannot be used: Redis cannot be reached")),
+        (Some(1), true),
+        "{told}"
+    );
+    assert_eq!(told.matches(&format!("127.0.0.1:{}", redis.port())).count(), 1, "{told}");
+    let memory = format!("{LEAST}\n[store]\nurl = \"memory:\"\n");
+    assert!(text(&with_config(&memory, &["check", "--connect"]).stdout).contains("memory: nothing to connect to"));
+}
+
+const LEAST: &str = "[upstream]\nurl = \"http://127.0.0.1:3000\"\n[[route]]\nname = \"orders\"\npath = \"/orders\"\n\
+                     scope = []\n";
+
+#[test]
 fn check_strict_takes_warnings_for_errors() {
     let config = Setup::new("http://127.0.0.1:3000").toml();
     assert_eq!(with_config(&config, &["check"]).status.code(), Some(0));

@@ -40,6 +40,7 @@ mod repeats;
 mod replay;
 mod routes;
 mod shutdown;
+mod slow_store;
 mod sockets;
 mod store_down;
 mod streaming;

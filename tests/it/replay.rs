@@ -202,6 +202,115 @@ async fn a_compressed_answer_is_decoded_for_those_who_do_not_accept_it() {
     }
 }
 
+/// Asks twice for an answer with this coding, the second time without accepting it.
+async fn replayed_without(coding: &str, lines: &str, body: &[u8]) -> Response {
+    let head = format!("200 OK\r\nContent-Encoding: {coding}{lines}");
+    let (backend, sidecar) = in_front_of(answer(&head, body)).await;
+    assert_eq!(sidecar.ask(&order("k")).await.body, body);
+    let second = sidecar.ask(&order("k")).await;
+    assert!(second.is_replay(), "{second:?}");
+    // What could not be decoded is not tried again, and gives the same.
+    assert_eq!(sidecar.ask(&order("k")).await.body, second.body);
+    assert_eq!(backend.count(), 1);
+    second
+}
+
+#[tokio::test]
+async fn what_a_strict_decoder_does_not_take_is_replayed_as_it_was_stored() {
+    // The same stream as above, with a window of 1 GiB: more than RFC 7932 has.
+    let large_window = b"\x11\x1e\x14\x00\x02order seven\x03".to_vec();
+    let members = gzip("").repeat(50_000);
+    let garbage = [gzip("order seven"), b"and more".to_vec()].concat();
+    let cut = gzip("order seven")[..15].to_vec();
+    let zlib_and_more = [zlib("order seven"), zlib("order eight")].concat();
+    for (coding, body) in [
+        ("br", large_window),
+        ("br", [BROTLI, BROTLI].concat()),
+        ("br", BROTLI[..8].to_vec()),
+        ("gzip", members),
+        ("gzip", garbage),
+        ("gzip", cut),
+        ("deflate", zlib_and_more),
+        ("zstd", b"\x28\xb5\x2f\xfd\x20\x0b\x59\x00\x00order seven".to_vec()),
+        ("gzip, br", gzip("order seven")),
+    ] {
+        let answer = replayed_without(coding, "\r\nETag: \"7\"", &body).await;
+        assert_eq!((answer.value("content-encoding"), answer.value("etag")), (Some(coding), Some("\"7\"")));
+        assert!(answer.body == body, "{coding}");
+    }
+}
+
+#[tokio::test]
+async fn a_few_members_of_gzip_are_one_body() {
+    let members = [gzip("order "), gzip(""), gzip("seven")].concat();
+    assert_eq!(replayed_without("gzip", "", &members).await.text(), "order seven");
+    assert_eq!(replayed_without("X-GZip", "", &members).await.text(), "order seven");
+}
+
+#[tokio::test]
+async fn what_is_said_of_encoded_bytes_is_not_said_of_decoded_ones() {
+    let digests = "\r\nContent-Digest: sha-256=:a:\r\nRepr-Digest: sha-256=:b:\r\nDigest: sha-256=c\r\nContent-MD5: d";
+    let names = ["content-digest", "repr-digest", "digest", "content-md5", "content-encoding"];
+    let answer = replayed_without("gzip", digests, &gzip("order seven")).await;
+    assert_eq!(answer.text(), "order seven");
+    assert!(names.iter().all(|name| !answer.has(name)), "{answer:?}");
+    // As it was stored, it is what they speak of.
+    let (_backend, sidecar) = in_front_of(answer_with_gzip(digests)).await;
+    let kept = replayed(&sidecar, &order("k").line("Accept-Encoding: gzip")).await;
+    assert!(names.iter().all(|name| kept.has(name)), "{kept:?}");
+}
+
+fn answer_with_gzip(lines: &str) -> Step {
+    answer(&format!("200 OK\r\nContent-Encoding: gzip{lines}"), gzip("order seven"))
+}
+
+#[tokio::test]
+async fn a_decoded_replay_varies_by_what_it_was_decoded_for_and_says_so_once() {
+    for (stored, expected) in [
+        ("", "accept-encoding"),
+        ("\r\nVary: Accept-Encoding", "Accept-Encoding"),
+        ("\r\nVary: Accept, accept-encoding", "Accept, accept-encoding"),
+        ("\r\nVary: Accept\r\nVary: Origin", "Accept, Origin, accept-encoding"),
+        ("\r\nVary: *", "*"),
+    ] {
+        let answer = replayed_without("gzip", stored, &gzip("order seven")).await;
+        assert_eq!(answer.values("vary"), [expected]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_decoded_that_must_not_be_transformed() {
+    for stored in ["no-transform", "private, No-Transform", "max-age=0\r\nCache-Control: no-transform"] {
+        let body = gzip("order seven");
+        let answer = replayed_without("gzip", &format!("\r\nCache-Control: {stored}"), &body).await;
+        assert_eq!((answer.value("content-encoding"), answer.body == body), (Some("gzip"), true), "{stored}");
+    }
+}
+
+#[tokio::test]
+async fn what_told_of_the_first_exchange_is_left_out_of_replays() {
+    let head = "201 Created\r\nAge: 7\r\nServer-Timing: db;dur=53\r\nAuthentication-Info: nextnonce=\"n\"\r\n\
+                Authentication-Control: Basic realm=\"orders\"\r\nOptional-WWW-Authenticate: Basic realm=\"orders\"\r\n\
+                X-Trace: abc\r\nX-Order: 7";
+    let moment = ["authentication-info", "authentication-control", "optional-www-authenticate"];
+    for (keys, omitted) in [
+        ("", vec!["age", "server-timing"]),
+        ("replay_omit = [\"X-Trace\", \"age\"]", vec!["age", "x-trace"]),
+        ("replay_omit = []", vec![]),
+    ] {
+        let backend = Backend::scripted([vec![answer(head, "{}")]]).await;
+        let sidecar = Setup::new(&backend.url()).route(keys).start().await;
+        let first = sidecar.ask(&order("k")).await;
+        let second = sidecar.ask(&order("k")).await;
+        assert!(second.is_replay());
+        for name in ["age", "server-timing", "x-trace", "x-order"].iter().chain(&moment) {
+            assert!(first.has(name), "{name}");
+            let expected = !omitted.contains(name) && !moment.contains(name);
+            assert_eq!(second.has(name), expected, "{name} with {keys:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_body_that_would_unfold_beyond_the_cap_is_not_decoded() {
     let bomb = gzip(&"0".repeat(100_000));

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderName, HeaderValue, Method, Uri, header};
 
 use super::super::{
-    Delivery, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnUnknown, Policy, Preset, Selector, StatusSet,
+    Delivery, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnStoreError, OnUnknown, Policy, Preset,
+    Selector, StatusSet,
 };
 use super::fallback::SHORTEST_LEASE;
 use super::item::Item;
@@ -49,6 +50,8 @@ pub(super) struct Layer {
     pub(super) max_response_body: Setting<u64>,
     pub(super) response: Setting<Delivery>,
     pub(super) replay_set_cookie: Setting<bool>,
+    pub(super) replay_omit: Setting<Vec<HeaderName>>,
+    pub(super) on_error: Setting<OnStoreError>,
     pub(super) cors_origins: Setting<Vec<HeaderValue>>,
     pub(super) message: Setting<String>,
     pub(super) help: Setting<String>,
@@ -107,6 +110,8 @@ impl Layer {
             max_response_body: section.read("max_response_body", Item::size),
             response: section.read("response", response),
             replay_set_cookie: section.read("replay_set_cookie", Item::boolean),
+            replay_omit: section.read("replay_omit", |item| item.list(omitted).map(values)),
+            on_error: section.read("on_error", on_error),
             cors_origins: section.read("cors_origins", |item| item.list(origin).map(values)),
             message: section.read("message", message),
             help: section.read("help", help),
@@ -146,6 +151,8 @@ impl Layer {
             max_response_body: self.max_response_body.over(&below.max_response_body),
             response: self.response.over(&below.response),
             replay_set_cookie: self.replay_set_cookie.over(&below.replay_set_cookie),
+            replay_omit: self.replay_omit.over(&below.replay_omit),
+            on_error: self.on_error.over(&below.on_error),
             cors_origins: self.cors_origins.over(&below.cors_origins),
             message: self.message.over(&below.message),
             help: self.help.over(&below.help),
@@ -240,6 +247,24 @@ fn policy(item: &Item<'_>) -> Option<Policy> {
 
 fn response(item: &Item<'_>) -> Option<Delivery> {
     item.choice(&[("buffer", Delivery::Buffer), ("stream", Delivery::Stream)], &[])
+}
+
+/// `on_error`, of a route or of the store.
+pub(super) fn on_error(item: &Item<'_>) -> Option<OnStoreError> {
+    item.choice(&[("reject", OnStoreError::Reject), ("forward", OnStoreError::Forward)], &[])
+}
+
+/// A header field that replays leave out.
+fn omitted(item: &Item<'_>) -> Option<HeaderName> {
+    let text = item.text()?;
+    let Ok(name) = HeaderName::from_bytes(text.value.as_bytes()) else {
+        return item.refuse(format!("{text} names no header field"), "for example \"Server-Timing\"");
+    };
+    if [header::CONTENT_ENCODING, header::CONTENT_LENGTH, header::TRANSFER_ENCODING].contains(&name) {
+        let advice = "leave it out: without it, the stored body cannot be read";
+        return item.refuse(format!("{text} says how the body of a replay is to be read"), advice);
+    }
+    Some(name)
 }
 
 fn on_unknown(item: &Item<'_>) -> Option<OnUnknown> {

@@ -179,7 +179,8 @@ fn read(table: &DeTable<'_>, report: &Report<'_>) -> Option<Config> {
     upstream.fill_in(longest_wait);
     admin.check(&server, report);
     upstream.check(&server, report);
-    let bounds = Bounds { attempt_timeout: &upstream.attempt_timeout, reads_tokens: jwt.is_there() };
+    let bounds =
+        Bounds { attempt_timeout: &upstream.attempt_timeout, on_error: &store.on_error, reads_tokens: jwt.is_there() };
     let routes = routes(tables, &layer, &bounds, report);
     let (proxies, jwt) = (server.trusted_proxies(), jwt.build(report));
     Some(Config {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderName, Method};
 
 use super::super::{
     Delivery, Disposition, FingerprintMode, HumanDuration, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey,
-    OnUnknown, Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
+    OnStoreError, OnUnknown, Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
 };
 use super::item::Item;
 use super::layer::{Comparison, Layer, MissingKey};
@@ -30,6 +30,8 @@ pub(super) struct RouteTable {
 /// What a route must keep within.
 pub(super) struct Bounds<'a> {
     pub(super) attempt_timeout: &'a Setting<Duration>,
+    /// `store.on_error`
+    pub(super) on_error: &'a Setting<OnStoreError>,
     /// There is a `[jwt]`.
     pub(super) reads_tokens: bool,
 }
@@ -146,6 +148,8 @@ impl RouteTable {
             max_response_body: max_response_body.take()?,
             response: merged.response.or(Delivery::Buffer).take()?,
             replay_set_cookie: merged.replay_set_cookie.or(by_cookie).take()?,
+            replay_omit: merged.replay_omit.or(replay_omit()).take()?,
+            on_error: merged.on_error.over(bounds.on_error).take()?,
             cors_origins: merged.cors_origins.or(Vec::new()).take()?,
             message: merged.message.optional()?,
             help: merged.help.optional()?,
@@ -156,6 +160,11 @@ impl RouteTable {
 const SCOPE: &str = "it tells two callers with the same key apart. Choose one:\n  \
                      scope = [\"header:Authorization\"]   # the header that names the caller\n  \
                      scope = []                         # one space of keys for all callers";
+
+/// What told of the moment of the first answer.
+fn replay_omit() -> Vec<HeaderName> {
+    [http::header::AGE, HeaderName::from_static("server-timing")].into()
+}
 
 /// The name is a metrics label, and a part of every record's name.
 fn name(item: &Item<'_>) -> Option<String> {

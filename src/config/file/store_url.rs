@@ -16,9 +16,17 @@ pub(super) fn read(item: &Item<'_>) -> Option<StoreLocation> {
     let Some((scheme, rest)) = text.value.split_once(':') else {
         return item.refuse("store.url does not say which kind of store it is", ADVICE);
     };
-    match scheme {
-        "redis" => redis(item, rest).map(StoreLocation::Redis),
-        "rediss" => item.not_built("a Redis over TLS (rediss:) is", "reach it without TLS: redis://host:6379/0"),
+    match scheme.to_ascii_lowercase().as_str() {
+        "redis" | "valkey" => redis(item, rest).map(StoreLocation::Redis),
+        "rediss" | "valkeys" => {
+            item.not_built("a Redis over TLS (rediss:) is", "reach it without TLS: redis://host:6379/0")
+        }
+        "redis+unix" | "unix" => {
+            item.not_built("a Redis behind a Unix socket (redis+unix:) is", "reach it over TCP: redis://host:6379/0")
+        }
+        "postgres" | "postgresql" => {
+            item.not_built("the PostgreSQL store (postgres:) is", "use a Redis: redis://host:6379/0")
+        }
         "redis+sentinel" => item.not_built("redis+sentinel: is", "name the Redis server itself: redis://host:6379/0"),
         "redis+cluster" => item.not_built("redis+cluster: is", "use one Redis server: redis://host:6379/0"),
         "embedded" => embedded(item, rest).map(StoreLocation::Embedded),
@@ -38,7 +46,7 @@ fn embedded(item: &Item<'_>, path: &str) -> Option<PathBuf> {
 
 fn redis(item: &Item<'_>, rest: &str) -> Option<RedisAddress> {
     let Some(rest) = rest.strip_prefix("//") else {
-        return item.refuse("store.url has no // after redis:", REDIS);
+        return item.refuse("store.url has no // after redis: (or valkey:)", REDIS);
     };
     if rest.contains(['?', '#']) {
         return item.refuse("store.url takes no parameters", REDIS);

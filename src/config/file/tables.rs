@@ -14,6 +14,7 @@ use super::super::{
 use super::address;
 use super::fallback;
 use super::item::Item;
+use super::layer;
 use super::order::Order;
 use super::pem;
 use super::report::{Report, Span};
@@ -301,7 +302,7 @@ pub(super) struct StoreTable {
     location: Setting<StoreLocation>,
     prefix: Setting<String>,
     timeout: Setting<Duration>,
-    on_error: Setting<OnStoreError>,
+    pub(super) on_error: Setting<OnStoreError>,
     digest_key: Setting<Secret>,
     durability: Setting<Durability>,
     accept_eviction: Setting<bool>,
@@ -311,13 +312,12 @@ impl StoreTable {
     pub(super) fn read(section: Section<'_>) -> Self {
         let advice = "say where records are kept:\n  [store]\n  url = \"redis://127.0.0.1:6379/0\"\n\
                       or, for one sidecar, on its disk: url = \"embedded:/var/lib/onlyonce\"";
-        let on_error = [("reject", OnStoreError::Reject), ("forward", OnStoreError::Forward)];
         let durability = [("disk", Durability::Disk), ("process", Durability::Process)];
         let table = Self {
             location: section.required("url", advice, store_url::read),
             prefix: section.read("prefix", prefix).or("onlyonce".to_owned()),
             timeout: section.read("timeout", above_zero).or(Duration::from_millis(500)),
-            on_error: section.read("on_error", |item| item.choice(&on_error, &[])).or(OnStoreError::Reject),
+            on_error: section.read("on_error", layer::on_error).or(OnStoreError::Reject),
             digest_key: section.read("digest_key", digest_key),
             durability: section.read("durability", |item| item.choice(&durability, &[])).or(Durability::Disk),
             accept_eviction: section.read("accept_eviction", Item::boolean).or(false),

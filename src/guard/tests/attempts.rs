@@ -166,6 +166,21 @@ async fn whoever_knows_the_outcome_stays_the_owner_until_it_is_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_owner_that_meets_its_own_outcome_has_lost_nothing() {
+    for on_unknown in [HOLD, Unknown::Retry] {
+        let (scene, operation) = (Scene::new(), operation(1, on_unknown));
+        // Written, and the answer is lost; then the store is away for longer than it takes to renew.
+        scene.store.settlements.next([Fault::AnswerLost]);
+        scene.store.settlements.next([Fault::RequestLost; 30]);
+        run(scene.own(&operation).await, created()).await.expect("an end");
+        scene.guard.recorded().await;
+        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+        assert!(!scene.counts(r#"onlyonce_lease_lost_total{route="orders"} 1"#));
+        assert!(scene.counts(r#"onlyonce_records_total{route="orders",state="completed"} 1"#));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_owner_that_was_replaced_answers_with_its_own_response() {
     let (scene, operation, end) = (Scene::new(), operation(1, Unknown::Retry), Arc::new(Notify::new()));
     scene.store.renewals.next([Fault::Refused; 4]);

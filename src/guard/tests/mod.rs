@@ -3,6 +3,7 @@
 mod attempts;
 mod claims;
 mod waiting;
+mod without_store;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ struct Faulty {
     renewals: Plan,
     settlements: Plan,
     releases: Plan,
+    finds: Plan,
 }
 
 /// What happens to the next calls; later ones succeed.
@@ -101,7 +103,7 @@ impl Store for Faulty {
     }
 
     fn find<'a>(&'a self, name: &'a RecordName) -> store::Answer<'a, Option<Held>> {
-        self.store.find(name)
+        Box::pin(self.finds.carry_out(self.store.find(name)))
     }
 
     fn list<'a>(&'a self, listing: &'a Listing) -> store::Answer<'a, Page> {
@@ -155,6 +157,7 @@ impl Scene {
             renewals: Plan::default(),
             settlements: Plan::default(),
             releases: Plan::default(),
+            finds: Plan::default(),
         });
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         let guard = Guard::new(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&metrics), 4);

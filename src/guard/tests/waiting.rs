@@ -47,6 +47,21 @@ async fn a_waiter_of_another_sidecar_looks_at_the_record() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_waiter_hears_when_the_lease_of_a_lost_owner_ends() {
+    for (on_unknown, expected) in [(HOLD, Verdict::OutcomeUnknown), (Unknown::Retry, Verdict::InFlight)] {
+        let (scene, operation) = (Scene::new(), operation(1, on_unknown));
+        // Another sidecar, which dies with the claim in its hands.
+        let sibling = scene.sibling();
+        let Ok(Admission::Owner(owner)) = sibling.claim(&scene.rule, &operation).await else { panic!("it is free") };
+        std::mem::forget(owner);
+        let begun = tokio::time::Instant::now();
+        assert_eq!(scene.guard.wait(&scene.rule, &operation, LEASE * 10).await, Some(expected));
+        let waited = begun.elapsed();
+        assert!(waited >= LEASE && waited < LEASE + Duration::from_secs(3), "{waited:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_waiter_never_becomes_an_owner() {
     let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
     let ended = run_until(scene.own(&operation).await, &end, Fate::NotSent);

@@ -1,10 +1,14 @@
 //! What is asked of the server: one function for each round trip.
 
+use std::fmt;
+use std::io::Write;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{FromRedisValue, RedisError, RedisResult, Script, ScriptInvocation};
+use redis::{
+    FromRedisValue, RedisError, RedisResult, RedisWrite, Script, ScriptInvocation, ToRedisArgs, ToSingleRedisArg,
+};
 use tokio::time::Instant;
 
 use super::BODY_SURVIVES;
@@ -79,10 +83,52 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("re
 static PEEK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("peek.lua")));
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("exchange.lua")));
 
-/// The scripts that every connection makes sure of: an unknown one costs its first caller two more round trips. Those
-/// of operators are not among them: a few milliseconds are nothing to a person.
-pub(super) fn scripts() -> [&'static Script; 6] {
-    [&ACQUIRE, &LOOK, &REPLACE, &RENEW, &SETTLE, &RELEASE]
+/// The scripts that every connection makes sure of: an unknown one costs its first caller two more round trips.
+pub(super) const SOURCES: [&str; 7] = [
+    include_str!("acquire.lua"),
+    include_str!("look.lua"),
+    include_str!("replace.lua"),
+    include_str!("renew.lua"),
+    include_str!("settle.lua"),
+    include_str!("release.lua"),
+    include_str!("exchange.lua"),
+];
+
+/// `EVALSHA` of every one of them on a name of their own, in an order in which each comes to all of its commands; and of
+/// the same commands by themselves. Nothing is left of it.
+pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str) -> Vec<&'static str> {
+    const LIVES: u64 = 60_000;
+    // Version, state, flags, token and attempt: what scripts read of a record.
+    let record = |state: u8, token: u8| [&[1, state, 0, 0], &[token; 16][..], &[1, 0, 0, 0]].concat();
+    let (first, second, settled) = (record(1, 1), record(1, 2), record(4, 2));
+    let body = format!("{{{name}}}:body");
+    let mut told = Vec::new();
+    let mut add = |what: &'static str, command: &mut redis::Cmd| {
+        pipeline.add_command(command.clone());
+        told.push(what);
+    };
+    add("SET", redis::cmd("SET").arg(name).arg(&first).arg("NX").arg("GET").arg("PX").arg(LIVES));
+    add("SET", redis::cmd("SET").arg(&body).arg("").arg("PX").arg(LIVES));
+    add("GET", redis::cmd("GET").arg(name));
+    add("PTTL", redis::cmd("PTTL").arg(name));
+    add("PEXPIRE", redis::cmd("PEXPIRE").arg(&body).arg(LIVES));
+    add("DEL", redis::cmd("DEL").arg(name));
+    let mut run = |script: &Script, keys: &[&str], arguments: &[&[u8]]| {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(script.get_hash()).arg(keys.len()).arg(keys).arg(arguments);
+        add("EVALSHA", &mut command);
+    };
+    let lives = LIVES.to_string();
+    let (lives, keys) = (lives.as_bytes(), [name]);
+    run(&ACQUIRE, &keys, &[&first, lives]);
+    run(&LOOK, &keys, &[]);
+    run(&RENEW, &keys, &[&first, lives]);
+    run(&REPLACE, &keys, &[&first, lives, &second, lives]);
+    run(&SETTLE, &keys, &[&settled, lives]);
+    run(&EXCHANGE, &[name, &body], &[b"4", &settled[4..], lives, b"1"]);
+    run(&ACQUIRE, &keys, &[&first, lives]);
+    run(&RELEASE, &keys, &[&first[4..20]]);
+    told
 }
 
 impl Connected {
@@ -95,22 +141,21 @@ impl Connected {
         deadline: Instant,
     ) -> Result<Option<Bytes>, Fault> {
         let mut control = self.control.clone();
-        let held: Option<Vec<u8>> = match self.acquire {
+        match self.acquire {
             Acquire::Natively => {
                 let mut set = redis::cmd("SET");
                 set.arg(key).arg(value).arg("NX").arg("GET");
                 if let Some(time_to_live) = time_to_live {
                     set.arg("PX").arg(millis(time_to_live));
                 }
-                self.in_time(deadline, set.query_async(&mut control)).await?
+                self.in_time(deadline, set.query_async(&mut control)).await
             }
             Acquire::ByScript => {
                 let mut script = ACQUIRE.key(key);
                 script.arg(value).arg(time_to_live.map(millis));
-                self.invoke(&script, deadline).await?
+                self.invoke(&script, deadline).await
             }
-        };
-        Ok(held.map(Bytes::from))
+        }
     }
 
     /// Value and remaining life, read at one moment.
@@ -129,7 +174,7 @@ impl Connected {
     ) -> Result<Replaced, Fault> {
         let mut script = REPLACE.key(key);
         script.arg(&seen.bytes[..]).arg(seen.left.map_or(0, millis)).arg(claim).arg(millis(time_to_live));
-        let reply: Option<(Option<Vec<u8>>, i64)> = self.invoke(&script, deadline).await?;
+        let reply: Option<(Option<Bytes>, i64)> = self.invoke(&script, deadline).await?;
         Ok(match reply {
             None => Replaced::Done,
             Some(there) => living(there).map_or(Replaced::Vanished, Replaced::Stirred),
@@ -165,8 +210,7 @@ impl Connected {
     ) -> Result<Option<Bytes>, Fault> {
         let mut script = SETTLE.key(key);
         script.arg(record).arg(millis(time_to_live));
-        let kept: Option<Vec<u8>> = self.invoke(&script, deadline).await?;
-        Ok(kept.map(Bytes::from))
+        self.invoke(&script, deadline).await
     }
 
     /// Frees the key of a record in flight.
@@ -196,7 +240,7 @@ impl Connected {
         if let Some((record, time_to_live)) = to {
             script.arg(record).arg(millis(time_to_live));
         }
-        let reply: Option<(Option<Vec<u8>>, i64)> = self.invoke(&script, deadline).await?;
+        let reply: Option<(Option<Bytes>, i64)> = self.invoke(&script, deadline).await?;
         Ok(reply.map(living))
     }
 
@@ -225,11 +269,11 @@ impl Connected {
             script.key(key);
         });
         script.arg(length);
-        let told: Vec<(Option<Vec<u8>>, i64)> =
+        let told: Vec<(Option<Bytes>, i64)> =
             self.in_bulk(deadline, script.invoke_async(&mut self.bulk.clone())).await?;
-        let peeked = |(head, left): (Option<Vec<u8>>, i64)| {
+        let peeked = |(head, left): (Option<Bytes>, i64)| {
             let left = u64::try_from(left).ok().map(Duration::from_millis);
-            Peeked { head: head.map(Bytes::from), left }
+            Peeked { head, left }
         };
         Ok(told.into_iter().map(|told| (told.1 != GONE).then(|| peeked(told))).collect())
     }
@@ -247,16 +291,53 @@ impl Connected {
         self.in_time(deadline, set.query_async(&mut self.control.clone())).await
     }
 
-    /// Writes a body that lies apart.
-    pub(super) async fn put_body(
+    /// Writes what stays, over whatever is there.
+    pub(super) async fn put(
         &self,
         key: &str,
-        body: &[u8],
+        value: &[u8],
         time_to_live: Duration,
         deadline: Instant,
     ) -> Result<(), Fault> {
         let mut set = redis::cmd("SET");
-        set.arg(key).arg(body).arg("PX").arg(millis(time_to_live));
+        set.arg(key).arg(value).arg("PX").arg(millis(time_to_live));
+        self.in_time(deadline, set.query_async(&mut self.control.clone())).await
+    }
+
+    /// What is left of the life of what lies there; `None` if it does not end, or is gone.
+    pub(super) async fn left(&self, key: &str, deadline: Instant) -> Result<Option<Duration>, Fault> {
+        let mut pttl = redis::cmd("PTTL");
+        pttl.arg(key);
+        let left: i64 = self.in_time(deadline, pttl.query_async(&mut self.control.clone())).await?;
+        Ok(u64::try_from(left).ok().map(Duration::from_millis))
+    }
+
+    /// Has what lies there live for so long.
+    pub(super) async fn expire(&self, key: &str, time_to_live: Duration, deadline: Instant) -> Result<(), Fault> {
+        let mut pexpire = redis::cmd("PEXPIRE");
+        pexpire.arg(key).arg(millis(time_to_live));
+        self.in_time(deadline, pexpire.query_async(&mut self.control.clone())).await
+    }
+
+    /// Asks all of this at once. Each answer may be an error of its own.
+    pub(super) async fn ask_all(
+        &self,
+        pipeline: &redis::Pipeline,
+        deadline: Instant,
+    ) -> Result<Vec<RedisResult<redis::Value>>, Fault> {
+        self.in_time(deadline, pipeline.query_async(&mut self.control.clone())).await
+    }
+
+    /// Writes a body that lies apart.
+    pub(super) async fn put_body(
+        &self,
+        key: &str,
+        body: &[Bytes],
+        time_to_live: Duration,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        let mut set = redis::cmd("SET");
+        set.arg(key).arg(Joined(body)).arg("PX").arg(millis(time_to_live));
         self.in_bulk(deadline, set.query_async(&mut self.bulk.clone())).await
     }
 
@@ -264,8 +345,7 @@ impl Connected {
     pub(super) async fn body(&self, key: &str, deadline: Instant) -> Result<Option<Bytes>, Fault> {
         let mut get = redis::cmd("GET");
         get.arg(key);
-        let body: Option<Vec<u8>> = self.in_bulk(deadline, get.query_async(&mut self.bulk.clone())).await?;
-        Ok(body.map(Bytes::from))
+        self.in_bulk(deadline, get.query_async(&mut self.bulk.clone())).await
     }
 
     async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>, deadline: Instant) -> Result<T, Fault> {
@@ -313,11 +393,6 @@ impl Fault {
         }
     }
 
-    /// Whether the server knows no such form of the command.
-    pub(super) fn is_syntax(&self) -> bool {
-        self.says("syntax error")
-    }
-
     /// Whether the name holds what no record is.
     pub(super) fn is_wrong_type(&self) -> bool {
         self.says("WRONGTYPE")
@@ -340,12 +415,23 @@ impl Fault {
     }
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(_, error) | Self::Lost(error) => error.fmt(f),
+            Self::Late => f.write_str(LATE),
+        }
+    }
+}
+
+const LATE: &str = "Redis did not answer in time";
+
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Refused(_, error) => Self::Unavailable(Box::new(error)),
+            Fault::Refused(_, error) => Self::Refused(Box::new(error)),
             Fault::Lost(error) => Self::Uncertain(Box::new(error)),
-            Fault::Late => Self::Uncertain("Redis did not answer in time".into()),
+            Fault::Late => Self::Uncertain(LATE.into()),
         }
     }
 }
@@ -353,11 +439,26 @@ impl From<Fault> for StoreError {
 /// What PTTL answers for a name under which nothing lies.
 const GONE: i64 = -2;
 
-fn living((bytes, left): (Option<Vec<u8>>, i64)) -> Option<Living> {
+fn living((bytes, left): (Option<Bytes>, i64)) -> Option<Living> {
     // PTTL answers -1 for what does not expire.
     let left = u64::try_from(left).ok().map(Duration::from_millis);
-    bytes.map(|bytes| Living { bytes: bytes.into(), left })
+    bytes.map(|bytes| Living { bytes, left })
 }
+
+/// Pieces that are written as one argument.
+struct Joined<'a>(&'a [Bytes]);
+
+impl ToRedisArgs for Joined<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let mut writer = out.writer_for_next_arg();
+        for piece in self.0 {
+            // What a command is written to is memory.
+            let _ = writer.write_all(piece);
+        }
+    }
+}
+
+impl ToSingleRedisArg for Joined<'_> {}
 
 fn strange(reply: &str) -> Fault {
     Fault::Lost(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unexpected answer", reply.to_owned())))

@@ -2,9 +2,10 @@
 //!
 //! Callers take the connection that is there and never wait for another: with none, they know at once that
 //! nothing was done. The task reconnects, finds out what the server can do, and asks it for the digest key
-//! every few seconds, which shows both dead connections and lost data.
+//! every second, which shows both dead connections and lost data. Claims are made only while the last answer to that is
+//! young: of two sidecars that know of different keys, one knows it before the other may claim.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -18,8 +19,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Habits;
 use super::commands::{Acquire, Fault};
 use super::probe::{ConnectError, Probe};
+use crate::clock::since_boot;
 use crate::config::RedisAddress;
 use crate::key::DigestKey;
 use crate::store::{StoreError, causes};
@@ -44,37 +47,110 @@ pub(super) struct Link {
     digest_key: RwLock<Option<DigestKey>>,
     /// How often the server was found to have lost its data.
     losses: AtomicU64,
+    /// When the server was last asked for the digest key, and confirmed it: milliseconds of [`since_boot`].
+    confirmed: AtomicU64,
+    /// When claims may begin, likewise.
+    claims_from: AtomicU64,
+    /// How old a confirmation may be.
+    young: Duration,
+    /// Thousandths of its memory that the server uses; [`UNLIMITED`] where it has no limit.
+    used: AtomicU64,
+    /// Whether records may be evicted.
+    evicting: AtomicBool,
 }
+
+const UNLIMITED: u64 = u64::MAX;
+/// However often the digest key is confirmed.
+const YOUNG: Duration = Duration::from_secs(3);
 
 /// The task that keeps a connection.
 pub(super) struct Supervisor {
     link: Arc<Link>,
     address: RedisAddress,
-    ping_every: Duration,
+    habits: Habits,
+    connect_timeout: Duration,
     probe: Probe,
 }
 
-/// Opening a connection and finding out about the server; and each ping.
+/// Opening a connection and finding out about the server; and each ping. Longer where calls may take long.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const LONGEST_CONNECT: Duration = Duration::from_secs(10);
+
+/// How long a connect may take where a call may take `timeout`: a few round trips, one after the other.
+pub(super) fn connect_timeout(timeout: Duration) -> Duration {
+    (timeout * 4).clamp(CONNECT_TIMEOUT, LONGEST_CONNECT)
+}
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(20);
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(1);
 /// One late answer may be the network's fault; this many are the connection's.
 const TIMEOUTS: u32 = 3;
 
 impl Link {
-    pub(super) fn new(digest_key: Option<DigestKey>) -> Arc<Self> {
+    pub(super) fn new(digest_key: Option<DigestKey>, habits: &Habits) -> Arc<Self> {
         let (current, _) = watch::channel(Err(Arc::new(ConnectError::NotYet)));
-        Arc::new(Self { current, digest_key: RwLock::new(digest_key), losses: AtomicU64::new(0) })
+        let [losses, confirmed, claims_from] = [(); 3].map(|()| AtomicU64::new(0));
+        Arc::new(Self {
+            current,
+            digest_key: RwLock::new(digest_key),
+            losses,
+            confirmed,
+            claims_from,
+            young: (habits.ping_every * 3).max(YOUNG),
+            used: AtomicU64::new(UNLIMITED),
+            evicting: AtomicBool::new(false),
+        })
     }
 
-    /// The connection, if there is one now.
+    /// The connection, if there is one now. Out of reach is the server only if the last try to open one has failed: one
+    /// that was just lost, or dropped for lateness, says little.
     pub(super) fn connected(&self) -> Result<Arc<Connected>, StoreError> {
         let why = match &*self.current.borrow() {
             Ok(connected) if connected.lost.is_cancelled() => Arc::new(ConnectError::Lost),
             Ok(connected) => return Ok(connected.clone()),
             Err(why) => why.clone(),
         };
-        Err(StoreError::Unavailable(Box::new(why)))
+        let is_out_of_reach = why.is_out_of_reach();
+        let why = Box::new(why);
+        Err(if is_out_of_reach { StoreError::Unavailable(why) } else { StoreError::Refused(why) })
+    }
+
+    /// The same for a claim. It costs no command.
+    pub(super) fn for_claims(&self) -> Result<Arc<Connected>, StoreError> {
+        let connected = self.connected()?;
+        let now = millis(since_boot());
+        if now < self.claims_from.load(Ordering::Relaxed) {
+            return Err(StoreError::Refused("the digest key is new: others may not know of it yet".into()));
+        }
+        if now.saturating_sub(self.confirmed.load(Ordering::Relaxed)) > millis(self.young) {
+            return Err(StoreError::Refused("Redis has not confirmed the digest key for a while".into()));
+        }
+        Ok(connected)
+    }
+
+    /// The server has the digest key that this process uses; it was asked at `asked`.
+    pub(super) fn confirm(&self, asked: Duration) {
+        self.confirmed.fetch_max(millis(asked), Ordering::Relaxed);
+    }
+
+    /// No claims for so long: others may go by another digest key until then.
+    pub(super) fn no_claims_for(&self, wait: Duration) {
+        self.claims_from.fetch_max(millis(since_boot() + wait), Ordering::Relaxed);
+    }
+
+    /// What is known of the server's memory.
+    pub(super) fn set_memory(&self, used: Option<f64>, evicting: bool) {
+        let thousandths = used.map_or(UNLIMITED, |used| (used * 1000.0).clamp(0.0, 1e6) as u64);
+        self.used.store(thousandths, Ordering::Relaxed);
+        self.evicting.store(evicting, Ordering::Relaxed);
+    }
+
+    pub(super) fn used_ratio(&self) -> Option<f64> {
+        let used = self.used.load(Ordering::Relaxed);
+        (used != UNLIMITED).then(|| used as f64 / 1000.0)
+    }
+
+    pub(super) fn may_evict(&self) -> bool {
+        self.evicting.load(Ordering::Relaxed)
     }
 
     fn set(&self, current: Result<Arc<Connected>, Arc<ConnectError>>) {
@@ -82,7 +158,7 @@ impl Link {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.current.borrow().as_ref().is_ok_and(|connected| !connected.lost.is_cancelled())
+        self.for_claims().is_ok()
     }
 
     /// Waits for a connection, or for an error that no waiting cures; after `patience`, for nothing more.
@@ -97,6 +173,18 @@ impl Link {
             // The last one tells why not.
             Ok(Err(_)) | Err(_) => self.current.borrow().as_ref().map(drop).map_err(Arc::clone),
         }
+    }
+
+    /// Waits until the first try to connect has ended: it has a deadline.
+    pub(super) async fn tried(&self) -> Result<(), Arc<ConnectError>> {
+        let mut current = self.current.subscribe();
+        let tried = |current: &Result<_, Arc<ConnectError>>| match current {
+            Ok(_) => true,
+            Err(why) => !matches!(**why, ConnectError::NotYet),
+        };
+        // The sender is this very link.
+        let _ = current.wait_for(tried).await;
+        self.current.borrow().as_ref().map(drop).map_err(Arc::clone)
     }
 
     pub(super) fn losses(&self) -> u64 {
@@ -137,24 +225,32 @@ impl Connected {
 }
 
 impl Supervisor {
-    pub(super) fn new(link: Arc<Link>, address: RedisAddress, probe: Probe, ping_every: Duration) -> Self {
-        Self { link, address, ping_every, probe }
+    pub(super) fn new(
+        link: Arc<Link>,
+        address: RedisAddress,
+        probe: Probe,
+        habits: Habits,
+        connect_timeout: Duration,
+    ) -> Self {
+        Self { link, address, habits, connect_timeout, probe }
     }
 
     /// Keeps a connection until the task is aborted.
     pub(super) async fn run(mut self) {
         let mut delay = FIRST_DELAY;
+        let server = self.address.server();
         let mut complained = None;
         loop {
             match self.connect().await {
                 Ok(connected) => {
-                    tracing::info!("connected to Redis");
+                    tracing::info!(server, "connected to Redis");
                     complained = None;
                     let since = Instant::now();
                     self.link.set(Ok(Arc::new(connected.clone())));
                     let why = self.attend(connected).await;
-                    tracing::warn!(error = %why, "the connection to Redis is lost");
-                    self.link.set(Err(Arc::new(why)));
+                    tracing::warn!(server, error = causes(&why), "the connection to Redis is lost");
+                    // Whether the server is out of reach, the next try will tell.
+                    self.link.set(Err(Arc::new(if why.is_out_of_reach() { ConnectError::Lost } else { why })));
                     // A server that hangs up on every caller is not to be called without a pause.
                     if since.elapsed() > LONGEST_DELAY {
                         delay = FIRST_DELAY;
@@ -164,7 +260,7 @@ impl Supervisor {
                     // Once for each new reason: an outage may last.
                     let reason = why.to_string();
                     if complained.as_ref() != Some(&reason) {
-                        tracing::error!(error = causes(&why), "no connection to Redis");
+                        tracing::error!(server, error = causes(&why), "no connection to Redis");
                         complained = Some(reason);
                     }
                     self.link.set(Err(Arc::new(why)));
@@ -176,13 +272,10 @@ impl Supervisor {
     }
 
     async fn connect(&mut self) -> Result<Connected, ConnectError> {
-        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let deadline = Instant::now() + self.connect_timeout;
         let lost = CancellationToken::new();
-        let silent = |_| ConnectError::Silent(CONNECT_TIMEOUT);
-        let open = async {
-            let control = self.open(&lost).await?;
-            Ok((control, self.open(&lost).await?))
-        };
+        let silent = |_| ConnectError::Silent(self.connect_timeout);
+        let open = async { tokio::try_join!(self.open(&lost), self.open(&lost)) };
         let opened = tokio::time::timeout_at(deadline, open).await.map_err(silent)?;
         let (control, bulk) = opened.map_err(ConnectError::of_opening)?;
         let mut connected =
@@ -203,21 +296,23 @@ impl Supervisor {
     }
 
     /// Watches over a connection until it is lost.
-    async fn attend(&mut self, mut connected: Connected) -> ConnectError {
+    async fn attend(&mut self, connected: Connected) -> ConnectError {
         let lost = connected.lost.clone();
+        let mut looked = Instant::now();
         loop {
             tokio::select! {
                 () = lost.cancelled() => return ConnectError::Lost,
-                () = tokio::time::sleep(self.ping_every) => {}
+                () = tokio::time::sleep(self.habits.ping_every) => {}
             }
-            let acquire = connected.acquire;
-            let deadline = Instant::now() + CONNECT_TIMEOUT;
-            if let Err(why) = self.probe.agree(&mut connected, &self.link, deadline).await {
+            let deadline = Instant::now() + self.connect_timeout;
+            let mut asked = self.probe.agree(&connected, &self.link, deadline).await;
+            if asked.is_ok() && looked.elapsed() >= self.habits.look_every {
+                looked = Instant::now();
+                asked = self.probe.look(&connected, &self.link, deadline).await;
+            }
+            if let Err(why) = asked {
                 lost.cancel();
                 return why;
-            }
-            if connected.acquire != acquire {
-                self.link.set(Ok(Arc::new(connected.clone())));
             }
         }
     }
@@ -279,6 +374,10 @@ fn connection_info(address: &RedisAddress) -> RedisResult<redis::ConnectionInfo>
     let tcp = tcp.set_user_timeout(Duration::from_secs(3));
     let info = ConnectionAddr::Tcp(address.host.clone(), address.port).into_connection_info()?;
     Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Between half and all of it, so that sidecars which lost the same server do not come back in step.

@@ -4,9 +4,12 @@
 //! first and read last. Claims need no script where the server has `SET NX GET`; the moves that depend on
 //! what is there are one script each.
 //!
-//! What a fault leaves open decides how it is reported: refused, or not even sent, is
-//! [`StoreError::Unavailable`]; whatever may have been carried out is [`StoreError::Uncertain`].
+//! What a fault leaves open decides how it is reported. Out of reach ([`StoreError::Unavailable`]) is a server to which
+//! there is no connection, where the last try to open one has failed; [`StoreError::Refused`] is what the server says no
+//! to; whatever may have been carried out, or may be in a moment, is [`StoreError::Uncertain`].
 
+mod acl;
+mod bodies;
 mod commands;
 mod connection;
 mod list;
@@ -22,6 +25,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use acl::acl_rule;
+use bodies::Bodies;
 use commands::{Expected, Fault, Living, Replaced};
 use connection::{Connected, Link, Supervisor};
 use notify::Listener;
@@ -34,7 +39,7 @@ use super::{
 };
 use crate::config::{self, RedisAddress};
 use crate::key::DigestKey;
-use crate::record::codec::{self, Decoded, Placement, Unreadable};
+use crate::record::codec::{self, Bodiless, Decoded, Placement, Unreadable};
 use crate::record::moves::{self, ClaimMove, Exchange, Held};
 use crate::record::{Claim, Record, RecordName, State, Token};
 
@@ -43,21 +48,32 @@ pub struct Redis {
     link: Arc<Link>,
     prefix: String,
     timeout: Duration,
+    bodies: Bodies,
     listener: Listener,
     _supervisor: AbortOnDropHandle<()>,
 }
 
-/// What tests do otherwise.
+/// What tests, and those who only look, do otherwise.
 #[derive(Clone, Copy)]
 struct Habits {
+    /// The digest key is confirmed as often; claims are made while the last time is no longer ago than three of these.
     ping_every: Duration,
+    /// The server's memory and its policy of eviction are looked at as often.
+    look_every: Duration,
     /// As if the server knew no `SET NX GET`.
     scripts_only: bool,
+    /// Whether it puts its digest key into the store where there is none, or another one. Who only looks does not.
+    puts_key: bool,
 }
 
 impl Default for Habits {
     fn default() -> Self {
-        Self { ping_every: Duration::from_secs(3), scripts_only: false }
+        Self {
+            ping_every: Duration::from_secs(1),
+            look_every: Duration::from_secs(10),
+            scripts_only: false,
+            puts_key: true,
+        }
     }
 }
 
@@ -73,16 +89,28 @@ impl Redis {
         Self::open_with(address, config, Habits::default())
     }
 
+    /// The same for whoever only looks: the store's digest key stays as it is.
+    pub fn open_to_look(address: &RedisAddress, config: &config::Store) -> Self {
+        Self::open_with(address, config, Habits { puts_key: false, ..Habits::default() })
+    }
+
+    /// Waits until the first try to connect has ended.
+    pub async fn tried(&self) -> Result<(), Arc<ConnectError>> {
+        self.link.tried().await
+    }
+
     fn open_with(address: &RedisAddress, config: &config::Store, habits: Habits) -> Self {
         let digest_key = digest_key::configured(config);
-        let link = Link::new(digest_key);
-        let probe = Probe::new(config, digest_key, habits.scripts_only);
-        let supervisor = Supervisor::new(link.clone(), address.clone(), probe, habits.ping_every);
+        let link = Link::new(digest_key, &habits);
+        let probe = Probe::new(config, digest_key, habits);
+        let connect_timeout = connection::connect_timeout(config.timeout);
+        let supervisor = Supervisor::new(link.clone(), address.clone(), probe, habits, connect_timeout);
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
         Self {
             link,
             prefix: config.prefix.clone(),
             timeout: config.timeout,
+            bodies: Bodies::default(),
             listener: Listener::start(address),
             _supervisor: supervisor,
         }
@@ -94,9 +122,12 @@ impl Redis {
         self.link.ready(patience).await
     }
 
-    fn call<'a>(&self, name: &'a RecordName, timeout: Duration) -> Result<Call<'a>, StoreError> {
-        let connected = self.link.connected()?;
-        Ok(Call { connected, name, key: self.key(name), deadline: Instant::now() + timeout })
+    fn call<'a>(&'a self, name: &'a RecordName, timeout: Duration) -> Result<Call<'a>, StoreError> {
+        Ok(self.call_over(self.link.connected()?, name, timeout))
+    }
+
+    fn call_over<'a>(&'a self, connected: Arc<Connected>, name: &'a RecordName, timeout: Duration) -> Call<'a> {
+        Call { store: self, connected, name, key: self.key(name), deadline: Instant::now() + timeout }
     }
 
     fn key(&self, name: &RecordName) -> String {
@@ -108,8 +139,12 @@ impl Store for Redis {
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
         Box::pin(async move {
             // It may be tried twice within the time of one call.
-            self.call(name, self.timeout / 2)?.claim(claim).await
+            self.call_over(self.link.for_claims()?, name, self.timeout / 2).claim(claim).await
         })
+    }
+
+    fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> Answer<'a, Record> {
+        Box::pin(async move { self.call(name, self.timeout)?.with_body(bodiless).await })
     }
 
     fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Renewed> {
@@ -152,6 +187,14 @@ impl Store for Redis {
         })
     }
 
+    fn used_ratio(&self) -> Option<f64> {
+        self.link.used_ratio()
+    }
+
+    fn may_evict(&self) -> bool {
+        self.link.may_evict()
+    }
+
     fn losses(&self) -> u64 {
         self.link.losses()
     }
@@ -161,8 +204,10 @@ impl Store for Redis {
     }
 }
 
-/// One call: a record, a connection, and the time that is left for all its round trips.
+/// One call: a record, a connection, and the time that is left for all its round trips. A large body has a time of its
+/// own.
 struct Call<'a> {
+    store: &'a Redis,
     connected: Arc<Connected>,
     name: &'a RecordName,
     key: String,
@@ -173,6 +218,7 @@ struct Call<'a> {
 enum Acquired {
     Granted(Claim),
     Refused(Box<Held>),
+    Apart(Box<Bodiless>),
     /// It was refused by a record that was gone at the next look.
     Vanished(Box<Held>),
 }
@@ -185,6 +231,7 @@ impl Call<'_> {
         };
         Ok(match acquired {
             Acquired::Granted(claim) => Claimed::Granted(claim),
+            Acquired::Apart(bodiless) => Claimed::Apart(bodiless),
             // Whoever meets a vanishing record twice was still refused by one that was there.
             Acquired::Refused(held) | Acquired::Vanished(held) => Claimed::Refused(held),
         })
@@ -200,11 +247,15 @@ impl Call<'_> {
         };
         // The answer does not tell for how long the owner has been silent. What is refused to one who supposes that
         // it always was, is refused; anything else takes a closer look.
-        let held = Held { record: self.read(there).await?, silent_for: Duration::MAX };
+        let record = match self.decode(&there)? {
+            Decoded::Whole(record) => record,
+            Decoded::Bodiless(bodiless) => return Ok(Acquired::Apart(Box::new(bodiless))),
+        };
+        let held = Held { record, silent_for: Duration::MAX };
         match moves::claim(Some(held.clone()), claim) {
             ClaimMove::AlreadyMine(claim) => Ok(Acquired::Granted(claim)),
             ClaimMove::Refuse(held) => Ok(Acquired::Refused(Box::new(Held { silent_for: Duration::ZERO, ..*held }))),
-            ClaimMove::Write(_) => self.contend(claim, held).await.map_err(certainly_not_free),
+            ClaimMove::Write(_) => self.contend(claim, held).await.map_err(StoreError::there_may_be_a_record),
         }
     }
 
@@ -213,7 +264,11 @@ impl Call<'_> {
         let Some(there) = self.look().await? else {
             return Ok(Acquired::Vanished(Box::new(Held { silent_for: Duration::ZERO, ..seen })));
         };
-        let takeover = match moves::claim(Some(self.held(&there).await?), claim) {
+        let held = match self.decode(&there.bytes)? {
+            Decoded::Whole(record) => self.held(record, &there),
+            Decoded::Bodiless(bodiless) => return Ok(Acquired::Apart(Box::new(bodiless))),
+        };
+        let takeover = match moves::claim(Some(held), claim) {
             ClaimMove::AlreadyMine(claim) => return Ok(Acquired::Granted(claim)),
             ClaimMove::Refuse(held) => return Ok(Acquired::Refused(held)),
             ClaimMove::Write(takeover) => takeover,
@@ -223,10 +278,18 @@ impl Call<'_> {
         let replaced = self.connected.replace(&self.key, &there, &bytes, retention, self.deadline).await;
         let there = match replaced.map_err(|fault| self.error(fault))? {
             Replaced::Done => return Ok(Acquired::Granted(takeover)),
-            Replaced::Vanished => return Ok(Acquired::Vanished(Box::new(self.held(&there).await?))),
+            Replaced::Vanished => return Ok(Acquired::Vanished(Box::new(Held { silent_for: Duration::ZERO, ..seen }))),
             Replaced::Stirred(there) => there,
         };
-        let held = self.held(&there).await?;
+        self.refused(&there, claim)
+    }
+
+    /// What is there refuses the claim, unless it is that very claim.
+    fn refused(&self, there: &Living, claim: &Claim) -> Result<Acquired, StoreError> {
+        let held = match self.decode(&there.bytes)? {
+            Decoded::Whole(record) => self.held(record, there),
+            Decoded::Bodiless(bodiless) => return Ok(Acquired::Apart(Box::new(bodiless))),
+        };
         Ok(match moves::claim(Some(held.clone()), claim) {
             ClaimMove::AlreadyMine(claim) => Acquired::Granted(claim),
             ClaimMove::Refuse(_) | ClaimMove::Write(_) => Acquired::Refused(Box::new(held)),
@@ -243,11 +306,7 @@ impl Call<'_> {
             Ok(None) | Err(Fault::Refused(..)) => return Err(self.error(refusal)),
             Err(fault) => return Err(self.error(fault)),
         };
-        let held = self.held(&there).await?;
-        Ok(match moves::claim(Some(held.clone()), claim) {
-            ClaimMove::AlreadyMine(claim) => Acquired::Granted(claim),
-            ClaimMove::Refuse(_) | ClaimMove::Write(_) => Acquired::Refused(Box::new(held)),
-        })
+        self.refused(&there, claim)
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewed, StoreError> {
@@ -257,21 +316,24 @@ impl Call<'_> {
 
     async fn settle(&self, record: &Record) -> Result<Settled, StoreError> {
         let time_to_live = moves::time_to_live(record);
-        let mut placement = Placement::Within;
+        let (mut placement, mut deadline) = (Placement::Within, self.deadline);
         if let State::Completed { reply, .. } = &record.state
             && reply.body_len() > LARGE_BODY
         {
             placement = Placement::Apart;
-            let (key, body) = (self.body_key(record.claim.token), reply.body.concat());
-            let put = self.connected.put_body(&key, &body, time_to_live + BODY_SURVIVES, self.deadline).await;
+            let key = self.body_key(record.claim.token);
+            let transfer = self.store.bodies.begin(reply.body_len(), self.store.timeout);
+            let survives = time_to_live + BODY_SURVIVES;
+            let put = self.connected.put_body(&key, &reply.body, survives, transfer.deadline).await;
             put.map_err(|fault| self.error(fault))?;
+            deadline = Instant::now() + self.store.timeout;
         }
         let bytes = codec::encode(record, placement);
-        let kept = self.connected.settle(&self.key, &bytes, time_to_live, self.deadline).await;
-        match kept.map_err(|fault| self.error(fault))? {
-            None => Ok(Settled::Written),
-            Some(kept) => Ok(Settled::Kept(Box::new(self.read(kept).await?))),
-        }
+        let kept = self.connected.settle(&self.key, &bytes, time_to_live, deadline).await;
+        let Some(kept) = kept.map_err(|fault| self.error(fault))? else { return Ok(Settled::Written) };
+        // Of an earlier try of the same, the body is at hand.
+        let kept = if kept == bytes { record.clone() } else { self.read(&kept).await? };
+        Ok(Settled::Kept(Box::new(kept)))
     }
 
     async fn release(&self, token: Token) -> Result<Released, StoreError> {
@@ -294,13 +356,13 @@ impl Call<'_> {
         match there.map_err(|fault| self.error(fault))? {
             None => Ok(Exchanged::Done),
             Some(None) => Ok(Exchanged::Changed(None)),
-            Some(Some(there)) => Ok(Exchanged::Changed(Some(Box::new(self.held(&there).await?)))),
+            Some(Some(there)) => Ok(Exchanged::Changed(Some(Box::new(self.whole(&there).await?)))),
         }
     }
 
     async fn find(&self) -> Result<Option<Held>, StoreError> {
         match self.look().await? {
-            Some(there) => Ok(Some(self.held(&there).await?)),
+            Some(there) => Ok(Some(self.whole(&there).await?)),
             None => Ok(None),
         }
     }
@@ -309,23 +371,45 @@ impl Call<'_> {
         self.connected.look(&self.key, self.deadline).await.map_err(|fault| self.error(fault))
     }
 
-    async fn held(&self, there: &Living) -> Result<Held, StoreError> {
-        let record = self.read(there.bytes.clone()).await?;
+    async fn whole(&self, there: &Living) -> Result<Held, StoreError> {
+        Ok(self.held(self.read(&there.bytes).await?, there))
+    }
+
+    fn held(&self, record: Record, there: &Living) -> Held {
         let silent_for = silence(record.claim.terms.retention, there.left);
-        Ok(Held { record, silent_for })
+        Held { record, silent_for }
     }
 
     /// The record in these bytes, with its body.
-    async fn read(&self, bytes: Bytes) -> Result<Record, StoreError> {
-        let bodiless = match codec::decode(&bytes).map_err(|source| self.unreadable(source))? {
-            Decoded::Whole(record) => return Ok(record),
-            Decoded::Bodiless(bodiless) => bodiless,
-        };
-        let key = self.body_key(bodiless.record().claim.token);
-        let body = self.connected.body(&key, self.deadline).await.map_err(|fault| self.error(fault));
-        let body = body.map_err(certainly_not_free)?;
+    async fn read(&self, bytes: &Bytes) -> Result<Record, StoreError> {
+        match self.decode(bytes)? {
+            Decoded::Whole(record) => Ok(record),
+            Decoded::Bodiless(bodiless) => self.with_body(bodiless).await,
+        }
+    }
+
+    fn decode(&self, bytes: &Bytes) -> Result<Decoded, StoreError> {
+        codec::decode(bytes).map_err(|source| self.unreadable(source))
+    }
+
+    async fn with_body(&self, bodiless: Bodiless) -> Result<Record, StoreError> {
+        let (key, length) = (self.body_key(bodiless.record().claim.token), bodiless.length());
+        let bodies = &self.store.bodies;
+        let read = bodies.read(&key, || async {
+            let transfer = bodies.begin(length, self.store.timeout);
+            self.connected.body(&key, transfer.deadline).await
+        });
+        let body = read.await.map_err(|fault| self.without_body(&fault))?;
         let body = body.ok_or_else(|| self.unreadable(Unreadable::Damaged("its body is gone")))?;
         bodiless.with_body(body).map_err(|source| self.unreadable(source))
+    }
+
+    /// There is a record, so no failure may pass for "nobody owns this".
+    fn without_body(&self, fault: &Fault) -> StoreError {
+        if fault.is_wrong_type() {
+            return self.unreadable(Unreadable::Damaged(NOT_A_RECORD));
+        }
+        StoreError::Uncertain(format!("the body of a stored answer did not come: {fault}").into())
     }
 
     /// The braces make it share the record's slot, and the token keeps attempts apart.
@@ -342,14 +426,6 @@ impl Call<'_> {
 
     fn unreadable(&self, source: Unreadable) -> StoreError {
         StoreError::Unreadable { name: self.name.to_string(), source }
-    }
-}
-
-/// Where a record was seen, no failure may pass for "nobody owns this".
-fn certainly_not_free(error: StoreError) -> StoreError {
-    match error {
-        StoreError::Unavailable(cause) => StoreError::Uncertain(cause),
-        other => other,
     }
 }
 

@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use redis::{ErrorKind, FromRedisValue, RedisError};
+use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 use tokio::time::Instant;
 
+use super::Habits;
+use super::acl::acl_rule;
 use super::commands::{self, Acquire, Fault};
 use super::connection::{Connected, Link};
+use crate::clock::since_boot;
 use crate::config;
 use crate::key::DigestKey;
 use crate::store::digest_key::{Agreement, Note, Wanted};
+use crate::store::{FOREVER, SHORT};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +34,15 @@ pub enum ConnectError {
     /// The server wants other credentials.
     #[error("Redis does not accept the user and password of store.url, or asks for some")]
     Credentials(#[source] RedisError),
-    /// The user may not do what has to be done.
+    /// The server lacks what is needed, or does not let this user have it.
     #[error(
-        "the Redis user lacks a permission: it needs GET, SET, DEL, PTTL, PEXPIRE, EVALSHA and SCRIPT LOAD, \
-         and for `onlyonce records` SCAN and GETRANGE, on the keys {prefix}:* and {{{prefix}:*"
+        "Redis lacks {missing}, or does not let this user do it; nothing guarded is run until it does. For an ACL user, this is \
+         enough: {}",
+        acl_rule(prefix)
     )]
     Permission {
+        /// What is missing.
+        missing: String,
         /// `store.prefix`
         prefix: String,
         /// What the server said.
@@ -63,6 +70,15 @@ pub enum ConnectError {
         /// Where the store keeps its note about the key.
         name: String,
     },
+    /// Another sidecar has gone over to a digest key that is not here.
+    #[error(
+        "another sidecar has replaced the digest key of this store ({name}) by that of its own store.digest_key: this one \
+         claims nothing any more. Give all of them the same, and start this one again"
+    )]
+    DigestKeyReplaced {
+        /// Where the store keeps its note about the key.
+        name: String,
+    },
     /// Something else uses the prefix.
     #[error("{name} in Redis was not written by onlyonce: choose another store.prefix")]
     NotOurs {
@@ -81,12 +97,24 @@ impl ConnectError {
             Self::Evicting { .. } | Self::DigestKeyWithheld { .. } | Self::NotOurs { .. } => true,
             Self::NotYet
             | Self::Lost
+            | Self::DigestKeyReplaced { .. }
             | Self::Silent(_)
             | Self::Unreachable(_)
             | Self::Credentials(_)
             | Self::Permission { .. }
             | Self::Refused(_)
             | Self::Randomness(_) => false,
+        }
+    }
+
+    /// Whether it says that the last try to open a connection has failed. A server that speaks for another digest key is
+    /// within reach, and there is none that was not tried yet.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        match self {
+            Self::NotYet | Self::Lost => false,
+            Self::DigestKeyWithheld { .. } | Self::DigestKeyReplaced { .. } | Self::NotOurs { .. } => false,
+            Self::Evicting { .. } | Self::Permission { .. } | Self::Randomness(_) => false,
+            Self::Silent(_) | Self::Unreachable(_) | Self::Credentials(_) | Self::Refused(_) => true,
         }
     }
 
@@ -100,7 +128,9 @@ impl ConnectError {
 
     fn of(fault: Fault, prefix: &str) -> Self {
         match fault {
-            Fault::Refused(code, source) if code == "NOPERM" => Self::Permission { prefix: prefix.to_owned(), source },
+            Fault::Refused(code, source) if code == "NOPERM" => {
+                Self::Permission { missing: "a permission".to_owned(), prefix: prefix.to_owned(), source }
+            }
             Fault::Refused(_, error) => Self::Refused(error),
             Fault::Lost(error) => Self::Unreachable(error),
             Fault::Late => Self::Silent(super::connection::CONNECT_TIMEOUT),
@@ -120,9 +150,18 @@ struct Canary {
 /// So long a canary lives; one that may have died proves nothing.
 const CANARY_LIVES: Duration = Duration::from_secs(86_400);
 
+/// How long whoever founds or replaces the digest key of a store makes no claims: by then, every other sidecar has either
+/// seen the new one, or has had no answer for so long that it claims nothing itself.
+const SETTLING: Duration = Duration::from_secs(3);
+
+/// The connections that this process has to a server when it opens them.
+const OWN_CONNECTIONS: u64 = 2;
+
 /// Looks at a server, and remembers what it said about the last one.
 pub(super) struct Probe {
     prefix: String,
+    /// The name on which what is needed is tried out.
+    rehearsal: String,
     accept_eviction: bool,
     digest_key: Option<DigestKey>,
     /// Whether this process has seen the store's note about the digest key.
@@ -130,6 +169,7 @@ pub(super) struct Probe {
     canary: Canary,
     /// For tests: as if the server knew no `SET NX GET`.
     scripts_only: bool,
+    puts_key: bool,
     said: Said,
 }
 
@@ -137,33 +177,49 @@ pub(super) struct Probe {
 struct Said {
     eviction_unknown: bool,
     not_persisted: bool,
-    forgotten: bool,
+    no_info: bool,
+    evicting: bool,
+    short: bool,
+    /// How many keys the server had evicted at the last look.
+    evicted: Option<u64>,
 }
 
 impl Probe {
-    pub(super) fn new(config: &config::Store, digest_key: Option<DigestKey>, scripts_only: bool) -> Self {
+    pub(super) fn new(config: &config::Store, digest_key: Option<DigestKey>, habits: Habits) -> Self {
         Self {
+            rehearsal: format!("{}:probe:{}", config.prefix, random_id()),
             prefix: config.prefix.clone(),
             accept_eviction: config.accept_eviction,
             digest_key,
             noted: false,
             canary: Canary { name: canary_name(&config.prefix), next: 1, taken: None },
-            scripts_only,
+            scripts_only: habits.scripts_only,
+            puts_key: habits.puts_key,
             said: Said::default(),
         }
     }
 
-    /// Finds out whether the server can be used, and how.
+    /// Finds out whether the server can be used, and how: in two round trips, since it may be far away.
     pub(super) async fn examine(
         &mut self,
         connected: &mut Connected,
         link: &Link,
         deadline: Instant,
     ) -> Result<(), ConnectError> {
-        let of = |fault| ConnectError::of(fault, &self.prefix);
-        match eviction(connected, deadline).await.map_err(of)? {
-            Some(policy) if policy != "noeviction" && !self.accept_eviction => {
-                return Err(ConnectError::Evicting { policy });
+        let mut pipeline = Facts::questions(true);
+        for source in commands::SOURCES {
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
+        }
+        let tried = commands::rehearse(&mut pipeline, &self.rehearsal);
+        let answers = connected.ask_all(&pipeline, deadline).await.map_err(|fault| self.of(fault))?;
+        let (facts, rest) = answers.split_at(Facts::QUESTIONS.min(answers.len()));
+        let (loads, rehearsed) = rest.split_at(commands::SOURCES.len().min(rest.len()));
+        self.said.no_info = facts.first().is_none_or(RedisResult::is_err);
+
+        let facts = Facts::of(facts);
+        match &facts.eviction {
+            Some(policy) if policy != NO_EVICTION && !self.accept_eviction => {
+                return Err(ConnectError::Evicting { policy: policy.clone() });
             }
             None if !self.said.eviction_unknown => {
                 self.said.eviction_unknown = true;
@@ -174,64 +230,150 @@ impl Probe {
             }
             Some(_) | None => {}
         }
-        if !self.said.not_persisted && !persists(connected, deadline).await.map_err(of)? {
+        if !self.said.not_persisted && !facts.persists {
             self.said.not_persisted = true;
             tracing::warn!(
                 "Redis persists nothing: when it restarts, all records are gone, and their operations run again"
             );
         }
-        for script in commands::scripts() {
-            let mut control = connected.control.clone();
-            connected
-                .in_time(deadline, script.load_async(&mut control))
-                .await
-                .map_err(|fault| ConnectError::of(fault, &self.prefix))?;
-        }
+        let tried = std::iter::repeat_n("SCRIPT LOAD", loads.len()).chain(tried);
+        self.has_all(tried.zip(loads.iter().chain(rehearsed)))?;
+        let knows_get = !rehearsed.first().is_some_and(|first| first.as_ref().is_err_and(is_syntax));
+        connected.acquire = if knows_get && !self.scripts_only { Acquire::Natively } else { Acquire::ByScript };
+        self.note_facts(&facts, link);
         self.agree(connected, link, deadline).await
     }
 
-    /// Agrees with the server on the digest key. Finds out in passing how names are taken, and whether data was lost.
+    /// Looks again at what an operator may change, and time does.
+    pub(super) async fn look(
+        &mut self,
+        connected: &Connected,
+        link: &Link,
+        deadline: Instant,
+    ) -> Result<(), ConnectError> {
+        let answers =
+            connected.ask_all(&Facts::questions(self.said.no_info), deadline).await.map_err(|fault| self.of(fault))?;
+        self.note_facts(&Facts::of(&answers), link);
+        Ok(())
+    }
+
+    fn note_facts(&mut self, facts: &Facts, link: &Link) {
+        let evicting = facts.eviction.as_ref().is_some_and(|policy| policy != NO_EVICTION);
+        link.set_memory(facts.used, evicting);
+        if evicting && !self.said.evicting && !self.accept_eviction {
+            tracing::error!(
+                policy = facts.eviction,
+                "Redis may evict records by now (maxmemory-policy), and an operation whose record is gone runs again: set it \
+                 back to noeviction. At the next connect, this server is refused"
+            );
+        }
+        self.said.evicting = evicting;
+        let is_short = facts.used.is_some_and(|used| used > SHORT);
+        if is_short && !self.said.short {
+            tracing::warn!(
+                used = facts.used,
+                "Redis is almost full: larger answers are not kept any more (their repeats get 409 already-completed), so that \
+                 keys can still be claimed. Give it more maxmemory, or records less retention"
+            );
+        }
+        self.said.short = is_short;
+        let before = self.said.evicted;
+        self.said.evicted = facts.evicted.or(before);
+        if let (Some(before), Some(now)) = (before, facts.evicted)
+            && now > before
+        {
+            link.count_loss();
+            tracing::error!(
+                evicted = now - before,
+                "Redis has evicted keys: where records are among them, their operations run again when they are repeated"
+            );
+        }
+    }
+
+    /// Refuses a server of which one answer says that a command is not there, or not for this user.
+    fn has_all<'a>(
+        &self,
+        tried: impl Iterator<Item = (&'static str, &'a RedisResult<Value>)>,
+    ) -> Result<(), ConnectError> {
+        let mut missing: Vec<&str> = Vec::new();
+        let mut source = None;
+        for (what, answer) in tried {
+            let Err(error) = answer else { continue };
+            let Some(what) = lacking(what, error) else { continue };
+            if !missing.contains(&what) {
+                missing.push(what);
+            }
+            source.get_or_insert(error);
+        }
+        match source {
+            None => Ok(()),
+            Some(source) => Err(ConnectError::Permission {
+                missing: missing.join(", "),
+                prefix: self.prefix.clone(),
+                source: source.clone(),
+            }),
+        }
+    }
+
+    /// Agrees with the server on the digest key, and confirms it. Finds out in passing whether data was lost.
     pub(super) async fn agree(
         &mut self,
-        connected: &mut Connected,
+        connected: &Connected,
         link: &Link,
         deadline: Instant,
     ) -> Result<(), ConnectError> {
         let name = format!("{}:digest-key", self.prefix);
         let wanted = Wanted::new(self.digest_key, link.digest_key()).map_err(ConnectError::Randomness)?;
-        let found = take_note(connected, &name, &wanted.note().encode(), self.scripts_only, deadline)
-            .await
-            .map_err(|fault| ConnectError::of(fault, &self.prefix))?;
+        let note = wanted.note().encode();
+        if !self.puts_key {
+            return self.read_key(connected, link, &wanted, &name, deadline).await;
+        }
+        let asked = since_boot();
+        let (found, left, is_outdated) = tokio::join!(
+            take_note(connected, &name, &note, deadline),
+            connected.left(&name, deadline),
+            self.canary.is_outdated(connected, deadline),
+        );
+        let of = |fault| ConnectError::of(fault, &self.prefix);
+        let (found, left, is_outdated) = (found.map_err(of)?, left.map_err(of)?, is_outdated.map_err(of)?);
         let found = match found {
             None => None,
             Some(bytes) => Some(Note::decode(&bytes).ok_or(ConnectError::NotOurs { name: name.clone() })?),
         };
-        let key = match wanted.compare(found) {
-            Agreement::Agreed(key) => key,
-            Agreement::Founded(key) | Agreement::Adopted(key) => {
-                self.canary.taken = None;
-                if self.noted {
-                    link.count_loss();
-                    tracing::error!(
-                        "Redis lost its data: records of before are gone, and their operations run again when they are repeated"
-                    );
-                }
-                key
-            }
+        let agreement = wanted.compare(found);
+        let (key, is_new) = match agreement {
+            // Whoever comes just now may meet others who have not seen it yet.
+            Agreement::Agreed(key) if !self.noted => (key, is_young(left)),
+            Agreement::Agreed(key) => (key, false),
+            Agreement::Founded(key) => (key, !self.is_alone(connected, &name, deadline).await?),
+            Agreement::Adopted(key) if !self.noted => (key, is_young(left)),
+            Agreement::Adopted(key) => (key, true),
+            Agreement::Forgotten(_) if self.noted => return Err(ConnectError::DigestKeyReplaced { name }),
             Agreement::Forgotten(key) => {
-                if !self.said.forgotten {
-                    self.said.forgotten = true;
-                    tracing::warn!(
-                        name,
-                        "store.digest_key is not the key that this store was used with: the records kept under that are \
-                         forgotten. Delete the name from Redis when no sidecar uses the former key any more"
-                    );
-                }
-                key
+                tracing::warn!(
+                    name,
+                    "store.digest_key is not the key that this store was used with, and takes its place: the records kept \
+                     under that are forgotten, and sidecars that go by it claim nothing any more"
+                );
+                let put = connected.put(&name, &note, FOREVER, deadline).await;
+                put.map_err(|fault| ConnectError::of(fault, &self.prefix))?;
+                (key, !self.is_alone(connected, &name, deadline).await?)
             }
             Agreement::Withheld => return Err(ConnectError::DigestKeyWithheld { name }),
         };
-        if self.canary.is_outdated(connected, deadline).await.map_err(|fault| ConnectError::of(fault, &self.prefix))? {
+        if is_new {
+            link.no_claims_for(SETTLING);
+        }
+        let was_lost = matches!(agreement, Agreement::Founded(_) | Agreement::Adopted(_));
+        if was_lost {
+            self.canary.taken = None;
+        }
+        if was_lost && self.noted {
+            link.count_loss();
+            tracing::error!(
+                "Redis lost its data: records of before are gone, and their operations run again when they are repeated"
+            );
+        } else if is_outdated && !was_lost {
             link.count_loss();
             tracing::error!(
                 "Redis has an older state than it had: what was recorded last is gone, and those operations run again when \
@@ -240,8 +382,133 @@ impl Probe {
         }
         self.noted = true;
         link.set_digest_key(key);
+        link.confirm(asked);
         Ok(())
     }
+
+    /// Takes the store's digest key for what it is.
+    async fn read_key(
+        &self,
+        connected: &Connected,
+        link: &Link,
+        wanted: &Wanted,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<(), ConnectError> {
+        let Some(found) = connected.look(name, deadline).await.map_err(|fault| self.of(fault))? else { return Ok(()) };
+        let note = Note::decode(&found.bytes).ok_or_else(|| ConnectError::NotOurs { name: name.to_owned() })?;
+        match wanted.compare(Some(note)) {
+            Agreement::Founded(key) | Agreement::Agreed(key) | Agreement::Adopted(key) => link.set_digest_key(key),
+            Agreement::Forgotten(_) => {
+                tracing::warn!(
+                    "store.digest_key is not the key that this store is used with: no record of it is found"
+                );
+            }
+            Agreement::Withheld => return Err(ConnectError::DigestKeyWithheld { name: name.to_owned() }),
+        }
+        Ok(())
+    }
+
+    /// Whether nobody else is connected to the server at which this process has just put its key: nobody can go by
+    /// another one then, and nobody has to wait for it. Says so to those who come next, by making the note look old.
+    async fn is_alone(&self, connected: &Connected, name: &str, deadline: Instant) -> Result<bool, ConnectError> {
+        let of = |fault| ConnectError::of(fault, &self.prefix);
+        let info = ask::<String>(connected, &["INFO", "clients"], deadline).await.map_err(of)?;
+        let clients = info.and_then(|info| field(&info, "connected_clients")?.parse::<u64>().ok());
+        let is_alone = clients.is_some_and(|clients| clients <= OWN_CONNECTIONS);
+        if is_alone {
+            connected.expire(name, FOREVER - SETTLING, deadline).await.map_err(of)?;
+        }
+        Ok(is_alone)
+    }
+
+    fn of(&self, fault: Fault) -> ConnectError {
+        ConnectError::of(fault, &self.prefix)
+    }
+}
+
+/// Whether a note was made just now, by what is left of its life.
+fn is_young(left: Option<Duration>) -> bool {
+    left.is_some_and(|left| FOREVER.saturating_sub(left) < SETTLING)
+}
+
+const NO_EVICTION: &str = "noeviction";
+
+/// What a server tells of itself, if it does: managed servers hide such things.
+struct Facts {
+    /// The policy of eviction, where anything is ever evicted under it; `None` if it cannot be found out.
+    eviction: Option<String>,
+    /// The share of its memory that is used; `None` without a limit.
+    used: Option<f64>,
+    /// The keys that it has evicted.
+    evicted: Option<u64>,
+    /// Whether anything is written to disk; `true` if it cannot be found out.
+    persists: bool,
+}
+
+impl Facts {
+    const QUESTIONS: usize = 6;
+
+    /// Settings say less than `INFO`, where that is allowed.
+    fn questions(settings_too: bool) -> Pipeline {
+        let mut pipeline = Pipeline::new();
+        pipeline.ignore_errors();
+        for section in ["memory", "stats", "persistence"] {
+            pipeline.cmd("INFO").arg(section);
+        }
+        for setting in ["maxmemory", "maxmemory-policy", "save"].into_iter().filter(|_| settings_too) {
+            pipeline.cmd("CONFIG").arg("GET").arg(setting);
+        }
+        pipeline
+    }
+
+    fn of(answers: &[RedisResult<Value>]) -> Self {
+        let told = |index: usize| answers.get(index).and_then(|answer| answer.as_ref().ok());
+        let info = |index, name| field(&String::from_redis_value_ref(told(index)?).ok()?, name);
+        let setting = |index, name| {
+            let mut settings: HashMap<String, String> = FromRedisValue::from_redis_value_ref(told(index)?).ok()?;
+            settings.remove(name)
+        };
+        let maxmemory = info(0, "maxmemory").or_else(|| setting(3, "maxmemory"));
+        let policy = info(0, "maxmemory_policy").or_else(|| setting(4, "maxmemory-policy"));
+        let eviction = match (maxmemory.as_deref(), policy) {
+            (None, _) | (_, None) => None,
+            (Some("0"), Some(_)) => Some(NO_EVICTION.to_owned()),
+            (Some(_), policy) => policy,
+        };
+        let limit = maxmemory.and_then(|maxmemory| maxmemory.parse::<f64>().ok()).filter(|limit| *limit > 0.0);
+        let used = info(0, "used_memory").and_then(|used| used.parse::<f64>().ok());
+        let appends = info(2, "aof_enabled").is_none_or(|enabled| enabled != "0");
+        Self {
+            eviction,
+            used: limit.and_then(|limit| Some(used? / limit)),
+            evicted: info(1, "evicted_keys").and_then(|evicted| evicted.parse().ok()),
+            persists: appends || setting(5, "save").is_none_or(|points| !points.is_empty()),
+        }
+    }
+}
+
+/// What an error says is missing, if that is what it says.
+fn lacking(what: &'static str, error: &RedisError) -> Option<&'static str> {
+    let says = error.to_string();
+    let is_refused = |text: &str| says.contains(text);
+    if ["access one of the keys", "access at least one of the keys", "access a key"].into_iter().any(is_refused) {
+        return Some("access to its names");
+    }
+    if error.code() == Some("NOPERM") && is_refused("evalsha") || is_refused("unknown command") {
+        return Some(what);
+    }
+    // Redis 7 says of a script what it says of a command; before, a script's error wraps that of the command.
+    let in_script = ["can't run this command", "Unknown Redis command", "from script"].into_iter().any(is_refused);
+    match (error.code() == Some("NOPERM") || in_script, what) {
+        (false, _) => None,
+        (true, "EVALSHA") => Some("a command that its scripts call"),
+        (true, what) => Some(what),
+    }
+}
+
+fn is_syntax(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.contains("syntax error"))
 }
 
 impl Canary {
@@ -263,30 +530,24 @@ impl Canary {
 }
 
 fn canary_name(prefix: &str) -> String {
-    let mut id = [0; 8];
-    // Without randomness it is shared with others, and a server that lost data may go unnoticed.
-    let _ = getrandom::fill(&mut id);
-    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{prefix}:canary:{id}")
+    format!("{prefix}:canary:{}", random_id())
 }
 
-/// Writes the note if there is none, else reads it.
+/// Without randomness it is shared with others, and a server that lost data may go unnoticed.
+fn random_id() -> String {
+    let mut id = [0; 8];
+    let _ = getrandom::fill(&mut id);
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes the note if there is none, else reads it. What is left of its life tells how old it is.
 async fn take_note(
-    connected: &mut Connected,
+    connected: &Connected,
     name: &str,
     note: &[u8],
-    scripts_only: bool,
     deadline: Instant,
 ) -> Result<Option<Vec<u8>>, Fault> {
-    if scripts_only {
-        connected.acquire = Acquire::ByScript;
-    }
-    let mut taken = connected.acquire(name, note, None, deadline).await;
-    if taken.as_ref().is_err_and(Fault::is_syntax) {
-        connected.acquire = Acquire::ByScript;
-        taken = connected.acquire(name, note, None, deadline).await;
-    }
-    match taken {
+    match connected.acquire(name, note, Some(FOREVER), deadline).await {
         Ok(found) => Ok(found.map(Into::into)),
         Err(fault) if fault.is_elsewhere() => Err(fault),
         // It takes no writes (its memory is full, its disk is, its replicas are away) and may still serve replays.
@@ -296,36 +557,6 @@ async fn take_note(
         },
         Err(fault) => Err(fault),
     }
-}
-
-/// The policy of eviction, if anything is ever evicted under it; `None` if it cannot be found out.
-async fn eviction(connected: &Connected, deadline: Instant) -> Result<Option<String>, Fault> {
-    let told = |maxmemory: Option<String>, policy: Option<String>| match (maxmemory?.as_str(), policy?) {
-        ("0", _) => Some("noeviction".to_owned()),
-        (_, policy) => Some(policy),
-    };
-    if let Some(info) = ask::<String>(connected, &["INFO", "memory"], deadline).await? {
-        let policy = told(field(&info, "maxmemory"), field(&info, "maxmemory_policy"));
-        if policy.is_some() {
-            return Ok(policy);
-        }
-    }
-    let maxmemory = setting(connected, "maxmemory", deadline).await?;
-    Ok(told(maxmemory, setting(connected, "maxmemory-policy", deadline).await?))
-}
-
-/// Whether anything is written to disk; `true` if it cannot be found out.
-async fn persists(connected: &Connected, deadline: Instant) -> Result<bool, Fault> {
-    let info = ask::<String>(connected, &["INFO", "persistence"], deadline).await?;
-    let appends = info.and_then(|info| field(&info, "aof_enabled")).is_none_or(|enabled| enabled != "0");
-    let saves = setting(connected, "save", deadline).await?.is_none_or(|points| !points.is_empty());
-    Ok(appends || saves)
-}
-
-/// One setting, if the server tells.
-async fn setting(connected: &Connected, name: &str, deadline: Instant) -> Result<Option<String>, Fault> {
-    let settings = ask::<HashMap<String, String>>(connected, &["CONFIG", "GET", name], deadline).await?;
-    Ok(settings.and_then(|mut settings| settings.remove(name)))
 }
 
 /// Asks what may be refused: managed servers hide such things.

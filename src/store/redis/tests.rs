@@ -18,9 +18,11 @@ const LOST: Terms = Terms { lease: Duration::ZERO, ..RETRY };
 
 /// A slow machine is no reason to fail.
 const PATIENCE: Duration = Duration::from_secs(20);
-const BY_SCRIPT: Habits = Habits { ping_every: Duration::from_secs(3), scripts_only: true };
-const NO_PING: Habits = Habits { ping_every: HOUR, scripts_only: false };
-const MANY_PINGS: Habits = Habits { ping_every: Duration::from_millis(20), scripts_only: false };
+const BY_SCRIPT: Habits =
+    Habits { ping_every: Duration::from_secs(3), look_every: HOUR, scripts_only: true, puts_key: true };
+const NO_PING: Habits = Habits { ping_every: HOUR, look_every: HOUR, scripts_only: false, puts_key: true };
+const MANY_PINGS: Habits =
+    Habits { ping_every: Duration::from_millis(20), look_every: Duration::from_millis(20), ..NO_PING };
 
 fn address(port: u16) -> RedisAddress {
     RedisAddress { host: "127.0.0.1".to_owned(), port, database: 0, username: None, password: None }
@@ -182,8 +184,11 @@ async fn round_trips_are_few() {
         store.claim(&apart, &first).await.expect("granted");
         store.settle(&apart, &large(&first)).await.expect("settled");
         assert_eq!(turns.taken(), 3, "a first request with a large answer");
-        store.claim(&apart, &again).await.expect("refused");
-        assert_eq!(turns.taken(), 2, "a large replay");
+        let refused = store.claim(&apart, &again).await;
+        let Ok(Claimed::Apart(bodiless)) = refused else { panic!("{refused:?}") };
+        assert_eq!(turns.taken(), 1, "whoever needs no body");
+        store.body(&apart, *bodiless).await.expect("a body");
+        assert_eq!(turns.taken(), 1, "a large replay");
 
         let lost = name();
         store.claim(&lost, &claim(1, LOST)).await.expect("granted");
@@ -208,7 +213,11 @@ async fn a_frozen_server_leaves_it_uncertain() {
     while store.health() == Health::Up {
         assert!(store.find(&name).await.is_err());
     }
-    assert!(matches!(store.claim(&name, &mine).await, Err(StoreError::Unavailable(_))));
+    // It was dropped for lateness, which says nothing of the server, until a try to connect has failed.
+    assert!(matches!(store.claim(&name, &mine).await, Err(StoreError::Refused(_))));
+    while !matches!(store.claim(&name, &mine).await, Err(StoreError::Unavailable(_))) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     server.thaw();
 
     // What went out was carried out, and is recognised.
@@ -244,8 +253,9 @@ async fn a_server_that_comes_back_is_used_again() {
     let digest_key = store.digest_key().await.expect("a key");
     server.kill();
     until(&store, Health::Down).await;
-    let refused = store.claim(&name(), &claim(1, RETRY)).await;
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    while !matches!(store.claim(&name(), &claim(1, RETRY)).await, Err(StoreError::Unavailable(_))) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert_eq!(store.digest_key().await.expect("still known"), digest_key);
 
     server.restart();
@@ -307,9 +317,9 @@ async fn a_full_server_still_replays() {
         assert!(matches!(held, Claimed::Refused(held) if held.owner() == moves::Owner::Alive));
         assert_eq!(store.claim(&flying, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
         let refused = store.claim(&name(), &mine).await;
-        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
         let refused = store.settle(&flying, &completed(&mine, b"{}")).await;
-        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
         // A full server can be connected to, and stays so.
         open(server.port(), habits).await.find(&settled).await.expect("an answer").expect("a record");
         assert_eq!(store.health(), Health::Up);
@@ -330,7 +340,7 @@ async fn a_replica_is_left_for_its_master() {
     assert!(matches!(replayed, Claimed::Refused(_)));
     // By script a replay writes nothing, and is no sign yet; natively, the connection is lost by now.
     let refused = store.claim(&name(), &mine).await;
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
     until(&store, Health::Down).await;
     order(&server, "REPLICAOF NO ONE").await;
     until(&store, Health::Up).await;
@@ -372,7 +382,7 @@ async fn a_server_that_evicts_is_refused() {
     let refused = store.ready(PATIENCE).await.expect_err("refused");
     assert!(matches!(&*refused, ConnectError::Evicting { policy } if policy == "allkeys-lru"), "{refused:?}");
     assert!(refused.is_final());
-    assert!(matches!(store.claim(&name(), &claim(1, RETRY)).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.claim(&name(), &claim(1, RETRY)).await, Err(StoreError::Refused(_))));
 
     let accepting = Redis::open(&address(server.port()), &config::Store { accept_eviction: true, ..config() });
     accepting.ready(PATIENCE).await.expect("accepted");
@@ -383,7 +393,9 @@ async fn only_what_no_waiting_cures_prevents_a_start() {
     let mut server = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
     let config = config::Store { location: StoreLocation::Redis(address(server.port())), ..config() };
     let refused = crate::store::open(&config).await.err().expect("refused");
-    assert!(refused.to_string().contains("maxmemory-policy to noeviction"), "{refused}");
+    let refused = crate::store::causes(&refused);
+    assert!(refused.contains("maxmemory-policy to noeviction"), "{refused}");
+    assert_eq!(refused.matches("127.0.0.1").count(), 1, "{refused}");
     server.kill();
     let store = crate::store::open(&config).await.expect("it may come back");
     assert_eq!(store.health(), Health::Down);
@@ -411,24 +423,35 @@ async fn wrong_credentials_are_said_to_be_wrong() {
     }
 }
 
-#[tokio::test]
-async fn the_permissions_that_are_asked_for_suffice() {
-    let server = RedisServer::start();
-    let allowed = "+get +set +del +pttl +pexpire +evalsha +script|load +scan +getrange";
-    order(&server, &format!("ACL SETUSER sidecar on >pw ~onlyonce:* ~{{onlyonce:* {allowed}")).await;
-    order(&server, "ACL SETUSER nobody on >pw ~* +get").await;
-    let as_user = |name: &str| {
-        let (username, password) = (Some(name.to_owned()), Some(Secret::new("pw")));
-        Redis::open(&RedisAddress { username, password, ..address(server.port()) }, &config())
-    };
+async fn as_user(server: &RedisServer, name: &str) -> Redis {
+    let (username, password) = (Some(name.to_owned()), Some(Secret::new("pw")));
+    Redis::open(&RedisAddress { username, password, ..address(server.port()) }, &config())
+}
 
-    let store = as_user("sidecar");
+/// Why it cannot be used.
+async fn refusal(store: &Redis) -> Arc<ConnectError> {
+    loop {
+        let refused = store.ready(Duration::from_millis(50)).await.expect_err("refused");
+        if !matches!(*refused, ConnectError::NotYet) {
+            return refused;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_rights_that_are_printed_suffice() {
+    let server = RedisServer::start();
+    order(&server, &format!("ACL SETUSER sidecar on >pw {}", acl_rule("onlyonce"))).await;
+    let store = as_user(&server, "sidecar").await;
     store.ready(PATIENCE).await.expect("accepted");
     let (name, mine) = (name(), claim(1, LOST));
     store.claim(&name, &mine).await.expect("granted");
+    let mut changes = store.subscribe(&name).expect("Redis notifies");
+    told(&mut changes).await;
     store.renew(&name, &mine).await.expect("extended");
     store.claim(&name, &claim(2, RETRY)).await.expect("taken over");
     store.settle(&name, &large(&claim(2, RETRY))).await.expect("settled");
+    told(&mut changes).await;
     store.find(&name).await.expect("found");
     store.release(&name, mine.token).await.expect("kept");
     let listing = Listing { route: None, after: None, limit: 10 };
@@ -437,20 +460,175 @@ async fn the_permissions_that_are_asked_for_suffice() {
     let release = moves::release_by_hand(seen, false).expect("completed");
     assert_eq!(store.exchange(&name, &release).await.expect("an answer"), Exchanged::Done);
     store.claim(&name, &mine).await.expect("granted");
+    let log: Vec<::redis::Value> = admin(&server.url(), &[b"ACL", b"LOG"]).await;
+    // Settings are asked for once, at the start; INFO tells the same.
+    let log = format!("{log:?}");
+    assert_eq!((log.matches("reason").count(), log.matches("config|get").count() > 0), (1, true), "{log}");
+    // Without lists of records, all else goes on.
     for lacking in ["getrange", "scan"] {
         order(&server, &format!("ACL SETUSER sidecar -{lacking}")).await;
         let refused = crate::store::causes(&store.list(&listing).await.expect_err("no permission"));
         assert!(refused.contains("it needs SCAN and GETRANGE"), "{refused}");
     }
+    assert_eq!(as_user(&server, "sidecar").await.ready(PATIENCE).await.map_err(|why| why.to_string()), Ok(()));
+}
 
-    let store = as_user("nobody");
-    let refused = loop {
-        let refused = store.ready(Duration::from_millis(50)).await.expect_err("refused");
-        if !matches!(*refused, ConnectError::NotYet) {
-            break refused;
+#[tokio::test]
+async fn what_a_user_may_not_do_is_named_and_nothing_is_claimed() {
+    let server = RedisServer::start();
+    for (rights, missing) in [
+        ("+@all -evalsha ~*", "lacks EVALSHA,"),
+        ("+@all -get ~*", "lacks GET, a command that its scripts call,"),
+        ("+@all -pexpire ~*", "lacks PEXPIRE, a command that its scripts call,"),
+        ("+@all -script ~*", "lacks SCRIPT LOAD,"),
+        ("+@all ~elsewhere:*", "lacks access to its names,"),
+        ("+@all ~onlyonce:*", "lacks access to its names,"),
+        ("+get ~*", "lacks SCRIPT LOAD, SET, PTTL, PEXPIRE, DEL, EVALSHA,"),
+    ] {
+        order(&server, "ACL DELUSER somebody").await;
+        order(&server, &format!("ACL SETUSER somebody on >pw {rights}")).await;
+        let store = as_user(&server, "somebody").await;
+        let refused = refusal(&store).await;
+        assert!(matches!(*refused, ConnectError::Permission { .. }), "{refused:?}");
+        let text = refused.to_string();
+        assert!(text.contains(missing) && text.contains(&acl_rule("onlyonce")), "{rights}: {text}");
+        let claimed = store.claim(&name(), &claim(1, RETRY)).await;
+        assert!(matches!(claimed, Err(StoreError::Refused(_))), "{claimed:?}");
+        // It needs no restart once it may.
+        order(&server, "ACL SETUSER somebody +@all ~*").await;
+        until(&store, Health::Up).await;
+    }
+    let left: Vec<String> = admin(&server.url(), &[b"KEYS", b"*probe*"]).await;
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_command_that_was_renamed_is_named() {
+    for command in ["EVALSHA", "PEXPIRE", "GET"] {
+        let server = RedisServer::start_with(&["--rename-command", command, ""]);
+        let store = Redis::open(&address(server.port()), &config());
+        let refused = refusal(&store).await.to_string();
+        assert!(refused.contains(&format!("lacks {command}")), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn an_eviction_policy_that_changes_is_noticed_and_what_is_evicted_is_counted() {
+    let server = RedisServer::start();
+    let store = open(server.port(), MANY_PINGS).await;
+    assert!(!store.may_evict() && store.used_ratio().is_none());
+    order(&server, "CONFIG SET maxmemory 100mb").await;
+    while store.used_ratio().is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!store.may_evict());
+    order(&server, "CONFIG SET maxmemory-policy allkeys-lru").await;
+    while !store.may_evict() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // It is told first: what is connected goes on.
+    assert_eq!((store.health(), store.losses()), (Health::Up, 0));
+    store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
+    // Whoever connects now is refused, unless it is content with that.
+    assert!(matches!(*refusal(&Redis::open(&address(server.port()), &config())).await, ConnectError::Evicting { .. }));
+    let content = config::Store { accept_eviction: true, ..config() };
+    let content = Redis::open_with(&address(server.port()), &content, MANY_PINGS);
+    content.ready(PATIENCE).await.expect("accepted");
+    order(&server, "CONFIG SET maxmemory 4mb").await;
+    let fill = "for i = 1, 5000 do redis.call('SET', 'session:' .. i, string.rep('x', 1000)) end";
+    let () = admin(&server.url(), &[b"EVAL", fill.as_bytes(), b"0"]).await;
+    while content.losses() == 0 {
+        // What a script writes is evicted at the next command.
+        order(&server, "SET another key").await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_founds_a_store_alone_waits_for_nobody_and_neither_do_those_who_follow() {
+    let server = RedisServer::start();
+    for _ in 0..3 {
+        let store = Redis::open(&address(server.port()), &config());
+        store.ready(PATIENCE).await.expect("a connection");
+        store.claim(&name(), &claim(1, RETRY)).await.expect("granted at once");
+        std::mem::forget(store);
+    }
+}
+
+#[tokio::test]
+async fn after_a_flush_two_sidecars_never_claim_under_different_keys() {
+    let server = RedisServer::start();
+    let old = Redis::open(&address(server.port()), &config());
+    old.ready(PATIENCE).await.expect("a connection");
+    for _ in 0..3 {
+        order(&server, "FLUSHALL").await;
+        // It starts before the other one has noticed.
+        let new = Redis::open(&address(server.port()), &config());
+        new.ready(PATIENCE).await.expect("a connection");
+        let key = async |store: &Redis| store.digest_key().await.expect("a key");
+        let begun = Instant::now();
+        loop {
+            let claimed = new.claim(&name(), &claim(1, RETRY)).await;
+            if claimed.is_ok() {
+                // The other one goes by the same key by now, or claims nothing.
+                let agreed = key(&old).await == key(&new).await;
+                assert!(agreed || old.claim(&name(), &claim(1, RETRY)).await.is_err());
+                break;
+            }
+            assert!(matches!(claimed, Err(StoreError::Refused(_))), "{claimed:?}");
+            assert!(begun.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        while old.claim(&name(), &claim(1, RETRY)).await.is_err() {
+            assert!(begun.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(key(&old).await, key(&new).await);
+    }
+}
+
+#[tokio::test]
+async fn whoever_only_looks_leaves_the_digest_key_as_it_is() {
+    let server = RedisServer::start();
+    let look = |secret: Option<&str>| {
+        let config = config::Store { digest_key: secret.map(Secret::new), ..config() };
+        Redis::open_to_look(&address(server.port()), &config)
     };
-    assert!(matches!(*refused, ConnectError::Permission { .. }), "{refused:?}");
+    let looks = look(None);
+    looks.tried().await.expect("a connection");
+    assert!(looks.digest_key().await.is_err(), "there is none");
+    let store = open(server.port(), MANY_PINGS).await;
+    let looks = [look(None), look(Some("another key"))];
+    for looks in &looks {
+        looks.tried().await.expect("a connection");
+    }
+    assert_eq!(looks[0].digest_key().await.expect("a key"), store.digest_key().await.expect("a key"));
+    store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
+    assert_eq!((store.health(), store.losses()), (Health::Up, 0));
+}
+
+#[tokio::test]
+async fn a_sidecar_that_finds_another_one_s_configured_key_claims_nothing_more() {
+    let server = RedisServer::start();
+    let with = |secret: &str| {
+        let config = config::Store { digest_key: Some(Secret::new(secret)), ..config() };
+        Redis::open_with(&address(server.port()), &config, Habits::default())
+    };
+    let old = with("the former key");
+    old.ready(PATIENCE).await.expect("a connection");
+    old.claim(&name(), &claim(1, RETRY)).await.expect("granted");
+    let new = with("the new key");
+    new.ready(PATIENCE).await.expect("a connection");
+    while new.claim(&name(), &claim(1, RETRY)).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = old.claim(&name(), &claim(1, RETRY)).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    until(&old, Health::Down).await;
+    let why = refusal(&old).await;
+    assert!(matches!(*why, ConnectError::DigestKeyReplaced { .. }), "{why:?}");
+    // Started again with the new key, it goes on at once.
+    with("the new key").ready(PATIENCE).await.expect("a connection");
 }
 
 #[tokio::test]
@@ -510,7 +688,9 @@ async fn a_body_that_lies_apart_outlives_its_record_or_is_missed() {
         if other == "gone" {
             order(&server, &format!("DEL {body_key}")).await;
         }
-        let unreadable = store.claim(&name, &claim(2, RETRY)).await;
+        let refused = store.claim(&name, &claim(2, RETRY)).await;
+        let Ok(Claimed::Apart(bodiless)) = refused else { panic!("{refused:?}") };
+        let unreadable = store.body(&name, *bodiless).await;
         assert!(matches!(unreadable, Err(StoreError::Unreadable { .. })), "{unreadable:?}");
         assert!(matches!(store.find(&name).await, Err(StoreError::Unreadable { .. })));
     }

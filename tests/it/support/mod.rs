@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod certificates;
+pub mod fault_proxy;
 pub mod front;
 pub mod http2;
 pub mod issuer;
@@ -14,6 +15,7 @@ pub mod wire;
 
 pub use backend::{Backend, ByHand, Gate, Step, answer, nobody, say};
 pub use certificates::Authority;
+pub use fault_proxy::{FaultProxy, Faults};
 pub use front::Front;
 pub use issuer::{IssuerKey, issue};
 pub use process::Process;

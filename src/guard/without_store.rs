@@ -1,0 +1,106 @@
+//! What a request gets for which the store cannot tell, by what this process knows. Pure.
+//!
+//! An attempt that runs in this very process is no secret to it, however slow the store is: a repeat of it must not be
+//! taken for a first request, least of all where requests go through unguarded without the store.
+
+use super::decide::{Verdict, decide};
+use crate::config::OnMismatch;
+use crate::record::moves::Held;
+use crate::record::{Claim, Fingerprint, Record, State};
+
+/// What this process knows of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing.
+    Nothing,
+    /// The record as it is, or will be once the store takes it: under this claim, in this state.
+    Record(Claim, State),
+    /// Its attempt may be tried again, which is still to be written.
+    Free,
+    /// There is an attempt, or may be one, and others may know more: the lease was lost, or is older than a takeover
+    /// waits; or a claim is on its way.
+    Doubtful,
+}
+
+/// What a request gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fallback {
+    /// What a repeat gets.
+    Repeat(Verdict),
+    /// 503, whatever is to become of requests without the store.
+    Refuse,
+    /// What is to become of requests without the store.
+    AsConfigured,
+}
+
+/// Decides.
+pub fn without_store(known: Known, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Fallback {
+    match known {
+        Known::Record(claim, state) => {
+            let held = Held::settled(Record { claim, state });
+            Fallback::Repeat(decide(held, fingerprint, on_mismatch))
+        }
+        Known::Doubtful => Fallback::Refuse,
+        Known::Free | Known::Nothing => Fallback::AsConfigured,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use http::{HeaderMap, StatusCode};
+
+    use super::super::decide::Difference;
+    use super::*;
+    use crate::record::{Reply, Terms, Token, Unknown};
+
+    const SAME: Fingerprint = Fingerprint { target: [1; 16], recipe: 1, body: [1; 16] };
+    const OTHER: Fingerprint = Fingerprint { body: [2; 16], ..SAME };
+
+    fn record(state: State) -> Known {
+        let on_unknown = Unknown::Hold(Duration::from_secs(3600));
+        let terms = Terms { lease: Duration::from_secs(30), retention: Duration::from_secs(3600), on_unknown };
+        Known::Record(Claim { token: Token([0; 16]), attempt: 1, terms, fingerprint: SAME, claimed_at: 0 }, state)
+    }
+
+    fn completed() -> (State, Arc<Reply>) {
+        let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
+        let reply = Arc::new(Reply { status: StatusCode::CREATED, headers, body: vec![], trailers });
+        (State::Completed { settled_at: 0, reply: Arc::clone(&reply) }, reply)
+    }
+
+    #[test]
+    fn what_runs_here_is_told_from_memory() {
+        let (completed, reply) = completed();
+        let status = StatusCode::OK;
+        for (state, verdict) in [
+            (State::InFlight, Verdict::InFlight),
+            (State::Unknown { settled_at: 0 }, Verdict::OutcomeUnknown),
+            (
+                State::Unreplayable { settled_at: 0, status, location: None },
+                Verdict::AlreadyCompleted { status, location: None },
+            ),
+            (completed, Verdict::Replay(reply)),
+        ] {
+            let known = record(state.clone());
+            assert_eq!(without_store(known.clone(), &SAME, OnMismatch::Reject), Fallback::Repeat(verdict));
+            let reused = without_store(known, &OTHER, OnMismatch::Reject);
+            assert_eq!(reused, Fallback::Repeat(Verdict::KeyReused(Difference::Body)), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn what_others_may_know_better_is_refused() {
+        assert_eq!(without_store(Known::Doubtful, &SAME, OnMismatch::Reject), Fallback::Refuse);
+        assert_eq!(without_store(Known::Doubtful, &OTHER, OnMismatch::Reject), Fallback::Refuse);
+    }
+
+    #[test]
+    fn what_is_not_known_or_may_run_again_goes_by_the_configuration() {
+        for known in [Known::Nothing, Known::Free] {
+            assert_eq!(without_store(known, &SAME, OnMismatch::Reject), Fallback::AsConfigured);
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Undoing a stored answer's content coding, for a client that does not accept it.
+//!
+//! The bytes are a backend's, and may be made to cost much. So decoders are strict, and their work, their memory and
+//! their number are bounded; they run on threads that serve no requests. What could not be decoded once is replayed as
+//! it is stored from then on.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, Read};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
+use bytes::Bytes;
+use flate2::bufread::{GzDecoder, ZlibDecoder};
+use http::HeaderMap;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING};
+use tokio::sync::Semaphore;
+
+use super::budget::Budget;
+use crate::clock;
+use crate::record::{RecordName, Reply};
+
+/// Bodies decoded at once; others wait for their turn.
+const AT_ONCE: usize = 2;
+
+/// The processor time that one body may take.
+const WORK: Duration = Duration::from_millis(250);
+
+/// The members that a gzip body may have (RFC 1952, 2.2). Each costs a new decoder, however short it is.
+const MEMBERS: usize = 16;
+
+/// Input between two looks at the clock; output between two looks at the budget.
+const STEP: usize = 4 * 1024;
+const PIECE: usize = 64 * 1024;
+
+/// Bodies that are remembered as not to be decoded.
+const REMEMBERED: usize = 1024;
+
+/// A content coding that can be undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coding {
+    Gzip,
+    /// The zlib format (RFC 1950), which `deflate` means in HTTP (RFC 9110, 8.4.1.2).
+    Deflate,
+    Brotli,
+}
+
+/// What came of decoding.
+pub(super) enum Decoded {
+    /// The body without its coding, counted.
+    Plain(Vec<Bytes>),
+    /// It is to be replayed as it is stored.
+    AsStored,
+    /// The budget cannot take it.
+    NoRoom,
+}
+
+/// Decodes, a few at once.
+pub struct Decoders {
+    turns: Semaphore,
+    undecodable: Mutex<VecDeque<Mark>>,
+}
+
+/// One body, as far as it must be told from others: where it is mistaken for another, it is replayed as it is stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    record: [u8; 16],
+    length: u64,
+    /// In gzip, the checksum and length of what was encoded.
+    end: [u8; 8],
+}
+
+/// Why a body is not decoded.
+enum Failure {
+    /// It is not what it says, or costs too much.
+    Undecodable,
+    NoRoom,
+}
+
+impl From<io::Error> for Failure {
+    fn from(_: io::Error) -> Self {
+        Self::Undecodable
+    }
+}
+
+impl Coding {
+    /// The only coding of a stored body, and its name. `None` where there is none to be undone: none at all, several, one
+    /// that is not known here, or `no-transform` (RFC 9111, 5.2.2.6).
+    pub(super) fn of(headers: &HeaderMap) -> Option<(Self, &str)> {
+        let mut lines = headers.get_all(CONTENT_ENCODING).iter();
+        let name = lines.next()?.to_str().ok()?.trim();
+        let coding = [("gzip", Self::Gzip), ("x-gzip", Self::Gzip), ("deflate", Self::Deflate), ("br", Self::Brotli)];
+        let (_, coding) = coding.into_iter().find(|(known, _)| name.eq_ignore_ascii_case(known))?;
+        (lines.next().is_none() && !forbids_transformation(headers)).then_some((coding, name))
+    }
+
+    /// What a decoder needs beside its output.
+    fn memory(self, body: &[Bytes]) -> usize {
+        const TABLES: usize = 512 * 1024;
+        match self {
+            Self::Gzip | Self::Deflate => 64 * 1024,
+            Self::Brotli => TABLES + (1 << window_bits(body.first().and_then(|piece| piece.first()).copied())),
+        }
+    }
+}
+
+fn forbids_transformation(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|directive| directive.trim().eq_ignore_ascii_case("no-transform"))
+}
+
+/// The size of the window that a brotli stream announces (RFC 7932, 9.1).
+fn window_bits(first: Option<u8>) -> u32 {
+    let first = u32::from(first.unwrap_or_default());
+    match (first & 1, first >> 1 & 7, first >> 4 & 7) {
+        (0, ..) => 16,
+        (_, 0, 0) => 17,
+        (_, 0, bits) => 8 + bits,
+        (_, bits, _) => 17 + bits,
+    }
+}
+
+impl Default for Decoders {
+    fn default() -> Self {
+        Self { turns: Semaphore::new(AT_ONCE), undecodable: Mutex::default() }
+    }
+}
+
+impl Decoders {
+    /// Decodes the body of `reply`, which lies under `record`, to at most `cap` bytes.
+    pub(super) async fn decode(
+        &self,
+        coding: Coding,
+        record: &RecordName,
+        reply: &Arc<Reply>,
+        cap: u64,
+        budget: &Budget,
+    ) -> Decoded {
+        let mark = Mark::of(record, reply);
+        if self.undecodable().contains(&mark) {
+            return Decoded::AsStored;
+        }
+        // Never closed.
+        let Ok(_turn) = self.turns.acquire().await else { return Decoded::AsStored };
+        let (reply, budget) = (Arc::clone(reply), budget.clone());
+        let decoded = tokio::task::spawn_blocking(move || decode(coding, &reply.body, cap, &budget)).await;
+        match decoded {
+            Ok(Ok(pieces)) => Decoded::Plain(pieces),
+            Ok(Err(Failure::NoRoom)) => Decoded::NoRoom,
+            // An error of the task is a panic in a decoder.
+            Ok(Err(Failure::Undecodable)) | Err(_) => {
+                let mut undecodable = self.undecodable();
+                if undecodable.len() == REMEMBERED {
+                    undecodable.pop_front();
+                }
+                undecodable.push_back(mark);
+                tracing::info!(%record, "a stored body cannot be decoded within its bounds; it is replayed as it is");
+                Decoded::AsStored
+            }
+        }
+    }
+
+    fn undecodable(&self) -> MutexGuard<'_, VecDeque<Mark>> {
+        // Every step leaves it whole.
+        self.undecodable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mark {
+    fn of(record: &RecordName, reply: &Reply) -> Self {
+        let mut end = [0; 8];
+        let last = reply.body.iter().rev().flat_map(|piece| piece.iter().rev());
+        end.iter_mut().zip(last).for_each(|(to, from)| *to = *from);
+        Self { record: record.digest, length: reply.body_len(), end }
+    }
+}
+
+fn decode(coding: Coding, body: &[Bytes], cap: u64, budget: &Budget) -> Result<Vec<Bytes>, Failure> {
+    let mut decoder = budget.share();
+    if !decoder.grow(coding.memory(body)) {
+        return Err(Failure::NoRoom);
+    }
+    let mut input = Input { pieces: body.iter(), left: &[], until: clock::of_this_thread() + WORK };
+    let mut output = Output { budget, left: cap, pieces: Vec::new() };
+    match coding {
+        Coding::Gzip => {
+            for _ in 0..MEMBERS {
+                output.take(GzDecoder::new(&mut input))?;
+                if input.is_at_end()? {
+                    return Ok(output.pieces);
+                }
+            }
+            return Err(Failure::Undecodable);
+        }
+        Coding::Deflate => output.take(ZlibDecoder::new(&mut input))?,
+        Coding::Brotli => output.take(Brotli::new(&mut input))?,
+    }
+    if input.is_at_end()? { Ok(output.pieces) } else { Err(Failure::Undecodable) }
+}
+
+/// The stored body, in steps. It ends with an error when the work is too much.
+struct Input<'a> {
+    pieces: std::slice::Iter<'a, Bytes>,
+    left: &'a [u8],
+    /// A busy machine makes nothing undecodable: this is the time that the thread itself has worked.
+    until: Duration,
+}
+
+impl Input<'_> {
+    fn is_at_end(&mut self) -> io::Result<bool> {
+        Ok(self.fill_buf()?.is_empty())
+    }
+}
+
+impl BufRead for Input<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if clock::of_this_thread() > self.until {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        while self.left.is_empty() {
+            match self.pieces.next() {
+                Some(piece) => self.left = piece,
+                None => break,
+            }
+        }
+        Ok(&self.left[..self.left.len().min(STEP)])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.left = &self.left[amount..];
+    }
+}
+
+impl Read for Input<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let taken = self.fill_buf()?.read(buffer)?;
+        self.consume(taken);
+        Ok(taken)
+    }
+}
+
+/// What is decoded, in pieces that are counted.
+struct Output<'a> {
+    budget: &'a Budget,
+    left: u64,
+    pieces: Vec<Bytes>,
+}
+
+impl Output<'_> {
+    /// All that the decoder gives.
+    fn take(&mut self, mut decoder: impl Read) -> Result<(), Failure> {
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            let read = decoder.by_ref().take(PIECE as u64).read_to_end(&mut piece)? as u64;
+            self.left = self.left.checked_sub(read).ok_or(Failure::Undecodable)?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.pieces.push(self.budget.hold(piece.into()).ok_or(Failure::NoRoom)?);
+        }
+    }
+}
+
+/// A decoder of brotli as RFC 7932 has it. Its windows are of 16 MiB at most; the crate's own reader takes larger ones
+/// (up to 1 GiB), which are an extension of the format.
+struct Brotli<R> {
+    input: R,
+    state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
+    written: usize,
+    is_done: bool,
+}
+
+impl<R: BufRead> Brotli<R> {
+    fn new(input: R) -> Self {
+        let alloc = StandardAlloc::default;
+        Self { input, state: BrotliState::new_strict(alloc(), alloc(), alloc()), written: 0, is_done: false }
+    }
+}
+
+impl<R: BufRead> Read for Brotli<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled == 0 && !self.is_done && !buffer.is_empty() {
+            let input = self.input.fill_buf()?;
+            let (mut available, mut taken, mut room) = (input.len(), 0, buffer.len());
+            let is_at_end = available == 0;
+            let result = BrotliDecompressStream(
+                &mut available,
+                &mut taken,
+                input,
+                &mut room,
+                &mut filled,
+                buffer,
+                &mut self.written,
+                &mut self.state,
+            );
+            self.input.consume(taken);
+            match result {
+                BrotliResult::ResultSuccess => self.is_done = true,
+                BrotliResult::NeedsMoreInput if is_at_end => return Err(io::ErrorKind::UnexpectedEof.into()),
+                BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
+                BrotliResult::ResultFailure => return Err(io::ErrorKind::InvalidData.into()),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_of_brotli_are_read_as_the_format_has_them() {
+        // Appendix A of RFC 7932 begins with these.
+        for (first, bits) in [(0x00, 16), (0x01, 17), (0x21, 10), (0x71, 15), (0x03, 18), (0x0f, 24), (0x0b, 22)] {
+            assert_eq!(window_bits(Some(first)), bits, "{first:#x}");
+        }
+    }
+
+    #[test]
+    fn no_transform_is_found_among_other_directives() {
+        let headers = |value: &'static str| {
+            let coding = (CONTENT_ENCODING, http::HeaderValue::from_static("GZIP"));
+            HeaderMap::from_iter([coding, (CACHE_CONTROL, http::HeaderValue::from_static(value))])
+        };
+        assert_eq!(Coding::of(&headers("private, max-age=0")), Some((Coding::Gzip, "GZIP")));
+        assert_eq!(Coding::of(&headers("private, No-Transform")), None);
+    }
+}

@@ -1,0 +1,83 @@
+//! Bodies that lie apart: how long one may take, and one transfer for all who want the same.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+use super::commands::Fault;
+
+/// Bytes in a second that a link to Redis must carry. A slower one is out of time.
+pub(super) const LEAST_RATE: u64 = 256 * 1024;
+
+/// The transfers under way on the connection for bodies.
+#[derive(Default)]
+pub(super) struct Bodies {
+    /// Bytes that were asked for or sent, and have not come through: whatever is asked for next waits behind them.
+    under_way: AtomicU64,
+    /// By the key that a body lies under. A key is used for one body only, so whoever comes later gets the same.
+    reads: Mutex<HashMap<String, Read>>,
+}
+
+/// What came of a read. Nothing: there is no body under that key.
+type Read = Arc<OnceCell<Result<Option<Bytes>, Arc<Fault>>>>;
+
+/// One transfer, counted until it is dropped.
+pub(super) struct Transfer<'a> {
+    bodies: &'a Bodies,
+    length: u64,
+    /// When it is given up.
+    pub(super) deadline: Instant,
+}
+
+impl Bodies {
+    /// Begins to transfer so many bytes: it may take as long as a call, and as those and all that is under way take at
+    /// the [least rate](LEAST_RATE).
+    pub(super) fn begin(&self, length: u64, timeout: Duration) -> Transfer<'_> {
+        let ahead = self.under_way.fetch_add(length, Ordering::Relaxed);
+        let deadline = Instant::now() + timeout + Duration::from_millis((ahead + length) * 1000 / LEAST_RATE);
+        Transfer { bodies: self, length, deadline }
+    }
+
+    /// Reads what lies under `key`, with `read`. Those who come while it is being read wait for the same transfer.
+    pub(super) async fn read<Fut>(&self, key: &str, read: impl FnOnce() -> Fut) -> Result<Option<Bytes>, Arc<Fault>>
+    where
+        Fut: Future<Output = Result<Option<Bytes>, Fault>>,
+    {
+        let reader = Reader { bodies: self, key, cell: Arc::clone(self.reads().entry(key.to_owned()).or_default()) };
+        // Where the first leaves, another of those who wait reads.
+        reader.cell.get_or_init(|| async { read().await.map_err(Arc::new) }).await.clone()
+    }
+
+    fn reads(&self) -> MutexGuard<'_, HashMap<String, Read>> {
+        // Every step leaves the map whole.
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Transfer<'_> {
+    fn drop(&mut self) {
+        self.bodies.under_way.fetch_sub(self.length, Ordering::Relaxed);
+    }
+}
+
+/// One of those who wait for a read. The last takes it out of the map.
+struct Reader<'a> {
+    bodies: &'a Bodies,
+    key: &'a str,
+    cell: Read,
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let mut reads = self.bodies.reads();
+        // The map's own, and this one. Others are made under the lock only.
+        if Arc::strong_count(&self.cell) <= 2 {
+            reads.remove(self.key);
+        }
+    }
+}

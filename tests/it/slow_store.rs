@@ -1,0 +1,204 @@
+//! The store is there, and the link to it is slow.
+
+use std::time::Duration;
+
+use crate::support::*;
+
+/// A Redis behind a link, and a sidecar that gives a call little time.
+async fn behind_a_link(upstream: &str, store: &str) -> (RedisServer, FaultProxy, Sidecar) {
+    let redis = RedisServer::start();
+    let link = FaultProxy::before(redis.port()).await;
+    let store = format!("url = \"{}\"\ntimeout = \"400ms\"\n{store}", link.redis_url());
+    let sidecar = Setup::new(upstream).with("store", &store).start().await;
+    until("the store is there", async || is_up(&sidecar).await).await;
+    (redis, link, sidecar)
+}
+
+async fn is_up(sidecar: &Sidecar) -> bool {
+    sidecar.admin("/readyz?store=1").await.status == 200
+}
+
+fn pausing(pause: u64) -> Faults {
+    Faults { pause: Duration::from_millis(pause), ..Faults::default() }
+}
+
+async fn calls(sidecar: &Sidecar, op: &str) -> f64 {
+    sidecar.metric(&format!("onlyonce_store_duration_seconds_count{{op=\"{op}\"}}")).await
+}
+
+/// An answer that lies apart from its record.
+fn large() -> Step {
+    answer("201 Created\r\nContent-Type: application/pdf", vec![b'x'; 1_000_000])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_repeat_one_large_answer_over_a_slow_link_all_get_it() {
+    const CLIENTS: usize = 40;
+    let backend = Backend::scripted([vec![large()]]).await;
+    let (_redis, link, sidecar) = behind_a_link(&backend.url(), "").await;
+    // One transfer takes longer than a call may.
+    link.set(pausing(50));
+    let first = sidecar.ask(&order("k")).await;
+    assert_eq!((first.status, first.body.len()), (201, 1_000_000));
+
+    let commands = link.commands();
+    let asking: Vec<_> = (0..CLIENTS).map(|_| sidecar.asking(&order("k"))).collect();
+    for answer in asking {
+        let answer = answer.await.expect("an answer");
+        assert!(answer.is_replay(), "{answer:?}");
+        assert!(answer.body == first.body);
+    }
+    assert_eq!(backend.count(), 1);
+    // One claim for each, whatever the body did; nothing to clean up.
+    assert_eq!(calls(&sidecar, "claim").await as usize, 1 + CLIENTS);
+    assert_eq!(calls(&sidecar, "release").await, 0.0);
+    let commands = link.commands() - commands;
+    assert!(commands < 3 * CLIENTS, "{commands} commands for {CLIENTS} repeats");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_is_refused_is_refused_though_its_body_does_not_come() {
+    for on_error in ["reject", "forward"] {
+        let backend = Backend::scripted([vec![large()]]).await;
+        let (_redis, link, sidecar) = behind_a_link(&backend.url(), &format!("on_error = \"{on_error}\"")).await;
+        assert_eq!(sidecar.ask(&order("k")).await.status, 201);
+        // Slower than any link may be.
+        link.set(pausing(20_000));
+        let repeat = sidecar.asking(&order("k"));
+        until("the body is asked for", async || calls(&sidecar, "claim").await >= 2.0).await;
+        link.set(Faults { cut: true, ..Faults::default() });
+        repeat.await.expect("an answer").refuses(503, "store-unavailable");
+        link.set(Faults::default());
+        until("the store is back", async || is_up(&sidecar).await).await;
+        assert!(sidecar.ask(&order("k")).await.is_replay());
+        assert_eq!(calls(&sidecar, "release").await, 0.0);
+        assert_eq!(backend.count(), 1, "{on_error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_reuses_a_key_is_told_so_without_the_body_of_its_answer() {
+    let backend = Backend::scripted([vec![large()]]).await;
+    let (_redis, link, sidecar) = behind_a_link(&backend.url(), "").await;
+    assert_eq!(sidecar.ask(&order("k")).await.status, 201);
+    link.set(pausing(20_000));
+    sidecar.ask(&order("k").body("another")).await.refuses(422, "key-reused");
+    assert_eq!(calls(&sidecar, "body").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn different_large_answers_wait_for_one_another_and_all_come() {
+    const ANSWERS: usize = 6;
+    let backend = Backend::scripted((0..ANSWERS).map(|_| vec![large()])).await;
+    let (_redis, link, sidecar) = behind_a_link(&backend.url(), "").await;
+    for key in 0..ANSWERS {
+        assert_eq!(sidecar.ask(&order(&key.to_string())).await.status, 201);
+    }
+    link.set(pausing(50));
+    let asking: Vec<_> = (0..ANSWERS).map(|key| sidecar.asking(&order(&key.to_string()))).collect();
+    for answer in asking {
+        assert!(answer.await.expect("an answer").is_replay());
+    }
+    assert_eq!((backend.count(), calls(&sidecar, "release").await), (ANSWERS, 0.0));
+}
+
+fn late(one_way: u64) -> Faults {
+    Faults { delay: Duration::from_millis(one_way), ..Faults::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_here_is_not_run_again_however_late_the_store_answers() {
+    for on_error in ["reject", "forward"] {
+        let (backend, gate) = Backend::gated().await;
+        let (_redis, link, sidecar) = behind_a_link(&backend.url(), &format!("on_error = \"{on_error}\"")).await;
+        let first = sidecar.asking(&order("k"));
+        backend.has_seen(1).await;
+        // Later than a call may take: three of them, and the connection is dropped.
+        link.set(late(325));
+        for _ in 0..8 {
+            sidecar.ask(&order("k")).await.refuses(409, "in-flight");
+            sidecar.ask(&order("k").body("another")).await.refuses(422, "key-reused");
+        }
+        link.set(Faults { cut: true, ..Faults::default() });
+        for _ in 0..20 {
+            sidecar.ask(&order("k")).await.refuses(409, "in-flight");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        gate.open();
+        assert_eq!(first.await.expect("an answer").text(), r#"{"order":1}"#);
+        // Not written yet, and known.
+        let repeat = sidecar.ask(&order("k")).await;
+        assert_eq!((repeat.text(), repeat.is_replay()), (r#"{"order":1}"#, true));
+        assert_eq!(backend.count(), 1, "{on_error}");
+        link.set(Faults::default());
+        until("it is written", async || sidecar.metric(WRITTEN).await == 1.0).await;
+        assert!(sidecar.ask(&order("k")).await.is_replay());
+        assert_eq!((backend.count(), sidecar.metric(LOST).await), (1, 0.0), "{on_error}");
+    }
+}
+
+const WRITTEN: &str = "onlyonce_records_total{route=\"orders\",state=\"completed\"}";
+const LOST: &str = "onlyonce_lease_lost_total{route=\"orders\"}";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_store_is_not_out_of_reach() {
+    let backend = Backend::start().await;
+    let (_redis, link, sidecar) = behind_a_link(&backend.url(), "on_error = \"forward\"").await;
+    assert_eq!(sidecar.ask(&order("k")).await.status, 201);
+    link.set(late(325));
+    for number in 0..6 {
+        for key in ["k", &format!("new-{number}")] {
+            sidecar.ask(&order(key)).await.refuses(503, "store-unavailable");
+        }
+    }
+    assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_at_a_distance_is_connected_to() {
+    let backend = Backend::start().await;
+    let redis = RedisServer::start();
+    let link = FaultProxy::before(redis.port()).await;
+    link.set(late(100));
+    let store = format!("url = \"{}\"\ntimeout = \"1s\"", link.redis_url());
+    let sidecar = Setup::new(&backend.url()).with("store", &store).start().await;
+    until("the store is there", async || is_up(&sidecar).await).await;
+    assert_eq!(sidecar.ask(&order("k")).await.status, 201);
+    assert!(sidecar.ask(&order("k")).await.is_replay());
+    assert_eq!(backend.count(), 1);
+}
+
+/// What an operator does on the side.
+async fn by_hand(redis: &RedisServer, command: &str) -> String {
+    let mut wire = Wire::connect(([127, 0, 0, 1], redis.port()).into()).await;
+    wire.send(format!("{command}\r\nQUIT\r\n")).await;
+    String::from_utf8_lossy(&wire.rest().await).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_almost_full_store_keeps_small_answers_and_lets_keys_be_claimed() {
+    let small = answer("201 Created", vec![b'x'; 1000]);
+    let large = answer("201 Created\r\nLocation: /orders/7", vec![b'x'; 20_000]);
+    let backend = Backend::scripted([vec![large], vec![small]]).await;
+    let redis = RedisServer::start();
+    by_hand(&redis, "EVAL \"for i=1,10000 do redis.call('SET', 'other:' .. i, string.rep('x', 1000)) end\" 0").await;
+    let memory = by_hand(&redis, "INFO memory").await;
+    let used: u64 =
+        memory.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok()).expect("used");
+    by_hand(&redis, &format!("CONFIG SET maxmemory {}", used + used / 7)).await;
+    let setup = Setup::new(&backend.url()).with("store", &format!("url = \"{}\"", redis.url()));
+    let sidecar = setup.start().await;
+    until("the store is there", async || is_up(&sidecar).await).await;
+    assert!(sidecar.metric("onlyonce_store_used_ratio").await > 0.8);
+
+    let first = sidecar.ask(&order("large")).await;
+    assert_eq!((first.status, first.body.len()), (201, 20_000));
+    let repeat = sidecar.ask(&order("large")).await;
+    repeat.refuses(409, "already-completed");
+    assert_eq!(repeat.value("location"), Some("/orders/7"));
+    assert_eq!(sidecar.ask(&order("small")).await.status, 201);
+    assert!(sidecar.ask(&order("small")).await.is_replay());
+    assert_eq!(backend.count(), 2);
+    let unreplayable = sidecar.metric("onlyonce_records_total{route=\"orders\",state=\"unreplayable\"}").await;
+    assert_eq!(unreplayable, 1.0);
+}
