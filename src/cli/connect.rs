@@ -1,11 +1,13 @@
 //! `onlyonce check --connect`: whether the store can be used.
 
+use std::io;
+
 use serde::Serialize;
 
 use super::block_on;
 use super::text::labelled;
 use crate::config::{self, StoreLocation};
-use crate::store::{Redis, acl_rule};
+use crate::run::{self, Trial};
 
 /// What came of connecting.
 #[derive(Serialize)]
@@ -13,35 +15,20 @@ pub(super) struct Connection {
     store: String,
     /// Why it cannot be used, if it cannot.
     error: Option<String>,
-    /// The rules of an ACL user that suffice.
+    /// The command that makes an ACL user for it.
     acl: Option<String>,
 }
 
 impl Connection {
     /// Connects, and changes nothing.
-    pub(super) fn make(store: &config::Store) -> Self {
-        let address = match &store.location {
-            StoreLocation::Redis(address) => address,
-            StoreLocation::Embedded(path) => return Self::without(format!("embedded in {}", path.display())),
-            StoreLocation::Memory => return Self::without("memory".to_owned()),
-        };
-        let tried = block_on(async { Redis::open_to_look(address, store).tried().await });
-        let error = match tried {
-            Ok(Ok(())) => None,
-            Ok(Err(why)) => Some(crate::store::causes(&why)),
-            Err(error) => Some(error.to_string()),
-        };
-        let acl = acl_rule(&store.prefix);
-        Self {
-            store: format!("Redis at {}", address.server()),
-            error,
-            acl: Some(format!("ACL SETUSER onlyonce on >PASSWORD {acl}")),
-        }
-    }
-
-    /// There is nothing to connect to.
-    fn without(store: String) -> Self {
-        Self { store, error: None, acl: None }
+    pub(super) fn make(store: &config::Store) -> io::Result<Self> {
+        Ok(match block_on(run::try_store(store))? {
+            Some(Trial { server, error, acl }) => {
+                let acl = format!("ACL SETUSER onlyonce on >PASSWORD {acl}");
+                Self { store: format!("Redis at {server}"), error, acl: Some(acl) }
+            }
+            None => Self { store: without_connection(&store.location), error: None, acl: None },
+        })
     }
 
     pub(super) fn is_usable(&self) -> bool {
@@ -57,9 +44,16 @@ impl Connection {
         };
         labelled(out, "store", &verdict);
         if let Some(acl) = &self.acl {
-            labelled(out, "its user", "as an ACL rule, on one line:");
+            labelled(out, "its user", "may be made like this, on one line:");
             out.push_str(acl);
             out.push('\n');
         }
+    }
+}
+
+fn without_connection(location: &StoreLocation) -> String {
+    match location {
+        StoreLocation::Embedded(path) => format!("embedded in {}", path.display()),
+        StoreLocation::Memory | StoreLocation::Redis(_) => "memory".to_owned(),
     }
 }

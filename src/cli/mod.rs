@@ -110,8 +110,10 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Serve { config } => serve(&config.config, &cli.log),
         Command::Check { config, strict, connect, format } => with_config(&config.config, |config| {
-            let connection = connect.then(|| connect::Connection::make(&config.store));
-            check::check(&config, strict, format, connection.as_ref())
+            match connect.then(|| connect::Connection::make(&config.store)).transpose() {
+                Ok(connection) => check::check(&config, strict, format, connection.as_ref()),
+                Err(error) => failed(&error),
+            }
         }),
         Command::Explain(args) => with_config(args.config(), |config| explain::explain(&config, &args)),
         Command::Records(args) => records::records(args),

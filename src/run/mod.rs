@@ -249,22 +249,40 @@ pub async fn digest_key(settings: &config::Store) -> Result<DigestKey, String> {
         StoreLocation::Embedded(path) if !path.exists() => return Err("the store is not there yet".into()),
         StoreLocation::Embedded(_) | StoreLocation::Redis(_) => {}
     }
-    let store = store::open_to_look(settings).await.map_err(|error| error.to_string())?;
-    store.digest_key().await.map_err(|error| error.to_string())
+    let store = store::open_to_look(settings).await.map_err(|error| store::causes(&error))?;
+    store.digest_key().await.map_err(|error| store::causes(&error))
 }
 
 /// What the store holds under this name now, or why that cannot be told.
 pub async fn look_up(settings: &config::Store, name: &RecordName) -> Result<Option<Entry>, String> {
-    let store = store::open_to_look(settings).await.map_err(|error| error.to_string())?;
+    let store = store::open_to_look(settings).await.map_err(|error| store::causes(&error))?;
     let seen = match store.find(name).await {
         Ok(None) => return Ok(None),
         Ok(Some(held)) => Ok(held.seen()),
         Err(StoreError::Unreadable { source, .. }) => Err(source),
         Err(error @ (StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Uncertain(_))) => {
-            return Err(error.to_string());
+            return Err(store::causes(&error));
         }
     };
     Ok(Some(Entry::new(name, seen.as_ref(), Moment::now())))
+}
+
+/// What came of connecting to a Redis.
+pub struct Trial {
+    /// Host and port.
+    pub server: String,
+    /// Why it cannot be used, if it cannot.
+    pub error: Option<String>,
+    /// The rules of an ACL user that suffice.
+    pub acl: String,
+}
+
+/// Connects to the store, and changes nothing in it. `None`: it is none that is connected to.
+pub async fn try_store(settings: &config::Store) -> Option<Trial> {
+    let StoreLocation::Redis(address) = &settings.location else { return None };
+    let tried = store::Redis::open_to_look(address, settings).tried().await;
+    let error = tried.err().map(|why| store::causes(&why));
+    Some(Trial { server: address.server(), error, acl: store::acl_rule(&settings.prefix) })
 }
 
 /// Lets this process have as many files open as it ever may. The limit that processes begin with, often 1024, is for

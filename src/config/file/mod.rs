@@ -446,6 +446,10 @@ mod tests {
         assert_eq!(of("embedded:data").location, StoreLocation::Embedded("data".into()));
         assert_eq!(of("memory:").location, StoreLocation::Memory);
         assert_eq!(of("memory:").durability, Durability::Disk);
+        for url in ["redis://cache:7000/1", "valkey://cache:7000/1", "REDIS://cache:7000/1", "Valkey://cache:7000/1"] {
+            let StoreLocation::Redis(address) = of(url).location else { panic!("{url}") };
+            assert_eq!((address.server().as_str(), address.database), ("cache:7000", 1));
+        }
     }
 
     #[test]

@@ -46,7 +46,7 @@ fn embedded(item: &Item<'_>, path: &str) -> Option<PathBuf> {
 
 fn redis(item: &Item<'_>, rest: &str) -> Option<RedisAddress> {
     let Some(rest) = rest.strip_prefix("//") else {
-        return item.refuse("store.url has no // after redis: (or valkey:)", REDIS);
+        return item.refuse("store.url has no // after redis:", REDIS);
     };
     if rest.contains(['?', '#']) {
         return item.refuse("store.url takes no parameters", REDIS);
