@@ -282,7 +282,7 @@ mod tests {
             blocks.starts_with(
                 "create-order\n  match      POST /orders\n  key        header:idempotency-key\n  \
                  scope      header:authorization\n  policy     standard, release 503\n  on_unknown hold\n  \
-                 lease      30s\n  retention  3d\n\nchange-order\n"
+                 lease      30s\n  retention  1d\n\nchange-order\n"
             ),
             "{blocks}"
         );
