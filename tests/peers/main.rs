@@ -6,6 +6,7 @@
 #![allow(unreachable_pub)]
 
 mod curl;
+mod early;
 mod grpc;
 mod http2;
 mod ledger;
