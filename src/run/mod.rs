@@ -1,5 +1,6 @@
 //! From a configuration to a running sidecar, and to its end.
 
+mod files;
 pub mod reload;
 mod rules;
 
@@ -13,10 +14,10 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+pub use files::allow_open_files;
 pub use rules::Rules;
 
 use crate::admin::shape::Entry;
@@ -28,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::proxy::Arriving;
 use crate::record::RecordName;
 pub use crate::server::Passed;
-use crate::server::{Listener, Places, Server};
+use crate::server::{Listener, Server};
 use crate::store::{self, Metered, Store, StoreError};
 use crate::telemetry;
 
@@ -133,9 +134,10 @@ impl Sidecar {
         };
         let last_words = config.store.timeout * 2;
         let drain = Drain { delay: server.drain_delay, timeout: server.drain_timeout, last_words };
-        let server = Server::new(&server, places(server.max_connections), Arc::clone(&metrics));
+        let shares = files::shares(server.max_connections);
+        let server = Server::new(&server, shares.places, Arc::clone(&metrics));
         Ok(Self {
-            rules: Arc::new(Rules::new(config, &records, &metrics, server.clone())),
+            rules: Arc::new(Rules::new(config, &records, &metrics, server.clone(), shares.idle)),
             admin: Arc::new(Admin::new(Arc::clone(&metrics), records, token.as_ref())),
             server,
             listeners,
@@ -284,47 +286,6 @@ pub async fn try_store(settings: &config::Store) -> Option<Trial> {
     let error = tried.err().map(|why| store::causes(&why));
     Some(Trial { server: address.server(), error, acl: store::acl_rule(&settings.prefix) })
 }
-
-/// Lets this process have as many files open as it ever may. The limit that processes begin with, often 1024, is for
-/// programs that cannot count further; each client takes one, and a request at work two.
-pub fn allow_open_files() {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current == maximum {
-        return;
-    }
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!(error = &error as &dyn Error, current, "the limit of open files stays as it is");
-    }
-}
-
-/// Connections of clients and of operators that there is room for.
-///
-/// At the limit of open files, a client that connects would take the file that another's request needs for its connection
-/// to the backend, and with it those of operators, of the reader of the configuration, and of the store. So half of what is
-/// not set aside for them is for clients: the other half is for the connections to the backend.
-fn places(max_connections: usize) -> Places {
-    let none = Places { clients: max_connections, operators: OPERATORS };
-    let Some(limit) = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()) else {
-        return none;
-    };
-    let reserve = RESERVE.min(limit / 2);
-    let clients = max_connections.min((limit - reserve) / 2).max(1);
-    if clients < max_connections {
-        tracing::warn!(
-            max_connections,
-            clients,
-            open_files = limit,
-            "the limit of open files has room for fewer clients than max_connections: raise it (LimitNOFILE=, ulimit -n)"
-        );
-    }
-    Places { clients, operators: OPERATORS.min(reserve / 2).max(1) }
-}
-
-/// Connections of operators at once.
-const OPERATORS: usize = 100;
-
-/// Files for all but clients and their requests: operators, the store, and what every process has open.
-const RESERVE: usize = 256;
 
 /// The signals that stop a sidecar.
 pub const STOP: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate()];

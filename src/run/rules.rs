@@ -19,11 +19,19 @@ pub struct Rules {
     fixed: Fixed,
     /// Whose certificate is replaced with them.
     server: Server,
+    /// Connections to the backend that may wait for the next request.
+    max_idle: usize,
 }
 
 impl Rules {
     /// The first ones.
-    pub(super) fn new(config: Config, records: &Arc<dyn Store>, metrics: &Arc<Metrics>, listening: Server) -> Self {
+    pub(super) fn new(
+        config: Config,
+        records: &Arc<dyn Store>,
+        metrics: &Arc<Metrics>,
+        listening: Server,
+        max_idle: usize,
+    ) -> Self {
         let fixed = Fixed::of(&config);
         let Config { server, log, admin: _, upstream, store: _, trust, routes } = config;
         introduce(&routes, metrics);
@@ -32,14 +40,14 @@ impl Rules {
             trust,
             guard: Guard::new(Arc::clone(records), Arc::clone(metrics), server.max_in_flight),
             store: Arc::clone(records),
-            upstream: Upstream::new(upstream),
+            upstream: Upstream::new(upstream, max_idle),
             budget: Budget::new(server.max_buffered, Arc::clone(metrics)),
             decoders: Arc::default(),
             body_timeout: server.body_timeout,
             log_keys: log.keys,
             metrics: Arc::clone(metrics),
         };
-        Self { current: ArcSwap::from_pointee(proxy), fixed, server: listening }
+        Self { current: ArcSwap::from_pointee(proxy), fixed, server: listening, max_idle }
     }
 
     /// Those that a request that begins now goes by.
@@ -62,7 +70,7 @@ impl Rules {
             trust,
             guard: Arc::clone(&before.guard),
             store: Arc::clone(&before.store),
-            upstream: if same { before.upstream.clone() } else { Upstream::new(upstream) },
+            upstream: if same { before.upstream.clone() } else { Upstream::new(upstream, self.max_idle) },
             budget: before.budget.clone(),
             decoders: Arc::clone(&before.decoders),
             body_timeout: server.body_timeout,

@@ -73,7 +73,7 @@ enum End {
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many connections there may be at once.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Places {
     /// Of clients.
     pub clients: usize,

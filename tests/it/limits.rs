@@ -90,17 +90,17 @@ async fn idle_and_slow_clients_do_not_keep_others_from_being_served() {
 async fn clients_leave_files_for_everybody_else() {
     let gate = Gate::new();
     let waiting = || vec![Step::Wait(gate.clone()), Step::Answer];
-    let backend = Backend::scripted((0..32).map(|_| waiting())).await;
+    let backend = Backend::scripted((0..28).map(|_| waiting())).await;
     let store = Store::embedded();
     let setup = Setup::new(&backend.url()).store(&store).with("server", "header_timeout = \"60s\"");
-    // Half of them is set aside, and half of the rest is for the connections to the backend.
+    // Half of them is set aside, and half of the rest is for the connections to the backend, and a few idle ones.
     let process = Process::after(&setup, "ulimit -n 128;", Stdio::null(), Stdio::null()).await;
     process.logs("fewer clients than max_connections").await;
     let mut held = Vec::new();
-    for _ in 0..32 {
+    for _ in 0..28 {
         held.push(process.connect().await);
     }
-    until("they have all places", async || process.metric("onlyonce_connections").await == 32.0).await;
+    until("they have all places", async || process.metric("onlyonce_connections").await == 28.0).await;
     // More than there are files for: they wait in the kernel.
     let mut waiting = Vec::new();
     for _ in 0..100 {
@@ -110,7 +110,7 @@ async fn clients_leave_files_for_everybody_else() {
         client.send(order(&key.to_string()).bytes()).await;
     }
     // All of them are at the backend, each on a connection of its own.
-    backend.has_seen(32).await;
+    backend.has_seen(28).await;
     assert_eq!(process.admin("/healthz").await.status, 200);
     process.rewrite(&setup.clone().route("wait_timeout = \"9s\""));
     process.signal(rustix::process::Signal::HUP);
@@ -124,4 +124,27 @@ async fn clients_leave_files_for_everybody_else() {
     assert_eq!(next.ask(&order("0")).await.status, 201);
     assert!(!process.log().contains("could not be accepted"), "{}", process.log());
     assert_eq!(process.metric("onlyonce_requests_total{route=\"orders\",outcome=\"upstream_error\"}").await, 0.0);
+}
+
+#[tokio::test]
+async fn connections_to_the_backend_that_nobody_uses_leave_files_for_everybody_else() {
+    let (backend, store) = (Backend::start().await, Store::embedded());
+    // Each guarded request makes a connection, and none is used again.
+    let never = "guarded_idle = \"0s\"\nidle_timeout = \"60s\"";
+    let setup = Setup::new(&backend.url()).store(&store).with("upstream", never);
+    let process = Process::after(&setup, "ulimit -n 128;", Stdio::null(), Stdio::null()).await;
+    let mut clients = Vec::new();
+    for _ in 0..28 {
+        clients.push(process.connect().await);
+    }
+    for round in 0..5 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(order(&format!("{round}-{number}")).bytes()).await;
+        }
+        for client in &mut clients {
+            assert_eq!(client.response().await.status, 201, "{}", process.log());
+        }
+    }
+    assert_eq!(backend.connections(), 5 * 28);
+    assert_eq!(process.admin("/healthz").await.status, 200);
 }

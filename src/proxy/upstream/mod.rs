@@ -74,9 +74,9 @@ pub(crate) const MAX_BUFFER: usize = 64 * 1024;
 const _: () = assert!(head::MAX_HEAD <= MAX_BUFFER);
 
 impl Upstream {
-    /// Connects to nothing yet.
-    pub fn new(settings: config::Upstream) -> Self {
-        let pool = Pool::new();
+    /// Connects to nothing yet. `max_idle` connections may wait for the next request.
+    pub fn new(settings: config::Upstream, max_idle: usize) -> Self {
+        let pool = Pool::new(max_idle);
         let streams = settings.http2.then(|| Arc::new(Streams::new()));
         tokio::spawn(sweep(Arc::downgrade(&pool), streams.as_ref().map(Arc::downgrade), settings.idle_timeout));
         let (target, dial) = (Arc::new(Target::of(&settings)), Arc::new(Dial::new(&settings)));

@@ -18,6 +18,8 @@ use super::socket::Signs;
 /// Idle connections, in the order in which they became idle.
 pub(super) struct Pool {
     idle: Mutex<VecDeque<Idle>>,
+    /// More idle connections than this are closed.
+    max_idle: usize,
 }
 
 /// One connection.
@@ -37,8 +39,6 @@ struct Idle {
     since: Instant,
 }
 
-/// More idle connections than this are closed.
-const MAX_IDLE: usize = 512;
 /// Older connections are closed when they become idle.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(300);
 /// How long the backend may take nothing of a request that it has answered. Its client may be waiting to read the answer
@@ -53,8 +53,8 @@ impl Connection {
 
 impl Pool {
     /// An empty pool.
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::default() })
+    pub(super) fn new(max_idle: usize) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), max_idle })
     }
 
     /// The youngest connection, if it was idle for less than `max_idle`.
@@ -113,10 +113,10 @@ impl Pool {
             return;
         }
         let mut idle = self.idle();
-        if idle.len() >= MAX_IDLE {
+        idle.push_back(Idle { connection, since: Instant::now() });
+        if idle.len() > self.max_idle {
             idle.pop_front();
         }
-        idle.push_back(Idle { connection, since: Instant::now() });
     }
 
     fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {

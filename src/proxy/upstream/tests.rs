@@ -53,7 +53,7 @@ impl Backend {
 
     fn upstream(&self) -> Upstream {
         const LONG: Duration = Duration::from_secs(60);
-        Upstream::new(config::Upstream {
+        let settings = config::Upstream {
             address: UpstreamAddress::Http(self.address.to_string().parse().expect("an authority")),
             http2: false,
             connect_timeout: LONG,
@@ -62,7 +62,8 @@ impl Backend {
             idle_timeout: LONG,
             guarded_idle: LONG,
             preserve_host: true,
-        })
+        };
+        Upstream::new(settings, 1)
     }
 }
 

@@ -1,0 +1,82 @@
+//! How many files may be open, and who may have how many of them.
+//!
+//! At the limit, a client that connects would take the file that another's request needs for its connection to the
+//! backend, and with it those of operators, of the reader of the configuration, and of the store.
+
+use std::error::Error;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::server::Places;
+
+/// What the limit has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shares {
+    pub(super) places: Places,
+    /// Connections to the backend that nobody uses.
+    pub(super) idle: usize,
+}
+
+/// For all but clients and the backend: operators, the store, and what every process has open.
+const RESERVE: usize = 256;
+/// Connections of operators at once.
+const OPERATORS: usize = 100;
+/// More connections to the backend than this are never kept for later.
+const IDLE: usize = 512;
+
+/// Lets this process have as many files open as it ever may. The limit that processes begin with, often 1024, is for
+/// programs that cannot count further; each client takes one, and a request at work two.
+pub fn allow_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(error = &error as &dyn Error, current, "the limit of open files stays as it is");
+    }
+}
+
+/// Shares out what may be open now.
+pub(super) fn shares(max_connections: usize) -> Shares {
+    let limit = getrlimit(Resource::Nofile).current.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let shares = Shares::of(limit.unwrap_or(usize::MAX), max_connections);
+    if shares.places.clients < max_connections {
+        tracing::warn!(
+            max_connections,
+            clients = shares.places.clients,
+            open_files = limit,
+            "the limit of open files has room for fewer clients than max_connections: raise it (LimitNOFILE=, ulimit -n)"
+        );
+    }
+    shares
+}
+
+impl Shares {
+    /// What is not set aside is for clients and for the connections to the backend, of which each client at work has one.
+    fn of(limit: usize, max_connections: usize) -> Self {
+        let reserve = RESERVE.min(limit / 2);
+        let room = limit - reserve;
+        let idle = IDLE.min(room / 8);
+        let clients = max_connections.min((room - idle) / 2).max(1);
+        Self { places: Places { clients, operators: OPERATORS.min(reserve / 2).max(1) }, idle }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_share_is_another_s() {
+        for limit in (0..3000).chain([20_000, 1 << 20, usize::MAX]) {
+            let Shares { places, idle } = Shares::of(limit, 10_000);
+            assert!((1..=10_000).contains(&places.clients) && (1..=OPERATORS).contains(&places.operators), "{limit}");
+            let taken = 2 * places.clients + idle + places.operators;
+            // What is left is for the store, and for what every process has open.
+            assert!(limit < 16 || limit - taken >= (limit / 4).min(RESERVE - OPERATORS), "{limit}");
+        }
+        let wide = Shares { places: Places { clients: 10_000, operators: OPERATORS }, idle: IDLE };
+        assert_eq!(Shares::of(1 << 20, 10_000), wide);
+        assert_eq!(Shares::of(1024, 10_000).places.clients, 336);
+    }
+}
