@@ -22,6 +22,10 @@ const NOT_STORED: [HeaderName; 11] = [
     HeaderName::from_static("idempotent-replayed"),
 ];
 
+/// Lines of an answer that an operator gives, and bytes of all of them: what clients take (docs/records.md).
+const MAX_LINES: usize = 1000;
+const MAX_HEAD: usize = 64 * 1024;
+
 /// The answer that a record holds, or what is left of it.
 pub(super) fn shown(state: &State, with_body: bool) -> Option<Answer> {
     match state {
@@ -70,6 +74,13 @@ pub(super) fn given(wanted: Complete) -> Result<Reply, String> {
     let bodiless = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
     if bodiless && !body.is_empty() {
         return Err(format!("An answer of {} has no body.", status.as_u16()));
+    }
+    if lines.len() > MAX_LINES {
+        return Err(format!("An answer has {MAX_LINES} header lines at most, and this one {}.", lines.len()));
+    }
+    let size: usize = lines.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if size > MAX_HEAD {
+        return Err(format!("The header lines of an answer have {MAX_HEAD} bytes at most, and these {size}."));
     }
     let mut headers = HeaderMap::new();
     for (name, value) in lines {
@@ -129,6 +140,13 @@ mod tests {
         ] {
             assert!(given(wanted(status, header, body)).is_err(), "{status} {header:?}");
         }
+        let with = |headers| given(Complete { headers, ..wanted(200, ("a", "b"), "") });
+        let names = |count: usize| (0..count).map(|number| (format!("x-{number}"), "1".to_owned())).collect();
+        assert!(with(names(MAX_LINES)).is_ok_and(|reply| reply.headers.len() == MAX_LINES));
+        for headers in [names(MAX_LINES + 1), names(40_000), vec![("a".to_owned(), "b".to_owned()); 70_000]] {
+            assert!(with(headers).is_err_and(|why| why.contains("1000 header lines")));
+        }
+        assert!(with(vec![("a".to_owned(), "b".repeat(MAX_HEAD))]).is_err_and(|why| why.contains("65536 bytes")));
         assert!(given(Complete { body_base64: Some("e30=".to_owned()), ..wanted(200, ("a", "b"), "") }).is_err());
         let reply = given(Complete { body: None, body_base64: Some("/w==".to_owned()), ..wanted(200, ("a", "b"), "") });
         assert_eq!(reply.expect("an answer").body, [Bytes::from_static(b"\xff")]);

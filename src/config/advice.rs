@@ -53,6 +53,7 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
         let about_it = [
             ("no-caller", about_shared_keys(rule)),
             ("authorization-as-caller", about_refreshed_tokens(rule)),
+            ("cookie-as-caller", about_cookies(rule)),
             ("own-caller-rotation", about_rotated_keys(rule, trust)),
             ("address-as-caller", about_addresses(rule, trust)),
             ("anonymous-caller", about_strangers(rule)),
@@ -190,8 +191,23 @@ fn about_refreshed_tokens(rule: &Rule) -> Option<Note> {
         return None;
     }
     warn(
-        "the whole Authorization header is the caller: a retry with a refreshed token is another caller, and runs again",
-        "if tokens change between retries, take a header that stays: one with the tenant or user, set by your gateway",
+        "the whole Authorization header is the caller: a retry with a refreshed token, or signed anew as each request of \
+         AWS SigV4 (AWS4-HMAC-SHA256) and Digest is, is another caller, and runs again",
+        "if it changes between retries, take what stays: a claim of the token (scope = [\"jwt:sub\"]), or a header with the \
+         tenant or user, set by your gateway",
+    )
+}
+
+/// Some frameworks keep the session in the cookie itself.
+fn about_cookies(rule: &Rule) -> Option<Note> {
+    let is_cookie = |selector: &&Selector| matches!(selector, Selector::Cookie(_));
+    let cookie = rule.scope.iter().find(is_cookie)?;
+    warn(
+        format!(
+            "{cookie} is the caller: where the session itself is kept in it (Rails, Flask, Express' cookie-session), or \
+             the backend renews it, its value may change with each answer, and a retry is another caller, and runs again"
+        ),
+        "take a cookie whose value stays for as long as clients retry, or a header with the user, set by your gateway",
     )
 }
 

@@ -314,15 +314,33 @@ fn via(version: Version) -> HeaderValue {
 /// Takes out of a response what is not for the client, and hands back what the backend says is to become of the record.
 pub(super) fn cross_response(headers: &mut HeaderMap) -> Option<Disposition> {
     remove_hop_by_hop(headers, &OF_ANSWERS);
-    let told = headers.remove(OUTCOME)?;
-    match told.as_bytes() {
+    if !headers.contains_key(OUTCOME) {
+        return None;
+    }
+    let lines = headers.get_all(OUTCOME).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let told = lines.map(|word| disposition(word.trim_ascii())).reduce(|one, other| match (one, other) {
+        (Some(one), Some(other)) if one == other => Some(one),
+        (None, None) => None,
+        // Whatever was meant, nothing runs again until somebody has looked.
+        _ => {
+            tracing::warn!("the backend sent contradicting words in Onlyonce-Outcome; the outcome is taken as unknown");
+            Some(Disposition::Hold)
+        }
+    });
+    headers.remove(OUTCOME);
+    let told = told.flatten();
+    if told.is_none() {
+        tracing::warn!("the backend sent an Onlyonce-Outcome other than store, release or hold");
+    }
+    told
+}
+
+fn disposition(word: &[u8]) -> Option<Disposition> {
+    match word {
         b"store" => Some(Disposition::Store),
         b"release" => Some(Disposition::Release),
         b"hold" => Some(Disposition::Hold),
-        _ => {
-            tracing::warn!("the backend sent an Onlyonce-Outcome other than store, release or hold");
-            None
-        }
+        _ => None,
     }
 }
 

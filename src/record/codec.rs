@@ -91,48 +91,60 @@ pub enum Unreadable {
 }
 
 /// The bytes of `record`.
+///
+/// No length is cut to what its number can hold. An answer that has no encoding, with more lines than a record can count,
+/// is written as one that was given and cannot be replayed: that is true, and safe.
 pub fn encode(record: &Record, placement: Placement) -> Vec<u8> {
     let mut out = Vec::with_capacity(FIXED + CHECKSUM + reply_size(&record.state, placement));
-    let (state, settled_at) = match &record.state {
-        State::InFlight => (IN_FLIGHT, 0),
-        State::Completed { settled_at, .. } => (COMPLETED, *settled_at),
-        State::Unreplayable { settled_at, .. } => (UNREPLAYABLE, *settled_at),
-        State::Unknown { settled_at } => (UNKNOWN, *settled_at),
+    // The head says what follows it, so it is written last.
+    out.resize(FIXED, 0);
+    let (state, flags, settled_at) = match &record.state {
+        State::InFlight => (IN_FLIGHT, 0, 0),
+        State::Unknown { settled_at } => (UNKNOWN, 0, *settled_at),
+        State::Completed { settled_at, reply } => match (encode_reply(&mut out, reply, placement), placement) {
+            (Some(()), Placement::Within) => (COMPLETED, 0, *settled_at),
+            (Some(()), Placement::Apart) => (COMPLETED, BODY_APART, *settled_at),
+            (None, _) => {
+                out.truncate(FIXED);
+                encode_unreplayable(&mut out, reply.status, reply.headers.get(header::LOCATION));
+                (UNREPLAYABLE, 0, *settled_at)
+            }
+        },
+        State::Unreplayable { settled_at, status, location } => {
+            encode_unreplayable(&mut out, *status, location.as_ref());
+            (UNREPLAYABLE, 0, *settled_at)
+        }
     };
-    let claim = &record.claim;
+    out[..FIXED].copy_from_slice(&encode_fixed(&record.claim, state, flags, settled_at));
+    let checksum = blake3::hash(&out);
+    out.extend(&checksum.as_bytes()[..CHECKSUM]);
+    out
+}
+
+fn encode_fixed(claim: &Claim, state: u8, flags: u16, settled_at: u64) -> [u8; FIXED] {
     let (retry, hold_for) = match claim.terms.on_unknown {
         Unknown::Hold(hold_for) => (0, millis(hold_for)),
         Unknown::Retry => (RETRY, 0),
     };
-    let apart = match (&record.state, placement) {
-        (State::Completed { .. }, Placement::Apart) => BODY_APART,
-        _ => 0,
-    };
-
-    out.extend([VERSION, state]);
-    out.extend((retry | apart).to_le_bytes());
-    out.extend(claim.token.0);
-    out.extend(claim.attempt.to_le_bytes());
-    for number in [millis(claim.terms.lease), millis(claim.terms.retention), hold_for, claim.claimed_at, settled_at] {
-        out.extend(number.to_le_bytes());
+    let (lease, retention) = (millis(claim.terms.lease), millis(claim.terms.retention));
+    let times = [lease, retention, hold_for, claim.claimed_at, settled_at, claim.fingerprint.recipe];
+    let times = times.map(u64::to_le_bytes).concat();
+    let mut out = [0; FIXED];
+    let parts: [&[u8]; 7] = [
+        &[VERSION, state],
+        &(retry | flags).to_le_bytes(),
+        &claim.token.0,
+        &claim.attempt.to_le_bytes(),
+        &times,
+        &claim.fingerprint.target,
+        &claim.fingerprint.body,
+    ];
+    let mut at = 0;
+    for part in parts {
+        out[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
     }
-    out.extend(claim.fingerprint.recipe.to_le_bytes());
-    out.extend(claim.fingerprint.target);
-    out.extend(claim.fingerprint.body);
-
-    match &record.state {
-        State::InFlight | State::Unknown { .. } => {}
-        State::Completed { reply, .. } => encode_reply(&mut out, reply, placement),
-        State::Unreplayable { status, location, .. } => {
-            out.extend(status.as_u16().to_le_bytes());
-            out.extend(u16::from(location.is_some()).to_le_bytes());
-            if let Some(location) = location {
-                encode_field(&mut out, &header::LOCATION, location);
-            }
-        }
-    }
-    let checksum = blake3::hash(&out);
-    out.extend(&checksum.as_bytes()[..CHECKSUM]);
+    debug_assert_eq!(at, FIXED);
     out
 }
 
@@ -147,28 +159,38 @@ fn reply_size(state: &State, placement: Placement) -> usize {
     14 + fields + body
 }
 
-fn encode_reply(out: &mut Vec<u8>, reply: &Reply, placement: Placement) {
+/// `None` where a number is too small for what it is to count. What was written until then means nothing.
+fn encode_reply(out: &mut Vec<u8>, reply: &Reply, placement: Placement) -> Option<()> {
     out.extend(reply.status.as_u16().to_le_bytes());
     for fields in [&reply.headers, &reply.trailers] {
-        // hyper takes at most a few hundred fields; more than u16::MAX cannot have been received.
-        out.extend((fields.len() as u16).to_le_bytes());
-        for (name, value) in fields {
-            encode_field(out, name, value);
-        }
+        out.extend(u16::try_from(fields.len()).ok()?.to_le_bytes());
+        fields.iter().try_for_each(|(name, value)| encode_field(out, name, value))?;
     }
     out.extend(reply.body_len().to_le_bytes());
     match placement {
         Placement::Within => reply.body.iter().for_each(|piece| out.extend_from_slice(piece)),
         Placement::Apart => out.extend(body_digest(&reply.body)),
     }
+    Some(())
 }
 
-fn encode_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    // Names are at most 64 KiB less one (http::HeaderName), and heads are capped far below 4 GiB.
-    out.extend((name.as_str().len() as u16).to_le_bytes());
+/// A `Location` without encoding is left out.
+fn encode_unreplayable(out: &mut Vec<u8>, status: StatusCode, location: Option<&HeaderValue>) {
+    out.extend(status.as_u16().to_le_bytes());
+    let count = out.len();
+    out.extend(1_u16.to_le_bytes());
+    if location.and_then(|location| encode_field(out, &header::LOCATION, location)).is_none() {
+        out.truncate(count);
+        out.extend(0_u16.to_le_bytes());
+    }
+}
+
+fn encode_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) -> Option<()> {
+    out.extend(u16::try_from(name.as_str().len()).ok()?.to_le_bytes());
     out.extend(name.as_str().as_bytes());
-    out.extend((value.len() as u32).to_le_bytes());
+    out.extend(u32::try_from(value.len()).ok()?.to_le_bytes());
     out.extend(value.as_bytes());
+    Some(())
 }
 
 fn body_digest(pieces: &[Bytes]) -> [u8; 16] {

@@ -311,6 +311,33 @@ async fn a_backend_that_knows_may_decide_for_itself() {
 }
 
 #[tokio::test]
+async fn a_backend_that_contradicts_itself_holds_the_key() {
+    let contradictions = [
+        "Onlyonce-Outcome: release\r\nOnlyonce-Outcome: store",
+        "Onlyonce-Outcome: store\r\nOnlyonce-Outcome: release",
+        "Onlyonce-Outcome: release\r\nX: y\r\nonlyonce-outcome: nonsense",
+        "Onlyonce-Outcome: store, release",
+        "Onlyonce-Outcome: release\r\nOnlyonce-Outcome: release\r\nOnlyonce-Outcome: hold",
+    ];
+    let agreeing = ["Onlyonce-Outcome: store\r\nOnlyonce-Outcome: store", "Onlyonce-Outcome: store, store"];
+    let scripts = contradictions.iter().chain(&agreeing).map(|lines| vec![answer(&format!("422 No\r\n{lines}"), "no")]);
+    let backend = Backend::scripted(scripts.collect::<Vec<_>>()).await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    for (index, lines) in contradictions.iter().enumerate() {
+        let order = order(&format!("contradiction-{index}"));
+        let first = sidecar.ask(&order).await;
+        assert_eq!((first.status, first.has("onlyonce-outcome")), (422, false), "{lines}");
+        sidecar.ask(&order).await.refuses(409, "outcome-unknown");
+    }
+    for (index, lines) in agreeing.iter().enumerate() {
+        let order = order(&format!("agreeing-{index}"));
+        sidecar.ask(&order).await;
+        assert!(sidecar.ask(&order).await.is_replay(), "{lines}");
+    }
+    assert_eq!(backend.count(), contradictions.len() + agreeing.len());
+}
+
+#[tokio::test]
 async fn a_success_that_is_told_to_be_held_and_too_large_stays_held() {
     let script = vec![answer("200 OK\r\nOnlyonce-Outcome: hold", "x".repeat(10_000))];
     let (backend, sidecar) = scripted(script, "max_response_body = \"1KiB\"").await;

@@ -102,6 +102,30 @@ on_every_store! {
         records(sidecar.admin, &["release", &record]).await.failed(1, &["the key is free", "record-not-found"]);
     }
 
+    async fn an_answer_that_no_record_can_hold_is_refused(store: &Store) {
+        let backend = Backend::start().await;
+        let sidecar = with_unknown(store, &backend, "k").await;
+        let record = only(sidecar.admin, "unknown").await;
+        let names = |count: usize| (0..count).map(|number| (format!("x-{number}"), "1".to_owned())).collect::<Vec<_>>();
+        let lines = |count: usize| vec![("x-line".to_owned(), "1".to_owned()); count];
+        let large = vec![("x-line".to_owned(), "1".repeat(70_000))];
+        for headers in [names(40_000), names(1001), lines(70_000), lines(1001), large] {
+            let given = serde_json::json!({ "status": 201, "headers": headers });
+            let complete = Request::to_host(&format!("/records/{record}/complete"), "localhost").json(&given.to_string());
+            let refused = Wire::connect(sidecar.admin).await.ask(&complete).await;
+            refused.refuses(400, "bad-request");
+            assert!(refused.text().contains("at most"), "{}", refused.text());
+        }
+        // It is what it was, and one that fits is kept.
+        assert_eq!(only(sidecar.admin, "unknown").await, record);
+        let given = serde_json::json!({ "status": 201, "headers": lines(80) });
+        let complete = Request::to_host(&format!("/records/{record}/complete"), "localhost").json(&given.to_string());
+        assert_eq!(Wire::connect(sidecar.admin).await.ask(&complete).await.status, 200);
+        let replay = sidecar.ask(&order("k")).await;
+        assert_eq!((replay.is_replay(), replay.values("x-line").len()), (true, 80));
+        assert_eq!(backend.count(), 1);
+    }
+
     async fn an_unknown_outcome_is_settled_by_hand(store: &Store) {
         let backend = Backend::start().await;
         let sidecar = with_unknown(store, &backend, "k").await;

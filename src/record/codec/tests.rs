@@ -1,3 +1,6 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
 
 fn claim() -> Claim {
@@ -159,7 +162,86 @@ fn a_record_of_too_many_fields_is_refused() {
     bytes.truncate(FIXED + 2);
     bytes.extend(u16::MAX.to_le_bytes());
     for number in 0..u16::MAX {
-        encode_field(&mut bytes, &format!("x{number}").parse().expect("a name"), &HeaderValue::from_static(""));
+        encode_field(&mut bytes, &format!("x{number}").parse().expect("a name"), &HeaderValue::from_static(""))
+            .expect("a short one");
     }
     assert_eq!(decode(&sealed(bytes)), Err(Unreadable::Damaged("it has too many fields")));
+}
+
+/// A count that wraps would leave a record that nobody can read.
+#[test]
+fn an_answer_of_more_lines_than_can_be_counted_is_not_to_be_replayed() {
+    for (lines, is_whole) in [(usize::from(u16::MAX), true), (usize::from(u16::MAX) + 1, false), (70_000, false)] {
+        for in_trailers in [false, true] {
+            let mut record = completed();
+            let State::Completed { reply, settled_at } = &mut record.state else { panic!("completed") };
+            let reply = Arc::make_mut(reply);
+            let fields = if in_trailers { &mut reply.trailers } else { &mut reply.headers };
+            for _ in fields.len()..lines {
+                fields.append("x-line", HeaderValue::from_static("1"));
+            }
+            let unreplayable = State::Unreplayable {
+                settled_at: *settled_at,
+                status: reply.status,
+                location: Some(HeaderValue::from_static("/orders/1")),
+            };
+            for placement in [Placement::Within, Placement::Apart] {
+                match (decode(&encode(&record, placement).into()).expect("readable"), is_whole) {
+                    (Decoded::Whole(read), true) => assert_eq!(read, joined(record.clone())),
+                    (Decoded::Bodiless(read), true) => assert_eq!(read.record().summary(), record.summary()),
+                    (Decoded::Whole(read), false) => {
+                        assert_eq!(read, Record { claim: record.claim.clone(), state: unreplayable.clone() });
+                    }
+                    (Decoded::Bodiless(_), false) => panic!("there is no body"),
+                }
+            }
+        }
+    }
+}
+
+/// Lines of few names, so that they often share one; many of them are rare, and short.
+fn fields() -> impl Strategy<Value = HeaderMap> {
+    let line = ("[a-c]{1,3}", "[ -~]{0,8}");
+    let some = vec(line, 0..20);
+    let many = (0_usize..70_000).prop_map(|count| vec![("x-line".to_owned(), String::new()); count]);
+    prop_oneof![8 => some, 1 => many].prop_map(|lines| {
+        let mut fields = HeaderMap::new();
+        for (name, value) in lines {
+            fields.append(HeaderName::try_from(name).expect("a name"), HeaderValue::try_from(value).expect("a value"));
+        }
+        fields
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_is_written_is_read(
+        headers in fields(),
+        trailers in fields(),
+        body in vec(vec(any::<u8>(), 0..40), 0..3),
+        status in 200_u16..600,
+        location in proptest::option::of("[!-~]{0,70}"),
+    ) {
+        let status = StatusCode::from_u16(status).expect("a status");
+        let (settled_at, claim) = (7, claim());
+        let lines = headers.len().max(trailers.len());
+        let body = body.into_iter().map(Bytes::from).collect();
+        let reply = Reply { status, headers, body, trailers };
+        let record = Record { claim, state: State::Completed { settled_at, reply: Arc::new(reply) } };
+        let decoded = decode(&encode(&record, Placement::Within).into()).expect("readable");
+        match decoded {
+            Decoded::Whole(Record { state: State::Unreplayable { status: kept, .. }, .. }) => {
+                prop_assert!(lines > usize::from(u16::MAX));
+                prop_assert_eq!(kept, status);
+            }
+            decoded => prop_assert_eq!(decoded, Decoded::Whole(joined(record.clone()))),
+        }
+        prop_assert!(decode(&encode(&record, Placement::Apart).into()).is_ok());
+        let location = location.map(|text| HeaderValue::try_from(text).expect("a value"));
+        let unreplayable = Record { state: State::Unreplayable { settled_at, status, location }, ..record };
+        let decoded = decode(&encode(&unreplayable, Placement::Within).into());
+        prop_assert_eq!(decoded, Ok(Decoded::Whole(unreplayable)));
+    }
 }
