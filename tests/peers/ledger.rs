@@ -84,11 +84,7 @@ async fn serve(stream: TcpStream, entries: Arc<Mutex<HashMap<String, Entry>>>, g
         };
         for step in script {
             match step {
-                Step::Say(bytes) => {
-                    if wire.try_send(bytes).await.is_err() {
-                        return;
-                    }
-                }
+                Step::Say(bytes) if wire.try_send(&bytes).await.is_err() => return,
                 Step::Wait(gate) => gate.pass().await,
                 Step::Reset => return wire.reset(),
                 _ => {}
