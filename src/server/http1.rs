@@ -47,7 +47,7 @@ impl Server {
                     // An answer that opens one is the last of its connection.
                     let _ = tunnel.set(opened);
                 }
-                leave_no_reason_out(&mut answer);
+                empty_unknown_reason(&mut answer);
                 Ok::<_, Infallible>(answer.map(|body| Tail::new(body, busy)))
             }
         });
@@ -74,7 +74,7 @@ impl Server {
 }
 
 /// hyper writes `<none>` behind a status that it does not know. A reason may be empty (RFC 9112, 4).
-fn leave_no_reason_out<B>(answer: &mut Response<B>) {
+fn empty_unknown_reason<B>(answer: &mut Response<B>) {
     if answer.status().canonical_reason().is_none() && answer.extensions().get::<ReasonPhrase>().is_none() {
         answer.extensions_mut().insert(ReasonPhrase::from_static(b""));
     }
@@ -122,5 +122,42 @@ impl<B: Body> Body for Tail<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// A body that is broken where it begins.
+    struct Broken;
+
+    impl Body for Broken {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+            Poll::Ready(Some(Err(io::ErrorKind::InvalidData.into())))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_head_of_an_answer_whose_body_is_broken_is_written() {
+        let timeout = Duration::from_secs(60);
+        let pace = Arc::new(Pace::new(timeout, timeout, Arc::default()));
+        let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Tail::new(Broken, pace.busy()))) });
+        let (mut client, ours) = duplex(1024);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("a duplex");
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(ours), service);
+        assert!(connection.await.is_err());
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).await.expect("a duplex");
+        assert!(read.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&read));
+        assert!(!read.ends_with(b"0\r\n\r\n"), "it looks whole");
     }
 }
