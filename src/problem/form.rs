@@ -18,7 +18,10 @@ impl Form {
     /// The form that a request asks for: a page where it prefers `text/html`, and looks like the navigation of a
     /// browser. Programs name `text/html` too (`HttpURLConnection` puts it first), and cannot read a page.
     pub fn of(request: &HeaderMap) -> Self {
-        if !request.contains_key(ACCEPT) {
+        // Few requests go further; most are of programs that never speak of text.
+        let speaks_of_text =
+            |line: &HeaderValue| line.as_bytes().windows(5).any(|five| five.eq_ignore_ascii_case(b"text/"));
+        if !request.get_all(ACCEPT).iter().any(speaks_of_text) {
             return Self::Json;
         }
         let page = weight(request, &["text/html"]);
@@ -79,7 +82,8 @@ fn thousandths(weight: &str) -> Option<u16> {
     if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let fraction: u16 = format!("{fraction:0<3}").parse().ok()?;
+    let digits = fraction.bytes().map(|digit| u16::from(digit - b'0'));
+    let fraction: u16 = digits.zip([100, 10, 1]).map(|(digit, place)| digit * place).sum();
     Some(whole + fraction).filter(|weight| *weight <= 1000)
 }
 
