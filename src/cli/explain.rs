@@ -105,7 +105,12 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
                 labelled(&mut out, "mode", "observe: it is passed on; this is what would be done, and is only told");
             }
             others(&mut out, &config.routes, Some(rule), &target);
-            guarded(&mut out, config, args, rule, request, &body);
+            if found.as_ref().is_some_and(|found| found.is_contested) {
+                let why = "400 bad-request: the methods that this request names lead to different guarded routes";
+                labelled(&mut out, "so", why);
+            } else {
+                guarded(&mut out, config, args, rule, request, &body);
+            }
         }
         None => {
             labelled(&mut out, "route", "none");
@@ -162,6 +167,11 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
     }
     for reading in &readings.scope {
         labelled(out, "scope", &found(reading, "nothing there, which is a caller of its own: anonymous"));
+    }
+    if let Some(name) = key::respelled(rule, request.headers) {
+        let why = format!("400 bad-request: a backend may take the field {name} for another one that matters here");
+        labelled(out, "so", &why);
+        return;
     }
     if let Some(over) = too_large(rule, body) {
         labelled(out, "so", &over);

@@ -68,7 +68,7 @@ const MAX_TARGET: usize = 16 * 1024;
 /// Which attempt this is, sent upstream from the second on.
 pub(super) const ATTEMPT: HeaderName = HeaderName::from_static("onlyonce-attempt");
 const OUTCOME: HeaderName = HeaderName::from_static("onlyonce-outcome");
-pub(super) const OURS: &str = "onlyonce-";
+const OURS: &str = "onlyonce-";
 
 /// Where heads go.
 pub(super) struct Target {

@@ -194,7 +194,7 @@ async fn forms_in_parts_that_can_be_read_in_two_ways_are_refused() {
         multipart(&format!("{whole}{other}")),
         multipart(&whole.replace("\r\na\r\n", &format!("\r\na\n--b\n{KEY}\r\n"))),
         // Two boundaries.
-        typed("multipart/form-data; boundary=b; boundary=c", &format!("{whole}{}", other.replace("--b", "--c"))),
+        typed("multipart/form-data; boundary=b; boundary=c", format!("{whole}{}", other.replace("--b", "--c"))),
         typed("multipart/form-data; boundary=b; BOUNDARY=c", &whole),
         typed("multipart/form-data; xboundary=c; boundary=b", &whole),
         // The key itself, in a charset that readers differ in.
