@@ -22,7 +22,7 @@ use super::MAX_BUFFER;
 use super::fate::Unsent;
 use super::goaway::{Frames, LastStream};
 use super::pool::Connection;
-use super::socket::{Signs, Socket};
+use super::socket::{ReadsOn, Signs, Socket};
 use super::streams;
 use crate::config::{self, UpstreamAddress};
 use crate::tls;
@@ -111,6 +111,7 @@ impl Dial {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let stream = ReadsOn::new(stream, &signs);
         if self.http2 { greet_http2(stream).await } else { greet_http1(stream, signs).await }
     }
 }

@@ -1,21 +1,29 @@
-//! A socket to the backend, as the connection on it sees it.
+//! A socket to the backend, and what is spoken over it, as the connection sees them.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
-/// A socket that looks for the backend's end when told to, and that reads on when the backend takes nothing more.
+/// A socket that looks for the backend's end when told to. Below TLS.
 pub(super) struct Socket<S> {
     stream: S,
     signs: Arc<Signs>,
+}
+
+/// Reads on when the backend takes nothing more. Above TLS, whose own last words must not wait for that.
+pub(super) struct ReadsOn<S> {
+    stream: S,
+    signs: Arc<Signs>,
+    /// Reading has come to an end, so that there is no answer to wait for.
+    has_ended: bool,
 }
 
 /// What a socket and those who send over it tell each other.
@@ -35,6 +43,10 @@ impl Signs {
         self.look.store(true, Ordering::Release);
     }
 
+    fn takes_a_look(&self) -> bool {
+        self.look.load(Ordering::Relaxed) && self.look.swap(false, Ordering::Acquire)
+    }
+
     /// Waits until the backend has refused to take more.
     pub(super) async fn refused(&self) {
         self.refusing.notified().await;
@@ -46,12 +58,18 @@ impl<S> Socket<S> {
         let signs = Arc::<Signs>::default();
         (Self { stream, signs: Arc::clone(&signs) }, signs)
     }
+}
+
+impl<S> ReadsOn<S> {
+    pub(super) fn new(stream: S, signs: &Arc<Signs>) -> Self {
+        Self { stream, signs: Arc::clone(signs), has_ended: false }
+    }
 
     /// A backend that answers early, and closes, refuses the rest of the request. Its answer may be here already, and
     /// must not be lost for that: writing stalls, and reading finds the answer or the end.
     fn written<T>(&self, polled: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
         match polled {
-            Poll::Ready(Err(error)) if is_end(&error) => {
+            Poll::Ready(Err(error)) if is_end(&error) && !self.has_ended => {
                 self.signs.refused.store(true, Ordering::Relaxed);
                 self.signs.refusing.notify_one();
                 self.signs.look();
@@ -62,8 +80,9 @@ impl<S> Socket<S> {
         }
     }
 
-    fn is_refused(&self) -> bool {
-        self.signs.refused.load(Ordering::Relaxed)
+    /// Stalls all writing after the first that failed, until reading has ended as well.
+    fn is_stalled(&self) -> bool {
+        !self.has_ended && self.signs.refused.load(Ordering::Relaxed)
     }
 }
 
@@ -91,8 +110,7 @@ fn look(stream: &impl AsFd, buf: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
 
 impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Socket<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.signs.look.load(Ordering::Relaxed)
-            && self.signs.look.swap(false, Ordering::Acquire)
+        if self.signs.takes_a_look()
             && let Some(found) = look(&self.stream, buf)
         {
             return Poll::Ready(found);
@@ -103,11 +121,7 @@ impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Socket<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.is_refused() {
-            return Poll::Pending;
-        }
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.written(polled, cx)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -123,7 +137,50 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.is_refused() {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for ReadsOn<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        self.has_ended = read.is_err() || (buf.filled().len() == before && buf.remaining() > 0);
+        Poll::Ready(read)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for ReadsOn<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_stalled() {
+            return Poll::Pending;
+        }
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(polled, cx)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_stalled() {
+            return Poll::Pending;
+        }
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.written(polled, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_stalled() {
             return Poll::Pending;
         }
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
@@ -132,5 +189,35 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_backend_said_before_it_closed_is_read_and_then_writing_fails() {
+        for said in [&b""[..], b"no"] {
+            let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+            let (ours, signs) = Socket::new(ours);
+            let mut ours = ReadsOn::new(ours, &signs);
+            theirs.write_all(said).await.expect("an open socket");
+            drop(theirs);
+            timeout(Duration::from_millis(50), ours.write_all(b"more")).await.expect_err("it stalls");
+            signs.refused().await;
+            let mut read = Vec::new();
+            ours.read_to_end(&mut read).await.expect("an end without an error");
+            assert_eq!(read, said);
+            // Nobody waits for ever.
+            let error = ours.write_all(b"more").await.expect_err("nobody reads");
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        }
     }
 }
