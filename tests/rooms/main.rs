@@ -47,6 +47,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 18] = [
             "http_body_util",
             "hyper",
             "hyper_util",
+            "rustix",
             "tokio",
             "tokio_rustls",
         ],
@@ -59,7 +60,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 18] = [
     (
         "server",
         &["config", "metrics", "proxy", "tls"],
-        &["arc_swap", "http_body", "hyper", "hyper_util", "listenfd", "tokio", "tokio_rustls", "tokio_util"],
+        &["arc_swap", "http_body", "hyper", "hyper_util", "listenfd", "memchr", "tokio", "tokio_rustls", "tokio_util"],
     ),
     (
         "run",
