@@ -37,7 +37,8 @@ pub fn check(bytes: &[u8]) {
             assert_eq!(header_key(&quoted(line)), Ok(Some(name)), "{line:?}");
         }
     }
-    for media in ["application/json", "application/vnd.api+json", "text/plain"] {
+    let _ = name("json", None, &[], bytes);
+    for media in ["application/json", "application/vnd.api+json", "text/plain", "application/x-www-form-urlencoded"] {
         let _ = name("json", None, &[(header::CONTENT_TYPE, &HeaderValue::from_static(media))], bytes);
     }
     // The fingerprint reads the body too.
@@ -45,6 +46,17 @@ pub fn check(bytes: &[u8]) {
     let _ = name("header", None, &[json, (KEY, &HeaderValue::from_static("k"))], bytes);
     for media in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"] {
         let _ = name("form", None, &[(header::CONTENT_TYPE, &HeaderValue::from_static(media))], bytes);
+    }
+    if let Some(line) = &line {
+        for body in [
+            &b"{\"a\":[{\"k\":1}]}"[..],
+            b"k=1",
+            b"--b\r\nContent-Disposition: form-data; name=\"k\"\r\n\r\n1\r\n--b--",
+        ] {
+            for route in ["json", "form"] {
+                let _ = name(route, None, &[(header::CONTENT_TYPE, line)], body);
+            }
+        }
     }
 }
 
