@@ -40,10 +40,11 @@ use lease::Lease;
 use without_store::Fallback;
 
 use crate::clock;
-use crate::config::Rule;
+use crate::config::{OnMismatch, Rule};
 use crate::fail_point::{self, Step};
 use crate::key::Operation;
 use crate::metrics::Metrics;
+use crate::record::codec::Bodiless;
 use crate::record::moves::{Held, Owner};
 use crate::record::{Claim, Comparison, RecordName, State, Token};
 use crate::store::{Claimed, Store, StoreError};
@@ -69,6 +70,29 @@ pub enum Admission {
     Owner(Ownership),
     /// Another request came first.
     Repeat(Verdict),
+    /// Another request came first, and its answer is to be replayed; the body of that is still to be read.
+    Stored(Stored),
+}
+
+/// An answer whose body lies apart in the store.
+pub struct Stored {
+    store: Arc<dyn Store>,
+    name: RecordName,
+    bodiless: Box<Bodiless>,
+}
+
+impl Stored {
+    /// Bytes of the body.
+    pub fn length(&self) -> u64 {
+        self.bodiless.length()
+    }
+
+    /// Reads it, and says what the repeat gets. That there is a record is certain, whatever becomes of this.
+    pub async fn read(self) -> Result<Verdict, StoreError> {
+        let record = self.store.body(&self.name, *self.bodiless).await.map_err(StoreError::there_may_be_a_record)?;
+        let fingerprint = record.claim.fingerprint;
+        Ok(decide(Held::settled(record), &fingerprint, OnMismatch::Replay))
+    }
 }
 
 /// Why a claim was not made.
@@ -146,9 +170,8 @@ impl Guard {
                 let held = Held::settled(bodiless.record().clone());
                 match self.verdict(rule, operation, held) {
                     Verdict::Replay(_) => {
-                        let record = self.store.body(&operation.name, *bodiless).await;
-                        let held = Held::settled(record.map_err(StoreError::there_may_be_a_record)?);
-                        Ok(Admission::Repeat(decide(held, &operation.fingerprint, rule.on_mismatch)))
+                        let (store, name) = (Arc::clone(&self.store), operation.name.clone());
+                        Ok(Admission::Stored(Stored { store, name, bodiless }))
                     }
                     verdict => Ok(Admission::Repeat(verdict)),
                 }

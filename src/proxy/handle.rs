@@ -26,7 +26,7 @@ use super::{Client, Proxy};
 use crate::clock;
 use crate::config::{Found, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Target, Trust};
 use crate::fail_point::{self, Step};
-use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Verdict};
+use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Stored, Verdict};
 use crate::key::{self, InHead, Operation, Reading};
 use crate::metrics::{Outcome, UNMATCHED};
 use crate::problem::{Form, PREFERENCE_APPLIED, Problem, WAIT};
@@ -162,6 +162,13 @@ impl Proxy {
                 drop(body);
                 self.repeat(rule, &operation, verdict, &head.headers, place.client, event).await
             }
+            Ok(Admission::Stored(stored)) => {
+                drop(body);
+                match self.stored(stored).await.map_err(|problem| problem.record(&operation.name))? {
+                    Ok(verdict) => self.repeat(rule, &operation, verdict, &head.headers, place.client, event).await,
+                    Err(error) => self.without_store(rule, error, head, Bytes::new(), place.client, event).await,
+                }
+            }
             Err(ClaimError::Overloaded) => Err(refusal::overloaded()),
             Err(ClaimError::Store(error)) => self.without_store(rule, error, head, body, place.client, event).await,
         };
@@ -270,6 +277,13 @@ impl Proxy {
             }
         }
         answer
+    }
+
+    /// Reads an answer whose body lies apart. It is counted while it is on its way, too.
+    async fn stored(&self, stored: Stored) -> Result<Result<Verdict, StoreError>, Problem> {
+        let mut share = self.budget.share();
+        let fits = usize::try_from(stored.length()).is_ok_and(|length| share.grow(length));
+        if fits { Ok(stored.read().await) } else { Err(refusal::overloaded()) }
     }
 
     /// The store did not answer.

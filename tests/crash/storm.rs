@@ -92,6 +92,9 @@ fn rage(kills: Kills, seed: u64, seconds: u32) {
     });
     let last = ask_all(&keys, &scene.sidecars, &answers);
 
+    if let Kills::Nothing = kills {
+        assert_eq!(scene.unguarded(), 0, "requests went through unguarded, and Redis was only late");
+    }
     let executions = read_ledger(&scene.backend.ledger);
     let answers = answers.into_inner().expect("no panic");
     let mut completed = 0;
@@ -124,12 +127,20 @@ impl Scene {
         let route = "on_unknown = \"hold\"\nlease = \"1s\"";
         let mut config = config(&backend.url(), &redis.url(), route);
         if let Kills::Nothing = kills {
-            // Little time, and far less patience than a connect has: late is not out of reach.
-            config = config.replace("timeout = \"10s\"", "timeout = \"200ms\"\non_error = \"forward\"");
+            // Redis stands still for longer than a claim may take, and for far less than a connect may: late is not out
+            // of reach.
+            config = config.replace("timeout = \"10s\"", "timeout = \"1s\"\non_error = \"forward\"");
         }
         std::fs::write(folder.path().join("onlyonce.toml"), config).expect("a writable folder");
         let sidecars = [0, 1, 2, 3].map(|number| start(folder.path(), number));
         Self { folder, redis, backend, sidecars }
+    }
+
+    /// Requests that went through without a guard, by the sidecars' logs.
+    fn unguarded(&self) -> usize {
+        let logs = (0..SIDECARS).map(|number| self.folder.path().join(format!("sidecar-{number}.log")));
+        let logs = logs.map(|log| std::fs::read_to_string(log).expect("its log"));
+        logs.map(|log| log.lines().filter(|line| line.contains("\"outcome\":\"unguarded\"")).count()).sum()
     }
 
     /// Strikes one process after the other.
@@ -141,8 +152,9 @@ impl Scene {
             let (number, pause) = (chance.below(SIDECARS), chance.millis(0..400));
             if let Kills::Nothing = kills {
                 self.redis.freeze();
-                thread::sleep(pause * 2);
+                thread::sleep(Duration::from_millis(500) + pause);
                 self.redis.thaw();
+                thread::sleep(Duration::from_millis(300) + pause);
                 blows.freezes += 1;
                 continue;
             }

@@ -202,3 +202,31 @@ async fn an_almost_full_store_keeps_small_answers_and_lets_keys_be_claimed() {
     let unreplayable = sidecar.metric("onlyonce_records_total{route=\"orders\",state=\"unreplayable\"}").await;
     assert_eq!(unreplayable, 1.0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_answer_on_its_way_from_the_store_is_counted() {
+    let backend = Backend::scripted([vec![large()]]).await;
+    let redis = RedisServer::start();
+    let link = FaultProxy::before(redis.port()).await;
+    let setup = Setup::new(&backend.url())
+        .with("server", "max_buffered = \"3MiB\"")
+        .with("store", &format!("url = \"{}\"", link.redis_url()));
+    let sidecar = setup.start().await;
+    until("the store is there", async || is_up(&sidecar).await).await;
+    assert_eq!(sidecar.ask(&order("k")).await.status, 201);
+    until("it is written and sent", async || sidecar.metric("onlyonce_buffered_bytes").await == 0.0).await;
+    link.set(pausing(100));
+    let repeats: Vec<_> = (0..8).map(|_| sidecar.asking(&order("k"))).collect();
+    until("a body is on its way", async || sidecar.metric("onlyonce_buffered_bytes").await >= 1_000_000.0).await;
+    let mut replayed = 0;
+    for repeat in repeats {
+        let repeat = repeat.await.expect("an answer");
+        if repeat.is_replay() {
+            replayed += 1;
+        } else {
+            repeat.refuses(503, "overloaded");
+        }
+    }
+    assert!((1..8).contains(&replayed), "{replayed}");
+    assert_eq!(backend.count(), 1);
+}

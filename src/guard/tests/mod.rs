@@ -177,6 +177,7 @@ impl Scene {
         match self.admit(operation).await {
             Admission::Owner(ownership) => ownership,
             Admission::Repeat(verdict) => panic!("{verdict:?}"),
+            Admission::Stored(_) => panic!("bodies lie within in this store"),
         }
     }
 
@@ -184,6 +185,7 @@ impl Scene {
         match self.admit(operation).await {
             Admission::Owner(_) => panic!("the operation was free"),
             Admission::Repeat(verdict) => verdict,
+            Admission::Stored(_) => panic!("bodies lie within in this store"),
         }
     }
 

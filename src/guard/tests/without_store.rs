@@ -12,6 +12,7 @@ async fn repeat(scene: &Scene, operation: &Operation, faults: &[Fault]) -> Resul
     match scene.guard.claim(&scene.rule, operation).await {
         Ok(Admission::Owner(_)) => panic!("the store does not answer"),
         Ok(Admission::Repeat(verdict)) => Ok(verdict),
+        Ok(Admission::Stored(_)) => panic!("bodies lie within in this store"),
         Err(ClaimError::Store(error)) => Err(error),
         Err(ClaimError::Overloaded) => panic!("there is room"),
     }

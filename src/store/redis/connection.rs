@@ -72,13 +72,16 @@ pub(super) struct Supervisor {
     probe: Probe,
 }
 
-/// Opening a connection and finding out about the server; and each ping. Longer where calls may take long.
+/// Opening the connection that listens, and each of its commands.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const LONGEST_CONNECT: Duration = Duration::from_secs(10);
+/// A server that is merely late must not count as out of reach: five round trips of a second each.
+const LEAST_CONNECT: Duration = Duration::from_secs(5);
+const LONGEST_CONNECT: Duration = Duration::from_secs(15);
 
-/// How long a connect may take where a call may take `timeout`: a few round trips, one after the other.
+/// How long opening a connection and finding out about the server may take, and each ping, where a call may take
+/// `timeout`: a few round trips, one after the other.
 pub(super) fn connect_timeout(timeout: Duration) -> Duration {
-    (timeout * 4).clamp(CONNECT_TIMEOUT, LONGEST_CONNECT)
+    (timeout * 10).clamp(LEAST_CONNECT, LONGEST_CONNECT)
 }
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(20);
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(1);
