@@ -187,7 +187,16 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
+        // The store is closed beside this, and may put one more file into it.
+        let mut tries = 20;
+        let removed = loop {
+            match fs::remove_dir_all(&self.0) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && tries > 0 => tries -= 1,
+                removed => break removed,
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        };
+        if let Err(error) = removed {
             tracing::warn!(folder = %self.0.display(), %error, "the records of the demo are left behind");
         }
     }

@@ -18,6 +18,7 @@ mod disconnect;
 mod early_answers;
 mod fates;
 mod framing;
+mod full_disk;
 mod heads;
 mod hops;
 mod http2;

@@ -56,6 +56,23 @@ async fn without_its_store_nothing_guarded_is_sent_and_all_else_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_is_removed_is_noticed_and_what_it_held_is_replayed() {
+    let backend = Backend::start().await;
+    let store = Store::embedded();
+    let Store::Embedded(folder) = &store else { unreachable!() };
+    let process = Process::start(&Setup::new(&backend.url()).store(&store)).await;
+    assert!(process.log().contains("made a new store in"), "{}", process.log());
+    assert_eq!(process.ask(&order("before")).await.status, 201);
+    std::fs::remove_dir_all(folder.path().join("records")).expect("removed");
+    until("the loss is noticed", async || process.metric("onlyonce_store_losses_total").await == 1.0).await;
+    assert_eq!(process.metric("onlyonce_store_up").await, 0.0);
+    assert!(process.admin("/readyz").await.text().contains("store: down"));
+    assert!(process.ask(&order("before")).await.is_replay());
+    is_refused(&process.ask(&order("new")).await);
+    assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_route_may_prefer_to_run_unguarded() {
     let backend = Backend::start().await;
     let (mut redis, sidecar) = on_redis(&backend.url(), "on_error = \"forward\"").await;

@@ -28,7 +28,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 18] = [
     (
         "store",
         &["clock", "config", "key", "metrics", "record"],
-        &["fjall", "getrandom", "redis", "tokio", "tokio_util"],
+        &["blake3", "getrandom", "redis", "rustix", "tokio", "tokio_util"],
     ),
     ("fail_point", &[], &["tokio"]),
     (

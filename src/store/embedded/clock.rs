@@ -10,16 +10,32 @@ use crate::clock;
 pub(super) struct Clock {
     origin: u64,
     opened: Duration,
+    /// Tests do not wait.
+    #[cfg(test)]
+    ahead: std::sync::atomic::AtomicU64,
 }
 
 impl Clock {
     /// Goes on from the wall clock, or from `mark` if that is later.
     pub(super) fn start(mark: u64) -> Self {
-        Self { origin: clock::unix_millis().max(mark), opened: clock::since_boot() }
+        Self {
+            origin: clock::unix_millis().max(mark),
+            opened: clock::since_boot(),
+            #[cfg(test)]
+            ahead: std::sync::atomic::AtomicU64::new(0),
+        }
     }
 
     pub(super) fn now(&self) -> u64 {
-        self.origin.saturating_add(clock::since_boot().saturating_sub(self.opened).as_millis() as u64)
+        let now = self.origin.saturating_add(clock::since_boot().saturating_sub(self.opened).as_millis() as u64);
+        #[cfg(test)]
+        let now = now + self.ahead.load(std::sync::atomic::Ordering::Relaxed);
+        now
+    }
+
+    #[cfg(test)]
+    pub(super) fn advance(&self, by: Duration) {
+        self.ahead.fetch_add(by.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);
     }
 }
 

@@ -1,31 +1,54 @@
 //! Records in a folder on the local disk: durable, with nothing to install, for one sidecar.
 //!
-//! One thread writes, and what many ask of it at once goes to the disk together. Whatever the committed
-//! state alone can answer is read from where the caller is.
+//! All that is written is appended to files, the segments, and an index in memory says where the newest frame of each
+//! record lies. Segments are removed whole when nothing in them is needed any more. One thread writes, and what many ask
+//! of it at once goes to the disk together; whatever is written already is read from where the caller is.
+//! `docs/embedded-store.md` says why, and what it costs.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | the bytes of a write, and how long it is needed | `frame.rs` |
+//! | opening, appending, beginning another segment | `log.rs`; what a crash left, in `segment.rs` |
+//! | how room comes back | `reclaim.rs` |
+//! | a full disk, a folder that is gone | `writer.rs`, `condition.rs` |
 
+mod batch;
 mod clock;
-mod disk;
+mod condition;
+mod error;
+mod folder;
+mod frame;
+mod index;
+mod log;
+mod manifest;
+mod reclaim;
+mod segment;
 #[cfg(test)]
 mod tests;
+mod usage;
+mod view;
 mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use fjall::PersistMode;
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use batch::{Operation, Reply, Stored};
 use clock::Clock;
-pub use disk::EmbeddedError;
-use disk::{Disk, Meta, Stored, open_error};
-use writer::{Operation, Reply, Writer};
+use condition::{Condition, CurrentCondition};
+pub use error::EmbeddedError;
+use log::{Log, Opened};
+use view::{ReadError, View, Walk};
+use writer::{Next, Writer};
 
-use super::digest_key::{self, Agreement, Note, Wanted};
+use super::digest_key::{self, Agreement, Wanted};
 use super::{
     Answer, Cause, Changes, Claimed, Cursor, Exchanged, FOREVER, Health, Listed, Listing, Page, Released, Renewed,
     Settled, Store, StoreError,
@@ -38,14 +61,20 @@ use crate::record::{Claim, Record, RecordName, Token};
 
 /// Records in a folder.
 pub struct Embedded {
-    disk: Arc<Disk>,
+    view: Arc<View>,
     clock: Arc<Clock>,
     digest_key: DigestKey,
     timeout: Duration,
-    broken: Arc<AtomicBool>,
+    condition: Arc<CurrentCondition>,
+    losses: Arc<AtomicU64>,
+    used: Arc<AtomicU64>,
     /// `None` while it is dropped.
     inbox: Option<SyncSender<Operation>>,
     writer: Option<JoinHandle<()>>,
+    #[cfg(test)]
+    syncs: Arc<AtomicU64>,
+    #[cfg(test)]
+    fails: Arc<std::sync::atomic::AtomicBool>,
 }
 
 /// Operations that wait for the thread.
@@ -53,38 +82,82 @@ const WAITING: usize = 4096;
 /// What is larger is not read on a thread that others wait for.
 const LARGE: u32 = 64 * 1024;
 
-const BROKEN: &str = "the embedded store could not be written, and is out of use";
-
 impl Embedded {
     /// Opens the store in `path`, and makes it if there is none. Reads the disk: for the start only.
     pub fn open(path: &Path, config: &config::Store) -> Result<Self, EmbeddedError> {
-        let disk = Arc::new(Disk::open(path)?);
-        let digest_key = agree(&disk, path, config)?;
-        let mark = disk.meta(Meta::Clock).map_err(|error| open_error(path, error))?;
-        let mark = mark.and_then(|mark| mark.try_into().ok()).map_or(0, u64::from_be_bytes);
-        let clock = Arc::new(Clock::start(mark));
-        let broken = Arc::new(AtomicBool::new(false));
+        let mut opened = Log::open(path, config.durability)?;
+        let clock = Arc::new(Clock::start(opened.clock));
+        let log = &mut opened.log;
+        let digest_key = agree(log, path, config, clock.now())?;
+        if opened.is_new {
+            tracing::info!("made a new store in {}: it holds no records of before", path.display());
+        } else {
+            tracing::info!("opened the store in {}: {} records", path.display(), log.records(clock.now()));
+        }
+        Self::start(opened, clock, digest_key, config.timeout)
+    }
+
+    fn start(
+        opened: Opened,
+        clock: Arc<Clock>,
+        digest_key: DigestKey,
+        timeout: Duration,
+    ) -> Result<Self, EmbeddedError> {
+        let Opened { log, is_writable, .. } = opened;
+        let condition = match is_writable {
+            true if log.folder.take_reserve().unwrap_or(false) => Condition::Up,
+            true => Condition::Full,
+            false => Condition::Broken,
+        };
+        if condition != Condition::Up {
+            tracing::error!(
+                "the disk of the embedded store is full: answers that it holds are replayed, and new requests are \
+                 refused until there is room again"
+            );
+        }
+        let condition = Arc::new(CurrentCondition::new(condition));
+        let losses = Arc::new(AtomicU64::new(0));
+        let used = Arc::new(AtomicU64::new(log.folder.used_ratio().unwrap_or(f64::NAN).to_bits()));
+        let view = log.view.clone();
+        #[cfg(test)]
+        let (syncs, fails) = (log.syncs.clone(), log.fails.clone());
         let (inbox, operations) = sync_channel(WAITING);
         let writer = Writer {
-            disk: disk.clone(),
+            log,
             clock: clock.clone(),
-            durability: config.durability,
             inbox: operations,
-            broken: broken.clone(),
-            swept: 0,
-            next_sweep: clock.now(),
+            condition: condition.clone(),
+            losses: losses.clone(),
+            used: used.clone(),
+            next: Next::default(),
         };
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || writer.run());
         let writer = Some(thread.map_err(EmbeddedError::Thread)?);
-        Ok(Self { disk, clock, digest_key, timeout: config.timeout, broken, inbox: Some(inbox), writer })
+        Ok(Self {
+            view,
+            clock,
+            digest_key,
+            timeout,
+            condition,
+            losses,
+            used,
+            inbox: Some(inbox),
+            writer,
+            #[cfg(test)]
+            syncs,
+            #[cfg(test)]
+            fails,
+        })
     }
 
     /// Has the thread do something, and waits for it.
     async fn ask<T>(&self, timeout: Duration, operation: impl FnOnce(Reply<T>) -> Operation) -> Result<T, StoreError> {
-        self.check()?;
         let (answer, result) = oneshot::channel();
-        let inbox = self.inbox.as_ref().ok_or_else(out_of_use)?;
-        inbox.try_send(operation(answer)).map_err(|_| {
+        let operation = operation(answer);
+        let condition = self.condition.get();
+        let inbox = self.inbox.as_ref().filter(|_| operation.is_allowed(condition));
+        let inbox = inbox.ok_or_else(|| condition.unavailable())?;
+        inbox.try_send(operation).map_err(|_| {
             // Full, or its thread is gone.
             StoreError::Unavailable("the embedded store does not keep up".into())
         })?;
@@ -95,38 +168,32 @@ impl Embedded {
         }
     }
 
-    /// Reads what is committed.
-    async fn committed(&self, name: &RecordName) -> Result<Option<Held>, StoreError> {
-        self.check()?;
-        let key = name.to_string();
-        let stored = match self.disk.size(&key).map_err(unread)? {
-            None => return Ok(None),
-            Some(size) if size <= LARGE => self.disk.stored(&key).map_err(unread)?,
-            Some(_) => {
-                let disk = self.disk.clone();
-                let reading = tokio::task::spawn_blocking(move || disk.stored(&key));
-                let read = tokio::time::timeout(self.timeout, reading).await.map_err(unread)?;
-                read.map_err(unread)?.map_err(unread)?
-            }
-        };
-        match stored {
-            Some(stored) => read(name, &stored, self.clock.now()),
-            None => Ok(None),
+    /// Reads what is written, whatever has become of the disk since.
+    async fn written(&self, name: &RecordName) -> Result<Option<Held>, StoreError> {
+        let Some(entry) = self.view.find(name).map_err(|error| unread(name, error))? else { return Ok(None) };
+        let (expires_at, now) = (entry.head.expires_at, self.clock.now());
+        if entry.head.is_gone || expires_at <= now {
+            return Ok(None);
         }
-    }
-
-    fn check(&self) -> Result<(), StoreError> {
-        if self.broken.load(Ordering::Acquire) { Err(out_of_use()) } else { Ok(()) }
+        let record = if entry.is_read() || entry.head.record_len <= LARGE {
+            entry.record()
+        } else {
+            let reading = tokio::task::spawn_blocking(move || entry.record());
+            tokio::time::timeout(self.timeout, reading).await.map_err(untold)?.map_err(untold)?
+        };
+        let record = record.map_err(|error| unread(name, error.into()))?;
+        held(name, &Stored { expires_at, record }, now)
     }
 }
 
 impl Store for Embedded {
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
         Box::pin(async move {
-            match moves::claim(self.committed(name).await?, claim) {
+            match moves::claim(self.written(name).await?, claim) {
                 // Nothing to write: the thread could not say more.
                 ClaimMove::Refuse(held) => Ok(Claimed::Refused(held)),
-                ClaimMove::Write(_) | ClaimMove::AlreadyMine(_) => {
+                ClaimMove::AlreadyMine(claim) => Ok(Claimed::Granted(claim)),
+                ClaimMove::Write(_) => {
                     let (name, claim) = (name.clone(), claim.clone());
                     self.ask(self.timeout / 2, |answer| Operation::Claim { name, claim, answer }).await
                 }
@@ -156,18 +223,16 @@ impl Store for Embedded {
     }
 
     fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
-        Box::pin(self.committed(name))
+        Box::pin(self.written(name))
     }
 
     fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page> {
         Box::pin(async move {
-            self.check()?;
-            let (disk, listing, now) = (self.disk.clone(), listing.clone(), self.clock.now());
-            // Large records are read as a whole: whoever lists many has as many pages as the time asks for.
+            let (view, listing, now) = (self.view.clone(), listing.clone(), self.clock.now());
+            // All segments are read for it: whoever lists many has as many pages as the time asks for.
             let until = Instant::now() + self.timeout / 2;
-            let reading = tokio::task::spawn_blocking(move || page(&disk, &listing, now, until));
-            let read = tokio::time::timeout(self.timeout, reading).await.map_err(unread)?;
-            read.map_err(unread)?.map_err(unread)
+            let reading = tokio::task::spawn_blocking(move || page(&view, &listing, now, until));
+            tokio::time::timeout(self.timeout, reading).await.map_err(untold)?.map_err(untold)?.map_err(untold)
         })
     }
 
@@ -185,9 +250,17 @@ impl Store for Embedded {
         Box::pin(async move { Ok(self.digest_key) })
     }
 
+    fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+
+    fn used_ratio(&self) -> Option<f64> {
+        Some(f64::from_bits(self.used.load(Ordering::Relaxed))).filter(|ratio| !ratio.is_nan())
+    }
+
     fn health(&self) -> Health {
         let gone = self.writer.as_ref().is_none_or(JoinHandle::is_finished);
-        if gone || self.broken.load(Ordering::Acquire) { Health::Down } else { Health::Up }
+        if !gone && self.condition.get() == Condition::Up { Health::Up } else { Health::Down }
     }
 }
 
@@ -202,56 +275,55 @@ impl Drop for Embedded {
 }
 
 /// Finds the digest key, or makes it.
-fn agree(disk: &Disk, path: &Path, config: &config::Store) -> Result<DigestKey, EmbeddedError> {
-    let wanted = Wanted::new(digest_key::configured(config), None).map_err(EmbeddedError::Randomness)?;
-    let found = disk.meta(Meta::DigestKey).map_err(|error| open_error(path, error))?;
-    let write = || {
-        let mut changes = disk.change();
-        changes.put_meta(Meta::DigestKey, &wanted.note().encode());
-        changes.commit(PersistMode::SyncAll).map_err(|error| open_error(path, error))
+fn agree(log: &mut Log, path: &Path, config: &config::Store, now: u64) -> Result<DigestKey, EmbeddedError> {
+    let wanted = Wanted::new(digest_key::configured(config), None)?;
+    let found = log.digest_key();
+    if found.is_none() && !log.is_empty() {
+        return Err(EmbeddedError::not_whole(path, "its records are there, and the digest key of their names is gone"));
+    }
+    let mut keep = || {
+        let kept = log.keep_digest_key(wanted.note(), now);
+        kept.map_err(|error| EmbeddedError::inaccessible(path, error))
     };
-    match wanted.compare(found.as_deref().and_then(Note::decode)) {
-        Agreement::Founded(key) => write().map(|()| key),
+    match wanted.compare(found) {
+        Agreement::Founded(key) => keep().map(|()| key),
         Agreement::Agreed(key) | Agreement::Adopted(key) => Ok(key),
         Agreement::Forgotten(key) => {
             tracing::warn!(
                 "store.digest_key is not the key that this store was used with: the records kept under that are forgotten"
             );
             // Nobody else uses this store, so it is said once.
-            write().map(|()| key)
+            keep().map(|()| key)
         }
         Agreement::Withheld => Err(EmbeddedError::DigestKeyWithheld(path.to_owned())),
     }
 }
 
-/// The records after the cursor, which is a name.
-fn page(disk: &Disk, listing: &Listing, now: u64, until: Instant) -> fjall::Result<Page> {
-    let after = listing.after.as_ref().map(|cursor| cursor.0.as_str());
-    let mut page = Page { records: Vec::new(), next: None };
-    let mut last = None;
-    for (count, entry) in disk.names_after(listing.route.as_deref(), after).enumerate() {
-        if count > 0 && (count >= listing.limit || Instant::now() > until) {
-            page.next = last.map(Cursor);
-            break;
-        }
-        let (text, stored) = entry?;
-        let left = Duration::from_millis(stored.expires_at.saturating_sub(now));
-        if let Ok(name) = text.parse()
+/// The records after the cursor, which is a segment and a place in it.
+fn page(view: &View, listing: &Listing, now: u64, until: Instant) -> Result<Page, ReadError> {
+    let after = listing.after.as_ref().and_then(|cursor| cursor.0.split_once('.'));
+    let after = after.and_then(|(segment, place)| Some((segment.parse().ok()?, place.parse().ok()?)));
+    let mut records = Vec::new();
+    let list = |head: &frame::Head, start: &[u8]| {
+        let left = Duration::from_millis(head.expires_at.saturating_sub(now));
+        if let Some(name) =
+            head.name.as_ref().filter(|name| listing.route.as_ref().is_none_or(|route| *route == name.route))
             && !left.is_zero()
         {
-            let seen = codec::summarise(&stored.record).map(|summary| {
+            let seen = codec::summarise(&Bytes::copy_from_slice(start)).map(|summary| {
                 let silent_for = silence(summary.claim.terms.retention, left);
                 Seen { summary, silent_for }
             });
-            page.records.push(Listed { name, seen });
+            records.push(Listed { name: name.clone(), seen });
         }
-        last = Some(text);
-    }
-    Ok(page)
+        if records.len() >= listing.limit { Walk::Stop } else { Walk::Continue }
+    };
+    let next = view.walk(after.unwrap_or((0, 0)), codec::HEAD, list, || Instant::now() > until)?;
+    Ok(Page { records, next: next.map(|(segment, place)| Cursor(format!("{segment}.{place}"))) })
 }
 
 /// What `stored` means at `now`: expired records are nowhere.
-fn read(name: &RecordName, stored: &Stored, now: u64) -> Result<Option<Held>, StoreError> {
+fn held(name: &RecordName, stored: &Stored, now: u64) -> Result<Option<Held>, StoreError> {
     let left = Duration::from_millis(stored.expires_at.saturating_sub(now));
     if left.is_zero() {
         return Ok(None);
@@ -270,11 +342,17 @@ fn silence(retention: Duration, left: Duration) -> Duration {
     retention.min(FOREVER).saturating_sub(left)
 }
 
-/// The disk does not tell what is there: that must not pass for "nothing".
-fn unread(error: impl Into<Cause>) -> StoreError {
-    StoreError::Uncertain(error.into())
+/// What is there cannot be read: that must not pass for "nothing".
+fn unread(name: &RecordName, error: ReadError) -> StoreError {
+    match error {
+        ReadError::Io(error) => untold(error),
+        ReadError::Damaged => StoreError::Unreadable {
+            name: name.to_string(),
+            source: Unreadable::Damaged("the file that it lies in does not hold it any more"),
+        },
+    }
 }
 
-fn out_of_use() -> StoreError {
-    StoreError::Unavailable(BROKEN.into())
+fn untold(error: impl Into<Cause>) -> StoreError {
+    StoreError::Uncertain(error.into())
 }

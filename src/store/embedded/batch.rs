@@ -1,0 +1,310 @@
+//! Operations that are carried out one after the other on what is written and on what those before them changed.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::condition::Condition;
+use super::frame::Version;
+use super::log::{Change, Log, Replaced};
+use super::view::{ReadError, View};
+use super::{held, unread};
+use crate::record::codec::{self, Placement};
+use crate::record::moves::{self, ClaimMove, Exchange, Held, RenewMove};
+use crate::record::{Claim, Record, RecordName, State, Token};
+use crate::store::{Claimed, Exchanged, FOREVER, Released, Renewed, Settled, StoreError};
+
+/// What the writing thread is asked to do.
+pub(super) enum Operation {
+    Claim {
+        name: RecordName,
+        claim: Claim,
+        answer: Reply<Claimed>,
+    },
+    Renew {
+        name: RecordName,
+        claim: Claim,
+        answer: Reply<Renewed>,
+    },
+    Settle {
+        name: RecordName,
+        token: Token,
+        record: Vec<u8>,
+        time_to_live: Duration,
+        answer: Reply<Settled>,
+    },
+    Release {
+        name: RecordName,
+        token: Token,
+        answer: Reply<Released>,
+    },
+    Exchange {
+        name: RecordName,
+        exchange: Box<Exchange>,
+        answer: Reply<Exchanged>,
+    },
+    /// Puts bytes where a record lies.
+    #[cfg(test)]
+    Plant {
+        name: RecordName,
+        record: Bytes,
+        time_to_live: Duration,
+        answer: Reply<()>,
+    },
+}
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// Changes on top of what is written, and the answers that wait for them.
+pub(super) struct Batch<'a> {
+    view: &'a View,
+    pub(super) now: u64,
+    touched: HashMap<RecordName, Touched>,
+    waiting: Vec<Box<dyn FnOnce(bool)>>,
+    /// Whether anything is lost if the changes are: renewals are not.
+    durable: bool,
+}
+
+/// A record that was looked at.
+struct Touched {
+    /// What is written, unless it counts no more.
+    written: Option<Replaced>,
+    /// Of whatever is written.
+    kept_until: u64,
+    stored: Option<Stored>,
+    changed: bool,
+}
+
+/// A record with its end.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) expires_at: u64,
+    pub(super) record: Bytes,
+}
+
+impl Operation {
+    /// Whether it may be carried out now. On a full disk, what is in flight is brought to its end.
+    pub(super) fn is_allowed(&self, condition: Condition) -> bool {
+        match condition {
+            Condition::Up => true,
+            Condition::Full => !matches!(self, Self::Claim { .. }),
+            Condition::Broken | Condition::Lost => false,
+        }
+    }
+
+    pub(super) fn decline(self, condition: Condition) {
+        fn no<T>(answer: Reply<T>, condition: Condition) {
+            // Nobody waits any more: then nobody needs to know.
+            let _ = answer.send(Err(condition.unavailable()));
+        }
+        match self {
+            Self::Claim { answer, .. } => no(answer, condition),
+            Self::Renew { answer, .. } => no(answer, condition),
+            Self::Settle { answer, .. } => no(answer, condition),
+            Self::Release { answer, .. } => no(answer, condition),
+            Self::Exchange { answer, .. } => no(answer, condition),
+            #[cfg(test)]
+            Self::Plant { answer, .. } => no(answer, condition),
+        }
+    }
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(view: &'a View, now: u64) -> Self {
+        Self { view, now, touched: HashMap::new(), waiting: Vec::new(), durable: false }
+    }
+
+    pub(super) fn carry_out(&mut self, operation: Operation) {
+        match operation {
+            Operation::Claim { name, claim, answer } => {
+                let result = self.claim(&name, &claim);
+                self.answer(&name, answer, result);
+            }
+            Operation::Renew { name, claim, answer } => {
+                let result = self.renew(&name, &claim);
+                self.answer(&name, answer, result);
+            }
+            Operation::Settle { name, token, record, time_to_live, answer } => {
+                let result = self.settle(&name, token, record.into(), time_to_live);
+                self.answer(&name, answer, result);
+            }
+            Operation::Release { name, token, answer } => {
+                let result = self.release(&name, token);
+                self.answer(&name, answer, result);
+            }
+            Operation::Exchange { name, exchange, answer } => {
+                let result = self.exchange(&name, &exchange);
+                self.answer(&name, answer, result);
+            }
+            #[cfg(test)]
+            Operation::Plant { name, record, time_to_live, answer } => {
+                let result = self.write(&name, Some((record, time_to_live)));
+                self.answer(&name, answer, result);
+            }
+        }
+    }
+
+    fn claim(&mut self, name: &RecordName, claim: &Claim) -> Result<Claimed, StoreError> {
+        Ok(match moves::claim(self.held(name)?, claim) {
+            ClaimMove::Write(claim) => {
+                self.write_claim(name, &claim)?;
+                Claimed::Granted(claim)
+            }
+            ClaimMove::AlreadyMine(claim) => Claimed::Granted(claim),
+            ClaimMove::Refuse(held) => Claimed::Refused(held),
+        })
+    }
+
+    fn renew(&mut self, name: &RecordName, claim: &Claim) -> Result<Renewed, StoreError> {
+        let record = self.held(name)?.map(|held| held.record);
+        match (moves::renew(record.as_ref(), claim.token), record) {
+            (RenewMove::Refuse, _) => Ok(Renewed::Lost),
+            // A claim never changes while it is in flight: a renewal gives the record time, and nothing else.
+            (RenewMove::Extend, Some(record)) => {
+                let expires_at = self.expires_at(moves::time_to_live(&record));
+                let touched = self.touch(name)?;
+                if let Some(stored) = &mut touched.stored {
+                    stored.expires_at = expires_at;
+                    touched.changed = true;
+                }
+                Ok(Renewed::Extended)
+            }
+            (RenewMove::Extend | RenewMove::ClaimAgain, _) => {
+                self.write_claim(name, claim)?;
+                Ok(Renewed::ClaimedAgain)
+            }
+        }
+    }
+
+    fn settle(
+        &mut self,
+        name: &RecordName,
+        token: Token,
+        record: Bytes,
+        time_to_live: Duration,
+    ) -> Result<Settled, StoreError> {
+        match self.held(name)?.map(|held| held.record) {
+            Some(kept) if !moves::settles(Some(&kept), token) => Ok(Settled::Kept(Box::new(kept))),
+            _ => {
+                self.write(name, Some((record, time_to_live)))?;
+                Ok(Settled::Written)
+            }
+        }
+    }
+
+    fn release(&mut self, name: &RecordName, token: Token) -> Result<Released, StoreError> {
+        match self.held(name)? {
+            None => Ok(Released::Absent),
+            Some(held) if moves::releases(&held.record, token) => {
+                self.write(name, None)?;
+                Ok(Released::Deleted)
+            }
+            Some(_) => Ok(Released::Kept),
+        }
+    }
+
+    fn exchange(&mut self, name: &RecordName, exchange: &Exchange) -> Result<Exchanged, StoreError> {
+        match self.held(name)? {
+            Some(held) if exchange.is_due(&held) => {}
+            other => return Ok(Exchanged::Changed(other.map(Box::new))),
+        }
+        let to = exchange.to.as_ref();
+        let to = to.map(|to| (codec::encode(to, Placement::Within).into(), moves::time_to_live(to)));
+        self.write(name, to)?;
+        Ok(Exchanged::Done)
+    }
+
+    fn write_claim(&mut self, name: &RecordName, claim: &Claim) -> Result<(), StoreError> {
+        let record = Record { claim: claim.clone(), state: State::InFlight };
+        let bytes = codec::encode(&record, Placement::Within).into();
+        self.write(name, Some((bytes, moves::time_to_live(&record))))
+    }
+
+    fn write(&mut self, name: &RecordName, record: Option<(Bytes, Duration)>) -> Result<(), StoreError> {
+        let stored = record.map(|(record, time_to_live)| Stored { expires_at: self.expires_at(time_to_live), record });
+        let touched = self.touch(name)?;
+        touched.stored = stored;
+        touched.changed = true;
+        self.durable = true;
+        Ok(())
+    }
+
+    fn expires_at(&self, time_to_live: Duration) -> u64 {
+        self.now + time_to_live.min(FOREVER).as_millis() as u64
+    }
+
+    fn held(&mut self, name: &RecordName) -> Result<Option<Held>, StoreError> {
+        let now = self.now;
+        match &self.touch(name)?.stored {
+            Some(stored) => held(name, stored, now),
+            None => Ok(None),
+        }
+    }
+
+    fn touch(&mut self, name: &RecordName) -> Result<&mut Touched, StoreError> {
+        match self.touched.entry(name.clone()) {
+            Slot::Occupied(slot) => Ok(slot.into_mut()),
+            Slot::Vacant(slot) => {
+                let touched = Touched::read(self.view, name).map_err(|error| unread(name, error))?;
+                Ok(slot.insert(touched))
+            }
+        }
+    }
+
+    /// Answers now, or once it is certain that what the answer rests on stays.
+    fn answer<T: 'static>(&mut self, name: &RecordName, answer: Reply<T>, result: Result<T, StoreError>) {
+        let uncommitted = self.touched.get(name).is_some_and(|touched| touched.changed);
+        let send = |result| {
+            // Whoever gave up has concluded that nothing is certain.
+            let _ = answer.send(result);
+        };
+        if !uncommitted {
+            return send(result);
+        }
+        self.waiting.push(Box::new(move |written| {
+            send(if written { result } else { Err(StoreError::Uncertain("the write to the disk failed".into())) });
+        }));
+    }
+
+    /// Writes what has changed, and answers all who wait.
+    pub(super) fn commit(self, log: &mut Log) -> io::Result<()> {
+        let now = self.now;
+        let changed = self.touched.into_iter().filter(|(_, touched)| touched.changed);
+        let changes: Vec<_> = changed.filter_map(|(name, touched)| touched.change(name, now)).collect();
+        let result = if changes.is_empty() { Ok(()) } else { log.append(&changes, now, self.durable) };
+        for answer in self.waiting {
+            answer(result.is_ok());
+        }
+        result
+    }
+}
+
+impl Touched {
+    fn read(view: &View, name: &RecordName) -> Result<Self, ReadError> {
+        let Some(entry) = view.find(name)? else {
+            return Ok(Self { written: None, kept_until: 0, stored: None, changed: false });
+        };
+        let (expires_at, kept_until) = (entry.head.expires_at, entry.head.kept_until);
+        if entry.head.is_gone {
+            return Ok(Self { written: None, kept_until, stored: None, changed: false });
+        }
+        let written = Replaced { segment: entry.segment, expires_at, bytes: entry.head.frame_len() };
+        let stored = Stored { expires_at, record: entry.record()? };
+        Ok(Self { written: Some(written), kept_until, stored: Some(stored), changed: false })
+    }
+
+    /// What is to be written, if anything.
+    fn change(self, name: RecordName, now: u64) -> Option<Change> {
+        let (expires_at, record) = match self.stored {
+            Some(stored) => (stored.expires_at, Some(stored.record)),
+            None if self.kept_until <= now => return None,
+            None => (0, None),
+        };
+        let version = Version { expires_at, kept_until: expires_at.max(self.kept_until), record };
+        Some(Change { name, version, replaces: self.written, record_sum: None })
+    }
+}

@@ -1,0 +1,334 @@
+//! Where the newest frame of each record lies within one segment.
+//!
+//! While a segment grows its index is a hash map. Afterwards it is sorted by the digests of the names, and a digest is
+//! cut down to what tells entries apart: the upper bits are the bucket, the next 16 the tag. That makes six bytes and a
+//! half for each record. A tag may be another record's, once in some ten thousand look-ups, so that whoever looks up
+//! compares the name in the frame.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use bytes::{Buf, BufMut};
+
+use super::frame::{self, Place};
+use crate::record::RecordName;
+
+/// A digest of the whole name: `RecordName::digest` leaves the route out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key(u64, u64);
+
+impl Key {
+    pub(super) fn of(name: &RecordName) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(name.route.as_bytes()).update(&name.digest);
+        let mut reader = hasher.finalize_xof();
+        let (mut high, mut low) = ([0; 8], [0; 8]);
+        reader.fill(&mut high);
+        reader.fill(&mut low);
+        Self(u64::from_le_bytes(high), u64::from_le_bytes(low))
+    }
+}
+
+/// The index of a segment that is written to.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Growing(HashMap<Key, Spot, BuildHasherDefault<Uniform>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    place: Place,
+    needed: Needed,
+}
+
+/// The second at whose beginning a frame is not needed any more, rounded up: enough to leave most frames unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Needed(u32);
+
+impl Needed {
+    pub(super) fn until(milliseconds: u64) -> Self {
+        Self(u32::try_from(milliseconds.div_ceil(1000)).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn is_over(self, now: u64) -> bool {
+        self != Self(u32::MAX) && u64::from(self.0) * 1000 <= now
+    }
+}
+
+/// Digests are as good as random already.
+#[derive(Debug, Default)]
+pub(super) struct Uniform(u64);
+
+impl Hasher for Uniform {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, half: u64) {
+        self.0 ^= half;
+    }
+}
+
+impl Growing {
+    pub(super) fn insert(&mut self, key: Key, place: Place, kept_until: u64) -> Option<Place> {
+        let needed = Needed::until(kept_until);
+        self.0.insert(key, Spot { place, needed }).map(|spot| spot.place)
+    }
+
+    pub(super) fn get(&self, key: Key) -> Option<Place> {
+        self.0.get(&key).map(|spot| spot.place)
+    }
+
+    pub(super) fn sorted(&self) -> Sorted {
+        Sorted::new(self.0.iter().map(|(key, spot)| (*key, spot.place)).collect())
+    }
+
+    /// All places, in order, and until when what lies there is needed.
+    pub(super) fn ends(&self) -> Ends {
+        let mut ends: Vec<_> = self.0.values().map(|spot| (spot.place, spot.needed)).collect();
+        ends.sort_unstable();
+        Ends(ends)
+    }
+}
+
+/// The index of a segment that is full.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Sorted {
+    bucket_bits: u32,
+    /// Where each bucket begins, and behind the last one where it ends.
+    starts: Box<[u32]>,
+    tags: Box<[u16]>,
+    places: Box<[u32]>,
+}
+
+/// Entries of a bucket: 4 to 8.
+const BUCKET: usize = 4;
+
+impl Sorted {
+    fn new(mut entries: Vec<(Key, Place)>) -> Self {
+        entries.sort_unstable();
+        let bucket_bits = (entries.len() / BUCKET).checked_ilog2().unwrap_or(0);
+        let buckets = 1_usize << bucket_bits;
+        let mut starts = Vec::with_capacity(buckets + 1);
+        for (at, (key, _)) in entries.iter().enumerate() {
+            while starts.len() <= bucket(*key, bucket_bits) {
+                starts.push(at as u32);
+            }
+        }
+        starts.resize(buckets + 1, entries.len() as u32);
+        Self {
+            bucket_bits,
+            starts: starts.into(),
+            tags: entries.iter().map(|(key, _)| tag(*key, bucket_bits)).collect(),
+            places: entries.iter().map(|(_, place)| place.0).collect(),
+        }
+    }
+
+    /// Where the record may lie: nearly always one place, or none.
+    pub(super) fn places(&self, key: Key) -> impl Iterator<Item = Place> {
+        let bucket = bucket(key, self.bucket_bits);
+        let range = self.starts[bucket] as usize..self.starts[bucket + 1] as usize;
+        let wanted = tag(key, self.bucket_bits);
+        let places = self.places[range.clone()].iter();
+        self.tags[range].iter().zip(places).filter(move |(tag, _)| **tag == wanted).map(|(_, place)| Place(*place))
+    }
+
+    /// The same as bytes, under the name of the segment that they are about.
+    pub(super) fn encode(&self, about: About) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER + self.starts.len() * 4 + self.places.len() * 6 + 8);
+        about.write(&mut out, MAGIC);
+        out.put_u32_le(self.places.len() as u32);
+        out.put_u32_le(self.bucket_bits);
+        self.starts.iter().for_each(|start| out.put_u32_le(*start));
+        self.tags.iter().for_each(|tag| out.put_u16_le(*tag));
+        self.places.iter().for_each(|place| out.put_u32_le(*place));
+        out.put_u64_le(frame::sum(&[&out]));
+        out
+    }
+
+    /// `None`: that is no index of this segment, and another must be made.
+    pub(super) fn decode(bytes: &[u8], about: About) -> Option<Self> {
+        let mut rest = about.strip(checked(bytes)?, MAGIC)?;
+        let (entries, bucket_bits) = (rest.try_get_u32_le().ok()? as usize, rest.try_get_u32_le().ok()?);
+        let buckets = 1_usize.checked_shl(bucket_bits)?;
+        let (starts, rest) = rest.split_at_checked((buckets + 1).checked_mul(4)?)?;
+        let (tags, places) = rest.split_at_checked(entries.checked_mul(2)?)?;
+        let index = Self {
+            bucket_bits,
+            starts: numbers(starts, u32::from_le_bytes),
+            tags: numbers(tags, u16::from_le_bytes),
+            places: numbers(places, u32::from_le_bytes),
+        };
+        let in_order = index.starts.is_sorted() && index.starts.last() == Some(&(entries as u32));
+        (in_order && index.places.len() == entries).then_some(index)
+    }
+}
+
+/// Until when the frames of a segment are needed. It lies on the disk until it is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ends(Vec<(Place, Needed)>);
+
+impl Ends {
+    /// The frames that are still needed, in the order in which they lie.
+    pub(super) fn needed(&self, now: u64) -> Vec<Place> {
+        self.0.iter().filter(|(_, needed)| !needed.is_over(now)).map(|(place, _)| *place).collect()
+    }
+
+    pub(super) fn encode(&self, about: About) -> Vec<u8> {
+        let mut out = Vec::with_capacity(ABOUT + self.0.len() * 8 + 8);
+        about.write(&mut out, ENDS_MAGIC);
+        self.0.iter().for_each(|(place, needed)| {
+            out.put_u32_le(place.0);
+            out.put_u32_le(needed.0);
+        });
+        out.put_u64_le(frame::sum(&[&out]));
+        out
+    }
+
+    /// `None`: that is not about this segment.
+    pub(super) fn decode(bytes: &[u8], about: About) -> Option<Self> {
+        let mut rest = about.strip(checked(bytes)?, ENDS_MAGIC)?;
+        let mut ends = Vec::with_capacity(rest.len() / 8);
+        while !rest.is_empty() {
+            ends.push((Place(rest.try_get_u32_le().ok()?), Needed(rest.try_get_u32_le().ok()?)));
+        }
+        Some(Self(ends))
+    }
+}
+
+/// Which segment an index is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct About {
+    pub(super) store: [u8; 16],
+    pub(super) segment: u64,
+    pub(super) length: u64,
+}
+
+impl About {
+    fn write(self, out: &mut Vec<u8>, magic: &[u8; 8]) {
+        out.put_slice(magic);
+        out.put_slice(&self.store);
+        out.put_u64_le(self.segment);
+        out.put_u64_le(self.length);
+    }
+
+    fn strip<'a>(self, bytes: &'a [u8], magic: &[u8; 8]) -> Option<&'a [u8]> {
+        let mut expected = Vec::with_capacity(ABOUT);
+        self.write(&mut expected, magic);
+        bytes.strip_prefix(expected.as_slice())
+    }
+}
+
+/// All but the checksum at the end, if it is right.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let (bytes, end) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
+    (end == frame::sum(&[bytes]).to_le_bytes()).then_some(bytes)
+}
+
+const MAGIC: &[u8; 8] = b"oo-index";
+const ENDS_MAGIC: &[u8; 8] = b"oo-ends\0";
+/// Magic and [`About`].
+const ABOUT: usize = 40;
+const HEADER: usize = ABOUT + 8;
+
+fn numbers<const N: usize, T>(bytes: &[u8], read: fn([u8; N]) -> T) -> Box<[T]> {
+    bytes.as_chunks().0.iter().map(|chunk| read(*chunk)).collect()
+}
+
+fn bucket(key: Key, bits: u32) -> usize {
+    // A shift by all bits is none.
+    key.0.checked_shr(64 - bits).unwrap_or(0) as usize
+}
+
+fn tag(key: Key, bucket_bits: u32) -> u16 {
+    (key.0 << bucket_bits >> 48) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ABOUT: About = About { store: [7; 16], segment: 3, length: 4096 };
+
+    fn numbered(number: u64) -> Key {
+        Key::of(&RecordName { route: "orders".into(), digest: u128::from(number).to_le_bytes() })
+    }
+
+    #[test]
+    fn the_route_is_part_of_the_key() {
+        let name = |route: &str| RecordName { route: route.into(), digest: [1; 16] };
+        assert_ne!(Key::of(&name("orders")), Key::of(&name("payments")));
+    }
+
+    #[test]
+    fn every_record_is_found_and_hardly_another() {
+        for records in [0, 1, 3, 4, 7, 8, 9, 1000, 50_000_u64] {
+            let mut growing = Growing::default();
+            for number in 0..records {
+                assert_eq!(growing.insert(numbered(number), Place(number as u32), number), None);
+            }
+            let sorted = growing.sorted();
+            for number in 0..records {
+                assert_eq!(growing.get(numbered(number)), Some(Place(number as u32)));
+                assert!(sorted.places(numbered(number)).any(|place| place == Place(number as u32)));
+            }
+            let others = (records..records + 20_000).filter(|other| sorted.places(numbered(*other)).next().is_some());
+            assert!(others.count() < 20, "{records}");
+            assert_eq!(Sorted::decode(&sorted.encode(ABOUT), ABOUT), Some(sorted));
+        }
+    }
+
+    #[test]
+    fn it_takes_less_than_seven_bytes_for_a_record() {
+        let mut growing = Growing::default();
+        for number in 0..300_000 {
+            growing.insert(numbered(number), Place(number as u32), number);
+        }
+        assert!(growing.sorted().encode(ABOUT).len() < 7 * 300_000);
+    }
+
+    #[test]
+    fn what_is_needed_is_known_to_the_second() {
+        let mut growing = Growing::default();
+        for (number, kept_until) in [(4, 2001), (2, 1000), (9, u64::MAX), (1, 0)] {
+            growing.insert(numbered(number), Place(number as u32), kept_until);
+        }
+        let ends = growing.ends();
+        for (now, needed) in [(0, &[2, 4, 9][..]), (999, &[2, 4, 9]), (1000, &[4, 9]), (2999, &[4, 9]), (3000, &[9])] {
+            let places: Vec<_> = needed.iter().map(|place| Place(*place)).collect();
+            assert_eq!(ends.needed(now), places, "{now}");
+        }
+        let bytes = ends.encode(ABOUT);
+        assert_eq!(Ends::decode(&bytes, About { segment: 4, ..ABOUT }), None);
+        assert_eq!(Ends::decode(&bytes[..bytes.len() - 1], ABOUT), None);
+        assert_eq!(Ends::decode(&bytes, ABOUT), Some(ends));
+    }
+
+    #[test]
+    fn an_index_of_another_segment_is_none() {
+        let bytes = Growing::default().sorted().encode(ABOUT);
+        for other in [About { segment: 4, ..ABOUT }, About { length: 4097, ..ABOUT }, About { store: [8; 16], ..ABOUT }]
+        {
+            assert_eq!(Sorted::decode(&bytes, other), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_but_an_index_is_read(records in 0_u64..100, at in 0_usize..1000, bit in 0_u8..8) {
+            let mut growing = Growing::default();
+            for number in 0..records {
+                growing.insert(numbered(number), Place(number as u32), number);
+            }
+            let mut bytes = growing.sorted().encode(ABOUT);
+            let at = at % bytes.len();
+            prop_assert_eq!(Sorted::decode(&bytes[..at], ABOUT), None);
+            bytes[at] ^= 1 << bit;
+            prop_assert_eq!(Sorted::decode(&bytes, ABOUT), None);
+        }
+    }
+}

@@ -1,0 +1,537 @@
+//! The writing side: frames are appended to the open segment, and a full one is followed by another.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use super::error::EmbeddedError;
+use super::folder::{self, Folder, Loss};
+use super::frame::{self, Moment, Place, Version};
+use super::index::{About, Growing, Key, Sorted};
+use super::manifest::{Entry as ManifestEntry, Manifest, NoManifest, SegmentState};
+use super::reclaim::Reclaim;
+use super::segment::{self, Index, Scan, Segment, scan};
+use super::usage::Usage;
+use super::view::{OpenSegment, Segments, View};
+use crate::config::Durability;
+use crate::record::RecordName;
+use crate::store::digest_key::Note;
+
+/// The store's files, for the one who writes.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) view: Arc<View>,
+    pub(super) folder: Folder,
+    pub(super) manifest: Manifest,
+    pub(super) usage: BTreeMap<u64, Usage>,
+    pub(super) reclaim: Reclaim,
+    pub(super) limits: Limits,
+    durability: Durability,
+    open: Open,
+    /// Sorts the index of the segment that was full last.
+    sorting: Option<JoinHandle<()>>,
+    /// How often the disk was waited for.
+    #[cfg(test)]
+    pub(super) syncs: Arc<std::sync::atomic::AtomicU64>,
+    /// The disk fails the next time.
+    #[cfg(test)]
+    pub(super) fails: Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// The segment that is written to.
+#[derive(Debug)]
+struct Open {
+    id: u64,
+    file: Arc<fs::File>,
+    /// Behind the last frame that was written whole.
+    length: u64,
+    /// As much of it is on the disk for sure.
+    synced: u64,
+    kept_until: u64,
+}
+
+/// A version that is to be written.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    pub(super) name: RecordName,
+    pub(super) version: Version,
+    /// Where the version before lies.
+    pub(super) replaces: Option<Replaced>,
+    /// The record's sum, where it was written before: what was damaged since must not pass for whole.
+    pub(super) record_sum: Option<u64>,
+}
+
+/// A version that counts no more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Replaced {
+    pub(super) segment: u64,
+    pub(super) expires_at: u64,
+    pub(super) bytes: u64,
+}
+
+/// What opening a folder found.
+pub(super) struct Opened {
+    pub(super) log: Log,
+    /// The latest time that is written down.
+    pub(super) clock: u64,
+    pub(super) is_new: bool,
+    /// `false`: the disk is full.
+    pub(super) is_writable: bool,
+}
+
+/// How large files become, and what is worth tidying up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// A segment is a quarter of what the store holds, so that there are few of them, and none is kept for long by a few
+    /// records in it. It is no smaller than this.
+    pub(super) smallest: u64,
+    /// Nor larger: the last one is read as a whole after a crash, and its index is in memory as a hash map.
+    pub(super) largest: u64,
+    /// Room that is not worth giving back.
+    pub(super) slack: u64,
+}
+
+const LIMITS: Limits = Limits { smallest: 256 * 1024, largest: 128 * 1024 * 1024, slack: 128 * 1024 };
+
+/// Written at once: nearly always, all that waits is less.
+const PIECE: usize = 1024 * 1024;
+
+impl Log {
+    /// Opens the store in `path`, or makes one.
+    pub(super) fn open(path: &Path, durability: Durability) -> Result<Opened, EmbeddedError> {
+        let mut folder = Folder::open(path)?;
+        let inaccessible = |error| EmbeddedError::inaccessible(path, error);
+        let found = folder.segments().map_err(inaccessible)?;
+        let (mut manifest, is_new) = match folder.read_manifest().map_err(inaccessible)? {
+            Some(bytes) => match Manifest::decode(&bytes) {
+                Ok(manifest) => (manifest, false),
+                Err(NoManifest::Newer(_)) => return Err(EmbeddedError::Newer(path.to_owned())),
+                Err(error @ NoManifest::Damaged) => return Err(EmbeddedError::damaged(path, error)),
+            },
+            None if found.is_empty() => (found_manifest(&mut folder)?, true),
+            None => {
+                return Err(EmbeddedError::not_whole(path, "its records are there, and its file `manifest` is gone"));
+            }
+        };
+        remove_leftovers(&folder, &manifest, &found)?;
+
+        let mut clock = manifest.clock;
+        let mut full = Vec::new();
+        let mut open = None;
+        for (id, entry) in &manifest.segments {
+            match entry.state {
+                SegmentState::Full(length) => full.push(read_full(&folder, &manifest, *id, entry, length)?),
+                SegmentState::Open => open = Some(read_open(&folder, &manifest, *id, None)?),
+                SegmentState::Closed(length) => open = Some(read_open(&folder, &manifest, *id, Some(length))?),
+            }
+        }
+        let gone: Vec<u64> =
+            manifest.segments.keys().zip(&full).filter_map(|(id, f)| f.is_none().then_some(*id)).collect();
+        gone.iter().for_each(|id| drop(manifest.segments.remove(id)));
+        let full: Vec<_> = full.into_iter().flatten().map(Arc::new).collect();
+        let mut usage: BTreeMap<_, _> =
+            manifest.segments.iter().map(|(id, entry)| (*id, entry.usage.clone())).collect();
+
+        let (open, index) = match open {
+            Some((open, scan)) => {
+                clock = clock.max(scan.clock);
+                usage.insert(open.id, scan.usage);
+                (open, scan.index)
+            }
+            // A crash between making the manifest and the first segment.
+            None => {
+                let id = manifest.next_segment;
+                let file = new_segment(&folder, &manifest, id).map_err(inaccessible)?;
+                (Open::new(id, file), Growing::default())
+            }
+        };
+        let segments = Segments { full, open: open.seen(index) };
+        let mut log = Self {
+            view: Arc::new(View::new(segments)),
+            folder,
+            manifest,
+            usage,
+            reclaim: Reclaim::default(),
+            limits: LIMITS,
+            durability,
+            open,
+            sorting: None,
+            #[cfg(test)]
+            syncs: Arc::default(),
+            #[cfg(test)]
+            fails: Arc::default(),
+        };
+        // From now on, where the open segment ends is not known.
+        let is_writable = match log.write_manifest(clock) {
+            Ok(()) => true,
+            // What the store holds can be told all the same.
+            Err(error) if folder::is_full(&error) && !is_new => false,
+            Err(error) => return Err(inaccessible(error)),
+        };
+        Ok(Opened { log, clock, is_new, is_writable })
+    }
+
+    pub(super) fn digest_key(&self) -> Option<Note> {
+        self.manifest.digest_key
+    }
+
+    pub(super) fn keep_digest_key(&mut self, note: Note, now: u64) -> io::Result<()> {
+        self.manifest.digest_key = Some(note);
+        self.write_manifest(now)
+    }
+
+    /// Whether nothing was ever written to it, or nothing of it is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.view.read().full.is_empty() && self.open.length == segment::HEADER
+    }
+
+    /// Records that have not expired, about.
+    pub(super) fn records(&mut self, now: u64) -> u64 {
+        self.usage
+            .values_mut()
+            .map(|usage| {
+                usage.expire(now);
+                usage.records()
+            })
+            .sum()
+    }
+
+    /// Writes the changes, and returns once they are on the disk, if they are to be `durable` and the store is. What
+    /// cannot be written is nowhere to be seen; whether it is on the disk is not certain.
+    pub(super) fn append(&mut self, changes: &[Change], now: u64, durable: bool) -> io::Result<()> {
+        let bytes = |change: &Change| frame::frame_len(&change.name, change.version.record.as_ref());
+        let all: u64 = changes.iter().map(bytes).sum();
+        if self.open.length + all > self.target() && self.open.length > segment::HEADER {
+            self.rotate(now)?;
+        }
+        let moment = Moment { now, synced: self.open.synced };
+        let mut out = Vec::with_capacity(all.min(PIECE as u64) as usize);
+        let (mut places, mut length) = (Vec::with_capacity(changes.len()), self.open.length);
+        for change in changes {
+            let place = Place::of(length + out.len() as u64);
+            let fits = change.version.record.as_ref().is_none_or(|record| u32::try_from(record.len()).is_ok());
+            places.push(place.filter(|_| fits).ok_or(io::ErrorKind::FileTooLarge)?);
+            let record = change.version.record.as_deref().unwrap_or_default();
+            let record_sum = change.record_sum.unwrap_or_else(|| frame::sum(&[record]));
+            frame::write(&mut out, &change.name, &change.version, record_sum, moment);
+            if out.len() > PIECE {
+                self.open.file.write_all_at(&out, length)?;
+                length += out.len() as u64;
+                out.clear();
+            }
+        }
+        if changes.is_empty() {
+            frame::write_time(&mut out, moment);
+        }
+        self.open.file.write_all_at(&out, length)?;
+        length += out.len() as u64;
+        if durable && self.durability == Durability::Disk {
+            self.sync_data()?;
+            self.open.synced = length;
+        }
+        self.open.length = length;
+        let mut segments = self.view.write();
+        segments.open.length = length;
+        for (change, place) in changes.iter().zip(places) {
+            segments.open.index.insert(Key::of(&change.name), place, change.version.kept_until);
+        }
+        drop(segments);
+        for change in changes {
+            self.open.kept_until = self.open.kept_until.max(change.version.kept_until);
+            self.count(change, bytes(change));
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, change: &Change, bytes: u64) {
+        if let Some(old) = &change.replaces
+            && let Some(usage) = self.usage.get_mut(&old.segment)
+        {
+            usage.subtract(old.expires_at, old.bytes);
+        }
+        if change.version.record.is_some() {
+            self.usage.entry(self.open.id).or_default().add(change.version.expires_at, bytes);
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.count_sync();
+        #[cfg(test)]
+        if self.fails.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            return Err(io::Error::other("the test has it fail"));
+        }
+        self.open.file.sync_data()
+    }
+
+    fn count_sync(&self) {
+        #[cfg(test)]
+        self.syncs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Makes sure that all is on the disk.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        if self.open.synced < self.open.length {
+            self.sync_data()?;
+            self.open.synced = self.open.length;
+        }
+        Ok(())
+    }
+
+    /// Writes everything out, and notes where it ends.
+    pub(super) fn close(&mut self, now: u64) -> io::Result<()> {
+        self.join_sorting();
+        self.sync()?;
+        let closed = SegmentState::Closed(self.open.length);
+        self.manifest.segments.insert(self.open.id, self.open.entry(closed));
+        self.put_manifest(now)
+    }
+
+    /// Goes on from what the disk holds, after a write has failed. What was being written then is as good as never
+    /// written.
+    pub(super) fn reopen(&mut self, now: u64) -> io::Result<()> {
+        self.join_sorting();
+        self.reclaim = Reclaim::default();
+        // After a failed sync the system may show what is not on the disk.
+        let keep = match self.durability {
+            Durability::Disk => self.open.synced,
+            Durability::Process => self.open.length,
+        };
+        let file = self.folder.open_segment(self.open.id)?;
+        file.set_len(keep)?;
+        file.sync_all()?;
+        let scan = scan(&file, keep, keep)?.map_err(io::Error::other)?;
+        if scan.end != keep {
+            return Err(io::Error::other("a segment is shorter than it was"));
+        }
+        self.usage.insert(self.open.id, scan.usage);
+        self.open.file = Arc::new(file);
+        (self.open.length, self.open.synced) = (keep, keep);
+        let seen = self.open.seen(scan.index);
+        self.view.write().open = seen;
+        self.rotate(now)
+    }
+
+    /// Whether the folder is still the one that was opened, with all that was in it.
+    pub(super) fn check(&self) -> Result<(), Loss> {
+        self.folder.check()?;
+        let segments = self.view.read();
+        let full = segments.full.iter().map(|segment| (segment.id, &segment.file));
+        for (id, file) in full.chain([(segments.open.id, &segments.open.file)]) {
+            // A file without a name is gone once it is closed.
+            if file.metadata().is_ok_and(|metadata| metadata.nlink() == 0) {
+                return Err(Loss::File(folder::segment_name(id)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of all segments.
+    pub(super) fn size(&self) -> u64 {
+        self.view.read().full.iter().map(|segment| segment.length).sum::<u64>() + self.open.length
+    }
+
+    /// Bytes of what is still of use.
+    pub(super) fn used(&self) -> u64 {
+        self.usage.values().map(Usage::bytes).sum()
+    }
+
+    /// Bytes of the open segment, and which one it is.
+    pub(super) fn open_segment(&self) -> (u64, u64) {
+        (self.open.id, self.open.length)
+    }
+
+    fn target(&self) -> u64 {
+        (self.used() / 4).clamp(self.limits.smallest, self.limits.largest)
+    }
+
+    /// Makes the open segment a full one, and begins another.
+    pub(super) fn rotate(&mut self, now: u64) -> io::Result<()> {
+        self.sync()?;
+        let id = self.manifest.next_segment;
+        let file = new_segment(&self.folder, &self.manifest, id)?;
+        self.count_sync();
+        let before = std::mem::replace(&mut self.open, Open::new(id, file));
+        self.manifest.segments.insert(before.id, before.entry(SegmentState::Full(before.length)));
+        if let Err(error) = self.write_manifest(now) {
+            self.manifest.segments.remove(&id);
+            self.manifest.next_segment = id;
+            self.open = before;
+            return Err(error);
+        }
+        let mut segments = self.view.write();
+        let seen = std::mem::replace(&mut segments.open, self.open.seen(Growing::default()));
+        let index = Index::Growing(seen.index);
+        let full = Arc::new(Segment { id: before.id, file: before.file, length: before.length, index });
+        segments.full.push(full.clone());
+        drop(segments);
+        self.sort(full);
+        Ok(())
+    }
+
+    /// Sorts the index of a full segment, beside what else is written.
+    fn sort(&mut self, full: Arc<Segment>) {
+        self.join_sorting();
+        let (view, files) = (self.view.clone(), (self.folder.index_path(full.id), self.folder.ends_path(full.id)));
+        let about = About { store: self.manifest.store, segment: full.id, length: full.length };
+        let sorting = thread::Builder::new().name("store-index".to_owned()).spawn(move || {
+            let Index::Growing(growing) = &full.index else { return };
+            let sorted = growing.sorted();
+            // Without the files, the segment is read when they are needed.
+            let written = folder::write_whole(&files.0, &sorted.encode(about));
+            let written = written.and_then(|()| folder::write_whole(&files.1, &growing.ends().encode(about)));
+            if let Err(error) = written {
+                tracing::debug!(%error, "an index of the embedded store cannot be written");
+            }
+            view.write().sort(full.id, sorted);
+        });
+        // Without the thread, the index stays as it is.
+        self.sorting = sorting.ok();
+    }
+
+    pub(super) fn join_sorting(&mut self) {
+        if let Some(sorting) = self.sorting.take() {
+            // A thread that panicked has said so.
+            let _ = sorting.join();
+        }
+    }
+
+    /// Writes down which segments there are, the open one among them.
+    pub(super) fn write_manifest(&mut self, now: u64) -> io::Result<()> {
+        self.manifest.segments.insert(self.open.id, self.open.entry(SegmentState::Open));
+        self.manifest.next_segment = self.manifest.next_segment.max(self.open.id + 1);
+        self.put_manifest(now)
+    }
+
+    fn put_manifest(&mut self, now: u64) -> io::Result<()> {
+        self.manifest.clock = now;
+        for (id, entry) in &mut self.manifest.segments {
+            entry.usage = self.usage.get(id).cloned().unwrap_or_default();
+        }
+        self.count_sync();
+        self.folder.write_manifest(&self.manifest.encode())
+    }
+}
+
+impl Open {
+    fn new(id: u64, file: fs::File) -> Self {
+        Self { id, file: Arc::new(file), length: segment::HEADER, synced: segment::HEADER, kept_until: 0 }
+    }
+
+    fn seen(&self, index: Growing) -> OpenSegment {
+        OpenSegment { id: self.id, file: self.file.clone(), length: self.length, index }
+    }
+
+    fn entry(&self, state: SegmentState) -> ManifestEntry {
+        ManifestEntry { state, kept_until: self.kept_until, usage: Usage::default() }
+    }
+}
+
+/// The manifest of a new store, on the disk.
+fn found_manifest(folder: &mut Folder) -> Result<Manifest, EmbeddedError> {
+    let mut store = [0; 16];
+    getrandom::fill(&mut store)?;
+    let manifest = Manifest { store, clock: 0, digest_key: None, next_segment: 1, segments: BTreeMap::new() };
+    let written = folder.write_manifest(&manifest.encode());
+    written.map_err(|error| EmbeddedError::inaccessible(folder.path(), error))?;
+    Ok(manifest)
+}
+
+fn new_segment(folder: &Folder, manifest: &Manifest, id: u64) -> io::Result<fs::File> {
+    let file = folder.create_segment(id)?;
+    file.write_all_at(&segment::header(manifest.store, id), 0)?;
+    file.sync_all()?;
+    folder.sync()?;
+    Ok(file)
+}
+
+/// Removes files of segments that the manifest does not know of any more, or not yet.
+fn remove_leftovers(folder: &Folder, manifest: &Manifest, found: &[u64]) -> Result<(), EmbeddedError> {
+    let inaccessible = |error| EmbeddedError::inaccessible(folder.path(), error);
+    for id in found.iter().filter(|id| !manifest.segments.contains_key(id)) {
+        let length = fs::metadata(folder.segment_path(*id)).map_or(0, |metadata| metadata.len());
+        if *id >= manifest.next_segment && length > segment::HEADER {
+            let what = format!("its file `manifest` is older than `{}`", folder::segment_name(*id));
+            return Err(EmbeddedError::not_whole(folder.path(), what));
+        }
+        folder.remove_segment(*id).map_err(inaccessible)?;
+    }
+    Ok(())
+}
+
+/// A full segment; `None` if its file went when it was not needed any more.
+fn read_full(
+    folder: &Folder,
+    manifest: &Manifest,
+    id: u64,
+    entry: &ManifestEntry,
+    length: u64,
+) -> Result<Option<Segment>, EmbeddedError> {
+    let file = match open_segment(folder, manifest, id) {
+        Err(EmbeddedError::NotWhole { .. }) if entry.kept_until <= manifest.clock => return Ok(None),
+        file => file?,
+    };
+    let found = file.metadata().map_err(|error| EmbeddedError::inaccessible(folder.path(), error))?.len();
+    if found != length {
+        let what = format!("its file `{}` has {found} bytes, and had {length}", folder::segment_name(id));
+        return Err(EmbeddedError::not_whole(folder.path(), what));
+    }
+    let about = About { store: manifest.store, segment: id, length };
+    let index = match fs::read(folder.index_path(id)).ok().and_then(|bytes| Sorted::decode(&bytes, about)) {
+        Some(index) => index,
+        None => {
+            let index = scanned(folder, id, &file, length, length)?.index.sorted();
+            // Next time it need not be read again.
+            let _ = folder::write_whole(&folder.index_path(id), &index.encode(about));
+            index
+        }
+    };
+    Ok(Some(Segment { id, file: Arc::new(file), length, index: Index::Sorted(index) }))
+}
+
+/// The segment that was written to last. `closed` is its length, if the store was closed in good order.
+fn read_open(
+    folder: &Folder,
+    manifest: &Manifest,
+    id: u64,
+    closed: Option<u64>,
+) -> Result<(Open, Scan), EmbeddedError> {
+    let inaccessible = |error| EmbeddedError::inaccessible(folder.path(), error);
+    let file = open_segment(folder, manifest, id)?;
+    let length = file.metadata().map_err(inaccessible)?.len();
+    if let Some(closed) = closed.filter(|closed| *closed != length) {
+        let what = format!("its file `{}` has {length} bytes, and had {closed}", folder::segment_name(id));
+        return Err(EmbeddedError::not_whole(folder.path(), what));
+    }
+    let scan = scanned(folder, id, &file, length, closed.unwrap_or(0))?;
+    // What was cut off, and what a crash left to the system to write.
+    file.set_len(scan.end).and_then(|()| file.sync_all()).map_err(inaccessible)?;
+    let open = Open { length: scan.end, synced: scan.end, kept_until: scan.kept_until, ..Open::new(id, file) };
+    Ok((open, scan))
+}
+
+fn open_segment(folder: &Folder, manifest: &Manifest, id: u64) -> Result<fs::File, EmbeddedError> {
+    let inaccessible = |error| EmbeddedError::inaccessible(folder.path(), error);
+    let file = match folder.open_segment(id) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(EmbeddedError::not_whole(
+                folder.path(),
+                format!("its file `{}` is gone", folder::segment_name(id)),
+            ));
+        }
+        file => file.map_err(inaccessible)?,
+    };
+    if !segment::has_header(&file, manifest.store, id).map_err(inaccessible)? {
+        let what = format!("its file `{}` is another one", folder::segment_name(id));
+        return Err(EmbeddedError::not_whole(folder.path(), what));
+    }
+    Ok(file)
+}
+
+fn scanned(folder: &Folder, id: u64, file: &fs::File, length: u64, synced: u64) -> Result<Scan, EmbeddedError> {
+    let scan = scan(file, length, synced).map_err(|error| EmbeddedError::inaccessible(folder.path(), error))?;
+    scan.map_err(|lost| EmbeddedError::damaged(folder.path(), format!("`{}`: {lost}", folder::segment_name(id))))
+}

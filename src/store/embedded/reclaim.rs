@@ -1,0 +1,202 @@
+//! How room on the disk comes back.
+//!
+//! A segment is removed whole, and unread, once none of its frames is needed any more: once the latest `kept_until` in
+//! it is over. Where records of short and long retentions lie in one segment, or answers are written over claims, that
+//! would take too long: then the segment of least use is copied, its newest frames that is, and removed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use super::frame::{Place, Version};
+use super::index::{About, Ends};
+use super::log::{Change, Log, Replaced};
+use super::manifest::SegmentState;
+use super::segment::{Entry, Index, Segment, scan};
+use super::usage::Usage;
+use super::view::ReadError;
+use crate::record::RecordName;
+
+/// What is being copied.
+#[derive(Debug, Default)]
+pub(super) struct Reclaim {
+    copying: Option<Copying>,
+    /// Segments that cannot be read as a whole: they stay until their time.
+    unreadable: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+struct Copying {
+    segment: Arc<Segment>,
+    /// The frames that were still needed when it began, those that are left last.
+    places: Vec<Place>,
+}
+
+/// The segment that is best done without.
+enum Victim {
+    Open,
+    Full(Arc<Segment>),
+}
+
+/// Copied at once.
+const PIECE: u64 = 64 * 1024;
+
+impl Log {
+    /// Gives room back until `is_over`. Says whether there is more to do.
+    pub(super) fn reclaim(&mut self, now: u64, is_over: impl Fn() -> bool) -> io::Result<bool> {
+        self.remove_expired(now)?;
+        self.usage.values_mut().for_each(|usage| usage.expire(now));
+        loop {
+            let copying = match self.reclaim.copying.take() {
+                Some(copying) => copying,
+                None => match self.victim() {
+                    None => return Ok(false),
+                    Some(Victim::Open) => {
+                        self.rotate(now)?;
+                        self.remove_expired(now)?;
+                        continue;
+                    }
+                    Some(Victim::Full(segment)) => match self.needed(&segment, now) {
+                        Ok(places) => Copying { segment, places },
+                        Err(error) => {
+                            self.give_up(segment.id, &error);
+                            continue;
+                        }
+                    },
+                },
+            };
+            self.copy(copying, now, &is_over)?;
+            if is_over() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Removes the segments of which nothing is needed any more. They are not read.
+    fn remove_expired(&mut self, now: u64) -> io::Result<()> {
+        let full = self.manifest.segments.iter().filter(|(_, entry)| matches!(entry.state, SegmentState::Full(_)));
+        let expired: Vec<u64> = full.filter(|(_, entry)| entry.kept_until <= now).map(|(id, _)| *id).collect();
+        self.remove(&expired, now)
+    }
+
+    fn victim(&self) -> Option<Victim> {
+        if self.size() <= self.used() / 4 * 7 + self.limits.slack {
+            return None;
+        }
+        let used = |id: u64| self.usage.get(&id).map_or(0, Usage::bytes);
+        let (open, length) = self.open_segment();
+        let segments = self.view.read();
+        let full = segments.full.iter().filter(|segment| !self.reclaim.unreadable.contains(&segment.id));
+        let full = full.map(|segment| (used(segment.id), segment.length, Victim::Full(segment.clone())));
+        let open = (length > self.limits.slack / 2).then(|| (used(open), length, Victim::Open));
+        // In thousandths: what is nearly all of use gives nothing back.
+        let share = |used: u64, length: u64| used.saturating_mul(1000) / length.max(1);
+        let least = full.chain(open).min_by_key(|(used, length, _)| share(*used, *length))?;
+        (share(least.0, least.1) < 900).then_some(least.2)
+    }
+
+    /// Places of the frames that are still needed, from the last to the first.
+    fn needed(&self, segment: &Segment, now: u64) -> Result<Vec<Place>, ReadError> {
+        let ends = match &segment.index {
+            Index::Growing(growing) => growing.ends(),
+            Index::Sorted(_) => {
+                let about = About { store: self.manifest.store, segment: segment.id, length: segment.length };
+                let known = fs::read(self.folder.ends_path(segment.id)).ok();
+                match known.and_then(|bytes| Ends::decode(&bytes, about)) {
+                    Some(ends) => ends,
+                    None => {
+                        let scan = scan(&segment.file, segment.length, segment.length)?;
+                        scan.map_err(|_| ReadError::Damaged)?.index.ends()
+                    }
+                }
+            }
+        };
+        let mut places = ends.needed(now);
+        places.reverse();
+        Ok(places)
+    }
+
+    /// Copies some of a segment, and removes it when all of it is copied.
+    fn copy(&mut self, mut copying: Copying, now: u64, is_over: impl Fn() -> bool) -> io::Result<()> {
+        let id = copying.segment.id;
+        let changes = match self.read_piece(&mut copying, now, is_over) {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.give_up(id, &error);
+                return Ok(());
+            }
+        };
+        if !changes.is_empty() {
+            self.append(&changes, now, false)?;
+        }
+        if copying.places.is_empty() {
+            self.sync()?;
+            return self.remove(&[id], now);
+        }
+        self.reclaim.copying = Some(copying);
+        Ok(())
+    }
+
+    fn give_up(&mut self, id: u64, error: &ReadError) {
+        tracing::error!(%error, segment = id, "a segment of the embedded store cannot be read, and stays until its time");
+        self.reclaim.unreadable.insert(id);
+    }
+
+    /// The next frames that are still needed.
+    fn read_piece(
+        &self,
+        copying: &mut Copying,
+        now: u64,
+        is_over: impl Fn() -> bool,
+    ) -> Result<Vec<Change>, ReadError> {
+        let segment = &copying.segment;
+        let (mut changes, mut bytes) = (Vec::new(), 0);
+        while let Some(place) = copying.places.pop() {
+            let entry = Entry::read(&segment.file, segment.id, place)?.ok_or(ReadError::Damaged)?;
+            let name = entry.head.name.as_ref().ok_or(ReadError::Damaged)?;
+            if now < entry.head.kept_until && self.view.is_newest(name, (segment.id, place))? {
+                bytes += entry.head.frame_len();
+                changes.push(copied(&entry, name, now)?);
+            }
+            if bytes >= PIECE || is_over() {
+                break;
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Removes segments that are not needed any more.
+    fn remove(&mut self, ids: &[u64], now: u64) -> io::Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let entries: Vec<_> = ids.iter().filter_map(|id| self.manifest.segments.remove_entry(id)).collect();
+        let written = self.write_manifest(now);
+        if written.is_err() && entries.iter().any(|(_, entry)| now < entry.kept_until) {
+            self.manifest.segments.extend(entries);
+            return written;
+        }
+        // It may be about to write an index of one of them.
+        self.join_sorting();
+        for id in ids {
+            if let Err(error) = self.folder.remove_segment(*id) {
+                tracing::warn!(%error, "a segment of the embedded store stays until the next start");
+            }
+            self.usage.remove(id);
+        }
+        self.view.write().full.retain(|segment| !ids.contains(&segment.id));
+        // On a full disk the manifest may have had to wait for the room. One that names a file which is not needed any
+        // more is no worse.
+        if written.is_err() { self.write_manifest(now) } else { written }
+    }
+}
+
+fn copied(entry: &Entry, name: &RecordName, now: u64) -> io::Result<Change> {
+    let Entry { head, segment, .. } = entry;
+    let replaced = Replaced { segment: *segment, expires_at: head.expires_at, bytes: head.frame_len() };
+    let record = if !head.is_gone && now < head.expires_at { Some(entry.record()?) } else { None };
+    let record_sum = record.is_some().then_some(head.record_sum);
+    let version = Version { expires_at: head.expires_at, kept_until: head.kept_until, record };
+    Ok(Change { name: name.clone(), version, replaces: (!head.is_gone).then_some(replaced), record_sum })
+}

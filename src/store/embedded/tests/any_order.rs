@@ -1,0 +1,220 @@
+//! Any moves in any order, with time passing, segments that fill up, are copied and removed, and starts after a crash: what
+//! is found is what the moves say, at every moment.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::record::moves::RenewMove;
+use crate::store::embedded::batch::Batch;
+use crate::store::embedded::log::Limits;
+
+const MINUTE: u64 = 60_000;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Claim(u8, Claim),
+    Renew(u8, Claim),
+    Settle(u8, Record),
+    Release(u8, Token),
+    Wait(u64),
+    /// The time is written down.
+    Mark,
+    /// The segment is full.
+    Rotate,
+    /// Room is given back: in one go, or a piece of it.
+    Reclaim {
+        whole: bool,
+    },
+    Reopen {
+        crash: bool,
+    },
+}
+
+/// What the moves make of it.
+#[derive(Default)]
+struct Model(HashMap<u8, (Record, u64)>);
+
+impl Model {
+    fn held(&self, name: u8, now: u64) -> Option<Held> {
+        let (record, expires_at) = self.0.get(&name).filter(|(_, expires_at)| *expires_at > now)?;
+        let silent_for = silence(record.claim.terms.retention, Duration::from_millis(expires_at - now));
+        Some(Held { record: record.clone(), silent_for })
+    }
+
+    fn write(&mut self, name: u8, record: Record, now: u64) {
+        let expires_at = now + moves::time_to_live(&record).as_millis() as u64;
+        self.0.insert(name, (record, expires_at));
+    }
+
+    fn take(&mut self, step: &Step, now: u64) {
+        match step {
+            Step::Claim(name, wanted) => {
+                if let ClaimMove::Write(claim) = moves::claim(self.held(*name, now), wanted) {
+                    self.write(*name, Record { claim, state: State::InFlight }, now);
+                }
+            }
+            Step::Renew(name, claim) => {
+                let record = self.held(*name, now).map(|held| held.record);
+                match (moves::renew(record.as_ref(), claim.token), record) {
+                    (RenewMove::Extend, Some(record)) => self.write(*name, record, now),
+                    (RenewMove::ClaimAgain, _) => {
+                        self.write(*name, Record { claim: claim.clone(), state: State::InFlight }, now);
+                    }
+                    _ => {}
+                }
+            }
+            Step::Settle(name, outcome) => {
+                let record = self.held(*name, now).map(|held| held.record);
+                if record.as_ref().is_none_or(|record| moves::settles(Some(record), outcome.claim.token)) {
+                    self.write(*name, outcome.clone(), now);
+                }
+            }
+            Step::Release(name, token) => {
+                if self.held(*name, now).is_some_and(|held| moves::releases(&held.record, *token)) {
+                    self.0.remove(name);
+                }
+            }
+            Step::Wait(_) | Step::Mark | Step::Rotate | Step::Reclaim { .. } | Step::Reopen { .. } => {}
+        }
+    }
+}
+
+/// The files, and a clock that is moved.
+struct Subject {
+    folder: TempDir,
+    log: Option<Log>,
+    now: u64,
+}
+
+fn named(name: u8) -> RecordName {
+    RecordName { route: if name.is_multiple_of(2) { "orders" } else { "payments" }.into(), digest: [name / 2; 16] }
+}
+
+impl Subject {
+    fn new() -> Self {
+        // In memory, where there is such a place: whether it is on a disk does not matter here.
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let mut subject = Self { folder: folder.expect("a folder"), log: None, now: 1_763_700_000_000 };
+        subject.open();
+        subject
+    }
+
+    fn open(&mut self) {
+        let mut log = Log::open(self.folder.path(), Durability::Process).expect("a store").log;
+        // So small that a few records fill a segment.
+        log.limits = Limits { smallest: 1500, largest: 4000, slack: 500 };
+        self.log = Some(log);
+    }
+
+    fn log(&mut self) -> &mut Log {
+        self.log.as_mut().expect("it is open")
+    }
+
+    fn operate<T>(&mut self, operation: impl FnOnce(Reply<T>) -> Operation) {
+        let now = self.now;
+        let log = self.log();
+        let view = log.view.clone();
+        let mut batch = Batch::new(&view, now);
+        let (answer, _) = oneshot::channel();
+        batch.carry_out(operation(answer));
+        batch.commit(log).expect("written");
+    }
+
+    fn take(&mut self, step: &Step) {
+        let now = self.now;
+        match step.clone() {
+            Step::Claim(name, claim) => self.operate(|answer| Operation::Claim { name: named(name), claim, answer }),
+            Step::Renew(name, claim) => self.operate(|answer| Operation::Renew { name: named(name), claim, answer }),
+            Step::Settle(name, record) => self.operate(|answer| Operation::Settle {
+                name: named(name),
+                token: record.claim.token,
+                record: codec::encode(&record, Placement::Within),
+                time_to_live: moves::time_to_live(&record),
+                answer,
+            }),
+            Step::Release(name, token) => {
+                self.operate(|answer| Operation::Release { name: named(name), token, answer });
+            }
+            Step::Wait(time) => self.now += time,
+            Step::Mark => self.log().append(&[], now, false).expect("written"),
+            Step::Rotate => self.log().rotate(now).expect("another segment"),
+            Step::Reclaim { whole } => while self.log().reclaim(now, || true).expect("room") && whole {},
+            Step::Reopen { crash } => {
+                let mut log = self.log.take().expect("it is open");
+                if !crash {
+                    log.close(now).expect("closed");
+                }
+                drop(log);
+                self.open();
+            }
+        }
+    }
+
+    fn held(&mut self, name: u8) -> Option<Held> {
+        let now = self.now;
+        let entry = self.log().view.find(&named(name)).expect("readable")?;
+        if entry.head.is_gone {
+            return None;
+        }
+        let stored = Stored { expires_at: entry.head.expires_at, record: entry.record().expect("readable") };
+        held(&named(name), &stored, now).expect("readable")
+    }
+}
+
+const NAMES: u8 = 5;
+
+fn claims() -> impl Strategy<Value = Claim> {
+    let on_unknown = prop_oneof![(1..100_u64).prop_map(|hold| Unknown::Hold(minutes(hold))), Just(Unknown::Retry)];
+    (0..3_u8, 1..30_u64, 1..200_u64, on_unknown).prop_map(|(token, lease, retention, on_unknown)| {
+        claim(token, Terms { lease: minutes(lease), retention: minutes(retention), on_unknown })
+    })
+}
+
+fn minutes(minutes: u64) -> Duration {
+    Duration::from_millis(minutes * MINUTE)
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let settled = |(name, claim, kind): (u8, Claim, u8)| match kind {
+        0 => Step::Settle(name, completed(&claim, &[7; 300])),
+        1 => Step::Settle(name, Record { claim, state: State::Unknown { settled_at: 5 } }),
+        _ => Step::Settle(name, completed(&claim, b"{}")),
+    };
+    let step = prop_oneof![
+        4 => (0..NAMES, claims()).prop_map(|(name, claim)| Step::Claim(name, claim)),
+        4 => (0..NAMES, claims()).prop_map(|(name, claim)| Step::Renew(name, claim)),
+        3 => (0..NAMES, claims(), 0..3_u8).prop_map(settled),
+        2 => (0..NAMES, 0..3_u8).prop_map(|(name, token)| Step::Release(name, Token([token; 16]))),
+        4 => (1..80 * MINUTE).prop_map(Step::Wait),
+        1 => Just(Step::Mark),
+        1 => Just(Step::Rotate),
+        2 => any::<bool>().prop_map(|whole| Step::Reclaim { whole }),
+        1 => any::<bool>().prop_map(|crash| Step::Reopen { crash }),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn what_is_found_is_what_the_moves_say(steps in steps()) {
+        let (mut subject, mut model) = (Subject::new(), Model::default());
+        for (at, step) in steps.iter().enumerate() {
+            model.take(step, subject.now);
+            subject.take(step);
+            for name in 0..NAMES {
+                let expected = model.held(name, subject.now);
+                prop_assert_eq!(subject.held(name), expected, "{} after step {}, {:?}", name, at, step);
+            }
+        }
+        // Once all is over, no segment is left but the one that is written to.
+        subject.now += 1000 * MINUTE;
+        subject.take(&Step::Rotate);
+        subject.take(&Step::Reclaim { whole: true });
+        prop_assert_eq!(subject.log().view.read().full.len(), 0);
+    }
+}

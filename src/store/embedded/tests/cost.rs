@@ -1,0 +1,204 @@
+//! What it costs to hold many records, in bytes read and held: never in time. Each measurement has a process of its own,
+//! whose figures are all the store's.
+
+use std::fmt::Display;
+use std::fs;
+use std::process::Command;
+
+use super::*;
+use crate::store::embedded::frame::{Version, frame_len};
+use crate::store::embedded::log::{Change, Replaced};
+
+#[test]
+fn a_claim_costs_no_more_among_300_000_records() {
+    claims_cost_the_same(300_000);
+}
+
+#[test]
+#[ignore = "tests/run --all"]
+fn a_claim_costs_no_more_among_10_million_records() {
+    claims_cost_the_same(10_000_000);
+}
+
+#[test]
+fn the_folder_shrinks_when_300_000_records_have_expired() {
+    the_folder_shrinks(300_000);
+}
+
+#[test]
+#[ignore = "tests/run --all"]
+fn the_folder_shrinks_when_10_million_records_have_expired() {
+    the_folder_shrinks(10_000_000);
+}
+
+fn claims_cost_the_same(records: u64) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let empty = measure(folder.path(), None);
+    fill(folder.path(), 0..records, |_| HOUR);
+    // As after a crash, and again after a stop in good order.
+    for _ in 0..2 {
+        let full = measure(folder.path(), None);
+        eprintln!("{records} records: {full:?}; none: {empty:?}");
+        // Now and then another record looks the same until its name is read.
+        let allowed = empty.read_by_claim * 13 / 10 + 32;
+        assert!(full.read_by_claim <= allowed, "{} bytes, and {} in an empty store", full.read_by_claim, allowed);
+        assert!(full.written_by_claim <= empty.written_by_claim * 13 / 10, "{full:?}");
+        assert!(full.read_by_replay <= 1100, "{full:?}");
+        // The index, and the last segment after a crash.
+        assert!(full.read_to_open <= records * 8 + 140_000_000, "{full:?}");
+        assert!(full.resident <= 50_000_000 + records * 10, "{full:?}");
+    }
+}
+
+fn the_folder_shrinks(records: u64) {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A few of them stay: scattered, so that no segment can just be removed.
+    let stays = |number: u64| number.is_multiple_of(records / 2500);
+    drop(open(&folder));
+    fill(folder.path(), 0..records, |number| if stays(number) { HOUR * 24 } else { HOUR });
+    let frame = frame_len(&numbered(0), Some(&completed_bytes()));
+    let live = (0..records).filter(|number| stays(*number)).count() as u64 * frame;
+    assert!(size(&folder) > records * frame);
+
+    let full = measure(folder.path(), Some(live * 2));
+    eprintln!("{records} records, {live} bytes of them live after a while: {full:?}");
+    // What stays is read and written anew, once or twice; of the rest, when it ends.
+    assert!(full.read_to_expire <= records * 10 + live * 8, "{full:?}");
+    let store = open(&folder);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    for number in (0..records).filter(|number| stays(*number)) {
+        let held = runtime.block_on(store.find(&numbered(number))).expect("an answer");
+        assert!(held.is_some(), "{number}");
+    }
+}
+
+fn numbered(number: u64) -> RecordName {
+    let digest = blake3::hash(&number.to_le_bytes());
+    RecordName { route: "create-order".into(), digest: digest.as_bytes()[..16].try_into().expect("16 bytes") }
+}
+
+const BODY: &[u8] = &[7; 300];
+
+fn completed_bytes() -> Bytes {
+    codec::encode(&completed(&claim(1, RETRY), BODY), Placement::Within).into()
+}
+
+/// Writes what requests do: a claim each, and then its answer.
+fn fill(folder: &Path, numbers: std::ops::Range<u64>, retention: impl Fn(u64) -> Duration) {
+    let opened = Log::open(folder, Durability::Process).expect("a store");
+    let (mut log, now) = (opened.log, Clock::start(opened.clock).now());
+    let in_flight = Record { claim: claim(1, RETRY), state: State::InFlight };
+    let in_flight: Bytes = codec::encode(&in_flight, Placement::Within).into();
+    let completed = completed_bytes();
+    let numbers: Vec<_> = numbers.collect();
+    for piece in numbers.chunks(256) {
+        let change = |number: u64, record: &Bytes, replaces: Option<Replaced>| {
+            let expires_at = now + retention(number).as_millis() as u64;
+            let version = Version { expires_at, kept_until: expires_at, record: Some(record.clone()) };
+            Change { name: numbered(number), version, replaces, record_sum: None }
+        };
+        let claims: Vec<_> = piece.iter().map(|number| change(*number, &in_flight, None)).collect();
+        log.append(&claims, now, false).expect("written");
+        let segment = log.open_segment().0;
+        let answers = piece.iter().map(|number| {
+            let bytes = frame_len(&numbered(*number), Some(&in_flight));
+            let expires_at = now + retention(*number).as_millis() as u64;
+            change(*number, &completed, Some(Replaced { segment, expires_at, bytes }))
+        });
+        log.append(&answers.collect::<Vec<_>>(), now, false).expect("written");
+    }
+    // As if killed; but what is known is on the disk.
+    log.join_sorting();
+}
+
+/// What a process of its own saw.
+#[derive(Debug)]
+struct Measured {
+    read_to_open: u64,
+    /// For whoever looks.
+    #[expect(dead_code)]
+    milliseconds_to_open: u64,
+    read_by_claim: u64,
+    written_by_claim: u64,
+    read_by_replay: u64,
+    read_to_expire: u64,
+    resident: u64,
+}
+
+const FOLDER: &str = "ONLYONCE_TEST_FOLDER";
+const EXPIRED: &str = "ONLYONCE_TEST_EXPIRED";
+
+fn measure(folder: &Path, expired: Option<u64>) -> Measured {
+    let mut command = Command::new(std::env::current_exe().expect("this test"));
+    command.args(["--exact", "store::embedded::tests::cost::measuring", "--nocapture"]).env(FOLDER, folder);
+    if let Some(size) = expired {
+        command.env(EXPIRED, size.to_string());
+    }
+    let output = command.output().expect("a child");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let number = |what: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(' '));
+        line.map_or(0, |number| number.parse().expect("a number"))
+    };
+    Measured {
+        read_to_open: number("read_to_open"),
+        milliseconds_to_open: number("milliseconds_to_open"),
+        read_by_claim: number("read_by_claim"),
+        written_by_claim: number("written_by_claim"),
+        read_by_replay: number("read_by_replay"),
+        read_to_expire: number("read_to_expire"),
+        resident: number("resident"),
+    }
+}
+
+/// What the child does; nothing in a run of all tests.
+#[tokio::test]
+async fn measuring() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let say = |what: &str, number: &dyn Display| println!("\n{what} {number}");
+    let (before, begun) = (io("rchar"), std::time::Instant::now());
+    let store = Embedded::open(Path::new(&folder), &config(Durability::Process)).expect("a store");
+    say("milliseconds_to_open", &begun.elapsed().as_millis());
+    say("read_to_open", &(io("rchar") - before));
+
+    const CLAIMS: u64 = 4000;
+    let (read, written) = (io("rchar"), io("wchar"));
+    // Numbers that no other run has.
+    let first = store.clock.now() << 20;
+    let mine = claim(1, Terms { retention: HOUR, ..RETRY });
+    for number in first..first + CLAIMS {
+        store.claim(&numbered(number), &mine).await.expect("an answer");
+    }
+    say("read_by_claim", &((io("rchar") - read) / CLAIMS));
+    say("written_by_claim", &((io("wchar") - written) / CLAIMS));
+    let read = io("rchar");
+    for number in 0..100 {
+        store.find(&numbered(number)).await.expect("an answer");
+    }
+    say("read_by_replay", &((io("rchar") - read) / 100));
+    say("resident", &resident());
+
+    let Ok(expected) = std::env::var(EXPIRED) else { return };
+    let expected: u64 = expected.parse().expect("a number");
+    let read = io("rchar");
+    store.clock.advance(HOUR * 2);
+    let size = || {
+        let entries = fs::read_dir(&folder).expect("a folder");
+        entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum::<u64>()
+    };
+    until(|| size() <= expected).await;
+    say("read_to_expire", &(io("rchar") - read));
+}
+
+fn io(what: &str) -> u64 {
+    let text = fs::read_to_string("/proc/self/io").expect("Linux");
+    let number = text.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(": "));
+    number.expect("a line").parse().expect("a number")
+}
+
+fn resident() -> u64 {
+    let text = fs::read_to_string("/proc/self/status").expect("Linux");
+    let number = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    number.expect("a line").parse::<u64>().expect("a number") * 1024
+}

@@ -1,0 +1,46 @@
+//! A write that fails. What a disk that is really full does is a test of the whole program.
+
+use super::*;
+
+#[tokio::test]
+async fn what_was_never_on_the_disk_is_nowhere_and_the_store_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder);
+    let (before, lost, after, mine) = (name(), name(), name(), claim(1, RETRY));
+    store.claim(&before, &mine).await.expect("an answer");
+    store.fails.store(true, Ordering::Relaxed);
+    let failed = store.claim(&lost, &mine).await.expect_err("the disk failed");
+    assert!(matches!(failed, StoreError::Uncertain(_)), "{failed:?}");
+    // What is known is told, whether the store can be written or not.
+    assert!(store.find(&before).await.expect("an answer").is_some());
+    assert_eq!(store.find(&lost).await.expect("an answer"), None);
+    until(|| store.health() == Health::Up).await;
+    assert_eq!(store.find(&lost).await.expect("an answer"), None);
+    store.claim(&after, &mine).await.expect("an answer");
+    assert_eq!(store.losses(), 0);
+
+    drop(store);
+    let store = open(&folder);
+    for (name, is_there) in [(before, true), (lost, false), (after, true)] {
+        assert_eq!(store.find(&name).await.expect("an answer").is_some(), is_there);
+    }
+}
+
+#[tokio::test]
+async fn what_waits_to_be_settled_is_settled_once_the_store_can_be_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder);
+    let mine = claim(1, RETRY);
+    for _ in 0..5 {
+        let name = name();
+        store.claim(&name, &mine).await.expect("an answer");
+        store.fails.store(true, Ordering::Relaxed);
+        let record = completed(&mine, b"{}");
+        store.settle(&name, &record).await.expect_err("the disk failed");
+        // As the owner does, until it is written.
+        while store.settle(&name, &record).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(store.find(&name).await.expect("an answer").expect("a record").record, record);
+    }
+}

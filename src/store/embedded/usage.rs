@@ -1,0 +1,97 @@
+//! How much of a segment is still of use, and for how long: known without reading it.
+
+use std::collections::BTreeMap;
+
+/// Some four minutes: records that expire within it are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Span(pub(super) u64);
+
+impl Span {
+    fn of(time: u64) -> Self {
+        Self(time >> 18)
+    }
+}
+
+/// Bytes and number of the newest versions of records, by the time at which they expire. What was written over is taken
+/// out. After a crash this may be too much or too little by what was written last; nothing but the order in which
+/// segments are tidied up rests on it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Usage {
+    by_span: BTreeMap<Span, Used>,
+    total: Used,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Used {
+    bytes: u64,
+    records: u64,
+}
+
+impl Usage {
+    pub(super) fn bytes(&self) -> u64 {
+        self.total.bytes
+    }
+
+    pub(super) fn records(&self) -> u64 {
+        self.total.records
+    }
+
+    pub(super) fn add(&mut self, expires_at: u64, bytes: u64) {
+        self.restore(Span::of(expires_at), bytes, 1);
+    }
+
+    pub(super) fn subtract(&mut self, expires_at: u64, bytes: u64) {
+        if let Some(used) = self.by_span.get_mut(&Span::of(expires_at)) {
+            let gone = Used { bytes: bytes.min(used.bytes), records: 1.min(used.records) };
+            used.take(gone);
+            self.total.take(gone);
+        }
+    }
+
+    /// Forgets what has expired.
+    pub(super) fn expire(&mut self, now: u64) {
+        while let Some(first) = self.by_span.first_entry().filter(|first| *first.key() < Span::of(now)) {
+            self.total.take(first.remove());
+        }
+    }
+
+    pub(super) fn spans(&self) -> impl ExactSizeIterator<Item = (Span, u64, u64)> {
+        self.by_span.iter().map(|(span, used)| (*span, used.bytes, used.records))
+    }
+
+    pub(super) fn restore(&mut self, span: Span, bytes: u64, records: u64) {
+        for used in [self.by_span.entry(span).or_default(), &mut self.total] {
+            used.bytes = used.bytes.saturating_add(bytes);
+            used.records = used.records.saturating_add(records);
+        }
+    }
+}
+
+impl Used {
+    fn take(&mut self, other: Self) {
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+        self.records = self.records.saturating_sub(other.records);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_expires_or_is_written_over_counts_no_more() {
+        let mut usage = Usage::default();
+        usage.add(1_000_000, 100);
+        usage.add(9_000_000, 10);
+        usage.add(9_000_000, 10);
+        assert_eq!((usage.bytes(), usage.records()), (120, 3));
+        usage.subtract(9_000_000, 10);
+        assert_eq!((usage.bytes(), usage.records()), (110, 2));
+        usage.expire(5_000_000);
+        assert_eq!((usage.bytes(), usage.records()), (10, 1));
+        // What is not known is not subtracted.
+        usage.subtract(1_000_000, 100);
+        usage.subtract(9_000_000, 1000);
+        assert_eq!((usage.bytes(), usage.records()), (0, 0));
+    }
+}

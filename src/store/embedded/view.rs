@@ -1,0 +1,163 @@
+//! What has been written, for all who read.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::frame::{self, Head, Place};
+use super::index::{Growing, Key, Sorted};
+use super::segment::{Entry, Frames, Index, Next, Segment};
+use crate::record::RecordName;
+
+/// The segments and where their records lie. Only what is written, and as safe as it was asked to be, is seen here.
+#[derive(Debug)]
+pub(super) struct View(RwLock<Segments>);
+
+/// All segments, from the oldest to the newest: of two frames of one record, the one behind counts.
+#[derive(Debug)]
+pub(super) struct Segments {
+    pub(super) full: Vec<Arc<Segment>>,
+    pub(super) open: OpenSegment,
+}
+
+/// The segment that is written to.
+#[derive(Debug)]
+pub(super) struct OpenSegment {
+    pub(super) id: u64,
+    pub(super) file: Arc<File>,
+    /// Behind the last frame that was written.
+    pub(super) length: u64,
+    pub(super) index: Growing,
+}
+
+/// Why a record cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Something is there, and it is no frame.
+    #[error("a frame of the embedded store is damaged")]
+    Damaged,
+}
+
+impl View {
+    pub(super) fn new(segments: Segments) -> Self {
+        Self(RwLock::new(segments))
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Segments> {
+        // Every change below leaves it whole, so a panic elsewhere does not make it unusable.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Segments> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest frame of the record.
+    pub(super) fn find(&self, name: &RecordName) -> Result<Option<Entry>, ReadError> {
+        let places = self.read().places(Key::of(name));
+        for (segment, file, place) in places {
+            let entry = Entry::read(&file, segment, place)?.ok_or(ReadError::Damaged)?;
+            if entry.head.name.as_ref() == Some(name) {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether what lies at this place is the newest frame of the record.
+    pub(super) fn is_newest(&self, name: &RecordName, at: (u64, Place)) -> Result<bool, ReadError> {
+        let places = self.read().places(Key::of(name));
+        for (segment, file, place) in places {
+            if (segment, place) == at {
+                return Ok(true);
+            }
+            let entry = Entry::read(&file, segment, place)?.ok_or(ReadError::Damaged)?;
+            if entry.head.name.as_ref() == Some(name) {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Shows `wanted` the newest frames of all records, `most` bytes of each record, in the order in which they were written, until it has enough or
+    /// `is_over`. Returns where to go on. A record that is written anew meanwhile is met again, further on.
+    pub(super) fn walk(
+        &self,
+        from: (u64, u64),
+        most: usize,
+        mut wanted: impl FnMut(&Head, &[u8]) -> Walk,
+        mut is_over: impl FnMut() -> bool,
+    ) -> Result<Option<(u64, u64)>, ReadError> {
+        let (mut id, mut at) = from;
+        while let Some((segment, file, length)) = self.read().first_from(id) {
+            let from = if segment == id { at } else { 0 };
+            if from >= length {
+                (id, at) = (segment + 1, 0);
+                continue;
+            }
+            let mut frames = Frames::new(&file, from, length);
+            loop {
+                let (place, head) = match frames.read_next()? {
+                    Next::Frame(place, head) => (place, head),
+                    Next::Damaged(place) => match frames.search(place + frame::ALIGN)? {
+                        Some(found) => found,
+                        None => break,
+                    },
+                    Next::End => break,
+                };
+                let end = place + head.frame_len();
+                if let (Some(name), Some(here), false) = (&head.name, Place::of(place), head.is_gone)
+                    && self.is_newest(name, (segment, here))?
+                    && let Walk::Stop = wanted(&head, frames.start_of_record(place, &head, most)?)
+                {
+                    return Ok(Some((segment, end)));
+                }
+                if is_over() {
+                    return Ok(Some((segment, end)));
+                }
+            }
+            // More may have been written to it meanwhile.
+            (id, at) = (segment, length);
+        }
+        Ok(None)
+    }
+}
+
+/// Whether a walk goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Walk {
+    Continue,
+    Stop,
+}
+
+impl Segments {
+    /// Where frames of the record may lie, the newest first.
+    fn places(&self, key: Key) -> Vec<(u64, Arc<File>, Place)> {
+        // Allocates nothing for a new record.
+        let mut found = Vec::new();
+        if let Some(place) = self.open.index.get(key) {
+            found.push((self.open.id, self.open.file.clone(), place));
+        }
+        for segment in self.full.iter().rev() {
+            found.extend(segment.index.places(key).map(|place| (segment.id, segment.file.clone(), place)));
+        }
+        found
+    }
+
+    /// The oldest segment of this number or a later one.
+    fn first_from(&self, id: u64) -> Option<(u64, Arc<File>, u64)> {
+        let full = self.full.iter().find(|segment| segment.id >= id);
+        let full = full.map(|segment| (segment.id, segment.file.clone(), segment.length));
+        let open = || (self.open.id >= id).then(|| (self.open.id, self.open.file.clone(), self.open.length));
+        full.or_else(open)
+    }
+
+    pub(super) fn sort(&mut self, id: u64, index: Sorted) {
+        if let Some(segment) = self.full.iter_mut().find(|segment| segment.id == id) {
+            let (file, length) = (segment.file.clone(), segment.length);
+            *segment = Arc::new(Segment { id, file, length, index: Index::Sorted(index) });
+        }
+    }
+}

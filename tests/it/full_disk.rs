@@ -1,0 +1,155 @@
+//! The disk of the embedded store is full, and has room again.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::support::*;
+
+/// A disk of four megabytes. Only root can have one.
+struct Disk(TempDir);
+
+impl Disk {
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(folder.path()).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(folder)),
+            why => {
+                // Past the test harness, which would keep it to itself.
+                let why = why.map(|output| String::from_utf8_lossy(&output.stderr).trim().to_owned());
+                writeln!(std::io::stderr(), "skipped: a full disk needs root ({why:?})").expect("a stderr");
+                None
+            }
+        }
+    }
+
+    fn setup(&self, upstream: &str) -> Setup {
+        let url = format!("url = \"embedded:{}\"", self.0.path().join("records").display());
+        // A drain that waited for the disk would never end.
+        Setup::new(upstream).with("store", &url).with("server", "drain_timeout = \"1h\"")
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.path().join("filler")
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) {
+        let mut filler = OpenOptions::new().create(true).append(true).open(self.filler()).expect("a file");
+        for piece in [64 * 1024, 1024, 1] {
+            while filler.write_all(&vec![7; piece]).is_ok() {}
+        }
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.filler()).expect("removed");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: the program may have it open still.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+async fn is_ready(process: &Process) -> bool {
+    process.admin("/readyz?store=1").await.status == 200
+}
+
+/// New keys until one is refused; those that ran.
+async fn until_refused(process: &Process, name: &str) -> Vec<String> {
+    let mut ran = Vec::new();
+    loop {
+        let key = format!("{name}-{}", ran.len());
+        let answer = process.ask(&order(&key)).await;
+        if answer.status == 503 {
+            answer.refuses(503, "store-unavailable");
+            return ran;
+        }
+        assert_eq!(answer.status, 201);
+        ran.push(key);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_ends_by_itself_and_loses_nothing() {
+    let Some(disk) = Disk::mount() else { return };
+    let gate = Gate::new();
+    let backend = Backend::scripted((0..20).map(|_| vec![Step::Wait(gate.clone()), Step::Answer])).await;
+    let mut process = Process::start(&disk.setup(&backend.url())).await;
+    // In flight when the disk fills up.
+    let in_flight: Vec<String> = (0..20).map(|number| format!("in-flight-{number}")).collect();
+    let mut clients = Vec::new();
+    for key in &in_flight {
+        clients.push(process.begin(&order(key)).await);
+    }
+    backend.has_seen(in_flight.len()).await;
+    disk.fill();
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.response().await.status, 201);
+    }
+    let mut ran = until_refused(&process, "full").await;
+    assert!(!is_ready(&process).await);
+    assert_eq!(process.admin("/readyz").await.status, 200);
+    assert!(process.admin("/readyz").await.text().contains("store: down"));
+    assert_eq!(process.metric("onlyonce_store_up").await, 0.0);
+    ran.extend(in_flight);
+    // Their outcomes are written to the last of the disk: they are replayed while it is full.
+    for key in &ran {
+        until("its answer is replayed", async || process.ask(&order(key)).await.is_replay()).await;
+    }
+
+    for round in 0..2 {
+        disk.make_room();
+        until("there is room again", async || is_ready(&process).await).await;
+        let key = format!("room-{round}");
+        assert_eq!(process.ask(&order(&key)).await.status, 201);
+        ran.push(key);
+        disk.fill();
+        ran.extend(until_refused(&process, &format!("again-{round}")).await);
+    }
+    assert_eq!(backend.count(), ran.len());
+    assert_eq!(process.metric("onlyonce_store_losses_total").await, 0.0);
+
+    // The disk is full: nothing is left to be written, so nothing is waited for.
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit().await, Some(0), "{}", process.log());
+
+    // It starts on a full disk too, and replays.
+    let process = Process::start(&disk.setup(&backend.url())).await;
+    for key in &ran {
+        assert!(process.ask(&order(key)).await.is_replay(), "{key}");
+    }
+    process.ask(&order("new")).await.refuses(503, "store-unavailable");
+    disk.make_room();
+    until("there is room again", async || is_ready(&process).await).await;
+    assert_eq!(process.ask(&order("new")).await.status, 201);
+    assert_eq!(backend.count(), ran.len() + 1);
+}
+
+/// More than the reserve holds: the outcome waits in memory for room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_answer_is_recorded_when_there_is_room_again() {
+    let Some(disk) = Disk::mount() else { return };
+    let gate = Gate::new();
+    let large = answer("201 Created", "x".repeat(900_000));
+    let backend = Backend::scripted([vec![Step::Wait(gate.clone()), large]]).await;
+    let process = Process::start(&disk.setup(&backend.url())).await;
+    let mut client = process.begin(&order("large")).await;
+    backend.has_seen(1).await;
+    disk.fill();
+    gate.open();
+    assert_eq!(client.response().await.status, 201);
+    // Meanwhile its repeat is told that it is running, from memory, or that the outcome is not known yet.
+    assert!(!process.ask(&order("large")).await.is_replay());
+    disk.make_room();
+    until("it is replayed", async || process.ask(&order("large")).await.is_replay()).await;
+    assert_eq!(backend.count(), 1);
+}
