@@ -200,21 +200,17 @@ impl Folder {
             }
         }
         // A file system that does not know how much is left has enough.
-        let left =
-            rustix::fs::statvfs(&self.path).map_or(u64::MAX, |found| found.f_bavail.saturating_mul(found.f_frsize));
+        let left = self.left().unwrap_or(u64::MAX);
         if left < ROOM {
             self.give_reserve()?;
         }
         Ok(left >= ROOM)
     }
 
-    /// How much of the disk is taken, from 0 to 1, by whatever is on it.
-    pub(super) fn used_ratio(&self) -> Option<f64> {
+    /// How much is left on the disk, if the file system can tell.
+    pub(super) fn left(&self) -> Option<u64> {
         let found = rustix::fs::statvfs(&self.path).ok()?;
-        // As `df` counts: what is kept for root, or for others by a quota, is neither taken nor left.
-        let used = found.f_blocks.saturating_sub(found.f_bfree) as f64;
-        let all = used + found.f_bavail as f64;
-        (all > 0.0).then(|| used / all)
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     /// Gives the room back, for what must be written now.

@@ -334,6 +334,12 @@ impl Log {
         self.view.read().full.iter().map(|segment| segment.length).sum::<u64>() + self.open.length
     }
 
+    /// How much of what it may take the store has taken, from 0 to 1: not a number where the file system does not tell.
+    pub(super) fn used_ratio(&self) -> f64 {
+        let size = self.size() as f64;
+        self.folder.left().map_or(f64::NAN, |left| size / (size + left as f64))
+    }
+
     /// Bytes of what is still of use.
     pub(super) fn used(&self) -> u64 {
         self.usage.values().map(Usage::bytes).sum()

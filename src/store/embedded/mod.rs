@@ -117,7 +117,7 @@ impl Embedded {
         }
         let condition = Arc::new(CurrentCondition::new(condition));
         let losses = Arc::new(AtomicU64::new(0));
-        let used = Arc::new(AtomicU64::new(log.folder.used_ratio().unwrap_or(f64::NAN).to_bits()));
+        let used = Arc::new(AtomicU64::new(log.used_ratio().to_bits()));
         let view = log.view.clone();
         #[cfg(test)]
         let (syncs, fails) = (log.syncs.clone(), log.fails.clone());

@@ -23,7 +23,7 @@ pub(super) struct Writer {
     pub(super) inbox: Receiver<Operation>,
     pub(super) condition: Arc<CurrentCondition>,
     pub(super) losses: Arc<AtomicU64>,
-    /// How much of the disk is taken, as the bits of an `f64`; not a number while it is not known.
+    /// How much of its room is taken, as the bits of an `f64`; not a number while it is not known.
     pub(super) used: Arc<AtomicU64>,
     pub(super) next: Next,
 }
@@ -109,8 +109,7 @@ impl Writer {
     fn check(&mut self) {
         let now = self.clock.now();
         self.next.check = now + CHECK_EVERY;
-        let used = self.log.folder.used_ratio().unwrap_or(f64::NAN);
-        self.used.store(used.to_bits(), Ordering::Relaxed);
+        self.used.store(self.log.used_ratio().to_bits(), Ordering::Relaxed);
         let condition = self.condition.get();
         match (condition, self.log.check()) {
             (Condition::Lost, Err(_)) => {}
