@@ -23,6 +23,8 @@ pub(super) enum Operation {
     Claim {
         name: RecordName,
         claim: Claim,
+        /// The caller has found that no segment before this one has a record.
+        absent_before: u64,
         answer: Reply<Claimed>,
     },
     Renew {
@@ -120,8 +122,8 @@ impl<'a> Batch<'a> {
 
     pub(super) fn carry_out(&mut self, operation: Operation) {
         match operation {
-            Operation::Claim { name, claim, answer } => {
-                let result = self.claim(&name, &claim);
+            Operation::Claim { name, claim, absent_before, answer } => {
+                let result = self.touch(&name, absent_before).map(drop).and_then(|()| self.claim(&name, &claim));
                 self.answer(&name, answer, result);
             }
             Operation::Renew { name, claim, answer } => {
@@ -166,7 +168,7 @@ impl<'a> Batch<'a> {
             // A claim never changes while it is in flight: a renewal gives the record time, and nothing else.
             (RenewMove::Extend, Some(record)) => {
                 let expires_at = self.expires_at(moves::time_to_live(&record));
-                let touched = self.touch(name)?;
+                let touched = self.touch(name, 0)?;
                 if let Some(stored) = &mut touched.stored {
                     stored.expires_at = expires_at;
                     touched.changed = true;
@@ -226,7 +228,7 @@ impl<'a> Batch<'a> {
 
     fn write(&mut self, name: &RecordName, record: Option<(Bytes, Duration)>) -> Result<(), StoreError> {
         let stored = record.map(|(record, time_to_live)| Stored { expires_at: self.expires_at(time_to_live), record });
-        let touched = self.touch(name)?;
+        let touched = self.touch(name, 0)?;
         touched.stored = stored;
         touched.changed = true;
         self.durable = true;
@@ -239,17 +241,18 @@ impl<'a> Batch<'a> {
 
     fn held(&mut self, name: &RecordName) -> Result<Option<Held>, StoreError> {
         let now = self.now;
-        match &self.touch(name)?.stored {
+        match &self.touch(name, 0)?.stored {
             Some(stored) => held(name, stored, now),
             None => Ok(None),
         }
     }
 
-    fn touch(&mut self, name: &RecordName) -> Result<&mut Touched, StoreError> {
+    /// What is known of a record that is in no segment before `since`.
+    fn touch(&mut self, name: &RecordName, since: u64) -> Result<&mut Touched, StoreError> {
         match self.touched.entry(name.clone()) {
             Slot::Occupied(slot) => Ok(slot.into_mut()),
             Slot::Vacant(slot) => {
-                let touched = Touched::read(self.view, name).map_err(|error| unread(name, error))?;
+                let touched = Touched::read(self.view, name, since).map_err(|error| unread(name, error))?;
                 Ok(slot.insert(touched))
             }
         }
@@ -284,8 +287,8 @@ impl<'a> Batch<'a> {
 }
 
 impl Touched {
-    fn read(view: &View, name: &RecordName) -> Result<Self, ReadError> {
-        let Some(entry) = view.find(name)? else {
+    fn read(view: &View, name: &RecordName, since: u64) -> Result<Self, ReadError> {
+        let Some(entry) = view.find_since(name, since)? else {
             return Ok(Self { written: None, kept_until: 0, stored: None, changed: false });
         };
         let (expires_at, kept_until) = (entry.head.expires_at, entry.head.kept_until);

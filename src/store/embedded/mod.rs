@@ -45,6 +45,7 @@ use clock::Clock;
 use condition::{Condition, CurrentCondition};
 pub use error::EmbeddedError;
 use log::{Log, Opened};
+use segment::Entry;
 use view::{ReadError, View, Walk};
 use writer::{Next, Writer};
 
@@ -170,7 +171,13 @@ impl Embedded {
 
     /// Reads what is written, whatever has become of the disk since.
     async fn written(&self, name: &RecordName) -> Result<Option<Held>, StoreError> {
-        let Some(entry) = self.view.find(name).map_err(|error| unread(name, error))? else { return Ok(None) };
+        match self.view.find(name).map_err(|error| unread(name, error))? {
+            Some(entry) => self.held(name, entry).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn held(&self, name: &RecordName, entry: Entry) -> Result<Option<Held>, StoreError> {
         let (expires_at, now) = (entry.head.expires_at, self.clock.now());
         if entry.head.is_gone || expires_at <= now {
             return Ok(None);
@@ -189,13 +196,18 @@ impl Embedded {
 impl Store for Embedded {
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
         Box::pin(async move {
-            match moves::claim(self.written(name).await?, claim) {
+            let open = self.view.open_segment();
+            let (held, absent_before) = match self.view.find(name).map_err(|error| unread(name, error))? {
+                Some(entry) => (self.held(name, entry).await?, 0),
+                None => (None, open),
+            };
+            match moves::claim(held, claim) {
                 // Nothing to write: the thread could not say more.
                 ClaimMove::Refuse(held) => Ok(Claimed::Refused(held)),
                 ClaimMove::AlreadyMine(claim) => Ok(Claimed::Granted(claim)),
                 ClaimMove::Write(_) => {
                     let (name, claim) = (name.clone(), claim.clone());
-                    self.ask(self.timeout / 2, |answer| Operation::Claim { name, claim, answer }).await
+                    self.ask(self.timeout / 2, |answer| Operation::Claim { name, claim, absent_before, answer }).await
                 }
             }
         })

@@ -56,7 +56,17 @@ impl View {
 
     /// The newest frame of the record.
     pub(super) fn find(&self, name: &RecordName) -> Result<Option<Entry>, ReadError> {
-        let places = self.read().places(Key::of(name));
+        self.find_since(name, 0)
+    }
+
+    /// The number of the segment that is written to: whatever is written from now on lies there or behind.
+    pub(super) fn open_segment(&self) -> u64 {
+        self.read().open.id
+    }
+
+    /// The newest frame of a record that is in no segment before `since`.
+    pub(super) fn find_since(&self, name: &RecordName, since: u64) -> Result<Option<Entry>, ReadError> {
+        let places = self.read().places(Key::of(name), since);
         for (segment, file, place) in places {
             let entry = Entry::read(&file, segment, place)?.ok_or(ReadError::Damaged)?;
             if entry.head.name.as_ref() == Some(name) {
@@ -68,7 +78,8 @@ impl View {
 
     /// Whether what lies at this place is the newest frame of the record.
     pub(super) fn is_newest(&self, name: &RecordName, at: (u64, Place)) -> Result<bool, ReadError> {
-        let places = self.read().places(Key::of(name));
+        // What lies before is older.
+        let places = self.read().places(Key::of(name), at.0);
         for (segment, file, place) in places {
             if (segment, place) == at {
                 return Ok(true);
@@ -133,14 +144,14 @@ pub(super) enum Walk {
 }
 
 impl Segments {
-    /// Where frames of the record may lie, the newest first.
-    fn places(&self, key: Key) -> Vec<(u64, Arc<File>, Place)> {
+    /// Where frames of the record may lie, from the segment `since` on, the newest first.
+    fn places(&self, key: Key, since: u64) -> Vec<(u64, Arc<File>, Place)> {
         // Allocates nothing for a new record.
         let mut found = Vec::new();
         if let Some(place) = self.open.index.get(key) {
             found.push((self.open.id, self.open.file.clone(), place));
         }
-        for segment in self.full.iter().rev() {
+        for segment in self.full.iter().rev().take_while(|segment| segment.id >= since) {
             found.extend(segment.index.places(key).map(|place| (segment.id, segment.file.clone(), place)));
         }
         found

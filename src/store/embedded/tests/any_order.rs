@@ -126,7 +126,9 @@ impl Subject {
     fn take(&mut self, step: &Step) {
         let now = self.now;
         match step.clone() {
-            Step::Claim(name, claim) => self.operate(|answer| Operation::Claim { name: named(name), claim, answer }),
+            Step::Claim(name, claim) => {
+                self.operate(|answer| Operation::Claim { name: named(name), claim, absent_before: 0, answer })
+            }
             Step::Renew(name, claim) => self.operate(|answer| Operation::Renew { name: named(name), claim, answer }),
             Step::Settle(name, record) => self.operate(|answer| Operation::Settle {
                 name: named(name),
