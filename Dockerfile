@@ -1,6 +1,6 @@
 # The sidecar alone, on a base without shell and package manager.
 #
-#   docker build -t onlyonce .
+#   docker build -t onlyonce --build-arg ONLYONCE_COMMIT=$(git rev-parse --short HEAD) .
 #   docker run --rm -v "$PWD/onlyonce.toml:/etc/onlyonce/onlyonce.toml:ro" -p 8080:8080 onlyonce
 #
 # In the configuration: server.listen = "0.0.0.0:8080" and admin.listen = "0.0.0.0:9464", or nobody outside the
@@ -11,6 +11,8 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY config config
+# Where it is given, `onlyonce --version` and the first line of the log tell it.
+ARG ONLYONCE_COMMIT
 RUN cargo build --release --locked --bin onlyonce && mkdir /records
 
 # glibc, libgcc and nothing else; of the same Debian as the build.

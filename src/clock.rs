@@ -24,12 +24,14 @@ pub fn since_boot() -> Duration {
     const CLOCK: ClockId = ClockId::Boottime;
     #[cfg(not(target_os = "linux"))]
     const CLOCK: ClockId = ClockId::Monotonic;
+    #[expect(clippy::disallowed_methods, reason = "this is where it is read")]
     let now = clock_gettime(CLOCK);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 /// The processor time that this thread has taken: how much work a piece of work is, however busy the machine.
 pub fn of_this_thread() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "this is where it is read")]
     let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }

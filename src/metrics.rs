@@ -56,6 +56,29 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 19] = [
+        Self::Executed,
+        Self::Replayed,
+        Self::InFlight,
+        Self::KeyReused,
+        Self::Unknown,
+        Self::Unreplayable,
+        Self::MissingKey,
+        Self::InvalidKey,
+        Self::KeyExpired,
+        Self::InvalidToken,
+        Self::InvalidBody,
+        Self::BadRequest,
+        Self::TooLarge,
+        Self::RequestTimeout,
+        Self::StoreUnavailable,
+        Self::RecordUnreadable,
+        Self::Overloaded,
+        Self::Unguarded,
+        Self::UpstreamError,
+    ];
+
     /// The label value.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -215,6 +238,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     request_duration: HistogramVec,
     upstream_duration: HistogramVec,
+    answers: IntCounterVec,
     store_duration: HistogramVec,
     store_errors: IntCounterVec,
     store_up: IntGauge,
@@ -228,6 +252,7 @@ pub struct Metrics {
     observed: IntCounterVec,
     unobserved: IntCounterVec,
     reloads: IntCounterVec,
+    last_reload: IntGauge,
     connections: IntGauge,
     buffered: IntGauge,
 }
@@ -243,9 +268,12 @@ pub fn count_dropped_log_lines(lines: u64) {
     LOG_DROPPED.inc_by(lines);
 }
 
-/// From a loopback replay (0.1 ms) to the longest response timeout in common use.
-const SECONDS: [f64; 15] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
+/// The `status` label of `onlyonce_upstream_responses_total`.
+const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
+
+/// From a replay out of memory to the longest attempt, each at most 2.5 times the one before.
+const SECONDS: [f64; 18] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0, 600.0];
 
 impl Metrics {
     /// Registers everything.
@@ -275,6 +303,11 @@ impl Metrics {
                     seconds("onlyonce_upstream_duration_seconds", "Guarded attempts, from sending to the answer."),
                     &["route"],
                 )?,
+            )?,
+            answers: counter(
+                "onlyonce_upstream_responses_total",
+                "What the backend answered to guarded attempts.",
+                &["route", "status"],
             )?,
             store_duration: register(
                 &registry,
@@ -316,6 +349,10 @@ impl Metrics {
                 &["route"],
             )?,
             reloads: counter("onlyonce_config_reloads_total", "Reloads of the configuration.", &["result"])?,
+            last_reload: gauge(
+                "onlyonce_config_last_reload_successful",
+                "1 while the file is in force as it is; 0 after it was refused.",
+            )?,
             connections: gauge("onlyonce_connections", "Client connections.")?,
             buffered: gauge("onlyonce_buffered_bytes", "Bytes of bodies held in memory.")?,
             registry,
@@ -332,7 +369,9 @@ impl Metrics {
     fn start_at_zero(&self) {
         for op in StoreOp::ALL {
             self.store_errors.with_label_values(&[op.as_str()]);
+            self.store_duration.with_label_values(&[op.as_str()]);
         }
+        self.last_reload.set(1);
         for result in Reload::ALL {
             self.reloads.with_label_values(&[result.as_str()]);
         }
@@ -342,7 +381,7 @@ impl Metrics {
     /// A route is there, and starts at zero, so that a rate over a first event is not lost. One that was there stays as
     /// it is: what was counted was counted.
     pub fn route(&self, route: &str) {
-        for outcome in [Outcome::Executed, Outcome::Replayed, Outcome::InFlight, Outcome::Unknown] {
+        for outcome in Outcome::ALL {
             self.requests.with_label_values(&[route, outcome.as_str()]);
         }
         for state in RecordState::ALL {
@@ -351,6 +390,10 @@ impl Metrics {
         self.in_flight.with_label_values(&[route]);
         self.waiting.with_label_values(&[route]);
         self.lease_lost.with_label_values(&[route]);
+        self.upstream_duration.with_label_values(&[route]);
+        for class in CLASSES {
+            self.answers.with_label_values(&[route, class]);
+        }
     }
 
     /// The same for what is counted only in observe mode.
@@ -376,6 +419,12 @@ impl Metrics {
     /// A guarded attempt ended.
     pub fn upstream(&self, route: &str, took: Duration) {
         self.upstream_duration.with_label_values(&[route]).observe(took.as_secs_f64());
+    }
+
+    /// The backend answered an attempt.
+    pub fn answer(&self, route: &str, status: http::StatusCode) {
+        let class = usize::from(status.as_u16() / 100).saturating_sub(2).min(CLASSES.len() - 1);
+        self.answers.with_label_values(&[route, CLASSES[class]]).inc();
     }
 
     /// A call to the store ended.
@@ -418,6 +467,7 @@ impl Metrics {
     /// A reload ended.
     pub fn reload(&self, result: Reload) {
         self.reloads.with_label_values(&[result.as_str()]).inc();
+        self.last_reload.set(i64::from(result == Reload::Ok));
     }
 
     /// Counts an attempt at work until it is dropped.
@@ -468,5 +518,46 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.gauge.sub(self.amount);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_told_from_a_millisecond_to_ten_minutes_without_gaps() {
+        assert_eq!((SECONDS[0], SECONDS[SECONDS.len() - 1]), (0.001, 600.0));
+        for pair in SECONDS.windows(2) {
+            let step = pair[1] / pair[0];
+            assert!(step > 1.0 && step <= 2.5 + 1e-9, "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn every_count_of_a_route_is_there_from_the_start() {
+        let metrics = Metrics::new().expect("metrics");
+        metrics.route("orders");
+        let told = metrics.render().expect("an exposition");
+        for outcome in Outcome::ALL {
+            let series = format!("onlyonce_requests_total{{outcome=\"{}\",route=\"orders\"}} 0", outcome.as_str());
+            assert!(told.contains(&series), "{series}");
+        }
+        for class in CLASSES {
+            let series = format!("onlyonce_upstream_responses_total{{route=\"orders\",status=\"{class}\"}} 0");
+            assert!(told.contains(&series), "{series}");
+        }
+        assert!(told.contains("onlyonce_config_last_reload_successful 1"));
+        for (status, class) in [(200, "2xx"), (307, "3xx"), (404, "4xx"), (503, "5xx"), (599, "5xx")] {
+            let before = count(&metrics, class);
+            metrics.answer("orders", http::StatusCode::from_u16(status).expect("a status"));
+            assert_eq!(count(&metrics, class), before + 1, "{status}");
+        }
+        metrics.reload(Reload::Refused);
+        assert!(metrics.render().expect("an exposition").contains("onlyonce_config_last_reload_successful 0"));
+    }
+
+    fn count(metrics: &Metrics, class: &str) -> u64 {
+        metrics.answers.with_label_values(&["orders", class]).get()
     }
 }

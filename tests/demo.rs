@@ -1,5 +1,7 @@
 //! `onlyonce demo` as a stranger meets it: a process, the addresses it prints, and what it tells to try.
 
+#![allow(clippy::disallowed_methods)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};

@@ -182,6 +182,7 @@ fn record(name: &str) -> Result<RecordName, Refusal> {
 async fn changed<T: Serialize + Send + 'static>(
     change: impl Future<Output = Result<T, Refusal>> + Send + 'static,
 ) -> Result<Response<Full<Bytes>>, Refusal> {
+    #[expect(clippy::disallowed_methods, reason = "waited for at once")]
     let done = tokio::spawn(change).await;
     let gave_up = |_| Refusal::new(Why::Store, "It may have been done or not. Look at the record.");
     Ok(json(StatusCode::OK, &done.map_err(gave_up)??))

@@ -9,21 +9,24 @@ use super::connect::Connection;
 use super::table::Table;
 use super::text::{listed, ranges, terminal_width, wrapped};
 use super::{BAD_USAGE, FAILED, Format, output};
-use crate::config::{self, Config, Disposition, HumanDuration, Mode, OnUnknown, Policy, Preset, Rule, Warning, Weight};
+use crate::config::{
+    self, Config, Disposition, HumanDuration, Mode, OnConcurrent, OnMissingKey, OnUnknown, Policy, Preset, Rule,
+    Warning, Weight,
+};
 
 pub(super) fn check(config: &Config, strict: bool, format: Format, connection: Option<&Connection>) -> ExitCode {
-    let found = config::warnings(config);
+    let (found, accepted) = (config::warnings(config), config::accepted(config));
     let rows: Vec<Row> = config.routes.rules().iter().map(|rule| Row::of(rule)).collect();
     let is_refused = strict && found.iter().any(|warning| warning.weight == Weight::Warning);
     let out = match format {
         Format::Text => {
-            let mut out = text(&rows, &found, is_refused, terminal_width());
+            let mut out = text(&rows, &found, &accepted, is_refused, terminal_width());
             if let Some(connection) = connection {
                 connection.write(&mut out);
             }
             out
         }
-        Format::Json => json(&rows, &found, connection),
+        Format::Json => json(&rows, &found, &accepted, connection),
     };
     let printed = output::print(&out);
     match connection {
@@ -42,6 +45,7 @@ struct Row {
     mode: &'static str,
     preset: Option<&'static str>,
     key: Vec<String>,
+    on_missing_key: String,
     scope: Vec<String>,
     policy: &'static str,
     /// What the route's own lists say.
@@ -50,6 +54,7 @@ struct Row {
     store: String,
     release: String,
     hold: String,
+    on_concurrent: String,
     on_unknown: &'static str,
     hold_for: String,
     lease: String,
@@ -69,6 +74,11 @@ impl Row {
             },
             preset: rule.preset.map(Preset::name),
             key: rule.key.iter().map(ToString::to_string).collect(),
+            on_missing_key: match rule.on_missing_key {
+                OnMissingKey::Forward => "forward".to_owned(),
+                OnMissingKey::Reject => "reject".to_owned(),
+                OnMissingKey::Fingerprint(window) => format!("fingerprint {}", HumanDuration(window)),
+            },
             scope: rule.scope.iter().map(ToString::to_string).collect(),
             policy: match rule.policy.base() {
                 Policy::Standard => "standard",
@@ -79,6 +89,10 @@ impl Row {
             store: ranges(rule, Disposition::Store),
             release: ranges(rule, Disposition::Release),
             hold: ranges(rule, Disposition::Hold),
+            on_concurrent: match rule.on_concurrent {
+                OnConcurrent::Reject => "reject".to_owned(),
+                OnConcurrent::Wait => format!("wait {}", HumanDuration(rule.wait_timeout)),
+            },
             on_unknown: match rule.on_unknown {
                 OnUnknown::Hold => "hold",
                 OnUnknown::Retry => "retry",
@@ -109,15 +123,17 @@ impl Row {
     }
 
     /// The table's columns.
-    fn cells(&self) -> [(&'static str, String); 10] {
+    fn cells(&self) -> [(&'static str, String); 12] {
         [
             ("route", self.route.clone()),
             ("match", self.matches.clone()),
             ("mode", self.mode.to_owned()),
             ("preset", self.preset.unwrap_or("-").to_owned()),
             ("key", self.key()),
+            ("on_missing_key", self.on_missing_key.clone()),
             ("scope", self.scope()),
             ("policy", self.policy()),
+            ("on_concurrent", self.on_concurrent.clone()),
             ("on_unknown", self.on_unknown()),
             ("lease", self.lease.clone()),
             ("retention", self.retention.clone()),
@@ -138,7 +154,7 @@ fn exceptions(rule: &Rule) -> String {
 
 /// A table where the terminal is wide enough for it, or where it is no terminal: one line for each route, for `grep`
 /// and `less -S`. Else a block for each route.
-fn text(rows: &[Row], found: &[Warning], is_refused: bool, width: Option<usize>) -> String {
+fn text(rows: &[Row], found: &[Warning], accepted: &[Warning], is_refused: bool, width: Option<usize>) -> String {
     let table = table(rows);
     let mut out = match width {
         Some(width) if table.width() > width => blocks(rows),
@@ -147,6 +163,12 @@ fn text(rows: &[Row], found: &[Warning], is_refused: bool, width: Option<usize>)
     out.push('\n');
     policies(&mut out, rows);
     let warnings = told(&mut out, rows, found);
+    if !accepted.is_empty() {
+        let mut names: Vec<&str> = accepted.iter().map(|warning| warning.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        wrapped(&mut out, "accepted: ", &listed(&names));
+    }
     let verdict = if is_refused { "refused (--strict)" } else { "ok" };
     let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     // Writing to a String cannot fail.
@@ -158,7 +180,6 @@ fn text(rows: &[Row], found: &[Warning], is_refused: bool, width: Option<usize>)
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::default();
     let is_told = |name: &str| match name {
-        "mode" => rows.iter().any(|row| row.mode != "enforce"),
         "preset" => rows.iter().any(|row| row.preset.is_some()),
         _ => true,
     };
@@ -177,9 +198,8 @@ fn blocks(rows: &[Row]) -> String {
         for (name, value) in row.cells() {
             match name {
                 "route" => wrapped(&mut out, "", &value),
-                "mode" if value == "enforce" => {}
                 "preset" if value == "-" => {}
-                name => wrapped(&mut out, &format!("  {name:<10} "), &value),
+                name => wrapped(&mut out, &format!("  {name:<14} "), &value),
             }
         }
     }
@@ -216,7 +236,7 @@ const SPELLINGS: &str = "other spellings of these paths: letter case, doubled sl
 fn told(out: &mut String, rows: &[Row], found: &[Warning]) -> usize {
     let mut warnings = 0;
     let mut done: Vec<(&str, &str)> = Vec::new();
-    for Warning { weight, text, advice, .. } in found {
+    for Warning { name, weight, text, advice, .. } in found {
         if done.contains(&(text, advice)) {
             continue;
         }
@@ -229,19 +249,19 @@ fn told(out: &mut String, rows: &[Row], found: &[Warning]) -> usize {
             some => format!("{}: ", listed(some)),
         };
         let label = match weight {
-            Weight::Note => "note: ",
+            Weight::Note => "note",
             Weight::Warning => {
                 warnings += 1;
-                "warning: "
+                "warning"
             }
         };
-        wrapped(out, label, &format!("{about}{text}"));
-        wrapped(out, &format!("{:>width$}", "help: ", width = label.len()), advice);
+        wrapped(out, &format!("{label}: "), &format!("{about}{text} [{name}]"));
+        wrapped(out, &format!("{:>width$}", "help: ", width = label.len() + 2), advice);
     }
     warnings
 }
 
-fn json(rows: &[Row], found: &[Warning], connection: Option<&Connection>) -> String {
+fn json(rows: &[Row], found: &[Warning], accepted: &[Warning], connection: Option<&Connection>) -> String {
     #[derive(Serialize)]
     struct Told<'a> {
         name: &'a str,
@@ -249,20 +269,27 @@ fn json(rows: &[Row], found: &[Warning], connection: Option<&Connection>) -> Str
         text: &'a str,
         advice: &'a str,
     }
+    fn told(warning: &Warning) -> Told<'_> {
+        let Warning { name, route, text, advice, .. } = warning;
+        Told { name, route: route.as_deref(), text, advice }
+    }
     #[derive(Serialize)]
     struct Report<'a> {
         routes: &'a [Row],
         warnings: Vec<Told<'a>>,
         notes: Vec<Told<'a>>,
+        accepted: Vec<Told<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         connection: Option<&'a Connection>,
     }
-    let of = |wanted: Weight| {
-        let some = found.iter().filter(move |warning| warning.weight == wanted);
-        some.map(|Warning { name, route, text, advice, .. }| Told { name, route: route.as_deref(), text, advice })
-            .collect()
+    let of = |wanted: Weight| found.iter().filter(move |warning| warning.weight == wanted).map(told).collect();
+    let report = Report {
+        routes: rows,
+        warnings: of(Weight::Warning),
+        notes: of(Weight::Note),
+        accepted: accepted.iter().map(told).collect(),
+        connection,
     };
-    let report = Report { routes: rows, warnings: of(Weight::Warning), notes: of(Weight::Note), connection };
     // It holds nothing that JSON cannot.
     format!("{}\n", serde_json::to_string_pretty(&report).unwrap_or_default())
 }
@@ -277,16 +304,18 @@ mod tests {
         let file = include_str!("../../config/orders.toml");
         let config = parse("orders.toml", file, &|_| None).unwrap_or_else(|error| panic!("{error}"));
         let rows: Vec<Row> = config.routes.rules().iter().map(|rule| Row::of(rule)).collect();
-        let blocks = text(&rows, &[], false, Some(80));
+        let blocks = text(&rows, &[], &[], false, Some(80));
         assert!(
             blocks.starts_with(
-                "create-order\n  match      POST /orders\n  key        header:idempotency-key\n  \
-                 scope      header:authorization\n  policy     standard, release 503\n  on_unknown hold\n  \
-                 lease      30s\n  retention  1d\n\nchange-order\n"
+                "create-order\n  match          POST /orders\n  mode           enforce\n  \
+                 key            header:idempotency-key\n  on_missing_key forward\n  \
+                 scope          header:authorization\n  policy         standard, release 503\n  \
+                 on_concurrent  wait 10s\n  on_unknown     hold\n  lease          30s\n  \
+                 retention      1d\n\nchange-order\n"
             ),
             "{blocks}"
         );
         assert!(blocks.lines().all(|line| line.chars().count() <= 80), "{blocks}");
-        assert!(text(&rows, &[], false, Some(140)).starts_with("route         match"));
+        assert!(text(&rows, &[], &[], false, Some(240)).starts_with("route         match"));
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct ExplainArgs {
 
 impl ExplainArgs {
     pub(super) fn config(&self) -> &Path {
-        &self.config.config
+        self.config.file()
     }
 }
 
@@ -161,12 +161,13 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
     // Without the store's key, its names cannot be told; everything else can.
     let stand_in = DigestKey::from_bytes([0; 32]);
     let readings = key::readings(rule, digest_key.as_ref().unwrap_or(&stand_in), request, body);
-    readings.key.iter().for_each(|reading| labelled(out, "key", &found(reading, "nothing there")));
+    let is_keyed = digest_key.is_ok();
+    readings.key.iter().for_each(|reading| labelled(out, "key", &found(reading, is_keyed, "nothing there")));
     if readings.scope.is_empty() {
         labelled(out, "scope", "none: all callers share one space of keys");
     }
     for reading in &readings.scope {
-        labelled(out, "scope", &found(reading, "nothing there, which is a caller of its own: anonymous"));
+        labelled(out, "scope", &found(reading, is_keyed, "nothing there, which is a caller of its own: anonymous"));
     }
     if let Some(name) = key::respelled(rule, request.headers) {
         let why = format!("400 bad-request: a backend may take the field {name} for another one that matters here");
@@ -241,9 +242,12 @@ fn too_large(rule: &Rule, body: &[u8]) -> Option<String> {
     })
 }
 
-fn found(reading: &SelectorReading, absent: &str) -> String {
+/// A digest under a key that everybody knows would tell a credential to whoever can guess it: without the store's own,
+/// none is printed.
+fn found(reading: &SelectorReading, is_keyed: bool, absent: &str) -> String {
     let what = match &reading.found {
-        Ok(Some(digest)) => format!("there (digest {digest})"),
+        Ok(Some(digest)) if is_keyed => format!("there (digest {digest})"),
+        Ok(Some(_)) => "there".to_owned(),
         Ok(None) if reading.selector == Selector::Ip => "the address of the client, which is not known here".to_owned(),
         Ok(None) => absent.to_owned(),
         Err(_) => "there, and not right".to_owned(),

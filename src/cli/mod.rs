@@ -4,18 +4,22 @@ mod check;
 mod connect;
 mod explain;
 mod given;
+mod init;
 mod output;
 mod records;
 mod table;
 mod text;
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::OsStringValueParser;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Config, ConfigError, Content, Log, LogFormat, LogKeys};
 use crate::demo::{Demo, DemoError};
@@ -23,9 +27,18 @@ use crate::run::reload::{self, Hangup};
 use crate::run::{self, Passed, Sidecar, StartError, Stopped};
 use crate::telemetry;
 
+/// With the commit that it was built from, where the build says so: `ONLYONCE_COMMIT`.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let version = env!("CARGO_PKG_VERSION");
+    match option_env!("ONLYONCE_COMMIT").filter(|commit| !commit.is_empty()) {
+        Some(commit) => format!("{version} ({commit})"),
+        None => version.to_owned(),
+    }
+});
+
 /// A reverse proxy that makes POST requests safe to repeat: same key, same result, one effect.
 #[derive(Parser)]
-#[command(name = "onlyonce", version, max_term_width = 100)]
+#[command(name = "onlyonce", version = VERSION.as_str(), max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -50,8 +63,17 @@ enum Command {
         #[command(flatten)]
         config: ConfigArg,
     },
+    /// Write a commented configuration file to start from; never over one that is there
+    Init {
+        /// Where to
+        #[arg(default_value = DEFAULT_FILE, value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Validate the configuration; print the rules as a table, and warnings
     Check {
+        /// The configuration file, as --config
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
         #[command(flatten)]
         config: ConfigArg,
         /// Treat warnings as errors
@@ -75,6 +97,13 @@ enum Command {
     Records(records::RecordsArgs),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
+    /// Print completions for a shell, to be read by it: source <(onlyonce completions bash)
+    Completions {
+        /// Which one
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page: onlyonce man | man -l -
+    Man,
     /// Try it with nothing installed
     ///
     /// Starts a slow invoice backend that knows nothing of idempotency, the proxy in front of it on the embedded
@@ -88,9 +117,19 @@ enum Command {
 
 #[derive(Args)]
 struct ConfigArg {
-    /// The configuration file
-    #[arg(long, env = "ONLYONCE_CONFIG", default_value = "onlyonce.toml", value_name = "FILE")]
-    config: PathBuf,
+    /// The configuration file [default: onlyonce.toml]
+    #[arg(short, long, global = true, env = "ONLYONCE_CONFIG", value_name = "FILE", value_parser = OsStringValueParser::new())]
+    config: Option<OsString>,
+}
+
+/// In the current folder.
+const DEFAULT_FILE: &str = "onlyonce.toml";
+
+impl ConfigArg {
+    /// An empty name is none.
+    fn file(&self) -> &Path {
+        self.config.as_deref().filter(|name| !name.is_empty()).map_or(Path::new(DEFAULT_FILE), Path::new)
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -108,22 +147,55 @@ const FAILED: u8 = 1;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        Command::Serve { config } => serve(&config.config, &cli.log),
-        Command::Check { config, strict, connect, format } => with_config(&config.config, |config| {
-            match connect.then(|| connect::Connection::make(&config.store)).transpose() {
-                Ok(connection) => check::check(&config, strict, format, connection.as_ref()),
-                Err(error) => failed(&error),
-            }
-        }),
+        Command::Serve { config } => serve(config.file(), &cli.log),
+        Command::Init { file } => init::init(&file),
+        Command::Check { file, config, strict, connect, format } => {
+            with_config(file.as_deref().unwrap_or(config.file()), |config| {
+                match connect.then(|| connect::Connection::make(&config.store)).transpose() {
+                    Ok(connection) => check::check(&config, strict, format, connection.as_ref()),
+                    Err(error) => failed(&error, LogFormat::Text),
+                }
+            })
+        }
         Command::Explain(args) => with_config(args.config(), |config| explain::explain(&config, &args)),
         Command::Records(args) => records::records(args),
         Command::Schema => schema(),
+        Command::Completions { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "onlyonce", &mut out);
+            output::print(&String::from_utf8_lossy(&out))
+        }
+        Command::Man => man(),
         Command::Demo { listen } => demo(listen, &cli.log),
     }
 }
 
 fn with_config(path: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     config::load(path).map_or_else(|error| refused(&error), then)
+}
+
+/// One page for all commands: the program's own, and below it what `--help` says of each command.
+fn man() -> ExitCode {
+    let mut program = Cli::command().disable_help_subcommand(true);
+    program.build();
+    let mut out = Vec::new();
+    if let Err(error) = clap_mangen::Man::new(program.clone()).render(&mut out) {
+        return output::not_written(&error);
+    }
+    let mut page = String::from_utf8_lossy(&out).into_owned();
+    program.get_subcommands().for_each(|command| section(&mut page, command));
+    output::print(&page)
+}
+
+fn section(page: &mut String, command: &clap::Command) {
+    let name = command.get_bin_name().unwrap_or(command.get_name()).to_uppercase();
+    page.push_str(&format!(".SH \"{name}\"\n.nf\n"));
+    for line in command.clone().render_long_help().to_string().lines() {
+        // What begins with a dot or a quote is an instruction, and a backslash begins one.
+        page.push_str(&format!("\\&{}\n", line.replace('\\', "\\e")));
+    }
+    page.push_str(".fi\n");
+    command.get_subcommands().for_each(|command| section(page, command));
 }
 
 fn schema() -> ExitCode {
@@ -139,62 +211,88 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
     let content = Content::of(file);
     let mut config = match content.check() {
         Ok(config) => config,
+        Err(error) if log.is_json() || content.asks_for_json() => {
+            let mut settings = Log { format: LogFormat::Json, level: tracing::Level::INFO, keys: LogKeys::Hashed };
+            log.apply(&mut settings);
+            let _logging = telemetry::start(&settings);
+            tracing::error!("{error}");
+            return ExitCode::from(BAD_USAGE);
+        }
         Err(error) => return refused(&error),
     };
     log.apply(&mut config.log);
+    let format = config.log.format;
     let logging = telemetry::start(&config.log);
-    config::warnings(&config).iter().for_each(reload::log_warning);
+    let warnings = config::warnings(&config);
+    reload::log_warnings(&warnings, &[]);
     run::allow_open_files();
     let passed = match Passed::take() {
         Ok(passed) => passed,
-        Err(error) => return failed(&StartError::Passed(error)),
+        Err(error) => return failed(&StartError::Passed(error), format),
     };
+    let (upstream, store) = (config.upstream.address.to_string(), config.store.location.to_string());
+    let routes = config.routes.rules().len();
     let running = block_on(async {
         let (stop, hangup) = (run::signalled(run::STOP), Hangup::take());
         let sidecar = Sidecar::start_on(passed, config).await?;
+        let listen: Vec<String> = sidecar.listening().iter().map(ToString::to_string).collect();
         tracing::info!(
-            listen = ?sidecar.listening(),
-            admin = ?sidecar.admin_address(),
-            version = env!("CARGO_PKG_VERSION"),
+            config = %std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).display(),
+            listen = listen.join(", "),
+            upstream,
+            store,
+            routes,
+            admin = sidecar.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string()),
+            version = VERSION.as_str(),
             "serving"
         );
         let rules = sidecar.rules();
         let adjust = |config: &mut Config| log.apply(&mut config.log);
         Ok::<_, StartError>(tokio::select! {
             stopped = sidecar.serve(stop) => stopped,
-            never = reload::follow(content, hangup, &rules, &logging, adjust) => match never {},
+            never = reload::follow(content, hangup, &rules, &logging, warnings, adjust) => match never {},
         })
     });
-    ended(running)
+    ended(running, format)
 }
 
 fn demo(listen: SocketAddr, log: &LogArgs) -> ExitCode {
     let mut settings = Log { format: LogFormat::Text, level: tracing::Level::INFO, keys: LogKeys::Plain };
     log.apply(&mut settings);
     let _logging = telemetry::start(&settings);
-    ended(block_on(async {
+    let running = block_on(async {
         let demo = Demo::start(listen).await?;
         // It runs on where nobody reads that, as under `| head`.
         let _ = writeln!(io::stdout(), "{}", demo.welcome());
         Ok::<_, DemoError>(demo.serve(run::signalled(run::STOP_OR_HANGUP)).await)
-    }))
+    });
+    ended(running, settings.format)
 }
 
 /// The exit status of what has served until it was stopped.
-fn ended<E: Error + 'static>(running: io::Result<Result<Stopped, E>>) -> ExitCode {
+fn ended<E: Error + 'static>(running: io::Result<Result<Stopped, E>>, format: LogFormat) -> ExitCode {
     match running {
         Ok(Ok(Stopped::Clean)) => ExitCode::SUCCESS,
         Ok(Ok(Stopped::Unfinished)) => ExitCode::from(FAILED),
-        Ok(Err(error)) => failed(&error),
-        Err(error) => failed(&error),
+        Ok(Err(error)) => failed(&error, format),
+        Err(error) => failed(&error, format),
     }
 }
 
-/// Says why, with all causes, on one line.
-fn failed(error: &(dyn Error + 'static)) -> ExitCode {
+/// Says why, with all causes, on one line: of the log, where programs read it.
+fn failed(error: &(dyn Error + 'static), format: LogFormat) -> ExitCode {
     let causes = std::iter::successors(error.source(), |error: &&dyn Error| (*error).source());
     let causes: String = causes.map(|cause| format!(": {cause}")).collect();
-    output::complain(format_args!("error: {error}{causes}"));
+    match format {
+        LogFormat::Text => {
+            telemetry::flush();
+            output::complain(format_args!("error: {error}{causes}"));
+        }
+        LogFormat::Json => {
+            tracing::error!("{error}{causes}");
+            telemetry::flush();
+        }
+    }
     ExitCode::from(FAILED)
 }
 
@@ -207,6 +305,10 @@ fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
 }
 
 impl LogArgs {
+    fn is_json(&self) -> bool {
+        matches!(self.log_format, Some(Format::Json))
+    }
+
     fn apply(&self, log: &mut Log) {
         if let Some(format) = self.log_format {
             log.format = match format {

@@ -7,8 +7,8 @@ use http::{HeaderName, Method, StatusCode, header};
 
 use super::units::{HumanDuration, HumanSize};
 use super::{
-    Config, Disposition, Listen, Mode, OnMissingKey, OnStoreError, OnUnknown, Policy, Preset, Routes, Rule, Selector,
-    Server, StatusSet, StoreLocation, Trust, Unverified, Upstream, Verification,
+    Config, Disposition, Listen, Mode, OnConcurrent, OnMissingKey, OnStoreError, OnUnknown, Policy, Preset, Routes,
+    Rule, Selector, Server, StatusSet, StoreLocation, Trust, Unverified, Upstream, Verification,
 };
 
 /// Something that works as configured, and may surprise.
@@ -36,13 +36,57 @@ pub enum Weight {
     Warning,
 }
 
-/// Everything about `config` that its operator should know: what concerns all routes first, then route by route.
+/// The names of all warnings and notes there are.
+pub const WARNINGS: [&str; 22] = [
+    "address-as-caller",
+    "anonymous-caller",
+    "authorization-as-caller",
+    "body-key-media-type",
+    "buffer-too-small",
+    "busy-503",
+    "cookie-as-caller",
+    "default-retention",
+    "edge-not-trusted",
+    "embedded-single",
+    "everybody-trusted",
+    "evicting-store",
+    "fail-open",
+    "form-reject",
+    "hidden-methods",
+    "jwt-unused",
+    "memory-store",
+    "no-caller",
+    "other-hosts",
+    "own-caller-rotation",
+    "short-lease",
+    "short-retention",
+];
+
+/// What concerns all routes first, then route by route. What an operator means so (`accept`) is left out.
 pub fn warnings(config: &Config) -> Vec<Warning> {
+    advice(config).into_iter().filter(|warning| !is_accepted(config, warning)).collect()
+}
+
+/// What is left out of [`warnings`].
+pub fn accepted(config: &Config) -> Vec<Warning> {
+    advice(config).into_iter().filter(|warning| is_accepted(config, warning)).collect()
+}
+
+/// What concerns all routes must be accepted by all of them: in `[defaults]`.
+fn is_accepted(config: &Config, warning: &Warning) -> bool {
+    let mut rules =
+        config.routes.rules().iter().filter(|rule| warning.route.as_ref().is_none_or(|of| *of == rule.name));
+    rules.all(|rule| rule.accept.contains(&warning.name))
+}
+
+/// Everything about `config` that its operator should know.
+fn advice(config: &Config) -> Vec<Warning> {
     let Config { server, upstream, store, trust, routes, .. } = config;
     let rules = || routes.rules().iter().filter(|rule| rule.mode != Mode::Off);
     let about_all = [
         ("embedded-single", about_embedded(&store.location)),
         ("memory-store", about_memory(&store.location)),
+        ("evicting-store", about_eviction(store.accept_eviction, &store.location)),
         ("everybody-trusted", about_trust(trust)),
         ("jwt-unused", about_unused_tokens(trust, routes)),
         ("edge-not-trusted", about_edge(trust, server)),
@@ -60,6 +104,7 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
             ("fail-open", about_forwarding(rule)),
             ("short-lease", about_takeovers(rule, upstream)),
             ("busy-503", about_503(rule)),
+            ("form-reject", about_second_clicks(rule)),
             ("body-key-media-type", about_bodies(rule)),
             ("buffer-too-small", about_caps(rule, server)),
             ("short-retention", about_retries_of_payments(rule)),
@@ -110,6 +155,30 @@ fn about_memory(location: &StoreLocation) -> Option<Note> {
             "to keep them, use store.url = \"embedded:/var/lib/onlyonce\" or a Redis",
         ),
     }
+}
+
+fn about_eviction(is_accepted: bool, location: &StoreLocation) -> Option<Note> {
+    if !is_accepted || !matches!(location, StoreLocation::Redis(_)) {
+        return None;
+    }
+    warn(
+        "store.accept_eviction lets Redis throw records away when its memory is full, and their requests run again when \
+         they are repeated",
+        "give Redis room, have it refuse writes instead (maxmemory-policy noeviction), and leave accept_eviction out",
+    )
+}
+
+/// Two clicks on a button are two requests, and a browser shows the answer to the last.
+fn about_second_clicks(rule: &Rule) -> Option<Note> {
+    let is_of_form = rule.key.iter().any(|selector| matches!(selector, Selector::Form(_)));
+    if !is_of_form || rule.on_concurrent != OnConcurrent::Reject {
+        return None;
+    }
+    warn(
+        "the key is in a form: whoever clicks twice sees the answer to the second click, and that is 409 while the first \
+         is at work",
+        "have the second one wait for the first one's answer: on_concurrent = \"wait\"",
+    )
 }
 
 fn about_unused_tokens(trust: &Trust, routes: &Routes) -> Option<Note> {
@@ -443,6 +512,21 @@ mod tests {
             "[upstream]\nurl = \"http://backend:3000\"\n[store]\nurl = \"redis://redis\"\n\
              [defaults]\nretention = \"24h\"\n[[route]]\nname = \"r\"\npath = \"/r\"\n{route}\n"
         )
+    }
+
+    #[test]
+    fn every_warning_can_be_accepted() {
+        let code = include_str!("advice.rs");
+        let given: Vec<&str> = code
+            .split("            (\"")
+            .chain(code.split("        (\""))
+            .filter_map(|rest| rest.split_once("\", about_").map(|(name, _)| name))
+            .filter(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'))
+            .collect();
+        assert!(given.len() > 15, "{given:?}");
+        for name in given {
+            assert!(WARNINGS.contains(&name), "{name} is not in WARNINGS");
+        }
     }
 
     #[test]

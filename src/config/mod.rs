@@ -33,15 +33,16 @@ use std::time::Duration;
 use http::uri::Authority;
 
 use crate::tls;
-pub use advice::{Warning, Weight, warnings};
+pub use advice::{WARNINGS, Warning, Weight, accepted, warnings};
 pub use field::{is_foldable, is_same_field, may_begin_with};
+pub(crate) use file::nearest;
 pub use file::{Content, load, parse};
 pub use fixed::Fixed;
 pub use jwt::{Jwt, TokenKey, Unverified, Verification};
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
-pub use routes::{Found, PathParams, RouteConflict, Routes, Target};
+pub use routes::{Found, PathParams, RouteConflict, Routes, Target, Unguarded, forgotten};
 pub use rule::{
     Delivery, FingerprintMode, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period,
     Rule, Selector,
@@ -190,6 +191,16 @@ pub enum UpstreamAddress {
     Unix(PathBuf),
 }
 
+impl fmt::Display for UpstreamAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(authority) => write!(f, "http://{authority}"),
+            Self::Https(authority, _) => write!(f, "https://{authority}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// `[store]`
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -218,6 +229,23 @@ pub enum StoreLocation {
     Embedded(PathBuf),
     /// Nothing survives the process.
     Memory,
+}
+
+/// Without user and password; a folder in full.
+impl fmt::Display for StoreLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Redis(RedisAddress { host, port, database, .. }) if host.contains(':') => {
+                write!(f, "redis://[{host}]:{port}/{database}")
+            }
+            Self::Redis(RedisAddress { host, port, database, .. }) => write!(f, "redis://{host}:{port}/{database}"),
+            Self::Embedded(folder) => {
+                let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+                write!(f, "embedded:{}", folder.display())
+            }
+            Self::Memory => f.write_str("memory:"),
+        }
+    }
 }
 
 /// `redis://[user[:password]@]host[:port][/database]`

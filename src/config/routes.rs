@@ -98,6 +98,35 @@ pub struct Target<'a> {
     pub normal: &'a str,
 }
 
+/// Why nothing guards a request.
+#[derive(Debug, Clone, Copy)]
+pub enum Unguarded<'a> {
+    /// Its route is off.
+    Off(&'a Rule),
+    /// A route has its path, for other methods.
+    Method(&'a Rule),
+    /// A route has its path, for another host.
+    Host(&'a Rule),
+    /// No route has its path.
+    Path,
+}
+
+impl fmt::Display for Unguarded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off(rule) => write!(f, "the route {} is off", rule.name),
+            Self::Method(rule) => {
+                let methods: Vec<&str> = rule.methods.iter().map(Method::as_str).collect();
+                write!(f, "the route {} is for {} only", rule.name, methods.join(", "))
+            }
+            Self::Host(rule) => {
+                write!(f, "the route {} is for the host {} only", rule.name, rule.host.as_deref().unwrap_or_default())
+            }
+            Self::Path => f.write_str("no route has this path"),
+        }
+    }
+}
+
 /// Why a rule cannot be added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteConflict {
@@ -176,10 +205,44 @@ impl Routes {
         spellings(target.path, target.normal).find_map(|plain| tables().find_map(|paths| paths.respelled(&plain)))
     }
 
+    /// Why nothing guards a request. Of several routes, the one that comes nearest says so. Tries them one by one: for
+    /// people who ask.
+    pub fn why_unguarded<'a>(&'a self, target: &Target<'a>) -> Unguarded<'a> {
+        if let Some(found) = self.find(target).filter(|found| found.rule.mode == Mode::Off) {
+            return Unguarded::Off(found.rule);
+        }
+        let of_its_path = || {
+            self.rules.iter().filter(|rule| {
+                let mut alone = Self::default();
+                let anywhere = Rule { host: None, ..Rule::clone(rule) };
+                let is_added = alone.add(anywhere).is_ok();
+                let method = rule.methods.first().unwrap_or(target.method);
+                is_added && alone.find(&Target { method, overriding: &[], ..*target }).is_some()
+            })
+        };
+        let is_of_host = |rule: &&Arc<Rule>| rule.host.as_deref().is_none_or(|host| Some(host) == target.host);
+        if let Some(rule) = of_its_path().find(is_of_host) {
+            return Unguarded::Method(rule);
+        }
+        of_its_path().next().map_or(Unguarded::Path, |rule| Unguarded::Host(rule))
+    }
+
     /// All rules, in the order of the file.
     pub fn rules(&self) -> &[Arc<Rule>] {
         &self.rules
     }
+}
+
+/// The routes, by name, whose records nobody finds any more: another key or scope gives other names.
+pub fn forgotten<'a>(before: &Routes, now: &'a Routes) -> Vec<&'a str> {
+    let was = |name: &str| before.rules.iter().find(|rule| *rule.name == *name);
+    let differs = |rule: &&Arc<Rule>| {
+        was(&rule.name).is_some_and(|was| {
+            let guards = was.mode == Mode::Enforce;
+            guards && (was.key != rule.key || was.scope != rule.scope)
+        })
+    };
+    now.rules.iter().filter(differs).map(|rule| &*rule.name).collect()
 }
 
 /// Whether two patterns cannot stand in one table. The router names its conflicts by a path that it puts together from

@@ -82,6 +82,8 @@ pub struct Rule {
     pub message: Option<String>,
     /// Where people read about it: an address, or a path of this host. A `Link` of our own answers.
     pub help: Option<String>,
+    /// `accept`: names of warnings that are meant so.
+    pub accept: Vec<&'static str>,
 }
 
 impl Rule {

@@ -50,6 +50,7 @@ impl Backend {
                 continue;
             };
             let backend = Arc::clone(&backend);
+            #[expect(clippy::disallowed_methods, reason = "a backend as they are: it ends with its process")]
             tokio::spawn(async move {
                 let service = service_fn(|request| async { Ok::<_, Infallible>(backend.handle(request).await) });
                 // A client that leaves is its own business.
@@ -101,6 +102,7 @@ impl Backend {
         let way = if through { Way::Onlyonce } else { Way::Direct };
         // A task of its own: what a service has begun it commits, whether or not the client still listens.
         let ledger = Arc::clone(&self.ledger);
+        #[expect(clippy::disallowed_methods, reason = "waited for below")]
         let creating = tokio::spawn(async move {
             let number = ledger.begin(order, way, key);
             tokio::time::sleep(CREATION).await;

@@ -117,6 +117,7 @@ impl Demo {
     /// Serves until `stop`, then finishes the invoices at work and takes the records away.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Stopped {
         let Self { sidecar, backend, listener, places: _, folder } = self;
+        #[expect(clippy::disallowed_methods, reason = "aborted below")]
         let backend = tokio::spawn(backend.serve(listener));
         let stopped = sidecar.serve(stop).await;
         backend.abort();

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::cleanup::Cleanup;
 use super::fate::{Answer, Fate, Rest, Silence};
 use super::flights::Flight;
-use super::lease::{Gate, Lease};
+use super::lease::{Became, Gate, Lease};
 use super::policy::{self, Outcome, Settlement};
 use super::waiting;
 use crate::clock;
@@ -71,14 +71,22 @@ impl Attempt {
         let begun = Instant::now();
         let fate = fate(send, &recorder.lease, &abandon).await;
         recorder.metrics.upstream(&rule.name, begun.elapsed());
+        if let Fate::Answered(answer) = &fate {
+            recorder.metrics.answer(&rule.name, answer.reply.status);
+        }
 
         let outcome = policy::outcome(&fate, &rule.policy, recorder.lease.claim.terms.on_unknown);
         let outcome = policy::within_room(outcome, recorder.store.used_ratio());
         let settled_at = clock::unix_millis();
         fail_point::reach(Step::BeforeComplete).await;
         let recorded = recorder.write(&outcome, settled_at).await;
+        recorder.lease.note(became(&outcome, &recorded));
         fail_point::reach(Step::AfterComplete).await;
-        let ended = match Ended::new(fate, recorded.as_ref().ok().cloned().flatten()) {
+        let another = match &recorded {
+            Ok(Written::Another(reply)) => reply.clone(),
+            Ok(Written::Asked) | Err(_) => None,
+        };
+        let ended = match Ended::new(fate, another) {
             Ended::NotSent => recorder.lease.why_not_sent(),
             ended => ended,
         };
@@ -87,7 +95,15 @@ impl Attempt {
             flight.unwritten(&outcome, settled_at);
         }
         if client.send(ended).is_err() {
-            tracing::info!(record = %recorder.lease.name, ?outcome, "an attempt ended after its client had left");
+            const LATE: &str = "an attempt ended after its client had left, or was told that it takes too long";
+            match outcome {
+                Outcome::Settle(Settlement::Unknown) => {
+                    tracing::warn!(record = %recorder.lease.name, ?outcome, "{LATE}");
+                }
+                Outcome::Settle(_) | Outcome::Release | Outcome::Leave => {
+                    tracing::info!(record = %recorder.lease.name, ?outcome, "{LATE}");
+                }
+            }
         }
         if let Err(error) = recorded {
             tracing::error!(record = %recorder.lease.name, error = &error as &dyn Error,
@@ -131,6 +147,26 @@ where
         // Nothing leaves before the gate.
         Fate::Unknown(_) if !lease.may_have_sent() => Fate::NotSent,
         fate => fate,
+    }
+}
+
+/// What was written of an outcome.
+enum Written {
+    /// What was asked for.
+    Asked,
+    /// Another record is there, and stays. Its answer, where every client of the key is to get it.
+    Another(Option<Arc<Reply>>),
+}
+
+fn became(outcome: &Outcome, written: &Result<Written, StoreError>) -> Became {
+    match (outcome, written) {
+        (Outcome::Leave, _) => Became::InFlight,
+        (_, Err(_)) => Became::Unrecorded,
+        (_, Ok(Written::Another(_))) => Became::Replaced,
+        (Outcome::Release, Ok(Written::Asked)) => Became::Released,
+        (Outcome::Settle(Settlement::Completed(_)), Ok(Written::Asked)) => Became::Stored,
+        (Outcome::Settle(Settlement::Unreplayable { .. }), Ok(Written::Asked)) => Became::Unreplayable,
+        (Outcome::Settle(Settlement::Unknown), Ok(Written::Asked)) => Became::Unknown,
     }
 }
 
@@ -179,35 +215,40 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Writes it. The answer of a completed record that was there already, and stays, is handed back.
-    async fn write(&self, outcome: &Outcome, settled_at: u64) -> Result<Option<Arc<Reply>>, StoreError> {
+    async fn write(&self, outcome: &Outcome, settled_at: u64) -> Result<Written, StoreError> {
         let lease = &self.lease;
         match outcome {
-            Outcome::Leave => Ok(None),
+            Outcome::Leave => Ok(Written::Asked),
             Outcome::Release => {
-                match self.store.release(&lease.name, lease.claim.token).await? {
-                    Released::Deleted => self.count(RecordState::Released),
-                    Released::Absent => {}
-                    Released::Kept => lease.count_lost(),
-                }
+                let written = match self.store.release(&lease.name, lease.claim.token).await? {
+                    Released::Deleted => {
+                        self.count(RecordState::Released);
+                        Written::Asked
+                    }
+                    Released::Absent => Written::Asked,
+                    Released::Kept => {
+                        lease.count_lost();
+                        Written::Another(None)
+                    }
+                };
                 if lease.may_echo() {
                     self.cleanup.add(&lease.name, lease.claim.token);
                 }
-                Ok(None)
+                Ok(written)
             }
             Outcome::Settle(settlement) => {
                 let record = Record { claim: lease.claim.clone(), state: settlement.at(settled_at) };
                 match self.store.settle(&lease.name, &record).await? {
                     Settled::Written => {
                         self.count_settled(settlement);
-                        Ok(None)
+                        Ok(Written::Asked)
                     }
                     // An earlier try of this very write, whose answer was lost.
                     Settled::Kept(kept) if *kept == record => {
                         self.count_settled(settlement);
-                        Ok(None)
+                        Ok(Written::Asked)
                     }
-                    Settled::Kept(kept) => Ok(self.instead(*kept)),
+                    Settled::Kept(kept) => Ok(Written::Another(self.instead(*kept))),
                 }
             }
         }

@@ -74,6 +74,7 @@ impl Cleanup {
     /// Starts the task that deletes them; it ends with the last handle.
     pub(super) fn start(store: Arc<dyn Store>) -> Self {
         let (orphans, inbox) = mpsc::channel(CAPACITY);
+        #[expect(clippy::disallowed_methods, reason = "ends with the last handle")]
         tokio::spawn(run(store, inbox));
         Self { orphans, open: watch::Sender::new(0) }
     }

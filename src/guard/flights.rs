@@ -165,7 +165,7 @@ impl Flight {
     /// It has ended, and its record is left to a takeover. Until that may come, this process knows that it is in flight.
     pub(super) fn leave(self) {
         self.unwritten(&Outcome::Leave, 0);
-        // Nobody waits for this: it holds an entry in memory, and nothing else.
+        #[expect(clippy::disallowed_methods, reason = "nobody waits: it holds an entry in memory, and nothing else")]
         tokio::spawn(async move {
             tokio::time::sleep(self.lease.claim.terms.lease).await;
             drop(self);

@@ -1,8 +1,8 @@
 //! How an owner shows that it is alive, and how it knows that others still believe it.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::attempt::Ended;
@@ -46,6 +46,52 @@ pub(super) struct Lease {
     settling: AtomicBool,
     /// Claims and renewals without a certain answer: they may yet arrive.
     unanswered: AtomicU32,
+    /// What became of the record, once that is tried to be written.
+    became: OnceLock<Became>,
+}
+
+/// What became of a record when its attempt had ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Became {
+    /// The answer is kept.
+    Stored,
+    /// It was done, and the answer is not kept.
+    Unreplayable,
+    /// The key is free.
+    Released,
+    /// Nobody knows whether it took effect.
+    Unknown,
+    /// Another's record is there, and stays.
+    Replaced,
+    /// Left for a repeat to take over.
+    InFlight,
+    /// The store has not taken it yet; it is tried again.
+    Unrecorded,
+}
+
+impl Became {
+    /// The word in the log line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Unreplayable => "unreplayable",
+            Self::Released => "released",
+            Self::Unknown => "unknown",
+            Self::Replaced => "replaced",
+            Self::InFlight => "in_flight",
+            Self::Unrecorded => "not_recorded_yet",
+        }
+    }
+}
+
+/// Tells what becomes of an attempt's record.
+pub struct Settling(pub(super) Arc<Lease>);
+
+impl Settling {
+    /// `None` while it is at work.
+    pub fn became(&self) -> Option<Became> {
+        self.0.became.get().copied()
+    }
 }
 
 impl Lease {
@@ -59,7 +105,8 @@ impl Lease {
     ) -> Self {
         let (confirmed, unanswered) = (AtomicU64::new(millis(confirmed)), AtomicU32::new(unanswered));
         let [sent, withheld, lost, settling] = [(); 4].map(|()| AtomicBool::new(false));
-        Self { store, metrics, name, claim, confirmed, sent, withheld, lost, settling, unanswered }
+        let became = OnceLock::new();
+        Self { store, metrics, name, claim, confirmed, sent, withheld, lost, settling, unanswered, became }
     }
 
     /// Renews at a third of the lease, for as long as it is polled.
@@ -162,6 +209,12 @@ impl Lease {
             false if withheld => Ended::InDoubt,
             _ => Ended::NotSent,
         }
+    }
+
+    /// What is written of it, or was to be.
+    pub(super) fn note(&self, became: Became) {
+        // Said once: what is tried again is the same.
+        let _ = self.became.set(became);
     }
 
     /// Whether the request may have left.

@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 pub use attempt::Ended;
 pub use decide::{Difference, Verdict, decide};
 pub use fate::{Answer, Fate, Rest, Silence};
-pub use lease::Gate;
+pub use lease::{Became, Gate, Settling};
 pub use observe::{Observation, Sighting};
 
 use attempt::{Attempt, Recorder, Slot};
@@ -324,6 +324,11 @@ impl Ownership {
     /// The operation's record.
     pub fn record(&self) -> &RecordName {
         &self.unused.lease.name
+    }
+
+    /// Tells what becomes of the record.
+    pub fn settling(&self) -> Settling {
+        Settling(Arc::clone(&self.unused.lease))
     }
 
     /// Runs the attempt as a task of its own: what becomes of the receiver changes nothing.

@@ -253,6 +253,7 @@ mod tests {
 
     fn rule(key: &[&str]) -> Rule {
         Rule {
+            accept: Vec::new(),
             name: "orders".into(),
             path: "/orders".into(),
             methods: vec![Method::POST],

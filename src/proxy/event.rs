@@ -1,5 +1,6 @@
 //! One log line and one count for each request on a guarded route.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use crate::config::{LogKeys, Rule};
+use crate::guard::{Became, Ownership, Settling};
 use crate::key::Operation;
 use crate::metrics::{Metrics, Outcome};
 
@@ -21,6 +23,9 @@ pub(super) struct Event {
     key: Option<String>,
     fingerprint: Option<String>,
     attempt: Option<u32>,
+    /// What becomes of the record.
+    settling: Option<Settling>,
+    reason: Option<Reason>,
     upstream: Option<Duration>,
     answer: Option<(Outcome, StatusCode)>,
 }
@@ -37,6 +42,8 @@ impl Event {
             key: None,
             fingerprint: None,
             attempt: None,
+            settling: None,
+            reason: None,
             upstream: None,
             answer: None,
         }
@@ -53,8 +60,14 @@ impl Event {
         self.fingerprint = Some(prefix(operation));
     }
 
-    pub(super) fn attempt(&mut self, attempt: u32) {
-        self.attempt = Some(attempt);
+    pub(super) fn attempt(&mut self, ownership: &Ownership) {
+        self.attempt = Some(ownership.attempt());
+        self.settling = Some(ownership.settling());
+    }
+
+    /// Nobody guards it.
+    pub(super) fn unguarded(&mut self, reason: Reason) {
+        self.reason = Some(reason);
     }
 
     pub(super) fn upstream(&mut self, took: Duration) {
@@ -81,19 +94,50 @@ impl Drop for Event {
             (None, None) => return,
         };
         self.metrics.request(&self.rule.name, outcome, took);
-        tracing::info!(
-            route = &*self.rule.name,
-            outcome = outcome.as_str(),
-            record = self.record,
-            key = self.key,
-            fingerprint = self.fingerprint,
-            attempt = self.attempt,
-            status,
-            upstream_ms = self.upstream.map(millis),
-            total_ms = millis(took),
-            trace_id = self.trace,
-            "request"
-        );
+        let became = self.settling.as_ref().and_then(Settling::became);
+        // A level is part of the code.
+        macro_rules! tell {
+            ($level:ident) => {
+                tracing::$level!(
+                    route = &*self.rule.name,
+                    outcome = outcome.as_str(),
+                    record = self.record,
+                    became = became.map(Became::as_str),
+                    key = self.key,
+                    fingerprint = self.fingerprint,
+                    attempt = self.attempt,
+                    status,
+                    reason = self.reason.as_ref().map(ToString::to_string),
+                    upstream_ms = self.upstream.map(millis),
+                    total_ms = millis(took),
+                    trace_id = self.trace,
+                    "request"
+                )
+            };
+        }
+        match became {
+            // Somebody has to look.
+            Some(Became::Unknown | Became::Unrecorded) => tell!(warn),
+            Some(Became::Stored | Became::Unreplayable | Became::Released) => tell!(info),
+            Some(Became::Replaced | Became::InFlight) | None => tell!(info),
+        }
+    }
+}
+
+/// Why a request of a guarded route passes without a guard.
+pub(super) enum Reason {
+    /// It has no key: this is missing.
+    NoKey(String),
+    /// The store is out of reach.
+    NoStore,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoKey(selector) => write!(f, "no key: {selector} is missing"),
+            Self::NoStore => f.write_str("the store is out of reach (on_error = \"forward\")"),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::ambiguous::why_ambiguous;
 use super::arriving::Arriving;
 use super::body::{self, Paced, Progress, RequestBody, ResponseBody, Stage};
 use super::cors::{Preflight, Reader};
-use super::event::Event;
+use super::event::{Event, Reason};
 use super::head;
 use super::hops;
 use super::refusal;
@@ -84,6 +84,10 @@ impl Proxy {
                 answer
             }
             found => {
+                if tracing::enabled!(tracing::Level::DEBUG) {
+                    let reason = self.routes.why_unguarded(&target);
+                    tracing::debug!(method = %target.method, path = target.normal, %reason, "a request is not guarded");
+                }
                 let preflight = Preflight::of(&self.routes, &head, host.as_deref(), &path);
                 let answer = self.pass(UNMATCHED, head, self.passing(body), client, found.is_none()).await;
                 let answer = answer.map_err(|problem| match &found {
@@ -132,7 +136,8 @@ impl Proxy {
         head.extensions.remove::<OnUpgrade>();
         let draft = match in_head(rule, &head, &place) {
             Ok(InHead::Draft(draft)) => draft,
-            Ok(InHead::Missing(_)) if rule.on_missing_key == OnMissingKey::Forward => {
+            Ok(InHead::Missing(selector)) if rule.on_missing_key == OnMissingKey::Forward => {
+                event.unguarded(Reason::NoKey(selector.to_string()));
                 return self.unguarded(head, self.passing(body), place.client, event).await;
             }
             Ok(InHead::Missing(selector)) => return Err(unasked(refusal::missing_key(selector), &head, body).await),
@@ -148,7 +153,8 @@ impl Proxy {
         };
         let operation = match draft.with_body(&digest_key, &body).map_err(|error| refusal::of_key(&error))? {
             Reading::Operation(operation) => operation,
-            Reading::Missing(_) if rule.on_missing_key == OnMissingKey::Forward => {
+            Reading::Missing(selector) if rule.on_missing_key == OnMissingKey::Forward => {
+                event.unguarded(Reason::NoKey(selector.to_string()));
                 return self.unguarded(head, RequestBody::held(body), place.client, event).await;
             }
             Reading::Missing(selector) => return Err(refusal::missing_key(selector)),
@@ -185,7 +191,7 @@ impl Proxy {
         client: &Client,
         event: &mut Event,
     ) -> Result<Answer, Problem> {
-        event.attempt(ownership.attempt());
+        event.attempt(&ownership);
         let record = ownership.record().clone();
         let accepted = Accepted::of(&head.headers);
         let (relay, beginning) = stream::relay_for(rule.response, head.version);
@@ -298,6 +304,7 @@ impl Proxy {
     ) -> Result<Answer, Problem> {
         match (error, rule.on_error) {
             (StoreError::Unavailable(_), OnStoreError::Forward) => {
+                event.unguarded(Reason::NoStore);
                 self.unguarded(head, RequestBody::held(body), client, event).await
             }
             (StoreError::Unavailable(_), OnStoreError::Reject)

@@ -220,7 +220,8 @@ impl Note {
             route = &*self.rule.name,
             would,
             missed,
-            record = operation.map(|operation| operation.name.to_string()),
+            // As `onlyonce records` knows it.
+            record = operation.map(|operation| operation.name.observed().to_string()),
             key = operation.and_then(|operation| Some(operation.key.as_ref()?.shown(self.proxy.log_keys))),
             fingerprint = operation.map(prefix),
             status = self.status.map(|status| status.as_u16()),

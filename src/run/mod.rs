@@ -308,6 +308,7 @@ pub fn signalled(kinds: &[SignalKind]) -> impl Future<Output = ()> + use<> {
         };
         signals.next().await;
         let first = Instant::now();
+        #[expect(clippy::disallowed_methods, reason = "ends with the process, or ends it")]
         tokio::spawn(async move {
             // Wrappers signal their child, and then the group that it is in (timeout(1)): that is one signal.
             while first.elapsed() < SAME_SIGNAL {

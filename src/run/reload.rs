@@ -21,12 +21,13 @@ use crate::telemetry::Logging;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Puts the rules of a file in force whenever they change, or when it is told to. `tried` is the content that was
-/// loaded at the start; `adjust` is what the command line says over every file.
+/// loaded at the start, and `warned` what was said of it; `adjust` is what the command line says over every file.
 pub async fn follow(
     tried: Content,
     mut hangup: Hangup,
     rules: &Rules,
     logging: &Logging,
+    mut warned: Vec<config::Warning>,
     adjust: impl Fn(&mut Config),
 ) -> Infallible {
     let mut watch = Watch { tried, seen: None };
@@ -42,7 +43,7 @@ pub async fn follow(
         match watch.tried.check() {
             Ok(mut config) => {
                 adjust(&mut config);
-                apply(config, rules, logging);
+                warned = apply(config, rules, logging, &warned);
             }
             Err(error) => refuse(&error, rules),
         }
@@ -75,24 +76,48 @@ async fn read(before: Content) -> Option<Content> {
     tokio::task::spawn_blocking(move || before.again()).await.ok()
 }
 
-fn apply(config: Config, rules: &Rules, logging: &Logging) {
+/// The warnings that hold now.
+fn apply(config: Config, rules: &Rules, logging: &Logging, warned: &[config::Warning]) -> Vec<config::Warning> {
     let warnings = config::warnings(&config);
     logging.set_level(config.log.level);
     let routes = config.routes.rules().len();
+    log_forgotten(&rules.current().routes, &config.routes);
     for key in rules.replace(config) {
         tracing::warn!(key, "{key} changed: takes effect at the next start");
     }
-    warnings.iter().for_each(log_warning);
+    log_warnings(&warnings, warned);
     rules.count(Reload::Ok);
     tracing::info!(routes, "reloaded: the configuration is in force");
+    warnings
 }
 
-/// Logs one of the configuration's warnings.
-pub fn log_warning(warning: &config::Warning) {
-    let config::Warning { name, weight, route, text, advice } = warning;
-    match weight {
-        config::Weight::Note => tracing::info!(warning = name, route = route.as_deref(), advice, "{text}"),
-        config::Weight::Warning => tracing::warn!(warning = name, route = route.as_deref(), advice, "{text}"),
+/// Logs the configuration's warnings, those of `known` left out; the same one about several routes once.
+pub fn log_warnings(warnings: &[config::Warning], known: &[config::Warning]) {
+    let mut told: Vec<(&str, &str, &str)> = Vec::new();
+    for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
+        let config::Warning { name, weight, text, advice, .. } = warning;
+        if told.contains(&(name, text, advice)) {
+            continue;
+        }
+        told.push((name, text, advice));
+        let same = warnings.iter().filter(|other| other.text == *text && other.advice == *advice);
+        let routes: Vec<&str> = same.filter_map(|other| other.route.as_deref()).collect();
+        let routes = (!routes.is_empty()).then(|| routes.join(", "));
+        match weight {
+            config::Weight::Note => tracing::info!(warning = name, routes, advice, "{text}"),
+            config::Weight::Warning => tracing::warn!(warning = name, routes, advice, "{text}"),
+        }
+    }
+}
+
+/// Keys are named by the parts of key and scope: with others, none of the keys of before is found any more.
+fn log_forgotten(before: &config::Routes, now: &config::Routes) {
+    for route in config::forgotten(before, now) {
+        tracing::warn!(
+            route,
+            "key or scope of the route changed: keys that were used before are forgotten, and their requests run again \
+             when they are repeated"
+        );
     }
 }
 

@@ -6,6 +6,7 @@
 //! `cargo test --features fail-points --test crash` runs both; `-- matrix` or `-- storm` after it runs one. In both, a
 //! backend keeps a ledger of what it executed, in a process of its own, which is this program under another argument.
 
+#![allow(clippy::disallowed_methods)]
 // In a binary, nothing is reachable from outside.
 #![allow(unreachable_pub)]
 

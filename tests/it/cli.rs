@@ -7,7 +7,7 @@ use std::process::Output;
 
 use tempfile::TempDir;
 
-use crate::support::process::run;
+use crate::support::process::{onlyonce, run};
 use crate::support::*;
 
 fn text(bytes: &[u8]) -> String {
@@ -287,4 +287,68 @@ async fn keys_are_logged_as_they_came_where_that_is_wanted() {
     process.signal(rustix::process::Signal::TERM);
     process.exit().await;
     assert!(process.whole_log().contains("plain-key"));
+}
+
+#[test]
+fn init_writes_a_file_that_is_right_and_never_over_another() {
+    let folder = folder();
+    let first = run(folder.path(), &["init"]);
+    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
+    assert!(text(&first.stdout).starts_with("wrote onlyonce.toml: "), "{}", text(&first.stdout));
+    let file = folder.path().join("onlyonce.toml");
+    let written = fs::read_to_string(&file).expect("it is there");
+    assert_eq!(run(folder.path(), &["check"]).status.code(), Some(0));
+    fs::write(&file, "mine").expect("to write");
+    let again = run(folder.path(), &["init"]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(text(&again.stderr).starts_with("error: onlyonce.toml is there already, and stays as it is\n"));
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), "mine");
+    assert_eq!(run(folder.path(), &["init", "other.toml"]).status.code(), Some(0));
+    assert_eq!(fs::read_to_string(folder.path().join("other.toml")).expect("it is there"), written);
+    assert_eq!(run(folder.path(), &["init", "no/such/folder.toml"]).status.code(), Some(1));
+}
+
+#[test]
+fn the_configuration_file_is_named_in_several_ways() {
+    let folder = folder();
+    let config = Setup::new("http://127.0.0.1:9").toml();
+    fs::write(folder.path().join("mine.toml"), &config).expect("a writable folder");
+    let status = |arguments: &[&str], variable: Option<&str>| {
+        let mut command = onlyonce(arguments);
+        command.current_dir(folder.path()).envs(variable.map(|value| ("ONLYONCE_CONFIG", value)));
+        command.output().expect("the program").status.code()
+    };
+    for arguments in [&["check", "mine.toml"][..], &["check", "-c", "mine.toml"], &["check", "--config", "mine.toml"]] {
+        assert_eq!(status(arguments, None), Some(0), "{arguments:?}");
+        // What is said wins over the environment.
+        assert_eq!(status(arguments, Some("missing.toml")), Some(0), "{arguments:?}");
+    }
+    assert_eq!(status(&["check"], Some("mine.toml")), Some(0));
+    assert_eq!(status(&["check"], None), Some(2));
+    // Empty, it is not set.
+    assert_eq!(status(&["check"], Some("")), Some(2));
+    fs::write(folder.path().join("onlyonce.toml"), &config).expect("a writable folder");
+    assert_eq!(status(&["check"], Some("")), Some(0));
+    assert_eq!(status(&["explain", "-c", "mine.toml", "POST", "/orders"], Some("")), Some(0));
+}
+
+#[test]
+fn every_shipped_file_passes_strict() {
+    for file in shipped() {
+        let output = run(folder().path(), &["check", "--strict", file.to_str().expect("UTF-8")]);
+        assert_eq!(output.status.code(), Some(0), "{}: {}", file.display(), text(&output.stdout));
+    }
+}
+
+#[test]
+fn completions_and_the_manual_come_from_the_command_line_itself() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = text(&run(folder().path(), &["completions", shell]).stdout);
+        assert!(script.contains("onlyonce") && script.contains("records") && script.contains("strict"), "{shell}");
+    }
+    let page = text(&run(folder().path(), &["man"]).stdout);
+    assert!(page.contains(".TH onlyonce 1"), "{page}");
+    for section in [".SH \"ONLYONCE CHECK\"", ".SH \"ONLYONCE RECORDS RELEASE\""] {
+        assert!(page.contains(section), "{section}");
+    }
 }

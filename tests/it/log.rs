@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::process::{onlyonce, value};
@@ -168,4 +169,197 @@ fn output_that_cannot_be_written_is_an_error() {
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(told.starts_with("error: standard output cannot be written to: No space left on device"), "{told}");
     }
+}
+
+/// The events of a log in JSON that have this message.
+fn events(log: &str, message: &str) -> Vec<Value> {
+    let events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|_| panic!("{line}")));
+    events.filter(|event| event["message"] == message).collect()
+}
+
+async fn started(setup: &Setup, arguments: &[&str]) -> (Process, TempDir) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("onlyonce.toml");
+    std::fs::write(&file, setup.toml()).expect("a writable folder");
+    let mut command = onlyonce(&["serve", "--log-format", "json", "--config"]);
+    command.arg(&file).args(arguments);
+    (Process::of(command).await, folder)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_why_a_request_is_not_guarded() {
+    let backend = Backend::start().await;
+    let setup = Setup::new(&backend.url())
+        .another_route("name = \"off\"\npath = \"/off\"\nscope = []\nmode = \"off\"")
+        .another_route("name = \"elsewhere\"\npath = \"/elsewhere\"\nscope = []\nhost = \"api.example.com\"");
+    let (process, _folder) = started(&setup, &["--log-level", "debug"]).await;
+    for (request, method, path, reason) in [
+        (post("/order").json("{}"), "POST", "/order", "no route has this path"),
+        (request("PUT", "/orders").json("{}"), "PUT", "/orders", "the route orders is for POST only"),
+        (post("/off").json("{}"), "POST", "/off", "the route off is off"),
+        (
+            post("/elsewhere").json("{}"),
+            "POST",
+            "/elsewhere",
+            "the route elsewhere is for the host api.example.com only",
+        ),
+        (post("/a?token=secret").json("{}"), "POST", "/a", "no route has this path"),
+    ] {
+        process.ask(&request).await;
+        let is_told = |event: &Value| event["path"] == path && event["method"] == method && event["reason"] == reason;
+        until(reason, async || events(&process.log(), "a request is not guarded").iter().any(is_told)).await;
+    }
+    process.ask(&post("/orders").json("{}")).await;
+    let is_told = |event: &Value| {
+        event["outcome"] == "unguarded" && event["reason"] == "no key: header:idempotency-key is missing"
+    };
+    until("no key", async || events(&process.log(), "request").iter().any(is_told)).await;
+    assert!(!process.log().contains("secret"), "{}", process.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_info_the_log_says_nothing_of_requests_without_a_route() {
+    let backend = Backend::start().await;
+    let (process, _folder) = started(&Setup::new(&backend.url()), &[]).await;
+    process.ask(&post("/order").json("{}")).await;
+    process.ask(&order("k")).await;
+    process.logs("\"request\"").await;
+    assert!(!process.log().contains("not guarded"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_line_of_a_request_says_what_became_of_its_record() {
+    for (script, status, became, level) in [
+        (vec![answer("201 Created", "{}")], 201, "stored", "INFO"),
+        (vec![answer("422 No", "{}")], 422, "released", "INFO"),
+        (vec![answer("504 Late", "{}")], 504, "unknown", "WARN"),
+        (vec![say("HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\n{}"), Step::Close], 502, "unreplayable", "INFO"),
+    ] {
+        let backend = Backend::scripted([script]).await;
+        let (process, _folder) = started(&Setup::new(&backend.url()), &[]).await;
+        assert_eq!(process.ask(&order("k")).await.status, status);
+        process.logs("\"request\"").await;
+        let told = events(&process.log(), "request").remove(0);
+        assert_eq!((told["became"].as_str(), told["level"].as_str()), (Some(became), Some(level)), "{told}");
+        assert!(told["record"].as_str().is_some_and(|record| record.starts_with("orders:")), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_line_says_what_is_served_and_nothing_in_it_is_code() {
+    let backend = Backend::start().await;
+    let setup = Setup::new(&backend.url()).with("store", "url = \"embedded:data\"");
+    let (process, folder) = started(&setup, &[]).await;
+    let told = events(&process.log(), "serving").remove(0);
+    let folder = folder.path().display().to_string();
+    assert_eq!(told["config"], format!("{folder}/onlyonce.toml"));
+    assert_eq!(told["store"], format!("embedded:{folder}/data"));
+    assert_eq!(told["upstream"], backend.url());
+    assert_eq!((told["routes"].as_u64(), told["listen"].as_str()), (Some(1), Some(&*process.address.to_string())));
+    assert_eq!(told["admin"], process.admin.to_string());
+    assert!(told["version"].as_str().is_some_and(|version| version.starts_with(env!("CARGO_PKG_VERSION"))));
+    assert!(!process.log().contains("Some("), "{}", process.log());
+}
+
+/// The folder of the records is beside the file, wherever the program was started.
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_in_the_file_are_relative_to_its_folder() {
+    let backend = Backend::start().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("onlyonce.toml");
+    let setup = Setup::new(&backend.url()).with("store", "url = \"embedded:data\"");
+    std::fs::write(&file, setup.toml()).expect("a writable folder");
+    let elsewhere = tempfile::tempdir().expect("a temporary folder");
+    for (place, config) in [(folder.path(), "onlyonce.toml"), (elsewhere.path(), file.to_str().expect("UTF-8"))] {
+        let mut command = onlyonce(&["serve", "--log-format", "json", "--config", config]);
+        command.current_dir(place);
+        let mut process = Process::of(command).await;
+        assert_eq!(process.ask(&order("k")).await.status, 201);
+        process.signal(Signal::TERM);
+        assert_eq!(process.exit().await, Some(0));
+    }
+    assert_eq!(backend.count(), 1, "the second run finds the record of the first");
+    assert!(folder.path().join("data").is_dir());
+    assert_eq!(std::fs::read_dir(elsewhere.path()).expect("a folder").count(), 0);
+    // Certificates too.
+    std::fs::write(folder.path().join("issuer.pem"), "nothing").expect("a writable folder");
+    let setup = Setup::new(&backend.url()).with("jwt", "public_key = \"issuer.pem\"\nalgorithms = [\"RS256\"]");
+    std::fs::write(&file, setup.toml()).expect("a writable folder");
+    let output = onlyonce(&["check", "--config", file.to_str().expect("UTF-8")])
+        .current_dir(elsewhere.path())
+        .output()
+        .expect("the program");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("holds no public key"), "{told}");
+}
+
+#[test]
+fn a_fatal_error_is_json_where_the_log_is() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("an address");
+    let setup = Setup::new("http://127.0.0.1:9");
+    let busy = setup.clone().with("server", &format!("listen = \"{address}\""));
+    let wrong = setup.with("log", "format = \"json\"\nlevel = \"loud\"");
+    for (setup, arguments, status, said) in [
+        (&busy, &["--log-format", "json"][..], 1, "cannot listen on"),
+        (&busy.clone().with("log", "format = \"json\""), &[], 1, "cannot listen on"),
+        (&wrong, &[], 2, "loud"),
+    ] {
+        std::fs::write(folder.path().join("onlyonce.toml"), setup.toml()).expect("a writable folder");
+        let mut command = onlyonce(&["serve"]);
+        let output = command.args(arguments).current_dir(folder.path()).output().expect("the program");
+        assert_eq!(output.status.code(), Some(status));
+        let lines: Vec<Value> = String::from_utf8_lossy(&output.stderr)
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+            .collect();
+        let last = lines.last().expect("a line");
+        assert_eq!(last["level"], "ERROR");
+        assert!(last["message"].as_str().is_some_and(|message| message.contains(said)), "{last}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_observed_has_a_name_that_records_know() {
+    let backend = Backend::start().await;
+    let (process, _folder) = started(&Setup::new(&backend.url()).route("mode = \"observe\""), &[]).await;
+    process.ask(&order("k")).await;
+    process.logs("\"observed\"").await;
+    let told = events(&process.log(), "observed").remove(0);
+    let record = told["record"].as_str().expect("a name").to_owned();
+    let admin = format!("http://{}", process.admin);
+    let shown = onlyonce(&["records", "--admin", &admin, "show", &record]).output().expect("the program");
+    assert_eq!(shown.status.code(), Some(0), "{}", String::from_utf8_lossy(&shown.stderr));
+}
+
+/// At a start, and at a reload what is new of it only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warning_is_told_once_for_all_its_routes_and_a_reload_tells_what_is_new() {
+    let backend = Backend::start().await;
+    let setup = Setup::new(&backend.url())
+        .another_route("name = \"bills\"\npath = \"/bills\"\nscope = [\"header:Authorization\"]");
+    let process = Process::start(&setup).await;
+    let warned = |name: &str| {
+        let log = process.log();
+        let all = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        all.filter(|event| event["warning"] == name).collect::<Vec<_>>()
+    };
+    let told = warned("authorization-as-caller");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["routes"], "orders, bills");
+
+    process.rewrite(&setup.clone().route("scope = []"));
+    process.logs("reloaded").await;
+    assert_eq!(warned("authorization-as-caller").len(), 1);
+    assert_eq!(warned("no-caller").len(), 1);
+    let forgotten = "key or scope of the route changed: keys that were used before are forgotten, and their requests run \
+                     again when they are repeated";
+    assert_eq!(events(&process.log(), forgotten)[0]["route"], "orders");
+
+    process.rewrite(&setup.route("scope = []\naccept = [\"no-caller\"]\nlease = \"40s\""));
+    until("reloaded again", async || events(&process.log(), "reloaded: the configuration is in force").len() == 2)
+        .await;
+    assert_eq!(warned("no-caller").len(), 1);
+    assert_eq!(events(&process.log(), forgotten).len(), 1);
 }

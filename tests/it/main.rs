@@ -2,6 +2,7 @@
 //!
 //! One binary for all of it, because each one would be linked with the whole program. A module for each promise.
 
+#![allow(clippy::disallowed_methods)]
 // In a binary, nothing is reachable from outside.
 #![allow(unreachable_pub)]
 

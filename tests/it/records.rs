@@ -97,7 +97,11 @@ on_every_store! {
         assert_eq!(sidecar.ask(&order("k")).await.status, 201);
         assert!(sidecar.ask(&order("k")).await.is_replay());
         assert_eq!(backend.count(), 2);
-        let again = records(sidecar.admin, &["release", &record]).await;
+        // An answer is not thrown away without a word.
+        let asked = records(sidecar.admin, &["release", &record]).await;
+        asked.failed(2, &["is completed: its answer is kept", "If that is meant: --yes"]);
+        assert!(sidecar.ask(&order("k")).await.is_replay());
+        let again = records(sidecar.admin, &["release", &record, "--yes"]).await;
         assert!(again.well().contains("It was completed with 201."));
         records(sidecar.admin, &["release", &record]).await.failed(1, &["the key is free", "record-not-found"]);
     }
@@ -343,7 +347,6 @@ async fn what_cannot_be_asked_is_said_plainly() {
         (&["release"], "required"),
         (&["release", "--route", "orders", "--state", "unknown"], "--since"),
         (&["release", "--route", "orders", "--state", "unknown", "--since", "yesterday"], "2h or 3d"),
-        (&["release", &record, "--yes"], "cannot be used with"),
         (&["complete", &record], "--status"),
         (&["complete", &record, "--status", "200", "-H", "no colon"], "Name: value"),
         (&["complete", &record, "--status", "200", "-d", "@/nowhere"], "cannot read /nowhere"),
@@ -351,6 +354,26 @@ async fn what_cannot_be_asked_is_said_plainly() {
         let arguments = [&["--admin", &url], arguments].concat();
         records_with(None, &arguments).await.failed(2, &[word]);
     }
+}
+
+#[tokio::test]
+async fn a_route_that_there_is_not_is_an_error_with_the_nearest_name() {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    sidecar.ask(&order("k")).await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("onlyonce.toml");
+    let setup = Setup::new(&backend.url()).with("admin", &format!("listen = \"{}\"", sidecar.admin));
+    std::fs::write(&file, setup.toml()).expect("a writable folder");
+    let config = file.to_str().expect("UTF-8");
+    records_with(None, &["-c", config, "list", "--route", "orders"]).await.well();
+    let since = ["--state", "unknown", "--since", "1h"];
+    for arguments in [&["list", "--route", "order"][..], &[&["release", "--route", "order"][..], &since].concat()] {
+        let arguments = [&["-c", config], arguments].concat();
+        records_with(None, &arguments).await.failed(2, &["there is no route 'order'; did you mean 'orders'?"]);
+    }
+    let far = ["-c", config, "list", "--route", "shipments"];
+    records_with(None, &far).await.failed(2, &["the routes of the configuration are orders"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -363,7 +386,7 @@ async fn every_change_is_a_line_in_the_log() {
     let settle = ["complete", &record, "--status", "200", "-d", "the body"];
     records(sidecar.admin, &settle).await.well();
     records(sidecar.admin, &settle).await.failed(1, &["already-completed"]);
-    records(sidecar.admin, &["release", &record]).await.well();
+    records(sidecar.admin, &["release", &record, "--yes"]).await.well();
     sidecar.kill();
     let log = sidecar.whole_log();
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -33,6 +33,7 @@
 //! --nocapture` prints how many worlds there were, and a way to what had to be found; `--ignored` takes some minutes for
 //! more of everything.
 
+#![allow(clippy::disallowed_methods)]
 // In a binary, nothing is reachable from outside.
 #![allow(unreachable_pub)]
 

@@ -2,6 +2,7 @@
 //!
 //! What they are is installed by `tests/run`. A test whose peer is missing fails, and says so.
 
+#![allow(clippy::disallowed_methods)]
 // In a binary, nothing is reachable from outside.
 #![allow(unreachable_pub)]
 

@@ -75,7 +75,17 @@ const ROOMS: [(&str, &[&str], &[&str]); 18] = [
     (
         "cli",
         &["admin", "clock", "config", "demo", "key", "record", "run", "telemetry"],
-        &["clap", "http_body_util", "hyper", "hyper_util", "serde_json", "terminal_size", "tokio"],
+        &[
+            "clap",
+            "clap_complete",
+            "clap_mangen",
+            "http_body_util",
+            "hyper",
+            "hyper_util",
+            "serde_json",
+            "terminal_size",
+            "tokio",
+        ],
     ),
 ];
 

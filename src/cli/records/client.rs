@@ -25,6 +25,8 @@ pub(super) struct Client {
     authority: Authority,
     token: Option<Secret>,
     pub(super) token_from: TokenFrom,
+    /// Those of the configuration, where there is one.
+    routes: Option<Vec<String>>,
 }
 
 /// Where the token comes from.
@@ -65,16 +67,17 @@ impl Client {
     /// The sidecar at `admin`, else the one of this configuration. The file is read where it is needed.
     pub(super) fn new(admin: Option<&str>, config: &Path) -> Result<Self, String> {
         let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty()).map(Secret::new);
-        let (authority, configured) = match admin {
+        let (authority, configured, routes) = match admin {
             Some(url) => {
                 let authority = authority(url)?;
                 // Another machine's sidecar may have no configuration here.
                 let configured = if token.is_none() { config::load(config).ok().and_then(token_of) } else { None };
-                (authority, configured)
+                (authority, configured, None)
             }
             None => {
                 let loaded = config::load(config).map_err(|error| error.to_string())?;
-                (listener(&loaded, config)?, token_of(loaded))
+                let routes = loaded.routes.rules().iter().map(|rule| rule.name.to_string()).collect();
+                (listener(&loaded, config)?, token_of(loaded), Some(routes))
             }
         };
         let token_from = match (&token, &configured) {
@@ -82,7 +85,24 @@ impl Client {
             (None, Some(_)) => TokenFrom::Configuration,
             (None, None) => TokenFrom::Nowhere,
         };
-        Ok(Self { authority, token: token.or(configured), token_from })
+        Ok(Self { authority, token: token.or(configured), token_from, routes })
+    }
+
+    /// Whether a route has this name, as far as that is known here: another machine's sidecar has a configuration of its
+    /// own. Routes that are observed have their records under a name with `@observe`.
+    pub(super) fn knows_route(&self, name: &str) -> Result<(), Failure> {
+        let plain = name.strip_suffix("@observe").unwrap_or(name);
+        let Some(routes) =
+            self.routes.as_ref().filter(|routes| !plain.is_empty() && !routes.iter().any(|it| it == plain))
+        else {
+            return Ok(());
+        };
+        let names = || routes.iter().map(String::as_str);
+        let help = match config::nearest(plain, names()) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None => format!("the routes of the configuration are {}", names().collect::<Vec<_>>().join(", ")),
+        };
+        Err(Failure::Usage(format!("there is no route '{name}'; {help}")))
     }
 
     /// For people.
@@ -134,7 +154,7 @@ impl Client {
 
         let stream = self.connect().await.map_err(Failure::Unreachable)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| strange(&error))?;
-        // Ends with the sender, or with the program.
+        #[expect(clippy::disallowed_methods, reason = "ends with the sender, or with the program")]
         tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(|error| strange(&error))?;
         let status = response.status();

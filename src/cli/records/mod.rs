@@ -4,8 +4,8 @@ mod client;
 mod say;
 
 use std::collections::HashSet;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use http::{HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
 
-use super::{BAD_USAGE, FAILED, Format, block_on, given, output};
+use super::{BAD_USAGE, ConfigArg, FAILED, Format, block_on, given, output};
 use crate::admin::Moment;
 use crate::admin::shape::{
     Changed, Complete, Content, Entry, OwnerName, Page, Release, ReleaseMany, ReleasedMany, Shown, StateName,
@@ -33,9 +33,9 @@ pub(super) struct RecordsArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Which sidecar")]
 struct Place {
-    /// The configuration file, for where the sidecar's admin listener is, and for its token
-    #[arg(long, global = true, env = "ONLYONCE_CONFIG", default_value = "onlyonce.toml", value_name = "FILE")]
-    config: PathBuf,
+    /// For where the sidecar's admin listener is, and for its token
+    #[command(flatten)]
+    config: ConfigArg,
     /// The admin listener of a running sidecar, as http://HOST:PORT, instead of the configuration's
     #[arg(long, global = true, value_name = "URL")]
     admin: Option<String>,
@@ -69,7 +69,7 @@ enum Verb {
     /// Free the key of a record, or of many: the next request with it runs
     ///
     /// Do so when you know that the request had no effect, or that it may have it twice.
-    #[command(override_usage = "onlyonce records release RECORD [--force]\n       \
+    #[command(override_usage = "onlyonce records release RECORD [--force] [--yes]\n       \
                                 onlyonce records release --route NAME --state STATE --since T [--yes]")]
     Release(ReleaseArgs),
     /// Settle a record by hand: retries get this answer, and nothing runs
@@ -96,7 +96,7 @@ enum Verb {
 #[derive(Args)]
 struct ReleaseArgs {
     /// Its name
-    #[arg(required_unless_present = "route", conflicts_with_all = ["route", "state", "since", "yes"])]
+    #[arg(required_unless_present = "route", conflicts_with_all = ["route", "state", "since"])]
     record: Option<RecordName>,
     /// Even if the request is still running. It goes on, and another may run beside it
     #[arg(long, conflicts_with = "route")]
@@ -110,8 +110,8 @@ struct ReleaseArgs {
     /// settled (if in flight, claimed) since then: 2026-11-21T19:30:00Z, or 2h or 3d ago
     #[arg(long, value_name = "T", requires = "route", value_parser = moment)]
     since: Option<Moment>,
-    /// Do it; without, only say what would be done
-    #[arg(long, requires = "route")]
+    /// Do it. Without, many are only said; a completed record is asked about
+    #[arg(long)]
     yes: bool,
 }
 
@@ -124,7 +124,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn records(args: RecordsArgs) -> ExitCode {
     let RecordsArgs { verb, place } = args;
-    let client = match Client::new(place.admin.as_deref(), &place.config) {
+    let client = match Client::new(place.admin.as_deref(), place.config.file()) {
         Ok(client) => client,
         Err(message) => {
             output::complain(message);
@@ -136,7 +136,7 @@ pub(super) fn records(args: RecordsArgs) -> ExitCode {
             Verb::List { route, state, format } => list(&client, route.as_deref(), state, format).await,
             Verb::Show { record, body, format } => show(&client, &record, body, format).await,
             Verb::Release(args) => match (args.record, args.route.zip(args.state).zip(args.since)) {
-                (Some(record), _) => release(&client, &record, args.force).await,
+                (Some(record), _) => release(&client, &record, args.force, args.yes).await,
                 (None, Some(((route, state), since))) => release_many(&client, route, state, since, args.yes).await,
                 // The command line does not let that through.
                 (None, None) => Ok(()),
@@ -207,6 +207,9 @@ async fn list(client: &Client, route: Option<&str>, state: Option<StateName>, fo
             quiet_since = Instant::now();
         }
     }
+    if seen.is_empty() {
+        client.knows_route(route)?;
+    }
     match format {
         Format::Text => writeln!(out, "{}", say::records(seen.len()))?,
         Format::Json => writeln!(out, "{}", if seen.is_empty() { "[]" } else { "\n]" })?,
@@ -235,7 +238,16 @@ async fn show(client: &Client, record: &RecordName, with_body: bool, format: For
     Ok(())
 }
 
-async fn release(client: &Client, record: &RecordName, force: bool) -> Result<(), Failure> {
+async fn release(client: &Client, record: &RecordName, force: bool, yes: bool) -> Result<(), Failure> {
+    if !yes {
+        let shown: Shown = client.ask(Method::GET, &format!("/records/{record}"), None::<&()>).await?;
+        if shown.entry.state == StateName::Completed && !is_meant(&shown.entry)? {
+            return Err(Failure::Usage(format!(
+                "{record} is completed: its answer is kept, and a retry gets it. Released, the next retry runs the \
+                 request again. If that is meant: --yes"
+            )));
+        }
+    }
     let target = format!("/records/{record}/release");
     let changed: Changed = client.ask(Method::POST, &target, Some(&Release { force })).await?;
     let mut said = format!("It was {}. The next request with its key runs.", say::state(&changed.was));
@@ -244,6 +256,18 @@ async fn release(client: &Client, record: &RecordName, force: bool) -> Result<()
     }
     write!(io::stdout(), "released {record}\n{}", say::broken(&said))?;
     Ok(())
+}
+
+/// Asks where somebody is there to answer.
+fn is_meant(entry: &Entry) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Ok(false);
+    }
+    output::complain(say::broken(&format!("{}: {}", entry.record, in_short(entry))).trim_end());
+    output::complain("Released, the next retry runs the request again. Release it? [y/N]");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn is_running(was: &Entry) -> bool {
@@ -283,6 +307,7 @@ async fn release_many(
     since: Moment,
     yes: bool,
 ) -> Result<(), Failure> {
+    client.knows_route(&route)?;
     let which = format!("of {route}, {state} since {}", say::time(since));
     let mut wanted = ReleaseMany { route, state, since: since.to_string(), dry_run: !yes, cursor: None };
     let mut out = io::stdout().lock();

@@ -1,6 +1,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -68,8 +69,13 @@ impl<'a> Item<'a> {
     }
 
     /// Remembers a file that this names.
-    pub(super) fn reads(&self, file: &str) {
+    pub(super) fn reads(&self, file: &Path) {
         self.report.reads(file);
+    }
+
+    /// A path that stands here, from where the program is: in the file, it is relative to the file's folder.
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        self.report.path(path)
     }
 
     /// Reports the value as wrong.

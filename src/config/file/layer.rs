@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Method, Uri, header};
 
 use super::super::{
     Delivery, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnStoreError, OnUnknown, Policy, Preset,
-    Selector, StatusSet,
+    Selector, StatusSet, WARNINGS,
 };
 use super::fallback::SHORTEST_LEASE;
 use super::item::Item;
@@ -55,6 +55,7 @@ pub(super) struct Layer {
     pub(super) cors_origins: Setting<Vec<HeaderValue>>,
     pub(super) message: Setting<String>,
     pub(super) help: Setting<String>,
+    pub(super) accept: Setting<Vec<&'static str>>,
 }
 
 /// `on_missing_key`, without the window.
@@ -115,6 +116,7 @@ impl Layer {
             cors_origins: section.read("cors_origins", |item| item.list(origin).map(values)),
             message: section.read("message", message),
             help: section.read("help", help),
+            accept: section.read("accept", |item| item.list(accepted).map(values)),
         }
     }
 
@@ -156,6 +158,7 @@ impl Layer {
             cors_origins: self.cors_origins.over(&below.cors_origins),
             message: self.message.over(&below.message),
             help: self.help.over(&below.help),
+            accept: self.accept.over(&below.accept),
         }
     }
 }
@@ -283,6 +286,11 @@ fn status(item: &Item<'_>) -> Option<StatusSet> {
         Some(set) => Some(set),
         None => item.refuse(format!("{text} is neither a status nor a class of them"), advice),
     }
+}
+
+/// The name of a warning that is meant so.
+fn accepted(item: &Item<'_>) -> Option<&'static str> {
+    item.choice(&WARNINGS.map(|name| (name, name)), &[])
 }
 
 fn message(item: &Item<'_>) -> Option<String> {

@@ -2,13 +2,14 @@
 
 mod address;
 mod fallback;
+mod host;
 mod item;
 mod jwt;
 mod layer;
 mod mask;
 mod order;
 mod origin;
-mod pattern;
+mod path;
 mod pem;
 mod preset;
 mod public_key;
@@ -33,8 +34,9 @@ use toml::de::DeTable;
 
 use self::jwt::JwtTable;
 use self::layer::Layer;
-use self::pattern::BRACES;
+use self::path::BRACES;
 pub(super) use self::report::Known;
+pub(crate) use self::report::nearest;
 use self::report::{Fault, Report, Span};
 use self::route::{Bounds, RouteTable};
 use self::section::Section;
@@ -60,7 +62,9 @@ impl Content {
     /// Reads the file at `path`. That it cannot be read is content too.
     pub fn of(path: &Path) -> Self {
         let text = read_text(path);
-        let named = text.as_ref().map_or_else(|_| Vec::new(), |text| inspect("", text, &variable).files);
+        let named = text
+            .as_ref()
+            .map_or_else(|_| Vec::new(), |text| inspect(&path.display().to_string(), text, &variable).files);
         Self { path: path.to_owned(), text, beside: named.into_iter().map(digested).collect() }
     }
 
@@ -71,6 +75,14 @@ impl Content {
         }
         let beside = self.beside.iter().map(|(path, _)| digested(path.clone())).collect();
         Self { beside, ..self.clone() }
+    }
+
+    /// Whether its log is to be JSON, as far as that can be told of a file that may be wrong.
+    pub fn asks_for_json(&self) -> bool {
+        let Ok(text) = &self.text else { return false };
+        let (table, _) = DeTable::parse_recoverable(text);
+        let format = table.get_ref().get("log").and_then(|log| log.get_ref().as_table()?.get("format"));
+        format.is_some_and(|format| format.get_ref().as_str() == Some("json"))
     }
 
     /// Checks it, with the variables of this process's environment.
@@ -131,7 +143,8 @@ fn inspect(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Insp
     let (config, mut faults, known, files) = if syntax.hide_the_rest {
         (None, Vec::new(), Vec::new(), Vec::new())
     } else {
-        let report = Report::new(text, env);
+        let folder = Path::new(name).parent().unwrap_or(Path::new(""));
+        let report = Report::new(text, folder, env);
         let config = read(table.get_ref(), &report);
         let (faults, known, files) = report.finish();
         (config, faults, known, files)
@@ -285,8 +298,9 @@ mod tests {
 
     #[test]
     fn the_reference_shows_the_defaults() {
-        // Except for where the retention comes from.
-        let least = format!("{:#?}", config(LEAST)).replace("retention_given: false", "retention_given: true");
+        // Except for where the retention comes from, and for what its readers have thought of.
+        let least = with_route("accept = [\"authorization-as-caller\", \"busy-503\"]");
+        let least = format!("{least:#?}").replace("retention_given: false", "retention_given: true");
         assert_eq!(format!("{:#?}", config(REFERENCE)), least);
     }
 

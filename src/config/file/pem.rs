@@ -102,11 +102,17 @@ fn read<T>(item: &Item<'_>, parse: impl FnOnce(&[u8]) -> Result<T, Fault>) -> Op
 
 fn file(item: &Item<'_>, text: &Text) -> Option<Vec<u8>> {
     let advice = "name a file in PEM that onlyonce may read, or give the PEM text itself: \"env:NAME\"";
-    item.reads(&text.value);
-    let reason = match bytes(Path::new(&text.value)) {
+    let path = item.path(&text.value);
+    item.reads(&path);
+    let reason = match bytes(&path) {
         Ok(bytes) if bytes.len() as u64 <= LARGEST => return Some(bytes),
         Ok(_) => "it is too large for that".to_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
+            Some(folder) if text.is_literal() && Path::new(&text.value) != path => {
+                format!("there is no such file in {}", folder.display())
+            }
+            Some(_) | None => "there is no such file".to_owned(),
+        },
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => "it may not be read".to_owned(),
         Err(error) => error.to_string(),
     };

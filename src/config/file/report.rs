@@ -1,6 +1,6 @@
 use std::cell::RefCell;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use strsim::damerau_levenshtein;
 
@@ -14,6 +14,8 @@ pub(super) type Span = Range<usize>;
 /// What is wrong with a file, gathered while it is read. Every section writes to it, hence the cells.
 pub(super) struct Report<'a> {
     text: &'a str,
+    /// What relative paths in the file are relative to.
+    folder: &'a Path,
     env: &'a dyn Fn(&str) -> Option<String>,
     faults: RefCell<Vec<Fault>>,
     strays: RefCell<Vec<Stray>>,
@@ -51,9 +53,10 @@ pub(in super::super) struct Known {
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(text: &'a str, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn new(text: &'a str, folder: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self {
             text,
+            folder,
             env,
             faults: RefCell::default(),
             strays: RefCell::default(),
@@ -80,8 +83,13 @@ impl<'a> Report<'a> {
     }
 
     /// Remembers another file that the configuration names, and that is read with it.
-    pub(super) fn reads(&self, file: &str) {
+    pub(super) fn reads(&self, file: &Path) {
         self.files.borrow_mut().push(file.into());
+    }
+
+    /// A path in the file, from where the program is.
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
     }
 
     /// Remembers a key that nobody asked for.
@@ -141,7 +149,7 @@ pub(super) fn header(table: &str) -> String {
 }
 
 /// The candidate that `word` was most likely meant to be, if any comes close.
-pub(super) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+pub(crate) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     let word = word.to_ascii_lowercase();
     let slips = (word.len() / 3).max(1);
     candidates

@@ -15,7 +15,7 @@ use super::order::Order;
 use super::report::{Report, Span};
 use super::section::Section;
 use super::setting::Setting;
-use super::{fallback, jwt, pattern, preset};
+use super::{fallback, host, jwt, path, preset};
 
 /// A `[[route]]` as it stands in the file.
 pub(super) struct RouteTable {
@@ -43,8 +43,8 @@ impl RouteTable {
         let table = Self {
             span: section.span(),
             name: section.required("name", name, self::name),
-            path: section.required("path", path, pattern::path),
-            host: section.read("host", pattern::host),
+            path: section.required("path", path, path::path),
+            host: section.read("host", host::host),
             layer: Layer::read(&section),
         };
         section.finish();
@@ -153,6 +153,7 @@ impl RouteTable {
             cors_origins: merged.cors_origins.or(Vec::new()).take()?,
             message: merged.message.optional()?,
             help: merged.help.optional()?,
+            accept: merged.accept.or(Vec::new()).take()?,
         })
     }
 }
@@ -276,7 +277,7 @@ fn parameters_exist(
     report: &Report<'_>,
 ) {
     let (Some(selectors), Some(route), Some(path)) = (parts.get(), route, path) else { return };
-    let params: Vec<&str> = pattern::parameters(path).collect();
+    let params: Vec<&str> = path::parameters(path).collect();
     for selector in selectors {
         let Selector::Path(name) = selector else { continue };
         if params.contains(&name.as_str()) {

@@ -53,7 +53,15 @@ pub(super) fn selector(item: &Item<'_>) -> Option<Selector> {
             let advice = match nearest(kind, KINDS.into_iter()) {
                 Some(near @ ("host" | "ip")) => format!("did you mean \"{near}\"? {ADVICE}"),
                 Some(near) => format!("did you mean \"{near}:…\"? {ADVICE}"),
-                None if is_header && text.is_literal() => format!("for the header of that name: \"header:{kind}\""),
+                None if SHARED.contains(&kind.to_ascii_lowercase().as_str()) => {
+                    "where all callers share one space of keys: scope = []".to_owned()
+                }
+                None if is_header && text.is_literal() && kind.contains('-') => {
+                    format!("for the header of that name: \"header:{kind}\"")
+                }
+                None if is_header && text.is_literal() => {
+                    format!("say where it is: \"header:{kind}\", \"query:{kind}\", \"json:/{kind}\"; {ADVICE}")
+                }
                 None => ADVICE.to_owned(),
             };
             item.refuse(format!("{text} is not a selector"), advice)
@@ -124,9 +132,48 @@ fn pointer(item: &Item<'_>, text: &Text, pointer: &str) -> Option<JsonPointer> {
         let advice = "in a member's name, ~ is written ~0 and / is written ~1";
         return item.refuse(format!("{quoted} is not a JSON pointer: a ~ stands alone"), advice);
     }
-    let advice = match text.is_literal() {
-        true => format!("write \"/{pointer}\" for the member of that name"),
-        false => "\"/id\" is the member of that name".to_owned(),
+    let advice = match dotted(pointer).filter(|_| text.is_literal()) {
+        Some(right) if right[1..].contains('/') => format!("write \"{right}\" for a member of a member"),
+        Some(right) => format!("write \"{right}\" for the member of that name"),
+        None => "\"/id\" is the member of that name, \"/order/id\" one of a member".to_owned(),
     };
     item.refuse(format!("{quoted} is not a JSON pointer: it does not begin with a slash"), advice)
+}
+
+/// A pointer to what other tools name with dots and brackets: `$.order.items[0].id`.
+fn dotted(text: &str) -> Option<String> {
+    let text = text.strip_prefix('$').unwrap_or(text);
+    let path = text.replace('[', ".").replace(['"', '\'', ']'], "");
+    let names: Vec<&str> = path.strip_prefix('.').unwrap_or(&path).split('.').collect();
+    let is_plain = |name: &&str| !name.is_empty() && !name.contains(['~', '/', '*', '?', '@']);
+    names.iter().all(is_plain).then(|| format!("/{}", names.join("/")))
+}
+
+/// What people write for a scope that is nobody's in particular.
+const SHARED: [&str; 6] = ["none", "all", "any", "global", "shared", "*"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_dots_becomes_a_pointer() {
+        for (text, pointer) in [
+            ("order.id", Some("/order/id")),
+            ("$.order.id", Some("/order/id")),
+            ("$.items[0].id", Some("/items/0/id")),
+            ("$['order']['id']", Some("/order/id")),
+            ("id", Some("/id")),
+            (".id", Some("/id")),
+            ("$", None),
+            ("$..id", None),
+            ("items[*].id", None),
+            ("a..b", None),
+            ("a~b", None),
+        ] {
+            let shown = dotted(text);
+            assert_eq!(shown.as_deref(), pointer, "{text}");
+            assert!(shown.is_none_or(|shown| JsonPointer::parse(&shown).is_some()), "{text}");
+        }
+    }
 }

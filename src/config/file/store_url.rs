@@ -41,7 +41,7 @@ fn embedded(item: &Item<'_>, path: &str) -> Option<PathBuf> {
         let advice = "a folder follows the colon: \"embedded:/var/lib/onlyonce\", or \"embedded:data\"";
         return item.refuse("store.url names no folder for the embedded store", advice);
     }
-    Some(PathBuf::from(path))
+    Some(item.path(path))
 }
 
 fn redis(item: &Item<'_>, rest: &str) -> Option<RedisAddress> {

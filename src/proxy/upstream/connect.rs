@@ -129,7 +129,7 @@ where
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_BUFFER).max_header_size(MAX_HEAD).max_headers(MAX_FIELDS).preserve_header_case(true);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Unsent::Closed)?;
-    // It ends with the sender, or with the backend.
+    #[expect(clippy::disallowed_methods, reason = "ends with the sender, or with the backend")]
     let task = tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(error = &error as &dyn std::error::Error, "an upstream connection ended");
@@ -165,6 +165,7 @@ where
             () = turns.0.notified() => {}
         }
     };
+    #[expect(clippy::disallowed_methods, reason = "ends with the senders, or with the backend")]
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(error = &error as &dyn std::error::Error, "an upstream connection ended");
@@ -184,6 +185,7 @@ where
 {
     fn execute(&self, task: F) {
         let turns = Arc::clone(&self.0);
+        #[expect(clippy::disallowed_methods, reason = "ends with the connection")]
         tokio::spawn(async move {
             let mut task = pin!(task);
             poll_fn(|cx| {

@@ -78,6 +78,7 @@ impl Upstream {
     pub fn new(settings: config::Upstream, max_idle: usize) -> Self {
         let pool = Pool::new(max_idle);
         let streams = settings.http2.then(|| Arc::new(Streams::new()));
+        #[expect(clippy::disallowed_methods, reason = "ends with the pool")]
         tokio::spawn(sweep(Arc::downgrade(&pool), streams.as_ref().map(Arc::downgrade), settings.idle_timeout));
         let (target, dial) = (Arc::new(Target::of(&settings)), Arc::new(Dial::new(&settings)));
         Self { settings: Arc::new(settings), target, dial, pool, streams }

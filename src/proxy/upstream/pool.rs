@@ -82,6 +82,7 @@ impl Pool {
         if connection.sender.is_ready() {
             return self.push(connection);
         }
+        #[expect(clippy::disallowed_methods, reason = "ends when the connection is ready, or given up")]
         tokio::spawn(async move {
             let signs = Arc::clone(&connection.signs);
             let untaken = async {

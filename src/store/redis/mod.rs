@@ -105,6 +105,7 @@ impl Redis {
         let probe = Probe::new(config, digest_key, habits);
         let connect_timeout = connection::connect_timeout(config.timeout);
         let supervisor = Supervisor::new(link.clone(), address.clone(), probe, habits, connect_timeout);
+        #[expect(clippy::disallowed_methods, reason = "ends with the store")]
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
         Self {
             link,

@@ -41,6 +41,7 @@ impl Listener {
     /// Listens to nothing yet.
     pub(super) fn start(address: &RedisAddress) -> Self {
         let topics = Arc::<Topics>::default();
+        #[expect(clippy::disallowed_methods, reason = "ends with the listener")]
         let task = tokio::spawn(run(Arc::clone(&topics), address.clone()));
         Self { topics, _task: AbortOnDropHandle::new(task) }
     }

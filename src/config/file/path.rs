@@ -1,0 +1,331 @@
+//! A route's `path`, and how the spellings of other routers are to be written here.
+
+use super::item::Item;
+use super::uri::normalised;
+
+/// A path pattern: a normalised path, some of its segments `{param}`, the last one perhaps `{*rest}`.
+pub(super) fn path(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    let Some(wrong) = Wrong::of(&text.value) else { return Some(text.value) };
+    let right = right(&text.value).filter(|_| text.is_literal());
+    let shown = |advice: &str| match &right {
+        Some(right) => format!("{advice}: {right:?}"),
+        None => advice.to_owned(),
+    };
+    let (message, advice) = match wrong {
+        Wrong::Method(method) => (
+            format!("{text} is a method and a path"),
+            shown(&format!("methods have a key of their own: methods = [{method:?}], and path")),
+        ),
+        Wrong::Url => (format!("{text} is a URL"), shown("a route goes by the path, and by host where that matters")),
+        Wrong::NoSlash => (format!("{text} is not a path"), shown("paths begin with a slash")),
+        Wrong::Query => (format!("{text} is more than a path"), shown("a route goes by the path alone")),
+        Wrong::Expression => (format!("{text} is a regular expression, which paths are not"), BRACES.to_owned()),
+        Wrong::Wildcard => {
+            (format!("{text} has a * that stands for nothing but itself"), shown_first(right.as_deref()))
+        }
+        Wrong::Parameter => (format!("{text} has a parameter of another router"), shown("parameters stand in braces")),
+        Wrong::Braces => (format!("the braces in {text} do not fit"), shown_first(right.as_deref())),
+        Wrong::NotNormal => (format!("{text} would never match"), shown("paths are compared in normalised form")),
+    };
+    item.refuse(message, advice)
+}
+
+fn shown_first(right: Option<&str>) -> String {
+    right.map_or_else(|| BRACES.to_owned(), |right| format!("write {right:?}: {BRACES}"))
+}
+
+/// What braces are for.
+pub(super) const BRACES: &str = "a segment may hold one parameter, as {order}, and a path may end in {*rest}";
+
+/// The first thing that is wrong with a path pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wrong<'a> {
+    /// `POST /orders`
+    Method(&'a str),
+    /// `https://api.example.com/orders`
+    Url,
+    /// `orders`
+    NoSlash,
+    /// `/orders?version=2`
+    Query,
+    /// `^/orders/\d+$`
+    Expression,
+    /// `/api/*`
+    Wildcard,
+    /// `/orders/:id`, `/orders/<int:id>`, `/orders/[id]`
+    Parameter,
+    /// `/orders/{}`, `/orders/{id:int}`
+    Braces,
+    /// `/v1/../orders`
+    NotNormal,
+}
+
+impl<'a> Wrong<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        if let Some((method, _)) = method_and_path(path) {
+            return Some(Self::Method(method));
+        }
+        if path.contains("://") {
+            return Some(Self::Url);
+        }
+        let literal = || outside_braces(path);
+        if path.starts_with(['^', '~']) || literal().any(|part| part.contains(['\\', '^', '|']) || part.contains(".*"))
+        {
+            return Some(Self::Expression);
+        }
+        if !path.starts_with('/') {
+            return Some(Self::NoSlash);
+        }
+        if segments(path).any(|segment| parameter_elsewhere(segment).is_some()) {
+            return Some(Self::Parameter);
+        }
+        if literal().any(|part| part.contains(['?', '#'])) {
+            return Some(Self::Query);
+        }
+        if literal().any(|part| part.contains('*')) {
+            return Some(Self::Wildcard);
+        }
+        match normalised_pattern(path) {
+            None => Some(Self::Braces),
+            Some(plain) if plain != path => Some(Self::NotNormal),
+            Some(_) => None,
+        }
+    }
+}
+
+/// What was meant, as far as can be told: nothing is wrong with it.
+fn right(path: &str) -> Option<String> {
+    let mut path = path.to_owned();
+    // Several things may be wrong, each of which is mended once.
+    for _ in 0..8 {
+        let Some(wrong) = Wrong::of(&path) else { return Some(path) };
+        path = mended(&path, wrong)?;
+    }
+    None
+}
+
+fn mended(path: &str, wrong: Wrong<'_>) -> Option<String> {
+    match wrong {
+        Wrong::Method(_) => method_and_path(path).map(|(_, path)| path.to_owned()),
+        Wrong::Url => {
+            let (_, rest) = path.split_once("://")?;
+            Some(rest.find('/').map_or("/", |at| &rest[at..]).to_owned())
+        }
+        Wrong::NoSlash => Some(format!("/{path}")),
+        Wrong::Query => path.find(['?', '#']).map(|end| path[..end].to_owned()),
+        Wrong::Expression => None,
+        Wrong::Parameter => {
+            let segment = |segment: &str| parameter_elsewhere(segment).unwrap_or_else(|| segment.to_owned());
+            Some(segments(path).map(segment).collect::<Vec<_>>().join("/"))
+        }
+        Wrong::Wildcard => without_wildcards(path),
+        Wrong::Braces => plain_braces(path),
+        Wrong::NotNormal => normalised_pattern(path),
+    }
+}
+
+fn method_and_path(path: &str) -> Option<(&str, &str)> {
+    let (method, path) = path.split_once(' ')?;
+    let is_method = !method.is_empty() && method.chars().all(|c| c.is_ascii_uppercase() || c == '|');
+    is_method.then(|| (method, path.trim_start()))
+}
+
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/')
+}
+
+/// The parts of a pattern that are no parameter of ours.
+fn outside_braces(path: &str) -> impl Iterator<Item = &str> {
+    path.split('{').enumerate().map(|(index, part)| match part.split_once('}') {
+        Some((_, after)) if index > 0 => after,
+        Some(_) | None => part,
+    })
+}
+
+/// A parameter as other routers write it, in our braces: `:id` (Express, Rails, Gin), `<int:id>` (Flask, Django), `[id]`
+/// (Next.js), `*rest` (Rails, Gin).
+fn parameter_elsewhere(segment: &str) -> Option<String> {
+    let inner = |open: char, close: char| segment.strip_prefix(open)?.strip_suffix(close);
+    if let Some(name) = segment.strip_prefix(':') {
+        let (name, rest) = name.split_at(name.find(|c| !is_of_a_name(c)).unwrap_or(name.len()));
+        return parameter(name, rest.starts_with(['*', '+']));
+    }
+    if let Some(name) = inner('<', '>') {
+        let (kind, name) = name.rsplit_once(':').unwrap_or(("", name));
+        return parameter(name, kind == "path");
+    }
+    if let Some(name) = inner('[', ']') {
+        let name = name.trim_matches(['[', ']']);
+        return parameter(name.trim_start_matches("..."), name.starts_with("..."));
+    }
+    segment.strip_prefix('*').filter(|name| !name.is_empty()).and_then(|name| parameter(name, true))
+}
+
+fn parameter(name: &str, is_rest: bool) -> Option<String> {
+    let is_name = !name.is_empty() && name.chars().all(is_of_a_name);
+    is_name.then(|| if is_rest { format!("{{*{name}}}") } else { format!("{{{name}}}") })
+}
+
+fn is_of_a_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '-'
+}
+
+/// `*` at the end is for all that follows, and between slashes for one segment.
+fn without_wildcards(path: &str) -> Option<String> {
+    let count = segments(path).count();
+    let mut names = (1..).map(|number| if number == 1 { "{name}".to_owned() } else { format!("{{name{number}}}") });
+    let mended = segments(path).enumerate().map(|(index, segment)| {
+        let is_last = index + 1 == count;
+        let stars = outside_braces(segment).map(|part| part.matches('*').count()).sum::<usize>();
+        let plain = segment.trim_end_matches('*');
+        match (stars, plain) {
+            (0, _) => Some(segment.to_owned()),
+            (_, "") if is_last => Some("{*rest}".to_owned()),
+            (_, "") => names.next(),
+            // As a prefix: what lies below it is all that a route can mean by that.
+            (_, plain) if is_last && !plain.contains('*') => Some(format!("{plain}/{{*rest}}")),
+            _ => None,
+        }
+    });
+    Some(mended.collect::<Option<Vec<_>>>()?.join("/"))
+}
+
+/// Braces of other routers: `{id:int}` and `{id?}` (ASP.NET, Starlette), `{rest...}` (Go), `{**rest}` (YARP), `{rest=**}`
+/// (gRPC).
+fn plain_braces(path: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = path;
+    while let Some((before, tail)) = rest.split_once('{') {
+        let (inner, after) = tail.split_once('}')?;
+        let is_rest =
+            inner.starts_with('*') || inner.ends_with("...") || inner.contains("**") || inner.ends_with(":path");
+        let name = inner.trim_start_matches('*');
+        let name = &name[..name.find(|c| !is_of_a_name(c)).unwrap_or(name.len())];
+        out.push_str(before);
+        out.push_str(&parameter(name, is_rest)?);
+        rest = after;
+    }
+    out.push_str(rest);
+    Some(out).filter(|out| out != path)
+}
+
+/// The pattern with everything outside its braces normalised. `None` when the braces are not those of parameters.
+fn normalised_pattern(pattern: &str) -> Option<String> {
+    // Parameters keep out of the way as characters that the normal form leaves alone.
+    let mut literal = String::new();
+    let mut parameters = Vec::new();
+    let mut rest = pattern;
+    while let Some(open) = rest.find(['{', '}']) {
+        let (before, tail) = rest.split_at(open);
+        let (name, after) = tail.strip_prefix('{')?.split_once('}')?;
+        let word = name.strip_prefix('*').unwrap_or(name);
+        if word.is_empty() || !word.chars().all(is_of_a_name) {
+            return None;
+        }
+        parameters.push(name);
+        literal.push_str(before);
+        literal.push_str(PLACEHOLDER);
+        rest = after;
+    }
+    literal.push_str(rest);
+    let plain = normalised(&literal);
+    let mut pieces = plain.split(PLACEHOLDER);
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for (name, piece) in parameters.iter().zip(pieces) {
+        out.push_str(&format!("{{{name}}}{piece}"));
+    }
+    Some(out)
+}
+
+/// The names of a pattern's parameters.
+pub(super) fn parameters(pattern: &str) -> impl Iterator<Item = &str> {
+    let names = pattern.split('{').skip(1).filter_map(|tail| tail.split('}').next());
+    names.map(|name| name.trim_start_matches('*'))
+}
+
+/// Unreserved, so that it stays as it is; and nobody's path.
+const PLACEHOLDER: &str = "~onlyonce~parameter~";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_literal_parts_of_a_pattern_are_normalised() {
+        let same = |pattern: &str| assert_eq!(normalised_pattern(pattern).as_deref(), Some(pattern));
+        same("/orders");
+        same("/tenants/{tenant}/orders/{id}.json");
+        same("/v1/{*rest}");
+        assert_eq!(normalised_pattern("/%61/{b}/../c").as_deref(), Some("/a/c"));
+        assert_eq!(normalised_pattern("/{a}/{b}/é").as_deref(), Some("/{a}/{b}/%C3%A9"));
+    }
+
+    #[test]
+    fn braces_hold_one_name() {
+        for pattern in ["/{", "/}", "/{}", "/{a", "/{{a}}", "/{a b}", "/{*}", "/{a{b}}"] {
+            assert_eq!(normalised_pattern(pattern), None, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn paths_that_only_look_like_it_are_no_wildcards_and_parameters() {
+        for path in
+            ["/", "/v1/things:cancel", "/Orders({id})", "/$batch", "/a/@me", "/files/{name}.json", "/a+b", "/~me/x"]
+        {
+            assert_eq!(Wrong::of(path), None, "{path}");
+        }
+    }
+
+    /// What is shown is taken as it is: no help leads to the next wrong file.
+    #[test]
+    fn what_is_shown_for_the_spelling_of_another_router_is_right() {
+        for (path, meant) in [
+            ("/api/*", Some("/api/{*rest}")),
+            ("/api/**", Some("/api/{*rest}")),
+            ("/orders*", Some("/orders/{*rest}")),
+            ("/*", Some("/{*rest}")),
+            ("*", Some("/{*rest}")),
+            ("/api/*/orders/*", Some("/api/{name}/orders/{*rest}")),
+            ("/*/*/x", Some("/{name}/{name2}/x")),
+            ("/a*b", None),
+            ("/api/:tenant", Some("/api/{tenant}")),
+            ("/api/:tenant/orders/:id?", Some("/api/{tenant}/orders/{id}")),
+            ("/api/:rest*", Some("/api/{*rest}")),
+            ("/api/*rest", Some("/api/{*rest}")),
+            ("/orders/<id>", Some("/orders/{id}")),
+            ("/orders/<int:id>/<path:rest>", Some("/orders/{id}/{*rest}")),
+            ("/orders/[id]", Some("/orders/{id}")),
+            ("/orders/[...rest]", Some("/orders/{*rest}")),
+            ("/orders/[[...rest]]", Some("/orders/{*rest}")),
+            ("/orders/{id:int}", Some("/orders/{id}")),
+            ("/orders/{id?}", Some("/orders/{id}")),
+            ("/orders/{rest...}", Some("/orders/{*rest}")),
+            ("/orders/{**rest}", Some("/orders/{*rest}")),
+            ("/orders/{rest:path}", Some("/orders/{*rest}")),
+            ("/orders/{name=**}", Some("/orders/{*name}")),
+            ("/orders/{}", None),
+            ("/orders/{{id}}", None),
+            ("POST /orders", Some("/orders")),
+            ("POST /orders/:id", Some("/orders/{id}")),
+            ("PUT|PATCH orders", Some("/orders")),
+            ("https://api.example.com/orders?x=1", Some("/orders")),
+            ("http://api.example.com", Some("/")),
+            ("orders/:id", Some("/orders/{id}")),
+            ("orders", Some("/orders")),
+            ("/orders?version=2", Some("/orders")),
+            ("^/orders/\\d+$", None),
+            ("~ ^/api", None),
+            ("/api/.*", None),
+            ("/a|/b", None),
+            ("/my orders", Some("/my%20orders")),
+            ("/v1/../orders", Some("/orders")),
+        ] {
+            assert!(Wrong::of(path).is_some(), "{path}");
+            let shown = right(path);
+            assert_eq!(shown.as_deref(), meant, "{path}");
+            let mut router = matchit::Router::new();
+            assert!(shown.is_none_or(|shown| router.insert(shown, ()).is_ok()), "{path}");
+        }
+    }
+}
