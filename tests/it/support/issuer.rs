@@ -12,7 +12,7 @@ use serde_json::Value;
 pub enum IssuerKey {
     Secret(Vec<u8>),
     /// ES256.
-    P256(EcdsaKeyPair),
+    P256(Box<EcdsaKeyPair>),
 }
 
 impl IssuerKey {
@@ -22,7 +22,7 @@ impl IssuerKey {
 
     pub fn p256(key: &rcgen::KeyPair) -> Self {
         let (signing, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
-        Self::P256(EcdsaKeyPair::from_pkcs8(signing, &key.serialize_der(), &random).expect("a key"))
+        Self::P256(Box::new(EcdsaKeyPair::from_pkcs8(signing, &key.serialize_der(), &random).expect("a key")))
     }
 }
 
