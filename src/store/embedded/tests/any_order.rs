@@ -127,7 +127,7 @@ impl Subject {
         let now = self.now;
         match step.clone() {
             Step::Claim(name, claim) => {
-                self.operate(|answer| Operation::Claim { name: named(name), claim, absent_before: 0, answer })
+                self.operate(|answer| Operation::Claim { name: named(name), claim, absent_before: 0, answer });
             }
             Step::Renew(name, claim) => self.operate(|answer| Operation::Renew { name: named(name), claim, answer }),
             Step::Settle(name, record) => self.operate(|answer| Operation::Settle {
