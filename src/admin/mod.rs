@@ -10,6 +10,7 @@ pub mod shape;
 mod tests;
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -70,9 +71,19 @@ impl Admin {
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
         let (head, body) = request.into_parts();
+        let mut body = pin!(body);
+        let answer = self.answer(&head, body.as_mut(), peer).await;
+        drain(body).await;
+        answer
+    }
+
+    async fn answer<B>(&self, head: &Parts, body: Pin<&mut B>, peer: Option<SocketAddr>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
         let path = head.uri.path();
         if path == "/records" || path.starts_with("/records/") {
-            return self.about_records(&head, body, peer).await.unwrap_or_else(Refusal::response);
+            return self.about_records(head, body, peer).await.unwrap_or_else(Refusal::response);
         }
         if !matches!(head.method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
@@ -186,6 +197,18 @@ async fn changed<T: Serialize + Send + 'static>(
     let done = tokio::spawn(change).await;
     let gave_up = |_| Refusal::new(Why::Store, "It may have been done or not. Look at the record.");
     Ok(json(StatusCode::OK, &done.map_err(gave_up)??))
+}
+
+/// Reads what is left of a short body: a connection with unread bytes on it cannot take another request.
+async fn drain<B: Body<Data = Bytes>>(mut body: Pin<&mut B>) {
+    const SHORT: u64 = 64 * 1024;
+    const WITHIN: Duration = Duration::from_secs(1);
+    if body.is_end_stream() || body.size_hint().upper().is_none_or(|left| left > SHORT) {
+        return;
+    }
+    let draining = async { while let Some(Ok(_)) = body.frame().await {} };
+    // A client that is slower loses its connection.
+    let _ = tokio::time::timeout(WITHIN, draining).await;
 }
 
 /// What a list is asked for.
