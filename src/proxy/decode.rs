@@ -318,6 +318,63 @@ mod tests {
         }
     }
 
+    fn stored(body: Vec<u8>) -> (RecordName, Arc<Reply>) {
+        let name = RecordName { route: "orders".into(), digest: [7; 16] };
+        let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
+        (name, Arc::new(Reply { status: http::StatusCode::OK, headers, body: vec![body.into()], trailers }))
+    }
+
+    fn budget(bytes: u64) -> Budget {
+        Budget::new(bytes, Arc::new(crate::metrics::Metrics::new().expect("metrics")))
+    }
+
+    fn gzip(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut encoder, plain).expect("memory");
+        encoder.finish().expect("memory")
+    }
+
+    #[tokio::test]
+    async fn the_decoder_and_what_it_gives_are_counted_in_the_memory_of_all_bodies() {
+        let (name, reply) = stored(gzip(&[b'x'; 512 * 1024]));
+        let decoders = Decoders::default();
+        for (bytes, fits) in [(1 << 20, true), (512 * 1024, false), (1024, false)] {
+            let budget = budget(bytes);
+            let decoded = decoders.decode(Coding::Gzip, &name, &reply, 1 << 20, &budget).await;
+            match decoded {
+                Decoded::Plain(pieces) => assert!(fits && pieces.concat() == [b'x'; 512 * 1024], "{bytes}"),
+                Decoded::NoRoom => assert!(!fits, "{bytes}"),
+                Decoded::AsStored => panic!("it is what it says"),
+            }
+            // All of it is given back.
+            assert!(budget.hold(vec![0; usize::try_from(bytes).expect("small")].into()).is_some(), "{bytes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_decoded_is_not_tried_again() {
+        let decoders = Decoders::default();
+        for (coding, body) in [
+            (Coding::Gzip, b"no gzip".to_vec()),
+            // The end is missing.
+            (Coding::Gzip, gzip(b"order 1")[..20].to_vec()),
+            // One member too many.
+            (Coding::Gzip, gzip(b"").repeat(MEMBERS + 1)),
+            // A window of 1 GiB, which RFC 7932 does not have.
+            (Coding::Brotli, vec![0x11, 0x1e, 0, 0, 0]),
+        ] {
+            let (name, reply) = stored(body);
+            let first = decoders.decode(coding, &name, &reply, 1 << 20, &budget(64 << 20)).await;
+            assert!(matches!(first, Decoded::AsStored), "{coding:?}");
+            // A try would find no room for its decoder.
+            let second = decoders.decode(coding, &name, &reply, 1 << 20, &budget(0)).await;
+            assert!(matches!(second, Decoded::AsStored), "{coding:?}");
+        }
+        let (name, reply) = stored(gzip(b"order 1"));
+        let other = decoders.decode(Coding::Gzip, &name, &reply, 1 << 20, &budget(0)).await;
+        assert!(matches!(other, Decoded::NoRoom), "another body is tried");
+    }
+
     #[test]
     fn no_transform_is_found_among_other_directives() {
         let headers = |value: &'static str| {
