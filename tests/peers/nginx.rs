@@ -89,7 +89,9 @@ async fn all_goes_well(nginx: &Nginx, sidecar: &Sidecar) {
         let repeat = sidecar.ask(&order(&round.to_string())).await;
         assert_eq!((repeat.is_replay(), &repeat.body), (true, &created.body));
     }
-    until("the log is written", async || nginx.count("GET /x") >= ROUNDS).await;
+    // A line is written after its answer was sent.
+    let is_written = async || nginx.count("GET /x") >= ROUNDS && nginx.count("POST /orders") >= ROUNDS;
+    until("the log is written", is_written).await;
     assert_eq!(nginx.count("POST /orders"), ROUNDS);
     assert!((2 * ROUNDS / 5..2 * ROUNDS).contains(&connections.len()), "{connections:?}");
 }
