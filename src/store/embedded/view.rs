@@ -102,7 +102,10 @@ impl View {
         mut is_over: impl FnMut() -> bool,
     ) -> Result<Option<(u64, u64)>, ReadError> {
         let (mut id, mut at) = from;
-        while let Some((segment, file, length)) = self.read().first_from(id) {
+        loop {
+            // The lock is let go before the segment is read: whoever holds it and asks for it again waits for a writer that
+            // waits for the first hold to end.
+            let Some((segment, file, length)) = self.read().first_from(id) else { return Ok(None) };
             let from = if segment == id { at } else { 0 };
             if from >= length {
                 (id, at) = (segment + 1, 0);
@@ -132,7 +135,6 @@ impl View {
             // More may have been written to it meanwhile.
             (id, at) = (segment, length);
         }
-        Ok(None)
     }
 }
 
