@@ -57,9 +57,13 @@ pub(super) enum Decoded {
 
 /// Decodes, a few at once.
 pub struct Decoders {
-    turns: Semaphore,
-    undecodable: Mutex<VecDeque<Mark>>,
+    turns: Arc<Semaphore>,
+    undecodable: Arc<Undecodable>,
 }
+
+/// What could not be decoded, the latest last.
+#[derive(Default)]
+struct Undecodable(Mutex<VecDeque<Mark>>);
 
 /// One body, as far as it must be told from others: where it is mistaken for another, it is replayed as it is stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,7 +126,7 @@ fn window_bits(first: Option<u8>) -> u32 {
 
 impl Default for Decoders {
     fn default() -> Self {
-        Self { turns: Semaphore::new(AT_ONCE), undecodable: Mutex::default() }
+        Self { turns: Arc::new(Semaphore::new(AT_ONCE)), undecodable: Arc::default() }
     }
 }
 
@@ -137,32 +141,53 @@ impl Decoders {
         budget: &Budget,
     ) -> Decoded {
         let mark = Mark::of(record, reply);
-        if self.undecodable().contains(&mark) {
+        if self.undecodable.contains(&mark) {
             return Decoded::AsStored;
         }
         // Never closed.
-        let Ok(_turn) = self.turns.acquire().await else { return Decoded::AsStored };
-        let (reply, budget) = (Arc::clone(reply), budget.clone());
-        let decoded = tokio::task::spawn_blocking(move || decode(coding, &reply.body, cap, &budget)).await;
-        match decoded {
+        let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else { return Decoded::AsStored };
+        let (reply, budget, undecodable) = (Arc::clone(reply), budget.clone(), Arc::clone(&self.undecodable));
+        let decoded = tokio::task::spawn_blocking(move || {
+            // The work goes on when the client leaves, and takes its turn for as long.
+            let _turn = turn;
+            let decoded = decode(coding, &reply.body, cap, &budget);
+            if let Err(Failure::Undecodable) = decoded {
+                undecodable.remember(mark);
+            }
+            decoded
+        });
+        match decoded.await {
             Ok(Ok(pieces)) => Decoded::Plain(pieces),
             Ok(Err(Failure::NoRoom)) => Decoded::NoRoom,
-            // An error of the task is a panic in a decoder.
-            Ok(Err(Failure::Undecodable)) | Err(_) => {
-                let mut undecodable = self.undecodable();
-                if undecodable.len() == REMEMBERED {
-                    undecodable.pop_front();
-                }
-                undecodable.push_back(mark);
+            Ok(Err(Failure::Undecodable)) => {
                 tracing::info!(%record, "a stored body cannot be decoded within its bounds; it is replayed as it is");
+                Decoded::AsStored
+            }
+            // A panic in a decoder.
+            Err(_) => {
+                self.undecodable.remember(mark);
                 Decoded::AsStored
             }
         }
     }
+}
 
-    fn undecodable(&self) -> MutexGuard<'_, VecDeque<Mark>> {
-        // Every step leaves it whole.
-        self.undecodable.lock().unwrap_or_else(PoisonError::into_inner)
+impl Undecodable {
+    fn contains(&self, mark: &Mark) -> bool {
+        self.marks().contains(mark)
+    }
+
+    fn remember(&self, mark: Mark) {
+        let mut marks = self.marks();
+        if marks.len() == REMEMBERED {
+            marks.pop_front();
+        }
+        marks.push_back(mark);
+    }
+
+    fn marks(&self) -> MutexGuard<'_, VecDeque<Mark>> {
+        // Every step leaves them whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
