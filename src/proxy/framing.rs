@@ -34,8 +34,10 @@ pub(super) fn settle(head: &mut response::Parts) -> Result<After, Unframed> {
     }
     // Such an answer has no body whatever it says, and must not say how long one is (RFC 9110, 8.6).
     if head.status == StatusCode::NO_CONTENT || head.status.is_informational() {
-        headers.remove(CONTENT_LENGTH);
-        return Ok(After::Open);
+        let is_empty = headers.remove(CONTENT_LENGTH).is_none_or(|length| length == "0");
+        // A backend that announces a body may send one, and the next answer would begin with it.
+        let is_over = is_empty && !headers.contains_key(TRANSFER_ENCODING);
+        return Ok(if is_over { After::Open } else { After::Closed });
     }
     if headers.contains_key(TRANSFER_ENCODING) && headers.remove(CONTENT_LENGTH).is_some() {
         return Ok(After::Closed);
@@ -134,7 +136,10 @@ mod tests {
     #[test]
     fn an_answer_that_never_has_a_body_says_no_length() {
         for status in [101, 204] {
-            assert_eq!(settled(status, &[("content-length", "5")]), Ok((After::Open, vec![])));
+            assert_eq!(settled(status, &[]), Ok((After::Open, vec![])));
+            assert_eq!(settled(status, &[("content-length", "0")]), Ok((After::Open, vec![])));
+            // It may come all the same.
+            assert_eq!(settled(status, &[("content-length", "5")]), Ok((After::Closed, vec![])));
         }
     }
 }
