@@ -157,14 +157,19 @@ async fn early(request: &Request, say: &str, then: Then) -> Response {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_early_answer_of_the_backend_reaches_it() {
-    let long = "x".repeat(100_000);
-    for (status, say) in [
-        (413, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntoo much".to_owned()),
-        (401, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n".to_owned()),
-        (200, format!("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{long}")),
-        (200, format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{long}\r\n0\r\n\r\n", long.len())),
-    ] {
-        for then in [Then::Closes, Then::Resets, Then::ReadsOn] {
+    // What the backend's system has not sent when it closes a socket with something unread in it is lost before anybody
+    // could read it: so much is sent at once.
+    for (then, length) in [(Then::Closes, 10_000), (Then::Resets, 10_000), (Then::ReadsOn, 100_000)] {
+        let long = "x".repeat(length);
+        for (status, say) in [
+            (
+                413,
+                "HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntoo much".to_owned(),
+            ),
+            (401, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n".to_owned()),
+            (200, format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{long}")),
+            (200, format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{long}\r\n0\r\n\r\n")),
+        ] {
             for size in SIZES {
                 for request in large(post("/upload"), size) {
                     let answer = early(&request, &say, then).await;
