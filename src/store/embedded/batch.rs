@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::condition::Condition;
+use super::condition::{Condition, CurrentCondition};
 use super::frame::Version;
 use super::log::{Change, Log, Replaced};
 use super::view::{ReadError, View};
@@ -64,6 +64,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// Changes on top of what is written, and the answers that wait for them.
 pub(super) struct Batch<'a> {
     view: &'a View,
+    condition: &'a CurrentCondition,
     pub(super) now: u64,
     touched: HashMap<RecordName, Touched>,
     waiting: Vec<Box<dyn FnOnce(bool)>>,
@@ -116,8 +117,8 @@ impl Operation {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(view: &'a View, now: u64) -> Self {
-        Self { view, now, touched: HashMap::new(), waiting: Vec::new(), durable: false }
+    pub(super) fn new(view: &'a View, condition: &'a CurrentCondition, now: u64) -> Self {
+        Self { view, condition, now, touched: HashMap::new(), waiting: Vec::new(), durable: false }
     }
 
     pub(super) fn carry_out(&mut self, operation: Operation) {
@@ -240,9 +241,9 @@ impl<'a> Batch<'a> {
     }
 
     fn held(&mut self, name: &RecordName) -> Result<Option<Held>, StoreError> {
-        let now = self.now;
+        let (now, condition) = (self.now, self.condition);
         match &self.touch(name, 0)?.stored {
-            Some(stored) => held(name, stored, now),
+            Some(stored) => held(name, stored, now, condition),
             None => Ok(None),
         }
     }

@@ -1,4 +1,5 @@
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::store::StoreError;
 
@@ -28,20 +29,36 @@ impl Condition {
 
 /// The condition now: set by the writing thread, seen by all.
 #[derive(Debug)]
-pub(super) struct CurrentCondition(AtomicU8);
+pub(super) struct CurrentCondition {
+    condition: AtomicU8,
+    /// Since when it can be written again, on the store's clock; 0 while that has never been otherwise.
+    writable_since: AtomicU64,
+}
 
 const ALL: [Condition; 4] = [Condition::Up, Condition::Full, Condition::Broken, Condition::Lost];
 
 impl CurrentCondition {
     pub(super) fn new(condition: Condition) -> Self {
-        Self(AtomicU8::new(condition as u8))
+        Self { condition: AtomicU8::new(condition as u8), writable_since: AtomicU64::new(0) }
+    }
+
+    /// It can be written again from `now` on.
+    pub(super) fn writable_again(&self, now: u64) {
+        self.writable_since.store(now, Ordering::Release);
+    }
+
+    /// For how long an owner has been silent that seems silent for `silence` at `now`. All owners are in this process.
+    /// While the store could not be written they could not show that they live, and what they last wrote may be lost.
+    pub(super) fn silence(&self, silence: Duration, now: u64) -> Duration {
+        let since = self.writable_since.load(Ordering::Acquire);
+        silence.min(Duration::from_millis(now.saturating_sub(since)))
     }
 
     pub(super) fn get(&self) -> Condition {
-        ALL[usize::from(self.0.load(Ordering::Acquire)) % ALL.len()]
+        ALL[usize::from(self.condition.load(Ordering::Acquire)) % ALL.len()]
     }
 
     pub(super) fn set(&self, condition: Condition) {
-        self.0.store(condition as u8, Ordering::Release);
+        self.condition.store(condition as u8, Ordering::Release);
     }
 }

@@ -221,7 +221,17 @@ impl Folder {
 
 /// Writes a file that is of use if it is there whole, and no loss otherwise.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    options().truncate(true).open(path)?.write_all(bytes)
+    let written = options().truncate(true).open(path)?.write_all(bytes);
+    if written.is_err() {
+        // Half of it takes room, and is of no use.
+        let _ = fs::remove_file(path);
+    }
+    written
+}
+
+/// Whether so many bytes leave enough of what is `left` of the disk for records, as far as that is known.
+pub(super) fn has_room_for(left: Option<u64>, bytes: usize) -> bool {
+    left.is_none_or(|left| left >= bytes as u64 + ROOM + RESERVE_BYTES)
 }
 
 /// Whether there would be no error if there were room.

@@ -17,6 +17,7 @@ use super::reclaim::Reclaim;
 use super::segment::{self, Index, Scan, Segment, scan};
 use super::usage::Usage;
 use super::view::{OpenSegment, Segments, View};
+use crate::clock;
 use crate::config::Durability;
 use crate::record::RecordName;
 use crate::store::digest_key::Note;
@@ -281,6 +282,14 @@ impl Log {
         Ok(())
     }
 
+    /// The same where claims are to be on the disk.
+    pub(super) fn sync_if_durable(&mut self) -> io::Result<()> {
+        match self.durability {
+            Durability::Disk => self.sync(),
+            Durability::Process => Ok(()),
+        }
+    }
+
     /// Writes everything out, and notes where it ends.
     pub(super) fn close(&mut self, now: u64) -> io::Result<()> {
         self.join_sorting();
@@ -383,14 +392,18 @@ impl Log {
         self.join_sorting();
         let (view, files) = (self.view.clone(), (self.folder.index_path(full.id), self.folder.ends_path(full.id)));
         let about = About { store: self.manifest.store, segment: full.id, length: full.length };
+        let left = self.folder.left();
         let sorting = thread::Builder::new().name("store-index".to_owned()).spawn(move || {
             let Index::Growing(growing) = &full.index else { return };
             let sorted = growing.sorted();
-            // Without the files, the segment is read when they are needed.
-            let written = folder::write_whole(&files.0, &sorted.encode(about));
-            let written = written.and_then(|()| folder::write_whole(&files.1, &growing.ends().encode(about)));
-            if let Err(error) = written {
-                tracing::debug!(%error, "an index of the embedded store cannot be written");
+            // Without the files, the segment is read when they are needed. The last of the room is for outcomes.
+            let (index, ends) = (sorted.encode(about), growing.ends().encode(about));
+            if folder::has_room_for(left, index.len() + ends.len()) {
+                let written = folder::write_whole(&files.0, &index);
+                let written = written.and_then(|()| folder::write_whole(&files.1, &ends));
+                if let Err(error) = written {
+                    tracing::debug!(%error, "an index of the embedded store cannot be written");
+                }
             }
             view.write().sort(full.id, sorted);
         });
@@ -476,8 +489,13 @@ fn read_full(
     entry: &ManifestEntry,
     length: u64,
 ) -> Result<Option<Segment>, EmbeddedError> {
+    // As the store's clock is started.
+    let wall = clock::unix_millis();
     let file = match open_segment(folder, manifest, id) {
-        Err(EmbeddedError::NotWhole { .. }) if entry.kept_until <= manifest.clock => return Ok(None),
+        // It may have been removed after the manifest was last written: what the disk had no room for then.
+        Err(EmbeddedError::NotWhole { .. }) if entry.kept_until <= manifest.clock.max(wall) => {
+            return Ok(None);
+        }
         file => file?,
     };
     let found = file.metadata().map_err(|error| EmbeddedError::inaccessible(folder.path(), error))?.len();

@@ -189,7 +189,7 @@ impl Embedded {
             tokio::time::timeout(self.timeout, reading).await.map_err(untold)?.map_err(untold)?
         };
         let record = record.map_err(|error| unread(name, error.into()))?;
-        held(name, &Stored { expires_at, record }, now)
+        held(name, &Stored { expires_at, record }, now, &self.condition)
     }
 }
 
@@ -241,9 +241,10 @@ impl Store for Embedded {
     fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page> {
         Box::pin(async move {
             let (view, listing, now) = (self.view.clone(), listing.clone(), self.clock.now());
+            let condition = self.condition.clone();
             // All segments are read for it: whoever lists many has as many pages as the time asks for.
             let until = Instant::now() + self.timeout / 2;
-            let reading = tokio::task::spawn_blocking(move || page(&view, &listing, now, until));
+            let reading = tokio::task::spawn_blocking(move || page(&view, &condition, &listing, now, until));
             tokio::time::timeout(self.timeout, reading).await.map_err(untold)?.map_err(untold)?.map_err(untold)
         })
     }
@@ -312,7 +313,13 @@ fn agree(log: &mut Log, path: &Path, config: &config::Store, now: u64) -> Result
 }
 
 /// The records after the cursor, which is a segment and a place in it.
-fn page(view: &View, listing: &Listing, now: u64, until: Instant) -> Result<Page, ReadError> {
+fn page(
+    view: &View,
+    condition: &CurrentCondition,
+    listing: &Listing,
+    now: u64,
+    until: Instant,
+) -> Result<Page, ReadError> {
     let after = listing.after.as_ref().and_then(|cursor| cursor.0.split_once('.'));
     let after = after.and_then(|(segment, place)| Some((segment.parse().ok()?, place.parse().ok()?)));
     let mut records = Vec::new();
@@ -323,7 +330,7 @@ fn page(view: &View, listing: &Listing, now: u64, until: Instant) -> Result<Page
             && !left.is_zero()
         {
             let seen = codec::summarise(&Bytes::copy_from_slice(start)).map(|summary| {
-                let silent_for = silence(summary.claim.terms.retention, left);
+                let silent_for = condition.silence(silence(summary.claim.terms.retention, left), now);
                 Seen { summary, silent_for }
             });
             records.push(Listed { name: name.clone(), seen });
@@ -335,7 +342,12 @@ fn page(view: &View, listing: &Listing, now: u64, until: Instant) -> Result<Page
 }
 
 /// What `stored` means at `now`: expired records are nowhere.
-fn held(name: &RecordName, stored: &Stored, now: u64) -> Result<Option<Held>, StoreError> {
+fn held(
+    name: &RecordName,
+    stored: &Stored,
+    now: u64,
+    condition: &CurrentCondition,
+) -> Result<Option<Held>, StoreError> {
     let left = Duration::from_millis(stored.expires_at.saturating_sub(now));
     if left.is_zero() {
         return Ok(None);
@@ -343,7 +355,7 @@ fn held(name: &RecordName, stored: &Stored, now: u64) -> Result<Option<Held>, St
     let unreadable = |source| StoreError::Unreadable { name: name.to_string(), source };
     match codec::decode(&stored.record).map_err(unreadable)? {
         Decoded::Whole(record) => {
-            let silent_for = silence(record.claim.terms.retention, left);
+            let silent_for = condition.silence(silence(record.claim.terms.retention, left), now);
             Ok(Some(Held { record, silent_for }))
         }
         Decoded::Bodiless(_) => Err(unreadable(Unreadable::Damaged("its body is gone"))),

@@ -74,7 +74,7 @@ impl Log {
     }
 
     /// Removes the segments of which nothing is needed any more. They are not read.
-    fn remove_expired(&mut self, now: u64) -> io::Result<()> {
+    pub(super) fn remove_expired(&mut self, now: u64) -> io::Result<()> {
         let full = self.manifest.segments.iter().filter(|(_, entry)| matches!(entry.state, SegmentState::Full(_)));
         let expired: Vec<u64> = full.filter(|(_, entry)| entry.kept_until <= now).map(|(id, _)| *id).collect();
         self.remove(&expired, now)

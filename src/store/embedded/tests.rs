@@ -199,3 +199,30 @@ async fn until(mut condition: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_listed_while_others_are_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Arc::new(open(&folder));
+    let mine = claim(1, RETRY);
+    for name in (0..2000).map(|_| name()) {
+        store.claim(&name, &mine).await.expect("an answer");
+    }
+    let lister = store.clone();
+    let listing = tokio::spawn(async move {
+        for _ in 0..40 {
+            let mut wanted = Listing { route: None, after: None, limit: 500 };
+            loop {
+                let page = lister.list(&wanted).await.expect("an answer");
+                wanted.after = page.next;
+                if wanted.after.is_none() {
+                    break;
+                }
+            }
+        }
+    });
+    while !listing.is_finished() {
+        store.claim(&name(), &mine).await.expect("an answer");
+    }
+    listing.await.expect("no panic");
+}

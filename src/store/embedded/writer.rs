@@ -81,8 +81,9 @@ impl Writer {
 
     fn work(&mut self, first: Operation) {
         let view = self.log.view.clone();
-        let mut batch = Batch::new(&view, self.clock.now());
-        let condition = self.condition.get();
+        let current = self.condition.clone();
+        let mut batch = Batch::new(&view, &current, self.clock.now());
+        let condition = current.get();
         for operation in std::iter::once(first).chain(self.inbox.try_iter()).take(BATCH) {
             // An operation must not see a time before its caller asked: it may have come while others were carried out.
             batch.now = self.clock.now();
@@ -125,7 +126,12 @@ impl Writer {
             }
             (Condition::Lost | Condition::Broken, Ok(())) => self.reopen(now),
             (Condition::Full, Ok(())) => self.leave_reserve(now),
-            (Condition::Up, Ok(())) => {}
+            (Condition::Up, Ok(())) => {
+                // Renewals do not wait for the disk. When a write fails, what is not there is cut off: at most so much of
+                // them.
+                let synced = self.log.sync_if_durable();
+                self.heed(synced);
+            }
         }
     }
 
@@ -137,6 +143,7 @@ impl Writer {
         match opened {
             Err(error) => tracing::debug!(%error, "the embedded store still cannot be written"),
             Ok(()) => {
+                self.condition.writable_again(now);
                 self.condition.set(Condition::Full);
                 self.leave_reserve(now);
                 if self.condition.get() == Condition::Full {
@@ -166,7 +173,11 @@ impl Writer {
             return;
         }
         let clock = self.clock.clone();
-        let more = self.log.reclaim(now, || clock.now() >= now + TURN);
+        let more = match self.condition.get() {
+            // The room that is left is for outcomes.
+            Condition::Full => self.log.remove_expired(now).map(|()| false),
+            Condition::Up | Condition::Broken | Condition::Lost => self.log.reclaim(now, || clock.now() >= now + TURN),
+        };
         let marked = match more {
             Ok(true) => {
                 self.next.reclaim = now;

@@ -117,7 +117,8 @@ impl Subject {
         let now = self.now;
         let log = self.log();
         let view = log.view.clone();
-        let mut batch = Batch::new(&view, now);
+        let condition = CurrentCondition::new(Condition::Up);
+        let mut batch = Batch::new(&view, &condition, now);
         let (answer, _) = oneshot::channel();
         batch.carry_out(operation(answer));
         batch.commit(log).expect("written");
@@ -162,7 +163,7 @@ impl Subject {
             return None;
         }
         let stored = Stored { expires_at: entry.head.expires_at, record: entry.record().expect("readable") };
-        held(&named(name), &stored, now).expect("readable")
+        held(&named(name), &stored, now, &CurrentCondition::new(Condition::Up)).expect("readable")
     }
 }
 

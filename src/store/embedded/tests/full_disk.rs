@@ -44,3 +44,28 @@ async fn what_waits_to_be_settled_is_settled_once_the_store_can_be_written() {
         assert_eq!(store.find(&name).await.expect("an answer").expect("a record").record, record);
     }
 }
+
+/// While the store could not be written, its owner could not renew, and what it renewed last may be lost.
+#[tokio::test]
+async fn an_owner_is_not_taken_for_lost_because_the_store_could_not_be_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder);
+    let lease = HOUR / 60;
+    let terms = Terms { lease, ..RETRY };
+    let (owned, mine, other) = (name(), claim(1, terms), claim(2, terms));
+    store.claim(&owned, &mine).await.expect("an answer");
+    // It renews, and that is only in memory when a write fails.
+    store.clock.advance(lease / 2);
+    assert_eq!(store.renew(&owned, &mine).await.expect("an answer"), Renewed::Extended);
+    store.clock.advance(lease * 2);
+    store.fails.store(true, Ordering::Relaxed);
+    store.claim(&name(), &mine).await.expect_err("the disk failed");
+    until(|| store.health() == Health::Up).await;
+    let refused = store.claim(&owned, &other).await.expect("an answer");
+    assert!(matches!(refused, Claimed::Refused(held) if held.silent_for < lease));
+    // From then on, it is as silent as it is.
+    store.clock.advance(lease);
+    assert!(
+        matches!(store.claim(&owned, &other).await.expect("an answer"), Claimed::Granted(claim) if claim.attempt == 2)
+    );
+}
