@@ -39,7 +39,9 @@ impl Bodies {
     /// the [least rate](LEAST_RATE).
     pub(super) fn begin(&self, length: u64, timeout: Duration) -> Transfer<'_> {
         let ahead = self.under_way.fetch_add(length, Ordering::Relaxed);
-        let deadline = Instant::now() + timeout + Duration::from_millis((ahead + length) * 1000 / LEAST_RATE);
+        // A damaged record may tell of any length.
+        let millis = ahead.saturating_add(length).saturating_mul(1000) / LEAST_RATE;
+        let deadline = Instant::now() + timeout + Duration::from_millis(millis);
         Transfer { bodies: self, length, deadline }
     }
 
