@@ -267,7 +267,7 @@ impl Facts {
                 Unknown::Hold(hold_for) => Some(span(hold_for)),
                 Unknown::Retry => None,
             },
-            fingerprint: claim.fingerprint.body[..4].iter().map(|byte| format!("{byte:02x}")).collect(),
+            fingerprint: claim.fingerprint.short().to_string(),
         }
     }
 }

@@ -2,6 +2,8 @@ use std::fmt;
 
 use blake3::Hasher;
 
+use crate::record::Hex;
+
 /// Keys every digest of a name or a fingerprint (keyed BLAKE3): a digest without a key is an oracle for a
 /// credential or body that can be guessed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,6 +81,6 @@ impl Digest {
     /// Eight hex digits of it, for people who compare by eye.
     pub fn short(&self) -> String {
         let [a, b, c, d, ..] = self.finish();
-        format!("{:08x}", u32::from_be_bytes([a, b, c, d]))
+        Hex::of(&[a, b, c, d]).to_string()
     }
 }

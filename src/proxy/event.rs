@@ -57,7 +57,7 @@ impl Event {
     pub(super) fn operation(&mut self, operation: &Operation) {
         self.record = Some(operation.name.to_string());
         self.key = operation.key.as_ref().map(|key| key.shown(self.keys).to_owned());
-        self.fingerprint = Some(prefix(operation));
+        self.fingerprint = Some(operation.fingerprint.short().to_string());
     }
 
     pub(super) fn attempt(&mut self, ownership: &Ownership) {
@@ -139,11 +139,6 @@ impl fmt::Display for Reason {
             Self::NoStore => f.write_str("the store is out of reach (on_error = \"forward\")"),
         }
     }
-}
-
-/// Enough of the body's fingerprint to tell two of one key apart.
-pub(super) fn prefix(operation: &Operation) -> String {
-    operation.fingerprint.body[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn millis(duration: Duration) -> f64 {

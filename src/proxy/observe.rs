@@ -19,7 +19,7 @@ use super::Proxy;
 use super::ambiguous::why_ambiguous;
 use super::arriving::Arriving;
 use super::body::{Gathered, Paced, ReadError, RequestBody, ResponseBody};
-use super::event::{millis, prefix, trace_id};
+use super::event::{millis, trace_id};
 use super::handle::{Answer, Place};
 use super::tee::{Copied, Tee};
 use crate::config::{Disposition, PathParams, Rule, Trust};
@@ -223,7 +223,7 @@ impl Note {
             // As `onlyonce records` knows it.
             record = operation.map(|operation| operation.name.observed().to_string()),
             key = operation.and_then(|operation| Some(operation.key.as_ref()?.shown(self.proxy.log_keys))),
-            fingerprint = operation.map(prefix),
+            fingerprint = operation.map(|operation| operation.fingerprint.short().to_string()),
             status = self.status.map(|status| status.as_u16()),
             total_ms = millis(self.begun.elapsed()),
             trace_id = self.trace,

@@ -5,6 +5,7 @@
 //! in its own way, and is tested against them. [`codec`] gives a record its bytes.
 
 pub mod codec;
+mod hex;
 pub mod moves;
 mod reply;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+pub use hex::Hex;
 pub use reply::Reply;
 
 /// What one store holds about one operation.
@@ -141,7 +143,7 @@ impl fmt::Debug for Token {
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex(&self.0, f)
+        Hex::of(&self.0).fmt(f)
     }
 }
 
@@ -192,6 +194,12 @@ impl Fingerprint {
             Comparison::Same
         }
     }
+
+    /// Enough of the body's to tell two of one key apart.
+    pub fn short(&self) -> Hex<4> {
+        let [a, b, c, d, ..] = self.body;
+        Hex::of(&[a, b, c, d])
+    }
 }
 
 /// `route:digest`, the name of an operation's record in logs, problems and on the command line.
@@ -216,8 +224,9 @@ impl RecordName {
 
 impl fmt::Display for RecordName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.route)?;
-        hex(&self.digest, f)
+        f.write_str(&self.route)?;
+        f.write_str(":")?;
+        f.write_str(Hex::of(&self.digest).as_str())
     }
 }
 
@@ -238,10 +247,6 @@ impl FromStr for RecordName {
         let digest = u128::from_str_radix(hex, 16).map_err(|_| NotAName)?.to_be_bytes();
         Ok(Self { route: route.into(), digest })
     }
-}
-
-fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::connection::{Connected, Link};
 use crate::clock::since_boot;
 use crate::config;
 use crate::key::DigestKey;
+use crate::record::Hex;
 use crate::store::digest_key::{Agreement, Note, Wanted};
 use crate::store::{FOREVER, SHORT};
 
@@ -537,7 +538,7 @@ fn canary_name(prefix: &str) -> String {
 fn random_id() -> String {
     let mut id = [0; 8];
     let _ = getrandom::fill(&mut id);
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    Hex::of(&id).to_string()
 }
 
 /// Writes the note if there is none, else reads it. What is left of its life tells how old it is.
