@@ -89,6 +89,10 @@ impl Records {
 }
 
 impl Store for Memory {
+    fn on_core(self: Arc<Self>) -> Arc<dyn Store> {
+        self
+    }
+
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
         Box::pin(async move {
             let mut records = self.records();

@@ -32,6 +32,10 @@ impl Metered {
 }
 
 impl Store for Metered {
+    fn on_core(self: Arc<Self>) -> Arc<dyn Store> {
+        Arc::new(Self::new(Arc::clone(&self.store).on_core(), Arc::clone(&self.metrics)))
+    }
+
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
         self.timed(StoreOp::Claim, self.store.claim(name, claim))
     }

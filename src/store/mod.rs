@@ -93,6 +93,10 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Se
 /// Every call ends within the store's own deadline, to which the time for a large body is added. Dropping the future of
 /// a call leaves it uncertain whether it was carried out.
 pub trait Store: Send + Sync + 'static {
+    /// The same store, with connections for the hot calls (claim, settle, renew, release) that belong to the runtime on
+    /// which this is called. Costs nothing where a store has none.
+    fn on_core(self: Arc<Self>) -> Arc<dyn Store>;
+
     /// Claims the operation, taking over from a lost owner where its terms allow it. Where the answer is lost, the same
     /// claim may be made again: it takes half the time of a call.
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed>;

@@ -85,6 +85,10 @@ impl Plan {
 }
 
 impl Store for Faulty {
+    fn on_core(self: Arc<Self>) -> Arc<dyn Store> {
+        self
+    }
+
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> store::Answer<'a, Claimed> {
         *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim.clone());
         Box::pin(self.claims.carry_out(self.store.claim(name, claim)))

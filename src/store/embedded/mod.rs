@@ -194,6 +194,10 @@ impl Embedded {
 }
 
 impl Store for Embedded {
+    fn on_core(self: Arc<Self>) -> Arc<dyn Store> {
+        self
+    }
+
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
         Box::pin(async move {
             let open = self.view.open_segment();

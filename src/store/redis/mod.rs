@@ -137,6 +137,10 @@ impl Redis {
 }
 
 impl Store for Redis {
+    fn on_core(self: Arc<Self>) -> Arc<dyn Store> {
+        self
+    }
+
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
         Box::pin(async move {
             // It may be tried twice within the time of one call.
