@@ -31,7 +31,7 @@
 //! main → cli → run → server, admin      (cli → admin: the shapes of its JSON)
 //!              └───→ proxy → guard → store → record, key
 //!
-//! leaves: clock, config (data only), problem, metrics, telemetry, tls, fail_point (of test builds only)
+//! leaves: clock, tick, config (data only), problem, metrics, telemetry, tls, fail_point (of test builds only)
 //! ```
 //!
 //! # The protocol in short
@@ -62,4 +62,5 @@ pub mod run;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod tick;
 pub mod tls;

@@ -1,0 +1,477 @@
+//! Coarse timers: one tick for all that wait on a thread.
+//!
+//! A timer of tokio's costs a place in its wheel, and often a system call that wakes the driver, for each request; and
+//! nearly all of them are dropped before they are due. Here, a timer is a place in a list of its thread, and one tokio
+//! timer looks at that list when its earliest deadline has come, but never more often than every [`TICK`]. So much later
+//! than asked a deadline may be noticed, and never earlier. Nothing ticks while nobody waits.
+//!
+//! These are for patience: how long a client, a backend or a body may take. Decisions about records read the clock
+//! ([`crate::clock`]), and never rest on when a tick came.
+//!
+//! The one timer behind them is tokio's, so tests that stop tokio's clock stop these too.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::runtime::{self, Handle};
+use tokio::time::Instant;
+
+/// How much later than asked a deadline may be noticed.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// Ends when its deadline has come.
+#[must_use = "it waits only while it is polled"]
+pub struct Sleep {
+    deadline: Instant,
+    place: Option<Place>,
+    is_over: bool,
+}
+
+/// Waits for so long.
+pub fn sleep(duration: Duration) -> Sleep {
+    let now = Instant::now();
+    // As good as for ever.
+    const FAR: Duration = Duration::from_secs(86_400 * 365);
+    sleep_until(now.checked_add(duration).unwrap_or(now + FAR))
+}
+
+/// Waits until then.
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep { deadline, place: None, is_over: false }
+}
+
+/// A future with a deadline. It is pinned by the caller: to take it by value would make room for it twice.
+#[must_use = "it waits only while it is polled"]
+pub struct Timeout<F> {
+    future: F,
+    sleep: Sleep,
+}
+
+/// The time is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the time is up")]
+pub struct Elapsed;
+
+/// Gives the future so much time.
+pub fn timeout<F: Future + Unpin>(duration: Duration, future: F) -> Timeout<F> {
+    Timeout { future, sleep: sleep(duration) }
+}
+
+/// Gives the future time until then.
+pub fn timeout_at<F: Future + Unpin>(deadline: Instant, future: F) -> Timeout<F> {
+    Timeout { future, sleep: sleep_until(deadline) }
+}
+
+/// Says once, to all that wait for a time, that they need not wait for it: they are woken, and look.
+///
+/// Costs those who wait a load, where a shared list of wakers costs them a lock. Whoever wants to be reached has to wait
+/// with a [`Sleep`], and to look at the flag after each poll of it.
+#[derive(Debug, Default)]
+pub struct Flag(AtomicBool);
+
+impl Flag {
+    /// Sets it.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+        let tickers: Vec<_> = TICKERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        tickers.iter().filter_map(Weak::upgrade).for_each(|ticker| ticker.rouse());
+    }
+
+    /// Whether it was set.
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Sleeps for so long, or until the flag is raised; `false` then.
+    pub async fn sleep(&self, duration: Duration) -> bool {
+        let mut sleep = sleep(duration);
+        poll_fn(|cx| match Pin::new(&mut sleep).poll(cx) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending if self.is_raised() => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+}
+
+/// All lists, for [`Flag::raise`].
+static TICKERS: Mutex<Vec<Weak<Ticker>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// The list of this thread, and the runtime that looks at it.
+    static HERE: RefCell<Option<(runtime::Id, Arc<Ticker>)>> = const { RefCell::new(None) };
+}
+
+/// Those who wait, and when somebody looks next.
+struct Ticker(Mutex<List>);
+
+struct List {
+    slots: Vec<Slot>,
+    /// The first of the free slots.
+    free: Option<usize>,
+    /// When the driver last looked.
+    looked: Instant,
+    /// When it looks next; `None` where nobody waits.
+    next: Option<Instant>,
+    driver: Option<Waker>,
+    /// The runtime has ended, and nobody looks any more.
+    is_over: bool,
+}
+
+enum Slot {
+    /// And the next free one.
+    Free(Option<usize>),
+    Waiting(Instant, Waker),
+    /// Its time has come.
+    Due,
+}
+
+/// A slot, free again when this is dropped.
+struct Place {
+    ticker: Arc<Ticker>,
+    slot: usize,
+}
+
+impl Ticker {
+    /// That of this thread, made when it is first asked for.
+    fn here() -> Arc<Self> {
+        let runtime = Handle::current();
+        HERE.with_borrow_mut(|here| match here {
+            Some((id, ticker)) if *id == runtime.id() && !ticker.list().is_over => Arc::clone(ticker),
+            here => {
+                let ticker = Self::start(&runtime);
+                *here = Some((runtime.id(), Arc::clone(&ticker)));
+                ticker
+            }
+        })
+    }
+
+    fn start(runtime: &Handle) -> Arc<Self> {
+        let ticker = Arc::new(Self(Mutex::new(List {
+            slots: Vec::new(),
+            free: None,
+            looked: Instant::now(),
+            next: None,
+            driver: None,
+            is_over: false,
+        })));
+        let mut tickers = TICKERS.lock().unwrap_or_else(PoisonError::into_inner);
+        tickers.retain(|ticker| ticker.strong_count() > 0);
+        tickers.push(Arc::downgrade(&ticker));
+        drop(tickers);
+        // Ends with its runtime.
+        runtime.spawn(drive(Driver(Arc::clone(&ticker))));
+        ticker
+    }
+
+    fn list(&self) -> MutexGuard<'_, List> {
+        // Every step leaves the list whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(self: Arc<Self>, deadline: Instant, waker: &Waker) -> Place {
+        let mut list = self.list();
+        let waiting = Slot::Waiting(deadline, waker.clone());
+        let slot = match list.free {
+            Some(slot) => {
+                if let Slot::Free(next) = std::mem::replace(&mut list.slots[slot], waiting) {
+                    list.free = next;
+                }
+                slot
+            }
+            None => {
+                list.slots.push(waiting);
+                list.slots.len() - 1
+            }
+        };
+        let at = deadline.max(list.looked + TICK);
+        if list.next.is_none_or(|next| at < next) {
+            list.next = Some(at);
+            let driver = list.driver.clone();
+            drop(list);
+            // Before its first turn it has none, and looks anyway.
+            if let Some(driver) = driver {
+                driver.wake();
+            }
+        } else {
+            drop(list);
+        }
+        Place { ticker: self, slot }
+    }
+
+    /// Wakes those whose time has come, and says when to look again.
+    fn look(&self, now: Instant, driver: &Waker) -> Option<Instant> {
+        // Wakers are woken and dropped without the lock: what they belong to may have places here itself.
+        let mut due = Vec::new();
+        let mut list = self.list();
+        let is_due = now >= list.looked + TICK;
+        if is_due {
+            list.looked = now;
+        }
+        let mut earliest = None::<Instant>;
+        for slot in &mut list.slots {
+            let Slot::Waiting(deadline, _) = slot else { continue };
+            if is_due && *deadline <= now {
+                if let Slot::Waiting(_, waker) = std::mem::replace(slot, Slot::Due) {
+                    due.push(waker);
+                }
+            } else {
+                earliest = Some(earliest.map_or(*deadline, |earliest| earliest.min(*deadline)));
+            }
+        }
+        let next = earliest.map(|earliest| earliest.max(list.looked + TICK));
+        list.next = next;
+        let before = list.driver.replace(driver.clone());
+        drop(list);
+        drop(before);
+        due.into_iter().for_each(Waker::wake);
+        next
+    }
+
+    /// Wakes all, due or not.
+    fn rouse(&self) {
+        let list = self.list();
+        let wakers: Vec<_> = list.slots.iter().filter_map(Slot::waker).cloned().collect();
+        drop(list);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Slot {
+    fn waker(&self) -> Option<&Waker> {
+        match self {
+            Self::Waiting(_, waker) => Some(waker),
+            Self::Free(_) | Self::Due => None,
+        }
+    }
+}
+
+/// What looks at a list, for as long as the runtime lives.
+struct Driver(Arc<Ticker>);
+
+async fn drive(driver: Driver) {
+    let ticker = &driver.0;
+    loop {
+        // Woken when an earlier deadline is asked for.
+        let next = poll_fn(|cx| Poll::Ready(ticker.look(Instant::now(), cx.waker()))).await;
+        let mut sleep = pin!(tokio::time::sleep_until(next.unwrap_or_else(Instant::now)));
+        poll_fn(|cx| {
+            if ticker.list().next != next {
+                return Poll::Ready(());
+            }
+            if next.is_some() { sleep.as_mut().poll(cx) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.list().is_over = true;
+        // Whoever waits elsewhere finds another list.
+        self.0.rouse();
+    }
+}
+
+impl Place {
+    /// Whether its time has come. `None`: nobody looks here any more.
+    fn poll(&self, cx: &Context<'_>) -> Option<Poll<()>> {
+        let mut list = self.ticker.list();
+        let is_over = list.is_over;
+        let mut before = None;
+        let polled = match &mut list.slots[self.slot] {
+            Slot::Waiting(_, waker) => {
+                if !waker.will_wake(cx.waker()) {
+                    before = Some(std::mem::replace(waker, cx.waker().clone()));
+                }
+                Poll::Pending
+            }
+            Slot::Due | Slot::Free(_) => Poll::Ready(()),
+        };
+        drop(list);
+        drop(before);
+        (polled.is_ready() || !is_over).then_some(polled)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut list = self.ticker.list();
+        let free = Slot::Free(list.free);
+        let waiting = std::mem::replace(&mut list.slots[self.slot], free);
+        list.free = Some(self.slot);
+        drop(list);
+        drop(waiting);
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_over {
+            return Poll::Ready(());
+        }
+        let polled = self.place.as_ref().and_then(|place| place.poll(cx));
+        match polled {
+            Some(Poll::Pending) => return Poll::Pending,
+            Some(Poll::Ready(())) => (self.is_over, self.place) = (true, None),
+            None => {
+                self.place = Some(Ticker::here().wait(self.deadline, cx.waker()));
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<F: Future + Unpin> Future for Timeout<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(output) = Pin::new(&mut self.future).poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        Pin::new(&mut self.sleep).poll(cx).map(|()| Err(Elapsed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::thread;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn waiting() -> usize {
+        Ticker::here().list().slots.iter().filter_map(Slot::waker).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_is_noticed_never_early_and_at_most_a_tick_late() {
+        for wanted in [0, 1, 49, 50, 51, 75, 100, 130, 2_000, 60_000] {
+            // In the middle of two looks, and after a long silence.
+            for silence in [0, 10, 49, 1_000] {
+                tokio::time::sleep(Duration::from_millis(silence)).await;
+                let (begun, wanted) = (Instant::now(), Duration::from_millis(wanted));
+                sleep(wanted).await;
+                let late = begun.elapsed().checked_sub(wanted).expect("not early");
+                assert!(late <= TICK + Duration::from_millis(1), "{wanted:?} after {silence}: {late:?} late");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_deadline_is_not_held_up_by_a_later_one() {
+        let begun = Instant::now();
+        let mut late = pin!(sleep(Duration::from_secs(3600)));
+        tokio::select! {
+            () = &mut late => panic!("an hour has not passed"),
+            () = sleep(Duration::from_secs(1)) => {}
+        }
+        assert!(begun.elapsed() <= Duration::from_secs(1) + TICK);
+        late.await;
+        assert!(begun.elapsed() >= Duration::from_secs(3600));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_that_are_due_in_one_moment_are_woken_by_one_look() {
+        let begun = Instant::now();
+        let sleeps: Vec<_> = (1..=40).map(|ms| tokio::spawn(sleep(Duration::from_millis(ms)))).collect();
+        for sleep in sleeps {
+            sleep.await.expect("no panic");
+        }
+        assert!(begun.elapsed() <= TICK + Duration::from_millis(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_ticks_while_nobody_waits_and_places_are_used_again() {
+        for _ in 0..3 {
+            let mut sleeps: Vec<_> = (0..10).map(|_| sleep(Duration::from_secs(1))).collect();
+            for sleep in &mut sleeps {
+                assert!(poll_fn(|cx| Poll::Ready(Pin::new(&mut *sleep).poll(cx))).await.is_pending());
+            }
+            assert_eq!(waiting(), 10);
+        }
+        assert_eq!(waiting(), 0);
+        // What was asked for and given up is looked for once.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let ticker = Ticker::here();
+        let list = ticker.list();
+        assert_eq!((list.next, list.slots.len()), (None, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_done_in_time_has_no_place() {
+        assert_eq!(timeout(Duration::from_secs(1), pin!(async { 7 })).await, Ok(7));
+        assert_eq!(Ticker::here().list().slots.len(), 0);
+        assert_eq!(timeout(Duration::from_secs(1), pending::<()>()).await, Err(Elapsed));
+        let (sender, receiver) = oneshot::channel();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            sender.send(8)
+        });
+        assert_eq!(timeout(Duration::from_secs(2), receiver).await, Ok(Ok(8)));
+        assert_eq!(waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_polled_last_is_woken() {
+        let mut sleep = sleep(Duration::from_secs(1));
+        assert!(poll_fn(|cx| Poll::Ready(Pin::new(&mut sleep).poll(cx))).await.is_pending());
+        tokio::spawn(sleep).await.expect("no panic");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flag_reaches_those_who_wait_for_something_else() {
+        let flag = Arc::new(Flag::default());
+        let begun = Instant::now();
+        let sleeping = tokio::spawn({
+            let flag = Arc::clone(&flag);
+            async move { flag.sleep(Duration::from_secs(3600)).await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        flag.raise();
+        assert!(!sleeping.await.expect("no panic"));
+        assert_eq!(begun.elapsed(), Duration::from_secs(1));
+        assert!(!flag.sleep(Duration::from_secs(3600)).await, "raised before");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn threads_have_lists_of_their_own_and_futures_go_between_them() {
+        let tasks: Vec<_> = (0..200)
+            .map(|task| {
+                tokio::spawn(async move {
+                    for _ in 0..5 {
+                        sleep(Duration::from_millis(task % 60)).await;
+                        tokio::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+    }
+
+    #[test]
+    fn a_sleep_outlives_the_runtime_that_it_began_on() {
+        let runtime = || runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let mut sleep = Box::pin(sleep(Duration::from_millis(10)));
+        let first = runtime();
+        first.block_on(poll_fn(|cx| Poll::Ready(assert!(sleep.as_mut().poll(cx).is_pending()))));
+        // Two of them on one thread have lists of their own.
+        let second = runtime();
+        second.block_on(super::sleep(Duration::from_millis(1)));
+        drop(first);
+        second.block_on(sleep);
+        thread::spawn(move || second.block_on(super::sleep(Duration::from_millis(1)))).join().expect("no panic");
+    }
+}
