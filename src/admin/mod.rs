@@ -31,6 +31,7 @@ use records::{LIMIT, MOST, Query, Records};
 use refusal::{Refusal, Why};
 
 use crate::config::Secret;
+use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::record::RecordName;
 use crate::store::{Health, Store};
@@ -55,8 +56,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Admin {
     /// Tells of these. Records are for those who have the token; without one, for this machine.
-    pub fn new(metrics: Arc<Metrics>, store: Arc<dyn Store>, token: Option<&Secret>) -> Self {
-        let records = Records { store: Arc::clone(&store) };
+    pub fn new(metrics: Arc<Metrics>, store: Arc<dyn Store>, guard: Arc<Guard>, token: Option<&Secret>) -> Self {
+        let records = Records { store: Arc::clone(&store), guard };
         Self { metrics, store, records, access: Access::new(token), draining: AtomicBool::new(false) }
     }
 

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::refusal::{Refusal, Why};
 use super::shape::{Changed, Complete, Entry, Page, Release, ReleaseMany, ReleasedMany, Shown, StateName};
 use super::{Moment, answer};
+use crate::guard::Guard;
 use crate::record::RecordName;
 use crate::record::moves::{self, Exchange, Seen};
 use crate::store::{Cursor, Exchanged, Listed, Listing, Store, StoreError};
@@ -28,6 +29,7 @@ use crate::store::{Cursor, Exchanged, Listed, Listing, Store, StoreError};
 #[derive(Clone)]
 pub(super) struct Records {
     pub(super) store: Arc<dyn Store>,
+    pub(super) guard: Arc<Guard>,
 }
 
 /// Which records to look for.
@@ -144,6 +146,9 @@ impl Records {
         let status = exchange.to.as_ref().and_then(|record| record.summary().status).map(|status| status.as_u16());
         match done {
             Ok(Exchanged::Done) => {
+                if exchange.to.is_none() {
+                    self.guard.freed(name);
+                }
                 tracing::info!(target: "onlyonce", event, record = %name, was, status, force, by, "{what}");
                 let now = Moment::now();
                 let to = exchange.to.map(|record| moves::Held { record, silent_for: Duration::ZERO }.seen());

@@ -26,7 +26,9 @@ impl Scene {
         let store = Arc::new(Memory::open(&config.store).expect("random bytes"));
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         let token = token.map(Secret::new);
-        let admin = Admin::new(metrics, Arc::clone(&store) as Arc<dyn Store>, token.as_ref());
+        let records = Arc::clone(&store) as Arc<dyn Store>;
+        let guard = Guard::new(Arc::clone(&records), Arc::clone(&metrics), 1);
+        let admin = Admin::new(metrics, records, guard, token.as_ref());
         Self { admin, store }
     }
 

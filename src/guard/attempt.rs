@@ -220,12 +220,14 @@ impl Recorder {
         match outcome {
             Outcome::Leave => Ok(Written::Asked),
             Outcome::Release => {
+                lease.releasing();
                 let written = match self.store.release(&lease.name, lease.claim.token).await? {
                     Released::Deleted => {
                         self.count(RecordState::Released);
                         Written::Asked
                     }
                     Released::Absent => Written::Asked,
+                    Released::Kept if lease.is_in_the_way_of_itself().await => Written::Asked,
                     Released::Kept => {
                         lease.count_lost();
                         Written::Another(None)
@@ -238,7 +240,7 @@ impl Recorder {
             }
             Outcome::Settle(settlement) => {
                 let record = Record { claim: lease.claim.clone(), state: settlement.at(settled_at) };
-                match self.store.settle(&lease.name, &record).await? {
+                match self.settle(&record).await? {
                     Settled::Written => {
                         self.count_settled(settlement);
                         Ok(Written::Asked)
@@ -250,6 +252,19 @@ impl Recorder {
                     }
                     Settled::Kept(kept) => Ok(Written::Another(self.instead(*kept))),
                 }
+            }
+        }
+    }
+
+    /// Writes the record. Nothing is in its way that this process has given back: it is deleted here, if it is still there.
+    async fn settle(&self, record: &Record) -> Result<Settled, StoreError> {
+        let name = &self.lease.name;
+        loop {
+            match self.store.settle(name, record).await? {
+                Settled::Kept(kept) if self.lease.has_given_back(kept.claim.token) => {
+                    self.store.release(name, kept.claim.token).await?;
+                }
+                settled => return Ok(settled),
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::decide::Verdict;
 use super::lease::Lease;
 use super::policy::Outcome;
 use super::without_store::{Fallback, Known, without_store};
@@ -94,6 +95,13 @@ impl Flights {
         without_store(known, fingerprint, on_mismatch)
     }
 
+    /// An operator has freed this key: another request may run it, whatever the attempt of this process is at.
+    pub(super) fn freed(&self, name: &RecordName) {
+        if let Some(departed) = self.by_record().get(name).and_then(|entry| entry.attempt.as_ref()) {
+            departed.lease.freed();
+        }
+    }
+
     fn forget(&self, name: &RecordName, forget: impl FnOnce(&mut Entry)) {
         let mut by_record = self.by_record();
         let Some(entry) = by_record.get_mut(name) else { return };
@@ -124,6 +132,9 @@ impl Departed {
         if !self.lease.is_certain() {
             return Known::Doubtful;
         }
+        if self.lease.is_releasing() {
+            return Known::Free;
+        }
         let claim = self.lease.claim.clone();
         match &self.progress {
             Progress::AtWork | Progress::Unwritten(Outcome::Leave, _) => Known::Record(claim, State::InFlight),
@@ -134,13 +145,23 @@ impl Departed {
 }
 
 impl Claiming {
-    /// The claim was granted.
-    pub(super) fn depart(self, lease: &Arc<Lease>) -> Flight {
+    /// The claim was granted. Where the store has lost the record of an attempt that this process knows, the claim must be
+    /// given back, and its request gets this verdict.
+    pub(super) fn depart(self, lease: &Arc<Lease>, on_mismatch: OnMismatch) -> Result<Flight, Verdict> {
+        let mut by_record = self.flights.by_record();
+        let entry = by_record.entry(self.name.clone()).or_default();
+        // A takeover rests on the record that it found; a first attempt rests on there being none.
+        if let Some(first) = entry.attempt.as_ref().filter(|_| lease.claim.attempt == 1)
+            && let Fallback::Repeat(verdict) = without_store(first.known(), &lease.claim.fingerprint, on_mismatch)
+        {
+            first.lease.gave_back(lease.claim.token);
+            return Err(verdict);
+        }
         let (landing, receiver) = watch::channel(Landing::Pending);
-        let departed = Departed { lease: Arc::clone(lease), landing: receiver, progress: Progress::AtWork };
         // In the place of an attempt that this one took over from.
-        self.flights.by_record().entry(self.name.clone()).or_default().attempt = Some(departed);
-        Flight { flights: Arc::clone(&self.flights), lease: Arc::clone(lease), landing }
+        entry.attempt = Some(Departed { lease: Arc::clone(lease), landing: receiver, progress: Progress::AtWork });
+        drop(by_record);
+        Ok(Flight { flights: Arc::clone(&self.flights), lease: Arc::clone(lease), landing })
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::attempt::Ended;
 use crate::clock::since_boot;
 use crate::metrics::Metrics;
-use crate::record::{Claim, RecordName, Unknown};
+use crate::record::{Claim, RecordName, Token, Unknown};
 use crate::store::{Renewed, Store, StoreError};
 
 /// Whether an owner may send.
@@ -42,8 +42,14 @@ pub(super) struct Lease {
     /// Whether the request had to stay because of this lease.
     withheld: AtomicBool,
     lost: AtomicBool,
+    /// An operator freed the key.
+    freed: AtomicBool,
     /// An outcome was sent to the store, and may have been written.
     settling: AtomicBool,
+    /// The outcome is that the key is free, and that is being written.
+    releasing: AtomicBool,
+    /// Claims of this process that the store granted although it is this attempt's record: deleted, or to be deleted.
+    given_back: Mutex<Vec<Token>>,
     /// Claims and renewals without a certain answer: they may yet arrive.
     unanswered: AtomicU32,
     /// What became of the record, once that is tried to be written.
@@ -104,9 +110,23 @@ impl Lease {
         unanswered: u32,
     ) -> Self {
         let (confirmed, unanswered) = (AtomicU64::new(millis(confirmed)), AtomicU32::new(unanswered));
-        let [sent, withheld, lost, settling] = [(); 4].map(|()| AtomicBool::new(false));
-        let became = OnceLock::new();
-        Self { store, metrics, name, claim, confirmed, sent, withheld, lost, settling, unanswered, became }
+        let flag = || AtomicBool::new(false);
+        Self {
+            store,
+            metrics,
+            name,
+            claim,
+            confirmed,
+            sent: flag(),
+            withheld: flag(),
+            lost: flag(),
+            freed: flag(),
+            settling: flag(),
+            releasing: flag(),
+            given_back: Mutex::default(),
+            unanswered,
+            became: OnceLock::new(),
+        }
     }
 
     /// Renews at a third of the lease, for as long as it is polled.
@@ -118,6 +138,10 @@ impl Lease {
     }
 
     async fn renew(&self) -> bool {
+        // A renewal that finds nothing claims the key again, which an operator has freed.
+        if self.freed.load(Ordering::Relaxed) {
+            return false;
+        }
         let begun = since_boot();
         // Counted first: this future may be dropped while it waits.
         self.unanswered.fetch_add(1, Ordering::Relaxed);
@@ -133,7 +157,9 @@ impl Lease {
             // The outcome may have been written, its answer lost: the next try to write it will tell.
             Ok(Renewed::Lost) if self.settling.load(Ordering::Relaxed) => return false,
             Ok(Renewed::Lost) => {
-                self.count_lost();
+                if !self.is_in_the_way_of_itself().await {
+                    self.count_lost();
+                }
                 return false;
             }
             Err(error) => {
@@ -144,6 +170,48 @@ impl Lease {
         }
         self.confirmed.store(millis(begun), Ordering::Relaxed);
         true
+    }
+
+    /// Whether the record that is there is a claim of this process, which was given back and is not deleted yet.
+    pub(super) async fn is_in_the_way_of_itself(&self) -> bool {
+        if self.given_back().is_empty() {
+            return false;
+        }
+        match self.store.find(&self.name).await {
+            Ok(Some(held)) => self.has_given_back(held.record.claim.token),
+            // It is gone by now, or the next renewal tells.
+            Ok(None) | Err(_) => true,
+        }
+    }
+
+    /// The store granted this claim to a request of this process, which was answered by what this attempt is at.
+    pub(super) fn gave_back(&self, token: Token) {
+        self.given_back().push(token);
+    }
+
+    /// Whether this is a claim of this process that is to be deleted.
+    pub(super) fn has_given_back(&self, token: Token) -> bool {
+        self.given_back().contains(&token)
+    }
+
+    fn given_back(&self) -> std::sync::MutexGuard<'_, Vec<Token>> {
+        self.given_back.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An operator has freed the key: it is another's from now on.
+    pub(super) fn freed(&self) {
+        self.freed.store(true, Ordering::Relaxed);
+        self.count_lost();
+    }
+
+    /// From now on, the store may have freed the key.
+    pub(super) fn releasing(&self) {
+        self.releasing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the store may have freed the key for its owner.
+    pub(super) fn is_releasing(&self) -> bool {
+        self.releasing.load(Ordering::Relaxed)
     }
 
     /// From now on, a record that is not in flight any more may have been settled by this owner itself.

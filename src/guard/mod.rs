@@ -143,7 +143,6 @@ impl Guard {
         match claimed {
             Ok(Claimed::Granted(claim)) => {
                 fail_point::reach(Step::AfterClaim).await;
-                pending.armed = false;
                 if claim.attempt > 1 {
                     tracing::warn!(record = %operation.name, attempt = claim.attempt, "took over from a lost owner");
                 }
@@ -156,7 +155,19 @@ impl Guard {
                     unanswered,
                 );
                 let lease = Arc::new(lease);
-                let flight = claiming.depart(&lease);
+                let flight = match claiming.depart(&lease, rule.on_mismatch) {
+                    Ok(flight) => flight,
+                    Err(verdict) => {
+                        tracing::error!(record = %operation.name,
+                            "the store has lost the record of an attempt of this process: the request is answered from \
+                             memory, and its claim is given back");
+                        // At once, so that no other request is held against it. It is pending still: should this fail, the
+                        // clean-up goes on.
+                        let _ = self.store.release(&operation.name, wanted.token).await;
+                        return Ok(Admission::Repeat(verdict));
+                    }
+                };
+                pending.armed = false;
                 let slot = Slot { _permit: permit, _counted: self.metrics.in_flight(&rule.name) };
                 let unused = Unused { guard: Arc::clone(self), lease, is_used: false };
                 Ok(Admission::Owner(Ownership { rule: Arc::clone(rule), slot, flight, unused }))
@@ -262,6 +273,11 @@ impl Guard {
             }
         }
         Verdict::InFlight
+    }
+
+    /// An operator has freed this key: an attempt at it that runs here keeps it from nobody any more.
+    pub fn freed(&self, name: &RecordName) {
+        self.flights.freed(name);
     }
 
     fn place(&self, rule: &Rule) -> Option<Place<'_>> {

@@ -136,9 +136,12 @@ impl Sidecar {
         let drain = Drain { delay: server.drain_delay, timeout: server.drain_timeout, last_words };
         let shares = files::shares(server.max_connections);
         let server = Server::new(&server, shares.places, Arc::clone(&metrics));
+        let rules = Rules::new(config, &records, &metrics, server.clone(), shares.idle);
+        // One guard, whatever becomes of the rules.
+        let guard = Arc::clone(&rules.current().guard);
         Ok(Self {
-            rules: Arc::new(Rules::new(config, &records, &metrics, server.clone(), shares.idle)),
-            admin: Arc::new(Admin::new(Arc::clone(&metrics), records, token.as_ref())),
+            rules: Arc::new(rules),
+            admin: Arc::new(Admin::new(metrics, records, guard, token.as_ref())),
             server,
             listeners,
             admin_listener,

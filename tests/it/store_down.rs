@@ -225,6 +225,37 @@ async fn a_record_that_the_store_lost_meanwhile_is_written_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_comes_back_empty_starts_no_second_attempt_while_the_first_runs() {
+    for on_error in ["reject", "forward"] {
+        let (backend, gate) = Backend::gated().await;
+        let (mut redis, sidecar) = on_redis(&backend.url(), &format!("on_error = \"{on_error}\"")).await;
+        let first = sidecar.asking(&order("k"));
+        backend.has_seen(1).await;
+        lose(&mut redis, &sidecar).await;
+        redis.restart();
+        // Under `forward` it is not sent to the backend before: that is the story of others.
+        until("claims go on", async || is_ready(&sidecar).await).await;
+        let granted = async || sidecar.metric("onlyonce_records_total{route=\"orders\",state=\"completed\"}").await;
+        until("another key is claimed", async || {
+            sidecar.ask(&order("other")).await;
+            granted().await > 0.0
+        })
+        .await;
+        let seen = backend.count();
+        sidecar.ask(&order("k")).await.refuses(409, "in-flight");
+        sidecar.ask(&order("k").json(r#"{"amount":2}"#)).await.refuses(422, "key-reused");
+        sidecar.ask(&order("k")).await.refuses(409, "in-flight");
+        assert_eq!(backend.count(), seen, "{on_error}");
+        gate.open();
+        let first = first.await.expect("an answer");
+        assert_eq!(first.status, 201);
+        let repeat = sidecar.ask(&order("k")).await;
+        assert!(repeat.is_replay() && repeat.text() == first.text(), "{repeat:?}");
+        assert_eq!(backend.count(), seen, "{on_error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_without_the_store_serves_what_needs_none() {
     let mut redis = RedisServer::start();
     redis.kill();

@@ -141,12 +141,12 @@ async fn every_client_of_a_key_gets_the_answer_that_was_recorded_first() {
 async fn nobody_gets_the_answer_to_another_request() {
     let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
     let ended = run_until(scene.own(&operation).await, &end, answer(StatusCode::CREATED, "mine"));
-    // The store loses the record, and another request with the key is carried out.
+    // The store loses the record, and another sidecar carries out another request with the key.
     let token = scene.held(&operation).await.expect("a record").record.claim.token;
     scene.store.store.release(&operation.name, token).await.expect("the store answers");
     let mut other = operation.clone();
     other.fingerprint.body = [9; 16];
-    run(scene.own(&other).await, answer(StatusCode::CREATED, "theirs")).await.expect("an end");
+    run(scene.own_elsewhere(&other).await, answer(StatusCode::CREATED, "theirs")).await.expect("an end");
     end.notify_one();
     assert_eq!(body(&ended.await.expect("an end")), b"mine");
 }

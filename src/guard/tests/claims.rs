@@ -91,10 +91,10 @@ async fn an_owner_that_was_told_of_another_never_sends() {
         gone.notified().await;
         sent(gate, created()).await
     });
-    // An operator frees the key, and somebody else claims it; the first owner's renewal is told so.
+    // An operator frees the key, and another sidecar claims it; the first owner's renewal is told so.
     let token = scene.held(&operation).await.expect("a record").record.claim.token;
     scene.store.store.release(&operation.name, token).await.expect("the store answers");
-    let other = scene.own(&operation).await;
+    let other = scene.own_elsewhere(&operation).await;
     tokio::time::sleep(LEASE / 3 + Duration::from_secs(1)).await;
     go.notify_one();
     assert!(matches!(ended.await.expect("an end"), Ended::Replaced));

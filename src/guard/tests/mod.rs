@@ -2,6 +2,7 @@
 
 mod attempts;
 mod claims;
+mod lost_records;
 mod waiting;
 mod without_store;
 
@@ -182,6 +183,16 @@ impl Scene {
             Admission::Owner(ownership) => ownership,
             Admission::Repeat(verdict) => panic!("{verdict:?}"),
             Admission::Stored(_) => panic!("bodies lie within in this store"),
+        }
+    }
+
+    /// The same in another sidecar.
+    async fn own_elsewhere(&self, operation: &Operation) -> Ownership {
+        match self.sibling().claim(&self.rule, operation).await {
+            Ok(Admission::Owner(ownership)) => ownership,
+            Ok(Admission::Repeat(verdict)) => panic!("{verdict:?}"),
+            Ok(Admission::Stored(_)) => panic!("bodies lie within in this store"),
+            Err(error) => panic!("{error}"),
         }
     }
 
