@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use onlyonce::config::{Config, Found, Target, parse};
+use onlyonce::config::{Config, Found, LogKeys, Target, parse};
 use onlyonce::key::{DigestKey, Request, in_head, read};
 use onlyonce::record::codec::{Placement, decode, encode};
 use onlyonce::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
@@ -75,6 +75,7 @@ fn with_request(route: &str, headers: &HeaderMap, run: impl FnOnce(&Arc<onlyonce
         peer: None,
         trust: &CONFIG.trust,
         now: SystemTime::UNIX_EPOCH,
+        log_keys: LogKeys::Hashed,
     };
     run(rule, request);
 }

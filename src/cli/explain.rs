@@ -12,10 +12,10 @@ use super::text::{labelled, listed, ranges};
 use super::{BAD_USAGE, block_on, given, output, records};
 use crate::clock;
 use crate::config::{
-    Config, Disposition, FingerprintMode, HumanDuration, HumanSize, LogKeys, Mode, OnConcurrent, OnMismatch,
-    OnMissingKey, PathParams, Routes, Rule, Selector, StoreLocation, Target,
+    Config, Disposition, FingerprintMode, HumanDuration, HumanSize, Mode, OnConcurrent, OnMismatch, OnMissingKey,
+    PathParams, Routes, Rule, Selector, StoreLocation, Target,
 };
-use crate::key::{self, Counted, DigestKey, KeyError, Operation, Reading, Request, SelectorReading};
+use crate::key::{self, Counted, DigestKey, KeyError, KeyText, Operation, Reading, Request, SelectorReading};
 use crate::record::{RecordName, Unknown};
 use crate::run;
 
@@ -83,6 +83,7 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
         peer: None,
         trust: &config.trust,
         now: clock::wall(),
+        log_keys: config.log.keys,
     };
 
     let mut out = String::new();
@@ -204,10 +205,8 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
                     labelled(out, "so the key is", &payload);
                 }
                 // Where log lines show it, so may this.
-                Some(key) if config.log.keys == LogKeys::Plain => {
-                    labelled(out, "", &format!("as log lines have it: {}", key.shown(LogKeys::Plain)));
-                }
-                Some(_) => {}
+                Some(KeyText::Plain(key)) => labelled(out, "", &format!("as log lines have it: {key}")),
+                Some(KeyText::Hashed(_)) => {}
             }
             let covered = covered(&rule.fingerprint, readings.body, body);
             let query = match rule.ignore_query.as_slice() {

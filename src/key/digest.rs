@@ -79,8 +79,8 @@ impl Digest {
     }
 
     /// Eight hex digits of it, for people who compare by eye.
-    pub fn short(&self) -> String {
+    pub fn short(&self) -> Hex<4> {
         let [a, b, c, d, ..] = self.finish();
-        Hex::of(&[a, b, c, d]).to_string()
+        Hex::of(&[a, b, c, d])
     }
 }

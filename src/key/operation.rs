@@ -12,7 +12,7 @@ use super::select::{self, Part, Role};
 use super::{DigestKey, KeyError, KeyText, age, query};
 #[cfg(test)]
 use crate::config::TrustedProxies;
-use crate::config::{FingerprintMode, OnMissingKey, OnUnknown, PathParams, Rule, Selector, Trust};
+use crate::config::{FingerprintMode, LogKeys, OnMissingKey, OnUnknown, PathParams, Rule, Selector, Trust};
 use crate::record::{Fingerprint, RecordName, Terms, Unknown};
 
 /// What a request's head says, as far as its operation goes.
@@ -36,6 +36,8 @@ pub struct Request<'a> {
     pub trust: &'a Trust,
     /// When it came.
     pub now: SystemTime,
+    /// How log lines show its key.
+    pub log_keys: LogKeys,
 }
 
 #[cfg(test)]
@@ -44,7 +46,7 @@ impl<'a> Request<'a> {
     pub(super) fn plain(method: &'a Method, headers: &'a HeaderMap, params: &'a PathParams<'a>) -> Self {
         const NOBODY: &Trust = &Trust { proxies: TrustedProxies::new(Vec::new()), jwt: None };
         let (host, path, query, peer, trust, now) = (None, "/", None, None, NOBODY, SystemTime::UNIX_EPOCH);
-        Self { method, headers, host, path, params, query, peer, trust, now }
+        Self { method, headers, host, path, params, query, peer, trust, now, log_keys: LogKeys::Hashed }
     }
 }
 
@@ -153,7 +155,7 @@ impl<'a> Draft<'a> {
                 },
                 fingerprint: fingerprint(),
                 terms: terms(rule),
-                key: Some(KeyText::of(digest_key, Parts(&rule.key, &key))),
+                key: Some(KeyText::of(request.log_keys, digest_key, Parts(&rule.key, &key))),
             },
             (Some(_), OnMissingKey::Fingerprint(window)) => {
                 let fingerprint = fingerprint();
@@ -239,7 +241,7 @@ mod tests {
 
     use super::*;
     use crate::config::{
-        Delivery, JsonPointer, KeyFormat, LogKeys, Mode, OnConcurrent, OnMismatch, OnStoreError, Policy, PolicyTable,
+        Delivery, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnStoreError, Policy, PolicyTable,
     };
     use crate::key::{BodyFault, KeyFault, readings};
 
@@ -488,11 +490,20 @@ mod tests {
     fn keys_are_shown_as_the_log_wants_them() {
         let rule = rule(&["header:k", "json:/id"]);
         let lines = [("k", "\"a, b\""), JSON, ("authorization", "x")];
-        let key = sent(&lines, "{\"id\":\"c\\n\"}").operation(&rule).key.expect("a key");
-        assert_eq!(key.shown(LogKeys::Plain), "a, b + c\\n");
-        let hashed = key.shown(LogKeys::Hashed);
-        assert!(hashed.len() == 8 && hashed.bytes().all(|b| b.is_ascii_hexdigit()), "{hashed}");
-        assert_eq!(format!("{key:?}"), format!("KeyText({hashed})"));
+        let sent = sent(&lines, "{\"id\":\"c\\n\"}");
+        let shown = |log_keys| {
+            let request = Request { log_keys, ..sent.request() };
+            match read(&rule, &DIGEST_KEY, request, sent.body.as_bytes()) {
+                Ok(Reading::Operation(operation)) => operation.key.expect("a key"),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (plain, hashed) = (shown(LogKeys::Plain), shown(LogKeys::Hashed));
+        assert_eq!(plain.as_str(), "a, b + c\\n");
+        assert_eq!(format!("{plain:?}"), "KeyText(…)");
+        let digits = hashed.as_str();
+        assert!(digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()), "{digits}");
+        assert_eq!(format!("{hashed:?}"), format!("KeyText({digits})"));
     }
 
     #[test]

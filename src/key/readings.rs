@@ -37,7 +37,7 @@ pub fn readings(rule: &Rule, digest_key: &DigestKey, request: Request<'_>, body:
         };
         let mut digest = digest_key.digest("reading");
         part.add_to(&mut digest, selector);
-        Ok((!part.is_absent()).then(|| digest.short()))
+        Ok((!part.is_absent()).then(|| digest.short().to_string()))
     };
     let read_all = |selectors: &[Selector], role| {
         let each = |selector: &Selector| SelectorReading { selector: selector.clone(), found: find(selector, role) };

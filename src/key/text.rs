@@ -4,34 +4,43 @@ use super::DigestKey;
 use super::name::Parts;
 use super::select::Part;
 use crate::config::LogKeys;
+use crate::record::Hex;
 
-/// An idempotency key as log lines may show it.
+/// An idempotency key as log lines may show it (`log.keys`).
 #[derive(Clone, PartialEq, Eq)]
-pub struct KeyText {
-    hashed: String,
-    plain: String,
+pub enum KeyText {
+    /// Eight hex digits of a keyed digest.
+    Hashed(Hex<4>),
+    /// The key itself, its parts joined by plus signs.
+    Plain(String),
 }
 
 impl KeyText {
-    pub(super) fn of(digest_key: &DigestKey, parts: Parts<'_>) -> Self {
-        let mut digest = digest_key.digest("key in logs");
-        parts.add_to(&mut digest);
-        let plain = parts.1.iter().map(Part::text).collect::<Vec<_>>().join(" + ");
-        Self { hashed: digest.short(), plain }
+    pub(super) fn of(keys: LogKeys, digest_key: &DigestKey, parts: Parts<'_>) -> Self {
+        match keys {
+            LogKeys::Hashed => {
+                let mut digest = digest_key.digest("key in logs");
+                parts.add_to(&mut digest);
+                Self::Hashed(digest.short())
+            }
+            LogKeys::Plain => Self::Plain(parts.1.iter().map(Part::text).collect::<Vec<_>>().join(" + ")),
+        }
     }
 
-    /// The text, as `log.keys` wants it: eight hex digits of a keyed digest, or the key itself, its parts joined by
-    /// plus signs.
-    pub fn shown(&self, keys: LogKeys) -> &str {
-        match keys {
-            LogKeys::Hashed => &self.hashed,
-            LogKeys::Plain => &self.plain,
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Hashed(digits) => digits.as_str(),
+            Self::Plain(text) => text,
         }
     }
 }
 
 impl fmt::Debug for KeyText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyText({})", self.hashed)
+        match self {
+            Self::Hashed(digits) => write!(f, "KeyText({digits})"),
+            Self::Plain(_) => f.write_str("KeyText(…)"),
+        }
     }
 }

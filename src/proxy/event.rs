@@ -1,27 +1,28 @@
 //! One log line and one count for each request on a guarded route.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use tokio::time::Instant;
+use tracing::Level;
 
-use crate::config::{LogKeys, Rule};
+use crate::config::{Rule, Selector};
 use crate::guard::{Became, Ownership, Settling};
-use crate::key::Operation;
+use crate::key::{KeyText, Operation};
 use crate::metrics::{Metrics, Outcome};
+use crate::record::{Hex, RecordName};
+use crate::telemetry;
 
 /// What is known of a request by now. Told when it is dropped.
 pub(super) struct Event {
     metrics: Arc<Metrics>,
     rule: Arc<Rule>,
-    keys: LogKeys,
     begun: Instant,
-    trace: Option<String>,
-    record: Option<String>,
-    key: Option<String>,
-    fingerprint: Option<String>,
+    trace: Option<TraceId>,
+    record: Option<RecordName>,
+    key: Option<KeyText>,
+    fingerprint: Option<Hex<4>>,
     attempt: Option<u32>,
     /// What becomes of the record.
     settling: Option<Settling>,
@@ -31,13 +32,12 @@ pub(super) struct Event {
 }
 
 impl Event {
-    pub(super) fn begin(metrics: &Arc<Metrics>, rule: &Arc<Rule>, keys: LogKeys, headers: &HeaderMap) -> Self {
+    pub(super) fn begin(metrics: &Arc<Metrics>, rule: &Arc<Rule>, headers: &HeaderMap) -> Self {
         Self {
             metrics: Arc::clone(metrics),
             rule: Arc::clone(rule),
-            keys,
             begun: Instant::now(),
-            trace: trace_id(headers),
+            trace: TraceId::of(headers),
             record: None,
             key: None,
             fingerprint: None,
@@ -55,9 +55,9 @@ impl Event {
     }
 
     pub(super) fn operation(&mut self, operation: &Operation) {
-        self.record = Some(operation.name.to_string());
-        self.key = operation.key.as_ref().map(|key| key.shown(self.keys).to_owned());
-        self.fingerprint = Some(operation.fingerprint.short().to_string());
+        self.record = Some(operation.name.clone());
+        self.key.clone_from(&operation.key);
+        self.fingerprint = Some(operation.fingerprint.short());
     }
 
     pub(super) fn attempt(&mut self, ownership: &Ownership) {
@@ -95,31 +95,61 @@ impl Drop for Event {
         };
         self.metrics.request(&self.rule.name, outcome, took);
         let became = self.settling.as_ref().and_then(Settling::became);
-        // A level is part of the code.
-        macro_rules! tell {
-            ($level:ident) => {
-                tracing::$level!(
-                    route = &*self.rule.name,
-                    outcome = outcome.as_str(),
-                    record = self.record,
-                    became = became.map(Became::as_str),
-                    key = self.key,
-                    fingerprint = self.fingerprint,
-                    attempt = self.attempt,
-                    status,
-                    reason = self.reason.as_ref().map(ToString::to_string),
-                    upstream_ms = self.upstream.map(millis),
-                    total_ms = millis(took),
-                    trace_id = self.trace,
-                    "request"
-                )
-            };
-        }
-        match became {
+        let level = match became {
             // Somebody has to look.
-            Some(Became::Unknown | Became::Unrecorded) => tell!(warn),
-            Some(Became::Stored | Became::Unreplayable | Became::Released) => tell!(info),
-            Some(Became::Replaced | Became::InFlight) | None => tell!(info),
+            Some(Became::Unknown | Became::Unrecorded) => Level::WARN,
+            Some(Became::Stored | Became::Unreplayable | Became::Released) => Level::INFO,
+            Some(Became::Replaced | Became::InFlight) | None => Level::INFO,
+        };
+        // A level is part of the code.
+        let is_wanted =
+            if level == Level::WARN { tracing::enabled!(Level::WARN) } else { tracing::enabled!(Level::INFO) };
+        if is_wanted {
+            telemetry::tell(level, "request", |line| self.write(outcome, became, status, took, line));
+        }
+    }
+}
+
+impl Event {
+    fn write(
+        &self,
+        outcome: Outcome,
+        became: Option<Became>,
+        status: Option<u16>,
+        took: Duration,
+        line: &mut telemetry::Line<'_>,
+    ) {
+        line.text("route", &self.rule.name);
+        line.text("outcome", outcome.as_str());
+        if let Some(record) = &self.record {
+            line.texts("record", &[&record.route, ":", Hex::of(&record.digest).as_str()]);
+        }
+        if let Some(became) = became {
+            line.text("became", became.as_str());
+        }
+        if let Some(key) = &self.key {
+            line.text("key", key.as_str());
+        }
+        if let Some(fingerprint) = &self.fingerprint {
+            line.text("fingerprint", fingerprint.as_str());
+        }
+        if let Some(attempt) = self.attempt {
+            line.number("attempt", attempt.into());
+        }
+        if let Some(status) = status {
+            line.number("status", status.into());
+        }
+        match &self.reason {
+            Some(Reason::NoKey(selector)) => line.display("reason", &format_args!("no key: {selector} is missing")),
+            Some(Reason::NoStore) => line.text("reason", "the store is out of reach (on_error = \"forward\")"),
+            None => {}
+        }
+        if let Some(upstream) = self.upstream {
+            line.millis("upstream_ms", upstream);
+        }
+        line.millis("total_ms", took);
+        if let Some(trace) = &self.trace {
+            line.text("trace_id", trace.as_str());
         }
     }
 }
@@ -127,26 +157,28 @@ impl Drop for Event {
 /// Why a request of a guarded route passes without a guard.
 pub(super) enum Reason {
     /// It has no key: this is missing.
-    NoKey(String),
+    NoKey(Selector),
     /// The store is out of reach.
     NoStore,
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoKey(selector) => write!(f, "no key: {selector} is missing"),
-            Self::NoStore => f.write_str("the store is out of reach (on_error = \"forward\")"),
-        }
+/// The trace id of `traceparent` (W3C Trace Context, 3.2.2.3): hex digits.
+#[derive(Clone, Copy)]
+pub(super) struct TraceId([u8; 32]);
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+impl TraceId {
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let line = headers.get(TRACEPARENT)?.as_bytes();
+        // Elsewhere in the line, too, there is text only.
+        let is_text = line.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+        let id = line.split(|byte| *byte == b'-').nth(1)?;
+        (is_text && id.iter().all(u8::is_ascii_hexdigit)).then(|| id.try_into().ok().map(Self))?
     }
-}
 
-pub(super) fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// The trace id of `traceparent` (W3C Trace Context, 3.2.2.3).
-pub(super) fn trace_id(headers: &HeaderMap) -> Option<String> {
-    let id = headers.get("traceparent")?.to_str().ok()?.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
+    pub(super) fn as_str(&self) -> &str {
+        // Digits are ASCII.
+        str::from_utf8(&self.0).unwrap_or_default()
+    }
 }

@@ -24,7 +24,7 @@ use super::tunnel::Wish;
 use super::upstream::{Limits, SendError};
 use super::{Client, Proxy};
 use crate::clock;
-use crate::config::{Found, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Target, Trust};
+use crate::config::{Found, LogKeys, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Target, Trust};
 use crate::fail_point::{self, Step};
 use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Stored, Verdict};
 use crate::key::{self, InHead, Operation, Reading};
@@ -63,14 +63,14 @@ impl Proxy {
         match self.routes.find(&target) {
             Some(Found { rule, params, respelled, is_contested }) if rule.mode != Mode::Off => {
                 let (method, path) = (overriding.first().unwrap_or(&method), respelled.as_deref().unwrap_or(&path));
-                let (host, trust) = (host.as_deref(), &self.trust);
-                let place = Place { method, host, path, params: &params, client, trust, is_contested };
+                let (host, trust, log_keys) = (host.as_deref(), &self.trust, self.log_keys);
+                let place = Place { method, host, path, params: &params, client, trust, is_contested, log_keys };
                 if rule.mode == Mode::Observe {
                     let answer = Box::pin(self.observed(rule, place, head, body)).await;
                     let answer = answer.map_err(|problem| refusal::for_clients_of(problem, rule));
                     return self.passed(&rule.name, answer, begun, form);
                 }
-                let mut event = Event::begin(&self.metrics, rule, self.log_keys, &head.headers);
+                let mut event = Event::begin(&self.metrics, rule, &head.headers);
                 let reader = Reader::of(rule, &head.headers);
                 // Apart, so that the place that a connection keeps for its next request stays small.
                 let answer = Box::pin(self.guarded(rule, place, head, body, &mut event)).await;
@@ -137,7 +137,7 @@ impl Proxy {
         let draft = match in_head(rule, &head, &place) {
             Ok(InHead::Draft(draft)) => draft,
             Ok(InHead::Missing(selector)) if rule.on_missing_key == OnMissingKey::Forward => {
-                event.unguarded(Reason::NoKey(selector.to_string()));
+                event.unguarded(Reason::NoKey(selector.clone()));
                 return self.unguarded(head, self.passing(body), place.client, event).await;
             }
             Ok(InHead::Missing(selector)) => return Err(unasked(refusal::missing_key(selector), &head, body).await),
@@ -154,7 +154,7 @@ impl Proxy {
         let operation = match draft.with_body(&digest_key, &body).map_err(|error| refusal::of_key(&error))? {
             Reading::Operation(operation) => operation,
             Reading::Missing(selector) if rule.on_missing_key == OnMissingKey::Forward => {
-                event.unguarded(Reason::NoKey(selector.to_string()));
+                event.unguarded(Reason::NoKey(selector.clone()));
                 return self.unguarded(head, RequestBody::held(body), place.client, event).await;
             }
             Reading::Missing(selector) => return Err(refusal::missing_key(selector)),
@@ -435,6 +435,7 @@ pub(super) struct Place<'a> {
     pub(super) params: &'a PathParams<'a>,
     pub(super) client: &'a Client,
     pub(super) trust: &'a Trust,
+    pub(super) log_keys: LogKeys,
     /// Its own method and one that overrides it lead to different guarded routes.
     pub(super) is_contested: bool,
 }
@@ -452,6 +453,7 @@ impl Place<'_> {
             peer: self.client.peer.map(|peer| peer.ip()),
             trust: self.trust,
             now: clock::wall(),
+            log_keys: self.log_keys,
         }
     }
 }

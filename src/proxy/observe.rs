@@ -14,21 +14,23 @@ use http::{HeaderMap, Method, StatusCode, request};
 use http_body::Frame;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::Level;
 
 use super::Proxy;
 use super::ambiguous::why_ambiguous;
 use super::arriving::Arriving;
 use super::body::{Gathered, Paced, ReadError, RequestBody, ResponseBody};
-use super::event::{millis, trace_id};
+use super::event::TraceId;
 use super::handle::{Answer, Place};
 use super::tee::{Copied, Tee};
-use crate::config::{Disposition, PathParams, Rule, Trust};
+use crate::config::{Disposition, LogKeys, PathParams, Rule, Trust};
 use crate::guard::{self, Fate, Observation, Rest, Sighting, Silence};
 use crate::key::{self, DigestKey, InHead, Operation, Reading};
 use crate::metrics::Would;
 use crate::problem::{Code, Problem};
 use crate::record::Reply;
 use crate::store::StoreError;
+use crate::telemetry;
 
 /// What is known before the body is.
 enum Sight {
@@ -48,6 +50,7 @@ struct Facts {
     query: Option<String>,
     peer: Option<IpAddr>,
     now: SystemTime,
+    log_keys: LogKeys,
 }
 
 /// Why a request is not observed.
@@ -63,7 +66,7 @@ struct Note {
     proxy: Arc<Proxy>,
     rule: Arc<Rule>,
     begun: Instant,
-    trace: Option<String>,
+    trace: Option<TraceId>,
     operation: Option<Operation>,
     status: Option<StatusCode>,
 }
@@ -81,7 +84,7 @@ impl Proxy {
             proxy: Arc::clone(self),
             rule: Arc::clone(rule),
             begun: Instant::now(),
-            trace: trace_id(&head.headers),
+            trace: TraceId::of(&head.headers),
             operation: None,
             status: None,
         };
@@ -136,6 +139,7 @@ impl Facts {
             query: request.query.map(ToOwned::to_owned),
             peer: request.peer,
             now: request.now,
+            log_keys: request.log_keys,
         }
     }
 
@@ -151,6 +155,7 @@ impl Facts {
             peer: self.peer,
             trust,
             now: self.now,
+            log_keys: self.log_keys,
         }
     }
 }
@@ -215,20 +220,36 @@ impl Note {
         if missed.is_some() {
             self.proxy.metrics.unobserved(&self.rule.name);
         }
-        let operation = self.operation.as_ref();
-        tracing::info!(
-            route = &*self.rule.name,
-            would,
-            missed,
+        if tracing::enabled!(Level::INFO) {
+            telemetry::tell(Level::INFO, "observed", |line| self.write(would, missed, line));
+        }
+    }
+}
+
+impl Note {
+    fn write(&self, would: Option<&str>, missed: Option<&str>, line: &mut telemetry::Line<'_>) {
+        line.text("route", &self.rule.name);
+        if let Some(would) = would {
+            line.text("would", would);
+        }
+        if let Some(missed) = missed {
+            line.text("missed", missed);
+        }
+        if let Some(operation) = &self.operation {
             // As `onlyonce records` knows it.
-            record = operation.map(|operation| operation.name.observed().to_string()),
-            key = operation.and_then(|operation| Some(operation.key.as_ref()?.shown(self.proxy.log_keys))),
-            fingerprint = operation.map(|operation| operation.fingerprint.short().to_string()),
-            status = self.status.map(|status| status.as_u16()),
-            total_ms = millis(self.begun.elapsed()),
-            trace_id = self.trace,
-            "observed"
-        );
+            line.display("record", &operation.name.observed());
+            if let Some(key) = &operation.key {
+                line.text("key", key.as_str());
+            }
+            line.text("fingerprint", operation.fingerprint.short().as_str());
+        }
+        if let Some(status) = self.status {
+            line.number("status", status.as_u16().into());
+        }
+        line.millis("total_ms", self.begun.elapsed());
+        if let Some(trace) = &self.trace {
+            line.text("trace_id", trace.as_str());
+        }
     }
 }
 

@@ -1,106 +1,288 @@
 //! Standard error, written by a thread of its own.
 //!
 //! Whoever reads the log may stall (a pipe that nobody empties), and a disk may be full: neither may hold a request up.
-//! Lines wait in memory of a fixed size; one that finds no room is dropped and counted.
+//! Each thread puts its lines into a buffer of its own, which no other thread but the writer touches, and the writer
+//! empties them all a few times in a second: no line costs a system call. Lines wait in memory of a fixed size; one that
+//! finds no room is dropped and counted.
+//!
+//! A line has its place among all lines when it is put into its buffer: so many bytes were put before it, by whatever
+//! thread. The writer copies each to its place, so that the lines of a log are in the order in which they were put.
 
 use std::io::{self, Write};
 use std::mem;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::line::Second;
 use crate::metrics;
 
 /// As many bytes of lines may wait, and as many again be on their way to standard error.
-const ROOM: usize = 256 * 1024;
+const ROOM: u64 = 256 * 1024;
 
-/// Lines that wait to be written.
-pub(super) struct Lines {
-    waiting: Mutex<Waiting>,
-    /// There is something to write.
-    filled: Condvar,
-    /// There is nothing left.
-    emptied: Condvar,
+/// How long the writer waits for more lines when it has written some.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A buffer that grew larger than this is given back.
+const MODEST: usize = 64 * 1024;
+
+/// The lines of a process.
+pub(super) struct Log {
+    /// One for each thread that wrote a line, and still lives.
+    buffers: Mutex<Vec<Arc<Buffer>>>,
+    /// Bytes of all lines so far: the place of the next.
+    put: AtomicU64,
+    /// Lines before this place have left their buffers.
+    taken: AtomicU64,
+    /// Lines before this place are to be written now.
+    wanted: AtomicU64,
+    /// What the writer is at: `WRITING`, `GATHERING` or `IDLE`.
+    state: AtomicU8,
+    writer: OnceLock<Thread>,
+    /// Lines that were dropped since the last were told of.
+    dropped: AtomicU64,
+    /// Lines before this place have been written.
+    written: Mutex<u64>,
+    progress: Condvar,
 }
 
+/// It looks for more lines before it rests.
+const WRITING: u8 = 0;
+/// It rests for a while, and is woken by lines that must not wait.
+const GATHERING: u8 = 1;
+/// There is nothing to write: any line wakes it.
+const IDLE: u8 = 2;
+
+/// What one thread has put.
+#[derive(Default)]
+pub(super) struct Buffer(Mutex<Waiting>);
+
+#[derive(Default)]
 struct Waiting {
+    lines: Lines,
+    second: Second,
+}
+
+#[derive(Default)]
+struct Lines {
     bytes: Vec<u8>,
-    is_writing: bool,
-    /// Lines that were dropped since the last were told of.
-    dropped: u64,
+    /// The place of each line among those of all threads, and where it ends in `bytes`.
+    ends: Vec<(u64, usize)>,
 }
 
 /// Those of this process.
-pub(super) static LINES: Lines = Lines::new();
+pub(super) static LOG: Log = Log::new();
 
-impl Lines {
+thread_local! {
+    static BUFFER: Arc<Buffer> = LOG.buffer();
+}
+
+/// Puts a line of this thread.
+pub(super) fn put(level: Level, format: impl FnOnce(&mut Vec<u8>, &mut Second)) {
+    let mut format = Some(format);
+    let mut put = |buffer: &Buffer| {
+        if let Some(format) = format.take() {
+            LOG.put(buffer, level, format);
+        }
+    };
+    if BUFFER.try_with(|buffer| put(buffer)).is_err() {
+        // A thread that ends has no buffer any more.
+        put(&LOG.buffer());
+    }
+}
+
+impl Log {
     const fn new() -> Self {
-        let waiting = Waiting { bytes: Vec::new(), is_writing: false, dropped: 0 };
-        Self { waiting: Mutex::new(waiting), filled: Condvar::new(), emptied: Condvar::new() }
+        Self {
+            buffers: Mutex::new(Vec::new()),
+            put: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
+            state: AtomicU8::new(WRITING),
+            writer: OnceLock::new(),
+            dropped: AtomicU64::new(0),
+            written: Mutex::new(0),
+            progress: Condvar::new(),
+        }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Every step leaves it whole.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn buffer(&self) -> Arc<Buffer> {
+        let buffer = Arc::<Buffer>::default();
+        lock(&self.buffers).push(Arc::clone(&buffer));
+        buffer
     }
 
-    /// Never waits.
-    fn put(&self, lines: &[u8]) {
-        let mut waiting = self.waiting();
-        if waiting.bytes.len() + lines.len() > ROOM {
-            waiting.dropped += 1;
+    /// Waits for nobody but the writer, while it takes the lines of this buffer.
+    fn put(&self, buffer: &Buffer, level: Level, format: impl FnOnce(&mut Vec<u8>, &mut Second)) {
+        if self.waiting() >= ROOM {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
             metrics::count_dropped_log_lines(1);
             return;
         }
-        waiting.bytes.extend_from_slice(lines);
+        let mut waiting = lock(&buffer.0);
+        let Waiting { lines, second } = &mut *waiting;
+        let start = lines.bytes.len();
+        format(&mut lines.bytes, second);
+        let length = (lines.bytes.len() - start) as u64;
+        // While the buffer is locked: whoever sees that it was put finds it there.
+        let place = self.put.fetch_add(length, Ordering::SeqCst);
+        lines.ends.push((place, lines.bytes.len()));
         drop(waiting);
-        self.filled.notify_one();
-    }
-
-    /// What is there by now, once there is something.
-    fn take(&self, empty: Vec<u8>) -> Vec<u8> {
-        let waiting = self.waiting();
-        let mut waiting =
-            self.filled.wait_while(waiting, |waiting| waiting.bytes.is_empty()).unwrap_or_else(PoisonError::into_inner);
-        waiting.is_writing = true;
-        mem::replace(&mut waiting.bytes, empty)
-    }
-
-    /// How many lines were dropped, where that is to be told now: there is room again.
-    fn written(&self) -> u64 {
-        let mut waiting = self.waiting();
-        waiting.is_writing = false;
-        if waiting.bytes.is_empty() {
-            self.emptied.notify_all();
+        let is_urgent = level <= Level::WARN;
+        if is_urgent {
+            self.wanted.fetch_max(place + length, Ordering::SeqCst);
         }
-        if waiting.bytes.len() < ROOM / 2 { mem::take(&mut waiting.dropped) } else { 0 }
+        match self.state.load(Ordering::SeqCst) {
+            IDLE => self.wake(),
+            GATHERING if is_urgent || self.waiting() > ROOM / 2 => self.wake(),
+            _ => {}
+        }
+    }
+
+    /// Bytes that no writer has taken.
+    fn waiting(&self) -> u64 {
+        self.put.load(Ordering::SeqCst).saturating_sub(self.taken.load(Ordering::SeqCst))
+    }
+
+    fn wake(&self) {
+        // One thread is enough.
+        if self.state.swap(WRITING, Ordering::SeqCst) != WRITING
+            && let Some(writer) = self.writer.get()
+        {
+            writer.unpark();
+        }
     }
 
     /// Waits until all is written, but not for longer than this.
     pub(super) fn flush(&self, patience: Duration) {
-        let waiting = self.waiting();
-        let left = |waiting: &mut Waiting| waiting.is_writing || !waiting.bytes.is_empty();
-        drop(self.emptied.wait_timeout_while(waiting, patience, left));
+        let all = self.put.load(Ordering::SeqCst);
+        self.wanted.fetch_max(all, Ordering::SeqCst);
+        self.wake();
+        let is_left = |written: &mut u64| *written < all;
+        drop(self.progress.wait_timeout_while(lock(&self.written), patience, is_left));
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every step leaves it whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The one that takes lines out of their buffers.
+struct Taker<'a> {
+    log: &'a Log,
+    /// An empty buffer for the next one that is taken.
+    spare: Lines,
+    /// Lines that were put while others were taken, with their places: they come next.
+    late: Vec<(u64, Vec<u8>)>,
+}
+
+impl Taker<'_> {
+    /// Takes all lines that are there, in their order.
+    fn take(&mut self, out: &mut Vec<u8>) {
+        let log = self.log;
+        let (from, to) = (log.taken.load(Ordering::SeqCst), log.put.load(Ordering::SeqCst));
+        out.clear();
+        out.resize(offset(to - from), 0);
+        // Every line before `to` is in a buffer, or among those that were late.
+        let mut place = |place: u64, line: &[u8]| {
+            if place >= to {
+                return false;
+            }
+            let start = offset(place - from);
+            out[start..start + line.len()].copy_from_slice(line);
+            true
+        };
+        self.late.retain(|(at, line)| !place(*at, line));
+        lock(&log.buffers).retain_mut(|buffer| {
+            // Before its lines are taken: it puts no more.
+            let has_ended = Arc::get_mut(buffer).is_some();
+            mem::swap(&mut lock(&buffer.0).lines, &mut self.spare);
+            let mut start = 0;
+            for (at, end) in self.spare.ends.drain(..) {
+                let line = &self.spare.bytes[start..end];
+                if !place(at, line) {
+                    self.late.push((at, line.to_vec()));
+                }
+                start = end;
+            }
+            self.spare.bytes.clear();
+            if self.spare.bytes.capacity() > MODEST {
+                self.spare = Lines::default();
+            }
+            !has_ended
+        });
+        log.taken.store(to, Ordering::SeqCst);
+    }
+
+    /// Waits until there are lines. `rested`: the writer has waited for more of them already.
+    fn wait(&self, rested: bool) {
+        let log = self.log;
+        if !rested {
+            log.state.store(GATHERING, Ordering::SeqCst);
+            let is_wanted = log.wanted.load(Ordering::SeqCst) > log.taken.load(Ordering::SeqCst);
+            if !is_wanted && log.waiting() <= ROOM / 2 {
+                thread::park_timeout(PAUSE);
+            }
+            log.state.store(WRITING, Ordering::SeqCst);
+            if log.waiting() > 0 {
+                return;
+            }
+        }
+        loop {
+            log.state.store(IDLE, Ordering::SeqCst);
+            if log.waiting() > 0 {
+                break;
+            }
+            thread::park();
+        }
+        log.state.store(WRITING, Ordering::SeqCst);
+    }
+
+    /// `bytes` have left: how many lines were dropped, where that is to be told now: there is room again.
+    fn written(&self) -> u64 {
+        let log = self.log;
+        *lock(&log.written) = log.taken.load(Ordering::SeqCst);
+        log.progress.notify_all();
+        if log.waiting() < ROOM / 2 { log.dropped.swap(0, Ordering::Relaxed) } else { 0 }
+    }
+}
+
+/// What waits in memory of a fixed size is no longer than memory.
+fn offset(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// Starts the thread that writes. It ends with the process.
 pub(super) fn start() -> io::Result<()> {
     let write = || {
+        let mut taker = Taker { log: &LOG, spare: Lines::default(), late: Vec::new() };
         let mut lines = Vec::new();
+        taker.wait(true);
         loop {
-            lines.clear();
-            lines = LINES.take(lines);
+            taker.take(&mut lines);
             if let Err(dropped) = write(&mut io::stderr(), &lines) {
                 metrics::count_dropped_log_lines(dropped);
             }
-            let dropped = LINES.written();
+            let dropped = taker.written();
             if dropped > 0 {
                 tracing::warn!(dropped, "log lines were dropped: whoever reads the log did not keep up");
             }
+            taker.wait(false);
         }
     };
-    thread::Builder::new().name("log".into()).spawn(write).map(drop)
+    if LOG.writer.get().is_some() {
+        return Ok(());
+    }
+    let writer = thread::Builder::new().name("log".into()).spawn(write)?;
+    // A line before this finds nobody to wake: the writer looks for it by itself.
+    let _ = LOG.writer.set(writer.thread().clone());
+    writer.thread().unpark();
+    Ok(())
 }
 
 /// Writes all of it. `Err`: how many lines were lost.
@@ -118,13 +300,28 @@ fn write(out: &mut impl Write, mut bytes: &[u8]) -> Result<(), u64> {
     Ok(())
 }
 
-/// Takes log lines, each in one write.
+/// Takes the lines of `tracing`, each in one write.
+pub(super) struct LogWriter(Level);
+
+/// Makes one for each line.
 #[derive(Clone, Copy)]
-pub(super) struct LogWriter;
+pub(super) struct ToLog;
+
+impl<'a> MakeWriter<'a> for ToLog {
+    type Writer = LogWriter;
+
+    fn make_writer(&'a self) -> LogWriter {
+        LogWriter(Level::INFO)
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> LogWriter {
+        LogWriter(*metadata.level())
+    }
+}
 
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        LINES.put(line);
+        put(self.0, |bytes, _| bytes.extend_from_slice(line));
         Ok(line.len())
     }
 
@@ -137,36 +334,167 @@ impl Write for LogWriter {
 mod tests {
     use super::*;
 
+    fn taker(log: &Log) -> Taker<'_> {
+        Taker { log, spare: Lines::default(), late: Vec::new() }
+    }
+
+    fn taken(taker: &mut Taker<'_>) -> String {
+        let mut out = Vec::new();
+        taker.take(&mut out);
+        String::from_utf8(out).expect("text")
+    }
+
+    fn put(log: &Log, buffer: &Buffer, line: &str) {
+        log.put(buffer, Level::INFO, |bytes, _| bytes.extend_from_slice(line.as_bytes()));
+    }
+
     #[test]
     fn what_finds_no_room_is_dropped_and_what_was_there_stays() {
-        let lines = Lines::new();
-        let line = vec![b'x'; ROOM / 4];
-        for _ in 0..6 {
-            lines.put(&line);
+        let log = Log::new();
+        let (one, other, mut taker) = (log.buffer(), log.buffer(), taker(&log));
+        let line = "x".repeat(offset(ROOM) / 4);
+        for buffer in [&one, &other, &one, &other, &one, &other] {
+            put(&log, buffer, &line);
         }
-        assert_eq!(lines.waiting().dropped, 2);
-        assert_eq!(lines.take(Vec::new()).len(), ROOM);
-        lines.put(b"another\n");
-        assert_eq!(lines.written(), 2, "told once there is room");
-        assert_eq!(lines.take(Vec::new()), b"another\n");
-        assert_eq!(lines.written(), 0);
+        assert_eq!(log.dropped.load(Ordering::Relaxed), 2);
+        assert_eq!(taken(&mut taker).len(), offset(ROOM));
+        put(&log, &one, "another\n");
+        assert_eq!(taker.written(), 2, "told once there is room");
+        assert_eq!(taken(&mut taker), "another\n");
+        assert_eq!(taker.written(), 0);
+    }
+
+    #[test]
+    fn lines_of_several_threads_come_in_the_order_in_which_they_were_put() {
+        let log = Log::new();
+        let (one, other, mut taker) = (log.buffer(), log.buffer(), taker(&log));
+        for (buffer, line) in [(&one, "a"), (&other, "bcd"), (&other, "e"), (&one, "fg"), (&one, "h"), (&other, "i")] {
+            put(&log, buffer, line);
+        }
+        assert_eq!(taken(&mut taker), "abcdefghi");
+        put(&log, &other, "j");
+        assert_eq!(taken(&mut taker), "j");
+        assert_eq!(taken(&mut taker), "");
+    }
+
+    #[test]
+    fn no_line_is_lost_or_torn_while_many_threads_put_and_one_takes() {
+        const THREADS: u64 = 4;
+        const LINES: u64 = 5_000;
+        let log = Log::new();
+        let mut all = String::new();
+        let mut taker = taker(&log);
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let log = &log;
+                scope.spawn(move || {
+                    let buffer = log.buffer();
+                    for line in 0..LINES {
+                        // Nothing is dropped here.
+                        while log.waiting() > ROOM / 2 {
+                            thread::yield_now();
+                        }
+                        put(log, &buffer, &format!("{thread} {line}\n"));
+                    }
+                });
+            }
+            while all.lines().count() < offset(THREADS * LINES) {
+                all.push_str(&taken(&mut taker));
+                thread::yield_now();
+            }
+        });
+        for thread in 0..THREADS {
+            let of_one = all.lines().filter_map(|line| line.strip_prefix(&format!("{thread} ")));
+            assert!(of_one.eq((0..LINES).map(|line| line.to_string())), "those of one thread are in order");
+        }
+        let _ = taken(&mut taker);
+        assert!(lock(&log.buffers).is_empty(), "buffers go with their threads");
+    }
+
+    /// A log with a writer, which writes into memory.
+    fn with_writer(log: &Log, test: impl FnOnce(&dyn Fn() -> String)) {
+        let (out, stop) = (Mutex::new(String::new()), std::sync::atomic::AtomicBool::new(false));
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut taker = taker(log);
+                taker.wait(true);
+                while !stop.load(Ordering::SeqCst) {
+                    let lines = taken(&mut taker);
+                    lock(&out).push_str(&lines);
+                    taker.written();
+                    taker.wait(false);
+                }
+            });
+            log.writer.set(writer.thread().clone()).expect("the first");
+            test(&|| lock(&out).clone());
+            stop.store(true, Ordering::SeqCst);
+            // It waits for lines.
+            put(log, &log.buffer(), "the end");
+            log.wanted.store(u64::MAX, Ordering::SeqCst);
+            log.state.store(IDLE, Ordering::SeqCst);
+            log.wake();
+        });
+    }
+
+    fn until(what: &str, is_true: impl Fn() -> bool) {
+        for _ in 0..3000 {
+            if is_true() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{what}");
+    }
+
+    #[test]
+    fn a_line_waits_for_no_other() {
+        let log = Log::new();
+        let buffer = log.buffer();
+        with_writer(&log, |written| {
+            for line in ["a", "b", "c"] {
+                put(&log, &buffer, line);
+                until("it is written by itself", || written().ends_with(line));
+            }
+            // Not when the writer gathers, either.
+            for line in ["d", "e", "f"] {
+                put(&log, &buffer, line);
+            }
+            until("all are written", || written() == "abcdef");
+        });
     }
 
     #[test]
     fn a_flush_waits_for_the_writer_but_not_for_ever() {
-        let lines = Lines::new();
-        lines.flush(Duration::from_secs(60));
-        lines.put(b"a line\n");
-        lines.flush(Duration::from_millis(1));
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                lines.take(Vec::new());
-                thread::sleep(Duration::from_millis(20));
-                lines.written();
-            });
-            lines.flush(Duration::from_secs(60));
-            let waiting = lines.waiting();
-            assert!(waiting.bytes.is_empty() && !waiting.is_writing);
+        let log = Log::new();
+        let buffer = log.buffer();
+        log.flush(Duration::from_secs(60));
+        put(&log, &buffer, "a line\n");
+        log.flush(Duration::from_millis(1));
+        with_writer(&log, |written| {
+            log.flush(Duration::from_secs(60));
+            assert_eq!(written(), "a line\n");
+            for round in 0..100 {
+                put(&log, &buffer, &format!("{round}\n"));
+                log.flush(Duration::from_secs(60));
+                assert!(written().ends_with(&format!("\n{round}\n")));
+            }
+        });
+    }
+
+    #[test]
+    fn a_warning_does_not_wait_for_more_lines() {
+        let log = Log::new();
+        let buffer = log.buffer();
+        with_writer(&log, |written| {
+            put(&log, &buffer, "a line\n");
+            until("the writer gathers", || log.state.load(Ordering::SeqCst) == GATHERING || !written().is_empty());
+            log.put(&buffer, Level::WARN, |bytes, _| bytes.extend_from_slice(b"a warning\n"));
+            assert!(
+                log.state.load(Ordering::SeqCst) != GATHERING
+                    || log.wanted.load(Ordering::SeqCst) <= log.taken.load(Ordering::SeqCst),
+                "the writer rests beside a warning"
+            );
+            until("it is written", || written().ends_with("a warning\n"));
         });
     }
 

@@ -92,6 +92,7 @@ fn name(
         peer: None,
         trust: &CONFIG.trust,
         now: SystemTime::UNIX_EPOCH,
+        log_keys: CONFIG.log.keys,
     };
     Ok(match read(rule, &DigestKey::from_bytes([0; 32]), request, body)? {
         Reading::Operation(operation) => Some(operation.name),
