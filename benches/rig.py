@@ -197,3 +197,19 @@ def tree(pid):
             except OSError:
                 pass
     return found
+
+
+def circumstances(binary):
+    """What belongs beside every figure: when, of what, on what, with which load."""
+    processor = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if pathlib.Path(binary).is_relative_to(PROJECT):
+        commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=PROJECT, capture_output=True, text=True)
+        version += f" of {commit.stdout.strip() or 'an unknown commit'}"
+    memory = int(re.search(r"MemTotal:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text())[1]) / 1024 / 1024
+    return (
+        f"{time.strftime('%d %B %Y %H:%M UTC', time.gmtime())}; {version}\n"
+        f"{os.cpu_count()} processors ({processor[1] if processor else 'unknown'}), {memory:.0f} GiB, Linux {os.uname().release}, "
+        f"load average {os.getloadavg()[0]:.1f}\n"
+        f"command: {' '.join([os.path.relpath(sys.argv[0], PROJECT), *sys.argv[1:]])}\n"
+    )
