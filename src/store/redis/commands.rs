@@ -1,4 +1,4 @@
-//! What is asked of the server: one function for each round trip.
+//! What is asked of the server: one function for each round trip. Those that every request needs are in [`super::hot`].
 
 use std::fmt;
 use std::io::Write;
@@ -13,8 +13,7 @@ use tokio::time::Instant;
 
 use super::BODY_SURVIVES;
 use super::connection::Connected;
-use crate::record::Token;
-use crate::store::{FOREVER, Released, Renewed, StoreError};
+use crate::store::{FOREVER, StoreError};
 
 /// Why a command has no result.
 #[derive(Debug)]
@@ -25,6 +24,8 @@ pub(super) enum Fault {
     Lost(RedisError),
     /// The time is over: it may yet be carried out.
     Late,
+    /// Too much waits to be written already: it was not sent.
+    Full,
 }
 
 /// How a name is taken that nobody holds.
@@ -74,12 +75,12 @@ pub(super) struct Expected {
     pub(super) body: String,
 }
 
-static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("acquire.lua")));
+pub(super) static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("acquire.lua")));
 static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("look.lua")));
 static REPLACE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("replace.lua")));
-static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
-static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("settle.lua")));
-static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
+pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
+pub(super) static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("settle.lua")));
+pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
 static PEEK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("peek.lua")));
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("exchange.lua")));
 
@@ -132,32 +133,6 @@ pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str) -> Vec<&'stat
 }
 
 impl Connected {
-    /// Writes `value` if nothing is there, else returns what is.
-    pub(super) async fn acquire(
-        &self,
-        key: &str,
-        value: &[u8],
-        time_to_live: Option<Duration>,
-        deadline: Instant,
-    ) -> Result<Option<Bytes>, Fault> {
-        let mut control = self.control.clone();
-        match self.acquire {
-            Acquire::Natively => {
-                let mut set = redis::cmd("SET");
-                set.arg(key).arg(value).arg("NX").arg("GET");
-                if let Some(time_to_live) = time_to_live {
-                    set.arg("PX").arg(millis(time_to_live));
-                }
-                self.in_time(deadline, set.query_async(&mut control)).await
-            }
-            Acquire::ByScript => {
-                let mut script = ACQUIRE.key(key);
-                script.arg(value).arg(time_to_live.map(millis));
-                self.invoke(&script, deadline).await
-            }
-        }
-    }
-
     /// Value and remaining life, read at one moment.
     pub(super) async fn look(&self, key: &str, deadline: Instant) -> Result<Option<Living>, Fault> {
         Ok(living(self.invoke(&LOOK.key(key), deadline).await?))
@@ -179,51 +154,6 @@ impl Connected {
             None => Replaced::Done,
             Some(there) => living(there).map_or(Replaced::Vanished, Replaced::Stirred),
         })
-    }
-
-    /// Says that the owner of `claim` is alive.
-    pub(super) async fn renew(
-        &self,
-        key: &str,
-        claim: &[u8],
-        time_to_live: Duration,
-        deadline: Instant,
-    ) -> Result<Renewed, Fault> {
-        let mut script = RENEW.key(key);
-        script.arg(claim).arg(millis(time_to_live));
-        let reply: String = self.invoke(&script, deadline).await?;
-        match reply.as_str() {
-            "extended" => Ok(Renewed::Extended),
-            "claimed again" => Ok(Renewed::ClaimedAgain),
-            "lost" => Ok(Renewed::Lost),
-            _ => Err(strange(&reply)),
-        }
-    }
-
-    /// Writes the outcome `record`, or returns the record that stays.
-    pub(super) async fn settle(
-        &self,
-        key: &str,
-        record: &[u8],
-        time_to_live: Duration,
-        deadline: Instant,
-    ) -> Result<Option<Bytes>, Fault> {
-        let mut script = SETTLE.key(key);
-        script.arg(record).arg(millis(time_to_live));
-        self.invoke(&script, deadline).await
-    }
-
-    /// Frees the key of a record in flight.
-    pub(super) async fn release(&self, key: &str, token: Token, deadline: Instant) -> Result<Released, Fault> {
-        let mut script = RELEASE.key(key);
-        script.arg(&token.0[..]);
-        let reply: String = self.invoke(&script, deadline).await?;
-        match reply.as_str() {
-            "deleted" => Ok(Released::Deleted),
-            "absent" => Ok(Released::Absent),
-            "kept" => Ok(Released::Kept),
-            _ => Err(strange(&reply)),
-        }
     }
 
     /// Makes an operator's change, or returns what is there instead.
@@ -348,7 +278,11 @@ impl Connected {
         self.in_bulk(deadline, get.query_async(&mut self.bulk.clone())).await
     }
 
-    async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>, deadline: Instant) -> Result<T, Fault> {
+    pub(super) async fn invoke<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+        deadline: Instant,
+    ) -> Result<T, Fault> {
         // One round trip; two more if the server lost its scripts since the connection was made.
         self.in_time(deadline, script.invoke_async(&mut self.control.clone())).await
     }
@@ -393,6 +327,15 @@ impl Fault {
         }
     }
 
+    /// What an error of the server says: its whole line.
+    pub(super) fn of_line(line: &[u8]) -> Self {
+        match redis::parse_redis_value(line) {
+            Ok(redis::Value::ServerError(error)) => Self::of(error.into()),
+            Ok(_) => Self::Lost(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unexpected answer"))),
+            Err(error) => Self::Lost(error),
+        }
+    }
+
     /// Whether the name holds what no record is.
     pub(super) fn is_wrong_type(&self) -> bool {
         self.says("WRONGTYPE")
@@ -409,7 +352,7 @@ impl Fault {
     }
 
     /// Redis before 7.0 wraps what goes wrong in a script into an error of another code.
-    fn says(&self, word: &str) -> bool {
+    pub(super) fn says(&self, word: &str) -> bool {
         matches!(self, Self::Refused(code, error)
             if code == word || code == "ERR" && error.detail().is_some_and(|detail| detail.contains(word)))
     }
@@ -420,11 +363,13 @@ impl fmt::Display for Fault {
         match self {
             Self::Refused(_, error) | Self::Lost(error) => error.fmt(f),
             Self::Late => f.write_str(LATE),
+            Self::Full => f.write_str(FULL),
         }
     }
 }
 
 const LATE: &str = "Redis did not answer in time";
+const FULL: &str = "Redis takes commands too slowly: too much waits to be written";
 
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
@@ -432,6 +377,7 @@ impl From<Fault> for StoreError {
             Fault::Refused(_, error) => Self::Refused(Box::new(error)),
             Fault::Lost(error) => Self::Uncertain(Box::new(error)),
             Fault::Late => Self::Uncertain(LATE.into()),
+            Fault::Full => Self::Refused(FULL.into()),
         }
     }
 }
@@ -460,11 +406,11 @@ impl ToRedisArgs for Joined<'_> {
 
 impl ToSingleRedisArg for Joined<'_> {}
 
-fn strange(reply: &str) -> Fault {
-    Fault::Lost(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unexpected answer", reply.to_owned())))
+pub(super) fn strange() -> Fault {
+    Fault::Lost(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unexpected answer")))
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     // `PX 0` is an error, and less than a millisecond is nothing to a record.
     duration.min(FOREVER).as_millis().max(1) as u64
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::{TcpSettings, socket2};
+use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
     RedisConnectionInfo, RedisError, RedisResult,
@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Habits;
 use super::commands::{Acquire, Fault};
+use super::handshake;
+use super::pipeline::Pipeline;
 use super::probe::{ConnectError, Probe};
 use crate::clock::since_boot;
 use crate::config::RedisAddress;
@@ -30,14 +32,16 @@ use crate::store::{StoreError, causes};
 /// A connection that works, as far as is known.
 #[derive(Clone)]
 pub(super) struct Connected {
-    /// For records.
+    /// For what every request asks.
+    pub(super) hot: Pipeline,
+    /// For all else that concerns records.
     pub(super) control: MultiplexedConnection,
     /// For bodies that lie apart, which would hold up the records.
     pub(super) bulk: MultiplexedConnection,
     pub(super) acquire: Acquire,
     /// Cancelled when the connection is not to be used any more.
     lost: CancellationToken,
-    /// Calls in a row that had no answer in time.
+    /// Calls in a row on `control` that had no answer in time.
     timeouts: Arc<AtomicU32>,
 }
 
@@ -86,7 +90,7 @@ pub(super) fn connect_timeout(timeout: Duration) -> Duration {
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(20);
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(1);
 /// One late answer may be the network's fault; this many are the connection's.
-const TIMEOUTS: u32 = 3;
+pub(super) const TIMEOUTS: u32 = 3;
 
 impl Link {
     pub(super) fn new(digest_key: Option<DigestKey>, habits: &Habits) -> Arc<Self> {
@@ -108,7 +112,7 @@ impl Link {
     /// that was just lost, or dropped for lateness, says little.
     pub(super) fn connected(&self) -> Result<Arc<Connected>, StoreError> {
         let why = match &*self.current.borrow() {
-            Ok(connected) if connected.lost.is_cancelled() => Arc::new(ConnectError::Lost),
+            Ok(connected) if connected.is_lost() => Arc::new(ConnectError::Lost),
             Ok(connected) => return Ok(connected.clone()),
             Err(why) => why.clone(),
         };
@@ -117,9 +121,8 @@ impl Link {
         Err(if is_out_of_reach { StoreError::Unavailable(why) } else { StoreError::Refused(why) })
     }
 
-    /// The same for a claim. It costs no command.
-    pub(super) fn for_claims(&self) -> Result<Arc<Connected>, StoreError> {
-        let connected = self.connected()?;
+    /// Whether claims may be made over the connection. It costs no command.
+    pub(super) fn may_claim(&self) -> Result<(), StoreError> {
         let now = millis(since_boot());
         if now < self.claims_from.load(Ordering::Relaxed) {
             return Err(StoreError::Refused("the digest key is new: others may not know of it yet".into()));
@@ -127,7 +130,19 @@ impl Link {
         if now.saturating_sub(self.confirmed.load(Ordering::Relaxed)) > millis(self.young) {
             return Err(StoreError::Refused("Redis has not confirmed the digest key for a while".into()));
         }
-        Ok(connected)
+        Ok(())
+    }
+
+    /// Waits for a connection that is not lost.
+    pub(super) async fn next(&self) -> Arc<Connected> {
+        let works = |current: &Result<Arc<Connected>, _>| current.as_ref().is_ok_and(|connected| !connected.is_lost());
+        let mut current = self.current.subscribe();
+        let next = current.wait_for(works).await.ok().and_then(|current| current.as_ref().ok().cloned());
+        match next {
+            Some(connected) => connected,
+            // The sender is this very link.
+            None => std::future::pending().await,
+        }
     }
 
     /// The server has the digest key that this process uses; it was asked at `asked`.
@@ -161,7 +176,7 @@ impl Link {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.for_claims().is_ok()
+        self.connected().and_then(|_| self.may_claim()).is_ok()
     }
 
     /// Waits for a connection, or for an error that no waiting cures; after `patience`, for nothing more.
@@ -218,12 +233,26 @@ impl Connected {
             }
             Some(Fault::Lost(_)) => self.drop_it(),
             Some(fault) if fault.is_elsewhere() => self.drop_it(),
-            Some(Fault::Refused(..)) | None => self.timeouts.store(0, Ordering::Relaxed),
+            Some(Fault::Refused(..) | Fault::Full) | None => self.timeouts.store(0, Ordering::Relaxed),
         }
     }
 
-    fn drop_it(&self) {
+    /// The same, with hot commands over a connection of a core's own.
+    pub(super) fn with_hot(&self, hot: Pipeline) -> Self {
+        Self { hot, ..self.clone() }
+    }
+
+    pub(super) fn drop_it(&self) {
         self.lost.cancel();
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.is_cancelled()
+    }
+
+    /// Cancelled when it is.
+    pub(super) fn lost(&self) -> CancellationToken {
+        self.lost.clone()
     }
 }
 
@@ -278,11 +307,14 @@ impl Supervisor {
         let deadline = Instant::now() + self.connect_timeout;
         let lost = CancellationToken::new();
         let silent = |_| ConnectError::Silent(self.connect_timeout);
-        let open = async { tokio::try_join!(self.open(&lost), self.open(&lost)) };
+        let open = async {
+            tokio::try_join!(self.open(&lost), self.open(&lost), handshake::open(&self.address, self.probe.prefix()))
+        };
         let opened = tokio::time::timeout_at(deadline, open).await.map_err(silent)?;
-        let (control, bulk) = opened.map_err(ConnectError::of_opening)?;
-        let mut connected =
-            Connected { control, bulk, acquire: Acquire::Natively, lost, timeouts: Arc::new(AtomicU32::new(0)) };
+        let (control, bulk, hot) = opened.map_err(ConnectError::of_opening)?;
+        let hot = Pipeline::start(hot, lost.clone());
+        let (acquire, timeouts) = (Acquire::Natively, Arc::new(AtomicU32::new(0)));
+        let mut connected = Connected { hot, control, bulk, acquire, lost, timeouts };
         self.probe.examine(&mut connected, &self.link, deadline).await?;
         Ok(connected)
     }
@@ -369,12 +401,9 @@ fn connection_info(address: &RedisAddress) -> RedisResult<redis::ConnectionInfo>
     if let Some(password) = &address.password {
         settings = settings.set_password(password.expose());
     }
-    let keepalive =
-        socket2::TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(3));
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    // What the other side does not acknowledge for so long, it will not.
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(handshake::keepalive());
     #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(Duration::from_secs(3));
+    let tcp = tcp.set_user_timeout(handshake::USER_TIMEOUT);
     let info = ConnectionAddr::Tcp(address.host.clone(), address.port).into_connection_info()?;
     Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
 }

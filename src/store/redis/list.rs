@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Redis;
 use super::commands::{Fault, Peeked};
+use super::hot::Key;
 use crate::record::RecordName;
 use crate::record::codec::{self, Unreadable};
 use crate::record::moves::Seen;
@@ -25,9 +26,9 @@ impl Redis {
             None => 0,
             Some(Cursor(text)) => text.parse().map_err(|_| StoreError::Unavailable(NO_CURSOR.into()))?,
         };
-        let connected = self.link.connected()?;
-        let deadline = Instant::now() + self.timeout;
-        let pattern = format!("{}:{}:*", self.prefix, listing.route.as_deref().unwrap_or("*"));
+        let connected = self.server.link.connected()?;
+        let deadline = Instant::now() + self.server.timeout;
+        let pattern = format!("{}:{}:*", self.server.prefix, listing.route.as_deref().unwrap_or("*"));
         let mut names = Vec::new();
         let mut count = listing.limit.clamp(1, MOST);
         for _ in 0..ROUNDS {
@@ -36,7 +37,7 @@ impl Redis {
             let before = names.len();
             names.extend(found);
             cursor = next;
-            if cursor == 0 || names.len() >= listing.limit || Instant::now() + self.timeout / 2 > deadline {
+            if cursor == 0 || names.len() >= listing.limit || Instant::now() + self.server.timeout / 2 > deadline {
                 break;
             }
             if names.len() == before {
@@ -46,7 +47,7 @@ impl Redis {
 
         let mut records = Vec::with_capacity(names.len());
         for names in names.chunks(AT_ONCE) {
-            let keys: Vec<String> = names.iter().map(|name| self.key(name)).collect();
+            let keys: Vec<String> = names.iter().map(|name| Key::new(&self.server.prefix, name).to_string()).collect();
             let heads = connected.peek(&keys, codec::HEAD, deadline).await.map_err(refused)?;
             let there = names.iter().zip(heads).filter_map(|(name, head)| Some((name, head?)));
             records.extend(there.map(|(name, head)| Listed { name: name.clone(), seen: seen(head) }));
@@ -56,7 +57,7 @@ impl Redis {
 
     /// The record that lies under this key, if one that is asked for does. Others may use names that look alike.
     fn named(&self, key: &[u8], listing: &Listing) -> Option<RecordName> {
-        let name = std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?.strip_prefix(':')?;
+        let name = std::str::from_utf8(key).ok()?.strip_prefix(&self.server.prefix)?.strip_prefix(':')?;
         let name: RecordName = name.parse().ok()?;
         listing.route.as_ref().is_none_or(|route| *route == name.route).then_some(name)
     }

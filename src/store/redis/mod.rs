@@ -12,9 +12,14 @@ mod acl;
 mod bodies;
 mod commands;
 mod connection;
+mod handshake;
+mod hot;
 mod list;
+mod local;
 mod notify;
+mod pipeline;
 mod probe;
+mod resp;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +34,8 @@ pub use acl::acl_rule;
 use bodies::Bodies;
 use commands::{Expected, Fault, Living, Replaced};
 use connection::{Connected, Link, Supervisor};
+use hot::Key;
+use local::Local;
 use notify::Listener;
 pub use probe::ConnectError;
 use probe::Probe;
@@ -45,9 +52,18 @@ use crate::record::{Claim, Record, RecordName, State, Token};
 
 /// Records in one Redis server.
 pub struct Redis {
+    server: Arc<Server>,
+    /// The hot connection of the core that this handle is for.
+    local: Option<Local>,
+}
+
+/// What all cores share.
+struct Server {
     link: Arc<Link>,
+    address: RedisAddress,
     prefix: String,
     timeout: Duration,
+    connect_timeout: Duration,
     bodies: Bodies,
     listener: Listener,
     _supervisor: AbortOnDropHandle<()>,
@@ -96,7 +112,7 @@ impl Redis {
 
     /// Waits until the first try to connect has ended.
     pub async fn tried(&self) -> Result<(), Arc<ConnectError>> {
-        self.link.tried().await
+        self.server.link.tried().await
     }
 
     fn open_with(address: &RedisAddress, config: &config::Store, habits: Habits) -> Self {
@@ -107,65 +123,68 @@ impl Redis {
         let supervisor = Supervisor::new(link.clone(), address.clone(), probe, habits, connect_timeout);
         #[expect(clippy::disallowed_methods, reason = "ends with the store")]
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
-        Self {
+        let server = Server {
             link,
+            address: address.clone(),
             prefix: config.prefix.clone(),
             timeout: config.timeout,
+            connect_timeout,
             bodies: Bodies::default(),
             listener: Listener::start(address),
             _supervisor: supervisor,
-        }
+        };
+        Self { server: Arc::new(server), local: None }
     }
 
     /// Waits for the first connection, for as long as a start may wait. Only an error that
     /// [is final](ConnectError::is_final) is a reason not to start.
     pub async fn ready(&self, patience: Duration) -> Result<(), Arc<ConnectError>> {
-        self.link.ready(patience).await
+        self.server.link.ready(patience).await
     }
 
     fn call<'a>(&'a self, name: &'a RecordName, timeout: Duration) -> Result<Call<'a>, StoreError> {
-        Ok(self.call_over(self.link.connected()?, name, timeout))
-    }
-
-    fn call_over<'a>(&'a self, connected: Arc<Connected>, name: &'a RecordName, timeout: Duration) -> Call<'a> {
-        Call { store: self, connected, name, key: self.key(name), deadline: Instant::now() + timeout }
-    }
-
-    fn key(&self, name: &RecordName) -> String {
-        format!("{}:{name}", self.prefix)
+        let local = self.local.as_ref().and_then(Local::connected);
+        let connected = match local {
+            Some(connected) => connected,
+            None => self.server.link.connected()?,
+        };
+        let key = Key::new(&self.server.prefix, name);
+        Ok(Call { server: &self.server, connected, name, key, timeout, deadline: Instant::now() + timeout })
     }
 }
 
 impl Store for Redis {
     fn on_core(self: Arc<Self>) -> Arc<dyn Store> {
-        self
+        Arc::new(Self { server: self.server.clone(), local: Some(Local::start(&self.server)) })
     }
 
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
         Box::pin(async move {
             // It may be tried twice within the time of one call.
-            self.call_over(self.link.for_claims()?, name, self.timeout / 2).claim(claim).await
+            let call = self.call(name, self.server.timeout / 2)?;
+            self.server.link.may_claim()?;
+            call.claim(claim).await
         })
     }
 
     fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> Answer<'a, Record> {
-        Box::pin(async move { self.call(name, self.timeout)?.with_body(bodiless).await })
+        Box::pin(async move { self.call(name, self.server.timeout)?.with_body(bodiless).await })
     }
 
     fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Renewed> {
-        Box::pin(async move { self.call(name, self.timeout)?.renew(claim).await })
+        Box::pin(async move { self.call(name, self.server.timeout)?.renew(claim).await })
     }
 
     fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> Answer<'a, Settled> {
-        Box::pin(async move { self.call(name, self.timeout)?.settle(record).await })
+        Box::pin(async move { self.call(name, self.server.timeout)?.settle(record).await })
     }
 
     fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> Answer<'a, Released> {
-        Box::pin(async move { self.call(name, self.timeout)?.release(token).await })
+        Box::pin(async move { self.call(name, self.server.timeout)?.release(token).await })
     }
 
     fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
-        Box::pin(async move { self.call(name, self.timeout)?.find().await })
+        Box::pin(async move { self.call(name, self.server.timeout)?.find().await })
     }
 
     fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page> {
@@ -173,18 +192,18 @@ impl Store for Redis {
     }
 
     fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged> {
-        Box::pin(async move { self.call(name, self.timeout)?.exchange(exchange).await })
+        Box::pin(async move { self.call(name, self.server.timeout)?.exchange(exchange).await })
     }
 
     fn subscribe(&self, name: &RecordName) -> Option<Changes> {
-        Some(self.listener.subscribe(self.key(name)))
+        Some(self.server.listener.subscribe(Key::new(&self.server.prefix, name).to_string()))
     }
 
     fn digest_key(&self) -> Answer<'_, DigestKey> {
         Box::pin(async move {
-            match self.link.digest_key() {
+            match self.server.link.digest_key() {
                 Some(key) => Ok(key),
-                None => Err(self.link.connected().err().unwrap_or_else(|| {
+                None => Err(self.server.link.connected().err().unwrap_or_else(|| {
                     // A connection is handed out only once the key is agreed on.
                     StoreError::Unavailable("there is no digest key yet".into())
                 })),
@@ -193,29 +212,32 @@ impl Store for Redis {
     }
 
     fn used_ratio(&self) -> Option<f64> {
-        self.link.used_ratio()
+        self.server.link.used_ratio()
     }
 
     fn may_evict(&self) -> bool {
-        self.link.may_evict()
+        self.server.link.may_evict()
     }
 
     fn losses(&self) -> u64 {
-        self.link.losses()
+        self.server.link.losses()
     }
 
     fn health(&self) -> Health {
-        if self.link.is_up() { Health::Up } else { Health::Down }
+        if self.server.link.is_up() { Health::Up } else { Health::Down }
     }
 }
 
 /// One call: a record, a connection, and the time that is left for all its round trips. A large body has a time of its
 /// own.
 struct Call<'a> {
-    store: &'a Redis,
+    server: &'a Server,
     connected: Arc<Connected>,
     name: &'a RecordName,
-    key: String,
+    key: Key<'a>,
+    /// How long the answer to one of its hot commands may take, from when that is written.
+    timeout: Duration,
+    /// When all the others are given up.
     deadline: Instant,
 }
 
@@ -244,7 +266,7 @@ impl Call<'_> {
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquired, StoreError> {
         let bytes = encode_claim(claim);
-        let there = match self.connected.acquire(&self.key, &bytes, Some(claim.terms.retention), self.deadline).await {
+        let there = match self.connected.acquire(&self.key.parts(), &bytes, claim.terms.retention, self.timeout).await {
             Ok(None) => return Ok(Acquired::Granted(claim.clone())),
             Ok(Some(there)) => there,
             Err(Fault::Refused(code, error)) => return self.look_instead(claim, Fault::Refused(code, error)).await,
@@ -280,7 +302,7 @@ impl Call<'_> {
         };
         let bytes = encode_claim(&takeover);
         let retention = takeover.terms.retention;
-        let replaced = self.connected.replace(&self.key, &there, &bytes, retention, self.deadline).await;
+        let replaced = self.connected.replace(&self.key(), &there, &bytes, retention, self.deadline).await;
         let there = match replaced.map_err(|fault| self.error(fault))? {
             Replaced::Done => return Ok(Acquired::Granted(takeover)),
             Replaced::Vanished => return Ok(Acquired::Vanished(Box::new(Held { silent_for: Duration::ZERO, ..seen }))),
@@ -306,7 +328,7 @@ impl Call<'_> {
         if refusal.is_wrong_type() {
             return Err(self.error(refusal));
         }
-        let there = match self.connected.look(&self.key, self.deadline).await {
+        let there = match self.connected.look(&self.key(), self.deadline).await {
             Ok(Some(there)) => there,
             Ok(None) | Err(Fault::Refused(..)) => return Err(self.error(refusal)),
             Err(fault) => return Err(self.error(fault)),
@@ -315,26 +337,25 @@ impl Call<'_> {
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewed, StoreError> {
-        let renewed = self.connected.renew(&self.key, &encode_claim(claim), claim.terms.retention, self.deadline).await;
+        let renewed = self.connected.renew(self.key, &encode_claim(claim), claim.terms.retention, self.timeout).await;
         renewed.map_err(|fault| self.error(fault))
     }
 
     async fn settle(&self, record: &Record) -> Result<Settled, StoreError> {
         let time_to_live = moves::time_to_live(record);
-        let (mut placement, mut deadline) = (Placement::Within, self.deadline);
+        let mut placement = Placement::Within;
         if let State::Completed { reply, .. } = &record.state
             && reply.body_len() > LARGE_BODY
         {
             placement = Placement::Apart;
             let key = self.body_key(record.claim.token);
-            let transfer = self.store.bodies.begin(reply.body_len(), self.store.timeout);
+            let transfer = self.server.bodies.begin(reply.body_len(), self.server.timeout);
             let survives = time_to_live + BODY_SURVIVES;
             let put = self.connected.put_body(&key, &reply.body, survives, transfer.deadline).await;
             put.map_err(|fault| self.error(fault))?;
-            deadline = Instant::now() + self.store.timeout;
         }
         let bytes = codec::encode(record, placement);
-        let kept = self.connected.settle(&self.key, &bytes, time_to_live, deadline).await;
+        let kept = self.connected.settle(self.key, &bytes, time_to_live, self.timeout).await;
         let Some(kept) = kept.map_err(|fault| self.error(fault))? else { return Ok(Settled::Written) };
         // Of an earlier try of the same, the body is at hand.
         let kept = if kept == bytes { record.clone() } else { self.read(&kept).await? };
@@ -342,7 +363,7 @@ impl Call<'_> {
     }
 
     async fn release(&self, token: Token) -> Result<Released, StoreError> {
-        self.connected.release(&self.key, token, self.deadline).await.map_err(|fault| self.error(fault))
+        self.connected.release(self.key, token, self.timeout).await.map_err(|fault| self.error(fault))
     }
 
     async fn exchange(&self, exchange: &Exchange) -> Result<Exchanged, StoreError> {
@@ -357,7 +378,7 @@ impl Call<'_> {
             silence => seen.claim.terms.retention.min(FOREVER).saturating_sub(silence),
         };
         let expected = Expected { identity: codec::identity(seen), at_most, body: self.body_key(seen.claim.token) };
-        let there = self.connected.exchange(&self.key, &expected, to, self.deadline).await;
+        let there = self.connected.exchange(&self.key(), &expected, to, self.deadline).await;
         match there.map_err(|fault| self.error(fault))? {
             None => Ok(Exchanged::Done),
             Some(None) => Ok(Exchanged::Changed(None)),
@@ -373,7 +394,7 @@ impl Call<'_> {
     }
 
     async fn look(&self) -> Result<Option<Living>, StoreError> {
-        self.connected.look(&self.key, self.deadline).await.map_err(|fault| self.error(fault))
+        self.connected.look(&self.key(), self.deadline).await.map_err(|fault| self.error(fault))
     }
 
     async fn whole(&self, there: &Living) -> Result<Held, StoreError> {
@@ -399,9 +420,9 @@ impl Call<'_> {
 
     async fn with_body(&self, bodiless: Bodiless) -> Result<Record, StoreError> {
         let (key, length) = (self.body_key(bodiless.record().claim.token), bodiless.length());
-        let bodies = &self.store.bodies;
+        let bodies = &self.server.bodies;
         let read = bodies.read(&key, || async {
-            let transfer = bodies.begin(length, self.store.timeout);
+            let transfer = bodies.begin(length, self.server.timeout);
             self.connected.body(&key, transfer.deadline).await
         });
         let body = read.await.map_err(|fault| self.without_body(&fault))?;
@@ -419,7 +440,11 @@ impl Call<'_> {
 
     /// The braces make it share the record's slot, and the token keeps attempts apart.
     fn body_key(&self, token: Token) -> String {
-        format!("{{{}}}:body:{token}", self.key)
+        format!("{{{}}}:body:{token}", self.key())
+    }
+
+    fn key(&self) -> String {
+        self.key.to_string()
     }
 
     fn error(&self, fault: Fault) -> StoreError {

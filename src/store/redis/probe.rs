@@ -134,7 +134,7 @@ impl ConnectError {
             }
             Fault::Refused(_, error) => Self::Refused(error),
             Fault::Lost(error) => Self::Unreachable(error),
-            Fault::Late => Self::Silent(super::connection::CONNECT_TIMEOUT),
+            Fault::Late | Fault::Full => Self::Silent(super::connection::CONNECT_TIMEOUT),
         }
     }
 }
@@ -155,8 +155,9 @@ const CANARY_LIVES: Duration = Duration::from_secs(86_400);
 /// seen the new one, or has had no answer for so long that it claims nothing itself.
 const SETTLING: Duration = Duration::from_secs(3);
 
-/// The connections that this process has to a server when it opens them.
-const OWN_CONNECTIONS: u64 = 2;
+/// The connections that this process has to a server when it opens them. Those of its cores come later: beside them, it
+/// counts as not alone, and waits.
+const OWN_CONNECTIONS: u64 = 3;
 
 /// Looks at a server, and remembers what it said about the last one.
 pub(super) struct Probe {
@@ -198,6 +199,10 @@ impl Probe {
             puts_key: habits.puts_key,
             said: Said::default(),
         }
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Finds out whether the server can be used, and how: in two round trips, since it may be far away.
@@ -548,7 +553,8 @@ async fn take_note(
     note: &[u8],
     deadline: Instant,
 ) -> Result<Option<Vec<u8>>, Fault> {
-    match connected.acquire(name, note, Some(FOREVER), deadline).await {
+    let timeout = deadline.saturating_duration_since(Instant::now());
+    match connected.acquire(&[name.as_bytes()], note, FOREVER, timeout).await {
         Ok(found) => Ok(found.map(Into::into)),
         Err(fault) if fault.is_elsewhere() => Err(fault),
         // It takes no writes (its memory is full, its disk is, its replicas are away) and may still serve replays.

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::redis::FromRedisValue;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
@@ -196,6 +196,117 @@ async fn round_trips_are_few() {
         store.claim(&lost, &again).await.expect("granted");
         assert_eq!(turns.taken(), 3, "a takeover");
     }
+}
+
+/// What clients ask of the server, one line each; not what scripts do.
+struct Monitor(BufReader<TcpStream>);
+
+impl Monitor {
+    async fn start(server: &RedisServer) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await.expect("the server");
+        stream.write_all(b"MONITOR\r\n").await.expect("asked");
+        let mut monitor = Self(BufReader::new(stream));
+        assert_eq!(monitor.line().await, "+OK");
+        monitor
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).await.expect("a line");
+        line.trim_end().to_owned()
+    }
+
+    /// The names of the commands since the last time this was asked.
+    async fn commands(&mut self, server: &RedisServer) -> Vec<String> {
+        let _: () = admin(&server.url(), &[b"SET", b"marker", b"x"]).await;
+        let mut commands = Vec::new();
+        loop {
+            let line = self.line().await;
+            if line.contains("\"marker\"") {
+                return commands;
+            }
+            let name = line.split('"').nth(1).expect("a command").to_owned();
+            if !line.contains(" lua] ") && !["HELLO", "CLIENT"].contains(&name.as_str()) {
+                commands.push(name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_first_request_is_two_commands_and_a_replay_is_one() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let mut monitor = Monitor::start(&server).await;
+    let (settled, released, mine) = (name(), name(), claim(1, RETRY));
+    store.claim(&settled, &mine).await.expect("granted");
+    store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
+    assert_eq!(monitor.commands(&server).await, ["SET", "EVALSHA"]);
+    store.claim(&settled, &claim(2, RETRY)).await.expect("refused");
+    assert_eq!(monitor.commands(&server).await, ["SET"]);
+    store.claim(&released, &mine).await.expect("granted");
+    store.release(&released, mine.token).await.expect("released");
+    assert_eq!(monitor.commands(&server).await, ["SET", "EVALSHA"]);
+}
+
+/// A handle for another core, on a runtime of its own.
+fn core(store: &Redis) -> (Redis, tokio::runtime::Runtime) {
+    let core = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let _entered = core.enter();
+    let local = Redis { server: store.server.clone(), local: Some(Local::start(&store.server)) };
+    (local, core)
+}
+
+async fn until_local(store: &Redis) {
+    while store.local.as_ref().and_then(Local::connected).is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_core_has_a_connection_of_its_own_and_the_shared_one_without_it() {
+    let server = RedisServer::start();
+    let store = open(server.port(), MANY_PINGS).await;
+    let (local, core) = core(&store);
+    // Without waiting for anything: as at the start.
+    local.claim(&name(), &claim(1, RETRY)).await.expect("granted");
+    until_local(&local).await;
+    let of_core = async || {
+        let clients: String = admin(&server.url(), &[b"CLIENT", b"LIST"]).await;
+        let of_core = clients.lines().filter(|client| client.contains("cmd=evalsha"));
+        of_core.map(|client| client.split(' ').next().expect("an id").to_owned()).collect::<Vec<_>>()
+    };
+    let mine = claim(1, RETRY);
+    let of_all = |store: Redis| async move {
+        let name = name();
+        store.claim(&name, &claim(1, RETRY)).await.expect("granted");
+        store.release(&name, Token([1; 16])).await.expect("released");
+        store
+    };
+    let local = of_all(local).await;
+    let [own] = &of_core().await[..] else { panic!("one connection for hot commands: {:?}", of_core().await) };
+
+    // What is lost is opened anew, for all.
+    let id = own.strip_prefix("id=").expect("an id").to_owned();
+    let _: i64 = admin(&server.url(), &[b"CLIENT", b"KILL", b"ID", id.as_bytes()]).await;
+    while local.local.as_ref().and_then(Local::connected).is_some() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    until(&store, Health::Up).await;
+    until_local(&local).await;
+    let local = of_all(local).await;
+    assert_ne!(of_core().await, [own.clone()]);
+
+    // The core's runtime ends before those who use its store: the shared connection serves, and is not lost.
+    let shared = store.server.link.connected().expect("a connection");
+    core.shutdown_background();
+    while local.local.as_ref().and_then(Local::connected).is_some() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let settled = name();
+    local.claim(&settled, &mine).await.expect("granted");
+    local.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
+    assert!(!shared.is_lost());
 }
 
 #[tokio::test]
@@ -664,13 +775,13 @@ async fn an_owner_that_stirred_is_not_replaced() {
     let seen = call.look().await.expect("an answer").expect("a record");
     let second = encode_claim(&claim(2, RETRY));
     store.renew(&name, &mine).await.expect("extended");
-    let replaced = call.connected.replace(&call.key, &seen, &second, HOUR, call.deadline).await;
+    let replaced = call.connected.replace(&call.key(), &seen, &second, HOUR, call.deadline).await;
     assert!(matches!(replaced, Ok(Replaced::Stirred(_))), "{replaced:?}");
     let seen = call.look().await.expect("an answer").expect("a record");
-    let replaced = call.connected.replace(&call.key, &seen, &second, HOUR, call.deadline).await;
+    let replaced = call.connected.replace(&call.key(), &seen, &second, HOUR, call.deadline).await;
     assert!(matches!(replaced, Ok(Replaced::Done)), "{replaced:?}");
     store.release(&name, Token([2; 16])).await.expect("deleted");
-    let replaced = call.connected.replace(&call.key, &seen, &second, HOUR, call.deadline).await;
+    let replaced = call.connected.replace(&call.key(), &seen, &second, HOUR, call.deadline).await;
     assert!(matches!(replaced, Ok(Replaced::Vanished)), "{replaced:?}");
 }
 

@@ -1,0 +1,84 @@
+//! Opens the connection of a [`Pipeline`](super::pipeline::Pipeline): address, user, database, and one answer.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
+use redis::{ErrorKind, RedisError, RedisResult};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::commands::Fault;
+use super::resp::{Command, Reply, take_reply};
+use crate::config::RedisAddress;
+
+/// What the other side does not acknowledge for so long, it will not.
+#[cfg(target_os = "linux")]
+pub(super) const USER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How a connection on which nothing happens is found to be dead.
+pub(super) fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(3))
+}
+
+/// Opens a connection on this runtime. It is in use once the server has answered on it: one that has enough connections
+/// takes one more, and says no.
+pub(super) async fn open(address: &RedisAddress, prefix: &str) -> RedisResult<TcpStream> {
+    let mut stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_keepalive(&keepalive())?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+
+    let mut out = Vec::new();
+    let mut asked = 1;
+    if let Some(password) = &address.password {
+        asked += 1;
+        match &address.username {
+            Some(username) => {
+                let auth = Command::begin(&mut out, 3).word(b"AUTH").word(username.as_bytes());
+                auth.word(password.expose().as_bytes());
+            }
+            None => drop(Command::begin(&mut out, 2).word(b"AUTH").word(password.expose().as_bytes())),
+        }
+    }
+    if address.database != 0 {
+        asked += 1;
+        let select = Command::begin(&mut out, 2).word(b"SELECT");
+        select.number(u64::try_from(address.database).unwrap_or_default());
+    }
+    // What every sidecar may ask; the answer does not matter.
+    drop(Command::begin(&mut out, 2).word(b"PTTL").joined(&[prefix.as_bytes(), b":digest-key"]));
+    stream.write_all(&out).await?;
+
+    let mut input = BytesMut::new();
+    for left in (0..asked).rev() {
+        match reply(&mut stream, &mut input).await? {
+            Reply::Error(line) => match Fault::of_line(&line) {
+                // What is missing, the probe says better.
+                fault if left == 0 && (fault.is_permission() || fault.says("unknown command")) => {}
+                Fault::Refused(_, error) | Fault::Lost(error) => return Err(error),
+                Fault::Late | Fault::Full => return Err(nonsense()),
+            },
+            Reply::Status(_) | Reply::Integer(_) => {}
+            Reply::Nil | Reply::Bulk(_) => return Err(nonsense()),
+        }
+    }
+    if input.is_empty() { Ok(stream) } else { Err(nonsense()) }
+}
+
+async fn reply(stream: &mut TcpStream, input: &mut BytesMut) -> RedisResult<Reply> {
+    loop {
+        if let Some(reply) = take_reply(input).map_err(|_| nonsense())? {
+            return Ok(reply);
+        }
+        if stream.read_buf(input).await? == 0 {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+        }
+    }
+}
+
+fn nonsense() -> RedisError {
+    RedisError::from((ErrorKind::UnexpectedReturnType, "unexpected answer"))
+}

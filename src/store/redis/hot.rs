@@ -1,0 +1,142 @@
+//! What every request asks of the server: claim, settle, renew, release. They go over the [`Pipeline`] of the core.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::Script;
+use tokio::time::Instant;
+
+use super::commands::{ACQUIRE, Acquire, Fault, RELEASE, RENEW, SETTLE, millis, strange};
+use super::connection::Connected;
+use super::resp::Command;
+use crate::record::{Hex, RecordName, Token};
+use crate::store::{Released, Renewed};
+
+/// The key of a record, written in parts: it is never needed in one piece.
+#[derive(Clone, Copy)]
+pub(super) struct Key<'a> {
+    prefix: &'a str,
+    route: &'a str,
+    digest: Hex<16>,
+}
+
+impl<'a> Key<'a> {
+    pub(super) fn new(prefix: &'a str, name: &'a RecordName) -> Self {
+        Self { prefix, route: &name.route, digest: Hex::of(&name.digest) }
+    }
+
+    /// `prefix:route:digest`
+    pub(super) fn parts(&self) -> [&[u8]; 5] {
+        [self.prefix.as_bytes(), b":", self.route.as_bytes(), b":", self.digest.as_bytes()]
+    }
+}
+
+impl fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.prefix, self.route, self.digest)
+    }
+}
+
+impl Connected {
+    /// Writes `value` if nothing is there, else returns what is.
+    pub(super) async fn acquire(
+        &self,
+        key: &[&[u8]],
+        value: &[u8],
+        time_to_live: Duration,
+        timeout: Duration,
+    ) -> Result<Option<Bytes>, Fault> {
+        let time_to_live = millis(time_to_live);
+        match self.acquire {
+            Acquire::Natively => {
+                let answer = self.hot.send(timeout, |out| {
+                    let set = Command::begin(out, 7).word(b"SET").joined(key).word(value);
+                    set.word(b"NX").word(b"GET").word(b"PX").number(time_to_live);
+                });
+                self.heed_hot(answer.await)
+            }
+            Acquire::ByScript => self.run(&ACQUIRE, &[key], value, Some(time_to_live), timeout).await,
+        }
+    }
+
+    /// Says that the owner of `claim` is alive.
+    pub(super) async fn renew(
+        &self,
+        key: Key<'_>,
+        claim: &[u8],
+        time_to_live: Duration,
+        timeout: Duration,
+    ) -> Result<Renewed, Fault> {
+        let reply = self.run(&RENEW, &[&key.parts()], claim, Some(millis(time_to_live)), timeout).await?;
+        match reply.as_deref() {
+            Some(b"extended") => Ok(Renewed::Extended),
+            Some(b"claimed again") => Ok(Renewed::ClaimedAgain),
+            Some(b"lost") => Ok(Renewed::Lost),
+            _ => Err(strange()),
+        }
+    }
+
+    /// Writes the outcome `record`, or returns the record that stays.
+    pub(super) async fn settle(
+        &self,
+        key: Key<'_>,
+        record: &[u8],
+        time_to_live: Duration,
+        timeout: Duration,
+    ) -> Result<Option<Bytes>, Fault> {
+        self.run(&SETTLE, &[&key.parts()], record, Some(millis(time_to_live)), timeout).await
+    }
+
+    /// Frees the key of a record in flight.
+    pub(super) async fn release(&self, key: Key<'_>, token: Token, timeout: Duration) -> Result<Released, Fault> {
+        let reply = self.run(&RELEASE, &[&key.parts()], &token.0, None, timeout).await?;
+        match reply.as_deref() {
+            Some(b"deleted") => Ok(Released::Deleted),
+            Some(b"absent") => Ok(Released::Absent),
+            Some(b"kept") => Ok(Released::Kept),
+            _ => Err(strange()),
+        }
+    }
+
+    /// Runs a script: one round trip, unless the server lost its scripts since the connection was made.
+    async fn run(
+        &self,
+        script: &Script,
+        keys: &[&[&[u8]]],
+        argument: &[u8],
+        number: Option<u64>,
+        timeout: Duration,
+    ) -> Result<Option<Bytes>, Fault> {
+        let begun = Instant::now();
+        let answer = self.hot.send(timeout, |out| {
+            let command = Command::begin(out, 4 + keys.len() + usize::from(number.is_some()));
+            let command = command.word(b"EVALSHA").word(script.get_hash().as_bytes()).number(keys.len() as u64);
+            let command = keys.iter().fold(command, |command, key| command.joined(key)).word(argument);
+            if let Some(number) = number {
+                command.number(number);
+            }
+        });
+        let answer = self.heed_hot(answer.await);
+        if !answer.as_ref().is_err_and(|fault| fault.says("NOSCRIPT")) {
+            return answer;
+        }
+        // It did not run. It is rare, and the redis crate knows what to do.
+        let mut script = script.prepare_invoke();
+        keys.iter().for_each(|key| {
+            script.key(key.concat());
+        });
+        script.arg(argument).arg(number);
+        Box::pin(async move { self.invoke(&script, begun + timeout).await }).await
+    }
+
+    /// Draws the conclusions for the connection from how a hot command went. Late answers the pipeline counts itself.
+    fn heed_hot<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
+        if let Err(fault) = &answer
+            && (matches!(fault, Fault::Lost(_)) || fault.is_elsewhere())
+        {
+            self.drop_it();
+        }
+        answer
+    }
+}

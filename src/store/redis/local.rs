@@ -1,0 +1,78 @@
+//! The hot connection of one core: a request is answered on the core that took it, and so is what it asks of Redis.
+//!
+//! It lives and dies with the connection that all cores share: whatever is lost, all of it is opened anew. Where a core
+//! has none for the moment, as at the start, its calls go over the shared one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Server;
+use super::connection::{Connected, LONGEST_DELAY, Link, jittered};
+use super::handshake;
+use super::pipeline::Pipeline;
+use crate::config::RedisAddress;
+
+/// What one core has of its own.
+pub(super) struct Local {
+    connected: Arc<ArcSwapOption<Connected>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Local {
+    /// Opens and keeps a connection on the runtime on which this is called.
+    pub(super) fn start(server: &Server) -> Self {
+        let Server { link, address, prefix, connect_timeout, .. } = server;
+        let connected = Arc::<ArcSwapOption<Connected>>::default();
+        let keeper = Keeper {
+            link: link.clone(),
+            address: address.clone(),
+            prefix: prefix.clone(),
+            connect_timeout: *connect_timeout,
+            connected: connected.clone(),
+        };
+        #[expect(clippy::disallowed_methods, reason = "ends with the core's store")]
+        let task = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
+        Self { connected, _task: task }
+    }
+
+    /// The connection, if there is one now.
+    pub(super) fn connected(&self) -> Option<Arc<Connected>> {
+        self.connected.load_full().filter(|connected| !connected.is_lost())
+    }
+}
+
+struct Keeper {
+    link: Arc<Link>,
+    address: RedisAddress,
+    prefix: String,
+    connect_timeout: Duration,
+    connected: Arc<ArcSwapOption<Connected>>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        loop {
+            let shared = self.link.next().await;
+            match tokio::time::timeout(self.connect_timeout, handshake::open(&self.address, &self.prefix)).await {
+                Ok(Ok(stream)) => {
+                    let hot = Pipeline::start(stream, shared.lost());
+                    self.connected.store(Some(Arc::new(shared.with_hot(hot))));
+                    shared.lost().cancelled().await;
+                    self.connected.store(None);
+                }
+                // The shared one serves, and shows what is wrong if more is.
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(jittered(LONGEST_DELAY)).await,
+            }
+        }
+    }
+}
+
+impl Drop for Keeper {
+    /// The runtime may end before its store does.
+    fn drop(&mut self) {
+        self.connected.store(None);
+    }
+}

@@ -1,0 +1,691 @@
+//! One connection for the hot commands of a request: claim, settle, renew, release.
+//!
+//! A call encodes its command straight into the buffer that leaves next, and waits at a slot of its own: no message to
+//! another task, no boxed future, no timer. One task drives the connection, on the runtime that it was started on. It
+//! reads answers first and lets those who waited for them run before it writes, so that what answers cause leaves in one
+//! write with all else of the same turn.
+//!
+//! The time of a command begins when it has been written; the task looks at the age of those that wait once in a while,
+//! and only while there are any. Nothing is sent twice here, and a call that is dropped leaves its place to its answer.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use redis::{ErrorKind, RedisError};
+use slab::Slab;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep};
+use tokio_util::io::poll_read_buf;
+use tokio_util::sync::CancellationToken;
+
+use super::commands::Fault;
+use super::connection::TIMEOUTS;
+use super::resp::{Reply, take_reply};
+
+/// A handle to the connection. It is closed with the last one.
+#[derive(Clone)]
+pub(super) struct Pipeline(Arc<Handle>);
+
+struct Handle(Arc<Mutex<State>>);
+
+/// What callers and the driver share.
+#[derive(Default)]
+struct State {
+    /// Commands that leave with the next write.
+    out: Vec<u8>,
+    /// What callers wait at.
+    slots: Slab<Slot>,
+    /// Commands without an answer, in the order in which they were sent: answers come in the same.
+    awaited: VecDeque<Awaited>,
+    /// How many commands have left `awaited` at its front.
+    answered: u64,
+    /// Wakes the driver; taken by whoever did.
+    driver: Option<Waker>,
+    /// Nothing is sent any more.
+    is_closed: bool,
+}
+
+enum Slot {
+    /// Of the command with this number.
+    Waiting(u64, Option<Waker>),
+    Answered(Result<Option<Bytes>, Fault>),
+}
+
+/// A command without an answer.
+struct Awaited {
+    /// `None`: its caller has left, or was told that it is late. The answer that comes is nobody's.
+    slot: Option<usize>,
+    /// How long the answer may take.
+    timeout: Duration,
+    /// When all of it was handed to the operating system.
+    written: Option<Instant>,
+}
+
+/// How often the ages of commands are looked at: so much later may an answer be found late. A claim that is tried twice
+/// has 50 ms more for it in all.
+const TICK: Duration = Duration::from_millis(25);
+/// More than this is not kept for a connection that takes it too slowly.
+const MOST_WAITING: usize = 16 * 1024 * 1024;
+/// Read at once; a value that an answer keeps keeps so much memory at most, unless it is larger itself.
+const READ: usize = 16 * 1024;
+const LEAST_READ: usize = 4 * 1024;
+/// A buffer that one large record made larger is given back.
+const KEPT: usize = 64 * 1024;
+
+impl Pipeline {
+    /// Drives `stream` on this runtime until the last handle is dropped, or the stream breaks. Then, or when several
+    /// answers in a row are late, `lost` is cancelled.
+    pub(super) fn start<S>(stream: S, lost: CancellationToken) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let state = Arc::<Mutex<State>>::default();
+        let driver = Driver {
+            stream,
+            state: state.clone(),
+            lost,
+            read: BytesMut::with_capacity(READ),
+            writing: Vec::new(),
+            sent: 0,
+            taken: 0,
+            written: 0,
+            progress: Instant::now(),
+            has_yielded: false,
+            tick: Box::pin(tokio::time::sleep(TICK)),
+            ticks: false,
+            woken: Vec::new(),
+            late: 0,
+        };
+        #[expect(clippy::disallowed_methods, reason = "ends with the last handle")]
+        tokio::spawn(driver);
+        Self(Arc::new(Handle(state)))
+    }
+
+    /// Sends the command that `encode` writes. The answer may take `timeout`, from when it is written.
+    pub(super) fn send(&self, timeout: Duration, encode: impl FnOnce(&mut Vec<u8>)) -> Answer<'_> {
+        let mut state = lock(&self.0.0);
+        let failed = match () {
+            () if state.is_closed => Some(closed()),
+            () if state.out.len() > MOST_WAITING => Some(Fault::Full),
+            () => None,
+        };
+        if failed.is_some() {
+            return Answer { pipeline: self, slot: None, failed };
+        }
+        encode(&mut state.out);
+        let number = state.answered + state.awaited.len() as u64;
+        let slot = state.slots.insert(Slot::Waiting(number, None));
+        state.awaited.push_back(Awaited { slot: Some(slot), timeout, written: None });
+        let driver = state.driver.take();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        Answer { pipeline: self, slot: Some(slot), failed: None }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0);
+        state.is_closed = true;
+        if let Some(driver) = state.driver.take() {
+            driver.wake();
+        }
+    }
+}
+
+/// The answer to one command: its value, or nil.
+pub(super) struct Answer<'a> {
+    pipeline: &'a Pipeline,
+    /// Where it waits.
+    slot: Option<usize>,
+    /// Why it was not sent.
+    failed: Option<Fault>,
+}
+
+impl Future for Answer<'_> {
+    type Output = Result<Option<Bytes>, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(slot) = self.slot else { return Poll::Ready(Err(self.failed.take().unwrap_or_else(closed))) };
+        let mut state = lock(&self.pipeline.0.0);
+        match state.slots.get_mut(slot) {
+            Some(Slot::Waiting(_, waker)) => {
+                match waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    None => *waker = Some(cx.waker().clone()),
+                }
+                return Poll::Pending;
+            }
+            Some(Slot::Answered(_)) | None => {}
+        }
+        let answer = match state.slots.try_remove(slot) {
+            Some(Slot::Answered(answer)) => answer,
+            Some(Slot::Waiting(..)) | None => Err(closed()),
+        };
+        drop(state);
+        self.slot = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot else { return };
+        let mut state = lock(&self.pipeline.0.0);
+        if let Some(Slot::Waiting(number, _)) = state.slots.try_remove(slot) {
+            let place = number.checked_sub(state.answered).and_then(|place| usize::try_from(place).ok());
+            if let Some(awaited) = place.and_then(|place| state.awaited.get_mut(place)) {
+                awaited.slot = None;
+            }
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // Every step leaves the state whole.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn closed() -> Fault {
+    Fault::Lost(RedisError::from((ErrorKind::Io, "the connection is closed")))
+}
+
+/// The task of a connection.
+struct Driver<S> {
+    stream: S,
+    state: Arc<Mutex<State>>,
+    lost: CancellationToken,
+    read: BytesMut,
+    /// What is being written: all but the first `sent` bytes of it are left.
+    writing: Vec<u8>,
+    sent: usize,
+    /// How many commands were ever taken for writing, and how many of them were written whole.
+    taken: u64,
+    written: u64,
+    /// When the operating system last took something, or was first offered what is being written.
+    progress: Instant,
+    /// Those whose answers came have had their turn.
+    has_yielded: bool,
+    tick: Pin<Box<Sleep>>,
+    /// Whether the tick is set.
+    ticks: bool,
+    /// Those to wake when the state is free again. Kept for its memory.
+    woken: Vec<Waker>,
+    /// Answers in a row that were late.
+    late: u32,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.turn(cx) {
+            // Dropping it tells those who wait.
+            Err(Ended::Unused) => Poll::Ready(()),
+            Err(Ended::Broken(error)) => {
+                self.lost.cancel();
+                self.close(&error);
+                Poll::Ready(())
+            }
+            Ok(()) => Poll::Pending,
+        }
+    }
+}
+
+/// Why a driver ends.
+enum Ended {
+    /// Nobody can send any more.
+    Unused,
+    Broken(RedisError),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        let has_answers = self.read(cx)?;
+        self.look_at_ages(cx);
+        {
+            let mut state = lock(&self.state);
+            if state.is_closed {
+                return Err(Ended::Unused);
+            }
+            let writes = self.sent < self.writing.len() || !state.out.is_empty();
+            if has_answers && writes && !self.has_yielded {
+                self.has_yielded = true;
+                drop(state);
+                // What the answers cause comes in time to leave with the rest.
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
+            match &mut state.driver {
+                Some(driver) => driver.clone_from(cx.waker()),
+                None => state.driver = Some(cx.waker().clone()),
+            }
+        }
+        self.has_yielded = false;
+        self.write(cx)?;
+        self.set_tick(cx);
+        Ok(())
+    }
+
+    /// Hands out the answers that have come. Whether there were any.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let mut has_answers = false;
+        loop {
+            // Nothing is set aside for a value before it comes, however large the server says that it is. The rest of a
+            // buffer is used first: values that are still in use keep it.
+            if self.read.capacity() - self.read.len() < LEAST_READ {
+                self.read.reserve(READ);
+            }
+            match poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read) {
+                Poll::Pending => return Ok(has_answers),
+                Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Err(error.into()),
+            }
+            has_answers |= self.hand_out()?;
+        }
+    }
+
+    fn hand_out(&mut self) -> Result<bool, Ended> {
+        let nonsense = |what: &'static str| Ended::Broken(RedisError::from((ErrorKind::UnexpectedReturnType, what)));
+        let mut has_answers = false;
+        let mut state = lock(&self.state);
+        loop {
+            let reply = match take_reply(&mut self.read) {
+                Ok(Some(reply)) => reply,
+                Ok(None) => break,
+                Err(_) => return Err(nonsense("Redis sent what is no reply to any of the commands")),
+            };
+            has_answers = true;
+            let answer = answer(reply).ok_or_else(|| nonsense("unexpected answer"))?;
+            let Some(awaited) = state.awaited.pop_front() else {
+                return Err(nonsense("Redis answered without being asked"));
+            };
+            state.answered += 1;
+            if let Some(slot) = awaited.slot
+                && let Some(place) = state.slots.get_mut(slot)
+                && let Slot::Waiting(_, Some(waker)) = std::mem::replace(place, Slot::Answered(answer))
+            {
+                self.woken.push(waker);
+            }
+        }
+        drop(state);
+        if has_answers {
+            self.late = 0;
+        }
+        self.woken.drain(..).for_each(Waker::wake);
+        Ok(has_answers)
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        loop {
+            if self.sent == self.writing.len() {
+                self.sent = 0;
+                self.writing.clear();
+                self.writing.shrink_to(KEPT);
+                let mut state = lock(&self.state);
+                if state.out.is_empty() {
+                    return Ok(());
+                }
+                std::mem::swap(&mut state.out, &mut self.writing);
+                self.taken = state.answered + state.awaited.len() as u64;
+                drop(state);
+                self.progress = Instant::now();
+            }
+            let left = &self.writing[self.sent..];
+            match Pin::new(&mut self.stream).poll_write(cx, left) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Poll::Ready(Ok(length)) => {
+                    // Of what is taken and written at once, which is nearly all, the clock was read a moment ago.
+                    if self.sent > 0 || length < self.writing.len() {
+                        self.progress = Instant::now();
+                    }
+                    self.sent += length;
+                }
+                Poll::Ready(Err(error)) => return Err(error.into()),
+            }
+            if self.sent == self.writing.len() {
+                self.note_written();
+            }
+        }
+    }
+
+    /// All that was taken is written: its time begins.
+    fn note_written(&mut self) {
+        let mut state = lock(&self.state);
+        let (answered, now) = (state.answered, self.progress);
+        for number in self.written.max(answered)..self.taken {
+            if let Some(awaited) =
+                usize::try_from(number - answered).ok().and_then(|place| state.awaited.get_mut(place))
+            {
+                awaited.written = Some(now);
+            }
+        }
+        self.written = self.taken;
+    }
+
+    /// Sets the tick, if there is anything to look at.
+    fn set_tick(&mut self, cx: &mut Context<'_>) {
+        if self.ticks || lock(&self.state).awaited.is_empty() {
+            return;
+        }
+        self.ticks = true;
+        self.tick.as_mut().reset(Instant::now() + TICK);
+        self.look_at_ages(cx);
+    }
+
+    /// When the tick has come, tells those whose answers are late.
+    fn look_at_ages(&mut self, cx: &mut Context<'_>) {
+        if !self.ticks || self.tick.as_mut().poll(cx).is_pending() {
+            return;
+        }
+        self.ticks = false;
+        let now = Instant::now();
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        for awaited in &mut state.awaited {
+            // What could not be written yet waits for as long as the connection takes anything at all.
+            let since = match awaited.written {
+                Some(written) => written,
+                None if self.sent < self.writing.len() => self.progress,
+                None => continue,
+            };
+            if now.saturating_duration_since(since) < awaited.timeout {
+                continue;
+            }
+            let Some(slot) = awaited.slot.take() else { continue };
+            self.late += 1;
+            if let Some(place) = state.slots.get_mut(slot)
+                && let Slot::Waiting(_, Some(waker)) = std::mem::replace(place, Slot::Answered(Err(Fault::Late)))
+            {
+                self.woken.push(waker);
+            }
+        }
+        drop(guard);
+        if self.late >= TIMEOUTS {
+            self.lost.cancel();
+        }
+        self.woken.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl<S> Driver<S> {
+    /// Tells everybody who waits that nobody knows.
+    fn close(&mut self, error: &RedisError) {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        state.is_closed = true;
+        for awaited in std::mem::take(&mut state.awaited) {
+            state.answered += 1;
+            if let Some(slot) = awaited.slot
+                && let Some(place) = state.slots.get_mut(slot)
+                && let Slot::Waiting(_, Some(waker)) =
+                    std::mem::replace(place, Slot::Answered(Err(Fault::Lost(error.clone()))))
+            {
+                self.woken.push(waker);
+            }
+        }
+        drop(guard);
+        self.woken.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl<S> Drop for Driver<S> {
+    /// Its runtime may end before those who wait do. That says nothing of the server.
+    fn drop(&mut self) {
+        self.close(&RedisError::from((ErrorKind::Io, "the connection is closed")));
+    }
+}
+
+/// What a hot command may be answered with.
+fn answer(reply: Reply) -> Option<Result<Option<Bytes>, Fault>> {
+    match reply {
+        Reply::Nil => Some(Ok(None)),
+        Reply::Bulk(value) => Some(Ok(Some(value))),
+        Reply::Error(line) => Some(Err(Fault::of_line(&line))),
+        Reply::Status(_) | Reply::Integer(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::super::resp::Command;
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_millis(500);
+
+    /// Counts what is written at once.
+    struct Counted(DuplexStream, Arc<AtomicUsize>);
+
+    impl AsyncRead for Counted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Counted {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            Pin::new(&mut self.0).poll_write(cx, buffer)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    struct Wire {
+        pipeline: Pipeline,
+        server: DuplexStream,
+        lost: CancellationToken,
+        writes: Arc<AtomicUsize>,
+    }
+
+    fn wire(room: usize) -> Wire {
+        let (client, server) = duplex(room);
+        let (lost, writes) = (CancellationToken::new(), Arc::<AtomicUsize>::default());
+        let pipeline = Pipeline::start(Counted(client, writes.clone()), lost.clone());
+        Wire { pipeline, server, lost, writes }
+    }
+
+    fn get<'a>(pipeline: &'a Pipeline, key: &'static [u8]) -> Answer<'a> {
+        pipeline.send(TIMEOUT, |out| drop(Command::begin(out, 2).word(b"GET").word(key)))
+    }
+
+    async fn asked(server: &mut DuplexStream, keys: &[&str]) {
+        let expected: String =
+            keys.iter().map(|key| format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len())).collect();
+        let mut bytes = vec![0; expected.len()];
+        server.read_exact(&mut bytes).await.expect("commands");
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+    }
+
+    fn value(answer: Result<Option<Bytes>, Fault>) -> String {
+        String::from_utf8_lossy(&answer.expect("an answer").unwrap_or_default()).into_owned()
+    }
+
+    #[tokio::test]
+    async fn commands_of_one_turn_leave_in_one_write_and_get_their_own_answers() {
+        let Wire { pipeline, mut server, writes, .. } = wire(4096);
+        let (first, second, third) = (get(&pipeline, b"first"), get(&pipeline, b"second"), get(&pipeline, b"third"));
+        asked(&mut server, &["first", "second", "third"]).await;
+        assert_eq!(writes.load(Ordering::SeqCst), 1);
+        server.write_all(b"$1\r\n1\r\n$-1\r\n-OOM command not allowed\r\n").await.expect("answers");
+        assert_eq!(value(first.await), "1");
+        assert_eq!(second.await.expect("an answer"), None);
+        assert!(matches!(third.await, Err(Fault::Refused(code, _)) if code == "OOM"));
+    }
+
+    #[tokio::test]
+    async fn what_answers_cause_leaves_with_all_else_of_the_turn() {
+        let Wire { pipeline, mut server, writes, .. } = wire(4096);
+        let asks = |key: &'static [u8], next: &'static [u8]| {
+            let pipeline = pipeline.clone();
+            async move {
+                get(&pipeline, key).await.expect("an answer");
+                get(&pipeline, next).await.expect("an answer");
+            }
+        };
+        let callers = [asks(b"a", b"x"), asks(b"b", b"y"), asks(b"c", b"z")].map(tokio::spawn);
+        asked(&mut server, &["a", "b", "c"]).await;
+        server.write_all(b"$-1\r\n$-1\r\n$-1\r\n").await.expect("answers");
+        asked(&mut server, &["x", "y", "z"]).await;
+        assert_eq!(writes.load(Ordering::SeqCst), 2);
+        server.write_all(b"$-1\r\n$-1\r\n$-1\r\n").await.expect("answers");
+        for caller in callers {
+            caller.await.expect("answered");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_dropped_does_not_disturb_its_neighbours() {
+        let Wire { pipeline, mut server, lost, .. } = wire(4096);
+        let (before, dropped, after) = (get(&pipeline, b"a"), get(&pipeline, b"b"), get(&pipeline, b"c"));
+        drop(dropped);
+        asked(&mut server, &["a", "b", "c"]).await;
+        server.write_all(b"$1\r\n1\r\n").await.expect("an answer");
+        assert_eq!(value(before.await), "1");
+        let dropped = get(&pipeline, b"d");
+        asked(&mut server, &["d"]).await;
+        drop(dropped);
+        let last = get(&pipeline, b"e");
+        server.write_all(b"$1\r\n2\r\n$1\r\n3\r\n$1\r\n4\r\n$1\r\n5\r\n").await.expect("answers");
+        assert_eq!((value(after.await), value(last.await)), ("3".to_owned(), "5".to_owned()));
+        assert!(!lost.is_cancelled());
+        // No place is kept for anybody.
+        let state = lock(&pipeline.0.0);
+        assert!(state.slots.is_empty() && state.awaited.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_is_nobody_s_and_three_in_a_row_are_the_connection_s_fault() {
+        let Wire { pipeline, mut server, lost, .. } = wire(4096);
+        let begun = Instant::now();
+        let (late, patient) = (
+            get(&pipeline, b"a"),
+            pipeline.send(TIMEOUT * 4, |out| {
+                drop(Command::begin(out, 2).word(b"GET").word(b"b"));
+            }),
+        );
+        assert!(matches!(late.await, Err(Fault::Late)));
+        let took = begun.elapsed();
+        assert!(took >= TIMEOUT && took <= TIMEOUT + TICK + Duration::from_millis(2), "{took:?}");
+        asked(&mut server, &["a", "b"]).await;
+        server.write_all(b"$1\r\n1\r\n$1\r\n2\r\n").await.expect("answers");
+        assert_eq!(value(patient.await), "2");
+        for _ in 0..2 {
+            assert!(matches!(get(&pipeline, b"c").await, Err(Fault::Late)));
+            assert!(!lost.is_cancelled());
+        }
+        assert!(matches!(get(&pipeline, b"c").await, Err(Fault::Late)));
+        assert!(lost.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_command_begins_when_it_is_written() {
+        let Wire { pipeline, mut server, lost, .. } = wire(64);
+        let large = pipeline.send(TIMEOUT, |out| drop(Command::begin(out, 1).word(&[b'x'; 1024])));
+        let behind = get(&pipeline, b"a");
+        let slow = async {
+            let mut taken = 0;
+            while taken < 4 + 7 + 1024 + 2 + 20 {
+                tokio::time::sleep(TIMEOUT * 3 / 4).await;
+                taken += server.read(&mut [0; 64]).await.expect("a command");
+            }
+            server.write_all(b"$1\r\n1\r\n$1\r\n2\r\n").await.expect("answers");
+        };
+        let (large, behind, ()) = tokio::join!(large, behind, slow);
+        assert_eq!((value(large), value(behind)), ("1".to_owned(), "2".to_owned()));
+        assert!(!lost.is_cancelled());
+
+        // One that takes nothing is late all the same.
+        let begun = Instant::now();
+        let stuck = pipeline.send(TIMEOUT, |out| drop(Command::begin(out, 1).word(&[b'x'; 1024])));
+        assert!(matches!(stuck.await, Err(Fault::Late)));
+        assert!(begun.elapsed() <= TIMEOUT + TICK + Duration::from_millis(2), "{:?}", begun.elapsed());
+        // What comes later waits for a time of its own at most.
+        assert!(matches!(get(&pipeline, b"b").await, Err(Fault::Late)));
+        assert!(begun.elapsed() <= (TIMEOUT + TICK) * 2, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_between_commands_makes_none_of_them_late() {
+        let Wire { pipeline, mut server, .. } = wire(4096);
+        for _ in 0..20 {
+            let answer = get(&pipeline, b"a");
+            tokio::time::sleep(TIMEOUT * 3 / 4).await;
+            asked(&mut server, &["a"]).await;
+            server.write_all(b"$1\r\n1\r\n").await.expect("an answer");
+            assert_eq!(value(answer.await), "1");
+            tokio::time::sleep(TIMEOUT * 2 - TICK / 2).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_belong_closes_the_connection() {
+        for sent in ["$1\r\n1\r\n$1\r\n2\r\n", "+OK\r\n", ":1\r\n", "HTTP/1.1 400\r\n", "*1\r\n$1\r\n1\r\n", "$-1"] {
+            let Wire { pipeline, mut server, lost, .. } = wire(4096);
+            let answer = get(&pipeline, b"a");
+            asked(&mut server, &["a"]).await;
+            server.write_all(sent.as_bytes()).await.expect("sent");
+            server.shutdown().await.expect("shut down");
+            lost.cancelled().await;
+            match sent.starts_with("$1") {
+                // Its own answer came before what was too much.
+                true => assert_eq!(value(answer.await), "1"),
+                false => assert!(matches!(answer.await, Err(Fault::Lost(_))), "{sent}"),
+            }
+            assert!(matches!(get(&pipeline, b"b").await, Err(Fault::Lost(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_connection_is_closed_with_its_last_handle_and_nothing_else_is() {
+        let Wire { pipeline, mut server, lost, .. } = wire(4096);
+        let second = pipeline.clone();
+        drop(pipeline);
+        let answer = get(&second, b"a");
+        asked(&mut server, &["a"]).await;
+        drop(answer);
+        drop(second);
+        assert_eq!(server.read(&mut [0; 1]).await.expect("an end"), 0);
+        assert!(!lost.is_cancelled());
+    }
+
+    #[test]
+    fn whoever_waits_is_told_when_the_runtime_of_the_connection_ends() {
+        let core = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let Wire { pipeline, server: _server, lost, .. } = core.block_on(async { wire(4096) });
+        let answer = get(&pipeline, b"a");
+        drop(core);
+        let rest = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        assert!(matches!(rest.block_on(answer), Err(Fault::Lost(_))));
+        assert!(!lost.is_cancelled());
+    }
+}

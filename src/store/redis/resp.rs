@@ -1,0 +1,277 @@
+//! The wire format of the hot commands: RESP2, encoded straight into a connection's buffer, and replies as slices of
+//! what was read. Pure: no I/O.
+//!
+//! The hot commands answer with a bulk string, nil or an error, and a handshake with a status or an integer. Nothing
+//! else is read: what is not one of these does not belong to them.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// One reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// There is no value.
+    Nil,
+    /// A value. It shares the memory of the buffer that it was read into.
+    Bulk(Bytes),
+    /// A short text, such as `OK`.
+    Status(Bytes),
+    /// A number.
+    Integer(i64),
+    /// The whole line of an error, `-` and line end included.
+    Error(Bytes),
+}
+
+/// Bytes that are no reply to any of the commands: nothing that follows can be told apart any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("Redis sent what is no reply to any of the commands")]
+pub(super) struct Nonsense;
+
+/// A line that is longer is none: errors have a few hundred bytes.
+const LONGEST_LINE: usize = 8 * 1024;
+/// No server sends a longer value (its `proto-max-bulk-len`).
+const LONGEST_BULK: usize = 512 * 1024 * 1024;
+const LINE_END: &[u8] = b"\r\n";
+
+/// Takes the first reply off the input, if it is there whole. Looks at a line's length and a value's first line before
+/// anything else, so that bytes that come one by one are not read again and again.
+pub(super) fn take_reply(input: &mut BytesMut) -> Result<Option<Reply>, Nonsense> {
+    match input.first() {
+        None => return Ok(None),
+        Some(b'+' | b'-' | b':' | b'$') => {}
+        Some(_) => return Err(Nonsense),
+    }
+    let head = &input[..input.len().min(LONGEST_LINE)];
+    let Some(end) = memchr::memchr(b'\n', head) else {
+        return if head.len() == LONGEST_LINE { Err(Nonsense) } else { Ok(None) };
+    };
+    let line = head[1..end].strip_suffix(b"\r").ok_or(Nonsense)?;
+    let after_line = end + 1;
+    match input[0] {
+        b'$' if line == b"-1" => {
+            input.advance(after_line);
+            Ok(Some(Reply::Nil))
+        }
+        b'$' => {
+            let length =
+                usize::try_from(integer(line)?).ok().filter(|length| *length <= LONGEST_BULK).ok_or(Nonsense)?;
+            let after_value = after_line + length;
+            let Some(end) = input.get(after_value..after_value + LINE_END.len()) else { return Ok(None) };
+            if end != LINE_END {
+                return Err(Nonsense);
+            }
+            input.advance(after_line);
+            let value = input.split_to(length).freeze();
+            input.advance(LINE_END.len());
+            Ok(Some(Reply::Bulk(value)))
+        }
+        b':' => {
+            let number = integer(line)?;
+            input.advance(after_line);
+            Ok(Some(Reply::Integer(number)))
+        }
+        b'-' => Ok(Some(Reply::Error(input.split_to(after_line).freeze()))),
+        _ => {
+            let text = 1..end - 1;
+            let line = input.split_to(after_line).freeze();
+            Ok(Some(Reply::Status(line.slice(text))))
+        }
+    }
+}
+
+fn integer(line: &[u8]) -> Result<i64, Nonsense> {
+    let text = std::str::from_utf8(line).map_err(|_| Nonsense)?;
+    // What the standard library takes and Redis never sends.
+    if text.starts_with('+') {
+        return Err(Nonsense);
+    }
+    text.parse().map_err(|_| Nonsense)
+}
+
+/// A command that is being written.
+pub(super) struct Command<'a> {
+    out: &'a mut Vec<u8>,
+    words_left: usize,
+}
+
+impl<'a> Command<'a> {
+    /// Begins a command of so many words.
+    pub(super) fn begin(out: &'a mut Vec<u8>, words: usize) -> Self {
+        header(out, b'*', words as u64);
+        Self { out, words_left: words }
+    }
+
+    pub(super) fn word(self, word: &[u8]) -> Self {
+        self.joined(&[word])
+    }
+
+    /// One word of several parts.
+    pub(super) fn joined(mut self, parts: &[&[u8]]) -> Self {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        header(self.out, b'$', length as u64);
+        parts.iter().for_each(|part| self.out.extend_from_slice(part));
+        self.out.extend_from_slice(LINE_END);
+        self.words_left -= 1;
+        self
+    }
+
+    pub(super) fn number(self, number: u64) -> Self {
+        let mut digits = Digits::default();
+        self.word(digits.of(number))
+    }
+}
+
+impl Drop for Command<'_> {
+    fn drop(&mut self) {
+        debug_assert!(self.words_left == 0 || std::thread::panicking(), "a command has as many words as it says");
+    }
+}
+
+fn header(out: &mut Vec<u8>, kind: u8, number: u64) {
+    let mut digits = Digits::default();
+    out.push(kind);
+    out.extend_from_slice(digits.of(number));
+    out.extend_from_slice(LINE_END);
+}
+
+/// Room for the digits of a number.
+#[derive(Default)]
+struct Digits([u8; 20]);
+
+impl Digits {
+    fn of(&mut self, mut number: u64) -> &[u8] {
+        let mut at = self.0.len();
+        loop {
+            at -= 1;
+            self.0[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return &self.0[at..];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// All replies of these pieces, as they come, and how it ended.
+    fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Reply>, Result<usize, Nonsense>) {
+        let (mut input, mut replies) = (BytesMut::new(), Vec::new());
+        for piece in pieces {
+            input.extend_from_slice(piece);
+            loop {
+                match take_reply(&mut input) {
+                    Ok(Some(reply)) => replies.push(reply),
+                    Ok(None) => break,
+                    Err(nonsense) => return (replies, Err(nonsense)),
+                }
+            }
+        }
+        (replies, Ok(input.len()))
+    }
+
+    fn bytes_of(reply: &Reply) -> Vec<u8> {
+        match reply {
+            Reply::Nil => b"$-1\r\n".to_vec(),
+            Reply::Bulk(value) => [format!("${}\r\n", value.len()).as_bytes(), value, LINE_END].concat(),
+            Reply::Status(text) => [b"+", &text[..], LINE_END].concat(),
+            Reply::Integer(number) => format!(":{number}\r\n").into_bytes(),
+            Reply::Error(line) => line.to_vec(),
+        }
+    }
+
+    fn line() -> impl Strategy<Value = Vec<u8>> {
+        vec(any::<u8>().prop_filter("no line end", |byte| !matches!(byte, b'\r' | b'\n')), 0..40)
+    }
+
+    fn reply() -> impl Strategy<Value = Reply> {
+        prop_oneof![
+            Just(Reply::Nil),
+            vec(any::<u8>(), 0..200).prop_map(|value| Reply::Bulk(value.into())),
+            line().prop_map(|text| Reply::Status(text.into())),
+            any::<i64>().prop_map(Reply::Integer),
+            line().prop_map(|text| Reply::Error([b"-", &text[..], LINE_END].concat().into())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn replies_are_read_the_same_wherever_they_are_split(
+            replies in vec(reply(), 0..8), cuts in vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let sent: Vec<u8> = replies.iter().flat_map(bytes_of).collect();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.index(sent.len() + 1)).collect();
+            cuts.extend([0, sent.len()]);
+            cuts.sort_unstable();
+            let pieces = cuts.windows(2).map(|ends| &sent[ends[0]..ends[1]]);
+            prop_assert_eq!(read(pieces), (replies.clone(), Ok(0)));
+            prop_assert_eq!(read(sent.chunks(1)), (replies, Ok(0)));
+        }
+
+        #[test]
+        fn any_bytes_are_read_to_some_end_and_the_same_one_in_pieces(bytes in vec(
+            prop_oneof![any::<u8>(), prop::sample::select(b"+-:$*_0123456789\r\n".to_vec())], 0..300,
+        )) {
+            let whole = read([&bytes[..]]);
+            let pieces = read(bytes.chunks(1));
+            prop_assert_eq!(&whole, &pieces);
+            // What was read is what was sent, and no more of it.
+            let read: usize = whole.0.iter().map(|reply| bytes_of(reply).len()).sum();
+            prop_assert!(read <= bytes.len() + 20 * whole.0.len());
+        }
+
+        #[test]
+        fn a_command_is_what_the_redis_crate_makes_of_it(
+            words in vec(vec(any::<u8>(), 0..40), 1..6), number in any::<u64>(),
+        ) {
+            let mut out = Vec::new();
+            let mut command = Command::begin(&mut out, words.len() + 1);
+            let mut theirs = redis::Cmd::new();
+            for word in &words {
+                let (first, second) = word.split_at(word.len() / 2);
+                command = command.joined(&[first, second]);
+                theirs.arg(word);
+            }
+            drop(command.number(number));
+            prop_assert_eq!(out, theirs.arg(number).get_packed_command());
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply_is_refused_as_soon_as_it_shows() {
+        for nonsense in [
+            "*1\r\n",
+            "_\r\n",
+            ">2\r\n",
+            "HTTP/1.1 400 Bad Request\r\n",
+            "$-2\r\n",
+            "$x\r\n",
+            "$\r\n",
+            "$+1\r\n1\r\n",
+            "$536870913\r\n",
+            "$99999999999999999999999\r\n",
+            "$1\r\nab\r\n",
+            "$1\n",
+            ":\r\n",
+            ":1x\r\n",
+        ] {
+            assert_eq!(read([nonsense.as_bytes()]), (Vec::new(), Err(Nonsense)), "{nonsense:?}");
+        }
+        // However long the server goes on with it.
+        let endless = [b"-".to_vec(), vec![b'x'; LONGEST_LINE]].concat();
+        assert_eq!(read(endless.chunks(100)), (Vec::new(), Err(Nonsense)));
+    }
+
+    #[test]
+    fn a_value_shares_the_memory_that_it_was_read_into() {
+        let mut input = BytesMut::from(&b"$5\r\nvalue\r\n$-1\r\n"[..]);
+        let place = input.as_ptr() as usize;
+        let Ok(Some(Reply::Bulk(value))) = take_reply(&mut input) else { panic!("a value") };
+        assert_eq!(value.as_ptr() as usize, place + 4);
+        assert_eq!(&input[..], b"$-1\r\n");
+    }
+}
