@@ -48,9 +48,11 @@ fn headers(key: &'static str) -> HeaderMap {
 
 /// An order of about so many bytes.
 fn order(size: usize) -> String {
-    let mut text = String::from(r#"{"customer":"cus_9s6XKzkNRiz8i3","currency":"eur","note":"Bitte klingeln","items":["#);
+    let mut text =
+        String::from(r#"{"customer":"cus_9s6XKzkNRiz8i3","currency":"eur","note":"Bitte klingeln","items":["#);
     for number in 0.. {
-        let _ = write!(text, r#"{{"sku":"SKU-{number:06}","quantity":{},"price":{}.50}},"#, number % 7 + 1, number % 90);
+        let _ =
+            write!(text, r#"{{"sku":"SKU-{number:06}","quantity":{},"price":{}.50}},"#, number % 7 + 1, number % 90);
         if text.len() + 2 >= size {
             break;
         }

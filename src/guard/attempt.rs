@@ -1,17 +1,19 @@
 //! The life of one attempt: send, renew, settle, keep trying.
 //!
-//! An attempt is a task of its own. Its client may leave, or be told that it took too long; the attempt goes
-//! on, and what it brings back is recorded.
+//! Its client may leave, or be told that it took too long; the attempt goes on, and what it brings back is recorded.
+//! Who polls it meanwhile is told in [`running`](super::running).
 
 use std::error::Error;
-use std::future::pending;
+use std::future::{pending, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::cleanup::Cleanup;
+use super::Guard;
 use super::fate::{Answer, Fate, Rest, Silence};
 use super::flights::Flight;
 use super::lease::{Became, Gate, Lease};
@@ -20,9 +22,10 @@ use super::waiting;
 use crate::clock;
 use crate::config::Rule;
 use crate::fail_point::{self, Step};
-use crate::metrics::{Counted, Metrics, RecordState};
+use crate::metrics::{Counted, RecordState};
 use crate::record::{Claim, Record, Reply, State};
-use crate::store::{Released, Settled, Store, StoreError};
+use crate::store::{Released, Settled, StoreError};
+use crate::tick::Flag;
 
 /// What the client of an attempt gets.
 #[derive(Debug)]
@@ -48,8 +51,6 @@ pub(super) struct Attempt {
     pub(super) rule: Arc<Rule>,
     pub(super) recorder: Recorder,
     pub(super) flight: Flight,
-    /// Cancelled when the drain runs out: what is left is settled at once.
-    pub(super) abandon: CancellationToken,
     /// Held until the outcome is recorded, so that work that cannot be recorded is bounded too.
     pub(super) slot: Slot,
 }
@@ -58,54 +59,102 @@ pub(super) struct Attempt {
 pub(super) struct Slot {
     pub(super) _permit: OwnedSemaphorePermit,
     pub(super) _counted: Counted,
+    /// A stop waits for it.
+    pub(super) _open: TaskTrackerToken,
+}
+
+/// An attempt that has ended.
+pub(super) struct Finished<R> {
+    /// What its client gets.
+    pub(super) ended: Ended<R>,
+    /// What is to be done after that.
+    pub(super) recorded: Recorded,
+}
+
+/// What became of the record of an attempt that has ended.
+pub(super) struct Recorded {
+    recorder: Recorder,
+    outcome: Outcome,
+    settled_at: u64,
+    /// Where its outcome is not written, or left to a takeover.
+    left: Option<Left>,
+}
+
+/// An attempt that this process is to know of for longer.
+struct Left {
+    flight: Flight,
+    written: Result<(), StoreError>,
+    _slot: Slot,
 }
 
 impl Attempt {
-    /// Sends, records, then answers the client.
-    pub(super) async fn run<R, F, Fut>(self, send: F, client: oneshot::Sender<Ended<R>>)
+    /// Sends, and records what comes of it. It is the guard's own: whoever polls it lets it come to its end.
+    pub(super) async fn run<R, F, Fut>(self, send: F) -> Finished<R>
     where
         F: FnOnce(Gate) -> Fut,
         Fut: Future<Output = Fate<R>>,
     {
-        let Self { rule, recorder, flight, abandon, slot } = self;
         let begun = Instant::now();
-        let fate = fate(send, &recorder.lease, &abandon).await;
-        recorder.metrics.upstream(&rule.name, begun.elapsed());
+        let (lease, guard) = (&self.recorder.lease, &self.recorder.guard);
+        let fate = fate(send, lease, &guard.abandon).await;
+        guard.metrics.upstream(&self.rule.name, begun.elapsed());
         if let Fate::Answered(answer) = &fate {
-            recorder.metrics.answer(&rule.name, answer.reply.status);
+            guard.metrics.answer(&self.rule.name, answer.reply.status);
         }
 
-        let outcome = policy::outcome(&fate, &rule.policy, recorder.lease.claim.terms.on_unknown);
-        let outcome = policy::within_room(outcome, recorder.store.used_ratio());
+        let outcome = policy::outcome(&fate, &self.rule.policy, lease.claim.terms.on_unknown);
+        let outcome = policy::within_room(outcome, guard.store.used_ratio());
         let settled_at = clock::unix_millis();
         fail_point::reach(Step::BeforeComplete).await;
-        let recorded = recorder.write(&outcome, settled_at).await;
-        recorder.lease.note(became(&outcome, &recorded));
+        let written = self.recorder.write(&outcome, settled_at).await;
+        lease.note(became(&outcome, &written));
         fail_point::reach(Step::AfterComplete).await;
-        let another = match &recorded {
-            Ok(Written::Another(reply)) => reply.clone(),
-            Ok(Written::Asked) | Err(_) => None,
+        let (another, written) = match written {
+            Ok(Written::Another(reply)) => (reply, Ok(())),
+            Ok(Written::Asked) => (None, Ok(())),
+            Err(error) => (None, Err(error)),
         };
         let ended = match Ended::new(fate, another) {
-            Ended::NotSent => recorder.lease.why_not_sent(),
+            Ended::NotSent => lease.why_not_sent(),
             ended => ended,
         };
-        flight.land(ended.whole());
-        if recorded.is_err() {
-            flight.unwritten(&outcome, settled_at);
-        }
-        if client.send(ended).is_err() {
-            const LATE: &str = "an attempt ended after its client had left, or was told that it takes too long";
-            match outcome {
-                Outcome::Settle(Settlement::Unknown) => {
-                    tracing::warn!(record = %recorder.lease.name, ?outcome, "{LATE}");
-                }
-                Outcome::Settle(_) | Outcome::Release | Outcome::Leave => {
-                    tracing::info!(record = %recorder.lease.name, ?outcome, "{LATE}");
-                }
+        let Self { rule: _, recorder, flight, slot } = self;
+        let left = if written.is_ok() && outcome != Outcome::Leave {
+            flight.land(|| ended.whole());
+            None
+        } else {
+            flight.hover(&outcome, settled_at, || ended.whole());
+            Some(Left { flight, written, _slot: slot })
+        };
+        Finished { ended, recorded: Recorded { recorder, outcome, settled_at, left } }
+    }
+}
+
+impl Recorded {
+    /// Whether nothing is left to be done.
+    pub(super) fn is_done(&self) -> bool {
+        self.left.is_none()
+    }
+
+    /// Nobody waited for it.
+    pub(super) fn is_late(&self) {
+        const LATE: &str = "an attempt ended after its client had left, or was told that it takes too long";
+        let Self { recorder, outcome, .. } = self;
+        match outcome {
+            Outcome::Settle(Settlement::Unknown) => {
+                tracing::warn!(record = %recorder.lease.name, ?outcome, "{LATE}");
+            }
+            Outcome::Settle(_) | Outcome::Release | Outcome::Leave => {
+                tracing::info!(record = %recorder.lease.name, ?outcome, "{LATE}");
             }
         }
-        if let Err(error) = recorded {
+    }
+
+    /// Has the outcome written where it is not, however long that takes.
+    pub(super) async fn finish(self) {
+        let Self { recorder, outcome, settled_at, left } = self;
+        let Some(Left { flight, written, _slot: slot }) = left else { return };
+        if let Err(error) = written {
             tracing::error!(record = %recorder.lease.name, error = &error as &dyn Error,
                 "an outcome could not be recorded; its client has the answer, and recording is tried again");
             // The owner is alive for as long as it knows what nobody else can know. Who frees its key knows nothing, and
@@ -120,7 +169,7 @@ impl Attempt {
                 }
             };
             tokio::select! {
-                () = recorder.keep_trying(&outcome, settled_at, &abandon) => {}
+                () = recorder.keep_trying(&outcome, settled_at) => {}
                 never = renewing => match never {},
             }
         }
@@ -132,18 +181,25 @@ impl Attempt {
     }
 }
 
-async fn fate<R, F, Fut>(send: F, lease: &Arc<Lease>, abandon: &CancellationToken) -> Fate<R>
+async fn fate<R, F, Fut>(send: F, lease: &Arc<Lease>, abandon: &Flag) -> Fate<R>
 where
     F: FnOnce(Gate) -> Fut,
     Fut: Future<Output = Fate<R>>,
 {
-    let fate = tokio::select! {
-        biased;
-        fate = send(Gate(Arc::clone(lease))) => fate,
-        () = abandon.cancelled() => Fate::Unknown(Silence::Broken),
-        never = lease.keep() => match never {},
-    };
-    match fate {
+    let mut sending = pin!(send(Gate(Arc::clone(lease))));
+    let mut keeping = pin!(lease.keep());
+    let fate = poll_fn(|cx| {
+        if let Poll::Ready(fate) = sending.as_mut().poll(cx) {
+            return Poll::Ready(fate);
+        }
+        match keeping.as_mut().poll(cx) {
+            Poll::Ready(never) => match never {},
+            // Looked at last: who waits for the next renewal is woken when it is raised.
+            Poll::Pending if abandon.is_raised() => Poll::Ready(Fate::Unknown(Silence::Broken)),
+            Poll::Pending => Poll::Pending,
+        }
+    });
+    match fate.await {
         // Nothing leaves before the gate.
         Fate::Unknown(_) if !lease.may_have_sent() => Fate::NotSent,
         fate => fate,
@@ -209,9 +265,7 @@ pub fn recorded(claim: &Claim, kept: Record) -> Option<Arc<Reply>> {
 /// Writes outcomes under one lease.
 pub(super) struct Recorder {
     pub(super) lease: Arc<Lease>,
-    pub(super) store: Arc<dyn Store>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) cleanup: Cleanup,
+    pub(super) guard: Arc<Guard>,
 }
 
 impl Recorder {
@@ -221,7 +275,7 @@ impl Recorder {
             Outcome::Leave => Ok(Written::Asked),
             Outcome::Release => {
                 lease.releasing();
-                let written = match self.store.release(&lease.name, lease.claim.token).await? {
+                let written = match self.guard.store.release(&lease.name, lease.claim.token).await? {
                     Released::Deleted => {
                         self.count(RecordState::Released);
                         Written::Asked
@@ -234,7 +288,7 @@ impl Recorder {
                     }
                 };
                 if lease.may_echo() {
-                    self.cleanup.add(&lease.name, lease.claim.token);
+                    self.guard.cleanup.add(&lease.name, lease.claim.token);
                 }
                 Ok(written)
             }
@@ -260,9 +314,9 @@ impl Recorder {
     async fn settle(&self, record: &Record) -> Result<Settled, StoreError> {
         let name = &self.lease.name;
         loop {
-            match self.store.settle(name, record).await? {
+            match self.guard.store.settle(name, record).await? {
                 Settled::Kept(kept) if self.lease.has_given_back(kept.claim.token) => {
-                    self.store.release(name, kept.claim.token).await?;
+                    self.guard.store.release(name, kept.claim.token).await?;
                 }
                 settled => return Ok(settled),
             }
@@ -278,12 +332,12 @@ impl Recorder {
     }
 
     /// Tries until the store has taken it, the record would have expired, or the drain has run out.
-    async fn keep_trying(&self, outcome: &Outcome, settled_at: u64, abandon: &CancellationToken) {
+    async fn keep_trying(&self, outcome: &Outcome, settled_at: u64) {
         let until = Instant::now() + self.lease.claim.terms.retention;
         let mut tries = 0;
         let mut last = false;
         while !last && Instant::now() < until {
-            last = abandon.run_until_cancelled(tokio::time::sleep(waiting::pause(tries))).await.is_none();
+            last = !self.guard.abandon.sleep(waiting::pause(tries)).await;
             match self.write(outcome, settled_at).await {
                 Ok(_) => {
                     tracing::info!(record = %self.lease.name, tries = tries + 1, "the outcome is recorded now");
@@ -305,6 +359,6 @@ impl Recorder {
     }
 
     fn count(&self, state: RecordState) {
-        self.metrics.record(&self.lease.name.route, state);
+        self.guard.metrics.record(&self.lease.name.route, state);
     }
 }

@@ -1,6 +1,9 @@
 //! The attempts of this process, from the claim until their outcome is written: what it knows by itself.
+//!
+//! Every guarded request enters here, on whatever thread it runs, so the entries lie apart by their digests: two requests
+//! meet at a lock only where their digests begin alike. The digests are keyed, so nobody can choose them to meet.
 
-use std::collections::HashMap;
+use std::array;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -11,16 +14,22 @@ use super::policy::Outcome;
 use super::without_store::{Fallback, Known, without_store};
 use crate::config::OnMismatch;
 use crate::record::{Fingerprint, RecordName, Reply, State, Token};
+use crate::tick;
 
 /// What this process is at, by record.
-#[derive(Default)]
 pub(super) struct Flights {
-    by_record: Mutex<HashMap<RecordName, Entry>>,
+    shards: [Mutex<Shard>; SHARDS],
 }
 
+/// As many as first bytes of a digest.
+const SHARDS: usize = 256;
+
+/// Few enough to be looked through.
+type Shard = Vec<Entry>;
+
 /// One operation.
-#[derive(Default)]
 struct Entry {
+    name: RecordName,
     /// Requests whose claim has no answer yet. One of them may own the operation without knowing it.
     claiming: usize,
     attempt: Option<Departed>,
@@ -29,7 +38,8 @@ struct Entry {
 /// An attempt.
 struct Departed {
     lease: Arc<Lease>,
-    landing: watch::Receiver<Landing>,
+    /// Made for the first who waits; most attempts have none.
+    waiters: Option<watch::Sender<Landing>>,
     progress: Progress,
 }
 
@@ -50,31 +60,44 @@ pub(super) enum Landing {
 }
 
 /// A claim that is on its way.
-pub(super) struct Claiming {
-    flights: Arc<Flights>,
-    name: RecordName,
+pub(super) struct Claiming<'a> {
+    flights: &'a Arc<Flights>,
+    name: &'a RecordName,
+    has_departed: bool,
 }
 
 /// One attempt's entry. Dropping it forgets the attempt, and tells the waiters that it is over.
 pub(super) struct Flight {
     flights: Arc<Flights>,
     lease: Arc<Lease>,
-    landing: watch::Sender<Landing>,
+    is_entered: bool,
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        Self { shards: array::from_fn(|_| Mutex::default()) }
+    }
 }
 
 impl Flights {
     /// Announces a claim before it is made: nobody may take the operation for free meanwhile.
-    pub(super) fn claiming(self: &Arc<Self>, name: &RecordName) -> Claiming {
-        self.by_record().entry(name.clone()).or_default().claiming += 1;
-        Claiming { flights: Arc::clone(self), name: name.clone() }
+    pub(super) fn claiming<'a>(self: &'a Arc<Self>, name: &'a RecordName) -> Claiming<'a> {
+        let mut shard = self.shard(name);
+        match shard.iter_mut().find(|entry| entry.name == *name) {
+            Some(entry) => entry.claiming += 1,
+            None => shard.push(Entry { name: name.clone(), claiming: 1, attempt: None }),
+        }
+        Claiming { flights: self, name, has_departed: false }
     }
 
     /// The attempt at this very request, if one of this process is at work. The key may be in use for another by now.
     pub(super) fn find(&self, name: &RecordName, fingerprint: &Fingerprint) -> Option<watch::Receiver<Landing>> {
-        let by_record = self.by_record();
-        let Departed { lease, landing, progress } = by_record.get(name)?.attempt.as_ref()?;
+        let mut shard = self.shard(name);
+        let entry = shard.iter_mut().find(|entry| entry.name == *name)?;
+        let Departed { lease, waiters, progress } = entry.attempt.as_mut()?;
         let same = fingerprint.compare(&lease.claim.fingerprint).may_be_same();
-        (same && matches!(progress, Progress::AtWork)).then(|| landing.clone())
+        (same && matches!(progress, Progress::AtWork))
+            .then(|| waiters.get_or_insert_with(|| watch::Sender::new(Landing::Pending)).subscribe())
     }
 
     /// What a request gets for which the store cannot tell. Its own claim, if there is one, is still announced.
@@ -85,8 +108,8 @@ impl Flights {
         on_mismatch: OnMismatch,
         own_claims: usize,
     ) -> Fallback {
-        let by_record = self.by_record();
-        let entry = by_record.get(name);
+        let shard = self.shard(name);
+        let entry = shard.iter().find(|entry| entry.name == *name);
         let known = match entry.and_then(|entry| entry.attempt.as_ref()) {
             Some(departed) => departed.known(),
             None if entry.is_some_and(|entry| entry.claiming > own_claims) => Known::Doubtful,
@@ -97,29 +120,28 @@ impl Flights {
 
     /// An operator has freed this key: another request may run it, whatever the attempt of this process is at.
     pub(super) fn freed(&self, name: &RecordName) {
-        if let Some(departed) = self.by_record().get(name).and_then(|entry| entry.attempt.as_ref()) {
+        let shard = self.shard(name);
+        let entry = shard.iter().find(|entry| entry.name == *name);
+        if let Some(departed) = entry.and_then(|entry| entry.attempt.as_ref()) {
             departed.lease.freed();
         }
     }
 
-    fn forget(&self, name: &RecordName, forget: impl FnOnce(&mut Entry)) {
-        let mut by_record = self.by_record();
-        let Some(entry) = by_record.get_mut(name) else { return };
-        forget(entry);
-        if entry.claiming == 0 && entry.attempt.is_none() {
-            by_record.remove(name);
-        }
+    /// Changes an entry, and forgets it where nothing is left of it.
+    fn change<T>(&self, name: &RecordName, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let mut shard = self.shard(name);
+        let at = shard.iter().position(|entry| entry.name == *name)?;
+        let changed = change(&mut shard[at]);
+        let gone = (shard[at].claiming == 0 && shard[at].attempt.is_none()).then(|| shard.swap_remove(at));
+        drop(shard);
+        // Outside of the lock.
+        drop(gone);
+        Some(changed)
     }
 
-    fn attempt<T>(&self, lease: &Lease, change: impl FnOnce(&mut Departed) -> T) -> Option<T> {
-        let mut by_record = self.by_record();
-        let departed = by_record.get_mut(&lease.name)?.attempt.as_mut()?;
-        (departed.token() == lease.claim.token).then(|| change(departed))
-    }
-
-    fn by_record(&self) -> MutexGuard<'_, HashMap<RecordName, Entry>> {
-        // Every step leaves the map whole.
-        self.by_record.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, name: &RecordName) -> MutexGuard<'_, Shard> {
+        // Every step leaves the shard whole.
+        self.shards[usize::from(name.digest[0])].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,65 +166,89 @@ impl Departed {
     }
 }
 
-impl Claiming {
+impl Claiming<'_> {
     /// The claim was granted. Where the store has lost the record of an attempt that this process knows, the claim must be
     /// given back, and its request gets this verdict.
-    pub(super) fn depart(self, lease: &Arc<Lease>, on_mismatch: OnMismatch) -> Result<Flight, Verdict> {
-        let mut by_record = self.flights.by_record();
-        let entry = by_record.entry(self.name.clone()).or_default();
-        // A takeover rests on the record that it found; a first attempt rests on there being none.
-        if let Some(first) = entry.attempt.as_ref().filter(|_| lease.claim.attempt == 1)
-            && let Fallback::Repeat(verdict) = without_store(first.known(), &lease.claim.fingerprint, on_mismatch)
-        {
-            first.lease.gave_back(lease.claim.token);
-            return Err(verdict);
-        }
-        let (landing, receiver) = watch::channel(Landing::Pending);
-        // In the place of an attempt that this one took over from.
-        entry.attempt = Some(Departed { lease: Arc::clone(lease), landing: receiver, progress: Progress::AtWork });
-        drop(by_record);
-        Ok(Flight { flights: Arc::clone(&self.flights), lease: Arc::clone(lease), landing })
+    pub(super) fn depart(mut self, lease: &Arc<Lease>, on_mismatch: OnMismatch) -> Result<Flight, Verdict> {
+        self.has_departed = true;
+        let departed = Departed { lease: Arc::clone(lease), waiters: None, progress: Progress::AtWork };
+        let entered = self.flights.change(self.name, |entry| {
+            entry.claiming = entry.claiming.saturating_sub(1);
+            // A takeover rests on the record that it found; a first attempt rests on there being none.
+            if let Some(first) = entry.attempt.as_ref().filter(|_| lease.claim.attempt == 1)
+                && let Fallback::Repeat(verdict) = without_store(first.known(), &lease.claim.fingerprint, on_mismatch)
+            {
+                first.lease.gave_back(lease.claim.token);
+                return Err(verdict);
+            }
+            // In the place of an attempt that this one took over from.
+            Ok(entry.attempt.replace(departed))
+        });
+        entered.transpose()?;
+        Ok(Flight { flights: Arc::clone(self.flights), lease: Arc::clone(lease), is_entered: true })
     }
 }
 
-impl Drop for Claiming {
+impl Drop for Claiming<'_> {
     fn drop(&mut self) {
-        self.flights.forget(&self.name, |entry| entry.claiming = entry.claiming.saturating_sub(1));
+        if !self.has_departed {
+            self.flights.change(self.name, |entry| entry.claiming = entry.claiming.saturating_sub(1));
+        }
     }
 }
 
 impl Flight {
-    /// Tells the waiters how it ended.
-    pub(super) fn land(&self, reply: Option<Arc<Reply>>) {
-        self.landing.send_replace(Landing::Landed(reply));
+    /// It has ended, and its outcome is written. Tells the waiters how.
+    pub(super) fn land(mut self, ended: impl FnOnce() -> Option<Arc<Reply>>) {
+        if let Some(waiters) = self.forget() {
+            waiters.send_replace(Landing::Landed(ended()));
+        }
     }
 
-    /// It has ended, and this is still to be written.
-    pub(super) fn unwritten(&self, outcome: &Outcome, settled_at: u64) {
-        self.flights
-            .attempt(&self.lease, |departed| departed.progress = Progress::Unwritten(outcome.clone(), settled_at));
+    /// It has ended, and this is still to be written, or left to a takeover. Tells the waiters how.
+    pub(super) fn hover(&self, outcome: &Outcome, settled_at: u64, ended: impl FnOnce() -> Option<Arc<Reply>>) {
+        let progress = Progress::Unwritten(outcome.clone(), settled_at);
+        let waiters = self.own(|departed| {
+            departed.progress = progress;
+            departed.waiters.take()
+        });
+        if let Some(waiters) = waiters.flatten() {
+            waiters.send_replace(Landing::Landed(ended()));
+        }
     }
 
-    /// It has ended, and its record is left to a takeover. Until that may come, this process knows that it is in flight.
+    /// Its record is left to a takeover. Until that may come, this process knows that it is in flight.
     pub(super) fn leave(self) {
-        self.unwritten(&Outcome::Leave, 0);
         #[expect(clippy::disallowed_methods, reason = "nobody waits: it holds an entry in memory, and nothing else")]
         tokio::spawn(async move {
-            tokio::time::sleep(self.lease.claim.terms.lease).await;
+            tick::sleep(self.lease.claim.terms.lease).await;
             drop(self);
         });
+    }
+
+    /// Changes what is known of this attempt. A takeover by this same process may have put its own in its place.
+    fn own<T>(&self, change: impl FnOnce(&mut Departed) -> T) -> Option<T> {
+        let token = self.lease.claim.token;
+        let departed =
+            |entry: &mut Entry| entry.attempt.as_mut().filter(|departed| departed.token() == token).map(change);
+        self.flights.change(&self.lease.name, departed).flatten()
+    }
+
+    /// Those who wait for it.
+    fn forget(&mut self) -> Option<watch::Sender<Landing>> {
+        if !std::mem::take(&mut self.is_entered) {
+            return None;
+        }
+        let token = self.lease.claim.token;
+        let departed =
+            self.flights.change(&self.lease.name, |entry| entry.attempt.take_if(|departed| departed.token() == token));
+        departed.flatten()?.waiters
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let token = self.lease.claim.token;
-        self.flights.forget(&self.lease.name, |entry| {
-            // A takeover by this same process may have put its own attempt here.
-            if entry.attempt.as_ref().is_some_and(|departed| departed.token() == token) {
-                entry.attempt = None;
-            }
-        });
+        drop(self.forget());
     }
 }
 

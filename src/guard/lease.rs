@@ -10,6 +10,7 @@ use crate::clock::since_boot;
 use crate::metrics::Metrics;
 use crate::record::{Claim, RecordName, Token, Unknown};
 use crate::store::{Renewed, Store, StoreError};
+use crate::tick;
 
 /// Whether an owner may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +133,7 @@ impl Lease {
     /// Renews at a third of the lease, for as long as it is polled.
     pub(super) async fn keep(&self) -> Infallible {
         loop {
-            tokio::time::sleep(self.claim.terms.lease / 3).await;
+            tick::sleep(self.claim.terms.lease / 3).await;
             self.renew().await;
         }
     }

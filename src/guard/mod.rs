@@ -1,7 +1,7 @@
 //! The idea: of all requests with one key, one runs, and the others get its result.
 //!
-//! [`Guard::claim`] asks the store who owns an operation. The owner's attempt is [run](Ownership::run) as a task of
-//! its own ([`attempt`]); a repeat gets a [`Verdict`] ([`decide()`]) or [waits](Guard::wait) for the first.
+//! [`Guard::claim`] asks the store who owns an operation. The owner's attempt is [run](Ownership::run), whatever
+//! becomes of its client ([`attempt`], [`running`]); a repeat gets a [`Verdict`] ([`decide()`]) or [waits](Guard::wait) for the first.
 //! [`policy`] says what becomes of the record when an attempt has ended. No sockets here: what "send" means
 //! is the caller's, and comes back as a [`Fate`].
 
@@ -13,18 +13,19 @@ mod flights;
 pub mod lease;
 mod observe;
 pub mod policy;
+mod running;
 #[cfg(test)]
 mod tests;
 mod waiting;
 pub mod without_store;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use attempt::Ended;
@@ -32,6 +33,7 @@ pub use decide::{Difference, Verdict, decide};
 pub use fate::{Answer, Fate, Rest, Silence};
 pub use lease::{Became, Gate, Settling};
 pub use observe::{Observation, Sighting};
+pub use running::Running;
 
 use attempt::{Attempt, Recorder, Slot};
 use cleanup::Cleanup;
@@ -43,11 +45,12 @@ use crate::clock;
 use crate::config::{OnMismatch, Rule};
 use crate::fail_point::{self, Step};
 use crate::key::Operation;
-use crate::metrics::Metrics;
+use crate::metrics::{Counted, Metrics};
 use crate::record::codec::Bodiless;
 use crate::record::moves::{Held, Owner};
 use crate::record::{Claim, Comparison, RecordName, State, Token};
 use crate::store::{Claimed, Store, StoreError};
+use crate::tick::{self, Flag};
 
 /// Guards operations with one store.
 pub struct Guard {
@@ -61,7 +64,8 @@ pub struct Guard {
     waiters: Mutex<HashMap<Arc<str>, usize>>,
     attempts: TaskTracker,
     observed: TaskTracker,
-    abandon: CancellationToken,
+    /// Raised when the drain runs out: what is left is settled at once.
+    abandon: Flag,
 }
 
 /// What a request is to its operation.
@@ -119,7 +123,7 @@ impl Guard {
             waiters: Mutex::default(),
             attempts: TaskTracker::new(),
             observed: TaskTracker::new(),
-            abandon: CancellationToken::new(),
+            abandon: Flag::default(),
         })
     }
 
@@ -168,9 +172,9 @@ impl Guard {
                     }
                 };
                 pending.armed = false;
-                let slot = Slot { _permit: permit, _counted: self.metrics.in_flight(&rule.name) };
+                let counted = self.metrics.in_flight(&rule.name);
                 let unused = Unused { guard: Arc::clone(self), lease, is_used: false };
-                Ok(Admission::Owner(Ownership { rule: Arc::clone(rule), slot, flight, unused }))
+                Ok(Admission::Owner(Ownership { rule: Arc::clone(rule), permit, counted, flight, unused }))
             }
             Ok(Claimed::Refused(held)) => {
                 pending.armed = unanswered > 0;
@@ -237,7 +241,8 @@ impl Guard {
         let _place = self.place(rule)?;
         let _counted = self.metrics.waiting(&rule.name);
         let deadline = Instant::now() + patience;
-        Some(tokio::time::timeout_at(deadline, self.outlast(rule, operation)).await.unwrap_or(Verdict::InFlight))
+        let outlasting = pin!(self.outlast(rule, operation));
+        Some(tick::timeout_at(deadline, outlasting).await.unwrap_or(Verdict::InFlight))
     }
 
     async fn outlast(&self, rule: &Rule, operation: &Operation) -> Verdict {
@@ -309,7 +314,7 @@ impl Guard {
     /// Gives up on what is still at work: it is settled as its fate stands, tried once more where the store
     /// did not answer. Follow with [`recorded`](Self::recorded).
     pub fn abandon(&self) {
-        self.abandon.cancel();
+        self.abandon.raise();
     }
 
     /// Attempts that are not recorded yet.
@@ -326,7 +331,8 @@ impl Guard {
 /// The right to run an operation. Dropped without being run, it gives the operation back.
 pub struct Ownership {
     rule: Arc<Rule>,
-    slot: Slot,
+    permit: OwnedSemaphorePermit,
+    counted: Counted,
     flight: Flight,
     unused: Unused,
 }
@@ -347,30 +353,18 @@ impl Ownership {
         Settling(Arc::clone(&self.unused.lease))
     }
 
-    /// Runs the attempt as a task of its own: what becomes of the receiver changes nothing.
-    pub fn run<R, F, Fut>(self, send: F) -> oneshot::Receiver<Ended<R>>
+    /// Runs the attempt. What becomes of the one that is returned changes nothing.
+    pub fn run<R, F, Fut>(self, send: F) -> Running<R>
     where
         R: Send + 'static,
         F: FnOnce(Gate) -> Fut + Send + 'static,
         Fut: Future<Output = Fate<R>> + Send + 'static,
     {
-        let (client, answer) = oneshot::channel();
-        let Self { rule, slot, flight, unused } = self;
+        let Self { rule, permit, counted, flight, unused } = self;
         let (guard, lease) = unused.take();
-        let attempt = Attempt {
-            rule,
-            flight,
-            recorder: Recorder {
-                lease,
-                store: Arc::clone(&guard.store),
-                metrics: Arc::clone(&guard.metrics),
-                cleanup: guard.cleanup.clone(),
-            },
-            abandon: guard.abandon.clone(),
-            slot,
-        };
-        guard.attempts.spawn(attempt.run(send, client));
-        answer
+        let slot = Slot { _permit: permit, _counted: counted, _open: guard.attempts.token() };
+        let attempt = Attempt { rule, flight, recorder: Recorder { lease, guard }, slot };
+        Running::new(attempt.run(send))
     }
 }
 

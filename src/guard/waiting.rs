@@ -3,14 +3,16 @@
 //! A waiter never becomes an owner. In the owner's process it is woken the moment the attempt ends; in
 //! other processes when the store tells of it; and in any case it looks at the record now and then.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::store::Changes;
+use crate::tick;
 
 /// Waits until there is reason to look at a record that another process owns: it is told to have changed, or a
 /// while has passed.
 pub(super) async fn change(changes: Option<&mut Changes>, looks: u32) {
-    let told = async {
+    let told = pin!(async {
         let told = match changes {
             Some(changes) => changes.changed().await.is_ok(),
             None => false,
@@ -18,9 +20,9 @@ pub(super) async fn change(changes: Option<&mut Changes>, looks: u32) {
         if !told {
             std::future::pending::<()>().await;
         }
-    };
+    });
     // Late or lost, a notification costs promptness and nothing else.
-    let _ = tokio::time::timeout(pause(looks), told).await;
+    let _ = tick::timeout(pause(looks), told).await;
 }
 
 /// The pause before the next look at a record: 50 ms, growing by 1.6 up to a second, half of it left to chance so

@@ -1,7 +1,7 @@
 //! Bodies on their way: read with a cap, sent from memory, or passed on.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::arriving::Arriving;
 use super::budget::{Budget, Share};
@@ -20,6 +20,7 @@ use super::stream::Streamed;
 use super::tee::Tee;
 use super::upstream::UpstreamBody;
 use crate::record::Reply;
+use crate::tick::{self, Sleep};
 
 /// Why a body could not be read whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,14 +43,14 @@ pub(super) async fn read(mut body: Arriving, cap: u64, budget: &Budget, timeout:
         return Err(ReadError::TooLarge);
     }
     let mut gathered = Gathered::new(cap, budget.share());
-    let reading = async {
+    let reading = pin!(async {
         while let Some(frame) = body.frame().await {
             let Ok(piece) = frame.map_err(|_| ReadError::Broken)?.into_data() else { continue };
             gathered.add(piece)?;
         }
         Ok(())
-    };
-    tokio::time::timeout(timeout, reading).await.map_err(|_| ReadError::TimedOut)??;
+    });
+    tick::timeout(timeout, reading).await.map_err(|_| ReadError::TimedOut)??;
     Ok(gathered.whole())
 }
 
@@ -105,7 +106,7 @@ pub(super) async fn drain(mut body: Arriving) {
     if body.size_hint().lower() > AT_MOST {
         return;
     }
-    let draining = async {
+    let draining = pin!(async {
         let mut length = 0;
         while let Some(Ok(frame)) = body.frame().await {
             length += frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -113,9 +114,9 @@ pub(super) async fn drain(mut body: Arriving) {
                 return;
             }
         }
-    };
+    });
     // A client that is slower than this loses its connection, as it would have without the draining.
-    let _ = tokio::time::timeout(WITHIN, draining).await;
+    let _ = tick::timeout(WITHIN, draining).await;
 }
 
 /// The body of a request to the upstream.
@@ -176,7 +177,7 @@ pub(super) struct Paced {
     timeout: Duration,
     progress: Progress,
     /// Made when the body first pauses; most never do.
-    alarm: Option<Pin<Box<Sleep>>>,
+    alarm: Option<Sleep>,
 }
 
 impl Paced {
@@ -197,8 +198,7 @@ impl Paced {
             return Poll::Ready(frame.map(|frame| frame.map(of_its_own)));
         }
         let timeout = self.timeout;
-        let deadline = || Box::pin(tokio::time::sleep_until(Instant::now() + timeout));
-        ready!(self.alarm.get_or_insert_with(deadline).as_mut().poll(cx));
+        ready!(Pin::new(self.alarm.get_or_insert_with(|| tick::sleep(timeout))).poll(cx));
         self.progress.reached(Stage::Paused);
         Poll::Ready(Some(Err(PassingError::Paused)))
     }
@@ -256,7 +256,7 @@ impl Progress {
             if due <= Instant::now() {
                 return;
             }
-            tokio::time::sleep_until(due).await;
+            tick::sleep_until(due).await;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The data path: match route → key → body → fingerprint → claim → verdict → replay | wait | problem | run.
 
 use std::error::Error;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::ambiguous::why_ambiguous;
 use super::arriving::Arriving;
@@ -31,6 +32,7 @@ use crate::key::{self, InHead, Operation, Reading};
 use crate::metrics::{Outcome, UNMATCHED};
 use crate::problem::{Form, PREFERENCE_APPLIED, Problem, WAIT};
 use crate::store::StoreError;
+use crate::tick;
 
 pub(super) type Answer = Response<ResponseBody>;
 
@@ -89,7 +91,8 @@ impl Proxy {
                     tracing::debug!(method = %target.method, path = target.normal, %reason, "a request is not guarded");
                 }
                 let preflight = Preflight::of(&self.routes, &head, host.as_deref(), &path);
-                let answer = self.pass(UNMATCHED, head, self.passing(body), client, found.is_none()).await;
+                let pass = Box::pin(self.pass(UNMATCHED, head, self.passing(body), client, found.is_none()));
+                let answer = pass.await;
                 let answer = answer.map_err(|problem| match &found {
                     Some(found) => refusal::for_clients_of(problem, found.rule),
                     None => problem,
@@ -149,7 +152,7 @@ impl Proxy {
 
         let digest_key = match self.store.digest_key().await {
             Ok(digest_key) => digest_key,
-            Err(error) => return self.without_store(rule, error, head, body, place.client, event).await,
+            Err(error) => return Box::pin(self.without_store(rule, error, head, body, place.client, event)).await,
         };
         let operation = match draft.with_body(&digest_key, &body).map_err(|error| refusal::of_key(&error))? {
             Reading::Operation(operation) => operation,
@@ -172,16 +175,20 @@ impl Proxy {
                 drop(body);
                 match self.stored(stored).await.map_err(|problem| problem.record(&operation.name))? {
                     Ok(verdict) => self.repeat(rule, &operation, verdict, &head.headers, place.client, event).await,
-                    Err(error) => self.without_store(rule, error, head, Bytes::new(), place.client, event).await,
+                    Err(error) => {
+                        Box::pin(self.without_store(rule, error, head, Bytes::new(), place.client, event)).await
+                    }
                 }
             }
             Err(ClaimError::Overloaded) => Err(refusal::overloaded()),
-            Err(ClaimError::Store(error)) => self.without_store(rule, error, head, body, place.client, event).await,
+            Err(ClaimError::Store(error)) => {
+                Box::pin(self.without_store(rule, error, head, body, place.client, event)).await
+            }
         };
         answer.map_err(|problem| problem.record(&operation.name))
     }
 
-    /// This request owns the operation: it is sent once, by a task that its client cannot stop.
+    /// This request owns the operation: it is sent once, and its client cannot stop that.
     async fn run(
         &self,
         rule: &Arc<Rule>,
@@ -194,7 +201,7 @@ impl Proxy {
         event.attempt(&ownership);
         let record = ownership.record().clone();
         let accepted = Accepted::of(&head.headers);
-        let (relay, beginning) = stream::relay_for(rule.response, head.version);
+        let (relay, reader) = stream::relay_for(rule.response, head.version).unzip();
         let body = RequestBody::held(body);
         self.cross(&mut head, &body, client);
         if ownership.attempt() > 1 {
@@ -205,9 +212,13 @@ impl Proxy {
         let limits = Limits { timeout: settings.attempt_timeout, max_response_body: rule.max_response_body };
         let (upstream, budget) = (self.upstream.clone(), self.budget.clone());
         let begun = Instant::now();
-        let ended =
+        let running =
             ownership.run(move |gate| async move { upstream.attempt(request, gate, &limits, &budget, relay).await });
-        let first = timeout(settings.response_timeout, stream::first(beginning, ended)).await;
+        let first = {
+            let first = pin!(stream::first(reader, running));
+            // Dropped where the time is up: the attempt goes on by itself.
+            tick::timeout(settings.response_timeout, first).await
+        };
         event.upstream(begun.elapsed());
         fail_point::reach(Step::BeforeAnswer).await;
 

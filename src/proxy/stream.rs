@@ -1,11 +1,12 @@
 //! `response = "stream"`: the first caller gets an answer as it comes, while the attempt captures it.
 //!
-//! The attempt is the guard's own task, and knows of the caller only as a [`Relay`] that it may write to: what is not
-//! taken waits here, bounded by what may be captured, so that a slow caller holds nothing up and one that leaves
+//! With the head of its answer the attempt becomes a task of its own, which knows of the caller only as a [`Relay`] that
+//! it may write to: what is not taken waits here, bounded by what may be captured, so that a slow caller holds nothing up and one that leaves
 //! changes nothing. The end of the answer (its last byte, where its length was announced) waits for the guard: a
 //! caller that has seen a whole answer can always have it replayed.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -20,20 +21,16 @@ use super::budget::Budget;
 use super::head;
 use super::upstream::UpstreamBody;
 use crate::config::Delivery;
-use crate::guard::Ended;
+use crate::guard::{Ended, Running};
 
 /// What the attempt writes the answer to.
-pub(super) struct Relay {
-    begin: Option<oneshot::Sender<Beginning>>,
-    queue: Arc<Queue>,
-}
+pub(super) struct Relay(Arc<Queue>);
 
-/// The head of an answer, and where its body comes.
-pub(super) struct Beginning {
+/// The head of an answer.
+struct Beginning {
     status: StatusCode,
     headers: HeaderMap,
     length: Option<u64>,
-    reader: Reader,
 }
 
 /// What came first of an attempt.
@@ -45,7 +42,7 @@ pub(super) enum First {
 }
 
 /// Who takes from the queue. When it is gone, nothing is put there any more.
-struct Reader(Arc<Queue>);
+pub(super) struct Reader(Arc<Queue>);
 
 impl Drop for Reader {
     fn drop(&mut self) {
@@ -59,6 +56,8 @@ struct Queue(Mutex<Waiting>);
 
 #[derive(Default)]
 struct Waiting {
+    /// The head, where it is passed on before the end.
+    beginning: Option<Box<Beginning>>,
     pieces: VecDeque<Bytes>,
     /// Small pieces, put together while nobody takes them.
     small: BytesMut,
@@ -73,31 +72,33 @@ const PIECE: usize = 16 * 1024;
 /// A relay where the caller is to have the answer as it comes, and what comes out of it first.
 ///
 /// A caller of HTTP/1.0 cannot tell half an answer of unknown length from a whole one, and waits for the whole.
-pub(super) fn relay_for(delivery: Delivery, version: Version) -> (Option<Relay>, Option<oneshot::Receiver<Beginning>>) {
+pub(super) fn relay_for(delivery: Delivery, version: Version) -> Option<(Relay, Reader)> {
     if delivery == Delivery::Buffer || version < Version::HTTP_11 {
-        return (None, None);
+        return None;
     }
-    let (begin, beginning) = oneshot::channel();
-    (Some(Relay { begin: Some(begin), queue: Arc::default() }), Some(beginning))
+    let queue = Arc::<Queue>::default();
+    Some((Relay(Arc::clone(&queue)), Reader(queue)))
 }
 
 impl Relay {
     /// Passes the head on, unless it is a whole answer by itself: then it waits for the guard like any end.
-    pub(super) fn begin(&mut self, status: StatusCode, headers: &HeaderMap, body: &UpstreamBody) {
+    pub(super) fn begin(&self, status: StatusCode, headers: &HeaderMap, body: &UpstreamBody) {
         if body.is_end_stream() {
-            self.begin = None;
-        } else if let Some(begin) = self.begin.take() {
-            let mut headers = headers.clone();
-            head::remove_framing(&mut headers);
-            let (length, reader) = (body.size_hint().exact(), Reader(Arc::clone(&self.queue)));
-            // Whoever has left needs no head.
-            let _ = begin.send(Beginning { status, headers, length, reader });
+            return;
+        }
+        let mut headers = headers.clone();
+        head::remove_framing(&mut headers);
+        let beginning = Box::new(Beginning { status, headers, length: body.size_hint().exact() });
+        let mut waiting = self.0.waiting();
+        // Whoever has left needs no head.
+        if !waiting.closed {
+            waiting.beginning = Some(beginning);
         }
     }
 
     /// Passes a piece on; `false` where the budget cannot take it.
     pub(super) fn write(&self, piece: &Bytes, budget: &Budget) -> bool {
-        let mut waiting = self.queue.waiting();
+        let mut waiting = self.0.waiting();
         if waiting.closed {
             return true;
         }
@@ -143,23 +144,26 @@ impl Queue {
 }
 
 /// Waits for the head where the caller is to have it early, else for the end of the attempt.
-pub(super) async fn first(
-    beginning: Option<oneshot::Receiver<Beginning>>,
-    mut ended: oneshot::Receiver<Ended<UpstreamBody>>,
-) -> First {
-    if let Some(beginning) = beginning {
-        tokio::select! {
-            biased;
-            Ok(beginning) = beginning => return First::Begun(Box::new(beginning.answer(ended))),
-            ended = &mut ended => return First::Ended(ended.ok()),
-        }
+pub(super) async fn first(reader: Option<Reader>, mut running: Running<UpstreamBody>) -> First {
+    let Some(reader) = reader else { return First::Ended(running.await) };
+    // What passes the head on is the attempt, and it is polled here.
+    let begun = poll_fn(|cx| match Pin::new(&mut running).poll(cx) {
+        Poll::Ready(ended) => Poll::Ready(Err(ended)),
+        Poll::Pending => match reader.0.waiting().beginning.take() {
+            Some(beginning) => Poll::Ready(Ok(beginning)),
+            None => Poll::Pending,
+        },
+    });
+    match begun.await {
+        // It goes on by itself: a caller that reads slowly must not hold it up.
+        Ok(beginning) => First::Begun(Box::new(beginning.answer(reader, running.detach()))),
+        Err(ended) => First::Ended(ended),
     }
-    First::Ended(ended.await.ok())
 }
 
 impl Beginning {
-    fn answer(self, ended: oneshot::Receiver<Ended<UpstreamBody>>) -> Response<ResponseBody> {
-        let Self { status, headers, length, reader } = self;
+    fn answer(self, reader: Reader, ended: oneshot::Receiver<Ended<UpstreamBody>>) -> Response<ResponseBody> {
+        let Self { status, headers, length } = self;
         let body = Streamed { reader, left: length, last: None, end: End::Awaited(ended) };
         let mut response = Response::new(ResponseBody::Streamed(Box::new(body)));
         *response.status_mut() = status;
@@ -264,16 +268,12 @@ impl Body for Streamed {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use super::*;
     use crate::guard::Silence;
 
     fn streamed(length: Option<u64>) -> (Relay, oneshot::Sender<Ended<UpstreamBody>>, Streamed) {
-        let (relay, _) = relay_for(Delivery::Stream, Version::HTTP_11);
-        let relay = relay.expect("a relay");
+        let (relay, reader) = relay_for(Delivery::Stream, Version::HTTP_11).expect("a relay");
         let (settle, ended) = oneshot::channel();
-        let reader = Reader(Arc::clone(&relay.queue));
         (relay, settle, Streamed { reader, left: length, last: None, end: End::Awaited(ended) })
     }
 
@@ -293,7 +293,7 @@ mod tests {
             (None, None),
         ] {
             let (relay, settle, mut body) = streamed(length);
-            relay.queue.waiting().pieces.push_back(Bytes::from_static(b"half"));
+            relay.0.waiting().pieces.push_back(Bytes::from_static(b"half"));
             let all = next(&mut body).await.expect("a frame").expect("no error");
             assert!(b"half".starts_with(&all[..]) && all.len() >= 3);
             match end {

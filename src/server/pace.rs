@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::proxy::Presence;
+use crate::tick;
 
 /// What a connection is doing, and since when.
 pub(super) struct Pace {
@@ -136,7 +137,7 @@ impl Pace {
         self.answered.store(self.elapsed() + 1, Ordering::Relaxed);
     }
 
-    /// Waits until the connection is overdue. It is noticed up to half a `header_timeout` late. `untaken` tells since
+    /// Waits until the connection is overdue. It is noticed up to half a `header_timeout`, and a tick, late. `untaken` tells since
     /// when something that was handed over is not taken.
     pub(super) async fn overdue(&self, untaken: impl Fn() -> Option<u64>) -> Overdue {
         loop {
@@ -167,7 +168,7 @@ impl Pace {
             let left = timeout.checked_sub(Duration::from_millis(self.elapsed().saturating_sub(since)));
             match left {
                 None | Some(Duration::ZERO) => return overdue,
-                Some(left) => tokio::time::sleep(left.min(self.header_timeout / 2).max(LEAST)).await,
+                Some(left) => tick::sleep(left.min(self.header_timeout / 2).max(LEAST)).await,
             }
         }
     }

@@ -1,5 +1,9 @@
 //! Owners, and what becomes of what they do.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -17,7 +21,7 @@ async fn one_of_many_runs_and_the_others_get_its_answer() {
 #[tokio::test(start_paused = true)]
 async fn what_certainly_did_not_run_frees_the_key() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
-    assert!(matches!(run(scene.own(&operation).await, Fate::NotSent).await, Ok(Ended::NotSent)));
+    assert!(matches!(run(scene.own(&operation).await, Fate::NotSent).await, Some(Ended::NotSent)));
     assert_eq!(scene.held(&operation).await, None);
     let failed = run(scene.own(&operation).await, answer(StatusCode::INTERNAL_SERVER_ERROR, "no")).await;
     assert_eq!(body(&failed.expect("an end")), b"no");
@@ -28,11 +32,11 @@ async fn what_certainly_did_not_run_frees_the_key() {
 async fn what_may_have_run_is_held_or_left_for_a_takeover() {
     let scene = Scene::new();
     let held = operation(1, HOLD);
-    assert!(matches!(run(scene.own(&held).await, Fate::Unknown(Silence::Broken)).await, Ok(Ended::Silent(_))));
+    assert!(matches!(run(scene.own(&held).await, Fate::Unknown(Silence::Broken)).await, Some(Ended::Silent(_))));
     assert_eq!(scene.repeat(&held).await, Verdict::OutcomeUnknown);
 
     let retried = operation(2, Unknown::Retry);
-    assert!(matches!(run(scene.own(&retried).await, Fate::Unknown(Silence::Broken)).await, Ok(Ended::Silent(_))));
+    assert!(matches!(run(scene.own(&retried).await, Fate::Unknown(Silence::Broken)).await, Some(Ended::Silent(_))));
     assert_eq!(scene.repeat(&retried).await, Verdict::InFlight);
     tokio::time::sleep(LEASE).await;
     assert_eq!(scene.own(&retried).await.attempt(), 2);
@@ -42,7 +46,7 @@ async fn what_may_have_run_is_held_or_left_for_a_takeover() {
 async fn what_never_came_to_the_gate_was_not_sent() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
     let late = scene.own(&operation).await.run(|_: Gate| async { Fate::<()>::Unknown(Silence::Timeout) });
-    assert!(matches!(late.await, Ok(Ended::NotSent)));
+    assert!(matches!(late.await, Some(Ended::NotSent)));
     assert_eq!(scene.held(&operation).await, None);
 }
 
@@ -79,6 +83,100 @@ async fn a_client_that_leaves_changes_nothing() {
     end.notify_one();
     scene.guard.recorded().await;
     assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+}
+
+/// Wherever it is by then, and whatever drops it.
+#[tokio::test(start_paused = true)]
+async fn whoever_polls_an_attempt_may_go_at_every_step() {
+    for turns in 0.. {
+        let (scene, operation) = (Scene::new(), operation(1, HOLD));
+        let sends = Arc::new(AtomicU32::new(0));
+        let mut running = scene.own(&operation).await.run({
+            let sends = Arc::clone(&sends);
+            move |gate| async move {
+                tokio::task::yield_now().await;
+                assert!(gate.may_send().await);
+                sends.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                created()
+            }
+        });
+        let mut ended = None;
+        for _ in 0..turns {
+            if let Poll::Ready(end) = poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await {
+                ended = Some(end);
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        assert_eq!(scene.guard.at_work(), usize::from(ended.is_none()));
+        match turns % 3 {
+            // On a thread that knows of no runtime.
+            0 => std::thread::spawn(move || drop(running)).join().expect("no panic"),
+            // By a panic.
+            1 => drop(
+                tokio::spawn(async move {
+                    let _running = running;
+                    panic!("by plan");
+                })
+                .await
+                .expect_err("a panic"),
+            ),
+            _ => drop(running),
+        }
+        scene.guard.recorded().await;
+        assert_eq!(sends.load(Ordering::Relaxed), 1);
+        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)), "after {turns} turns");
+        if ended.is_some() {
+            assert!(turns > 4, "{turns}");
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_panics_without_its_client_is_no_work_that_is_left() {
+    for is_told in [false, true] {
+        let (scene, operation) = (Scene::new(), operation(1, HOLD));
+        let running = scene.own(&operation).await.run(|gate: Gate| async move {
+            gate.may_send().await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            panic!("by plan");
+            #[expect(unreachable_code, reason = "tells the type")]
+            Fate::<()>::NotSent
+        });
+        match is_told {
+            true => assert!(running.detach().await.is_err()),
+            false => drop(running),
+        }
+        scene.guard.recorded().await;
+        assert_eq!(scene.repeat(&operation).await, Verdict::InFlight);
+        assert_eq!(scene.guard.wait(&scene.rule, &operation, Duration::from_secs(1)).await, Some(Verdict::InFlight));
+    }
+}
+
+#[test]
+fn an_attempt_that_is_dropped_with_its_runtime_is_left_to_its_lease() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (first, second) = (runtime(), runtime());
+    let (scene, operation) = (second.block_on(async { Scene::new() }), operation(1, HOLD));
+    let never = Arc::new(Notify::new());
+    let running = first.block_on(async {
+        let until = Arc::clone(&never);
+        let ownership = scene.own(&operation).await;
+        let mut running = ownership.run(move |gate| async move {
+            let fate = sent(gate, created()).await;
+            until.notified().await;
+            fate
+        });
+        assert!(poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await.is_pending());
+        running
+    });
+    drop(first);
+    drop(running);
+    assert_eq!(scene.guard.at_work(), 0);
+    assert_eq!(second.block_on(scene.repeat(&operation)), Verdict::InFlight);
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,7 +336,8 @@ async fn a_panic_releases_nothing() {
         #[expect(unreachable_code, reason = "tells the type")]
         Fate::<()>::NotSent
     });
-    assert!(ended.await.is_err());
+    assert!(ended.await.is_none());
+    assert_eq!(scene.guard.at_work(), 0);
     assert_eq!(scene.repeat(&operation).await, Verdict::InFlight);
     tokio::time::sleep(LEASE).await;
     assert_eq!(scene.repeat(&operation).await, Verdict::OutcomeUnknown);
@@ -249,7 +348,7 @@ async fn a_drain_that_runs_out_settles_what_is_left() {
     let scene = Scene::new();
     let (sent, unsent, never) = (operation(1, HOLD), operation(2, HOLD), Arc::new(Notify::new()));
     let first = run_until(scene.own(&sent).await, &never, created());
-    let second = scene.own(&unsent).await.run(|_: Gate| std::future::pending::<Fate<()>>());
+    let second = scene.own(&unsent).await.run(|_: Gate| std::future::pending::<Fate<()>>()).detach();
     tokio::time::sleep(Duration::from_secs(1)).await;
     scene.guard.abandon();
     scene.guard.recorded().await;

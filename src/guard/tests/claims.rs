@@ -91,6 +91,7 @@ async fn an_owner_that_was_told_of_another_never_sends() {
         gone.notified().await;
         sent(gate, created()).await
     });
+    let ended = ended.detach();
     // An operator frees the key, and another sidecar claims it; the first owner's renewal is told so.
     let token = scene.held(&operation).await.expect("a record").record.claim.token;
     scene.store.store.release(&operation.name, token).await.expect("the store answers");

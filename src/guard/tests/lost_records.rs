@@ -79,7 +79,7 @@ async fn a_key_that_its_attempt_has_freed_is_free_before_its_client_knows_of_it(
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
     // The release is carried out, and its answer takes long.
     scene.store.releases.next([Fault::Slow(Duration::from_secs(5))]);
-    let ended = run(scene.own(&operation).await, answer(StatusCode::INTERNAL_SERVER_ERROR, "no"));
+    let ended = run(scene.own(&operation).await, answer(StatusCode::INTERNAL_SERVER_ERROR, "no")).detach();
     tokio::time::sleep(Duration::from_secs(1)).await;
     drop(scene.own(&operation).await);
     ended.await.expect("an end");

@@ -15,7 +15,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use tokio::sync::{Notify, oneshot};
 
-use super::{Admission, Answer, ClaimError, Ended, Fate, Gate, Guard, Ownership, Rest, Silence, Verdict};
+use super::{Admission, Answer, ClaimError, Ended, Fate, Gate, Guard, Ownership, Rest, Running, Silence, Verdict};
 use crate::config::{self, Rule};
 use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
@@ -254,16 +254,17 @@ async fn sent(gate: Gate, fate: Fate<()>) -> Fate<()> {
     if gate.may_send().await { fate } else { Fate::NotSent }
 }
 
-fn run(ownership: Ownership, fate: Fate<()>) -> oneshot::Receiver<Ended<()>> {
+fn run(ownership: Ownership, fate: Fate<()>) -> Running<()> {
     ownership.run(move |gate| sent(gate, fate))
 }
 
 /// Sends, and ends when the test says so.
 fn run_until(ownership: Ownership, until: &Arc<Notify>, fate: Fate<()>) -> oneshot::Receiver<Ended<()>> {
     let until = Arc::clone(until);
-    ownership.run(move |gate| async move {
+    let running = ownership.run(move |gate| async move {
         let fate = sent(gate, fate).await;
         until.notified().await;
         fate
-    })
+    });
+    running.detach()
 }

@@ -15,6 +15,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ use crate::config;
 use crate::fail_point::{self, Step};
 use crate::guard::{Answer, Fate, Gate, Rest, Silence};
 use crate::record::Reply;
+use crate::tick;
 
 /// The backend.
 #[derive(Clone)]
@@ -125,11 +127,11 @@ impl Upstream {
         gate: Gate,
         limits: &Limits,
         budget: &Budget,
-        mut relay: Option<Relay>,
+        relay: Option<Relay>,
     ) -> Fate<UpstreamBody> {
         let deadline = Instant::now() + limits.timeout;
-        let sending = self.send(request, self.settings.guarded_idle, Some(&gate));
-        let response = match tokio::time::timeout_at(deadline, sending).await {
+        let sending = pin!(self.send(request, self.settings.guarded_idle, Some(&gate)));
+        let response = match tick::timeout_at(deadline, sending).await {
             // Nobody asked for that.
             Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 return Fate::Unknown(Silence::Broken);
@@ -149,13 +151,16 @@ impl Upstream {
         fail_point::reach(Step::HeadRead).await;
         let (mut parts, mut body) = response.into_parts();
         let told = head::cross_response(&mut parts.headers);
-        if let Some(relay) = &mut relay
+        if let Some(relay) = &relay
             && !body.is_broken().await
         {
             relay.begin(parts.status, &parts.headers, &body);
         }
         let mut capture = Capture::new(limits.max_response_body, budget);
-        let captured = tokio::time::timeout_at(deadline, capture.read(&mut body, relay.as_ref())).await;
+        let captured = {
+            let reading = pin!(capture.read(&mut body, relay.as_ref()));
+            tick::timeout_at(deadline, reading).await
+        };
         let rest = match captured {
             Ok(Ok(Captured::Whole)) => Rest::Nothing,
             Ok(Ok(Captured::Full)) => Rest::Oversized(body),

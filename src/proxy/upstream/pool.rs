@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::super::body::{Progress, RequestBody};
 use super::socket::Signs;
+use crate::tick;
 
 /// Idle connections, in the order in which they became idle.
 pub(super) struct Pool {
@@ -88,7 +89,7 @@ impl Pool {
             let untaken = async {
                 match upload {
                     Some(upload) => upload.stalled(SETTLING).await,
-                    None => tokio::time::sleep(SETTLING).await,
+                    None => tick::sleep(SETTLING).await,
                 }
             };
             tokio::select! {

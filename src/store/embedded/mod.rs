@@ -59,6 +59,7 @@ use crate::key::DigestKey;
 use crate::record::codec::{self, Decoded, Placement, Unreadable};
 use crate::record::moves::{self, ClaimMove, Exchange, Held, Seen};
 use crate::record::{Claim, Record, RecordName, Token};
+use crate::tick;
 
 /// Records in a folder.
 pub struct Embedded {
@@ -162,7 +163,7 @@ impl Embedded {
             // Full, or its thread is gone.
             StoreError::Unavailable("the embedded store does not keep up".into())
         })?;
-        match tokio::time::timeout(timeout, result).await {
+        match tick::timeout(timeout, result).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(StoreError::Uncertain("the embedded store's thread is gone".into())),
             Err(_) => Err(StoreError::Uncertain("the embedded store did not answer in time".into())),
@@ -186,7 +187,7 @@ impl Embedded {
             entry.record()
         } else {
             let reading = tokio::task::spawn_blocking(move || entry.record());
-            tokio::time::timeout(self.timeout, reading).await.map_err(untold)?.map_err(untold)?
+            tick::timeout(self.timeout, reading).await.map_err(untold)?.map_err(untold)?
         };
         let record = record.map_err(|error| unread(name, error.into()))?;
         held(name, &Stored { expires_at, record }, now, &self.condition)
@@ -249,7 +250,7 @@ impl Store for Embedded {
             // All segments are read for it: whoever lists many has as many pages as the time asks for.
             let until = Instant::now() + self.timeout / 2;
             let reading = tokio::task::spawn_blocking(move || page(&view, &condition, &listing, now, until));
-            tokio::time::timeout(self.timeout, reading).await.map_err(untold)?.map_err(untold)?.map_err(untold)
+            tick::timeout(self.timeout, reading).await.map_err(untold)?.map_err(untold)?.map_err(untold)
         })
     }
 
