@@ -94,6 +94,17 @@ pub struct Server {
     pub drain_delay: Duration,
     /// How long work in flight may take to finish after that.
     pub drain_timeout: Duration,
+    /// How names of fields are written to clients.
+    pub header_case: HeaderCase,
+}
+
+/// `header_case`: how HTTP/1 writes the names of fields, which have no case (RFC 9110, 5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderCase {
+    /// `content-type`
+    Lower,
+    /// `Content-Type`, for readers that know names in this spelling only.
+    Title,
 }
 
 /// One of `server.listen`
@@ -178,6 +189,8 @@ pub struct Upstream {
     pub guarded_idle: Duration,
     /// The backend sees the client's `Host`, not its own.
     pub preserve_host: bool,
+    /// How names of fields are written to the backend.
+    pub header_case: HeaderCase,
 }
 
 /// `upstream.url`

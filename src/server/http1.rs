@@ -18,6 +18,7 @@ use super::linger::{Leftover, linger};
 use super::pace::{Busy, Pace};
 use super::watched::Watched;
 use super::{End, Server};
+use crate::config::HeaderCase;
 use crate::proxy::{Client, MAX_BUFFER, MAX_FIELDS, MAX_HEAD, Tunnel};
 
 impl Server {
@@ -53,7 +54,7 @@ impl Server {
         });
         let mut builder = http1::Builder::new();
         // A client that has closed its writing side still wants its answer.
-        builder.half_close(true).preserve_header_case(true);
+        builder.half_close(true).title_case_headers(self.header_case == HeaderCase::Title);
         builder.max_buf_size(MAX_BUFFER).max_header_size(MAX_HEAD).max_headers(MAX_FIELDS);
         // hyper's own timer is set anew for each request, which costs a system call; `pace` keeps the time instead.
         builder.header_read_timeout(None);

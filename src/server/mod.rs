@@ -27,7 +27,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config;
+use crate::config::{self, HeaderCase};
 use crate::metrics::Metrics;
 use crate::proxy::Client;
 use crate::tls::Identity;
@@ -45,6 +45,7 @@ pub struct Server {
     operators: usize,
     header_timeout: Duration,
     idle_timeout: Duration,
+    header_case: HeaderCase,
     /// What connections over TCP are secured with, from now on.
     tls: Arc<ArcSwapOption<ServerConfig>>,
     /// Where connections of clients are counted; those of operators are not.
@@ -89,6 +90,7 @@ impl Server {
             operators: places.operators,
             header_timeout: settings.header_timeout,
             idle_timeout: settings.idle_timeout,
+            header_case: settings.header_case,
             tls: Arc::new(ArcSwapOption::from(settings.tls.as_ref().map(tls::settings))),
             metrics: Some(metrics),
             connections: TaskTracker::new(),

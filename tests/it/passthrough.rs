@@ -284,18 +284,42 @@ async fn all_lines_of_an_answer_cross_in_their_order() {
     assert_eq!(answer.value("server"), Some("unaware/1.0"));
 }
 
+/// Every name of a head is in one case, those that a proxy puts in too.
 #[tokio::test]
-async fn names_of_fields_keep_their_case() {
-    let (backend, sidecar) = with(vec![answer("200 OK\r\nX-CamelCase: 1\r\nx-SHOUT: 2", "")], "").await;
-    let sent = request("GET", "/").line("X-Api-KEY: a").line("x-api-key: b");
-    let told = sidecar.ask(&sent).await;
-    let named = |head: &[(String, String)], names: [&str; 2]| {
-        names.iter().all(|name| head.iter().filter(|(own, _)| own == name).count() == 1)
+async fn names_of_fields_are_written_in_lower_case_or_in_title_case() {
+    let names = |lines: &[(String, String)]| lines.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let titled = |name: &str| {
+        let words = name.split('-').map(|word| word[..1].to_uppercase() + &word[1..]);
+        words.collect::<Vec<_>>().join("-")
     };
-    assert!(named(&told.lines, ["X-CamelCase", "x-SHOUT"]), "{told:?}");
-    let seen = backend.only();
-    assert!(named(&seen.lines, ["X-Api-KEY", "x-api-key"]), "{seen:?}");
-    assert_eq!(seen.values("x-api-key"), ["a", "b"]);
+    for (server, upstream) in [("lower", "lower"), ("title", "lower"), ("lower", "title"), ("title", "title")] {
+        let script = || vec![answer("201 Created\r\nX-CamelCase: 1\r\nx-SHOUT: 2\r\nx_under-score: 3", "{}")];
+        let backend = Backend::scripted([script(), script()]).await;
+        let setup = Setup::new(&backend.url())
+            .with("server", &format!("header_case = \"{server}\""))
+            .with("upstream", &format!("header_case = \"{upstream}\""));
+        let sidecar = setup.start().await;
+        let passed = request("POST", "/x").line("X-Api-KEY: a").line("x-api-key: b").line("ETag: c");
+        // One that passes, one that runs, its replay, and one that is refused.
+        let answers = [
+            sidecar.ask(&passed).await,
+            sidecar.ask(&order("k").line("X-Api-KEY: a")).await,
+            sidecar.ask(&order("k")).await,
+            sidecar.ask(&order("")).await,
+        ];
+        assert_eq!(answers.each_ref().map(|answer| answer.status), [201, 201, 201, 400]);
+        let told = answers.iter().flat_map(|answer| names(&answer.lines));
+        let seen = backend.seen().into_iter().flat_map(|request| names(&request.lines));
+        for (case, own) in [(server, told.collect::<Vec<_>>()), (upstream, seen.collect())] {
+            let lower = own.iter().map(|name| name.to_lowercase());
+            let expected: Vec<_> =
+                if case == "title" { lower.map(|name| titled(&name)).collect() } else { lower.collect() };
+            assert_eq!(own, expected, "server: {server}, upstream: {upstream}");
+        }
+        let answer = &answers[0];
+        assert_eq!([answer.value("x-camelcase"), answer.value("x-shout")], [Some("1"), Some("2")]);
+        assert_eq!(backend.seen()[0].values("x-api-key"), ["a", "b"]);
+    }
 }
 
 #[tokio::test]

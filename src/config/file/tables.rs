@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use tracing::Level;
 
 use super::super::{
-    Admin, Durability, Listen, Log, LogFormat, LogKeys, OnStoreError, Secret, Server, Store, StoreLocation,
+    Admin, Durability, HeaderCase, Listen, Log, LogFormat, LogKeys, OnStoreError, Secret, Server, Store, StoreLocation,
     TrustedProxies, Upstream, UpstreamAddress,
 };
 use super::address;
@@ -37,6 +37,7 @@ pub(super) struct ServerTable {
     drain_delay: Setting<Duration>,
     drain_timeout: Setting<Duration>,
     trusted_proxies: Setting<Vec<(IpNet, Span)>>,
+    header_case: Setting<HeaderCase>,
     tls: Setting<tls::Identity>,
 }
 
@@ -55,6 +56,7 @@ impl ServerTable {
             drain_delay: section.read("drain_delay", from_zero).or(seconds(3)),
             drain_timeout: section.read("drain_timeout", from_zero).or(seconds(20)),
             trusted_proxies: section.read("trusted_proxies", |item| item.list(address::network)).or(Vec::new()),
+            header_case: section.read("header_case", header_case).or(HeaderCase::Lower),
             tls: identity(section.section("tls")),
         };
         section.finish();
@@ -86,8 +88,13 @@ impl ServerTable {
             max_buffered: self.max_buffered.take()?,
             drain_delay: self.drain_delay.take()?,
             drain_timeout: self.drain_timeout.take()?,
+            header_case: self.header_case.take()?,
         })
     }
+}
+
+fn header_case(item: &Item<'_>) -> Option<HeaderCase> {
+    item.choice(&[("lower", HeaderCase::Lower), ("title", HeaderCase::Title)], &[])
 }
 
 /// `[server.tls]`
@@ -187,6 +194,7 @@ pub(super) struct UpstreamTable {
     idle_timeout: Setting<Duration>,
     guarded_idle: Setting<Duration>,
     preserve_host: Setting<bool>,
+    header_case: Setting<HeaderCase>,
     http2: Setting<bool>,
     ca: Setting<tls::Authorities>,
     client_cert: Setting<tls::Chain>,
@@ -208,6 +216,7 @@ impl UpstreamTable {
             idle_timeout: section.read("idle_timeout", from_zero).or(seconds(4)),
             guarded_idle: section.read("guarded_idle", from_zero).or(seconds(1)),
             preserve_host: section.read("preserve_host", Item::boolean).or(true),
+            header_case: section.read("header_case", header_case).or(HeaderCase::Lower),
             http2: section.read("http2", Item::boolean).or(false),
             ca: section.read("ca", pem::authorities),
             client_cert: section.read("client_cert", pem::chain),
@@ -293,6 +302,7 @@ impl UpstreamTable {
             idle_timeout: self.idle_timeout.take()?,
             guarded_idle: self.guarded_idle.take()?,
             preserve_host: self.preserve_host.take()?,
+            header_case: self.header_case.take()?,
             http2: self.http2.take()?,
         })
     }

@@ -24,7 +24,7 @@ use super::goaway::{Frames, LastStream};
 use super::pool::Connection;
 use super::socket::{ReadsOn, Signs, Socket};
 use super::streams;
-use crate::config::{self, UpstreamAddress};
+use crate::config::{self, HeaderCase, UpstreamAddress};
 use crate::tls;
 
 /// How the backend is reached.
@@ -32,6 +32,7 @@ pub(super) struct Dial {
     address: Address,
     http2: bool,
     timeout: Duration,
+    header_case: HeaderCase,
 }
 
 enum Address {
@@ -78,7 +79,8 @@ impl Dial {
             }
             UpstreamAddress::Unix(path) => Address::Unix(path.clone()),
         };
-        Self { address, http2: settings.http2, timeout: settings.connect_timeout }
+        let config::Upstream { http2, connect_timeout: timeout, header_case, .. } = *settings;
+        Self { address, http2, timeout, header_case }
     }
 
     /// Connects, up to where a request can be sent.
@@ -112,7 +114,7 @@ impl Dial {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let stream = ReadsOn::new(stream, &signs);
-        if self.http2 { greet_http2(stream).await } else { greet_http1(stream, signs).await }
+        if self.http2 { greet_http2(stream).await } else { greet_http1(stream, signs, self.header_case).await }
     }
 }
 
@@ -122,12 +124,13 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, Unsent> {
     Ok(stream)
 }
 
-async fn greet_http1<S>(stream: S, signs: Arc<Signs>) -> Result<Fresh, Unsent>
+async fn greet_http1<S>(stream: S, signs: Arc<Signs>, case: HeaderCase) -> Result<Fresh, Unsent>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(MAX_BUFFER).max_header_size(MAX_HEAD).max_headers(MAX_FIELDS).preserve_header_case(true);
+    builder.max_buf_size(MAX_BUFFER).max_header_size(MAX_HEAD).max_headers(MAX_FIELDS);
+    builder.title_case_headers(case == HeaderCase::Title);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Unsent::Closed)?;
     #[expect(clippy::disallowed_methods, reason = "ends with the sender, or with the backend")]
     let task = tokio::spawn(async move {

@@ -62,6 +62,7 @@ impl Backend {
             idle_timeout: LONG,
             guarded_idle: LONG,
             preserve_host: true,
+            header_case: config::HeaderCase::Lower,
         };
         Upstream::new(settings, 1)
     }
