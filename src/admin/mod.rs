@@ -5,6 +5,7 @@ mod answer;
 mod moment;
 mod records;
 mod refusal;
+mod rules;
 pub mod shape;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use moment::{Moment, NotATime};
+pub use rules::{InForce, check, look_up};
 
 use access::Access;
 use records::{LIMIT, MOST, Query, Records};
@@ -41,6 +43,7 @@ pub struct Admin {
     metrics: Arc<Metrics>,
     store: Arc<dyn Store>,
     records: Records,
+    in_force: Box<dyn Fn() -> Arc<InForce> + Send + Sync>,
     access: Access,
     draining: AtomicBool,
 }
@@ -56,9 +59,22 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Admin {
     /// Tells of these. Records are for those who have the token; without one, for this machine.
-    pub fn new(metrics: Arc<Metrics>, store: Arc<dyn Store>, guard: Arc<Guard>, token: Option<&Secret>) -> Self {
+    pub fn new(
+        metrics: Arc<Metrics>,
+        store: Arc<dyn Store>,
+        guard: Arc<Guard>,
+        in_force: impl Fn() -> Arc<InForce> + Send + Sync + 'static,
+        token: Option<&Secret>,
+    ) -> Self {
         let records = Records { store: Arc::clone(&store), guard };
-        Self { metrics, store, records, access: Access::new(token), draining: AtomicBool::new(false) }
+        Self {
+            metrics,
+            store,
+            records,
+            in_force: Box::new(in_force),
+            access: Access::new(token),
+            draining: AtomicBool::new(false),
+        }
     }
 
     /// From now on, `/readyz` says no.
@@ -86,6 +102,9 @@ impl Admin {
         if path == "/records" || path.starts_with("/records/") {
             return self.about_records(head, body, peer).await.unwrap_or_else(Refusal::response);
         }
+        if path == "/rules" || path == "/explain" {
+            return self.about_rules(head, body, peer).await.unwrap_or_else(Refusal::response);
+        }
         if !matches!(head.method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(READ));
@@ -95,7 +114,7 @@ impl Admin {
             "/metrics" => self.metrics(),
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.ready(head.uri.query().is_some_and(|query| query.split('&').any(|p| p == "store=1"))),
-            _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz and /records\n"),
+            _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz, /records, /rules and /explain\n"),
         }
     }
 
@@ -139,6 +158,26 @@ impl Admin {
             }
             _ => Err(Refusal::new(Why::NotFound, "Here are /records, /records/RECORD and what is done to them.")),
         }
+    }
+
+    async fn about_rules<B>(
+        &self,
+        head: &Parts,
+        body: B,
+        peer: Option<SocketAddr>,
+    ) -> Result<Response<Full<Bytes>>, Refusal>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        self.access.check(&head.uri, &head.headers, peer.map(|peer| peer.ip()))?;
+        let in_force = (self.in_force)();
+        if head.uri.path() == "/explain" {
+            must_be(&[Method::POST], "POST", head)?;
+            let asked = parsed(&head.headers, body).await?;
+            return Ok(json(StatusCode::OK, &rules::explain(&in_force, &*self.store, asked).await?));
+        }
+        must_be(&[Method::GET, Method::HEAD], READ, head)?;
+        Ok(json(StatusCode::OK, &rules::told(&in_force, &*self.store, head.uri.query()).await?))
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
-use crate::config::HumanDuration;
+use crate::config::{HumanDuration, Keeping, Naming};
 use crate::record::codec::Unreadable;
 use crate::record::moves::{Owner, Seen};
 use crate::record::{Phase, RecordName, Unknown};
@@ -133,6 +133,67 @@ pub struct Content {
     /// The body in base64, if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
+}
+
+/// `GET /rules`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InForce {
+    /// What the names of each route's records are digests of.
+    pub routes: Vec<Naming>,
+    /// Where they are kept.
+    #[serde(flatten)]
+    pub keeping: Keeping,
+    /// Whether the digest key is the one that was asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_digest_key: Option<bool>,
+}
+
+/// `POST /explain`: a request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Explain {
+    /// Its method.
+    pub method: String,
+    /// Its URL, or only path and query.
+    pub url: String,
+    /// Name and value of each field.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+    /// Its body.
+    #[serde(flatten)]
+    pub body: Content,
+}
+
+/// What becomes of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explained {
+    /// Its route, if one matches.
+    pub route: Option<String>,
+    /// Its record, if it is guarded and has a key that is right.
+    pub record: Option<String>,
+    /// What the store holds under that name.
+    pub now: Option<Entry>,
+    /// What it would get.
+    pub request: Option<Prospect>,
+}
+
+/// What a request would get that came now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Prospect {
+    Runs,
+    TakesOver,
+    Replayed,
+    InFlight,
+    /// The key was used with another body.
+    KeyReused,
+    /// The same, where that is a conflict (`on_mismatch`).
+    KeyConflict,
+    /// The key was used for another method, path or query.
+    KeyReusedElsewhere,
+    OutcomeUnknown,
+    AlreadyCompleted,
+    Unreadable,
 }
 
 /// `POST /records/{record}/release`

@@ -28,7 +28,9 @@ impl Scene {
         let token = token.map(Secret::new);
         let records = Arc::clone(&store) as Arc<dyn Store>;
         let guard = Guard::new(Arc::clone(&records), Arc::clone(&metrics), 1);
-        let admin = Admin::new(metrics, records, guard, token.as_ref());
+        let (routes, trust) = (Arc::new(config.routes), config.trust);
+        let in_force = Arc::new(InForce { routes, trust, keeping: config::Keeping::of(&config.store) });
+        let admin = Admin::new(metrics, records, guard, move || Arc::clone(&in_force), token.as_ref());
         Self { admin, store }
     }
 

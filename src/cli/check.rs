@@ -6,16 +6,26 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::connect::Connection;
+use super::running::Running;
 use super::table::Table;
-use super::text::{listed, ranges, terminal_width, wrapped};
+use super::text::{labelled, listed, ranges, terminal_width, wrapped};
 use super::{BAD_USAGE, FAILED, Format, output};
 use crate::config::{
     self, Config, Disposition, HumanDuration, Mode, OnConcurrent, OnMissingKey, OnUnknown, Policy, Preset, Rule,
-    Warning, Weight,
+    WARNINGS, Warning, Weight,
 };
 
-pub(super) fn check(config: &Config, strict: bool, format: Format, connection: Option<&Connection>) -> ExitCode {
-    let (found, accepted) = (config::warnings(config), config::accepted(config));
+/// `is_told`: what came of asking the sidecar is told in any case, and not only where it matters.
+pub(super) fn check(
+    config: &Config,
+    strict: bool,
+    format: Format,
+    connection: Option<&Connection>,
+    running: &Running,
+    is_told: bool,
+) -> ExitCode {
+    let (mut found, accepted) = (config::warnings(config), config::accepted(config));
+    found.extend(running.warnings.iter().cloned());
     let rows: Vec<Row> = config.routes.rules().iter().map(|rule| Row::of(rule)).collect();
     let is_refused = strict && found.iter().any(|warning| warning.weight == Weight::Warning);
     let out = match format {
@@ -23,10 +33,15 @@ pub(super) fn check(config: &Config, strict: bool, format: Format, connection: O
             let mut out = text(&rows, &found, &accepted, is_refused, terminal_width());
             if let Some(connection) = connection {
                 connection.write(&mut out);
+            } else if is_told {
+                out.push('\n');
+            }
+            if is_told {
+                labelled(&mut out, "sidecar", &running.said);
             }
             out
         }
-        Format::Json => json(&rows, &found, &accepted, connection),
+        Format::Json => json(&rows, &found, &accepted, connection, is_told.then_some(&*running.said)),
     };
     let printed = output::print(&out);
     match connection {
@@ -63,10 +78,9 @@ struct Row {
 
 impl Row {
     fn of(rule: &Rule) -> Self {
-        let methods: Vec<&str> = rule.methods.iter().map(http::Method::as_str).collect();
         Self {
             route: rule.name.to_string(),
-            matches: format!("{} {}{}", methods.join("|"), rule.host.as_deref().unwrap_or_default(), rule.path),
+            matches: rule.matches(),
             mode: match rule.mode {
                 Mode::Enforce => "enforce",
                 Mode::Observe => "observe",
@@ -255,13 +269,20 @@ fn told(out: &mut String, rows: &[Row], found: &[Warning]) -> usize {
                 "warning"
             }
         };
-        wrapped(out, &format!("{label}: "), &format!("{about}{text} [{name}]"));
+        let name = if WARNINGS.contains(name) { format!(" [{name}]") } else { String::new() };
+        wrapped(out, &format!("{label}: "), &format!("{about}{text}{name}"));
         wrapped(out, &format!("{:>width$}", "help: ", width = label.len() + 2), advice);
     }
     warnings
 }
 
-fn json(rows: &[Row], found: &[Warning], accepted: &[Warning], connection: Option<&Connection>) -> String {
+fn json(
+    rows: &[Row],
+    found: &[Warning],
+    accepted: &[Warning],
+    connection: Option<&Connection>,
+    sidecar: Option<&str>,
+) -> String {
     #[derive(Serialize)]
     struct Told<'a> {
         name: &'a str,
@@ -281,6 +302,8 @@ fn json(rows: &[Row], found: &[Warning], accepted: &[Warning], connection: Optio
         accepted: Vec<Told<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         connection: Option<&'a Connection>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sidecar: Option<&'a str>,
     }
     let of = |wanted: Weight| found.iter().filter(move |warning| warning.weight == wanted).map(told).collect();
     let report = Report {
@@ -289,6 +312,7 @@ fn json(rows: &[Row], found: &[Warning], accepted: &[Warning], connection: Optio
         notes: of(Weight::Note),
         accepted: accepted.iter().map(told).collect(),
         connection,
+        sidecar,
     };
     // It holds nothing that JSON cannot.
     format!("{}\n", serde_json::to_string_pretty(&report).unwrap_or_default())

@@ -10,12 +10,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::text::{labelled, listed, ranges};
 use super::{BAD_USAGE, block_on, given, output, records};
+use crate::admin::shape::{Content, Explain, Explained, Prospect};
 use crate::clock;
 use crate::config::{
     Config, Disposition, FingerprintMode, HumanDuration, HumanSize, Mode, OnConcurrent, OnMismatch, OnMissingKey,
-    PathParams, Routes, Rule, Selector, StoreLocation, Target,
+    Routes, Rule, Selector, StoreLocation, Target,
 };
-use crate::key::{self, Counted, DigestKey, KeyError, KeyText, Operation, Reading, Request, SelectorReading};
+use crate::key::{
+    self, Counted, Described, DigestKey, KeyError, KeyText, Operation, Reading, Request, SelectorReading,
+};
 use crate::record::{RecordName, Unknown};
 use crate::run;
 
@@ -33,8 +36,8 @@ pub(super) struct ExplainArgs {
     /// Its body, or @FILE to read it from a file
     #[arg(short = 'd', long = "data", value_name = "BODY")]
     data: Option<String>,
-    /// Look up what the store holds now. A Redis is asked itself; an embedded store that is in use, and a memory store,
-    /// through the admin listener of the sidecar
+    /// Look up what the store holds now, and what this request would get. A Redis is asked itself; an embedded store that
+    /// is in use, and a memory store, through the admin listener of the sidecar
     #[arg(long)]
     lookup: bool,
     /// The admin listener to ask instead, as http://HOST:PORT
@@ -57,60 +60,38 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
         }
     };
     let headers: HeaderMap = args.headers.iter().cloned().collect();
-    let host = args.url.authority().map(http::uri::Authority::as_str);
-    let host = host.or_else(|| headers.get(http::header::HOST)?.to_str().ok()).and_then(key::normalise_host);
     let path = key::normalise_path(args.url.path());
     let overriding = key::overriding_methods(&headers);
-    let method = key::normalise_method(&args.method);
-    let target = Target {
-        method: &method,
-        overriding: &overriding,
-        host: host.as_deref(),
-        path: args.url.path(),
-        normal: &path,
-    };
+    let described = Described::new(&args.method, args.url.clone(), headers);
+    let target = described.target();
     let found = config.routes.find(&target);
-    let respelled = found.as_ref().and_then(|found| found.respelled.as_deref());
-    let none = PathParams::default();
-    let request = Request {
-        method: overriding.first().unwrap_or(&method),
-        headers: &headers,
-        host: host.as_deref(),
-        path: respelled.unwrap_or(&path),
-        params: found.as_ref().map_or(&none, |found| &found.params),
-        query: args.url.query(),
-        // Nobody is connected.
-        peer: None,
-        trust: &config.trust,
-        now: clock::wall(),
-        log_keys: config.log.keys,
-    };
 
     let mut out = String::new();
     labelled(&mut out, "request", &format!("{} {path}", args.method));
     if let Some(method) = overriding.first() {
         labelled(&mut out, "", &format!("may be taken as {method}: a field overrides the method"));
     }
-    if let Some(respelled) = respelled {
+    if let Some(respelled) = found.as_ref().and_then(|found| found.respelled.as_deref()) {
         labelled(&mut out, "", &format!("is taken as another spelling of {respelled}"));
     }
-    match found.as_ref().map(|found| found.rule) {
-        Some(rule) if rule.mode == Mode::Off => {
+    match found.as_ref().map(|found| (found.rule, found)) {
+        Some((rule, _)) if rule.mode == Mode::Off => {
             labelled(&mut out, "route", &format!("{} ({} {}), which is off", rule.name, methods(rule), rule.path));
             others(&mut out, &config.routes, Some(rule), &target);
             labelled(&mut out, "so", "it is passed on untouched and unguarded");
         }
-        Some(rule) => {
+        Some((rule, found)) => {
             labelled(&mut out, "route", &format!("{} ({} {})", rule.name, methods(rule), rule.path));
             if rule.mode == Mode::Observe {
                 labelled(&mut out, "mode", "observe: it is passed on; this is what would be done, and is only told");
             }
             others(&mut out, &config.routes, Some(rule), &target);
-            if found.as_ref().is_some_and(|found| found.is_contested) {
+            if found.is_contested {
                 let why = "400 bad-request: the methods that this request names lead to different guarded routes";
                 labelled(&mut out, "so", why);
             } else {
-                guarded(&mut out, config, args, rule, request, &body);
+                let request = described.on(found, &config.trust, clock::wall());
+                guarded(&mut out, config, args, rule, Request { log_keys: config.log.keys, ..request }, &body);
             }
         }
         None => {
@@ -218,14 +199,25 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
                 Ok(_) => {
                     labelled(out, "record", &operation.name.to_string());
                     if args.lookup {
-                        let name = match rule.mode {
-                            Mode::Observe => operation.name.observed(),
-                            Mode::Enforce | Mode::Off => operation.name.clone(),
-                        };
-                        labelled(out, "now", &looked_up(config, args, &name));
+                        now(out, looked_up(config, args, rule, &operation, body), Some(&operation.name));
                     }
                 }
-                Err(why) => labelled(out, "record", &format!("{}:… (its digest cannot be told: {why})", rule.name)),
+                Err(why) => {
+                    let unnamed = || format!("{}:… (its digest cannot be told: {why})", rule.name);
+                    match args.lookup.then(|| asked(args, body)) {
+                        None => labelled(out, "record", &unnamed()),
+                        Some(told) => {
+                            let named = told.as_ref().ok().and_then(|told| told.record.clone());
+                            labelled(out, "record", &named.unwrap_or_else(unnamed));
+                            match told {
+                                Err(_) if is_unmade(config, args) => {
+                                    labelled(out, "now", &records::in_short(None, Prospect::Runs));
+                                }
+                                told => now(out, told, None),
+                            }
+                        }
+                    }
+                }
             }
             out.push('\n');
             outcomes(out, rule, &operation, config.upstream.attempt_timeout);
@@ -314,31 +306,72 @@ fn outcomes(out: &mut String, rule: &Rule, operation: &Operation, attempt_timeou
     labelled(out, "other body", mismatch);
 }
 
-/// What the store holds now.
-fn looked_up(config: &Config, args: &ExplainArgs, name: &RecordName) -> String {
-    let found = block_on(async {
-        let through_sidecar = || records::look_up(args.admin.as_deref(), args.config(), name);
-        match &config.store.location {
-            _ if args.admin.is_some() => through_sidecar().await,
-            StoreLocation::Redis(_) => run::look_up(&config.store, name).await,
-            StoreLocation::Memory => through_sidecar().await,
-            StoreLocation::Embedded(path) if !path.exists() => Ok(None),
-            StoreLocation::Embedded(_) => match run::look_up(&config.store, name).await {
-                Ok(found) => Ok(found),
-                // A running sidecar has it.
-                Err(_) => through_sidecar().await,
-            },
+/// What was found of the request's record, which this file calls `name`.
+fn now(out: &mut String, found: Result<Explained, String>, name: Option<&RecordName>) {
+    let text = match found {
+        Ok(Explained { route: None, .. } | Explained { record: None, .. } | Explained { request: None, .. }) => {
+            "the sidecar does not guard this request: it goes by another file than this one".to_owned()
         }
-    });
-    match found.unwrap_or_else(|error| Err(error.to_string())) {
-        Ok(Some(entry)) => records::in_short(&entry),
-        Ok(None) => "nothing: this request would run".to_owned(),
+        Ok(Explained { record: Some(record), now, request: Some(request), .. }) => {
+            let found = records::in_short(now.as_ref(), request);
+            // What is observed has a name space of its own.
+            let is_same = |name: &RecordName| [name.to_string(), name.observed().to_string()].contains(&record);
+            match name {
+                Some(name) if !is_same(name) => format!(
+                    "{found}; the sidecar calls the record {record}: its key, scope or digest key is another than in \
+                     this file"
+                ),
+                Some(_) | None => found,
+            }
+        }
         Err(why) => {
             // Its second line is advice for another command.
             let why = why.lines().next().unwrap_or_default();
             format!("cannot be told: {}", why.strip_prefix("error: ").unwrap_or(why))
         }
+    };
+    labelled(out, "now", &text);
+}
+
+/// Looks it up: in the store, where that can be opened, else through the sidecar that has it.
+fn looked_up(
+    config: &Config,
+    args: &ExplainArgs,
+    rule: &Rule,
+    operation: &Operation,
+    body: &[u8],
+) -> Result<Explained, String> {
+    let itself =
+        || block_on(run::look_up(&config.store, rule, operation)).unwrap_or_else(|error| Err(error.to_string()));
+    match &config.store.location {
+        _ if args.admin.is_some() => asked(args, body),
+        StoreLocation::Redis(_) => itself(),
+        StoreLocation::Memory => asked(args, body),
+        StoreLocation::Embedded(_) if is_unmade(config, args) => asked(args, body).or_else(|_| {
+            let (route, record) = (Some(rule.name.to_string()), Some(operation.name.to_string()));
+            Ok(Explained { route, record, now: None, request: Some(Prospect::Runs) })
+        }),
+        // A running sidecar has it.
+        StoreLocation::Embedded(_) => itself().or_else(|_| asked(args, body)),
     }
+}
+
+/// Asks the sidecar, which has the key of the digests: neither that nor a digest of what the request brings leaves it.
+fn asked(args: &ExplainArgs, body: &[u8]) -> Result<Explained, String> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let request = Explain {
+        method: args.method.to_string(),
+        url: args.url.to_string(),
+        headers: args.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
+        body: Content::of(body),
+    };
+    let told = block_on(records::explain(args.admin.as_deref(), args.config(), &request));
+    told.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// Whether nobody can have made a record yet, where no sidecar answers.
+fn is_unmade(config: &Config, args: &ExplainArgs) -> bool {
+    args.admin.is_none() && matches!(&config.store.location, StoreLocation::Embedded(path) if !path.exists())
 }
 
 /// The key of the store's digests, or why it is not at hand.

@@ -1,12 +1,14 @@
 //! The command line.
 
 mod check;
+mod client;
 mod connect;
 mod explain;
 mod given;
 mod init;
 mod output;
 mod records;
+mod running;
 mod table;
 mod text;
 
@@ -20,6 +22,8 @@ use std::sync::LazyLock;
 
 use clap::builder::OsStringValueParser;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use running::Running;
 
 use crate::config::{self, Config, ConfigError, Content, Log, LogFormat, LogKeys};
 use crate::demo::{Demo, DemoError};
@@ -82,13 +86,18 @@ enum Command {
         /// Connect to the store, too: say whether it can be used, and which rights a Redis user needs
         #[arg(long)]
         connect: bool,
+        /// The admin listener of the sidecar to compare with, as http://HOST:PORT, instead of the configuration's
+        ///
+        /// Where a sidecar runs, check warns of what it would forget if it went by this file.
+        #[arg(long, value_name = "URL")]
+        admin: Option<String>,
         /// For people, or for programs
         #[arg(long, default_value = "text")]
         format: Format,
     },
     /// Tell what would be done with one request: which route, key, scope, fingerprint and record, and why
     ///
-    /// Nothing is sent, and no store is asked. No credential is printed.
+    /// Nothing is sent, and nothing is written. No credential is printed.
     Explain(explain::ExplainArgs),
     /// Look at records, free their keys, settle them by hand
     ///
@@ -149,10 +158,16 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Serve { config } => serve(config.file(), &cli.log),
         Command::Init { file } => init::init(&file),
-        Command::Check { file, config, strict, connect, format } => {
-            with_config(file.as_deref().unwrap_or(config.file()), |config| {
+        Command::Check { file, config, strict, connect, admin, format } => {
+            let file = file.as_deref().unwrap_or(config.file());
+            with_config(file, |config| {
+                let running = match Running::ask(&config, file, admin.as_deref()) {
+                    Ok(running) => running,
+                    Err(failure) => return records::failed(&failure),
+                };
+                let is_told = connect || admin.is_some();
                 match connect.then(|| connect::Connection::make(&config.store)).transpose() {
-                    Ok(connection) => check::check(&config, strict, format, connection.as_ref()),
+                    Ok(connection) => check::check(&config, strict, format, connection.as_ref(), &running, is_told),
                     Err(error) => failed(&error, LogFormat::Text),
                 }
             })

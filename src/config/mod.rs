@@ -14,6 +14,7 @@ mod field;
 mod file;
 mod fixed;
 mod jwt;
+mod naming;
 mod policy;
 mod preset;
 mod problem;
@@ -39,10 +40,11 @@ pub(crate) use file::nearest;
 pub use file::{Content, load, parse};
 pub use fixed::Fixed;
 pub use jwt::{Jwt, TokenKey, Unverified, Verification};
+pub use naming::{Change, FORGOTTEN, Forgotten, Keeping, Naming, forgotten};
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem};
-pub use routes::{Found, PathParams, RouteConflict, Routes, Target, Unguarded, forgotten};
+pub use routes::{Found, PathParams, RouteConflict, Routes, Target, Unguarded};
 pub use rule::{
     Delivery, FingerprintMode, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period,
     Rule, Selector,

@@ -233,18 +233,6 @@ impl Routes {
     }
 }
 
-/// The routes, by name, whose records nobody finds any more: another key or scope gives other names.
-pub fn forgotten<'a>(before: &Routes, now: &'a Routes) -> Vec<&'a str> {
-    let was = |name: &str| before.rules.iter().find(|rule| *rule.name == *name);
-    let differs = |rule: &&Arc<Rule>| {
-        was(&rule.name).is_some_and(|was| {
-            let guards = was.mode == Mode::Enforce;
-            guards && (was.key != rule.key || was.scope != rule.scope)
-        })
-    };
-    now.rules.iter().filter(differs).map(|rule| &*rule.name).collect()
-}
-
 /// Whether two patterns cannot stand in one table. The router names its conflicts by a path that it puts together from
 /// pieces, which need not be one that was added; so the pair is tried by itself.
 fn collide(one: &str, other: &str) -> bool {

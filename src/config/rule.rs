@@ -87,6 +87,12 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Which requests it is for: `POST|PUT /orders`, with the host where there is one.
+    pub fn matches(&self) -> String {
+        let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
+        format!("{} {}{}", methods.join("|"), self.host.as_deref().unwrap_or_default(), self.path)
+    }
+
     /// Whether a key or scope is read from the body, so that the body is needed before the claim can be told.
     pub fn reads_body(&self) -> bool {
         self.key.iter().chain(&self.scope).any(Selector::is_in_body)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 
 use crate::config::OnMismatch;
-use crate::record::moves::{Held, Owner};
+use crate::record::moves::{Held, Owner, may_take_over};
 use crate::record::{Comparison, Fingerprint, Reply, State};
 
 /// What a repeat gets.
@@ -52,6 +52,26 @@ pub fn decide(held: Held, fingerprint: &Fingerprint, on_mismatch: OnMismatch) ->
             // An abandoned record that refused a claim has just been taken over by another repeat.
             Owner::Alive | Owner::Abandoned => Verdict::InFlight,
         },
+    }
+}
+
+/// What a request would get that came now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prospect {
+    /// It would be the first.
+    Runs,
+    /// It would take over from a lost owner, and run.
+    TakesOver,
+    /// It would be a repeat.
+    Repeat(Verdict),
+}
+
+/// Foretells it, by what the store holds.
+pub fn foretell(held: Option<Held>, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Prospect {
+    match held {
+        None => Prospect::Runs,
+        Some(held) if may_take_over(&held, fingerprint) => Prospect::TakesOver,
+        Some(held) => Prospect::Repeat(decide(held, fingerprint, on_mismatch)),
     }
 }
 
@@ -105,6 +125,20 @@ mod tests {
         let status = StatusCode::OK;
         let unreplayable = State::Unreplayable { settled_at: 0, status, location: None };
         assert_eq!(with(hold(unreplayable, 0)), Verdict::AlreadyCompleted { status, location: None });
+    }
+
+    #[test]
+    fn what_a_request_would_get_is_foretold() {
+        let foretell = |held, fingerprint: &Fingerprint| foretell(held, fingerprint, OnMismatch::Reject);
+        let other = Fingerprint { body: [2; 16], ..SAME };
+        let abandoned = || held(State::InFlight, Unknown::Retry, 30);
+        assert_eq!(foretell(None, &SAME), Prospect::Runs);
+        assert_eq!(foretell(Some(abandoned()), &SAME), Prospect::TakesOver);
+        for held in [abandoned(), hold(State::InFlight, 0), hold(completed(), 0)] {
+            let reused = Prospect::Repeat(Verdict::KeyReused(Difference::Body));
+            assert_eq!(foretell(Some(held), &other), reused);
+        }
+        assert_eq!(foretell(Some(hold(State::InFlight, 0)), &SAME), Prospect::Repeat(Verdict::InFlight));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 pub use attempt::Ended;
-pub use decide::{Difference, Verdict, decide};
+pub use decide::{Difference, Prospect, Verdict, decide, foretell};
 pub use fate::{Answer, Fate, Rest, Silence};
 pub use lease::{Became, Gate, Settling};
 pub use observe::{Observation, Sighting};

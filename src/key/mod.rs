@@ -10,6 +10,7 @@ mod body;
 mod calendar;
 mod cookie;
 mod decimal;
+mod described;
 mod digest;
 mod error;
 mod fingerprint;
@@ -32,6 +33,7 @@ mod signature;
 mod target;
 mod text;
 
+pub use described::Described;
 pub use digest::{Digest, DigestKey};
 pub use error::{BodyFault, KeyError, KeyFault};
 pub use fingerprint::Counted;

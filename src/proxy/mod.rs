@@ -44,7 +44,7 @@ use crate::store::Store;
 /// Everything that one request needs on its way.
 pub struct Proxy {
     /// Which requests are guarded, and how.
-    pub routes: Routes,
+    pub routes: Arc<Routes>,
     /// Whose word is taken for who a client is.
     pub trust: Trust,
     /// Who owns what.

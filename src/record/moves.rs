@@ -17,7 +17,7 @@ mod any_order;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Claim, Phase, Record, Reply, State, Summary, Terms, Token, Unknown};
+use super::{Claim, Fingerprint, Phase, Record, Reply, State, Summary, Terms, Token, Unknown};
 
 /// A record as a store holds it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,12 +115,17 @@ pub fn claim(held: Option<Held>, wanted: &Claim) -> ClaimMove {
     }
 }
 
+/// Whether a request with this fingerprint takes over from a lost owner.
+pub fn may_take_over(held: &Held, fingerprint: &Fingerprint) -> bool {
+    let same = fingerprint.compare(&held.record.claim.fingerprint).may_be_same();
+    same && held.record.state == State::InFlight && held.owner() == Owner::Abandoned
+}
+
 /// The claim that replaces a lost owner's, where that is allowed. A key that was used for something else is
 /// refused whatever became of its owner.
 pub fn takeover(held: &Held, wanted: &Claim) -> Option<Claim> {
-    let same = wanted.fingerprint.compare(&held.record.claim.fingerprint).may_be_same();
-    let abandoned = held.record.state == State::InFlight && held.owner() == Owner::Abandoned;
-    (same && abandoned).then(|| Claim { attempt: held.record.claim.attempt.saturating_add(1), ..wanted.clone() })
+    may_take_over(held, &wanted.fingerprint)
+        .then(|| Claim { attempt: held.record.claim.attempt.saturating_add(1), ..wanted.clone() })
 }
 
 /// What a renewal does.

@@ -20,17 +20,16 @@ use tokio::time::Instant;
 pub use files::allow_open_files;
 pub use rules::Rules;
 
-use crate::admin::shape::Entry;
-use crate::admin::{Admin, Moment};
-use crate::config::{self, Config, Listen, StoreLocation};
+use crate::admin::shape::Explained;
+use crate::admin::{self, Admin};
+use crate::config::{self, Config, Listen, Rule, StoreLocation};
 use crate::guard::Guard;
-use crate::key::DigestKey;
+use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
 use crate::proxy::Arriving;
-use crate::record::RecordName;
 pub use crate::server::Passed;
 use crate::server::{Listener, Server};
-use crate::store::{self, Metered, Store, StoreError};
+use crate::store::{self, Metered, Store};
 use crate::telemetry;
 
 /// A sidecar whose listeners are bound, and whose store is open.
@@ -139,9 +138,11 @@ impl Sidecar {
         let rules = Rules::new(config, &records, &metrics, server.clone(), shares.idle);
         // One guard, whatever becomes of the rules.
         let guard = Arc::clone(&rules.current().guard);
+        let rules = Arc::new(rules);
+        let told = Arc::clone(&rules);
         Ok(Self {
-            rules: Arc::new(rules),
-            admin: Arc::new(Admin::new(metrics, records, guard, token.as_ref())),
+            admin: Arc::new(Admin::new(metrics, records, guard, move || told.told(), token.as_ref())),
+            rules,
             server,
             listeners,
             admin_listener,
@@ -258,18 +259,10 @@ pub async fn digest_key(settings: &config::Store) -> Result<DigestKey, String> {
     store.digest_key().await.map_err(|error| store::causes(&error))
 }
 
-/// What the store holds under this name now, or why that cannot be told.
-pub async fn look_up(settings: &config::Store, name: &RecordName) -> Result<Option<Entry>, String> {
+/// What the store holds of this operation now, and what its request would get; or why that cannot be told.
+pub async fn look_up(settings: &config::Store, rule: &Rule, operation: &Operation) -> Result<Explained, String> {
     let store = store::open_to_look(settings).await.map_err(|error| store::causes(&error))?;
-    let seen = match store.find(name).await {
-        Ok(None) => return Ok(None),
-        Ok(Some(held)) => Ok(held.seen()),
-        Err(StoreError::Unreadable { source, .. }) => Err(source),
-        Err(error @ (StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Uncertain(_))) => {
-            return Err(store::causes(&error));
-        }
-    };
-    Ok(Some(Entry::new(name, seen.as_ref(), Moment::now())))
+    admin::look_up(&*store, rule, operation).await.map_err(|error| store::causes(&error))
 }
 
 /// What came of connecting to a Redis.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Rules;
-use crate::config::{self, Config, ConfigError, Content};
+use crate::config::{self, Config, ConfigError, Content, FORGOTTEN, Naming};
 use crate::metrics::Reload;
 use crate::telemetry::Logging;
 
@@ -112,12 +112,8 @@ pub fn log_warnings(warnings: &[config::Warning], known: &[config::Warning]) {
 
 /// Keys are named by the parts of key and scope: with others, none of the keys of before is found any more.
 fn log_forgotten(before: &config::Routes, now: &config::Routes) {
-    for route in config::forgotten(before, now) {
-        tracing::warn!(
-            route,
-            "key or scope of the route changed: keys that were used before are forgotten, and their requests run again \
-             when they are repeated"
-        );
+    for config::Forgotten { route, why } in config::forgotten(&Naming::all(before), &Naming::all(now)) {
+        tracing::warn!(route, "{why}: {FORGOTTEN}");
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{Config, Fixed, Mode, Routes};
+use crate::admin::InForce;
+use crate::config::{Config, Fixed, Keeping, Mode, Routes};
 use crate::guard::Guard;
 use crate::metrics::{Metrics, Reload};
 use crate::proxy::{Budget, Proxy, Upstream};
@@ -15,6 +16,8 @@ use crate::store::Store;
 /// its own terms.
 pub struct Rules {
     current: ArcSwap<Proxy>,
+    /// The same for operators who ask what they are.
+    told: ArcSwap<InForce>,
     /// What was bound and opened at the start.
     fixed: Fixed,
     /// Whose certificate is replaced with them.
@@ -33,8 +36,11 @@ impl Rules {
         max_idle: usize,
     ) -> Self {
         let fixed = Fixed::of(&config);
+        let keeping = Keeping::of(&config.store);
         let Config { server, log, admin: _, upstream, store: _, trust, routes } = config;
         introduce(&routes, metrics);
+        let routes = Arc::new(routes);
+        let told = InForce { routes: Arc::clone(&routes), trust: trust.clone(), keeping };
         let proxy = Proxy {
             routes,
             trust,
@@ -47,12 +53,23 @@ impl Rules {
             log_keys: log.keys,
             metrics: Arc::clone(metrics),
         };
-        Self { current: ArcSwap::from_pointee(proxy), fixed, server: listening, max_idle }
+        Self {
+            current: ArcSwap::from_pointee(proxy),
+            told: ArcSwap::from_pointee(told),
+            fixed,
+            server: listening,
+            max_idle,
+        }
     }
 
     /// Those that a request that begins now goes by.
     pub fn current(&self) -> Arc<Proxy> {
         self.current.load_full()
+    }
+
+    /// What operators are told of them.
+    pub fn told(&self) -> Arc<InForce> {
+        self.told.load_full()
     }
 
     /// Puts those of `config` in force: for every request that begins from now on, and all at once. Says which of its
@@ -63,6 +80,9 @@ impl Rules {
         self.server.set_tls(server.tls.as_ref());
         let before = self.current();
         introduce(&routes, &before.metrics);
+        let routes = Arc::new(routes);
+        let keeping = self.told().keeping.clone();
+        self.told.store(Arc::new(InForce { routes: Arc::clone(&routes), trust: trust.clone(), keeping }));
         // Connections to the same backend are kept.
         let same = *before.upstream.settings() == upstream;
         self.current.store(Arc::new(Proxy {

@@ -233,7 +233,7 @@ async fn explain_looks_up_what_the_store_holds_now() {
         assert!(now().contains(" now nothing: this request would run"), "{}", now());
         process.ask(&order("17")).await;
         assert!(now().contains(" now completed with 201, "), "{}", now());
-        assert!(now().contains(": a repeat gets that answer"), "{}", now());
+        assert!(now().contains(": this request gets that answer"), "{}", now());
     }
 }
 

@@ -353,8 +353,8 @@ async fn a_warning_is_told_once_for_all_its_routes_and_a_reload_tells_what_is_ne
     process.logs("reloaded").await;
     assert_eq!(warned("authorization-as-caller").len(), 1);
     assert_eq!(warned("no-caller").len(), 1);
-    let forgotten = "key or scope of the route changed: keys that were used before are forgotten, and their requests run \
-                     again when they are repeated";
+    let forgotten = "scope was [header:authorization], and is []: keys that were used before are forgotten, and their \
+                     requests run again when they are repeated";
     assert_eq!(events(&process.log(), forgotten)[0]["route"], "orders");
 
     process.rewrite(&setup.route("scope = []\naccept = [\"no-caller\"]\nlease = \"40s\""));

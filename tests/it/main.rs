@@ -9,6 +9,7 @@
 mod support;
 
 mod admin;
+mod beside;
 mod breaks;
 mod cli;
 mod concurrent;

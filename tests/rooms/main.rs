@@ -68,7 +68,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 19] = [
     ),
     (
         "admin",
-        &["clock", "config", "guard", "metrics", "record", "store"],
+        &["clock", "config", "guard", "key", "metrics", "record", "store"],
         &["base64", "blake3", "getrandom", "http_body", "http_body_util", "humantime", "serde_json", "tokio"],
     ),
     (

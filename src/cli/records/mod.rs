@@ -1,6 +1,5 @@
 //! `onlyonce records`: the way out of an outcome that nobody knows.
 
-mod client;
 mod say;
 
 use std::collections::HashSet;
@@ -13,13 +12,14 @@ use clap::{Args, Subcommand};
 use http::{HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
 
+use super::client::{Client, Failure};
 use super::{BAD_USAGE, ConfigArg, FAILED, Format, block_on, given, output};
 use crate::admin::Moment;
 use crate::admin::shape::{
-    Changed, Complete, Content, Entry, OwnerName, Page, Release, ReleaseMany, ReleasedMany, Shown, StateName,
+    Changed, Complete, Content, Entry, Explain, Explained, OwnerName, Page, Prospect, Release, ReleaseMany,
+    ReleasedMany, Shown, StateName,
 };
 use crate::record::RecordName;
-use client::{Client, Failure};
 
 #[derive(Args)]
 pub(super) struct RecordsArgs {
@@ -158,19 +158,35 @@ pub(super) fn records(args: RecordsArgs) -> ExitCode {
     }
 }
 
-/// What a running sidecar's store holds under this name, or why that cannot be told.
-pub(super) async fn look_up(admin: Option<&str>, config: &Path, name: &RecordName) -> Result<Option<Entry>, String> {
+/// What a running sidecar makes of a request, or why that cannot be told.
+pub(super) async fn explain(admin: Option<&str>, config: &Path, request: &Explain) -> Result<Explained, String> {
     let client = Client::new(admin, config)?;
-    match client.ask::<Shown>(Method::GET, &format!("/records/{name}"), None::<&()>).await {
-        Ok(shown) => Ok(Some(shown.entry)),
-        Err(Failure::Refused(problem)) if problem.code == "record-not-found" => Ok(None),
-        Err(failure) => Err(say::what(&failure, &client.url())),
+    let told = client.ask(Method::POST, "/explain", Some(request)).await;
+    told.map_err(|failure| say::what(&failure, &client.url()))
+}
+
+/// Says that the command line makes no sense, or why there was no asking.
+pub(super) fn failed(failure: &Failure) -> ExitCode {
+    match failure {
+        Failure::Usage(what) => {
+            output::complain(what);
+            ExitCode::from(BAD_USAGE)
+        }
+        other => {
+            output::complain(format_args!("error: {}", say::what(other, "the admin listener")));
+            ExitCode::from(FAILED)
+        }
     }
 }
 
-/// A record in a few words: how far it came, when, and what a repeat of its request gets.
-pub(super) fn in_short(entry: &Entry) -> String {
-    say::in_short(entry, Moment::now())
+/// Why a sidecar did not answer, without advice.
+pub(super) fn why(failure: &Failure, client: &Client) -> String {
+    say::what(failure, &client.url())
+}
+
+/// What was found of a request's record, in a few words: how far it came, when, and what the request gets.
+pub(super) fn in_short(now: Option<&Entry>, request: Prospect) -> String {
+    say::in_short(now, request, Moment::now())
 }
 
 async fn list(client: &Client, route: Option<&str>, state: Option<StateName>, format: Format) -> Result<(), Failure> {
@@ -263,7 +279,7 @@ fn is_meant(entry: &Entry) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(false);
     }
-    output::complain(say::broken(&format!("{}: {}", entry.record, in_short(entry))).trim_end());
+    output::complain(say::broken(&format!("{}: {}", entry.record, say::repeated(entry, Moment::now()))).trim_end());
     output::complain("Released, the next retry runs the request again. Release it? [y/N]");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;

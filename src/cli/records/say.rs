@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::super::client::{Client, Failure, TokenFrom};
 use super::super::text::{labelled, wrapped};
-use super::client::{Client, Failure, TokenFrom};
 use crate::admin::Moment;
-use crate::admin::shape::{Answer, Entry, Facts, OwnerName, Shown, StateName};
+use crate::admin::shape::{Answer, Entry, Facts, OwnerName, Prospect, Shown, StateName};
 
 /// A record in a list: its name on a line of its own, to be copied.
 pub(super) fn entry(entry: &Entry, now: Moment) -> String {
@@ -24,12 +24,30 @@ fn since_when(entry: &Entry, now: Moment) -> String {
 }
 
 /// The same in one sentence, and what a repeat gets.
-pub(super) fn in_short(entry: &Entry, now: Moment) -> String {
+pub(super) fn repeated(entry: &Entry, now: Moment) -> String {
     let then = match entry.state {
         StateName::Completed => "gets that answer",
         StateName::InFlight | StateName::Unreplayable | StateName::Unknown | StateName::Unreadable => retry(entry),
     };
     format!("{}: a repeat {then}", since_when(entry, now))
+}
+
+/// What was found of a request's record, and what the request gets.
+pub(super) fn in_short(entry: Option<&Entry>, request: Prospect, now: Moment) -> String {
+    let gets = match request {
+        Prospect::Runs => "would run",
+        Prospect::TakesOver => "takes over, and runs",
+        Prospect::Replayed => "gets that answer",
+        Prospect::InFlight => "waits, or gets 409 in-flight",
+        Prospect::KeyReused => "gets 422 key-reused, as the key was used with another body",
+        Prospect::KeyConflict => "gets 409 key-reused, as the key was used with another body",
+        Prospect::KeyReusedElsewhere => "gets 422 key-reused, as the key was used with another method, path or query",
+        Prospect::OutcomeUnknown => "gets 409 outcome-unknown",
+        Prospect::AlreadyCompleted => "gets 409 already-completed",
+        Prospect::Unreadable => "gets 503 record-unreadable",
+    };
+    let found = entry.map_or_else(|| "nothing".to_owned(), |entry| since_when(entry, now));
+    format!("{found}: this request {gets}")
 }
 
 fn times(facts: &Facts, now: Moment) -> String {

@@ -175,6 +175,12 @@ impl Request {
         Self { head, ..post(target) }
     }
 
+    /// The same, for another host.
+    pub fn host(mut self, host: &str) -> Self {
+        self.head = self.head.replacen("\r\nHost: api.test\r\n", &format!("\r\nHost: {host}\r\n"), 1);
+        self
+    }
+
     /// The same, for another target.
     pub fn at(self, target: &str) -> Self {
         let (_, lines) = self.head.split_once("\r\n").expect("a request line");

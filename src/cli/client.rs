@@ -27,6 +27,8 @@ pub(super) struct Client {
     pub(super) token_from: TokenFrom,
     /// Those of the configuration, where there is one.
     routes: Option<Vec<String>>,
+    connect_timeout: Duration,
+    timeout: Duration,
 }
 
 /// Where the token comes from.
@@ -85,7 +87,13 @@ impl Client {
             (None, Some(_)) => TokenFrom::Configuration,
             (None, None) => TokenFrom::Nowhere,
         };
-        Ok(Self { authority, token: token.or(configured), token_from, routes })
+        let (connect_timeout, timeout) = (CONNECT_TIMEOUT, TIMEOUT);
+        Ok(Self { authority, token: token.or(configured), token_from, routes, connect_timeout, timeout })
+    }
+
+    /// The same for whoever asks in passing.
+    pub(super) fn hurried(self) -> Self {
+        Self { connect_timeout: Duration::from_millis(300), timeout: Duration::from_secs(2), ..self }
     }
 
     /// Whether a route has this name, as far as that is known here: another machine's sidecar has a configuration of its
@@ -116,7 +124,7 @@ impl Client {
         target: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, Failure> {
-        let (status, body) = match tokio::time::timeout(TIMEOUT, self.exchange(method, target, body)).await {
+        let (status, body) = match tokio::time::timeout(self.timeout, self.exchange(method, target, body)).await {
             Ok(answer) => answer?,
             Err(_) => return Err(Failure::Unreachable(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))),
         };
@@ -166,7 +174,7 @@ impl Client {
         let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
         let connecting = TcpStream::connect((host, self.authority.port_u16().unwrap_or(80)));
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
-        tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(late)?
+        tokio::time::timeout(self.connect_timeout, connecting).await.map_err(late)?
     }
 }
 

@@ -1,0 +1,122 @@
+//! The rules in force, for whoever is about to change them, or asks what they make of a request.
+//!
+//! | call | does |
+//! |---|---|
+//! | `GET /rules?digest_key=` | what the names of records are digests of |
+//! | `POST /explain` | what a request would get that came now; nothing is sent, claimed or written |
+//!
+//! A request is read here, by the key of the store's digests: that key does not leave the sidecar, and neither does a
+//! digest of a credential but the name of a record.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+
+use super::Moment;
+use super::refusal::{Refusal, Why};
+use super::shape::{Entry, Explain, Explained, InForce as Told, Prospect};
+use crate::clock;
+use crate::config::{Keeping, Mode, Naming, OnMismatch, Routes, Rule, Trust};
+use crate::guard::{self, Difference, Verdict};
+use crate::key::{self, Described, Operation, Reading};
+use crate::record::codec::Unreadable;
+use crate::record::moves::Seen;
+use crate::store::{Store, StoreError};
+
+/// The rules that a request goes by now.
+pub struct InForce {
+    /// Which requests are guarded, and how.
+    pub routes: Arc<Routes>,
+    /// Whose word is taken for who a client is.
+    pub trust: Trust,
+    /// Where records are kept.
+    pub keeping: Keeping,
+}
+
+/// What the names of records are digests of. `query` may ask whether a digest key is this one, by what tells keys apart
+/// and gives none away.
+pub(super) async fn told(in_force: &InForce, store: &dyn Store, query: Option<&str>) -> Result<Told, Refusal> {
+    let asked = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("digest_key="));
+    let same_digest_key = match asked {
+        None => None,
+        Some(asked) => {
+            let own = store.digest_key().await.map_err(|error| Refusal::of_store(&error))?;
+            Some(check(&own) == asked)
+        }
+    };
+    Ok(Told { routes: Naming::all(&in_force.routes), keeping: in_force.keeping.clone(), same_digest_key })
+}
+
+/// Tells two digest keys apart, as text.
+pub fn check(key: &key::DigestKey) -> String {
+    crate::record::Hex::of(&key.check()).to_string()
+}
+
+/// What a request would get that came now.
+pub(super) async fn explain(in_force: &InForce, store: &dyn Store, asked: Explain) -> Result<Explained, Refusal> {
+    let bad = |what: String| Refusal::new(Why::BadRequest, what);
+    let Explain { method, url, headers: lines, body } = asked;
+    let method: Method = method.parse().map_err(|_| bad(format!("'{method}' is no method.")))?;
+    let url: Uri = url.parse().map_err(|_| bad("The URL cannot be read.".to_owned()))?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        let name = name.parse::<HeaderName>().map_err(|_| bad(format!("'{name}' is no header name.")))?;
+        // The value may be a credential: it is not repeated.
+        let value = HeaderValue::from_bytes(value.as_bytes())
+            .map_err(|_| bad(format!("The value of {name} has characters that no header may hold.")))?;
+        headers.append(name, value);
+    }
+    let body = body.bytes().map_err(|what| bad(what.to_owned()))?;
+    let digest_key = store.digest_key().await.map_err(|error| Refusal::of_store(&error))?;
+
+    let mut explained = Explained { route: None, record: None, now: None, request: None };
+    let request = Described::new(&method, url, headers);
+    let Some(found) = in_force.routes.find(&request.target()) else { return Ok(explained) };
+    explained.route = Some(found.rule.name.to_string());
+    if found.rule.mode == Mode::Off || found.is_contested {
+        return Ok(explained);
+    }
+    let facts = request.on(&found, &in_force.trust, clock::wall());
+    let Ok(Reading::Operation(operation)) = key::read(found.rule, &digest_key, facts, &body) else {
+        return Ok(explained);
+    };
+    let looked_up = look_up(store, found.rule, &operation).await.map_err(|error| Refusal::of_store(&error))?;
+    Ok(Explained { route: explained.route, ..looked_up })
+}
+
+/// What the store holds of an operation, and what its request would get.
+pub async fn look_up(store: &dyn Store, rule: &Rule, operation: &Operation) -> Result<Explained, StoreError> {
+    let name = match rule.mode {
+        Mode::Observe => operation.name.observed(),
+        Mode::Enforce | Mode::Off => operation.name.clone(),
+    };
+    let entry = |seen: Result<&Seen, &Unreadable>| Entry::new(&name, seen, Moment::now());
+    let (now, request) = match store.find(&name).await {
+        Err(StoreError::Unreadable { source, .. }) => (Some(entry(Err(&source))), Prospect::Unreadable),
+        Err(error) => return Err(error),
+        Ok(held) => {
+            let now = held.as_ref().map(|held| entry(Ok(&held.seen())));
+            let prospect = guard::foretell(held, &operation.fingerprint, rule.on_mismatch);
+            (now, Prospect::of(&prospect, rule.on_mismatch))
+        }
+    };
+    Ok(Explained { route: Some(rule.name.to_string()), record: Some(name.to_string()), now, request: Some(request) })
+}
+
+impl Prospect {
+    fn of(prospect: &guard::Prospect, on_mismatch: OnMismatch) -> Self {
+        match prospect {
+            guard::Prospect::Runs => Self::Runs,
+            guard::Prospect::TakesOver => Self::TakesOver,
+            guard::Prospect::Repeat(Verdict::Replay(_)) => Self::Replayed,
+            guard::Prospect::Repeat(Verdict::InFlight) => Self::InFlight,
+            guard::Prospect::Repeat(Verdict::OutcomeUnknown) => Self::OutcomeUnknown,
+            guard::Prospect::Repeat(Verdict::AlreadyCompleted { .. }) => Self::AlreadyCompleted,
+            guard::Prospect::Repeat(Verdict::KeyReused(Difference::Target)) => Self::KeyReusedElsewhere,
+            guard::Prospect::Repeat(Verdict::KeyReused(Difference::Body)) => match on_mismatch {
+                OnMismatch::Conflict => Self::KeyConflict,
+                OnMismatch::Reject | OnMismatch::Replay => Self::KeyReused,
+            },
+        }
+    }
+}

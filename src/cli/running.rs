@@ -1,0 +1,107 @@
+//! `onlyonce check` where a sidecar runs: what it would forget if it went by this file.
+
+use std::path::Path;
+
+use http::Method;
+
+use super::client::{Client, Failure};
+use super::{block_on, records};
+use crate::admin;
+use crate::admin::shape::InForce;
+use crate::config::{self, Config, FORGOTTEN, Forgotten, Keeping, Naming, Warning, Weight};
+use crate::key::DigestKey;
+
+/// What came of asking the sidecar.
+pub(super) struct Running {
+    /// In a few words.
+    pub(super) said: String,
+    /// What it would forget.
+    pub(super) warnings: Vec<Warning>,
+}
+
+impl Running {
+    /// Asks the sidecar of this configuration, or the one at `admin`. That there is none is no error.
+    pub(super) fn ask(config: &Config, file: &Path, admin: Option<&str>) -> Result<Self, Failure> {
+        let none = |said: String| Self { said, warnings: Vec::new() };
+        let client = match Client::new(admin, file) {
+            Ok(client) => client.hurried(),
+            Err(why) if admin.is_some() => return Err(Failure::Usage(why)),
+            Err(why) => {
+                let why = why.lines().next().unwrap_or_default();
+                return Ok(none(format!("not asked: {}", why.strip_prefix("error: ").unwrap_or(why))));
+            }
+        };
+        let key = config.store.digest_key.as_ref().map(|secret| DigestKey::from_secret(secret.expose()));
+        let asked = key.map(|key| format!("?digest_key={}", admin::check(&key))).unwrap_or_default();
+        let answer = block_on(client.ask::<InForce>(Method::GET, &format!("/rules{asked}"), None::<&()>))?;
+        Ok(match answer {
+            Ok(in_force) => {
+                let url = client.url();
+                let warnings = compare(&in_force, config, &url);
+                let said = match warnings.len() {
+                    0 => format!("{url} names its records as this file does"),
+                    _ => format!("{url} names records in another way than this file: see the warnings"),
+                };
+                Self { said, warnings }
+            }
+            Err(Failure::Unreachable(_)) => none(format!("none answers at {}", client.url())),
+            Err(failure) => none(format!("cannot be compared with: {}", records::why(&failure, &client))),
+        })
+    }
+}
+
+/// What the sidecar would forget.
+fn compare(running: &InForce, config: &Config, url: &str) -> Vec<Warning> {
+    let warning = |route: Option<String>, text: String, advice: &str| Warning {
+        name: "forgets-keys",
+        weight: Weight::Warning,
+        route: route.map(Into::into),
+        text,
+        advice: advice.to_owned(),
+    };
+    let of_routes = config::forgotten(&running.routes, &Naming::all(&config.routes)).into_iter();
+    let of_routes = of_routes.map(|Forgotten { route, why }| {
+        let text = format!("{why}. Once the sidecar at {url} goes by this file, {FORGOTTEN}");
+        warning(Some(route), text, BY_RELOAD)
+    });
+    let of_store = running.keeping.changes(&Keeping::of(&config.store), running.same_digest_key).into_iter();
+    let of_store = of_store.map(|part| {
+        let text = format!("{part}. Once the sidecar at {url} is started with this file, {FORGOTTEN}");
+        warning(None, text, AT_START)
+    });
+    of_store.chain(of_routes).collect()
+}
+
+const BY_RELOAD: &str = "a sidecar goes by a changed file within seconds: put it in place when nobody repeats what was \
+                         sent before, or leave name, key and scope as they are";
+const AT_START: &str =
+    "start it when nobody repeats what was sent before, or leave url, prefix and digest_key as they are";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_sidecar_would_forget_is_told_route_by_route() {
+        let parse = |store: &str, key: &str| {
+            let text = format!(
+                "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"{store}\"\n\
+                 [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\nkey = \"{key}\"\n"
+            );
+            config::parse("test", &text, &|_| None).expect("a configuration")
+        };
+        let running = parse("memory:", "header:a");
+        let keeping = Keeping::of(&running.store);
+        let running = InForce { routes: Naming::all(&running.routes), keeping, same_digest_key: None };
+        let told = |config: &Config| -> Vec<(Option<String>, String)> {
+            let warnings = compare(&running, config, "http://127.0.0.1:9464");
+            warnings.into_iter().map(|it| (it.route.map(|route| route.to_string()), it.text)).collect()
+        };
+        assert_eq!(told(&parse("memory:", "header:a")), []);
+        let changed = told(&parse("redis://127.0.0.1", "header:b"));
+        assert_eq!(changed.len(), 2, "{changed:?}");
+        assert!(changed[0].1.starts_with("store.url was memory:, and is redis://127.0.0.1:6379/0. "), "{changed:?}");
+        assert_eq!(changed[1].0.as_deref(), Some("orders"));
+        assert!(changed[1].1.starts_with("key was [header:a], and is [header:b]. Once the sidecar"), "{changed:?}");
+    }
+}

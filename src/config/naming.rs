@@ -1,0 +1,244 @@
+//! What the names of a route's records are digests of. With other parts they are other names, and nobody finds the
+//! records of before any more.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Mode, Routes, Rule, Store};
+
+/// What the names of one route's records are made of, and which requests are named. No secret is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Naming {
+    /// The route's name, which stands before the digest.
+    pub route: String,
+    /// Which requests these are: `POST /orders`, with the host where there is one.
+    #[serde(rename = "match")]
+    pub matches: String,
+    /// Whether it keeps records that decide anything (`mode = "enforce"`).
+    pub enforced: bool,
+    /// The selectors of the key.
+    pub key: Vec<String>,
+    /// Those of the scope.
+    pub scope: Vec<String>,
+    /// Whether path and query are part of the name: the presets of webhooks.
+    pub target: bool,
+}
+
+/// A route whose records nobody finds any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgotten {
+    /// The name that they are kept under.
+    pub route: String,
+    /// Why.
+    pub why: Change,
+}
+
+/// What changed about a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Its names are digests of other parts.
+    Parts(Vec<Part>),
+    /// The same requests have a route of another name.
+    Renamed(String),
+    /// There is no such route.
+    Gone,
+}
+
+/// One setting that changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    setting: &'static str,
+    was: String,
+    is: String,
+}
+
+impl Naming {
+    fn of(rule: &Rule) -> Self {
+        Self {
+            route: rule.name.to_string(),
+            matches: rule.matches(),
+            enforced: rule.mode == Mode::Enforce,
+            key: rule.key.iter().map(ToString::to_string).collect(),
+            scope: rule.scope.iter().map(ToString::to_string).collect(),
+            target: rule.target_in_name,
+        }
+    }
+
+    /// Those of all routes.
+    pub fn all(routes: &Routes) -> Vec<Self> {
+        routes.rules().iter().map(|rule| Self::of(rule)).collect()
+    }
+
+    fn changes(&self, now: &Self) -> Vec<Part> {
+        let parts = |parts: &[String]| format!("[{}]", parts.join(", "));
+        let target = |target| if target { "path and query count" } else { "path and query do not count" }.to_owned();
+        differing(vec![
+            ("key", parts(&self.key), parts(&now.key)),
+            ("scope", parts(&self.scope), parts(&now.scope)),
+            ("preset", target(self.target), target(now.target)),
+        ])
+    }
+}
+
+/// The routes whose records nobody finds any more, once `now` takes the place of `before`.
+pub fn forgotten(before: &[Naming], now: &[Naming]) -> Vec<Forgotten> {
+    let enforced = before.iter().filter(|was| was.enforced);
+    let changed = enforced.filter_map(|was| {
+        let why = match now.iter().find(|is| is.route == was.route) {
+            Some(is) => Some(was.changes(is)).filter(|parts| !parts.is_empty()).map(Change::Parts),
+            None => {
+                let is_new = |is: &&Naming| !before.iter().any(|was| was.route == is.route);
+                let heir = now.iter().filter(is_new).find(|is| is.matches == was.matches);
+                Some(heir.map_or(Change::Gone, |heir| Change::Renamed(heir.route.clone())))
+            }
+        };
+        Some(Forgotten { route: was.route.clone(), why: why? })
+    });
+    changed.collect()
+}
+
+/// Where records are kept, and what their names are keyed with. No secret is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keeping {
+    /// `store.url`, without user and password.
+    pub store: String,
+    /// `store.prefix`
+    pub prefix: String,
+    /// Whether `store.digest_key` is given.
+    pub digest_key: bool,
+}
+
+impl Keeping {
+    /// What this configuration says.
+    pub fn of(store: &Store) -> Self {
+        let digest_key = store.digest_key.is_some();
+        Self { store: store.location.to_string(), prefix: store.prefix.clone(), digest_key }
+    }
+
+    /// What is different about the records of all routes once a sidecar goes by `now`. `same_digest_key` is known where both
+    /// have one.
+    pub fn changes(&self, now: &Self, same_digest_key: Option<bool>) -> Vec<Part> {
+        let key = |given| if given { "given" } else { "not given" }.to_owned();
+        let mut settings = vec![
+            ("store.url", self.store.clone(), now.store.clone()),
+            ("store.prefix", self.prefix.clone(), now.prefix.clone()),
+            ("store.digest_key", key(self.digest_key), key(now.digest_key)),
+        ];
+        if self.digest_key && now.digest_key && same_digest_key == Some(false) {
+            settings.push(("store.digest_key", "another".to_owned(), "this one".to_owned()));
+        }
+        differing(settings)
+    }
+}
+
+fn differing(settings: Vec<(&'static str, String, String)>) -> Vec<Part> {
+    let differing = settings.into_iter().filter(|(_, was, is)| was != is);
+    differing.map(|(setting, was, is)| Part { setting, was, is }).collect()
+}
+
+/// `key was [header:a], and is [header:b]`
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { setting, was, is } = self;
+        write!(f, "{setting} was {was}, and is {is}")
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parts(parts) => parts.iter().enumerate().try_for_each(|(index, part)| {
+                let and = if index == 0 { "" } else { "; " };
+                write!(f, "{and}{part}")
+            }),
+            Self::Renamed(to) => write!(f, "the route is named {to} now"),
+            Self::Gone => f.write_str("there is no such route any more"),
+        }
+    }
+}
+
+/// What that means for whoever repeats a request.
+pub const FORGOTTEN: &str =
+    "keys that were used before are forgotten, and their requests run again when they are repeated";
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn namings(routes: &[(&str, &str, &str)]) -> Vec<Naming> {
+        let route = |(name, path, more): &(&str, &str, &str)| {
+            format!("[[route]]\nname = \"{name}\"\npath = \"{path}\"\n{more}\n")
+        };
+        let routes: String = routes.iter().map(route).collect();
+        let text = format!("upstream.url = \"http://backend\"\nstore.url = \"memory:\"\n{routes}");
+        Naming::all(&parse("test.toml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}")).routes)
+    }
+
+    #[test]
+    fn another_store_or_digest_key_is_told() {
+        let keeping = |store: &str| {
+            let text = format!(
+                "upstream.url = \"http://backend\"\n[store]\n{store}\n[[route]]\nname = \"a\"\npath = \"/a\"\nscope = []"
+            );
+            Keeping::of(&parse("test.toml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}")).store)
+        };
+        let told = |was: &Keeping, is: &Keeping, same| -> Vec<String> {
+            was.changes(is, same).iter().map(ToString::to_string).collect()
+        };
+        let plain = keeping("url = \"redis://:secret@one/2\"");
+        let keyed = keeping("url = \"redis://:other@one/2\"\ndigest_key = \"0123456789abcdef\"");
+        assert_eq!(told(&plain, &plain, None), Vec::<String>::new());
+        assert_eq!(told(&plain, &keyed, None), ["store.digest_key was not given, and is given"]);
+        assert_eq!(told(&keyed, &keyed, Some(true)), Vec::<String>::new());
+        assert_eq!(told(&keyed, &keyed, Some(false)), ["store.digest_key was another, and is this one"]);
+        let moved = keeping("url = \"redis://one/3\"\nprefix = \"p\"");
+        let expected =
+            ["store.url was redis://one:6379/2, and is redis://one:6379/3", "store.prefix was onlyonce, and is p"];
+        assert_eq!(told(&plain, &moved, None), expected);
+    }
+
+    fn told(before: &[Naming], now: &[Naming]) -> Vec<String> {
+        forgotten(before, now).iter().map(|Forgotten { route, why }| format!("{route}: {why}")).collect()
+    }
+
+    #[test]
+    fn another_key_or_scope_is_named_with_what_it_was() {
+        let before = namings(&[("a", "/a", "scope = []"), ("b", "/b", "scope = []")]);
+        assert_eq!(told(&before, &before), Vec::<String>::new());
+        let now = namings(&[
+            ("a", "/other", "key = \"header:X-Key\"\nscope = [\"host\"]"),
+            ("b", "/b", "scope = []\nretention = \"2h\"\npolicy = \"strict\""),
+        ]);
+        let expected = "a: key was [header:idempotency-key], and is [header:x-key]; scope was [], and is [host]";
+        assert_eq!(told(&before, &now), [expected]);
+        assert_eq!(told(&now, &before).len(), 1);
+    }
+
+    #[test]
+    fn the_order_of_parts_and_what_a_preset_adds_to_a_name_count() {
+        let keyed = |key: &str| namings(&[("a", "/a", &format!("scope = []\nkey = {key}"))]);
+        let parts = told(&keyed(r#"["header:a", "header:b"]"#), &keyed(r#"["header:b", "header:a"]"#));
+        assert_eq!(parts, ["a: key was [header:a, header:b], and is [header:b, header:a]"]);
+        let preset = namings(&[("a", "/a", "preset = \"standard-webhooks\"")]);
+        let by_hand = namings(&[("a", "/a", "scope = []\nkey = \"header:webhook-id\"")]);
+        let expected = "a: preset was path and query count, and is path and query do not count";
+        assert_eq!(told(&preset, &by_hand), [expected]);
+    }
+
+    #[test]
+    fn a_route_that_is_renamed_or_gone_is_told() {
+        let before = namings(&[("a", "/a", "scope = []"), ("b", "/b", "scope = []"), ("c", "/c", "scope = []")]);
+        let now = namings(&[("a2", "/a", "scope = []"), ("c", "/b", "scope = []")]);
+        let expected = ["a: the route is named a2 now", "b: there is no such route any more"];
+        assert_eq!(told(&before, &now), expected);
+    }
+
+    #[test]
+    fn a_route_that_decided_nothing_has_nothing_to_forget() {
+        let before =
+            namings(&[("a", "/a", "scope = []\nmode = \"observe\""), ("b", "/b", "scope = []\nmode = \"off\"")]);
+        assert_eq!(told(&before, &namings(&[("a", "/a", "scope = [\"host\"]")])), Vec::<String>::new());
+    }
+}
