@@ -241,11 +241,11 @@ impl Guard {
         let _place = self.place(rule)?;
         let _counted = self.metrics.waiting(&rule.name);
         let deadline = Instant::now() + patience;
-        let outlasting = pin!(self.outlast(rule, operation));
+        let outlasting = pin!(self.outlast(rule, operation, patience));
         Some(tick::timeout_at(deadline, outlasting).await.unwrap_or(Verdict::InFlight))
     }
 
-    async fn outlast(&self, rule: &Rule, operation: &Operation) -> Verdict {
+    async fn outlast(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Verdict {
         let mut changes = None;
         for looks in 0.. {
             match self.flights.find(&operation.name, &operation.fingerprint) {
@@ -255,7 +255,7 @@ impl Guard {
                     }
                 }
                 None => {
-                    let changes = changes.get_or_insert_with(|| self.store.subscribe(&operation.name));
+                    let changes = changes.get_or_insert_with(|| self.store.subscribe(&operation.name, patience));
                     waiting::change(changes.as_mut(), looks).await;
                 }
             }

@@ -1,8 +1,8 @@
 //! Nothing survives the process: for tests and for trying out. The reference for the other stores.
 
 use std::collections::HashMap;
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -174,7 +174,7 @@ impl Store for Memory {
         })
     }
 
-    fn subscribe(&self, _name: &RecordName) -> Option<Changes> {
+    fn subscribe(&self, _name: &RecordName, _patience: Duration) -> Option<Changes> {
         // Whoever changes a record here is in this process.
         None
     }

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -68,8 +69,8 @@ impl Store for Metered {
         self.timed(StoreOp::Exchange, self.store.exchange(name, exchange))
     }
 
-    fn subscribe(&self, name: &RecordName) -> Option<Changes> {
-        self.store.subscribe(name)
+    fn subscribe(&self, name: &RecordName, patience: Duration) -> Option<Changes> {
+        self.store.subscribe(name, patience)
     }
 
     fn digest_key(&self) -> Answer<'_, DigestKey> {

@@ -127,9 +127,9 @@ pub trait Store: Send + Sync + 'static {
     /// Makes an operator's change, if it is [still due](Exchange::is_due).
     fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged>;
 
-    /// Changes of the record that others may make, if they can be heard of. Begins to listen, and does not wait
-    /// for it.
-    fn subscribe(&self, name: &RecordName) -> Option<Changes>;
+    /// Changes of the record that others may make, if they can be heard of. Begins to listen, and does not wait for it.
+    /// What comes later than `patience` may go unheard.
+    fn subscribe(&self, name: &RecordName, patience: Duration) -> Option<Changes>;
 
     /// The key that digests of names and fingerprints are made with, shared by all who use this store.
     fn digest_key(&self) -> Answer<'_, DigestKey>;

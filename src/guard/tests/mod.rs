@@ -119,8 +119,8 @@ impl Store for Faulty {
         self.store.exchange(name, exchange)
     }
 
-    fn subscribe(&self, name: &RecordName) -> Option<store::Changes> {
-        self.store.subscribe(name)
+    fn subscribe(&self, name: &RecordName, patience: Duration) -> Option<store::Changes> {
+        self.store.subscribe(name, patience)
     }
 
     fn digest_key(&self) -> store::Answer<'_, DigestKey> {

@@ -259,7 +259,7 @@ impl Store for Embedded {
         Box::pin(self.ask(self.timeout, |answer| Operation::Exchange { name, exchange, answer }))
     }
 
-    fn subscribe(&self, _name: &RecordName) -> Option<Changes> {
+    fn subscribe(&self, _name: &RecordName, _patience: Duration) -> Option<Changes> {
         // Whoever changes a record here is in this process.
         None
     }

@@ -102,7 +102,7 @@ pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str) -> Vec<&'stat
     // Version, state, flags, token and attempt: what scripts read of a record.
     let record = |state: u8, token: u8| [&[1, state, 0, 0], &[token; 16][..], &[1, 0, 0, 0]].concat();
     let (first, second, settled) = (record(1, 1), record(1, 2), record(4, 2));
-    let body = format!("{{{name}}}:body");
+    let [body, waiting] = [":body", ":waiting"].map(|of_record| format!("{{{name}}}{of_record}"));
     let mut told = Vec::new();
     let mut add = |what: &'static str, command: &mut redis::Cmd| {
         pipeline.add_command(command.clone());
@@ -125,10 +125,10 @@ pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str) -> Vec<&'stat
     run(&LOOK, &keys, &[]);
     run(&RENEW, &keys, &[&first, lives]);
     run(&REPLACE, &keys, &[&first, lives, &second, lives]);
-    run(&SETTLE, &keys, &[&settled, lives]);
+    run(&SETTLE, &[name, &waiting], &[&settled, lives]);
     run(&EXCHANGE, &[name, &body], &[b"4", &settled[4..], lives, b"1"]);
     run(&ACQUIRE, &keys, &[&first, lives]);
-    run(&RELEASE, &keys, &[&first[4..20]]);
+    run(&RELEASE, &[name, &waiting], &[&first[4..20]]);
     told
 }
 

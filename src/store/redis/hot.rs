@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::commands::{ACQUIRE, Acquire, Fault, RELEASE, RENEW, SETTLE, millis, strange};
 use super::connection::Connected;
+use super::notify::WAITING;
 use super::resp::Command;
 use crate::record::{Hex, RecordName, Token};
 use crate::store::{Released, Renewed};
@@ -29,6 +30,12 @@ impl<'a> Key<'a> {
     /// `prefix:route:digest`
     pub(super) fn parts(&self) -> [&[u8]; 5] {
         [self.prefix.as_bytes(), b":", self.route.as_bytes(), b":", self.digest.as_bytes()]
+    }
+
+    /// Where those leave a [sign](super::notify) who wait for it.
+    fn waiting(&self) -> [&[u8]; 7] {
+        let [prefix, first, route, second, digest] = self.parts();
+        [b"{", prefix, first, route, second, digest, WAITING.as_bytes()]
     }
 }
 
@@ -85,12 +92,12 @@ impl Connected {
         time_to_live: Duration,
         timeout: Duration,
     ) -> Result<Option<Bytes>, Fault> {
-        self.run(&SETTLE, &[&key.parts()], record, Some(millis(time_to_live)), timeout).await
+        self.run(&SETTLE, &[&key.parts(), &key.waiting()], record, Some(millis(time_to_live)), timeout).await
     }
 
     /// Frees the key of a record in flight.
     pub(super) async fn release(&self, key: Key<'_>, token: Token, timeout: Duration) -> Result<Released, Fault> {
-        let reply = self.run(&RELEASE, &[&key.parts()], &token.0, None, timeout).await?;
+        let reply = self.run(&RELEASE, &[&key.parts(), &key.waiting()], &token.0, None, timeout).await?;
         match reply.as_deref() {
             Some(b"deleted") => Ok(Released::Deleted),
             Some(b"absent") => Ok(Released::Absent),

@@ -195,8 +195,8 @@ impl Store for Redis {
         Box::pin(async move { self.call(name, self.server.timeout)?.exchange(exchange).await })
     }
 
-    fn subscribe(&self, name: &RecordName) -> Option<Changes> {
-        Some(self.server.listener.subscribe(Key::new(&self.server.prefix, name).to_string()))
+    fn subscribe(&self, name: &RecordName, patience: Duration) -> Option<Changes> {
+        Some(self.server.listener.subscribe(Key::new(&self.server.prefix, name).to_string(), patience))
     }
 
     fn digest_key(&self) -> Answer<'_, DigestKey> {

@@ -1,19 +1,25 @@
 //! Hearing of what other sidecars did to a record.
 //!
-//! Whoever settles or releases a record publishes on a channel of the record's own name. One connection listens,
-//! made when somebody first waits, whatever their number. Nothing rests on it: who waits looks now and then all
-//! the same, so a server without RESP3, or a user without channels, only costs promptness.
+//! Whoever settles or releases a record publishes on a channel of the record's own name, where somebody waits. Who waits
+//! subscribes, leaves a sign under a name beside the record's for as long as its patience lasts, and looks at the record
+//! again: what happened until then it sees itself, and of what happens later it is told.
+//!
+//! One connection listens, made when somebody first waits, whatever their number. Nothing rests on it: who waits looks now
+//! and then all the same, so a server without RESP3, one that takes no sign, a user without channels or a sidecar that
+//! leaves no signs only costs promptness.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, FromRedisValue, PushInfo, PushKind, RedisError, RedisResult};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::commands::millis;
 use super::connection::{CONNECT_TIMEOUT, FIRST_DELAY, LONGEST_DELAY, jittered, open};
 use crate::config::RedisAddress;
 use crate::store::Changes;
@@ -27,10 +33,19 @@ pub(super) struct Listener {
 /// The records that somebody waits for, by their key.
 #[derive(Default)]
 struct Topics {
-    by_key: Mutex<HashMap<String, watch::Sender<()>>>,
-    /// There is a new one.
+    by_key: Mutex<HashMap<String, Topic>>,
+    /// There is a new one, or one that is waited for longer.
     added: Notify,
 }
+
+struct Topic {
+    tell: watch::Sender<()>,
+    /// When those who wait have no more patience.
+    until: Instant,
+}
+
+/// Follows a record's key in braces, so that they share a slot, and names the sign of those who wait for it.
+pub(super) const WAITING: &str = "}:waiting";
 
 /// A channel that nobody waits for any more is left so late: the next to wait may come soon.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -47,35 +62,40 @@ impl Listener {
     }
 
     /// Changes of one record. Tells of one, too, when it has begun to listen: what happened before then was missed.
-    pub(super) fn subscribe(&self, key: String) -> Changes {
+    pub(super) fn subscribe(&self, key: String, patience: Duration) -> Changes {
+        let until = Instant::now() + patience;
         let mut by_key = self.topics.by_key();
-        if let Some(topic) = by_key.get(&key) {
-            let mut changes = topic.subscribe();
+        if let Some(topic) = by_key.get_mut(&key) {
+            if until > topic.until {
+                topic.until = until;
+                self.topics.added.notify_one();
+            }
+            let mut changes = topic.tell.subscribe();
             changes.mark_changed();
             return changes;
         }
-        let (topic, changes) = watch::channel(());
-        by_key.insert(key, topic);
+        let (tell, changes) = watch::channel(());
+        by_key.insert(key, Topic { tell, until });
         self.topics.added.notify_one();
         changes
     }
 }
 
 impl Topics {
-    fn by_key(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<()>>> {
+    fn by_key(&self) -> MutexGuard<'_, HashMap<String, Topic>> {
         // Every step leaves the map whole.
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, key: &str) {
         if let Some(topic) = self.by_key().get(key) {
-            topic.send_replace(());
+            topic.tell.send_replace(());
         }
     }
 
     fn tell_all(&self) {
         for topic in self.by_key().values() {
-            topic.send_replace(());
+            topic.tell.send_replace(());
         }
     }
 
@@ -87,11 +107,11 @@ impl Topics {
         }
     }
 
-    /// Forgets what nobody waits for, and returns the keys of the rest.
-    fn sweep(&self) -> HashSet<String> {
+    /// Forgets what nobody waits for, and returns the keys of the rest, and for how long they are waited for.
+    fn sweep(&self) -> HashMap<String, Instant> {
         let mut by_key = self.by_key();
-        by_key.retain(|_, topic| topic.receiver_count() > 0);
-        by_key.keys().cloned().collect()
+        by_key.retain(|_, topic| topic.tell.receiver_count() > 0);
+        by_key.iter().map(|(key, topic)| (key.clone(), topic.until)).collect()
     }
 }
 
@@ -132,7 +152,7 @@ async fn listen(topics: &Arc<Topics>, address: &RedisAddress) -> RedisResult<()>
         }
     };
     let mut connection = in_time(open(address, on_push)).await?;
-    let mut subscribed = HashSet::new();
+    let mut subscribed = HashMap::new();
     loop {
         let wanted = topics.sweep();
         follow(&mut connection, topics, &mut subscribed, &wanted).await?;
@@ -150,19 +170,40 @@ async fn listen(topics: &Arc<Topics>, address: &RedisAddress) -> RedisResult<()>
 async fn follow(
     connection: &mut MultiplexedConnection,
     topics: &Topics,
-    subscribed: &mut HashSet<String>,
-    wanted: &HashSet<String>,
+    subscribed: &mut HashMap<String, Instant>,
+    wanted: &HashMap<String, Instant>,
 ) -> RedisResult<()> {
-    for key in wanted.difference(&subscribed.clone()) {
-        in_time(connection.subscribe(key)).await?;
-        subscribed.insert(key.clone());
+    for (key, until) in wanted {
+        match subscribed.get(key) {
+            Some(signed) if signed >= until => continue,
+            Some(_) => sign(&mut connection.clone(), key, *until).await?,
+            // On one connection, the server takes the one after the other.
+            None => {
+                let mut signing = connection.clone();
+                tokio::try_join!(in_time(connection.subscribe(key)), sign(&mut signing, key, *until))?;
+            }
+        }
+        subscribed.insert(key.clone(), *until);
         topics.tell(key);
     }
-    for key in subscribed.clone().difference(wanted) {
-        in_time(connection.unsubscribe(key)).await?;
-        subscribed.remove(key);
+    let left: Vec<String> = subscribed.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+    for key in left {
+        in_time(connection.unsubscribe(&key)).await?;
+        subscribed.remove(&key);
     }
     Ok(())
+}
+
+/// Says that somebody waits for this record. Nobody takes the sign away: a notice too many does no harm.
+async fn sign(connection: &mut MultiplexedConnection, key: &str, until: Instant) -> RedisResult<()> {
+    let left = millis(until.saturating_duration_since(Instant::now()));
+    let mut set = redis::cmd("SET");
+    set.arg(format!("{{{key}{WAITING}")).arg("").arg("PX").arg(left);
+    match in_time(set.query_async(connection)).await {
+        // A full server takes no sign: who waits looks for themselves.
+        Err(error) if error.code().is_some() => Ok(()),
+        signed => signed,
+    }
 }
 
 async fn in_time<T>(answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {

@@ -1,13 +1,15 @@
 -- Frees the key, if its record is in flight (state 1) under this token.
--- KEYS[1] record; ARGV[1] token
+-- KEYS[1] record; KEYS[2] sign of those who wait for it; ARGV[1] token
 local held = redis.call('GET', KEYS[1])
 if not held then
   return 'absent'
 end
 if held:byte(1) == 1 and held:byte(2) == 1 and held:sub(5, 20) == ARGV[1] then
   redis.call('DEL', KEYS[1])
-  -- For those who wait. A user without channels may not: that must not undo what is done.
-  redis.pcall('PUBLISH', KEYS[1], '')
+  -- A user without channels may not: that must not undo what is done.
+  if redis.call('GET', KEYS[2]) then
+    redis.pcall('PUBLISH', KEYS[1], '')
+  end
   return 'deleted'
 end
 return 'kept'

@@ -1,5 +1,5 @@
 -- Writes the owner's outcome over its own record in flight (state 1) or unknown (4), or where there is none.
--- KEYS[1] record; ARGV[1] outcome; ARGV[2] milliseconds to live
+-- KEYS[1] record; KEYS[2] sign of those who wait for it; ARGV[1] outcome; ARGV[2] milliseconds to live
 -- Returns nil when it is written, else the record that stays.
 local held = redis.call('GET', KEYS[1])
 if held then
@@ -10,6 +10,8 @@ if held then
   end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
--- For those who wait. A user without channels may not: that must not undo what is done.
-redis.pcall('PUBLISH', KEYS[1], '')
+-- A user without channels may not: that must not undo what is done.
+if redis.call('GET', KEYS[2]) then
+  redis.pcall('PUBLISH', KEYS[1], '')
+end
 return false

@@ -557,7 +557,7 @@ async fn the_rights_that_are_printed_suffice() {
     store.ready(PATIENCE).await.expect("accepted");
     let (name, mine) = (name(), claim(1, LOST));
     store.claim(&name, &mine).await.expect("granted");
-    let mut changes = store.subscribe(&name).expect("Redis notifies");
+    let mut changes = store.subscribe(&name, HOUR).expect("Redis notifies");
     told(&mut changes).await;
     store.renew(&name, &mine).await.expect("extended");
     store.claim(&name, &claim(2, RETRY)).await.expect("taken over");
@@ -893,7 +893,7 @@ async fn changes_by_others_are_heard_of() {
     for name in [&settled, &released] {
         theirs.claim(name, &owner).await.expect("granted");
     }
-    let mut changes = [&settled, &released].map(|name| ours.subscribe(name).expect("Redis notifies"));
+    let mut changes = [&settled, &released].map(|name| ours.subscribe(name, HOUR).expect("Redis notifies"));
     for changes in &mut changes {
         told(changes).await;
     }
@@ -911,6 +911,66 @@ async fn changes_by_others_are_heard_of() {
     told(&mut changes[0]).await;
     theirs.settle(&settled, &completed(&owner, b"{}")).await.expect("settled");
     told(&mut changes[0]).await;
+}
+
+#[tokio::test]
+async fn nothing_is_published_where_nobody_waits() {
+    let server = RedisServer::start();
+    let (ours, theirs) = (open(server.port(), NO_PING).await, open(server.port(), NO_PING).await);
+    // At each connect, all is tried once.
+    order(&server, "CONFIG RESETSTAT").await;
+    let published = async || {
+        let stats: String = admin(&server.url(), &[b"INFO", b"commandstats"]).await;
+        let publish = stats.lines().find_map(|line| line.strip_prefix("cmdstat_publish:calls=")?.split(',').next());
+        publish.map_or(0, |calls| calls.parse::<u32>().expect("a number"))
+    };
+    let owner = claim(1, RETRY);
+    let (alone, awaited, later) = (name(), name(), name());
+    theirs.claim(&alone, &owner).await.expect("granted");
+    theirs.settle(&alone, &completed(&owner, b"{}")).await.expect("settled");
+    theirs.claim(&alone, &claim(2, RETRY)).await.expect("refused");
+    assert_eq!(published().await, 0);
+
+    // Two wait, and the second for longer.
+    theirs.claim(&awaited, &owner).await.expect("granted");
+    let (mut first, sign) = (ours.subscribe(&awaited, HOUR), format!("{{onlyonce:{awaited}}}:waiting"));
+    let first = first.as_mut().expect("Redis notifies");
+    told(first).await;
+    let left = async || admin::<i64>(&server.url(), &[b"PTTL", sign.as_bytes()]).await;
+    assert!((1..=3_600_000).contains(&left().await), "{}", left().await);
+    let mut second = ours.subscribe(&awaited, HOUR * 2).expect("Redis notifies");
+    while left().await <= 3_600_000 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for changes in [&mut *first, &mut second] {
+        changes.mark_unchanged();
+    }
+    theirs.settle(&awaited, &completed(&owner, b"{}")).await.expect("settled");
+    told(first).await;
+    told(&mut second).await;
+    assert_eq!(published().await, 1);
+
+    // An older sidecar publishes whether there is a sign or not, and leaves none.
+    let mut changes = ours.subscribe(&later, HOUR).expect("Redis notifies");
+    told(&mut changes).await;
+    order(&server, &format!("DEL {{onlyonce:{later}}}:waiting")).await;
+    order(&server, &format!("PUBLISH onlyonce:{later} x")).await;
+    told(&mut changes).await;
+    theirs.claim(&later, &owner).await.expect("granted");
+    assert_eq!(theirs.release(&later, owner.token).await.expect("an answer"), Released::Deleted);
+    assert_eq!(published().await, 2);
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_sign_still_tells_what_others_publish() {
+    let server = RedisServer::start();
+    let ours = open(server.port(), NO_PING).await;
+    order(&server, "CONFIG SET maxmemory 1").await;
+    let name = name();
+    let mut changes = ours.subscribe(&name, HOUR).expect("Redis notifies");
+    told(&mut changes).await;
+    order(&server, &format!("PUBLISH onlyonce:{name} x")).await;
+    told(&mut changes).await;
 }
 
 #[tokio::test]
