@@ -257,6 +257,7 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
             upstream,
             store,
             routes,
+            threads = sidecar.threads(),
             admin = sidecar.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string()),
             version = VERSION.as_str(),
             "serving"
@@ -312,7 +313,8 @@ fn failed(error: &(dyn Error + 'static), format: LogFormat) -> ExitCode {
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Requests are answered by threads of their own (server::Cores); this one accepts, and serves operators.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(work);
     // What is left by now was given up knowingly.
     runtime.shutdown_background();

@@ -39,6 +39,7 @@ impl Fixed {
             drain_delay,
             drain_timeout,
             header_case,
+            threads,
             tls: _,
         } = &self.server;
         let wanted = &config.server;
@@ -51,6 +52,7 @@ impl Fixed {
         compare("server.drain_delay", *drain_delay == wanted.drain_delay);
         compare("server.drain_timeout", *drain_timeout == wanted.drain_timeout);
         compare("server.header_case", *header_case == wanted.header_case);
+        compare("server.threads", *threads == wanted.threads);
 
         let Log { format, level: _, keys: _ } = &self.log;
         compare("log.format", *format == config.log.format);
@@ -91,8 +93,14 @@ mod tests {
     fn what_takes_effect_at_a_start_only_is_named() {
         let fixed = Fixed::of(&config("", STORE));
         assert_eq!(fixed.differing(&config("", STORE)), Vec::<&str>::new());
-        let moved = config("listen = \"127.0.0.1:81\"\nmax_connections = 5\nheader_case = \"title\"", "[store]\nurl = \"redis://elsewhere\"");
-        assert_eq!(fixed.differing(&moved), ["server.listen", "server.max_connections", "server.header_case", "store.url"]);
+        let moved = config(
+            "listen = \"127.0.0.1:81\"\nmax_connections = 5\nheader_case = \"title\"",
+            "[store]\nurl = \"redis://elsewhere\"",
+        );
+        assert_eq!(
+            fixed.differing(&moved),
+            ["server.listen", "server.max_connections", "server.header_case", "store.url"]
+        );
         let off = config("", &format!("[admin]\nlisten = \"off\"\n{STORE}"));
         assert_eq!(fixed.differing(&off), ["admin.listen"]);
     }

@@ -98,6 +98,8 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// How names of fields are written to clients.
     pub header_case: HeaderCase,
+    /// Threads that answer requests.
+    pub threads: Threads,
 }
 
 /// `header_case`: how HTTP/1 writes the names of fields, which have no case (RFC 9110, 5.1).
@@ -107,6 +109,15 @@ pub enum HeaderCase {
     Lower,
     /// `Content-Type`, for readers that know names in this spelling only.
     Title,
+}
+
+/// `server.threads`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// As many as there are processors for this process.
+    Auto,
+    /// This many, at least 1.
+    Count(usize),
 }
 
 /// One of `server.listen`

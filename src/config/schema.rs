@@ -95,6 +95,9 @@ fn value(shape: &Shape) -> Map<String, Value> {
         Shape::Duration { .. } => measure(&DURATIONS),
         Shape::Size => measure(&SIZES),
         Shape::Number(range) => number(range),
+        Shape::ChoiceOrNumber(word, range) => {
+            json!({ "anyOf": [{ "enum": [word] }, number(range), { "type": "string", "pattern": ENV }] })
+        }
         Shape::Boolean => json!({ "type": "boolean" }),
         Shape::List(elements) => list(elements),
         Shape::OneOrMore(elements) => json!({ "anyOf": [Value::Object(any_of(elements, &value)), list(elements)] }),

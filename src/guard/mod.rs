@@ -61,11 +61,11 @@ pub struct Guard {
     slots: Arc<Semaphore>,
     observations: Arc<Semaphore>,
     /// Repeats waiting now, by route.
-    waiters: Mutex<HashMap<Arc<str>, usize>>,
+    waiters: Arc<Mutex<HashMap<Arc<str>, usize>>>,
     attempts: TaskTracker,
     observed: TaskTracker,
     /// Raised when the drain runs out: what is left is settled at once.
-    abandon: Flag,
+    abandon: Arc<Flag>,
 }
 
 /// What a request is to its operation.
@@ -120,10 +120,27 @@ impl Guard {
             flights: Arc::default(),
             slots: Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS))),
             observations: Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS))),
-            waiters: Mutex::default(),
+            waiters: Arc::default(),
             attempts: TaskTracker::new(),
             observed: TaskTracker::new(),
-            abandon: Flag::default(),
+            abandon: Arc::default(),
+        })
+    }
+
+    /// The same guard, whose calls go over this handle to the same store. All else is shared: what one core claims, the
+    /// others know of.
+    pub fn over(&self, store: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            metrics: Arc::clone(&self.metrics),
+            flights: Arc::clone(&self.flights),
+            cleanup: self.cleanup.clone(),
+            slots: Arc::clone(&self.slots),
+            observations: Arc::clone(&self.observations),
+            waiters: Arc::clone(&self.waiters),
+            attempts: self.attempts.clone(),
+            observed: self.observed.clone(),
+            abandon: Arc::clone(&self.abandon),
         })
     }
 

@@ -41,12 +41,12 @@ use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
-/// Everything that one request needs on its way.
+/// Everything that one request needs on its way, on one core.
 pub struct Proxy {
     /// Which requests are guarded, and how.
     pub routes: Arc<Routes>,
     /// Whose word is taken for who a client is.
-    pub trust: Trust,
+    pub trust: Arc<Trust>,
     /// Who owns what.
     pub guard: Arc<Guard>,
     /// Where the digest key is kept.

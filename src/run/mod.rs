@@ -28,7 +28,7 @@ use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
 use crate::proxy::Arriving;
 pub use crate::server::Passed;
-use crate::server::{Listener, Server};
+use crate::server::{Cores, Listener, Server};
 use crate::store::{self, Metered, Store};
 use crate::telemetry;
 
@@ -37,6 +37,7 @@ pub struct Sidecar {
     rules: Arc<Rules>,
     admin: Arc<Admin>,
     server: Server,
+    cores: Arc<Cores>,
     listeners: Vec<Listener>,
     admin_listener: Option<Listener>,
     drain: Drain,
@@ -70,6 +71,9 @@ pub enum StartError {
     /// The store cannot be used as it is.
     #[error("the store cannot be used")]
     Store(#[from] store::OpenError),
+    /// A thread cannot be had.
+    #[error("the threads that answer requests cannot be started")]
+    Threads(#[source] io::Error),
     /// Two metrics of one name: a mistake of ours.
     #[error("the metrics cannot be set up")]
     Metrics(#[from] prometheus::Error),
@@ -134,16 +138,17 @@ impl Sidecar {
         let last_words = config.store.timeout * 2;
         let drain = Drain { delay: server.drain_delay, timeout: server.drain_timeout, last_words };
         let shares = files::shares(server.max_connections);
+        let cores = Arc::new(Cores::start(server.threads).map_err(StartError::Threads)?);
         let server = Server::new(&server, shares.places, Arc::clone(&metrics));
-        let rules = Rules::new(config, &records, &metrics, server.clone(), shares.idle);
-        // One guard, whatever becomes of the rules.
-        let guard = Arc::clone(&rules.current().guard);
+        let rules = Rules::new(config, &records, &metrics, server.clone(), shares.idle, cores.runtimes());
+        let guard = rules.guard();
         let rules = Arc::new(rules);
         let told = Arc::clone(&rules);
         Ok(Self {
             admin: Arc::new(Admin::new(metrics, records, guard, move || told.told(), token.as_ref())),
             rules,
             server,
+            cores,
             listeners,
             admin_listener,
             drain,
@@ -153,6 +158,11 @@ impl Sidecar {
     /// The rules in force, to be replaced while they are.
     pub fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules)
+    }
+
+    /// How many threads answer requests.
+    pub fn threads(&self) -> usize {
+        self.cores.count()
     }
 
     /// Where clients connect.
@@ -170,9 +180,9 @@ impl Sidecar {
 
     /// Serves until `stop`, then finishes what is in flight.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Stopped {
-        let Self { rules, admin, server, listeners, admin_listener, drain } = self;
+        let Self { rules, admin, server, cores, listeners, admin_listener, drain } = self;
         let admin_server = server.beside();
-        if let Some(listener) = admin_listener {
+        let _operators = admin_listener.map(|listener| {
             let admin = Arc::clone(&admin);
             admin_server.serve(vec![listener], move |request: Request<Incoming>, client| {
                 let admin = Arc::clone(&admin);
@@ -181,24 +191,36 @@ impl Sidecar {
                     let request = request.map(|body| Arriving::request(body, version, &client));
                     admin.handle(request, client.peer).await
                 }
-            });
-        }
-        let in_force = Arc::clone(&rules);
-        server.serve(listeners, move |request, client| {
-            let proxy = in_force.current();
-            async move { proxy.handle(request, &client).await }
+            })
         });
-        // One guard, whatever becomes of the rules.
-        let guard = Arc::clone(&rules.current().guard);
+        let guard = rules.guard();
+        let accepting = server.serve_on(Arc::clone(&cores), listeners, move |core| {
+            let in_force = Arc::clone(&rules);
+            move |request, client| {
+                let proxy = in_force.on(core);
+                async move { proxy.handle(request, &client).await }
+            }
+        });
 
-        stop.await;
+        let is_whole = tokio::select! {
+            () = stop => true,
+            () = cores.broken() => {
+                tracing::error!("a thread that answers requests has ended, and its requests with it: stopping");
+                false
+            }
+        };
         tracing::info!(at_work = guard.at_work(), "stopping: not ready any more, still serving");
         admin.drain();
         tokio::time::sleep(drain.delay).await;
         server.stop();
         let finished = finish(&server, &guard, drain).await;
         admin_server.stop();
-        finished
+        drop(accepting);
+        // What was given up ends here, and not some time later.
+        if tokio::time::timeout(drain.last_words, cores.stop()).await.is_err() {
+            tracing::warn!("a thread that answers requests does not end");
+        }
+        if is_whole { finished } else { Stopped::Unfinished }
     }
 }
 

@@ -81,7 +81,7 @@ fn apply(config: Config, rules: &Rules, logging: &Logging, warned: &[config::War
     let warnings = config::warnings(&config);
     logging.set_level(config.log.level);
     let routes = config.routes.rules().len();
-    log_forgotten(&rules.current().routes, &config.routes);
+    log_forgotten(&rules.routes(), &config.routes);
     for key in rules.replace(config) {
         tracing::warn!(key, "{key} changed: takes effect at the next start");
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 
 use crate::admin::InForce;
-use crate::config::{Config, Fixed, Keeping, Mode, Routes};
+use crate::config::{Config, Fixed, Keeping, Mode, Routes, Trust};
 use crate::guard::Guard;
 use crate::metrics::{Metrics, Reload};
 use crate::proxy::{Budget, Proxy, Upstream};
@@ -15,61 +16,90 @@ use crate::store::Store;
 /// The rules that requests go by. A request that has begun ends under the rules that it began with; a record carries
 /// its own terms.
 pub struct Rules {
-    current: ArcSwap<Proxy>,
+    /// One for each core, in the order of `runtimes`. All of them are replaced in one step.
+    current: ArcSwap<Vec<Arc<Proxy>>>,
     /// The same for operators who ask what they are.
     told: ArcSwap<InForce>,
+    /// The runtimes of the cores: what a proxy spawns when it is made belongs to its own.
+    runtimes: Vec<Handle>,
+    /// One guard for all cores, whatever becomes of the rules.
+    guard: Arc<Guard>,
+    metrics: Arc<Metrics>,
     /// What was bound and opened at the start.
     fixed: Fixed,
     /// Whose certificate is replaced with them.
     server: Server,
-    /// Connections to the backend that may wait for the next request.
+    /// Connections to the backend that may wait for the next request, for each core.
     max_idle: usize,
 }
 
 impl Rules {
-    /// The first ones.
+    /// The first ones, for the cores that have these runtimes: one at least.
     pub(super) fn new(
         config: Config,
         records: &Arc<dyn Store>,
         metrics: &Arc<Metrics>,
         listening: Server,
         max_idle: usize,
+        runtimes: Vec<Handle>,
     ) -> Self {
         let fixed = Fixed::of(&config);
         let keeping = Keeping::of(&config.store);
         let Config { server, log, admin: _, upstream, store: _, trust, routes } = config;
         introduce(&routes, metrics);
-        let routes = Arc::new(routes);
-        let told = InForce { routes: Arc::clone(&routes), trust: trust.clone(), keeping };
-        let proxy = Proxy {
-            routes,
-            trust,
-            guard: Guard::new(Arc::clone(records), Arc::clone(metrics), server.max_in_flight),
-            store: Arc::clone(records),
-            upstream: Upstream::new(upstream, max_idle),
-            budget: Budget::new(server.max_buffered, Arc::clone(metrics)),
-            decoders: Arc::default(),
-            body_timeout: server.body_timeout,
-            log_keys: log.keys,
-            metrics: Arc::clone(metrics),
+        let (routes, trust) = (Arc::new(routes), Arc::new(trust));
+        let told = InForce { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping };
+        let guard = Guard::new(Arc::clone(records), Arc::clone(metrics), server.max_in_flight);
+        let budget = Budget::new(server.max_buffered, Arc::clone(metrics));
+        let decoders = Arc::default();
+        let max_idle = max_idle.div_ceil(runtimes.len());
+        let proxy = |runtime: &Handle| {
+            let _on_core = runtime.enter();
+            let store = Arc::clone(records).on_core();
+            Arc::new(Proxy {
+                routes: Arc::clone(&routes),
+                trust: Arc::clone(&trust),
+                guard: guard.over(Arc::clone(&store)),
+                store,
+                upstream: Upstream::new(upstream.clone(), max_idle),
+                budget: budget.clone(),
+                decoders: Arc::clone(&decoders),
+                body_timeout: server.body_timeout,
+                log_keys: log.keys,
+                metrics: Arc::clone(metrics),
+            })
         };
+        let current = ArcSwap::from_pointee(runtimes.iter().map(proxy).collect());
         Self {
-            current: ArcSwap::from_pointee(proxy),
+            current,
             told: ArcSwap::from_pointee(told),
+            runtimes,
+            guard,
+            metrics: Arc::clone(metrics),
             fixed,
             server: listening,
             max_idle,
         }
     }
 
-    /// Those that a request that begins now goes by.
-    pub fn current(&self) -> Arc<Proxy> {
-        self.current.load_full()
+    /// Those that a request goes by that begins now on this core.
+    pub(super) fn on(&self, core: usize) -> Arc<Proxy> {
+        Arc::clone(&self.current.load()[core])
+    }
+
+    /// Which requests are guarded now.
+    pub(super) fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.on(0).routes)
     }
 
     /// What operators are told of them.
     pub fn told(&self) -> Arc<InForce> {
         self.told.load_full()
+    }
+
+    /// Who owns what.
+    pub(super) fn guard(&self) -> Arc<Guard> {
+        Arc::clone(&self.guard)
     }
 
     /// Puts those of `config` in force: for every request that begins from now on, and all at once. Says which of its
@@ -78,31 +108,36 @@ impl Rules {
         let waiting = self.fixed.differing(&config);
         let Config { server, log, admin: _, upstream, store: _, trust, routes } = config;
         self.server.set_tls(server.tls.as_ref());
-        let before = self.current();
-        introduce(&routes, &before.metrics);
-        let routes = Arc::new(routes);
+        introduce(&routes, &self.metrics);
+        let (routes, trust) = (Arc::new(routes), Arc::new(trust));
         let keeping = self.told().keeping.clone();
-        self.told.store(Arc::new(InForce { routes: Arc::clone(&routes), trust: trust.clone(), keeping }));
-        // Connections to the same backend are kept.
-        let same = *before.upstream.settings() == upstream;
-        self.current.store(Arc::new(Proxy {
-            routes,
-            trust,
-            guard: Arc::clone(&before.guard),
-            store: Arc::clone(&before.store),
-            upstream: if same { before.upstream.clone() } else { Upstream::new(upstream, self.max_idle) },
-            budget: before.budget.clone(),
-            decoders: Arc::clone(&before.decoders),
-            body_timeout: server.body_timeout,
-            log_keys: log.keys,
-            metrics: Arc::clone(&before.metrics),
-        }));
+        let told = InForce { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping };
+        self.told.store(Arc::new(told));
+        let proxy = |(before, runtime): (&Arc<Proxy>, &Handle)| {
+            let _on_core = runtime.enter();
+            // Connections to the same backend are kept.
+            let same = *before.upstream.settings() == upstream;
+            Arc::new(Proxy {
+                routes: Arc::clone(&routes),
+                trust: Arc::clone(&trust),
+                guard: Arc::clone(&before.guard),
+                store: Arc::clone(&before.store),
+                upstream: if same { before.upstream.clone() } else { Upstream::new(upstream.clone(), self.max_idle) },
+                budget: before.budget.clone(),
+                decoders: Arc::clone(&before.decoders),
+                body_timeout: server.body_timeout,
+                log_keys: log.keys,
+                metrics: Arc::clone(&before.metrics),
+            })
+        };
+        let next = self.current.load().iter().zip(&self.runtimes).map(proxy).collect();
+        self.current.store(Arc::new(next));
         waiting
     }
 
     /// Counts a reload that was asked for or found due.
     pub(super) fn count(&self, result: Reload) {
-        self.current.load().metrics.reload(result);
+        self.metrics.reload(result);
     }
 }
 

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::task::TaskTracker;
 
 use super::Server;
+use super::cores::Load;
 use super::pace::Pace;
 use super::streams::{Piece, Stream, Streams};
 use super::watched::Watched;
@@ -34,14 +35,20 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const MAX_HEAD: u32 = 32 * 1024;
 
 impl Server {
-    pub(super) async fn http2<A, F, B>(&self, stream: Watched, pace: &Arc<Pace>, client: Client, answer: A)
-    where
+    pub(super) async fn http2<A, F, B>(
+        &self,
+        stream: Watched,
+        pace: &Arc<Pace>,
+        client: Client,
+        load: &Arc<Load>,
+        answer: A,
+    ) where
         A: Fn(Request<Incoming>, Client) -> F,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
     {
         pace.idle();
-        let streams = Streams::new(pace);
+        let streams = Streams::new(pace, load);
         let service = service_fn(|mut request: Request<Incoming>| {
             let stream = streams.open();
             tell_as_http1(&mut request);

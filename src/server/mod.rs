@@ -1,5 +1,6 @@
 //! Listening: connections, their limits and their end.
 
+mod cores;
 mod http1;
 mod http2;
 mod lengths;
@@ -12,7 +13,6 @@ mod tls;
 mod watched;
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,15 +23,18 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::{self, HeaderCase};
 use crate::metrics::Metrics;
 use crate::proxy::Client;
 use crate::tls::Identity;
-use listen::Turns;
+pub use cores::Cores;
+use cores::Load;
+use listen::{Accepted, Turns};
 pub use listen::{Listener, Passed};
 use pace::{Overdue, Pace};
 use stream::Stream;
@@ -73,6 +76,9 @@ enum End {
 /// After an error that says "no more files" or the like: trying again at once would only spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Who has just connected when the server stops may have a request on its way, and is heard for so long.
+const NEWCOMER: Duration = Duration::from_secs(2);
+
 /// How many connections there may be at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Places {
@@ -111,67 +117,112 @@ impl Server {
         self.tls.store(tls.map(tls::settings));
     }
 
-    /// From now on, accepts connections and answers their requests, until [`stop`](Self::stop).
-    pub fn serve<A, F, B>(&self, listeners: Vec<Listener>, answer: A)
+    /// From now on, accepts connections and answers their requests here, until [`stop`](Self::stop).
+    pub fn serve<A, F, B>(&self, listeners: Vec<Listener>, answer: A) -> AbortOnDropHandle<()>
     where
         A: Fn(Request<Incoming>, Client) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
     {
-        // Waited for with the connections: the file of a Unix socket goes with its listener.
-        self.connections.spawn(self.clone().accept_all(listeners, answer));
+        let server = self.clone();
+        self.accept_from(listeners, move |accepted, place| {
+            let load = Arc::default();
+            server.connections.spawn(server.clone().connection(accepted, place, load, answer.clone()));
+        })
     }
 
-    async fn accept_all<A, F, B>(self, listeners: Vec<Listener>, answer: A)
+    /// The same on the cores; `answer` makes what answers on the one of that number. What is returned accepts.
+    pub fn serve_on<A, F, B>(
+        &self,
+        cores: Arc<Cores>,
+        listeners: Vec<Listener>,
+        answer: impl Fn(usize) -> A + Send + Sync + 'static,
+    ) -> AbortOnDropHandle<()>
     where
-        A: Fn(Request<Incoming>, Client) -> F + Clone + Send + Sync + 'static,
+        A: Fn(Request<Incoming>, Client) -> F + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
     {
-        let mut turns = Turns::new(listeners);
+        let server = self.clone();
+        self.accept_from(listeners, move |accepted, place| {
+            let (number, core) = cores.least_loaded();
+            let connection = server.clone().connection(accepted, place, Arc::clone(&core.load), answer(number));
+            server.connections.spawn_on(connection, &core.runtime);
+        })
+    }
+
+    fn accept_from<H>(&self, listeners: Vec<Listener>, hand_over: H) -> AbortOnDropHandle<()>
+    where
+        H: Fn(Accepted, OwnedSemaphorePermit) + Send + Sync + 'static,
+    {
+        // Waited for with the connections: the file of a Unix socket goes with its listener.
+        AbortOnDropHandle::new(self.connections.spawn(self.clone().accept_all(Turns::new(listeners), hand_over)))
+    }
+
+    async fn accept_all(self, mut turns: Turns, hand_over: impl Fn(Accepted, OwnedSemaphorePermit)) {
         while let Some(accepted) = self.stop.run_until_cancelled(self.accept(&mut turns)).await {
-            let (stream, peer, place) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            };
-            let (server, answer) = (self.clone(), answer.clone());
-            self.connections.spawn(async move {
-                let _counted = server.metrics.as_ref().map(|metrics| metrics.connection());
-                let client = Client { peer, secure: false, presence: Arc::default() };
-                server.connection(stream, client, answer).await;
-                drop(place);
-            });
+            match accepted {
+                Ok((accepted, place)) => hand_over(accepted, place),
+                Err(error) => not_accepted(&error).await,
+            }
+        }
+        // Who is in the queues of the kernel believes to be connected, and may have sent a request.
+        turns.close();
+        while let Ok(place) = Arc::clone(&self.places).acquire_owned().await
+            && let Some(accepted) = turns.accept_last().await
+        {
+            match accepted {
+                Ok(accepted) => hand_over(accepted, place),
+                Err(error) if is_gone(&error) => {}
+                Err(error) => not_accepted(&error).await,
+            }
         }
     }
 
     /// The next connection, on whichever listener it comes. One place is kept for it, and not one for each listener.
-    async fn accept(&self, turns: &mut Turns) -> io::Result<(Stream, Option<SocketAddr>, OwnedSemaphorePermit)> {
+    async fn accept(&self, turns: &mut Turns) -> io::Result<(Accepted, OwnedSemaphorePermit)> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         loop {
             match turns.accept().await {
-                Ok((stream, peer)) => return Ok((stream, peer, place)),
-                // The client was gone before it was accepted: that concerns nobody else.
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+                Ok(accepted) => return Ok((accepted, place)),
+                Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    async fn connection<A, F, B>(&self, stream: Stream, client: Client, answer: A)
+    async fn connection<A, F, B>(self, accepted: Accepted, place: OwnedSemaphorePermit, load: Arc<Load>, answer: A)
+    where
+        A: Fn(Request<Incoming>, Client) -> F,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+    {
+        let _counted = (self.metrics.as_ref().map(|metrics| metrics.connection()), load.count());
+        match accepted.open() {
+            Ok((stream, peer)) => {
+                let client = Client { peer, secure: false, presence: Arc::default() };
+                self.converse(stream, client, &load, answer).await;
+            }
+            Err(error) => ended(&error),
+        }
+        drop(place);
+    }
+
+    async fn converse<A, F, B>(&self, stream: Stream, client: Client, load: &Arc<Load>, answer: A)
     where
         A: Fn(Request<Incoming>, Client) -> F,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
     {
         let pace = Arc::new(Pace::new(self.header_timeout, self.idle_timeout, Arc::clone(&client.presence)));
+        let begun = Instant::now();
+        let given_up = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep_until(begun + NEWCOMER).await;
+        };
         let opened = tokio::select! {
             opened = self.open(stream, &pace) => opened,
-            () = self.stop.cancelled() => return,
+            () = given_up => return,
             _ = pace.overdue(|| None) => return,
         };
         match opened {
@@ -181,7 +232,7 @@ impl Server {
             }
             Ok((stream, Protocol::Http2)) => {
                 let secure = stream.is_secure();
-                self.http2(stream, &pace, Client { secure, ..client }, answer).await;
+                self.http2(stream, &pace, Client { secure, ..client }, load, answer).await;
             }
             Err(error) => ended(&error),
         }
@@ -220,6 +271,8 @@ impl Server {
         let mut stopping = false;
         loop {
             tokio::select! {
+                // hyper closes a connection of which it has read nothing, and what is here is to be read first.
+                biased;
                 end = connection.as_mut() => {
                     end.unwrap_or_else(|error| ended(&error));
                     return End::Own;
@@ -242,7 +295,7 @@ impl Server {
         }
     }
 
-    /// Accepts nothing more; connections end with the answer they are at.
+    /// Accepts nothing more but what is in the queues of the kernel; connections end with the answer they are at.
     pub fn stop(&self) {
         self.stop.cancel();
         self.connections.close();
@@ -252,6 +305,16 @@ impl Server {
     pub async fn stopped(&self) {
         self.connections.wait().await;
     }
+}
+
+/// The client was gone before it was accepted: that concerns nobody else.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+async fn not_accepted(error: &io::Error) {
+    tracing::warn!(error = error as &dyn std::error::Error, "a connection could not be accepted");
+    tokio::time::sleep(PAUSE).await;
 }
 
 fn ended(error: &(dyn std::error::Error + 'static)) {

@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes};
 
+use super::cores::{Counted, Load};
 use super::pace::Pace;
 
 /// Those that are open now.
 pub(super) struct Streams {
     pace: Arc<Pace>,
+    load: Arc<Load>,
     open: Mutex<Open>,
 }
 
@@ -37,11 +39,12 @@ pub(super) struct Stream {
     number: u64,
     untaken: Arc<Untaken>,
     streams: Arc<Streams>,
+    _counted: Counted,
 }
 
 impl Streams {
-    pub(super) fn new(pace: &Arc<Pace>) -> Arc<Self> {
-        Arc::new(Self { pace: Arc::clone(pace), open: Mutex::default() })
+    pub(super) fn new(pace: &Arc<Pace>, load: &Arc<Load>) -> Arc<Self> {
+        Arc::new(Self { pace: Arc::clone(pace), load: Arc::clone(load), open: Mutex::default() })
     }
 
     /// The next request; the connection is at work until the last one is dropped.
@@ -53,7 +56,7 @@ impl Streams {
         open.streams.insert(number, Arc::clone(&untaken));
         self.pace.at_work();
         drop(open);
-        Arc::new(Stream { number, untaken, streams: Arc::clone(self) })
+        Arc::new(Stream { number, untaken, streams: Arc::clone(self), _counted: self.load.count() })
     }
 
     /// Since when the client takes nothing of a stream that has something for it: the one that waits longest.

@@ -415,7 +415,7 @@ async fn a_backend_that_closes_kept_connections_never_gets_a_request_twice() {
     let keeps = || vec![Step::Answer, Step::Close];
     let drops = || vec![Step::Close];
     let backend = Backend::scripted((0..100).map(|n| if n % 5 == 4 { drops() } else { keeps() })).await;
-    let setup = Setup::new(&backend.url()).with("upstream", "guarded_idle = \"4s\"");
+    let setup = Setup::new(&backend.url()).with("upstream", "guarded_idle = \"4s\"").with("server", "threads = 1");
     let sidecar = setup.start().await;
     for n in 0..100 {
         let request = order(&n.to_string());
@@ -438,7 +438,7 @@ async fn a_backend_that_closes_kept_connections_never_gets_a_request_twice() {
 #[tokio::test]
 async fn a_request_lost_on_a_kept_connection_is_not_sent_again() {
     let backend = Backend::scripted([vec![Step::Answer], vec![Step::Close]]).await;
-    let setup = Setup::new(&backend.url()).with("upstream", "guarded_idle = \"4s\"");
+    let setup = Setup::new(&backend.url()).with("upstream", "guarded_idle = \"4s\"").with("server", "threads = 1");
     let sidecar = setup.start().await;
     assert_eq!(sidecar.ask(&order("one")).await.status, 201);
     sidecar.ask(&order("two")).await.refuses(502, "upstream-failed");

@@ -6,8 +6,9 @@ use crate::support::http2::{Answer, Http2Backend, Turn};
 use crate::support::*;
 
 fn setup(url: &str) -> Setup {
-    // Connections stay for as long as a test may take.
-    Setup::new(url).with("upstream", "http2 = true\nidle_timeout = \"60s\"\nguarded_idle = \"60s\"")
+    // Connections stay for as long as a test may take, and each thread has its own.
+    let setup = Setup::new(url).with("upstream", "http2 = true\nidle_timeout = \"60s\"\nguarded_idle = \"60s\"");
+    setup.with("server", "threads = 1")
 }
 
 async fn with(turns: impl IntoIterator<Item = Turn>) -> (Http2Backend, Sidecar) {

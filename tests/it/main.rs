@@ -17,6 +17,7 @@ mod connections;
 mod cors;
 mod dialects;
 mod disconnect;
+mod drain;
 mod early_answers;
 mod fates;
 mod framing;

@@ -393,11 +393,31 @@ async fn an_early_answer_reaches_a_client_that_is_still_sending() {
 
 #[tokio::test]
 async fn kept_connections_to_the_backend_are_used_again() {
-    let (backend, sidecar) = with(vec![Step::Answer], "").await;
+    let backend = Backend::scripted([vec![Step::Answer]]).await;
+    let setup = Setup::new(&backend.url()).with("upstream", "idle_timeout = \"60s\"").with("server", "threads = 1");
+    let sidecar = setup.start().await;
     for _ in 0..5 {
         sidecar.ask(&request("GET", "/")).await;
     }
     assert_eq!((backend.count(), backend.connections()), (5, 1));
+}
+
+#[tokio::test]
+async fn each_thread_keeps_connections_to_the_backend_of_its_own() {
+    let backend = Backend::scripted([vec![Step::Answer]]).await;
+    let setup = Setup::new(&backend.url()).with("upstream", "idle_timeout = \"60s\"").with("server", "threads = 3");
+    let sidecar = setup.start().await;
+    // Clients that stay are spread evenly, and each finds the connection of its thread.
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        let mut client = sidecar.connect().await;
+        assert_eq!(client.ask(&request("GET", "/")).await.status, 201);
+        clients.push(client);
+    }
+    for client in &mut clients {
+        assert_eq!(client.ask(&request("GET", "/")).await.status, 201);
+    }
+    assert_eq!((backend.count(), backend.connections()), (12, 3));
 }
 
 #[tokio::test]

@@ -11,7 +11,11 @@ fn believing(authority: &Authority, url: &str) -> Setup {
 async fn requests_go_over_tls_and_connections_are_kept() {
     let (authority, backend) = (Authority::new(), Backend::start().await);
     let front = Front::tls(&backend.url(), authority.server("localhost", false, &[b"h2", b"http/1.1"])).await;
-    let sidecar = believing(&authority, &front.url).with("upstream", "preserve_host = false").start().await;
+    let sidecar = believing(&authority, &front.url)
+        .with("upstream", "preserve_host = false")
+        .with("server", "threads = 1")
+        .start()
+        .await;
     for _ in 0..3 {
         assert_eq!(sidecar.ask(&request("GET", "/")).await.status, 201);
     }

@@ -7,6 +7,8 @@ use crate::support::*;
 async fn on_a_used_connection(end: Step) -> (Backend, Sidecar) {
     let backend = Backend::scripted([vec![Step::Answer], vec![end]]).await;
     let setup = Setup::new(&backend.url()).with("upstream", "idle_timeout = \"60s\"\nguarded_idle = \"60s\"");
+    // Each thread has connections of its own.
+    let setup = setup.with("server", "threads = 1");
     let sidecar = setup.route("methods = [\"POST\", \"PUT\"]\non_missing_key = \"forward\"").start().await;
     assert_eq!(sidecar.ask(&request("GET", "/first")).await.status, 201);
     (backend, sidecar)
@@ -63,7 +65,11 @@ async fn nothing_is_sent_a_third_time_or_again_after_a_new_connection_broke() {
 async fn an_answer_that_has_begun_is_not_asked_for_again() {
     let begun = say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
     let backend = Backend::scripted([vec![Step::Answer], vec![begun, Step::Close]]).await;
-    let sidecar = Setup::new(&backend.url()).with("upstream", "idle_timeout = \"60s\"").start().await;
+    let sidecar = Setup::new(&backend.url())
+        .with("upstream", "idle_timeout = \"60s\"")
+        .with("server", "threads = 1")
+        .start()
+        .await;
     sidecar.ask(&request("GET", "/first")).await;
     let mut client = sidecar.begin(&request("GET", "/x")).await;
     assert!(client.rest().await.starts_with(b"HTTP/1.1 200 OK"));

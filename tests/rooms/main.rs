@@ -74,7 +74,18 @@ const ROOMS: [(&str, &[&str], &[&str]); 19] = [
     (
         "server",
         &["config", "metrics", "proxy", "tick", "tls"],
-        &["arc_swap", "http_body", "hyper", "hyper_util", "listenfd", "memchr", "tokio", "tokio_rustls", "tokio_util"],
+        &[
+            "arc_swap",
+            "http_body",
+            "hyper",
+            "hyper_util",
+            "listenfd",
+            "memchr",
+            "socket2",
+            "tokio",
+            "tokio_rustls",
+            "tokio_util",
+        ],
     ),
     (
         "run",

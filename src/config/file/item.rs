@@ -197,6 +197,35 @@ impl<'a> Item<'a> {
         self.refuse(format!("{} cannot be {text}", self.name), advice)
     }
 
+    /// The word, or a whole number within `range`.
+    pub(super) fn choice_or_count<T>(
+        &self,
+        (word, chosen): (&str, T),
+        range: RangeInclusive<u32>,
+        count: impl FnOnce(usize) -> T,
+    ) -> Option<T> {
+        let range = u64::from(*range.start())..=u64::from(*range.end());
+        let advice = format!("\"{word}\", or a whole number from {} to {} without quotes", range.start(), range.end());
+        let number = match self.ask(Shape::ChoiceOrNumber(word.to_owned(), range.clone()))? {
+            DeValue::Integer(number) => number,
+            DeValue::String(_) => {
+                let text = self.text()?;
+                // A variable of the environment has no other way to say a number.
+                let number = text.value.parse().ok().filter(|value| !text.is_literal() && range.contains(value));
+                return match number.and_then(|value| usize::try_from(value).ok()) {
+                    Some(value) => Some(count(value)),
+                    None if text.value == word => Some(chosen),
+                    None => self.refuse(format!("{} cannot be {text}", self.name), advice),
+                };
+            }
+            _ => return self.mistyped(&format!("\"{word}\" or a whole number"), &advice),
+        };
+        match u64::from_str_radix(number.as_str(), number.radix()).ok().filter(|value| range.contains(value)) {
+            Some(value) => usize::try_from(value).ok().map(count),
+            None => self.refuse(format!("{} cannot be {number}", self.name), advice),
+        }
+    }
+
     /// The elements of a list; `None` when it is something else, which is not reported.
     pub(super) fn elements(&self) -> Option<Vec<Item<'a>>> {
         let DeValue::Array(array) = self.value?.get_ref() else { return None };

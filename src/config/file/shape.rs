@@ -12,6 +12,8 @@ pub(in super::super) enum Shape {
     },
     Size,
     Number(RangeInclusive<u64>),
+    /// This word, or a number.
+    ChoiceOrNumber(String, RangeInclusive<u64>),
     Boolean,
     /// Each element is any of these.
     List(Vec<Shape>),

@@ -9,7 +9,7 @@ use tracing::Level;
 
 use super::super::{
     Admin, Durability, HeaderCase, Listen, Log, LogFormat, LogKeys, OnStoreError, Secret, Server, Store, StoreLocation,
-    TrustedProxies, Upstream, UpstreamAddress,
+    Threads, TrustedProxies, Upstream, UpstreamAddress,
 };
 use super::address;
 use super::fallback;
@@ -36,6 +36,7 @@ pub(super) struct ServerTable {
     max_buffered: Setting<u64>,
     drain_delay: Setting<Duration>,
     drain_timeout: Setting<Duration>,
+    threads: Setting<Threads>,
     trusted_proxies: Setting<Vec<(IpNet, Span)>>,
     header_case: Setting<HeaderCase>,
     tls: Setting<tls::Identity>,
@@ -55,6 +56,7 @@ impl ServerTable {
             max_buffered: section.read("max_buffered", Item::size).or(256 << 20),
             drain_delay: section.read("drain_delay", from_zero).or(seconds(3)),
             drain_timeout: section.read("drain_timeout", from_zero).or(seconds(20)),
+            threads: section.read("threads", threads).or(Threads::Auto),
             trusted_proxies: section.read("trusted_proxies", |item| item.list(address::network)).or(Vec::new()),
             header_case: section.read("header_case", header_case).or(HeaderCase::Lower),
             tls: identity(section.section("tls")),
@@ -89,12 +91,21 @@ impl ServerTable {
             drain_delay: self.drain_delay.take()?,
             drain_timeout: self.drain_timeout.take()?,
             header_case: self.header_case.take()?,
+            threads: self.threads.take()?,
         })
     }
 }
 
 fn header_case(item: &Item<'_>) -> Option<HeaderCase> {
     item.choice(&[("lower", HeaderCase::Lower), ("title", HeaderCase::Title)], &[])
+}
+
+/// More than any machine has use for.
+const MOST_THREADS: u32 = 256;
+
+/// `"auto"`, or a number.
+fn threads(item: &Item<'_>) -> Option<Threads> {
+    item.choice_or_count(("auto", Threads::Auto), 1..=MOST_THREADS, Threads::Count)
 }
 
 /// `[server.tls]`
