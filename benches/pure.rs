@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use onlyonce::config::{Config, Found, LogKeys, Target, parse};
 use onlyonce::key::{DigestKey, Request, in_head, read};
 use onlyonce::record::codec::{Placement, decode, encode};
-use onlyonce::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
+use onlyonce::record::{Claim, Extensions, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Bytes of a body.
@@ -133,6 +133,7 @@ fn record(body: usize) -> Record {
         },
         fingerprint: Fingerprint { target: [1; 16], recipe: 7, body: [2; 16] },
         claimed_at: 1_763_700_000_000,
+        extensions: Extensions::default(),
     };
     Record { claim, state: State::Completed { settled_at: 1_763_700_001_000, reply } }
 }

@@ -70,7 +70,14 @@ impl Scene {
 
 fn claim(token: u8, terms: Terms) -> Claim {
     let fingerprint = Fingerprint { target: [1; 16], recipe: 1, body: [0xab; 16] };
-    Claim { token: Token([token; 16]), attempt: 1, terms, fingerprint, claimed_at: 1_795_262_400_000 }
+    Claim {
+        token: Token([token; 16]),
+        attempt: 1,
+        terms,
+        fingerprint,
+        claimed_at: 1_795_262_400_000,
+        extensions: Default::default(),
+    }
 }
 
 fn unknown() -> Option<State> {

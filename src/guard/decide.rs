@@ -97,7 +97,14 @@ mod tests {
 
     fn held(state: State, on_unknown: Unknown, silent_for: u64) -> Held {
         let terms = Terms { lease: Duration::from_secs(30), retention: Duration::from_secs(3600), on_unknown };
-        let claim = Claim { token: Token([0; 16]), attempt: 1, terms, fingerprint: SAME, claimed_at: 0 };
+        let claim = Claim {
+            token: Token([0; 16]),
+            attempt: 1,
+            terms,
+            fingerprint: SAME,
+            claimed_at: 0,
+            extensions: Default::default(),
+        };
         Held { record: Record { claim, state }, silent_for: Duration::from_secs(silent_for) }
     }
 

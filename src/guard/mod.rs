@@ -48,7 +48,7 @@ use crate::key::Operation;
 use crate::metrics::{Counted, Metrics};
 use crate::record::codec::Bodiless;
 use crate::record::moves::{Held, Owner};
-use crate::record::{Claim, Comparison, RecordName, State, Token};
+use crate::record::{Claim, Comparison, Extensions, RecordName, State, Token};
 use crate::store::{Claimed, Store, StoreError};
 use crate::tick::{self, Flag};
 
@@ -88,7 +88,7 @@ pub struct Stored {
 impl Stored {
     /// Bytes of the body.
     pub fn length(&self) -> u64 {
-        self.bodiless.length()
+        self.bodiless.cut().length()
     }
 
     /// Reads it, and says what the repeat gets. That there is a record is certain, whatever becomes of this.
@@ -157,6 +157,7 @@ impl Guard {
             terms: operation.terms,
             fingerprint: operation.fingerprint,
             claimed_at: clock::unix_millis(),
+            extensions: Extensions::default(),
         };
         let claiming = self.flights.claiming(&operation.name);
         let mut pending = Pending { guard: self, name: &operation.name, token: wanted.token, armed: true };

@@ -18,7 +18,7 @@ use crate::config::Rule;
 use crate::key::Operation;
 use crate::metrics::Would;
 use crate::record::moves::Held;
-use crate::record::{Claim, Record, RecordName, Terms, Token};
+use crate::record::{Claim, Extensions, Record, RecordName, Terms, Token};
 use crate::store::{Claimed, StoreError};
 
 /// The right to observe one request, of which there are so many at once.
@@ -66,6 +66,7 @@ impl Observation {
             terms,
             fingerprint: operation.fingerprint,
             claimed_at: clock::unix_millis(),
+            extensions: Extensions::default(),
         };
         Ok(match self.guard.store.claim(&name, &claim).await? {
             Claimed::Granted(claim) => Sighting::First(Mark { name, claim }),

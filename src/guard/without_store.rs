@@ -62,7 +62,17 @@ mod tests {
     fn record(state: State) -> Known {
         let on_unknown = Unknown::Hold(Duration::from_secs(3600));
         let terms = Terms { lease: Duration::from_secs(30), retention: Duration::from_secs(3600), on_unknown };
-        Known::Record(Claim { token: Token([0; 16]), attempt: 1, terms, fingerprint: SAME, claimed_at: 0 }, state)
+        Known::Record(
+            Claim {
+                token: Token([0; 16]),
+                attempt: 1,
+                terms,
+                fingerprint: SAME,
+                claimed_at: 0,
+                extensions: Default::default(),
+            },
+            state,
+        )
     }
 
     fn completed() -> (State, Arc<Reply>) {

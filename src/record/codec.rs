@@ -1,44 +1,59 @@
-//! The bytes of a record, version 1.
+//! The bytes of a record, layout 2.
 //!
-//! Records outlive versions of this program, so the layout is written by hand and fixed; golden bytes
-//! in the tests hold it. All numbers are little endian.
+//! Records outlive versions of this program, so the layout is written by hand and fixed; golden bytes in the tests hold it.
+//! All numbers are little endian; a *varint* has seven bits in each byte, the lowest first, the highest bit set in all
+//! bytes but the last, and no more bytes than it needs.
 //!
 //! ```text
-//!   0  version      u8   1
+//!   0  version      u8   2
 //!   1  state        u8   1 in flight, 2 completed, 3 unreplayable, 4 unknown
 //!   2  flags        u16  bit 0: the body lies apart; bit 1: the terms say retry
 //!   4  token        16
 //!  20  attempt      u32
-//!  24  lease        u64  milliseconds, like all that follow
-//!  32  retention    u64
-//!  40  hold for     u64  0 under retry
-//!  48  claimed at   u64
-//!  56  settled at   u64  0 in flight
-//!  64  recipe       u64
-//!  72  target       16
-//!  88  body digest  16
-//! 104  completed:    status u16, fields, trailers, body length u64, the body (or 16 bytes of digest of one apart)
-//!      unreplayable: status u16, fields (none, or Location)
-//!      fields:       count u16, then for each: name length u16, name, value length u32, value
-//! end  checksum     8    BLAKE3 of all that stands before it
+//!  24  status       u16  0 in flight and unknown
+//!  26  extensions   u16  bytes of them
+//!  28  lease        u64  milliseconds, like all that follow
+//!  36  retention    u64
+//!  44  hold for     u64  0 under retry
+//!  52  claimed at   u64
+//!  60  settled at   u64  0 in flight
+//!  68  recipe       u64
+//!  76  target       16
+//!  92  body digest  16
+//! 108  extensions:  for each, in ascending order: code u8 (128 and above: critical), length u16, bytes
+//!      completed:    fields, trailers, and the body up to the checksum (one apart: its length u64, and that of a chunk u32)
+//!      unreplayable: fields (none, or Location)
+//!      fields:       count varint, then for each: name length varint, name, value length varint, value
+//! end  checksum     8    XXH3-64 of all that stands before it
 //! ```
 //!
-//! A record has one encoding: what is read is refused unless writing it would give the same bytes again.
+//! A record has one encoding: what is read is refused unless writing it would give the same bytes again. The checksum is
+//! against damage; nothing is believed before it is found right. It is not against somebody who writes to the store.
 //!
-//! Scripts inside Redis read version, state and token at their offsets; everything else is read here only.
+//! [`Extensions`] are for what later versions add. A body that lies apart is stored in [chunks](super::chunks).
+//!
+//! Scripts inside Redis read version, state, token and attempt at their offsets; everything else is read here only.
+//! Layout 1 was that of no release.
 
+mod fields;
+mod input;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Claim, Fingerprint, Phase, Record, Reply, State, Summary, Terms, Token, Unknown};
+use super::chunks::{Cut, Reader};
+use super::{Claim, Extensions, Fingerprint, Phase, Record, RecordName, Reply, State, Summary, Terms, Token, Unknown};
+use fields::{fields_len, put_fields};
+use input::Input;
 
-const VERSION: u8 = 1;
+/// The layout, which is a record's first byte.
+pub const VERSION: u8 = 2;
 const IN_FLIGHT: u8 = 1;
 const COMPLETED: u8 = 2;
 const UNREPLAYABLE: u8 = 3;
@@ -48,18 +63,19 @@ const BODY_APART: u16 = 1;
 const RETRY: u16 = 1 << 1;
 
 const CHECKSUM: usize = 8;
-const FIXED: usize = 104;
+/// Length of a body that lies apart, and of its chunks.
+const CUT: usize = 8 + 4;
 
 /// As many bytes of a record as tell its [`Summary`].
-pub const HEAD: usize = FIXED + 2;
+pub const HEAD: usize = 108;
 
 /// Where a completed record's body lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
     /// In the record.
     Within,
-    /// Under a name of its own; the record holds its length and digest.
-    Apart,
+    /// In chunks, which are stored before the record; whatever body the reply has is left out.
+    Apart(Cut),
 }
 
 /// A record that was read.
@@ -75,8 +91,7 @@ pub enum Decoded {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bodiless {
     record: Record,
-    length: u64,
-    digest: [u8; 16],
+    cut: Cut,
 }
 
 /// Why a record cannot be read. Such a record is never run over, and never replayed.
@@ -85,122 +100,125 @@ pub enum Unreadable {
     /// Written by a version of this program that knows more.
     #[error("it was written by a newer version of onlyonce (layout {0})")]
     Newer(u8),
+    /// Written before the layout was fixed.
+    #[error("it was written by a version of onlyonce that was never released (layout {0})")]
+    Older(u8),
+    /// It has a critical extension of this code.
+    #[error("it was written by a newer version of onlyonce (extension {0})")]
+    Extension(u8),
     /// Not what was written.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
 }
 
-/// The bytes of `record`.
-///
-/// No length is cut to what its number can hold. An answer that has no encoding, with more lines than a record can count,
-/// is written as one that was given and cannot be replayed: that is true, and safe.
+/// The bytes of `record`. No length is cut to what its number can hold.
 pub fn encode(record: &Record, placement: Placement) -> Vec<u8> {
-    let mut out = Vec::with_capacity(FIXED + CHECKSUM + reply_size(&record.state, placement));
-    // The head says what follows it, so it is written last.
-    out.resize(FIXED, 0);
-    let (state, flags, settled_at) = match &record.state {
-        State::InFlight => (IN_FLIGHT, 0, 0),
-        State::Unknown { settled_at } => (UNKNOWN, 0, *settled_at),
-        State::Completed { settled_at, reply } => match (encode_reply(&mut out, reply, placement), placement) {
-            (Some(()), Placement::Within) => (COMPLETED, 0, *settled_at),
-            (Some(()), Placement::Apart) => (COMPLETED, BODY_APART, *settled_at),
-            (None, _) => {
-                out.truncate(FIXED);
-                encode_unreplayable(&mut out, reply.status, reply.headers.get(header::LOCATION));
-                (UNREPLAYABLE, 0, *settled_at)
-            }
-        },
-        State::Unreplayable { settled_at, status, location } => {
-            encode_unreplayable(&mut out, *status, location.as_ref());
-            (UNREPLAYABLE, 0, *settled_at)
-        }
-    };
-    out[..FIXED].copy_from_slice(&encode_fixed(&record.claim, state, flags, settled_at));
-    let checksum = blake3::hash(&out);
-    out.extend(&checksum.as_bytes()[..CHECKSUM]);
+    let mut out = Vec::with_capacity(encoded_len(record, placement));
+    encode_into(&mut out, record, placement);
     out
 }
 
-fn encode_fixed(claim: &Claim, state: u8, flags: u16, settled_at: u64) -> [u8; FIXED] {
-    let (retry, hold_for) = match claim.terms.on_unknown {
+/// How many bytes [`encode_into`] writes.
+pub fn encoded_len(record: &Record, placement: Placement) -> usize {
+    let rest = match (&record.state, placement) {
+        (State::InFlight | State::Unknown { .. }, _) => 0,
+        (State::Completed { reply, .. }, placement) => {
+            let body = match placement {
+                Placement::Within => reply.body.iter().map(Bytes::len).sum(),
+                Placement::Apart(_) => CUT,
+            };
+            fields_len(reply.headers.iter()) + fields_len(reply.trailers.iter()) + body
+        }
+        (State::Unreplayable { location, .. }, _) => fields_len(located(location.as_ref())),
+    };
+    HEAD + record.claim.extensions.as_bytes().len() + rest + CHECKSUM
+}
+
+/// Writes the bytes of `record` behind what is there.
+pub fn encode_into(out: &mut Vec<u8>, record: &Record, placement: Placement) {
+    let start = out.len();
+    match &record.state {
+        State::InFlight => put_claim(out, &record.claim, IN_FLIGHT, 0, None, 0),
+        State::Unknown { settled_at } => put_claim(out, &record.claim, UNKNOWN, 0, None, *settled_at),
+        State::Completed { settled_at, reply } => {
+            let flags = if placement == Placement::Within { 0 } else { BODY_APART };
+            put_claim(out, &record.claim, COMPLETED, flags, Some(reply.status), *settled_at);
+            put_fields(out, reply.headers.len(), reply.headers.iter());
+            put_fields(out, reply.trailers.len(), reply.trailers.iter());
+            match placement {
+                Placement::Within => reply.body.iter().for_each(|piece| out.extend_from_slice(piece)),
+                Placement::Apart(cut) => {
+                    out.extend_from_slice(&cut.length().to_le_bytes());
+                    out.extend_from_slice(&cut.size().to_le_bytes());
+                }
+            }
+        }
+        State::Unreplayable { settled_at, status, location } => {
+            put_claim(out, &record.claim, UNREPLAYABLE, 0, Some(*status), *settled_at);
+            put_fields(out, location.iter().len(), located(location.as_ref()));
+        }
+    }
+    seal(out, start);
+}
+
+/// The bytes of a record in flight.
+pub fn encode_claim(claim: &Claim) -> Vec<u8> {
+    let mut out = Vec::with_capacity(claim_len(claim));
+    encode_claim_into(&mut out, claim);
+    out
+}
+
+/// How many bytes [`encode_claim_into`] writes.
+pub fn claim_len(claim: &Claim) -> usize {
+    HEAD + claim.extensions.as_bytes().len() + CHECKSUM
+}
+
+/// Writes the bytes of a record in flight behind what is there.
+pub fn encode_claim_into(out: &mut Vec<u8>, claim: &Claim) {
+    let start = out.len();
+    put_claim(out, claim, IN_FLIGHT, 0, None, 0);
+    seal(out, start);
+}
+
+fn seal(out: &mut Vec<u8>, start: usize) {
+    let checksum = xxh3_64(&out[start..]);
+    out.extend_from_slice(&checksum.to_le_bytes());
+}
+
+/// The first [`HEAD`] bytes, and the extensions.
+fn put_claim(out: &mut Vec<u8>, claim: &Claim, state: u8, flags: u16, status: Option<StatusCode>, settled_at: u64) {
+    let Claim { token, attempt, terms, fingerprint, claimed_at, extensions } = claim;
+    let (retry, hold_for) = match terms.on_unknown {
         Unknown::Hold(hold_for) => (0, millis(hold_for)),
         Unknown::Retry => (RETRY, 0),
     };
-    let (lease, retention) = (millis(claim.terms.lease), millis(claim.terms.retention));
-    let times = [lease, retention, hold_for, claim.claimed_at, settled_at, claim.fingerprint.recipe];
-    let times = times.map(u64::to_le_bytes).concat();
-    let mut out = [0; FIXED];
-    let parts: [&[u8]; 7] = [
-        &[VERSION, state],
-        &(retry | flags).to_le_bytes(),
-        &claim.token.0,
-        &claim.attempt.to_le_bytes(),
-        &times,
-        &claim.fingerprint.target,
-        &claim.fingerprint.body,
-    ];
+    let extensions = extensions.as_bytes();
+    let mut head = [0; HEAD];
     let mut at = 0;
-    for part in parts {
-        out[at..at + part.len()].copy_from_slice(part);
-        at += part.len();
-    }
-    debug_assert_eq!(at, FIXED);
-    out
-}
-
-fn reply_size(state: &State, placement: Placement) -> usize {
-    let State::Completed { reply, .. } = state else { return 64 };
-    let fields = reply.headers.iter().chain(&reply.trailers);
-    let fields: usize = fields.map(|(name, value)| 6 + name.as_str().len() + value.len()).sum();
-    let body = match placement {
-        Placement::Within => reply.body.iter().map(Bytes::len).sum(),
-        Placement::Apart => 16,
+    let mut put = |bytes: &[u8]| {
+        head[at..at + bytes.len()].copy_from_slice(bytes);
+        at += bytes.len();
     };
-    14 + fields + body
-}
-
-/// `None` where a number is too small for what it is to count. What was written until then means nothing.
-fn encode_reply(out: &mut Vec<u8>, reply: &Reply, placement: Placement) -> Option<()> {
-    out.extend(reply.status.as_u16().to_le_bytes());
-    for fields in [&reply.headers, &reply.trailers] {
-        out.extend(u16::try_from(fields.len()).ok()?.to_le_bytes());
-        fields.iter().try_for_each(|(name, value)| encode_field(out, name, value))?;
+    put(&[VERSION, state]);
+    put(&(retry | flags).to_le_bytes());
+    put(&token.0);
+    put(&attempt.to_le_bytes());
+    put(&status.map_or(0, |status| status.as_u16()).to_le_bytes());
+    // They were read with a length of this size.
+    put(&(extensions.len() as u16).to_le_bytes());
+    for number in [millis(terms.lease), millis(terms.retention), hold_for, *claimed_at, settled_at, fingerprint.recipe]
+    {
+        put(&number.to_le_bytes());
     }
-    out.extend(reply.body_len().to_le_bytes());
-    match placement {
-        Placement::Within => reply.body.iter().for_each(|piece| out.extend_from_slice(piece)),
-        Placement::Apart => out.extend(body_digest(&reply.body)),
-    }
-    Some(())
+    put(&fingerprint.target);
+    put(&fingerprint.body);
+    debug_assert_eq!(at, HEAD);
+    out.extend_from_slice(&head);
+    out.extend_from_slice(extensions);
 }
 
-/// A `Location` without encoding is left out.
-fn encode_unreplayable(out: &mut Vec<u8>, status: StatusCode, location: Option<&HeaderValue>) {
-    out.extend(status.as_u16().to_le_bytes());
-    let count = out.len();
-    out.extend(1_u16.to_le_bytes());
-    if location.and_then(|location| encode_field(out, &header::LOCATION, location)).is_none() {
-        out.truncate(count);
-        out.extend(0_u16.to_le_bytes());
-    }
-}
-
-fn encode_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) -> Option<()> {
-    out.extend(u16::try_from(name.as_str().len()).ok()?.to_le_bytes());
-    out.extend(name.as_str().as_bytes());
-    out.extend(u32::try_from(value.len()).ok()?.to_le_bytes());
-    out.extend(value.as_bytes());
-    Some(())
-}
-
-fn body_digest(pieces: &[Bytes]) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    pieces.iter().for_each(|piece| {
-        hasher.update(piece);
-    });
-    let mut out = [0; 16];
-    hasher.finalize_xof().fill(&mut out);
-    out
+fn located(location: Option<&HeaderValue>) -> impl Iterator<Item = (&http::HeaderName, &HeaderValue)> {
+    location.into_iter().map(|location| (&header::LOCATION, location))
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -210,46 +228,54 @@ fn millis(duration: Duration) -> u64 {
 /// Reads the bytes of a record. Bodies and header values share them.
 pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
     check_version(bytes)?;
-    let Some(length) = bytes.len().checked_sub(CHECKSUM).filter(|length| *length >= FIXED) else {
+    let Some((content, checksum)) = bytes.split_last_chunk::<CHECKSUM>().filter(|(content, _)| content.len() >= HEAD)
+    else {
         return Err(Unreadable::Damaged("it is too short"));
     };
-    if blake3::hash(&bytes[..length]).as_bytes()[..CHECKSUM] != bytes[length..] {
+    if xxh3_64(content) != u64::from_le_bytes(*checksum) {
         return Err(Unreadable::Damaged("its checksum does not match"));
     }
-    let mut input = bytes.slice(..length);
-    let input = &mut input;
-
-    let Fixed { phase, flags, claim, settled_at } = decode_fixed(input)?;
+    let mut input = Input::new(bytes, content.len());
+    let Head { phase, flags, mut claim, status, settled_at, extensions } = decode_head(&mut input)?;
+    claim.extensions = Extensions::read(input.share(extensions.into())?)?;
     if flags & BODY_APART != 0 && phase != Phase::Completed {
         return Err(Unreadable::Damaged("it has a body that none of its kind has"));
     }
     let mut apart = None;
-    let state = match phase {
-        Phase::InFlight if settled_at != 0 => return Err(Unreadable::Damaged("it is settled and in flight")),
-        Phase::InFlight => State::InFlight,
-        Phase::Unknown => State::Unknown { settled_at },
-        Phase::Completed => {
-            let (reply, body) = decode_reply(input, flags & BODY_APART != 0)?;
-            apart = body;
-            State::Completed { settled_at, reply: Arc::new(reply) }
+    let state = match (phase, status) {
+        (Phase::InFlight, None) if settled_at != 0 => return Err(Unreadable::Damaged("it is settled and in flight")),
+        (Phase::InFlight, None) => State::InFlight,
+        (Phase::Unknown, None) => State::Unknown { settled_at },
+        (Phase::Completed, Some(status)) => {
+            let (headers, trailers) = (input.fields()?, input.fields()?);
+            let body = if flags & BODY_APART != 0 {
+                let cut = Cut::read(u64::from_le_bytes(input.array()?), u32::from_le_bytes(input.array()?));
+                apart = Some(cut.ok_or(Unreadable::Damaged("its body lies in chunks of nothing"))?);
+                Vec::new()
+            } else {
+                Some(input.rest()).filter(|body| !body.is_empty()).into_iter().collect()
+            };
+            State::Completed { settled_at, reply: Arc::new(Reply { status, headers, body, trailers }) }
         }
-        Phase::Unreplayable => {
-            let status = decode_status(input)?;
-            let fields = decode_fields(input)?;
+        (Phase::Unreplayable, Some(status)) => {
+            let fields = input.fields()?;
             let location = fields.get(header::LOCATION).cloned();
             if fields.len() > usize::from(location.is_some()) {
                 return Err(Unreadable::Damaged("it has fields that none of its kind has"));
             }
             State::Unreplayable { settled_at, status, location }
         }
+        (Phase::InFlight | Phase::Unknown, Some(_)) | (Phase::Completed | Phase::Unreplayable, None) => {
+            return Err(Unreadable::Damaged("its status is not one of its kind"));
+        }
     };
-    if input.has_remaining() {
+    if !input.is_empty() {
         return Err(Unreadable::Damaged("something stands behind its end"));
     }
     let record = Record { claim, state };
     Ok(match apart {
         None => Decoded::Whole(record),
-        Some((length, digest)) => Decoded::Bodiless(Bodiless { record, length, digest }),
+        Some(cut) => Decoded::Bodiless(Bodiless { record, cut }),
     })
 }
 
@@ -259,12 +285,7 @@ pub fn summarise(bytes: &Bytes) -> Result<Summary, Unreadable> {
     if bytes.len() < HEAD {
         return Err(Unreadable::Damaged("it is too short"));
     }
-    let mut input = bytes.slice(..HEAD);
-    let Fixed { phase, claim, settled_at, .. } = decode_fixed(&mut input)?;
-    let status = match phase {
-        Phase::Completed | Phase::Unreplayable => Some(decode_status(&mut input)?),
-        Phase::InFlight | Phase::Unknown => None,
-    };
+    let Head { phase, claim, settled_at, status, .. } = decode_head(&mut Input::new(bytes, HEAD))?;
     Ok(Summary { claim, phase, settled_at: (phase != Phase::InFlight).then_some(settled_at), status })
 }
 
@@ -272,45 +293,53 @@ fn check_version(bytes: &[u8]) -> Result<(), Unreadable> {
     match bytes.first() {
         None => Err(Unreadable::Damaged("it is empty")),
         Some(&VERSION) => Ok(()),
-        Some(&other) => Err(Unreadable::Newer(other)),
+        Some(&older @ ..VERSION) => Err(Unreadable::Older(older)),
+        Some(&newer) => Err(Unreadable::Newer(newer)),
     }
 }
 
-/// What stands in the first [`FIXED`] bytes.
-struct Fixed {
+/// What stands in the first [`HEAD`] bytes. The claim is still without its extensions.
+struct Head {
     phase: Phase,
     flags: u16,
     claim: Claim,
+    status: Option<StatusCode>,
     settled_at: u64,
+    extensions: u16,
 }
 
-/// Takes [`FIXED`] bytes off an input that has them.
-fn decode_fixed(input: &mut Bytes) -> Result<Fixed, Unreadable> {
-    input.advance(1);
-    let phase = match input.get_u8() {
+fn decode_head(input: &mut Input<'_>) -> Result<Head, Unreadable> {
+    let [_, state] = input.array()?;
+    let phase = match state {
         IN_FLIGHT => Phase::InFlight,
         COMPLETED => Phase::Completed,
         UNREPLAYABLE => Phase::Unreplayable,
         UNKNOWN => Phase::Unknown,
         _ => return Err(Unreadable::Damaged("it has a state of no known meaning")),
     };
-    let flags = input.get_u16_le();
+    let flags = u16::from_le_bytes(input.array()?);
     if flags & !(BODY_APART | RETRY) != 0 {
         return Err(Unreadable::Damaged("it has flags of no known meaning"));
     }
-    let token = Token(take(input)?);
-    let attempt = input.get_u32_le();
-    let mut number = || input.get_u64_le();
+    let token = Token(input.array()?);
+    let attempt = u32::from_le_bytes(input.array()?);
+    let status = match u16::from_le_bytes(input.array()?) {
+        0 => None,
+        status => Some(StatusCode::from_u16(status).map_err(|_| Unreadable::Damaged("its status is none"))?),
+    };
+    let extensions = u16::from_le_bytes(input.array()?);
+    let mut number = || input.array().map(u64::from_le_bytes);
     let (lease, retention, hold_for, claimed_at, settled_at, recipe) =
-        (number(), number(), number(), number(), number(), number());
-    let fingerprint = Fingerprint { recipe, target: take(input)?, body: take(input)? };
+        (number()?, number()?, number()?, number()?, number()?, number()?);
+    let fingerprint = Fingerprint { recipe, target: input.array()?, body: input.array()? };
     let on_unknown = match (flags & RETRY, hold_for) {
         (0, _) => Unknown::Hold(Duration::from_millis(hold_for)),
         (_, 0) => Unknown::Retry,
         (_, _) => return Err(Unreadable::Damaged("it is held under retry")),
     };
     let terms = Terms { lease: Duration::from_millis(lease), retention: Duration::from_millis(retention), on_unknown };
-    Ok(Fixed { phase, flags, claim: Claim { token, attempt, terms, fingerprint, claimed_at }, settled_at })
+    let claim = Claim { token, attempt, terms, fingerprint, claimed_at, extensions: Extensions::default() };
+    Ok(Head { phase, flags, claim, status, settled_at, extensions })
 }
 
 /// What sets a record apart from every other that lies, lay or will lie under its name: state, token and attempt, as
@@ -328,80 +357,36 @@ pub fn identity(seen: &Summary) -> (u8, [u8; 20]) {
     (state, owner)
 }
 
-/// Length and digest of a body that lies apart.
-type Apart = (u64, [u8; 16]);
-
-fn decode_reply(input: &mut Bytes, apart: bool) -> Result<(Reply, Option<Apart>), Unreadable> {
-    let status = decode_status(input)?;
-    let headers = decode_fields(input)?;
-    let trailers = decode_fields(input)?;
-    let length = u64::from_le_bytes(take(input)?);
-    if apart {
-        let digest = take(input)?;
-        return Ok((Reply { status, headers, body: Vec::new(), trailers }, Some((length, digest))));
-    }
-    let body =
-        usize::try_from(length).ok().filter(|length| *length <= input.len()).map(|length| input.split_to(length));
-    let body = body.ok_or(Unreadable::Damaged("its body is cut short"))?;
-    let body = if body.is_empty() { Vec::new() } else { vec![body] };
-    Ok((Reply { status, headers, body, trailers }, None))
-}
-
-fn decode_status(input: &mut Bytes) -> Result<StatusCode, Unreadable> {
-    StatusCode::from_u16(u16::from_le_bytes(take(input)?)).map_err(|_| Unreadable::Damaged("its status is none"))
-}
-
-fn decode_fields(input: &mut Bytes) -> Result<HeaderMap, Unreadable> {
-    let count = u16::from_le_bytes(take(input)?);
-    let mut fields = HeaderMap::with_capacity(usize::from(count).min(256));
-    let mut last = None;
-    for _ in 0..count {
-        let length = u16::from_le_bytes(take(input)?);
-        let name = split(input, usize::from(length))?;
-        let length = u32::from_le_bytes(take(input)?);
-        let value = split(input, length as usize)?;
-        let name = HeaderName::from_lowercase(&name).map_err(|_| Unreadable::Damaged("a field name is none"))?;
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Unreadable::Damaged("a field value is none"))?;
-        let known = fields.try_append(&name, value).map_err(|_| Unreadable::Damaged("it has too many fields"))?;
-        if known && last.as_ref() != Some(&name) {
-            return Err(Unreadable::Damaged("the lines of a field stand apart"));
-        }
-        last = Some(name);
-    }
-    Ok(fields)
-}
-
-fn take<const N: usize>(input: &mut Bytes) -> Result<[u8; N], Unreadable> {
-    let mut out = [0; N];
-    out.copy_from_slice(&split(input, N)?);
-    Ok(out)
-}
-
-fn split(input: &mut Bytes, length: usize) -> Result<Bytes, Unreadable> {
-    if length > input.len() {
-        return Err(Unreadable::Damaged("it is cut short"));
-    }
-    Ok(input.split_to(length))
-}
-
 impl Bodiless {
     /// The record as it is, for those who need no body.
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// Bytes of the body.
-    pub fn length(&self) -> u64 {
-        self.length
+    /// How the body is cut, and its length.
+    pub fn cut(&self) -> Cut {
+        self.cut
     }
 
-    /// Puts the body back, if it is the right one.
-    pub fn with_body(mut self, body: Bytes) -> Result<Record, Unreadable> {
-        if body.len() as u64 != self.length || body_digest(std::slice::from_ref(&body)) != self.digest {
+    /// Checks the body's chunks as they come. The name is the record's.
+    pub fn reader(&self, name: &RecordName) -> Reader {
+        Reader::new(name, self.record.claim.token, self.cut)
+    }
+
+    /// Puts the body back, if it is the right one: all chunks, one behind the other.
+    pub fn with_body(mut self, name: &RecordName, mut stored: Bytes) -> Result<Record, Unreadable> {
+        if stored.len() as u64 != self.cut.stored() {
             return Err(Unreadable::Damaged("its body is not the one that was stored"));
         }
+        let (mut reader, mut body) = (self.reader(name), Vec::new());
+        while let Some(index) = reader.wanted() {
+            let lies_at = self.cut.lies_at(index);
+            // No longer than what is stored.
+            let length = (lies_at.end - lies_at.start) as usize;
+            body.push(reader.read(stored.split_to(length))?);
+        }
         if let State::Completed { reply, .. } = &mut self.record.state {
-            Arc::make_mut(reply).body = vec![body];
+            Arc::make_mut(reply).body = body;
         }
         Ok(self.record)
     }

@@ -4,7 +4,9 @@
 //! [`moves`] holds every step from one record to the next; each store carries them out atomically,
 //! in its own way, and is tested against them. [`codec`] gives a record its bytes.
 
+pub mod chunks;
 pub mod codec;
+mod extensions;
 mod hex;
 pub mod moves;
 mod reply;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+pub use extensions::{Extensions, code};
 pub use hex::Hex;
 pub use reply::Reply;
 
@@ -42,6 +45,8 @@ pub struct Claim {
     /// When it was claimed, by the owner's wall clock, in milliseconds since the Unix epoch. For people: no
     /// decision rests on it.
     pub claimed_at: u64,
+    /// What versions to come have put beside it, and this one keeps.
+    pub extensions: Extensions,
 }
 
 /// How far an operation came.

@@ -258,7 +258,14 @@ mod tests {
     fn held(state: State, on_unknown: Unknown, silent_for: Duration) -> Held {
         let terms = Terms { lease: LEASE, retention: HOUR, on_unknown };
         let fingerprint = Fingerprint { target: [1; 16], recipe: 1, body: [2; 16] };
-        let claim = Claim { token: Token([3; 16]), attempt: 2, terms, fingerprint, claimed_at: 4 };
+        let claim = Claim {
+            token: Token([3; 16]),
+            attempt: 2,
+            terms,
+            fingerprint,
+            claimed_at: 4,
+            extensions: Default::default(),
+        };
         Held { record: Record { claim, state }, silent_for }
     }
 

@@ -15,10 +15,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use proptest::prelude::*;
 use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::*;
 use crate::key::DigestKey;
-use crate::record::codec::{Placement, encode};
+use crate::record::codec::{HEAD, Placement, VERSION, encode};
 use crate::record::moves::{self, ClaimMove, Exchange, Owner, RenewMove};
 use crate::record::{Fingerprint, Reply, State, Terms, Unknown};
 pub(super) use by_hand::{
@@ -122,6 +123,7 @@ pub(super) fn claim(token: u8, terms: Terms) -> Claim {
         terms,
         fingerprint: Fingerprint { target: [1; 16], recipe: 1, body: [2; 16] },
         claimed_at: 1_763_700_000_000,
+        extensions: Default::default(),
     }
 }
 
@@ -464,17 +466,27 @@ pub(super) async fn what_cannot_be_read_is_left_alone(subject: &Subject) {
     let Some(plant) = &subject.plant else { return };
     let store = &*subject.store;
     let mine = claim(1, LOST_RETRY);
-    let newer = {
+    let of_layout = |layout| {
         let mut bytes = encode(&in_flight(&mine), Placement::Within);
-        bytes[0] = 2;
+        bytes[0] = layout;
+        bytes
+    };
+    // A critical one, which no version knows yet, put there by another owner.
+    let extended = {
+        let mut bytes = encode(&in_flight(&claim(9, LOST_RETRY)), Placement::Within);
+        bytes.truncate(bytes.len() - 8);
+        bytes[26] = 3;
+        bytes.splice(HEAD..HEAD, [0xfe, 0, 0]);
+        bytes.extend(xxh3_64(&bytes).to_le_bytes());
         bytes
     };
     let damaged = {
         let mut bytes = encode(&completed(&mine, b"{}"), Placement::Within);
-        bytes[100] ^= 1;
+        bytes[HEAD] ^= 1;
         bytes
     };
-    for bytes in [newer, damaged, Vec::new(), b"something else".to_vec()] {
+    let (older, newer) = (of_layout(VERSION - 1), of_layout(VERSION + 1));
+    for bytes in [older, newer, extended, damaged, Vec::new(), b"something else".to_vec()] {
         let name = name();
         plant(name.clone(), bytes).await;
         let unreadable = |error: StoreError| match error {
@@ -493,8 +505,8 @@ pub(super) async fn what_cannot_be_read_is_left_alone(subject: &Subject) {
         unreadable(store.exchange(&name, &wanted).await.expect_err("no record"));
     }
     let unreadable = everything(store, None, 100).await.into_iter().filter(|listed| listed.seen.is_err());
-    // The damage of one is behind what a list reads.
-    assert_eq!(unreadable.count(), 3);
+    // The damage of one, and the extension of another, are behind what a list reads.
+    assert_eq!(unreadable.count(), 4);
 }
 
 pub(super) async fn records_do_not_meet(subject: &Subject) {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use onlyonce::record::chunks::Cut;
 use onlyonce::record::codec::{Placement, encode};
 use onlyonce::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
 use proptest::collection::vec;
@@ -103,10 +104,12 @@ fn records() -> Vec<Vec<u8>> {
         terms: Terms { lease: second, retention: second, on_unknown },
         fingerprint: Fingerprint { target: [1; 16], recipe: 2, body: [3; 16] },
         claimed_at: 4,
+        extensions: Default::default(),
     });
     let records =
         claims.into_iter().flat_map(|claim| states.clone().map(|state| Record { claim: claim.clone(), state }));
-    let encoded = records.flat_map(|record| [Placement::Within, Placement::Apart].map(|place| encode(&record, place)));
+    let encoded = records
+        .flat_map(|record| [Placement::Within, Placement::Apart(Cut::of(1))].map(|place| encode(&record, place)));
     encoded.map(|bytes| bytes[..bytes.len() - record::CHECKSUM].to_vec()).collect()
 }
 

@@ -262,7 +262,7 @@ on_every_lasting_store! {
         };
         let fingerprint = Fingerprint { target: [0; 16], recipe: 0, body: [0; 16] };
         for number in 0..1300_u128 {
-            let claim = Claim { token: Token([7; 16]), attempt: 1, terms, fingerprint, claimed_at: 0 };
+            let claim = Claim { token: Token([7; 16]), attempt: 1, terms, fingerprint, claimed_at: 0, extensions: Default::default() };
             let name = RecordName { route: "orders".into(), digest: number.to_be_bytes() };
             let record = Record { claim, state: State::Unknown { settled_at: 1 } };
             records_of.settle(&name, &record).await.expect("settled");

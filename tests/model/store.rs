@@ -75,6 +75,7 @@ pub fn claim(owner: Id, attempt: u8, retry: bool) -> Claim {
         terms: terms(retry),
         fingerprint: Fingerprint { target: [0; 16], recipe: 0, body: [0; 16] },
         claimed_at: 0,
+        extensions: Default::default(),
     }
 }
 

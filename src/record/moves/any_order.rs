@@ -86,6 +86,7 @@ fn claims() -> impl Strategy<Value = Claim> {
         // Most requests are the same.
         fingerprint: Fingerprint { target: [use_of_key / 7; 16], recipe: 0, body: [0; 16] },
         claimed_at: 0,
+        extensions: Default::default(),
     })
 }
 

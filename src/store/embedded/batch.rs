@@ -15,7 +15,7 @@ use super::view::{ReadError, View};
 use super::{held, unread};
 use crate::record::codec::{self, Placement};
 use crate::record::moves::{self, ClaimMove, Exchange, Held, RenewMove};
-use crate::record::{Claim, Record, RecordName, State, Token};
+use crate::record::{Claim, RecordName, Token};
 use crate::store::{Claimed, Exchanged, FOREVER, Released, Renewed, Settled, StoreError};
 
 /// What the writing thread is asked to do.
@@ -222,9 +222,7 @@ impl<'a> Batch<'a> {
     }
 
     fn write_claim(&mut self, name: &RecordName, claim: &Claim) -> Result<(), StoreError> {
-        let record = Record { claim: claim.clone(), state: State::InFlight };
-        let bytes = codec::encode(&record, Placement::Within).into();
-        self.write(name, Some((bytes, moves::time_to_live(&record))))
+        self.write(name, Some((codec::encode_claim(claim).into(), claim.terms.retention)))
     }
 
     fn write(&mut self, name: &RecordName, record: Option<(Bytes, Duration)>) -> Result<(), StoreError> {

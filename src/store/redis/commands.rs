@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::BODY_SURVIVES;
 use super::connection::Connected;
+use crate::record::codec::VERSION;
 use crate::store::{FOREVER, StoreError};
 
 /// Why a command has no result.
@@ -100,7 +101,7 @@ pub(super) const SOURCES: [&str; 7] = [
 pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str) -> Vec<&'static str> {
     const LIVES: u64 = 60_000;
     // Version, state, flags, token and attempt: what scripts read of a record.
-    let record = |state: u8, token: u8| [&[1, state, 0, 0], &[token; 16][..], &[1, 0, 0, 0]].concat();
+    let record = |state: u8, token: u8| [&[VERSION, state, 0, 0], &[token; 16][..], &[1, 0, 0, 0]].concat();
     let (first, second, settled) = (record(1, 1), record(1, 2), record(4, 2));
     let [body, waiting] = [":body", ":waiting"].map(|of_record| format!("{{{name}}}{of_record}"));
     let mut told = Vec::new();

@@ -6,7 +6,7 @@
 -- Returns nil when it is done, else the record and its milliseconds to live.
 local held = redis.call('GET', KEYS[1])
 local left = redis.call('PTTL', KEYS[1])
-local same = held and held:byte(1) == 1 and held:byte(2) == tonumber(ARGV[1]) and held:sub(5, 24) == ARGV[2]
+local same = held and held:byte(1) == 2 and held:byte(2) == tonumber(ARGV[1]) and held:sub(5, 24) == ARGV[2]
 if not same or left > tonumber(ARGV[3]) then
   return { held, left }
 end

@@ -46,6 +46,7 @@ use super::{
 };
 use crate::config::{self, RedisAddress};
 use crate::key::DigestKey;
+use crate::record::chunks;
 use crate::record::codec::{self, Bodiless, Decoded, Placement, Unreadable};
 use crate::record::moves::{self, ClaimMove, Exchange, Held};
 use crate::record::{Claim, Record, RecordName, State, Token};
@@ -347,11 +348,13 @@ impl Call<'_> {
         if let State::Completed { reply, .. } = &record.state
             && reply.body_len() > LARGE_BODY
         {
-            placement = Placement::Apart;
+            let (chunks, cut) = chunks::cut(self.name, record.claim.token, &reply.body);
+            let stored: Vec<Bytes> = chunks.into_iter().flat_map(|chunk| chunk.pieces).collect();
+            placement = Placement::Apart(cut);
             let key = self.body_key(record.claim.token);
-            let transfer = self.server.bodies.begin(reply.body_len(), self.server.timeout);
+            let transfer = self.server.bodies.begin(cut.stored(), self.server.timeout);
             let survives = time_to_live + BODY_SURVIVES;
-            let put = self.connected.put_body(&key, &reply.body, survives, transfer.deadline).await;
+            let put = self.connected.put_body(&key, &stored, survives, transfer.deadline).await;
             put.map_err(|fault| self.error(fault))?;
         }
         let bytes = codec::encode(record, placement);
@@ -419,7 +422,7 @@ impl Call<'_> {
     }
 
     async fn with_body(&self, bodiless: Bodiless) -> Result<Record, StoreError> {
-        let (key, length) = (self.body_key(bodiless.record().claim.token), bodiless.length());
+        let (key, length) = (self.body_key(bodiless.record().claim.token), bodiless.cut().stored());
         let bodies = &self.server.bodies;
         let read = bodies.read(&key, || async {
             let transfer = bodies.begin(length, self.server.timeout);
@@ -427,7 +430,7 @@ impl Call<'_> {
         });
         let body = read.await.map_err(|fault| self.without_body(&fault))?;
         let body = body.ok_or_else(|| self.unreadable(Unreadable::Damaged("its body is gone")))?;
-        bodiless.with_body(body).map_err(|source| self.unreadable(source))
+        bodiless.with_body(self.name, body).map_err(|source| self.unreadable(source))
     }
 
     /// There is a record, so no failure may pass for "nobody owns this".
@@ -465,5 +468,5 @@ fn silence(retention: Duration, left: Option<Duration>) -> Duration {
 }
 
 fn encode_claim(claim: &Claim) -> Vec<u8> {
-    codec::encode(&Record { claim: claim.clone(), state: State::InFlight }, Placement::Within)
+    codec::encode_claim(claim)
 }

@@ -4,7 +4,7 @@ local held = redis.call('GET', KEYS[1])
 if not held then
   return 'absent'
 end
-if held:byte(1) == 1 and held:byte(2) == 1 and held:sub(5, 20) == ARGV[1] then
+if held:byte(1) == 2 and held:byte(2) == 1 and held:sub(5, 20) == ARGV[1] then
   redis.call('DEL', KEYS[1])
   -- A user without channels may not: that must not undo what is done.
   if redis.call('GET', KEYS[2]) then

@@ -4,7 +4,7 @@
 local held = redis.call('GET', KEYS[1])
 if held then
   local state = held:byte(2)
-  local open = held:byte(1) == 1 and (state == 1 or state == 4)
+  local open = held:byte(1) == 2 and (state == 1 or state == 4)
   if not open or held:sub(5, 20) ~= ARGV[1]:sub(5, 20) then
     return held
   end
