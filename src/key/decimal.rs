@@ -38,18 +38,22 @@ impl<'a> Decimal<'a> {
         Self { negative, digits: [whole, fraction], exponent: Exponent::sum(exponent, shift) }
     }
 
+    /// A form (bit 0: negative; above it: no exponent, one that fits, or one that does not), the digits, the exponent.
     pub(super) fn add_to(&self, digest: &mut Digest) {
-        digest.number(self.negative.into());
-        digest.pieces(self.digits.iter().map(|digits| digits.as_bytes()));
+        let form = match &self.exponent {
+            Exponent::Small(0) => 0,
+            Exponent::Small(_) => 2,
+            Exponent::Big(_) => 4,
+        };
+        digest.tag(form | u8::from(self.negative));
+        let [whole, fraction] = self.digits;
+        digest.count(whole.len() + fraction.len());
+        digest.bytes(whole.as_bytes());
+        digest.bytes(fraction.as_bytes());
         match &self.exponent {
-            Exponent::Small(exponent) => {
-                digest.number(0);
-                digest.part(&exponent.to_le_bytes());
-            }
-            Exponent::Big(exponent) => {
-                digest.number(1);
-                digest.part(exponent.as_bytes());
-            }
+            Exponent::Small(0) => {}
+            Exponent::Small(exponent) => digest.bytes(&exponent.to_le_bytes()),
+            Exponent::Big(exponent) => digest.part(exponent.as_bytes()),
         }
     }
 }

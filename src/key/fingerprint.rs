@@ -1,11 +1,13 @@
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use super::body::{AnyForm, Body, Media};
-use super::{Digest, DigestKey, Request};
+use super::{Digest, DigestKey, Kind, Request};
 use crate::config::{FingerprintMode, JsonPointer};
 use crate::record::Fingerprint;
 
 /// Goes up when the same body, by any mode, comes to another digest: what older versions recorded can then not be
 /// compared.
-const LAYOUT: u64 = 1;
+const LAYOUT: u8 = 2;
 
 /// What of a body belongs to the fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +31,7 @@ pub(super) fn fingerprint(
     request: &Request<'_>,
     body: &Body<'_>,
 ) -> Fingerprint {
-    Fingerprint { target: target(key, request), recipe: recipe(mode, key), body: payload(mode, key, body) }
+    Fingerprint { target: target(key, request), recipe: recipe(mode), body: payload(mode, key, body) }
 }
 
 /// The body by its bytes, as `fingerprint = "raw"` has it.
@@ -39,36 +41,40 @@ pub(super) fn by_bytes(key: &DigestKey, body: &Body<'_>) -> [u8; 16] {
 
 /// An absent query and an empty one differ.
 fn target(key: &DigestKey, request: &Request<'_>) -> [u8; 16] {
-    let mut digest = key.digest("target");
+    let mut digest = key.digest(Kind::Target);
     digest.part(request.method.as_str().as_bytes());
     digest.part(request.path.as_bytes());
-    digest.number(request.query.is_some().into());
-    digest.part(request.query.unwrap_or_default().as_bytes());
+    digest.tag(request.query.is_some().into());
+    digest.bytes(request.query.unwrap_or_default().as_bytes());
     digest.finish()
 }
 
-fn recipe(mode: &FingerprintMode, key: &DigestKey) -> u64 {
-    // 0 was `auto` when it compared forms of parts by their bytes, 4 when JSON had two media types only.
-    let (tag, ignore): (u64, &[JsonPointer]) = match mode {
-        FingerprintMode::Auto { ignore } => (6, ignore),
-        FingerprintMode::Form => (5, &[]),
+/// A number for each way to digest a body. It says nothing of a request, so it needs no key.
+fn recipe(mode: &FingerprintMode) -> u64 {
+    let (tag, ignore): (u8, &[JsonPointer]) = match mode {
         FingerprintMode::Raw => (1, &[]),
         FingerprintMode::Json { ignore } => (2, ignore),
         FingerprintMode::None => (3, &[]),
+        FingerprintMode::Form => (4, &[]),
+        FingerprintMode::Auto { ignore } => (5, ignore),
     };
-    let mut digest = key.digest("recipe");
-    digest.number(LAYOUT);
-    digest.number(tag);
-    for pointer in ignore {
-        digest.number(pointer.tokens().len() as u64);
-        pointer.tokens().iter().for_each(|token| digest.part(token.as_bytes()));
+    let recipe = u64::from_be_bytes([0, 0, 0, 0, 0, 0, LAYOUT, tag]);
+    if ignore.is_empty() {
+        return recipe;
     }
-    let [a, b, c, d, e, f, g, h, ..] = digest.finish();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    let mut text = Vec::with_capacity(64);
+    for pointer in ignore {
+        text.extend_from_slice(&(pointer.tokens().len() as u64).to_le_bytes());
+        for token in pointer.tokens() {
+            text.extend_from_slice(&(token.len() as u64).to_le_bytes());
+            text.extend_from_slice(token.as_bytes());
+        }
+    }
+    xxh3_64_with_seed(&text, recipe)
 }
 
 fn payload(mode: &FingerprintMode, key: &DigestKey, body: &Body<'_>) -> [u8; 16] {
-    let mut digest = key.digest("body");
+    let mut digest = key.digest(Kind::Body);
     add(&mut digest, mode, body);
     digest.finish()
 }
@@ -87,8 +93,8 @@ pub(super) fn add(digest: &mut Digest, mode: &FingerprintMode, body: &Body<'_>) 
         },
     };
     if matches!(counted, Counted::Bytes | Counted::Unreadable) {
-        digest.number(0);
-        digest.part(body.bytes);
+        digest.tag(0);
+        digest.bytes(body.bytes);
     }
     counted
 }
@@ -96,7 +102,7 @@ pub(super) fn add(digest: &mut Digest, mode: &FingerprintMode, body: &Body<'_>) 
 /// Readers differ in which of two members of one name they take, so a document with duplicates has no value.
 fn add_json(digest: &mut Digest, body: &Body<'_>, ignore: &[JsonPointer]) -> Counted {
     let Some(json) = body.json().filter(|json| !json.has_duplicates()) else { return Counted::Unreadable };
-    digest.number(1);
+    digest.tag(1);
     json.add_to(digest, ignore);
     Counted::Json
 }
@@ -106,14 +112,14 @@ fn add_form(digest: &mut Digest, body: &Body<'_>) -> Counted {
     match body.form() {
         None => return Counted::Unreadable,
         Some(AnyForm::Urlencoded(form)) => {
-            digest.number(2);
+            digest.tag(2);
             for (name, value) in form.pairs() {
                 digest.part(name);
                 digest.part(value);
             }
         }
         Some(AnyForm::Multipart(form)) => {
-            digest.number(3);
+            digest.tag(3);
             form.add_to(digest);
         }
     }

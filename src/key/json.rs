@@ -1,5 +1,7 @@
 //! JSON by value (RFC 8259).
 
+mod plain;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -15,6 +17,7 @@ const MAX_DEPTH: usize = 128;
 
 /// A whole document.
 #[derive(Debug)]
+#[cfg_attr(test, derive(PartialEq))]
 pub(super) struct Json<'a> {
     root: Value<'a>,
     has_duplicates: bool,
@@ -48,6 +51,10 @@ enum Open<'a> {
 impl<'a> Json<'a> {
     /// `None` for what is not JSON. The reason is not kept: it could quote the body.
     pub(super) fn parse(text: &'a [u8]) -> Option<Self> {
+        plain::parse(text).or_else(|| Self::parse_events(text))
+    }
+
+    fn parse_events(text: &'a [u8]) -> Option<Self> {
         let mut parser = SliceJsonParser::new(text);
         let mut has_duplicates = false;
         let mut open: Vec<Open<'a>> = Vec::new();
@@ -73,10 +80,10 @@ impl<'a> Json<'a> {
                 }
                 JsonEvent::EndArray | JsonEvent::EndObject => match open.pop()? {
                     Open::Array(values) => Value::Array(values),
-                    Open::Object(mut members, _) => {
-                        members.sort_unstable_by(|(one, _), (other, _)| one.as_bytes().cmp(other.as_bytes()));
-                        has_duplicates |= members.windows(2).any(|pair| pair[0].0 == pair[1].0);
-                        Value::Object(members)
+                    Open::Object(members, _) => {
+                        let (value, duplicates) = object(members);
+                        has_duplicates |= duplicates;
+                        value
                     }
                 },
                 JsonEvent::Eof => return None,
@@ -188,6 +195,13 @@ impl fmt::Display for Value<'_> {
     }
 }
 
+/// The object, and whether two of its members have one name.
+fn object(mut members: Vec<Member<'_>>) -> (Value<'_>, bool) {
+    members.sort_unstable_by(|(one, _), (other, _)| one.as_bytes().cmp(other.as_bytes()));
+    let has_duplicates = members.windows(2).any(|pair| pair[0].0 == pair[1].0);
+    (Value::Object(members), has_duplicates)
+}
+
 fn member<'v, 'a>(members: &'v [Member<'a>], name: &str) -> Result<Option<&'v Value<'a>>, Duplicate> {
     let start = members.partition_point(|(found, _)| found.as_bytes() < name.as_bytes());
     let mut found = members[start..].iter().take_while(|(found, _)| found == name);
@@ -203,40 +217,39 @@ fn index(token: &str) -> Option<usize> {
     is_index.then(|| token.parse().ok()).flatten()
 }
 
-/// Every value starts with its type, every member and element with a 1, and a list of them ends with a 0: no two
-/// documents have the same parts.
+/// Every value begins with its type, which is never 0, and every name with its length and 1 more: a 0 ends an array and an
+/// object. So no two documents have the same bytes, and none has those that another begins with.
 fn add_value(value: &Value<'_>, digest: &mut Digest, ignored: &[&[String]]) {
     match value {
-        Value::Null => digest.number(0),
-        Value::Bool(value) => digest.number(1 + u64::from(*value)),
+        Value::Null => digest.tag(1),
+        Value::Bool(value) => digest.tag(2 + u8::from(*value)),
         Value::Number(text) => {
-            digest.number(3);
+            digest.tag(4);
             Decimal::parse(text).add_to(digest);
         }
         Value::String(text) => {
-            digest.number(4);
+            digest.tag(5);
             digest.part(text.as_bytes());
         }
         Value::Array(values) => {
-            digest.number(5);
+            digest.tag(6);
             for (at, value) in values.iter().enumerate() {
                 if let Some(ignored) = step(ignored, |token| index(token) == Some(at)) {
-                    digest.number(1);
                     add_value(value, digest, &ignored);
                 }
             }
-            digest.number(0);
+            digest.tag(0);
         }
         Value::Object(members) => {
-            digest.number(6);
+            digest.tag(7);
             for (name, value) in members {
                 if let Some(ignored) = step(ignored, |token| token == name) {
-                    digest.number(1);
-                    digest.part(name.as_bytes());
+                    digest.count(name.len() + 1);
+                    digest.bytes(name.as_bytes());
                     add_value(value, digest, &ignored);
                 }
             }
-            digest.number(0);
+            digest.tag(0);
         }
     }
 }
@@ -259,14 +272,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::key::DigestKey;
+    use crate::key::{DigestKey, Kind};
 
     fn pointer(text: &str) -> JsonPointer {
         JsonPointer::parse(text).expect("a pointer")
     }
 
     fn digest(text: &str, ignored: &[&str]) -> [u8; 16] {
-        let mut digest = DigestKey::from_bytes([7; 32]).digest("test");
+        let mut digest = DigestKey::from_bytes([7; 32]).digest(Kind::Reading);
         let ignored: Vec<_> = ignored.iter().map(|text| pointer(text)).collect();
         Json::parse(text.as_bytes()).unwrap_or_else(|| panic!("not JSON: {text}")).add_to(&mut digest, &ignored);
         digest.finish()
@@ -434,6 +447,48 @@ mod tests {
         assert!(Json::parse(nested(MAX_DEPTH + 1).as_bytes()).is_none());
         for unit in ["[", "{\"a\":", "[{\"a\":"] {
             assert!(Json::parse(unit.repeat(100_000).as_bytes()).is_none());
+        }
+    }
+
+    /// Of few names and texts, so that documents that nearly meet are common.
+    fn value() -> impl Strategy<Value = Value<'static>> {
+        let text = || prop_oneof![Just(""), Just("a"), Just("\0"), Just("\u{1}a"), Just("aa")].prop_map(Cow::Borrowed);
+        // In canonical form, each in one way only.
+        let number = prop_oneof![
+            Just("0"),
+            Just("1"),
+            Just("-1"),
+            Just("10"),
+            Just("0.1"),
+            Just("11"),
+            Just("1e99999999999999999999999999999999999999999")
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            number.prop_map(|text| Value::Number(Cow::Borrowed(text))),
+            text().prop_map(Value::String),
+        ];
+        leaf.prop_recursive(3, 12, 3, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
+                proptest::collection::btree_map(text(), inner, 0..3)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(8192))]
+
+        #[test]
+        fn different_documents_never_meet(one in value(), other in value()) {
+            let digest = |value: &Value<'_>| {
+                let mut digest = DigestKey::from_bytes([7; 32]).digest(Kind::Body);
+                value.add_to(&mut digest);
+                digest.finish()
+            };
+            prop_assert_eq!(digest(&one) == digest(&other), one == other);
         }
     }
 

@@ -16,6 +16,8 @@ mod error;
 mod fingerprint;
 mod form;
 mod format;
+#[cfg(test)]
+mod golden;
 mod header;
 mod json;
 mod jwt;
@@ -34,7 +36,7 @@ mod target;
 mod text;
 
 pub use described::Described;
-pub use digest::{Digest, DigestKey};
+pub use digest::{Digest, DigestKey, Kind};
 pub use error::{BodyFault, KeyError, KeyFault};
 pub use fingerprint::Counted;
 pub use operation::{Draft, InHead, Operation, Reading, Request, in_head, read};

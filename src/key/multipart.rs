@@ -73,7 +73,7 @@ impl<'b> Multipart<'b> {
             let mut lines: Vec<_> = part.lines.iter().collect();
             // Stable: lines of one name stay in their order.
             lines.sort_by_key(|(name, _)| name.as_str());
-            digest.number(lines.len() as u64);
+            digest.count(lines.len());
             for (name, value) in lines {
                 digest.part(name.as_str().as_bytes());
                 digest.part(value);

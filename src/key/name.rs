@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::select::Part;
-use super::{Digest, DigestKey, Request, normalise_value};
+use super::{Digest, DigestKey, Kind, Request, normalise_value};
 use crate::config::Selector;
 use crate::record::Fingerprint;
 
@@ -29,14 +29,14 @@ impl<'p> Target<'p> {
 /// Scope and key of different selectors are different, so that a rule that is changed never takes one caller's
 /// record for another's.
 pub(super) fn by_key(digest_key: &DigestKey, scope: Parts<'_>, key: Parts<'_>, target: Option<Target<'_>>) -> [u8; 16] {
-    let mut digest = digest_key.digest("operation by key");
+    let mut digest = digest_key.digest(Kind::ByKey);
     scope.add_to(&mut digest);
     key.add_to(&mut digest);
     if let Some(Target { params, query }) = target {
-        digest.number(params.len() as u64);
+        digest.count(params.len());
         params.iter().for_each(|param| digest.part(param.as_bytes()));
-        digest.number(query.is_some().into());
-        digest.part(query.unwrap_or_default().as_bytes());
+        digest.tag(query.is_some().into());
+        digest.bytes(query.unwrap_or_default().as_bytes());
     }
     digest.finish()
 }
@@ -50,13 +50,13 @@ pub(super) fn by_payload(
     fingerprint: &Fingerprint,
     payload: &[u8; 16],
 ) -> [u8; 16] {
-    let mut digest = digest_key.digest("operation by payload");
+    let mut digest = digest_key.digest(Kind::ByPayload);
     scope.add_to(&mut digest);
-    digest.number(host.is_some().into());
+    digest.tag(host.is_some().into());
     digest.part(host.unwrap_or_default().as_bytes());
-    digest.part(&fingerprint.target);
-    digest.number(fingerprint.recipe);
-    digest.part(payload);
+    digest.bytes(&fingerprint.target);
+    digest.bytes(&fingerprint.recipe.to_le_bytes());
+    digest.bytes(payload);
     if !key.1.iter().all(Part::is_absent) {
         key.add_to(&mut digest);
     }
@@ -66,7 +66,7 @@ pub(super) fn by_payload(
 impl Parts<'_> {
     pub(super) fn add_to(self, digest: &mut Digest) {
         let Self(selectors, parts) = self;
-        digest.number(parts.len() as u64);
+        digest.count(parts.len());
         selectors.iter().zip(parts).for_each(|(selector, part)| part.add_to(digest, selector));
     }
 }

@@ -279,25 +279,25 @@ impl<'a> Part<'a> {
             Selector::Form(name) => add_text(digest, 4, name.as_bytes()),
             Selector::Query(name) => add_text(digest, 5, name.as_bytes()),
             Selector::Path(name) => add_text(digest, 6, name.as_bytes()),
-            Selector::Host => digest.number(7),
-            Selector::Ip => digest.number(8),
-            Selector::Date(Period::Day) => digest.number(9),
-            Selector::Date(Period::Month) => digest.number(10),
-            Selector::Date(Period::Year) => digest.number(11),
+            Selector::Host => digest.tag(7),
+            Selector::Ip => digest.tag(8),
+            Selector::Date(Period::Day) => digest.tag(9),
+            Selector::Date(Period::Month) => digest.tag(10),
+            Selector::Date(Period::Year) => digest.tag(11),
             Selector::Jwt(claim) => add_pointer(digest, 12, claim),
         }
         match self {
-            Self::Absent => digest.number(0),
+            Self::Absent => digest.tag(0),
             Self::Text(text) => add_text(digest, 1, text),
             Self::Number(text) => {
-                digest.number(2);
+                digest.tag(2);
                 Decimal::parse(text).add_to(digest);
             }
-            Self::Bool(value) => digest.number(3 + u64::from(*value)),
+            Self::Bool(value) => digest.tag(3 + u8::from(*value)),
             Self::Lines(lines) => add_lines(digest, 5, lines),
             Self::Unverified(lines) => add_lines(digest, 6, lines),
             Self::Composite(value) => {
-                digest.number(7);
+                digest.tag(7);
                 value.add_to(digest);
             }
         }
@@ -320,20 +320,20 @@ impl<'a> Part<'a> {
     }
 }
 
-fn add_pointer(digest: &mut Digest, tag: u64, pointer: &JsonPointer) {
-    digest.number(tag);
-    digest.number(pointer.tokens().len() as u64);
+fn add_pointer(digest: &mut Digest, tag: u8, pointer: &JsonPointer) {
+    digest.tag(tag);
+    digest.count(pointer.tokens().len());
     pointer.tokens().iter().for_each(|token| digest.part(token.as_bytes()));
 }
 
-fn add_lines(digest: &mut Digest, tag: u64, lines: &[Cow<'_, [u8]>]) {
-    digest.number(tag);
-    digest.number(lines.len() as u64);
+fn add_lines(digest: &mut Digest, tag: u8, lines: &[Cow<'_, [u8]>]) {
+    digest.tag(tag);
+    digest.count(lines.len());
     lines.iter().for_each(|line| digest.part(line));
 }
 
-fn add_text(digest: &mut Digest, tag: u64, text: &[u8]) {
-    digest.number(tag);
+fn add_text(digest: &mut Digest, tag: u8, text: &[u8]) {
+    digest.tag(tag);
     digest.part(text);
 }
 

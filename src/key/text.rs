@@ -1,8 +1,8 @@
 use std::fmt;
 
-use super::DigestKey;
 use super::name::Parts;
 use super::select::Part;
+use super::{DigestKey, Kind};
 use crate::config::LogKeys;
 use crate::record::Hex;
 
@@ -19,7 +19,7 @@ impl KeyText {
     pub(super) fn of(keys: LogKeys, digest_key: &DigestKey, parts: Parts<'_>) -> Self {
         match keys {
             LogKeys::Hashed => {
-                let mut digest = digest_key.digest("key in logs");
+                let mut digest = digest_key.digest(Kind::KeyInLogs);
                 parts.add_to(&mut digest);
                 Self::Hashed(digest.short())
             }
