@@ -1,7 +1,7 @@
 //! Every metric, named in one place. Label values come from the configuration and from closed enums,
 //! never from a request.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
@@ -249,6 +249,9 @@ pub struct Metrics {
     waiting: IntGaugeVec,
     lease_lost: IntCounterVec,
     records: IntCounterVec,
+    records_unknown: IntGaugeVec,
+    /// The routes of which that is told.
+    routes: Mutex<Vec<String>>,
     observed: IntCounterVec,
     unobserved: IntCounterVec,
     reloads: IntCounterVec,
@@ -338,6 +341,12 @@ impl Metrics {
                 &["route"],
             )?,
             records: counter("onlyonce_records_total", "What became of records.", &["route", "state"])?,
+            records_unknown: gauges(
+                "onlyonce_records_unknown",
+                "Records in the store, now, of which nobody knows whether they took effect.",
+                &["route"],
+            )?,
+            routes: Mutex::default(),
             observed: counter(
                 "onlyonce_duplicates_observed_total",
                 "Requests in observe mode that a guard would not simply have run.",
@@ -375,7 +384,9 @@ impl Metrics {
         for result in Reload::ALL {
             self.reloads.with_label_values(&[result.as_str()]);
         }
-        self.requests.with_label_values(&[UNMATCHED, Outcome::Unguarded.as_str()]);
+        let unmatched = [UNMATCHED, Outcome::Unguarded.as_str()];
+        self.requests.with_label_values(&unmatched);
+        self.request_duration.with_label_values(&unmatched);
     }
 
     /// A route is there, and starts at zero, so that a rate over a first event is not lost. One that was there stays as
@@ -386,6 +397,14 @@ impl Metrics {
         }
         for state in RecordState::ALL {
             self.records.with_label_values(&[route, state.as_str()]);
+        }
+        for outcome in Outcome::ALL {
+            self.request_duration.with_label_values(&[route, outcome.as_str()]);
+        }
+        self.records_unknown.with_label_values(&[route]);
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !routes.iter().any(|known| known == route) {
+            routes.push(route.to_owned());
         }
         self.in_flight.with_label_values(&[route]);
         self.waiting.with_label_values(&[route]);
@@ -452,6 +471,14 @@ impl Metrics {
     /// A record reached a state.
     pub fn record(&self, route: &str, state: RecordState) {
         self.records.with_label_values(&[route, state.as_str()]).inc();
+    }
+
+    /// So many records of each route are unknown now.
+    pub fn records_unknown(&self, count: impl Fn(&str) -> usize) {
+        for route in self.routes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let count = i64::try_from(count(route)).unwrap_or(i64::MAX);
+            self.records_unknown.with_label_values(&[route]).set(count);
+        }
     }
 
     /// A request would have become this.
@@ -546,6 +573,14 @@ mod tests {
         for class in CLASSES {
             let series = format!("onlyonce_upstream_responses_total{{route=\"orders\",status=\"{class}\"}} 0");
             assert!(told.contains(&series), "{series}");
+        }
+        for outcome in Outcome::ALL {
+            let labels = format!("outcome=\"{}\",route=\"orders\"", outcome.as_str());
+            let series = format!("onlyonce_request_duration_seconds_count{{{labels}}} 0");
+            assert!(told.contains(&series), "{series}");
+        }
+        for series in ["onlyonce_upstream_duration_seconds_count", "onlyonce_records_unknown", "onlyonce_in_flight"] {
+            assert!(told.contains(&format!("{series}{{route=\"orders\"}} 0")), "{series}");
         }
         assert!(told.contains("onlyonce_config_last_reload_successful 1"));
         for (status, class) in [(200, "2xx"), (307, "3xx"), (404, "4xx"), (503, "5xx"), (599, "5xx")] {

@@ -146,8 +146,9 @@ impl Records {
         let status = exchange.to.as_ref().and_then(|record| record.summary().status).map(|status| status.as_u16());
         match done {
             Ok(Exchanged::Done) => {
-                if exchange.to.is_none() {
-                    self.guard.freed(name);
+                match exchange.to {
+                    None => self.guard.freed(name),
+                    Some(_) => self.guard.settled_by_hand(name),
                 }
                 tracing::info!(target: "onlyonce", event, record = %name, was, status, force, by, "{what}");
                 let now = Moment::now();

@@ -23,7 +23,7 @@ use crate::clock;
 use crate::config::Rule;
 use crate::fail_point::{self, Step};
 use crate::metrics::{Counted, RecordState};
-use crate::record::{Claim, Record, Reply, State};
+use crate::record::{Claim, Record, Reply, State, moves};
 use crate::store::{Released, Settled, StoreError};
 use crate::tick::Flag;
 
@@ -297,6 +297,9 @@ impl Recorder {
                 match self.settle(&record).await? {
                     Settled::Written => {
                         self.count_settled(settlement);
+                        if let Settlement::Unknown = settlement {
+                            self.guard.unknowns.add(&lease.name, moves::time_to_live(&record));
+                        }
                         Ok(Written::Asked)
                     }
                     // An earlier try of this very write, whose answer was lost.

@@ -16,10 +16,12 @@ pub mod policy;
 mod running;
 #[cfg(test)]
 mod tests;
+mod unknown;
 mod waiting;
 pub mod without_store;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,6 +41,7 @@ use attempt::{Attempt, Recorder, Slot};
 use cleanup::Cleanup;
 use flights::{Flight, Flights};
 use lease::Lease;
+use unknown::Unknowns;
 use without_store::Fallback;
 
 use crate::clock;
@@ -57,6 +60,7 @@ pub struct Guard {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     flights: Arc<Flights>,
+    unknowns: Arc<Unknowns>,
     cleanup: Cleanup,
     slots: Arc<Semaphore>,
     observations: Arc<Semaphore>,
@@ -116,6 +120,7 @@ impl Guard {
         Arc::new(Self {
             cleanup: Cleanup::start(Arc::clone(&store)),
             store,
+            unknowns: Arc::new(Unknowns::new(Arc::clone(&metrics))),
             metrics,
             flights: Arc::default(),
             slots: Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS))),
@@ -134,6 +139,7 @@ impl Guard {
             store,
             metrics: Arc::clone(&self.metrics),
             flights: Arc::clone(&self.flights),
+            unknowns: Arc::clone(&self.unknowns),
             cleanup: self.cleanup.clone(),
             slots: Arc::clone(&self.slots),
             observations: Arc::clone(&self.observations),
@@ -301,6 +307,17 @@ impl Guard {
     /// An operator has freed this key: an attempt at it that runs here keeps it from nobody any more.
     pub fn freed(&self, name: &RecordName) {
         self.flights.freed(name);
+        self.unknowns.resolved(name);
+    }
+
+    /// An operator has said what came of it.
+    pub fn settled_by_hand(&self, name: &RecordName) {
+        self.unknowns.resolved(name);
+    }
+
+    /// Keeps count of the records that are unknown now, for as long as it is polled.
+    pub async fn survey(&self) -> Infallible {
+        self.unknowns.survey(&*self.store).await
     }
 
     fn place(&self, rule: &Rule) -> Option<Place<'_>> {

@@ -225,6 +225,11 @@ impl RecordName {
     pub fn observed(&self) -> Self {
         Self { route: format!("{}{OBSERVED}", self.route).into(), digest: self.digest }
     }
+
+    /// Whether it is such a record.
+    pub fn is_observed(&self) -> bool {
+        self.route.ends_with(OBSERVED)
+    }
 }
 
 impl fmt::Display for RecordName {

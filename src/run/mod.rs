@@ -208,6 +208,7 @@ impl Sidecar {
                 tracing::error!("a thread that answers requests has ended, and its requests with it: stopping");
                 false
             }
+            never = guard.survey() => match never {},
         };
         tracing::info!(at_work = guard.at_work(), "stopping: not ready any more, still serving");
         admin.drain();

@@ -62,15 +62,22 @@ impl Records {
 
     /// The records after the cursor, which is a name.
     fn page(&self, listing: &Listing) -> Page {
-        let after = listing.after.as_ref().map(|cursor| cursor.0.as_str());
+        fn place(name: &RecordName) -> (&str, &[u8; 16]) {
+            (&name.route, &name.digest)
+        }
+        let after = listing.after.as_ref().and_then(|cursor| cursor.0.parse::<RecordName>().ok());
         let names = self.by_name.keys().filter(|name| listing.route.as_ref().is_none_or(|route| *route == name.route));
-        let mut names: Vec<_> = names.map(|name| (name.to_string(), name)).collect();
-        names.retain(|(text, _)| after.is_none_or(|after| text.as_str() > after));
-        names.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let rest = names.filter(|name| after.as_ref().is_none_or(|after| place(name) > place(after)));
+        let mut names: Vec<&RecordName> = rest.collect();
+        // One more than is shown tells whether there is another page; what lies behind need not be in order.
         let more = names.len() > listing.limit;
-        names.truncate(listing.limit);
-        let next = names.last().filter(|_| more).map(|(text, _)| Cursor(text.clone()));
-        let listed = |(_, name): (String, &RecordName)| {
+        if more {
+            names.select_nth_unstable_by(listing.limit, |one, other| place(one).cmp(&place(other)));
+            names.truncate(listing.limit);
+        }
+        names.sort_unstable_by(|one, other| place(one).cmp(&place(other)));
+        let next = names.last().filter(|_| more).map(|name| Cursor(name.to_string()));
+        let listed = |name: &RecordName| {
             let seen = self.held(name)?.seen();
             Some(Listed { name: name.clone(), seen: Ok(seen) })
         };

@@ -229,6 +229,20 @@ on_every_store! {
 }
 
 on_every_lasting_store! {
+    async fn the_records_that_are_unknown_now_are_told_by_a_gauge(store: &Store) {
+        const UNKNOWN: &str = "onlyonce_records_unknown{route=\"orders\"}";
+        let backend = Backend::start().await;
+        let sidecar = with_unknown(store, &backend, "k").await;
+        assert_eq!(sidecar.metric(UNKNOWN).await, 1.0);
+        sidecar.stop().await;
+        // A sidecar that is started anew, or shares the store, finds it.
+        let sidecar = Setup::new(&backend.url()).store(store).start().await;
+        until("it is found", async || sidecar.metric(UNKNOWN).await == 1.0).await;
+        let record = only(sidecar.admin, "unknown").await;
+        records(sidecar.admin, &["complete", &record, "--status", "201"]).await.well();
+        assert_eq!(sidecar.metric(UNKNOWN).await, 0.0);
+    }
+
     async fn the_key_of_a_lost_owner_is_freed_without_force(store: &Store) {
         let (backend, gate) = Backend::gated().await;
         let setup = Setup::new(&backend.url()).store(store).route("lease = \"1s\"");

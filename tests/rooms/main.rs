@@ -89,7 +89,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 19] = [
     ),
     (
         "run",
-        &["admin", "config", "guard", "key", "metrics", "proxy", "record", "server", "store", "telemetry"],
+        &["admin", "config", "guard", "key", "metrics", "proxy", "server", "store", "telemetry"],
         &["arc_swap", "hyper", "prometheus", "rustix", "tokio"],
     ),
     (

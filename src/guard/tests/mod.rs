@@ -3,6 +3,7 @@
 mod attempts;
 mod claims;
 mod lost_records;
+mod unknown;
 mod waiting;
 mod without_store;
 

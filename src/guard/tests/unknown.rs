@@ -1,0 +1,126 @@
+//! How many records are unknown now.
+
+use super::*;
+use crate::record::moves;
+
+/// While the survey runs.
+struct Surveyed {
+    scene: Scene,
+    survey: tokio::task::JoinHandle<()>,
+}
+
+impl Surveyed {
+    fn new() -> Self {
+        let scene = Scene::new();
+        scene.metrics.route("orders");
+        let guard = Arc::clone(&scene.guard);
+        let survey = tokio::spawn(async move { match guard.survey().await {} });
+        Self { scene, survey }
+    }
+
+    #[track_caller]
+    fn are(&self, count: usize) {
+        let series = format!("onlyonce_records_unknown{{route=\"orders\"}} {count}");
+        assert!(self.scene.counts(&series), "not {count}");
+    }
+
+    /// Until what others did is found.
+    async fn walked(&self) {
+        tokio::time::sleep(Duration::from_secs(65)).await;
+    }
+
+    /// A record of another process, in this state or in flight.
+    async fn put(&self, operation: &Operation, state: Option<State>) -> Claim {
+        let claim = Claim {
+            token: Token([operation.name.digest[0]; 16]),
+            attempt: 1,
+            terms: operation.terms,
+            fingerprint: operation.fingerprint,
+            claimed_at: 0,
+        };
+        self.scene.arrives(operation, &claim).await;
+        if let Some(state) = state {
+            let record = Record { claim: claim.clone(), state };
+            self.scene.store.settle(&operation.name, &record).await.expect("settled");
+        }
+        claim
+    }
+}
+
+impl Drop for Surveyed {
+    fn drop(&mut self) {
+        self.survey.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_this_process_does_is_told_at_once() {
+    let unknown = Surveyed::new();
+    unknown.are(0);
+    for key in 1..=3 {
+        run(unknown.scene.own(&operation(key, HOLD)).await, Fate::Unknown(Silence::Broken)).await.expect("an end");
+        unknown.are(usize::from(key));
+    }
+    run(unknown.scene.own(&operation(4, HOLD)).await, created()).await.expect("an end");
+    unknown.are(3);
+    unknown.scene.guard.freed(&operation(1, HOLD).name);
+    unknown.are(2);
+    unknown.scene.guard.settled_by_hand(&operation(2, HOLD).name);
+    unknown.scene.guard.settled_by_hand(&operation(4, HOLD).name);
+    unknown.are(1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_did_is_found() {
+    let unknown = Surveyed::new();
+    // More than one page of them.
+    for key in 0..=255 {
+        for second in 0..3 {
+            let mut operation = operation(key, HOLD);
+            operation.name.digest[1] = second;
+            unknown.put(&operation, Some(State::Unknown { settled_at: 0 })).await;
+        }
+    }
+    let mut elsewhere = operation(1, HOLD);
+    elsewhere.name = elsewhere.name.observed();
+    unknown.put(&elsewhere, Some(State::Unknown { settled_at: 0 })).await;
+    unknown.are(0);
+    unknown.walked().await;
+    unknown.are(768);
+    // Another sidecar's operator frees one of them.
+    let mut freed = operation(7, HOLD);
+    freed.name.digest[1] = 1;
+    let held = unknown.scene.held(&freed).await.expect("a record");
+    let exchange = moves::release_by_hand(held.seen(), false).expect("nobody is in the way");
+    unknown.scene.store.exchange(&freed.name, &exchange).await.expect("freed");
+    unknown.walked().await;
+    unknown.are(767);
+    tokio::time::sleep(RETENTION).await;
+    unknown.walked().await;
+    unknown.are(0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_is_lost_leaves_a_record_that_is_unknown() {
+    let unknown = Surveyed::new();
+    let retried = operation(2, Unknown::Retry);
+    unknown.put(&operation(1, HOLD), None).await;
+    unknown.put(&retried, None).await;
+    tokio::time::sleep(LEASE / 2).await;
+    unknown.are(0);
+    tokio::time::sleep(LEASE).await;
+    unknown.walked().await;
+    // Under retry, a repeat takes over.
+    unknown.are(1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_record_is_told_for_as_long_as_it_holds_its_key() {
+    let unknown = Surveyed::new();
+    let mut operation = operation(1, Unknown::Hold(Duration::from_secs(20)));
+    operation.terms.lease = Duration::from_secs(10);
+    run(unknown.scene.own(&operation).await, Fate::Unknown(Silence::Broken)).await.expect("an end");
+    unknown.are(1);
+    unknown.walked().await;
+    unknown.are(0);
+}

@@ -1,0 +1,174 @@
+//! How many records there are now of which nobody knows whether they took effect: what somebody has to look at.
+//!
+//! What this process writes and what its operators resolve is known at once. What others write (sidecars that share the
+//! store, owners that died, this process before it was started anew) is found by walking through all records in the
+//! background, a bounded number of them at a time. So the count is that of the whole store, as old as the last walk where
+//! others change it.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::record::moves::{Owner, Seen};
+use crate::record::{Phase, RecordName};
+use crate::store::{Listing, Page, Store};
+
+/// Those that are known.
+pub(super) struct Unknowns {
+    metrics: Arc<Metrics>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// Those of now.
+    now: Set,
+    /// What the walk that is under way has found so far, and what changed meanwhile.
+    walked: Set,
+}
+
+/// Records, and when the store forgets them.
+#[derive(Default)]
+struct Set {
+    by_name: HashMap<RecordName, Instant>,
+    /// By route: those above, and those for which there was no room.
+    counts: HashMap<Arc<str>, usize>,
+}
+
+/// More names than this are only counted: a few megabytes.
+const MOST: usize = 32 * 1024;
+/// Records of one look at the store.
+const PAGE: usize = 500;
+/// Between two looks, at least. A million records take eight minutes or more.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Of the time, the store is asked at most this part.
+const SHARE: u32 = 50;
+/// Before the first walk, and between two.
+const REST: Duration = Duration::from_secs(30);
+const FIRST_REST: Duration = Duration::from_secs(1);
+
+impl Set {
+    fn insert(&mut self, name: RecordName, until: Instant) {
+        if self.by_name.len() >= MOST && !self.by_name.contains_key(&name) {
+            *self.counts.entry(name.route).or_default() += 1;
+            return;
+        }
+        let route = Arc::clone(&name.route);
+        if self.by_name.insert(name, until).is_none() {
+            *self.counts.entry(route).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, name: &RecordName) {
+        if self.by_name.remove(name).is_some() {
+            self.uncount(&name.route);
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let gone: Vec<RecordName> =
+            self.by_name.iter().filter(|(_, until)| **until <= now).map(|(name, _)| name.clone()).collect();
+        gone.iter().for_each(|name| self.remove(name));
+    }
+
+    fn uncount(&mut self, route: &str) {
+        if let Some(count) = self.counts.get_mut(route) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+impl Unknowns {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, known: Mutex::default() }
+    }
+
+    /// This record is unknown now, for so long.
+    pub(super) fn add(&self, name: &RecordName, time_to_live: Duration) {
+        let until = later(time_to_live);
+        self.change(|known| {
+            known.walked.insert(name.clone(), until);
+            known.now.insert(name.clone(), until);
+        });
+    }
+
+    /// Somebody has said what became of it, or that it may run again.
+    pub(super) fn resolved(&self, name: &RecordName) {
+        self.change(|known| {
+            known.walked.remove(name);
+            known.now.remove(name);
+        });
+    }
+
+    /// Walks through the records of the store, again and again.
+    pub(super) async fn survey(&self, store: &dyn Store) -> Infallible {
+        tokio::time::sleep(FIRST_REST).await;
+        loop {
+            self.known().walked = Set::default();
+            self.walk(store).await;
+            self.change(|known| known.now = std::mem::take(&mut known.walked));
+            tokio::time::sleep(REST).await;
+            self.change(|known| known.now.expire(Instant::now()));
+        }
+    }
+
+    async fn walk(&self, store: &dyn Store) {
+        let mut listing = Listing { route: None, after: None, limit: PAGE };
+        loop {
+            let begun = Instant::now();
+            match store.list(&listing).await {
+                Ok(page) => {
+                    self.found(&page);
+                    listing.after = page.next;
+                    if listing.after.is_none() {
+                        return;
+                    }
+                }
+                // The store says so itself, and counts it. From the same place on, when it is there again.
+                Err(_) => tokio::time::sleep(REST).await,
+            }
+            tokio::time::sleep(PAUSE.max(begun.elapsed() * SHARE)).await;
+        }
+    }
+
+    fn found(&self, page: &Page) {
+        let mut known = self.known();
+        for listed in page.records.iter().filter(|listed| !listed.name.is_observed()) {
+            if let Some(left) = listed.seen.as_ref().ok().and_then(unknown_for) {
+                known.walked.insert(listed.name.clone(), later(left));
+            }
+        }
+    }
+
+    /// Makes a change, and tells how many there are then.
+    fn change(&self, change: impl FnOnce(&mut Known)) {
+        let mut known = self.known();
+        change(&mut known);
+        let now = &known.now;
+        self.metrics.records_unknown(|route| now.counts.get(route).copied().unwrap_or_default());
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Every step leaves the sets whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How much longer a record is unknown, if it is: repeats of its request get `outcome-unknown`.
+fn unknown_for(seen: &Seen) -> Option<Duration> {
+    match (seen.summary.phase, seen.owner()) {
+        (Phase::Unknown, _) | (Phase::InFlight, Owner::Lost) => Some(seen.left()),
+        (Phase::InFlight, Owner::Alive | Owner::Abandoned) | (Phase::Completed | Phase::Unreplayable, _) => None,
+    }
+}
+
+fn later(time: Duration) -> Instant {
+    // As good as for ever.
+    const FAR: Duration = Duration::from_secs(86_400 * 365 * 100);
+    let now = Instant::now();
+    now.checked_add(time).unwrap_or(now + FAR)
+}
