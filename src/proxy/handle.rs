@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::ambiguous::why_ambiguous;
 use super::arriving::Arriving;
+use super::aside::{Facts, is_long};
 use super::body::{self, Paced, Progress, RequestBody, ResponseBody, Stage};
 use super::cors::{Preflight, Reader};
 use super::event::{Event, Reason};
@@ -154,13 +155,22 @@ impl Proxy {
             Ok(digest_key) => digest_key,
             Err(error) => return Box::pin(self.without_store(rule, error, head, body, place.client, event)).await,
         };
-        let operation = match draft.with_body(&digest_key, &body).map_err(|error| refusal::of_key(&error))? {
-            Reading::Operation(operation) => operation,
-            Reading::Missing(selector) if rule.on_missing_key == OnMissingKey::Forward => {
-                event.unguarded(Reason::NoKey(selector.clone()));
+        let read = if is_long(&body) {
+            let facts = Facts::of(&place.request(&head));
+            Box::pin(self.aside.read(rule, digest_key, facts, &self.trust, body.clone())).await
+        } else {
+            draft.with_body(&digest_key, &body).map(|reading| match reading {
+                Reading::Operation(operation) => Ok(operation),
+                Reading::Missing(selector) => Err(selector.clone()),
+            })
+        };
+        let operation = match read.map_err(|error| refusal::of_key(&error))? {
+            Ok(operation) => operation,
+            Err(selector) if rule.on_missing_key == OnMissingKey::Forward => {
+                event.unguarded(Reason::NoKey(selector));
                 return self.unguarded(head, RequestBody::held(body), place.client, event).await;
             }
-            Reading::Missing(selector) => return Err(refusal::missing_key(selector)),
+            Err(selector) => return Err(refusal::missing_key(&selector)),
         };
         event.operation(&operation);
 

@@ -4,6 +4,7 @@
 
 mod ambiguous;
 mod arriving;
+mod aside;
 mod body;
 mod budget;
 mod client;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use arriving::Arriving;
+pub use aside::Aside;
 pub use body::{PassingError, ResponseBody};
 pub use budget::Budget;
 pub use client::{Client, Presence};
@@ -55,6 +57,8 @@ pub struct Proxy {
     pub upstream: Upstream,
     /// All bodies in memory.
     pub budget: Budget,
+    /// Where long bodies are read.
+    pub aside: Aside,
     /// What undoes content codings.
     pub decoders: Arc<Decoders>,
     /// A request body: as a whole where it is held, between two frames where it is passed on.

@@ -4,13 +4,11 @@
 //! request waits for. Where there is no room for that, or the store does not answer, a request goes unobserved.
 
 use std::error::Error;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, request};
+use http::{HeaderMap, StatusCode, request};
 use http_body::Frame;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -19,13 +17,14 @@ use tracing::Level;
 use super::Proxy;
 use super::ambiguous::why_ambiguous;
 use super::arriving::Arriving;
+use super::aside::{Facts, is_long};
 use super::body::{Gathered, Paced, ReadError, RequestBody, ResponseBody};
 use super::event::TraceId;
 use super::handle::{Answer, Place};
 use super::tee::{Copied, Tee};
-use crate::config::{Disposition, LogKeys, PathParams, Rule, Trust};
+use crate::config::{Disposition, Rule};
 use crate::guard::{self, Fate, Observation, Rest, Sighting, Silence};
-use crate::key::{self, DigestKey, InHead, Operation, Reading};
+use crate::key::{self, DigestKey, InHead, Operation};
 use crate::metrics::Would;
 use crate::problem::{Code, Problem};
 use crate::record::Reply;
@@ -38,19 +37,6 @@ enum Sight {
     Would(Would),
     /// The body decides.
     Body(Copied),
-}
-
-/// A head, for longer than it takes to pass it on.
-struct Facts {
-    method: Method,
-    headers: HeaderMap,
-    host: Option<String>,
-    path: String,
-    params: PathParams<'static>,
-    query: Option<String>,
-    peer: Option<IpAddr>,
-    now: SystemTime,
-    log_keys: LogKeys,
 }
 
 /// Why a request is not observed.
@@ -128,38 +114,6 @@ fn would(rule: &Rule, place: &Place<'_>, head: &request::Parts) -> Option<Would>
     }
 }
 
-impl Facts {
-    fn of(request: &key::Request<'_>) -> Self {
-        Self {
-            method: request.method.clone(),
-            headers: request.headers.clone(),
-            host: request.host.map(ToOwned::to_owned),
-            path: request.path.to_owned(),
-            params: request.params.kept(),
-            query: request.query.map(ToOwned::to_owned),
-            peer: request.peer,
-            now: request.now,
-            log_keys: request.log_keys,
-        }
-    }
-
-    /// The same as it was.
-    fn request<'a>(&'a self, trust: &'a Trust) -> key::Request<'a> {
-        key::Request {
-            method: &self.method,
-            headers: &self.headers,
-            host: self.host.as_deref(),
-            path: &self.path,
-            params: &self.params,
-            query: self.query.as_deref(),
-            peer: self.peer,
-            trust,
-            now: self.now,
-            log_keys: self.log_keys,
-        }
-    }
-}
-
 impl Note {
     async fn take(mut self, observation: Observation, facts: Facts, sight: Sight, fate: oneshot::Receiver<Fate<()>>) {
         let sighting = self.look(&observation, facts, sight).await;
@@ -194,19 +148,24 @@ impl Note {
             },
         };
         let digest_key = self.proxy.store.digest_key().await.map_err(|error| Missed::of_store(&error))?;
-        let operation = match self.read(&digest_key, &facts, &body) {
+        let operation = match self.read(digest_key, facts, body).await {
             Ok(operation) => self.operation.insert(operation),
             Err(would) => return Ok(Sighting::Repeat(would)),
         };
-        drop((facts, body));
         let longest = self.proxy.upstream.settings().attempt_timeout;
         observation.look(&self.rule, operation, longest).await.map_err(|error| Missed::of_store(&error))
     }
 
-    fn read(&self, digest_key: &DigestKey, facts: &Facts, body: &[u8]) -> Result<Operation, Would> {
-        match key::read(&self.rule, digest_key, facts.request(&self.proxy.trust), body) {
-            Ok(Reading::Operation(operation)) => Ok(operation),
-            Ok(Reading::Missing(_)) => Err(Would::MissingKey),
+    async fn read(&self, digest_key: DigestKey, facts: Facts, body: Bytes) -> Result<Operation, Would> {
+        let (rule, trust) = (&self.rule, &self.proxy.trust);
+        let read = if is_long(&body) {
+            self.proxy.aside.read(rule, digest_key, facts, trust, body).await
+        } else {
+            facts.read(rule, &digest_key, trust, &body)
+        };
+        match read {
+            Ok(Ok(operation)) => Ok(operation),
+            Ok(Err(_)) => Err(Would::MissingKey),
             Err(_) => Err(Would::InvalidKey),
         }
     }

@@ -40,14 +40,21 @@ pub async fn follow(
         if !watch.is_due(now, asked) {
             continue;
         }
-        match watch.tried.check() {
-            Ok(mut config) => {
+        match check(watch.tried.clone()).await {
+            Some(Ok(mut config)) => {
                 adjust(&mut config);
                 warned = apply(config, rules, logging, &warned);
             }
-            Err(error) => refuse(&error, rules),
+            Some(Err(error)) => refuse(&error, rules),
+            // A panic, which was told.
+            None => rules.count(Reload::Refused),
         }
     }
+}
+
+/// Thousands of routes take longer to check than connections may wait to be accepted.
+async fn check(content: Content) -> Option<Result<Config, ConfigError>> {
+    tokio::task::spawn_blocking(move || content.check()).await.ok()
 }
 
 /// What is known of the file's content.

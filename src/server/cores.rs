@@ -48,6 +48,9 @@ pub(super) struct Counted(Arc<Load>);
 /// More threads than this are for those who ask for them: a sidecar is a small neighbour.
 const AUTO_AT_MOST: usize = 4;
 
+/// Threads that wait for files, in all: as many as Tokio lets one runtime have. None of them is there until it is needed.
+const BLOCKING: usize = 512;
+
 /// How many that is on this machine. The standard library knows what the scheduler lets this process use, and the quota
 /// of its control group, in both versions (cpu.max, cpu.cfs_quota_us), rounded down.
 fn number(threads: Threads) -> usize {
@@ -69,7 +72,8 @@ impl Cores {
         let guard = stop.clone().drop_guard();
         let mut cores = Vec::with_capacity(count);
         for number in 0..count {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let mut runtime = Builder::new_current_thread();
+            let runtime = runtime.enable_all().max_blocking_threads(BLOCKING / count).build()?;
             let load = Arc::<Load>::default();
             cores.push(Core { runtime: runtime.handle().clone(), load: Arc::clone(&load) });
             let (stop, alarm) = (stop.clone(), Alarm { broken: broken.clone(), load, is_off: false });

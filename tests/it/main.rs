@@ -14,6 +14,7 @@ mod breaks;
 mod cli;
 mod concurrent;
 mod connections;
+mod cores;
 mod cors;
 mod dialects;
 mod disconnect;

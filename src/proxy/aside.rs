@@ -1,0 +1,122 @@
+//! Long bodies are read beside the core: other requests on it would wait meanwhile.
+
+use std::future::pending;
+use std::net::IpAddr;
+use std::panic;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use tokio::sync::Semaphore;
+
+use crate::config::{LogKeys, PathParams, Rule, Selector, Trust};
+use crate::key::{self, DigestKey, KeyError, Operation, Reading};
+
+/// To read longer ones takes a millisecond and more; to have another thread do it costs some 20 microseconds.
+const LONG: usize = 64 * 1024;
+
+/// Whether it is read beside the core.
+pub(super) fn is_long(body: &[u8]) -> bool {
+    body.len() > LONG
+}
+
+/// A head, for longer than it takes to pass it on.
+pub(super) struct Facts {
+    method: Method,
+    headers: HeaderMap,
+    host: Option<String>,
+    path: String,
+    params: PathParams<'static>,
+    query: Option<String>,
+    peer: Option<IpAddr>,
+    now: SystemTime,
+    log_keys: LogKeys,
+}
+
+/// Where long bodies are read: so many at once, others wait for their turn. More would take the processors from the cores.
+#[derive(Clone)]
+pub struct Aside(Arc<Semaphore>);
+
+const AT_ONCE: usize = 2;
+
+impl Default for Aside {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+}
+
+impl Aside {
+    /// The same as [`Facts::read`].
+    pub(super) async fn read(
+        &self,
+        rule: &Arc<Rule>,
+        digest_key: DigestKey,
+        facts: Facts,
+        trust: &Arc<Trust>,
+        body: Bytes,
+    ) -> Result<Result<Operation, Selector>, KeyError> {
+        let (rule, trust) = (Arc::clone(rule), Arc::clone(trust));
+        // Never closed.
+        let turn = Arc::clone(&self.0).acquire_owned().await;
+        let reading = tokio::task::spawn_blocking(move || {
+            // The work goes on when the client leaves, and takes its turn for as long.
+            let _turn = turn;
+            facts.read(&rule, &digest_key, &trust, &body)
+        });
+        match reading.await {
+            Ok(read) => read,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => panic::resume_unwind(panic),
+                // The runtime ends, and this task with it.
+                Err(_) => pending().await,
+            },
+        }
+    }
+}
+
+impl Facts {
+    pub(super) fn of(request: &key::Request<'_>) -> Self {
+        Self {
+            method: request.method.clone(),
+            headers: request.headers.clone(),
+            host: request.host.map(ToOwned::to_owned),
+            path: request.path.to_owned(),
+            params: request.params.kept(),
+            query: request.query.map(ToOwned::to_owned),
+            peer: request.peer,
+            now: request.now,
+            log_keys: request.log_keys,
+        }
+    }
+
+    /// Reads the whole request: its operation, or the part of the key that is absent.
+    pub(super) fn read(
+        &self,
+        rule: &Rule,
+        digest_key: &DigestKey,
+        trust: &Trust,
+        body: &[u8],
+    ) -> Result<Result<Operation, Selector>, KeyError> {
+        Ok(match key::read(rule, digest_key, self.request(trust), body)? {
+            Reading::Operation(operation) => Ok(operation),
+            Reading::Missing(selector) => Err(selector.clone()),
+        })
+    }
+
+    /// The same as it was.
+    fn request<'a>(&'a self, trust: &'a Trust) -> key::Request<'a> {
+        key::Request {
+            method: &self.method,
+            headers: &self.headers,
+            host: self.host.as_deref(),
+            path: &self.path,
+            params: &self.params,
+            query: self.query.as_deref(),
+            peer: self.peer,
+            trust,
+            now: self.now,
+            log_keys: self.log_keys,
+        }
+    }
+}
