@@ -2,7 +2,7 @@
 //!
 //! Only a build with the feature `fail-points` has them. In it, `ONLYONCE_FAIL_POINT` names a step, and
 //! `ONLYONCE_FAIL_POINT_ADDR` says who wants to know: the first time that the step is reached, the process connects
-//! there, says the step on a line, and waits until it is told to go on.
+//! there, says the step on a line, and waits until it is told to go on, or to panic (`!`).
 
 /// A step of the protocol, in the order in which a request takes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,14 +59,15 @@ mod armed {
     pub(super) async fn reach(step: Step) {
         let Some(point) = &*POINT else { return };
         if point.step == name(step) && !point.reached.swap(true, Ordering::Relaxed) {
-            stop(point).await.expect("a test listens at ONLYONCE_FAIL_POINT_ADDR");
+            let word = stop(point).await.expect("a test listens at ONLYONCE_FAIL_POINT_ADDR");
+            assert!(word != b'!', "a test asked for a panic at {}", point.step);
         }
     }
 
-    async fn stop(point: &Point) -> std::io::Result<()> {
+    async fn stop(point: &Point) -> std::io::Result<u8> {
         let mut test = TcpStream::connect(&point.address).await?;
         test.write_all(format!("{}\n", point.step).as_bytes()).await?;
-        test.read_u8().await.map(drop)
+        test.read_u8().await
     }
 
     fn name(step: Step) -> &'static str {

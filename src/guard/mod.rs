@@ -13,6 +13,7 @@ mod flights;
 pub mod lease;
 mod observe;
 pub mod policy;
+mod random;
 mod running;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ use attempt::{Attempt, Recorder, Slot};
 use cleanup::Cleanup;
 use flights::{Flight, Flights};
 use lease::Lease;
+use random::random;
 use unknown::Unknowns;
 use without_store::Fallback;
 
@@ -454,10 +456,4 @@ impl Drop for Place<'_> {
             *waiting -= 1;
         }
     }
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
-    bytes
 }

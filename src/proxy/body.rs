@@ -19,7 +19,6 @@ use super::observe::Ending;
 use super::stream::Streamed;
 use super::tee::Tee;
 use super::upstream::UpstreamBody;
-use crate::record::Reply;
 use crate::tick::{self, Sleep};
 
 /// Why a body could not be read whole.
@@ -126,7 +125,14 @@ pub(super) enum RequestBody {
     /// Passed on as it comes.
     Passing(Paced),
     /// Passed on as it comes, while a copy is made.
-    Copied(Tee),
+    Copied(Box<Tee>),
+}
+
+impl Default for RequestBody {
+    /// None.
+    fn default() -> Self {
+        Self::Held(None)
+    }
 }
 
 impl RequestBody {
@@ -139,7 +145,15 @@ impl RequestBody {
     pub(super) fn again(&self) -> Option<Self> {
         match self {
             Self::Held(bytes) => Some(Self::Held(bytes.clone())),
-            Self::Passing(paced) | Self::Copied(Tee { paced, .. }) => paced.is_end_stream().then_some(Self::Held(None)),
+            Self::Passing(_) | Self::Copied(_) => self.paced()?.is_end_stream().then_some(Self::Held(None)),
+        }
+    }
+
+    fn paced(&self) -> Option<&Paced> {
+        match self {
+            Self::Held(_) => None,
+            Self::Passing(paced) => Some(paced),
+            Self::Copied(tee) => Some(&tee.paced),
         }
     }
 
@@ -147,18 +161,15 @@ impl RequestBody {
     pub(super) fn progress(&self) -> Progress {
         match self {
             Self::Held(_) => Progress::at(Stage::Whole),
-            Self::Passing(paced) | Self::Copied(Tee { paced, .. }) => paced.progress.clone(),
+            Self::Passing(paced) => paced.progress.clone(),
+            Self::Copied(tee) => tee.paced.progress.clone(),
         }
     }
 
     /// The same, where some of it is still to come.
     pub(super) fn upload(&self) -> Option<Progress> {
-        match self {
-            Self::Held(_) => None,
-            Self::Passing(paced) | Self::Copied(Tee { paced, .. }) => {
-                (!paced.is_end_stream()).then(|| paced.progress.clone())
-            }
-        }
+        let paced = self.paced()?;
+        (!paced.is_end_stream()).then(|| paced.progress.clone())
     }
 
     /// How the backend is to find its end.
@@ -298,14 +309,16 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Held(bytes) => bytes.is_none(),
-            Self::Passing(paced) | Self::Copied(Tee { paced, .. }) => paced.is_end_stream(),
+            Self::Passing(paced) => paced.is_end_stream(),
+            Self::Copied(tee) => tee.paced.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Held(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Passing(paced) | Self::Copied(Tee { paced, .. }) => paced.size_hint(),
+            Self::Passing(paced) => paced.size_hint(),
+            Self::Copied(tee) => tee.paced.size_hint(),
         }
     }
 }
@@ -341,21 +354,22 @@ impl ResponseBody {
         Self::Held(Pieces { left: pieces.into(), trailers: None })
     }
 
-    /// All of a stored response.
-    pub fn from_reply(reply: &Arc<Reply>) -> Self {
-        Self::Held(Pieces::of(reply))
+    /// All of a response that is held.
+    pub(super) fn held(body: Vec<Bytes>, trailers: HeaderMap) -> Self {
+        Self::Held(Pieces::new(body, trailers))
     }
 
     /// The same, its bytes counted; `None` where the budget cannot take them.
-    pub(super) fn counted(reply: &Reply, budget: &Budget) -> Option<Self> {
-        let mut pieces = Pieces::of(reply);
-        pieces.left = pieces.left.into_iter().map(|piece| budget.hold(piece)).collect::<Option<_>>()?;
-        Some(Self::Held(pieces))
+    pub(super) fn counted(mut body: Vec<Bytes>, trailers: HeaderMap, budget: &Budget) -> Option<Self> {
+        for piece in &mut body {
+            *piece = budget.hold(std::mem::take(piece))?;
+        }
+        Some(Self::held(body, trailers))
     }
 
     /// The beginning of a response, and the rest that is still to come.
-    pub fn beginning(reply: &Arc<Reply>, rest: UpstreamBody) -> Self {
-        Self::Passing(Pieces::of(reply), rest)
+    pub(super) fn beginning(body: Vec<Bytes>, trailers: HeaderMap, rest: UpstreamBody) -> Self {
+        Self::Passing(Pieces::new(body, trailers), rest)
     }
 
     /// A response as it comes.
@@ -365,10 +379,8 @@ impl ResponseBody {
 }
 
 impl Pieces {
-    fn of(reply: &Reply) -> Self {
-        let left = reply.body.iter().cloned().collect();
-        let trailers = (!reply.trailers.is_empty()).then(|| reply.trailers.clone());
-        Self { left, trailers }
+    fn new(body: Vec<Bytes>, trailers: HeaderMap) -> Self {
+        Self { left: body.into(), trailers: Some(trailers).filter(|trailers| !trailers.is_empty()) }
     }
 
     fn next(&mut self) -> Option<Frame<Bytes>> {

@@ -47,7 +47,7 @@ impl Proxy {
         if let Err(problem) = head::inspect(&request) {
             let problem = self.spoken_to(&request, problem);
             let (head, body) = request.into_parts();
-            let problem = unasked(problem, &head, body).await;
+            let problem = Box::pin(unasked(problem, &head, body)).await;
             return self.passed(UNMATCHED, Err(problem), begun, form);
         }
         let authority = head::authority(request.uri(), request.headers());
@@ -128,7 +128,7 @@ impl Proxy {
         answer.unwrap_or_else(|problem| refused(&problem, form))
     }
 
-    async fn guarded(
+    pub(super) async fn guarded(
         &self,
         rule: &Arc<Rule>,
         place: Place<'_>,
@@ -142,10 +142,12 @@ impl Proxy {
             Ok(InHead::Draft(draft)) => draft,
             Ok(InHead::Missing(selector)) if rule.on_missing_key == OnMissingKey::Forward => {
                 event.unguarded(Reason::NoKey(selector.clone()));
-                return self.unguarded(head, self.passing(body), place.client, event).await;
+                return Box::pin(self.unguarded(head, self.passing(body), place.client, event)).await;
             }
-            Ok(InHead::Missing(selector)) => return Err(unasked(refusal::missing_key(selector), &head, body).await),
-            Err(problem) => return Err(unasked(problem, &head, body).await),
+            Ok(InHead::Missing(selector)) => {
+                return Err(Box::pin(unasked(refusal::missing_key(selector), &head, body)).await);
+            }
+            Err(problem) => return Err(Box::pin(unasked(problem, &head, body)).await),
         };
         let body = body::read(body, rule.max_request_body, &self.budget, self.body_timeout)
             .await
@@ -168,7 +170,7 @@ impl Proxy {
             Ok(operation) => operation,
             Err(selector) if rule.on_missing_key == OnMissingKey::Forward => {
                 event.unguarded(Reason::NoKey(selector));
-                return self.unguarded(head, RequestBody::held(body), place.client, event).await;
+                return Box::pin(self.unguarded(head, RequestBody::held(body), place.client, event)).await;
             }
             Err(selector) => return Err(refusal::missing_key(&selector)),
         };
@@ -199,7 +201,7 @@ impl Proxy {
     }
 
     /// This request owns the operation: it is sent once, and its client cannot stop that.
-    async fn run(
+    pub(super) async fn run(
         &self,
         rule: &Arc<Rule>,
         ownership: Ownership,
@@ -217,13 +219,13 @@ impl Proxy {
         if ownership.attempt() > 1 {
             head.headers.insert(head::ATTEMPT, HeaderValue::from(ownership.attempt()));
         }
-        let request = Request::from_parts(head, body);
+        let mut request = Request::from_parts(head, body);
         let settings = self.upstream.settings();
         let limits = Limits { timeout: settings.attempt_timeout, max_response_body: rule.max_response_body };
         let (upstream, budget) = (self.upstream.clone(), self.budget.clone());
         let begun = Instant::now();
-        let running =
-            ownership.run(move |gate| async move { upstream.attempt(request, gate, &limits, &budget, relay).await });
+        let running = ownership
+            .run(move |gate| async move { upstream.attempt(&mut request, gate, &limits, &budget, relay).await });
         let first = {
             let first = pin!(stream::first(reader, running));
             // Dropped where the time is up: the attempt goes on by itself.
@@ -244,10 +246,10 @@ impl Proxy {
             Err(_) => return Err(refusal::not_yet()),
         };
         match ended {
-            Ended::Answered(reply) => executed(event, replay::own(&reply)),
-            Ended::Streamed(reply, rest) => executed(event, replay::beginning(&reply, rest)),
+            Ended::Answered(reply) => executed(event, replay::own(reply)),
+            Ended::Streamed(reply, rest) => executed(event, replay::beginning(reply, rest)),
             Ended::Recorded(reply) => {
-                let answer = self.replay(rule, &record, &reply, &accepted).await.ok_or_else(refusal::overloaded)?;
+                let answer = self.replay(rule, &record, reply, &accepted).await.ok_or_else(refusal::overloaded)?;
                 event.answer(Outcome::Replayed, answer.status());
                 Ok(answer)
             }
@@ -260,7 +262,7 @@ impl Proxy {
     }
 
     /// Another request came first.
-    async fn repeat(
+    pub(super) async fn repeat(
         &self,
         rule: &Rule,
         operation: &Operation,
@@ -274,10 +276,13 @@ impl Proxy {
             && let Some(patience) = Patience::of(rule, request)
         {
             // Whoever left needs no place among those who wait.
-            let waiting = tokio::select! {
-                verdict = self.guard.wait(rule, operation, patience.time) => verdict,
-                () = client.presence.left() => None,
-            };
+            let waiting = Box::pin(async {
+                tokio::select! {
+                    verdict = self.guard.wait(rule, operation, patience.time) => verdict,
+                    () = client.presence.left() => None,
+                }
+            });
+            let waiting = waiting.await;
             if let Some(after) = waiting {
                 verdict = after;
                 waited = Some(patience);
@@ -285,7 +290,7 @@ impl Proxy {
         }
         let mut answer = match verdict {
             Verdict::Replay(reply) => {
-                let answer = self.replay(rule, &operation.name, &reply, &Accepted::of(request)).await;
+                let answer = self.replay(rule, &operation.name, reply, &Accepted::of(request)).await;
                 let answer = answer.ok_or_else(refusal::overloaded)?;
                 event.answer(Outcome::Replayed, answer.status());
                 Ok(answer)
@@ -368,9 +373,10 @@ impl Proxy {
         let again = again && wish.is_none();
         let progress = body.progress();
         let leaving = Leaving { proxy: self, route, progress: &progress, begun: Instant::now() };
+        let mut request = Request::from_parts(head, body);
         // The backend's time runs from the last of the request that went to it: a long upload is the client's time.
         let sent = tokio::select! {
-            sent = self.upstream.forward(Request::from_parts(head, body), again) => Ok(sent),
+            sent = self.upstream.forward(&mut request, again) => Ok(sent),
             () = progress.stalled(self.upstream.settings().response_timeout) => Err(refusal::too_late()),
         };
         leaving.stayed();

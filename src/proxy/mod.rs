@@ -18,6 +18,8 @@ mod hops;
 mod observe;
 mod refusal;
 mod replay;
+#[cfg(test)]
+mod sizes;
 mod stream;
 mod tee;
 mod tunnel;

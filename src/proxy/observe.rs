@@ -84,7 +84,7 @@ impl Proxy {
             Some(would) => (Sight::Would(would), RequestBody::Passing(paced)),
             None => {
                 let (tee, copied) = Tee::new(paced, Gathered::new(rule.max_request_body, self.budget.modest_share()));
-                (Sight::Body(copied), RequestBody::Copied(tee))
+                (Sight::Body(copied), RequestBody::Copied(Box::new(tee)))
             }
         };
         let (ending, fate) = oneshot::channel();

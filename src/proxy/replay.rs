@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use http::Response;
 use http::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, TRAILER,
     WWW_AUTHENTICATE,
 };
+use http::{Response, StatusCode};
 
 use super::body::ResponseBody;
 use super::decode::{Coding, Decoded};
@@ -19,14 +19,16 @@ use crate::record::{RecordName, Reply};
 /// Marks an answer that did not come from running the request.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// The attempt's own answer, for the client whose request it was.
-pub(super) fn own(reply: &Arc<Reply>) -> Response<ResponseBody> {
-    assemble(reply, reply.headers.clone(), ResponseBody::from_reply(reply))
+/// The attempt's own answer, for the client whose request it was. Nobody else has it, mostly, and then nothing is copied.
+pub(super) fn own(reply: Arc<Reply>) -> Response<ResponseBody> {
+    let Reply { status, headers, body, trailers } = Arc::unwrap_or_clone(reply);
+    assemble(status, headers, ResponseBody::held(body, trailers))
 }
 
 /// The same, where only the beginning of it could be held.
-pub(super) fn beginning(reply: &Arc<Reply>, rest: UpstreamBody) -> Response<ResponseBody> {
-    assemble(reply, reply.headers.clone(), ResponseBody::beginning(reply, rest))
+pub(super) fn beginning(reply: Arc<Reply>, rest: UpstreamBody) -> Response<ResponseBody> {
+    let Reply { status, headers, body, trailers } = Arc::unwrap_or_clone(reply);
+    assemble(status, headers, ResponseBody::beginning(body, trailers, rest))
 }
 
 /// What was meant for the first caller alone, or for that exchange: challenges, what a server says of the credentials that
@@ -62,10 +64,17 @@ impl Proxy {
         &self,
         rule: &Rule,
         record: &RecordName,
-        reply: &Arc<Reply>,
+        reply: Arc<Reply>,
         accepted: &Accepted,
     ) -> Option<Answer> {
-        let mut headers = reply.headers.clone();
+        let decoded = match Coding::of(&reply.headers) {
+            Some((coding, name)) if !accepted.names(name) => {
+                // Rare, and large.
+                Box::pin(self.decoders.decode(coding, record, &reply, rule.max_response_body, &self.budget)).await
+            }
+            Some(_) | None => Decoded::AsStored,
+        };
+        let Reply { status, mut headers, body, trailers } = Arc::unwrap_or_clone(reply);
         for name in OF_THE_FIRST_EXCHANGE.iter().chain(&rule.replay_omit) {
             headers.remove(name);
         }
@@ -73,14 +82,8 @@ impl Proxy {
             headers.remove(SET_COOKIE);
         }
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
-        let decoded = match Coding::of(&reply.headers) {
-            Some((coding, name)) if !accepted.names(name) => {
-                self.decoders.decode(coding, record, reply, rule.max_response_body, &self.budget).await
-            }
-            Some(_) | None => Decoded::AsStored,
-        };
         match decoded {
-            Decoded::AsStored => Some(assemble(reply, headers, ResponseBody::counted(reply, &self.budget)?)),
+            Decoded::AsStored => Some(assemble(status, headers, ResponseBody::counted(body, trailers, &self.budget)?)),
             Decoded::NoRoom => None,
             Decoded::Plain(body) => {
                 OF_THE_ENCODED_BODY.iter().for_each(|name| {
@@ -88,15 +91,15 @@ impl Proxy {
                 });
                 cors::vary(&mut headers, ACCEPT_ENCODING);
                 weaken_etag(&mut headers);
-                Some(assemble(reply, headers, ResponseBody::from_pieces(body)))
+                Some(assemble(status, headers, ResponseBody::from_pieces(body)))
             }
         }
     }
 }
 
-fn assemble(reply: &Reply, headers: HeaderMap, body: ResponseBody) -> Response<ResponseBody> {
+fn assemble(status: StatusCode, headers: HeaderMap, body: ResponseBody) -> Response<ResponseBody> {
     let mut response = Response::new(body);
-    *response.status_mut() = reply.status;
+    *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }

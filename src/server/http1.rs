@@ -35,9 +35,10 @@ impl Server {
         let service = service_fn(|request| {
             let busy = pace.busy();
             presence.begin_request();
-            let answering = answer(request, client.clone());
+            // In a box: hyper moves what it is given, and has room for it twice.
+            let answering = Box::pin(answer(request, client.clone()));
             let (tunnel, presence) = (&tunnel, &presence);
-            async move {
+            small(async move {
                 let mut answer = answering.await;
                 pace.answered();
                 if presence.has_unread() {
@@ -50,7 +51,7 @@ impl Server {
                 }
                 empty_unknown_reason(&mut answer);
                 Ok::<_, Infallible>(answer.map(|body| Tail::new(body, busy)))
-            }
+            })
         });
         let mut builder = http1::Builder::new();
         // A client that has closed its writing side still wants its answer.
@@ -72,6 +73,12 @@ impl Server {
             linger(stream).await;
         }
     }
+}
+
+/// What hyper keeps a place for on each connection, and moves into it for each request. A larger one does not compile.
+fn small<F>(future: F) -> F {
+    const { assert!(size_of::<F>() < 1024) }
+    future
 }
 
 /// hyper writes `<none>` behind a status that it does not know. A reason may be empty (RFC 9112, 4).

@@ -54,7 +54,7 @@ impl Server {
             tell_as_http1(&mut request);
             // A client that leaves resets its stream, or ends the connection, and its answer is dropped.
             let presence = Arc::<Presence>::default();
-            let answering = answer(request, Client { presence, ..client.clone() });
+            let answering = Box::pin(answer(request, Client { presence, ..client.clone() }));
             async move { Ok::<_, Infallible>(answering.await.map(|body| Tail::new(body, stream))) }
         });
         let mut builder = http2::Builder::new(Tasks(self.connections.clone()));

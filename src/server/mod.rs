@@ -12,9 +12,11 @@ mod streams;
 mod tls;
 mod watched;
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -31,6 +33,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::config::{self, HeaderCase};
 use crate::metrics::Metrics;
 use crate::proxy::Client;
+use crate::tick::Flag;
 use crate::tls::Identity;
 pub use cores::Cores;
 use cores::Load;
@@ -55,6 +58,8 @@ pub struct Server {
     metrics: Option<Arc<Metrics>>,
     connections: TaskTracker,
     stop: CancellationToken,
+    /// The same for connections, which look at it whenever they have a turn.
+    stopping: Arc<Flag>,
 }
 
 /// What a client speaks.
@@ -101,6 +106,7 @@ impl Server {
             metrics: Some(metrics),
             connections: TaskTracker::new(),
             stop: CancellationToken::new(),
+            stopping: Arc::default(),
         }
     }
 
@@ -108,8 +114,8 @@ impl Server {
     pub fn beside(&self) -> Self {
         let places = Arc::new(Semaphore::new(self.operators));
         let tls = Arc::default();
-        let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
-        Self { places, tls, metrics: None, connections, stop, ..self.clone() }
+        let (connections, stop, stopping) = (TaskTracker::new(), CancellationToken::new(), Arc::default());
+        Self { places, tls, metrics: None, connections, stop, stopping, ..self.clone() }
     }
 
     /// Secures connections with this from now on, or with nothing. Those that are there are left as they are.
@@ -267,37 +273,36 @@ impl Server {
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        let mut connection = std::pin::pin!(connection);
-        let mut stopping = false;
-        loop {
-            tokio::select! {
-                // hyper closes a connection of which it has read nothing, and what is here is to be read first.
-                biased;
-                end = connection.as_mut() => {
+        let mut connection = pin!(connection);
+        let mut overdue = pin!(pace.overdue(&untaken));
+        let mut is_stopping = false;
+        let driven = poll_fn(|cx| {
+            loop {
+                // First: hyper closes a connection of which it has read nothing, and what is here is to be read before that.
+                if let Poll::Ready(end) = connection.as_mut().poll(cx) {
                     end.unwrap_or_else(|error| ended(&error));
-                    return End::Own;
-                }
-                () = self.stop.cancelled(), if !stopping => {
-                    stopping = true;
-                    pace.close();
-                    finish(connection.as_mut());
+                    return Poll::Ready(End::Own);
                 }
                 // While stopping too: hyper waits for the rest of a head, and the drain would wait with it.
-                overdue = pace.overdue(&untaken) => match overdue {
-                    Overdue::Idle => {
-                        stopping = true;
-                        pace.close();
-                        finish(connection.as_mut());
-                    }
-                    Overdue::Head | Overdue::Stuck => return End::GivenUp,
-                },
+                match overdue.as_mut().poll(cx) {
+                    Poll::Ready(Overdue::Head | Overdue::Stuck) => return Poll::Ready(End::GivenUp),
+                    Poll::Ready(Overdue::Idle) => overdue.set(pace.overdue(&untaken)),
+                    // Looked at last: who waits to be overdue is woken when it is raised.
+                    Poll::Pending if !is_stopping && self.stopping.is_raised() => {}
+                    Poll::Pending => return Poll::Pending,
+                }
+                is_stopping = true;
+                pace.close();
+                finish(connection.as_mut());
             }
-        }
+        });
+        driven.await
     }
 
     /// Accepts nothing more but what is in the queues of the kernel; connections end with the answer they are at.
     pub fn stop(&self) {
         self.stop.cancel();
+        self.stopping.raise();
         self.connections.close();
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::audit::audit;
 use crate::backend::{Execution, read_ledger};
-use crate::client::{self, Answer, until};
+use crate::client::{self, Answer, Begun, until};
 use crate::process::{Backend, Sidecar, StopAt, config};
 use crate::redis_server::RedisServer;
 
@@ -34,6 +34,17 @@ pub const STEPS: [Step; 9] = [
     Step::Sidecar("before-answer"),
 ];
 
+/// Those of a sidecar.
+pub const SIDECAR_STEPS: [Step; 7] = [
+    Step::Sidecar("before-claim"),
+    Step::Sidecar("after-claim"),
+    Step::Sidecar("before-send"),
+    Step::Sidecar("head-read"),
+    Step::Sidecar("before-complete"),
+    Step::Sidecar("after-complete"),
+    Step::Sidecar("before-answer"),
+];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Victim {
     /// A is killed, and started again.
@@ -45,6 +56,14 @@ pub enum Victim {
     Redis,
     /// The same, and the others go on only when a lease has run out.
     RedisForLong,
+    /// The client of the first request resets its connection.
+    Client,
+    /// The same over HTTP/2: it resets its stream.
+    Stream,
+    /// What A is doing for the first request panics.
+    Work,
+    /// A is told to stop, and started again when it has.
+    Drained,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,39 +127,63 @@ impl Cell {
         let mut a = Sidecar::start(folder, "a", owner_stops);
         let client = Client::default();
 
-        let first = thread::scope(|scope| {
-            // The first request comes alone, and stops; its repeats come while it does.
-            let (client, address) = (&client, a.address);
-            let first = scope.spawn(move || client.ask(address));
-            let stopped = stop.wait();
-            client.ask_at_once(&[a.address, a.address, b.address, b.address, b.address]);
+        // The first request comes alone, and stops; its repeats come while it does.
+        let repeats = [a.address, a.address, b.address, b.address, b.address];
+        let first = match self.victim {
+            Victim::Client | Victim::Stream => {
+                let begin = if self.victim == Victim::Client { Begun::over_http1 } else { Begun::over_http2 };
+                let mut begun = begin(a.address, KEY);
+                let stopped = stop.wait();
+                client.ask_at_once(&repeats);
+                begun.leave();
+                // Time for A to see it; that it does is not what this rests on.
+                thread::sleep(Duration::from_millis(100));
+                stopped.go_on();
+                None
+            }
+            _ => thread::scope(|scope| {
+                let (client, address) = (&client, a.address);
+                let first = scope.spawn(move || client.ask(address));
+                let stopped = stop.wait();
+                client.ask_at_once(&repeats);
 
-            match self.victim {
-                Victim::Owner => a.kill(),
-                Victim::FrozenOwner => {
-                    a.freeze();
-                    client.ask_until(b.address, |answer| !answer.is_problem("in-flight"));
+                match self.victim {
+                    Victim::Owner => a.kill(),
+                    Victim::FrozenOwner => {
+                        a.freeze();
+                        client.ask_until(b.address, |answer| !answer.is_problem("in-flight"));
+                    }
+                    Victim::Backend => backend.kill(),
+                    Victim::Redis => redis.kill(),
+                    Victim::RedisForLong => {
+                        redis.kill();
+                        thread::sleep(SHORT_LEASE);
+                    }
+                    Victim::Drained => a.begin_to_stop(),
+                    Victim::Work | Victim::Client | Victim::Stream => {}
                 }
-                Victim::Backend => backend.kill(),
-                Victim::Redis => redis.kill(),
-                Victim::RedisForLong => {
-                    redis.kill();
-                    thread::sleep(SHORT_LEASE);
+                if self.victim == Victim::Work {
+                    stopped.panic()
+                } else {
+                    stopped.go_on()
                 }
-            }
-            stopped.go_on();
-            if self.victim == Victim::FrozenOwner {
-                a.thaw();
-            }
-            first.join().expect("the first request's client")
-        });
+                if self.victim == Victim::FrozenOwner {
+                    a.thaw();
+                }
+                first.join().expect("the first request's client")
+            }),
+        };
 
         match self.victim {
             Victim::Owner => {
                 client.ask_at_once(&[b.address, b.address]);
                 a = Sidecar::start(folder, "a-again", None);
             }
-            Victim::FrozenOwner => {}
+            Victim::Drained => {
+                assert_eq!(a.exit(), Some(0), "everything in flight is finished");
+                a = Sidecar::start(folder, "a-again", None);
+            }
+            Victim::FrozenOwner | Victim::Client | Victim::Stream | Victim::Work => {}
             Victim::Backend => {
                 client.ask_at_once(&[a.address, a.address, b.address, b.address]);
                 backend.restart();
@@ -164,8 +207,10 @@ impl Cell {
     fn config(self, backend: &Backend, redis: &RedisServer) -> String {
         // Where an owner is lost, that should show soon; where none is, none should be taken for lost.
         let lease = match self.victim {
-            Victim::Owner | Victim::FrozenOwner | Victim::RedisForLong => SHORT_LEASE,
-            Victim::Backend | Victim::Redis => Duration::from_secs(60),
+            Victim::Owner | Victim::FrozenOwner | Victim::RedisForLong | Victim::Work => SHORT_LEASE,
+            Victim::Backend | Victim::Redis | Victim::Client | Victim::Stream | Victim::Drained => {
+                Duration::from_secs(60)
+            }
         };
         let on_unknown = match self.mode {
             Mode::Hold => "hold",

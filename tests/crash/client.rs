@@ -6,6 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::set_socket_linger;
+use tokio::sync::mpsc;
+
 /// Nothing takes this long; what does, never ends.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -73,13 +76,69 @@ impl fmt::Display for Answer {
 
 /// Orders something under this key. `None`: no whole answer came.
 pub fn order(sidecar: SocketAddr, key: &str) -> Option<Answer> {
-    let body = format!("{{\"item\":\"{key}\"}}");
-    let request = format!(
+    Answer::parse(&exchange(sidecar, &request(key))?)
+}
+
+fn body(key: &str) -> String {
+    format!("{{\"item\":\"{key}\"}}")
+}
+
+fn request(key: &str) -> String {
+    let body = body(key);
+    format!(
         "POST /orders HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer customer\r\nIdempotency-Key: {key}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
-    );
-    Answer::parse(&exchange(sidecar, &request)?)
+    )
+}
+
+/// An order whose client will not wait for the answer.
+pub enum Begun {
+    /// It resets its connection.
+    Http1(Option<TcpStream>),
+    /// It resets its stream when it is told so, and keeps the connection until this is dropped.
+    Http2(mpsc::Sender<()>),
+}
+
+impl Begun {
+    pub fn over_http1(sidecar: SocketAddr, key: &str) -> Self {
+        let mut stream = TcpStream::connect(sidecar).expect("a sidecar that lives listens");
+        stream.write_all(request(key).as_bytes()).expect("a connection");
+        Self::Http1(Some(stream))
+    }
+
+    pub fn over_http2(sidecar: SocketAddr, key: &str) -> Self {
+        let (leave, mut leaving) = mpsc::channel(1);
+        let body = body(key);
+        let request = http::Request::post("http://shop.example/orders")
+            .header("authorization", "Bearer customer")
+            .header("idempotency-key", key)
+            .header("content-type", "application/json");
+        let request = request.body(()).expect("a request");
+        let talking = async move {
+            let stream = tokio::net::TcpStream::connect(sidecar).await.expect("a sidecar that lives listens");
+            let (sender, connection) = h2::client::handshake(stream).await.expect("it speaks HTTP/2");
+            tokio::spawn(connection);
+            let mut sender = sender.ready().await.expect("a connection");
+            let (answer, mut sending) = sender.send_request(request, false).expect("a stream");
+            sending.send_data(body.into(), true).expect("a stream");
+            leaving.recv().await;
+            sending.send_reset(h2::Reason::CANCEL);
+            drop(answer);
+            leaving.recv().await;
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        thread::spawn(move || runtime.block_on(talking));
+        Self::Http2(leave)
+    }
+
+    pub fn leave(&mut self) {
+        match self {
+            // Without lingering, the end of a socket is a reset.
+            Self::Http1(stream) => drop(stream.take().map(|stream| set_socket_linger(&stream, Some(Duration::ZERO)))),
+            Self::Http2(leave) => leave.blocking_send(()).expect("its thread waits"),
+        }
+    }
 }
 
 /// The attempts that are at work in a sidecar, or not recorded yet, by its metrics.

@@ -8,11 +8,12 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
-use crate::cell::{Cell, Mode, Outcome, STEPS, Step, Victim};
+use crate::cell::{Cell, Mode, Outcome, SIDECAR_STEPS, STEPS, Step, Victim};
 
 struct Table {
     mode: Mode,
     title: &'static str,
+    steps: &'static [Step],
     victims: &'static [(Victim, &'static str)],
 }
 
@@ -21,14 +22,26 @@ const FROZEN_OWNER: (Victim, &str) = (Victim::FrozenOwner, "the owner freezes");
 const BACKEND: (Victim, &str) = (Victim::Backend, "the backend is killed");
 const REDIS: (Victim, &str) = (Victim::Redis, "Redis is killed");
 const REDIS_FOR_LONG: (Victim, &str) = (Victim::RedisForLong, "Redis is away for longer than the lease");
+const CLIENT: (Victim, &str) = (Victim::Client, "the client resets its connection");
+const STREAM: (Victim, &str) = (Victim::Stream, "the client resets its stream (HTTP/2)");
+const WORK: (Victim, &str) = (Victim::Work, "a panic");
+const DRAINED: (Victim, &str) = (Victim::Drained, "the owner is told to stop");
 
-const TABLES: [Table; 2] = [
+const TABLES: [Table; 4] = [
     Table {
         mode: Mode::Hold,
         title: "on_unknown = \"hold\"",
+        steps: &STEPS,
         victims: &[OWNER, FROZEN_OWNER, BACKEND, REDIS, REDIS_FOR_LONG],
     },
-    Table { mode: Mode::Retry, title: "on_unknown = \"retry\"", victims: &[OWNER, FROZEN_OWNER] },
+    Table { mode: Mode::Retry, title: "on_unknown = \"retry\"", steps: &STEPS, victims: &[OWNER, FROZEN_OWNER] },
+    Table {
+        mode: Mode::Hold,
+        title: "on_unknown = \"hold\"; all processes live",
+        steps: &STEPS,
+        victims: &[CLIENT, STREAM, DRAINED],
+    },
+    Table { mode: Mode::Hold, title: "on_unknown = \"hold\"; work panics", steps: &SIDECAR_STEPS, victims: &[WORK] },
 ];
 
 /// Cells played at once: most of them wait for a lease or a reconnect most of the time.
@@ -63,7 +76,7 @@ fn cells() -> impl Iterator<Item = Cell> {
     TABLES.iter().flat_map(|table| {
         let row =
             move |step: Step| table.victims.iter().map(move |&(victim, _)| Cell { step, victim, mode: table.mode });
-        STEPS.into_iter().flat_map(row)
+        table.steps.iter().copied().flat_map(row)
     })
 }
 
@@ -91,7 +104,7 @@ fn write_tables(outcomes: &[Option<Outcome>]) -> String {
         let titles: Vec<&str> = table.victims.iter().map(|(_, title)| *title).collect();
         let rule = "|---".repeat(titles.len());
         writeln!(text, "\n## `{}`\n\n| at | {} |\n|---{rule}|", table.title, titles.join(" | ")).expect("memory");
-        for step in STEPS {
+        for step in table.steps {
             let entries: Vec<String> = outcomes
                 .by_ref()
                 .take(titles.len())

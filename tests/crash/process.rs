@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::backend;
-use crate::client::PATIENCE;
+use crate::client::{PATIENCE, until};
 use crate::redis_server::ReservedPort;
 
 /// A configuration for sidecars of one backend and one Redis, with these keys for the route.
@@ -23,6 +23,7 @@ pub fn config(backend: &str, redis: &str, route: &str) -> String {
         r#"
         [server]
         listen = "127.0.0.1:0"
+        drain_delay = "100ms"
         [admin]
         listen = "127.0.0.1:0"
         [upstream]
@@ -115,6 +116,16 @@ impl Sidecar {
     /// Stops it in its tracks.
     pub fn freeze(&self) {
         self.process.signal(Signal::STOP);
+    }
+
+    /// Tells it to finish what it has begun, and to end.
+    pub fn begin_to_stop(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Its exit status, once it has ended by itself.
+    pub fn exit(&mut self) -> Option<i32> {
+        until("the end of a sidecar", || self.process.0.try_wait().expect("it is our child")).code()
     }
 
     pub fn thaw(&self) {
@@ -222,5 +233,10 @@ impl Stopped {
     pub fn go_on(mut self) {
         // It may have been killed meanwhile.
         let _ = self.0.write_all(b"\n");
+    }
+
+    /// The work that has come there panics, and its process goes on.
+    pub fn panic(mut self) {
+        self.0.write_all(b"!").expect("the process waits");
     }
 }

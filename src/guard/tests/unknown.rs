@@ -1,6 +1,7 @@
 //! How many records are unknown now.
 
 use super::*;
+use crate::record::Extensions;
 use crate::record::moves;
 
 /// While the survey runs.
@@ -37,6 +38,7 @@ impl Surveyed {
             terms: operation.terms,
             fingerprint: operation.fingerprint,
             claimed_at: 0,
+            extensions: Extensions::default(),
         };
         self.scene.arrives(operation, &claim).await;
         if let Some(state) = state {

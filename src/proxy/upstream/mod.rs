@@ -103,15 +103,15 @@ impl Upstream {
     /// very moment.
     pub(super) async fn forward(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         again: bool,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let copy = if again { copy(&request) } else { None };
+        let mut copy = if again { copy(request) } else { None };
         let failure = match self.send(request, self.settings.idle_timeout, None).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };
-        match copy {
+        match &mut copy {
             Some(copy) if failure.reused && failure.error.is_end_of_connection() => {
                 tracing::debug!(error = &failure.error as &dyn std::error::Error, "sent again on another connection");
                 Box::pin(self.send(copy, Duration::ZERO, None)).await.map_err(|failure| failure.error)
@@ -123,15 +123,18 @@ impl Upstream {
     /// Sends a guarded request once, and reads its answer as far as may be held. `relay` passes it on meanwhile.
     pub(super) async fn attempt(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         gate: Gate,
         limits: &Limits,
         budget: &Budget,
         relay: Option<Relay>,
     ) -> Fate<UpstreamBody> {
         let deadline = Instant::now() + limits.timeout;
-        let sending = pin!(self.send(request, self.settings.guarded_idle, Some(&gate)));
-        let response = match tick::timeout_at(deadline, sending).await {
+        let sent = {
+            let sending = pin!(self.send(request, self.settings.guarded_idle, Some(&gate)));
+            tick::timeout_at(deadline, sending).await
+        };
+        let response = match sent {
             // Nobody asked for that.
             Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 return Fate::Unknown(Silence::Broken);
@@ -175,9 +178,10 @@ impl Upstream {
         Fate::Answered(Answer { reply: Arc::new(reply), told, rest })
     }
 
+    /// Takes the request where it lies: a future that is given one has room for it twice.
     async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         max_idle: Duration,
         gate: Option<&Gate>,
     ) -> Result<Response<UpstreamBody>, Failure> {
@@ -199,10 +203,10 @@ impl Upstream {
             {
                 connection.signs.look();
             }
-            match line.send(request).await {
+            match line.send(std::mem::take(request)).await {
                 Ok(response) => return answered(response, line, upload).map_err(|error| Failure { error, reused }),
                 Err(error) => match Lost::of(error, !reused) {
-                    Lost::Unwritten(unwritten, _) if reused => request = *unwritten,
+                    Lost::Unwritten(unwritten, _) if reused => *request = *unwritten,
                     Lost::Unwritten(_, error) => return Err(Failure::unsent(Unsent::Closed(error), reused)),
                     Lost::Written(error) if line.is_untouched() => {
                         return Err(Failure { error: error.unprocessed(), reused });
@@ -272,7 +276,7 @@ impl Failure {
 }
 
 /// The same request, if sending it twice is as good as sending it once (RFC 9110, 9.2.2), and its body is at hand.
-fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn copy(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE]
         .contains(request.method());
     let mut copy = Request::new(request.body().again().filter(|_| idempotent)?);
@@ -282,7 +286,7 @@ fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     *copy.headers_mut() = request.headers().clone();
     // How its fields are spelled.
     *copy.extensions_mut() = request.extensions().clone();
-    Some(copy)
+    Some(Box::new(copy))
 }
 
 /// Closes connections that nobody uses.

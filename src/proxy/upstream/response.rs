@@ -35,8 +35,8 @@ impl Line {
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match self {
             Self::Pooled(connection, _) => connection.sender.try_send_request(request).await,
-            Self::Alone(sender, _) => sender.try_send_request(request).await,
-            Self::Shared(stream) => stream.sender().try_send_request(request).await,
+            Self::Alone(sender, _) => Box::pin(sender.try_send_request(request)).await,
+            Self::Shared(stream) => Box::pin(stream.sender().try_send_request(request)).await,
         }
     }
 

@@ -83,7 +83,7 @@ fn post() -> Request<RequestBody> {
 }
 
 async fn answered(upstream: &Upstream) {
-    let response = upstream.forward(post(), false).await.expect("an answer");
+    let response = upstream.forward(&mut post(), false).await.expect("an answer");
     assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), "ok");
 }
 
