@@ -1,15 +1,19 @@
 //! Processes are killed and frozen at random under load, in front of a backend that is none of the best.
 //!
 //! In one storm the sidecars die, in another what is behind them, and in a third Redis is late while requests may go
-//! through unguarded. `ONLYONCE_STORM_SECONDS` makes them longer.
+//! through unguarded. Then it is the store that fails while its data stays: the sidecars' user may not do what it has to,
+//! the disk of an embedded store is full, or its folder is moved away. `ONLYONCE_STORM_SECONDS` makes them longer.
 //! `ONLYONCE_STORM_SEED` gives a seed again: with it come the same blows and the same misbehaviour of the backend, though
 //! never quite the same storm.
 
 use std::collections::HashMap;
 use std::env::var;
-use std::net::SocketAddr;
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,31 +26,45 @@ use crate::client::{self, Answer, until};
 use crate::process::{Backend, Sidecar, config};
 use crate::redis_server::RedisServer;
 
-const SIDECARS: usize = 4;
 const KEYS_PER_SECOND: u32 = 30;
 const CLIENTS_PER_KEY: usize = 5;
 
 /// The sidecars that take requests now.
-type Addresses = Mutex<[Option<SocketAddr>; SIDECARS]>;
+type Addresses = Mutex<Vec<Option<SocketAddr>>>;
 
 /// All that the clients got, by key.
 type Answers = Mutex<HashMap<String, Vec<Answer>>>;
 
-/// What is killed. Sidecars are frozen in either storm.
-#[derive(Debug, Clone, Copy)]
-enum Kills {
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Storm {
+    /// Sidecars are killed and frozen.
     Sidecars,
-    /// Redis and the backend.
+    /// Redis and the backend are killed; sidecars are frozen.
     Behind,
-    /// Nothing: Redis is late, again and again, and the sidecars let requests through where it is out of reach.
-    Nothing,
+    /// Redis is late, again and again, and the sidecars let requests through where it is out of reach.
+    LateRedis,
+    /// The Redis user of the sidecars lacks a right, and gets it back.
+    Rights,
+    /// The disk of the embedded store is full, and has room again; the sidecar is killed in either.
+    FullDisk,
+    /// The folder of the embedded store is moved away, and put back.
+    Folder,
 }
 
 struct Scene {
+    storm: Storm,
     folder: TempDir,
-    redis: RedisServer,
+    store: Store,
     backend: Backend,
-    sidecars: [Sidecar; SIDECARS],
+    sidecars: Vec<Sidecar>,
+}
+
+/// Where the records are.
+enum Store {
+    Redis(RedisServer),
+    /// On a disk of its own where it has to be full.
+    Embedded(Option<Disk>),
 }
 
 #[derive(Debug, Default)]
@@ -59,15 +77,18 @@ pub fn run() {
     let seed = var("ONLYONCE_STORM_SEED").map_or_else(|_| fresh_seed(), |seed| seed.parse().expect("a number"));
     let seconds = var("ONLYONCE_STORM_SECONDS").map_or(20, |seconds| seconds.parse().expect("a number of seconds"));
     println!("\nstorm: ONLYONCE_STORM_SEED={seed} ONLYONCE_STORM_SECONDS={seconds}");
-    rage(Kills::Sidecars, seed, seconds);
-    rage(Kills::Behind, seed, seconds);
-    rage(Kills::Nothing, seed, seconds);
+    for storm in [Storm::Sidecars, Storm::Behind, Storm::LateRedis] {
+        rage(storm, seed, seconds);
+    }
+    for storm in [Storm::Rights, Storm::FullDisk, Storm::Folder] {
+        rage(storm, seed, seconds.div_ceil(2));
+    }
 }
 
-fn rage(kills: Kills, seed: u64, seconds: u32) {
+fn rage(storm: Storm, seed: u64, seconds: u32) {
     let begun = Instant::now();
-    let mut scene = Scene::start(kills, seed);
-    let addresses = Mutex::new(scene.sidecars.each_ref().map(|sidecar| Some(sidecar.address)));
+    let Some(mut scene) = Scene::start(storm, seed) else { return };
+    let addresses: Addresses = Mutex::new(scene.sidecars.iter().map(|sidecar| Some(sidecar.address)).collect());
     let answers = Answers::default();
     let mut chance = Chance(seed);
     let keys: Vec<String> = (0..seconds * KEYS_PER_SECOND).map(|number| format!("order-{number}")).collect();
@@ -76,7 +97,7 @@ fn rage(kills: Kills, seed: u64, seconds: u32) {
         let end = Instant::now() + Duration::from_secs(seconds.into());
         let blows = scope.spawn({
             let chance = chance.another();
-            move || scene.strike(kills, addresses, chance, end)
+            move || scene.strike(addresses, chance, end)
         });
         for key in &keys {
             thread::sleep(Duration::from_secs(1) / KEYS_PER_SECOND);
@@ -92,7 +113,7 @@ fn rage(kills: Kills, seed: u64, seconds: u32) {
     });
     let last = ask_all(&keys, &scene.sidecars, &answers);
 
-    if let Kills::Nothing = kills {
+    if storm == Storm::LateRedis {
         assert_eq!(scene.unguarded(), 0, "requests went through unguarded, and Redis was only late");
     }
     let executions = read_ledger(&scene.backend.ledger);
@@ -103,95 +124,230 @@ fn rage(kills: Kills, seed: u64, seconds: u32) {
         assert!(executions.len() <= 1, "executed more than once: {executions:?}");
         audit(&executions, &answers[key]);
         let succeeded = last[key].iter().filter(|answer| answer.is_success()).count();
-        assert!(succeeded == 0 || succeeded == SIDECARS, "the sidecars do not agree: {:?}", last[key]);
-        // Told before it was recorded, it can only be if Redis *and* then the owner died; here, one of them lives.
+        assert!(succeeded == 0 || succeeded == scene.sidecars.len(), "the sidecars do not agree: {:?}", last[key]);
+        // Told before it was recorded, it can only be if the store *and* then the owner failed: its key is held then.
         let had_succeeded = answers[key].iter().any(Answer::is_success);
-        assert!(succeeded > 0 || !had_succeeded, "a success was forgotten: {:?}", last[key]);
+        let may_be_held = storm == Storm::FullDisk;
+        assert!(succeeded > 0 || !had_succeeded || may_be_held, "a success was forgotten: {:?}", last[key]);
         completed += usize::from(succeeded > 0);
+    }
+    let refused = answers.values().flatten().filter(|answer| answer.is_problem("store-unavailable")).count();
+    if matches!(storm, Storm::Rights | Storm::FullDisk | Storm::Folder) {
+        assert!(refused > 0, "nobody noticed");
     }
     let (requests, executed) = (answers.values().map(Vec::len).sum::<usize>(), executions.len());
     let (all, unknown, took) = (keys.len(), keys.len() - completed, begun.elapsed());
     println!(
-        "{kills:?}: {all} keys, {completed} completed, {unknown} unknown, {executed} executions; {requests} answers; \
-         {blows:?}; {took:.1?}"
+        "{storm:?}: {all} keys, {completed} completed, {unknown} unknown, {executed} executions; {requests} answers, \
+         {refused} of them 503; {blows:?}; {took:.1?}"
     );
     assert!(completed > all / 3, "too few keys were completed for this to show anything");
     assert!(blows.kills.max(blows.freezes) >= 3, "too little happened for this to show anything");
 }
 
 impl Scene {
-    fn start(kills: Kills, seed: u64) -> Self {
+    /// `None`: this machine cannot play it.
+    fn start(storm: Storm, seed: u64) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+        let persistent = || RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+        let store = match storm {
+            Storm::Sidecars | Storm::Behind | Storm::LateRedis | Storm::Rights => Store::Redis(persistent()),
+            Storm::FullDisk => Store::Embedded(Some(Disk::mount()?)),
+            Storm::Folder => Store::Embedded(None),
+        };
+        let url = match &store {
+            Store::Redis(redis) if storm == Storm::Rights => {
+                give_rights(redis);
+                redis.url().replace("redis://", &format!("redis://{USER}:{PASSWORD}@"))
+            }
+            Store::Redis(redis) => redis.url(),
+            Store::Embedded(disk) => {
+                let place = disk.as_ref().map_or(folder.path(), |disk| disk.0.path());
+                format!("embedded:{}", place.join(RECORDS).display())
+            }
+        };
         let backend = Backend::start(folder.path(), Some(seed), None);
         let route = "on_unknown = \"hold\"\nlease = \"1s\"";
-        let mut config = config(&backend.url(), &redis.url(), route);
-        if let Kills::Nothing = kills {
+        let mut config = config(&backend.url(), &url, route);
+        if storm == Storm::LateRedis {
             // Redis stands still for longer than a claim may take, and for far less than a connect may: late is not out
             // of reach.
             config = config.replace("timeout = \"10s\"", "timeout = \"1s\"\non_error = \"forward\"");
         }
         std::fs::write(folder.path().join("onlyonce.toml"), config).expect("a writable folder");
-        let sidecars = [0, 1, 2, 3].map(|number| start(folder.path(), number));
-        Self { folder, redis, backend, sidecars }
+        let count = if let Store::Redis(_) = store { 4 } else { 1 };
+        let sidecars = (0..count).map(|number| start(folder.path(), number)).collect();
+        Some(Self { storm, folder, store, backend, sidecars })
     }
 
     /// Requests that went through without a guard, by the sidecars' logs.
     fn unguarded(&self) -> usize {
-        let logs = (0..SIDECARS).map(|number| self.folder.path().join(format!("sidecar-{number}.log")));
+        let logs = (0..self.sidecars.len()).map(|number| self.folder.path().join(format!("sidecar-{number}.log")));
         let logs = logs.map(|log| std::fs::read_to_string(log).expect("its log"));
         logs.map(|log| log.lines().filter(|line| line.contains("\"outcome\":\"unguarded\"")).count()).sum()
     }
 
-    /// Strikes one process after the other.
-    fn strike(&mut self, kills: Kills, addresses: &Addresses, mut chance: Chance, end: Instant) -> Blows {
-        let set = |number: usize, address| addresses.lock().expect("no panic")[number] = address;
+    /// Strikes one blow after the other.
+    fn strike(&mut self, addresses: &Addresses, mut chance: Chance, end: Instant) -> Blows {
         let mut blows = Blows::default();
         while Instant::now() < end {
             thread::sleep(chance.millis(50..300));
-            let (number, pause) = (chance.below(SIDECARS), chance.millis(0..400));
-            if let Kills::Nothing = kills {
-                self.redis.freeze();
-                thread::sleep(Duration::from_millis(500) + pause);
-                self.redis.thaw();
-                thread::sleep(Duration::from_millis(300) + pause);
-                blows.freezes += 1;
-                continue;
-            }
-            let sidecar = &mut self.sidecars[number];
-            let freezes = chance.below(6) == 0;
-            match kills {
-                _ if freezes => {
-                    set(number, None);
-                    sidecar.freeze();
-                    // Shorter than a lease, or longer.
-                    thread::sleep(pause * 4);
-                    sidecar.thaw();
-                    set(number, Some(sidecar.address));
-                    blows.freezes += 1;
-                    continue;
-                }
-                Kills::Sidecars => {
-                    set(number, None);
-                    sidecar.kill();
-                    thread::sleep(pause);
-                    *sidecar = start(self.folder.path(), number);
-                    set(number, Some(sidecar.address));
-                }
-                Kills::Behind if chance.below(2) == 0 => {
-                    self.backend.kill();
-                    thread::sleep(pause);
-                    self.backend.restart();
-                }
-                Kills::Behind | Kills::Nothing => {
-                    self.redis.kill();
-                    thread::sleep(pause);
-                    self.redis.restart();
+            match self.storm {
+                Storm::Sidecars | Storm::Behind => self.strike_process(addresses, &mut chance, &mut blows),
+                Storm::LateRedis | Storm::Rights | Storm::FullDisk | Storm::Folder => {
+                    self.strike_store(addresses, &mut chance, &mut blows);
                 }
             }
-            blows.kills += 1;
         }
         blows
+    }
+
+    fn strike_process(&mut self, addresses: &Addresses, chance: &mut Chance, blows: &mut Blows) {
+        let set = |number: usize, address| addresses.lock().expect("no panic")[number] = address;
+        let (number, pause) = (chance.below(self.sidecars.len()), chance.millis(0..400));
+        let sidecar = &mut self.sidecars[number];
+        if chance.below(6) == 0 {
+            set(number, None);
+            sidecar.freeze();
+            // Shorter than a lease, or longer.
+            thread::sleep(pause * 4);
+            sidecar.thaw();
+            set(number, Some(sidecar.address));
+            blows.freezes += 1;
+            return;
+        }
+        match (&mut self.store, self.storm) {
+            (_, Storm::Behind) if chance.below(2) == 0 => {
+                self.backend.kill();
+                thread::sleep(pause);
+                self.backend.restart();
+            }
+            (Store::Redis(redis), Storm::Behind) => {
+                redis.kill();
+                thread::sleep(pause);
+                redis.restart();
+            }
+            _ => self.kill(number, pause, addresses),
+        }
+        blows.kills += 1;
+    }
+
+    /// Kills a sidecar, and starts it again.
+    fn kill(&mut self, number: usize, pause: Duration, addresses: &Addresses) {
+        let set = |address| addresses.lock().expect("no panic")[number] = address;
+        set(None);
+        self.sidecars[number].kill();
+        thread::sleep(pause);
+        self.sidecars[number] = start(self.folder.path(), number);
+        set(Some(self.sidecars[number].address));
+    }
+
+    /// What it holds stays in each case.
+    fn strike_store(&mut self, addresses: &Addresses, chance: &mut Chance, blows: &mut Blows) {
+        let pause = chance.millis(0..400);
+        match &self.store {
+            Store::Redis(redis) if self.storm == Storm::LateRedis => {
+                redis.freeze();
+                thread::sleep(Duration::from_millis(500) + pause);
+                redis.thaw();
+                thread::sleep(Duration::from_millis(300) + pause);
+            }
+            Store::Redis(redis) => {
+                const LACKS: [&str; 6] = ["-evalsha", "-set", "-get", "-del", "resetkeys", "off"];
+                order(redis, &format!("ACL SETUSER {USER} {}", LACKS[chance.below(LACKS.len())]));
+                thread::sleep(Duration::from_millis(200) + pause * 2);
+                give_rights(redis);
+                thread::sleep(Duration::from_millis(300) + pause);
+            }
+            Store::Embedded(Some(disk)) => {
+                disk.fill();
+                thread::sleep(Duration::from_millis(100) + pause * 2);
+                if chance.below(3) == 0 {
+                    self.kill(0, pause, addresses);
+                    blows.kills += 1;
+                    thread::sleep(pause);
+                }
+                let Store::Embedded(Some(disk)) = &self.store else { return };
+                disk.make_room();
+                thread::sleep(Duration::from_millis(1200) + pause);
+                if chance.below(3) == 0 {
+                    self.kill(0, pause, addresses);
+                    blows.kills += 1;
+                }
+            }
+            Store::Embedded(None) => {
+                let (here, away) = (self.folder.path().join(RECORDS), self.folder.path().join("away"));
+                std::fs::rename(&here, &away).expect("to move it");
+                // Before it is noticed, or after that.
+                thread::sleep(pause * 6);
+                std::fs::rename(&away, &here).expect("to put it back");
+                thread::sleep(Duration::from_millis(1200) + pause);
+            }
+        }
+        blows.freezes += 1;
+    }
+}
+
+/// The folder of the embedded store.
+const RECORDS: &str = "records";
+
+const USER: &str = "sidecar";
+const PASSWORD: &str = "secret";
+
+/// The sidecars' user may do what it has to again, and nothing else.
+fn give_rights(redis: &RedisServer) {
+    let rule = onlyonce::store::acl_rule("onlyonce");
+    order(redis, &format!("ACL SETUSER {USER} reset on >{PASSWORD} {rule}"));
+}
+
+/// Has the server do something, in one line.
+fn order(redis: &RedisServer, line: &str) {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, redis.port())).expect("the server listens");
+    stream.write_all(format!("{line}\r\n").as_bytes()).expect("it reads");
+    let mut reply = String::new();
+    BufReader::new(&stream).read_line(&mut reply).expect("it answers");
+    assert_eq!(reply, "+OK\r\n", "{line}");
+}
+
+/// A disk of eight megabytes. Only root can have one.
+struct Disk(TempDir);
+
+impl Disk {
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(folder.path()).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(folder)),
+            why => {
+                let why = why.map(|output| String::from_utf8_lossy(&output.stderr).trim().to_owned());
+                println!("FullDisk: skipped, as it needs root ({why:?})");
+                None
+            }
+        }
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.path().join("filler")
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) {
+        let mut filler = OpenOptions::new().create(true).append(true).open(self.filler()).expect("a file");
+        for piece in [64 * 1024, 1024, 1] {
+            while filler.write_all(&vec![7; piece]).is_ok() {}
+        }
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.filler()).expect("removed");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: the program may have it open still.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }
 
@@ -203,7 +359,10 @@ fn start(folder: &Path, number: usize) -> Sidecar {
 fn persist(key: &str, addresses: &Addresses, answers: &Answers, mut chance: Chance) {
     until("an answer to stop at", || {
         thread::sleep(chance.millis(0..100));
-        let address = { addresses.lock().expect("no panic")[chance.below(SIDECARS)] }?;
+        let address = {
+            let addresses = addresses.lock().expect("no panic");
+            addresses[chance.below(addresses.len())]
+        }?;
         let answer = client::order(address, key)?;
         let knows = answer.is_success() || answer.is_problem("outcome-unknown");
         answers.lock().expect("no panic").entry(key.to_owned()).or_default().push(answer);
@@ -212,7 +371,7 @@ fn persist(key: &str, addresses: &Addresses, answers: &Answers, mut chance: Chan
 }
 
 /// What each sidecar says of each key when all is over.
-fn ask_all(keys: &[String], sidecars: &[Sidecar; SIDECARS], answers: &Answers) -> HashMap<String, Vec<Answer>> {
+fn ask_all(keys: &[String], sidecars: &[Sidecar], answers: &Answers) -> HashMap<String, Vec<Answer>> {
     let all = Answers::default();
     thread::scope(|scope| {
         for sidecar in sidecars {
