@@ -40,7 +40,7 @@ pub(super) async fn told(in_force: &InForce, store: &dyn Store, query: Option<&s
     let same_digest_key = match asked {
         None => None,
         Some(asked) => {
-            let own = store.digest_key().await.map_err(|error| Refusal::of_store(&error))?;
+            let own = store.digest_key().map_err(|error| Refusal::of_store(&error))?;
             Some(check(&own) == asked)
         }
     };
@@ -67,7 +67,7 @@ pub(super) async fn explain(in_force: &InForce, store: &dyn Store, asked: Explai
         headers.append(name, value);
     }
     let body = body.bytes().map_err(|what| bad(what.to_owned()))?;
-    let digest_key = store.digest_key().await.map_err(|error| Refusal::of_store(&error))?;
+    let digest_key = store.digest_key().map_err(|error| Refusal::of_store(&error))?;
 
     let mut explained = Explained { route: None, record: None, now: None, request: None };
     let request = Described::new(&method, url, headers);

@@ -7,7 +7,7 @@ use super::*;
 use crate::config;
 use crate::record::moves::Owner;
 use crate::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
-use crate::store::{Claimed, Memory};
+use crate::store::{AnyStore, Claimed, Memory, Metered};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const HOLD: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: Unknown::Hold(HOUR) };
@@ -26,7 +26,8 @@ impl Scene {
         let store = Arc::new(Memory::open(&config.store).expect("random bytes"));
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         let token = token.map(Secret::new);
-        let records = Arc::clone(&store) as Arc<dyn Store>;
+        let records = AnyStore::Other(Arc::clone(&store) as Arc<dyn Store>);
+        let records = Arc::new(Metered::new(records, Arc::clone(&metrics)));
         let guard = Guard::new(Arc::clone(&records), Arc::clone(&metrics), 1);
         let (routes, trust) = (Arc::new(config.routes), config.trust);
         let in_force = Arc::new(InForce { routes, trust, keeping: config::Keeping::of(&config.store) });

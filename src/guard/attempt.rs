@@ -24,7 +24,7 @@ use crate::config::Rule;
 use crate::fail_point::{self, Step};
 use crate::metrics::{Counted, RecordState};
 use crate::record::{Claim, Record, Reply, State, moves};
-use crate::store::{Released, Settled, StoreError};
+use crate::store::{Released, Settled, Store, StoreError};
 use crate::tick::Flag;
 
 /// What the client of an attempt gets.

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::record::{RecordName, Token};
-use crate::store::{Released, Store, StoreError};
+use crate::store::{Metered, Released, Store, StoreError};
 
 /// Takes claims to be deleted.
 #[derive(Clone)]
@@ -72,7 +72,7 @@ pub fn looks_again(found: &Result<Released, StoreError>, age: Duration) -> bool 
 
 impl Cleanup {
     /// Starts the task that deletes them; it ends with the last handle.
-    pub(super) fn start(store: Arc<dyn Store>) -> Self {
+    pub(super) fn start(store: Arc<Metered>) -> Self {
         let (orphans, inbox) = mpsc::channel(CAPACITY);
         #[expect(clippy::disallowed_methods, reason = "ends with the last handle")]
         tokio::spawn(run(store, inbox));
@@ -100,7 +100,7 @@ impl Cleanup {
     }
 }
 
-async fn run(store: Arc<dyn Store>, mut inbox: mpsc::Receiver<Orphan>) {
+async fn run(store: Arc<Metered>, mut inbox: mpsc::Receiver<Orphan>) {
     while let Some(first) = inbox.recv().await {
         let mut orphans = vec![first];
         while !orphans.is_empty() {
@@ -126,7 +126,7 @@ async fn run(store: Arc<dyn Store>, mut inbox: mpsc::Receiver<Orphan>) {
 }
 
 /// Whether there is still something to look for.
-async fn is_left(store: &dyn Store, orphan: &mut Orphan) -> bool {
+async fn is_left(store: &Metered, orphan: &mut Orphan) -> bool {
     let found = store.release(&orphan.name, orphan.token).await;
     if found.is_ok() {
         orphan.answers += 1;

@@ -9,7 +9,7 @@ use super::attempt::Ended;
 use crate::clock::since_boot;
 use crate::metrics::Metrics;
 use crate::record::{Claim, RecordName, Token, Unknown};
-use crate::store::{Renewed, Store, StoreError};
+use crate::store::{Metered, Renewed, Store, StoreError};
 use crate::tick;
 
 /// Whether an owner may send.
@@ -30,7 +30,7 @@ pub fn readiness(age: Duration, lease: Duration) -> Readiness {
 
 /// One attempt's hold on its record.
 pub(super) struct Lease {
-    store: Arc<dyn Store>,
+    store: Arc<Metered>,
     metrics: Arc<Metrics>,
     /// The record.
     pub name: RecordName,
@@ -103,7 +103,7 @@ impl Settling {
 
 impl Lease {
     pub(super) fn new(
-        store: Arc<dyn Store>,
+        store: Arc<Metered>,
         metrics: Arc<Metrics>,
         name: RecordName,
         claim: Claim,

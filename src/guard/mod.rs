@@ -54,12 +54,12 @@ use crate::metrics::{Counted, Metrics};
 use crate::record::codec::Bodiless;
 use crate::record::moves::{Held, Owner};
 use crate::record::{Claim, Comparison, Extensions, RecordName, State, Token};
-use crate::store::{Claimed, Store, StoreError};
+use crate::store::{Claimed, Metered, Store, StoreError};
 use crate::tick::{self, Flag};
 
 /// Guards operations with one store.
 pub struct Guard {
-    store: Arc<dyn Store>,
+    store: Arc<Metered>,
     metrics: Arc<Metrics>,
     flights: Arc<Flights>,
     unknowns: Arc<Unknowns>,
@@ -86,7 +86,7 @@ pub enum Admission {
 
 /// An answer whose body lies apart in the store.
 pub struct Stored {
-    store: Arc<dyn Store>,
+    store: Arc<Metered>,
     name: RecordName,
     bodiless: Box<Bodiless>,
 }
@@ -118,7 +118,7 @@ pub enum ClaimError {
 
 impl Guard {
     /// A guard that lets `max_in_flight` attempts be at work at once, and observes as many requests.
-    pub fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>, max_in_flight: usize) -> Arc<Self> {
+    pub fn new(store: Arc<Metered>, metrics: Arc<Metrics>, max_in_flight: usize) -> Arc<Self> {
         Arc::new(Self {
             cleanup: Cleanup::start(Arc::clone(&store)),
             store,
@@ -136,7 +136,7 @@ impl Guard {
 
     /// The same guard, whose calls go over this handle to the same store. All else is shared: what one core claims, the
     /// others know of.
-    pub fn over(&self, store: Arc<dyn Store>) -> Arc<Self> {
+    pub fn over(&self, store: Arc<Metered>) -> Arc<Self> {
         Arc::new(Self {
             store,
             metrics: Arc::clone(&self.metrics),

@@ -19,7 +19,7 @@ use crate::key::Operation;
 use crate::metrics::Would;
 use crate::record::moves::Held;
 use crate::record::{Claim, Extensions, Record, RecordName, Terms, Token};
-use crate::store::{Claimed, StoreError};
+use crate::store::{Claimed, Store, StoreError};
 
 /// The right to observe one request, of which there are so many at once.
 pub struct Observation {

@@ -32,7 +32,7 @@ use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Stored, Ver
 use crate::key::{self, InHead, Operation, Reading};
 use crate::metrics::{Outcome, UNMATCHED};
 use crate::problem::{Form, PREFERENCE_APPLIED, Problem, WAIT};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::tick;
 
 pub(super) type Answer = Response<ResponseBody>;
@@ -153,7 +153,7 @@ impl Proxy {
             .await
             .map_err(|error| refusal::unread(error, rule.max_request_body))?;
 
-        let digest_key = match self.store.digest_key().await {
+        let digest_key = match self.store.digest_key() {
             Ok(digest_key) => digest_key,
             Err(error) => return Box::pin(self.without_store(rule, error, head, body, place.client, event)).await,
         };

@@ -43,7 +43,7 @@ pub use upstream::{Upstream, UpstreamBody};
 use crate::config::{LogKeys, Routes, Trust};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::Metered;
 
 /// Everything that one request needs on its way, on one core.
 pub struct Proxy {
@@ -54,7 +54,7 @@ pub struct Proxy {
     /// Who owns what.
     pub guard: Arc<Guard>,
     /// Where the digest key is kept.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<Metered>,
     /// The backend.
     pub upstream: Upstream,
     /// All bodies in memory.

@@ -28,7 +28,7 @@ use crate::key::{self, DigestKey, InHead, Operation};
 use crate::metrics::Would;
 use crate::problem::{Code, Problem};
 use crate::record::Reply;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::telemetry;
 
 /// What is known before the body is.
@@ -147,7 +147,7 @@ impl Note {
                 Ok(Err(ReadError::TimedOut | ReadError::Broken)) | Err(_) => return Err(Missed::BrokenOff),
             },
         };
-        let digest_key = self.proxy.store.digest_key().await.map_err(|error| Missed::of_store(&error))?;
+        let digest_key = self.proxy.store.digest_key().map_err(|error| Missed::of_store(&error))?;
         let operation = match self.read(digest_key, facts, body).await {
             Ok(operation) => self.operation.insert(operation),
             Err(would) => return Ok(Sighting::Repeat(would)),

@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::proxy::Arriving;
 pub use crate::server::Passed;
 use crate::server::{Cores, Listener, Server};
-use crate::store::{self, Metered, Store};
+use crate::store::{self, Metered};
 use crate::telemetry;
 
 /// A sidecar whose listeners are bound, and whose store is open.
@@ -118,7 +118,7 @@ impl Sidecar {
     pub async fn start_on(passed: Passed, config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
         let records = store::open(&config.store).await?;
-        let records: Arc<dyn Store> = Arc::new(Metered::new(records, Arc::clone(&metrics)));
+        let records = Arc::new(Metered::new(records, Arc::clone(&metrics)));
 
         let (server, admin) = (config.server.clone(), config.admin.clone());
         let mut listeners = Vec::new();
@@ -279,7 +279,7 @@ pub async fn digest_key(settings: &config::Store) -> Result<DigestKey, String> {
         StoreLocation::Embedded(_) | StoreLocation::Redis(_) => {}
     }
     let store = store::open_to_look(settings).await.map_err(|error| store::causes(&error))?;
-    store.digest_key().await.map_err(|error| store::causes(&error))
+    store.digest_key().map_err(|error| store::causes(&error))
 }
 
 /// What the store holds of this operation now, and what its request would get; or why that cannot be told.

@@ -11,7 +11,7 @@ use crate::guard::Guard;
 use crate::metrics::{Metrics, Reload};
 use crate::proxy::{Aside, Budget, Proxy, Upstream};
 use crate::server::Server;
-use crate::store::Store;
+use crate::store::Metered;
 
 /// The rules that requests go by. A request that has begun ends under the rules that it began with; a record carries
 /// its own terms.
@@ -37,7 +37,7 @@ impl Rules {
     /// The first ones, for the cores that have these runtimes: one at least.
     pub(super) fn new(
         config: Config,
-        records: &Arc<dyn Store>,
+        records: &Arc<Metered>,
         metrics: &Arc<Metrics>,
         listening: Server,
         max_idle: usize,
@@ -55,7 +55,7 @@ impl Rules {
         let max_idle = max_idle.div_ceil(runtimes.len());
         let proxy = |runtime: &Handle| {
             let _on_core = runtime.enter();
-            let store = Arc::clone(records).on_core();
+            let store = Arc::new(records.on_core());
             Arc::new(Proxy {
                 routes: Arc::clone(&routes),
                 trust: Arc::clone(&trust),

@@ -521,8 +521,8 @@ pub(super) async fn records_do_not_meet(subject: &Subject) {
 }
 
 pub(super) async fn the_digest_key_stays(subject: &Subject) {
-    let first: DigestKey = subject.store.digest_key().await.expect("a key");
-    assert_eq!(subject.store.digest_key().await.expect("a key"), first);
+    let first: DigestKey = subject.store.digest_key().expect("a key");
+    assert_eq!(subject.store.digest_key().expect("a key"), first);
     assert_eq!(subject.store.health(), Health::Up);
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::digest_key::{self, Wanted};
 use super::{
     Answer, Changes, Claimed, Cursor, Exchanged, FOREVER, Health, Listed, Listing, Page, Released, Renewed, Settled,
-    Store,
+    Store, StoreError,
 };
 use crate::config;
 use crate::key::DigestKey;
@@ -96,10 +96,6 @@ impl Records {
 }
 
 impl Store for Memory {
-    fn on_core(self: Arc<Self>) -> Arc<dyn Store> {
-        self
-    }
-
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
         Box::pin(async move {
             let mut records = self.records();
@@ -186,8 +182,8 @@ impl Store for Memory {
         None
     }
 
-    fn digest_key(&self) -> Answer<'_, DigestKey> {
-        Box::pin(async move { Ok(self.digest_key) })
+    fn digest_key(&self) -> Result<DigestKey, StoreError> {
+        Ok(self.digest_key)
     }
 
     fn health(&self) -> Health {

@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Answer, Changes, Claimed, Exchanged, Health, Listing, Page, Released, Renewed, Settled, Store};
+use super::{
+    Answer, AnyStore, Changes, Claimed, Exchanged, Health, Listing, Page, Released, Renewed, Settled, Store, StoreError,
+};
 use crate::key::DigestKey;
 use crate::metrics::{Metrics, StoreOp};
 use crate::record::codec::Bodiless;
@@ -12,14 +14,35 @@ use crate::record::{Claim, Record, RecordName, Token};
 
 /// A store whose calls are counted and timed.
 pub struct Metered {
-    store: Arc<dyn Store>,
+    store: AnyStore,
     metrics: Arc<Metrics>,
 }
 
 impl Metered {
     /// Counts the calls to `store`.
-    pub fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(store: AnyStore, metrics: Arc<Metrics>) -> Self {
         Self { store, metrics }
+    }
+
+    /// The same store, with connections for what every request asks that belong to the runtime on which this is called.
+    pub fn on_core(&self) -> Self {
+        Self { store: self.store.on_core(), metrics: Arc::clone(&self.metrics) }
+    }
+
+    /// See [`Store::claim`]. Nothing is boxed here.
+    pub async fn claim(&self, name: &RecordName, claim: &Claim) -> Result<Claimed, StoreError> {
+        let begun = Instant::now();
+        let claimed = self.store.claim(name, claim).await;
+        self.metrics.store(StoreOp::Claim, begun.elapsed(), claimed.is_err());
+        claimed
+    }
+
+    /// See [`Store::settle`]. Nothing is boxed here.
+    pub async fn settle(&self, name: &RecordName, record: &Record) -> Result<Settled, StoreError> {
+        let begun = Instant::now();
+        let settled = self.store.settle(name, record).await;
+        self.metrics.store(StoreOp::Settle, begun.elapsed(), settled.is_err());
+        settled
     }
 
     fn timed<'a, T: 'a>(&'a self, op: StoreOp, call: Answer<'a, T>) -> Answer<'a, T> {
@@ -33,12 +56,8 @@ impl Metered {
 }
 
 impl Store for Metered {
-    fn on_core(self: Arc<Self>) -> Arc<dyn Store> {
-        Arc::new(Self::new(Arc::clone(&self.store).on_core(), Arc::clone(&self.metrics)))
-    }
-
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
-        self.timed(StoreOp::Claim, self.store.claim(name, claim))
+        Box::pin(self.claim(name, claim))
     }
 
     fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> Answer<'a, Record> {
@@ -50,7 +69,7 @@ impl Store for Metered {
     }
 
     fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> Answer<'a, Settled> {
-        self.timed(StoreOp::Settle, self.store.settle(name, record))
+        Box::pin(self.settle(name, record))
     }
 
     fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> Answer<'a, Released> {
@@ -73,7 +92,7 @@ impl Store for Metered {
         self.store.subscribe(name, patience)
     }
 
-    fn digest_key(&self) -> Answer<'_, DigestKey> {
+    fn digest_key(&self) -> Result<DigestKey, StoreError> {
         self.store.digest_key()
     }
 

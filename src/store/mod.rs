@@ -2,6 +2,7 @@
 //!
 //! Every store carries out the moves of [`crate::record::moves`] atomically and on a clock of its own.
 
+mod any;
 #[cfg(test)]
 mod conformance;
 mod digest_key;
@@ -18,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use any::AnyStore;
 pub use embedded::{Embedded, EmbeddedError};
 pub use memory::Memory;
 pub use metered::Metered;
@@ -33,27 +35,27 @@ use crate::record::{Claim, Record, RecordName, Token};
 ///
 /// A Redis that cannot be reached is no reason not to start: it is waited for in the background, and calls
 /// fail until it is there. One that must not be used is.
-pub async fn open(config: &config::Store) -> Result<Arc<dyn Store>, OpenError> {
+pub async fn open(config: &config::Store) -> Result<AnyStore, OpenError> {
     match &config.location {
-        StoreLocation::Memory => Ok(Arc::new(Memory::open(config)?)),
-        StoreLocation::Embedded(path) => Ok(Arc::new(Embedded::open(path, config)?)),
+        StoreLocation::Memory => Ok(AnyStore::Other(Arc::new(Memory::open(config)?))),
+        StoreLocation::Embedded(path) => Ok(AnyStore::Other(Arc::new(Embedded::open(path, config)?))),
         StoreLocation::Redis(address) => {
             let store = Redis::open(address, config);
             match store.ready(FIRST_CONNECT).await {
                 Err(why) if why.is_final() => Err(OpenError::Redis { server: address.server(), why }),
                 // The store has logged why not.
-                Ok(()) | Err(_) => Ok(Arc::new(store)),
+                Ok(()) | Err(_) => Ok(AnyStore::Redis(Arc::new(store))),
             }
         }
     }
 }
 
 /// The same for whoever only looks into it while others use it. Waits until it is known whether it can be reached.
-pub async fn open_to_look(config: &config::Store) -> Result<Arc<dyn Store>, OpenError> {
+pub async fn open_to_look(config: &config::Store) -> Result<AnyStore, OpenError> {
     let StoreLocation::Redis(address) = &config.location else { return open(config).await };
     let store = Redis::open_to_look(address, config);
     store.tried().await.map_err(|why| OpenError::Redis { server: address.server(), why })?;
-    Ok(Arc::new(store))
+    Ok(AnyStore::Redis(Arc::new(store)))
 }
 
 /// Why there is no store, and no use in waiting for one.
@@ -93,10 +95,6 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Se
 /// Every call ends within the store's own deadline, to which the time for a large body is added. Dropping the future of
 /// a call leaves it uncertain whether it was carried out.
 pub trait Store: Send + Sync + 'static {
-    /// The same store, with connections for the hot calls (claim, settle, renew, release) that belong to the runtime on
-    /// which this is called. Costs nothing where a store has none.
-    fn on_core(self: Arc<Self>) -> Arc<dyn Store>;
-
     /// Claims the operation, taking over from a lost owner where its terms allow it. Where the answer is lost, the same
     /// claim may be made again: it takes half the time of a call.
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed>;
@@ -131,8 +129,8 @@ pub trait Store: Send + Sync + 'static {
     /// What comes later than `patience` may go unheard.
     fn subscribe(&self, name: &RecordName, patience: Duration) -> Option<Changes>;
 
-    /// The key that digests of names and fingerprints are made with, shared by all who use this store.
-    fn digest_key(&self) -> Answer<'_, DigestKey>;
+    /// The key that digests of names and fingerprints are made with, shared by all who use this store. Does no I/O.
+    fn digest_key(&self) -> Result<DigestKey, StoreError>;
 
     /// How often the store was found to have lost its data since it was opened. Records of before are gone then, and
     /// their operations run again when they are repeated.

@@ -87,10 +87,6 @@ impl Plan {
 }
 
 impl Store for Faulty {
-    fn on_core(self: Arc<Self>) -> Arc<dyn Store> {
-        self
-    }
-
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> store::Answer<'a, Claimed> {
         *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim.clone());
         Box::pin(self.claims.carry_out(self.store.claim(name, claim)))
@@ -124,7 +120,7 @@ impl Store for Faulty {
         self.store.subscribe(name, patience)
     }
 
-    fn digest_key(&self) -> store::Answer<'_, DigestKey> {
+    fn digest_key(&self) -> Result<DigestKey, StoreError> {
         self.store.digest_key()
     }
 
@@ -136,6 +132,11 @@ impl Store for Faulty {
 const LEASE: Duration = Duration::from_secs(30);
 const RETENTION: Duration = Duration::from_secs(3600);
 const HOLD: Unknown = Unknown::Hold(RETENTION);
+
+fn metered(store: &Arc<Faulty>, metrics: &Arc<Metrics>) -> Arc<store::Metered> {
+    let store = store::AnyStore::Other(Arc::clone(store) as Arc<dyn Store>);
+    Arc::new(store::Metered::new(store, Arc::clone(metrics)))
+}
 
 /// One sidecar, its store, and one route.
 struct Scene {
@@ -166,13 +167,13 @@ impl Scene {
             finds: Plan::default(),
         });
         let metrics = Arc::new(Metrics::new().expect("metrics"));
-        let guard = Guard::new(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&metrics), 4);
+        let guard = Guard::new(metered(&store, &metrics), Arc::clone(&metrics), 4);
         Self { store, guard, metrics, rule: Arc::clone(&config.routes.rules()[0]) }
     }
 
     /// A second sidecar on the same store.
     fn sibling(&self) -> Arc<Guard> {
-        Guard::new(Arc::clone(&self.store) as Arc<dyn Store>, Arc::clone(&self.metrics), 4)
+        Guard::new(metered(&self.store, &self.metrics), Arc::clone(&self.metrics), 4)
     }
 
     async fn admit(&self, operation: &Operation) -> Admission {

@@ -195,10 +195,6 @@ impl Embedded {
 }
 
 impl Store for Embedded {
-    fn on_core(self: Arc<Self>) -> Arc<dyn Store> {
-        self
-    }
-
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
         Box::pin(async move {
             let open = self.view.open_segment();
@@ -264,8 +260,8 @@ impl Store for Embedded {
         None
     }
 
-    fn digest_key(&self) -> Answer<'_, DigestKey> {
-        Box::pin(async move { Ok(self.digest_key) })
+    fn digest_key(&self) -> Result<DigestKey, StoreError> {
+        Ok(self.digest_key)
     }
 
     fn losses(&self) -> u64 {

@@ -77,7 +77,7 @@ async fn records_and_digest_key_survive_a_restart() {
     let record = completed(&mine, b"{}");
 
     let store = open(&folder);
-    let digest_key = store.digest_key().await.expect("a key");
+    let digest_key = store.digest_key().expect("a key");
     for name in [&settled, &flying, &released] {
         store.claim(name, &mine).await.expect("an answer");
     }
@@ -86,7 +86,7 @@ async fn records_and_digest_key_survive_a_restart() {
     drop(store);
 
     let store = open(&folder);
-    assert_eq!(store.digest_key().await.expect("a key"), digest_key);
+    assert_eq!(store.digest_key().expect("a key"), digest_key);
     assert_eq!(store.find(&settled).await.expect("an answer").expect("a record").record, record);
     let held = store.find(&flying).await.expect("an answer").expect("a record");
     assert_eq!((held.record.claim, held.record.state), (mine, State::InFlight));

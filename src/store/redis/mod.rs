@@ -46,10 +46,10 @@ use super::{
 };
 use crate::config::{self, RedisAddress};
 use crate::key::DigestKey;
-use crate::record::chunks;
+use crate::record::chunks::{self, Cut};
 use crate::record::codec::{self, Bodiless, Decoded, Placement, Unreadable};
 use crate::record::moves::{self, ClaimMove, Exchange, Held};
-use crate::record::{Claim, Record, RecordName, State, Token};
+use crate::record::{Claim, Record, RecordName, Reply, State, Token};
 
 /// Records in one Redis server.
 pub struct Redis {
@@ -143,6 +143,22 @@ impl Redis {
         self.server.link.ready(patience).await
     }
 
+    /// The same store, with a hot connection that belongs to the runtime on which this is called.
+    pub fn on_core(&self) -> Self {
+        Self { server: self.server.clone(), local: Some(Local::start(&self.server)) }
+    }
+
+    pub(super) async fn claim(&self, name: &RecordName, claim: &Claim) -> Result<Claimed, StoreError> {
+        // It may be tried twice within the time of one call.
+        let call = self.call(name, self.server.timeout / 2)?;
+        self.server.link.may_claim()?;
+        call.claim(claim).await
+    }
+
+    pub(super) async fn settle(&self, name: &RecordName, record: &Record) -> Result<Settled, StoreError> {
+        self.call(name, self.server.timeout)?.settle(record).await
+    }
+
     fn call<'a>(&'a self, name: &'a RecordName, timeout: Duration) -> Result<Call<'a>, StoreError> {
         let local = self.local.as_ref().and_then(Local::connected);
         let connected = match local {
@@ -155,17 +171,8 @@ impl Redis {
 }
 
 impl Store for Redis {
-    fn on_core(self: Arc<Self>) -> Arc<dyn Store> {
-        Arc::new(Self { server: self.server.clone(), local: Some(Local::start(&self.server)) })
-    }
-
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
-        Box::pin(async move {
-            // It may be tried twice within the time of one call.
-            let call = self.call(name, self.server.timeout / 2)?;
-            self.server.link.may_claim()?;
-            call.claim(claim).await
-        })
+        Box::pin(self.claim(name, claim))
     }
 
     fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> Answer<'a, Record> {
@@ -177,7 +184,7 @@ impl Store for Redis {
     }
 
     fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> Answer<'a, Settled> {
-        Box::pin(async move { self.call(name, self.server.timeout)?.settle(record).await })
+        Box::pin(self.settle(name, record))
     }
 
     fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> Answer<'a, Released> {
@@ -200,15 +207,12 @@ impl Store for Redis {
         Some(self.server.listener.subscribe(Key::new(&self.server.prefix, name).to_string(), patience))
     }
 
-    fn digest_key(&self) -> Answer<'_, DigestKey> {
-        Box::pin(async move {
-            match self.server.link.digest_key() {
-                Some(key) => Ok(key),
-                None => Err(self.server.link.connected().err().unwrap_or_else(|| {
-                    // A connection is handed out only once the key is agreed on.
-                    StoreError::Unavailable("there is no digest key yet".into())
-                })),
-            }
+    fn digest_key(&self) -> Result<DigestKey, StoreError> {
+        self.server.link.digest_key().ok_or_else(|| {
+            self.server.link.connected().err().unwrap_or_else(|| {
+                // A connection is handed out only once the key is agreed on.
+                StoreError::Unavailable("there is no digest key yet".into())
+            })
         })
     }
 
@@ -254,7 +258,7 @@ enum Acquired {
 impl Call<'_> {
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {
         let acquired = match self.acquire(claim).await? {
-            Acquired::Vanished(_) => self.acquire(claim).await?,
+            Acquired::Vanished(_) => Box::pin(self.acquire(claim)).await?,
             acquired => acquired,
         };
         Ok(match acquired {
@@ -265,12 +269,15 @@ impl Call<'_> {
         })
     }
 
+    /// The steps that not every claim takes are boxed, so that all the others are small.
     async fn acquire(&self, claim: &Claim) -> Result<Acquired, StoreError> {
         let bytes = encode_claim(claim);
         let there = match self.connected.acquire(&self.key.parts(), &bytes, claim.terms.retention, self.timeout).await {
             Ok(None) => return Ok(Acquired::Granted(claim.clone())),
             Ok(Some(there)) => there,
-            Err(Fault::Refused(code, error)) => return self.look_instead(claim, Fault::Refused(code, error)).await,
+            Err(Fault::Refused(code, error)) => {
+                return Box::pin(self.look_instead(claim, Fault::Refused(code, error))).await;
+            }
             Err(fault) => return Err(self.error(fault)),
         };
         // The answer does not tell for how long the owner has been silent. What is refused to one who supposes that
@@ -283,7 +290,7 @@ impl Call<'_> {
         match moves::claim(Some(held.clone()), claim) {
             ClaimMove::AlreadyMine(claim) => Ok(Acquired::Granted(claim)),
             ClaimMove::Refuse(held) => Ok(Acquired::Refused(Box::new(Held { silent_for: Duration::ZERO, ..*held }))),
-            ClaimMove::Write(_) => self.contend(claim, held).await.map_err(StoreError::there_may_be_a_record),
+            ClaimMove::Write(_) => Box::pin(self.contend(claim, held)).await.map_err(StoreError::there_may_be_a_record),
         }
     }
 
@@ -348,21 +355,26 @@ impl Call<'_> {
         if let State::Completed { reply, .. } = &record.state
             && reply.body_len() > LARGE_BODY
         {
-            let (chunks, cut) = chunks::cut(self.name, record.claim.token, &reply.body);
-            let stored: Vec<Bytes> = chunks.into_iter().flat_map(|chunk| chunk.pieces).collect();
+            let cut = Box::pin(self.put_body(record.claim.token, reply, time_to_live)).await?;
             placement = Placement::Apart(cut);
-            let key = self.body_key(record.claim.token);
-            let transfer = self.server.bodies.begin(cut.stored(), self.server.timeout);
-            let survives = time_to_live + BODY_SURVIVES;
-            let put = self.connected.put_body(&key, &stored, survives, transfer.deadline).await;
-            put.map_err(|fault| self.error(fault))?;
         }
         let bytes = codec::encode(record, placement);
         let kept = self.connected.settle(self.key, &bytes, time_to_live, self.timeout).await;
         let Some(kept) = kept.map_err(|fault| self.error(fault))? else { return Ok(Settled::Written) };
         // Of an earlier try of the same, the body is at hand.
-        let kept = if kept == bytes { record.clone() } else { self.read(&kept).await? };
+        let kept = if kept == bytes { record.clone() } else { Box::pin(self.read(&kept)).await? };
         Ok(Settled::Kept(Box::new(kept)))
+    }
+
+    async fn put_body(&self, token: Token, reply: &Reply, time_to_live: Duration) -> Result<Cut, StoreError> {
+        let (chunks, cut) = chunks::cut(self.name, token, &reply.body);
+        let stored: Vec<Bytes> = chunks.into_iter().flat_map(|chunk| chunk.pieces).collect();
+        let key = self.body_key(token);
+        let transfer = self.server.bodies.begin(cut.stored(), self.server.timeout);
+        let survives = time_to_live + BODY_SURVIVES;
+        let put = self.connected.put_body(&key, &stored, survives, transfer.deadline).await;
+        put.map_err(|fault| self.error(fault))?;
+        Ok(cut)
     }
 
     async fn release(&self, token: Token) -> Result<Released, StoreError> {

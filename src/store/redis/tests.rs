@@ -249,6 +249,16 @@ async fn a_first_request_is_two_commands_and_a_replay_is_one() {
     assert_eq!(monitor.commands(&server).await, ["SET", "EVALSHA"]);
 }
 
+#[tokio::test]
+async fn what_every_request_asks_is_small_while_it_waits() {
+    let server = RedisServer::start();
+    let store = Arc::new(open(server.port(), NO_PING).await);
+    let (any, name, mine) = (crate::store::AnyStore::Redis(store), name(), claim(1, RETRY));
+    let record = completed(&mine, b"{}");
+    let sizes = [std::mem::size_of_val(&any.claim(&name, &mine)), std::mem::size_of_val(&any.settle(&name, &record))];
+    assert!(sizes.iter().all(|size| *size <= 1400), "{sizes:?}");
+}
+
 /// A handle for another core, on a runtime of its own.
 fn core(store: &Redis) -> (Redis, tokio::runtime::Runtime) {
     let core = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
@@ -361,19 +371,19 @@ async fn a_claim_can_be_made_again_within_the_time_of_a_call() {
 async fn a_server_that_comes_back_is_used_again() {
     let mut server = RedisServer::start();
     let store = open(server.port(), NO_PING).await;
-    let digest_key = store.digest_key().await.expect("a key");
+    let digest_key = store.digest_key().expect("a key");
     server.kill();
     until(&store, Health::Down).await;
     while !matches!(store.claim(&name(), &claim(1, RETRY)).await, Err(StoreError::Unavailable(_))) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(store.digest_key().await.expect("still known"), digest_key);
+    assert_eq!(store.digest_key().expect("still known"), digest_key);
 
     server.restart();
     until(&store, Health::Up).await;
     store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
     // The server lost the key with all else, and has it again from those who knew it.
-    assert_eq!(open(server.port(), NO_PING).await.digest_key().await.expect("a key"), digest_key);
+    assert_eq!(open(server.port(), NO_PING).await.digest_key().expect("a key"), digest_key);
 }
 
 #[tokio::test]
@@ -386,7 +396,7 @@ async fn lost_data_is_noticed_while_connected() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let other = open(server.port(), NO_PING).await;
-    assert_eq!(other.digest_key().await.expect("a key"), store.digest_key().await.expect("a key"));
+    assert_eq!(other.digest_key().expect("a key"), store.digest_key().expect("a key"));
 }
 
 #[tokio::test]
@@ -676,7 +686,7 @@ async fn after_a_flush_two_sidecars_never_claim_under_different_keys() {
         // It starts before the other one has noticed.
         let new = Redis::open(&address(server.port()), &config());
         new.ready(PATIENCE).await.expect("a connection");
-        let key = async |store: &Redis| store.digest_key().await.expect("a key");
+        let key = async |store: &Redis| store.digest_key().expect("a key");
         let begun = Instant::now();
         loop {
             let claimed = new.claim(&name(), &claim(1, RETRY)).await;
@@ -707,13 +717,13 @@ async fn whoever_only_looks_leaves_the_digest_key_as_it_is() {
     };
     let looks = look(None);
     looks.tried().await.expect("a connection");
-    assert!(looks.digest_key().await.is_err(), "there is none");
+    assert!(looks.digest_key().is_err(), "there is none");
     let store = open(server.port(), MANY_PINGS).await;
     let looks = [look(None), look(Some("another key"))];
     for looks in &looks {
         looks.tried().await.expect("a connection");
     }
-    assert_eq!(looks[0].digest_key().await.expect("a key"), store.digest_key().await.expect("a key"));
+    assert_eq!(looks[0].digest_key().expect("a key"), store.digest_key().expect("a key"));
     // Beside others, whoever founds a store waits a little.
     while store.claim(&name(), &claim(1, RETRY)).await.is_err() {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -748,13 +758,13 @@ async fn a_sidecar_that_finds_another_one_s_configured_key_claims_nothing_more()
 #[tokio::test]
 async fn the_digest_key_is_agreed_on() {
     let server = RedisServer::start();
-    let made = open(server.port(), NO_PING).await.digest_key().await.expect("a key");
-    assert_eq!(open(server.port(), NO_PING).await.digest_key().await.expect("a key"), made);
+    let made = open(server.port(), NO_PING).await.digest_key().expect("a key");
+    assert_eq!(open(server.port(), NO_PING).await.digest_key().expect("a key"), made);
     let with = |secret: Option<&str>| {
         Redis::open(&address(server.port()), &config::Store { digest_key: secret.map(Secret::new), ..config() })
     };
     let store = with(Some("chosen"));
-    assert_eq!(store.digest_key().await.expect("without asking"), DigestKey::from_secret("chosen"));
+    assert_eq!(store.digest_key().expect("without asking"), DigestKey::from_secret("chosen"));
     store.ready(PATIENCE).await.expect("a warning, and no more");
 
     order(&server, "FLUSHALL").await;

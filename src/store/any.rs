@@ -1,0 +1,52 @@
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::{Claimed, Redis, Settled, Store, StoreError};
+use crate::record::{Claim, Record, RecordName};
+
+/// Any of the stores. A first request asks for two things: neither needs a boxed future where the store is Redis, which
+/// keeps them cheap where they are asked for most. All else is asked for through the trait.
+#[derive(Clone)]
+pub enum AnyStore {
+    /// Records in a Redis server.
+    Redis(Arc<Redis>),
+    /// Records in this process.
+    Other(Arc<dyn Store>),
+}
+
+impl AnyStore {
+    /// The same store, with connections for what every request asks that belong to the runtime on which this is called.
+    pub fn on_core(&self) -> Self {
+        match self {
+            Self::Redis(redis) => Self::Redis(Arc::new(redis.on_core())),
+            Self::Other(store) => Self::Other(Arc::clone(store)),
+        }
+    }
+
+    /// See [`Store::claim`].
+    pub async fn claim(&self, name: &RecordName, claim: &Claim) -> Result<Claimed, StoreError> {
+        match self {
+            Self::Redis(redis) => redis.claim(name, claim).await,
+            Self::Other(store) => store.claim(name, claim).await,
+        }
+    }
+
+    /// See [`Store::settle`].
+    pub async fn settle(&self, name: &RecordName, record: &Record) -> Result<Settled, StoreError> {
+        match self {
+            Self::Redis(redis) => redis.settle(name, record).await,
+            Self::Other(store) => store.settle(name, record).await,
+        }
+    }
+}
+
+impl Deref for AnyStore {
+    type Target = dyn Store;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Redis(redis) => &**redis,
+            Self::Other(store) => &**store,
+        }
+    }
+}
