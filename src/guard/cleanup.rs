@@ -106,7 +106,7 @@ async fn run(store: Arc<Metered>, mut inbox: mpsc::Receiver<Orphan>) {
         while !orphans.is_empty() {
             let mut left = Vec::with_capacity(orphans.len());
             for mut orphan in orphans {
-                if is_left(&*store, &mut orphan).await {
+                if is_left(&store, &mut orphan).await {
                     orphan.looks += 1;
                     left.push(orphan);
                 }
