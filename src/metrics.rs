@@ -5,8 +5,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
-    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-    core::Collector,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, core::Collector,
 };
 
 /// The route label of traffic that matches no route.
@@ -232,6 +232,12 @@ impl Reload {
     }
 }
 
+/// Calls to the store of one kind.
+struct StoreCalls {
+    durations: Histogram,
+    errors: IntCounter,
+}
+
 /// Every metric of one process.
 pub struct Metrics {
     registry: Registry,
@@ -239,8 +245,8 @@ pub struct Metrics {
     request_duration: HistogramVec,
     upstream_duration: HistogramVec,
     answers: IntCounterVec,
-    store_duration: HistogramVec,
-    store_errors: IntCounterVec,
+    /// One for each operation, found once: they are counted for every request.
+    store_calls: [StoreCalls; StoreOp::ALL.len()],
     store_up: IntGauge,
     store_losses: IntCounter,
     store_used: Gauge,
@@ -291,6 +297,11 @@ impl Metrics {
         };
         let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help)?);
 
+        let store_durations = register(
+            &registry,
+            HistogramVec::new(seconds("onlyonce_store_duration_seconds", "Calls to the store."), &["op"])?,
+        )?;
+        let store_errors = counter("onlyonce_store_errors_total", "Calls to the store that failed.", &["op"])?;
         let metrics = Self {
             requests: counter("onlyonce_requests_total", "Requests by what they got.", &["route", "outcome"])?,
             request_duration: register(
@@ -312,11 +323,10 @@ impl Metrics {
                 "What the backend answered to guarded attempts.",
                 &["route", "status"],
             )?,
-            store_duration: register(
-                &registry,
-                HistogramVec::new(seconds("onlyonce_store_duration_seconds", "Calls to the store."), &["op"])?,
-            )?,
-            store_errors: counter("onlyonce_store_errors_total", "Calls to the store that failed.", &["op"])?,
+            store_calls: StoreOp::ALL.map(|op| StoreCalls {
+                durations: store_durations.with_label_values(&[op.as_str()]),
+                errors: store_errors.with_label_values(&[op.as_str()]),
+            }),
             store_up: gauge("onlyonce_store_up", "1 while the store can be reached.")?,
             store_losses: register(
                 &registry,
@@ -376,10 +386,6 @@ impl Metrics {
     }
 
     fn start_at_zero(&self) {
-        for op in StoreOp::ALL {
-            self.store_errors.with_label_values(&[op.as_str()]);
-            self.store_duration.with_label_values(&[op.as_str()]);
-        }
         self.last_reload.set(1);
         for result in Reload::ALL {
             self.reloads.with_label_values(&[result.as_str()]);
@@ -448,9 +454,11 @@ impl Metrics {
 
     /// A call to the store ended.
     pub fn store(&self, op: StoreOp, took: Duration, failed: bool) {
-        self.store_duration.with_label_values(&[op.as_str()]).observe(took.as_secs_f64());
+        // In the order of `StoreOp::ALL`.
+        let calls = &self.store_calls[op as usize];
+        calls.durations.observe(took.as_secs_f64());
         if failed {
-            self.store_errors.with_label_values(&[op.as_str()]).inc();
+            calls.errors.inc();
         }
     }
 
@@ -587,6 +595,14 @@ mod tests {
             let before = count(&metrics, class);
             metrics.answer("orders", http::StatusCode::from_u16(status).expect("a status"));
             assert_eq!(count(&metrics, class), before + 1, "{status}");
+        }
+        for op in StoreOp::ALL {
+            metrics.store(op, Duration::from_secs(1), true);
+            let told = metrics.render().expect("an exposition");
+            for series in ["onlyonce_store_errors_total", "onlyonce_store_duration_seconds_count"] {
+                let series = format!("{series}{{op=\"{}\"}} 1", op.as_str());
+                assert!(told.contains(&series), "{series}");
+            }
         }
         metrics.reload(Reload::Refused);
         assert!(metrics.render().expect("an exposition").contains("onlyonce_config_last_reload_successful 0"));

@@ -42,6 +42,22 @@ pub(super) fn normalise_value(value: &str) -> Cow<'_, str> {
 /// The host of a `Host` value (RFC 9110, 7.2): lower case, without port and without the dot of a fully qualified name.
 /// An IPv6 literal keeps its brackets. `None` for what is not a host (RFC 3986, 3.2.2).
 pub fn normalise_host(value: &str) -> Option<Cow<'_, str>> {
+    plain_host(value).map(Cow::Borrowed).or_else(|| any_host(value))
+}
+
+/// What most requests name: a host in lower case that has nothing to be taken off but a port.
+fn plain_host(value: &str) -> Option<&str> {
+    let stands = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    let (host, port) = value.split_at(value.bytes().position(|byte| !stands(byte)).unwrap_or(value.len()));
+    let is_port = port.is_empty()
+        || port
+            .as_bytes()
+            .split_first()
+            .is_some_and(|(colon, digits)| *colon == b':' && digits.iter().all(u8::is_ascii_digit));
+    (is_port && !host.is_empty() && !host.ends_with('.')).then_some(host)
+}
+
+fn any_host(value: &str) -> Option<Cow<'_, str>> {
     let value = value.trim_matches([' ', '\t']);
     let (host, port) = match value.find(']') {
         Some(end) => value.split_at(end + 1),
@@ -378,6 +394,13 @@ mod tests {
         fn normalising_twice_changes_nothing(path in "/([./%a-fA-F0-9é]|%2[eE]|%[0-9a-f]{2}){0,24}") {
             let once = normalise_path(&path).into_owned();
             prop_assert!(matches!(normalise_path(&once), Cow::Borrowed(_)), "{path} {once}");
+        }
+
+        #[test]
+        fn a_plain_host_is_what_any_host_would_be(text in "[a-c0-1.:A\\-\\[ ]{0,6}") {
+            if let Some(host) = plain_host(&text) {
+                prop_assert!(matches!(any_host(&text), Some(Cow::Borrowed(any)) if any == host), "{text}");
+            }
         }
 
         #[test]

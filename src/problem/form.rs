@@ -19,8 +19,11 @@ impl Form {
     /// browser. Programs name `text/html` too (`HttpURLConnection` puts it first), and cannot read a page.
     pub fn of(request: &HeaderMap) -> Self {
         // Few requests go further; most are of programs that never speak of text.
-        let speaks_of_text =
-            |line: &HeaderValue| line.as_bytes().windows(5).any(|five| five.eq_ignore_ascii_case(b"text/"));
+        let ends_in_text = |word: &[u8]| word.last_chunk::<4>().is_some_and(|end| end.eq_ignore_ascii_case(b"text"));
+        let speaks_of_text = |line: &HeaderValue| {
+            let mut words = line.as_bytes().rsplit(|byte| *byte == b'/').skip(1);
+            words.any(ends_in_text)
+        };
         if !request.get_all(ACCEPT).iter().any(speaks_of_text) {
             return Self::Json;
         }

@@ -2,22 +2,26 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
-
+use super::fields::Fields;
 use super::handle::Place;
-use super::head;
-use crate::config::Rule;
+use super::head::{self, Head};
+use crate::config::{Rule, is_foldable};
 use crate::key;
 
 /// Why a request cannot be guarded, if it cannot.
-pub(super) fn why_ambiguous(rule: &Rule, place: &Place<'_>, headers: &HeaderMap) -> Option<Cow<'static, str>> {
+pub(super) fn why_ambiguous(rule: &Rule, place: &Place<'_>, head: &Head) -> Option<Cow<'static, str>> {
     if place.is_contested {
         return Some("The methods that this request names lead to different guarded routes.".into());
     }
-    if key::names_of(rule).any(|name| head::nominates(headers, name)) {
+    if key::names_of(rule).any(|name| head::nominates(head, name)) {
         return Some("Connection names a field that identifies the request.".into());
     }
-    key::respelled(rule, headers).map(|name| {
+    // A name that differs from another one in such characters only has some, or the other one has.
+    let may_be_respelled = head.fields.has(Fields::RESPELLED) || key::names_of(rule).any(is_foldable);
+    if !may_be_respelled {
+        return None;
+    }
+    key::respelled(rule, &head.headers).map(|name| {
         format!(
             "The field {name} may be taken for another one, whose name differs from it in characters such as _ and . \
              only. Send each field under its right name, or not at all."

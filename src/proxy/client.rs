@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use http::HeaderValue;
 use tokio::sync::Notify;
 
 /// The sender of a request.
@@ -11,10 +12,20 @@ use tokio::sync::Notify;
 pub struct Client {
     /// Where it connects from; `None` on a Unix socket.
     pub peer: Option<SocketAddr>,
+    /// The same without the port, as heads name it: put into words once for each connection.
+    pub address: Option<HeaderValue>,
     /// It speaks to us over TLS.
     pub secure: bool,
     /// Whether it is still there.
     pub presence: Arc<Presence>,
+}
+
+impl Client {
+    /// One that has just connected, in clear text.
+    pub fn new(peer: Option<SocketAddr>) -> Self {
+        let address = peer.and_then(|peer| HeaderValue::try_from(peer.ip().to_canonical().to_string()).ok());
+        Self { peer, address, secure: false, presence: Arc::default() }
+    }
 }
 
 /// Whether the client of a connection is still there.

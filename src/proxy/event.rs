@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderName, StatusCode};
 use tokio::time::Instant;
 use tracing::Level;
 
+use super::fields::Fields;
+use super::head::Head;
 use crate::config::{Rule, Selector};
 use crate::guard::{Became, Ownership, Settling};
 use crate::key::{KeyText, Operation};
@@ -32,12 +34,12 @@ pub(super) struct Event {
 }
 
 impl Event {
-    pub(super) fn begin(metrics: &Arc<Metrics>, rule: &Arc<Rule>, headers: &HeaderMap) -> Self {
+    pub(super) fn begin(metrics: &Arc<Metrics>, rule: &Arc<Rule>, head: &Head) -> Self {
         Self {
             metrics: Arc::clone(metrics),
             rule: Arc::clone(rule),
             begun: Instant::now(),
-            trace: TraceId::of(headers),
+            trace: TraceId::of(head),
             record: None,
             key: None,
             fingerprint: None,
@@ -169,8 +171,11 @@ pub(super) struct TraceId([u8; 32]);
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 impl TraceId {
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        let line = headers.get(TRACEPARENT)?.as_bytes();
+    pub(super) fn of(head: &Head) -> Option<Self> {
+        if !head.fields.has(Fields::TRACEPARENT) {
+            return None;
+        }
+        let line = head.headers.get(TRACEPARENT)?.as_bytes();
         // Elsewhere in the line, too, there is text only.
         let is_text = line.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
         let id = line.split(|byte| *byte == b'-').nth(1)?;

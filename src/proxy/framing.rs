@@ -6,6 +6,8 @@
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{StatusCode, response};
 
+use super::fields::Fields;
+
 /// What becomes of the connection that an answer came on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
@@ -29,7 +31,8 @@ pub(in crate::proxy) enum Unframed {
 /// Leaves in the head of an answer what counts of its framing, in its plainest form.
 pub(super) fn settle(head: &mut response::Parts) -> Result<After, Unframed> {
     let headers = &mut head.headers;
-    if !is_chunked_at_most(headers) {
+    let fields = Fields::of(headers);
+    if fields.has(Fields::TRANSFER_ENCODING) && !is_chunked_at_most(headers) {
         return Err(Unframed::Coding);
     }
     // Such an answer has no body whatever it says, and must not say how long one is (RFC 9110, 8.6).
@@ -39,7 +42,11 @@ pub(super) fn settle(head: &mut response::Parts) -> Result<After, Unframed> {
         let is_over = is_empty && !headers.contains_key(TRANSFER_ENCODING);
         return Ok(if is_over { After::Open } else { After::Closed });
     }
-    if headers.contains_key(TRANSFER_ENCODING) && headers.remove(CONTENT_LENGTH).is_some() {
+    if !fields.has(Fields::CONTENT_LENGTH) {
+        return Ok(After::Open);
+    }
+    if fields.has(Fields::TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
         return Ok(After::Closed);
     }
     let Some(plainest) = length(headers)? else { return Ok(After::Open) };
@@ -57,6 +64,11 @@ pub(super) fn is_chunked_at_most(headers: &HeaderMap) -> bool {
 /// The length that all lines agree on, where there is a plainer way to say it (RFC 9110, 8.6).
 fn length(headers: &HeaderMap) -> Result<Option<HeaderValue>, Unframed> {
     let lines = || headers.get_all(CONTENT_LENGTH).iter();
+    if let (Some(line), None) = (lines().next(), lines().nth(1))
+        && line.as_bytes().iter().all(u8::is_ascii_digit)
+    {
+        return number(line.as_bytes()).map_or(Err(Unframed::Length), |_| Ok(None));
+    }
     let mut members = lines().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     let Some(first) = members.next() else { return Ok(None) };
     let length = number(first).ok_or(Unframed::Length)?;

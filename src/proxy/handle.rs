@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
@@ -17,7 +17,8 @@ use super::aside::{Facts, is_long};
 use super::body::{self, Paced, Progress, RequestBody, ResponseBody, Stage};
 use super::cors::{Preflight, Reader};
 use super::event::{Event, Reason};
-use super::head;
+use super::fields::Fields;
+use super::head::{self, Head};
 use super::hops;
 use super::refusal;
 use super::replay::{self, Accepted};
@@ -41,24 +42,25 @@ impl Proxy {
     /// Answers one request.
     pub async fn handle(self: &Arc<Self>, request: Request<Incoming>, client: &Client) -> Answer {
         let begun = Instant::now();
-        let form = Form::of(request.headers());
+        let fields = Fields::of(request.headers());
+        let form = if fields.has(Fields::ACCEPT) { Form::of(request.headers()) } else { Form::Json };
         let version = request.version();
         let request = request.map(|body| Arriving::request(body, version, client));
-        if let Err(problem) = head::inspect(&request) {
+        if let Err(problem) = head::inspect(&request, fields) {
             let problem = self.spoken_to(&request, problem);
-            let (head, body) = request.into_parts();
-            let problem = Box::pin(unasked(problem, &head, body)).await;
+            let problem = Box::pin(unasked(problem, fields, request.into_body())).await;
             return self.passed(UNMATCHED, Err(problem), begun, form);
         }
         let authority = head::authority(request.uri(), request.headers());
         let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
-        let (mut head, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
+        let mut head = Head::new(parts, fields);
         if let Some(answer) = hops::count(&mut head) {
             return self.passed(UNMATCHED, answer, begun, form);
         }
         let uri = head.uri.clone();
         let path = key::normalise_path(uri.path());
-        let overriding = key::overriding_methods(&head.headers);
+        let overriding = overriding_methods(&head);
         let method = key::normalise_method(&head.method);
         let target =
             Target { method: &method, overriding: &overriding, host: host.as_deref(), path: uri.path(), normal: &path };
@@ -73,7 +75,7 @@ impl Proxy {
                     let answer = answer.map_err(|problem| refusal::for_clients_of(problem, rule));
                     return self.passed(&rule.name, answer, begun, form);
                 }
-                let mut event = Event::begin(&self.metrics, rule, &head.headers);
+                let mut event = Event::begin(&self.metrics, rule, &head);
                 let reader = Reader::of(rule, &head.headers);
                 // Apart, so that the place that a connection keeps for its next request stays small.
                 let answer = Box::pin(self.guarded(rule, place, head, body, &mut event)).await;
@@ -132,7 +134,7 @@ impl Proxy {
         &self,
         rule: &Arc<Rule>,
         place: Place<'_>,
-        mut head: request::Parts,
+        mut head: Head,
         body: Arriving,
         event: &mut Event,
     ) -> Result<Answer, Problem> {
@@ -145,9 +147,9 @@ impl Proxy {
                 return Box::pin(self.unguarded(head, self.passing(body), place.client, event)).await;
             }
             Ok(InHead::Missing(selector)) => {
-                return Err(Box::pin(unasked(refusal::missing_key(selector), &head, body)).await);
+                return Err(Box::pin(unasked(refusal::missing_key(selector), head.fields, body)).await);
             }
-            Err(problem) => return Err(Box::pin(unasked(problem, &head, body)).await),
+            Err(problem) => return Err(Box::pin(unasked(problem, head.fields, body)).await),
         };
         let body = body::read(body, rule.max_request_body, &self.budget, self.body_timeout)
             .await
@@ -181,12 +183,12 @@ impl Proxy {
             Ok(Admission::Repeat(verdict)) => {
                 // A repeat may wait for long; its body has said what it had to say.
                 drop(body);
-                self.repeat(rule, &operation, verdict, &head.headers, place.client, event).await
+                self.repeat(rule, &operation, verdict, &head, place.client, event).await
             }
             Ok(Admission::Stored(stored)) => {
                 drop(body);
                 match self.stored(stored).await.map_err(|problem| problem.record(&operation.name))? {
-                    Ok(verdict) => self.repeat(rule, &operation, verdict, &head.headers, place.client, event).await,
+                    Ok(verdict) => self.repeat(rule, &operation, verdict, &head, place.client, event).await,
                     Err(error) => {
                         Box::pin(self.without_store(rule, error, head, Bytes::new(), place.client, event)).await
                     }
@@ -205,21 +207,21 @@ impl Proxy {
         &self,
         rule: &Arc<Rule>,
         ownership: Ownership,
-        mut head: request::Parts,
+        mut head: Head,
         body: Bytes,
         client: &Client,
         event: &mut Event,
     ) -> Result<Answer, Problem> {
         event.attempt(&ownership);
         let record = ownership.record().clone();
-        let accepted = Accepted::of(&head.headers);
+        let accepted = Accepted::of(&head);
         let (relay, reader) = stream::relay_for(rule.response, head.version).unzip();
         let body = RequestBody::held(body);
         self.cross(&mut head, &body, client);
         if ownership.attempt() > 1 {
             head.headers.insert(head::ATTEMPT, HeaderValue::from(ownership.attempt()));
         }
-        let mut request = Request::from_parts(head, body);
+        let mut request = Request::from_parts(head.into_parts(), body);
         let settings = self.upstream.settings();
         let limits = Limits { timeout: settings.attempt_timeout, max_response_body: rule.max_response_body };
         let (upstream, budget) = (self.upstream.clone(), self.budget.clone());
@@ -267,13 +269,13 @@ impl Proxy {
         rule: &Rule,
         operation: &Operation,
         mut verdict: Verdict,
-        request: &HeaderMap,
+        head: &Head,
         client: &Client,
         event: &mut Event,
     ) -> Result<Answer, Problem> {
         let mut waited = None;
         if verdict == Verdict::InFlight
-            && let Some(patience) = Patience::of(rule, request)
+            && let Some(patience) = Patience::of(rule, head)
         {
             // Whoever left needs no place among those who wait.
             let waiting = Box::pin(async {
@@ -290,7 +292,7 @@ impl Proxy {
         }
         let mut answer = match verdict {
             Verdict::Replay(reply) => {
-                let answer = self.replay(rule, &operation.name, reply, &Accepted::of(request)).await;
+                let answer = self.replay(rule, &operation.name, reply, &Accepted::of(head)).await;
                 let answer = answer.ok_or_else(refusal::overloaded)?;
                 event.answer(Outcome::Replayed, answer.status());
                 Ok(answer)
@@ -323,7 +325,7 @@ impl Proxy {
         &self,
         rule: &Rule,
         error: StoreError,
-        head: request::Parts,
+        head: Head,
         body: Bytes,
         client: &Client,
         event: &mut Event,
@@ -345,7 +347,7 @@ impl Proxy {
     /// Passed on without a guard, on a route that has one.
     async fn unguarded(
         &self,
-        head: request::Parts,
+        head: Head,
         body: RequestBody,
         client: &Client,
         event: &mut Event,
@@ -360,7 +362,7 @@ impl Proxy {
     pub(super) async fn pass(
         &self,
         route: &str,
-        mut head: request::Parts,
+        mut head: Head,
         body: RequestBody,
         client: &Client,
         again: bool,
@@ -373,7 +375,7 @@ impl Proxy {
         let again = again && wish.is_none();
         let progress = body.progress();
         let leaving = Leaving { proxy: self, route, progress: &progress, begun: Instant::now() };
-        let mut request = Request::from_parts(head, body);
+        let mut request = Request::from_parts(head.into_parts(), body);
         // The backend's time runs from the last of the request that went to it: a long upload is the client's time.
         let sent = tokio::select! {
             sent = self.upstream.forward(&mut request, again) => Ok(sent),
@@ -395,7 +397,7 @@ impl Proxy {
     }
 
     /// Another protocol than HTTP, where it can be spoken. In HTTP/2 there is none that a request of HTTP/1.1 asks for.
-    fn wish(&self, head: &mut request::Parts, body: &RequestBody) -> Option<Wish> {
+    fn wish(&self, head: &mut Head, body: &RequestBody) -> Option<Wish> {
         Wish::of(head).filter(|_| body.is_end_stream() && !self.upstream.settings().http2)
     }
 
@@ -403,7 +405,7 @@ impl Proxy {
         RequestBody::Passing(Paced::new(body, self.body_timeout))
     }
 
-    fn cross(&self, head: &mut request::Parts, body: &RequestBody, client: &Client) {
+    fn cross(&self, head: &mut Head, body: &RequestBody, client: &Client) {
         head::cross_request(head, client, self.upstream.target(), body.framing());
     }
 }
@@ -469,7 +471,7 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     /// What a head says, as far as its operation goes.
-    pub(super) fn request<'a>(&'a self, head: &'a request::Parts) -> key::Request<'a> {
+    pub(super) fn request<'a>(&'a self, head: &'a Head) -> key::Request<'a> {
         key::Request {
             method: self.method,
             headers: &head.headers,
@@ -485,9 +487,15 @@ impl Place<'_> {
     }
 }
 
+/// Few requests name another method.
+fn overriding_methods(head: &Head) -> Vec<Method> {
+    let may_name = head.fields.has(Fields::OVERRIDE | Fields::RESPELLED);
+    if may_name { key::overriding_methods(&head.headers) } else { Vec::new() }
+}
+
 /// What the head alone tells.
-fn in_head<'a>(rule: &'a Rule, head: &'a request::Parts, place: &'a Place<'a>) -> Result<InHead<'a>, Problem> {
-    if let Some(why) = why_ambiguous(rule, place, &head.headers) {
+fn in_head<'a>(rule: &'a Rule, head: &'a Head, place: &'a Place<'a>) -> Result<InHead<'a>, Problem> {
+    if let Some(why) = why_ambiguous(rule, place, head) {
         return Err(head::bad(why));
     }
     key::in_head(rule, place.request(head)).map_err(|error| refusal::of_key(&error))
@@ -495,8 +503,8 @@ fn in_head<'a>(rule: &'a Rule, head: &'a request::Parts, place: &'a Place<'a>) -
 
 /// A refusal for which the body need not be known. A client that waits to be asked for it (`Expect: 100-continue`) is
 /// not asked.
-async fn unasked(problem: Problem, head: &request::Parts, body: Arriving) -> Problem {
-    if !head.headers.contains_key(header::EXPECT) {
+async fn unasked(problem: Problem, fields: Fields, body: Arriving) -> Problem {
+    if !fields.has(Fields::EXPECT) {
         body::drain(body).await;
     }
     problem
@@ -512,20 +520,25 @@ struct Patience {
 
 impl Patience {
     /// As long as the route lets it, or less where the client says so. `None`: it does not wait.
-    fn of(rule: &Rule, request: &HeaderMap) -> Option<Self> {
-        let lines = request.get_all(PREFER).iter().filter_map(|line| line.to_str().ok());
-        let mut asked = lines.flat_map(|line| line.split(',')).filter_map(|preference| {
-            let (name, value) = preference.split(';').next()?.split_once('=')?;
-            let seconds = value.trim().trim_matches('"').parse().ok()?;
-            name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds))
-        });
-        // The first of several counts (RFC 7240, 2).
-        match (asked.next(), rule.on_concurrent) {
+    fn of(rule: &Rule, head: &Head) -> Option<Self> {
+        let asked = if head.fields.has(Fields::PREFER) { preferred_wait(&head.headers) } else { None };
+        match (asked, rule.on_concurrent) {
             (Some(asked), _) => Some(Self { time: asked.min(rule.wait_timeout), is_preferred: true }),
             (None, OnConcurrent::Wait) => Some(Self { time: rule.wait_timeout, is_preferred: false }),
             (None, OnConcurrent::Reject) => None,
         }
     }
+}
+
+fn preferred_wait(request: &HeaderMap) -> Option<Duration> {
+    let lines = request.get_all(PREFER).iter().filter_map(|line| line.to_str().ok());
+    let mut asked = lines.flat_map(|line| line.split(',')).filter_map(|preference| {
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        let seconds = value.trim().trim_matches('"').parse().ok()?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds))
+    });
+    // The first of several counts (RFC 7240, 2).
+    asked.next()
 }
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");

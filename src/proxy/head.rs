@@ -2,27 +2,29 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version, request};
 
+use super::fields::Fields;
 use super::{Client, framing};
 use crate::config::{self, Disposition, UpstreamAddress, is_same_field, may_begin_with};
 use crate::key;
 use crate::problem::{Code, Problem};
 
 /// Fields that concern one connection only (RFC 9110, 7.6.1), besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("http2-settings"),
+static HOP_BY_HOP: [(Fields, HeaderName); 9] = [
+    (Fields::CONNECTION, header::CONNECTION),
+    (Fields::OTHER_HOPS, HeaderName::from_static("keep-alive")),
+    (Fields::OTHER_HOPS, HeaderName::from_static("proxy-connection")),
+    (Fields::TE, header::TE),
+    (Fields::TRANSFER_ENCODING, header::TRANSFER_ENCODING),
+    (Fields::UPGRADE, header::UPGRADE),
+    (Fields::OTHER_HOPS, header::PROXY_AUTHENTICATE),
+    (Fields::OTHER_HOPS, header::PROXY_AUTHORIZATION),
+    (Fields::OTHER_HOPS, HeaderName::from_static("http2-settings")),
 ];
 
 /// Fields that `Connection` must not name: taking them out would change who is asking, or for what.
@@ -70,10 +72,42 @@ pub(super) const ATTEMPT: HeaderName = HeaderName::from_static("onlyonce-attempt
 const OUTCOME: HeaderName = HeaderName::from_static("onlyonce-outcome");
 const OURS: &str = "onlyonce-";
 
+/// The head of a request, and which fields it has.
+pub(super) struct Head {
+    parts: request::Parts,
+    pub(super) fields: Fields,
+}
+
+impl Head {
+    pub(super) fn new(parts: request::Parts, fields: Fields) -> Self {
+        Self { parts, fields }
+    }
+
+    pub(super) fn into_parts(self) -> request::Parts {
+        self.parts
+    }
+}
+
+impl Deref for Head {
+    type Target = request::Parts;
+
+    fn deref(&self) -> &request::Parts {
+        &self.parts
+    }
+}
+
+impl DerefMut for Head {
+    fn deref_mut(&mut self) -> &mut request::Parts {
+        &mut self.parts
+    }
+}
+
 /// Where heads go.
 pub(super) struct Target {
     /// The upstream's own host.
     own: Authority,
+    /// The same as a field.
+    own_host: HeaderValue,
     /// The client's goes upstream instead.
     preserve_host: bool,
     /// Where HTTP/2 is spoken: the scheme that its heads name.
@@ -98,12 +132,18 @@ impl Target {
             UpstreamAddress::Https(authority, _) => (authority.clone(), Scheme::HTTPS),
             UpstreamAddress::Unix(_) => (Authority::from_static("localhost"), Scheme::HTTP),
         };
-        Self { own, preserve_host: upstream.preserve_host, http2: upstream.http2.then_some(scheme) }
+        Self::new(own, upstream.preserve_host, upstream.http2.then_some(scheme))
+    }
+
+    fn new(own: Authority, preserve_host: bool, http2: Option<Scheme>) -> Self {
+        // An authority has only characters that a field value may have (RFC 3986, 3.2).
+        let own_host = HeaderValue::from_str(own.as_str()).unwrap_or(HeaderValue::from_static(""));
+        Self { own, own_host, preserve_host, http2 }
     }
 }
 
 /// Refuses what cannot be forwarded safely.
-pub(super) fn inspect<B>(request: &Request<B>) -> Result<(), Problem> {
+pub(super) fn inspect<B>(request: &Request<B>, fields: Fields) -> Result<(), Problem> {
     let headers = request.headers();
     if request.method() == Method::CONNECT {
         return Err(Problem::new(Code::NotImplemented, "This proxy opens no tunnels (CONNECT).").close());
@@ -127,14 +167,15 @@ pub(super) fn inspect<B>(request: &Request<B>) -> Result<(), Problem> {
     if !hosts.all(|host| host.is_ok_and(|host| key::normalise_host(host).is_some())) {
         return Err(bad("The host that this request is for is not the name of one (RFC 9110, 7.2)."));
     }
-    if !framing::is_chunked_at_most(headers) {
+    if fields.has(Fields::TRANSFER_ENCODING) && !framing::is_chunked_at_most(headers) {
         let detail = "Of the transfer codings, this proxy knows only chunked (RFC 9112, 6.1).";
         return Err(Problem::new(Code::NotImplemented, detail).close());
     }
-    if headers.get_all(header::EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    let is_known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if fields.has(Fields::EXPECT) && !headers.get_all(header::EXPECT).iter().all(is_known) {
         return Err(Problem::new(Code::ExpectationFailed, "The only expectation known here is 100-continue."));
     }
-    if nominated(headers).any(|name| is_protected(&name)) {
+    if fields.has(Fields::CONNECTION) && nominated(headers).any(|name| is_protected(&name)) {
         return Err(bad("Connection names a field that must reach the backend (RFC 9110, 7.6.1)."));
     }
     Ok(())
@@ -156,8 +197,8 @@ fn is_protected(name: &HeaderName) -> bool {
 }
 
 /// A field that identifies the caller or the key must not be named by `Connection` either.
-pub(super) fn nominates(headers: &HeaderMap, name: &HeaderName) -> bool {
-    nominated(headers).any(|nominated| is_same_field(&nominated, name))
+pub(super) fn nominates(head: &Head, name: &HeaderName) -> bool {
+    head.fields.has(Fields::CONNECTION) && nominated(&head.headers).any(|nominated| is_same_field(&nominated, name))
 }
 
 pub(super) fn bad(detail: impl Into<Cow<'static, str>>) -> Problem {
@@ -172,10 +213,17 @@ fn nominated(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
 }
 
 /// Takes out what concerns one connection. Whatever `Connection` says, `kept` fields are for everybody.
-fn remove_hop_by_hop(headers: &mut HeaderMap, kept: &[HeaderName]) {
-    let nominated: Vec<HeaderName> = nominated(headers).filter(|name| !kept.contains(name)).collect();
-    for name in nominated.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
+fn remove_hop_by_hop(headers: &mut HeaderMap, fields: Fields, kept: &[HeaderName]) {
+    if fields.has(Fields::CONNECTION) {
+        let nominated: Vec<HeaderName> = nominated(headers).filter(|name| !kept.contains(name)).collect();
+        for name in &nominated {
+            headers.remove(name);
+        }
+    }
+    for (field, name) in &HOP_BY_HOP {
+        if fields.has(*field) {
+            headers.remove(name);
+        }
     }
 }
 
@@ -183,9 +231,12 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, kept: &[HeaderName]) {
 /// sends it, and what is ours to say.
 pub(super) fn cross_trailers(trailers: &mut HeaderMap) {
     let is_for_heads = |name: &HeaderName| {
-        [&HOP_BY_HOP[..], &PROTECTED, &OF_ANSWERS, &[header::TRAILER, header::EXPECT, header::MAX_FORWARDS]]
-            .iter()
-            .any(|names| names.iter().any(|known| is_same_field(known, name)))
+        let hops = HOP_BY_HOP.iter().map(|(_, known)| known);
+        [&PROTECTED[..], &OF_ANSWERS, &[header::TRAILER, header::EXPECT, header::MAX_FORWARDS]]
+            .into_iter()
+            .flatten()
+            .chain(hops)
+            .any(|known| is_same_field(known, name))
             || key::is_override(name)
             || may_begin_with(name, OURS)
     };
@@ -202,22 +253,30 @@ pub(super) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Makes the head that goes upstream out of the client's.
-pub(super) fn cross_request(head: &mut request::Parts, client: &Client, target: &Target, framing: Framing) {
+pub(super) fn cross_request(head: &mut Head, client: &Client, target: &Target, framing: Framing) {
     let original_host = authority(&head.uri, &head.headers);
-    let wants_trailers = accepts_trailers(&head.headers);
+    let fields = head.fields;
+    let wants_trailers = fields.has(Fields::TE) && accepts_trailers(&head.headers);
+    let version = head.version;
     let headers = &mut head.headers;
-    remove_hop_by_hop(headers, &[]);
-    // hyper has answered it: it sends 100 when the body is first read.
-    headers.remove(header::EXPECT);
-    let ours: Vec<HeaderName> = headers.keys().filter(|name| may_begin_with(name, OURS)).cloned().collect();
-    ours.iter().for_each(|name| {
-        headers.remove(name);
-    });
+    remove_hop_by_hop(headers, fields, &[]);
+    if fields.has(Fields::EXPECT) {
+        // hyper has answered it: it sends 100 when the body is first read.
+        headers.remove(header::EXPECT);
+    }
+    if fields.has(Fields::OURS | Fields::RESPELLED) {
+        let ours: Vec<HeaderName> = headers.keys().filter(|name| may_begin_with(name, OURS)).cloned().collect();
+        ours.iter().for_each(|name| {
+            headers.remove(name);
+        });
+    }
 
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     match framing {
+        // Mostly it says so already.
+        Framing::Length(length) if says_length(headers, fields, length) => {}
         Framing::Length(length) => {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
@@ -227,23 +286,41 @@ pub(super) fn cross_request(head: &mut request::Parts, client: &Client, target: 
         }
         Framing::Chunks | Framing::AsItCame => {}
     }
-    append_forwarded(headers, client, original_host.as_ref());
-    headers.append(header::VIA, via(head.version));
+    append_forwarded(headers, fields, client, original_host.as_ref());
+    headers.append(header::VIA, via(version));
     address(head, original_host.filter(|_| target.preserve_host), target);
+}
+
+/// Whether a head says this length, and nothing else about it.
+fn says_length(headers: &HeaderMap, fields: Fields, length: u64) -> bool {
+    if !fields.has(Fields::CONTENT_LENGTH) {
+        return false;
+    }
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+    let (Some(digits), None) = (lines.next(), lines.next()) else { return false };
+    // No sign, and no zero before others: as a number is written.
+    let is_plain = digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits.first() != Some(&b'0'));
+    is_plain && str::from_utf8(digits).is_ok_and(|digits| digits.parse() == Ok(length))
 }
 
 /// The backend is configured, never taken from the request: only path and query are kept, and the `host` that the client
 /// named, where it is kept.
 fn address(head: &mut request::Parts, host: Option<HeaderValue>, target: &Target) {
-    let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let path = || head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     let Some(scheme) = &target.http2 else {
-        // An authority has only characters that a field value may have (RFC 3986, 3.2).
-        let own = || HeaderValue::from_str(target.own.as_str()).unwrap_or(HeaderValue::from_static(""));
-        head.headers.insert(header::HOST, host.unwrap_or_else(own));
-        head.uri = Uri::from(path);
+        let is_absolute = head.uri.scheme().is_some() || head.uri.authority().is_some();
+        if is_absolute {
+            head.uri = Uri::from(path());
+        }
+        match host {
+            // It is there as it came.
+            Some(_) if !is_absolute => {}
+            host => drop(head.headers.insert(header::HOST, host.unwrap_or_else(|| target.own_host.clone()))),
+        }
         head.version = Version::HTTP_11;
         return;
     };
+    let path = path();
     // In HTTP/2 the host is a part of the address; a second one beside it could contradict it (RFC 9113, 8.3.1).
     head.headers.remove(header::HOST);
     let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
@@ -266,37 +343,41 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
 ///
 /// The standard field (RFC 7239) goes on where a proxy before this one began it. It is not begun here: a backend that
 /// believes it before `X-Forwarded-For` would lose the address of the client that only that one names.
-fn append_forwarded(headers: &mut HeaderMap, client: &Client, host: Option<&HeaderValue>) {
-    // A client on a Unix socket has no address.
-    let address = client.peer.map(|peer| peer.ip().to_canonical());
+fn append_forwarded(headers: &mut HeaderMap, fields: Fields, client: &Client, host: Option<&HeaderValue>) {
     let scheme = if client.secure { "https" } else { "http" };
-    if let Some(address) = address {
-        append(headers, FORWARDED_FOR, &address.to_string());
+    match &client.address {
+        Some(address) if fields.has(Fields::FORWARDED_FOR) => append(headers, FORWARDED_FOR, &[address.as_bytes()]),
+        Some(address) => drop(headers.insert(FORWARDED_FOR, address.clone())),
+        None => {}
     }
-    if headers.contains_key(header::FORWARDED) {
-        let address = match address {
-            Some(IpAddr::V4(address)) => address.to_string(),
-            Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
-            None => "unknown".to_owned(),
-        };
+    if fields.has(Fields::FORWARDED) {
+        let is_v6 = client.peer.is_some_and(|peer| matches!(peer.ip().to_canonical(), IpAddr::V6(_)));
+        let [before, behind]: [&[u8]; 2] = if is_v6 { [b"for=\"[", b"]\""] } else { [b"for=", b""] };
+        let address = client.address.as_ref().map_or(&b"unknown"[..], HeaderValue::as_bytes);
         // No host has a character that would need an escape.
-        let host = host.and_then(|host| host.to_str().ok()).map(|host| format!(";host=\"{host}\""));
-        append(headers, header::FORWARDED, &format!("for={address}{};proto={scheme}", host.unwrap_or_default()));
+        let host = host.and_then(|host| host.to_str().ok()).map(str::as_bytes);
+        let [name, host, end] = host.map_or([&b""[..]; 3], |host| [b";host=\"", host, b"\""]);
+        let member = [before, address, behind, name, host, end, b";proto=", scheme.as_bytes()];
+        append(headers, header::FORWARDED, &member);
     }
-    if let Some(host) = host {
-        headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
+    if let Some(host) = host
+        && !fields.has(Fields::FORWARDED_HOST)
+    {
+        headers.insert(FORWARDED_HOST, host.clone());
     }
-    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
+    if !fields.has(Fields::FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    }
 }
 
-/// One more member of a list, all of it in one line.
-fn append(headers: &mut HeaderMap, name: HeaderName, member: &str) {
+/// One more member of a list, all of it in one line. It comes in pieces.
+fn append(headers: &mut HeaderMap, name: HeaderName, member: &[&[u8]]) {
     let mut line = Vec::new();
     for known in headers.get_all(&name) {
         line.extend_from_slice(known.as_bytes());
         line.extend_from_slice(b", ");
     }
-    line.extend_from_slice(member.as_bytes());
+    member.iter().for_each(|piece| line.extend_from_slice(piece));
     if let Ok(line) = HeaderValue::from_bytes(&line) {
         headers.insert(name, line);
     }
@@ -313,8 +394,9 @@ fn via(version: Version) -> HeaderValue {
 
 /// Takes out of a response what is not for the client, and hands back what the backend says is to become of the record.
 pub(super) fn cross_response(headers: &mut HeaderMap) -> Option<Disposition> {
-    remove_hop_by_hop(headers, &OF_ANSWERS);
-    if !headers.contains_key(OUTCOME) {
+    let fields = Fields::of(headers);
+    remove_hop_by_hop(headers, fields, &OF_ANSWERS);
+    if !fields.has(Fields::OURS) || !headers.contains_key(OUTCOME) {
         return None;
     }
     let lines = headers.get_all(OUTCOME).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -351,6 +433,9 @@ pub(super) fn remove_framing(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::fields::tests::name;
     use super::*;
 
     fn request(lines: &[(&str, &str)]) -> Request<()> {
@@ -361,14 +446,20 @@ mod tests {
         request.body(()).expect("a request")
     }
 
+    fn head(lines: &[(&str, &str)]) -> Head {
+        let (parts, ()) = request(lines).into_parts();
+        let fields = Fields::of(&parts.headers);
+        Head::new(parts, fields)
+    }
+
     fn crossed(lines: &[(&str, &str)]) -> HeaderMap {
-        let (mut head, ()) = request(lines).into_parts();
+        let mut head = head(lines);
         cross_request(&mut head, &client("192.0.2.1:5", false), &target(None), Framing::AsItCame);
-        head.headers
+        head.into_parts().headers
     }
 
     fn client(peer: &str, secure: bool) -> Client {
-        Client { peer: peer.parse().ok(), secure, presence: std::sync::Arc::default() }
+        Client { secure, ..Client::new(peer.parse().ok()) }
     }
 
     #[test]
@@ -379,7 +470,7 @@ mod tests {
             ("[::ffff:192.0.2.1]:5", true, "for=a, for=192.0.2.1;host=\"h:1\";proto=https"),
             ("a Unix socket", false, "for=a, for=unknown;host=\"h:1\";proto=http"),
         ] {
-            let (mut head, ()) = request(&[("host", "h:1"), ("forwarded", "for=a")]).into_parts();
+            let mut head = head(&[("host", "h:1"), ("forwarded", "for=a")]);
             cross_request(&mut head, &client(peer, secure), &target(None), Framing::AsItCame);
             assert_eq!(head.headers["forwarded"], expected);
             assert_eq!(head.headers["x-forwarded-proto"], if secure { "https" } else { "http" });
@@ -429,11 +520,12 @@ mod tests {
     }
 
     fn target(http2: Option<Scheme>) -> Target {
-        Target { own: Authority::from_static("backend:3000"), preserve_host: true, http2 }
+        Target::new(Authority::from_static("backend:3000"), true, http2)
     }
 
     fn refusal(lines: &[(&str, &str)]) -> Option<Code> {
-        inspect(&request(lines)).err().map(|problem| problem.code())
+        let request = request(lines);
+        inspect(&request, Fields::of(request.headers())).err().map(|problem| problem.code())
     }
 
     #[test]
@@ -475,9 +567,19 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_is_held_says_its_length_once_and_plainly() {
+        for lines in [&["5"][..], &["05"], &["+5"], &["5", "5"], &["5, 5"], &["6"], &["55"], &[""], &[]] {
+            let lines: Vec<_> = lines.iter().map(|line| ("content-length", *line)).collect();
+            let mut head = head(&lines);
+            cross_request(&mut head, &client("192.0.2.1:5", false), &target(None), Framing::Length(5));
+            assert_eq!(head.headers.get_all("content-length").iter().collect::<Vec<_>>(), ["5"], "{lines:?}");
+        }
+    }
+
+    #[test]
     fn in_http2_the_host_is_a_part_of_the_address_and_of_nothing_else() {
         for (host, authority) in [("api.example.com", "api.example.com"), ("", "backend:3000")] {
-            let (mut head, ()) = request(&[("host", host), ("transfer-encoding", "chunked")]).into_parts();
+            let mut head = head(&[("host", host), ("transfer-encoding", "chunked")]);
             cross_request(&mut head, &client("192.0.2.1:5", false), &target(Some(Scheme::HTTPS)), Framing::Chunks);
             assert_eq!(head.uri.to_string(), format!("https://{authority}/orders?x=1"));
             assert_eq!(head.version, Version::HTTP_2);
@@ -501,5 +603,94 @@ mod tests {
         assert_eq!(refusal(&[("host", "a"), ("transfer-encoding", "gzip, chunked")]), Some(Code::NotImplemented));
         assert_eq!(refusal(&[("host", "a"), ("transfer-encoding", "chunked")]), None);
         assert_eq!(refusal(&[("host", "a"), ("expect", "a-miracle")]), Some(Code::ExpectationFailed));
+    }
+
+    /// What a head was made into before its names were scanned: by look-ups for every field.
+    mod plainly {
+        use super::*;
+
+        fn remove_hop_by_hop(headers: &mut HeaderMap, kept: &[HeaderName]) {
+            let nominated: Vec<HeaderName> = nominated(headers).filter(|name| !kept.contains(name)).collect();
+            for name in nominated.iter().chain(HOP_BY_HOP.iter().map(|(_, name)| name)) {
+                headers.remove(name);
+            }
+        }
+
+        pub(super) fn request(head: &mut request::Parts, address: &str, target: &Target) {
+            let original_host = authority(&head.uri, &head.headers);
+            let wants_trailers = accepts_trailers(&head.headers);
+            let headers = &mut head.headers;
+            remove_hop_by_hop(headers, &[]);
+            headers.remove(header::EXPECT);
+            let ours: Vec<HeaderName> = headers.keys().filter(|name| may_begin_with(name, OURS)).cloned().collect();
+            ours.iter().for_each(|name| drop(headers.remove(name)));
+            if wants_trailers {
+                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            }
+            append(headers, FORWARDED_FOR, &[address.as_bytes()]);
+            let host = original_host.as_ref().and_then(|host| host.to_str().ok());
+            if headers.contains_key(header::FORWARDED) {
+                let host = host.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
+                append(headers, header::FORWARDED, &[format!("for={address}{host};proto=http").as_bytes()]);
+            }
+            if let Some(host) = &original_host {
+                headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
+            }
+            headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+            headers.append(header::VIA, via(head.version));
+            let host = original_host.filter(|_| target.preserve_host);
+            headers.insert(header::HOST, host.unwrap_or_else(|| target.own_host.clone()));
+            head.uri = Uri::from(head.uri.path_and_query().cloned().expect("a path"));
+        }
+
+        pub(super) fn response(headers: &mut HeaderMap) {
+            remove_hop_by_hop(headers, &OF_ANSWERS);
+            headers.remove(OUTCOME);
+        }
+    }
+
+    fn any_head() -> impl Strategy<Value = HeaderMap> {
+        const VALUES: [&str; 8] =
+            ["1", "keep-alive", "close, x-a", "te, Keep-Alive", "trailers", "x_forwarded_for", "store", "via"];
+        let line = (name(), proptest::sample::select(&VALUES[..]));
+        proptest::collection::vec(line, 0..12).prop_map(|lines| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(name, HeaderValue::from_static(value));
+            }
+            headers
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        #[test]
+        fn a_scanned_head_crosses_as_one_that_is_looked_through(
+            headers in any_head(),
+            uri in proptest::sample::select(&["/orders?x=1", "http://h:2/orders", "https://h"][..]),
+            preserve in any::<bool>(),
+        ) {
+            let target = Target::new(Authority::from_static("backend:3000"), preserve, None);
+            let (mut parts, ()) = Request::builder().uri(uri).body(()).expect("a request").into_parts();
+            parts.headers = headers.clone();
+            let mut plain = parts.clone();
+            plainly::request(&mut plain, "192.0.2.1", &target);
+            // Such a request goes no further (`inspect`).
+            let is_refused = nominated(&headers).any(|name| is_protected(&name))
+                || headers.get_all(header::HOST).iter().count() > 1;
+            let fields = Fields::of(&headers);
+            let mut scanned = Head::new(parts, fields);
+            if !is_refused {
+                cross_request(&mut scanned, &client("192.0.2.1:5", false), &target, Framing::AsItCame);
+                prop_assert_eq!(&scanned.headers, &plain.headers);
+                prop_assert_eq!(&scanned.uri, &plain.uri);
+            }
+
+            let (mut scanned, mut plain) = (headers.clone(), headers);
+            cross_response(&mut scanned);
+            plainly::response(&mut plain);
+            prop_assert_eq!(scanned, plain);
+        }
     }
 }

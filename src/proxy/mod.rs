@@ -11,6 +11,7 @@ mod client;
 mod cors;
 mod decode;
 mod event;
+mod fields;
 mod framing;
 mod handle;
 mod head;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, request};
+use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use super::aside::{Facts, is_long};
 use super::body::{Gathered, Paced, ReadError, RequestBody, ResponseBody};
 use super::event::TraceId;
 use super::handle::{Answer, Place};
+use super::head::Head;
 use super::tee::{Copied, Tee};
 use crate::config::{Disposition, Rule};
 use crate::guard::{self, Fate, Observation, Rest, Sighting, Silence};
@@ -63,14 +64,14 @@ impl Proxy {
         self: &Arc<Self>,
         rule: &Arc<Rule>,
         place: Place<'_>,
-        head: request::Parts,
+        head: Head,
         body: Arriving,
     ) -> Result<Answer, Problem> {
         let note = Note {
             proxy: Arc::clone(self),
             rule: Arc::clone(rule),
             begun: Instant::now(),
-            trace: TraceId::of(&head.headers),
+            trace: TraceId::of(&head),
             operation: None,
             status: None,
         };
@@ -103,8 +104,8 @@ impl Proxy {
 }
 
 /// What the head alone tells.
-fn would(rule: &Rule, place: &Place<'_>, head: &request::Parts) -> Option<Would> {
-    if why_ambiguous(rule, place, &head.headers).is_some() {
+fn would(rule: &Rule, place: &Place<'_>, head: &Head) -> Option<Would> {
+    if why_ambiguous(rule, place, head).is_some() {
         return Some(Would::InvalidKey);
     }
     match key::in_head(rule, place.request(head)) {

@@ -10,7 +10,9 @@ use http::{Response, StatusCode};
 
 use super::body::ResponseBody;
 use super::decode::{Coding, Decoded};
+use super::fields::Fields;
 use super::handle::Answer;
+use super::head::Head;
 use super::upstream::UpstreamBody;
 use super::{Proxy, cors};
 use crate::config::Rule;
@@ -75,11 +77,8 @@ impl Proxy {
             Some(_) | None => Decoded::AsStored,
         };
         let Reply { status, mut headers, body, trailers } = Arc::unwrap_or_clone(reply);
-        for name in OF_THE_FIRST_EXCHANGE.iter().chain(&rule.replay_omit) {
+        while let Some(name) = headers.keys().find(|name| is_left_out(rule, name)).cloned() {
             headers.remove(name);
-        }
-        if !rule.replay_set_cookie {
-            headers.remove(SET_COOKIE);
         }
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
         match decoded {
@@ -95,6 +94,13 @@ impl Proxy {
             }
         }
     }
+}
+
+/// Compared one by one: an answer has few names, and most of these are not among them.
+fn is_left_out(rule: &Rule, name: &HeaderName) -> bool {
+    OF_THE_FIRST_EXCHANGE.contains(name)
+        || rule.replay_omit.contains(name)
+        || *name == SET_COOKIE && !rule.replay_set_cookie
 }
 
 fn assemble(status: StatusCode, headers: HeaderMap, body: ResponseBody) -> Response<ResponseBody> {
@@ -117,8 +123,9 @@ fn weaken_etag(headers: &mut HeaderMap) {
 pub(super) struct Accepted(Vec<HeaderValue>);
 
 impl Accepted {
-    pub(super) fn of(request: &HeaderMap) -> Self {
-        Self(request.get_all(ACCEPT_ENCODING).iter().cloned().collect())
+    pub(super) fn of(head: &Head) -> Self {
+        let is_there = head.fields.has(Fields::ACCEPT_ENCODING);
+        Self(if is_there { head.headers.get_all(ACCEPT_ENCODING).iter().cloned().collect() } else { Vec::new() })
     }
 
     /// Whether the coding, or all, are named as acceptable. A request that names none gets the body plain: it may have

@@ -26,7 +26,7 @@ impl Server {
     where
         A: Fn(Request<Incoming>, Client) -> F,
         F: Future<Output = Response<B>>,
-        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + 'static,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + Unpin> + Unpin + 'static,
     {
         let (presence, leftover) = (Arc::clone(&client.presence), Leftover::default());
         let stream = stream.telling(&presence, &leftover);
@@ -90,7 +90,7 @@ fn empty_unknown_reason<B>(answer: &mut Response<B>) {
 
 /// A response body, with whose end its connection becomes idle.
 struct Tail<B: Body> {
-    body: Pin<Box<B>>,
+    body: B,
     /// Why there is no more of it.
     broken: Option<B::Error>,
     _busy: Busy,
@@ -98,14 +98,11 @@ struct Tail<B: Body> {
 
 impl<B: Body> Tail<B> {
     fn new(body: B, busy: Busy) -> Self {
-        Self { body: Box::pin(body), broken: None, _busy: busy }
+        Self { body, broken: None, _busy: busy }
     }
 }
 
-// What is pinned is in a box.
-impl<B: Body> Unpin for Tail<B> {}
-
-impl<B: Body> Body for Tail<B> {
+impl<B: Body<Error: Unpin> + Unpin> Body for Tail<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -113,7 +110,7 @@ impl<B: Body> Body for Tail<B> {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        match self.body.as_mut().poll_frame(cx) {
+        match Pin::new(&mut self.body).poll_frame(cx) {
             // hyper drops what it has not written yet, the head of the answer perhaps. It writes when a body has no more.
             Poll::Ready(Some(Err(error))) => {
                 self.broken = Some(error);

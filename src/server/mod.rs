@@ -128,7 +128,7 @@ impl Server {
     where
         A: Fn(Request<Incoming>, Client) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + Unpin> + Send + Unpin + 'static,
     {
         let server = self.clone();
         self.accept_from(listeners, move |accepted, place| {
@@ -147,7 +147,7 @@ impl Server {
     where
         A: Fn(Request<Incoming>, Client) -> F + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + Unpin> + Send + Unpin + 'static,
     {
         let server = self.clone();
         self.accept_from(listeners, move |accepted, place| {
@@ -201,12 +201,12 @@ impl Server {
     where
         A: Fn(Request<Incoming>, Client) -> F,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + Unpin> + Send + Unpin + 'static,
     {
         let _counted = (self.metrics.as_ref().map(|metrics| metrics.connection()), load.count());
         match accepted.open() {
             Ok((stream, peer)) => {
-                let client = Client { peer, secure: false, presence: Arc::default() };
+                let client = Client::new(peer);
                 self.converse(stream, client, &load, answer).await;
             }
             Err(error) => ended(&error),
@@ -218,7 +218,7 @@ impl Server {
     where
         A: Fn(Request<Incoming>, Client) -> F,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + Unpin> + Send + Unpin + 'static,
     {
         let pace = Arc::new(Pace::new(self.header_timeout, self.idle_timeout, Arc::clone(&client.presence)));
         let begun = Instant::now();

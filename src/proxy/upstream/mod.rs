@@ -284,8 +284,6 @@ fn copy(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
-    // How its fields are spelled.
-    *copy.extensions_mut() = request.extensions().clone();
     Some(Box::new(copy))
 }
 
