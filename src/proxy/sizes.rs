@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, request};
+use http::Request;
 use hyper::body::Incoming;
 
 use super::body::{self, RequestBody};
 use super::event::Event;
 use super::handle::Place;
+use super::head::Head;
 use super::stream::Relay;
 use super::upstream::Limits;
 use super::{Arriving, Budget, Client, Proxy, Upstream};
@@ -31,7 +32,6 @@ type E = &'static mut Event;
 
 #[test]
 fn the_futures_of_a_request_stay_small() {
-    type Head = request::Parts;
     let sizes = [
         ("handle", 2100, of(|(p, r, c): (&'static Arc<Proxy>, Request<Incoming>, C)| p.handle(r, c))),
         ("pass", 2600, of(|(p, h, b, c): (P, Head, RequestBody, C)| p.pass("", h, b, c, false))),
@@ -40,7 +40,7 @@ fn the_futures_of_a_request_stay_small() {
         (
             "repeat",
             400,
-            of(|(p, r, o, v, h, c, e): (P, R, &'static Operation, Verdict, &'static HeaderMap, C, E)| {
+            of(|(p, r, o, v, h, c, e): (P, R, &'static Operation, Verdict, &'static Head, C, E)| {
                 p.repeat(r, o, v, h, c, e)
             }),
         ),

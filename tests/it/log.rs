@@ -245,6 +245,29 @@ async fn the_line_of_a_request_says_what_became_of_its_record() {
     }
 }
 
+/// Lines of requests go another way than all others, and stand where they belong all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_requests_and_others_are_in_the_order_of_their_times() {
+    let backend = Backend::start().await;
+    let (process, _folder) = started(&Setup::new(&backend.url()), &["--log-level", "debug"]).await;
+    for round in 0..20 {
+        process.ask(&post("/elsewhere").json("{}")).await;
+        process.ask(&order(&format!("k{round}"))).await;
+    }
+    // The last one waits for no other line, either.
+    until("all lines", async || events(&process.log(), "request").len() == 20).await;
+    let log = process.log();
+    let told = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let told = told.filter(|event| event["message"] == "request" || event["message"] == "a request is not guarded");
+    let told: Vec<_> =
+        told.map(|event| (event["timestamp"].as_str().map(ToOwned::to_owned), event["message"].clone())).collect();
+    assert_eq!(told.len(), 40, "{log}");
+    for (turn, (_, message)) in told.iter().enumerate() {
+        assert_eq!(*message, ["a request is not guarded", "request"][turn % 2], "{log}");
+    }
+    assert!(told.is_sorted_by(|(one, _), (other, _)| one <= other), "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_line_says_what_is_served_and_nothing_in_it_is_code() {
     let backend = Backend::start().await;

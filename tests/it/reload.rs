@@ -169,6 +169,24 @@ async fn the_log_level_changes_at_once() {
 }
 
 #[tokio::test]
+async fn at_warn_only_requests_of_unknown_outcome_have_a_line() {
+    let scripts = ["201 Created", "504 Late", "201 Created"].map(|status| vec![answer(status, "{}")]);
+    let backend = Backend::scripted(scripts).await;
+    let setup = Setup::new(&backend.url());
+    let process = Process::start(&setup).await;
+    process.rewrite(&setup.clone().with("log", "level = \"warn\""));
+    reloaded(&process, 1.0).await;
+    for key in ["stored", "unknown", "stored-too"] {
+        process.ask(&order(key)).await;
+    }
+    process.logs("\"became\":\"unknown\"").await;
+    process.rewrite(&setup);
+    reloaded(&process, 2.0).await;
+    process.logs(RELOADED).await;
+    assert_eq!(process.log().matches("\"became\"").count(), 1, "{}", process.log());
+}
+
+#[tokio::test]
 async fn connections_attempts_and_waiters_survive_and_end_by_the_rules_that_they_began_with() {
     let gate = Gate::new();
     let backend = Backend::scripted([vec![Step::Answer], vec![Step::Wait(gate.clone()), Step::Answer]]).await;
