@@ -9,7 +9,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -18,6 +17,7 @@ use super::fate::{Answer, Fate, Rest, Silence};
 use super::flights::Flight;
 use super::lease::{Became, Gate, Lease};
 use super::policy::{self, Outcome, Settlement};
+use super::slots::Taken;
 use super::waiting;
 use crate::clock;
 use crate::config::Rule;
@@ -57,7 +57,7 @@ pub(super) struct Attempt {
 
 /// One of the attempts that may be at work at once.
 pub(super) struct Slot {
-    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _taken: Taken,
     pub(super) _counted: Counted,
     /// A stop waits for it.
     pub(super) _open: TaskTrackerToken,

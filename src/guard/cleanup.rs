@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::record::{RecordName, Token};
 use crate::store::{Metered, Released, Store, StoreError};
+use crate::tick;
 
 /// Takes claims to be deleted.
 #[derive(Clone)]
@@ -119,7 +120,7 @@ async fn run(store: Arc<Metered>, mut inbox: mpsc::Receiver<Orphan>) {
                 }
             }
             if let Some(youngest) = orphans.iter().map(|orphan| orphan.looks).min() {
-                tokio::time::sleep(super::waiting::pause(youngest)).await;
+                tick::sleep(super::waiting::pause(youngest)).await;
             }
         }
     }

@@ -15,6 +15,7 @@ mod observe;
 pub mod policy;
 mod random;
 mod running;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod unknown;
@@ -27,7 +28,6 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -43,6 +43,7 @@ use cleanup::Cleanup;
 use flights::{Flight, Flights};
 use lease::Lease;
 use random::random;
+use slots::{Slots, Taken};
 use unknown::Unknowns;
 use without_store::Fallback;
 
@@ -64,8 +65,8 @@ pub struct Guard {
     flights: Arc<Flights>,
     unknowns: Arc<Unknowns>,
     cleanup: Cleanup,
-    slots: Arc<Semaphore>,
-    observations: Arc<Semaphore>,
+    slots: Arc<Slots>,
+    observations: Arc<Slots>,
     /// Repeats waiting now, by route.
     waiters: Arc<Mutex<HashMap<Arc<str>, usize>>>,
     attempts: TaskTracker,
@@ -125,8 +126,8 @@ impl Guard {
             unknowns: Arc::new(Unknowns::new(Arc::clone(&metrics))),
             metrics,
             flights: Arc::default(),
-            slots: Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS))),
-            observations: Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS))),
+            slots: Slots::new(max_in_flight),
+            observations: Slots::new(max_in_flight),
             waiters: Arc::default(),
             attempts: TaskTracker::new(),
             observed: TaskTracker::new(),
@@ -154,7 +155,7 @@ impl Guard {
 
     /// Claims the operation. Dropping this future leaves no claim behind.
     pub async fn claim(self: &Arc<Self>, rule: &Arc<Rule>, operation: &Operation) -> Result<Admission, ClaimError> {
-        let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
+        let Some(taken) = self.slots.take() else {
             return Err(ClaimError::Overloaded);
         };
         fail_point::reach(Step::BeforeClaim).await;
@@ -200,7 +201,7 @@ impl Guard {
                 pending.armed = false;
                 let counted = self.metrics.in_flight(&rule.name);
                 let unused = Unused { guard: Arc::clone(self), lease, is_used: false };
-                Ok(Admission::Owner(Ownership { rule: Arc::clone(rule), permit, counted, flight, unused }))
+                Ok(Admission::Owner(Ownership { rule: Arc::clone(rule), taken, counted, flight, unused }))
             }
             Ok(Claimed::Refused(held)) => {
                 pending.armed = unanswered > 0;
@@ -368,7 +369,7 @@ impl Guard {
 /// The right to run an operation. Dropped without being run, it gives the operation back.
 pub struct Ownership {
     rule: Arc<Rule>,
-    permit: OwnedSemaphorePermit,
+    taken: Taken,
     counted: Counted,
     flight: Flight,
     unused: Unused,
@@ -397,9 +398,9 @@ impl Ownership {
         F: FnOnce(Gate) -> Fut + Send + 'static,
         Fut: Future<Output = Fate<R>> + Send + 'static,
     {
-        let Self { rule, permit, counted, flight, unused } = self;
+        let Self { rule, taken, counted, flight, unused } = self;
         let (guard, lease) = unused.take();
-        let slot = Slot { _permit: permit, _counted: counted, _open: guard.attempts.token() };
+        let slot = Slot { _taken: taken, _counted: counted, _open: guard.attempts.token() };
         let attempt = Attempt { rule, flight, recorder: Recorder { lease, guard }, slot };
         Running::new(attempt.run(send))
     }

@@ -7,11 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::decide::{Verdict, decide};
 use super::fate::Fate;
 use super::policy::{self, Outcome};
+use super::slots::Taken;
 use super::{Guard, random};
 use crate::clock;
 use crate::config::Rule;
@@ -24,7 +23,7 @@ use crate::store::{Claimed, Store, StoreError};
 /// The right to observe one request, of which there are so many at once.
 pub struct Observation {
     guard: Arc<Guard>,
-    _permit: OwnedSemaphorePermit,
+    _taken: Taken,
 }
 
 /// What a request is to its operation.
@@ -44,8 +43,8 @@ pub struct Mark {
 impl Guard {
     /// `None`: too many requests are being observed already.
     pub fn observe(self: &Arc<Self>) -> Option<Observation> {
-        let permit = Arc::clone(&self.observations).try_acquire_owned().ok()?;
-        Some(Observation { guard: Arc::clone(self), _permit: permit })
+        let taken = self.observations.take()?;
+        Some(Observation { guard: Arc::clone(self), _taken: taken })
     }
 
     /// Does this beside all requests; [`observed`](Self::observed) waits for it.

@@ -256,18 +256,25 @@ impl Progress {
         self.last().0
     }
 
+    /// When the last of it was passed on.
+    pub(super) fn since(&self) -> Instant {
+        self.last().1
+    }
+
     fn last(&self) -> MutexGuard<'_, (Stage, Instant)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until nothing was passed on for so long.
     pub(super) async fn stalled(&self, timeout: Duration) {
+        let mut due = self.since() + timeout;
         loop {
-            let due = self.last().1 + timeout;
-            if due <= Instant::now() {
+            tick::sleep_until(due).await;
+            let next = self.since() + timeout;
+            if next == due {
                 return;
             }
-            tick::sleep_until(due).await;
+            due = next;
         }
     }
 }

@@ -374,10 +374,11 @@ impl Proxy {
         }
         let again = again && wish.is_none();
         let progress = body.progress();
-        let leaving = Leaving { proxy: self, route, progress: &progress, begun: Instant::now() };
+        let leaving = Leaving { proxy: self, route, progress: &progress, begun: progress.since() };
         let mut request = Request::from_parts(head.into_parts(), body);
         // The backend's time runs from the last of the request that went to it: a long upload is the client's time.
         let sent = tokio::select! {
+            biased;
             sent = self.upstream.forward(&mut request, again) => Ok(sent),
             () = progress.stalled(self.upstream.settings().response_timeout) => Err(refusal::too_late()),
         };

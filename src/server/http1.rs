@@ -96,7 +96,7 @@ struct Tail<B: Body> {
     _busy: Busy,
 }
 
-impl<B: Body> Tail<B> {
+impl<B: Body + Unpin> Tail<B> {
     fn new(body: B, busy: Busy) -> Self {
         Self { body, broken: None, _busy: busy }
     }

@@ -45,7 +45,7 @@ impl Server {
     ) where
         A: Fn(Request<Incoming>, Client) -> F,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
     {
         pace.idle();
         let streams = Streams::new(pace, load);
@@ -114,22 +114,22 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// A response body, whose stream is at work until its last byte was taken.
 struct Tail<B> {
-    body: Pin<Box<B>>,
+    body: B,
     stream: Arc<Stream>,
 }
 
 impl<B> Tail<B> {
     fn new(body: B, stream: Arc<Stream>) -> Self {
-        Self { body: Box::pin(body), stream }
+        Self { body, stream }
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for Tail<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for Tail<B> {
     type Data = Piece;
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
-        let polled = self.body.as_mut().poll_frame(cx);
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
         polled.map_ok(|frame| frame.map_data(|bytes| Piece::new(bytes, &self.stream)))
     }
 

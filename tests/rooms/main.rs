@@ -193,6 +193,19 @@ fn every_dependency_is_in_the_drawing() {
     }
 }
 
+/// What waits on the way of a request waits with `tick`: a timer of tokio's costs a place in its wheel, and system calls.
+#[test]
+fn on_the_way_of_a_request_there_are_coarse_timers_only() {
+    const TIMERS: [&str; 3] = ["time::sleep", "time::timeout", "time::interval"];
+    // It counts records, beside all requests.
+    const BESIDE: [&str; 1] = ["guard/unknown.rs"];
+    for source in sources().into_iter().filter(|source| matches!(source.room(), Some("guard" | "proxy"))) {
+        let program = source.text.split("#[cfg(test)]\nmod tests {").next().expect("a first part");
+        let found = TIMERS.into_iter().find(|timer| program.contains(timer));
+        assert!(found.is_none() || BESIDE.iter().any(|path| source.path.ends_with(path)), "{}", source.path.display());
+    }
+}
+
 /// The test of the test: a wrong arrow that is put into a file is found, at its top and at its end.
 #[test]
 fn a_wrong_arrow_is_found_in_every_file() {

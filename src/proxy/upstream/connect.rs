@@ -25,7 +25,7 @@ use super::pool::Connection;
 use super::socket::{ReadsOn, Signs, Socket};
 use super::streams;
 use crate::config::{self, HeaderCase, UpstreamAddress};
-use crate::tls;
+use crate::{tick, tls};
 
 /// How the backend is reached.
 pub(super) struct Dial {
@@ -85,7 +85,7 @@ impl Dial {
 
     /// Connects, up to where a request can be sent.
     pub(super) async fn connect(&self) -> Result<Fresh, Unsent> {
-        tokio::time::timeout(self.timeout, self.open()).await.map_err(|_| Unsent::ConnectTimeout)?
+        tick::timeout(self.timeout, pin!(self.open())).await.map_err(|_| Unsent::ConnectTimeout)?
     }
 
     async fn open(&self) -> Result<Fresh, Unsent> {

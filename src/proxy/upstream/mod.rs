@@ -224,7 +224,8 @@ impl Upstream {
             return Ok((Line::Shared(stream), true));
         }
         // One connection is made for all who come now. Whoever makes it takes this long at most, too.
-        let waiting = tokio::time::timeout(self.settings.connect_timeout, streams.connecting.lock());
+        let waiting = pin!(streams.connecting.lock());
+        let waiting = tick::timeout(self.settings.connect_timeout, waiting);
         let _turn = waiting.await.map_err(|_| Unsent::ConnectTimeout)?;
         if let Some(stream) = streams.take(max_idle) {
             return Ok((Line::Shared(stream), true));
@@ -291,7 +292,7 @@ fn copy(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
 async fn sweep(pool: Weak<Pool>, streams: Option<Weak<Streams>>, max_idle: Duration) {
     const EVERY: Duration = Duration::from_secs(1);
     loop {
-        tokio::time::sleep(EVERY).await;
+        tick::sleep(EVERY).await;
         let Some(pool) = pool.upgrade() else { return };
         pool.sweep(max_idle);
         if let Some(streams) = streams.as_ref().and_then(Weak::upgrade) {

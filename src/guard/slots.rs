@@ -1,0 +1,50 @@
+//! How many may be at work at once.
+//!
+//! Nobody waits for a place, so this is a number: a semaphore takes its lock whenever a place is given back, and all cores
+//! meet there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The places that are free.
+pub(super) struct Slots(AtomicUsize);
+
+/// A place, free again when this is dropped.
+pub(super) struct Taken(Arc<Slots>);
+
+impl Slots {
+    /// So many.
+    pub(super) fn new(count: usize) -> Arc<Self> {
+        Arc::new(Self(AtomicUsize::new(count)))
+    }
+
+    /// One of them, where one is free.
+    pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
+        let one_less = |free: usize| free.checked_sub(1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok()?;
+        Some(Taken(Arc::clone(self)))
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_are_taken_than_there_are_and_what_is_given_back_is_taken_again() {
+        let slots = Slots::new(2);
+        for _ in 0..3 {
+            let (first, second) = (slots.take(), slots.take());
+            assert!(first.is_some() && second.is_some() && slots.take().is_none());
+            drop(first);
+            assert!(slots.take().is_some());
+        }
+        assert!(Slots::new(0).take().is_none());
+    }
+}
