@@ -31,6 +31,8 @@ pub(super) struct Log {
     pub(super) usage: BTreeMap<u64, Usage>,
     pub(super) reclaim: Reclaim,
     pub(super) limits: Limits,
+    /// How long the open segment may become, by what was live when that was last added up.
+    pub(super) longest: u64,
     durability: Durability,
     open: Open,
     /// Sorts the index of the segment that was full last.
@@ -158,6 +160,7 @@ impl Log {
             usage,
             reclaim: Reclaim::default(),
             limits: LIMITS,
+            longest: 0,
             durability,
             open,
             sorting: None,
@@ -206,7 +209,7 @@ impl Log {
     pub(super) fn append(&mut self, changes: &[Change], now: u64, durable: bool) -> io::Result<()> {
         let bytes = |change: &Change| frame::frame_len(&change.name, change.version.record.as_ref());
         let all: u64 = changes.iter().map(bytes).sum();
-        if self.open.length + all > self.target() && self.open.length > segment::HEADER {
+        if self.is_too_long(self.open.length + all) && self.open.length > segment::HEADER {
             self.rotate(now)?;
         }
         let moment = Moment { now, synced: self.open.synced };
@@ -359,8 +362,13 @@ impl Log {
         (self.open.id, self.open.length)
     }
 
-    fn target(&self) -> u64 {
-        (self.used() / 4).clamp(self.limits.smallest, self.limits.largest)
+    /// Whether a segment of this length is to be closed. What is live is added up only when the last sum is exceeded: there
+    /// may be a hundred segments.
+    fn is_too_long(&mut self, length: u64) -> bool {
+        if length > self.longest {
+            self.longest = (self.used() / 4).clamp(self.limits.smallest, self.limits.largest);
+        }
+        length > self.longest
     }
 
     /// Makes the open segment a full one, and begins another.

@@ -47,6 +47,7 @@ impl Log {
     pub(super) fn reclaim(&mut self, now: u64, is_over: impl Fn() -> bool) -> io::Result<bool> {
         self.remove_expired(now)?;
         self.usage.values_mut().for_each(|usage| usage.expire(now));
+        self.longest = 0;
         loop {
             let copying = match self.reclaim.copying.take() {
                 Some(copying) => copying,

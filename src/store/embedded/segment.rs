@@ -35,13 +35,12 @@ pub(super) enum Index {
 }
 
 impl Index {
-    /// Where the record may lie.
-    pub(super) fn places(&self, key: Key) -> impl Iterator<Item = Place> {
-        let (growing, sorted) = match self {
-            Self::Growing(growing) => (growing.get(key), None),
-            Self::Sorted(sorted) => (None, Some(sorted.places(key))),
-        };
-        growing.into_iter().chain(sorted.into_iter().flatten())
+    /// Shows where the record may lie.
+    pub(super) fn places(&self, key: Key, mut found: impl FnMut(Place)) {
+        match self {
+            Self::Growing(growing) => growing.get(key).into_iter().for_each(found),
+            Self::Sorted(sorted) => sorted.places(key, &mut found),
+        }
     }
 }
 

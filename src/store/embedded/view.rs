@@ -154,7 +154,7 @@ impl Segments {
             found.push((self.open.id, self.open.file.clone(), place));
         }
         for segment in self.full.iter().rev().take_while(|segment| segment.id >= since) {
-            found.extend(segment.index.places(key).map(|place| (segment.id, segment.file.clone(), place)));
+            segment.index.places(key, |place| found.push((segment.id, segment.file.clone(), place)));
         }
         found
     }

@@ -1,5 +1,8 @@
-//! What it costs to hold many records, in bytes read and held: never in time. Each measurement has a process of its own,
-//! whose figures are all the store's.
+//! What it costs to hold many records, in bytes read and held, and in instructions: never in time. Each measurement has a
+//! process of its own, whose figures are all the store's.
+//!
+//! The figures of docs/embedded-store.md are those of an optimised build:
+//! `cargo test --profile gate --lib -- --ignored --nocapture embedded::tests::cost`.
 
 use std::fmt::Display;
 use std::fs;
@@ -34,6 +37,7 @@ fn the_folder_shrinks_when_10_million_records_have_expired() {
 fn claims_cost_the_same(records: u64) {
     let folder = tempfile::tempdir().expect("a folder");
     let empty = measure(folder.path(), None);
+    let instructions = instructions_of_a_claim(folder.path());
     fill(folder.path(), 0..records, |_| HOUR);
     // As after a crash, and again after a stop in good order.
     for _ in 0..2 {
@@ -48,6 +52,9 @@ fn claims_cost_the_same(records: u64) {
         assert!(full.read_to_open <= records * 8 + 140_000_000, "{full:?}");
         assert!(full.resident <= 50_000_000 + records * 10, "{full:?}");
     }
+    let among_many = instructions_of_a_claim(folder.path());
+    eprintln!("{records} records: {among_many} instructions for a claim; none: {instructions}");
+    assert!(among_many <= instructions * 13 / 10, "{among_many} instructions, and {instructions} in an empty store");
 }
 
 fn the_folder_shrinks(records: u64) {
@@ -127,10 +134,12 @@ struct Measured {
 
 const FOLDER: &str = "ONLYONCE_TEST_FOLDER";
 const EXPIRED: &str = "ONLYONCE_TEST_EXPIRED";
+const CLAIMS: &str = "ONLYONCE_TEST_CLAIMS";
+const MEASURING: [&str; 3] = ["--exact", "store::embedded::tests::cost::measuring", "--nocapture"];
 
 fn measure(folder: &Path, expired: Option<u64>) -> Measured {
     let mut command = Command::new(std::env::current_exe().expect("this test"));
-    command.args(["--exact", "store::embedded::tests::cost::measuring", "--nocapture"]).env(FOLDER, folder);
+    command.args(MEASURING).env(FOLDER, folder);
     if let Some(size) = expired {
         command.env(EXPIRED, size.to_string());
     }
@@ -152,6 +161,27 @@ fn measure(folder: &Path, expired: Option<u64>) -> Measured {
     }
 }
 
+/// The difference between two numbers of claims: what opening costs is in both.
+fn instructions_of_a_claim(folder: &Path) -> u64 {
+    let [few, many] = [500, 2500].map(|claims: u64| {
+        let profile = tempfile::NamedTempFile::new().expect("a file");
+        let output = Command::new("valgrind")
+            .arg("--tool=callgrind")
+            .arg(format!("--callgrind-out-file={}", profile.path().display()))
+            .arg(std::env::current_exe().expect("this test"))
+            .args(MEASURING)
+            .env(FOLDER, folder)
+            .env(CLAIMS, claims.to_string())
+            .output()
+            .expect("valgrind, which tests/run installs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        let collected = text.lines().find_map(|line| line.split_once("Collected : ")).expect("a sum");
+        collected.1.trim().parse::<u64>().expect("a number")
+    });
+    (many - few) / 2000
+}
+
 /// What the child does; nothing in a run of all tests.
 #[tokio::test]
 async fn measuring() {
@@ -162,16 +192,16 @@ async fn measuring() {
     say("milliseconds_to_open", &begun.elapsed().as_millis());
     say("read_to_open", &(io("rchar") - before));
 
-    const CLAIMS: u64 = 4000;
+    let claims = std::env::var(CLAIMS).map_or(4000, |number| number.parse().expect("a number"));
     let (read, written) = (io("rchar"), io("wchar"));
     // Numbers that no other run has.
     let first = store.clock.now() << 20;
     let mine = claim(1, Terms { retention: HOUR, ..RETRY });
-    for number in first..first + CLAIMS {
+    for number in first..first + claims {
         store.claim(&numbered(number), &mine).await.expect("an answer");
     }
-    say("read_by_claim", &((io("rchar") - read) / CLAIMS));
-    say("written_by_claim", &((io("wchar") - written) / CLAIMS));
+    say("read_by_claim", &((io("rchar") - read) / claims));
+    say("written_by_claim", &((io("wchar") - written) / claims));
     let read = io("rchar");
     for number in 0..100 {
         store.find(&numbered(number)).await.expect("an answer");
