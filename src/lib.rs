@@ -14,6 +14,7 @@
 //! | which requests a route guards, in whatever spelling | [`config::Routes`], `config/spelling.rs` |
 //! | what a key, a scope and a fingerprint are | [`key`] |
 //! | **the protocol**: states, and every step between them | [`record`], [`record::moves`] |
+//! | what lies in a store, byte by byte | [`record::codec`], [`record::chunks`]; `docs/record-layout.md` |
 //! | the claim | [`guard::Guard::claim`], carried out by [`store::Store::claim`] |
 //! | what a repeat gets | [`guard::decide()`] |
 //! | the life of an attempt: send, renew, settle, keep trying | [`guard::attempt`] |

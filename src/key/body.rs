@@ -1,6 +1,6 @@
 use std::cell::OnceCell;
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, header};
 
 use super::BodyFault;
 use super::form::{Field, Form};
@@ -72,20 +72,21 @@ impl<'h> Declared<'h> {
             .into_iter()
             .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
             .any(|name| coding(name.trim_ascii()));
-        let content_type = only_line(headers, &header::CONTENT_TYPE).and_then(|line| str::from_utf8(line).ok());
+        let mut lines = headers.get_all(header::CONTENT_TYPE).into_iter().map(http::HeaderValue::as_bytes);
+        let (first, has_more) = (lines.next(), lines.next().is_some());
+        let line = first.filter(|_| !has_more);
+        let content_type = line.and_then(|line| str::from_utf8(line).ok());
         let essence = content_type.and_then(|value| value.split(';').next());
-        let lines = headers.get_all(header::CONTENT_TYPE).into_iter().count();
-        let several_types = lines > 1 || essence.is_some_and(|essence| essence.contains(','));
-        Self { media: Media::of(headers), content_type, several_types, encoded }
+        let several_types = has_more || essence.is_some_and(|essence| essence.contains(','));
+        Self { media: line.map_or(Media::Other, Media::of), content_type, several_types, encoded }
     }
 }
 
 impl Media {
     /// Parameters and case do not count (RFC 9110, 8.3.1). Two `Content-Type` lines declare nothing: nobody knows
     /// which of them the backend believes.
-    fn of(headers: &HeaderMap) -> Self {
-        let Some(value) = only_line(headers, &header::CONTENT_TYPE) else { return Self::Other };
-        let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    fn of(line: &[u8]) -> Self {
+        let essence = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let Some(slash) = essence.iter().position(|byte| *byte == b'/') else { return Self::Other };
         let (kind, subtype) = (&essence[..slash], &essence[slash + 1..]);
         let is_kind = |name: &[u8]| kind.eq_ignore_ascii_case(name);
@@ -107,11 +108,6 @@ impl Media {
             Self::Other
         }
     }
-}
-
-fn only_line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
-    let mut lines = headers.get_all(name).into_iter();
-    lines.next().filter(|_| lines.next().is_none()).map(http::HeaderValue::as_bytes)
 }
 
 impl<'b> Body<'b> {
@@ -185,7 +181,7 @@ impl<'b> Body<'b> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
 

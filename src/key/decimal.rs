@@ -23,19 +23,25 @@ impl<'a> Decimal<'a> {
     /// Reads a number as the grammar of JSON has it.
     pub(super) fn parse(number: &'a str) -> Self {
         let (negative, number) = number.strip_prefix('-').map_or((false, number), |number| (true, number));
-        let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
-        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        // By bytes, which is several times cheaper than by characters.
+        let split = |text: &'a str, at: &dyn Fn(u8) -> bool| {
+            let at = text.bytes().position(at);
+            at.map_or((text, None), |at| (&text[..at], Some(&text[at + 1..])))
+        };
+        let (mantissa, exponent) = split(number, &|byte| matches!(byte, b'e' | b'E'));
+        let (whole, fraction) = split(mantissa, &|byte| byte == b'.');
 
-        let fraction = fraction.trim_end_matches('0');
-        let shortened = if fraction.is_empty() { whole.trim_end_matches('0') } else { whole };
+        let fraction = without_end(fraction.unwrap_or_default());
+        let shortened = if fraction.is_empty() { without_end(whole) } else { whole };
         let shift = (whole.len() - shortened.len()) as i128 - fraction.len() as i128;
-        let whole = shortened.trim_start_matches('0');
-        let fraction = if whole.is_empty() { fraction.trim_start_matches('0') } else { fraction };
+        let whole = without_start(shortened);
+        let fraction = if whole.is_empty() { without_start(fraction) } else { fraction };
 
         if whole.is_empty() && fraction.is_empty() {
             return Self { negative: false, digits: ["", ""], exponent: Exponent::Small(0) };
         }
-        Self { negative, digits: [whole, fraction], exponent: Exponent::sum(exponent, shift) }
+        let exponent = exponent.map_or(Exponent::Small(shift), |exponent| Exponent::sum(exponent, shift));
+        Self { negative, digits: [whole, fraction], exponent }
     }
 
     /// A form (bit 0: negative; above it: no exponent, one that fits, or one that does not), the digits, the exponent.
@@ -56,6 +62,14 @@ impl<'a> Decimal<'a> {
             Exponent::Big(exponent) => digest.part(exponent.as_bytes()),
         }
     }
+}
+
+fn without_start(digits: &str) -> &str {
+    &digits[digits.bytes().take_while(|digit| *digit == b'0').count()..]
+}
+
+fn without_end(digits: &str) -> &str {
+    &digits[..digits.len() - digits.bytes().rev().take_while(|digit| *digit == b'0').count()]
 }
 
 impl Exponent {

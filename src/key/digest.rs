@@ -87,11 +87,16 @@ thread_local! {
 
 impl Digest {
     /// Adds a tag of one byte.
+    #[inline]
     pub fn tag(&mut self, tag: u8) {
-        self.bytes(&[tag]);
+        if self.buffer.len() >= AT_ONCE {
+            self.overflow(&[]);
+        }
+        self.buffer.push(tag);
     }
 
     /// Adds a count: seven bits in each byte, the lowest first, and the highest bit in all bytes but the last.
+    #[inline]
     pub fn count(&mut self, mut count: usize) {
         while count > 0x7f {
             self.tag(count as u8 | 0x80);
@@ -107,17 +112,24 @@ impl Digest {
     }
 
     /// Adds bytes whose length is known beforehand, or that nothing follows.
+    #[inline]
     pub fn bytes(&mut self, bytes: &[u8]) {
         if self.buffer.len() + bytes.len() > AT_ONCE {
-            let long = self.long.get_or_insert_with(|| Box::new(Hasher::new_keyed(&self.key.0)));
-            long.update(&self.buffer);
-            self.buffer.clear();
-            if bytes.len() >= AT_ONCE {
-                long.update(bytes);
-                return;
-            }
+            return self.overflow(bytes);
         }
         self.buffer.extend_from_slice(bytes);
+    }
+
+    #[cold]
+    fn overflow(&mut self, bytes: &[u8]) {
+        let long = self.long.get_or_insert_with(|| Box::new(Hasher::new_keyed(&self.key.0)));
+        long.update(&self.buffer);
+        self.buffer.clear();
+        if bytes.len() < AT_ONCE {
+            self.buffer.extend_from_slice(bytes);
+        } else {
+            long.update(bytes);
+        }
     }
 
     /// 128 bits of it.
@@ -158,6 +170,17 @@ mod tests {
         for (at, one) in digests.iter().enumerate() {
             assert!(!digests[at + 1..].contains(one), "{at}");
         }
+    }
+
+    #[test]
+    fn a_long_digest_leaves_a_small_buffer() {
+        let mut digest = KEY.digest(Kind::Body);
+        for _ in 0..10 * AT_ONCE {
+            digest.tag(1);
+        }
+        let whole = blake3::keyed_hash(KEY.as_bytes(), &[&[Kind::Body as u8][..], &[1; 10 * AT_ONCE]].concat());
+        assert_eq!(digest.finish()[..], whole.as_bytes()[..16]);
+        assert!(BUFFER.take().capacity() <= 2 * AT_ONCE);
     }
 
     proptest! {

@@ -9,6 +9,10 @@ use super::KeyFault;
 ///
 /// A comma outside of quotes means several keys, which an intermediary has folded into one line (RFC 9110, 5.3).
 pub(super) fn key(value: &[u8]) -> Result<Cow<'_, str>, KeyFault> {
+    // Most are bare, and read in one go.
+    if value.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x2B | 0x2D..=0x7E)) {
+        return str::from_utf8(value).map(Cow::Borrowed).map_err(|_| KeyFault::Characters);
+    }
     let value = str::from_utf8(value).map_err(|_| KeyFault::Characters)?.trim_matches([' ', '\t']);
     if value.bytes().any(|byte| !matches!(byte, 0x20..=0x7E)) {
         return Err(KeyFault::Characters);

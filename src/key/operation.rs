@@ -189,8 +189,9 @@ fn complete<'b>(
     role: Role,
     body: &'b Body<'_>,
 ) -> Result<Vec<Part<'b>>, KeyError> {
-    let parts = selectors.iter().zip(parts);
-    parts.map(|(selector, part)| part.map_or_else(|| select::in_body(selector, role, body), Ok)).collect()
+    // One for each selector. Numbered, not zipped: so the list is changed in place.
+    let parts = parts.into_iter().enumerate();
+    parts.map(|(at, part)| part.map_or_else(|| select::in_body(&selectors[at], role, body), Ok)).collect()
 }
 
 fn first_absent<'s, 'p, 'b: 'p>(

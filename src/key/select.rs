@@ -242,11 +242,16 @@ fn fits(selector: &Selector, part: &Part<'_>, role: Role) -> Result<(), KeyFault
     };
     if text.len() > max_length {
         Err(KeyFault::TooLong(max_length))
-    } else if String::from_utf8_lossy(&text).trim().is_empty() {
+    } else if is_blank(&text) {
         Err(KeyFault::Blank)
     } else {
         format::check(&text, format)
     }
+}
+
+/// Nothing but white space, of any script.
+fn is_blank(text: &[u8]) -> bool {
+    !matches!(text.first(), Some(0x21..=0x7E)) && String::from_utf8_lossy(text).trim().is_empty()
 }
 
 impl<'a> Part<'a> {

@@ -2,7 +2,7 @@
 //!
 //! A [`Record`] is a [`Claim`] (who owns the operation, and under which terms) and a [`State`].
 //! [`moves`] holds every step from one record to the next; each store carries them out atomically,
-//! in its own way, and is tested against them. [`codec`] gives a record its bytes.
+//! in its own way, and is tested against them. [`codec`] gives a record its bytes, and [`chunks`] a large body.
 
 pub mod chunks;
 pub mod codec;

@@ -68,6 +68,8 @@ fn states() -> Vec<Record> {
         Record { claim: claim(), state: State::Unknown { settled_at } },
         Record { claim: extended(), state: State::Unknown { settled_at } },
         Record { claim: extended(), ..completed() },
+        Record { claim: extended(), state: State::InFlight },
+        Record { claim: extended(), state: State::Unreplayable { settled_at, status: StatusCode::OK, location: None } },
     ]
 }
 
@@ -145,6 +147,8 @@ fn the_layout_is_fixed() {
         "unknown",
         "unknown, with extensions",
         "completed, with extensions",
+        "in flight, with extensions",
+        "unreplayable, with extensions",
     ];
     let mut written = String::new();
     for (name, record) in names.into_iter().zip(states()) {
