@@ -16,7 +16,7 @@ const EVERYWHERE: [&str; 5] = ["bytes", "http", "serde", "thiserror", "tracing"]
 
 /// A room, the rooms it may use besides itself, and the crates that only it (and others that list them) may name.
 const ROOMS: [(&str, &[&str], &[&str]); 19] = [
-    ("main", &["cli"], &[]),
+    ("main", &["cli"], &["mimalloc"]),
     ("clock", &[], &["rustix"]),
     ("config", &["tls"], &["ipnet", "jsonwebtoken", "toml", "matchit", "serde_json", "strsim"]),
     ("metrics", &[], &["prometheus"]),
