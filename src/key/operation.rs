@@ -394,6 +394,18 @@ mod tests {
         assert_eq!(error, Some(KeyFault::Characters.of(&selector("header:k"))));
     }
 
+    /// As long as a part and none are of one size, no list is made anew.
+    #[test]
+    fn lists_of_parts_are_completed_in_place() {
+        let rule = rule(&["header:k", "json:/id"]);
+        let sent = sent(&[("k", "a"), JSON], "{\"id\":1}");
+        let Ok(InHead::Draft(draft)) = in_head(&rule, sent.request()) else { panic!("a draft") };
+        let body = Body::of(&rule, draft.declared, sent.body.as_bytes());
+        let before = draft.key.as_ptr().addr();
+        let key = complete(&rule.key, draft.key, Role::of_key(&rule), &body).expect("a key");
+        assert_eq!((key.len(), key.as_ptr().addr()), (2, before));
+    }
+
     #[test]
     fn terms_are_those_of_the_rule() {
         let held = rule(&["header:k"]);

@@ -7,8 +7,10 @@ use super::codec::Unreadable;
 /// One that is *critical* changes how the record is read: whoever does not know its code cannot read the record. Any other
 /// may be ignored, and is kept by whoever writes the record anew. What the [first bytes](super::codec::HEAD) of a record
 /// mean, no extension changes.
+///
+/// Claims are moved about on the path of every request, and hardly one has any: so they take the room of a pointer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Extensions(Bytes);
+pub struct Extensions(Option<Box<Bytes>>);
 
 /// Marks the codes of critical extensions.
 const CRITICAL: u8 = 0x80;
@@ -43,12 +45,12 @@ impl Extensions {
             last = code;
             rest = behind.get(usize::from(u16::from_le_bytes([low, high]))..).ok_or(CUT_SHORT)?;
         }
-        Ok(Self(bytes))
+        Ok(Self(if bytes.is_empty() { None } else { Some(Box::new(bytes)) }))
     }
 
     /// As they stand in a record.
     pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_deref().map_or(&[], |bytes| &bytes[..])
     }
 }
 
