@@ -288,7 +288,7 @@ impl Recorder {
                     }
                 };
                 if lease.may_echo() {
-                    self.guard.cleanup.add(&lease.name, lease.claim.token);
+                    self.guard.cleanup.add(&self.guard.store, &lease.name, lease.claim.token);
                 }
                 Ok(written)
             }

@@ -22,6 +22,8 @@ pub(super) struct Cleanup {
 }
 
 struct Orphan {
+    /// The handle that the claim was made with: on the same connection, what deletes it comes behind it.
+    store: Arc<Metered>,
     name: RecordName,
     token: Token,
     since: Instant,
@@ -73,10 +75,10 @@ pub fn looks_again(found: &Result<Released, StoreError>, age: Duration) -> bool 
 
 impl Cleanup {
     /// Starts the task that deletes them; it ends with the last handle.
-    pub(super) fn start(store: Arc<Metered>) -> Self {
+    pub(super) fn start() -> Self {
         let (orphans, inbox) = mpsc::channel(CAPACITY);
         #[expect(clippy::disallowed_methods, reason = "ends with the last handle")]
-        tokio::spawn(run(store, inbox));
+        tokio::spawn(run(inbox));
         Self { orphans, open: watch::Sender::new(0) }
     }
 
@@ -92,22 +94,23 @@ impl Cleanup {
     }
 
     /// Deletes this claim's record when it appears. Never blocks.
-    pub(super) fn add(&self, name: &RecordName, token: Token) {
+    pub(super) fn add(&self, store: &Arc<Metered>, name: &RecordName, token: Token) {
         let open = Some(Open::new(&self.open));
-        let orphan = Orphan { name: name.clone(), token, since: Instant::now(), looks: 0, answers: 0, open };
+        let (since, store) = (Instant::now(), Arc::clone(store));
+        let orphan = Orphan { store, name: name.clone(), token, since, looks: 0, answers: 0, open };
         if self.orphans.try_send(orphan).is_err() {
             tracing::error!(record = %name, "too many claims to clean up; this one, if it arrived, is held");
         }
     }
 }
 
-async fn run(store: Arc<Metered>, mut inbox: mpsc::Receiver<Orphan>) {
+async fn run(mut inbox: mpsc::Receiver<Orphan>) {
     while let Some(first) = inbox.recv().await {
         let mut orphans = vec![first];
         while !orphans.is_empty() {
             let mut left = Vec::with_capacity(orphans.len());
             for mut orphan in orphans {
-                if is_left(&store, &mut orphan).await {
+                if is_left(&mut orphan).await {
                     orphan.looks += 1;
                     left.push(orphan);
                 }
@@ -127,8 +130,8 @@ async fn run(store: Arc<Metered>, mut inbox: mpsc::Receiver<Orphan>) {
 }
 
 /// Whether there is still something to look for.
-async fn is_left(store: &Metered, orphan: &mut Orphan) -> bool {
-    let found = store.release(&orphan.name, orphan.token).await;
+async fn is_left(orphan: &mut Orphan) -> bool {
+    let found = orphan.store.release(&orphan.name, orphan.token).await;
     if found.is_ok() {
         orphan.answers += 1;
         if orphan.answers >= ENOUGH {

@@ -121,7 +121,7 @@ impl Guard {
     /// A guard that lets `max_in_flight` attempts be at work at once, and observes as many requests.
     pub fn new(store: Arc<Metered>, metrics: Arc<Metrics>, max_in_flight: usize) -> Arc<Self> {
         Arc::new(Self {
-            cleanup: Cleanup::start(Arc::clone(&store)),
+            cleanup: Cleanup::start(),
             store,
             unknowns: Arc::new(Unknowns::new(Arc::clone(&metrics))),
             metrics,
@@ -423,7 +423,7 @@ impl Unused {
 impl Drop for Unused {
     fn drop(&mut self) {
         if !self.is_used {
-            self.guard.cleanup.add(&self.lease.name, self.lease.claim.token);
+            self.guard.cleanup.add(&self.guard.store, &self.lease.name, self.lease.claim.token);
         }
     }
 }
@@ -439,7 +439,7 @@ struct Pending<'a> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if self.armed {
-            self.guard.cleanup.add(self.name, self.token);
+            self.guard.cleanup.add(&self.guard.store, self.name, self.token);
         }
     }
 }

@@ -102,6 +102,24 @@ async fn different_large_answers_wait_for_one_another_and_all_come() {
     assert_eq!((backend.count(), calls(&sidecar, "release").await), (ANSWERS, 0.0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_answers_that_wait_for_their_turn_are_all_kept() {
+    const ANSWERS: usize = 16;
+    let backend = Backend::scripted((0..ANSWERS).map(|_| vec![large()])).await;
+    let (_redis, link, sidecar) = behind_a_link(&backend.url(), "").await;
+    // Each takes about as long as four calls may, and they cannot all go at once.
+    link.set(pausing(100));
+    let asking: Vec<_> = (0..ANSWERS).map(|key| sidecar.asking(&order(&key.to_string()))).collect();
+    for answer in asking {
+        assert_eq!(answer.await.expect("an answer").status, 201);
+    }
+    link.set(Faults::default());
+    for key in 0..ANSWERS {
+        until("it is kept", async || sidecar.ask(&order(&key.to_string())).await.is_replay()).await;
+    }
+    assert_eq!(backend.count(), ANSWERS);
+}
+
 fn late(one_way: u64) -> Faults {
     Faults { delay: Duration::from_millis(one_way), ..Faults::default() }
 }

@@ -1,4 +1,4 @@
-//! Bodies that lie apart: how long one may take, and one transfer for all who want the same.
+//! Bodies that lie apart: whose turn it is, how long one may take, and one transfer for all who want the same.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::commands::Fault;
@@ -14,10 +14,13 @@ use super::commands::Fault;
 /// Bytes in a second that a link to Redis must carry. A slower one is out of time.
 pub(super) const LEAST_RATE: u64 = 256 * 1024;
 
-/// The transfers under way on the connection for bodies.
-#[derive(Default)]
+/// Bodies that are transferred at once. The others wait for their turn where they are, and their time has not begun.
+pub(super) const TURNS: usize = 4;
+
+/// The transfers under way.
 pub(super) struct Bodies {
-    /// Bytes that were asked for or sent, and have not come through: whatever is asked for next waits behind them.
+    turns: Semaphore,
+    /// Bytes of those whose turn it is: they share the link.
     under_way: AtomicU64,
     /// By the key that a body lies under. A key is used for one body only, so whoever comes later gets the same.
     reads: Mutex<HashMap<String, Read>>,
@@ -30,19 +33,28 @@ type Read = Arc<OnceCell<Result<Option<Bytes>, Arc<Fault>>>>;
 pub(super) struct Transfer<'a> {
     bodies: &'a Bodies,
     length: u64,
+    _turn: Option<SemaphorePermit<'a>>,
     /// When it is given up.
     pub(super) deadline: Instant,
 }
 
+impl Default for Bodies {
+    fn default() -> Self {
+        Self { turns: Semaphore::new(TURNS), under_way: AtomicU64::new(0), reads: Mutex::default() }
+    }
+}
+
 impl Bodies {
-    /// Begins to transfer so many bytes: it may take as long as a call, and as those and all that is under way take at
-    /// the [least rate](LEAST_RATE).
-    pub(super) fn begin(&self, length: u64, timeout: Duration) -> Transfer<'_> {
+    /// Waits for a turn to transfer so many bytes. From then on it may take as long as a call, and as those and all that is
+    /// under way take at the [least rate](LEAST_RATE): so every turn ends, and those who wait have theirs.
+    pub(super) async fn turn(&self, length: u64, timeout: Duration) -> Transfer<'_> {
+        // It is never closed.
+        let turn = self.turns.acquire().await.ok();
         let ahead = self.under_way.fetch_add(length, Ordering::Relaxed);
         // A damaged record may tell of any length.
         let millis = ahead.saturating_add(length).saturating_mul(1000) / LEAST_RATE;
         let deadline = Instant::now() + timeout + Duration::from_millis(millis);
-        Transfer { bodies: self, length, deadline }
+        Transfer { bodies: self, length, _turn: turn, deadline }
     }
 
     /// Reads what lies under `key`, with `read`. Those who come while it is being read wait for the same transfer.

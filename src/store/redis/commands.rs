@@ -1,14 +1,11 @@
 //! What is asked of the server: one function for each round trip. Those that every request needs are in [`super::hot`].
 
 use std::fmt;
-use std::io::Write;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{
-    FromRedisValue, RedisError, RedisResult, RedisWrite, Script, ScriptInvocation, ToRedisArgs, ToSingleRedisArg,
-};
+use redis::{FromRedisValue, RedisError, RedisResult, Script, ScriptInvocation};
 use tokio::time::Instant;
 
 use super::BODY_SURVIVES;
@@ -185,7 +182,7 @@ impl Connected {
     ) -> Result<(u64, Vec<Vec<u8>>), Fault> {
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count);
-        self.in_bulk(deadline, scan.query_async(&mut self.bulk.clone())).await
+        self.in_list(deadline, scan.query_async(&mut self.lists.clone())).await
     }
 
     /// The first bytes of these; nothing for those that are gone.
@@ -201,7 +198,7 @@ impl Connected {
         });
         script.arg(length);
         let told: Vec<(Option<Bytes>, i64)> =
-            self.in_bulk(deadline, script.invoke_async(&mut self.bulk.clone())).await?;
+            self.in_list(deadline, script.invoke_async(&mut self.lists.clone())).await?;
         let peeked = |(head, left): (Option<Bytes>, i64)| {
             let left = u64::try_from(left).ok().map(Duration::from_millis);
             Peeked { head, left }
@@ -267,16 +264,12 @@ impl Connected {
         time_to_live: Duration,
         deadline: Instant,
     ) -> Result<(), Fault> {
-        let mut set = redis::cmd("SET");
-        set.arg(key).arg(Joined(body)).arg("PX").arg(millis(time_to_live));
-        self.in_bulk(deadline, set.query_async(&mut self.bulk.clone())).await
+        self.heed_apart(self.carriers.set(key, body, millis(time_to_live), deadline).await)
     }
 
-    /// Reads a body that lies apart.
-    pub(super) async fn body(&self, key: &str, deadline: Instant) -> Result<Option<Bytes>, Fault> {
-        let mut get = redis::cmd("GET");
-        get.arg(key);
-        self.in_bulk(deadline, get.query_async(&mut self.bulk.clone())).await
+    /// Reads a body that lies apart, of about this length.
+    pub(super) async fn body(&self, key: &str, length: u64, deadline: Instant) -> Result<Option<Bytes>, Fault> {
+        self.heed_apart(self.carriers.get(key, length, deadline).await)
     }
 
     pub(super) async fn invoke<T: FromRedisValue>(
@@ -299,8 +292,16 @@ impl Connected {
         result
     }
 
+    /// What became of a body says nothing of the connections that records go through, unless another server is to be asked.
+    fn heed_apart<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
+        if answer.as_ref().is_err_and(Fault::is_elsewhere) {
+            self.drop_it();
+        }
+        answer
+    }
+
     /// The same for what may be large: that it is late says nothing of the connection that records go through.
-    async fn in_bulk<T>(&self, deadline: Instant, answer: impl Future<Output = RedisResult<T>>) -> Result<T, Fault> {
+    async fn in_list<T>(&self, deadline: Instant, answer: impl Future<Output = RedisResult<T>>) -> Result<T, Fault> {
         let result = within(deadline, answer).await;
         if let Err(fault) = &result
             && !matches!(fault, Fault::Late)
@@ -320,7 +321,7 @@ async fn within<T>(deadline: Instant, answer: impl Future<Output = RedisResult<T
 }
 
 impl Fault {
-    fn of(error: RedisError) -> Self {
+    pub(super) fn of(error: RedisError) -> Self {
         // What has a code came from the server; all else is the connection, or an answer that makes no sense.
         match error.code().map(str::to_owned) {
             Some(code) => Self::Refused(code, error),
@@ -391,21 +392,6 @@ fn living((bytes, left): (Option<Bytes>, i64)) -> Option<Living> {
     let left = u64::try_from(left).ok().map(Duration::from_millis);
     bytes.map(|bytes| Living { bytes, left })
 }
-
-/// Pieces that are written as one argument.
-struct Joined<'a>(&'a [Bytes]);
-
-impl ToRedisArgs for Joined<'_> {
-    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
-        let mut writer = out.writer_for_next_arg();
-        for piece in self.0 {
-            // What a command is written to is memory.
-            let _ = writer.write_all(piece);
-        }
-    }
-}
-
-impl ToSingleRedisArg for Joined<'_> {}
 
 pub(super) fn strange() -> Fault {
     Fault::Lost(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unexpected answer")))

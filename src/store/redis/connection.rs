@@ -15,11 +15,13 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
     RedisConnectionInfo, RedisError, RedisResult,
 };
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Habits;
+use super::carriers::Carriers;
 use super::commands::{Acquire, Fault};
 use super::handshake;
 use super::pipeline::Pipeline;
@@ -36,12 +38,14 @@ pub(super) struct Connected {
     pub(super) hot: Pipeline,
     /// For all else that concerns records.
     pub(super) control: MultiplexedConnection,
-    /// For bodies that lie apart, which would hold up the records.
-    pub(super) bulk: MultiplexedConnection,
+    /// For lists of records, which would hold up the others.
+    pub(super) lists: MultiplexedConnection,
+    /// For bodies that lie apart, which would do so too.
+    pub(super) carriers: Arc<Carriers>,
     pub(super) acquire: Acquire,
     /// Cancelled when the connection is not to be used any more.
     lost: CancellationToken,
-    /// Calls in a row on `control` that had no answer in time.
+    /// Calls in a row that had no answer in time, on whatever connection.
     timeouts: Arc<AtomicU32>,
 }
 
@@ -237,9 +241,10 @@ impl Connected {
         }
     }
 
-    /// The same, with hot commands over a connection of a core's own.
-    pub(super) fn with_hot(&self, hot: Pipeline) -> Self {
-        Self { hot, ..self.clone() }
+    /// The same, with connections of a core's own for what requests ask.
+    pub(super) fn on_core(&self, hot: TcpStream, carriers: Carriers) -> Self {
+        let hot = Pipeline::start(hot, self.lost.clone(), self.timeouts.clone());
+        Self { hot, carriers: Arc::new(carriers), ..self.clone() }
     }
 
     pub(super) fn drop_it(&self) {
@@ -307,14 +312,15 @@ impl Supervisor {
         let deadline = Instant::now() + self.connect_timeout;
         let lost = CancellationToken::new();
         let silent = |_| ConnectError::Silent(self.connect_timeout);
-        let open = async {
-            tokio::try_join!(self.open(&lost), self.open(&lost), handshake::open(&self.address, self.probe.prefix()))
-        };
+        let (address, prefix) = (&self.address, self.probe.prefix());
+        let ours = || handshake::open(address, prefix);
+        let open = async { tokio::try_join!(self.open(&lost), self.open(&lost), ours(), ours()) };
         let opened = tokio::time::timeout_at(deadline, open).await.map_err(silent)?;
-        let (control, bulk, hot) = opened.map_err(ConnectError::of_opening)?;
-        let hot = Pipeline::start(hot, lost.clone());
-        let (acquire, timeouts) = (Acquire::Natively, Arc::new(AtomicU32::new(0)));
-        let mut connected = Connected { hot, control, bulk, acquire, lost, timeouts };
+        let (control, lists, hot, carrier) = opened.map_err(ConnectError::of_opening)?;
+        let carriers = Arc::new(Carriers::new(address.clone(), prefix.to_owned(), Some(carrier)));
+        let (acquire, timeouts) = (Acquire::Natively, Arc::<AtomicU32>::default());
+        let hot = Pipeline::start(hot, lost.clone(), timeouts.clone());
+        let mut connected = Connected { hot, control, lists, carriers, acquire, lost, timeouts };
         self.probe.examine(&mut connected, &self.link, deadline).await?;
         Ok(connected)
     }

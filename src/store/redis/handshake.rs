@@ -68,7 +68,7 @@ pub(super) async fn open(address: &RedisAddress, prefix: &str) -> RedisResult<Tc
     if input.is_empty() { Ok(stream) } else { Err(nonsense()) }
 }
 
-async fn reply(stream: &mut TcpStream, input: &mut BytesMut) -> RedisResult<Reply> {
+pub(super) async fn reply(stream: &mut TcpStream, input: &mut BytesMut) -> RedisResult<Reply> {
     loop {
         if let Some(reply) = take_reply(input).map_err(|_| nonsense())? {
             return Ok(reply);

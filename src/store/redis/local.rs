@@ -10,9 +10,9 @@ use arc_swap::ArcSwapOption;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Server;
+use super::carriers::Carriers;
 use super::connection::{Connected, LONGEST_DELAY, Link, jittered};
 use super::handshake;
-use super::pipeline::Pipeline;
 use crate::config::RedisAddress;
 
 /// What one core has of its own.
@@ -58,8 +58,8 @@ impl Keeper {
             let shared = self.link.next().await;
             match tokio::time::timeout(self.connect_timeout, handshake::open(&self.address, &self.prefix)).await {
                 Ok(Ok(stream)) => {
-                    let hot = Pipeline::start(stream, shared.lost());
-                    self.connected.store(Some(Arc::new(shared.with_hot(hot))));
+                    let carriers = Carriers::new(self.address.clone(), self.prefix.clone(), None);
+                    self.connected.store(Some(Arc::new(shared.on_core(stream, carriers))));
                     shared.lost().cancelled().await;
                     self.connected.store(None);
                 }

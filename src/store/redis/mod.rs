@@ -10,6 +10,7 @@
 
 mod acl;
 mod bodies;
+mod carriers;
 mod commands;
 mod connection;
 mod handshake;
@@ -370,7 +371,7 @@ impl Call<'_> {
         let (chunks, cut) = chunks::cut(self.name, token, &reply.body);
         let stored: Vec<Bytes> = chunks.into_iter().flat_map(|chunk| chunk.pieces).collect();
         let key = self.body_key(token);
-        let transfer = self.server.bodies.begin(cut.stored(), self.server.timeout);
+        let transfer = self.server.bodies.turn(cut.stored(), self.server.timeout).await;
         let survives = time_to_live + BODY_SURVIVES;
         let put = self.connected.put_body(&key, &stored, survives, transfer.deadline).await;
         put.map_err(|fault| self.error(fault))?;
@@ -437,8 +438,8 @@ impl Call<'_> {
         let (key, length) = (self.body_key(bodiless.record().claim.token), bodiless.cut().stored());
         let bodies = &self.server.bodies;
         let read = bodies.read(&key, || async {
-            let transfer = bodies.begin(length, self.server.timeout);
-            self.connected.body(&key, transfer.deadline).await
+            let transfer = bodies.turn(length, self.server.timeout).await;
+            self.connected.body(&key, length, transfer.deadline).await
         });
         let body = read.await.map_err(|fault| self.without_body(&fault))?;
         let body = body.ok_or_else(|| self.unreadable(Unreadable::Damaged("its body is gone")))?;

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -79,8 +80,9 @@ const KEPT: usize = 64 * 1024;
 
 impl Pipeline {
     /// Drives `stream` on this runtime until the last handle is dropped, or the stream breaks. Then, or when several
-    /// answers in a row are late, `lost` is cancelled.
-    pub(super) fn start<S>(stream: S, lost: CancellationToken) -> Self
+    /// answers in a row are late, `lost` is cancelled. So it is when as many are on all connections that share `timeouts`: a
+    /// server that hangs does so for every core.
+    pub(super) fn start<S>(stream: S, lost: CancellationToken, timeouts: Arc<AtomicU32>) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -89,6 +91,7 @@ impl Pipeline {
             stream,
             state: state.clone(),
             lost,
+            timeouts,
             read: BytesMut::with_capacity(READ),
             writing: Vec::new(),
             sent: 0,
@@ -202,6 +205,8 @@ struct Driver<S> {
     stream: S,
     state: Arc<Mutex<State>>,
     lost: CancellationToken,
+    /// Answers in a row that were late, on all connections to the server.
+    timeouts: Arc<AtomicU32>,
     read: BytesMut,
     /// What is being written: all but the first `sent` bytes of it are left.
     writing: Vec<u8>,
@@ -218,7 +223,7 @@ struct Driver<S> {
     ticks: bool,
     /// Those to wake when the state is free again. Kept for its memory.
     woken: Vec<Waker>,
-    /// Answers in a row that were late.
+    /// Those of this connection alone: the others may work.
     late: u32,
 }
 
@@ -325,6 +330,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         drop(state);
         if has_answers {
             self.late = 0;
+            if self.timeouts.load(Ordering::Relaxed) != 0 {
+                self.timeouts.store(0, Ordering::Relaxed);
+            }
         }
         self.woken.drain(..).for_each(Waker::wake);
         Ok(has_answers)
@@ -394,7 +402,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return;
         }
         self.ticks = false;
-        let now = Instant::now();
+        let (now, mut late_of_all) = (Instant::now(), 0);
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         for awaited in &mut state.awaited {
@@ -409,6 +417,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             let Some(slot) = awaited.slot.take() else { continue };
             self.late += 1;
+            late_of_all = self.timeouts.fetch_add(1, Ordering::Relaxed) + 1;
             if let Some(place) = state.slots.get_mut(slot)
                 && let Slot::Waiting(_, Some(waker)) = std::mem::replace(place, Slot::Answered(Err(Fault::Late)))
             {
@@ -416,7 +425,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         drop(guard);
-        if self.late >= TIMEOUTS {
+        if self.late.max(late_of_all) >= TIMEOUTS {
             self.lost.cancel();
         }
         self.woken.drain(..).for_each(Waker::wake);
@@ -463,7 +472,7 @@ fn answer(reply: Reply) -> Option<Result<Option<Bytes>, Fault>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -510,7 +519,7 @@ mod tests {
     fn wire(room: usize) -> Wire {
         let (client, server) = duplex(room);
         let (lost, writes) = (CancellationToken::new(), Arc::<AtomicUsize>::default());
-        let pipeline = Pipeline::start(Counted(client, writes.clone()), lost.clone());
+        let pipeline = Pipeline::start(Counted(client, writes.clone()), lost.clone(), Arc::default());
         Wire { pipeline, server, lost, writes }
     }
 
@@ -604,6 +613,20 @@ mod tests {
             assert!(!lost.is_cancelled());
         }
         assert!(matches!(get(&pipeline, b"c").await, Err(Fault::Late)));
+        assert!(lost.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_hangs_is_known_by_late_answers_on_several_connections() {
+        let (lost, timeouts) = (CancellationToken::new(), Arc::<AtomicU32>::default());
+        let wires: Vec<_> = (0..3).map(|_| duplex(4096)).collect();
+        let (clients, _servers): (Vec<_>, Vec<_>) = wires.into_iter().unzip();
+        let pipelines: Vec<_> =
+            clients.into_iter().map(|client| Pipeline::start(client, lost.clone(), timeouts.clone())).collect();
+        for pipeline in &pipelines {
+            assert!(!lost.is_cancelled());
+            assert!(matches!(get(pipeline, b"a").await, Err(Fault::Late)));
+        }
         assert!(lost.is_cancelled());
     }
 

@@ -157,7 +157,7 @@ const SETTLING: Duration = Duration::from_secs(3);
 
 /// The connections that this process has to a server when it opens them. Those of its cores come later: beside them, it
 /// counts as not alone, and waits.
-const OWN_CONNECTIONS: u64 = 3;
+const OWN_CONNECTIONS: u64 = 4;
 
 /// Looks at a server, and remembers what it said about the last one.
 pub(super) struct Probe {

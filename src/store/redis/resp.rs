@@ -114,6 +114,14 @@ impl<'a> Command<'a> {
         self
     }
 
+    /// One word of so many bytes, which the caller writes itself; what follows goes into `rest`.
+    pub(super) fn split(mut self, length: usize, rest: &'a mut Vec<u8>) -> Self {
+        header(self.out, b'$', length as u64);
+        rest.extend_from_slice(LINE_END);
+        let words_left = std::mem::take(&mut self.words_left) - 1;
+        Self { out: rest, words_left }
+    }
+
     pub(super) fn number(self, number: u64) -> Self {
         let mut digits = Digits::default();
         self.word(digits.of(number))
@@ -264,6 +272,15 @@ mod tests {
         // However long the server goes on with it.
         let endless = [b"-".to_vec(), vec![b'x'; LONGEST_LINE]].concat();
         assert_eq!(read(endless.chunks(100)), (Vec::new(), Err(Nonsense)));
+    }
+
+    #[test]
+    fn a_word_that_is_written_elsewhere_leaves_a_gap_for_it() {
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        Command::begin(&mut head, 4).word(b"SET").word(b"k").split(5, &mut tail).number(7);
+        let mut whole = Vec::new();
+        Command::begin(&mut whole, 4).word(b"SET").word(b"k").word(b"value").number(7);
+        assert_eq!([&head[..], b"value", &tail[..]].concat(), whole);
     }
 
     #[test]

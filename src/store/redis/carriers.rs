@@ -1,0 +1,211 @@
+//! Connections for large bodies: one body at a time on each, written from where it lies, and read into where it stays.
+//!
+//! They have nothing to do with the connections that records go through: a body that is late, or that nobody waits for any
+//! more, costs its own connection and nobody else's.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::{Buf, Bytes, BytesMut};
+use redis::{ErrorKind, RedisError, RedisResult};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::bodies::TURNS;
+use super::commands::Fault;
+use super::handshake;
+use super::resp::{Command, Reply};
+use crate::config::RedisAddress;
+
+/// The connections for bodies of one core.
+pub(super) struct Carriers {
+    address: RedisAddress,
+    prefix: String,
+    idle: Mutex<Vec<TcpStream>>,
+}
+
+/// Memory that is set aside for a value before it comes; more only as it does.
+const SET_ASIDE: u64 = 4 * 1024 * 1024;
+/// What a reply has beside its value.
+const FRAME: u64 = 32;
+
+impl Carriers {
+    /// With a connection that is open already, if there is one. More are opened as they are needed.
+    pub(super) fn new(address: RedisAddress, prefix: String, first: Option<TcpStream>) -> Self {
+        Self { address, prefix, idle: Mutex::new(first.into_iter().collect()) }
+    }
+
+    /// Writes a value, in pieces that are copied nowhere.
+    pub(super) async fn set(&self, key: &str, value: &[Bytes], millis: u64, deadline: Instant) -> Result<(), Fault> {
+        let length: usize = value.iter().map(Bytes::len).sum();
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        Command::begin(&mut head, 5)
+            .word(b"SET")
+            .word(key.as_bytes())
+            .split(length, &mut tail)
+            .word(b"PX")
+            .number(millis);
+        let pieces = [&[Bytes::from(head)], value, &[Bytes::from(tail)]].concat();
+        match self.ask(&pieces, 0, deadline).await? {
+            Reply::Status(_) => Ok(()),
+            Reply::Error(line) => Err(Fault::of_line(&line)),
+            Reply::Nil | Reply::Bulk(_) | Reply::Integer(_) => Err(nonsense()),
+        }
+    }
+
+    /// Reads a value of about this length.
+    pub(super) async fn get(&self, key: &str, length: u64, deadline: Instant) -> Result<Option<Bytes>, Fault> {
+        let mut command = Vec::new();
+        drop(Command::begin(&mut command, 2).word(b"GET").word(key.as_bytes()));
+        match self.ask(&[Bytes::from(command)], length, deadline).await? {
+            Reply::Bulk(value) => Ok(Some(value)),
+            Reply::Nil => Ok(None),
+            Reply::Error(line) => Err(Fault::of_line(&line)),
+            Reply::Status(_) | Reply::Integer(_) => Err(nonsense()),
+        }
+    }
+
+    async fn ask(&self, command: &[Bytes], length: u64, deadline: Instant) -> Result<Reply, Fault> {
+        let asking = async {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            if let Some(stream) = idle
+                && let Ok(reply) = self.ask_over(stream, command, length).await
+            {
+                return Ok(reply);
+            }
+            // The server may have closed one that was idle; to read or write the same twice is the same.
+            let stream = handshake::open(&self.address, &self.prefix).await?;
+            self.ask_over(stream, command, length).await
+        };
+        let answer = tokio::time::timeout_at(deadline, asking).await.map_err(|_| Fault::Late)?;
+        answer.map_err(Fault::of)
+    }
+
+    /// The stream is kept for the next if it ends well; dropped in the middle, it is closed.
+    async fn ask_over(&self, mut stream: TcpStream, command: &[Bytes], length: u64) -> RedisResult<Reply> {
+        let mut pieces = Pieces(command.iter().cloned().collect());
+        stream.write_all_buf(&mut pieces).await?;
+        let set_aside = length.min(SET_ASIDE) + FRAME;
+        let mut input = BytesMut::with_capacity(usize::try_from(set_aside).unwrap_or_default());
+        let reply = handshake::reply(&mut stream, &mut input).await?;
+        if input.is_empty() {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.len() < TURNS {
+                idle.push(stream);
+            }
+        }
+        Ok(reply)
+    }
+}
+
+fn nonsense() -> Fault {
+    Fault::Lost(RedisError::from((ErrorKind::UnexpectedReturnType, "unexpected answer")))
+}
+
+/// Pieces that are written one behind the other, many with each call of the system.
+struct Pieces(VecDeque<Bytes>);
+
+impl Buf for Pieces {
+    fn remaining(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0.iter().find(|piece| !piece.is_empty()).map_or(&[], |piece| piece)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let pieces = self.0.iter().filter(|piece| !piece.is_empty());
+        pieces.zip(slices).map(|(piece, slice)| *slice = IoSlice::new(piece)).count()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(piece) = self.0.front_mut() {
+            if count < piece.len() {
+                piece.advance(count);
+                return;
+            }
+            count -= piece.len();
+            self.0.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::store::redis_server::RedisServer;
+
+    fn carriers(server: &RedisServer, first: Option<TcpStream>) -> Carriers {
+        let (host, port) = ("127.0.0.1".to_owned(), server.port());
+        let address = RedisAddress { host, port, database: 0, username: None, password: None };
+        Carriers::new(address, "onlyonce".to_owned(), first)
+    }
+
+    fn patience() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    fn idle(carriers: &Carriers) -> usize {
+        carriers.idle.lock().expect("no panic").len()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_server_closed_meanwhile_is_opened_anew() {
+        let server = RedisServer::start();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let stale = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        drop(listener.accept().await.expect("accepted"));
+        let carriers = carriers(&server, Some(stale));
+        let body: Vec<Bytes> = (0..200).map(|index| Bytes::from(vec![index; 10_000])).collect();
+        carriers.set("body", &body, 60_000, patience()).await.expect("written");
+        let length = 2_000_000;
+        let read = carriers.get("body", length, patience()).await.expect("an answer").expect("a body");
+        assert!(read == body.concat());
+        assert_eq!(carriers.get("none", length, patience()).await.expect("an answer"), None);
+        // Longer than was told, and not there to be told of.
+        assert!(carriers.get("body", 0, patience()).await.expect("an answer").expect("a body") == read);
+        assert_eq!(idle(&carriers), 1);
+    }
+
+    #[tokio::test]
+    async fn a_transfer_that_nobody_waits_for_any_more_costs_its_own_connection_only() {
+        let server = RedisServer::start();
+        let carriers = carriers(&server, None);
+        let large = [Bytes::from(vec![7; 1 << 20])];
+        carriers.set("body", &large, 60_000, patience()).await.expect("written");
+        assert_eq!(idle(&carriers), 1);
+        server.freeze();
+        let late = carriers.get("body", 1 << 20, Instant::now() + Duration::from_millis(50)).await;
+        assert!(matches!(late, Err(Fault::Late)), "{late:?}");
+        assert_eq!(idle(&carriers), 0);
+        server.thaw();
+        let read = carriers.get("body", 1 << 20, patience()).await.expect("an answer").expect("a body");
+        assert!(read == large[0]);
+    }
+
+    #[test]
+    fn pieces_are_written_whole_however_much_is_taken_at_once() {
+        let parts: [&'static [u8]; 5] = [b"*1\r\n", b"", b"large ", b"body", b""];
+        for at_once in 1..20 {
+            let mut pieces = Pieces(parts.iter().map(|part| Bytes::from_static(part)).collect());
+            let mut written: Vec<u8> = Vec::new();
+            while pieces.has_remaining() {
+                let mut slices = [IoSlice::new(&[]); 3];
+                let count = pieces.chunks_vectored(&mut slices);
+                let shown: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+                assert!(shown.starts_with(pieces.chunk()) && !pieces.chunk().is_empty());
+                let taken = at_once.min(shown.len());
+                written.extend(&shown[..taken]);
+                pieces.advance(taken);
+            }
+            assert_eq!(written, parts.concat());
+        }
+    }
+}
