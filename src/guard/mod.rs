@@ -55,7 +55,7 @@ use crate::metrics::{Counted, Metrics};
 use crate::record::codec::Bodiless;
 use crate::record::moves::{Held, Owner};
 use crate::record::{Claim, Comparison, Extensions, RecordName, State, Token};
-use crate::store::{Claimed, Metered, Store, StoreError};
+use crate::store::{Claimed, Found, Metered, Store, StoreError};
 use crate::tick::{self, Flag};
 
 /// Guards operations with one store.
@@ -82,6 +82,14 @@ pub enum Admission {
     /// Another request came first.
     Repeat(Verdict),
     /// Another request came first, and its answer is to be replayed; the body of that is still to be read.
+    Stored(Stored),
+}
+
+/// What a repeat gets that waited for the first.
+pub enum Waited {
+    /// This.
+    For(Verdict),
+    /// Its answer, the body of which is still to be read.
     Stored(Stored),
 }
 
@@ -264,21 +272,21 @@ impl Guard {
 
     /// Waits for the first, at most for `patience`; then says what a repeat gets. It may still be
     /// [`Verdict::InFlight`]: the time is up, or the record is gone without an answer. `None`: too many wait already.
-    pub async fn wait(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Option<Verdict> {
+    pub async fn wait(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Option<Waited> {
         let _place = self.place(rule)?;
         let _counted = self.metrics.waiting(&rule.name);
         let deadline = Instant::now() + patience;
         let outlasting = pin!(self.outlast(rule, operation, patience));
-        Some(tick::timeout_at(deadline, outlasting).await.unwrap_or(Verdict::InFlight))
+        Some(tick::timeout_at(deadline, outlasting).await.unwrap_or(Waited::For(Verdict::InFlight)))
     }
 
-    async fn outlast(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Verdict {
+    async fn outlast(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Waited {
         let mut changes = None;
         for looks in 0.. {
             match self.flights.find(&operation.name, &operation.fingerprint) {
                 Some(flight) => {
                     if let Some(reply) = flights::landed(flight).await {
-                        return Verdict::Replay(reply);
+                        return Waited::For(Verdict::Replay(reply));
                     }
                 }
                 None => {
@@ -286,25 +294,35 @@ impl Guard {
                     waiting::change(changes.as_mut(), looks).await;
                 }
             }
-            match self.store.find(&operation.name).await {
-                Ok(None) => return Verdict::InFlight,
-                Ok(Some(held)) => {
+            match self.store.find_apart(&operation.name).await {
+                Ok(None) => return Waited::For(Verdict::InFlight),
+                Ok(Some(Found::Apart(bodiless))) => {
+                    let held = Held::settled(bodiless.record().clone());
+                    return match decide(held, &operation.fingerprint, rule.on_mismatch) {
+                        Verdict::Replay(_) => {
+                            let (store, name) = (Arc::clone(&self.store), operation.name.clone());
+                            Waited::Stored(Stored { store, name, bodiless })
+                        }
+                        verdict => Waited::For(verdict),
+                    };
+                }
+                Ok(Some(Found::Whole(held))) => {
                     // Its lease has run out under `retry`: nothing more comes of it, and the next repeat takes over.
                     let is_abandoned = held.record.state == State::InFlight && held.owner() == Owner::Abandoned;
-                    match decide(held, &operation.fingerprint, rule.on_mismatch) {
+                    match decide(*held, &operation.fingerprint, rule.on_mismatch) {
                         Verdict::InFlight if !is_abandoned => {}
-                        verdict => return verdict,
+                        verdict => return Waited::For(verdict),
                     }
                 }
                 // The store's trouble is not the waiter's answer: it may be over before the waiting is. What this process
                 // knows by itself is.
                 Err(_) => match self.by_itself(rule, operation, 0) {
                     Fallback::Repeat(Verdict::InFlight) | Fallback::Refuse | Fallback::AsConfigured => {}
-                    Fallback::Repeat(verdict) => return verdict,
+                    Fallback::Repeat(verdict) => return Waited::For(verdict),
                 },
             }
         }
-        Verdict::InFlight
+        Waited::For(Verdict::InFlight)
     }
 
     /// An operator has freed this key: an attempt at it that runs here keeps it from nobody any more.

@@ -29,7 +29,7 @@ use super::{Client, Proxy};
 use crate::clock;
 use crate::config::{Found, LogKeys, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Target, Trust};
 use crate::fail_point::{self, Step};
-use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Stored, Verdict};
+use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Stored, Verdict, Waited};
 use crate::key::{self, InHead, Operation, Reading};
 use crate::metrics::{Outcome, UNMATCHED};
 use crate::problem::{Form, PREFERENCE_APPLIED, Problem, WAIT};
@@ -286,8 +286,14 @@ impl Proxy {
             });
             let waiting = waiting.await;
             if let Some(after) = waiting {
-                verdict = after;
                 waited = Some(patience);
+                verdict = match after {
+                    Waited::For(verdict) => verdict,
+                    Waited::Stored(stored) => match Box::pin(self.stored(stored)).await? {
+                        Ok(verdict) => verdict,
+                        Err(error) => return Err(unread_record(&error)),
+                    },
+                };
             }
         }
         let mut answer = match verdict {
@@ -337,10 +343,7 @@ impl Proxy {
             }
             (StoreError::Unavailable(_), OnStoreError::Reject)
             | (StoreError::Refused(_) | StoreError::Uncertain(_), _) => Err(refusal::store_unavailable()),
-            (error @ StoreError::Unreadable { .. }, _) => {
-                tracing::error!(error = &error as &dyn Error, "a record cannot be read; its key is blocked");
-                Err(refusal::record_unreadable())
-            }
+            (error @ StoreError::Unreadable { .. }, _) => Err(unread_record(&error)),
         }
     }
 
@@ -546,4 +549,15 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 fn refused(problem: &Problem, form: Form) -> Answer {
     problem.response(form).map(ResponseBody::from_bytes)
+}
+
+/// The record is there, and its body did not come.
+fn unread_record(error: &StoreError) -> Problem {
+    match error {
+        StoreError::Unreadable { .. } => {
+            tracing::error!(error = error as &dyn Error, "a record cannot be read; its key is blocked");
+            refusal::record_unreadable()
+        }
+        StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Uncertain(_) => refusal::store_unavailable(),
+    }
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use listenfd::ListenFd;
-use socket2::{SockFilter, SockRef};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
 
 use super::stream::Stream;
@@ -104,7 +104,7 @@ impl Listener {
     fn close(&mut self) -> bool {
         let closed = match (&self.socket, &mut self.owner) {
             (_, Owner::ServiceManager) => return false,
-            (Socket::Tcp(listener), Owner::Us(_)) => SockRef::from(listener).attach_filter(&NO_SYN),
+            (Socket::Tcp(listener), Owner::Us(_)) => let_nobody_in(listener),
             (Socket::Unix(listener), Owner::Us(file)) => {
                 drop(file.take());
                 SockRef::from(listener).shutdown(Shutdown::Read)
@@ -126,21 +126,33 @@ impl Listener {
 ///
 /// For a TCP socket a filter sees the segment from its header on (sk_filter, Linux Documentation/networking/filter.rst):
 /// byte 13 holds the flags (RFC 9293, 3.1).
-const NO_SYN: [SockFilter; 5] = [
-    SockFilter::new(LOAD_BYTE, 0, 0, 13),
-    SockFilter::new(AND, 0, 0, SYN | ACK),
-    SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
-    SockFilter::new(RETURN, 0, 0, 0),
-    SockFilter::new(RETURN, 0, 0, u32::MAX),
-];
-const SYN: u32 = 0x02;
-const ACK: u32 = 0x10;
-// Of classic BPF (linux/bpf_common.h): BPF_LD | BPF_B | BPF_ABS, BPF_ALU | BPF_AND | BPF_K, BPF_JMP | BPF_JEQ | BPF_K,
-// BPF_RET | BPF_K.
-const LOAD_BYTE: u16 = 0x30;
-const AND: u16 = 0x54;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const RETURN: u16 = 0x06;
+#[cfg(target_os = "linux")]
+fn let_nobody_in(listener: &TcpListener) -> io::Result<()> {
+    use socket2::SockFilter;
+
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    // Of classic BPF (linux/bpf_common.h): BPF_LD | BPF_B | BPF_ABS, BPF_ALU | BPF_AND | BPF_K, BPF_JMP | BPF_JEQ | BPF_K,
+    // BPF_RET | BPF_K.
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const NO_SYN: [SockFilter; 5] = [
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ];
+    SockRef::from(listener).attach_filter(&NO_SYN)
+}
+
+/// Other systems have no such filter: who comes between the last that is accepted and the end of the socket is reset.
+#[cfg(not(target_os = "linux"))]
+fn let_nobody_in(_listener: &TcpListener) -> io::Result<()> {
+    Ok(())
+}
 
 impl Accepted {
     /// From here on it belongs to this runtime.

@@ -4,7 +4,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Answer, AnyStore, Changes, Claimed, Exchanged, Health, Listing, Page, Released, Renewed, Settled, Store, StoreError,
+    Answer, AnyStore, Changes, Claimed, Exchanged, Found, Health, Listing, Page, Released, Renewed, Settled, Store,
+    StoreError,
 };
 use crate::key::DigestKey;
 use crate::metrics::{Metrics, StoreOp};
@@ -78,6 +79,10 @@ impl Store for Metered {
 
     fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
         self.timed(StoreOp::Find, self.store.find(name))
+    }
+
+    fn find_apart<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Found>> {
+        self.timed(StoreOp::Find, self.store.find_apart(name))
     }
 
     fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page> {

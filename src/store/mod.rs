@@ -118,6 +118,11 @@ pub trait Store: Send + Sync + 'static {
     /// Looks the record up.
     fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>>;
 
+    /// The same for whoever counts a body before it is read: one that lies apart is not read with the record.
+    fn find_apart<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Found>> {
+        Box::pin(async move { Ok(self.find(name).await?.map(|held| Found::Whole(Box::new(held)))) })
+    }
+
     /// Some of the records. What is there from the first page to the last is on one of them, and now and then on two;
     /// what comes or goes in between may be.
     fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page>;
@@ -164,6 +169,15 @@ pub enum Claimed {
     Refused(Box<Held>),
     /// Somebody else did, and the body of the answer lies apart. That the claim is refused is final, whatever becomes of
     /// reading the [body](Store::body).
+    Apart(Box<Bodiless>),
+}
+
+/// A record that was looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// All of it.
+    Whole(Box<Held>),
+    /// An answer, and its body lies apart: see [`Store::body`].
     Apart(Box<Bodiless>),
 }
 

@@ -248,3 +248,31 @@ async fn a_large_answer_on_its_way_from_the_store_is_counted() {
     assert!((1..8).contains(&replayed), "{replayed}");
     assert_eq!(backend.count(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_a_waiter_gets_from_the_store_is_counted_before_it_is_read() {
+    for (max_buffered, status, reads) in [("64MiB", 201, 1.0), ("512KiB", 503, 0.0)] {
+        let gate = Gate::new();
+        let backend = Backend::scripted([vec![Step::Wait(gate.clone()), large()]]).await;
+        let redis = RedisServer::start();
+        let store = format!("url = \"{}\"\ntimeout = \"15s\"", redis.url());
+        let setup = Setup::new(&backend.url()).with("store", &store).route("on_concurrent = \"wait\"");
+        let owner = setup.clone().start().await;
+        let other = setup.with("server", &format!("max_buffered = \"{max_buffered}\"")).start().await;
+        for sidecar in [&owner, &other] {
+            until("the store is there", async || is_up(sidecar).await).await;
+        }
+        let first = owner.asking(&order("k"));
+        backend.has_seen(1).await;
+        let waiter = other.asking(&order("k"));
+        until("it waits", async || other.metric("onlyonce_waiting{route=\"orders\"}").await > 0.0).await;
+        gate.open();
+        assert_eq!(first.await.expect("an answer").body.len(), 1_000_000);
+        let waiter = waiter.await.expect("an answer");
+        assert_eq!(waiter.status, status, "{}", waiter.text());
+        assert_eq!(waiter.is_replay(), status == 201);
+        assert_eq!(calls(&other, "body").await, reads);
+        assert_eq!(other.metric("onlyonce_buffered_bytes").await, 0.0);
+        assert_eq!(backend.count(), 1);
+    }
+}

@@ -16,7 +16,9 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use tokio::sync::{Notify, oneshot};
 
-use super::{Admission, Answer, ClaimError, Ended, Fate, Gate, Guard, Ownership, Rest, Running, Silence, Verdict};
+use super::{
+    Admission, Answer, ClaimError, Ended, Fate, Gate, Guard, Ownership, Rest, Running, Silence, Verdict, Waited,
+};
 use crate::config::{self, Rule};
 use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
@@ -223,6 +225,14 @@ impl Scene {
     fn counts(&self, line: &str) -> bool {
         self.metrics.render().expect("an exposition").lines().any(|told| told == line)
     }
+}
+
+/// What came of waiting.
+fn verdict_of(waited: Option<Waited>) -> Option<Verdict> {
+    waited.map(|waited| match waited {
+        Waited::For(verdict) => verdict,
+        Waited::Stored(_) => panic!("bodies lie within in this store"),
+    })
 }
 
 fn operation(key: u8, on_unknown: Unknown) -> Operation {

@@ -150,7 +150,7 @@ async fn a_waiter_is_told_from_memory_when_the_store_stays_away() {
     scene.store.finds.next([Fault::Refused; 50]);
     end.notify_one();
     let begun = tokio::time::Instant::now();
-    let verdict = scene.guard.wait(&scene.rule, &operation, LEASE).await;
+    let verdict = verdict_of(scene.guard.wait(&scene.rule, &operation, LEASE).await);
     assert_eq!(verdict, Some(Verdict::OutcomeUnknown));
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     ended.await.expect("an end");

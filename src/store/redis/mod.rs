@@ -43,7 +43,8 @@ use probe::Probe;
 
 use super::digest_key;
 use super::{
-    Answer, Changes, Claimed, Exchanged, FOREVER, Health, Listing, Page, Released, Renewed, Settled, Store, StoreError,
+    Answer, Changes, Claimed, Exchanged, FOREVER, Found, Health, Listing, Page, Released, Renewed, Settled, Store,
+    StoreError,
 };
 use crate::config::{self, RedisAddress};
 use crate::key::DigestKey;
@@ -194,6 +195,10 @@ impl Store for Redis {
 
     fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
         Box::pin(async move { self.call(name, self.server.timeout)?.find().await })
+    }
+
+    fn find_apart<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Found>> {
+        Box::pin(async move { self.call(name, self.server.timeout)?.find_apart().await })
     }
 
     fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page> {
@@ -407,6 +412,14 @@ impl Call<'_> {
             Some(there) => Ok(Some(self.whole(&there).await?)),
             None => Ok(None),
         }
+    }
+
+    async fn find_apart(&self) -> Result<Option<Found>, StoreError> {
+        let Some(there) = self.look().await? else { return Ok(None) };
+        Ok(Some(match self.decode(&there.bytes)? {
+            Decoded::Whole(record) => Found::Whole(Box::new(self.held(record, &there))),
+            Decoded::Bodiless(bodiless) => Found::Apart(Box::new(bodiless)),
+        }))
     }
 
     async fn look(&self) -> Result<Option<Living>, StoreError> {
