@@ -175,7 +175,7 @@ pub(super) fn inspect<B>(request: &Request<B>, fields: Fields) -> Result<(), Pro
     if fields.has(Fields::EXPECT) && !headers.get_all(header::EXPECT).iter().all(is_known) {
         return Err(Problem::new(Code::ExpectationFailed, "The only expectation known here is 100-continue."));
     }
-    if fields.has(Fields::CONNECTION) && nominated(headers).any(|name| is_protected(&name)) {
+    if fields.has(Fields::CONNECTION) && nominated_only(headers).any(|name| is_protected(&name)) {
         return Err(bad("Connection names a field that must reach the backend (RFC 9110, 7.6.1)."));
     }
     Ok(())
@@ -207,15 +207,24 @@ pub(super) fn bad(detail: impl Into<Cow<'static, str>>) -> Problem {
 
 /// The names in all `Connection` lines.
 fn nominated(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    options(headers).filter_map(|name| HeaderName::from_bytes(name).ok())
+}
+
+/// The same without `keep-alive`, which many servers send with every answer: that field is taken out wherever it is.
+fn nominated_only(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let names = options(headers).filter(|name| !name.eq_ignore_ascii_case(b"keep-alive"));
+    names.filter_map(|name| HeaderName::from_bytes(name).ok())
+}
+
+fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(header::CONNECTION).iter();
-    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// Takes out what concerns one connection. Whatever `Connection` says, `kept` fields are for everybody.
 fn remove_hop_by_hop(headers: &mut HeaderMap, fields: Fields, kept: &[HeaderName]) {
     if fields.has(Fields::CONNECTION) {
-        let nominated: Vec<HeaderName> = nominated(headers).filter(|name| !kept.contains(name)).collect();
+        let nominated: Vec<HeaderName> = nominated_only(headers).filter(|name| !kept.contains(name)).collect();
         for name in &nominated {
             headers.remove(name);
         }
