@@ -195,7 +195,7 @@ on_every_store! {
         let record = sidecar.ask(&order("17").body("{}")).await;
         assert_eq!(record.status, 422);
         // Named as the refusal names it.
-        let name = serde_json::from_str::<serde_json::Value>(&record.text()).expect("a problem")["record"].clone();
+        let name = serde_json::from_str::<serde_json::Value>(record.text()).expect("a problem")["record"].clone();
         told.has(&format!("record {}", name.as_str().expect("a name")));
         for other in [&["POST", "/orders", "-d", r#"{"item":"pen"}"#][..], &["POST", "/orders"]] {
             now(other).await.has("this request gets 422 key-reused, as the key was used with another body");
