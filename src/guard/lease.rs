@@ -1,6 +1,7 @@
 //! How an owner shows that it is alive, and how it knows that others still believe it.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -134,7 +135,8 @@ impl Lease {
     pub(super) async fn keep(&self) -> Infallible {
         loop {
             tick::sleep(self.claim.terms.lease / 3).await;
-            self.renew().await;
+            // Also while it renews, it waits for a time: so the end of the drain reaches it ([`tick::Flag`]).
+            let _ = tick::timeout(self.claim.terms.lease, pin!(self.renew())).await;
         }
     }
 

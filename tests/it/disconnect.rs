@@ -16,6 +16,14 @@ on_every_store! {
         assert_eq!(backend.count(), 1);
     }
 
+    async fn a_client_that_reads_nothing_holds_up_neither_its_record_nor_its_attempt(store: &Store) {
+        reads_nothing(store, "buffer").await;
+    }
+
+    async fn a_client_that_reads_nothing_of_a_streamed_answer_holds_up_neither(store: &Store) {
+        reads_nothing(store, "stream").await;
+    }
+
     async fn a_hundred_clients_that_leave_make_one_order(store: &Store) {
         let (backend, gate) = Backend::gated().await;
         let sidecar = Setup::new(&backend.url()).store(store).route("on_concurrent = \"wait\"").start().await;
@@ -31,6 +39,24 @@ on_every_store! {
         assert_eq!(sidecar.ask(&order("k")).await.text(), r#"{"order":1}"#);
         assert_eq!(backend.count(), 1);
     }
+}
+
+async fn reads_nothing(store: &Store, delivery: &str) {
+    let gate = Gate::new();
+    let half = "x".repeat(900_000);
+    let head = format!("HTTP/1.1 201 Created\r\nContent-Length: {}\r\n\r\n", 2 * half.len());
+    let script = vec![say(head), say(&half), Step::Wait(gate.clone()), say(&half)];
+    let backend = Backend::scripted([script]).await;
+    let route = format!("response = \"{delivery}\"\nmax_response_body = \"4MiB\"");
+    let sidecar = Setup::new(&backend.url()).store(store).route(&route).start().await;
+    let client = sidecar.begin(&order("k")).await;
+    backend.has_seen(1).await;
+    gate.open();
+    let at_work = "onlyonce_in_flight{route=\"orders\"}";
+    until("it is recorded", async || sidecar.metric(at_work).await == 0.0).await;
+    let retry = sidecar.ask(&order("k")).await;
+    assert_eq!((retry.is_replay(), retry.text().len(), backend.count()), (true, 2 * half.len(), 1));
+    drop(client);
 }
 
 #[tokio::test]

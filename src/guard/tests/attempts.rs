@@ -362,6 +362,19 @@ async fn a_drain_that_runs_out_settles_what_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drain_that_runs_out_waits_for_no_renewal() {
+    let (scene, operation, never) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    scene.store.renewals.next([Fault::Slow(LEASE / 2)]);
+    let ended = run_until(scene.own(&operation).await, &never, created());
+    tokio::time::sleep(LEASE / 3 + Duration::from_secs(1)).await;
+    let begun = tokio::time::Instant::now();
+    scene.guard.abandon();
+    scene.guard.recorded().await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(matches!(ended.await, Ok(Ended::Silent(_))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn too_much_work_is_refused_before_the_claim() {
     let (scene, never) = (Scene::new(), Arc::new(Notify::new()));
     for key in 0..4 {
