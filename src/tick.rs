@@ -466,7 +466,10 @@ mod tests {
         let runtime = || runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let mut sleep = Box::pin(sleep(Duration::from_millis(10)));
         let first = runtime();
-        first.block_on(poll_fn(|cx| Poll::Ready(assert!(sleep.as_mut().poll(cx).is_pending()))));
+        first.block_on(poll_fn(|cx| {
+            assert!(sleep.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        }));
         // Two of them on one thread have lists of their own.
         let second = runtime();
         second.block_on(super::sleep(Duration::from_millis(1)));

@@ -106,7 +106,7 @@ impl Attempt {
         let outcome = policy::within_room(outcome, guard.store.used_ratio());
         let settled_at = clock::unix_millis();
         fail_point::reach(Step::BeforeComplete).await;
-        let written = self.recorder.write(&outcome, settled_at).await;
+        let written = self.recorder.write_and_renew(&outcome, settled_at).await;
         lease.note(became(&outcome, &written));
         fail_point::reach(Step::AfterComplete).await;
         let (another, written) = match written {
@@ -311,6 +311,26 @@ impl Recorder {
                 }
             }
         }
+    }
+
+    /// Writes the outcome, and renews meanwhile: a large answer may take longer to write than the lease lasts. Who frees its
+    /// key does not renew, for a renewal after the release would claim it again.
+    async fn write_and_renew(&self, outcome: &Outcome, settled_at: u64) -> Result<Written, StoreError> {
+        let renews = matches!(outcome, Outcome::Settle(_));
+        if renews {
+            self.lease.settling();
+        }
+        let mut writing = pin!(self.write(outcome, settled_at));
+        let mut keeping = pin!(self.lease.keep());
+        poll_fn(|cx| match writing.as_mut().poll(cx) {
+            Poll::Ready(written) => Poll::Ready(written),
+            Poll::Pending if renews => match keeping.as_mut().poll(cx) {
+                Poll::Ready(never) => match never {},
+                Poll::Pending => Poll::Pending,
+            },
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// Writes the record. Nothing is in its way that this process has given back: it is deleted here, if it is still there.

@@ -40,7 +40,7 @@ fn the_futures_of_a_request_stay_small() {
         ("run", 1500, of(|(p, r, o, h, b, c, e): (P, R, Ownership, Head, Bytes, C, E)| p.run(r, o, h, b, c, e))),
         (
             "repeat",
-            400,
+            430,
             of(|(p, r, o, v, h, c, e): (P, R, &'static Operation, Verdict, &'static Head, C, E)| {
                 p.repeat(r, o, v, h, c, e)
             }),

@@ -163,9 +163,9 @@ impl Cell {
                     Victim::Work | Victim::Client | Victim::Stream => {}
                 }
                 if self.victim == Victim::Work {
-                    stopped.panic()
+                    stopped.panic();
                 } else {
-                    stopped.go_on()
+                    stopped.go_on();
                 }
                 if self.victim == Victim::FrozenOwner {
                     a.thaw();

@@ -165,6 +165,7 @@ fn an_attempt_that_is_dropped_with_its_runtime_is_left_to_its_lease() {
     let (first, second) = (runtime(), runtime());
     let (scene, operation) = (second.block_on(async { Scene::new() }), operation(1, HOLD));
     let never = Arc::new(Notify::new());
+    #[expect(clippy::async_yields_async, reason = "it is dropped without its runtime")]
     let running = first.block_on(async {
         let until = Arc::clone(&never);
         let ownership = scene.own(&operation).await;
@@ -250,6 +251,23 @@ async fn nobody_gets_the_answer_to_another_request() {
     run(scene.own_elsewhere(&other).await, answer(StatusCode::CREATED, "theirs")).await.expect("an end");
     end.notify_one();
     assert_eq!(body(&ended.await.expect("an end")), b"mine");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_writes_the_outcome_stays_the_owner_however_long_that_takes() {
+    for on_unknown in [HOLD, Unknown::Retry] {
+        let (scene, operation) = (Scene::new(), operation(1, on_unknown));
+        // A large answer over a slow link.
+        scene.store.settlements.next([Fault::Late(LEASE * 3)]);
+        let ended = run(scene.own(&operation).await, created()).detach();
+        for _ in 0..5 {
+            tokio::time::sleep(LEASE / 2).await;
+            assert_eq!(scene.held(&operation).await.expect("a record").owner(), Owner::Alive);
+        }
+        assert_eq!(body(&ended.await.expect("an end")), b"order 1");
+        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+        assert!(!scene.counts(r#"onlyonce_lease_lost_total{route="orders"} 1"#));
+    }
 }
 
 #[tokio::test(start_paused = true)]

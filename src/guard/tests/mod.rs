@@ -41,6 +41,8 @@ enum Fault {
     Asleep(Duration),
     /// It is done, and the answer takes this long.
     Slow(Duration),
+    /// It is done this much later.
+    Late(Duration),
 }
 
 /// The memory store, with calls that go wrong by plan.
@@ -74,6 +76,10 @@ impl Plan {
                 let answer = call.await;
                 tokio::time::sleep(time).await;
                 answer
+            }
+            Some(Fault::Late(time)) => {
+                tokio::time::sleep(time).await;
+                call.await
             }
             Some(Fault::Asleep(time)) => {
                 let answer = call.await;
