@@ -14,16 +14,26 @@ use super::commands::Fault;
 /// Bytes in a second that a link to Redis must carry. A slower one is out of time.
 pub(super) const LEAST_RATE: u64 = 256 * 1024;
 
-/// Bodies that are transferred at once. The others wait for their turn where they are, and their time has not begun.
+/// Bodies that are transferred at once in one direction. The others wait for their turn where they are, and their time has
+/// not begun.
 pub(super) const TURNS: usize = 4;
 
 /// The transfers under way.
 pub(super) struct Bodies {
-    turns: Semaphore,
+    reading: Semaphore,
+    /// Apart from those that read: a replay can wait, while a lease runs for what is to be written.
+    writing: Semaphore,
     /// Bytes of those whose turn it is: they share the link.
     under_way: AtomicU64,
     /// By the key that a body lies under. A key is used for one body only, so whoever comes later gets the same.
     reads: Mutex<HashMap<String, Read>>,
+}
+
+/// Which way a body goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Read,
+    Write,
 }
 
 /// What came of a read. Nothing: there is no body under that key.
@@ -40,16 +50,21 @@ pub(super) struct Transfer<'a> {
 
 impl Default for Bodies {
     fn default() -> Self {
-        Self { turns: Semaphore::new(TURNS), under_way: AtomicU64::new(0), reads: Mutex::default() }
+        let [reading, writing] = [(); 2].map(|()| Semaphore::new(TURNS));
+        Self { reading, writing, under_way: AtomicU64::new(0), reads: Mutex::default() }
     }
 }
 
 impl Bodies {
     /// Waits for a turn to transfer so many bytes. From then on it may take as long as a call, and as those and all that is
     /// under way take at the [least rate](LEAST_RATE): so every turn ends, and those who wait have theirs.
-    pub(super) async fn turn(&self, length: u64, timeout: Duration) -> Transfer<'_> {
+    pub(super) async fn turn(&self, direction: Direction, length: u64, timeout: Duration) -> Transfer<'_> {
+        let turns = match direction {
+            Direction::Read => &self.reading,
+            Direction::Write => &self.writing,
+        };
         // It is never closed.
-        let turn = self.turns.acquire().await.ok();
+        let turn = turns.acquire().await.ok();
         let ahead = self.under_way.fetch_add(length, Ordering::Relaxed);
         // A damaged record may tell of any length.
         let millis = ahead.saturating_add(length).saturating_mul(1000) / LEAST_RATE;
@@ -92,6 +107,30 @@ impl Drop for Reader<'_> {
         // The map's own, and this one. Others are made under the lock only.
         if Arc::strong_count(&self.cell) <= 2 {
             reads.remove(self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn reads_never_hold_up_writes_nor_writes_reads() {
+        for (holds, comes) in [(Direction::Read, Direction::Write), (Direction::Write, Direction::Read)] {
+            let (bodies, mut held) = (Bodies::default(), Vec::new());
+            for _ in 0..TURNS {
+                held.push(bodies.turn(holds, LEAST_RATE, TIMEOUT).await);
+            }
+            let more = tokio::time::timeout(TIMEOUT * 60, bodies.turn(holds, 1, TIMEOUT)).await;
+            assert!(more.is_err(), "{holds:?}: one more than there are turns");
+            let begun = Instant::now();
+            let turn = tokio::time::timeout(TIMEOUT * 60, bodies.turn(comes, LEAST_RATE, TIMEOUT)).await;
+            let deadline = turn.expect("a turn of its own").deadline;
+            // They share the link all the same.
+            assert_eq!(deadline.duration_since(begun), TIMEOUT + Duration::from_secs(TURNS as u64 + 1));
         }
     }
 }

@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use acl::acl_rule;
-use bodies::Bodies;
+use bodies::{Bodies, Direction};
 use commands::{Expected, Fault, Living, Replaced};
 use connection::{Connected, Link, Supervisor};
 use hot::Key;
@@ -376,7 +376,7 @@ impl Call<'_> {
         let (chunks, cut) = chunks::cut(self.name, token, &reply.body);
         let stored: Vec<Bytes> = chunks.into_iter().flat_map(|chunk| chunk.pieces).collect();
         let key = self.body_key(token);
-        let transfer = self.server.bodies.turn(cut.stored(), self.server.timeout).await;
+        let transfer = self.server.bodies.turn(Direction::Write, cut.stored(), self.server.timeout).await;
         let survives = time_to_live + BODY_SURVIVES;
         let put = self.connected.put_body(&key, &stored, survives, transfer.deadline).await;
         put.map_err(|fault| self.error(fault))?;
@@ -451,7 +451,7 @@ impl Call<'_> {
         let (key, length) = (self.body_key(bodiless.record().claim.token), bodiless.cut().stored());
         let bodies = &self.server.bodies;
         let read = bodies.read(&key, || async {
-            let transfer = bodies.turn(length, self.server.timeout).await;
+            let transfer = bodies.turn(Direction::Read, length, self.server.timeout).await;
             self.connected.body(&key, length, transfer.deadline).await
         });
         let body = read.await.map_err(|fault| self.without_body(&fault))?;
