@@ -31,8 +31,9 @@ pub(super) struct Listener {
 }
 
 /// The records that somebody waits for, by their key.
-#[derive(Default)]
 struct Topics {
+    /// Where the times begin that signs last until.
+    origin: Instant,
     by_key: Mutex<HashMap<String, Topic>>,
     /// There is a new one, or one that is waited for longer.
     added: Notify,
@@ -49,13 +50,15 @@ pub(super) const WAITING: &str = "}:waiting";
 
 /// A channel that nobody waits for any more is left so late: the next to wait may come soon.
 const SWEEP: Duration = Duration::from_secs(5);
+/// A sign outlives the patience of those who wait by so much at most.
+const STEP: Duration = Duration::from_secs(10);
 /// Before a server that refuses to notify is asked again.
 const REFUSED: Duration = Duration::from_secs(60);
 
 impl Listener {
     /// Listens to nothing yet.
     pub(super) fn start(address: &RedisAddress) -> Self {
-        let topics = Arc::<Topics>::default();
+        let topics = Arc::new(Topics { origin: Instant::now(), by_key: Mutex::default(), added: Notify::new() });
         #[expect(clippy::disallowed_methods, reason = "ends with the listener")]
         let task = tokio::spawn(run(Arc::clone(&topics), address.clone()));
         Self { topics, _task: AbortOnDropHandle::new(task) }
@@ -63,7 +66,7 @@ impl Listener {
 
     /// Changes of one record. Tells of one, too, when it has begun to listen: what happened before then was missed.
     pub(super) fn subscribe(&self, key: String, patience: Duration) -> Changes {
-        let until = Instant::now() + patience;
+        let until = self.topics.rounded(Instant::now() + patience);
         let mut by_key = self.topics.by_key();
         if let Some(topic) = by_key.get_mut(&key) {
             if until > topic.until {
@@ -82,6 +85,12 @@ impl Listener {
 }
 
 impl Topics {
+    /// The next of the times that signs last until: nearly all who join within a step need no sign of their own.
+    fn rounded(&self, until: Instant) -> Instant {
+        let steps = until.saturating_duration_since(self.origin).as_millis() / STEP.as_millis() + 1;
+        self.origin + STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
+    }
+
     fn by_key(&self) -> MutexGuard<'_, HashMap<String, Topic>> {
         // Every step leaves the map whole.
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
@@ -176,7 +185,15 @@ async fn follow(
     for (key, until) in wanted {
         match subscribed.get(key) {
             Some(signed) if signed >= until => continue,
-            Some(_) => sign(&mut connection.clone(), key, *until).await?,
+            Some(signed) => {
+                // While the former sign stood, they were told of all that happened.
+                let stood = *signed;
+                sign(&mut connection.clone(), key, *until).await?;
+                subscribed.insert(key.clone(), *until);
+                if Instant::now() < stood {
+                    continue;
+                }
+            }
             // On one connection, the server takes the one after the other.
             None => {
                 let mut signing = connection.clone();
