@@ -263,8 +263,11 @@ enum Acquired {
 
 impl Call<'_> {
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {
-        let acquired = match self.acquire(claim).await? {
-            Acquired::Vanished(_) => Box::pin(self.acquire(claim)).await?,
+        let acquired = match self.acquire(claim, self.timeout).await? {
+            Acquired::Vanished(_) => {
+                let left = self.deadline.saturating_duration_since(Instant::now());
+                Box::pin(self.acquire(claim, left)).await?
+            }
             acquired => acquired,
         };
         Ok(match acquired {
@@ -276,9 +279,9 @@ impl Call<'_> {
     }
 
     /// The steps that not every claim takes are boxed, so that all the others are small.
-    async fn acquire(&self, claim: &Claim) -> Result<Acquired, StoreError> {
+    async fn acquire(&self, claim: &Claim, timeout: Duration) -> Result<Acquired, StoreError> {
         let bytes = encode_claim(claim);
-        let there = match self.connected.acquire(&self.key.parts(), &bytes, claim.terms.retention, self.timeout).await {
+        let there = match self.connected.acquire(&self.key.parts(), &bytes, claim.terms.retention, timeout).await {
             Ok(None) => return Ok(Acquired::Granted(claim.clone())),
             Ok(Some(there)) => there,
             Err(Fault::Refused(code, error)) => {

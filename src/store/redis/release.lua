@@ -6,8 +6,8 @@ if not held then
 end
 if held:byte(1) == 2 and held:byte(2) == 1 and held:sub(5, 20) == ARGV[1] then
   redis.call('DEL', KEYS[1])
-  -- A user without channels may not: that must not undo what is done.
-  if redis.call('GET', KEYS[2]) then
+  -- A user without channels may not, and the sign may be no string: neither undoes what is done.
+  if redis.pcall('GET', KEYS[2]) then
     redis.pcall('PUBLISH', KEYS[1], '')
   end
   return 'deleted'

@@ -10,8 +10,8 @@ if held then
   end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
--- A user without channels may not: that must not undo what is done.
-if redis.call('GET', KEYS[2]) then
+-- A user without channels may not, and the sign may be no string: neither undoes what is done.
+if redis.pcall('GET', KEYS[2]) then
   redis.pcall('PUBLISH', KEYS[1], '')
 end
 return false

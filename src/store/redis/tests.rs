@@ -897,6 +897,19 @@ async fn what_is_no_string_is_left_alone() {
     assert!(matches!(released, Err(StoreError::Unreadable { .. })));
 }
 
+#[tokio::test]
+async fn what_is_no_sign_changes_nothing_of_what_is_done() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (settled, released, mine) = (name(), name(), claim(1, RETRY));
+    for name in [&settled, &released] {
+        order(&server, &format!("RPUSH {{onlyonce:{name}}}:waiting element")).await;
+        store.claim(name, &mine).await.expect("granted");
+    }
+    assert_eq!(store.settle(&settled, &completed(&mine, b"{}")).await.expect("an answer"), Settled::Written);
+    assert_eq!(store.release(&released, mine.token).await.expect("an answer"), Released::Deleted);
+}
+
 async fn told(changes: &mut Changes) {
     tokio::time::timeout(PATIENCE, changes.changed()).await.expect("a notification").expect("a listener");
 }
