@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes, BytesMut};
 use redis::{ErrorKind, RedisError, RedisResult};
@@ -24,6 +24,8 @@ pub(super) struct Carriers {
     address: RedisAddress,
     prefix: String,
     idle: Mutex<Vec<TcpStream>>,
+    /// Those of all cores: where none can be opened, one of them that is idle will do.
+    shared: Option<Arc<Carriers>>,
 }
 
 /// Memory that is set aside for a value before it comes; more only as it does.
@@ -34,7 +36,13 @@ const FRAME: u64 = 32;
 impl Carriers {
     /// With a connection that is open already, if there is one. More are opened as they are needed.
     pub(super) fn new(address: RedisAddress, prefix: String, first: Option<TcpStream>) -> Self {
-        Self { address, prefix, idle: Mutex::new(first.into_iter().collect()) }
+        Self { address, prefix, idle: Mutex::new(first.into_iter().collect()), shared: None }
+    }
+
+    /// For a core, beside those that are shared: a server may have as many connections as it takes.
+    pub(super) fn on_core(shared: &Arc<Self>) -> Self {
+        let (address, prefix) = (shared.address.clone(), shared.prefix.clone());
+        Self { shared: Some(shared.clone()), ..Self::new(address, prefix, None) }
     }
 
     /// Writes a value, in pieces that are copied nowhere.
@@ -69,18 +77,27 @@ impl Carriers {
 
     async fn ask(&self, command: &[Bytes], length: u64, deadline: Instant) -> Result<Reply, Fault> {
         let asking = async {
-            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            if let Some(stream) = idle
+            if let Some(stream) = self.idle()
                 && let Ok(reply) = self.ask_over(stream, command, length).await
             {
                 return Ok(reply);
             }
             // The server may have closed one that was idle; to read or write the same twice is the same.
-            let stream = handshake::open(&self.address, &self.prefix).await?;
-            self.ask_over(stream, command, length).await
+            let error = match handshake::open(&self.address, &self.prefix).await {
+                Ok(stream) => return self.ask_over(stream, command, length).await,
+                Err(error) => error,
+            };
+            match self.shared.as_ref().and_then(|shared| Some((shared, shared.idle()?))) {
+                Some((shared, stream)) => shared.ask_over(stream, command, length).await,
+                None => Err(error),
+            }
         };
         let answer = tokio::time::timeout_at(deadline, asking).await.map_err(|_| Fault::Late)?;
         answer.map_err(Fault::of)
+    }
+
+    fn idle(&self) -> Option<TcpStream> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     /// The stream is kept for the next if it ends well; dropped in the middle, it is closed.
@@ -92,7 +109,7 @@ impl Carriers {
         let reply = handshake::reply(&mut stream, &mut input).await?;
         if input.is_empty() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.len() < TURNS {
+            if idle.len() < TURNS * 2 {
                 idle.push(stream);
             }
         }

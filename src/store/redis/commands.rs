@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::BODY_SURVIVES;
 use super::connection::Connected;
+use super::resp::Command;
 use crate::record::codec::VERSION;
 use crate::store::{FOREVER, StoreError};
 
@@ -238,6 +239,19 @@ impl Connected {
         pttl.arg(key);
         let left: i64 = self.in_time(deadline, pttl.query_async(&mut self.control.clone())).await?;
         Ok(u64::try_from(left).ok().map(Duration::from_millis))
+    }
+
+    /// Asks something over the connections that may be idle for long: a server with a `timeout` closes such a one. What
+    /// becomes of it does not matter, and it is not waited for long: a list may be ahead of it.
+    pub(super) async fn keep_alive(&self, prefix: &str) {
+        const WAIT: Duration = Duration::from_millis(500);
+        let (name, deadline) = (format!("{prefix}:digest-key"), Instant::now() + WAIT);
+        let hot = self.hot.send(WAIT * 10, |out| drop(Command::begin(out, 2).word(b"GET").word(name.as_bytes())));
+        let mut lists = self.lists.clone();
+        let mut pttl = redis::cmd("PTTL");
+        pttl.arg(&name);
+        let lists = self.in_list(deadline, pttl.query_async::<i64>(&mut lists));
+        let _ = tokio::join!(tokio::time::timeout_at(deadline, hot), lists);
     }
 
     /// Has what lies there live for so long.

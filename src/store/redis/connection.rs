@@ -43,8 +43,10 @@ pub(super) struct Connected {
     /// For bodies that lie apart, which would do so too.
     pub(super) carriers: Arc<Carriers>,
     pub(super) acquire: Acquire,
-    /// Cancelled when the connection is not to be used any more.
+    /// Cancelled when none of the connections to this server is to be used any more.
     lost: CancellationToken,
+    /// The same, or else cancelled when it is too: when the hot connection of a core is closed, and that alone.
+    closed: CancellationToken,
     /// Calls in a row that had no answer in time, on whatever connection.
     timeouts: Arc<AtomicU32>,
 }
@@ -242,9 +244,11 @@ impl Connected {
     }
 
     /// The same, with connections of a core's own for what requests ask.
-    pub(super) fn on_core(&self, hot: TcpStream, carriers: Carriers) -> Self {
-        let hot = Pipeline::start(hot, self.lost.clone(), self.timeouts.clone());
-        Self { hot, carriers: Arc::new(carriers), ..self.clone() }
+    pub(super) fn on_core(&self, hot: TcpStream) -> Self {
+        let (lost, closed) = (self.lost.clone(), self.lost.child_token());
+        let hot = Pipeline::start_beside(self.hot.clone(), hot, closed.clone(), lost, self.timeouts.clone());
+        let carriers = Arc::new(Carriers::on_core(&self.carriers));
+        Self { hot, carriers, closed, ..self.clone() }
     }
 
     pub(super) fn drop_it(&self) {
@@ -252,12 +256,12 @@ impl Connected {
     }
 
     pub(super) fn is_lost(&self) -> bool {
-        self.lost.is_cancelled()
+        self.closed.is_cancelled()
     }
 
-    /// Cancelled when it is.
-    pub(super) fn lost(&self) -> CancellationToken {
-        self.lost.clone()
+    /// Waits until it is.
+    pub(super) async fn until_lost(&self) {
+        self.closed.cancelled().await;
     }
 }
 
@@ -320,7 +324,8 @@ impl Supervisor {
         let carriers = Arc::new(Carriers::new(address.clone(), prefix.to_owned(), Some(carrier)));
         let (acquire, timeouts) = (Acquire::Natively, Arc::<AtomicU32>::default());
         let hot = Pipeline::start(hot, lost.clone(), timeouts.clone());
-        let mut connected = Connected { hot, control, lists, carriers, acquire, lost, timeouts };
+        let closed = lost.clone();
+        let mut connected = Connected { hot, control, lists, carriers, acquire, lost, closed, timeouts };
         self.probe.examine(&mut connected, &self.link, deadline).await?;
         Ok(connected)
     }
@@ -350,6 +355,7 @@ impl Supervisor {
             if asked.is_ok() && looked.elapsed() >= self.habits.look_every {
                 looked = Instant::now();
                 asked = self.probe.look(&connected, &self.link, deadline).await;
+                connected.keep_alive(self.probe.prefix()).await;
             }
             if let Err(why) = asked {
                 lost.cancel();

@@ -1,16 +1,17 @@
 //! The hot connection of one core: a request is answered on the core that took it, and so is what it asks of Redis.
 //!
-//! It lives and dies with the connection that all cores share: whatever is lost, all of it is opened anew. Where a core
-//! has none for the moment, as at the start, its calls go over the shared one.
+//! It dies with the connection that all cores share: whatever is lost, all of it is opened anew. One that the server closes
+//! while nothing is awaited on it, as it may where a core has nothing to do for long, is opened anew by itself. Where a
+//! core has none for the moment, as at the start, its calls go over the shared one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Server;
-use super::carriers::Carriers;
 use super::connection::{Connected, LONGEST_DELAY, Link, jittered};
 use super::handshake;
 use crate::config::RedisAddress;
@@ -58,10 +59,14 @@ impl Keeper {
             let shared = self.link.next().await;
             match tokio::time::timeout(self.connect_timeout, handshake::open(&self.address, &self.prefix)).await {
                 Ok(Ok(stream)) => {
-                    let carriers = Carriers::new(self.address.clone(), self.prefix.clone(), None);
-                    self.connected.store(Some(Arc::new(shared.on_core(stream, carriers))));
-                    shared.lost().cancelled().await;
+                    let (own, since) = (Arc::new(shared.on_core(stream)), Instant::now());
+                    self.connected.store(Some(own.clone()));
+                    own.until_lost().await;
                     self.connected.store(None);
+                    // A server that hangs up on every caller is not to be called without a pause.
+                    if !shared.is_lost() && since.elapsed() < LONGEST_DELAY {
+                        tokio::time::sleep(jittered(LONGEST_DELAY)).await;
+                    }
                 }
                 // The shared one serves, and shows what is wrong if more is.
                 Ok(Err(_)) | Err(_) => tokio::time::sleep(jittered(LONGEST_DELAY)).await,

@@ -32,7 +32,11 @@ use super::resp::{Reply, take_reply};
 #[derive(Clone)]
 pub(super) struct Pipeline(Arc<Handle>);
 
-struct Handle(Arc<Mutex<State>>);
+struct Handle {
+    state: Arc<Mutex<State>>,
+    /// Takes the commands that come when this one is closed.
+    instead: Option<Pipeline>,
+}
 
 /// What callers and the driver share.
 #[derive(Default)]
@@ -86,10 +90,40 @@ impl Pipeline {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        Self::drive(stream, None, lost, timeouts, None)
+    }
+
+    /// The same, beside another one that serves `instead` where this one is closed. One that the server closes while
+    /// nothing is awaited on it, as it does where nothing happens for long, loses nothing: `closed` is cancelled, and no
+    /// more.
+    pub(super) fn start_beside<S>(
+        instead: Self,
+        stream: S,
+        closed: CancellationToken,
+        lost: CancellationToken,
+        timeouts: Arc<AtomicU32>,
+    ) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        Self::drive(stream, Some(closed), lost, timeouts, Some(instead))
+    }
+
+    fn drive<S>(
+        stream: S,
+        closed: Option<CancellationToken>,
+        lost: CancellationToken,
+        timeouts: Arc<AtomicU32>,
+        instead: Option<Self>,
+    ) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let state = Arc::<Mutex<State>>::default();
         let driver = Driver {
             stream,
             state: state.clone(),
+            closed,
             lost,
             timeouts,
             read: BytesMut::with_capacity(READ),
@@ -106,12 +140,18 @@ impl Pipeline {
         };
         #[expect(clippy::disallowed_methods, reason = "ends with the last handle")]
         tokio::spawn(driver);
-        Self(Arc::new(Handle(state)))
+        Self(Arc::new(Handle { state, instead }))
     }
 
     /// Sends the command that `encode` writes. The answer may take `timeout`, from when it is written.
     pub(super) fn send(&self, timeout: Duration, encode: impl FnOnce(&mut Vec<u8>)) -> Answer<'_> {
-        let mut state = lock(&self.0.0);
+        let mut state = lock(&self.0.state);
+        if state.is_closed
+            && let Some(instead) = &self.0.instead
+        {
+            drop(state);
+            return instead.send(timeout, encode);
+        }
         let failed = match () {
             () if state.is_closed => Some(closed()),
             () if state.out.len() > MOST_WAITING => Some(Fault::Full),
@@ -135,7 +175,7 @@ impl Pipeline {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         state.is_closed = true;
         if let Some(driver) = state.driver.take() {
             driver.wake();
@@ -157,7 +197,7 @@ impl Future for Answer<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(slot) = self.slot else { return Poll::Ready(Err(self.failed.take().unwrap_or_else(closed))) };
-        let mut state = lock(&self.pipeline.0.0);
+        let mut state = lock(&self.pipeline.0.state);
         match state.slots.get_mut(slot) {
             Some(Slot::Waiting(_, waker)) => {
                 match waker {
@@ -181,7 +221,7 @@ impl Future for Answer<'_> {
 impl Drop for Answer<'_> {
     fn drop(&mut self) {
         let Some(slot) = self.slot else { return };
-        let mut state = lock(&self.pipeline.0.0);
+        let mut state = lock(&self.pipeline.0.state);
         if let Some(Slot::Waiting(number, _)) = state.slots.try_remove(slot) {
             let place = number.checked_sub(state.answered).and_then(|place| usize::try_from(place).ok());
             if let Some(awaited) = place.and_then(|place| state.awaited.get_mut(place)) {
@@ -204,6 +244,8 @@ fn closed() -> Fault {
 struct Driver<S> {
     stream: S,
     state: Arc<Mutex<State>>,
+    /// Of a connection that others can do without.
+    closed: Option<CancellationToken>,
     lost: CancellationToken,
     /// Answers in a row that were late, on all connections to the server.
     timeouts: Arc<AtomicU32>,
@@ -234,6 +276,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         match self.turn(cx) {
             // Dropping it tells those who wait.
             Err(Ended::Unused) => Poll::Ready(()),
+            Err(Ended::Closed(closed)) => {
+                closed.cancel();
+                Poll::Ready(())
+            }
             Err(Ended::Broken(error)) => {
                 self.lost.cancel();
                 self.close(&error);
@@ -248,6 +294,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 enum Ended {
     /// Nobody can send any more.
     Unused,
+    /// The server closed it while nothing was awaited.
+    Closed(CancellationToken),
     Broken(RedisError),
 }
 
@@ -296,11 +344,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             match poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read) {
                 Poll::Pending => return Ok(has_answers),
-                Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Poll::Ready(Ok(0)) => return Err(self.end(io::ErrorKind::UnexpectedEof.into())),
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Err(error.into()),
+                Poll::Ready(Err(error)) => return Err(self.end(error)),
             }
             has_answers |= self.hand_out()?;
+        }
+    }
+
+    /// Nothing more comes.
+    fn end(&self, error: io::Error) -> Ended {
+        let mut state = lock(&self.state);
+        match &self.closed {
+            Some(closed) if state.awaited.is_empty() && self.read.is_empty() => {
+                // In the same step: whoever comes from now on is served elsewhere.
+                state.is_closed = true;
+                Ended::Closed(closed.clone())
+            }
+            _ => error.into(),
         }
     }
 
@@ -588,7 +649,7 @@ mod tests {
         assert_eq!((value(after.await), value(last.await)), ("3".to_owned(), "5".to_owned()));
         assert!(!lost.is_cancelled());
         // No place is kept for anybody.
-        let state = lock(&pipeline.0.0);
+        let state = lock(&pipeline.0.state);
         assert!(state.slots.is_empty() && state.awaited.is_empty());
     }
 
@@ -685,6 +746,35 @@ mod tests {
                 false => assert!(matches!(answer.await, Err(Fault::Lost(_))), "{sent}"),
             }
             assert!(matches!(get(&pipeline, b"b").await, Err(Fault::Lost(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_is_closed_while_nothing_is_awaited_loses_nothing_where_another_serves_instead() {
+        for is_awaited in [false, true] {
+            let Wire { pipeline: instead, server: mut other, lost, .. } = wire(4096);
+            let ((client, mut server), closed) = (duplex(4096), lost.child_token());
+            let pipeline = Pipeline::start_beside(instead, client, closed.clone(), lost.clone(), Arc::default());
+            let answered = get(&pipeline, b"a");
+            asked(&mut server, &["a"]).await;
+            server.write_all(b"$1\r\n1\r\n").await.expect("an answer");
+            assert_eq!(value(answered.await), "1");
+            let unanswered = is_awaited.then(|| get(&pipeline, b"b"));
+            if is_awaited {
+                asked(&mut server, &["b"]).await;
+            }
+            drop(server);
+            closed.cancelled().await;
+            assert_eq!(lost.is_cancelled(), is_awaited);
+            match unanswered {
+                Some(unanswered) => assert!(matches!(unanswered.await, Err(Fault::Lost(_)))),
+                None => {
+                    let elsewhere = get(&pipeline, b"c");
+                    asked(&mut other, &["c"]).await;
+                    other.write_all(b"$1\r\n3\r\n").await.expect("an answer");
+                    assert_eq!(value(elsewhere.await), "3");
+                }
+            }
         }
     }
 

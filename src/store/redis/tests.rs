@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ::redis::FromRedisValue;
+use ::redis::{AsyncCommands, FromRedisValue};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -296,19 +296,20 @@ async fn a_core_has_a_connection_of_its_own_and_the_shared_one_without_it() {
     let local = of_all(local).await;
     let [own] = &of_core().await[..] else { panic!("one connection for hot commands: {:?}", of_core().await) };
 
-    // What is lost is opened anew, for all.
+    // One that is closed while nothing is awaited on it is opened anew, and nothing else is.
+    let shared = store.server.link.connected().expect("a connection");
     let id = own.strip_prefix("id=").expect("an id").to_owned();
     let _: i64 = admin(&server.url(), &[b"CLIENT", b"KILL", b"ID", id.as_bytes()]).await;
     while local.local.as_ref().and_then(Local::connected).is_some() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    until(&store, Health::Up).await;
+    let local = of_all(local).await;
+    assert_eq!((local.health(), shared.is_lost()), (Health::Up, false));
     until_local(&local).await;
     let local = of_all(local).await;
     assert_ne!(of_core().await, std::slice::from_ref(own));
 
     // The core's runtime ends before those who use its store: the shared connection serves, and is not lost.
-    let shared = store.server.link.connected().expect("a connection");
     core.shutdown_background();
     while local.local.as_ref().and_then(Local::connected).is_some() {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -317,6 +318,53 @@ async fn a_core_has_a_connection_of_its_own_and_the_shared_one_without_it() {
     local.claim(&settled, &mine).await.expect("granted");
     local.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
     assert!(!shared.is_lost());
+}
+
+#[tokio::test]
+async fn a_core_writes_and_reads_large_bodies_while_the_server_takes_no_more_connections() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (local, core) = core(&store);
+    until_local(&local).await;
+    // Whoever is connected stays so.
+    order(&server, "CONFIG SET maxclients 1").await;
+    let (name, mine) = (name(), claim(1, RETRY));
+    for _ in 0..2 {
+        local.claim(&name, &mine).await.expect("granted");
+        assert_eq!(local.settle(&name, &large(&mine)).await.expect("an answer"), Settled::Written);
+        let found = local.find(&name).await.expect("an answer").expect("a record");
+        let State::Completed { reply, .. } = &found.record.state else { panic!("{:?}", found.record.claim) };
+        assert_eq!(reply.body_len(), 1 << 20);
+        let shared = store.server.link.connected().expect("a connection");
+        assert!(shared.control.clone().del::<_, ()>(format!("onlyonce:{name}")).await.is_ok());
+    }
+    core.shutdown_background();
+}
+
+#[tokio::test]
+async fn a_server_that_closes_idle_connections_disturbs_nobody() {
+    let server = RedisServer::start();
+    let store = open(server.port(), MANY_PINGS).await;
+    order(&server, "CONFIG SET timeout 1").await;
+    let (local, core) = core(&store);
+    until_local(&local).await;
+    let own = local.local.as_ref().and_then(Local::connected).expect("a connection");
+    let shared = store.server.link.connected().expect("a connection");
+    while !own.is_lost() {
+        assert_eq!(store.health(), Health::Up);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Over the shared one, and over a new one of its own.
+    for waits in [false, true] {
+        if waits {
+            until_local(&local).await;
+        }
+        let (name, mine) = (name(), claim(1, RETRY));
+        local.claim(&name, &mine).await.expect("granted");
+        local.settle(&name, &completed(&mine, b"{}")).await.expect("settled");
+        assert_eq!((local.health(), shared.is_lost()), (Health::Up, false));
+    }
+    core.shutdown_background();
 }
 
 #[tokio::test]
