@@ -401,6 +401,7 @@ async fn every_change_is_a_line_in_the_log() {
     records(sidecar.admin, &settle).await.well();
     records(sidecar.admin, &settle).await.failed(1, &["already-completed"]);
     records(sidecar.admin, &["release", &record, "--yes"]).await.well();
+    sidecar.logs("record_released").await;
     sidecar.kill();
     let log = sidecar.whole_log();
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
