@@ -4,6 +4,7 @@ use std::fs::{self, Metadata, Permissions};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
@@ -62,7 +63,18 @@ enum PassedSocket {
 const MODE: u32 = 0o660;
 
 /// Connections that the kernel holds for us.
-const BACKLOG: u32 = 1024;
+const BACKLOG: u16 = 1024;
+
+/// What a listener is like that was to let nobody in any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closed {
+    /// A service manager keeps it, and with it who waits there for whoever listens next.
+    Kept,
+    /// Who is in already is still to be accepted, and nobody else comes.
+    Yes,
+    /// The same, but others may come as well.
+    No,
+}
 
 impl Listener {
     /// Binds. The file of a Unix socket that nobody listens on any more is replaced.
@@ -99,24 +111,41 @@ impl Listener {
         }
     }
 
-    /// Lets nobody in from now on; who is in already is still to be accepted. Says whether there may be any: a service
-    /// manager keeps its socket, and with it who waits there for whoever listens next.
-    fn close(&mut self) -> bool {
+    fn is_unix(&self) -> bool {
+        matches!(self.socket, Socket::Unix(_))
+    }
+
+    /// The next in the queue of a Unix socket that is closed. Who connects to one is in its queue at once. Not by way of
+    /// Tokio: a socket that is shut down is ready for ever, and has nobody for ever (`EAGAIN`), so it would spin.
+    fn accept_queued(&self) -> Option<io::Result<Accepted>> {
+        let Socket::Unix(listener) = &self.socket else { return None };
+        match SockRef::from(listener).accept() {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::InvalidInput) => None,
+            accepted => Some(accepted.and_then(|(socket, _)| {
+                socket.set_nonblocking(true)?;
+                Ok(Accepted::Unix(OwnedFd::from(socket).into()))
+            })),
+        }
+    }
+
+    /// Lets nobody in from now on, as far as that can be had.
+    fn close(&mut self) -> Closed {
         let closed = match (&self.socket, &mut self.owner) {
-            (_, Owner::ServiceManager) => return false,
+            (_, Owner::ServiceManager) => return Closed::Kept,
             (Socket::Tcp(listener), Owner::Us(_)) => let_nobody_in(listener),
             (Socket::Unix(listener), Owner::Us(file)) => {
                 drop(file.take());
                 SockRef::from(listener).shutdown(Shutdown::Read)
             }
         };
-        if let Err(error) = closed {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "connections may still come in while it is closed"
-            );
+        match closed {
+            Ok(()) => Closed::Yes,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, "connections may still come in while it is closed");
+                Closed::No
+            }
         }
-        true
     }
 }
 
@@ -151,7 +180,7 @@ fn let_nobody_in(listener: &TcpListener) -> io::Result<()> {
 /// Other systems have no such filter: who comes between the last that is accepted and the end of the socket is reset.
 #[cfg(not(target_os = "linux"))]
 fn let_nobody_in(_listener: &TcpListener) -> io::Result<()> {
-    Ok(())
+    Err(ErrorKind::Unsupported.into())
 }
 
 impl Accepted {
@@ -172,14 +201,18 @@ impl Accepted {
 pub(super) struct Turns {
     listeners: Vec<Listener>,
     next: usize,
+    /// So many more are accepted once it is closed.
+    left: usize,
 }
 
-/// After this, nobody is on the way any more: who has sent the first segment of a connection has sent the third.
-const HANDSHAKE: Duration = Duration::from_millis(100);
+/// After this, nobody is on the way any more: who has sent the first segment of a connection has sent the third, one
+/// round trip later. That is longer than a round trip to anywhere on earth; and shorter than the second after which a
+/// client whose first segment was dropped sends it again (RFC 6298, 2.1), and is to find nobody who listens.
+pub(super) const HANDSHAKE: Duration = Duration::from_millis(500);
 
 impl Turns {
     pub(super) fn new(listeners: Vec<Listener>) -> Self {
-        Self { listeners, next: 0 }
+        Self { listeners, next: 0, left: usize::MAX }
     }
 
     /// The next connection.
@@ -200,22 +233,34 @@ impl Turns {
 
     /// Lets nobody in from now on.
     pub(super) fn close(&mut self) {
-        self.listeners.retain_mut(Listener::close);
+        let mut all_closed = true;
+        self.listeners.retain_mut(|listener| {
+            let closed = listener.close();
+            all_closed &= closed != Closed::No;
+            closed != Closed::Kept
+        });
         self.next = 0;
+        if !all_closed {
+            // As many as may have been in already: others could come for ever.
+            self.left = usize::from(BACKLOG).saturating_mul(self.listeners.len());
+        }
     }
 
-    /// The next of those who are in already. `None`: there are no more.
-    pub(super) async fn accept_last(&mut self) -> Option<io::Result<Accepted>> {
-        match tokio::time::timeout(HANDSHAKE, self.accept()).await {
-            // A Unix socket that is shut down says so when its queue is empty.
-            Ok(Err(error)) if error.kind() == ErrorKind::InvalidInput => {
-                self.listeners.retain(|listener| matches!(listener.socket, Socket::Tcp(_)));
-                self.next = 0;
-                Box::pin(self.accept_last()).await
+    /// The next of those who are in already, or will be before `handshake` is over. `None`: there are no more.
+    pub(super) async fn accept_last(&mut self, handshake: Duration) -> Option<io::Result<Accepted>> {
+        self.left = self.left.checked_sub(1)?;
+        // Each is dropped once its own queue is empty.
+        while let Some(place) = self.listeners.iter().position(Listener::is_unix) {
+            match self.listeners[place].accept_queued() {
+                Some(accepted) => return Some(accepted),
+                None => drop(self.listeners.remove(place)),
             }
-            Ok(accepted) => Some(accepted),
-            Err(_) => None,
         }
+        self.next = 0;
+        if self.listeners.is_empty() {
+            return None;
+        }
+        tokio::time::timeout(handshake, self.accept()).await.ok()
     }
 }
 
@@ -231,7 +276,7 @@ async fn bind_unix(path: &Path) -> io::Result<Listener> {
     // Nobody can connect before it listens, so nobody finds it with other permissions.
     fs::set_permissions(path, Permissions::from_mode(MODE))?;
     let file = SocketFile { path: path.to_owned(), identity: identity(&fs::symlink_metadata(path)?) };
-    let socket = Socket::Unix(socket.listen(BACKLOG)?);
+    let socket = Socket::Unix(socket.listen(BACKLOG.into())?);
     Ok(Listener { socket, owner: Owner::Us(Some(file)) })
 }
 
@@ -297,5 +342,56 @@ impl Passed {
             Ok(Listener { socket, owner: Owner::ServiceManager })
         };
         self.0.into_iter().map(listener).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many are accepted after the end.
+    async fn last(turns: &mut Turns, handshake: Duration) -> usize {
+        let mut count = 0;
+        while let Some(accepted) = turns.accept_last(handshake).await {
+            accepted.expect("a connection");
+            count += 1;
+        }
+        count
+    }
+
+    #[tokio::test]
+    async fn all_in_the_queues_of_unix_sockets_are_accepted_and_nobody_is_waited_for() {
+        for waiting in [[0, 0], [0, 3], [3, 0], [1, 5], [4, 4]] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let (mut listeners, mut clients) = (Vec::new(), Vec::new());
+            for (number, count) in waiting.into_iter().enumerate() {
+                let path = folder.path().join(format!("{number}.sock"));
+                listeners.push(Listener::bind(&Listen::Unix(path.clone())).await.expect("to listen"));
+                for _ in 0..count {
+                    clients.push(UnixStream::connect(&path).await.expect("to connect"));
+                }
+            }
+            let mut turns = Turns::new(listeners);
+            turns.close();
+            let last = last(&mut turns, Duration::from_secs(3600));
+            let accepted = tokio::time::timeout(Duration::from_secs(60), last).await.expect("an end");
+            assert_eq!(accepted, clients.len(), "{waiting:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_others_may_come_no_more_are_accepted_than_may_have_been_in() {
+        let listener = Listener::bind(&Listen::Tcp(([127, 0, 0, 1], 0).into())).await.expect("to listen");
+        let Some(Listen::Tcp(address)) = listener.address() else { panic!("an address") };
+        let mut turns = Turns::new(vec![listener]);
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            clients.push(TcpStream::connect(address).await.expect("to connect"));
+        }
+        turns.left = 2;
+        assert_eq!(last(&mut turns, Duration::from_secs(1)).await, 2);
+        turns.left = usize::MAX;
+        turns.close();
+        assert_eq!(last(&mut turns, Duration::from_secs(1)).await, 1);
     }
 }

@@ -37,7 +37,7 @@ use crate::tick::Flag;
 use crate::tls::Identity;
 pub use cores::Cores;
 use cores::Load;
-use listen::{Accepted, Turns};
+use listen::{Accepted, HANDSHAKE, Turns};
 pub use listen::{Listener, Passed};
 use pace::{Overdue, Pace};
 use stream::Stream;
@@ -52,6 +52,8 @@ pub struct Server {
     header_timeout: Duration,
     idle_timeout: Duration,
     header_case: HeaderCase,
+    /// How long a connection that has begun is waited for when the server stops.
+    handshake: Duration,
     /// What connections over TCP are secured with, from now on.
     tls: Arc<ArcSwapOption<ServerConfig>>,
     /// Where connections of clients are counted; those of operators are not.
@@ -102,6 +104,8 @@ impl Server {
             header_timeout: settings.header_timeout,
             idle_timeout: settings.idle_timeout,
             header_case: settings.header_case,
+            // The other half of a short drain is for what is in flight.
+            handshake: HANDSHAKE.min(settings.drain_timeout / 2),
             tls: Arc::new(ArcSwapOption::from(settings.tls.as_ref().map(tls::settings))),
             metrics: Some(metrics),
             connections: TaskTracker::new(),
@@ -175,7 +179,7 @@ impl Server {
         // Who is in the queues of the kernel believes to be connected, and may have sent a request.
         turns.close();
         while let Ok(place) = Arc::clone(&self.places).acquire_owned().await
-            && let Some(accepted) = turns.accept_last().await
+            && let Some(accepted) = turns.accept_last(self.handshake).await
         {
             match accepted {
                 Ok(accepted) => hand_over(accepted, place),

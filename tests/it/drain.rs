@@ -97,16 +97,20 @@ async fn of_ten_thousand_connects_across_a_drain_none_is_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_those_who_connect_over_a_unix_socket_none_is_reset() {
-    let (backend, folder) = (Backend::start().await, tempfile::tempdir().expect("a folder"));
-    let path = folder.path().join("onlyonce.sock");
-    let setup = Setup::new(&backend.url()).with("server", &format!("listen = \"unix:{}\"", path.display()));
-    let process = Process::after(&setup, "", Stdio::null(), Stdio::null()).await;
-    across_a_drain(process, 4_000, move || {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await }
-    })
-    .await;
+async fn of_those_who_connect_over_unix_sockets_none_is_reset() {
+    for count in [1, 3] {
+        let (backend, folder) = (Backend::start().await, tempfile::tempdir().expect("a folder"));
+        let paths: Vec<_> = (0..count).map(|number| folder.path().join(format!("{number}.sock"))).collect();
+        let listen: Vec<_> = paths.iter().map(|path| format!("\"unix:{}\"", path.display())).collect();
+        let setup = Setup::new(&backend.url()).with("server", &format!("listen = [{}]", listen.join(", ")));
+        let process = Process::after(&setup, "", Stdio::null(), Stdio::null()).await;
+        let turn = Arc::new(AtomicUsize::new(0));
+        across_a_drain(process, 4_000, move || {
+            let path = paths[turn.fetch_add(1, Ordering::Relaxed) % paths.len()].clone();
+            async move { UnixStream::connect(path).await }
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
@@ -124,6 +128,8 @@ async fn who_has_connected_and_says_nothing_yet_is_heard_while_it_stops() {
     for (number, newcomer) in newcomers.iter_mut().enumerate() {
         newcomer.send(order(&format!("{number}")).bytes()).await;
     }
+    let address = process.address;
+    until("nobody is let in any more", async || TcpStream::connect(address).await.is_err()).await;
     gate.open();
     for newcomer in &mut newcomers {
         let answer = newcomer.response().await;
