@@ -8,6 +8,7 @@
 //! A line has its place among all lines when it is put into its buffer: so many bytes were put before it, by whatever
 //! thread. The writer copies each to its place, so that the lines of a log are in the order in which they were put.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::mem;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -23,6 +24,9 @@ use crate::metrics;
 
 /// As many bytes of lines may wait, and as many again be on their way to standard error.
 const ROOM: u64 = 256 * 1024;
+
+/// As many more, of warnings and errors only: the lines of requests fill the other room when nobody reads them.
+const URGENT_ROOM: u64 = 64 * 1024;
 
 /// How long the writer waits for more lines when it has written some.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -59,11 +63,12 @@ const IDLE: u8 = 2;
 
 /// What one thread has put.
 #[derive(Default)]
-pub(super) struct Buffer(Mutex<Waiting>);
+pub(super) struct Buffer(Mutex<Lines>);
 
+/// A line that is being formatted.
 #[derive(Default)]
-struct Waiting {
-    lines: Lines,
+struct Draft {
+    line: Vec<u8>,
     second: Second,
 }
 
@@ -79,6 +84,8 @@ pub(super) static LOG: Log = Log::new();
 
 thread_local! {
     static BUFFER: Arc<Buffer> = LOG.buffer();
+    /// Kept for its memory, and for the second that it is.
+    static DRAFT: Cell<Draft> = Cell::default();
 }
 
 /// Puts a line of this thread.
@@ -118,21 +125,28 @@ impl Log {
 
     /// Waits for nobody but the writer, while it takes the lines of this buffer.
     fn put(&self, buffer: &Buffer, level: Level, format: impl FnOnce(&mut Vec<u8>, &mut Second)) {
-        if self.waiting() >= ROOM {
+        let is_urgent = level <= Level::WARN;
+        if self.waiting() >= if is_urgent { ROOM + URGENT_ROOM } else { ROOM } {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             metrics::count_dropped_log_lines(1);
             return;
         }
-        let mut waiting = lock(&buffer.0);
-        let Waiting { lines, second } = &mut *waiting;
-        let start = lines.bytes.len();
-        format(&mut lines.bytes, second);
-        let length = (lines.bytes.len() - start) as u64;
+        // Before the buffer is locked: what is formatted may log as well, and a panic in it does.
+        let mut draft = DRAFT.try_with(Cell::take).unwrap_or_default();
+        format(&mut draft.line, &mut draft.second);
+        let length = draft.line.len() as u64;
+        let mut lines = lock(&buffer.0);
+        lines.bytes.extend_from_slice(&draft.line);
         // While the buffer is locked: whoever sees that it was put finds it there.
         let place = self.put.fetch_add(length, Ordering::SeqCst);
-        lines.ends.push((place, lines.bytes.len()));
-        drop(waiting);
-        let is_urgent = level <= Level::WARN;
+        let end = lines.bytes.len();
+        lines.ends.push((place, end));
+        drop(lines);
+        draft.line.clear();
+        if draft.line.capacity() <= MODEST {
+            // A thread that ends keeps none.
+            let _ = DRAFT.try_with(|kept| kept.set(draft));
+        }
         if is_urgent {
             self.wanted.fetch_max(place + length, Ordering::SeqCst);
         }
@@ -201,7 +215,7 @@ impl Taker<'_> {
         lock(&log.buffers).retain_mut(|buffer| {
             // Before its lines are taken: it puts no more.
             let has_ended = Arc::get_mut(buffer).is_some();
-            mem::swap(&mut lock(&buffer.0).lines, &mut self.spare);
+            mem::swap(&mut *lock(&buffer.0), &mut self.spare);
             let mut start = 0;
             for (at, end) in self.spare.ends.drain(..) {
                 let line = &self.spare.bytes[start..end];
@@ -362,6 +376,48 @@ mod tests {
         assert_eq!(taker.written(), 2, "told once there is room");
         assert_eq!(taken(&mut taker), "another\n");
         assert_eq!(taker.written(), 0);
+    }
+
+    #[test]
+    fn warnings_have_room_where_other_lines_have_none() {
+        let log = Log::new();
+        let (one, other, mut taker) = (log.buffer(), log.buffer(), taker(&log));
+        put(&log, &one, &"x".repeat(offset(ROOM)));
+        let warning = "w".repeat(offset(URGENT_ROOM) / 2);
+        for (buffer, level, dropped) in [
+            (&one, Level::INFO, 1),
+            (&one, Level::WARN, 1),
+            (&other, Level::INFO, 2),
+            (&other, Level::ERROR, 2),
+            (&one, Level::WARN, 3),
+            (&other, Level::ERROR, 4),
+        ] {
+            log.put(buffer, level, |bytes, _| bytes.extend_from_slice(warning.as_bytes()));
+            assert_eq!(log.dropped.load(Ordering::Relaxed), dropped, "{level}");
+        }
+        assert_eq!(taken(&mut taker).len(), offset(ROOM + URGENT_ROOM));
+    }
+
+    #[test]
+    fn what_a_line_is_made_of_may_log_or_panic() {
+        let log = Log::new();
+        let (buffer, mut taker) = (log.buffer(), taker(&log));
+        log.put(&buffer, Level::INFO, |bytes, _| {
+            bytes.extend_from_slice(b"outer ");
+            put(&log, &buffer, "inner\n");
+            bytes.extend_from_slice(b"line\n");
+        });
+        assert_eq!(taken(&mut taker), "inner\nouter line\n");
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            log.put(&buffer, Level::INFO, |bytes, _| {
+                bytes.extend_from_slice(b"half a li");
+                put(&log, &buffer, "of the panic\n");
+                panic!("what is formatted panics");
+            });
+        }));
+        assert!(panic.is_err());
+        put(&log, &buffer, "the next\n");
+        assert_eq!(taken(&mut taker), "of the panic\nthe next\n");
     }
 
     #[test]
