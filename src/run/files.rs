@@ -19,6 +19,8 @@ pub(super) struct Shares {
 
 /// For all but clients and the backend: operators, the store, and what every process has open.
 const RESERVE: usize = 256;
+/// For each thread that answers requests: those of its runtime, its connection to Redis, and others for large answers.
+const THREAD: usize = 9;
 /// Connections of operators at once.
 const OPERATORS: usize = 100;
 /// More connections to the backend than this are never kept for later.
@@ -37,9 +39,9 @@ pub fn allow_open_files() {
 }
 
 /// Shares out what may be open now.
-pub(super) fn shares(max_connections: usize) -> Shares {
+pub(super) fn shares(max_connections: usize, threads: usize) -> Shares {
     let limit = getrlimit(Resource::Nofile).current.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let shares = Shares::of(limit.unwrap_or(usize::MAX), max_connections);
+    let shares = Shares::of(limit.unwrap_or(usize::MAX), max_connections, threads);
     if shares.places.clients < max_connections {
         tracing::warn!(
             max_connections,
@@ -53,8 +55,8 @@ pub(super) fn shares(max_connections: usize) -> Shares {
 
 impl Shares {
     /// What is not set aside is for clients and for the connections to the backend, of which each client at work has one.
-    fn of(limit: usize, max_connections: usize) -> Self {
-        let reserve = RESERVE.min(limit / 2);
+    fn of(limit: usize, max_connections: usize, threads: usize) -> Self {
+        let reserve = RESERVE.saturating_add(threads.saturating_mul(THREAD)).min(limit / 2);
         let room = limit - reserve;
         let idle = IDLE.min(room / 8);
         let clients = max_connections.min((room - idle) / 2).max(1);
@@ -68,15 +70,22 @@ mod tests {
 
     #[test]
     fn no_share_is_another_s() {
-        for limit in (0..3000).chain([20_000, 1 << 20, usize::MAX]) {
-            let Shares { places, idle } = Shares::of(limit, 10_000);
-            assert!((1..=10_000).contains(&places.clients) && (1..=OPERATORS).contains(&places.operators), "{limit}");
-            let taken = 2 * places.clients + idle + places.operators;
-            // What is left is for the store, and for what every process has open.
-            assert!(limit < 16 || limit - taken >= (limit / 4).min(RESERVE - OPERATORS), "{limit}");
+        for threads in [1, 4, 64, 256] {
+            for limit in (0..3000).chain([20_000, 1 << 20, usize::MAX]) {
+                let Shares { places, idle } = Shares::of(limit, 10_000, threads);
+                assert!(
+                    (1..=10_000).contains(&places.clients) && (1..=OPERATORS).contains(&places.operators),
+                    "{limit}"
+                );
+                let taken = 2 * places.clients + idle + places.operators;
+                // What is left is for the threads, for the store, and for what every process has open.
+                let others = RESERVE - OPERATORS + threads * THREAD;
+                assert!(limit < 16 || limit - taken >= (limit / 4).min(others), "{limit} {threads}");
+            }
         }
         let wide = Shares { places: Places { clients: 10_000, operators: OPERATORS }, idle: IDLE };
-        assert_eq!(Shares::of(1 << 20, 10_000), wide);
-        assert_eq!(Shares::of(1024, 10_000).places.clients, 336);
+        assert_eq!(Shares::of(1 << 20, 10_000, 4), wide);
+        assert_eq!(Shares::of(1024, 10_000, 1).places.clients, 332);
+        assert_eq!(Shares::of(1024, 10_000, 4).places.clients, 320);
     }
 }

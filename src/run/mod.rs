@@ -137,8 +137,8 @@ impl Sidecar {
         };
         let last_words = config.store.timeout * 2;
         let drain = Drain { delay: server.drain_delay, timeout: server.drain_timeout, last_words };
-        let shares = files::shares(server.max_connections);
         let cores = Arc::new(Cores::start(server.threads).map_err(StartError::Threads)?);
+        let shares = files::shares(server.max_connections, cores.count());
         let server = Server::new(&server, shares.places, Arc::clone(&metrics));
         let rules = Rules::new(config, &records, &metrics, server.clone(), shares.idle, cores.runtimes());
         let guard = rules.guard();

@@ -51,6 +51,9 @@ const AUTO_AT_MOST: usize = 4;
 /// Threads that wait for files, in all: as many as Tokio lets one runtime have. None of them is there until it is needed.
 const BLOCKING: usize = 512;
 
+/// Each core may have so many of them, however many cores there are: a few that hang leave some to work.
+const BLOCKING_AT_LEAST: usize = 16;
+
 /// How many that is on this machine. The standard library knows what the scheduler lets this process use, and the quota
 /// of its control group, in both versions (cpu.max, cpu.cfs_quota_us), rounded down.
 fn number(threads: Threads) -> usize {
@@ -73,7 +76,8 @@ impl Cores {
         let mut cores = Vec::with_capacity(count);
         for number in 0..count {
             let mut runtime = Builder::new_current_thread();
-            let runtime = runtime.enable_all().max_blocking_threads(BLOCKING / count).build()?;
+            let runtime =
+                runtime.enable_all().max_blocking_threads((BLOCKING / count).max(BLOCKING_AT_LEAST)).build()?;
             let load = Arc::<Load>::default();
             cores.push(Core { runtime: runtime.handle().clone(), load: Arc::clone(&load) });
             let (stop, alarm) = (stop.clone(), Alarm { broken: broken.clone(), load, is_off: false });
