@@ -50,7 +50,7 @@ struct Cli {
     log: LogArgs,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct LogArgs {
     /// How log lines look, instead of what the configuration says
     #[arg(long, global = true, value_name = "FORMAT")]
@@ -239,7 +239,7 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
     let format = config.log.format;
     let logging = telemetry::start(&config.log);
     let warnings = config::warnings(&config);
-    reload::log_warnings(&warnings, &[]);
+    reload::log_warnings(&warnings);
     run::allow_open_files();
     let passed = match Passed::take() {
         Ok(passed) => passed,
@@ -263,7 +263,8 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
             "serving"
         );
         let rules = sidecar.rules();
-        let adjust = |config: &mut Config| log.apply(&mut config.log);
+        let log = log.clone();
+        let adjust = move |config: &mut Config| log.apply(&mut config.log);
         Ok::<_, StartError>(tokio::select! {
             stopped = sidecar.serve(stop) => stopped,
             never = reload::follow(content, hangup, &rules, &logging, warnings, adjust) => match never {},

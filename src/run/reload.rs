@@ -8,12 +8,13 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Rules;
-use crate::config::{self, Config, ConfigError, Content, FORGOTTEN, Naming};
+use crate::config::{self, Config, ConfigError, Content, FORGOTTEN, Forgotten, Naming, Routes, Warning, Weight};
 use crate::metrics::Reload;
 use crate::telemetry::Logging;
 
@@ -27,10 +28,11 @@ pub async fn follow(
     mut hangup: Hangup,
     rules: &Rules,
     logging: &Logging,
-    mut warned: Vec<config::Warning>,
-    adjust: impl Fn(&mut Config),
+    warned: Vec<Warning>,
+    adjust: impl Fn(&mut Config) + Send + Sync + 'static,
 ) -> Infallible {
     let mut watch = Watch { tried, seen: None };
+    let (mut warned, adjust) = (Arc::new(warned), Arc::new(adjust));
     loop {
         let asked = tokio::select! {
             () = hangup.received() => true,
@@ -40,11 +42,16 @@ pub async fn follow(
         if !watch.is_due(now, asked) {
             continue;
         }
-        match check(watch.tried.clone()).await {
-            Some(Ok(mut config)) => {
-                adjust(&mut config);
-                warned = apply(config, rules, logging, &warned);
-            }
+        let (content, adjust) = (watch.tried.clone(), Arc::clone(&adjust));
+        let (before, known) = (rules.routes(), Arc::clone(&warned));
+        // Thousands of routes take longer than connections may wait to be accepted, and answers of the store.
+        let check = move || {
+            let mut config = content.check()?;
+            adjust(&mut config);
+            Ok(Checked::new(config, &before, &known))
+        };
+        match tokio::task::spawn_blocking(check).await.ok() {
+            Some(Ok(checked)) => warned = Arc::new(apply(checked, rules, logging)),
             Some(Err(error)) => refuse(&error, rules),
             // A panic, which was told.
             None => rules.count(Reload::Refused),
@@ -52,9 +59,23 @@ pub async fn follow(
     }
 }
 
-/// Thousands of routes take longer to check than connections may wait to be accepted.
-async fn check(content: Content) -> Option<Result<Config, ConfigError>> {
-    tokio::task::spawn_blocking(move || content.check()).await.ok()
+/// A configuration that can be put in force, and all that is to be said of it.
+struct Checked {
+    config: Config,
+    warnings: Vec<Warning>,
+    /// Those that were not known before.
+    notices: Vec<Notice>,
+    forgotten: Vec<Forgotten>,
+}
+
+impl Checked {
+    fn new(config: Config, before: &Routes, known: &[Warning]) -> Self {
+        let warnings = config::warnings(&config);
+        let notices = notices(&warnings, known);
+        // Keys are named by the parts of key and scope: with others, none of the keys of before is found any more.
+        let forgotten = config::forgotten(&Naming::all(before), &Naming::all(&config.routes));
+        Self { config, warnings, notices, forgotten }
+    }
 }
 
 /// What is known of the file's content.
@@ -84,43 +105,57 @@ async fn read(before: Content) -> Option<Content> {
 }
 
 /// The warnings that hold now.
-fn apply(config: Config, rules: &Rules, logging: &Logging, warned: &[config::Warning]) -> Vec<config::Warning> {
-    let warnings = config::warnings(&config);
+fn apply(checked: Checked, rules: &Rules, logging: &Logging) -> Vec<Warning> {
+    let Checked { config, warnings, notices, forgotten } = checked;
     logging.set_level(config.log.level);
     let routes = config.routes.rules().len();
-    log_forgotten(&rules.routes(), &config.routes);
+    for Forgotten { route, why } in forgotten {
+        tracing::warn!(route, "{why}: {FORGOTTEN}");
+    }
     for key in rules.replace(config) {
         tracing::warn!(key, "{key} changed: takes effect at the next start");
     }
-    log_warnings(&warnings, warned);
+    notices.iter().for_each(Notice::log);
     rules.count(Reload::Ok);
     tracing::info!(routes, "reloaded: the configuration is in force");
     warnings
 }
 
-/// Logs the configuration's warnings, those of `known` left out; the same one about several routes once.
-pub fn log_warnings(warnings: &[config::Warning], known: &[config::Warning]) {
-    let mut told: Vec<(&str, &str, &str)> = Vec::new();
-    for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
-        let config::Warning { name, weight, text, advice, .. } = warning;
-        if told.contains(&(name, text, advice)) {
-            continue;
-        }
-        told.push((name, text, advice));
-        let same = warnings.iter().filter(|other| other.text == *text && other.advice == *advice);
-        let routes: Vec<&str> = same.filter_map(|other| other.route.as_deref()).collect();
-        let routes = (!routes.is_empty()).then(|| routes.join(", "));
-        match weight {
-            config::Weight::Note => tracing::info!(warning = name, routes, advice, "{text}"),
-            config::Weight::Warning => tracing::warn!(warning = name, routes, advice, "{text}"),
-        }
-    }
+/// Logs the configuration's warnings; the same one about several routes once.
+pub fn log_warnings(warnings: &[Warning]) {
+    notices(warnings, &[]).iter().for_each(Notice::log);
 }
 
-/// Keys are named by the parts of key and scope: with others, none of the keys of before is found any more.
-fn log_forgotten(before: &config::Routes, now: &config::Routes) {
-    for config::Forgotten { route, why } in config::forgotten(&Naming::all(before), &Naming::all(now)) {
-        tracing::warn!(route, "{why}: {FORGOTTEN}");
+/// A warning, and all routes that it is about.
+struct Notice {
+    warning: Warning,
+    routes: Option<String>,
+}
+
+/// Those of `known` are left out.
+fn notices(warnings: &[Warning], known: &[Warning]) -> Vec<Notice> {
+    let mut notices: Vec<Notice> = Vec::new();
+    for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
+        let Warning { name, text, advice, .. } = warning;
+        let is_same = |other: &Warning| other.text == *text && other.advice == *advice;
+        if notices.iter().any(|told| told.warning.name == *name && is_same(&told.warning)) {
+            continue;
+        }
+        let same = warnings.iter().filter(|other| is_same(other));
+        let routes: Vec<&str> = same.filter_map(|other| other.route.as_deref()).collect();
+        let routes = (!routes.is_empty()).then(|| routes.join(", "));
+        notices.push(Notice { warning: warning.clone(), routes });
+    }
+    notices
+}
+
+impl Notice {
+    fn log(&self) {
+        let Self { warning: Warning { name, weight, text, advice, .. }, routes } = self;
+        match weight {
+            Weight::Note => tracing::info!(warning = name, routes, advice, "{text}"),
+            Weight::Warning => tracing::warn!(warning = name, routes, advice, "{text}"),
+        }
     }
 }
 
