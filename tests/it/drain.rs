@@ -115,7 +115,9 @@ async fn of_those_who_connect_over_unix_sockets_none_is_reset() {
 
 #[tokio::test]
 async fn who_has_connected_and_says_nothing_yet_is_heard_while_it_stops() {
-    let (backend, gate) = Backend::gated().await;
+    let gate = Gate::new();
+    // No answer before it stops: it would not say that the connection ends.
+    let backend = Backend::scripted((0..21).map(|_| vec![Step::Wait(gate.clone()), Step::Answer])).await;
     let mut process = Process::start(&Setup::new(&backend.url())).await;
     let mut first = process.begin(&order("first")).await;
     backend.has_seen(1).await;
