@@ -345,10 +345,21 @@ async fn a_core_writes_and_reads_large_bodies_while_the_server_takes_no_more_con
 async fn a_server_that_closes_idle_connections_disturbs_nobody() {
     let server = RedisServer::start();
     let store = open(server.port(), MANY_PINGS).await;
-    order(&server, "CONFIG SET timeout 1").await;
+    order(&server, "CONFIG SET timeout 3").await;
     let (local, core) = core(&store);
     until_local(&local).await;
     let own = local.local.as_ref().and_then(Local::connected).expect("a connection");
+    // For hot commands and for large bodies: both are shared, and may be idle for as long.
+    let in_use = async || {
+        let clients: String = admin(&server.url(), &[b"CLIENT", b"LIST"]).await;
+        clients.lines().filter(|client| client.contains("cmd=get ")).count()
+    };
+    let both = async {
+        while in_use().await < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, both).await.expect("both are used");
     let shared = store.server.link.connected().expect("a connection");
     while !own.is_lost() {
         assert_eq!(store.health(), Health::Up);
