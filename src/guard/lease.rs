@@ -131,10 +131,14 @@ impl Lease {
         }
     }
 
-    /// Renews at a third of the lease, for as long as it is polled.
+    /// Renews whenever a third of the lease has passed, for as long as it is polled; the first time counted from the last
+    /// renewal, for an attempt begins to keep its lease anew where its next part begins.
     pub(super) async fn keep(&self) -> Infallible {
+        let third = self.claim.terms.lease / 3;
+        let mut pause = third.saturating_sub(self.age());
         loop {
-            tick::sleep(self.claim.terms.lease / 3).await;
+            tick::sleep(pause).await;
+            pause = third;
             // Also while it renews, it waits for a time: so the end of the drain reaches it ([`tick::Flag`]).
             let _ = tick::timeout(self.claim.terms.lease, pin!(self.renew())).await;
         }

@@ -36,7 +36,7 @@ fn the_futures_of_a_request_stay_small() {
         ("handle", 2100, of(|(p, r, c): (&'static Arc<Proxy>, Request<Incoming>, C)| p.handle(r, c))),
         ("pass", 2600, of(|(p, h, b, c): (P, Head, RequestBody, C)| p.pass("", h, b, c, false))),
         // Heads carry the set of their fields along: 8 bytes for each of the four that this one holds.
-        ("guarded", 3130, of(|(p, r, l, h, b, e): (P, R, Place<'_>, Head, Arriving, E)| p.guarded(r, l, h, b, e))),
+        ("guarded", 3140, of(|(p, r, l, h, b, e): (P, R, Place<'_>, Head, Arriving, E)| p.guarded(r, l, h, b, e))),
         ("run", 1500, of(|(p, r, o, h, b, c, e): (P, R, Ownership, Head, Bytes, C, E)| p.run(r, o, h, b, c, e))),
         (
             "repeat",

@@ -20,7 +20,7 @@ pub(super) struct Shares {
 /// For all but clients and the backend: operators, the store, and what every process has open.
 const RESERVE: usize = 256;
 /// For each thread that answers requests: those of its runtime, its connection to Redis, and others for large answers.
-const THREAD: usize = 9;
+const THREAD: usize = 13;
 /// Connections of operators at once.
 const OPERATORS: usize = 100;
 /// More connections to the backend than this are never kept for later.
@@ -85,7 +85,7 @@ mod tests {
         }
         let wide = Shares { places: Places { clients: 10_000, operators: OPERATORS }, idle: IDLE };
         assert_eq!(Shares::of(1 << 20, 10_000, 4), wide);
-        assert_eq!(Shares::of(1024, 10_000, 1).places.clients, 332);
-        assert_eq!(Shares::of(1024, 10_000, 4).places.clients, 320);
+        assert_eq!(Shares::of(1024, 10_000, 1).places.clients, 330);
+        assert_eq!(Shares::of(1024, 10_000, 4).places.clients, 313);
     }
 }
