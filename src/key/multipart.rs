@@ -148,8 +148,8 @@ impl<'b> Part<'b> {
             }
         };
         let lines = lines(head)?;
-        if lines.iter().any(|(_, value)| value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))) {
-            oddities.push("with a part whose head has a line break or a NUL within a line");
+        if lines.iter().any(|(_, value)| value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')) {
+            oddities.push("with a part whose head has a control character within a line");
         }
         let mut part = Self { name: None, is_file: false, lines, content };
         (part.name, part.is_file) = part.disposition(oddities);
@@ -235,10 +235,19 @@ fn lines(head: &[u8]) -> Option<Vec<Line<'_>>> {
         let end = rest.windows(2).position(|two| two == b"\r\n").unwrap_or(rest.len());
         let line = &rest[..end];
         let colon = line.iter().position(|byte| *byte == b':')?;
-        lines.push((HeaderName::from_bytes(&line[..colon]).ok()?, line[colon + 1..].trim_ascii()));
+        lines.push((HeaderName::from_bytes(&line[..colon]).ok()?, trimmed(&line[colon + 1..])));
         rest = rest.get(end + 2..).unwrap_or_default();
     }
     Some(lines)
+}
+
+/// Without the white space around a value (RFC 9110, 5.5), and with everything else that may look like it: a carriage return
+/// before the end of its line is odd.
+fn trimmed(value: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
+    let Some(start) = value.iter().position(is_text) else { return &[] };
+    let end = value.iter().rposition(is_text).map_or(start, |last| last + 1);
+    &value[start..end]
 }
 
 #[cfg(test)]
