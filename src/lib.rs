@@ -18,6 +18,9 @@
 //! | the claim | [`guard::Guard::claim`], carried out by [`store::Store::claim`] |
 //! | what a repeat gets | [`guard::decide()`] |
 //! | the life of an attempt: send, renew, settle, keep trying | [`guard::attempt`] |
+//! | who polls an attempt, and what becomes of it when its client leaves | `guard/running.rs` |
+//! | which thread answers a request | `server/cores.rs`; `docs/threads.md` |
+//! | what a request costs, and how that is guarded | `docs/performance.md`, `benches/` |
 //! | what becomes of an outcome | [`guard::policy`], over the table in [`config::PolicyTable`] |
 //! | the replay | `proxy/replay.rs` |
 //! | the way out of an unknown outcome | [`record::moves::release_by_hand`], `admin/records.rs`, `cli/records/` |
