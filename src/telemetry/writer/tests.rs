@@ -1,4 +1,3 @@
-
 use super::*;
 
 fn taker(log: &Log) -> Taker<'_> {
