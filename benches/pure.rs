@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use onlyonce::config::{Config, Found, LogKeys, Target, parse};
 use onlyonce::key::{DigestKey, Request, in_head, read};
 use onlyonce::record::codec::{Placement, decode, encode};
-use onlyonce::record::{Claim, Extensions, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
+use onlyonce::record::{Claim, Extensions, Fingerprint, Record, Reply, State, Terms, Token, UnknownPolicy};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Bytes of a body.
@@ -129,7 +129,7 @@ fn record(body: usize) -> Record {
         terms: Terms {
             lease: Duration::from_secs(30),
             retention: Duration::from_secs(86_400),
-            on_unknown: Unknown::Hold(Duration::from_secs(86_400)),
+            on_unknown: UnknownPolicy::Hold(Duration::from_secs(86_400)),
         },
         fingerprint: Fingerprint { target: [1; 16], recipe: 7, body: [2; 16] },
         claimed_at: 1_763_700_000_000,

@@ -13,7 +13,7 @@
 //! | the life of a request, top to bottom | [`proxy`], `proxy/handle.rs` |
 //! | which requests a route guards, in whatever spelling | [`config::Routes`], `config/spelling.rs` |
 //! | what a key, a scope and a fingerprint are | [`key`] |
-//! | **the protocol**: states, and every step between them | [`record`], [`record::moves`] |
+//! | **the protocol**: states, and every step between them | [`record`], [`record::transitions`] |
 //! | what lies in a store, byte by byte | [`record::codec`], [`record::chunks`]; `docs/record-layout.md` |
 //! | the claim | [`guard::Guard::claim`], carried out by [`store::Store::claim`] |
 //! | what a repeat gets | [`guard::decide()`] |
@@ -23,7 +23,7 @@
 //! | what a request costs, and how that is guarded | `docs/performance.md`, `benches/` |
 //! | what becomes of an outcome | [`guard::policy`], over the table in [`config::PolicyTable`] |
 //! | the replay | `proxy/replay.rs` |
-//! | the way out of an unknown outcome | [`record::moves::release_by_hand`], `admin/records.rs`, `cli/records/` |
+//! | the way out of an unknown outcome | [`record::transitions::release_by_hand`], `admin/records.rs`, `cli/records/` |
 //! | whether a request left | `proxy/upstream/fate.rs`, which makes a [`guard::Fate`] |
 //!
 //! # Which way dependencies point

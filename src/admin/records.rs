@@ -22,8 +22,8 @@ use super::shape::{Changed, Complete, Entry, Page, Release, ReleaseMany, Release
 use super::{Moment, answer};
 use crate::guard::Guard;
 use crate::record::RecordName;
-use crate::record::moves::{self, Exchange, Seen};
-use crate::store::{Cursor, Exchanged, Listed, Listing, Store, StoreError};
+use crate::record::transitions::{self, CompareAndSwap, RecordSnapshot};
+use crate::store::{Cursor, ListQuery, ListedRecord, Store, StoreError, SwapResult};
 
 /// Records in a store, for operators.
 #[derive(Clone)]
@@ -55,14 +55,14 @@ impl Records {
     pub(super) async fn list(&self, query: &Query) -> Result<Page, Refusal> {
         let (listed, next) = self.look_for(query).await?;
         let now = Moment::now();
-        let entry = |listed: &Listed| Entry::new(&listed.name, listed.seen.as_ref(), now);
+        let entry = |listed: &ListedRecord| Entry::new(&listed.name, listed.seen.as_ref(), now);
         Ok(Page { records: listed.iter().map(entry).collect(), next })
     }
 
     /// Pages of the store until there are enough that fit, or the time is up.
-    async fn look_for(&self, query: &Query) -> Result<(Vec<Listed>, Option<String>), Refusal> {
+    async fn look_for(&self, query: &Query) -> Result<(Vec<ListedRecord>, Option<String>), Refusal> {
         let begun = Instant::now();
-        let mut listing = Listing {
+        let mut listing = ListQuery {
             route: query.route.as_deref().map(Into::into),
             after: query.cursor.clone().map(Cursor),
             limit: query.limit,
@@ -99,9 +99,9 @@ impl Records {
         by: Option<SocketAddr>,
     ) -> Result<Changed, Refusal> {
         let seen = self.seen(name).await?;
-        let exchange = moves::release_by_hand(seen.clone(), wanted.force);
-        let exchange = exchange.map_err(|why| Refusal::of_move(why).about(name))?;
-        self.change(name, &seen, exchange, wanted.force, by).await
+        let swap = transitions::release_by_hand(seen.clone(), wanted.force);
+        let swap = swap.map_err(|why| Refusal::of_move(why).about(name))?;
+        self.change(name, &seen, swap, wanted.force, by).await
     }
 
     pub(super) async fn complete(
@@ -114,12 +114,12 @@ impl Records {
         let reply = answer::given(wanted).map_err(|what| Refusal::new(Why::BadRequest, what))?;
         let seen = self.seen(name).await?;
         let now = Moment::now().millis;
-        let exchange = moves::complete_by_hand(seen.clone(), Arc::new(reply), now, force);
-        let exchange = exchange.map_err(|why| Refusal::of_move(why).about(name))?;
-        self.change(name, &seen, exchange, force, by).await
+        let swap = transitions::complete_by_hand(seen.clone(), Arc::new(reply), now, force);
+        let swap = swap.map_err(|why| Refusal::of_move(why).about(name))?;
+        self.change(name, &seen, swap, force, by).await
     }
 
-    async fn seen(&self, name: &RecordName) -> Result<Seen, Refusal> {
+    async fn seen(&self, name: &RecordName) -> Result<RecordSnapshot, Refusal> {
         match self.store.find(name).await {
             Ok(Some(held)) => Ok(held.seen()),
             Ok(None) => Err(no_record(name)),
@@ -131,35 +131,35 @@ impl Records {
     async fn change(
         &self,
         name: &RecordName,
-        seen: &Seen,
-        exchange: Exchange,
+        seen: &RecordSnapshot,
+        swap: CompareAndSwap,
         force: bool,
         by: Option<SocketAddr>,
     ) -> Result<Changed, Refusal> {
-        let done = self.store.exchange(name, &exchange).await;
+        let done = self.store.compare_and_swap(name, &swap).await;
         let by = by.map(tracing::field::display);
-        let (event, what) = match &exchange.to {
+        let (event, what) = match &swap.to {
             None => ("record_released", "an operator freed a key"),
             Some(_) => ("record_completed", "an operator settled a record"),
         };
         let was = StateName::from(seen.summary.phase).as_str();
-        let status = exchange.to.as_ref().and_then(|record| record.summary().status).map(|status| status.as_u16());
+        let status = swap.to.as_ref().and_then(|record| record.summary().status).map(|status| status.as_u16());
         match done {
-            Ok(Exchanged::Done) => {
-                match exchange.to {
+            Ok(SwapResult::Done) => {
+                match swap.to {
                     None => self.guard.freed(name),
                     Some(_) => self.guard.settled_by_hand(name),
                 }
                 tracing::info!(target: "onlyonce", event, record = %name, was, status, force, by, "{what}");
                 let now = Moment::now();
-                let to = exchange.to.map(|record| moves::Held { record, silent_for: Duration::ZERO }.seen());
+                let to = swap.to.map(|record| transitions::StoredRecord { record, silent_for: Duration::ZERO }.seen());
                 Ok(Changed {
                     record: name.to_string(),
                     was: Entry::new(name, Ok(seen), now),
                     now: to.map(|seen| Entry::new(name, Ok(&seen), now)),
                 })
             }
-            Ok(Exchanged::Changed(instead)) => {
+            Ok(SwapResult::Changed(instead)) => {
                 let now = instead.map_or("gone", |held| StateName::from(held.record.summary().phase).as_str());
                 let detail = format!("The record was {was}, and is {now} now. Nothing was done: look at it again.");
                 Err(Refusal::new(Why::Changed, detail).about(name))
@@ -190,7 +190,7 @@ impl Records {
         };
         let (listed, next) = self.look_for(&query).await?;
         let mut done = ReleasedMany { dry_run: wanted.dry_run, released: Vec::new(), left: Vec::new(), next };
-        for Listed { name, seen } in listed {
+        for ListedRecord { name, seen } in listed {
             match self.release_one(&name, seen, wanted.dry_run, by).await {
                 Ok(entry) => done.released.push(entry),
                 Err(refusal) if !refusal.is_of_store() => done.left.push(refusal.left()),
@@ -208,23 +208,23 @@ impl Records {
     async fn release_one(
         &self,
         name: &RecordName,
-        seen: Result<Seen, crate::record::codec::Unreadable>,
+        seen: Result<RecordSnapshot, crate::record::codec::Unreadable>,
         dry_run: bool,
         by: Option<SocketAddr>,
     ) -> Result<Entry, Refusal> {
         let seen =
             seen.map_err(|why| Refusal::new(Why::Unreadable, format!("It cannot be read: {why}.")).about(name))?;
-        let exchange = moves::release_by_hand(seen.clone(), false);
-        let exchange = exchange.map_err(|why| Refusal::of_move(why).about(name))?;
+        let swap = transitions::release_by_hand(seen.clone(), false);
+        let swap = swap.map_err(|why| Refusal::of_move(why).about(name))?;
         if dry_run {
             return Ok(Entry::new(name, Ok(&seen), Moment::now()));
         }
-        self.change(name, &seen, exchange, false, by).await.map(|changed| changed.was)
+        self.change(name, &seen, swap, false, by).await.map(|changed| changed.was)
     }
 }
 
 impl Query {
-    fn fits(&self, listed: &Listed) -> bool {
+    fn fits(&self, listed: &ListedRecord) -> bool {
         let summary = listed.seen.as_ref().map(|seen| &seen.summary);
         let state = summary.map_or(StateName::Unreadable, |summary| summary.phase.into());
         // One that cannot be read says no time either.

@@ -10,7 +10,7 @@ use http_body_util::Full;
 
 use super::shape;
 use crate::record::RecordName;
-use crate::record::moves;
+use crate::record::transitions;
 use crate::store::StoreError;
 
 /// Why something is not done.
@@ -64,14 +64,14 @@ impl Refusal {
     }
 
     /// Why an operator's move is not made.
-    pub(super) fn of_move(why: moves::Refusal) -> Self {
+    pub(super) fn of_move(why: transitions::ManualChangeRefused) -> Self {
         match why {
-            moves::Refusal::OwnerAlive => Self::new(
+            transitions::ManualChangeRefused::OwnerAlive => Self::new(
                 Why::OwnerAlive,
                 "The owner of this record is alive: the request is running, and its outcome will be recorded. With \
                  force the record is changed all the same, and a retry may run beside that request.",
             ),
-            moves::Refusal::Completed => Self::new(
+            transitions::ManualChangeRefused::Completed => Self::new(
                 Why::Completed,
                 "This record has an answer, which clients may have seen. Release it first; the next request runs then, \
                  unless the key is settled before it comes.",

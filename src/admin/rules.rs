@@ -20,7 +20,7 @@ use crate::config::{Keeping, Mode, Naming, OnMismatch, Routes, Rule, Trust};
 use crate::guard::{self, Difference, Verdict};
 use crate::key::{self, Described, Operation, Reading};
 use crate::record::codec::Unreadable;
-use crate::record::moves::Seen;
+use crate::record::transitions::RecordSnapshot;
 use crate::store::{Store, StoreError};
 
 /// The rules that a request goes by now.
@@ -90,7 +90,7 @@ pub async fn look_up(store: &dyn Store, rule: &Rule, operation: &Operation) -> R
         Mode::Observe => operation.name.observed(),
         Mode::Enforce | Mode::Off => operation.name.clone(),
     };
-    let entry = |seen: Result<&Seen, &Unreadable>| Entry::new(&name, seen, Moment::now());
+    let entry = |seen: Result<&RecordSnapshot, &Unreadable>| Entry::new(&name, seen, Moment::now());
     let (now, request) = match store.find(&name).await {
         Err(StoreError::Unreadable { source, .. }) => (Some(entry(Err(&source))), Prospect::Unreadable),
         Err(error) => return Err(error),

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::Moment;
 use crate::config::{HumanDuration, Keeping, Naming};
 use crate::record::codec::Unreadable;
-use crate::record::moves::{Owner, Seen};
-use crate::record::{Phase, RecordName, Unknown};
+use crate::record::transitions::{OwnerState, RecordSnapshot};
+use crate::record::{Phase, RecordName, UnknownPolicy};
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -296,7 +296,7 @@ pub struct Problem {
 
 impl Entry {
     /// What `seen` says at `now`.
-    pub fn new(name: &RecordName, seen: Result<&Seen, &Unreadable>, now: Moment) -> Self {
+    pub fn new(name: &RecordName, seen: Result<&RecordSnapshot, &Unreadable>, now: Moment) -> Self {
         let (state, detail, facts) = match seen {
             Ok(seen) => (seen.summary.phase.into(), None, Some(Facts::new(seen, now))),
             Err(why) => (StateName::Unreadable, Some(why.to_string()), None),
@@ -306,12 +306,12 @@ impl Entry {
 }
 
 impl Facts {
-    fn new(seen: &Seen, now: Moment) -> Self {
+    fn new(seen: &RecordSnapshot, now: Moment) -> Self {
         let claim = &seen.summary.claim;
         let in_flight = seen.summary.phase == Phase::InFlight;
         let owner = match seen.owner() {
-            Owner::Alive => OwnerName::Alive,
-            Owner::Lost | Owner::Abandoned => OwnerName::Lost,
+            OwnerState::Alive => OwnerName::Alive,
+            OwnerState::Lost | OwnerState::Abandoned => OwnerName::Lost,
         };
         let span = |span: Duration| HumanDuration(span).to_string();
         Self {
@@ -325,8 +325,8 @@ impl Facts {
             lease: span(claim.terms.lease),
             retention: span(claim.terms.retention),
             hold_for: match claim.terms.on_unknown {
-                Unknown::Hold(hold_for) => Some(span(hold_for)),
-                Unknown::Retry => None,
+                UnknownPolicy::Hold(hold_for) => Some(span(hold_for)),
+                UnknownPolicy::Retry => None,
             },
             fingerprint: claim.fingerprint.short().to_string(),
         }

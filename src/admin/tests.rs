@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config;
-use crate::record::moves::Owner;
-use crate::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
+use crate::record::transitions::OwnerState;
+use crate::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, UnknownPolicy};
 use crate::store::{AnyStore, Claimed, Memory, Metered};
 
 const HOUR: Duration = Duration::from_secs(3600);
-const HOLD: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: Unknown::Hold(HOUR) };
+const HOLD: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: UnknownPolicy::Hold(HOUR) };
 const LOST: Terms = Terms { lease: Duration::ZERO, ..HOLD };
 
 struct Scene {
@@ -344,5 +344,5 @@ async fn a_released_owner_that_is_alive_comes_back_unless_another_came_first() {
     scene.post(&format!("/records/{name}/release"), &json!({"force": true})).await;
     scene.store.renew(&name, &claim).await.expect("an answer");
     let held = scene.store.find(&name).await.expect("an answer").expect("a record");
-    assert_eq!((held.owner(), held.record.claim), (Owner::Alive, claim));
+    assert_eq!((held.owner(), held.record.claim), (OwnerState::Alive, claim));
 }

@@ -19,7 +19,7 @@ use crate::config::{
 use crate::key::{
     self, Counted, Described, DigestKey, KeyError, KeyText, Operation, Reading, Request, SelectorReading,
 };
-use crate::record::{RecordName, Unknown};
+use crate::record::{RecordName, UnknownPolicy};
 use crate::run;
 
 #[derive(Args)]
@@ -274,8 +274,10 @@ fn outcomes(out: &mut String, rule: &Rule, operation: &Operation, attempt_timeou
     let terms = &operation.terms;
     let retention = HumanDuration(terms.retention);
     let unknown = match terms.on_unknown {
-        Unknown::Hold(time) => format!("repeats get 409 outcome-unknown for {}", HumanDuration(time)),
-        Unknown::Retry => format!("a repeat takes over once the lease of {} has run out", HumanDuration(terms.lease)),
+        UnknownPolicy::Hold(time) => format!("repeats get 409 outcome-unknown for {}", HumanDuration(time)),
+        UnknownPolicy::Retry => {
+            format!("a repeat takes over once the lease of {} has run out", HumanDuration(terms.lease))
+        }
     };
     let meanwhile = match rule.on_concurrent {
         OnConcurrent::Reject => "repeats get 409 in-flight".to_owned(),

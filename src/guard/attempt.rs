@@ -23,7 +23,7 @@ use crate::clock;
 use crate::config::Rule;
 use crate::fail_point::{self, Step};
 use crate::metrics::{Counted, RecordState};
-use crate::record::{Claim, Record, Reply, State, moves};
+use crate::record::{Claim, Record, Reply, State, transitions};
 use crate::store::{Released, Settled, Store, StoreError};
 use crate::tick::Flag;
 
@@ -51,7 +51,7 @@ pub(super) struct Attempt {
     pub(super) rule: Arc<Rule>,
     pub(super) recorder: Recorder,
     pub(super) flight: Flight,
-    /// Held until the outcome is recorded, so that work that cannot be recorded is bounded too.
+    /// StoredRecord until the outcome is recorded, so that work that cannot be recorded is bounded too.
     pub(super) slot: Slot,
 }
 
@@ -298,7 +298,7 @@ impl Recorder {
                     Settled::Written => {
                         self.count_settled(settlement);
                         if let Settlement::Unknown = settlement {
-                            self.guard.unknowns.add(&lease.name, moves::time_to_live(&record));
+                            self.guard.unknowns.add(&lease.name, transitions::time_to_live(&record));
                         }
                         Ok(Written::Asked)
                     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 
 use crate::config::OnMismatch;
-use crate::record::moves::{Held, Owner, may_take_over};
+use crate::record::transitions::{OwnerState, StoredRecord, may_take_over};
 use crate::record::{Comparison, Fingerprint, Reply, State};
 
 /// What a repeat gets.
@@ -38,7 +38,7 @@ pub enum Difference {
 }
 
 /// Decides. That a key was used for something else is told before anything else is.
-pub fn decide(held: Held, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Verdict {
+pub fn decide(held: StoredRecord, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Verdict {
     if let Some(difference) = difference(fingerprint.compare(&held.record.claim.fingerprint), on_mismatch) {
         return Verdict::KeyReused(difference);
     }
@@ -48,9 +48,9 @@ pub fn decide(held: Held, fingerprint: &Fingerprint, on_mismatch: OnMismatch) ->
         State::Unreplayable { status, location, .. } => Verdict::AlreadyCompleted { status, location },
         State::Unknown { .. } => Verdict::OutcomeUnknown,
         State::InFlight => match owner {
-            Owner::Lost => Verdict::OutcomeUnknown,
+            OwnerState::Lost => Verdict::OutcomeUnknown,
             // An abandoned record that refused a claim has just been taken over by another repeat.
-            Owner::Alive | Owner::Abandoned => Verdict::InFlight,
+            OwnerState::Alive | OwnerState::Abandoned => Verdict::InFlight,
         },
     }
 }
@@ -67,7 +67,7 @@ pub enum Prospect {
 }
 
 /// Foretells it, by what the store holds.
-pub fn foretell(held: Option<Held>, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Prospect {
+pub fn foretell(held: Option<StoredRecord>, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Prospect {
     match held {
         None => Prospect::Runs,
         Some(held) if may_take_over(&held, fingerprint) => Prospect::TakesOver,
@@ -91,11 +91,11 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::record::{Claim, Record, Terms, Token, Unknown};
+    use crate::record::{Claim, Record, Terms, Token, UnknownPolicy};
 
     const SAME: Fingerprint = Fingerprint { target: [1; 16], recipe: 1, body: [1; 16] };
 
-    fn held(state: State, on_unknown: Unknown, silent_for: u64) -> Held {
+    fn held(state: State, on_unknown: UnknownPolicy, silent_for: u64) -> StoredRecord {
         let terms = Terms { lease: Duration::from_secs(30), retention: Duration::from_secs(3600), on_unknown };
         let claim = Claim {
             token: Token([0; 16]),
@@ -105,11 +105,11 @@ mod tests {
             claimed_at: 0,
             extensions: Default::default(),
         };
-        Held { record: Record { claim, state }, silent_for: Duration::from_secs(silent_for) }
+        StoredRecord { record: Record { claim, state }, silent_for: Duration::from_secs(silent_for) }
     }
 
-    fn hold(state: State, silent_for: u64) -> Held {
-        held(state, Unknown::Hold(Duration::from_secs(3600)), silent_for)
+    fn hold(state: State, silent_for: u64) -> StoredRecord {
+        held(state, UnknownPolicy::Hold(Duration::from_secs(3600)), silent_for)
     }
 
     fn completed() -> State {
@@ -118,7 +118,7 @@ mod tests {
         State::Completed { settled_at: 0, reply: Arc::new(reply) }
     }
 
-    fn with(held: Held) -> Verdict {
+    fn with(held: StoredRecord) -> Verdict {
         decide(held, &SAME, OnMismatch::Reject)
     }
 
@@ -127,7 +127,7 @@ mod tests {
         assert!(matches!(with(hold(completed(), 3000)), Verdict::Replay(reply) if reply.status == StatusCode::CREATED));
         assert_eq!(with(hold(State::InFlight, 29)), Verdict::InFlight);
         assert_eq!(with(hold(State::InFlight, 30)), Verdict::OutcomeUnknown);
-        assert_eq!(with(held(State::InFlight, Unknown::Retry, 30)), Verdict::InFlight);
+        assert_eq!(with(held(State::InFlight, UnknownPolicy::Retry, 30)), Verdict::InFlight);
         assert_eq!(with(hold(State::Unknown { settled_at: 0 }, 0)), Verdict::OutcomeUnknown);
         let status = StatusCode::OK;
         let unreplayable = State::Unreplayable { settled_at: 0, status, location: None };
@@ -138,7 +138,7 @@ mod tests {
     fn what_a_request_would_get_is_foretold() {
         let foretell = |held, fingerprint: &Fingerprint| foretell(held, fingerprint, OnMismatch::Reject);
         let other = Fingerprint { body: [2; 16], ..SAME };
-        let abandoned = || held(State::InFlight, Unknown::Retry, 30);
+        let abandoned = || held(State::InFlight, UnknownPolicy::Retry, 30);
         assert_eq!(foretell(None, &SAME), Prospect::Runs);
         assert_eq!(foretell(Some(abandoned()), &SAME), Prospect::TakesOver);
         for held in [abandoned(), hold(State::InFlight, 0), hold(completed(), 0)] {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::attempt::Ended;
 use crate::clock::since_boot;
 use crate::metrics::Metrics;
-use crate::record::{Claim, RecordName, Token, Unknown};
+use crate::record::{Claim, RecordName, Token, UnknownPolicy};
 use crate::store::{Metered, Renewed, Store, StoreError};
 use crate::tick;
 
@@ -230,8 +230,8 @@ impl Lease {
     /// another may have taken over unseen.
     pub(super) fn is_certain(&self) -> bool {
         let may_be_taken_over = match self.claim.terms.on_unknown {
-            Unknown::Retry => self.age() >= self.claim.terms.lease,
-            Unknown::Hold(_) => false,
+            UnknownPolicy::Retry => self.age() >= self.claim.terms.lease,
+            UnknownPolicy::Hold(_) => false,
         };
         !self.lost.load(Ordering::Relaxed) && !may_be_taken_over
     }

@@ -53,9 +53,9 @@ use crate::fail_point::{self, Step};
 use crate::key::Operation;
 use crate::metrics::{Counted, Metrics};
 use crate::record::codec::Bodiless;
-use crate::record::moves::{Held, Owner};
+use crate::record::transitions::{OwnerState, StoredRecord};
 use crate::record::{Claim, Comparison, Extensions, RecordName, State, Token};
-use crate::store::{Claimed, Found, Metered, Store, StoreError};
+use crate::store::{Claimed, FoundRecord, Metered, Store, StoreError};
 use crate::tick::{self, Flag};
 
 /// Guards operations with one store.
@@ -110,7 +110,7 @@ impl Stored {
     pub async fn read(self) -> Result<Verdict, StoreError> {
         let record = self.store.body(&self.name, *self.bodiless).await.map_err(StoreError::there_may_be_a_record)?;
         let fingerprint = record.claim.fingerprint;
-        Ok(decide(Held::settled(record), &fingerprint, OnMismatch::Replay))
+        Ok(decide(StoredRecord::settled(record), &fingerprint, OnMismatch::Replay))
     }
 }
 
@@ -217,7 +217,7 @@ impl Guard {
             }
             Ok(Claimed::Apart(bodiless)) => {
                 pending.armed = unanswered > 0;
-                let held = Held::settled(bodiless.record().clone());
+                let held = StoredRecord::settled(bodiless.record().clone());
                 match self.verdict(rule, operation, held) {
                     Verdict::Replay(_) => {
                         let (store, name) = (Arc::clone(&self.store), operation.name.clone());
@@ -247,7 +247,7 @@ impl Guard {
     }
 
     /// What a claim gets that was refused.
-    fn verdict(&self, rule: &Rule, operation: &Operation, held: Held) -> Verdict {
+    fn verdict(&self, rule: &Rule, operation: &Operation, held: StoredRecord) -> Verdict {
         if operation.fingerprint.compare(&held.record.claim.fingerprint) == Comparison::Incomparable {
             tracing::warn!(record = %operation.name,
                 "the route's fingerprint has changed since this record was made; a repeat counts as the same");
@@ -296,8 +296,8 @@ impl Guard {
             }
             match self.store.find_apart(&operation.name).await {
                 Ok(None) => return Waited::For(Verdict::InFlight),
-                Ok(Some(Found::Apart(bodiless))) => {
-                    let held = Held::settled(bodiless.record().clone());
+                Ok(Some(FoundRecord::Apart(bodiless))) => {
+                    let held = StoredRecord::settled(bodiless.record().clone());
                     return match decide(held, &operation.fingerprint, rule.on_mismatch) {
                         Verdict::Replay(_) => {
                             let (store, name) = (Arc::clone(&self.store), operation.name.clone());
@@ -306,9 +306,9 @@ impl Guard {
                         verdict => Waited::For(verdict),
                     };
                 }
-                Ok(Some(Found::Whole(held))) => {
+                Ok(Some(FoundRecord::Whole(held))) => {
                     // Its lease has run out under `retry`: nothing more comes of it, and the next repeat takes over.
-                    let is_abandoned = held.record.state == State::InFlight && held.owner() == Owner::Abandoned;
+                    let is_abandoned = held.record.state == State::InFlight && held.owner() == OwnerState::Abandoned;
                     match decide(*held, &operation.fingerprint, rule.on_mismatch) {
                         Verdict::InFlight if !is_abandoned => {}
                         verdict => return Waited::For(verdict),

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::Rule;
 use crate::key::Operation;
 use crate::metrics::Would;
-use crate::record::moves::Held;
+use crate::record::transitions::StoredRecord;
 use crate::record::{Claim, Extensions, Record, RecordName, Terms, Token};
 use crate::store::{Claimed, Store, StoreError};
 
@@ -71,7 +71,7 @@ impl Observation {
             Claimed::Granted(claim) => Sighting::First(Mark { name, claim }),
             Claimed::Refused(held) => Sighting::Repeat(would(&decide(*held, &operation.fingerprint, rule.on_mismatch))),
             Claimed::Apart(bodiless) => {
-                let held = Held::settled(bodiless.record().clone());
+                let held = StoredRecord::settled(bodiless.record().clone());
                 Sighting::Repeat(would(&decide(held, &operation.fingerprint, rule.on_mismatch)))
             }
         })

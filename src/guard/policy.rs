@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::fate::{Answer, Fate, Rest};
 use crate::config::{Disposition, PolicyTable};
-use crate::record::{Reply, State, Unknown};
+use crate::record::{Reply, State, UnknownPolicy};
 use crate::store::SHORT;
 
 /// What the owner does to its record.
@@ -67,10 +67,10 @@ impl fmt::Debug for Settlement {
 }
 
 /// What becomes of the record after an attempt that ended like this.
-pub fn outcome<R>(fate: &Fate<R>, table: &PolicyTable, on_unknown: Unknown) -> Outcome {
+pub fn outcome<R>(fate: &Fate<R>, table: &PolicyTable, on_unknown: UnknownPolicy) -> Outcome {
     let unknown = match on_unknown {
-        Unknown::Hold(_) => Outcome::Settle(Settlement::Unknown),
-        Unknown::Retry => Outcome::Leave,
+        UnknownPolicy::Hold(_) => Outcome::Settle(Settlement::Unknown),
+        UnknownPolicy::Retry => Outcome::Leave,
     };
     let Answer { reply, told, rest } = match fate {
         Fate::NotSent => return Outcome::Release,
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::config::{Policy, StatusSet};
 
-    const HOLD: Unknown = Unknown::Hold(Duration::from_secs(60));
+    const HOLD: UnknownPolicy = UnknownPolicy::Hold(Duration::from_secs(60));
 
     fn answered(status: u16, rest: Rest<()>) -> Fate<()> {
         told(status, rest, None)
@@ -147,7 +147,7 @@ mod tests {
 
     const UNKNOWN: Outcome = Outcome::Settle(Settlement::Unknown);
 
-    fn standard(fate: &Fate<()>, on_unknown: Unknown) -> Outcome {
+    fn standard(fate: &Fate<()>, on_unknown: UnknownPolicy) -> Outcome {
         outcome(fate, &PolicyTable::new(Policy::Standard, &[]), on_unknown)
     }
 
@@ -174,7 +174,7 @@ mod tests {
         ];
         for (fate, hold, retry) in rows {
             assert_eq!(standard(&fate, HOLD), hold, "{fate:?}");
-            assert_eq!(standard(&fate, Unknown::Retry), retry, "{fate:?}");
+            assert_eq!(standard(&fate, UnknownPolicy::Retry), retry, "{fate:?}");
         }
     }
 

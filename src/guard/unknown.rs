@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
-use crate::record::moves::{Owner, Seen};
+use crate::record::transitions::{OwnerState, RecordSnapshot};
 use crate::record::{Phase, RecordName};
-use crate::store::{Listing, Page, Store};
+use crate::store::{ListQuery, Page, Store};
 
 /// Those that are known.
 pub(super) struct Unknowns {
@@ -117,7 +117,7 @@ impl Unknowns {
     }
 
     async fn walk(&self, store: &dyn Store) {
-        let mut listing = Listing { route: None, after: None, limit: PAGE };
+        let mut listing = ListQuery { route: None, after: None, limit: PAGE };
         loop {
             let begun = Instant::now();
             match store.list(&listing).await {
@@ -159,10 +159,12 @@ impl Unknowns {
 }
 
 /// How much longer a record is unknown, if it is: repeats of its request get `outcome-unknown`.
-fn unknown_for(seen: &Seen) -> Option<Duration> {
+fn unknown_for(seen: &RecordSnapshot) -> Option<Duration> {
     match (seen.summary.phase, seen.owner()) {
-        (Phase::Unknown, _) | (Phase::InFlight, Owner::Lost) => Some(seen.left()),
-        (Phase::InFlight, Owner::Alive | Owner::Abandoned) | (Phase::Completed | Phase::Unreplayable, _) => None,
+        (Phase::Unknown, _) | (Phase::InFlight, OwnerState::Lost) => Some(seen.left()),
+        (Phase::InFlight, OwnerState::Alive | OwnerState::Abandoned) | (Phase::Completed | Phase::Unreplayable, _) => {
+            None
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::decide::{Verdict, decide};
 use crate::config::OnMismatch;
-use crate::record::moves::Held;
+use crate::record::transitions::StoredRecord;
 use crate::record::{Claim, Fingerprint, Record, State};
 
 /// What this process knows of an operation.
@@ -37,7 +37,7 @@ pub enum Fallback {
 pub fn without_store(known: Known, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Fallback {
     match known {
         Known::Record(claim, state) => {
-            let held = Held::settled(Record { claim, state });
+            let held = StoredRecord::settled(Record { claim, state });
             Fallback::Repeat(decide(held, fingerprint, on_mismatch))
         }
         Known::Doubtful => Fallback::Refuse,
@@ -54,13 +54,13 @@ mod tests {
 
     use super::super::decide::Difference;
     use super::*;
-    use crate::record::{Reply, Terms, Token, Unknown};
+    use crate::record::{Reply, Terms, Token, UnknownPolicy};
 
     const SAME: Fingerprint = Fingerprint { target: [1; 16], recipe: 1, body: [1; 16] };
     const OTHER: Fingerprint = Fingerprint { body: [2; 16], ..SAME };
 
     fn record(state: State) -> Known {
-        let on_unknown = Unknown::Hold(Duration::from_secs(3600));
+        let on_unknown = UnknownPolicy::Hold(Duration::from_secs(3600));
         let terms = Terms { lease: Duration::from_secs(30), retention: Duration::from_secs(3600), on_unknown };
         Known::Record(
             Claim {

@@ -13,7 +13,7 @@ use super::{DigestKey, KeyError, KeyText, age, query};
 #[cfg(test)]
 use crate::config::TrustedProxies;
 use crate::config::{FingerprintMode, LogKeys, OnMissingKey, OnUnknown, PathParams, Rule, Selector, Trust};
-use crate::record::{Fingerprint, RecordName, Terms, Unknown};
+use crate::record::{Fingerprint, RecordName, Terms, UnknownPolicy};
 
 /// What a request's head says, as far as its operation goes.
 #[derive(Clone, Copy)]
@@ -220,8 +220,8 @@ fn named(rule: &Rule, digest: [u8; 16]) -> RecordName {
 
 fn terms(rule: &Rule) -> Terms {
     let on_unknown = match rule.on_unknown {
-        OnUnknown::Hold => Unknown::Hold(rule.hold_for),
-        OnUnknown::Retry => Unknown::Retry,
+        OnUnknown::Hold => UnknownPolicy::Hold(rule.hold_for),
+        OnUnknown::Retry => UnknownPolicy::Retry,
     };
     Terms { lease: rule.lease, retention: rule.retention, on_unknown }
 }
@@ -230,8 +230,8 @@ fn terms(rule: &Rule) -> Terms {
 fn terms_within(rule: &Rule, window: Duration) -> Terms {
     let Terms { lease, on_unknown, .. } = terms(rule);
     let on_unknown = match on_unknown {
-        Unknown::Hold(time) => Unknown::Hold(time.min(window)),
-        Unknown::Retry => Unknown::Retry,
+        UnknownPolicy::Hold(time) => UnknownPolicy::Hold(time.min(window)),
+        UnknownPolicy::Retry => UnknownPolicy::Retry,
     };
     Terms { lease: lease.min(window / 2), retention: window, on_unknown }
 }
@@ -411,9 +411,9 @@ mod tests {
         let held = rule(&["header:k"]);
         let (lease, retention) = (held.lease, held.retention);
         let terms = sent(&[("k", "a")], "").operation(&held).terms;
-        assert_eq!(terms, Terms { lease, retention, on_unknown: Unknown::Hold(held.hold_for) });
+        assert_eq!(terms, Terms { lease, retention, on_unknown: UnknownPolicy::Hold(held.hold_for) });
         let retried = Rule { on_unknown: OnUnknown::Retry, ..held };
-        assert_eq!(sent(&[("k", "a")], "").operation(&retried).terms.on_unknown, Unknown::Retry);
+        assert_eq!(sent(&[("k", "a")], "").operation(&retried).terms.on_unknown, UnknownPolicy::Retry);
     }
 
     #[test]
@@ -423,7 +423,7 @@ mod tests {
         let first = sent(&[JSON], "{\"a\":1}").operation(&rule);
         assert_eq!(sent(&[JSON], "{ \"a\": 1 }").operation(&rule), first);
         assert_eq!(first.key, None);
-        let held = Unknown::Hold(window);
+        let held = UnknownPolicy::Hold(window);
         assert_eq!(first.terms, Terms { lease: window / 2, retention: window, on_unknown: held });
         for other in [
             sent(&[JSON], "{\"a\":2}"),

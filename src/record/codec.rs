@@ -48,7 +48,9 @@ use http::{HeaderValue, StatusCode, header};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::chunks::{Cut, Reader};
-use super::{Claim, Extensions, Fingerprint, Phase, Record, RecordName, Reply, State, Summary, Terms, Token, Unknown};
+use super::{
+    Claim, Extensions, Fingerprint, Phase, Record, RecordName, Reply, State, Summary, Terms, Token, UnknownPolicy,
+};
 use fields::{fields_len, put_fields};
 use input::Input;
 
@@ -189,8 +191,8 @@ fn seal(out: &mut Vec<u8>, start: usize) {
 fn put_claim(out: &mut Vec<u8>, claim: &Claim, state: u8, flags: u16, status: Option<StatusCode>, settled_at: u64) {
     let Claim { token, attempt, terms, fingerprint, claimed_at, extensions } = claim;
     let (retry, hold_for) = match terms.on_unknown {
-        Unknown::Hold(hold_for) => (0, millis(hold_for)),
-        Unknown::Retry => (RETRY, 0),
+        UnknownPolicy::Hold(hold_for) => (0, millis(hold_for)),
+        UnknownPolicy::Retry => (RETRY, 0),
     };
     let extensions = extensions.as_bytes();
     let mut head = [0; HEAD];
@@ -333,8 +335,8 @@ fn decode_head(input: &mut Input<'_>) -> Result<Head, Unreadable> {
         (number()?, number()?, number()?, number()?, number()?, number()?);
     let fingerprint = Fingerprint { recipe, target: input.array()?, body: input.array()? };
     let on_unknown = match (flags & RETRY, hold_for) {
-        (0, _) => Unknown::Hold(Duration::from_millis(hold_for)),
-        (_, 0) => Unknown::Retry,
+        (0, _) => UnknownPolicy::Hold(Duration::from_millis(hold_for)),
+        (_, 0) => UnknownPolicy::Retry,
         (_, _) => return Err(Unreadable::Damaged("it is held under retry")),
     };
     let terms = Terms { lease: Duration::from_millis(lease), retention: Duration::from_millis(retention), on_unknown };

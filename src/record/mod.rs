@@ -1,15 +1,15 @@
 //! What is remembered about an operation, and how it may change. Pure: no clock, no I/O.
 //!
 //! A [`Record`] is a [`Claim`] (who owns the operation, and under which terms) and a [`State`].
-//! [`moves`] holds every step from one record to the next; each store carries them out atomically,
+//! [`transitions`] holds every step from one record to the next; each store carries them out atomically,
 //! in its own way, and is tested against them. [`codec`] gives a record its bytes, and [`chunks`] a large body.
 
 pub mod chunks;
 pub mod codec;
 mod extensions;
 mod hex;
-pub mod moves;
 mod reply;
+pub mod transitions;
 
 use std::fmt;
 use std::str::FromStr;
@@ -124,12 +124,12 @@ pub struct Terms {
     /// How long the record lives, from its claim, from each renewal, and anew from its settling.
     pub retention: Duration,
     /// What an outcome that cannot be told means for the key.
-    pub on_unknown: Unknown,
+    pub on_unknown: UnknownPolicy,
 }
 
 /// What an outcome that cannot be told means for the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unknown {
+pub enum UnknownPolicy {
     /// It stays blocked for this long.
     Hold(Duration),
     /// A repeat may take over once the lease has run out.

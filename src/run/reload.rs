@@ -39,7 +39,7 @@ pub async fn follow(
             () = tokio::time::sleep(PAUSE) => false,
         };
         let Some(now) = read(watch.tried.clone()).await else { continue };
-        if !watch.is_due(now, asked) {
+        if !watch.still_matches(now, asked) {
             continue;
         }
         let (content, adjust) = (watch.tried.clone(), Arc::clone(&adjust));
@@ -88,7 +88,7 @@ struct Watch {
 
 impl Watch {
     /// Whether `now` is to be tried: it is new, and was found the same twice; or somebody asked for it.
-    fn is_due(&mut self, now: Content, asked: bool) -> bool {
+    fn still_matches(&mut self, now: Content, asked: bool) -> bool {
         let seen = self.seen.take();
         if asked || (now != self.tried && seen.as_ref() == Some(&now)) {
             self.tried = now;
@@ -208,7 +208,7 @@ mod tests {
         };
         let mut watch = Watch { tried: found("old"), seen: None };
         let looks = ["old", "old", "n", "ne", "new", "new", "new", "old", "new", "new", "old", "old", "old"];
-        let due: Vec<bool> = looks.iter().map(|text| watch.is_due(found(text), false)).collect();
+        let due: Vec<bool> = looks.iter().map(|text| watch.still_matches(found(text), false)).collect();
         let expected = [false, false, false, false, false, true, false, false, false, false, false, true, false];
         assert_eq!(due, expected);
     }
@@ -217,9 +217,9 @@ mod tests {
     fn a_signal_does_not_wait_and_is_not_followed_by_another_try() {
         let same = content("");
         let mut watch = Watch { tried: same.clone(), seen: None };
-        assert!(watch.is_due(same.clone(), true));
-        assert!(!watch.is_due(same.clone(), false));
-        assert!(!watch.is_due(same, false));
+        assert!(watch.still_matches(same.clone(), true));
+        assert!(!watch.still_matches(same.clone(), false));
+        assert!(!watch.still_matches(same, false));
     }
 
     #[test]
@@ -227,9 +227,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let gone = || Content::of(&folder.path().join("gone"));
         let mut watch = Watch { tried: content(""), seen: None };
-        assert!(!watch.is_due(gone(), false));
-        assert!(watch.is_due(gone(), false));
-        assert!(!watch.is_due(gone(), false));
+        assert!(!watch.still_matches(gone(), false));
+        assert!(watch.still_matches(gone(), false));
+        assert!(!watch.still_matches(gone(), false));
         assert!(watch.tried.check().is_err());
     }
 }

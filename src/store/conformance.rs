@@ -20,13 +20,13 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::*;
 use crate::key::DigestKey;
 use crate::record::codec::{HEAD, Placement, VERSION, encode};
-use crate::record::moves::{self, ClaimMove, Exchange, Owner, RenewMove};
-use crate::record::{Fingerprint, Reply, State, Terms, Unknown};
+use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, OwnerState, RenewTransition};
+use crate::record::{Fingerprint, Reply, State, Terms, UnknownPolicy};
 pub(super) use by_hand::{
     an_owner_that_is_heard_of_keeps_its_record, one_of_many_operators_moves_a_record, operators_move_every_state,
     records_are_listed_page_by_page, what_was_settled_by_hand_is_replayed,
 };
-use by_hand::{everything, exchange, reply, seen};
+use by_hand::{everything, reply, seen, swap};
 
 /// A store under test, and what must live as long as it does.
 pub(super) struct Subject {
@@ -102,8 +102,8 @@ const SHORT: Duration = Duration::from_millis(100);
 /// After this, what had [`SHORT`] is over.
 const OVER: Duration = Duration::from_millis(300);
 
-const RETRY: Terms = Terms { lease: LONG, retention: LONG, on_unknown: Unknown::Retry };
-const HOLD: Terms = Terms { lease: LONG, retention: LONG, on_unknown: Unknown::Hold(LONG) };
+const RETRY: Terms = Terms { lease: LONG, retention: LONG, on_unknown: UnknownPolicy::Retry };
+const HOLD: Terms = Terms { lease: LONG, retention: LONG, on_unknown: UnknownPolicy::Hold(LONG) };
 /// The lease is over as soon as it begins.
 const LOST_RETRY: Terms = Terms { lease: Duration::ZERO, ..RETRY };
 const LOST_HOLD: Terms = Terms { lease: Duration::ZERO, ..HOLD };
@@ -153,18 +153,18 @@ async fn grant(store: &dyn Store, name: &RecordName, claim: &Claim) -> Claim {
     }
 }
 
-async fn refuse(store: &dyn Store, name: &RecordName, claim: &Claim) -> Held {
+async fn refuse(store: &dyn Store, name: &RecordName, claim: &Claim) -> StoredRecord {
     match store.claim(name, claim).await.expect("an answer") {
         Claimed::Granted(claim) => panic!("granted as {claim:?}"),
         Claimed::Refused(held) => *held,
         Claimed::Apart(bodiless) => {
             let record = store.body(name, *bodiless).await.expect("its body");
-            Held { record, silent_for: Duration::ZERO }
+            StoredRecord { record, silent_for: Duration::ZERO }
         }
     }
 }
 
-async fn find(store: &dyn Store, name: &RecordName) -> Option<Held> {
+async fn find(store: &dyn Store, name: &RecordName) -> Option<StoredRecord> {
     store.find(name).await.expect("an answer")
 }
 
@@ -184,7 +184,7 @@ pub(super) async fn a_claim_on_a_living_owner_is_refused(subject: &Subject) {
         let (store, name, first) = (&*subject.store, name(), claim(1, terms));
         grant(store, &name, &first).await;
         let held = refuse(store, &name, &claim(2, terms)).await;
-        assert_eq!((held.owner(), held.record), (Owner::Alive, in_flight(&first)));
+        assert_eq!((held.owner(), held.record), (OwnerState::Alive, in_flight(&first)));
     }
 }
 
@@ -206,7 +206,7 @@ pub(super) async fn a_lost_owner_is_replaced_under_retry(subject: &Subject) {
     let terms = Terms { lease: SHORT, ..RETRY };
     grant(store, &name, &claim(1, terms)).await;
     tokio::time::sleep(OVER).await;
-    assert_eq!(find(store, &name).await.expect("a record").owner(), Owner::Abandoned);
+    assert_eq!(find(store, &name).await.expect("a record").owner(), OwnerState::Abandoned);
     let second = grant(store, &name, &claim(2, LOST_RETRY)).await;
     assert_eq!(second, Claim { attempt: 2, ..claim(2, LOST_RETRY) });
     let third = grant(store, &name, &claim(3, RETRY)).await;
@@ -222,12 +222,12 @@ pub(super) async fn a_lost_owner_blocks_the_key_under_hold(subject: &Subject) {
     grant(store, &name, &first).await;
     tokio::time::sleep(OVER).await;
     let held = refuse(store, &name, &claim(2, RETRY)).await;
-    assert_eq!((held.owner(), held.record), (Owner::Lost, in_flight(&first)));
+    assert_eq!((held.owner(), held.record), (OwnerState::Lost, in_flight(&first)));
 }
 
 pub(super) async fn a_lost_owner_is_replaced_after_the_hold(subject: &Subject) {
     let (store, name) = (&*subject.store, name());
-    let terms = Terms { lease: SHORT / 2, on_unknown: Unknown::Hold(SHORT), ..HOLD };
+    let terms = Terms { lease: SHORT / 2, on_unknown: UnknownPolicy::Hold(SHORT), ..HOLD };
     grant(store, &name, &claim(1, terms)).await;
     tokio::time::sleep(OVER).await;
     assert_eq!(grant(store, &name, &claim(2, HOLD)).await.attempt, 2);
@@ -269,7 +269,7 @@ async fn race(subject: &Subject, name: &RecordName) -> Vec<u32> {
     for runner in runners.collect::<Vec<_>>() {
         match runner.await.expect("no panic") {
             Claimed::Granted(claim) => granted.push(claim.attempt),
-            Claimed::Refused(held) => assert_eq!(held.owner(), Owner::Alive),
+            Claimed::Refused(held) => assert_eq!(held.owner(), OwnerState::Alive),
             Claimed::Apart(bodiless) => panic!("{bodiless:?}"),
         }
     }
@@ -297,7 +297,7 @@ pub(super) async fn a_renewal_that_finds_nothing_claims_again(subject: &Subject)
     let mine = Claim { attempt: 4, ..claim(1, RETRY) };
     assert_eq!(store.renew(&name, &mine).await.expect("an answer"), Renewed::ClaimedAgain);
     let held = refuse(store, &name, &claim(2, RETRY)).await;
-    assert_eq!((held.owner(), held.record), (Owner::Alive, in_flight(&mine)));
+    assert_eq!((held.owner(), held.record), (OwnerState::Alive, in_flight(&mine)));
 }
 
 pub(super) async fn a_renewal_that_finds_another_is_lost(subject: &Subject) {
@@ -308,7 +308,7 @@ pub(super) async fn a_renewal_that_finds_another_is_lost(subject: &Subject) {
     assert_eq!(find(store, &name).await.expect("a record").record, in_flight(&second));
 }
 
-/// Every verb, with one's own token and another's, from every state: what the pure moves say is done.
+/// Every verb, with one's own token and another's, from every state: what the pure transitions say is done.
 pub(super) async fn every_move_from_every_state(subject: &Subject) {
     let store = &*subject.store;
     let owner = claim(1, RETRY);
@@ -334,22 +334,24 @@ pub(super) async fn every_move_from_every_state(subject: &Subject) {
         let what = format!("{:?} finds {state:?}", actor.token);
 
         let name = prepare().await;
-        let held = state.clone().map(|record| Held { record, silent_for: Duration::ZERO });
-        match (moves::claim(held, &actor), store.claim(&name, &actor).await.expect("an answer")) {
-            (ClaimMove::Write(wanted), Claimed::Granted(claim)) => {
+        let held = state.clone().map(|record| StoredRecord { record, silent_for: Duration::ZERO });
+        match (transitions::claim(held, &actor), store.claim(&name, &actor).await.expect("an answer")) {
+            (ClaimTransition::Write(wanted), Claimed::Granted(claim)) => {
                 assert_eq!((&claim, left(&name).await), (&wanted, Some(in_flight(&wanted))), "{what}");
             }
-            (ClaimMove::AlreadyMine(wanted), Claimed::Granted(claim)) => assert_eq!(claim, wanted, "{what}"),
-            (ClaimMove::Refuse(wanted), Claimed::Refused(held)) => assert_eq!(held.record, wanted.record, "{what}"),
+            (ClaimTransition::AlreadyMine(wanted), Claimed::Granted(claim)) => assert_eq!(claim, wanted, "{what}"),
+            (ClaimTransition::Refuse(wanted), Claimed::Refused(held)) => {
+                assert_eq!(held.record, wanted.record, "{what}")
+            }
             (expected, claimed) => panic!("{what}: {expected:?} is not {claimed:?}"),
         }
 
         let name = prepare().await;
         let renewed = store.renew(&name, &actor).await.expect("an answer");
-        let (expected, after) = match moves::renew(state.as_ref(), actor.token) {
-            RenewMove::Extend => (Renewed::Extended, state.clone()),
-            RenewMove::ClaimAgain => (Renewed::ClaimedAgain, Some(in_flight(&actor))),
-            RenewMove::Refuse => (Renewed::Lost, state.clone()),
+        let (expected, after) = match transitions::renew(state.as_ref(), actor.token) {
+            RenewTransition::Extend => (Renewed::Extended, state.clone()),
+            RenewTransition::ClaimAgain => (Renewed::ClaimedAgain, Some(in_flight(&actor))),
+            RenewTransition::Refuse => (Renewed::Lost, state.clone()),
         };
         assert_eq!((renewed, left(&name).await), (expected, after), "{what}");
 
@@ -357,7 +359,7 @@ pub(super) async fn every_move_from_every_state(subject: &Subject) {
             let name = prepare().await;
             let settled = settle(store, &name, &outcome).await;
             let (expected, after) = match state {
-                Some(record) if !moves::settles(Some(record), actor.token) => {
+                Some(record) if !transitions::settles(Some(record), actor.token) => {
                     (Settled::Kept(Box::new(record.clone())), record.clone())
                 }
                 _ => (Settled::Written, outcome),
@@ -369,7 +371,7 @@ pub(super) async fn every_move_from_every_state(subject: &Subject) {
         let released = store.release(&name, actor.token).await.expect("an answer");
         let (expected, after) = match state {
             None => (Released::Absent, None),
-            Some(record) if moves::releases(record, actor.token) => (Released::Deleted, None),
+            Some(record) if transitions::releases(record, actor.token) => (Released::Deleted, None),
             Some(record) => (Released::Kept, Some(record.clone())),
         };
         assert_eq!((released, left(&name).await), (expected, after), "{what}");
@@ -399,7 +401,7 @@ pub(super) async fn a_settled_record_lives_anew(subject: &Subject) {
 pub(super) async fn an_unknown_record_lives_as_long_as_it_is_held(subject: &Subject) {
     let store = &*subject.store;
     let (held, retried) = (name(), name());
-    let hold = claim(1, Terms { on_unknown: Unknown::Hold(SHORT), ..HOLD });
+    let hold = claim(1, Terms { on_unknown: UnknownPolicy::Hold(SHORT), ..HOLD });
     settle(store, &held, &unknown(&hold)).await;
     settle(store, &retried, &unknown(&claim(1, RETRY))).await;
     tokio::time::sleep(OVER).await;
@@ -501,8 +503,8 @@ pub(super) async fn what_cannot_be_read_is_left_alone(subject: &Subject) {
         assert!(!matches!(store.release(&name, mine.token).await, Ok(Released::Deleted | Released::Absent)));
         unreadable(store.find(&name).await.expect_err("still there"));
         // Only what begins as the record that was seen is taken for it, and then an operator gets it out of the way.
-        let wanted = Exchange { seen: seen(in_flight(&mine)), to: None };
-        unreadable(store.exchange(&name, &wanted).await.expect_err("no record"));
+        let wanted = CompareAndSwap { seen: seen(in_flight(&mine)), to: None };
+        unreadable(store.compare_and_swap(&name, &wanted).await.expect_err("no record"));
     }
     let unreadable = everything(store, None, 100).await.into_iter().filter(|listed| listed.seen.is_err());
     // The damage of one, and the extension of another, are behind what a list reads.
@@ -583,7 +585,7 @@ pub(super) async fn any_order_of_moves_ends_as_in_memory(subject: &Subject) {
 
 /// Carries a step out, and tells what came of it in words that do not depend on the time it took.
 async fn take(store: &dyn Store, name: &RecordName, step: &Step) -> String {
-    let told = |held: Held| format!("{:?} {:?}", held.owner(), held.record);
+    let told = |held: StoredRecord| format!("{:?} {:?}", held.owner(), held.record);
     match step {
         Step::Claim(claim) => match store.claim(name, claim).await.expect("an answer") {
             Claimed::Granted(claim) => format!("granted {claim:?}"),
@@ -596,11 +598,11 @@ async fn take(store: &dyn Store, name: &RecordName, step: &Step) -> String {
         Step::ByHand { complete, force } => {
             let Some(held) = find(store, name).await else { return "nothing".to_owned() };
             let wanted = match complete {
-                true => moves::complete_by_hand(held.seen(), reply(Vec::new()), 8, *force),
-                false => moves::release_by_hand(held.seen(), *force),
+                true => transitions::complete_by_hand(held.seen(), reply(Vec::new()), 8, *force),
+                false => transitions::release_by_hand(held.seen(), *force),
             };
             match wanted {
-                Ok(wanted) => format!("{:?}", exchange(store, name, &wanted).await),
+                Ok(wanted) => format!("{:?}", swap(store, name, &wanted).await),
                 Err(why) => format!("{why:?}"),
             }
         }

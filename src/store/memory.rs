@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use super::digest_key::{self, Wanted};
 use super::{
-    Answer, Changes, Claimed, Cursor, Exchanged, FOREVER, Health, Listed, Listing, Page, Released, Renewed, Settled,
-    Store, StoreError,
+    Changes, Claimed, Cursor, FOREVER, Health, ListQuery, ListedRecord, Page, Released, Renewed, Settled, Store,
+    StoreError, StoreFuture, SwapResult,
 };
 use crate::config;
 use crate::key::DigestKey;
-use crate::record::moves::{self, ClaimMove, Exchange, Held, RenewMove};
+use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RenewTransition, StoredRecord};
 use crate::record::{Claim, Record, RecordName, State, Token};
 
 /// Records in a map, expired ones swept out as it grows.
@@ -54,14 +54,17 @@ impl Memory {
 }
 
 impl Records {
-    fn held(&self, name: &RecordName) -> Option<Held> {
+    fn held(&self, name: &RecordName) -> Option<StoredRecord> {
         let kept = self.by_name.get(name)?;
         let left = kept.expires.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-        Some(Held { record: kept.record.clone(), silent_for: kept.record.claim.terms.retention.saturating_sub(left) })
+        Some(StoredRecord {
+            record: kept.record.clone(),
+            silent_for: kept.record.claim.terms.retention.saturating_sub(left),
+        })
     }
 
     /// The records after the cursor, which is a name.
-    fn page(&self, listing: &Listing) -> Page {
+    fn page(&self, listing: &ListQuery) -> Page {
         fn place(name: &RecordName) -> (&str, &[u8; 16]) {
             (&name.route, &name.digest)
         }
@@ -79,7 +82,7 @@ impl Records {
         let next = names.last().filter(|_| more).map(|name| Cursor(name.to_string()));
         let listed = |name: &RecordName| {
             let seen = self.held(name)?.seen();
-            Some(Listed { name: name.clone(), seen: Ok(seen) })
+            Some(ListedRecord { name: name.clone(), seen: Ok(seen) })
         };
         Page { records: names.into_iter().filter_map(listed).collect(), next }
     }
@@ -90,35 +93,35 @@ impl Records {
             self.by_name.retain(|_, kept| kept.expires > now);
             self.sweep_at = (self.by_name.len() * 2).max(FIRST_SWEEP);
         }
-        let expires = Instant::now() + moves::time_to_live(&record).min(FOREVER);
+        let expires = Instant::now() + transitions::time_to_live(&record).min(FOREVER);
         self.by_name.insert(name.clone(), Kept { record, expires });
     }
 }
 
 impl Store for Memory {
-    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
+    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Claimed> {
         Box::pin(async move {
             let mut records = self.records();
-            Ok(match moves::claim(records.held(name), claim) {
-                ClaimMove::Write(claim) => {
+            Ok(match transitions::claim(records.held(name), claim) {
+                ClaimTransition::Write(claim) => {
                     records.write(name, Record { claim: claim.clone(), state: State::InFlight });
                     Claimed::Granted(claim)
                 }
-                ClaimMove::AlreadyMine(claim) => Claimed::Granted(claim),
-                ClaimMove::Refuse(held) => Claimed::Refused(held),
+                ClaimTransition::AlreadyMine(claim) => Claimed::Granted(claim),
+                ClaimTransition::Refuse(held) => Claimed::Refused(held),
             })
         })
     }
 
-    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Renewed> {
+    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed> {
         Box::pin(async move {
             let mut records = self.records();
             let held = records.held(name).map(|held| held.record);
             // A claim never changes while it is in flight: a renewal gives the record time, and nothing else.
-            let (renewed, record) = match (moves::renew(held.as_ref(), claim.token), held) {
-                (RenewMove::Refuse, _) => return Ok(Renewed::Lost),
-                (RenewMove::Extend, Some(record)) => (Renewed::Extended, record),
-                (RenewMove::Extend | RenewMove::ClaimAgain, _) => {
+            let (renewed, record) = match (transitions::renew(held.as_ref(), claim.token), held) {
+                (RenewTransition::Refuse, _) => return Ok(Renewed::Lost),
+                (RenewTransition::Extend, Some(record)) => (Renewed::Extended, record),
+                (RenewTransition::Extend | RenewTransition::ClaimAgain, _) => {
                     (Renewed::ClaimedAgain, Record { claim: claim.clone(), state: State::InFlight })
                 }
             };
@@ -127,11 +130,13 @@ impl Store for Memory {
         })
     }
 
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> Answer<'a, Settled> {
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled> {
         Box::pin(async move {
             let mut records = self.records();
             match records.held(name).map(|held| held.record) {
-                Some(kept) if !moves::settles(Some(&kept), record.claim.token) => Ok(Settled::Kept(Box::new(kept))),
+                Some(kept) if !transitions::settles(Some(&kept), record.claim.token) => {
+                    Ok(Settled::Kept(Box::new(kept)))
+                }
                 _ => {
                     records.write(name, with_own_body(record.clone()));
                     Ok(Settled::Written)
@@ -140,12 +145,12 @@ impl Store for Memory {
         })
     }
 
-    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> Answer<'a, Released> {
+    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> StoreFuture<'a, Released> {
         Box::pin(async move {
             let mut records = self.records();
             Ok(match records.held(name) {
                 None => Released::Absent,
-                Some(held) if moves::releases(&held.record, token) => {
+                Some(held) if transitions::releases(&held.record, token) => {
                     records.by_name.remove(name);
                     Released::Deleted
                 }
@@ -154,26 +159,26 @@ impl Store for Memory {
         })
     }
 
-    fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
+    fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
         Box::pin(async move { Ok(self.records().held(name)) })
     }
 
-    fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page> {
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
         Box::pin(async move { Ok(self.records().page(listing)) })
     }
 
-    fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged> {
+    fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult> {
         Box::pin(async move {
             let mut records = self.records();
             match records.held(name) {
-                Some(held) if exchange.is_due(&held) => {}
-                other => return Ok(Exchanged::Changed(other.map(Box::new))),
+                Some(held) if swap.still_matches(&held) => {}
+                other => return Ok(SwapResult::Changed(other.map(Box::new))),
             }
-            match &exchange.to {
+            match &swap.to {
                 Some(record) => records.write(name, record.clone()),
                 None => drop(records.by_name.remove(name)),
             }
-            Ok(Exchanged::Done)
+            Ok(SwapResult::Done)
         })
     }
 

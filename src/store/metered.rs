@@ -4,13 +4,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Answer, AnyStore, Changes, Claimed, Exchanged, Found, Health, Listing, Page, Released, Renewed, Settled, Store,
-    StoreError,
+    AnyStore, Changes, Claimed, FoundRecord, Health, ListQuery, Page, Released, Renewed, Settled, Store, StoreError,
+    StoreFuture, SwapResult,
 };
 use crate::key::DigestKey;
 use crate::metrics::{Metrics, StoreOp};
 use crate::record::codec::Bodiless;
-use crate::record::moves::{Exchange, Held};
+use crate::record::transitions::{CompareAndSwap, StoredRecord};
 use crate::record::{Claim, Record, RecordName, Token};
 
 /// A store whose calls are counted and timed.
@@ -46,7 +46,7 @@ impl Metered {
         settled
     }
 
-    fn timed<'a, T: 'a>(&'a self, op: StoreOp, call: Answer<'a, T>) -> Answer<'a, T> {
+    fn timed<'a, T: 'a>(&'a self, op: StoreOp, call: StoreFuture<'a, T>) -> StoreFuture<'a, T> {
         let begun = Instant::now();
         Box::pin(async move {
             let answer = call.await;
@@ -57,40 +57,40 @@ impl Metered {
 }
 
 impl Store for Metered {
-    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
+    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Claimed> {
         Box::pin(self.claim(name, claim))
     }
 
-    fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> Answer<'a, Record> {
+    fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> StoreFuture<'a, Record> {
         self.timed(StoreOp::Body, self.store.body(name, bodiless))
     }
 
-    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Renewed> {
+    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed> {
         self.timed(StoreOp::Renew, self.store.renew(name, claim))
     }
 
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> Answer<'a, Settled> {
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled> {
         Box::pin(self.settle(name, record))
     }
 
-    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> Answer<'a, Released> {
+    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> StoreFuture<'a, Released> {
         self.timed(StoreOp::Release, self.store.release(name, token))
     }
 
-    fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
+    fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
         self.timed(StoreOp::Find, self.store.find(name))
     }
 
-    fn find_apart<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Found>> {
+    fn find_apart<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<FoundRecord>> {
         self.timed(StoreOp::Find, self.store.find_apart(name))
     }
 
-    fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page> {
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
         self.timed(StoreOp::List, self.store.list(listing))
     }
 
-    fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged> {
-        self.timed(StoreOp::Exchange, self.store.exchange(name, exchange))
+    fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult> {
+        self.timed(StoreOp::Exchange, self.store.compare_and_swap(name, swap))
     }
 
     fn subscribe(&self, name: &RecordName, patience: Duration) -> Option<Changes> {

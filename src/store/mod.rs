@@ -1,6 +1,6 @@
 //! Where records live: one trait, three stores, one conformance suite.
 //!
-//! Every store carries out the moves of [`crate::record::moves`] atomically and on a clock of its own.
+//! Every store carries out the transitions of [`crate::record::transitions`] atomically and on a clock of its own.
 
 mod any;
 #[cfg(test)]
@@ -28,7 +28,7 @@ pub use redis::{ConnectError, Redis, acl_rule};
 use crate::config::{self, StoreLocation};
 use crate::key::DigestKey;
 use crate::record::codec::{Bodiless, Unreadable};
-use crate::record::moves::{Exchange, Held, Seen};
+use crate::record::transitions::{CompareAndSwap, RecordSnapshot, StoredRecord};
 use crate::record::{Claim, Record, RecordName, Token};
 
 /// Opens the store that the configuration names. Must be called within a Tokio runtime.
@@ -88,7 +88,7 @@ pub const SHORT: f64 = 0.8;
 const FIRST_CONNECT: Duration = Duration::from_secs(2);
 
 /// The answer of a store, some time later.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// A place that keeps records and decides, atomically, who owns an operation.
 ///
@@ -97,38 +97,38 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Se
 pub trait Store: Send + Sync + 'static {
     /// Claims the operation, taking over from a lost owner where its terms allow it. Where the answer is lost, the same
     /// claim may be made again: it takes half the time of a call.
-    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed>;
+    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Claimed>;
 
     /// Reads the body of an answer that [lies apart](Claimed::Apart).
-    fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> Answer<'a, Record> {
+    fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> StoreFuture<'a, Record> {
         drop(bodiless);
         let source = Unreadable::Damaged("its body cannot lie apart in this store");
         Box::pin(async move { Err(StoreError::Unreadable { name: name.to_string(), source }) })
     }
 
     /// Says that the owner is alive; makes the claim again if the record is gone.
-    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Renewed>;
+    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed>;
 
     /// Writes the outcome of the attempt that `record.claim` owns.
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> Answer<'a, Settled>;
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled>;
 
     /// Frees the key, if the record is still in flight under this token.
-    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> Answer<'a, Released>;
+    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> StoreFuture<'a, Released>;
 
     /// Looks the record up.
-    fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>>;
+    fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>>;
 
     /// The same for whoever counts a body before it is read: one that lies apart is not read with the record.
-    fn find_apart<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Found>> {
-        Box::pin(async move { Ok(self.find(name).await?.map(|held| Found::Whole(Box::new(held)))) })
+    fn find_apart<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<FoundRecord>> {
+        Box::pin(async move { Ok(self.find(name).await?.map(|held| FoundRecord::Whole(Box::new(held)))) })
     }
 
     /// Some of the records. What is there from the first page to the last is on one of them, and now and then on two;
     /// what comes or goes in between may be.
-    fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page>;
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page>;
 
-    /// Makes an operator's change, if it is [still due](Exchange::is_due).
-    fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged>;
+    /// Makes an operator's change, if it is [still due](CompareAndSwap::still_matches).
+    fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult>;
 
     /// Changes of the record that others may make, if they can be heard of. Begins to listen, and does not wait for it.
     /// What comes later than `patience` may go unheard.
@@ -166,7 +166,7 @@ pub enum Claimed {
     /// The caller owns the operation. Its claim as written: the attempt number is more than 1 after a takeover.
     Granted(Claim),
     /// Somebody else does, or did.
-    Refused(Box<Held>),
+    Refused(Box<StoredRecord>),
     /// Somebody else did, and the body of the answer lies apart. That the claim is refused is final, whatever becomes of
     /// reading the [body](Store::body).
     Apart(Box<Bodiless>),
@@ -174,9 +174,9 @@ pub enum Claimed {
 
 /// A record that was looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum FoundRecord {
     /// All of it.
-    Whole(Box<Held>),
+    Whole(Box<StoredRecord>),
     /// An answer, and its body lies apart: see [`Store::body`].
     Apart(Box<Bodiless>),
 }
@@ -214,7 +214,7 @@ pub enum Released {
 
 /// Which records to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listing {
+pub struct ListQuery {
     /// Those of this route; of all routes without it.
     pub route: Option<Arc<str>>,
     /// Where the page before ended; the first page without it.
@@ -227,18 +227,18 @@ pub struct Listing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// Each with its name.
-    pub records: Vec<Listed>,
+    pub records: Vec<ListedRecord>,
     /// Where the next page begins; `None` after the last.
     pub next: Option<Cursor>,
 }
 
 /// A record in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedRecord {
     /// Its name.
     pub name: RecordName,
     /// What its first bytes tell.
-    pub seen: Result<Seen, Unreadable>,
+    pub seen: Result<RecordSnapshot, Unreadable>,
 }
 
 /// A place in a list, which the store that made it understands.
@@ -247,11 +247,11 @@ pub struct Cursor(pub String);
 
 /// What became of an operator's change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Exchanged {
+pub enum SwapResult {
     /// It is made.
     Done,
     /// The record is another by now, or gone.
-    Changed(Option<Box<Held>>),
+    Changed(Option<Box<StoredRecord>>),
 }
 
 /// Why a store did not answer, by what the caller may conclude.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use onlyonce::record::chunks::Cut;
 use onlyonce::record::codec::{Placement, encode};
-use onlyonce::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
+use onlyonce::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, UnknownPolicy};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -98,7 +98,7 @@ fn records() -> Vec<Vec<u8>> {
         State::Unknown { settled_at },
     ];
     let second = Duration::from_secs(1);
-    let claims = [Unknown::Hold(second), Unknown::Retry].map(|on_unknown| Claim {
+    let claims = [UnknownPolicy::Hold(second), UnknownPolicy::Retry].map(|on_unknown| Claim {
         token: Token([7; 16]),
         attempt: 1,
         terms: Terms { lease: second, retention: second, on_unknown },

@@ -5,7 +5,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use onlyonce::config;
-use onlyonce::record::{Claim, Fingerprint, Record, RecordName, State, Terms, Token, Unknown};
+use onlyonce::record::{Claim, Fingerprint, Record, RecordName, State, Terms, Token, UnknownPolicy};
 use serde_json::Value;
 
 use crate::support::*;
@@ -272,7 +272,7 @@ on_every_lasting_store! {
         let terms = Terms {
             lease: Duration::from_secs(1),
             retention: Duration::from_secs(3600),
-            on_unknown: Unknown::Hold(Duration::from_secs(3600)),
+            on_unknown: UnknownPolicy::Hold(Duration::from_secs(3600)),
         };
         let fingerprint = Fingerprint { target: [0; 16], recipe: 0, body: [0; 16] };
         for number in 0..1300_u128 {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
-use onlyonce::record::moves::{self, ClaimMove, Held, RenewMove};
-use onlyonce::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, Unknown};
+use onlyonce::record::transitions::{self, ClaimTransition, RenewTransition, StoredRecord};
+use onlyonce::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, UnknownPolicy};
 use onlyonce::store::{Released, Renewed, Settled};
 
 /// A request, the token of its claim, and the answer that its attempt brings.
@@ -52,7 +52,7 @@ pub enum Call {
 #[derive(Debug)]
 pub enum Answer {
     Granted(Claim),
-    Refused(Held),
+    Refused(StoredRecord),
     /// The claim goes on with another call.
     GoOn(Call),
     Renewed(Renewed),
@@ -63,7 +63,7 @@ pub enum Answer {
 /// The terms of every claim. Retention, and with it `hold_for`, outlasts whatever happens in the model.
 pub fn terms(retry: bool) -> Terms {
     let retention = Duration::from_secs(72 * 3600);
-    let on_unknown = if retry { Unknown::Retry } else { Unknown::Hold(retention) };
+    let on_unknown = if retry { UnknownPolicy::Retry } else { UnknownPolicy::Hold(retention) };
     Terms { lease: TICK * u32::from(LEASE), retention, on_unknown }
 }
 
@@ -112,8 +112,8 @@ impl Stored {
         Self { silent: 0, ..self } != Self { silent: 0, ..seen } || self.silent < seen.silent
     }
 
-    pub fn held(self, retry: bool) -> Held {
-        Held { record: self.record(retry), silent_for: TICK * u32::from(self.silent) }
+    pub fn held(self, retry: bool) -> StoredRecord {
+        StoredRecord { record: self.record(retry), silent_for: TICK * u32::from(self.silent) }
     }
 }
 
@@ -149,22 +149,22 @@ pub fn carry_out(kept: &mut Option<Stored>, call: Call, from: &Claim, retry: boo
     match call {
         Call::Claim => {
             let found = *kept;
-            match (moves::claim(held, from), found) {
-                (ClaimMove::Write(_), Some(seen)) => Answer::GoOn(Call::TakeOver(seen)),
-                (ClaimMove::Write(claim), None) => {
+            match (transitions::claim(held, from), found) {
+                (ClaimTransition::Write(_), Some(seen)) => Answer::GoOn(Call::TakeOver(seen)),
+                (ClaimTransition::Write(claim), None) => {
                     *kept = in_flight(&claim);
                     Answer::Granted(claim)
                 }
-                (ClaimMove::AlreadyMine(claim), _) => Answer::Granted(claim),
-                (ClaimMove::Refuse(held), _) => Answer::Refused(*held),
+                (ClaimTransition::AlreadyMine(claim), _) => Answer::Granted(claim),
+                (ClaimTransition::Refuse(held), _) => Answer::Refused(*held),
             }
         }
         Call::TakeOver(seen) => {
-            let claim = moves::takeover(&seen.held(retry), from).expect("it was found to be lost");
+            let claim = transitions::takeover(&seen.held(retry), from).expect("it was found to be lost");
             match *kept {
-                Some(now) if !blind && now.stirred_since(seen) => match moves::claim(held, from) {
-                    ClaimMove::AlreadyMine(claim) => Answer::Granted(claim),
-                    ClaimMove::Refuse(_) | ClaimMove::Write(_) => Answer::Refused(now.held(retry)),
+                Some(now) if !blind && now.stirred_since(seen) => match transitions::claim(held, from) {
+                    ClaimTransition::AlreadyMine(claim) => Answer::Granted(claim),
+                    ClaimTransition::Refuse(_) | ClaimTransition::Write(_) => Answer::Refused(now.held(retry)),
                 },
                 None if !blind => Answer::GoOn(Call::Claim),
                 Some(_) | None => {
@@ -173,19 +173,19 @@ pub fn carry_out(kept: &mut Option<Stored>, call: Call, from: &Claim, retry: boo
                 }
             }
         }
-        Call::Renew => match moves::renew(held.as_ref().map(|held| &held.record), from.token) {
-            RenewMove::Extend => {
+        Call::Renew => match transitions::renew(held.as_ref().map(|held| &held.record), from.token) {
+            RenewTransition::Extend => {
                 *kept = kept.map(|stored| Stored { silent: 0, ..stored });
                 Answer::Renewed(Renewed::Extended)
             }
-            RenewMove::ClaimAgain => {
+            RenewTransition::ClaimAgain => {
                 *kept = in_flight(from);
                 Answer::Renewed(Renewed::ClaimedAgain)
             }
-            RenewMove::Refuse => Answer::Renewed(Renewed::Lost),
+            RenewTransition::Refuse => Answer::Renewed(Renewed::Lost),
         },
         Call::Settle(ending) => match held.map(|held| held.record) {
-            Some(record) if !blind && !moves::settles(Some(&record), from.token) => {
+            Some(record) if !blind && !transitions::settles(Some(&record), from.token) => {
                 Answer::Settled(Settled::Kept(Box::new(record)))
             }
             _ => {
@@ -195,7 +195,7 @@ pub fn carry_out(kept: &mut Option<Stored>, call: Call, from: &Claim, retry: boo
         },
         Call::Release => match held {
             None => Answer::Released(Released::Absent),
-            Some(held) if blind || moves::releases(&held.record, from.token) => {
+            Some(held) if blind || transitions::releases(&held.record, from.token) => {
                 *kept = None;
                 Answer::Released(Released::Deleted)
             }

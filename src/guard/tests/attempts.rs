@@ -35,7 +35,7 @@ async fn what_may_have_run_is_held_or_left_for_a_takeover() {
     assert!(matches!(run(scene.own(&held).await, Fate::Unknown(Silence::Broken)).await, Some(Ended::Silent(_))));
     assert_eq!(scene.repeat(&held).await, Verdict::OutcomeUnknown);
 
-    let retried = operation(2, Unknown::Retry);
+    let retried = operation(2, UnknownPolicy::Retry);
     assert!(matches!(run(scene.own(&retried).await, Fate::Unknown(Silence::Broken)).await, Some(Ended::Silent(_))));
     assert_eq!(scene.repeat(&retried).await, Verdict::InFlight);
     tokio::time::sleep(LEASE).await;
@@ -52,7 +52,7 @@ async fn what_never_came_to_the_gate_was_not_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_takes_many_leases_is_never_run_twice() {
-    let (scene, operation, end) = (Scene::new(), operation(1, Unknown::Retry), Arc::new(Notify::new()));
+    let (scene, operation, end) = (Scene::new(), operation(1, UnknownPolicy::Retry), Arc::new(Notify::new()));
     let ended = run_until(scene.own(&operation).await, &end, created());
     for _ in 0..20 {
         tokio::time::sleep(LEASE / 2).await;
@@ -225,7 +225,7 @@ async fn a_release_is_not_undone_by_its_own_owner() {
 
 #[tokio::test(start_paused = true)]
 async fn every_client_of_a_key_gets_the_answer_that_was_recorded_first() {
-    let (scene, operation, end) = (Scene::new(), operation(1, Unknown::Retry), Arc::new(Notify::new()));
+    let (scene, operation, end) = (Scene::new(), operation(1, UnknownPolicy::Retry), Arc::new(Notify::new()));
     scene.store.renewals.next([Fault::Refused; 4]);
     let stalled = run_until(scene.own(&operation).await, &end, answer(StatusCode::CREATED, "stalled"));
     tokio::time::sleep(LEASE + Duration::from_millis(1)).await;
@@ -255,14 +255,14 @@ async fn nobody_gets_the_answer_to_another_request() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_writes_the_outcome_stays_the_owner_however_long_that_takes() {
-    for on_unknown in [HOLD, Unknown::Retry] {
+    for on_unknown in [HOLD, UnknownPolicy::Retry] {
         let (scene, operation) = (Scene::new(), operation(1, on_unknown));
         // A large answer over a slow link.
         scene.store.settlements.next([Fault::Late(LEASE * 3)]);
         let ended = run(scene.own(&operation).await, created()).detach();
         for _ in 0..5 {
             tokio::time::sleep(LEASE / 2).await;
-            assert_eq!(scene.held(&operation).await.expect("a record").owner(), Owner::Alive);
+            assert_eq!(scene.held(&operation).await.expect("a record").owner(), OwnerState::Alive);
         }
         assert_eq!(body(&ended.await.expect("an end")), b"order 1");
         assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
@@ -272,7 +272,7 @@ async fn whoever_writes_the_outcome_stays_the_owner_however_long_that_takes() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_knows_the_outcome_stays_the_owner_until_it_is_recorded() {
-    for on_unknown in [HOLD, Unknown::Retry] {
+    for on_unknown in [HOLD, UnknownPolicy::Retry] {
         let (scene, operation) = (Scene::new(), operation(1, on_unknown));
         // Longer than a lease: recording is tried about once in a second.
         scene.store.settlements.next([Fault::Refused; 90]);
@@ -286,7 +286,7 @@ async fn whoever_knows_the_outcome_stays_the_owner_until_it_is_recorded() {
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_meets_its_own_outcome_has_lost_nothing() {
-    for on_unknown in [HOLD, Unknown::Retry] {
+    for on_unknown in [HOLD, UnknownPolicy::Retry] {
         let (scene, operation) = (Scene::new(), operation(1, on_unknown));
         // Written, and the answer is lost; then the store is away for longer than it takes to renew.
         scene.store.settlements.next([Fault::AnswerLost]);
@@ -301,7 +301,7 @@ async fn an_owner_that_meets_its_own_outcome_has_lost_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_was_replaced_answers_with_its_own_response() {
-    let (scene, operation, end) = (Scene::new(), operation(1, Unknown::Retry), Arc::new(Notify::new()));
+    let (scene, operation, end) = (Scene::new(), operation(1, UnknownPolicy::Retry), Arc::new(Notify::new()));
     scene.store.renewals.next([Fault::Refused; 4]);
     let stalled = run_until(scene.own(&operation).await, &end, answer(StatusCode::CREATED, "stalled"));
     tokio::time::sleep(LEASE + Duration::from_millis(1)).await;

@@ -109,5 +109,5 @@ async fn the_clean_up_touches_nobody_elses_record() {
     assert!(scene.guard.claim(&scene.rule, &operation).await.is_err());
     drop(run_until(scene.own(&operation).await, &never, created()));
     tokio::time::sleep(Duration::from_secs(20)).await;
-    assert_eq!(scene.held(&operation).await.expect("a record").owner(), Owner::Alive);
+    assert_eq!(scene.held(&operation).await.expect("a record").owner(), OwnerState::Alive);
 }

@@ -22,10 +22,10 @@ use super::{
 use crate::config::{self, Rule};
 use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
-use crate::record::moves::{Exchange, Held, Owner};
-use crate::record::{Claim, Fingerprint, Record, RecordName, Reply, State, Terms, Token, Unknown};
+use crate::record::transitions::{CompareAndSwap, OwnerState, StoredRecord};
+use crate::record::{Claim, Fingerprint, Record, RecordName, Reply, State, Terms, Token, UnknownPolicy};
 use crate::store::{
-    self, Claimed, Exchanged, Health, Listing, Memory, Page, Released, Renewed, Settled, Store, StoreError,
+    self, Claimed, Health, ListQuery, Memory, Page, Released, Renewed, Settled, Store, StoreError, SwapResult,
 };
 
 /// What happens to one call.
@@ -66,7 +66,7 @@ impl Plan {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(faults);
     }
 
-    async fn carry_out<T>(&self, call: store::Answer<'_, T>) -> Result<T, StoreError> {
+    async fn carry_out<T>(&self, call: store::StoreFuture<'_, T>) -> Result<T, StoreError> {
         let fault = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         match fault {
             None => call.await,
@@ -95,33 +95,37 @@ impl Plan {
 }
 
 impl Store for Faulty {
-    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> store::Answer<'a, Claimed> {
+    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> store::StoreFuture<'a, Claimed> {
         *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim.clone());
         Box::pin(self.claims.carry_out(self.store.claim(name, claim)))
     }
 
-    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> store::Answer<'a, Renewed> {
+    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> store::StoreFuture<'a, Renewed> {
         Box::pin(self.renewals.carry_out(self.store.renew(name, claim)))
     }
 
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> store::Answer<'a, Settled> {
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> store::StoreFuture<'a, Settled> {
         Box::pin(self.settlements.carry_out(self.store.settle(name, record)))
     }
 
-    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> store::Answer<'a, Released> {
+    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> store::StoreFuture<'a, Released> {
         Box::pin(self.releases.carry_out(self.store.release(name, token)))
     }
 
-    fn find<'a>(&'a self, name: &'a RecordName) -> store::Answer<'a, Option<Held>> {
+    fn find<'a>(&'a self, name: &'a RecordName) -> store::StoreFuture<'a, Option<StoredRecord>> {
         Box::pin(self.finds.carry_out(self.store.find(name)))
     }
 
-    fn list<'a>(&'a self, listing: &'a Listing) -> store::Answer<'a, Page> {
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> store::StoreFuture<'a, Page> {
         self.store.list(listing)
     }
 
-    fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> store::Answer<'a, Exchanged> {
-        self.store.exchange(name, exchange)
+    fn compare_and_swap<'a>(
+        &'a self,
+        name: &'a RecordName,
+        swap: &'a CompareAndSwap,
+    ) -> store::StoreFuture<'a, SwapResult> {
+        self.store.compare_and_swap(name, swap)
     }
 
     fn subscribe(&self, name: &RecordName, patience: Duration) -> Option<store::Changes> {
@@ -139,7 +143,7 @@ impl Store for Faulty {
 
 const LEASE: Duration = Duration::from_secs(30);
 const RETENTION: Duration = Duration::from_secs(3600);
-const HOLD: Unknown = Unknown::Hold(RETENTION);
+const HOLD: UnknownPolicy = UnknownPolicy::Hold(RETENTION);
 
 fn metered(store: &Arc<Faulty>, metrics: &Arc<Metrics>) -> Arc<store::Metered> {
     let store = store::AnyStore::Other(Arc::clone(store) as Arc<dyn Store>);
@@ -214,7 +218,7 @@ impl Scene {
         }
     }
 
-    async fn held(&self, operation: &Operation) -> Option<Held> {
+    async fn held(&self, operation: &Operation) -> Option<StoredRecord> {
         self.store.find(&operation.name).await.expect("the store answers")
     }
 
@@ -241,7 +245,7 @@ fn verdict_of(waited: Option<Waited>) -> Option<Verdict> {
     })
 }
 
-fn operation(key: u8, on_unknown: Unknown) -> Operation {
+fn operation(key: u8, on_unknown: UnknownPolicy) -> Operation {
     Operation {
         name: RecordName { route: "orders".into(), digest: [key; 16] },
         fingerprint: Fingerprint { target: [1; 16], recipe: 1, body: [1; 16] },

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::record::Extensions;
-use crate::record::moves;
+use crate::record::transitions;
 
 /// While the survey runs.
 struct Surveyed {
@@ -93,8 +93,8 @@ async fn what_others_did_is_found() {
     let mut freed = operation(7, HOLD);
     freed.name.digest[1] = 1;
     let held = unknown.scene.held(&freed).await.expect("a record");
-    let exchange = moves::release_by_hand(held.seen(), false).expect("nobody is in the way");
-    unknown.scene.store.exchange(&freed.name, &exchange).await.expect("freed");
+    let swap = transitions::release_by_hand(held.seen(), false).expect("nobody is in the way");
+    unknown.scene.store.compare_and_swap(&freed.name, &swap).await.expect("freed");
     unknown.walked().await;
     unknown.are(767);
     tokio::time::sleep(RETENTION).await;
@@ -105,7 +105,7 @@ async fn what_others_did_is_found() {
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_is_lost_leaves_a_record_that_is_unknown() {
     let unknown = Surveyed::new();
-    let retried = operation(2, Unknown::Retry);
+    let retried = operation(2, UnknownPolicy::Retry);
     unknown.put(&operation(1, HOLD), None).await;
     unknown.put(&retried, None).await;
     tokio::time::sleep(LEASE / 2).await;
@@ -119,7 +119,7 @@ async fn an_owner_that_is_lost_leaves_a_record_that_is_unknown() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_record_is_told_for_as_long_as_it_holds_its_key() {
     let unknown = Surveyed::new();
-    let mut operation = operation(1, Unknown::Hold(Duration::from_secs(20)));
+    let mut operation = operation(1, UnknownPolicy::Hold(Duration::from_secs(20)));
     operation.terms.lease = Duration::from_secs(10);
     run(unknown.scene.own(&operation).await, Fate::Unknown(Silence::Broken)).await.expect("an end");
     unknown.are(1);

@@ -48,7 +48,7 @@ async fn a_waiter_of_another_sidecar_looks_at_the_record() {
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_hears_when_the_lease_of_a_lost_owner_ends() {
-    for (on_unknown, expected) in [(HOLD, Verdict::OutcomeUnknown), (Unknown::Retry, Verdict::InFlight)] {
+    for (on_unknown, expected) in [(HOLD, Verdict::OutcomeUnknown), (UnknownPolicy::Retry, Verdict::InFlight)] {
         let (scene, operation) = (Scene::new(), operation(1, on_unknown));
         // Another sidecar, which dies with the claim in its hands.
         let sibling = scene.sibling();

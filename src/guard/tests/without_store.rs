@@ -119,7 +119,7 @@ async fn under_retry_a_lease_that_is_over_may_be_another_s_by_now() {
     // On the machine's own clock: a lease counts through suspend.
     const SHORT: Duration = Duration::from_millis(300);
     let (scene, never) = (Scene::new(), Arc::new(Notify::new()));
-    for (key, on_unknown) in [(1, HOLD), (2, Unknown::Retry)] {
+    for (key, on_unknown) in [(1, HOLD), (2, UnknownPolicy::Retry)] {
         let mut operation = operation(key, on_unknown);
         operation.terms.lease = SHORT;
         scene.store.renewals.next([Fault::Refused; 50]);
@@ -127,15 +127,15 @@ async fn under_retry_a_lease_that_is_over_may_be_another_s_by_now() {
         tokio::time::sleep(SHORT * 2).await;
         let told = repeat(&scene, &operation, &OUT_OF_REACH).await;
         match on_unknown {
-            Unknown::Hold(_) => assert_eq!(told.expect("from memory"), Verdict::InFlight),
-            Unknown::Retry => assert!(matches!(told, Err(StoreError::Uncertain(_))), "{told:?}"),
+            UnknownPolicy::Hold(_) => assert_eq!(told.expect("from memory"), Verdict::InFlight),
+            UnknownPolicy::Retry => assert!(matches!(told, Err(StoreError::Uncertain(_))), "{told:?}"),
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_left_for_a_takeover_is_in_flight_until_one_may_come() {
-    let (scene, operation) = (Scene::new(), operation(1, Unknown::Retry));
+    let (scene, operation) = (Scene::new(), operation(1, UnknownPolicy::Retry));
     run(scene.own(&operation).await, Fate::Unknown(Silence::Broken)).await.expect("an end");
     assert_eq!(repeat(&scene, &operation, &OUT_OF_REACH).await.expect("from memory"), Verdict::InFlight);
     tokio::time::sleep(LEASE + Duration::from_secs(1)).await;

@@ -12,7 +12,7 @@ fn claim() -> Claim {
         terms: Terms {
             lease: Duration::from_secs(30),
             retention: Duration::from_secs(86_400),
-            on_unknown: Unknown::Hold(Duration::from_secs(3_600)),
+            on_unknown: UnknownPolicy::Hold(Duration::from_secs(3_600)),
         },
         fingerprint: Fingerprint { target: [1; 16], recipe: 7, body: [2; 16] },
         claimed_at: 1_763_700_000_000,
@@ -58,7 +58,7 @@ fn joined(mut record: Record) -> Record {
 fn states() -> Vec<Record> {
     let settled_at = 5;
     let location = Some(HeaderValue::from_static("/orders/1"));
-    let retry = Claim { terms: Terms { on_unknown: Unknown::Retry, ..claim().terms }, ..claim() };
+    let retry = Claim { terms: Terms { on_unknown: UnknownPolicy::Retry, ..claim().terms }, ..claim() };
     vec![
         Record { claim: claim(), state: State::InFlight },
         Record { claim: retry, state: State::InFlight },

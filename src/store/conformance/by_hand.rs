@@ -2,12 +2,12 @@
 
 use super::*;
 
-pub(super) fn seen(record: Record) -> Seen {
-    Held { record, silent_for: Duration::ZERO }.seen()
+pub(super) fn seen(record: Record) -> RecordSnapshot {
+    StoredRecord { record, silent_for: Duration::ZERO }.seen()
 }
 
-pub(super) async fn exchange(store: &dyn Store, name: &RecordName, exchange: &Exchange) -> Exchanged {
-    store.exchange(name, exchange).await.expect("an answer")
+pub(super) async fn swap(store: &dyn Store, name: &RecordName, swap: &CompareAndSwap) -> SwapResult {
+    store.compare_and_swap(name, swap).await.expect("an answer")
 }
 
 /// What an operator saw against what is there, for every state of either.
@@ -30,15 +30,15 @@ pub(in crate::store) async fn operators_move_every_state(subject: &Subject) {
                     settle(store, &name, record).await;
                 }
             }
-            let wanted = Exchange { seen: seen(sight.clone()), to };
-            let held = there.clone().map(|record| Held { record, silent_for: Duration::ZERO });
-            let due = held.is_some_and(|held| wanted.is_due(&held));
-            let exchanged = exchange(store, &name, &wanted).await;
+            let wanted = CompareAndSwap { seen: seen(sight.clone()), to };
+            let held = there.clone().map(|record| StoredRecord { record, silent_for: Duration::ZERO });
+            let due = held.is_some_and(|held| wanted.still_matches(&held));
+            let exchanged = swap(store, &name, &wanted).await;
             let left = find(store, &name).await.map(|held| held.record);
             if due {
-                assert_eq!((exchanged, left), (Exchanged::Done, wanted.to), "{what}");
+                assert_eq!((exchanged, left), (SwapResult::Done, wanted.to), "{what}");
             } else {
-                let Exchanged::Changed(instead) = exchanged else { panic!("{what}: it was changed") };
+                let SwapResult::Changed(instead) = exchanged else { panic!("{what}: it was changed") };
                 assert_eq!((&instead.map(|held| held.record), &left), (there, there), "{what}");
             }
         }
@@ -53,23 +53,23 @@ pub(in crate::store) async fn an_owner_that_is_heard_of_keeps_its_record(subject
         grant(store, &name, &mine).await;
         tokio::time::sleep(OVER).await;
         let held = find(store, &name).await.expect("a record");
-        assert_eq!(held.owner(), Owner::Lost);
+        assert_eq!(held.owner(), OwnerState::Lost);
         (name, held.seen())
     };
 
     let (name, sight) = lost().await;
-    let release = moves::release_by_hand(sight.clone(), false).expect("lost");
+    let release = transitions::release_by_hand(sight.clone(), false).expect("lost");
     assert_eq!(store.renew(&name, &mine).await.expect("an answer"), Renewed::Extended);
-    let Exchanged::Changed(Some(held)) = exchange(store, &name, &release).await else { panic!("it was renewed") };
+    let SwapResult::Changed(Some(held)) = swap(store, &name, &release).await else { panic!("it was renewed") };
     assert_eq!(held.record, in_flight(&mine));
     // By force, or where nothing was heard.
-    let forced = moves::release_by_hand(sight, true).expect("forced");
-    assert_eq!(exchange(store, &name, &forced).await, Exchanged::Done);
+    let forced = transitions::release_by_hand(sight, true).expect("forced");
+    assert_eq!(swap(store, &name, &forced).await, SwapResult::Done);
     assert_eq!(find(store, &name).await, None);
-    assert_eq!(exchange(store, &name, &forced).await, Exchanged::Changed(None));
+    assert_eq!(swap(store, &name, &forced).await, SwapResult::Changed(None));
     let (name, sight) = lost().await;
-    let release = moves::release_by_hand(sight, false).expect("lost");
-    assert_eq!(exchange(store, &name, &release).await, Exchanged::Done);
+    let release = transitions::release_by_hand(sight, false).expect("lost");
+    assert_eq!(swap(store, &name, &release).await, SwapResult::Done);
     assert_eq!(grant(store, &name, &claim(2, HOLD)).await.attempt, 1);
 }
 
@@ -79,12 +79,12 @@ pub(in crate::store) async fn one_of_many_operators_moves_a_record(subject: &Sub
     let sight = find(&**store, &name).await.expect("a record").seen();
     let runners = (0..32_u64).map(|number| {
         let (store, name, sight) = (store.clone(), name.clone(), sight.clone());
-        let wanted = moves::complete_by_hand(sight, reply(Vec::new()), number, false).expect("lost");
-        tokio::spawn(async move { store.exchange(&name, &wanted).await.expect("an answer") })
+        let wanted = transitions::complete_by_hand(sight, reply(Vec::new()), number, false).expect("lost");
+        tokio::spawn(async move { store.compare_and_swap(&name, &wanted).await.expect("an answer") })
     });
     let mut done = 0;
     for runner in runners.collect::<Vec<_>>() {
-        done += u32::from(runner.await.expect("no panic") == Exchanged::Done);
+        done += u32::from(runner.await.expect("no panic") == SwapResult::Done);
     }
     assert_eq!(done, 1);
 }
@@ -97,8 +97,8 @@ pub(in crate::store) async fn what_was_settled_by_hand_is_replayed(subject: &Sub
         settle(store, &name, &unknown(&mine)).await;
         let body = if length == 0 { vec![] } else { vec![Bytes::from(vec![7; length])] };
         let sight = find(store, &name).await.expect("a record").seen();
-        let by_hand = moves::complete_by_hand(sight, reply(body), 8, false).expect("unknown");
-        assert_eq!(exchange(store, &name, &by_hand).await, Exchanged::Done);
+        let by_hand = transitions::complete_by_hand(sight, reply(body), 8, false).expect("unknown");
+        assert_eq!(swap(store, &name, &by_hand).await, SwapResult::Done);
         let record = by_hand.to.expect("a record");
         assert_eq!(refuse(store, &name, &claim(2, HOLD)).await.record, record);
         // Too late, for the owner as for another operator.
@@ -111,9 +111,9 @@ pub(super) fn reply(body: Vec<Bytes>) -> Arc<Reply> {
 }
 
 /// All pages of a list.
-pub(super) async fn everything(store: &dyn Store, route: Option<&str>, limit: usize) -> Vec<Listed> {
-    let mut listing = Listing { route: route.map(Into::into), after: None, limit };
-    let mut records: Vec<Listed> = Vec::new();
+pub(super) async fn everything(store: &dyn Store, route: Option<&str>, limit: usize) -> Vec<ListedRecord> {
+    let mut listing = ListQuery { route: route.map(Into::into), after: None, limit };
+    let mut records: Vec<ListedRecord> = Vec::new();
     loop {
         let page = store.list(&listing).await.expect("an answer");
         assert!(page.records.len() <= limit * 10, "{} on a page of {limit}", page.records.len());

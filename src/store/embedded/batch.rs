@@ -14,9 +14,9 @@ use super::log::{Change, Log, Replaced};
 use super::view::{ReadError, View};
 use super::{held, unread};
 use crate::record::codec::{self, Placement};
-use crate::record::moves::{self, ClaimMove, Exchange, Held, RenewMove};
+use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RenewTransition, StoredRecord};
 use crate::record::{Claim, RecordName, Token};
-use crate::store::{Claimed, Exchanged, FOREVER, Released, Renewed, Settled, StoreError};
+use crate::store::{Claimed, FOREVER, Released, Renewed, Settled, StoreError, SwapResult};
 
 /// What the writing thread is asked to do.
 pub(super) enum Operation {
@@ -44,10 +44,10 @@ pub(super) enum Operation {
         token: Token,
         answer: Reply<Released>,
     },
-    Exchange {
+    CompareAndSwap {
         name: RecordName,
-        exchange: Box<Exchange>,
-        answer: Reply<Exchanged>,
+        swap: Box<CompareAndSwap>,
+        answer: Reply<SwapResult>,
     },
     /// Puts bytes where a record lies.
     #[cfg(test)]
@@ -109,7 +109,7 @@ impl Operation {
             Self::Renew { answer, .. } => no(answer, condition),
             Self::Settle { answer, .. } => no(answer, condition),
             Self::Release { answer, .. } => no(answer, condition),
-            Self::Exchange { answer, .. } => no(answer, condition),
+            Self::CompareAndSwap { answer, .. } => no(answer, condition),
             #[cfg(test)]
             Self::Plant { answer, .. } => no(answer, condition),
         }
@@ -139,8 +139,8 @@ impl<'a> Batch<'a> {
                 let result = self.release(&name, token);
                 self.answer(&name, answer, result);
             }
-            Operation::Exchange { name, exchange, answer } => {
-                let result = self.exchange(&name, &exchange);
+            Operation::CompareAndSwap { name, swap, answer } => {
+                let result = self.compare_and_swap(&name, &swap);
                 self.answer(&name, answer, result);
             }
             #[cfg(test)]
@@ -152,23 +152,23 @@ impl<'a> Batch<'a> {
     }
 
     fn claim(&mut self, name: &RecordName, claim: &Claim) -> Result<Claimed, StoreError> {
-        Ok(match moves::claim(self.held(name)?, claim) {
-            ClaimMove::Write(claim) => {
+        Ok(match transitions::claim(self.held(name)?, claim) {
+            ClaimTransition::Write(claim) => {
                 self.write_claim(name, &claim)?;
                 Claimed::Granted(claim)
             }
-            ClaimMove::AlreadyMine(claim) => Claimed::Granted(claim),
-            ClaimMove::Refuse(held) => Claimed::Refused(held),
+            ClaimTransition::AlreadyMine(claim) => Claimed::Granted(claim),
+            ClaimTransition::Refuse(held) => Claimed::Refused(held),
         })
     }
 
     fn renew(&mut self, name: &RecordName, claim: &Claim) -> Result<Renewed, StoreError> {
         let record = self.held(name)?.map(|held| held.record);
-        match (moves::renew(record.as_ref(), claim.token), record) {
-            (RenewMove::Refuse, _) => Ok(Renewed::Lost),
+        match (transitions::renew(record.as_ref(), claim.token), record) {
+            (RenewTransition::Refuse, _) => Ok(Renewed::Lost),
             // A claim never changes while it is in flight: a renewal gives the record time, and nothing else.
-            (RenewMove::Extend, Some(record)) => {
-                let expires_at = self.expires_at(moves::time_to_live(&record));
+            (RenewTransition::Extend, Some(record)) => {
+                let expires_at = self.expires_at(transitions::time_to_live(&record));
                 let touched = self.touch(name, 0)?;
                 if let Some(stored) = &mut touched.stored {
                     stored.expires_at = expires_at;
@@ -176,7 +176,7 @@ impl<'a> Batch<'a> {
                 }
                 Ok(Renewed::Extended)
             }
-            (RenewMove::Extend | RenewMove::ClaimAgain, _) => {
+            (RenewTransition::Extend | RenewTransition::ClaimAgain, _) => {
                 self.write_claim(name, claim)?;
                 Ok(Renewed::ClaimedAgain)
             }
@@ -191,7 +191,7 @@ impl<'a> Batch<'a> {
         time_to_live: Duration,
     ) -> Result<Settled, StoreError> {
         match self.held(name)?.map(|held| held.record) {
-            Some(kept) if !moves::settles(Some(&kept), token) => Ok(Settled::Kept(Box::new(kept))),
+            Some(kept) if !transitions::settles(Some(&kept), token) => Ok(Settled::Kept(Box::new(kept))),
             _ => {
                 self.write(name, Some((record, time_to_live)))?;
                 Ok(Settled::Written)
@@ -202,7 +202,7 @@ impl<'a> Batch<'a> {
     fn release(&mut self, name: &RecordName, token: Token) -> Result<Released, StoreError> {
         match self.held(name)? {
             None => Ok(Released::Absent),
-            Some(held) if moves::releases(&held.record, token) => {
+            Some(held) if transitions::releases(&held.record, token) => {
                 self.write(name, None)?;
                 Ok(Released::Deleted)
             }
@@ -210,15 +210,15 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn exchange(&mut self, name: &RecordName, exchange: &Exchange) -> Result<Exchanged, StoreError> {
+    fn compare_and_swap(&mut self, name: &RecordName, swap: &CompareAndSwap) -> Result<SwapResult, StoreError> {
         match self.held(name)? {
-            Some(held) if exchange.is_due(&held) => {}
-            other => return Ok(Exchanged::Changed(other.map(Box::new))),
+            Some(held) if swap.still_matches(&held) => {}
+            other => return Ok(SwapResult::Changed(other.map(Box::new))),
         }
-        let to = exchange.to.as_ref();
-        let to = to.map(|to| (codec::encode(to, Placement::Within).into(), moves::time_to_live(to)));
+        let to = swap.to.as_ref();
+        let to = to.map(|to| (codec::encode(to, Placement::Within).into(), transitions::time_to_live(to)));
         self.write(name, to)?;
-        Ok(Exchanged::Done)
+        Ok(SwapResult::Done)
     }
 
     fn write_claim(&mut self, name: &RecordName, claim: &Claim) -> Result<(), StoreError> {
@@ -238,7 +238,7 @@ impl<'a> Batch<'a> {
         self.now + time_to_live.min(FOREVER).as_millis() as u64
     }
 
-    fn held(&mut self, name: &RecordName) -> Result<Option<Held>, StoreError> {
+    fn held(&mut self, name: &RecordName) -> Result<Option<StoredRecord>, StoreError> {
         let (now, condition) = (self.now, self.condition);
         match &self.touch(name, 0)?.stored {
             Some(stored) => held(name, stored, now, condition),

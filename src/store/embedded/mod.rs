@@ -51,13 +51,13 @@ use writer::{Next, Writer};
 
 use super::digest_key::{self, Agreement, Wanted};
 use super::{
-    Answer, Cause, Changes, Claimed, Cursor, Exchanged, FOREVER, Health, Listed, Listing, Page, Released, Renewed,
-    Settled, Store, StoreError,
+    Cause, Changes, Claimed, Cursor, FOREVER, Health, ListQuery, ListedRecord, Page, Released, Renewed, Settled, Store,
+    StoreError, StoreFuture, SwapResult,
 };
 use crate::config;
 use crate::key::DigestKey;
 use crate::record::codec::{self, Decoded, Placement, Unreadable};
-use crate::record::moves::{self, ClaimMove, Exchange, Held, Seen};
+use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RecordSnapshot, StoredRecord};
 use crate::record::{Claim, Record, RecordName, Token};
 use crate::tick;
 
@@ -171,14 +171,14 @@ impl Embedded {
     }
 
     /// Reads what is written, whatever has become of the disk since.
-    async fn written(&self, name: &RecordName) -> Result<Option<Held>, StoreError> {
+    async fn written(&self, name: &RecordName) -> Result<Option<StoredRecord>, StoreError> {
         match self.view.find(name).map_err(|error| unread(name, error))? {
             Some(entry) => self.held(name, entry).await,
             None => Ok(None),
         }
     }
 
-    async fn held(&self, name: &RecordName, entry: Entry) -> Result<Option<Held>, StoreError> {
+    async fn held(&self, name: &RecordName, entry: Entry) -> Result<Option<StoredRecord>, StoreError> {
         let (expires_at, now) = (entry.head.expires_at, self.clock.now());
         if entry.head.is_gone || expires_at <= now {
             return Ok(None);
@@ -195,18 +195,18 @@ impl Embedded {
 }
 
 impl Store for Embedded {
-    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
+    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Claimed> {
         Box::pin(async move {
             let open = self.view.open_segment();
             let (held, absent_before) = match self.view.find(name).map_err(|error| unread(name, error))? {
                 Some(entry) => (self.held(name, entry).await?, 0),
                 None => (None, open),
             };
-            match moves::claim(held, claim) {
+            match transitions::claim(held, claim) {
                 // Nothing to write: the thread could not say more.
-                ClaimMove::Refuse(held) => Ok(Claimed::Refused(held)),
-                ClaimMove::AlreadyMine(claim) => Ok(Claimed::Granted(claim)),
-                ClaimMove::Write(_) => {
+                ClaimTransition::Refuse(held) => Ok(Claimed::Refused(held)),
+                ClaimTransition::AlreadyMine(claim) => Ok(Claimed::Granted(claim)),
+                ClaimTransition::Write(_) => {
                     let (name, claim) = (name.clone(), claim.clone());
                     self.ask(self.timeout / 2, |answer| Operation::Claim { name, claim, absent_before, answer }).await
                 }
@@ -214,32 +214,32 @@ impl Store for Embedded {
         })
     }
 
-    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Renewed> {
+    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed> {
         let (name, claim) = (name.clone(), claim.clone());
         Box::pin(self.ask(self.timeout, |answer| Operation::Renew { name, claim, answer }))
     }
 
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> Answer<'a, Settled> {
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled> {
         let (name, token) = (name.clone(), record.claim.token);
         Box::pin(self.ask(self.timeout, move |answer| Operation::Settle {
             name,
             token,
             record: codec::encode(record, Placement::Within),
-            time_to_live: moves::time_to_live(record),
+            time_to_live: transitions::time_to_live(record),
             answer,
         }))
     }
 
-    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> Answer<'a, Released> {
+    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> StoreFuture<'a, Released> {
         let name = name.clone();
         Box::pin(self.ask(self.timeout, move |answer| Operation::Release { name, token, answer }))
     }
 
-    fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
+    fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
         Box::pin(self.written(name))
     }
 
-    fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page> {
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
         Box::pin(async move {
             let (view, listing, now) = (self.view.clone(), listing.clone(), self.clock.now());
             let condition = self.condition.clone();
@@ -250,9 +250,9 @@ impl Store for Embedded {
         })
     }
 
-    fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged> {
-        let (name, exchange) = (name.clone(), Box::new(exchange.clone()));
-        Box::pin(self.ask(self.timeout, |answer| Operation::Exchange { name, exchange, answer }))
+    fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult> {
+        let (name, swap) = (name.clone(), Box::new(swap.clone()));
+        Box::pin(self.ask(self.timeout, |answer| Operation::CompareAndSwap { name, swap, answer }))
     }
 
     fn subscribe(&self, _name: &RecordName, _patience: Duration) -> Option<Changes> {
@@ -317,7 +317,7 @@ fn agree(log: &mut Log, path: &Path, config: &config::Store, now: u64) -> Result
 fn page(
     view: &View,
     condition: &CurrentCondition,
-    listing: &Listing,
+    listing: &ListQuery,
     now: u64,
     until: Instant,
 ) -> Result<Page, ReadError> {
@@ -332,9 +332,9 @@ fn page(
         {
             let seen = codec::summarise(&Bytes::copy_from_slice(start)).map(|summary| {
                 let silent_for = condition.silence(silence(summary.claim.terms.retention, left), now);
-                Seen { summary, silent_for }
+                RecordSnapshot { summary, silent_for }
             });
-            records.push(Listed { name: name.clone(), seen });
+            records.push(ListedRecord { name: name.clone(), seen });
         }
         if records.len() >= listing.limit { Walk::Stop } else { Walk::Continue }
     };
@@ -348,7 +348,7 @@ fn held(
     stored: &Stored,
     now: u64,
     condition: &CurrentCondition,
-) -> Result<Option<Held>, StoreError> {
+) -> Result<Option<StoredRecord>, StoreError> {
     let left = Duration::from_millis(stored.expires_at.saturating_sub(now));
     if left.is_zero() {
         return Ok(None);
@@ -357,7 +357,7 @@ fn held(
     match codec::decode(&stored.record).map_err(unreadable)? {
         Decoded::Whole(record) => {
             let silent_for = condition.silence(silence(record.claim.terms.retention, left), now);
-            Ok(Some(Held { record, silent_for }))
+            Ok(Some(StoredRecord { record, silent_for }))
         }
         Decoded::Bodiless(_) => Err(unreadable(Unreadable::Damaged("its body is gone"))),
     }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::{Durability, OnStoreError, Secret, StoreLocation};
-use crate::record::{State, Terms, Unknown};
+use crate::record::{State, Terms, UnknownPolicy};
 use crate::store::conformance::{self, Subject, claim, completed, name};
 
 fn config(durability: Durability) -> config::Store {
@@ -30,7 +30,7 @@ fn open(folder: &TempDir) -> Embedded {
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
-const RETRY: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: Unknown::Retry };
+const RETRY: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: UnknownPolicy::Retry };
 
 fn subject(durability: Durability) -> Subject {
     let folder = tempfile::tempdir().expect("a folder");
@@ -211,7 +211,7 @@ async fn records_are_listed_while_others_are_written() {
     let lister = store.clone();
     let listing = tokio::spawn(async move {
         for _ in 0..40 {
-            let mut wanted = Listing { route: None, after: None, limit: 500 };
+            let mut wanted = ListQuery { route: None, after: None, limit: 500 };
             loop {
                 let page = lister.list(&wanted).await.expect("an answer");
                 wanted.after = page.next;

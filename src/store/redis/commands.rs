@@ -156,7 +156,7 @@ impl Connected {
     }
 
     /// Makes an operator's change, or returns what is there instead.
-    pub(super) async fn exchange(
+    pub(super) async fn compare_and_swap(
         &self,
         key: &str,
         expected: &Expected,

@@ -10,8 +10,8 @@ use super::commands::{Fault, Peeked};
 use super::hot::Key;
 use crate::record::RecordName;
 use crate::record::codec::{self, Unreadable};
-use crate::record::moves::Seen;
-use crate::store::{Cursor, Listed, Listing, Page, StoreError};
+use crate::record::transitions::RecordSnapshot;
+use crate::store::{Cursor, ListQuery, ListedRecord, Page, StoreError};
 
 /// Names that are looked at for one page, at most: about ten milliseconds of the server's time.
 const ROUNDS: usize = 10;
@@ -21,7 +21,7 @@ const MOST: usize = 1000;
 const AT_ONCE: usize = 100;
 
 impl Redis {
-    pub(super) async fn page(&self, listing: &Listing) -> Result<Page, StoreError> {
+    pub(super) async fn page(&self, listing: &ListQuery) -> Result<Page, StoreError> {
         let mut cursor = match &listing.after {
             None => 0,
             Some(Cursor(text)) => text.parse().map_err(|_| StoreError::Unavailable(NO_CURSOR.into()))?,
@@ -50,13 +50,13 @@ impl Redis {
             let keys: Vec<String> = names.iter().map(|name| Key::new(&self.server.prefix, name).to_string()).collect();
             let heads = connected.peek(&keys, codec::HEAD, deadline).await.map_err(refused)?;
             let there = names.iter().zip(heads).filter_map(|(name, head)| Some((name, head?)));
-            records.extend(there.map(|(name, head)| Listed { name: name.clone(), seen: seen(head) }));
+            records.extend(there.map(|(name, head)| ListedRecord { name: name.clone(), seen: seen(head) }));
         }
         Ok(Page { records, next: (cursor != 0).then(|| Cursor(cursor.to_string())) })
     }
 
     /// The record that lies under this key, if one that is asked for does. Others may use names that look alike.
-    fn named(&self, key: &[u8], listing: &Listing) -> Option<RecordName> {
+    fn named(&self, key: &[u8], listing: &ListQuery) -> Option<RecordName> {
         let name = std::str::from_utf8(key).ok()?.strip_prefix(&self.server.prefix)?.strip_prefix(':')?;
         let name: RecordName = name.parse().ok()?;
         listing.route.as_ref().is_none_or(|route| *route == name.route).then_some(name)
@@ -74,8 +74,8 @@ fn refused(fault: Fault) -> StoreError {
     fault.into()
 }
 
-fn seen(Peeked { head, left }: Peeked) -> Result<Seen, Unreadable> {
+fn seen(Peeked { head, left }: Peeked) -> Result<RecordSnapshot, Unreadable> {
     let summary = codec::summarise(&head.ok_or(Unreadable::Damaged(super::NOT_A_RECORD))?)?;
     let silent_for = super::silence(summary.claim.terms.retention, left);
-    Ok(Seen { summary, silent_for })
+    Ok(RecordSnapshot { summary, silent_for })
 }

@@ -43,14 +43,14 @@ use probe::Probe;
 
 use super::digest_key;
 use super::{
-    Answer, Changes, Claimed, Exchanged, FOREVER, Found, Health, Listing, Page, Released, Renewed, Settled, Store,
-    StoreError,
+    Changes, Claimed, FOREVER, FoundRecord, Health, ListQuery, Page, Released, Renewed, Settled, Store, StoreError,
+    StoreFuture, SwapResult,
 };
 use crate::config::{self, RedisAddress};
 use crate::key::DigestKey;
 use crate::record::chunks::{self, Cut};
 use crate::record::codec::{self, Bodiless, Decoded, Placement, Unreadable};
-use crate::record::moves::{self, ClaimMove, Exchange, Held};
+use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, StoredRecord};
 use crate::record::{Claim, Record, RecordName, Reply, State, Token};
 
 /// Records in one Redis server.
@@ -173,40 +173,40 @@ impl Redis {
 }
 
 impl Store for Redis {
-    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Claimed> {
+    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Claimed> {
         Box::pin(self.claim(name, claim))
     }
 
-    fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> Answer<'a, Record> {
+    fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> StoreFuture<'a, Record> {
         Box::pin(async move { self.call(name, self.server.timeout)?.with_body(bodiless).await })
     }
 
-    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> Answer<'a, Renewed> {
+    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed> {
         Box::pin(async move { self.call(name, self.server.timeout)?.renew(claim).await })
     }
 
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> Answer<'a, Settled> {
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled> {
         Box::pin(self.settle(name, record))
     }
 
-    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> Answer<'a, Released> {
+    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> StoreFuture<'a, Released> {
         Box::pin(async move { self.call(name, self.server.timeout)?.release(token).await })
     }
 
-    fn find<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Held>> {
+    fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
         Box::pin(async move { self.call(name, self.server.timeout)?.find().await })
     }
 
-    fn find_apart<'a>(&'a self, name: &'a RecordName) -> Answer<'a, Option<Found>> {
+    fn find_apart<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<FoundRecord>> {
         Box::pin(async move { self.call(name, self.server.timeout)?.find_apart().await })
     }
 
-    fn list<'a>(&'a self, listing: &'a Listing) -> Answer<'a, Page> {
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
         Box::pin(self.page(listing))
     }
 
-    fn exchange<'a>(&'a self, name: &'a RecordName, exchange: &'a Exchange) -> Answer<'a, Exchanged> {
-        Box::pin(async move { self.call(name, self.server.timeout)?.exchange(exchange).await })
+    fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult> {
+        Box::pin(async move { self.call(name, self.server.timeout)?.compare_and_swap(swap).await })
     }
 
     fn subscribe(&self, name: &RecordName, patience: Duration) -> Option<Changes> {
@@ -255,10 +255,10 @@ struct Call<'a> {
 /// What one attempt to claim came to.
 enum Acquired {
     Granted(Claim),
-    Refused(Box<Held>),
+    Refused(Box<StoredRecord>),
     Apart(Box<Bodiless>),
     /// It was refused by a record that was gone at the next look.
-    Vanished(Box<Held>),
+    Vanished(Box<StoredRecord>),
 }
 
 impl Call<'_> {
@@ -295,34 +295,40 @@ impl Call<'_> {
             Decoded::Whole(record) => record,
             Decoded::Bodiless(bodiless) => return Ok(Acquired::Apart(Box::new(bodiless))),
         };
-        let held = Held { record, silent_for: Duration::MAX };
-        match moves::claim(Some(held.clone()), claim) {
-            ClaimMove::AlreadyMine(claim) => Ok(Acquired::Granted(claim)),
-            ClaimMove::Refuse(held) => Ok(Acquired::Refused(Box::new(Held { silent_for: Duration::ZERO, ..*held }))),
-            ClaimMove::Write(_) => Box::pin(self.contend(claim, held)).await.map_err(StoreError::there_may_be_a_record),
+        let held = StoredRecord { record, silent_for: Duration::MAX };
+        match transitions::claim(Some(held.clone()), claim) {
+            ClaimTransition::AlreadyMine(claim) => Ok(Acquired::Granted(claim)),
+            ClaimTransition::Refuse(held) => {
+                Ok(Acquired::Refused(Box::new(StoredRecord { silent_for: Duration::ZERO, ..*held })))
+            }
+            ClaimTransition::Write(_) => {
+                Box::pin(self.contend(claim, held)).await.map_err(StoreError::there_may_be_a_record)
+            }
         }
     }
 
     /// Claims what somebody holds in flight.
-    async fn contend(&self, claim: &Claim, seen: Held) -> Result<Acquired, StoreError> {
+    async fn contend(&self, claim: &Claim, seen: StoredRecord) -> Result<Acquired, StoreError> {
         let Some(there) = self.look().await? else {
-            return Ok(Acquired::Vanished(Box::new(Held { silent_for: Duration::ZERO, ..seen })));
+            return Ok(Acquired::Vanished(Box::new(StoredRecord { silent_for: Duration::ZERO, ..seen })));
         };
         let held = match self.decode(&there.bytes)? {
             Decoded::Whole(record) => self.held(record, &there),
             Decoded::Bodiless(bodiless) => return Ok(Acquired::Apart(Box::new(bodiless))),
         };
-        let takeover = match moves::claim(Some(held), claim) {
-            ClaimMove::AlreadyMine(claim) => return Ok(Acquired::Granted(claim)),
-            ClaimMove::Refuse(held) => return Ok(Acquired::Refused(held)),
-            ClaimMove::Write(takeover) => takeover,
+        let takeover = match transitions::claim(Some(held), claim) {
+            ClaimTransition::AlreadyMine(claim) => return Ok(Acquired::Granted(claim)),
+            ClaimTransition::Refuse(held) => return Ok(Acquired::Refused(held)),
+            ClaimTransition::Write(takeover) => takeover,
         };
         let bytes = encode_claim(&takeover);
         let retention = takeover.terms.retention;
         let replaced = self.connected.replace(&self.key(), &there, &bytes, retention, self.deadline).await;
         let there = match replaced.map_err(|fault| self.error(fault))? {
             Replaced::Done => return Ok(Acquired::Granted(takeover)),
-            Replaced::Vanished => return Ok(Acquired::Vanished(Box::new(Held { silent_for: Duration::ZERO, ..seen }))),
+            Replaced::Vanished => {
+                return Ok(Acquired::Vanished(Box::new(StoredRecord { silent_for: Duration::ZERO, ..seen })));
+            }
             Replaced::Stirred(there) => there,
         };
         self.refused(&there, claim)
@@ -334,9 +340,9 @@ impl Call<'_> {
             Decoded::Whole(record) => self.held(record, there),
             Decoded::Bodiless(bodiless) => return Ok(Acquired::Apart(Box::new(bodiless))),
         };
-        Ok(match moves::claim(Some(held.clone()), claim) {
-            ClaimMove::AlreadyMine(claim) => Acquired::Granted(claim),
-            ClaimMove::Refuse(_) | ClaimMove::Write(_) => Acquired::Refused(Box::new(held)),
+        Ok(match transitions::claim(Some(held.clone()), claim) {
+            ClaimTransition::AlreadyMine(claim) => Acquired::Granted(claim),
+            ClaimTransition::Refuse(_) | ClaimTransition::Write(_) => Acquired::Refused(Box::new(held)),
         })
     }
 
@@ -359,7 +365,7 @@ impl Call<'_> {
     }
 
     async fn settle(&self, record: &Record) -> Result<Settled, StoreError> {
-        let time_to_live = moves::time_to_live(record);
+        let time_to_live = transitions::time_to_live(record);
         let mut placement = Placement::Within;
         if let State::Completed { reply, .. } = &record.state
             && reply.body_len() > LARGE_BODY
@@ -390,38 +396,38 @@ impl Call<'_> {
         self.connected.release(self.key, token, self.timeout).await.map_err(|fault| self.error(fault))
     }
 
-    async fn exchange(&self, exchange: &Exchange) -> Result<Exchanged, StoreError> {
-        let seen = &exchange.seen.summary;
+    async fn compare_and_swap(&self, swap: &CompareAndSwap) -> Result<SwapResult, StoreError> {
+        let seen = &swap.seen.summary;
         // A body of any size lies within: under the name for one apart, the owner may be writing another just now.
-        let to = exchange.to.as_ref().map(|record| {
-            let time_to_live = moves::time_to_live(record);
+        let to = swap.to.as_ref().map(|record| {
+            let time_to_live = transitions::time_to_live(record);
             (codec::encode(record, Placement::Within), time_to_live)
         });
-        let at_most = match exchange.least_silence() {
+        let at_most = match swap.least_silence() {
             Duration::ZERO => FOREVER,
             silence => seen.claim.terms.retention.min(FOREVER).saturating_sub(silence),
         };
         let expected = Expected { identity: codec::identity(seen), at_most, body: self.body_key(seen.claim.token) };
-        let there = self.connected.exchange(&self.key(), &expected, to, self.deadline).await;
+        let there = self.connected.compare_and_swap(&self.key(), &expected, to, self.deadline).await;
         match there.map_err(|fault| self.error(fault))? {
-            None => Ok(Exchanged::Done),
-            Some(None) => Ok(Exchanged::Changed(None)),
-            Some(Some(there)) => Ok(Exchanged::Changed(Some(Box::new(self.whole(&there).await?)))),
+            None => Ok(SwapResult::Done),
+            Some(None) => Ok(SwapResult::Changed(None)),
+            Some(Some(there)) => Ok(SwapResult::Changed(Some(Box::new(self.whole(&there).await?)))),
         }
     }
 
-    async fn find(&self) -> Result<Option<Held>, StoreError> {
+    async fn find(&self) -> Result<Option<StoredRecord>, StoreError> {
         match self.look().await? {
             Some(there) => Ok(Some(self.whole(&there).await?)),
             None => Ok(None),
         }
     }
 
-    async fn find_apart(&self) -> Result<Option<Found>, StoreError> {
+    async fn find_apart(&self) -> Result<Option<FoundRecord>, StoreError> {
         let Some(there) = self.look().await? else { return Ok(None) };
         Ok(Some(match self.decode(&there.bytes)? {
-            Decoded::Whole(record) => Found::Whole(Box::new(self.held(record, &there))),
-            Decoded::Bodiless(bodiless) => Found::Apart(Box::new(bodiless)),
+            Decoded::Whole(record) => FoundRecord::Whole(Box::new(self.held(record, &there))),
+            Decoded::Bodiless(bodiless) => FoundRecord::Apart(Box::new(bodiless)),
         }))
     }
 
@@ -429,13 +435,13 @@ impl Call<'_> {
         self.connected.look(&self.key(), self.deadline).await.map_err(|fault| self.error(fault))
     }
 
-    async fn whole(&self, there: &Living) -> Result<Held, StoreError> {
+    async fn whole(&self, there: &Living) -> Result<StoredRecord, StoreError> {
         Ok(self.held(self.read(&there.bytes).await?, there))
     }
 
-    fn held(&self, record: Record, there: &Living) -> Held {
+    fn held(&self, record: Record, there: &Living) -> StoredRecord {
         let silent_for = silence(record.claim.terms.retention, there.left);
-        Held { record, silent_for }
+        StoredRecord { record, silent_for }
     }
 
     /// The record in these bytes, with its body.

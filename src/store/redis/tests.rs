@@ -7,13 +7,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::config::{Durability, OnStoreError, Secret, StoreLocation};
-use crate::record::{Reply, Terms, Unknown};
+use crate::record::{Reply, Terms, UnknownPolicy};
 use crate::store::conformance::{self, Subject, claim, completed, name};
 use crate::store::redis_server::RedisServer;
-use crate::store::{Cursor, Listed};
+use crate::store::{Cursor, ListedRecord};
 
 const HOUR: Duration = Duration::from_secs(3600);
-const RETRY: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: Unknown::Retry };
+const RETRY: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: UnknownPolicy::Retry };
 const LOST: Terms = Terms { lease: Duration::ZERO, ..RETRY };
 
 /// A slow machine is no reason to fail.
@@ -494,7 +494,7 @@ async fn a_full_server_still_replays() {
         let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
         assert!(matches!(replayed, Claimed::Refused(held) if held.record == completed(&mine, b"{}")));
         let held = store.claim(&flying, &claim(2, RETRY)).await.expect("an answer");
-        assert!(matches!(held, Claimed::Refused(held) if held.owner() == moves::Owner::Alive));
+        assert!(matches!(held, Claimed::Refused(held) if held.owner() == transitions::OwnerState::Alive));
         assert_eq!(store.claim(&flying, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
         let refused = store.claim(&name(), &mine).await;
         assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
@@ -634,11 +634,11 @@ async fn the_rights_that_are_printed_suffice() {
     told(&mut changes).await;
     store.find(&name).await.expect("found");
     store.release(&name, mine.token).await.expect("kept");
-    let listing = Listing { route: None, after: None, limit: 10 };
+    let listing = ListQuery { route: None, after: None, limit: 10 };
     assert_eq!(store.list(&listing).await.expect("listed").records.len(), 1);
     let seen = store.find(&name).await.expect("found").expect("a record").seen();
-    let release = moves::release_by_hand(seen, false).expect("completed");
-    assert_eq!(store.exchange(&name, &release).await.expect("an answer"), Exchanged::Done);
+    let release = transitions::release_by_hand(seen, false).expect("completed");
+    assert_eq!(store.compare_and_swap(&name, &release).await.expect("an answer"), SwapResult::Done);
     store.claim(&name, &mine).await.expect("granted");
     let log: Vec<::redis::Value> = admin(&server.url(), &[b"ACL", b"LOG"]).await;
     // Settings are asked for once, at the start; INFO tells the same.
@@ -893,8 +893,8 @@ async fn a_body_that_lies_apart_goes_soon_after_its_record_is_released() {
     let (name, mine) = (name(), claim(1, RETRY));
     store.settle(&name, &large(&mine)).await.expect("settled");
     let seen = store.find(&name).await.expect("found").expect("a record").seen();
-    let release = moves::release_by_hand(seen, false).expect("completed");
-    assert_eq!(store.exchange(&name, &release).await.expect("an answer"), Exchanged::Done);
+    let release = transitions::release_by_hand(seen, false).expect("completed");
+    assert_eq!(store.compare_and_swap(&name, &release).await.expect("an answer"), SwapResult::Done);
     let body_key = format!("{{onlyonce:{name}}}:body:{}", mine.token);
     let left: i64 = admin(&server.url(), &[b"PTTL", body_key.as_bytes()]).await;
     assert!((50_000..=60_000).contains(&left), "{left}");
@@ -919,10 +919,10 @@ async fn records_are_found_among_much_else() {
         expected.push(name.to_string());
     }
 
-    let (mut listing, mut found, mut pages) = (Listing { route: None, after: None, limit: 5 }, Vec::new(), 0);
+    let (mut listing, mut found, mut pages) = (ListQuery { route: None, after: None, limit: 5 }, Vec::new(), 0);
     loop {
         let page = store.list(&listing).await.expect("an answer");
-        for Listed { name, seen } in page.records {
+        for ListedRecord { name, seen } in page.records {
             assert_eq!(seen.is_err(), &*name.route == "lists", "{seen:?}");
             if &*name.route == "orders" {
                 found.push(name.to_string());
@@ -951,8 +951,8 @@ async fn what_is_no_string_is_left_alone() {
     assert!(matches!(store.claim(&name, &mine).await, Err(StoreError::Unreadable { .. })));
     assert!(matches!(store.find(&name).await, Err(StoreError::Unreadable { .. })));
     assert!(matches!(store.settle(&name, &completed(&mine, b"{}")).await, Err(StoreError::Unreadable { .. })));
-    let seen = Held { record: completed(&mine, b"{}"), silent_for: Duration::ZERO }.seen();
-    let released = store.exchange(&name, &Exchange { seen, to: None }).await;
+    let seen = StoredRecord { record: completed(&mine, b"{}"), silent_for: Duration::ZERO }.seen();
+    let released = store.compare_and_swap(&name, &CompareAndSwap { seen, to: None }).await;
     assert!(matches!(released, Err(StoreError::Unreadable { .. })));
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::moves::RenewMove;
+use crate::record::transitions::RenewTransition;
 use crate::store::embedded::batch::Batch;
 use crate::store::embedded::log::Limits;
 
@@ -37,29 +37,29 @@ enum Step {
 struct Model(HashMap<u8, (Record, u64)>);
 
 impl Model {
-    fn held(&self, name: u8, now: u64) -> Option<Held> {
+    fn held(&self, name: u8, now: u64) -> Option<StoredRecord> {
         let (record, expires_at) = self.0.get(&name).filter(|(_, expires_at)| *expires_at > now)?;
         let silent_for = silence(record.claim.terms.retention, Duration::from_millis(expires_at - now));
-        Some(Held { record: record.clone(), silent_for })
+        Some(StoredRecord { record: record.clone(), silent_for })
     }
 
     fn write(&mut self, name: u8, record: Record, now: u64) {
-        let expires_at = now + moves::time_to_live(&record).as_millis() as u64;
+        let expires_at = now + transitions::time_to_live(&record).as_millis() as u64;
         self.0.insert(name, (record, expires_at));
     }
 
     fn take(&mut self, step: &Step, now: u64) {
         match step {
             Step::Claim(name, wanted) => {
-                if let ClaimMove::Write(claim) = moves::claim(self.held(*name, now), wanted) {
+                if let ClaimTransition::Write(claim) = transitions::claim(self.held(*name, now), wanted) {
                     self.write(*name, Record { claim, state: State::InFlight }, now);
                 }
             }
             Step::Renew(name, claim) => {
                 let record = self.held(*name, now).map(|held| held.record);
-                match (moves::renew(record.as_ref(), claim.token), record) {
-                    (RenewMove::Extend, Some(record)) => self.write(*name, record, now),
-                    (RenewMove::ClaimAgain, _) => {
+                match (transitions::renew(record.as_ref(), claim.token), record) {
+                    (RenewTransition::Extend, Some(record)) => self.write(*name, record, now),
+                    (RenewTransition::ClaimAgain, _) => {
                         self.write(*name, Record { claim: claim.clone(), state: State::InFlight }, now);
                     }
                     _ => {}
@@ -67,12 +67,12 @@ impl Model {
             }
             Step::Settle(name, outcome) => {
                 let record = self.held(*name, now).map(|held| held.record);
-                if record.as_ref().is_none_or(|record| moves::settles(Some(record), outcome.claim.token)) {
+                if record.as_ref().is_none_or(|record| transitions::settles(Some(record), outcome.claim.token)) {
                     self.write(*name, outcome.clone(), now);
                 }
             }
             Step::Release(name, token) => {
-                if self.held(*name, now).is_some_and(|held| moves::releases(&held.record, *token)) {
+                if self.held(*name, now).is_some_and(|held| transitions::releases(&held.record, *token)) {
                     self.0.remove(name);
                 }
             }
@@ -135,7 +135,7 @@ impl Subject {
                 name: named(name),
                 token: record.claim.token,
                 record: codec::encode(&record, Placement::Within),
-                time_to_live: moves::time_to_live(&record),
+                time_to_live: transitions::time_to_live(&record),
                 answer,
             }),
             Step::Release(name, token) => {
@@ -156,7 +156,7 @@ impl Subject {
         }
     }
 
-    fn held(&mut self, name: u8) -> Option<Held> {
+    fn held(&mut self, name: u8) -> Option<StoredRecord> {
         let now = self.now;
         let entry = self.log().view.find(&named(name)).expect("readable")?;
         if entry.head.is_gone {
@@ -170,7 +170,8 @@ impl Subject {
 const NAMES: u8 = 5;
 
 fn claims() -> impl Strategy<Value = Claim> {
-    let on_unknown = prop_oneof![(1..100_u64).prop_map(|hold| Unknown::Hold(minutes(hold))), Just(Unknown::Retry)];
+    let on_unknown =
+        prop_oneof![(1..100_u64).prop_map(|hold| UnknownPolicy::Hold(minutes(hold))), Just(UnknownPolicy::Retry)];
     (0..3_u8, 1..30_u64, 1..200_u64, on_unknown).prop_map(|(token, lease, retention, on_unknown)| {
         claim(token, Terms { lease: minutes(lease), retention: minutes(retention), on_unknown })
     })

@@ -1,4 +1,4 @@
-//! Any moves of any three owners, in any order.
+//! Any transitions of any three owners, in any order.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A store of one record, as small as can be.
 #[derive(Default)]
 struct One {
-    held: Option<Held>,
+    held: Option<StoredRecord>,
     left: Duration,
 }
 
@@ -40,7 +40,7 @@ impl Move {
 impl One {
     fn write(&mut self, record: Record) {
         self.left = time_to_live(&record);
-        self.held = Some(Held { record, silent_for: Duration::ZERO });
+        self.held = Some(StoredRecord { record, silent_for: Duration::ZERO });
     }
 
     fn in_flight(&mut self, claim: &Claim) {
@@ -51,14 +51,14 @@ impl One {
         let record = self.held.as_ref().map(|held| held.record.clone());
         match step {
             Move::Claim(wanted) => {
-                if let ClaimMove::Write(claim) = claim(self.held.clone(), wanted) {
+                if let ClaimTransition::Write(claim) = claim(self.held.clone(), wanted) {
                     self.in_flight(&claim);
                 }
             }
             Move::Renew(claim) => match (renew(record.as_ref(), claim.token), record) {
-                (RenewMove::Extend, Some(record)) => self.write(record),
-                (RenewMove::ClaimAgain, None) => self.in_flight(claim),
-                (RenewMove::Refuse, Some(_)) => {}
+                (RenewTransition::Extend, Some(record)) => self.write(record),
+                (RenewTransition::ClaimAgain, None) => self.in_flight(claim),
+                (RenewTransition::Refuse, Some(_)) => {}
                 (other, record) => panic!("{other:?} of {record:?}"),
             },
             Move::Settle(settled) => {
@@ -78,7 +78,8 @@ impl One {
 }
 
 fn claims() -> impl Strategy<Value = Claim> {
-    let on_unknown = prop_oneof![(4_u32..=20).prop_map(|hold| Unknown::Hold(SECOND * hold)), Just(Unknown::Retry)];
+    let on_unknown =
+        prop_oneof![(4_u32..=20).prop_map(|hold| UnknownPolicy::Hold(SECOND * hold)), Just(UnknownPolicy::Retry)];
     (0_u8..3, 1_u32..=4, on_unknown, 0_u8..8).prop_map(|(token, lease, on_unknown, use_of_key)| Claim {
         token: Token([token; 16]),
         attempt: 1,
@@ -113,7 +114,7 @@ fn steps() -> impl Strategy<Value = Vec<Move>> {
 }
 
 /// What one step may have made of a record.
-fn judge(step: &Move, before: &Held, after: Option<&Held>) -> Result<(), TestCaseError> {
+fn judge(step: &Move, before: &StoredRecord, after: Option<&StoredRecord>) -> Result<(), TestCaseError> {
     let (was, own) = (&before.record, step.token() == Some(before.record.claim.token));
     let is_final = matches!(was.state, State::Completed { .. } | State::Unreplayable { .. });
     let Some(after) = after else {
@@ -134,8 +135,8 @@ fn judge(step: &Move, before: &Held, after: Option<&Held>) -> Result<(), TestCas
     } else {
         let terms = was.claim.terms;
         let patience = match terms.on_unknown {
-            Unknown::Retry => terms.lease,
-            Unknown::Hold(hold_for) => hold_for.max(terms.lease),
+            UnknownPolicy::Retry => terms.lease,
+            UnknownPolicy::Hold(hold_for) => hold_for.max(terms.lease),
         };
         prop_assert!(matches!(step, Move::Claim(_)) && was.state == State::InFlight && is.state == State::InFlight);
         prop_assert!(before.silent_for >= patience, "a living owner is not replaced");

@@ -17,11 +17,11 @@ mod any_order;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Claim, Fingerprint, Phase, Record, Reply, State, Summary, Terms, Token, Unknown};
+use super::{Claim, Fingerprint, Phase, Record, Reply, State, Summary, Terms, Token, UnknownPolicy};
 
 /// A record as a store holds it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct StoredRecord {
     /// The record.
     pub record: Record,
     /// How long the owner has been silent: the retention less the remaining time to live, on the
@@ -31,7 +31,7 @@ pub struct Held {
 
 /// What has become of the owner of a record in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub enum OwnerState {
     /// It was heard of within its lease.
     Alive,
     /// It was not, and the key is not yet free for another attempt.
@@ -40,48 +40,48 @@ pub enum Owner {
     Abandoned,
 }
 
-impl Held {
+impl StoredRecord {
     /// A record that is settled: what its owner does matters no more.
     pub fn settled(record: Record) -> Self {
         Self { record, silent_for: Duration::ZERO }
     }
 
     /// What has become of the owner, if the record is in flight.
-    pub fn owner(&self) -> Owner {
-        Owner::after(self.silent_for, &self.record.claim.terms)
+    pub fn owner(&self) -> OwnerState {
+        OwnerState::after(self.silent_for, &self.record.claim.terms)
     }
 
     /// The same without the answer.
-    pub fn seen(&self) -> Seen {
-        Seen { summary: self.record.summary(), silent_for: self.silent_for }
+    pub fn seen(&self) -> RecordSnapshot {
+        RecordSnapshot { summary: self.record.summary(), silent_for: self.silent_for }
     }
 }
 
-impl Owner {
+impl OwnerState {
     fn after(silent_for: Duration, terms: &Terms) -> Self {
         if silent_for < terms.lease {
             return Self::Alive;
         }
         match terms.on_unknown {
-            Unknown::Hold(hold_for) if silent_for < hold_for => Self::Lost,
-            Unknown::Hold(_) | Unknown::Retry => Self::Abandoned,
+            UnknownPolicy::Hold(hold_for) if silent_for < hold_for => Self::Lost,
+            UnknownPolicy::Hold(_) | UnknownPolicy::Retry => Self::Abandoned,
         }
     }
 }
 
 /// A record as somebody saw it, without its answer. It may have changed since.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct RecordSnapshot {
     /// The record.
     pub summary: Summary,
-    /// As in [`Held`].
+    /// As in [`StoredRecord`].
     pub silent_for: Duration,
 }
 
-impl Seen {
+impl RecordSnapshot {
     /// What has become of the owner, if the record is in flight.
-    pub fn owner(&self) -> Owner {
-        Owner::after(self.silent_for, &self.summary.claim.terms)
+    pub fn owner(&self) -> OwnerState {
+        OwnerState::after(self.silent_for, &self.summary.claim.terms)
     }
 
     /// What is left of the record's life.
@@ -92,45 +92,45 @@ impl Seen {
 
 /// What a claim does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClaimMove {
+pub enum ClaimTransition {
     /// Write this claim, with the full retention to live. It was absent, or its owner was lost.
     Write(Claim),
     /// The record is this very claim: an earlier try of it arrived.
     AlreadyMine(Claim),
     /// Leave the record alone.
-    Refuse(Box<Held>),
+    Refuse(Box<StoredRecord>),
 }
 
 /// A request asks to own the operation.
-pub fn claim(held: Option<Held>, wanted: &Claim) -> ClaimMove {
+pub fn claim(held: Option<StoredRecord>, wanted: &Claim) -> ClaimTransition {
     let Some(held) = held else {
-        return ClaimMove::Write(wanted.clone());
+        return ClaimTransition::Write(wanted.clone());
     };
     if held.record.state == State::InFlight && held.record.claim.token == wanted.token {
-        return ClaimMove::AlreadyMine(held.record.claim);
+        return ClaimTransition::AlreadyMine(held.record.claim);
     }
     match takeover(&held, wanted) {
-        Some(claim) => ClaimMove::Write(claim),
-        None => ClaimMove::Refuse(Box::new(held)),
+        Some(claim) => ClaimTransition::Write(claim),
+        None => ClaimTransition::Refuse(Box::new(held)),
     }
 }
 
 /// Whether a request with this fingerprint takes over from a lost owner.
-pub fn may_take_over(held: &Held, fingerprint: &Fingerprint) -> bool {
+pub fn may_take_over(held: &StoredRecord, fingerprint: &Fingerprint) -> bool {
     let same = fingerprint.compare(&held.record.claim.fingerprint).may_be_same();
-    same && held.record.state == State::InFlight && held.owner() == Owner::Abandoned
+    same && held.record.state == State::InFlight && held.owner() == OwnerState::Abandoned
 }
 
 /// The claim that replaces a lost owner's, where that is allowed. A key that was used for something else is
 /// refused whatever became of its owner.
-pub fn takeover(held: &Held, wanted: &Claim) -> Option<Claim> {
+pub fn takeover(held: &StoredRecord, wanted: &Claim) -> Option<Claim> {
     may_take_over(held, &wanted.fingerprint)
         .then(|| Claim { attempt: held.record.claim.attempt.saturating_add(1), ..wanted.clone() })
 }
 
 /// What a renewal does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RenewMove {
+pub enum RenewTransition {
     /// Set the time to live back to the retention.
     Extend,
     /// The record is gone: write the claim again.
@@ -140,11 +140,11 @@ pub enum RenewMove {
 }
 
 /// An owner says that it is alive.
-pub fn renew(held: Option<&Record>, token: Token) -> RenewMove {
+pub fn renew(held: Option<&Record>, token: Token) -> RenewTransition {
     match held {
-        None => RenewMove::ClaimAgain,
-        Some(record) if record.claim.token == token && record.state == State::InFlight => RenewMove::Extend,
-        Some(_) => RenewMove::Refuse,
+        None => RenewTransition::ClaimAgain,
+        Some(record) if record.claim.token == token && record.state == State::InFlight => RenewTransition::Extend,
+        Some(_) => RenewTransition::Refuse,
     }
 }
 
@@ -168,17 +168,17 @@ pub fn releases(held: &Record, token: Token) -> bool {
 
 /// A write that an operator asks for. It rests on what the operator saw, and is void when that has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exchange {
-    /// What must still be there: see [`is_due`](Self::is_due).
-    pub seen: Seen,
+pub struct CompareAndSwap {
+    /// What must still be there: see [`still_matches`](Self::still_matches).
+    pub seen: RecordSnapshot,
     /// What takes its place; nothing frees the key.
     pub to: Option<Record>,
 }
 
-impl Exchange {
+impl CompareAndSwap {
     /// Whether what is there now is still what was seen: the same state, of the same owner, who has not been heard of
     /// since, as far as that matters.
-    pub fn is_due(&self, held: &Held) -> bool {
+    pub fn still_matches(&self, held: &StoredRecord) -> bool {
         let (then, now) = (&self.seen.summary, held.record.summary());
         then.phase == now.phase
             && then.claim.token == now.claim.token
@@ -197,7 +197,7 @@ impl Exchange {
 
 /// Why an operator's move is not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum ManualChangeRefused {
     /// The owner is at work, and will say itself what came of it.
     OwnerAlive,
     /// There is an answer, which clients may have seen.
@@ -207,27 +207,32 @@ pub enum Refusal {
 /// An operator frees the key: the next request with it runs.
 ///
 /// `force` is for an owner that is alive: it goes on with its work all the same, and another may begin beside it.
-pub fn release_by_hand(seen: Seen, force: bool) -> Result<Exchange, Refusal> {
-    Ok(Exchange { seen: unhindered(seen, force)?, to: None })
+pub fn release_by_hand(seen: RecordSnapshot, force: bool) -> Result<CompareAndSwap, ManualChangeRefused> {
+    Ok(CompareAndSwap { seen: unhindered(seen, force)?, to: None })
 }
 
 /// An operator says what came of it: retries get this answer. The claim stays as it was, so that a retry is held
 /// against the same fingerprint, and a late outcome of the owner finds that it is settled.
-pub fn complete_by_hand(seen: Seen, reply: Arc<Reply>, settled_at: u64, force: bool) -> Result<Exchange, Refusal> {
+pub fn complete_by_hand(
+    seen: RecordSnapshot,
+    reply: Arc<Reply>,
+    settled_at: u64,
+    force: bool,
+) -> Result<CompareAndSwap, ManualChangeRefused> {
     if seen.summary.phase == Phase::Completed {
-        return Err(Refusal::Completed);
+        return Err(ManualChangeRefused::Completed);
     }
     let claim = seen.summary.claim.clone();
     let to = Record { claim, state: State::Completed { settled_at, reply } };
-    Ok(Exchange { seen: unhindered(seen, force)?, to: Some(to) })
+    Ok(CompareAndSwap { seen: unhindered(seen, force)?, to: Some(to) })
 }
 
 /// No owner is in the way, or none matters: then it may renew as it likes.
-fn unhindered(seen: Seen, force: bool) -> Result<Seen, Refusal> {
+fn unhindered(seen: RecordSnapshot, force: bool) -> Result<RecordSnapshot, ManualChangeRefused> {
     match (seen.summary.phase, seen.owner()) {
-        _ if force => Ok(Seen { silent_for: Duration::ZERO, ..seen }),
-        (Phase::InFlight, Owner::Alive) => Err(Refusal::OwnerAlive),
-        (Phase::InFlight, Owner::Lost | Owner::Abandoned)
+        _ if force => Ok(RecordSnapshot { silent_for: Duration::ZERO, ..seen }),
+        (Phase::InFlight, OwnerState::Alive) => Err(ManualChangeRefused::OwnerAlive),
+        (Phase::InFlight, OwnerState::Lost | OwnerState::Abandoned)
         | (Phase::Completed | Phase::Unreplayable | Phase::Unknown, _) => Ok(seen),
     }
 }
@@ -235,7 +240,7 @@ fn unhindered(seen: Seen, force: bool) -> Result<Seen, Refusal> {
 /// How long a record lives once it is written.
 pub fn time_to_live(record: &Record) -> Duration {
     match (&record.state, record.claim.terms.on_unknown) {
-        (State::Unknown { .. }, Unknown::Hold(hold_for)) => hold_for,
+        (State::Unknown { .. }, UnknownPolicy::Hold(hold_for)) => hold_for,
         _ => record.claim.terms.retention,
     }
 }
@@ -255,7 +260,7 @@ mod tests {
         Arc::new(Reply { status: StatusCode::CREATED, headers, body: Vec::new(), trailers })
     }
 
-    fn held(state: State, on_unknown: Unknown, silent_for: Duration) -> Held {
+    fn held(state: State, on_unknown: UnknownPolicy, silent_for: Duration) -> StoredRecord {
         let terms = Terms { lease: LEASE, retention: HOUR, on_unknown };
         let fingerprint = Fingerprint { target: [1; 16], recipe: 1, body: [2; 16] };
         let claim = Claim {
@@ -266,26 +271,26 @@ mod tests {
             claimed_at: 4,
             extensions: Default::default(),
         };
-        Held { record: Record { claim, state }, silent_for }
+        StoredRecord { record: Record { claim, state }, silent_for }
     }
 
-    fn hold(state: State, silent_for: Duration) -> Held {
-        held(state, Unknown::Hold(HOUR), silent_for)
+    fn hold(state: State, silent_for: Duration) -> StoredRecord {
+        held(state, UnknownPolicy::Hold(HOUR), silent_for)
     }
 
     /// Every state and owner, and what is refused without force: to release it, and to complete it.
-    fn every_case() -> [(Held, Option<Refusal>, Option<Refusal>); 6] {
+    fn every_case() -> [(StoredRecord, Option<ManualChangeRefused>, Option<ManualChangeRefused>); 6] {
         let (unknown, completed) =
             (State::Unknown { settled_at: 5 }, State::Completed { settled_at: 5, reply: reply() });
         let unreplayable = State::Unreplayable { settled_at: 5, status: StatusCode::OK, location: None };
-        let alive = Some(Refusal::OwnerAlive);
+        let alive = Some(ManualChangeRefused::OwnerAlive);
         [
             (hold(State::InFlight, LEASE / 2), alive, alive),
             (hold(State::InFlight, LEASE), None, None),
-            (held(State::InFlight, Unknown::Retry, LEASE), None, None),
+            (held(State::InFlight, UnknownPolicy::Retry, LEASE), None, None),
             (hold(unknown, Duration::ZERO), None, None),
             (hold(unreplayable, Duration::ZERO), None, None),
-            (hold(completed, Duration::ZERO), None, Some(Refusal::Completed)),
+            (hold(completed, Duration::ZERO), None, Some(ManualChangeRefused::Completed)),
         ]
     }
 
@@ -294,11 +299,11 @@ mod tests {
         for (held, refused, _) in every_case() {
             let released = release_by_hand(held.seen(), false);
             assert_eq!(released.as_ref().err().copied(), refused, "{held:?}");
-            if let Ok(exchange) = released {
-                assert_eq!((exchange.seen, exchange.to), (held.seen(), None));
+            if let Ok(swap) = released {
+                assert_eq!((swap.seen, swap.to), (held.seen(), None));
             }
             let forced = release_by_hand(held.seen(), true).expect("forced");
-            assert!(forced.is_due(&held) && forced.to.is_none(), "{held:?}");
+            assert!(forced.still_matches(&held) && forced.to.is_none(), "{held:?}");
         }
     }
 
@@ -308,9 +313,9 @@ mod tests {
             let settled = complete_by_hand(held.seen(), reply(), 9, false);
             assert_eq!(settled.as_ref().err().copied(), refused, "{held:?}");
             let forced = complete_by_hand(held.seen(), reply(), 9, true);
-            assert_eq!(forced.as_ref().err().copied(), refused.filter(|why| *why == Refusal::Completed));
-            for exchange in [settled, forced].into_iter().flatten() {
-                let to = exchange.to.expect("a record");
+            assert_eq!(forced.as_ref().err().copied(), refused.filter(|why| *why == ManualChangeRefused::Completed));
+            for swap in [settled, forced].into_iter().flatten() {
+                let to = swap.to.expect("a record");
                 assert_eq!(to.claim, held.record.claim);
                 assert_eq!(to.state, State::Completed { settled_at: 9, reply: reply() });
             }
@@ -320,9 +325,9 @@ mod tests {
     #[test]
     fn an_exchange_is_void_once_the_record_has_changed() {
         let lost = hold(State::InFlight, LEASE);
-        let exchange = release_by_hand(lost.seen(), false).expect("lost");
-        assert!(exchange.is_due(&lost));
-        assert!(exchange.is_due(&hold(State::InFlight, LEASE * 2)));
+        let swap = release_by_hand(lost.seen(), false).expect("lost");
+        assert!(swap.still_matches(&lost));
+        assert!(swap.still_matches(&hold(State::InFlight, LEASE * 2)));
         let other = |change: fn(&mut Claim)| {
             let mut other = lost.clone();
             change(&mut other.record.claim);
@@ -334,7 +339,7 @@ mod tests {
             other(|claim| claim.token = Token([9; 16])),
             other(|claim| claim.attempt += 1),
         ] {
-            assert!(!exchange.is_due(&changed), "{changed:?}");
+            assert!(!swap.still_matches(&changed), "{changed:?}");
         }
     }
 
@@ -342,10 +347,10 @@ mod tests {
     fn a_renewal_matters_to_what_rests_on_silence_alone() {
         let renewed = hold(State::InFlight, Duration::ZERO);
         let alive = hold(State::InFlight, LEASE / 2);
-        assert!(release_by_hand(alive.seen(), true).expect("forced").is_due(&renewed));
+        assert!(release_by_hand(alive.seen(), true).expect("forced").still_matches(&renewed));
         // Time to live is set anew when a record is settled, and no owner renews it after that.
         let unknown = |silent_for| hold(State::Unknown { settled_at: 5 }, silent_for);
-        let exchange = release_by_hand(unknown(LEASE).seen(), false).expect("unknown");
-        assert!(exchange.is_due(&unknown(Duration::ZERO)));
+        let swap = release_by_hand(unknown(LEASE).seen(), false).expect("unknown");
+        assert!(swap.still_matches(&unknown(Duration::ZERO)));
     }
 }
