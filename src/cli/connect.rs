@@ -21,7 +21,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects, and changes nothing.
-    pub(super) fn make(store: &config::Store) -> io::Result<Self> {
+    pub(super) fn make(store: &config::StoreConfig) -> io::Result<Self> {
         Ok(match block_on(run::try_store(store))? {
             Some(Trial { server, error, acl }) => {
                 let acl = format!("ACL SETUSER onlyonce on >PASSWORD {acl}");

@@ -25,7 +25,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use running::Running;
 
-use crate::config::{self, Config, ConfigError, Content, Log, LogFormat, LogKeys};
+use crate::config::{self, Config, ConfigError, Content, LogConfig, LogFormat, LogKeys};
 use crate::demo::{Demo, DemoError};
 use crate::run::reload::{self, Hangup};
 use crate::run::{self, Passed, Sidecar, StartError, Stopped};
@@ -227,7 +227,8 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
     let mut config = match content.check() {
         Ok(config) => config,
         Err(error) if log.is_json() || content.asks_for_json() => {
-            let mut settings = Log { format: LogFormat::Json, level: tracing::Level::INFO, keys: LogKeys::Hashed };
+            let mut settings =
+                LogConfig { format: LogFormat::Json, level: tracing::Level::INFO, keys: LogKeys::Hashed };
             log.apply(&mut settings);
             let _logging = telemetry::start(&settings);
             tracing::error!("{error}");
@@ -274,7 +275,7 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
 }
 
 fn demo(listen: SocketAddr, log: &LogArgs) -> ExitCode {
-    let mut settings = Log { format: LogFormat::Text, level: tracing::Level::INFO, keys: LogKeys::Plain };
+    let mut settings = LogConfig { format: LogFormat::Text, level: tracing::Level::INFO, keys: LogKeys::Plain };
     log.apply(&mut settings);
     let _logging = telemetry::start(&settings);
     let running = block_on(async {
@@ -327,7 +328,7 @@ impl LogArgs {
         matches!(self.log_format, Some(Format::Json))
     }
 
-    fn apply(&self, log: &mut Log) {
+    fn apply(&self, log: &mut LogConfig) {
         if let Some(format) = self.log_format {
             log.format = match format {
                 Format::Text => LogFormat::Text,

@@ -8,7 +8,7 @@ use http::{HeaderName, Method, StatusCode, header};
 use super::units::{HumanDuration, HumanSize};
 use super::{
     Config, Disposition, Listen, Mode, OnConcurrent, OnMissingKey, OnStoreError, OnUnknown, Policy, Preset, Routes,
-    Rule, Selector, Server, StatusSet, StoreLocation, Trust, Unverified, Upstream, Verification,
+    Rule, Selector, ServerConfig, StatusSet, StoreLocation, Trust, Unverified, UpstreamConfig, Verification,
 };
 
 /// Something that works as configured, and may surprise.
@@ -193,7 +193,7 @@ fn about_unused_tokens(trust: &Trust, routes: &Routes) -> Option<Note> {
 }
 
 /// Without trusted proxies, what is said about tokens is believed from this machine only.
-fn about_edge(trust: &Trust, server: &Server) -> Option<Note> {
+fn about_edge(trust: &Trust, server: &ServerConfig) -> Option<Note> {
     let by_edge = trust.jwt.as_ref().is_some_and(|jwt| matches!(jwt.verification, Verification::ByEdge));
     let from_elsewhere = |listen: &Listen| match listen {
         Listen::Tcp(address) => !address.ip().is_loopback(),
@@ -391,7 +391,7 @@ fn about_other_hosts(rule: &Rule, routes: &Routes) -> Option<Note> {
     })
 }
 
-fn about_takeovers(rule: &Rule, upstream: &Upstream) -> Option<Note> {
+fn about_takeovers(rule: &Rule, upstream: &UpstreamConfig) -> Option<Note> {
     if rule.on_unknown != OnUnknown::Retry || rule.lease >= upstream.response_timeout {
         return None;
     }
@@ -435,7 +435,7 @@ fn about_bodies(rule: &Rule) -> Option<Note> {
     })
 }
 
-fn about_caps(rule: &Rule, server: &Server) -> Option<Note> {
+fn about_caps(rule: &Rule, server: &ServerConfig) -> Option<Note> {
     let over = |cap: u64| cap > server.max_buffered;
     let all = HumanSize(server.max_buffered);
     if over(rule.max_request_body) {

@@ -1,14 +1,14 @@
 //! What a running sidecar cannot change.
 
-use super::{Admin, Config, Log, Server, Store};
+use super::{AdminConfig, Config, LogConfig, ServerConfig, StoreConfig};
 
 /// The settings that take effect at a start only: they are bound, opened or divided up by then.
 #[derive(Debug, Clone)]
 pub struct Fixed {
-    server: Server,
-    log: Log,
-    admin: Option<Admin>,
-    store: Store,
+    server: ServerConfig,
+    log: LogConfig,
+    admin: Option<AdminConfig>,
+    store: StoreConfig,
 }
 
 impl Fixed {
@@ -28,7 +28,7 @@ impl Fixed {
         };
 
         // Taken apart by name, so that nobody adds a setting without a thought of this.
-        let Server {
+        let ServerConfig {
             listen,
             header_timeout,
             body_timeout: _,
@@ -54,15 +54,16 @@ impl Fixed {
         compare("server.header_case", *header_case == wanted.header_case);
         compare("server.threads", *threads == wanted.threads);
 
-        let Log { format, level: _, keys: _ } = &self.log;
+        let LogConfig { format, level: _, keys: _ } = &self.log;
         compare("log.format", *format == config.log.format);
 
-        let listen = |admin: &Option<Admin>| admin.as_ref().map(|Admin { listen, token: _ }| *listen);
-        let token = |admin: &Option<Admin>| admin.as_ref().and_then(|admin| admin.token.clone());
+        let listen = |admin: &Option<AdminConfig>| admin.as_ref().map(|AdminConfig { listen, token: _ }| *listen);
+        let token = |admin: &Option<AdminConfig>| admin.as_ref().and_then(|admin| admin.token.clone());
         compare("admin.listen", listen(&self.admin) == listen(&config.admin));
         compare("admin.token", token(&self.admin) == token(&config.admin));
 
-        let Store { location, prefix, timeout, on_error: _, digest_key, durability, accept_eviction } = &self.store;
+        let StoreConfig { location, prefix, timeout, on_error: _, digest_key, durability, accept_eviction } =
+            &self.store;
         let wanted = &config.store;
         compare("store.url", *location == wanted.location);
         compare("store.prefix", *prefix == wanted.prefix);

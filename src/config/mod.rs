@@ -58,15 +58,15 @@ pub use units::{HumanDuration, HumanSize};
 #[derive(Debug)]
 pub struct Config {
     /// The listener that clients talk to, and its limits.
-    pub server: Server,
+    pub server: ServerConfig,
     /// How log lines look.
-    pub log: Log,
+    pub log: LogConfig,
     /// The listener of operators and of Prometheus; `None` when it is `"off"`.
-    pub admin: Option<Admin>,
+    pub admin: Option<AdminConfig>,
     /// The backend.
-    pub upstream: Upstream,
+    pub upstream: UpstreamConfig,
     /// Where records are kept.
-    pub store: Store,
+    pub store: StoreConfig,
     /// Whose word is taken for who a client is.
     pub trust: Trust,
     /// The guarded routes, and which requests each one matches.
@@ -75,7 +75,7 @@ pub struct Config {
 
 /// `[server]`
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct ServerConfig {
     /// Where clients connect.
     pub listen: Vec<Listen>,
     /// What connections to addresses are secured with; those to Unix sockets are not.
@@ -147,7 +147,7 @@ impl fmt::Debug for Listen {
 
 /// `[log]`
 #[derive(Debug, Clone)]
-pub struct Log {
+pub struct LogConfig {
     /// One line of text or one JSON object for each event.
     pub format: LogFormat,
     /// The least severe level that is written.
@@ -176,7 +176,7 @@ pub enum LogKeys {
 
 /// `[admin]`
 #[derive(Debug, Clone)]
-pub struct Admin {
+pub struct AdminConfig {
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub listen: SocketAddr,
     /// What calls that change something must present.
@@ -185,7 +185,7 @@ pub struct Admin {
 
 /// `[upstream]`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
+pub struct UpstreamConfig {
     /// Where the backend is.
     pub address: UpstreamAddress,
     /// It is spoken to in HTTP/2.
@@ -229,7 +229,7 @@ impl fmt::Display for UpstreamAddress {
 
 /// `[store]`
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct StoreConfig {
     /// Which store, and where it is.
     pub location: StoreLocation,
     /// First part of every name in the store.

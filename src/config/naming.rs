@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, Routes, Rule, Store};
+use super::{Mode, Routes, Rule, StoreConfig};
 
 /// What the names of one route's records are made of, and which requests are named. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +111,7 @@ pub struct Keeping {
 
 impl Keeping {
     /// What this configuration says.
-    pub fn of(store: &Store) -> Self {
+    pub fn of(store: &StoreConfig) -> Self {
         let digest_key = store.digest_key.is_some();
         Self { store: store.location.to_string(), prefix: store.prefix.clone(), digest_key }
     }

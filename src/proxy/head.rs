@@ -126,7 +126,7 @@ pub(super) enum Framing {
 }
 
 impl Target {
-    pub(super) fn of(upstream: &config::Upstream) -> Self {
+    pub(super) fn of(upstream: &config::UpstreamConfig) -> Self {
         let (own, scheme) = match &upstream.address {
             UpstreamAddress::Http(authority) => (authority.clone(), Scheme::HTTP),
             UpstreamAddress::Https(authority, _) => (authority.clone(), Scheme::HTTPS),

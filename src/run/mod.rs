@@ -269,7 +269,7 @@ async fn bind(listen: &Listen, key: &'static str) -> Result<Listener, StartError
 }
 
 /// The key of the store's digests, or why it cannot be told.
-pub async fn digest_key(settings: &config::Store) -> Result<DigestKey, String> {
+pub async fn digest_key(settings: &config::StoreConfig) -> Result<DigestKey, String> {
     if let Some(secret) = &settings.digest_key {
         return Ok(DigestKey::from_secret(secret.expose()));
     }
@@ -283,7 +283,7 @@ pub async fn digest_key(settings: &config::Store) -> Result<DigestKey, String> {
 }
 
 /// What the store holds of this operation now, and what its request would get; or why that cannot be told.
-pub async fn look_up(settings: &config::Store, rule: &Rule, operation: &Operation) -> Result<Explained, String> {
+pub async fn look_up(settings: &config::StoreConfig, rule: &Rule, operation: &Operation) -> Result<Explained, String> {
     let store = store::open_to_look(settings).await.map_err(|error| store::causes(&error))?;
     admin::look_up(&*store, rule, operation).await.map_err(|error| store::causes(&error))
 }
@@ -299,7 +299,7 @@ pub struct Trial {
 }
 
 /// Connects to the store, and changes nothing in it. `None`: it is none that is connected to.
-pub async fn try_store(settings: &config::Store) -> Option<Trial> {
+pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
     let StoreLocation::Redis(address) = &settings.location else { return None };
     let tried = store::Redis::open_to_look(address, settings).tried().await;
     let error = tried.err().map(|why| store::causes(&why));

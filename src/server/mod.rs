@@ -97,7 +97,7 @@ pub struct Places {
 
 impl Server {
     /// A server with the timeouts of `[server]`.
-    pub fn new(settings: &config::Server, places: Places, metrics: Arc<Metrics>) -> Self {
+    pub fn new(settings: &config::ServerConfig, places: Places, metrics: Arc<Metrics>) -> Self {
         Self {
             places: Arc::new(Semaphore::new(places.clients.min(Semaphore::MAX_PERMITS))),
             operators: places.operators,

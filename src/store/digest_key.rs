@@ -35,7 +35,7 @@ pub(super) enum Agreement {
 }
 
 /// The key that the operator chose.
-pub(super) fn configured(config: &config::Store) -> Option<DigestKey> {
+pub(super) fn configured(config: &config::StoreConfig) -> Option<DigestKey> {
     config.digest_key.as_ref().map(|secret| DigestKey::from_secret(secret.expose()))
 }
 

@@ -38,7 +38,7 @@ const FIRST_SWEEP: usize = 1024;
 
 impl Memory {
     /// An empty store with the configured digest key, or one of its own.
-    pub fn open(config: &config::Store) -> Result<Self, getrandom::Error> {
+    pub fn open(config: &config::StoreConfig) -> Result<Self, getrandom::Error> {
         Ok(Self::new(Wanted::new(digest_key::configured(config), None)?.key()))
     }
 

@@ -35,7 +35,7 @@ use crate::record::{Claim, Record, RecordName, Token};
 ///
 /// A Redis that cannot be reached is no reason not to start: it is waited for in the background, and calls
 /// fail until it is there. One that must not be used is.
-pub async fn open(config: &config::Store) -> Result<AnyStore, OpenError> {
+pub async fn open(config: &config::StoreConfig) -> Result<AnyStore, OpenError> {
     match &config.location {
         StoreLocation::Memory => Ok(AnyStore::Other(Arc::new(Memory::open(config)?))),
         StoreLocation::Embedded(path) => Ok(AnyStore::Other(Arc::new(Embedded::open(path, config)?))),
@@ -51,7 +51,7 @@ pub async fn open(config: &config::Store) -> Result<AnyStore, OpenError> {
 }
 
 /// The same for whoever only looks into it while others use it. Waits until it is known whether it can be reached.
-pub async fn open_to_look(config: &config::Store) -> Result<AnyStore, OpenError> {
+pub async fn open_to_look(config: &config::StoreConfig) -> Result<AnyStore, OpenError> {
     let StoreLocation::Redis(address) = &config.location else { return open(config).await };
     let store = Redis::open_to_look(address, config);
     store.tried().await.map_err(|why| OpenError::Redis { server: address.server(), why })?;

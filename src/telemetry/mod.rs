@@ -25,7 +25,7 @@ pub use self::line::Line;
 use self::line::Style;
 use self::writer::{LOG, ToLog};
 use crate::clock;
-use crate::config::{Log, LogFormat};
+use crate::config::{LogConfig, LogFormat};
 
 /// Logging that has been started. Dropped, it waits a moment for the last lines to be written.
 pub struct Logging {
@@ -33,7 +33,7 @@ pub struct Logging {
 }
 
 /// Starts logging; where it has been started already, nothing changes.
-pub fn start(log: &Log) -> Logging {
+pub fn start(log: &LogConfig) -> Logging {
     let (filter, handle) = reload::Layer::new(filter(log.level));
     let style = match log.format {
         LogFormat::Text if stderr().is_terminal() => Style::Coloured,

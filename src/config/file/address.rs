@@ -85,14 +85,14 @@ pub(super) fn network(item: &Item<'_>) -> Option<IpNet> {
 
 /// `upstream.url`, as far as it stands for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Upstream {
+pub(super) enum UpstreamUrl {
     Http(Authority),
     Https(Authority),
     Unix(PathBuf),
 }
 
 /// `"http://host:port"`, `"https://host:port"` or `"unix:/path"`
-pub(super) fn upstream(item: &Item<'_>) -> Option<Upstream> {
+pub(super) fn upstream(item: &Item<'_>) -> Option<UpstreamUrl> {
     let advice = "name host and port, and nothing else: \"http://127.0.0.1:3000\"";
     let text = item.text()?;
     if let Some(path) = text.value.strip_prefix("unix:") {
@@ -102,8 +102,8 @@ pub(super) fn upstream(item: &Item<'_>) -> Option<Upstream> {
         return item.refuse("upstream.url does not say how to speak to the backend", advice);
     };
     let kind = match scheme.to_ascii_lowercase().as_str() {
-        "http" => Upstream::Http,
-        "https" => Upstream::Https,
+        "http" => UpstreamUrl::Http,
+        "https" => UpstreamUrl::Https,
         _ => {
             let advice = "one of these is right: \"http://host:port\", \"https://host\", \"unix:/run/backend.sock\"";
             return item.refuse("upstream.url is none of http://, https:// and unix:", advice);
@@ -127,16 +127,16 @@ pub(super) fn upstream(item: &Item<'_>) -> Option<Upstream> {
         _ => return item.refuse("upstream.url has no valid host and port", advice),
     };
     match &authority {
-        Upstream::Https(name) if tls::server_name(name.host()).is_none() => item.refuse(
+        UpstreamUrl::Https(name) if tls::server_name(name.host()).is_none() => item.refuse(
             "upstream.url has a host that no certificate can be made for",
             "with https, the host is a domain name or an IP address: \"https://backend.example.com\"",
         ),
-        Upstream::Http(_) | Upstream::Https(_) | Upstream::Unix(_) => Some(authority),
+        UpstreamUrl::Http(_) | UpstreamUrl::Https(_) | UpstreamUrl::Unix(_) => Some(authority),
     }
 }
 
 /// A path as long as the operating system takes it (`sun_path`, with the zero at its end).
-fn unix(item: &Item<'_>, path: &str) -> Option<Upstream> {
+fn unix(item: &Item<'_>, path: &str) -> Option<UpstreamUrl> {
     const LONGEST: usize = 107;
     if !path.starts_with('/') || path.starts_with("//") {
         let advice = "the whole path follows the colon: \"unix:/run/backend.sock\"";
@@ -146,15 +146,15 @@ fn unix(item: &Item<'_>, path: &str) -> Option<Upstream> {
         let advice = format!("it may have {LONGEST} bytes");
         return item.refuse("the path of a Unix socket in upstream.url is too long", advice);
     }
-    Some(Upstream::Unix(PathBuf::from(path)))
+    Some(UpstreamUrl::Unix(PathBuf::from(path)))
 }
 
 /// The address of a backend on this very machine, if that is plain to see.
-pub(super) fn local(upstream: &Upstream) -> Option<SocketAddr> {
+pub(super) fn local(upstream: &UpstreamUrl) -> Option<SocketAddr> {
     let (authority, port) = match upstream {
-        Upstream::Http(authority) => (authority, 80),
-        Upstream::Https(authority) => (authority, 443),
-        Upstream::Unix(_) => return None,
+        UpstreamUrl::Http(authority) => (authority, 80),
+        UpstreamUrl::Https(authority) => (authority, 443),
+        UpstreamUrl::Unix(_) => return None,
     };
     let ip = match authority.host().trim_matches(['[', ']']) {
         "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),

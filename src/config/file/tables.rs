@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use tracing::Level;
 
 use super::super::{
-    Admin, Durability, HeaderCase, Listen, Log, LogFormat, LogKeys, OnStoreError, Secret, Server, Store, StoreLocation,
-    Threads, TrustedProxies, Upstream, UpstreamAddress,
+    AdminConfig, Durability, HeaderCase, Listen, LogConfig, LogFormat, LogKeys, OnStoreError, Secret, ServerConfig,
+    StoreConfig, StoreLocation, Threads, TrustedProxies, UpstreamAddress, UpstreamConfig,
 };
 use super::address;
 use super::fallback;
@@ -78,8 +78,8 @@ impl ServerTable {
         })
     }
 
-    pub(super) fn build(self) -> Option<Server> {
-        Some(Server {
+    pub(super) fn build(self) -> Option<ServerConfig> {
+        Some(ServerConfig {
             listen: self.listen.take()?.into_iter().map(|(listen, _)| listen).collect(),
             tls: self.tls.optional()?,
             header_timeout: self.header_timeout.take()?,
@@ -152,8 +152,8 @@ impl LogTable {
         table
     }
 
-    pub(super) fn build(self) -> Option<Log> {
-        Some(Log { format: self.format.take()?, level: self.level.take()?, keys: self.keys.take()? })
+    pub(super) fn build(self) -> Option<LogConfig> {
+        Some(LogConfig { format: self.format.take()?, level: self.level.take()?, keys: self.keys.take()? })
     }
 }
 
@@ -185,9 +185,9 @@ impl AdminTable {
         }
     }
 
-    pub(super) fn build(self) -> Option<Option<Admin>> {
+    pub(super) fn build(self) -> Option<Option<AdminConfig>> {
         let token = self.token.optional()?;
-        Some(self.listen.take()?.map(|listen| Admin { listen, token }))
+        Some(self.listen.take()?.map(|listen| AdminConfig { listen, token }))
     }
 }
 
@@ -198,7 +198,7 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 pub(super) struct UpstreamTable {
-    url: Setting<address::Upstream>,
+    url: Setting<address::UpstreamUrl>,
     connect_timeout: Setting<Duration>,
     response_timeout: Setting<Duration>,
     pub(super) attempt_timeout: Setting<Duration>,
@@ -264,7 +264,7 @@ impl UpstreamTable {
 
     fn check_tls(&mut self, report: &Report<'_>) {
         match self.url.get() {
-            Some(address::Upstream::Https(_)) => {
+            Some(address::UpstreamUrl::Https(_)) => {
                 let names = ["upstream.client_cert", "upstream.client_key"];
                 self.identity = pem::identity(&self.client_cert, &self.client_key, names, report);
                 if let Setting::Absent = self.ca {
@@ -278,7 +278,7 @@ impl UpstreamTable {
                     }
                 }
             }
-            Some(address::Upstream::Http(_) | address::Upstream::Unix(_)) => {
+            Some(address::UpstreamUrl::Http(_) | address::UpstreamUrl::Unix(_)) => {
                 let given = [
                     ("ca", self.ca.span()),
                     ("client_cert", self.client_cert.span()),
@@ -296,16 +296,16 @@ impl UpstreamTable {
         }
     }
 
-    pub(super) fn build(self) -> Option<Upstream> {
+    pub(super) fn build(self) -> Option<UpstreamConfig> {
         let address = match self.url.take()? {
-            address::Upstream::Http(authority) => UpstreamAddress::Http(authority),
-            address::Upstream::Unix(path) => UpstreamAddress::Unix(path),
-            address::Upstream::Https(authority) => {
+            address::UpstreamUrl::Http(authority) => UpstreamAddress::Http(authority),
+            address::UpstreamUrl::Unix(path) => UpstreamAddress::Unix(path),
+            address::UpstreamUrl::Https(authority) => {
                 let authorities = self.ca.optional()?.or(self.authorities)?;
                 UpstreamAddress::Https(authority, tls::Client { authorities, identity: self.identity })
             }
         };
-        Some(Upstream {
+        Some(UpstreamConfig {
             address,
             connect_timeout: self.connect_timeout.take()?,
             response_timeout: self.response_timeout.take()?,
@@ -353,8 +353,8 @@ impl StoreTable {
         table
     }
 
-    pub(super) fn build(self) -> Option<Store> {
-        Some(Store {
+    pub(super) fn build(self) -> Option<StoreConfig> {
+        Some(StoreConfig {
             location: self.location.take()?,
             prefix: self.prefix.take()?,
             timeout: self.timeout.take()?,

@@ -66,7 +66,7 @@ const SEND_BUFFER: usize = 256 << 10;
 const MAX_HEAD_LIST: u32 = (MAX_HEAD + 32 * MAX_FIELDS) as u32;
 
 impl Dial {
-    pub(super) fn new(settings: &config::Upstream) -> Self {
+    pub(super) fn new(settings: &config::UpstreamConfig) -> Self {
         let host = |authority: &Authority| authority.host().trim_matches(['[', ']']).to_owned();
         let address = match &settings.address {
             UpstreamAddress::Http(authority) => Address::Tcp(host(authority), authority.port_u16().unwrap_or(80)),
@@ -79,7 +79,7 @@ impl Dial {
             }
             UpstreamAddress::Unix(path) => Address::Unix(path.clone()),
         };
-        let config::Upstream { http2, connect_timeout: timeout, header_case, .. } = *settings;
+        let config::UpstreamConfig { http2, connect_timeout: timeout, header_case, .. } = *settings;
         Self { address, http2, timeout, header_case }
     }
 

@@ -47,7 +47,7 @@ use crate::tick;
 /// The backend.
 #[derive(Clone)]
 pub struct Upstream {
-    settings: Arc<config::Upstream>,
+    settings: Arc<config::UpstreamConfig>,
     target: Arc<Target>,
     dial: Arc<Dial>,
     pool: Arc<Pool>,
@@ -77,7 +77,7 @@ const _: () = assert!(head::MAX_HEAD <= MAX_BUFFER);
 
 impl Upstream {
     /// Connects to nothing yet. `max_idle` connections may wait for the next request.
-    pub fn new(settings: config::Upstream, max_idle: usize) -> Self {
+    pub fn new(settings: config::UpstreamConfig, max_idle: usize) -> Self {
         let pool = Pool::new(max_idle);
         let streams = settings.http2.then(|| Arc::new(Streams::new()));
         #[expect(clippy::disallowed_methods, reason = "ends with the pool")]
@@ -92,7 +92,7 @@ impl Upstream {
     }
 
     /// The configuration.
-    pub fn settings(&self) -> &config::Upstream {
+    pub fn settings(&self) -> &config::UpstreamConfig {
         &self.settings
     }
 

@@ -53,7 +53,7 @@ impl Backend {
 
     fn upstream(&self) -> Upstream {
         const LONG: Duration = Duration::from_secs(60);
-        let settings = config::Upstream {
+        let settings = config::UpstreamConfig {
             address: UpstreamAddress::Http(self.address.to_string().parse().expect("an authority")),
             http2: false,
             connect_timeout: LONG,

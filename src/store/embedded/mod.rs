@@ -86,7 +86,7 @@ const LARGE: u32 = 64 * 1024;
 
 impl Embedded {
     /// Opens the store in `path`, and makes it if there is none. Reads the disk: for the start only.
-    pub fn open(path: &Path, config: &config::Store) -> Result<Self, EmbeddedError> {
+    pub fn open(path: &Path, config: &config::StoreConfig) -> Result<Self, EmbeddedError> {
         let mut opened = Log::open(path, config.durability)?;
         let clock = Arc::new(Clock::start(opened.clock));
         let log = &mut opened.log;
@@ -289,7 +289,7 @@ impl Drop for Embedded {
 }
 
 /// Finds the digest key, or makes it.
-fn agree(log: &mut Log, path: &Path, config: &config::Store, now: u64) -> Result<DigestKey, EmbeddedError> {
+fn agree(log: &mut Log, path: &Path, config: &config::StoreConfig, now: u64) -> Result<DigestKey, EmbeddedError> {
     let wanted = Wanted::new(digest_key::configured(config), None)?;
     let found = log.digest_key();
     if found.is_none() && !log.is_empty() {

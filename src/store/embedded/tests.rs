@@ -12,8 +12,8 @@ use crate::config::{Durability, OnStoreError, Secret, StoreLocation};
 use crate::record::{State, Terms, UnknownPolicy};
 use crate::store::conformance::{self, Subject, claim, completed, name};
 
-fn config(durability: Durability) -> config::Store {
-    config::Store {
+fn config(durability: Durability) -> config::StoreConfig {
+    config::StoreConfig {
         location: StoreLocation::Memory,
         prefix: "onlyonce".to_owned(),
         // A slow machine is no reason to fail.
@@ -175,7 +175,7 @@ async fn a_claim_that_was_granted_is_on_the_disk_and_a_renewal_need_not_be() {
 #[test]
 fn a_configured_digest_key_is_not_forgotten_by_accident() {
     let folder = tempfile::tempdir().expect("a folder");
-    let with = |secret: &str| config::Store { digest_key: Some(Secret::new(secret)), ..config(Durability::Disk) };
+    let with = |secret: &str| config::StoreConfig { digest_key: Some(Secret::new(secret)), ..config(Durability::Disk) };
     let first = Embedded::open(folder.path(), &with("first")).expect("a store").digest_key;
     assert_eq!(first, DigestKey::from_secret("first"));
     let error = Embedded::open(folder.path(), &config(Durability::Disk)).err().expect("no store");

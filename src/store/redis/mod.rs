@@ -104,12 +104,12 @@ const BODY_SURVIVES: Duration = Duration::from_secs(60);
 
 impl Redis {
     /// Begins to connect. Must be called within a Tokio runtime.
-    pub fn open(address: &RedisAddress, config: &config::Store) -> Self {
+    pub fn open(address: &RedisAddress, config: &config::StoreConfig) -> Self {
         Self::open_with(address, config, Habits::default())
     }
 
     /// The same for whoever only looks: the store's digest key stays as it is.
-    pub fn open_to_look(address: &RedisAddress, config: &config::Store) -> Self {
+    pub fn open_to_look(address: &RedisAddress, config: &config::StoreConfig) -> Self {
         Self::open_with(address, config, Habits { puts_key: false, ..Habits::default() })
     }
 
@@ -118,7 +118,7 @@ impl Redis {
         self.server.link.tried().await
     }
 
-    fn open_with(address: &RedisAddress, config: &config::Store, habits: Habits) -> Self {
+    fn open_with(address: &RedisAddress, config: &config::StoreConfig, habits: Habits) -> Self {
         let digest_key = digest_key::configured(config);
         let link = Link::new(digest_key, &habits);
         let probe = Probe::new(config, digest_key, habits);

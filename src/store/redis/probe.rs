@@ -187,7 +187,7 @@ struct Said {
 }
 
 impl Probe {
-    pub(super) fn new(config: &config::Store, digest_key: Option<DigestKey>, habits: Habits) -> Self {
+    pub(super) fn new(config: &config::StoreConfig, digest_key: Option<DigestKey>, habits: Habits) -> Self {
         Self {
             rehearsal: format!("{}:probe:{}", config.prefix, random_id()),
             prefix: config.prefix.clone(),

@@ -28,8 +28,8 @@ fn address(port: u16) -> RedisAddress {
     RedisAddress { host: "127.0.0.1".to_owned(), port, database: 0, username: None, password: None }
 }
 
-fn config() -> config::Store {
-    config::Store {
+fn config() -> config::StoreConfig {
+    config::StoreConfig {
         location: StoreLocation::Redis(address(0)),
         prefix: "onlyonce".to_owned(),
         timeout: PATIENCE,
@@ -382,7 +382,7 @@ async fn a_server_that_closes_idle_connections_disturbs_nobody() {
 async fn a_frozen_server_leaves_it_uncertain() {
     let server = RedisServer::start();
     let timeout = Duration::from_millis(200);
-    let store = Redis::open_with(&address(server.port()), &config::Store { timeout, ..config() }, NO_PING);
+    let store = Redis::open_with(&address(server.port()), &config::StoreConfig { timeout, ..config() }, NO_PING);
     store.ready(PATIENCE).await.expect("a connection");
     let (name, mine) = (name(), claim(1, RETRY));
 
@@ -414,7 +414,7 @@ async fn a_frozen_server_leaves_it_uncertain() {
 async fn a_claim_can_be_made_again_within_the_time_of_a_call() {
     let server = RedisServer::start();
     let timeout = Duration::from_secs(8);
-    let store = Redis::open_with(&address(server.port()), &config::Store { timeout, ..config() }, NO_PING);
+    let store = Redis::open_with(&address(server.port()), &config::StoreConfig { timeout, ..config() }, NO_PING);
     store.ready(PATIENCE).await.expect("a connection");
     let (name, mine) = (name(), claim(1, RETRY));
     server.freeze();
@@ -564,14 +564,14 @@ async fn a_server_that_evicts_is_refused() {
     assert!(refused.is_final());
     assert!(matches!(store.claim(&name(), &claim(1, RETRY)).await, Err(StoreError::Refused(_))));
 
-    let accepting = Redis::open(&address(server.port()), &config::Store { accept_eviction: true, ..config() });
+    let accepting = Redis::open(&address(server.port()), &config::StoreConfig { accept_eviction: true, ..config() });
     accepting.ready(PATIENCE).await.expect("accepted");
 }
 
 #[tokio::test]
 async fn only_what_no_waiting_cures_prevents_a_start() {
     let mut server = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
-    let config = config::Store { location: StoreLocation::Redis(address(server.port())), ..config() };
+    let config = config::StoreConfig { location: StoreLocation::Redis(address(server.port())), ..config() };
     let refused = crate::store::open(&config).await.err().expect("refused");
     let refused = crate::store::causes(&refused);
     assert!(refused.contains("maxmemory-policy to noeviction"), "{refused}");
@@ -718,7 +718,7 @@ async fn an_eviction_policy_that_changes_is_noticed_and_what_is_evicted_is_count
     store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
     // Whoever connects now is refused, unless it is content with that.
     assert!(matches!(*refusal(&Redis::open(&address(server.port()), &config())).await, ConnectError::Evicting { .. }));
-    let content = config::Store { accept_eviction: true, ..config() };
+    let content = config::StoreConfig { accept_eviction: true, ..config() };
     let content = Redis::open_with(&address(server.port()), &content, MANY_PINGS);
     content.ready(PATIENCE).await.expect("accepted");
     order(&server, "CONFIG SET maxmemory 4mb").await;
@@ -778,7 +778,7 @@ async fn after_a_flush_two_sidecars_never_claim_under_different_keys() {
 async fn whoever_only_looks_leaves_the_digest_key_as_it_is() {
     let server = RedisServer::start();
     let look = |secret: Option<&str>| {
-        let config = config::Store { digest_key: secret.map(Secret::new), ..config() };
+        let config = config::StoreConfig { digest_key: secret.map(Secret::new), ..config() };
         Redis::open_to_look(&address(server.port()), &config)
     };
     let looks = look(None);
@@ -801,7 +801,7 @@ async fn whoever_only_looks_leaves_the_digest_key_as_it_is() {
 async fn a_sidecar_that_finds_another_one_s_configured_key_claims_nothing_more() {
     let server = RedisServer::start();
     let with = |secret: &str| {
-        let config = config::Store { digest_key: Some(Secret::new(secret)), ..config() };
+        let config = config::StoreConfig { digest_key: Some(Secret::new(secret)), ..config() };
         Redis::open_with(&address(server.port()), &config, Habits::default())
     };
     let old = with("the former key");
@@ -827,7 +827,7 @@ async fn the_digest_key_is_agreed_on() {
     let made = open(server.port(), NO_PING).await.digest_key().expect("a key");
     assert_eq!(open(server.port(), NO_PING).await.digest_key().expect("a key"), made);
     let with = |secret: Option<&str>| {
-        Redis::open(&address(server.port()), &config::Store { digest_key: secret.map(Secret::new), ..config() })
+        Redis::open(&address(server.port()), &config::StoreConfig { digest_key: secret.map(Secret::new), ..config() })
     };
     let store = with(Some("chosen"));
     assert_eq!(store.digest_key().expect("without asking"), DigestKey::from_secret("chosen"));
