@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use super::fields::Fields;
-use super::handle::Place;
+use super::handle::RequestContext;
 use super::head::{self, Head};
 use crate::config::{Rule, is_foldable};
 use crate::key;
 
 /// Why a request cannot be guarded, if it cannot.
-pub(super) fn why_ambiguous(rule: &Rule, place: &Place<'_>, head: &Head) -> Option<Cow<'static, str>> {
-    if place.is_contested {
+pub(super) fn why_ambiguous(rule: &Rule, context: &RequestContext<'_>, head: &Head) -> Option<Cow<'static, str>> {
+    if context.is_contested {
         return Some("The methods that this request names lead to different guarded routes.".into());
     }
     if key::names_of(rule).any(|name| head::nominates(head, name)) {

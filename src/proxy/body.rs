@@ -12,18 +12,18 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use super::arriving::Arriving;
-use super::budget::{Budget, Share};
+use super::budget::{Budget, Reservation};
 use super::head::{self, Framing};
-use super::observe::Ending;
-use super::stream::Streamed;
+use super::incoming::IncomingBody;
+use super::observe::EndNotifier;
+use super::stream::RelayedBody;
 use super::tee::Tee;
 use super::upstream::UpstreamBody;
 use crate::tick::{self, Sleep};
 
 /// Why a body could not be read whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReadError {
+pub(super) enum BodyReadError {
     /// More than the cap.
     TooLarge,
     /// Not there in time.
@@ -37,50 +37,55 @@ pub(super) enum ReadError {
 /// Reads a request body of at most `cap` bytes into one piece of memory.
 ///
 /// A body that announces itself as too large is refused before it is asked for (`100 Continue`).
-pub(super) async fn read(mut body: Arriving, cap: u64, budget: &Budget, timeout: Duration) -> Result<Bytes, ReadError> {
+pub(super) async fn read(
+    mut body: IncomingBody,
+    cap: u64,
+    budget: &Budget,
+    timeout: Duration,
+) -> Result<Bytes, BodyReadError> {
     if body.size_hint().lower() > cap {
-        return Err(ReadError::TooLarge);
+        return Err(BodyReadError::TooLarge);
     }
-    let mut gathered = Gathered::new(cap, budget.share());
+    let mut buffer = BodyBuffer::new(cap, budget.reserve());
     let reading = pin!(async {
         while let Some(frame) = body.frame().await {
-            let Ok(piece) = frame.map_err(|_| ReadError::Broken)?.into_data() else { continue };
-            gathered.add(piece)?;
+            let Ok(piece) = frame.map_err(|_| BodyReadError::Broken)?.into_data() else { continue };
+            buffer.add(piece)?;
         }
         Ok(())
     });
-    tick::timeout(timeout, reading).await.map_err(|_| ReadError::TimedOut)??;
-    Ok(gathered.whole())
+    tick::timeout(timeout, reading).await.map_err(|_| BodyReadError::TimedOut)??;
+    Ok(buffer.into_bytes())
 }
 
 /// A body in the making: one piece of memory, of at most `cap` bytes.
-pub(super) struct Gathered {
+pub(super) struct BodyBuffer {
     cap: u64,
     length: u64,
     /// One frame is taken as it is; of several, one piece is made.
     first: Bytes,
     whole: BytesMut,
-    share: Share,
+    reservation: Reservation,
 }
 
-impl Gathered {
-    pub(super) fn new(cap: u64, share: Share) -> Self {
-        Self { cap, length: 0, first: Bytes::new(), whole: BytesMut::new(), share }
+impl BodyBuffer {
+    pub(super) fn new(cap: u64, reservation: Reservation) -> Self {
+        Self { cap, length: 0, first: Bytes::new(), whole: BytesMut::new(), reservation }
     }
 
     /// Whether a body of so many bytes may be held.
-    pub(super) fn may_be(&self, length: u64) -> bool {
+    pub(super) fn fits(&self, length: u64) -> bool {
         length <= self.cap
     }
 
-    pub(super) fn add(&mut self, piece: Bytes) -> Result<(), ReadError> {
+    pub(super) fn add(&mut self, piece: Bytes) -> Result<(), BodyReadError> {
         self.length += piece.len() as u64;
-        if !self.may_be(self.length) {
-            return Err(ReadError::TooLarge);
+        if !self.fits(self.length) {
+            return Err(BodyReadError::TooLarge);
         }
         // What was only announced takes no room from others.
-        if !self.share.grow(piece.len()) {
-            return Err(ReadError::NoRoom);
+        if !self.reservation.grow(piece.len()) {
+            return Err(BodyReadError::NoRoom);
         }
         if self.length == piece.len() as u64 {
             self.first = piece;
@@ -93,13 +98,13 @@ impl Gathered {
         Ok(())
     }
 
-    pub(super) fn whole(self) -> Bytes {
-        self.share.hold(if self.whole.is_empty() { self.first } else { self.whole.freeze() })
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.reservation.hold(if self.whole.is_empty() { self.first } else { self.whole.freeze() })
     }
 }
 
 /// Reads and drops what is left of a short body, so that the answer that refuses it is not lost with the connection.
-pub(super) async fn drain(mut body: Arriving) {
+pub(super) async fn drain(mut body: IncomingBody) {
     const AT_MOST: u64 = 64 * 1024;
     const WITHIN: Duration = Duration::from_secs(1);
     if body.size_hint().lower() > AT_MOST {
@@ -121,97 +126,99 @@ pub(super) async fn drain(mut body: Arriving) {
 /// The body of a request to the upstream.
 pub(super) enum RequestBody {
     /// Held in memory.
-    Held(Option<Bytes>),
+    Buffered(Option<Bytes>),
     /// Passed on as it comes.
-    Passing(Paced),
+    Streaming(IdleTimeoutBody),
     /// Passed on as it comes, while a copy is made.
-    Copied(Box<Tee>),
+    Teed(Box<Tee>),
 }
 
 impl Default for RequestBody {
     /// None.
     fn default() -> Self {
-        Self::Held(None)
+        Self::Buffered(None)
     }
 }
 
 impl RequestBody {
     /// A body that is held in memory.
-    pub(super) fn held(bytes: Bytes) -> Self {
-        Self::Held((!bytes.is_empty()).then_some(bytes))
+    pub(super) fn buffered(bytes: Bytes) -> Self {
+        Self::Buffered((!bytes.is_empty()).then_some(bytes))
     }
 
     /// The same once more, where none of it is still to come.
-    pub(super) fn again(&self) -> Option<Self> {
+    pub(super) fn try_clone(&self) -> Option<Self> {
         match self {
-            Self::Held(bytes) => Some(Self::Held(bytes.clone())),
-            Self::Passing(_) | Self::Copied(_) => self.paced()?.is_end_stream().then_some(Self::Held(None)),
+            Self::Buffered(bytes) => Some(Self::Buffered(bytes.clone())),
+            Self::Streaming(_) | Self::Teed(_) => {
+                self.streaming_body()?.is_end_stream().then_some(Self::Buffered(None))
+            }
         }
     }
 
-    fn paced(&self) -> Option<&Paced> {
+    fn streaming_body(&self) -> Option<&IdleTimeoutBody> {
         match self {
-            Self::Held(_) => None,
-            Self::Passing(paced) => Some(paced),
-            Self::Copied(tee) => Some(&tee.paced),
+            Self::Buffered(_) => None,
+            Self::Streaming(paced) => Some(paced),
+            Self::Teed(tee) => Some(&tee.body),
         }
     }
 
     /// How far it has come.
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> BodyProgress {
         match self {
-            Self::Held(_) => Progress::at(Stage::Whole),
-            Self::Passing(paced) => paced.progress.clone(),
-            Self::Copied(tee) => tee.paced.progress.clone(),
+            Self::Buffered(_) => BodyProgress::at(BodyStage::Whole),
+            Self::Streaming(paced) => paced.progress.clone(),
+            Self::Teed(tee) => tee.body.progress.clone(),
         }
     }
 
     /// The same, where some of it is still to come.
-    pub(super) fn upload(&self) -> Option<Progress> {
-        let paced = self.paced()?;
+    pub(super) fn pending_upload(&self) -> Option<BodyProgress> {
+        let paced = self.streaming_body()?;
         (!paced.is_end_stream()).then(|| paced.progress.clone())
     }
 
     /// How the backend is to find its end.
     pub(super) fn framing(&self) -> Framing {
         match (self, self.size_hint().exact()) {
-            (Self::Held(_), Some(length)) => Framing::Length(length),
-            (Self::Passing(_) | Self::Copied(_), Some(_)) => Framing::AsItCame,
+            (Self::Buffered(_), Some(length)) => Framing::Length(length),
+            (Self::Streaming(_) | Self::Teed(_), Some(_)) => Framing::AsItCame,
             (_, None) => Framing::Chunks,
         }
     }
 }
 
 /// A client's body that must not pause for longer than the timeout.
-pub(super) struct Paced {
-    body: Arriving,
+pub(super) struct IdleTimeoutBody {
+    body: IncomingBody,
     timeout: Duration,
-    progress: Progress,
+    progress: BodyProgress,
     /// Made when the body first pauses; most never do.
     alarm: Option<Sleep>,
 }
 
-impl Paced {
+impl IdleTimeoutBody {
     /// Lets `body` pause for at most `timeout`.
-    pub(super) fn new(body: Arriving, timeout: Duration) -> Self {
-        let progress = Progress::at(if body.is_end_stream() { Stage::Whole } else { Stage::Coming });
+    pub(super) fn new(body: IncomingBody, timeout: Duration) -> Self {
+        let progress = BodyProgress::at(if body.is_end_stream() { BodyStage::Whole } else { BodyStage::Coming });
         Self { body, timeout, progress, alarm: None }
     }
 
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.alarm = None;
             self.progress.reached(match &frame {
-                Some(Ok(_)) if !self.body.is_end_stream() => Stage::Coming,
-                Some(Ok(_)) | None => Stage::Whole,
-                Some(Err(_)) => Stage::Broken,
+                Some(Ok(_)) if !self.body.is_end_stream() => BodyStage::Coming,
+                Some(Ok(_)) | None => BodyStage::Whole,
+                Some(Err(_)) => BodyStage::Broken,
             });
-            return Poll::Ready(frame.map(|frame| frame.map(of_its_own)));
+            return Poll::Ready(frame.map(|frame| frame.map(sanitize_trailers)));
         }
         let timeout = self.timeout;
         ready!(Pin::new(self.alarm.get_or_insert_with(|| tick::sleep(timeout))).poll(cx));
-        self.progress.reached(Stage::Paused);
-        Poll::Ready(Some(Err(PassingError::Paused)))
+        self.progress.reached(BodyStage::Paused);
+        Poll::Ready(Some(Err(BodyError::Paused)))
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
@@ -225,11 +232,11 @@ impl Paced {
 
 /// How much of a body was passed on, and when the last of it.
 #[derive(Clone)]
-pub(super) struct Progress(Arc<Mutex<(Stage, Instant)>>);
+pub(super) struct BodyProgress(Arc<Mutex<(BodyStage, Instant)>>);
 
 /// How much of a body has come from its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum BodyStage {
     /// Not all of it.
     Coming,
     /// All of it.
@@ -240,19 +247,19 @@ pub(super) enum Stage {
     Paused,
 }
 
-impl Progress {
+impl BodyProgress {
     /// From now on.
-    pub(super) fn at(stage: Stage) -> Self {
+    pub(super) fn at(stage: BodyStage) -> Self {
         Self(Arc::new(Mutex::new((stage, Instant::now()))))
     }
 
     /// Some of it was passed on, or nothing more will be.
-    pub(super) fn reached(&self, stage: Stage) {
+    pub(super) fn reached(&self, stage: BodyStage) {
         *self.last() = (stage, Instant::now());
     }
 
     /// How much of it has come.
-    pub(super) fn stage(&self) -> Stage {
+    pub(super) fn stage(&self) -> BodyStage {
         self.last().0
     }
 
@@ -261,7 +268,7 @@ impl Progress {
         self.last().1
     }
 
-    fn last(&self) -> MutexGuard<'_, (Stage, Instant)> {
+    fn last(&self) -> MutexGuard<'_, (BodyStage, Instant)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -281,7 +288,7 @@ impl Progress {
 
 /// Why a body that was passed on broke off.
 #[derive(Debug, thiserror::Error)]
-pub enum PassingError {
+pub enum BodyError {
     /// The other side broke off.
     #[error("the body broke off")]
     Broken(#[from] hyper::Error),
@@ -294,7 +301,7 @@ pub enum PassingError {
 }
 
 /// A frame that is passed on.
-pub(super) fn of_its_own(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+pub(super) fn sanitize_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
         head::cross_trailers(trailers);
     }
@@ -303,29 +310,29 @@ pub(super) fn of_its_own(mut frame: Frame<Bytes>) -> Frame<Bytes> {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = PassingError;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Held(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Passing(paced) => paced.poll_frame(cx),
-            Self::Copied(tee) => tee.poll_frame(cx),
+            Self::Buffered(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streaming(paced) => paced.poll_frame(cx),
+            Self::Teed(tee) => tee.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Held(bytes) => bytes.is_none(),
-            Self::Passing(paced) => paced.is_end_stream(),
-            Self::Copied(tee) => tee.paced.is_end_stream(),
+            Self::Buffered(bytes) => bytes.is_none(),
+            Self::Streaming(paced) => paced.is_end_stream(),
+            Self::Teed(tee) => tee.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Held(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Passing(paced) => paced.size_hint(),
-            Self::Copied(tee) => tee.paced.size_hint(),
+            Self::Buffered(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Streaming(paced) => paced.size_hint(),
+            Self::Teed(tee) => tee.body.size_hint(),
         }
     }
 }
@@ -333,18 +340,18 @@ impl Body for RequestBody {
 /// The body of a response to the client.
 pub enum ResponseBody {
     /// Held in memory.
-    Held(Pieces),
+    Buffered(BufferedChunks),
     /// Passed on as it comes, behind what was held of it.
-    Passing(Pieces, UpstreamBody),
+    Streaming(BufferedChunks, UpstreamBody),
     /// Passed on while it is captured.
-    Streamed(Box<Streamed>),
+    Relayed(Box<RelayedBody>),
     /// One of them, and who is to know when it has ended.
-    Watched(Box<ResponseBody>, Ending),
+    Observed(Box<ResponseBody>, EndNotifier),
 }
 
 /// What is still to be sent of a body in memory.
 #[derive(Default)]
-pub struct Pieces {
+pub struct BufferedChunks {
     left: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
 }
@@ -353,17 +360,17 @@ impl ResponseBody {
     /// A short answer of our own.
     pub fn from_bytes(bytes: Bytes) -> Self {
         let left = if bytes.is_empty() { VecDeque::new() } else { VecDeque::from([bytes]) };
-        Self::Held(Pieces { left, trailers: None })
+        Self::Buffered(BufferedChunks { left, trailers: None })
     }
 
     /// A body without trailers, in pieces that are counted already.
-    pub(super) fn from_pieces(pieces: Vec<Bytes>) -> Self {
-        Self::Held(Pieces { left: pieces.into(), trailers: None })
+    pub(super) fn from_chunks(pieces: Vec<Bytes>) -> Self {
+        Self::Buffered(BufferedChunks { left: pieces.into(), trailers: None })
     }
 
     /// All of a response that is held.
-    pub(super) fn held(body: Vec<Bytes>, trailers: HeaderMap) -> Self {
-        Self::Held(Pieces::new(body, trailers))
+    pub(super) fn buffered(body: Vec<Bytes>, trailers: HeaderMap) -> Self {
+        Self::Buffered(BufferedChunks::new(body, trailers))
     }
 
     /// The same, its bytes counted; `None` where the budget cannot take them.
@@ -371,21 +378,21 @@ impl ResponseBody {
         for piece in &mut body {
             *piece = budget.hold(std::mem::take(piece))?;
         }
-        Some(Self::held(body, trailers))
+        Some(Self::buffered(body, trailers))
     }
 
     /// The beginning of a response, and the rest that is still to come.
-    pub(super) fn beginning(body: Vec<Bytes>, trailers: HeaderMap, rest: UpstreamBody) -> Self {
-        Self::Passing(Pieces::new(body, trailers), rest)
+    pub(super) fn buffered_then(body: Vec<Bytes>, trailers: HeaderMap, rest: UpstreamBody) -> Self {
+        Self::Streaming(BufferedChunks::new(body, trailers), rest)
     }
 
     /// A response as it comes.
-    pub fn passing(body: UpstreamBody) -> Self {
-        Self::Passing(Pieces::default(), body)
+    pub fn streaming(body: UpstreamBody) -> Self {
+        Self::Streaming(BufferedChunks::default(), body)
     }
 }
 
-impl Pieces {
+impl BufferedChunks {
     fn new(body: Vec<Bytes>, trailers: HeaderMap) -> Self {
         Self { left: body.into(), trailers: Some(trailers).filter(|trailers| !trailers.is_empty()) }
     }
@@ -402,17 +409,17 @@ impl Pieces {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = PassingError;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Held(pieces) => Poll::Ready(pieces.next().map(Ok)),
-            Self::Passing(pieces, rest) => match pieces.next() {
+            Self::Buffered(pieces) => Poll::Ready(pieces.next().map(Ok)),
+            Self::Streaming(pieces, rest) => match pieces.next() {
                 Some(frame) => Poll::Ready(Some(Ok(frame))),
-                None => Pin::new(rest).poll_frame(cx).map_ok(of_its_own),
+                None => Pin::new(rest).poll_frame(cx).map_ok(sanitize_trailers),
             },
-            Self::Streamed(streamed) => Pin::new(streamed.as_mut()).poll_frame(cx),
-            Self::Watched(body, ending) => {
+            Self::Relayed(streamed) => Pin::new(streamed.as_mut()).poll_frame(cx),
+            Self::Observed(body, ending) => {
                 let polled = Pin::new(&mut **body).poll_frame(cx);
                 ending.see(&polled, body.is_end_stream());
                 polled
@@ -422,19 +429,19 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Held(pieces) => pieces.left.is_empty() && pieces.trailers.is_none(),
-            Self::Passing(pieces, rest) => pieces.left.is_empty() && rest.is_end_stream(),
-            Self::Streamed(streamed) => streamed.is_end_stream(),
-            Self::Watched(body, _) => body.is_end_stream(),
+            Self::Buffered(pieces) => pieces.left.is_empty() && pieces.trailers.is_none(),
+            Self::Streaming(pieces, rest) => pieces.left.is_empty() && rest.is_end_stream(),
+            Self::Relayed(streamed) => streamed.is_end_stream(),
+            Self::Observed(body, _) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             // An exact size means Content-Length, and that leaves no place for trailers (RFC 9112, 7.1.2).
-            Self::Held(pieces) if pieces.trailers.is_some() => SizeHint::default(),
-            Self::Held(pieces) => SizeHint::with_exact(pieces.length()),
-            Self::Passing(pieces, rest) => {
+            Self::Buffered(pieces) if pieces.trailers.is_some() => SizeHint::default(),
+            Self::Buffered(pieces) => SizeHint::with_exact(pieces.length()),
+            Self::Streaming(pieces, rest) => {
                 let mut hint = rest.size_hint();
                 let held = pieces.length();
                 if let Some(upper) = hint.upper() {
@@ -443,8 +450,8 @@ impl Body for ResponseBody {
                 hint.set_lower(hint.lower() + held);
                 hint
             }
-            Self::Streamed(streamed) => streamed.size_hint(),
-            Self::Watched(body, _) => body.size_hint(),
+            Self::Relayed(streamed) => streamed.size_hint(),
+            Self::Observed(body, _) => body.size_hint(),
         }
     }
 }

@@ -16,7 +16,7 @@ pub struct Budget {
 }
 
 /// Some of the budget, taken for as long as this lives.
-pub(super) struct Share {
+pub(super) struct Reservation {
     budget: Budget,
     permit: Option<OwnedSemaphorePermit>,
     /// It does not grow into the last of the budget.
@@ -24,13 +24,13 @@ pub(super) struct Share {
     counted: Counted,
 }
 
-/// Bytes, with the share that they take until the last reference to them is gone.
-struct Budgeted {
+/// Bytes, with the reservation that they take until the last reference to them is gone.
+struct ReservedBytes {
     bytes: Bytes,
-    _share: Share,
+    _reservation: Reservation,
 }
 
-impl AsRef<[u8]> for Budgeted {
+impl AsRef<[u8]> for ReservedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -43,24 +43,24 @@ impl Budget {
         Self { left: Arc::new(Semaphore::new(permits)), all: permits, metrics }
     }
 
-    /// A share of nothing yet.
-    pub(super) fn share(&self) -> Share {
-        Share { budget: self.clone(), permit: None, leaves: 0, counted: self.metrics.buffered() }
+    /// A reservation of nothing yet.
+    pub(super) fn reserve(&self) -> Reservation {
+        Reservation { budget: self.clone(), permit: None, leaves: 0, counted: self.metrics.buffered() }
     }
 
     /// The same, for what is not as important: half of the budget is left to others.
-    pub(super) fn modest_share(&self) -> Share {
-        Share { leaves: self.all / 2, ..self.share() }
+    pub(super) fn reserve_low_priority(&self) -> Reservation {
+        Reservation { leaves: self.all / 2, ..self.reserve() }
     }
 
-    /// The same bytes, with their share; `None` where the budget cannot take them.
+    /// The same bytes, with their reservation; `None` where the budget cannot take them.
     pub(super) fn hold(&self, bytes: Bytes) -> Option<Bytes> {
-        let mut share = self.share();
-        share.grow(bytes.len()).then(|| share.hold(bytes))
+        let mut reservation = self.reserve();
+        reservation.grow(bytes.len()).then(|| reservation.hold(bytes))
     }
 }
 
-impl Share {
+impl Reservation {
     /// Takes `bytes` more, if they are there.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let Ok(permits) = u32::try_from(bytes) else { return false };
@@ -76,11 +76,11 @@ impl Share {
         true
     }
 
-    /// Ties the share to the bytes that it was taken for.
+    /// Ties the reservation to the bytes that it was taken for.
     pub(super) fn hold(self, bytes: Bytes) -> Bytes {
         if bytes.is_empty() {
             return bytes;
         }
-        Bytes::from_owner(Budgeted { bytes, _share: self })
+        Bytes::from_owner(ReservedBytes { bytes, _reservation: self })
     }
 }

@@ -17,14 +17,14 @@ pub struct Client {
     /// It speaks to us over TLS.
     pub secure: bool,
     /// Whether it is still there.
-    pub presence: Arc<Presence>,
+    pub disconnect: Arc<DisconnectSignal>,
 }
 
 impl Client {
     /// One that has just connected, in clear text.
     pub fn new(peer: Option<SocketAddr>) -> Self {
         let address = peer.and_then(|peer| HeaderValue::try_from(peer.ip().to_canonical().to_string()).ok());
-        Self { peer, address, secure: false, presence: Arc::default() }
+        Self { peer, address, secure: false, disconnect: Arc::default() }
     }
 }
 
@@ -33,7 +33,7 @@ impl Client {
 /// A client that closed its side may still want its answer (RFC 9112, 9.6), and one that has gone looks the same: only a
 /// reset says that it has left. The connection looks for either only while somebody asks.
 #[derive(Default)]
-pub struct Presence {
+pub struct DisconnectSignal {
     asked: AtomicBool,
     /// The connection itself wants to know.
     watched: AtomicBool,
@@ -46,10 +46,10 @@ pub struct Presence {
     unread: AtomicBool,
 }
 
-impl Presence {
+impl DisconnectSignal {
     /// Waits until the client has left.
-    pub(super) async fn left(&self) {
-        let asking = Asking(self);
+    pub(super) async fn wait(&self) {
+        let asking = WaitGuard(self);
         self.asked.store(true, Ordering::Relaxed);
         while !self.left.load(Ordering::Relaxed) {
             self.leaving.notified().await;
@@ -58,7 +58,7 @@ impl Presence {
     }
 
     /// Whether somebody wants to know.
-    pub fn is_asked(&self) -> bool {
+    pub fn is_needed(&self) -> bool {
         self.asked.load(Ordering::Relaxed) || self.watched.load(Ordering::Relaxed)
     }
 
@@ -68,24 +68,24 @@ impl Presence {
     }
 
     /// Whether the client was seen to have closed its side, or to have left.
-    pub fn has_ended(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 
     /// The client has closed its side: nothing more comes from it.
-    pub fn close(&self) {
+    pub fn set_closed(&self) {
         self.closed.store(true, Ordering::Relaxed);
     }
 
     /// The client has left.
-    pub fn leave(&self) {
-        self.close();
+    pub fn set_disconnected(&self) {
+        self.set_closed();
         self.left.store(true, Ordering::Relaxed);
         self.leaving.notify_one();
     }
 
     /// The body of the request at hand is given up before its end.
-    pub(super) fn leave_unread(&self) {
+    pub(super) fn set_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
     }
 
@@ -101,9 +101,9 @@ impl Presence {
 }
 
 /// Nobody asks any more when this is dropped.
-struct Asking<'a>(&'a Presence);
+struct WaitGuard<'a>(&'a DisconnectSignal);
 
-impl Drop for Asking<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.0.asked.store(false, Ordering::Relaxed);
     }

@@ -17,7 +17,7 @@ use crate::key;
 use crate::problem::SHOULD_RETRY;
 
 /// Who reads the answer to a request, on a route that browsers of other origins use.
-pub(super) enum Reader {
+pub(super) enum CorsOrigin {
     /// A page of an origin that the route names.
     Named(HeaderValue),
     /// A page of another one, or no browser.
@@ -30,7 +30,7 @@ const EXPOSED: [HeaderName; 3] = [RETRY_AFTER, LOCATION, REPLAYED];
 /// What is told too, where it is ours and there.
 const EXPOSED_OF_OURS: [HeaderName; 2] = [LINK, SHOULD_RETRY];
 
-impl Reader {
+impl CorsOrigin {
     /// `None` where the route names no origins: nothing is done then.
     pub(super) fn of(rule: &Rule, request: &HeaderMap) -> Option<Self> {
         if rule.cors_origins.is_empty() {
@@ -42,7 +42,7 @@ impl Reader {
 
     /// Makes an answer that did not come from running this request readable for its reader. A stored answer may carry
     /// what was said to a reader of another origin.
-    pub(super) fn admit(self, answer: &mut HeaderMap) {
+    pub(super) fn apply(self, answer: &mut HeaderMap) {
         vary(answer, ORIGIN);
         match self {
             Self::Named(origin) => {

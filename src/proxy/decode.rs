@@ -46,7 +46,7 @@ pub(super) enum Coding {
 }
 
 /// What came of decoding.
-pub(super) enum Decoded {
+pub(super) enum DecodeOutcome {
     /// The body without its coding, counted.
     Plain(Vec<Bytes>),
     /// It is to be replayed as it is stored.
@@ -58,16 +58,16 @@ pub(super) enum Decoded {
 /// Decodes, a few at once.
 pub struct Decoders {
     turns: Arc<Semaphore>,
-    undecodable: Arc<Undecodable>,
+    undecodable: Arc<UndecodableBodies>,
 }
 
 /// What could not be decoded, the latest last.
 #[derive(Default)]
-struct Undecodable(Mutex<VecDeque<Mark>>);
+struct UndecodableBodies(Mutex<VecDeque<BodyId>>);
 
 /// One body, as far as it must be told from others: where it is mistaken for another, it is replayed as it is stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Mark {
+struct BodyId {
     record: [u8; 16],
     length: u64,
     /// In gzip, the checksum and length of what was encoded.
@@ -75,13 +75,13 @@ struct Mark {
 }
 
 /// Why a body is not decoded.
-enum Failure {
+enum DecodeError {
     /// It is not what it says, or costs too much.
     Undecodable,
     NoRoom,
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for DecodeError {
     fn from(_: io::Error) -> Self {
         Self::Undecodable
     }
@@ -139,59 +139,59 @@ impl Decoders {
         reply: &Arc<Reply>,
         cap: u64,
         budget: &Budget,
-    ) -> Decoded {
-        let mark = Mark::of(record, reply);
-        if self.undecodable.contains(&mark) {
-            return Decoded::AsStored;
+    ) -> DecodeOutcome {
+        let id = BodyId::of(record, reply);
+        if self.undecodable.contains(&id) {
+            return DecodeOutcome::AsStored;
         }
         // Never closed.
-        let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else { return Decoded::AsStored };
+        let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else { return DecodeOutcome::AsStored };
         let (reply, budget, undecodable) = (Arc::clone(reply), budget.clone(), Arc::clone(&self.undecodable));
         let decoded = tokio::task::spawn_blocking(move || {
             // The work goes on when the client leaves, and takes its turn for as long.
             let _turn = turn;
             let decoded = decode(coding, &reply.body, cap, &budget);
-            if let Err(Failure::Undecodable) = decoded {
-                undecodable.remember(mark);
+            if let Err(DecodeError::Undecodable) = decoded {
+                undecodable.remember(id);
             }
             decoded
         });
         match decoded.await {
-            Ok(Ok(pieces)) => Decoded::Plain(pieces),
-            Ok(Err(Failure::NoRoom)) => Decoded::NoRoom,
-            Ok(Err(Failure::Undecodable)) => {
+            Ok(Ok(pieces)) => DecodeOutcome::Plain(pieces),
+            Ok(Err(DecodeError::NoRoom)) => DecodeOutcome::NoRoom,
+            Ok(Err(DecodeError::Undecodable)) => {
                 tracing::info!(%record, "a stored body cannot be decoded within its bounds; it is replayed as it is");
-                Decoded::AsStored
+                DecodeOutcome::AsStored
             }
             // A panic in a decoder.
             Err(_) => {
-                self.undecodable.remember(mark);
-                Decoded::AsStored
+                self.undecodable.remember(id);
+                DecodeOutcome::AsStored
             }
         }
     }
 }
 
-impl Undecodable {
-    fn contains(&self, mark: &Mark) -> bool {
-        self.marks().contains(mark)
+impl UndecodableBodies {
+    fn contains(&self, id: &BodyId) -> bool {
+        self.ids().contains(id)
     }
 
-    fn remember(&self, mark: Mark) {
-        let mut marks = self.marks();
+    fn remember(&self, id: BodyId) {
+        let mut marks = self.ids();
         if marks.len() == REMEMBERED {
             marks.pop_front();
         }
-        marks.push_back(mark);
+        marks.push_back(id);
     }
 
-    fn marks(&self) -> MutexGuard<'_, VecDeque<Mark>> {
+    fn ids(&self) -> MutexGuard<'_, VecDeque<BodyId>> {
         // Every step leaves them whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Mark {
+impl BodyId {
     fn of(record: &RecordName, reply: &Reply) -> Self {
         let mut end = [0; 8];
         let last = reply.body.iter().rev().flat_map(|piece| piece.iter().rev());
@@ -200,13 +200,13 @@ impl Mark {
     }
 }
 
-fn decode(coding: Coding, body: &[Bytes], cap: u64, budget: &Budget) -> Result<Vec<Bytes>, Failure> {
-    let mut decoder = budget.share();
+fn decode(coding: Coding, body: &[Bytes], cap: u64, budget: &Budget) -> Result<Vec<Bytes>, DecodeError> {
+    let mut decoder = budget.reserve();
     if !decoder.grow(coding.memory(body)) {
-        return Err(Failure::NoRoom);
+        return Err(DecodeError::NoRoom);
     }
-    let mut input = Input { pieces: body.iter(), left: &[], until: clock::of_this_thread() + WORK };
-    let mut output = Output { budget, left: cap, pieces: Vec::new() };
+    let mut input = EncodedInput { pieces: body.iter(), left: &[], until: clock::of_this_thread() + WORK };
+    let mut output = DecodedOutput { budget, left: cap, pieces: Vec::new() };
     match coding {
         Coding::Gzip => {
             for _ in 0..MEMBERS {
@@ -215,29 +215,29 @@ fn decode(coding: Coding, body: &[Bytes], cap: u64, budget: &Budget) -> Result<V
                     return Ok(output.pieces);
                 }
             }
-            return Err(Failure::Undecodable);
+            return Err(DecodeError::Undecodable);
         }
         Coding::Deflate => output.take(ZlibDecoder::new(&mut input))?,
         Coding::Brotli => output.take(Brotli::new(&mut input))?,
     }
-    if input.is_at_end()? { Ok(output.pieces) } else { Err(Failure::Undecodable) }
+    if input.is_at_end()? { Ok(output.pieces) } else { Err(DecodeError::Undecodable) }
 }
 
 /// The stored body, in steps. It ends with an error when the work is too much.
-struct Input<'a> {
+struct EncodedInput<'a> {
     pieces: std::slice::Iter<'a, Bytes>,
     left: &'a [u8],
     /// A busy machine makes nothing undecodable: this is the time that the thread itself has worked.
     until: Duration,
 }
 
-impl Input<'_> {
+impl EncodedInput<'_> {
     fn is_at_end(&mut self) -> io::Result<bool> {
         Ok(self.fill_buf()?.is_empty())
     }
 }
 
-impl BufRead for Input<'_> {
+impl BufRead for EncodedInput<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if clock::of_this_thread() > self.until {
             return Err(io::ErrorKind::TimedOut.into());
@@ -256,7 +256,7 @@ impl BufRead for Input<'_> {
     }
 }
 
-impl Read for Input<'_> {
+impl Read for EncodedInput<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let taken = self.fill_buf()?.read(buffer)?;
         self.consume(taken);
@@ -265,23 +265,23 @@ impl Read for Input<'_> {
 }
 
 /// What is decoded, in pieces that are counted.
-struct Output<'a> {
+struct DecodedOutput<'a> {
     budget: &'a Budget,
     left: u64,
     pieces: Vec<Bytes>,
 }
 
-impl Output<'_> {
+impl DecodedOutput<'_> {
     /// All that the decoder gives.
-    fn take(&mut self, mut decoder: impl Read) -> Result<(), Failure> {
+    fn take(&mut self, mut decoder: impl Read) -> Result<(), DecodeError> {
         loop {
             let mut piece = Vec::with_capacity(PIECE);
             let read = decoder.by_ref().take(PIECE as u64).read_to_end(&mut piece)? as u64;
-            self.left = self.left.checked_sub(read).ok_or(Failure::Undecodable)?;
+            self.left = self.left.checked_sub(read).ok_or(DecodeError::Undecodable)?;
             if read == 0 {
                 return Ok(());
             }
-            self.pieces.push(self.budget.hold(piece.into()).ok_or(Failure::NoRoom)?);
+            self.pieces.push(self.budget.hold(piece.into()).ok_or(DecodeError::NoRoom)?);
         }
     }
 }
@@ -367,9 +367,9 @@ mod tests {
             let budget = budget(bytes);
             let decoded = decoders.decode(Coding::Gzip, &name, &reply, 1 << 20, &budget).await;
             match decoded {
-                Decoded::Plain(pieces) => assert!(fits && pieces.concat() == [b'x'; 512 * 1024], "{bytes}"),
-                Decoded::NoRoom => assert!(!fits, "{bytes}"),
-                Decoded::AsStored => panic!("it is what it says"),
+                DecodeOutcome::Plain(pieces) => assert!(fits && pieces.concat() == [b'x'; 512 * 1024], "{bytes}"),
+                DecodeOutcome::NoRoom => assert!(!fits, "{bytes}"),
+                DecodeOutcome::AsStored => panic!("it is what it says"),
             }
             // All of it is given back.
             assert!(budget.hold(vec![0; usize::try_from(bytes).expect("small")].into()).is_some(), "{bytes}");
@@ -390,14 +390,14 @@ mod tests {
         ] {
             let (name, reply) = stored(body);
             let first = decoders.decode(coding, &name, &reply, 1 << 20, &budget(64 << 20)).await;
-            assert!(matches!(first, Decoded::AsStored), "{coding:?}");
+            assert!(matches!(first, DecodeOutcome::AsStored), "{coding:?}");
             // A try would find no room for its decoder.
             let second = decoders.decode(coding, &name, &reply, 1 << 20, &budget(0)).await;
-            assert!(matches!(second, Decoded::AsStored), "{coding:?}");
+            assert!(matches!(second, DecodeOutcome::AsStored), "{coding:?}");
         }
         let (name, reply) = stored(gzip(b"order 1"));
         let other = decoders.decode(Coding::Gzip, &name, &reply, 1 << 20, &budget(0)).await;
-        assert!(matches!(other, Decoded::NoRoom), "another body is tried");
+        assert!(matches!(other, DecodeOutcome::NoRoom), "another body is tried");
     }
 
     #[test]

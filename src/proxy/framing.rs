@@ -10,11 +10,11 @@ use super::fields::Fields;
 
 /// What becomes of the connection that an answer came on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
+pub(super) enum ConnectionReuse {
     /// The next request may go over it.
-    Open,
+    Allowed,
     /// Its other side may have meant another end than the one that was found.
-    Closed,
+    Forbidden,
 }
 
 /// Why nobody can tell where an answer ends.
@@ -29,7 +29,7 @@ pub(in crate::proxy) enum Unframed {
 }
 
 /// Leaves in the head of an answer what counts of its framing, in its plainest form.
-pub(super) fn settle(head: &mut response::Parts) -> Result<After, Unframed> {
+pub(super) fn settle(head: &mut response::Parts) -> Result<ConnectionReuse, Unframed> {
     let headers = &mut head.headers;
     let fields = Fields::of(headers);
     if fields.has(Fields::TRANSFER_ENCODING) && !is_chunked_at_most(headers) {
@@ -40,18 +40,18 @@ pub(super) fn settle(head: &mut response::Parts) -> Result<After, Unframed> {
         let is_empty = headers.remove(CONTENT_LENGTH).is_none_or(|length| length == "0");
         // A backend that announces a body may send one, and the next answer would begin with it.
         let is_over = is_empty && !headers.contains_key(TRANSFER_ENCODING);
-        return Ok(if is_over { After::Open } else { After::Closed });
+        return Ok(if is_over { ConnectionReuse::Allowed } else { ConnectionReuse::Forbidden });
     }
     if !fields.has(Fields::CONTENT_LENGTH) {
-        return Ok(After::Open);
+        return Ok(ConnectionReuse::Allowed);
     }
     if fields.has(Fields::TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
-        return Ok(After::Closed);
+        return Ok(ConnectionReuse::Forbidden);
     }
-    let Some(plainest) = length(headers)? else { return Ok(After::Open) };
+    let Some(plainest) = length(headers)? else { return Ok(ConnectionReuse::Allowed) };
     headers.insert(CONTENT_LENGTH, plainest);
-    Ok(After::Open)
+    Ok(ConnectionReuse::Allowed)
 }
 
 /// Whether a body is in no transfer coding but the one that is undone here.
@@ -93,7 +93,7 @@ fn number(member: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn settled(status: u16, lines: &[(&str, &str)]) -> Result<(After, Vec<String>), Unframed> {
+    fn settled(status: u16, lines: &[(&str, &str)]) -> Result<(ConnectionReuse, Vec<String>), Unframed> {
         let mut response = http::Response::builder().status(status);
         for (name, value) in lines {
             response = response.header(*name, *value);
@@ -126,7 +126,8 @@ mod tests {
                 (&["18446744073709551616"], None),
             ] {
                 let lines: Vec<_> = lines.iter().map(|line| ("content-length", *line)).collect();
-                let expected = said.map(|said| (After::Open, said.iter().map(ToString::to_string).collect()));
+                let expected =
+                    said.map(|said| (ConnectionReuse::Allowed, said.iter().map(ToString::to_string).collect()));
                 assert_eq!(settled(status, &lines), expected.ok_or(Unframed::Length), "{status}: {lines:?}");
             }
         }
@@ -136,9 +137,9 @@ mod tests {
     fn a_length_beside_chunks_goes_and_its_connection_with_it() {
         let chunked = ("transfer-encoding", "Chunked");
         for length in ["10", "+5", "5, 6"] {
-            assert_eq!(settled(200, &[("content-length", length), chunked]), Ok((After::Closed, vec![])));
+            assert_eq!(settled(200, &[("content-length", length), chunked]), Ok((ConnectionReuse::Forbidden, vec![])));
         }
-        assert_eq!(settled(200, &[chunked]), Ok((After::Open, vec![])));
+        assert_eq!(settled(200, &[chunked]), Ok((ConnectionReuse::Allowed, vec![])));
         for coding in ["gzip, chunked", "gzip", "identity", ""] {
             assert_eq!(settled(200, &[("transfer-encoding", coding)]), Err(Unframed::Coding), "{coding}");
         }
@@ -148,10 +149,10 @@ mod tests {
     #[test]
     fn an_answer_that_never_has_a_body_says_no_length() {
         for status in [101, 204] {
-            assert_eq!(settled(status, &[]), Ok((After::Open, vec![])));
-            assert_eq!(settled(status, &[("content-length", "0")]), Ok((After::Open, vec![])));
+            assert_eq!(settled(status, &[]), Ok((ConnectionReuse::Allowed, vec![])));
+            assert_eq!(settled(status, &[("content-length", "0")]), Ok((ConnectionReuse::Allowed, vec![])));
             // It may come all the same.
-            assert_eq!(settled(status, &[("content-length", "5")]), Ok((After::Closed, vec![])));
+            assert_eq!(settled(status, &[("content-length", "5")]), Ok((ConnectionReuse::Forbidden, vec![])));
         }
     }
 }

@@ -12,19 +12,19 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use super::ambiguous::why_ambiguous;
-use super::arriving::Arriving;
-use super::aside::{Facts, is_long};
-use super::body::{self, Paced, Progress, RequestBody, ResponseBody, Stage};
-use super::cors::{Preflight, Reader};
+use super::blocking::{OwnedRequest, is_long};
+use super::body::{self, BodyProgress, BodyStage, IdleTimeoutBody, RequestBody, ResponseBody};
+use super::cors::{CorsOrigin, Preflight};
 use super::event::{Event, Reason};
 use super::fields::Fields;
 use super::head::{self, Head};
 use super::hops;
+use super::incoming::IncomingBody;
 use super::refusal;
-use super::replay::{self, Accepted};
-use super::stream::{self, First};
-use super::tunnel::Wish;
-use super::upstream::{Limits, SendError};
+use super::replay::{self, AcceptedCodings};
+use super::stream::{self, HeadOrResult};
+use super::tunnel::UpgradeRequest;
+use super::upstream::{AttemptLimits, SendError};
 use super::{Client, Proxy};
 use crate::clock;
 use crate::config::{Found, LogKeys, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Target, Trust};
@@ -36,27 +36,27 @@ use crate::problem::{Form, PREFERENCE_APPLIED, Problem, WAIT};
 use crate::store::{Store, StoreError};
 use crate::tick;
 
-pub(super) type Answer = Response<ResponseBody>;
+pub(super) type ProxyResponse = Response<ResponseBody>;
 
 impl Proxy {
     /// Answers one request.
-    pub async fn handle(self: &Arc<Self>, request: Request<Incoming>, client: &Client) -> Answer {
+    pub async fn handle(self: &Arc<Self>, request: Request<Incoming>, client: &Client) -> ProxyResponse {
         let begun = Instant::now();
         let fields = Fields::of(request.headers());
         let form = if fields.has(Fields::ACCEPT) { Form::of(request.headers()) } else { Form::Json };
         let version = request.version();
-        let request = request.map(|body| Arriving::request(body, version, client));
+        let request = request.map(|body| IncomingBody::request(body, version, client));
         if let Err(problem) = head::inspect(&request, fields) {
-            let problem = self.spoken_to(&request, problem);
-            let problem = Box::pin(unasked(problem, fields, request.into_body())).await;
-            return self.passed(UNMATCHED, Err(problem), begun, form);
+            let problem = self.in_dialect_of_route(&request, problem);
+            let problem = Box::pin(refuse_before_body(problem, fields, request.into_body())).await;
+            return self.count_unguarded(UNMATCHED, Err(problem), begun, form);
         }
         let authority = head::authority(request.uri(), request.headers());
         let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
         let (parts, body) = request.into_parts();
         let mut head = Head::new(parts, fields);
         if let Some(answer) = hops::count(&mut head) {
-            return self.passed(UNMATCHED, answer, begun, form);
+            return self.count_unguarded(UNMATCHED, answer, begun, form);
         }
         let uri = head.uri.clone();
         let path = key::normalise_path(uri.path());
@@ -69,22 +69,23 @@ impl Proxy {
             Some(Found { rule, params, respelled, is_contested }) if rule.mode != Mode::Off => {
                 let (method, path) = (overriding.first().unwrap_or(&method), respelled.as_deref().unwrap_or(&path));
                 let (host, trust, log_keys) = (host.as_deref(), &self.trust, self.log_keys);
-                let place = Place { method, host, path, params: &params, client, trust, is_contested, log_keys };
+                let context =
+                    RequestContext { method, host, path, params: &params, client, trust, is_contested, log_keys };
                 if rule.mode == Mode::Observe {
-                    let answer = Box::pin(self.observed(rule, place, head, body)).await;
+                    let answer = Box::pin(self.observed(rule, context, head, body)).await;
                     let answer = answer.map_err(|problem| refusal::for_clients_of(problem, rule));
-                    return self.passed(&rule.name, answer, begun, form);
+                    return self.count_unguarded(&rule.name, answer, begun, form);
                 }
                 let mut event = Event::begin(&self.metrics, rule, &head);
-                let reader = Reader::of(rule, &head.headers);
+                let reader = CorsOrigin::of(rule, &head.headers);
                 // Apart, so that the place that a connection keeps for its next request stays small.
-                let answer = Box::pin(self.guarded(rule, place, head, body, &mut event)).await;
+                let answer = Box::pin(self.guarded(rule, context, head, body, &mut event)).await;
                 let mut answer = answer.unwrap_or_else(|problem| {
                     event.answer(refusal::outcome(problem.code()), problem.code().status());
                     refused(&refusal::on_route(problem, rule), form)
                 });
                 if let Some(reader) = reader.filter(|_| event.is_ours()) {
-                    reader.admit(answer.headers_mut());
+                    reader.apply(answer.headers_mut());
                 }
                 answer
             }
@@ -100,7 +101,7 @@ impl Proxy {
                     Some(found) => refusal::for_clients_of(problem, found.rule),
                     None => problem,
                 });
-                let mut answer = self.passed(UNMATCHED, answer, begun, form);
+                let mut answer = self.count_unguarded(UNMATCHED, answer, begun, form);
                 if let Some(preflight) = preflight {
                     preflight.amend(answer.headers_mut());
                 }
@@ -110,7 +111,7 @@ impl Proxy {
     }
 
     /// A request that cannot be forwarded has a route all the same, whose clients must recognise the refusal.
-    fn spoken_to<B>(&self, request: &Request<B>, problem: Problem) -> Problem {
+    fn in_dialect_of_route<B>(&self, request: &Request<B>, problem: Problem) -> Problem {
         let authority = head::authority(request.uri(), request.headers());
         let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
         let path = request.uri().path();
@@ -124,7 +125,13 @@ impl Proxy {
     }
 
     /// Counts what nobody guarded.
-    fn passed(&self, route: &str, answer: Result<Answer, Problem>, begun: Instant, form: Form) -> Answer {
+    fn count_unguarded(
+        &self,
+        route: &str,
+        answer: Result<ProxyResponse, Problem>,
+        begun: Instant,
+        form: Form,
+    ) -> ProxyResponse {
         let outcome = answer.as_ref().map_or_else(|problem| refusal::outcome(problem.code()), |_| Outcome::Unguarded);
         self.metrics.request(route, outcome, begun.elapsed());
         answer.unwrap_or_else(|problem| refused(&problem, form))
@@ -133,23 +140,23 @@ impl Proxy {
     pub(super) async fn guarded(
         &self,
         rule: &Arc<Rule>,
-        place: Place<'_>,
+        context: RequestContext<'_>,
         mut head: Head,
-        body: Arriving,
+        body: IncomingBody,
         event: &mut Event,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<ProxyResponse, Problem> {
         // No offer of another protocol is taken up on a route that guards (RFC 9110, 7.8), with a key or without.
         head.extensions.remove::<OnUpgrade>();
-        let draft = match in_head(rule, &head, &place) {
+        let draft = match in_head(rule, &head, &context) {
             Ok(InHead::Draft(draft)) => draft,
             Ok(InHead::Missing(selector)) if rule.on_missing_key == OnMissingKey::Forward => {
                 event.unguarded(Reason::NoKey(selector.clone()));
-                return Box::pin(self.unguarded(head, self.passing(body), place.client, event)).await;
+                return Box::pin(self.unguarded(head, self.passing(body), context.client, event)).await;
             }
             Ok(InHead::Missing(selector)) => {
-                return Err(Box::pin(unasked(refusal::missing_key(selector), head.fields, body)).await);
+                return Err(Box::pin(refuse_before_body(refusal::missing_key(selector), head.fields, body)).await);
             }
-            Err(problem) => return Err(Box::pin(unasked(problem, head.fields, body)).await),
+            Err(problem) => return Err(Box::pin(refuse_before_body(problem, head.fields, body)).await),
         };
         let body = body::read(body, rule.max_request_body, &self.budget, self.body_timeout)
             .await
@@ -157,11 +164,11 @@ impl Proxy {
 
         let digest_key = match self.store.digest_key() {
             Ok(digest_key) => digest_key,
-            Err(error) => return Box::pin(self.without_store(rule, error, head, body, place.client, event)).await,
+            Err(error) => return Box::pin(self.without_store(rule, error, head, body, context.client, event)).await,
         };
         let read = if is_long(&body) {
-            let facts = Facts::of(&place.request(&head));
-            Box::pin(self.aside.read(rule, digest_key, facts, &self.trust, body.clone())).await
+            let owned = OwnedRequest::of(&context.request(&head));
+            Box::pin(self.blocking.read(rule, digest_key, owned, &self.trust, body.clone())).await
         } else {
             draft.with_body(&digest_key, &body).map(|reading| match reading {
                 Reading::Operation(operation) => Ok(operation),
@@ -172,31 +179,31 @@ impl Proxy {
             Ok(operation) => operation,
             Err(selector) if rule.on_missing_key == OnMissingKey::Forward => {
                 event.unguarded(Reason::NoKey(selector));
-                return Box::pin(self.unguarded(head, RequestBody::held(body), place.client, event)).await;
+                return Box::pin(self.unguarded(head, RequestBody::buffered(body), context.client, event)).await;
             }
             Err(selector) => return Err(refusal::missing_key(&selector)),
         };
         event.operation(&operation);
 
         let answer = match self.guard.claim(rule, &operation).await {
-            Ok(Admission::Owner(ownership)) => self.run(rule, ownership, head, body, place.client, event).await,
+            Ok(Admission::Owner(ownership)) => self.run(rule, ownership, head, body, context.client, event).await,
             Ok(Admission::Repeat(verdict)) => {
                 // A repeat may wait for long; its body has said what it had to say.
                 drop(body);
-                self.repeat(rule, &operation, verdict, &head, place.client, event).await
+                self.repeat(rule, &operation, verdict, &head, context.client, event).await
             }
             Ok(Admission::Stored(stored)) => {
                 drop(body);
                 match self.stored(stored).await.map_err(|problem| problem.record(&operation.name))? {
-                    Ok(verdict) => self.repeat(rule, &operation, verdict, &head, place.client, event).await,
+                    Ok(verdict) => self.repeat(rule, &operation, verdict, &head, context.client, event).await,
                     Err(error) => {
-                        Box::pin(self.without_store(rule, error, head, Bytes::new(), place.client, event)).await
+                        Box::pin(self.without_store(rule, error, head, Bytes::new(), context.client, event)).await
                     }
                 }
             }
             Err(ClaimError::Overloaded) => Err(refusal::overloaded()),
             Err(ClaimError::Store(error)) => {
-                Box::pin(self.without_store(rule, error, head, body, place.client, event)).await
+                Box::pin(self.without_store(rule, error, head, body, context.client, event)).await
             }
         };
         answer.map_err(|problem| problem.record(&operation.name))
@@ -211,45 +218,45 @@ impl Proxy {
         body: Bytes,
         client: &Client,
         event: &mut Event,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<ProxyResponse, Problem> {
         event.attempt(&ownership);
         let record = ownership.record().clone();
-        let accepted = Accepted::of(&head);
+        let accepted = AcceptedCodings::of(&head);
         let (relay, reader) = stream::relay_for(rule.response, head.version).unzip();
-        let body = RequestBody::held(body);
+        let body = RequestBody::buffered(body);
         self.cross(&mut head, &body, client);
         if ownership.attempt() > 1 {
             head.headers.insert(head::ATTEMPT, HeaderValue::from(ownership.attempt()));
         }
         let mut request = Request::from_parts(head.into_parts(), body);
         let settings = self.upstream.settings();
-        let limits = Limits { timeout: settings.attempt_timeout, max_response_body: rule.max_response_body };
+        let limits = AttemptLimits { timeout: settings.attempt_timeout, max_response_body: rule.max_response_body };
         let (upstream, budget) = (self.upstream.clone(), self.budget.clone());
         let begun = Instant::now();
         let running = ownership
             .run(move |gate| async move { upstream.attempt(&mut request, gate, &limits, &budget, relay).await });
         let first = {
-            let first = pin!(stream::first(reader, running));
+            let first = pin!(stream::head_or_result(reader, running));
             // Dropped where the time is up: the attempt goes on by itself.
             tick::timeout(settings.response_timeout, first).await
         };
         event.upstream(begun.elapsed());
         fail_point::reach(Step::BeforeAnswer).await;
 
-        let executed = |event: &mut Event, answer: Answer| {
+        let executed = |event: &mut Event, answer: ProxyResponse| {
             event.answer(Outcome::Executed, answer.status());
             Ok(answer)
         };
         let ended = match first {
-            Ok(First::Begun(answer)) => return executed(event, *answer),
-            Ok(First::Ended(Some(ended))) => ended,
+            Ok(HeadOrResult::Head(answer)) => return executed(event, *answer),
+            Ok(HeadOrResult::Result(Some(ended))) => ended,
             // A panic in the attempt: it may have been sent, and its lease runs out.
-            Ok(First::Ended(None)) => return Err(refusal::failed()),
+            Ok(HeadOrResult::Result(None)) => return Err(refusal::failed()),
             Err(_) => return Err(refusal::not_yet()),
         };
         match ended {
-            Ended::Answered(reply) => executed(event, replay::own(reply)),
-            Ended::Streamed(reply, rest) => executed(event, replay::beginning(reply, rest)),
+            Ended::Answered(reply) => executed(event, replay::own_response(reply)),
+            Ended::Streamed(reply, rest) => executed(event, replay::partial_response(reply, rest)),
             Ended::Recorded(reply) => {
                 let answer = self.replay(rule, &record, reply, &accepted).await.ok_or_else(refusal::overloaded)?;
                 event.answer(Outcome::Replayed, answer.status());
@@ -272,21 +279,21 @@ impl Proxy {
         head: &Head,
         client: &Client,
         event: &mut Event,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<ProxyResponse, Problem> {
         let mut waited = None;
         if verdict == Verdict::InFlight
-            && let Some(patience) = Patience::of(rule, head)
+            && let Some(limit) = WaitLimit::of(rule, head)
         {
             // Whoever left needs no place among those who wait.
             let waiting = Box::pin(async {
                 tokio::select! {
-                    verdict = self.guard.wait(rule, operation, patience.time) => verdict,
-                    () = client.presence.left() => None,
+                    verdict = self.guard.wait(rule, operation, limit.time) => verdict,
+                    () = client.disconnect.wait() => None,
                 }
             });
             let waiting = waiting.await;
             if let Some(after) = waiting {
-                waited = Some(patience);
+                waited = Some(limit);
                 verdict = match after {
                     Waited::For(verdict) => verdict,
                     Waited::Stored(stored) => match Box::pin(self.stored(stored)).await? {
@@ -298,7 +305,7 @@ impl Proxy {
         }
         let mut answer = match verdict {
             Verdict::Replay(reply) => {
-                let answer = self.replay(rule, &operation.name, reply, &Accepted::of(head)).await;
+                let answer = self.replay(rule, &operation.name, reply, &AcceptedCodings::of(head)).await;
                 let answer = answer.ok_or_else(refusal::overloaded)?;
                 event.answer(Outcome::Replayed, answer.status());
                 Ok(answer)
@@ -310,7 +317,7 @@ impl Proxy {
                 Err(refusal::already_completed(rule).original(status, location))
             }
         };
-        if waited.is_some_and(|patience| patience.is_preferred) {
+        if waited.is_some_and(|limit| limit.is_preferred) {
             match &mut answer {
                 Ok(answer) => drop(answer.headers_mut().append(PREFERENCE_APPLIED, WAIT)),
                 Err(problem) => problem.waited(),
@@ -321,8 +328,8 @@ impl Proxy {
 
     /// Reads an answer whose body lies apart. It is counted while it is on its way, too.
     async fn stored(&self, stored: Stored) -> Result<Result<Verdict, StoreError>, Problem> {
-        let mut share = self.budget.share();
-        let fits = usize::try_from(stored.length()).is_ok_and(|length| share.grow(length));
+        let mut reservation = self.budget.reserve();
+        let fits = usize::try_from(stored.length()).is_ok_and(|length| reservation.grow(length));
         if fits { Ok(stored.read().await) } else { Err(refusal::overloaded()) }
     }
 
@@ -335,11 +342,11 @@ impl Proxy {
         body: Bytes,
         client: &Client,
         event: &mut Event,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<ProxyResponse, Problem> {
         match (error, rule.on_error) {
             (StoreError::Unavailable(_), OnStoreError::Forward) => {
                 event.unguarded(Reason::NoStore);
-                self.unguarded(head, RequestBody::held(body), client, event).await
+                self.unguarded(head, RequestBody::buffered(body), client, event).await
             }
             (StoreError::Unavailable(_), OnStoreError::Reject)
             | (StoreError::Refused(_) | StoreError::Uncertain(_), _) => Err(refusal::store_unavailable()),
@@ -354,7 +361,7 @@ impl Proxy {
         body: RequestBody,
         client: &Client,
         event: &mut Event,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<ProxyResponse, Problem> {
         // That there is a route for it says that it matters how often it runs.
         let answer = self.pass(event.route(), head, body, client, false).await?;
         event.answer(Outcome::Unguarded, answer.status());
@@ -369,7 +376,7 @@ impl Proxy {
         body: RequestBody,
         client: &Client,
         again: bool,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<ProxyResponse, Problem> {
         let wish = self.wish(&mut head, &body);
         self.cross(&mut head, &body, client);
         if let Some(wish) = &wish {
@@ -377,7 +384,7 @@ impl Proxy {
         }
         let again = again && wish.is_none();
         let progress = body.progress();
-        let leaving = Leaving { proxy: self, route, progress: &progress, begun: progress.since() };
+        let leaving = AbortedUpload { proxy: self, route, progress: &progress, begun: progress.since() };
         let mut request = Request::from_parts(head.into_parts(), body);
         // The backend's time runs from the last of the request that went to it: a long upload is the client's time.
         let sent = tokio::select! {
@@ -385,15 +392,15 @@ impl Proxy {
             sent = self.upstream.forward(&mut request, again) => Ok(sent),
             () = progress.stalled(self.upstream.settings().response_timeout) => Err(refusal::too_late()),
         };
-        leaving.stayed();
+        leaving.disarm();
         match sent {
             Ok(Ok(mut response)) => {
                 if response.body_mut().is_broken().await {
                     tracing::warn!("the backend broke off where the body of its answer begins");
                     return Err(refusal::failed());
                 }
-                let answer = Wish::answered(wish, response).ok_or_else(refusal::failed)?;
-                Ok(answer.map(ResponseBody::passing))
+                let answer = UpgradeRequest::response(wish, response).ok_or_else(refusal::failed)?;
+                Ok(answer.map(ResponseBody::streaming))
             }
             Ok(Err(error)) => Err(unanswered(&error, progress.stage())),
             Err(too_late) => Err(too_late),
@@ -401,12 +408,12 @@ impl Proxy {
     }
 
     /// Another protocol than HTTP, where it can be spoken. In HTTP/2 there is none that a request of HTTP/1.1 asks for.
-    fn wish(&self, head: &mut Head, body: &RequestBody) -> Option<Wish> {
-        Wish::of(head).filter(|_| body.is_end_stream() && !self.upstream.settings().http2)
+    fn wish(&self, head: &mut Head, body: &RequestBody) -> Option<UpgradeRequest> {
+        UpgradeRequest::of(head).filter(|_| body.is_end_stream() && !self.upstream.settings().http2)
     }
 
-    fn passing(&self, body: Arriving) -> RequestBody {
-        RequestBody::Passing(Paced::new(body, self.body_timeout))
+    fn passing(&self, body: IncomingBody) -> RequestBody {
+        RequestBody::Streaming(IdleTimeoutBody::new(body, self.body_timeout))
     }
 
     fn cross(&self, head: &mut Head, body: &RequestBody, client: &Client) {
@@ -415,15 +422,15 @@ impl Proxy {
 }
 
 /// Why a request that passed has no answer: the fault of its client, where its body did not come.
-fn unanswered(error: &SendError, stage: Stage) -> Problem {
+fn unanswered(error: &SendError, stage: BodyStage) -> Problem {
     match (error, stage) {
         (SendError::Unsent(error), _) => {
             tracing::warn!(error = error as &dyn Error, "the backend cannot be reached");
             refusal::unreachable()
         }
-        (SendError::Broken(_), Stage::Broken) => refusal::broken_off(),
-        (SendError::Broken(_), Stage::Paused) => refusal::too_slow(),
-        (SendError::Broken(error), Stage::Coming | Stage::Whole) => {
+        (SendError::Broken(_), BodyStage::Broken) => refusal::broken_off(),
+        (SendError::Broken(_), BodyStage::Paused) => refusal::too_slow(),
+        (SendError::Broken(error), BodyStage::Coming | BodyStage::Whole) => {
             tracing::warn!(error = error as &dyn Error, "the backend broke off");
             refusal::failed()
         }
@@ -436,30 +443,30 @@ fn unanswered(error: &SendError, stage: Stage) -> Problem {
 
 /// Counts a request whose client leaves before it has sent all of it. Over HTTP/2 that ends the request at once: there
 /// is nobody to be told.
-struct Leaving<'a> {
+struct AbortedUpload<'a> {
     proxy: &'a Proxy,
     route: &'a str,
-    progress: &'a Progress,
+    progress: &'a BodyProgress,
     begun: Instant,
 }
 
-impl Leaving<'_> {
+impl AbortedUpload<'_> {
     /// It waited for what came of it.
-    fn stayed(self) {
+    fn disarm(self) {
         std::mem::forget(self);
     }
 }
 
-impl Drop for Leaving<'_> {
+impl Drop for AbortedUpload<'_> {
     fn drop(&mut self) {
-        if self.progress.stage() != Stage::Whole {
+        if self.progress.stage() != BodyStage::Whole {
             self.proxy.metrics.request(self.route, Outcome::BadRequest, self.begun.elapsed());
         }
     }
 }
 
 /// Where a request goes, and where it came from.
-pub(super) struct Place<'a> {
+pub(super) struct RequestContext<'a> {
     /// As the backend may take it.
     pub(super) method: &'a Method,
     pub(super) host: Option<&'a str>,
@@ -473,7 +480,7 @@ pub(super) struct Place<'a> {
     pub(super) is_contested: bool,
 }
 
-impl Place<'_> {
+impl RequestContext<'_> {
     /// What a head says, as far as its operation goes.
     pub(super) fn request<'a>(&'a self, head: &'a Head) -> key::Request<'a> {
         key::Request {
@@ -498,16 +505,16 @@ fn overriding_methods(head: &Head) -> Vec<Method> {
 }
 
 /// What the head alone tells.
-fn in_head<'a>(rule: &'a Rule, head: &'a Head, place: &'a Place<'a>) -> Result<InHead<'a>, Problem> {
-    if let Some(why) = why_ambiguous(rule, place, head) {
+fn in_head<'a>(rule: &'a Rule, head: &'a Head, context: &'a RequestContext<'a>) -> Result<InHead<'a>, Problem> {
+    if let Some(why) = why_ambiguous(rule, context, head) {
         return Err(head::bad(why));
     }
-    key::in_head(rule, place.request(head)).map_err(|error| refusal::of_key(&error))
+    key::in_head(rule, context.request(head)).map_err(|error| refusal::of_key(&error))
 }
 
 /// A refusal for which the body need not be known. A client that waits to be asked for it (`Expect: 100-continue`) is
 /// not asked.
-async fn unasked(problem: Problem, fields: Fields, body: Arriving) -> Problem {
+async fn refuse_before_body(problem: Problem, fields: Fields, body: IncomingBody) -> Problem {
     if !fields.has(Fields::EXPECT) {
         body::drain(body).await;
     }
@@ -516,13 +523,13 @@ async fn unasked(problem: Problem, fields: Fields, body: Arriving) -> Problem {
 
 /// How long a repeat waits for the first.
 #[derive(Clone, Copy)]
-struct Patience {
+struct WaitLimit {
     time: Duration,
     /// Because its client asked for it (`Prefer: wait=N`, RFC 7240, 4.3).
     is_preferred: bool,
 }
 
-impl Patience {
+impl WaitLimit {
     /// As long as the route lets it, or less where the client says so. `None`: it does not wait.
     fn of(rule: &Rule, head: &Head) -> Option<Self> {
         let asked = if head.fields.has(Fields::PREFER) { preferred_wait(&head.headers) } else { None };
@@ -547,7 +554,7 @@ fn preferred_wait(request: &HeaderMap) -> Option<Duration> {
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
-fn refused(problem: &Problem, form: Form) -> Answer {
+fn refused(problem: &Problem, form: Form) -> ProxyResponse {
     problem.response(form).map(ResponseBody::from_bytes)
 }
 

@@ -103,7 +103,7 @@ impl DerefMut for Head {
 }
 
 /// Where heads go.
-pub(super) struct Target {
+pub(super) struct UpstreamTarget {
     /// The upstream's own host.
     own: Authority,
     /// The same as a field.
@@ -125,7 +125,7 @@ pub(super) enum Framing {
     Chunks,
 }
 
-impl Target {
+impl UpstreamTarget {
     pub(super) fn of(upstream: &config::UpstreamConfig) -> Self {
         let (own, scheme) = match &upstream.address {
             UpstreamAddress::Http(authority) => (authority.clone(), Scheme::HTTP),
@@ -262,7 +262,7 @@ pub(super) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Makes the head that goes upstream out of the client's.
-pub(super) fn cross_request(head: &mut Head, client: &Client, target: &Target, framing: Framing) {
+pub(super) fn cross_request(head: &mut Head, client: &Client, target: &UpstreamTarget, framing: Framing) {
     let original_host = authority(&head.uri, &head.headers);
     let fields = head.fields;
     let wants_trailers = fields.has(Fields::TE) && accepts_trailers(&head.headers);
@@ -314,7 +314,7 @@ fn says_length(headers: &HeaderMap, fields: Fields, length: u64) -> bool {
 
 /// The backend is configured, never taken from the request: only path and query are kept, and the `host` that the client
 /// named, where it is kept.
-fn address(head: &mut request::Parts, host: Option<HeaderValue>, target: &Target) {
+fn address(head: &mut request::Parts, host: Option<HeaderValue>, target: &UpstreamTarget) {
     let path = || head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     let Some(scheme) = &target.http2 else {
         let is_absolute = head.uri.scheme().is_some() || head.uri.authority().is_some();

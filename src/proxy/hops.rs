@@ -5,12 +5,12 @@ use http::header::{HeaderMap, HeaderValue, MAX_FORWARDS};
 use http::{Method, Response, request};
 
 use super::body::ResponseBody;
-use super::handle::Answer;
+use super::handle::ProxyResponse;
 use crate::problem::{Code, Problem};
 
 /// Counts this hop. The answer to a request that goes no further: what is asked with TRACE, all that came with the
 /// request, is told to nobody.
-pub(super) fn count(head: &mut request::Parts) -> Option<Result<Answer, Problem>> {
+pub(super) fn count(head: &mut request::Parts) -> Option<Result<ProxyResponse, Problem>> {
     if !matches!(head.method, Method::OPTIONS | Method::TRACE) {
         return None;
     }

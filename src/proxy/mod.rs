@@ -3,8 +3,7 @@
 //! [`Proxy::handle`] is the data path, from the head of a request to the head of its answer.
 
 mod ambiguous;
-mod arriving;
-mod aside;
+mod blocking;
 mod body;
 mod budget;
 mod client;
@@ -16,6 +15,7 @@ mod framing;
 mod handle;
 mod head;
 mod hops;
+mod incoming;
 mod observe;
 mod refusal;
 mod replay;
@@ -29,13 +29,13 @@ mod upstream;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use arriving::Arriving;
-pub use aside::Aside;
-pub use body::{PassingError, ResponseBody};
+pub use blocking::BlockingReader;
+pub use body::{BodyError, ResponseBody};
 pub use budget::Budget;
-pub use client::{Client, Presence};
+pub use client::{Client, DisconnectSignal};
 pub use decode::Decoders;
 pub(crate) use head::{MAX_FIELDS, MAX_HEAD};
+pub use incoming::IncomingBody;
 pub use replay::REPLAYED;
 pub use tunnel::Tunnel;
 pub(crate) use upstream::MAX_BUFFER;
@@ -61,7 +61,7 @@ pub struct Proxy {
     /// All bodies in memory.
     pub budget: Budget,
     /// Where long bodies are read.
-    pub aside: Aside,
+    pub blocking: BlockingReader,
     /// What undoes content codings.
     pub decoders: Arc<Decoders>,
     /// A request body: as a whole where it is held, between two frames where it is passed on.

@@ -16,13 +16,13 @@ use tracing::Level;
 
 use super::Proxy;
 use super::ambiguous::why_ambiguous;
-use super::arriving::Arriving;
-use super::aside::{Facts, is_long};
-use super::body::{Gathered, Paced, ReadError, RequestBody, ResponseBody};
+use super::blocking::{OwnedRequest, is_long};
+use super::body::{BodyBuffer, BodyReadError, IdleTimeoutBody, RequestBody, ResponseBody};
 use super::event::TraceId;
-use super::handle::{Answer, Place};
+use super::handle::{ProxyResponse, RequestContext};
 use super::head::Head;
-use super::tee::{Copied, Tee};
+use super::incoming::IncomingBody;
+use super::tee::{CopyReceiver, Tee};
 use crate::config::{Disposition, Rule};
 use crate::guard::{self, Fate, Observation, Rest, Sighting, Silence};
 use crate::key::{self, DigestKey, InHead, Operation};
@@ -33,15 +33,15 @@ use crate::store::{Store, StoreError};
 use crate::telemetry;
 
 /// What is known before the body is.
-enum Sight {
+enum HeadVerdict {
     /// All.
     Would(Would),
     /// The body decides.
-    Body(Copied),
+    Body(CopyReceiver),
 }
 
 /// Why a request is not observed.
-enum Missed {
+enum UnobservedReason {
     TooMany,
     NoRoom,
     BrokenOff,
@@ -49,7 +49,7 @@ enum Missed {
 }
 
 /// What is noted of one request.
-struct Note {
+struct ShadowRequest {
     proxy: Arc<Proxy>,
     rule: Arc<Rule>,
     begun: Instant,
@@ -63,11 +63,11 @@ impl Proxy {
     pub(super) async fn observed(
         self: &Arc<Self>,
         rule: &Arc<Rule>,
-        place: Place<'_>,
+        context: RequestContext<'_>,
         head: Head,
-        body: Arriving,
-    ) -> Result<Answer, Problem> {
-        let note = Note {
+        body: IncomingBody,
+    ) -> Result<ProxyResponse, Problem> {
+        let note = ShadowRequest {
             proxy: Arc::clone(self),
             rule: Arc::clone(rule),
             begun: Instant::now(),
@@ -75,23 +75,24 @@ impl Proxy {
             operation: None,
             status: None,
         };
-        let paced = Paced::new(body, self.body_timeout);
+        let paced = IdleTimeoutBody::new(body, self.body_timeout);
         let Some(observation) = self.guard.observe() else {
-            note.tell(Err(Missed::TooMany));
-            return self.pass(&rule.name, head, RequestBody::Passing(paced), place.client, false).await;
+            note.tell(Err(UnobservedReason::TooMany));
+            return self.pass(&rule.name, head, RequestBody::Streaming(paced), context.client, false).await;
         };
-        let facts = Facts::of(&place.request(&head));
-        let (sight, body) = match would(rule, &place, &head) {
-            Some(would) => (Sight::Would(would), RequestBody::Passing(paced)),
+        let owned = OwnedRequest::of(&context.request(&head));
+        let (sight, body) = match would(rule, &context, &head) {
+            Some(would) => (HeadVerdict::Would(would), RequestBody::Streaming(paced)),
             None => {
-                let (tee, copied) = Tee::new(paced, Gathered::new(rule.max_request_body, self.budget.modest_share()));
-                (Sight::Body(copied), RequestBody::Copied(Box::new(tee)))
+                let (tee, copied) =
+                    Tee::new(paced, BodyBuffer::new(rule.max_request_body, self.budget.reserve_low_priority()));
+                (HeadVerdict::Body(copied), RequestBody::Teed(Box::new(tee)))
             }
         };
         let (ending, fate) = oneshot::channel();
-        self.guard.beside(note.take(observation, facts, sight, fate));
+        self.guard.beside(note.take(observation, owned, sight, fate));
 
-        match self.pass(&rule.name, head, body, place.client, false).await {
+        match self.pass(&rule.name, head, body, context.client, false).await {
             Ok(answer) => Ok(watched(answer, ending)),
             Err(problem) => {
                 let unsent = problem.code() == Code::UpstreamUnreachable;
@@ -104,20 +105,26 @@ impl Proxy {
 }
 
 /// What the head alone tells.
-fn would(rule: &Rule, place: &Place<'_>, head: &Head) -> Option<Would> {
-    if why_ambiguous(rule, place, head).is_some() {
+fn would(rule: &Rule, context: &RequestContext<'_>, head: &Head) -> Option<Would> {
+    if why_ambiguous(rule, context, head).is_some() {
         return Some(Would::InvalidKey);
     }
-    match key::in_head(rule, place.request(head)) {
+    match key::in_head(rule, context.request(head)) {
         Ok(InHead::Draft(_)) => None,
         Ok(InHead::Missing(_)) => Some(Would::MissingKey),
         Err(_) => Some(Would::InvalidKey),
     }
 }
 
-impl Note {
-    async fn take(mut self, observation: Observation, facts: Facts, sight: Sight, fate: oneshot::Receiver<Fate<()>>) {
-        let sighting = self.look(&observation, facts, sight).await;
+impl ShadowRequest {
+    async fn take(
+        mut self,
+        observation: Observation,
+        owned: OwnedRequest,
+        sight: HeadVerdict,
+        fate: oneshot::Receiver<Fate<()>>,
+    ) {
+        let sighting = self.look(&observation, owned, sight).await;
         if let Ok(Sighting::Repeat(would)) = &sighting {
             self.proxy.metrics.observed(&self.rule.name, *would);
         }
@@ -129,7 +136,7 @@ impl Note {
         let would = match sighting {
             Ok(Sighting::First(mark)) => match observation.settle(&self.rule, mark, &fate).await {
                 Ok(()) => Ok(None),
-                Err(error) => Err(Missed::of_store(&error)),
+                Err(error) => Err(UnobservedReason::of_store(&error)),
             },
             Ok(Sighting::Repeat(would)) => Ok(Some(would)),
             Err(missed) => Err(missed),
@@ -138,31 +145,38 @@ impl Note {
     }
 
     /// What the request is. Head and body are given back before its answer is waited for.
-    async fn look(&mut self, observation: &Observation, facts: Facts, sight: Sight) -> Result<Sighting, Missed> {
+    async fn look(
+        &mut self,
+        observation: &Observation,
+        owned: OwnedRequest,
+        sight: HeadVerdict,
+    ) -> Result<Sighting, UnobservedReason> {
         let body = match sight {
-            Sight::Would(would) => return Ok(Sighting::Repeat(would)),
-            Sight::Body(copied) => match copied.await {
+            HeadVerdict::Would(would) => return Ok(Sighting::Repeat(would)),
+            HeadVerdict::Body(copied) => match copied.await {
                 Ok(Ok(body)) => body,
-                Ok(Err(ReadError::TooLarge)) => return Ok(Sighting::Repeat(Would::TooLarge)),
-                Ok(Err(ReadError::NoRoom)) => return Err(Missed::NoRoom),
-                Ok(Err(ReadError::TimedOut | ReadError::Broken)) | Err(_) => return Err(Missed::BrokenOff),
+                Ok(Err(BodyReadError::TooLarge)) => return Ok(Sighting::Repeat(Would::TooLarge)),
+                Ok(Err(BodyReadError::NoRoom)) => return Err(UnobservedReason::NoRoom),
+                Ok(Err(BodyReadError::TimedOut | BodyReadError::Broken)) | Err(_) => {
+                    return Err(UnobservedReason::BrokenOff);
+                }
             },
         };
-        let digest_key = self.proxy.store.digest_key().map_err(|error| Missed::of_store(&error))?;
-        let operation = match self.read(digest_key, facts, body).await {
+        let digest_key = self.proxy.store.digest_key().map_err(|error| UnobservedReason::of_store(&error))?;
+        let operation = match self.read(digest_key, owned, body).await {
             Ok(operation) => self.operation.insert(operation),
             Err(would) => return Ok(Sighting::Repeat(would)),
         };
         let longest = self.proxy.upstream.settings().attempt_timeout;
-        observation.look(&self.rule, operation, longest).await.map_err(|error| Missed::of_store(&error))
+        observation.look(&self.rule, operation, longest).await.map_err(|error| UnobservedReason::of_store(&error))
     }
 
-    async fn read(&self, digest_key: DigestKey, facts: Facts, body: Bytes) -> Result<Operation, Would> {
+    async fn read(&self, digest_key: DigestKey, owned: OwnedRequest, body: Bytes) -> Result<Operation, Would> {
         let (rule, trust) = (&self.rule, &self.proxy.trust);
         let read = if is_long(&body) {
-            self.proxy.aside.read(rule, digest_key, facts, trust, body).await
+            self.proxy.blocking.read(rule, digest_key, owned, trust, body).await
         } else {
-            facts.read(rule, &digest_key, trust, &body)
+            owned.read(rule, &digest_key, trust, &body)
         };
         match read {
             Ok(Ok(operation)) => Ok(operation),
@@ -172,7 +186,7 @@ impl Note {
     }
 
     /// Writes what would have become of the request; `None`: it would have run.
-    fn tell(self, would: Result<Option<Would>, Missed>) {
+    fn tell(self, would: Result<Option<Would>, UnobservedReason>) {
         let (would, missed) = match would {
             Ok(would) => (Some(would.map_or("executed", Would::as_str)), None),
             Err(missed) => (None, Some(missed.as_str())),
@@ -186,7 +200,7 @@ impl Note {
     }
 }
 
-impl Note {
+impl ShadowRequest {
     fn write(&self, would: Option<&str>, missed: Option<&str>, line: &mut telemetry::Line<'_>) {
         line.text("route", &self.rule.name);
         if let Some(would) = would {
@@ -213,7 +227,7 @@ impl Note {
     }
 }
 
-impl Missed {
+impl UnobservedReason {
     fn of_store(error: &StoreError) -> Self {
         tracing::debug!(error = error as &dyn Error, "a request could not be observed");
         Self::Store
@@ -230,19 +244,19 @@ impl Missed {
 }
 
 /// What is told of an answer when the last of it has passed.
-pub struct Ending {
+pub struct EndNotifier {
     status: StatusCode,
     told: Option<Disposition>,
     taker: Option<oneshot::Sender<Fate<()>>>,
 }
 
-fn watched(answer: Answer, taker: oneshot::Sender<Fate<()>>) -> Answer {
+fn watched(answer: ProxyResponse, taker: oneshot::Sender<Fate<()>>) -> ProxyResponse {
     let told = answer.extensions().get::<Disposition>().copied();
-    let ending = Ending { status: answer.status(), told, taker: Some(taker) };
-    answer.map(|body| ResponseBody::Watched(Box::new(body), ending))
+    let ending = EndNotifier { status: answer.status(), told, taker: Some(taker) };
+    answer.map(|body| ResponseBody::Observed(Box::new(body), ending))
 }
 
-impl Ending {
+impl EndNotifier {
     /// A frame has passed; `last`: nothing comes after it.
     pub(super) fn see<E>(&mut self, polled: &Poll<Option<Result<Frame<Bytes>, E>>>, last: bool) {
         match polled {
@@ -262,7 +276,7 @@ impl Ending {
     }
 }
 
-impl Drop for Ending {
+impl Drop for EndNotifier {
     /// The client left. An attempt of our own would have read the rest.
     fn drop(&mut self) {
         self.tell(Rest::Nothing);

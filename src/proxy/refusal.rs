@@ -1,6 +1,6 @@
 //! What a client is told when it does not get an answer of the backend, and how that is counted.
 
-use super::body::ReadError;
+use super::body::BodyReadError;
 use crate::config::{OnMismatch, Preset, Rule, Selector};
 use crate::guard::Difference;
 use crate::key::KeyError;
@@ -42,15 +42,15 @@ pub(super) fn of_key(error: &KeyError) -> Problem {
     Problem::new(code, error.to_string())
 }
 
-pub(super) fn unread(error: ReadError, cap: u64) -> Problem {
+pub(super) fn unread(error: BodyReadError, cap: u64) -> Problem {
     match error {
-        ReadError::TooLarge => {
+        BodyReadError::TooLarge => {
             let detail = format!("A guarded request may have a body of {cap} bytes. It was not sent.");
             Problem::new(Code::RequestTooLarge, detail).close()
         }
-        ReadError::TimedOut => too_slow(),
-        ReadError::NoRoom => overloaded().close(),
-        ReadError::Broken => broken_off(),
+        BodyReadError::TimedOut => too_slow(),
+        BodyReadError::NoRoom => overloaded().close(),
+        BodyReadError::Broken => broken_off(),
     }
 }
 

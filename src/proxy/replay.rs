@@ -9,9 +9,9 @@ use http::header::{
 use http::{Response, StatusCode};
 
 use super::body::ResponseBody;
-use super::decode::{Coding, Decoded};
+use super::decode::{Coding, DecodeOutcome};
 use super::fields::Fields;
-use super::handle::Answer;
+use super::handle::ProxyResponse;
 use super::head::Head;
 use super::upstream::UpstreamBody;
 use super::{Proxy, cors};
@@ -22,20 +22,20 @@ use crate::record::{RecordName, Reply};
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The attempt's own answer, for the client whose request it was. Nobody else has it, mostly, and then nothing is copied.
-pub(super) fn own(reply: Arc<Reply>) -> Response<ResponseBody> {
+pub(super) fn own_response(reply: Arc<Reply>) -> Response<ResponseBody> {
     let Reply { status, headers, body, trailers } = Arc::unwrap_or_clone(reply);
-    assemble(status, headers, ResponseBody::held(body, trailers))
+    assemble(status, headers, ResponseBody::buffered(body, trailers))
 }
 
 /// The same, where only the beginning of it could be held.
-pub(super) fn beginning(reply: Arc<Reply>, rest: UpstreamBody) -> Response<ResponseBody> {
+pub(super) fn partial_response(reply: Arc<Reply>, rest: UpstreamBody) -> Response<ResponseBody> {
     let Reply { status, headers, body, trailers } = Arc::unwrap_or_clone(reply);
-    assemble(status, headers, ResponseBody::beginning(body, trailers, rest))
+    assemble(status, headers, ResponseBody::buffered_then(body, trailers, rest))
 }
 
 /// What was meant for the first caller alone, or for that exchange: challenges, what a server says of the credentials that
 /// it was shown (RFC 9110, 11.6.3; RFC 8053), and `Date`, of which the server makes a fresh one.
-static OF_THE_FIRST_EXCHANGE: [HeaderName; 6] = [
+static FIRST_EXCHANGE_FIELDS: [HeaderName; 6] = [
     DATE,
     WWW_AUTHENTICATE,
     HeaderName::from_static("authentication-info"),
@@ -46,7 +46,7 @@ static OF_THE_FIRST_EXCHANGE: [HeaderName; 6] = [
 
 /// What is said about a body's bytes as they were encoded (RFC 9530; RFC 3230; RFC 2616, 14.15), and of trailers that a
 /// decoded body has none of.
-static OF_THE_ENCODED_BODY: [HeaderName; 6] = [
+static ENCODED_BODY_FIELDS: [HeaderName; 6] = [
     CONTENT_ENCODING,
     TRAILER,
     HeaderName::from_static("content-digest"),
@@ -58,7 +58,7 @@ static OF_THE_ENCODED_BODY: [HeaderName; 6] = [
 impl Proxy {
     /// The same answer for everybody else: same status, same end-to-end fields, same bytes.
     ///
-    /// Left out is what was meant for the first caller alone or for that moment: see [`OF_THE_FIRST_EXCHANGE`],
+    /// Left out is what was meant for the first caller alone or for that moment: see [`FIRST_EXCHANGE_FIELDS`],
     /// `Set-Cookie` unless the route asks for it, and what the route leaves out (`replay_omit`).
     ///
     /// `None` where the budget cannot take the body.
@@ -67,14 +67,14 @@ impl Proxy {
         rule: &Rule,
         record: &RecordName,
         reply: Arc<Reply>,
-        accepted: &Accepted,
-    ) -> Option<Answer> {
+        accepted: &AcceptedCodings,
+    ) -> Option<ProxyResponse> {
         let decoded = match Coding::of(&reply.headers) {
             Some((coding, name)) if !accepted.names(name) => {
                 // Rare, and large.
                 Box::pin(self.decoders.decode(coding, record, &reply, rule.max_response_body, &self.budget)).await
             }
-            Some(_) | None => Decoded::AsStored,
+            Some(_) | None => DecodeOutcome::AsStored,
         };
         let Reply { status, mut headers, body, trailers } = Arc::unwrap_or_clone(reply);
         while let Some(name) = headers.keys().find(|name| is_left_out(rule, name)).cloned() {
@@ -82,15 +82,17 @@ impl Proxy {
         }
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
         match decoded {
-            Decoded::AsStored => Some(assemble(status, headers, ResponseBody::counted(body, trailers, &self.budget)?)),
-            Decoded::NoRoom => None,
-            Decoded::Plain(body) => {
-                OF_THE_ENCODED_BODY.iter().for_each(|name| {
+            DecodeOutcome::AsStored => {
+                Some(assemble(status, headers, ResponseBody::counted(body, trailers, &self.budget)?))
+            }
+            DecodeOutcome::NoRoom => None,
+            DecodeOutcome::Plain(body) => {
+                ENCODED_BODY_FIELDS.iter().for_each(|name| {
                     headers.remove(name);
                 });
                 cors::vary(&mut headers, ACCEPT_ENCODING);
                 weaken_etag(&mut headers);
-                Some(assemble(status, headers, ResponseBody::from_pieces(body)))
+                Some(assemble(status, headers, ResponseBody::from_chunks(body)))
             }
         }
     }
@@ -98,7 +100,7 @@ impl Proxy {
 
 /// Compared one by one: an answer has few names, and most of these are not among them.
 fn is_left_out(rule: &Rule, name: &HeaderName) -> bool {
-    OF_THE_FIRST_EXCHANGE.contains(name)
+    FIRST_EXCHANGE_FIELDS.contains(name)
         || rule.replay_omit.contains(name)
         || *name == SET_COOKIE && !rule.replay_set_cookie
 }
@@ -120,9 +122,9 @@ fn weaken_etag(headers: &mut HeaderMap) {
 }
 
 /// The content codings that a request accepts (RFC 9110, 12.5.3).
-pub(super) struct Accepted(Vec<HeaderValue>);
+pub(super) struct AcceptedCodings(Vec<HeaderValue>);
 
-impl Accepted {
+impl AcceptedCodings {
     pub(super) fn of(head: &Head) -> Self {
         let is_there = head.fields.has(Fields::ACCEPT_ENCODING);
         Self(if is_there { head.headers.get_all(ACCEPT_ENCODING).iter().cloned().collect() } else { Vec::new() })
@@ -160,7 +162,7 @@ mod tests {
     use super::*;
 
     fn accepts(line: &'static str, coding: &str) -> bool {
-        Accepted(vec![HeaderValue::from_static(line)]).names(coding)
+        AcceptedCodings(vec![HeaderValue::from_static(line)]).names(coding)
     }
 
     #[test]
@@ -171,6 +173,6 @@ mod tests {
         assert!(!accepts("gzip;q=0, *", "gzip"));
         assert!(!accepts("br", "gzip"));
         assert!(!accepts("identity", "gzip"));
-        assert!(!Accepted(vec![]).names("gzip"));
+        assert!(!AcceptedCodings(vec![]).names("gzip"));
     }
 }

@@ -11,11 +11,11 @@ use hyper::body::Incoming;
 
 use super::body::{self, RequestBody};
 use super::event::Event;
-use super::handle::Place;
+use super::handle::RequestContext;
 use super::head::Head;
 use super::stream::Relay;
-use super::upstream::Limits;
-use super::{Arriving, Budget, Client, Proxy, Upstream};
+use super::upstream::AttemptLimits;
+use super::{Budget, Client, IncomingBody, Proxy, Upstream};
 use crate::config::Rule;
 use crate::guard::{Gate, Guard, Ownership, Verdict};
 use crate::key::Operation;
@@ -36,7 +36,11 @@ fn the_futures_of_a_request_stay_small() {
         ("handle", 2100, of(|(p, r, c): (&'static Arc<Proxy>, Request<Incoming>, C)| p.handle(r, c))),
         ("pass", 2600, of(|(p, h, b, c): (P, Head, RequestBody, C)| p.pass("", h, b, c, false))),
         // Heads carry the set of their fields along: 8 bytes for each of the four that this one holds.
-        ("guarded", 3140, of(|(p, r, l, h, b, e): (P, R, Place<'_>, Head, Arriving, E)| p.guarded(r, l, h, b, e))),
+        (
+            "guarded",
+            3140,
+            of(|(p, r, l, h, b, e): (P, R, RequestContext<'_>, Head, IncomingBody, E)| p.guarded(r, l, h, b, e)),
+        ),
         ("run", 1500, of(|(p, r, o, h, b, c, e): (P, R, Ownership, Head, Bytes, C, E)| p.run(r, o, h, b, c, e))),
         (
             "repeat",
@@ -47,7 +51,7 @@ fn the_futures_of_a_request_stay_small() {
         ),
         // With the store's own future within, which was a box before.
         ("claim", 1600, of(|(g, r, o): (&'static Arc<Guard>, R, &'static Operation)| g.claim(r, o))),
-        ("read", 400, of(|(a, b): (Arriving, &'static Budget)| body::read(a, 1, b, Duration::ZERO))),
+        ("read", 400, of(|(a, b): (IncomingBody, &'static Budget)| body::read(a, 1, b, Duration::ZERO))),
         (
             "attempt",
             1700,
@@ -56,7 +60,7 @@ fn the_futures_of_a_request_stay_small() {
                     &'static Upstream,
                     &'static mut Request<RequestBody>,
                     Gate,
-                    &'static Limits,
+                    &'static AttemptLimits,
                     &'static Budget,
                     Option<Relay>,
                 )| u.attempt(r, g, l, b, y),

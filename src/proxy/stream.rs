@@ -16,7 +16,7 @@ use http::{HeaderMap, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 
-use super::body::{PassingError, ResponseBody, of_its_own};
+use super::body::{BodyError, ResponseBody, sanitize_trailers};
 use super::budget::Budget;
 use super::head;
 use super::upstream::UpstreamBody;
@@ -24,40 +24,40 @@ use crate::config::Delivery;
 use crate::guard::{Ended, Running};
 
 /// What the attempt writes the answer to.
-pub(super) struct Relay(Arc<Queue>);
+pub(super) struct Relay(Arc<RelayQueue>);
 
 /// The head of an answer.
-struct Beginning {
+struct StreamedHead {
     status: StatusCode,
     headers: HeaderMap,
     length: Option<u64>,
 }
 
 /// What came first of an attempt.
-pub(super) enum First {
+pub(super) enum HeadOrResult {
     /// The head of its answer, passed on while the rest is on its way.
-    Begun(Box<Response<ResponseBody>>),
+    Head(Box<Response<ResponseBody>>),
     /// Its end. `None`: it panicked.
-    Ended(Option<Ended<UpstreamBody>>),
+    Result(Option<Ended<UpstreamBody>>),
 }
 
 /// Who takes from the queue. When it is gone, nothing is put there any more.
-pub(super) struct Reader(Arc<Queue>);
+pub(super) struct RelayReader(Arc<RelayQueue>);
 
-impl Drop for Reader {
+impl Drop for RelayReader {
     fn drop(&mut self) {
-        *self.0.waiting() = Waiting { closed: true, ..Waiting::default() };
+        *self.0.lock() = QueueState { closed: true, ..QueueState::default() };
     }
 }
 
 /// What has come and was not taken yet.
 #[derive(Default)]
-struct Queue(Mutex<Waiting>);
+struct RelayQueue(Mutex<QueueState>);
 
 #[derive(Default)]
-struct Waiting {
+struct QueueState {
     /// The head, where it is passed on before the end.
-    beginning: Option<Box<Beginning>>,
+    head: Option<Box<StreamedHead>>,
     pieces: VecDeque<Bytes>,
     /// Small pieces, put together while nobody takes them.
     small: BytesMut,
@@ -72,12 +72,12 @@ const PIECE: usize = 16 * 1024;
 /// A relay where the caller is to have the answer as it comes, and what comes out of it first.
 ///
 /// A caller of HTTP/1.0 cannot tell half an answer of unknown length from a whole one, and waits for the whole.
-pub(super) fn relay_for(delivery: Delivery, version: Version) -> Option<(Relay, Reader)> {
+pub(super) fn relay_for(delivery: Delivery, version: Version) -> Option<(Relay, RelayReader)> {
     if delivery == Delivery::Buffer || version < Version::HTTP_11 {
         return None;
     }
-    let queue = Arc::<Queue>::default();
-    Some((Relay(Arc::clone(&queue)), Reader(queue)))
+    let queue = Arc::<RelayQueue>::default();
+    Some((Relay(Arc::clone(&queue)), RelayReader(queue)))
 }
 
 impl Relay {
@@ -88,17 +88,17 @@ impl Relay {
         }
         let mut headers = headers.clone();
         head::remove_framing(&mut headers);
-        let beginning = Box::new(Beginning { status, headers, length: body.size_hint().exact() });
-        let mut waiting = self.0.waiting();
+        let head = Box::new(StreamedHead { status, headers, length: body.size_hint().exact() });
+        let mut waiting = self.0.lock();
         // Whoever has left needs no head.
         if !waiting.closed {
-            waiting.beginning = Some(beginning);
+            waiting.head = Some(head);
         }
     }
 
     /// Passes a piece on; `false` where the budget cannot take it.
     pub(super) fn write(&self, piece: &Bytes, budget: &Budget) -> bool {
-        let mut waiting = self.0.waiting();
+        let mut waiting = self.0.lock();
         if waiting.closed {
             return true;
         }
@@ -117,7 +117,7 @@ impl Relay {
     }
 }
 
-impl Waiting {
+impl QueueState {
     fn gather(&mut self, budget: &Budget) -> bool {
         let small = self.small.split().freeze();
         small.is_empty() || self.push(small, budget)
@@ -136,36 +136,36 @@ impl Waiting {
     }
 }
 
-impl Queue {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+impl RelayQueue {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         // Every step leaves the queue whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Waits for the head where the caller is to have it early, else for the end of the attempt.
-pub(super) async fn first(reader: Option<Reader>, mut running: Running<UpstreamBody>) -> First {
-    let Some(reader) = reader else { return First::Ended(running.await) };
+pub(super) async fn head_or_result(reader: Option<RelayReader>, mut running: Running<UpstreamBody>) -> HeadOrResult {
+    let Some(reader) = reader else { return HeadOrResult::Result(running.await) };
     // What passes the head on is the attempt, and it is polled here.
     let begun = poll_fn(|cx| match Pin::new(&mut running).poll(cx) {
         Poll::Ready(ended) => Poll::Ready(Err(ended)),
-        Poll::Pending => match reader.0.waiting().beginning.take() {
-            Some(beginning) => Poll::Ready(Ok(beginning)),
+        Poll::Pending => match reader.0.lock().head.take() {
+            Some(head) => Poll::Ready(Ok(head)),
             None => Poll::Pending,
         },
     });
     match begun.await {
         // It goes on by itself: a caller that reads slowly must not hold it up.
-        Ok(beginning) => First::Begun(Box::new(beginning.answer(reader, running.detach()))),
-        Err(ended) => First::Ended(ended),
+        Ok(head) => HeadOrResult::Head(Box::new(head.answer(reader, running.detach()))),
+        Err(ended) => HeadOrResult::Result(ended),
     }
 }
 
-impl Beginning {
-    fn answer(self, reader: Reader, ended: oneshot::Receiver<Ended<UpstreamBody>>) -> Response<ResponseBody> {
+impl StreamedHead {
+    fn answer(self, reader: RelayReader, ended: oneshot::Receiver<Ended<UpstreamBody>>) -> Response<ResponseBody> {
         let Self { status, headers, length } = self;
-        let body = Streamed { reader, left: length, last: None, end: End::Awaited(ended) };
-        let mut response = Response::new(ResponseBody::Streamed(Box::new(body)));
+        let body = RelayedBody { reader, left: length, last: None, end: RelayEnd::Awaited(ended) };
+        let mut response = Response::new(ResponseBody::Relayed(Box::new(body)));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response
@@ -173,16 +173,16 @@ impl Beginning {
 }
 
 /// The body of an answer that is being captured.
-pub struct Streamed {
-    reader: Reader,
+pub struct RelayedBody {
+    reader: RelayReader,
     /// Bytes to come, where the answer announced its length.
     left: Option<u64>,
     /// The last byte of an announced length: with it the caller has the whole.
     last: Option<Bytes>,
-    end: End,
+    end: RelayEnd,
 }
 
-enum End {
+enum RelayEnd {
     /// The guard has not settled it yet.
     Awaited(oneshot::Receiver<Ended<UpstreamBody>>),
     /// It has: nothing is left but these trailers.
@@ -193,10 +193,10 @@ enum End {
     CutShort,
 }
 
-impl Streamed {
+impl RelayedBody {
     fn captured(&mut self, cx: &mut Context<'_>) -> Option<Bytes> {
         let piece = {
-            let mut waiting = self.reader.0.waiting();
+            let mut waiting = self.reader.0.lock();
             let piece = waiting.take();
             waiting.reader = piece.is_none().then(|| cx.waker().clone());
             piece
@@ -204,7 +204,7 @@ impl Streamed {
         let mut piece = piece?;
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(piece.len() as u64);
-            if *left == 0 && matches!(self.end, End::Awaited(_)) {
+            if *left == 0 && matches!(self.end, RelayEnd::Awaited(_)) {
                 self.last = Some(piece.split_off(piece.len() - 1));
             }
         }
@@ -212,11 +212,11 @@ impl Streamed {
     }
 }
 
-impl Body for Streamed {
+impl Body for RelayedBody {
     type Data = Bytes;
-    type Error = PassingError;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         loop {
             if let Some(piece) = this.captured(cx) {
@@ -226,18 +226,18 @@ impl Body for Streamed {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             match &mut this.end {
-                End::Awaited(ended) => {
+                RelayEnd::Awaited(ended) => {
                     this.end = match ready!(Pin::new(ended).poll(cx)) {
-                        Ok(Ended::Answered(reply)) => End::Settled(Some(reply.trailers.clone())),
-                        Ok(Ended::Streamed(_, rest)) => End::Rest(rest),
+                        Ok(Ended::Answered(reply)) => RelayEnd::Settled(Some(reply.trailers.clone())),
+                        Ok(Ended::Streamed(_, rest)) => RelayEnd::Rest(rest),
                         // A retry is told what became of it.
                         Ok(
                             Ended::Recorded(_) | Ended::NotSent | Ended::InDoubt | Ended::Replaced | Ended::Silent(_),
                         )
-                        | Err(_) => End::CutShort,
+                        | Err(_) => RelayEnd::CutShort,
                     };
                 }
-                End::Settled(trailers) => {
+                RelayEnd::Settled(trailers) => {
                     if let Some(last) = this.last.take() {
                         return Poll::Ready(Some(Ok(Frame::data(last))));
                     }
@@ -245,12 +245,12 @@ impl Body for Streamed {
                     return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
                 }
                 // However often it is asked: half an answer must not look whole.
-                End::CutShort => return Poll::Ready(Some(Err(PassingError::CutShort))),
-                End::Rest(rest) => {
+                RelayEnd::CutShort => return Poll::Ready(Some(Err(BodyError::CutShort))),
+                RelayEnd::Rest(rest) => {
                     if let Some(last) = this.last.take() {
                         return Poll::Ready(Some(Ok(Frame::data(last))));
                     }
-                    return Pin::new(rest).poll_frame(cx).map_ok(of_its_own);
+                    return Pin::new(rest).poll_frame(cx).map_ok(sanitize_trailers);
                 }
             }
         }
@@ -271,13 +271,13 @@ mod tests {
     use super::*;
     use crate::guard::Silence;
 
-    fn streamed(length: Option<u64>) -> (Relay, oneshot::Sender<Ended<UpstreamBody>>, Streamed) {
+    fn streamed(length: Option<u64>) -> (Relay, oneshot::Sender<Ended<UpstreamBody>>, RelayedBody) {
         let (relay, reader) = relay_for(Delivery::Stream, Version::HTTP_11).expect("a relay");
         let (settle, ended) = oneshot::channel();
-        (relay, settle, Streamed { reader, left: length, last: None, end: End::Awaited(ended) })
+        (relay, settle, RelayedBody { reader, left: length, last: None, end: RelayEnd::Awaited(ended) })
     }
 
-    async fn next(body: &mut Streamed) -> Option<Result<Bytes, PassingError>> {
+    async fn next(body: &mut RelayedBody) -> Option<Result<Bytes, BodyError>> {
         let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await?;
         Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
     }
@@ -293,7 +293,7 @@ mod tests {
             (None, None),
         ] {
             let (relay, settle, mut body) = streamed(length);
-            relay.0.waiting().pieces.push_back(Bytes::from_static(b"half"));
+            relay.0.lock().pieces.push_back(Bytes::from_static(b"half"));
             let all = next(&mut body).await.expect("a frame").expect("no error");
             assert!(b"half".starts_with(&all[..]) && all.len() >= 3);
             match end {
@@ -301,7 +301,7 @@ mod tests {
                 None => drop(settle),
             }
             for _ in 0..3 {
-                assert!(matches!(next(&mut body).await, Some(Err(PassingError::CutShort))), "{length:?}");
+                assert!(matches!(next(&mut body).await, Some(Err(BodyError::CutShort))), "{length:?}");
             }
         }
     }

@@ -13,11 +13,11 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
-use super::body::{Progress, Stage};
+use super::body::{BodyProgress, BodyStage};
 use super::head;
 
-/// A client's wish to speak WebSocket.
-pub(super) struct Wish(OnUpgrade);
+/// A client's request to upgrade its connection to WebSocket (RFC 9110, 7.8).
+pub(super) struct UpgradeRequest(OnUpgrade);
 
 /// Both ends of a connection that both sides have agreed to use for WebSocket. It travels with the answer that says so,
 /// to whoever holds the client's connection.
@@ -32,20 +32,20 @@ const WEBSOCKET: &str = "websocket";
 /// A tunnel in which nothing moves for so long is cut: one end is gone, and nobody told.
 const SILENCE: Duration = Duration::from_secs(3600);
 
-impl Wish {
+impl UpgradeRequest {
     /// What the head asks for, if it is WebSocket; everything else goes on as if it had not been asked for.
     pub(super) fn of(head: &mut request::Parts) -> Option<Self> {
         let upgrade = head.extensions.remove::<OnUpgrade>()?;
         (head.version == Version::HTTP_11 && names_websocket(&head.headers)).then_some(Self(upgrade))
     }
 
-    /// Puts the wish into a head that is ready to go upstream.
+    /// Puts the upgrade fields into a head that is ready to go upstream.
     pub(super) fn pass_on(&self, headers: &mut HeaderMap) {
         insert(headers);
     }
 
-    /// The backend's answer to a wish, ready for the client. `None` where it changes to a protocol that nobody asked for.
-    pub(super) fn answered<B>(wish: Option<Self>, mut answer: Response<B>) -> Option<Response<B>> {
+    /// The backend's answer to an upgrade request, ready for the client. `None` where it changes to a protocol that nobody asked for.
+    pub(super) fn response<B>(upgrade: Option<Self>, mut answer: Response<B>) -> Option<Response<B>> {
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             if let Some(told) = head::cross_response(answer.headers_mut()) {
                 // For whoever observes it.
@@ -53,7 +53,7 @@ impl Wish {
             }
             return Some(answer);
         }
-        let client = wish.filter(|_| names_websocket(answer.headers()))?.0;
+        let client = upgrade.filter(|_| names_websocket(answer.headers()))?.0;
         let backend = answer.extensions_mut().remove()?;
         head::cross_response(answer.headers_mut());
         insert(answer.headers_mut());
@@ -87,9 +87,9 @@ impl Tunnel {
                 return;
             }
         };
-        let moved = Progress::at(Stage::Coming);
+        let moved = BodyProgress::at(BodyStage::Coming);
         let (client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-        let mut client = Noted { end: client, moved: moved.clone() };
+        let mut client = ActivityIo { end: client, moved: moved.clone() };
         tokio::select! {
             ended = copy_bidirectional(&mut client, &mut backend) => if let Err(error) = ended {
                 tracing::debug!(error = &error as &dyn std::error::Error, "a tunnel broke off");
@@ -100,28 +100,28 @@ impl Tunnel {
 }
 
 /// The client's end, through which all goes: it notes when something moves.
-struct Noted {
+struct ActivityIo {
     end: TokioIo<Upgraded>,
-    moved: Progress,
+    moved: BodyProgress,
 }
 
-impl Noted {
+impl ActivityIo {
     fn note<T>(&self, polled: Poll<T>) -> Poll<T> {
         if polled.is_ready() {
-            self.moved.reached(Stage::Coming);
+            self.moved.reached(BodyStage::Coming);
         }
         polled
     }
 }
 
-impl AsyncRead for Noted {
+impl AsyncRead for ActivityIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.end).poll_read(cx, buf);
         self.note(polled)
     }
 }
 
-impl AsyncWrite for Noted {
+impl AsyncWrite for ActivityIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.end).poll_write(cx, buf);
         self.note(polled)

@@ -26,7 +26,7 @@ use crate::config::{self, Config, Listen, Rule, StoreLocation};
 use crate::guard::Guard;
 use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
-use crate::proxy::Arriving;
+use crate::proxy::IncomingBody;
 pub use crate::server::Passed;
 use crate::server::{Cores, Listener, Server};
 use crate::store::{self, Metered};
@@ -188,7 +188,7 @@ impl Sidecar {
                 let admin = Arc::clone(&admin);
                 async move {
                     let version = request.version();
-                    let request = request.map(|body| Arriving::request(body, version, &client));
+                    let request = request.map(|body| IncomingBody::request(body, version, &client));
                     admin.handle(request, client.peer).await
                 }
             })

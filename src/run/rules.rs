@@ -9,7 +9,7 @@ use crate::admin::InForce;
 use crate::config::{Config, Fixed, Keeping, Mode, Routes, Trust};
 use crate::guard::Guard;
 use crate::metrics::{Metrics, Reload};
-use crate::proxy::{Aside, Budget, Proxy, Upstream};
+use crate::proxy::{BlockingReader, Budget, Proxy, Upstream};
 use crate::server::Server;
 use crate::store::Metered;
 
@@ -51,7 +51,7 @@ impl Rules {
         let told = InForce { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping };
         let guard = Guard::new(Arc::clone(records), Arc::clone(metrics), server.max_in_flight);
         let budget = Budget::new(server.max_buffered, Arc::clone(metrics));
-        let (aside, decoders) = (Aside::default(), Arc::default());
+        let (blocking, decoders) = (BlockingReader::default(), Arc::default());
         let max_idle = max_idle.div_ceil(runtimes.len());
         let proxy = |runtime: &Handle| {
             let _on_core = runtime.enter();
@@ -63,7 +63,7 @@ impl Rules {
                 store,
                 upstream: Upstream::new(upstream.clone(), max_idle),
                 budget: budget.clone(),
-                aside: aside.clone(),
+                blocking: blocking.clone(),
                 decoders: Arc::clone(&decoders),
                 body_timeout: server.body_timeout,
                 log_keys: log.keys,
@@ -125,7 +125,7 @@ impl Rules {
                 store: Arc::clone(&before.store),
                 upstream: if same { before.upstream.clone() } else { Upstream::new(upstream.clone(), self.max_idle) },
                 budget: before.budget.clone(),
-                aside: before.aside.clone(),
+                blocking: before.blocking.clone(),
                 decoders: Arc::clone(&before.decoders),
                 body_timeout: server.body_timeout,
                 log_keys: log.keys,

@@ -28,20 +28,20 @@ impl Server {
         F: Future<Output = Response<B>>,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + Unpin> + Unpin + 'static,
     {
-        let (presence, leftover) = (Arc::clone(&client.presence), Leftover::default());
-        let stream = stream.telling(&presence, &leftover);
+        let (disconnect, leftover) = (Arc::clone(&client.disconnect), Leftover::default());
+        let stream = stream.telling(&disconnect, &leftover);
         // Where an answer ends the talk in HTTP.
         let tunnel = OnceLock::new();
         let service = service_fn(|request| {
             let busy = pace.busy();
-            presence.begin_request();
+            disconnect.begin_request();
             // In a box: hyper moves what it is given, and has room for it twice.
             let answering = Box::pin(answer(request, client.clone()));
-            let (tunnel, presence) = (&tunnel, &presence);
+            let (tunnel, disconnect) = (&tunnel, &disconnect);
             small(async move {
                 let mut answer = answering.await;
                 pace.answered();
-                if presence.has_unread() {
+                if disconnect.has_unread() {
                     // Nobody reads past the rest of its request.
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -67,7 +67,7 @@ impl Server {
         }
         // Also what cannot be read as a head was answered, and may not be all of it.
         if end == End::Own
-            && (presence.has_unread() || pace.is_in_head())
+            && (disconnect.has_unread() || pace.is_in_head())
             && let Some(stream) = leftover.take()
         {
             linger(stream).await;

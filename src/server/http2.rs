@@ -19,7 +19,7 @@ use super::cores::Load;
 use super::pace::Pace;
 use super::streams::{Piece, Stream, Streams};
 use super::watched::Watched;
-use crate::proxy::{Client, MAX_BUFFER, Presence};
+use crate::proxy::{Client, DisconnectSignal, MAX_BUFFER};
 
 /// Requests at once on one connection.
 const MAX_STREAMS: u32 = 100;
@@ -53,8 +53,8 @@ impl Server {
             let stream = streams.open();
             tell_as_http1(&mut request);
             // A client that leaves resets its stream, or ends the connection, and its answer is dropped.
-            let presence = Arc::<Presence>::default();
-            let answering = Box::pin(answer(request, Client { presence, ..client.clone() }));
+            let disconnect = Arc::<DisconnectSignal>::default();
+            let answering = Box::pin(answer(request, Client { disconnect, ..client.clone() }));
             async move { Ok::<_, Infallible>(answering.await.map(|body| Tail::new(body, stream))) }
         });
         let mut builder = http2::Builder::new(Tasks(self.connections.clone()));

@@ -224,7 +224,7 @@ impl Server {
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + Unpin> + Send + Unpin + 'static,
     {
-        let pace = Arc::new(Pace::new(self.header_timeout, self.idle_timeout, Arc::clone(&client.presence)));
+        let pace = Arc::new(Pace::new(self.header_timeout, self.idle_timeout, Arc::clone(&client.disconnect)));
         let begun = Instant::now();
         let given_up = async {
             self.stop.cancelled().await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::proxy::Presence;
+use crate::proxy::DisconnectSignal;
 use crate::tick;
 
 /// What a connection is doing, and since when.
@@ -18,7 +18,7 @@ pub(super) struct Pace {
     begun: Instant,
     header_timeout: Duration,
     idle_timeout: Duration,
-    presence: Arc<Presence>,
+    disconnect: Arc<DisconnectSignal>,
     /// Milliseconds since `begun`, and the phase in the two lowest bits.
     now: AtomicU64,
     /// Since when the client takes nothing of what is written: milliseconds since `begun`, and one more; 0 while it does.
@@ -52,12 +52,12 @@ pub(super) enum Overdue {
 }
 
 impl Pace {
-    pub(super) fn new(header_timeout: Duration, idle_timeout: Duration, presence: Arc<Presence>) -> Self {
+    pub(super) fn new(header_timeout: Duration, idle_timeout: Duration, disconnect: Arc<DisconnectSignal>) -> Self {
         Self {
             begun: Instant::now(),
             header_timeout,
             idle_timeout,
-            presence,
+            disconnect,
             now: AtomicU64::new(FRESH),
             blocked: AtomicU64::new(0),
             taken: AtomicU64::new(0),
@@ -126,7 +126,7 @@ impl Pace {
 
     /// A head is whole; the connection is busy until the guard is dropped.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
-        self.presence.watch(false);
+        self.disconnect.watch(false);
         self.answered.store(0, Ordering::Relaxed);
         self.at_work();
         Busy(Arc::clone(self))
@@ -155,12 +155,12 @@ impl Pace {
                 // Until its answer begins, a client has closed its side for all that is known, and waits as any other.
                 (None, _, _) => match self.answered.load(Ordering::Relaxed).checked_sub(1) {
                     // It gets its answer, but not the silence of a stream that never ends.
-                    Some(answered) if self.presence.has_ended() => {
+                    Some(answered) if self.disconnect.is_closed() => {
                         (self.taken.load(Ordering::Relaxed).max(answered), self.idle_timeout, Overdue::Stuck)
                     }
                     answered => {
                         let silent_for = answered.map(|answered| self.elapsed().saturating_sub(answered));
-                        self.presence.watch(silent_for.is_some_and(|silence| silence >= millis(self.idle_timeout)));
+                        self.disconnect.watch(silent_for.is_some_and(|silence| silence >= millis(self.idle_timeout)));
                         (self.elapsed(), Duration::MAX, Overdue::Stuck)
                     }
                 },

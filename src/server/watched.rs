@@ -15,7 +15,7 @@ use super::lengths::Largest;
 use super::linger::Leftover;
 use super::pace::Pace;
 use super::stream::Stream;
-use crate::proxy::Presence;
+use crate::proxy::DisconnectSignal;
 
 pub(super) struct Watched {
     /// Taken when this is dropped.
@@ -24,7 +24,7 @@ pub(super) struct Watched {
     ahead: Bytes,
     pace: Arc<Pace>,
     /// Who is told that the client has closed its side, and whose heads are timed: in HTTP/1 alone.
-    presence: Option<Arc<Presence>>,
+    disconnect: Option<Arc<DisconnectSignal>>,
     /// Where the socket is left: in HTTP/1 alone.
     leftover: Option<Leftover>,
     lengths: Largest,
@@ -42,7 +42,7 @@ impl Watched {
             stream: Some(stream),
             ahead: Bytes::new(),
             pace,
-            presence: None,
+            disconnect: None,
             leftover: None,
             lengths: Largest::default(),
         }
@@ -70,8 +70,8 @@ impl Watched {
     }
 
     /// From here on, the client speaks HTTP/1.
-    pub(super) fn telling(mut self, presence: &Arc<Presence>, leftover: &Leftover) -> Self {
-        self.presence = Some(Arc::clone(presence));
+    pub(super) fn telling(mut self, disconnect: &Arc<DisconnectSignal>, leftover: &Leftover) -> Self {
+        self.disconnect = Some(Arc::clone(disconnect));
         self.leftover = Some(leftover.clone());
         self
     }
@@ -99,7 +99,7 @@ impl Watched {
     /// hyper reads nothing while a request is being answered, so that a client that closes its side gets its answer.
     /// Where somebody asks whether it is still there, the connection looks for the end, and keeps what comes instead.
     fn look_for_end(&mut self, cx: &mut Context<'_>) {
-        let has_ended = self.presence.as_ref().is_none_or(|presence| presence.has_ended());
+        let has_ended = self.disconnect.as_ref().is_none_or(|disconnect| disconnect.is_closed());
         if has_ended || !self.ahead.is_empty() {
             return;
         }
@@ -109,11 +109,11 @@ impl Watched {
                 // Somebody may have found nothing a moment ago, and wait for what was now taken.
                 cx.waker().wake_by_ref();
             }
-            Poll::Ready(found) => self.presence.iter().for_each(|presence| match &found {
-                Ok(_) => presence.close(),
+            Poll::Ready(found) => self.disconnect.iter().for_each(|disconnect| match &found {
+                Ok(_) => disconnect.set_closed(),
                 // Over TLS: the end of TCP without one of TLS before it.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => presence.close(),
-                Err(_) => presence.leave(),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => disconnect.set_closed(),
+                Err(_) => disconnect.set_disconnected(),
             }),
             Poll::Pending => {}
         }
@@ -150,7 +150,7 @@ impl AsyncRead for Watched {
             }
             Poll::Ready(Ok(()))
         };
-        if self.presence.is_some() && buf.filled().len() > before {
+        if self.disconnect.is_some() && buf.filled().len() > before {
             self.read(&buf.filled()[before..]);
         }
         polled
@@ -166,7 +166,7 @@ impl AsyncWrite for Watched {
 
     /// hyper calls this at the end of each turn, whether there is something to flush or not.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.presence.as_ref().is_some_and(|presence| presence.is_asked()) {
+        if self.disconnect.as_ref().is_some_and(|disconnect| disconnect.is_needed()) {
             self.look_for_end(cx);
         }
         let polled = Pin::new(self.stream()).poll_flush(cx);

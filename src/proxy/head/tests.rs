@@ -84,8 +84,8 @@ fn targets_are_paths() {
     }
 }
 
-fn target(http2: Option<Scheme>) -> Target {
-    Target::new(Authority::from_static("backend:3000"), true, http2)
+fn target(http2: Option<Scheme>) -> UpstreamTarget {
+    UpstreamTarget::new(Authority::from_static("backend:3000"), true, http2)
 }
 
 fn refusal(lines: &[(&str, &str)]) -> Option<Code> {
@@ -178,7 +178,7 @@ mod plainly {
         }
     }
 
-    pub(super) fn request(head: &mut request::Parts, address: &str, target: &Target) {
+    pub(super) fn request(head: &mut request::Parts, address: &str, target: &UpstreamTarget) {
         let original_host = authority(&head.uri, &head.headers);
         let wants_trailers = accepts_trailers(&head.headers);
         let headers = &mut head.headers;
@@ -233,7 +233,7 @@ proptest! {
         uri in proptest::sample::select(&["/orders?x=1", "http://h:2/orders", "https://h"][..]),
         preserve in any::<bool>(),
     ) {
-        let target = Target::new(Authority::from_static("backend:3000"), preserve, None);
+        let target = UpstreamTarget::new(Authority::from_static("backend:3000"), preserve, None);
         let (mut parts, ()) = Request::builder().uri(uri).body(()).expect("a request").into_parts();
         parts.headers = headers.clone();
         let mut plain = parts.clone();

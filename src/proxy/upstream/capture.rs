@@ -5,7 +5,7 @@ use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
 
-use super::super::body::PassingError;
+use super::super::body::BodyError;
 use super::super::budget::Budget;
 use super::super::head;
 use super::super::stream::Relay;
@@ -41,11 +41,7 @@ impl<'a> Capture<'a> {
 
     /// Reads until the end, the cap, or the limit of the budget. Whatever was read is kept, also when this is
     /// dropped half-way, and passed on to whoever is to have it early.
-    pub(super) async fn read(
-        &mut self,
-        body: &mut UpstreamBody,
-        relay: Option<&Relay>,
-    ) -> Result<Captured, PassingError> {
+    pub(super) async fn read(&mut self, body: &mut UpstreamBody, relay: Option<&Relay>) -> Result<Captured, BodyError> {
         if body.size_hint().lower() > self.cap {
             return Ok(Captured::Full);
         }

@@ -20,29 +20,29 @@ use super::super::body::RequestBody;
 use super::super::head::{MAX_FIELDS, MAX_HEAD};
 use super::MAX_BUFFER;
 use super::fate::Unsent;
-use super::goaway::{Frames, LastStream};
+use super::goaway::{GoAwayReader, LastStream};
 use super::pool::Connection;
-use super::socket::{ReadsOn, Signs, Socket};
+use super::socket::{ReadAfterRefusal, SocketSignals, UpstreamSocket};
 use super::streams;
 use crate::config::{self, HeaderCase, UpstreamAddress};
 use crate::{tick, tls};
 
 /// How the backend is reached.
-pub(super) struct Dial {
-    address: Address,
+pub(super) struct Connector {
+    address: BackendAddress,
     http2: bool,
     timeout: Duration,
     header_case: HeaderCase,
 }
 
-enum Address {
+enum BackendAddress {
     Tcp(String, u16),
     Tls(String, u16, ServerName<'static>, TlsConnector),
     Unix(PathBuf),
 }
 
 /// A connection over which nothing was sent yet.
-pub(super) enum Fresh {
+pub(super) enum NewConnection {
     Http1(Connection),
     Http2 {
         sender: http2::SendRequest<RequestBody>,
@@ -65,56 +65,62 @@ const SEND_BUFFER: usize = 256 << 10;
 /// The head of an answer, as large as in HTTP/1.1: there each field is counted with 32 bytes more (RFC 9113, 6.5.2).
 const MAX_HEAD_LIST: u32 = (MAX_HEAD + 32 * MAX_FIELDS) as u32;
 
-impl Dial {
+impl Connector {
     pub(super) fn new(settings: &config::UpstreamConfig) -> Self {
         let host = |authority: &Authority| authority.host().trim_matches(['[', ']']).to_owned();
         let address = match &settings.address {
-            UpstreamAddress::Http(authority) => Address::Tcp(host(authority), authority.port_u16().unwrap_or(80)),
+            UpstreamAddress::Http(authority) => {
+                BackendAddress::Tcp(host(authority), authority.port_u16().unwrap_or(80))
+            }
             UpstreamAddress::Https(authority, client) => {
                 let protocol: &[u8] = if settings.http2 { b"h2" } else { b"http/1.1" };
                 let name = tls::server_name(authority.host());
                 let name = name.expect("the configuration takes only hosts that can be named");
                 let connector = TlsConnector::from(client.config(protocol));
-                Address::Tls(host(authority), authority.port_u16().unwrap_or(443), name, connector)
+                BackendAddress::Tls(host(authority), authority.port_u16().unwrap_or(443), name, connector)
             }
-            UpstreamAddress::Unix(path) => Address::Unix(path.clone()),
+            UpstreamAddress::Unix(path) => BackendAddress::Unix(path.clone()),
         };
         let config::UpstreamConfig { http2, connect_timeout: timeout, header_case, .. } = *settings;
         Self { address, http2, timeout, header_case }
     }
 
     /// Connects, up to where a request can be sent.
-    pub(super) async fn connect(&self) -> Result<Fresh, Unsent> {
+    pub(super) async fn connect(&self) -> Result<NewConnection, Unsent> {
         tick::timeout(self.timeout, pin!(self.open())).await.map_err(|_| Unsent::ConnectTimeout)?
     }
 
-    async fn open(&self) -> Result<Fresh, Unsent> {
+    async fn open(&self) -> Result<NewConnection, Unsent> {
         match &self.address {
-            Address::Tcp(host, port) => {
-                let (stream, signs) = Socket::new(tcp(host, *port).await?);
-                self.greet(stream, signs).await
+            BackendAddress::Tcp(host, port) => {
+                let (stream, signals) = UpstreamSocket::new(tcp(host, *port).await?);
+                self.handshake(stream, signals).await
             }
-            Address::Tls(host, port, name, connector) => {
-                let (stream, signs) = Socket::new(tcp(host, *port).await?);
+            BackendAddress::Tls(host, port, name, connector) => {
+                let (stream, signals) = UpstreamSocket::new(tcp(host, *port).await?);
                 let stream = connector.connect(name.clone(), stream).await.map_err(Unsent::Tls)?;
                 if self.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                     return Err(Unsent::NoHttp2);
                 }
-                self.greet(stream, signs).await
+                self.handshake(stream, signals).await
             }
-            Address::Unix(path) => {
-                let (stream, signs) = Socket::new(UnixStream::connect(path).await.map_err(Unsent::Connect)?);
-                self.greet(stream, signs).await
+            BackendAddress::Unix(path) => {
+                let (stream, signals) = UpstreamSocket::new(UnixStream::connect(path).await.map_err(Unsent::Connect)?);
+                self.handshake(stream, signals).await
             }
         }
     }
 
-    async fn greet<S>(&self, stream: S, signs: Arc<Signs>) -> Result<Fresh, Unsent>
+    async fn handshake<S>(&self, stream: S, signals: Arc<SocketSignals>) -> Result<NewConnection, Unsent>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let stream = ReadsOn::new(stream, &signs);
-        if self.http2 { greet_http2(stream).await } else { greet_http1(stream, signs, self.header_case).await }
+        let stream = ReadAfterRefusal::new(stream, &signals);
+        if self.http2 {
+            handshake_http2(stream).await
+        } else {
+            handshake_http1(stream, signals, self.header_case).await
+        }
     }
 }
 
@@ -124,7 +130,7 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, Unsent> {
     Ok(stream)
 }
 
-async fn greet_http1<S>(stream: S, signs: Arc<Signs>, case: HeaderCase) -> Result<Fresh, Unsent>
+async fn handshake_http1<S>(stream: S, signals: Arc<SocketSignals>, case: HeaderCase) -> Result<NewConnection, Unsent>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -138,24 +144,24 @@ where
             tracing::debug!(error = &error as &dyn std::error::Error, "an upstream connection ended");
         }
     });
-    Ok(Fresh::Http1(Connection::new(sender, signs, task.abort_handle())))
+    Ok(NewConnection::Http1(Connection::new(sender, signals, task.abort_handle())))
 }
 
 /// Waits for the backend's settings, with which its side of the connection begins (RFC 9113, 3.4). So nothing is sent to a
 /// server that does not speak HTTP/2, and no request waits within the connection for the backend to allow its stream,
 /// when it was believed to leave.
-async fn greet_http2<S>(stream: S) -> Result<Fresh, Unsent>
+async fn handshake_http2<S>(stream: S) -> Result<NewConnection, Unsent>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let turns = Turns::default();
+    let turns = NotifyingExecutor::default();
     let mut builder = http2::Builder::new(turns.clone());
     builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
     builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     builder.max_send_buf_size(SEND_BUFFER).max_header_list_size(MAX_HEAD_LIST);
     // None are allowed before the settings have come.
     builder.initial_max_send_streams(0);
-    let (stream, last) = Frames::new(stream);
+    let (stream, last) = GoAwayReader::new(stream);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Unsent::Closed)?;
     let mut connection = Box::pin(connection);
     let most = loop {
@@ -174,15 +180,15 @@ where
             tracing::debug!(error = &error as &dyn std::error::Error, "an upstream connection ended");
         }
     });
-    Ok(Fresh::Http2 { sender, most, last })
+    Ok(NewConnection::Http2 { sender, most, last })
 }
 
 /// Runs the tasks of one HTTP/2 connection, and tells when one of them has had a turn: hyper has no word for "the
 /// settings have come". The tasks end with their connection.
 #[derive(Clone, Default)]
-struct Turns(Arc<Notify>);
+struct NotifyingExecutor(Arc<Notify>);
 
-impl<F> Executor<F> for Turns
+impl<F> Executor<F> for NotifyingExecutor
 where
     F: Future<Output = ()> + Send + 'static,
 {

@@ -56,14 +56,14 @@ pub(in crate::proxy) enum Unsent {
 }
 
 /// What became of a request that brought an error instead of an answer.
-pub(super) enum Lost {
+pub(super) enum SendFailure {
     /// It is here again: no byte of it was written.
     Unwritten(Box<Request<RequestBody>>, hyper::Error),
     /// It was written, at least in part.
     Written(SendError),
 }
 
-impl Lost {
+impl SendFailure {
     /// `first`: nothing was sent on the connection before.
     pub(super) fn of(mut error: TrySendError<Request<RequestBody>>, first: bool) -> Self {
         match error.take_message() {

@@ -27,15 +27,15 @@ impl LastStream {
 }
 
 /// A connection over which HTTP/2 is spoken, and the frames that came in.
-pub(super) struct Frames<S> {
+pub(super) struct GoAwayReader<S> {
     stream: S,
-    reading: Reading,
+    reading: FrameReader,
     last: LastStream,
 }
 
 /// Where in the frames the reading is.
 #[derive(Default)]
-struct Reading {
+struct FrameReader {
     /// The head of a frame, and for GOAWAY the number behind it.
     head: [u8; HEAD + NUMBER],
     have: usize,
@@ -47,14 +47,14 @@ const HEAD: usize = 9;
 const NUMBER: usize = 4;
 const GOAWAY: u8 = 7;
 
-impl<S> Frames<S> {
+impl<S> GoAwayReader<S> {
     pub(super) fn new(stream: S) -> (Self, LastStream) {
         let last = LastStream::unknown();
-        (Self { stream, reading: Reading::default(), last: last.clone() }, last)
+        (Self { stream, reading: FrameReader::default(), last: last.clone() }, last)
     }
 }
 
-impl Reading {
+impl FrameReader {
     /// Reads on, and calls `last` with the number of each GOAWAY.
     fn read(&mut self, mut bytes: &[u8], mut last: impl FnMut(u32)) {
         while !bytes.is_empty() {
@@ -82,7 +82,7 @@ impl Reading {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for GoAwayReader<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
@@ -95,7 +95,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for GoAwayReader<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -133,7 +133,7 @@ mod tests {
     /// What is read, however the bytes are cut.
     fn read(bytes: &[u8]) -> Vec<u32> {
         let in_pieces = |size: usize| {
-            let (mut reading, mut numbers) = (Reading::default(), Vec::new());
+            let (mut reading, mut numbers) = (FrameReader::default(), Vec::new());
             bytes.chunks(size).for_each(|piece| reading.read(piece, |last| numbers.push(last)));
             numbers
         };

@@ -27,16 +27,16 @@ pub(super) use self::fate::{SendError, Unsent};
 pub use self::response::UpstreamBody;
 
 use self::capture::{Capture, Captured};
-use self::connect::{Dial, Fresh};
-use self::fate::Lost;
+use self::connect::{Connector, NewConnection};
+use self::fate::SendFailure;
 use self::pool::{Connection, Pool};
-use self::response::Line;
-use self::streams::Streams;
-use super::arriving::Arriving;
-use super::body::{Progress, RequestBody};
+use self::response::UpstreamConnection;
+use self::streams::SharedConnections;
+use super::body::{BodyProgress, RequestBody};
 use super::budget::Budget;
 use super::framing;
-use super::head::{self, Target};
+use super::head::{self, UpstreamTarget};
+use super::incoming::IncomingBody;
 use super::stream::Relay;
 use crate::config;
 use crate::fail_point::{self, Step};
@@ -48,22 +48,22 @@ use crate::tick;
 #[derive(Clone)]
 pub struct Upstream {
     settings: Arc<config::UpstreamConfig>,
-    target: Arc<Target>,
-    dial: Arc<Dial>,
+    target: Arc<UpstreamTarget>,
+    connector: Arc<Connector>,
     pool: Arc<Pool>,
     /// Where HTTP/2 is spoken.
-    streams: Option<Arc<Streams>>,
+    streams: Option<Arc<SharedConnections>>,
 }
 
 /// A request that brought no answer.
-struct Failure {
+struct FailedSend {
     error: SendError,
     /// Something was sent on the connection before.
     reused: bool,
 }
 
 /// What a guarded attempt may take.
-pub(super) struct Limits {
+pub(super) struct AttemptLimits {
     /// Head and body.
     pub(super) timeout: Duration,
     /// Bytes of the response that are held.
@@ -79,15 +79,15 @@ impl Upstream {
     /// Connects to nothing yet. `max_idle` connections may wait for the next request.
     pub fn new(settings: config::UpstreamConfig, max_idle: usize) -> Self {
         let pool = Pool::new(max_idle);
-        let streams = settings.http2.then(|| Arc::new(Streams::new()));
+        let streams = settings.http2.then(|| Arc::new(SharedConnections::new()));
         #[expect(clippy::disallowed_methods, reason = "ends with the pool")]
         tokio::spawn(sweep(Arc::downgrade(&pool), streams.as_ref().map(Arc::downgrade), settings.idle_timeout));
-        let (target, dial) = (Arc::new(Target::of(&settings)), Arc::new(Dial::new(&settings)));
-        Self { settings: Arc::new(settings), target, dial, pool, streams }
+        let (target, connector) = (Arc::new(UpstreamTarget::of(&settings)), Arc::new(Connector::new(&settings)));
+        Self { settings: Arc::new(settings), target, connector, pool, streams }
     }
 
     /// Where heads go.
-    pub(super) fn target(&self) -> &Target {
+    pub(super) fn target(&self) -> &UpstreamTarget {
         &self.target
     }
 
@@ -125,7 +125,7 @@ impl Upstream {
         &self,
         request: &mut Request<RequestBody>,
         gate: Gate,
-        limits: &Limits,
+        limits: &AttemptLimits,
         budget: &Budget,
         relay: Option<Relay>,
     ) -> Fate<UpstreamBody> {
@@ -140,11 +140,11 @@ impl Upstream {
                 return Fate::Unknown(Silence::Broken);
             }
             Ok(Ok(response)) => response,
-            Ok(Err(Failure { error: SendError::Unsent(reason), .. })) => {
+            Ok(Err(FailedSend { error: SendError::Unsent(reason), .. })) => {
                 tracing::warn!(error = &reason as &dyn std::error::Error, "a guarded request was not sent");
                 return Fate::NotSent;
             }
-            Ok(Err(Failure { error: error @ (SendError::Broken(_) | SendError::Unframed(_)), .. })) => {
+            Ok(Err(FailedSend { error: error @ (SendError::Broken(_) | SendError::Unframed(_)), .. })) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the answer to a guarded request was lost");
                 return Fate::Unknown(Silence::Broken);
             }
@@ -184,93 +184,95 @@ impl Upstream {
         request: &mut Request<RequestBody>,
         max_idle: Duration,
         gate: Option<&Gate>,
-    ) -> Result<Response<UpstreamBody>, Failure> {
-        let upload = request.body().upload();
+    ) -> Result<Response<UpstreamBody>, FailedSend> {
+        let upload = request.body().pending_upload();
         loop {
             let connected = match gate {
                 None => self.line(max_idle).await,
                 Some(_) => self.own_line(max_idle).await,
             };
-            let (mut line, reused) = connected.map_err(|error| Failure::unsent(error, false))?;
+            let (mut line, reused) = connected.map_err(|error| FailedSend::unsent(error, false))?;
             if let Some(gate) = gate {
                 fail_point::reach(Step::BeforeSend).await;
                 if !gate.may_send().await {
-                    return Err(Failure::unsent(Unsent::LeaseInDoubt, reused));
+                    return Err(FailedSend::unsent(Unsent::LeaseInDoubt, reused));
                 }
             }
-            if let Line::Pooled(connection, _) = &line
+            if let UpstreamConnection::Pooled(connection, _) = &line
                 && reused
             {
-                connection.signs.look();
+                connection.signals.look();
             }
             match line.send(std::mem::take(request)).await {
-                Ok(response) => return answered(response, line, upload).map_err(|error| Failure { error, reused }),
-                Err(error) => match Lost::of(error, !reused) {
-                    Lost::Unwritten(unwritten, _) if reused => *request = *unwritten,
-                    Lost::Unwritten(_, error) => return Err(Failure::unsent(Unsent::Closed(error), reused)),
-                    Lost::Written(error) if line.is_untouched() => {
-                        return Err(Failure { error: error.unprocessed(), reused });
+                Ok(response) => return answered(response, line, upload).map_err(|error| FailedSend { error, reused }),
+                Err(error) => match SendFailure::of(error, !reused) {
+                    SendFailure::Unwritten(unwritten, _) if reused => *request = *unwritten,
+                    SendFailure::Unwritten(_, error) => return Err(FailedSend::unsent(Unsent::Closed(error), reused)),
+                    SendFailure::Written(error) if line.is_untouched() => {
+                        return Err(FailedSend { error: error.unprocessed(), reused });
                     }
-                    Lost::Written(error) => return Err(Failure { error, reused }),
+                    SendFailure::Written(error) => return Err(FailedSend { error, reused }),
                 },
             }
         }
     }
 
     /// What the next request goes over, and whether something was sent there before.
-    async fn line(&self, max_idle: Duration) -> Result<(Line, bool), Unsent> {
+    async fn line(&self, max_idle: Duration) -> Result<(UpstreamConnection, bool), Unsent> {
         let Some(streams) = &self.streams else { return self.own_line(max_idle).await };
         if let Some(stream) = streams.take(max_idle) {
-            return Ok((Line::Shared(stream), true));
+            return Ok((UpstreamConnection::SharedStream(stream), true));
         }
         // One connection is made for all who come now. Whoever makes it takes this long at most, too.
         let waiting = pin!(streams.connecting.lock());
         let waiting = tick::timeout(self.settings.connect_timeout, waiting);
         let _turn = waiting.await.map_err(|_| Unsent::ConnectTimeout)?;
         if let Some(stream) = streams.take(max_idle) {
-            return Ok((Line::Shared(stream), true));
+            return Ok((UpstreamConnection::SharedStream(stream), true));
         }
-        let line = match Box::pin(self.dial.connect()).await? {
-            Fresh::Http1(connection) => self.pooled(connection),
-            Fresh::Http2 { sender, most, last: _ } => Line::Shared(streams.add(sender, most)),
+        let line = match Box::pin(self.connector.connect()).await? {
+            NewConnection::Http1(connection) => self.pooled(connection),
+            NewConnection::Http2 { sender, most, last: _ } => {
+                UpstreamConnection::SharedStream(streams.add(sender, most))
+            }
         };
         Ok((line, false))
     }
 
     /// The same, used by nobody else meanwhile.
-    async fn own_line(&self, max_idle: Duration) -> Result<(Line, bool), Unsent> {
+    async fn own_line(&self, max_idle: Duration) -> Result<(UpstreamConnection, bool), Unsent> {
         if let Some(connection) = self.pool.take(max_idle) {
-            return Ok((Line::Pooled(connection, Arc::clone(&self.pool)), true));
+            return Ok((UpstreamConnection::Pooled(connection, Arc::clone(&self.pool)), true));
         }
-        let line = match Box::pin(self.dial.connect()).await? {
-            Fresh::Http1(connection) => self.pooled(connection),
+        let line = match Box::pin(self.connector.connect()).await? {
+            NewConnection::Http1(connection) => self.pooled(connection),
             // Its backend says goodbye when it likes to, and what is sent just then may have run or not: only a new
             // connection is safe from that. (In HTTP/1.1 it says so with its last answer.)
-            Fresh::Http2 { sender, most: _, last } => Line::Alone(sender, last),
+            NewConnection::Http2 { sender, most: _, last } => UpstreamConnection::Dedicated(sender, last),
         };
         Ok((line, false))
     }
 
-    fn pooled(&self, connection: Connection) -> Line {
-        Line::Pooled(connection, Arc::clone(&self.pool))
+    fn pooled(&self, connection: Connection) -> UpstreamConnection {
+        UpstreamConnection::Pooled(connection, Arc::clone(&self.pool))
     }
 }
 
 /// An answer, framed in one way.
 fn answered(
     response: Response<Incoming>,
-    line: Line,
-    upload: Option<Progress>,
+    line: UpstreamConnection,
+    upload: Option<BodyProgress>,
 ) -> Result<Response<UpstreamBody>, SendError> {
     let (mut head, body) = response.into_parts();
     let after = framing::settle(&mut head).map_err(SendError::Unframed)?;
-    let body = Arriving::response(body, head.version);
+    let body = IncomingBody::response(body, head.version);
     // Whoever sends an answer on says which version it speaks itself (RFC 9112, 2.3).
     head.version = Version::HTTP_11;
     Ok(Response::from_parts(head, UpstreamBody::new(body, line, upload, after)))
 }
 
-impl Failure {
+impl FailedSend {
     fn unsent(reason: Unsent, reused: bool) -> Self {
         Self { error: SendError::Unsent(reason), reused }
     }
@@ -280,7 +282,7 @@ impl Failure {
 fn copy(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE]
         .contains(request.method());
-    let mut copy = Request::new(request.body().again().filter(|_| idempotent)?);
+    let mut copy = Request::new(request.body().try_clone().filter(|_| idempotent)?);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
@@ -289,7 +291,7 @@ fn copy(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
 }
 
 /// Closes connections that nobody uses.
-async fn sweep(pool: Weak<Pool>, streams: Option<Weak<Streams>>, max_idle: Duration) {
+async fn sweep(pool: Weak<Pool>, streams: Option<Weak<SharedConnections>>, max_idle: Duration) {
     const EVERY: Duration = Duration::from_secs(1);
     loop {
         tick::sleep(EVERY).await;

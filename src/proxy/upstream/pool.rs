@@ -12,13 +12,13 @@ use hyper::client::conn::http1::SendRequest;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::super::body::{Progress, RequestBody};
-use super::socket::Signs;
+use super::super::body::{BodyProgress, RequestBody};
+use super::socket::SocketSignals;
 use crate::tick;
 
 /// Idle connections, in the order in which they became idle.
 pub(super) struct Pool {
-    idle: Mutex<VecDeque<Idle>>,
+    idle: Mutex<VecDeque<IdleConnection>>,
     /// More idle connections than this are closed.
     max_idle: usize,
 }
@@ -26,7 +26,7 @@ pub(super) struct Pool {
 /// One connection.
 pub(super) struct Connection {
     pub(super) sender: SendRequest<RequestBody>,
-    pub(super) signs: Arc<Signs>,
+    pub(super) signals: Arc<SocketSignals>,
     /// What reads and writes.
     task: AbortHandle,
     /// No other request may go over it.
@@ -35,7 +35,7 @@ pub(super) struct Connection {
     born: Instant,
 }
 
-struct Idle {
+struct IdleConnection {
     connection: Connection,
     since: Instant,
 }
@@ -47,8 +47,8 @@ pub(super) const MAX_AGE: Duration = Duration::from_secs(300);
 const SETTLING: Duration = Duration::from_secs(5);
 
 impl Connection {
-    pub(super) fn new(sender: SendRequest<RequestBody>, signs: Arc<Signs>, task: AbortHandle) -> Self {
-        Self { sender, signs, task, is_used_up: false, born: Instant::now() }
+    pub(super) fn new(sender: SendRequest<RequestBody>, signals: Arc<SocketSignals>, task: AbortHandle) -> Self {
+        Self { sender, signals, task, is_used_up: false, born: Instant::now() }
     }
 }
 
@@ -76,7 +76,7 @@ impl Pool {
 
     /// Takes a connection back, its last response read to the end. `upload` is how far the request has come, where it may
     /// still be on its way: the backend may read on for as long as it likes, and what it does not take is given up.
-    pub(super) fn put(self: Arc<Self>, mut connection: Connection, upload: Option<Progress>) {
+    pub(super) fn put(self: Arc<Self>, mut connection: Connection, upload: Option<BodyProgress>) {
         if connection.sender.is_closed() {
             return;
         }
@@ -85,7 +85,7 @@ impl Pool {
         }
         #[expect(clippy::disallowed_methods, reason = "ends when the connection is ready, or given up")]
         tokio::spawn(async move {
-            let signs = Arc::clone(&connection.signs);
+            let signals = Arc::clone(&connection.signals);
             let untaken = async {
                 match upload {
                     Some(upload) => upload.stalled(SETTLING).await,
@@ -96,7 +96,7 @@ impl Pool {
                 ready = connection.sender.ready() => if ready.is_ok() {
                     self.push(connection);
                 },
-                () = signs.refused() => connection.task.abort(),
+                () = signals.refused() => connection.task.abort(),
                 () = untaken => connection.task.abort(),
             }
         });
@@ -115,13 +115,13 @@ impl Pool {
             return;
         }
         let mut idle = self.idle();
-        idle.push_back(Idle { connection, since: Instant::now() });
+        idle.push_back(IdleConnection { connection, since: Instant::now() });
         if idle.len() > self.max_idle {
             idle.pop_front();
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
+    fn idle(&self) -> MutexGuard<'_, VecDeque<IdleConnection>> {
         // Every step leaves the queue whole.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,76 +11,76 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 
-use super::super::arriving::Arriving;
-use super::super::body::{PassingError, Progress, RequestBody};
-use super::super::framing::After;
+use super::super::body::{BodyError, BodyProgress, RequestBody};
+use super::super::framing::ConnectionReuse;
+use super::super::incoming::IncomingBody;
 use super::goaway::LastStream;
 use super::pool::{Connection, Pool};
-use super::streams::Stream;
+use super::streams::StreamPermit;
 
 /// What one request and its answer go over.
-pub(super) enum Line {
+pub(super) enum UpstreamConnection {
     /// A connection that others may use when the answer has been read, and where it waits for them.
     Pooled(Connection, Arc<Pool>),
     /// A connection for this request only, and how far its backend says that it went.
-    Alone(http2::SendRequest<RequestBody>, LastStream),
+    Dedicated(http2::SendRequest<RequestBody>, LastStream),
     /// A stream on a connection that others use too.
-    Shared(Stream),
+    SharedStream(StreamPermit),
 }
 
-impl Line {
+impl UpstreamConnection {
     pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match self {
             Self::Pooled(connection, _) => connection.sender.try_send_request(request).await,
-            Self::Alone(sender, _) => Box::pin(sender.try_send_request(request)).await,
-            Self::Shared(stream) => Box::pin(stream.sender().try_send_request(request)).await,
+            Self::Dedicated(sender, _) => Box::pin(sender.try_send_request(request)).await,
+            Self::SharedStream(stream) => Box::pin(stream.sender().try_send_request(request)).await,
         }
     }
 
     /// Whether the backend has said that it worked on nothing that came over this connection.
     pub(super) fn is_untouched(&self) -> bool {
         match self {
-            Self::Alone(_, last) => last.is_none(),
-            Self::Pooled(..) | Self::Shared(_) => false,
+            Self::Dedicated(_, last) => last.is_none(),
+            Self::Pooled(..) | Self::SharedStream(_) => false,
         }
     }
 
     /// The answer was read to its end.
-    fn end(self, upload: Option<Progress>, after: After) {
+    fn end(self, upload: Option<BodyProgress>, after: ConnectionReuse) {
         match self {
             Self::Pooled(mut connection, pool) => {
-                connection.is_used_up = after == After::Closed;
+                connection.is_used_up = after == ConnectionReuse::Forbidden;
                 pool.put(connection, upload);
             }
-            Self::Alone(..) | Self::Shared(_) => {}
+            Self::Dedicated(..) | Self::SharedStream(_) => {}
         }
     }
 }
 
 /// A response body, which gives its connection back when it was read to the end.
 pub struct UpstreamBody {
-    body: Arriving,
-    line: Option<Line>,
+    body: IncomingBody,
+    line: Option<UpstreamConnection>,
     /// How far the request has come that this answers.
-    upload: Option<Progress>,
-    after: After,
+    upload: Option<BodyProgress>,
+    after: ConnectionReuse,
     /// What was read to look at it.
-    ahead: Option<Ahead>,
+    peeked: Option<PeekedFrame>,
 }
 
 /// The first of a body.
-enum Ahead {
+enum PeekedFrame {
     Data(Bytes),
     Trailers(Box<HeaderMap>),
-    Broken(PassingError),
+    Broken(BodyError),
     End,
 }
 
-impl Ahead {
-    fn of(frame: Option<Result<Frame<Bytes>, PassingError>>) -> Self {
+impl PeekedFrame {
+    fn of(frame: Option<Result<Frame<Bytes>, BodyError>>) -> Self {
         match frame.map(|frame| frame.map(Frame::into_data)) {
             Some(Ok(Ok(data))) => Self::Data(data),
             Some(Ok(Err(frame))) => Self::Trailers(Box::new(frame.into_trailers().unwrap_or_default())),
@@ -89,7 +89,7 @@ impl Ahead {
         }
     }
 
-    fn frame(self) -> Option<Result<Frame<Bytes>, PassingError>> {
+    fn frame(self) -> Option<Result<Frame<Bytes>, BodyError>> {
         match self {
             Self::Data(data) => Some(Ok(Frame::data(data))),
             Self::Trailers(trailers) => Some(Ok(Frame::trailers(*trailers))),
@@ -106,8 +106,13 @@ impl std::fmt::Debug for UpstreamBody {
 }
 
 impl UpstreamBody {
-    pub(super) fn new(body: Arriving, line: Line, upload: Option<Progress>, after: After) -> Self {
-        let mut this = Self { body, line: Some(line), upload, after, ahead: None };
+    pub(super) fn new(
+        body: IncomingBody,
+        line: UpstreamConnection,
+        upload: Option<BodyProgress>,
+        after: ConnectionReuse,
+    ) -> Self {
+        let mut this = Self { body, line: Some(line), upload, after, peeked: None };
         if this.body.is_end_stream() {
             this.end();
         }
@@ -116,13 +121,13 @@ impl UpstreamBody {
 
     /// Whether what is here of it by now is none of it. Nothing is waited for.
     pub(in crate::proxy) async fn is_broken(&mut self) -> bool {
-        if self.ahead.is_none() && !self.body.is_end_stream() {
+        if self.peeked.is_none() && !self.body.is_end_stream() {
             let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut *self).poll_frame(cx))).await;
             if let Poll::Ready(frame) = polled {
-                self.ahead = Some(Ahead::of(frame));
+                self.peeked = Some(PeekedFrame::of(frame));
             }
         }
-        matches!(self.ahead, Some(Ahead::Broken(_)))
+        matches!(self.peeked, Some(PeekedFrame::Broken(_)))
     }
 
     fn end(&mut self) {
@@ -134,11 +139,11 @@ impl UpstreamBody {
 
 impl Body for UpstreamBody {
     type Data = Bytes;
-    type Error = PassingError;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
-        if let Some(ahead) = self.ahead.take() {
-            return Poll::Ready(ahead.frame());
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(peeked) = self.peeked.take() {
+            return Poll::Ready(peeked.frame());
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
@@ -151,12 +156,12 @@ impl Body for UpstreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_none() && self.body.is_end_stream()
+        self.peeked.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let mut hint = self.body.size_hint();
-        if let Some(Ahead::Data(data)) = &self.ahead {
+        if let Some(PeekedFrame::Data(data)) = &self.peeked {
             let length = data.len() as u64;
             if let Some(upper) = hint.upper() {
                 hint.set_upper(upper + length);

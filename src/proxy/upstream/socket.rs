@@ -13,28 +13,28 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 /// A socket that looks for the backend's end when told to. Below TLS.
-pub(super) struct Socket<S> {
+pub(super) struct UpstreamSocket<S> {
     stream: S,
-    signs: Arc<Signs>,
+    signals: Arc<SocketSignals>,
 }
 
 /// Reads on when the backend takes nothing more. Above TLS, whose own last words must not wait for that.
-pub(super) struct ReadsOn<S> {
+pub(super) struct ReadAfterRefusal<S> {
     stream: S,
-    signs: Arc<Signs>,
+    signals: Arc<SocketSignals>,
     /// Reading has come to an end, so that there is no answer to wait for.
     has_ended: bool,
 }
 
 /// What a socket and those who send over it tell each other.
 #[derive(Default)]
-pub(super) struct Signs {
+pub(super) struct SocketSignals {
     look: AtomicBool,
     refused: AtomicBool,
     refusing: Notify,
 }
 
-impl Signs {
+impl SocketSignals {
     /// Has the next read ask the operating system, whatever was known before.
     ///
     /// tokio knows of an end only when it has had a turn to ask for events; under load, a backend may have closed long
@@ -53,16 +53,16 @@ impl Signs {
     }
 }
 
-impl<S> Socket<S> {
-    pub(super) fn new(stream: S) -> (Self, Arc<Signs>) {
-        let signs = Arc::<Signs>::default();
-        (Self { stream, signs: Arc::clone(&signs) }, signs)
+impl<S> UpstreamSocket<S> {
+    pub(super) fn new(stream: S) -> (Self, Arc<SocketSignals>) {
+        let signals = Arc::<SocketSignals>::default();
+        (Self { stream, signals: Arc::clone(&signals) }, signals)
     }
 }
 
-impl<S> ReadsOn<S> {
-    pub(super) fn new(stream: S, signs: &Arc<Signs>) -> Self {
-        Self { stream, signs: Arc::clone(signs), has_ended: false }
+impl<S> ReadAfterRefusal<S> {
+    pub(super) fn new(stream: S, signals: &Arc<SocketSignals>) -> Self {
+        Self { stream, signals: Arc::clone(signals), has_ended: false }
     }
 
     /// A backend that answers early, and closes, refuses the rest of the request. Its answer may be here already, and
@@ -70,9 +70,9 @@ impl<S> ReadsOn<S> {
     fn written<T>(&self, polled: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
         match polled {
             Poll::Ready(Err(error)) if is_end(&error) && !self.has_ended => {
-                self.signs.refused.store(true, Ordering::Relaxed);
-                self.signs.refusing.notify_one();
-                self.signs.look();
+                self.signals.refused.store(true, Ordering::Relaxed);
+                self.signals.refusing.notify_one();
+                self.signals.look();
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -82,7 +82,7 @@ impl<S> ReadsOn<S> {
 
     /// Stalls all writing after the first that failed, until reading has ended as well.
     fn is_stalled(&self) -> bool {
-        !self.has_ended && self.signs.refused.load(Ordering::Relaxed)
+        !self.has_ended && self.signals.refused.load(Ordering::Relaxed)
     }
 }
 
@@ -108,9 +108,9 @@ fn look(stream: &impl AsFd, buf: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
     }
 }
 
-impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Socket<S> {
+impl<S: AsyncRead + AsFd + Unpin> AsyncRead for UpstreamSocket<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.signs.takes_a_look()
+        if self.signals.takes_a_look()
             && let Some(found) = look(&self.stream, buf)
         {
             return Poll::Ready(found);
@@ -119,7 +119,7 @@ impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Socket<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for UpstreamSocket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -145,7 +145,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for ReadsOn<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ReadAfterRefusal<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
@@ -154,7 +154,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadsOn<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ReadsOn<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAfterRefusal<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.is_stalled() {
             return Poll::Pending;
@@ -206,12 +206,12 @@ mod tests {
     async fn what_a_backend_said_before_it_closed_is_read_and_then_writing_fails() {
         for said in [&b""[..], b"no"] {
             let (ours, mut theirs) = UnixStream::pair().expect("sockets");
-            let (ours, signs) = Socket::new(ours);
-            let mut ours = ReadsOn::new(ours, &signs);
+            let (ours, signals) = UpstreamSocket::new(ours);
+            let mut ours = ReadAfterRefusal::new(ours, &signals);
             theirs.write_all(said).await.expect("an open socket");
             drop(theirs);
             timeout(Duration::from_millis(50), ours.write_all(b"more")).await.expect_err("it stalls");
-            signs.refused().await;
+            signals.refused().await;
             let mut read = Vec::new();
             ours.read_to_end(&mut read).await.expect("an end without an error");
             assert_eq!(read, said);

@@ -13,51 +13,51 @@ use super::super::body::RequestBody;
 use super::pool::MAX_AGE;
 
 /// The connections.
-pub(super) struct Streams {
-    open: Mutex<Vec<Arc<Shared>>>,
+pub(super) struct SharedConnections {
+    open: Mutex<Vec<Arc<SharedConnection>>>,
     /// Held while one is made: those who come meanwhile want the same one.
     pub(super) connecting: tokio::sync::Mutex<()>,
 }
 
-struct Shared {
+struct SharedConnection {
     sender: SendRequest<RequestBody>,
     born: Instant,
     /// Requests at once.
     most: u32,
-    load: Mutex<Load>,
+    load: Mutex<StreamLoad>,
 }
 
-struct Load {
+struct StreamLoad {
     streams: u32,
     /// When the last of them began or ended.
     since: Instant,
 }
 
 /// A place on one of the connections, taken until it is dropped.
-pub(super) struct Stream(Arc<Shared>);
+pub(super) struct StreamPermit(Arc<SharedConnection>);
 
 /// More requests than this on one connection wait for each other; another connection is made instead.
 pub(super) const MOST: u32 = 100;
 
-impl Streams {
+impl SharedConnections {
     pub(super) fn new() -> Self {
         Self { open: Mutex::default(), connecting: tokio::sync::Mutex::new(()) }
     }
 
     /// A place on a connection that has one, and was idle for less than `max_idle`.
-    pub(super) fn take(&self, max_idle: Duration) -> Option<Stream> {
+    pub(super) fn take(&self, max_idle: Duration) -> Option<StreamPermit> {
         let mut open = self.open();
         open.retain(|shared| !shared.sender.is_closed() && shared.born.elapsed() < MAX_AGE);
-        open.iter().find_map(|shared| Stream::on(shared, max_idle))
+        open.iter().find_map(|shared| StreamPermit::on(shared, max_idle))
     }
 
     /// A place on a new connection, which takes `most` requests at once.
-    pub(super) fn add(&self, sender: SendRequest<RequestBody>, most: u32) -> Stream {
+    pub(super) fn add(&self, sender: SendRequest<RequestBody>, most: u32) -> StreamPermit {
         let now = Instant::now();
-        let load = Mutex::new(Load { streams: 1, since: now });
-        let shared = Arc::new(Shared { sender, born: now, most: most.min(MOST), load });
+        let load = Mutex::new(StreamLoad { streams: 1, since: now });
+        let shared = Arc::new(SharedConnection { sender, born: now, most: most.min(MOST), load });
         self.open().push(Arc::clone(&shared));
-        Stream(shared)
+        StreamPermit(shared)
     }
 
     /// Closes those that were idle for `max_idle`.
@@ -68,19 +68,19 @@ impl Streams {
         });
     }
 
-    fn open(&self) -> MutexGuard<'_, Vec<Arc<Shared>>> {
+    fn open(&self) -> MutexGuard<'_, Vec<Arc<SharedConnection>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shared {
-    fn load(&self) -> MutexGuard<'_, Load> {
+impl SharedConnection {
+    fn load(&self) -> MutexGuard<'_, StreamLoad> {
         self.load.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Stream {
-    fn on(shared: &Arc<Shared>, max_idle: Duration) -> Option<Self> {
+impl StreamPermit {
+    fn on(shared: &Arc<SharedConnection>, max_idle: Duration) -> Option<Self> {
         let mut load = shared.load();
         if load.streams >= shared.most || (load.streams == 0 && load.since.elapsed() >= max_idle) {
             return None;
@@ -95,7 +95,7 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut load = self.0.load();
         load.streams -= 1;

@@ -13,13 +13,13 @@ use crate::config::UpstreamAddress;
 struct Backend {
     address: SocketAddr,
     /// Has it close its connection in this way.
-    close: Sender<End>,
+    close: Sender<BackendEnd>,
     /// It has.
     closed: Receiver<()>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum End {
+enum BackendEnd {
     Close,
     Reset,
     SayMore,
@@ -37,10 +37,12 @@ impl Backend {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").expect("an open connection");
                 let Ok(end) = closing.recv() else { return };
                 match end {
-                    End::Close => {}
+                    BackendEnd::Close => {}
                     // What is unread makes it a reset.
-                    End::Reset => rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("TCP"),
-                    End::SayMore => stream.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").expect("open"),
+                    BackendEnd::Reset => {
+                        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("TCP")
+                    }
+                    BackendEnd::SayMore => stream.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").expect("open"),
                 }
                 drop(stream);
                 if done.send(()).is_err() {
@@ -79,7 +81,7 @@ fn read_request(stream: &mut TcpStream) {
 
 fn post() -> Request<RequestBody> {
     let request = Request::post("/").header("host", "a").header("content-length", 4);
-    request.body(RequestBody::held("body".into())).expect("a request")
+    request.body(RequestBody::buffered("body".into())).expect("a request")
 }
 
 async fn answered(upstream: &Upstream) {
@@ -89,7 +91,7 @@ async fn answered(upstream: &Upstream) {
 
 #[tokio::test]
 async fn an_end_that_tokio_has_not_heard_of_is_seen_before_anything_is_sent() {
-    for end in [End::Close, End::Reset, End::SayMore] {
+    for end in [BackendEnd::Close, BackendEnd::Reset, BackendEnd::SayMore] {
         let backend = Backend::start();
         let upstream = backend.upstream();
         answered(&upstream).await;

@@ -9,21 +9,21 @@ use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::body::PassingError;
-use super::client::{Client, Presence};
+use super::body::BodyError;
+use super::client::{Client, DisconnectSignal};
 
 /// A body that ends only where its sender has ended it.
 ///
 /// In HTTP/2, whoever has its answer may be told that the rest of its request is not wanted, by a reset that says
 /// `NO_ERROR` (RFC 9113, 8.1). hyper takes each such reset for the end of a body, and half of one would look whole.
-pub struct Arriving {
+pub struct IncomingBody {
     body: Incoming,
     http2: bool,
     /// Who sends it, until all of it is here: where it is given up before, the connection has to know.
-    sender: Option<Arc<Presence>>,
+    sender: Option<Arc<DisconnectSignal>>,
 }
 
-impl Arriving {
+impl IncomingBody {
     /// The body of a response of this version.
     pub(super) fn response(body: Incoming, version: Version) -> Self {
         Self { body, http2: version == Version::HTTP_2, sender: None }
@@ -31,32 +31,32 @@ impl Arriving {
 
     /// The body of a request of this version.
     pub fn request(body: Incoming, version: Version, client: &Client) -> Self {
-        let sender = (!body.is_end_stream()).then(|| Arc::clone(&client.presence));
+        let sender = (!body.is_end_stream()).then(|| Arc::clone(&client.disconnect));
         Self { body, http2: version == Version::HTTP_2, sender }
     }
 }
 
-impl Drop for Arriving {
+impl Drop for IncomingBody {
     fn drop(&mut self) {
         if let Some(sender) = self.sender.take().filter(|_| !self.body.is_end_stream()) {
-            sender.leave_unread();
+            sender.set_unread();
         }
     }
 }
 
-impl Body for Arriving {
+impl Body for IncomingBody {
     type Data = Bytes;
-    type Error = PassingError;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassingError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if frame.is_none() && self.http2 && !self.body.is_end_stream() {
-            return Poll::Ready(Some(Err(PassingError::CutShort)));
+            return Poll::Ready(Some(Err(BodyError::CutShort)));
         }
         if frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers)) {
             self.sender = None;
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(PassingError::Broken)))
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -22,7 +22,7 @@ pub(super) fn is_long(body: &[u8]) -> bool {
 }
 
 /// A head, for longer than it takes to pass it on.
-pub(super) struct Facts {
+pub(super) struct OwnedRequest {
     method: Method,
     headers: HeaderMap,
     host: Option<String>,
@@ -36,23 +36,23 @@ pub(super) struct Facts {
 
 /// Where long bodies are read: so many at once, others wait for their turn. More would take the processors from the cores.
 #[derive(Clone)]
-pub struct Aside(Arc<Semaphore>);
+pub struct BlockingReader(Arc<Semaphore>);
 
 const AT_ONCE: usize = 2;
 
-impl Default for Aside {
+impl Default for BlockingReader {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(AT_ONCE)))
     }
 }
 
-impl Aside {
-    /// The same as [`Facts::read`].
+impl BlockingReader {
+    /// The same as [`OwnedRequest::read`].
     pub(super) async fn read(
         &self,
         rule: &Arc<Rule>,
         digest_key: DigestKey,
-        facts: Facts,
+        owned: OwnedRequest,
         trust: &Arc<Trust>,
         body: Bytes,
     ) -> Result<Result<Operation, Selector>, KeyError> {
@@ -62,7 +62,7 @@ impl Aside {
         let reading = tokio::task::spawn_blocking(move || {
             // The work goes on when the client leaves, and takes its turn for as long.
             let _turn = turn;
-            facts.read(&rule, &digest_key, &trust, &body)
+            owned.read(&rule, &digest_key, &trust, &body)
         });
         match reading.await {
             Ok(read) => read,
@@ -75,7 +75,7 @@ impl Aside {
     }
 }
 
-impl Facts {
+impl OwnedRequest {
     pub(super) fn of(request: &key::Request<'_>) -> Self {
         Self {
             method: request.method.clone(),
