@@ -530,7 +530,7 @@ pub(super) async fn the_digest_key_stays(subject: &Subject) {
 
 /// One step of a scenario, by one of three tokens.
 #[derive(Debug, Clone)]
-enum Step {
+enum ScriptStep {
     Claim(Claim),
     Renew(Claim),
     Settle(Box<Record>),
@@ -543,7 +543,7 @@ enum Step {
     },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<ScriptStep>> {
     let claims = (1..=3_u8, prop::sample::select(vec![RETRY, HOLD, LOST_RETRY, LOST_HOLD]), 0..8_u8).prop_map(
         |(token, terms, body)| {
             let mut claim = claim(token, terms);
@@ -553,13 +553,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         },
     );
     let step = (claims, 0..10_u8).prop_map(|(claim, verb)| match verb {
-        0..3 => Step::Claim(claim),
-        3 => Step::Renew(claim),
-        4 => Step::Settle(completed(&claim, b"{}").into()),
-        5 => Step::Settle(unknown(&claim).into()),
-        6 => Step::Release(claim.token),
-        7 => Step::Find,
-        _ => Step::ByHand { complete: verb == 9, force: claim.token.0[0] == 1 },
+        0..3 => ScriptStep::Claim(claim),
+        3 => ScriptStep::Renew(claim),
+        4 => ScriptStep::Settle(completed(&claim, b"{}").into()),
+        5 => ScriptStep::Settle(unknown(&claim).into()),
+        6 => ScriptStep::Release(claim.token),
+        7 => ScriptStep::Find,
+        _ => ScriptStep::ByHand { complete: verb == 9, force: claim.token.0[0] == 1 },
     });
     prop::collection::vec(step, 1..20)
 }
@@ -584,18 +584,18 @@ pub(super) async fn any_order_of_moves_ends_as_in_memory(subject: &Subject) {
 }
 
 /// Carries a step out, and tells what came of it in words that do not depend on the time it took.
-async fn take(store: &dyn Store, name: &RecordName, step: &Step) -> String {
+async fn take(store: &dyn Store, name: &RecordName, step: &ScriptStep) -> String {
     let told = |held: StoredRecord| format!("{:?} {:?}", held.owner(), held.record);
     match step {
-        Step::Claim(claim) => match store.claim(name, claim).await.expect("an answer") {
+        ScriptStep::Claim(claim) => match store.claim(name, claim).await.expect("an answer") {
             Claimed::Granted(claim) => format!("granted {claim:?}"),
             Claimed::Refused(held) => format!("refused {}", told(*held)),
             Claimed::Apart(bodiless) => format!("refused {:?}", bodiless.record()),
         },
-        Step::Renew(claim) => format!("{:?}", store.renew(name, claim).await.expect("an answer")),
-        Step::Settle(record) => format!("{:?}", store.settle(name, record).await.expect("an answer")),
-        Step::Release(token) => format!("{:?}", store.release(name, *token).await.expect("an answer")),
-        Step::ByHand { complete, force } => {
+        ScriptStep::Renew(claim) => format!("{:?}", store.renew(name, claim).await.expect("an answer")),
+        ScriptStep::Settle(record) => format!("{:?}", store.settle(name, record).await.expect("an answer")),
+        ScriptStep::Release(token) => format!("{:?}", store.release(name, *token).await.expect("an answer")),
+        ScriptStep::ByHand { complete, force } => {
             let Some(held) = find(store, name).await else { return "nothing".to_owned() };
             let wanted = match complete {
                 true => transitions::complete_by_hand(held.seen(), reply(Vec::new()), 8, *force),
@@ -606,6 +606,6 @@ async fn take(store: &dyn Store, name: &RecordName, step: &Step) -> String {
                 Err(why) => format!("{why:?}"),
             }
         }
-        Step::Find => format!("{:?}", store.find(name).await.expect("an answer").map(told)),
+        ScriptStep::Find => format!("{:?}", store.find(name).await.expect("an answer").map(told)),
     }
 }

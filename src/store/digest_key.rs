@@ -5,7 +5,7 @@ use crate::key::DigestKey;
 
 /// What a store keeps about its digest key, under a name of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Note {
+pub(super) enum DigestKeyNote {
     /// The key itself, made in the store.
     Made(DigestKey),
     /// Enough to recognise a configured key, and not to find it out.
@@ -58,18 +58,18 @@ impl Wanted {
     }
 
     /// What the store is to keep of it, if it keeps nothing yet.
-    pub(super) fn note(&self) -> Note {
-        if self.configured { Note::Configured(self.key.check()) } else { Note::Made(self.key) }
+    pub(super) fn note(&self) -> DigestKeyNote {
+        if self.configured { DigestKeyNote::Configured(self.key.check()) } else { DigestKeyNote::Made(self.key) }
     }
 
     /// Reads what the store keeps already.
-    pub(super) fn compare(&self, found: Option<Note>) -> Agreement {
+    pub(super) fn compare(&self, found: Option<DigestKeyNote>) -> Agreement {
         match found {
             None => Agreement::Founded(self.key),
             Some(found) if found == self.note() => Agreement::Agreed(self.key),
             Some(_) if self.configured => Agreement::Forgotten(self.key),
-            Some(Note::Made(key)) => Agreement::Adopted(key),
-            Some(Note::Configured(_)) => Agreement::Withheld,
+            Some(DigestKeyNote::Made(key)) => Agreement::Adopted(key),
+            Some(DigestKeyNote::Configured(_)) => Agreement::Withheld,
         }
     }
 }
@@ -77,7 +77,7 @@ impl Wanted {
 const MADE: u8 = 1;
 const CONFIGURED: u8 = 2;
 
-impl Note {
+impl DigestKeyNote {
     pub(super) fn encode(self) -> Vec<u8> {
         match self {
             Self::Made(key) => [&[MADE], key.as_bytes().as_slice()].concat(),
@@ -106,7 +106,7 @@ mod tests {
     fn the_first_key_is_everybodys() {
         let (first, second) = (wanted(None, None), wanted(None, None));
         assert_ne!(first.key, second.key);
-        let kept = Note::decode(&first.note().encode());
+        let kept = DigestKeyNote::decode(&first.note().encode());
         assert_eq!(first.compare(None), Agreement::Founded(first.key));
         assert_eq!(second.compare(kept), Agreement::Adopted(first.key));
         assert_eq!(wanted(None, Some(first.key)).compare(kept), Agreement::Agreed(first.key));
@@ -118,7 +118,7 @@ mod tests {
         let bytes = wanted(Some(key), None).note().encode();
         assert!(!bytes.windows(32).any(|window| window == key.as_bytes()));
 
-        let kept = Note::decode(&bytes);
+        let kept = DigestKeyNote::decode(&bytes);
         assert_eq!(wanted(Some(key), None).compare(None), Agreement::Founded(key));
         assert_eq!(wanted(Some(key), None).compare(kept), Agreement::Agreed(key));
         assert_eq!(wanted(Some(other), None).compare(kept), Agreement::Forgotten(other));
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn what_is_no_note_is_not_read() {
         for bytes in [&b""[..], b"\x01short", b"\x02short", b"\x03"] {
-            assert_eq!(Note::decode(bytes), None);
+            assert_eq!(DigestKeyNote::decode(bytes), None);
         }
     }
 }

@@ -19,17 +19,17 @@ use crate::record::{Claim, Record, RecordName, State, Token};
 /// Records in a map, expired ones swept out as it grows.
 pub struct Memory {
     digest_key: DigestKey,
-    records: Mutex<Records>,
+    records: Mutex<RecordMap>,
 }
 
 #[derive(Default)]
-struct Records {
-    by_name: HashMap<RecordName, Kept>,
+struct RecordMap {
+    by_name: HashMap<RecordName, KeptRecord>,
     /// The map is swept when it has grown to this.
     sweep_at: usize,
 }
 
-struct Kept {
+struct KeptRecord {
     record: Record,
     expires: Instant,
 }
@@ -44,16 +44,16 @@ impl Memory {
 
     /// An empty store.
     pub fn new(digest_key: DigestKey) -> Self {
-        Self { digest_key, records: Mutex::new(Records { sweep_at: FIRST_SWEEP, ..Records::default() }) }
+        Self { digest_key, records: Mutex::new(RecordMap { sweep_at: FIRST_SWEEP, ..RecordMap::default() }) }
     }
 
-    fn records(&self) -> MutexGuard<'_, Records> {
+    fn records(&self) -> MutexGuard<'_, RecordMap> {
         // Every step below leaves the map whole, so a panic elsewhere does not make it unusable.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Records {
+impl RecordMap {
     fn held(&self, name: &RecordName) -> Option<StoredRecord> {
         let kept = self.by_name.get(name)?;
         let left = kept.expires.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
@@ -94,7 +94,7 @@ impl Records {
             self.sweep_at = (self.by_name.len() * 2).max(FIRST_SWEEP);
         }
         let expires = Instant::now() + transitions::time_to_live(&record).min(FOREVER);
-        self.by_name.insert(name.clone(), Kept { record, expires });
+        self.by_name.insert(name.clone(), KeptRecord { record, expires });
     }
 }
 

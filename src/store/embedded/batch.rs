@@ -9,9 +9,9 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::condition::{Condition, CurrentCondition};
-use super::frame::Version;
-use super::log::{Change, Log, Replaced};
-use super::view::{ReadError, View};
+use super::frame::RecordVersion;
+use super::log::{LogWrite, RecordLog, SupersededFrame};
+use super::view::{LogReadError, View};
 use super::{held, unread};
 use crate::record::codec::{self, Placement};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RenewTransition, StoredRecord};
@@ -19,35 +19,35 @@ use crate::record::{Claim, RecordName, Token};
 use crate::store::{Claimed, FOREVER, Released, Renewed, Settled, StoreError, SwapResult};
 
 /// What the writing thread is asked to do.
-pub(super) enum Operation {
+pub(super) enum WriteRequest {
     Claim {
         name: RecordName,
         claim: Claim,
         /// The caller has found that no segment before this one has a record.
         absent_before: u64,
-        answer: Reply<Claimed>,
+        answer: ReplySender<Claimed>,
     },
     Renew {
         name: RecordName,
         claim: Claim,
-        answer: Reply<Renewed>,
+        answer: ReplySender<Renewed>,
     },
     Settle {
         name: RecordName,
         token: Token,
         record: Vec<u8>,
         time_to_live: Duration,
-        answer: Reply<Settled>,
+        answer: ReplySender<Settled>,
     },
     Release {
         name: RecordName,
         token: Token,
-        answer: Reply<Released>,
+        answer: ReplySender<Released>,
     },
     CompareAndSwap {
         name: RecordName,
         swap: Box<CompareAndSwap>,
-        answer: Reply<SwapResult>,
+        answer: ReplySender<SwapResult>,
     },
     /// Puts bytes where a record lies.
     #[cfg(test)]
@@ -55,41 +55,41 @@ pub(super) enum Operation {
         name: RecordName,
         record: Bytes,
         time_to_live: Duration,
-        answer: Reply<()>,
+        answer: ReplySender<()>,
     },
 }
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+pub(super) type ReplySender<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// Changes on top of what is written, and the answers that wait for them.
 pub(super) struct Batch<'a> {
     view: &'a View,
     condition: &'a CurrentCondition,
     pub(super) now: u64,
-    touched: HashMap<RecordName, Touched>,
+    touched: HashMap<RecordName, TouchedRecord>,
     waiting: Vec<Box<dyn FnOnce(bool)>>,
     /// Whether anything is lost if the changes are: renewals are not.
     durable: bool,
 }
 
 /// A record that was looked at.
-struct Touched {
+struct TouchedRecord {
     /// What is written, unless it counts no more.
-    written: Option<Replaced>,
+    written: Option<SupersededFrame>,
     /// Of whatever is written.
     kept_until: u64,
-    stored: Option<Stored>,
+    stored: Option<EncodedRecord>,
     changed: bool,
 }
 
 /// A record with its end.
 #[derive(Debug, Clone)]
-pub(super) struct Stored {
+pub(super) struct EncodedRecord {
     pub(super) expires_at: u64,
     pub(super) record: Bytes,
 }
 
-impl Operation {
+impl WriteRequest {
     /// Whether it may be carried out now. On a full disk, what is in flight is brought to its end.
     pub(super) fn is_allowed(&self, condition: Condition) -> bool {
         match condition {
@@ -100,7 +100,7 @@ impl Operation {
     }
 
     pub(super) fn decline(self, condition: Condition) {
-        fn no<T>(answer: Reply<T>, condition: Condition) {
+        fn no<T>(answer: ReplySender<T>, condition: Condition) {
             // Nobody waits any more: then nobody needs to know.
             let _ = answer.send(Err(condition.unavailable()));
         }
@@ -121,30 +121,30 @@ impl<'a> Batch<'a> {
         Self { view, condition, now, touched: HashMap::new(), waiting: Vec::new(), durable: false }
     }
 
-    pub(super) fn carry_out(&mut self, operation: Operation) {
+    pub(super) fn carry_out(&mut self, operation: WriteRequest) {
         match operation {
-            Operation::Claim { name, claim, absent_before, answer } => {
+            WriteRequest::Claim { name, claim, absent_before, answer } => {
                 let result = self.touch(&name, absent_before).map(drop).and_then(|()| self.claim(&name, &claim));
                 self.answer(&name, answer, result);
             }
-            Operation::Renew { name, claim, answer } => {
+            WriteRequest::Renew { name, claim, answer } => {
                 let result = self.renew(&name, &claim);
                 self.answer(&name, answer, result);
             }
-            Operation::Settle { name, token, record, time_to_live, answer } => {
+            WriteRequest::Settle { name, token, record, time_to_live, answer } => {
                 let result = self.settle(&name, token, record.into(), time_to_live);
                 self.answer(&name, answer, result);
             }
-            Operation::Release { name, token, answer } => {
+            WriteRequest::Release { name, token, answer } => {
                 let result = self.release(&name, token);
                 self.answer(&name, answer, result);
             }
-            Operation::CompareAndSwap { name, swap, answer } => {
+            WriteRequest::CompareAndSwap { name, swap, answer } => {
                 let result = self.compare_and_swap(&name, &swap);
                 self.answer(&name, answer, result);
             }
             #[cfg(test)]
-            Operation::Plant { name, record, time_to_live, answer } => {
+            WriteRequest::Plant { name, record, time_to_live, answer } => {
                 let result = self.write(&name, Some((record, time_to_live)));
                 self.answer(&name, answer, result);
             }
@@ -226,7 +226,8 @@ impl<'a> Batch<'a> {
     }
 
     fn write(&mut self, name: &RecordName, record: Option<(Bytes, Duration)>) -> Result<(), StoreError> {
-        let stored = record.map(|(record, time_to_live)| Stored { expires_at: self.expires_at(time_to_live), record });
+        let stored =
+            record.map(|(record, time_to_live)| EncodedRecord { expires_at: self.expires_at(time_to_live), record });
         let touched = self.touch(name, 0)?;
         touched.stored = stored;
         touched.changed = true;
@@ -247,18 +248,18 @@ impl<'a> Batch<'a> {
     }
 
     /// What is known of a record that is in no segment before `since`.
-    fn touch(&mut self, name: &RecordName, since: u64) -> Result<&mut Touched, StoreError> {
+    fn touch(&mut self, name: &RecordName, since: u64) -> Result<&mut TouchedRecord, StoreError> {
         match self.touched.entry(name.clone()) {
             Slot::Occupied(slot) => Ok(slot.into_mut()),
             Slot::Vacant(slot) => {
-                let touched = Touched::read(self.view, name, since).map_err(|error| unread(name, error))?;
+                let touched = TouchedRecord::read(self.view, name, since).map_err(|error| unread(name, error))?;
                 Ok(slot.insert(touched))
             }
         }
     }
 
     /// Answers now, or once it is certain that what the answer rests on stays.
-    fn answer<T: 'static>(&mut self, name: &RecordName, answer: Reply<T>, result: Result<T, StoreError>) {
+    fn answer<T: 'static>(&mut self, name: &RecordName, answer: ReplySender<T>, result: Result<T, StoreError>) {
         let uncommitted = self.touched.get(name).is_some_and(|touched| touched.changed);
         let send = |result| {
             // Whoever gave up has concluded that nothing is certain.
@@ -273,7 +274,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Writes what has changed, and answers all who wait.
-    pub(super) fn commit(self, log: &mut Log) -> io::Result<()> {
+    pub(super) fn commit(self, log: &mut RecordLog) -> io::Result<()> {
         let now = self.now;
         let changed = self.touched.into_iter().filter(|(_, touched)| touched.changed);
         let changes: Vec<_> = changed.filter_map(|(name, touched)| touched.change(name, now)).collect();
@@ -285,8 +286,8 @@ impl<'a> Batch<'a> {
     }
 }
 
-impl Touched {
-    fn read(view: &View, name: &RecordName, since: u64) -> Result<Self, ReadError> {
+impl TouchedRecord {
+    fn read(view: &View, name: &RecordName, since: u64) -> Result<Self, LogReadError> {
         let Some(entry) = view.find_since(name, since)? else {
             return Ok(Self { written: None, kept_until: 0, stored: None, changed: false });
         };
@@ -294,19 +295,19 @@ impl Touched {
         if entry.head.is_gone {
             return Ok(Self { written: None, kept_until, stored: None, changed: false });
         }
-        let written = Replaced { segment: entry.segment, expires_at, bytes: entry.head.frame_len() };
-        let stored = Stored { expires_at, record: entry.record()? };
+        let written = SupersededFrame { segment: entry.segment, expires_at, bytes: entry.head.frame_len() };
+        let stored = EncodedRecord { expires_at, record: entry.record()? };
         Ok(Self { written: Some(written), kept_until, stored: Some(stored), changed: false })
     }
 
     /// What is to be written, if anything.
-    fn change(self, name: RecordName, now: u64) -> Option<Change> {
+    fn change(self, name: RecordName, now: u64) -> Option<LogWrite> {
         let (expires_at, record) = match self.stored {
             Some(stored) => (stored.expires_at, Some(stored.record)),
             None if self.kept_until <= now => return None,
             None => (0, None),
         };
-        let version = Version { expires_at, kept_until: expires_at.max(self.kept_until), record };
-        Some(Change { name, version, replaces: self.written, record_sum: None })
+        let version = RecordVersion { expires_at, kept_until: expires_at.max(self.kept_until), record };
+        Some(LogWrite { name, version, replaces: self.written, record_sum: None })
     }
 }

@@ -20,23 +20,23 @@ use super::error::EmbeddedError;
 
 /// A folder that only this process uses.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(super) struct StoreFolder {
     path: PathBuf,
-    identity: Identity,
-    manifest: Option<Identity>,
+    identity: FileIdentity,
+    manifest: Option<FileIdentity>,
     lock: File,
 }
 
 /// What the system knows a file by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
+struct FileIdentity {
     device: u64,
     inode: u64,
 }
 
 /// Why the folder is not the one that was opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Loss {
+pub(super) enum FolderLoss {
     #[error("it cannot be found")]
     Gone,
     #[error("another one is in its place")]
@@ -61,7 +61,7 @@ const RESERVE_BYTES: u64 = 256 * 1024;
 /// With less than that beside the reserve, a disk counts as full.
 const ROOM: u64 = 512 * 1024;
 
-impl Folder {
+impl StoreFolder {
     /// Opens the folder, and makes it if there is none.
     pub(super) fn open(path: &Path) -> Result<Self, EmbeddedError> {
         let inaccessible = |error| EmbeddedError::inaccessible(path, error);
@@ -85,7 +85,7 @@ impl Folder {
             }
             tries -= 1;
         }
-        let identity = Identity::of(&fs::metadata(path).map_err(inaccessible)?);
+        let identity = FileIdentity::of(&fs::metadata(path).map_err(inaccessible)?);
         Ok(Self { path: path.to_owned(), identity, manifest: None, lock })
     }
 
@@ -94,20 +94,20 @@ impl Folder {
     }
 
     /// Whether the folder is still the one that was opened.
-    pub(super) fn check(&self) -> Result<(), Loss> {
-        let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| Identity::of(&metadata));
+    pub(super) fn check(&self) -> Result<(), FolderLoss> {
+        let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| FileIdentity::of(&metadata));
         match identity(&self.path) {
-            None => return Err(Loss::Gone),
-            Some(found) if found != self.identity => return Err(Loss::Replaced),
+            None => return Err(FolderLoss::Gone),
+            Some(found) if found != self.identity => return Err(FolderLoss::Replaced),
             Some(_) => {}
         }
         // Without it, another process could use the folder too.
-        let lock = self.lock.metadata().ok().map(|metadata| Identity::of(&metadata));
+        let lock = self.lock.metadata().ok().map(|metadata| FileIdentity::of(&metadata));
         if identity(&self.path.join(LOCK)) != lock {
-            return Err(Loss::File(LOCK.to_owned()));
+            return Err(FolderLoss::File(LOCK.to_owned()));
         }
         if self.manifest.is_some() && identity(&self.path.join(MANIFEST)) != self.manifest {
-            return Err(Loss::File(MANIFEST.to_owned()));
+            return Err(FolderLoss::File(MANIFEST.to_owned()));
         }
         Ok(())
     }
@@ -121,7 +121,7 @@ impl Folder {
         let path = self.path.join(MANIFEST);
         match fs::read(&path) {
             Ok(bytes) => {
-                self.manifest = Some(Identity::of(&fs::metadata(path)?));
+                self.manifest = Some(FileIdentity::of(&fs::metadata(path)?));
                 Ok(Some(bytes))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -136,7 +136,7 @@ impl Folder {
         let mut file = options().truncate(true).open(&new)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        let identity = Identity::of(&file.metadata()?);
+        let identity = FileIdentity::of(&file.metadata()?);
         fs::rename(new, self.path.join(MANIFEST))?;
         self.manifest = Some(identity);
         self.sync()
@@ -251,7 +251,7 @@ fn ends_name(id: u64) -> String {
     format!("{id:016x}.ends")
 }
 
-impl Identity {
+impl FileIdentity {
     fn of(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }

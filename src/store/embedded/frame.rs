@@ -27,7 +27,7 @@ use crate::record::RecordName;
 
 /// A record at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Version {
+pub(super) struct RecordVersion {
     /// The record is nowhere from then on.
     pub(super) expires_at: u64,
     /// The later of `expires_at` and what the version before was kept until. An older version may outlive this one, and
@@ -39,7 +39,7 @@ pub(super) struct Version {
 
 /// What stands before the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct FrameHead {
     /// `None`: the frame tells the time only.
     pub(super) name: Option<RecordName>,
     pub(super) is_gone: bool,
@@ -54,9 +54,9 @@ pub(super) struct Head {
 
 /// Where a frame begins in its segment, in units of [`ALIGN`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Place(pub(super) u32);
+pub(super) struct FrameOffset(pub(super) u32);
 
-impl Place {
+impl FrameOffset {
     pub(super) fn of(offset: u64) -> Option<Self> {
         u32::try_from(offset / ALIGN).ok().map(Self)
     }
@@ -78,14 +78,14 @@ const TIME: u8 = 3;
 
 /// Why bytes are no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoFrame {
+pub(super) enum FrameError {
     /// As many bytes are needed to tell.
     Needs(usize),
     /// They are something else.
     Damaged,
 }
 
-impl Head {
+impl FrameHead {
     /// Bytes of the whole frame.
     pub(super) fn frame_len(&self) -> u64 {
         let route = self.name.as_ref().map_or(0, |name| name.route.len());
@@ -98,11 +98,11 @@ impl Head {
     }
 
     /// Reads the head that `bytes` begin with.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, NoFrame> {
-        let Some(mut fixed) = bytes.get(..FIXED) else { return Err(NoFrame::Needs(FIXED)) };
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, FrameError> {
+        let Some(mut fixed) = bytes.get(..FIXED) else { return Err(FrameError::Needs(FIXED)) };
         let input = &mut fixed;
         if input.get_u32_le() != MAGIC {
-            return Err(NoFrame::Damaged);
+            return Err(FrameError::Damaged);
         }
         let (kind, reserved, route_len) = (input.get_u8(), input.get_u8(), usize::from(input.get_u16_le()));
         let (record_len, synced) = (input.get_u32_le(), u64::from(input.get_u32_le()) * ALIGN);
@@ -110,14 +110,14 @@ impl Head {
         let mut digest = [0; 16];
         input.copy_to_slice(&mut digest);
         let (record_sum, head_sum) = (input.get_u64_le(), input.get_u64_le());
-        let Some(route) = bytes.get(FIXED..FIXED + route_len) else { return Err(NoFrame::Needs(FIXED + route_len)) };
+        let Some(route) = bytes.get(FIXED..FIXED + route_len) else { return Err(FrameError::Needs(FIXED + route_len)) };
         if reserved != 0 || sum(&[&bytes[..SUMMED], route]) != head_sum {
-            return Err(NoFrame::Damaged);
+            return Err(FrameError::Damaged);
         }
         let name = match (kind, std::str::from_utf8(route)) {
             (TIME, _) => None,
             (RECORD | GONE, Ok(route)) => Some(RecordName { route: Arc::from(route), digest }),
-            _ => return Err(NoFrame::Damaged),
+            _ => return Err(FrameError::Damaged),
         };
         Ok(Self { name, is_gone: kind == GONE, expires_at, kept_until, now, synced, record_len, record_sum })
     }
@@ -130,30 +130,30 @@ pub(super) fn frame_len(name: &RecordName, record: Option<&Bytes>) -> u64 {
 
 /// What is the same in all frames that are written at once.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
+pub(super) struct FrameTime {
     pub(super) now: u64,
     /// In bytes.
     pub(super) synced: u64,
 }
 
 /// Appends a frame. The lengths must fit their fields.
-pub(super) fn write(out: &mut Vec<u8>, name: &RecordName, version: &Version, record_sum: u64, moment: Moment) {
+pub(super) fn write(out: &mut Vec<u8>, name: &RecordName, version: &RecordVersion, record_sum: u64, moment: FrameTime) {
     let kind = if version.record.is_some() { RECORD } else { GONE };
     write_frame(out, kind, Some(name), version, record_sum, moment);
 }
 
 /// Appends a frame that tells the time only.
-pub(super) fn write_time(out: &mut Vec<u8>, moment: Moment) {
-    write_frame(out, TIME, None, &Version { expires_at: 0, kept_until: 0, record: None }, sum(&[]), moment);
+pub(super) fn write_time(out: &mut Vec<u8>, moment: FrameTime) {
+    write_frame(out, TIME, None, &RecordVersion { expires_at: 0, kept_until: 0, record: None }, sum(&[]), moment);
 }
 
 fn write_frame(
     out: &mut Vec<u8>,
     kind: u8,
     name: Option<&RecordName>,
-    version: &Version,
+    version: &RecordVersion,
     record_sum: u64,
-    moment: Moment,
+    moment: FrameTime,
 ) {
     let start = out.len();
     let route = name.map_or(&b""[..], |name| name.route.as_bytes());
@@ -196,7 +196,7 @@ fn padded(length: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const MOMENT: Moment = Moment { now: 1_763_700_000_000, synced: 4096 };
+    const MOMENT: FrameTime = FrameTime { now: 1_763_700_000_000, synced: 4096 };
 
     fn name() -> RecordName {
         RecordName { route: "create-order".into(), digest: *b"\x00\xff an operation." }
@@ -206,7 +206,7 @@ mod tests {
         let record = record.map(Bytes::from_static);
         let record_sum = sum(&[record.as_deref().unwrap_or_default()]);
         let mut out = Vec::new();
-        write(&mut out, &name(), &Version { expires_at: 17, kept_until: 18, record }, record_sum, MOMENT);
+        write(&mut out, &name(), &RecordVersion { expires_at: 17, kept_until: 18, record }, record_sum, MOMENT);
         out
     }
 
@@ -214,7 +214,7 @@ mod tests {
     fn a_frame_is_read_as_it_was_written() {
         for record in [None, Some(&b""[..]), Some(b"1234"), Some(b"12345678")] {
             let bytes = frame(record);
-            let head = Head::read(&bytes).expect("a frame");
+            let head = FrameHead::read(&bytes).expect("a frame");
             assert_eq!((head.name.as_ref(), head.is_gone), (Some(&name()), record.is_none()));
             assert_eq!((head.expires_at, head.kept_until, head.now, head.synced), (17, 18, MOMENT.now, MOMENT.synced));
             assert_eq!(head.frame_len(), bytes.len() as u64);
@@ -224,7 +224,7 @@ mod tests {
         }
         let mut time = Vec::new();
         write_time(&mut time, MOMENT);
-        let head = Head::read(&time).expect("a frame");
+        let head = FrameHead::read(&time).expect("a frame");
         assert_eq!((head.name.as_ref(), head.now, head.frame_len()), (None, MOMENT.now, time.len() as u64));
         assert_eq!(head.record_sum, sum(&[]));
     }
@@ -232,15 +232,15 @@ mod tests {
     #[test]
     fn every_flipped_bit_before_the_record_is_found() {
         let whole = frame(Some(b"{}"));
-        let head = Head::read(&whole).expect("a frame").len();
+        let head = FrameHead::read(&whole).expect("a frame").len();
         for at in 0..head * 8 {
             let mut bytes = whole.clone();
             bytes[at / 8] ^= 1 << (at % 8);
             // A longer route may need more bytes than there are: that is no frame either.
-            assert!(Head::read(&bytes).is_err(), "bit {at}");
+            assert!(FrameHead::read(&bytes).is_err(), "bit {at}");
         }
         for length in 0..head {
-            assert!(matches!(Head::read(&whole[..length]), Err(NoFrame::Needs(_))));
+            assert!(matches!(FrameHead::read(&whole[..length]), Err(FrameError::Needs(_))));
         }
     }
 }

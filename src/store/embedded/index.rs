@@ -10,14 +10,14 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use bytes::{Buf, BufMut};
 
-use super::frame::{self, Place};
+use super::frame::{self, FrameOffset};
 use crate::record::RecordName;
 
 /// A digest of the whole name: `RecordName::digest` leaves the route out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Key(u64, u64);
+pub(super) struct IndexKey(u64, u64);
 
-impl Key {
+impl IndexKey {
     pub(super) fn of(name: &RecordName) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(name.route.as_bytes()).update(&name.digest);
@@ -31,19 +31,19 @@ impl Key {
 
 /// The index of a segment that is written to.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Growing(HashMap<Key, Spot, BuildHasherDefault<Uniform>>);
+pub(super) struct Growing(HashMap<IndexKey, IndexEntry, BuildHasherDefault<DigestHasher>>);
 
 #[derive(Debug, Clone, Copy)]
-struct Spot {
-    place: Place,
-    needed: Needed,
+struct IndexEntry {
+    place: FrameOffset,
+    needed: NeededUntil,
 }
 
 /// The second at whose beginning a frame is not needed any more, rounded up: enough to leave most frames unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Needed(u32);
+pub(super) struct NeededUntil(u32);
 
-impl Needed {
+impl NeededUntil {
     pub(super) fn until(milliseconds: u64) -> Self {
         Self(u32::try_from(milliseconds.div_ceil(1000)).unwrap_or(u32::MAX))
     }
@@ -55,9 +55,9 @@ impl Needed {
 
 /// Digests are as good as random already.
 #[derive(Debug, Default)]
-pub(super) struct Uniform(u64);
+pub(super) struct DigestHasher(u64);
 
-impl Hasher for Uniform {
+impl Hasher for DigestHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -72,12 +72,12 @@ impl Hasher for Uniform {
 }
 
 impl Growing {
-    pub(super) fn insert(&mut self, key: Key, place: Place, kept_until: u64) -> Option<Place> {
-        let needed = Needed::until(kept_until);
-        self.0.insert(key, Spot { place, needed }).map(|spot| spot.place)
+    pub(super) fn insert(&mut self, key: IndexKey, place: FrameOffset, kept_until: u64) -> Option<FrameOffset> {
+        let needed = NeededUntil::until(kept_until);
+        self.0.insert(key, IndexEntry { place, needed }).map(|spot| spot.place)
     }
 
-    pub(super) fn get(&self, key: Key) -> Option<Place> {
+    pub(super) fn get(&self, key: IndexKey) -> Option<FrameOffset> {
         self.0.get(&key).map(|spot| spot.place)
     }
 
@@ -86,10 +86,10 @@ impl Growing {
     }
 
     /// All places, in order, and until when what lies there is needed.
-    pub(super) fn ends(&self) -> Ends {
+    pub(super) fn ends(&self) -> FrameExpiries {
         let mut ends: Vec<_> = self.0.values().map(|spot| (spot.place, spot.needed)).collect();
         ends.sort_unstable();
-        Ends(ends)
+        FrameExpiries(ends)
     }
 }
 
@@ -107,7 +107,7 @@ pub(super) struct Sorted {
 const BUCKET: usize = 4;
 
 impl Sorted {
-    fn new(mut entries: Vec<(Key, Place)>) -> Self {
+    fn new(mut entries: Vec<(IndexKey, FrameOffset)>) -> Self {
         entries.sort_unstable();
         let bucket_bits = (entries.len() / BUCKET).checked_ilog2().unwrap_or(0);
         let buckets = 1_usize << bucket_bits;
@@ -128,19 +128,19 @@ impl Sorted {
 
     /// Shows where the record may lie: nearly always one place, or none. A claim looks into each segment, so that this is a
     /// plain loop over the tags of a bucket.
-    pub(super) fn places(&self, key: Key, mut found: impl FnMut(Place)) {
+    pub(super) fn places(&self, key: IndexKey, mut found: impl FnMut(FrameOffset)) {
         let bucket = bucket(key, self.bucket_bits);
         let (from, to) = (self.starts[bucket] as usize, self.starts[bucket + 1] as usize);
         let wanted = tag(key, self.bucket_bits);
         for (at, tag) in self.tags[from..to].iter().enumerate() {
             if *tag == wanted {
-                found(Place(self.places[from + at]));
+                found(FrameOffset(self.places[from + at]));
             }
         }
     }
 
     /// The same as bytes, under the name of the segment that they are about.
-    pub(super) fn encode(&self, about: About) -> Vec<u8> {
+    pub(super) fn encode(&self, about: IndexHeader) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER + self.starts.len() * 4 + self.places.len() * 6 + 8);
         about.write(&mut out, MAGIC);
         out.put_u32_le(self.places.len() as u32);
@@ -153,7 +153,7 @@ impl Sorted {
     }
 
     /// `None`: that is no index of this segment, and another must be made.
-    pub(super) fn decode(bytes: &[u8], about: About) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8], about: IndexHeader) -> Option<Self> {
         let mut rest = about.strip(checked(bytes)?, MAGIC)?;
         let (entries, bucket_bits) = (rest.try_get_u32_le().ok()? as usize, rest.try_get_u32_le().ok()?);
         let buckets = 1_usize.checked_shl(bucket_bits)?;
@@ -172,15 +172,15 @@ impl Sorted {
 
 /// Until when the frames of a segment are needed. It lies on the disk until it is asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ends(Vec<(Place, Needed)>);
+pub(super) struct FrameExpiries(Vec<(FrameOffset, NeededUntil)>);
 
-impl Ends {
+impl FrameExpiries {
     /// The frames that are still needed, in the order in which they lie.
-    pub(super) fn needed(&self, now: u64) -> Vec<Place> {
+    pub(super) fn needed(&self, now: u64) -> Vec<FrameOffset> {
         self.0.iter().filter(|(_, needed)| !needed.is_over(now)).map(|(place, _)| *place).collect()
     }
 
-    pub(super) fn encode(&self, about: About) -> Vec<u8> {
+    pub(super) fn encode(&self, about: IndexHeader) -> Vec<u8> {
         let mut out = Vec::with_capacity(ABOUT + self.0.len() * 8 + 8);
         about.write(&mut out, ENDS_MAGIC);
         self.0.iter().for_each(|(place, needed)| {
@@ -192,11 +192,11 @@ impl Ends {
     }
 
     /// `None`: that is not about this segment.
-    pub(super) fn decode(bytes: &[u8], about: About) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8], about: IndexHeader) -> Option<Self> {
         let mut rest = about.strip(checked(bytes)?, ENDS_MAGIC)?;
         let mut ends = Vec::with_capacity(rest.len() / 8);
         while !rest.is_empty() {
-            ends.push((Place(rest.try_get_u32_le().ok()?), Needed(rest.try_get_u32_le().ok()?)));
+            ends.push((FrameOffset(rest.try_get_u32_le().ok()?), NeededUntil(rest.try_get_u32_le().ok()?)));
         }
         Some(Self(ends))
     }
@@ -204,13 +204,13 @@ impl Ends {
 
 /// Which segment an index is about.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct About {
+pub(super) struct IndexHeader {
     pub(super) store: [u8; 16],
     pub(super) segment: u64,
     pub(super) length: u64,
 }
 
-impl About {
+impl IndexHeader {
     fn write(self, out: &mut Vec<u8>, magic: &[u8; 8]) {
         out.put_slice(magic);
         out.put_slice(&self.store);
@@ -233,7 +233,7 @@ fn checked(bytes: &[u8]) -> Option<&[u8]> {
 
 const MAGIC: &[u8; 8] = b"oo-index";
 const ENDS_MAGIC: &[u8; 8] = b"oo-ends\0";
-/// Magic and [`About`].
+/// Magic and [`IndexHeader`].
 const ABOUT: usize = 40;
 const HEADER: usize = ABOUT + 8;
 
@@ -241,12 +241,12 @@ fn numbers<const N: usize, T>(bytes: &[u8], read: fn([u8; N]) -> T) -> Box<[T]> 
     bytes.as_chunks().0.iter().map(|chunk| read(*chunk)).collect()
 }
 
-fn bucket(key: Key, bits: u32) -> usize {
+fn bucket(key: IndexKey, bits: u32) -> usize {
     // A shift by all bits is none.
     key.0.checked_shr(64 - bits).unwrap_or(0) as usize
 }
 
-fn tag(key: Key, bucket_bits: u32) -> u16 {
+fn tag(key: IndexKey, bucket_bits: u32) -> u16 {
     (key.0 << bucket_bits >> 48) as u16
 }
 
@@ -256,13 +256,13 @@ mod tests {
 
     use super::*;
 
-    const ABOUT: About = About { store: [7; 16], segment: 3, length: 4096 };
+    const ABOUT: IndexHeader = IndexHeader { store: [7; 16], segment: 3, length: 4096 };
 
-    fn numbered(number: u64) -> Key {
-        Key::of(&RecordName { route: "orders".into(), digest: u128::from(number).to_le_bytes() })
+    fn numbered(number: u64) -> IndexKey {
+        IndexKey::of(&RecordName { route: "orders".into(), digest: u128::from(number).to_le_bytes() })
     }
 
-    fn places(sorted: &Sorted, number: u64) -> Vec<Place> {
+    fn places(sorted: &Sorted, number: u64) -> Vec<FrameOffset> {
         let mut places = Vec::new();
         sorted.places(numbered(number), |place| places.push(place));
         places
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn the_route_is_part_of_the_key() {
         let name = |route: &str| RecordName { route: route.into(), digest: [1; 16] };
-        assert_ne!(Key::of(&name("orders")), Key::of(&name("payments")));
+        assert_ne!(IndexKey::of(&name("orders")), IndexKey::of(&name("payments")));
     }
 
     #[test]
@@ -279,12 +279,12 @@ mod tests {
         for records in [0, 1, 3, 4, 7, 8, 9, 1000, 50_000_u64] {
             let mut growing = Growing::default();
             for number in 0..records {
-                assert_eq!(growing.insert(numbered(number), Place(number as u32), number), None);
+                assert_eq!(growing.insert(numbered(number), FrameOffset(number as u32), number), None);
             }
             let sorted = growing.sorted();
             for number in 0..records {
-                assert_eq!(growing.get(numbered(number)), Some(Place(number as u32)));
-                assert!(places(&sorted, number).contains(&Place(number as u32)));
+                assert_eq!(growing.get(numbered(number)), Some(FrameOffset(number as u32)));
+                assert!(places(&sorted, number).contains(&FrameOffset(number as u32)));
             }
             let others = (records..records + 20_000).filter(|other| !places(&sorted, *other).is_empty());
             assert!(others.count() < 20, "{records}");
@@ -296,7 +296,7 @@ mod tests {
     fn it_takes_less_than_seven_bytes_for_a_record() {
         let mut growing = Growing::default();
         for number in 0..300_000 {
-            growing.insert(numbered(number), Place(number as u32), number);
+            growing.insert(numbered(number), FrameOffset(number as u32), number);
         }
         assert!(growing.sorted().encode(ABOUT).len() < 7 * 300_000);
     }
@@ -305,24 +305,27 @@ mod tests {
     fn what_is_needed_is_known_to_the_second() {
         let mut growing = Growing::default();
         for (number, kept_until) in [(4, 2001), (2, 1000), (9, u64::MAX), (1, 0)] {
-            growing.insert(numbered(number), Place(number as u32), kept_until);
+            growing.insert(numbered(number), FrameOffset(number as u32), kept_until);
         }
         let ends = growing.ends();
         for (now, needed) in [(0, &[2, 4, 9][..]), (999, &[2, 4, 9]), (1000, &[4, 9]), (2999, &[4, 9]), (3000, &[9])] {
-            let places: Vec<_> = needed.iter().map(|place| Place(*place)).collect();
+            let places: Vec<_> = needed.iter().map(|place| FrameOffset(*place)).collect();
             assert_eq!(ends.needed(now), places, "{now}");
         }
         let bytes = ends.encode(ABOUT);
-        assert_eq!(Ends::decode(&bytes, About { segment: 4, ..ABOUT }), None);
-        assert_eq!(Ends::decode(&bytes[..bytes.len() - 1], ABOUT), None);
-        assert_eq!(Ends::decode(&bytes, ABOUT), Some(ends));
+        assert_eq!(FrameExpiries::decode(&bytes, IndexHeader { segment: 4, ..ABOUT }), None);
+        assert_eq!(FrameExpiries::decode(&bytes[..bytes.len() - 1], ABOUT), None);
+        assert_eq!(FrameExpiries::decode(&bytes, ABOUT), Some(ends));
     }
 
     #[test]
     fn an_index_of_another_segment_is_none() {
         let bytes = Growing::default().sorted().encode(ABOUT);
-        for other in [About { segment: 4, ..ABOUT }, About { length: 4097, ..ABOUT }, About { store: [8; 16], ..ABOUT }]
-        {
+        for other in [
+            IndexHeader { segment: 4, ..ABOUT },
+            IndexHeader { length: 4097, ..ABOUT },
+            IndexHeader { store: [8; 16], ..ABOUT },
+        ] {
             assert_eq!(Sorted::decode(&bytes, other), None);
         }
     }
@@ -332,7 +335,7 @@ mod tests {
         fn nothing_but_an_index_is_read(records in 0_u64..100, at in 0_usize..1000, bit in 0_u8..8) {
             let mut growing = Growing::default();
             for number in 0..records {
-                growing.insert(numbered(number), Place(number as u32), number);
+                growing.insert(numbered(number), FrameOffset(number as u32), number);
             }
             let mut bytes = growing.sorted().encode(ABOUT);
             let at = at % bytes.len();

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::error::EmbeddedError;
-use super::folder::{self, Folder, Loss};
-use super::frame::{self, Moment, Place, Version};
-use super::index::{About, Growing, Key, Sorted};
-use super::manifest::{Entry as ManifestEntry, Manifest, NoManifest, SegmentState};
+use super::folder::{self, FolderLoss, StoreFolder};
+use super::frame::{self, FrameOffset, FrameTime, RecordVersion};
+use super::index::{Growing, IndexHeader, IndexKey, Sorted};
+use super::manifest::{Manifest, ManifestEntry, ManifestError, SegmentState};
 use super::reclaim::Reclaim;
 use super::segment::{self, Index, Scan, Segment, scan};
 use super::usage::Usage;
@@ -20,21 +20,21 @@ use super::view::{OpenSegment, Segments, View};
 use crate::clock;
 use crate::config::Durability;
 use crate::record::RecordName;
-use crate::store::digest_key::Note;
+use crate::store::digest_key::DigestKeyNote;
 
 /// The store's files, for the one who writes.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct RecordLog {
     pub(super) view: Arc<View>,
-    pub(super) folder: Folder,
+    pub(super) folder: StoreFolder,
     pub(super) manifest: Manifest,
     pub(super) usage: BTreeMap<u64, Usage>,
     pub(super) reclaim: Reclaim,
-    pub(super) limits: Limits,
+    pub(super) limits: SegmentLimits,
     /// How long the open segment may become, by what was live when that was last added up.
     pub(super) longest: u64,
     durability: Durability,
-    open: Open,
+    open: ActiveSegment,
     /// Sorts the index of the segment that was full last.
     sorting: Option<JoinHandle<()>>,
     /// How often the disk was waited for.
@@ -47,7 +47,7 @@ pub(super) struct Log {
 
 /// The segment that is written to.
 #[derive(Debug)]
-struct Open {
+struct ActiveSegment {
     id: u64,
     file: Arc<fs::File>,
     /// Behind the last frame that was written whole.
@@ -59,26 +59,26 @@ struct Open {
 
 /// A version that is to be written.
 #[derive(Debug, Clone)]
-pub(super) struct Change {
+pub(super) struct LogWrite {
     pub(super) name: RecordName,
-    pub(super) version: Version,
+    pub(super) version: RecordVersion,
     /// Where the version before lies.
-    pub(super) replaces: Option<Replaced>,
+    pub(super) replaces: Option<SupersededFrame>,
     /// The record's sum, where it was written before: what was damaged since must not pass for whole.
     pub(super) record_sum: Option<u64>,
 }
 
 /// A version that counts no more.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Replaced {
+pub(super) struct SupersededFrame {
     pub(super) segment: u64,
     pub(super) expires_at: u64,
     pub(super) bytes: u64,
 }
 
 /// What opening a folder found.
-pub(super) struct Opened {
-    pub(super) log: Log,
+pub(super) struct OpenedLog {
+    pub(super) log: RecordLog,
     /// The latest time that is written down.
     pub(super) clock: u64,
     pub(super) is_new: bool,
@@ -88,7 +88,7 @@ pub(super) struct Opened {
 
 /// How large files become, and what is worth tidying up.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct SegmentLimits {
     /// A segment is a quarter of what the store holds, so that there are few of them, and none is kept for long by a few
     /// records in it. It is no smaller than this.
     pub(super) smallest: u64,
@@ -98,22 +98,22 @@ pub(super) struct Limits {
     pub(super) slack: u64,
 }
 
-const LIMITS: Limits = Limits { smallest: 256 * 1024, largest: 128 * 1024 * 1024, slack: 128 * 1024 };
+const LIMITS: SegmentLimits = SegmentLimits { smallest: 256 * 1024, largest: 128 * 1024 * 1024, slack: 128 * 1024 };
 
 /// Written at once: nearly always, all that waits is less.
 const PIECE: usize = 1024 * 1024;
 
-impl Log {
+impl RecordLog {
     /// Opens the store in `path`, or makes one.
-    pub(super) fn open(path: &Path, durability: Durability) -> Result<Opened, EmbeddedError> {
-        let mut folder = Folder::open(path)?;
+    pub(super) fn open(path: &Path, durability: Durability) -> Result<OpenedLog, EmbeddedError> {
+        let mut folder = StoreFolder::open(path)?;
         let inaccessible = |error| EmbeddedError::inaccessible(path, error);
         let found = folder.segments().map_err(inaccessible)?;
         let (mut manifest, is_new) = match folder.read_manifest().map_err(inaccessible)? {
             Some(bytes) => match Manifest::decode(&bytes) {
                 Ok(manifest) => (manifest, false),
-                Err(NoManifest::Newer(_)) => return Err(EmbeddedError::Newer(path.to_owned())),
-                Err(error @ NoManifest::Damaged) => return Err(EmbeddedError::damaged(path, error)),
+                Err(ManifestError::Newer(_)) => return Err(EmbeddedError::Newer(path.to_owned())),
+                Err(error @ ManifestError::Damaged) => return Err(EmbeddedError::damaged(path, error)),
             },
             None if found.is_empty() => (found_manifest(&mut folder)?, true),
             None => {
@@ -149,7 +149,7 @@ impl Log {
             None => {
                 let id = manifest.next_segment;
                 let file = new_segment(&folder, &manifest, id).map_err(inaccessible)?;
-                (Open::new(id, file), Growing::default())
+                (ActiveSegment::new(id, file), Growing::default())
             }
         };
         let segments = Segments { full, open: open.seen(index) };
@@ -176,14 +176,14 @@ impl Log {
             Err(error) if folder::is_full(&error) && !is_new => false,
             Err(error) => return Err(inaccessible(error)),
         };
-        Ok(Opened { log, clock, is_new, is_writable })
+        Ok(OpenedLog { log, clock, is_new, is_writable })
     }
 
-    pub(super) fn digest_key(&self) -> Option<Note> {
+    pub(super) fn digest_key(&self) -> Option<DigestKeyNote> {
         self.manifest.digest_key
     }
 
-    pub(super) fn keep_digest_key(&mut self, note: Note, now: u64) -> io::Result<()> {
+    pub(super) fn keep_digest_key(&mut self, note: DigestKeyNote, now: u64) -> io::Result<()> {
         self.manifest.digest_key = Some(note);
         self.write_manifest(now)
     }
@@ -206,17 +206,17 @@ impl Log {
 
     /// Writes the changes, and returns once they are on the disk, if they are to be `durable` and the store is. What
     /// cannot be written is nowhere to be seen; whether it is on the disk is not certain.
-    pub(super) fn append(&mut self, changes: &[Change], now: u64, durable: bool) -> io::Result<()> {
-        let bytes = |change: &Change| frame::frame_len(&change.name, change.version.record.as_ref());
+    pub(super) fn append(&mut self, changes: &[LogWrite], now: u64, durable: bool) -> io::Result<()> {
+        let bytes = |change: &LogWrite| frame::frame_len(&change.name, change.version.record.as_ref());
         let all: u64 = changes.iter().map(bytes).sum();
         if self.is_too_long(self.open.length + all) && self.open.length > segment::HEADER {
             self.rotate(now)?;
         }
-        let moment = Moment { now, synced: self.open.synced };
+        let moment = FrameTime { now, synced: self.open.synced };
         let mut out = Vec::with_capacity(all.min(PIECE as u64) as usize);
         let (mut places, mut length) = (Vec::with_capacity(changes.len()), self.open.length);
         for change in changes {
-            let place = Place::of(length + out.len() as u64);
+            let place = FrameOffset::of(length + out.len() as u64);
             let fits = change.version.record.as_ref().is_none_or(|record| u32::try_from(record.len()).is_ok());
             places.push(place.filter(|_| fits).ok_or(io::ErrorKind::FileTooLarge)?);
             let record = change.version.record.as_deref().unwrap_or_default();
@@ -241,7 +241,7 @@ impl Log {
         let mut segments = self.view.write();
         segments.open.length = length;
         for (change, place) in changes.iter().zip(places) {
-            segments.open.index.insert(Key::of(&change.name), place, change.version.kept_until);
+            segments.open.index.insert(IndexKey::of(&change.name), place, change.version.kept_until);
         }
         drop(segments);
         for change in changes {
@@ -251,7 +251,7 @@ impl Log {
         Ok(())
     }
 
-    fn count(&mut self, change: &Change, bytes: u64) {
+    fn count(&mut self, change: &LogWrite, bytes: u64) {
         if let Some(old) = &change.replaces
             && let Some(usage) = self.usage.get_mut(&old.segment)
         {
@@ -328,14 +328,14 @@ impl Log {
     }
 
     /// Whether the folder is still the one that was opened, with all that was in it.
-    pub(super) fn check(&self) -> Result<(), Loss> {
+    pub(super) fn check(&self) -> Result<(), FolderLoss> {
         self.folder.check()?;
         let segments = self.view.read();
         let full = segments.full.iter().map(|segment| (segment.id, &segment.file));
         for (id, file) in full.chain([(segments.open.id, &segments.open.file)]) {
             // A file without a name is gone once it is closed.
             if file.metadata().is_ok_and(|metadata| metadata.nlink() == 0) {
-                return Err(Loss::File(folder::segment_name(id)));
+                return Err(FolderLoss::File(folder::segment_name(id)));
             }
         }
         Ok(())
@@ -377,7 +377,7 @@ impl Log {
         let id = self.manifest.next_segment;
         let file = new_segment(&self.folder, &self.manifest, id)?;
         self.count_sync();
-        let before = std::mem::replace(&mut self.open, Open::new(id, file));
+        let before = std::mem::replace(&mut self.open, ActiveSegment::new(id, file));
         self.manifest.segments.insert(before.id, before.entry(SegmentState::Full(before.length)));
         if let Err(error) = self.write_manifest(now) {
             self.manifest.segments.remove(&id);
@@ -399,7 +399,7 @@ impl Log {
     fn sort(&mut self, full: Arc<Segment>) {
         self.join_sorting();
         let (view, files) = (self.view.clone(), (self.folder.index_path(full.id), self.folder.ends_path(full.id)));
-        let about = About { store: self.manifest.store, segment: full.id, length: full.length };
+        let about = IndexHeader { store: self.manifest.store, segment: full.id, length: full.length };
         let left = self.folder.left();
         let sorting = thread::Builder::new().name("store-index".to_owned()).spawn(move || {
             let Index::Growing(growing) = &full.index else { return };
@@ -443,7 +443,7 @@ impl Log {
     }
 }
 
-impl Open {
+impl ActiveSegment {
     fn new(id: u64, file: fs::File) -> Self {
         Self { id, file: Arc::new(file), length: segment::HEADER, synced: segment::HEADER, kept_until: 0 }
     }
@@ -458,7 +458,7 @@ impl Open {
 }
 
 /// The manifest of a new store, on the disk.
-fn found_manifest(folder: &mut Folder) -> Result<Manifest, EmbeddedError> {
+fn found_manifest(folder: &mut StoreFolder) -> Result<Manifest, EmbeddedError> {
     let mut store = [0; 16];
     getrandom::fill(&mut store)?;
     let manifest = Manifest { store, clock: 0, digest_key: None, next_segment: 1, segments: BTreeMap::new() };
@@ -467,7 +467,7 @@ fn found_manifest(folder: &mut Folder) -> Result<Manifest, EmbeddedError> {
     Ok(manifest)
 }
 
-fn new_segment(folder: &Folder, manifest: &Manifest, id: u64) -> io::Result<fs::File> {
+fn new_segment(folder: &StoreFolder, manifest: &Manifest, id: u64) -> io::Result<fs::File> {
     let file = folder.create_segment(id)?;
     file.write_all_at(&segment::header(manifest.store, id), 0)?;
     file.sync_all()?;
@@ -476,7 +476,7 @@ fn new_segment(folder: &Folder, manifest: &Manifest, id: u64) -> io::Result<fs::
 }
 
 /// Removes files of segments that the manifest does not know of any more, or not yet.
-fn remove_leftovers(folder: &Folder, manifest: &Manifest, found: &[u64]) -> Result<(), EmbeddedError> {
+fn remove_leftovers(folder: &StoreFolder, manifest: &Manifest, found: &[u64]) -> Result<(), EmbeddedError> {
     let inaccessible = |error| EmbeddedError::inaccessible(folder.path(), error);
     for id in found.iter().filter(|id| !manifest.segments.contains_key(id)) {
         let length = fs::metadata(folder.segment_path(*id)).map_or(0, |metadata| metadata.len());
@@ -491,7 +491,7 @@ fn remove_leftovers(folder: &Folder, manifest: &Manifest, found: &[u64]) -> Resu
 
 /// A full segment; `None` if its file went when it was not needed any more.
 fn read_full(
-    folder: &Folder,
+    folder: &StoreFolder,
     manifest: &Manifest,
     id: u64,
     entry: &ManifestEntry,
@@ -511,7 +511,7 @@ fn read_full(
         let what = format!("its file `{}` has {found} bytes, and had {length}", folder::segment_name(id));
         return Err(EmbeddedError::not_whole(folder.path(), what));
     }
-    let about = About { store: manifest.store, segment: id, length };
+    let about = IndexHeader { store: manifest.store, segment: id, length };
     let index = match fs::read(folder.index_path(id)).ok().and_then(|bytes| Sorted::decode(&bytes, about)) {
         Some(index) => index,
         None => {
@@ -526,11 +526,11 @@ fn read_full(
 
 /// The segment that was written to last. `closed` is its length, if the store was closed in good order.
 fn read_open(
-    folder: &Folder,
+    folder: &StoreFolder,
     manifest: &Manifest,
     id: u64,
     closed: Option<u64>,
-) -> Result<(Open, Scan), EmbeddedError> {
+) -> Result<(ActiveSegment, Scan), EmbeddedError> {
     let inaccessible = |error| EmbeddedError::inaccessible(folder.path(), error);
     let file = open_segment(folder, manifest, id)?;
     let length = file.metadata().map_err(inaccessible)?.len();
@@ -541,11 +541,16 @@ fn read_open(
     let scan = scanned(folder, id, &file, length, closed.unwrap_or(0))?;
     // What was cut off, and what a crash left to the system to write.
     file.set_len(scan.end).and_then(|()| file.sync_all()).map_err(inaccessible)?;
-    let open = Open { length: scan.end, synced: scan.end, kept_until: scan.kept_until, ..Open::new(id, file) };
+    let open = ActiveSegment {
+        length: scan.end,
+        synced: scan.end,
+        kept_until: scan.kept_until,
+        ..ActiveSegment::new(id, file)
+    };
     Ok((open, scan))
 }
 
-fn open_segment(folder: &Folder, manifest: &Manifest, id: u64) -> Result<fs::File, EmbeddedError> {
+fn open_segment(folder: &StoreFolder, manifest: &Manifest, id: u64) -> Result<fs::File, EmbeddedError> {
     let inaccessible = |error| EmbeddedError::inaccessible(folder.path(), error);
     let file = match folder.open_segment(id) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -563,7 +568,7 @@ fn open_segment(folder: &Folder, manifest: &Manifest, id: u64) -> Result<fs::Fil
     Ok(file)
 }
 
-fn scanned(folder: &Folder, id: u64, file: &fs::File, length: u64, synced: u64) -> Result<Scan, EmbeddedError> {
+fn scanned(folder: &StoreFolder, id: u64, file: &fs::File, length: u64, synced: u64) -> Result<Scan, EmbeddedError> {
     let scan = scan(file, length, synced).map_err(|error| EmbeddedError::inaccessible(folder.path(), error))?;
     scan.map_err(|lost| EmbeddedError::damaged(folder.path(), format!("`{}`: {lost}", folder::segment_name(id))))
 }

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use bytes::{Buf, BufMut};
 
 use super::frame;
-use super::usage::{Span, Usage};
-use crate::store::digest_key::Note;
+use super::usage::{ExpirySpan, Usage};
+use crate::store::digest_key::DigestKeyNote;
 
 /// The contents of the file `manifest`.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,15 +25,15 @@ pub(super) struct Manifest {
     pub(super) store: [u8; 16],
     /// The store's time when this was written.
     pub(super) clock: u64,
-    pub(super) digest_key: Option<Note>,
+    pub(super) digest_key: Option<DigestKeyNote>,
     /// The segment that is made next. None of a higher number was ever written to.
     pub(super) next_segment: u64,
-    pub(super) segments: BTreeMap<u64, Entry>,
+    pub(super) segments: BTreeMap<u64, ManifestEntry>,
 }
 
 /// One segment.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
+pub(super) struct ManifestEntry {
     pub(super) state: SegmentState,
     /// When the last of its frames is not needed any more. Means something once the segment is full.
     pub(super) kept_until: u64,
@@ -60,7 +60,7 @@ const FULL: u8 = 3;
 
 /// Why bytes are no manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoManifest {
+pub(super) enum ManifestError {
     #[error("its layout is {0}")]
     Newer(u8),
     #[error("the file `manifest` is damaged")]
@@ -75,7 +75,7 @@ impl Manifest {
         out.put_slice(&self.store);
         out.put_u64_le(self.clock);
         out.put_u64_le(self.next_segment);
-        let note = self.digest_key.map(Note::encode).unwrap_or_default();
+        let note = self.digest_key.map(DigestKeyNote::encode).unwrap_or_default();
         out.put_u16_le(note.len() as u16);
         out.put_slice(&note);
         out.put_u32_le(self.segments.len() as u32);
@@ -98,18 +98,18 @@ impl Manifest {
         out
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, NoManifest> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         match bytes.strip_prefix(MAGIC).and_then(<[u8]>::first) {
             Some(&LAYOUT) => {}
-            Some(&layout) if layout > LAYOUT => return Err(NoManifest::Newer(layout)),
-            _ => return Err(NoManifest::Damaged),
+            Some(&layout) if layout > LAYOUT => return Err(ManifestError::Newer(layout)),
+            _ => return Err(ManifestError::Damaged),
         }
-        let length = bytes.len().checked_sub(8).ok_or(NoManifest::Damaged)?;
+        let length = bytes.len().checked_sub(8).ok_or(ManifestError::Damaged)?;
         let (inner, end) = bytes.split_at(length);
         if end != frame::sum(&[inner]).to_le_bytes() {
-            return Err(NoManifest::Damaged);
+            return Err(ManifestError::Damaged);
         }
-        Self::read(&inner[MAGIC.len() + 1..]).ok_or(NoManifest::Damaged)
+        Self::read(&inner[MAGIC.len() + 1..]).ok_or(ManifestError::Damaged)
     }
 
     fn read(mut input: &[u8]) -> Option<Self> {
@@ -120,7 +120,7 @@ impl Manifest {
         let length = usize::from(input.try_get_u16_le().ok()?);
         let (note, rest) = input.split_at_checked(length)?;
         *input = rest;
-        let digest_key = if note.is_empty() { None } else { Some(Note::decode(note)?) };
+        let digest_key = if note.is_empty() { None } else { Some(DigestKeyNote::decode(note)?) };
         let mut segments = BTreeMap::new();
         for _ in 0..input.try_get_u32_le().ok()? {
             let (id, state, length) =
@@ -135,9 +135,9 @@ impl Manifest {
             let mut usage = Usage::default();
             for _ in 0..input.try_get_u32_le().ok()? {
                 let mut number = || input.try_get_u64_le().ok();
-                usage.restore(Span(number()?), number()?, number()?);
+                usage.restore(ExpirySpan(number()?), number()?, number()?);
             }
-            segments.insert(id, Entry { state, kept_until, usage });
+            segments.insert(id, ManifestEntry { state, kept_until, usage });
         }
         input.is_empty().then_some(Self { store, clock, digest_key, next_segment, segments })
     }
@@ -153,7 +153,7 @@ mod tests {
         usage.add(5_000_000, 640);
         usage.add(5_000_001, 640);
         usage.add(900_000_000, 96);
-        let entry = |state| Entry { state, kept_until: 17, usage: usage.clone() };
+        let entry = |state| ManifestEntry { state, kept_until: 17, usage: usage.clone() };
         let segments = [
             (2, entry(SegmentState::Full(4096))),
             (5, entry(SegmentState::Closed(80))),
@@ -162,7 +162,7 @@ mod tests {
         Manifest {
             store: [7; 16],
             clock: 1_763_700_000_000,
-            digest_key: Some(Note::Made(DigestKey::from_bytes([9; 32]))),
+            digest_key: Some(DigestKeyNote::Made(DigestKey::from_bytes([9; 32]))),
             next_segment: 7,
             segments: segments.into(),
         }
@@ -180,7 +180,7 @@ mod tests {
     fn nothing_else_is_read() {
         let whole = manifest().encode();
         for length in 0..whole.len() {
-            assert_eq!(Manifest::decode(&whole[..length]), Err(NoManifest::Damaged), "{length}");
+            assert_eq!(Manifest::decode(&whole[..length]), Err(ManifestError::Damaged), "{length}");
         }
         for at in 0..whole.len() * 8 {
             let mut bytes = whole.clone();
@@ -189,6 +189,6 @@ mod tests {
         }
         let mut newer = whole;
         newer[MAGIC.len()] = 3;
-        assert_eq!(Manifest::decode(&newer), Err(NoManifest::Newer(3)));
+        assert_eq!(Manifest::decode(&newer), Err(ManifestError::Newer(3)));
     }
 }

@@ -40,14 +40,14 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use batch::{Operation, Reply, Stored};
+use batch::{EncodedRecord, ReplySender, WriteRequest};
 use clock::Clock;
 use condition::{Condition, CurrentCondition};
 pub use error::EmbeddedError;
-use log::{Log, Opened};
-use segment::Entry;
-use view::{ReadError, View, Walk};
-use writer::{Next, Writer};
+use log::{OpenedLog, RecordLog};
+use segment::SegmentEntry;
+use view::{LogReadError, View, Walk};
+use writer::{NextWork, Writer};
 
 use super::digest_key::{self, Agreement, Wanted};
 use super::{
@@ -71,7 +71,7 @@ pub struct Embedded {
     losses: Arc<AtomicU64>,
     used: Arc<AtomicU64>,
     /// `None` while it is dropped.
-    inbox: Option<SyncSender<Operation>>,
+    inbox: Option<SyncSender<WriteRequest>>,
     writer: Option<JoinHandle<()>>,
     #[cfg(test)]
     syncs: Arc<AtomicU64>,
@@ -87,7 +87,7 @@ const LARGE: u32 = 64 * 1024;
 impl Embedded {
     /// Opens the store in `path`, and makes it if there is none. Reads the disk: for the start only.
     pub fn open(path: &Path, config: &config::StoreConfig) -> Result<Self, EmbeddedError> {
-        let mut opened = Log::open(path, config.durability)?;
+        let mut opened = RecordLog::open(path, config.durability)?;
         let clock = Arc::new(Clock::start(opened.clock));
         let log = &mut opened.log;
         let digest_key = agree(log, path, config, clock.now())?;
@@ -100,12 +100,12 @@ impl Embedded {
     }
 
     fn start(
-        opened: Opened,
+        opened: OpenedLog,
         clock: Arc<Clock>,
         digest_key: DigestKey,
         timeout: Duration,
     ) -> Result<Self, EmbeddedError> {
-        let Opened { log, is_writable, .. } = opened;
+        let OpenedLog { log, is_writable, .. } = opened;
         let condition = match is_writable {
             true if log.folder.take_reserve().unwrap_or(false) => Condition::Up,
             true => Condition::Full,
@@ -131,7 +131,7 @@ impl Embedded {
             condition: condition.clone(),
             losses: losses.clone(),
             used: used.clone(),
-            next: Next::default(),
+            next: NextWork::default(),
         };
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || writer.run());
         let writer = Some(thread.map_err(EmbeddedError::Thread)?);
@@ -153,7 +153,11 @@ impl Embedded {
     }
 
     /// Has the thread do something, and waits for it.
-    async fn ask<T>(&self, timeout: Duration, operation: impl FnOnce(Reply<T>) -> Operation) -> Result<T, StoreError> {
+    async fn ask<T>(
+        &self,
+        timeout: Duration,
+        operation: impl FnOnce(ReplySender<T>) -> WriteRequest,
+    ) -> Result<T, StoreError> {
         let (answer, result) = oneshot::channel();
         let operation = operation(answer);
         let condition = self.condition.get();
@@ -178,7 +182,7 @@ impl Embedded {
         }
     }
 
-    async fn held(&self, name: &RecordName, entry: Entry) -> Result<Option<StoredRecord>, StoreError> {
+    async fn held(&self, name: &RecordName, entry: SegmentEntry) -> Result<Option<StoredRecord>, StoreError> {
         let (expires_at, now) = (entry.head.expires_at, self.clock.now());
         if entry.head.is_gone || expires_at <= now {
             return Ok(None);
@@ -190,7 +194,7 @@ impl Embedded {
             tick::timeout(self.timeout, reading).await.map_err(untold)?.map_err(untold)?
         };
         let record = record.map_err(|error| unread(name, error.into()))?;
-        held(name, &Stored { expires_at, record }, now, &self.condition)
+        held(name, &EncodedRecord { expires_at, record }, now, &self.condition)
     }
 }
 
@@ -208,7 +212,8 @@ impl Store for Embedded {
                 ClaimTransition::AlreadyMine(claim) => Ok(Claimed::Granted(claim)),
                 ClaimTransition::Write(_) => {
                     let (name, claim) = (name.clone(), claim.clone());
-                    self.ask(self.timeout / 2, |answer| Operation::Claim { name, claim, absent_before, answer }).await
+                    self.ask(self.timeout / 2, |answer| WriteRequest::Claim { name, claim, absent_before, answer })
+                        .await
                 }
             }
         })
@@ -216,12 +221,12 @@ impl Store for Embedded {
 
     fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed> {
         let (name, claim) = (name.clone(), claim.clone());
-        Box::pin(self.ask(self.timeout, |answer| Operation::Renew { name, claim, answer }))
+        Box::pin(self.ask(self.timeout, |answer| WriteRequest::Renew { name, claim, answer }))
     }
 
     fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled> {
         let (name, token) = (name.clone(), record.claim.token);
-        Box::pin(self.ask(self.timeout, move |answer| Operation::Settle {
+        Box::pin(self.ask(self.timeout, move |answer| WriteRequest::Settle {
             name,
             token,
             record: codec::encode(record, Placement::Within),
@@ -232,7 +237,7 @@ impl Store for Embedded {
 
     fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> StoreFuture<'a, Released> {
         let name = name.clone();
-        Box::pin(self.ask(self.timeout, move |answer| Operation::Release { name, token, answer }))
+        Box::pin(self.ask(self.timeout, move |answer| WriteRequest::Release { name, token, answer }))
     }
 
     fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
@@ -252,7 +257,7 @@ impl Store for Embedded {
 
     fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult> {
         let (name, swap) = (name.clone(), Box::new(swap.clone()));
-        Box::pin(self.ask(self.timeout, |answer| Operation::CompareAndSwap { name, swap, answer }))
+        Box::pin(self.ask(self.timeout, |answer| WriteRequest::CompareAndSwap { name, swap, answer }))
     }
 
     fn subscribe(&self, _name: &RecordName, _patience: Duration) -> Option<Changes> {
@@ -289,7 +294,7 @@ impl Drop for Embedded {
 }
 
 /// Finds the digest key, or makes it.
-fn agree(log: &mut Log, path: &Path, config: &config::StoreConfig, now: u64) -> Result<DigestKey, EmbeddedError> {
+fn agree(log: &mut RecordLog, path: &Path, config: &config::StoreConfig, now: u64) -> Result<DigestKey, EmbeddedError> {
     let wanted = Wanted::new(digest_key::configured(config), None)?;
     let found = log.digest_key();
     if found.is_none() && !log.is_empty() {
@@ -320,11 +325,11 @@ fn page(
     listing: &ListQuery,
     now: u64,
     until: Instant,
-) -> Result<Page, ReadError> {
+) -> Result<Page, LogReadError> {
     let after = listing.after.as_ref().and_then(|cursor| cursor.0.split_once('.'));
     let after = after.and_then(|(segment, place)| Some((segment.parse().ok()?, place.parse().ok()?)));
     let mut records = Vec::new();
-    let list = |head: &frame::Head, start: &[u8]| {
+    let list = |head: &frame::FrameHead, start: &[u8]| {
         let left = Duration::from_millis(head.expires_at.saturating_sub(now));
         if let Some(name) =
             head.name.as_ref().filter(|name| listing.route.as_ref().is_none_or(|route| *route == name.route))
@@ -345,7 +350,7 @@ fn page(
 /// What `stored` means at `now`: expired records are nowhere.
 fn held(
     name: &RecordName,
-    stored: &Stored,
+    stored: &EncodedRecord,
     now: u64,
     condition: &CurrentCondition,
 ) -> Result<Option<StoredRecord>, StoreError> {
@@ -368,10 +373,10 @@ fn silence(retention: Duration, left: Duration) -> Duration {
 }
 
 /// What is there cannot be read: that must not pass for "nothing".
-fn unread(name: &RecordName, error: ReadError) -> StoreError {
+fn unread(name: &RecordName, error: LogReadError) -> StoreError {
     match error {
-        ReadError::Io(error) => untold(error),
-        ReadError::Damaged => StoreError::Unreadable {
+        LogReadError::Io(error) => untold(error),
+        LogReadError::Damaged => StoreError::Unreadable {
             name: name.to_string(),
             source: Unreadable::Damaged("the file that it lies in does not hold it any more"),
         },

@@ -9,13 +9,13 @@ use std::fs;
 use std::io;
 use std::sync::Arc;
 
-use super::frame::{Place, Version};
-use super::index::{About, Ends};
-use super::log::{Change, Log, Replaced};
+use super::frame::{FrameOffset, RecordVersion};
+use super::index::{FrameExpiries, IndexHeader};
+use super::log::{LogWrite, RecordLog, SupersededFrame};
 use super::manifest::SegmentState;
-use super::segment::{Entry, Index, Segment, scan};
+use super::segment::{Index, Segment, SegmentEntry, scan};
 use super::usage::Usage;
-use super::view::ReadError;
+use super::view::LogReadError;
 use crate::record::RecordName;
 
 /// What is being copied.
@@ -30,7 +30,7 @@ pub(super) struct Reclaim {
 struct Copying {
     segment: Arc<Segment>,
     /// The frames that were still needed when it began, those that are left last.
-    places: Vec<Place>,
+    places: Vec<FrameOffset>,
 }
 
 /// The segment that is best done without.
@@ -42,7 +42,7 @@ enum Victim {
 /// Copied at once.
 const PIECE: u64 = 64 * 1024;
 
-impl Log {
+impl RecordLog {
     /// Gives room back until `is_over`. Says whether there is more to do.
     pub(super) fn reclaim(&mut self, now: u64, is_over: impl Fn() -> bool) -> io::Result<bool> {
         self.remove_expired(now)?;
@@ -98,17 +98,17 @@ impl Log {
     }
 
     /// Places of the frames that are still needed, from the last to the first.
-    fn needed(&self, segment: &Segment, now: u64) -> Result<Vec<Place>, ReadError> {
+    fn needed(&self, segment: &Segment, now: u64) -> Result<Vec<FrameOffset>, LogReadError> {
         let ends = match &segment.index {
             Index::Growing(growing) => growing.ends(),
             Index::Sorted(_) => {
-                let about = About { store: self.manifest.store, segment: segment.id, length: segment.length };
+                let about = IndexHeader { store: self.manifest.store, segment: segment.id, length: segment.length };
                 let known = fs::read(self.folder.ends_path(segment.id)).ok();
-                match known.and_then(|bytes| Ends::decode(&bytes, about)) {
+                match known.and_then(|bytes| FrameExpiries::decode(&bytes, about)) {
                     Some(ends) => ends,
                     None => {
                         let scan = scan(&segment.file, segment.length, segment.length)?;
-                        scan.map_err(|_| ReadError::Damaged)?.index.ends()
+                        scan.map_err(|_| LogReadError::Damaged)?.index.ends()
                     }
                 }
             }
@@ -139,7 +139,7 @@ impl Log {
         Ok(())
     }
 
-    fn give_up(&mut self, id: u64, error: &ReadError) {
+    fn give_up(&mut self, id: u64, error: &LogReadError) {
         tracing::error!(%error, segment = id, "a segment of the embedded store cannot be read, and stays until its time");
         self.reclaim.unreadable.insert(id);
     }
@@ -150,12 +150,12 @@ impl Log {
         copying: &mut Copying,
         now: u64,
         is_over: impl Fn() -> bool,
-    ) -> Result<Vec<Change>, ReadError> {
+    ) -> Result<Vec<LogWrite>, LogReadError> {
         let segment = &copying.segment;
         let (mut changes, mut bytes) = (Vec::new(), 0);
         while let Some(place) = copying.places.pop() {
-            let entry = Entry::read(&segment.file, segment.id, place)?.ok_or(ReadError::Damaged)?;
-            let name = entry.head.name.as_ref().ok_or(ReadError::Damaged)?;
+            let entry = SegmentEntry::read(&segment.file, segment.id, place)?.ok_or(LogReadError::Damaged)?;
+            let name = entry.head.name.as_ref().ok_or(LogReadError::Damaged)?;
             if now < entry.head.kept_until && self.view.is_newest(name, (segment.id, place))? {
                 bytes += entry.head.frame_len();
                 changes.push(copied(&entry, name, now)?);
@@ -193,11 +193,11 @@ impl Log {
     }
 }
 
-fn copied(entry: &Entry, name: &RecordName, now: u64) -> io::Result<Change> {
-    let Entry { head, segment, .. } = entry;
-    let replaced = Replaced { segment: *segment, expires_at: head.expires_at, bytes: head.frame_len() };
+fn copied(entry: &SegmentEntry, name: &RecordName, now: u64) -> io::Result<LogWrite> {
+    let SegmentEntry { head, segment, .. } = entry;
+    let replaced = SupersededFrame { segment: *segment, expires_at: head.expires_at, bytes: head.frame_len() };
     let record = if !head.is_gone && now < head.expires_at { Some(entry.record()?) } else { None };
     let record_sum = record.is_some().then_some(head.record_sum);
-    let version = Version { expires_at: head.expires_at, kept_until: head.kept_until, record };
-    Ok(Change { name: name.clone(), version, replaces: (!head.is_gone).then_some(replaced), record_sum })
+    let version = RecordVersion { expires_at: head.expires_at, kept_until: head.kept_until, record };
+    Ok(LogWrite { name: name.clone(), version, replaces: (!head.is_gone).then_some(replaced), record_sum })
 }

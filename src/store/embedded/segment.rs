@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
-use super::frame::{self, Head, NoFrame, Place};
-use super::index::{Growing, Key, Sorted};
+use super::frame::{self, FrameError, FrameHead, FrameOffset};
+use super::index::{Growing, IndexKey, Sorted};
 use super::usage::Usage;
 
 /// A segment that is full.
@@ -36,7 +36,7 @@ pub(super) enum Index {
 
 impl Index {
     /// Shows where the record may lie.
-    pub(super) fn places(&self, key: Key, mut found: impl FnMut(Place)) {
+    pub(super) fn places(&self, key: IndexKey, mut found: impl FnMut(FrameOffset)) {
         match self {
             Self::Growing(growing) => growing.get(key).into_iter().for_each(found),
             Self::Sorted(sorted) => sorted.places(key, &mut found),
@@ -68,7 +68,7 @@ pub(super) fn has_header(file: &File, store: [u8; 16], id: u64) -> io::Result<bo
 }
 
 /// Frame after frame, read in large pieces.
-pub(super) struct Frames<'a> {
+pub(super) struct FrameReader<'a> {
     file: &'a File,
     at: u64,
     end: u64,
@@ -79,8 +79,8 @@ pub(super) struct Frames<'a> {
 
 /// What stands at one place.
 #[derive(Debug)]
-pub(super) enum Next {
-    Frame(u64, Head),
+pub(super) enum NextFrame {
+    Frame(u64, FrameHead),
     /// No frame, or one that is cut off.
     Damaged(u64),
     End,
@@ -88,52 +88,52 @@ pub(super) enum Next {
 
 const READ: usize = 256 * 1024;
 
-impl<'a> Frames<'a> {
+impl<'a> FrameReader<'a> {
     pub(super) fn new(file: &'a File, from: u64, end: u64) -> Self {
         Self { file, at: from.max(HEADER), end, buffer: Vec::new(), buffered_from: 0 }
     }
 
     /// The next frame; its record is not looked at.
-    pub(super) fn read_next(&mut self) -> io::Result<Next> {
+    pub(super) fn read_next(&mut self) -> io::Result<NextFrame> {
         let at = self.at;
         let mut needed = frame::FIXED;
         loop {
             let left = self.end.saturating_sub(at);
             if left == 0 {
-                return Ok(Next::End);
+                return Ok(NextFrame::End);
             }
             if left < needed as u64 {
-                return Ok(Next::Damaged(at));
+                return Ok(NextFrame::Damaged(at));
             }
-            match Head::read(self.bytes(at, needed)?) {
+            match FrameHead::read(self.bytes(at, needed)?) {
                 Ok(head) if head.frame_len() <= left => {
                     self.at = at + head.frame_len();
-                    return Ok(Next::Frame(at, head));
+                    return Ok(NextFrame::Frame(at, head));
                 }
-                Ok(_) | Err(NoFrame::Damaged) => return Ok(Next::Damaged(at)),
-                Err(NoFrame::Needs(more)) => needed = more,
+                Ok(_) | Err(FrameError::Damaged) => return Ok(NextFrame::Damaged(at)),
+                Err(FrameError::Needs(more)) => needed = more,
             }
         }
     }
 
     /// The record of the frame at `at`.
-    pub(super) fn record(&mut self, at: u64, head: &Head) -> io::Result<&[u8]> {
+    pub(super) fn record(&mut self, at: u64, head: &FrameHead) -> io::Result<&[u8]> {
         self.bytes(at + head.len() as u64, head.record_len as usize)
     }
 
     /// Not more than `most` bytes of it.
-    pub(super) fn start_of_record(&mut self, at: u64, head: &Head, most: usize) -> io::Result<&[u8]> {
+    pub(super) fn start_of_record(&mut self, at: u64, head: &FrameHead, most: usize) -> io::Result<&[u8]> {
         self.bytes(at + head.len() as u64, most.min(head.record_len as usize))
     }
 
     /// The first frame at or after `at`, wherever it begins.
-    pub(super) fn search(&mut self, at: u64) -> io::Result<Option<(u64, Head)>> {
+    pub(super) fn search(&mut self, at: u64) -> io::Result<Option<(u64, FrameHead)>> {
         self.at = at;
         loop {
             match self.read_next()? {
-                Next::Frame(at, head) => return Ok(Some((at, head))),
-                Next::Damaged(at) => self.at = at + frame::ALIGN,
-                Next::End => return Ok(None),
+                NextFrame::Frame(at, head) => return Ok(Some((at, head))),
+                NextFrame::Damaged(at) => self.at = at + frame::ALIGN,
+                NextFrame::End => return Ok(None),
             }
         }
     }
@@ -172,16 +172,16 @@ pub(super) struct LostFrame(pub(super) u64);
 /// end: nobody was told that it is there. `all_synced` is as much as was on the disk for sure, as far as is known from
 /// elsewhere.
 pub(super) fn scan(file: &File, length: u64, all_synced: u64) -> io::Result<Result<Scan, LostFrame>> {
-    let mut frames = Frames::new(file, HEADER, length);
-    let mut found = Found::default();
+    let mut frames = FrameReader::new(file, HEADER, length);
+    let mut found = FoundFrame::default();
     let mut synced = all_synced.max(HEADER);
     // From the first frame whose record is damaged: whether they count is known at the end.
     let mut doubtful = Vec::new();
     let damaged = loop {
         match frames.read_next()? {
-            Next::End => break None,
-            Next::Damaged(at) => break Some(at),
-            Next::Frame(at, head) => {
+            NextFrame::End => break None,
+            NextFrame::Damaged(at) => break Some(at),
+            NextFrame::Frame(at, head) => {
                 synced = synced.max(head.synced);
                 let is_whole = frame::sum(&[frames.record(at, &head)?]) == head.record_sum;
                 if is_whole && doubtful.is_empty() {
@@ -204,33 +204,33 @@ pub(super) fn scan(file: &File, length: u64, all_synced: u64) -> io::Result<Resu
         }
     }
     // A damaged record that was on the disk is one that cannot be read. One that was not ends the segment.
-    let counts = |(at, _, is_whole): &&(u64, Head, bool)| *is_whole || *at < synced;
+    let counts = |(at, _, is_whole): &&(u64, FrameHead, bool)| *is_whole || *at < synced;
     doubtful.iter().take_while(counts).for_each(|(at, head, _)| found.add(*at, head));
     Ok(Ok(found.scan))
 }
 
 /// What a scan has come by so far.
-struct Found {
+struct FoundFrame {
     scan: Scan,
     /// End and bytes of the record at a place.
-    sizes: HashMap<Place, (u64, u64)>,
+    sizes: HashMap<FrameOffset, (u64, u64)>,
 }
 
-impl Default for Found {
+impl Default for FoundFrame {
     fn default() -> Self {
         let (index, usage) = (Growing::default(), Usage::default());
         Self { scan: Scan { index, usage, kept_until: 0, clock: 0, end: HEADER }, sizes: HashMap::new() }
     }
 }
 
-impl Found {
-    fn add(&mut self, at: u64, head: &Head) {
+impl FoundFrame {
+    fn add(&mut self, at: u64, head: &FrameHead) {
         let scan = &mut self.scan;
         scan.end = at + head.frame_len();
         scan.clock = scan.clock.max(head.now);
-        let (Some(name), Some(place)) = (&head.name, Place::of(at)) else { return };
+        let (Some(name), Some(place)) = (&head.name, FrameOffset::of(at)) else { return };
         scan.kept_until = scan.kept_until.max(head.kept_until);
-        let old = scan.index.insert(Key::of(name), place, head.kept_until).and_then(|old| self.sizes.remove(&old));
+        let old = scan.index.insert(IndexKey::of(name), place, head.kept_until).and_then(|old| self.sizes.remove(&old));
         if let Some((expires_at, bytes)) = old {
             scan.usage.subtract(expires_at, bytes);
         }
@@ -243,10 +243,10 @@ impl Found {
 
 /// A frame that was found by its place.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) head: Head,
+pub(super) struct SegmentEntry {
+    pub(super) head: FrameHead,
     pub(super) segment: u64,
-    pub(super) place: Place,
+    pub(super) place: FrameOffset,
     file: Arc<File>,
     /// As many bytes of the frame as were read along with its head.
     first: Vec<u8>,
@@ -255,19 +255,19 @@ pub(super) struct Entry {
 /// Most records fit: one read for all of it.
 const FIRST: usize = 1024;
 
-impl Entry {
+impl SegmentEntry {
     /// `None`: no frame stands there.
-    pub(super) fn read(file: &Arc<File>, segment: u64, place: Place) -> io::Result<Option<Self>> {
+    pub(super) fn read(file: &Arc<File>, segment: u64, place: FrameOffset) -> io::Result<Option<Self>> {
         let mut first = Vec::new();
         let mut wanted = FIRST;
         loop {
             first.resize(wanted, 0);
             let read = read_up_to(file, &mut first, place.offset())?;
             first.truncate(read);
-            match Head::read(&first) {
+            match FrameHead::read(&first) {
                 Ok(head) => return Ok(Some(Self { head, segment, place, file: file.clone(), first })),
-                Err(NoFrame::Needs(more)) if read == wanted => wanted = more,
-                Err(NoFrame::Needs(_) | NoFrame::Damaged) => return Ok(None),
+                Err(FrameError::Needs(more)) if read == wanted => wanted = more,
+                Err(FrameError::Needs(_) | FrameError::Damaged) => return Ok(None),
             }
         }
     }

@@ -39,7 +39,7 @@ fn subject(durability: Durability) -> Subject {
     Subject::new(store, folder).with_plant(move |name, bytes| {
         let planter = planter.clone();
         async move {
-            let planted = planter.ask(planter.timeout, |answer| Operation::Plant {
+            let planted = planter.ask(planter.timeout, |answer| WriteRequest::Plant {
                 name,
                 record: bytes.into(),
                 time_to_live: HOUR,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 /// Some four minutes: records that expire within it are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Span(pub(super) u64);
+pub(super) struct ExpirySpan(pub(super) u64);
 
-impl Span {
+impl ExpirySpan {
     fn of(time: u64) -> Self {
         Self(time >> 18)
     }
@@ -17,7 +17,7 @@ impl Span {
 /// segments are tidied up rests on it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Usage {
-    by_span: BTreeMap<Span, Used>,
+    by_span: BTreeMap<ExpirySpan, Used>,
     total: Used,
 }
 
@@ -37,11 +37,11 @@ impl Usage {
     }
 
     pub(super) fn add(&mut self, expires_at: u64, bytes: u64) {
-        self.restore(Span::of(expires_at), bytes, 1);
+        self.restore(ExpirySpan::of(expires_at), bytes, 1);
     }
 
     pub(super) fn subtract(&mut self, expires_at: u64, bytes: u64) {
-        if let Some(used) = self.by_span.get_mut(&Span::of(expires_at)) {
+        if let Some(used) = self.by_span.get_mut(&ExpirySpan::of(expires_at)) {
             let gone = Used { bytes: bytes.min(used.bytes), records: 1.min(used.records) };
             used.take(gone);
             self.total.take(gone);
@@ -50,16 +50,16 @@ impl Usage {
 
     /// Forgets what has expired.
     pub(super) fn expire(&mut self, now: u64) {
-        while let Some(first) = self.by_span.first_entry().filter(|first| *first.key() < Span::of(now)) {
+        while let Some(first) = self.by_span.first_entry().filter(|first| *first.key() < ExpirySpan::of(now)) {
             self.total.take(first.remove());
         }
     }
 
-    pub(super) fn spans(&self) -> impl ExactSizeIterator<Item = (Span, u64, u64)> {
+    pub(super) fn spans(&self) -> impl ExactSizeIterator<Item = (ExpirySpan, u64, u64)> {
         self.by_span.iter().map(|(span, used)| (*span, used.bytes, used.records))
     }
 
-    pub(super) fn restore(&mut self, span: Span, bytes: u64, records: u64) {
+    pub(super) fn restore(&mut self, span: ExpirySpan, bytes: u64, records: u64) {
         for used in [self.by_span.entry(span).or_default(), &mut self.total] {
             used.bytes = used.bytes.saturating_add(bytes);
             used.records = used.records.saturating_add(records);

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::frame::{self, Head, Place};
-use super::index::{Growing, Key, Sorted};
-use super::segment::{Entry, Frames, Index, Next, Segment};
+use super::frame::{self, FrameHead, FrameOffset};
+use super::index::{Growing, IndexKey, Sorted};
+use super::segment::{FrameReader, Index, NextFrame, Segment, SegmentEntry};
 use crate::record::RecordName;
 
 /// The segments and where their records lie. Only what is written, and as safe as it was asked to be, is seen here.
@@ -32,7 +32,7 @@ pub(super) struct OpenSegment {
 
 /// Why a record cannot be told.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
+pub(super) enum LogReadError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// Something is there, and it is no frame.
@@ -55,7 +55,7 @@ impl View {
     }
 
     /// The newest frame of the record.
-    pub(super) fn find(&self, name: &RecordName) -> Result<Option<Entry>, ReadError> {
+    pub(super) fn find(&self, name: &RecordName) -> Result<Option<SegmentEntry>, LogReadError> {
         self.find_since(name, 0)
     }
 
@@ -65,10 +65,10 @@ impl View {
     }
 
     /// The newest frame of a record that is in no segment before `since`.
-    pub(super) fn find_since(&self, name: &RecordName, since: u64) -> Result<Option<Entry>, ReadError> {
-        let places = self.read().places(Key::of(name), since);
+    pub(super) fn find_since(&self, name: &RecordName, since: u64) -> Result<Option<SegmentEntry>, LogReadError> {
+        let places = self.read().places(IndexKey::of(name), since);
         for (segment, file, place) in places {
-            let entry = Entry::read(&file, segment, place)?.ok_or(ReadError::Damaged)?;
+            let entry = SegmentEntry::read(&file, segment, place)?.ok_or(LogReadError::Damaged)?;
             if entry.head.name.as_ref() == Some(name) {
                 return Ok(Some(entry));
             }
@@ -77,14 +77,14 @@ impl View {
     }
 
     /// Whether what lies at this place is the newest frame of the record.
-    pub(super) fn is_newest(&self, name: &RecordName, at: (u64, Place)) -> Result<bool, ReadError> {
+    pub(super) fn is_newest(&self, name: &RecordName, at: (u64, FrameOffset)) -> Result<bool, LogReadError> {
         // What lies before is older.
-        let places = self.read().places(Key::of(name), at.0);
+        let places = self.read().places(IndexKey::of(name), at.0);
         for (segment, file, place) in places {
             if (segment, place) == at {
                 return Ok(true);
             }
-            let entry = Entry::read(&file, segment, place)?.ok_or(ReadError::Damaged)?;
+            let entry = SegmentEntry::read(&file, segment, place)?.ok_or(LogReadError::Damaged)?;
             if entry.head.name.as_ref() == Some(name) {
                 return Ok(false);
             }
@@ -98,9 +98,9 @@ impl View {
         &self,
         from: (u64, u64),
         most: usize,
-        mut wanted: impl FnMut(&Head, &[u8]) -> Walk,
+        mut wanted: impl FnMut(&FrameHead, &[u8]) -> Walk,
         mut is_over: impl FnMut() -> bool,
-    ) -> Result<Option<(u64, u64)>, ReadError> {
+    ) -> Result<Option<(u64, u64)>, LogReadError> {
         let (mut id, mut at) = from;
         loop {
             // The lock is let go before the segment is read: whoever holds it and asks for it again waits for a writer that
@@ -111,18 +111,18 @@ impl View {
                 (id, at) = (segment + 1, 0);
                 continue;
             }
-            let mut frames = Frames::new(&file, from, length);
+            let mut frames = FrameReader::new(&file, from, length);
             loop {
                 let (place, head) = match frames.read_next()? {
-                    Next::Frame(place, head) => (place, head),
-                    Next::Damaged(place) => match frames.search(place + frame::ALIGN)? {
+                    NextFrame::Frame(place, head) => (place, head),
+                    NextFrame::Damaged(place) => match frames.search(place + frame::ALIGN)? {
                         Some(found) => found,
                         None => break,
                     },
-                    Next::End => break,
+                    NextFrame::End => break,
                 };
                 let end = place + head.frame_len();
-                if let (Some(name), Some(here), false) = (&head.name, Place::of(place), head.is_gone)
+                if let (Some(name), Some(here), false) = (&head.name, FrameOffset::of(place), head.is_gone)
                     && self.is_newest(name, (segment, here))?
                     && let Walk::Stop = wanted(&head, frames.start_of_record(place, &head, most)?)
                 {
@@ -147,7 +147,7 @@ pub(super) enum Walk {
 
 impl Segments {
     /// Where frames of the record may lie, from the segment `since` on, the newest first.
-    fn places(&self, key: Key, since: u64) -> Vec<(u64, Arc<File>, Place)> {
+    fn places(&self, key: IndexKey, since: u64) -> Vec<(u64, Arc<File>, FrameOffset)> {
         // Allocates nothing for a new record.
         let mut found = Vec::new();
         if let Some(place) = self.open.index.get(key) {

@@ -10,27 +10,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use super::batch::{Batch, Operation};
+use super::batch::{Batch, WriteRequest};
 use super::clock::Clock;
 use super::condition::{Condition, CurrentCondition};
 use super::folder::is_full;
-use super::log::Log;
+use super::log::RecordLog;
 
 /// The thread's own.
 pub(super) struct Writer {
-    pub(super) log: Log,
+    pub(super) log: RecordLog,
     pub(super) clock: Arc<Clock>,
-    pub(super) inbox: Receiver<Operation>,
+    pub(super) inbox: Receiver<WriteRequest>,
     pub(super) condition: Arc<CurrentCondition>,
     pub(super) losses: Arc<AtomicU64>,
     /// How much of its room is taken, as the bits of an `f64`; not a number while it is not known.
     pub(super) used: Arc<AtomicU64>,
-    pub(super) next: Next,
+    pub(super) next: NextWork,
 }
 
 /// What is to be done next, and when.
 #[derive(Debug, Default)]
-pub(super) struct Next {
+pub(super) struct NextWork {
     check: u64,
     reclaim: u64,
     mark: u64,
@@ -79,7 +79,7 @@ impl Writer {
         }
     }
 
-    fn work(&mut self, first: Operation) {
+    fn work(&mut self, first: WriteRequest) {
         let view = self.log.view.clone();
         let current = self.condition.clone();
         let mut batch = Batch::new(&view, &current, self.clock.now());

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use super::commands::Fault;
+use super::commands::CommandError;
 
 /// Bytes in a second that a link to Redis must carry. A slower one is out of time.
 pub(super) const LEAST_RATE: u64 = 256 * 1024;
@@ -26,7 +26,7 @@ pub(super) struct Bodies {
     /// Bytes of those whose turn it is: they share the link.
     under_way: AtomicU64,
     /// By the key that a body lies under. A key is used for one body only, so whoever comes later gets the same.
-    reads: Mutex<HashMap<String, Read>>,
+    reads: Mutex<HashMap<String, BodyRead>>,
 }
 
 /// Which way a body goes.
@@ -37,10 +37,10 @@ pub(super) enum Direction {
 }
 
 /// What came of a read. Nothing: there is no body under that key.
-type Read = Arc<OnceCell<Result<Option<Bytes>, Arc<Fault>>>>;
+type BodyRead = Arc<OnceCell<Result<Option<Bytes>, Arc<CommandError>>>>;
 
 /// One transfer, counted until it is dropped.
-pub(super) struct Transfer<'a> {
+pub(super) struct BodyTransfer<'a> {
     bodies: &'a Bodies,
     length: u64,
     _turn: Option<SemaphorePermit<'a>>,
@@ -58,7 +58,7 @@ impl Default for Bodies {
 impl Bodies {
     /// Waits for a turn to transfer so many bytes. From then on it may take as long as a call, and as those and all that is
     /// under way take at the [least rate](LEAST_RATE): so every turn ends, and those who wait have theirs.
-    pub(super) async fn turn(&self, direction: Direction, length: u64, timeout: Duration) -> Transfer<'_> {
+    pub(super) async fn turn(&self, direction: Direction, length: u64, timeout: Duration) -> BodyTransfer<'_> {
         let turns = match direction {
             Direction::Read => &self.reading,
             Direction::Write => &self.writing,
@@ -69,39 +69,44 @@ impl Bodies {
         // A damaged record may tell of any length.
         let millis = ahead.saturating_add(length).saturating_mul(1000) / LEAST_RATE;
         let deadline = Instant::now() + timeout + Duration::from_millis(millis);
-        Transfer { bodies: self, length, _turn: turn, deadline }
+        BodyTransfer { bodies: self, length, _turn: turn, deadline }
     }
 
     /// Reads what lies under `key`, with `read`. Those who come while it is being read wait for the same transfer.
-    pub(super) async fn read<Fut>(&self, key: &str, read: impl FnOnce() -> Fut) -> Result<Option<Bytes>, Arc<Fault>>
+    pub(super) async fn read<Fut>(
+        &self,
+        key: &str,
+        read: impl FnOnce() -> Fut,
+    ) -> Result<Option<Bytes>, Arc<CommandError>>
     where
-        Fut: Future<Output = Result<Option<Bytes>, Fault>>,
+        Fut: Future<Output = Result<Option<Bytes>, CommandError>>,
     {
-        let reader = Reader { bodies: self, key, cell: Arc::clone(self.reads().entry(key.to_owned()).or_default()) };
+        let reader =
+            BodyReader { bodies: self, key, cell: Arc::clone(self.reads().entry(key.to_owned()).or_default()) };
         // Where the first leaves, another of those who wait reads.
         reader.cell.get_or_init(|| async { read().await.map_err(Arc::new) }).await.clone()
     }
 
-    fn reads(&self) -> MutexGuard<'_, HashMap<String, Read>> {
+    fn reads(&self) -> MutexGuard<'_, HashMap<String, BodyRead>> {
         // Every step leaves the map whole.
         self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Transfer<'_> {
+impl Drop for BodyTransfer<'_> {
     fn drop(&mut self) {
         self.bodies.under_way.fetch_sub(self.length, Ordering::Relaxed);
     }
 }
 
 /// One of those who wait for a read. The last takes it out of the map.
-struct Reader<'a> {
+struct BodyReader<'a> {
     bodies: &'a Bodies,
     key: &'a str,
-    cell: Read,
+    cell: BodyRead,
 }
 
-impl Drop for Reader<'_> {
+impl Drop for BodyReader<'_> {
     fn drop(&mut self) {
         let mut reads = self.bodies.reads();
         // The map's own, and this one. Others are made under the lock only.

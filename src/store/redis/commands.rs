@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use super::BODY_SURVIVES;
 use super::connection::Connected;
-use super::resp::Command;
+use super::resp::CommandWriter;
 use crate::record::codec::VERSION;
 use crate::store::{FOREVER, StoreError};
 
 /// Why a command has no result.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum CommandError {
     /// The server says no, by this code: it was not carried out.
     Refused(String, RedisError),
     /// The connection broke: nobody knows.
@@ -29,7 +29,7 @@ pub(super) enum Fault {
 
 /// How a name is taken that nobody holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Acquire {
+pub(super) enum AcquireMethod {
     /// `SET NX GET`.
     Natively,
     /// By script: Redis before 7.0, and others like it.
@@ -38,7 +38,7 @@ pub(super) enum Acquire {
 
 /// A value with what is left of its life.
 #[derive(Debug)]
-pub(super) struct Living {
+pub(super) struct ValueWithTtl {
     pub(super) bytes: Bytes,
     /// `None` if it does not end.
     pub(super) left: Option<Duration>,
@@ -46,7 +46,7 @@ pub(super) struct Living {
 
 /// The first bytes of a value with what is left of its life.
 #[derive(Debug)]
-pub(super) struct Peeked {
+pub(super) struct HeadWithTtl {
     /// `None` where something else lies.
     pub(super) head: Option<Bytes>,
     /// `None` if it does not end.
@@ -55,17 +55,17 @@ pub(super) struct Peeked {
 
 /// What became of a takeover.
 #[derive(Debug)]
-pub(super) enum Replaced {
+pub(super) enum ReplaceResult {
     /// The new claim is written.
     Done,
     /// The owner, or somebody else, was there in the meantime: this is what they left.
-    Stirred(Living),
+    Changed(ValueWithTtl),
     /// There is nothing any more.
-    Vanished,
+    Gone,
 }
 
 /// What must be there for an operator's change.
-pub(super) struct Expected {
+pub(super) struct ExpectedRecord {
     /// State, and token with attempt: see [`codec::identity`](crate::record::codec::identity).
     pub(super) identity: (u8, [u8; 20]),
     /// The most that may be left of its life.
@@ -133,7 +133,7 @@ pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str) -> Vec<&'stat
 
 impl Connected {
     /// Value and remaining life, read at one moment.
-    pub(super) async fn look(&self, key: &str, deadline: Instant) -> Result<Option<Living>, Fault> {
+    pub(super) async fn look(&self, key: &str, deadline: Instant) -> Result<Option<ValueWithTtl>, CommandError> {
         Ok(living(self.invoke(&LOOK.key(key), deadline).await?))
     }
 
@@ -141,17 +141,17 @@ impl Connected {
     pub(super) async fn replace(
         &self,
         key: &str,
-        seen: &Living,
+        seen: &ValueWithTtl,
         claim: &[u8],
         time_to_live: Duration,
         deadline: Instant,
-    ) -> Result<Replaced, Fault> {
+    ) -> Result<ReplaceResult, CommandError> {
         let mut script = REPLACE.key(key);
         script.arg(&seen.bytes[..]).arg(seen.left.map_or(0, millis)).arg(claim).arg(millis(time_to_live));
         let reply: Option<(Option<Bytes>, i64)> = self.invoke(&script, deadline).await?;
         Ok(match reply {
-            None => Replaced::Done,
-            Some(there) => living(there).map_or(Replaced::Vanished, Replaced::Stirred),
+            None => ReplaceResult::Done,
+            Some(there) => living(there).map_or(ReplaceResult::Gone, ReplaceResult::Changed),
         })
     }
 
@@ -159,11 +159,11 @@ impl Connected {
     pub(super) async fn compare_and_swap(
         &self,
         key: &str,
-        expected: &Expected,
+        expected: &ExpectedRecord,
         to: Option<(Vec<u8>, Duration)>,
         deadline: Instant,
-    ) -> Result<Option<Option<Living>>, Fault> {
-        let Expected { identity: (state, owner), at_most, body } = expected;
+    ) -> Result<Option<Option<ValueWithTtl>>, CommandError> {
+        let ExpectedRecord { identity: (state, owner), at_most, body } = expected;
         let mut script = EXCHANGE.key(key);
         script.key(body).arg(*state).arg(&owner[..]).arg(millis(*at_most)).arg(millis(BODY_SURVIVES));
         if let Some((record, time_to_live)) = to {
@@ -180,7 +180,7 @@ impl Connected {
         pattern: &str,
         count: usize,
         deadline: Instant,
-    ) -> Result<(u64, Vec<Vec<u8>>), Fault> {
+    ) -> Result<(u64, Vec<Vec<u8>>), CommandError> {
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count);
         self.in_list(deadline, scan.query_async(&mut self.lists.clone())).await
@@ -192,7 +192,7 @@ impl Connected {
         keys: &[String],
         length: usize,
         deadline: Instant,
-    ) -> Result<Vec<Option<Peeked>>, Fault> {
+    ) -> Result<Vec<Option<HeadWithTtl>>, CommandError> {
         let mut script = PEEK.prepare_invoke();
         keys.iter().for_each(|key| {
             script.key(key);
@@ -202,19 +202,19 @@ impl Connected {
             self.in_list(deadline, script.invoke_async(&mut self.lists.clone())).await?;
         let peeked = |(head, left): (Option<Bytes>, i64)| {
             let left = u64::try_from(left).ok().map(Duration::from_millis);
-            Peeked { head, left }
+            HeadWithTtl { head, left }
         };
         Ok(told.into_iter().map(|told| (told.1 != GONE).then(|| peeked(told))).collect())
     }
 
     /// Writes a number, and returns the one that was there.
-    pub(super) async fn succeed(
+    pub(super) async fn set_and_get(
         &self,
         key: &str,
         number: u64,
         time_to_live: Duration,
         deadline: Instant,
-    ) -> Result<Option<u64>, Fault> {
+    ) -> Result<Option<u64>, CommandError> {
         let mut set = redis::cmd("SET");
         set.arg(key).arg(number).arg("GET").arg("PX").arg(millis(time_to_live));
         self.in_time(deadline, set.query_async(&mut self.control.clone())).await
@@ -227,14 +227,14 @@ impl Connected {
         value: &[u8],
         time_to_live: Duration,
         deadline: Instant,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), CommandError> {
         let mut set = redis::cmd("SET");
         set.arg(key).arg(value).arg("PX").arg(millis(time_to_live));
         self.in_time(deadline, set.query_async(&mut self.control.clone())).await
     }
 
     /// What is left of the life of what lies there; `None` if it does not end, or is gone.
-    pub(super) async fn left(&self, key: &str, deadline: Instant) -> Result<Option<Duration>, Fault> {
+    pub(super) async fn left(&self, key: &str, deadline: Instant) -> Result<Option<Duration>, CommandError> {
         let mut pttl = redis::cmd("PTTL");
         pttl.arg(key);
         let left: i64 = self.in_time(deadline, pttl.query_async(&mut self.control.clone())).await?;
@@ -246,18 +246,23 @@ impl Connected {
     pub(super) async fn keep_alive(&self, prefix: &str) {
         const WAIT: Duration = Duration::from_millis(500);
         let (name, deadline) = (format!("{prefix}:digest-key"), Instant::now() + WAIT);
-        let hot = self.hot.send(WAIT * 10, |out| drop(Command::begin(out, 2).word(b"GET").word(name.as_bytes())));
+        let hot = self.hot.send(WAIT * 10, |out| drop(CommandWriter::begin(out, 2).word(b"GET").word(name.as_bytes())));
         let mut lists = self.lists.clone();
         let mut pttl = redis::cmd("PTTL");
         pttl.arg(&name);
         let lists = self.in_list(deadline, pttl.query_async::<i64>(&mut lists));
         // Opens one where there is none: all cores fall back to it where the server takes no more.
-        let carrier = self.carriers.get(&name, 0, deadline);
+        let carrier = self.connections.get(&name, 0, deadline);
         let _ = tokio::join!(tokio::time::timeout_at(deadline, hot), lists, carrier);
     }
 
     /// Has what lies there live for so long.
-    pub(super) async fn expire(&self, key: &str, time_to_live: Duration, deadline: Instant) -> Result<(), Fault> {
+    pub(super) async fn expire(
+        &self,
+        key: &str,
+        time_to_live: Duration,
+        deadline: Instant,
+    ) -> Result<(), CommandError> {
         let mut pexpire = redis::cmd("PEXPIRE");
         pexpire.arg(key).arg(millis(time_to_live));
         self.in_time(deadline, pexpire.query_async(&mut self.control.clone())).await
@@ -268,7 +273,7 @@ impl Connected {
         &self,
         pipeline: &redis::Pipeline,
         deadline: Instant,
-    ) -> Result<Vec<RedisResult<redis::Value>>, Fault> {
+    ) -> Result<Vec<RedisResult<redis::Value>>, CommandError> {
         self.in_time(deadline, pipeline.query_async(&mut self.control.clone())).await
     }
 
@@ -279,20 +284,20 @@ impl Connected {
         body: &[Bytes],
         time_to_live: Duration,
         deadline: Instant,
-    ) -> Result<(), Fault> {
-        self.heed_apart(self.carriers.set(key, body, millis(time_to_live), deadline).await)
+    ) -> Result<(), CommandError> {
+        self.record_body_result(self.connections.set(key, body, millis(time_to_live), deadline).await)
     }
 
     /// Reads a body that lies apart, of about this length.
-    pub(super) async fn body(&self, key: &str, length: u64, deadline: Instant) -> Result<Option<Bytes>, Fault> {
-        self.heed_apart(self.carriers.get(key, length, deadline).await)
+    pub(super) async fn body(&self, key: &str, length: u64, deadline: Instant) -> Result<Option<Bytes>, CommandError> {
+        self.record_body_result(self.connections.get(key, length, deadline).await)
     }
 
     pub(super) async fn invoke<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
         deadline: Instant,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, CommandError> {
         // One round trip; two more if the server lost its scripts since the connection was made.
         self.in_time(deadline, script.invoke_async(&mut self.control.clone())).await
     }
@@ -302,41 +307,45 @@ impl Connected {
         &self,
         deadline: Instant,
         answer: impl Future<Output = RedisResult<T>>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, CommandError> {
         let result = within(deadline, answer).await;
-        self.heed(result.as_ref().err());
+        self.record_result(result.as_ref().err());
         result
     }
 
     /// What became of a body says nothing of the connections that records go through, unless another server is to be asked.
-    fn heed_apart<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
-        if answer.as_ref().is_err_and(Fault::is_elsewhere) {
+    fn record_body_result<T>(&self, answer: Result<T, CommandError>) -> Result<T, CommandError> {
+        if answer.as_ref().is_err_and(CommandError::is_elsewhere) {
             self.drop_it();
         }
         answer
     }
 
     /// The same for what may be large: that it is late says nothing of the connection that records go through.
-    async fn in_list<T>(&self, deadline: Instant, answer: impl Future<Output = RedisResult<T>>) -> Result<T, Fault> {
+    async fn in_list<T>(
+        &self,
+        deadline: Instant,
+        answer: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T, CommandError> {
         let result = within(deadline, answer).await;
         if let Err(fault) = &result
-            && !matches!(fault, Fault::Late)
+            && !matches!(fault, CommandError::Late)
         {
-            self.heed(Some(fault));
+            self.record_result(Some(fault));
         }
         result
     }
 }
 
-async fn within<T>(deadline: Instant, answer: impl Future<Output = RedisResult<T>>) -> Result<T, Fault> {
+async fn within<T>(deadline: Instant, answer: impl Future<Output = RedisResult<T>>) -> Result<T, CommandError> {
     match tokio::time::timeout_at(deadline, answer).await {
         Ok(Ok(reply)) => Ok(reply),
-        Ok(Err(error)) => Err(Fault::of(error)),
-        Err(_) => Err(Fault::Late),
+        Ok(Err(error)) => Err(CommandError::of(error)),
+        Err(_) => Err(CommandError::Late),
     }
 }
 
-impl Fault {
+impl CommandError {
     pub(super) fn of(error: RedisError) -> Self {
         // What has a code came from the server; all else is the connection, or an answer that makes no sense.
         match error.code().map(str::to_owned) {
@@ -376,7 +385,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(_, error) | Self::Lost(error) => error.fmt(f),
@@ -389,13 +398,13 @@ impl fmt::Display for Fault {
 const LATE: &str = "Redis did not answer in time";
 const FULL: &str = "Redis takes commands too slowly: too much waits to be written";
 
-impl From<Fault> for StoreError {
-    fn from(fault: Fault) -> Self {
+impl From<CommandError> for StoreError {
+    fn from(fault: CommandError) -> Self {
         match fault {
-            Fault::Refused(_, error) => Self::Refused(Box::new(error)),
-            Fault::Lost(error) => Self::Uncertain(Box::new(error)),
-            Fault::Late => Self::Uncertain(LATE.into()),
-            Fault::Full => Self::Refused(FULL.into()),
+            CommandError::Refused(_, error) => Self::Refused(Box::new(error)),
+            CommandError::Lost(error) => Self::Uncertain(Box::new(error)),
+            CommandError::Late => Self::Uncertain(LATE.into()),
+            CommandError::Full => Self::Refused(FULL.into()),
         }
     }
 }
@@ -403,14 +412,14 @@ impl From<Fault> for StoreError {
 /// What PTTL answers for a name under which nothing lies.
 const GONE: i64 = -2;
 
-fn living((bytes, left): (Option<Bytes>, i64)) -> Option<Living> {
+fn living((bytes, left): (Option<Bytes>, i64)) -> Option<ValueWithTtl> {
     // PTTL answers -1 for what does not expire.
     let left = u64::try_from(left).ok().map(Duration::from_millis);
-    bytes.map(|bytes| Living { bytes, left })
+    bytes.map(|bytes| ValueWithTtl { bytes, left })
 }
 
-pub(super) fn strange() -> Fault {
-    Fault::Lost(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unexpected answer")))
+pub(super) fn strange() -> CommandError {
+    CommandError::Lost(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unexpected answer")))
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {

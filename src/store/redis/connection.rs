@@ -20,9 +20,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Habits;
-use super::carriers::Carriers;
-use super::commands::{Acquire, Fault};
+use super::ConnectionOptions;
+use super::body_connections::BodyConnections;
+use super::commands::{AcquireMethod, CommandError};
 use super::handshake;
 use super::pipeline::Pipeline;
 use super::probe::{ConnectError, Probe};
@@ -41,8 +41,8 @@ pub(super) struct Connected {
     /// For lists of records, which would hold up the others.
     pub(super) lists: MultiplexedConnection,
     /// For bodies that lie apart, which would do so too.
-    pub(super) carriers: Arc<Carriers>,
-    pub(super) acquire: Acquire,
+    pub(super) connections: Arc<BodyConnections>,
+    pub(super) acquire: AcquireMethod,
     /// Cancelled when none of the connections to this server is to be used any more.
     lost: CancellationToken,
     /// The same, or else cancelled when it is too: when the hot connection of a core is closed, and that alone.
@@ -77,7 +77,7 @@ const YOUNG: Duration = Duration::from_secs(3);
 pub(super) struct Supervisor {
     link: Arc<Link>,
     address: RedisAddress,
-    habits: Habits,
+    habits: ConnectionOptions,
     connect_timeout: Duration,
     probe: Probe,
 }
@@ -99,7 +99,7 @@ pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(1);
 pub(super) const TIMEOUTS: u32 = 3;
 
 impl Link {
-    pub(super) fn new(digest_key: Option<DigestKey>, habits: &Habits) -> Arc<Self> {
+    pub(super) fn new(digest_key: Option<DigestKey>, habits: &ConnectionOptions) -> Arc<Self> {
         let (current, _) = watch::channel(Err(Arc::new(ConnectError::NotYet)));
         let [losses, confirmed, claims_from] = [(); 3].map(|()| AtomicU64::new(0));
         Arc::new(Self {
@@ -230,16 +230,16 @@ impl Link {
 
 impl Connected {
     /// Draws the conclusions for the connection from how a command went.
-    pub(super) fn heed(&self, fault: Option<&Fault>) {
+    pub(super) fn record_result(&self, fault: Option<&CommandError>) {
         match fault {
-            Some(Fault::Late) => {
+            Some(CommandError::Late) => {
                 if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS {
                     self.drop_it();
                 }
             }
-            Some(Fault::Lost(_)) => self.drop_it(),
+            Some(CommandError::Lost(_)) => self.drop_it(),
             Some(fault) if fault.is_elsewhere() => self.drop_it(),
-            Some(Fault::Refused(..) | Fault::Full) | None => self.timeouts.store(0, Ordering::Relaxed),
+            Some(CommandError::Refused(..) | CommandError::Full) | None => self.timeouts.store(0, Ordering::Relaxed),
         }
     }
 
@@ -247,8 +247,8 @@ impl Connected {
     pub(super) fn on_core(&self, hot: TcpStream) -> Self {
         let (lost, closed) = (self.lost.clone(), self.lost.child_token());
         let hot = Pipeline::start_beside(self.hot.clone(), hot, closed.clone(), lost, self.timeouts.clone());
-        let carriers = Arc::new(Carriers::on_core(&self.carriers));
-        Self { hot, carriers, closed, ..self.clone() }
+        let connections = Arc::new(BodyConnections::on_core(&self.connections));
+        Self { hot, connections, closed, ..self.clone() }
     }
 
     pub(super) fn drop_it(&self) {
@@ -270,7 +270,7 @@ impl Supervisor {
         link: Arc<Link>,
         address: RedisAddress,
         probe: Probe,
-        habits: Habits,
+        habits: ConnectionOptions,
         connect_timeout: Duration,
     ) -> Self {
         Self { link, address, habits, connect_timeout, probe }
@@ -321,11 +321,11 @@ impl Supervisor {
         let open = async { tokio::try_join!(self.open(&lost), self.open(&lost), ours(), ours()) };
         let opened = tokio::time::timeout_at(deadline, open).await.map_err(silent)?;
         let (control, lists, hot, carrier) = opened.map_err(ConnectError::of_opening)?;
-        let carriers = Arc::new(Carriers::new(address.clone(), prefix.to_owned(), Some(carrier)));
-        let (acquire, timeouts) = (Acquire::Natively, Arc::<AtomicU32>::default());
+        let connections = Arc::new(BodyConnections::new(address.clone(), prefix.to_owned(), Some(carrier)));
+        let (acquire, timeouts) = (AcquireMethod::Natively, Arc::<AtomicU32>::default());
         let hot = Pipeline::start(hot, lost.clone(), timeouts.clone());
         let closed = lost.clone();
-        let mut connected = Connected { hot, control, lists, carriers, acquire, lost, closed, timeouts };
+        let mut connected = Connected { hot, control, lists, connections, acquire, lost, closed, timeouts };
         self.probe.examine(&mut connected, &self.link, deadline).await?;
         Ok(connected)
     }

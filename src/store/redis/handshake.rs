@@ -8,8 +8,8 @@ use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::commands::Fault;
-use super::resp::{Command, Reply, take_reply};
+use super::commands::CommandError;
+use super::resp::{CommandWriter, RespValue, take_reply};
 use crate::config::RedisAddress;
 
 /// What the other side does not acknowledge for so long, it will not.
@@ -37,38 +37,38 @@ pub(super) async fn open(address: &RedisAddress, prefix: &str) -> RedisResult<Tc
         asked += 1;
         match &address.username {
             Some(username) => {
-                let auth = Command::begin(&mut out, 3).word(b"AUTH").word(username.as_bytes());
+                let auth = CommandWriter::begin(&mut out, 3).word(b"AUTH").word(username.as_bytes());
                 auth.word(password.expose().as_bytes());
             }
-            None => drop(Command::begin(&mut out, 2).word(b"AUTH").word(password.expose().as_bytes())),
+            None => drop(CommandWriter::begin(&mut out, 2).word(b"AUTH").word(password.expose().as_bytes())),
         }
     }
     if address.database != 0 {
         asked += 1;
-        let select = Command::begin(&mut out, 2).word(b"SELECT");
+        let select = CommandWriter::begin(&mut out, 2).word(b"SELECT");
         select.number(u64::try_from(address.database).unwrap_or_default());
     }
     // What every sidecar may ask; the answer does not matter.
-    drop(Command::begin(&mut out, 2).word(b"PTTL").joined(&[prefix.as_bytes(), b":digest-key"]));
+    drop(CommandWriter::begin(&mut out, 2).word(b"PTTL").joined(&[prefix.as_bytes(), b":digest-key"]));
     stream.write_all(&out).await?;
 
     let mut input = BytesMut::new();
     for left in (0..asked).rev() {
         match reply(&mut stream, &mut input).await? {
-            Reply::Error(line) => match Fault::of_line(&line) {
+            RespValue::Error(line) => match CommandError::of_line(&line) {
                 // What is missing, the probe says better.
                 fault if left == 0 && (fault.is_permission() || fault.says("unknown command")) => {}
-                Fault::Refused(_, error) | Fault::Lost(error) => return Err(error),
-                Fault::Late | Fault::Full => return Err(nonsense()),
+                CommandError::Refused(_, error) | CommandError::Lost(error) => return Err(error),
+                CommandError::Late | CommandError::Full => return Err(nonsense()),
             },
-            Reply::Status(_) | Reply::Integer(_) => {}
-            Reply::Nil | Reply::Bulk(_) => return Err(nonsense()),
+            RespValue::Status(_) | RespValue::Integer(_) => {}
+            RespValue::Nil | RespValue::Bulk(_) => return Err(nonsense()),
         }
     }
     if input.is_empty() { Ok(stream) } else { Err(nonsense()) }
 }
 
-pub(super) async fn reply(stream: &mut TcpStream, input: &mut BytesMut) -> RedisResult<Reply> {
+pub(super) async fn reply(stream: &mut TcpStream, input: &mut BytesMut) -> RedisResult<RespValue> {
     loop {
         if let Some(reply) = take_reply(input).map_err(|_| nonsense())? {
             return Ok(reply);

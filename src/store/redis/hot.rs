@@ -7,22 +7,22 @@ use bytes::Bytes;
 use redis::Script;
 use tokio::time::Instant;
 
-use super::commands::{ACQUIRE, Acquire, Fault, RELEASE, RENEW, SETTLE, millis, strange};
+use super::commands::{ACQUIRE, AcquireMethod, CommandError, RELEASE, RENEW, SETTLE, millis, strange};
 use super::connection::Connected;
 use super::notify::WAITING;
-use super::resp::Command;
+use super::resp::CommandWriter;
 use crate::record::{Hex, RecordName, Token};
 use crate::store::{Released, Renewed};
 
 /// The key of a record, written in parts: it is never needed in one piece.
 #[derive(Clone, Copy)]
-pub(super) struct Key<'a> {
+pub(super) struct RecordKey<'a> {
     prefix: &'a str,
     route: &'a str,
     digest: Hex<16>,
 }
 
-impl<'a> Key<'a> {
+impl<'a> RecordKey<'a> {
     pub(super) fn new(prefix: &'a str, name: &'a RecordName) -> Self {
         Self { prefix, route: &name.route, digest: Hex::of(&name.digest) }
     }
@@ -39,7 +39,7 @@ impl<'a> Key<'a> {
     }
 }
 
-impl fmt::Display for Key<'_> {
+impl fmt::Display for RecordKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.prefix, self.route, self.digest)
     }
@@ -53,28 +53,28 @@ impl Connected {
         value: &[u8],
         time_to_live: Duration,
         timeout: Duration,
-    ) -> Result<Option<Bytes>, Fault> {
+    ) -> Result<Option<Bytes>, CommandError> {
         let time_to_live = millis(time_to_live);
         match self.acquire {
-            Acquire::Natively => {
+            AcquireMethod::Natively => {
                 let answer = self.hot.send(timeout, |out| {
-                    let set = Command::begin(out, 7).word(b"SET").joined(key).word(value);
+                    let set = CommandWriter::begin(out, 7).word(b"SET").joined(key).word(value);
                     set.word(b"NX").word(b"GET").word(b"PX").number(time_to_live);
                 });
                 self.heed_hot(answer.await)
             }
-            Acquire::ByScript => self.run(&ACQUIRE, &[key], value, Some(time_to_live), timeout).await,
+            AcquireMethod::ByScript => self.run(&ACQUIRE, &[key], value, Some(time_to_live), timeout).await,
         }
     }
 
     /// Says that the owner of `claim` is alive.
     pub(super) async fn renew(
         &self,
-        key: Key<'_>,
+        key: RecordKey<'_>,
         claim: &[u8],
         time_to_live: Duration,
         timeout: Duration,
-    ) -> Result<Renewed, Fault> {
+    ) -> Result<Renewed, CommandError> {
         let reply = self.run(&RENEW, &[&key.parts()], claim, Some(millis(time_to_live)), timeout).await?;
         match reply.as_deref() {
             Some(b"extended") => Ok(Renewed::Extended),
@@ -87,16 +87,21 @@ impl Connected {
     /// Writes the outcome `record`, or returns the record that stays.
     pub(super) async fn settle(
         &self,
-        key: Key<'_>,
+        key: RecordKey<'_>,
         record: &[u8],
         time_to_live: Duration,
         timeout: Duration,
-    ) -> Result<Option<Bytes>, Fault> {
+    ) -> Result<Option<Bytes>, CommandError> {
         self.run(&SETTLE, &[&key.parts(), &key.waiting()], record, Some(millis(time_to_live)), timeout).await
     }
 
     /// Frees the key of a record in flight.
-    pub(super) async fn release(&self, key: Key<'_>, token: Token, timeout: Duration) -> Result<Released, Fault> {
+    pub(super) async fn release(
+        &self,
+        key: RecordKey<'_>,
+        token: Token,
+        timeout: Duration,
+    ) -> Result<Released, CommandError> {
         let reply = self.run(&RELEASE, &[&key.parts(), &key.waiting()], &token.0, None, timeout).await?;
         match reply.as_deref() {
             Some(b"deleted") => Ok(Released::Deleted),
@@ -114,10 +119,10 @@ impl Connected {
         argument: &[u8],
         number: Option<u64>,
         timeout: Duration,
-    ) -> Result<Option<Bytes>, Fault> {
+    ) -> Result<Option<Bytes>, CommandError> {
         let begun = Instant::now();
         let answer = self.hot.send(timeout, |out| {
-            let command = Command::begin(out, 4 + keys.len() + usize::from(number.is_some()));
+            let command = CommandWriter::begin(out, 4 + keys.len() + usize::from(number.is_some()));
             let command = command.word(b"EVALSHA").word(script.get_hash().as_bytes()).number(keys.len() as u64);
             let command = keys.iter().fold(command, |command, key| command.joined(key)).word(argument);
             if let Some(number) = number {
@@ -138,9 +143,9 @@ impl Connected {
     }
 
     /// Draws the conclusions for the connection from how a hot command went. Late answers the pipeline counts itself.
-    fn heed_hot<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
+    fn heed_hot<T>(&self, answer: Result<T, CommandError>) -> Result<T, CommandError> {
         if let Err(fault) = &answer
-            && (matches!(fault, Fault::Lost(_)) || fault.is_elsewhere())
+            && (matches!(fault, CommandError::Lost(_)) || fault.is_elsewhere())
         {
             self.drop_it();
         }

@@ -6,8 +6,8 @@
 use tokio::time::Instant;
 
 use super::Redis;
-use super::commands::{Fault, Peeked};
-use super::hot::Key;
+use super::commands::{CommandError, HeadWithTtl};
+use super::hot::RecordKey;
 use crate::record::RecordName;
 use crate::record::codec::{self, Unreadable};
 use crate::record::transitions::RecordSnapshot;
@@ -47,7 +47,8 @@ impl Redis {
 
         let mut records = Vec::with_capacity(names.len());
         for names in names.chunks(AT_ONCE) {
-            let keys: Vec<String> = names.iter().map(|name| Key::new(&self.server.prefix, name).to_string()).collect();
+            let keys: Vec<String> =
+                names.iter().map(|name| RecordKey::new(&self.server.prefix, name).to_string()).collect();
             let heads = connected.peek(&keys, codec::HEAD, deadline).await.map_err(refused)?;
             let there = names.iter().zip(heads).filter_map(|(name, head)| Some((name, head?)));
             records.extend(there.map(|(name, head)| ListedRecord { name: name.clone(), seen: seen(head) }));
@@ -67,14 +68,14 @@ const NO_CURSOR: &str = "this cursor does not come from a list of this store";
 const NO_PERMISSION: &str = "the Redis user may not list records: it needs SCAN and GETRANGE";
 
 /// What is asked for at the start, an operator may have left out, as nothing else needs it.
-fn refused(fault: Fault) -> StoreError {
+fn refused(fault: CommandError) -> StoreError {
     if fault.is_permission() {
         return StoreError::Unavailable(NO_PERMISSION.into());
     }
     fault.into()
 }
 
-fn seen(Peeked { head, left }: Peeked) -> Result<RecordSnapshot, Unreadable> {
+fn seen(HeadWithTtl { head, left }: HeadWithTtl) -> Result<RecordSnapshot, Unreadable> {
     let summary = codec::summarise(&head.ok_or(Unreadable::Damaged(super::NOT_A_RECORD))?)?;
     let silent_for = super::silence(summary.claim.terms.retention, left);
     Ok(RecordSnapshot { summary, silent_for })

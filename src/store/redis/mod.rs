@@ -10,13 +10,13 @@
 
 mod acl;
 mod bodies;
-mod carriers;
+mod body_connections;
 mod commands;
 mod connection;
+mod core_connection;
 mod handshake;
 mod hot;
 mod list;
-mod local;
 mod notify;
 mod pipeline;
 mod probe;
@@ -33,11 +33,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use acl::acl_rule;
 use bodies::{Bodies, Direction};
-use commands::{Expected, Fault, Living, Replaced};
+use commands::{CommandError, ExpectedRecord, ReplaceResult, ValueWithTtl};
 use connection::{Connected, Link, Supervisor};
-use hot::Key;
-use local::Local;
-use notify::Listener;
+use core_connection::CoreConnection;
+use hot::RecordKey;
+use notify::ChangeSubscriber;
 pub use probe::ConnectError;
 use probe::Probe;
 
@@ -55,26 +55,26 @@ use crate::record::{Claim, Record, RecordName, Reply, State, Token};
 
 /// Records in one Redis server.
 pub struct Redis {
-    server: Arc<Server>,
+    server: Arc<SharedState>,
     /// The hot connection of the core that this handle is for.
-    local: Option<Local>,
+    local: Option<CoreConnection>,
 }
 
 /// What all cores share.
-struct Server {
+struct SharedState {
     link: Arc<Link>,
     address: RedisAddress,
     prefix: String,
     timeout: Duration,
     connect_timeout: Duration,
     bodies: Bodies,
-    listener: Listener,
+    listener: ChangeSubscriber,
     _supervisor: AbortOnDropHandle<()>,
 }
 
 /// What tests, and those who only look, do otherwise.
 #[derive(Clone, Copy)]
-struct Habits {
+struct ConnectionOptions {
     /// The digest key is confirmed as often; claims are made while the last time is no longer ago than three of these.
     ping_every: Duration,
     /// The server's memory and its policy of eviction are looked at as often.
@@ -85,7 +85,7 @@ struct Habits {
     puts_key: bool,
 }
 
-impl Default for Habits {
+impl Default for ConnectionOptions {
     fn default() -> Self {
         Self {
             ping_every: Duration::from_secs(1),
@@ -105,12 +105,12 @@ const BODY_SURVIVES: Duration = Duration::from_secs(60);
 impl Redis {
     /// Begins to connect. Must be called within a Tokio runtime.
     pub fn open(address: &RedisAddress, config: &config::StoreConfig) -> Self {
-        Self::open_with(address, config, Habits::default())
+        Self::open_with(address, config, ConnectionOptions::default())
     }
 
     /// The same for whoever only looks: the store's digest key stays as it is.
     pub fn open_to_look(address: &RedisAddress, config: &config::StoreConfig) -> Self {
-        Self::open_with(address, config, Habits { puts_key: false, ..Habits::default() })
+        Self::open_with(address, config, ConnectionOptions { puts_key: false, ..ConnectionOptions::default() })
     }
 
     /// Waits until the first try to connect has ended.
@@ -118,7 +118,7 @@ impl Redis {
         self.server.link.tried().await
     }
 
-    fn open_with(address: &RedisAddress, config: &config::StoreConfig, habits: Habits) -> Self {
+    fn open_with(address: &RedisAddress, config: &config::StoreConfig, habits: ConnectionOptions) -> Self {
         let digest_key = digest_key::configured(config);
         let link = Link::new(digest_key, &habits);
         let probe = Probe::new(config, digest_key, habits);
@@ -126,14 +126,14 @@ impl Redis {
         let supervisor = Supervisor::new(link.clone(), address.clone(), probe, habits, connect_timeout);
         #[expect(clippy::disallowed_methods, reason = "ends with the store")]
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
-        let server = Server {
+        let server = SharedState {
             link,
             address: address.clone(),
             prefix: config.prefix.clone(),
             timeout: config.timeout,
             connect_timeout,
             bodies: Bodies::default(),
-            listener: Listener::start(address),
+            listener: ChangeSubscriber::start(address),
             _supervisor: supervisor,
         };
         Self { server: Arc::new(server), local: None }
@@ -147,7 +147,7 @@ impl Redis {
 
     /// The same store, with a hot connection that belongs to the runtime on which this is called.
     pub fn on_core(&self) -> Self {
-        Self { server: self.server.clone(), local: Some(Local::start(&self.server)) }
+        Self { server: self.server.clone(), local: Some(CoreConnection::start(&self.server)) }
     }
 
     pub(super) async fn claim(&self, name: &RecordName, claim: &Claim) -> Result<Claimed, StoreError> {
@@ -162,12 +162,12 @@ impl Redis {
     }
 
     fn call<'a>(&'a self, name: &'a RecordName, timeout: Duration) -> Result<Call<'a>, StoreError> {
-        let local = self.local.as_ref().and_then(Local::connected);
+        let local = self.local.as_ref().and_then(CoreConnection::connected);
         let connected = match local {
             Some(connected) => connected,
             None => self.server.link.connected()?,
         };
-        let key = Key::new(&self.server.prefix, name);
+        let key = RecordKey::new(&self.server.prefix, name);
         Ok(Call { server: &self.server, connected, name, key, timeout, deadline: Instant::now() + timeout })
     }
 }
@@ -210,7 +210,7 @@ impl Store for Redis {
     }
 
     fn subscribe(&self, name: &RecordName, patience: Duration) -> Option<Changes> {
-        Some(self.server.listener.subscribe(Key::new(&self.server.prefix, name).to_string(), patience))
+        Some(self.server.listener.subscribe(RecordKey::new(&self.server.prefix, name).to_string(), patience))
     }
 
     fn digest_key(&self) -> Result<DigestKey, StoreError> {
@@ -242,10 +242,10 @@ impl Store for Redis {
 /// One call: a record, a connection, and the time that is left for all its round trips. A large body has a time of its
 /// own.
 struct Call<'a> {
-    server: &'a Server,
+    server: &'a SharedState,
     connected: Arc<Connected>,
     name: &'a RecordName,
-    key: Key<'a>,
+    key: RecordKey<'a>,
     /// How long the answer to one of its hot commands may take, from when that is written.
     timeout: Duration,
     /// When all the others are given up.
@@ -258,13 +258,13 @@ enum Acquired {
     Refused(Box<StoredRecord>),
     Apart(Box<Bodiless>),
     /// It was refused by a record that was gone at the next look.
-    Vanished(Box<StoredRecord>),
+    Gone(Box<StoredRecord>),
 }
 
 impl Call<'_> {
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {
         let acquired = match self.acquire(claim, self.timeout).await? {
-            Acquired::Vanished(_) => {
+            Acquired::Gone(_) => {
                 let left = self.deadline.saturating_duration_since(Instant::now());
                 Box::pin(self.acquire(claim, left)).await?
             }
@@ -274,7 +274,7 @@ impl Call<'_> {
             Acquired::Granted(claim) => Claimed::Granted(claim),
             Acquired::Apart(bodiless) => Claimed::Apart(bodiless),
             // Whoever meets a vanishing record twice was still refused by one that was there.
-            Acquired::Refused(held) | Acquired::Vanished(held) => Claimed::Refused(held),
+            Acquired::Refused(held) | Acquired::Gone(held) => Claimed::Refused(held),
         })
     }
 
@@ -284,8 +284,8 @@ impl Call<'_> {
         let there = match self.connected.acquire(&self.key.parts(), &bytes, claim.terms.retention, timeout).await {
             Ok(None) => return Ok(Acquired::Granted(claim.clone())),
             Ok(Some(there)) => there,
-            Err(Fault::Refused(code, error)) => {
-                return Box::pin(self.look_instead(claim, Fault::Refused(code, error))).await;
+            Err(CommandError::Refused(code, error)) => {
+                return Box::pin(self.look_instead(claim, CommandError::Refused(code, error))).await;
             }
             Err(fault) => return Err(self.error(fault)),
         };
@@ -302,15 +302,15 @@ impl Call<'_> {
                 Ok(Acquired::Refused(Box::new(StoredRecord { silent_for: Duration::ZERO, ..*held })))
             }
             ClaimTransition::Write(_) => {
-                Box::pin(self.contend(claim, held)).await.map_err(StoreError::there_may_be_a_record)
+                Box::pin(self.try_takeover(claim, held)).await.map_err(StoreError::there_may_be_a_record)
             }
         }
     }
 
     /// Claims what somebody holds in flight.
-    async fn contend(&self, claim: &Claim, seen: StoredRecord) -> Result<Acquired, StoreError> {
+    async fn try_takeover(&self, claim: &Claim, seen: StoredRecord) -> Result<Acquired, StoreError> {
         let Some(there) = self.look().await? else {
-            return Ok(Acquired::Vanished(Box::new(StoredRecord { silent_for: Duration::ZERO, ..seen })));
+            return Ok(Acquired::Gone(Box::new(StoredRecord { silent_for: Duration::ZERO, ..seen })));
         };
         let held = match self.decode(&there.bytes)? {
             Decoded::Whole(record) => self.held(record, &there),
@@ -325,17 +325,17 @@ impl Call<'_> {
         let retention = takeover.terms.retention;
         let replaced = self.connected.replace(&self.key(), &there, &bytes, retention, self.deadline).await;
         let there = match replaced.map_err(|fault| self.error(fault))? {
-            Replaced::Done => return Ok(Acquired::Granted(takeover)),
-            Replaced::Vanished => {
-                return Ok(Acquired::Vanished(Box::new(StoredRecord { silent_for: Duration::ZERO, ..seen })));
+            ReplaceResult::Done => return Ok(Acquired::Granted(takeover)),
+            ReplaceResult::Gone => {
+                return Ok(Acquired::Gone(Box::new(StoredRecord { silent_for: Duration::ZERO, ..seen })));
             }
-            Replaced::Stirred(there) => there,
+            ReplaceResult::Changed(there) => there,
         };
         self.refused(&there, claim)
     }
 
     /// What is there refuses the claim, unless it is that very claim.
-    fn refused(&self, there: &Living, claim: &Claim) -> Result<Acquired, StoreError> {
+    fn refused(&self, there: &ValueWithTtl, claim: &Claim) -> Result<Acquired, StoreError> {
         let held = match self.decode(&there.bytes)? {
             Decoded::Whole(record) => self.held(record, there),
             Decoded::Bodiless(bodiless) => return Ok(Acquired::Apart(Box::new(bodiless))),
@@ -347,13 +347,13 @@ impl Call<'_> {
     }
 
     /// The server took no claim. A full one, or one whose replicas are away, still knows what was done before.
-    async fn look_instead(&self, claim: &Claim, refusal: Fault) -> Result<Acquired, StoreError> {
+    async fn look_instead(&self, claim: &Claim, refusal: CommandError) -> Result<Acquired, StoreError> {
         if refusal.is_wrong_type() {
             return Err(self.error(refusal));
         }
         let there = match self.connected.look(&self.key(), self.deadline).await {
             Ok(Some(there)) => there,
-            Ok(None) | Err(Fault::Refused(..)) => return Err(self.error(refusal)),
+            Ok(None) | Err(CommandError::Refused(..)) => return Err(self.error(refusal)),
             Err(fault) => return Err(self.error(fault)),
         };
         self.refused(&there, claim)
@@ -407,7 +407,8 @@ impl Call<'_> {
             Duration::ZERO => FOREVER,
             silence => seen.claim.terms.retention.min(FOREVER).saturating_sub(silence),
         };
-        let expected = Expected { identity: codec::identity(seen), at_most, body: self.body_key(seen.claim.token) };
+        let expected =
+            ExpectedRecord { identity: codec::identity(seen), at_most, body: self.body_key(seen.claim.token) };
         let there = self.connected.compare_and_swap(&self.key(), &expected, to, self.deadline).await;
         match there.map_err(|fault| self.error(fault))? {
             None => Ok(SwapResult::Done),
@@ -431,15 +432,15 @@ impl Call<'_> {
         }))
     }
 
-    async fn look(&self) -> Result<Option<Living>, StoreError> {
+    async fn look(&self) -> Result<Option<ValueWithTtl>, StoreError> {
         self.connected.look(&self.key(), self.deadline).await.map_err(|fault| self.error(fault))
     }
 
-    async fn whole(&self, there: &Living) -> Result<StoredRecord, StoreError> {
+    async fn whole(&self, there: &ValueWithTtl) -> Result<StoredRecord, StoreError> {
         Ok(self.held(self.read(&there.bytes).await?, there))
     }
 
-    fn held(&self, record: Record, there: &Living) -> StoredRecord {
+    fn held(&self, record: Record, there: &ValueWithTtl) -> StoredRecord {
         let silent_for = silence(record.claim.terms.retention, there.left);
         StoredRecord { record, silent_for }
     }
@@ -469,7 +470,7 @@ impl Call<'_> {
     }
 
     /// There is a record, so no failure may pass for "nobody owns this".
-    fn without_body(&self, fault: &Fault) -> StoreError {
+    fn without_body(&self, fault: &CommandError) -> StoreError {
         if fault.is_wrong_type() {
             return self.unreadable(Unreadable::Damaged(NOT_A_RECORD));
         }
@@ -485,7 +486,7 @@ impl Call<'_> {
         self.key.to_string()
     }
 
-    fn error(&self, fault: Fault) -> StoreError {
+    fn error(&self, fault: CommandError) -> StoreError {
         if fault.is_wrong_type() {
             return self.unreadable(Unreadable::Damaged(NOT_A_RECORD));
         }

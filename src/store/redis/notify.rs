@@ -25,21 +25,21 @@ use crate::config::RedisAddress;
 use crate::store::Changes;
 
 /// Tells of changes to records that somebody waits for.
-pub(super) struct Listener {
-    topics: Arc<Topics>,
+pub(super) struct ChangeSubscriber {
+    topics: Arc<Subscriptions>,
     _task: AbortOnDropHandle<()>,
 }
 
 /// The records that somebody waits for, by their key.
-struct Topics {
+struct Subscriptions {
     /// Where the times begin that signs last until.
     origin: Instant,
-    by_key: Mutex<HashMap<String, Topic>>,
+    by_key: Mutex<HashMap<String, Subscription>>,
     /// There is a new one, or one that is waited for longer.
     added: Notify,
 }
 
-struct Topic {
+struct Subscription {
     tell: watch::Sender<()>,
     /// When those who wait have no more patience.
     until: Instant,
@@ -55,10 +55,10 @@ const STEP: Duration = Duration::from_secs(10);
 /// Before a server that refuses to notify is asked again.
 const REFUSED: Duration = Duration::from_secs(60);
 
-impl Listener {
+impl ChangeSubscriber {
     /// Listens to nothing yet.
     pub(super) fn start(address: &RedisAddress) -> Self {
-        let topics = Arc::new(Topics { origin: Instant::now(), by_key: Mutex::default(), added: Notify::new() });
+        let topics = Arc::new(Subscriptions { origin: Instant::now(), by_key: Mutex::default(), added: Notify::new() });
         #[expect(clippy::disallowed_methods, reason = "ends with the listener")]
         let task = tokio::spawn(run(Arc::clone(&topics), address.clone()));
         Self { topics, _task: AbortOnDropHandle::new(task) }
@@ -78,20 +78,20 @@ impl Listener {
             return changes;
         }
         let (tell, changes) = watch::channel(());
-        by_key.insert(key, Topic { tell, until });
+        by_key.insert(key, Subscription { tell, until });
         self.topics.added.notify_one();
         changes
     }
 }
 
-impl Topics {
+impl Subscriptions {
     /// The next of the times that signs last until: nearly all who join within a step need no sign of their own.
     fn rounded(&self, until: Instant) -> Instant {
         let steps = until.saturating_duration_since(self.origin).as_millis() / STEP.as_millis() + 1;
         self.origin + STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
     }
 
-    fn by_key(&self) -> MutexGuard<'_, HashMap<String, Topic>> {
+    fn by_key(&self) -> MutexGuard<'_, HashMap<String, Subscription>> {
         // Every step leaves the map whole.
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,7 +124,7 @@ impl Topics {
     }
 }
 
-async fn run(topics: Arc<Topics>, address: RedisAddress) {
+async fn run(topics: Arc<Subscriptions>, address: RedisAddress) {
     let mut delay = FIRST_DELAY;
     let mut complained = false;
     loop {
@@ -151,7 +151,7 @@ async fn run(topics: Arc<Topics>, address: RedisAddress) {
 }
 
 /// Listens on one connection until it is lost, or nobody waits any more.
-async fn listen(topics: &Arc<Topics>, address: &RedisAddress) -> RedisResult<()> {
+async fn listen(topics: &Arc<Subscriptions>, address: &RedisAddress) -> RedisResult<()> {
     let lost = CancellationToken::new();
     let on_push = {
         let (topics, lost) = (Arc::clone(topics), lost.clone());
@@ -178,7 +178,7 @@ async fn listen(topics: &Arc<Topics>, address: &RedisAddress) -> RedisResult<()>
 
 async fn follow(
     connection: &mut MultiplexedConnection,
-    topics: &Topics,
+    topics: &Subscriptions,
     subscribed: &mut HashMap<String, Instant>,
     wanted: &HashMap<String, Instant>,
 ) -> RedisResult<()> {

@@ -24,29 +24,29 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
 
-use super::commands::Fault;
+use super::commands::CommandError;
 use super::connection::TIMEOUTS;
-use super::resp::{Reply, take_reply};
+use super::resp::{RespValue, take_reply};
 
 /// A handle to the connection. It is closed with the last one.
 #[derive(Clone)]
 pub(super) struct Pipeline(Arc<Handle>);
 
 struct Handle {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<PipelineState>>,
     /// Takes the commands that come when this one is closed.
     instead: Option<Pipeline>,
 }
 
 /// What callers and the driver share.
 #[derive(Default)]
-struct State {
+struct PipelineState {
     /// Commands that leave with the next write.
     out: Vec<u8>,
     /// What callers wait at.
-    slots: Slab<Slot>,
+    slots: Slab<ReplySlot>,
     /// Commands without an answer, in the order in which they were sent: answers come in the same.
-    awaited: VecDeque<Awaited>,
+    awaited: VecDeque<AwaitedReply>,
     /// How many commands have left `awaited` at its front.
     answered: u64,
     /// Wakes the driver; taken by whoever did.
@@ -55,14 +55,14 @@ struct State {
     is_closed: bool,
 }
 
-enum Slot {
+enum ReplySlot {
     /// Of the command with this number.
     Waiting(u64, Option<Waker>),
-    Answered(Result<Option<Bytes>, Fault>),
+    Answered(Result<Option<Bytes>, CommandError>),
 }
 
 /// A command without an answer.
-struct Awaited {
+struct AwaitedReply {
     /// `None`: its caller has left, or was told that it is late. The answer that comes is nobody's.
     slot: Option<usize>,
     /// How long the answer may take.
@@ -119,8 +119,8 @@ impl Pipeline {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let state = Arc::<Mutex<State>>::default();
-        let driver = Driver {
+        let state = Arc::<Mutex<PipelineState>>::default();
+        let driver = PipelineDriver {
             stream,
             state: state.clone(),
             closed,
@@ -144,7 +144,7 @@ impl Pipeline {
     }
 
     /// Sends the command that `encode` writes. The answer may take `timeout`, from when it is written.
-    pub(super) fn send(&self, timeout: Duration, encode: impl FnOnce(&mut Vec<u8>)) -> Answer<'_> {
+    pub(super) fn send(&self, timeout: Duration, encode: impl FnOnce(&mut Vec<u8>)) -> ReplyFuture<'_> {
         let mut state = lock(&self.0.state);
         if state.is_closed
             && let Some(instead) = &self.0.instead
@@ -154,22 +154,22 @@ impl Pipeline {
         }
         let failed = match () {
             () if state.is_closed => Some(closed()),
-            () if state.out.len() > MOST_WAITING => Some(Fault::Full),
+            () if state.out.len() > MOST_WAITING => Some(CommandError::Full),
             () => None,
         };
         if failed.is_some() {
-            return Answer { pipeline: self, slot: None, failed };
+            return ReplyFuture { pipeline: self, slot: None, failed };
         }
         encode(&mut state.out);
         let number = state.answered + state.awaited.len() as u64;
-        let slot = state.slots.insert(Slot::Waiting(number, None));
-        state.awaited.push_back(Awaited { slot: Some(slot), timeout, written: None });
+        let slot = state.slots.insert(ReplySlot::Waiting(number, None));
+        state.awaited.push_back(AwaitedReply { slot: Some(slot), timeout, written: None });
         let driver = state.driver.take();
         drop(state);
         if let Some(driver) = driver {
             driver.wake();
         }
-        Answer { pipeline: self, slot: Some(slot), failed: None }
+        ReplyFuture { pipeline: self, slot: Some(slot), failed: None }
     }
 }
 
@@ -184,33 +184,33 @@ impl Drop for Handle {
 }
 
 /// The answer to one command: its value, or nil.
-pub(super) struct Answer<'a> {
+pub(super) struct ReplyFuture<'a> {
     pipeline: &'a Pipeline,
     /// Where it waits.
     slot: Option<usize>,
     /// Why it was not sent.
-    failed: Option<Fault>,
+    failed: Option<CommandError>,
 }
 
-impl Future for Answer<'_> {
-    type Output = Result<Option<Bytes>, Fault>;
+impl Future for ReplyFuture<'_> {
+    type Output = Result<Option<Bytes>, CommandError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(slot) = self.slot else { return Poll::Ready(Err(self.failed.take().unwrap_or_else(closed))) };
         let mut state = lock(&self.pipeline.0.state);
         match state.slots.get_mut(slot) {
-            Some(Slot::Waiting(_, waker)) => {
+            Some(ReplySlot::Waiting(_, waker)) => {
                 match waker {
                     Some(waker) => waker.clone_from(cx.waker()),
                     None => *waker = Some(cx.waker().clone()),
                 }
                 return Poll::Pending;
             }
-            Some(Slot::Answered(_)) | None => {}
+            Some(ReplySlot::Answered(_)) | None => {}
         }
         let answer = match state.slots.try_remove(slot) {
-            Some(Slot::Answered(answer)) => answer,
-            Some(Slot::Waiting(..)) | None => Err(closed()),
+            Some(ReplySlot::Answered(answer)) => answer,
+            Some(ReplySlot::Waiting(..)) | None => Err(closed()),
         };
         drop(state);
         self.slot = None;
@@ -218,11 +218,11 @@ impl Future for Answer<'_> {
     }
 }
 
-impl Drop for Answer<'_> {
+impl Drop for ReplyFuture<'_> {
     fn drop(&mut self) {
         let Some(slot) = self.slot else { return };
         let mut state = lock(&self.pipeline.0.state);
-        if let Some(Slot::Waiting(number, _)) = state.slots.try_remove(slot) {
+        if let Some(ReplySlot::Waiting(number, _)) = state.slots.try_remove(slot) {
             let place = number.checked_sub(state.answered).and_then(|place| usize::try_from(place).ok());
             if let Some(awaited) = place.and_then(|place| state.awaited.get_mut(place)) {
                 awaited.slot = None;
@@ -231,19 +231,19 @@ impl Drop for Answer<'_> {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<PipelineState>) -> MutexGuard<'_, PipelineState> {
     // Every step leaves the state whole.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn closed() -> Fault {
-    Fault::Lost(RedisError::from((ErrorKind::Io, "the connection is closed")))
+fn closed() -> CommandError {
+    CommandError::Lost(RedisError::from((ErrorKind::Io, "the connection is closed")))
 }
 
 /// The task of a connection.
-struct Driver<S> {
+struct PipelineDriver<S> {
     stream: S,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<PipelineState>>,
     /// Of a connection that others can do without.
     closed: Option<CancellationToken>,
     lost: CancellationToken,
@@ -269,18 +269,18 @@ struct Driver<S> {
     late: u32,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for PipelineDriver<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match self.turn(cx) {
             // Dropping it tells those who wait.
-            Err(Ended::Unused) => Poll::Ready(()),
-            Err(Ended::Closed(closed)) => {
+            Err(DriverEnd::Unused) => Poll::Ready(()),
+            Err(DriverEnd::Closed(closed)) => {
                 closed.cancel();
                 Poll::Ready(())
             }
-            Err(Ended::Broken(error)) => {
+            Err(DriverEnd::Broken(error)) => {
                 self.lost.cancel();
                 self.close(&error);
                 Poll::Ready(())
@@ -291,7 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 }
 
 /// Why a driver ends.
-enum Ended {
+enum DriverEnd {
     /// Nobody can send any more.
     Unused,
     /// The server closed it while nothing was awaited.
@@ -299,20 +299,20 @@ enum Ended {
     Broken(RedisError),
 }
 
-impl From<io::Error> for Ended {
+impl From<io::Error> for DriverEnd {
     fn from(error: io::Error) -> Self {
         Self::Broken(error.into())
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), DriverEnd> {
         let has_answers = self.read(cx)?;
         self.look_at_ages(cx);
         {
             let mut state = lock(&self.state);
             if state.is_closed {
-                return Err(Ended::Unused);
+                return Err(DriverEnd::Unused);
             }
             let writes = self.sent < self.writing.len() || !state.out.is_empty();
             if has_answers && writes && !self.has_yielded {
@@ -334,7 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Hands out the answers that have come. Whether there were any.
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, DriverEnd> {
         let mut has_answers = false;
         loop {
             // Nothing is set aside for a value before it comes, however large the server says that it is. The rest of a
@@ -353,20 +353,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Nothing more comes.
-    fn end(&self, error: io::Error) -> Ended {
+    fn end(&self, error: io::Error) -> DriverEnd {
         let mut state = lock(&self.state);
         match &self.closed {
             Some(closed) if state.awaited.is_empty() && self.read.is_empty() => {
                 // In the same step: whoever comes from now on is served elsewhere.
                 state.is_closed = true;
-                Ended::Closed(closed.clone())
+                DriverEnd::Closed(closed.clone())
             }
             _ => error.into(),
         }
     }
 
-    fn hand_out(&mut self) -> Result<bool, Ended> {
-        let nonsense = |what: &'static str| Ended::Broken(RedisError::from((ErrorKind::UnexpectedReturnType, what)));
+    fn hand_out(&mut self) -> Result<bool, DriverEnd> {
+        let nonsense =
+            |what: &'static str| DriverEnd::Broken(RedisError::from((ErrorKind::UnexpectedReturnType, what)));
         let mut has_answers = false;
         let mut state = lock(&self.state);
         loop {
@@ -383,7 +384,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             state.answered += 1;
             if let Some(slot) = awaited.slot
                 && let Some(place) = state.slots.get_mut(slot)
-                && let Slot::Waiting(_, Some(waker)) = std::mem::replace(place, Slot::Answered(answer))
+                && let ReplySlot::Waiting(_, Some(waker)) = std::mem::replace(place, ReplySlot::Answered(answer))
             {
                 self.woken.push(waker);
             }
@@ -399,7 +400,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(has_answers)
     }
 
-    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), DriverEnd> {
         loop {
             if self.sent == self.writing.len() {
                 self.sent = 0;
@@ -480,7 +481,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.late += 1;
             late_of_all = self.timeouts.fetch_add(1, Ordering::Relaxed) + 1;
             if let Some(place) = state.slots.get_mut(slot)
-                && let Slot::Waiting(_, Some(waker)) = std::mem::replace(place, Slot::Answered(Err(Fault::Late)))
+                && let ReplySlot::Waiting(_, Some(waker)) =
+                    std::mem::replace(place, ReplySlot::Answered(Err(CommandError::Late)))
             {
                 self.woken.push(waker);
             }
@@ -493,7 +495,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
-impl<S> Driver<S> {
+impl<S> PipelineDriver<S> {
     /// Tells everybody who waits that nobody knows.
     fn close(&mut self, error: &RedisError) {
         let mut guard = lock(&self.state);
@@ -503,8 +505,8 @@ impl<S> Driver<S> {
             state.answered += 1;
             if let Some(slot) = awaited.slot
                 && let Some(place) = state.slots.get_mut(slot)
-                && let Slot::Waiting(_, Some(waker)) =
-                    std::mem::replace(place, Slot::Answered(Err(Fault::Lost(error.clone()))))
+                && let ReplySlot::Waiting(_, Some(waker)) =
+                    std::mem::replace(place, ReplySlot::Answered(Err(CommandError::Lost(error.clone()))))
             {
                 self.woken.push(waker);
             }
@@ -514,7 +516,7 @@ impl<S> Driver<S> {
     }
 }
 
-impl<S> Drop for Driver<S> {
+impl<S> Drop for PipelineDriver<S> {
     /// Its runtime may end before those who wait do. That says nothing of the server.
     fn drop(&mut self) {
         self.close(&RedisError::from((ErrorKind::Io, "the connection is closed")));
@@ -522,12 +524,12 @@ impl<S> Drop for Driver<S> {
 }
 
 /// What a hot command may be answered with.
-fn answer(reply: Reply) -> Option<Result<Option<Bytes>, Fault>> {
+fn answer(reply: RespValue) -> Option<Result<Option<Bytes>, CommandError>> {
     match reply {
-        Reply::Nil => Some(Ok(None)),
-        Reply::Bulk(value) => Some(Ok(Some(value))),
-        Reply::Error(line) => Some(Err(Fault::of_line(&line))),
-        Reply::Status(_) | Reply::Integer(_) => None,
+        RespValue::Nil => Some(Ok(None)),
+        RespValue::Bulk(value) => Some(Ok(Some(value))),
+        RespValue::Error(line) => Some(Err(CommandError::of_line(&line))),
+        RespValue::Status(_) | RespValue::Integer(_) => None,
     }
 }
 

@@ -6,15 +6,15 @@ use std::time::Duration;
 use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 use tokio::time::Instant;
 
-use super::Habits;
+use super::ConnectionOptions;
 use super::acl::acl_rule;
-use super::commands::{self, Acquire, Fault};
+use super::commands::{self, AcquireMethod, CommandError};
 use super::connection::{Connected, Link};
 use crate::clock::since_boot;
 use crate::config;
 use crate::key::DigestKey;
 use crate::record::Hex;
-use crate::store::digest_key::{Agreement, Note, Wanted};
+use crate::store::digest_key::{Agreement, DigestKeyNote, Wanted};
 use crate::store::{FOREVER, SHORT};
 
 /// Why there is no connection.
@@ -127,14 +127,14 @@ impl ConnectError {
         }
     }
 
-    fn of(fault: Fault, prefix: &str) -> Self {
+    fn of(fault: CommandError, prefix: &str) -> Self {
         match fault {
-            Fault::Refused(code, source) if code == "NOPERM" => {
+            CommandError::Refused(code, source) if code == "NOPERM" => {
                 Self::Permission { missing: "a permission".to_owned(), prefix: prefix.to_owned(), source }
             }
-            Fault::Refused(_, error) => Self::Refused(error),
-            Fault::Lost(error) => Self::Unreachable(error),
-            Fault::Late | Fault::Full => Self::Silent(super::connection::CONNECT_TIMEOUT),
+            CommandError::Refused(_, error) => Self::Refused(error),
+            CommandError::Lost(error) => Self::Unreachable(error),
+            CommandError::Late | CommandError::Full => Self::Silent(super::connection::CONNECT_TIMEOUT),
         }
     }
 }
@@ -172,11 +172,11 @@ pub(super) struct Probe {
     /// For tests: as if the server knew no `SET NX GET`.
     scripts_only: bool,
     puts_key: bool,
-    said: Said,
+    said: LoggedWarnings,
 }
 
 #[derive(Default)]
-struct Said {
+struct LoggedWarnings {
     eviction_unknown: bool,
     not_persisted: bool,
     no_info: bool,
@@ -187,7 +187,7 @@ struct Said {
 }
 
 impl Probe {
-    pub(super) fn new(config: &config::StoreConfig, digest_key: Option<DigestKey>, habits: Habits) -> Self {
+    pub(super) fn new(config: &config::StoreConfig, digest_key: Option<DigestKey>, habits: ConnectionOptions) -> Self {
         Self {
             rehearsal: format!("{}:probe:{}", config.prefix, random_id()),
             prefix: config.prefix.clone(),
@@ -197,7 +197,7 @@ impl Probe {
             canary: Canary { name: canary_name(&config.prefix), next: 1, taken: None },
             scripts_only: habits.scripts_only,
             puts_key: habits.puts_key,
-            said: Said::default(),
+            said: LoggedWarnings::default(),
         }
     }
 
@@ -212,17 +212,17 @@ impl Probe {
         link: &Link,
         deadline: Instant,
     ) -> Result<(), ConnectError> {
-        let mut pipeline = Facts::questions(true);
+        let mut pipeline = ServerFacts::questions(true);
         for source in commands::SOURCES {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
         }
         let tried = commands::rehearse(&mut pipeline, &self.rehearsal);
         let answers = connected.ask_all(&pipeline, deadline).await.map_err(|fault| self.of(fault))?;
-        let (facts, rest) = answers.split_at(Facts::QUESTIONS.min(answers.len()));
+        let (facts, rest) = answers.split_at(ServerFacts::QUESTIONS.min(answers.len()));
         let (loads, rehearsed) = rest.split_at(commands::SOURCES.len().min(rest.len()));
         self.said.no_info = facts.first().is_none_or(RedisResult::is_err);
 
-        let facts = Facts::of(facts);
+        let facts = ServerFacts::of(facts);
         match &facts.eviction {
             Some(policy) if policy != NO_EVICTION && !self.accept_eviction => {
                 return Err(ConnectError::Evicting { policy: policy.clone() });
@@ -245,7 +245,8 @@ impl Probe {
         let tried = std::iter::repeat_n("SCRIPT LOAD", loads.len()).chain(tried);
         self.has_all(tried.zip(loads.iter().chain(rehearsed)))?;
         let knows_get = !rehearsed.first().is_some_and(|first| first.as_ref().is_err_and(is_syntax));
-        connected.acquire = if knows_get && !self.scripts_only { Acquire::Natively } else { Acquire::ByScript };
+        connected.acquire =
+            if knows_get && !self.scripts_only { AcquireMethod::Natively } else { AcquireMethod::ByScript };
         self.note_facts(&facts, link);
         self.agree(connected, link, deadline).await
     }
@@ -257,13 +258,15 @@ impl Probe {
         link: &Link,
         deadline: Instant,
     ) -> Result<(), ConnectError> {
-        let answers =
-            connected.ask_all(&Facts::questions(self.said.no_info), deadline).await.map_err(|fault| self.of(fault))?;
-        self.note_facts(&Facts::of(&answers), link);
+        let answers = connected
+            .ask_all(&ServerFacts::questions(self.said.no_info), deadline)
+            .await
+            .map_err(|fault| self.of(fault))?;
+        self.note_facts(&ServerFacts::of(&answers), link);
         Ok(())
     }
 
-    fn note_facts(&mut self, facts: &Facts, link: &Link) {
+    fn note_facts(&mut self, facts: &ServerFacts, link: &Link) {
         let evicting = facts.eviction.as_ref().is_some_and(|policy| policy != NO_EVICTION);
         link.set_memory(facts.used, evicting);
         if evicting && !self.said.evicting && !self.accept_eviction {
@@ -344,7 +347,7 @@ impl Probe {
         let (found, left, is_outdated) = (found.map_err(of)?, left.map_err(of)?, is_outdated.map_err(of)?);
         let found = match found {
             None => None,
-            Some(bytes) => Some(Note::decode(&bytes).ok_or(ConnectError::NotOurs { name: name.clone() })?),
+            Some(bytes) => Some(DigestKeyNote::decode(&bytes).ok_or(ConnectError::NotOurs { name: name.clone() })?),
         };
         let agreement = wanted.compare(found);
         let (key, is_new) = match agreement {
@@ -402,7 +405,8 @@ impl Probe {
         deadline: Instant,
     ) -> Result<(), ConnectError> {
         let Some(found) = connected.look(name, deadline).await.map_err(|fault| self.of(fault))? else { return Ok(()) };
-        let note = Note::decode(&found.bytes).ok_or_else(|| ConnectError::NotOurs { name: name.to_owned() })?;
+        let note =
+            DigestKeyNote::decode(&found.bytes).ok_or_else(|| ConnectError::NotOurs { name: name.to_owned() })?;
         match wanted.compare(Some(note)) {
             Agreement::Founded(key) | Agreement::Agreed(key) | Agreement::Adopted(key) => link.set_digest_key(key),
             Agreement::Forgotten(_) => {
@@ -428,7 +432,7 @@ impl Probe {
         Ok(is_alone)
     }
 
-    fn of(&self, fault: Fault) -> ConnectError {
+    fn of(&self, fault: CommandError) -> ConnectError {
         ConnectError::of(fault, &self.prefix)
     }
 }
@@ -441,7 +445,7 @@ fn is_young(left: Option<Duration>) -> bool {
 const NO_EVICTION: &str = "noeviction";
 
 /// What a server tells of itself, if it does: managed servers hide such things.
-struct Facts {
+struct ServerFacts {
     /// The policy of eviction, where anything is ever evicted under it; `None` if it cannot be found out.
     eviction: Option<String>,
     /// The share of its memory that is used; `None` without a limit.
@@ -452,7 +456,7 @@ struct Facts {
     persists: bool,
 }
 
-impl Facts {
+impl ServerFacts {
     const QUESTIONS: usize = 6;
 
     /// Settings say less than `INFO`, where that is allowed.
@@ -519,13 +523,13 @@ fn is_syntax(error: &RedisError) -> bool {
 
 impl Canary {
     /// Writes the next number, and says whether the server has forgotten the last.
-    async fn is_outdated(&mut self, connected: &Connected, deadline: Instant) -> Result<bool, Fault> {
+    async fn is_outdated(&mut self, connected: &Connected, deadline: Instant) -> Result<bool, CommandError> {
         let number = self.next;
         self.next += 1;
-        let before = match connected.succeed(&self.name, number, CANARY_LIVES, deadline).await {
+        let before = match connected.set_and_get(&self.name, number, CANARY_LIVES, deadline).await {
             Ok(before) => before,
             // It takes no writes now, or is too old to tell what was there: nothing is proved.
-            Err(Fault::Refused(..)) => return Ok(false),
+            Err(CommandError::Refused(..)) => return Ok(false),
             Err(fault) => return Err(fault),
         };
         let taken = self.taken.replace((number, Instant::now()));
@@ -552,27 +556,31 @@ async fn take_note(
     name: &str,
     note: &[u8],
     deadline: Instant,
-) -> Result<Option<Vec<u8>>, Fault> {
+) -> Result<Option<Vec<u8>>, CommandError> {
     let timeout = deadline.saturating_duration_since(Instant::now());
     match connected.acquire(&[name.as_bytes()], note, FOREVER, timeout).await {
         Ok(found) => Ok(found.map(Into::into)),
         Err(fault) if fault.is_elsewhere() => Err(fault),
         // It takes no writes (its memory is full, its disk is, its replicas are away) and may still serve replays.
-        Err(Fault::Refused(code, error)) => match connected.look(name, deadline).await? {
+        Err(CommandError::Refused(code, error)) => match connected.look(name, deadline).await? {
             Some(found) => Ok(Some(found.bytes.into())),
-            None => Err(Fault::Refused(code, error)),
+            None => Err(CommandError::Refused(code, error)),
         },
         Err(fault) => Err(fault),
     }
 }
 
 /// Asks what may be refused: managed servers hide such things.
-async fn ask<T: FromRedisValue>(connected: &Connected, words: &[&str], deadline: Instant) -> Result<Option<T>, Fault> {
+async fn ask<T: FromRedisValue>(
+    connected: &Connected,
+    words: &[&str],
+    deadline: Instant,
+) -> Result<Option<T>, CommandError> {
     let mut question = redis::Cmd::new();
     question.arg(words);
     match connected.in_time(deadline, question.query_async(&mut connected.control.clone())).await {
         Ok(answer) => Ok(Some(answer)),
-        Err(Fault::Refused(..)) => Ok(None),
+        Err(CommandError::Refused(..)) => Ok(None),
         Err(fault) => Err(fault),
     }
 }

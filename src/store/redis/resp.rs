@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 /// One reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(super) enum RespValue {
     /// There is no value.
     Nil,
     /// A value. It shares the memory of the buffer that it was read into.
@@ -24,7 +24,7 @@ pub(super) enum Reply {
 /// Bytes that are no reply to any of the commands: nothing that follows can be told apart any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("Redis sent what is no reply to any of the commands")]
-pub(super) struct Nonsense;
+pub(super) struct ProtocolError;
 
 /// A line that is longer is none: errors have a few hundred bytes.
 const LONGEST_LINE: usize = 8 * 1024;
@@ -34,66 +34,66 @@ const LINE_END: &[u8] = b"\r\n";
 
 /// Takes the first reply off the input, if it is there whole. Looks at a line's length and a value's first line before
 /// anything else, so that bytes that come one by one are not read again and again.
-pub(super) fn take_reply(input: &mut BytesMut) -> Result<Option<Reply>, Nonsense> {
+pub(super) fn take_reply(input: &mut BytesMut) -> Result<Option<RespValue>, ProtocolError> {
     match input.first() {
         None => return Ok(None),
         Some(b'+' | b'-' | b':' | b'$') => {}
-        Some(_) => return Err(Nonsense),
+        Some(_) => return Err(ProtocolError),
     }
     let head = &input[..input.len().min(LONGEST_LINE)];
     let Some(end) = memchr::memchr(b'\n', head) else {
-        return if head.len() == LONGEST_LINE { Err(Nonsense) } else { Ok(None) };
+        return if head.len() == LONGEST_LINE { Err(ProtocolError) } else { Ok(None) };
     };
-    let line = head[1..end].strip_suffix(b"\r").ok_or(Nonsense)?;
+    let line = head[1..end].strip_suffix(b"\r").ok_or(ProtocolError)?;
     let after_line = end + 1;
     match input[0] {
         b'$' if line == b"-1" => {
             input.advance(after_line);
-            Ok(Some(Reply::Nil))
+            Ok(Some(RespValue::Nil))
         }
         b'$' => {
             let length =
-                usize::try_from(integer(line)?).ok().filter(|length| *length <= LONGEST_BULK).ok_or(Nonsense)?;
+                usize::try_from(integer(line)?).ok().filter(|length| *length <= LONGEST_BULK).ok_or(ProtocolError)?;
             let after_value = after_line + length;
             let Some(end) = input.get(after_value..after_value + LINE_END.len()) else { return Ok(None) };
             if end != LINE_END {
-                return Err(Nonsense);
+                return Err(ProtocolError);
             }
             input.advance(after_line);
             let value = input.split_to(length).freeze();
             input.advance(LINE_END.len());
-            Ok(Some(Reply::Bulk(value)))
+            Ok(Some(RespValue::Bulk(value)))
         }
         b':' => {
             let number = integer(line)?;
             input.advance(after_line);
-            Ok(Some(Reply::Integer(number)))
+            Ok(Some(RespValue::Integer(number)))
         }
-        b'-' => Ok(Some(Reply::Error(input.split_to(after_line).freeze()))),
+        b'-' => Ok(Some(RespValue::Error(input.split_to(after_line).freeze()))),
         _ => {
             let text = 1..end - 1;
             let line = input.split_to(after_line).freeze();
-            Ok(Some(Reply::Status(line.slice(text))))
+            Ok(Some(RespValue::Status(line.slice(text))))
         }
     }
 }
 
-fn integer(line: &[u8]) -> Result<i64, Nonsense> {
-    let text = std::str::from_utf8(line).map_err(|_| Nonsense)?;
+fn integer(line: &[u8]) -> Result<i64, ProtocolError> {
+    let text = std::str::from_utf8(line).map_err(|_| ProtocolError)?;
     // What the standard library takes and Redis never sends.
     if text.starts_with('+') {
-        return Err(Nonsense);
+        return Err(ProtocolError);
     }
-    text.parse().map_err(|_| Nonsense)
+    text.parse().map_err(|_| ProtocolError)
 }
 
 /// A command that is being written.
-pub(super) struct Command<'a> {
+pub(super) struct CommandWriter<'a> {
     out: &'a mut Vec<u8>,
     words_left: usize,
 }
 
-impl<'a> Command<'a> {
+impl<'a> CommandWriter<'a> {
     /// Begins a command of so many words.
     pub(super) fn begin(out: &'a mut Vec<u8>, words: usize) -> Self {
         header(out, b'*', words as u64);
@@ -128,7 +128,7 @@ impl<'a> Command<'a> {
     }
 }
 
-impl Drop for Command<'_> {
+impl Drop for CommandWriter<'_> {
     fn drop(&mut self) {
         debug_assert!(self.words_left == 0 || std::thread::panicking(), "a command has as many words as it says");
     }
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     /// All replies of these pieces, as they come, and how it ended.
-    fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Reply>, Result<usize, Nonsense>) {
+    fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<RespValue>, Result<usize, ProtocolError>) {
         let (mut input, mut replies) = (BytesMut::new(), Vec::new());
         for piece in pieces {
             input.extend_from_slice(piece);
@@ -182,13 +182,13 @@ mod tests {
         (replies, Ok(input.len()))
     }
 
-    fn bytes_of(reply: &Reply) -> Vec<u8> {
+    fn bytes_of(reply: &RespValue) -> Vec<u8> {
         match reply {
-            Reply::Nil => b"$-1\r\n".to_vec(),
-            Reply::Bulk(value) => [format!("${}\r\n", value.len()).as_bytes(), value, LINE_END].concat(),
-            Reply::Status(text) => [b"+", &text[..], LINE_END].concat(),
-            Reply::Integer(number) => format!(":{number}\r\n").into_bytes(),
-            Reply::Error(line) => line.to_vec(),
+            RespValue::Nil => b"$-1\r\n".to_vec(),
+            RespValue::Bulk(value) => [format!("${}\r\n", value.len()).as_bytes(), value, LINE_END].concat(),
+            RespValue::Status(text) => [b"+", &text[..], LINE_END].concat(),
+            RespValue::Integer(number) => format!(":{number}\r\n").into_bytes(),
+            RespValue::Error(line) => line.to_vec(),
         }
     }
 
@@ -196,13 +196,13 @@ mod tests {
         vec(any::<u8>().prop_filter("no line end", |byte| !matches!(byte, b'\r' | b'\n')), 0..40)
     }
 
-    fn reply() -> impl Strategy<Value = Reply> {
+    fn reply() -> impl Strategy<Value = RespValue> {
         prop_oneof![
-            Just(Reply::Nil),
-            vec(any::<u8>(), 0..200).prop_map(|value| Reply::Bulk(value.into())),
-            line().prop_map(|text| Reply::Status(text.into())),
-            any::<i64>().prop_map(Reply::Integer),
-            line().prop_map(|text| Reply::Error([b"-", &text[..], LINE_END].concat().into())),
+            Just(RespValue::Nil),
+            vec(any::<u8>(), 0..200).prop_map(|value| RespValue::Bulk(value.into())),
+            line().prop_map(|text| RespValue::Status(text.into())),
+            any::<i64>().prop_map(RespValue::Integer),
+            line().prop_map(|text| RespValue::Error([b"-", &text[..], LINE_END].concat().into())),
         ]
     }
 
@@ -237,7 +237,7 @@ mod tests {
             words in vec(vec(any::<u8>(), 0..40), 1..6), number in any::<u64>(),
         ) {
             let mut out = Vec::new();
-            let mut command = Command::begin(&mut out, words.len() + 1);
+            let mut command = CommandWriter::begin(&mut out, words.len() + 1);
             let mut theirs = redis::Cmd::new();
             for word in &words {
                 let (first, second) = word.split_at(word.len() / 2);
@@ -267,19 +267,19 @@ mod tests {
             ":\r\n",
             ":1x\r\n",
         ] {
-            assert_eq!(read([nonsense.as_bytes()]), (Vec::new(), Err(Nonsense)), "{nonsense:?}");
+            assert_eq!(read([nonsense.as_bytes()]), (Vec::new(), Err(ProtocolError)), "{nonsense:?}");
         }
         // However long the server goes on with it.
         let endless = [b"-".to_vec(), vec![b'x'; LONGEST_LINE]].concat();
-        assert_eq!(read(endless.chunks(100)), (Vec::new(), Err(Nonsense)));
+        assert_eq!(read(endless.chunks(100)), (Vec::new(), Err(ProtocolError)));
     }
 
     #[test]
     fn a_word_that_is_written_elsewhere_leaves_a_gap_for_it() {
         let (mut head, mut tail) = (Vec::new(), Vec::new());
-        Command::begin(&mut head, 4).word(b"SET").word(b"k").split(5, &mut tail).number(7);
+        CommandWriter::begin(&mut head, 4).word(b"SET").word(b"k").split(5, &mut tail).number(7);
         let mut whole = Vec::new();
-        Command::begin(&mut whole, 4).word(b"SET").word(b"k").word(b"value").number(7);
+        CommandWriter::begin(&mut whole, 4).word(b"SET").word(b"k").word(b"value").number(7);
         assert_eq!([&head[..], b"value", &tail[..]].concat(), whole);
     }
 
@@ -287,7 +287,7 @@ mod tests {
     fn a_value_shares_the_memory_that_it_was_read_into() {
         let mut input = BytesMut::from(&b"$5\r\nvalue\r\n$-1\r\n"[..]);
         let place = input.as_ptr() as usize;
-        let Ok(Some(Reply::Bulk(value))) = take_reply(&mut input) else { panic!("a value") };
+        let Ok(Some(RespValue::Bulk(value))) = take_reply(&mut input) else { panic!("a value") };
         assert_eq!(value.as_ptr() as usize, place + 4);
         assert_eq!(&input[..], b"$-1\r\n");
     }

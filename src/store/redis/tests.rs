@@ -18,11 +18,12 @@ const LOST: Terms = Terms { lease: Duration::ZERO, ..RETRY };
 
 /// A slow machine is no reason to fail.
 const PATIENCE: Duration = Duration::from_secs(20);
-const BY_SCRIPT: Habits =
-    Habits { ping_every: Duration::from_secs(3), look_every: HOUR, scripts_only: true, puts_key: true };
-const NO_PING: Habits = Habits { ping_every: HOUR, look_every: HOUR, scripts_only: false, puts_key: true };
-const MANY_PINGS: Habits =
-    Habits { ping_every: Duration::from_millis(20), look_every: Duration::from_millis(20), ..NO_PING };
+const BY_SCRIPT: ConnectionOptions =
+    ConnectionOptions { ping_every: Duration::from_secs(3), look_every: HOUR, scripts_only: true, puts_key: true };
+const NO_PING: ConnectionOptions =
+    ConnectionOptions { ping_every: HOUR, look_every: HOUR, scripts_only: false, puts_key: true };
+const MANY_PINGS: ConnectionOptions =
+    ConnectionOptions { ping_every: Duration::from_millis(20), look_every: Duration::from_millis(20), ..NO_PING };
 
 fn address(port: u16) -> RedisAddress {
     RedisAddress { host: "127.0.0.1".to_owned(), port, database: 0, username: None, password: None }
@@ -40,7 +41,7 @@ fn config() -> config::StoreConfig {
     }
 }
 
-async fn open(port: u16, habits: Habits) -> Redis {
+async fn open(port: u16, habits: ConnectionOptions) -> Redis {
     let store = Redis::open_with(&address(port), &config(), habits);
     store.ready(PATIENCE).await.expect("a connection");
     store
@@ -75,7 +76,7 @@ fn large(claim: &Claim) -> Record {
     record
 }
 
-async fn subject(habits: Habits) -> Subject {
+async fn subject(habits: ConnectionOptions) -> Subject {
     let server = RedisServer::start();
     let (store, url) = (open(server.port(), habits).await, server.url());
     Subject::new(Arc::new(store), server).with_plant(move |name, bytes| {
@@ -88,7 +89,7 @@ mod natively {
     use super::*;
 
     async fn natively() -> Subject {
-        subject(Habits::default()).await
+        subject(ConnectionOptions::default()).await
     }
 
     conformance::suite!(natively);
@@ -153,7 +154,7 @@ async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
 async fn round_trips_are_few() {
     let server = RedisServer::start();
     let turns = Turns::before(&server).await;
-    for habits in [NO_PING, Habits { scripts_only: true, ..NO_PING }] {
+    for habits in [NO_PING, ConnectionOptions { scripts_only: true, ..NO_PING }] {
         let store = open(turns.port, habits).await;
         let (first, again) = (claim(1, RETRY), claim(2, RETRY));
         turns.taken();
@@ -263,12 +264,12 @@ async fn what_every_request_asks_is_small_while_it_waits() {
 fn core(store: &Redis) -> (Redis, tokio::runtime::Runtime) {
     let core = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let _entered = core.enter();
-    let local = Redis { server: store.server.clone(), local: Some(Local::start(&store.server)) };
+    let local = Redis { server: store.server.clone(), local: Some(CoreConnection::start(&store.server)) };
     (local, core)
 }
 
 async fn until_local(store: &Redis) {
-    while store.local.as_ref().and_then(Local::connected).is_none() {
+    while store.local.as_ref().and_then(CoreConnection::connected).is_none() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -300,7 +301,7 @@ async fn a_core_has_a_connection_of_its_own_and_the_shared_one_without_it() {
     let shared = store.server.link.connected().expect("a connection");
     let id = own.strip_prefix("id=").expect("an id").to_owned();
     let _: i64 = admin(&server.url(), &[b"CLIENT", b"KILL", b"ID", id.as_bytes()]).await;
-    while local.local.as_ref().and_then(Local::connected).is_some() {
+    while local.local.as_ref().and_then(CoreConnection::connected).is_some() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let local = of_all(local).await;
@@ -311,7 +312,7 @@ async fn a_core_has_a_connection_of_its_own_and_the_shared_one_without_it() {
 
     // The core's runtime ends before those who use its store: the shared connection serves, and is not lost.
     core.shutdown_background();
-    while local.local.as_ref().and_then(Local::connected).is_some() {
+    while local.local.as_ref().and_then(CoreConnection::connected).is_some() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let settled = name();
@@ -348,7 +349,7 @@ async fn a_server_that_closes_idle_connections_disturbs_nobody() {
     order(&server, "CONFIG SET timeout 3").await;
     let (local, core) = core(&store);
     until_local(&local).await;
-    let own = local.local.as_ref().and_then(Local::connected).expect("a connection");
+    let own = local.local.as_ref().and_then(CoreConnection::connected).expect("a connection");
     // For hot commands and for large bodies: both are shared, and may be idle for as long.
     let in_use = async || {
         let clients: String = admin(&server.url(), &[b"CLIENT", b"LIST"]).await;
@@ -482,7 +483,7 @@ async fn a_server_with_an_older_state_is_noticed() {
 
 #[tokio::test]
 async fn a_full_server_still_replays() {
-    for habits in [MANY_PINGS, Habits { scripts_only: true, ..MANY_PINGS }] {
+    for habits in [MANY_PINGS, ConnectionOptions { scripts_only: true, ..MANY_PINGS }] {
         let server = RedisServer::start();
         let store = open(server.port(), habits).await;
         let (settled, flying, mine) = (name(), name(), claim(1, RETRY));
@@ -802,7 +803,7 @@ async fn a_sidecar_that_finds_another_one_s_configured_key_claims_nothing_more()
     let server = RedisServer::start();
     let with = |secret: &str| {
         let config = config::StoreConfig { digest_key: Some(Secret::new(secret)), ..config() };
-        Redis::open_with(&address(server.port()), &config, Habits::default())
+        Redis::open_with(&address(server.port()), &config, ConnectionOptions::default())
     };
     let old = with("the former key");
     old.ready(PATIENCE).await.expect("a connection");
@@ -852,13 +853,13 @@ async fn an_owner_that_stirred_is_not_replaced() {
     let second = encode_claim(&claim(2, RETRY));
     store.renew(&name, &mine).await.expect("extended");
     let replaced = call.connected.replace(&call.key(), &seen, &second, HOUR, call.deadline).await;
-    assert!(matches!(replaced, Ok(Replaced::Stirred(_))), "{replaced:?}");
+    assert!(matches!(replaced, Ok(ReplaceResult::Changed(_))), "{replaced:?}");
     let seen = call.look().await.expect("an answer").expect("a record");
     let replaced = call.connected.replace(&call.key(), &seen, &second, HOUR, call.deadline).await;
-    assert!(matches!(replaced, Ok(Replaced::Done)), "{replaced:?}");
+    assert!(matches!(replaced, Ok(ReplaceResult::Done)), "{replaced:?}");
     store.release(&name, Token([2; 16])).await.expect("deleted");
     let replaced = call.connected.replace(&call.key(), &seen, &second, HOUR, call.deadline).await;
-    assert!(matches!(replaced, Ok(Replaced::Vanished)), "{replaced:?}");
+    assert!(matches!(replaced, Ok(ReplaceResult::Gone)), "{replaced:?}");
 }
 
 #[tokio::test]

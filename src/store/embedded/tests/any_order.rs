@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::record::transitions::RenewTransition;
 use crate::store::embedded::batch::Batch;
-use crate::store::embedded::log::Limits;
+use crate::store::embedded::log::SegmentLimits;
 
 const MINUTE: u64 = 60_000;
 
@@ -84,7 +84,7 @@ impl Model {
 /// The files, and a clock that is moved.
 struct Subject {
     folder: TempDir,
-    log: Option<Log>,
+    log: Option<RecordLog>,
     now: u64,
 }
 
@@ -103,17 +103,17 @@ impl Subject {
     }
 
     fn open(&mut self) {
-        let mut log = Log::open(self.folder.path(), Durability::Process).expect("a store").log;
+        let mut log = RecordLog::open(self.folder.path(), Durability::Process).expect("a store").log;
         // So small that a few records fill a segment.
-        log.limits = Limits { smallest: 1500, largest: 4000, slack: 500 };
+        log.limits = SegmentLimits { smallest: 1500, largest: 4000, slack: 500 };
         self.log = Some(log);
     }
 
-    fn log(&mut self) -> &mut Log {
+    fn log(&mut self) -> &mut RecordLog {
         self.log.as_mut().expect("it is open")
     }
 
-    fn operate<T>(&mut self, operation: impl FnOnce(Reply<T>) -> Operation) {
+    fn operate<T>(&mut self, operation: impl FnOnce(ReplySender<T>) -> WriteRequest) {
         let now = self.now;
         let log = self.log();
         let view = log.view.clone();
@@ -128,10 +128,10 @@ impl Subject {
         let now = self.now;
         match step.clone() {
             Step::Claim(name, claim) => {
-                self.operate(|answer| Operation::Claim { name: named(name), claim, absent_before: 0, answer });
+                self.operate(|answer| WriteRequest::Claim { name: named(name), claim, absent_before: 0, answer });
             }
-            Step::Renew(name, claim) => self.operate(|answer| Operation::Renew { name: named(name), claim, answer }),
-            Step::Settle(name, record) => self.operate(|answer| Operation::Settle {
+            Step::Renew(name, claim) => self.operate(|answer| WriteRequest::Renew { name: named(name), claim, answer }),
+            Step::Settle(name, record) => self.operate(|answer| WriteRequest::Settle {
                 name: named(name),
                 token: record.claim.token,
                 record: codec::encode(&record, Placement::Within),
@@ -139,7 +139,7 @@ impl Subject {
                 answer,
             }),
             Step::Release(name, token) => {
-                self.operate(|answer| Operation::Release { name: named(name), token, answer });
+                self.operate(|answer| WriteRequest::Release { name: named(name), token, answer });
             }
             Step::Wait(time) => self.now += time,
             Step::Mark => self.log().append(&[], now, false).expect("written"),
@@ -162,7 +162,7 @@ impl Subject {
         if entry.head.is_gone {
             return None;
         }
-        let stored = Stored { expires_at: entry.head.expires_at, record: entry.record().expect("readable") };
+        let stored = EncodedRecord { expires_at: entry.head.expires_at, record: entry.record().expect("readable") };
         held(&named(name), &stored, now, &CurrentCondition::new(Condition::Up)).expect("readable")
     }
 }

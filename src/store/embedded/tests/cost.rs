@@ -9,8 +9,8 @@ use std::fs;
 use std::process::Command;
 
 use super::*;
-use crate::store::embedded::frame::{Version, frame_len};
-use crate::store::embedded::log::{Change, Replaced};
+use crate::store::embedded::frame::{RecordVersion, frame_len};
+use crate::store::embedded::log::{LogWrite, SupersededFrame};
 
 #[test]
 fn a_claim_costs_no_more_among_300_000_records() {
@@ -92,17 +92,17 @@ fn completed_bytes() -> Bytes {
 
 /// Writes what requests do: a claim each, and then its answer.
 fn fill(folder: &Path, numbers: std::ops::Range<u64>, retention: impl Fn(u64) -> Duration) {
-    let opened = Log::open(folder, Durability::Process).expect("a store");
+    let opened = RecordLog::open(folder, Durability::Process).expect("a store");
     let (mut log, now) = (opened.log, Clock::start(opened.clock).now());
     let in_flight = Record { claim: claim(1, RETRY), state: State::InFlight };
     let in_flight: Bytes = codec::encode(&in_flight, Placement::Within).into();
     let completed = completed_bytes();
     let numbers: Vec<_> = numbers.collect();
     for piece in numbers.chunks(256) {
-        let change = |number: u64, record: &Bytes, replaces: Option<Replaced>| {
+        let change = |number: u64, record: &Bytes, replaces: Option<SupersededFrame>| {
             let expires_at = now + retention(number).as_millis() as u64;
-            let version = Version { expires_at, kept_until: expires_at, record: Some(record.clone()) };
-            Change { name: numbered(number), version, replaces, record_sum: None }
+            let version = RecordVersion { expires_at, kept_until: expires_at, record: Some(record.clone()) };
+            LogWrite { name: numbered(number), version, replaces, record_sum: None }
         };
         let claims: Vec<_> = piece.iter().map(|number| change(*number, &in_flight, None)).collect();
         log.append(&claims, now, false).expect("written");
@@ -110,7 +110,7 @@ fn fill(folder: &Path, numbers: std::ops::Range<u64>, retention: impl Fn(u64) ->
         let answers = piece.iter().map(|number| {
             let bytes = frame_len(&numbered(*number), Some(&in_flight));
             let expires_at = now + retention(*number).as_millis() as u64;
-            change(*number, &completed, Some(Replaced { segment, expires_at, bytes }))
+            change(*number, &completed, Some(SupersededFrame { segment, expires_at, bytes }))
         });
         log.append(&answers.collect::<Vec<_>>(), now, false).expect("written");
     }

@@ -2,7 +2,7 @@ use std::sync::atomic::AtomicUsize;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-use super::super::resp::Command;
+use super::super::resp::CommandWriter;
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -49,8 +49,8 @@ fn wire(room: usize) -> Wire {
     Wire { pipeline, server, lost, writes }
 }
 
-fn get<'a>(pipeline: &'a Pipeline, key: &'static [u8]) -> Answer<'a> {
-    pipeline.send(TIMEOUT, |out| drop(Command::begin(out, 2).word(b"GET").word(key)))
+fn get<'a>(pipeline: &'a Pipeline, key: &'static [u8]) -> ReplyFuture<'a> {
+    pipeline.send(TIMEOUT, |out| drop(CommandWriter::begin(out, 2).word(b"GET").word(key)))
 }
 
 async fn asked(server: &mut DuplexStream, keys: &[&str]) {
@@ -60,7 +60,7 @@ async fn asked(server: &mut DuplexStream, keys: &[&str]) {
     assert_eq!(String::from_utf8_lossy(&bytes), expected);
 }
 
-fn value(answer: Result<Option<Bytes>, Fault>) -> String {
+fn value(answer: Result<Option<Bytes>, CommandError>) -> String {
     String::from_utf8_lossy(&answer.expect("an answer").unwrap_or_default()).into_owned()
 }
 
@@ -73,7 +73,7 @@ async fn commands_of_one_turn_leave_in_one_write_and_get_their_own_answers() {
     server.write_all(b"$1\r\n1\r\n$-1\r\n-OOM command not allowed\r\n").await.expect("answers");
     assert_eq!(value(first.await), "1");
     assert_eq!(second.await.expect("an answer"), None);
-    assert!(matches!(third.await, Err(Fault::Refused(code, _)) if code == "OOM"));
+    assert!(matches!(third.await, Err(CommandError::Refused(code, _)) if code == "OOM"));
 }
 
 #[tokio::test]
@@ -124,20 +124,20 @@ async fn a_late_answer_is_nobody_s_and_three_in_a_row_are_the_connection_s_fault
     let (late, patient) = (
         get(&pipeline, b"a"),
         pipeline.send(TIMEOUT * 4, |out| {
-            drop(Command::begin(out, 2).word(b"GET").word(b"b"));
+            drop(CommandWriter::begin(out, 2).word(b"GET").word(b"b"));
         }),
     );
-    assert!(matches!(late.await, Err(Fault::Late)));
+    assert!(matches!(late.await, Err(CommandError::Late)));
     let took = begun.elapsed();
     assert!(took >= TIMEOUT && took <= TIMEOUT + TICK + Duration::from_millis(2), "{took:?}");
     asked(&mut server, &["a", "b"]).await;
     server.write_all(b"$1\r\n1\r\n$1\r\n2\r\n").await.expect("answers");
     assert_eq!(value(patient.await), "2");
     for _ in 0..2 {
-        assert!(matches!(get(&pipeline, b"c").await, Err(Fault::Late)));
+        assert!(matches!(get(&pipeline, b"c").await, Err(CommandError::Late)));
         assert!(!lost.is_cancelled());
     }
-    assert!(matches!(get(&pipeline, b"c").await, Err(Fault::Late)));
+    assert!(matches!(get(&pipeline, b"c").await, Err(CommandError::Late)));
     assert!(lost.is_cancelled());
 }
 
@@ -150,7 +150,7 @@ async fn a_server_that_hangs_is_known_by_late_answers_on_several_connections() {
         clients.into_iter().map(|client| Pipeline::start(client, lost.clone(), timeouts.clone())).collect();
     for pipeline in &pipelines {
         assert!(!lost.is_cancelled());
-        assert!(matches!(get(pipeline, b"a").await, Err(Fault::Late)));
+        assert!(matches!(get(pipeline, b"a").await, Err(CommandError::Late)));
     }
     assert!(lost.is_cancelled());
 }
@@ -158,7 +158,7 @@ async fn a_server_that_hangs_is_known_by_late_answers_on_several_connections() {
 #[tokio::test(start_paused = true)]
 async fn the_time_of_a_command_begins_when_it_is_written() {
     let Wire { pipeline, mut server, lost, .. } = wire(64);
-    let large = pipeline.send(TIMEOUT, |out| drop(Command::begin(out, 1).word(&[b'x'; 1024])));
+    let large = pipeline.send(TIMEOUT, |out| drop(CommandWriter::begin(out, 1).word(&[b'x'; 1024])));
     let behind = get(&pipeline, b"a");
     let slow = async {
         let mut taken = 0;
@@ -174,11 +174,11 @@ async fn the_time_of_a_command_begins_when_it_is_written() {
 
     // One that takes nothing is late all the same.
     let begun = Instant::now();
-    let stuck = pipeline.send(TIMEOUT, |out| drop(Command::begin(out, 1).word(&[b'x'; 1024])));
-    assert!(matches!(stuck.await, Err(Fault::Late)));
+    let stuck = pipeline.send(TIMEOUT, |out| drop(CommandWriter::begin(out, 1).word(&[b'x'; 1024])));
+    assert!(matches!(stuck.await, Err(CommandError::Late)));
     assert!(begun.elapsed() <= TIMEOUT + TICK + Duration::from_millis(2), "{:?}", begun.elapsed());
     // What comes later waits for a time of its own at most.
-    assert!(matches!(get(&pipeline, b"b").await, Err(Fault::Late)));
+    assert!(matches!(get(&pipeline, b"b").await, Err(CommandError::Late)));
     assert!(begun.elapsed() <= (TIMEOUT + TICK) * 2, "{:?}", begun.elapsed());
 }
 
@@ -207,9 +207,9 @@ async fn what_does_not_belong_closes_the_connection() {
         match sent.starts_with("$1") {
             // Its own answer came before what was too much.
             true => assert_eq!(value(answer.await), "1"),
-            false => assert!(matches!(answer.await, Err(Fault::Lost(_))), "{sent}"),
+            false => assert!(matches!(answer.await, Err(CommandError::Lost(_))), "{sent}"),
         }
-        assert!(matches!(get(&pipeline, b"b").await, Err(Fault::Lost(_))));
+        assert!(matches!(get(&pipeline, b"b").await, Err(CommandError::Lost(_))));
     }
 }
 
@@ -231,7 +231,7 @@ async fn one_that_is_closed_while_nothing_is_awaited_loses_nothing_where_another
         closed.cancelled().await;
         assert_eq!(lost.is_cancelled(), is_awaited);
         match unanswered {
-            Some(unanswered) => assert!(matches!(unanswered.await, Err(Fault::Lost(_)))),
+            Some(unanswered) => assert!(matches!(unanswered.await, Err(CommandError::Lost(_)))),
             None => {
                 let elsewhere = get(&pipeline, b"c");
                 asked(&mut other, &["c"]).await;
@@ -262,6 +262,6 @@ fn whoever_waits_is_told_when_the_runtime_of_the_connection_ends() {
     let answer = get(&pipeline, b"a");
     drop(core);
     let rest = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    assert!(matches!(rest.block_on(answer), Err(Fault::Lost(_))));
+    assert!(matches!(rest.block_on(answer), Err(CommandError::Lost(_))));
     assert!(!lost.is_cancelled());
 }

@@ -11,23 +11,23 @@ use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Server;
+use super::SharedState;
 use super::connection::{Connected, LONGEST_DELAY, Link, jittered};
 use super::handshake;
 use crate::config::RedisAddress;
 
 /// What one core has of its own.
-pub(super) struct Local {
+pub(super) struct CoreConnection {
     connected: Arc<ArcSwapOption<Connected>>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Local {
+impl CoreConnection {
     /// Opens and keeps a connection on the runtime on which this is called.
-    pub(super) fn start(server: &Server) -> Self {
-        let Server { link, address, prefix, connect_timeout, .. } = server;
+    pub(super) fn start(server: &SharedState) -> Self {
+        let SharedState { link, address, prefix, connect_timeout, .. } = server;
         let connected = Arc::<ArcSwapOption<Connected>>::default();
-        let keeper = Keeper {
+        let keeper = CoreConnectionTask {
             link: link.clone(),
             address: address.clone(),
             prefix: prefix.clone(),
@@ -45,7 +45,7 @@ impl Local {
     }
 }
 
-struct Keeper {
+struct CoreConnectionTask {
     link: Arc<Link>,
     address: RedisAddress,
     prefix: String,
@@ -53,7 +53,7 @@ struct Keeper {
     connected: Arc<ArcSwapOption<Connected>>,
 }
 
-impl Keeper {
+impl CoreConnectionTask {
     async fn run(self) {
         loop {
             let shared = self.link.next().await;
@@ -75,7 +75,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for CoreConnectionTask {
     /// The runtime may end before its store does.
     fn drop(&mut self) {
         self.connected.store(None);

@@ -14,18 +14,18 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::bodies::TURNS;
-use super::commands::Fault;
+use super::commands::CommandError;
 use super::handshake;
-use super::resp::{Command, Reply};
+use super::resp::{CommandWriter, RespValue};
 use crate::config::RedisAddress;
 
 /// The connections for bodies of one core.
-pub(super) struct Carriers {
+pub(super) struct BodyConnections {
     address: RedisAddress,
     prefix: String,
     idle: Mutex<Vec<TcpStream>>,
     /// Those of all cores: where none can be opened, one of them that is idle will do.
-    shared: Option<Arc<Carriers>>,
+    shared: Option<Arc<BodyConnections>>,
 }
 
 /// Memory that is set aside for a value before it comes; more only as it does.
@@ -33,7 +33,7 @@ const SET_ASIDE: u64 = 4 * 1024 * 1024;
 /// What a reply has beside its value.
 const FRAME: u64 = 32;
 
-impl Carriers {
+impl BodyConnections {
     /// With a connection that is open already, if there is one. More are opened as they are needed.
     pub(super) fn new(address: RedisAddress, prefix: String, first: Option<TcpStream>) -> Self {
         Self { address, prefix, idle: Mutex::new(first.into_iter().collect()), shared: None }
@@ -46,10 +46,16 @@ impl Carriers {
     }
 
     /// Writes a value, in pieces that are copied nowhere.
-    pub(super) async fn set(&self, key: &str, value: &[Bytes], millis: u64, deadline: Instant) -> Result<(), Fault> {
+    pub(super) async fn set(
+        &self,
+        key: &str,
+        value: &[Bytes],
+        millis: u64,
+        deadline: Instant,
+    ) -> Result<(), CommandError> {
         let length: usize = value.iter().map(Bytes::len).sum();
         let (mut head, mut tail) = (Vec::new(), Vec::new());
-        Command::begin(&mut head, 5)
+        CommandWriter::begin(&mut head, 5)
             .word(b"SET")
             .word(key.as_bytes())
             .split(length, &mut tail)
@@ -57,25 +63,25 @@ impl Carriers {
             .number(millis);
         let pieces = [&[Bytes::from(head)], value, &[Bytes::from(tail)]].concat();
         match self.ask(&pieces, 0, deadline).await? {
-            Reply::Status(_) => Ok(()),
-            Reply::Error(line) => Err(Fault::of_line(&line)),
-            Reply::Nil | Reply::Bulk(_) | Reply::Integer(_) => Err(nonsense()),
+            RespValue::Status(_) => Ok(()),
+            RespValue::Error(line) => Err(CommandError::of_line(&line)),
+            RespValue::Nil | RespValue::Bulk(_) | RespValue::Integer(_) => Err(nonsense()),
         }
     }
 
     /// Reads a value of about this length.
-    pub(super) async fn get(&self, key: &str, length: u64, deadline: Instant) -> Result<Option<Bytes>, Fault> {
+    pub(super) async fn get(&self, key: &str, length: u64, deadline: Instant) -> Result<Option<Bytes>, CommandError> {
         let mut command = Vec::new();
-        drop(Command::begin(&mut command, 2).word(b"GET").word(key.as_bytes()));
+        drop(CommandWriter::begin(&mut command, 2).word(b"GET").word(key.as_bytes()));
         match self.ask(&[Bytes::from(command)], length, deadline).await? {
-            Reply::Bulk(value) => Ok(Some(value)),
-            Reply::Nil => Ok(None),
-            Reply::Error(line) => Err(Fault::of_line(&line)),
-            Reply::Status(_) | Reply::Integer(_) => Err(nonsense()),
+            RespValue::Bulk(value) => Ok(Some(value)),
+            RespValue::Nil => Ok(None),
+            RespValue::Error(line) => Err(CommandError::of_line(&line)),
+            RespValue::Status(_) | RespValue::Integer(_) => Err(nonsense()),
         }
     }
 
-    async fn ask(&self, command: &[Bytes], length: u64, deadline: Instant) -> Result<Reply, Fault> {
+    async fn ask(&self, command: &[Bytes], length: u64, deadline: Instant) -> Result<RespValue, CommandError> {
         let asking = async {
             if let Some(stream) = self.idle()
                 && let Ok(reply) = self.ask_over(stream, command, length).await
@@ -92,8 +98,8 @@ impl Carriers {
                 None => Err(error),
             }
         };
-        let answer = tokio::time::timeout_at(deadline, asking).await.map_err(|_| Fault::Late)?;
-        answer.map_err(Fault::of)
+        let answer = tokio::time::timeout_at(deadline, asking).await.map_err(|_| CommandError::Late)?;
+        answer.map_err(CommandError::of)
     }
 
     fn idle(&self) -> Option<TcpStream> {
@@ -101,8 +107,8 @@ impl Carriers {
     }
 
     /// The stream is kept for the next if it ends well; dropped in the middle, it is closed.
-    async fn ask_over(&self, mut stream: TcpStream, command: &[Bytes], length: u64) -> RedisResult<Reply> {
-        let mut pieces = Pieces(command.iter().cloned().collect());
+    async fn ask_over(&self, mut stream: TcpStream, command: &[Bytes], length: u64) -> RedisResult<RespValue> {
+        let mut pieces = CommandParts(command.iter().cloned().collect());
         stream.write_all_buf(&mut pieces).await?;
         let set_aside = length.min(SET_ASIDE) + FRAME;
         let mut input = BytesMut::with_capacity(usize::try_from(set_aside).unwrap_or_default());
@@ -117,14 +123,14 @@ impl Carriers {
     }
 }
 
-fn nonsense() -> Fault {
-    Fault::Lost(RedisError::from((ErrorKind::UnexpectedReturnType, "unexpected answer")))
+fn nonsense() -> CommandError {
+    CommandError::Lost(RedisError::from((ErrorKind::UnexpectedReturnType, "unexpected answer")))
 }
 
 /// Pieces that are written one behind the other, many with each call of the system.
-struct Pieces(VecDeque<Bytes>);
+struct CommandParts(VecDeque<Bytes>);
 
-impl Buf for Pieces {
+impl Buf for CommandParts {
     fn remaining(&self) -> usize {
         self.0.iter().map(Bytes::len).sum()
     }
@@ -159,18 +165,18 @@ mod tests {
     use super::*;
     use crate::store::redis_server::RedisServer;
 
-    fn carriers(server: &RedisServer, first: Option<TcpStream>) -> Carriers {
+    fn connections(server: &RedisServer, first: Option<TcpStream>) -> BodyConnections {
         let (host, port) = ("127.0.0.1".to_owned(), server.port());
         let address = RedisAddress { host, port, database: 0, username: None, password: None };
-        Carriers::new(address, "onlyonce".to_owned(), first)
+        BodyConnections::new(address, "onlyonce".to_owned(), first)
     }
 
     fn patience() -> Instant {
         Instant::now() + Duration::from_secs(20)
     }
 
-    fn idle(carriers: &Carriers) -> usize {
-        carriers.idle.lock().expect("no panic").len()
+    fn idle(connections: &BodyConnections) -> usize {
+        connections.idle.lock().expect("no panic").len()
     }
 
     #[tokio::test]
@@ -179,31 +185,31 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let stale = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
         drop(listener.accept().await.expect("accepted"));
-        let carriers = carriers(&server, Some(stale));
+        let connections = connections(&server, Some(stale));
         let body: Vec<Bytes> = (0..200).map(|index| Bytes::from(vec![index; 10_000])).collect();
-        carriers.set("body", &body, 60_000, patience()).await.expect("written");
+        connections.set("body", &body, 60_000, patience()).await.expect("written");
         let length = 2_000_000;
-        let read = carriers.get("body", length, patience()).await.expect("an answer").expect("a body");
+        let read = connections.get("body", length, patience()).await.expect("an answer").expect("a body");
         assert!(read == body.concat());
-        assert_eq!(carriers.get("none", length, patience()).await.expect("an answer"), None);
+        assert_eq!(connections.get("none", length, patience()).await.expect("an answer"), None);
         // Longer than was told, and not there to be told of.
-        assert!(carriers.get("body", 0, patience()).await.expect("an answer").expect("a body") == read);
-        assert_eq!(idle(&carriers), 1);
+        assert!(connections.get("body", 0, patience()).await.expect("an answer").expect("a body") == read);
+        assert_eq!(idle(&connections), 1);
     }
 
     #[tokio::test]
     async fn a_transfer_that_nobody_waits_for_any_more_costs_its_own_connection_only() {
         let server = RedisServer::start();
-        let carriers = carriers(&server, None);
+        let connections = connections(&server, None);
         let large = [Bytes::from(vec![7; 1 << 20])];
-        carriers.set("body", &large, 60_000, patience()).await.expect("written");
-        assert_eq!(idle(&carriers), 1);
+        connections.set("body", &large, 60_000, patience()).await.expect("written");
+        assert_eq!(idle(&connections), 1);
         server.freeze();
-        let late = carriers.get("body", 1 << 20, Instant::now() + Duration::from_millis(50)).await;
-        assert!(matches!(late, Err(Fault::Late)), "{late:?}");
-        assert_eq!(idle(&carriers), 0);
+        let late = connections.get("body", 1 << 20, Instant::now() + Duration::from_millis(50)).await;
+        assert!(matches!(late, Err(CommandError::Late)), "{late:?}");
+        assert_eq!(idle(&connections), 0);
         server.thaw();
-        let read = carriers.get("body", 1 << 20, patience()).await.expect("an answer").expect("a body");
+        let read = connections.get("body", 1 << 20, patience()).await.expect("an answer").expect("a body");
         assert!(read == large[0]);
     }
 
@@ -211,7 +217,7 @@ mod tests {
     fn pieces_are_written_whole_however_much_is_taken_at_once() {
         let parts: [&'static [u8]; 5] = [b"*1\r\n", b"", b"large ", b"body", b""];
         for at_once in 1..20 {
-            let mut pieces = Pieces(parts.iter().map(|part| Bytes::from_static(part)).collect());
+            let mut pieces = CommandParts(parts.iter().map(|part| Bytes::from_static(part)).collect());
             let mut written: Vec<u8> = Vec::new();
             while pieces.has_remaining() {
                 let mut slices = [IoSlice::new(&[]); 3];
