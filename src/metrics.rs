@@ -14,7 +14,7 @@ pub const UNMATCHED: &str = "unmatched";
 
 /// What a request got: the `outcome` label of `onlyonce_requests_total`, and the word in the log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// It was forwarded, and the client got the backend's answer.
     Executed,
     /// It was answered from the record.
@@ -55,7 +55,7 @@ pub enum Outcome {
     UpstreamError,
 }
 
-impl Outcome {
+impl RequestOutcome {
     /// All of them.
     pub const ALL: [Self; 19] = [
         Self::Executed,
@@ -177,7 +177,7 @@ impl RecordState {
 /// What would have become of a request that was only observed: the `would` label of
 /// `onlyonce_duplicates_observed_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Would {
+pub enum ShadowVerdict {
     /// It repeats a request that is done.
     Replay,
     /// It repeats a request that is at work, or of which nobody knows what became.
@@ -192,7 +192,7 @@ pub enum Would {
     TooLarge,
 }
 
-impl Would {
+impl ShadowVerdict {
     /// All of them.
     pub const ALL: [Self; 6] =
         [Self::Replay, Self::InFlight, Self::KeyReused, Self::MissingKey, Self::InvalidKey, Self::TooLarge];
@@ -390,7 +390,7 @@ impl Metrics {
         for result in Reload::ALL {
             self.reloads.with_label_values(&[result.as_str()]);
         }
-        let unmatched = [UNMATCHED, Outcome::Unguarded.as_str()];
+        let unmatched = [UNMATCHED, RequestOutcome::Unguarded.as_str()];
         self.requests.with_label_values(&unmatched);
         self.request_duration.with_label_values(&unmatched);
     }
@@ -398,13 +398,13 @@ impl Metrics {
     /// A route is there, and starts at zero, so that a rate over a first event is not lost. One that was there stays as
     /// it is: what was counted was counted.
     pub fn route(&self, route: &str) {
-        for outcome in Outcome::ALL {
+        for outcome in RequestOutcome::ALL {
             self.requests.with_label_values(&[route, outcome.as_str()]);
         }
         for state in RecordState::ALL {
             self.records.with_label_values(&[route, state.as_str()]);
         }
-        for outcome in Outcome::ALL {
+        for outcome in RequestOutcome::ALL {
             self.request_duration.with_label_values(&[route, outcome.as_str()]);
         }
         self.records_unknown.with_label_values(&[route]);
@@ -423,7 +423,7 @@ impl Metrics {
 
     /// The same for what is counted only in observe mode.
     pub fn observed_route(&self, route: &str) {
-        for would in Would::ALL {
+        for would in ShadowVerdict::ALL {
             self.observed.with_label_values(&[route, would.as_str()]);
         }
         self.unobserved.with_label_values(&[route]);
@@ -435,7 +435,7 @@ impl Metrics {
     }
 
     /// A request was answered.
-    pub fn request(&self, route: &str, outcome: Outcome, took: Duration) {
+    pub fn request(&self, route: &str, outcome: RequestOutcome, took: Duration) {
         let labels = [route, outcome.as_str()];
         self.requests.with_label_values(&labels).inc();
         self.request_duration.with_label_values(&labels).observe(took.as_secs_f64());
@@ -490,7 +490,7 @@ impl Metrics {
     }
 
     /// A request would have become this.
-    pub fn observed(&self, route: &str, would: Would) {
+    pub fn observed(&self, route: &str, would: ShadowVerdict) {
         self.observed.with_label_values(&[route, would.as_str()]).inc();
     }
 
@@ -506,23 +506,23 @@ impl Metrics {
     }
 
     /// Counts an attempt at work until it is dropped.
-    pub fn in_flight(&self, route: &str) -> Counted {
-        Counted::new(self.in_flight.with_label_values(&[route]), 1)
+    pub fn in_flight(&self, route: &str) -> GaugeGuard {
+        GaugeGuard::new(self.in_flight.with_label_values(&[route]), 1)
     }
 
     /// Counts a waiter until it is dropped.
-    pub fn waiting(&self, route: &str) -> Counted {
-        Counted::new(self.waiting.with_label_values(&[route]), 1)
+    pub fn waiting(&self, route: &str) -> GaugeGuard {
+        GaugeGuard::new(self.waiting.with_label_values(&[route]), 1)
     }
 
     /// Counts a client connection until it is dropped.
-    pub fn connection(&self) -> Counted {
-        Counted::new(self.connections.clone(), 1)
+    pub fn connection(&self) -> GaugeGuard {
+        GaugeGuard::new(self.connections.clone(), 1)
     }
 
     /// Counts bytes held in memory until it is dropped; none yet.
-    pub fn buffered(&self) -> Counted {
-        Counted::new(self.buffered.clone(), 0)
+    pub fn buffered(&self) -> GaugeGuard {
+        GaugeGuard::new(self.buffered.clone(), 0)
     }
 }
 
@@ -532,12 +532,12 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -
 }
 
 /// An amount that a gauge holds for as long as this lives.
-pub struct Counted {
+pub struct GaugeGuard {
     gauge: IntGauge,
     amount: i64,
 }
 
-impl Counted {
+impl GaugeGuard {
     fn new(gauge: IntGauge, amount: i64) -> Self {
         gauge.add(amount);
         Self { gauge, amount }
@@ -550,7 +550,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.gauge.sub(self.amount);
     }
@@ -574,7 +574,7 @@ mod tests {
         let metrics = Metrics::new().expect("metrics");
         metrics.route("orders");
         let told = metrics.render().expect("an exposition");
-        for outcome in Outcome::ALL {
+        for outcome in RequestOutcome::ALL {
             let series = format!("onlyonce_requests_total{{outcome=\"{}\",route=\"orders\"}} 0", outcome.as_str());
             assert!(told.contains(&series), "{series}");
         }
@@ -582,7 +582,7 @@ mod tests {
             let series = format!("onlyonce_upstream_responses_total{{route=\"orders\",status=\"{class}\"}} 0");
             assert!(told.contains(&series), "{series}");
         }
-        for outcome in Outcome::ALL {
+        for outcome in RequestOutcome::ALL {
             let labels = format!("outcome=\"{}\",route=\"orders\"", outcome.as_str());
             let series = format!("onlyonce_request_duration_seconds_count{{{labels}}} 0");
             assert!(told.contains(&series), "{series}");

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{ClientConfig, Error, InconsistentKeys, RootCertStore,
 
 /// Why PEM text is of no use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum PemError {
     /// It has no block `CERTIFICATE`.
     NoCertificate,
     /// One of its certificates cannot be read.
@@ -27,17 +27,17 @@ pub enum Fault {
 
 /// Certificates, the first of them one's own.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Chain(Vec<CertificateDer<'static>>);
+pub struct CertificateChain(Vec<CertificateDer<'static>>);
 
 /// A private key.
 #[derive(Clone)]
-pub struct Key(Arc<PrivateKeyDer<'static>>);
+pub struct PrivateKey(Arc<PrivateKeyDer<'static>>);
 
 /// Who one is: certificates, and the key to the first of them.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Identity {
-    chain: Chain,
-    key: Key,
+pub struct TlsIdentity {
+    chain: CertificateChain,
+    key: PrivateKey,
 }
 
 /// Whose signature one believes.
@@ -46,61 +46,61 @@ pub struct Authorities(Arc<RootCertStore>);
 
 /// What a client needs to speak TLS: whom it believes, and who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Client {
+pub struct TlsClient {
     /// Who may vouch for the server.
     pub authorities: Authorities,
     /// What is shown to a server that asks.
-    pub identity: Option<Identity>,
+    pub identity: Option<TlsIdentity>,
 }
 
-impl Chain {
+impl CertificateChain {
     /// Reads all certificates of `pem`.
-    pub fn read(pem: &[u8]) -> Result<Self, Fault> {
+    pub fn read(pem: &[u8]) -> Result<Self, PemError> {
         let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         match all {
-            Ok(chain) if chain.is_empty() => Err(Fault::NoCertificate),
+            Ok(chain) if chain.is_empty() => Err(PemError::NoCertificate),
             Ok(chain) => Ok(Self(chain)),
-            Err(_) => Err(Fault::BadCertificate),
+            Err(_) => Err(PemError::BadCertificate),
         }
     }
 }
 
-impl Key {
+impl PrivateKey {
     /// Reads the first private key of `pem`: PKCS #8, PKCS #1 or SEC 1, not encrypted.
-    pub fn read(pem: &[u8]) -> Result<Self, Fault> {
-        let key = PrivateKeyDer::pem_slice_iter(pem).next().ok_or(Fault::NoKey)?.map_err(|_| Fault::BadKey)?;
-        ring::sign::any_supported_type(&key).map_err(|_| Fault::BadKey)?;
+    pub fn read(pem: &[u8]) -> Result<Self, PemError> {
+        let key = PrivateKeyDer::pem_slice_iter(pem).next().ok_or(PemError::NoKey)?.map_err(|_| PemError::BadKey)?;
+        ring::sign::any_supported_type(&key).map_err(|_| PemError::BadKey)?;
         Ok(Self(Arc::new(key)))
     }
 }
 
 /// Why a key and certificates make no identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mismatch {
+pub enum IdentityError {
     /// The first certificate cannot be read.
     BadCertificate,
     /// It has another key.
     OtherKey,
 }
 
-impl Identity {
+impl TlsIdentity {
     /// Puts the two together.
-    pub fn new(chain: &Chain, key: &Key) -> Result<Self, Mismatch> {
+    pub fn new(chain: &CertificateChain, key: &PrivateKey) -> Result<Self, IdentityError> {
         let identity = Self { chain: chain.clone(), key: key.clone() };
         match identity.certified() {
             Ok(_) => Ok(identity),
-            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(Mismatch::OtherKey),
-            Err(_) => Err(Mismatch::BadCertificate),
+            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(IdentityError::OtherKey),
+            Err(_) => Err(IdentityError::BadCertificate),
         }
     }
 }
 
 impl Authorities {
     /// Reads the certificates of `pem`, and believes no others.
-    pub fn read(pem: &[u8]) -> Result<Self, Fault> {
+    pub fn read(pem: &[u8]) -> Result<Self, PemError> {
         let mut roots = RootCertStore::empty();
-        for certificate in Chain::read(pem)?.0 {
-            roots.add(certificate).map_err(|_| Fault::BadCertificate)?;
+        for certificate in CertificateChain::read(pem)?.0 {
+            roots.add(certificate).map_err(|_| PemError::BadCertificate)?;
         }
         Ok(Self(Arc::new(roots)))
     }
@@ -114,7 +114,7 @@ impl Authorities {
     }
 }
 
-impl Client {
+impl TlsClient {
     /// What the TLS library takes; `protocol` is the only one that the server may choose (ALPN, RFC 7301).
     pub fn config(&self, protocol: &[u8]) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(provider())
@@ -133,7 +133,7 @@ impl Client {
     }
 }
 
-impl Identity {
+impl TlsIdentity {
     /// What the TLS library takes to show this to clients; `protocols` are those that they may choose from (ALPN), the
     /// best first. There is no early data: a request in it could be sent again by whoever has seen it.
     pub fn server(&self, protocols: &[&[u8]]) -> Arc<ServerConfig> {
@@ -152,13 +152,13 @@ impl Identity {
     }
 }
 
-impl PartialEq for Key {
+impl PartialEq for PrivateKey {
     fn eq(&self, other: &Self) -> bool {
         self.0.secret_der() == other.0.secret_der()
     }
 }
 
-impl Eq for Key {}
+impl Eq for PrivateKey {}
 
 impl PartialEq for Authorities {
     fn eq(&self, other: &Self) -> bool {
@@ -177,21 +177,21 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-impl fmt::Debug for Chain {
+impl fmt::Debug for CertificateChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Chain({})", self.0.len())
+        write!(f, "CertificateChain({})", self.0.len())
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for PrivateKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(…)")
+        f.write_str("PrivateKey(…)")
     }
 }
 
-impl fmt::Debug for Identity {
+impl fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Identity(…)")
+        f.write_str("TlsIdentity(…)")
     }
 }
 
@@ -216,23 +216,27 @@ mod tests {
     #[test]
     fn a_key_must_belong_to_its_certificate() {
         let ((one, key), (other, _)) = (made(), made());
-        let key = Key::read(key.as_bytes()).expect("a key");
-        let identity = |cert: &str| Identity::new(&Chain::read(cert.as_bytes()).expect("certificates"), &key);
+        let key = PrivateKey::read(key.as_bytes()).expect("a key");
+        let identity =
+            |cert: &str| TlsIdentity::new(&CertificateChain::read(cert.as_bytes()).expect("certificates"), &key);
         assert!(identity(&one).is_ok());
-        assert_eq!(identity(&other).err(), Some(Mismatch::OtherKey));
+        assert_eq!(identity(&other).err(), Some(IdentityError::OtherKey));
     }
 
     #[test]
     fn what_is_not_there_or_damaged_is_told_apart() {
         let (cert, key) = made();
         let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert_eq!(Chain::read(key.as_bytes()).err(), Some(Fault::NoCertificate));
-        assert_eq!(Key::read(cert.as_bytes()).err(), Some(Fault::NoKey));
-        assert_eq!(Authorities::read(b"").err(), Some(Fault::NoCertificate));
-        assert_eq!(Authorities::read(damaged.as_bytes()).err(), Some(Fault::BadCertificate));
-        assert_eq!(Chain::read(b"-----BEGIN CERTIFICATE-----\nAAAA\n").err(), Some(Fault::BadCertificate));
+        assert_eq!(CertificateChain::read(key.as_bytes()).err(), Some(PemError::NoCertificate));
+        assert_eq!(PrivateKey::read(cert.as_bytes()).err(), Some(PemError::NoKey));
+        assert_eq!(Authorities::read(b"").err(), Some(PemError::NoCertificate));
+        assert_eq!(Authorities::read(damaged.as_bytes()).err(), Some(PemError::BadCertificate));
+        assert_eq!(
+            CertificateChain::read(b"-----BEGIN CERTIFICATE-----\nAAAA\n").err(),
+            Some(PemError::BadCertificate)
+        );
         let bad = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
-        assert_eq!(Key::read(bad.as_bytes()).err(), Some(Fault::BadKey));
+        assert_eq!(PrivateKey::read(bad.as_bytes()).err(), Some(PemError::BadKey));
         assert!(Authorities::read(cert.as_bytes()).is_ok());
     }
 }

@@ -28,7 +28,7 @@ use running::Running;
 use crate::config::{self, Config, ConfigError, Content, LogConfig, LogFormat, LogKeys};
 use crate::demo::{Demo, DemoError};
 use crate::run::reload::{self, Hangup};
-use crate::run::{self, Passed, Sidecar, StartError, Stopped};
+use crate::run::{self, InheritedSockets, Sidecar, StartError, Stopped};
 use crate::telemetry;
 
 /// With the commit that it was built from, where the build says so: `ONLYONCE_COMMIT`.
@@ -242,9 +242,9 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
     let warnings = config::warnings(&config);
     reload::log_warnings(&warnings);
     run::allow_open_files();
-    let passed = match Passed::take() {
+    let passed = match InheritedSockets::take() {
         Ok(passed) => passed,
-        Err(error) => return failed(&StartError::Passed(error), format),
+        Err(error) => return failed(&StartError::InheritedSockets(error), format),
     };
     let (upstream, store) = (config.upstream.address.to_string(), config.store.location.to_string());
     let routes = config.routes.rules().len();

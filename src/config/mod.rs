@@ -79,7 +79,7 @@ pub struct ServerConfig {
     /// Where clients connect.
     pub listen: Vec<Listen>,
     /// What connections to addresses are secured with; those to Unix sockets are not.
-    pub tls: Option<tls::Identity>,
+    pub tls: Option<tls::TlsIdentity>,
     /// From the first byte of a request's head to its last.
     pub header_timeout: Duration,
     /// A request body: as a whole on guarded routes, between two frames everywhere.
@@ -212,7 +212,7 @@ pub enum UpstreamAddress {
     /// `http://host:port`
     Http(Authority),
     /// `https://host:port`
-    Https(Authority, tls::Client),
+    Https(Authority, tls::TlsClient),
     /// `unix:/path`
     Unix(PathBuf),
 }

@@ -22,7 +22,7 @@ use super::waiting;
 use crate::clock;
 use crate::config::Rule;
 use crate::fail_point::{self, Step};
-use crate::metrics::{Counted, RecordState};
+use crate::metrics::{GaugeGuard, RecordState};
 use crate::record::{Claim, Record, Reply, State, transitions};
 use crate::store::{Released, Settled, Store, StoreError};
 use crate::tick::Flag;
@@ -58,7 +58,7 @@ pub(super) struct Attempt {
 /// One of the attempts that may be at work at once.
 pub(super) struct Slot {
     pub(super) _taken: Taken,
-    pub(super) _counted: Counted,
+    pub(super) _counted: GaugeGuard,
     /// A stop waits for it.
     pub(super) _open: TaskTrackerToken,
 }

@@ -51,7 +51,7 @@ use crate::clock;
 use crate::config::{OnMismatch, Rule};
 use crate::fail_point::{self, Step};
 use crate::key::Operation;
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::{GaugeGuard, Metrics};
 use crate::record::codec::Bodiless;
 use crate::record::transitions::{OwnerState, StoredRecord};
 use crate::record::{Claim, Comparison, Extensions, RecordName, State, Token};
@@ -388,7 +388,7 @@ impl Guard {
 pub struct Ownership {
     rule: Arc<Rule>,
     taken: Taken,
-    counted: Counted,
+    counted: GaugeGuard,
     flight: Flight,
     unused: Unused,
 }

@@ -15,7 +15,7 @@ use super::{Guard, random};
 use crate::clock;
 use crate::config::Rule;
 use crate::key::Operation;
-use crate::metrics::Would;
+use crate::metrics::ShadowVerdict;
 use crate::record::transitions::StoredRecord;
 use crate::record::{Claim, Extensions, Record, RecordName, Terms, Token};
 use crate::store::{Claimed, Store, StoreError};
@@ -31,7 +31,7 @@ pub enum Sighting {
     /// It came first. What becomes of it is to be [settled](Observation::settle).
     First(Mark),
     /// It would not have run.
-    Repeat(Would),
+    Repeat(ShadowVerdict),
 }
 
 /// That a request came first.
@@ -95,10 +95,10 @@ impl Observation {
 
 /// Without an answer that could be replayed, a repeat gets 409 either way: whether the first is at work, or nobody
 /// knows what became of it.
-fn would(verdict: &Verdict) -> Would {
+fn would(verdict: &Verdict) -> ShadowVerdict {
     match verdict {
-        Verdict::Replay(_) | Verdict::AlreadyCompleted { .. } => Would::Replay,
-        Verdict::InFlight | Verdict::OutcomeUnknown => Would::InFlight,
-        Verdict::KeyReused(_) => Would::KeyReused,
+        Verdict::Replay(_) | Verdict::AlreadyCompleted { .. } => ShadowVerdict::Replay,
+        Verdict::InFlight | Verdict::OutcomeUnknown => ShadowVerdict::InFlight,
+        Verdict::KeyReused(_) => ShadowVerdict::KeyReused,
     }
 }

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// How a problem is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum ProblemFormat {
     /// `application/problem+json` (RFC 9457).
     Json,
     /// A small page, for a browser that goes to another page.
@@ -14,7 +14,7 @@ pub enum Form {
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-impl Form {
+impl ProblemFormat {
     /// The form that a request asks for: a page where it prefers `text/html`, and looks like the navigation of a
     /// browser. Programs name `text/html` too (`HttpURLConnection` puts it first), and cannot read a page.
     pub fn of(request: &HeaderMap) -> Self {
@@ -94,12 +94,12 @@ fn thousandths(weight: &str) -> Option<u16> {
 mod tests {
     use super::*;
 
-    fn of(lines: &[(&'static str, &'static str)]) -> Form {
+    fn of(lines: &[(&'static str, &'static str)]) -> ProblemFormat {
         let mut request = HeaderMap::new();
         for (name, value) in lines {
             request.append(*name, HeaderValue::from_static(value));
         }
-        Form::of(&request)
+        ProblemFormat::of(&request)
     }
 
     /// What browsers send when a form is posted.
@@ -121,7 +121,7 @@ mod tests {
             &[("accept", "application/xhtml+xml"), ("accept", "TEXT/HTML")],
             &[("accept", "text/html;q=0.3, application/problem+json;q=0, application/json;q=0.2, */*"), NAVIGATE],
         ] {
-            assert_eq!(of(lines), Form::Page, "{lines:?}");
+            assert_eq!(of(lines), ProblemFormat::Page, "{lines:?}");
         }
     }
 
@@ -150,7 +150,7 @@ mod tests {
             // The first two ranges say nothing of application/problem+json, and the third does.
             &[("accept", "text/html;q=0.1, application/json;q=0, application/*;q=0.2"), NAVIGATE],
         ] {
-            assert_eq!(of(lines), Form::Json, "{lines:?}");
+            assert_eq!(of(lines), ProblemFormat::Json, "{lines:?}");
         }
     }
 }

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 pub use code::Code;
 pub use dialect::{Dialect, SHOULD_RETRY};
-pub use form::Form;
+pub use form::ProblemFormat;
 
 use crate::record::RecordName;
 
@@ -138,10 +138,10 @@ impl Problem {
     }
 
     /// The answer.
-    pub fn response(&self, form: Form) -> Response<Bytes> {
+    pub fn response(&self, form: ProblemFormat) -> Response<Bytes> {
         let (content_type, body) = match form {
-            Form::Page => ("text/html; charset=utf-8", self.page()),
-            Form::Json => ("application/problem+json", self.json()),
+            ProblemFormat::Page => ("text/html; charset=utf-8", self.page()),
+            ProblemFormat::Json => ("application/problem+json", self.json()),
         };
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = self.code.status();
@@ -181,7 +181,7 @@ impl Problem {
 
     fn json(&self) -> String {
         #[derive(Serialize)]
-        struct Members<'a> {
+        struct ProblemMembers<'a> {
             r#type: String,
             title: &'a str,
             status: u16,
@@ -198,7 +198,7 @@ impl Problem {
         }
         let (status, code, title) = self.code.describe();
         let detail = self.message.as_deref().unwrap_or(&self.detail);
-        let members = Members {
+        let members = ProblemMembers {
             r#type: format!("urn:onlyonce:problem:{code}"),
             title,
             status: status.as_u16(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::{GaugeGuard, Metrics};
 
 /// A number of bytes, shared by all bodies.
 #[derive(Clone)]
@@ -21,7 +21,7 @@ pub(super) struct Reservation {
     permit: Option<OwnedSemaphorePermit>,
     /// It does not grow into the last of the budget.
     leaves: usize,
-    counted: Counted,
+    counted: GaugeGuard,
 }
 
 /// Bytes, with the reservation that they take until the last reference to them is gone.

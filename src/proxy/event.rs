@@ -12,7 +12,7 @@ use super::head::Head;
 use crate::config::{Rule, Selector};
 use crate::guard::{Became, Ownership, Settling};
 use crate::key::{KeyText, Operation};
-use crate::metrics::{Metrics, Outcome};
+use crate::metrics::{Metrics, RequestOutcome};
 use crate::record::{Hex, RecordName};
 use crate::telemetry;
 
@@ -30,7 +30,7 @@ pub(super) struct Event {
     settling: Option<Settling>,
     reason: Option<Reason>,
     upstream: Option<Duration>,
-    answer: Option<(Outcome, StatusCode)>,
+    answer: Option<(RequestOutcome, StatusCode)>,
 }
 
 impl Event {
@@ -78,10 +78,10 @@ impl Event {
 
     /// Whether the answer did not come from running the request.
     pub(super) fn is_ours(&self) -> bool {
-        self.answer.is_some_and(|(outcome, _)| !matches!(outcome, Outcome::Executed | Outcome::Unguarded))
+        self.answer.is_some_and(|(outcome, _)| !matches!(outcome, RequestOutcome::Executed | RequestOutcome::Unguarded))
     }
 
-    pub(super) fn answer(&mut self, outcome: Outcome, status: StatusCode) {
+    pub(super) fn answer(&mut self, outcome: RequestOutcome, status: StatusCode) {
         self.answer = Some((outcome, status));
     }
 }
@@ -92,7 +92,7 @@ impl Drop for Event {
         let (outcome, status) = match (self.answer, self.attempt) {
             (Some((outcome, status)), _) => (outcome, Some(status.as_u16())),
             // The client left; the attempt goes on.
-            (None, Some(_)) => (Outcome::Executed, None),
+            (None, Some(_)) => (RequestOutcome::Executed, None),
             (None, None) => return,
         };
         self.metrics.request(&self.rule.name, outcome, took);
@@ -115,11 +115,11 @@ impl Drop for Event {
 impl Event {
     fn write(
         &self,
-        outcome: Outcome,
+        outcome: RequestOutcome,
         became: Option<Became>,
         status: Option<u16>,
         took: Duration,
-        line: &mut telemetry::Line<'_>,
+        line: &mut telemetry::LogLine<'_>,
     ) {
         line.text("route", &self.rule.name);
         line.text("outcome", outcome.as_str());

@@ -31,8 +31,8 @@ use crate::config::{Found, LogKeys, Mode, OnConcurrent, OnMissingKey, OnStoreErr
 use crate::fail_point::{self, Step};
 use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Stored, Verdict, Waited};
 use crate::key::{self, InHead, Operation, Reading};
-use crate::metrics::{Outcome, UNMATCHED};
-use crate::problem::{Form, PREFERENCE_APPLIED, Problem, WAIT};
+use crate::metrics::{RequestOutcome, UNMATCHED};
+use crate::problem::{PREFERENCE_APPLIED, Problem, ProblemFormat, WAIT};
 use crate::store::{Store, StoreError};
 use crate::tick;
 
@@ -43,7 +43,7 @@ impl Proxy {
     pub async fn handle(self: &Arc<Self>, request: Request<Incoming>, client: &Client) -> ProxyResponse {
         let begun = Instant::now();
         let fields = Fields::of(request.headers());
-        let form = if fields.has(Fields::ACCEPT) { Form::of(request.headers()) } else { Form::Json };
+        let form = if fields.has(Fields::ACCEPT) { ProblemFormat::of(request.headers()) } else { ProblemFormat::Json };
         let version = request.version();
         let request = request.map(|body| IncomingBody::request(body, version, client));
         if let Err(problem) = head::inspect(&request, fields) {
@@ -130,9 +130,10 @@ impl Proxy {
         route: &str,
         answer: Result<ProxyResponse, Problem>,
         begun: Instant,
-        form: Form,
+        form: ProblemFormat,
     ) -> ProxyResponse {
-        let outcome = answer.as_ref().map_or_else(|problem| refusal::outcome(problem.code()), |_| Outcome::Unguarded);
+        let outcome =
+            answer.as_ref().map_or_else(|problem| refusal::outcome(problem.code()), |_| RequestOutcome::Unguarded);
         self.metrics.request(route, outcome, begun.elapsed());
         answer.unwrap_or_else(|problem| refused(&problem, form))
     }
@@ -244,7 +245,7 @@ impl Proxy {
         fail_point::reach(Step::BeforeAnswer).await;
 
         let executed = |event: &mut Event, answer: ProxyResponse| {
-            event.answer(Outcome::Executed, answer.status());
+            event.answer(RequestOutcome::Executed, answer.status());
             Ok(answer)
         };
         let ended = match first {
@@ -259,7 +260,7 @@ impl Proxy {
             Ended::Streamed(reply, rest) => executed(event, replay::partial_response(reply, rest)),
             Ended::Recorded(reply) => {
                 let answer = self.replay(rule, &record, reply, &accepted).await.ok_or_else(refusal::overloaded)?;
-                event.answer(Outcome::Replayed, answer.status());
+                event.answer(RequestOutcome::Replayed, answer.status());
                 Ok(answer)
             }
             Ended::NotSent => Err(refusal::unreachable()),
@@ -307,7 +308,7 @@ impl Proxy {
             Verdict::Replay(reply) => {
                 let answer = self.replay(rule, &operation.name, reply, &AcceptedCodings::of(head)).await;
                 let answer = answer.ok_or_else(refusal::overloaded)?;
-                event.answer(Outcome::Replayed, answer.status());
+                event.answer(RequestOutcome::Replayed, answer.status());
                 Ok(answer)
             }
             Verdict::InFlight => Err(refusal::in_flight(rule)),
@@ -364,7 +365,7 @@ impl Proxy {
     ) -> Result<ProxyResponse, Problem> {
         // That there is a route for it says that it matters how often it runs.
         let answer = self.pass(event.route(), head, body, client, false).await?;
-        event.answer(Outcome::Unguarded, answer.status());
+        event.answer(RequestOutcome::Unguarded, answer.status());
         Ok(answer)
     }
 
@@ -460,7 +461,7 @@ impl AbortedUpload<'_> {
 impl Drop for AbortedUpload<'_> {
     fn drop(&mut self) {
         if self.progress.stage() != BodyStage::Whole {
-            self.proxy.metrics.request(self.route, Outcome::BadRequest, self.begun.elapsed());
+            self.proxy.metrics.request(self.route, RequestOutcome::BadRequest, self.begun.elapsed());
         }
     }
 }
@@ -554,7 +555,7 @@ fn preferred_wait(request: &HeaderMap) -> Option<Duration> {
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
-fn refused(problem: &Problem, form: Form) -> ProxyResponse {
+fn refused(problem: &Problem, form: ProblemFormat) -> ProxyResponse {
     problem.response(form).map(ResponseBody::from_bytes)
 }
 

@@ -26,7 +26,7 @@ use super::tee::{CopyReceiver, Tee};
 use crate::config::{Disposition, Rule};
 use crate::guard::{self, Fate, Observation, Rest, Sighting, Silence};
 use crate::key::{self, DigestKey, InHead, Operation};
-use crate::metrics::Would;
+use crate::metrics::ShadowVerdict;
 use crate::problem::{Code, Problem};
 use crate::record::Reply;
 use crate::store::{Store, StoreError};
@@ -35,7 +35,7 @@ use crate::telemetry;
 /// What is known before the body is.
 enum HeadVerdict {
     /// All.
-    Would(Would),
+    Known(ShadowVerdict),
     /// The body decides.
     Body(CopyReceiver),
 }
@@ -82,7 +82,7 @@ impl Proxy {
         };
         let owned = OwnedRequest::of(&context.request(&head));
         let (sight, body) = match would(rule, &context, &head) {
-            Some(would) => (HeadVerdict::Would(would), RequestBody::Streaming(paced)),
+            Some(would) => (HeadVerdict::Known(would), RequestBody::Streaming(paced)),
             None => {
                 let (tee, copied) =
                     Tee::new(paced, BodyBuffer::new(rule.max_request_body, self.budget.reserve_low_priority()));
@@ -105,14 +105,14 @@ impl Proxy {
 }
 
 /// What the head alone tells.
-fn would(rule: &Rule, context: &RequestContext<'_>, head: &Head) -> Option<Would> {
+fn would(rule: &Rule, context: &RequestContext<'_>, head: &Head) -> Option<ShadowVerdict> {
     if why_ambiguous(rule, context, head).is_some() {
-        return Some(Would::InvalidKey);
+        return Some(ShadowVerdict::InvalidKey);
     }
     match key::in_head(rule, context.request(head)) {
         Ok(InHead::Draft(_)) => None,
-        Ok(InHead::Missing(_)) => Some(Would::MissingKey),
-        Err(_) => Some(Would::InvalidKey),
+        Ok(InHead::Missing(_)) => Some(ShadowVerdict::MissingKey),
+        Err(_) => Some(ShadowVerdict::InvalidKey),
     }
 }
 
@@ -152,10 +152,10 @@ impl ShadowRequest {
         sight: HeadVerdict,
     ) -> Result<Sighting, UnobservedReason> {
         let body = match sight {
-            HeadVerdict::Would(would) => return Ok(Sighting::Repeat(would)),
+            HeadVerdict::Known(would) => return Ok(Sighting::Repeat(would)),
             HeadVerdict::Body(copied) => match copied.await {
                 Ok(Ok(body)) => body,
-                Ok(Err(BodyReadError::TooLarge)) => return Ok(Sighting::Repeat(Would::TooLarge)),
+                Ok(Err(BodyReadError::TooLarge)) => return Ok(Sighting::Repeat(ShadowVerdict::TooLarge)),
                 Ok(Err(BodyReadError::NoRoom)) => return Err(UnobservedReason::NoRoom),
                 Ok(Err(BodyReadError::TimedOut | BodyReadError::Broken)) | Err(_) => {
                     return Err(UnobservedReason::BrokenOff);
@@ -171,7 +171,7 @@ impl ShadowRequest {
         observation.look(&self.rule, operation, longest).await.map_err(|error| UnobservedReason::of_store(&error))
     }
 
-    async fn read(&self, digest_key: DigestKey, owned: OwnedRequest, body: Bytes) -> Result<Operation, Would> {
+    async fn read(&self, digest_key: DigestKey, owned: OwnedRequest, body: Bytes) -> Result<Operation, ShadowVerdict> {
         let (rule, trust) = (&self.rule, &self.proxy.trust);
         let read = if is_long(&body) {
             self.proxy.blocking.read(rule, digest_key, owned, trust, body).await
@@ -180,15 +180,15 @@ impl ShadowRequest {
         };
         match read {
             Ok(Ok(operation)) => Ok(operation),
-            Ok(Err(_)) => Err(Would::MissingKey),
-            Err(_) => Err(Would::InvalidKey),
+            Ok(Err(_)) => Err(ShadowVerdict::MissingKey),
+            Err(_) => Err(ShadowVerdict::InvalidKey),
         }
     }
 
     /// Writes what would have become of the request; `None`: it would have run.
-    fn tell(self, would: Result<Option<Would>, UnobservedReason>) {
+    fn tell(self, would: Result<Option<ShadowVerdict>, UnobservedReason>) {
         let (would, missed) = match would {
-            Ok(would) => (Some(would.map_or("executed", Would::as_str)), None),
+            Ok(would) => (Some(would.map_or("executed", ShadowVerdict::as_str)), None),
             Err(missed) => (None, Some(missed.as_str())),
         };
         if missed.is_some() {
@@ -201,7 +201,7 @@ impl ShadowRequest {
 }
 
 impl ShadowRequest {
-    fn write(&self, would: Option<&str>, missed: Option<&str>, line: &mut telemetry::Line<'_>) {
+    fn write(&self, would: Option<&str>, missed: Option<&str>, line: &mut telemetry::LogLine<'_>) {
         line.text("route", &self.rule.name);
         if let Some(would) = would {
             line.text("would", would);

@@ -4,7 +4,7 @@ use super::body::BodyReadError;
 use crate::config::{OnMismatch, Preset, Rule, Selector};
 use crate::guard::Difference;
 use crate::key::KeyError;
-use crate::metrics::Outcome;
+use crate::metrics::RequestOutcome;
 use crate::problem::{Code, Dialect, Problem};
 
 /// What a route adds to every refusal: its name, and what helps its clients.
@@ -137,24 +137,24 @@ pub(super) fn too_late() -> Problem {
 }
 
 /// How a problem is counted.
-pub(super) fn outcome(code: Code) -> Outcome {
+pub(super) fn outcome(code: Code) -> RequestOutcome {
     match code {
-        Code::InFlight => Outcome::InFlight,
-        Code::KeyReused | Code::KeyReusedConflict => Outcome::KeyReused,
-        Code::OutcomeUnknown => Outcome::Unknown,
-        Code::AlreadyCompleted => Outcome::Unreplayable,
-        Code::MissingKey => Outcome::MissingKey,
-        Code::InvalidKey => Outcome::InvalidKey,
-        Code::KeyExpired => Outcome::KeyExpired,
-        Code::InvalidToken => Outcome::InvalidToken,
-        Code::InvalidBody => Outcome::InvalidBody,
-        Code::BadRequest | Code::TargetTooLong | Code::MethodNotAllowed => Outcome::BadRequest,
-        Code::NotImplemented | Code::ExpectationFailed => Outcome::BadRequest,
-        Code::RequestTooLarge => Outcome::TooLarge,
-        Code::RequestTimeout => Outcome::RequestTimeout,
-        Code::StoreUnavailable => Outcome::StoreUnavailable,
-        Code::RecordUnreadable => Outcome::RecordUnreadable,
-        Code::Overloaded => Outcome::Overloaded,
-        Code::UpstreamUnreachable | Code::UpstreamFailed | Code::UpstreamTimeout => Outcome::UpstreamError,
+        Code::InFlight => RequestOutcome::InFlight,
+        Code::KeyReused | Code::KeyReusedConflict => RequestOutcome::KeyReused,
+        Code::OutcomeUnknown => RequestOutcome::Unknown,
+        Code::AlreadyCompleted => RequestOutcome::Unreplayable,
+        Code::MissingKey => RequestOutcome::MissingKey,
+        Code::InvalidKey => RequestOutcome::InvalidKey,
+        Code::KeyExpired => RequestOutcome::KeyExpired,
+        Code::InvalidToken => RequestOutcome::InvalidToken,
+        Code::InvalidBody => RequestOutcome::InvalidBody,
+        Code::BadRequest | Code::TargetTooLong | Code::MethodNotAllowed => RequestOutcome::BadRequest,
+        Code::NotImplemented | Code::ExpectationFailed => RequestOutcome::BadRequest,
+        Code::RequestTooLarge => RequestOutcome::TooLarge,
+        Code::RequestTimeout => RequestOutcome::RequestTimeout,
+        Code::StoreUnavailable => RequestOutcome::StoreUnavailable,
+        Code::RecordUnreadable => RequestOutcome::RecordUnreadable,
+        Code::Overloaded => RequestOutcome::Overloaded,
+        Code::UpstreamUnreachable | Code::UpstreamFailed | Code::UpstreamTimeout => RequestOutcome::UpstreamError,
     }
 }

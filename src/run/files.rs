@@ -7,12 +7,12 @@ use std::error::Error;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::server::Places;
+use crate::server::ConnectionLimits;
 
 /// What the limit has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shares {
-    pub(super) places: Places,
+pub(super) struct FileShares {
+    pub(super) places: ConnectionLimits,
     /// Connections to the backend that nobody uses.
     pub(super) idle: usize,
 }
@@ -39,9 +39,9 @@ pub fn allow_open_files() {
 }
 
 /// Shares out what may be open now.
-pub(super) fn shares(max_connections: usize, threads: usize) -> Shares {
+pub(super) fn shares(max_connections: usize, threads: usize) -> FileShares {
     let limit = getrlimit(Resource::Nofile).current.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let shares = Shares::of(limit.unwrap_or(usize::MAX), max_connections, threads);
+    let shares = FileShares::of(limit.unwrap_or(usize::MAX), max_connections, threads);
     if shares.places.clients < max_connections {
         tracing::warn!(
             max_connections,
@@ -53,14 +53,14 @@ pub(super) fn shares(max_connections: usize, threads: usize) -> Shares {
     shares
 }
 
-impl Shares {
+impl FileShares {
     /// What is not set aside is for clients and for the connections to the backend, of which each client at work has one.
     fn of(limit: usize, max_connections: usize, threads: usize) -> Self {
         let reserve = RESERVE.saturating_add(threads.saturating_mul(THREAD)).min(limit / 2);
         let room = limit - reserve;
         let idle = IDLE.min(room / 8);
         let clients = max_connections.min((room - idle) / 2).max(1);
-        Self { places: Places { clients, operators: OPERATORS.min(reserve / 2).max(1) }, idle }
+        Self { places: ConnectionLimits { clients, operators: OPERATORS.min(reserve / 2).max(1) }, idle }
     }
 }
 
@@ -72,7 +72,7 @@ mod tests {
     fn no_share_is_another_s() {
         for threads in [1, 4, 64, 256] {
             for limit in (0..3000).chain([20_000, 1 << 20, usize::MAX]) {
-                let Shares { places, idle } = Shares::of(limit, 10_000, threads);
+                let FileShares { places, idle } = FileShares::of(limit, 10_000, threads);
                 assert!(
                     (1..=10_000).contains(&places.clients) && (1..=OPERATORS).contains(&places.operators),
                     "{limit}"
@@ -83,9 +83,9 @@ mod tests {
                 assert!(limit < 16 || limit - taken >= (limit / 4).min(others), "{limit} {threads}");
             }
         }
-        let wide = Shares { places: Places { clients: 10_000, operators: OPERATORS }, idle: IDLE };
-        assert_eq!(Shares::of(1 << 20, 10_000, 4), wide);
-        assert_eq!(Shares::of(1024, 10_000, 1).places.clients, 330);
-        assert_eq!(Shares::of(1024, 10_000, 4).places.clients, 313);
+        let wide = FileShares { places: ConnectionLimits { clients: 10_000, operators: OPERATORS }, idle: IDLE };
+        assert_eq!(FileShares::of(1 << 20, 10_000, 4), wide);
+        assert_eq!(FileShares::of(1024, 10_000, 1).places.clients, 330);
+        assert_eq!(FileShares::of(1024, 10_000, 4).places.clients, 313);
     }
 }

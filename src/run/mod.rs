@@ -27,7 +27,7 @@ use crate::guard::Guard;
 use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
 use crate::proxy::IncomingBody;
-pub use crate::server::Passed;
+pub use crate::server::InheritedSockets;
 use crate::server::{Cores, Listener, Server};
 use crate::store::{self, Metered};
 use crate::telemetry;
@@ -67,7 +67,7 @@ pub enum StartError {
     },
     /// A socket that a service manager passed is not one to listen on.
     #[error("a socket that was passed cannot be listened on: {0}; in its unit, give it ListenStream alone")]
-    Passed(#[source] io::Error),
+    InheritedSockets(#[source] io::Error),
     /// The store cannot be used as it is.
     #[error("the store cannot be used")]
     Store(#[from] store::OpenError),
@@ -111,11 +111,11 @@ pub enum Stopped {
 impl Sidecar {
     /// Opens the store and binds the listeners.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_on(Passed::default(), config).await
+        Self::start_on(InheritedSockets::default(), config).await
     }
 
     /// The same, with sockets that are bound already, if there are any, instead of those of `server.listen`.
-    pub async fn start_on(passed: Passed, config: Config) -> Result<Self, StartError> {
+    pub async fn start_on(passed: InheritedSockets, config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
         let records = store::open(&config.store).await?;
         let records = Arc::new(Metered::new(records, Arc::clone(&metrics)));
@@ -128,7 +128,7 @@ impl Sidecar {
             }
         } else {
             tracing::info!("sockets were passed by the service manager: they take the place of server.listen");
-            listeners = passed.listeners().map_err(StartError::Passed)?;
+            listeners = passed.listeners().map_err(StartError::InheritedSockets)?;
         }
         let token = admin.as_ref().and_then(|admin| admin.token.clone());
         let admin_listener = match &admin {
@@ -181,7 +181,7 @@ impl Sidecar {
     /// Serves until `stop`, then finishes what is in flight.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Stopped {
         let Self { rules, admin, server, cores, listeners, admin_listener, drain } = self;
-        let admin_server = server.beside();
+        let admin_server = server.admin_server();
         let _operators = admin_listener.map(|listener| {
             let admin = Arc::clone(&admin);
             admin_server.serve(vec![listener], move |request: Request<Incoming>, client| {

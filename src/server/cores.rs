@@ -35,15 +35,15 @@ pub struct Cores {
 /// One thread, and what runs on it.
 pub(super) struct Core {
     pub(super) runtime: Handle,
-    pub(super) load: Arc<Load>,
+    pub(super) load: Arc<CoreLoad>,
 }
 
 /// How much there is on one core: its connections, and the streams of those that speak HTTP/2.
 #[derive(Default)]
-pub(super) struct Load(AtomicUsize);
+pub(super) struct CoreLoad(AtomicUsize);
 
 /// One connection, or one stream, until it is dropped.
-pub(super) struct Counted(Arc<Load>);
+pub(super) struct LoadGuard(Arc<CoreLoad>);
 
 /// More threads than this are for those who ask for them: a sidecar is a small neighbour.
 const AUTO_AT_MOST: usize = 4;
@@ -78,9 +78,9 @@ impl Cores {
             let mut runtime = Builder::new_current_thread();
             let runtime =
                 runtime.enable_all().max_blocking_threads((BLOCKING / count).max(BLOCKING_AT_LEAST)).build()?;
-            let load = Arc::<Load>::default();
+            let load = Arc::<CoreLoad>::default();
             cores.push(Core { runtime: runtime.handle().clone(), load: Arc::clone(&load) });
-            let (stop, alarm) = (stop.clone(), Alarm { broken: broken.clone(), load, is_off: false });
+            let (stop, alarm) = (stop.clone(), PanicAlarm { broken: broken.clone(), load, is_off: false });
             let counted = threads.token();
             thread::Builder::new().name(format!("onlyonce-core-{number}")).spawn(move || {
                 let mut alarm = alarm;
@@ -126,10 +126,10 @@ impl Cores {
     }
 }
 
-impl Load {
-    pub(super) fn count(self: &Arc<Self>) -> Counted {
+impl CoreLoad {
+    pub(super) fn count(self: &Arc<Self>) -> LoadGuard {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Counted(Arc::clone(self))
+        LoadGuard(Arc::clone(self))
     }
 
     fn get(&self) -> usize {
@@ -137,23 +137,23 @@ impl Load {
     }
 }
 
-impl Drop for Counted {
+impl Drop for LoadGuard {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Goes off when its thread unwinds.
-struct Alarm {
+struct PanicAlarm {
     broken: CancellationToken,
-    load: Arc<Load>,
+    load: Arc<CoreLoad>,
     is_off: bool,
 }
 
 /// The load of a core that is gone: never the least.
 const GONE: usize = usize::MAX / 2;
 
-impl Drop for Alarm {
+impl Drop for PanicAlarm {
     fn drop(&mut self) {
         if !self.is_off {
             self.load.0.fetch_add(GONE, Ordering::Relaxed);
@@ -188,8 +188,8 @@ mod tests {
     async fn the_next_connections_go_where_others_have_ended() {
         let cores = Cores::start(Threads::Count(2)).expect("threads");
         // Streams of HTTP/2 are a load as well.
-        let busy: Vec<Counted> = (0..5).map(|_| cores.cores[1].load.count()).collect();
-        let taken: Vec<Counted> = (0..5)
+        let busy: Vec<LoadGuard> = (0..5).map(|_| cores.cores[1].load.count()).collect();
+        let taken: Vec<LoadGuard> = (0..5)
             .map(|_| {
                 let (number, core) = cores.least_loaded();
                 assert_eq!(number, 0);

@@ -15,15 +15,20 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use super::linger::{Leftover, linger};
-use super::pace::{Busy, Pace};
-use super::watched::Watched;
-use super::{End, Server};
+use super::pace::{BusyGuard, ConnectionTimers};
+use super::watched::WatchedSocket;
+use super::{ConnectionEnd, Server};
 use crate::config::HeaderCase;
 use crate::proxy::{Client, MAX_BUFFER, MAX_FIELDS, MAX_HEAD, Tunnel};
 
 impl Server {
-    pub(super) async fn http1<A, F, B>(&self, stream: Watched, pace: &Arc<Pace>, client: Client, answer: A)
-    where
+    pub(super) async fn http1<A, F, B>(
+        &self,
+        stream: WatchedSocket,
+        pace: &Arc<ConnectionTimers>,
+        client: Client,
+        answer: A,
+    ) where
         A: Fn(Request<Incoming>, Client) -> F,
         F: Future<Output = Response<B>>,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + Unpin> + Unpin + 'static,
@@ -50,7 +55,7 @@ impl Server {
                     let _ = tunnel.set(opened);
                 }
                 empty_unknown_reason(&mut answer);
-                Ok::<_, Infallible>(answer.map(|body| Tail::new(body, busy)))
+                Ok::<_, Infallible>(answer.map(|body| Http1Body::new(body, busy)))
             })
         });
         let mut builder = http1::Builder::new();
@@ -66,7 +71,7 @@ impl Server {
             return tunnel.clone().run().await;
         }
         // Also what cannot be read as a head was answered, and may not be all of it.
-        if end == End::Own
+        if end == ConnectionEnd::Own
             && (disconnect.has_unread() || pace.is_in_head())
             && let Some(stream) = leftover.take()
         {
@@ -89,20 +94,20 @@ fn empty_unknown_reason<B>(answer: &mut Response<B>) {
 }
 
 /// A response body, with whose end its connection becomes idle.
-struct Tail<B: Body> {
+struct Http1Body<B: Body> {
     body: B,
     /// Why there is no more of it.
     broken: Option<B::Error>,
-    _busy: Busy,
+    _busy: BusyGuard,
 }
 
-impl<B: Body + Unpin> Tail<B> {
-    fn new(body: B, busy: Busy) -> Self {
+impl<B: Body + Unpin> Http1Body<B> {
+    fn new(body: B, busy: BusyGuard) -> Self {
         Self { body, broken: None, _busy: busy }
     }
 }
 
-impl<B: Body<Error: Unpin> + Unpin> Body for Tail<B> {
+impl<B: Body<Error: Unpin> + Unpin> Body for Http1Body<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -140,9 +145,9 @@ mod tests {
     use super::*;
 
     /// A body that is broken where it begins.
-    struct Broken;
+    struct BrokenBody;
 
-    impl Body for Broken {
+    impl Body for BrokenBody {
         type Data = Bytes;
         type Error = io::Error;
 
@@ -154,8 +159,9 @@ mod tests {
     #[tokio::test]
     async fn the_head_of_an_answer_whose_body_is_broken_is_written() {
         let timeout = Duration::from_secs(60);
-        let pace = Arc::new(Pace::new(timeout, timeout, Arc::default()));
-        let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Tail::new(Broken, pace.busy()))) });
+        let pace = Arc::new(ConnectionTimers::new(timeout, timeout, Arc::default()));
+        let service =
+            service_fn(|_| async { Ok::<_, Infallible>(Response::new(Http1Body::new(BrokenBody, pace.busy()))) });
         let (mut client, ours) = duplex(1024);
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("a duplex");
         let connection = http1::Builder::new().serve_connection(TokioIo::new(ours), service);

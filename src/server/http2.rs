@@ -15,10 +15,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::task::TaskTracker;
 
 use super::Server;
-use super::cores::Load;
-use super::pace::Pace;
-use super::streams::{Piece, Stream, Streams};
-use super::watched::Watched;
+use super::cores::CoreLoad;
+use super::pace::ConnectionTimers;
+use super::streams::{Http2Stream, OpenStreams, TrackedBytes};
+use super::watched::WatchedSocket;
 use crate::proxy::{Client, DisconnectSignal, MAX_BUFFER};
 
 /// Requests at once on one connection.
@@ -37,10 +37,10 @@ const MAX_HEAD: u32 = 32 * 1024;
 impl Server {
     pub(super) async fn http2<A, F, B>(
         &self,
-        stream: Watched,
-        pace: &Arc<Pace>,
+        stream: WatchedSocket,
+        pace: &Arc<ConnectionTimers>,
         client: Client,
-        load: &Arc<Load>,
+        load: &Arc<CoreLoad>,
         answer: A,
     ) where
         A: Fn(Request<Incoming>, Client) -> F,
@@ -48,14 +48,14 @@ impl Server {
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
     {
         pace.idle();
-        let streams = Streams::new(pace, load);
+        let streams = OpenStreams::new(pace, load);
         let service = service_fn(|mut request: Request<Incoming>| {
             let stream = streams.open();
             tell_as_http1(&mut request);
             // A client that leaves resets its stream, or ends the connection, and its answer is dropped.
             let disconnect = Arc::<DisconnectSignal>::default();
             let answering = Box::pin(answer(request, Client { disconnect, ..client.clone() }));
-            async move { Ok::<_, Infallible>(answering.await.map(|body| Tail::new(body, stream))) }
+            async move { Ok::<_, Infallible>(answering.await.map(|body| Http2Body::new(body, stream))) }
         });
         let mut builder = http2::Builder::new(Tasks(self.connections.clone()));
         // The limits of resets are left as h2 has them: without them a client could open and reset streams for ever.
@@ -113,24 +113,27 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// A response body, whose stream is at work until its last byte was taken.
-struct Tail<B> {
+struct Http2Body<B> {
     body: B,
-    stream: Arc<Stream>,
+    stream: Arc<Http2Stream>,
 }
 
-impl<B> Tail<B> {
-    fn new(body: B, stream: Arc<Stream>) -> Self {
+impl<B> Http2Body<B> {
+    fn new(body: B, stream: Arc<Http2Stream>) -> Self {
         Self { body, stream }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Tail<B> {
-    type Data = Piece;
+impl<B: Body<Data = Bytes> + Unpin> Body for Http2Body<B> {
+    type Data = TrackedBytes;
     type Error = B::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<TrackedBytes>, B::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        polled.map_ok(|frame| frame.map_data(|bytes| Piece::new(bytes, &self.stream)))
+        polled.map_ok(|frame| frame.map_data(|bytes| TrackedBytes::new(bytes, &self.stream)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::stream::Stream;
+use super::stream::ClientStream;
 
 /// Where a connection leaves its socket when HTTP has ended on it.
 #[derive(Clone, Default)]
-pub(super) struct Leftover(Arc<Mutex<Option<Stream>>>);
+pub(super) struct Leftover(Arc<Mutex<Option<ClientStream>>>);
 
 /// A client that sends nothing for so long has read its answer, or never will.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -25,24 +25,24 @@ const BYTES: u64 = 64 << 20;
 const PIECE: usize = 64 << 10;
 
 impl Leftover {
-    pub(super) fn put(&self, stream: Stream) {
+    pub(super) fn put(&self, stream: ClientStream) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
     }
 
-    pub(super) fn take(&self) -> Option<Stream> {
+    pub(super) fn take(&self) -> Option<ClientStream> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 /// Closes our side, and waits for the client to close its own.
-pub(super) async fn linger(mut stream: Stream) {
+pub(super) async fn linger(mut stream: ClientStream) {
     let lingering = async {
         stream.shutdown().await?;
         match stream {
-            Stream::Tcp(stream) => discard(stream).await,
-            Stream::Unix(stream) => discard(stream).await,
+            ClientStream::Tcp(stream) => discard(stream).await,
+            ClientStream::Unix(stream) => discard(stream).await,
             // What is thrown away need not be decrypted.
-            Stream::Tls(stream) => discard(stream.into_inner().0).await,
+            ClientStream::Tls(stream) => discard(stream.into_inner().0).await,
         }
     };
     match timeout(AT_MOST, lingering).await {
@@ -88,7 +88,7 @@ mod tests {
             }
         });
         let begun = Instant::now();
-        linger(Stream::Unix(ours)).await;
+        linger(ClientStream::Unix(ours)).await;
         assert_eq!(begun.elapsed(), AT_MOST);
         dripping.await.expect("it finds the other side closed");
     }

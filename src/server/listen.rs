@@ -14,22 +14,22 @@ use listenfd::ListenFd;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
 
-use super::stream::Stream;
+use super::stream::ClientStream;
 use crate::config::Listen;
 
 /// One that is bound.
 pub struct Listener {
-    socket: Socket,
-    owner: Owner,
+    socket: ListenSocket,
+    owner: SocketOwner,
 }
 
-enum Socket {
+enum ListenSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 /// Who else holds the socket.
-enum Owner {
+enum SocketOwner {
     /// Nobody. The file of a Unix socket is ours as well.
     Us(Option<SocketFile>),
     /// A service manager, which goes on listening when we have stopped.
@@ -37,7 +37,7 @@ enum Owner {
 }
 
 /// A connection that no runtime knows of yet.
-pub(super) enum Accepted {
+pub(super) enum AcceptedConnection {
     /// And where it comes from.
     Tcp(std::net::TcpStream, SocketAddr),
     Unix(std::os::unix::net::UnixStream),
@@ -52,9 +52,9 @@ struct SocketFile {
 
 /// Sockets that a service manager listens on for us (`LISTEN_FDS`, sd_listen_fds(3)).
 #[derive(Default)]
-pub struct Passed(Vec<PassedSocket>);
+pub struct InheritedSockets(Vec<InheritedSocket>);
 
-enum PassedSocket {
+enum InheritedSocket {
     Tcp(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener),
 }
@@ -67,7 +67,7 @@ const BACKLOG: u16 = 1024;
 
 /// What a listener is like that was to let nobody in any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Closed {
+enum CloseOutcome {
     /// A service manager keeps it, and with it who waits there for whoever listens next.
     Kept,
     /// Who is in already is still to be accepted, and nobody else comes.
@@ -81,8 +81,8 @@ impl Listener {
     pub async fn bind(listen: &Listen) -> io::Result<Self> {
         match listen {
             Listen::Tcp(address) => {
-                let socket = Socket::Tcp(TcpListener::bind(address).await?);
-                Ok(Self { socket, owner: Owner::Us(None) })
+                let socket = ListenSocket::Tcp(TcpListener::bind(address).await?);
+                Ok(Self { socket, owner: SocketOwner::Us(None) })
             }
             Listen::Unix(path) => bind_unix(path).await,
         }
@@ -91,59 +91,59 @@ impl Listener {
     /// Where it listens, as far as that has a name.
     pub fn address(&self) -> Option<Listen> {
         match &self.socket {
-            Socket::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
-            Socket::Unix(listener) => {
+            ListenSocket::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
+            ListenSocket::Unix(listener) => {
                 listener.local_addr().ok()?.as_pathname().map(|path| Listen::Unix(path.to_owned()))
             }
         }
     }
 
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<AcceptedConnection>> {
         match &self.socket {
-            Socket::Tcp(listener) => {
+            ListenSocket::Tcp(listener) => {
                 let (stream, peer) = ready!(listener.poll_accept(cx))?;
-                Poll::Ready(Ok(Accepted::Tcp(stream.into_std()?, peer)))
+                Poll::Ready(Ok(AcceptedConnection::Tcp(stream.into_std()?, peer)))
             }
-            Socket::Unix(listener) => {
+            ListenSocket::Unix(listener) => {
                 let (stream, _) = ready!(listener.poll_accept(cx))?;
-                Poll::Ready(Ok(Accepted::Unix(stream.into_std()?)))
+                Poll::Ready(Ok(AcceptedConnection::Unix(stream.into_std()?)))
             }
         }
     }
 
     fn is_unix(&self) -> bool {
-        matches!(self.socket, Socket::Unix(_))
+        matches!(self.socket, ListenSocket::Unix(_))
     }
 
     /// The next in the queue of a Unix socket that is closed. Who connects to one is in its queue at once. Not by way of
     /// Tokio: a socket that is shut down is ready for ever, and has nobody for ever (`EAGAIN`), so it would spin.
-    fn accept_queued(&self) -> Option<io::Result<Accepted>> {
-        let Socket::Unix(listener) = &self.socket else { return None };
+    fn accept_queued(&self) -> Option<io::Result<AcceptedConnection>> {
+        let ListenSocket::Unix(listener) = &self.socket else { return None };
         match SockRef::from(listener).accept() {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::InvalidInput) => None,
             accepted => Some(accepted.and_then(|(socket, _)| {
                 socket.set_nonblocking(true)?;
-                Ok(Accepted::Unix(OwnedFd::from(socket).into()))
+                Ok(AcceptedConnection::Unix(OwnedFd::from(socket).into()))
             })),
         }
     }
 
     /// Lets nobody in from now on, as far as that can be had.
-    fn close(&mut self) -> Closed {
+    fn close(&mut self) -> CloseOutcome {
         let closed = match (&self.socket, &mut self.owner) {
-            (_, Owner::ServiceManager) => return Closed::Kept,
-            (Socket::Tcp(listener), Owner::Us(_)) => let_nobody_in(listener),
-            (Socket::Unix(listener), Owner::Us(file)) => {
+            (_, SocketOwner::ServiceManager) => return CloseOutcome::Kept,
+            (ListenSocket::Tcp(listener), SocketOwner::Us(_)) => let_nobody_in(listener),
+            (ListenSocket::Unix(listener), SocketOwner::Us(file)) => {
                 drop(file.take());
                 SockRef::from(listener).shutdown(Shutdown::Read)
             }
         };
         match closed {
-            Ok(()) => Closed::Yes,
+            Ok(()) => CloseOutcome::Yes,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::debug!(error, "connections may still come in while it is closed");
-                Closed::No
+                CloseOutcome::No
             }
         }
     }
@@ -183,22 +183,22 @@ fn let_nobody_in(_listener: &TcpListener) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 
-impl Accepted {
+impl AcceptedConnection {
     /// From here on it belongs to this runtime.
-    pub(super) fn open(self) -> io::Result<(Stream, Option<SocketAddr>)> {
+    pub(super) fn open(self) -> io::Result<(ClientStream, Option<SocketAddr>)> {
         match self {
             Self::Tcp(stream, peer) => {
                 let stream = TcpStream::from_std(stream)?;
                 stream.set_nodelay(true)?;
-                Ok((Stream::Tcp(stream), Some(peer)))
+                Ok((ClientStream::Tcp(stream), Some(peer)))
             }
-            Self::Unix(stream) => Ok((Stream::Unix(UnixStream::from_std(stream)?), None)),
+            Self::Unix(stream) => Ok((ClientStream::Unix(UnixStream::from_std(stream)?), None)),
         }
     }
 }
 
 /// Listeners that take turns, so that one that is busy does not keep the others waiting.
-pub(super) struct Turns {
+pub(super) struct FairListeners {
     listeners: Vec<Listener>,
     next: usize,
     /// So many more are accepted once it is closed.
@@ -210,13 +210,13 @@ pub(super) struct Turns {
 /// client whose first segment was dropped sends it again (RFC 6298, 2.1), and is to find nobody who listens.
 pub(super) const HANDSHAKE: Duration = Duration::from_millis(500);
 
-impl Turns {
+impl FairListeners {
     pub(super) fn new(listeners: Vec<Listener>) -> Self {
         Self { listeners, next: 0, left: usize::MAX }
     }
 
     /// The next connection.
-    pub(super) async fn accept(&mut self) -> io::Result<Accepted> {
+    pub(super) async fn accept(&mut self) -> io::Result<AcceptedConnection> {
         poll_fn(|cx| {
             let (before, after) = self.listeners.split_at(self.next);
             let mut in_turn = after.iter().chain(before).enumerate();
@@ -236,8 +236,8 @@ impl Turns {
         let mut all_closed = true;
         self.listeners.retain_mut(|listener| {
             let closed = listener.close();
-            all_closed &= closed != Closed::No;
-            closed != Closed::Kept
+            all_closed &= closed != CloseOutcome::No;
+            closed != CloseOutcome::Kept
         });
         self.next = 0;
         if !all_closed {
@@ -247,7 +247,7 @@ impl Turns {
     }
 
     /// The next of those who are in already, or will be before `handshake` is over. `None`: there are no more.
-    pub(super) async fn accept_last(&mut self, handshake: Duration) -> Option<io::Result<Accepted>> {
+    pub(super) async fn accept_last(&mut self, handshake: Duration) -> Option<io::Result<AcceptedConnection>> {
         self.left = self.left.checked_sub(1)?;
         // Each is dropped once its own queue is empty.
         while let Some(place) = self.listeners.iter().position(Listener::is_unix) {
@@ -276,8 +276,8 @@ async fn bind_unix(path: &Path) -> io::Result<Listener> {
     // Nobody can connect before it listens, so nobody finds it with other permissions.
     fs::set_permissions(path, Permissions::from_mode(MODE))?;
     let file = SocketFile { path: path.to_owned(), identity: identity(&fs::symlink_metadata(path)?) };
-    let socket = Socket::Unix(socket.listen(BACKLOG.into())?);
-    Ok(Listener { socket, owner: Owner::Us(Some(file)) })
+    let socket = ListenSocket::Unix(socket.listen(BACKLOG.into())?);
+    Ok(Listener { socket, owner: SocketOwner::Us(Some(file)) })
 }
 
 /// Removes the file of a socket that nobody listens on any more.
@@ -305,7 +305,7 @@ impl Drop for SocketFile {
     }
 }
 
-impl Passed {
+impl InheritedSockets {
     /// Takes what the environment names. To be called before there are other threads: it changes the environment, so
     /// that no other program takes them for its own.
     pub fn take() -> io::Result<Self> {
@@ -313,8 +313,8 @@ impl Passed {
         let mut sockets = Vec::new();
         for index in 0..passed.len() {
             let socket = match passed.take_tcp_listener(index) {
-                Ok(listener) => listener.map(PassedSocket::Tcp),
-                Err(_) => passed.take_unix_listener(index)?.map(PassedSocket::Unix),
+                Ok(listener) => listener.map(InheritedSocket::Tcp),
+                Err(_) => passed.take_unix_listener(index)?.map(InheritedSocket::Unix),
             };
             sockets.extend(socket);
         }
@@ -330,16 +330,16 @@ impl Passed {
     pub fn listeners(self) -> io::Result<Vec<Listener>> {
         let listener = |socket| {
             let socket = match socket {
-                PassedSocket::Tcp(listener) => {
+                InheritedSocket::Tcp(listener) => {
                     listener.set_nonblocking(true)?;
-                    Socket::Tcp(TcpListener::from_std(listener)?)
+                    ListenSocket::Tcp(TcpListener::from_std(listener)?)
                 }
-                PassedSocket::Unix(listener) => {
+                InheritedSocket::Unix(listener) => {
                     listener.set_nonblocking(true)?;
-                    Socket::Unix(UnixListener::from_std(listener)?)
+                    ListenSocket::Unix(UnixListener::from_std(listener)?)
                 }
             };
-            Ok(Listener { socket, owner: Owner::ServiceManager })
+            Ok(Listener { socket, owner: SocketOwner::ServiceManager })
         };
         self.0.into_iter().map(listener).collect()
     }
@@ -350,7 +350,7 @@ mod tests {
     use super::*;
 
     /// How many are accepted after the end.
-    async fn last(turns: &mut Turns, handshake: Duration) -> usize {
+    async fn last(turns: &mut FairListeners, handshake: Duration) -> usize {
         let mut count = 0;
         while let Some(accepted) = turns.accept_last(handshake).await {
             accepted.expect("a connection");
@@ -371,7 +371,7 @@ mod tests {
                     clients.push(UnixStream::connect(&path).await.expect("to connect"));
                 }
             }
-            let mut turns = Turns::new(listeners);
+            let mut turns = FairListeners::new(listeners);
             turns.close();
             let last = last(&mut turns, Duration::from_secs(3600));
             let accepted = tokio::time::timeout(Duration::from_secs(60), last).await.expect("an end");
@@ -383,7 +383,7 @@ mod tests {
     async fn where_others_may_come_no_more_are_accepted_than_may_have_been_in() {
         let listener = Listener::bind(&Listen::Tcp(([127, 0, 0, 1], 0).into())).await.expect("to listen");
         let Some(Listen::Tcp(address)) = listener.address() else { panic!("an address") };
-        let mut turns = Turns::new(vec![listener]);
+        let mut turns = FairListeners::new(vec![listener]);
         let mut clients = Vec::new();
         for _ in 0..3 {
             clients.push(TcpStream::connect(address).await.expect("to connect"));

@@ -34,14 +34,14 @@ use crate::config::{self, HeaderCase};
 use crate::metrics::Metrics;
 use crate::proxy::Client;
 use crate::tick::Flag;
-use crate::tls::Identity;
+use crate::tls::TlsIdentity;
+use cores::CoreLoad;
 pub use cores::Cores;
-use cores::Load;
-use listen::{Accepted, HANDSHAKE, Turns};
-pub use listen::{Listener, Passed};
-use pace::{Overdue, Pace};
-use stream::Stream;
-use watched::Watched;
+use listen::{AcceptedConnection, FairListeners, HANDSHAKE};
+pub use listen::{InheritedSockets, Listener};
+use pace::{ConnectionTimers, Expired};
+use stream::ClientStream;
+use watched::WatchedSocket;
 
 /// Connections of one kind, over all listeners.
 #[derive(Clone)]
@@ -73,7 +73,7 @@ enum Protocol {
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum ConnectionEnd {
     /// HTTP came to its end on it.
     Own,
     /// It was given up.
@@ -88,7 +88,7 @@ const NEWCOMER: Duration = Duration::from_secs(2);
 
 /// How many connections there may be at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Places {
+pub struct ConnectionLimits {
     /// Of clients.
     pub clients: usize,
     /// Of operators.
@@ -97,7 +97,7 @@ pub struct Places {
 
 impl Server {
     /// A server with the timeouts of `[server]`.
-    pub fn new(settings: &config::ServerConfig, places: Places, metrics: Arc<Metrics>) -> Self {
+    pub fn new(settings: &config::ServerConfig, places: ConnectionLimits, metrics: Arc<Metrics>) -> Self {
         Self {
             places: Arc::new(Semaphore::new(places.clients.min(Semaphore::MAX_PERMITS))),
             operators: places.operators,
@@ -115,7 +115,7 @@ impl Server {
     }
 
     /// Another server with the same timeouts, for operators, which stops by itself.
-    pub fn beside(&self) -> Self {
+    pub fn admin_server(&self) -> Self {
         let places = Arc::new(Semaphore::new(self.operators));
         let tls = Arc::default();
         let (connections, stop, stopping) = (TaskTracker::new(), CancellationToken::new(), Arc::default());
@@ -123,7 +123,7 @@ impl Server {
     }
 
     /// Secures connections with this from now on, or with nothing. Those that are there are left as they are.
-    pub fn set_tls(&self, tls: Option<&Identity>) {
+    pub fn set_tls(&self, tls: Option<&TlsIdentity>) {
         self.tls.store(tls.map(tls::settings));
     }
 
@@ -163,13 +163,15 @@ impl Server {
 
     fn accept_from<H>(&self, listeners: Vec<Listener>, hand_over: H) -> AbortOnDropHandle<()>
     where
-        H: Fn(Accepted, OwnedSemaphorePermit) + Send + Sync + 'static,
+        H: Fn(AcceptedConnection, OwnedSemaphorePermit) + Send + Sync + 'static,
     {
         // Waited for with the connections: the file of a Unix socket goes with its listener.
-        AbortOnDropHandle::new(self.connections.spawn(self.clone().accept_all(Turns::new(listeners), hand_over)))
+        AbortOnDropHandle::new(
+            self.connections.spawn(self.clone().accept_all(FairListeners::new(listeners), hand_over)),
+        )
     }
 
-    async fn accept_all(self, mut turns: Turns, hand_over: impl Fn(Accepted, OwnedSemaphorePermit)) {
+    async fn accept_all(self, mut turns: FairListeners, hand_over: impl Fn(AcceptedConnection, OwnedSemaphorePermit)) {
         while let Some(accepted) = self.stop.run_until_cancelled(self.accept(&mut turns)).await {
             match accepted {
                 Ok((accepted, place)) => hand_over(accepted, place),
@@ -190,7 +192,7 @@ impl Server {
     }
 
     /// The next connection, on whichever listener it comes. One place is kept for it, and not one for each listener.
-    async fn accept(&self, turns: &mut Turns) -> io::Result<(Accepted, OwnedSemaphorePermit)> {
+    async fn accept(&self, turns: &mut FairListeners) -> io::Result<(AcceptedConnection, OwnedSemaphorePermit)> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         loop {
             match turns.accept().await {
@@ -201,8 +203,13 @@ impl Server {
         }
     }
 
-    async fn connection<A, F, B>(self, accepted: Accepted, place: OwnedSemaphorePermit, load: Arc<Load>, answer: A)
-    where
+    async fn connection<A, F, B>(
+        self,
+        accepted: AcceptedConnection,
+        place: OwnedSemaphorePermit,
+        load: Arc<CoreLoad>,
+        answer: A,
+    ) where
         A: Fn(Request<Incoming>, Client) -> F,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + Unpin> + Send + Unpin + 'static,
@@ -218,13 +225,14 @@ impl Server {
         drop(place);
     }
 
-    async fn converse<A, F, B>(&self, stream: Stream, client: Client, load: &Arc<Load>, answer: A)
+    async fn converse<A, F, B>(&self, stream: ClientStream, client: Client, load: &Arc<CoreLoad>, answer: A)
     where
         A: Fn(Request<Incoming>, Client) -> F,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + Unpin> + Send + Unpin + 'static,
     {
-        let pace = Arc::new(Pace::new(self.header_timeout, self.idle_timeout, Arc::clone(&client.disconnect)));
+        let pace =
+            Arc::new(ConnectionTimers::new(self.header_timeout, self.idle_timeout, Arc::clone(&client.disconnect)));
         let begun = Instant::now();
         let given_up = async {
             self.stop.cancelled().await;
@@ -249,15 +257,15 @@ impl Server {
     }
 
     /// Finds out what a client speaks. Unix sockets are not secured: they do not leave the machine.
-    async fn open(&self, stream: Stream, pace: &Arc<Pace>) -> io::Result<(Watched, Protocol)> {
+    async fn open(&self, stream: ClientStream, pace: &Arc<ConnectionTimers>) -> io::Result<(WatchedSocket, Protocol)> {
         let (stream, is_http2) = match (stream, self.tls.load_full()) {
-            (Stream::Tcp(stream), Some(settings)) => {
+            (ClientStream::Tcp(stream), Some(settings)) => {
                 let stream = tls::handshake(settings, stream).await?;
                 let is_http2 = tls::is_http2(&stream);
-                (Watched::new(Stream::Tls(stream), Arc::clone(pace)), is_http2)
+                (WatchedSocket::new(ClientStream::Tls(stream), Arc::clone(pace)), is_http2)
             }
             (stream, _) => {
-                let mut stream = Watched::new(stream, Arc::clone(pace));
+                let mut stream = WatchedSocket::new(stream, Arc::clone(pace));
                 let is_http2 = stream.begins_with_preface().await?;
                 (stream, is_http2)
             }
@@ -271,9 +279,9 @@ impl Server {
         &self,
         connection: C,
         finish: impl Fn(Pin<&mut C>),
-        pace: &Pace,
+        pace: &ConnectionTimers,
         untaken: impl Fn() -> Option<u64>,
-    ) -> End
+    ) -> ConnectionEnd
     where
         C: Future<Output = hyper::Result<()>>,
     {
@@ -285,12 +293,12 @@ impl Server {
                 // First: hyper closes a connection of which it has read nothing, and what is here is to be read before that.
                 if let Poll::Ready(end) = connection.as_mut().poll(cx) {
                     end.unwrap_or_else(|error| ended(&error));
-                    return Poll::Ready(End::Own);
+                    return Poll::Ready(ConnectionEnd::Own);
                 }
                 // While stopping too: hyper waits for the rest of a head, and the drain would wait with it.
                 match overdue.as_mut().poll(cx) {
-                    Poll::Ready(Overdue::Head | Overdue::Stuck) => return Poll::Ready(End::GivenUp),
-                    Poll::Ready(Overdue::Idle) => overdue.set(pace.overdue(&untaken)),
+                    Poll::Ready(Expired::Head | Expired::WriteStalled) => return Poll::Ready(ConnectionEnd::GivenUp),
+                    Poll::Ready(Expired::Idle) => overdue.set(pace.overdue(&untaken)),
                     // Looked at last: who waits to be overdue is woken when it is raised.
                     Poll::Pending if !is_stopping && self.stopping.is_raised() => {}
                     Poll::Pending => return Poll::Pending,

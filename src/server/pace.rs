@@ -14,7 +14,7 @@ use crate::proxy::DisconnectSignal;
 use crate::tick;
 
 /// What a connection is doing, and since when.
-pub(super) struct Pace {
+pub(super) struct ConnectionTimers {
     begun: Instant,
     header_timeout: Duration,
     idle_timeout: Duration,
@@ -42,16 +42,16 @@ const BUSY: u64 = 3;
 
 /// Why a connection is to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Overdue {
+pub(super) enum Expired {
     /// No request for too long.
     Idle,
     /// A head that takes too long, or a connection that does not end when told so.
     Head,
     /// An answer of which the client takes nothing, or which it does not wait for any more.
-    Stuck,
+    WriteStalled,
 }
 
-impl Pace {
+impl ConnectionTimers {
     pub(super) fn new(header_timeout: Duration, idle_timeout: Duration, disconnect: Arc<DisconnectSignal>) -> Self {
         Self {
             begun: Instant::now(),
@@ -125,11 +125,11 @@ impl Pace {
     }
 
     /// A head is whole; the connection is busy until the guard is dropped.
-    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+    pub(super) fn busy(self: &Arc<Self>) -> BusyGuard {
         self.disconnect.watch(false);
         self.answered.store(0, Ordering::Relaxed);
         self.at_work();
-        Busy(Arc::clone(self))
+        BusyGuard(Arc::clone(self))
     }
 
     /// The head of the answer is there.
@@ -139,7 +139,7 @@ impl Pace {
 
     /// Waits until the connection is overdue. It is noticed up to half a `header_timeout`, and a tick, late. `untaken` tells since
     /// when something that was handed over is not taken.
-    pub(super) async fn overdue(&self, untaken: impl Fn() -> Option<u64>) -> Overdue {
+    pub(super) async fn overdue(&self, untaken: impl Fn() -> Option<u64>) -> Expired {
         loop {
             let now = self.now.load(Ordering::Relaxed);
             let since = now >> 2;
@@ -147,21 +147,21 @@ impl Pace {
             let blocked = blocked.into_iter().chain(untaken()).min();
             let closing = self.closing.load(Ordering::Relaxed).checked_sub(1);
             let (since, timeout, overdue) = match (blocked, now & 3, closing) {
-                (Some(blocked), _, _) => (blocked, self.idle_timeout, Overdue::Stuck),
-                (None, FRESH, _) => (since, self.header_timeout.min(self.idle_timeout), Overdue::Head),
-                (None, HEAD, _) => (since, self.header_timeout, Overdue::Head),
-                (None, IDLE, None) => (since, self.idle_timeout, Overdue::Idle),
-                (None, IDLE, Some(closing)) => (since.max(closing), self.header_timeout, Overdue::Head),
+                (Some(blocked), _, _) => (blocked, self.idle_timeout, Expired::WriteStalled),
+                (None, FRESH, _) => (since, self.header_timeout.min(self.idle_timeout), Expired::Head),
+                (None, HEAD, _) => (since, self.header_timeout, Expired::Head),
+                (None, IDLE, None) => (since, self.idle_timeout, Expired::Idle),
+                (None, IDLE, Some(closing)) => (since.max(closing), self.header_timeout, Expired::Head),
                 // Until its answer begins, a client has closed its side for all that is known, and waits as any other.
                 (None, _, _) => match self.answered.load(Ordering::Relaxed).checked_sub(1) {
                     // It gets its answer, but not the silence of a stream that never ends.
                     Some(answered) if self.disconnect.is_closed() => {
-                        (self.taken.load(Ordering::Relaxed).max(answered), self.idle_timeout, Overdue::Stuck)
+                        (self.taken.load(Ordering::Relaxed).max(answered), self.idle_timeout, Expired::WriteStalled)
                     }
                     answered => {
                         let silent_for = answered.map(|answered| self.elapsed().saturating_sub(answered));
                         self.disconnect.watch(silent_for.is_some_and(|silence| silence >= millis(self.idle_timeout)));
-                        (self.elapsed(), Duration::MAX, Overdue::Stuck)
+                        (self.elapsed(), Duration::MAX, Expired::WriteStalled)
                     }
                 },
             };
@@ -181,9 +181,9 @@ fn millis(duration: Duration) -> u64 {
 const LEAST: Duration = Duration::from_millis(5);
 
 /// A request is being answered for as long as this lives.
-pub(super) struct Busy(Arc<Pace>);
+pub(super) struct BusyGuard(Arc<ConnectionTimers>);
 
-impl Drop for Busy {
+impl Drop for BusyGuard {
     fn drop(&mut self) {
         self.0.idle();
     }

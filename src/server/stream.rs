@@ -9,13 +9,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 /// An enum and no `dyn`: most connections are plain TCP, and each call of the data path comes through here.
-pub(super) enum Stream {
+pub(super) enum ClientStream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Stream {
+impl ClientStream {
     /// Whether bytes may still be here after they were taken for writing.
     pub(super) fn holds_back(&self) -> bool {
         match self {
@@ -29,15 +29,15 @@ impl Stream {
 macro_rules! on {
     ($stream:expr, $io:ident => $call:expr) => {
         match $stream.get_mut() {
-            Stream::Tcp($io) => {
+            ClientStream::Tcp($io) => {
                 let $io = Pin::new($io);
                 $call
             }
-            Stream::Unix($io) => {
+            ClientStream::Unix($io) => {
                 let $io = Pin::new($io);
                 $call
             }
-            Stream::Tls($io) => {
+            ClientStream::Tls($io) => {
                 let $io = Pin::new($io);
                 $call
             }
@@ -45,13 +45,13 @@ macro_rules! on {
     };
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         on!(self, io => io.poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for ClientStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         on!(self, io => io.poll_write(cx, buf))
     }

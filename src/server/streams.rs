@@ -10,53 +10,53 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes};
 
-use super::cores::{Counted, Load};
-use super::pace::Pace;
+use super::cores::{CoreLoad, LoadGuard};
+use super::pace::ConnectionTimers;
 
 /// Those that are open now.
-pub(super) struct Streams {
-    pace: Arc<Pace>,
-    load: Arc<Load>,
-    open: Mutex<Open>,
+pub(super) struct OpenStreams {
+    pace: Arc<ConnectionTimers>,
+    load: Arc<CoreLoad>,
+    open: Mutex<StreamTable>,
 }
 
 #[derive(Default)]
-struct Open {
-    streams: HashMap<u64, Arc<Untaken>>,
+struct StreamTable {
+    streams: HashMap<u64, Arc<StreamProgress>>,
     next: u64,
 }
 
 /// What was handed over for a stream, and is still here.
 #[derive(Default)]
-struct Untaken {
+struct StreamProgress {
     pieces: AtomicUsize,
-    /// When the client last took something, or a piece was handed over: milliseconds of the [`Pace`].
+    /// When the client last took something, or a piece was handed over: milliseconds of the [`ConnectionTimers`].
     progress: AtomicU64,
 }
 
 /// A request and its answer, until the last byte of it was taken.
-pub(super) struct Stream {
+pub(super) struct Http2Stream {
     number: u64,
-    untaken: Arc<Untaken>,
-    streams: Arc<Streams>,
-    _counted: Counted,
+    untaken: Arc<StreamProgress>,
+    streams: Arc<OpenStreams>,
+    _counted: LoadGuard,
 }
 
-impl Streams {
-    pub(super) fn new(pace: &Arc<Pace>, load: &Arc<Load>) -> Arc<Self> {
+impl OpenStreams {
+    pub(super) fn new(pace: &Arc<ConnectionTimers>, load: &Arc<CoreLoad>) -> Arc<Self> {
         Arc::new(Self { pace: Arc::clone(pace), load: Arc::clone(load), open: Mutex::default() })
     }
 
     /// The next request; the connection is at work until the last one is dropped.
-    pub(super) fn open(self: &Arc<Self>) -> Arc<Stream> {
-        let untaken = Arc::<Untaken>::default();
+    pub(super) fn open(self: &Arc<Self>) -> Arc<Http2Stream> {
+        let untaken = Arc::<StreamProgress>::default();
         let mut open = self.lock();
         let number = open.next;
         open.next += 1;
         open.streams.insert(number, Arc::clone(&untaken));
         self.pace.at_work();
         drop(open);
-        Arc::new(Stream { number, untaken, streams: Arc::clone(self), _counted: self.load.count() })
+        Arc::new(Http2Stream { number, untaken, streams: Arc::clone(self), _counted: self.load.count() })
     }
 
     /// Since when the client takes nothing of a stream that has something for it: the one that waits longest.
@@ -66,18 +66,18 @@ impl Streams {
         waiting.map(|untaken| untaken.progress.load(Ordering::Relaxed)).min()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, StreamTable> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Stream {
+impl Http2Stream {
     fn progress(&self) {
         self.untaken.progress.store(self.streams.pace.elapsed(), Ordering::Relaxed);
     }
 }
 
-impl Drop for Stream {
+impl Drop for Http2Stream {
     fn drop(&mut self) {
         let mut open = self.streams.lock();
         open.streams.remove(&self.number);
@@ -89,27 +89,27 @@ impl Drop for Stream {
 }
 
 /// A piece of an answer, which tells what becomes of it.
-pub(super) struct Piece {
+pub(super) struct TrackedBytes {
     bytes: Bytes,
-    stream: Arc<Stream>,
+    stream: Arc<Http2Stream>,
 }
 
-impl Piece {
-    pub(super) fn new(bytes: Bytes, stream: &Arc<Stream>) -> Self {
+impl TrackedBytes {
+    pub(super) fn new(bytes: Bytes, stream: &Arc<Http2Stream>) -> Self {
         stream.progress();
         stream.untaken.pieces.fetch_add(1, Ordering::Relaxed);
         Self { bytes, stream: Arc::clone(stream) }
     }
 }
 
-impl Drop for Piece {
+impl Drop for TrackedBytes {
     fn drop(&mut self) {
         self.stream.progress();
         self.stream.untaken.pieces.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Buf for Piece {
+impl Buf for TrackedBytes {
     fn remaining(&self) -> usize {
         self.bytes.remaining()
     }

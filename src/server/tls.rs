@@ -8,12 +8,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
-use crate::tls::Identity;
+use crate::tls::TlsIdentity;
 
 const HTTP_2: &[u8] = b"h2";
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-pub(super) fn settings(identity: &Identity) -> Arc<ServerConfig> {
+pub(super) fn settings(identity: &TlsIdentity) -> Arc<ServerConfig> {
     identity.server(&[HTTP_2, HTTP_1_1])
 }
 

@@ -13,16 +13,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::lengths::Largest;
 use super::linger::Leftover;
-use super::pace::Pace;
-use super::stream::Stream;
+use super::pace::ConnectionTimers;
+use super::stream::ClientStream;
 use crate::proxy::DisconnectSignal;
 
-pub(super) struct Watched {
+pub(super) struct WatchedSocket {
     /// Taken when this is dropped.
-    stream: Option<Stream>,
+    stream: Option<ClientStream>,
     /// Was read to look at it, and is still to be handed out.
     ahead: Bytes,
-    pace: Arc<Pace>,
+    pace: Arc<ConnectionTimers>,
     /// Who is told that the client has closed its side, and whose heads are timed: in HTTP/1 alone.
     disconnect: Option<Arc<DisconnectSignal>>,
     /// Where the socket is left: in HTTP/1 alone.
@@ -36,8 +36,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// As much as may be read to look at it.
 const AHEAD: usize = 4096;
 
-impl Watched {
-    pub(super) fn new(stream: Stream, pace: Arc<Pace>) -> Self {
+impl WatchedSocket {
+    pub(super) fn new(stream: ClientStream, pace: Arc<ConnectionTimers>) -> Self {
         Self {
             stream: Some(stream),
             ahead: Bytes::new(),
@@ -50,7 +50,7 @@ impl Watched {
 
     /// Whether it came over TLS.
     pub(super) fn is_secure(&self) -> bool {
-        matches!(self.stream, Some(Stream::Tls(_)))
+        matches!(self.stream, Some(ClientStream::Tls(_)))
     }
 
     /// Waits for what tells the two protocols apart: mostly a single byte.
@@ -76,7 +76,7 @@ impl Watched {
         self
     }
 
-    fn stream(&mut self) -> &mut Stream {
+    fn stream(&mut self) -> &mut ClientStream {
         self.stream.as_mut().expect("it is taken only when this is dropped")
     }
 
@@ -120,7 +120,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for WatchedSocket {
     fn drop(&mut self) {
         if let (Some(leftover), Some(stream)) = (&self.leftover, self.stream.take()) {
             leftover.put(stream);
@@ -129,14 +129,14 @@ impl Drop for Watched {
 }
 
 /// What is there by now; nothing at the end. Needs no memory while it waits.
-fn read_some(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+fn read_some(stream: &mut ClientStream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
     let mut space = [MaybeUninit::uninit(); AHEAD];
     let mut buf = ReadBuf::uninit(&mut space);
     ready!(Pin::new(stream).poll_read(cx, &mut buf))?;
     Poll::Ready(Ok(Bytes::copy_from_slice(buf.filled())))
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for WatchedSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = if self.ahead.is_empty() {
@@ -157,7 +157,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for WatchedSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let corrected = self.corrected(buf);
         let polled = Pin::new(self.stream()).poll_write(cx, corrected.as_deref().unwrap_or(buf));
@@ -191,6 +191,6 @@ impl AsyncWrite for Watched {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.as_ref().is_some_and(Stream::is_write_vectored)
+        self.stream.as_ref().is_some_and(ClientStream::is_write_vectored)
     }
 }

@@ -19,17 +19,17 @@ pub(super) enum Style {
 }
 
 /// A line in the making.
-pub struct Line<'a> {
+pub struct LogLine<'a> {
     out: &'a mut Vec<u8>,
     style: Style,
 }
 
-impl<'a> Line<'a> {
+impl<'a> LogLine<'a> {
     /// `message` is a literal of ours.
     pub(super) fn begin(
         out: &'a mut Vec<u8>,
         style: Style,
-        (now, second): (SystemTime, &mut Second),
+        (now, second): (SystemTime, &mut CachedSecond),
         level: Level,
         message: &'static str,
     ) -> Self {
@@ -190,7 +190,7 @@ fn digit(number: u64) -> u8 {
 
 /// The second that it is, in words: they change once in a second only.
 #[derive(Default)]
-pub(super) struct Second {
+pub(super) struct CachedSecond {
     /// Since 1970; `None`: never asked.
     count: Option<u64>,
     /// All of a timestamp before its fraction: `2026-11-28T12:00:00.`
@@ -200,7 +200,7 @@ pub(super) struct Second {
 /// The last second of the year 9999: later ones would take more room.
 const LAST: u64 = 253_402_300_799;
 
-impl Second {
+impl CachedSecond {
     fn write(&mut self, now: SystemTime, out: &mut Vec<u8>) {
         // A wall clock before 1970 is not set yet.
         let since = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Clone)]
-    struct Fields {
+    struct LineFields {
         warns: bool,
         route: String,
         digest: [u8; 16],
@@ -250,10 +250,10 @@ mod tests {
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn ours(fields: &Fields, style: Style, now: SystemTime) -> Vec<u8> {
+    fn ours(fields: &LineFields, style: Style, now: SystemTime) -> Vec<u8> {
         let mut out = Vec::new();
         let level = if fields.warns { Level::WARN } else { Level::INFO };
-        let mut line = Line::begin(&mut out, style, (now, &mut Second::default()), level, "request");
+        let mut line = LogLine::begin(&mut out, style, (now, &mut CachedSecond::default()), level, "request");
         line.text("route", &fields.route);
         line.texts("record", &[&fields.route, ":", &hex(&fields.digest)]);
         if let Some(key) = &fields.key {
@@ -286,9 +286,9 @@ mod tests {
     }
 
     #[derive(Clone, Default)]
-    struct Taken(Arc<Mutex<Vec<u8>>>);
+    struct CapturedLines(Arc<Mutex<Vec<u8>>>);
 
-    impl std::io::Write for Taken {
+    impl std::io::Write for CapturedLines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().expect("no panic").extend_from_slice(bytes);
             Ok(bytes.len())
@@ -299,8 +299,8 @@ mod tests {
     }
 
     /// What the event was before it was formatted here.
-    fn theirs(fields: &Fields, style: Style, now: SystemTime) -> Vec<u8> {
-        let taken = Taken::default();
+    fn theirs(fields: &LineFields, style: Style, now: SystemTime) -> Vec<u8> {
+        let taken = CapturedLines::default();
         let writer = taken.clone();
         let layer = lines(style, move || writer.clone(), At(now));
         let millis = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
@@ -326,7 +326,7 @@ mod tests {
         taken.clone()
     }
 
-    fn is_same(fields: &Fields, now: SystemTime) {
+    fn is_same(fields: &LineFields, now: SystemTime) {
         for style in STYLES {
             let (ours, theirs) = (ours(fields, style, now), theirs(fields, style, now));
             assert_eq!(String::from_utf8_lossy(&ours), String::from_utf8_lossy(&theirs), "{style:?}");
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_line_is_the_one_that_tracing_subscriber_writes_whatever_is_in_it() {
-        let plain = Fields {
+        let plain = LineFields {
             warns: false,
             route: "create-order".into(),
             digest: *b"0123456789abcdef",
@@ -348,7 +348,7 @@ mod tests {
             total: Duration::from_nanos(2_000_499),
         };
         is_same(&plain, NOW + Duration::from_nanos(1_795_262_400_123_456_789));
-        is_same(&Fields { warns: true, attempt: None, status: None, upstream: None, ..plain.clone() }, NOW);
+        is_same(&LineFields { warns: true, attempt: None, status: None, upstream: None, ..plain.clone() }, NOW);
         for hostile in [
             "",
             "\"quoted\" and \\ behind",
@@ -363,7 +363,7 @@ mod tests {
             "\u{1f600}",
             &String::from_utf8_lossy(b"not \xff\xfe UTF-8"),
         ] {
-            is_same(&Fields { route: hostile.into(), key: Some(hostile.into()), ..plain.clone() }, NOW);
+            is_same(&LineFields { route: hostile.into(), key: Some(hostile.into()), ..plain.clone() }, NOW);
         }
         for total in [
             Duration::ZERO,
@@ -377,7 +377,7 @@ mod tests {
             Duration::from_secs(600),
             Duration::from_secs(86_400 * 365),
         ] {
-            is_same(&Fields { total, upstream: Some(total), ..plain.clone() }, NOW);
+            is_same(&LineFields { total, upstream: Some(total), ..plain.clone() }, NOW);
         }
     }
 
@@ -389,7 +389,7 @@ mod tests {
         ]
     }
 
-    fn fields() -> impl Strategy<Value = Fields> {
+    fn fields() -> impl Strategy<Value = LineFields> {
         let times = (any::<Option<u32>>(), 0..10_000_000_000_000_u64);
         (
             any::<bool>(),
@@ -400,7 +400,7 @@ mod tests {
             any::<Option<u16>>(),
             times,
         )
-            .prop_map(|(warns, route, digest, key, attempt, status, (upstream, total))| Fields {
+            .prop_map(|(warns, route, digest, key, attempt, status, (upstream, total))| LineFields {
                 warns,
                 route,
                 digest,
@@ -426,14 +426,14 @@ mod tests {
             tracing_subscriber::fmt::time::SystemTime.format_time(&mut Writer::new(&mut theirs)).expect("a time");
             let now = humantime::parse_rfc3339(&theirs).expect("RFC 3339");
             let mut ours = Vec::new();
-            Second::default().write(now, &mut ours);
+            CachedSecond::default().write(now, &mut ours);
             assert_eq!(String::from_utf8(ours).expect("ASCII"), theirs);
         }
     }
 
     #[test]
     fn a_timestamp_goes_with_its_second() {
-        let mut second = Second::default();
+        let mut second = CachedSecond::default();
         for (nanos, expected) in [
             (0, "1970-01-01T00:00:00.000000Z"),
             (999_999_999, "1970-01-01T00:00:00.999999Z"),

@@ -21,9 +21,9 @@ use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, reload};
 
-pub use self::line::Line;
+pub use self::line::LogLine;
 use self::line::Style;
-use self::writer::{LOG, ToLog};
+use self::writer::{LOG, MakeLogWriter};
 use crate::clock;
 use crate::config::{LogConfig, LogFormat};
 
@@ -41,7 +41,7 @@ pub fn start(log: &LogConfig) -> Logging {
         LogFormat::Json => Style::Json,
     };
     // A second start in one process keeps the first. Without a thread to write it, there is no log.
-    let lines = lines(style, ToLog, SystemTime).with_filter(filter);
+    let lines = lines(style, MakeLogWriter, SystemTime).with_filter(filter);
     if tracing_subscriber::registry().with(lines).try_init().is_ok() {
         let _ = STYLE.set(style);
     }
@@ -68,10 +68,10 @@ where
 }
 
 /// Writes a line of its own. Whether its level is wanted is asked before: `tracing::enabled!`.
-pub fn tell(level: Level, message: &'static str, fields: impl FnOnce(&mut Line<'_>)) {
+pub fn tell(level: Level, message: &'static str, fields: impl FnOnce(&mut LogLine<'_>)) {
     let Some(style) = STYLE.get() else { return };
     writer::put(level, |out, second| {
-        let mut line = Line::begin(out, *style, (clock::wall(), second), level, message);
+        let mut line = LogLine::begin(out, *style, (clock::wall(), second), level, message);
         fields(&mut line);
         line.end();
     });

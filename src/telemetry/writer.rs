@@ -19,7 +19,7 @@ use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::line::Second;
+use super::line::CachedSecond;
 use crate::metrics;
 
 /// As many bytes of lines may wait, and as many again be on their way to standard error.
@@ -35,9 +35,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 const MODEST: usize = 64 * 1024;
 
 /// The lines of a process.
-pub(super) struct Log {
+pub(super) struct LogQueue {
     /// One for each thread that wrote a line, and still lives.
-    buffers: Mutex<Vec<Arc<Buffer>>>,
+    buffers: Mutex<Vec<Arc<LineBuffer>>>,
     /// Bytes of all lines so far: the place of the next.
     put: AtomicU64,
     /// Lines before this place have left their buffers.
@@ -63,13 +63,13 @@ const IDLE: u8 = 2;
 
 /// What one thread has put.
 #[derive(Default)]
-pub(super) struct Buffer(Mutex<Lines>);
+pub(super) struct LineBuffer(Mutex<Lines>);
 
 /// A line that is being formatted.
 #[derive(Default)]
-struct Draft {
+struct LineDraft {
     line: Vec<u8>,
-    second: Second,
+    second: CachedSecond,
 }
 
 #[derive(Default)]
@@ -80,18 +80,18 @@ struct Lines {
 }
 
 /// Those of this process.
-pub(super) static LOG: Log = Log::new();
+pub(super) static LOG: LogQueue = LogQueue::new();
 
 thread_local! {
-    static BUFFER: Arc<Buffer> = LOG.buffer();
+    static BUFFER: Arc<LineBuffer> = LOG.buffer();
     /// Kept for its memory, and for the second that it is.
-    static DRAFT: Cell<Draft> = Cell::default();
+    static DRAFT: Cell<LineDraft> = Cell::default();
 }
 
 /// Puts a line of this thread.
-pub(super) fn put(level: Level, format: impl FnOnce(&mut Vec<u8>, &mut Second)) {
+pub(super) fn put(level: Level, format: impl FnOnce(&mut Vec<u8>, &mut CachedSecond)) {
     let mut format = Some(format);
-    let mut put = |buffer: &Buffer| {
+    let mut put = |buffer: &LineBuffer| {
         if let Some(format) = format.take() {
             LOG.put(buffer, level, format);
         }
@@ -102,7 +102,7 @@ pub(super) fn put(level: Level, format: impl FnOnce(&mut Vec<u8>, &mut Second)) 
     }
 }
 
-impl Log {
+impl LogQueue {
     const fn new() -> Self {
         Self {
             buffers: Mutex::new(Vec::new()),
@@ -117,14 +117,14 @@ impl Log {
         }
     }
 
-    fn buffer(&self) -> Arc<Buffer> {
-        let buffer = Arc::<Buffer>::default();
+    fn buffer(&self) -> Arc<LineBuffer> {
+        let buffer = Arc::<LineBuffer>::default();
         lock(&self.buffers).push(Arc::clone(&buffer));
         buffer
     }
 
     /// Waits for nobody but the writer, while it takes the lines of this buffer.
-    fn put(&self, buffer: &Buffer, level: Level, format: impl FnOnce(&mut Vec<u8>, &mut Second)) {
+    fn put(&self, buffer: &LineBuffer, level: Level, format: impl FnOnce(&mut Vec<u8>, &mut CachedSecond)) {
         let is_urgent = level <= Level::WARN;
         if self.waiting() >= if is_urgent { ROOM + URGENT_ROOM } else { ROOM } {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -187,15 +187,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The one that takes lines out of their buffers.
-struct Taker<'a> {
-    log: &'a Log,
+struct LineCollector<'a> {
+    log: &'a LogQueue,
     /// An empty buffer for the next one that is taken.
     spare: Lines,
     /// Lines that were put while others were taken, with their places: they come next.
     late: Vec<(u64, Vec<u8>)>,
 }
 
-impl Taker<'_> {
+impl LineCollector<'_> {
     /// Takes all lines that are there, in their order.
     fn take(&mut self, out: &mut Vec<u8>) {
         let log = self.log;
@@ -274,19 +274,19 @@ fn offset(bytes: u64) -> usize {
 /// Starts the thread that writes. It ends with the process.
 pub(super) fn start() -> io::Result<()> {
     let write = || {
-        let mut taker = Taker { log: &LOG, spare: Lines::default(), late: Vec::new() };
+        let mut collector = LineCollector { log: &LOG, spare: Lines::default(), late: Vec::new() };
         let mut lines = Vec::new();
-        taker.wait(true);
+        collector.wait(true);
         loop {
-            taker.take(&mut lines);
+            collector.take(&mut lines);
             if let Err(dropped) = write(&mut io::stderr(), &lines) {
                 metrics::count_dropped_log_lines(dropped);
             }
-            let dropped = taker.written();
+            let dropped = collector.written();
             if dropped > 0 {
                 tracing::warn!(dropped, "log lines were dropped: whoever reads the log did not keep up");
             }
-            taker.wait(false);
+            collector.wait(false);
         }
     };
     if LOG.writer.get().is_some() {
@@ -319,9 +319,9 @@ pub(super) struct LogWriter(Level);
 
 /// Makes one for each line.
 #[derive(Clone, Copy)]
-pub(super) struct ToLog;
+pub(super) struct MakeLogWriter;
 
-impl<'a> MakeWriter<'a> for ToLog {
+impl<'a> MakeWriter<'a> for MakeLogWriter {
     type Writer = LogWriter;
 
     fn make_writer(&'a self) -> LogWriter {

@@ -7,19 +7,19 @@ use std::path::Path;
 use super::item::{Item, Text};
 use super::report::Report;
 use super::setting::Setting;
-use crate::tls::{Authorities, Chain, Fault, Identity, Key, Mismatch};
+use crate::tls::{Authorities, CertificateChain, IdentityError, PemError, PrivateKey, TlsIdentity};
 
 /// Larger files hold something else.
 const LARGEST: u64 = 1 << 20;
 
 /// One's own certificate, and those that lead from it to an authority.
-pub(super) fn chain(item: &Item<'_>) -> Option<Chain> {
-    read(item, Chain::read)
+pub(super) fn chain(item: &Item<'_>) -> Option<CertificateChain> {
+    read(item, CertificateChain::read)
 }
 
 /// A private key.
-pub(super) fn key(item: &Item<'_>) -> Option<Key> {
-    read(item, Key::read)
+pub(super) fn key(item: &Item<'_>) -> Option<PrivateKey> {
+    read(item, PrivateKey::read)
 }
 
 /// The authorities that are believed.
@@ -29,27 +29,27 @@ pub(super) fn authorities(item: &Item<'_>) -> Option<Authorities> {
 
 /// A certificate and its key, which must both be there or both be absent. `names` are the two keys.
 pub(super) fn identity(
-    chain: &Setting<Chain>,
-    key: &Setting<Key>,
+    chain: &Setting<CertificateChain>,
+    key: &Setting<PrivateKey>,
     names: [&str; 2],
     report: &Report<'_>,
-) -> Option<Identity> {
+) -> Option<TlsIdentity> {
     let [chain_name, key_name] = names;
     match (chain, key) {
         (Setting::Given(chain, chain_span), Setting::Given(key, key_span)) => {
-            let fault = match Identity::new(chain, key) {
+            let fault = match TlsIdentity::new(chain, key) {
                 Ok(identity) => return Some(identity),
                 Err(fault) => fault,
             };
             match fault {
-                Mismatch::OtherKey => report.add(
+                IdentityError::OtherKey => report.add(
                     Some(key_span.clone()),
                     format!("{key_name} is not the key of {chain_name} (line {})", report.line(chain_span)),
                     format!(
                         "name the key that {chain_name} was made with; its own certificate comes first in the file"
                     ),
                 ),
-                Mismatch::BadCertificate => report.add(
+                IdentityError::BadCertificate => report.add(
                     Some(chain_span.clone()),
                     format!("the first certificate of {chain_name} cannot be read"),
                     "a certificate in X.509, version 3, is right",
@@ -88,7 +88,7 @@ pub(super) fn text(item: &Item<'_>) -> Option<String> {
     }
 }
 
-fn read<T>(item: &Item<'_>, parse: impl FnOnce(&[u8]) -> Result<T, Fault>) -> Option<T> {
+fn read<T>(item: &Item<'_>, parse: impl FnOnce(&[u8]) -> Result<T, PemError>) -> Option<T> {
     let text = item.text()?;
     let pem = if text.value.contains("-----BEGIN") { text.value.clone().into_bytes() } else { file(item, &text)? };
     match parse(&pem) {
@@ -129,20 +129,20 @@ pub(super) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn said(fault: Fault) -> (&'static str, &'static str) {
+fn said(fault: PemError) -> (&'static str, &'static str) {
     match fault {
-        Fault::NoCertificate => {
+        PemError::NoCertificate => {
             ("holds no certificate", "what is right begins with a line -----BEGIN CERTIFICATE-----")
         }
-        Fault::BadCertificate => {
+        PemError::BadCertificate => {
             ("holds a certificate that cannot be read", "look at it: openssl x509 -noout -text -in FILE")
         }
-        Fault::NoKey => (
+        PemError::NoKey => (
             "holds no private key without a password",
             "what is right begins with a line -----BEGIN PRIVATE KEY-----; take a password off with \
              openssl pkey -in KEY -out PLAIN",
         ),
-        Fault::BadKey => (
+        PemError::BadKey => (
             "holds a private key that cannot be used",
             "keys of ECDSA (P-256, P-384), Ed25519 and RSA (2048 bits or more) are right",
         ),

@@ -39,7 +39,7 @@ pub(super) struct ServerTable {
     threads: Setting<Threads>,
     trusted_proxies: Setting<Vec<(IpNet, Span)>>,
     header_case: Setting<HeaderCase>,
-    tls: Setting<tls::Identity>,
+    tls: Setting<tls::TlsIdentity>,
 }
 
 impl ServerTable {
@@ -109,7 +109,7 @@ fn threads(item: &Item<'_>) -> Option<Threads> {
 }
 
 /// `[server.tls]`
-fn identity(section: Section<'_>) -> Setting<tls::Identity> {
+fn identity(section: Section<'_>) -> Setting<tls::TlsIdentity> {
     let report = section.report();
     let (cert, key) = (section.read("cert", pem::chain), section.read("key", pem::key));
     let identity = pem::identity(&cert, &key, ["server.tls.cert", "server.tls.key"], report);
@@ -208,10 +208,10 @@ pub(super) struct UpstreamTable {
     header_case: Setting<HeaderCase>,
     http2: Setting<bool>,
     ca: Setting<tls::Authorities>,
-    client_cert: Setting<tls::Chain>,
-    client_key: Setting<tls::Key>,
+    client_cert: Setting<tls::CertificateChain>,
+    client_key: Setting<tls::PrivateKey>,
     /// Made of the last two.
-    identity: Option<tls::Identity>,
+    identity: Option<tls::TlsIdentity>,
     /// Those of the operating system, where they are needed.
     authorities: Option<tls::Authorities>,
 }
@@ -302,7 +302,7 @@ impl UpstreamTable {
             address::UpstreamUrl::Unix(path) => UpstreamAddress::Unix(path),
             address::UpstreamUrl::Https(authority) => {
                 let authorities = self.ca.optional()?.or(self.authorities)?;
-                UpstreamAddress::Https(authority, tls::Client { authorities, identity: self.identity })
+                UpstreamAddress::Https(authority, tls::TlsClient { authorities, identity: self.identity })
             }
         };
         Some(UpstreamConfig {

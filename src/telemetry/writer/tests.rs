@@ -1,39 +1,39 @@
 use super::*;
 
-fn taker(log: &Log) -> Taker<'_> {
-    Taker { log, spare: Lines::default(), late: Vec::new() }
+fn collector(log: &LogQueue) -> LineCollector<'_> {
+    LineCollector { log, spare: Lines::default(), late: Vec::new() }
 }
 
-fn taken(taker: &mut Taker<'_>) -> String {
+fn taken(collector: &mut LineCollector<'_>) -> String {
     let mut out = Vec::new();
-    taker.take(&mut out);
+    collector.take(&mut out);
     String::from_utf8(out).expect("text")
 }
 
-fn put(log: &Log, buffer: &Buffer, line: &str) {
+fn put(log: &LogQueue, buffer: &LineBuffer, line: &str) {
     log.put(buffer, Level::INFO, |bytes, _| bytes.extend_from_slice(line.as_bytes()));
 }
 
 #[test]
 fn what_finds_no_room_is_dropped_and_what_was_there_stays() {
-    let log = Log::new();
-    let (one, other, mut taker) = (log.buffer(), log.buffer(), taker(&log));
+    let log = LogQueue::new();
+    let (one, other, mut collector) = (log.buffer(), log.buffer(), collector(&log));
     let line = "x".repeat(offset(ROOM) / 4);
     for buffer in [&one, &other, &one, &other, &one, &other] {
         put(&log, buffer, &line);
     }
     assert_eq!(log.dropped.load(Ordering::Relaxed), 2);
-    assert_eq!(taken(&mut taker).len(), offset(ROOM));
+    assert_eq!(taken(&mut collector).len(), offset(ROOM));
     put(&log, &one, "another\n");
-    assert_eq!(taker.written(), 2, "told once there is room");
-    assert_eq!(taken(&mut taker), "another\n");
-    assert_eq!(taker.written(), 0);
+    assert_eq!(collector.written(), 2, "told once there is room");
+    assert_eq!(taken(&mut collector), "another\n");
+    assert_eq!(collector.written(), 0);
 }
 
 #[test]
 fn warnings_have_room_where_other_lines_have_none() {
-    let log = Log::new();
-    let (one, other, mut taker) = (log.buffer(), log.buffer(), taker(&log));
+    let log = LogQueue::new();
+    let (one, other, mut collector) = (log.buffer(), log.buffer(), collector(&log));
     put(&log, &one, &"x".repeat(offset(ROOM)));
     let warning = "w".repeat(offset(URGENT_ROOM) / 2);
     for (buffer, level, dropped) in [
@@ -47,19 +47,19 @@ fn warnings_have_room_where_other_lines_have_none() {
         log.put(buffer, level, |bytes, _| bytes.extend_from_slice(warning.as_bytes()));
         assert_eq!(log.dropped.load(Ordering::Relaxed), dropped, "{level}");
     }
-    assert_eq!(taken(&mut taker).len(), offset(ROOM + URGENT_ROOM));
+    assert_eq!(taken(&mut collector).len(), offset(ROOM + URGENT_ROOM));
 }
 
 #[test]
 fn what_a_line_is_made_of_may_log_or_panic() {
-    let log = Log::new();
-    let (buffer, mut taker) = (log.buffer(), taker(&log));
+    let log = LogQueue::new();
+    let (buffer, mut collector) = (log.buffer(), collector(&log));
     log.put(&buffer, Level::INFO, |bytes, _| {
         bytes.extend_from_slice(b"outer ");
         put(&log, &buffer, "inner\n");
         bytes.extend_from_slice(b"line\n");
     });
-    assert_eq!(taken(&mut taker), "inner\nouter line\n");
+    assert_eq!(taken(&mut collector), "inner\nouter line\n");
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         log.put(&buffer, Level::INFO, |bytes, _| {
             bytes.extend_from_slice(b"half a li");
@@ -69,29 +69,29 @@ fn what_a_line_is_made_of_may_log_or_panic() {
     }));
     assert!(panic.is_err());
     put(&log, &buffer, "the next\n");
-    assert_eq!(taken(&mut taker), "of the panic\nthe next\n");
+    assert_eq!(taken(&mut collector), "of the panic\nthe next\n");
 }
 
 #[test]
 fn lines_of_several_threads_come_in_the_order_in_which_they_were_put() {
-    let log = Log::new();
-    let (one, other, mut taker) = (log.buffer(), log.buffer(), taker(&log));
+    let log = LogQueue::new();
+    let (one, other, mut collector) = (log.buffer(), log.buffer(), collector(&log));
     for (buffer, line) in [(&one, "a"), (&other, "bcd"), (&other, "e"), (&one, "fg"), (&one, "h"), (&other, "i")] {
         put(&log, buffer, line);
     }
-    assert_eq!(taken(&mut taker), "abcdefghi");
+    assert_eq!(taken(&mut collector), "abcdefghi");
     put(&log, &other, "j");
-    assert_eq!(taken(&mut taker), "j");
-    assert_eq!(taken(&mut taker), "");
+    assert_eq!(taken(&mut collector), "j");
+    assert_eq!(taken(&mut collector), "");
 }
 
 #[test]
 fn no_line_is_lost_or_torn_while_many_threads_put_and_one_takes() {
     const THREADS: u64 = 4;
     const LINES: u64 = 5_000;
-    let log = Log::new();
+    let log = LogQueue::new();
     let mut all = String::new();
-    let mut taker = taker(&log);
+    let mut collector = collector(&log);
     thread::scope(|scope| {
         for thread in 0..THREADS {
             let log = &log;
@@ -107,7 +107,7 @@ fn no_line_is_lost_or_torn_while_many_threads_put_and_one_takes() {
             });
         }
         while all.lines().count() < offset(THREADS * LINES) {
-            all.push_str(&taken(&mut taker));
+            all.push_str(&taken(&mut collector));
             thread::yield_now();
         }
     });
@@ -115,22 +115,22 @@ fn no_line_is_lost_or_torn_while_many_threads_put_and_one_takes() {
         let of_one = all.lines().filter_map(|line| line.strip_prefix(&format!("{thread} ")));
         assert!(of_one.eq((0..LINES).map(|line| line.to_string())), "those of one thread are in order");
     }
-    let _ = taken(&mut taker);
+    let _ = taken(&mut collector);
     assert!(lock(&log.buffers).is_empty(), "buffers go with their threads");
 }
 
 /// A log with a writer, which writes into memory.
-fn with_writer(log: &Log, test: impl FnOnce(&dyn Fn() -> String)) {
+fn with_writer(log: &LogQueue, test: impl FnOnce(&dyn Fn() -> String)) {
     let (out, stop) = (Mutex::new(String::new()), std::sync::atomic::AtomicBool::new(false));
     thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            let mut taker = taker(log);
-            taker.wait(true);
+            let mut collector = collector(log);
+            collector.wait(true);
             while !stop.load(Ordering::SeqCst) {
-                let lines = taken(&mut taker);
+                let lines = taken(&mut collector);
                 lock(&out).push_str(&lines);
-                taker.written();
-                taker.wait(false);
+                collector.written();
+                collector.wait(false);
             }
         });
         log.writer.set(writer.thread().clone()).expect("the first");
@@ -156,7 +156,7 @@ fn until(what: &str, is_true: impl Fn() -> bool) {
 
 #[test]
 fn a_line_waits_for_no_other() {
-    let log = Log::new();
+    let log = LogQueue::new();
     let buffer = log.buffer();
     with_writer(&log, |written| {
         for line in ["a", "b", "c"] {
@@ -173,7 +173,7 @@ fn a_line_waits_for_no_other() {
 
 #[test]
 fn a_flush_waits_for_the_writer_but_not_for_ever() {
-    let log = Log::new();
+    let log = LogQueue::new();
     let buffer = log.buffer();
     log.flush(Duration::from_secs(60));
     put(&log, &buffer, "a line\n");
@@ -191,7 +191,7 @@ fn a_flush_waits_for_the_writer_but_not_for_ever() {
 
 #[test]
 fn a_warning_does_not_wait_for_more_lines() {
-    let log = Log::new();
+    let log = LogQueue::new();
     let buffer = log.buffer();
     with_writer(&log, |written| {
         put(&log, &buffer, "a line\n");
