@@ -11,17 +11,17 @@ use http::header::{AUTHORIZATION, FORWARDED, HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Uri};
 
-use super::refusal::{Refusal, Why};
+use super::error::{AdminError, AdminErrorKind};
 use crate::config::Secret;
 
 /// The rule of one listener.
 pub(super) struct Access {
-    token: Option<Token>,
+    token: Option<AdminToken>,
 }
 
 /// A token, kept as a digest under a key that nobody knows: comparing digests takes as long for a wrong token as for
 /// a nearly right one.
-struct Token {
+struct AdminToken {
     key: [u8; 32],
     digest: blake3::Hash,
 }
@@ -33,13 +33,13 @@ impl Access {
         let token = token.map(|token| {
             let mut key = [0; 32];
             getrandom::fill(&mut key).expect("the operating system gives random bytes");
-            Token { key, digest: blake3::keyed_hash(&key, token.expose().as_bytes()) }
+            AdminToken { key, digest: blake3::keyed_hash(&key, token.expose().as_bytes()) }
         });
         Self { token }
     }
 
     /// `peer` is `None` on a Unix socket, which is always this machine.
-    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<(), Refusal> {
+    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<(), AdminError> {
         let host = uri.authority().map(Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok());
         if headers.get_all(ORIGIN).iter().any(|origin| !is_own(origin.as_bytes(), host)) {
             return forbidden("This request comes from a page of another origin.");
@@ -47,9 +47,9 @@ impl Access {
         match &self.token {
             Some(token) if token.is_in(headers) => Ok(()),
             Some(_) => {
-                let detail = "Records are shown and changed for those who have the token of admin.token: send it as \
+                let detail = "RecordApi are shown and changed for those who have the token of admin.token: send it as \
                               Authorization: Bearer TOKEN.";
-                Err(Refusal::new(Why::Unauthorized, detail))
+                Err(AdminError::new(AdminErrorKind::Unauthorized, detail))
             }
             None if peer.is_some_and(|peer| !peer.to_canonical().is_loopback()) => {
                 forbidden("No admin.token is set, so records are shown and changed on the sidecar's own machine only.")
@@ -67,11 +67,11 @@ impl Access {
     }
 }
 
-fn forbidden(detail: &'static str) -> Result<(), Refusal> {
-    Err(Refusal::new(Why::Forbidden, detail))
+fn forbidden(detail: &'static str) -> Result<(), AdminError> {
+    Err(AdminError::new(AdminErrorKind::Forbidden, detail))
 }
 
-impl Token {
+impl AdminToken {
     fn is_in(&self, headers: &HeaderMap) -> bool {
         let mut lines = headers.get_all(AUTHORIZATION).iter();
         let (Some(line), None) = (lines.next(), lines.next()) else { return false };

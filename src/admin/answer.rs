@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::shape::{Answer, Complete, Content};
+use super::shape::{BodyContent, CompleteRequest, StoredAnswer};
 use crate::record::{Reply, State};
 
 /// What belongs to one connection, or is made for each answer anew: no stored answer holds it.
@@ -27,25 +27,25 @@ const MAX_LINES: usize = 1000;
 const MAX_HEAD: usize = 64 * 1024;
 
 /// The answer that a record holds, or what is left of it.
-pub(super) fn shown(state: &State, with_body: bool) -> Option<Answer> {
+pub(super) fn shown(state: &State, with_body: bool) -> Option<StoredAnswer> {
     match state {
         State::InFlight | State::Unknown { .. } => None,
         State::Unreplayable { status, location, .. } => {
             let location = location.as_ref().map(|location| (header::LOCATION.to_string(), text(location)));
-            Some(Answer {
+            Some(StoredAnswer {
                 status: status.as_u16(),
                 headers: location.into_iter().collect(),
                 trailers: Vec::new(),
                 body_bytes: None,
-                body: Content::default(),
+                body: BodyContent::default(),
             })
         }
-        State::Completed { reply, .. } => Some(Answer {
+        State::Completed { reply, .. } => Some(StoredAnswer {
             status: reply.status.as_u16(),
             headers: fields(&reply.headers, with_body),
             trailers: fields(&reply.trailers, with_body),
             body_bytes: Some(reply.body_len()),
-            body: if with_body { Content::of(&reply.body.concat()) } else { Content::default() },
+            body: if with_body { BodyContent::of(&reply.body.concat()) } else { BodyContent::default() },
         }),
     }
 }
@@ -66,11 +66,11 @@ fn text(value: &HeaderValue) -> String {
 }
 
 /// The answer that an operator gives, or what is wrong with it.
-pub(super) fn given(wanted: Complete) -> Result<Reply, String> {
-    let Complete { status, headers: lines, body, body_base64, force: _ } = wanted;
+pub(super) fn given(wanted: CompleteRequest) -> Result<Reply, String> {
+    let CompleteRequest { status, headers: lines, body, body_base64, force: _ } = wanted;
     let status = StatusCode::from_u16(status).ok().filter(|status| (200..600).contains(&status.as_u16()));
     let status = status.ok_or("The status of a final answer is 200 to 599.")?;
-    let body = Content { body, body_base64 }.bytes()?;
+    let body = BodyContent { body, body_base64 }.bytes()?;
     let bodiless = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
     if bodiless && !body.is_empty() {
         return Err(format!("An answer of {} has no body.", status.as_u16()));
@@ -100,9 +100,9 @@ pub(super) fn given(wanted: Complete) -> Result<Reply, String> {
 mod tests {
     use super::*;
 
-    fn wanted(status: u16, header: (&str, &str), body: &str) -> Complete {
+    fn wanted(status: u16, header: (&str, &str), body: &str) -> CompleteRequest {
         let headers = vec![(header.0.to_owned(), header.1.to_owned())];
-        Complete { status, headers, body: Some(body.to_owned()), body_base64: None, force: false }
+        CompleteRequest { status, headers, body: Some(body.to_owned()), body_base64: None, force: false }
     }
 
     #[test]
@@ -112,8 +112,8 @@ mod tests {
         let told = shown(&state, true).expect("an answer");
         assert_eq!((told.status, told.body_bytes), (201, Some(2)));
         assert_eq!(told.headers, [("location".to_owned(), "/orders/ü".to_owned())]);
-        assert_eq!(told.body, Content::of(b"{}"));
-        assert_eq!(shown(&state, false).expect("an answer").body, Content::default());
+        assert_eq!(told.body, BodyContent::of(b"{}"));
+        assert_eq!(shown(&state, false).expect("an answer").body, BodyContent::default());
     }
 
     #[test]
@@ -140,15 +140,18 @@ mod tests {
         ] {
             assert!(given(wanted(status, header, body)).is_err(), "{status} {header:?}");
         }
-        let with = |headers| given(Complete { headers, ..wanted(200, ("a", "b"), "") });
+        let with = |headers| given(CompleteRequest { headers, ..wanted(200, ("a", "b"), "") });
         let names = |count: usize| (0..count).map(|number| (format!("x-{number}"), "1".to_owned())).collect();
         assert!(with(names(MAX_LINES)).is_ok_and(|reply| reply.headers.len() == MAX_LINES));
         for headers in [names(MAX_LINES + 1), names(40_000), vec![("a".to_owned(), "b".to_owned()); 70_000]] {
             assert!(with(headers).is_err_and(|why| why.contains("1000 header lines")));
         }
         assert!(with(vec![("a".to_owned(), "b".repeat(MAX_HEAD))]).is_err_and(|why| why.contains("65536 bytes")));
-        assert!(given(Complete { body_base64: Some("e30=".to_owned()), ..wanted(200, ("a", "b"), "") }).is_err());
-        let reply = given(Complete { body: None, body_base64: Some("/w==".to_owned()), ..wanted(200, ("a", "b"), "") });
+        assert!(
+            given(CompleteRequest { body_base64: Some("e30=".to_owned()), ..wanted(200, ("a", "b"), "") }).is_err()
+        );
+        let reply =
+            given(CompleteRequest { body: None, body_base64: Some("/w==".to_owned()), ..wanted(200, ("a", "b"), "") });
         assert_eq!(reply.expect("an answer").body, [Bytes::from_static(b"\xff")]);
     }
 }

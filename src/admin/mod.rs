@@ -2,13 +2,13 @@
 
 mod access;
 mod answer;
-mod moment;
+mod error;
 mod records;
-mod refusal;
 mod rules;
 pub mod shape;
 #[cfg(test)]
 mod tests;
+mod timestamp;
 
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -25,12 +25,12 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use moment::{Moment, NotATime};
-pub use rules::{InForce, check, look_up};
+pub use rules::{ActiveRules, check, look_up};
+pub use timestamp::{InvalidTimestamp, Timestamp};
 
 use access::Access;
-use records::{LIMIT, MOST, Query, Records};
-use refusal::{Refusal, Why};
+use error::{AdminError, AdminErrorKind};
+use records::{LIMIT, MOST, RecordApi, RecordFilter};
 
 use crate::config::Secret;
 use crate::guard::Guard;
@@ -42,8 +42,8 @@ use crate::store::{Health, Store};
 pub struct Admin {
     metrics: Arc<Metrics>,
     store: Arc<dyn Store>,
-    records: Records,
-    in_force: Box<dyn Fn() -> Arc<InForce> + Send + Sync>,
+    records: RecordApi,
+    in_force: Box<dyn Fn() -> Arc<ActiveRules> + Send + Sync>,
     access: Access,
     draining: AtomicBool,
 }
@@ -63,10 +63,10 @@ impl Admin {
         metrics: Arc<Metrics>,
         store: Arc<dyn Store>,
         guard: Arc<Guard>,
-        in_force: impl Fn() -> Arc<InForce> + Send + Sync + 'static,
+        in_force: impl Fn() -> Arc<ActiveRules> + Send + Sync + 'static,
         token: Option<&Secret>,
     ) -> Self {
-        let records = Records { store: Arc::clone(&store), guard };
+        let records = RecordApi { store: Arc::clone(&store), guard };
         Self {
             metrics,
             store,
@@ -100,10 +100,10 @@ impl Admin {
     {
         let path = head.uri.path();
         if path == "/records" || path.starts_with("/records/") {
-            return self.about_records(head, body, peer).await.unwrap_or_else(Refusal::response);
+            return self.about_records(head, body, peer).await.unwrap_or_else(AdminError::response);
         }
         if path == "/rules" || path == "/explain" {
-            return self.about_rules(head, body, peer).await.unwrap_or_else(Refusal::response);
+            return self.about_rules(head, body, peer).await.unwrap_or_else(AdminError::response);
         }
         if !matches!(head.method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
@@ -123,7 +123,7 @@ impl Admin {
         head: &Parts,
         body: B,
         peer: Option<SocketAddr>,
-    ) -> Result<Response<Full<Bytes>>, Refusal>
+    ) -> Result<Response<Full<Bytes>>, AdminError>
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
@@ -156,7 +156,10 @@ impl Admin {
                 let (name, wanted) = (record(name)?, parsed(&head.headers, body).await?);
                 changed(async move { records.complete(&name, wanted, peer).await }).await
             }
-            _ => Err(Refusal::new(Why::NotFound, "Here are /records, /records/RECORD and what is done to them.")),
+            _ => Err(AdminError::new(
+                AdminErrorKind::NotFound,
+                "Here are /records, /records/RECORD and what is done to them.",
+            )),
         }
     }
 
@@ -165,7 +168,7 @@ impl Admin {
         head: &Parts,
         body: B,
         peer: Option<SocketAddr>,
-    ) -> Result<Response<Full<Bytes>>, Refusal>
+    ) -> Result<Response<Full<Bytes>>, AdminError>
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
@@ -218,24 +221,25 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: String) -> Respon
 /// Methods that change nothing.
 const READ: &str = "GET, HEAD";
 
-fn must_be(methods: &[Method], allow: &'static str, head: &Parts) -> Result<(), Refusal> {
+fn must_be(methods: &[Method], allow: &'static str, head: &Parts) -> Result<(), AdminError> {
     if methods.contains(&head.method) {
         return Ok(());
     }
-    Err(Refusal::new(Why::Method(allow), format!("{} is not answered here, but {allow}.", head.method)))
+    Err(AdminError::new(AdminErrorKind::Method(allow), format!("{} is not answered here, but {allow}.", head.method)))
 }
 
-fn record(name: &str) -> Result<RecordName, Refusal> {
-    name.parse().map_err(|error| Refusal::new(Why::BadRequest, format!("'{name}' is no record: {error}.")))
+fn record(name: &str) -> Result<RecordName, AdminError> {
+    name.parse()
+        .map_err(|error| AdminError::new(AdminErrorKind::BadRequest, format!("'{name}' is no record: {error}.")))
 }
 
 /// Carries a change out to its end, whatever becomes of the one who asked for it.
 async fn changed<T: Serialize + Send + 'static>(
-    change: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-) -> Result<Response<Full<Bytes>>, Refusal> {
+    change: impl Future<Output = Result<T, AdminError>> + Send + 'static,
+) -> Result<Response<Full<Bytes>>, AdminError> {
     #[expect(clippy::disallowed_methods, reason = "waited for at once")]
     let done = tokio::spawn(change).await;
-    let gave_up = |_| Refusal::new(Why::Store, "It may have been done or not. Look at the record.");
+    let gave_up = |_| AdminError::new(AdminErrorKind::Store, "It may have been done or not. Look at the record.");
     Ok(json(StatusCode::OK, &done.map_err(gave_up)??))
 }
 
@@ -252,9 +256,9 @@ async fn drain<B: Body<Data = Bytes>>(mut body: Pin<&mut B>) {
 }
 
 /// What a list is asked for.
-fn query(text: Option<&str>) -> Result<Query, Refusal> {
-    let bad = |what: String| Refusal::new(Why::BadRequest, what);
-    let mut query = Query { route: None, state: None, since: None, cursor: None, limit: LIMIT };
+fn query(text: Option<&str>) -> Result<RecordFilter, AdminError> {
+    let bad = |what: String| AdminError::new(AdminErrorKind::BadRequest, what);
+    let mut query = RecordFilter { route: None, state: None, since: None, cursor: None, limit: LIMIT };
     for (name, value) in text.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
         // None of them holds a character that must be escaped, but some clients escape the colon.
         let value = value.replace("%3A", ":").replace("%3a", ":");
@@ -274,7 +278,7 @@ fn query(text: Option<&str>) -> Result<Query, Refusal> {
 }
 
 /// The JSON in a body.
-async fn parsed<T, B>(headers: &HeaderMap, body: B) -> Result<T, Refusal>
+async fn parsed<T, B>(headers: &HeaderMap, body: B) -> Result<T, AdminError>
 where
     T: DeserializeOwned,
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
@@ -282,18 +286,18 @@ where
     // A page of another origin cannot send this type without asking first (Fetch, 4.8), and nobody here says yes.
     let media = headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
     if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
-        return Err(Refusal::new(Why::NotJson, "Send it as JSON, with Content-Type: application/json."));
+        return Err(AdminError::new(AdminErrorKind::NotJson, "Send it as JSON, with Content-Type: application/json."));
     }
     let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
-    let read = read.map_err(|_| Refusal::new(Why::TooSlow, "The body did not come in time."))?;
+    let read = read.map_err(|_| AdminError::new(AdminErrorKind::TooSlow, "The body did not come in time."))?;
     let body = read.map_err(|error| match error.is::<LengthLimitError>() {
-        true => Refusal::new(Why::TooLarge, "The body has more than 2 MiB."),
-        false => Refusal::new(Why::BadRequest, "The body broke off."),
+        true => AdminError::new(AdminErrorKind::TooLarge, "The body has more than 2 MiB."),
+        false => AdminError::new(AdminErrorKind::BadRequest, "The body broke off."),
     })?;
     let body = body.to_bytes();
     let json = if body.is_empty() { &b"{}"[..] } else { &body };
     serde_json::from_slice(json)
-        .map_err(|error| Refusal::new(Why::BadRequest, format!("The body is not right: {error}.")))
+        .map_err(|error| AdminError::new(AdminErrorKind::BadRequest, format!("The body is not right: {error}.")))
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {

@@ -17,9 +17,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::refusal::{Refusal, Why};
-use super::shape::{Changed, Complete, Entry, Page, Release, ReleaseMany, ReleasedMany, Shown, StateName};
-use super::{Moment, answer};
+use super::error::{AdminError, AdminErrorKind};
+use super::shape::{
+    BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, RecordChange, RecordDetail, RecordEntry, RecordPage,
+    ReleaseRequest, StateName,
+};
+use super::{Timestamp, answer};
 use crate::guard::Guard;
 use crate::record::RecordName;
 use crate::record::transitions::{self, CompareAndSwap, RecordSnapshot};
@@ -27,17 +30,17 @@ use crate::store::{Cursor, ListQuery, ListedRecord, Store, StoreError, SwapResul
 
 /// Records in a store, for operators.
 #[derive(Clone)]
-pub(super) struct Records {
+pub(super) struct RecordApi {
     pub(super) store: Arc<dyn Store>,
     pub(super) guard: Arc<Guard>,
 }
 
 /// Which records to look for.
 #[derive(Debug, Clone)]
-pub(super) struct Query {
+pub(super) struct RecordFilter {
     pub(super) route: Option<String>,
     pub(super) state: Option<StateName>,
-    pub(super) since: Option<Moment>,
+    pub(super) since: Option<Timestamp>,
     pub(super) cursor: Option<String>,
     pub(super) limit: usize,
 }
@@ -51,16 +54,16 @@ const AT_ONCE: usize = 250;
 /// How long one call looks for records before it hands out what it has.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-impl Records {
-    pub(super) async fn list(&self, query: &Query) -> Result<Page, Refusal> {
+impl RecordApi {
+    pub(super) async fn list(&self, query: &RecordFilter) -> Result<RecordPage, AdminError> {
         let (listed, next) = self.look_for(query).await?;
-        let now = Moment::now();
-        let entry = |listed: &ListedRecord| Entry::new(&listed.name, listed.seen.as_ref(), now);
-        Ok(Page { records: listed.iter().map(entry).collect(), next })
+        let now = Timestamp::now();
+        let entry = |listed: &ListedRecord| RecordEntry::new(&listed.name, listed.seen.as_ref(), now);
+        Ok(RecordPage { records: listed.iter().map(entry).collect(), next })
     }
 
     /// Pages of the store until there are enough that fit, or the time is up.
-    async fn look_for(&self, query: &Query) -> Result<(Vec<ListedRecord>, Option<String>), Refusal> {
+    async fn look_for(&self, query: &RecordFilter) -> Result<(Vec<ListedRecord>, Option<String>), AdminError> {
         let begun = Instant::now();
         let mut listing = ListQuery {
             route: query.route.as_deref().map(Into::into),
@@ -69,7 +72,7 @@ impl Records {
         };
         let mut found = Vec::new();
         loop {
-            let page = self.store.list(&listing).await.map_err(|error| Refusal::of_store(&error))?;
+            let page = self.store.list(&listing).await.map_err(|error| AdminError::of_store(&error))?;
             found.extend(page.records.into_iter().filter(|listed| query.fits(listed)));
             listing.after = page.next;
             if listing.after.is_none() || found.len() >= query.limit || begun.elapsed() >= PATIENCE {
@@ -78,52 +81,52 @@ impl Records {
         }
     }
 
-    pub(super) async fn show(&self, name: &RecordName, with_body: bool) -> Result<Shown, Refusal> {
+    pub(super) async fn show(&self, name: &RecordName, with_body: bool) -> Result<RecordDetail, AdminError> {
         match self.store.find(name).await {
             Ok(None) => Err(no_record(name)),
             Ok(Some(held)) => {
-                let entry = Entry::new(name, Ok(&held.seen()), Moment::now());
-                Ok(Shown { entry, answer: answer::shown(&held.record.state, with_body) })
+                let entry = RecordEntry::new(name, Ok(&held.seen()), Timestamp::now());
+                Ok(RecordDetail { entry, answer: answer::shown(&held.record.state, with_body) })
             }
             Err(StoreError::Unreadable { source, .. }) => {
-                Ok(Shown { entry: Entry::new(name, Err(&source), Moment::now()), answer: None })
+                Ok(RecordDetail { entry: RecordEntry::new(name, Err(&source), Timestamp::now()), answer: None })
             }
-            Err(error) => Err(Refusal::of_store(&error).about(name)),
+            Err(error) => Err(AdminError::of_store(&error).about(name)),
         }
     }
 
     pub(super) async fn release(
         &self,
         name: &RecordName,
-        wanted: Release,
+        wanted: ReleaseRequest,
         by: Option<SocketAddr>,
-    ) -> Result<Changed, Refusal> {
+    ) -> Result<RecordChange, AdminError> {
         let seen = self.seen(name).await?;
         let swap = transitions::release_by_hand(seen.clone(), wanted.force);
-        let swap = swap.map_err(|why| Refusal::of_move(why).about(name))?;
+        let swap = swap.map_err(|why| AdminError::of_move(why).about(name))?;
         self.change(name, &seen, swap, wanted.force, by).await
     }
 
     pub(super) async fn complete(
         &self,
         name: &RecordName,
-        wanted: Complete,
+        wanted: CompleteRequest,
         by: Option<SocketAddr>,
-    ) -> Result<Changed, Refusal> {
+    ) -> Result<RecordChange, AdminError> {
         let force = wanted.force;
-        let reply = answer::given(wanted).map_err(|what| Refusal::new(Why::BadRequest, what))?;
+        let reply = answer::given(wanted).map_err(|what| AdminError::new(AdminErrorKind::BadRequest, what))?;
         let seen = self.seen(name).await?;
-        let now = Moment::now().millis;
+        let now = Timestamp::now().millis;
         let swap = transitions::complete_by_hand(seen.clone(), Arc::new(reply), now, force);
-        let swap = swap.map_err(|why| Refusal::of_move(why).about(name))?;
+        let swap = swap.map_err(|why| AdminError::of_move(why).about(name))?;
         self.change(name, &seen, swap, force, by).await
     }
 
-    async fn seen(&self, name: &RecordName) -> Result<RecordSnapshot, Refusal> {
+    async fn seen(&self, name: &RecordName) -> Result<RecordSnapshot, AdminError> {
         match self.store.find(name).await {
             Ok(Some(held)) => Ok(held.seen()),
             Ok(None) => Err(no_record(name)),
-            Err(error) => Err(Refusal::of_store(&error).about(name)),
+            Err(error) => Err(AdminError::of_store(&error).about(name)),
         }
     }
 
@@ -135,7 +138,7 @@ impl Records {
         swap: CompareAndSwap,
         force: bool,
         by: Option<SocketAddr>,
-    ) -> Result<Changed, Refusal> {
+    ) -> Result<RecordChange, AdminError> {
         let done = self.store.compare_and_swap(name, &swap).await;
         let by = by.map(tracing::field::display);
         let (event, what) = match &swap.to {
@@ -151,37 +154,37 @@ impl Records {
                     Some(_) => self.guard.settled_by_hand(name),
                 }
                 tracing::info!(target: "onlyonce", event, record = %name, was, status, force, by, "{what}");
-                let now = Moment::now();
+                let now = Timestamp::now();
                 let to = swap.to.map(|record| transitions::StoredRecord { record, silent_for: Duration::ZERO }.seen());
-                Ok(Changed {
+                Ok(RecordChange {
                     record: name.to_string(),
-                    was: Entry::new(name, Ok(seen), now),
-                    now: to.map(|seen| Entry::new(name, Ok(&seen), now)),
+                    was: RecordEntry::new(name, Ok(seen), now),
+                    now: to.map(|seen| RecordEntry::new(name, Ok(&seen), now)),
                 })
             }
             Ok(SwapResult::Changed(instead)) => {
                 let now = instead.map_or("gone", |held| StateName::from(held.record.summary().phase).as_str());
                 let detail = format!("The record was {was}, and is {now} now. Nothing was done: look at it again.");
-                Err(Refusal::new(Why::Changed, detail).about(name))
+                Err(AdminError::new(AdminErrorKind::Changed, detail).about(name))
             }
             Err(error) => {
                 if let StoreError::Uncertain(_) = error {
                     tracing::warn!(target: "onlyonce", event, record = %name, was, status, force, by,
                         error = &error as &dyn std::error::Error, "{what}, or it was not done: the store did not answer");
                 }
-                Err(Refusal::of_store(&error).about(name))
+                Err(AdminError::of_store(&error).about(name))
             }
         }
     }
 
     pub(super) async fn release_many(
         &self,
-        wanted: ReleaseMany,
+        wanted: BulkReleaseRequest,
         by: Option<SocketAddr>,
-    ) -> Result<ReleasedMany, Refusal> {
-        let since = Moment::now().at_or_ago(&wanted.since);
-        let since = since.map_err(|error| Refusal::new(Why::BadRequest, format!("since: {error}.")))?;
-        let query = Query {
+    ) -> Result<BulkReleaseResponse, AdminError> {
+        let since = Timestamp::now().at_or_ago(&wanted.since);
+        let since = since.map_err(|error| AdminError::new(AdminErrorKind::BadRequest, format!("since: {error}.")))?;
+        let query = RecordFilter {
             route: Some(wanted.route),
             state: Some(wanted.state),
             since: Some(since),
@@ -189,7 +192,7 @@ impl Records {
             limit: AT_ONCE,
         };
         let (listed, next) = self.look_for(&query).await?;
-        let mut done = ReleasedMany { dry_run: wanted.dry_run, released: Vec::new(), left: Vec::new(), next };
+        let mut done = BulkReleaseResponse { dry_run: wanted.dry_run, released: Vec::new(), left: Vec::new(), next };
         for ListedRecord { name, seen } in listed {
             match self.release_one(&name, seen, wanted.dry_run, by).await {
                 Ok(entry) => done.released.push(entry),
@@ -211,19 +214,20 @@ impl Records {
         seen: Result<RecordSnapshot, crate::record::codec::Unreadable>,
         dry_run: bool,
         by: Option<SocketAddr>,
-    ) -> Result<Entry, Refusal> {
-        let seen =
-            seen.map_err(|why| Refusal::new(Why::Unreadable, format!("It cannot be read: {why}.")).about(name))?;
+    ) -> Result<RecordEntry, AdminError> {
+        let seen = seen.map_err(|why| {
+            AdminError::new(AdminErrorKind::Unreadable, format!("It cannot be read: {why}.")).about(name)
+        })?;
         let swap = transitions::release_by_hand(seen.clone(), false);
-        let swap = swap.map_err(|why| Refusal::of_move(why).about(name))?;
+        let swap = swap.map_err(|why| AdminError::of_move(why).about(name))?;
         if dry_run {
-            return Ok(Entry::new(name, Ok(&seen), Moment::now()));
+            return Ok(RecordEntry::new(name, Ok(&seen), Timestamp::now()));
         }
         self.change(name, &seen, swap, false, by).await.map(|changed| changed.was)
     }
 }
 
-impl Query {
+impl RecordFilter {
     fn fits(&self, listed: &ListedRecord) -> bool {
         let summary = listed.seen.as_ref().map(|seen| &seen.summary);
         let state = summary.map_or(StateName::Unreadable, |summary| summary.phase.into());
@@ -233,7 +237,7 @@ impl Query {
     }
 }
 
-fn no_record(name: &RecordName) -> Refusal {
+fn no_record(name: &RecordName) -> AdminError {
     let detail = "There is no such record: the key is free, and the next request with it runs.";
-    Refusal::new(Why::NoRecord, detail).about(name)
+    AdminError::new(AdminErrorKind::NoRecord, detail).about(name)
 }

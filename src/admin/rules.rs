@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-use super::Moment;
-use super::refusal::{Refusal, Why};
-use super::shape::{Entry, Explain, Explained, InForce as Told, Prospect};
+use super::Timestamp;
+use super::error::{AdminError, AdminErrorKind};
+use super::shape::{ExplainRequest, ExplainResponse, ProspectName, RecordEntry, RulesPage};
 use crate::clock;
 use crate::config::{Keeping, Mode, Naming, OnMismatch, Routes, Rule, Trust};
 use crate::guard::{self, Difference, Verdict};
@@ -24,7 +24,7 @@ use crate::record::transitions::RecordSnapshot;
 use crate::store::{Store, StoreError};
 
 /// The rules that a request goes by now.
-pub struct InForce {
+pub struct ActiveRules {
     /// Which requests are guarded, and how.
     pub routes: Arc<Routes>,
     /// Whose word is taken for who a client is.
@@ -35,16 +35,20 @@ pub struct InForce {
 
 /// What the names of records are digests of. `query` may ask whether a digest key is this one, by what tells keys apart
 /// and gives none away.
-pub(super) async fn told(in_force: &InForce, store: &dyn Store, query: Option<&str>) -> Result<Told, Refusal> {
+pub(super) async fn told(
+    in_force: &ActiveRules,
+    store: &dyn Store,
+    query: Option<&str>,
+) -> Result<RulesPage, AdminError> {
     let asked = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("digest_key="));
     let same_digest_key = match asked {
         None => None,
         Some(asked) => {
-            let own = store.digest_key().map_err(|error| Refusal::of_store(&error))?;
+            let own = store.digest_key().map_err(|error| AdminError::of_store(&error))?;
             Some(check(&own) == asked)
         }
     };
-    Ok(Told { routes: Naming::all(&in_force.routes), keeping: in_force.keeping.clone(), same_digest_key })
+    Ok(RulesPage { routes: Naming::all(&in_force.routes), keeping: in_force.keeping.clone(), same_digest_key })
 }
 
 /// Tells two digest keys apart, as text.
@@ -53,9 +57,13 @@ pub fn check(key: &key::DigestKey) -> String {
 }
 
 /// What a request would get that came now.
-pub(super) async fn explain(in_force: &InForce, store: &dyn Store, asked: Explain) -> Result<Explained, Refusal> {
-    let bad = |what: String| Refusal::new(Why::BadRequest, what);
-    let Explain { method, url, headers: lines, body } = asked;
+pub(super) async fn explain(
+    in_force: &ActiveRules,
+    store: &dyn Store,
+    asked: ExplainRequest,
+) -> Result<ExplainResponse, AdminError> {
+    let bad = |what: String| AdminError::new(AdminErrorKind::BadRequest, what);
+    let ExplainRequest { method, url, headers: lines, body } = asked;
     let method: Method = method.parse().map_err(|_| bad(format!("'{method}' is no method.")))?;
     let url: Uri = url.parse().map_err(|_| bad("The URL cannot be read.".to_owned()))?;
     let mut headers = HeaderMap::new();
@@ -67,9 +75,9 @@ pub(super) async fn explain(in_force: &InForce, store: &dyn Store, asked: Explai
         headers.append(name, value);
     }
     let body = body.bytes().map_err(|what| bad(what.to_owned()))?;
-    let digest_key = store.digest_key().map_err(|error| Refusal::of_store(&error))?;
+    let digest_key = store.digest_key().map_err(|error| AdminError::of_store(&error))?;
 
-    let mut explained = Explained { route: None, record: None, now: None, request: None };
+    let mut explained = ExplainResponse { route: None, record: None, now: None, request: None };
     let request = Described::new(&method, url, headers);
     let Some(found) = in_force.routes.find(&request.target()) else { return Ok(explained) };
     explained.route = Some(found.rule.name.to_string());
@@ -80,30 +88,35 @@ pub(super) async fn explain(in_force: &InForce, store: &dyn Store, asked: Explai
     let Ok(Reading::Operation(operation)) = key::read(found.rule, &digest_key, facts, &body) else {
         return Ok(explained);
     };
-    let looked_up = look_up(store, found.rule, &operation).await.map_err(|error| Refusal::of_store(&error))?;
-    Ok(Explained { route: explained.route, ..looked_up })
+    let looked_up = look_up(store, found.rule, &operation).await.map_err(|error| AdminError::of_store(&error))?;
+    Ok(ExplainResponse { route: explained.route, ..looked_up })
 }
 
 /// What the store holds of an operation, and what its request would get.
-pub async fn look_up(store: &dyn Store, rule: &Rule, operation: &Operation) -> Result<Explained, StoreError> {
+pub async fn look_up(store: &dyn Store, rule: &Rule, operation: &Operation) -> Result<ExplainResponse, StoreError> {
     let name = match rule.mode {
         Mode::Observe => operation.name.observed(),
         Mode::Enforce | Mode::Off => operation.name.clone(),
     };
-    let entry = |seen: Result<&RecordSnapshot, &Unreadable>| Entry::new(&name, seen, Moment::now());
+    let entry = |seen: Result<&RecordSnapshot, &Unreadable>| RecordEntry::new(&name, seen, Timestamp::now());
     let (now, request) = match store.find(&name).await {
-        Err(StoreError::Unreadable { source, .. }) => (Some(entry(Err(&source))), Prospect::Unreadable),
+        Err(StoreError::Unreadable { source, .. }) => (Some(entry(Err(&source))), ProspectName::Unreadable),
         Err(error) => return Err(error),
         Ok(held) => {
             let now = held.as_ref().map(|held| entry(Ok(&held.seen())));
             let prospect = guard::foretell(held, &operation.fingerprint, rule.on_mismatch);
-            (now, Prospect::of(&prospect, rule.on_mismatch))
+            (now, ProspectName::of(&prospect, rule.on_mismatch))
         }
     };
-    Ok(Explained { route: Some(rule.name.to_string()), record: Some(name.to_string()), now, request: Some(request) })
+    Ok(ExplainResponse {
+        route: Some(rule.name.to_string()),
+        record: Some(name.to_string()),
+        now,
+        request: Some(request),
+    })
 }
 
-impl Prospect {
+impl ProspectName {
     fn of(prospect: &guard::Prospect, on_mismatch: OnMismatch) -> Self {
         match prospect {
             guard::Prospect::Runs => Self::Runs,

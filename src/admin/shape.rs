@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
+use super::Timestamp;
 use crate::config::{HumanDuration, Keeping, Naming};
 use crate::record::codec::Unreadable;
 use crate::record::transitions::{OwnerState, RecordSnapshot};
@@ -17,16 +17,16 @@ use crate::record::{Phase, RecordName, UnknownPolicy};
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Page {
+pub struct RecordPage {
     /// In no order that means anything; maybe none, though there are more.
-    pub records: Vec<Entry>,
+    pub records: Vec<RecordEntry>,
     /// The cursor of the next page; `null` after the last.
     pub next: Option<String>,
 }
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct RecordEntry {
     /// Its name.
     pub record: String,
     /// The route's name.
@@ -38,30 +38,30 @@ pub struct Entry {
     pub detail: Option<String>,
     /// What else is known, where it can be read.
     #[serde(flatten)]
-    pub facts: Option<Facts>,
+    pub facts: Option<RecordFacts>,
 }
 
 /// What a readable record says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct RecordFacts {
     /// What has become of the owner, in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<OwnerName>,
     /// When the owner was last heard of, in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heard_at: Option<Moment>,
+    pub heard_at: Option<Timestamp>,
     /// Status of the answer, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// 1 for the first owner, one more for each takeover.
     pub attempt: u32,
     /// By the owner's clock.
-    pub claimed_at: Moment,
+    pub claimed_at: Timestamp,
     /// By the clock of whoever settled it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settled_at: Option<Moment>,
+    pub settled_at: Option<Timestamp>,
     /// When the store forgets it, if nothing happens to it.
-    pub expires_at: Moment,
+    pub expires_at: Timestamp,
     /// How long the owner may be silent.
     pub lease: String,
     /// How long the record is kept.
@@ -97,18 +97,18 @@ pub enum OwnerName {
 
 /// One record, and what it replays.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct RecordDetail {
     /// As in a list.
     #[serde(flatten)]
-    pub entry: Entry,
+    pub entry: RecordEntry,
     /// What was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<Answer>,
+    pub answer: Option<StoredAnswer>,
 }
 
 /// A stored answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct StoredAnswer {
     /// Its status.
     pub status: u16,
     /// Name and value of each field. The values of `Set-Cookie` are shown with the body only.
@@ -121,12 +121,12 @@ pub struct Answer {
     pub body_bytes: Option<u64>,
     /// Its body, where it is asked for.
     #[serde(flatten)]
-    pub body: Content,
+    pub body: BodyContent,
 }
 
 /// A body: text, or anything else as base64.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Content {
+pub struct BodyContent {
     /// The body, if it is text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
@@ -137,7 +137,7 @@ pub struct Content {
 
 /// `GET /rules`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct InForce {
+pub struct RulesPage {
     /// What the names of each route's records are digests of.
     pub routes: Vec<Naming>,
     /// Where they are kept.
@@ -150,7 +150,7 @@ pub struct InForce {
 
 /// `POST /explain`: a request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Explain {
+pub struct ExplainRequest {
     /// Its method.
     pub method: String,
     /// Its URL, or only path and query.
@@ -160,27 +160,27 @@ pub struct Explain {
     pub headers: Vec<(String, String)>,
     /// Its body.
     #[serde(flatten)]
-    pub body: Content,
+    pub body: BodyContent,
 }
 
 /// What becomes of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Explained {
+pub struct ExplainResponse {
     /// Its route, if one matches.
     pub route: Option<String>,
     /// Its record, if it is guarded and has a key that is right.
     pub record: Option<String>,
     /// What the store holds under that name.
-    pub now: Option<Entry>,
+    pub now: Option<RecordEntry>,
     /// What it would get.
-    pub request: Option<Prospect>,
+    pub request: Option<ProspectName>,
 }
 
 /// What a request would get that came now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
-pub enum Prospect {
+pub enum ProspectName {
     Runs,
     TakesOver,
     Replayed,
@@ -199,7 +199,7 @@ pub enum Prospect {
 /// `POST /records/{record}/release`
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Release {
+pub struct ReleaseRequest {
     /// Even if the owner is alive.
     pub force: bool,
 }
@@ -207,7 +207,7 @@ pub struct Release {
 /// `POST /records/{record}/complete`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Complete {
+pub struct CompleteRequest {
     /// Status of the answer that retries get.
     pub status: u16,
     /// Its header fields.
@@ -226,19 +226,19 @@ pub struct Complete {
 
 /// What a change did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Changed {
+pub struct RecordChange {
     /// The record's name.
     pub record: String,
     /// What it was.
-    pub was: Entry,
+    pub was: RecordEntry,
     /// What it is now; `null` if the key is free.
-    pub now: Option<Entry>,
+    pub now: Option<RecordEntry>,
 }
 
 /// `POST /records/release`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ReleaseMany {
+pub struct BulkReleaseRequest {
     /// Records of this route,
     pub route: String,
     /// in this state,
@@ -259,32 +259,32 @@ fn yes() -> bool {
 
 /// What a bulk release did, as far as it came.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ReleasedMany {
+pub struct BulkReleaseResponse {
     /// Whether nothing was done.
     pub dry_run: bool,
     /// What was, or would be, released.
-    pub released: Vec<Entry>,
+    pub released: Vec<RecordEntry>,
     /// What was, or would be, left as it is.
-    pub left: Vec<Left>,
+    pub left: Vec<NotReleased>,
     /// `null` when there is no more; else the `cursor` to go on with.
     pub next: Option<String>,
 }
 
 /// A record that was not released.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Left {
+pub struct NotReleased {
     /// Its name.
     pub record: String,
-    /// As in a [`Problem`].
+    /// As in a [`AdminProblem`].
     pub code: String,
-    /// As in a [`Problem`].
+    /// As in a [`AdminProblem`].
     pub detail: String,
 }
 
 /// Why something was not done (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub struct Problem {
+pub struct AdminProblem {
     pub r#type: String,
     pub title: String,
     pub status: u16,
@@ -294,19 +294,19 @@ pub struct Problem {
     pub record: Option<String>,
 }
 
-impl Entry {
+impl RecordEntry {
     /// What `seen` says at `now`.
-    pub fn new(name: &RecordName, seen: Result<&RecordSnapshot, &Unreadable>, now: Moment) -> Self {
+    pub fn new(name: &RecordName, seen: Result<&RecordSnapshot, &Unreadable>, now: Timestamp) -> Self {
         let (state, detail, facts) = match seen {
-            Ok(seen) => (seen.summary.phase.into(), None, Some(Facts::new(seen, now))),
+            Ok(seen) => (seen.summary.phase.into(), None, Some(RecordFacts::new(seen, now))),
             Err(why) => (StateName::Unreadable, Some(why.to_string()), None),
         };
         Self { record: name.to_string(), route: name.route.to_string(), state, detail, facts }
     }
 }
 
-impl Facts {
-    fn new(seen: &RecordSnapshot, now: Moment) -> Self {
+impl RecordFacts {
+    fn new(seen: &RecordSnapshot, now: Timestamp) -> Self {
         let claim = &seen.summary.claim;
         let in_flight = seen.summary.phase == Phase::InFlight;
         let owner = match seen.owner() {
@@ -319,8 +319,8 @@ impl Facts {
             heard_at: in_flight.then(|| now.before(seen.silent_for)),
             status: seen.summary.status.map(|status| status.as_u16()),
             attempt: claim.attempt,
-            claimed_at: Moment { millis: claim.claimed_at },
-            settled_at: seen.summary.settled_at.map(|millis| Moment { millis }),
+            claimed_at: Timestamp { millis: claim.claimed_at },
+            settled_at: seen.summary.settled_at.map(|millis| Timestamp { millis }),
             expires_at: now.after(seen.left()),
             lease: span(claim.terms.lease),
             retention: span(claim.terms.retention),
@@ -377,7 +377,7 @@ impl FromStr for StateName {
     }
 }
 
-impl Content {
+impl BodyContent {
     /// Text as it is, anything else in base64.
     pub fn of(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {

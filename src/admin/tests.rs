@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config;
 use crate::record::transitions::OwnerState;
-use crate::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, UnknownPolicy};
+use crate::record::{AdminToken, Claim, Fingerprint, Record, Reply, State, Terms, UnknownPolicy};
 use crate::store::{AnyStore, Claimed, Memory, Metered};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -30,7 +30,7 @@ impl Scene {
         let records = Arc::new(Metered::new(records, Arc::clone(&metrics)));
         let guard = Guard::new(Arc::clone(&records), Arc::clone(&metrics), 1);
         let (routes, trust) = (Arc::new(config.routes), config.trust);
-        let in_force = Arc::new(InForce { routes, trust, keeping: config::Keeping::of(&config.store) });
+        let in_force = Arc::new(ActiveRules { routes, trust, keeping: config::Keeping::of(&config.store) });
         let admin = Admin::new(metrics, records, guard, move || Arc::clone(&in_force), token.as_ref());
         Self { admin, store }
     }
@@ -72,7 +72,7 @@ impl Scene {
 fn claim(token: u8, terms: Terms) -> Claim {
     let fingerprint = Fingerprint { target: [1; 16], recipe: 1, body: [0xab; 16] };
     Claim {
-        token: Token([token; 16]),
+        token: AdminToken([token; 16]),
         attempt: 1,
         terms,
         fingerprint,

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::connect::Connection;
-use super::running::Running;
+use super::connect::StoreTrial;
+use super::running::SidecarComparison;
 use super::table::Table;
 use super::text::{labelled, listed, ranges, terminal_width, wrapped};
 use super::{BAD_USAGE, FAILED, Format, output};
@@ -20,13 +20,13 @@ pub(super) fn check(
     config: &Config,
     strict: bool,
     format: Format,
-    connection: Option<&Connection>,
-    running: &Running,
+    connection: Option<&StoreTrial>,
+    running: &SidecarComparison,
     is_told: bool,
 ) -> ExitCode {
     let (mut found, accepted) = (config::warnings(config), config::accepted(config));
     found.extend(running.warnings.iter().cloned());
-    let rows: Vec<Row> = config.routes.rules().iter().map(|rule| Row::of(rule)).collect();
+    let rows: Vec<RuleRow> = config.routes.rules().iter().map(|rule| RuleRow::of(rule)).collect();
     let is_refused = strict && found.iter().any(|warning| warning.weight == Weight::Warning);
     let out = match format {
         Format::Text => {
@@ -53,7 +53,7 @@ pub(super) fn check(
 
 /// One rule, in words.
 #[derive(Serialize)]
-struct Row {
+struct RuleRow {
     route: String,
     #[serde(rename = "match")]
     matches: String,
@@ -76,7 +76,7 @@ struct Row {
     retention: String,
 }
 
-impl Row {
+impl RuleRow {
     fn of(rule: &Rule) -> Self {
         Self {
             route: rule.name.to_string(),
@@ -168,7 +168,7 @@ fn exceptions(rule: &Rule) -> String {
 
 /// A table where the terminal is wide enough for it, or where it is no terminal: one line for each route, for `grep`
 /// and `less -S`. Else a block for each route.
-fn text(rows: &[Row], found: &[Warning], accepted: &[Warning], is_refused: bool, width: Option<usize>) -> String {
+fn text(rows: &[RuleRow], found: &[Warning], accepted: &[Warning], is_refused: bool, width: Option<usize>) -> String {
     let table = table(rows);
     let mut out = match width {
         Some(width) if table.width() > width => blocks(rows),
@@ -191,7 +191,7 @@ fn text(rows: &[Row], found: &[Warning], accepted: &[Warning], is_refused: bool,
 }
 
 /// Columns that say the same of every usual file are left out.
-fn table(rows: &[Row]) -> Table {
+fn table(rows: &[RuleRow]) -> Table {
     let mut table = Table::default();
     let is_told = |name: &str| match name {
         "preset" => rows.iter().any(|row| row.preset.is_some()),
@@ -203,7 +203,7 @@ fn table(rows: &[Row]) -> Table {
     table
 }
 
-fn blocks(rows: &[Row]) -> String {
+fn blocks(rows: &[RuleRow]) -> String {
     let mut out = String::new();
     for (index, row) in rows.iter().enumerate() {
         if index > 0 {
@@ -221,7 +221,7 @@ fn blocks(rows: &[Row]) -> String {
 }
 
 /// What each policy in the table means.
-fn policies(out: &mut String, rows: &[Row]) {
+fn policies(out: &mut String, rows: &[RuleRow]) {
     let mut seen: Vec<String> = Vec::new();
     for row in rows {
         let policy = row.policy();
@@ -247,7 +247,7 @@ const SPELLINGS: &str = "other spellings of these paths: letter case, doubled sl
                          ;parameters; and methods in X-HTTP-Method-Override";
 
 /// What is said of several routes is said once. How many warnings that makes.
-fn told(out: &mut String, rows: &[Row], found: &[Warning]) -> usize {
+fn told(out: &mut String, rows: &[RuleRow], found: &[Warning]) -> usize {
     let mut warnings = 0;
     let mut done: Vec<(&str, &str)> = Vec::new();
     for Warning { name, weight, text, advice, .. } in found {
@@ -277,36 +277,36 @@ fn told(out: &mut String, rows: &[Row], found: &[Warning]) -> usize {
 }
 
 fn json(
-    rows: &[Row],
+    rows: &[RuleRow],
     found: &[Warning],
     accepted: &[Warning],
-    connection: Option<&Connection>,
+    connection: Option<&StoreTrial>,
     sidecar: Option<&str>,
 ) -> String {
     #[derive(Serialize)]
-    struct Told<'a> {
+    struct WarningShape<'a> {
         name: &'a str,
         route: Option<&'a str>,
         text: &'a str,
         advice: &'a str,
     }
-    fn told(warning: &Warning) -> Told<'_> {
+    fn told(warning: &Warning) -> WarningShape<'_> {
         let Warning { name, route, text, advice, .. } = warning;
-        Told { name, route: route.as_deref(), text, advice }
+        WarningShape { name, route: route.as_deref(), text, advice }
     }
     #[derive(Serialize)]
-    struct Report<'a> {
-        routes: &'a [Row],
-        warnings: Vec<Told<'a>>,
-        notes: Vec<Told<'a>>,
-        accepted: Vec<Told<'a>>,
+    struct CheckReport<'a> {
+        routes: &'a [RuleRow],
+        warnings: Vec<WarningShape<'a>>,
+        notes: Vec<WarningShape<'a>>,
+        accepted: Vec<WarningShape<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        connection: Option<&'a Connection>,
+        connection: Option<&'a StoreTrial>,
         #[serde(skip_serializing_if = "Option::is_none")]
         sidecar: Option<&'a str>,
     }
     let of = |wanted: Weight| found.iter().filter(move |warning| warning.weight == wanted).map(told).collect();
-    let report = Report {
+    let report = CheckReport {
         routes: rows,
         warnings: of(Weight::Warning),
         notes: of(Weight::Note),
@@ -327,7 +327,7 @@ mod tests {
     fn a_narrow_terminal_gets_a_block_for_each_route() {
         let file = include_str!("../../config/orders.toml");
         let config = parse("orders.toml", file, &|_| None).unwrap_or_else(|error| panic!("{error}"));
-        let rows: Vec<Row> = config.routes.rules().iter().map(|rule| Row::of(rule)).collect();
+        let rows: Vec<RuleRow> = config.routes.rules().iter().map(|rule| RuleRow::of(rule)).collect();
         let blocks = text(&rows, &[], &[], false, Some(80));
         assert!(
             blocks.starts_with(

@@ -17,11 +17,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
-use crate::admin::shape::Problem;
+use crate::admin::shape::AdminProblem;
 use crate::config::{self, Config, Secret};
 
 /// The admin listener of one sidecar.
-pub(super) struct Client {
+pub(super) struct AdminClient {
     authority: Authority,
     token: Option<Secret>,
     pub(super) token_from: TokenFrom,
@@ -41,20 +41,20 @@ pub(super) enum TokenFrom {
 
 /// Why something was not done.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum AdminCallError {
     /// The command line asks for what makes no sense.
     Usage(String),
     /// Nobody answers.
     Unreachable(io::Error),
     /// The sidecar says no.
-    Refused(Box<Problem>),
+    Refused(Box<AdminProblem>),
     /// It is no sidecar, or one of another version.
     Strange(String),
     /// What was found cannot be written.
     Output(io::Error),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for AdminCallError {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
     }
@@ -65,7 +65,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Many keys may be freed in one call, each with a write to a disk.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-impl Client {
+impl AdminClient {
     /// The sidecar at `admin`, else the one of this configuration. The file is read where it is needed.
     pub(super) fn new(admin: Option<&str>, config: &Path) -> Result<Self, String> {
         let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty()).map(Secret::new);
@@ -98,7 +98,7 @@ impl Client {
 
     /// Whether a route has this name, as far as that is known here: another machine's sidecar has a configuration of its
     /// own. Routes that are observed have their records under a name with `@observe`.
-    pub(super) fn knows_route(&self, name: &str) -> Result<(), Failure> {
+    pub(super) fn knows_route(&self, name: &str) -> Result<(), AdminCallError> {
         let plain = name.strip_suffix("@observe").unwrap_or(name);
         let Some(routes) =
             self.routes.as_ref().filter(|routes| !plain.is_empty() && !routes.iter().any(|it| it == plain))
@@ -110,7 +110,7 @@ impl Client {
             Some(near) => format!("did you mean '{near}'?"),
             None => format!("the routes of the configuration are {}", names().collect::<Vec<_>>().join(", ")),
         };
-        Err(Failure::Usage(format!("there is no route '{name}'; {help}")))
+        Err(AdminCallError::Usage(format!("there is no route '{name}'; {help}")))
     }
 
     /// For people.
@@ -123,17 +123,19 @@ impl Client {
         method: Method,
         target: &str,
         body: Option<&impl Serialize>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, AdminCallError> {
         let (status, body) = match tokio::time::timeout(self.timeout, self.exchange(method, target, body)).await {
             Ok(answer) => answer?,
-            Err(_) => return Err(Failure::Unreachable(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))),
+            Err(_) => {
+                return Err(AdminCallError::Unreachable(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")));
+            }
         };
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| Failure::Strange(error.to_string()));
+            return serde_json::from_slice(&body).map_err(|error| AdminCallError::Strange(error.to_string()));
         }
         match serde_json::from_slice(&body) {
-            Ok(problem) => Err(Failure::Refused(Box::new(problem))),
-            Err(_) => Err(Failure::Strange(format!("it answers {status}"))),
+            Ok(problem) => Err(AdminCallError::Refused(Box::new(problem))),
+            Err(_) => Err(AdminCallError::Strange(format!("it answers {status}"))),
         }
     }
 
@@ -142,12 +144,12 @@ impl Client {
         method: Method,
         target: &str,
         body: Option<&impl Serialize>,
-    ) -> Result<(StatusCode, Bytes), Failure> {
-        let strange = |error: &dyn Error| Failure::Strange(error.to_string());
+    ) -> Result<(StatusCode, Bytes), AdminCallError> {
+        let strange = |error: &dyn Error| AdminCallError::Strange(error.to_string());
         let mut request = Request::builder().method(method).uri(target).header(HOST, self.authority.as_str());
         if let Some(token) = &self.token {
             let value = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
-            let mut value = value.map_err(|_| Failure::Usage("the token cannot stand in a header".into()))?;
+            let mut value = value.map_err(|_| AdminCallError::Usage("the token cannot stand in a header".into()))?;
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
@@ -160,7 +162,7 @@ impl Client {
         };
         let request = request.body(Full::new(body)).map_err(|error| strange(&error))?;
 
-        let stream = self.connect().await.map_err(Failure::Unreachable)?;
+        let stream = self.connect().await.map_err(AdminCallError::Unreachable)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| strange(&error))?;
         #[expect(clippy::disallowed_methods, reason = "ends with the sender, or with the program")]
         tokio::spawn(connection);

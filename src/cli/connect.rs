@@ -11,7 +11,7 @@ use crate::run::{self, Trial};
 
 /// What came of connecting.
 #[derive(Serialize)]
-pub(super) struct Connection {
+pub(super) struct StoreTrial {
     store: String,
     /// Why it cannot be used, if it cannot.
     error: Option<String>,
@@ -19,7 +19,7 @@ pub(super) struct Connection {
     acl: Option<String>,
 }
 
-impl Connection {
+impl StoreTrial {
     /// Connects, and changes nothing.
     pub(super) fn make(store: &config::StoreConfig) -> io::Result<Self> {
         Ok(match block_on(run::try_store(store))? {

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::text::{labelled, listed, ranges};
 use super::{BAD_USAGE, block_on, given, output, records};
-use crate::admin::shape::{Content, Explain, Explained, Prospect};
+use crate::admin::shape::{BodyContent, ExplainRequest, ExplainResponse, ProspectName};
 use crate::clock;
 use crate::config::{
     Config, Disposition, FingerprintMode, HumanDuration, HumanSize, Mode, OnConcurrent, OnMismatch, OnMissingKey,
@@ -211,7 +211,7 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
                             labelled(out, "record", &named.unwrap_or_else(unnamed));
                             match told {
                                 Err(_) if is_unmade(config, args) => {
-                                    labelled(out, "now", &records::in_short(None, Prospect::Runs));
+                                    labelled(out, "now", &records::in_short(None, ProspectName::Runs));
                                 }
                                 told => now(out, told, None),
                             }
@@ -309,12 +309,14 @@ fn outcomes(out: &mut String, rule: &Rule, operation: &Operation, attempt_timeou
 }
 
 /// What was found of the request's record, which this file calls `name`.
-fn now(out: &mut String, found: Result<Explained, String>, name: Option<&RecordName>) {
+fn now(out: &mut String, found: Result<ExplainResponse, String>, name: Option<&RecordName>) {
     let text = match found {
-        Ok(Explained { route: None, .. } | Explained { record: None, .. } | Explained { request: None, .. }) => {
-            "the sidecar does not guard this request: it goes by another file than this one".to_owned()
-        }
-        Ok(Explained { record: Some(record), now, request: Some(request), .. }) => {
+        Ok(
+            ExplainResponse { route: None, .. }
+            | ExplainResponse { record: None, .. }
+            | ExplainResponse { request: None, .. },
+        ) => "the sidecar does not guard this request: it goes by another file than this one".to_owned(),
+        Ok(ExplainResponse { record: Some(record), now, request: Some(request), .. }) => {
             let found = records::in_short(now.as_ref(), request);
             // What is observed has a name space of its own.
             let is_same = |name: &RecordName| [name.to_string(), name.observed().to_string()].contains(&record);
@@ -342,7 +344,7 @@ fn looked_up(
     rule: &Rule,
     operation: &Operation,
     body: &[u8],
-) -> Result<Explained, String> {
+) -> Result<ExplainResponse, String> {
     let itself =
         || block_on(run::look_up(&config.store, rule, operation)).unwrap_or_else(|error| Err(error.to_string()));
     match &config.store.location {
@@ -351,7 +353,7 @@ fn looked_up(
         StoreLocation::Memory => asked(args, body),
         StoreLocation::Embedded(_) if is_unmade(config, args) => asked(args, body).or_else(|_| {
             let (route, record) = (Some(rule.name.to_string()), Some(operation.name.to_string()));
-            Ok(Explained { route, record, now: None, request: Some(Prospect::Runs) })
+            Ok(ExplainResponse { route, record, now: None, request: Some(ProspectName::Runs) })
         }),
         // A running sidecar has it.
         StoreLocation::Embedded(_) => itself().or_else(|_| asked(args, body)),
@@ -359,13 +361,13 @@ fn looked_up(
 }
 
 /// Asks the sidecar, which has the key of the digests: neither that nor a digest of what the request brings leaves it.
-fn asked(args: &ExplainArgs, body: &[u8]) -> Result<Explained, String> {
+fn asked(args: &ExplainArgs, body: &[u8]) -> Result<ExplainResponse, String> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let request = Explain {
+    let request = ExplainRequest {
         method: args.method.to_string(),
         url: args.url.to_string(),
         headers: args.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
-        body: Content::of(body),
+        body: BodyContent::of(body),
     };
     let told = block_on(records::explain(args.admin.as_deref(), args.config(), &request));
     told.unwrap_or_else(|error| Err(error.to_string()))

@@ -23,7 +23,7 @@ use std::sync::LazyLock;
 use clap::builder::OsStringValueParser;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use running::Running;
+use running::SidecarComparison;
 
 use crate::config::{self, Config, ConfigError, Content, LogConfig, LogFormat, LogKeys};
 use crate::demo::{Demo, DemoError};
@@ -161,12 +161,12 @@ pub fn main() -> ExitCode {
         Command::Check { file, config, strict, connect, admin, format } => {
             let file = file.as_deref().unwrap_or(config.file());
             with_config(file, |config| {
-                let running = match Running::ask(&config, file, admin.as_deref()) {
+                let running = match SidecarComparison::ask(&config, file, admin.as_deref()) {
                     Ok(running) => running,
                     Err(failure) => return records::failed(&failure),
                 };
                 let is_told = connect || admin.is_some();
-                match connect.then(|| connect::Connection::make(&config.store)).transpose() {
+                match connect.then(|| connect::StoreTrial::make(&config.store)).transpose() {
                     Ok(connection) => check::check(&config, strict, format, connection.as_ref(), &running, is_told),
                     Err(error) => failed(&error, LogFormat::Text),
                 }

@@ -4,28 +4,28 @@ use std::path::Path;
 
 use http::Method;
 
-use super::client::{Client, Failure};
+use super::client::{AdminCallError, AdminClient};
 use super::{block_on, records};
 use crate::admin;
-use crate::admin::shape::InForce;
+use crate::admin::shape::RulesPage;
 use crate::config::{self, Config, FORGOTTEN, Forgotten, Keeping, Naming, Warning, Weight};
 use crate::key::DigestKey;
 
 /// What came of asking the sidecar.
-pub(super) struct Running {
+pub(super) struct SidecarComparison {
     /// In a few words.
     pub(super) said: String,
     /// What it would forget.
     pub(super) warnings: Vec<Warning>,
 }
 
-impl Running {
+impl SidecarComparison {
     /// Asks the sidecar of this configuration, or the one at `admin`. That there is none is no error.
-    pub(super) fn ask(config: &Config, file: &Path, admin: Option<&str>) -> Result<Self, Failure> {
+    pub(super) fn ask(config: &Config, file: &Path, admin: Option<&str>) -> Result<Self, AdminCallError> {
         let none = |said: String| Self { said, warnings: Vec::new() };
-        let client = match Client::new(admin, file) {
+        let client = match AdminClient::new(admin, file) {
             Ok(client) => client.hurried(),
-            Err(why) if admin.is_some() => return Err(Failure::Usage(why)),
+            Err(why) if admin.is_some() => return Err(AdminCallError::Usage(why)),
             Err(why) => {
                 let why = why.lines().next().unwrap_or_default();
                 return Ok(none(format!("not asked: {}", why.strip_prefix("error: ").unwrap_or(why))));
@@ -33,7 +33,7 @@ impl Running {
         };
         let key = config.store.digest_key.as_ref().map(|secret| DigestKey::from_secret(secret.expose()));
         let asked = key.map(|key| format!("?digest_key={}", admin::check(&key))).unwrap_or_default();
-        let answer = block_on(client.ask::<InForce>(Method::GET, &format!("/rules{asked}"), None::<&()>))?;
+        let answer = block_on(client.ask::<RulesPage>(Method::GET, &format!("/rules{asked}"), None::<&()>))?;
         Ok(match answer {
             Ok(in_force) => {
                 let url = client.url();
@@ -44,14 +44,14 @@ impl Running {
                 };
                 Self { said, warnings }
             }
-            Err(Failure::Unreachable(_)) => none(format!("none answers at {}", client.url())),
+            Err(AdminCallError::Unreachable(_)) => none(format!("none answers at {}", client.url())),
             Err(failure) => none(format!("cannot be compared with: {}", records::why(&failure, &client))),
         })
     }
 }
 
 /// What the sidecar would forget.
-fn compare(running: &InForce, config: &Config, url: &str) -> Vec<Warning> {
+fn compare(running: &RulesPage, config: &Config, url: &str) -> Vec<Warning> {
     let warning = |route: Option<String>, text: String, advice: &str| Warning {
         name: "forgets-keys",
         weight: Weight::Warning,
@@ -92,7 +92,7 @@ mod tests {
         };
         let running = parse("memory:", "header:a");
         let keeping = Keeping::of(&running.store);
-        let running = InForce { routes: Naming::all(&running.routes), keeping, same_digest_key: None };
+        let running = RulesPage { routes: Naming::all(&running.routes), keeping, same_digest_key: None };
         let told = |config: &Config| -> Vec<(Option<String>, String)> {
             let warnings = compare(&running, config, "http://127.0.0.1:9464");
             warnings.into_iter().map(|it| (it.route.map(|route| route.to_string()), it.text)).collect()

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 pub use files::allow_open_files;
 pub use rules::Rules;
 
-use crate::admin::shape::Explained;
+use crate::admin::shape::ExplainResponse;
 use crate::admin::{self, Admin};
 use crate::config::{self, Config, Listen, Rule, StoreLocation};
 use crate::guard::Guard;
@@ -283,7 +283,11 @@ pub async fn digest_key(settings: &config::StoreConfig) -> Result<DigestKey, Str
 }
 
 /// What the store holds of this operation now, and what its request would get; or why that cannot be told.
-pub async fn look_up(settings: &config::StoreConfig, rule: &Rule, operation: &Operation) -> Result<Explained, String> {
+pub async fn look_up(
+    settings: &config::StoreConfig,
+    rule: &Rule,
+    operation: &Operation,
+) -> Result<ExplainResponse, String> {
     let store = store::open_to_look(settings).await.map_err(|error| store::causes(&error))?;
     admin::look_up(&*store, rule, operation).await.map_err(|error| store::causes(&error))
 }

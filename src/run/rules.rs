@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
-use crate::admin::InForce;
+use crate::admin::ActiveRules;
 use crate::config::{Config, Fixed, Keeping, Mode, Routes, Trust};
 use crate::guard::Guard;
 use crate::metrics::{Metrics, Reload};
@@ -19,7 +19,7 @@ pub struct Rules {
     /// One for each core, in the order of `runtimes`. All of them are replaced in one step.
     current: ArcSwap<Vec<Arc<Proxy>>>,
     /// The same for operators who ask what they are.
-    told: ArcSwap<InForce>,
+    told: ArcSwap<ActiveRules>,
     /// The runtimes of the cores: what a proxy spawns when it is made belongs to its own.
     runtimes: Vec<Handle>,
     /// One guard for all cores, whatever becomes of the rules.
@@ -48,7 +48,7 @@ impl Rules {
         let Config { server, log, admin: _, upstream, store: _, trust, routes } = config;
         introduce(&routes, metrics);
         let (routes, trust) = (Arc::new(routes), Arc::new(trust));
-        let told = InForce { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping };
+        let told = ActiveRules { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping };
         let guard = Guard::new(Arc::clone(records), Arc::clone(metrics), server.max_in_flight);
         let budget = Budget::new(server.max_buffered, Arc::clone(metrics));
         let (blocking, decoders) = (BlockingReader::default(), Arc::default());
@@ -94,7 +94,7 @@ impl Rules {
     }
 
     /// What operators are told of them.
-    pub fn told(&self) -> Arc<InForce> {
+    pub fn told(&self) -> Arc<ActiveRules> {
         self.told.load_full()
     }
 
@@ -112,7 +112,7 @@ impl Rules {
         introduce(&routes, &self.metrics);
         let (routes, trust) = (Arc::new(routes), Arc::new(trust));
         let keeping = self.told().keeping.clone();
-        let told = InForce { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping };
+        let told = ActiveRules { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping };
         self.told.store(Arc::new(told));
         let proxy = |(before, runtime): (&Arc<Proxy>, &Handle)| {
             let _on_core = runtime.enter();

@@ -12,27 +12,27 @@ use clap::{Args, Subcommand};
 use http::{HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
 
-use super::client::{Client, Failure};
+use super::client::{AdminCallError, AdminClient};
 use super::{BAD_USAGE, ConfigArg, FAILED, Format, block_on, given, output};
-use crate::admin::Moment;
+use crate::admin::Timestamp;
 use crate::admin::shape::{
-    Changed, Complete, Content, Entry, Explain, Explained, OwnerName, Page, Prospect, Release, ReleaseMany,
-    ReleasedMany, Shown, StateName,
+    BodyContent, BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, ExplainRequest, ExplainResponse, OwnerName,
+    ProspectName, RecordChange, RecordDetail, RecordEntry, RecordPage, ReleaseRequest, StateName,
 };
 use crate::record::RecordName;
 
 #[derive(Args)]
 pub(super) struct RecordsArgs {
     #[command(subcommand)]
-    verb: Verb,
+    verb: RecordsCommand,
     #[command(flatten)]
-    place: Place,
+    place: SidecarArgs,
 }
 
 /// Which sidecar to ask.
 #[derive(Args)]
 #[command(next_help_heading = "Which sidecar")]
-struct Place {
+struct SidecarArgs {
     /// For where the sidecar's admin listener is, and for its token
     #[command(flatten)]
     config: ConfigArg,
@@ -42,7 +42,7 @@ struct Place {
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum RecordsCommand {
     /// List the records that the store holds
     List {
         /// Those of one route only
@@ -109,14 +109,14 @@ struct ReleaseArgs {
     state: Option<StateName>,
     /// settled (if in flight, claimed) since then: 2026-11-21T19:30:00Z, or 2h or 3d ago
     #[arg(long, value_name = "T", requires = "route", value_parser = moment)]
-    since: Option<Moment>,
+    since: Option<Timestamp>,
     /// Do it. Without, many are only said; a completed record is asked about
     #[arg(long)]
     yes: bool,
 }
 
-fn moment(text: &str) -> Result<Moment, String> {
-    Moment::now().at_or_ago(text).map_err(|error| error.to_string())
+fn moment(text: &str) -> Result<Timestamp, String> {
+    Timestamp::now().at_or_ago(text).map_err(|error| error.to_string())
 }
 
 /// While nothing else shows that there is progress.
@@ -124,7 +124,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn records(args: RecordsArgs) -> ExitCode {
     let RecordsArgs { verb, place } = args;
-    let client = match Client::new(place.admin.as_deref(), place.config.file()) {
+    let client = match AdminClient::new(place.admin.as_deref(), place.config.file()) {
         Ok(client) => client,
         Err(message) => {
             output::complain(message);
@@ -133,42 +133,46 @@ pub(super) fn records(args: RecordsArgs) -> ExitCode {
     };
     let done = block_on(async {
         match verb {
-            Verb::List { route, state, format } => list(&client, route.as_deref(), state, format).await,
-            Verb::Show { record, body, format } => show(&client, &record, body, format).await,
-            Verb::Release(args) => match (args.record, args.route.zip(args.state).zip(args.since)) {
+            RecordsCommand::List { route, state, format } => list(&client, route.as_deref(), state, format).await,
+            RecordsCommand::Show { record, body, format } => show(&client, &record, body, format).await,
+            RecordsCommand::Release(args) => match (args.record, args.route.zip(args.state).zip(args.since)) {
                 (Some(record), _) => release(&client, &record, args.force, args.yes).await,
                 (None, Some(((route, state), since))) => release_many(&client, route, state, since, args.yes).await,
                 // The command line does not let that through.
                 (None, None) => Ok(()),
             },
-            Verb::Complete { record, status, headers, data, force } => {
+            RecordsCommand::Complete { record, status, headers, data, force } => {
                 let answer = answer(status, &headers, data.as_deref(), force)?;
                 complete(&client, &record, answer).await
             }
         }
     });
-    match done.unwrap_or_else(|error| Err(Failure::Output(error))) {
+    match done.unwrap_or_else(|error| Err(AdminCallError::Output(error))) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read it has read enough, as `head` does.
-        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(AdminCallError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
             output::complain(say::failure(&failure, &client).trim_end());
-            ExitCode::from(if matches!(failure, Failure::Usage(_)) { BAD_USAGE } else { FAILED })
+            ExitCode::from(if matches!(failure, AdminCallError::Usage(_)) { BAD_USAGE } else { FAILED })
         }
     }
 }
 
 /// What a running sidecar makes of a request, or why that cannot be told.
-pub(super) async fn explain(admin: Option<&str>, config: &Path, request: &Explain) -> Result<Explained, String> {
-    let client = Client::new(admin, config)?;
+pub(super) async fn explain(
+    admin: Option<&str>,
+    config: &Path,
+    request: &ExplainRequest,
+) -> Result<ExplainResponse, String> {
+    let client = AdminClient::new(admin, config)?;
     let told = client.ask(Method::POST, "/explain", Some(request)).await;
     told.map_err(|failure| say::what(&failure, &client.url()))
 }
 
 /// Says that the command line makes no sense, or why there was no asking.
-pub(super) fn failed(failure: &Failure) -> ExitCode {
+pub(super) fn failed(failure: &AdminCallError) -> ExitCode {
     match failure {
-        Failure::Usage(what) => {
+        AdminCallError::Usage(what) => {
             output::complain(what);
             ExitCode::from(BAD_USAGE)
         }
@@ -180,18 +184,23 @@ pub(super) fn failed(failure: &Failure) -> ExitCode {
 }
 
 /// Why a sidecar did not answer, without advice.
-pub(super) fn why(failure: &Failure, client: &Client) -> String {
+pub(super) fn why(failure: &AdminCallError, client: &AdminClient) -> String {
     say::what(failure, &client.url())
 }
 
 /// What was found of a request's record, in a few words: how far it came, when, and what the request gets.
-pub(super) fn in_short(now: Option<&Entry>, request: Prospect) -> String {
-    say::in_short(now, request, Moment::now())
+pub(super) fn in_short(now: Option<&RecordEntry>, request: ProspectName) -> String {
+    say::in_short(now, request, Timestamp::now())
 }
 
-async fn list(client: &Client, route: Option<&str>, state: Option<StateName>, format: Format) -> Result<(), Failure> {
+async fn list(
+    client: &AdminClient,
+    route: Option<&str>,
+    state: Option<StateName>,
+    format: Format,
+) -> Result<(), AdminCallError> {
     if let Some(route) = route.filter(|route| !route.bytes().all(is_plain)) {
-        return Err(Failure::Usage(format!("no route has the name '{route}'")));
+        return Err(AdminCallError::Usage(format!("no route has the name '{route}'")));
     }
     let (route, state) = (route.unwrap_or_default(), state.map_or("", StateName::as_str));
     let mut out = io::stdout().lock();
@@ -201,13 +210,13 @@ async fn list(client: &Client, route: Option<&str>, state: Option<StateName>, fo
     let mut quiet_since = Instant::now();
     loop {
         let target = format!("/records?route={route}&state={state}&cursor={cursor}&limit=500");
-        let page: Page = client.ask(Method::GET, &target, None::<&()>).await?;
+        let page: RecordPage = client.ask(Method::GET, &target, None::<&()>).await?;
         for entry in page.records {
             if !seen.insert(entry.record.clone()) {
                 continue;
             }
             match format {
-                Format::Text => out.write_all(say::entry(&entry, Moment::now()).as_bytes())?,
+                Format::Text => out.write_all(say::entry(&entry, Timestamp::now()).as_bytes())?,
                 Format::Json => {
                     let before = if seen.len() == 1 { "[\n" } else { ",\n" };
                     write!(out, "{before}{}", json(&entry))?;
@@ -243,29 +252,34 @@ fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-async fn show(client: &Client, record: &RecordName, with_body: bool, format: Format) -> Result<(), Failure> {
+async fn show(
+    client: &AdminClient,
+    record: &RecordName,
+    with_body: bool,
+    format: Format,
+) -> Result<(), AdminCallError> {
     let body = if with_body { "?body=1" } else { "" };
-    let shown: Shown = client.ask(Method::GET, &format!("/records/{record}{body}"), None::<&()>).await?;
+    let shown: RecordDetail = client.ask(Method::GET, &format!("/records/{record}{body}"), None::<&()>).await?;
     let mut out = io::stdout().lock();
     match format {
-        Format::Text => out.write_all(say::shown(&shown, Moment::now()).as_bytes())?,
+        Format::Text => out.write_all(say::shown(&shown, Timestamp::now()).as_bytes())?,
         Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&shown).unwrap_or_default())?,
     }
     Ok(())
 }
 
-async fn release(client: &Client, record: &RecordName, force: bool, yes: bool) -> Result<(), Failure> {
+async fn release(client: &AdminClient, record: &RecordName, force: bool, yes: bool) -> Result<(), AdminCallError> {
     if !yes {
-        let shown: Shown = client.ask(Method::GET, &format!("/records/{record}"), None::<&()>).await?;
+        let shown: RecordDetail = client.ask(Method::GET, &format!("/records/{record}"), None::<&()>).await?;
         if shown.entry.state == StateName::Completed && !is_meant(&shown.entry)? {
-            return Err(Failure::Usage(format!(
+            return Err(AdminCallError::Usage(format!(
                 "{record} is completed: its answer is kept, and a retry gets it. Released, the next retry runs the \
                  request again. If that is meant: --yes"
             )));
         }
     }
     let target = format!("/records/{record}/release");
-    let changed: Changed = client.ask(Method::POST, &target, Some(&Release { force })).await?;
+    let changed: RecordChange = client.ask(Method::POST, &target, Some(&ReleaseRequest { force })).await?;
     let mut said = format!("It was {}. The next request with its key runs.", say::state(&changed.was));
     if is_running(&changed.was) {
         said.push_str(" The request that it belongs to goes on, and takes the key again if no other comes first.");
@@ -275,18 +289,18 @@ async fn release(client: &Client, record: &RecordName, force: bool, yes: bool) -
 }
 
 /// Asks where somebody is there to answer.
-fn is_meant(entry: &Entry) -> Result<bool, Failure> {
+fn is_meant(entry: &RecordEntry) -> Result<bool, AdminCallError> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(false);
     }
-    output::complain(say::broken(&format!("{}: {}", entry.record, say::repeated(entry, Moment::now()))).trim_end());
+    output::complain(say::broken(&format!("{}: {}", entry.record, say::repeated(entry, Timestamp::now()))).trim_end());
     output::complain("Released, the next retry runs the request again. Release it? [y/N]");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn is_running(was: &Entry) -> bool {
+fn is_running(was: &RecordEntry) -> bool {
     was.facts.as_ref().is_some_and(|facts| facts.owner == Some(OwnerName::Alive))
 }
 
@@ -295,20 +309,20 @@ fn answer(
     headers: &[(HeaderName, HeaderValue)],
     data: Option<&str>,
     force: bool,
-) -> Result<Complete, Failure> {
-    let Content { body, body_base64 } = match data {
-        None => Content::default(),
-        Some(_) => Content::of(&given::body(data).map_err(Failure::Usage)?),
+) -> Result<CompleteRequest, AdminCallError> {
+    let BodyContent { body, body_base64 } = match data {
+        None => BodyContent::default(),
+        Some(_) => BodyContent::of(&given::body(data).map_err(AdminCallError::Usage)?),
     };
     let header = |(name, value): &(HeaderName, HeaderValue)| {
         (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
-    Ok(Complete { status, headers: headers.iter().map(header).collect(), body, body_base64, force })
+    Ok(CompleteRequest { status, headers: headers.iter().map(header).collect(), body, body_base64, force })
 }
 
-async fn complete(client: &Client, record: &RecordName, answer: Complete) -> Result<(), Failure> {
+async fn complete(client: &AdminClient, record: &RecordName, answer: CompleteRequest) -> Result<(), AdminCallError> {
     let target = format!("/records/{record}/complete");
-    let changed: Changed = client.ask(Method::POST, &target, Some(&answer)).await?;
+    let changed: RecordChange = client.ask(Method::POST, &target, Some(&answer)).await?;
     let until = changed.now.and_then(|now| now.facts).map(|facts| facts.expires_at);
     let until = until.map(|until| format!(" until {}", say::time(until))).unwrap_or_default();
     let said = format!("It was {}. Retries get this {}{until}.", say::state(&changed.was), answer.status);
@@ -317,20 +331,20 @@ async fn complete(client: &Client, record: &RecordName, answer: Complete) -> Res
 }
 
 async fn release_many(
-    client: &Client,
+    client: &AdminClient,
     route: String,
     state: StateName,
-    since: Moment,
+    since: Timestamp,
     yes: bool,
-) -> Result<(), Failure> {
+) -> Result<(), AdminCallError> {
     client.knows_route(&route)?;
     let which = format!("of {route}, {state} since {}", say::time(since));
-    let mut wanted = ReleaseMany { route, state, since: since.to_string(), dry_run: !yes, cursor: None };
+    let mut wanted = BulkReleaseRequest { route, state, since: since.to_string(), dry_run: !yes, cursor: None };
     let mut out = io::stdout().lock();
     let mut released = HashSet::new();
     let mut left = 0;
     loop {
-        let done: ReleasedMany = client.ask(Method::POST, "/records/release", Some(&wanted)).await?;
+        let done: BulkReleaseResponse = client.ask(Method::POST, "/records/release", Some(&wanted)).await?;
         for entry in done.released {
             if released.insert(entry.record.clone()) {
                 writeln!(out, "{} {}", if yes { "released" } else { "would release" }, entry.record)?;

@@ -3,19 +3,19 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::super::client::{Client, Failure, TokenFrom};
+use super::super::client::{AdminCallError, AdminClient, TokenFrom};
 use super::super::text::{labelled, wrapped};
-use crate::admin::Moment;
-use crate::admin::shape::{Answer, Entry, Facts, OwnerName, Prospect, Shown, StateName};
+use crate::admin::Timestamp;
+use crate::admin::shape::{OwnerName, ProspectName, RecordDetail, RecordEntry, RecordFacts, StateName, StoredAnswer};
 
 /// A record in a list: its name on a line of its own, to be copied.
-pub(super) fn entry(entry: &Entry, now: Moment) -> String {
+pub(super) fn entry(entry: &RecordEntry, now: Timestamp) -> String {
     let mut out = format!("{}\n", entry.record);
     wrapped(&mut out, "  ", &since_when(entry, now));
     out
 }
 
-fn since_when(entry: &Entry, now: Moment) -> String {
+fn since_when(entry: &RecordEntry, now: Timestamp) -> String {
     match (&entry.facts, &entry.detail) {
         (Some(facts), _) => format!("{}, {}", state(entry), times(facts, now)),
         (None, Some(detail)) => format!("{}: {detail}", state(entry)),
@@ -24,7 +24,7 @@ fn since_when(entry: &Entry, now: Moment) -> String {
 }
 
 /// The same in one sentence, and what a repeat gets.
-pub(super) fn repeated(entry: &Entry, now: Moment) -> String {
+pub(super) fn repeated(entry: &RecordEntry, now: Timestamp) -> String {
     let then = match entry.state {
         StateName::Completed => "gets that answer",
         StateName::InFlight | StateName::Unreplayable | StateName::Unknown | StateName::Unreadable => retry(entry),
@@ -33,31 +33,33 @@ pub(super) fn repeated(entry: &Entry, now: Moment) -> String {
 }
 
 /// What was found of a request's record, and what the request gets.
-pub(super) fn in_short(entry: Option<&Entry>, request: Prospect, now: Moment) -> String {
+pub(super) fn in_short(entry: Option<&RecordEntry>, request: ProspectName, now: Timestamp) -> String {
     let gets = match request {
-        Prospect::Runs => "would run",
-        Prospect::TakesOver => "takes over, and runs",
-        Prospect::Replayed => "gets that answer",
-        Prospect::InFlight => "waits, or gets 409 in-flight",
-        Prospect::KeyReused => "gets 422 key-reused, as the key was used with another body",
-        Prospect::KeyConflict => "gets 409 key-reused, as the key was used with another body",
-        Prospect::KeyReusedElsewhere => "gets 422 key-reused, as the key was used with another method, path or query",
-        Prospect::OutcomeUnknown => "gets 409 outcome-unknown",
-        Prospect::AlreadyCompleted => "gets 409 already-completed",
-        Prospect::Unreadable => "gets 503 record-unreadable",
+        ProspectName::Runs => "would run",
+        ProspectName::TakesOver => "takes over, and runs",
+        ProspectName::Replayed => "gets that answer",
+        ProspectName::InFlight => "waits, or gets 409 in-flight",
+        ProspectName::KeyReused => "gets 422 key-reused, as the key was used with another body",
+        ProspectName::KeyConflict => "gets 409 key-reused, as the key was used with another body",
+        ProspectName::KeyReusedElsewhere => {
+            "gets 422 key-reused, as the key was used with another method, path or query"
+        }
+        ProspectName::OutcomeUnknown => "gets 409 outcome-unknown",
+        ProspectName::AlreadyCompleted => "gets 409 already-completed",
+        ProspectName::Unreadable => "gets 503 record-unreadable",
     };
     let found = entry.map_or_else(|| "nothing".to_owned(), |entry| since_when(entry, now));
     format!("{found}: this request {gets}")
 }
 
-fn times(facts: &Facts, now: Moment) -> String {
+fn times(facts: &RecordFacts, now: Timestamp) -> String {
     let began = facts.settled_at.unwrap_or(facts.claimed_at);
     let attempt = if facts.attempt > 1 { format!(", attempt {}", facts.attempt) } else { String::new() };
     format!("{} ({}){attempt}, gone in {}", ago(began, now), time(began), coarse(facts.expires_at.since(now)))
 }
 
 /// A state in words.
-pub(super) fn state(entry: &Entry) -> String {
+pub(super) fn state(entry: &RecordEntry) -> String {
     let facts = entry.facts.as_ref();
     let status = facts.and_then(|facts| facts.status).map(|status| format!(" with {status}")).unwrap_or_default();
     match (entry.state, facts.and_then(|facts| facts.owner)) {
@@ -71,7 +73,7 @@ pub(super) fn state(entry: &Entry) -> String {
 }
 
 /// One record, with all there is to say.
-pub(super) fn shown(shown: &Shown, now: Moment) -> String {
+pub(super) fn shown(shown: &RecordDetail, now: Timestamp) -> String {
     let entry = &shown.entry;
     let mut out = String::new();
     labelled(&mut out, "record", &entry.record);
@@ -90,8 +92,8 @@ pub(super) fn shown(shown: &Shown, now: Moment) -> String {
     out
 }
 
-fn told(out: &mut String, facts: &Facts, now: Moment) {
-    let moment = |moment: Moment| format!("{}, {}", time(moment), ago(moment, now));
+fn told(out: &mut String, facts: &RecordFacts, now: Timestamp) {
+    let moment = |moment: Timestamp| format!("{}, {}", time(moment), ago(moment, now));
     labelled(out, "claimed", &format!("{} (attempt {})", moment(facts.claimed_at), facts.attempt));
     if let Some(heard_at) = facts.heard_at {
         labelled(out, "heard of", &moment(heard_at));
@@ -109,7 +111,7 @@ fn told(out: &mut String, facts: &Facts, now: Moment) {
 }
 
 /// What a repeat with the same content gets.
-fn retry(entry: &Entry) -> &'static str {
+fn retry(entry: &RecordEntry) -> &'static str {
     let facts = entry.facts.as_ref();
     let holds = facts.is_some_and(|facts| facts.hold_for.is_some());
     match (entry.state, facts.and_then(|facts| facts.owner)) {
@@ -123,7 +125,7 @@ fn retry(entry: &Entry) -> &'static str {
     }
 }
 
-fn answered(out: &mut String, answer: &Answer) {
+fn answered(out: &mut String, answer: &StoredAnswer) {
     let length = match answer.body_bytes {
         Some(bytes) => format!("{bytes} bytes of body"),
         None => "the body was not kept".to_owned(),
@@ -162,12 +164,12 @@ pub(super) fn broken(text: &str) -> String {
 }
 
 /// To the second.
-pub(super) fn time(moment: Moment) -> String {
+pub(super) fn time(moment: Timestamp) -> String {
     let text = moment.to_string();
     text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
 }
 
-fn ago(moment: Moment, now: Moment) -> String {
+fn ago(moment: Timestamp, now: Timestamp) -> String {
     format!("{} ago", coarse(now.since(moment)))
 }
 
@@ -182,15 +184,15 @@ fn coarse(span: Duration) -> String {
 }
 
 /// What went wrong, and what to do about it.
-pub(super) fn failure(failure: &Failure, client: &Client) -> String {
+pub(super) fn failure(failure: &AdminCallError, client: &AdminClient) -> String {
     let mut out = String::new();
     let help = match failure {
-        Failure::Usage(_) | Failure::Output(_) => None,
-        Failure::Unreachable(_) => {
+        AdminCallError::Usage(_) | AdminCallError::Output(_) => None,
+        AdminCallError::Unreachable(_) => {
             Some("start it with `onlyonce serve`, or name the admin listener of a running one with --admin URL")
         }
-        Failure::Strange(_) => Some("name the sidecar's admin listener, not the proxy, with --admin URL"),
-        Failure::Refused(problem) => match problem.code.as_str() {
+        AdminCallError::Strange(_) => Some("name the sidecar's admin listener, not the proxy, with --admin URL"),
+        AdminCallError::Refused(problem) => match problem.code.as_str() {
             "unauthorized" => Some(token(client.token_from)),
             "forbidden" => Some("run this on the sidecar's own machine or through a tunnel, or set admin.token there"),
             "owner-alive" => Some("wait for it to end, or use --force if you know better"),
@@ -205,15 +207,15 @@ pub(super) fn failure(failure: &Failure, client: &Client) -> String {
 }
 
 /// What went wrong, without advice.
-pub(super) fn what(failure: &Failure, url: &str) -> String {
+pub(super) fn what(failure: &AdminCallError, url: &str) -> String {
     match failure {
-        Failure::Usage(what) => what.clone(),
-        Failure::Output(error) => format!("the output cannot be written: {error}"),
-        Failure::Unreachable(error) => format!("no sidecar answers at {url}: {error}"),
-        Failure::Strange(what) => {
+        AdminCallError::Usage(what) => what.clone(),
+        AdminCallError::Output(error) => format!("the output cannot be written: {error}"),
+        AdminCallError::Unreachable(error) => format!("no sidecar answers at {url}: {error}"),
+        AdminCallError::Strange(what) => {
             format!("{url} does not answer as the admin listener of an onlyonce of this version: {what}")
         }
-        Failure::Refused(problem) => format!("{} ({})", problem.detail.trim_end_matches('.'), problem.code),
+        AdminCallError::Refused(problem) => format!("{} ({})", problem.detail.trim_end_matches('.'), problem.code),
     }
 }
 
@@ -234,15 +236,21 @@ fn token(from: TokenFrom) -> &'static str {
 mod tests {
     use super::*;
 
-    const NOON: Moment = Moment { millis: 1_795_262_400_000 };
+    const NOON: Timestamp = Timestamp { millis: 1_795_262_400_000 };
 
-    fn record(state: StateName, facts: Option<Facts>) -> Entry {
+    fn record(state: StateName, facts: Option<RecordFacts>) -> RecordEntry {
         let record = format!("{}:{}", "r".repeat(40), "0".repeat(32));
-        Entry { record, route: "r".repeat(40), state, detail: Some("it is damaged: it is cut short".into()), facts }
+        RecordEntry {
+            record,
+            route: "r".repeat(40),
+            state,
+            detail: Some("it is damaged: it is cut short".into()),
+            facts,
+        }
     }
 
-    fn facts() -> Facts {
-        Facts {
+    fn facts() -> RecordFacts {
+        RecordFacts {
             owner: None,
             heard_at: None,
             status: None,
@@ -268,9 +276,10 @@ mod tests {
                 StateName::Unknown,
                 StateName::Unreadable,
             ] {
-                let facts = Facts { owner, heard_at: Some(NOON), status: Some(201), settled_at: Some(NOON), ..facts() };
+                let facts =
+                    RecordFacts { owner, heard_at: Some(NOON), status: Some(201), settled_at: Some(NOON), ..facts() };
                 let record = record(state, (state != StateName::Unreadable).then_some(facts));
-                let text = [entry(&record, now), shown(&Shown { entry: record, answer: None }, now)].concat();
+                let text = [entry(&record, now), shown(&RecordDetail { entry: record, answer: None }, now)].concat();
                 for line in text.lines() {
                     // The name is never broken: it is there to be copied.
                     assert!(line.chars().count() <= 80 || line.contains(&"r".repeat(40)), "{line}");
@@ -281,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_record_in_a_list_says_when_and_for_how_long() {
-        let unknown = Entry { detail: None, ..record(StateName::Unknown, Some(facts())) };
+        let unknown = RecordEntry { detail: None, ..record(StateName::Unknown, Some(facts())) };
         let text = entry(&unknown, NOON.after(Duration::from_secs(130)));
         let expected = "  unknown, 2m ago (2026-11-21T12:00:00Z), attempt 12, gone in 29d\n";
         assert_eq!(text.split_once('\n').map(|(_, rest)| rest), Some(expected));

@@ -15,7 +15,7 @@ use crate::store::StoreError;
 
 /// Why something is not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum AdminErrorKind {
     /// The question makes no sense.
     BadRequest,
     /// It must be JSON.
@@ -48,14 +48,14 @@ pub(super) enum Why {
 
 /// One refusal.
 #[derive(Debug, Clone)]
-pub(super) struct Refusal {
-    why: Why,
+pub(super) struct AdminError {
+    why: AdminErrorKind,
     detail: Cow<'static, str>,
     record: Option<String>,
 }
 
-impl Refusal {
-    pub(super) fn new(why: Why, detail: impl Into<Cow<'static, str>>) -> Self {
+impl AdminError {
+    pub(super) fn new(why: AdminErrorKind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { why, detail: detail.into(), record: None }
     }
 
@@ -67,12 +67,12 @@ impl Refusal {
     pub(super) fn of_move(why: transitions::ManualChangeRefused) -> Self {
         match why {
             transitions::ManualChangeRefused::OwnerAlive => Self::new(
-                Why::OwnerAlive,
+                AdminErrorKind::OwnerAlive,
                 "The owner of this record is alive: the request is running, and its outcome will be recorded. With \
                  force the record is changed all the same, and a retry may run beside that request.",
             ),
             transitions::ManualChangeRefused::Completed => Self::new(
-                Why::Completed,
+                AdminErrorKind::Completed,
                 "This record has an answer, which clients may have seen. Release it first; the next request runs then, \
                  unless the key is settled before it comes.",
             ),
@@ -84,29 +84,34 @@ impl Refusal {
         let causes: String = causes.map(|cause| format!(": {cause}")).collect();
         match error {
             StoreError::Unavailable(_) | StoreError::Refused(_) => {
-                Self::new(Why::Store, format!("Nothing was done, as {error}{causes}."))
+                Self::new(AdminErrorKind::Store, format!("Nothing was done, as {error}{causes}."))
             }
-            StoreError::Uncertain(_) => {
-                Self::new(Why::Store, format!("It may have been done or not, as {error}{causes}. Look at the record."))
-            }
-            StoreError::Unreadable { .. } => Self::new(Why::Unreadable, format!("{error}{causes}.")),
+            StoreError::Uncertain(_) => Self::new(
+                AdminErrorKind::Store,
+                format!("It may have been done or not, as {error}{causes}. Look at the record."),
+            ),
+            StoreError::Unreadable { .. } => Self::new(AdminErrorKind::Unreadable, format!("{error}{causes}.")),
         }
     }
 
     /// Whether the store is in trouble, and not the record.
     pub(super) fn is_of_store(&self) -> bool {
-        self.why == Why::Store
+        self.why == AdminErrorKind::Store
     }
 
     /// As an item of a list.
-    pub(super) fn left(self) -> shape::Left {
+    pub(super) fn left(self) -> shape::NotReleased {
         let (_, code, _) = self.why.describe();
-        shape::Left { record: self.record.unwrap_or_default(), code: code.to_owned(), detail: self.detail.into_owned() }
+        shape::NotReleased {
+            record: self.record.unwrap_or_default(),
+            code: code.to_owned(),
+            detail: self.detail.into_owned(),
+        }
     }
 
     pub(super) fn response(self) -> Response<Full<Bytes>> {
         let (status, code, title) = self.why.describe();
-        let problem = shape::Problem {
+        let problem = shape::AdminProblem {
             r#type: format!("urn:onlyonce:problem:{code}"),
             title: title.to_owned(),
             status: status.as_u16(),
@@ -118,15 +123,15 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.why {
-            Why::Unauthorized => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-            Why::Method(right) => drop(headers.insert(ALLOW, HeaderValue::from_static(right))),
+            AdminErrorKind::Unauthorized => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            AdminErrorKind::Method(right) => drop(headers.insert(ALLOW, HeaderValue::from_static(right))),
             _ => {}
         }
         response
     }
 }
 
-impl Why {
+impl AdminErrorKind {
     fn describe(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::BadRequest => (StatusCode::BAD_REQUEST, "bad-request", "The request makes no sense"),

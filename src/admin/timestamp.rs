@@ -10,7 +10,7 @@ use crate::config::HumanDuration;
 
 /// A time of day on somebody's wall clock, written as RFC 3339 in UTC. For people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment {
+pub struct Timestamp {
     /// Since the Unix epoch.
     pub millis: u64,
 }
@@ -18,19 +18,19 @@ pub struct Moment {
 /// A text that is no time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no time: write it as 2026-11-21T19:30:00Z, or as a duration ago, as 2h or 3d")]
-pub struct NotATime(String);
+pub struct InvalidTimestamp(String);
 
-impl Moment {
+impl Timestamp {
     /// By this machine's clock.
     pub fn now() -> Self {
         Self { millis: clock::unix_millis() }
     }
 
     /// RFC 3339, or a duration before `self`.
-    pub fn at_or_ago(self, text: &str) -> Result<Self, NotATime> {
+    pub fn at_or_ago(self, text: &str) -> Result<Self, InvalidTimestamp> {
         match text.parse::<HumanDuration>() {
             Ok(HumanDuration(ago)) => Ok(self.before(ago)),
-            Err(_) => rfc3339(text).ok_or_else(|| NotATime(text.to_owned())),
+            Err(_) => rfc3339(text).ok_or_else(|| InvalidTimestamp(text.to_owned())),
         }
     }
 
@@ -55,7 +55,7 @@ fn millis(span: Duration) -> u64 {
 }
 
 /// With an offset too (RFC 3339, 4.2), which the library does not read.
-fn rfc3339(text: &str) -> Option<Moment> {
+fn rfc3339(text: &str) -> Option<Timestamp> {
     let upper = text.to_ascii_uppercase();
     let (local, offset) = match upper.strip_suffix('Z') {
         Some(local) => (local, 0),
@@ -72,10 +72,10 @@ fn rfc3339(text: &str) -> Option<Moment> {
         }
     };
     let utc = humantime::parse_rfc3339(&format!("{local}Z")).ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some(Moment { millis: millis(utc).checked_add_signed(-offset)? })
+    Some(Timestamp { millis: millis(utc).checked_add_signed(-offset)? })
 }
 
-impl fmt::Display for Moment {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The library writes years of four digits only.
         let at_most = Duration::from_millis(self.millis.min(253_402_300_799_999));
@@ -83,16 +83,16 @@ impl fmt::Display for Moment {
     }
 }
 
-impl Serialize for Moment {
+impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Moment {
+impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        rfc3339(&text).ok_or_else(|| de::Error::custom(NotATime(text)))
+        rfc3339(&text).ok_or_else(|| de::Error::custom(InvalidTimestamp(text)))
     }
 }
 
@@ -100,7 +100,7 @@ impl<'de> Deserialize<'de> for Moment {
 mod tests {
     use super::*;
 
-    const NOON: Moment = Moment { millis: 1_795_262_400_000 };
+    const NOON: Timestamp = Timestamp { millis: 1_795_262_400_000 };
 
     #[test]
     fn times_are_read_as_they_are_written() {
@@ -115,7 +115,7 @@ mod tests {
             assert_eq!(NOON.at_or_ago(text), Ok(NOON), "{text}");
         }
         assert_eq!(NOON.at_or_ago("2h"), Ok(NOON.before(Duration::from_secs(7200))));
-        assert_eq!(Moment { millis: u64::MAX }.to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Timestamp { millis: u64::MAX }.to_string(), "9999-12-31T23:59:59.999Z");
     }
 
     #[test]
