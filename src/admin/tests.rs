@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config;
 use crate::record::transitions::OwnerState;
-use crate::record::{AdminToken, Claim, Fingerprint, Record, Reply, State, Terms, UnknownPolicy};
+use crate::record::{Token, Claim, Fingerprint, Record, Reply, State, Terms, UnknownPolicy};
 use crate::store::{AnyStore, Claimed, Memory, Metered};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -72,7 +72,7 @@ impl Scene {
 fn claim(token: u8, terms: Terms) -> Claim {
     let fingerprint = Fingerprint { target: [1; 16], recipe: 1, body: [0xab; 16] };
     Claim {
-        token: AdminToken([token; 16]),
+        token: Token([token; 16]),
         attempt: 1,
         terms,
         fingerprint,
