@@ -24,7 +24,7 @@
 //! | what becomes of an outcome | [`guard::policy`], over the table in [`config::PolicyTable`] |
 //! | the replay | `proxy/replay.rs` |
 //! | the way out of an unknown outcome | [`record::transitions::release_by_hand`], `admin/records.rs`, `cli/records/` |
-//! | whether a request left | `proxy/upstream/fate.rs`, which makes a [`guard::Fate`] |
+//! | whether a request left | `proxy/upstream/fate.rs`, which makes a [`guard::SendOutcome`] |
 //!
 //! # Which way dependencies point
 //!

@@ -28,7 +28,7 @@ pub const TICK: Duration = Duration::from_millis(50);
 #[must_use = "it waits only while it is polled"]
 pub struct Sleep {
     deadline: Instant,
-    place: Option<Place>,
+    place: Option<TimerEntry>,
     is_over: bool,
 }
 
@@ -111,7 +111,7 @@ thread_local! {
 struct Ticker(Mutex<List>);
 
 struct List {
-    slots: Vec<Slot>,
+    slots: Vec<TimerSlot>,
     /// The first of the free slots.
     free: Option<usize>,
     /// When the driver last looked.
@@ -123,7 +123,7 @@ struct List {
     is_over: bool,
 }
 
-enum Slot {
+enum TimerSlot {
     /// And the next free one.
     Free(Option<usize>),
     Waiting(Instant, Waker),
@@ -132,7 +132,7 @@ enum Slot {
 }
 
 /// A slot, free again when this is dropped.
-struct Place {
+struct TimerEntry {
     ticker: Arc<Ticker>,
     slot: usize,
 }
@@ -165,7 +165,7 @@ impl Ticker {
         tickers.push(Arc::downgrade(&ticker));
         drop(tickers);
         // Ends with its runtime.
-        runtime.spawn(drive(Driver(Arc::clone(&ticker))));
+        runtime.spawn(drive(TickDriver(Arc::clone(&ticker))));
         ticker
     }
 
@@ -174,12 +174,12 @@ impl Ticker {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait(self: Arc<Self>, deadline: Instant, waker: &Waker) -> Place {
+    fn wait(self: Arc<Self>, deadline: Instant, waker: &Waker) -> TimerEntry {
         let mut list = self.list();
-        let waiting = Slot::Waiting(deadline, waker.clone());
+        let waiting = TimerSlot::Waiting(deadline, waker.clone());
         let slot = match list.free {
             Some(slot) => {
-                if let Slot::Free(next) = std::mem::replace(&mut list.slots[slot], waiting) {
+                if let TimerSlot::Free(next) = std::mem::replace(&mut list.slots[slot], waiting) {
                     list.free = next;
                 }
                 slot
@@ -201,7 +201,7 @@ impl Ticker {
         } else {
             drop(list);
         }
-        Place { ticker: self, slot }
+        TimerEntry { ticker: self, slot }
     }
 
     /// Wakes those whose time has come, and says when to look again.
@@ -215,9 +215,9 @@ impl Ticker {
         }
         let mut earliest = None::<Instant>;
         for slot in &mut list.slots {
-            let Slot::Waiting(deadline, _) = slot else { continue };
+            let TimerSlot::Waiting(deadline, _) = slot else { continue };
             if is_due && *deadline <= now {
-                if let Slot::Waiting(_, waker) = std::mem::replace(slot, Slot::Due) {
+                if let TimerSlot::Waiting(_, waker) = std::mem::replace(slot, TimerSlot::Due) {
                     due.push(waker);
                 }
             } else {
@@ -236,13 +236,13 @@ impl Ticker {
     /// Wakes all, due or not.
     fn rouse(&self) {
         let list = self.list();
-        let wakers: Vec<_> = list.slots.iter().filter_map(Slot::waker).cloned().collect();
+        let wakers: Vec<_> = list.slots.iter().filter_map(TimerSlot::waker).cloned().collect();
         drop(list);
         wakers.into_iter().for_each(Waker::wake);
     }
 }
 
-impl Slot {
+impl TimerSlot {
     fn waker(&self) -> Option<&Waker> {
         match self {
             Self::Waiting(_, waker) => Some(waker),
@@ -252,9 +252,9 @@ impl Slot {
 }
 
 /// What looks at a list, for as long as the runtime lives.
-struct Driver(Arc<Ticker>);
+struct TickDriver(Arc<Ticker>);
 
-async fn drive(driver: Driver) {
+async fn drive(driver: TickDriver) {
     let ticker = &driver.0;
     loop {
         // Woken when an earlier deadline is asked for.
@@ -270,7 +270,7 @@ async fn drive(driver: Driver) {
     }
 }
 
-impl Drop for Driver {
+impl Drop for TickDriver {
     fn drop(&mut self) {
         self.0.list().is_over = true;
         // Whoever waits elsewhere finds another list.
@@ -278,20 +278,20 @@ impl Drop for Driver {
     }
 }
 
-impl Place {
+impl TimerEntry {
     /// Whether its time has come. `None`: nobody looks here any more.
     fn poll(&self, cx: &Context<'_>) -> Option<Poll<()>> {
         let mut list = self.ticker.list();
         let is_over = list.is_over;
         let mut before = None;
         let polled = match &mut list.slots[self.slot] {
-            Slot::Waiting(_, waker) => {
+            TimerSlot::Waiting(_, waker) => {
                 if !waker.will_wake(cx.waker()) {
                     before = Some(std::mem::replace(waker, cx.waker().clone()));
                 }
                 Poll::Pending
             }
-            Slot::Due | Slot::Free(_) => Poll::Ready(()),
+            TimerSlot::Due | TimerSlot::Free(_) => Poll::Ready(()),
         };
         drop(list);
         drop(before);
@@ -299,10 +299,10 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TimerEntry {
     fn drop(&mut self) {
         let mut list = self.ticker.list();
-        let free = Slot::Free(list.free);
+        let free = TimerSlot::Free(list.free);
         let waiting = std::mem::replace(&mut list.slots[self.slot], free);
         list.free = Some(self.slot);
         drop(list);
@@ -351,7 +351,7 @@ mod tests {
     use super::*;
 
     fn waiting() -> usize {
-        Ticker::here().list().slots.iter().filter_map(Slot::waker).count()
+        Ticker::here().list().slots.iter().filter_map(TimerSlot::waker).count()
     }
 
     #[tokio::test(start_paused = true)]

@@ -104,7 +104,7 @@ pub async fn look_up(store: &dyn Store, rule: &Rule, operation: &Operation) -> R
         Err(error) => return Err(error),
         Ok(held) => {
             let now = held.as_ref().map(|held| entry(Ok(&held.seen())));
-            let prospect = guard::foretell(held, &operation.fingerprint, rule.on_mismatch);
+            let prospect = guard::forecast(held, &operation.fingerprint, rule.on_mismatch);
             (now, ProspectName::of(&prospect, rule.on_mismatch))
         }
     };
@@ -117,16 +117,16 @@ pub async fn look_up(store: &dyn Store, rule: &Rule, operation: &Operation) -> R
 }
 
 impl ProspectName {
-    fn of(prospect: &guard::Prospect, on_mismatch: OnMismatch) -> Self {
+    fn of(prospect: &guard::Forecast, on_mismatch: OnMismatch) -> Self {
         match prospect {
-            guard::Prospect::Runs => Self::Runs,
-            guard::Prospect::TakesOver => Self::TakesOver,
-            guard::Prospect::Repeat(Verdict::Replay(_)) => Self::Replayed,
-            guard::Prospect::Repeat(Verdict::InFlight) => Self::InFlight,
-            guard::Prospect::Repeat(Verdict::OutcomeUnknown) => Self::OutcomeUnknown,
-            guard::Prospect::Repeat(Verdict::AlreadyCompleted { .. }) => Self::AlreadyCompleted,
-            guard::Prospect::Repeat(Verdict::KeyReused(Difference::Target)) => Self::KeyReusedElsewhere,
-            guard::Prospect::Repeat(Verdict::KeyReused(Difference::Body)) => match on_mismatch {
+            guard::Forecast::Runs => Self::Runs,
+            guard::Forecast::TakesOver => Self::TakesOver,
+            guard::Forecast::Repeat(Verdict::Replay(_)) => Self::Replayed,
+            guard::Forecast::Repeat(Verdict::InFlight) => Self::InFlight,
+            guard::Forecast::Repeat(Verdict::OutcomeUnknown) => Self::OutcomeUnknown,
+            guard::Forecast::Repeat(Verdict::AlreadyCompleted { .. }) => Self::AlreadyCompleted,
+            guard::Forecast::Repeat(Verdict::KeyReused(Difference::Target)) => Self::KeyReusedElsewhere,
+            guard::Forecast::Repeat(Verdict::KeyReused(Difference::Body)) => match on_mismatch {
                 OnMismatch::Conflict => Self::KeyConflict,
                 OnMismatch::Reject | OnMismatch::Replay => Self::KeyReused,
             },

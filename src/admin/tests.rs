@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config;
 use crate::record::transitions::OwnerState;
-use crate::record::{Token, Claim, Fingerprint, Record, Reply, State, Terms, UnknownPolicy};
+use crate::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, UnknownPolicy};
 use crate::store::{AnyStore, Claimed, Memory, Metered};
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -13,11 +13,11 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Guard;
-use super::fate::{Answer, Fate, Rest, Silence};
-use super::flights::Flight;
-use super::lease::{Became, Gate, Lease};
+use super::in_flight::InFlightEntry;
+use super::lease::{Lease, RecordOutcome, SendFence};
+use super::limit::Permit;
 use super::policy::{self, Outcome, Settlement};
-use super::slots::Taken;
+use super::send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome};
 use super::waiting;
 use crate::clock;
 use crate::config::Rule;
@@ -29,7 +29,7 @@ use crate::tick::Flag;
 
 /// What the client of an attempt gets.
 #[derive(Debug)]
-pub enum Ended<R> {
+pub enum AttemptResult<R> {
     /// The attempt's own answer.
     Answered(Arc<Reply>),
     /// The attempt's own answer, the beginning of it here and the rest to come.
@@ -43,21 +43,21 @@ pub enum Ended<R> {
     /// It did not run either: the operation was another's by then.
     Replaced,
     /// No answer, or half of one.
-    Silent(Silence),
+    Silent(LostReason),
 }
 
 /// One attempt, and all that it holds on to.
 pub(super) struct Attempt {
     pub(super) rule: Arc<Rule>,
     pub(super) recorder: Recorder,
-    pub(super) flight: Flight,
+    pub(super) entry: InFlightEntry,
     /// StoredRecord until the outcome is recorded, so that work that cannot be recorded is bounded too.
-    pub(super) slot: Slot,
+    pub(super) slot: InFlightPermit,
 }
 
 /// One of the attempts that may be at work at once.
-pub(super) struct Slot {
-    pub(super) _taken: Taken,
+pub(super) struct InFlightPermit {
+    pub(super) _permit: Permit,
     pub(super) _counted: GaugeGuard,
     /// A stop waits for it.
     pub(super) _open: TaskTrackerToken,
@@ -66,7 +66,7 @@ pub(super) struct Slot {
 /// An attempt that has ended.
 pub(super) struct Finished<R> {
     /// What its client gets.
-    pub(super) ended: Ended<R>,
+    pub(super) ended: AttemptResult<R>,
     /// What is to be done after that.
     pub(super) recorded: Recorded,
 }
@@ -77,28 +77,28 @@ pub(super) struct Recorded {
     outcome: Outcome,
     settled_at: u64,
     /// Where its outcome is not written, or left to a takeover.
-    left: Option<Left>,
+    left: Option<Unfinished>,
 }
 
 /// An attempt that this process is to know of for longer.
-struct Left {
-    flight: Flight,
+struct Unfinished {
+    entry: InFlightEntry,
     written: Result<(), StoreError>,
-    _slot: Slot,
+    _slot: InFlightPermit,
 }
 
 impl Attempt {
     /// Sends, and records what comes of it. It is the guard's own: whoever polls it lets it come to its end.
     pub(super) async fn run<R, F, Fut>(self, send: F) -> Finished<R>
     where
-        F: FnOnce(Gate) -> Fut,
-        Fut: Future<Output = Fate<R>>,
+        F: FnOnce(SendFence) -> Fut,
+        Fut: Future<Output = SendOutcome<R>>,
     {
         let begun = Instant::now();
         let (lease, guard) = (&self.recorder.lease, &self.recorder.guard);
         let fate = fate(send, lease, &guard.abandon).await;
         guard.metrics.upstream(&self.rule.name, begun.elapsed());
-        if let Fate::Answered(answer) = &fate {
+        if let SendOutcome::Answered(answer) = &fate {
             guard.metrics.answer(&self.rule.name, answer.reply.status);
         }
 
@@ -110,21 +110,21 @@ impl Attempt {
         lease.note(became(&outcome, &written));
         fail_point::reach(Step::AfterComplete).await;
         let (another, written) = match written {
-            Ok(Written::Another(reply)) => (reply, Ok(())),
-            Ok(Written::Asked) => (None, Ok(())),
+            Ok(WriteResult::Another(reply)) => (reply, Ok(())),
+            Ok(WriteResult::Asked) => (None, Ok(())),
             Err(error) => (None, Err(error)),
         };
-        let ended = match Ended::new(fate, another) {
-            Ended::NotSent => lease.why_not_sent(),
+        let ended = match AttemptResult::new(fate, another) {
+            AttemptResult::NotSent => lease.why_not_sent(),
             ended => ended,
         };
-        let Self { rule: _, recorder, flight, slot } = self;
+        let Self { rule: _, recorder, entry, slot } = self;
         let left = if written.is_ok() && outcome != Outcome::Leave {
-            flight.land(|| ended.whole());
+            entry.complete(|| ended.whole());
             None
         } else {
-            flight.hover(&outcome, settled_at, || ended.whole());
-            Some(Left { flight, written, _slot: slot })
+            entry.complete_unwritten(&outcome, settled_at, || ended.whole());
+            Some(Unfinished { entry, written, _slot: slot })
         };
         Finished { ended, recorded: Recorded { recorder, outcome, settled_at, left } }
     }
@@ -153,7 +153,7 @@ impl Recorded {
     /// Has the outcome written where it is not, however long that takes.
     pub(super) async fn finish(self) {
         let Self { recorder, outcome, settled_at, left } = self;
-        let Some(Left { flight, written, _slot: slot }) = left else { return };
+        let Some(Unfinished { entry, written, _slot: slot }) = left else { return };
         if let Err(error) = written {
             tracing::error!(record = %recorder.lease.name, error = &error as &dyn Error,
                 "an outcome could not be recorded; its client has the answer, and recording is tried again");
@@ -174,19 +174,19 @@ impl Recorded {
             }
         }
         match outcome {
-            Outcome::Leave => flight.leave(),
-            Outcome::Release | Outcome::Settle(_) => drop(flight),
+            Outcome::Leave => entry.leave(),
+            Outcome::Release | Outcome::Settle(_) => drop(entry),
         }
         drop(slot);
     }
 }
 
-async fn fate<R, F, Fut>(send: F, lease: &Arc<Lease>, abandon: &Flag) -> Fate<R>
+async fn fate<R, F, Fut>(send: F, lease: &Arc<Lease>, abandon: &Flag) -> SendOutcome<R>
 where
-    F: FnOnce(Gate) -> Fut,
-    Fut: Future<Output = Fate<R>>,
+    F: FnOnce(SendFence) -> Fut,
+    Fut: Future<Output = SendOutcome<R>>,
 {
-    let mut sending = pin!(send(Gate(Arc::clone(lease))));
+    let mut sending = pin!(send(SendFence(Arc::clone(lease))));
     let mut keeping = pin!(lease.keep());
     let fate = poll_fn(|cx| {
         if let Poll::Ready(fate) = sending.as_mut().poll(cx) {
@@ -195,48 +195,48 @@ where
         match keeping.as_mut().poll(cx) {
             Poll::Ready(never) => match never {},
             // Looked at last: who waits for the next renewal is woken when it is raised.
-            Poll::Pending if abandon.is_raised() => Poll::Ready(Fate::Unknown(Silence::Broken)),
+            Poll::Pending if abandon.is_raised() => Poll::Ready(SendOutcome::Unknown(LostReason::Broken)),
             Poll::Pending => Poll::Pending,
         }
     });
     match fate.await {
         // Nothing leaves before the gate.
-        Fate::Unknown(_) if !lease.may_have_sent() => Fate::NotSent,
+        SendOutcome::Unknown(_) if !lease.may_have_sent() => SendOutcome::NotSent,
         fate => fate,
     }
 }
 
 /// What was written of an outcome.
-enum Written {
+enum WriteResult {
     /// What was asked for.
     Asked,
     /// Another record is there, and stays. Its answer, where every client of the key is to get it.
     Another(Option<Arc<Reply>>),
 }
 
-fn became(outcome: &Outcome, written: &Result<Written, StoreError>) -> Became {
+fn became(outcome: &Outcome, written: &Result<WriteResult, StoreError>) -> RecordOutcome {
     match (outcome, written) {
-        (Outcome::Leave, _) => Became::InFlight,
-        (_, Err(_)) => Became::Unrecorded,
-        (_, Ok(Written::Another(_))) => Became::Replaced,
-        (Outcome::Release, Ok(Written::Asked)) => Became::Released,
-        (Outcome::Settle(Settlement::Completed(_)), Ok(Written::Asked)) => Became::Stored,
-        (Outcome::Settle(Settlement::Unreplayable { .. }), Ok(Written::Asked)) => Became::Unreplayable,
-        (Outcome::Settle(Settlement::Unknown), Ok(Written::Asked)) => Became::Unknown,
+        (Outcome::Leave, _) => RecordOutcome::InFlight,
+        (_, Err(_)) => RecordOutcome::Unrecorded,
+        (_, Ok(WriteResult::Another(_))) => RecordOutcome::Replaced,
+        (Outcome::Release, Ok(WriteResult::Asked)) => RecordOutcome::Released,
+        (Outcome::Settle(Settlement::Completed(_)), Ok(WriteResult::Asked)) => RecordOutcome::Stored,
+        (Outcome::Settle(Settlement::Unreplayable { .. }), Ok(WriteResult::Asked)) => RecordOutcome::Unreplayable,
+        (Outcome::Settle(Settlement::Unknown), Ok(WriteResult::Asked)) => RecordOutcome::Unknown,
     }
 }
 
-impl<R> Ended<R> {
+impl<R> AttemptResult<R> {
     /// What the client gets: the answer that was recorded before, where there is one, else the attempt's own.
-    pub fn new(fate: Fate<R>, recorded: Option<Arc<Reply>>) -> Self {
+    pub fn new(fate: SendOutcome<R>, recorded: Option<Arc<Reply>>) -> Self {
         match (recorded, fate) {
             (Some(reply), _) => Self::Recorded(reply),
-            (None, Fate::NotSent) => Self::NotSent,
-            (None, Fate::Unknown(silence)) => Self::Silent(silence),
-            (None, Fate::Answered(Answer { reply, rest, .. })) => match rest {
-                Rest::Nothing => Self::Answered(reply),
-                Rest::Oversized(rest) => Self::Streamed(reply, rest),
-                Rest::Broken(silence) => Self::Silent(silence),
+            (None, SendOutcome::NotSent) => Self::NotSent,
+            (None, SendOutcome::Unknown(silence)) => Self::Silent(silence),
+            (None, SendOutcome::Answered(ReceivedResponse { reply, rest, .. })) => match rest {
+                BodyRemainder::Nothing => Self::Answered(reply),
+                BodyRemainder::Oversized(rest) => Self::Streamed(reply, rest),
+                BodyRemainder::Broken(silence) => Self::Silent(silence),
             },
         }
     }
@@ -269,25 +269,25 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    async fn write(&self, outcome: &Outcome, settled_at: u64) -> Result<Written, StoreError> {
+    async fn write(&self, outcome: &Outcome, settled_at: u64) -> Result<WriteResult, StoreError> {
         let lease = &self.lease;
         match outcome {
-            Outcome::Leave => Ok(Written::Asked),
+            Outcome::Leave => Ok(WriteResult::Asked),
             Outcome::Release => {
                 lease.releasing();
                 let written = match self.guard.store.release(&lease.name, lease.claim.token).await? {
                     Released::Deleted => {
                         self.count(RecordState::Released);
-                        Written::Asked
+                        WriteResult::Asked
                     }
-                    Released::Absent => Written::Asked,
-                    Released::Kept if lease.is_in_the_way_of_itself().await => Written::Asked,
+                    Released::Absent => WriteResult::Asked,
+                    Released::Kept if lease.is_in_the_way_of_itself().await => WriteResult::Asked,
                     Released::Kept => {
                         lease.count_lost();
-                        Written::Another(None)
+                        WriteResult::Another(None)
                     }
                 };
-                if lease.may_echo() {
+                if lease.may_write_late() {
                     self.guard.cleanup.add(&self.guard.store, &lease.name, lease.claim.token);
                 }
                 Ok(written)
@@ -300,14 +300,14 @@ impl Recorder {
                         if let Settlement::Unknown = settlement {
                             self.guard.unknowns.add(&lease.name, transitions::time_to_live(&record));
                         }
-                        Ok(Written::Asked)
+                        Ok(WriteResult::Asked)
                     }
                     // An earlier try of this very write, whose answer was lost.
                     Settled::Kept(kept) if *kept == record => {
                         self.count_settled(settlement);
-                        Ok(Written::Asked)
+                        Ok(WriteResult::Asked)
                     }
-                    Settled::Kept(kept) => Ok(Written::Another(self.instead(*kept))),
+                    Settled::Kept(kept) => Ok(WriteResult::Another(self.instead(*kept))),
                 }
             }
         }
@@ -315,7 +315,7 @@ impl Recorder {
 
     /// Writes the outcome, and renews meanwhile: a large answer may take longer to write than the lease lasts. Who frees its
     /// key does not renew, for a renewal after the release would claim it again.
-    async fn write_and_renew(&self, outcome: &Outcome, settled_at: u64) -> Result<Written, StoreError> {
+    async fn write_and_renew(&self, outcome: &Outcome, settled_at: u64) -> Result<WriteResult, StoreError> {
         let renews = matches!(outcome, Outcome::Settle(_));
         if renews {
             self.lease.settling();
@@ -360,7 +360,7 @@ impl Recorder {
         let mut tries = 0;
         let mut last = false;
         while !last && Instant::now() < until {
-            last = !self.guard.abandon.sleep(waiting::pause(tries)).await;
+            last = !self.guard.abandon.sleep(waiting::backoff(tries)).await;
             match self.write(outcome, settled_at).await {
                 Ok(_) => {
                     tracing::info!(record = %self.lease.name, tries = tries + 1, "the outcome is recorded now");

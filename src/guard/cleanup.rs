@@ -31,20 +31,20 @@ struct Orphan {
     /// How often the store has answered.
     answers: u32,
     /// A stop waits for it.
-    open: Option<Open>,
+    open: Option<OpenOrphan>,
 }
 
 /// One of the orphans that a stop waits for, until it is dropped.
-struct Open(watch::Sender<usize>);
+struct OpenOrphan(watch::Sender<usize>);
 
-impl Open {
+impl OpenOrphan {
     fn new(count: &watch::Sender<usize>) -> Self {
         count.send_modify(|open| *open += 1);
         Self(count.clone())
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenOrphan {
     fn drop(&mut self) {
         self.0.send_modify(|open| *open -= 1);
     }
@@ -95,7 +95,7 @@ impl Cleanup {
 
     /// Deletes this claim's record when it appears. Never blocks.
     pub(super) fn add(&self, store: &Arc<Metered>, name: &RecordName, token: Token) {
-        let open = Some(Open::new(&self.open));
+        let open = Some(OpenOrphan::new(&self.open));
         let (since, store) = (Instant::now(), Arc::clone(store));
         let orphan = Orphan { store, name: name.clone(), token, since, looks: 0, answers: 0, open };
         if self.orphans.try_send(orphan).is_err() {
@@ -123,7 +123,7 @@ async fn run(mut inbox: mpsc::Receiver<Orphan>) {
                 }
             }
             if let Some(youngest) = orphans.iter().map(|orphan| orphan.looks).min() {
-                tick::sleep(super::waiting::pause(youngest)).await;
+                tick::sleep(super::waiting::backoff(youngest)).await;
             }
         }
     }

@@ -57,7 +57,7 @@ pub fn decide(held: StoredRecord, fingerprint: &Fingerprint, on_mismatch: OnMism
 
 /// What a request would get that came now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prospect {
+pub enum Forecast {
     /// It would be the first.
     Runs,
     /// It would take over from a lost owner, and run.
@@ -67,11 +67,11 @@ pub enum Prospect {
 }
 
 /// Foretells it, by what the store holds.
-pub fn foretell(held: Option<StoredRecord>, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Prospect {
+pub fn forecast(held: Option<StoredRecord>, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Forecast {
     match held {
-        None => Prospect::Runs,
-        Some(held) if may_take_over(&held, fingerprint) => Prospect::TakesOver,
-        Some(held) => Prospect::Repeat(decide(held, fingerprint, on_mismatch)),
+        None => Forecast::Runs,
+        Some(held) if may_take_over(&held, fingerprint) => Forecast::TakesOver,
+        Some(held) => Forecast::Repeat(decide(held, fingerprint, on_mismatch)),
     }
 }
 
@@ -136,16 +136,16 @@ mod tests {
 
     #[test]
     fn what_a_request_would_get_is_foretold() {
-        let foretell = |held, fingerprint: &Fingerprint| foretell(held, fingerprint, OnMismatch::Reject);
+        let forecast = |held, fingerprint: &Fingerprint| forecast(held, fingerprint, OnMismatch::Reject);
         let other = Fingerprint { body: [2; 16], ..SAME };
         let abandoned = || held(State::InFlight, UnknownPolicy::Retry, 30);
-        assert_eq!(foretell(None, &SAME), Prospect::Runs);
-        assert_eq!(foretell(Some(abandoned()), &SAME), Prospect::TakesOver);
+        assert_eq!(forecast(None, &SAME), Forecast::Runs);
+        assert_eq!(forecast(Some(abandoned()), &SAME), Forecast::TakesOver);
         for held in [abandoned(), hold(State::InFlight, 0), hold(completed(), 0)] {
-            let reused = Prospect::Repeat(Verdict::KeyReused(Difference::Body));
-            assert_eq!(foretell(Some(held), &other), reused);
+            let reused = Forecast::Repeat(Verdict::KeyReused(Difference::Body));
+            assert_eq!(forecast(Some(held), &other), reused);
         }
-        assert_eq!(foretell(Some(hold(State::InFlight, 0)), &SAME), Prospect::Repeat(Verdict::InFlight));
+        assert_eq!(forecast(Some(hold(State::InFlight, 0)), &SAME), Forecast::Repeat(Verdict::InFlight));
     }
 
     #[test]

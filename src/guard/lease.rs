@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::attempt::Ended;
+use super::attempt::AttemptResult;
 use crate::clock::since_boot;
 use crate::metrics::Metrics;
 use crate::record::{Claim, RecordName, Token, UnknownPolicy};
@@ -42,7 +42,7 @@ pub(super) struct Lease {
     /// Whether the request may have left.
     sent: AtomicBool,
     /// Whether the request had to stay because of this lease.
-    withheld: AtomicBool,
+    send_refused: AtomicBool,
     lost: AtomicBool,
     /// An operator freed the key.
     freed: AtomicBool,
@@ -55,12 +55,12 @@ pub(super) struct Lease {
     /// Claims and renewals without a certain answer: they may yet arrive.
     unanswered: AtomicU32,
     /// What became of the record, once that is tried to be written.
-    became: OnceLock<Became>,
+    became: OnceLock<RecordOutcome>,
 }
 
 /// What became of a record when its attempt had ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Became {
+pub enum RecordOutcome {
     /// The answer is kept.
     Stored,
     /// It was done, and the answer is not kept.
@@ -77,7 +77,7 @@ pub enum Became {
     Unrecorded,
 }
 
-impl Became {
+impl RecordOutcome {
     /// The word in the log line.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -93,11 +93,11 @@ impl Became {
 }
 
 /// Tells what becomes of an attempt's record.
-pub struct Settling(pub(super) Arc<Lease>);
+pub struct RecordWatch(pub(super) Arc<Lease>);
 
-impl Settling {
+impl RecordWatch {
     /// `None` while it is at work.
-    pub fn became(&self) -> Option<Became> {
+    pub fn became(&self) -> Option<RecordOutcome> {
         self.0.became.get().copied()
     }
 }
@@ -120,7 +120,7 @@ impl Lease {
             claim,
             confirmed,
             sent: flag(),
-            withheld: flag(),
+            send_refused: flag(),
             lost: flag(),
             freed: flag(),
             settling: flag(),
@@ -247,7 +247,7 @@ impl Lease {
 
     /// Whether a claim or renewal of this owner may arrive after all else that it asks of the store. Where it finds no
     /// record by then, it makes one.
-    pub(super) fn may_echo(&self) -> bool {
+    pub(super) fn may_write_late(&self) -> bool {
         self.unanswered.load(Ordering::Relaxed) > 0
     }
 
@@ -263,7 +263,7 @@ impl Lease {
         // An owner that was told of another never sends, however young its hold would be: the store lost the record, or
         // an operator released it.
         let may = ready == Readiness::Send && !self.lost.load(Ordering::Relaxed);
-        let noted = if may { &self.sent } else { &self.withheld };
+        let noted = if may { &self.sent } else { &self.send_refused };
         noted.store(true, Ordering::Relaxed);
         may
     }
@@ -277,17 +277,17 @@ impl Lease {
     }
 
     /// What the client of an attempt that was not sent is told.
-    pub(super) fn why_not_sent<R>(&self) -> Ended<R> {
-        let withheld = self.withheld.load(Ordering::Relaxed);
+    pub(super) fn why_not_sent<R>(&self) -> AttemptResult<R> {
+        let send_refused = self.send_refused.load(Ordering::Relaxed);
         match self.lost.load(Ordering::Relaxed) {
-            true if withheld => Ended::Replaced,
-            false if withheld => Ended::InDoubt,
-            _ => Ended::NotSent,
+            true if send_refused => AttemptResult::Replaced,
+            false if send_refused => AttemptResult::InDoubt,
+            _ => AttemptResult::NotSent,
         }
     }
 
     /// What is written of it, or was to be.
-    pub(super) fn note(&self, became: Became) {
+    pub(super) fn note(&self, became: RecordOutcome) {
         // Said once: what is tried again is the same.
         let _ = self.became.set(became);
     }
@@ -299,9 +299,9 @@ impl Lease {
 }
 
 /// Stands before the first byte of an attempt.
-pub struct Gate(pub(super) Arc<Lease>);
+pub struct SendFence(pub(super) Arc<Lease>);
 
-impl Gate {
+impl SendFence {
     /// Whether the request may leave now. From a `true` on, it counts as sent.
     pub async fn may_send(&self) -> bool {
         self.0.may_send().await

@@ -3,19 +3,19 @@
 //! [`Guard::claim`] asks the store who owns an operation. The owner's attempt is [run](Ownership::run), whatever
 //! becomes of its client ([`attempt`], [`running`]); a repeat gets a [`Verdict`] ([`decide()`]) or [waits](Guard::wait) for the first.
 //! [`policy`] says what becomes of the record when an attempt has ended. No sockets here: what "send" means
-//! is the caller's, and comes back as a [`Fate`].
+//! is the caller's, and comes back as a [`SendOutcome`].
 
 pub mod attempt;
 pub mod cleanup;
 pub mod decide;
-mod fate;
-mod flights;
+mod in_flight;
 pub mod lease;
+mod limit;
 mod observe;
 pub mod policy;
 mod random;
 mod running;
-mod slots;
+mod send_outcome;
 #[cfg(test)]
 mod tests;
 mod unknown;
@@ -31,20 +31,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-pub use attempt::Ended;
-pub use decide::{Difference, Prospect, Verdict, decide, foretell};
-pub use fate::{Answer, Fate, Rest, Silence};
-pub use lease::{Became, Gate, Settling};
-pub use observe::{Observation, Sighting};
-pub use running::Running;
+pub use attempt::AttemptResult;
+pub use decide::{Difference, Forecast, Verdict, decide, forecast};
+pub use lease::{RecordOutcome, RecordWatch, SendFence};
+pub use observe::{Observation, ShadowResult};
+pub use running::RunningAttempt;
+pub use send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome};
 
-use attempt::{Attempt, Recorder, Slot};
+use attempt::{Attempt, InFlightPermit, Recorder};
 use cleanup::Cleanup;
-use flights::{Flight, Flights};
+use in_flight::{InFlightEntry, InFlightTable};
 use lease::Lease;
+use limit::{ConcurrencyLimit, Permit};
 use random::random;
-use slots::{Slots, Taken};
-use unknown::Unknowns;
+use unknown::UnknownRecords;
 use without_store::Fallback;
 
 use crate::clock;
@@ -62,11 +62,11 @@ use crate::tick::{self, Flag};
 pub struct Guard {
     store: Arc<Metered>,
     metrics: Arc<Metrics>,
-    flights: Arc<Flights>,
-    unknowns: Arc<Unknowns>,
+    in_flight: Arc<InFlightTable>,
+    unknowns: Arc<UnknownRecords>,
     cleanup: Cleanup,
-    slots: Arc<Slots>,
-    observations: Arc<Slots>,
+    slots: Arc<ConcurrencyLimit>,
+    observations: Arc<ConcurrencyLimit>,
     /// Repeats waiting now, by route.
     waiters: Arc<Mutex<HashMap<Arc<str>, usize>>>,
     attempts: TaskTracker,
@@ -82,25 +82,25 @@ pub enum Admission {
     /// Another request came first.
     Repeat(Verdict),
     /// Another request came first, and its answer is to be replayed; the body of that is still to be read.
-    Stored(Stored),
+    Stored(StoredReply),
 }
 
 /// What a repeat gets that waited for the first.
-pub enum Waited {
+pub enum WaitResult {
     /// This.
-    For(Verdict),
+    Verdict(Verdict),
     /// Its answer, the body of which is still to be read.
-    Stored(Stored),
+    Stored(StoredReply),
 }
 
 /// An answer whose body lies apart in the store.
-pub struct Stored {
+pub struct StoredReply {
     store: Arc<Metered>,
     name: RecordName,
     bodiless: Box<Bodiless>,
 }
 
-impl Stored {
+impl StoredReply {
     /// Bytes of the body.
     pub fn length(&self) -> u64 {
         self.bodiless.cut().length()
@@ -131,11 +131,11 @@ impl Guard {
         Arc::new(Self {
             cleanup: Cleanup::start(),
             store,
-            unknowns: Arc::new(Unknowns::new(Arc::clone(&metrics))),
+            unknowns: Arc::new(UnknownRecords::new(Arc::clone(&metrics))),
             metrics,
-            flights: Arc::default(),
-            slots: Slots::new(max_in_flight),
-            observations: Slots::new(max_in_flight),
+            in_flight: Arc::default(),
+            slots: ConcurrencyLimit::new(max_in_flight),
+            observations: ConcurrencyLimit::new(max_in_flight),
             waiters: Arc::default(),
             attempts: TaskTracker::new(),
             observed: TaskTracker::new(),
@@ -149,7 +149,7 @@ impl Guard {
         Arc::new(Self {
             store,
             metrics: Arc::clone(&self.metrics),
-            flights: Arc::clone(&self.flights),
+            in_flight: Arc::clone(&self.in_flight),
             unknowns: Arc::clone(&self.unknowns),
             cleanup: self.cleanup.clone(),
             slots: Arc::clone(&self.slots),
@@ -163,7 +163,7 @@ impl Guard {
 
     /// Claims the operation. Dropping this future leaves no claim behind.
     pub async fn claim(self: &Arc<Self>, rule: &Arc<Rule>, operation: &Operation) -> Result<Admission, ClaimError> {
-        let Some(taken) = self.slots.take() else {
+        let Some(permit) = self.slots.take() else {
             return Err(ClaimError::Overloaded);
         };
         fail_point::reach(Step::BeforeClaim).await;
@@ -176,8 +176,8 @@ impl Guard {
             claimed_at: clock::unix_millis(),
             extensions: Extensions::default(),
         };
-        let claiming = self.flights.claiming(&operation.name);
-        let mut pending = Pending { guard: self, name: &operation.name, token: wanted.token, armed: true };
+        let claiming = self.in_flight.claiming(&operation.name);
+        let mut pending = UnansweredClaim { guard: self, name: &operation.name, token: wanted.token, armed: true };
         let (claimed, unanswered) = self.ask(&operation.name, &wanted).await;
         match claimed {
             Ok(Claimed::Granted(claim)) => {
@@ -194,8 +194,8 @@ impl Guard {
                     unanswered,
                 );
                 let lease = Arc::new(lease);
-                let flight = match claiming.depart(&lease, rule.on_mismatch) {
-                    Ok(flight) => flight,
+                let entry = match claiming.register(&lease, rule.on_mismatch) {
+                    Ok(entry) => entry,
                     Err(verdict) => {
                         tracing::error!(record = %operation.name,
                             "the store has lost the record of an attempt of this process: the request is answered from \
@@ -208,8 +208,8 @@ impl Guard {
                 };
                 pending.armed = false;
                 let counted = self.metrics.in_flight(&rule.name);
-                let unused = Unused { guard: Arc::clone(self), lease, is_used: false };
-                Ok(Admission::Owner(Ownership { rule: Arc::clone(rule), taken, counted, flight, unused }))
+                let unused = UnusedLease { guard: Arc::clone(self), lease, is_used: false };
+                Ok(Admission::Owner(Ownership { rule: Arc::clone(rule), permit, counted, entry, unused }))
             }
             Ok(Claimed::Refused(held)) => {
                 pending.armed = unanswered > 0;
@@ -221,7 +221,7 @@ impl Guard {
                 match self.verdict(rule, operation, held) {
                     Verdict::Replay(_) => {
                         let (store, name) = (Arc::clone(&self.store), operation.name.clone());
-                        Ok(Admission::Stored(Stored { store, name, bodiless }))
+                        Ok(Admission::Stored(StoredReply { store, name, bodiless }))
                     }
                     verdict => Ok(Admission::Repeat(verdict)),
                 }
@@ -243,7 +243,7 @@ impl Guard {
 
     /// What a request gets by what this process knows, when the store cannot tell.
     fn by_itself(&self, rule: &Rule, operation: &Operation, own_claims: usize) -> Fallback {
-        self.flights.without_store(&operation.name, &operation.fingerprint, rule.on_mismatch, own_claims)
+        self.in_flight.without_store(&operation.name, &operation.fingerprint, rule.on_mismatch, own_claims)
     }
 
     /// What a claim gets that was refused.
@@ -272,38 +272,38 @@ impl Guard {
 
     /// Waits for the first, at most for `patience`; then says what a repeat gets. It may still be
     /// [`Verdict::InFlight`]: the time is up, or the record is gone without an answer. `None`: too many wait already.
-    pub async fn wait(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Option<Waited> {
-        let _place = self.place(rule)?;
+    pub async fn wait(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Option<WaitResult> {
+        let _permit = self.waiter_permit(rule)?;
         let _counted = self.metrics.waiting(&rule.name);
         let deadline = Instant::now() + patience;
-        let outlasting = pin!(self.outlast(rule, operation, patience));
-        Some(tick::timeout_at(deadline, outlasting).await.unwrap_or(Waited::For(Verdict::InFlight)))
+        let waiting = pin!(self.wait_until_settled(rule, operation, patience));
+        Some(tick::timeout_at(deadline, waiting).await.unwrap_or(WaitResult::Verdict(Verdict::InFlight)))
     }
 
-    async fn outlast(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Waited {
+    async fn wait_until_settled(&self, rule: &Rule, operation: &Operation, patience: Duration) -> WaitResult {
         let mut changes = None;
         for looks in 0.. {
-            match self.flights.find(&operation.name, &operation.fingerprint) {
-                Some(flight) => {
-                    if let Some(reply) = flights::landed(flight).await {
-                        return Waited::For(Verdict::Replay(reply));
+            match self.in_flight.find(&operation.name, &operation.fingerprint) {
+                Some(entry) => {
+                    if let Some(reply) = in_flight::wait_for_end(entry).await {
+                        return WaitResult::Verdict(Verdict::Replay(reply));
                     }
                 }
                 None => {
                     let changes = changes.get_or_insert_with(|| self.store.subscribe(&operation.name, patience));
-                    waiting::change(changes.as_mut(), looks).await;
+                    waiting::wait_for_change(changes.as_mut(), looks).await;
                 }
             }
             match self.store.find_apart(&operation.name).await {
-                Ok(None) => return Waited::For(Verdict::InFlight),
+                Ok(None) => return WaitResult::Verdict(Verdict::InFlight),
                 Ok(Some(FoundRecord::Apart(bodiless))) => {
                     let held = StoredRecord::settled(bodiless.record().clone());
                     return match decide(held, &operation.fingerprint, rule.on_mismatch) {
                         Verdict::Replay(_) => {
                             let (store, name) = (Arc::clone(&self.store), operation.name.clone());
-                            Waited::Stored(Stored { store, name, bodiless })
+                            WaitResult::Stored(StoredReply { store, name, bodiless })
                         }
-                        verdict => Waited::For(verdict),
+                        verdict => WaitResult::Verdict(verdict),
                     };
                 }
                 Ok(Some(FoundRecord::Whole(held))) => {
@@ -311,23 +311,23 @@ impl Guard {
                     let is_abandoned = held.record.state == State::InFlight && held.owner() == OwnerState::Abandoned;
                     match decide(*held, &operation.fingerprint, rule.on_mismatch) {
                         Verdict::InFlight if !is_abandoned => {}
-                        verdict => return Waited::For(verdict),
+                        verdict => return WaitResult::Verdict(verdict),
                     }
                 }
                 // The store's trouble is not the waiter's answer: it may be over before the waiting is. What this process
                 // knows by itself is.
                 Err(_) => match self.by_itself(rule, operation, 0) {
                     Fallback::Repeat(Verdict::InFlight) | Fallback::Refuse | Fallback::AsConfigured => {}
-                    Fallback::Repeat(verdict) => return Waited::For(verdict),
+                    Fallback::Repeat(verdict) => return WaitResult::Verdict(verdict),
                 },
             }
         }
-        Waited::For(Verdict::InFlight)
+        WaitResult::Verdict(Verdict::InFlight)
     }
 
     /// An operator has freed this key: an attempt at it that runs here keeps it from nobody any more.
     pub fn freed(&self, name: &RecordName) {
-        self.flights.freed(name);
+        self.in_flight.freed(name);
         self.unknowns.resolved(name);
     }
 
@@ -341,12 +341,12 @@ impl Guard {
         self.unknowns.survey(&*self.store).await
     }
 
-    fn place(&self, rule: &Rule) -> Option<Place<'_>> {
+    fn waiter_permit(&self, rule: &Rule) -> Option<WaiterPermit<'_>> {
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = waiters.entry(Arc::clone(&rule.name)).or_default();
         (*waiting < rule.max_waiters).then(|| {
             *waiting += 1;
-            Place { guard: self, route: Arc::clone(&rule.name) }
+            WaiterPermit { guard: self, route: Arc::clone(&rule.name) }
         })
     }
 
@@ -387,10 +387,10 @@ impl Guard {
 /// The right to run an operation. Dropped without being run, it gives the operation back.
 pub struct Ownership {
     rule: Arc<Rule>,
-    taken: Taken,
+    permit: Permit,
     counted: GaugeGuard,
-    flight: Flight,
-    unused: Unused,
+    entry: InFlightEntry,
+    unused: UnusedLease,
 }
 
 impl Ownership {
@@ -405,40 +405,40 @@ impl Ownership {
     }
 
     /// Tells what becomes of the record.
-    pub fn settling(&self) -> Settling {
-        Settling(Arc::clone(&self.unused.lease))
+    pub fn settling(&self) -> RecordWatch {
+        RecordWatch(Arc::clone(&self.unused.lease))
     }
 
     /// Runs the attempt. What becomes of the one that is returned changes nothing.
-    pub fn run<R, F, Fut>(self, send: F) -> Running<R>
+    pub fn run<R, F, Fut>(self, send: F) -> RunningAttempt<R>
     where
         R: Send + 'static,
-        F: FnOnce(Gate) -> Fut + Send + 'static,
-        Fut: Future<Output = Fate<R>> + Send + 'static,
+        F: FnOnce(SendFence) -> Fut + Send + 'static,
+        Fut: Future<Output = SendOutcome<R>> + Send + 'static,
     {
-        let Self { rule, taken, counted, flight, unused } = self;
+        let Self { rule, permit, counted, entry, unused } = self;
         let (guard, lease) = unused.take();
-        let slot = Slot { _taken: taken, _counted: counted, _open: guard.attempts.token() };
-        let attempt = Attempt { rule, flight, recorder: Recorder { lease, guard }, slot };
-        Running::new(attempt.run(send))
+        let slot = InFlightPermit { _permit: permit, _counted: counted, _open: guard.attempts.token() };
+        let attempt = Attempt { rule, entry, recorder: Recorder { lease, guard }, slot };
+        RunningAttempt::new(attempt.run(send))
     }
 }
 
 /// The lease of an attempt that has not begun. Dropped without being taken, it is given back.
-struct Unused {
+struct UnusedLease {
     guard: Arc<Guard>,
     lease: Arc<Lease>,
     is_used: bool,
 }
 
-impl Unused {
+impl UnusedLease {
     fn take(mut self) -> (Arc<Guard>, Arc<Lease>) {
         self.is_used = true;
         (Arc::clone(&self.guard), Arc::clone(&self.lease))
     }
 }
 
-impl Drop for Unused {
+impl Drop for UnusedLease {
     fn drop(&mut self) {
         if !self.is_used {
             self.guard.cleanup.add(&self.guard.store, &self.lease.name, self.lease.claim.token);
@@ -447,14 +447,14 @@ impl Drop for Unused {
 }
 
 /// A claim that is on its way. Dropped while it is, it is deleted when it arrives.
-struct Pending<'a> {
+struct UnansweredClaim<'a> {
     guard: &'a Guard,
     name: &'a RecordName,
     token: Token,
     armed: bool,
 }
 
-impl Drop for Pending<'_> {
+impl Drop for UnansweredClaim<'_> {
     fn drop(&mut self) {
         if self.armed {
             self.guard.cleanup.add(&self.guard.store, self.name, self.token);
@@ -463,12 +463,12 @@ impl Drop for Pending<'_> {
 }
 
 /// One waiter's place.
-struct Place<'a> {
+struct WaiterPermit<'a> {
     guard: &'a Guard,
     route: Arc<str>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaiterPermit<'_> {
     fn drop(&mut self) {
         let mut waiters = self.guard.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = waiters.get_mut(&self.route) {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::decide::{Verdict, decide};
-use super::fate::Fate;
+use super::limit::Permit;
 use super::policy::{self, Outcome};
-use super::slots::Taken;
+use super::send_outcome::SendOutcome;
 use super::{Guard, random};
 use crate::clock;
 use crate::config::Rule;
@@ -23,19 +23,19 @@ use crate::store::{Claimed, Store, StoreError};
 /// The right to observe one request, of which there are so many at once.
 pub struct Observation {
     guard: Arc<Guard>,
-    _taken: Taken,
+    _permit: Permit,
 }
 
 /// What a request is to its operation.
-pub enum Sighting {
+pub enum ShadowResult {
     /// It came first. What becomes of it is to be [settled](Observation::settle).
-    First(Mark),
+    First(ShadowClaim),
     /// It would not have run.
     Repeat(ShadowVerdict),
 }
 
 /// That a request came first.
-pub struct Mark {
+pub struct ShadowClaim {
     name: RecordName,
     claim: Claim,
 }
@@ -43,19 +43,24 @@ pub struct Mark {
 impl Guard {
     /// `None`: too many requests are being observed already.
     pub fn observe(self: &Arc<Self>) -> Option<Observation> {
-        let taken = self.observations.take()?;
-        Some(Observation { guard: Arc::clone(self), _taken: taken })
+        let permit = self.observations.take()?;
+        Some(Observation { guard: Arc::clone(self), _permit: permit })
     }
 
     /// Does this beside all requests; [`observed`](Self::observed) waits for it.
-    pub fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn_observation(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.observed.spawn(work);
     }
 }
 
 impl Observation {
     /// Asks the store whether the operation was seen before. An attempt lasts for `longest`.
-    pub async fn look(&self, rule: &Rule, operation: &Operation, longest: Duration) -> Result<Sighting, StoreError> {
+    pub async fn look(
+        &self,
+        rule: &Rule,
+        operation: &Operation,
+        longest: Duration,
+    ) -> Result<ShadowResult, StoreError> {
         let Terms { lease, retention, on_unknown } = operation.terms;
         let terms = Terms { lease: lease.max(longest).min(retention), retention, on_unknown };
         let name = operation.name.observed();
@@ -68,18 +73,20 @@ impl Observation {
             extensions: Extensions::default(),
         };
         Ok(match self.guard.store.claim(&name, &claim).await? {
-            Claimed::Granted(claim) => Sighting::First(Mark { name, claim }),
-            Claimed::Refused(held) => Sighting::Repeat(would(&decide(*held, &operation.fingerprint, rule.on_mismatch))),
+            Claimed::Granted(claim) => ShadowResult::First(ShadowClaim { name, claim }),
+            Claimed::Refused(held) => {
+                ShadowResult::Repeat(would(&decide(*held, &operation.fingerprint, rule.on_mismatch)))
+            }
             Claimed::Apart(bodiless) => {
                 let held = StoredRecord::settled(bodiless.record().clone());
-                Sighting::Repeat(would(&decide(held, &operation.fingerprint, rule.on_mismatch)))
+                ShadowResult::Repeat(would(&decide(held, &operation.fingerprint, rule.on_mismatch)))
             }
         })
     }
 
     /// Records what became of the first, as the route's policy has it. `fate` holds no body.
-    pub async fn settle<R>(&self, rule: &Rule, mark: Mark, fate: &Fate<R>) -> Result<(), StoreError> {
-        let Mark { name, claim } = mark;
+    pub async fn settle<R>(&self, rule: &Rule, shadow: ShadowClaim, fate: &SendOutcome<R>) -> Result<(), StoreError> {
+        let ShadowClaim { name, claim } = shadow;
         let outcome = policy::outcome(fate, &rule.policy, claim.terms.on_unknown);
         match outcome {
             Outcome::Leave => {}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
 
-use super::fate::{Answer, Fate, Rest};
+use super::send_outcome::{BodyRemainder, ReceivedResponse, SendOutcome};
 use crate::config::{Disposition, PolicyTable};
 use crate::record::{Reply, State, UnknownPolicy};
 use crate::store::SHORT;
@@ -67,27 +67,27 @@ impl fmt::Debug for Settlement {
 }
 
 /// What becomes of the record after an attempt that ended like this.
-pub fn outcome<R>(fate: &Fate<R>, table: &PolicyTable, on_unknown: UnknownPolicy) -> Outcome {
+pub fn outcome<R>(fate: &SendOutcome<R>, table: &PolicyTable, on_unknown: UnknownPolicy) -> Outcome {
     let unknown = match on_unknown {
         UnknownPolicy::Hold(_) => Outcome::Settle(Settlement::Unknown),
         UnknownPolicy::Retry => Outcome::Leave,
     };
-    let Answer { reply, told, rest } = match fate {
-        Fate::NotSent => return Outcome::Release,
-        Fate::Unknown(_) => return unknown,
-        Fate::Answered(answer) => answer,
+    let ReceivedResponse { reply, origin_directive, rest } = match fate {
+        SendOutcome::NotSent => return Outcome::Release,
+        SendOutcome::Unknown(_) => return unknown,
+        SendOutcome::Answered(answer) => answer,
     };
     let status = reply.status;
     let whole = match rest {
         // A success was announced, so it was done; only the rest of its description is missing.
-        Rest::Broken(_) if status.is_success() || status.is_redirection() => {
+        BodyRemainder::Broken(_) if status.is_success() || status.is_redirection() => {
             return Outcome::Settle(Settlement::unreplayable(reply));
         }
-        Rest::Broken(_) => return unknown,
-        Rest::Nothing => true,
-        Rest::Oversized(_) => false,
+        BodyRemainder::Broken(_) => return unknown,
+        BodyRemainder::Nothing => true,
+        BodyRemainder::Oversized(_) => false,
     };
-    match told.unwrap_or_else(|| table.disposition(status)) {
+    match origin_directive.unwrap_or_else(|| table.disposition(status)) {
         Disposition::Release => Outcome::Release,
         Disposition::Hold => unknown,
         Disposition::Store if whole => Outcome::Settle(Settlement::Completed(Arc::clone(reply))),
@@ -116,19 +116,19 @@ mod tests {
 
     use http::HeaderMap;
 
-    use super::super::fate::Silence;
+    use super::super::send_outcome::LostReason;
     use super::*;
     use crate::config::{Policy, StatusSet};
 
     const HOLD: UnknownPolicy = UnknownPolicy::Hold(Duration::from_secs(60));
 
-    fn answered(status: u16, rest: Rest<()>) -> Fate<()> {
-        told(status, rest, None)
+    fn answered(status: u16, rest: BodyRemainder<()>) -> SendOutcome<()> {
+        directed(status, rest, None)
     }
 
-    fn told(status: u16, rest: Rest<()>, told: Option<Disposition>) -> Fate<()> {
+    fn directed(status: u16, rest: BodyRemainder<()>, origin_directive: Option<Disposition>) -> SendOutcome<()> {
         let status = StatusCode::from_u16(status).expect("a status");
-        Fate::Answered(Answer { reply: reply(status), told, rest })
+        SendOutcome::Answered(ReceivedResponse { reply: reply(status), origin_directive, rest })
     }
 
     fn reply(status: StatusCode) -> Arc<Reply> {
@@ -147,30 +147,30 @@ mod tests {
 
     const UNKNOWN: Outcome = Outcome::Settle(Settlement::Unknown);
 
-    fn standard(fate: &Fate<()>, on_unknown: UnknownPolicy) -> Outcome {
+    fn standard(fate: &SendOutcome<()>, on_unknown: UnknownPolicy) -> Outcome {
         outcome(fate, &PolicyTable::new(Policy::Standard, &[]), on_unknown)
     }
 
     #[test]
     fn each_fate_has_its_outcome() {
-        let timeout = || Silence::Timeout;
+        let timeout = || LostReason::Timeout;
         let rows = [
-            (Fate::NotSent, Outcome::Release, Outcome::Release),
-            (Fate::Unknown(Silence::Timeout), UNKNOWN, Outcome::Leave),
-            (Fate::Unknown(Silence::Broken), UNKNOWN, Outcome::Leave),
-            (answered(201, Rest::Nothing), completed(201), completed(201)),
-            (answered(303, Rest::Nothing), completed(303), completed(303)),
-            (answered(307, Rest::Nothing), Outcome::Release, Outcome::Release),
-            (answered(422, Rest::Nothing), Outcome::Release, Outcome::Release),
-            (answered(500, Rest::Nothing), Outcome::Release, Outcome::Release),
-            (answered(502, Rest::Nothing), UNKNOWN, Outcome::Leave),
-            (answered(201, Rest::Oversized(())), unreplayable(201), unreplayable(201)),
-            (answered(422, Rest::Oversized(())), Outcome::Release, Outcome::Release),
-            (answered(504, Rest::Oversized(())), UNKNOWN, Outcome::Leave),
-            (answered(201, Rest::Broken(timeout())), unreplayable(201), unreplayable(201)),
-            (answered(303, Rest::Broken(timeout())), unreplayable(303), unreplayable(303)),
-            (answered(422, Rest::Broken(timeout())), UNKNOWN, Outcome::Leave),
-            (answered(500, Rest::Broken(timeout())), UNKNOWN, Outcome::Leave),
+            (SendOutcome::NotSent, Outcome::Release, Outcome::Release),
+            (SendOutcome::Unknown(LostReason::Timeout), UNKNOWN, Outcome::Leave),
+            (SendOutcome::Unknown(LostReason::Broken), UNKNOWN, Outcome::Leave),
+            (answered(201, BodyRemainder::Nothing), completed(201), completed(201)),
+            (answered(303, BodyRemainder::Nothing), completed(303), completed(303)),
+            (answered(307, BodyRemainder::Nothing), Outcome::Release, Outcome::Release),
+            (answered(422, BodyRemainder::Nothing), Outcome::Release, Outcome::Release),
+            (answered(500, BodyRemainder::Nothing), Outcome::Release, Outcome::Release),
+            (answered(502, BodyRemainder::Nothing), UNKNOWN, Outcome::Leave),
+            (answered(201, BodyRemainder::Oversized(())), unreplayable(201), unreplayable(201)),
+            (answered(422, BodyRemainder::Oversized(())), Outcome::Release, Outcome::Release),
+            (answered(504, BodyRemainder::Oversized(())), UNKNOWN, Outcome::Leave),
+            (answered(201, BodyRemainder::Broken(timeout())), unreplayable(201), unreplayable(201)),
+            (answered(303, BodyRemainder::Broken(timeout())), unreplayable(303), unreplayable(303)),
+            (answered(422, BodyRemainder::Broken(timeout())), UNKNOWN, Outcome::Leave),
+            (answered(500, BodyRemainder::Broken(timeout())), UNKNOWN, Outcome::Leave),
         ];
         for (fate, hold, retry) in rows {
             assert_eq!(standard(&fate, HOLD), hold, "{fate:?}");
@@ -195,12 +195,12 @@ mod tests {
 
     #[test]
     fn the_backend_s_word_beats_the_table_and_the_list_beats_the_policy() {
-        let store = told(422, Rest::Nothing, Some(Disposition::Store));
+        let store = directed(422, BodyRemainder::Nothing, Some(Disposition::Store));
         assert_eq!(standard(&store, HOLD), completed(422));
-        let hold = told(201, Rest::Nothing, Some(Disposition::Hold));
+        let hold = directed(201, BodyRemainder::Nothing, Some(Disposition::Hold));
         assert_eq!(standard(&hold, HOLD), UNKNOWN);
         let table = PolicyTable::new(Policy::Standard, &[(StatusSet::Class(4), Disposition::Store)]);
-        assert_eq!(outcome(&answered(404, Rest::Nothing), &table, HOLD), completed(404));
+        assert_eq!(outcome(&answered(404, BodyRemainder::Nothing), &table, HOLD), completed(404));
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::cell::RefCell;
 
 /// What the operating system gave a thread, and how much of it was handed out.
-struct Pool {
+struct RandomPool {
     bytes: [u8; 512],
     used: usize,
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; 512], used: 512 }) };
+    static POOL: RefCell<RandomPool> = const { RefCell::new(RandomPool { bytes: [0; 512], used: 512 }) };
 }
 
 /// So many random bytes. They are wiped from where they came from: nobody is given them twice, and whoever reads this

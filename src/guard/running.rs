@@ -11,25 +11,25 @@ use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::attempt::{Ended, Finished};
+use super::attempt::{AttemptResult, Finished};
 
 /// An attempt at work. Dropped before its end, it goes on without its client.
 #[must_use = "the attempt waits for this to be polled, or dropped"]
-pub struct Running<R: Send + 'static> {
-    work: Option<Work<R>>,
+pub struct RunningAttempt<R: Send + 'static> {
+    work: Option<AttemptFuture<R>>,
     /// Where it goes on: a drop knows of no runtime.
     runtime: Handle,
 }
 
-type Work<R> = Pin<Box<dyn Future<Output = Finished<R>> + Send>>;
+type AttemptFuture<R> = Pin<Box<dyn Future<Output = Finished<R>> + Send>>;
 
-impl<R: Send + 'static> Running<R> {
+impl<R: Send + 'static> RunningAttempt<R> {
     pub(super) fn new(work: impl Future<Output = Finished<R>> + Send + 'static) -> Self {
         Self { work: Some(Box::pin(work)), runtime: Handle::current() }
     }
 
     /// Makes it a task of its own, and says where its client is told of its end: an error, if it panicked.
-    pub fn detach(mut self) -> oneshot::Receiver<Ended<R>> {
+    pub fn detach(mut self) -> oneshot::Receiver<AttemptResult<R>> {
         let (client, answer) = oneshot::channel();
         if let Some(work) = self.work.take() {
             self.runtime.spawn(go_on(work, Some(client)));
@@ -39,7 +39,7 @@ impl<R: Send + 'static> Running<R> {
 }
 
 /// What is left of an attempt.
-async fn go_on<R>(work: Work<R>, client: Option<oneshot::Sender<Ended<R>>>) {
+async fn go_on<R>(work: AttemptFuture<R>, client: Option<oneshot::Sender<AttemptResult<R>>>) {
     let Finished { ended, recorded } = work.await;
     if client.is_none_or(|client| client.send(ended).is_err()) {
         recorded.is_late();
@@ -47,9 +47,9 @@ async fn go_on<R>(work: Work<R>, client: Option<oneshot::Sender<Ended<R>>>) {
     recorded.finish().await;
 }
 
-impl<R: Send + 'static> Future for Running<R> {
+impl<R: Send + 'static> Future for RunningAttempt<R> {
     /// `None`: it panicked.
-    type Output = Option<Ended<R>>;
+    type Output = Option<AttemptResult<R>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(work) = &mut self.work else { return Poll::Ready(None) };
@@ -71,7 +71,7 @@ impl<R: Send + 'static> Future for Running<R> {
     }
 }
 
-impl<R: Send + 'static> Drop for Running<R> {
+impl<R: Send + 'static> Drop for RunningAttempt<R> {
     fn drop(&mut self) {
         if let Some(work) = self.work.take() {
             self.runtime.spawn(go_on(work, None));

@@ -18,22 +18,22 @@ use crate::record::{Phase, RecordName};
 use crate::store::{ListQuery, Page, Store};
 
 /// Those that are known.
-pub(super) struct Unknowns {
+pub(super) struct UnknownRecords {
     metrics: Arc<Metrics>,
-    known: Mutex<Known>,
+    known: Mutex<UnknownSets>,
 }
 
 #[derive(Default)]
-struct Known {
+struct UnknownSets {
     /// Those of now.
-    now: Set,
+    now: UnknownSet,
     /// What the walk that is under way has found so far, and what changed meanwhile.
-    walked: Set,
+    walked: UnknownSet,
 }
 
 /// Records, and when the store forgets them.
 #[derive(Default)]
-struct Set {
+struct UnknownSet {
     by_name: HashMap<RecordName, Instant>,
     /// By route: those above, and those for which there was no room.
     counts: HashMap<Arc<str>, usize>,
@@ -51,7 +51,7 @@ const SHARE: u32 = 50;
 const REST: Duration = Duration::from_secs(30);
 const FIRST_REST: Duration = Duration::from_secs(1);
 
-impl Set {
+impl UnknownSet {
     fn insert(&mut self, name: RecordName, until: Instant) {
         if self.by_name.len() >= MOST && !self.by_name.contains_key(&name) {
             *self.counts.entry(name.route).or_default() += 1;
@@ -82,7 +82,7 @@ impl Set {
     }
 }
 
-impl Unknowns {
+impl UnknownRecords {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self { metrics, known: Mutex::default() }
     }
@@ -108,7 +108,7 @@ impl Unknowns {
     pub(super) async fn survey(&self, store: &dyn Store) -> Infallible {
         tokio::time::sleep(FIRST_REST).await;
         loop {
-            self.known().walked = Set::default();
+            self.known().walked = UnknownSet::default();
             self.walk(store).await;
             self.change(|known| known.now = std::mem::take(&mut known.walked));
             tokio::time::sleep(REST).await;
@@ -145,14 +145,14 @@ impl Unknowns {
     }
 
     /// Makes a change, and tells how many there are then.
-    fn change(&self, change: impl FnOnce(&mut Known)) {
+    fn change(&self, change: impl FnOnce(&mut UnknownSets)) {
         let mut known = self.known();
         change(&mut known);
         let now = &known.now;
         self.metrics.records_unknown(|route| now.counts.get(route).copied().unwrap_or_default());
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, UnknownSets> {
         // Every step leaves the sets whole.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,7 +11,7 @@ use crate::tick;
 
 /// Waits until there is reason to look at a record that another process owns: it is told to have changed, or a
 /// while has passed.
-pub(super) async fn change(changes: Option<&mut Changes>, looks: u32) {
+pub(super) async fn wait_for_change(changes: Option<&mut Changes>, looks: u32) {
     let told = pin!(async {
         let told = match changes {
             Some(changes) => changes.changed().await.is_ok(),
@@ -22,12 +22,12 @@ pub(super) async fn change(changes: Option<&mut Changes>, looks: u32) {
         }
     });
     // Late or lost, a notification costs promptness and nothing else.
-    let _ = tick::timeout(pause(looks), told).await;
+    let _ = tick::timeout(backoff(looks), told).await;
 }
 
 /// The pause before the next look at a record: 50 ms, growing by 1.6 up to a second, half of it left to chance so
 /// that many waiters do not look at once.
-pub(super) fn pause(looks: u32) -> Duration {
+pub(super) fn backoff(looks: u32) -> Duration {
     let full = 0.05 * 1.6_f64.powi(looks.min(10).cast_signed());
     let chance = f64::from(u8::from_le_bytes(super::random::random())) / 255.0;
     Duration::from_secs_f64(full.min(1.0) * (0.5 + chance / 2.0))

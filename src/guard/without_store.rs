@@ -10,7 +10,7 @@ use crate::record::{Claim, Fingerprint, Record, State};
 
 /// What this process knows of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Known {
+pub enum LocalKnowledge {
     /// Nothing.
     Nothing,
     /// The record as it is, or will be once the store takes it: under this claim, in this state.
@@ -34,14 +34,14 @@ pub enum Fallback {
 }
 
 /// Decides.
-pub fn without_store(known: Known, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Fallback {
+pub fn without_store(known: LocalKnowledge, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Fallback {
     match known {
-        Known::Record(claim, state) => {
+        LocalKnowledge::Record(claim, state) => {
             let held = StoredRecord::settled(Record { claim, state });
             Fallback::Repeat(decide(held, fingerprint, on_mismatch))
         }
-        Known::Doubtful => Fallback::Refuse,
-        Known::Free | Known::Nothing => Fallback::AsConfigured,
+        LocalKnowledge::Doubtful => Fallback::Refuse,
+        LocalKnowledge::Free | LocalKnowledge::Nothing => Fallback::AsConfigured,
     }
 }
 
@@ -59,10 +59,10 @@ mod tests {
     const SAME: Fingerprint = Fingerprint { target: [1; 16], recipe: 1, body: [1; 16] };
     const OTHER: Fingerprint = Fingerprint { body: [2; 16], ..SAME };
 
-    fn record(state: State) -> Known {
+    fn record(state: State) -> LocalKnowledge {
         let on_unknown = UnknownPolicy::Hold(Duration::from_secs(3600));
         let terms = Terms { lease: Duration::from_secs(30), retention: Duration::from_secs(3600), on_unknown };
-        Known::Record(
+        LocalKnowledge::Record(
             Claim {
                 token: Token([0; 16]),
                 attempt: 1,
@@ -103,13 +103,13 @@ mod tests {
 
     #[test]
     fn what_others_may_know_better_is_refused() {
-        assert_eq!(without_store(Known::Doubtful, &SAME, OnMismatch::Reject), Fallback::Refuse);
-        assert_eq!(without_store(Known::Doubtful, &OTHER, OnMismatch::Reject), Fallback::Refuse);
+        assert_eq!(without_store(LocalKnowledge::Doubtful, &SAME, OnMismatch::Reject), Fallback::Refuse);
+        assert_eq!(without_store(LocalKnowledge::Doubtful, &OTHER, OnMismatch::Reject), Fallback::Refuse);
     }
 
     #[test]
     fn what_is_not_known_or_may_run_again_goes_by_the_configuration() {
-        for known in [Known::Nothing, Known::Free] {
+        for known in [LocalKnowledge::Nothing, LocalKnowledge::Free] {
             assert_eq!(without_store(known, &SAME, OnMismatch::Reject), Fallback::AsConfigured);
         }
     }

@@ -10,7 +10,7 @@ use tracing::Level;
 use super::fields::Fields;
 use super::head::Head;
 use crate::config::{Rule, Selector};
-use crate::guard::{Became, Ownership, Settling};
+use crate::guard::{Ownership, RecordOutcome, RecordWatch};
 use crate::key::{KeyText, Operation};
 use crate::metrics::{Metrics, RequestOutcome};
 use crate::record::{Hex, RecordName};
@@ -27,7 +27,7 @@ pub(super) struct Event {
     fingerprint: Option<Hex<4>>,
     attempt: Option<u32>,
     /// What becomes of the record.
-    settling: Option<Settling>,
+    settling: Option<RecordWatch>,
     reason: Option<Reason>,
     upstream: Option<Duration>,
     answer: Option<(RequestOutcome, StatusCode)>,
@@ -96,12 +96,12 @@ impl Drop for Event {
             (None, None) => return,
         };
         self.metrics.request(&self.rule.name, outcome, took);
-        let became = self.settling.as_ref().and_then(Settling::became);
+        let became = self.settling.as_ref().and_then(RecordWatch::became);
         let level = match became {
             // Somebody has to look.
-            Some(Became::Unknown | Became::Unrecorded) => Level::WARN,
-            Some(Became::Stored | Became::Unreplayable | Became::Released) => Level::INFO,
-            Some(Became::Replaced | Became::InFlight) | None => Level::INFO,
+            Some(RecordOutcome::Unknown | RecordOutcome::Unrecorded) => Level::WARN,
+            Some(RecordOutcome::Stored | RecordOutcome::Unreplayable | RecordOutcome::Released) => Level::INFO,
+            Some(RecordOutcome::Replaced | RecordOutcome::InFlight) | None => Level::INFO,
         };
         // A level is part of the code.
         let is_wanted =
@@ -116,7 +116,7 @@ impl Event {
     fn write(
         &self,
         outcome: RequestOutcome,
-        became: Option<Became>,
+        became: Option<RecordOutcome>,
         status: Option<u16>,
         took: Duration,
         line: &mut telemetry::LogLine<'_>,

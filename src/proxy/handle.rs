@@ -29,7 +29,7 @@ use super::{Client, Proxy};
 use crate::clock;
 use crate::config::{Found, LogKeys, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Target, Trust};
 use crate::fail_point::{self, Step};
-use crate::guard::{Admission, ClaimError, Ended, Ownership, Silence, Stored, Verdict, Waited};
+use crate::guard::{Admission, AttemptResult, ClaimError, LostReason, Ownership, StoredReply, Verdict, WaitResult};
 use crate::key::{self, InHead, Operation, Reading};
 use crate::metrics::{RequestOutcome, UNMATCHED};
 use crate::problem::{PREFERENCE_APPLIED, Problem, ProblemFormat, WAIT};
@@ -256,18 +256,18 @@ impl Proxy {
             Err(_) => return Err(refusal::not_yet()),
         };
         match ended {
-            Ended::Answered(reply) => executed(event, replay::own_response(reply)),
-            Ended::Streamed(reply, rest) => executed(event, replay::partial_response(reply, rest)),
-            Ended::Recorded(reply) => {
+            AttemptResult::Answered(reply) => executed(event, replay::own_response(reply)),
+            AttemptResult::Streamed(reply, rest) => executed(event, replay::partial_response(reply, rest)),
+            AttemptResult::Recorded(reply) => {
                 let answer = self.replay(rule, &record, reply, &accepted).await.ok_or_else(refusal::overloaded)?;
                 event.answer(RequestOutcome::Replayed, answer.status());
                 Ok(answer)
             }
-            Ended::NotSent => Err(refusal::unreachable()),
-            Ended::InDoubt => Err(refusal::store_unavailable()),
-            Ended::Replaced => Err(refusal::in_flight(rule)),
-            Ended::Silent(Silence::Broken) => Err(refusal::failed()),
-            Ended::Silent(Silence::Timeout) => Err(refusal::given_up()),
+            AttemptResult::NotSent => Err(refusal::unreachable()),
+            AttemptResult::InDoubt => Err(refusal::store_unavailable()),
+            AttemptResult::Replaced => Err(refusal::in_flight(rule)),
+            AttemptResult::Silent(LostReason::Broken) => Err(refusal::failed()),
+            AttemptResult::Silent(LostReason::Timeout) => Err(refusal::given_up()),
         }
     }
 
@@ -296,8 +296,8 @@ impl Proxy {
             if let Some(after) = waiting {
                 waited = Some(limit);
                 verdict = match after {
-                    Waited::For(verdict) => verdict,
-                    Waited::Stored(stored) => match Box::pin(self.stored(stored)).await? {
+                    WaitResult::Verdict(verdict) => verdict,
+                    WaitResult::Stored(stored) => match Box::pin(self.stored(stored)).await? {
                         Ok(verdict) => verdict,
                         Err(error) => return Err(unread_record(&error)),
                     },
@@ -328,7 +328,7 @@ impl Proxy {
     }
 
     /// Reads an answer whose body lies apart. It is counted while it is on its way, too.
-    async fn stored(&self, stored: Stored) -> Result<Result<Verdict, StoreError>, Problem> {
+    async fn stored(&self, stored: StoredReply) -> Result<Result<Verdict, StoreError>, Problem> {
         let mut reservation = self.budget.reserve();
         let fits = usize::try_from(stored.length()).is_ok_and(|length| reservation.grow(length));
         if fits { Ok(stored.read().await) } else { Err(refusal::overloaded()) }

@@ -24,7 +24,7 @@ use super::head::Head;
 use super::incoming::IncomingBody;
 use super::tee::{CopyReceiver, Tee};
 use crate::config::{Disposition, Rule};
-use crate::guard::{self, Fate, Observation, Rest, Sighting, Silence};
+use crate::guard::{self, BodyRemainder, LostReason, Observation, SendOutcome, ShadowResult};
 use crate::key::{self, DigestKey, InHead, Operation};
 use crate::metrics::ShadowVerdict;
 use crate::problem::{Code, Problem};
@@ -90,14 +90,15 @@ impl Proxy {
             }
         };
         let (ending, fate) = oneshot::channel();
-        self.guard.beside(note.take(observation, owned, sight, fate));
+        self.guard.spawn_observation(note.take(observation, owned, sight, fate));
 
         match self.pass(&rule.name, head, body, context.client, false).await {
             Ok(answer) => Ok(watched(answer, ending)),
             Err(problem) => {
                 let unsent = problem.code() == Code::UpstreamUnreachable;
                 // Who notes it may have been stopped.
-                let _ = ending.send(if unsent { Fate::NotSent } else { Fate::Unknown(Silence::Broken) });
+                let _ =
+                    ending.send(if unsent { SendOutcome::NotSent } else { SendOutcome::Unknown(LostReason::Broken) });
                 Err(problem)
             }
         }
@@ -122,23 +123,23 @@ impl ShadowRequest {
         observation: Observation,
         owned: OwnedRequest,
         sight: HeadVerdict,
-        fate: oneshot::Receiver<Fate<()>>,
+        fate: oneshot::Receiver<SendOutcome<()>>,
     ) {
         let sighting = self.look(&observation, owned, sight).await;
-        if let Ok(Sighting::Repeat(would)) = &sighting {
+        if let Ok(ShadowResult::Repeat(would)) = &sighting {
             self.proxy.metrics.observed(&self.rule.name, *would);
         }
         // The client left before there was an answer.
-        let fate = fate.await.unwrap_or(Fate::Unknown(Silence::Broken));
-        if let Fate::Answered(answer) = &fate {
+        let fate = fate.await.unwrap_or(SendOutcome::Unknown(LostReason::Broken));
+        if let SendOutcome::Answered(answer) = &fate {
             self.status = Some(answer.reply.status);
         }
         let would = match sighting {
-            Ok(Sighting::First(mark)) => match observation.settle(&self.rule, mark, &fate).await {
+            Ok(ShadowResult::First(mark)) => match observation.settle(&self.rule, mark, &fate).await {
                 Ok(()) => Ok(None),
                 Err(error) => Err(UnobservedReason::of_store(&error)),
             },
-            Ok(Sighting::Repeat(would)) => Ok(Some(would)),
+            Ok(ShadowResult::Repeat(would)) => Ok(Some(would)),
             Err(missed) => Err(missed),
         };
         self.tell(would);
@@ -150,12 +151,12 @@ impl ShadowRequest {
         observation: &Observation,
         owned: OwnedRequest,
         sight: HeadVerdict,
-    ) -> Result<Sighting, UnobservedReason> {
+    ) -> Result<ShadowResult, UnobservedReason> {
         let body = match sight {
-            HeadVerdict::Known(would) => return Ok(Sighting::Repeat(would)),
+            HeadVerdict::Known(would) => return Ok(ShadowResult::Repeat(would)),
             HeadVerdict::Body(copied) => match copied.await {
                 Ok(Ok(body)) => body,
-                Ok(Err(BodyReadError::TooLarge)) => return Ok(Sighting::Repeat(ShadowVerdict::TooLarge)),
+                Ok(Err(BodyReadError::TooLarge)) => return Ok(ShadowResult::Repeat(ShadowVerdict::TooLarge)),
                 Ok(Err(BodyReadError::NoRoom)) => return Err(UnobservedReason::NoRoom),
                 Ok(Err(BodyReadError::TimedOut | BodyReadError::Broken)) | Err(_) => {
                     return Err(UnobservedReason::BrokenOff);
@@ -165,7 +166,7 @@ impl ShadowRequest {
         let digest_key = self.proxy.store.digest_key().map_err(|error| UnobservedReason::of_store(&error))?;
         let operation = match self.read(digest_key, owned, body).await {
             Ok(operation) => self.operation.insert(operation),
-            Err(would) => return Ok(Sighting::Repeat(would)),
+            Err(would) => return Ok(ShadowResult::Repeat(would)),
         };
         let longest = self.proxy.upstream.settings().attempt_timeout;
         observation.look(&self.rule, operation, longest).await.map_err(|error| UnobservedReason::of_store(&error))
@@ -246,13 +247,13 @@ impl UnobservedReason {
 /// What is told of an answer when the last of it has passed.
 pub struct EndNotifier {
     status: StatusCode,
-    told: Option<Disposition>,
-    taker: Option<oneshot::Sender<Fate<()>>>,
+    origin_directive: Option<Disposition>,
+    taker: Option<oneshot::Sender<SendOutcome<()>>>,
 }
 
-fn watched(answer: ProxyResponse, taker: oneshot::Sender<Fate<()>>) -> ProxyResponse {
-    let told = answer.extensions().get::<Disposition>().copied();
-    let ending = EndNotifier { status: answer.status(), told, taker: Some(taker) };
+fn watched(answer: ProxyResponse, taker: oneshot::Sender<SendOutcome<()>>) -> ProxyResponse {
+    let origin_directive = answer.extensions().get::<Disposition>().copied();
+    let ending = EndNotifier { status: answer.status(), origin_directive, taker: Some(taker) };
     answer.map(|body| ResponseBody::Observed(Box::new(body), ending))
 }
 
@@ -260,25 +261,29 @@ impl EndNotifier {
     /// A frame has passed; `last`: nothing comes after it.
     pub(super) fn see<E>(&mut self, polled: &Poll<Option<Result<Frame<Bytes>, E>>>, last: bool) {
         match polled {
-            Poll::Ready(Some(Err(_))) => self.tell(Rest::Broken(Silence::Broken)),
-            Poll::Ready(None) => self.tell(Rest::Nothing),
-            Poll::Ready(Some(Ok(_))) if last => self.tell(Rest::Nothing),
+            Poll::Ready(Some(Err(_))) => self.tell(BodyRemainder::Broken(LostReason::Broken)),
+            Poll::Ready(None) => self.tell(BodyRemainder::Nothing),
+            Poll::Ready(Some(Ok(_))) if last => self.tell(BodyRemainder::Nothing),
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
     }
 
-    fn tell(&mut self, rest: Rest<()>) {
+    fn tell(&mut self, rest: BodyRemainder<()>) {
         let Some(taker) = self.taker.take() else { return };
         let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
         let reply = Arc::new(Reply { status: self.status, headers, body: Vec::new(), trailers });
         // Who notes it may have been stopped.
-        let _ = taker.send(Fate::Answered(guard::Answer { reply, told: self.told, rest }));
+        let _ = taker.send(SendOutcome::Answered(guard::ReceivedResponse {
+            reply,
+            origin_directive: self.origin_directive,
+            rest,
+        }));
     }
 }
 
 impl Drop for EndNotifier {
     /// The client left. An attempt of our own would have read the rest.
     fn drop(&mut self) {
-        self.tell(Rest::Nothing);
+        self.tell(BodyRemainder::Nothing);
     }
 }

@@ -17,7 +17,7 @@ use super::stream::Relay;
 use super::upstream::AttemptLimits;
 use super::{Budget, Client, IncomingBody, Proxy, Upstream};
 use crate::config::Rule;
-use crate::guard::{Gate, Guard, Ownership, Verdict};
+use crate::guard::{Guard, Ownership, SendFence, Verdict};
 use crate::key::Operation;
 
 /// The size of what an async function makes of these arguments.
@@ -59,7 +59,7 @@ fn the_futures_of_a_request_stay_small() {
                 |(u, r, g, l, b, y): (
                     &'static Upstream,
                     &'static mut Request<RequestBody>,
-                    Gate,
+                    SendFence,
                     &'static AttemptLimits,
                     &'static Budget,
                     Option<Relay>,

@@ -21,7 +21,7 @@ use super::budget::Budget;
 use super::head;
 use super::upstream::UpstreamBody;
 use crate::config::Delivery;
-use crate::guard::{Ended, Running};
+use crate::guard::{AttemptResult, RunningAttempt};
 
 /// What the attempt writes the answer to.
 pub(super) struct Relay(Arc<RelayQueue>);
@@ -38,7 +38,7 @@ pub(super) enum HeadOrResult {
     /// The head of its answer, passed on while the rest is on its way.
     Head(Box<Response<ResponseBody>>),
     /// Its end. `None`: it panicked.
-    Result(Option<Ended<UpstreamBody>>),
+    Result(Option<AttemptResult<UpstreamBody>>),
 }
 
 /// Who takes from the queue. When it is gone, nothing is put there any more.
@@ -144,7 +144,10 @@ impl RelayQueue {
 }
 
 /// Waits for the head where the caller is to have it early, else for the end of the attempt.
-pub(super) async fn head_or_result(reader: Option<RelayReader>, mut running: Running<UpstreamBody>) -> HeadOrResult {
+pub(super) async fn head_or_result(
+    reader: Option<RelayReader>,
+    mut running: RunningAttempt<UpstreamBody>,
+) -> HeadOrResult {
     let Some(reader) = reader else { return HeadOrResult::Result(running.await) };
     // What passes the head on is the attempt, and it is polled here.
     let begun = poll_fn(|cx| match Pin::new(&mut running).poll(cx) {
@@ -162,7 +165,11 @@ pub(super) async fn head_or_result(reader: Option<RelayReader>, mut running: Run
 }
 
 impl StreamedHead {
-    fn answer(self, reader: RelayReader, ended: oneshot::Receiver<Ended<UpstreamBody>>) -> Response<ResponseBody> {
+    fn answer(
+        self,
+        reader: RelayReader,
+        ended: oneshot::Receiver<AttemptResult<UpstreamBody>>,
+    ) -> Response<ResponseBody> {
         let Self { status, headers, length } = self;
         let body = RelayedBody { reader, left: length, last: None, end: RelayEnd::Awaited(ended) };
         let mut response = Response::new(ResponseBody::Relayed(Box::new(body)));
@@ -184,7 +191,7 @@ pub struct RelayedBody {
 
 enum RelayEnd {
     /// The guard has not settled it yet.
-    Awaited(oneshot::Receiver<Ended<UpstreamBody>>),
+    Awaited(oneshot::Receiver<AttemptResult<UpstreamBody>>),
     /// It has: nothing is left but these trailers.
     Settled(Option<HeaderMap>),
     /// It has, and what could not be captured follows.
@@ -228,11 +235,15 @@ impl Body for RelayedBody {
             match &mut this.end {
                 RelayEnd::Awaited(ended) => {
                     this.end = match ready!(Pin::new(ended).poll(cx)) {
-                        Ok(Ended::Answered(reply)) => RelayEnd::Settled(Some(reply.trailers.clone())),
-                        Ok(Ended::Streamed(_, rest)) => RelayEnd::Rest(rest),
+                        Ok(AttemptResult::Answered(reply)) => RelayEnd::Settled(Some(reply.trailers.clone())),
+                        Ok(AttemptResult::Streamed(_, rest)) => RelayEnd::Rest(rest),
                         // A retry is told what became of it.
                         Ok(
-                            Ended::Recorded(_) | Ended::NotSent | Ended::InDoubt | Ended::Replaced | Ended::Silent(_),
+                            AttemptResult::Recorded(_)
+                            | AttemptResult::NotSent
+                            | AttemptResult::InDoubt
+                            | AttemptResult::Replaced
+                            | AttemptResult::Silent(_),
                         )
                         | Err(_) => RelayEnd::CutShort,
                     };
@@ -269,9 +280,9 @@ impl Body for RelayedBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::Silence;
+    use crate::guard::LostReason;
 
-    fn streamed(length: Option<u64>) -> (Relay, oneshot::Sender<Ended<UpstreamBody>>, RelayedBody) {
+    fn streamed(length: Option<u64>) -> (Relay, oneshot::Sender<AttemptResult<UpstreamBody>>, RelayedBody) {
         let (relay, reader) = relay_for(Delivery::Stream, Version::HTTP_11).expect("a relay");
         let (settle, ended) = oneshot::channel();
         (relay, settle, RelayedBody { reader, left: length, last: None, end: RelayEnd::Awaited(ended) })
@@ -286,9 +297,9 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_cut_short_stays_so_however_often_it_is_asked() {
         for (length, end) in [
-            (None, Some(Ended::Silent(Silence::Broken))),
-            (Some(4), Some(Ended::Silent(Silence::Timeout))),
-            (Some(9), Some(Ended::InDoubt)),
+            (None, Some(AttemptResult::Silent(LostReason::Broken))),
+            (Some(4), Some(AttemptResult::Silent(LostReason::Timeout))),
+            (Some(9), Some(AttemptResult::InDoubt)),
             // The attempt panicked.
             (None, None),
         ] {

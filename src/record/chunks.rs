@@ -11,9 +11,9 @@
 //! ([`Cut::lies_at`]). A body has one chunk at least; that of an empty one is empty.
 //!
 //! To write a body, give its pieces to a [`Cutter`] as they come, store each [`Chunk`] that it hands out, and then the
-//! record, with the cut that [`Cutter::end`] returns. To read it, give what is stored to a [`Reader`], chunk after chunk,
+//! record, with the cut that [`Cutter::end`] returns. To read it, give what is stored to a [`ChunkReader`], chunk after chunk,
 //! and pass on what it returns: each is checked before a byte of it leaves. Where a chunk is refused, the body must be
-//! broken off, never ended; only [`Reader::is_at_end`] says that it was whole.
+//! broken off, never ended; only [`ChunkReader::is_at_end`] says that it was whole.
 //!
 //! What this is against: damage, chunks that were lost, cut short, doubled or mixed up, and those of another record or
 //! attempt. It is not against somebody who writes to the store: who can do that can write a record as well, whose
@@ -188,13 +188,13 @@ pub fn cut(name: &RecordName, token: Token, body: &[Bytes]) -> (Vec<Chunk>, Cut)
 
 /// Checks the chunks of a body, one after the other.
 #[derive(Debug)]
-pub struct Reader {
+pub struct ChunkReader {
     binding: Binding,
     cut: Cut,
     next: u64,
 }
 
-impl Reader {
+impl ChunkReader {
     /// For the body of the record of this name, as the record says that it was cut.
     pub fn new(name: &RecordName, token: Token, cut: Cut) -> Self {
         Self { binding: Binding::new(name, token), cut, next: 0 }

@@ -47,12 +47,12 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::chunks::{Cut, Reader};
+use super::chunks::{ChunkReader, Cut};
 use super::{
     Claim, Extensions, Fingerprint, Phase, Record, RecordName, Reply, State, Summary, Terms, Token, UnknownPolicy,
 };
 use fields::{fields_len, put_fields};
-use input::Input;
+use input::RecordInput;
 
 /// The layout, which is a record's first byte.
 pub const VERSION: u8 = 2;
@@ -237,8 +237,8 @@ pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
     if xxh3_64(content) != u64::from_le_bytes(*checksum) {
         return Err(Unreadable::Damaged("its checksum does not match"));
     }
-    let mut input = Input::new(bytes, content.len());
-    let Head { phase, flags, mut claim, status, settled_at, extensions } = decode_head(&mut input)?;
+    let mut input = RecordInput::new(bytes, content.len());
+    let RecordHead { phase, flags, mut claim, status, settled_at, extensions } = decode_head(&mut input)?;
     claim.extensions = Extensions::read(input.share(extensions.into())?)?;
     if flags & BODY_APART != 0 && phase != Phase::Completed {
         return Err(Unreadable::Damaged("it has a body that none of its kind has"));
@@ -287,7 +287,7 @@ pub fn summarise(bytes: &Bytes) -> Result<Summary, Unreadable> {
     if bytes.len() < HEAD {
         return Err(Unreadable::Damaged("it is too short"));
     }
-    let Head { phase, claim, settled_at, status, .. } = decode_head(&mut Input::new(bytes, HEAD))?;
+    let RecordHead { phase, claim, settled_at, status, .. } = decode_head(&mut RecordInput::new(bytes, HEAD))?;
     Ok(Summary { claim, phase, settled_at: (phase != Phase::InFlight).then_some(settled_at), status })
 }
 
@@ -301,7 +301,7 @@ fn check_version(bytes: &[u8]) -> Result<(), Unreadable> {
 }
 
 /// What stands in the first [`HEAD`] bytes. The claim is still without its extensions.
-struct Head {
+struct RecordHead {
     phase: Phase,
     flags: u16,
     claim: Claim,
@@ -310,7 +310,7 @@ struct Head {
     extensions: u16,
 }
 
-fn decode_head(input: &mut Input<'_>) -> Result<Head, Unreadable> {
+fn decode_head(input: &mut RecordInput<'_>) -> Result<RecordHead, Unreadable> {
     let [_, state] = input.array()?;
     let phase = match state {
         IN_FLIGHT => Phase::InFlight,
@@ -341,7 +341,7 @@ fn decode_head(input: &mut Input<'_>) -> Result<Head, Unreadable> {
     };
     let terms = Terms { lease: Duration::from_millis(lease), retention: Duration::from_millis(retention), on_unknown };
     let claim = Claim { token, attempt, terms, fingerprint, claimed_at, extensions: Extensions::default() };
-    Ok(Head { phase, flags, claim, status, settled_at, extensions })
+    Ok(RecordHead { phase, flags, claim, status, settled_at, extensions })
 }
 
 /// What sets a record apart from every other that lies, lay or will lie under its name: state, token and attempt, as
@@ -371,8 +371,8 @@ impl Bodiless {
     }
 
     /// Checks the body's chunks as they come. The name is the record's.
-    pub fn reader(&self, name: &RecordName) -> Reader {
-        Reader::new(name, self.record.claim.token, self.cut)
+    pub fn reader(&self, name: &RecordName) -> ChunkReader {
+        ChunkReader::new(name, self.record.claim.token, self.cut)
     }
 
     /// Puts the body back, if it is the right one: all chunks, one behind the other.

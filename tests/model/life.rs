@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onlyonce::config::OnMismatch;
-use onlyonce::guard::attempt::{Ended, recorded};
+use onlyonce::guard::attempt::{AttemptResult, recorded};
 use onlyonce::guard::cleanup::{HORIZON, looks_again};
 use onlyonce::guard::decide;
 use onlyonce::guard::policy::Outcome;
@@ -103,7 +103,7 @@ impl World {
     fn record(&mut self, protocol: &Protocol, id: Id, end: End) {
         match end.outcome(id, protocol) {
             Outcome::Leave => {
-                self.of(id).is_told(&Ended::new(end.fate(id), None));
+                self.of(id).is_told(&AttemptResult::new(end.fate(id), None));
                 self.of(id).unanswered = false;
                 self.over(id);
             }
@@ -151,7 +151,7 @@ impl World {
                     Answer::Settled(Settled::Kept(kept)) => recorded(&claim(id, request.attempt, false), *kept),
                     _ => None,
                 };
-                request.is_told(&Ended::new(end.fate(id), kept));
+                request.is_told(&AttemptResult::new(end.fate(id), kept));
                 request.unanswered &= released;
                 self.over(id);
             }
@@ -173,7 +173,7 @@ impl World {
                 self.call(id, Call::Claim);
             }
             (Stage::Recording(end), _) => {
-                request.is_told(&Ended::new(end.fate(id), None));
+                request.is_told(&AttemptResult::new(end.fate(id), None));
                 self.record(protocol, id, end);
             }
             _ => unreachable!("{message:?} was not called in {:?}", request.stage),

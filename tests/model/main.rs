@@ -12,7 +12,7 @@
 //! - a sidecar dies with all that it was at, whichever requests those were, and is started again.
 //!
 //! What follows ([`life`], [`store`]) is decided by the program's own functions, not by a copy of them:
-//! `record::moves`, `guard::decide`, `guard::policy::outcome`, `guard::lease::readiness`, `guard::attempt::{Ended,
+//! `record::transitions`, `guard::decide`, `guard::policy::outcome`, `guard::lease::readiness`, `guard::attempt::{AttemptResult,
 //! recorded}` and `guard::cleanup::looks_again`. What must hold is in [`properties`]; each is looked at in every
 //! world that can be reached.
 //!

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use onlyonce::config::{Policy, PolicyTable};
 use onlyonce::guard::lease::{Readiness, readiness};
 use onlyonce::guard::policy::{self, Outcome};
-use onlyonce::guard::{Answer, Ended, Fate, Rest, Silence, Verdict};
+use onlyonce::guard::{AttemptResult, BodyRemainder, LostReason, ReceivedResponse, SendOutcome, Verdict};
 
 use crate::protocol::Protocol;
 use crate::store::{Age, Call, Ending, Id, Stored, TICK, created, creator, failed, terms};
@@ -156,7 +156,7 @@ impl Request {
     }
 
     /// Its client gets this, unless it has something already.
-    pub fn is_told(&mut self, ended: &Ended<()>) {
+    pub fn is_told(&mut self, ended: &AttemptResult<()>) {
         self.seen = self.seen.or(Some(Seen::ended(ended)));
     }
 
@@ -171,25 +171,28 @@ impl End {
         policy::outcome(&self.fate(by), &POLICY, terms(protocol.retry).on_unknown)
     }
 
-    pub fn fate(self, by: Id) -> Fate<()> {
-        let whole = |reply| Answer { reply, told: None, rest: Rest::Nothing };
+    pub fn fate(self, by: Id) -> SendOutcome<()> {
+        let whole = |reply| ReceivedResponse { reply, origin_directive: None, rest: BodyRemainder::Nothing };
         match self {
-            Self::NotSent => Fate::NotSent,
-            Self::Created => Fate::Answered(whole(created(by))),
-            Self::Torn => Fate::Answered(Answer { rest: Rest::Broken(Silence::Broken), ..whole(created(by)) }),
-            Self::Failed => Fate::Answered(whole(failed())),
-            Self::Silent => Fate::Unknown(Silence::Timeout),
+            Self::NotSent => SendOutcome::NotSent,
+            Self::Created => SendOutcome::Answered(whole(created(by))),
+            Self::Torn => SendOutcome::Answered(ReceivedResponse {
+                rest: BodyRemainder::Broken(LostReason::Broken),
+                ..whole(created(by))
+            }),
+            Self::Failed => SendOutcome::Answered(whole(failed())),
+            Self::Silent => SendOutcome::Unknown(LostReason::Timeout),
         }
     }
 }
 
 impl Seen {
-    pub fn ended(ended: &Ended<()>) -> Self {
+    pub fn ended(ended: &AttemptResult<()>) -> Self {
         match ended {
-            Ended::Answered(reply) if reply.status.is_success() => Self::Own(creator(reply.status)),
-            Ended::Recorded(reply) => Self::Replay(creator(reply.status)),
-            Ended::Answered(_) | Ended::Streamed(..) | Ended::Silent(_) => Self::Trouble,
-            Ended::NotSent | Ended::InDoubt | Ended::Replaced => Self::Trouble,
+            AttemptResult::Answered(reply) if reply.status.is_success() => Self::Own(creator(reply.status)),
+            AttemptResult::Recorded(reply) => Self::Replay(creator(reply.status)),
+            AttemptResult::Answered(_) | AttemptResult::Streamed(..) | AttemptResult::Silent(_) => Self::Trouble,
+            AttemptResult::NotSent | AttemptResult::InDoubt | AttemptResult::Replaced => Self::Trouble,
         }
     }
 

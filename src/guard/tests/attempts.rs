@@ -21,7 +21,7 @@ async fn one_of_many_runs_and_the_others_get_its_answer() {
 #[tokio::test(start_paused = true)]
 async fn what_certainly_did_not_run_frees_the_key() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
-    assert!(matches!(run(scene.own(&operation).await, Fate::NotSent).await, Some(Ended::NotSent)));
+    assert!(matches!(run(scene.own(&operation).await, SendOutcome::NotSent).await, Some(AttemptResult::NotSent)));
     assert_eq!(scene.held(&operation).await, None);
     let failed = run(scene.own(&operation).await, answer(StatusCode::INTERNAL_SERVER_ERROR, "no")).await;
     assert_eq!(body(&failed.expect("an end")), b"no");
@@ -32,11 +32,17 @@ async fn what_certainly_did_not_run_frees_the_key() {
 async fn what_may_have_run_is_held_or_left_for_a_takeover() {
     let scene = Scene::new();
     let held = operation(1, HOLD);
-    assert!(matches!(run(scene.own(&held).await, Fate::Unknown(Silence::Broken)).await, Some(Ended::Silent(_))));
+    assert!(matches!(
+        run(scene.own(&held).await, SendOutcome::Unknown(LostReason::Broken)).await,
+        Some(AttemptResult::Silent(_))
+    ));
     assert_eq!(scene.repeat(&held).await, Verdict::OutcomeUnknown);
 
     let retried = operation(2, UnknownPolicy::Retry);
-    assert!(matches!(run(scene.own(&retried).await, Fate::Unknown(Silence::Broken)).await, Some(Ended::Silent(_))));
+    assert!(matches!(
+        run(scene.own(&retried).await, SendOutcome::Unknown(LostReason::Broken)).await,
+        Some(AttemptResult::Silent(_))
+    ));
     assert_eq!(scene.repeat(&retried).await, Verdict::InFlight);
     tokio::time::sleep(LEASE).await;
     assert_eq!(scene.own(&retried).await.attempt(), 2);
@@ -45,8 +51,9 @@ async fn what_may_have_run_is_held_or_left_for_a_takeover() {
 #[tokio::test(start_paused = true)]
 async fn what_never_came_to_the_gate_was_not_sent() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
-    let late = scene.own(&operation).await.run(|_: Gate| async { Fate::<()>::Unknown(Silence::Timeout) });
-    assert!(matches!(late.await, Some(Ended::NotSent)));
+    let late =
+        scene.own(&operation).await.run(|_: SendFence| async { SendOutcome::<()>::Unknown(LostReason::Timeout) });
+    assert!(matches!(late.await, Some(AttemptResult::NotSent)));
     assert_eq!(scene.held(&operation).await, None);
 }
 
@@ -139,12 +146,12 @@ async fn whoever_polls_an_attempt_may_go_at_every_step() {
 async fn an_attempt_that_panics_without_its_client_is_no_work_that_is_left() {
     for is_told in [false, true] {
         let (scene, operation) = (Scene::new(), operation(1, HOLD));
-        let running = scene.own(&operation).await.run(|gate: Gate| async move {
+        let running = scene.own(&operation).await.run(|gate: SendFence| async move {
             gate.may_send().await;
             tokio::time::sleep(Duration::from_secs(1)).await;
             panic!("by plan");
             #[expect(unreachable_code, reason = "tells the type")]
-            Fate::<()>::NotSent
+            SendOutcome::<()>::NotSent
         });
         match is_told {
             true => assert!(running.detach().await.is_err()),
@@ -208,7 +215,7 @@ async fn the_answer_is_delivered_and_recording_is_tried_until_it_is_done() {
 async fn a_release_is_tried_until_it_is_done() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
     scene.store.releases.next([Fault::Refused; 5]);
-    run(scene.own(&operation).await, Fate::NotSent).await.expect("an end");
+    run(scene.own(&operation).await, SendOutcome::NotSent).await.expect("an end");
     scene.guard.recorded().await;
     assert_eq!(scene.held(&operation).await, None);
 }
@@ -218,7 +225,7 @@ async fn a_release_is_not_undone_by_its_own_owner() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
     // Tried again, it is done at once, and a renewal would come before its answer.
     scene.store.releases.next([Fault::Refused, Fault::Slow(LEASE / 2)]);
-    run(scene.own(&operation).await, Fate::NotSent).await.expect("an end");
+    run(scene.own(&operation).await, SendOutcome::NotSent).await.expect("an end");
     scene.guard.recorded().await;
     assert_eq!(scene.held(&operation).await, None);
 }
@@ -234,7 +241,7 @@ async fn every_client_of_a_key_gets_the_answer_that_was_recorded_first() {
     assert_eq!(body(&run(taker, answer(StatusCode::CREATED, "taker")).await.expect("an end")), b"taker");
     end.notify_one();
     let ended = stalled.await.expect("an end");
-    assert!(matches!(ended, Ended::Recorded(_)));
+    assert!(matches!(ended, AttemptResult::Recorded(_)));
     assert_eq!(body(&ended), b"taker");
     assert!(scene.counts(r#"onlyonce_lease_lost_total{route="orders"} 1"#));
 }
@@ -343,7 +350,7 @@ async fn before_the_first_byte_an_old_hold_is_renewed_or_nothing_is_sent() {
         let ended = run(ownership, created()).await.expect("an end");
         match fault {
             None => assert_eq!(body(&ended), b"order 1"),
-            Some(_) => assert!(matches!(ended, Ended::InDoubt)),
+            Some(_) => assert!(matches!(ended, AttemptResult::InDoubt)),
         }
     }
 }
@@ -351,11 +358,11 @@ async fn before_the_first_byte_an_old_hold_is_renewed_or_nothing_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_releases_nothing() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
-    let ended = scene.own(&operation).await.run(|gate: Gate| async move {
+    let ended = scene.own(&operation).await.run(|gate: SendFence| async move {
         gate.may_send().await;
         panic!("by plan");
         #[expect(unreachable_code, reason = "tells the type")]
-        Fate::<()>::NotSent
+        SendOutcome::<()>::NotSent
     });
     assert!(ended.await.is_none());
     assert_eq!(scene.guard.at_work(), 0);
@@ -369,12 +376,12 @@ async fn a_drain_that_runs_out_settles_what_is_left() {
     let scene = Scene::new();
     let (sent, unsent, never) = (operation(1, HOLD), operation(2, HOLD), Arc::new(Notify::new()));
     let first = run_until(scene.own(&sent).await, &never, created());
-    let second = scene.own(&unsent).await.run(|_: Gate| std::future::pending::<Fate<()>>()).detach();
+    let second = scene.own(&unsent).await.run(|_: SendFence| std::future::pending::<SendOutcome<()>>()).detach();
     tokio::time::sleep(Duration::from_secs(1)).await;
     scene.guard.abandon();
     scene.guard.recorded().await;
-    assert!(matches!(first.await, Ok(Ended::Silent(_))));
-    assert!(matches!(second.await, Ok(Ended::NotSent)));
+    assert!(matches!(first.await, Ok(AttemptResult::Silent(_))));
+    assert!(matches!(second.await, Ok(AttemptResult::NotSent)));
     assert_eq!(scene.repeat(&sent).await, Verdict::OutcomeUnknown);
     assert_eq!(scene.held(&unsent).await, None);
 }
@@ -389,7 +396,7 @@ async fn a_drain_that_runs_out_waits_for_no_renewal() {
     scene.guard.abandon();
     scene.guard.recorded().await;
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-    assert!(matches!(ended.await, Ok(Ended::Silent(_))));
+    assert!(matches!(ended.await, Ok(AttemptResult::Silent(_))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ async fn a_claim_that_arrives_late_is_cleaned_up_too() {
     assert!(scene.guard.claim(&scene.rule, &operation).await.is_err());
     let late = scene.last_claim();
     // Another request comes and goes meanwhile.
-    run(scene.own(&operation).await, Fate::NotSent).await.expect("an end");
+    run(scene.own(&operation).await, SendOutcome::NotSent).await.expect("an end");
     // Both tries arrive, one after the other.
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_secs(20)).await;
@@ -56,7 +56,7 @@ async fn a_call_that_arrives_after_its_owner_has_freed_the_key_is_undone() {
         let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
         scene.store.claims.next(claims.iter().copied());
         scene.store.renewals.next(renewals.iter().copied());
-        let ended = run_until(scene.own(&operation).await, &end, Fate::NotSent);
+        let ended = run_until(scene.own(&operation).await, &end, SendOutcome::NotSent);
         let late = scene.last_claim();
         tokio::time::sleep(LEASE / 2).await;
         end.notify_one();
@@ -72,7 +72,7 @@ async fn a_call_that_arrives_after_its_owner_has_freed_the_key_is_undone() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_claim_that_may_arrive_once_more_is_cleaned_up_too() {
     let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
-    let first = run_until(scene.own(&operation).await, &end, Fate::NotSent);
+    let first = run_until(scene.own(&operation).await, &end, SendOutcome::NotSent);
     scene.store.claims.next([Fault::RequestLost]);
     assert_eq!(scene.repeat(&operation).await, Verdict::InFlight);
     let late = scene.last_claim();
@@ -98,7 +98,7 @@ async fn an_owner_that_was_told_of_another_never_sends() {
     let other = scene.own_elsewhere(&operation).await;
     tokio::time::sleep(LEASE / 3 + Duration::from_secs(1)).await;
     go.notify_one();
-    assert!(matches!(ended.await.expect("an end"), Ended::Replaced));
+    assert!(matches!(ended.await.expect("an end"), AttemptResult::Replaced));
     drop(other);
 }
 

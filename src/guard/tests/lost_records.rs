@@ -39,7 +39,9 @@ async fn a_store_that_lost_the_record_of_a_running_attempt_starts_no_second_one(
 
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_is_still_to_be_written_is_told_by_a_store_that_lost_its_record_too() {
-    for (fate, expected) in [(created(), None), (Fate::Unknown(Silence::Broken), Some(Verdict::OutcomeUnknown))] {
+    for (fate, expected) in
+        [(created(), None), (SendOutcome::Unknown(LostReason::Broken), Some(Verdict::OutcomeUnknown))]
+    {
         let (scene, operation) = (Scene::new(), operation(1, HOLD));
         scene.store.settlements.next([Fault::Refused; 3]);
         run(scene.own(&operation).await, fate).await.expect("an end");
@@ -109,7 +111,7 @@ async fn an_attempt_whose_key_an_operator_freed_does_not_begin() {
     let ownership = scene.own(&operation).await;
     lose(&scene, &operation).await;
     scene.guard.freed(&operation.name);
-    assert!(matches!(run(ownership, created()).await.expect("an end"), Ended::Replaced));
+    assert!(matches!(run(ownership, created()).await.expect("an end"), AttemptResult::Replaced));
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,8 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    Admission, Answer, ClaimError, Ended, Fate, Gate, Guard, Ownership, Rest, Running, Silence, Verdict, Waited,
+    Admission, AttemptResult, BodyRemainder, ClaimError, Guard, LostReason, Ownership, ReceivedResponse,
+    RunningAttempt, SendFence, SendOutcome, Verdict, WaitResult,
 };
 use crate::config::{self, Rule};
 use crate::key::{DigestKey, Operation};
@@ -238,10 +239,10 @@ impl Scene {
 }
 
 /// What came of waiting.
-fn verdict_of(waited: Option<Waited>) -> Option<Verdict> {
+fn verdict_of(waited: Option<WaitResult>) -> Option<Verdict> {
     waited.map(|waited| match waited {
-        Waited::For(verdict) => verdict,
-        Waited::Stored(_) => panic!("bodies lie within in this store"),
+        WaitResult::Verdict(verdict) => verdict,
+        WaitResult::Stored(_) => panic!("bodies lie within in this store"),
     })
 }
 
@@ -254,34 +255,38 @@ fn operation(key: u8, on_unknown: UnknownPolicy) -> Operation {
     }
 }
 
-fn answer(status: StatusCode, body: &'static str) -> Fate<()> {
+fn answer(status: StatusCode, body: &'static str) -> SendOutcome<()> {
     let body = vec![body.into()];
     let reply = Reply { status, headers: HeaderMap::new(), body, trailers: HeaderMap::new() };
-    Fate::Answered(Answer { reply: Arc::new(reply), told: None, rest: Rest::Nothing })
+    SendOutcome::Answered(ReceivedResponse {
+        reply: Arc::new(reply),
+        origin_directive: None,
+        rest: BodyRemainder::Nothing,
+    })
 }
 
-fn created() -> Fate<()> {
+fn created() -> SendOutcome<()> {
     answer(StatusCode::CREATED, "order 1")
 }
 
-fn body(ended: &Ended<()>) -> Vec<u8> {
+fn body(ended: &AttemptResult<()>) -> Vec<u8> {
     match ended {
-        Ended::Answered(reply) | Ended::Recorded(reply) => reply.body.concat(),
+        AttemptResult::Answered(reply) | AttemptResult::Recorded(reply) => reply.body.concat(),
         other => panic!("{other:?}"),
     }
 }
 
 /// Sends at once, and ends as told.
-async fn sent(gate: Gate, fate: Fate<()>) -> Fate<()> {
-    if gate.may_send().await { fate } else { Fate::NotSent }
+async fn sent(gate: SendFence, fate: SendOutcome<()>) -> SendOutcome<()> {
+    if gate.may_send().await { fate } else { SendOutcome::NotSent }
 }
 
-fn run(ownership: Ownership, fate: Fate<()>) -> Running<()> {
+fn run(ownership: Ownership, fate: SendOutcome<()>) -> RunningAttempt<()> {
     ownership.run(move |gate| sent(gate, fate))
 }
 
 /// Sends, and ends when the test says so.
-fn run_until(ownership: Ownership, until: &Arc<Notify>, fate: Fate<()>) -> oneshot::Receiver<Ended<()>> {
+fn run_until(ownership: Ownership, until: &Arc<Notify>, fate: SendOutcome<()>) -> oneshot::Receiver<AttemptResult<()>> {
     let until = Arc::clone(until);
     let running = ownership.run(move |gate| async move {
         let fate = sent(gate, fate).await;

@@ -60,7 +60,9 @@ async fn what_this_process_does_is_told_at_once() {
     let unknown = Surveyed::new();
     unknown.are(0);
     for key in 1..=3 {
-        run(unknown.scene.own(&operation(key, HOLD)).await, Fate::Unknown(Silence::Broken)).await.expect("an end");
+        run(unknown.scene.own(&operation(key, HOLD)).await, SendOutcome::Unknown(LostReason::Broken))
+            .await
+            .expect("an end");
         unknown.are(usize::from(key));
     }
     run(unknown.scene.own(&operation(4, HOLD)).await, created()).await.expect("an end");
@@ -121,7 +123,7 @@ async fn an_unknown_record_is_told_for_as_long_as_it_holds_its_key() {
     let unknown = Surveyed::new();
     let mut operation = operation(1, UnknownPolicy::Hold(Duration::from_secs(20)));
     operation.terms.lease = Duration::from_secs(10);
-    run(unknown.scene.own(&operation).await, Fate::Unknown(Silence::Broken)).await.expect("an end");
+    run(unknown.scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
     unknown.are(1);
     unknown.walked().await;
     unknown.are(0);

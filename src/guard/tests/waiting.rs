@@ -64,7 +64,7 @@ async fn a_waiter_hears_when_the_lease_of_a_lost_owner_ends() {
 #[tokio::test(start_paused = true)]
 async fn a_waiter_never_becomes_an_owner() {
     let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
-    let ended = run_until(scene.own(&operation).await, &end, Fate::NotSent);
+    let ended = run_until(scene.own(&operation).await, &end, SendOutcome::NotSent);
     end.notify_one();
     let verdict = verdict_of(scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10)).await);
     assert_eq!(verdict, Some(Verdict::InFlight));

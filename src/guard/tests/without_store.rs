@@ -65,10 +65,10 @@ async fn while_a_claim_is_on_its_way_nothing_is_certain() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_is_still_to_be_written_is_told() {
-    let reset = || Fate::Unknown(Silence::Broken);
+    let reset = || SendOutcome::Unknown(LostReason::Broken);
     let broken = || {
-        let Fate::Answered(answer) = created() else { panic!("an answer") };
-        Fate::Answered(Answer { rest: Rest::Broken(Silence::Broken), ..answer })
+        let SendOutcome::Answered(answer) = created() else { panic!("an answer") };
+        SendOutcome::Answered(ReceivedResponse { rest: BodyRemainder::Broken(LostReason::Broken), ..answer })
     };
     let (status, location) = (StatusCode::CREATED, None);
     for (fate, expected) in [
@@ -97,7 +97,7 @@ async fn an_outcome_that_is_still_to_be_written_is_told() {
 async fn a_release_that_is_still_to_be_written_leaves_it_to_the_configuration() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
     scene.store.releases.next([Fault::Refused; 50]);
-    run(scene.own(&operation).await, Fate::NotSent).await.expect("an end");
+    run(scene.own(&operation).await, SendOutcome::NotSent).await.expect("an end");
     assert!(matches!(repeat(&scene, &operation, &OUT_OF_REACH).await, Err(StoreError::Unavailable(_))));
     assert!(matches!(repeat(&scene, &operation, &SLOW).await, Err(StoreError::Uncertain(_))));
 }
@@ -136,7 +136,7 @@ async fn under_retry_a_lease_that_is_over_may_be_another_s_by_now() {
 #[tokio::test(start_paused = true)]
 async fn what_is_left_for_a_takeover_is_in_flight_until_one_may_come() {
     let (scene, operation) = (Scene::new(), operation(1, UnknownPolicy::Retry));
-    run(scene.own(&operation).await, Fate::Unknown(Silence::Broken)).await.expect("an end");
+    run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
     assert_eq!(repeat(&scene, &operation, &OUT_OF_REACH).await.expect("from memory"), Verdict::InFlight);
     tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
     assert!(matches!(repeat(&scene, &operation, &OUT_OF_REACH).await, Err(StoreError::Unavailable(_))));
@@ -146,7 +146,7 @@ async fn what_is_left_for_a_takeover_is_in_flight_until_one_may_come() {
 async fn a_waiter_is_told_from_memory_when_the_store_stays_away() {
     let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
     scene.store.settlements.next([Fault::Refused; 50]);
-    let ended = run_until(scene.own(&operation).await, &end, Fate::Unknown(Silence::Broken));
+    let ended = run_until(scene.own(&operation).await, &end, SendOutcome::Unknown(LostReason::Broken));
     scene.store.finds.next([Fault::Refused; 50]);
     end.notify_one();
     let begun = tokio::time::Instant::now();

@@ -40,7 +40,7 @@ use super::incoming::IncomingBody;
 use super::stream::Relay;
 use crate::config;
 use crate::fail_point::{self, Step};
-use crate::guard::{Answer, Fate, Gate, Rest, Silence};
+use crate::guard::{BodyRemainder, LostReason, ReceivedResponse, SendFence, SendOutcome};
 use crate::record::Reply;
 use crate::tick;
 
@@ -124,11 +124,11 @@ impl Upstream {
     pub(super) async fn attempt(
         &self,
         request: &mut Request<RequestBody>,
-        gate: Gate,
+        gate: SendFence,
         limits: &AttemptLimits,
         budget: &Budget,
         relay: Option<Relay>,
-    ) -> Fate<UpstreamBody> {
+    ) -> SendOutcome<UpstreamBody> {
         let deadline = Instant::now() + limits.timeout;
         let sent = {
             let sending = pin!(self.send(request, self.settings.guarded_idle, Some(&gate)));
@@ -137,23 +137,23 @@ impl Upstream {
         let response = match sent {
             // Nobody asked for that.
             Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                return Fate::Unknown(Silence::Broken);
+                return SendOutcome::Unknown(LostReason::Broken);
             }
             Ok(Ok(response)) => response,
             Ok(Err(FailedSend { error: SendError::Unsent(reason), .. })) => {
                 tracing::warn!(error = &reason as &dyn std::error::Error, "a guarded request was not sent");
-                return Fate::NotSent;
+                return SendOutcome::NotSent;
             }
             Ok(Err(FailedSend { error: error @ (SendError::Broken(_) | SendError::Unframed(_)), .. })) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the answer to a guarded request was lost");
-                return Fate::Unknown(Silence::Broken);
+                return SendOutcome::Unknown(LostReason::Broken);
             }
             // Connecting has a deadline of its own; what is left to run out is the backend's time.
-            Err(_) => return Fate::Unknown(Silence::Timeout),
+            Err(_) => return SendOutcome::Unknown(LostReason::Timeout),
         };
         fail_point::reach(Step::HeadRead).await;
         let (mut parts, mut body) = response.into_parts();
-        let told = head::cross_response(&mut parts.headers);
+        let origin_directive = head::cross_response(&mut parts.headers);
         if let Some(relay) = &relay
             && !body.is_broken().await
         {
@@ -165,17 +165,17 @@ impl Upstream {
             tick::timeout_at(deadline, reading).await
         };
         let rest = match captured {
-            Ok(Ok(Captured::Whole)) => Rest::Nothing,
-            Ok(Ok(Captured::Full)) => Rest::Oversized(body),
-            Ok(Err(_)) => Rest::Broken(Silence::Broken),
-            Err(_) => Rest::Broken(Silence::Timeout),
+            Ok(Ok(Captured::Whole)) => BodyRemainder::Nothing,
+            Ok(Ok(Captured::Full)) => BodyRemainder::Oversized(body),
+            Ok(Err(_)) => BodyRemainder::Broken(LostReason::Broken),
+            Err(_) => BodyRemainder::Broken(LostReason::Timeout),
         };
-        if let Rest::Nothing = rest {
+        if let BodyRemainder::Nothing = rest {
             head::remove_framing(&mut parts.headers);
         }
         let (body, trailers) = capture.finish();
         let reply = Reply { status: parts.status, headers: parts.headers, body, trailers };
-        Fate::Answered(Answer { reply: Arc::new(reply), told, rest })
+        SendOutcome::Answered(ReceivedResponse { reply: Arc::new(reply), origin_directive, rest })
     }
 
     /// Takes the request where it lies: a future that is given one has room for it twice.
@@ -183,7 +183,7 @@ impl Upstream {
         &self,
         request: &mut Request<RequestBody>,
         max_idle: Duration,
-        gate: Option<&Gate>,
+        gate: Option<&SendFence>,
     ) -> Result<Response<UpstreamBody>, FailedSend> {
         let upload = request.body().pending_upload();
         loop {

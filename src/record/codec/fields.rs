@@ -2,10 +2,10 @@
 
 use http::{HeaderName, HeaderValue};
 
-type Line<'a> = (&'a HeaderName, &'a HeaderValue);
+type FieldLine<'a> = (&'a HeaderName, &'a HeaderValue);
 
 /// How many bytes [`put_fields`] writes.
-pub(super) fn fields_len<'a>(lines: impl Iterator<Item = Line<'a>>) -> usize {
+pub(super) fn fields_len<'a>(lines: impl Iterator<Item = FieldLine<'a>>) -> usize {
     let (mut count, mut length) = (0, 0);
     for (name, value) in lines {
         let (name, value) = (name.as_str().len(), value.len());
@@ -16,7 +16,7 @@ pub(super) fn fields_len<'a>(lines: impl Iterator<Item = Line<'a>>) -> usize {
 }
 
 /// Writes so many lines.
-pub(super) fn put_fields<'a>(out: &mut Vec<u8>, count: usize, lines: impl Iterator<Item = Line<'a>>) {
+pub(super) fn put_fields<'a>(out: &mut Vec<u8>, count: usize, lines: impl Iterator<Item = FieldLine<'a>>) {
     put_varint(out, count);
     for (name, value) in lines {
         put_varint(out, name.as_str().len());

@@ -8,13 +8,13 @@ use super::Unreadable;
 const CUT_SHORT: Unreadable = Unreadable::Damaged("it is cut short");
 
 /// What is left to read. Only what outlives the reading shares the bytes: each share is counted.
-pub(super) struct Input<'a> {
+pub(super) struct RecordInput<'a> {
     bytes: &'a Bytes,
     at: usize,
     end: usize,
 }
 
-impl<'a> Input<'a> {
+impl<'a> RecordInput<'a> {
     /// `bytes` up to `end`, which lies within them.
     pub(super) fn new(bytes: &'a Bytes, end: usize) -> Self {
         Self { bytes, at: 0, end }

@@ -7,26 +7,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The places that are free.
-pub(super) struct Slots(AtomicUsize);
+pub(super) struct ConcurrencyLimit(AtomicUsize);
 
 /// A place, free again when this is dropped.
-pub(super) struct Taken(Arc<Slots>);
+pub(super) struct Permit(Arc<ConcurrencyLimit>);
 
-impl Slots {
+impl ConcurrencyLimit {
     /// So many.
     pub(super) fn new(count: usize) -> Arc<Self> {
         Arc::new(Self(AtomicUsize::new(count)))
     }
 
     /// One of them, where one is free.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
+    pub(super) fn take(self: &Arc<Self>) -> Option<Permit> {
         let one_less = |free: usize| free.checked_sub(1);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok()?;
-        Some(Taken(Arc::clone(self)))
+        Some(Permit(Arc::clone(self)))
     }
 }
 
-impl Drop for Taken {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -38,13 +38,13 @@ mod tests {
 
     #[test]
     fn no_more_are_taken_than_there_are_and_what_is_given_back_is_taken_again() {
-        let slots = Slots::new(2);
+        let slots = ConcurrencyLimit::new(2);
         for _ in 0..3 {
             let (first, second) = (slots.take(), slots.take());
             assert!(first.is_some() && second.is_some() && slots.take().is_none());
             drop(first);
             assert!(slots.take().is_some());
         }
-        assert!(Slots::new(0).take().is_none());
+        assert!(ConcurrencyLimit::new(0).take().is_none());
     }
 }

@@ -7,40 +7,40 @@ use crate::record::Reply;
 
 /// What became of a request that was to be sent. `R` is the rest of a response that is too large to hold.
 #[derive(Debug)]
-pub enum Fate<R> {
+pub enum SendOutcome<R> {
     /// It certainly did not run.
     NotSent,
     /// The head of an answer came.
-    Answered(Answer<R>),
+    Answered(ReceivedResponse<R>),
     /// It may have run.
-    Unknown(Silence),
+    Unknown(LostReason),
 }
 
 /// An answer, as far as it was read.
 #[derive(Debug)]
-pub struct Answer<R> {
+pub struct ReceivedResponse<R> {
     /// Its head, and what was read of its body.
     pub reply: Arc<Reply>,
     /// What the backend itself says is to become of the record (`Onlyonce-Outcome`).
-    pub told: Option<Disposition>,
+    pub origin_directive: Option<Disposition>,
     /// What of the body is not in `reply`.
-    pub rest: Rest<R>,
+    pub rest: BodyRemainder<R>,
 }
 
 /// What of a body was not read.
 #[derive(Debug)]
-pub enum Rest<R> {
+pub enum BodyRemainder<R> {
     /// The body is whole.
     Nothing,
     /// There is more than may be held.
     Oversized(R),
     /// It broke off.
-    Broken(Silence),
+    Broken(LostReason),
 }
 
 /// How an upstream falls silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Silence {
+pub enum LostReason {
     /// It took too long.
     Timeout,
     /// The connection broke.

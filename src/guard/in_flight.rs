@@ -11,13 +11,13 @@ use tokio::sync::watch;
 use super::decide::Verdict;
 use super::lease::Lease;
 use super::policy::Outcome;
-use super::without_store::{Fallback, Known, without_store};
+use super::without_store::{Fallback, LocalKnowledge, without_store};
 use crate::config::OnMismatch;
 use crate::record::{Fingerprint, RecordName, Reply, State, Token};
 use crate::tick;
 
 /// What this process is at, by record.
-pub(super) struct Flights {
+pub(super) struct InFlightTable {
     shards: [Mutex<Shard>; SHARDS],
 }
 
@@ -25,26 +25,26 @@ pub(super) struct Flights {
 const SHARDS: usize = 256;
 
 /// Few enough to be looked through.
-type Shard = Vec<Entry>;
+type Shard = Vec<OperationEntry>;
 
 /// One operation.
-struct Entry {
+struct OperationEntry {
     name: RecordName,
     /// Requests whose claim has no answer yet. One of them may own the operation without knowing it.
     claiming: usize,
-    attempt: Option<Departed>,
+    attempt: Option<LocalAttempt>,
 }
 
 /// An attempt.
-struct Departed {
+struct LocalAttempt {
     lease: Arc<Lease>,
     /// Made for the first who waits; most attempts have none.
-    waiters: Option<watch::Sender<Landing>>,
-    progress: Progress,
+    waiters: Option<watch::Sender<AttemptEnd>>,
+    progress: AttemptProgress,
 }
 
 /// How far an attempt came.
-enum Progress {
+enum AttemptProgress {
     AtWork,
     /// It has ended, and this is still to be written: settled at this time.
     Unwritten(Outcome, u64),
@@ -52,52 +52,52 @@ enum Progress {
 
 /// The end of an attempt, for those who wait for it.
 #[derive(Debug, Clone)]
-pub(super) enum Landing {
+pub(super) enum AttemptEnd {
     /// At work.
     Pending,
     /// Over; its response, where it is at hand whole.
-    Landed(Option<Arc<Reply>>),
+    Over(Option<Arc<Reply>>),
 }
 
 /// A claim that is on its way.
-pub(super) struct Claiming<'a> {
-    flights: &'a Arc<Flights>,
+pub(super) struct AnnouncedClaim<'a> {
+    in_flight: &'a Arc<InFlightTable>,
     name: &'a RecordName,
-    has_departed: bool,
+    is_registered: bool,
 }
 
 /// One attempt's entry. Dropping it forgets the attempt, and tells the waiters that it is over.
-pub(super) struct Flight {
-    flights: Arc<Flights>,
+pub(super) struct InFlightEntry {
+    in_flight: Arc<InFlightTable>,
     lease: Arc<Lease>,
     is_entered: bool,
 }
 
-impl Default for Flights {
+impl Default for InFlightTable {
     fn default() -> Self {
         Self { shards: array::from_fn(|_| Mutex::default()) }
     }
 }
 
-impl Flights {
+impl InFlightTable {
     /// Announces a claim before it is made: nobody may take the operation for free meanwhile.
-    pub(super) fn claiming<'a>(self: &'a Arc<Self>, name: &'a RecordName) -> Claiming<'a> {
+    pub(super) fn claiming<'a>(self: &'a Arc<Self>, name: &'a RecordName) -> AnnouncedClaim<'a> {
         let mut shard = self.shard(name);
         match shard.iter_mut().find(|entry| entry.name == *name) {
             Some(entry) => entry.claiming += 1,
-            None => shard.push(Entry { name: name.clone(), claiming: 1, attempt: None }),
+            None => shard.push(OperationEntry { name: name.clone(), claiming: 1, attempt: None }),
         }
-        Claiming { flights: self, name, has_departed: false }
+        AnnouncedClaim { in_flight: self, name, is_registered: false }
     }
 
     /// The attempt at this very request, if one of this process is at work. The key may be in use for another by now.
-    pub(super) fn find(&self, name: &RecordName, fingerprint: &Fingerprint) -> Option<watch::Receiver<Landing>> {
+    pub(super) fn find(&self, name: &RecordName, fingerprint: &Fingerprint) -> Option<watch::Receiver<AttemptEnd>> {
         let mut shard = self.shard(name);
         let entry = shard.iter_mut().find(|entry| entry.name == *name)?;
-        let Departed { lease, waiters, progress } = entry.attempt.as_mut()?;
+        let LocalAttempt { lease, waiters, progress } = entry.attempt.as_mut()?;
         let same = fingerprint.compare(&lease.claim.fingerprint).may_be_same();
-        (same && matches!(progress, Progress::AtWork))
-            .then(|| waiters.get_or_insert_with(|| watch::Sender::new(Landing::Pending)).subscribe())
+        (same && matches!(progress, AttemptProgress::AtWork))
+            .then(|| waiters.get_or_insert_with(|| watch::Sender::new(AttemptEnd::Pending)).subscribe())
     }
 
     /// What a request gets for which the store cannot tell. Its own claim, if there is one, is still announced.
@@ -111,9 +111,9 @@ impl Flights {
         let shard = self.shard(name);
         let entry = shard.iter().find(|entry| entry.name == *name);
         let known = match entry.and_then(|entry| entry.attempt.as_ref()) {
-            Some(departed) => departed.known(),
-            None if entry.is_some_and(|entry| entry.claiming > own_claims) => Known::Doubtful,
-            None => Known::Nothing,
+            Some(attempt) => attempt.known(),
+            None if entry.is_some_and(|entry| entry.claiming > own_claims) => LocalKnowledge::Doubtful,
+            None => LocalKnowledge::Nothing,
         };
         without_store(known, fingerprint, on_mismatch)
     }
@@ -122,13 +122,13 @@ impl Flights {
     pub(super) fn freed(&self, name: &RecordName) {
         let shard = self.shard(name);
         let entry = shard.iter().find(|entry| entry.name == *name);
-        if let Some(departed) = entry.and_then(|entry| entry.attempt.as_ref()) {
-            departed.lease.freed();
+        if let Some(attempt) = entry.and_then(|entry| entry.attempt.as_ref()) {
+            attempt.lease.freed();
         }
     }
 
     /// Changes an entry, and forgets it where nothing is left of it.
-    fn change<T>(&self, name: &RecordName, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+    fn change<T>(&self, name: &RecordName, change: impl FnOnce(&mut OperationEntry) -> T) -> Option<T> {
         let mut shard = self.shard(name);
         let at = shard.iter().position(|entry| entry.name == *name)?;
         let changed = change(&mut shard[at]);
@@ -145,34 +145,38 @@ impl Flights {
     }
 }
 
-impl Departed {
+impl LocalAttempt {
     fn token(&self) -> Token {
         self.lease.claim.token
     }
 
-    fn known(&self) -> Known {
+    fn known(&self) -> LocalKnowledge {
         if !self.lease.is_certain() {
-            return Known::Doubtful;
+            return LocalKnowledge::Doubtful;
         }
         if self.lease.is_releasing() {
-            return Known::Free;
+            return LocalKnowledge::Free;
         }
         let claim = self.lease.claim.clone();
         match &self.progress {
-            Progress::AtWork | Progress::Unwritten(Outcome::Leave, _) => Known::Record(claim, State::InFlight),
-            Progress::Unwritten(Outcome::Settle(settlement), at) => Known::Record(claim, settlement.at(*at)),
-            Progress::Unwritten(Outcome::Release, _) => Known::Free,
+            AttemptProgress::AtWork | AttemptProgress::Unwritten(Outcome::Leave, _) => {
+                LocalKnowledge::Record(claim, State::InFlight)
+            }
+            AttemptProgress::Unwritten(Outcome::Settle(settlement), at) => {
+                LocalKnowledge::Record(claim, settlement.at(*at))
+            }
+            AttemptProgress::Unwritten(Outcome::Release, _) => LocalKnowledge::Free,
         }
     }
 }
 
-impl Claiming<'_> {
+impl AnnouncedClaim<'_> {
     /// The claim was granted. Where the store has lost the record of an attempt that this process knows, the claim must be
     /// given back, and its request gets this verdict.
-    pub(super) fn depart(mut self, lease: &Arc<Lease>, on_mismatch: OnMismatch) -> Result<Flight, Verdict> {
-        self.has_departed = true;
-        let departed = Departed { lease: Arc::clone(lease), waiters: None, progress: Progress::AtWork };
-        let entered = self.flights.change(self.name, |entry| {
+    pub(super) fn register(mut self, lease: &Arc<Lease>, on_mismatch: OnMismatch) -> Result<InFlightEntry, Verdict> {
+        self.is_registered = true;
+        let attempt = LocalAttempt { lease: Arc::clone(lease), waiters: None, progress: AttemptProgress::AtWork };
+        let entered = self.in_flight.change(self.name, |entry| {
             entry.claiming = entry.claiming.saturating_sub(1);
             // A takeover rests on the record that it found; a first attempt rests on there being none.
             if let Some(first) = entry.attempt.as_ref().filter(|_| lease.claim.attempt == 1)
@@ -182,38 +186,43 @@ impl Claiming<'_> {
                 return Err(verdict);
             }
             // In the place of an attempt that this one took over from.
-            Ok(entry.attempt.replace(departed))
+            Ok(entry.attempt.replace(attempt))
         });
         entered.transpose()?;
-        Ok(Flight { flights: Arc::clone(self.flights), lease: Arc::clone(lease), is_entered: true })
+        Ok(InFlightEntry { in_flight: Arc::clone(self.in_flight), lease: Arc::clone(lease), is_entered: true })
     }
 }
 
-impl Drop for Claiming<'_> {
+impl Drop for AnnouncedClaim<'_> {
     fn drop(&mut self) {
-        if !self.has_departed {
-            self.flights.change(self.name, |entry| entry.claiming = entry.claiming.saturating_sub(1));
+        if !self.is_registered {
+            self.in_flight.change(self.name, |entry| entry.claiming = entry.claiming.saturating_sub(1));
         }
     }
 }
 
-impl Flight {
+impl InFlightEntry {
     /// It has ended, and its outcome is written. Tells the waiters how.
-    pub(super) fn land(mut self, ended: impl FnOnce() -> Option<Arc<Reply>>) {
+    pub(super) fn complete(mut self, ended: impl FnOnce() -> Option<Arc<Reply>>) {
         if let Some(waiters) = self.forget() {
-            waiters.send_replace(Landing::Landed(ended()));
+            waiters.send_replace(AttemptEnd::Over(ended()));
         }
     }
 
     /// It has ended, and this is still to be written, or left to a takeover. Tells the waiters how.
-    pub(super) fn hover(&self, outcome: &Outcome, settled_at: u64, ended: impl FnOnce() -> Option<Arc<Reply>>) {
-        let progress = Progress::Unwritten(outcome.clone(), settled_at);
-        let waiters = self.own(|departed| {
-            departed.progress = progress;
-            departed.waiters.take()
+    pub(super) fn complete_unwritten(
+        &self,
+        outcome: &Outcome,
+        settled_at: u64,
+        ended: impl FnOnce() -> Option<Arc<Reply>>,
+    ) {
+        let progress = AttemptProgress::Unwritten(outcome.clone(), settled_at);
+        let waiters = self.own(|attempt| {
+            attempt.progress = progress;
+            attempt.waiters.take()
         });
         if let Some(waiters) = waiters.flatten() {
-            waiters.send_replace(Landing::Landed(ended()));
+            waiters.send_replace(AttemptEnd::Over(ended()));
         }
     }
 
@@ -227,36 +236,36 @@ impl Flight {
     }
 
     /// Changes what is known of this attempt. A takeover by this same process may have put its own in its place.
-    fn own<T>(&self, change: impl FnOnce(&mut Departed) -> T) -> Option<T> {
+    fn own<T>(&self, change: impl FnOnce(&mut LocalAttempt) -> T) -> Option<T> {
         let token = self.lease.claim.token;
-        let departed =
-            |entry: &mut Entry| entry.attempt.as_mut().filter(|departed| departed.token() == token).map(change);
-        self.flights.change(&self.lease.name, departed).flatten()
+        let attempt =
+            |entry: &mut OperationEntry| entry.attempt.as_mut().filter(|attempt| attempt.token() == token).map(change);
+        self.in_flight.change(&self.lease.name, attempt).flatten()
     }
 
     /// Those who wait for it.
-    fn forget(&mut self) -> Option<watch::Sender<Landing>> {
+    fn forget(&mut self) -> Option<watch::Sender<AttemptEnd>> {
         if !std::mem::take(&mut self.is_entered) {
             return None;
         }
         let token = self.lease.claim.token;
-        let departed =
-            self.flights.change(&self.lease.name, |entry| entry.attempt.take_if(|departed| departed.token() == token));
-        departed.flatten()?.waiters
+        let attempt =
+            self.in_flight.change(&self.lease.name, |entry| entry.attempt.take_if(|attempt| attempt.token() == token));
+        attempt.flatten()?.waiters
     }
 }
 
-impl Drop for Flight {
+impl Drop for InFlightEntry {
     fn drop(&mut self) {
         drop(self.forget());
     }
 }
 
 /// Waits until the attempt is over. `None`: it ended without a response at hand.
-pub(super) async fn landed(mut receiver: watch::Receiver<Landing>) -> Option<Arc<Reply>> {
+pub(super) async fn wait_for_end(mut receiver: watch::Receiver<AttemptEnd>) -> Option<Arc<Reply>> {
     // An error means that the sender is gone: the attempt is over either way.
-    match receiver.wait_for(|landing| matches!(landing, Landing::Landed(_))).await.as_deref() {
-        Ok(Landing::Landed(reply)) => reply.clone(),
-        Ok(Landing::Pending) | Err(_) => None,
+    match receiver.wait_for(|end| matches!(end, AttemptEnd::Over(_))).await.as_deref() {
+        Ok(AttemptEnd::Over(reply)) => reply.clone(),
+        Ok(AttemptEnd::Pending) | Err(_) => None,
     }
 }
