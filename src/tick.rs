@@ -108,9 +108,9 @@ thread_local! {
 }
 
 /// Those who wait, and when somebody looks next.
-struct Ticker(Mutex<List>);
+struct Ticker(Mutex<TimerList>);
 
-struct List {
+struct TimerList {
     slots: Vec<TimerSlot>,
     /// The first of the free slots.
     free: Option<usize>,
@@ -152,7 +152,7 @@ impl Ticker {
     }
 
     fn start(runtime: &Handle) -> Arc<Self> {
-        let ticker = Arc::new(Self(Mutex::new(List {
+        let ticker = Arc::new(Self(Mutex::new(TimerList {
             slots: Vec::new(),
             free: None,
             looked: Instant::now(),
@@ -169,7 +169,7 @@ impl Ticker {
         ticker
     }
 
-    fn list(&self) -> MutexGuard<'_, List> {
+    fn list(&self) -> MutexGuard<'_, TimerList> {
         // Every step leaves the list whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -68,7 +68,7 @@ pub(super) fn has_header(file: &File, store: [u8; 16], id: u64) -> io::Result<bo
 }
 
 /// Frame after frame, read in large pieces.
-pub(super) struct FrameReader<'a> {
+pub(super) struct SegmentReader<'a> {
     file: &'a File,
     at: u64,
     end: u64,
@@ -88,7 +88,7 @@ pub(super) enum NextFrame {
 
 const READ: usize = 256 * 1024;
 
-impl<'a> FrameReader<'a> {
+impl<'a> SegmentReader<'a> {
     pub(super) fn new(file: &'a File, from: u64, end: u64) -> Self {
         Self { file, at: from.max(HEADER), end, buffer: Vec::new(), buffered_from: 0 }
     }
@@ -172,7 +172,7 @@ pub(super) struct LostFrame(pub(super) u64);
 /// end: nobody was told that it is there. `all_synced` is as much as was on the disk for sure, as far as is known from
 /// elsewhere.
 pub(super) fn scan(file: &File, length: u64, all_synced: u64) -> io::Result<Result<Scan, LostFrame>> {
-    let mut frames = FrameReader::new(file, HEADER, length);
+    let mut frames = SegmentReader::new(file, HEADER, length);
     let mut found = FoundFrame::default();
     let mut synced = all_synced.max(HEADER);
     // From the first frame whose record is damaged: whether they count is known at the end.

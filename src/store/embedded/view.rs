@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::frame::{self, FrameHead, FrameOffset};
 use super::index::{Growing, IndexKey, Sorted};
-use super::segment::{FrameReader, Index, NextFrame, Segment, SegmentEntry};
+use super::segment::{Index, NextFrame, Segment, SegmentEntry, SegmentReader};
 use crate::record::RecordName;
 
 /// The segments and where their records lie. Only what is written, and as safe as it was asked to be, is seen here.
@@ -111,7 +111,7 @@ impl View {
                 (id, at) = (segment + 1, 0);
                 continue;
             }
-            let mut frames = FrameReader::new(&file, from, length);
+            let mut frames = SegmentReader::new(&file, from, length);
             loop {
                 let (place, head) = match frames.read_next()? {
                     NextFrame::Frame(place, head) => (place, head),
