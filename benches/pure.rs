@@ -12,7 +12,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use onlyonce::config::{Config, Found, LogKeys, Target, parse};
-use onlyonce::key::{DigestKey, Request, in_head, read};
+use onlyonce::key::{DigestKey, Request, read, read_head};
 use onlyonce::record::codec::{Placement, decode, encode};
 use onlyonce::record::{Claim, Extensions, Fingerprint, Record, Reply, State, Terms, Token, UnknownPolicy};
 
@@ -91,7 +91,9 @@ fn key_grammar(criterion: &mut Criterion) {
     ] {
         let headers = headers(key);
         with_request("auto", &headers, |rule, request| {
-            group.bench_function(name, |bencher| bencher.iter(|| black_box(in_head(rule, black_box(request)).is_ok())));
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| black_box(read_head(rule, black_box(request)).is_ok()))
+            });
         });
     }
 }

@@ -16,9 +16,9 @@ use super::Timestamp;
 use super::error::{AdminError, AdminErrorKind};
 use super::shape::{ExplainRequest, ExplainResponse, ProspectName, RecordEntry, RulesPage};
 use crate::clock;
-use crate::config::{Keeping, Mode, Naming, OnMismatch, Routes, Rule, Trust};
+use crate::config::{Mode, Naming, OnMismatch, RecordPlacement, Routes, Rule, Trust};
 use crate::guard::{self, Difference, Verdict};
-use crate::key::{self, Described, Operation, Reading};
+use crate::key::{self, DescribedRequest, KeyOutcome, Operation};
 use crate::record::codec::Unreadable;
 use crate::record::transitions::RecordSnapshot;
 use crate::store::{Store, StoreError};
@@ -30,7 +30,7 @@ pub struct ActiveRules {
     /// Whose word is taken for who a client is.
     pub trust: Trust,
     /// Where records are kept.
-    pub keeping: Keeping,
+    pub keeping: RecordPlacement,
 }
 
 /// What the names of records are digests of. `query` may ask whether a digest key is this one, by what tells keys apart
@@ -78,14 +78,14 @@ pub(super) async fn explain(
     let digest_key = store.digest_key().map_err(|error| AdminError::of_store(&error))?;
 
     let mut explained = ExplainResponse { route: None, record: None, now: None, request: None };
-    let request = Described::new(&method, url, headers);
+    let request = DescribedRequest::new(&method, url, headers);
     let Some(found) = in_force.routes.find(&request.target()) else { return Ok(explained) };
     explained.route = Some(found.rule.name.to_string());
     if found.rule.mode == Mode::Off || found.is_contested {
         return Ok(explained);
     }
     let facts = request.on(&found, &in_force.trust, clock::wall());
-    let Ok(Reading::Operation(operation)) = key::read(found.rule, &digest_key, facts, &body) else {
+    let Ok(KeyOutcome::Operation(operation)) = key::read(found.rule, &digest_key, facts, &body) else {
         return Ok(explained);
     };
     let looked_up = look_up(store, found.rule, &operation).await.map_err(|error| AdminError::of_store(&error))?;

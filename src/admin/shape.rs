@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
-use crate::config::{HumanDuration, Keeping, Naming};
+use crate::config::{HumanDuration, Naming, RecordPlacement};
 use crate::record::codec::Unreadable;
 use crate::record::transitions::{OwnerState, RecordSnapshot};
 use crate::record::{Phase, RecordName, UnknownPolicy};
@@ -142,7 +142,7 @@ pub struct RulesPage {
     pub routes: Vec<Naming>,
     /// Where they are kept.
     #[serde(flatten)]
-    pub keeping: Keeping,
+    pub keeping: RecordPlacement,
     /// Whether the digest key is the one that was asked about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_digest_key: Option<bool>,

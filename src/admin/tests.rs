@@ -30,7 +30,7 @@ impl Scene {
         let records = Arc::new(Metered::new(records, Arc::clone(&metrics)));
         let guard = Guard::new(Arc::clone(&records), Arc::clone(&metrics), 1);
         let (routes, trust) = (Arc::new(config.routes), config.trust);
-        let in_force = Arc::new(ActiveRules { routes, trust, keeping: config::Keeping::of(&config.store) });
+        let in_force = Arc::new(ActiveRules { routes, trust, keeping: config::RecordPlacement::of(&config.store) });
         let admin = Admin::new(metrics, records, guard, move || Arc::clone(&in_force), token.as_ref());
         Self { admin, store }
     }

@@ -14,10 +14,11 @@ use crate::admin::shape::{BodyContent, ExplainRequest, ExplainResponse, Prospect
 use crate::clock;
 use crate::config::{
     Config, Disposition, FingerprintMode, HumanDuration, HumanSize, Mode, OnConcurrent, OnMismatch, OnMissingKey,
-    Routes, Rule, Selector, StoreLocation, Target,
+    RouteTarget, Routes, Rule, Selector, StoreLocation,
 };
 use crate::key::{
-    self, Counted, Described, DigestKey, KeyError, KeyText, Operation, Reading, Request, SelectorReading,
+    self, DescribedRequest, DigestKey, FingerprintedBody, KeyError, KeyOutcome, KeyText, Operation, Request,
+    SelectorReading,
 };
 use crate::record::{RecordName, UnknownPolicy};
 use crate::run;
@@ -62,7 +63,7 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
     let headers: HeaderMap = args.headers.iter().cloned().collect();
     let path = key::normalise_path(args.url.path());
     let overriding = key::overriding_methods(&headers);
-    let described = Described::new(&args.method, args.url.clone(), headers);
+    let described = DescribedRequest::new(&args.method, args.url.clone(), headers);
     let target = described.target();
     let found = config.routes.find(&target);
 
@@ -108,7 +109,7 @@ fn methods(rule: &Rule) -> String {
 }
 
 /// Why it is none of the other routes; those with the same reason together.
-fn others(out: &mut String, routes: &Routes, found: Option<&Arc<Rule>>, target: &Target<'_>) {
+fn others(out: &mut String, routes: &Routes, found: Option<&Arc<Rule>>, target: &RouteTarget<'_>) {
     let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
     for rule in routes.rules().iter().filter(|rule| found.is_none_or(|found| !Arc::ptr_eq(rule, found))) {
         let why = why_not(rule, target);
@@ -122,7 +123,7 @@ fn others(out: &mut String, routes: &Routes, found: Option<&Arc<Rule>>, target: 
     }
 }
 
-fn why_not(rule: &Rule, target: &Target<'_>) -> String {
+fn why_not(rule: &Rule, target: &RouteTarget<'_>) -> String {
     let is_asked = |method: &Method| rule.methods.contains(method);
     if !is_asked(target.method) && !target.overriding.iter().any(is_asked) {
         return format!("{} only", methods(rule));
@@ -170,7 +171,7 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
             };
             labelled(out, "so", &format!("{code}: {error}"));
         }
-        Ok(Reading::Missing(selector)) => {
+        Ok(KeyOutcome::Missing(selector)) => {
             let then = match rule.on_missing_key {
                 OnMissingKey::Forward => "it is passed on unguarded (on_missing_key = \"forward\")",
                 OnMissingKey::Reject => "400 missing-key (on_missing_key = \"reject\")",
@@ -178,7 +179,7 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
             };
             labelled(out, "so", &format!("there is no key, as {selector} is missing: {then}"));
         }
-        Ok(Reading::Operation(operation)) => {
+        Ok(KeyOutcome::Operation(operation)) => {
             match &operation.key {
                 None => {
                     let window = HumanDuration(operation.terms.retention);
@@ -247,22 +248,24 @@ fn found(reading: &SelectorReading, is_keyed: bool, absent: &str) -> String {
 }
 
 /// What of this body counts.
-fn covered(mode: &FingerprintMode, counted: Counted, body: &[u8]) -> String {
+fn covered(mode: &FingerprintMode, counted: FingerprintedBody, body: &[u8]) -> String {
     let ignored = match mode {
         FingerprintMode::Auto { ignore } | FingerprintMode::Json { ignore } => ignore.as_slice(),
         FingerprintMode::Raw | FingerprintMode::Form | FingerprintMode::None => &[],
     };
     match counted {
-        Counted::NotAtAll => "not the body (fingerprint = \"none\")".to_owned(),
-        Counted::Bytes if body.is_empty() => "the body, which is empty".to_owned(),
-        Counted::Bytes if *mode == FingerprintMode::Raw => "the body, by its bytes (fingerprint = \"raw\")".to_owned(),
-        Counted::Bytes => "the body, by its bytes: its Content-Type is neither JSON nor a form".to_owned(),
-        Counted::Unreadable => {
+        FingerprintedBody::NotAtAll => "not the body (fingerprint = \"none\")".to_owned(),
+        FingerprintedBody::Bytes if body.is_empty() => "the body, which is empty".to_owned(),
+        FingerprintedBody::Bytes if *mode == FingerprintMode::Raw => {
+            "the body, by its bytes (fingerprint = \"raw\")".to_owned()
+        }
+        FingerprintedBody::Bytes => "the body, by its bytes: its Content-Type is neither JSON nor a form".to_owned(),
+        FingerprintedBody::Unreadable => {
             "the body, by its bytes: it cannot be read as the JSON or form that it is taken for".to_owned()
         }
-        Counted::Form => "the body as a form, by its fields".to_owned(),
-        Counted::Json if ignored.is_empty() => "the body as JSON, by value".to_owned(),
-        Counted::Json => {
+        FingerprintedBody::Form => "the body as a form, by its fields".to_owned(),
+        FingerprintedBody::Json if ignored.is_empty() => "the body as JSON, by value".to_owned(),
+        FingerprintedBody::Json => {
             let ignored: Vec<String> = ignored.iter().map(ToString::to_string).collect();
             format!("the body as JSON, by value, without {}", ignored.join(" "))
         }

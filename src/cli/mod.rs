@@ -25,7 +25,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use running::SidecarComparison;
 
-use crate::config::{self, Config, ConfigError, Content, LogConfig, LogFormat, LogKeys};
+use crate::config::{self, Config, ConfigError, ConfigFile, LogConfig, LogFormat, LogKeys};
 use crate::demo::{Demo, DemoError};
 use crate::run::reload::{self, Hangup};
 use crate::run::{self, InheritedSockets, Sidecar, StartError, Stopped};
@@ -223,7 +223,7 @@ fn refused(error: &ConfigError) -> ExitCode {
 }
 
 fn serve(file: &Path, log: &LogArgs) -> ExitCode {
-    let content = Content::of(file);
+    let content = ConfigFile::of(file);
     let mut config = match content.check() {
         Ok(config) => config,
         Err(error) if log.is_json() || content.asks_for_json() => {

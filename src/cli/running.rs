@@ -8,7 +8,7 @@ use super::client::{AdminCallError, AdminClient};
 use super::{block_on, records};
 use crate::admin;
 use crate::admin::shape::RulesPage;
-use crate::config::{self, Config, FORGOTTEN, Forgotten, Keeping, Naming, Warning, Weight};
+use crate::config::{self, Config, FORGOTTEN, ForgottenRoute, Naming, RecordPlacement, Warning, Weight};
 use crate::key::DigestKey;
 
 /// What came of asking the sidecar.
@@ -60,11 +60,11 @@ fn compare(running: &RulesPage, config: &Config, url: &str) -> Vec<Warning> {
         advice: advice.to_owned(),
     };
     let of_routes = config::forgotten(&running.routes, &Naming::all(&config.routes)).into_iter();
-    let of_routes = of_routes.map(|Forgotten { route, why }| {
+    let of_routes = of_routes.map(|ForgottenRoute { route, why }| {
         let text = format!("{why}. Once the sidecar at {url} goes by this file, {FORGOTTEN}");
         warning(Some(route), text, BY_RELOAD)
     });
-    let of_store = running.keeping.changes(&Keeping::of(&config.store), running.same_digest_key).into_iter();
+    let of_store = running.keeping.changes(&RecordPlacement::of(&config.store), running.same_digest_key).into_iter();
     let of_store = of_store.map(|part| {
         let text = format!("{part}. Once the sidecar at {url} is started with this file, {FORGOTTEN}");
         warning(None, text, AT_START)
@@ -91,7 +91,7 @@ mod tests {
             config::parse("test", &text, &|_| None).expect("a configuration")
         };
         let running = parse("memory:", "header:a");
-        let keeping = Keeping::of(&running.store);
+        let keeping = RecordPlacement::of(&running.store);
         let running = RulesPage { routes: Naming::all(&running.routes), keeping, same_digest_key: None };
         let told = |config: &Config| -> Vec<(Option<String>, String)> {
             let warnings = compare(&running, config, "http://127.0.0.1:9464");

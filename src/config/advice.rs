@@ -119,27 +119,27 @@ fn advice(config: &Config) -> Vec<Warning> {
 }
 
 /// A warning that does not know its route.
-struct Note {
+struct Advice {
     weight: Weight,
     text: String,
     advice: String,
 }
 
-impl Note {
+impl Advice {
     fn about(self, name: &'static str, route: Option<&Arc<str>>) -> Warning {
         let Self { weight, text, advice } = self;
         Warning { name, weight, route: route.cloned(), text, advice }
     }
 }
 
-fn warn(text: impl Into<String>, advice: impl Into<String>) -> Option<Note> {
-    Some(Note { weight: Weight::Warning, text: text.into(), advice: advice.into() })
+fn warn(text: impl Into<String>, advice: impl Into<String>) -> Option<Advice> {
+    Some(Advice { weight: Weight::Warning, text: text.into(), advice: advice.into() })
 }
 
-fn about_embedded(location: &StoreLocation) -> Option<Note> {
+fn about_embedded(location: &StoreLocation) -> Option<Advice> {
     match location {
         StoreLocation::Redis(_) | StoreLocation::Memory => None,
-        StoreLocation::Embedded(_) => Some(Note {
+        StoreLocation::Embedded(_) => Some(Advice {
             weight: Weight::Note,
             text: "the embedded store is for one sidecar: another one does not see its records".to_owned(),
             advice: "with more than one, share a Redis: store.url = \"redis://host:6379/0\"".to_owned(),
@@ -147,7 +147,7 @@ fn about_embedded(location: &StoreLocation) -> Option<Note> {
     }
 }
 
-fn about_memory(location: &StoreLocation) -> Option<Note> {
+fn about_memory(location: &StoreLocation) -> Option<Advice> {
     match location {
         StoreLocation::Redis(_) | StoreLocation::Embedded(_) => None,
         StoreLocation::Memory => warn(
@@ -157,7 +157,7 @@ fn about_memory(location: &StoreLocation) -> Option<Note> {
     }
 }
 
-fn about_eviction(is_accepted: bool, location: &StoreLocation) -> Option<Note> {
+fn about_eviction(is_accepted: bool, location: &StoreLocation) -> Option<Advice> {
     if !is_accepted || !matches!(location, StoreLocation::Redis(_)) {
         return None;
     }
@@ -169,7 +169,7 @@ fn about_eviction(is_accepted: bool, location: &StoreLocation) -> Option<Note> {
 }
 
 /// Two clicks on a button are two requests, and a browser shows the answer to the last.
-fn about_second_clicks(rule: &Rule) -> Option<Note> {
+fn about_second_clicks(rule: &Rule) -> Option<Advice> {
     let is_of_form = rule.key.iter().any(|selector| matches!(selector, Selector::Form(_)));
     if !is_of_form || rule.on_concurrent != OnConcurrent::Reject {
         return None;
@@ -181,7 +181,7 @@ fn about_second_clicks(rule: &Rule) -> Option<Note> {
     )
 }
 
-fn about_unused_tokens(trust: &Trust, routes: &Routes) -> Option<Note> {
+fn about_unused_tokens(trust: &Trust, routes: &Routes) -> Option<Advice> {
     let reads_token = |rule: &Arc<Rule>| rule.key.iter().chain(&rule.scope).any(is_claim);
     if trust.jwt.is_none() || routes.rules().iter().any(reads_token) {
         return None;
@@ -193,7 +193,7 @@ fn about_unused_tokens(trust: &Trust, routes: &Routes) -> Option<Note> {
 }
 
 /// Without trusted proxies, what is said about tokens is believed from this machine only.
-fn about_edge(trust: &Trust, server: &ServerConfig) -> Option<Note> {
+fn about_edge(trust: &Trust, server: &ServerConfig) -> Option<Advice> {
     let by_edge = trust.jwt.as_ref().is_some_and(|jwt| matches!(jwt.verification, Verification::ByEdge));
     let from_elsewhere = |listen: &Listen| match listen {
         Listen::Tcp(address) => !address.ip().is_loopback(),
@@ -213,7 +213,7 @@ fn is_claim(selector: &Selector) -> bool {
     matches!(selector, Selector::Jwt(_))
 }
 
-fn about_trust(trust: &Trust) -> Option<Note> {
+fn about_trust(trust: &Trust) -> Option<Advice> {
     if !trust.proxies.contain_everybody() {
         return None;
     }
@@ -225,7 +225,7 @@ fn about_trust(trust: &Trust) -> Option<Note> {
 }
 
 /// An event that a known sender delivers has its name from there, whoever brings it.
-fn about_shared_keys(rule: &Rule) -> Option<Note> {
+fn about_shared_keys(rule: &Rule) -> Option<Advice> {
     let is_event = match rule.preset {
         Some(Preset::StandardWebhooks | Preset::StripeWebhook | Preset::GithubWebhook) => true,
         Some(Preset::ShopifyWebhook | Preset::Cloudevents) => true,
@@ -254,7 +254,7 @@ fn about_shared_keys(rule: &Rule) -> Option<Note> {
     }
 }
 
-fn about_refreshed_tokens(rule: &Rule) -> Option<Note> {
+fn about_refreshed_tokens(rule: &Rule) -> Option<Advice> {
     const AUTHORIZATION: HeaderName = header::AUTHORIZATION;
     if !rule.scope.contains(&Selector::Header(AUTHORIZATION)) {
         return None;
@@ -268,7 +268,7 @@ fn about_refreshed_tokens(rule: &Rule) -> Option<Note> {
 }
 
 /// Some frameworks keep the session in the cookie itself.
-fn about_cookies(rule: &Rule) -> Option<Note> {
+fn about_cookies(rule: &Rule) -> Option<Advice> {
     let is_cookie = |selector: &&Selector| matches!(selector, Selector::Cookie(_));
     let cookie = rule.scope.iter().find(is_cookie)?;
     warn(
@@ -281,7 +281,7 @@ fn about_cookies(rule: &Rule) -> Option<Note> {
 }
 
 /// While a new key is not yet known, tokens that it signed are callers of their own.
-fn about_rotated_keys(rule: &Rule, trust: &Trust) -> Option<Note> {
+fn about_rotated_keys(rule: &Rule, trust: &Trust) -> Option<Advice> {
     let jwt = trust.jwt.as_ref().filter(|_| rule.scope.iter().any(is_claim))?;
     let may_rotate = matches!(jwt.verification, Verification::Keys(_)) && jwt.unverified == Unverified::OwnCaller;
     if !may_rotate {
@@ -294,7 +294,7 @@ fn about_rotated_keys(rule: &Rule, trust: &Trust) -> Option<Note> {
     )
 }
 
-fn about_addresses(rule: &Rule, trust: &Trust) -> Option<Note> {
+fn about_addresses(rule: &Rule, trust: &Trust) -> Option<Advice> {
     if !rule.scope.contains(&Selector::Ip) {
         return None;
     }
@@ -318,7 +318,7 @@ fn about_addresses(rule: &Rule, trust: &Trust) -> Option<Note> {
 
 /// Callers without a name share one space. With keys that clients draw at random, as those of the presets are, this is
 /// harmless.
-fn about_strangers(rule: &Rule) -> Option<Note> {
+fn about_strangers(rule: &Rule) -> Option<Advice> {
     if rule.preset.is_some() {
         return None;
     }
@@ -348,7 +348,7 @@ fn about_strangers(rule: &Rule) -> Option<Note> {
     )
 }
 
-fn about_forwarding(rule: &Rule) -> Option<Note> {
+fn about_forwarding(rule: &Rule) -> Option<Advice> {
     if rule.on_error != OnStoreError::Forward || rule.policy.base() != Policy::Strict {
         return None;
     }
@@ -360,14 +360,14 @@ fn about_forwarding(rule: &Rule) -> Option<Note> {
 
 /// A form can only be posted, so some frameworks let it name another method in a field. No field is seen before the
 /// route is known.
-fn about_hidden_methods(rule: &Rule, routes: &Routes) -> Option<Note> {
+fn about_hidden_methods(rule: &Rule, routes: &Routes) -> Option<Advice> {
     let posted = |other: &Arc<Rule>| other.mode != Mode::Off && other.methods.contains(&Method::POST);
     if routes.rules().iter().any(|other| posted(other) && other.path == rule.path && other.host == rule.host) {
         return None;
     }
     let methods: Vec<String> = rule.methods.iter().map(|method| format!("\"{method}\"")).collect();
     let methods = methods.join(", ");
-    Some(Note {
+    Some(Advice {
         weight: Weight::Note,
         text: format!(
             "POST is not guarded on {}: a backend that takes a form's _method field for the method (Rails, Laravel, \
@@ -378,20 +378,20 @@ fn about_hidden_methods(rule: &Rule, routes: &Routes) -> Option<Note> {
     })
 }
 
-fn about_other_hosts(rule: &Rule, routes: &Routes) -> Option<Note> {
+fn about_other_hosts(rule: &Rule, routes: &Routes) -> Option<Advice> {
     let host = rule.host.as_deref()?;
     let everywhere = |other: &Arc<Rule>| other.mode != Mode::Off && other.host.is_none() && other.path == rule.path;
     if routes.rules().iter().any(everywhere) {
         return None;
     }
-    Some(Note {
+    Some(Advice {
         weight: Weight::Note,
         text: format!("requests for another host than {host} are not guarded, and a client can send any Host it likes"),
         advice: "if the backend serves this path whatever Host says, leave host out".to_owned(),
     })
 }
 
-fn about_takeovers(rule: &Rule, upstream: &UpstreamConfig) -> Option<Note> {
+fn about_takeovers(rule: &Rule, upstream: &UpstreamConfig) -> Option<Advice> {
     if rule.on_unknown != OnUnknown::Retry || rule.lease >= upstream.response_timeout {
         return None;
     }
@@ -406,7 +406,7 @@ fn about_takeovers(rule: &Rule, upstream: &UpstreamConfig) -> Option<Note> {
 }
 
 /// Who names the 503 in a list has thought of it, and who lets a lost attempt be taken over minds no second one.
-fn about_503(rule: &Rule) -> Option<Note> {
+fn about_503(rule: &Rule) -> Option<Advice> {
     const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
     let is_named = rule.policy.overrides().iter().any(|(set, _)| *set == StatusSet::Status(UNAVAILABLE.as_u16()));
     if is_named || rule.on_unknown == OnUnknown::Retry || rule.policy.disposition(UNAVAILABLE) != Disposition::Release {
@@ -420,11 +420,11 @@ fn about_503(rule: &Rule) -> Option<Note> {
 }
 
 /// JSON comes under many media types, and under none.
-fn about_bodies(rule: &Rule) -> Option<Note> {
+fn about_bodies(rule: &Rule) -> Option<Advice> {
     let in_json = |selector: &&Selector| matches!(selector, Selector::Json(_));
     let selector = rule.key.iter().chain(&rule.scope).find(in_json)?;
     let cap = HumanSize(rule.max_request_body);
-    Some(Note {
+    Some(Advice {
         weight: Weight::Note,
         text: format!(
             "{selector} is looked for in every body, whatever its Content-Type: one of more than {cap} \
@@ -435,7 +435,7 @@ fn about_bodies(rule: &Rule) -> Option<Note> {
     })
 }
 
-fn about_caps(rule: &Rule, server: &ServerConfig) -> Option<Note> {
+fn about_caps(rule: &Rule, server: &ServerConfig) -> Option<Advice> {
     let over = |cap: u64| cap > server.max_buffered;
     let all = HumanSize(server.max_buffered);
     if over(rule.max_request_body) {
@@ -462,20 +462,20 @@ fn about_caps(rule: &Rule, server: &ServerConfig) -> Option<Note> {
 }
 
 /// Until the default changed, records were kept for three days. Nobody should learn of it by a retry that ran again.
-fn about_default_retention(rule: &Rule) -> Option<Note> {
+fn about_default_retention(rule: &Rule) -> Option<Advice> {
     const BEFORE: Duration = Duration::from_secs(72 * 60 * 60);
     if rule.retention_given || rule.retention >= BEFORE {
         return None;
     }
     let (retention, before) = (HumanDuration(rule.retention), HumanDuration(BEFORE));
-    Some(Note {
+    Some(Advice {
         weight: Weight::Note,
         text: format!("records are kept for {retention}, as retention is not given; before, the default was {before}"),
         advice: "if clients try again for longer, say for how long: retention = \"72h\"".to_owned(),
     })
 }
 
-fn about_retries_of_payments(rule: &Rule) -> Option<Note> {
+fn about_retries_of_payments(rule: &Rule) -> Option<Advice> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let sender = match rule.preset? {
         preset @ (Preset::Stripe | Preset::Square | Preset::Paypal | Preset::Gocardless) => preset.name(),

@@ -46,7 +46,7 @@ pub struct TokenKey {
 
 impl TokenKey {
     /// `algorithms` are those of the key's own family, and not empty.
-    pub fn new(id: Option<String>, key: DecodingKey, algorithms: Vec<Algorithm>, expected: &Expected) -> Self {
+    pub fn new(id: Option<String>, key: DecodingKey, algorithms: Vec<Algorithm>, expected: &ExpectedClaims) -> Self {
         let mut validation = Validation {
             algorithms,
             leeway: LEEWAY,
@@ -96,7 +96,7 @@ impl fmt::Debug for TokenKey {
 
 /// Whom a token must be from and for, where the operator says so.
 #[derive(Debug, Clone, Default)]
-pub struct Expected {
+pub struct ExpectedClaims {
     /// `issuer`
     pub issuer: Option<String>,
     /// `audience`

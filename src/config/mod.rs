@@ -37,14 +37,14 @@ use crate::tls;
 pub use advice::{WARNINGS, Warning, Weight, accepted, warnings};
 pub use field::{is_foldable, is_same_field, may_begin_with};
 pub(crate) use file::nearest;
-pub use file::{Content, load, parse};
+pub use file::{ConfigFile, load, parse};
 pub use fixed::Fixed;
 pub use jwt::{Jwt, TokenKey, Unverified, Verification};
-pub use naming::{Change, FORGOTTEN, Forgotten, Keeping, Naming, forgotten};
+pub use naming::{FORGOTTEN, ForgottenRoute, Naming, NamingChange, RecordPlacement, forgotten};
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
 pub use preset::Preset;
-pub use problem::{ConfigError, Problem};
-pub use routes::{Found, PathParams, RouteConflict, Routes, Target, Unguarded};
+pub use problem::{ConfigError, ConfigProblem};
+pub use routes::{PathParams, RouteConflict, RouteMatch, RouteTarget, Routes, Unguarded};
 pub use rule::{
     Delivery, FingerprintMode, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period,
     Rule, Selector,

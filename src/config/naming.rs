@@ -27,18 +27,18 @@ pub struct Naming {
 
 /// A route whose records nobody finds any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forgotten {
+pub struct ForgottenRoute {
     /// The name that they are kept under.
     pub route: String,
     /// Why.
-    pub why: Change,
+    pub why: NamingChange,
 }
 
 /// What changed about a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum NamingChange {
     /// Its names are digests of other parts.
-    Parts(Vec<Part>),
+    Parts(Vec<ChangedSetting>),
     /// The same requests have a route of another name.
     Renamed(String),
     /// There is no such route.
@@ -47,7 +47,7 @@ pub enum Change {
 
 /// One setting that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
+pub struct ChangedSetting {
     setting: &'static str,
     was: String,
     is: String,
@@ -70,7 +70,7 @@ impl Naming {
         routes.rules().iter().map(|rule| Self::of(rule)).collect()
     }
 
-    fn changes(&self, now: &Self) -> Vec<Part> {
+    fn changes(&self, now: &Self) -> Vec<ChangedSetting> {
         let parts = |parts: &[String]| format!("[{}]", parts.join(", "));
         let target = |target| if target { "path and query count" } else { "path and query do not count" }.to_owned();
         differing(vec![
@@ -82,25 +82,25 @@ impl Naming {
 }
 
 /// The routes whose records nobody finds any more, once `now` takes the place of `before`.
-pub fn forgotten(before: &[Naming], now: &[Naming]) -> Vec<Forgotten> {
+pub fn forgotten(before: &[Naming], now: &[Naming]) -> Vec<ForgottenRoute> {
     let enforced = before.iter().filter(|was| was.enforced);
     let changed = enforced.filter_map(|was| {
         let why = match now.iter().find(|is| is.route == was.route) {
-            Some(is) => Some(was.changes(is)).filter(|parts| !parts.is_empty()).map(Change::Parts),
+            Some(is) => Some(was.changes(is)).filter(|parts| !parts.is_empty()).map(NamingChange::Parts),
             None => {
                 let is_new = |is: &&Naming| !before.iter().any(|was| was.route == is.route);
                 let heir = now.iter().filter(is_new).find(|is| is.matches == was.matches);
-                Some(heir.map_or(Change::Gone, |heir| Change::Renamed(heir.route.clone())))
+                Some(heir.map_or(NamingChange::Gone, |heir| NamingChange::Renamed(heir.route.clone())))
             }
         };
-        Some(Forgotten { route: was.route.clone(), why: why? })
+        Some(ForgottenRoute { route: was.route.clone(), why: why? })
     });
     changed.collect()
 }
 
 /// Where records are kept, and what their names are keyed with. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Keeping {
+pub struct RecordPlacement {
     /// `store.url`, without user and password.
     pub store: String,
     /// `store.prefix`
@@ -109,7 +109,7 @@ pub struct Keeping {
     pub digest_key: bool,
 }
 
-impl Keeping {
+impl RecordPlacement {
     /// What this configuration says.
     pub fn of(store: &StoreConfig) -> Self {
         let digest_key = store.digest_key.is_some();
@@ -118,7 +118,7 @@ impl Keeping {
 
     /// What is different about the records of all routes once a sidecar goes by `now`. `same_digest_key` is known where both
     /// have one.
-    pub fn changes(&self, now: &Self, same_digest_key: Option<bool>) -> Vec<Part> {
+    pub fn changes(&self, now: &Self, same_digest_key: Option<bool>) -> Vec<ChangedSetting> {
         let key = |given| if given { "given" } else { "not given" }.to_owned();
         let mut settings = vec![
             ("store.url", self.store.clone(), now.store.clone()),
@@ -132,20 +132,20 @@ impl Keeping {
     }
 }
 
-fn differing(settings: Vec<(&'static str, String, String)>) -> Vec<Part> {
+fn differing(settings: Vec<(&'static str, String, String)>) -> Vec<ChangedSetting> {
     let differing = settings.into_iter().filter(|(_, was, is)| was != is);
-    differing.map(|(setting, was, is)| Part { setting, was, is }).collect()
+    differing.map(|(setting, was, is)| ChangedSetting { setting, was, is }).collect()
 }
 
 /// `key was [header:a], and is [header:b]`
-impl fmt::Display for Part {
+impl fmt::Display for ChangedSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { setting, was, is } = self;
         write!(f, "{setting} was {was}, and is {is}")
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for NamingChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Parts(parts) => parts.iter().enumerate().try_for_each(|(index, part)| {
@@ -182,9 +182,9 @@ mod tests {
             let text = format!(
                 "upstream.url = \"http://backend\"\n[store]\n{store}\n[[route]]\nname = \"a\"\npath = \"/a\"\nscope = []"
             );
-            Keeping::of(&parse("test.toml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}")).store)
+            RecordPlacement::of(&parse("test.toml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}")).store)
         };
-        let told = |was: &Keeping, is: &Keeping, same| -> Vec<String> {
+        let told = |was: &RecordPlacement, is: &RecordPlacement, same| -> Vec<String> {
             was.changes(is, same).iter().map(ToString::to_string).collect()
         };
         let plain = keeping("url = \"redis://:secret@one/2\"");
@@ -200,7 +200,7 @@ mod tests {
     }
 
     fn told(before: &[Naming], now: &[Naming]) -> Vec<String> {
-        forgotten(before, now).iter().map(|Forgotten { route, why }| format!("{route}: {why}")).collect()
+        forgotten(before, now).iter().map(|ForgottenRoute { route, why }| format!("{route}: {why}")).collect()
     }
 
     #[test]

@@ -20,13 +20,13 @@ pub enum ConfigError {
         /// The file's name, as given.
         file: String,
         /// At least one.
-        problems: Vec<Problem>,
+        problems: Vec<ConfigProblem>,
     },
 }
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// Where, in bytes; `None` for what is missing altogether.
     pub span: Option<Range<usize>>,
     /// What is wrong.
@@ -59,7 +59,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl Problem {
+impl ConfigProblem {
     fn write(&self, f: &mut fmt::Formatter<'_>, file: &str) -> fmt::Result {
         let place = match &self.excerpt {
             Some(excerpt) => format!("{file}:{}:{}", excerpt.line, excerpt.column),

@@ -8,7 +8,7 @@ use super::spelling::{Pattern, folded, spellings};
 use super::{Mode, Rule};
 
 /// The rule that guards a request.
-pub struct Found<'a> {
+pub struct RouteMatch<'a> {
     /// The rule.
     pub rule: &'a Arc<Rule>,
     /// What the request's path has where the rule's has a parameter.
@@ -85,7 +85,7 @@ struct Paths {
 
 /// What a request asks for, as far as routes go by it.
 #[derive(Debug, Clone, Copy)]
-pub struct Target<'a> {
+pub struct RouteTarget<'a> {
     /// Its own method, in upper case.
     pub method: &'a Method,
     /// Methods that the backend may take instead of it (`X-HTTP-Method-Override`).
@@ -172,28 +172,28 @@ impl Routes {
 
     /// The rule for a request. A method that stands in for its own comes first, and finds guarded routes only: a
     /// backend that ignores it must not be reached unguarded.
-    pub fn find<'a>(&'a self, target: &Target<'a>) -> Option<Found<'a>> {
+    pub fn find<'a>(&'a self, target: &RouteTarget<'a>) -> Option<RouteMatch<'a>> {
         let overriding = |mode| {
             let found = |method| self.by(method, target).filter(|found| found.rule.mode == mode);
             target.overriding.iter().find_map(found)
         };
         let own = || self.by(target.method, target);
         let found = overriding(Mode::Enforce).or_else(own).or_else(|| overriding(Mode::Observe))?;
-        let is_rival = |other: Found<'a>| other.rule.mode == Mode::Enforce && !Arc::ptr_eq(other.rule, found.rule);
+        let is_rival = |other: RouteMatch<'a>| other.rule.mode == Mode::Enforce && !Arc::ptr_eq(other.rule, found.rule);
         let mut methods = target.overriding.iter().chain([target.method]);
         let is_contested = !target.overriding.is_empty()
             && found.rule.mode == Mode::Enforce
             && methods.any(|method| self.by(method, target).is_some_and(is_rival));
-        Some(Found { is_contested, ..found })
+        Some(RouteMatch { is_contested, ..found })
     }
 
-    fn by<'a>(&'a self, method: &Method, target: &Target<'a>) -> Option<Found<'a>> {
+    fn by<'a>(&'a self, method: &Method, target: &RouteTarget<'a>) -> Option<RouteMatch<'a>> {
         let of_host = target.host.and_then(|host| self.hosts.get(host)).and_then(|methods| methods.get(method));
         let tables = [of_host, self.any_host.get(method)];
         let tables = || tables.iter().copied().flatten();
         let exact = tables().find_map(|paths| paths.exact.at(target.normal).ok());
         if let Some(exact) = exact {
-            return Some(Found {
+            return Some(RouteMatch {
                 rule: exact.value,
                 params: PathParams::Exact(exact.params),
                 respelled: None,
@@ -207,7 +207,7 @@ impl Routes {
 
     /// Why nothing guards a request. Of several routes, the one that comes nearest says so. Tries them one by one: for
     /// people who ask.
-    pub fn why_unguarded<'a>(&'a self, target: &Target<'a>) -> Unguarded<'a> {
+    pub fn why_unguarded<'a>(&'a self, target: &RouteTarget<'a>) -> Unguarded<'a> {
         if let Some(found) = self.find(target).filter(|found| found.rule.mode == Mode::Off) {
             return Unguarded::Off(found.rule);
         }
@@ -217,7 +217,7 @@ impl Routes {
                 let anywhere = Rule { host: None, ..Rule::clone(rule) };
                 let is_added = alone.add(anywhere).is_ok();
                 let method = rule.methods.first().unwrap_or(target.method);
-                is_added && alone.find(&Target { method, overriding: &[], ..*target }).is_some()
+                is_added && alone.find(&RouteTarget { method, overriding: &[], ..*target }).is_some()
             })
         };
         let is_of_host = |rule: &&Arc<Rule>| rule.host.as_deref().is_none_or(|host| Some(host) == target.host);
@@ -241,7 +241,7 @@ fn collide(one: &str, other: &str) -> bool {
 }
 
 impl Paths {
-    fn respelled<'a>(&'a self, plain: &str) -> Option<Found<'a>> {
+    fn respelled<'a>(&'a self, plain: &str) -> Option<RouteMatch<'a>> {
         let folded = folded(plain);
         let found = self.loose.at(&folded).ok()?;
         let (rule, pattern) = found.value;
@@ -249,7 +249,7 @@ impl Paths {
         let respelled = Some(pattern.canonical(&values));
         let names = found.params.iter().map(|(name, _)| name.to_owned());
         let params = PathParams::Respelled(names.zip(values).collect());
-        Some(Found { rule, params, respelled, is_contested: false })
+        Some(RouteMatch { rule, params, respelled, is_contested: false })
     }
 }
 

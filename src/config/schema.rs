@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
-use super::file::{self, Known, Shape};
+use super::file::{self, KnownKey, Shape};
 use super::units::{DURATIONS, HumanDuration, SIZES};
 
 const REFERENCE: &str = include_str!("../../config/onlyonce.toml");
@@ -22,7 +22,7 @@ pub fn schema() -> Value {
 }
 
 struct File {
-    keys: Vec<Known>,
+    keys: Vec<KnownKey>,
     reference: Reference,
 }
 
@@ -42,13 +42,13 @@ impl File {
     }
 
     /// A table is required for the sake of what is required in it.
-    fn is_required(&self, known: &Known) -> bool {
+    fn is_required(&self, known: &KnownKey) -> bool {
         let path = path(known);
         known.required
             || self.keys.iter().any(|inner| inner.required && known.shapes == [Shape::Table] && inner.table == path)
     }
 
-    fn key(&self, known: &Known) -> Map<String, Value> {
+    fn key(&self, known: &KnownKey) -> Map<String, Value> {
         let mut schema = any_of(&known.shapes, &|shape| match shape {
             Shape::Table => self.table(&path(known)),
             Shape::Tables => {
@@ -74,7 +74,7 @@ impl File {
 }
 
 /// The header of the table that a key stands for.
-fn path(known: &Known) -> String {
+fn path(known: &KnownKey) -> String {
     if known.table.is_empty() { known.key.to_owned() } else { format!("{}.{}", known.table, known.key) }
 }
 
@@ -132,10 +132,10 @@ fn object(value: Value) -> Map<String, Value> {
 
 /// What the reference says of each key.
 struct Reference {
-    entries: Vec<Entry>,
+    entries: Vec<ReferenceEntry>,
 }
 
-struct Entry {
+struct ReferenceEntry {
     table: String,
     key: String,
     /// The comment above it.
@@ -157,11 +157,11 @@ impl Reference {
                 let (parent, key) = header.rsplit_once('.').unwrap_or(("", header));
                 table = header.to_owned();
                 let (parent, key, why) = (parent.to_owned(), key.to_owned(), sentence(&mut why));
-                entries.push(Entry { table: parent, key, why, value: None, is_default: false });
+                entries.push(ReferenceEntry { table: parent, key, why, value: None, is_default: false });
             } else if let Some((key, value)) = assignment(bare) {
                 let why = sentence(&mut why);
                 let is_default = bare == line && !why.contains("Required");
-                entries.push(Entry { table: table.clone(), key, why, value: Some(value), is_default });
+                entries.push(ReferenceEntry { table: table.clone(), key, why, value: Some(value), is_default });
             } else if let Some(comment) = line.strip_prefix("# ") {
                 why.push(comment);
             } else {
@@ -172,7 +172,7 @@ impl Reference {
     }
 
     /// `[defaults]` has the keys of `[[route]]`, where they are told of.
-    fn entry(&self, table: &str, key: &str) -> Option<&Entry> {
+    fn entry(&self, table: &str, key: &str) -> Option<&ReferenceEntry> {
         let table = if table == "defaults" { "route" } else { table };
         self.entries.iter().find(|entry| entry.table == table && entry.key == key)
     }
@@ -202,10 +202,11 @@ mod tests {
     fn the_reference_tells_of_every_key_and_of_no_other() {
         let reference = Reference::read(REFERENCE);
         let keys = file::keys();
-        let told = |known: &&Known| reference.entry(&known.table, known.key).is_some_and(|entry| !entry.why.is_empty());
+        let told =
+            |known: &&KnownKey| reference.entry(&known.table, known.key).is_some_and(|entry| !entry.why.is_empty());
         let untold: Vec<String> = keys.iter().filter(|known| known.built && !told(known)).map(path).collect();
         assert_eq!(untold, Vec::<String>::new(), "not in config/onlyonce.toml, or without a word of why");
-        let known = |entry: &&Entry| {
+        let known = |entry: &&ReferenceEntry| {
             keys.iter().any(|known| known.built && known.table == entry.table && known.key == entry.key)
         };
         let strangers: Vec<&str> =

@@ -17,8 +17,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::ledger::{Invoice, Ledger, Order, Way};
-use super::{Places, page};
+use super::ledger::{Invoice, InvoiceOrder, Ledger, Way};
+use super::{DemoAddresses, page};
 
 /// How long it takes to create an invoice.
 const CREATION: Duration = Duration::from_secs(2);
@@ -29,14 +29,14 @@ const MAX_BODY: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Backend {
     ledger: Arc<Ledger>,
-    places: Places,
+    places: DemoAddresses,
 }
 
-type Answer = Response<Full<Bytes>>;
+type BackendResponse = Response<Full<Bytes>>;
 
 impl Backend {
     /// With an empty ledger. `places` are where the page's forms are sent.
-    pub(super) fn new(places: Places) -> Self {
+    pub(super) fn new(places: DemoAddresses) -> Self {
         Self { ledger: Arc::default(), places }
     }
 
@@ -59,7 +59,7 @@ impl Backend {
         }
     }
 
-    async fn handle(&self, request: Request<Incoming>) -> Answer {
+    async fn handle(&self, request: Request<Incoming>) -> BackendResponse {
         let (head, body) = request.into_parts();
         let path = head.uri.path();
         // HEAD is answered like GET; hyper leaves the body out.
@@ -93,7 +93,7 @@ impl Backend {
         }
     }
 
-    async fn create(&self, headers: &HeaderMap, body: &[u8]) -> Answer {
+    async fn create(&self, headers: &HeaderMap, body: &[u8]) -> BackendResponse {
         let Some((order, key)) = read(headers, body) else {
             return refusal(StatusCode::UNPROCESSABLE_ENTITY, "an invoice needs a customer and an amount");
         };
@@ -120,7 +120,7 @@ impl Backend {
 }
 
 /// The order in a body, JSON or a form, and the key beside it.
-fn read(headers: &HeaderMap, body: &[u8]) -> Option<(Order, Option<String>)> {
+fn read(headers: &HeaderMap, body: &[u8]) -> Option<(InvoiceOrder, Option<String>)> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let fields: HashMap<String, Value> = if content_type.starts_with("application/json") {
         serde_json::from_slice(body).ok()?
@@ -133,23 +133,23 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Option<(Order, Option<String>)> {
         Value::Number(number) => Some(number.to_string()),
         Value::String(_) | Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
-    Some((Order { customer: filled("customer")?, amount: filled("amount")? }, filled("idempotency_key")))
+    Some((InvoiceOrder { customer: filled("customer")?, amount: filled("amount")? }, filled("idempotency_key")))
 }
 
 /// A page for a browser, JSON for a program.
-fn show(status: StatusCode, invoice: &Invoice, headers: &HeaderMap) -> Answer {
+fn show(status: StatusCode, invoice: &Invoice, headers: &HeaderMap) -> BackendResponse {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let browser = accepted.into_iter().any(|line| line.contains("text/html"));
     let mut answer = if browser {
         html(status, page::invoice(invoice))
     } else {
         #[derive(Serialize)]
-        struct Shown<'a> {
+        struct InvoiceShape<'a> {
             number: &'a str,
             #[serde(flatten)]
-            order: &'a Order,
+            order: &'a InvoiceOrder,
         }
-        match serde_json::to_string(&Shown { number: &invoice.number, order: &invoice.order }) {
+        match serde_json::to_string(&InvoiceShape { number: &invoice.number, order: &invoice.order }) {
             Ok(shown) => json(status, shown),
             Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
@@ -158,19 +158,19 @@ fn show(status: StatusCode, invoice: &Invoice, headers: &HeaderMap) -> Answer {
     answer
 }
 
-fn refusal(status: StatusCode, text: &str) -> Answer {
+fn refusal(status: StatusCode, text: &str) -> BackendResponse {
     answer(status, "text/plain; charset=utf-8", format!("{text}\n"))
 }
 
-fn html(status: StatusCode, page: String) -> Answer {
+fn html(status: StatusCode, page: String) -> BackendResponse {
     answer(status, "text/html; charset=utf-8", page)
 }
 
-fn json(status: StatusCode, text: String) -> Answer {
+fn json(status: StatusCode, text: String) -> BackendResponse {
     answer(status, "application/json", text + "\n")
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> BackendResponse {
     let mut answer = Response::new(Full::from(body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();

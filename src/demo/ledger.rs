@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Order {
+pub(super) struct InvoiceOrder {
     pub(super) customer: String,
     pub(super) amount: String,
 }
@@ -25,7 +25,7 @@ pub(super) struct Invoice {
     /// `INV-1001`
     pub(super) number: String,
     #[serde(flatten)]
-    pub(super) order: Order,
+    pub(super) order: InvoiceOrder,
     #[serde(rename = "via")]
     pub(super) way: Way,
     /// What the client called its intent, where it said so: written down like the way, and for the same reason.
@@ -44,7 +44,7 @@ const NUMBERS_FROM: usize = 1000;
 
 impl Ledger {
     /// Begins an invoice; [`finish`](Self::finish) creates it.
-    pub(super) fn begin(&self, order: Order, way: Way, key: Option<String>) -> String {
+    pub(super) fn begin(&self, order: InvoiceOrder, way: Way, key: Option<String>) -> String {
         let mut invoices = self.lock();
         let number = format!("INV-{}", NUMBERS_FROM + invoices.len() + 1);
         invoices.push(Invoice { number: number.clone(), order, way, key, at_work: true });
@@ -95,8 +95,8 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn order() -> Order {
-        Order { customer: "Ada".into(), amount: "1".into() }
+    fn order() -> InvoiceOrder {
+        InvoiceOrder { customer: "Ada".into(), amount: "1".into() }
     }
 
     #[test]

@@ -21,13 +21,13 @@ pub struct Demo {
     sidecar: Sidecar,
     backend: Backend,
     listener: TcpListener,
-    places: Places,
-    folder: Folder,
+    places: DemoAddresses,
+    folder: DemoFolder,
 }
 
 /// Where everything listens.
 #[derive(Debug, Clone, Copy)]
-struct Places {
+struct DemoAddresses {
     proxy: SocketAddr,
     backend: SocketAddr,
     admin: SocketAddr,
@@ -96,9 +96,9 @@ impl Demo {
         let (proxy, bound) = first_free(listen).await.map_err(no_port)?;
         let (listener, backend) = first_free(after(bound).map_err(no_port)?).await.map_err(no_port)?;
         let (holder, admin) = first_free(after(backend).map_err(no_port)?).await.map_err(no_port)?;
-        let places = Places { proxy: bound, backend, admin };
+        let places = DemoAddresses { proxy: bound, backend, admin };
 
-        let folder = Folder::new()?;
+        let folder = DemoFolder::new()?;
         let config = configuration(places, &folder)?;
         drop((proxy, holder));
         let sidecar = Sidecar::start(config).await?;
@@ -157,7 +157,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// The configuration that comes with the demo, with the addresses and the folder of this one.
-fn configuration(places: Places, folder: &Folder) -> Result<Config, ConfigError> {
+fn configuration(places: DemoAddresses, folder: &DemoFolder) -> Result<Config, ConfigError> {
     let value = |name: &str| match name {
         "LISTEN" => Some(places.proxy.to_string()),
         "ADMIN" => Some(places.admin.to_string()),
@@ -169,9 +169,9 @@ fn configuration(places: Places, folder: &Folder) -> Result<Config, ConfigError>
 }
 
 /// A folder that is gone when this is dropped.
-struct Folder(PathBuf);
+struct DemoFolder(PathBuf);
 
-impl Folder {
+impl DemoFolder {
     /// A new one for this process, and for nobody else to look into.
     fn new() -> Result<Self, DemoError> {
         let mut path = std::env::temp_dir().join(format!("onlyonce-demo-{}", std::process::id()));
@@ -186,7 +186,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for DemoFolder {
     fn drop(&mut self) {
         // The store is closed beside this, and may put one more file into it.
         let mut tries = 20;
@@ -210,8 +210,8 @@ mod tests {
     #[test]
     fn the_configuration_loads() {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let folder = Folder::new().expect("a folder");
-        let config = configuration(Places { proxy: at(1), backend: at(2), admin: at(3) }, &folder);
+        let folder = DemoFolder::new().expect("a folder");
+        let config = configuration(DemoAddresses { proxy: at(1), backend: at(2), admin: at(3) }, &folder);
         let config = config.unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(config.server.listen, [config::Listen::Tcp(at(1))]);
         assert!(

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use super::ledger::{Invoice, Ledger, Way};
-use super::{Places, reachable};
+use super::{DemoAddresses, reachable};
 
 const PAGE: &str = include_str!("page.html");
 const INVOICE: &str = include_str!("invoice.html");
@@ -16,7 +16,7 @@ const LISTED: usize = 6;
 
 /// The page with both forms. Each form gets a key of its own; its addresses are under the name by which the browser
 /// has reached the page (`Host`).
-pub(super) fn page(host: Option<&str>, places: Places, ledger: &Ledger) -> String {
+pub(super) fn page(host: Option<&str>, places: DemoAddresses, ledger: &Ledger) -> String {
     let url = |address: SocketAddr| match host.and_then(name) {
         Some(name) => format!("http://{name}:{}", address.port()),
         None => format!("http://{}", reachable(address)),
@@ -88,17 +88,17 @@ fn key() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::ledger::Order;
+    use crate::demo::ledger::InvoiceOrder;
 
-    fn places() -> Places {
+    fn places() -> DemoAddresses {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Places { proxy: at(8080), backend: at(8081), admin: at(8082) }
+        DemoAddresses { proxy: at(8080), backend: at(8081), admin: at(8082) }
     }
 
     #[test]
     fn nothing_that_was_typed_in_becomes_markup() {
         let ledger = Ledger::default();
-        ledger.begin(Order { customer: "<b>Ada".into(), amount: "\"1".into() }, Way::Direct, None);
+        ledger.begin(InvoiceOrder { customer: "<b>Ada".into(), amount: "\"1".into() }, Way::Direct, None);
         let page = page(Some("\"><script>:80"), places(), &ledger);
         assert!(page.contains("&lt;b&gt;Ada") && !page.contains("<b>Ada") && !page.contains("<script>:"));
         let one = ledger.finish("INV-1001").expect("it was begun");
@@ -119,7 +119,8 @@ mod tests {
     #[test]
     fn duplicates_are_marked() {
         let ledger = Ledger::default();
-        let begin = |way| ledger.begin(Order { customer: "Ada".into(), amount: "1".into() }, way, Some("k".into()));
+        let begin =
+            |way| ledger.begin(InvoiceOrder { customer: "Ada".into(), amount: "1".into() }, way, Some("k".into()));
         begin(Way::Onlyonce);
         (0..3).for_each(|_| {
             begin(Way::Direct);

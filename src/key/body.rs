@@ -3,7 +3,7 @@ use std::cell::OnceCell;
 use http::{HeaderMap, header};
 
 use super::BodyFault;
-use super::form::{Field, Form};
+use super::form::{FormField, UrlEncodedForm};
 use super::json::Json;
 use super::multipart::Multipart;
 use super::parameters::is_read_alike;
@@ -51,12 +51,12 @@ pub(super) struct Body<'b> {
 /// A form, however it is encoded.
 #[derive(Debug)]
 pub(super) enum AnyForm<'b> {
-    Urlencoded(Form<'b>),
+    Urlencoded(UrlEncodedForm<'b>),
     Multipart(Multipart<'b>),
 }
 
 impl AnyForm<'_> {
-    pub(super) fn field(&self, name: &str) -> Field<'_> {
+    pub(super) fn field(&self, name: &str) -> FormField<'_> {
         match self {
             Self::Urlencoded(form) => form.field(name),
             Self::Multipart(form) => form.field(name),
@@ -172,7 +172,7 @@ impl<'b> Body<'b> {
                 Multipart::parse(content_type?, bytes).map(AnyForm::Multipart)
             }
             Declared { media: Media::Json | Media::Form | Media::Stream | Media::Other, .. } => {
-                Form::parse(bytes).map(AnyForm::Urlencoded)
+                UrlEncodedForm::parse(bytes).map(AnyForm::Urlencoded)
             }
         };
         self.form.get_or_init(|| Some(self.bytes).filter(|_| !self.declared.encoded).and_then(parse)).as_ref()

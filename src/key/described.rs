@@ -5,11 +5,11 @@ use std::time::SystemTime;
 use http::{HeaderMap, Method, Uri, header};
 
 use super::{Request, normalise_host, normalise_method, normalise_path, overriding_methods};
-use crate::config::{Found, LogKeys, Target, Trust};
+use crate::config::{LogKeys, RouteMatch, RouteTarget, Trust};
 
 /// All of it but the body.
 #[derive(Debug, Clone)]
-pub struct Described {
+pub struct DescribedRequest {
     method: Method,
     /// Methods that a backend may take instead.
     overriding: Vec<Method>,
@@ -20,7 +20,7 @@ pub struct Described {
     path: String,
 }
 
-impl Described {
+impl DescribedRequest {
     /// The request with this method, URL and header lines.
     pub fn new(method: &Method, url: Uri, headers: HeaderMap) -> Self {
         let host = url.authority().map(http::uri::Authority::as_str);
@@ -36,13 +36,13 @@ impl Described {
     }
 
     /// What routes go by.
-    pub fn target(&self) -> Target<'_> {
+    pub fn target(&self) -> RouteTarget<'_> {
         let Self { method, overriding, host, url, path, .. } = self;
-        Target { method, overriding, host: host.as_deref(), path: url.path(), normal: path }
+        RouteTarget { method, overriding, host: host.as_deref(), path: url.path(), normal: path }
     }
 
     /// Its facts, on this route. Nobody is connected: the address of the client is not among them.
-    pub fn on<'a>(&'a self, found: &'a Found<'a>, trust: &'a Trust, now: SystemTime) -> Request<'a> {
+    pub fn on<'a>(&'a self, found: &'a RouteMatch<'a>, trust: &'a Trust, now: SystemTime) -> Request<'a> {
         Request {
             method: self.overriding.first().unwrap_or(&self.method),
             headers: &self.headers,

@@ -12,7 +12,7 @@ pub struct DigestKey([u8; 32]);
 
 /// What a digest is of. Digests of different kinds never meet. The numbers are part of what is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum DigestKind {
     /// [`DigestKey::check`].
     Check = 0,
     /// The name of an operation that has a key.
@@ -47,11 +47,11 @@ impl DigestKey {
 
     /// Tells two keys apart without giving either away.
     pub fn check(&self) -> [u8; 16] {
-        self.digest(Kind::Check).finish()
+        self.digest(DigestKind::Check).finish()
     }
 
     /// A digest of one kind.
-    pub fn digest(&self, kind: Kind) -> Digest {
+    pub fn digest(&self, kind: DigestKind) -> Digest {
         let mut buffer = BUFFER.take();
         buffer.clear();
         buffer.push(kind as u8);
@@ -163,8 +163,15 @@ mod tests {
 
     #[test]
     fn kinds_and_keys_never_meet() {
-        let kinds =
-            [Kind::Check, Kind::ByKey, Kind::ByPayload, Kind::Target, Kind::Body, Kind::KeyInLogs, Kind::Reading];
+        let kinds = [
+            DigestKind::Check,
+            DigestKind::ByKey,
+            DigestKind::ByPayload,
+            DigestKind::Target,
+            DigestKind::Body,
+            DigestKind::KeyInLogs,
+            DigestKind::Reading,
+        ];
         let keys = [KEY, DigestKey::from_bytes([8; 32])];
         let digests: Vec<_> = keys.iter().flat_map(|key| kinds.map(|kind| key.digest(kind).finish())).collect();
         for (at, one) in digests.iter().enumerate() {
@@ -174,11 +181,11 @@ mod tests {
 
     #[test]
     fn a_long_digest_leaves_a_small_buffer() {
-        let mut digest = KEY.digest(Kind::Body);
+        let mut digest = KEY.digest(DigestKind::Body);
         for _ in 0..10 * AT_ONCE {
             digest.tag(1);
         }
-        let whole = blake3::keyed_hash(KEY.as_bytes(), &[&[Kind::Body as u8][..], &[1; 10 * AT_ONCE]].concat());
+        let whole = blake3::keyed_hash(KEY.as_bytes(), &[&[DigestKind::Body as u8][..], &[1; 10 * AT_ONCE]].concat());
         assert_eq!(digest.finish()[..], whole.as_bytes()[..16]);
         assert!(BUFFER.take().capacity() <= 2 * AT_ONCE);
     }
@@ -190,7 +197,7 @@ mod tests {
         #[test]
         fn a_digest_is_of_the_bytes_alone(pieces in vec(prop_oneof![0..300_usize, 8_000..40_000_usize], 0..8)) {
             let text: Vec<u8> = (0..pieces.iter().sum::<usize>()).map(|at| (at % 251) as u8).collect();
-            let (mut digest, mut beside) = (KEY.digest(Kind::Body), KEY.digest(Kind::Target));
+            let (mut digest, mut beside) = (KEY.digest(DigestKind::Body), KEY.digest(DigestKind::Target));
             let mut rest = &text[..];
             for length in pieces {
                 let (piece, behind) = rest.split_at(length);
@@ -199,7 +206,7 @@ mod tests {
                 rest = behind;
             }
             beside.finish();
-            let whole = blake3::keyed_hash(KEY.as_bytes(), &[&[Kind::Body as u8], &text[..]].concat());
+            let whole = blake3::keyed_hash(KEY.as_bytes(), &[&[DigestKind::Body as u8], &text[..]].concat());
             prop_assert_eq!(&digest.finish()[..], &whole.as_bytes()[..16]);
         }
     }

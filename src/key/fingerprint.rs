@@ -1,7 +1,7 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::body::{AnyForm, Body, Media};
-use super::{Digest, DigestKey, Kind, Request};
+use super::{Digest, DigestKey, DigestKind, Request};
 use crate::config::{FingerprintMode, JsonPointer};
 use crate::record::Fingerprint;
 
@@ -11,7 +11,7 @@ const LAYOUT: u8 = 2;
 
 /// What of a body belongs to the fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counted {
+pub enum FingerprintedBody {
     /// Nothing.
     NotAtAll,
     /// Its bytes, as the rule or its `Content-Type` wants it.
@@ -44,7 +44,7 @@ pub(super) fn by_bytes(key: &DigestKey, body: &Body<'_>) -> [u8; 16] {
 
 /// An absent query and an empty one differ.
 fn target(key: &DigestKey, request: &Request<'_>) -> [u8; 16] {
-    let mut digest = key.digest(Kind::Target);
+    let mut digest = key.digest(DigestKind::Target);
     digest.part(request.method.as_str().as_bytes());
     digest.part(request.path.as_bytes());
     digest.tag(request.query.is_some().into());
@@ -77,25 +77,25 @@ fn recipe(mode: &FingerprintMode) -> u64 {
 }
 
 fn payload(mode: &FingerprintMode, key: &DigestKey, body: &Body<'_>) -> [u8; 16] {
-    let mut digest = key.digest(Kind::Body);
+    let mut digest = key.digest(DigestKind::Body);
     add(&mut digest, mode, body);
     digest.finish()
 }
 
 /// A body that cannot be read as what it should be counts by its bytes. How it was read is part of the digest.
-pub(super) fn add(digest: &mut Digest, mode: &FingerprintMode, body: &Body<'_>) -> Counted {
+pub(super) fn add(digest: &mut Digest, mode: &FingerprintMode, body: &Body<'_>) -> FingerprintedBody {
     let counted = match mode {
-        FingerprintMode::None => return Counted::NotAtAll,
-        FingerprintMode::Raw => Counted::Bytes,
+        FingerprintMode::None => return FingerprintedBody::NotAtAll,
+        FingerprintMode::Raw => FingerprintedBody::Bytes,
         FingerprintMode::Json { ignore } => add_json(digest, body, ignore),
         FingerprintMode::Form => add_form(digest, body),
         FingerprintMode::Auto { ignore } => match body.media() {
             Media::Json => add_json(digest, body, ignore),
             Media::Form | Media::Multipart => add_form(digest, body),
-            Media::Stream | Media::Other => Counted::Bytes,
+            Media::Stream | Media::Other => FingerprintedBody::Bytes,
         },
     };
-    if matches!(counted, Counted::Bytes | Counted::Unreadable) {
+    if matches!(counted, FingerprintedBody::Bytes | FingerprintedBody::Unreadable) {
         digest.tag(0);
         digest.bytes(body.bytes);
     }
@@ -103,17 +103,17 @@ pub(super) fn add(digest: &mut Digest, mode: &FingerprintMode, body: &Body<'_>) 
 }
 
 /// Readers differ in which of two members of one name they take, so a document with duplicates has no value.
-fn add_json(digest: &mut Digest, body: &Body<'_>, ignore: &[JsonPointer]) -> Counted {
-    let Some(json) = body.json().filter(|json| !json.has_duplicates()) else { return Counted::Unreadable };
+fn add_json(digest: &mut Digest, body: &Body<'_>, ignore: &[JsonPointer]) -> FingerprintedBody {
+    let Some(json) = body.json().filter(|json| !json.has_duplicates()) else { return FingerprintedBody::Unreadable };
     digest.tag(1);
     json.add_to(digest, ignore);
-    Counted::Json
+    FingerprintedBody::Json
 }
 
 /// The fields, decoded, in their order: a backend may care in which order a field's values come.
-fn add_form(digest: &mut Digest, body: &Body<'_>) -> Counted {
+fn add_form(digest: &mut Digest, body: &Body<'_>) -> FingerprintedBody {
     match body.form() {
-        None => return Counted::Unreadable,
+        None => return FingerprintedBody::Unreadable,
         Some(AnyForm::Urlencoded(form)) => {
             digest.tag(2);
             for (name, value) in form.pairs() {
@@ -126,7 +126,7 @@ fn add_form(digest: &mut Digest, body: &Body<'_>) -> Counted {
             form.add_to(digest);
         }
     }
-    Counted::Form
+    FingerprintedBody::Form
 }
 
 #[cfg(test)]

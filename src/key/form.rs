@@ -7,7 +7,7 @@ use super::lookalike::is_lookalike;
 
 /// The pairs of a form, in the order of the body.
 #[derive(Debug)]
-pub(super) struct Form<'a> {
+pub(super) struct UrlEncodedForm<'a> {
     pairs: Vec<Pair<'a>>,
     /// The names of what are several pairs to those who end them at semicolons, too (HTML 4.01, B.2.2; Rack, until 3.0).
     split: Vec<Cow<'a, [u8]>>,
@@ -17,7 +17,7 @@ type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 /// What a form holds under a name.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Field<'f> {
+pub(super) enum FormField<'f> {
     Absent,
     Once(&'f [u8]),
     Repeated,
@@ -29,7 +29,7 @@ pub(super) enum Field<'f> {
     File,
 }
 
-impl<'a> Form<'a> {
+impl<'a> UrlEncodedForm<'a> {
     /// `None` where a percent sign starts no escape: every reader makes something else of that.
     pub(super) fn parse(body: &'a [u8]) -> Option<Self> {
         let decoded = pairs(body).map(|(name, value)| Some((decode(name)?, decode(value)?))).collect::<Option<_>>()?;
@@ -37,17 +37,17 @@ impl<'a> Form<'a> {
         Some(Self { pairs: decoded, split })
     }
 
-    pub(super) fn field(&self, name: &str) -> Field<'_> {
+    pub(super) fn field(&self, name: &str) -> FormField<'_> {
         let is_it = |found: &[u8]| found == name.as_bytes();
         let is_split = self.split.iter().any(|found| is_it(found) || is_lookalike(found, name));
         if is_split || self.pairs().any(|(found, _)| is_lookalike(found, name)) {
-            return Field::Lookalike;
+            return FormField::Lookalike;
         }
         let mut values = self.pairs().filter(|(found, _)| is_it(found));
         match (values.next(), values.next()) {
-            (None, _) => Field::Absent,
-            (Some((_, value)), None) => Field::Once(value),
-            (Some(_), Some(_)) => Field::Repeated,
+            (None, _) => FormField::Absent,
+            (Some((_, value)), None) => FormField::Once(value),
+            (Some(_), Some(_)) => FormField::Repeated,
         }
     }
 
@@ -117,22 +117,22 @@ mod tests {
 
     #[test]
     fn fields_are_decoded_and_found() {
-        let form = Form::parse(b"a=1&b=x+y%26%3D&&%63=&d&e=1&%65=2&f=%ff").expect("a form");
-        assert_eq!(form.field("a"), Field::Once(b"1"));
-        assert_eq!(form.field("b"), Field::Once(b"x y&="));
-        assert_eq!(form.field("c"), Field::Once(b""));
-        assert_eq!(form.field("d"), Field::Once(b""));
-        assert_eq!(form.field("e"), Field::Repeated);
-        assert_eq!(form.field("f"), Field::Once(b"\xff"));
-        assert_eq!(form.field("g"), Field::Absent);
+        let form = UrlEncodedForm::parse(b"a=1&b=x+y%26%3D&&%63=&d&e=1&%65=2&f=%ff").expect("a form");
+        assert_eq!(form.field("a"), FormField::Once(b"1"));
+        assert_eq!(form.field("b"), FormField::Once(b"x y&="));
+        assert_eq!(form.field("c"), FormField::Once(b""));
+        assert_eq!(form.field("d"), FormField::Once(b""));
+        assert_eq!(form.field("e"), FormField::Repeated);
+        assert_eq!(form.field("f"), FormField::Once(b"\xff"));
+        assert_eq!(form.field("g"), FormField::Absent);
         assert_eq!(form.pairs().count(), 7);
     }
 
     #[test]
     fn a_broken_escape_makes_no_form() {
         for body in ["a=%", "a=%4", "a=%zz", "%=1", "a=1&b=%+1"] {
-            assert!(Form::parse(body.as_bytes()).is_none(), "{body}");
+            assert!(UrlEncodedForm::parse(body.as_bytes()).is_none(), "{body}");
         }
-        assert!(Form::parse(b"").is_some_and(|form| form.pairs().next().is_none()));
+        assert!(UrlEncodedForm::parse(b"").is_some_and(|form| form.pairs().next().is_none()));
     }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::{DigestKey, Operation, Reading, Request, normalise_path, read};
-use crate::config::{Found, LogKeys, Target, parse};
+use super::{DigestKey, KeyOutcome, Operation, Request, normalise_path, read};
+use crate::config::{LogKeys, RouteMatch, RouteTarget, parse};
 use crate::record::Hex;
 
 /// Routes of all kinds of selectors and fingerprints.
@@ -125,8 +125,8 @@ fn operation(line: &str, text: &str) -> Operation {
     let body = body.replace("[...]", &format!("[{}0]", "123456789,\"abcdefghij\",".repeat(4_000)));
     let normal = normalise_path(path);
     let host = headers.get("host").map(|_| "api.example.com");
-    let target = Target { method: &method, overriding: &[], host, path, normal: &normal };
-    let Found { rule, params, .. } = config.routes.find(&target).unwrap_or_else(|| panic!("no route for {line}"));
+    let target = RouteTarget { method: &method, overriding: &[], host, path, normal: &normal };
+    let RouteMatch { rule, params, .. } = config.routes.find(&target).unwrap_or_else(|| panic!("no route for {line}"));
     let request = Request {
         method: &method,
         headers: &headers,
@@ -140,7 +140,7 @@ fn operation(line: &str, text: &str) -> Operation {
         log_keys: LogKeys::Hashed,
     };
     match read(rule, &DigestKey::from_secret("golden"), request, body.as_bytes()) {
-        Ok(Reading::Operation(operation)) => operation,
+        Ok(KeyOutcome::Operation(operation)) => operation,
         other => panic!("{line}: {other:?}"),
     }
 }

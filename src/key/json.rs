@@ -12,39 +12,39 @@ use super::decimal::Decimal;
 use super::lookalike::is_member_lookalike;
 use crate::config::JsonPointer;
 
-/// Deeper nesting counts as unreadable, so that whoever walks a [`Value`], dropping it included, may recurse.
+/// Deeper nesting counts as unreadable, so that whoever walks a [`JsonValue`], dropping it included, may recurse.
 const MAX_DEPTH: usize = 128;
 
 /// A whole document.
 #[derive(Debug)]
 #[cfg_attr(test, derive(PartialEq))]
 pub(super) struct Json<'a> {
-    root: Value<'a>,
+    root: JsonValue<'a>,
     has_duplicates: bool,
 }
 
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone, PartialEq))]
-pub(super) enum Value<'a> {
+pub(super) enum JsonValue<'a> {
     Null,
     Bool(bool),
     /// As it was written.
     Number(Cow<'a, str>),
     String(Cow<'a, str>),
-    Array(Vec<Value<'a>>),
+    Array(Vec<JsonValue<'a>>),
     /// Sorted by the bytes of the names.
     Object(Vec<Member<'a>>),
 }
 
-type Member<'a> = (Cow<'a, str>, Value<'a>);
+type Member<'a> = (Cow<'a, str>, JsonValue<'a>);
 
 /// A member on the way is there more than once: what the pointer names cannot be told.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Duplicate;
+pub(super) struct DuplicateMember;
 
 /// An array or object whose end is still to come.
-enum Open<'a> {
-    Array(Vec<Value<'a>>),
+enum OpenContainer<'a> {
+    Array(Vec<JsonValue<'a>>),
     Object(Vec<Member<'a>>, Option<Cow<'a, str>>),
 }
 
@@ -57,30 +57,30 @@ impl<'a> Json<'a> {
     fn parse_events(text: &'a [u8]) -> Option<Self> {
         let mut parser = SliceJsonParser::new(text);
         let mut has_duplicates = false;
-        let mut open: Vec<Open<'a>> = Vec::new();
+        let mut open: Vec<OpenContainer<'a>> = Vec::new();
         let root = loop {
             let value = match parser.parse_next().ok()? {
-                JsonEvent::Null => Value::Null,
-                JsonEvent::Boolean(value) => Value::Bool(value),
-                JsonEvent::Number(text) => Value::Number(text),
-                JsonEvent::String(text) => Value::String(text),
+                JsonEvent::Null => JsonValue::Null,
+                JsonEvent::Boolean(value) => JsonValue::Bool(value),
+                JsonEvent::Number(text) => JsonValue::Number(text),
+                JsonEvent::String(text) => JsonValue::String(text),
                 JsonEvent::StartArray | JsonEvent::StartObject if open.len() == MAX_DEPTH => return None,
                 JsonEvent::StartArray => {
-                    open.push(Open::Array(Vec::new()));
+                    open.push(OpenContainer::Array(Vec::new()));
                     continue;
                 }
                 JsonEvent::StartObject => {
-                    open.push(Open::Object(Vec::new(), None));
+                    open.push(OpenContainer::Object(Vec::new(), None));
                     continue;
                 }
                 JsonEvent::ObjectKey(key) => {
-                    let Some(Open::Object(_, name)) = open.last_mut() else { return None };
+                    let Some(OpenContainer::Object(_, name)) = open.last_mut() else { return None };
                     *name = Some(key);
                     continue;
                 }
                 JsonEvent::EndArray | JsonEvent::EndObject => match open.pop()? {
-                    Open::Array(values) => Value::Array(values),
-                    Open::Object(members, _) => {
+                    OpenContainer::Array(values) => JsonValue::Array(values),
+                    OpenContainer::Object(members, _) => {
                         let (value, duplicates) = object(members);
                         has_duplicates |= duplicates;
                         value
@@ -90,8 +90,8 @@ impl<'a> Json<'a> {
             };
             match open.last_mut() {
                 None => break value,
-                Some(Open::Array(values)) => values.push(value),
-                Some(Open::Object(members, name)) => members.push((name.take()?, value)),
+                Some(OpenContainer::Array(values)) => values.push(value),
+                Some(OpenContainer::Object(members, name)) => members.push((name.take()?, value)),
             }
         };
         matches!(parser.parse_next(), Ok(JsonEvent::Eof)).then_some(Self { root, has_duplicates })
@@ -103,13 +103,13 @@ impl<'a> Json<'a> {
     }
 
     /// What a pointer names (RFC 6901, 4); `None` where there is nothing.
-    pub(super) fn find(&self, pointer: &JsonPointer) -> Result<Option<&Value<'a>>, Duplicate> {
+    pub(super) fn find(&self, pointer: &JsonPointer) -> Result<Option<&JsonValue<'a>>, DuplicateMember> {
         let mut value = &self.root;
         for token in pointer.tokens() {
             let next = match value {
-                Value::Object(members) => member(members, token)?,
-                Value::Array(values) => index(token).and_then(|index| values.get(index)),
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+                JsonValue::Object(members) => member(members, token)?,
+                JsonValue::Array(values) => index(token).and_then(|index| values.get(index)),
+                JsonValue::Null | JsonValue::Bool(_) | JsonValue::Number(_) | JsonValue::String(_) => None,
             };
             match next {
                 Some(next) => value = next,
@@ -124,14 +124,14 @@ impl<'a> Json<'a> {
         let mut value = &self.root;
         for token in pointer.tokens() {
             let next = match value {
-                Value::Object(members) => {
+                JsonValue::Object(members) => {
                     if members.iter().any(|(found, _)| found != token && is_member_lookalike(found, token)) {
                         return true;
                     }
                     member(members, token).ok().flatten()
                 }
-                Value::Array(values) => index(token).and_then(|index| values.get(index)),
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+                JsonValue::Array(values) => index(token).and_then(|index| values.get(index)),
+                JsonValue::Null | JsonValue::Bool(_) | JsonValue::Number(_) | JsonValue::String(_) => None,
             };
             let Some(next) = next else { return false };
             value = next;
@@ -147,18 +147,18 @@ impl<'a> Json<'a> {
     }
 }
 
-impl Value<'_> {
+impl JsonValue<'_> {
     /// The same, for longer than the document lives.
-    pub(super) fn to_owned(&self) -> Value<'static> {
+    pub(super) fn to_owned(&self) -> JsonValue<'static> {
         let text = |text: &Cow<'_, str>| Cow::Owned(text.clone().into_owned());
         match self {
-            Self::Null => Value::Null,
-            Self::Bool(value) => Value::Bool(*value),
-            Self::Number(number) => Value::Number(text(number)),
-            Self::String(string) => Value::String(text(string)),
-            Self::Array(values) => Value::Array(values.iter().map(Value::to_owned).collect()),
+            Self::Null => JsonValue::Null,
+            Self::Bool(value) => JsonValue::Bool(*value),
+            Self::Number(number) => JsonValue::Number(text(number)),
+            Self::String(string) => JsonValue::String(text(string)),
+            Self::Array(values) => JsonValue::Array(values.iter().map(JsonValue::to_owned).collect()),
             Self::Object(members) => {
-                Value::Object(members.iter().map(|(name, value)| (text(name), value.to_owned())).collect())
+                JsonValue::Object(members.iter().map(|(name, value)| (text(name), value.to_owned())).collect())
             }
         }
     }
@@ -170,7 +170,7 @@ impl Value<'_> {
 }
 
 /// For people.
-impl fmt::Display for Value<'_> {
+impl fmt::Display for JsonValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("null"),
@@ -196,18 +196,18 @@ impl fmt::Display for Value<'_> {
 }
 
 /// The object, and whether two of its members have one name.
-fn object(mut members: Vec<Member<'_>>) -> (Value<'_>, bool) {
+fn object(mut members: Vec<Member<'_>>) -> (JsonValue<'_>, bool) {
     members.sort_unstable_by(|(one, _), (other, _)| one.as_bytes().cmp(other.as_bytes()));
     let has_duplicates = members.windows(2).any(|pair| pair[0].0 == pair[1].0);
-    (Value::Object(members), has_duplicates)
+    (JsonValue::Object(members), has_duplicates)
 }
 
-fn member<'v, 'a>(members: &'v [Member<'a>], name: &str) -> Result<Option<&'v Value<'a>>, Duplicate> {
+fn member<'v, 'a>(members: &'v [Member<'a>], name: &str) -> Result<Option<&'v JsonValue<'a>>, DuplicateMember> {
     let start = members.partition_point(|(found, _)| found.as_bytes() < name.as_bytes());
     let mut found = members[start..].iter().take_while(|(found, _)| found == name);
     match (found.next(), found.next()) {
         (first, None) => Ok(first.map(|(_, value)| value)),
-        (_, Some(_)) => Err(Duplicate),
+        (_, Some(_)) => Err(DuplicateMember),
     }
 }
 
@@ -219,19 +219,19 @@ fn index(token: &str) -> Option<usize> {
 
 /// Every value begins with its type, which is never 0, and every name with its length and 1 more: a 0 ends an array and an
 /// object. So no two documents have the same bytes, and none has those that another begins with.
-fn add_value(value: &Value<'_>, digest: &mut Digest, ignored: &[&[String]]) {
+fn add_value(value: &JsonValue<'_>, digest: &mut Digest, ignored: &[&[String]]) {
     match value {
-        Value::Null => digest.tag(1),
-        Value::Bool(value) => digest.tag(2 + u8::from(*value)),
-        Value::Number(text) => {
+        JsonValue::Null => digest.tag(1),
+        JsonValue::Bool(value) => digest.tag(2 + u8::from(*value)),
+        JsonValue::Number(text) => {
             digest.tag(4);
             Decimal::parse(text).add_to(digest);
         }
-        Value::String(text) => {
+        JsonValue::String(text) => {
             digest.tag(5);
             digest.part(text.as_bytes());
         }
-        Value::Array(values) => {
+        JsonValue::Array(values) => {
             digest.tag(6);
             for (at, value) in values.iter().enumerate() {
                 if let Some(ignored) = step(ignored, |token| index(token) == Some(at)) {
@@ -240,7 +240,7 @@ fn add_value(value: &Value<'_>, digest: &mut Digest, ignored: &[&[String]]) {
             }
             digest.tag(0);
         }
-        Value::Object(members) => {
+        JsonValue::Object(members) => {
             digest.tag(7);
             for (name, value) in members {
                 if let Some(ignored) = step(ignored, |token| token == name) {
@@ -272,14 +272,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::key::{DigestKey, Kind};
+    use crate::key::{DigestKey, DigestKind};
 
     fn pointer(text: &str) -> JsonPointer {
         JsonPointer::parse(text).expect("a pointer")
     }
 
     fn digest(text: &str, ignored: &[&str]) -> [u8; 16] {
-        let mut digest = DigestKey::from_bytes([7; 32]).digest(Kind::Reading);
+        let mut digest = DigestKey::from_bytes([7; 32]).digest(DigestKind::Reading);
         let ignored: Vec<_> = ignored.iter().map(|text| pointer(text)).collect();
         Json::parse(text.as_bytes()).unwrap_or_else(|| panic!("not JSON: {text}")).add_to(&mut digest, &ignored);
         digest.finish()
@@ -367,19 +367,19 @@ mod tests {
     fn pointers_find_values() {
         let json = Json::parse(br#"{"a":{"b":[10,{"c":"x"}]},"":1,"n":null,"d":{"e":1,"e":2},"f":1}"#).expect("JSON");
         let number = |text: &str| match json.find(&pointer(text)) {
-            Ok(Some(Value::Number(text))) => Some(text.to_string()),
+            Ok(Some(JsonValue::Number(text))) => Some(text.to_string()),
             _ => None,
         };
         assert_eq!(number("/a/b/0").as_deref(), Some("10"));
         assert_eq!(number("/").as_deref(), Some("1"));
         assert_eq!(number("/f").as_deref(), Some("1"));
-        assert!(matches!(json.find(&pointer("/a/b/1/c")), Ok(Some(Value::String(text))) if text == "x"));
-        assert!(matches!(json.find(&pointer("/n")), Ok(Some(Value::Null))));
-        assert!(matches!(json.find(&pointer("/d")), Ok(Some(Value::Object(_)))));
+        assert!(matches!(json.find(&pointer("/a/b/1/c")), Ok(Some(JsonValue::String(text))) if text == "x"));
+        assert!(matches!(json.find(&pointer("/n")), Ok(Some(JsonValue::Null))));
+        assert!(matches!(json.find(&pointer("/d")), Ok(Some(JsonValue::Object(_)))));
         for absent in ["/x", "/a/b/2", "/a/b/-", "/a/b/00", "/a/b/+1", "/a/b/", "/f/x", "/n/x", "/d/x"] {
             assert!(matches!(json.find(&pointer(absent)), Ok(None)), "{absent}");
         }
-        assert!(matches!(json.find(&pointer("/d/e")), Err(Duplicate)));
+        assert!(matches!(json.find(&pointer("/d/e")), Err(DuplicateMember)));
         assert!(json.has_duplicates());
     }
 
@@ -451,7 +451,7 @@ mod tests {
     }
 
     /// Of few names and texts, so that documents that nearly meet are common.
-    fn value() -> impl Strategy<Value = Value<'static>> {
+    fn value() -> impl Strategy<JsonValue = JsonValue<'static>> {
         let text = || prop_oneof![Just(""), Just("a"), Just("\0"), Just("\u{1}a"), Just("aa")].prop_map(Cow::Borrowed);
         // In canonical form, each in one way only.
         let number = prop_oneof![
@@ -464,16 +464,16 @@ mod tests {
             Just("1e99999999999999999999999999999999999999999")
         ];
         let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::Bool),
-            number.prop_map(|text| Value::Number(Cow::Borrowed(text))),
-            text().prop_map(Value::String),
+            Just(JsonValue::Null),
+            any::<bool>().prop_map(JsonValue::Bool),
+            number.prop_map(|text| JsonValue::Number(Cow::Borrowed(text))),
+            text().prop_map(JsonValue::String),
         ];
         leaf.prop_recursive(3, 12, 3, move |inner| {
             prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(JsonValue::Array),
                 proptest::collection::btree_map(text(), inner, 0..3)
-                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+                    .prop_map(|members| JsonValue::Object(members.into_iter().collect())),
             ]
         })
     }
@@ -483,8 +483,8 @@ mod tests {
 
         #[test]
         fn different_documents_never_meet(one in value(), other in value()) {
-            let digest = |value: &Value<'_>| {
-                let mut digest = DigestKey::from_bytes([7; 32]).digest(Kind::Body);
+            let digest = |value: &JsonValue<'_>| {
+                let mut digest = DigestKey::from_bytes([7; 32]).digest(DigestKind::Body);
                 value.add_to(&mut digest);
                 digest.finish()
             };

@@ -1,7 +1,7 @@
 //! From a request's facts to the operation that it asks for. Pure: no I/O.
 //!
-//! [`in_head`] reads what the head tells: a key that is missing or wrong is known before one byte of
-//! the body is read. [`Draft::with_body`] adds the body and gives the [`Operation`]: its name, from
+//! [`read_head`] reads what the head tells: a key that is missing or wrong is known before one byte of
+//! the body is read. [`PartialOperation::with_body`] adds the body and gives the [`Operation`]: its name, from
 //! scope and key, and its fingerprint, from target and payload. [`read`] does both at once. The body is
 //! parsed at most once, and only where a selector or the fingerprint asks for it.
 
@@ -35,11 +35,11 @@ mod signature;
 mod target;
 mod text;
 
-pub use described::Described;
-pub use digest::{Digest, DigestKey, Kind};
+pub use described::DescribedRequest;
+pub use digest::{Digest, DigestKey, DigestKind};
 pub use error::{BodyFault, KeyError, KeyFault};
-pub use fingerprint::Counted;
-pub use operation::{Draft, InHead, Operation, Reading, Request, in_head, read};
+pub use fingerprint::FingerprintedBody;
+pub use operation::{HeadOutcome, KeyOutcome, Operation, PartialOperation, Request, read, read_head};
 pub use readings::{Readings, SelectorReading, readings};
 pub use respelled::{names_of, respelled};
 use target::normalise_value;

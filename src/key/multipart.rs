@@ -6,26 +6,26 @@
 use http::HeaderName;
 
 use super::Digest;
-use super::form::Field;
+use super::form::FormField;
 use super::lookalike::is_lookalike;
 use super::parameters::{Parameter, Quotes, is_read_alike, occurrences, parameters};
 
 /// The parts of a form, in the order of the body.
 #[derive(Debug)]
 pub(super) struct Multipart<'b> {
-    parts: Vec<Part<'b>>,
+    parts: Vec<MultipartPart<'b>>,
     oddity: Option<&'static str>,
 }
 
 #[derive(Debug)]
-struct Part<'b> {
+struct MultipartPart<'b> {
     name: Option<String>,
     is_file: bool,
-    lines: Vec<Line<'b>>,
+    lines: Vec<PartHeader<'b>>,
     content: &'b [u8],
 }
 
-type Line<'b> = (HeaderName, &'b [u8]);
+type PartHeader<'b> = (HeaderName, &'b [u8]);
 
 /// The reasons are predicates of "a form in parts".
 type Oddities = Vec<&'static str>;
@@ -36,7 +36,8 @@ impl<'b> Multipart<'b> {
         let mut oddities = Oddities::new();
         let boundary = boundary(content_type, &mut oddities)?;
         let pieces = pieces(&format!("--{boundary}"), body, &mut oddities)?;
-        let parts = pieces.into_iter().map(|piece| Part::parse(piece, &mut oddities)).collect::<Option<_>>()?;
+        let parts =
+            pieces.into_iter().map(|piece| MultipartPart::parse(piece, &mut oddities)).collect::<Option<_>>()?;
         Some(Self { parts, oddity: oddities.first().copied() })
     }
 
@@ -47,22 +48,24 @@ impl<'b> Multipart<'b> {
 
     /// Nothing that a charset of the whole could change: files are bytes.
     pub(super) fn is_ascii(&self) -> bool {
-        let is_ascii = |part: &Part<'_>| part.name.as_deref().is_none_or(str::is_ascii) && part.content.is_ascii();
+        let is_ascii =
+            |part: &MultipartPart<'_>| part.name.as_deref().is_none_or(str::is_ascii) && part.content.is_ascii();
         self.parts.iter().filter(|part| !part.is_file).all(is_ascii)
     }
 
-    pub(super) fn field(&self, name: &str) -> Field<'_> {
-        let is_like = |part: &Part<'_>| part.name.as_deref().is_some_and(|own| is_lookalike(own.as_bytes(), name));
+    pub(super) fn field(&self, name: &str) -> FormField<'_> {
+        let is_like =
+            |part: &MultipartPart<'_>| part.name.as_deref().is_some_and(|own| is_lookalike(own.as_bytes(), name));
         if self.parts.iter().any(is_like) {
-            return Field::Lookalike;
+            return FormField::Lookalike;
         }
         let mut parts = self.parts.iter().filter(|part| part.name.as_deref() == Some(name));
         match (parts.next(), parts.next()) {
-            (None, _) => Field::Absent,
-            (Some(part), None) if part.is_file => Field::File,
-            (Some(part), None) if !part.is_read_alike() => Field::Charset,
-            (Some(part), None) => Field::Once(part.content),
-            (Some(_), Some(_)) => Field::Repeated,
+            (None, _) => FormField::Absent,
+            (Some(part), None) if part.is_file => FormField::File,
+            (Some(part), None) if !part.is_read_alike() => FormField::Charset,
+            (Some(part), None) => FormField::Once(part.content),
+            (Some(_), Some(_)) => FormField::Repeated,
         }
     }
 
@@ -135,7 +138,7 @@ fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(u8::is_ascii_whitespace)
 }
 
-impl<'b> Part<'b> {
+impl<'b> MultipartPart<'b> {
     fn parse(piece: &'b [u8], oddities: &mut Oddities) -> Option<Self> {
         let (head, content) = match piece.strip_prefix(b"\r\n") {
             Some(content) => {
@@ -228,7 +231,7 @@ fn is_kind_of(parameter: &Parameter<'_>, name: &str) -> bool {
 }
 
 /// The lines of a part's head. `None` where one has no name.
-fn lines(head: &[u8]) -> Option<Vec<Line<'_>>> {
+fn lines(head: &[u8]) -> Option<Vec<PartHeader<'_>>> {
     let mut lines = Vec::new();
     let mut rest = head;
     while !rest.is_empty() {

@@ -2,23 +2,23 @@
 
 use std::borrow::Cow;
 
-use super::select::Part;
-use super::{Digest, DigestKey, Kind, Request, normalise_value};
+use super::select::KeyPart;
+use super::{Digest, DigestKey, DigestKind, Request, normalise_value};
 use crate::config::Selector;
 use crate::record::Fingerprint;
 
 /// All parts of a scope or key, each with its selector.
 #[derive(Clone, Copy)]
-pub(super) struct Parts<'p>(pub(super) &'p [Selector], pub(super) &'p [Part<'p>]);
+pub(super) struct KeyParts<'p>(pub(super) &'p [Selector], pub(super) &'p [KeyPart<'p>]);
 
 /// What makes the same key for another path or query of one route another operation.
-pub(super) struct Target<'p> {
+pub(super) struct TargetInName<'p> {
     /// What the path has where the route's has parameters.
     params: Vec<Cow<'p, str>>,
     query: Option<&'p str>,
 }
 
-impl<'p> Target<'p> {
+impl<'p> TargetInName<'p> {
     /// `None` where there is nothing that could differ, so that such records keep their names.
     pub(super) fn of(request: &Request<'p>) -> Option<Self> {
         let params: Vec<_> = request.params.values().map(normalise_value).collect();
@@ -28,11 +28,16 @@ impl<'p> Target<'p> {
 
 /// Scope and key of different selectors are different, so that a rule that is changed never takes one caller's
 /// record for another's.
-pub(super) fn by_key(digest_key: &DigestKey, scope: Parts<'_>, key: Parts<'_>, target: Option<Target<'_>>) -> [u8; 16] {
-    let mut digest = digest_key.digest(Kind::ByKey);
+pub(super) fn by_key(
+    digest_key: &DigestKey,
+    scope: KeyParts<'_>,
+    key: KeyParts<'_>,
+    target: Option<TargetInName<'_>>,
+) -> [u8; 16] {
+    let mut digest = digest_key.digest(DigestKind::ByKey);
     scope.add_to(&mut digest);
     key.add_to(&mut digest);
-    if let Some(Target { params, query }) = target {
+    if let Some(TargetInName { params, query }) = target {
         digest.count(params.len());
         params.iter().for_each(|param| digest.part(param.as_bytes()));
         digest.tag(query.is_some().into());
@@ -44,26 +49,26 @@ pub(super) fn by_key(digest_key: &DigestKey, scope: Parts<'_>, key: Parts<'_>, t
 /// Nobody chose this key, so all that sets two requests apart belongs to it: the parts of a key that is not whole, too.
 pub(super) fn by_payload(
     digest_key: &DigestKey,
-    scope: Parts<'_>,
-    key: Parts<'_>,
+    scope: KeyParts<'_>,
+    key: KeyParts<'_>,
     host: Option<&str>,
     fingerprint: &Fingerprint,
     payload: &[u8; 16],
 ) -> [u8; 16] {
-    let mut digest = digest_key.digest(Kind::ByPayload);
+    let mut digest = digest_key.digest(DigestKind::ByPayload);
     scope.add_to(&mut digest);
     digest.tag(host.is_some().into());
     digest.part(host.unwrap_or_default().as_bytes());
     digest.bytes(&fingerprint.target);
     digest.bytes(&fingerprint.recipe.to_le_bytes());
     digest.bytes(payload);
-    if !key.1.iter().all(Part::is_absent) {
+    if !key.1.iter().all(KeyPart::is_absent) {
         key.add_to(&mut digest);
     }
     digest.finish()
 }
 
-impl Parts<'_> {
+impl KeyParts<'_> {
     pub(super) fn add_to(self, digest: &mut Digest) {
         let Self(selectors, parts) = self;
         digest.count(parts.len());
@@ -97,22 +102,22 @@ mod tests {
         ]
     }
 
-    fn part() -> impl Strategy<Value = Part<'static>> {
+    fn part() -> impl Strategy<Value = KeyPart<'static>> {
         let bytes =
             || prop_oneof![Just(&b""[..]), Just(&b"1"[..]), Just(&b"true"[..]), Just(&b"\x01\0\0\0\0\0\0\0"[..])];
         prop_oneof![
-            Just(Part::Absent),
-            bytes().prop_map(|text| Part::Text(Cow::Borrowed(text))),
-            prop_oneof![Just("0"), Just("1"), Just("10")].prop_map(|text| Part::Number(Cow::Borrowed(text))),
-            any::<bool>().prop_map(Part::Bool),
-            vec(bytes().prop_map(Cow::Borrowed), 1..3).prop_map(Part::Lines),
-            vec(bytes().prop_map(Cow::Borrowed), 1..3).prop_map(Part::Unverified),
+            Just(KeyPart::Absent),
+            bytes().prop_map(|text| KeyPart::Text(Cow::Borrowed(text))),
+            prop_oneof![Just("0"), Just("1"), Just("10")].prop_map(|text| KeyPart::Number(Cow::Borrowed(text))),
+            any::<bool>().prop_map(KeyPart::Bool),
+            vec(bytes().prop_map(Cow::Borrowed), 1..3).prop_map(KeyPart::Lines),
+            vec(bytes().prop_map(Cow::Borrowed), 1..3).prop_map(KeyPart::Unverified),
             vec(prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::Bool)], 0..3)
-                .prop_map(|values| Part::Composite(Value::Array(values))),
+                .prop_map(|values| KeyPart::Composite(Value::Array(values))),
         ]
     }
 
-    type List = Vec<(Selector, Part<'static>)>;
+    type List = Vec<(Selector, KeyPart<'static>)>;
 
     fn list() -> impl Strategy<Value = List> {
         vec((selector(), part()), 0..3)
@@ -120,7 +125,7 @@ mod tests {
 
     fn name(scope: List, key: List) -> [u8; 16] {
         let (scope, key): ((Vec<_>, Vec<_>), (Vec<_>, Vec<_>)) = (scope.into_iter().unzip(), key.into_iter().unzip());
-        by_key(&DigestKey::from_bytes([7; 32]), Parts(&scope.0, &scope.1), Parts(&key.0, &key.1), None)
+        by_key(&DigestKey::from_bytes([7; 32]), KeyParts(&scope.0, &scope.1), KeyParts(&key.0, &key.1), None)
     }
 
     proptest! {

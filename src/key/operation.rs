@@ -7,8 +7,8 @@ use http::{HeaderMap, Method};
 use super::body::{Body, Declared};
 use super::fingerprint::{by_bytes, fingerprint};
 use super::jwt::Credential;
-use super::name::{Parts, Target, by_key, by_payload};
-use super::select::{self, Part, Role};
+use super::name::{KeyParts, TargetInName, by_key, by_payload};
+use super::select::{self, KeyPart, Role};
 use super::{DigestKey, KeyError, KeyText, age, query};
 #[cfg(test)]
 use crate::config::TrustedProxies;
@@ -51,27 +51,27 @@ impl<'a> Request<'a> {
 }
 
 /// What the head alone tells.
-pub enum InHead<'a> {
+pub enum HeadOutcome<'a> {
     /// There is no key, whatever the body holds: [`Rule::on_missing_key`] says `Forward` or `Reject`. The part of the
     /// key that is absent.
     Missing(&'a Selector),
     /// The body decides, or completes the fingerprint.
-    Draft(Draft<'a>),
+    Partial(PartialOperation<'a>),
 }
 
 /// An operation in the making: all that the head holds is read and found right.
-pub struct Draft<'a> {
+pub struct PartialOperation<'a> {
     rule: &'a Rule,
     request: Request<'a>,
     declared: Declared<'a>,
     /// One for each selector of the rule; `None`: in the body.
-    scope: Vec<Option<Part<'a>>>,
-    key: Vec<Option<Part<'a>>>,
+    scope: Vec<Option<KeyPart<'a>>>,
+    key: Vec<Option<KeyPart<'a>>>,
 }
 
 /// What the whole request tells.
 #[derive(Debug)]
-pub enum Reading<'a> {
+pub enum KeyOutcome<'a> {
     /// There is no key: [`Rule::on_missing_key`] says `Forward` or `Reject`. The part of the key that is absent.
     Missing(&'a Selector),
     /// It asks for this.
@@ -92,7 +92,7 @@ pub struct Operation {
 }
 
 /// Reads the head. A key that is wrong is an error even when another part of it is missing.
-pub fn in_head<'a>(rule: &'a Rule, request: Request<'a>) -> Result<InHead<'a>, KeyError> {
+pub fn read_head<'a>(rule: &'a Rule, request: Request<'a>) -> Result<HeadOutcome<'a>, KeyError> {
     let declared = Declared::of(request.headers);
     let credential = Credential::of(rule, &request);
     let claims = credential.claims();
@@ -106,9 +106,9 @@ pub fn in_head<'a>(rule: &'a Rule, request: Request<'a>) -> Result<InHead<'a>, K
     }
     let missing = first_absent(&rule.key, key.iter().map(Option::as_ref));
     match (missing, rule.on_missing_key) {
-        (Some(selector), OnMissingKey::Forward | OnMissingKey::Reject) => Ok(InHead::Missing(selector)),
+        (Some(selector), OnMissingKey::Forward | OnMissingKey::Reject) => Ok(HeadOutcome::Missing(selector)),
         (Some(_), OnMissingKey::Fingerprint(_)) | (None, _) => {
-            Ok(InHead::Draft(Draft { rule, request, declared, scope, key }))
+            Ok(HeadOutcome::Partial(PartialOperation { rule, request, declared, scope, key }))
         }
     }
 }
@@ -119,21 +119,21 @@ pub fn read<'a>(
     digest_key: &DigestKey,
     request: Request<'a>,
     body: &[u8],
-) -> Result<Reading<'a>, KeyError> {
-    match in_head(rule, request)? {
-        InHead::Missing(selector) => Ok(Reading::Missing(selector)),
-        InHead::Draft(draft) => draft.with_body(digest_key, body),
+) -> Result<KeyOutcome<'a>, KeyError> {
+    match read_head(rule, request)? {
+        HeadOutcome::Missing(selector) => Ok(KeyOutcome::Missing(selector)),
+        HeadOutcome::Partial(draft) => draft.with_body(digest_key, body),
     }
 }
 
-impl<'a> Draft<'a> {
+impl<'a> PartialOperation<'a> {
     /// Reads the rest. The body is parsed at most once, and not at all unless a selector or the fingerprint needs it.
-    pub fn with_body(self, digest_key: &DigestKey, body: &[u8]) -> Result<Reading<'a>, KeyError> {
+    pub fn with_body(self, digest_key: &DigestKey, body: &[u8]) -> Result<KeyOutcome<'a>, KeyError> {
         let body = Body::of(self.rule, self.declared, body);
         self.of_body(digest_key, &body)
     }
 
-    fn of_body<'b>(self, digest_key: &DigestKey, body: &'b Body<'_>) -> Result<Reading<'a>, KeyError>
+    fn of_body<'b>(self, digest_key: &DigestKey, body: &'b Body<'_>) -> Result<KeyOutcome<'a>, KeyError>
     where
         'a: 'b,
     {
@@ -150,12 +150,12 @@ impl<'a> Draft<'a> {
         let operation = match (first_absent(&rule.key, key.iter().map(Some)), rule.on_missing_key) {
             (None, _) => Operation {
                 name: {
-                    let target = rule.target_in_name.then(|| Target::of(&request)).flatten();
-                    named(rule, by_key(digest_key, Parts(&rule.scope, &scope), Parts(&rule.key, &key), target))
+                    let target = rule.target_in_name.then(|| TargetInName::of(&request)).flatten();
+                    named(rule, by_key(digest_key, KeyParts(&rule.scope, &scope), KeyParts(&rule.key, &key), target))
                 },
                 fingerprint: fingerprint(),
                 terms: terms(rule),
-                key: Some(KeyText::of(request.log_keys, digest_key, Parts(&rule.key, &key))),
+                key: Some(KeyText::of(request.log_keys, digest_key, KeyParts(&rule.key, &key))),
             },
             (Some(_), OnMissingKey::Fingerprint(window)) => {
                 let fingerprint = fingerprint();
@@ -167,13 +167,13 @@ impl<'a> Draft<'a> {
                     | FingerprintMode::Json { .. }
                     | FingerprintMode::Form => fingerprint.body,
                 };
-                let (scope, key) = (Parts(&rule.scope, &scope), Parts(&rule.key, &key));
+                let (scope, key) = (KeyParts(&rule.scope, &scope), KeyParts(&rule.key, &key));
                 let digest = by_payload(digest_key, scope, key, request.host, &fingerprint, &payload);
                 Operation { name: named(rule, digest), fingerprint, terms: terms_within(rule, window), key: None }
             }
-            (Some(selector), OnMissingKey::Forward | OnMissingKey::Reject) => return Ok(Reading::Missing(selector)),
+            (Some(selector), OnMissingKey::Forward | OnMissingKey::Reject) => return Ok(KeyOutcome::Missing(selector)),
         };
-        Ok(Reading::Operation(operation))
+        Ok(KeyOutcome::Operation(operation))
     }
 }
 
@@ -185,10 +185,10 @@ impl Role {
 
 fn complete<'b>(
     selectors: &[Selector],
-    parts: Vec<Option<Part<'b>>>,
+    parts: Vec<Option<KeyPart<'b>>>,
     role: Role,
     body: &'b Body<'_>,
-) -> Result<Vec<Part<'b>>, KeyError> {
+) -> Result<Vec<KeyPart<'b>>, KeyError> {
     // One for each selector. Numbered, not zipped: so the list is changed in place.
     let parts = parts.into_iter().enumerate();
     parts.map(|(at, part)| part.map_or_else(|| select::in_body(&selectors[at], role, body), Ok)).collect()
@@ -196,14 +196,14 @@ fn complete<'b>(
 
 fn first_absent<'s, 'p, 'b: 'p>(
     selectors: &'s [Selector],
-    parts: impl Iterator<Item = Option<&'p Part<'b>>>,
+    parts: impl Iterator<Item = Option<&'p KeyPart<'b>>>,
 ) -> Option<&'s Selector> {
-    selectors.iter().zip(parts).find(|(_, part)| part.is_some_and(Part::is_absent)).map(|(selector, _)| selector)
+    selectors.iter().zip(parts).find(|(_, part)| part.is_some_and(KeyPart::is_absent)).map(|(selector, _)| selector)
 }
 
 /// A key that says when it was made, and is older than any record: it may have been used, and nobody would know. One from
 /// the future is young.
-fn not_expired(rule: &Rule, key: &Part<'_>, now: SystemTime) -> Result<(), KeyError> {
+fn not_expired(rule: &Rule, key: &KeyPart<'_>, now: SystemTime) -> Result<(), KeyError> {
     let made = if rule.refuse_expired_keys { key.as_text().and_then(age::made_at) } else { None };
     let age = made.and_then(|made| now.duration_since(made).ok());
     match (age, rule.key.first()) {
@@ -320,8 +320,8 @@ mod tests {
 
         fn read(&self, rule: &Rule) -> Result<Option<Operation>, KeyError> {
             Ok(match read(rule, &DIGEST_KEY, self.request(), self.body.as_bytes())? {
-                Reading::Missing(_) => None,
-                Reading::Operation(operation) => Some(operation),
+                KeyOutcome::Missing(_) => None,
+                KeyOutcome::Operation(operation) => Some(operation),
             })
         }
 
@@ -330,7 +330,7 @@ mod tests {
         }
 
         fn is_missing_in_head(&self, rule: &Rule) -> bool {
-            matches!(in_head(rule, self.request()), Ok(InHead::Missing(_)))
+            matches!(read_head(rule, self.request()), Ok(HeadOutcome::Missing(_)))
         }
     }
 
@@ -390,7 +390,7 @@ mod tests {
     fn a_wrong_key_is_refused_by_the_head() {
         let rule = rule(&["header:missing", "header:k"]);
         let wrong = sent(&[("k", "a b")], "");
-        let error = in_head(&rule, wrong.request()).err();
+        let error = read_head(&rule, wrong.request()).err();
         assert_eq!(error, Some(KeyFault::Characters.of(&selector("header:k"))));
     }
 
@@ -399,7 +399,7 @@ mod tests {
     fn lists_of_parts_are_completed_in_place() {
         let rule = rule(&["header:k", "json:/id"]);
         let sent = sent(&[("k", "a"), JSON], "{\"id\":1}");
-        let Ok(InHead::Draft(draft)) = in_head(&rule, sent.request()) else { panic!("a draft") };
+        let Ok(HeadOutcome::Partial(draft)) = read_head(&rule, sent.request()) else { panic!("a draft") };
         let body = Body::of(&rule, draft.declared, sent.body.as_bytes());
         let before = draft.key.as_ptr().addr();
         let key = complete(&rule.key, draft.key, Role::of_key(&rule), &body).expect("a key");
@@ -491,10 +491,10 @@ mod tests {
         ] {
             let rule = Rule { fingerprint, ..rule(&[key]) };
             let sent = sent(&[("k", "a"), ("content-type", media)], "{\"id\":1}");
-            let Ok(InHead::Draft(draft)) = in_head(&rule, sent.request()) else { panic!("no draft: {key}") };
+            let Ok(HeadOutcome::Partial(draft)) = read_head(&rule, sent.request()) else { panic!("no draft: {key}") };
             let body = Body::new(draft.declared, sent.body.as_bytes());
             let reading = draft.of_body(&DIGEST_KEY, &body);
-            assert!(matches!(reading, Ok(Reading::Operation(_))));
+            assert!(matches!(reading, Ok(KeyOutcome::Operation(_))));
             assert_eq!(body.is_parsed(), is_parsed, "{key} {:?} {media}", rule.fingerprint);
         }
     }
@@ -507,7 +507,7 @@ mod tests {
         let shown = |log_keys| {
             let request = Request { log_keys, ..sent.request() };
             match read(&rule, &DIGEST_KEY, request, sent.body.as_bytes()) {
-                Ok(Reading::Operation(operation)) => operation.key.expect("a key"),
+                Ok(KeyOutcome::Operation(operation)) => operation.key.expect("a key"),
                 other => panic!("{other:?}"),
             }
         };

@@ -1,8 +1,8 @@
 use super::body::{Body, Declared};
-use super::fingerprint::{self, Counted};
+use super::fingerprint::{self, FingerprintedBody};
 use super::jwt::Credential;
 use super::select::{self, Role};
-use super::{DigestKey, KeyError, Kind, Request};
+use super::{DigestKey, DigestKind, KeyError, Request};
 use crate::config::{Rule, Selector};
 
 /// What each selector of a rule finds in a request, for people who ask why. Off the path of requests.
@@ -13,7 +13,7 @@ pub struct Readings {
     /// In the order of the rule.
     pub key: Vec<SelectorReading>,
     /// What of the body belongs to the fingerprint.
-    pub body: Counted,
+    pub body: FingerprintedBody,
 }
 
 /// What one selector finds.
@@ -35,7 +35,7 @@ pub fn readings(rule: &Rule, digest_key: &DigestKey, request: Request<'_>, body:
             Some(part) => part,
             None => select::in_body(selector, role, &body)?,
         };
-        let mut digest = digest_key.digest(Kind::Reading);
+        let mut digest = digest_key.digest(DigestKind::Reading);
         part.add_to(&mut digest, selector);
         Ok((!part.is_absent()).then(|| digest.short().to_string()))
     };
@@ -43,6 +43,6 @@ pub fn readings(rule: &Rule, digest_key: &DigestKey, request: Request<'_>, body:
         let each = |selector: &Selector| SelectorReading { selector: selector.clone(), found: find(selector, role) };
         selectors.iter().map(each).collect()
     };
-    let counted = fingerprint::add(&mut digest_key.digest(Kind::Reading), &rule.fingerprint, &body);
+    let counted = fingerprint::add(&mut digest_key.digest(DigestKind::Reading), &rule.fingerprint, &body);
     Readings { scope: read_all(&rule.scope, Role::Scope), key: read_all(&rule.key, Role::of_key(rule)), body: counted }
 }

@@ -6,8 +6,8 @@ use http::{HeaderValue, header};
 
 use super::body::{Body, Declared, Media};
 use super::decimal::Decimal;
-use super::form::Field;
-use super::json::{Duplicate, Value};
+use super::form::FormField;
+use super::json::{DuplicateMember, JsonValue};
 use super::jwt::Claims;
 use super::{
     BodyFault, Digest, KeyError, KeyFault, Request, calendar, cookie, form, format, header as grammar, normalise_value,
@@ -17,7 +17,7 @@ use crate::config::{JsonPointer, KeyFormat, Period, Selector, Unverified};
 
 /// One part of a key or scope.
 #[cfg_attr(test, derive(Debug, Clone, PartialEq))]
-pub(super) enum Part<'a> {
+pub(super) enum KeyPart<'a> {
     Absent,
     /// A string: a key in a header, a cookie, a form's field, a JSON string, a piece of the path.
     Text(Cow<'a, [u8]>),
@@ -28,7 +28,7 @@ pub(super) enum Part<'a> {
     /// All lines of a header, all cookies or all query parameters of one name, for a scope: opaque.
     Lines(Vec<Cow<'a, [u8]>>),
     /// A claim that is a list or an object.
-    Composite(Value<'static>),
+    Composite(JsonValue<'static>),
     /// All `Authorization` lines, where they hold no token that is believed and has the claim: a caller of its own, and
     /// never one that a claim names.
     Unverified(Vec<Cow<'a, [u8]>>),
@@ -50,7 +50,7 @@ pub(super) fn in_head<'a>(
     request: &Request<'a>,
     declared: Declared<'_>,
     claims: &Claims<'_>,
-) -> Result<Option<Part<'a>>, KeyError> {
+) -> Result<Option<KeyPart<'a>>, KeyError> {
     let headers = request.headers;
     let part = match selector {
         Selector::Header(name) => {
@@ -63,11 +63,11 @@ pub(super) fn in_head<'a>(
             Err(KeyFault::Lookalike)
         }
         Selector::Query(name) => one_or_all(query_values(request.query, name), role, unescaped, unescaped),
-        Selector::Path(name) => Ok(request.params.get(name).map(normalise_value).map_or(Part::Absent, Part::of)),
-        Selector::Host => Ok(origin::host(request).map_or(Part::Absent, Part::of)),
+        Selector::Path(name) => Ok(request.params.get(name).map(normalise_value).map_or(KeyPart::Absent, KeyPart::of)),
+        Selector::Host => Ok(origin::host(request).map_or(KeyPart::Absent, KeyPart::of)),
         Selector::Jwt(claim) => Ok(by_claim(selector, claim, role, request, claims)?),
-        Selector::Ip => Ok(origin::client(request).map_or(Part::Absent, |client| Part::of(client.to_string()))),
-        Selector::Date(period) => Ok(calendar::bucket(*period, request.now).map_or(Part::Absent, Part::of)),
+        Selector::Ip => Ok(origin::client(request).map_or(KeyPart::Absent, |client| KeyPart::of(client.to_string()))),
+        Selector::Date(period) => Ok(calendar::bucket(*period, request.now).map_or(KeyPart::Absent, KeyPart::of)),
         Selector::Json(_) | Selector::Form(_) => return from_body(selector, declared),
     };
     let part = part.and_then(|part| fits(selector, &part, role).map(|()| part));
@@ -75,39 +75,39 @@ pub(super) fn in_head<'a>(
 }
 
 /// The part that takes the body, once the body is there.
-pub(super) fn in_body<'b>(selector: &Selector, role: Role, body: &'b Body<'_>) -> Result<Part<'b>, KeyError> {
+pub(super) fn in_body<'b>(selector: &Selector, role: Role, body: &'b Body<'_>) -> Result<KeyPart<'b>, KeyError> {
     let part = match selector {
         // The head has told.
-        Selector::Header(_) | Selector::Cookie(_) | Selector::Query(_) | Selector::Path(_) => Part::Absent,
-        Selector::Host | Selector::Jwt(_) | Selector::Ip | Selector::Date(_) => Part::Absent,
+        Selector::Header(_) | Selector::Cookie(_) | Selector::Query(_) | Selector::Path(_) => KeyPart::Absent,
+        Selector::Host | Selector::Jwt(_) | Selector::Ip | Selector::Date(_) => KeyPart::Absent,
         Selector::Json(pointer) => {
             body.is_read_alike().map_err(|why| why.of(selector))?;
             let Some(json) = body.json() else {
                 return match body.declared.media {
                     Media::Json if !body.is_empty() => Err(BodyFault::NotJson.of(selector)),
-                    Media::Json | Media::Form | Media::Multipart | Media::Stream | Media::Other => Ok(Part::Absent),
+                    Media::Json | Media::Form | Media::Multipart | Media::Stream | Media::Other => Ok(KeyPart::Absent),
                 };
             };
             if json.has_lookalikes(pointer) {
                 return Err(BodyFault::Lookalike.of(selector));
             }
             match json.find(pointer).map_err(|_| BodyFault::Duplicate.of(selector))? {
-                None | Some(Value::Null) => Part::Absent,
-                Some(Value::Bool(value)) => Part::Bool(*value),
-                Some(Value::Number(text)) => Part::Number(Cow::Borrowed(text)),
-                Some(Value::String(text)) => Part::Text(Cow::Borrowed(text.as_bytes())),
-                Some(Value::Array(_) | Value::Object(_)) => return Err(KeyFault::NotScalar.of(selector)),
+                None | Some(JsonValue::Null) => KeyPart::Absent,
+                Some(JsonValue::Bool(value)) => KeyPart::Bool(*value),
+                Some(JsonValue::Number(text)) => KeyPart::Number(Cow::Borrowed(text)),
+                Some(JsonValue::String(text)) => KeyPart::Text(Cow::Borrowed(text.as_bytes())),
+                Some(JsonValue::Array(_) | JsonValue::Object(_)) => return Err(KeyFault::NotScalar.of(selector)),
             }
         }
         Selector::Form(name) => {
             body.is_read_alike().map_err(|why| why.of(selector))?;
             match body.form().ok_or_else(|| BodyFault::NotForm.of(selector))?.field(name) {
-                Field::Absent => Part::Absent,
-                Field::Once(value) => Part::Text(Cow::Borrowed(value)),
-                Field::Repeated => return Err(BodyFault::Duplicate.of(selector)),
-                Field::Lookalike => return Err(BodyFault::Lookalike.of(selector)),
-                Field::Charset => return Err(BodyFault::Charset.of(selector)),
-                Field::File => return Err(KeyFault::File.of(selector)),
+                FormField::Absent => KeyPart::Absent,
+                FormField::Once(value) => KeyPart::Text(Cow::Borrowed(value)),
+                FormField::Repeated => return Err(BodyFault::Duplicate.of(selector)),
+                FormField::Lookalike => return Err(BodyFault::Lookalike.of(selector)),
+                FormField::Charset => return Err(BodyFault::Charset.of(selector)),
+                FormField::File => return Err(KeyFault::File.of(selector)),
             }
         }
     };
@@ -117,7 +117,7 @@ pub(super) fn in_body<'b>(selector: &Selector, role: Role, body: &'b Body<'_>) -
 
 /// That an encoded body is of no use, and that one of some media types has no such part, the head tells. JSON is looked
 /// for under any other: many clients declare it as something else, or as nothing.
-fn from_body<'a>(selector: &Selector, declared: Declared<'_>) -> Result<Option<Part<'a>>, KeyError> {
+fn from_body<'a>(selector: &Selector, declared: Declared<'_>) -> Result<Option<KeyPart<'a>>, KeyError> {
     let may_have = match (selector, declared.media) {
         (_, Media::Stream) => false,
         (Selector::Form(_), media) => matches!(media, Media::Form | Media::Multipart),
@@ -129,7 +129,7 @@ fn from_body<'a>(selector: &Selector, declared: Declared<'_>) -> Result<Option<P
     match (declared.encoded, may_have) {
         (true, _) => Err(BodyFault::Encoded.of(selector)),
         (false, true) => Ok(None),
-        (false, false) => Ok(Some(Part::Absent)),
+        (false, false) => Ok(Some(KeyPart::Absent)),
     }
 }
 
@@ -141,19 +141,21 @@ fn by_claim<'a>(
     role: Role,
     request: &Request<'a>,
     claims: &Claims<'_>,
-) -> Result<Part<'a>, KeyError> {
+) -> Result<KeyPart<'a>, KeyError> {
     let is_verified = match claims {
-        Claims::Absent => return Ok(Part::Absent),
+        Claims::Absent => return Ok(KeyPart::Absent),
         Claims::Unverified => false,
         Claims::Verified(claims) => match claims.find(claim) {
-            Ok(Some(Value::Bool(value))) => return Ok(Part::Bool(*value)),
-            Ok(Some(Value::Number(text))) => return Ok(Part::Number(Cow::Owned(text.clone().into_owned()))),
-            Ok(Some(Value::String(text))) => return Ok(Part::of(text.clone().into_owned())),
+            Ok(Some(JsonValue::Bool(value))) => return Ok(KeyPart::Bool(*value)),
+            Ok(Some(JsonValue::Number(text))) => return Ok(KeyPart::Number(Cow::Owned(text.clone().into_owned()))),
+            Ok(Some(JsonValue::String(text))) => return Ok(KeyPart::of(text.clone().into_owned())),
             // Readers differ in which of two members of one name they take.
-            Ok(Some(value @ (Value::Array(_) | Value::Object(_)))) if !claims.has_duplicates() => {
-                return Ok(Part::Composite(value.to_owned()));
+            Ok(Some(value @ (JsonValue::Array(_) | JsonValue::Object(_)))) if !claims.has_duplicates() => {
+                return Ok(KeyPart::Composite(value.to_owned()));
             }
-            Ok(Some(Value::Array(_) | Value::Object(_) | Value::Null) | None) | Err(Duplicate) => true,
+            Ok(Some(JsonValue::Array(_) | JsonValue::Object(_) | JsonValue::Null) | None) | Err(DuplicateMember) => {
+                true
+            }
         },
     };
     let unverified = request.trust.jwt.as_ref().map_or(Unverified::OwnCaller, |jwt| jwt.unverified);
@@ -162,9 +164,9 @@ fn by_claim<'a>(
         (Unverified::Reject, Role::Key { .. }) if !is_verified => Err(KeyError::Token { selector: selector.clone() }),
         (Unverified::OwnCaller, Role::Scope) => {
             let lines = request.headers.get_all(header::AUTHORIZATION).into_iter();
-            Ok(Part::Unverified(lines.map(|line| Cow::Borrowed(line.as_bytes())).collect()))
+            Ok(KeyPart::Unverified(lines.map(|line| Cow::Borrowed(line.as_bytes())).collect()))
         }
-        (Unverified::OwnCaller | Unverified::Reject, Role::Key { .. }) => Ok(Part::Absent),
+        (Unverified::OwnCaller | Unverified::Reject, Role::Key { .. }) => Ok(KeyPart::Absent),
     }
 }
 
@@ -174,16 +176,16 @@ fn one_or_all<'a>(
     role: Role,
     key: Read,
     scope: Read,
-) -> Result<Part<'a>, KeyFault> {
+) -> Result<KeyPart<'a>, KeyFault> {
     match role {
         Role::Key { .. } => match (values.next(), values.next()) {
-            (None, _) => Ok(Part::Absent),
-            (Some(value), None) => key(value).map(Part::Text),
+            (None, _) => Ok(KeyPart::Absent),
+            (Some(value), None) => key(value).map(KeyPart::Text),
             (Some(_), Some(_)) => Err(KeyFault::Several),
         },
         Role::Scope => {
             let values: Vec<_> = values.map(scope).collect::<Result<_, _>>()?;
-            Ok(if values.is_empty() { Part::Absent } else { Part::Lines(values) })
+            Ok(if values.is_empty() { KeyPart::Absent } else { KeyPart::Lines(values) })
         }
     }
 }
@@ -230,15 +232,15 @@ fn unescaped(value: &[u8]) -> Result<Cow<'_, [u8]>, KeyFault> {
     form::decode(value).ok_or(KeyFault::Escape)
 }
 
-fn fits(selector: &Selector, part: &Part<'_>, role: Role) -> Result<(), KeyFault> {
+fn fits(selector: &Selector, part: &KeyPart<'_>, role: Role) -> Result<(), KeyFault> {
     let Role::Key { max_length, format } = role else { return Ok(()) };
     let format = if selector.is_chosen_by_client() { format } else { KeyFormat::Any };
     let text = match part {
-        Part::Text(text) => Cow::Borrowed(&**text),
-        Part::Number(text) => Cow::Borrowed(text.as_bytes()),
-        Part::Composite(value) => Cow::Owned(value.to_string().into_bytes()),
-        Part::Bool(_) => return format::check(b"", format),
-        Part::Absent | Part::Lines(_) | Part::Unverified(_) => return Ok(()),
+        KeyPart::Text(text) => Cow::Borrowed(&**text),
+        KeyPart::Number(text) => Cow::Borrowed(text.as_bytes()),
+        KeyPart::Composite(value) => Cow::Owned(value.to_string().into_bytes()),
+        KeyPart::Bool(_) => return format::check(b"", format),
+        KeyPart::Absent | KeyPart::Lines(_) | KeyPart::Unverified(_) => return Ok(()),
     };
     if text.len() > max_length {
         Err(KeyFault::TooLong(max_length))
@@ -254,7 +256,7 @@ fn is_blank(text: &[u8]) -> bool {
     !matches!(text.first(), Some(0x21..=0x7E)) && String::from_utf8_lossy(text).trim().is_empty()
 }
 
-impl<'a> Part<'a> {
+impl<'a> KeyPart<'a> {
     fn of(text: impl Into<Cow<'a, str>>) -> Self {
         Self::Text(match text.into() {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),

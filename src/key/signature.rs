@@ -32,10 +32,10 @@ static PROVIDER: CryptoProvider = CryptoProvider {
 /// Signatures of one algorithm and key.
 struct Signatures {
     algorithm: Algorithm,
-    key: Key,
+    key: VerificationKey,
 }
 
-enum Key {
+enum VerificationKey {
     Secret(hmac::Key),
     /// A point, or an RSA key in PKCS #1.
     Public(UnparsedPublicKey<Vec<u8>>),
@@ -49,16 +49,19 @@ impl Signatures {
             return Err(ErrorKind::InvalidAlgorithm.into());
         }
         let bytes = || key.try_get_as_bytes();
-        let secret = |digest| -> Result<Key> { Ok(Key::Secret(hmac::Key::new(digest, bytes()?))) };
+        let secret =
+            |digest| -> Result<VerificationKey> { Ok(VerificationKey::Secret(hmac::Key::new(digest, bytes()?))) };
         let point = |curve: &'static dyn VerificationAlgorithm| {
-            Ok(Key::Public(UnparsedPublicKey::new(curve, bytes()?.to_vec())))
+            Ok(VerificationKey::Public(UnparsedPublicKey::new(curve, bytes()?.to_vec())))
         };
-        let rsa = |parameters: &'static RsaParameters| -> Result<Key> {
+        let rsa = |parameters: &'static RsaParameters| -> Result<VerificationKey> {
             Ok(match key.kind() {
-                DecodingKeyKind::SecretOrDer(der) => Key::Public(UnparsedPublicKey::new(parameters, der.clone())),
+                DecodingKeyKind::SecretOrDer(der) => {
+                    VerificationKey::Public(UnparsedPublicKey::new(parameters, der.clone()))
+                }
                 DecodingKeyKind::RsaModulusExponent { n, e } => {
                     let [n, e] = [n, e].map(|number| without_leading_zeros(number).to_vec());
-                    Key::Rsa(parameters, RsaPublicKeyComponents { n, e })
+                    VerificationKey::Rsa(parameters, RsaPublicKeyComponents { n, e })
                 }
             })
         };
@@ -90,9 +93,9 @@ fn without_leading_zeros(number: &[u8]) -> &[u8] {
 impl Verifier<Vec<u8>> for Signatures {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
         let verified = match &self.key {
-            Key::Secret(key) => hmac::verify(key, message, signature),
-            Key::Public(key) => key.verify(message, signature),
-            Key::Rsa(parameters, key) => key.verify(parameters, message, signature),
+            VerificationKey::Secret(key) => hmac::verify(key, message, signature),
+            VerificationKey::Public(key) => key.verify(message, signature),
+            VerificationKey::Rsa(parameters, key) => key.verify(parameters, message, signature),
         };
         verified.map_err(|_| Error::new())
     }

@@ -1,8 +1,8 @@
 use std::fmt;
 
-use super::name::Parts;
-use super::select::Part;
-use super::{DigestKey, Kind};
+use super::name::KeyParts;
+use super::select::KeyPart;
+use super::{DigestKey, DigestKind};
 use crate::config::LogKeys;
 use crate::record::Hex;
 
@@ -16,14 +16,14 @@ pub enum KeyText {
 }
 
 impl KeyText {
-    pub(super) fn of(keys: LogKeys, digest_key: &DigestKey, parts: Parts<'_>) -> Self {
+    pub(super) fn of(keys: LogKeys, digest_key: &DigestKey, parts: KeyParts<'_>) -> Self {
         match keys {
             LogKeys::Hashed => {
-                let mut digest = digest_key.digest(Kind::KeyInLogs);
+                let mut digest = digest_key.digest(DigestKind::KeyInLogs);
                 parts.add_to(&mut digest);
                 Self::Hashed(digest.short())
             }
-            LogKeys::Plain => Self::Plain(parts.1.iter().map(Part::text).collect::<Vec<_>>().join(" + ")),
+            LogKeys::Plain => Self::Plain(parts.1.iter().map(KeyPart::text).collect::<Vec<_>>().join(" + ")),
         }
     }
 

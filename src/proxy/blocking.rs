@@ -11,7 +11,7 @@ use http::{HeaderMap, Method};
 use tokio::sync::Semaphore;
 
 use crate::config::{LogKeys, PathParams, Rule, Selector, Trust};
-use crate::key::{self, DigestKey, KeyError, Operation, Reading};
+use crate::key::{self, DigestKey, KeyError, KeyOutcome, Operation};
 
 /// To read longer ones takes a millisecond and more; to have another thread do it costs some 20 microseconds.
 const LONG: usize = 64 * 1024;
@@ -99,8 +99,8 @@ impl OwnedRequest {
         body: &[u8],
     ) -> Result<Result<Operation, Selector>, KeyError> {
         Ok(match key::read(rule, digest_key, self.request(trust), body)? {
-            Reading::Operation(operation) => Ok(operation),
-            Reading::Missing(selector) => Err(selector.clone()),
+            KeyOutcome::Operation(operation) => Ok(operation),
+            KeyOutcome::Missing(selector) => Err(selector.clone()),
         })
     }
 

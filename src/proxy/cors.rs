@@ -12,7 +12,7 @@ use http::header::{
 use http::{Method, request};
 
 use super::replay::REPLAYED;
-use crate::config::{Found, Mode, Routes, Rule, Selector, Target};
+use crate::config::{Mode, RouteMatch, RouteTarget, Routes, Rule, Selector};
 use crate::key;
 use crate::problem::SHOULD_RETRY;
 
@@ -79,8 +79,8 @@ impl Preflight {
         let wanted = head.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
         let method = &key::normalise_method(&Method::from_bytes(wanted.as_bytes()).ok()?);
         let overriding = key::overriding_methods(&HeaderMap::new());
-        let target = Target { method, overriding: &overriding, host, path: head.uri.path(), normal };
-        let Found { rule, .. } = routes.find(&target)?;
+        let target = RouteTarget { method, overriding: &overriding, host, path: head.uri.path(), normal };
+        let RouteMatch { rule, .. } = routes.find(&target)?;
         let origin = head.headers.get(ORIGIN).filter(|origin| rule.cors_origins.contains(origin))?;
         let keys = rule.key.iter().filter_map(|selector| {
             let Selector::Header(name) = selector else { return None };

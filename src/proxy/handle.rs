@@ -27,10 +27,12 @@ use super::tunnel::UpgradeRequest;
 use super::upstream::{AttemptLimits, SendError};
 use super::{Client, Proxy};
 use crate::clock;
-use crate::config::{Found, LogKeys, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, Rule, Target, Trust};
+use crate::config::{
+    LogKeys, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, RouteMatch, RouteTarget, Rule, Trust,
+};
 use crate::fail_point::{self, Step};
 use crate::guard::{Admission, AttemptResult, ClaimError, LostReason, Ownership, StoredReply, Verdict, WaitResult};
-use crate::key::{self, InHead, Operation, Reading};
+use crate::key::{self, HeadOutcome, KeyOutcome, Operation};
 use crate::metrics::{RequestOutcome, UNMATCHED};
 use crate::problem::{PREFERENCE_APPLIED, Problem, ProblemFormat, WAIT};
 use crate::store::{Store, StoreError};
@@ -62,11 +64,16 @@ impl Proxy {
         let path = key::normalise_path(uri.path());
         let overriding = overriding_methods(&head);
         let method = key::normalise_method(&head.method);
-        let target =
-            Target { method: &method, overriding: &overriding, host: host.as_deref(), path: uri.path(), normal: &path };
+        let target = RouteTarget {
+            method: &method,
+            overriding: &overriding,
+            host: host.as_deref(),
+            path: uri.path(),
+            normal: &path,
+        };
 
         match self.routes.find(&target) {
-            Some(Found { rule, params, respelled, is_contested }) if rule.mode != Mode::Off => {
+            Some(RouteMatch { rule, params, respelled, is_contested }) if rule.mode != Mode::Off => {
                 let (method, path) = (overriding.first().unwrap_or(&method), respelled.as_deref().unwrap_or(&path));
                 let (host, trust, log_keys) = (host.as_deref(), &self.trust, self.log_keys);
                 let context =
@@ -116,8 +123,13 @@ impl Proxy {
         let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
         let path = request.uri().path();
         let (normal, overriding) = (key::normalise_path(path), key::overriding_methods(request.headers()));
-        let target =
-            Target { method: request.method(), overriding: &overriding, host: host.as_deref(), path, normal: &normal };
+        let target = RouteTarget {
+            method: request.method(),
+            overriding: &overriding,
+            host: host.as_deref(),
+            path,
+            normal: &normal,
+        };
         match self.routes.find(&target) {
             Some(found) => refusal::for_clients_of(problem, found.rule),
             None => problem,
@@ -148,13 +160,13 @@ impl Proxy {
     ) -> Result<ProxyResponse, Problem> {
         // No offer of another protocol is taken up on a route that guards (RFC 9110, 7.8), with a key or without.
         head.extensions.remove::<OnUpgrade>();
-        let draft = match in_head(rule, &head, &context) {
-            Ok(InHead::Draft(draft)) => draft,
-            Ok(InHead::Missing(selector)) if rule.on_missing_key == OnMissingKey::Forward => {
+        let draft = match read_head(rule, &head, &context) {
+            Ok(HeadOutcome::Partial(draft)) => draft,
+            Ok(HeadOutcome::Missing(selector)) if rule.on_missing_key == OnMissingKey::Forward => {
                 event.unguarded(Reason::NoKey(selector.clone()));
                 return Box::pin(self.unguarded(head, self.passing(body), context.client, event)).await;
             }
-            Ok(InHead::Missing(selector)) => {
+            Ok(HeadOutcome::Missing(selector)) => {
                 return Err(Box::pin(refuse_before_body(refusal::missing_key(selector), head.fields, body)).await);
             }
             Err(problem) => return Err(Box::pin(refuse_before_body(problem, head.fields, body)).await),
@@ -172,8 +184,8 @@ impl Proxy {
             Box::pin(self.blocking.read(rule, digest_key, owned, &self.trust, body.clone())).await
         } else {
             draft.with_body(&digest_key, &body).map(|reading| match reading {
-                Reading::Operation(operation) => Ok(operation),
-                Reading::Missing(selector) => Err(selector.clone()),
+                KeyOutcome::Operation(operation) => Ok(operation),
+                KeyOutcome::Missing(selector) => Err(selector.clone()),
             })
         };
         let operation = match read.map_err(|error| refusal::of_key(&error))? {
@@ -506,11 +518,11 @@ fn overriding_methods(head: &Head) -> Vec<Method> {
 }
 
 /// What the head alone tells.
-fn in_head<'a>(rule: &'a Rule, head: &'a Head, context: &'a RequestContext<'a>) -> Result<InHead<'a>, Problem> {
+fn read_head<'a>(rule: &'a Rule, head: &'a Head, context: &'a RequestContext<'a>) -> Result<HeadOutcome<'a>, Problem> {
     if let Some(why) = why_ambiguous(rule, context, head) {
         return Err(head::bad(why));
     }
-    key::in_head(rule, context.request(head)).map_err(|error| refusal::of_key(&error))
+    key::read_head(rule, context.request(head)).map_err(|error| refusal::of_key(&error))
 }
 
 /// A refusal for which the body need not be known. A client that waits to be asked for it (`Expect: 100-continue`) is

@@ -25,7 +25,7 @@ use super::incoming::IncomingBody;
 use super::tee::{CopyReceiver, Tee};
 use crate::config::{Disposition, Rule};
 use crate::guard::{self, BodyRemainder, LostReason, Observation, SendOutcome, ShadowResult};
-use crate::key::{self, DigestKey, InHead, Operation};
+use crate::key::{self, DigestKey, HeadOutcome, Operation};
 use crate::metrics::ShadowVerdict;
 use crate::problem::{Code, Problem};
 use crate::record::Reply;
@@ -110,9 +110,9 @@ fn would(rule: &Rule, context: &RequestContext<'_>, head: &Head) -> Option<Shado
     if why_ambiguous(rule, context, head).is_some() {
         return Some(ShadowVerdict::InvalidKey);
     }
-    match key::in_head(rule, context.request(head)) {
-        Ok(InHead::Draft(_)) => None,
-        Ok(InHead::Missing(_)) => Some(ShadowVerdict::MissingKey),
+    match key::read_head(rule, context.request(head)) {
+        Ok(HeadOutcome::Partial(_)) => None,
+        Ok(HeadOutcome::Missing(_)) => Some(ShadowVerdict::MissingKey),
         Err(_) => Some(ShadowVerdict::InvalidKey),
     }
 }

@@ -14,7 +14,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Rules;
-use crate::config::{self, Config, ConfigError, Content, FORGOTTEN, Forgotten, Naming, Routes, Warning, Weight};
+use crate::config::{
+    self, Config, ConfigError, ConfigFile, FORGOTTEN, ForgottenRoute, Naming, Routes, Warning, Weight,
+};
 use crate::metrics::Reload;
 use crate::telemetry::Logging;
 
@@ -24,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Puts the rules of a file in force whenever they change, or when it is told to. `tried` is the content that was
 /// loaded at the start, and `warned` what was said of it; `adjust` is what the command line says over every file.
 pub async fn follow(
-    tried: Content,
+    tried: ConfigFile,
     mut hangup: Hangup,
     rules: &Rules,
     logging: &Logging,
@@ -65,7 +67,7 @@ struct Checked {
     warnings: Vec<Warning>,
     /// Those that were not known before.
     notices: Vec<Notice>,
-    forgotten: Vec<Forgotten>,
+    forgotten: Vec<ForgottenRoute>,
 }
 
 impl Checked {
@@ -81,14 +83,14 @@ impl Checked {
 /// What is known of the file's content.
 struct Watch {
     /// What was last put in force, or refused.
-    tried: Content,
+    tried: ConfigFile,
     /// Something else, which has been found once.
-    seen: Option<Content>,
+    seen: Option<ConfigFile>,
 }
 
 impl Watch {
     /// Whether `now` is to be tried: it is new, and was found the same twice; or somebody asked for it.
-    fn still_matches(&mut self, now: Content, asked: bool) -> bool {
+    fn still_matches(&mut self, now: ConfigFile, asked: bool) -> bool {
         let seen = self.seen.take();
         if asked || (now != self.tried && seen.as_ref() == Some(&now)) {
             self.tried = now;
@@ -100,7 +102,7 @@ impl Watch {
 }
 
 /// The file may be on a disk that hangs: no request waits for that.
-async fn read(before: Content) -> Option<Content> {
+async fn read(before: ConfigFile) -> Option<ConfigFile> {
     tokio::task::spawn_blocking(move || before.again()).await.ok()
 }
 
@@ -109,7 +111,7 @@ fn apply(checked: Checked, rules: &Rules, logging: &Logging) -> Vec<Warning> {
     let Checked { config, warnings, notices, forgotten } = checked;
     logging.set_level(config.log.level);
     let routes = config.routes.rules().len();
-    for Forgotten { route, why } in forgotten {
+    for ForgottenRoute { route, why } in forgotten {
         tracing::warn!(route, "{why}: {FORGOTTEN}");
     }
     for key in rules.replace(config) {
@@ -191,11 +193,11 @@ impl Hangup {
 mod tests {
     use super::*;
 
-    fn content(text: &str) -> Content {
+    fn content(text: &str) -> ConfigFile {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
         std::fs::write(&file, text).expect("to write");
-        Content::of(&file)
+        ConfigFile::of(&file)
     }
 
     #[test]
@@ -204,7 +206,7 @@ mod tests {
         let file = folder.path().join("onlyonce.toml");
         let found = |text: &str| {
             std::fs::write(&file, text).expect("to write");
-            Content::of(&file)
+            ConfigFile::of(&file)
         };
         let mut watch = Watch { tried: found("old"), seen: None };
         let looks = ["old", "old", "n", "ne", "new", "new", "new", "old", "new", "new", "old", "old", "old"];
@@ -225,7 +227,7 @@ mod tests {
     #[test]
     fn a_file_that_is_gone_is_content_too() {
         let folder = tempfile::tempdir().expect("a folder");
-        let gone = || Content::of(&folder.path().join("gone"));
+        let gone = || ConfigFile::of(&folder.path().join("gone"));
         let mut watch = Watch { tried: content(""), seen: None };
         assert!(!watch.still_matches(gone(), false));
         assert!(watch.still_matches(gone(), false));

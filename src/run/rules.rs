@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
 use crate::admin::ActiveRules;
-use crate::config::{Config, Fixed, Keeping, Mode, Routes, Trust};
+use crate::config::{Config, Fixed, Mode, RecordPlacement, Routes, Trust};
 use crate::guard::Guard;
 use crate::metrics::{Metrics, Reload};
 use crate::proxy::{BlockingReader, Budget, Proxy, Upstream};
@@ -44,7 +44,7 @@ impl Rules {
         runtimes: Vec<Handle>,
     ) -> Self {
         let fixed = Fixed::of(&config);
-        let keeping = Keeping::of(&config.store);
+        let keeping = RecordPlacement::of(&config.store);
         let Config { server, log, admin: _, upstream, store: _, trust, routes } = config;
         introduce(&routes, metrics);
         let (routes, trust) = (Arc::new(routes), Arc::new(trust));

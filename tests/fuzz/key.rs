@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use onlyonce::config::{Config, Found, Target, parse};
-use onlyonce::key::{DigestKey, KeyError, Reading, Request, read};
+use onlyonce::key::{DigestKey, KeyError, KeyOutcome, Request, read};
 use onlyonce::record::RecordName;
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
@@ -95,7 +95,7 @@ fn name(
         log_keys: CONFIG.log.keys,
     };
     Ok(match read(rule, &DigestKey::from_bytes([0; 32]), request, body)? {
-        Reading::Operation(operation) => Some(operation.name),
-        Reading::Missing(_) => None,
+        KeyOutcome::Operation(operation) => Some(operation.name),
+        KeyOutcome::Missing(_) => None,
     })
 }

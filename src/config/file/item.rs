@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::super::units::{HumanDuration, HumanSize, UnitError};
-use super::report::{Report, Span, nearest};
+use super::report::{ByteRange, FileReport, nearest};
 use super::shape::Shape;
 
 /// One value of the file.
@@ -21,7 +21,7 @@ pub(super) struct Item<'a> {
     value: Option<&'a Spanned<DeValue<'a>>>,
     /// What a value that is not there was asked to be.
     asked: RefCell<Vec<Shape>>,
-    report: &'a Report<'a>,
+    report: &'a FileReport<'a>,
 }
 
 /// A string of the file, or of the environment variable that it names.
@@ -31,12 +31,12 @@ pub(super) struct Text {
 }
 
 impl<'a> Item<'a> {
-    pub(super) fn new(name: String, value: &'a Spanned<DeValue<'a>>, report: &'a Report<'a>) -> Self {
+    pub(super) fn new(name: String, value: &'a Spanned<DeValue<'a>>, report: &'a FileReport<'a>) -> Self {
         Self { name, value: Some(value), asked: RefCell::default(), report }
     }
 
     /// What `parse` asks of a value: any of these will do.
-    pub(super) fn shapes<T>(report: &'a Report<'a>, parse: impl FnOnce(&Self) -> Option<T>) -> Vec<Shape> {
+    pub(super) fn shapes<T>(report: &'a FileReport<'a>, parse: impl FnOnce(&Self) -> Option<T>) -> Vec<Shape> {
         let item = Self { name: String::new(), value: None, asked: RefCell::default(), report };
         parse(&item);
         item.asked.into_inner()
@@ -54,7 +54,7 @@ impl<'a> Item<'a> {
     }
 
     /// Where the value is.
-    pub(super) fn span(&self) -> Span {
+    pub(super) fn span(&self) -> ByteRange {
         self.value.map_or(0..0, Spanned::span)
     }
 
@@ -233,7 +233,7 @@ impl<'a> Item<'a> {
     }
 
     /// A list, each element read with `parse`, none given twice.
-    pub(super) fn list<T: PartialEq>(&self, parse: impl Fn(&Item<'a>) -> Option<T>) -> Option<Vec<(T, Span)>> {
+    pub(super) fn list<T: PartialEq>(&self, parse: impl Fn(&Item<'a>) -> Option<T>) -> Option<Vec<(T, ByteRange)>> {
         self.ask(Shape::List(Item::shapes(self.report, &parse)))?;
         match self.elements() {
             Some(items) => distinct(&items, parse),
@@ -242,7 +242,10 @@ impl<'a> Item<'a> {
     }
 
     /// The same, where one value may stand without brackets.
-    pub(super) fn one_or_more<T: PartialEq>(&self, parse: impl Fn(&Item<'a>) -> Option<T>) -> Option<Vec<(T, Span)>> {
+    pub(super) fn one_or_more<T: PartialEq>(
+        &self,
+        parse: impl Fn(&Item<'a>) -> Option<T>,
+    ) -> Option<Vec<(T, ByteRange)>> {
         match self.ask(Shape::OneOrMore(Item::shapes(self.report, &parse)))? {
             DeValue::Array(_) => self.list(parse),
             DeValue::Table(_) => self.mistyped("a string, or a list of them", &format!("{} = [\"…\"]", self.key())),
@@ -273,9 +276,12 @@ impl<'a> Item<'a> {
 }
 
 /// All elements are read before the first bad one counts, so that every problem is found.
-fn distinct<'a, T: PartialEq>(items: &[Item<'a>], parse: impl Fn(&Item<'a>) -> Option<T>) -> Option<Vec<(T, Span)>> {
+fn distinct<'a, T: PartialEq>(
+    items: &[Item<'a>],
+    parse: impl Fn(&Item<'a>) -> Option<T>,
+) -> Option<Vec<(T, ByteRange)>> {
     let read: Vec<Option<T>> = items.iter().map(parse).collect();
-    let mut values: Vec<(T, Span)> = Vec::new();
+    let mut values: Vec<(T, ByteRange)> = Vec::new();
     let mut whole = true;
     for (value, item) in read.into_iter().zip(items) {
         match value {

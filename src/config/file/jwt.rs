@@ -3,12 +3,12 @@
 use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
-use super::super::jwt::Expected;
+use super::super::jwt::ExpectedClaims;
 use super::super::{Jwt, Selector, TokenKey, Unverified, Verification};
 use super::item::Item;
 use super::pem;
 use super::public_key::{self, RSA_BITS, Unusable};
-use super::report::{Report, Span};
+use super::report::{ByteRange, FileReport};
 use super::section::Section;
 use super::setting::Setting;
 
@@ -32,12 +32,12 @@ const ALGORITHMS: [(&str, Algorithm); 12] = [
 
 /// `[jwt]` as it stands in the file.
 pub(super) struct JwtTable {
-    span: Option<Span>,
+    span: Option<ByteRange>,
     secret: Setting<String>,
     public_key: Setting<String>,
     jwks: Setting<JwkSet>,
     verified_by_edge: Setting<bool>,
-    algorithms: Setting<Vec<(Algorithm, Span)>>,
+    algorithms: Setting<Vec<(Algorithm, ByteRange)>>,
     issuer: Setting<String>,
     audience: Setting<String>,
     unverified: Setting<Unverified>,
@@ -66,7 +66,7 @@ impl JwtTable {
     }
 
     /// `Some(None)` where the file has no such table.
-    pub(super) fn build(self, report: &Report<'_>) -> Option<Option<Jwt>> {
+    pub(super) fn build(self, report: &FileReport<'_>) -> Option<Option<Jwt>> {
         let Some(span) = self.span.clone() else { return Some(None) };
         let by_edge = *self.verified_by_edge.clone().or(false).get()?;
         let unverified = *self.unverified.clone().or(Unverified::OwnCaller).get()?;
@@ -76,7 +76,7 @@ impl JwtTable {
             ("jwks", self.jwks.span()),
             ("verified_by_edge", self.verified_by_edge.span().filter(|_| by_edge)),
         ];
-        let given: Vec<(&str, Span)> =
+        let given: Vec<(&str, ByteRange)> =
             sources.into_iter().filter_map(|(name, span)| span.map(|span| (name, span))).collect();
         match given.as_slice() {
             [] => {
@@ -104,7 +104,7 @@ impl JwtTable {
             }
             return Some(Some(Jwt { verification: Verification::ByEdge, unverified }));
         }
-        let expected = Expected { issuer: self.issuer.optional()?, audience: self.audience.optional()? };
+        let expected = ExpectedClaims { issuer: self.issuer.optional()?, audience: self.audience.optional()? };
         if self.algorithms.span().is_none() || self.algorithms.get().is_some_and(Vec::is_empty) {
             let message = "jwt.algorithms is missing or empty: it says what tokens may be signed with";
             let advice = "list those that the issuer uses: algorithms = [\"RS256\"]";
@@ -148,7 +148,7 @@ impl JwtTable {
 }
 
 /// A `jwt:` selector needs `[jwt]`.
-pub(super) fn selectors_can_be_read(has_table: bool, selectors: &Setting<Vec<Selector>>, report: &Report<'_>) {
+pub(super) fn selectors_can_be_read(has_table: bool, selectors: &Setting<Vec<Selector>>, report: &FileReport<'_>) {
     let by_claim = |selector: &&Selector| matches!(selector, Selector::Jwt(_));
     if let Some(selector) = selectors.get().into_iter().flatten().find(by_claim).filter(|_| !has_table) {
         let message = format!("\"{selector}\" needs to know how tokens are verified: there is no [jwt]");
@@ -197,7 +197,12 @@ fn algorithm(item: &Item<'_>) -> Option<Algorithm> {
 }
 
 /// An algorithm of another family than the key's is how a public key comes to be taken for a secret.
-fn of_family(algorithms: &[(Algorithm, Span)], family: AlgorithmFamily, key: &str, report: &Report<'_>) -> Option<()> {
+fn of_family(
+    algorithms: &[(Algorithm, ByteRange)],
+    family: AlgorithmFamily,
+    key: &str,
+    report: &FileReport<'_>,
+) -> Option<()> {
     let mut right = true;
     for (algorithm, span) in algorithms {
         if algorithm.family() != family {
@@ -244,10 +249,10 @@ fn public(pem: &str) -> Option<(AlgorithmFamily, DecodingKey)> {
 /// The keys of a set that may sign with one of `algorithms`. A set may hold others, for encryption or other services.
 fn of_set(
     set: &JwkSet,
-    algorithms: &[(Algorithm, Span)],
-    expected: &Expected,
-    at: Option<&Span>,
-    report: &Report<'_>,
+    algorithms: &[(Algorithm, ByteRange)],
+    expected: &ExpectedClaims,
+    at: Option<&ByteRange>,
+    report: &FileReport<'_>,
 ) -> Option<Vec<TokenKey>> {
     let mut keys = Vec::new();
     for jwk in &set.keys {

@@ -11,7 +11,7 @@ use super::super::{
 use super::fallback::SHORTEST_LEASE;
 use super::item::Item;
 use super::origin::origin;
-use super::report::Span;
+use super::report::ByteRange;
 use super::section::Section;
 use super::selector::{ignored, selector};
 use super::setting::Setting;
@@ -29,7 +29,7 @@ pub(super) struct Layer {
     pub(super) key_format: Setting<KeyFormat>,
     pub(super) refuse_expired_keys: Setting<bool>,
     pub(super) scope: Setting<Vec<Selector>>,
-    pub(super) fingerprint: Setting<Comparison>,
+    pub(super) fingerprint: Setting<FingerprintChoice>,
     pub(super) fingerprint_ignore: Setting<Vec<JsonPointer>>,
     pub(super) ignore_query: Setting<Vec<String>>,
     /// Of presets only.
@@ -39,9 +39,9 @@ pub(super) struct Layer {
     pub(super) wait_timeout: Setting<Duration>,
     pub(super) max_waiters: Setting<usize>,
     pub(super) policy: Setting<Policy>,
-    pub(super) store: Setting<Vec<(StatusSet, Span)>>,
-    pub(super) release: Setting<Vec<(StatusSet, Span)>>,
-    pub(super) hold: Setting<Vec<(StatusSet, Span)>>,
+    pub(super) store: Setting<Vec<(StatusSet, ByteRange)>>,
+    pub(super) release: Setting<Vec<(StatusSet, ByteRange)>>,
+    pub(super) hold: Setting<Vec<(StatusSet, ByteRange)>>,
     pub(super) on_unknown: Setting<OnUnknown>,
     pub(super) hold_for: Setting<Duration>,
     pub(super) lease: Setting<Duration>,
@@ -68,7 +68,7 @@ pub(super) enum MissingKey {
 
 /// `fingerprint`, without what it ignores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Comparison {
+pub(super) enum FingerprintChoice {
     Auto,
     Raw,
     Json,
@@ -163,7 +163,7 @@ impl Layer {
     }
 }
 
-fn values<T>(list: Vec<(T, Span)>) -> Vec<T> {
+fn values<T>(list: Vec<(T, ByteRange)>) -> Vec<T> {
     list.into_iter().map(|(value, _)| value).collect()
 }
 
@@ -229,8 +229,8 @@ fn on_missing_key(item: &Item<'_>) -> Option<MissingKey> {
     item.choice(&[("forward", Forward), ("reject", Reject), ("fingerprint", Fingerprint)], &[])
 }
 
-fn fingerprint(item: &Item<'_>) -> Option<Comparison> {
-    use Comparison::{Auto, Form, Json, None, Raw};
+fn fingerprint(item: &Item<'_>) -> Option<FingerprintChoice> {
+    use FingerprintChoice::{Auto, Form, Json, None, Raw};
     item.choice(&[("auto", Auto), ("raw", Raw), ("json", Json), ("form", Form), ("none", None)], &[])
 }
 

@@ -7,11 +7,11 @@ use strsim::damerau_levenshtein;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::report::Span;
+use super::report::ByteRange;
 
 /// The parts of a file not to be shown, in order and apart from each other. `broken`: the file is not TOML, and `table`
 /// only what the parser made of it.
-pub(super) fn find(text: &str, table: &DeTable<'_>, broken: bool) -> Vec<Span> {
+pub(super) fn find(text: &str, table: &DeTable<'_>, broken: bool) -> Vec<ByteRange> {
     let mut spans = secrets(table);
     if broken {
         spans.extend(secret_lines(text));
@@ -28,7 +28,7 @@ pub(super) fn find(text: &str, table: &DeTable<'_>, broken: bool) -> Vec<Span> {
 }
 
 /// The values of a parsed file that may hold a secret.
-fn secrets(table: &DeTable<'_>) -> Vec<Span> {
+fn secrets(table: &DeTable<'_>) -> Vec<ByteRange> {
     let mut spans = Vec::new();
     for (key, value) in table {
         collect(key.get_ref(), value, &mut spans);
@@ -36,7 +36,7 @@ fn secrets(table: &DeTable<'_>) -> Vec<Span> {
     spans
 }
 
-fn collect(key: &str, value: &Spanned<DeValue<'_>>, spans: &mut Vec<Span>) {
+fn collect(key: &str, value: &Spanned<DeValue<'_>>, spans: &mut Vec<ByteRange>) {
     match value.get_ref() {
         DeValue::Table(table) => table.iter().for_each(|(key, value)| collect(key.get_ref(), value, spans)),
         DeValue::Array(array) => array.iter().for_each(|value| collect(key, value, spans)),
@@ -50,7 +50,7 @@ fn collect(key: &str, value: &Spanned<DeValue<'_>>, spans: &mut Vec<Span>) {
 }
 
 /// The lines of a file that does not parse which may hold a secret, or a part of one.
-fn secret_lines(text: &str) -> Vec<Span> {
+fn secret_lines(text: &str) -> Vec<ByteRange> {
     let mut spans = Vec::new();
     let mut within = Within::Nothing;
     let mut offset = 0;
@@ -150,7 +150,7 @@ mod tests {
         masked(text, secrets(table.get_ref()))
     }
 
-    fn masked(text: &str, mut spans: Vec<Span>) -> String {
+    fn masked(text: &str, mut spans: Vec<ByteRange>) -> String {
         spans.sort_by_key(|span| std::cmp::Reverse(span.start));
         spans.into_iter().fold(text.to_owned(), |mut text, span| {
             text.replace_range(span, "*");

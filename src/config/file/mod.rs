@@ -35,30 +35,30 @@ use toml::de::DeTable;
 use self::jwt::JwtTable;
 use self::layer::Layer;
 use self::path::BRACES;
-pub(super) use self::report::Known;
+pub(super) use self::report::KnownKey;
 pub(crate) use self::report::nearest;
-use self::report::{Fault, Report, Span};
+use self::report::{ByteRange, FileReport, Finding};
 use self::route::{Bounds, RouteTable};
 use self::section::Section;
 pub(super) use self::shape::Shape;
 use self::syntax::SyntaxErrors;
 use self::tables::{AdminTable, LogTable, ServerTable, StoreTable, UpstreamTable};
 use super::excerpt::Excerpt;
-use super::{Config, ConfigError, Problem, RouteConflict, Routes, Trust};
+use super::{Config, ConfigError, ConfigProblem, RouteConflict, Routes, Trust};
 
 /// The file that is read when none is named.
 const DEFAULT_NAME: &str = "onlyonce.toml";
 
 /// What a configuration file holds at one moment, not yet checked, and whether the files that it names have changed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Content {
+pub struct ConfigFile {
     path: PathBuf,
     text: Result<String, ConfigError>,
     /// Certificates and the like. Keys are among them, so only digests are kept.
     beside: Vec<(PathBuf, Option<u64>)>,
 }
 
-impl Content {
+impl ConfigFile {
     /// Reads the file at `path`. That it cannot be read is content too.
     pub fn of(path: &Path) -> Self {
         let text = read_text(path);
@@ -114,7 +114,7 @@ fn variable(name: &str) -> Option<String> {
 
 /// Reads and checks the file at `path`, with the variables of this process's environment.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    Content::of(path).check()
+    ConfigFile::of(path).check()
 }
 
 /// Checks `text`, the content of the file `name`; `env` is asked for every `"env:NAME"`.
@@ -126,13 +126,13 @@ pub fn parse(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Re
 struct Inspected {
     result: Result<Config, ConfigError>,
     /// The keys that were looked for.
-    known: Vec<Known>,
+    known: Vec<KnownKey>,
     /// The other files that it names.
     files: Vec<PathBuf>,
 }
 
 /// Every key that a file may hold: those that are looked for in a file that has nothing but a route without any.
-pub(super) fn keys() -> Vec<Known> {
+pub(super) fn keys() -> Vec<KnownKey> {
     inspect("", "[[route]]", &|_| None).known
 }
 
@@ -144,7 +144,7 @@ fn inspect(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Insp
         (None, Vec::new(), Vec::new(), Vec::new())
     } else {
         let folder = Path::new(name).parent().unwrap_or(Path::new(""));
-        let report = Report::new(text, folder, env);
+        let report = FileReport::new(text, folder, env);
         let config = read(table.get_ref(), &report);
         let (faults, known, files) = report.finish();
         (config, faults, known, files)
@@ -163,17 +163,17 @@ fn inspect(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Insp
     Inspected { result, known, files }
 }
 
-fn problem(fault: Fault, text: &str, masks: &[Span]) -> Problem {
-    let Fault { span, message, advice } = fault;
+fn problem(fault: Finding, text: &str, masks: &[ByteRange]) -> ConfigProblem {
+    let Finding { span, message, advice } = fault;
     let excerpt = span.as_ref().map(|span| Excerpt::new(text, span, masks));
-    Problem { span, message, advice, excerpt }
+    ConfigProblem { span, message, advice, excerpt }
 }
 
 const ROUTE: &str = "say what to guard:\n  [[route]]\n  name = \"create-order\"\n  path = \"/orders\"\n  \
                      scope = [\"header:Authorization\"]";
 
 /// Reads every table before it gives up on any, so that all problems are reported.
-fn read(table: &DeTable<'_>, report: &Report<'_>) -> Option<Config> {
+fn read(table: &DeTable<'_>, report: &FileReport<'_>) -> Option<Config> {
     let root = Section::root(table, report);
     let server = ServerTable::read(root.section("server"));
     let log = LogTable::read(root.section("log"));
@@ -207,11 +207,11 @@ fn read(table: &DeTable<'_>, report: &Report<'_>) -> Option<Config> {
     })
 }
 
-fn routes(tables: Vec<RouteTable>, defaults: &Layer, bounds: &Bounds<'_>, report: &Report<'_>) -> Routes {
+fn routes(tables: Vec<RouteTable>, defaults: &Layer, bounds: &Bounds<'_>, report: &FileReport<'_>) -> Routes {
     let mut routes = Routes::default();
-    let mut names: HashMap<String, Span> = HashMap::new();
+    let mut names: HashMap<String, ByteRange> = HashMap::new();
     // Where the paths of the rules in `routes` stand, in the same order.
-    let mut paths: Vec<Option<Span>> = Vec::new();
+    let mut paths: Vec<Option<ByteRange>> = Vec::new();
     for table in tables {
         if let (Some(name), Some(span)) = (table.name.get(), table.name.span()) {
             match names.get(name) {
@@ -277,7 +277,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::{
-        Durability, HumanDuration, OnConcurrent, OnMissingKey, OnUnknown, Selector, StoreLocation, Target,
+        Durability, HumanDuration, OnConcurrent, OnMissingKey, OnUnknown, RouteTarget, Selector, StoreLocation,
     };
     use super::*;
 
@@ -479,7 +479,7 @@ mod tests {
         let config = with_route(second);
         let of = |method: http::Method| {
             let path = "/orders";
-            let target = Target { method: &method, overriding: &[], host: None, path, normal: path };
+            let target = RouteTarget { method: &method, overriding: &[], host: None, path, normal: path };
             config.routes.find(&target).map(|found| found.rule.name.to_string())
         };
         assert_eq!(of(http::Method::POST).as_deref(), Some("create-order"));

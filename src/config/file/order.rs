@@ -1,12 +1,12 @@
 use std::time::Duration;
 
 use super::super::units::HumanDuration;
-use super::report::Report;
+use super::report::FileReport;
 use super::setting::Setting;
 
 /// Checks that compare two keys.
 pub(super) struct Order<'a> {
-    pub(super) report: &'a Report<'a>,
+    pub(super) report: &'a FileReport<'a>,
 }
 
 impl Order<'_> {

@@ -6,27 +6,31 @@ use super::uri::normalised;
 /// A path pattern: a normalised path, some of its segments `{param}`, the last one perhaps `{*rest}`.
 pub(super) fn path(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
-    let Some(wrong) = Wrong::of(&text.value) else { return Some(text.value) };
+    let Some(wrong) = PathFault::of(&text.value) else { return Some(text.value) };
     let right = right(&text.value).filter(|_| text.is_literal());
     let shown = |advice: &str| match &right {
         Some(right) => format!("{advice}: {right:?}"),
         None => advice.to_owned(),
     };
     let (message, advice) = match wrong {
-        Wrong::Method(method) => (
+        PathFault::Method(method) => (
             format!("{text} is a method and a path"),
             shown(&format!("methods have a key of their own: methods = [{method:?}], and path")),
         ),
-        Wrong::Url => (format!("{text} is a URL"), shown("a route goes by the path, and by host where that matters")),
-        Wrong::NoSlash => (format!("{text} is not a path"), shown("paths begin with a slash")),
-        Wrong::Query => (format!("{text} is more than a path"), shown("a route goes by the path alone")),
-        Wrong::Expression => (format!("{text} is a regular expression, which paths are not"), BRACES.to_owned()),
-        Wrong::Wildcard => {
+        PathFault::Url => {
+            (format!("{text} is a URL"), shown("a route goes by the path, and by host where that matters"))
+        }
+        PathFault::NoSlash => (format!("{text} is not a path"), shown("paths begin with a slash")),
+        PathFault::Query => (format!("{text} is more than a path"), shown("a route goes by the path alone")),
+        PathFault::Expression => (format!("{text} is a regular expression, which paths are not"), BRACES.to_owned()),
+        PathFault::Wildcard => {
             (format!("{text} has a * that stands for nothing but itself"), shown_first(right.as_deref()))
         }
-        Wrong::Parameter => (format!("{text} has a parameter of another router"), shown("parameters stand in braces")),
-        Wrong::Braces => (format!("the braces in {text} do not fit"), shown_first(right.as_deref())),
-        Wrong::NotNormal => (format!("{text} would never match"), shown("paths are compared in normalised form")),
+        PathFault::Parameter => {
+            (format!("{text} has a parameter of another router"), shown("parameters stand in braces"))
+        }
+        PathFault::Braces => (format!("the braces in {text} do not fit"), shown_first(right.as_deref())),
+        PathFault::NotNormal => (format!("{text} would never match"), shown("paths are compared in normalised form")),
     };
     item.refuse(message, advice)
 }
@@ -40,7 +44,7 @@ pub(super) const BRACES: &str = "a segment may hold one parameter, as {order}, a
 
 /// The first thing that is wrong with a path pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wrong<'a> {
+enum PathFault<'a> {
     /// `POST /orders`
     Method(&'a str),
     /// `https://api.example.com/orders`
@@ -61,7 +65,7 @@ enum Wrong<'a> {
     NotNormal,
 }
 
-impl<'a> Wrong<'a> {
+impl<'a> PathFault<'a> {
     fn of(path: &'a str) -> Option<Self> {
         if let Some((method, _)) = method_and_path(path) {
             return Some(Self::Method(method));
@@ -99,29 +103,29 @@ fn right(path: &str) -> Option<String> {
     let mut path = path.to_owned();
     // Several things may be wrong, each of which is mended once.
     for _ in 0..8 {
-        let Some(wrong) = Wrong::of(&path) else { return Some(path) };
+        let Some(wrong) = PathFault::of(&path) else { return Some(path) };
         path = mended(&path, wrong)?;
     }
     None
 }
 
-fn mended(path: &str, wrong: Wrong<'_>) -> Option<String> {
+fn mended(path: &str, wrong: PathFault<'_>) -> Option<String> {
     match wrong {
-        Wrong::Method(_) => method_and_path(path).map(|(_, path)| path.to_owned()),
-        Wrong::Url => {
+        PathFault::Method(_) => method_and_path(path).map(|(_, path)| path.to_owned()),
+        PathFault::Url => {
             let (_, rest) = path.split_once("://")?;
             Some(rest.find('/').map_or("/", |at| &rest[at..]).to_owned())
         }
-        Wrong::NoSlash => Some(format!("/{path}")),
-        Wrong::Query => path.find(['?', '#']).map(|end| path[..end].to_owned()),
-        Wrong::Expression => None,
-        Wrong::Parameter => {
+        PathFault::NoSlash => Some(format!("/{path}")),
+        PathFault::Query => path.find(['?', '#']).map(|end| path[..end].to_owned()),
+        PathFault::Expression => None,
+        PathFault::Parameter => {
             let segment = |segment: &str| parameter_elsewhere(segment).unwrap_or_else(|| segment.to_owned());
             Some(segments(path).map(segment).collect::<Vec<_>>().join("/"))
         }
-        Wrong::Wildcard => without_wildcards(path),
-        Wrong::Braces => plain_braces(path),
-        Wrong::NotNormal => normalised_pattern(path),
+        PathFault::Wildcard => without_wildcards(path),
+        PathFault::Braces => plain_braces(path),
+        PathFault::NotNormal => normalised_pattern(path),
     }
 }
 
@@ -273,7 +277,7 @@ mod tests {
         for path in
             ["/", "/v1/things:cancel", "/Orders({id})", "/$batch", "/a/@me", "/files/{name}.json", "/a+b", "/~me/x"]
         {
-            assert_eq!(Wrong::of(path), None, "{path}");
+            assert_eq!(PathFault::of(path), None, "{path}");
         }
     }
 
@@ -321,7 +325,7 @@ mod tests {
             ("/my orders", Some("/my%20orders")),
             ("/v1/../orders", Some("/orders")),
         ] {
-            assert!(Wrong::of(path).is_some(), "{path}");
+            assert!(PathFault::of(path).is_some(), "{path}");
             let shown = right(path);
             assert_eq!(shown.as_deref(), meant, "{path}");
             let mut router = matchit::Router::new();

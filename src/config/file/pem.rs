@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::item::{Item, Text};
-use super::report::Report;
+use super::report::FileReport;
 use super::setting::Setting;
 use crate::tls::{Authorities, CertificateChain, IdentityError, PemError, PrivateKey, TlsIdentity};
 
@@ -32,7 +32,7 @@ pub(super) fn identity(
     chain: &Setting<CertificateChain>,
     key: &Setting<PrivateKey>,
     names: [&str; 2],
-    report: &Report<'_>,
+    report: &FileReport<'_>,
 ) -> Option<TlsIdentity> {
     let [chain_name, key_name] = names;
     match (chain, key) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, header};
 
 use super::super::{JsonPointer, KeyFormat, Policy, Preset, Selector};
-use super::layer::{Comparison, Layer, MissingKey};
+use super::layer::{FingerprintChoice, Layer, MissingKey};
 use super::setting::Setting;
 
 /// The keys that `preset` sets, and no others.
@@ -53,7 +53,7 @@ fn by_credential() -> Layer {
 fn event() -> Layer {
     Layer {
         scope: Setting::Preset(Vec::new()),
-        fingerprint: Setting::Preset(Comparison::None),
+        fingerprint: Setting::Preset(FingerprintChoice::None),
         target_in_name: Setting::Preset(true),
         policy: Setting::Preset(Policy::Lenient),
         retention: Setting::Preset(THREE_DAYS),

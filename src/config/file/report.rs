@@ -9,38 +9,38 @@ use super::setting::Setting;
 use super::shape::Shape;
 
 /// A place in the file, in bytes.
-pub(super) type Span = Range<usize>;
+pub(super) type ByteRange = Range<usize>;
 
 /// What is wrong with a file, gathered while it is read. Every section writes to it, hence the cells.
-pub(super) struct Report<'a> {
+pub(super) struct FileReport<'a> {
     text: &'a str,
     /// What relative paths in the file are relative to.
     folder: &'a Path,
     env: &'a dyn Fn(&str) -> Option<String>,
-    faults: RefCell<Vec<Fault>>,
-    strays: RefCell<Vec<Stray>>,
-    known: RefCell<Vec<Known>>,
+    faults: RefCell<Vec<Finding>>,
+    strays: RefCell<Vec<UnknownKey>>,
+    known: RefCell<Vec<KnownKey>>,
     files: RefCell<Vec<PathBuf>>,
 }
 
 /// A problem that is not laid out yet.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) span: Option<Span>,
+pub(super) struct Finding {
+    pub(super) span: Option<ByteRange>,
     pub(super) message: String,
     pub(super) advice: String,
 }
 
 /// A key that no reader asked for.
-struct Stray {
+struct UnknownKey {
     table: String,
     key: String,
-    span: Span,
+    span: ByteRange,
 }
 
 /// A key that a reader asked for and makes use of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct Known {
+pub(in super::super) struct KnownKey {
     /// As in its header, `server.tls`; empty for the top of the file.
     pub(in super::super) table: String,
     pub(in super::super) key: &'static str,
@@ -52,7 +52,7 @@ pub(in super::super) struct Known {
     pub(in super::super) shapes: Vec<Shape>,
 }
 
-impl<'a> Report<'a> {
+impl<'a> FileReport<'a> {
     pub(super) fn new(text: &'a str, folder: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self {
             text,
@@ -66,8 +66,8 @@ impl<'a> Report<'a> {
     }
 
     /// Writes down a problem, once.
-    pub(super) fn add(&self, span: Option<Span>, message: impl Into<String>, advice: impl Into<String>) {
-        let fault = Fault { span, message: message.into(), advice: advice.into() };
+    pub(super) fn add(&self, span: Option<ByteRange>, message: impl Into<String>, advice: impl Into<String>) {
+        let fault = Finding { span, message: message.into(), advice: advice.into() };
         let mut faults = self.faults.borrow_mut();
         if !faults.contains(&fault) {
             faults.push(fault);
@@ -75,7 +75,7 @@ impl<'a> Report<'a> {
     }
 
     /// Remembers a key that there is.
-    pub(super) fn know(&self, known: Known) {
+    pub(super) fn know(&self, known: KnownKey) {
         let mut all = self.known.borrow_mut();
         if !all.iter().any(|earlier| earlier.table == known.table && earlier.key == known.key) {
             all.push(known);
@@ -93,8 +93,8 @@ impl<'a> Report<'a> {
     }
 
     /// Remembers a key that nobody asked for.
-    pub(super) fn stray(&self, table: &str, key: String, span: Span) {
-        self.strays.borrow_mut().push(Stray { table: table.to_owned(), key, span });
+    pub(super) fn stray(&self, table: &str, key: String, span: ByteRange) {
+        self.strays.borrow_mut().push(UnknownKey { table: table.to_owned(), key, span });
     }
 
     /// The environment variable `name`.
@@ -103,7 +103,7 @@ impl<'a> Report<'a> {
     }
 
     /// The line of a place, from 1.
-    pub(super) fn line(&self, span: &Span) -> usize {
+    pub(super) fn line(&self, span: &ByteRange) -> usize {
         line_number(self.text, span.start)
     }
 
@@ -117,7 +117,7 @@ impl<'a> Report<'a> {
     }
 
     /// Everything that was found. To be called when all is read: only then is it known where a stray key belongs.
-    pub(super) fn finish(self) -> (Vec<Fault>, Vec<Known>, Vec<PathBuf>) {
+    pub(super) fn finish(self) -> (Vec<Finding>, Vec<KnownKey>, Vec<PathBuf>) {
         let known = self.known.into_inner();
         let mut faults = self.faults.into_inner();
         faults.extend(self.strays.into_inner().into_iter().map(|stray| stray.fault(&known)));
@@ -125,8 +125,8 @@ impl<'a> Report<'a> {
     }
 }
 
-impl Stray {
-    fn fault(self, known: &[Known]) -> Fault {
+impl UnknownKey {
+    fn fault(self, known: &[KnownKey]) -> Finding {
         let Self { table, key, span } = self;
         let here: Vec<&str> =
             known.iter().filter(|known| known.built && known.table == table).map(|known| known.key).collect();
@@ -139,7 +139,7 @@ impl Stray {
             (None, Some(known)) => format!("`{key}` is a key of {}; {all}", header(&known.table)),
             (None, None) => all,
         };
-        Fault { span: Some(span), message: format!("unknown key `{key}` {place}"), advice }
+        Finding { span: Some(span), message: format!("unknown key `{key}` {place}"), advice }
     }
 }
 

@@ -10,9 +10,9 @@ use super::super::{
     OnStoreError, OnUnknown, Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
 };
 use super::item::Item;
-use super::layer::{Comparison, Layer, MissingKey};
+use super::layer::{FingerprintChoice, Layer, MissingKey};
 use super::order::Order;
-use super::report::{Report, Span};
+use super::report::{ByteRange, FileReport};
 use super::section::Section;
 use super::setting::Setting;
 use super::{fallback, host, jwt, path, preset};
@@ -20,7 +20,7 @@ use super::{fallback, host, jwt, path, preset};
 /// A `[[route]]` as it stands in the file.
 pub(super) struct RouteTable {
     /// The header.
-    pub(super) span: Option<Span>,
+    pub(super) span: Option<ByteRange>,
     pub(super) name: Setting<String>,
     pub(super) path: Setting<String>,
     host: Setting<String>,
@@ -57,7 +57,7 @@ impl RouteTable {
     }
 
     /// The rule that this and `defaults` amount to. Whatever is wrong with it is reported.
-    pub(super) fn rule(self, defaults: &Layer, bounds: &Bounds<'_>, report: &Report<'_>) -> Option<Rule> {
+    pub(super) fn rule(self, defaults: &Layer, bounds: &Bounds<'_>, report: &FileReport<'_>) -> Option<Rule> {
         // A preset stands right behind the table that names it.
         let preset = self.layer.preset.over(&defaults.preset);
         let filled_in = preset.get().map(|preset| preset::layer(*preset)).unwrap_or_default();
@@ -200,7 +200,7 @@ fn can_wait(
     on_concurrent: &Setting<OnConcurrent>,
     wait_timeout: &Setting<Duration>,
     max_waiters: &Setting<usize>,
-    report: &Report<'_>,
+    report: &FileReport<'_>,
 ) {
     if on_concurrent.get() != Some(&OnConcurrent::Wait) {
         return;
@@ -215,7 +215,7 @@ fn can_wait(
 }
 
 /// Two fields that a backend takes for one cannot both be told from other spellings of themselves.
-fn names_are_apart(key: &Setting<Vec<Selector>>, scope: &Setting<Vec<Selector>>, report: &Report<'_>) {
+fn names_are_apart(key: &Setting<Vec<Selector>>, scope: &Setting<Vec<Selector>>, report: &FileReport<'_>) {
     let names = |parts: &Setting<Vec<Selector>>| {
         let parts = parts.get().cloned().unwrap_or_default().into_iter();
         parts.filter_map(|selector| if let Selector::Header(name) = selector { Some(name) } else { None })
@@ -231,7 +231,7 @@ fn names_are_apart(key: &Setting<Vec<Selector>>, scope: &Setting<Vec<Selector>>,
 }
 
 /// A body is JSON or a form: a key with parts in both would always be missing.
-fn one_kind_of_body(key: &Setting<Vec<Selector>>, scope: &Setting<Vec<Selector>>, report: &Report<'_>) {
+fn one_kind_of_body(key: &Setting<Vec<Selector>>, scope: &Setting<Vec<Selector>>, report: &FileReport<'_>) {
     let Some(parts) = key.get() else { return };
     let scope_parts = scope.get().map_or(&[][..], Vec::as_slice);
     let all = || parts.iter().chain(scope_parts);
@@ -245,7 +245,7 @@ fn one_kind_of_body(key: &Setting<Vec<Selector>>, scope: &Setting<Vec<Selector>>
 
 /// Of several parts, one with an age may be the id of something old: nothing is told by it. What the defaults say may
 /// well be without effect on a route.
-fn age_can_be_told(refuse: &Setting<bool>, key: &Setting<Vec<Selector>>, report: &Report<'_>) {
+fn age_can_be_told(refuse: &Setting<bool>, key: &Setting<Vec<Selector>>, report: &FileReport<'_>) {
     if refuse.get() == Some(&true) && key.get().is_some_and(|parts| parts.len() > 1) {
         let message = format!("refuse_expired_keys has no effect on a key of several parts ({})", report.origin(key));
         report.add(refuse.span(), message, "leave it out, or name the one part that is a UUIDv7 or ULID as the key");
@@ -254,7 +254,7 @@ fn age_can_be_told(refuse: &Setting<bool>, key: &Setting<Vec<Selector>>, report:
 
 /// Of several parts that clients choose, it would not be clear which one has the format. What is read elsewhere has its
 /// own.
-fn format_can_be_told(format: &Setting<KeyFormat>, key: &Setting<Vec<Selector>>, report: &Report<'_>) {
+fn format_can_be_told(format: &Setting<KeyFormat>, key: &Setting<Vec<Selector>>, report: &FileReport<'_>) {
     let (Some(wanted), Some(parts)) = (format.given(), key.get()) else { return };
     let message = match wanted {
         KeyFormat::Any => return,
@@ -274,7 +274,7 @@ fn parameters_exist(
     parts: &Setting<Vec<Selector>>,
     route: Option<&String>,
     path: Option<&String>,
-    report: &Report<'_>,
+    report: &FileReport<'_>,
 ) {
     let (Some(selectors), Some(route), Some(path)) = (parts.get(), route, path) else { return };
     let params: Vec<&str> = path::parameters(path).collect();
@@ -297,7 +297,7 @@ fn parameters_exist(
 }
 
 /// A record that is gone before its bucket ends lets the same key run twice in one bucket.
-fn buckets_are_kept(parts: &Setting<Vec<Selector>>, retention: &Setting<Duration>, report: &Report<'_>) {
+fn buckets_are_kept(parts: &Setting<Vec<Selector>>, retention: &Setting<Duration>, report: &FileReport<'_>) {
     let (Some(selectors), Some(kept)) = (parts.get(), retention.get()) else { return };
     for selector in selectors {
         let Selector::Date(period) = selector else { continue };
@@ -311,15 +311,17 @@ fn buckets_are_kept(parts: &Setting<Vec<Selector>>, retention: &Setting<Duration
     }
 }
 
-fn fingerprint(route: &Layer, defaults: &Layer, report: &Report<'_>) -> Option<FingerprintMode> {
-    let merged = route.fingerprint.over(&defaults.fingerprint).or(Comparison::Auto);
+fn fingerprint(route: &Layer, defaults: &Layer, report: &FileReport<'_>) -> Option<FingerprintMode> {
+    let merged = route.fingerprint.over(&defaults.fingerprint).or(FingerprintChoice::Auto);
     let ignore = route.fingerprint_ignore.over(&defaults.fingerprint_ignore).or(Vec::new());
     let comparison = *merged.get()?;
     let pointers = ignore.get()?;
     // What the defaults ignore may well be without effect on a route that compares otherwise.
     let otherwise = route.fingerprint.span().is_some() || matches!(merged, Setting::Preset(_));
     let inherited = otherwise && route.fingerprint_ignore.span().is_none();
-    if matches!(comparison, Comparison::Raw | Comparison::Form | Comparison::None) && !pointers.is_empty() && !inherited
+    if matches!(comparison, FingerprintChoice::Raw | FingerprintChoice::Form | FingerprintChoice::None)
+        && !pointers.is_empty()
+        && !inherited
     {
         let message = format!("fingerprint_ignore has no effect with this fingerprint ({})", report.origin(&merged));
         let advice = "members can be left out of JSON only: fingerprint = \"auto\" or \"json\"";
@@ -327,16 +329,16 @@ fn fingerprint(route: &Layer, defaults: &Layer, report: &Report<'_>) -> Option<F
     }
     let ignore = pointers.clone();
     Some(match comparison {
-        Comparison::Auto => FingerprintMode::Auto { ignore },
-        Comparison::Json => FingerprintMode::Json { ignore },
-        Comparison::Raw => FingerprintMode::Raw,
-        Comparison::Form => FingerprintMode::Form,
-        Comparison::None => FingerprintMode::None,
+        FingerprintChoice::Auto => FingerprintMode::Auto { ignore },
+        FingerprintChoice::Json => FingerprintMode::Json { ignore },
+        FingerprintChoice::Raw => FingerprintMode::Raw,
+        FingerprintChoice::Form => FingerprintMode::Form,
+        FingerprintChoice::None => FingerprintMode::None,
     })
 }
 
 /// The three lists as one. The route's entries come first, and win over the same entry of another list in the defaults.
-fn overrides(route: &Layer, defaults: &Layer, report: &Report<'_>) -> Option<Vec<(StatusSet, Disposition)>> {
+fn overrides(route: &Layer, defaults: &Layer, report: &FileReport<'_>) -> Option<Vec<(StatusSet, Disposition)>> {
     let mut own = lists(route, report)?;
     let below = lists(defaults, report)?;
     // A list of the route replaces the same list of the defaults.
@@ -349,13 +351,13 @@ fn overrides(route: &Layer, defaults: &Layer, report: &Report<'_>) -> Option<Vec
     Some(own)
 }
 
-fn lists(layer: &Layer, report: &Report<'_>) -> Option<Vec<(StatusSet, Disposition)>> {
+fn lists(layer: &Layer, report: &FileReport<'_>) -> Option<Vec<(StatusSet, Disposition)>> {
     let lists = [
         ("store", &layer.store, Disposition::Store),
         ("release", &layer.release, Disposition::Release),
         ("hold", &layer.hold, Disposition::Hold),
     ];
-    let mut seen: Vec<(StatusSet, Disposition, &str, &Span)> = Vec::new();
+    let mut seen: Vec<(StatusSet, Disposition, &str, &ByteRange)> = Vec::new();
     for (list, setting, disposition) in lists {
         if let Setting::Wrong(_) = setting {
             return None;

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use toml::de::DeTable;
 
 use super::item::Item;
-use super::report::{Known, Report, Span, header};
+use super::report::{ByteRange, FileReport, KnownKey, header};
 use super::setting::Setting;
 use super::shape::Shape;
 
@@ -18,14 +18,14 @@ pub(super) struct Section<'a> {
     /// As in its header, `server.tls`; empty for the top of the file.
     name: String,
     table: Option<&'a DeTable<'a>>,
-    span: Option<Span>,
-    report: &'a Report<'a>,
+    span: Option<ByteRange>,
+    report: &'a FileReport<'a>,
     asked: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Section<'a> {
     /// The top of the file.
-    pub(super) fn root(table: &'a DeTable<'a>, report: &'a Report<'a>) -> Self {
+    pub(super) fn root(table: &'a DeTable<'a>, report: &'a FileReport<'a>) -> Self {
         Self { name: String::new(), table: Some(table), span: None, report, asked: RefCell::default() }
     }
 
@@ -63,7 +63,7 @@ impl<'a> Section<'a> {
     }
 
     /// Where the table begins, unless it is absent.
-    pub(super) fn span(&self) -> Option<Span> {
+    pub(super) fn span(&self) -> Option<ByteRange> {
         self.span.clone()
     }
 
@@ -100,7 +100,7 @@ impl<'a> Section<'a> {
     }
 
     /// Where to report what is wrong with several keys together.
-    pub(super) fn report(&self) -> &'a Report<'a> {
+    pub(super) fn report(&self) -> &'a FileReport<'a> {
         self.report
     }
 
@@ -122,7 +122,7 @@ impl<'a> Section<'a> {
     ) {
         let Some(item) = self.item(key) else {
             let shapes = Item::shapes(self.report, parse);
-            self.report.know(Known { table: self.name.clone(), key, required: false, built: false, shapes });
+            self.report.know(KnownKey { table: self.name.clone(), key, required: false, built: false, shapes });
             return;
         };
         if parse(&item).is_some_and(|value| value != *default) {
@@ -140,7 +140,7 @@ impl<'a> Section<'a> {
     }
 
     fn know(&self, key: &'static str, required: bool, shapes: Vec<Shape>) {
-        self.report.know(Known { table: self.name.clone(), key, required, built: true, shapes });
+        self.report.know(KnownKey { table: self.name.clone(), key, required, built: true, shapes });
     }
 
     fn item(&self, key: &'static str) -> Option<Item<'a>> {

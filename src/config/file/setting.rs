@@ -1,4 +1,4 @@
-use super::report::Span;
+use super::report::ByteRange;
 
 /// What is known about one key.
 #[derive(Debug, Clone, Default)]
@@ -6,8 +6,8 @@ pub(super) enum Setting<T> {
     #[default]
     Absent,
     /// Given, and reported as wrong.
-    Wrong(Span),
-    Given(T, Span),
+    Wrong(ByteRange),
+    Given(T, ByteRange),
     /// What the preset stands for.
     Preset(T),
     Default(T),
@@ -42,7 +42,7 @@ impl<T> Setting<T> {
     }
 
     /// Where it is given.
-    pub(super) fn span(&self) -> Option<Span> {
+    pub(super) fn span(&self) -> Option<ByteRange> {
         match self {
             Self::Given(_, span) | Self::Wrong(span) => Some(span.clone()),
             Self::Absent | Self::Preset(_) | Self::Default(_) => None,

@@ -1,11 +1,11 @@
 //! What the TOML parser has to say, in words that help.
 
 use super::super::excerpt::line_number;
-use super::report::{Fault, Span};
+use super::report::{ByteRange, Finding};
 
 /// The places where a file is not TOML: at most one for each line, since one slip often makes several.
 pub(super) struct SyntaxErrors {
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<Finding>,
     lines: Vec<usize>,
     /// After such an error nobody can tell which keys are in which table, so only the syntax is reported.
     pub(super) hide_the_rest: bool,
@@ -14,7 +14,7 @@ pub(super) struct SyntaxErrors {
 impl SyntaxErrors {
     pub(super) fn of(text: &str, errors: &[toml::de::Error]) -> Self {
         let mut this = Self { faults: Vec::new(), lines: Vec::new(), hide_the_rest: false };
-        let mut errors: Vec<(Span, &str)> =
+        let mut errors: Vec<(ByteRange, &str)> =
             errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
         errors.sort_by_key(|(span, _)| span.start);
         for (span, message) in errors {
@@ -25,7 +25,7 @@ impl SyntaxErrors {
             let (message, advice, contained) = explain(message);
             this.hide_the_rest |= !contained;
             this.lines.push(line);
-            this.faults.push(Fault { span: Some(span), message, advice: advice.to_owned() });
+            this.faults.push(Finding { span: Some(span), message, advice: advice.to_owned() });
             if this.hide_the_rest {
                 // What follows a broken structure is mostly its echo.
                 break;
@@ -39,7 +39,7 @@ impl SyntaxErrors {
     }
 
     /// Whether a fault is on a line that is already reported.
-    pub(super) fn covers(&self, text: &str, span: Option<&Span>) -> bool {
+    pub(super) fn covers(&self, text: &str, span: Option<&ByteRange>) -> bool {
         span.is_some_and(|span| self.lines.contains(&line_number(text, span.start)))
     }
 }

@@ -17,7 +17,7 @@ use super::item::Item;
 use super::layer;
 use super::order::Order;
 use super::pem;
-use super::report::{Report, Span};
+use super::report::{ByteRange, FileReport};
 use super::section::Section;
 use super::setting::Setting;
 use super::store_url;
@@ -27,7 +27,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 
 pub(super) struct ServerTable {
-    listen: Setting<Vec<(Listen, Span)>>,
+    listen: Setting<Vec<(Listen, ByteRange)>>,
     header_timeout: Setting<Duration>,
     body_timeout: Setting<Duration>,
     idle_timeout: Setting<Duration>,
@@ -37,7 +37,7 @@ pub(super) struct ServerTable {
     drain_delay: Setting<Duration>,
     drain_timeout: Setting<Duration>,
     threads: Setting<Threads>,
-    trusted_proxies: Setting<Vec<(IpNet, Span)>>,
+    trusted_proxies: Setting<Vec<(IpNet, ByteRange)>>,
     header_case: Setting<HeaderCase>,
     tls: Setting<tls::TlsIdentity>,
 }
@@ -71,7 +71,7 @@ impl ServerTable {
     }
 
     /// The addresses among `listen`.
-    fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &Span)> {
+    fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &ByteRange)> {
         self.listen.get().into_iter().flatten().filter_map(|(listen, span)| match listen {
             Listen::Tcp(address) => Some((*address, span)),
             Listen::Unix(_) => None,
@@ -173,7 +173,7 @@ impl AdminTable {
         table
     }
 
-    pub(super) fn check(&self, server: &ServerTable, report: &Report<'_>) {
+    pub(super) fn check(&self, server: &ServerTable, report: &FileReport<'_>) {
         let Some(Some(admin)) = self.listen.get() else { return };
         for (client, span) in server.addresses().filter(|(client, _)| collide(*client, *admin)) {
             let given = server.listen.span().map(|_| span.clone());
@@ -245,7 +245,7 @@ impl UpstreamTable {
         [self.response_timeout, self.attempt_timeout] = fallback::timeouts(response, attempt, longest_wait);
     }
 
-    pub(super) fn check(&mut self, server: &ServerTable, report: &Report<'_>) {
+    pub(super) fn check(&mut self, server: &ServerTable, report: &FileReport<'_>) {
         let why = "an attempt must last as long as its client may wait";
         let attempt = ("attempt_timeout", &self.attempt_timeout);
         Order { report }.durations(attempt, ("response_timeout", &self.response_timeout), why);
@@ -262,7 +262,7 @@ impl UpstreamTable {
         }
     }
 
-    fn check_tls(&mut self, report: &Report<'_>) {
+    fn check_tls(&mut self, report: &FileReport<'_>) {
         match self.url.get() {
             Some(address::UpstreamUrl::Https(_)) => {
                 let names = ["upstream.client_cert", "upstream.client_key"];
@@ -401,7 +401,7 @@ fn token(item: &Item<'_>) -> Option<Secret> {
     )
 }
 
-fn texts(item: &Item<'_>) -> Option<Vec<(String, Span)>> {
+fn texts(item: &Item<'_>) -> Option<Vec<(String, ByteRange)>> {
     item.list(|item| item.text().map(|text| text.value))
 }
 

@@ -4,23 +4,23 @@
 
 use std::borrow::Cow;
 
-use super::{Json, MAX_DEPTH, Member, Value, object};
+use super::{Json, JsonValue, MAX_DEPTH, Member, object};
 
 /// The document, if it is plain.
 pub(super) fn parse(text: &[u8]) -> Option<Json<'_>> {
-    let mut reader = Reader { text: str::from_utf8(text).ok()?, at: 0, has_duplicates: false };
+    let mut reader = PlainReader { text: str::from_utf8(text).ok()?, at: 0, has_duplicates: false };
     let root = reader.value(0)?;
     reader.skip_space();
     (reader.at == text.len()).then_some(Json { root, has_duplicates: reader.has_duplicates })
 }
 
-struct Reader<'a> {
+struct PlainReader<'a> {
     text: &'a str,
     at: usize,
     has_duplicates: bool,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> PlainReader<'a> {
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -40,14 +40,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A value within so many arrays and objects.
-    fn value(&mut self, depth: usize) -> Option<Value<'a>> {
+    fn value(&mut self, depth: usize) -> Option<JsonValue<'a>> {
         match self.next()? {
-            b'"' => self.string().map(Value::String),
+            b'"' => self.string().map(JsonValue::String),
             b'{' if depth < MAX_DEPTH => self.object(depth + 1),
             b'[' if depth < MAX_DEPTH => self.array(depth + 1),
-            b't' => self.literal("rue", Value::Bool(true)),
-            b'f' => self.literal("alse", Value::Bool(false)),
-            b'n' => self.literal("ull", Value::Null),
+            b't' => self.literal("rue", JsonValue::Bool(true)),
+            b'f' => self.literal("alse", JsonValue::Bool(false)),
+            b'n' => self.literal("ull", JsonValue::Null),
             b'-' | b'0'..=b'9' => {
                 self.at -= 1;
                 self.number()
@@ -56,30 +56,30 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn literal(&mut self, rest: &str, value: Value<'a>) -> Option<Value<'a>> {
+    fn literal(&mut self, rest: &str, value: JsonValue<'a>) -> Option<JsonValue<'a>> {
         let is_it = self.text.as_bytes()[self.at..].starts_with(rest.as_bytes());
         self.at += rest.len();
         is_it.then_some(value)
     }
 
-    fn array(&mut self, depth: usize) -> Option<Value<'a>> {
+    fn array(&mut self, depth: usize) -> Option<JsonValue<'a>> {
         let mut values = Vec::new();
         self.skip_space();
         if self.peek()? == b']' {
             self.at += 1;
-            return Some(Value::Array(values));
+            return Some(JsonValue::Array(values));
         }
         loop {
             values.push(self.value(depth)?);
             match self.next()? {
                 b',' => {}
-                b']' => return Some(Value::Array(values)),
+                b']' => return Some(JsonValue::Array(values)),
                 _ => return None,
             }
         }
     }
 
-    fn object(&mut self, depth: usize) -> Option<Value<'a>> {
+    fn object(&mut self, depth: usize) -> Option<JsonValue<'a>> {
         let mut members: Vec<Member<'a>> = Vec::new();
         let mut next = self.next()?;
         if next != b'}' {
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
     }
 
     /// RFC 8259, 6.
-    fn number(&mut self) -> Option<Value<'a>> {
+    fn number(&mut self) -> Option<JsonValue<'a>> {
         let start = self.at;
         self.at += usize::from(self.peek() == Some(b'-'));
         match self.peek()? {
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
             self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
             self.digits()?;
         }
-        Some(Value::Number(Cow::Borrowed(&self.text[start..self.at])))
+        Some(JsonValue::Number(Cow::Borrowed(&self.text[start..self.at])))
     }
 
     /// One digit at least.
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     /// Documents with white space here and there. `strings` is what may stand between quotes.
-    fn document(strings: &'static str) -> impl Strategy<Value = String> {
+    fn document(strings: &'static str) -> impl Strategy<JsonValue = String> {
         let space = "[ \t\n\r]{0,2}";
         let string = strings.prop_map(|text| format!("\"{text}\""));
         let leaf = prop_oneof![

@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, Method};
 
 use super::*;
-use crate::config::{JsonPointer, PathParams, Routes, Target};
+use crate::config::{JsonPointer, PathParams, RouteTarget, Routes};
 
 const KEY: Role = Role::Key { max_length: 8, format: KeyFormat::Any };
 
@@ -37,11 +37,11 @@ fn declared_as(media: Media, selector: &Selector, role: Role, bytes: &[u8]) -> R
 }
 
 fn text(text: &str) -> String {
-    format!("{:?}", Part::Text(Cow::Borrowed(text.as_bytes())))
+    format!("{:?}", KeyPart::Text(Cow::Borrowed(text.as_bytes())))
 }
 
 fn all(lines: &[&[u8]]) -> String {
-    format!("{:?}", Part::Lines(lines.iter().copied().map(Cow::Borrowed).collect()))
+    format!("{:?}", KeyPart::Lines(lines.iter().copied().map(Cow::Borrowed).collect()))
 }
 
 fn key_fault<T>(selector: &Selector, why: KeyFault) -> Result<T, KeyError> {
@@ -142,7 +142,7 @@ fn path_host_address_and_date_are_parts() {
                       path = \"/{tenant}/{*rest}\"\nscope = []\n";
     let routes: Routes = crate::config::parse("test.toml", config, &|_| None).expect("a configuration").routes;
     let path = "/a%2Fb/c/d";
-    let target = Target { method: &Method::POST, overriding: &[], host: None, path, normal: path };
+    let target = RouteTarget { method: &Method::POST, overriding: &[], host: None, path, normal: path };
     let found = routes.find(&target).expect("a route");
     let headers = HeaderMap::new();
     let request = Request {
