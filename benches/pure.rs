@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use onlyonce::config::{Config, Found, LogKeys, Target, parse};
+use onlyonce::config::{Config, LogKeys, RouteMatch, RouteTarget, parse};
 use onlyonce::key::{DigestKey, Request, read, read_head};
 use onlyonce::record::codec::{Placement, decode, encode};
 use onlyonce::record::{Claim, Extensions, Fingerprint, Record, Reply, State, Terms, Token, UnknownPolicy};
@@ -65,8 +65,8 @@ fn order(size: usize) -> String {
 /// A request on the route of this name.
 fn with_request(route: &str, headers: &HeaderMap, run: impl FnOnce(&Arc<onlyonce::config::Rule>, Request<'_>)) {
     let path = format!("/{route}");
-    let target = Target { method: &Method::POST, overriding: &[], host: None, path: &path, normal: &path };
-    let Found { rule, params, .. } = CONFIG.routes.find(&target).expect("a route");
+    let target = RouteTarget { method: &Method::POST, overriding: &[], host: None, path: &path, normal: &path };
+    let RouteMatch { rule, params, .. } = CONFIG.routes.find(&target).expect("a route");
     let request = Request {
         method: &Method::POST,
         headers,
@@ -178,7 +178,7 @@ fn routes(criterion: &mut Criterion) {
             ("of a host", Some(&*host), format!("/v1/service-{}/4711/orders", count - 1)),
             ("unmatched", None, format!("/v2/service-{}/items/4711", count - 2)),
         ] {
-            let target = Target { method: &Method::POST, overriding: &[], host, path: &path, normal: &path };
+            let target = RouteTarget { method: &Method::POST, overriding: &[], host, path: &path, normal: &path };
             group.bench_function(BenchmarkId::new(name, count), |bencher| {
                 bencher.iter(|| black_box(config.routes.find(black_box(&target)).is_some()));
             });

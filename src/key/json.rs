@@ -451,7 +451,7 @@ mod tests {
     }
 
     /// Of few names and texts, so that documents that nearly meet are common.
-    fn value() -> impl Strategy<JsonValue = JsonValue<'static>> {
+    fn value() -> impl Strategy<Value = JsonValue<'static>> {
         let text = || prop_oneof![Just(""), Just("a"), Just("\0"), Just("\u{1}a"), Just("aa")].prop_map(Cow::Borrowed);
         // In canonical form, each in one way only.
         let number = prop_oneof![

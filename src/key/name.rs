@@ -82,7 +82,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::json::Value;
+    use super::super::json::JsonValue;
     use super::*;
     use crate::config::{JsonPointer, Period};
 
@@ -112,8 +112,8 @@ mod tests {
             any::<bool>().prop_map(KeyPart::Bool),
             vec(bytes().prop_map(Cow::Borrowed), 1..3).prop_map(KeyPart::Lines),
             vec(bytes().prop_map(Cow::Borrowed), 1..3).prop_map(KeyPart::Unverified),
-            vec(prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::Bool)], 0..3)
-                .prop_map(|values| KeyPart::Composite(Value::Array(values))),
+            vec(prop_oneof![Just(JsonValue::Null), any::<bool>().prop_map(JsonValue::Bool)], 0..3)
+                .prop_map(|values| KeyPart::Composite(JsonValue::Array(values))),
         ]
     }
 

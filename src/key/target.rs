@@ -300,7 +300,7 @@ mod tests {
     fn found(routes: &crate::config::Routes, path: &str) -> Option<(String, String)> {
         let normal = normalise_path(path);
         let target =
-            crate::config::Target { method: &Method::POST, overriding: &[], host: None, path, normal: &normal };
+            crate::config::RouteTarget { method: &Method::POST, overriding: &[], host: None, path, normal: &normal };
         let found = routes.find(&target)?;
         let path = found.respelled.unwrap_or_else(|| normal.to_string());
         Some((found.rule.name.to_string(), path))

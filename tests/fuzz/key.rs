@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use onlyonce::config::{Config, Found, Target, parse};
+use onlyonce::config::{Config, RouteMatch, RouteTarget, parse};
 use onlyonce::key::{DigestKey, KeyError, KeyOutcome, Request, read};
 use onlyonce::record::RecordName;
 
@@ -79,8 +79,8 @@ fn name(
     body: &[u8],
 ) -> Result<Option<RecordName>, KeyError> {
     let path = format!("/{route}");
-    let target = Target { method: &Method::POST, overriding: &[], host: None, path: &path, normal: &path };
-    let Found { rule, params, .. } = CONFIG.routes.find(&target).expect("a route");
+    let target = RouteTarget { method: &Method::POST, overriding: &[], host: None, path: &path, normal: &path };
+    let RouteMatch { rule, params, .. } = CONFIG.routes.find(&target).expect("a route");
     let headers: HeaderMap = lines.iter().map(|(name, value)| (name.clone(), (*value).clone())).collect();
     let request = Request {
         method: &Method::POST,

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     /// Documents with white space here and there. `strings` is what may stand between quotes.
-    fn document(strings: &'static str) -> impl Strategy<JsonValue = String> {
+    fn document(strings: &'static str) -> impl Strategy<Value = String> {
         let space = "[ \t\n\r]{0,2}";
         let string = strings.prop_map(|text| format!("\"{text}\""));
         let leaf = prop_oneof![

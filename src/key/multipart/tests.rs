@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Full};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::{DigestKey, Kind};
+use super::super::{DigestKey, DigestKind};
 use super::*;
 
 fn parsed<'b>(boundary: &str, body: &'b [u8]) -> Option<Multipart<'b>> {
@@ -23,7 +23,7 @@ fn form(boundary: &str, parts: &[(&str, &str)]) -> String {
 }
 
 fn digest(boundary: &str, parts: &[(&str, &str)]) -> [u8; 16] {
-    let mut digest = DigestKey::from_bytes([7; 32]).digest(Kind::Reading);
+    let mut digest = DigestKey::from_bytes([7; 32]).digest(DigestKind::Reading);
     parsed(boundary, form(boundary, parts).as_bytes()).expect("a form").add_to(&mut digest);
     digest.finish()
 }
@@ -36,16 +36,16 @@ fn fields_are_found() {
     let other = "content-disposition: form-data; name=b";
     let body = form("x", &[(NAME, "1\r\n2"), (other, ""), ("Content-Disposition: form-data", "nameless")]);
     let found = parsed("x", body.as_bytes()).expect("a form");
-    assert_eq!(found.field("a"), Field::Once(b"1\r\n2"));
-    assert_eq!(found.field("b"), Field::Once(b""));
-    assert_eq!(found.field("c"), Field::Absent);
+    assert_eq!(found.field("a"), FormField::Once(b"1\r\n2"));
+    assert_eq!(found.field("b"), FormField::Once(b""));
+    assert_eq!(found.field("c"), FormField::Absent);
     assert_eq!(found.oddity(), None);
     let twice = form("x", &[(NAME, "1"), (NAME, "1")]);
-    assert_eq!(parsed("x", twice.as_bytes()).expect("a form").field("a"), Field::Repeated);
+    assert_eq!(parsed("x", twice.as_bytes()).expect("a form").field("a"), FormField::Repeated);
     let file = form("x", &[(FILE, "1")]);
-    assert_eq!(parsed("x", file.as_bytes()).expect("a form").field("a"), Field::File);
+    assert_eq!(parsed("x", file.as_bytes()).expect("a form").field("a"), FormField::File);
     let like = form("x", &[(NAME, "1"), (&NAME.replace("\"a\"", "\"a[]\""), "1")]);
-    assert_eq!(parsed("x", like.as_bytes()).expect("a form").field("a"), Field::Lookalike);
+    assert_eq!(parsed("x", like.as_bytes()).expect("a form").field("a"), FormField::Lookalike);
     assert!(parsed("x", b"--x--").is_some_and(|form| form.parts.is_empty()));
     assert!(parsed("x", b"--x\r\n\r\nnameless\r\n--x--").is_some_and(|form| form.parts.len() == 1));
 }
