@@ -193,6 +193,26 @@ fn every_dependency_is_in_the_drawing() {
     }
 }
 
+/// Type names that two files share, and why.
+const SHARED_NAMES: [(&str, &str); 0] = [];
+
+/// A search for a type's name finds one type.
+#[test]
+fn no_two_types_have_the_same_name() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources() {
+        for name in source.types() {
+            places.entry(name).or_default().push(source.path.display().to_string());
+        }
+    }
+    places.retain(|_, places| places.len() > 1);
+    for (name, reason) in SHARED_NAMES {
+        assert!(places.remove(name).is_some(), "one type is called {name} now: take it off the list ({reason})");
+    }
+    let shared: Vec<String> = places.iter().map(|(name, places)| format!("{name}: {}", places.join(", "))).collect();
+    assert!(shared.is_empty(), "types that have the same name:\n{}", shared.join("\n"));
+}
+
 /// What waits on the way of a request waits with `tick`: a timer of tokio's costs a place in its wheel, and system calls.
 #[test]
 fn on_the_way_of_a_request_there_are_coarse_timers_only() {

@@ -76,6 +76,33 @@ impl Source {
         reader.visit_file(&file);
         reader.names
     }
+
+    /// The types and traits that it defines outside tests, private ones too.
+    pub fn types(&self) -> Vec<String> {
+        let mut types = Types::default();
+        types.visit_file(&self.parsed());
+        types.0
+    }
+}
+
+#[derive(Default)]
+struct Types(Vec<String>);
+
+impl<'ast> Visit<'ast> for Types {
+    fn visit_item(&mut self, item: &'ast Item) {
+        if is_test(attributes(item)) {
+            return;
+        }
+        match item {
+            Item::Enum(item) => self.0.push(item.ident.to_string()),
+            Item::Struct(item) => self.0.push(item.ident.to_string()),
+            Item::Trait(item) => self.0.push(item.ident.to_string()),
+            Item::Type(item) => self.0.push(item.ident.to_string()),
+            Item::Union(item) => self.0.push(item.ident.to_string()),
+            _ => {}
+        }
+        visit::visit_item(self, item);
+    }
 }
 
 fn is_test(attributes: &[Attribute]) -> bool {

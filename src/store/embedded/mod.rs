@@ -47,7 +47,7 @@ pub use error::EmbeddedError;
 use log::{OpenedLog, RecordLog};
 use segment::SegmentEntry;
 use view::{LogReadError, View, Walk};
-use writer::{LogWriter, NextWork};
+use writer::{NextWork, RecordLogWriter};
 
 use super::digest_key::{self, Agreement, Wanted};
 use super::{
@@ -124,7 +124,7 @@ impl Embedded {
         #[cfg(test)]
         let (syncs, fails) = (log.syncs.clone(), log.fails.clone());
         let (inbox, operations) = sync_channel(WAITING);
-        let writer = LogWriter {
+        let writer = RecordLogWriter {
             log,
             clock: clock.clone(),
             inbox: operations,

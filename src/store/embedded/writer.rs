@@ -17,7 +17,7 @@ use super::folder::is_full;
 use super::log::RecordLog;
 
 /// The thread's own.
-pub(super) struct LogWriter {
+pub(super) struct RecordLogWriter {
     pub(super) log: RecordLog,
     pub(super) clock: Arc<Clock>,
     pub(super) inbox: Receiver<WriteRequest>,
@@ -45,7 +45,7 @@ const MARK_EVERY: u64 = 60_000;
 /// Milliseconds for which operations wait for room to be given back.
 const TURN: u64 = 2;
 
-impl LogWriter {
+impl RecordLogWriter {
     /// Works until all who could ask are gone.
     pub(super) fn run(mut self) {
         loop {
