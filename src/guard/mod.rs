@@ -117,7 +117,8 @@ impl StoredReply {
 /// Why a claim was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// As many attempts as may be are at work. Nothing was asked of the store.
+    /// As many attempts as may be are at work, and this process knows nothing of the operation. Nothing was asked of the
+    /// store.
     #[error("too many attempts at work")]
     Overloaded,
     /// The store did not answer.
@@ -164,7 +165,11 @@ impl Guard {
     /// Claims the operation. Dropping this future leaves no claim behind.
     pub async fn claim(self: &Arc<Self>, rule: &Arc<Rule>, operation: &Operation) -> Result<Admission, ClaimError> {
         let Some(permit) = self.slots.take() else {
-            return Err(ClaimError::Overloaded);
+            // A repeat of what runs here needs no place, and no store.
+            return match self.by_itself(rule, operation, 0) {
+                Fallback::Repeat(verdict) => Ok(Admission::Repeat(verdict)),
+                Fallback::Refuse | Fallback::AsConfigured => Err(ClaimError::Overloaded),
+            };
         };
         fail_point::reach(Step::BeforeClaim).await;
         let begun = clock::since_boot();

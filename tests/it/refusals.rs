@@ -125,6 +125,28 @@ async fn more_work_than_may_be_at_once_is_refused_before_the_claim() {
 }
 
 #[tokio::test]
+async fn a_repeat_of_what_is_at_work_is_answered_though_no_more_may_begin() {
+    let (backend, gate) = Backend::gated().await;
+    let sidecar = Setup::new(&backend.url()).with("server", "max_in_flight = 1").start().await;
+    let first = sidecar.asking(&order("one"));
+    backend.has_seen(1).await;
+    let in_flight = sidecar.ask(&order("one")).await;
+    in_flight.refuses(409, "in-flight");
+    assert!(in_flight.retry_after().is_some_and(|seconds| seconds >= 1));
+    let other = post("/orders").line("Idempotency-Key: one").by("alice").json(r#"{"item":"car"}"#);
+    sidecar.ask(&other).await.refuses(422, "key-reused");
+    // Another caller's key is another operation.
+    let stranger = post("/orders").line("Idempotency-Key: one").by("bob").json(r#"{"item":"book"}"#);
+    sidecar.ask(&stranger).await.refuses(503, "overloaded");
+    let waiting = sidecar.asking(&order("one").line("Prefer: wait=60"));
+    until("it waits", async || sidecar.metric("onlyonce_waiting{route=\"orders\"}").await == 1.0).await;
+    gate.open();
+    assert_eq!(first.await.expect("an answer").status, 201);
+    assert!(waiting.await.expect("an answer").is_replay());
+    assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test]
 async fn more_bytes_than_may_be_held_are_refused_before_the_claim() {
     let gate = Gate::new();
     let half = "y".repeat(30_000);
