@@ -166,14 +166,10 @@ fn exceptions(rule: &Rule) -> String {
     all.into_iter().map(list).collect()
 }
 
-/// A table where the terminal is wide enough for it, or where it is no terminal: one line for each route, for `grep`
-/// and `less -S`. Else a block for each route.
-fn text(rows: &[RuleRow], found: &[Warning], accepted: &[Warning], is_refused: bool, width: Option<usize>) -> String {
+/// A table where the terminal is wide enough for it, else a block for each route.
+fn text(rows: &[RuleRow], found: &[Warning], accepted: &[Warning], is_refused: bool, width: usize) -> String {
     let table = table(rows);
-    let mut out = match width {
-        Some(width) if table.width() > width => blocks(rows),
-        Some(_) | None => table.to_string(),
-    };
+    let mut out = if table.width() > width { blocks(rows) } else { table.to_string() };
     out.push('\n');
     policies(&mut out, rows);
     let warnings = told(&mut out, rows, found);
@@ -328,7 +324,7 @@ mod tests {
         let file = include_str!("../../config/orders.toml");
         let config = parse("orders.toml", file, &|_| None).unwrap_or_else(|error| panic!("{error}"));
         let rows: Vec<RuleRow> = config.routes.rules().iter().map(|rule| RuleRow::of(rule)).collect();
-        let blocks = text(&rows, &[], &[], false, Some(80));
+        let blocks = text(&rows, &[], &[], false, 80);
         assert!(
             blocks.starts_with(
                 "create-order\n  match          POST /orders\n  mode           enforce\n  \
@@ -340,6 +336,6 @@ mod tests {
             "{blocks}"
         );
         assert!(blocks.lines().all(|line| line.chars().count() <= 80), "{blocks}");
-        assert!(text(&rows, &[], &[], false, Some(240)).starts_with("route         match"));
+        assert!(text(&rows, &[], &[], false, 240).starts_with("route         match"));
     }
 }

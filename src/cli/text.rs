@@ -31,9 +31,10 @@ pub(super) fn wrapped(out: &mut String, label: &str, text: &str) {
     out.push('\n');
 }
 
-/// The width of the terminal, where the output goes to one.
-pub(super) fn terminal_width() -> Option<usize> {
-    terminal_size::terminal_size_of(std::io::stdout()).map(|(terminal_size::Width(columns), _)| columns.into())
+/// The width of the terminal; 80 columns where the output does not go to one.
+pub(super) fn terminal_width() -> usize {
+    terminal_size::terminal_size_of(std::io::stdout())
+        .map_or(WIDTH, |(terminal_size::Width(columns), _)| columns.into())
 }
 
 /// A few names, and how many more there are.
