@@ -42,7 +42,7 @@ impl Demo {
     /// The addresses in the order in which they are printed: proxy, backend, admin listener.
     fn address(&self, index: usize) -> &str {
         let url = self.printed.split("http://").nth(index + 1).expect("an address");
-        url.split(['/', ' ']).next().expect("an address")
+        url.split(['/', ' ', '\n']).next().expect("an address")
     }
 
     fn proxy(&self) -> &str {
@@ -53,8 +53,9 @@ impl Demo {
         self.address(1)
     }
 
-    fn curl_lines(&self) -> Vec<&str> {
-        self.printed.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect()
+    fn curl_lines(&self) -> Vec<String> {
+        let whole = self.printed.replace("\\\n    ", "");
+        whole.lines().map(str::trim).filter(|line| line.starts_with("curl ")).map(str::to_owned).collect()
     }
 }
 
@@ -164,7 +165,7 @@ fn the_page_is_served_at_both_addresses_with_new_keys_each_time() {
 fn what_it_prints_for_curl_does_what_it_says() {
     let demo = Demo::start();
     let lines = demo.curl_lines();
-    let [guarded, changed, straight, list] = lines[..] else { panic!("four lines, not {lines:?}") };
+    let [guarded, changed, straight, list] = &lines[..] else { panic!("four lines, not {lines:?}") };
 
     let first = as_curl(guarded);
     assert_eq!((first.status, first.header("idempotent-replayed")), (201, None));
@@ -236,6 +237,28 @@ fn json_orders_are_taken_too_and_empty_ones_refused() {
     let headers = ["Content-Type: application/json", "Idempotency-Key: \"json-2\""];
     assert_eq!(send(demo.proxy(), "POST", "/api/invoices", &headers, "{}").status, 422);
     assert_eq!(send(demo.proxy(), "POST", "/api/invoices", &headers, order).status, 201);
+}
+
+/// Where the log and the output meet, as in a terminal, with so few files that a start warns of it.
+#[test]
+fn it_begins_with_what_to_do_and_fits_a_terminal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let line = "ulimit -n 512; exec \"$0\" demo --listen 127.0.0.1:0 2>&1";
+    let mut command = Command::new("sh");
+    command.args(["-c", line, env!("CARGO_BIN_EXE_onlyonce")]).env("TMPDIR", folder.path());
+    let mut process = command.stdout(Stdio::piped()).spawn().expect("the demo starts");
+    let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines().map(|line| line.expect("text"));
+    let first = lines.next().expect("a line");
+    assert!(first.starts_with("onlyonce demo: "), "{first}");
+    let welcome = std::iter::once(first).chain(lines.by_ref().take_while(|line| !line.contains("Ctrl-C")));
+    for line in welcome {
+        assert!(line.chars().count() <= 80 && !line.contains("INFO") && !line.contains("WARN"), "{line}");
+    }
+    // The log goes on from here.
+    let pid = process.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill").success());
+    assert!(lines.any(|line| line.contains("INFO stopped")), "no line of the log");
+    assert!(process.wait().expect("its end").success());
 }
 
 #[test]

@@ -277,11 +277,17 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
 fn demo(listen: SocketAddr, log: &LogArgs) -> ExitCode {
     let mut settings = LogConfig { format: LogFormat::Text, level: tracing::Level::INFO, keys: LogKeys::Plain };
     log.apply(&mut settings);
-    let _logging = telemetry::start(&settings);
+    let level = settings.level;
+    // What to do comes first. A new store, and the limit of open files, are no news here.
+    if log.log_level.is_none() {
+        settings.level = tracing::Level::ERROR;
+    }
+    let logging = telemetry::start(&settings);
     let running = block_on(async {
         let demo = Demo::start(listen).await?;
         // It runs on where nobody reads that, as under `| head`.
         let _ = writeln!(io::stdout(), "{}", demo.welcome());
+        logging.set_level(level);
         Ok::<_, DemoError>(demo.serve(run::signalled(run::STOP_OR_HANGUP)).await)
     });
     ended(running, settings.format)

@@ -34,30 +34,40 @@ struct DemoAddresses {
 }
 
 const WELCOME: &str = "\
-onlyonce demo: a slow invoice service that knows nothing of repeats, and onlyonce in front of it
+onlyonce demo: a slow invoice service, and onlyonce in front of it
 
-  {proxy}   open it in a browser, and double-click both buttons
-  {backend}   the same service without onlyonce
+Open this in a browser, and double-click both buttons:
+
+  {proxy}
+
+The same service without onlyonce, and the metrics of onlyonce:
+
+  {backend}
   {admin}/metrics
 
-With curl, through onlyonce. Run it twice: the first takes two seconds and creates an invoice, the
-second gets the same answer at once, marked Idempotent-Replayed.
+With curl, through onlyonce. Run it twice: the first takes two seconds and
+creates an invoice, the second gets the same answer at once, marked with
+Idempotent-Replayed.
 
-  curl -i {proxy}/api/invoices -H 'Idempotency-Key: 17' -d customer=Ada -d amount=120
+  curl -i {proxy}/api/invoices \\
+    -H 'Idempotency-Key: 17' -d customer=Ada -d amount=120
 
-The same key for something else is refused:
+The same key with another body is refused:
 
-  curl -i {proxy}/api/invoices -H 'Idempotency-Key: 17' -d customer=Ada -d amount=999
+  curl -i {proxy}/api/invoices \\
+    -H 'Idempotency-Key: 17' -d customer=Ada -d amount=999
 
-Straight at the service, every run creates an invoice:
+Straight to the service, every run creates an invoice:
 
-  curl -i {backend}/api/invoices -H 'Idempotency-Key: 17' -d customer=Ada -d amount=120
+  curl -i {backend}/api/invoices \\
+    -H 'Idempotency-Key: 17' -d customer=Ada -d amount=120
 
 What was created:
 
   curl {backend}/invoices
 
-Ctrl-C stops the demo and takes its records away. A line follows for each request that onlyonce guards.
+Ctrl-C stops the demo and removes its records. A log line follows for each
+request that onlyonce guards.
 ";
 
 /// Why there is no demo.
