@@ -1,4 +1,4 @@
-//! What `onlyonce explain` says, word by word: in `tests/explain/`, and in the README.
+//! What `onlyonce explain` says, word by word, in `tests/explain/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,20 +52,24 @@ fn no_value_of_a_request_is_printed() {
     assert!(shown.contains("record") && !shown.contains("s3cr3t"), "{shown}");
 }
 
+/// A record is named where the key of its digests is at hand; else the one who has it is named.
 #[test]
-fn the_readme_shows_what_is_printed() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("the README");
-    let blocks = || readme.split("\n```").collect::<Vec<_>>().into_iter().skip(1).step_by(2);
-    let config = blocks().find_map(|block| block.strip_prefix("toml\n")).expect("a configuration");
+fn where_the_digest_is_not_known_the_way_to_it_is_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    fs::write(folder.path().join("onlyonce.toml"), config).expect("a writable folder");
-    let told = blocks().find_map(|block| block.trim_start().strip_prefix("$ onlyonce explain")).expect("a command");
-    let (arguments, told) = told.split_once('\n').expect("what it prints");
-    let shown = shell(folder.path(), &format!("onlyonce explain{arguments}"));
-    assert_eq!(told.trim_end(), shown.trim_end());
-    let checked = shell(folder.path(), "onlyonce check");
-    let (_, warnings) = checked.split_once("policy standard").expect("a policy");
-    assert!(readme.contains(warnings), "the README does not show what check says:\n{checked}");
+    for store in ["embedded:store", "memory:", "redis://127.0.0.1:1"] {
+        let file = format!(
+            "[upstream]\nurl = \"http://127.0.0.1:1\"\n[store]\nurl = \"{store}\"\n[[route]]\nname = \"orders\"\n\
+             path = \"/orders\"\nscope = []\n"
+        );
+        fs::write(folder.path().join("onlyonce.toml"), file).expect("a writable folder");
+        let line = "onlyonce explain POST /orders -H 'Idempotency-Key: 17'";
+        let words = |line: &str| shell(folder.path(), line).split_whitespace().collect::<Vec<_>>().join(" ");
+        let shown = words(line);
+        assert!(shown.contains("(its digest cannot be told: "), "{shown}");
+        assert!(shown.contains("; --lookup asks the running sidecar)"), "{shown}");
+        let asked = words(&format!("{line} --lookup --admin http://127.0.0.1:1"));
+        assert!(!asked.contains("--lookup"), "{asked}");
+    }
 }
 
 fn texts(folder: &Path) -> Vec<PathBuf> {

@@ -204,7 +204,8 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
                     }
                 }
                 Err(why) => {
-                    let unnamed = || format!("{}:… (its digest cannot be told: {why})", rule.name);
+                    let hint = if args.lookup { "" } else { "; --lookup asks the running sidecar" };
+                    let unnamed = || format!("{}:… (its digest cannot be told: {why}{hint})", rule.name);
                     match args.lookup.then(|| asked(args, body)) {
                         None => labelled(out, "record", &unnamed()),
                         Some(told) => {
