@@ -15,6 +15,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::Guard;
 use super::in_flight::InFlightEntry;
 use super::lease::{Lease, RecordOutcome, SendFence};
+use super::lease_state::SendRefusal;
 use super::limit::Permit;
 use super::policy::{self, Outcome, Settlement};
 use super::send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome};
@@ -115,7 +116,11 @@ impl Attempt {
             Err(error) => (None, Err(error)),
         };
         let ended = match AttemptResult::new(fate, another) {
-            AttemptResult::NotSent => lease.why_not_sent(),
+            AttemptResult::NotSent => match lease.send_refusal() {
+                None => AttemptResult::NotSent,
+                Some(SendRefusal::InDoubt) => AttemptResult::InDoubt,
+                Some(SendRefusal::Replaced) => AttemptResult::Replaced,
+            },
             ended => ended,
         };
         let Self { rule: _, recorder, entry, slot } = self;
@@ -162,7 +167,7 @@ impl Recorded {
             let renewing = async {
                 match outcome {
                     Outcome::Settle(_) => {
-                        recorder.lease.settling();
+                        recorder.lease.begin_settle();
                         recorder.lease.keep().await
                     }
                     Outcome::Release | Outcome::Leave => pending().await,
@@ -274,7 +279,7 @@ impl Recorder {
         match outcome {
             Outcome::Leave => Ok(WriteResult::Asked),
             Outcome::Release => {
-                lease.releasing();
+                lease.begin_release();
                 let written = match self.guard.store.release(&lease.name, lease.claim.token).await? {
                     Released::Deleted => {
                         self.count(RecordState::Released);
@@ -318,7 +323,7 @@ impl Recorder {
     async fn write_and_renew(&self, outcome: &Outcome, settled_at: u64) -> Result<WriteResult, StoreError> {
         let renews = matches!(outcome, Outcome::Settle(_));
         if renews {
-            self.lease.settling();
+            self.lease.begin_settle();
         }
         let mut writing = pin!(self.write(outcome, settled_at));
         let mut keeping = pin!(self.lease.keep());

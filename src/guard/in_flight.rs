@@ -182,7 +182,7 @@ impl AnnouncedClaim<'_> {
             if let Some(first) = entry.attempt.as_ref().filter(|_| lease.claim.attempt == 1)
                 && let Fallback::Repeat(verdict) = without_store(first.known(), &lease.claim.fingerprint, on_mismatch)
             {
-                first.lease.gave_back(lease.claim.token);
+                first.lease.give_back(lease.claim.token);
                 return Err(verdict);
             }
             // In the place of an attempt that this one took over from.

@@ -2,11 +2,11 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::attempt::AttemptResult;
+use super::lease_state::{LeaseState, SendRefusal};
 use crate::clock::since_boot;
 use crate::metrics::Metrics;
 use crate::record::{Claim, RecordName, Token, UnknownPolicy};
@@ -39,19 +39,7 @@ pub(super) struct Lease {
     pub claim: Claim,
     /// When the last claim or renewal that succeeded was begun, in milliseconds of [`since_boot`].
     confirmed: AtomicU64,
-    /// Whether the request may have left.
-    sent: AtomicBool,
-    /// Whether the request had to stay because of this lease.
-    send_refused: AtomicBool,
-    lost: AtomicBool,
-    /// An operator freed the key.
-    freed: AtomicBool,
-    /// An outcome was sent to the store, and may have been written.
-    settling: AtomicBool,
-    /// The outcome is that the key is free, and that is being written.
-    releasing: AtomicBool,
-    /// Claims of this process that the store granted although it is this attempt's record: deleted, or to be deleted.
-    given_back: Mutex<Vec<Token>>,
+    state: Mutex<LeaseState>,
     /// Claims and renewals without a certain answer: they may yet arrive.
     unanswered: AtomicU32,
     /// What became of the record, once that is tried to be written.
@@ -112,23 +100,7 @@ impl Lease {
         unanswered: u32,
     ) -> Self {
         let (confirmed, unanswered) = (AtomicU64::new(millis(confirmed)), AtomicU32::new(unanswered));
-        let flag = || AtomicBool::new(false);
-        Self {
-            store,
-            metrics,
-            name,
-            claim,
-            confirmed,
-            sent: flag(),
-            send_refused: flag(),
-            lost: flag(),
-            freed: flag(),
-            settling: flag(),
-            releasing: flag(),
-            given_back: Mutex::default(),
-            unanswered,
-            became: OnceLock::new(),
-        }
+        Self { store, metrics, name, claim, confirmed, state: Mutex::default(), unanswered, became: OnceLock::new() }
     }
 
     /// Renews whenever a third of the lease has passed, for as long as it is polled; the first time counted from the last
@@ -146,7 +118,7 @@ impl Lease {
 
     async fn renew(&self) -> bool {
         // A renewal that finds nothing claims the key again, which an operator has freed.
-        if self.freed.load(Ordering::Relaxed) {
+        if self.state().is_freed() {
             return false;
         }
         let begun = since_boot();
@@ -162,7 +134,7 @@ impl Lease {
                 tracing::error!(record = %self.name, "the store had lost the record of a running attempt; claimed again");
             }
             // The outcome may have been written, its answer lost: the next try to write it will tell.
-            Ok(Renewed::Lost) if self.settling.load(Ordering::Relaxed) => return false,
+            Ok(Renewed::Lost) if self.state().is_settling() => return false,
             Ok(Renewed::Lost) => {
                 if !self.is_in_the_way_of_itself().await {
                     self.count_lost();
@@ -181,7 +153,7 @@ impl Lease {
 
     /// Whether the record that is there is a claim of this process, which was given back and is not deleted yet.
     pub(super) async fn is_in_the_way_of_itself(&self) -> bool {
-        if self.given_back().is_empty() {
+        if !self.state().has_given_back_any() {
             return false;
         }
         match self.store.find(&self.name).await {
@@ -192,38 +164,39 @@ impl Lease {
     }
 
     /// The store granted this claim to a request of this process, which was answered by what this attempt is at.
-    pub(super) fn gave_back(&self, token: Token) {
-        self.given_back().push(token);
+    pub(super) fn give_back(&self, token: Token) {
+        self.state().give_back(token);
     }
 
     /// Whether this is a claim of this process that is to be deleted.
     pub(super) fn has_given_back(&self, token: Token) -> bool {
-        self.given_back().contains(&token)
+        self.state().has_given_back(token)
     }
 
-    fn given_back(&self) -> std::sync::MutexGuard<'_, Vec<Token>> {
-        self.given_back.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, LeaseState> {
+        // Every step leaves the state whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An operator has freed the key: it is another's from now on.
     pub(super) fn freed(&self) {
-        self.freed.store(true, Ordering::Relaxed);
-        self.count_lost();
+        let is_news = self.state().free();
+        self.report_lost(is_news);
     }
 
     /// From now on, the store may have freed the key.
-    pub(super) fn releasing(&self) {
-        self.releasing.store(true, Ordering::Relaxed);
+    pub(super) fn begin_release(&self) {
+        self.state().begin_release();
     }
 
     /// Whether the store may have freed the key for its owner.
     pub(super) fn is_releasing(&self) -> bool {
-        self.releasing.load(Ordering::Relaxed)
+        self.state().is_releasing()
     }
 
     /// From now on, a record that is not in flight any more may have been settled by this owner itself.
-    pub(super) fn settling(&self) {
-        self.settling.store(true, Ordering::Relaxed);
+    pub(super) fn begin_settle(&self) {
+        self.state().begin_settle();
     }
 
     /// Whether this process can tell by itself that the record is its own. Not when it was told of another owner; nor when
@@ -233,12 +206,17 @@ impl Lease {
             UnknownPolicy::Retry => self.age() >= self.claim.terms.lease,
             UnknownPolicy::Hold(_) => false,
         };
-        !self.lost.load(Ordering::Relaxed) && !may_be_taken_over
+        !may_be_taken_over && !self.state().is_lost()
     }
 
     /// Counts and logs, once, that the record is in other hands.
     pub(super) fn count_lost(&self) {
-        if !self.lost.swap(true, Ordering::Relaxed) {
+        let is_news = self.state().lose();
+        self.report_lost(is_news);
+    }
+
+    fn report_lost(&self, is_news: bool) {
+        if is_news {
             self.metrics.lease_lost(&self.name.route);
             tracing::warn!(record = %self.name, attempt = self.claim.attempt,
                 "a running attempt found its record in other hands");
@@ -260,12 +238,7 @@ impl Lease {
             Readiness::Renew if self.renew().await => self.readiness(),
             as_it_is => as_it_is,
         };
-        // An owner that was told of another never sends, however young its hold would be: the store lost the record, or
-        // an operator released it.
-        let may = ready == Readiness::Send && !self.lost.load(Ordering::Relaxed);
-        let noted = if may { &self.sent } else { &self.send_refused };
-        noted.store(true, Ordering::Relaxed);
-        may
+        self.state().grant_send(ready == Readiness::Send)
     }
 
     fn readiness(&self) -> Readiness {
@@ -276,14 +249,9 @@ impl Lease {
         since_boot().saturating_sub(Duration::from_millis(self.confirmed.load(Ordering::Relaxed)))
     }
 
-    /// What the client of an attempt that was not sent is told.
-    pub(super) fn why_not_sent<R>(&self) -> AttemptResult<R> {
-        let send_refused = self.send_refused.load(Ordering::Relaxed);
-        match self.lost.load(Ordering::Relaxed) {
-            true if send_refused => AttemptResult::Replaced,
-            false if send_refused => AttemptResult::InDoubt,
-            _ => AttemptResult::NotSent,
-        }
+    /// Why this lease did not let the request leave, if it did not.
+    pub(super) fn send_refusal(&self) -> Option<SendRefusal> {
+        self.state().send_refusal()
     }
 
     /// What is written of it, or was to be.
@@ -294,7 +262,7 @@ impl Lease {
 
     /// Whether the request may have left.
     pub(super) fn may_have_sent(&self) -> bool {
-        self.sent.load(Ordering::Relaxed)
+        self.state().may_have_sent()
     }
 }
 

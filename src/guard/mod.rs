@@ -10,6 +10,7 @@ pub mod cleanup;
 pub mod decide;
 mod in_flight;
 pub mod lease;
+mod lease_state;
 mod limit;
 mod observe;
 pub mod policy;

@@ -7,6 +7,7 @@ mod lengths;
 mod linger;
 mod listen;
 mod pace;
+mod phase;
 mod stream;
 mod streams;
 mod tls;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::phase::{ConnectionPhase, OptionalTime, PhaseClock};
 use crate::proxy::DisconnectSignal;
 use crate::tick;
 
@@ -19,26 +20,16 @@ pub(super) struct ConnectionTimers {
     header_timeout: Duration,
     idle_timeout: Duration,
     disconnect: Arc<DisconnectSignal>,
-    /// Milliseconds since `begun`, and the phase in the two lowest bits.
-    now: AtomicU64,
-    /// Since when the client takes nothing of what is written: milliseconds since `begun`, and one more; 0 while it does.
-    blocked: AtomicU64,
+    phase: PhaseClock,
+    /// Since when the client takes nothing of what is written.
+    blocked: OptionalTime,
     /// When the client last took something, in milliseconds since `begun`.
     taken: AtomicU64,
-    /// When the head of the answer at hand was there: milliseconds since `begun`, and one more; 0 before.
-    answered: AtomicU64,
-    /// Since when no further request is taken: milliseconds since `begun`, and one more; 0 while they are.
-    closing: AtomicU64,
+    /// When the head of the current response was ready.
+    answered: OptionalTime,
+    /// Since when no further request is taken.
+    closing: OptionalTime,
 }
-
-/// Nothing came yet.
-const FRESH: u64 = 0;
-/// Between two requests.
-const IDLE: u64 = 1;
-/// Some of a head is here.
-const HEAD: u64 = 2;
-/// A request is being answered.
-const BUSY: u64 = 3;
 
 /// Why a connection is to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,16 +49,16 @@ impl ConnectionTimers {
             header_timeout,
             idle_timeout,
             disconnect,
-            now: AtomicU64::new(FRESH),
-            blocked: AtomicU64::new(0),
+            phase: PhaseClock::new(),
+            blocked: OptionalTime::default(),
             taken: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
-            closing: AtomicU64::new(0),
+            answered: OptionalTime::default(),
+            closing: OptionalTime::default(),
         }
     }
 
-    fn set(&self, phase: u64) {
-        self.now.store((self.elapsed() << 2) | phase, Ordering::Relaxed);
+    fn set(&self, phase: ConnectionPhase) {
+        self.phase.set(phase, self.elapsed());
     }
 
     /// Milliseconds since the connection began.
@@ -77,34 +68,35 @@ impl ConnectionTimers {
 
     /// Bytes of a head came in.
     pub(super) fn read(&self) {
-        if matches!(self.now.load(Ordering::Relaxed) & 3, FRESH | IDLE) {
-            self.set(HEAD);
+        match self.phase.phase() {
+            ConnectionPhase::Fresh | ConnectionPhase::Idle => self.set(ConnectionPhase::Head),
+            ConnectionPhase::Head | ConnectionPhase::Busy => {}
         }
     }
 
     /// Whether some of a head is here, and no request was made of it.
     pub(super) fn is_in_head(&self) -> bool {
-        self.now.load(Ordering::Relaxed) & 3 == HEAD
+        self.phase.phase() == ConnectionPhase::Head
     }
 
     /// No request is at hand.
     pub(super) fn idle(&self) {
-        self.set(IDLE);
+        self.set(ConnectionPhase::Idle);
     }
 
     /// Requests are being answered.
     pub(super) fn at_work(&self) {
-        self.set(BUSY);
+        self.set(ConnectionPhase::Busy);
     }
 
     /// No further request is taken: once it has no other to answer, the connection has `header_timeout` to end.
     pub(super) fn close(&self) {
-        self.closing.store(self.elapsed() + 1, Ordering::Relaxed);
+        self.closing.set(self.elapsed());
     }
 
     /// What was taken for writing was to be sent on.
     pub(super) fn flush<T>(&self, polled: Poll<T>) -> Poll<T> {
-        let is_blocked = self.blocked.load(Ordering::Relaxed) != 0;
+        let is_blocked = self.blocked.get().is_some();
         // Flushed is also what was empty, and that says nothing of the client.
         if polled.is_ready() && !is_blocked { polled } else { self.write(polled) }
     }
@@ -114,11 +106,9 @@ impl ConnectionTimers {
         match polled {
             Poll::Ready(_) => {
                 self.taken.store(self.elapsed(), Ordering::Relaxed);
-                self.blocked.store(0, Ordering::Relaxed);
+                self.blocked.clear();
             }
-            Poll::Pending if self.blocked.load(Ordering::Relaxed) == 0 => {
-                self.blocked.store(self.elapsed() + 1, Ordering::Relaxed);
-            }
+            Poll::Pending if self.blocked.get().is_none() => self.blocked.set(self.elapsed()),
             Poll::Pending => {}
         }
         polled
@@ -127,33 +117,32 @@ impl ConnectionTimers {
     /// A head is whole; the connection is busy until the guard is dropped.
     pub(super) fn busy(self: &Arc<Self>) -> BusyGuard {
         self.disconnect.watch(false);
-        self.answered.store(0, Ordering::Relaxed);
+        self.answered.clear();
         self.at_work();
         BusyGuard(Arc::clone(self))
     }
 
     /// The head of the answer is there.
     pub(super) fn answered(&self) {
-        self.answered.store(self.elapsed() + 1, Ordering::Relaxed);
+        self.answered.set(self.elapsed());
     }
 
     /// Waits until the connection is overdue. It is noticed up to half a `header_timeout`, and a tick, late. `untaken` tells since
     /// when something that was handed over is not taken.
     pub(super) async fn overdue(&self, untaken: impl Fn() -> Option<u64>) -> Expired {
         loop {
-            let now = self.now.load(Ordering::Relaxed);
-            let since = now >> 2;
-            let blocked = self.blocked.load(Ordering::Relaxed).checked_sub(1);
-            let blocked = blocked.into_iter().chain(untaken()).min();
-            let closing = self.closing.load(Ordering::Relaxed).checked_sub(1);
-            let (since, timeout, overdue) = match (blocked, now & 3, closing) {
+            let (phase, since) = self.phase.get();
+            let blocked = self.blocked.get().into_iter().chain(untaken()).min();
+            let (since, timeout, overdue) = match (blocked, phase, self.closing.get()) {
                 (Some(blocked), _, _) => (blocked, self.idle_timeout, Expired::WriteStalled),
-                (None, FRESH, _) => (since, self.header_timeout.min(self.idle_timeout), Expired::Head),
-                (None, HEAD, _) => (since, self.header_timeout, Expired::Head),
-                (None, IDLE, None) => (since, self.idle_timeout, Expired::Idle),
-                (None, IDLE, Some(closing)) => (since.max(closing), self.header_timeout, Expired::Head),
+                (None, ConnectionPhase::Fresh, _) => (since, self.header_timeout.min(self.idle_timeout), Expired::Head),
+                (None, ConnectionPhase::Head, _) => (since, self.header_timeout, Expired::Head),
+                (None, ConnectionPhase::Idle, None) => (since, self.idle_timeout, Expired::Idle),
+                (None, ConnectionPhase::Idle, Some(closing)) => {
+                    (since.max(closing), self.header_timeout, Expired::Head)
+                }
                 // Until its answer begins, a client has closed its side for all that is known, and waits as any other.
-                (None, _, _) => match self.answered.load(Ordering::Relaxed).checked_sub(1) {
+                (None, ConnectionPhase::Busy, _) => match self.answered.get() {
                     // It gets its answer, but not the silence of a stream that never ends.
                     Some(answered) if self.disconnect.is_closed() => {
                         (self.taken.load(Ordering::Relaxed).max(answered), self.idle_timeout, Expired::WriteStalled)
