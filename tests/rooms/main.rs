@@ -18,7 +18,7 @@ const EVERYWHERE: [&str; 5] = ["bytes", "http", "serde", "thiserror", "tracing"]
 const ROOMS: [(&str, &[&str], &[&str]); 19] = [
     ("main", &["cli"], &["mimalloc"]),
     ("clock", &[], &["rustix"]),
-    ("config", &["tls"], &["ipnet", "jsonwebtoken", "toml", "matchit", "serde_json", "strsim"]),
+    ("config", &["tls"], &["annotate_snippets", "ipnet", "jsonwebtoken", "toml", "matchit", "serde_json", "strsim"]),
     ("metrics", &[], &["prometheus"]),
     ("telemetry", &["clock", "config", "metrics"], &["humantime", "serde_json", "tracing_subscriber"]),
     ("tls", &[], &["rustls_native_certs", "tokio_rustls"]),

@@ -1,35 +1,30 @@
-//! What the TOML parser has to say, in words that help.
+//! Where a file is not TOML, in the words of the TOML parser.
+
+use toml::de::DeTable;
 
 use super::super::excerpt::line_number;
 use super::report::{ByteRange, Finding};
 
-/// The places where a file is not TOML: at most one for each line, since one slip often makes several.
+/// The places where a file is not TOML: at most one for each line, since one slip often makes several errors.
 pub(super) struct SyntaxErrors {
     pub(super) faults: Vec<Finding>,
     lines: Vec<usize>,
-    /// After such an error nobody can tell which keys are in which table, so only the syntax is reported.
+    /// It is not known which keys are in which table, so only errors up to there are reported.
     pub(super) hide_the_rest: bool,
 }
 
 impl SyntaxErrors {
     pub(super) fn of(text: &str, errors: &[toml::de::Error]) -> Self {
-        let mut this = Self { faults: Vec::new(), lines: Vec::new(), hide_the_rest: false };
-        let mut errors: Vec<(ByteRange, &str)> =
-            errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
-        errors.sort_by_key(|(span, _)| span.start);
-        for (span, message) in errors {
-            let line = line_number(text, span.start);
-            if this.lines.contains(&line) {
-                continue;
-            }
-            let (message, advice, contained) = explain(message);
-            this.hide_the_rest |= !contained;
-            this.lines.push(line);
-            this.faults.push(Finding { span: Some(span), message, advice: advice.to_owned() });
-            if this.hide_the_rest {
-                // What follows a broken structure is mostly its echo.
-                break;
-            }
+        let mut faults: Vec<Finding> = errors.iter().map(|error| finding(text, error)).collect();
+        let line = |fault: &Finding| fault.span.as_ref().map_or(1, |span| line_number(text, span.start));
+        faults.sort_by_key(|fault| fault.span.as_ref().map(|span| span.start));
+        faults.dedup_by_key(|fault| line(fault));
+        let mut this = Self { lines: faults.iter().map(line).collect(), faults, hide_the_rest: false };
+        let header = this.lines.iter().position(|line| is_broken_header(text, *line)).map(|at| at + 1);
+        if let Some(count) = header.or_else(|| (!is_toml_without(text, &this.lines)).then_some(1)) {
+            // What follows a broken structure is mostly its echo.
+            this.faults.truncate(count);
+            this.hide_the_rest = true;
         }
         this
     }
@@ -44,49 +39,48 @@ impl SyntaxErrors {
     }
 }
 
-/// The message, what to do, and whether the rest of the file can be read all the same.
-fn explain(message: &str) -> (String, &'static str, bool) {
-    let slips = SLIPS.iter().map(|slip| (slip, true));
-    let breaks = BREAKS.iter().map(|broken| (broken, false));
-    match slips.chain(breaks).find(|((theirs, ..), _)| message.starts_with(theirs)) {
-        Some(((_, ours, advice), contained)) => ((*ours).to_owned(), advice, contained),
-        None => (message.to_owned(), "the file is TOML: [table], key = \"value\", # comment", false),
-    }
+/// The common slips are told by the line itself; of any other the parser's message is passed on.
+fn finding(text: &str, error: &toml::de::Error) -> Finding {
+    let span = error.span().unwrap_or(0..0);
+    let line = text.lines().nth(line_number(text, span.start) - 1).unwrap_or_default().trim();
+    let value = line.split_once('=').map_or("", |(_, value)| value.trim());
+    let is_open = |quote: char| value.starts_with(quote) && value.matches(quote).count() == 1;
+    let slip = if is_toml(line) {
+        None
+    } else if line.starts_with('[') && !line.contains(']') {
+        Some(("a header is not closed", "a header is [table], or [[route]] for each route"))
+    } else if is_open('"') || is_open('\'') {
+        Some(("a string is not closed", "a string ends with the quote it began with, on one line"))
+    } else if value.starts_with('"') && value.contains('\\') {
+        let advice = "write \\\\ for a backslash, or use single quotes: 'C:\\data'";
+        Some(("a backslash in double quotes must escape something", advice))
+    } else if value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false") {
+        Some(("this is not true or false", "they are written in lower case and without quotes"))
+    } else if !value.is_empty()
+        && !value.contains(['"', '\'', '[', '{'])
+        && value.contains(|c: char| !c.is_ascii_digit())
+    {
+        Some(("this value is not in quotes", "text goes in quotes, as in lease = \"30s\""))
+    } else {
+        None
+    };
+    let (message, advice) = match slip {
+        Some((message, advice)) => (message.to_owned(), advice),
+        None => (format!("this is not TOML: {}", error.message()), "TOML is [table], key = \"value\", # comment"),
+    };
+    Finding { span: Some(span), message, advice: advice.to_owned() }
 }
 
-/// How the parser's message begins, what we say instead, and what to do.
-type Explanation = (&'static str, &'static str, &'static str);
+/// Whether the rest is TOML when these lines are left out.
+fn is_toml_without(text: &str, lines: &[usize]) -> bool {
+    let rest = text.lines().zip(1..).filter(|(_, number)| !lines.contains(number));
+    is_toml(&rest.map(|(line, _)| format!("{line}\n")).collect::<String>())
+}
 
-const UNQUOTED: &str = "this value is not in quotes";
-const QUOTE: &str = "text goes in quotes, as in lease = \"30s\"";
-const UNCLOSED: &str = "a string is not closed";
-const CLOSE: &str = "a string ends with the quote it began with, on one line";
+fn is_toml(text: &str) -> bool {
+    DeTable::parse(text).is_ok()
+}
 
-/// Errors within one value.
-const SLIPS: [Explanation; 11] = [
-    ("string values must be quoted", UNQUOTED, QUOTE),
-    ("invalid float", UNQUOTED, QUOTE),
-    ("invalid mantissa", UNQUOTED, QUOTE),
-    ("invalid integer", UNQUOTED, QUOTE),
-    ("invalid date", UNQUOTED, QUOTE),
-    ("invalid basic string", UNCLOSED, CLOSE),
-    ("invalid literal string", UNCLOSED, CLOSE),
-    ("duplicate key", "this is given twice", "leave one of them out"),
-    ("invalid boolean", "this is not true or false", "they are written in lower case and without quotes"),
-    ("unexpected leading zero", "a number begins with a zero", "leave the zeros out"),
-    (
-        "missing escaped value",
-        "a backslash in double quotes must escape something",
-        "write \\\\ for a backslash, or use single quotes: 'C:\\data'",
-    ),
-];
-
-/// Errors that leave it open where a table or a list ends.
-const BREAKS: [Explanation; 6] = [
-    ("unclosed array table", "a header is not closed", "tables of a list are headed [[route]]"),
-    ("unclosed array", "a list is not closed", "a list ends with ]"),
-    ("missing comma between array", "a list goes on where it cannot", "a list ends with ], and commas part its values"),
-    ("unclosed table", "a header is not closed", "a table's header ends with ]"),
-    ("key with no value", "a key has no value", "a key and its value: lease = \"30s\""),
-    ("invalid unquoted key", "this is not a key", "a key and its value: lease = \"30s\""),
-];
+fn is_broken_header(text: &str, line: usize) -> bool {
+    text.lines().nth(line - 1).is_some_and(|line| line.trim_start().starts_with('[') && !is_toml(line))
+}
