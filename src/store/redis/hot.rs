@@ -58,8 +58,8 @@ impl Connected {
         match self.acquire {
             AcquireMethod::Natively => {
                 let answer = self.hot.send(timeout, |out| {
-                    let set = CommandWriter::begin(out, 7).word(b"SET").joined(key).word(value);
-                    set.word(b"NX").word(b"GET").word(b"PX").number(time_to_live);
+                    let set = CommandWriter::begin(out, 7).encoded(1, b"$3\r\nSET\r\n").joined(key).word(value);
+                    set.encoded(3, b"$2\r\nNX\r\n$3\r\nGET\r\n$2\r\nPX\r\n").number(time_to_live);
                 });
                 self.heed_hot(answer.await)
             }
@@ -123,7 +123,8 @@ impl Connected {
         let begun = Instant::now();
         let answer = self.hot.send(timeout, |out| {
             let command = CommandWriter::begin(out, 4 + keys.len() + usize::from(number.is_some()));
-            let command = command.word(b"EVALSHA").word(script.get_hash().as_bytes()).number(keys.len() as u64);
+            let command =
+                command.encoded(1, b"$7\r\nEVALSHA\r\n").word(script.get_hash().as_bytes()).number(keys.len() as u64);
             let command = keys.iter().fold(command, |command, key| command.joined(key)).word(argument);
             if let Some(number) = number {
                 command.number(number);

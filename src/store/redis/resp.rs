@@ -107,6 +107,7 @@ impl<'a> CommandWriter<'a> {
     /// One word of several parts.
     pub(super) fn joined(mut self, parts: &[&[u8]]) -> Self {
         let length: usize = parts.iter().map(|part| part.len()).sum();
+        self.out.reserve(HEADER + length + LINE_END.len());
         header(self.out, b'$', length as u64);
         parts.iter().for_each(|part| self.out.extend_from_slice(part));
         self.out.extend_from_slice(LINE_END);
@@ -122,9 +123,17 @@ impl<'a> CommandWriter<'a> {
         Self { out: rest, words_left }
     }
 
+    /// So many words that are always the same, as they are on the wire.
+    pub(super) fn encoded(mut self, words: usize, bytes: &'static [u8]) -> Self {
+        self.out.extend_from_slice(bytes);
+        self.words_left -= words;
+        self
+    }
+
     pub(super) fn number(self, number: u64) -> Self {
-        let mut digits = Digits::default();
-        self.word(digits.of(number))
+        let mut line = [0; HEADER];
+        let digits = digits(&mut line, number);
+        self.word(&line[digits..DIGITS_END])
     }
 }
 
@@ -135,26 +144,26 @@ impl Drop for CommandWriter<'_> {
 }
 
 fn header(out: &mut Vec<u8>, kind: u8, number: u64) {
-    let mut digits = Digits::default();
-    out.push(kind);
-    out.extend_from_slice(digits.of(number));
-    out.extend_from_slice(LINE_END);
+    let mut line = [0; HEADER];
+    line[DIGITS_END..].copy_from_slice(LINE_END);
+    let start = digits(&mut line, number) - 1;
+    line[start] = kind;
+    out.extend_from_slice(&line[start..]);
 }
 
-/// Room for the digits of a number.
-#[derive(Default)]
-struct Digits([u8; 20]);
+/// A kind, the digits of any number, and a line's end.
+const HEADER: usize = DIGITS_END + LINE_END.len();
+const DIGITS_END: usize = 21;
 
-impl Digits {
-    fn of(&mut self, mut number: u64) -> &[u8] {
-        let mut at = self.0.len();
-        loop {
-            at -= 1;
-            self.0[at] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                return &self.0[at..];
-            }
+/// Writes a number's digits up to [`DIGITS_END`], and says where they begin.
+fn digits(line: &mut [u8; HEADER], mut number: u64) -> usize {
+    let mut at = DIGITS_END;
+    loop {
+        at -= 1;
+        line[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return at;
         }
     }
 }
