@@ -1,7 +1,8 @@
 //! Every metric, named in one place. Label values come from the configuration and from closed enums,
 //! never from a request.
 
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::{
@@ -238,6 +239,17 @@ struct StoreCalls {
     errors: IntCounter,
 }
 
+/// What is counted for each request of a route, found once: a look-up by labels took 150 instructions, and there are up to
+/// six for a request.
+struct RouteMetrics {
+    requests: [IntCounter; RequestOutcome::ALL.len()],
+    request_durations: [Histogram; RequestOutcome::ALL.len()],
+    upstream_duration: Histogram,
+    answers: [IntCounter; CLASSES.len()],
+    in_flight: IntGauge,
+    records: [IntCounter; RecordState::ALL.len()],
+}
+
 /// Every metric of one process.
 pub struct Metrics {
     registry: Registry,
@@ -256,8 +268,8 @@ pub struct Metrics {
     lease_lost: IntCounterVec,
     records: IntCounterVec,
     records_unknown: IntGaugeVec,
-    /// The routes of which that is told.
-    routes: Mutex<Vec<String>>,
+    /// The routes that are or were there.
+    routes: RwLock<HashMap<String, RouteMetrics>>,
     observed: IntCounterVec,
     unobserved: IntCounterVec,
     reloads: IntCounterVec,
@@ -356,7 +368,7 @@ impl Metrics {
                 "Records in the store, now, of which nobody knows whether they took effect.",
                 &["route"],
             )?,
-            routes: Mutex::default(),
+            routes: RwLock::default(),
             observed: counter(
                 "onlyonce_duplicates_observed_total",
                 "Requests in observe mode that a guard would not simply have run.",
@@ -398,26 +410,26 @@ impl Metrics {
     /// A route is there, and starts at zero, so that a rate over a first event is not lost. One that was there stays as
     /// it is: what was counted was counted.
     pub fn route(&self, route: &str) {
-        for outcome in RequestOutcome::ALL {
-            self.requests.with_label_values(&[route, outcome.as_str()]);
-        }
-        for state in RecordState::ALL {
-            self.records.with_label_values(&[route, state.as_str()]);
-        }
-        for outcome in RequestOutcome::ALL {
-            self.request_duration.with_label_values(&[route, outcome.as_str()]);
-        }
+        let metrics = RouteMetrics {
+            requests: RequestOutcome::ALL.map(|outcome| self.requests.with_label_values(&[route, outcome.as_str()])),
+            request_durations: RequestOutcome::ALL
+                .map(|outcome| self.request_duration.with_label_values(&[route, outcome.as_str()])),
+            upstream_duration: self.upstream_duration.with_label_values(&[route]),
+            answers: CLASSES.map(|class| self.answers.with_label_values(&[route, class])),
+            in_flight: self.in_flight.with_label_values(&[route]),
+            records: RecordState::ALL.map(|state| self.records.with_label_values(&[route, state.as_str()])),
+        };
         self.records_unknown.with_label_values(&[route]);
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        if !routes.iter().any(|known| known == route) {
-            routes.push(route.to_owned());
-        }
-        self.in_flight.with_label_values(&[route]);
         self.waiting.with_label_values(&[route]);
         self.lease_lost.with_label_values(&[route]);
-        self.upstream_duration.with_label_values(&[route]);
-        for class in CLASSES {
-            self.answers.with_label_values(&[route, class]);
+        self.routes.write().unwrap_or_else(PoisonError::into_inner).insert(route.to_owned(), metrics);
+    }
+
+    /// What `known` makes of the route's metrics; of one that was never introduced, what `other` does.
+    fn of_route<T>(&self, route: &str, known: impl FnOnce(&RouteMetrics) -> T, other: impl FnOnce() -> T) -> T {
+        match self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route) {
+            Some(metrics) => known(metrics),
+            None => other(),
         }
     }
 
@@ -436,20 +448,31 @@ impl Metrics {
 
     /// A request was answered.
     pub fn request(&self, route: &str, outcome: RequestOutcome, took: Duration) {
-        let labels = [route, outcome.as_str()];
-        self.requests.with_label_values(&labels).inc();
-        self.request_duration.with_label_values(&labels).observe(took.as_secs_f64());
+        let seconds = took.as_secs_f64();
+        let known = |metrics: &RouteMetrics| {
+            // In the order of `RequestOutcome::ALL`.
+            metrics.requests[outcome as usize].inc();
+            metrics.request_durations[outcome as usize].observe(seconds);
+        };
+        self.of_route(route, known, || {
+            let labels = [route, outcome.as_str()];
+            self.requests.with_label_values(&labels).inc();
+            self.request_duration.with_label_values(&labels).observe(seconds);
+        });
     }
 
     /// A guarded attempt ended.
     pub fn upstream(&self, route: &str, took: Duration) {
-        self.upstream_duration.with_label_values(&[route]).observe(took.as_secs_f64());
+        let seconds = took.as_secs_f64();
+        let other = || self.upstream_duration.with_label_values(&[route]).observe(seconds);
+        self.of_route(route, |metrics| metrics.upstream_duration.observe(seconds), other);
     }
 
     /// The backend answered an attempt.
     pub fn answer(&self, route: &str, status: http::StatusCode) {
         let class = usize::from(status.as_u16() / 100).saturating_sub(2).min(CLASSES.len() - 1);
-        self.answers.with_label_values(&[route, CLASSES[class]]).inc();
+        let other = || self.answers.with_label_values(&[route, CLASSES[class]]).inc();
+        self.of_route(route, |metrics| metrics.answers[class].inc(), other);
     }
 
     /// A call to the store ended.
@@ -478,12 +501,14 @@ impl Metrics {
 
     /// A record reached a state.
     pub fn record(&self, route: &str, state: RecordState) {
-        self.records.with_label_values(&[route, state.as_str()]).inc();
+        let other = || self.records.with_label_values(&[route, state.as_str()]).inc();
+        // In the order of `RecordState::ALL`.
+        self.of_route(route, |metrics| metrics.records[state as usize].inc(), other);
     }
 
     /// So many records of each route are unknown now.
     pub fn records_unknown(&self, count: impl Fn(&str) -> usize) {
-        for route in self.routes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for route in self.routes.read().unwrap_or_else(PoisonError::into_inner).keys() {
             let count = i64::try_from(count(route)).unwrap_or(i64::MAX);
             self.records_unknown.with_label_values(&[route]).set(count);
         }
@@ -507,7 +532,8 @@ impl Metrics {
 
     /// Counts an attempt at work until it is dropped.
     pub fn in_flight(&self, route: &str) -> GaugeGuard {
-        GaugeGuard::new(self.in_flight.with_label_values(&[route]), 1)
+        let other = || self.in_flight.with_label_values(&[route]);
+        GaugeGuard::new(self.of_route(route, |metrics| metrics.in_flight.clone(), other), 1)
     }
 
     /// Counts a waiter until it is dropped.
@@ -566,6 +592,35 @@ mod tests {
         for pair in SECONDS.windows(2) {
             let step = pair[1] / pair[0];
             assert!(step > 1.0 && step <= 2.5 + 1e-9, "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_for_a_route_has_the_labels_of_it() {
+        let metrics = Metrics::new().expect("metrics");
+        metrics.route("orders");
+        for route in ["orders", "never-introduced"] {
+            for (number, outcome) in RequestOutcome::ALL.into_iter().enumerate() {
+                assert_eq!(outcome as usize, number);
+                metrics.request(route, outcome, Duration::from_secs(1));
+                let told = metrics.render().expect("an exposition");
+                let labels = format!("outcome=\"{}\",route=\"{route}\"", outcome.as_str());
+                assert!(told.contains(&format!("onlyonce_requests_total{{{labels}}} 1")), "{labels}");
+                assert!(told.contains(&format!("onlyonce_request_duration_seconds_count{{{labels}}} 1")), "{labels}");
+            }
+            for (number, state) in RecordState::ALL.into_iter().enumerate() {
+                assert_eq!(state as usize, number);
+                metrics.record(route, state);
+                let series = format!("onlyonce_records_total{{route=\"{route}\",state=\"{}\"}} 1", state.as_str());
+                assert!(metrics.render().expect("an exposition").contains(&series), "{series}");
+            }
+            metrics.upstream(route, Duration::from_secs(1));
+            let counted = metrics.in_flight(route);
+            let told = metrics.render().expect("an exposition");
+            for series in ["onlyonce_upstream_duration_seconds_count", "onlyonce_in_flight"] {
+                assert!(told.contains(&format!("{series}{{route=\"{route}\"}} 1")), "{series}");
+            }
+            drop(counted);
         }
     }
 
