@@ -66,20 +66,26 @@ impl AnyForm<'_> {
 
 impl<'h> Declared<'h> {
     pub(super) fn of(headers: &'h HeaderMap) -> Self {
-        let coding = |name: &[u8]| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity");
-        let encoded = headers
-            .get_all(header::CONTENT_ENCODING)
-            .into_iter()
-            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-            .any(|name| coding(name.trim_ascii()));
+        let encoded = headers.contains_key(header::CONTENT_ENCODING) && is_encoded(headers);
         let mut lines = headers.get_all(header::CONTENT_TYPE).into_iter().map(http::HeaderValue::as_bytes);
         let (first, has_more) = (lines.next(), lines.next().is_some());
         let line = first.filter(|_| !has_more);
+        // What nearly all say, and nothing about it has to be found out.
+        if line == Some(b"application/json") {
+            let content_type = Some("application/json");
+            return Self { media: Media::Json, content_type, several_types: false, encoded };
+        }
         let content_type = line.and_then(|line| str::from_utf8(line).ok());
         let essence = content_type.and_then(|value| value.split(';').next());
         let several_types = has_more || essence.is_some_and(|essence| essence.contains(','));
         Self { media: line.map_or(Media::Other, Media::of), content_type, several_types, encoded }
     }
+}
+
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let coding = |name: &[u8]| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity");
+    let lines = headers.get_all(header::CONTENT_ENCODING).into_iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).any(|name| coding(name.trim_ascii()))
 }
 
 impl Media {
