@@ -12,7 +12,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use std::cell::Cell;
+
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
 
 /// The time since the machine was booted, the time that it was suspended included.
 ///
@@ -48,9 +51,44 @@ pub fn unix_millis() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+thread_local! {
+    /// When the runtime of this thread last asked the operating system what has happened.
+    static EVENTS_READ: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// What was asked longer ago is asked again. A request takes about as long from here to the backend.
+const RECENT: Duration = Duration::from_micros(100);
+
+/// The runtime of this thread has just asked the operating system what has happened.
+pub fn note_events_read() {
+    EVENTS_READ.set(Some(Instant::now()));
+}
+
+/// Whether the runtime of this thread has asked the operating system since then, and that only just: all that happened
+/// to a socket is known. Where nobody notes it, nothing is.
+pub fn has_read_events_since(moment: Instant) -> bool {
+    EVENTS_READ.get().is_some_and(|read| read > moment && read.elapsed() < RECENT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_are_known_only_just_after_they_were_read() {
+        let before = Instant::now();
+        assert!(!has_read_events_since(before), "nobody has noted it");
+        std::thread::sleep(Duration::from_millis(1));
+        // A thread may be stopped between any two lines for as long as it takes.
+        let known = (0..1000).any(|_| {
+            note_events_read();
+            has_read_events_since(before)
+        });
+        assert!(known);
+        assert!(!has_read_events_since(Instant::now()), "the events before that were read");
+        std::thread::sleep(RECENT);
+        assert!(!has_read_events_since(before), "more may have happened since");
+    }
 
     #[test]
     fn the_clock_since_boot_goes_forward() {

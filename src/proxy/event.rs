@@ -34,11 +34,12 @@ pub(super) struct Event {
 }
 
 impl Event {
-    pub(super) fn begin(metrics: &Arc<Metrics>, rule: &Arc<Rule>, head: &Head) -> Self {
+    /// `begun`: when the request came.
+    pub(super) fn begin(metrics: &Arc<Metrics>, rule: &Arc<Rule>, head: &Head, begun: Instant) -> Self {
         Self {
             metrics: Arc::clone(metrics),
             rule: Arc::clone(rule),
-            begun: Instant::now(),
+            begun,
             trace: TraceId::of(head),
             record: None,
             key: None,

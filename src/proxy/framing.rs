@@ -29,9 +29,10 @@ pub(in crate::proxy) enum Unframed {
 }
 
 /// Leaves in the head of an answer what counts of its framing, in its plainest form.
-pub(super) fn settle(head: &mut response::Parts) -> Result<ConnectionReuse, Unframed> {
+///
+/// `fields` is what the head has.
+pub(super) fn settle(head: &mut response::Parts, fields: Fields) -> Result<ConnectionReuse, Unframed> {
     let headers = &mut head.headers;
-    let fields = Fields::of(headers);
     if fields.has(Fields::TRANSFER_ENCODING) && !is_chunked_at_most(headers) {
         return Err(Unframed::Coding);
     }
@@ -64,7 +65,8 @@ pub(super) fn is_chunked_at_most(headers: &HeaderMap) -> bool {
 /// The length that all lines agree on, where there is a plainer way to say it (RFC 9110, 8.6).
 fn length(headers: &HeaderMap) -> Result<Option<HeaderValue>, Unframed> {
     let lines = || headers.get_all(CONTENT_LENGTH).iter();
-    if let (Some(line), None) = (lines().next(), lines().nth(1))
+    let mut first_two = lines();
+    if let (Some(line), None) = (first_two.next(), first_two.next())
         && line.as_bytes().iter().all(u8::is_ascii_digit)
     {
         return number(line.as_bytes()).map_or(Err(Unframed::Length), |_| Ok(None));
@@ -99,7 +101,8 @@ mod tests {
             response = response.header(*name, *value);
         }
         let (mut head, ()) = response.body(()).expect("a head").into_parts();
-        let after = settle(&mut head)?;
+        let fields = Fields::of(&head.headers);
+        let after = settle(&mut head, fields)?;
         let lengths = head.headers.get_all(CONTENT_LENGTH).iter();
         Ok((after, lengths.map(|length| length.to_str().expect("text").to_owned()).collect()))
     }

@@ -48,13 +48,13 @@ impl Proxy {
         let form = if fields.has(Fields::ACCEPT) { ProblemFormat::of(request.headers()) } else { ProblemFormat::Json };
         let version = request.version();
         let request = request.map(|body| IncomingBody::request(body, version, client));
-        if let Err(problem) = head::inspect(&request, fields) {
+        let authority = head::authority(request.uri(), request.headers());
+        let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
+        if let Err(problem) = head::inspect(&request, fields, host.is_some()) {
             let problem = self.in_dialect_of_route(&request, problem);
             let problem = Box::pin(refuse_before_body(problem, fields, request.into_body())).await;
             return self.count_unguarded(UNMATCHED, Err(problem), begun, form);
         }
-        let authority = head::authority(request.uri(), request.headers());
-        let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
         let (parts, body) = request.into_parts();
         let mut head = Head::new(parts, fields);
         if let Some(answer) = hops::count(&mut head) {
@@ -83,7 +83,7 @@ impl Proxy {
                     let answer = answer.map_err(|problem| refusal::for_clients_of(problem, rule));
                     return self.count_unguarded(&rule.name, answer, begun, form);
                 }
-                let mut event = Event::begin(&self.metrics, rule, &head);
+                let mut event = Event::begin(&self.metrics, rule, &head, begun);
                 let reader = CorsOrigin::of(rule, &head.headers);
                 // Apart, so that the place that a connection keeps for its next request stays small.
                 let answer = Box::pin(self.guarded(rule, context, head, body, &mut event)).await;

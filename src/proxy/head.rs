@@ -61,8 +61,11 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 /// Bytes of a head of HTTP/1, its start line and the empty line at its end among them.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
 
-/// Fields of one head of HTTP/1.
-pub(crate) const MAX_FIELDS: usize = 1000;
+/// Fields of the head of an answer over HTTP/1. One with more is lost, and with it an outcome, so there may be many.
+///
+/// A request may have 100, which is hyper's default and that of Envoy and Apache: it is refused before anything ran. hyper reads
+/// so many into a place on its stack; with a higher limit it takes two allocations of 32 KiB for each head.
+pub(crate) const MAX_ANSWER_FIELDS: usize = 1000;
 
 /// Bytes of a path and its query: twice what everybody should take (RFC 9110, 4.1).
 const MAX_TARGET: usize = 16 * 1024;
@@ -142,8 +145,8 @@ impl UpstreamTarget {
     }
 }
 
-/// Refuses what cannot be forwarded safely.
-pub(super) fn inspect<B>(request: &Request<B>, fields: Fields) -> Result<(), Problem> {
+/// Refuses what cannot be forwarded safely. `is_host_right`: the [authority] that it is for is the name of a host.
+pub(super) fn inspect<B>(request: &Request<B>, fields: Fields, is_host_right: bool) -> Result<(), Problem> {
     let headers = request.headers();
     if request.method() == Method::CONNECT {
         return Err(Problem::new(Code::NotImplemented, "This proxy opens no tunnels (CONNECT).").close());
@@ -163,8 +166,14 @@ pub(super) fn inspect<B>(request: &Request<B>, fields: Fields) -> Result<(), Pro
     } else if !matches!((hosts.iter().count(), request.version()), (1, _) | (0, Version::HTTP_10)) {
         return Err(bad("A request must have exactly one Host line (RFC 9112, 3.2)."));
     }
-    let mut hosts = hosts.iter().map(HeaderValue::to_str).chain(authority.map(|authority| Ok(authority.as_str())));
-    if !hosts.all(|host| host.is_ok_and(|host| key::normalise_host(host).is_some())) {
+    // Mostly there is one, and it is the one that was looked at.
+    let are_hosts_right = if authority.is_none() && request.version() != Version::HTTP_2 {
+        is_host_right || hosts.iter().next().is_none()
+    } else {
+        let mut hosts = hosts.iter().map(HeaderValue::to_str).chain(authority.map(|authority| Ok(authority.as_str())));
+        hosts.all(|host| host.is_ok_and(|host| key::normalise_host(host).is_some()))
+    };
+    if !are_hosts_right {
         return Err(bad("The host that this request is for is not the name of one (RFC 9110, 7.2)."));
     }
     if fields.has(Fields::TRANSFER_ENCODING) && !framing::is_chunked_at_most(headers) {
@@ -402,8 +411,9 @@ fn via(version: Version) -> HeaderValue {
 }
 
 /// Takes out of a response what is not for the client, and hands back what the backend says is to become of the record.
-pub(super) fn cross_response(headers: &mut HeaderMap) -> Option<Disposition> {
-    let fields = Fields::of(headers);
+///
+/// `fields` is what the head has, or had and has no more.
+pub(super) fn cross_response(headers: &mut HeaderMap, fields: Fields) -> Option<Disposition> {
     remove_hop_by_hop(headers, fields, &OF_ANSWERS);
     if !fields.has(Fields::OURS) || !headers.contains_key(OUTCOME) {
         return None;

@@ -34,7 +34,7 @@ pub use body::{BodyError, ResponseBody};
 pub use budget::Budget;
 pub use client::{Client, DisconnectSignal};
 pub use decode::Decoders;
-pub(crate) use head::{MAX_FIELDS, MAX_HEAD};
+pub(crate) use head::MAX_HEAD;
 pub use incoming::IncomingBody;
 pub use replay::REPLAYED;
 pub use tunnel::Tunnel;

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use super::body::{BodyProgress, BodyStage};
 use super::head;
+use super::upstream::UpstreamBody;
 
 /// A client's request to upgrade its connection to WebSocket (RFC 9110, 7.8).
 pub(super) struct UpgradeRequest(OnUpgrade);
@@ -45,9 +46,13 @@ impl UpgradeRequest {
     }
 
     /// The backend's answer to an upgrade request, ready for the client. `None` where it changes to a protocol that nobody asked for.
-    pub(super) fn response<B>(upgrade: Option<Self>, mut answer: Response<B>) -> Option<Response<B>> {
+    pub(super) fn response(
+        upgrade: Option<Self>,
+        mut answer: Response<UpstreamBody>,
+    ) -> Option<Response<UpstreamBody>> {
+        let fields = answer.body().fields();
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            if let Some(told) = head::cross_response(answer.headers_mut()) {
+            if let Some(told) = head::cross_response(answer.headers_mut(), fields) {
                 // For whoever observes it.
                 answer.extensions_mut().insert(told);
             }
@@ -55,7 +60,7 @@ impl UpgradeRequest {
         }
         let client = upgrade.filter(|_| names_websocket(answer.headers()))?.0;
         let backend = answer.extensions_mut().remove()?;
-        head::cross_response(answer.headers_mut());
+        head::cross_response(answer.headers_mut(), fields);
         insert(answer.headers_mut());
         answer.extensions_mut().insert(Tunnel { client, backend });
         Some(answer)

@@ -17,6 +17,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::clock;
 use crate::config::Threads;
 
 /// The cores of one sidecar. They end when this is dropped.
@@ -76,8 +77,8 @@ impl Cores {
         let mut cores = Vec::with_capacity(count);
         for number in 0..count {
             let mut runtime = Builder::new_current_thread();
-            let runtime =
-                runtime.enable_all().max_blocking_threads((BLOCKING / count).max(BLOCKING_AT_LEAST)).build()?;
+            runtime.enable_all().max_blocking_threads((BLOCKING / count).max(BLOCKING_AT_LEAST));
+            let runtime = runtime.on_thread_unpark(clock::note_events_read).build()?;
             let load = Arc::<CoreLoad>::default();
             cores.push(Core { runtime: runtime.handle().clone(), load: Arc::clone(&load) });
             let (stop, alarm) = (stop.clone(), PanicAlarm { broken: broken.clone(), load, is_off: false });

@@ -19,7 +19,7 @@ use super::pace::{BusyGuard, ConnectionTimers};
 use super::watched::WatchedSocket;
 use super::{ConnectionEnd, Server};
 use crate::config::HeaderCase;
-use crate::proxy::{Client, MAX_BUFFER, MAX_FIELDS, MAX_HEAD, Tunnel};
+use crate::proxy::{Client, MAX_BUFFER, MAX_HEAD, Tunnel};
 
 impl Server {
     pub(super) async fn http1<A, F, B>(
@@ -61,7 +61,7 @@ impl Server {
         let mut builder = http1::Builder::new();
         // A client that has closed its writing side still wants its answer.
         builder.half_close(true).title_case_headers(self.header_case == HeaderCase::Title);
-        builder.max_buf_size(MAX_BUFFER).max_header_size(MAX_HEAD).max_headers(MAX_FIELDS);
+        builder.max_buf_size(MAX_BUFFER).max_header_size(MAX_HEAD);
         // hyper's own timer is set anew for each request, which costs a system call; `pace` keeps the time instead.
         builder.header_read_timeout(None);
         let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();

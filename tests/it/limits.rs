@@ -10,8 +10,8 @@ async fn a_head_that_is_too_large_is_refused() {
     let sidecar = Setup::new(&backend.url()).start().await;
     let fields =
         |count| (0..count).fold(request("GET", "/"), |request, number| request.line(&format!("X-{number}: 1")));
-    assert_eq!(sidecar.ask(&fields(900)).await.status, 201);
-    assert_eq!(sidecar.ask(&fields(1000)).await.status, 431);
+    assert_eq!(sidecar.ask(&fields(90)).await.status, 201);
+    assert_eq!(sidecar.ask(&fields(100)).await.status, 431);
     let long = |length| request("GET", "/").line(&format!("X-Long: {}", "x".repeat(length)));
     assert_eq!(sidecar.ask(&long(60 << 10)).await.status, 201);
     assert_eq!(sidecar.ask(&long(70 << 10)).await.status, 431);

@@ -64,7 +64,8 @@ fn what_an_answer_says_of_itself_crosses_whatever_connection_says() {
     ])
     .headers()
     .clone();
-    assert_eq!(cross_response(&mut headers), Some(Disposition::Hold));
+    let fields = Fields::of(&headers);
+    assert_eq!(cross_response(&mut headers, fields), Some(Disposition::Hold));
     assert_eq!(headers.keys().collect::<Vec<_>>(), ["location"]);
 }
 
@@ -90,7 +91,9 @@ fn target(http2: Option<Scheme>) -> UpstreamTarget {
 
 fn refusal(lines: &[(&str, &str)]) -> Option<Code> {
     let request = request(lines);
-    inspect(&request, Fields::of(request.headers())).err().map(|problem| problem.code())
+    let host = authority(request.uri(), request.headers());
+    let is_host_right = host.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host).is_some();
+    inspect(&request, Fields::of(request.headers()), is_host_right).err().map(|problem| problem.code())
 }
 
 #[test]
@@ -250,7 +253,8 @@ proptest! {
         }
 
         let (mut scanned, mut plain) = (headers.clone(), headers);
-        cross_response(&mut scanned);
+        let fields = Fields::of(&scanned);
+        cross_response(&mut scanned, fields);
         plainly::response(&mut plain);
         prop_assert_eq!(scanned, plain);
     }

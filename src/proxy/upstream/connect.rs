@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::super::body::RequestBody;
-use super::super::head::{MAX_FIELDS, MAX_HEAD};
+use super::super::head::{MAX_ANSWER_FIELDS, MAX_HEAD};
 use super::MAX_BUFFER;
 use super::fate::Unsent;
 use super::goaway::{GoAwayReader, LastStream};
@@ -63,7 +63,7 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * streams::MOST;
 /// A request's body on its way, for each of them.
 const SEND_BUFFER: usize = 256 << 10;
 /// The head of an answer, as large as in HTTP/1.1: there each field is counted with 32 bytes more (RFC 9113, 6.5.2).
-const MAX_HEAD_LIST: u32 = (MAX_HEAD + 32 * MAX_FIELDS) as u32;
+const MAX_HEAD_LIST: u32 = (MAX_HEAD + 32 * MAX_ANSWER_FIELDS) as u32;
 
 impl Connector {
     pub(super) fn new(settings: &config::UpstreamConfig) -> Self {
@@ -135,7 +135,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(MAX_BUFFER).max_header_size(MAX_HEAD).max_headers(MAX_FIELDS);
+    builder.max_buf_size(MAX_BUFFER).max_header_size(MAX_HEAD).max_headers(MAX_ANSWER_FIELDS);
     builder.title_case_headers(case == HeaderCase::Title);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Unsent::Closed)?;
     #[expect(clippy::disallowed_methods, reason = "ends with the sender, or with the backend")]

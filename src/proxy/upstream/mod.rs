@@ -34,15 +34,16 @@ use self::response::UpstreamConnection;
 use self::streams::SharedConnections;
 use super::body::{BodyProgress, RequestBody};
 use super::budget::Budget;
+use super::fields::Fields;
 use super::framing;
 use super::head::{self, UpstreamTarget};
 use super::incoming::IncomingBody;
 use super::stream::Relay;
-use crate::config;
 use crate::fail_point::{self, Step};
 use crate::guard::{BodyRemainder, LostReason, ReceivedResponse, SendFence, SendOutcome};
 use crate::record::Reply;
 use crate::tick;
+use crate::{clock, config};
 
 /// The backend.
 #[derive(Clone)]
@@ -153,7 +154,7 @@ impl Upstream {
         };
         fail_point::reach(Step::HeadRead).await;
         let (mut parts, mut body) = response.into_parts();
-        let origin_directive = head::cross_response(&mut parts.headers);
+        let origin_directive = head::cross_response(&mut parts.headers, body.fields());
         if let Some(relay) = &relay
             && !body.is_broken().await
         {
@@ -199,11 +200,21 @@ impl Upstream {
                 }
             }
             if let UpstreamConnection::Pooled(connection, _) = &line
-                && reused
+                && let Some(since) = connection.idle_since
+                && !clock::has_read_events_since(since)
             {
                 connection.signals.look();
             }
-            match line.send(std::mem::take(request)).await {
+            let sent = match &mut line {
+                // Here, and not below `send`: request and answer would be moved once more each.
+                UpstreamConnection::Pooled(connection, _) => {
+                    connection.sender.try_send_request(std::mem::take(request)).await
+                }
+                UpstreamConnection::Dedicated(..) | UpstreamConnection::SharedStream(_) => {
+                    Box::pin(line.send(std::mem::take(request))).await
+                }
+            };
+            match sent {
                 Ok(response) => return answered(response, line, upload).map_err(|error| FailedSend { error, reused }),
                 Err(error) => match SendFailure::of(error, !reused) {
                     SendFailure::Unwritten(unwritten, _) if reused => *request = *unwritten,
@@ -265,11 +276,12 @@ fn answered(
     upload: Option<BodyProgress>,
 ) -> Result<Response<UpstreamBody>, SendError> {
     let (mut head, body) = response.into_parts();
-    let after = framing::settle(&mut head).map_err(SendError::Unframed)?;
+    let fields = Fields::of(&head.headers);
+    let after = framing::settle(&mut head, fields).map_err(SendError::Unframed)?;
     let body = IncomingBody::response(body, head.version);
     // Whoever sends an answer on says which version it speaks itself (RFC 9112, 2.3).
     head.version = Version::HTTP_11;
-    Ok(Response::from_parts(head, UpstreamBody::new(body, line, upload, after)))
+    Ok(Response::from_parts(head, UpstreamBody::new(body, fields, line, upload, after)))
 }
 
 impl FailedSend {

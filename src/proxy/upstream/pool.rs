@@ -29,6 +29,8 @@ pub(super) struct Connection {
     pub(super) signals: Arc<SocketSignals>,
     /// What reads and writes.
     task: AbortHandle,
+    /// When it last became idle; `None` where nothing was sent over it yet.
+    pub(super) idle_since: Option<Instant>,
     /// No other request may go over it.
     pub(super) is_used_up: bool,
     /// Names are looked up for new connections only, so none may live for ever.
@@ -48,7 +50,7 @@ const SETTLING: Duration = Duration::from_secs(5);
 
 impl Connection {
     pub(super) fn new(sender: SendRequest<RequestBody>, signals: Arc<SocketSignals>, task: AbortHandle) -> Self {
-        Self { sender, signals, task, is_used_up: false, born: Instant::now() }
+        Self { sender, signals, task, idle_since: None, is_used_up: false, born: Instant::now() }
     }
 }
 
@@ -66,7 +68,7 @@ impl Pool {
                 continue;
             }
             if youngest.since.elapsed() < max_idle {
-                return Some(youngest.connection);
+                return Some(Connection { idle_since: Some(youngest.since), ..youngest.connection });
             }
             idle.push_back(youngest);
             return None;
@@ -111,11 +113,12 @@ impl Pool {
     }
 
     fn push(&self, connection: Connection) {
-        if connection.is_used_up || connection.born.elapsed() > MAX_AGE {
+        let now = Instant::now();
+        if connection.is_used_up || now - connection.born > MAX_AGE {
             return;
         }
         let mut idle = self.idle();
-        idle.push_back(IdleConnection { connection, since: Instant::now() });
+        idle.push_back(IdleConnection { connection, since: now });
         if idle.len() > self.max_idle {
             idle.pop_front();
         }

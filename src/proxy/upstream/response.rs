@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 
 use super::super::body::{BodyError, BodyProgress, RequestBody};
+use super::super::fields::Fields;
 use super::super::framing::ConnectionReuse;
 use super::super::incoming::IncomingBody;
 use super::goaway::LastStream;
@@ -63,6 +64,8 @@ impl UpstreamConnection {
 /// A response body, which gives its connection back when it was read to the end.
 pub struct UpstreamBody {
     body: IncomingBody,
+    /// Which fields the head came with that is before it.
+    fields: Fields,
     line: Option<UpstreamConnection>,
     /// How far the request has come that this answers.
     upload: Option<BodyProgress>,
@@ -108,15 +111,21 @@ impl std::fmt::Debug for UpstreamBody {
 impl UpstreamBody {
     pub(super) fn new(
         body: IncomingBody,
+        fields: Fields,
         line: UpstreamConnection,
         upload: Option<BodyProgress>,
         after: ConnectionReuse,
     ) -> Self {
-        let mut this = Self { body, line: Some(line), upload, after, peeked: None };
+        let mut this = Self { body, fields, line: Some(line), upload, after, peeked: None };
         if this.body.is_end_stream() {
             this.end();
         }
         this
+    }
+
+    /// Which of the fields that matter the head came with.
+    pub(in crate::proxy) fn fields(&self) -> Fields {
+        self.fields
     }
 
     /// Whether what is here of it by now is none of it. Nothing is waited for.
