@@ -10,7 +10,8 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | the life of a request, top to bottom | [`proxy`], `proxy/handle.rs` |
+//! | the life of a guarded request, type by type, drawn on one page | `docs/architecture.md` |
+//! | the same as code, top to bottom | [`proxy`], `proxy/handle.rs` |
 //! | which requests a route guards, in whatever spelling | [`config::Routes`], `config/spelling.rs` |
 //! | what a key, a scope and a fingerprint are | [`key`] |
 //! | **the protocol**: states, and every step between them | [`record`], [`record::transitions`] |

@@ -213,6 +213,36 @@ fn no_two_types_have_the_same_name() {
     assert!(shared.is_empty(), "types that have the same name:\n{}", shared.join("\n"));
 }
 
+/// The page that shows what a request becomes shows types and files that are there.
+#[test]
+fn the_page_on_the_life_of_a_request_names_what_is_there() {
+    // Types of hyper, tokio and the standard library.
+    const OF_OTHERS: [&str; 5] = ["Request", "Incoming", "Response", "Drop", "RFC"];
+    let page = fs::read_to_string(src().with_file_name("docs").join("architecture.md")).expect("the page");
+    let sources = sources();
+    let types: BTreeSet<String> = sources.iter().flat_map(Source::types).collect();
+    let texts: Vec<&str> = sources.iter().map(|source| source.text.as_str()).collect();
+    let is_variant = |name: &str| texts.iter().any(|text| text.contains(&format!("    {name}")));
+    let is_name = |word: &&str| word.starts_with(|first: char| first.is_ascii_uppercase()) && word.len() > 1;
+    let drawing: Vec<&str> = page.split("```").skip(1).step_by(2).collect();
+    let quoted = page.split("```").step_by(2).flat_map(|prose| prose.split('`').skip(1).step_by(2));
+    let mut words = 0;
+    for text in drawing.into_iter().chain(quoted) {
+        for word in text.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(is_name) {
+            let is_known = types.contains(word) || OF_OTHERS.contains(&word) || is_variant(word);
+            assert!(is_known, "docs/architecture.md names {word}, which is no type, trait or variant");
+            words += 1;
+        }
+        for path in
+            text.split_whitespace().map(|word| word.trim_matches([',', ';'])).filter(|word| word.ends_with(".rs"))
+        {
+            let path = path.strip_prefix("src/").unwrap_or(path);
+            assert!(src().join(path).is_file(), "docs/architecture.md names {path}");
+        }
+    }
+    assert!(words > 60, "{words}");
+}
+
 /// What waits on the way of a request waits with `tick`: a timer of tokio's costs a place in its wheel, and system calls.
 #[test]
 fn on_the_way_of_a_request_there_are_coarse_timers_only() {
