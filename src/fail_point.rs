@@ -1,34 +1,34 @@
-//! Points at which a test stops this process, to kill it, or something else, just then.
+//! Points at which a test stops this process, to kill it or something else.
 //!
-//! Only a build with the feature `fail-points` has them. In it, `ONLYONCE_FAIL_POINT` names a step, and
-//! `ONLYONCE_FAIL_POINT_ADDR` says who wants to know: the first time that the step is reached, the process connects
-//! there, says the step on a line, and waits until it is told to go on, or to panic (`!`).
+//! They exist only in builds with the feature `fail-points`. There, `ONLYONCE_FAIL_POINT` names a step, and
+//! `ONLYONCE_FAIL_POINT_ADDR` an address. When the step is reached for the first time, the process connects to the
+//! address, writes the name of the step on a line, and waits until it is told to go on, or to panic (`!`).
 
 /// A step of the protocol, in the order in which a request takes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The store was not asked yet.
+    /// The store has not been asked yet.
     BeforeClaim,
     /// The claim was granted.
     AfterClaim,
-    /// A connection is at hand, and nothing was sent.
+    /// There is a connection, and nothing has been sent.
     BeforeSend,
     /// The head of the response was read.
     HeadRead,
     /// The attempt has ended, and its outcome is not recorded.
     BeforeComplete,
-    /// The outcome is recorded, and nobody was told.
+    /// The outcome is recorded, and no client has the response.
     AfterComplete,
-    /// The answer is at hand where the client waits for it.
+    /// The response has reached the task that serves the client.
     BeforeAnswer,
 }
 
-/// Nothing, and it costs nothing.
+/// Does nothing, and costs nothing.
 #[cfg(not(feature = "fail-points"))]
 #[inline(always)]
 pub(crate) async fn reach(_step: Step) {}
 
-/// Stops here, if this is the step to stop at and it is reached for the first time.
+/// Stops here if this is the configured step, at the first time.
 #[cfg(feature = "fail-points")]
 pub(crate) async fn reach(step: Step) {
     armed::reach(step).await;

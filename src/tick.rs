@@ -1,14 +1,14 @@
-//! Coarse timers: one tick for all that wait on a thread.
+//! Coarse timers: one tick for all waiters of a thread.
 //!
-//! A timer of tokio's costs a place in its wheel, and often a system call that wakes the driver, for each request; and
-//! nearly all of them are dropped before they are due. Here, a timer is a place in a list of its thread, and one tokio
-//! timer looks at that list when its earliest deadline has come, but never more often than every [`TICK`]. So much later
-//! than asked a deadline may be noticed, and never earlier. Nothing ticks while nobody waits.
+//! A timer of tokio costs an entry in its wheel, and often a system call that wakes the driver, for each request.
+//! Nearly all of them are dropped before they are due. Here a timer is an entry in a list of its thread. One tokio
+//! timer looks at the list at its earliest deadline, but never more often than every [`TICK`]. So a deadline may be
+//! noticed up to one tick late, and never early. Nothing ticks while nobody waits.
 //!
-//! These are for patience: how long a client, a backend or a body may take. Decisions about records read the clock
-//! ([`crate::clock`]), and never rest on when a tick came.
+//! These timers limit how long a client, a backend or a body may take. Decisions about records read the clock
+//! ([`crate::clock`]) and do not depend on a tick.
 //!
-//! The one timer behind them is tokio's, so tests that stop tokio's clock stop these too.
+//! The one timer behind them is tokio's, so tests that pause tokio's clock pause these too.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -21,10 +21,10 @@ use std::time::Duration;
 use tokio::runtime::{self, Handle};
 use tokio::time::Instant;
 
-/// How much later than asked a deadline may be noticed.
+/// How late a deadline may be noticed.
 pub const TICK: Duration = Duration::from_millis(50);
 
-/// Ends when its deadline has come.
+/// A future that ends at its deadline.
 #[must_use = "it waits only while it is polled"]
 pub struct Sleep {
     deadline: Instant,
@@ -32,62 +32,62 @@ pub struct Sleep {
     is_over: bool,
 }
 
-/// Waits for so long.
+/// Waits for this time.
 pub fn sleep(duration: Duration) -> Sleep {
     let now = Instant::now();
-    // As good as for ever.
+    // Practically for ever.
     const FAR: Duration = Duration::from_secs(86_400 * 365);
     sleep_until(now.checked_add(duration).unwrap_or(now + FAR))
 }
 
-/// Waits until then.
+/// Waits until this time.
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { deadline, place: None, is_over: false }
 }
 
-/// A future with a deadline. It is pinned by the caller: to take it by value would make room for it twice.
+/// A future with a deadline. The caller pins it: by value it would need its memory twice.
 #[must_use = "it waits only while it is polled"]
 pub struct Timeout<F> {
     future: F,
     sleep: Sleep,
 }
 
-/// The time is up.
+/// The deadline has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the time is up")]
 pub struct Elapsed;
 
-/// Gives the future so much time.
+/// Limits a future to this time.
 pub fn timeout<F: Future + Unpin>(duration: Duration, future: F) -> Timeout<F> {
     Timeout { future, sleep: sleep(duration) }
 }
 
-/// Gives the future time until then.
+/// Limits a future to this point in time.
 pub fn timeout_at<F: Future + Unpin>(deadline: Instant, future: F) -> Timeout<F> {
     Timeout { future, sleep: sleep_until(deadline) }
 }
 
-/// Says once, to all that wait for a time, that they need not wait for it: they are woken, and look.
+/// A signal, raised once, that ends all sleeps: whoever waits for a time is woken and looks at the flag.
 ///
-/// Costs those who wait a load, where a shared list of wakers costs them a lock. Whoever wants to be reached has to wait
-/// with a [`Sleep`], and to look at the flag after each poll of it.
+/// A waiter pays one load, where a shared list of wakers would cost it a lock. To be reached, a waiter must wait with a
+/// [`Sleep`] and look at the flag after each poll.
 #[derive(Debug, Default)]
 pub struct Flag(AtomicBool);
 
 impl Flag {
-    /// Sets it.
+    /// Raises it.
     pub fn raise(&self) {
         self.0.store(true, Ordering::Release);
         let tickers: Vec<_> = TICKERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
         tickers.iter().filter_map(Weak::upgrade).for_each(|ticker| ticker.rouse());
     }
 
-    /// Whether it was set.
+    /// Whether it was raised.
     pub fn is_raised(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Sleeps for so long, or until the flag is raised; `false` then.
+    /// Sleeps for this time, or until the flag is raised; then it returns `false`.
     pub async fn sleep(&self, duration: Duration) -> bool {
         let mut sleep = sleep(duration);
         poll_fn(|cx| match Pin::new(&mut sleep).poll(cx) {
@@ -103,42 +103,42 @@ impl Flag {
 static TICKERS: Mutex<Vec<Weak<Ticker>>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// The list of this thread, and the runtime that looks at it.
+    /// The list of this thread, and the runtime that drives it.
     static HERE: RefCell<Option<(runtime::Id, Arc<Ticker>)>> = const { RefCell::new(None) };
 }
 
-/// Those who wait, and when somebody looks next.
+/// The waiters, and when the driver looks next.
 struct Ticker(Mutex<TimerList>);
 
 struct TimerList {
     slots: Vec<TimerSlot>,
-    /// The first of the free slots.
+    /// The first free slot.
     free: Option<usize>,
-    /// When the driver last looked.
+    /// When the driver looked last.
     looked: Instant,
-    /// When it looks next; `None` where nobody waits.
+    /// When it looks next. `None`: nobody waits.
     next: Option<Instant>,
     driver: Option<Waker>,
-    /// The runtime has ended, and nobody looks any more.
+    /// The runtime has ended, and nothing drives this list any more.
     is_over: bool,
 }
 
 enum TimerSlot {
-    /// And the next free one.
+    /// Free, with the next free one.
     Free(Option<usize>),
     Waiting(Instant, Waker),
-    /// Its time has come.
+    /// The deadline has passed.
     Due,
 }
 
-/// A slot, free again when this is dropped.
+/// A slot. It is free again when this is dropped.
 struct TimerEntry {
     ticker: Arc<Ticker>,
     slot: usize,
 }
 
 impl Ticker {
-    /// That of this thread, made when it is first asked for.
+    /// The list of this thread, made at its first use.
     fn here() -> Arc<Self> {
         let runtime = Handle::current();
         HERE.with_borrow_mut(|here| match here {
@@ -164,7 +164,7 @@ impl Ticker {
         tickers.retain(|ticker| ticker.strong_count() > 0);
         tickers.push(Arc::downgrade(&ticker));
         drop(tickers);
-        // Ends with its runtime.
+        // The task ends with its runtime.
         runtime.spawn(drive(TickDriver(Arc::clone(&ticker))));
         ticker
     }
@@ -194,7 +194,7 @@ impl Ticker {
             list.next = Some(at);
             let driver = list.driver.clone();
             drop(list);
-            // Before its first turn it has none, and looks anyway.
+            // Before its first poll, the driver has no waker. It looks then anyway.
             if let Some(driver) = driver {
                 driver.wake();
             }
@@ -204,9 +204,9 @@ impl Ticker {
         TimerEntry { ticker: self, slot }
     }
 
-    /// Wakes those whose time has come, and says when to look again.
+    /// Wakes the waiters whose deadline has passed, and returns when to look again.
     fn look(&self, now: Instant, driver: &Waker) -> Option<Instant> {
-        // Wakers are woken and dropped without the lock: what they belong to may have places here itself.
+        // Wakers run outside of the lock: what they wake or drop may use this list.
         let mut due = Vec::new();
         let mut list = self.list();
         let is_due = now >= list.looked + TICK;
@@ -233,7 +233,7 @@ impl Ticker {
         next
     }
 
-    /// Wakes all, due or not.
+    /// Wakes all waiters, due or not.
     fn rouse(&self) {
         let list = self.list();
         let wakers: Vec<_> = list.slots.iter().filter_map(TimerSlot::waker).cloned().collect();
@@ -251,13 +251,13 @@ impl TimerSlot {
     }
 }
 
-/// What looks at a list, for as long as the runtime lives.
+/// Drives a list for as long as its runtime lives.
 struct TickDriver(Arc<Ticker>);
 
 async fn drive(driver: TickDriver) {
     let ticker = &driver.0;
     loop {
-        // Woken when an earlier deadline is asked for.
+        // Woken when an earlier deadline is registered.
         let next = poll_fn(|cx| Poll::Ready(ticker.look(Instant::now(), cx.waker()))).await;
         let mut sleep = pin!(tokio::time::sleep_until(next.unwrap_or_else(Instant::now)));
         poll_fn(|cx| {
@@ -273,13 +273,13 @@ async fn drive(driver: TickDriver) {
 impl Drop for TickDriver {
     fn drop(&mut self) {
         self.0.list().is_over = true;
-        // Whoever waits elsewhere finds another list.
+        // Whoever still waits finds another list.
         self.0.rouse();
     }
 }
 
 impl TimerEntry {
-    /// Whether its time has come. `None`: nobody looks here any more.
+    /// Whether the deadline has passed. `None`: nothing drives this list any more.
     fn poll(&self, cx: &Context<'_>) -> Option<Poll<()>> {
         let mut list = self.ticker.list();
         let is_over = list.is_over;

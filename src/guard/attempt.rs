@@ -1,7 +1,7 @@
 //! The life of one attempt: send, renew, settle, keep trying.
 //!
-//! Its client may leave, or be told that it took too long; the attempt goes on, and what it brings back is recorded.
-//! Who polls it meanwhile is told in [`running`](super::running).
+//! The client may leave, or get a timeout; the attempt goes on, and its outcome is recorded.
+//! [`running`](super::running) says which task polls it.
 
 use std::error::Error;
 use std::future::{pending, poll_fn};
@@ -31,36 +31,36 @@ use crate::tick::Flag;
 /// What the client of an attempt gets.
 #[derive(Debug)]
 pub enum AttemptResult<R> {
-    /// The attempt's own answer.
+    /// The response of this attempt.
     Answered(Arc<Reply>),
-    /// The attempt's own answer, the beginning of it here and the rest to come.
+    /// The response of this attempt: what was read of it, and the rest of the body.
     Streamed(Arc<Reply>, R),
-    /// The answer that was recorded already, by whoever came first.
+    /// The response that another owner recorded first.
     Recorded(Arc<Reply>),
-    /// It certainly did not run.
+    /// The request certainly did not run.
     NotSent,
-    /// It did not run either: the owner could not make sure that the operation was still its own.
+    /// The request was not sent: the owner could not confirm its lease.
     InDoubt,
-    /// It did not run either: the operation was another's by then.
+    /// The request was not sent: the record had another owner by then.
     Replaced,
-    /// No answer, or half of one.
+    /// No response, or an incomplete one.
     Silent(LostReason),
 }
 
-/// One attempt, and all that it holds on to.
+/// One attempt, and all that it holds.
 pub(super) struct Attempt {
     pub(super) rule: Arc<Rule>,
     pub(super) recorder: Recorder,
     pub(super) entry: InFlightEntry,
-    /// StoredRecord until the outcome is recorded, so that work that cannot be recorded is bounded too.
+    /// Kept until the outcome is recorded. So outcomes that cannot be recorded are limited too.
     pub(super) slot: InFlightPermit,
 }
 
-/// One of the attempts that may be at work at once.
+/// One of `max_in_flight` places.
 pub(super) struct InFlightPermit {
     pub(super) _permit: Permit,
     pub(super) _counted: GaugeGuard,
-    /// A stop waits for it.
+    /// The shutdown waits for it.
     pub(super) _open: TaskTrackerToken,
 }
 
@@ -68,20 +68,20 @@ pub(super) struct InFlightPermit {
 pub(super) struct Finished<R> {
     /// What its client gets.
     pub(super) ended: AttemptResult<R>,
-    /// What is to be done after that.
+    /// What remains to be done for the record.
     pub(super) recorded: Recorded,
 }
 
-/// What became of the record of an attempt that has ended.
+/// The record of an attempt that has ended.
 pub(super) struct Recorded {
     recorder: Recorder,
     outcome: Outcome,
     settled_at: u64,
-    /// Where its outcome is not written, or left to a takeover.
+    /// Set if the outcome is not written, or is left to a takeover.
     left: Option<Unfinished>,
 }
 
-/// An attempt that this process is to know of for longer.
+/// An attempt that this process keeps in memory after its end.
 struct Unfinished {
     entry: InFlightEntry,
     written: Result<(), StoreError>,
@@ -89,7 +89,7 @@ struct Unfinished {
 }
 
 impl Attempt {
-    /// Sends, and records what comes of it. It is the guard's own: whoever polls it lets it come to its end.
+    /// Sends the request and records the outcome. Whoever polls this must poll it to its end.
     pub(super) async fn run<R, F, Fut>(self, send: F) -> Finished<R>
     where
         F: FnOnce(SendFence) -> Fut,
@@ -136,12 +136,12 @@ impl Attempt {
 }
 
 impl Recorded {
-    /// Whether nothing is left to be done.
+    /// Whether nothing remains to be done.
     pub(super) fn is_done(&self) -> bool {
         self.left.is_none()
     }
 
-    /// Nobody waited for it.
+    /// Logs that nobody waited for the end.
     pub(super) fn is_late(&self) {
         const LATE: &str = "an attempt ended after its client had left, or was told that it takes too long";
         let Self { recorder, outcome, .. } = self;
@@ -155,15 +155,15 @@ impl Recorded {
         }
     }
 
-    /// Has the outcome written where it is not, however long that takes.
+    /// Writes the outcome if it is not written yet. Tries until it succeeds or the record would have expired.
     pub(super) async fn finish(self) {
         let Self { recorder, outcome, settled_at, left } = self;
         let Some(Unfinished { entry, written, _slot: slot }) = left else { return };
         if let Err(error) = written {
             tracing::error!(record = %recorder.lease.name, error = &error as &dyn Error,
                 "an outcome could not be recorded; its client has the answer, and recording is tried again");
-            // The owner is alive for as long as it knows what nobody else can know. Who frees its key knows nothing, and
-            // a renewal after the release would claim the key again.
+            // The lease is renewed while this process is the only one that knows the outcome. An owner that frees its
+            // key does not renew: a renewal after the release would claim the key again.
             let renewing = async {
                 match outcome {
                     Outcome::Settle(_) => {
@@ -199,23 +199,23 @@ where
         }
         match keeping.as_mut().poll(cx) {
             Poll::Ready(never) => match never {},
-            // Looked at last: who waits for the next renewal is woken when it is raised.
+            // Checked after the lease: the flag wakes the sleep until the next renewal.
             Poll::Pending if abandon.is_raised() => Poll::Ready(SendOutcome::Unknown(LostReason::Broken)),
             Poll::Pending => Poll::Pending,
         }
     });
     match fate.await {
-        // Nothing leaves before the gate.
+        // Nothing is sent before the fence grants it.
         SendOutcome::Unknown(_) if !lease.may_have_sent() => SendOutcome::NotSent,
         fate => fate,
     }
 }
 
-/// What was written of an outcome.
+/// The result of writing an outcome.
 enum WriteResult {
-    /// What was asked for.
+    /// It is written as asked.
     Asked,
-    /// Another record is there, and stays. Its answer, where every client of the key is to get it.
+    /// Another record is there, and stays. Its response, if every client of the key is to get that.
     Another(Option<Arc<Reply>>),
 }
 
@@ -232,7 +232,7 @@ fn became(outcome: &Outcome, written: &Result<WriteResult, StoreError>) -> Recor
 }
 
 impl<R> AttemptResult<R> {
-    /// What the client gets: the answer that was recorded before, where there is one, else the attempt's own.
+    /// The client gets the recorded response if there is one, else the response of this attempt.
     pub fn new(fate: SendOutcome<R>, recorded: Option<Arc<Reply>>) -> Self {
         match (recorded, fate) {
             (Some(reply), _) => Self::Recorded(reply),
@@ -246,7 +246,7 @@ impl<R> AttemptResult<R> {
         }
     }
 
-    /// The response, where it is at hand whole.
+    /// The response, if all of it is in memory.
     fn whole(&self) -> Option<Arc<Reply>> {
         match self {
             Self::Answered(reply) | Self::Recorded(reply) => Some(Arc::clone(reply)),
@@ -255,8 +255,8 @@ impl<R> AttemptResult<R> {
     }
 }
 
-/// The answer of the record that was kept when the owner of `claim` settled: where it is completed, every client of the
-/// key gets it. Not where the key was used for something else by then: that answer is to another request.
+/// The response of the record that was kept when the owner of `claim` settled. Every client of the key gets it, unless
+/// the key was used for another request in the meantime.
 pub fn recorded(claim: &Claim, kept: Record) -> Option<Arc<Reply>> {
     if !claim.fingerprint.compare(&kept.claim.fingerprint).may_be_same() {
         return None;
@@ -307,7 +307,7 @@ impl Recorder {
                         }
                         Ok(WriteResult::Asked)
                     }
-                    // An earlier try of this very write, whose answer was lost.
+                    // An earlier try of this write succeeded, and its reply was lost.
                     Settled::Kept(kept) if *kept == record => {
                         self.count_settled(settlement);
                         Ok(WriteResult::Asked)
@@ -318,8 +318,8 @@ impl Recorder {
         }
     }
 
-    /// Writes the outcome, and renews meanwhile: a large answer may take longer to write than the lease lasts. Who frees its
-    /// key does not renew, for a renewal after the release would claim it again.
+    /// Writes the outcome, and renews the lease meanwhile: writing a large response may take longer than the lease. An
+    /// owner that frees its key does not renew, see [`Recorded::finish`].
     async fn write_and_renew(&self, outcome: &Outcome, settled_at: u64) -> Result<WriteResult, StoreError> {
         let renews = matches!(outcome, Outcome::Settle(_));
         if renews {
@@ -338,7 +338,7 @@ impl Recorder {
         .await
     }
 
-    /// Writes the record. Nothing is in its way that this process has given back: it is deleted here, if it is still there.
+    /// Settles the record. A later claim of this process, which was given back, is deleted if it is in the way.
     async fn settle(&self, record: &Record) -> Result<Settled, StoreError> {
         let name = &self.lease.name;
         loop {
@@ -351,7 +351,7 @@ impl Recorder {
         }
     }
 
-    /// Another record is there.
+    /// The settling found another record.
     fn instead(&self, kept: Record) -> Option<Arc<Reply>> {
         if kept.claim.token != self.lease.claim.token {
             self.lease.count_lost();
@@ -359,7 +359,7 @@ impl Recorder {
         recorded(&self.lease.claim, kept)
     }
 
-    /// Tries until the store has taken it, the record would have expired, or the drain has run out.
+    /// Tries until the store takes the outcome, the record would have expired, or the drain ends.
     async fn keep_trying(&self, outcome: &Outcome, settled_at: u64) {
         let until = Instant::now() + self.lease.claim.terms.retention;
         let mut tries = 0;

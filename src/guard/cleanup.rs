@@ -1,7 +1,7 @@
-//! Claims of which it is not known whether they arrived, or may arrive once more, and which nobody will ever use.
+//! Deletes claims that were given up, in case they reach the store late.
 //!
-//! A claim that timed out may reach the store later and would then block its key until the retention
-//! ends. Its token lets us, and only us, delete it when it appears.
+//! A claim that timed out may arrive later, and would then block its key until the retention ends. Only this process
+//! knows its token, so only this process can delete it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::record::{RecordName, Token};
 use crate::store::{Metered, Released, Store, StoreError};
 use crate::tick;
 
-/// Takes claims to be deleted.
+/// Takes claims that are to be deleted.
 #[derive(Clone)]
 pub(super) struct Cleanup {
     orphans: mpsc::Sender<Orphan>,
-    /// Orphans of which the store has not said enough.
+    /// The number of claims that a shutdown waits for.
     open: watch::Sender<usize>,
 }
 
 struct Orphan {
-    /// The handle that the claim was made with: on the same connection, what deletes it comes behind it.
+    /// The store handle that made the claim: on the same connection, the release follows the claim.
     store: Arc<Metered>,
     name: RecordName,
     token: Token,
@@ -30,11 +30,11 @@ struct Orphan {
     looks: u32,
     /// How often the store has answered.
     answers: u32,
-    /// A stop waits for it.
+    /// Set while a shutdown waits for this claim.
     open: Option<OpenOrphan>,
 }
 
-/// One of the orphans that a stop waits for, until it is dropped.
+/// Counts one claim for the shutdown until it is dropped.
 struct OpenOrphan(watch::Sender<usize>);
 
 impl OpenOrphan {
@@ -50,31 +50,31 @@ impl Drop for OpenOrphan {
     }
 }
 
-/// More orphans than this at once are left to their lease: memory is bounded, and holding a key is safe.
+/// The limit of claims at once. Further ones are left to their lease: this limits memory, and a blocked key is safe.
 const CAPACITY: usize = 4096;
 
-/// How long after its claim a late record is looked for. It travels on a connection that broke or stalled; by then
-/// the server has read it or dropped it.
+/// How long a late claim is looked for. It travels on a connection that broke or stalled; after this time the server
+/// has read or dropped it.
 pub const HORIZON: Duration = Duration::from_secs(60);
 
-/// What the store cannot say for so long is left to the lease.
+/// After this time without an answer of the store, the claim is left to its lease.
 const PATIENCE: Duration = Duration::from_secs(86_400);
 
-/// A stop waits until the store has answered for a claim so often, with pauses in between: a server that is reached again
-/// reads its connections in any order, and may read the claim behind the first release.
+/// A shutdown waits for this many answers about one claim. A server that was unreachable may read its connections in
+/// any order, so it may read the claim after the first release.
 const ENOUGH: u32 = 3;
 
-/// Whether a claim that was given up `age` ago is looked for again, after this was found.
+/// Whether to look again for a claim that was given up `age` ago, after this result.
 pub fn looks_again(found: &Result<Released, StoreError>, age: Duration) -> bool {
     match found {
-        // Whatever is there now: another owner's record may be freed, and a claim may have been sent twice.
+        // Even after a deletion: the claim may have been sent twice.
         Ok(Released::Deleted | Released::Absent | Released::Kept) => age < HORIZON,
         Err(_) => age < PATIENCE,
     }
 }
 
 impl Cleanup {
-    /// Starts the task that deletes them; it ends with the last handle.
+    /// Starts the task. It ends with the last handle.
     pub(super) fn start() -> Self {
         let (orphans, inbox) = mpsc::channel(CAPACITY);
         #[expect(clippy::disallowed_methods, reason = "ends with the last handle")]
@@ -82,18 +82,18 @@ impl Cleanup {
         Self { orphans, open: watch::Sender::new(0) }
     }
 
-    /// How many claims there are of which the store has not said enough.
+    /// The number of claims that a shutdown still waits for.
     pub(super) fn open(&self) -> usize {
         *self.open.borrow()
     }
 
-    /// Waits until there are none.
+    /// Waits until that number is 0.
     pub(super) async fn settled(&self) {
-        // The sender is here: it cannot fail.
+        // This holds the sender, so it cannot fail.
         let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
     }
 
-    /// Deletes this claim's record when it appears. Never blocks.
+    /// Deletes the record of this claim when it arrives. Never blocks.
     pub(super) fn add(&self, store: &Arc<Metered>, name: &RecordName, token: Token) {
         let open = Some(OpenOrphan::new(&self.open));
         let (since, store) = (Instant::now(), Arc::clone(store));
@@ -129,7 +129,7 @@ async fn run(mut inbox: mpsc::Receiver<Orphan>) {
     }
 }
 
-/// Whether there is still something to look for.
+/// Whether to look for this claim again.
 async fn is_left(orphan: &mut Orphan) -> bool {
     let found = orphan.store.release(&orphan.name, orphan.token).await;
     if found.is_ok() {

@@ -1,4 +1,4 @@
-//! What a repeat gets, by what the store holds. Pure.
+//! What a repeat gets, decided by the record. Pure.
 
 use std::sync::Arc;
 
@@ -11,33 +11,33 @@ use crate::record::{Comparison, Fingerprint, Reply, State};
 /// What a repeat gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The answer of the first.
+    /// The recorded response.
     Replay(Arc<Reply>),
-    /// The first is still running.
+    /// The first request is still running.
     InFlight,
-    /// The key was used for something else, which differs in this.
+    /// The key was used for another request, which differs in this.
     KeyReused(Difference),
-    /// An attempt was started, and whether it took effect cannot be told.
+    /// The request was sent, and it is unknown whether it took effect.
     OutcomeUnknown,
-    /// It was done, and the answer is not there to be replayed.
+    /// The request took effect, and the response is not stored.
     AlreadyCompleted {
-        /// Status of the answer.
+        /// Status of the response.
         status: StatusCode,
-        /// `Location` of the answer.
+        /// `Location` of the response.
         location: Option<HeaderValue>,
     },
 }
 
-/// What two requests of one key differ in.
+/// What two requests with one key differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference {
-    /// Method, path or query. That is a mistake in every setting.
+    /// Method, path or query. This is always an error.
     Target,
-    /// The body only. What that means is for the route to say.
+    /// The body only. The route decides what this means.
     Body,
 }
 
-/// Decides. That a key was used for something else is told before anything else is.
+/// Decides. A key that was used for another request comes before the state of the record.
 pub fn decide(held: StoredRecord, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Verdict {
     if let Some(difference) = difference(fingerprint.compare(&held.record.claim.fingerprint), on_mismatch) {
         return Verdict::KeyReused(difference);
@@ -49,16 +49,16 @@ pub fn decide(held: StoredRecord, fingerprint: &Fingerprint, on_mismatch: OnMism
         State::Unknown { .. } => Verdict::OutcomeUnknown,
         State::InFlight => match owner {
             OwnerState::Lost => Verdict::OutcomeUnknown,
-            // An abandoned record that refused a claim has just been taken over by another repeat.
+            // The record was abandoned but refused the claim: another repeat has just taken it over.
             OwnerState::Alive | OwnerState::Abandoned => Verdict::InFlight,
         },
     }
 }
 
-/// What a request would get that came now.
+/// What a request would get if it came now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Forecast {
-    /// It would be the first.
+    /// It would run as the first.
     Runs,
     /// It would take over from a lost owner, and run.
     TakesOver,
@@ -66,7 +66,7 @@ pub enum Forecast {
     Repeat(Verdict),
 }
 
-/// Foretells it, by what the store holds.
+/// Predicts by the record of the store.
 pub fn forecast(held: Option<StoredRecord>, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Forecast {
     match held {
         None => Forecast::Runs,
@@ -75,7 +75,7 @@ pub fn forecast(held: Option<StoredRecord>, fingerprint: &Fingerprint, on_mismat
     }
 }
 
-/// `None`: the record counts.
+/// `None`: the record applies to this request.
 fn difference(comparison: Comparison, on_mismatch: OnMismatch) -> Option<Difference> {
     match (comparison, on_mismatch) {
         (Comparison::OtherTarget, _) => Some(Difference::Target),

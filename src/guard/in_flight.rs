@@ -1,7 +1,7 @@
-//! The attempts of this process, from the claim until their outcome is written: what it knows by itself.
+//! The attempts of this process, from the claim until the outcome is written.
 //!
-//! Every guarded request enters here, on whatever thread it runs, so the entries lie apart by their digests: two requests
-//! meet at a lock only where their digests begin alike. The digests are keyed, so nobody can choose them to meet.
+//! Every guarded request enters here, on every core. The table is divided into shards by the digest, so that two
+//! requests rarely wait for one lock. Digests are keyed: a client cannot choose names that share a shard.
 
 use std::array;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,21 +16,21 @@ use crate::config::OnMismatch;
 use crate::record::{Fingerprint, RecordName, Reply, State, Token};
 use crate::tick;
 
-/// What this process is at, by record.
+/// The attempts of this process, by record.
 pub(super) struct InFlightTable {
     shards: [Mutex<Shard>; SHARDS],
 }
 
-/// As many as first bytes of a digest.
+/// One for each value of the first byte of a digest.
 const SHARDS: usize = 256;
 
-/// Few enough to be looked through.
+/// Short enough for a linear search.
 type Shard = Vec<OperationEntry>;
 
 /// One operation.
 struct OperationEntry {
     name: RecordName,
-    /// Requests whose claim has no answer yet. One of them may own the operation without knowing it.
+    /// Requests that wait for the answer to their claim. One of them may be the owner already.
     claiming: usize,
     attempt: Option<LocalAttempt>,
 }
@@ -38,35 +38,35 @@ struct OperationEntry {
 /// An attempt.
 struct LocalAttempt {
     lease: Arc<Lease>,
-    /// Made for the first who waits; most attempts have none.
+    /// Made for the first waiter. Most attempts have none.
     waiters: Option<watch::Sender<AttemptEnd>>,
     progress: AttemptProgress,
 }
 
-/// How far an attempt came.
+/// How far an attempt is.
 enum AttemptProgress {
     AtWork,
-    /// It has ended, and this is still to be written: settled at this time.
+    /// It has ended. This outcome and its time are still to be written.
     Unwritten(Outcome, u64),
 }
 
-/// The end of an attempt, for those who wait for it.
+/// The end of an attempt, as its waiters see it.
 #[derive(Debug, Clone)]
 pub(super) enum AttemptEnd {
-    /// At work.
+    /// The attempt is running.
     Pending,
-    /// Over; its response, where it is at hand whole.
+    /// The attempt has ended. Its response, if all of it is in memory.
     Over(Option<Arc<Reply>>),
 }
 
-/// A claim that is on its way.
+/// A claim that the store has not answered yet.
 pub(super) struct AnnouncedClaim<'a> {
     in_flight: &'a Arc<InFlightTable>,
     name: &'a RecordName,
     is_registered: bool,
 }
 
-/// One attempt's entry. Dropping it forgets the attempt, and tells the waiters that it is over.
+/// The entry of one attempt. Dropping it removes the attempt and wakes the waiters.
 pub(super) struct InFlightEntry {
     in_flight: Arc<InFlightTable>,
     lease: Arc<Lease>,
@@ -80,7 +80,7 @@ impl Default for InFlightTable {
 }
 
 impl InFlightTable {
-    /// Announces a claim before it is made: nobody may take the operation for free meanwhile.
+    /// Announces a claim before it is sent. From now on, no other request treats the operation as free.
     pub(super) fn claiming<'a>(self: &'a Arc<Self>, name: &'a RecordName) -> AnnouncedClaim<'a> {
         let mut shard = self.shard(name);
         match shard.iter_mut().find(|entry| entry.name == *name) {
@@ -90,7 +90,7 @@ impl InFlightTable {
         AnnouncedClaim { in_flight: self, name, is_registered: false }
     }
 
-    /// The attempt at this very request, if one of this process is at work. The key may be in use for another by now.
+    /// Subscribes to the attempt for the same request, if this process runs one.
     pub(super) fn find(&self, name: &RecordName, fingerprint: &Fingerprint) -> Option<watch::Receiver<AttemptEnd>> {
         let mut shard = self.shard(name);
         let entry = shard.iter_mut().find(|entry| entry.name == *name)?;
@@ -100,7 +100,8 @@ impl InFlightTable {
             .then(|| waiters.get_or_insert_with(|| watch::Sender::new(AttemptEnd::Pending)).subscribe())
     }
 
-    /// What a request gets for which the store cannot tell. Its own claim, if there is one, is still announced.
+    /// What a request gets if the store cannot answer. `own_claims` is the number of claims that the request itself has
+    /// announced.
     pub(super) fn without_store(
         &self,
         name: &RecordName,
@@ -118,7 +119,7 @@ impl InFlightTable {
         without_store(known, fingerprint, on_mismatch)
     }
 
-    /// An operator has freed this key: another request may run it, whatever the attempt of this process is at.
+    /// An operator has freed this key. The attempt of this process does not block it any more.
     pub(super) fn freed(&self, name: &RecordName) {
         let shard = self.shard(name);
         let entry = shard.iter().find(|entry| entry.name == *name);
@@ -127,14 +128,14 @@ impl InFlightTable {
         }
     }
 
-    /// Changes an entry, and forgets it where nothing is left of it.
+    /// Changes an entry, and removes it if it is empty afterwards.
     fn change<T>(&self, name: &RecordName, change: impl FnOnce(&mut OperationEntry) -> T) -> Option<T> {
         let mut shard = self.shard(name);
         let at = shard.iter().position(|entry| entry.name == *name)?;
         let changed = change(&mut shard[at]);
         let gone = (shard[at].claiming == 0 && shard[at].attempt.is_none()).then(|| shard.swap_remove(at));
         drop(shard);
-        // Outside of the lock.
+        // Dropped outside of the lock.
         drop(gone);
         Some(changed)
     }
@@ -171,21 +172,21 @@ impl LocalAttempt {
 }
 
 impl AnnouncedClaim<'_> {
-    /// The claim was granted. Where the store has lost the record of an attempt that this process knows, the claim must be
-    /// given back, and its request gets this verdict.
+    /// The claim was granted. An error: the store has lost the record of an attempt that runs in this process. Then the
+    /// claim must be given back, and its request gets this verdict.
     pub(super) fn register(mut self, lease: &Arc<Lease>, on_mismatch: OnMismatch) -> Result<InFlightEntry, Verdict> {
         self.is_registered = true;
         let attempt = LocalAttempt { lease: Arc::clone(lease), waiters: None, progress: AttemptProgress::AtWork };
         let entered = self.in_flight.change(self.name, |entry| {
             entry.claiming = entry.claiming.saturating_sub(1);
-            // A takeover rests on the record that it found; a first attempt rests on there being none.
+            // A takeover follows from the record that the store holds. A first attempt requires that there was none.
             if let Some(first) = entry.attempt.as_ref().filter(|_| lease.claim.attempt == 1)
                 && let Fallback::Repeat(verdict) = without_store(first.known(), &lease.claim.fingerprint, on_mismatch)
             {
                 first.lease.give_back(lease.claim.token);
                 return Err(verdict);
             }
-            // In the place of an attempt that this one took over from.
+            // This replaces an attempt that was taken over.
             Ok(entry.attempt.replace(attempt))
         });
         entered.transpose()?;
@@ -202,14 +203,14 @@ impl Drop for AnnouncedClaim<'_> {
 }
 
 impl InFlightEntry {
-    /// It has ended, and its outcome is written. Tells the waiters how.
+    /// The attempt has ended, and its outcome is written. Tells the waiters.
     pub(super) fn complete(mut self, ended: impl FnOnce() -> Option<Arc<Reply>>) {
         if let Some(waiters) = self.forget() {
             waiters.send_replace(AttemptEnd::Over(ended()));
         }
     }
 
-    /// It has ended, and this is still to be written, or left to a takeover. Tells the waiters how.
+    /// The attempt has ended, and its outcome is not written yet, or is left to a takeover. Tells the waiters.
     pub(super) fn complete_unwritten(
         &self,
         outcome: &Outcome,
@@ -226,7 +227,7 @@ impl InFlightEntry {
         }
     }
 
-    /// Its record is left to a takeover. Until that may come, this process knows that it is in flight.
+    /// The record is left to a takeover. Until the lease is over, this process knows that the attempt is in flight.
     pub(super) fn leave(self) {
         #[expect(clippy::disallowed_methods, reason = "nobody waits: it holds an entry in memory, and nothing else")]
         tokio::spawn(async move {
@@ -235,7 +236,7 @@ impl InFlightEntry {
         });
     }
 
-    /// Changes what is known of this attempt. A takeover by this same process may have put its own in its place.
+    /// Changes the entry of this attempt, unless a takeover in this process has replaced it.
     fn own<T>(&self, change: impl FnOnce(&mut LocalAttempt) -> T) -> Option<T> {
         let token = self.lease.claim.token;
         let attempt =
@@ -243,7 +244,7 @@ impl InFlightEntry {
         self.in_flight.change(&self.lease.name, attempt).flatten()
     }
 
-    /// Those who wait for it.
+    /// Removes the entry, and returns its waiters.
     fn forget(&mut self) -> Option<watch::Sender<AttemptEnd>> {
         if !std::mem::take(&mut self.is_entered) {
             return None;
@@ -261,9 +262,9 @@ impl Drop for InFlightEntry {
     }
 }
 
-/// Waits until the attempt is over. `None`: it ended without a response at hand.
+/// Waits for the end of the attempt. `None`: its response is not in memory.
 pub(super) async fn wait_for_end(mut receiver: watch::Receiver<AttemptEnd>) -> Option<Arc<Reply>> {
-    // An error means that the sender is gone: the attempt is over either way.
+    // An error: the sender was dropped, so the attempt has ended.
     match receiver.wait_for(|end| matches!(end, AttemptEnd::Over(_))).await.as_deref() {
         Ok(AttemptEnd::Over(reply)) => reply.clone(),
         Ok(AttemptEnd::Pending) | Err(_) => None,

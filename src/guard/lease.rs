@@ -1,4 +1,4 @@
-//! How an owner shows that it is alive, and how it knows that others still believe it.
+//! How an owner shows that it is alive, and checks that others still accept it as the owner.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -16,20 +16,20 @@ use crate::tick;
 /// Whether an owner may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// The first byte may leave now.
+    /// The first byte may be sent now.
     Send,
-    /// Its hold on the record is too old to rely on.
+    /// The lease is too old and must be renewed first.
     Renew,
 }
 
-/// Decides, just before the first byte leaves. `age` is that of the owner's hold on its record: the time since the
-/// last claim or renewal that succeeded was begun. Others may take over after a whole lease; half of it is left for
-/// what comes between this check and the write.
+/// Decides just before the first byte is sent. `age` is the time since the last successful claim or renewal was begun.
+/// Others may take over after a whole lease. Half of it is kept in reserve for the time between this check and the
+/// write.
 pub fn readiness(age: Duration, lease: Duration) -> Readiness {
     if age > lease / 2 { Readiness::Renew } else { Readiness::Send }
 }
 
-/// One attempt's hold on its record.
+/// The lease of one attempt on its record.
 pub(super) struct Lease {
     store: Arc<Metered>,
     metrics: Arc<Metrics>,
@@ -40,33 +40,33 @@ pub(super) struct Lease {
     /// When the last claim or renewal that succeeded was begun, in milliseconds of [`since_boot`].
     confirmed: AtomicU64,
     state: Mutex<LeaseState>,
-    /// Claims and renewals without a certain answer: they may yet arrive.
+    /// Claims and renewals without an answer. They may still arrive.
     unanswered: AtomicU32,
-    /// What became of the record, once that is tried to be written.
+    /// Set when the outcome is written for the first time.
     became: OnceLock<RecordOutcome>,
 }
 
-/// What became of a record when its attempt had ended.
+/// What became of the record when the attempt had ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordOutcome {
-    /// The answer is kept.
+    /// The response is stored.
     Stored,
-    /// It was done, and the answer is not kept.
+    /// It took effect, and the response is not stored.
     Unreplayable,
     /// The key is free.
     Released,
-    /// Nobody knows whether it took effect.
+    /// It is unknown whether it took effect.
     Unknown,
-    /// Another's record is there, and stays.
+    /// The record of another owner is there, and stays.
     Replaced,
     /// Left for a repeat to take over.
     InFlight,
-    /// The store has not taken it yet; it is tried again.
+    /// The store has not taken it yet. It is tried again.
     Unrecorded,
 }
 
 impl RecordOutcome {
-    /// The word in the log line.
+    /// The value in the log line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stored => "stored",
@@ -80,11 +80,11 @@ impl RecordOutcome {
     }
 }
 
-/// Tells what becomes of an attempt's record.
+/// Gives access to the outcome of the record, after the attempt has taken the lease.
 pub struct RecordWatch(pub(super) Arc<Lease>);
 
 impl RecordWatch {
-    /// `None` while it is at work.
+    /// `None` while the attempt is running.
     pub fn became(&self) -> Option<RecordOutcome> {
         self.0.became.get().copied()
     }
@@ -103,21 +103,21 @@ impl Lease {
         Self { store, metrics, name, claim, confirmed, state: Mutex::default(), unanswered, became: OnceLock::new() }
     }
 
-    /// Renews whenever a third of the lease has passed, for as long as it is polled; the first time counted from the last
-    /// renewal, for an attempt begins to keep its lease anew where its next part begins.
+    /// Renews the lease each time a third of it has passed, for as long as this is polled. The first pause counts from
+    /// the last renewal: an attempt calls this once for each of its phases.
     pub(super) async fn keep(&self) -> Infallible {
         let third = self.claim.terms.lease / 3;
         let mut pause = third.saturating_sub(self.age());
         loop {
             tick::sleep(pause).await;
             pause = third;
-            // Also while it renews, it waits for a time: so the end of the drain reaches it ([`tick::Flag`]).
+            // The timeout also makes the end of the drain reach this future while it renews, see [`tick::Flag`].
             let _ = tick::timeout(self.claim.terms.lease, pin!(self.renew())).await;
         }
     }
 
     async fn renew(&self) -> bool {
-        // A renewal that finds nothing claims the key again, which an operator has freed.
+        // An operator has freed the key. A renewal would claim it again.
         if self.state().is_freed() {
             return false;
         }
@@ -133,7 +133,7 @@ impl Lease {
             Ok(Renewed::ClaimedAgain) => {
                 tracing::error!(record = %self.name, "the store had lost the record of a running attempt; claimed again");
             }
-            // The outcome may have been written, its answer lost: the next try to write it will tell.
+            // The outcome may have been written, and the reply lost. The next try to write it will tell.
             Ok(Renewed::Lost) if self.state().is_settling() => return false,
             Ok(Renewed::Lost) => {
                 if !self.is_in_the_way_of_itself().await {
@@ -151,24 +151,24 @@ impl Lease {
         true
     }
 
-    /// Whether the record that is there is a claim of this process, which was given back and is not deleted yet.
+    /// Whether the record at the store is a later claim of this process, which was given back and is not deleted yet.
     pub(super) async fn is_in_the_way_of_itself(&self) -> bool {
         if !self.state().has_given_back_any() {
             return false;
         }
         match self.store.find(&self.name).await {
             Ok(Some(held)) => self.has_given_back(held.record.claim.token),
-            // It is gone by now, or the next renewal tells.
+            // It may be gone by now. The next renewal will tell.
             Ok(None) | Err(_) => true,
         }
     }
 
-    /// The store granted this claim to a request of this process, which was answered by what this attempt is at.
+    /// The store granted this claim to another request of this process, which was answered from memory.
     pub(super) fn give_back(&self, token: Token) {
         self.state().give_back(token);
     }
 
-    /// Whether this is a claim of this process that is to be deleted.
+    /// Whether this is a claim of this process that was given back.
     pub(super) fn has_given_back(&self, token: Token) -> bool {
         self.state().has_given_back(token)
     }
@@ -178,29 +178,29 @@ impl Lease {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An operator has freed the key: it is another's from now on.
+    /// An operator has freed the key. It does not belong to this attempt any more.
     pub(super) fn freed(&self) {
         let is_news = self.state().free();
         self.report_lost(is_news);
     }
 
-    /// From now on, the store may have freed the key.
+    /// From now on, the owner may have freed the key itself.
     pub(super) fn begin_release(&self) {
         self.state().begin_release();
     }
 
-    /// Whether the store may have freed the key for its owner.
+    /// Whether the owner may have freed the key itself.
     pub(super) fn is_releasing(&self) -> bool {
         self.state().is_releasing()
     }
 
-    /// From now on, a record that is not in flight any more may have been settled by this owner itself.
+    /// From now on, the owner may have settled the record itself.
     pub(super) fn begin_settle(&self) {
         self.state().begin_settle();
     }
 
-    /// Whether this process can tell by itself that the record is its own. Not when it was told of another owner; nor when
-    /// another may have taken over unseen.
+    /// Whether this process can be sure that the record is its own. Not if it has heard of another owner, and not if
+    /// another one may have taken over unnoticed.
     pub(super) fn is_certain(&self) -> bool {
         let may_be_taken_over = match self.claim.terms.on_unknown {
             UnknownPolicy::Retry => self.age() >= self.claim.terms.lease,
@@ -209,7 +209,7 @@ impl Lease {
         !may_be_taken_over && !self.state().is_lost()
     }
 
-    /// Counts and logs, once, that the record is in other hands.
+    /// Logs and counts, once, that the record has another owner.
     pub(super) fn count_lost(&self) {
         let is_news = self.state().lose();
         self.report_lost(is_news);
@@ -223,18 +223,16 @@ impl Lease {
         }
     }
 
-    /// Whether a claim or renewal of this owner may arrive after all else that it asks of the store. Where it finds no
-    /// record by then, it makes one.
+    /// Whether a claim or renewal of this owner may still arrive after its release. It would then make a new record.
     pub(super) fn may_write_late(&self) -> bool {
         self.unanswered.load(Ordering::Relaxed) > 0
     }
 
-    /// Asked just before the first byte leaves: whether this owner may still send. A hold on the record that is
-    /// older than half a lease is renewed first: the connection may have taken long, or the machine may
-    /// have slept, and somebody else may be about to take over.
+    /// Called just before the first byte is sent. A lease that is older than half its time is renewed first: connecting
+    /// may have taken long, or the machine may have been suspended.
     async fn may_send(&self) -> bool {
         let ready = match self.readiness() {
-            // Its answer may have been long on its way, and this process may have slept: so the age counts again.
+            // The renewal may have taken long too, so the age is checked again.
             Readiness::Renew if self.renew().await => self.readiness(),
             as_it_is => as_it_is,
         };
@@ -249,28 +247,28 @@ impl Lease {
         since_boot().saturating_sub(Duration::from_millis(self.confirmed.load(Ordering::Relaxed)))
     }
 
-    /// Why this lease did not let the request leave, if it did not.
+    /// Why this lease did not let the request be sent. `None` if it did.
     pub(super) fn send_refusal(&self) -> Option<SendRefusal> {
         self.state().send_refusal()
     }
 
-    /// What is written of it, or was to be.
+    /// Notes the outcome for the log line.
     pub(super) fn note(&self, became: RecordOutcome) {
-        // Said once: what is tried again is the same.
+        // Only the first counts: what is tried again is the same.
         let _ = self.became.set(became);
     }
 
-    /// Whether the request may have left.
+    /// Whether the request may have been sent.
     pub(super) fn may_have_sent(&self) -> bool {
         self.state().may_have_sent()
     }
 }
 
-/// Stands before the first byte of an attempt.
+/// Must be asked before the first byte of an attempt is sent.
 pub struct SendFence(pub(super) Arc<Lease>);
 
 impl SendFence {
-    /// Whether the request may leave now. From a `true` on, it counts as sent.
+    /// Whether the request may be sent now. After `true`, it counts as sent.
     pub async fn may_send(&self) -> bool {
         self.0.may_send().await
     }

@@ -2,7 +2,7 @@
 
 use crate::record::Token;
 
-/// Who has the record, as far as the owner knows.
+/// Who owns the record, as far as this process knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Holder {
     /// The owner.
@@ -14,7 +14,7 @@ enum Holder {
     Freed,
 }
 
-/// Whether the request was allowed to leave.
+/// Whether the request was allowed to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum SendPermission {
     #[default]
@@ -26,7 +26,7 @@ enum SendPermission {
     },
 }
 
-/// What the owner asks of the store at the end of its attempt.
+/// The last write of an attempt to its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum FinalWrite {
     #[default]
@@ -37,7 +37,7 @@ enum FinalWrite {
     Release,
 }
 
-/// Why a request was not allowed to leave.
+/// Why a request was not allowed to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SendRefusal {
     /// The record has another owner, or none.
@@ -51,12 +51,12 @@ pub(super) struct LeaseState {
     holder: Holder,
     permission: SendPermission,
     final_write: FinalWrite,
-    /// Later claims of this process that the store granted because it had lost the record. They are deleted, or will be.
+    /// Later claims of this process that the store granted because it had lost the record. They are deleted.
     given_back: Vec<Token>,
 }
 
 impl LeaseState {
-    /// The record is in other hands. Returns whether that is news.
+    /// The record has another owner. Returns whether this is new.
     pub(super) fn lose(&mut self) -> bool {
         let is_news = self.holder == Holder::Owner;
         if is_news {
@@ -65,7 +65,7 @@ impl LeaseState {
         is_news
     }
 
-    /// An operator has freed the key. Returns whether it is news that the record is in other hands.
+    /// An operator has freed the key. Returns whether the loss of the record is new.
     pub(super) fn free(&mut self) -> bool {
         let is_news = self.holder == Holder::Owner;
         self.holder = Holder::Freed;
@@ -80,8 +80,8 @@ impl LeaseState {
         self.holder == Holder::Freed
     }
 
-    /// Allows the request to leave if the lease is fresh, and if the record is the owner's. An owner that has heard of
-    /// another never sends, however fresh its lease: the store lost the record, or an operator released it.
+    /// Allows the request to be sent if the lease is fresh and the record is the owner's. An owner that has heard of
+    /// another never sends: the store lost the record, or an operator released it.
     pub(super) fn grant_send(&mut self, is_fresh: bool) -> bool {
         let granted = is_fresh && !self.is_lost();
         self.permission = match self.permission {
@@ -93,7 +93,7 @@ impl LeaseState {
         granted
     }
 
-    /// Whether the request may have left.
+    /// Whether the request may have been sent.
     pub(super) fn may_have_sent(&self) -> bool {
         match self.permission {
             SendPermission::NotAsked => false,

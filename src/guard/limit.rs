@@ -1,24 +1,24 @@
-//! How many may be at work at once.
+//! A limit on how many attempts run at once.
 //!
-//! Nobody waits for a place, so this is a number: a semaphore takes its lock whenever a place is given back, and all cores
-//! meet there.
+//! Nobody waits for a permit, so a counter is enough. A semaphore would take a lock whenever a permit is given back, on
+//! all cores.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The places that are free.
+/// The number of free permits.
 pub(super) struct ConcurrencyLimit(AtomicUsize);
 
-/// A place, free again when this is dropped.
+/// A permit. It is free again when this is dropped.
 pub(super) struct Permit(Arc<ConcurrencyLimit>);
 
 impl ConcurrencyLimit {
-    /// So many.
+    /// A limit of `count` permits.
     pub(super) fn new(count: usize) -> Arc<Self> {
         Arc::new(Self(AtomicUsize::new(count)))
     }
 
-    /// One of them, where one is free.
+    /// A permit, if one is free.
     pub(super) fn take(self: &Arc<Self>) -> Option<Permit> {
         let one_less = |free: usize| free.checked_sub(1);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok()?;

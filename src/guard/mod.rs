@@ -1,9 +1,9 @@
-//! The idea: of all requests with one key, one runs, and the others get its result.
+//! Of all requests with one key, one runs, and the others get its result.
 //!
-//! [`Guard::claim`] asks the store who owns an operation. The owner's attempt is [run](Ownership::run), whatever
-//! becomes of its client ([`attempt`], [`running`]); a repeat gets a [`Verdict`] ([`decide()`]) or [waits](Guard::wait) for the first.
-//! [`policy`] says what becomes of the record when an attempt has ended. No sockets here: what "send" means
-//! is the caller's, and comes back as a [`SendOutcome`].
+//! [`Guard::claim`] asks the store who owns an operation. The owner's attempt is [run](Ownership::run) to its end, even
+//! without its client ([`attempt`], [`running`]). A repeat gets a [`Verdict`] ([`decide()`]) or [waits](Guard::wait)
+//! for the first. [`policy`] decides what becomes of the record after the attempt. There are no sockets here: the
+//! caller sends, and returns a [`SendOutcome`].
 
 pub mod attempt;
 pub mod cleanup;
@@ -68,33 +68,33 @@ pub struct Guard {
     cleanup: Cleanup,
     slots: Arc<ConcurrencyLimit>,
     observations: Arc<ConcurrencyLimit>,
-    /// Repeats waiting now, by route.
+    /// The number of waiting repeats, by route.
     waiters: Arc<Mutex<HashMap<Arc<str>, usize>>>,
     attempts: TaskTracker,
     observed: TaskTracker,
-    /// Raised when the drain runs out: what is left is settled at once.
+    /// Raised when the drain ends: running attempts are settled at once.
     abandon: Arc<Flag>,
 }
 
-/// What a request is to its operation.
+/// What a claim comes to.
 pub enum Admission {
-    /// It owns it.
+    /// This request owns the operation.
     Owner(Ownership),
-    /// Another request came first.
+    /// Another request was first.
     Repeat(Verdict),
-    /// Another request came first, and its answer is to be replayed; the body of that is still to be read.
+    /// Another request was first, and its response is to be replayed. The body is still to be read.
     Stored(StoredReply),
 }
 
 /// What a repeat gets that waited for the first.
 pub enum WaitResult {
-    /// This.
+    /// This verdict.
     Verdict(Verdict),
-    /// Its answer, the body of which is still to be read.
+    /// The response of the first. The body is still to be read.
     Stored(StoredReply),
 }
 
-/// An answer whose body lies apart in the store.
+/// A response whose body is stored apart from its record.
 pub struct StoredReply {
     store: Arc<Metered>,
     name: RecordName,
@@ -102,12 +102,12 @@ pub struct StoredReply {
 }
 
 impl StoredReply {
-    /// Bytes of the body.
+    /// Length of the body in bytes.
     pub fn length(&self) -> u64 {
         self.bodiless.cut().length()
     }
 
-    /// Reads it, and says what the repeat gets. That there is a record is certain, whatever becomes of this.
+    /// Reads the body, and says what the repeat gets. An error does not mean that there is no record.
     pub async fn read(self) -> Result<Verdict, StoreError> {
         let record = self.store.body(&self.name, *self.bodiless).await.map_err(StoreError::there_may_be_a_record)?;
         let fingerprint = record.claim.fingerprint;
@@ -118,8 +118,7 @@ impl StoredReply {
 /// Why a claim was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// As many attempts as may be are at work, and this process knows nothing of the operation. Nothing was asked of the
-    /// store.
+    /// `max_in_flight` is reached, and this process knows nothing of the operation. The store was not asked.
     #[error("too many attempts at work")]
     Overloaded,
     /// The store did not answer.
@@ -128,7 +127,7 @@ pub enum ClaimError {
 }
 
 impl Guard {
-    /// A guard that lets `max_in_flight` attempts be at work at once, and observes as many requests.
+    /// A guard that runs at most `max_in_flight` attempts at once, and observes at most as many requests.
     pub fn new(store: Arc<Metered>, metrics: Arc<Metrics>, max_in_flight: usize) -> Arc<Self> {
         Arc::new(Self {
             cleanup: Cleanup::start(),
@@ -145,8 +144,7 @@ impl Guard {
         })
     }
 
-    /// The same guard, whose calls go over this handle to the same store. All else is shared: what one core claims, the
-    /// others know of.
+    /// The same guard with another handle to the same store, for another core. All else is shared.
     pub fn over(&self, store: Arc<Metered>) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -166,7 +164,7 @@ impl Guard {
     /// Claims the operation. Dropping this future leaves no claim behind.
     pub async fn claim(self: &Arc<Self>, rule: &Arc<Rule>, operation: &Operation) -> Result<Admission, ClaimError> {
         let Some(permit) = self.slots.take() else {
-            // A repeat of what runs here needs no place, and no store.
+            // A repeat of an attempt of this process needs neither a permit nor the store.
             return match self.by_itself(rule, operation, 0) {
                 Fallback::Repeat(verdict) => Ok(Admission::Repeat(verdict)),
                 Fallback::Refuse | Fallback::AsConfigured => Err(ClaimError::Overloaded),
@@ -206,8 +204,8 @@ impl Guard {
                         tracing::error!(record = %operation.name,
                             "the store has lost the record of an attempt of this process: the request is answered from \
                              memory, and its claim is given back");
-                        // At once, so that no other request is held against it. It is pending still: should this fail, the
-                        // clean-up goes on.
+                        // Released at once, so that no other request is compared with it. It is still pending: if this
+                        // fails, the clean-up goes on.
                         let _ = self.store.release(&operation.name, wanted.token).await;
                         return Ok(Admission::Repeat(verdict));
                     }
@@ -247,12 +245,12 @@ impl Guard {
         }
     }
 
-    /// What a request gets by what this process knows, when the store cannot tell.
+    /// What a request gets by the knowledge of this process, if the store cannot answer.
     fn by_itself(&self, rule: &Rule, operation: &Operation, own_claims: usize) -> Fallback {
         self.in_flight.without_store(&operation.name, &operation.fingerprint, rule.on_mismatch, own_claims)
     }
 
-    /// What a claim gets that was refused.
+    /// What a request gets whose claim was refused.
     fn verdict(&self, rule: &Rule, operation: &Operation, held: StoredRecord) -> Verdict {
         if operation.fingerprint.compare(&held.record.claim.fingerprint) == Comparison::Incomparable {
             tracing::warn!(record = %operation.name,
@@ -261,8 +259,8 @@ impl Guard {
         decide(held, &operation.fingerprint, rule.on_mismatch)
     }
 
-    /// Claims, and once more where the answer is lost: the token makes that safe. Also says how many tries were without
-    /// an answer.
+    /// Claims, and claims once more if the answer is lost. The token makes that safe. Also returns the number of tries
+    /// without an answer.
     async fn ask(&self, name: &RecordName, wanted: &Claim) -> (Result<Claimed, StoreError>, u32) {
         match self.store.claim(name, wanted).await {
             Err(StoreError::Uncertain(_)) => {}
@@ -270,14 +268,14 @@ impl Guard {
         }
         match self.store.claim(name, wanted).await {
             Err(StoreError::Uncertain(cause)) => (Err(StoreError::Uncertain(cause)), 2),
-            // This try was not carried out; the first may have been.
+            // This try failed for certain; the first may have succeeded.
             Err(StoreError::Unavailable(cause) | StoreError::Refused(cause)) => (Err(StoreError::Uncertain(cause)), 1),
             certain => (certain, 1),
         }
     }
 
-    /// Waits for the first, at most for `patience`; then says what a repeat gets. It may still be
-    /// [`Verdict::InFlight`]: the time is up, or the record is gone without an answer. `None`: too many wait already.
+    /// Waits for the first request for at most `patience`, and returns what the repeat gets. That is still
+    /// [`Verdict::InFlight`] if the time is over or the record is gone. `None`: too many requests wait already.
     pub async fn wait(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Option<WaitResult> {
         let _permit = self.waiter_permit(rule)?;
         let _counted = self.metrics.waiting(&rule.name);
@@ -313,15 +311,15 @@ impl Guard {
                     };
                 }
                 Ok(Some(FoundRecord::Whole(held))) => {
-                    // Its lease has run out under `retry`: nothing more comes of it, and the next repeat takes over.
+                    // The lease is over under `retry`: the next repeat takes over, and there is nothing to wait for.
                     let is_abandoned = held.record.state == State::InFlight && held.owner() == OwnerState::Abandoned;
                     match decide(*held, &operation.fingerprint, rule.on_mismatch) {
                         Verdict::InFlight if !is_abandoned => {}
                         verdict => return WaitResult::Verdict(verdict),
                     }
                 }
-                // The store's trouble is not the waiter's answer: it may be over before the waiting is. What this process
-                // knows by itself is.
+                // The store may answer again before the time is over, so an error does not end the waiting. What this
+                // process knows itself does.
                 Err(_) => match self.by_itself(rule, operation, 0) {
                     Fallback::Repeat(Verdict::InFlight) | Fallback::Refuse | Fallback::AsConfigured => {}
                     Fallback::Repeat(verdict) => return WaitResult::Verdict(verdict),
@@ -331,18 +329,18 @@ impl Guard {
         WaitResult::Verdict(Verdict::InFlight)
     }
 
-    /// An operator has freed this key: an attempt at it that runs here keeps it from nobody any more.
+    /// An operator has freed this key. An attempt of this process does not block it any more.
     pub fn freed(&self, name: &RecordName) {
         self.in_flight.freed(name);
         self.unknowns.resolved(name);
     }
 
-    /// An operator has said what came of it.
+    /// An operator has settled this record.
     pub fn settled_by_hand(&self, name: &RecordName) {
         self.unknowns.resolved(name);
     }
 
-    /// Keeps count of the records that are unknown now, for as long as it is polled.
+    /// Counts the records that are unknown, for as long as this is polled.
     pub async fn survey(&self) -> Infallible {
         self.unknowns.survey(&*self.store).await
     }
@@ -362,35 +360,35 @@ impl Guard {
         self.attempts.wait().await;
     }
 
-    /// Waits until every claim that was given up is deleted, or has not come for a while.
+    /// Waits until every claim that was given up is deleted, or has not arrived for a while.
     pub async fn cleaned_up(&self) {
         self.cleanup.settled().await;
     }
 
-    /// Waits until everything that is being observed is noted.
+    /// Waits until all observations are recorded.
     pub async fn observed(&self) {
         self.observed.close();
         self.observed.wait().await;
     }
 
-    /// Gives up on what is still at work: it is settled as its fate stands, tried once more where the store
-    /// did not answer. Follow with [`recorded`](Self::recorded).
+    /// Ends the running attempts: each is settled by its present state, and a write that fails is tried once more.
+    /// Follow with [`recorded`](Self::recorded).
     pub fn abandon(&self) {
         self.abandon.raise();
     }
 
-    /// Attempts that are not recorded yet.
+    /// The number of attempts that are not recorded yet.
     pub fn at_work(&self) -> usize {
         self.attempts.len()
     }
 
-    /// Claims that were given up, and may still arrive.
+    /// The number of claims that were given up, and may still arrive.
     pub fn given_up(&self) -> usize {
         self.cleanup.open()
     }
 }
 
-/// The right to run an operation. Dropped without being run, it gives the operation back.
+/// The right to run an operation. Dropping it gives the operation back.
 pub struct Ownership {
     rule: Arc<Rule>,
     permit: Permit,
@@ -400,7 +398,7 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Which attempt at the operation this is; more than 1 after a takeover.
+    /// The attempt number. It is more than 1 after a takeover.
     pub fn attempt(&self) -> u32 {
         self.unused.lease.claim.attempt
     }
@@ -410,12 +408,12 @@ impl Ownership {
         &self.unused.lease.name
     }
 
-    /// Tells what becomes of the record.
+    /// Gives access to what becomes of the record.
     pub fn settling(&self) -> RecordWatch {
         RecordWatch(Arc::clone(&self.unused.lease))
     }
 
-    /// Runs the attempt. What becomes of the one that is returned changes nothing.
+    /// Runs the attempt. The attempt goes on if the returned future is dropped.
     pub fn run<R, F, Fut>(self, send: F) -> RunningAttempt<R>
     where
         R: Send + 'static,
@@ -430,7 +428,7 @@ impl Ownership {
     }
 }
 
-/// The lease of an attempt that has not begun. Dropped without being taken, it is given back.
+/// The lease of an attempt that has not begun. Dropping it deletes the claim.
 struct UnusedLease {
     guard: Arc<Guard>,
     lease: Arc<Lease>,
@@ -452,7 +450,7 @@ impl Drop for UnusedLease {
     }
 }
 
-/// A claim that is on its way. Dropped while it is, it is deleted when it arrives.
+/// A claim without an answer. Dropping it while `armed` deletes the claim when it arrives.
 struct UnansweredClaim<'a> {
     guard: &'a Guard,
     name: &'a RecordName,
@@ -468,7 +466,7 @@ impl Drop for UnansweredClaim<'_> {
     }
 }
 
-/// One waiter's place.
+/// The permit of one waiting repeat.
 struct WaiterPermit<'a> {
     guard: &'a Guard,
     route: Arc<str>,

@@ -1,8 +1,8 @@
-//! Observe mode: whether a request would have been a repeat, told without any effect on it.
+//! Observe mode: finds out whether a request would have been a repeat, without any effect on it.
 //!
-//! Its records have a name space of their own, in which enforce mode never looks: a route that is switched to enforce
-//! begins with none. They hold no answer, only that there was one. Nothing is renewed: their lease is as long as an
-//! attempt may take.
+//! The records of this mode have names of their own, which enforce mode never reads. So a route that is switched to
+//! enforce begins without records. They hold no response. They are not renewed: their lease is as long as an attempt
+//! may take.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,21 +20,21 @@ use crate::record::transitions::StoredRecord;
 use crate::record::{Claim, Extensions, Record, RecordName, Terms, Token};
 use crate::store::{Claimed, Store, StoreError};
 
-/// The right to observe one request, of which there are so many at once.
+/// The right to observe one request. The number of them is limited.
 pub struct Observation {
     guard: Arc<Guard>,
     _permit: Permit,
 }
 
-/// What a request is to its operation.
+/// What an observed request is to its operation.
 pub enum ShadowResult {
-    /// It came first. What becomes of it is to be [settled](Observation::settle).
+    /// It came first. Its outcome must be [settled](Observation::settle).
     First(ShadowClaim),
     /// It would not have run.
     Repeat(ShadowVerdict),
 }
 
-/// That a request came first.
+/// The record of a request that came first.
 pub struct ShadowClaim {
     name: RecordName,
     claim: Claim,
@@ -47,14 +47,14 @@ impl Guard {
         Some(Observation { guard: Arc::clone(self), _permit: permit })
     }
 
-    /// Does this beside all requests; [`observed`](Self::observed) waits for it.
+    /// Spawns the observation of a request. [`observed`](Self::observed) waits for it.
     pub fn spawn_observation(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.observed.spawn(work);
     }
 }
 
 impl Observation {
-    /// Asks the store whether the operation was seen before. An attempt lasts for `longest`.
+    /// Asks the store whether the operation was seen before. `longest` is the longest time of an attempt.
     pub async fn look(
         &self,
         rule: &Rule,
@@ -84,7 +84,7 @@ impl Observation {
         })
     }
 
-    /// Records what became of the first, as the route's policy has it. `fate` holds no body.
+    /// Records the outcome of the first by the policy of the route. `fate` holds no body.
     pub async fn settle<R>(&self, rule: &Rule, shadow: ShadowClaim, fate: &SendOutcome<R>) -> Result<(), StoreError> {
         let ShadowClaim { name, claim } = shadow;
         let outcome = policy::outcome(fate, &rule.policy, claim.terms.on_unknown);
@@ -100,8 +100,7 @@ impl Observation {
     }
 }
 
-/// Without an answer that could be replayed, a repeat gets 409 either way: whether the first is at work, or nobody
-/// knows what became of it.
+/// Without a stored response, a repeat gets 409 either way: in flight or unknown.
 fn would(verdict: &Verdict) -> ShadowVerdict {
     match verdict {
         Verdict::Replay(_) | Verdict::AlreadyCompleted { .. } => ShadowVerdict::Replay,

@@ -14,32 +14,32 @@ use crate::store::SHORT;
 /// What the owner does to its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Free the key: it certainly did not run, or its answer says that it may be tried again.
+    /// Free the key: the request certainly did not run, or its response says that it may be repeated.
     Release,
-    /// Write how it ended.
+    /// Record the outcome.
     Settle(Settlement),
-    /// Write nothing: a repeat takes over once the lease has run out.
+    /// Write nothing: a repeat takes over after the lease.
     Leave,
 }
 
-/// How an attempt ended: every [`State`] but in flight.
+/// The outcome of an attempt: every [`State`] but in flight.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Settlement {
-    /// Its answer is kept.
+    /// The response is stored.
     Completed(Arc<Reply>),
-    /// It was done; the answer is not there to be replayed.
+    /// It took effect; the response is not stored.
     Unreplayable {
-        /// Status of the answer.
+        /// Status of the response.
         status: StatusCode,
-        /// `Location` of the answer.
+        /// `Location` of the response.
         location: Option<HeaderValue>,
     },
-    /// Whether it took effect cannot be told.
+    /// It is unknown whether it took effect.
     Unknown,
 }
 
 impl Settlement {
-    /// The record's state, from this time on (milliseconds since the Unix epoch).
+    /// The state of the record, settled at this time (milliseconds since the Unix epoch).
     pub fn at(&self, settled_at: u64) -> State {
         match self {
             Self::Completed(reply) => State::Completed { settled_at, reply: Arc::clone(reply) },
@@ -55,7 +55,7 @@ impl Settlement {
     }
 }
 
-/// Answers do not belong into a log.
+/// Responses must not appear in logs.
 impl fmt::Debug for Settlement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -66,7 +66,7 @@ impl fmt::Debug for Settlement {
     }
 }
 
-/// What becomes of the record after an attempt that ended like this.
+/// Decides by the outcome of the request, the table of the route, and its `on_unknown`.
 pub fn outcome<R>(fate: &SendOutcome<R>, table: &PolicyTable, on_unknown: UnknownPolicy) -> Outcome {
     let unknown = match on_unknown {
         UnknownPolicy::Hold(_) => Outcome::Settle(Settlement::Unknown),
@@ -79,7 +79,7 @@ pub fn outcome<R>(fate: &SendOutcome<R>, table: &PolicyTable, on_unknown: Unknow
     };
     let status = reply.status;
     let whole = match rest {
-        // A success was announced, so it was done; only the rest of its description is missing.
+        // The head was a success, so the request took effect. Only a part of the response is missing.
         BodyRemainder::Broken(_) if status.is_success() || status.is_redirection() => {
             return Outcome::Settle(Settlement::unreplayable(reply));
         }
@@ -95,8 +95,8 @@ pub fn outcome<R>(fate: &SendOutcome<R>, table: &PolicyTable, on_unknown: Unknow
     }
 }
 
-/// What of an outcome there is room for: a store that is short of it keeps no answers but small ones, so that keys can
-/// still be claimed in it. `used` is the share of the store that is taken.
+/// Reduces an outcome when the store is short of room: only small responses are stored then, so that keys can still be
+/// claimed. `used` is the used share of the store.
 pub fn within_room(outcome: Outcome, used: Option<f64>) -> Outcome {
     let is_short = used.is_some_and(|used| used > SHORT);
     match outcome {
@@ -107,7 +107,7 @@ pub fn within_room(outcome: Outcome, used: Option<f64>) -> Outcome {
     }
 }
 
-/// An answer that is kept while there is any room.
+/// The length of a response that is always stored.
 const SMALL: u64 = 16 * 1024;
 
 #[cfg(test)]

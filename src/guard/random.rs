@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-/// What the operating system gave a thread, and how much of it was handed out.
+/// Random bytes of the operating system, and how many of them were handed out.
 struct RandomPool {
     bytes: [u8; 512],
     used: usize,
@@ -12,8 +12,8 @@ thread_local! {
     static POOL: RefCell<RandomPool> = const { RefCell::new(RandomPool { bytes: [0; 512], used: 512 }) };
 }
 
-/// So many random bytes. They are wiped from where they came from: nobody is given them twice, and whoever reads this
-/// memory later reads none that were handed out.
+/// Random bytes. They are erased from the pool, so that they are not handed out twice and cannot be read from memory
+/// later.
 pub(super) fn random<const N: usize>() -> [u8; N] {
     POOL.with_borrow_mut(|pool| {
         if pool.bytes.len() - pool.used < N {

@@ -1,8 +1,8 @@
-//! Who polls an attempt: the request that began it, for as long as that waits, and a task of its own from then on.
+//! Which task polls an attempt.
 //!
-//! While its client waits, an attempt needs no task: the request's own is woken when there is something to do. It becomes
-//! one when its client leaves, is told that it takes too long, or has the head of the answer: from then on, whoever reads
-//! slowly, or not at all, must hold up neither the attempt nor its record. Whatever drops the request, the attempt goes on.
+//! While its client waits, the task of the client's connection polls it. It becomes a task of its own in three cases:
+//! its client leaves, the response takes too long, or the head of the response is passed on early. From then on, a slow
+//! client can delay neither the attempt nor its record. Dropping the request does not stop the attempt.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -13,11 +13,11 @@ use tokio::sync::oneshot;
 
 use super::attempt::{AttemptResult, Finished};
 
-/// An attempt at work. Dropped before its end, it goes on without its client.
+/// A running attempt. If it is dropped before its end, it goes on as a task.
 #[must_use = "the attempt waits for this to be polled, or dropped"]
 pub struct RunningAttempt<R: Send + 'static> {
     work: Option<AttemptFuture<R>>,
-    /// Where it goes on: a drop knows of no runtime.
+    /// Where it goes on. `drop` may run outside of a runtime.
     runtime: Handle,
 }
 
@@ -28,7 +28,7 @@ impl<R: Send + 'static> RunningAttempt<R> {
         Self { work: Some(Box::pin(work)), runtime: Handle::current() }
     }
 
-    /// Makes it a task of its own, and says where its client is told of its end: an error, if it panicked.
+    /// Spawns it as a task, and returns where its result arrives. An error there: it panicked.
     pub fn detach(mut self) -> oneshot::Receiver<AttemptResult<R>> {
         let (client, answer) = oneshot::channel();
         if let Some(work) = self.work.take() {
@@ -38,7 +38,7 @@ impl<R: Send + 'static> RunningAttempt<R> {
     }
 }
 
-/// What is left of an attempt.
+/// The attempt as a task.
 async fn go_on<R>(work: AttemptFuture<R>, client: Option<oneshot::Sender<AttemptResult<R>>>) {
     let Finished { ended, recorded } = work.await;
     if client.is_none_or(|client| client.send(ended).is_err()) {
@@ -53,8 +53,8 @@ impl<R: Send + 'static> Future for RunningAttempt<R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(work) = &mut self.work else { return Poll::Ready(None) };
-        // A panic is the attempt's own: its client is told, and its connection answers other requests. What the attempt
-        // held is dropped by the panic, and nobody polls it again.
+        // A panic stays inside the attempt: its client gets an error, and the connection goes on. The panic has dropped
+        // what the attempt held, and it is not polled again.
         let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
         let finished = match polled {
             Ok(Poll::Pending) => return Poll::Pending,

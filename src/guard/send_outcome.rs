@@ -1,44 +1,44 @@
-//! What became of a request that was to be sent: the one thing that the caller's "send" brings back.
+//! The outcome of sending a request, as the caller reports it to the guard.
 
 use std::sync::Arc;
 
 use crate::config::Disposition;
 use crate::record::Reply;
 
-/// What became of a request that was to be sent. `R` is the rest of a response that is too large to hold.
+/// The outcome of sending a request. `R` is the rest of a response that is too large to keep.
 #[derive(Debug)]
 pub enum SendOutcome<R> {
-    /// It certainly did not run.
+    /// The request certainly did not run.
     NotSent,
-    /// The head of an answer came.
+    /// The head of a response was received.
     Answered(ReceivedResponse<R>),
-    /// It may have run.
+    /// The request may have run.
     Unknown(LostReason),
 }
 
-/// An answer, as far as it was read.
+/// A response, as far as it was read.
 #[derive(Debug)]
 pub struct ReceivedResponse<R> {
-    /// Its head, and what was read of its body.
+    /// The head, and what was read of the body.
     pub reply: Arc<Reply>,
-    /// What the backend itself says is to become of the record (`Onlyonce-Outcome`).
+    /// What the backend itself wants for the record (`Onlyonce-Outcome`).
     pub origin_directive: Option<Disposition>,
-    /// What of the body is not in `reply`.
+    /// The part of the body that is not in `reply`.
     pub rest: BodyRemainder<R>,
 }
 
-/// What of a body was not read.
+/// The part of a body that was not read.
 #[derive(Debug)]
 pub enum BodyRemainder<R> {
-    /// The body is whole.
+    /// None: the body is complete.
     Nothing,
-    /// There is more than may be held.
+    /// There is more than may be kept.
     Oversized(R),
-    /// It broke off.
+    /// The body broke off.
     Broken(LostReason),
 }
 
-/// How an upstream falls silent.
+/// Why a response was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LostReason {
     /// It took too long.

@@ -1,9 +1,8 @@
-//! How many records there are now of which nobody knows whether they took effect: what somebody has to look at.
+//! How many records are unknown now. An operator has to look at these.
 //!
-//! What this process writes and what its operators resolve is known at once. What others write (sidecars that share the
-//! store, owners that died, this process before it was started anew) is found by walking through all records in the
-//! background, a bounded number of them at a time. So the count is that of the whole store, as old as the last walk where
-//! others change it.
+//! What this process writes and its operators resolve is counted at once. What others write (other sidecars, lost
+//! owners, this process before a restart) is found by walking through all records in the background, with limited load
+//! and memory. So the count is that of the whole store, and as old as the last walk where others change it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,7 +16,7 @@ use crate::record::transitions::{OwnerState, RecordSnapshot};
 use crate::record::{Phase, RecordName};
 use crate::store::{ListQuery, Page, Store};
 
-/// Those that are known.
+/// Counts unknown records.
 pub(super) struct UnknownRecords {
     metrics: Arc<Metrics>,
     known: Mutex<UnknownSets>,
@@ -25,29 +24,29 @@ pub(super) struct UnknownRecords {
 
 #[derive(Default)]
 struct UnknownSets {
-    /// Those of now.
+    /// The present ones.
     now: UnknownSet,
-    /// What the walk that is under way has found so far, and what changed meanwhile.
+    /// What the current walk has found so far, with the changes since it began.
     walked: UnknownSet,
 }
 
-/// Records, and when the store forgets them.
+/// Records, with the time at which the store forgets them.
 #[derive(Default)]
 struct UnknownSet {
     by_name: HashMap<RecordName, Instant>,
-    /// By route: those above, and those for which there was no room.
+    /// By route, including those for which there was no room above.
     counts: HashMap<Arc<str>, usize>,
 }
 
-/// More names than this are only counted: a few megabytes.
+/// More names than this are counted without their names. This limits memory to a few megabytes.
 const MOST: usize = 32 * 1024;
-/// Records of one look at the store.
+/// Records of one page.
 const PAGE: usize = 500;
-/// Between two looks, at least. A million records take eight minutes or more.
+/// The shortest pause between two pages. A million records take eight minutes or more.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Of the time, the store is asked at most this part.
+/// The store is asked for at most this part of the time.
 const SHARE: u32 = 50;
-/// Before the first walk, and between two.
+/// The pause before the first walk, and between two.
 const REST: Duration = Duration::from_secs(30);
 const FIRST_REST: Duration = Duration::from_secs(1);
 
@@ -87,7 +86,7 @@ impl UnknownRecords {
         Self { metrics, known: Mutex::default() }
     }
 
-    /// This record is unknown now, for so long.
+    /// This record is unknown from now on, for this time.
     pub(super) fn add(&self, name: &RecordName, time_to_live: Duration) {
         let until = later(time_to_live);
         self.change(|known| {
@@ -96,7 +95,7 @@ impl UnknownRecords {
         });
     }
 
-    /// Somebody has said what became of it, or that it may run again.
+    /// An operator has settled or freed this record.
     pub(super) fn resolved(&self, name: &RecordName) {
         self.change(|known| {
             known.walked.remove(name);
@@ -128,7 +127,7 @@ impl UnknownRecords {
                         return;
                     }
                 }
-                // The store says so itself, and counts it. From the same place on, when it is there again.
+                // The store logs and counts the error itself. The walk goes on from the same page.
                 Err(_) => tokio::time::sleep(REST).await,
             }
             tokio::time::sleep(PAUSE.max(begun.elapsed() * SHARE)).await;
@@ -144,7 +143,7 @@ impl UnknownRecords {
         }
     }
 
-    /// Makes a change, and tells how many there are then.
+    /// Makes a change, and updates the metrics.
     fn change(&self, change: impl FnOnce(&mut UnknownSets)) {
         let mut known = self.known();
         change(&mut known);
@@ -169,7 +168,7 @@ fn unknown_for(seen: &RecordSnapshot) -> Option<Duration> {
 }
 
 fn later(time: Duration) -> Instant {
-    // As good as for ever.
+    // Practically for ever.
     const FAR: Duration = Duration::from_secs(86_400 * 365 * 100);
     let now = Instant::now();
     now.checked_add(time).unwrap_or(now + FAR)

@@ -1,7 +1,7 @@
-//! Repeats that wait for the first.
+//! Repeats that wait for the first request.
 //!
-//! A waiter never becomes an owner. In the owner's process it is woken the moment the attempt ends; in
-//! other processes when the store tells of it; and in any case it looks at the record now and then.
+//! A waiter never becomes an owner. If the attempt runs in this process, the waiter is woken when it ends. Otherwise it
+//! is woken when the store reports a change. It also looks at the record from time to time.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -9,8 +9,7 @@ use std::time::Duration;
 use crate::store::Changes;
 use crate::tick;
 
-/// Waits until there is reason to look at a record that another process owns: it is told to have changed, or a
-/// while has passed.
+/// Waits for a reason to look at a record of another process: a change is reported, or a pause is over.
 pub(super) async fn wait_for_change(changes: Option<&mut Changes>, looks: u32) {
     let told = pin!(async {
         let told = match changes {
@@ -21,12 +20,12 @@ pub(super) async fn wait_for_change(changes: Option<&mut Changes>, looks: u32) {
             std::future::pending::<()>().await;
         }
     });
-    // Late or lost, a notification costs promptness and nothing else.
+    // A late or lost notification costs time only.
     let _ = tick::timeout(backoff(looks), told).await;
 }
 
-/// The pause before the next look at a record: 50 ms, growing by 1.6 up to a second, half of it left to chance so
-/// that many waiters do not look at once.
+/// The pause before the next look at a record: 50 ms, growing by 1.6 up to a second. Half of it is random, so that many
+/// waiters do not look at once.
 pub(super) fn backoff(looks: u32) -> Duration {
     let full = 0.05 * 1.6_f64.powi(looks.min(10).cast_signed());
     let chance = f64::from(u8::from_le_bytes(super::random::random())) / 255.0;

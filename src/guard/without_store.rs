@@ -1,7 +1,7 @@
-//! What a request gets for which the store cannot tell, by what this process knows. Pure.
+//! What a request gets if the store cannot answer, by the knowledge of this process. Pure.
 //!
-//! An attempt that runs in this very process is no secret to it, however slow the store is: a repeat of it must not be
-//! taken for a first request, least of all where requests go through unguarded without the store.
+//! An attempt that runs in this process is known to it, however slow the store is. A repeat of it must not be treated
+//! as a first request, above all where requests are passed on unguarded without the store.
 
 use super::decide::{Verdict, decide};
 use crate::config::OnMismatch;
@@ -13,12 +13,12 @@ use crate::record::{Claim, Fingerprint, Record, State};
 pub enum LocalKnowledge {
     /// Nothing.
     Nothing,
-    /// The record as it is, or will be once the store takes it: under this claim, in this state.
+    /// The record as it is, or will be once the store takes it.
     Record(Claim, State),
-    /// Its attempt may be tried again, which is still to be written.
+    /// The attempt may be repeated. This is still to be written.
     Free,
-    /// There is an attempt, or may be one, and others may know more: the lease was lost, or is older than a takeover
-    /// waits; or a claim is on its way.
+    /// There is or may be an attempt, and others may know more: the lease was lost or is so old that another may have
+    /// taken over, or a claim has no answer yet.
     Doubtful,
 }
 
@@ -27,9 +27,9 @@ pub enum LocalKnowledge {
 pub enum Fallback {
     /// What a repeat gets.
     Repeat(Verdict),
-    /// 503, whatever is to become of requests without the store.
+    /// 503, whatever is configured for requests without the store.
     Refuse,
-    /// What is to become of requests without the store.
+    /// What is configured for requests without the store.
     AsConfigured,
 }
 
