@@ -1,4 +1,4 @@
-//! The clocks that are read, and what each of them is for.
+//! The clocks, and what each is used for.
 //!
 //! | clock | read with | for |
 //! |---|---|---|
@@ -7,7 +7,7 @@
 //! | of the processor | [`of_this_thread`] | how much one piece of work may be |
 //! | of the wall | [`wall`], [`unix_millis`] | what people read, and dates in keys; it may jump |
 //!
-//! No decision about a record rests on the wall clock or on another machine's clock. `clippy.toml` refuses
+//! No decision about a record depends on the wall clock or on the clock of another machine. `clippy.toml` forbids
 //! `std::time::Instant::now` and `SystemTime::now` everywhere else.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,11 +17,10 @@ use std::cell::Cell;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
-/// The time since the machine was booted, the time that it was suspended included.
+/// The time since boot, including the time for which the machine was suspended.
 ///
-/// A laptop whose lid was closed, or a virtual machine that was paused, must not take its hold on a record for younger
-/// than it is. On systems other than Linux this is `CLOCK_MONOTONIC`: macOS counts suspended time there too, others may
-/// not.
+/// After a suspend or a pause of the virtual machine, a lease must not look younger than it is. On systems other than
+/// Linux this is `CLOCK_MONOTONIC`, which counts suspended time on macOS, and may not elsewhere.
 pub fn since_boot() -> Duration {
     #[cfg(target_os = "linux")]
     const CLOCK: ClockId = ClockId::Boottime;
@@ -32,7 +31,7 @@ pub fn since_boot() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
-/// The processor time that this thread has taken: how much work a piece of work is, however busy the machine.
+/// The processor time of this thread: a measure of work that does not depend on the load of the machine.
 pub fn of_this_thread() -> Duration {
     #[expect(clippy::disallowed_methods, reason = "this is where it is read")]
     let now = clock_gettime(ClockId::ThreadCPUTime);
@@ -45,7 +44,7 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// The time of day in milliseconds since 1970. A wall clock before that is not set yet: 0.
+/// The time of day in milliseconds since 1970. 0 if the clock is set to a time before that.
 pub fn unix_millis() -> u64 {
     let since = wall().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

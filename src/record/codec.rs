@@ -1,8 +1,8 @@
 //! The bytes of a record, layout 2.
 //!
-//! Records outlive versions of this program, so the layout is written by hand and fixed; golden bytes in the tests hold it.
-//! All numbers are little endian; a *varint* has seven bits in each byte, the lowest first, the highest bit set in all
-//! bytes but the last, and no more bytes than it needs.
+//! Records outlive versions of this program, so the layout is written by hand and fixed. Golden bytes in the tests
+//! guard it. Numbers are little endian. A *varint* has seven bits in each byte, the lowest first; the highest bit is
+//! set in all bytes but the last; it has no more bytes than it needs.
 //!
 //! ```text
 //!   0  version      u8   2
@@ -27,13 +27,13 @@
 //! end  checksum     8    XXH3-64 of all that stands before it
 //! ```
 //!
-//! A record has one encoding: what is read is refused unless writing it would give the same bytes again. The checksum is
-//! against damage; nothing is believed before it is found right. It is not against somebody who writes to the store.
+//! A record has exactly one encoding: reading refuses bytes that writing would not produce. The checksum detects
+//! damage, and is verified before anything else is used. It does not protect against somebody who writes to the store.
 //!
-//! [`Extensions`] are for what later versions add. A body that lies apart is stored in [chunks](super::chunks).
+//! [`Extensions`] are for later versions. A body that is stored apart is stored in [chunks](super::chunks).
 //!
-//! Scripts inside Redis read version, state, token and attempt at their offsets; everything else is read here only.
-//! Layout 1 was that of no release.
+//! Scripts in Redis read version, state, token and attempt at their offsets. Everything else is read here only. No
+//! release had layout 1.
 
 mod fields;
 mod input;
@@ -54,7 +54,7 @@ use super::{
 use fields::{fields_len, put_fields};
 use input::RecordInput;
 
-/// The layout, which is a record's first byte.
+/// The layout: the first byte of a record.
 pub const VERSION: u8 = 2;
 const IN_FLIGHT: u8 = 1;
 const COMPLETED: u8 = 2;
@@ -65,18 +65,18 @@ const BODY_APART: u16 = 1;
 const RETRY: u16 = 1 << 1;
 
 const CHECKSUM: usize = 8;
-/// Length of a body that lies apart, and of its chunks.
+/// Length of a body that is stored apart, and of its chunks.
 const CUT: usize = 8 + 4;
 
-/// As many bytes of a record as tell its [`Summary`].
+/// The number of bytes that contain a [`Summary`].
 pub const HEAD: usize = 108;
 
-/// Where a completed record's body lies.
+/// Where the body of a completed record is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
     /// In the record.
     Within,
-    /// In chunks, which are stored before the record; whatever body the reply has is left out.
+    /// In chunks, which are stored before the record. The body of the reply is not written.
     Apart(Cut),
 }
 
@@ -89,38 +89,38 @@ pub enum Decoded {
     Bodiless(Bodiless),
 }
 
-/// A completed record whose body lies apart.
+/// A completed record whose body is stored apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bodiless {
     record: Record,
     cut: Cut,
 }
 
-/// Why a record cannot be read. Such a record is never run over, and never replayed.
+/// Why a record cannot be read. Such a record is never overwritten and never replayed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// Written by a version of this program that knows more.
+    /// It was written by a later version of this program.
     #[error("it was written by a newer version of onlyonce (layout {0})")]
     Newer(u8),
-    /// Written before the layout was fixed.
+    /// It was written before the layout was fixed.
     #[error("it was written by a version of onlyonce that was never released (layout {0})")]
     Older(u8),
     /// It has a critical extension of this code.
     #[error("it was written by a newer version of onlyonce (extension {0})")]
     Extension(u8),
-    /// Not what was written.
+    /// It is damaged.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
 }
 
-/// The bytes of `record`. No length is cut to what its number can hold.
+/// The bytes of `record`. No length is cut off to fit its field.
 pub fn encode(record: &Record, placement: Placement) -> Vec<u8> {
     let mut out = Vec::with_capacity(encoded_len(record, placement));
     encode_into(&mut out, record, placement);
     out
 }
 
-/// How many bytes [`encode_into`] writes.
+/// The number of bytes that [`encode_into`] writes.
 pub fn encoded_len(record: &Record, placement: Placement) -> usize {
     let rest = match (&record.state, placement) {
         (State::InFlight | State::Unknown { .. }, _) => 0,
@@ -136,7 +136,7 @@ pub fn encoded_len(record: &Record, placement: Placement) -> usize {
     HEAD + record.claim.extensions.as_bytes().len() + rest + CHECKSUM
 }
 
-/// Writes the bytes of `record` behind what is there.
+/// Appends the bytes of `record`.
 pub fn encode_into(out: &mut Vec<u8>, record: &Record, placement: Placement) {
     let start = out.len();
     match &record.state {
@@ -170,12 +170,12 @@ pub fn encode_claim(claim: &Claim) -> Vec<u8> {
     out
 }
 
-/// How many bytes [`encode_claim_into`] writes.
+/// The number of bytes that [`encode_claim_into`] writes.
 pub fn claim_len(claim: &Claim) -> usize {
     HEAD + claim.extensions.as_bytes().len() + CHECKSUM
 }
 
-/// Writes the bytes of a record in flight behind what is there.
+/// Appends the bytes of a record in flight.
 pub fn encode_claim_into(out: &mut Vec<u8>, claim: &Claim) {
     let start = out.len();
     put_claim(out, claim, IN_FLIGHT, 0, None, 0);
@@ -227,7 +227,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Reads the bytes of a record. Bodies and header values share them.
+/// Reads a record. Its body and header values share the bytes.
 pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
     check_version(bytes)?;
     let Some((content, checksum)) = bytes.split_last_chunk::<CHECKSUM>().filter(|(content, _)| content.len() >= HEAD)
@@ -281,7 +281,8 @@ pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
     })
 }
 
-/// What the first [`HEAD`] bytes of a record tell; more of them may be there. Whether the record is whole, they do not.
+/// Reads a summary from the first [`HEAD`] bytes of a record, or more of them. They do not tell whether the record is
+/// damaged.
 pub fn summarise(bytes: &Bytes) -> Result<Summary, Unreadable> {
     check_version(bytes)?;
     if bytes.len() < HEAD {
@@ -300,7 +301,7 @@ fn check_version(bytes: &[u8]) -> Result<(), Unreadable> {
     }
 }
 
-/// What stands in the first [`HEAD`] bytes. The claim is still without its extensions.
+/// The first [`HEAD`] bytes of a record. The claim does not have its extensions yet.
 struct RecordHead {
     phase: Phase,
     flags: u16,
@@ -344,8 +345,8 @@ fn decode_head(input: &mut RecordInput<'_>) -> Result<RecordHead, Unreadable> {
     Ok(RecordHead { phase, flags, claim, status, settled_at, extensions })
 }
 
-/// What sets a record apart from every other that lies, lay or will lie under its name: state, token and attempt, as
-/// they stand at offsets 1 and 4.
+/// What distinguishes a record from all earlier and later ones of its name: state, token and attempt, as they are at
+/// offsets 1 and 4.
 pub fn identity(seen: &Summary) -> (u8, [u8; 20]) {
     let state = match seen.phase {
         Phase::InFlight => IN_FLIGHT,
@@ -360,22 +361,22 @@ pub fn identity(seen: &Summary) -> (u8, [u8; 20]) {
 }
 
 impl Bodiless {
-    /// The record as it is, for those who need no body.
+    /// The record without its body.
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// How the body is cut, and its length.
+    /// Length of the body and of its chunks.
     pub fn cut(&self) -> Cut {
         self.cut
     }
 
-    /// Checks the body's chunks as they come. The name is the record's.
+    /// Checks the chunks of the body, in order. The name is the record's.
     pub fn reader(&self, name: &RecordName) -> ChunkReader {
         ChunkReader::new(name, self.record.claim.token, self.cut)
     }
 
-    /// Puts the body back, if it is the right one: all chunks, one behind the other.
+    /// The record with its body, if these are all of its chunks, in order.
     pub fn with_body(mut self, name: &RecordName, mut stored: Bytes) -> Result<Record, Unreadable> {
         if stored.len() as u64 != self.cut.stored() {
             return Err(Unreadable::Damaged("its body is not the one that was stored"));
@@ -383,7 +384,7 @@ impl Bodiless {
         let (mut reader, mut body) = (self.reader(name), Vec::new());
         while let Some(index) = reader.wanted() {
             let lies_at = self.cut.lies_at(index);
-            // No longer than what is stored.
+            // It is no longer than what is stored.
             let length = (lies_at.end - lies_at.start) as usize;
             body.push(reader.read(stored.split_to(length))?);
         }

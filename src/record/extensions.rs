@@ -2,24 +2,25 @@ use bytes::Bytes;
 
 use super::codec::Unreadable;
 
-/// What a record says beyond its layout, for versions to come: a list of extensions, each with a code.
+/// A list of extensions, each with a code, for later versions of the layout.
 ///
-/// One that is *critical* changes how the record is read: whoever does not know its code cannot read the record. Any other
-/// may be ignored, and is kept by whoever writes the record anew. What the [first bytes](super::codec::HEAD) of a record
-/// mean, no extension changes.
+/// A *critical* extension changes how the record is read: a reader that does not know its code refuses the record. Any
+/// other may be ignored, and is kept when the record is written anew. No extension changes the meaning of the [first
+/// bytes](super::codec::HEAD) of a record.
 ///
-/// Claims are moved about on the path of every request, and hardly one has any: so they take the room of a pointer.
+/// Claims are moved on the path of every request and hardly ever have extensions, so these take the room of one
+/// pointer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Extensions(Option<Box<Bytes>>);
 
-/// Marks the codes of critical extensions.
+/// This bit marks the codes of critical extensions.
 const CRITICAL: u8 = 0x80;
 
-/// The codes that have a meaning, or will have.
+/// The codes that are in use or reserved.
 pub mod code {
     /// Who changed the record by hand, when and why. Reserved.
     pub const AUDIT: u8 = 0x01;
-    /// How the backend can be asked what became of an unknown outcome. Reserved.
+    /// How to ask the backend about an unknown outcome. Reserved.
     pub const PROBE: u8 = 0x02;
     /// What follows the extensions is compressed. Reserved.
     pub const COMPRESSION: u8 = 0x81;
@@ -31,7 +32,7 @@ pub mod code {
 const HEADER: usize = 3;
 
 impl Extensions {
-    /// Reads them: codes in ascending order, each once, and none that is critical, since no such code is known yet.
+    /// Reads extensions. Codes must be in ascending order, each once, and none critical: no such code exists yet.
     pub(super) fn read(bytes: Bytes) -> Result<Self, Unreadable> {
         let (mut rest, mut last) = (&bytes[..], 0);
         while !rest.is_empty() {
@@ -48,7 +49,7 @@ impl Extensions {
         Ok(Self(if bytes.is_empty() { None } else { Some(Box::new(bytes)) }))
     }
 
-    /// As they stand in a record.
+    /// The bytes as they are in a record.
     pub(super) fn as_bytes(&self) -> &[u8] {
         self.0.as_deref().map_or(&[], |bytes| &bytes[..])
     }

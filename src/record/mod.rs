@@ -1,8 +1,8 @@
-//! What is remembered about an operation, and how it may change. Pure: no clock, no I/O.
+//! What is stored about an operation, and how it may change. Pure: no clock, no I/O.
 //!
-//! A [`Record`] is a [`Claim`] (who owns the operation, and under which terms) and a [`State`].
-//! [`transitions`] holds every step from one record to the next; each store carries them out atomically,
-//! in its own way, and is tested against them. [`codec`] gives a record its bytes, and [`chunks`] a large body.
+//! A [`Record`] is a [`Claim`] (who owns the operation, and under which terms) and a [`State`]. [`transitions`] holds
+//! every step from one record to the next; each store carries these out atomically and is tested against them.
+//! [`codec`] is the byte layout of a record, and [`chunks`] that of a large body.
 
 pub mod chunks;
 pub mod codec;
@@ -22,62 +22,62 @@ pub use extensions::{Extensions, code};
 pub use hex::Hex;
 pub use reply::Reply;
 
-/// What one store holds about one operation.
+/// What a store holds about one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Who claimed it, and under which terms. Never changes while the record is in flight.
+    /// Who owns it, and under which terms. Does not change while the record is in flight.
     pub claim: Claim,
-    /// How far it came.
+    /// How far the operation is.
     pub state: State,
 }
 
 /// One request's ownership of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Must be presented with every later write to the record.
+    /// Needed for every later write to the record.
     pub token: Token,
-    /// 1 for the first owner; one more for each takeover.
+    /// 1 for the first owner, and one more for each takeover.
     pub attempt: u32,
-    /// What governs the record, whoever reads it and whatever their configuration says.
+    /// The terms of the record. They apply to every reader, whatever its configuration.
     pub terms: Terms,
-    /// What the key was used for.
+    /// The request that the key was used for.
     pub fingerprint: Fingerprint,
-    /// When it was claimed, by the owner's wall clock, in milliseconds since the Unix epoch. For people: no
-    /// decision rests on it.
+    /// When it was claimed, by the owner's wall clock, in milliseconds since the Unix epoch. For people only: nothing
+    /// is decided by it.
     pub claimed_at: u64,
-    /// What versions to come have put beside it, and this one keeps.
+    /// What later versions have added, which this one keeps.
     pub extensions: Extensions,
 }
 
-/// How far an operation came.
+/// How far an operation is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// The owner is at work, or was lost.
+    /// The owner is running, or was lost.
     InFlight,
-    /// The answer is here and is replayed.
+    /// It took effect, and the response is stored.
     Completed {
         /// Milliseconds since the Unix epoch.
         settled_at: u64,
-        /// The answer.
+        /// The response.
         reply: Arc<Reply>,
     },
-    /// It was done, and the answer is not here to be replayed.
+    /// It took effect, and the response is not stored.
     Unreplayable {
         /// Milliseconds since the Unix epoch.
         settled_at: u64,
-        /// Status of the answer.
+        /// Status of the response.
         status: StatusCode,
-        /// `Location` of the answer.
+        /// `Location` of the response.
         location: Option<HeaderValue>,
     },
-    /// It was started, and whether it took effect cannot be told.
+    /// It was sent, and it is unknown whether it took effect.
     Unknown {
         /// Milliseconds since the Unix epoch.
         settled_at: u64,
     },
 }
 
-/// [`State`] without what it holds.
+/// A [`State`] without its contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// [`State::InFlight`]
@@ -90,21 +90,21 @@ pub enum Phase {
     Unknown,
 }
 
-/// A record without its answer: what a list of records tells.
+/// A record without its response, as it is shown in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// Who claimed it, and under which terms.
     pub claim: Claim,
-    /// How far it came.
+    /// How far it is.
     pub phase: Phase,
     /// Milliseconds since the Unix epoch; `None` in flight.
     pub settled_at: Option<u64>,
-    /// Status of the answer, where there was one.
+    /// Status of the response, if there is one.
     pub status: Option<StatusCode>,
 }
 
 impl Record {
-    /// All but the answer.
+    /// All but the response.
     pub fn summary(&self) -> Summary {
         let (phase, settled_at, status) = match &self.state {
             State::InFlight => (Phase::InFlight, None, None),
@@ -119,20 +119,20 @@ impl Record {
 /// The terms of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// How long the owner may stay silent before it counts as lost.
+    /// How long the owner may be silent before it counts as lost.
     pub lease: Duration,
-    /// How long the record lives, from its claim, from each renewal, and anew from its settling.
+    /// How long the record lives: from its claim, again from each renewal, and again from its settling.
     pub retention: Duration,
-    /// What an outcome that cannot be told means for the key.
+    /// What an unknown outcome means for the key.
     pub on_unknown: UnknownPolicy,
 }
 
-/// What an outcome that cannot be told means for the key.
+/// What an unknown outcome means for the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownPolicy {
-    /// It stays blocked for this long.
+    /// It stays blocked for this time.
     Hold(Duration),
-    /// A repeat may take over once the lease has run out.
+    /// A repeat may take over after the lease.
     Retry,
 }
 
@@ -152,32 +152,32 @@ impl fmt::Display for Token {
     }
 }
 
-/// What a key was used for: to notice a key that comes back for something else.
+/// The request that a key was used for, to detect a key that is used for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint {
     /// Keyed digest of method, path and query.
     pub target: [u8; 16],
-    /// Which recipe made `body`: digests of different recipes cannot be compared.
+    /// Which recipe made `body`. Digests of different recipes cannot be compared.
     pub recipe: u64,
     /// Keyed digest of the body.
     pub body: [u8; 16],
 }
 
-/// How two fingerprints of one operation compare.
+/// How the fingerprints of two requests with one key compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
-    /// The same request, as far as can be told.
+    /// The same request.
     Same,
-    /// Same target; the bodies were digested by different recipes, so they count as the same.
+    /// Same target; the bodies have digests of different recipes. This counts as the same request.
     Incomparable,
-    /// Same target, another body.
+    /// Same target, different body.
     OtherBody,
-    /// Another method, path or query.
+    /// Different method, path or query.
     OtherTarget,
 }
 
 impl Comparison {
-    /// Whether the two may be of one request: nothing says that they are not.
+    /// Whether the two may be the same request.
     pub fn may_be_same(self) -> bool {
         match self {
             Self::Same | Self::Incomparable => true,
@@ -187,7 +187,7 @@ impl Comparison {
 }
 
 impl Fingerprint {
-    /// Compares a repeat's fingerprint with the recorded one.
+    /// Compares the fingerprint of a repeat with the recorded one.
     pub fn compare(&self, recorded: &Self) -> Comparison {
         if self.target != recorded.target {
             Comparison::OtherTarget
@@ -200,15 +200,14 @@ impl Fingerprint {
         }
     }
 
-    /// Enough of the body's to tell two of one key apart.
+    /// The first bytes of the body's digest: enough to tell two requests of one key apart in a log.
     pub fn short(&self) -> Hex<4> {
         let [a, b, c, d, ..] = self.body;
         Hex::of(&[a, b, c, d])
     }
 }
 
-/// `route:digest`, the name of an operation's record in logs, problems and on the command line.
-/// Stores put their prefix before it.
+/// `route:digest`, the name of a record in logs, problems and on the command line. Stores put their prefix before it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordName {
     /// The route's name.
@@ -217,16 +216,16 @@ pub struct RecordName {
     pub digest: [u8; 16],
 }
 
-/// Ends the name of a route whose requests are observed; no route is named like this.
+/// Appended to the name of a route in observe mode. No route can have such a name.
 const OBSERVED: &str = "@observe";
 
 impl RecordName {
-    /// The record of the same operation where it is observed only: in a name space of its own.
+    /// The record of the same operation in observe mode, under a name of its own.
     pub fn observed(&self) -> Self {
         Self { route: format!("{}{OBSERVED}", self.route).into(), digest: self.digest }
     }
 
-    /// Whether it is such a record.
+    /// Whether this is the record of an observed request.
     pub fn is_observed(&self) -> bool {
         self.route.ends_with(OBSERVED)
     }

@@ -1,23 +1,23 @@
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-/// A stored response: what a replay is made of.
+/// A stored response.
 ///
-/// Only end-to-end fields: whoever makes one has taken out hop-by-hop fields and, where the body is whole, its length.
+/// It has end-to-end fields only: whoever makes one removes hop-by-hop fields and, if the body is complete, its length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// The response's status.
+    /// The status.
     pub status: StatusCode,
-    /// Its header fields, in their order within each name.
+    /// The header fields, in their order within each name.
     pub headers: HeaderMap,
-    /// Its body, in the pieces it came in. Only their concatenation means something.
+    /// The body, in the pieces in which it arrived. Only their concatenation has a meaning.
     pub body: Vec<Bytes>,
-    /// Its trailer fields (RFC 9110, 6.5).
+    /// The trailer fields (RFC 9110, 6.5).
     pub trailers: HeaderMap,
 }
 
 impl Reply {
-    /// Bytes of the body.
+    /// Length of the body in bytes.
     pub fn body_len(&self) -> u64 {
         self.body.iter().map(|piece| piece.len() as u64).sum()
     }

@@ -1,4 +1,4 @@
-//! Every step a record can take. The stores carry these out atomically; nothing else decides.
+//! Every step that a record can take. The stores carry these out atomically, and decide nothing themselves.
 //!
 //! ```text
 //!            claim                 settle
@@ -8,8 +8,8 @@
 //!     └────────────────┘  └──┘
 //! ```
 //!
-//! An operator may free a key in every state ([`release_by_hand`]), and say what came of whatever has no answer
-//! ([`complete_by_hand`]); an owner that is alive is in the way of both.
+//! An operator may free a key in every state ([`release_by_hand`]), and may record the response of an operation that
+//! has none ([`complete_by_hand`]). Both are refused while the owner is alive.
 
 #[cfg(test)]
 mod any_order;
@@ -24,34 +24,34 @@ use super::{Claim, Fingerprint, Phase, Record, Reply, State, Summary, Terms, Tok
 pub struct StoredRecord {
     /// The record.
     pub record: Record,
-    /// How long the owner has been silent: the retention less the remaining time to live, on the
-    /// store's clock. Means something only while the record is in flight.
+    /// How long the owner has been silent: the retention minus the remaining time to live, on the store's clock. It has
+    /// a meaning only while the record is in flight.
     pub silent_for: Duration,
 }
 
-/// What has become of the owner of a record in flight.
+/// Whether the owner of a record in flight is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnerState {
-    /// It was heard of within its lease.
+    /// It has renewed within its lease.
     Alive,
-    /// It was not, and the key is not yet free for another attempt.
+    /// It has not, and the key is not free for another attempt yet.
     Lost,
-    /// It was not, and a repeat may take over.
+    /// It has not, and a repeat may take over.
     Abandoned,
 }
 
 impl StoredRecord {
-    /// A record that is settled: what its owner does matters no more.
+    /// A settled record, whose owner does not matter any more.
     pub fn settled(record: Record) -> Self {
         Self { record, silent_for: Duration::ZERO }
     }
 
-    /// What has become of the owner, if the record is in flight.
+    /// Whether the owner is alive, if the record is in flight.
     pub fn owner(&self) -> OwnerState {
         OwnerState::after(self.silent_for, &self.record.claim.terms)
     }
 
-    /// The same without the answer.
+    /// The same without the response.
     pub fn seen(&self) -> RecordSnapshot {
         RecordSnapshot { summary: self.record.summary(), silent_for: self.silent_for }
     }
@@ -69,7 +69,7 @@ impl OwnerState {
     }
 }
 
-/// A record as somebody saw it, without its answer. It may have changed since.
+/// A record as it was read, without its response. It may have changed since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordSnapshot {
     /// The record.
@@ -79,29 +79,29 @@ pub struct RecordSnapshot {
 }
 
 impl RecordSnapshot {
-    /// What has become of the owner, if the record is in flight.
+    /// Whether the owner is alive, if the record is in flight.
     pub fn owner(&self) -> OwnerState {
         OwnerState::after(self.silent_for, &self.summary.claim.terms)
     }
 
-    /// What is left of the record's life.
+    /// The remaining time to live.
     pub fn left(&self) -> Duration {
         self.summary.claim.terms.retention.saturating_sub(self.silent_for)
     }
 }
 
-/// What a claim does.
+/// What a claim does to a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimTransition {
-    /// Write this claim, with the full retention to live. It was absent, or its owner was lost.
+    /// Write this claim, with the full retention. The record was absent, or its owner was lost.
     Write(Claim),
-    /// The record is this very claim: an earlier try of it arrived.
+    /// The record is this claim: an earlier try of it arrived.
     AlreadyMine(Claim),
-    /// Leave the record alone.
+    /// Leave the record unchanged.
     Refuse(Box<StoredRecord>),
 }
 
-/// A request asks to own the operation.
+/// A request claims the operation.
 pub fn claim(held: Option<StoredRecord>, wanted: &Claim) -> ClaimTransition {
     let Some(held) = held else {
         return ClaimTransition::Write(wanted.clone());
@@ -121,25 +121,25 @@ pub fn may_take_over(held: &StoredRecord, fingerprint: &Fingerprint) -> bool {
     same && held.record.state == State::InFlight && held.owner() == OwnerState::Abandoned
 }
 
-/// The claim that replaces a lost owner's, where that is allowed. A key that was used for something else is
-/// refused whatever became of its owner.
+/// The claim that replaces a lost owner's, if a takeover is allowed. A key that was used for another request is
+/// refused, whatever became of the owner.
 pub fn takeover(held: &StoredRecord, wanted: &Claim) -> Option<Claim> {
     may_take_over(held, &wanted.fingerprint)
         .then(|| Claim { attempt: held.record.claim.attempt.saturating_add(1), ..wanted.clone() })
 }
 
-/// What a renewal does.
+/// What a renewal does to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RenewTransition {
-    /// Set the time to live back to the retention.
+    /// Set the time to live to the retention again.
     Extend,
     /// The record is gone: write the claim again.
     ClaimAgain,
-    /// Somebody else's, or settled: leave it alone.
+    /// It is settled, or another owner's: leave it unchanged.
     Refuse,
 }
 
-/// An owner says that it is alive.
+/// An owner renews its claim.
 pub fn renew(held: Option<&Record>, token: Token) -> RenewTransition {
     match held {
         None => RenewTransition::ClaimAgain,
@@ -148,9 +148,9 @@ pub fn renew(held: Option<&Record>, token: Token) -> RenewTransition {
     }
 }
 
-/// Whether an owner's settling is written; otherwise the record that is there stays.
+/// Whether an owner's settling is written. If not, the record that is there stays.
 ///
-/// A settling that finds nothing is written: the execution did happen, so later repeats must learn of it.
+/// If there is no record, it is written: the request took effect, and later repeats must learn of it.
 pub fn settles(held: Option<&Record>, token: Token) -> bool {
     held.is_none_or(|record| {
         record.claim.token == token
@@ -166,18 +166,18 @@ pub fn releases(held: &Record, token: Token) -> bool {
     held.claim.token == token && held.state == State::InFlight
 }
 
-/// A write that an operator asks for. It rests on what the operator saw, and is void when that has changed.
+/// A write of an operator. It is carried out only if the record is still as the operator saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompareAndSwap {
-    /// What must still be there: see [`still_matches`](Self::still_matches).
+    /// The expected record, see [`still_matches`](Self::still_matches).
     pub seen: RecordSnapshot,
-    /// What takes its place; nothing frees the key.
+    /// The new record. `None` frees the key.
     pub to: Option<Record>,
 }
 
 impl CompareAndSwap {
-    /// Whether what is there now is still what was seen: the same state, of the same owner, who has not been heard of
-    /// since, as far as that matters.
+    /// Whether the record is still as it was seen: the same state of the same owner, which has not renewed since, if
+    /// that matters.
     pub fn still_matches(&self, held: &StoredRecord) -> bool {
         let (then, now) = (&self.seen.summary, held.record.summary());
         then.phase == now.phase
@@ -186,7 +186,7 @@ impl CompareAndSwap {
             && held.silent_for >= self.least_silence()
     }
 
-    /// For how long the owner must have been silent: a renewal changes nothing else about a record.
+    /// How long the owner must have been silent. A renewal changes nothing else about a record.
     pub fn least_silence(&self) -> Duration {
         match self.seen.summary.phase {
             Phase::InFlight => self.seen.silent_for,
@@ -195,24 +195,24 @@ impl CompareAndSwap {
     }
 }
 
-/// Why an operator's move is not made.
+/// Why an operator's change is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ManualChangeRefused {
-    /// The owner is at work, and will say itself what came of it.
+    /// The owner is alive, and will settle the record itself.
     OwnerAlive,
-    /// There is an answer, which clients may have seen.
+    /// A response is recorded, and clients may have received it.
     Completed,
 }
 
 /// An operator frees the key: the next request with it runs.
 ///
-/// `force` is for an owner that is alive: it goes on with its work all the same, and another may begin beside it.
+/// `force` is needed if the owner is alive. Its attempt goes on, and another one may run at the same time.
 pub fn release_by_hand(seen: RecordSnapshot, force: bool) -> Result<CompareAndSwap, ManualChangeRefused> {
     Ok(CompareAndSwap { seen: unhindered(seen, force)?, to: None })
 }
 
-/// An operator says what came of it: retries get this answer. The claim stays as it was, so that a retry is held
-/// against the same fingerprint, and a late outcome of the owner finds that it is settled.
+/// An operator records the response, which repeats will get. The claim stays: repeats are compared with its
+/// fingerprint, and a late outcome of the owner finds the record settled.
 pub fn complete_by_hand(
     seen: RecordSnapshot,
     reply: Arc<Reply>,
@@ -227,7 +227,7 @@ pub fn complete_by_hand(
     Ok(CompareAndSwap { seen: unhindered(seen, force)?, to: Some(to) })
 }
 
-/// No owner is in the way, or none matters: then it may renew as it likes.
+/// Checks that no owner is alive. With `force`, the owner does not matter and may even renew.
 fn unhindered(seen: RecordSnapshot, force: bool) -> Result<RecordSnapshot, ManualChangeRefused> {
     match (seen.summary.phase, seen.owner()) {
         _ if force => Ok(RecordSnapshot { silent_for: Duration::ZERO, ..seen }),
@@ -237,7 +237,7 @@ fn unhindered(seen: RecordSnapshot, force: bool) -> Result<RecordSnapshot, Manua
     }
 }
 
-/// How long a record lives once it is written.
+/// How long a record lives after it is written.
 pub fn time_to_live(record: &Record) -> Duration {
     match (&record.state, record.claim.terms.on_unknown) {
         (State::Unknown { .. }, UnknownPolicy::Hold(hold_for)) => hold_for,
@@ -278,7 +278,7 @@ mod tests {
         held(state, UnknownPolicy::Hold(HOUR), silent_for)
     }
 
-    /// Every state and owner, and what is refused without force: to release it, and to complete it.
+    /// Every state and owner, and how a release and a completion without force are refused.
     fn every_case() -> [(StoredRecord, Option<ManualChangeRefused>, Option<ManualChangeRefused>); 6] {
         let (unknown, completed) =
             (State::Unknown { settled_at: 5 }, State::Completed { settled_at: 5, reply: reply() });
@@ -348,7 +348,7 @@ mod tests {
         let renewed = hold(State::InFlight, Duration::ZERO);
         let alive = hold(State::InFlight, LEASE / 2);
         assert!(release_by_hand(alive.seen(), true).expect("forced").still_matches(&renewed));
-        // Time to live is set anew when a record is settled, and no owner renews it after that.
+        // The time to live is set again when a record is settled, and no owner renews it after that.
         let unknown = |silent_for| hold(State::Unknown { settled_at: 5 }, silent_for);
         let swap = release_by_hand(unknown(LEASE).seen(), false).expect("unknown");
         assert!(swap.still_matches(&unknown(Duration::ZERO)));

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue};
 
 type FieldLine<'a> = (&'a HeaderName, &'a HeaderValue);
 
-/// How many bytes [`put_fields`] writes.
+/// The number of bytes that [`put_fields`] writes.
 pub(super) fn fields_len<'a>(lines: impl Iterator<Item = FieldLine<'a>>) -> usize {
     let (mut count, mut length) = (0, 0);
     for (name, value) in lines {
@@ -15,7 +15,7 @@ pub(super) fn fields_len<'a>(lines: impl Iterator<Item = FieldLine<'a>>) -> usiz
     varint_len(count) + length
 }
 
-/// Writes so many lines.
+/// Writes these fields.
 pub(super) fn put_fields<'a>(out: &mut Vec<u8>, count: usize, lines: impl Iterator<Item = FieldLine<'a>>) {
     put_varint(out, count);
     for (name, value) in lines {

@@ -1,4 +1,4 @@
-//! The bytes of a record, as they are read.
+//! Reads the bytes of a record.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -7,7 +7,7 @@ use super::Unreadable;
 
 const CUT_SHORT: Unreadable = Unreadable::Damaged("it is cut short");
 
-/// What is left to read. Only what outlives the reading shares the bytes: each share is counted.
+/// What is left to read. Only values that are kept share the bytes, because each share is counted.
 pub(super) struct RecordInput<'a> {
     bytes: &'a Bytes,
     at: usize,
@@ -15,7 +15,7 @@ pub(super) struct RecordInput<'a> {
 }
 
 impl<'a> RecordInput<'a> {
-    /// `bytes` up to `end`, which lies within them.
+    /// `bytes` up to `end`, which is not beyond them.
     pub(super) fn new(bytes: &'a Bytes, end: usize) -> Self {
         Self { bytes, at: 0, end }
     }
@@ -48,7 +48,7 @@ impl<'a> RecordInput<'a> {
         rest
     }
 
-    /// Lengths of what is there are far below 2^35.
+    /// Lengths in a record are far below 2^35.
     fn varint(&mut self) -> Result<usize, Unreadable> {
         let mut number = 0_u64;
         for shift in (0..35).step_by(7) {
@@ -76,7 +76,7 @@ impl<'a> RecordInput<'a> {
             let length = self.varint()?;
             let value = HeaderValue::from_maybe_shared(self.share(length)?)
                 .map_err(|_| Unreadable::Damaged("a field value is none"))?;
-            // The map panics when it is asked for more than it can hold.
+            // `HeaderMap` panics if it is asked for more than it can hold.
             let known = fields.try_append(&name, value).map_err(|_| Unreadable::Damaged("it has too many fields"))?;
             if known && last.as_ref() != Some(&name) {
                 return Err(Unreadable::Damaged("the lines of a field stand apart"));

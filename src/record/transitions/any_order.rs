@@ -10,7 +10,7 @@ use crate::record::{Fingerprint, Record, Reply, State, Terms};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A store of one record, as small as can be.
+/// The smallest possible store: one record.
 #[derive(Default)]
 struct One {
     held: Option<StoredRecord>,
@@ -84,7 +84,7 @@ fn claims() -> impl Strategy<Value = Claim> {
         token: Token([token; 16]),
         attempt: 1,
         terms: Terms { lease: SECOND * lease, retention: SECOND * 20, on_unknown },
-        // Most requests are the same.
+        // Most requests are equal.
         fingerprint: Fingerprint { target: [use_of_key / 7; 16], recipe: 0, body: [0; 16] },
         claimed_at: 0,
         extensions: Default::default(),
@@ -113,7 +113,7 @@ fn steps() -> impl Strategy<Value = Vec<Move>> {
     proptest::collection::vec(step, 1..60)
 }
 
-/// What one step may have made of a record.
+/// What one step may have done to a record.
 fn judge(step: &Move, before: &StoredRecord, after: Option<&StoredRecord>) -> Result<(), TestCaseError> {
     let (was, own) = (&before.record, step.token() == Some(before.record.claim.token));
     let is_final = matches!(was.state, State::Completed { .. } | State::Unreplayable { .. });
