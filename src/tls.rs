@@ -115,8 +115,8 @@ impl Authorities {
 }
 
 impl TlsClient {
-    /// What the TLS library takes; `protocol` is the only one that the server may choose (ALPN, RFC 7301).
-    pub fn config(&self, protocol: &[u8]) -> Arc<ClientConfig> {
+    /// What the TLS library takes; `protocol` is the only one that the server may choose (ALPN, RFC 7301), if there is one.
+    pub fn config(&self, protocol: Option<&[u8]>) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("ring knows the versions of TLS that are on by default")
@@ -128,7 +128,7 @@ impl TlsClient {
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![protocol.to_vec()];
+        config.alpn_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
         Arc::new(config)
     }
 }

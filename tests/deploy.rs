@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use onlyonce::config::{Config, Listen, StoreLocation, UpstreamAddress, load};
+use onlyonce::config::{Config, Listen, RedisEndpoint, RedisServers, StoreLocation, UpstreamAddress, load};
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
@@ -34,7 +34,8 @@ fn the_configuration_names_services_of_the_compose_file() {
     let client_port = address(&config).port();
     let StoreLocation::Redis(redis) = config.store.location else { panic!("it should use the Redis beside it") };
     let UpstreamAddress::Http(backend) = config.upstream.address else { panic!("the backend speaks plain HTTP") };
-    for host in [backend.host(), &redis.host] {
+    let RedisServers::One(RedisEndpoint::Tcp(redis, _)) = &redis.servers else { panic!("it should use one server") };
+    for host in [backend.host(), redis] {
         assert!(compose.contains(&format!("\n  {host}:\n")), "compose.yaml has no service {host}");
     }
     for port in [client_port, config.admin.map_or(0, |admin| admin.listen.port())] {

@@ -62,8 +62,16 @@ impl Fixed {
         compare("admin.listen", listen(&self.admin) == listen(&config.admin));
         compare("admin.token", token(&self.admin) == token(&config.admin));
 
-        let StoreConfig { location, prefix, timeout, on_error: _, digest_key, durability, accept_eviction } =
-            &self.store;
+        let StoreConfig {
+            location,
+            prefix,
+            timeout,
+            on_error: _,
+            digest_key,
+            durability,
+            accept_eviction,
+            replica_acks,
+        } = &self.store;
         let wanted = &config.store;
         compare("store.url", *location == wanted.location);
         compare("store.prefix", *prefix == wanted.prefix);
@@ -71,6 +79,7 @@ impl Fixed {
         compare("store.digest_key", *digest_key == wanted.digest_key);
         compare("store.durability", *durability == wanted.durability);
         compare("store.accept_eviction", *accept_eviction == wanted.accept_eviction);
+        compare("store.replica_acks", *replica_acks == wanted.replica_acks);
         differing
     }
 }

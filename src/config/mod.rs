@@ -18,6 +18,7 @@ mod naming;
 mod policy;
 mod preset;
 mod problem;
+mod redis;
 mod routes;
 mod rule;
 mod schema;
@@ -44,6 +45,7 @@ pub use naming::{FORGOTTEN, ForgottenRoute, Naming, NamingChange, RecordPlacemen
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
 pub use preset::Preset;
 pub use problem::{ConfigError, ConfigProblem};
+pub use redis::{RedisAddress, RedisEndpoint, RedisPassword, RedisServers};
 pub use routes::{PathParams, RouteConflict, RouteMatch, RouteTarget, Routes, Unguarded};
 pub use rule::{
     Delivery, FingerprintMode, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period,
@@ -244,12 +246,14 @@ pub struct StoreConfig {
     pub durability: Durability,
     /// Use a Redis that may evict records.
     pub accept_eviction: bool,
+    /// How many replicas of a Redis must have a claim before it counts, and an outcome before it is told.
+    pub replica_acks: u64,
 }
 
 /// `store.url`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreLocation {
-    /// One Redis or Valkey server.
+    /// A Redis or Valkey.
     Redis(RedisAddress),
     /// A folder on the local disk, for one sidecar.
     Embedded(PathBuf),
@@ -261,40 +265,12 @@ pub enum StoreLocation {
 impl fmt::Display for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Redis(RedisAddress { host, port, database, .. }) if host.contains(':') => {
-                write!(f, "redis://[{host}]:{port}/{database}")
-            }
-            Self::Redis(RedisAddress { host, port, database, .. }) => write!(f, "redis://{host}:{port}/{database}"),
+            Self::Redis(address) => address.fmt(f),
             Self::Embedded(folder) => {
                 let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
                 write!(f, "embedded:{}", folder.display())
             }
             Self::Memory => f.write_str("memory:"),
-        }
-    }
-}
-
-/// `redis://[user[:password]@]host[:port][/database]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RedisAddress {
-    /// Name or address.
-    pub host: String,
-    /// 6379 unless given.
-    pub port: u16,
-    /// Number of the logical database.
-    pub database: i64,
-    /// ACL user.
-    pub username: Option<String>,
-    /// Password of the user, or of the server.
-    pub password: Option<Secret>,
-}
-
-impl RedisAddress {
-    /// Host and port, for messages.
-    pub fn server(&self) -> String {
-        match self.host.contains(':') {
-            true => format!("[{}]:{}", self.host, self.port),
-            false => format!("{}:{}", self.host, self.port),
         }
     }
 }

@@ -39,6 +39,8 @@ mod passthrough;
 mod presets;
 mod reach;
 mod records;
+mod redis_links;
+mod redis_sentinel;
 mod refusals;
 mod reload;
 mod repeats;

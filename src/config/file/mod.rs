@@ -179,7 +179,7 @@ fn read(table: &DeTable<'_>, report: &FileReport<'_>) -> Option<Config> {
     let log = LogTable::read(root.section("log"));
     let admin = AdminTable::read(root.section("admin"));
     let mut upstream = UpstreamTable::read(root.section("upstream"));
-    let store = StoreTable::read(root.section("store"));
+    let mut store = StoreTable::read(root.section("store"));
     let jwt = JwtTable::read(root.section("jwt"));
     let defaults = root.section("defaults");
     let layer = Layer::read(&defaults);
@@ -192,6 +192,7 @@ fn read(table: &DeTable<'_>, report: &FileReport<'_>) -> Option<Config> {
     upstream.fill_in(longest_wait);
     admin.check(&server, report);
     upstream.check(&server, report);
+    store.check(report);
     let bounds =
         Bounds { attempt_timeout: &upstream.attempt_timeout, on_error: &store.on_error, reads_tokens: jwt.is_there() };
     let routes = routes(tables, &layer, &bounds, report);
@@ -444,8 +445,8 @@ mod tests {
         let text = LEAST.replace("redis://127.0.0.1:6379/0", "env:URL");
         let config = parse("t", &text, &|_| Some("redis://u:p%40@[::1]/3".into())).expect("a configuration");
         let StoreLocation::Redis(address) = config.store.location else { panic!("not a Redis") };
-        assert_eq!((address.host.as_str(), address.port, address.database), ("::1", 6379, 3));
-        assert_eq!(address.password.expect("a password").expose(), "p@");
+        assert_eq!(address.to_string(), "redis://[::1]:6379/3");
+        assert_eq!(address.password, Some(crate::config::RedisPassword::Fixed(crate::config::Secret::new("p@"))));
     }
 
     #[test]
@@ -462,7 +463,16 @@ mod tests {
         assert_eq!(of("memory:").durability, Durability::Disk);
         for url in ["redis://cache:7000/1", "valkey://cache:7000/1", "REDIS://cache:7000/1", "Valkey://cache:7000/1"] {
             let StoreLocation::Redis(address) = of(url).location else { panic!("{url}") };
-            assert_eq!((address.server().as_str(), address.database), ("cache:7000", 1));
+            assert_eq!(address.to_string(), "redis://cache:7000/1");
+        }
+        for (url, shown) in [
+            ("redis+unix:///run/redis.sock?db=2", "redis+unix:///run/redis.sock?db=2"),
+            ("unix://app:pw@/run/redis.sock", "redis+unix:///run/redis.sock"),
+            ("redis+sentinel://:pw@a,[::1]:7/orders/3", "redis+sentinel://a:26379,[::1]:7/orders/3"),
+            ("rediss://a", "rediss://a:6379/0"),
+            ("rediss+sentinel://a/orders", "rediss+sentinel://a:26379/orders/0"),
+        ] {
+            assert_eq!(of(url).location.to_string(), shown, "{url}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use toml::de::DeTable;
 
 use super::item::Item;
-use super::report::{ByteRange, FileReport, KnownKey, header};
+use super::report::{ByteRange, FileReport, KnownKey};
 use super::setting::Setting;
 use super::shape::Shape;
 
@@ -102,14 +102,6 @@ impl<'a> Section<'a> {
     /// Where to report what is wrong with several keys together.
     pub(super) fn report(&self) -> &'a FileReport<'a> {
         self.report
-    }
-
-    /// A key that is planned: refused if it is there. `instead` says what can be done today.
-    pub(super) fn later(&self, key: &'static str, instead: &str) {
-        if let Some(item) = self.item(key) {
-            let subject = if self.name.is_empty() { header(key) } else { self.path(key) };
-            item.not_built::<()>(&format!("{subject} is"), instead);
-        }
     }
 
     /// A key of which only the default is built.

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use tracing::Level;
 
 use super::super::{
-    AdminConfig, Durability, HeaderCase, Listen, LogConfig, LogFormat, LogKeys, OnStoreError, Secret, ServerConfig,
-    StoreConfig, StoreLocation, Threads, TrustedProxies, UpstreamAddress, UpstreamConfig,
+    AdminConfig, Durability, HeaderCase, Listen, LogConfig, LogFormat, LogKeys, OnStoreError, RedisAddress,
+    RedisPassword, Secret, ServerConfig, StoreConfig, StoreLocation, Threads, TrustedProxies, UpstreamAddress,
+    UpstreamConfig,
 };
 use super::address;
 use super::fallback;
@@ -20,10 +21,12 @@ use super::pem;
 use super::report::{ByteRange, FileReport};
 use super::section::Section;
 use super::setting::Setting;
-use super::store_url;
+use super::store_url::{self, StoreUrl};
 use crate::tls;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
+/// More replicas than anybody waits for.
+const MOST_REPLICAS: u64 = 100;
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 
 pub(super) struct ServerTable {
@@ -207,13 +210,7 @@ pub(super) struct UpstreamTable {
     preserve_host: Setting<bool>,
     header_case: Setting<HeaderCase>,
     http2: Setting<bool>,
-    ca: Setting<tls::Authorities>,
-    client_cert: Setting<tls::CertificateChain>,
-    client_key: Setting<tls::PrivateKey>,
-    /// Made of the last two.
-    identity: Option<tls::TlsIdentity>,
-    /// Those of the operating system, where they are needed.
-    authorities: Option<tls::Authorities>,
+    tls: ClientTls,
 }
 
 impl UpstreamTable {
@@ -229,11 +226,7 @@ impl UpstreamTable {
             preserve_host: section.read("preserve_host", Item::boolean).or(true),
             header_case: section.read("header_case", header_case).or(HeaderCase::Lower),
             http2: section.read("http2", Item::boolean).or(false),
-            ca: section.read("ca", pem::authorities),
-            client_cert: section.read("client_cert", pem::chain),
-            client_key: section.read("client_key", pem::key),
-            identity: None,
-            authorities: None,
+            tls: ClientTls::read(&section),
         };
         section.finish();
         table
@@ -249,7 +242,8 @@ impl UpstreamTable {
         let why = "an attempt must last as long as its client may wait";
         let attempt = ("attempt_timeout", &self.attempt_timeout);
         Order { report }.durations(attempt, ("response_timeout", &self.response_timeout), why);
-        self.check_tls(report);
+        let is_tls = self.url.get().map(|url| matches!(url, address::UpstreamUrl::Https(_)));
+        self.tls.check("upstream", "the backend", ("https", "https://…"), (is_tls, self.url.span()), report);
         if let Some(url) = self.url.get()
             && let Some(upstream) = address::local(url)
             && let Some((own, _)) = server.addresses().find(|(own, _)| collide(*own, upstream))
@@ -262,48 +256,11 @@ impl UpstreamTable {
         }
     }
 
-    fn check_tls(&mut self, report: &FileReport<'_>) {
-        match self.url.get() {
-            Some(address::UpstreamUrl::Https(_)) => {
-                let names = ["upstream.client_cert", "upstream.client_key"];
-                self.identity = pem::identity(&self.client_cert, &self.client_key, names, report);
-                if let Setting::Absent = self.ca {
-                    self.authorities = tls::Authorities::of_system();
-                    if self.authorities.is_none() {
-                        report.add(
-                            self.url.span(),
-                            "no certificate of the backend can be believed: this machine knows no authorities",
-                            "install them (ca-certificates on Debian), or name the backend's: ca = \"ca.pem\"",
-                        );
-                    }
-                }
-            }
-            Some(address::UpstreamUrl::Http(_) | address::UpstreamUrl::Unix(_)) => {
-                let given = [
-                    ("ca", self.ca.span()),
-                    ("client_cert", self.client_cert.span()),
-                    ("client_key", self.client_key.span()),
-                ];
-                for (key, span) in given.into_iter().filter(|(_, span)| span.is_some()) {
-                    report.add(
-                        span,
-                        format!("upstream.{key} is for https, and upstream.url is something else"),
-                        format!("write url = \"https://…\", or leave {key} out"),
-                    );
-                }
-            }
-            None => {}
-        }
-    }
-
     pub(super) fn build(self) -> Option<UpstreamConfig> {
         let address = match self.url.take()? {
             address::UpstreamUrl::Http(authority) => UpstreamAddress::Http(authority),
             address::UpstreamUrl::Unix(path) => UpstreamAddress::Unix(path),
-            address::UpstreamUrl::Https(authority) => {
-                let authorities = self.ca.optional()?.or(self.authorities)?;
-                UpstreamAddress::Https(authority, tls::TlsClient { authorities, identity: self.identity })
-            }
+            address::UpstreamUrl::Https(authority) => UpstreamAddress::Https(authority, self.tls.client?),
         };
         Some(UpstreamConfig {
             address,
@@ -320,13 +277,16 @@ impl UpstreamTable {
 }
 
 pub(super) struct StoreTable {
-    location: Setting<StoreLocation>,
+    url: Setting<StoreUrl>,
+    password: Setting<RedisPassword>,
+    tls: ClientTls,
     prefix: Setting<String>,
     timeout: Setting<Duration>,
     pub(super) on_error: Setting<OnStoreError>,
     digest_key: Setting<Secret>,
     durability: Setting<Durability>,
     accept_eviction: Setting<bool>,
+    replica_acks: Setting<u64>,
 }
 
 impl StoreTable {
@@ -335,34 +295,133 @@ impl StoreTable {
                       or, for one sidecar, on its disk: url = \"embedded:/var/lib/onlyonce\"";
         let durability = [("disk", Durability::Disk), ("process", Durability::Process)];
         let table = Self {
-            location: section.required("url", advice, store_url::read),
+            url: section.required("url", advice, store_url::read),
+            password: section.read("password", store_url::password),
+            tls: ClientTls::read(&section),
             prefix: section.read("prefix", prefix).or("onlyonce".to_owned()),
             timeout: section.read("timeout", above_zero).or(Duration::from_millis(500)),
             on_error: section.read("on_error", layer::on_error).or(OnStoreError::Reject),
             digest_key: section.read("digest_key", digest_key),
             durability: section.read("durability", |item| item.choice(&durability, &[])).or(Durability::Disk),
             accept_eviction: section.read("accept_eviction", Item::boolean).or(false),
+            replica_acks: section.read("replica_acks", |item| item.number(0..=MOST_REPLICAS)).or(0),
         };
-        let acks = "leave it out: a write counts when the primary has it";
-        section.only("replica_acks", &0, acks, |item| item.number(0..=u64::MAX));
         section.only("encryption_keys", &Vec::new(), "leave it out: records are kept as they are", texts);
-        for key in ["ca", "client_cert", "client_key"] {
-            section.later(key, "leave it out: the store is spoken to without TLS");
-        }
         section.finish();
         table
     }
 
+    pub(super) fn check(&mut self, report: &FileReport<'_>) {
+        let is_tls = self.url.get().map(|url| matches!(url, StoreUrl::Redis(_, true)));
+        if let (Setting::Given(1.., span), Some(StoreUrl::Other(_))) = (&self.replica_acks, self.url.get()) {
+            report.add(
+                Some(span.clone()),
+                "store.replica_acks is for a Redis, and store.url is something else",
+                "leave it out",
+            );
+        }
+        self.tls.check("store", "Redis", ("TLS", "rediss://…"), (is_tls, self.url.span()), report);
+        match self.url.get() {
+            Some(StoreUrl::Redis(RedisAddress { password: Some(_), .. }, _)) if self.password.span().is_some() => {
+                report.add(
+                    self.password.span(),
+                    "there are two passwords: store.url has one, too",
+                    "take one of them out; a user without a password in store.url is right: redis://user@host",
+                )
+            }
+            Some(StoreUrl::Other(_)) if self.password.span().is_some() => report.add(
+                self.password.span(),
+                "store.password is for a Redis, and store.url is something else",
+                "leave it out",
+            ),
+            Some(StoreUrl::Redis(..) | StoreUrl::Other(_)) | None => {}
+        }
+    }
+
     pub(super) fn build(self) -> Option<StoreConfig> {
+        let location = match self.url.take()? {
+            StoreUrl::Redis(mut address, is_tls) => {
+                address.password = address.password.or(self.password.optional()?);
+                address.tls = if is_tls { Some(self.tls.client?) } else { None };
+                StoreLocation::Redis(address)
+            }
+            StoreUrl::Other(location) => location,
+        };
         Some(StoreConfig {
-            location: self.location.take()?,
+            location,
             prefix: self.prefix.take()?,
             timeout: self.timeout.take()?,
             on_error: self.on_error.take()?,
             digest_key: self.digest_key.optional()?,
             durability: self.durability.take()?,
             accept_eviction: self.accept_eviction.take()?,
+            replica_acks: self.replica_acks.take()?,
         })
+    }
+}
+
+/// `ca`, `client_cert` and `client_key` of a table whose `url` may ask for TLS.
+struct ClientTls {
+    ca: Setting<tls::Authorities>,
+    client_cert: Setting<tls::CertificateChain>,
+    client_key: Setting<tls::PrivateKey>,
+    /// Made of them, where the URL asks for it and they are right.
+    client: Option<tls::TlsClient>,
+}
+
+impl ClientTls {
+    fn read(section: &Section<'_>) -> Self {
+        Self {
+            ca: section.read("ca", pem::authorities),
+            client_cert: section.read("client_cert", pem::chain),
+            client_key: section.read("client_key", pem::key),
+            client: None,
+        }
+    }
+
+    /// `what` names the protocol, and `form` how its URLs begin.
+    fn check(
+        &mut self,
+        table: &str,
+        server: &str,
+        (what, form): (&str, &str),
+        (is_tls, url): (Option<bool>, Option<ByteRange>),
+        report: &FileReport<'_>,
+    ) {
+        match is_tls {
+            Some(true) => {
+                let names = ["client_cert", "client_key"].map(|key| format!("{table}.{key}"));
+                let identity =
+                    pem::identity(&self.client_cert, &self.client_key, [names[0].as_str(), names[1].as_str()], report);
+                let authorities = match self.ca {
+                    Setting::Absent => tls::Authorities::of_system(),
+                    _ => self.ca.get().cloned(),
+                };
+                if let (Setting::Absent, None) = (&self.ca, &authorities) {
+                    report.add(
+                        url,
+                        format!("no certificate of {server} can be believed: this machine knows no authorities"),
+                        format!("install them (ca-certificates on Debian), or name {server}'s: ca = \"ca.pem\""),
+                    );
+                }
+                self.client = authorities.map(|authorities| tls::TlsClient { authorities, identity });
+            }
+            Some(false) => {
+                let given = [
+                    ("ca", self.ca.span()),
+                    ("client_cert", self.client_cert.span()),
+                    ("client_key", self.client_key.span()),
+                ];
+                for (key, span) in given.into_iter().filter(|(_, span)| span.is_some()) {
+                    report.add(
+                        span,
+                        format!("{table}.{key} is for {what}, and {table}.url is something else"),
+                        format!("write url = \"{form}\", or leave {key} out"),
+                    );
+                }
+            }
+            None => {}
+        }
     }
 }
 

@@ -76,7 +76,7 @@ impl Connector {
                 let protocol: &[u8] = if settings.http2 { b"h2" } else { b"http/1.1" };
                 let name = tls::server_name(authority.host());
                 let name = name.expect("the configuration takes only hosts that can be named");
-                let connector = TlsConnector::from(client.config(protocol));
+                let connector = TlsConnector::from(client.config(Some(protocol)));
                 BackendAddress::Tls(host(authority), authority.port_u16().unwrap_or(443), name, connector)
             }
             UpstreamAddress::Unix(path) => BackendAddress::Unix(path.clone()),

@@ -22,6 +22,7 @@ fn config(durability: Durability) -> config::StoreConfig {
         digest_key: None,
         durability,
         accept_eviction: false,
+        replica_acks: 0,
     }
 }
 

@@ -19,10 +19,10 @@ const COMMANDS: [&str; 11] = [
 
 /// The rules of an ACL user (`ACL SETUSER`, or a line of an ACL file) that suffice where names begin with `prefix`.
 ///
-/// `INFO` tells the policy of eviction, and how full the server is; without it, neither is known. Channels have the
+/// `ROLE` is for sentinels, and `WAIT` for `store.replica_acks`. `INFO` tells the policy of eviction, and how full the server is; without it, neither is known. Channels have the
 /// names of records.
 pub fn acl_rule(prefix: &str) -> String {
     let commands: Vec<String> =
-        COMMANDS.iter().chain(&["unsubscribe", "info"]).map(|command| format!("+{command}")).collect();
+        COMMANDS.iter().chain(&["unsubscribe", "info", "role", "wait"]).map(|command| format!("+{command}")).collect();
     format!("resetkeys ~{prefix}:* ~{{{prefix}:* resetchannels &{prefix}:* -@all {}", commands.join(" "))
 }

@@ -10,20 +10,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::{Buf, Bytes, BytesMut};
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::bodies::TURNS;
 use super::commands::CommandError;
 use super::handshake;
 use super::resp::{CommandWriter, RespValue};
-use crate::config::RedisAddress;
+use super::stream::{Dialer, RedisStream};
+use crate::config::RedisEndpoint;
 
 /// The connections for bodies of one core.
 pub(super) struct BodyConnections {
-    address: RedisAddress,
+    dialer: Arc<Dialer>,
+    endpoint: RedisEndpoint,
     prefix: String,
-    idle: Mutex<Vec<TcpStream>>,
+    idle: Mutex<Vec<RedisStream>>,
     /// Those of all cores: where none can be opened, one of them that is idle will do.
     shared: Option<Arc<BodyConnections>>,
 }
@@ -35,14 +36,20 @@ const FRAME: u64 = 32;
 
 impl BodyConnections {
     /// With a connection that is open already, if there is one. More are opened as they are needed.
-    pub(super) fn new(address: RedisAddress, prefix: String, first: Option<TcpStream>) -> Self {
-        Self { address, prefix, idle: Mutex::new(first.into_iter().collect()), shared: None }
+    pub(super) fn new(
+        dialer: Arc<Dialer>,
+        endpoint: RedisEndpoint,
+        prefix: String,
+        first: Option<RedisStream>,
+    ) -> Self {
+        Self { dialer, endpoint, prefix, idle: Mutex::new(first.into_iter().collect()), shared: None }
     }
 
     /// For a core, beside those that are shared: a server may have as many connections as it takes.
     pub(super) fn on_core(shared: &Arc<Self>) -> Self {
-        let (address, prefix) = (shared.address.clone(), shared.prefix.clone());
-        Self { shared: Some(shared.clone()), ..Self::new(address, prefix, None) }
+        let Self { dialer, endpoint, prefix, .. } = &**shared;
+        let own = Self::new(dialer.clone(), endpoint.clone(), prefix.clone(), None);
+        Self { shared: Some(shared.clone()), ..own }
     }
 
     /// Writes a value, in pieces that are copied nowhere.
@@ -89,7 +96,7 @@ impl BodyConnections {
                 return Ok(reply);
             }
             // The server may have closed one that was idle; to read or write the same twice is the same.
-            let error = match handshake::open(&self.address, &self.prefix).await {
+            let error = match handshake::open(&self.dialer, &self.endpoint, &self.prefix).await {
                 Ok(stream) => return self.ask_over(stream, command, length).await,
                 Err(error) => error,
             };
@@ -102,14 +109,15 @@ impl BodyConnections {
         answer.map_err(CommandError::of)
     }
 
-    fn idle(&self) -> Option<TcpStream> {
+    fn idle(&self) -> Option<RedisStream> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     /// The stream is kept for the next if it ends well; dropped in the middle, it is closed.
-    async fn ask_over(&self, mut stream: TcpStream, command: &[Bytes], length: u64) -> RedisResult<RespValue> {
+    async fn ask_over(&self, mut stream: RedisStream, command: &[Bytes], length: u64) -> RedisResult<RespValue> {
         let mut pieces = CommandParts(command.iter().cloned().collect());
         stream.write_all_buf(&mut pieces).await?;
+        stream.flush().await?;
         let set_aside = length.min(SET_ASIDE) + FRAME;
         let mut input = BytesMut::with_capacity(usize::try_from(set_aside).unwrap_or_default());
         let reply = handshake::reply(&mut stream, &mut input).await?;
@@ -160,15 +168,16 @@ impl Buf for CommandParts {
 mod tests {
     use std::time::Duration;
 
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::config::RedisAddress;
     use crate::store::redis_server::RedisServer;
 
-    fn connections(server: &RedisServer, first: Option<TcpStream>) -> BodyConnections {
-        let (host, port) = ("127.0.0.1".to_owned(), server.port());
-        let address = RedisAddress { host, port, database: 0, username: None, password: None };
-        BodyConnections::new(address, "onlyonce".to_owned(), first)
+    fn connections(server: &RedisServer, first: Option<RedisStream>) -> BodyConnections {
+        let endpoint = RedisEndpoint::Tcp("127.0.0.1".to_owned(), server.port());
+        let dialer = Dialer::new(&RedisAddress::plain(endpoint.clone()));
+        BodyConnections::new(dialer, endpoint, "onlyonce".to_owned(), first)
     }
 
     fn patience() -> Instant {
@@ -185,7 +194,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let stale = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
         drop(listener.accept().await.expect("accepted"));
-        let connections = connections(&server, Some(stale));
+        let connections = connections(&server, Some(RedisStream::Tcp(stale)));
         let body: Vec<Bytes> = (0..200).map(|index| Bytes::from(vec![index; 10_000])).collect();
         connections.set("body", &body, 60_000, patience()).await.expect("written");
         let length = 2_000_000;

@@ -183,7 +183,7 @@ impl Connected {
     ) -> Result<(u64, Vec<Vec<u8>>), CommandError> {
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count);
-        self.in_list(deadline, scan.query_async(&mut self.lists.clone())).await
+        self.in_list(deadline, scan.query_async(&mut self.lists.handle())).await
     }
 
     /// The first bytes of these; nothing for those that are gone.
@@ -199,7 +199,7 @@ impl Connected {
         });
         script.arg(length);
         let told: Vec<(Option<Bytes>, i64)> =
-            self.in_list(deadline, script.invoke_async(&mut self.lists.clone())).await?;
+            self.in_list(deadline, script.invoke_async(&mut self.lists.handle())).await?;
         let peeked = |(head, left): (Option<Bytes>, i64)| {
             let left = u64::try_from(left).ok().map(Duration::from_millis);
             HeadWithTtl { head, left }
@@ -217,7 +217,7 @@ impl Connected {
     ) -> Result<Option<u64>, CommandError> {
         let mut set = redis::cmd("SET");
         set.arg(key).arg(number).arg("GET").arg("PX").arg(millis(time_to_live));
-        self.in_time(deadline, set.query_async(&mut self.control.clone())).await
+        self.in_time(deadline, set.query_async(&mut self.control.handle())).await
     }
 
     /// Writes what stays, over whatever is there.
@@ -230,14 +230,14 @@ impl Connected {
     ) -> Result<(), CommandError> {
         let mut set = redis::cmd("SET");
         set.arg(key).arg(value).arg("PX").arg(millis(time_to_live));
-        self.in_time(deadline, set.query_async(&mut self.control.clone())).await
+        self.in_time(deadline, set.query_async(&mut self.control.handle())).await
     }
 
     /// What is left of the life of what lies there; `None` if it does not end, or is gone.
     pub(super) async fn left(&self, key: &str, deadline: Instant) -> Result<Option<Duration>, CommandError> {
         let mut pttl = redis::cmd("PTTL");
         pttl.arg(key);
-        let left: i64 = self.in_time(deadline, pttl.query_async(&mut self.control.clone())).await?;
+        let left: i64 = self.in_time(deadline, pttl.query_async(&mut self.control.handle())).await?;
         Ok(u64::try_from(left).ok().map(Duration::from_millis))
     }
 
@@ -247,7 +247,7 @@ impl Connected {
         const WAIT: Duration = Duration::from_millis(500);
         let (name, deadline) = (format!("{prefix}:digest-key"), Instant::now() + WAIT);
         let hot = self.hot.send(WAIT * 10, |out| drop(CommandWriter::begin(out, 2).word(b"GET").word(name.as_bytes())));
-        let mut lists = self.lists.clone();
+        let mut lists = self.lists.handle();
         let mut pttl = redis::cmd("PTTL");
         pttl.arg(&name);
         let lists = self.in_list(deadline, pttl.query_async::<i64>(&mut lists));
@@ -265,7 +265,7 @@ impl Connected {
     ) -> Result<(), CommandError> {
         let mut pexpire = redis::cmd("PEXPIRE");
         pexpire.arg(key).arg(millis(time_to_live));
-        self.in_time(deadline, pexpire.query_async(&mut self.control.clone())).await
+        self.in_time(deadline, pexpire.query_async(&mut self.control.handle())).await
     }
 
     /// Asks all of this at once. Each answer may be an error of its own.
@@ -274,7 +274,7 @@ impl Connected {
         pipeline: &redis::Pipeline,
         deadline: Instant,
     ) -> Result<Vec<RedisResult<redis::Value>>, CommandError> {
-        self.in_time(deadline, pipeline.query_async(&mut self.control.clone())).await
+        self.in_time(deadline, pipeline.query_async(&mut self.control.handle())).await
     }
 
     /// Writes a body that lies apart.
@@ -299,7 +299,7 @@ impl Connected {
         deadline: Instant,
     ) -> Result<T, CommandError> {
         // One round trip; two more if the server lost its scripts since the connection was made.
-        self.in_time(deadline, script.invoke_async(&mut self.control.clone())).await
+        self.in_time(deadline, script.invoke_async(&mut self.control.handle())).await
     }
 
     /// Waits for one answer, and keeps an eye on the connection's health.

@@ -5,17 +5,12 @@
 //! every second, which shows both dead connections and lost data. Claims are made only while the last answer to that is
 //! young: of two sidecars that know of different keys, one knows it before the other may claim.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
-    RedisConnectionInfo, RedisError, RedisResult,
-};
-use tokio::net::TcpStream;
+use redis::{PushInfo, PushKind, RedisResult};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,25 +19,33 @@ use super::ConnectionOptions;
 use super::body_connections::BodyConnections;
 use super::commands::{AcquireMethod, CommandError};
 use super::handshake;
+use super::multiplexed::{self, Multiplexed};
 use super::pipeline::Pipeline;
 use super::probe::{ConnectError, Probe};
+use super::replication::Replication;
+use super::sentinel::Sentinels;
+use super::stream::{Dialer, RedisStream};
 use crate::clock::since_boot;
-use crate::config::RedisAddress;
+use crate::config::RedisEndpoint;
 use crate::key::DigestKey;
 use crate::store::{StoreError, causes};
 
 /// A connection that works, as far as is known.
 #[derive(Clone)]
 pub(super) struct Connected {
+    /// Which server it is.
+    pub(super) endpoint: RedisEndpoint,
     /// For what every request asks.
     pub(super) hot: Pipeline,
     /// For all else that concerns records.
-    pub(super) control: MultiplexedConnection,
+    pub(super) control: Multiplexed,
     /// For lists of records, which would hold up the others.
-    pub(super) lists: MultiplexedConnection,
+    pub(super) lists: Multiplexed,
     /// For bodies that lie apart, which would do so too.
     pub(super) connections: Arc<BodyConnections>,
     pub(super) acquire: AcquireMethod,
+    /// Where `store.replica_acks` asks for it.
+    pub(super) replication: Option<Replication>,
     /// Cancelled when none of the connections to this server is to be used any more.
     lost: CancellationToken,
     /// The same, or else cancelled when it is too: when the hot connection of a core is closed, and that alone.
@@ -61,6 +64,8 @@ pub(super) struct Link {
     confirmed: AtomicU64,
     /// When claims may begin, likewise.
     claims_from: AtomicU64,
+    /// When the server was last found to be another than before, likewise; 0 if it never was.
+    changed: AtomicU64,
     /// How old a confirmation may be.
     young: Duration,
     /// Thousandths of its memory that the server uses; [`UNLIMITED`] where it has no limit.
@@ -76,10 +81,31 @@ const YOUNG: Duration = Duration::from_secs(3);
 /// The task that keeps a connection.
 pub(super) struct Supervisor {
     link: Arc<Link>,
-    address: RedisAddress,
+    dialer: Arc<Dialer>,
+    source: Source,
     habits: ConnectionOptions,
     connect_timeout: Duration,
     probe: Probe,
+    /// How many replicas must have what is written, and how long that may take.
+    acks: Option<(u64, Duration)>,
+    /// The server of the last connection.
+    last: Option<Identity>,
+}
+
+/// Who knows which server it is.
+pub(super) enum Source {
+    /// The configuration.
+    Fixed(RedisEndpoint),
+    /// Sentinels, which may name another at any time.
+    Sentinel(Sentinels),
+}
+
+/// What tells one server, and one run of it, from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    endpoint: RedisEndpoint,
+    /// A random number of each run, where the server tells it.
+    run: Option<String>,
 }
 
 /// Opening the connection that listens, and each of its commands.
@@ -101,13 +127,14 @@ pub(super) const TIMEOUTS: u32 = 3;
 impl Link {
     pub(super) fn new(digest_key: Option<DigestKey>, habits: &ConnectionOptions) -> Arc<Self> {
         let (current, _) = watch::channel(Err(Arc::new(ConnectError::NotYet)));
-        let [losses, confirmed, claims_from] = [(); 3].map(|()| AtomicU64::new(0));
+        let [losses, confirmed, claims_from, changed] = [(); 4].map(|()| AtomicU64::new(0));
         Arc::new(Self {
             current,
             digest_key: RwLock::new(digest_key),
             losses,
             confirmed,
             claims_from,
+            changed,
             young: (habits.ping_every * 3).max(YOUNG),
             used: AtomicU64::new(UNLIMITED),
             evicting: AtomicBool::new(false),
@@ -137,6 +164,19 @@ impl Link {
             return Err(StoreError::Refused("Redis has not confirmed the digest key for a while".into()));
         }
         Ok(())
+    }
+
+    /// Whether an owner that has been silent for this lease may be taken for lost. Not within a lease of a change of the
+    /// server: it may have missed renewals, and the clock of a replica that was promoted may be ahead.
+    pub(super) fn may_take_over(&self, lease: Duration) -> bool {
+        match self.changed.load(Ordering::Relaxed) {
+            0 => true,
+            changed => millis(since_boot()).saturating_sub(changed) >= millis(lease),
+        }
+    }
+
+    fn note_change(&self) {
+        self.changed.store(millis(since_boot()).max(1), Ordering::Relaxed);
     }
 
     /// Waits for a connection that is not lost.
@@ -244,7 +284,7 @@ impl Connected {
     }
 
     /// The same, with connections of a core's own for what requests ask.
-    pub(super) fn on_core(&self, hot: TcpStream) -> Self {
+    pub(super) fn on_core(&self, hot: RedisStream) -> Self {
         let (lost, closed) = (self.lost.clone(), self.lost.child_token());
         let hot = Pipeline::start_beside(self.hot.clone(), hot, closed.clone(), lost, self.timeouts.clone());
         let connections = Arc::new(BodyConnections::on_core(&self.connections));
@@ -268,27 +308,30 @@ impl Connected {
 impl Supervisor {
     pub(super) fn new(
         link: Arc<Link>,
-        address: RedisAddress,
+        dialer: Arc<Dialer>,
+        source: Source,
         probe: Probe,
         habits: ConnectionOptions,
         connect_timeout: Duration,
+        acks: Option<(u64, Duration)>,
     ) -> Self {
-        Self { link, address, habits, connect_timeout, probe }
+        Self { link, dialer, source, habits, connect_timeout, probe, acks, last: None }
     }
 
     /// Keeps a connection until the task is aborted.
     pub(super) async fn run(mut self) {
         let mut delay = FIRST_DELAY;
-        let server = self.address.server();
         let mut complained = None;
         loop {
             match self.connect().await {
-                Ok(connected) => {
+                Ok((connected, preferred)) => {
+                    let server = connected.endpoint.to_string();
                     tracing::info!(server, "connected to Redis");
                     complained = None;
+                    self.note_server(&connected.endpoint);
                     let since = Instant::now();
                     self.link.set(Ok(Arc::new(connected.clone())));
-                    let why = self.attend(connected).await;
+                    let why = self.attend(connected, &preferred).await;
                     tracing::warn!(server, error = causes(&why), "the connection to Redis is lost");
                     // Whether the server is out of reach, the next try will tell.
                     self.link.set(Err(Arc::new(if why.is_out_of_reach() { ConnectError::Lost } else { why })));
@@ -301,53 +344,138 @@ impl Supervisor {
                     // Once for each new reason: an outage may last.
                     let reason = why.to_string();
                     if complained.as_ref() != Some(&reason) {
-                        tracing::error!(server, error = causes(&why), "no connection to Redis");
+                        tracing::error!(server = %self.source, error = causes(&why), "no connection to Redis");
                         complained = Some(reason);
                     }
                     self.link.set(Err(Arc::new(why)));
                 }
             }
-            tokio::time::sleep(jittered(delay)).await;
+            let pause = tokio::time::sleep(jittered(delay));
+            match &self.source {
+                Source::Fixed(_) => pause.await,
+                // News may be that of a server that works.
+                Source::Sentinel(sentinels) => tokio::select! {
+                    () = pause => {}
+                    () = sentinels.until_heard() => delay = FIRST_DELAY,
+                },
+            }
             delay = (delay * 2).min(LONGEST_DELAY);
         }
     }
 
-    async fn connect(&mut self) -> Result<Connected, ConnectError> {
+    /// Connects to the server, or to the first of those that may be it. Which one the sentinels preferred, too.
+    async fn connect(&mut self) -> Result<(Connected, RedisEndpoint), ConnectError> {
+        let candidates = match &self.source {
+            Source::Fixed(endpoint) => vec![endpoint.clone()],
+            Source::Sentinel(sentinels) => sentinels.candidates().await.map_err(|source| {
+                let master = sentinels.master().to_owned();
+                ConnectError::NoPrimary { master, source }
+            })?,
+        };
+        let mut failed = None;
+        for endpoint in &candidates {
+            let why = match self.connect_to(endpoint, &candidates[0]).await {
+                Ok(connected) => return Ok((connected, candidates[0].clone())),
+                Err(why) => why,
+            };
+            // Why the one that is preferred does not do says most.
+            failed = failed.or(Some(why));
+        }
+        Err(failed.unwrap_or(ConnectError::NotYet))
+    }
+
+    async fn connect_to(
+        &mut self,
+        endpoint: &RedisEndpoint,
+        preferred: &RedisEndpoint,
+    ) -> Result<Connected, ConnectError> {
         let deadline = Instant::now() + self.connect_timeout;
         let lost = CancellationToken::new();
         let silent = |_| ConnectError::Silent(self.connect_timeout);
-        let (address, prefix) = (&self.address, self.probe.prefix());
-        let ours = || handshake::open(address, prefix);
-        let open = async { tokio::try_join!(self.open(&lost), self.open(&lost), ours(), ours()) };
-        let opened = tokio::time::timeout_at(deadline, open).await.map_err(silent)?;
-        let (control, lists, hot, carrier) = opened.map_err(ConnectError::of_opening)?;
-        let connections = Arc::new(BodyConnections::new(address.clone(), prefix.to_owned(), Some(carrier)));
+        self.dialer.take_reached();
+        let mute = |_| match (self.dialer.take_reached(), self.dialer.is_tls()) {
+            (false, _) => ConnectError::Silent(self.connect_timeout),
+            (true, true) => ConnectError::MuteInTls(self.connect_timeout),
+            (true, false) => ConnectError::Mute(self.connect_timeout),
+        };
+        let (dialer, prefix) = (&self.dialer, self.probe.prefix());
+        let ours = || handshake::open(dialer, endpoint, prefix);
+        let crates = || self.open(endpoint, &lost);
+        let open = async { tokio::try_join!(crates(), crates(), ours(), ours()) };
+        let opened = match &self.source {
+            Source::Fixed(_) => tokio::time::timeout_at(deadline, open).await.map_err(mute)?,
+            // A host that is down does not even refuse, and meanwhile another may be the primary.
+            Source::Sentinel(sentinels) => tokio::select! {
+                opened = tokio::time::timeout_at(deadline, open) => opened.map_err(mute)?,
+                () = sentinels.until_moved(endpoint, preferred) => {
+                    return Err(ConnectError::NotPrimary { server: endpoint.to_string() });
+                }
+            },
+        };
+        let (control, lists, hot, carrier) =
+            opened.map_err(|error| ConnectError::of_opening(error, dialer.is_tls()))?;
+        if matches!(self.source, Source::Sentinel(_)) {
+            let is_primary = tokio::time::timeout_at(deadline, is_primary(&control)).await.map_err(silent)?;
+            if !is_primary.map_err(|error| ConnectError::of_opening(error, dialer.is_tls()))? {
+                return Err(ConnectError::NotPrimary { server: endpoint.to_string() });
+            }
+        }
+        let connections = BodyConnections::new(dialer.clone(), endpoint.clone(), prefix.to_owned(), Some(carrier));
+        let replication = match self.acks {
+            None => None,
+            Some((acks, timeout)) => {
+                let opened = tokio::time::timeout_at(deadline, self.open(endpoint, &lost)).await.map_err(silent)?;
+                let connection = opened.map_err(|error| ConnectError::of_opening(error, dialer.is_tls()))?;
+                Some(Replication::start(connection, format!("{prefix}:replicated"), acks, timeout, lost.clone()))
+            }
+        };
+        let (endpoint, connections) = (endpoint.clone(), Arc::new(connections));
         let (acquire, timeouts) = (AcquireMethod::Natively, Arc::<AtomicU32>::default());
         let hot = Pipeline::start(hot, lost.clone(), timeouts.clone());
         let closed = lost.clone();
-        let mut connected = Connected { hot, control, lists, connections, acquire, lost, closed, timeouts };
+        let mut connected =
+            Connected { endpoint, hot, control, lists, connections, acquire, replication, lost, closed, timeouts };
         self.probe.examine(&mut connected, &self.link, deadline).await?;
         Ok(connected)
     }
 
     /// Opens a connection that says when it is lost.
-    async fn open(&self, lost: &CancellationToken) -> RedisResult<MultiplexedConnection> {
+    async fn open(&self, endpoint: &RedisEndpoint, lost: &CancellationToken) -> RedisResult<Multiplexed> {
         let closed = lost.clone();
-        open(&self.address, move |push| {
+        let on_push = move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
                 closed.cancel();
             }
-        })
-        .await
+        };
+        multiplexed::open(&self.dialer, endpoint, on_push).await
+    }
+
+    /// Remembers which server it is, and whether it is another than before. Where sentinels name it, the first may have
+    /// become the primary a moment ago.
+    fn note_server(&mut self, endpoint: &RedisEndpoint) {
+        let now = Identity { endpoint: endpoint.clone(), run: self.probe.run().map(str::to_owned) };
+        let is_changed = match &self.last {
+            Some(last) => *last != now,
+            None => matches!(self.source, Source::Sentinel(_)),
+        };
+        if is_changed {
+            self.link.note_change();
+        }
+        self.last = Some(now);
     }
 
     /// Watches over a connection until it is lost.
-    async fn attend(&mut self, connected: Connected) -> ConnectError {
+    async fn attend(&mut self, connected: Connected, preferred: &RedisEndpoint) -> ConnectError {
         let lost = connected.lost.clone();
         let mut looked = Instant::now();
         loop {
             tokio::select! {
                 () = lost.cancelled() => return ConnectError::Lost,
+                () = self.source.until_moved(&connected.endpoint, preferred) => {
+                    tracing::warn!(server = %connected.endpoint, "the sentinels name another primary");
+                    lost.cancel();
+                    return ConnectError::Lost;
+                }
                 () = tokio::time::sleep(self.habits.ping_every) => {}
             }
             let deadline = Instant::now() + self.connect_timeout;
@@ -365,59 +493,35 @@ impl Supervisor {
     }
 }
 
-/// Opens one connection, with RESP3 where the server has it: the crate tells of a closed connection at
-/// once only there.
-pub(super) async fn open(
-    address: &RedisAddress,
-    on_push: impl Fn(PushInfo) + Send + Sync + 'static,
-) -> RedisResult<MultiplexedConnection> {
-    let on_push = move |push| {
-        on_push(push);
-        Ok::<_, std::convert::Infallible>(())
-    };
-    // Deadlines are those of the calls.
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(None)
-        .set_response_timeout(None)
-        .set_pipeline_buffer_size(512);
-    let info = connection_info(address)?;
-    let resp3 = Client::open(info.clone())?
-        .get_multiplexed_async_connection_with_config(&config.clone().set_push_sender(on_push))
-        .await;
-    match resp3 {
-        Err(error) if refuses_hello(&error) => {
-            let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-            let client = Client::open(info.set_redis_settings(settings))?;
-            client.get_multiplexed_async_connection_with_config(&config).await
+impl Source {
+    /// Waits until another server is to be used.
+    async fn until_moved(&self, current: &RedisEndpoint, preferred: &RedisEndpoint) {
+        match self {
+            Self::Fixed(_) => std::future::pending().await,
+            Self::Sentinel(sentinels) => sentinels.until_moved(current, preferred).await,
         }
-        other => other,
     }
 }
 
-/// Servers without `HELLO`, or from which somebody took it.
-fn refuses_hello(error: &RedisError) -> bool {
-    let unknown = || error.detail().is_some_and(|detail| detail.starts_with("unknown command"));
-    error.kind() == ErrorKind::RESP3NotSupported
-        || error.code() == Some("NOPROTO")
-        || error.code() == Some("ERR") && unknown()
+/// For messages.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(endpoint) => endpoint.fmt(f),
+            Self::Sentinel(sentinels) => f.write_str(sentinels.master()),
+        }
+    }
 }
 
-fn connection_info(address: &RedisAddress) -> RedisResult<redis::ConnectionInfo> {
-    let mut settings = RedisConnectionInfo::default()
-        .set_db(address.database)
-        .set_protocol(ProtocolVersion::RESP3)
-        .set_lib_name("onlyonce", env!("CARGO_PKG_VERSION"));
-    if let Some(username) = &address.username {
-        settings = settings.set_username(username);
+/// Whether the server holds itself for a primary. One that does not let this user ask says so when it is written to.
+async fn is_primary(control: &Multiplexed) -> RedisResult<bool> {
+    match redis::cmd("ROLE").query_async::<Vec<redis::Value>>(&mut control.handle()).await {
+        Ok(role) => {
+            Ok(role.first().is_some_and(|role| matches!(role, redis::Value::BulkString(role) if role == b"master")))
+        }
+        Err(error) if error.code().is_some() => Ok(true),
+        Err(error) => Err(error),
     }
-    if let Some(password) = &address.password {
-        settings = settings.set_password(password.expose());
-    }
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(handshake::keepalive());
-    #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(handshake::USER_TIMEOUT);
-    let info = ConnectionAddr::Tcp(address.host.clone(), address.port).into_connection_info()?;
-    Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::SharedState;
 use super::connection::{Connected, LONGEST_DELAY, Link, jittered};
 use super::handshake;
-use crate::config::RedisAddress;
+use super::stream::Dialer;
 
 /// What one core has of its own.
 pub(super) struct CoreConnection {
@@ -25,11 +25,11 @@ pub(super) struct CoreConnection {
 impl CoreConnection {
     /// Opens and keeps a connection on the runtime on which this is called.
     pub(super) fn start(server: &SharedState) -> Self {
-        let SharedState { link, address, prefix, connect_timeout, .. } = server;
+        let SharedState { link, dialer, prefix, connect_timeout, .. } = server;
         let connected = Arc::<ArcSwapOption<Connected>>::default();
         let keeper = CoreConnectionTask {
             link: link.clone(),
-            address: address.clone(),
+            dialer: dialer.clone(),
             prefix: prefix.clone(),
             connect_timeout: *connect_timeout,
             connected: connected.clone(),
@@ -47,7 +47,7 @@ impl CoreConnection {
 
 struct CoreConnectionTask {
     link: Arc<Link>,
-    address: RedisAddress,
+    dialer: Arc<Dialer>,
     prefix: String,
     connect_timeout: Duration,
     connected: Arc<ArcSwapOption<Connected>>,
@@ -57,7 +57,8 @@ impl CoreConnectionTask {
     async fn run(self) {
         loop {
             let shared = self.link.next().await;
-            match tokio::time::timeout(self.connect_timeout, handshake::open(&self.address, &self.prefix)).await {
+            let open = handshake::open(&self.dialer, &shared.endpoint, &self.prefix);
+            match tokio::time::timeout(self.connect_timeout, open).await {
                 Ok(Ok(stream)) => {
                     let (own, since) = (Arc::new(shared.on_core(stream)), Instant::now());
                     self.connected.store(Some(own.clone()));

@@ -1,41 +1,24 @@
-//! Opens the connection of a [`Pipeline`](super::pipeline::Pipeline): address, user, database, and one answer.
-
-use std::time::Duration;
+//! Opens the connection of a [`Pipeline`](super::pipeline::Pipeline): user, database, and one answer.
 
 use bytes::BytesMut;
-use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::commands::CommandError;
 use super::resp::{CommandWriter, RespValue, take_reply};
-use crate::config::RedisAddress;
-
-/// What the other side does not acknowledge for so long, it will not.
-#[cfg(target_os = "linux")]
-pub(super) const USER_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How a connection on which nothing happens is found to be dead.
-pub(super) fn keepalive() -> TcpKeepalive {
-    TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(3))
-}
+use super::stream::{Dialer, RedisStream};
+use crate::config::RedisEndpoint;
 
 /// Opens a connection on this runtime. It is in use once the server has answered on it: one that has enough connections
 /// takes one more, and says no.
-pub(super) async fn open(address: &RedisAddress, prefix: &str) -> RedisResult<TcpStream> {
-    let mut stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(&stream);
-    socket.set_tcp_keepalive(&keepalive())?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-
+pub(super) async fn open(dialer: &Dialer, endpoint: &RedisEndpoint, prefix: &str) -> RedisResult<RedisStream> {
+    let password = dialer.password().await?;
+    let mut stream = dialer.open(endpoint).await?;
     let mut out = Vec::new();
     let mut asked = 1;
-    if let Some(password) = &address.password {
+    if let Some(password) = &password {
         asked += 1;
-        match &address.username {
+        match &dialer.username {
             Some(username) => {
                 let auth = CommandWriter::begin(&mut out, 3).word(b"AUTH").word(username.as_bytes());
                 auth.word(password.expose().as_bytes());
@@ -43,14 +26,15 @@ pub(super) async fn open(address: &RedisAddress, prefix: &str) -> RedisResult<Tc
             None => drop(CommandWriter::begin(&mut out, 2).word(b"AUTH").word(password.expose().as_bytes())),
         }
     }
-    if address.database != 0 {
+    if dialer.database != 0 {
         asked += 1;
         let select = CommandWriter::begin(&mut out, 2).word(b"SELECT");
-        select.number(u64::try_from(address.database).unwrap_or_default());
+        select.number(u64::try_from(dialer.database).unwrap_or_default());
     }
     // What every sidecar may ask; the answer does not matter.
     drop(CommandWriter::begin(&mut out, 2).word(b"PTTL").joined(&[prefix.as_bytes(), b":digest-key"]));
     stream.write_all(&out).await?;
+    stream.flush().await?;
 
     let mut input = BytesMut::new();
     for left in (0..asked).rev() {
@@ -68,7 +52,7 @@ pub(super) async fn open(address: &RedisAddress, prefix: &str) -> RedisResult<Tc
     if input.is_empty() { Ok(stream) } else { Err(nonsense()) }
 }
 
-pub(super) async fn reply(stream: &mut TcpStream, input: &mut BytesMut) -> RedisResult<RespValue> {
+pub(super) async fn reply(stream: &mut RedisStream, input: &mut BytesMut) -> RedisResult<RespValue> {
     loop {
         if let Some(reply) = take_reply(input).map_err(|_| nonsense())? {
             return Ok(reply);

@@ -17,10 +17,14 @@ mod core_connection;
 mod handshake;
 mod hot;
 mod list;
+mod multiplexed;
 mod notify;
 mod pipeline;
 mod probe;
+mod replication;
 mod resp;
+mod sentinel;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -34,19 +38,22 @@ use tokio_util::task::AbortOnDropHandle;
 pub use acl::acl_rule;
 use bodies::{Bodies, Direction};
 use commands::{CommandError, ExpectedRecord, ReplaceResult, ValueWithTtl};
-use connection::{Connected, Link, Supervisor};
+use connection::{Connected, Link, Source, Supervisor};
 use core_connection::CoreConnection;
 use hot::RecordKey;
 use notify::ChangeSubscriber;
 pub use probe::ConnectError;
 use probe::Probe;
+use replication::Confirmation;
+use sentinel::Sentinels;
+use stream::Dialer;
 
 use super::digest_key;
 use super::{
     Changes, Claimed, FOREVER, FoundRecord, Health, ListQuery, Page, Released, Renewed, Settled, Store, StoreError,
     StoreFuture, SwapResult,
 };
-use crate::config::{self, RedisAddress};
+use crate::config::{self, RedisAddress, RedisEndpoint, RedisServers};
 use crate::key::DigestKey;
 use crate::record::chunks::{self, Cut};
 use crate::record::codec::{self, Bodiless, Decoded, Placement, Unreadable};
@@ -63,7 +70,7 @@ pub struct Redis {
 /// What all cores share.
 struct SharedState {
     link: Arc<Link>,
-    address: RedisAddress,
+    dialer: Arc<Dialer>,
     prefix: String,
     timeout: Duration,
     connect_timeout: Duration,
@@ -98,6 +105,7 @@ impl Default for ConnectionOptions {
 
 /// Larger bodies lie apart: they would hold up the records behind them.
 const LARGE_BODY: u64 = 64 * 1024;
+const NOT_TAKEN_BACK: &str = "too few replicas have the claim (store.replica_acks), and it could not be taken back";
 const NOT_A_RECORD: &str = "something else lies under its name";
 /// A body outlives its record, so that whoever reads the record finds it.
 const BODY_SURVIVES: Duration = Duration::from_secs(60);
@@ -123,17 +131,31 @@ impl Redis {
         let link = Link::new(digest_key, &habits);
         let probe = Probe::new(config, digest_key, habits);
         let connect_timeout = connection::connect_timeout(config.timeout);
-        let supervisor = Supervisor::new(link.clone(), address.clone(), probe, habits, connect_timeout);
+        let dialer = Dialer::new(address);
+        let source = match &address.servers {
+            RedisServers::One(endpoint) => Source::Fixed(endpoint.clone()),
+            RedisServers::Sentinel { sentinels, master } => {
+                Source::Sentinel(Sentinels::start(&dialer, sentinels, master))
+            }
+            // Until nodes are told apart.
+            RedisServers::Cluster(nodes) => {
+                let (host, port) = nodes.first().cloned().unwrap_or_default();
+                Source::Fixed(RedisEndpoint::Tcp(host, port))
+            }
+        };
+        let listener = ChangeSubscriber::start(&link, &dialer);
+        let acks = (config.replica_acks > 0).then_some((config.replica_acks, config.timeout / 2));
+        let supervisor = Supervisor::new(link.clone(), dialer.clone(), source, probe, habits, connect_timeout, acks);
         #[expect(clippy::disallowed_methods, reason = "ends with the store")]
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
         let server = SharedState {
             link,
-            address: address.clone(),
+            dialer,
             prefix: config.prefix.clone(),
             timeout: config.timeout,
             connect_timeout,
             bodies: Bodies::default(),
-            listener: ChangeSubscriber::start(address),
+            listener,
             _supervisor: supervisor,
         };
         Self { server: Arc::new(server), local: None }
@@ -271,11 +293,45 @@ impl Call<'_> {
             acquired => acquired,
         };
         Ok(match acquired {
-            Acquired::Granted(claim) => Claimed::Granted(claim),
+            Acquired::Granted(claim) => {
+                if self.connected.replication.is_some() {
+                    Box::pin(self.replicate_claim(&claim)).await?;
+                }
+                Claimed::Granted(claim)
+            }
             Acquired::Apart(bodiless) => Claimed::Apart(bodiless),
             // Whoever meets a vanishing record twice was still refused by one that was there.
             Acquired::Refused(held) | Acquired::Gone(held) => Claimed::Refused(held),
         })
+    }
+
+    /// Waits until enough replicas have the claim. One that they do not have is taken back: nothing was sent yet.
+    async fn replicate_claim(&self, claim: &Claim) -> Result<(), StoreError> {
+        let short = match self.replicated().await? {
+            Ok(()) => return Ok(()),
+            Err(short) => StoreError::Refused(short.into()),
+        };
+        if claim.attempt > 1 {
+            // The number of the attempt must stay. It may be taken over when its lease has run out.
+            return Err(short);
+        }
+        match self.release(claim.token).await {
+            Ok(Released::Deleted | Released::Absent) => Err(short),
+            Ok(Released::Kept) | Err(_) => Err(StoreError::Uncertain(NOT_TAKEN_BACK.into())),
+        }
+    }
+
+    /// Whether enough replicas have all that was written until now; why not, if not.
+    async fn replicated(&self) -> Result<Result<(), String>, StoreError> {
+        let Some(replication) = &self.connected.replication else { return Ok(Ok(())) };
+        match replication.confirm().await.map_err(|fault| self.error(fault))? {
+            Confirmation::Enough => Ok(Ok(())),
+            Confirmation::Short(count) => Ok(Err(format!("only {count} replicas have it (store.replica_acks)"))),
+            Confirmation::Failed(error) => match CommandError::of(error) {
+                CommandError::Refused(_, error) => Ok(Err(error.to_string())),
+                fault => Err(self.error(fault)),
+            },
+        }
     }
 
     /// The steps that not every claim takes are boxed, so that all the others are small.
@@ -321,6 +377,9 @@ impl Call<'_> {
             ClaimTransition::Refuse(held) => return Ok(Acquired::Refused(held)),
             ClaimTransition::Write(takeover) => takeover,
         };
+        if !self.server.link.may_take_over(seen.record.claim.terms.lease) {
+            return Ok(Acquired::Refused(Box::new(StoredRecord { silent_for: Duration::ZERO, ..seen })));
+        }
         let bytes = encode_claim(&takeover);
         let retention = takeover.terms.retention;
         let replaced = self.connected.replace(&self.key(), &there, &bytes, retention, self.deadline).await;
@@ -375,7 +434,13 @@ impl Call<'_> {
         }
         let bytes = codec::encode(record, placement);
         let kept = self.connected.settle(self.key, &bytes, time_to_live, self.timeout).await;
-        let Some(kept) = kept.map_err(|fault| self.error(fault))? else { return Ok(Settled::Written) };
+        let kept = kept.map_err(|fault| self.error(fault))?;
+        if self.connected.replication.is_some() {
+            // An outcome that a failover forgets would be an attempt that may be taken over. Whoever settles tries again.
+            let replicated = Box::pin(self.replicated()).await?;
+            replicated.map_err(|short| StoreError::Uncertain(short.into()))?;
+        }
+        let Some(kept) = kept else { return Ok(Settled::Written) };
         // Of an earlier try of the same, the body is at hand.
         let kept = if kept == bytes { record.clone() } else { Box::pin(self.read(&kept)).await? };
         Ok(Settled::Kept(Box::new(kept)))

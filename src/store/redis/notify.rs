@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::commands::millis;
-use super::connection::{CONNECT_TIMEOUT, FIRST_DELAY, LONGEST_DELAY, jittered, open};
-use crate::config::RedisAddress;
+use super::connection::{CONNECT_TIMEOUT, FIRST_DELAY, LONGEST_DELAY, Link, jittered};
+use super::multiplexed;
+use super::stream::Dialer;
 use crate::store::Changes;
 
 /// Tells of changes to records that somebody waits for.
@@ -57,10 +58,10 @@ const REFUSED: Duration = Duration::from_secs(60);
 
 impl ChangeSubscriber {
     /// Listens to nothing yet.
-    pub(super) fn start(address: &RedisAddress) -> Self {
+    pub(super) fn start(link: &Arc<Link>, dialer: &Arc<Dialer>) -> Self {
         let topics = Arc::new(Subscriptions { origin: Instant::now(), by_key: Mutex::default(), added: Notify::new() });
         #[expect(clippy::disallowed_methods, reason = "ends with the listener")]
-        let task = tokio::spawn(run(Arc::clone(&topics), address.clone()));
+        let task = tokio::spawn(run(Arc::clone(&topics), link.clone(), dialer.clone()));
         Self { topics, _task: AbortOnDropHandle::new(task) }
     }
 
@@ -124,14 +125,14 @@ impl Subscriptions {
     }
 }
 
-async fn run(topics: Arc<Subscriptions>, address: RedisAddress) {
+async fn run(topics: Arc<Subscriptions>, link: Arc<Link>, dialer: Arc<Dialer>) {
     let mut delay = FIRST_DELAY;
     let mut complained = false;
     loop {
         if topics.sweep().is_empty() {
             topics.added.notified().await;
         }
-        let error = match listen(&topics, &address).await {
+        let error = match listen(&topics, &link, &dialer).await {
             Ok(()) => {
                 delay = FIRST_DELAY;
                 continue;
@@ -151,7 +152,7 @@ async fn run(topics: Arc<Subscriptions>, address: RedisAddress) {
 }
 
 /// Listens on one connection until it is lost, or nobody waits any more.
-async fn listen(topics: &Arc<Subscriptions>, address: &RedisAddress) -> RedisResult<()> {
+async fn listen(topics: &Arc<Subscriptions>, link: &Link, dialer: &Dialer) -> RedisResult<()> {
     let lost = CancellationToken::new();
     let on_push = {
         let (topics, lost) = (Arc::clone(topics), lost.clone());
@@ -160,16 +161,19 @@ async fn listen(topics: &Arc<Subscriptions>, address: &RedisAddress) -> RedisRes
             _ => topics.heard(&push),
         }
     };
-    let mut connection = in_time(open(address, on_push)).await?;
+    // The server to which records go now, which may be another after a failover.
+    let shared = link.next().await;
+    let connection = in_time(multiplexed::open(dialer, &shared.endpoint, on_push)).await?;
     let mut subscribed = HashMap::new();
     loop {
         let wanted = topics.sweep();
-        follow(&mut connection, topics, &mut subscribed, &wanted).await?;
+        follow(&mut connection.handle(), topics, &mut subscribed, &wanted).await?;
         if wanted.is_empty() {
             return Ok(());
         }
         tokio::select! {
             () = lost.cancelled() => return Err(RedisError::from((ErrorKind::Io, "the connection is lost"))),
+            () = shared.until_lost() => return Err(RedisError::from((ErrorKind::Io, "the server may be another"))),
             () = topics.added.notified() => {}
             () = tokio::time::sleep(SWEEP) => {}
         }

@@ -129,6 +129,7 @@ impl Pipeline {
             read: BytesMut::with_capacity(READ),
             writing: Vec::new(),
             sent: 0,
+            unflushed: false,
             taken: 0,
             written: 0,
             progress: Instant::now(),
@@ -253,6 +254,8 @@ struct PipelineDriver<S> {
     /// What is being written: all but the first `sent` bytes of it are left.
     writing: Vec<u8>,
     sent: usize,
+    /// What is written may still be on its way through TLS.
+    unflushed: bool,
     /// How many commands were ever taken for writing, and how many of them were written whole.
     taken: u64,
     written: u64,
@@ -402,6 +405,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
 
     fn write(&mut self, cx: &mut Context<'_>) -> Result<(), DriverEnd> {
         loop {
+            if self.unflushed {
+                match Pin::new(&mut self.stream).poll_flush(cx) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(result) => result?,
+                }
+                self.unflushed = false;
+                self.note_written();
+            }
             if self.sent == self.writing.len() {
                 self.sent = 0;
                 self.writing.clear();
@@ -428,9 +439,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
                 }
                 Poll::Ready(Err(error)) => return Err(error.into()),
             }
-            if self.sent == self.writing.len() {
-                self.note_written();
-            }
+            self.unflushed = self.sent == self.writing.len();
         }
     }
 
@@ -471,7 +480,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
             // What could not be written yet waits for as long as the connection takes anything at all.
             let since = match awaited.written {
                 Some(written) => written,
-                None if self.sent < self.writing.len() => self.progress,
+                None if self.unflushed || self.sent < self.writing.len() => self.progress,
                 None => continue,
             };
             if now.saturating_duration_since(since) < awaited.timeout {

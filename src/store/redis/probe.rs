@@ -10,6 +10,7 @@ use super::ConnectionOptions;
 use super::acl::acl_rule;
 use super::commands::{self, AcquireMethod, CommandError};
 use super::connection::{Connected, Link};
+use super::stream::tls_fault;
 use crate::clock::since_boot;
 use crate::config;
 use crate::key::DigestKey;
@@ -32,8 +33,41 @@ pub enum ConnectError {
     /// There is no way to the server.
     #[error("Redis cannot be reached")]
     Unreachable(#[source] RedisError),
+    /// It takes connections, and says nothing.
+    #[error(
+        "Redis takes connections and did not answer within {0:?}: it hangs, or it speaks TLS on this port (write rediss:// in \
+         store.url)"
+    )]
+    Mute(Duration),
+    /// The same, where TLS is tried.
+    #[error(
+        "no TLS with Redis: it takes connections and did not answer within {0:?}: it hangs, or the port does not speak TLS \
+         (write redis:// without the second s, or name the server's tls-port)"
+    )]
+    MuteInTls(Duration),
+    /// It is reached, and TLS fails.
+    #[error("no TLS with Redis: {0}")]
+    Tls(String),
+    /// It hangs up without a word.
+    #[error("Redis hung up at once; if it speaks TLS on this port, write rediss:// in store.url")]
+    HungUp(#[source] RedisError),
+    /// Sentinels do not say where it is.
+    #[error("no sentinel names a primary {master:?}")]
+    NoPrimary {
+        /// The name that they were asked for.
+        master: String,
+        /// What one of them said instead.
+        #[source]
+        source: RedisError,
+    },
+    /// The sentinels name a server that is none, or is none any more.
+    #[error("{server} is not the primary, or not any more: sentinels are asked again")]
+    NotPrimary {
+        /// Host and port.
+        server: String,
+    },
     /// The server wants other credentials.
-    #[error("Redis does not accept the user and password of store.url, or asks for some")]
+    #[error("Redis does not accept the user and password (store.url, store.password), or asks for some")]
     Credentials(#[source] RedisError),
     /// The server lacks what is needed, or does not let this user have it.
     #[error(
@@ -101,6 +135,12 @@ impl ConnectError {
             | Self::DigestKeyReplaced { .. }
             | Self::Silent(_)
             | Self::Unreachable(_)
+            | Self::Mute(_)
+            | Self::MuteInTls(_)
+            | Self::Tls(_)
+            | Self::HungUp(_)
+            | Self::NoPrimary { .. }
+            | Self::NotPrimary { .. }
             | Self::Credentials(_)
             | Self::Permission { .. }
             | Self::Refused(_)
@@ -115,12 +155,18 @@ impl ConnectError {
             Self::NotYet | Self::Lost => false,
             Self::DigestKeyWithheld { .. } | Self::DigestKeyReplaced { .. } | Self::NotOurs { .. } => false,
             Self::Evicting { .. } | Self::Permission { .. } | Self::Randomness(_) => false,
-            Self::Silent(_) | Self::Unreachable(_) | Self::Credentials(_) | Self::Refused(_) => true,
+            Self::Silent(_) | Self::Mute(_) | Self::MuteInTls(_) => true,
+            Self::Unreachable(_) | Self::Tls(_) | Self::HungUp(_) => true,
+            Self::NoPrimary { .. } | Self::NotPrimary { .. } | Self::Credentials(_) | Self::Refused(_) => true,
         }
     }
 
-    pub(super) fn of_opening(error: RedisError) -> Self {
+    pub(super) fn of_opening(error: RedisError, is_tls: bool) -> Self {
+        if let Some(advice) = tls_fault(&error).filter(|_| is_tls) {
+            return Self::Tls(advice);
+        }
         match (error.kind(), error.code()) {
+            (ErrorKind::Io, None) if !is_tls && error.is_connection_dropped() => Self::HungUp(error),
             (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => Self::Credentials(error),
             (_, Some(_)) => Self::Refused(error),
             (_, None) => Self::Unreachable(error),
@@ -173,6 +219,8 @@ pub(super) struct Probe {
     scripts_only: bool,
     puts_key: bool,
     said: LoggedWarnings,
+    /// The run of the server that was last examined.
+    run: Option<String>,
 }
 
 #[derive(Default)]
@@ -198,11 +246,17 @@ impl Probe {
             scripts_only: habits.scripts_only,
             puts_key: habits.puts_key,
             said: LoggedWarnings::default(),
+            run: None,
         }
     }
 
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// What the server that was last examined has as the number of its run.
+    pub(super) fn run(&self) -> Option<&str> {
+        self.run.as_deref()
     }
 
     /// Finds out whether the server can be used, and how: in two round trips, since it may be far away.
@@ -223,6 +277,7 @@ impl Probe {
         self.said.no_info = facts.first().is_none_or(RedisResult::is_err);
 
         let facts = ServerFacts::of(facts);
+        self.run.clone_from(&facts.run);
         match &facts.eviction {
             Some(policy) if policy != NO_EVICTION && !self.accept_eviction => {
                 return Err(ConnectError::Evicting { policy: policy.clone() });
@@ -454,16 +509,18 @@ struct ServerFacts {
     evicted: Option<u64>,
     /// Whether anything is written to disk; `true` if it cannot be found out.
     persists: bool,
+    /// A random number of this run of the server.
+    run: Option<String>,
 }
 
 impl ServerFacts {
-    const QUESTIONS: usize = 6;
+    const QUESTIONS: usize = 7;
 
     /// Settings say less than `INFO`, where that is allowed.
     fn questions(settings_too: bool) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors();
-        for section in ["memory", "stats", "persistence"] {
+        for section in ["memory", "stats", "persistence", "server"] {
             pipeline.cmd("INFO").arg(section);
         }
         for setting in ["maxmemory", "maxmemory-policy", "save"].into_iter().filter(|_| settings_too) {
@@ -479,8 +536,8 @@ impl ServerFacts {
             let mut settings: HashMap<String, String> = FromRedisValue::from_redis_value_ref(told(index)?).ok()?;
             settings.remove(name)
         };
-        let maxmemory = info(0, "maxmemory").or_else(|| setting(3, "maxmemory"));
-        let policy = info(0, "maxmemory_policy").or_else(|| setting(4, "maxmemory-policy"));
+        let maxmemory = info(0, "maxmemory").or_else(|| setting(4, "maxmemory"));
+        let policy = info(0, "maxmemory_policy").or_else(|| setting(5, "maxmemory-policy"));
         let eviction = match (maxmemory.as_deref(), policy) {
             (None, _) | (_, None) => None,
             (Some("0"), Some(_)) => Some(NO_EVICTION.to_owned()),
@@ -493,7 +550,8 @@ impl ServerFacts {
             eviction,
             used: limit.and_then(|limit| Some(used? / limit)),
             evicted: info(1, "evicted_keys").and_then(|evicted| evicted.parse().ok()),
-            persists: appends || setting(5, "save").is_none_or(|points| !points.is_empty()),
+            run: info(3, "run_id"),
+            persists: appends || setting(6, "save").is_none_or(|points| !points.is_empty()),
         }
     }
 }
@@ -578,7 +636,7 @@ async fn ask<T: FromRedisValue>(
 ) -> Result<Option<T>, CommandError> {
     let mut question = redis::Cmd::new();
     question.arg(words);
-    match connected.in_time(deadline, question.query_async(&mut connected.control.clone())).await {
+    match connected.in_time(deadline, question.query_async(&mut connected.control.handle())).await {
         Ok(answer) => Ok(Some(answer)),
         Err(CommandError::Refused(..)) => Ok(None),
         Err(fault) => Err(fault),

@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::config::{Durability, OnStoreError, Secret, StoreLocation};
+use crate::config::{Durability, OnStoreError, RedisPassword, Secret, StoreLocation};
 use crate::record::{Reply, Terms, UnknownPolicy};
 use crate::store::conformance::{self, Subject, claim, completed, name};
 use crate::store::redis_server::RedisServer;
@@ -26,7 +26,7 @@ const MANY_PINGS: ConnectionOptions =
     ConnectionOptions { ping_every: Duration::from_millis(20), look_every: Duration::from_millis(20), ..NO_PING };
 
 fn address(port: u16) -> RedisAddress {
-    RedisAddress { host: "127.0.0.1".to_owned(), port, database: 0, username: None, password: None }
+    RedisAddress::plain(RedisEndpoint::Tcp("127.0.0.1".to_owned(), port))
 }
 
 fn config() -> config::StoreConfig {
@@ -38,6 +38,7 @@ fn config() -> config::StoreConfig {
         digest_key: None,
         durability: Durability::Disk,
         accept_eviction: false,
+        replica_acks: 0,
     }
 }
 
@@ -337,7 +338,7 @@ async fn a_core_writes_and_reads_large_bodies_while_the_server_takes_no_more_con
         let State::Completed { reply, .. } = &found.record.state else { panic!("{:?}", found.record.claim) };
         assert_eq!(reply.body_len(), 1 << 20);
         let shared = store.server.link.connected().expect("a connection");
-        assert!(shared.control.clone().del::<_, ()>(format!("onlyonce:{name}")).await.is_ok());
+        assert!(shared.control.handle().del::<_, ()>(format!("onlyonce:{name}")).await.is_ok());
     }
     core.shutdown_background();
 }
@@ -586,7 +587,10 @@ async fn only_what_no_waiting_cures_prevents_a_start() {
 async fn wrong_credentials_are_said_to_be_wrong() {
     let server = RedisServer::start_with(&["--requirepass", "right"]);
     let with = |password: Option<&str>| {
-        let address = RedisAddress { password: password.map(Secret::new), ..address(server.port()) };
+        let address = RedisAddress {
+            password: password.map(|password| RedisPassword::Fixed(Secret::new(password))),
+            ..address(server.port())
+        };
         Redis::open(&address, &config())
     };
     with(Some("right")).ready(PATIENCE).await.expect("accepted");
@@ -605,7 +609,7 @@ async fn wrong_credentials_are_said_to_be_wrong() {
 }
 
 async fn as_user(server: &RedisServer, name: &str) -> Redis {
-    let (username, password) = (Some(name.to_owned()), Some(Secret::new("pw")));
+    let (username, password) = (Some(name.to_owned()), Some(RedisPassword::Fixed(Secret::new("pw"))));
     Redis::open(&RedisAddress { username, password, ..address(server.port()) }, &config())
 }
 
@@ -1106,7 +1110,8 @@ async fn a_user_without_channels_still_settles_and_releases() {
     let server = RedisServer::start();
     order(&server, "ACL SETUSER sidecar on >secret ~onlyonce:* ~{onlyonce:* resetchannels +@all").await;
     let mut address = address(server.port());
-    (address.username, address.password) = (Some("sidecar".to_owned()), Some(Secret::new("secret")));
+    (address.username, address.password) =
+        (Some("sidecar".to_owned()), Some(RedisPassword::Fixed(Secret::new("secret"))));
     let store = Redis::open_with(&address, &config(), NO_PING);
     store.ready(PATIENCE).await.expect("a connection");
     let (settled, released) = (name(), name());

@@ -9,6 +9,8 @@ pub mod issuer;
 pub mod process;
 #[path = "../../support/redis_server.rs"]
 pub mod redis_server;
+#[path = "../../support/redis_topologies.rs"]
+pub mod redis_topologies;
 pub mod sidecar;
 pub mod store;
 pub mod wire;

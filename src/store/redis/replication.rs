@@ -1,0 +1,113 @@
+//! `store.replica_acks`: waiting until replicas have what was written.
+//!
+//! `WAIT` speaks for the connection that it is sent on, and holds up whatever comes behind it there. So it has a connection
+//! of its own, on which a mark is written first: the replication stream is in order, and a replica that has the mark has
+//! all that was written before it, over whatever connection. All who wait at the same time share one mark.
+
+use std::time::Duration;
+
+use redis::{RedisError, RedisResult, Value};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::commands::{CommandError, millis};
+use super::multiplexed::Multiplexed;
+
+/// Waits for replicas of one server. The task that asks ends with the last clone.
+#[derive(Clone)]
+pub(super) struct Replication {
+    asked: mpsc::UnboundedSender<oneshot::Sender<Confirmation>>,
+}
+
+/// What became of a wait.
+#[derive(Debug, Clone)]
+pub(super) enum Confirmation {
+    /// Enough replicas have all that was written before.
+    Enough,
+    /// So many have, in time; it may be more later.
+    Short(u64),
+    /// Nobody knows.
+    Failed(RedisError),
+}
+
+/// The mark lives so long, unless another replaces it.
+const MARK_LIVES: Duration = Duration::from_secs(60);
+
+impl Replication {
+    /// `acks` replicas are to have it, each time within `timeout`. `mark` is the name that is written to.
+    pub(super) fn start(
+        connection: Multiplexed,
+        mark: String,
+        acks: u64,
+        timeout: Duration,
+        lost: CancellationToken,
+    ) -> Self {
+        let (asked, waiting) = mpsc::unbounded_channel();
+        #[expect(clippy::disallowed_methods, reason = "ends with the last who may ask")]
+        tokio::spawn(run(connection, mark, acks, timeout, waiting, lost));
+        Self { asked }
+    }
+
+    /// Waits until replicas have what this process has written until now, and was answered.
+    pub(super) async fn confirm(&self) -> Result<Confirmation, CommandError> {
+        let (tell, told) = oneshot::channel();
+        let gone = || CommandError::Lost(RedisError::from((redis::ErrorKind::Io, "the connection is closed")));
+        self.asked.send(tell).map_err(|_| gone())?;
+        told.await.map_err(|_| gone())
+    }
+}
+
+async fn run(
+    connection: Multiplexed,
+    mark: String,
+    acks: u64,
+    timeout: Duration,
+    mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<Confirmation>>,
+    lost: CancellationToken,
+) {
+    let mut together = Vec::new();
+    while waiting.recv_many(&mut together, usize::MAX).await > 0 {
+        let confirmation = tokio::select! {
+            confirmation = ask(&connection, &mark, acks, timeout) => confirmation,
+            () = lost.cancelled() => return,
+        };
+        let is_lost = matches!(&confirmation, Confirmation::Failed(error) if error.code().is_none());
+        for tell in together.drain(..) {
+            // Whoever does not wait any more needs no answer.
+            let _ = tell.send(confirmation.clone());
+        }
+        if is_lost {
+            lost.cancel();
+            return;
+        }
+    }
+}
+
+async fn ask(connection: &Multiplexed, mark: &str, acks: u64, timeout: Duration) -> Confirmation {
+    let mut pipeline = redis::Pipeline::new();
+    pipeline.ignore_errors();
+    pipeline.cmd("SET").arg(mark).arg("").arg("PX").arg(millis(MARK_LIVES));
+    pipeline.cmd("WAIT").arg(acks).arg(millis(timeout));
+    let late = Instant::now() + timeout * 2;
+    let mut handle = connection.handle();
+    let answers: RedisResult<Vec<RedisResult<Value>>> =
+        match tokio::time::timeout_at(late, pipeline.query_async(&mut handle)).await {
+            Ok(answers) => answers,
+            Err(_) => return Confirmation::Failed(RedisError::from((redis::ErrorKind::Io, "no answer in time"))),
+        };
+    let confirmed = answers.and_then(|answers| {
+        let mut count = 0;
+        for answer in answers {
+            let answer = answer?;
+            // The answer of WAIT is the last.
+            count = redis::from_redis_value(answer).unwrap_or(0);
+        }
+        Ok(count)
+    });
+    match confirmed {
+        Ok(count) if count >= acks => Confirmation::Enough,
+        Ok(count) => Confirmation::Short(count),
+        Err(error) => Confirmation::Failed(error),
+    }
+}

@@ -1,0 +1,265 @@
+//! Sentinels, and which server they say is the primary.
+//!
+//! Every sentinel is asked once a second, whenever it publishes `+switch-master`, and whenever a connection to the primary
+//! is lost. Of what they say, the highest configuration epoch wins: a sentinel that was cut off may name a former primary.
+//! What they said last is good while none of them answers: an outage of the sentinels is none of Redis.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{ErrorKind, PushInfo, PushKind, RedisError, RedisResult, Value};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::connection::{FIRST_DELAY, LONGEST_DELAY, jittered};
+use super::multiplexed::{self, Multiplexed};
+use super::stream::Dialer;
+use crate::config::RedisEndpoint;
+
+/// The sentinels of one primary, each with a task that asks it.
+pub(super) struct Sentinels {
+    master: String,
+    heard: watch::Receiver<Vec<Heard>>,
+    ask_now: watch::Sender<u64>,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+/// What one sentinel said last.
+#[derive(Debug, Clone, Default)]
+struct Heard {
+    primary: Option<Primary>,
+    /// Why it did not answer the last time.
+    fault: Option<RedisError>,
+    /// The last request to ask at once that this answers.
+    round: u64,
+}
+
+/// A server that a sentinel holds for the primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Primary {
+    endpoint: RedisEndpoint,
+    /// The configuration epoch: it grows with each failover.
+    epoch: u64,
+}
+
+/// How often each is asked.
+const EVERY: Duration = Duration::from_secs(1);
+/// Connecting to a sentinel, and each answer of one.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// A sentinel that answers within this is heard before a primary is tried.
+const PATIENCE: Duration = Duration::from_millis(300);
+const SWITCHED: &str = "+switch-master";
+
+impl Sentinels {
+    /// Begins to ask.
+    pub(super) fn start(dialer: &Arc<Dialer>, sentinels: &[(String, u16)], master: &str) -> Self {
+        let (tell, heard) = watch::channel(vec![Heard::default(); sentinels.len()]);
+        let (ask_now, asked) = watch::channel(0);
+        let tasks = sentinels.iter().enumerate().map(|(index, (host, port))| {
+            let watcher = Watcher {
+                dialer: dialer.clone(),
+                endpoint: RedisEndpoint::Tcp(host.clone(), *port),
+                master: master.to_owned(),
+                index,
+                tell: tell.clone(),
+                asked: asked.clone(),
+            };
+            #[expect(clippy::disallowed_methods, reason = "ends with the store")]
+            AbortOnDropHandle::new(tokio::spawn(watcher.run()))
+        });
+        let tasks = tasks.collect();
+        Self { master: master.to_owned(), heard, ask_now, _tasks: tasks }
+    }
+
+    /// Asks all of them. Whom to take for the primary, the most likely first.
+    pub(super) async fn candidates(&self) -> Result<Vec<RedisEndpoint>, RedisError> {
+        let mut round = 0;
+        self.ask_now.send_modify(|number| {
+            *number += 1;
+            round = *number;
+        });
+        let mut heard = self.heard.clone();
+        let is_known = |heard: &Vec<Heard>| ranked(heard).next().is_some();
+        // First for those that are quick, then for anyone.
+        let all = heard.wait_for(|heard| heard.iter().all(|heard| heard.round >= round));
+        let _ = tokio::time::timeout(PATIENCE, all).await;
+        let any = heard.wait_for(|heard| is_known(heard) || heard.iter().all(|heard| heard.round >= round));
+        let _ = tokio::time::timeout(TIMEOUT, any).await;
+        let heard = heard.borrow();
+        let candidates: Vec<RedisEndpoint> = ranked(&heard).collect();
+        match candidates.is_empty() {
+            false => Ok(candidates),
+            true => Err(heard.iter().find_map(|heard| heard.fault.clone()).unwrap_or_else(late)),
+        }
+    }
+
+    /// Waits until they prefer another server to this one, which was chosen when they preferred `first`.
+    pub(super) async fn until_moved(&self, current: &RedisEndpoint, first: &RedisEndpoint) {
+        let mut heard = self.heard.clone();
+        let is_moved = |heard: &Vec<Heard>| ranked(heard).next().is_some_and(|now| now != *current && now != *first);
+        if heard.wait_for(is_moved).await.is_err() {
+            // The tasks have ended, as they do with the store only.
+            std::future::pending().await
+        }
+    }
+
+    /// Waits until any of them says something new.
+    pub(super) async fn until_heard(&self) {
+        let mut heard = self.heard.clone();
+        let before = ranked(&heard.borrow_and_update()).next();
+        if heard.wait_for(|heard| ranked(heard).next() != before).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    pub(super) fn master(&self) -> &str {
+        &self.master
+    }
+}
+
+/// The servers that are named, by epoch and by how many name them.
+fn ranked(heard: &[Heard]) -> impl Iterator<Item = RedisEndpoint> {
+    let mut named: Vec<(u64, usize, RedisEndpoint)> = Vec::new();
+    for Primary { endpoint, epoch } in heard.iter().filter_map(|heard| heard.primary.as_ref()) {
+        match named.iter_mut().find(|(_, _, other)| other == endpoint) {
+            Some((highest, count, _)) => (*highest, *count) = ((*highest).max(*epoch), *count + 1),
+            None => named.push((*epoch, 1, endpoint.clone())),
+        }
+    }
+    named.sort_by_key(|(epoch, count, _)| std::cmp::Reverse((*epoch, *count)));
+    named.into_iter().map(|(_, _, endpoint)| endpoint)
+}
+
+/// Asks one sentinel.
+struct Watcher {
+    dialer: Arc<Dialer>,
+    endpoint: RedisEndpoint,
+    master: String,
+    index: usize,
+    tell: watch::Sender<Vec<Heard>>,
+    asked: watch::Receiver<u64>,
+}
+
+impl Watcher {
+    async fn run(mut self) {
+        let mut delay = FIRST_DELAY;
+        loop {
+            let round = *self.asked.borrow_and_update();
+            let error = match self.watch(&mut delay).await {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            tracing::debug!(sentinel = %self.endpoint, %error, "a sentinel does not answer");
+            self.tell.send_modify(|heard| {
+                let heard = &mut heard[self.index];
+                (heard.fault, heard.round) = (Some(error), heard.round.max(round));
+            });
+            tokio::select! {
+                () = tokio::time::sleep(jittered(delay)) => {}
+                _ = self.asked.changed() => tokio::time::sleep(FIRST_DELAY).await,
+            }
+            delay = (delay * 2).min(LONGEST_DELAY);
+        }
+    }
+
+    async fn watch(&mut self, delay: &mut Duration) -> RedisResult<std::convert::Infallible> {
+        let (lost, switched) = (CancellationToken::new(), Arc::new(Notify::new()));
+        let connection = in_time(self.open(&lost, &switched)).await?;
+        // Without RESP3 there is no news; it is asked all the same.
+        let _ = in_time(connection.handle().subscribe(SWITCHED)).await;
+        loop {
+            let round = *self.asked.borrow_and_update();
+            let primary = in_time(primary(&connection, &self.master)).await?;
+            *delay = FIRST_DELAY;
+            self.tell.send_modify(|heard| {
+                let fault = primary.is_none().then(|| unknown(&self.master));
+                heard[self.index] = Heard { primary, fault, round };
+            });
+            tokio::select! {
+                () = lost.cancelled() => return Err(RedisError::from((ErrorKind::Io, "the connection is lost"))),
+                () = switched.notified() => {}
+                _ = self.asked.changed() => {}
+                () = tokio::time::sleep(EVERY) => {}
+            }
+        }
+    }
+
+    /// Opens a connection, and logs in only where the sentinel asks for it.
+    async fn open(&self, lost: &CancellationToken, switched: &Arc<Notify>) -> RedisResult<Multiplexed> {
+        let on_push = || {
+            let (lost, switched) = (lost.clone(), switched.clone());
+            move |push: PushInfo| match push.kind {
+                PushKind::Disconnection => lost.cancel(),
+                PushKind::Message => switched.notify_one(),
+                _ => {}
+            }
+        };
+        match multiplexed::open(&self.dialer.without_credentials(), &self.endpoint, on_push()).await {
+            Err(error) if matches!(error.code(), Some("NOAUTH" | "NOPERM")) && self.dialer.has_credentials() => {
+                multiplexed::open(&self.dialer.without_database(), &self.endpoint, on_push()).await
+            }
+            other => other,
+        }
+    }
+}
+
+async fn primary(connection: &Multiplexed, master: &str) -> RedisResult<Option<Primary>> {
+    let mut pipeline = redis::Pipeline::new();
+    pipeline.ignore_errors();
+    pipeline.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master);
+    pipeline.cmd("SENTINEL").arg("MASTER").arg(master);
+    let answers: Vec<RedisResult<Value>> = pipeline.query_async(&mut connection.handle()).await?;
+    let mut answers = answers.into_iter();
+    let address: Option<(String, u16)> = match answers.next() {
+        Some(answer) => redis::from_redis_value(answer?)?,
+        None => return Err(late()),
+    };
+    let details = answers.next().and_then(Result::ok);
+    let details: Option<HashMap<String, String>> = details.and_then(|value| redis::from_redis_value(value).ok());
+    let epoch = details.and_then(|details| details.get("config-epoch")?.parse().ok()).unwrap_or(0);
+    Ok(address.map(|(host, port)| Primary { endpoint: RedisEndpoint::Tcp(host, port), epoch }))
+}
+
+fn unknown(master: &str) -> RedisError {
+    RedisError::from((
+        ErrorKind::MasterNameNotFoundBySentinel,
+        "a sentinel knows no primary of this name (store.url: redis+sentinel://host/NAME)",
+        master.to_owned(),
+    ))
+}
+
+fn late() -> RedisError {
+    RedisError::from((ErrorKind::Io, "no sentinel answers"))
+}
+
+async fn in_time<T>(answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    tokio::time::timeout(TIMEOUT, answer).await.map_err(|_| late())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(named: &[(u64, u16)]) -> Vec<Heard> {
+        let heard = |&(epoch, port): &(u64, u16)| {
+            let primary = (port != 0).then(|| Primary { endpoint: at(port), epoch });
+            Heard { primary, ..Heard::default() }
+        };
+        named.iter().map(heard).collect()
+    }
+
+    fn at(port: u16) -> RedisEndpoint {
+        RedisEndpoint::Tcp("10.0.0.1".to_owned(), port)
+    }
+
+    #[test]
+    fn the_highest_epoch_names_the_primary_and_the_majority_where_epochs_are_equal() {
+        let best = |named: &[(u64, u16)]| ranked(&heard(named)).collect::<Vec<_>>();
+        assert_eq!(best(&[(1, 1), (1, 1), (2, 2)]), [at(2), at(1)]);
+        assert_eq!(best(&[(1, 1), (1, 2), (1, 2)]), [at(2), at(1)]);
+        assert_eq!(best(&[(0, 0), (0, 3)]), [at(3)]);
+        assert_eq!(best(&[(0, 0)]), []);
+    }
+}

@@ -1,0 +1,249 @@
+//! The byte stream to a server, opened in one way for every use: TCP, TLS over TCP, or a Unix socket. What is said over it
+//! is not known here.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
+
+use crate::config::{RedisAddress, RedisEndpoint, RedisPassword, Secret};
+use crate::tls;
+
+/// How connections are opened, to whichever server: TLS, user, password and database.
+pub(super) struct Dialer {
+    tls: Option<TlsConnector>,
+    pub(super) username: Option<String>,
+    password: Option<RedisPassword>,
+    pub(super) database: i64,
+    /// Whether the last server let itself be reached, whatever it said then.
+    reached: AtomicBool,
+}
+
+/// An open connection.
+pub(super) enum RedisStream {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
+}
+
+/// Unacknowledged bytes end a connection after this.
+#[cfg(target_os = "linux")]
+const USER_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl Dialer {
+    pub(super) fn new(address: &RedisAddress) -> Arc<Self> {
+        let RedisAddress { servers: _, database, username, password, tls } = address;
+        let tls = tls.as_ref().map(|client| TlsConnector::from(client.config(None)));
+        Arc::new(Self {
+            tls,
+            username: username.clone(),
+            password: password.clone(),
+            database: *database,
+            reached: AtomicBool::new(false),
+        })
+    }
+
+    /// For servers with a numbered database of their own: sentinels and the nodes of a cluster have none.
+    pub(super) fn without_database(&self) -> Self {
+        let (username, password) = (self.username.clone(), self.password.clone());
+        Self { username, password, ..self.without_credentials() }
+    }
+
+    /// The same without logging in.
+    pub(super) fn without_credentials(&self) -> Self {
+        let (tls, reached) = (self.tls.clone(), AtomicBool::new(false));
+        Self { tls, username: None, password: None, database: 0, reached }
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Forgets whether a server was reached, and says whether one was since the last time.
+    pub(super) fn take_reached(&self) -> bool {
+        self.reached.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn has_credentials(&self) -> bool {
+        self.password.is_some()
+    }
+
+    /// The password as it is now: one in a file may be another at each connect.
+    pub(super) async fn password(&self) -> io::Result<Option<Secret>> {
+        let path = match &self.password {
+            None => return Ok(None),
+            Some(RedisPassword::Fixed(secret)) => return Ok(Some(secret.clone())),
+            Some(RedisPassword::File(path)) => path.clone(),
+        };
+        let shown = path.display().to_string();
+        let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
+        let read = read.map_err(io::Error::other).and_then(|read| read);
+        let text = read.map_err(|error| io::Error::new(error.kind(), format!("store.password: {shown}: {error}")))?;
+        // Editors and shells end a file with a line break.
+        Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']))))
+    }
+
+    /// Opens a stream on this runtime.
+    pub(super) async fn open(&self, endpoint: &RedisEndpoint) -> io::Result<RedisStream> {
+        let (host, port) = match endpoint {
+            RedisEndpoint::Unix(path) => return UnixStream::connect(path).await.map(RedisStream::Unix),
+            RedisEndpoint::Tcp(host, port) => (host, *port),
+        };
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        self.reached.store(true, Ordering::Relaxed);
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(&stream);
+        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(3));
+        socket.set_tcp_keepalive(&keepalive)?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        let Some(tls) = &self.tls else { return Ok(RedisStream::Tcp(stream)) };
+        let name = tls::server_name(host).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{host} is no name that a certificate can have"))
+        })?;
+        match tls.connect(name, stream).await {
+            Ok(stream) => Ok(RedisStream::Tls(Box::new(stream))),
+            // A server that speaks no TLS hangs up, or answers with an error of its own protocol.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(io::Error::other(HungUp)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The server closed the connection in the middle of the handshake.
+#[derive(Debug, thiserror::Error)]
+#[error("the server hung up in the TLS handshake")]
+struct HungUp;
+
+/// What an error says about TLS: what is wrong, and what would be right. `None` if it is about something else.
+pub(super) fn tls_fault(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    const NO_TLS: &str =
+        "the port does not speak TLS: write redis:// (without the second s), or name the server's tls-port";
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // Neither the redis crate nor an I/O error names what it wraps as its source.
+        let error = match error.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>() {
+            Some(wrapped) => &**wrapped,
+            None => error,
+        };
+        let error: &(dyn std::error::Error + 'static) =
+            match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+                Some(wrapped) => wrapped,
+                None => error,
+            };
+        if error.is::<HungUp>() {
+            return Some(NO_TLS.to_owned());
+        }
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return Some(match error {
+                rustls::Error::InvalidMessage(_) => NO_TLS.to_owned(),
+                rustls::Error::InvalidCertificate(reason) => certificate_fault(reason),
+                rustls::Error::AlertReceived(
+                    AlertDescription::CertificateRequired
+                    | AlertDescription::HandshakeFailure
+                    | AlertDescription::BadCertificate
+                    | AlertDescription::DecryptError
+                    | AlertDescription::UnknownCA
+                    | AlertDescription::CertificateUnknown
+                    | AlertDescription::CertificateExpired
+                    | AlertDescription::AccessDenied,
+                ) => format!(
+                    "{error}: the server wants a client certificate that it believes: set store.client_cert and \
+                     store.client_key"
+                ),
+                rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)
+                | rustls::Error::PeerIncompatible(_) => {
+                    format!("{error}: TLS 1.2 or 1.3 is needed (tls-protocols of the server)")
+                }
+                error => error.to_string(),
+            });
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn certificate_fault(reason: &CertificateError) -> String {
+    match reason {
+        CertificateError::UnknownIssuer => {
+            "the server's certificate is signed by nobody that is believed here: name the file with its authority's \
+             certificate in store.ca"
+                .to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("{reason}: write the host in store.url as the certificate has it")
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            format!("{reason}: renew the server's certificate, or set the clock of this machine right")
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            format!("{reason}: set the clock of this machine right")
+        }
+        reason => format!("the server's certificate is not valid: {reason}"),
+    }
+}
+
+impl AsyncRead for RedisStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for RedisStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
