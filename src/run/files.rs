@@ -1,7 +1,7 @@
-//! How many files may be open, and who may have how many of them.
+//! How the limit of open files is divided.
 //!
-//! At the limit, a client that connects would take the file that another's request needs for its connection to the
-//! backend, and with it those of operators, of the reader of the configuration, and of the store.
+//! Without this, at the limit a new client would take the file that another request needs for its connection to the
+//! backend, and also those of operators, of the reload and of the store.
 
 use std::error::Error;
 
@@ -9,25 +9,25 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::server::ConnectionLimits;
 
-/// What the limit has room for.
+/// How many of each the limit allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileShares {
     pub(super) places: ConnectionLimits,
-    /// Connections to the backend that nobody uses.
+    /// Idle connections to the backend.
     pub(super) idle: usize,
 }
 
-/// For all but clients and the backend: operators, the store, and what every process has open.
+/// For everything but clients and the backend: operators, the store, and what every process has open.
 const RESERVE: usize = 256;
-/// For each thread that answers requests: those of its runtime, its connection to Redis, and others for large answers.
+/// For each core: its runtime, its connection to Redis, and others for large responses.
 const THREAD: usize = 13;
 /// Connections of operators at once.
 const OPERATORS: usize = 100;
-/// More connections to the backend than this are never kept for later.
+/// The largest number of idle connections to the backend.
 const IDLE: usize = 512;
 
-/// Lets this process have as many files open as it ever may. The limit that processes begin with, often 1024, is for
-/// programs that cannot count further; each client takes one, and a request at work two.
+/// Raises the limit of open files of this process to the most that is allowed. The usual initial limit of 1024 is for
+/// programs that use `select(2)`. Each client takes one file, and a running request two.
 pub fn allow_open_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -38,7 +38,7 @@ pub fn allow_open_files() {
     }
 }
 
-/// Shares out what may be open now.
+/// Divides the present limit.
 pub(super) fn shares(max_connections: usize, threads: usize) -> FileShares {
     let limit = getrlimit(Resource::Nofile).current.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let shares = FileShares::of(limit.unwrap_or(usize::MAX), max_connections, threads);
@@ -54,7 +54,7 @@ pub(super) fn shares(max_connections: usize, threads: usize) -> FileShares {
 }
 
 impl FileShares {
-    /// What is not set aside is for clients and for the connections to the backend, of which each client at work has one.
+    /// What is not set aside is for clients and for connections to the backend, one of each for a running request.
     fn of(limit: usize, max_connections: usize, threads: usize) -> Self {
         let reserve = RESERVE.saturating_add(threads.saturating_mul(THREAD)).min(limit / 2);
         let room = limit - reserve;
@@ -78,7 +78,7 @@ mod tests {
                     "{limit}"
                 );
                 let taken = 2 * places.clients + idle + places.operators;
-                // What is left is for the threads, for the store, and for what every process has open.
+                // The rest is for the cores, for the store, and for what every process has open.
                 let others = RESERVE - OPERATORS + threads * THREAD;
                 assert!(limit < 16 || limit - taken >= (limit / 4).min(others), "{limit} {threads}");
             }

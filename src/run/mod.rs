@@ -43,38 +43,38 @@ pub struct Sidecar {
     drain: Drain,
 }
 
-/// How long stopping may take.
+/// How long a stop may take.
 #[derive(Debug, Clone, Copy)]
 struct Drain {
     delay: Duration,
     timeout: Duration,
-    /// For the last writes to the store.
+    /// Time for the last writes to the store.
     last_words: Duration,
 }
 
 /// Why a sidecar cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address or a Unix socket cannot be listened on.
+    /// An address or a Unix socket cannot be used to listen on.
     #[error("cannot listen on {address} ({key}): {}", advice(address, source))]
     Listen {
-        /// Which.
+        /// The address.
         address: Listen,
         /// Where it is configured.
         key: &'static str,
         /// What the operating system said.
         source: io::Error,
     },
-    /// A socket that a service manager passed is not one to listen on.
+    /// A socket that a service manager passed is not a listening one.
     #[error("a socket that was passed cannot be listened on: {0}; in its unit, give it ListenStream alone")]
     InheritedSockets(#[source] io::Error),
     /// The store cannot be used as it is.
     #[error("the store cannot be used")]
     Store(#[from] store::OpenError),
-    /// A thread cannot be had.
+    /// A thread cannot be started.
     #[error("the threads that answer requests cannot be started")]
     Threads(#[source] io::Error),
-    /// Two metrics of one name: a mistake of ours.
+    /// Two metrics have the same name. This is a bug.
     #[error("the metrics cannot be set up")]
     Metrics(#[from] prometheus::Error),
 }
@@ -102,9 +102,9 @@ fn advice(address: &Listen, error: &io::Error) -> String {
 /// How a sidecar ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
-    /// Everything that was in flight is finished and recorded.
+    /// All requests in flight are finished and recorded.
     Clean,
-    /// Something was left when the time was up.
+    /// Some were not when the time was over.
     Unfinished,
 }
 
@@ -114,7 +114,7 @@ impl Sidecar {
         Self::start_on(InheritedSockets::default(), config).await
     }
 
-    /// The same, with sockets that are bound already, if there are any, instead of those of `server.listen`.
+    /// The same with sockets that are bound already. If there are any, they replace those of `server.listen`.
     pub async fn start_on(passed: InheritedSockets, config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
         let records = store::open(&config.store).await?;
@@ -155,12 +155,12 @@ impl Sidecar {
         })
     }
 
-    /// The rules in force, to be replaced while they are.
+    /// The rules in force, which a reload replaces.
     pub fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules)
     }
 
-    /// How many threads answer requests.
+    /// The number of cores.
     pub fn threads(&self) -> usize {
         self.cores.count()
     }
@@ -178,7 +178,7 @@ impl Sidecar {
         }
     }
 
-    /// Serves until `stop`, then finishes what is in flight.
+    /// Serves until `stop`, then finishes the requests in flight.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Stopped {
         let Self { rules, admin, server, cores, listeners, admin_listener, drain } = self;
         let admin_server = server.admin_server();
@@ -217,7 +217,7 @@ impl Sidecar {
         let finished = finish(&server, &guard, drain).await;
         admin_server.stop();
         drop(accepting);
-        // What was given up ends here, and not some time later.
+        // Ends here what was given up, and not at some later time.
         if tokio::time::timeout(drain.last_words, cores.stop()).await.is_err() {
             tracing::warn!("a thread that answers requests does not end");
         }
@@ -226,8 +226,8 @@ impl Sidecar {
 }
 
 async fn finish(server: &Server, guard: &Guard, drain: Drain) -> Stopped {
-    // In this order: until the last connection has ended, it may begin another attempt; and until the last attempt has, it
-    // may give up a claim.
+    // The order matters: until the last connection has ended, it may begin another attempt; until the last attempt has
+    // ended, it may give up a claim.
     let all = async {
         server.stopped().await;
         guard.recorded().await;
@@ -240,7 +240,7 @@ async fn finish(server: &Server, guard: &Guard, drain: Drain) -> Stopped {
             Stopped::Unfinished
         }
     };
-    // Nobody's answer depends on it.
+    // No client waits for it.
     if tokio::time::timeout(drain.last_words, guard.observed()).await.is_err() {
         tracing::info!("some requests that were observed are not noted");
     }
@@ -268,7 +268,7 @@ async fn bind(listen: &Listen, key: &'static str) -> Result<Listener, StartError
     Listener::bind(listen).await.map_err(|source| StartError::Listen { address: listen.clone(), key, source })
 }
 
-/// The key of the store's digests, or why it cannot be told.
+/// The key of the store's digests, or why it is not known.
 pub async fn digest_key(settings: &config::StoreConfig) -> Result<DigestKey, String> {
     if let Some(secret) = &settings.digest_key {
         return Ok(DigestKey::from_secret(secret.expose()));
@@ -282,7 +282,7 @@ pub async fn digest_key(settings: &config::StoreConfig) -> Result<DigestKey, Str
     store.digest_key().map_err(|error| store::causes(&error))
 }
 
-/// What the store holds of this operation now, and what its request would get; or why that cannot be told.
+/// The record of this operation, and what its request would get now; or why that is not known.
 pub async fn look_up(
     settings: &config::StoreConfig,
     rule: &Rule,
@@ -292,17 +292,17 @@ pub async fn look_up(
     admin::look_up(&*store, rule, operation).await.map_err(|error| store::causes(&error))
 }
 
-/// What came of connecting to a Redis.
+/// The result of connecting to a Redis.
 pub struct Trial {
     /// Host and port.
     pub server: String,
-    /// Why it cannot be used, if it cannot.
+    /// Why it cannot be used, if so.
     pub error: Option<String>,
-    /// The rules of an ACL user that suffice.
+    /// The ACL rule of a user with just enough rights.
     pub acl: String,
 }
 
-/// Connects to the store, and changes nothing in it. `None`: it is none that is connected to.
+/// Connects to the store, and changes nothing in it. `None`: this kind of store has no connection.
 pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
     let StoreLocation::Redis(address) = &settings.location else { return None };
     let tried = store::Redis::open_to_look(address, settings).tried().await;
@@ -312,13 +312,13 @@ pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
 
 /// The signals that stop a sidecar.
 pub const STOP: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate()];
-/// The same, and the end of the terminal: for what has nothing to reload.
+/// The same, and the end of the terminal: for commands that do not reload.
 pub const STOP_OR_HANGUP: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
 
-/// Signals so close to the first are the same one.
+/// Signals so soon after the first count as the same one.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// Takes these signals from now on. Ends with the first; a second one ends the process at once.
+/// Handles these signals from now on. The returned future ends with the first; a second one ends the process at once.
 pub fn signalled(kinds: &[SignalKind]) -> impl Future<Output = ()> + use<> {
     let signals = Signals::new(kinds);
     async move {
@@ -333,7 +333,7 @@ pub fn signalled(kinds: &[SignalKind]) -> impl Future<Output = ()> + use<> {
         let first = Instant::now();
         #[expect(clippy::disallowed_methods, reason = "ends with the process, or ends it")]
         tokio::spawn(async move {
-            // Wrappers signal their child, and then the group that it is in (timeout(1)): that is one signal.
+            // Wrappers such as timeout(1) signal their child and then its group. That is one signal.
             while first.elapsed() < SAME_SIGNAL {
                 signals.next().await;
             }
@@ -351,7 +351,7 @@ impl Signals {
         kinds.iter().map(|kind| signal(*kind)).collect::<io::Result<_>>().map(Self)
     }
 
-    /// The next one.
+    /// The next signal.
     async fn next(&mut self) {
         poll_fn(|cx| {
             let received = self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());

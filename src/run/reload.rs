@@ -1,9 +1,9 @@
-//! Reload: at SIGHUP, and when the file's content has changed.
+//! Reload: at SIGHUP, and when the content of the file has changed.
 //!
-//! The content is read once a second and compared, that of the files which it names (certificates, say) too. That sees
-//! every way in which a file changes: edited in place, replaced by a rename, or behind the symbolic links that
-//! Kubernetes swaps; and it needs no limit of watches. A file that is being written must be found the same twice before
-//! it counts.
+//! The content of the file, and of files that it names (certificates for example), is read once a second and compared.
+//! That detects every kind of change: editing in place, renaming, and the symbolic links that Kubernetes swaps. It
+//! needs no limit of watches. A change counts when the same content was found twice, so that a half-written file is not
+//! loaded.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -23,8 +23,8 @@ use crate::telemetry::Logging;
 /// How often the file is read.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Puts the rules of a file in force whenever they change, or when it is told to. `tried` is the content that was
-/// loaded at the start, and `warned` what was said of it; `adjust` is what the command line says over every file.
+/// Applies the rules of a file whenever they change, or on SIGHUP. `tried` is the content that was loaded at the start,
+/// `warned` the warnings that were logged then, and `adjust` applies the options of the command line.
 pub async fn follow(
     tried: ConfigFile,
     mut hangup: Hangup,
@@ -46,7 +46,7 @@ pub async fn follow(
         }
         let (content, adjust) = (watch.tried.clone(), Arc::clone(&adjust));
         let (before, known) = (rules.routes(), Arc::clone(&warned));
-        // Thousands of routes take longer than connections may wait to be accepted, and answers of the store.
+        // Thousands of routes take longer than a connection should wait to be accepted.
         let check = move || {
             let mut config = content.check()?;
             adjust(&mut config);
@@ -55,17 +55,17 @@ pub async fn follow(
         match tokio::task::spawn_blocking(check).await.ok() {
             Some(Ok(checked)) => warned = Arc::new(apply(checked, rules, logging)),
             Some(Err(error)) => refuse(&error, rules),
-            // A panic, which was told.
+            // A panic, which is logged.
             None => rules.count(Reload::Refused),
         }
     }
 }
 
-/// A configuration that can be put in force, and all that is to be said of it.
+/// A configuration that can be applied, and its log lines.
 struct Checked {
     config: Config,
     warnings: Vec<Warning>,
-    /// Those that were not known before.
+    /// Warnings that are new.
     notices: Vec<Notice>,
     forgotten: Vec<ForgottenRoute>,
 }
@@ -74,22 +74,22 @@ impl Checked {
     fn new(config: Config, before: &Routes, known: &[Warning]) -> Self {
         let warnings = config::warnings(&config);
         let notices = notices(&warnings, known);
-        // Keys are named by the parts of key and scope: with others, none of the keys of before is found any more.
+        // The parts of key and scope are named in the key's digest: with others, no earlier key is found again.
         let forgotten = config::forgotten(&Naming::all(before), &Naming::all(&config.routes));
         Self { config, warnings, notices, forgotten }
     }
 }
 
-/// What is known of the file's content.
+/// What is known of the content of the file.
 struct Watch {
-    /// What was last put in force, or refused.
+    /// What was last applied or refused.
     tried: ConfigFile,
-    /// Something else, which has been found once.
+    /// A different content, found once.
     seen: Option<ConfigFile>,
 }
 
 impl Watch {
-    /// Whether `now` is to be tried: it is new, and was found the same twice; or somebody asked for it.
+    /// Whether to load `now`: it is new and was found twice, or a reload was asked for.
     fn still_matches(&mut self, now: ConfigFile, asked: bool) -> bool {
         let seen = self.seen.take();
         if asked || (now != self.tried && seen.as_ref() == Some(&now)) {
@@ -101,12 +101,12 @@ impl Watch {
     }
 }
 
-/// The file may be on a disk that hangs: no request waits for that.
+/// The file may be on a disk that hangs. No request waits for this.
 async fn read(before: ConfigFile) -> Option<ConfigFile> {
     tokio::task::spawn_blocking(move || before.again()).await.ok()
 }
 
-/// The warnings that hold now.
+/// The present warnings.
 fn apply(checked: Checked, rules: &Rules, logging: &Logging) -> Vec<Warning> {
     let Checked { config, warnings, notices, forgotten } = checked;
     logging.set_level(config.log.level);
@@ -123,18 +123,18 @@ fn apply(checked: Checked, rules: &Rules, logging: &Logging) -> Vec<Warning> {
     warnings
 }
 
-/// Logs the configuration's warnings; the same one about several routes once.
+/// Logs the warnings of a configuration. The same warning about several routes is logged once.
 pub fn log_warnings(warnings: &[Warning]) {
     notices(warnings, &[]).iter().for_each(Notice::log);
 }
 
-/// A warning, and all routes that it is about.
+/// A warning, and the routes that it is about.
 struct Notice {
     warning: Warning,
     routes: Option<String>,
 }
 
-/// Those of `known` are left out.
+/// Without those of `known`.
 fn notices(warnings: &[Warning], known: &[Warning]) -> Vec<Notice> {
     let mut notices: Vec<Notice> = Vec::new();
     for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
@@ -166,11 +166,11 @@ fn refuse(error: &ConfigError, rules: &Rules) {
     tracing::error!("the configuration was not reloaded, and the rules in force stay:\n{error}");
 }
 
-/// SIGHUP, which would end the process in the middle of its work if nobody took it.
+/// SIGHUP. Without a handler it would end the process.
 pub struct Hangup(Option<Signal>);
 
 impl Hangup {
-    /// Takes it from now on.
+    /// Installs the handler.
     pub fn take() -> Self {
         let signal = signal(SignalKind::hangup()).inspect_err(|error| {
             tracing::error!(error = error as &dyn Error, "SIGHUP cannot be received; a changed file is still noticed");

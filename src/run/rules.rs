@@ -1,4 +1,4 @@
-//! The rules in force, and how others take their place.
+//! The rules in force, and how they are replaced.
 
 use std::sync::Arc;
 
@@ -13,28 +13,27 @@ use crate::proxy::{BlockingReader, Budget, Proxy, Upstream};
 use crate::server::Server;
 use crate::store::Metered;
 
-/// The rules that requests go by. A request that has begun ends under the rules that it began with; a record carries
-/// its own terms.
+/// The rules that apply to requests. A request ends under the rules that it began with; a record has its own terms.
 pub struct Rules {
-    /// One for each core, in the order of `runtimes`. All of them are replaced in one step.
+    /// One for each core, in the order of `runtimes`. All are replaced in one step.
     current: ArcSwap<Vec<Arc<Proxy>>>,
-    /// The same for operators who ask what they are.
+    /// The same for the admin API.
     told: ArcSwap<ActiveRules>,
-    /// The runtimes of the cores: what a proxy spawns when it is made belongs to its own.
+    /// The runtimes of the cores: what a proxy spawns when it is made must run on its own core.
     runtimes: Vec<Handle>,
-    /// One guard for all cores, whatever becomes of the rules.
+    /// One guard for all cores. A reload keeps it.
     guard: Arc<Guard>,
     metrics: Arc<Metrics>,
     /// What was bound and opened at the start.
     fixed: Fixed,
-    /// Whose certificate is replaced with them.
+    /// The server whose certificate a reload replaces.
     server: Server,
-    /// Connections to the backend that may wait for the next request, for each core.
+    /// Idle connections to the backend, for each core.
     max_idle: usize,
 }
 
 impl Rules {
-    /// The first ones, for the cores that have these runtimes: one at least.
+    /// The first rules, for the cores with these runtimes, of which there is at least one.
     pub(super) fn new(
         config: Config,
         records: &Arc<Metered>,
@@ -83,28 +82,28 @@ impl Rules {
         }
     }
 
-    /// Those that a request goes by that begins now on this core.
+    /// The rules for a request that begins now on this core.
     pub(super) fn on(&self, core: usize) -> Arc<Proxy> {
         Arc::clone(&self.current.load()[core])
     }
 
-    /// Which requests are guarded now.
+    /// The present routes.
     pub(super) fn routes(&self) -> Arc<Routes> {
         Arc::clone(&self.on(0).routes)
     }
 
-    /// What operators are told of them.
+    /// What the admin API reports of them.
     pub fn told(&self) -> Arc<ActiveRules> {
         self.told.load_full()
     }
 
-    /// Who owns what.
+    /// The guard.
     pub(super) fn guard(&self) -> Arc<Guard> {
         Arc::clone(&self.guard)
     }
 
-    /// Puts those of `config` in force: for every request that begins from now on, and all at once. Says which of its
-    /// keys take effect at the next start only.
+    /// Applies the rules of `config` to every request that begins from now on, on all cores at once. Returns the keys
+    /// of the configuration that take effect at the next start only.
     pub fn replace(&self, config: Config) -> Vec<&'static str> {
         let waiting = self.fixed.differing(&config);
         let Config { server, log, admin: _, upstream, store: _, trust, routes } = config;
@@ -137,13 +136,13 @@ impl Rules {
         waiting
     }
 
-    /// Counts a reload that was asked for or found due.
+    /// Counts a reload.
     pub(super) fn count(&self, result: Reload) {
         self.metrics.reload(result);
     }
 }
 
-/// What is counted of a route begins at zero.
+/// The metrics of a new route begin at zero.
 fn introduce(routes: &Routes, metrics: &Metrics) {
     for rule in routes.rules() {
         metrics.route(&rule.name);

@@ -1,12 +1,12 @@
 //! The threads that answer requests, each with a runtime of its own.
 //!
-//! A connection is accepted by whoever listens, and handed over to the core that has least to do; there it stays, with
-//! all of its requests, and with the connections to the backend and to the store that these use. So nothing that a
-//! request waits for wakes another thread.
+//! The main thread accepts a connection and hands it to the core with the least load. There it stays, with all of its
+//! requests and with the connections to the backend and to the store that these use. So nothing that a request waits
+//! for wakes another thread.
 //!
-//! One socket listens, and not one for each core (SO_REUSEPORT): with that option the kernel would let a second process
-//! listen on the same address, where it is to be refused, and it deals out connections by their addresses, so that of two
-//! clients both may land on one core. The hand-over wakes a thread once for each connection, not for each request.
+//! One socket listens, and not one for each core (SO_REUSEPORT). With that option the kernel would let a second process
+//! listen on the same address, which must be refused; and it distributes connections by a hash of their addresses, so
+//! that two clients may end on one core. Handing over wakes a thread once for each connection, not for each request.
 
 use std::io;
 use std::sync::Arc;
@@ -23,12 +23,12 @@ use crate::config::Threads;
 /// The cores of one sidecar. They end when this is dropped.
 pub struct Cores {
     cores: Vec<Core>,
-    /// Where the search for the least loaded begins, so that equals take turns.
+    /// Where the search for the least load begins, so that equal cores take turns.
     turn: AtomicUsize,
-    /// One of them has ended, and was not told to.
+    /// Cancelled when a core has ended without being told to.
     broken: CancellationToken,
     threads: TaskTracker,
-    /// Tells them to end.
+    /// Tells the cores to end.
     stop: CancellationToken,
     _stop: DropGuard,
 }
@@ -39,24 +39,24 @@ pub(super) struct Core {
     pub(super) load: Arc<CoreLoad>,
 }
 
-/// How much there is on one core: its connections, and the streams of those that speak HTTP/2.
+/// The load of one core: its connections, and its streams of HTTP/2.
 #[derive(Default)]
 pub(super) struct CoreLoad(AtomicUsize);
 
-/// One connection, or one stream, until it is dropped.
+/// One connection or stream, counted until this is dropped.
 pub(super) struct LoadGuard(Arc<CoreLoad>);
 
-/// More threads than this are for those who ask for them: a sidecar is a small neighbour.
+/// The most cores that `auto` uses: a sidecar shares its machine.
 const AUTO_AT_MOST: usize = 4;
 
-/// Threads that wait for files, in all: as many as Tokio lets one runtime have. None of them is there until it is needed.
+/// Threads for blocking work, in all: the default of Tokio for one runtime. They are started when they are needed.
 const BLOCKING: usize = 512;
 
-/// Each core may have so many of them, however many cores there are: a few that hang leave some to work.
+/// The least number of them for each core, so that a few that hang do not stop the others.
 const BLOCKING_AT_LEAST: usize = 16;
 
-/// How many that is on this machine. The standard library knows what the scheduler lets this process use, and the quota
-/// of its control group, in both versions (cpu.max, cpu.cfs_quota_us), rounded down.
+/// The number of cores on this machine. The standard library knows the scheduler's mask and the quota of the control
+/// group, in both versions (cpu.max, cpu.cfs_quota_us), rounded down.
 fn number(threads: Threads) -> usize {
     match threads {
         Threads::Auto => thread::available_parallelism().map_or(1, |count| count.get().min(AUTO_AT_MOST)),
@@ -65,7 +65,7 @@ fn number(threads: Threads) -> usize {
 }
 
 impl Cores {
-    /// Starts the threads. They have nothing to do yet.
+    /// Starts the threads, which are idle at first.
     pub fn start(threads: Threads) -> io::Result<Self> {
         Self::start_with(number(threads), |runtime, stop| runtime.block_on(stop.cancelled()))
     }
@@ -87,7 +87,7 @@ impl Cores {
                 let mut alarm = alarm;
                 life(&runtime, &stop);
                 alarm.is_off = true;
-                // Whatever waits for a file or a decoder is left to the end of the process.
+                // Blocking work that is still running is left to the end of the process.
                 runtime.shutdown_background();
                 drop(counted);
             })?;
@@ -96,7 +96,7 @@ impl Cores {
         Ok(Self { cores, turn: AtomicUsize::new(0), broken, threads, stop, _stop: guard })
     }
 
-    /// How many there are; at least one.
+    /// The number of cores; at least one.
     pub fn count(&self) -> usize {
         self.cores.len()
     }
@@ -106,7 +106,7 @@ impl Cores {
         self.cores.iter().map(|core| core.runtime.clone()).collect()
     }
 
-    /// The core that has least to do, and its number.
+    /// The core with the least load, and its number.
     pub(super) fn least_loaded(&self) -> (usize, &Core) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.cores.len();
         let in_turn = (turn..self.cores.len()).chain(0..turn);
@@ -114,13 +114,13 @@ impl Cores {
         (least, &self.cores[least])
     }
 
-    /// Waits until one has ended that was not told to: by a panic of the runtime itself, for those of tasks end nothing
-    /// but the task.
+    /// Waits until a core has ended without being told to. That is a panic of the runtime itself: a panic of a task
+    /// ends only the task.
     pub async fn broken(&self) {
         self.broken.cancelled().await;
     }
 
-    /// Ends them, and everything that still runs there.
+    /// Ends them, with everything that still runs there.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.threads.wait().await;
@@ -144,14 +144,14 @@ impl Drop for LoadGuard {
     }
 }
 
-/// Goes off when its thread unwinds.
+/// Signals when its thread unwinds.
 struct PanicAlarm {
     broken: CancellationToken,
     load: Arc<CoreLoad>,
     is_off: bool,
 }
 
-/// The load of a core that is gone: never the least.
+/// The load of a core that has ended: never the least.
 const GONE: usize = usize::MAX / 2;
 
 impl Drop for PanicAlarm {
@@ -188,7 +188,7 @@ mod tests {
     #[tokio::test]
     async fn the_next_connections_go_where_others_have_ended() {
         let cores = Cores::start(Threads::Count(2)).expect("threads");
-        // Streams of HTTP/2 are a load as well.
+        // Streams of HTTP/2 count as well.
         let busy: Vec<LoadGuard> = (0..5).map(|_| cores.cores[1].load.count()).collect();
         let taken: Vec<LoadGuard> = (0..5)
             .map(|_| {

@@ -1,4 +1,4 @@
-//! A connection that speaks HTTP/1.
+//! A connection in HTTP/1.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -35,23 +35,23 @@ impl Server {
     {
         let (disconnect, leftover) = (Arc::clone(&client.disconnect), Leftover::default());
         let stream = stream.telling(&disconnect, &leftover);
-        // Where an answer ends the talk in HTTP.
+        // Set when a response upgrades the connection to another protocol.
         let tunnel = OnceLock::new();
         let service = service_fn(|request| {
             let busy = pace.busy();
             disconnect.begin_request();
-            // In a box: hyper moves what it is given, and has room for it twice.
+            // Boxed: hyper moves the future, and has room for it twice.
             let answering = Box::pin(answer(request, client.clone()));
             let (tunnel, disconnect) = (&tunnel, &disconnect);
             small(async move {
                 let mut answer = answering.await;
                 pace.answered();
                 if disconnect.has_unread() {
-                    // Nobody reads past the rest of its request.
+                    // Nobody reads the rest of the request's body.
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 if let Some(opened) = answer.extensions_mut().remove::<Tunnel>() {
-                    // An answer that opens one is the last of its connection.
+                    // A response that opens a tunnel is the last one of its connection.
                     let _ = tunnel.set(opened);
                 }
                 empty_unknown_reason(&mut answer);
@@ -59,18 +59,18 @@ impl Server {
             })
         });
         let mut builder = http1::Builder::new();
-        // A client that has closed its writing side still wants its answer.
+        // A client that has closed its sending side still gets its response.
         builder.half_close(true).title_case_headers(self.header_case == HeaderCase::Title);
         builder.max_buf_size(MAX_BUFFER).max_header_size(MAX_HEAD);
-        // hyper's own timer is set anew for each request, which costs a system call; `pace` keeps the time instead.
+        // hyper's own timer is set for each request, which costs a system call. `pace` keeps the time instead.
         builder.header_read_timeout(None);
         let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let end = self.drive(connection, UpgradeableConnection::graceful_shutdown, pace, || None).await;
-        // It keeps the connection's place among the others, and the drain waits for it.
+        // The tunnel keeps the connection's permit, and the drain waits for it.
         if let Some(tunnel) = tunnel.get() {
             return tunnel.clone().run().await;
         }
-        // Also what cannot be read as a head was answered, and may not be all of it.
+        // A head that could not be parsed was answered too, and more of it may come.
         if end == ConnectionEnd::Own
             && (disconnect.has_unread() || pace.is_in_head())
             && let Some(stream) = leftover.take()
@@ -80,23 +80,23 @@ impl Server {
     }
 }
 
-/// What hyper keeps a place for on each connection, and moves into it for each request. A larger one does not compile.
+/// The future that hyper stores in each connection and moves for each request. A larger one does not compile.
 fn small<F>(future: F) -> F {
     const { assert!(size_of::<F>() < 1024) }
     future
 }
 
-/// hyper writes `<none>` behind a status that it does not know. A reason may be empty (RFC 9112, 4).
+/// hyper writes `<none>` after a status that it does not know. An empty reason is allowed (RFC 9112, 4).
 fn empty_unknown_reason<B>(answer: &mut Response<B>) {
     if answer.status().canonical_reason().is_none() && answer.extensions().get::<ReasonPhrase>().is_none() {
         answer.extensions_mut().insert(ReasonPhrase::from_static(b""));
     }
 }
 
-/// A response body, with whose end its connection becomes idle.
+/// A response body. Its connection becomes idle when it ends.
 struct Http1Body<B: Body> {
     body: B,
-    /// Why there is no more of it.
+    /// The error that ends it.
     broken: Option<B::Error>,
     _busy: BusyGuard,
 }
@@ -116,7 +116,8 @@ impl<B: Body<Error: Unpin> + Unpin> Body for Http1Body<B> {
             return Poll::Ready(Some(Err(error)));
         }
         match Pin::new(&mut self.body).poll_frame(cx) {
-            // hyper drops what it has not written yet, the head of the answer perhaps. It writes when a body has no more.
+            // On an error, hyper drops what it has not written yet, possibly the head. It writes when a body is
+            // pending.
             Poll::Ready(Some(Err(error))) => {
                 self.broken = Some(error);
                 cx.waker().wake_by_ref();
@@ -144,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// A body that is broken where it begins.
+    /// A body that fails at once.
     struct BrokenBody;
 
     impl Body for BrokenBody {

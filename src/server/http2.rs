@@ -1,4 +1,4 @@
-//! A connection that speaks HTTP/2.
+//! A connection in HTTP/2.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -21,17 +21,17 @@ use super::streams::{Http2Stream, OpenStreams, TrackedBytes};
 use super::watched::WatchedSocket;
 use crate::proxy::{Client, DisconnectSignal, MAX_BUFFER};
 
-/// Requests at once on one connection.
+/// Streams at once on one connection.
 const MAX_STREAMS: u32 = 100;
 
-/// What a client may send of one body before somebody reads it: the default of the protocol.
+/// How much of one body a client may send before it is read: the default of the protocol.
 const STREAM_WINDOW: u32 = 64 * 1024 - 1;
 
-/// The same for a whole connection: a backend that takes nothing of some bodies does not hold up the others.
+/// The same for a whole connection. It is larger, so that a body that is not read does not stop the others.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// All fields of one head, 32 bytes more for each (RFC 9113, 6.5.2). Compressed, a head may be much smaller than what
-/// it takes in memory, so this is less than in HTTP/1.
+/// The size of a head's fields, plus 32 bytes for each (RFC 9113, 6.5.2). A compressed head may be much smaller than
+/// what it takes in memory, so this is less than in HTTP/1.
 const MAX_HEAD: u32 = 32 * 1024;
 
 impl Server {
@@ -52,16 +52,16 @@ impl Server {
         let service = service_fn(|mut request: Request<Incoming>| {
             let stream = streams.open();
             tell_as_http1(&mut request);
-            // A client that leaves resets its stream, or ends the connection, and its answer is dropped.
+            // A client that leaves resets its stream or ends the connection, and the response is dropped.
             let disconnect = Arc::<DisconnectSignal>::default();
             let answering = Box::pin(answer(request, Client { disconnect, ..client.clone() }));
             async move { Ok::<_, Infallible>(answering.await.map(|body| Http2Body::new(body, stream))) }
         });
         let mut builder = http2::Builder::new(Tasks(self.connections.clone()));
-        // The limits of resets are left as h2 has them: without them a client could open and reset streams for ever.
+        // The limits of resets are those of h2. Without them a client could open and reset streams for ever.
         builder.max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD).max_send_buf_size(MAX_BUFFER);
         builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
-        // Who is in the middle of a frame, or of a head, cannot answer a ping: this ends what never ends, too.
+        // A client in the middle of a frame or head cannot answer a ping. This limits both.
         builder.timer(TokioTimer::new());
         builder.keep_alive_interval(self.idle_timeout / 2).keep_alive_timeout(self.header_timeout);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -69,7 +69,7 @@ impl Server {
     }
 }
 
-/// Streams are tasks, and ended with the others.
+/// Streams are tasks, and end with the connection.
 #[derive(Clone)]
 struct Tasks(TaskTracker);
 
@@ -82,17 +82,17 @@ where
     }
 }
 
-/// Everybody behind this sees heads as HTTP/1.1 writes them.
+/// Makes a head as HTTP/1.1 would have it, for everything behind this.
 fn tell_as_http1(request: &mut Request<Incoming>) {
     let headers = request.headers_mut();
     join_cookies(headers);
-    // h2 takes several lengths that are all the same (RFC 9110, 8.6).
+    // h2 accepts several equal lengths (RFC 9110, 8.6).
     if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
         headers.insert(header::CONTENT_LENGTH, length);
     }
 }
 
-/// A client may send each cookie in a line of its own, and everybody behind HTTP/2 must see one (RFC 9113, 8.2.3).
+/// A client may send each cookie in a field line of its own. Outside of HTTP/2 they must be one (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let lines = headers.get_all(header::COOKIE);
     if lines.iter().nth(1).is_none() {
@@ -105,14 +105,14 @@ fn join_cookies(headers: &mut HeaderMap) {
         }
         joined.put_slice(line.as_bytes());
     }
-    // What was made of values can be a value.
+    // It consists of valid values.
     if let Ok(mut joined) = HeaderValue::from_maybe_shared(joined.freeze()) {
         joined.set_sensitive(true);
         headers.insert(header::COOKIE, joined);
     }
 }
 
-/// A response body, whose stream is at work until its last byte was taken.
+/// A response body. Its stream is active until its last byte was sent.
 struct Http2Body<B> {
     body: B,
     stream: Arc<Http2Stream>,

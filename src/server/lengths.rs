@@ -1,33 +1,33 @@
-//! The two lengths of a body that hyper keeps for itself: `18446744073709551614` and `…15`.
+//! The two body lengths that hyper reserves: `18446744073709551614` and `…15`.
 //!
-//! It refuses a head that names one of them as it refuses one that is too large (431), and offers nobody else to answer.
-//! It is the body that is too large (413; RFC 9110, 15.5.14).
+//! hyper answers a head with one of them by 431, as a head that is too large, and gives nobody else the chance to
+//! answer. But it is the body that is too large: 413 (RFC 9110, 15.5.14).
 
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-/// What was seen of such a length in the head that is coming in.
+/// What was found of such a length in the head that is being received.
 #[derive(Default)]
 pub(super) struct Largest {
     seen: bool,
-    /// Digits of it at the end of what came last.
+    /// How many digits of it were at the end of the last piece.
     begun: usize,
 }
 
-/// All digits that both begin with.
+/// The common digits of both.
 const DIGITS: &[u8] = b"1844674407370955161";
 static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(DIGITS));
 
 const TOO_LARGE_HEAD: &[u8] = b"431 Request Header Fields Too Large";
-/// As long as the other.
+/// The other one, of the same length.
 const TOO_LARGE_BODY: &[u8; TOO_LARGE_HEAD.len()] = b"413 Content-Length Is Far Too Large";
 
 impl Largest {
-    /// Looks at more of the head.
+    /// Looks at more bytes of the head.
     pub(super) fn look(&mut self, piece: &[u8]) {
         if self.begun > 0 || piece.last().is_some_and(u8::is_ascii_digit) {
-            // It may be cut in two.
+            // The number may be split between two pieces.
             let (start, end) = (piece.len().min(DIGITS.len()), piece.len().saturating_sub(DIGITS.len()));
             self.step(&piece[..start]);
             if end > 0 {
@@ -47,7 +47,7 @@ impl Largest {
         }
     }
 
-    /// The beginning of an answer of hyper's own, as it is to be.
+    /// The corrected beginning of a response of hyper's own.
     pub(super) fn correct(&self, answer: &[u8]) -> Option<Vec<u8>> {
         let status = "HTTP/1.1 ".len()..;
         if !self.seen || !answer.get(status.clone())?.starts_with(TOO_LARGE_HEAD) {

@@ -1,8 +1,8 @@
 //! The end of a connection whose client may still be sending (RFC 9112, 9.6).
 //!
-//! A socket that is closed with something unread in it, or to which something comes afterwards, is reset, and a reset
-//! takes with it what the client has not read yet: the very answer that told it to stop. So our side is closed first, and
-//! what still comes is read and thrown away until the client has closed its side.
+//! If a socket is closed while there are unread bytes, or if bytes arrive later, the kernel sends a reset. The client
+//! then loses what it has not read yet: possibly the response that tells it to stop. So the sending side is closed
+//! first, and incoming bytes are discarded until the client closes its side.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,16 +12,16 @@ use tokio::time::timeout;
 
 use super::stream::ClientStream;
 
-/// Where a connection leaves its socket when HTTP has ended on it.
+/// Where a connection leaves its socket when HTTP has ended.
 #[derive(Clone, Default)]
 pub(super) struct Leftover(Arc<Mutex<Option<ClientStream>>>);
 
-/// A client that sends nothing for so long has read its answer, or never will.
+/// A client that sends nothing for this time has read its response, or never will.
 const SILENCE: Duration = Duration::from_secs(5);
-/// All of it.
+/// The time for all of it.
 const AT_MOST: Duration = Duration::from_secs(30);
 const BYTES: u64 = 64 << 20;
-/// Read at once.
+/// The size of one read.
 const PIECE: usize = 64 << 10;
 
 impl Leftover {
@@ -34,14 +34,14 @@ impl Leftover {
     }
 }
 
-/// Closes our side, and waits for the client to close its own.
+/// Closes the sending side, and waits for the client to close its own.
 pub(super) async fn linger(mut stream: ClientStream) {
     let lingering = async {
         stream.shutdown().await?;
         match stream {
             ClientStream::Tcp(stream) => discard(stream).await,
             ClientStream::Unix(stream) => discard(stream).await,
-            // What is thrown away need not be decrypted.
+            // Discarded bytes need not be decrypted.
             ClientStream::Tls(stream) => discard(stream.into_inner().0).await,
         }
     };

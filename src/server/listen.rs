@@ -1,4 +1,4 @@
-//! Where connections come from: addresses, Unix sockets, and sockets that a service manager holds.
+//! Listeners: addresses, Unix sockets, and sockets of a service manager.
 
 use std::fs::{self, Metadata, Permissions};
 use std::future::poll_fn;
@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
 use super::stream::ClientStream;
 use crate::config::Listen;
 
-/// One that is bound.
+/// A bound listener.
 pub struct Listener {
     socket: ListenSocket,
     owner: SocketOwner,
@@ -30,27 +30,27 @@ enum ListenSocket {
 
 /// Who else holds the socket.
 enum SocketOwner {
-    /// Nobody. The file of a Unix socket is ours as well.
+    /// Nobody. The file of a Unix socket is removed with it.
     Us(Option<SocketFile>),
-    /// A service manager, which goes on listening when we have stopped.
+    /// A service manager, which keeps the socket open when this process has stopped.
     ServiceManager,
 }
 
-/// A connection that no runtime knows of yet.
+/// A connection that is not registered with a runtime yet.
 pub(super) enum AcceptedConnection {
-    /// And where it comes from.
+    /// And the address of the client.
     Tcp(std::net::TcpStream, SocketAddr),
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// The file of a Unix socket, which goes with its listener.
+/// The file of a Unix socket. It is removed when its listener is dropped.
 struct SocketFile {
     path: PathBuf,
-    /// Device and inode: whatever has taken its place since is not ours to remove.
+    /// Device and inode: a file that has replaced it is not removed.
     identity: (u64, u64),
 }
 
-/// Sockets that a service manager listens on for us (`LISTEN_FDS`, sd_listen_fds(3)).
+/// Sockets that a service manager has opened for this process (`LISTEN_FDS`, sd_listen_fds(3)).
 #[derive(Default)]
 pub struct InheritedSockets(Vec<InheritedSocket>);
 
@@ -59,25 +59,25 @@ enum InheritedSocket {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// The owner and the group may connect, whatever the umask says.
+/// Owner and group may connect, whatever the umask.
 const MODE: u32 = 0o660;
 
-/// Connections that the kernel holds for us.
+/// The length of the kernel's queue of connections.
 const BACKLOG: u16 = 1024;
 
-/// What a listener is like that was to let nobody in any more.
+/// The state of a listener that is being closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CloseOutcome {
-    /// A service manager keeps it, and with it who waits there for whoever listens next.
+    /// A service manager keeps it open, with the connections in its queue.
     Kept,
-    /// Who is in already is still to be accepted, and nobody else comes.
+    /// The connections in its queue are still accepted, and no more can come.
     Yes,
-    /// The same, but others may come as well.
+    /// The same, but more may come.
     No,
 }
 
 impl Listener {
-    /// Binds. The file of a Unix socket that nobody listens on any more is replaced.
+    /// Binds. The file of a Unix socket is replaced if nobody listens on it.
     pub async fn bind(listen: &Listen) -> io::Result<Self> {
         match listen {
             Listen::Tcp(address) => {
@@ -88,7 +88,7 @@ impl Listener {
         }
     }
 
-    /// Where it listens, as far as that has a name.
+    /// The address, if it has one.
     pub fn address(&self) -> Option<Listen> {
         match &self.socket {
             ListenSocket::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
@@ -115,8 +115,8 @@ impl Listener {
         matches!(self.socket, ListenSocket::Unix(_))
     }
 
-    /// The next in the queue of a Unix socket that is closed. Who connects to one is in its queue at once. Not by way of
-    /// Tokio: a socket that is shut down is ready for ever, and has nobody for ever (`EAGAIN`), so it would spin.
+    /// The next connection in the queue of a Unix socket that is closed; whoever connects is in the queue at once. Not
+    /// by way of Tokio: a socket that is shut down is always ready, and `accept` returns `EAGAIN`, so Tokio would spin.
     fn accept_queued(&self) -> Option<io::Result<AcceptedConnection>> {
         let ListenSocket::Unix(listener) = &self.socket else { return None };
         match SockRef::from(listener).accept() {
@@ -128,7 +128,7 @@ impl Listener {
         }
     }
 
-    /// Lets nobody in from now on, as far as that can be had.
+    /// Admits no further connections, as far as the system allows.
     fn close(&mut self) -> CloseOutcome {
         let closed = match (&self.socket, &mut self.owner) {
             (_, SocketOwner::ServiceManager) => return CloseOutcome::Kept,
@@ -149,20 +149,20 @@ impl Listener {
     }
 }
 
-/// Drops the first segment of connections (SYN without ACK), and nothing else of a socket that listens: a handshake that
-/// has begun is finished, and who comes later tries again until the socket is gone, and is refused then. To close a
-/// socket with connections in its queue resets them; without this there is always a moment in which one may come.
+/// Drops the first segment of new connections (SYN without ACK), and nothing else. A handshake that has begun is
+/// finished; a later client sends its segment again until the socket is closed, and is refused then. Closing a socket
+/// resets the connections in its queue. Without this filter, one could always arrive just before.
 ///
-/// For a TCP socket a filter sees the segment from its header on (sk_filter, Linux Documentation/networking/filter.rst):
-/// byte 13 holds the flags (RFC 9293, 3.1).
+/// The filter of a TCP socket sees a segment from its header on (sk_filter, Linux Documentation/networking/filter.rst).
+/// Byte 13 has the flags (RFC 9293, 3.1).
 #[cfg(target_os = "linux")]
 fn let_nobody_in(listener: &TcpListener) -> io::Result<()> {
     use socket2::SockFilter;
 
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
-    // Of classic BPF (linux/bpf_common.h): BPF_LD | BPF_B | BPF_ABS, BPF_ALU | BPF_AND | BPF_K, BPF_JMP | BPF_JEQ | BPF_K,
-    // BPF_RET | BPF_K.
+    // Opcodes of classic BPF (linux/bpf_common.h): BPF_LD | BPF_B | BPF_ABS, BPF_ALU | BPF_AND | BPF_K, BPF_JMP |
+    // BPF_JEQ | BPF_K, BPF_RET | BPF_K.
     const LOAD_BYTE: u16 = 0x30;
     const AND: u16 = 0x54;
     const JUMP_IF_EQUAL: u16 = 0x15;
@@ -177,14 +177,14 @@ fn let_nobody_in(listener: &TcpListener) -> io::Result<()> {
     SockRef::from(listener).attach_filter(&NO_SYN)
 }
 
-/// Other systems have no such filter: who comes between the last that is accepted and the end of the socket is reset.
+/// Other systems have no such filter. A connection that arrives between the last accept and the close is reset.
 #[cfg(not(target_os = "linux"))]
 fn let_nobody_in(_listener: &TcpListener) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 
 impl AcceptedConnection {
-    /// From here on it belongs to this runtime.
+    /// Registers the connection with the current runtime.
     pub(super) fn open(self) -> io::Result<(ClientStream, Option<SocketAddr>)> {
         match self {
             Self::Tcp(stream, peer) => {
@@ -197,17 +197,17 @@ impl AcceptedConnection {
     }
 }
 
-/// Listeners that take turns, so that one that is busy does not keep the others waiting.
+/// Listeners that take turns, so that a busy one does not delay the others.
 pub(super) struct FairListeners {
     listeners: Vec<Listener>,
     next: usize,
-    /// So many more are accepted once it is closed.
+    /// How many more connections are accepted after closing begins.
     left: usize,
 }
 
-/// After this, nobody is on the way any more: who has sent the first segment of a connection has sent the third, one
-/// round trip later. That is longer than a round trip to anywhere on earth; and shorter than the second after which a
-/// client whose first segment was dropped sends it again (RFC 6298, 2.1), and is to find nobody who listens.
+/// After this time, no handshake is under way: a client that has sent the first segment has sent the third one round
+/// trip later. It is longer than any round trip on earth, and shorter than the second after which a client repeats a
+/// first segment that was dropped (RFC 6298, 2.1): that one must find nobody who listens.
 pub(super) const HANDSHAKE: Duration = Duration::from_millis(500);
 
 impl FairListeners {
@@ -231,7 +231,7 @@ impl FairListeners {
         .await
     }
 
-    /// Lets nobody in from now on.
+    /// Admits no further connections.
     pub(super) fn close(&mut self) {
         let mut all_closed = true;
         self.listeners.retain_mut(|listener| {
@@ -241,15 +241,15 @@ impl FairListeners {
         });
         self.next = 0;
         if !all_closed {
-            // As many as may have been in already: others could come for ever.
+            // As many as may have been in the queue: others could come for ever.
             self.left = usize::from(BACKLOG).saturating_mul(self.listeners.len());
         }
     }
 
-    /// The next of those who are in already, or will be before `handshake` is over. `None`: there are no more.
+    /// The next connection that was in a queue, or whose handshake ends within `handshake`. `None`: there are no more.
     pub(super) async fn accept_last(&mut self, handshake: Duration) -> Option<io::Result<AcceptedConnection>> {
         self.left = self.left.checked_sub(1)?;
-        // Each is dropped once its own queue is empty.
+        // Each listener is dropped when its own queue is empty.
         while let Some(place) = self.listeners.iter().position(Listener::is_unix) {
             match self.listeners[place].accept_queued() {
                 Some(accepted) => return Some(accepted),
@@ -273,21 +273,21 @@ async fn bind_unix(path: &Path) -> io::Result<Listener> {
         }
         bound => bound?,
     }
-    // Nobody can connect before it listens, so nobody finds it with other permissions.
+    // Nobody can connect before it listens, so its permissions are set in time.
     fs::set_permissions(path, Permissions::from_mode(MODE))?;
     let file = SocketFile { path: path.to_owned(), identity: identity(&fs::symlink_metadata(path)?) };
     let socket = ListenSocket::Unix(socket.listen(BACKLOG.into())?);
     Ok(Listener { socket, owner: SocketOwner::Us(Some(file)) })
 }
 
-/// Removes the file of a socket that nobody listens on any more.
+/// Removes the file of a socket that nobody listens on.
 async fn make_way(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(ErrorKind::AlreadyExists.into());
     }
     match UnixStream::connect(path).await {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
-        // Somebody answers, or is too busy to.
+        // Somebody listens, even if it is too busy to answer.
         Ok(_) | Err(_) => Err(ErrorKind::AddrInUse.into()),
     }
 }
@@ -306,8 +306,8 @@ impl Drop for SocketFile {
 }
 
 impl InheritedSockets {
-    /// Takes what the environment names. To be called before there are other threads: it changes the environment, so
-    /// that no other program takes them for its own.
+    /// Takes the sockets that the environment names, and removes the variables, so that no other program uses them.
+    /// Must be called before other threads start, because it changes the environment.
     pub fn take() -> io::Result<Self> {
         let mut passed = ListenFd::from_env();
         let mut sockets = Vec::new();
@@ -321,12 +321,12 @@ impl InheritedSockets {
         Ok(Self(sockets))
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Makes listeners of them. Their files, if any, belong to the service manager.
+    /// Makes listeners of them. The files of Unix sockets belong to the service manager.
     pub fn listeners(self) -> io::Result<Vec<Listener>> {
         let listener = |socket| {
             let socket = match socket {
@@ -349,7 +349,7 @@ impl InheritedSockets {
 mod tests {
     use super::*;
 
-    /// How many are accepted after the end.
+    /// How many connections are accepted after closing.
     async fn last(turns: &mut FairListeners, handshake: Duration) -> usize {
         let mut count = 0;
         while let Some(accepted) = turns.accept_last(handshake).await {

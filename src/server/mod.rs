@@ -1,4 +1,4 @@
-//! Listening: connections, their limits and their end.
+//! Connections of clients and operators: accepting, limits, and their end.
 
 mod cores;
 mod http1;
@@ -44,24 +44,24 @@ use pace::{ConnectionTimers, Expired};
 use stream::ClientStream;
 use watched::WatchedSocket;
 
-/// Connections of one kind, over all listeners.
+/// The connections of one kind, over all listeners.
 #[derive(Clone)]
 pub struct Server {
-    /// Taken before a connection is accepted, so that the others wait in the kernel.
+    /// A permit is taken before a connection is accepted, so that further ones wait in the kernel.
     places: Arc<Semaphore>,
     operators: usize,
     header_timeout: Duration,
     idle_timeout: Duration,
     header_case: HeaderCase,
-    /// How long a connection that has begun is waited for when the server stops.
+    /// How long a stop waits for a handshake that has begun.
     handshake: Duration,
-    /// What connections over TCP are secured with, from now on.
+    /// The TLS settings of new connections.
     tls: Arc<ArcSwapOption<ServerConfig>>,
-    /// Where connections of clients are counted; those of operators are not.
+    /// Counts connections of clients. Those of operators are not counted.
     metrics: Option<Arc<Metrics>>,
     connections: TaskTracker,
     stop: CancellationToken,
-    /// The same for connections, which look at it whenever they have a turn.
+    /// The same for connections, which look at it in each poll.
     stopping: Arc<Flag>,
 }
 
@@ -75,19 +75,19 @@ enum Protocol {
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ConnectionEnd {
-    /// HTTP came to its end on it.
+    /// By HTTP.
     Own,
-    /// It was given up.
+    /// By a timeout or a stop.
     GivenUp,
 }
 
-/// After an error that says "no more files" or the like: trying again at once would only spin.
+/// The pause after an error such as "too many open files", so that accepting does not spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Who has just connected when the server stops may have a request on its way, and is heard for so long.
+/// How long a stop waits for the first request of a connection that has just been made.
 const NEWCOMER: Duration = Duration::from_secs(2);
 
-/// How many connections there may be at once.
+/// The most connections at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// Of clients.
@@ -105,7 +105,7 @@ impl Server {
             header_timeout: settings.header_timeout,
             idle_timeout: settings.idle_timeout,
             header_case: settings.header_case,
-            // The other half of a short drain is for what is in flight.
+            // The other half of a short drain is for requests in flight.
             handshake: HANDSHAKE.min(settings.drain_timeout / 2),
             tls: Arc::new(ArcSwapOption::from(settings.tls.as_ref().map(tls::settings))),
             metrics: Some(metrics),
@@ -115,7 +115,7 @@ impl Server {
         }
     }
 
-    /// Another server with the same timeouts, for operators, which stops by itself.
+    /// Another server with the same timeouts, for operators. It is stopped on its own.
     pub fn admin_server(&self) -> Self {
         let places = Arc::new(Semaphore::new(self.operators));
         let tls = Arc::default();
@@ -123,12 +123,12 @@ impl Server {
         Self { places, tls, metrics: None, connections, stop, stopping, ..self.clone() }
     }
 
-    /// Secures connections with this from now on, or with nothing. Those that are there are left as they are.
+    /// Sets or removes the TLS settings for new connections.
     pub fn set_tls(&self, tls: Option<&TlsIdentity>) {
         self.tls.store(tls.map(tls::settings));
     }
 
-    /// From now on, accepts connections and answers their requests here, until [`stop`](Self::stop).
+    /// Accepts connections and serves them on this runtime, until [`stop`](Self::stop).
     pub fn serve<A, F, B>(&self, listeners: Vec<Listener>, answer: A) -> AbortOnDropHandle<()>
     where
         A: Fn(Request<Incoming>, Client) -> F + Clone + Send + Sync + 'static,
@@ -142,7 +142,7 @@ impl Server {
         })
     }
 
-    /// The same on the cores; `answer` makes what answers on the one of that number. What is returned accepts.
+    /// The same on the cores. `answer` makes the service for the core with this number. The returned future accepts.
     pub fn serve_on<A, F, B>(
         &self,
         cores: Arc<Cores>,
@@ -166,7 +166,7 @@ impl Server {
     where
         H: Fn(AcceptedConnection, OwnedSemaphorePermit) + Send + Sync + 'static,
     {
-        // Waited for with the connections: the file of a Unix socket goes with its listener.
+        // Tracked like the connections: the file of a Unix socket is removed with its listener.
         AbortOnDropHandle::new(
             self.connections.spawn(self.clone().accept_all(FairListeners::new(listeners), hand_over)),
         )
@@ -179,7 +179,7 @@ impl Server {
                 Err(error) => not_accepted(&error).await,
             }
         }
-        // Who is in the queues of the kernel believes to be connected, and may have sent a request.
+        // A client in the queue of the kernel is connected as far as it knows, and may have sent a request.
         turns.close();
         while let Ok(place) = Arc::clone(&self.places).acquire_owned().await
             && let Some(accepted) = turns.accept_last(self.handshake).await
@@ -192,7 +192,7 @@ impl Server {
         }
     }
 
-    /// The next connection, on whichever listener it comes. One place is kept for it, and not one for each listener.
+    /// The next connection of any listener. One permit is reserved for all listeners together.
     async fn accept(&self, turns: &mut FairListeners) -> io::Result<(AcceptedConnection, OwnedSemaphorePermit)> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         loop {
@@ -257,7 +257,7 @@ impl Server {
         }
     }
 
-    /// Finds out what a client speaks. Unix sockets are not secured: they do not leave the machine.
+    /// Finds out the protocol of a client. Unix sockets are not secured: they do not leave the machine.
     async fn open(&self, stream: ClientStream, pace: &Arc<ConnectionTimers>) -> io::Result<(WatchedSocket, Protocol)> {
         let (stream, is_http2) = match (stream, self.tls.load_full()) {
             (ClientStream::Tcp(stream), Some(settings)) => {
@@ -274,8 +274,7 @@ impl Server {
         Ok((stream, if is_http2 { Protocol::Http2 } else { Protocol::Http1 }))
     }
 
-    /// Lets a connection live to its end: its own, that of the server, or that of patience. `finish` has it take no
-    /// further request.
+    /// Drives a connection until it ends, is overdue, or the server stops. `finish` makes it refuse further requests.
     async fn drive<C>(
         &self,
         connection: C,
@@ -291,16 +290,17 @@ impl Server {
         let mut is_stopping = false;
         let driven = poll_fn(|cx| {
             loop {
-                // First: hyper closes a connection of which it has read nothing, and what is here is to be read before that.
+                // First: hyper closes a connection of which it has read nothing, and pending bytes must be read before
+                // that.
                 if let Poll::Ready(end) = connection.as_mut().poll(cx) {
                     end.unwrap_or_else(|error| ended(&error));
                     return Poll::Ready(ConnectionEnd::Own);
                 }
-                // While stopping too: hyper waits for the rest of a head, and the drain would wait with it.
+                // Also during a stop: hyper waits for the rest of a head, and the drain would wait with it.
                 match overdue.as_mut().poll(cx) {
                     Poll::Ready(Expired::Head | Expired::WriteStalled) => return Poll::Ready(ConnectionEnd::GivenUp),
                     Poll::Ready(Expired::Idle) => overdue.set(pace.overdue(&untaken)),
-                    // Looked at last: who waits to be overdue is woken when it is raised.
+                    // Checked last: the flag wakes the wait for overdue connections.
                     Poll::Pending if !is_stopping && self.stopping.is_raised() => {}
                     Poll::Pending => return Poll::Pending,
                 }
@@ -312,20 +312,20 @@ impl Server {
         driven.await
     }
 
-    /// Accepts nothing more but what is in the queues of the kernel; connections end with the answer they are at.
+    /// Accepts only what is in the queues of the kernel. Connections end after their present response.
     pub fn stop(&self) {
         self.stop.cancel();
         self.stopping.raise();
         self.connections.close();
     }
 
-    /// Waits for the last connection to end. Follows [`stop`](Self::stop).
+    /// Waits for the end of the last connection. Follows [`stop`](Self::stop).
     pub async fn stopped(&self) {
         self.connections.wait().await;
     }
 }
 
-/// The client was gone before it was accepted: that concerns nobody else.
+/// The client left before it was accepted. No other connection is affected.
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }

@@ -1,7 +1,7 @@
-//! How long a connection may be silent, how long a head may take, and how long an answer may go untaken.
+//! The timeouts of a connection: idle, receiving a head, and sending a response.
 //!
-//! No timer is set or reset for a request: what a connection does is noted with its time, and the watcher wakes now
-//! and then to look at it.
+//! No timer is set for a request. A connection notes what it does and when, and a watcher looks at the notes from time
+//! to time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,31 +14,31 @@ use super::phase::{ConnectionPhase, OptionalTime, PhaseClock};
 use crate::proxy::DisconnectSignal;
 use crate::tick;
 
-/// What a connection is doing, and since when.
+/// The notes of a connection.
 pub(super) struct ConnectionTimers {
     begun: Instant,
     header_timeout: Duration,
     idle_timeout: Duration,
     disconnect: Arc<DisconnectSignal>,
     phase: PhaseClock,
-    /// Since when the client takes nothing of what is written.
+    /// Since when the client accepts nothing of what is written.
     blocked: OptionalTime,
-    /// When the client last took something, in milliseconds since `begun`.
+    /// When the client last accepted something, in milliseconds since `begun`.
     taken: AtomicU64,
     /// When the head of the current response was ready.
     answered: OptionalTime,
-    /// Since when no further request is taken.
+    /// Since when no further request is accepted.
     closing: OptionalTime,
 }
 
-/// Why a connection is to be closed.
+/// Why a connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expired {
-    /// No request for too long.
+    /// It had no request for too long.
     Idle,
-    /// A head that takes too long, or a connection that does not end when told so.
+    /// A head took too long, or the connection did not end when it was told to.
     Head,
-    /// An answer of which the client takes nothing, or which it does not wait for any more.
+    /// The client accepts nothing of its response, or has closed its side and gets nothing.
     WriteStalled,
 }
 
@@ -74,12 +74,12 @@ impl ConnectionTimers {
         }
     }
 
-    /// Whether some of a head is here, and no request was made of it.
+    /// Whether a part of a head has come in that is not a request yet.
     pub(super) fn is_in_head(&self) -> bool {
         self.phase.phase() == ConnectionPhase::Head
     }
 
-    /// No request is at hand.
+    /// No request is being answered.
     pub(super) fn idle(&self) {
         self.set(ConnectionPhase::Idle);
     }
@@ -89,19 +89,19 @@ impl ConnectionTimers {
         self.set(ConnectionPhase::Busy);
     }
 
-    /// No further request is taken: once it has no other to answer, the connection has `header_timeout` to end.
+    /// No further request is accepted. After its last response, the connection has `header_timeout` to end.
     pub(super) fn close(&self) {
         self.closing.set(self.elapsed());
     }
 
-    /// What was taken for writing was to be sent on.
+    /// Notes the result of a flush.
     pub(super) fn flush<T>(&self, polled: Poll<T>) -> Poll<T> {
         let is_blocked = self.blocked.get().is_some();
-        // Flushed is also what was empty, and that says nothing of the client.
+        // A flush of nothing succeeds too, and says nothing about the client.
         if polled.is_ready() && !is_blocked { polled } else { self.write(polled) }
     }
 
-    /// Something was to be written.
+    /// Notes the result of a write.
     pub(super) fn write<T>(&self, polled: Poll<T>) -> Poll<T> {
         match polled {
             Poll::Ready(_) => {
@@ -114,7 +114,7 @@ impl ConnectionTimers {
         polled
     }
 
-    /// A head is whole; the connection is busy until the guard is dropped.
+    /// A head is complete. The connection is busy until the guard is dropped.
     pub(super) fn busy(self: &Arc<Self>) -> BusyGuard {
         self.disconnect.watch(false);
         self.answered.clear();
@@ -122,13 +122,13 @@ impl ConnectionTimers {
         BusyGuard(Arc::clone(self))
     }
 
-    /// The head of the answer is there.
+    /// The head of the response is ready.
     pub(super) fn answered(&self) {
         self.answered.set(self.elapsed());
     }
 
-    /// Waits until the connection is overdue. It is noticed up to half a `header_timeout`, and a tick, late. `untaken` tells since
-    /// when something that was handed over is not taken.
+    /// Waits until the connection is overdue. This is noticed up to half a `header_timeout` and a tick late. `untaken`
+    /// returns since when a stream's client accepts nothing of its response.
     pub(super) async fn overdue(&self, untaken: impl Fn() -> Option<u64>) -> Expired {
         loop {
             let (phase, since) = self.phase.get();
@@ -141,9 +141,9 @@ impl ConnectionTimers {
                 (None, ConnectionPhase::Idle, Some(closing)) => {
                     (since.max(closing), self.header_timeout, Expired::Head)
                 }
-                // Until its answer begins, a client has closed its side for all that is known, and waits as any other.
+                // A client that has closed its side still waits for its response.
                 (None, ConnectionPhase::Busy, _) => match self.answered.get() {
-                    // It gets its answer, but not the silence of a stream that never ends.
+                    // It gets the response, but does not keep a silent stream open for ever.
                     Some(answered) if self.disconnect.is_closed() => {
                         (self.taken.load(Ordering::Relaxed).max(answered), self.idle_timeout, Expired::WriteStalled)
                     }
@@ -169,7 +169,7 @@ fn millis(duration: Duration) -> u64 {
 
 const LEAST: Duration = Duration::from_millis(5);
 
-/// A request is being answered for as long as this lives.
+/// A request is being answered until this is dropped.
 pub(super) struct BusyGuard(Arc<ConnectionTimers>);
 
 impl Drop for BusyGuard {

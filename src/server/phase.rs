@@ -1,5 +1,5 @@
 //! What a connection is doing, and since when, in one atomic each: the connection writes them, its watcher reads them.
-//! Times are milliseconds since the connection began.
+//! Times are in milliseconds since the connection began.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

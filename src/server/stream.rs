@@ -1,4 +1,4 @@
-//! A client's socket, whatever it is made of.
+//! The socket of a client, with or without TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
-/// An enum and no `dyn`: most connections are plain TCP, and each call of the data path comes through here.
+/// An enum instead of a `dyn`: most connections are plain TCP, and each read and write comes through here.
 pub(super) enum ClientStream {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -16,7 +16,7 @@ pub(super) enum ClientStream {
 }
 
 impl ClientStream {
-    /// Whether bytes may still be here after they were taken for writing.
+    /// Whether written bytes may still be in this process.
     pub(super) fn holds_back(&self) -> bool {
         match self {
             Self::Tcp(_) | Self::Unix(_) => false,
@@ -25,7 +25,7 @@ impl ClientStream {
     }
 }
 
-/// The same call on whichever it is.
+/// Calls the same function of either variant.
 macro_rules! on {
     ($stream:expr, $io:ident => $call:expr) => {
         match $stream.get_mut() {

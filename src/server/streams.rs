@@ -1,7 +1,7 @@
-//! The streams of a connection that speaks HTTP/2, and what their clients have not taken yet.
+//! The streams of a connection in HTTP/2, and what their clients have not accepted yet.
 //!
-//! A client that opens no window for an answer keeps it in memory, and the socket shows nothing of it: h2 holds what
-//! it may not send. So each piece of an answer tells when some of it was sent, and when it is gone.
+//! A client that opens no window for a response keeps it in memory, and the socket does not show that: h2 holds what it
+//! may not send. So each piece of a response tells when a part of it was sent, and when it is dropped.
 
 use std::collections::HashMap;
 use std::io::IoSlice;
@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use super::cores::{CoreLoad, LoadGuard};
 use super::pace::ConnectionTimers;
 
-/// Those that are open now.
+/// The open streams.
 pub(super) struct OpenStreams {
     pace: Arc<ConnectionTimers>,
     load: Arc<CoreLoad>,
@@ -26,15 +26,15 @@ struct StreamTable {
     next: u64,
 }
 
-/// What was handed over for a stream, and is still here.
+/// What was handed to h2 for a stream and is still there.
 #[derive(Default)]
 struct StreamProgress {
     pieces: AtomicUsize,
-    /// When the client last took something, or a piece was handed over: milliseconds of the [`ConnectionTimers`].
+    /// When the client last accepted something, or a piece was handed over: milliseconds of the [`ConnectionTimers`].
     progress: AtomicU64,
 }
 
-/// A request and its answer, until the last byte of it was taken.
+/// A request and its response, until the last byte was accepted.
 pub(super) struct Http2Stream {
     number: u64,
     untaken: Arc<StreamProgress>,
@@ -47,7 +47,7 @@ impl OpenStreams {
         Arc::new(Self { pace: Arc::clone(pace), load: Arc::clone(load), open: Mutex::default() })
     }
 
-    /// The next request; the connection is at work until the last one is dropped.
+    /// A new request. The connection is busy until the last one is dropped.
     pub(super) fn open(self: &Arc<Self>) -> Arc<Http2Stream> {
         let untaken = Arc::<StreamProgress>::default();
         let mut open = self.lock();
@@ -59,7 +59,7 @@ impl OpenStreams {
         Arc::new(Http2Stream { number, untaken, streams: Arc::clone(self), _counted: self.load.count() })
     }
 
-    /// Since when the client takes nothing of a stream that has something for it: the one that waits longest.
+    /// Since when the client accepts nothing of a stream that has data for it: the earliest of all streams.
     pub(super) fn untaken(&self) -> Option<u64> {
         let open = self.lock();
         let waiting = open.streams.values().filter(|untaken| untaken.pieces.load(Ordering::Relaxed) > 0);
@@ -82,13 +82,13 @@ impl Drop for Http2Stream {
         let mut open = self.streams.lock();
         open.streams.remove(&self.number);
         if open.streams.is_empty() {
-            // Under the lock: a request that comes just now is not taken for idleness.
+            // Under the lock, so that a request that comes now does not count as idle.
             self.streams.pace.idle();
         }
     }
 }
 
-/// A piece of an answer, which tells what becomes of it.
+/// A piece of a response that notes how much of it was sent.
 pub(super) struct TrackedBytes {
     bytes: Bytes,
     stream: Arc<Http2Stream>,

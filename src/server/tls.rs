@@ -21,7 +21,7 @@ pub(super) async fn handshake(settings: Arc<ServerConfig>, stream: TcpStream) ->
     TlsAcceptor::from(settings).accept(stream).await.map(Box::new)
 }
 
-/// Whether HTTP/2 was agreed upon (ALPN, RFC 7301).
+/// Whether HTTP/2 was negotiated (ALPN, RFC 7301).
 pub(super) fn is_http2(stream: &TlsStream<TcpStream>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(HTTP_2)
 }

@@ -1,5 +1,5 @@
-//! A client's socket as its connection sees it: it tells when something comes in, when its client takes nothing, and
-//! when it has gone.
+//! The socket of a client, as its connection sees it. It notes when bytes come in, when the client accepts nothing, and
+//! when the client has left.
 
 use std::future::poll_fn;
 use std::io;
@@ -20,20 +20,20 @@ use crate::proxy::DisconnectSignal;
 pub(super) struct WatchedSocket {
     /// Taken when this is dropped.
     stream: Option<ClientStream>,
-    /// Was read to look at it, and is still to be handed out.
+    /// Bytes that were read ahead, and are still to be handed out.
     ahead: Bytes,
     pace: Arc<ConnectionTimers>,
-    /// Who is told that the client has closed its side, and whose heads are timed: in HTTP/1 alone.
+    /// Is told when the client closes its side. Set in HTTP/1 only, where heads are timed too.
     disconnect: Option<Arc<DisconnectSignal>>,
-    /// Where the socket is left: in HTTP/1 alone.
+    /// Where the socket is left at the end. Set in HTTP/1 only.
     leftover: Option<Leftover>,
     lengths: Largest,
 }
 
-/// What a client of HTTP/2 says first (RFC 9113, 3.4). No request of HTTP/1 begins with it.
+/// What a client of HTTP/2 sends first (RFC 9113, 3.4). No request of HTTP/1 begins with it.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// As much as may be read to look at it.
+/// How much is read ahead at once.
 const AHEAD: usize = 4096;
 
 impl WatchedSocket {
@@ -48,12 +48,12 @@ impl WatchedSocket {
         }
     }
 
-    /// Whether it came over TLS.
+    /// Whether the connection uses TLS.
     pub(super) fn is_secure(&self) -> bool {
         matches!(self.stream, Some(ClientStream::Tls(_)))
     }
 
-    /// Waits for what tells the two protocols apart: mostly a single byte.
+    /// Reads until the protocol is clear: mostly a single byte.
     pub(super) async fn begins_with_preface(&mut self) -> io::Result<bool> {
         let mut read = BytesMut::new();
         loop {
@@ -69,7 +69,7 @@ impl WatchedSocket {
         }
     }
 
-    /// From here on, the client speaks HTTP/1.
+    /// From now on, the client uses HTTP/1.
     pub(super) fn telling(mut self, disconnect: &Arc<DisconnectSignal>, leftover: &Leftover) -> Self {
         self.disconnect = Some(Arc::clone(disconnect));
         self.leftover = Some(leftover.clone());
@@ -80,7 +80,7 @@ impl WatchedSocket {
         self.stream.as_mut().expect("it is taken only when this is dropped")
     }
 
-    /// Something came in.
+    /// Notes that bytes came in.
     fn read(&mut self, piece: &[u8]) {
         if !self.pace.is_in_head() {
             self.lengths = Largest::default();
@@ -91,13 +91,13 @@ impl WatchedSocket {
         }
     }
 
-    /// The beginning of what is to be written, where it is hyper's own answer to a head and has to be another.
+    /// The corrected beginning of a response, if it is hyper's own and must be another.
     fn corrected(&self, answer: &[u8]) -> Option<Vec<u8>> {
         if self.pace.is_in_head() { self.lengths.correct(answer) } else { None }
     }
 
-    /// hyper reads nothing while a request is being answered, so that a client that closes its side gets its answer.
-    /// Where somebody asks whether it is still there, the connection looks for the end, and keeps what comes instead.
+    /// hyper does not read while a request is being answered, so that a client that closes its side gets its response.
+    /// If somebody waits for the client's end, the connection looks for it, and keeps bytes that come instead.
     fn look_for_end(&mut self, cx: &mut Context<'_>) {
         let has_ended = self.disconnect.as_ref().is_none_or(|disconnect| disconnect.is_closed());
         if has_ended || !self.ahead.is_empty() {
@@ -106,12 +106,12 @@ impl WatchedSocket {
         match read_some(self.stream(), cx) {
             Poll::Ready(Ok(more)) if !more.is_empty() => {
                 self.ahead = more;
-                // Somebody may have found nothing a moment ago, and wait for what was now taken.
+                // A reader may have found nothing just before, and wait for the bytes that were now taken.
                 cx.waker().wake_by_ref();
             }
             Poll::Ready(found) => self.disconnect.iter().for_each(|disconnect| match &found {
                 Ok(_) => disconnect.set_closed(),
-                // Over TLS: the end of TCP without one of TLS before it.
+                // Over TLS: TCP was closed without a close of TLS.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => disconnect.set_closed(),
                 Err(_) => disconnect.set_disconnected(),
             }),
@@ -128,7 +128,7 @@ impl Drop for WatchedSocket {
     }
 }
 
-/// What is there by now; nothing at the end. Needs no memory while it waits.
+/// What is there now; empty at the end. It allocates nothing while it waits.
 fn read_some(stream: &mut ClientStream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
     let mut space = [MaybeUninit::uninit(); AHEAD];
     let mut buf = ReadBuf::uninit(&mut space);
@@ -164,7 +164,7 @@ impl AsyncWrite for WatchedSocket {
         self.pace.write(polled)
     }
 
-    /// hyper calls this at the end of each turn, whether there is something to flush or not.
+    /// hyper calls this at the end of each poll, whether there is something to flush or not.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.disconnect.as_ref().is_some_and(|disconnect| disconnect.is_needed()) {
             self.look_for_end(cx);
