@@ -11,8 +11,7 @@ use super::table::Table;
 use super::text::{labelled, listed, ranges, terminal_width, wrapped};
 use super::{BAD_USAGE, FAILED, Format, output};
 use crate::config::{
-    self, Config, Disposition, HumanDuration, Mode, OnConcurrent, OnMissingKey, OnUnknown, Policy, Preset, Rule,
-    WARNINGS, Warning, Weight,
+    self, Config, Disposition, HumanDuration, OnConcurrent, OnMissingKey, Preset, Rule, WARNINGS, Warning, Weight,
 };
 
 /// `is_told`: what came of asking the sidecar is told in any case, and not only where it matters.
@@ -81,12 +80,8 @@ impl RuleRow {
         Self {
             route: rule.name.to_string(),
             matches: rule.matches(),
-            mode: match rule.mode {
-                Mode::Enforce => "enforce",
-                Mode::Observe => "observe",
-                Mode::Off => "off",
-            },
-            preset: rule.preset.map(Preset::name),
+            mode: rule.mode.word(),
+            preset: rule.preset.map(Preset::word),
             key: rule.key.iter().map(ToString::to_string).collect(),
             on_missing_key: match rule.on_missing_key {
                 OnMissingKey::Forward => "forward".to_owned(),
@@ -94,11 +89,7 @@ impl RuleRow {
                 OnMissingKey::Fingerprint(window) => format!("fingerprint {}", HumanDuration(window)),
             },
             scope: rule.scope.iter().map(ToString::to_string).collect(),
-            policy: match rule.policy.base() {
-                Policy::Standard => "standard",
-                Policy::Strict => "strict",
-                Policy::Lenient => "lenient",
-            },
+            policy: rule.policy.base().word(),
             exceptions: exceptions(rule),
             store: ranges(rule, Disposition::Store),
             release: ranges(rule, Disposition::Release),
@@ -107,10 +98,7 @@ impl RuleRow {
                 OnConcurrent::Reject => "reject".to_owned(),
                 OnConcurrent::Wait => format!("wait {}", HumanDuration(rule.wait_timeout)),
             },
-            on_unknown: match rule.on_unknown {
-                OnUnknown::Hold => "hold",
-                OnUnknown::Retry => "retry",
-            },
+            on_unknown: rule.on_unknown.word(),
             hold_for: HumanDuration(rule.hold_for).to_string(),
             lease: HumanDuration(rule.lease).to_string(),
             retention: HumanDuration(rule.retention).to_string(),

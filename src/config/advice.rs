@@ -478,7 +478,7 @@ fn about_default_retention(rule: &Rule) -> Option<Advice> {
 fn about_retries_of_payments(rule: &Rule) -> Option<Advice> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let sender = match rule.preset? {
-        preset @ (Preset::Stripe | Preset::Square | Preset::Paypal | Preset::Gocardless) => preset.name(),
+        preset @ (Preset::Stripe | Preset::Square | Preset::Paypal | Preset::Gocardless) => preset.word(),
         Preset::Ietf | Preset::StandardWebhooks | Preset::StripeWebhook => return None,
         Preset::GithubWebhook | Preset::ShopifyWebhook | Preset::Cloudevents => return None,
     };

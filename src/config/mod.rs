@@ -26,6 +26,7 @@ mod secret;
 mod spelling;
 mod trust;
 pub mod units;
+mod words;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -38,7 +39,7 @@ use crate::tls;
 pub use advice::{WARNINGS, Warning, Weight, accepted, warnings};
 pub use field::{is_foldable, is_same_field, may_begin_with};
 pub(crate) use file::nearest;
-pub use file::{ConfigFile, load, parse};
+pub use file::{ConfigFile, LogConfig, ServerConfig, StoreConfig, UpstreamConfig, load, parse};
 pub use fixed::Fixed;
 pub use jwt::{Jwt, TokenKey, Unverified, Verification};
 pub use naming::{FORGOTTEN, ForgottenRoute, Naming, NamingChange, RecordPlacement, forgotten};
@@ -55,6 +56,8 @@ pub use schema::schema;
 pub use secret::Secret;
 pub use trust::{Trust, TrustedProxies};
 pub use units::{HumanDuration, HumanSize};
+pub use words::Words;
+use words::words;
 
 /// A whole configuration file, checked and resolved.
 #[derive(Debug)]
@@ -75,42 +78,14 @@ pub struct Config {
     pub routes: Routes,
 }
 
-/// `[server]`
-#[derive(Debug, Clone)]
-pub struct ServerConfig {
-    /// Where clients connect.
-    pub listen: Vec<Listen>,
-    /// What connections to addresses are secured with; those to Unix sockets are not.
-    pub tls: Option<tls::TlsIdentity>,
-    /// From the first byte of a request's head to its last.
-    pub header_timeout: Duration,
-    /// A request body: as a whole on guarded routes, between two frames everywhere.
-    pub body_timeout: Duration,
-    /// A client connection without a request, or whose client takes nothing of its answer.
-    pub idle_timeout: Duration,
-    /// Client connections at once.
-    pub max_connections: usize,
-    /// Guarded attempts at work at once.
-    pub max_in_flight: usize,
-    /// Bytes of all bodies held in memory at once, replays too.
-    pub max_buffered: u64,
-    /// How long requests are still taken after the signal to stop.
-    pub drain_delay: Duration,
-    /// How long work in flight may take to finish after that.
-    pub drain_timeout: Duration,
-    /// How names of fields are written to clients.
-    pub header_case: HeaderCase,
-    /// Threads that answer requests.
-    pub threads: Threads,
-}
-
-/// `header_case`: how HTTP/1 writes the names of fields, which have no case (RFC 9110, 5.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeaderCase {
-    /// `content-type`
-    Lower,
-    /// `Content-Type`, for readers that know names in this spelling only.
-    Title,
+words! {
+    /// `header_case`: how HTTP/1 writes the names of fields, which have no case (RFC 9110, 5.1).
+    pub enum HeaderCase {
+        /// `content-type`
+        Lower = "lower",
+        /// `Content-Type`, for readers that know names in this spelling only.
+        Title = "title",
+    }
 }
 
 /// `server.threads`
@@ -147,33 +122,24 @@ impl fmt::Debug for Listen {
     }
 }
 
-/// `[log]`
-#[derive(Debug, Clone)]
-pub struct LogConfig {
-    /// One line of text or one JSON object for each event.
-    pub format: LogFormat,
-    /// The least severe level that is written.
-    pub level: tracing::Level,
-    /// How idempotency keys appear.
-    pub keys: LogKeys,
+words! {
+    /// `log.format`
+    pub enum LogFormat {
+        /// For people.
+        Text = "text",
+        /// For log collectors.
+        Json = "json",
+    }
 }
 
-/// `log.format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For log collectors.
-    Json,
-}
-
-/// `log.keys`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogKeys {
-    /// A short keyed digest.
-    Hashed,
-    /// As the client sent it.
-    Plain,
+words! {
+    /// `log.keys`
+    pub enum LogKeys {
+        /// A short keyed digest.
+        Hashed = "hashed",
+        /// As the client sent it.
+        Plain = "plain",
+    }
 }
 
 /// `[admin]`
@@ -183,29 +149,6 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
     /// What calls that change something must present.
     pub token: Option<Secret>,
-}
-
-/// `[upstream]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamConfig {
-    /// Where the backend is.
-    pub address: UpstreamAddress,
-    /// It is spoken to in HTTP/2.
-    pub http2: bool,
-    /// One connection attempt, name look-up and TLS included.
-    pub connect_timeout: Duration,
-    /// How long a client waits for the response head (on guarded routes: for the answer).
-    pub response_timeout: Duration,
-    /// One guarded attempt, head and body; only after it is the outcome unknown.
-    pub attempt_timeout: Duration,
-    /// A pooled connection idle for longer is not used again.
-    pub idle_timeout: Duration,
-    /// The same for guarded requests; zero: always a new connection, as it is with `http2`.
-    pub guarded_idle: Duration,
-    /// The backend sees the client's `Host`, not its own.
-    pub preserve_host: bool,
-    /// How names of fields are written to the backend.
-    pub header_case: HeaderCase,
 }
 
 /// `upstream.url`
@@ -227,27 +170,6 @@ impl fmt::Display for UpstreamAddress {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
-}
-
-/// `[store]`
-#[derive(Debug, Clone)]
-pub struct StoreConfig {
-    /// Which store, and where it is.
-    pub location: StoreLocation,
-    /// First part of every name in the store.
-    pub prefix: String,
-    /// One call to the store.
-    pub timeout: Duration,
-    /// What becomes of guarded requests while the store is certainly out of reach.
-    pub on_error: OnStoreError,
-    /// Keys the digests of names and fingerprints; made in the store when absent.
-    pub digest_key: Option<Secret>,
-    /// What an acknowledged write of the embedded store survives.
-    pub durability: Durability,
-    /// Use a Redis that may evict records.
-    pub accept_eviction: bool,
-    /// How many replicas of a Redis must have a claim before it counts, and an outcome before it is told.
-    pub replica_acks: u64,
 }
 
 /// `store.url`
@@ -275,20 +197,22 @@ impl fmt::Display for StoreLocation {
     }
 }
 
-/// `on_error`, of a route or of the store
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnStoreError {
-    /// 503.
-    Reject,
-    /// Guarded requests go through unguarded.
-    Forward,
+words! {
+    /// `on_error`, of a route or of the store
+    pub enum OnStoreError {
+        /// 503.
+        Reject = "reject",
+        /// Guarded requests go through unguarded.
+        Forward = "forward",
+    }
 }
 
-/// `store.durability`, for the embedded store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// On disk before it is acknowledged: survives a power loss.
-    Disk,
-    /// With the operating system before it is acknowledged: survives a crash of the process only.
-    Process,
+words! {
+    /// `store.durability`, for the embedded store.
+    pub enum Durability {
+        /// On disk before it is acknowledged: survives a power loss.
+        Disk = "disk",
+        /// With the operating system before it is acknowledged: survives a crash of the process only.
+        Process = "process",
+    }
 }

@@ -2,6 +2,8 @@ use std::fmt;
 
 use http::StatusCode;
 
+use super::words::words;
+
 /// What becomes of the record after a complete response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
@@ -13,15 +15,16 @@ pub enum Disposition {
     Hold,
 }
 
-/// `policy`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
-    /// Successes are kept, definite failures may be tried again.
-    Standard,
-    /// For money: every answer of the backend is kept, but for those that say "not now".
-    Strict,
-    /// For webhooks: only successes are kept, everything else may be tried again.
-    Lenient,
+words! {
+    /// `policy`
+    pub enum Policy {
+        /// Successes are kept, definite failures may be tried again.
+        Standard = "standard",
+        /// For money: every answer of the backend is kept, but for those that say "not now".
+        Strict = "strict",
+        /// For webhooks: only successes are kept, everything else may be tried again.
+        Lenient = "lenient",
+    }
 }
 
 /// Gateway statuses behind which the request may have run: 502 and 504 (RFC 9110, 15.6), and the 52x that

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
+use super::words::words;
 use super::{OnStoreError, PolicyTable, Preset};
 
 /// One `[[route]]`, with its defaults filled in.
@@ -99,15 +100,16 @@ impl Rule {
     }
 }
 
-/// `mode`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Guard.
-    Enforce,
-    /// Let everything through, and tell what guarding it would have done.
-    Observe,
-    /// Let everything through, as if there were no route.
-    Off,
+words! {
+    /// `mode`
+    pub enum Mode {
+        /// Guard.
+        Enforce = "enforce",
+        /// Let everything through, and tell what guarding it would have done.
+        Observe = "observe",
+        /// Let everything through, as if there were no route.
+        Off = "off",
+    }
 }
 
 /// Where one part of a key or scope is read.
@@ -262,17 +264,18 @@ impl fmt::Display for JsonPointer {
     }
 }
 
-/// `key_format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyFormat {
-    /// Whatever the grammar allows.
-    Any,
-    /// A UUID (RFC 9562, 4).
-    Uuid,
-    /// A ULID: 26 digits of Crockford's base 32.
-    Ulid,
-    /// In a header: a quoted string (RFC 9651, 3.3.3).
-    Quoted,
+words! {
+    /// `key_format`
+    pub enum KeyFormat {
+        /// Whatever the grammar allows.
+        Any = "any",
+        /// A UUID (RFC 9562, 4).
+        Uuid = "uuid",
+        /// A ULID: 26 digits of Crockford's base 32.
+        Ulid = "ulid",
+        /// In a header: a quoted string (RFC 9651, 3.3.3).
+        Quoted = "quoted",
+    }
 }
 
 /// `on_missing_key`
@@ -308,40 +311,44 @@ pub enum FingerprintMode {
     None,
 }
 
-/// `on_mismatch`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnMismatch {
-    /// 422 `key-reused`.
-    Reject,
-    /// 409 `key-reused`.
-    Conflict,
-    /// The record wins.
-    Replay,
+words! {
+    /// `on_mismatch`
+    pub enum OnMismatch {
+        /// 422 `key-reused`.
+        Reject = "reject",
+        /// 409 `key-reused`.
+        Conflict = "conflict",
+        /// The record wins.
+        Replay = "replay",
+    }
 }
 
-/// `on_concurrent`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnConcurrent {
-    /// 409 `in-flight`, unless the client asks to wait (`Prefer: wait=N`, RFC 7240, 4.3).
-    Reject,
-    /// Hold the repeat, then replay.
-    Wait,
+words! {
+    /// `on_concurrent`
+    pub enum OnConcurrent {
+        /// 409 `in-flight`, unless the client asks to wait (`Prefer: wait=N`, RFC 7240, 4.3).
+        Reject = "reject",
+        /// Hold the repeat, then replay.
+        Wait = "wait",
+    }
 }
 
-/// `response`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
-    /// Once it is there whole and recorded.
-    Buffer,
-    /// As it comes; its end once it is recorded.
-    Stream,
+words! {
+    /// `response`
+    pub enum Delivery {
+        /// Once it is there whole and recorded.
+        Buffer = "buffer",
+        /// As it comes; its end once it is recorded.
+        Stream = "stream",
+    }
 }
 
-/// `on_unknown`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnUnknown {
-    /// The key stays blocked until somebody knows.
-    Hold,
-    /// A repeat takes over once the lease has run out.
-    Retry,
+words! {
+    /// `on_unknown`
+    pub enum OnUnknown {
+        /// The key stays blocked until somebody knows.
+        Hold = "hold",
+        /// A repeat takes over once the lease has run out.
+        Retry = "retry",
+    }
 }

@@ -99,9 +99,26 @@ impl<'ast> Visit<'ast> for Types {
             Item::Trait(item) => self.0.push(item.ident.to_string()),
             Item::Type(item) => self.0.push(item.ident.to_string()),
             Item::Union(item) => self.0.push(item.ident.to_string()),
+            Item::Macro(item) => self.declared(item.mac.tokens.clone()),
             _ => {}
         }
         visit::visit_item(self, item);
+    }
+}
+
+impl Types {
+    /// The types that a macro is asked to declare.
+    fn declared(&mut self, tokens: TokenStream) {
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        for (at, token) in tokens.iter().enumerate() {
+            match (token, tokens.get(at + 1)) {
+                (TokenTree::Ident(word), Some(TokenTree::Ident(name))) if *word == "struct" || *word == "enum" => {
+                    self.0.push(name.to_string());
+                }
+                (TokenTree::Group(group), _) => self.declared(group.stream()),
+                _ => {}
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::super::Words;
 use super::super::units::{HumanDuration, HumanSize, UnitError};
 use super::report::{ByteRange, FileReport, nearest};
 use super::shape::Shape;
@@ -176,8 +177,8 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// One of the words of `choices`; those of `later` are planned.
-    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)], later: &[&str]) -> Option<T> {
+    /// One of the words of `choices`.
+    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
         let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
         let all = match words.as_slice() {
             [only] => format!("{} is {only}", self.name),
@@ -189,12 +190,14 @@ impl<'a> Item<'a> {
         if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text.value) {
             return Some(*value);
         }
-        if later.contains(&text.value.as_str()) {
-            return self.not_built(&format!("{} = {text} is", self.name), &format!("until then, {all}"));
-        }
         let near = nearest(&text.value, choices.iter().map(|(word, _)| *word));
         let advice = near.map_or(all.clone(), |near| format!("did you mean \"{near}\"? {all}"));
         self.refuse(format!("{} cannot be {text}", self.name), advice)
+    }
+
+    /// One of the words of `T`.
+    pub(super) fn word<T: Words>(&self) -> Option<T> {
+        self.choice(T::WORDS)
     }
 
     /// The word, or a whole number within `range`.

@@ -189,11 +189,11 @@ fn jwks(item: &Item<'_>) -> Option<JwkSet> {
 }
 
 fn unverified(item: &Item<'_>) -> Option<Unverified> {
-    item.choice(&[("own-caller", Unverified::OwnCaller), ("reject", Unverified::Reject)], &[])
+    item.choice(&[("own-caller", Unverified::OwnCaller), ("reject", Unverified::Reject)])
 }
 
 fn algorithm(item: &Item<'_>) -> Option<Algorithm> {
-    item.choice(&ALGORITHMS, &[])
+    item.choice(&ALGORITHMS)
 }
 
 /// An algorithm of another family than the key's is how a public key comes to be taken for a secret.

@@ -1,6 +1,7 @@
 //! From the text of a file to a [`Config`], or to everything that is wrong with it.
 
 mod address;
+mod declare;
 mod fallback;
 mod host;
 mod item;
@@ -43,6 +44,7 @@ use self::section::Section;
 pub(super) use self::shape::Shape;
 use self::syntax::SyntaxErrors;
 use self::tables::{AdminTable, LogTable, ServerTable, StoreTable, UpstreamTable};
+pub use self::tables::{LogConfig, ServerConfig, StoreConfig, UpstreamConfig};
 use super::excerpt::Excerpt;
 use super::{Config, ConfigError, ConfigProblem, RouteConflict, Routes, Trust};
 

@@ -8,14 +8,13 @@ use ipnet::IpNet;
 use tracing::Level;
 
 use super::super::{
-    AdminConfig, Durability, HeaderCase, Listen, LogConfig, LogFormat, LogKeys, OnStoreError, RedisAddress,
-    RedisPassword, Secret, ServerConfig, StoreConfig, StoreLocation, Threads, TrustedProxies, UpstreamAddress,
-    UpstreamConfig,
+    AdminConfig, Durability, HeaderCase, Listen, LogFormat, LogKeys, OnStoreError, RedisAddress, RedisPassword, Secret,
+    StoreLocation, Threads, TrustedProxies, UpstreamAddress,
 };
 use super::address;
+use super::declare::settings;
 use super::fallback;
 use super::item::Item;
-use super::layer;
 use super::order::Order;
 use super::pem;
 use super::report::{ByteRange, FileReport};
@@ -29,45 +28,47 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const MOST_REPLICAS: u64 = 100;
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 
-pub(super) struct ServerTable {
-    listen: Setting<Vec<(Listen, ByteRange)>>,
-    header_timeout: Setting<Duration>,
-    body_timeout: Setting<Duration>,
-    idle_timeout: Setting<Duration>,
-    max_connections: Setting<usize>,
-    max_in_flight: Setting<usize>,
-    max_buffered: Setting<u64>,
-    drain_delay: Setting<Duration>,
-    drain_timeout: Setting<Duration>,
-    threads: Setting<Threads>,
-    trusted_proxies: Setting<Vec<(IpNet, ByteRange)>>,
-    header_case: Setting<HeaderCase>,
-    tls: Setting<tls::TlsIdentity>,
+settings! {
+    /// `[server]`
+    #[derive(Debug, Clone)]
+    pub struct ServerConfig, "server", read as ServerTable {
+        made {
+            /// Where clients connect.
+            listen: Vec<Listen> = Self::listeners, at_start;
+            /// What connections to addresses are secured with; those to Unix sockets are not.
+            tls: Option<tls::TlsIdentity> = Self::tls, at_once;
+        }
+        read {
+            listen: Vec<(Listen, ByteRange)> = default(listen, vec![(Listen::Tcp(SocketAddr::from((LOOPBACK, 8080))), 0..0)]);
+            trusted_proxies: Vec<(IpNet, ByteRange)> = default(|item| item.list(address::network), Vec::new());
+            tls: tls::TlsIdentity = table(identity);
+        }
+        keys {
+            /// From the first byte of a request's head to its last.
+            header_timeout: Duration = default(above_zero, seconds(10)), at_start;
+            /// A request body: as a whole on guarded routes, between two frames everywhere.
+            body_timeout: Duration = default(above_zero, seconds(30)), at_once;
+            /// A client connection without a request, or whose client reads nothing of its answer.
+            idle_timeout: Duration = default(above_zero, seconds(75)), at_start;
+            /// Client connections at once.
+            max_connections: usize = default(|item| item.count(1..=1_000_000), 10_000), at_start;
+            /// Guarded attempts at work at once.
+            max_in_flight: usize = default(|item| item.count(1..=1_000_000), 4096), at_start;
+            /// Bytes of all bodies held in memory at once, replays too.
+            max_buffered: u64 = default(Item::size, 256 << 20), at_start;
+            /// How long requests are still taken after the signal to stop.
+            drain_delay: Duration = default(from_zero, seconds(3)), at_start;
+            /// How long work in flight may take to finish after that.
+            drain_timeout: Duration = default(from_zero, seconds(20)), at_start;
+            /// Threads that answer requests.
+            threads: Threads = default(threads, Threads::Auto), at_start;
+            /// How names of fields are written to clients.
+            header_case: HeaderCase = default(Item::word, HeaderCase::Lower), at_start;
+        }
+    }
 }
 
 impl ServerTable {
-    pub(super) fn read(section: Section<'_>) -> Self {
-        let listen =
-            section.read("listen", |item| item.one_or_more(address::listen).and_then(|all| not_empty(item, all)));
-        let table = Self {
-            listen: listen.or(vec![(Listen::Tcp(SocketAddr::from((LOOPBACK, 8080))), 0..0)]),
-            header_timeout: section.read("header_timeout", above_zero).or(seconds(10)),
-            body_timeout: section.read("body_timeout", above_zero).or(seconds(30)),
-            idle_timeout: section.read("idle_timeout", above_zero).or(seconds(75)),
-            max_connections: section.read("max_connections", |item| item.count(1..=1_000_000)).or(10_000),
-            max_in_flight: section.read("max_in_flight", |item| item.count(1..=1_000_000)).or(4096),
-            max_buffered: section.read("max_buffered", Item::size).or(256 << 20),
-            drain_delay: section.read("drain_delay", from_zero).or(seconds(3)),
-            drain_timeout: section.read("drain_timeout", from_zero).or(seconds(20)),
-            threads: section.read("threads", threads).or(Threads::Auto),
-            trusted_proxies: section.read("trusted_proxies", |item| item.list(address::network)).or(Vec::new()),
-            header_case: section.read("header_case", header_case).or(HeaderCase::Lower),
-            tls: identity(section.section("tls")),
-        };
-        section.finish();
-        table
-    }
-
     pub(super) fn trusted_proxies(&self) -> Option<TrustedProxies> {
         let networks = self.trusted_proxies.get()?;
         Some(TrustedProxies::new(networks.iter().map(|(network, _)| *network).collect()))
@@ -81,26 +82,17 @@ impl ServerTable {
         })
     }
 
-    pub(super) fn build(self) -> Option<ServerConfig> {
-        Some(ServerConfig {
-            listen: self.listen.take()?.into_iter().map(|(listen, _)| listen).collect(),
-            tls: self.tls.optional()?,
-            header_timeout: self.header_timeout.take()?,
-            body_timeout: self.body_timeout.take()?,
-            idle_timeout: self.idle_timeout.take()?,
-            max_connections: self.max_connections.take()?,
-            max_in_flight: self.max_in_flight.take()?,
-            max_buffered: self.max_buffered.take()?,
-            drain_delay: self.drain_delay.take()?,
-            drain_timeout: self.drain_timeout.take()?,
-            header_case: self.header_case.take()?,
-            threads: self.threads.take()?,
-        })
+    fn listeners(&self) -> Option<Vec<Listen>> {
+        Some(self.listen.get()?.iter().map(|(listen, _)| listen.clone()).collect())
+    }
+
+    fn tls(&self) -> Option<Option<tls::TlsIdentity>> {
+        self.tls.clone().optional()
     }
 }
 
-fn header_case(item: &Item<'_>) -> Option<HeaderCase> {
-    item.choice(&[("lower", HeaderCase::Lower), ("title", HeaderCase::Title)], &[])
+fn listen(item: &Item<'_>) -> Option<Vec<(Listen, ByteRange)>> {
+    item.one_or_more(address::listen).and_then(|all| not_empty(item, all))
 }
 
 /// More than any machine has use for.
@@ -129,36 +121,30 @@ fn identity(section: Section<'_>) -> Setting<tls::TlsIdentity> {
     }
 }
 
-pub(super) struct LogTable {
-    format: Setting<LogFormat>,
-    level: Setting<Level>,
-    keys: Setting<LogKeys>,
-}
-
-impl LogTable {
-    pub(super) fn read(section: Section<'_>) -> Self {
-        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-        let levels = [
-            ("error", Level::ERROR),
-            ("warn", Level::WARN),
-            ("info", Level::INFO),
-            ("debug", Level::DEBUG),
-            ("trace", Level::TRACE),
-        ];
-        let keys = [("hashed", LogKeys::Hashed), ("plain", LogKeys::Plain)];
-        let table = Self {
-            format: section.read("format", |item| item.choice(&formats, &[])).or(LogFormat::Text),
-            level: section.read("level", |item| item.choice(&levels, &[])).or(Level::INFO),
-            keys: section.read("keys", |item| item.choice(&keys, &[])).or(LogKeys::Hashed),
-        };
-        section.finish();
-        table
-    }
-
-    pub(super) fn build(self) -> Option<LogConfig> {
-        Some(LogConfig { format: self.format.take()?, level: self.level.take()?, keys: self.keys.take()? })
+settings! {
+    /// `[log]`
+    #[derive(Debug, Clone)]
+    pub struct LogConfig, "log", read as LogTable {
+        made {}
+        read {}
+        keys {
+            /// One line of text or one JSON object for each event.
+            format: LogFormat = default(Item::word, LogFormat::Text), at_start;
+            /// The least severe level that is written.
+            level: Level = default(|item| item.choice(&LEVELS), Level::INFO), at_once;
+            /// How idempotency keys appear.
+            keys: LogKeys = default(Item::word, LogKeys::Hashed), at_once;
+        }
     }
 }
+
+const LEVELS: [(&str, Level); 5] = [
+    ("error", Level::ERROR),
+    ("warn", Level::WARN),
+    ("info", Level::INFO),
+    ("debug", Level::DEBUG),
+    ("trace", Level::TRACE),
+];
 
 pub(super) struct AdminTable {
     /// `None`: off.
@@ -200,38 +186,42 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.port() != 0 && (any || a.ip() == b.ip())
 }
 
-pub(super) struct UpstreamTable {
-    url: Setting<address::UpstreamUrl>,
-    connect_timeout: Setting<Duration>,
-    response_timeout: Setting<Duration>,
-    pub(super) attempt_timeout: Setting<Duration>,
-    idle_timeout: Setting<Duration>,
-    guarded_idle: Setting<Duration>,
-    preserve_host: Setting<bool>,
-    header_case: Setting<HeaderCase>,
-    http2: Setting<bool>,
-    tls: ClientTls,
+settings! {
+    /// `[upstream]`
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct UpstreamConfig, "upstream", read as UpstreamTable {
+        made {
+            /// Where the backend is.
+            address: UpstreamAddress = Self::address, at_once;
+        }
+        read {
+            url: address::UpstreamUrl = required(address::upstream, BACKEND);
+            tls: ClientTls = group(ClientTls::read);
+        }
+        keys {
+            /// One connection attempt, name look-up and TLS included.
+            connect_timeout: Duration = default(above_zero, seconds(2)), at_once;
+            /// How long a client waits for the response head (on guarded routes: for the answer).
+            response_timeout: Duration = dependent(above_zero), at_once;
+            /// One guarded attempt, head and body; only after it is the outcome unknown.
+            attempt_timeout: Duration = dependent(above_zero), at_once;
+            /// A pooled connection idle for longer is not used again.
+            idle_timeout: Duration = default(from_zero, seconds(4)), at_once;
+            /// The same for guarded requests; zero: always a new connection, as it is with `http2`.
+            guarded_idle: Duration = default(from_zero, seconds(1)), at_once;
+            /// The backend sees the client's `Host`, not its own.
+            preserve_host: bool = default(Item::boolean, true), at_once;
+            /// How names of fields are written to the backend.
+            header_case: HeaderCase = default(Item::word, HeaderCase::Lower), at_once;
+            /// It is spoken to in HTTP/2.
+            http2: bool = default(Item::boolean, false), at_once;
+        }
+    }
 }
 
-impl UpstreamTable {
-    pub(super) fn read(section: Section<'_>) -> Self {
-        let advice = "name the backend:\n  [upstream]\n  url = \"http://127.0.0.1:3000\"";
-        let table = Self {
-            url: section.required("url", advice, address::upstream),
-            connect_timeout: section.read("connect_timeout", above_zero).or(seconds(2)),
-            response_timeout: section.read("response_timeout", above_zero),
-            attempt_timeout: section.read("attempt_timeout", above_zero),
-            idle_timeout: section.read("idle_timeout", from_zero).or(seconds(4)),
-            guarded_idle: section.read("guarded_idle", from_zero).or(seconds(1)),
-            preserve_host: section.read("preserve_host", Item::boolean).or(true),
-            header_case: section.read("header_case", header_case).or(HeaderCase::Lower),
-            http2: section.read("http2", Item::boolean).or(false),
-            tls: ClientTls::read(&section),
-        };
-        section.finish();
-        table
-    }
+const BACKEND: &str = "name the backend:\n  [upstream]\n  url = \"http://127.0.0.1:3000\"";
 
+impl UpstreamTable {
     /// The defaults that depend on other keys; `longest_wait` is the longest that a route says.
     pub(super) fn fill_in(&mut self, longest_wait: Option<Duration>) {
         let (response, attempt) = (mem::take(&mut self.response_timeout), mem::take(&mut self.attempt_timeout));
@@ -256,61 +246,52 @@ impl UpstreamTable {
         }
     }
 
-    pub(super) fn build(self) -> Option<UpstreamConfig> {
-        let address = match self.url.take()? {
+    fn address(&self) -> Option<UpstreamAddress> {
+        Some(match self.url.get()?.clone() {
             address::UpstreamUrl::Http(authority) => UpstreamAddress::Http(authority),
             address::UpstreamUrl::Unix(path) => UpstreamAddress::Unix(path),
-            address::UpstreamUrl::Https(authority) => UpstreamAddress::Https(authority, self.tls.client?),
-        };
-        Some(UpstreamConfig {
-            address,
-            connect_timeout: self.connect_timeout.take()?,
-            response_timeout: self.response_timeout.take()?,
-            attempt_timeout: self.attempt_timeout.take()?,
-            idle_timeout: self.idle_timeout.take()?,
-            guarded_idle: self.guarded_idle.take()?,
-            preserve_host: self.preserve_host.take()?,
-            header_case: self.header_case.take()?,
-            http2: self.http2.take()?,
+            address::UpstreamUrl::Https(authority) => UpstreamAddress::Https(authority, self.tls.client.clone()?),
         })
     }
 }
 
-pub(super) struct StoreTable {
-    url: Setting<StoreUrl>,
-    password: Setting<RedisPassword>,
-    tls: ClientTls,
-    prefix: Setting<String>,
-    timeout: Setting<Duration>,
-    pub(super) on_error: Setting<OnStoreError>,
-    digest_key: Setting<Secret>,
-    durability: Setting<Durability>,
-    accept_eviction: Setting<bool>,
-    replica_acks: Setting<u64>,
+settings! {
+    /// `[store]`
+    #[derive(Debug, Clone)]
+    pub struct StoreConfig, "store", read as StoreTable {
+        made {
+            /// Which store, and where it is.
+            location as "url": StoreLocation = Self::location, at_start;
+        }
+        read {
+            url: StoreUrl = required(store_url::read, RECORDS);
+            password: RedisPassword = optional(store_url::password);
+            tls: ClientTls = group(ClientTls::read);
+            encryption_keys: Vec<(String, ByteRange)> = only_default(texts, "leave it out: records are kept as they are");
+        }
+        keys {
+            /// First part of every name in the store.
+            prefix: String = default(prefix, "onlyonce".to_owned()), at_start;
+            /// One call to the store.
+            timeout: Duration = default(above_zero, Duration::from_millis(500)), at_start;
+            /// What becomes of guarded requests while the store is certainly out of reach.
+            on_error: OnStoreError = default(Item::word, OnStoreError::Reject), at_once;
+            /// Keys the digests of names and fingerprints; made in the store when absent.
+            digest_key: Secret = optional(digest_key), at_start;
+            /// What an acknowledged write of the embedded store survives.
+            durability: Durability = default(Item::word, Durability::Disk), at_start;
+            /// Use a Redis that may evict records.
+            accept_eviction: bool = default(Item::boolean, false), at_start;
+            /// How many replicas of a Redis must have a claim before it counts, and an outcome before it is told.
+            replica_acks: u64 = default(|item| item.number(0..=MOST_REPLICAS), 0), at_start;
+        }
+    }
 }
 
-impl StoreTable {
-    pub(super) fn read(section: Section<'_>) -> Self {
-        let advice = "say where records are kept:\n  [store]\n  url = \"redis://127.0.0.1:6379/0\"\n\
-                      or, for one sidecar, on its disk: url = \"embedded:/var/lib/onlyonce\"";
-        let durability = [("disk", Durability::Disk), ("process", Durability::Process)];
-        let table = Self {
-            url: section.required("url", advice, store_url::read),
-            password: section.read("password", store_url::password),
-            tls: ClientTls::read(&section),
-            prefix: section.read("prefix", prefix).or("onlyonce".to_owned()),
-            timeout: section.read("timeout", above_zero).or(Duration::from_millis(500)),
-            on_error: section.read("on_error", layer::on_error).or(OnStoreError::Reject),
-            digest_key: section.read("digest_key", digest_key),
-            durability: section.read("durability", |item| item.choice(&durability, &[])).or(Durability::Disk),
-            accept_eviction: section.read("accept_eviction", Item::boolean).or(false),
-            replica_acks: section.read("replica_acks", |item| item.number(0..=MOST_REPLICAS)).or(0),
-        };
-        section.only("encryption_keys", &Vec::new(), "leave it out: records are kept as they are", texts);
-        section.finish();
-        table
-    }
+const RECORDS: &str = "say where records are kept:\n  [store]\n  url = \"redis://127.0.0.1:6379/0\"\n\
+                       or, for one sidecar, on its disk: url = \"embedded:/var/lib/onlyonce\"";
 
+impl StoreTable {
     pub(super) fn check(&mut self, report: &FileReport<'_>) {
         let is_tls = self.url.get().map(|url| matches!(url, StoreUrl::Redis(_, true)));
         if let (Setting::Given(1.., span), Some(StoreUrl::Other(_))) = (&self.replica_acks, self.url.get()) {
@@ -338,30 +319,20 @@ impl StoreTable {
         }
     }
 
-    pub(super) fn build(self) -> Option<StoreConfig> {
-        let location = match self.url.take()? {
+    fn location(&self) -> Option<StoreLocation> {
+        Some(match self.url.get()?.clone() {
             StoreUrl::Redis(mut address, is_tls) => {
-                address.password = address.password.or(self.password.optional()?);
-                address.tls = if is_tls { Some(self.tls.client?) } else { None };
+                address.password = address.password.or(self.password.clone().optional()?);
+                address.tls = if is_tls { Some(self.tls.client.clone()?) } else { None };
                 StoreLocation::Redis(address)
             }
             StoreUrl::Other(location) => location,
-        };
-        Some(StoreConfig {
-            location,
-            prefix: self.prefix.take()?,
-            timeout: self.timeout.take()?,
-            on_error: self.on_error.take()?,
-            digest_key: self.digest_key.optional()?,
-            durability: self.durability.take()?,
-            accept_eviction: self.accept_eviction.take()?,
-            replica_acks: self.replica_acks.take()?,
         })
     }
 }
 
 /// `ca`, `client_cert` and `client_key` of a table whose `url` may ask for TLS.
-struct ClientTls {
+pub(super) struct ClientTls {
     ca: Setting<tls::Authorities>,
     client_cert: Setting<tls::CertificateChain>,
     client_key: Setting<tls::PrivateKey>,
