@@ -36,7 +36,7 @@
 //! main → cli → run → server, admin      (cli → admin: the shapes of its JSON)
 //!              └───→ proxy → guard → store → record, key
 //!
-//! leaves: clock, tick, config (data only), problem, metrics, telemetry, tls, fail_point (of test builds only)
+//! leaves: clock, list, tick, uri, config (data only), problem, metrics, telemetry, tls, fail_point (of test builds only)
 //! ```
 //!
 //! # The protocol in short
@@ -59,6 +59,7 @@ pub mod demo;
 mod fail_point;
 pub mod guard;
 pub mod key;
+pub mod list;
 pub mod metrics;
 pub mod problem;
 pub mod proxy;
@@ -69,3 +70,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tick;
 pub mod tls;
+pub mod uri;

@@ -78,8 +78,8 @@ pub(super) async fn explain(
     let digest_key = store.digest_key().map_err(|error| AdminError::of_store(&error))?;
 
     let mut explained = ExplainResponse { route: None, record: None, now: None, request: None };
-    let request = DescribedRequest::new(&method, url, headers);
-    let Some(found) = in_force.routes.find(&request.target()) else { return Ok(explained) };
+    let request = DescribedRequest::new(&method, &url, &headers);
+    let Some(found) = in_force.routes.find(&request.target().route()) else { return Ok(explained) };
     explained.route = Some(found.rule.name.to_string());
     if found.rule.mode == Mode::Off || found.is_contested {
         return Ok(explained);

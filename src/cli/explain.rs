@@ -61,15 +61,14 @@ pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
         }
     };
     let headers: HeaderMap = args.headers.iter().cloned().collect();
-    let path = key::normalise_path(args.url.path());
-    let overriding = key::overriding_methods(&headers);
-    let described = DescribedRequest::new(&args.method, args.url.clone(), headers);
-    let target = described.target();
+    let described = DescribedRequest::new(&args.method, &args.url, &headers);
+    let asked = described.target();
+    let target = asked.route();
     let found = config.routes.find(&target);
 
     let mut out = String::new();
-    labelled(&mut out, "request", &format!("{} {path}", args.method));
-    if let Some(method) = overriding.first() {
+    labelled(&mut out, "request", &format!("{} {}", args.method, asked.path()));
+    if let Some(method) = asked.overriding().first() {
         labelled(&mut out, "", &format!("may be taken as {method}: a field overrides the method"));
     }
     if let Some(respelled) = found.as_ref().and_then(|found| found.respelled.as_deref()) {

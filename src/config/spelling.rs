@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use crate::uri;
+
 /// Which bytes separate segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Separators {
@@ -33,7 +35,7 @@ pub(super) fn plain(path: &str, separators: Separators) -> Option<String> {
             }
             (b';', _) => in_parameters = true,
             _ if in_parameters => {}
-            (byte, encoded) => push(&mut segment, byte, encoded),
+            (byte, _) => push(&mut segment, byte),
         }
     }
     end_segment(&mut out, &mut starts, &mut segment, &mut in_parameters);
@@ -45,35 +47,20 @@ pub(super) fn plain(path: &str, separators: Separators) -> Option<String> {
 
 /// The bytes of a path, and whether each one was encoded.
 fn bytes(path: &str) -> impl Iterator<Item = (u8, bool)> {
-    let mut rest = path.as_bytes();
+    let (text, mut at) = (path.as_bytes(), 0);
     std::iter::from_fn(move || {
-        let (&byte, tail) = rest.split_first()?;
-        rest = tail;
-        let digit = |at: usize| tail.get(at).and_then(|digit| char::from(*digit).to_digit(16));
-        match (byte, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                rest = &tail[2..];
-                Some((u8::try_from(high * 16 + low).unwrap_or_default(), true))
-            }
-            _ => Some((byte, false)),
-        }
+        let byte = *text.get(at)?;
+        let escaped = uri::escaped_byte(text, at);
+        at += if escaped.is_some() { 3 } else { 1 };
+        Some((escaped.unwrap_or(byte), escaped.is_some()))
     })
 }
 
 /// A character that a segment may hold stands as it is, any other encoded (RFC 3986, 3.3).
-fn push(segment: &mut String, byte: u8, encoded: bool) {
-    let stands = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte);
-    match (stands, byte, encoded) {
-        (true, ..) => segment.push(char::from(byte)),
-        // The start of no escape.
-        (false, b'%', false) => segment.push_str("%25"),
-        (false, ..) => {
-            segment.push('%');
-            for digit in [byte >> 4, byte & 15] {
-                segment.push(char::from_digit(digit.into(), 16).unwrap_or_default().to_ascii_uppercase());
-            }
-        }
-    }
+fn push(segment: &mut String, byte: u8) {
+    // These two separate segments, and parameters from a segment.
+    let stands = uri::is_path_byte(byte) && !b"/;".contains(&byte);
+    if stands { segment.push(char::from(byte)) } else { uri::push_escaped(segment, byte) }
 }
 
 fn end_segment(out: &mut String, starts: &mut Vec<usize>, segment: &mut String, in_parameters: &mut bool) {

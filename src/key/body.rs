@@ -8,6 +8,7 @@ use super::json::Json;
 use super::multipart::Multipart;
 use super::parameters::is_read_alike;
 use crate::config::{Rule, Selector};
+use crate::list;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
@@ -84,8 +85,7 @@ impl<'h> Declared<'h> {
 
 fn is_encoded(headers: &HeaderMap) -> bool {
     let coding = |name: &[u8]| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity");
-    let lines = headers.get_all(header::CONTENT_ENCODING).into_iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).any(|name| coding(name.trim_ascii()))
+    list::members(headers, &header::CONTENT_ENCODING).any(coding)
 }
 
 impl Media {

@@ -4,52 +4,44 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, Method, Uri, header};
 
-use super::{Request, normalise_host, normalise_method, normalise_path, overriding_methods};
-use crate::config::{LogKeys, RouteMatch, RouteTarget, Trust};
+use super::{Request, RequestedTarget, overriding_methods};
+use crate::config::{LogKeys, RouteMatch, Trust};
+use crate::uri::normalise_host;
 
 /// All of it but the body.
 #[derive(Debug, Clone)]
-pub struct DescribedRequest {
-    method: Method,
-    /// Methods that a backend may take instead.
-    overriding: Vec<Method>,
-    headers: HeaderMap,
-    host: Option<String>,
-    url: Uri,
-    /// In normal form.
-    path: String,
+pub struct DescribedRequest<'a> {
+    target: RequestedTarget<'a>,
+    headers: &'a HeaderMap,
+    query: Option<&'a str>,
 }
 
-impl DescribedRequest {
+impl<'a> DescribedRequest<'a> {
     /// The request with this method, URL and header lines.
-    pub fn new(method: &Method, url: Uri, headers: HeaderMap) -> Self {
+    pub fn new(method: &Method, url: &'a Uri, headers: &'a HeaderMap) -> Self {
         let host = url.authority().map(http::uri::Authority::as_str);
         let host = host.or_else(|| headers.get(header::HOST)?.to_str().ok()).and_then(normalise_host);
         Self {
-            method: normalise_method(method),
-            overriding: overriding_methods(&headers),
-            host: host.map(std::borrow::Cow::into_owned),
-            path: normalise_path(url.path()).into_owned(),
+            target: RequestedTarget::of(method, url, host, overriding_methods(headers)),
             headers,
-            url,
+            query: url.query(),
         }
     }
 
-    /// What routes go by.
-    pub fn target(&self) -> RouteTarget<'_> {
-        let Self { method, overriding, host, url, path, .. } = self;
-        RouteTarget { method, overriding, host: host.as_deref(), path: url.path(), normal: path }
+    /// What it asks for.
+    pub fn target(&self) -> &RequestedTarget<'a> {
+        &self.target
     }
 
     /// Its facts, on this route. Nobody is connected: the address of the client is not among them.
-    pub fn on<'a>(&'a self, found: &'a RouteMatch<'a>, trust: &'a Trust, now: SystemTime) -> Request<'a> {
+    pub fn on<'r>(&'r self, found: &'r RouteMatch<'r>, trust: &'r Trust, now: SystemTime) -> Request<'r> {
         Request {
-            method: self.overriding.first().unwrap_or(&self.method),
-            headers: &self.headers,
-            host: self.host.as_deref(),
-            path: found.respelled.as_deref().unwrap_or(&self.path),
+            method: self.target.effective_method(),
+            headers: self.headers,
+            host: self.target.host(),
+            path: found.respelled.as_deref().unwrap_or(self.target.path()),
             params: &found.params,
-            query: self.url.query(),
+            query: self.query,
             peer: None,
             trust,
             now,

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::uri;
+
 use super::lookalike::is_lookalike;
 
 /// The pairs of a form, in the order of the body.
@@ -96,19 +98,17 @@ pub(super) fn decode(text: &[u8]) -> Option<Cow<'_, [u8]>> {
         return Some(Cow::Borrowed(text));
     }
     let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.iter().copied();
-    while let Some(byte) = bytes.next() {
-        out.push(match byte {
-            b'+' => b' ',
-            b'%' => hex_digit(bytes.next()?)? * 16 + hex_digit(bytes.next()?)?,
-            byte => byte,
-        });
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        let (byte, length) = match byte {
+            b'+' => (b' ', 1),
+            b'%' => (uri::escaped_byte(text, at)?, 3),
+            byte => (byte, 1),
+        };
+        out.push(byte);
+        at += length;
     }
     Some(Cow::Owned(out))
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::{DigestKey, KeyOutcome, Operation, Request, normalise_path, read};
+use super::{DigestKey, KeyOutcome, Operation, Request, read};
 use crate::config::{LogKeys, RouteMatch, RouteTarget, parse};
 use crate::record::Hex;
+use crate::uri::normalise_path;
 
 /// Routes of all kinds of selectors and fingerprints.
 const ROUTES: &str = r#"

@@ -42,6 +42,5 @@ pub use fingerprint::FingerprintedBody;
 pub use operation::{HeadOutcome, KeyOutcome, Operation, PartialOperation, Request, read, read_head};
 pub use readings::{Readings, SelectorReading, readings};
 pub use respelled::{names_of, respelled};
-use target::normalise_value;
-pub use target::{is_override, normalise_host, normalise_method, normalise_path, overriding_methods};
+pub use target::{RequestedTarget, is_override, normalise_method, overriding_methods};
 pub use text::KeyText;

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use super::select::KeyPart;
-use super::{Digest, DigestKey, DigestKind, Request, normalise_value};
+use super::{Digest, DigestKey, DigestKind, Request};
 use crate::config::Selector;
 use crate::record::Fingerprint;
+use crate::uri::normalise_value;
 
 /// All parts of a scope or key, each with its selector.
 #[derive(Clone, Copy)]

@@ -22,9 +22,9 @@ pub struct Request<'a> {
     pub method: &'a Method,
     /// All header lines.
     pub headers: &'a HeaderMap,
-    /// The host, as [`normalise_host`](super::normalise_host) has it.
+    /// The host, as [`normalise_host`](crate::uri::normalise_host) has it.
     pub host: Option<&'a str>,
-    /// The path, as [`normalise_path`](super::normalise_path) has it.
+    /// The path, as [`normalise_path`](crate::uri::normalise_path) has it.
     pub path: &'a str,
     /// What the path has where the rule's has a parameter.
     pub params: &'a PathParams<'a>,

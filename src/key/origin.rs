@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
-use super::{Request, normalise_host};
+use super::Request;
+use crate::list;
+use crate::uri::normalise_host;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -39,8 +41,7 @@ pub(super) fn host<'a>(request: &Request<'a>) -> Option<Cow<'a, str>> {
 
 /// The entries of all lines of a list, the last one first; `None` for one that is not text.
 fn from_the_end<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = Option<&'a str>> {
-    let lines = headers.get_all(name).into_iter().rev().map(HeaderValue::as_bytes);
-    lines.flat_map(|line| line.rsplit(|byte| *byte == b',')).map(|entry| str::from_utf8(entry.trim_ascii()).ok())
+    list::members(headers, name).rev().map(|entry| str::from_utf8(entry).ok())
 }
 
 /// An address, perhaps with a port, as some load balancers write it.
@@ -52,7 +53,7 @@ fn address(entry: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
+    use http::{HeaderValue, Method};
 
     use super::*;
     use crate::config::{PathParams, Trust, TrustedProxies};

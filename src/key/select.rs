@@ -10,10 +10,10 @@ use super::form::FormField;
 use super::json::{DuplicateMember, JsonValue};
 use super::jwt::Claims;
 use super::{
-    BodyFault, Digest, KeyError, KeyFault, Request, calendar, cookie, form, format, header as grammar, normalise_value,
-    origin,
+    BodyFault, Digest, KeyError, KeyFault, Request, calendar, cookie, form, format, header as grammar, origin,
 };
 use crate::config::{JsonPointer, KeyFormat, Period, Selector, Unverified};
+use crate::uri::normalise_value;
 
 /// One part of a key or scope.
 #[cfg_attr(test, derive(Debug, Clone, PartialEq))]

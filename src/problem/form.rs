@@ -1,5 +1,6 @@
 //! Which form of a problem a request asks for.
 
+use crate::list;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -52,8 +53,7 @@ fn names(request: &HeaderMap, media: &str) -> bool {
 
 /// All media ranges with their weights. One whose weight cannot be read is left out.
 fn ranges(request: &HeaderMap) -> impl Iterator<Item = (&str, u16)> {
-    let lines = request.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).filter_map(|member| {
+    list::texts(request, &ACCEPT).filter_map(|member| {
         let mut parts = member.split(';').map(str::trim);
         let range = parts.next().filter(|range| !range.is_empty())?;
         let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));

@@ -14,6 +14,7 @@ use http::{Method, request};
 use super::replay::REPLAYED;
 use crate::config::{Mode, RouteMatch, RouteTarget, Routes, Rule, Selector};
 use crate::key;
+use crate::list;
 use crate::problem::SHOULD_RETRY;
 
 /// Who reads the answer to a request, on a route that browsers of other origins use.
@@ -133,7 +134,5 @@ fn add(headers: &mut HeaderMap, field: HeaderName, wanted: &[HeaderName]) {
 }
 
 fn names(headers: &HeaderMap, field: &HeaderName, name: &str) -> bool {
-    let lines = headers.get_all(field).iter();
-    let mut members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    members.any(|member| member.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+    list::names(headers, field, name)
 }

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::budget::Budget;
 use crate::clock;
+use crate::list;
 use crate::record::{RecordName, Reply};
 
 /// Bodies decoded at once; others wait for their turn.
@@ -109,8 +110,7 @@ impl Coding {
 }
 
 fn forbids_transformation(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|directive| directive.trim().eq_ignore_ascii_case("no-transform"))
+    list::names(headers, &CACHE_CONTROL, "no-transform")
 }
 
 /// The size of the window that a brotli stream announces (RFC 7932, 9.1).

@@ -27,16 +27,16 @@ use super::tunnel::UpgradeRequest;
 use super::upstream::{AttemptLimits, SendError};
 use super::{Client, Proxy};
 use crate::clock;
-use crate::config::{
-    LogKeys, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, RouteMatch, RouteTarget, Rule, Trust,
-};
+use crate::config::{LogKeys, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, RouteMatch, Rule, Trust};
 use crate::fail_point::{self, Step};
 use crate::guard::{Admission, AttemptResult, ClaimError, LostReason, Ownership, StoredReply, Verdict, WaitResult};
-use crate::key::{self, HeadOutcome, KeyOutcome, Operation};
+use crate::key::{self, HeadOutcome, KeyOutcome, Operation, RequestedTarget};
+use crate::list;
 use crate::metrics::{RequestOutcome, UNMATCHED};
 use crate::problem::{PREFERENCE_APPLIED, Problem, ProblemFormat, WAIT};
 use crate::store::{Store, StoreError};
 use crate::tick;
+use crate::uri;
 
 pub(super) type ProxyResponse = Response<ResponseBody>;
 
@@ -49,7 +49,7 @@ impl Proxy {
         let version = request.version();
         let request = request.map(|body| IncomingBody::request(body, version, client));
         let authority = head::authority(request.uri(), request.headers());
-        let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
+        let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(uri::normalise_host);
         if let Err(problem) = head::inspect(&request, fields, host.is_some()) {
             let problem = self.in_dialect_of_route(&request, problem);
             let problem = Box::pin(refuse_before_body(problem, fields, request.into_body())).await;
@@ -61,21 +61,13 @@ impl Proxy {
             return self.count_unguarded(UNMATCHED, answer, begun, form);
         }
         let uri = head.uri.clone();
-        let path = key::normalise_path(uri.path());
-        let overriding = overriding_methods(&head);
-        let method = key::normalise_method(&head.method);
-        let target = RouteTarget {
-            method: &method,
-            overriding: &overriding,
-            host: host.as_deref(),
-            path: uri.path(),
-            normal: &path,
-        };
+        let asked = RequestedTarget::of(&head.method, &uri, host, overriding_methods(&head));
+        let target = asked.route();
 
         match self.routes.find(&target) {
             Some(RouteMatch { rule, params, respelled, is_contested }) if rule.mode != Mode::Off => {
-                let (method, path) = (overriding.first().unwrap_or(&method), respelled.as_deref().unwrap_or(&path));
-                let (host, trust, log_keys) = (host.as_deref(), &self.trust, self.log_keys);
+                let (method, path) = (asked.effective_method(), respelled.as_deref().unwrap_or(asked.path()));
+                let (host, trust, log_keys) = (asked.host(), &self.trust, self.log_keys);
                 let context =
                     RequestContext { method, host, path, params: &params, client, trust, is_contested, log_keys };
                 if rule.mode == Mode::Observe {
@@ -101,7 +93,7 @@ impl Proxy {
                     let reason = self.routes.why_unguarded(&target);
                     tracing::debug!(method = %target.method, path = target.normal, %reason, "a request is not guarded");
                 }
-                let preflight = Preflight::of(&self.routes, &head, host.as_deref(), &path);
+                let preflight = Preflight::of(&self.routes, &head, asked.host(), asked.path());
                 let pass = Box::pin(self.pass(UNMATCHED, head, self.passing(body), client, found.is_none()));
                 let answer = pass.await;
                 let answer = answer.map_err(|problem| match &found {
@@ -120,17 +112,10 @@ impl Proxy {
     /// A request that cannot be forwarded has a route all the same, whose clients must recognise the refusal.
     fn in_dialect_of_route<B>(&self, request: &Request<B>, problem: Problem) -> Problem {
         let authority = head::authority(request.uri(), request.headers());
-        let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host);
-        let path = request.uri().path();
-        let (normal, overriding) = (key::normalise_path(path), key::overriding_methods(request.headers()));
-        let target = RouteTarget {
-            method: request.method(),
-            overriding: &overriding,
-            host: host.as_deref(),
-            path,
-            normal: &normal,
-        };
-        match self.routes.find(&target) {
+        let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(uri::normalise_host);
+        let overriding = key::overriding_methods(request.headers());
+        let asked = RequestedTarget::of(request.method(), request.uri(), host, overriding);
+        match self.routes.find(&asked.route()) {
             Some(found) => refusal::for_clients_of(problem, found.rule),
             None => problem,
         }
@@ -555,8 +540,7 @@ impl WaitLimit {
 }
 
 fn preferred_wait(request: &HeaderMap) -> Option<Duration> {
-    let lines = request.get_all(PREFER).iter().filter_map(|line| line.to_str().ok());
-    let mut asked = lines.flat_map(|line| line.split(',')).filter_map(|preference| {
+    let mut asked = list::texts(request, &PREFER).filter_map(|preference| {
         let (name, value) = preference.split(';').next()?.split_once('=')?;
         let seconds = value.trim().trim_matches('"').parse().ok()?;
         name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds))

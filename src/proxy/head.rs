@@ -12,7 +12,9 @@ use super::fields::Fields;
 use super::{Client, framing};
 use crate::config::{self, Disposition, UpstreamAddress, is_same_field, may_begin_with};
 use crate::key;
+use crate::list;
 use crate::problem::{Code, Problem};
+use crate::uri::normalise_host;
 
 /// Fields that concern one connection only (RFC 9110, 7.6.1), besides those that `Connection` names.
 static HOP_BY_HOP: [(Fields, HeaderName); 9] = [
@@ -171,7 +173,7 @@ pub(super) fn inspect<B>(request: &Request<B>, fields: Fields, is_host_right: bo
         is_host_right || hosts.iter().next().is_none()
     } else {
         let mut hosts = hosts.iter().map(HeaderValue::to_str).chain(authority.map(|authority| Ok(authority.as_str())));
-        hosts.all(|host| host.is_ok_and(|host| key::normalise_host(host).is_some()))
+        hosts.all(|host| host.is_ok_and(|host| normalise_host(host).is_some()))
     };
     if !are_hosts_right {
         return Err(bad("The host that this request is for is not the name of one (RFC 9110, 7.2)."));
@@ -226,8 +228,7 @@ fn nominated_only(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
 }
 
 fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let lines = headers.get_all(header::CONNECTION).iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+    list::members(headers, &header::CONNECTION)
 }
 
 /// Takes out what concerns one connection. Whatever `Connection` says, `kept` fields are for everybody.
@@ -351,10 +352,7 @@ fn address(head: &mut request::Parts, host: Option<HeaderValue>, target: &Upstre
 }
 
 fn accepts_trailers(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(header::TE).iter();
-    lines
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    list::names(headers, &header::TE, "trailers")
 }
 
 /// Says where the request came from: after what proxies before this one said, or for the first time.
@@ -418,8 +416,7 @@ pub(super) fn cross_response(headers: &mut HeaderMap, fields: Fields) -> Option<
     if !fields.has(Fields::OURS) || !headers.contains_key(OUTCOME) {
         return None;
     }
-    let lines = headers.get_all(OUTCOME).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    let told = lines.map(|word| disposition(word.trim_ascii())).reduce(|one, other| match (one, other) {
+    let told = list::members(headers, &OUTCOME).map(disposition).reduce(|one, other| match (one, other) {
         (Some(one), Some(other)) if one == other => Some(one),
         (None, None) => None,
         // Whatever was meant, nothing runs again until somebody has looked.

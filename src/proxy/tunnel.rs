@@ -2,6 +2,7 @@
 //!
 //! `Upgrade: h2c` in particular is never passed on: what follows it would be requests that no rule sees.
 
+use crate::list;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -69,12 +70,7 @@ impl UpgradeRequest {
 
 /// Both fields must be there (RFC 9110, 7.8).
 fn names_websocket(headers: &HeaderMap) -> bool {
-    let names = |name, wanted: &str| {
-        let lines = headers.get_all(name).iter();
-        let mut members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-        members.any(|member| member.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()))
-    };
-    names(CONNECTION, "upgrade") && names(UPGRADE, WEBSOCKET)
+    list::names(headers, &CONNECTION, "upgrade") && list::names(headers, &UPGRADE, WEBSOCKET)
 }
 
 fn insert(headers: &mut HeaderMap) {

@@ -15,20 +15,26 @@ use source::{Names, Source};
 const EVERYWHERE: [&str; 5] = ["bytes", "http", "serde", "thiserror", "tracing"];
 
 /// A room, the rooms it may use besides itself, and the crates that only it (and others that list them) may name.
-const ROOMS: [(&str, &[&str], &[&str]); 19] = [
+const ROOMS: [(&str, &[&str], &[&str]); 21] = [
     ("main", &["cli"], &["mimalloc"]),
     ("clock", &[], &["rustix"]),
-    ("config", &["tls"], &["annotate_snippets", "ipnet", "jsonwebtoken", "toml", "matchit", "serde_json", "strsim"]),
+    ("list", &[], &[]),
+    ("uri", &[], &[]),
+    (
+        "config",
+        &["tls", "uri"],
+        &["annotate_snippets", "ipnet", "jsonwebtoken", "toml", "matchit", "serde_json", "strsim"],
+    ),
     ("metrics", &[], &["prometheus"]),
     ("telemetry", &["clock", "config", "metrics"], &["humantime", "serde_json", "tracing_subscriber"]),
     ("tls", &[], &["rustls_native_certs", "tokio_rustls"]),
     ("record", &[], &["xxhash_rust"]),
     (
         "key",
-        &["config", "record"],
+        &["config", "list", "record", "uri"],
         &["base64", "blake3", "humantime", "json_event_parser", "jsonwebtoken", "ring", "xxhash_rust"],
     ),
-    ("problem", &["record"], &["serde_json"]),
+    ("problem", &["list", "record"], &["serde_json"]),
     (
         "store",
         &["clock", "config", "key", "metrics", "record", "tick", "tls"],
@@ -60,6 +66,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 19] = [
             "fail_point",
             "guard",
             "key",
+            "list",
             "metrics",
             "problem",
             "record",
@@ -67,6 +74,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 19] = [
             "telemetry",
             "tick",
             "tls",
+            "uri",
         ],
         &[
             "brotli_decompressor",

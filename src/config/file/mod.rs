@@ -23,7 +23,6 @@ mod shape;
 mod store_url;
 mod syntax;
 mod tables;
-mod uri;
 
 use std::collections::HashMap;
 use std::fs;

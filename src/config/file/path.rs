@@ -1,7 +1,7 @@
 //! A route's `path`, and how the spellings of other routers are to be written here.
 
 use super::item::Item;
-use super::uri::normalised;
+use crate::uri::{escape_path, normalise_path};
 
 /// A path pattern: a normalised path, some of its segments `{param}`, the last one perhaps `{*rest}`.
 pub(super) fn path(item: &Item<'_>) -> Option<String> {
@@ -233,7 +233,7 @@ fn normalised_pattern(pattern: &str) -> Option<String> {
         rest = after;
     }
     literal.push_str(rest);
-    let plain = normalised(&literal);
+    let plain = normalise_path(&escape_path(&literal)).into_owned();
     let mut pieces = plain.split(PLACEHOLDER);
     let mut out = pieces.next().unwrap_or_default().to_owned();
     for (name, piece) in parameters.iter().zip(pieces) {

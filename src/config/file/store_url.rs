@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::super::{RedisAddress, RedisEndpoint, RedisPassword, RedisServers, Secret, StoreLocation};
 use super::item::Item;
-use super::uri::percent_decoded;
+use crate::uri;
 
 const ADVICE: &str = "one of these is right: \"redis://host:6379/0\", \"embedded:/var/lib/onlyonce\", \"memory:\"";
 const SECRETS: &str = "write @ : / in a password as %40 %3A %2F, or take it from elsewhere: \
@@ -128,7 +128,7 @@ fn redis(item: &Item<'_>, kind: Kind, rest: &str) -> Option<RedisAddress> {
     };
     let (servers, database) = match kind {
         Kind::Unix => {
-            let Some(path) = percent_decoded(path).filter(|path| authority.is_empty() && !path.is_empty()) else {
+            let Some(path) = decoded(path).filter(|path| authority.is_empty() && !path.is_empty()) else {
                 return refuse("store.url names no socket: its path begins with /, after //");
             };
             let database = match parameters {
@@ -157,7 +157,7 @@ fn redis(item: &Item<'_>, kind: Kind, rest: &str) -> Option<RedisAddress> {
                 return refuse("store.url has no valid hosts and ports of sentinels");
             };
             let (master, database) = path.split_once('/').unwrap_or((path, ""));
-            let Some(master) = percent_decoded(master).filter(|master| !master.is_empty()) else {
+            let Some(master) = decoded(master).filter(|master| !master.is_empty()) else {
                 return refuse("store.url does not say by which name the sentinels know the primary");
             };
             (RedisServers::Sentinel { sentinels, master }, database)
@@ -189,9 +189,9 @@ fn user(credentials: Option<&str>) -> Option<(Option<String>, Option<Secret>)> {
     if credentials.contains('/') {
         return None;
     }
-    let username = Some(percent_decoded(user)?).filter(|user| !user.is_empty());
+    let username = Some(decoded(user)?).filter(|user| !user.is_empty());
     let password = match password {
-        Some(password) => Some(Secret::new(percent_decoded(password)?)),
+        Some(password) => Some(Secret::new(decoded(password)?)),
         None => None,
     };
     Some((username, password))
@@ -231,6 +231,10 @@ pub(super) fn password(item: &Item<'_>) -> Option<RedisPassword> {
         }
         None => Some(RedisPassword::Fixed(Secret::new(text.value))),
     }
+}
+
+fn decoded(text: &str) -> Option<String> {
+    String::from_utf8(uri::percent_decode(text.as_bytes())?).ok()
 }
 
 #[cfg(test)]

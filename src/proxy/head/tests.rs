@@ -92,7 +92,8 @@ fn target(http2: Option<Scheme>) -> UpstreamTarget {
 fn refusal(lines: &[(&str, &str)]) -> Option<Code> {
     let request = request(lines);
     let host = authority(request.uri(), request.headers());
-    let is_host_right = host.as_ref().and_then(|host| host.to_str().ok()).and_then(key::normalise_host).is_some();
+    let is_host_right =
+        host.as_ref().and_then(|host| host.to_str().ok()).and_then(crate::uri::normalise_host).is_some();
     inspect(&request, Fields::of(request.headers()), is_host_right).err().map(|problem| problem.code())
 }
 
