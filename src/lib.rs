@@ -52,6 +52,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod admin;
+pub mod advice;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -10,9 +10,8 @@ use super::running::SidecarComparison;
 use super::table::Table;
 use super::text::{labelled, listed, ranges, terminal_width, wrapped};
 use super::{BAD_USAGE, FAILED, Format, output};
-use crate::config::{
-    self, Config, Disposition, HumanDuration, OnConcurrent, OnMissingKey, Preset, Rule, WARNINGS, Warning, Weight,
-};
+use crate::advice::{self, Warning, Weight};
+use crate::config::{self, Config, Disposition, HumanDuration, OnConcurrent, OnMissingKey, Preset, Rule, WARNINGS};
 
 /// `is_told`: what came of asking the sidecar is told in any case, and not only where it matters.
 pub(super) fn check(
@@ -23,7 +22,7 @@ pub(super) fn check(
     running: &SidecarComparison,
     is_told: bool,
 ) -> ExitCode {
-    let (mut found, accepted) = (config::warnings(config), config::accepted(config));
+    let (mut found, accepted) = (advice::warnings(config), advice::accepted(config));
     found.extend(running.warnings.iter().cloned());
     let rows: Vec<RuleRow> = config.routes.rules().iter().map(|rule| RuleRow::of(rule)).collect();
     let is_refused = strict && found.iter().any(|warning| warning.weight == Weight::Warning);

@@ -25,6 +25,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use running::SidecarComparison;
 
+use crate::advice;
 use crate::config::{self, Config, ConfigError, ConfigFile, LogConfig, LogFormat, LogKeys};
 use crate::demo::{Demo, DemoError};
 use crate::run::reload::{self, Hangup};
@@ -239,7 +240,7 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
     log.apply(&mut config.log);
     let format = config.log.format;
     let logging = telemetry::start(&config.log);
-    let warnings = config::warnings(&config);
+    let warnings = advice::warnings(&config);
     reload::log_warnings(&warnings);
     run::allow_open_files();
     let passed = match InheritedSockets::take() {

@@ -8,7 +8,8 @@ use super::client::{AdminCallError, AdminClient};
 use super::{block_on, records};
 use crate::admin;
 use crate::admin::shape::RulesPage;
-use crate::config::{self, Config, FORGOTTEN, ForgottenRoute, Naming, RecordPlacement, Warning, Weight};
+use crate::advice::{Warning, Weight};
+use crate::config::{self, Config, FORGOTTEN, ForgottenRoute, Naming, RecordPlacement};
 use crate::key::DigestKey;
 
 /// What came of asking the sidecar.

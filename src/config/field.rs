@@ -1,25 +1,25 @@
 //! Other spellings of a field name.
 //!
-//! HTTP tells `Idempotency-Key` and `Idempotency_Key` apart. Backends that hand fields over as variables do not: CGI
-//! (RFC 3875, 4.1.18), PHP, WSGI and Rack make `HTTP_IDEMPOTENCY_KEY` of both, and some of them of every other character
-//! that is no letter or digit, too. Which of two such fields they take, nobody in front of them knows.
+//! HTTP treats `Idempotency-Key` and `Idempotency_Key` as two fields. Backends that pass fields as variables do not: CGI
+//! (RFC 3875, 4.1.18), PHP, WSGI and Rack turn both into `HTTP_IDEMPOTENCY_KEY`. Some do the same with every character
+//! that is not a letter or digit. A proxy cannot know which of two such fields the backend takes.
 
 use http::HeaderName;
 
-/// Whether two names may become one.
+/// Whether a backend may take two names for the same field.
 pub fn is_same_field(one: &HeaderName, other: &HeaderName) -> bool {
     let (one, other) = (one.as_str(), other.as_str());
     one.len() == other.len() && one.bytes().map(folded).eq(other.bytes().map(folded))
 }
 
-/// Whether the name may become one that begins like this. `prefix` is folded.
+/// Whether a backend may take the name for one with this prefix. `prefix` is folded.
 pub fn may_begin_with(name: &HeaderName, prefix: &str) -> bool {
     name.as_str().get(..prefix.len()).is_some_and(|start| start.bytes().map(folded).eq(prefix.bytes()))
 }
 
-/// Whether the name has characters that are folded. Names that have none differ only where they differ.
+/// Whether the name has characters that are folded.
 pub fn is_foldable(name: &HeaderName) -> bool {
-    // Without an early end, so that many bytes are looked at in one step: most names have none.
+    // No early return: the loop is vectorised, and most names have no such character.
     let stands = |byte: u8| byte.is_ascii_lowercase() | byte.is_ascii_digit() | (byte == b'-');
     name.as_str().bytes().fold(false, |found, byte| found | !stands(byte))
 }

@@ -1,8 +1,8 @@
-//! What a running sidecar cannot change.
+//! The settings that a reload cannot change.
 
 use super::{AdminConfig, Config, LogConfig, ServerConfig, StoreConfig, UpstreamConfig};
 
-/// The settings that take effect at a start only: they are bound, opened or divided up by then.
+/// The settings that take effect only at start: sockets, stores and limits are created from them.
 #[derive(Debug, Clone)]
 pub struct Fixed {
     server: ServerConfig,
@@ -31,7 +31,7 @@ impl Fixed {
             }
         };
 
-        // Taken apart by name, so that nobody adds a setting without a thought of this.
+        // Destructured by name: a new setting does not compile until it is decided here.
         let listen = |admin: &Option<AdminConfig>| admin.as_ref().map(|AdminConfig { listen, token: _ }| *listen);
         let token = |admin: &Option<AdminConfig>| admin.as_ref().and_then(|admin| admin.token.clone());
         compare("admin.listen", listen(&self.admin) == listen(&config.admin));

@@ -1,4 +1,4 @@
-//! What the claims of bearer tokens are believed on.
+//! How bearer tokens are verified before their claims are used.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,32 +12,32 @@ const LEEWAY: u64 = 30;
 /// `[jwt]`
 #[derive(Debug, Clone)]
 pub struct Jwt {
-    /// Which tokens are believed.
+    /// Which tokens count as verified.
     pub verification: Verification,
-    /// What becomes of a request whose token is not.
+    /// What to do with a request whose token is not verified.
     pub unverified: Unverified,
 }
 
-/// Which tokens are believed.
+/// Which tokens count as verified.
 #[derive(Debug, Clone)]
 pub enum Verification {
-    /// `verified_by_edge`: a gateway in front of us has verified them. Believed from loopback, Unix sockets and
-    /// [trusted proxies](super::TrustedProxies) only.
+    /// `verified_by_edge`: a gateway in front of the proxy has verified them. Accepted only from loopback, Unix sockets
+    /// and [trusted proxies](super::TrustedProxies).
     ByEdge,
-    /// The signature of a token is one of these keys', and it is in force.
+    /// Tokens that one of these keys has signed, and that have not expired.
     Keys(Arc<[TokenKey]>),
 }
 
-/// `jwt.unverified`: what becomes of a token that does not verify, or lacks the claim.
+/// `jwt.unverified`: what to do with a token that does not verify, or lacks the claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unverified {
-    /// The `Authorization` lines themselves are the caller.
+    /// Use the `Authorization` lines themselves as the caller.
     OwnCaller,
     /// 401 `invalid-token`.
     Reject,
 }
 
-/// A key that issuers sign with, and what else a token signed with it must be.
+/// A key that issuers sign with, and the other requirements on a token.
 pub struct TokenKey {
     id: Option<String>,
     key: DecodingKey,
@@ -51,7 +51,7 @@ impl TokenKey {
             algorithms,
             leeway: LEEWAY,
             validate_nbf: true,
-            // A token without an end does not expire.
+            // A token without `exp` does not expire.
             required_spec_claims: HashSet::new(),
             ..Validation::default()
         };
@@ -82,7 +82,7 @@ impl TokenKey {
         &self.key
     }
 
-    /// What a token must be.
+    /// The requirements on a token.
     pub fn validation(&self) -> &Validation {
         &self.validation
     }
@@ -94,7 +94,7 @@ impl fmt::Debug for TokenKey {
     }
 }
 
-/// Whom a token must be from and for, where the operator says so.
+/// The expected issuer and audience, where they are configured.
 #[derive(Debug, Clone, Default)]
 pub struct ExpectedClaims {
     /// `issuer`

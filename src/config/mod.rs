@@ -1,14 +1,13 @@
-//! What the operator wants, as resolved data.
+//! The configuration, as resolved data.
 //!
-//! [`load`] reads one TOML file, checks all of it, and hands out a [`Config`]: durations are
+//! [`load`] reads one TOML file, checks all of it, and returns a [`Config`]: durations are
 //! [`Duration`]s, sizes are bytes, presets and defaults are filled in, and no value needs a further
-//! check. A file that is wrong is refused as a whole, with every problem named at its place.
+//! check. A file with an error is refused as a whole, and every problem is reported with its place.
 //!
-//! The data types of the rules live here too, because everything else is written in their terms:
+//! The data types of the rules are here too, because all other rooms use them:
 //! [`Rule`] (one `[[route]]`), [`Selector`] (where a key or scope is read), [`PolicyTable`] (what
-//! becomes of a response by its status) and [`Routes`] (which rule guards a request).
+//! happens to a response by its status) and [`Routes`] (which rule guards a request).
 
-mod advice;
 mod excerpt;
 mod field;
 mod file;
@@ -36,7 +35,6 @@ use std::time::Duration;
 use http::uri::Authority;
 
 use crate::tls;
-pub use advice::{WARNINGS, Warning, Weight, accepted, warnings};
 pub use field::{is_foldable, is_same_field, may_begin_with};
 pub(crate) use file::nearest;
 pub use file::{ConfigFile, LogConfig, ServerConfig, StoreConfig, UpstreamConfig, load, parse};
@@ -50,7 +48,7 @@ pub use redis::{RedisAddress, RedisEndpoint, RedisPassword, RedisServers};
 pub use routes::{PathParams, RouteConflict, RouteMatch, RouteTarget, Routes, Unguarded};
 pub use rule::{
     Delivery, FingerprintMode, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period,
-    Rule, Selector,
+    Rule, Selector, WARNINGS,
 };
 pub use schema::schema;
 pub use secret::Secret;
@@ -64,7 +62,7 @@ use words::words;
 pub struct Config {
     /// The listener that clients talk to, and its limits.
     pub server: ServerConfig,
-    /// How log lines look.
+    /// The format of log lines.
     pub log: LogConfig,
     /// The listener of operators and of Prometheus; `None` when it is `"off"`.
     pub admin: Option<AdminConfig>,
@@ -72,7 +70,7 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// Where records are kept.
     pub store: StoreConfig,
-    /// Whose word is taken for who a client is.
+    /// Who is trusted to identify clients.
     pub trust: Trust,
     /// The guarded routes, and which requests each one matches.
     pub routes: Routes,
@@ -91,7 +89,7 @@ words! {
 /// `server.threads`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Threads {
-    /// As many as there are processors for this process.
+    /// One for each processor that is available to this process.
     Auto,
     /// This many, at least 1.
     Count(usize),
@@ -147,7 +145,7 @@ words! {
 pub struct AdminConfig {
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub listen: SocketAddr,
-    /// What calls that change something must present.
+    /// The bearer token that calls with a side effect must present.
     pub token: Option<Secret>,
 }
 
@@ -183,7 +181,7 @@ pub enum StoreLocation {
     Memory,
 }
 
-/// Without user and password; a folder in full.
+/// Without user and password, and a folder as an absolute path.
 impl fmt::Display for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -210,9 +208,9 @@ words! {
 words! {
     /// `store.durability`, for the embedded store.
     pub enum Durability {
-        /// On disk before it is acknowledged: survives a power loss.
+        /// Acknowledged when on disk: survives a power loss.
         Disk = "disk",
-        /// With the operating system before it is acknowledged: survives a crash of the process only.
+        /// Acknowledged when written to the operating system: survives only a crash of the process.
         Process = "process",
     }
 }

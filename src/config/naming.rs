@@ -1,5 +1,4 @@
-//! What the names of a route's records are digests of. With other parts they are other names, and nobody finds the
-//! records of before any more.
+//! The inputs of a route's record names. When they change, the names change, and existing records are no longer found.
 
 use std::fmt;
 
@@ -7,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Mode, Routes, Rule, StoreConfig};
 
-/// What the names of one route's records are made of, and which requests are named. No secret is in it.
+/// The inputs of one route's record names, and the requests that have such a name. Contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Naming {
     /// The route's name, which stands before the digest.
@@ -15,20 +14,20 @@ pub struct Naming {
     /// Which requests these are: `POST /orders`, with the host where there is one.
     #[serde(rename = "match")]
     pub matches: String,
-    /// Whether it keeps records that decide anything (`mode = "enforce"`).
+    /// Whether its records are enforced (`mode = "enforce"`).
     pub enforced: bool,
     /// The selectors of the key.
     pub key: Vec<String>,
-    /// Those of the scope.
+    /// The selectors of the scope.
     pub scope: Vec<String>,
     /// Whether path and query are part of the name: the presets of webhooks.
     pub target: bool,
 }
 
-/// A route whose records nobody finds any more.
+/// A route whose existing records are no longer found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForgottenRoute {
-    /// The name that they are kept under.
+    /// The name of the route before the change.
     pub route: String,
     /// Why.
     pub why: NamingChange,
@@ -37,9 +36,9 @@ pub struct ForgottenRoute {
 /// What changed about a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NamingChange {
-    /// Its names are digests of other parts.
+    /// The inputs of its record names are different.
     Parts(Vec<ChangedSetting>),
-    /// The same requests have a route of another name.
+    /// The same requests match a route with another name.
     Renamed(String),
     /// There is no such route.
     Gone,
@@ -65,7 +64,7 @@ impl Naming {
         }
     }
 
-    /// Those of all routes.
+    /// The naming of all routes.
     pub fn all(routes: &Routes) -> Vec<Self> {
         routes.rules().iter().map(|rule| Self::of(rule)).collect()
     }
@@ -81,7 +80,7 @@ impl Naming {
     }
 }
 
-/// The routes whose records nobody finds any more, once `now` takes the place of `before`.
+/// The routes whose existing records are no longer found once `now` replaces `before`.
 pub fn forgotten(before: &[Naming], now: &[Naming]) -> Vec<ForgottenRoute> {
     let enforced = before.iter().filter(|was| was.enforced);
     let changed = enforced.filter_map(|was| {
@@ -98,7 +97,7 @@ pub fn forgotten(before: &[Naming], now: &[Naming]) -> Vec<ForgottenRoute> {
     changed.collect()
 }
 
-/// Where records are kept, and what their names are keyed with. No secret is in it.
+/// Where records are kept, and whether their names have a configured key. Contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordPlacement {
     /// `store.url`, without user and password.
@@ -110,14 +109,14 @@ pub struct RecordPlacement {
 }
 
 impl RecordPlacement {
-    /// What this configuration says.
+    /// The placement in this configuration.
     pub fn of(store: &StoreConfig) -> Self {
         let digest_key = store.digest_key.is_some();
         Self { store: store.location.to_string(), prefix: store.prefix.clone(), digest_key }
     }
 
-    /// What is different about the records of all routes once a sidecar goes by `now`. `same_digest_key` is known where both
-    /// have one.
+    /// The settings that differ and concern the records of all routes. `same_digest_key` is `None` unless both sides have a
+    /// digest key.
     pub fn changes(&self, now: &Self, same_digest_key: Option<bool>) -> Vec<ChangedSetting> {
         let key = |given| if given { "given" } else { "not given" }.to_owned();
         let mut settings = vec![
@@ -158,7 +157,7 @@ impl fmt::Display for NamingChange {
     }
 }
 
-/// What that means for whoever repeats a request.
+/// The consequence for clients that repeat a request.
 pub const FORGOTTEN: &str =
     "keys that were used before are forgotten, and their requests run again when they are repeated";
 

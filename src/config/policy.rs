@@ -4,14 +4,14 @@ use http::StatusCode;
 
 use super::words::words;
 
-/// What becomes of the record after a complete response.
+/// What happens to the record after a complete response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
     /// Kept and replayed.
     Store,
     /// Not kept: the key is free for another try.
     Release,
-    /// The status says that a gateway behind us lost sight of the request: the outcome is unknown.
+    /// The status means that a gateway behind the proxy lost the request: the outcome is unknown.
     Hold,
 }
 
@@ -20,14 +20,14 @@ words! {
     pub enum Policy {
         /// Successes are kept, definite failures may be tried again.
         Standard = "standard",
-        /// For money: every answer of the backend is kept, but for those that say "not now".
+        /// For payments: every answer of the backend is kept, except those that ask for a later retry.
         Strict = "strict",
         /// For webhooks: only successes are kept, everything else may be tried again.
         Lenient = "lenient",
     }
 }
 
-/// Gateway statuses behind which the request may have run: 502 and 504 (RFC 9110, 15.6), and the 52x that
+/// Gateway statuses after which the request may have run: 502 and 504 (RFC 9110, 15.6), and the 52x that
 /// content delivery networks answer with when they lose their origin.
 const GATEWAY: [u16; 7] = [502, 504, 520, 521, 522, 523, 524];
 
@@ -75,12 +75,12 @@ impl fmt::Display for StatusSet {
     }
 }
 
-/// A disposition for every status: a policy with the route's lists laid over it.
+/// A disposition for every status: a policy, overridden by the route's lists.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PolicyTable {
     base: Policy,
     overrides: Vec<(StatusSet, Disposition)>,
-    /// Indexed by status less 100.
+    /// Indexed by status minus 100.
     table: Box<[Disposition; 500]>,
 }
 
@@ -99,18 +99,18 @@ impl PolicyTable {
         Self { base, overrides, table }
     }
 
-    /// What becomes of the record after a complete response with `status`.
+    /// What happens to the record after a complete response with `status`.
     pub fn disposition(&self, status: StatusCode) -> Disposition {
         let index = usize::from(status.as_u16()) - 100;
         self.table.get(index).copied().unwrap_or(Disposition::Hold)
     }
 
-    /// The policy that the lists were laid over.
+    /// The policy that the lists override.
     pub fn base(&self) -> Policy {
         self.base
     }
 
-    /// The lists that were laid over it.
+    /// The lists that override it.
     pub fn overrides(&self) -> &[(StatusSet, Disposition)] {
         &self.overrides
     }

@@ -3,7 +3,7 @@ use super::words::words;
 words! {
     /// A known sender of requests: `preset`.
     pub enum Preset {
-        /// Clients of draft-ietf-httpapi-idempotency-key-header, taken by its letter.
+        /// Clients that follow draft-ietf-httpapi-idempotency-key-header exactly.
         Ietf = "ietf",
         /// Clients of an API like Stripe's.
         Stripe = "stripe",

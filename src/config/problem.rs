@@ -1,4 +1,4 @@
-//! What is wrong with a configuration file, shown the way a compiler would.
+//! Problems of a configuration file, formatted like compiler errors.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,14 +8,14 @@ use super::excerpt::Excerpt;
 /// Why a configuration file was refused. Holds no secret of the file, so it may be printed anywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigError {
-    /// There is nothing to check.
+    /// The file cannot be read.
     Unreadable {
         /// What is wrong.
         message: String,
         /// What to do.
         advice: String,
     },
-    /// Everything that is wrong with the file, in its order.
+    /// All problems, in the order of the file.
     Invalid {
         /// The file's name, as given.
         file: String,
@@ -27,7 +27,7 @@ pub enum ConfigError {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// Where, in bytes; `None` for what is missing altogether.
+    /// Where, in bytes; `None` for a missing table.
     pub span: Option<Range<usize>>,
     /// What is wrong.
     pub message: String,
@@ -36,7 +36,7 @@ pub struct ConfigProblem {
     pub(super) excerpt: Option<Excerpt>,
 }
 
-/// Columns that everything is made to fit.
+/// The width that all output fits.
 pub(super) const WIDTH: usize = 80;
 
 impl std::error::Error for ConfigError {}
@@ -77,8 +77,8 @@ fn help(advice: &str) -> String {
     wrapped(&format!("help: {advice}"), "      ")
 }
 
-/// `text` broken between words; every line but the first begins with `indent`. A line of `text` that is indented
-/// itself is an example, and stays whole.
+/// `text` wrapped between words; every line but the first begins with `indent`. An indented line of `text` is an example
+/// and is not wrapped.
 fn wrapped(text: &str, indent: &str) -> String {
     let mut out = String::new();
     for (index, line) in text.lines().enumerate() {

@@ -11,11 +11,11 @@ use super::{Mode, Rule};
 pub struct RouteMatch<'a> {
     /// The rule.
     pub rule: &'a Arc<Rule>,
-    /// What the request's path has where the rule's has a parameter.
+    /// The values of the path's parameters.
     pub params: PathParams<'a>,
-    /// The request's path as the rule spells it, where the request spells it in another way.
+    /// The request's path in the rule's spelling, where the request spells it differently.
     pub respelled: Option<String>,
-    /// The rule is in force, and another of the request's methods leads to another one that is.
+    /// The rule is enforced, and another of the request's methods matches another enforced rule.
     pub is_contested: bool,
 }
 
@@ -34,7 +34,7 @@ impl Default for PathParams<'_> {
 }
 
 impl PathParams<'_> {
-    /// The same, for longer than the path lives.
+    /// A copy that does not borrow from the path.
     pub fn kept(&self) -> PathParams<'static> {
         let kept = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         PathParams::Respelled(match self {
@@ -43,7 +43,7 @@ impl PathParams<'_> {
         })
     }
 
-    /// What stands for each of them, in the order of the path.
+    /// The values, in the order of the path.
     pub fn values(&self) -> impl Iterator<Item = &str> {
         let (exact, respelled) = match self {
             Self::Exact(params) => (Some(params.iter().map(|(_, value)| value)), None),
@@ -52,7 +52,7 @@ impl PathParams<'_> {
         exact.into_iter().flatten().chain(respelled.into_iter().flatten())
     }
 
-    /// What stands for `{name}` or `{*name}`.
+    /// The value of `{name}` or `{*name}`.
     pub fn get(&self, name: &str) -> Option<&str> {
         match self {
             Self::Exact(params) => params.get(name),
@@ -73,26 +73,26 @@ pub struct Routes {
     any_host: Methods,
 }
 
-/// One table of paths for each method, so that a more specific path of another method hides nothing.
+/// One table of paths for each method: a more specific path of another method must not hide a route.
 type Methods = HashMap<Method, Paths>;
 
 #[derive(Default)]
 struct Paths {
     exact: matchit::Router<Arc<Rule>>,
-    /// By their other spellings. Of two routes that differ in spelling only, the first has them.
+    /// By other spellings. Of two routes that differ only in spelling, the first one wins.
     loose: matchit::Router<(Arc<Rule>, Pattern)>,
 }
 
-/// What a request asks for, as far as routes go by it.
+/// The parts of a request that select a route.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteTarget<'a> {
-    /// Its own method, in upper case.
+    /// The method of the request line, in upper case.
     pub method: &'a Method,
-    /// Methods that the backend may take instead of it (`X-HTTP-Method-Override`).
+    /// Methods that override it at some backends (`X-HTTP-Method-Override`).
     pub overriding: &'a [Method],
     /// Lower case and without port.
     pub host: Option<&'a str>,
-    /// The path as it came.
+    /// The path as received.
     pub path: &'a str,
     /// The path in normal form (RFC 3986, 6.2.2).
     pub normal: &'a str,
@@ -152,7 +152,7 @@ impl Routes {
             if rule.mode != Mode::Off
                 && let Some(pattern) = Pattern::new(&rule.path)
             {
-                // A conflict means that an earlier route has these spellings.
+                // On a conflict, an earlier route already matches these spellings.
                 let _ = paths.loose.insert(pattern.folded.clone(), (Arc::clone(&rule), pattern));
             }
         }
@@ -170,8 +170,8 @@ impl Routes {
         }
     }
 
-    /// The rule for a request. A method that stands in for its own comes first, and finds guarded routes only: a
-    /// backend that ignores it must not be reached unguarded.
+    /// The rule for a request. Overriding methods come first and match guarded routes only: a backend that ignores the
+    /// override must not be reached unguarded.
     pub fn find<'a>(&'a self, target: &RouteTarget<'a>) -> Option<RouteMatch<'a>> {
         let overriding = |mode| {
             let found = |method| self.by(method, target).filter(|found| found.rule.mode == mode);
@@ -200,13 +200,12 @@ impl Routes {
                 is_contested: false,
             });
         }
-        // Most requests are of a method that nothing guards, and are spared this.
+        // Skips the slow lookup for methods that no route guards.
         tables().next()?;
         spellings(target.path, target.normal).find_map(|plain| tables().find_map(|paths| paths.respelled(&plain)))
     }
 
-    /// Why nothing guards a request. Of several routes, the one that comes nearest says so. Tries them one by one: for
-    /// people who ask.
+    /// Why no route guards a request, by the route that comes nearest. Slow: it tries the routes one by one.
     pub fn why_unguarded<'a>(&'a self, target: &RouteTarget<'a>) -> Unguarded<'a> {
         if let Some(found) = self.find(target).filter(|found| found.rule.mode == Mode::Off) {
             return Unguarded::Off(found.rule);

@@ -20,18 +20,18 @@ pub struct Rule {
     pub host: Option<String>,
     /// Whether it guards at all.
     pub mode: Mode,
-    /// The sender that it was made for; what that means is in the other fields.
+    /// The preset that it uses. Its settings are in the other fields.
     pub preset: Option<Preset>,
 
     /// The parts of the idempotency key; all of them together are the key. Never empty.
     pub key: Vec<Selector>,
-    /// What becomes of a request without a key.
+    /// What to do with a request without a key.
     pub on_missing_key: OnMissingKey,
     /// Bytes of one part of the key, without its quotes.
     pub key_max_length: usize,
     /// What a key must look like.
     pub key_format: KeyFormat,
-    /// Whether a key that tells its age is refused when it is older than the retention.
+    /// Whether a key that contains its creation time is refused when it is older than the retention.
     pub refuse_expired_keys: bool,
     /// Whose key it is. Empty: all callers share one space.
     pub scope: Vec<Selector>,
@@ -39,75 +39,101 @@ pub struct Rule {
     pub fingerprint: FingerprintMode,
     /// Parameters of the query that do not count.
     pub ignore_query: Vec<String>,
-    /// Whether the same key for another path or query of the route is another operation, and no mistake.
+    /// Whether path and query are part of the record's name, so that one key may be used for several of them.
     pub target_in_name: bool,
-    /// What becomes of a key that comes back with another body.
+    /// What to do with a key that is reused with another body.
     pub on_mismatch: OnMismatch,
 
-    /// What becomes of a repeat while the first is still running.
+    /// What to do with a repeat while the first request is running.
     pub on_concurrent: OnConcurrent,
     /// The longest that a repeat waits for the first.
     pub wait_timeout: Duration,
     /// Repeats waiting at once on this route.
     pub max_waiters: usize,
 
-    /// What becomes of a response, by its status.
+    /// What happens to a response, by its status.
     pub policy: PolicyTable,
-    /// What becomes of the key when the outcome of an attempt cannot be told.
+    /// What happens to the key when the outcome of an attempt is unknown.
     pub on_unknown: OnUnknown,
     /// How long an unknown outcome blocks the key. At most the retention.
     pub hold_for: Duration,
     /// How long an owner may stay silent before it counts as lost.
     pub lease: Duration,
-    /// How long a record is kept, from its claim and anew from its settling.
+    /// How long a record is kept, counted from the claim and again from the settlement.
     pub retention: Duration,
-    /// Whether the file or the preset says it.
+    /// Whether the file or the preset sets the retention.
     pub retention_given: bool,
 
-    /// Bytes of a request body; over it: 413.
+    /// The largest request body, in bytes. A larger one gets 413.
     pub max_request_body: u64,
-    /// Bytes of a response body; over it: streamed to the first caller, kept as unreplayable.
+    /// The largest stored response body, in bytes. A larger one is streamed to the first caller and recorded as
+    /// unreplayable.
     pub max_response_body: u64,
     /// When the first caller gets the answer.
     pub response: Delivery,
     /// Whether replays carry the stored `Set-Cookie` lines.
     pub replay_set_cookie: bool,
-    /// What else replays leave out.
+    /// Other fields that replays omit.
     pub replay_omit: Vec<HeaderName>,
-    /// What becomes of its requests while the store is certainly out of reach.
+    /// What to do with its requests while the store is certainly unreachable.
     pub on_error: OnStoreError,
     /// The origins whose pages may read our own answers and replays.
     pub cors_origins: Vec<HeaderValue>,
-    /// Stands in for the `detail` of what a key was used for before: `in-flight`, `key-reused`, `outcome-unknown` and
-    /// `already-completed`.
+    /// Replaces the `detail` of the problems `in-flight`, `key-reused`, `outcome-unknown` and `already-completed`.
     pub message: Option<String>,
-    /// Where people read about it: an address, or a path of this host. A `Link` of our own answers.
+    /// A URL, or a path of this host, with documentation: the `Link` of the proxy's own answers.
     pub help: Option<String>,
-    /// `accept`: names of warnings that are meant so.
+    /// `accept`: names of warnings that the operator has accepted.
     pub accept: Vec<&'static str>,
 }
 
 impl Rule {
-    /// Which requests it is for: `POST|PUT /orders`, with the host where there is one.
+    /// The requests that it matches: `POST|PUT /orders`, with the host where there is one.
     pub fn matches(&self) -> String {
         let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
         format!("{} {}{}", methods.join("|"), self.host.as_deref().unwrap_or_default(), self.path)
     }
 
-    /// Whether a key or scope is read from the body, so that the body is needed before the claim can be told.
+    /// Whether a part of the key or scope is in the body, so that the body is read before the claim.
     pub fn reads_body(&self) -> bool {
         self.key.iter().chain(&self.scope).any(Selector::is_in_body)
     }
 }
+
+/// What `accept` may name: the warnings and notes of [`advice`](crate::advice).
+pub const WARNINGS: [&str; 22] = [
+    "address-as-caller",
+    "anonymous-caller",
+    "authorization-as-caller",
+    "body-key-media-type",
+    "buffer-too-small",
+    "busy-503",
+    "cookie-as-caller",
+    "default-retention",
+    "edge-not-trusted",
+    "embedded-single",
+    "everybody-trusted",
+    "evicting-store",
+    "fail-open",
+    "form-reject",
+    "hidden-methods",
+    "jwt-unused",
+    "memory-store",
+    "no-caller",
+    "other-hosts",
+    "own-caller-rotation",
+    "short-lease",
+    "short-retention",
+];
 
 words! {
     /// `mode`
     pub enum Mode {
         /// Guard.
         Enforce = "enforce",
-        /// Let everything through, and tell what guarding it would have done.
+        /// Forward everything, and report what enforcing would have done.
         Observe = "observe",
-        /// Let everything through, as if there were no route.
+        /// Forward everything, as if there were no route.
         Off = "off",
     }
 }
@@ -125,8 +151,7 @@ pub enum Selector {
     Json(JsonPointer),
     /// `form:FIELD`: a field of an `application/x-www-form-urlencoded` or `multipart/form-data` body.
     Form(String),
-    /// `path:PARAM`: what the path has where the route's has `{PARAM}` or `{*PARAM}`, one value however its characters are
-    /// encoded.
+    /// `path:PARAM`: the value of `{PARAM}` or `{*PARAM}` in the path, in normal form.
     Path(String),
     /// `host`: the host that the request is for.
     Host,
@@ -150,7 +175,7 @@ impl Selector {
 }
 
 impl Selector {
-    /// Whether the client makes up the value, as it does a key.
+    /// Whether the client chooses the value.
     pub fn is_chosen_by_client(&self) -> bool {
         match self {
             Self::Header(_) | Self::Cookie(_) | Self::Query(_) | Self::Json(_) | Self::Form(_) => true,
@@ -179,7 +204,7 @@ impl fmt::Display for Selector {
     }
 }
 
-/// A bucket of time that begins anew at midnight UTC: of every day, of the first of a month, of 1 January.
+/// A calendar period in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Period {
     /// `day`
@@ -191,7 +216,7 @@ pub enum Period {
 }
 
 impl Period {
-    /// The longest that one lasts.
+    /// The length of the longest one.
     pub fn longest(self) -> Duration {
         let days = match self {
             Self::Day => 1,
@@ -229,7 +254,7 @@ impl JsonPointer {
         (!tokens.iter().any(String::is_empty)).then_some(Self(tokens))
     }
 
-    /// The same the other way; `None` where there is no such form.
+    /// The dotted form; `None` where there is none.
     fn dotted(&self) -> Option<String> {
         let is_plain = |token: &String| !token.is_empty() && !token.contains(['.', '/']);
         self.0.iter().all(is_plain).then(|| self.0.join("."))
@@ -281,7 +306,7 @@ words! {
 /// `on_missing_key`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnMissingKey {
-    /// Let it through unguarded.
+    /// Forward it unguarded.
     Forward,
     /// 400 `missing-key`.
     Reject,
@@ -318,7 +343,7 @@ words! {
         Reject = "reject",
         /// 409 `key-reused`.
         Conflict = "conflict",
-        /// The record wins.
+        /// Replay the record.
         Replay = "replay",
     }
 }
@@ -336,9 +361,9 @@ words! {
 words! {
     /// `response`
     pub enum Delivery {
-        /// Once it is there whole and recorded.
+        /// When it is complete and recorded.
         Buffer = "buffer",
-        /// As it comes; its end once it is recorded.
+        /// As it arrives, except its end, which follows when it is recorded.
         Stream = "stream",
     }
 }
@@ -346,7 +371,7 @@ words! {
 words! {
     /// `on_unknown`
     pub enum OnUnknown {
-        /// The key stays blocked until somebody knows.
+        /// The key stays blocked until an operator settles it, or `hold_for` ends.
         Hold = "hold",
         /// A repeat takes over once the lease has run out.
         Retry = "retry",

@@ -41,7 +41,7 @@ impl File {
         schema
     }
 
-    /// A table is required for the sake of what is required in it.
+    /// A table is required if one of its keys is.
     fn is_required(&self, known: &KnownKey) -> bool {
         let path = path(known);
         known.required
@@ -130,7 +130,7 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// What the reference says of each key.
+/// The descriptions and defaults of the reference file.
 struct Reference {
     entries: Vec<ReferenceEntry>,
 }
@@ -141,12 +141,12 @@ struct ReferenceEntry {
     /// The comment above it.
     why: String,
     value: Option<Value>,
-    /// A key that is required, or commented out, has no default; its value is an example.
+    /// The value of a key that is required, or commented out, is an example and not a default.
     is_default: bool,
 }
 
 impl Reference {
-    /// The form of the file: comments, then the key or header that they are about; a key without default commented out.
+    /// The file has comments, then the key or header that they describe. A key without a default is commented out.
     fn read(text: &str) -> Self {
         let mut entries = Vec::new();
         let mut table = String::new();
@@ -171,7 +171,7 @@ impl Reference {
         Self { entries }
     }
 
-    /// `[defaults]` has the keys of `[[route]]`, where they are told of.
+    /// `[defaults]` has the keys of `[[route]]`, which describes them.
     fn entry(&self, table: &str, key: &str) -> Option<&ReferenceEntry> {
         let table = if table == "defaults" { "route" } else { table };
         self.entries.iter().find(|entry| entry.table == table && entry.key == key)

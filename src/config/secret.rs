@@ -10,7 +10,7 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The value itself, for the one place that needs it.
+    /// The value itself.
     pub fn expose(&self) -> &str {
         &self.0
     }

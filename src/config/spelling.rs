@@ -1,8 +1,8 @@
-//! Other spellings of a path: those that many backends take for the same one.
+//! Other spellings of a path that many backends treat as the same path.
 //!
-//! RFC 3986 tells them apart, and so does a route. But a backend that ignores the case of a path, or a slash too many,
-//! must not be reached past its guard by writing the path another way. A request that no route matches is therefore
-//! looked up once more, by a spelling in which such differences are gone.
+//! RFC 3986 distinguishes them, and so do routes. But some backends ignore the case of a path, or doubled slashes. Another
+//! spelling must not reach such a backend unguarded. A request that no route matches is therefore looked up again in a
+//! spelling without these differences.
 
 use std::borrow::Cow;
 
@@ -11,14 +11,14 @@ use crate::uri;
 /// Which bytes separate segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Separators {
-    /// The slash alone. An encoded one is a part of its segment.
+    /// Only the slash. An encoded slash is a part of its segment.
     Slash,
     /// Encoded slashes, and backslashes, too.
     Any,
 }
 
-/// A path without the differences that do not count: doubled and last slashes, dot segments, parameters of segments
-/// (`;v=1`), and how its characters are encoded. Its letters are as they were.
+/// A path without doubled and trailing slashes, dot segments and parameters of segments (`;v=1`), in one percent-encoding.
+/// The case of its letters is unchanged.
 ///
 /// `None` for what is not a path: `*`.
 pub(super) fn plain(path: &str, separators: Separators) -> Option<String> {
@@ -56,9 +56,9 @@ fn bytes(path: &str) -> impl Iterator<Item = (u8, bool)> {
     })
 }
 
-/// A character that a segment may hold stands as it is, any other encoded (RFC 3986, 3.3).
+/// Characters that a segment may contain are literal, all others encoded (RFC 3986, 3.3).
 fn push(segment: &mut String, byte: u8) {
-    // These two separate segments, and parameters from a segment.
+    // The slash separates segments, the semicolon parameters from a segment.
     let stands = uri::is_path_byte(byte) && !b"/;".contains(&byte);
     if stands { segment.push(char::from(byte)) } else { uri::push_escaped(segment, byte) }
 }
@@ -77,10 +77,10 @@ fn end_segment(out: &mut String, starts: &mut Vec<usize>, segment: &mut String, 
     *in_parameters = false;
 }
 
-/// Every plain spelling of a request's path, the most faithful one first. `path` is as it came, `normal` in normal form.
+/// Every plain spelling of a request's path, the closest one first. `path` is as received, `normal` in normal form.
 pub(super) fn spellings<'a>(path: &'a str, normal: &'a str) -> impl Iterator<Item = String> {
     let faithful = plain(normal, Separators::Slash);
-    // Without these, the other reading is the same.
+    // Otherwise both readings are the same.
     let ambiguous = path.contains(['%', '\\']) || path != normal;
     let other = move || plain(path, Separators::Any).filter(|_| ambiguous);
     let behind_host = without_host(path);
@@ -91,8 +91,8 @@ pub(super) fn spellings<'a>(path: &'a str, normal: &'a str) -> impl Iterator<Ite
     faithful.into_iter().chain(std::iter::once_with(other).flatten()).chain(behind_host)
 }
 
-/// The path of what is a path to us, and a host and a path to those who read a request's target as a reference (RFC 3986,
-/// 4.2; PHP's `parse_url`), perhaps with more slashes, or backslashes (WHATWG URL, as Node reads it).
+/// The path of a target that starts with two or more slashes. Backends that parse it as a reference (RFC 3986, 4.2; PHP's
+/// `parse_url`; with backslashes, WHATWG URL in Node) take its first segment as the host.
 fn without_host(path: &str) -> Option<Cow<'_, str>> {
     let host = path.trim_start_matches(['/', '\\']);
     if path.len() - host.len() < 2 {
@@ -105,14 +105,14 @@ fn without_host(path: &str) -> Option<Cow<'_, str>> {
     })
 }
 
-/// A route's path in the form in which other spellings are looked up.
+/// A route's path in the form that other spellings are compared with.
 #[derive(Debug, Clone)]
 pub(super) struct Pattern {
-    /// For the router: plain, its literal parts in lower case.
+    /// For the router: the plain path, with its literal parts in lower case.
     pub(super) folded: String,
     /// Bytes of `folded` before each parameter, counted from the parameter before it.
     gaps: Vec<usize>,
-    /// The route's own spelling, cut where its parameters stand.
+    /// The literal parts between the parameters, in the route's own spelling.
     literals: Vec<String>,
 }
 
@@ -128,7 +128,7 @@ impl Pattern {
             rest = tail;
         }
         literals.push(rest.to_owned());
-        // No path has a DEL in it.
+        // A path cannot contain DEL.
         let folded = plain(&literals.join("\u{7f}"), Separators::Slash)?.to_ascii_lowercase();
         let mut pieces = folded.split("%7f");
         let mut with_names = pieces.next()?.to_owned();
@@ -140,7 +140,7 @@ impl Pattern {
         Some(Self { folded: with_names, gaps, literals })
     }
 
-    /// The values of the parameters, their letters as they were. `lengths` are those that the router found.
+    /// The values of the parameters in their original case. `lengths` are those that the router matched.
     pub(super) fn values(&self, plain: &str, lengths: impl Iterator<Item = usize>) -> Vec<String> {
         let mut rest = plain;
         let value = |(gap, length): (&usize, usize)| {

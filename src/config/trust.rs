@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::Jwt;
 
-/// Whose word we take for who a client is.
+/// Who is trusted to identify clients.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
     /// `server.trusted_proxies`
@@ -13,7 +13,7 @@ pub struct Trust {
     pub jwt: Option<Jwt>,
 }
 
-/// The networks of proxies in front of us that tell the truth in `X-Forwarded-For` and `X-Forwarded-Host`.
+/// The networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Host` are trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
 
@@ -23,24 +23,23 @@ impl TrustedProxies {
         Self(networks)
     }
 
-    /// Whether whoever has this address is one of them. `address` is canonical: an IPv4 address is not dressed up as an
-    /// IPv6 one.
+    /// Whether this address belongs to one of them. `address` is canonical: no IPv4-mapped IPv6 address.
     pub fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether nobody is.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether everybody with an address of some family is.
+    /// Whether they include all addresses of IPv4 or of IPv6.
     pub fn contain_everybody(&self) -> bool {
         self.0.iter().any(|network| network.prefix_len() == 0)
     }
 
-    /// Whether the peer of a connection is one of them. A peer without an address is on a Unix socket of this very
-    /// machine: it is believed where any proxy is.
+    /// Whether the peer of a connection is one of them. A peer without an address is on a Unix socket of this machine, and
+    /// is trusted if any proxy is.
     pub fn contain_peer(&self, peer: Option<IpAddr>) -> bool {
         peer.map_or(!self.0.is_empty(), |address| self.contain(address.to_canonical()))
     }

@@ -17,7 +17,7 @@ pub struct HumanSize(pub u64);
 /// Why a text is not a duration, or not a size.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum UnitError {
-    /// Nothing to count.
+    /// There is no number.
     #[error("it does not begin with a number")]
     NoNumber,
     /// `"1.5h"`
@@ -29,7 +29,7 @@ pub enum UnitError {
     /// `"30sec"`
     #[error("\"{0}\" is not a unit here")]
     UnknownUnit(String),
-    /// Clocks and counters have an end.
+    /// Larger than clocks and counters can represent.
     #[error("it is too large")]
     TooLarge,
 }
@@ -41,7 +41,7 @@ pub(super) const DURATIONS: [(&str, u64); 5] =
 /// Unit and its bytes, from large to small.
 pub(super) const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-/// Ten years: far from where adding a duration to a clock overflows.
+/// Ten years. Adding it to a clock cannot overflow.
 const LONGEST: u64 = 3_650 * 86_400_000;
 
 impl FromStr for HumanDuration {

@@ -14,9 +14,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Rules;
-use crate::config::{
-    self, Config, ConfigError, ConfigFile, FORGOTTEN, ForgottenRoute, Naming, Routes, Warning, Weight,
-};
+use crate::advice::{self, Warning, Weight};
+use crate::config::{self, Config, ConfigError, ConfigFile, FORGOTTEN, ForgottenRoute, Naming, Routes};
 use crate::metrics::Reload;
 use crate::telemetry::Logging;
 
@@ -72,7 +71,7 @@ struct Checked {
 
 impl Checked {
     fn new(config: Config, before: &Routes, known: &[Warning]) -> Self {
-        let warnings = config::warnings(&config);
+        let warnings = advice::warnings(&config);
         let notices = notices(&warnings, known);
         // The parts of key and scope are named in the key's digest: with others, no earlier key is found again.
         let forgotten = config::forgotten(&Naming::all(before), &Naming::all(&config.routes));

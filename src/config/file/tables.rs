@@ -274,9 +274,9 @@ settings! {
             prefix: String = default(prefix, "onlyonce".to_owned()), at_start;
             /// One call to the store.
             timeout: Duration = default(above_zero, Duration::from_millis(500)), at_start;
-            /// What becomes of guarded requests while the store is certainly out of reach.
+            /// What to do with guarded requests while the store is certainly unreachable.
             on_error: OnStoreError = default(Item::word, OnStoreError::Reject), at_once;
-            /// Keys the digests of names and fingerprints; made in the store when absent.
+            /// Keys the digests of names and fingerprints. The store creates one when it is absent.
             digest_key: Secret = optional(digest_key), at_start;
             /// What an acknowledged write of the embedded store survives.
             durability: Durability = default(Item::word, Durability::Disk), at_start;

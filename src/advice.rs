@@ -1,85 +1,59 @@
-//! What is allowed in a configuration, but worth a second thought.
+//! Warnings about a configuration that is valid, but may have surprising effects.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode, header};
 
-use super::units::{HumanDuration, HumanSize};
-use super::{
-    Config, Disposition, Listen, Mode, OnConcurrent, OnMissingKey, OnStoreError, OnUnknown, Policy, Preset, Routes,
-    Rule, Selector, ServerConfig, StatusSet, StoreLocation, Trust, Unverified, UpstreamConfig, Verification,
+use crate::config::{
+    Config, Disposition, HumanDuration, HumanSize, Listen, Mode, OnConcurrent, OnMissingKey, OnStoreError, OnUnknown,
+    Policy, Preset, Routes, Rule, Selector, ServerConfig, StatusSet, StoreLocation, Trust, Unverified, UpstreamConfig,
+    Verification,
 };
 
-/// Something that works as configured, and may surprise.
+/// A setting that is valid, but may have a surprising effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// What it is called, for those who have thought of it.
+    /// The name by which `accept` refers to it.
     pub name: &'static str,
-    /// How much it matters.
+    /// Its severity.
     pub weight: Weight,
-    /// The route it is about; `None` when it is about all of them. The text does not repeat it, so that the same
-    /// warning about several routes can be told once.
+    /// The route it is about; `None` for all routes. The text does not repeat it, so that the same warning about several
+    /// routes is printed once.
     pub route: Option<Arc<str>>,
     /// What happens.
     pub text: String,
-    /// What to do if that is not wanted.
+    /// How to avoid it.
     pub advice: String,
 }
 
-/// How much a [`Warning`] matters.
+/// The severity of a [`Warning`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weight {
-    /// Worth knowing, and nothing unsafe: `check --strict` does not mind.
+    /// Safe, and good to know. `check --strict` ignores it.
     Note,
-    /// Something may run twice, be refused or be seen by others that should not.
+    /// A request may run twice, be refused, or be seen by another caller.
     Warning,
 }
 
-/// The names of all warnings and notes there are.
-pub const WARNINGS: [&str; 22] = [
-    "address-as-caller",
-    "anonymous-caller",
-    "authorization-as-caller",
-    "body-key-media-type",
-    "buffer-too-small",
-    "busy-503",
-    "cookie-as-caller",
-    "default-retention",
-    "edge-not-trusted",
-    "embedded-single",
-    "everybody-trusted",
-    "evicting-store",
-    "fail-open",
-    "form-reject",
-    "hidden-methods",
-    "jwt-unused",
-    "memory-store",
-    "no-caller",
-    "other-hosts",
-    "own-caller-rotation",
-    "short-lease",
-    "short-retention",
-];
-
-/// What concerns all routes first, then route by route. What an operator means so (`accept`) is left out.
+/// Warnings about all routes, then route by route, without those that the operator accepts (`accept`).
 pub fn warnings(config: &Config) -> Vec<Warning> {
     advice(config).into_iter().filter(|warning| !is_accepted(config, warning)).collect()
 }
 
-/// What is left out of [`warnings`].
+/// The warnings that the operator accepts.
 pub fn accepted(config: &Config) -> Vec<Warning> {
     advice(config).into_iter().filter(|warning| is_accepted(config, warning)).collect()
 }
 
-/// What concerns all routes must be accepted by all of them: in `[defaults]`.
+/// A warning about all routes must be accepted by all of them, in `[defaults]`.
 fn is_accepted(config: &Config, warning: &Warning) -> bool {
     let mut rules =
         config.routes.rules().iter().filter(|rule| warning.route.as_ref().is_none_or(|of| *of == rule.name));
     rules.all(|rule| rule.accept.contains(&warning.name))
 }
 
-/// Everything about `config` that its operator should know.
+/// All warnings, accepted or not.
 fn advice(config: &Config) -> Vec<Warning> {
     let Config { server, upstream, store, trust, routes, .. } = config;
     let rules = || routes.rules().iter().filter(|rule| rule.mode != Mode::Off);
@@ -118,7 +92,7 @@ fn advice(config: &Config) -> Vec<Warning> {
     warnings
 }
 
-/// A warning that does not know its route.
+/// A warning without its name and route.
 struct Advice {
     weight: Weight,
     text: String,
@@ -168,7 +142,7 @@ fn about_eviction(is_accepted: bool, location: &StoreLocation) -> Option<Advice>
     )
 }
 
-/// Two clicks on a button are two requests, and a browser shows the answer to the last.
+/// Two clicks on a button are two requests, and the browser shows the answer to the second.
 fn about_second_clicks(rule: &Rule) -> Option<Advice> {
     let is_of_form = rule.key.iter().any(|selector| matches!(selector, Selector::Form(_)));
     if !is_of_form || rule.on_concurrent != OnConcurrent::Reject {
@@ -192,7 +166,7 @@ fn about_unused_tokens(trust: &Trust, routes: &Routes) -> Option<Advice> {
     )
 }
 
-/// Without trusted proxies, what is said about tokens is believed from this machine only.
+/// Without trusted proxies, tokens verified by the edge are accepted from this machine only.
 fn about_edge(trust: &Trust, server: &ServerConfig) -> Option<Advice> {
     let by_edge = trust.jwt.as_ref().is_some_and(|jwt| matches!(jwt.verification, Verification::ByEdge));
     let from_elsewhere = |listen: &Listen| match listen {
@@ -224,7 +198,7 @@ fn about_trust(trust: &Trust) -> Option<Advice> {
     )
 }
 
-/// An event that a known sender delivers has its name from there, whoever brings it.
+/// The id of an event is unique at its sender, so that events need no scope.
 fn about_shared_keys(rule: &Rule) -> Option<Advice> {
     let is_event = match rule.preset {
         Some(Preset::StandardWebhooks | Preset::StripeWebhook | Preset::GithubWebhook) => true,
@@ -267,7 +241,7 @@ fn about_refreshed_tokens(rule: &Rule) -> Option<Advice> {
     )
 }
 
-/// Some frameworks keep the session in the cookie itself.
+/// Some frameworks store the session in the cookie itself.
 fn about_cookies(rule: &Rule) -> Option<Advice> {
     let is_cookie = |selector: &&Selector| matches!(selector, Selector::Cookie(_));
     let cookie = rule.scope.iter().find(is_cookie)?;
@@ -280,7 +254,7 @@ fn about_cookies(rule: &Rule) -> Option<Advice> {
     )
 }
 
-/// While a new key is not yet known, tokens that it signed are callers of their own.
+/// Until a rotated key is loaded, its tokens do not verify, and each is a caller of its own.
 fn about_rotated_keys(rule: &Rule, trust: &Trust) -> Option<Advice> {
     let jwt = trust.jwt.as_ref().filter(|_| rule.scope.iter().any(is_claim))?;
     let may_rotate = matches!(jwt.verification, Verification::Keys(_)) && jwt.unverified == Unverified::OwnCaller;
@@ -316,8 +290,7 @@ fn about_addresses(rule: &Rule, trust: &Trust) -> Option<Advice> {
     )
 }
 
-/// Callers without a name share one space. With keys that clients draw at random, as those of the presets are, this is
-/// harmless.
+/// Anonymous callers share one key space. This is harmless with random keys, as those of the presets are.
 fn about_strangers(rule: &Rule) -> Option<Advice> {
     if rule.preset.is_some() {
         return None;
@@ -358,8 +331,8 @@ fn about_forwarding(rule: &Rule) -> Option<Advice> {
     )
 }
 
-/// A form can only be posted, so some frameworks let it name another method in a field. No field is seen before the
-/// route is known.
+/// HTML forms can only be sent with GET and POST, so some frameworks read another method from a field (`_method`). Fields
+/// are not read before the route is known.
 fn about_hidden_methods(rule: &Rule, routes: &Routes) -> Option<Advice> {
     let posted = |other: &Arc<Rule>| other.mode != Mode::Off && other.methods.contains(&Method::POST);
     if routes.rules().iter().any(|other| posted(other) && other.path == rule.path && other.host == rule.host) {
@@ -405,7 +378,7 @@ fn about_takeovers(rule: &Rule, upstream: &UpstreamConfig) -> Option<Advice> {
     )
 }
 
-/// Who names the 503 in a list has thought of it, and who lets a lost attempt be taken over minds no second one.
+/// Not for routes that list 503 explicitly, or that let a repeat take over a lost attempt.
 fn about_503(rule: &Rule) -> Option<Advice> {
     const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
     let is_named = rule.policy.overrides().iter().any(|(set, _)| *set == StatusSet::Status(UNAVAILABLE.as_u16()));
@@ -419,7 +392,7 @@ fn about_503(rule: &Rule) -> Option<Advice> {
     )
 }
 
-/// JSON comes under many media types, and under none.
+/// JSON is sent with many media types, and without one.
 fn about_bodies(rule: &Rule) -> Option<Advice> {
     let in_json = |selector: &&Selector| matches!(selector, Selector::Json(_));
     let selector = rule.key.iter().chain(&rule.scope).find(in_json)?;
@@ -461,7 +434,7 @@ fn about_caps(rule: &Rule, server: &ServerConfig) -> Option<Advice> {
     )
 }
 
-/// Until the default changed, records were kept for three days. Nobody should learn of it by a retry that ran again.
+/// The default was three days in earlier versions.
 fn about_default_retention(rule: &Rule) -> Option<Advice> {
     const BEFORE: Duration = Duration::from_secs(72 * 60 * 60);
     if rule.retention_given || rule.retention >= BEFORE {
