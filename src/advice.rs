@@ -471,7 +471,7 @@ fn about_retries_of_payments(rule: &Rule) -> Option<Advice> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::parse;
+    use crate::config::{WARNINGS, parse};
 
     fn found(file: &str) -> Vec<(Weight, String)> {
         let config = parse("test.toml", file, &|_| None).unwrap_or_else(|error| panic!("{error}"));

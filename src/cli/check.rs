@@ -11,7 +11,7 @@ use super::table::Table;
 use super::text::{labelled, listed, ranges, terminal_width, wrapped};
 use super::{BAD_USAGE, FAILED, Format, output};
 use crate::advice::{self, Warning, Weight};
-use crate::config::{self, Config, Disposition, HumanDuration, OnConcurrent, OnMissingKey, Preset, Rule, WARNINGS};
+use crate::config::{Config, Disposition, HumanDuration, OnConcurrent, OnMissingKey, Preset, Rule, WARNINGS};
 
 /// `is_told`: what came of asking the sidecar is told in any case, and not only where it matters.
 pub(super) fn check(

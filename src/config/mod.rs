@@ -30,7 +30,6 @@ mod words;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use http::uri::Authority;
 

@@ -1,6 +1,7 @@
 //! Reading a configuration file never panics, and what is wrong is wrong at a place in the file.
 
-use onlyonce::config::{ConfigError, parse, warnings};
+use onlyonce::advice::warnings;
+use onlyonce::config::{ConfigError, parse};
 
 pub fn check(text: &str) {
     let environment = |variable: &str| (variable != "UNSET").then(|| "value of a variable".to_owned());

@@ -15,9 +15,10 @@ use source::{Names, Source};
 const EVERYWHERE: [&str; 5] = ["bytes", "http", "serde", "thiserror", "tracing"];
 
 /// A room, the rooms it may use besides itself, and the crates that only it (and others that list them) may name.
-const ROOMS: [(&str, &[&str], &[&str]); 21] = [
+const ROOMS: [(&str, &[&str], &[&str]); 22] = [
     ("main", &["cli"], &["mimalloc"]),
-    ("clock", &[], &["rustix"]),
+    ("clock", &[], &["rustix", "tokio"]),
+    ("advice", &["config"], &[]),
     ("list", &[], &[]),
     ("uri", &[], &[]),
     (
@@ -96,7 +97,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 21] = [
     ),
     (
         "server",
-        &["config", "metrics", "proxy", "tick", "tls"],
+        &["clock", "config", "metrics", "proxy", "tick", "tls"],
         &[
             "arc_swap",
             "http_body",
@@ -112,7 +113,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 21] = [
     ),
     (
         "run",
-        &["admin", "config", "guard", "key", "metrics", "proxy", "server", "store", "telemetry"],
+        &["admin", "advice", "config", "guard", "key", "metrics", "proxy", "server", "store", "telemetry"],
         &["arc_swap", "hyper", "prometheus", "rustix", "tokio"],
     ),
     (
@@ -122,7 +123,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 21] = [
     ),
     (
         "cli",
-        &["admin", "clock", "config", "demo", "key", "record", "run", "telemetry"],
+        &["admin", "advice", "clock", "config", "demo", "key", "record", "run", "telemetry"],
         &[
             "clap",
             "clap_complete",
