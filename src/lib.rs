@@ -36,7 +36,8 @@
 //! main → cli → run → server, admin      (cli → admin: the shapes of its JSON)
 //!              └───→ proxy → guard → store → record, key
 //!
-//! leaves: clock, list, tick, uri, config (data only), advice (about config), problem, metrics, telemetry, tls, fail_point (of test builds only)
+//! leaves: clock, list, tick, uri, config (data only), advice (about config), problem, metrics, telemetry, tls,
+//!         fail_point (of test builds only)
 //! ```
 //!
 //! # The protocol in short

@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
-/// When a key was made, where it says so: a UUID of version 7 (RFC 9562, 5.7) or a ULID. Both begin with the milliseconds
-/// since the Unix epoch. `None` for any other key.
+/// The creation time of a key that contains one: a UUID of version 7 (RFC 9562, 5.7) or a ULID. Both begin with the
+/// milliseconds since the Unix epoch. `None` for any other key.
 pub(super) fn made_at(key: &[u8]) -> Option<SystemTime> {
     let milliseconds = uuid(key).or_else(|| ulid(key))?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds))

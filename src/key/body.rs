@@ -12,15 +12,15 @@ use crate::list;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// What the head says of the body.
+/// The properties of the body that the head declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Declared<'h> {
     pub(super) media: Media,
     /// The only `Content-Type` line, where it is text.
     pub(super) content_type: Option<&'h str>,
-    /// It has more than one `Content-Type` line, or more than one type in it: nobody knows which one the backend believes.
+    /// There is more than one `Content-Type` line, or more than one type in it. Backends differ in which one they use.
     pub(super) several_types: bool,
-    /// It has a `Content-Encoding` other than `identity` (RFC 9110, 8.4): its bytes are not the media type's.
+    /// There is a `Content-Encoding` other than `identity` (RFC 9110, 8.4), so that its bytes are not of the media type.
     pub(super) encoded: bool,
 }
 
@@ -35,11 +35,11 @@ pub(super) enum Media {
     Multipart,
     /// Other `multipart/`, `image/`, `audio/` and `video/`: large, and never JSON.
     Stream,
-    /// Anything else, and nothing at all: JSON where it parses as that, for those who look for JSON.
+    /// Any other type, or none. Selectors of JSON read it as JSON if it parses.
     Other,
 }
 
-/// A body, parsed when somebody asks, and once.
+/// A body, parsed on demand and at most once.
 pub(super) struct Body<'b> {
     pub(super) bytes: &'b [u8],
     pub(super) declared: Declared<'b>,
@@ -71,7 +71,7 @@ impl<'h> Declared<'h> {
         let mut lines = headers.get_all(header::CONTENT_TYPE).into_iter().map(http::HeaderValue::as_bytes);
         let (first, has_more) = (lines.next(), lines.next().is_some());
         let line = first.filter(|_| !has_more);
-        // What nearly all say, and nothing about it has to be found out.
+        // The common values need no parsing.
         if line == Some(b"application/json") {
             let content_type = Some("application/json");
             return Self { media: Media::Json, content_type, several_types: false, encoded };
@@ -89,8 +89,8 @@ fn is_encoded(headers: &HeaderMap) -> bool {
 }
 
 impl Media {
-    /// Parameters and case do not count (RFC 9110, 8.3.1). Two `Content-Type` lines declare nothing: nobody knows
-    /// which of them the backend believes.
+    /// Parameters and case are ignored (RFC 9110, 8.3.1). Two `Content-Type` lines declare nothing: backends differ in which
+    /// one they use.
     fn of(line: &[u8]) -> Self {
         let essence = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let Some(slash) = essence.iter().position(|byte| *byte == b'/') else { return Self::Other };
@@ -127,7 +127,7 @@ impl<'b> Body<'b> {
         Self { bytes, declared, by_json: false, json: OnceCell::new(), form: OnceCell::new() }
     }
 
-    /// What it is taken for. One that the key was read from as JSON is JSON, whatever it was declared as.
+    /// The type by which it is compared. A body whose key is read as JSON is JSON, whatever is declared.
     pub(super) fn media(&self) -> Media {
         match self.declared.media {
             Media::Form | Media::Other if self.by_json && self.json().is_some() => Media::Json,
@@ -135,23 +135,23 @@ impl<'b> Body<'b> {
         }
     }
 
-    /// Nothing, but for a byte order mark.
+    /// Whether it is empty, except for a byte order mark.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty() || self.bytes == BYTE_ORDER_MARK
     }
 
-    /// Whether somebody has asked.
+    /// Whether it has been parsed.
     #[cfg(test)]
     pub(super) fn is_parsed(&self) -> bool {
         self.json.get().is_some() || self.form.get().is_some()
     }
 
-    /// The body as JSON, whatever it was declared as; `None` where it is not.
+    /// The body as JSON, whatever is declared; `None` where it is not JSON.
     pub(super) fn json(&self) -> Option<&Json<'b>> {
         self.json.get_or_init(|| Some(self.bytes).filter(|_| !self.declared.encoded).and_then(Json::parse)).as_ref()
     }
 
-    /// Whether all readers read the same characters, and the same parts.
+    /// Whether all parsers agree on its characters and parts.
     pub(super) fn is_read_alike(&self) -> Result<(), BodyFault> {
         let form = match self.declared.media {
             Media::Form | Media::Multipart => self.form(),
@@ -170,8 +170,8 @@ impl<'b> Body<'b> {
         if is_read_alike { Ok(()) } else { Err(BodyFault::Charset) }
     }
 
-    /// The body as a form: of parts where it was declared as that, else urlencoded, whatever it was declared as; `None`
-    /// where it is not.
+    /// The body as a form: `multipart/form-data` where it is declared, else urlencoded, whatever is declared. `None` where it
+    /// is not a form.
     pub(super) fn form(&self) -> Option<&AnyForm<'b>> {
         let parse = |bytes| match self.declared {
             Declared { media: Media::Multipart, content_type, .. } => {

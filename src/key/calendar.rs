@@ -2,8 +2,7 @@ use std::time::SystemTime;
 
 use crate::config::Period;
 
-/// The day, month or year of a time, in UTC: `2026-11-21`, `2026-11`, `2026`. `None` outside of the years 1970 to 9999,
-/// in which no clock stands.
+/// The day, month or year of a time, in UTC: `2026-11-21`, `2026-11`, `2026`. `None` outside of the years 1970 to 9999.
 pub(super) fn bucket(period: Period, now: SystemTime) -> Option<String> {
     let is_known = now.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since.as_secs() < YEAR_10000);
     let mut date = is_known.then(|| humantime::format_rfc3339_seconds(now).to_string())?;

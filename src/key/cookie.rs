@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, header};
 
-/// The values of all cookies of this name, in the order of the request, as they came. Names compare with case.
+/// The values of all cookies of this name, in the order of the request, as sent. Names are case-sensitive.
 /// There may be several `Cookie` lines (RFC 9113, 8.2.3).
 pub(super) fn values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
     headers

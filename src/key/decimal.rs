@@ -1,4 +1,4 @@
-//! Numbers by their exact decimal value, never through a float: `1`, `1.0` and `10e-1` are one number, and
+//! Numbers by their exact decimal value, not as floats: `1`, `1.0` and `10e-1` are one number, and
 //! `9007199254740993` is not `9007199254740992`.
 
 use super::Digest;
@@ -12,7 +12,7 @@ pub(super) struct Decimal<'a> {
     exponent: Exponent,
 }
 
-/// `Small` exactly when it fits.
+/// `Small` if and only if it fits.
 #[derive(Debug, PartialEq, Eq)]
 enum Exponent {
     Small(i128),
@@ -23,7 +23,7 @@ impl<'a> Decimal<'a> {
     /// Reads a number as the grammar of JSON has it.
     pub(super) fn parse(number: &'a str) -> Self {
         let (negative, number) = number.strip_prefix('-').map_or((false, number), |number| (true, number));
-        // By bytes, which is several times cheaper than by characters.
+        // Bytes are several times cheaper than characters.
         let split = |text: &'a str, at: &dyn Fn(u8) -> bool| {
             let at = text.bytes().position(at);
             at.map_or((text, None), |at| (&text[..at], Some(&text[at + 1..])))

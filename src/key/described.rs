@@ -8,7 +8,7 @@ use super::{Request, RequestedTarget, overriding_methods};
 use crate::config::{LogKeys, RouteMatch, Trust};
 use crate::uri::normalise_host;
 
-/// All of it but the body.
+/// The request without its body.
 #[derive(Debug, Clone)]
 pub struct DescribedRequest<'a> {
     target: RequestedTarget<'a>,
@@ -33,7 +33,7 @@ impl<'a> DescribedRequest<'a> {
         &self.target
     }
 
-    /// Its facts, on this route. Nobody is connected: the address of the client is not among them.
+    /// Its facts on this route. There is no connection, so that the client's address is unknown.
     pub fn on<'r>(&'r self, found: &'r RouteMatch<'r>, trust: &'r Trust, now: SystemTime) -> Request<'r> {
         Request {
             method: self.target.effective_method(),

@@ -5,12 +5,12 @@ use blake3::Hasher;
 
 use crate::record::Hex;
 
-/// Keys every digest of a name or a fingerprint (keyed BLAKE3): a digest without a key is an oracle for a
-/// credential or body that can be guessed.
+/// The key of all digests of names and fingerprints (keyed BLAKE3). With unkeyed digests, credentials and bodies could be
+/// found by guessing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct DigestKey([u8; 32]);
 
-/// What a digest is of. Digests of different kinds never meet. The numbers are part of what is stored.
+/// What a digest is of. Digests of different kinds never collide. The numbers are part of the stored format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DigestKind {
     /// [`DigestKey::check`].
@@ -25,12 +25,12 @@ pub enum DigestKind {
     Body = 4,
     /// A key, for log lines.
     KeyInLogs = 5,
-    /// What a selector has found, for people.
+    /// A value that a selector has found, for display.
     Reading = 6,
 }
 
 impl DigestKey {
-    /// The key that a store made and keeps.
+    /// The key that a store has generated.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -40,12 +40,12 @@ impl DigestKey {
         Self(blake3::derive_key("onlyonce 2026-11 store.digest_key", secret.as_bytes()))
     }
 
-    /// What a store keeps of its own key.
+    /// The bytes that a store keeps of its own key.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// Tells two keys apart without giving either away.
+    /// Identifies a key without revealing it.
     pub fn check(&self) -> [u8; 16] {
         self.digest(DigestKind::Check).finish()
     }
@@ -65,23 +65,22 @@ impl fmt::Debug for DigestKey {
     }
 }
 
-/// A digest in the making: of the bytes that are added, one behind the other. Whoever adds them sees to it that no two
-/// lists of what is added give the same bytes: counts and lengths stand before what they count, tags before what they
-/// stand for.
+/// Computes a digest of the added bytes. Callers make the encoding injective: counts and lengths come before what they
+/// count, tags before what they mark.
 ///
-/// The bytes are collected, and hashed at once: to feed the hash with each piece cost three times as much as to hash it.
+/// The bytes are buffered and hashed at once: feeding the hash piece by piece costs three times as much.
 pub struct Digest {
     key: DigestKey,
     buffer: Vec<u8>,
-    /// Of what no longer fits into the buffer.
+    /// Of bytes that no longer fit into the buffer.
     long: Option<Box<Hasher>>,
 }
 
-/// As many bytes are hashed at once; so many, that the hash can work on several blocks beside each other.
+/// The number of bytes that are hashed at once: enough for the hash to process several blocks in parallel.
 const AT_ONCE: usize = 16 * 1024;
 
 thread_local! {
-    /// One buffer serves all digests of a thread that are made one after the other.
+    /// The consecutive digests of a thread share one buffer.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -105,13 +104,13 @@ impl Digest {
         self.tag(count as u8);
     }
 
-    /// Adds bytes behind their length.
+    /// Adds the length of bytes, then the bytes.
     pub fn part(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.bytes(bytes);
     }
 
-    /// Adds bytes whose length is known beforehand, or that nothing follows.
+    /// Adds bytes whose length is fixed, or that come last.
     #[inline]
     pub fn bytes(&mut self, bytes: &[u8]) {
         if self.buffer.len() + bytes.len() > AT_ONCE {
@@ -132,7 +131,7 @@ impl Digest {
         }
     }
 
-    /// 128 bits of it.
+    /// The first 128 bits.
     pub fn finish(self) -> [u8; 16] {
         let Self { key, buffer, long } = self;
         let hash = match long {
@@ -145,7 +144,7 @@ impl Digest {
         out
     }
 
-    /// Eight hex digits of it, for people who compare by eye.
+    /// The first eight hex digits, for comparison by eye.
     pub fn short(self) -> Hex<4> {
         let [a, b, c, d, ..] = self.finish();
         Hex::of(&[a, b, c, d])

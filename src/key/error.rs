@@ -2,14 +2,14 @@ use std::time::Duration;
 
 use crate::config::{HumanDuration, Selector};
 
-/// Why a request cannot be told its operation. The texts are for its sender: they name the selector, which is the
-/// operator's word, and never hold a key, a body or a credential.
+/// Why the operation of a request cannot be determined. The texts are for its sender. They name the selector and never
+/// contain a key, a body or a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// 400 `invalid-key`
     #[error("{}", .why.text(.selector))]
     Key {
-        /// Where the key, or the scope, is read.
+        /// The selector of the key or scope.
         selector: Selector,
         /// What is wrong with it.
         why: KeyFault,
@@ -20,7 +20,7 @@ pub enum KeyError {
          it was used before cannot be told. Look for its effect before you use a new key.", HumanDuration(*.retention)
     )]
     Expired {
-        /// Where the key is read.
+        /// The selector of the key.
         selector: Selector,
         /// How long a record is kept.
         retention: Duration,
@@ -31,15 +31,15 @@ pub enum KeyError {
          claim. Send one that is valid, or no Authorization at all."
     )]
     Token {
-        /// The claim that is read.
+        /// The selector of the claim.
         selector: Selector,
     },
     /// 400 `invalid-body`
     #[error("{}", .why.text(.selector))]
     Body {
-        /// What is read from the body.
+        /// The selector in the body.
         selector: Selector,
-        /// Why it cannot be.
+        /// Why it cannot be read.
         why: BodyFault,
     },
 }
@@ -49,21 +49,21 @@ pub enum KeyError {
 pub enum KeyFault {
     /// Empty, or nothing but white space.
     Blank,
-    /// Longer than the rule's `key_max_length`, which is this.
+    /// Longer than the rule's `key_max_length`, which is given here.
     TooLong(usize),
     /// Bytes that a key in a header cannot have, or quotes that do not match.
     Characters,
-    /// A header's value that is no quoted string, where it must be one.
+    /// Not a quoted string, where one is required.
     Unquoted,
-    /// It is no UUID, where it must be one.
+    /// Not a UUID, where one is required.
     NotUuid,
-    /// It is no ULID, where it must be one.
+    /// Not a ULID, where one is required.
     NotUlid,
     /// More than one header line, or more than one cookie or query parameter of the name.
     Several,
-    /// A percent sign in a query that starts no escape: every reader makes something else of that.
+    /// A percent sign in a query that starts no escape. Parsers differ in how they decode it.
     Escape,
-    /// A parameter of the query that backends may take for the one that is looked for.
+    /// Another parameter of the query that backends may take for the selected one.
     Lookalike,
     /// A JSON object or array.
     NotScalar,
@@ -74,21 +74,21 @@ pub enum KeyFault {
 /// Why nothing can be read from a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyFault {
-    /// Declared as JSON, and is not, or is nested too deeply.
+    /// Declared as JSON, but invalid or nested too deeply.
     NotJson,
-    /// Declared as a form: urlencoded, with a percent sign that starts no escape, or of parts that break off.
+    /// Declared as a form, but with a percent sign that starts no escape, or with an incomplete part.
     NotForm,
     /// Has a `Content-Encoding`.
     Encoded,
-    /// Holds what is looked for more than once.
+    /// Contains the selected value more than once.
     Duplicate,
     /// Two `Content-Type` lines, or one with two types.
     Types,
-    /// In a charset in which two readers may read different characters.
+    /// In a charset that parsers may decode differently.
     Charset,
-    /// Holds a field or member whose name backends may take for the one that is looked for.
+    /// Contains another field or member that backends may take for the selected one.
     Lookalike,
-    /// A form in parts that two readers may read differently: what it is.
+    /// A multipart form that parsers may read differently: the reason.
     Odd(&'static str),
 }
 

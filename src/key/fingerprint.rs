@@ -5,18 +5,18 @@ use super::{Digest, DigestKey, DigestKind, Request};
 use crate::config::{FingerprintMode, JsonPointer};
 use crate::record::Fingerprint;
 
-/// Goes up when the same body, by any mode, comes to another digest: what older versions recorded can then not be
-/// compared.
+/// Incremented when the digest of the same body changes in any mode. Fingerprints of older versions are then not
+/// comparable.
 const LAYOUT: u8 = 2;
 
-/// What of a body belongs to the fingerprint.
+/// The part of a body that is in the fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FingerprintedBody {
     /// Nothing.
     NotAtAll,
-    /// Its bytes, as the rule or its `Content-Type` wants it.
+    /// Its bytes, by the rule or its `Content-Type`.
     Bytes,
-    /// Its bytes, since it cannot be read as what it is taken for.
+    /// Its bytes, because it does not parse as its type.
     Unreadable,
     /// Its value.
     Json,
@@ -26,8 +26,8 @@ pub enum FingerprintedBody {
 
 /// What a request uses its key for.
 ///
-/// A digest of the body as it came, beside that of its value, would spare a replay nothing: the claim carries the
-/// fingerprint before the store says that there is a record, and must, or a repeat could not be held against it.
+/// An additional digest of the raw bytes would save nothing: the claim must carry the fingerprint before it is known whether
+/// there is a record.
 pub(super) fn fingerprint(
     mode: &FingerprintMode,
     key: &DigestKey,
@@ -37,7 +37,7 @@ pub(super) fn fingerprint(
     Fingerprint { target: target(key, request), recipe: recipe(mode), body: payload(mode, key, body) }
 }
 
-/// The body by its bytes, as `fingerprint = "raw"` has it.
+/// The digest of the body's bytes, as with `fingerprint = "raw"`.
 pub(super) fn by_bytes(key: &DigestKey, body: &Body<'_>) -> [u8; 16] {
     payload(&FingerprintMode::Raw, key, body)
 }
@@ -52,7 +52,7 @@ fn target(key: &DigestKey, request: &Request<'_>) -> [u8; 16] {
     digest.finish()
 }
 
-/// A number for each way to digest a body. It says nothing of a request, so it needs no key.
+/// Identifies the way of digesting a body. It depends on no request, so that it needs no key.
 fn recipe(mode: &FingerprintMode) -> u64 {
     let (tag, ignore): (u8, &[JsonPointer]) = match mode {
         FingerprintMode::Raw => (1, &[]),
@@ -82,7 +82,7 @@ fn payload(mode: &FingerprintMode, key: &DigestKey, body: &Body<'_>) -> [u8; 16]
     digest.finish()
 }
 
-/// A body that cannot be read as what it should be counts by its bytes. How it was read is part of the digest.
+/// A body that does not parse is compared by its bytes. The way of reading is part of the digest.
 pub(super) fn add(digest: &mut Digest, mode: &FingerprintMode, body: &Body<'_>) -> FingerprintedBody {
     let counted = match mode {
         FingerprintMode::None => return FingerprintedBody::NotAtAll,
@@ -102,7 +102,7 @@ pub(super) fn add(digest: &mut Digest, mode: &FingerprintMode, body: &Body<'_>) 
     counted
 }
 
-/// Readers differ in which of two members of one name they take, so a document with duplicates has no value.
+/// Parsers differ in which of two members of one name they take, so that a document with duplicates has no value.
 fn add_json(digest: &mut Digest, body: &Body<'_>, ignore: &[JsonPointer]) -> FingerprintedBody {
     let Some(json) = body.json().filter(|json| !json.has_duplicates()) else { return FingerprintedBody::Unreadable };
     digest.tag(1);
@@ -110,7 +110,7 @@ fn add_json(digest: &mut Digest, body: &Body<'_>, ignore: &[JsonPointer]) -> Fin
     FingerprintedBody::Json
 }
 
-/// The fields, decoded, in their order: a backend may care in which order a field's values come.
+/// The fields, decoded, in their order, which a backend may depend on.
 fn add_form(digest: &mut Digest, body: &Body<'_>) -> FingerprintedBody {
     match body.form() {
         None => return FingerprintedBody::Unreadable,

@@ -1,4 +1,4 @@
-//! `application/x-www-form-urlencoded` (WHATWG URL, 5.1), kept as bytes: a form need not be UTF-8, and decoding it as
+//! `application/x-www-form-urlencoded` (WHATWG URL, 5.1), as bytes: a form need not be UTF-8, and decoding it to
 //! text would make different bytes equal.
 
 use std::borrow::Cow;
@@ -11,28 +11,28 @@ use super::lookalike::is_lookalike;
 #[derive(Debug)]
 pub(super) struct UrlEncodedForm<'a> {
     pairs: Vec<Pair<'a>>,
-    /// The names of what are several pairs to those who end them at semicolons, too (HTML 4.01, B.2.2; Rack, until 3.0).
+    /// The names of pairs that some parsers split at semicolons (HTML 4.01, B.2.2; Rack, until 3.0).
     split: Vec<Cow<'a, [u8]>>,
 }
 
 type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
-/// What a form holds under a name.
+/// The value of a form's field.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FormField<'f> {
     Absent,
     Once(&'f [u8]),
     Repeated,
-    /// There is one that backends may take for it.
+    /// There is another field that backends may take for it.
     Lookalike,
-    /// In a charset that readers differ in, in a form of parts.
+    /// In a multipart form, in a charset that parsers may decode differently.
     Charset,
-    /// A file, in a form of parts.
+    /// In a multipart form, a file.
     File,
 }
 
 impl<'a> UrlEncodedForm<'a> {
-    /// `None` where a percent sign starts no escape: every reader makes something else of that.
+    /// `None` where a percent sign starts no escape. Parsers differ in how they decode it.
     pub(super) fn parse(body: &'a [u8]) -> Option<Self> {
         let decoded = pairs(body).map(|(name, value)| Some((decode(name)?, decode(value)?))).collect::<Option<_>>()?;
         let split = split_at_semicolons(body).filter_map(decode).collect();
@@ -53,12 +53,12 @@ impl<'a> UrlEncodedForm<'a> {
         }
     }
 
-    /// Nothing that a charset could change.
+    /// Whether it is ASCII in every charset.
     pub(super) fn is_ascii(&self) -> bool {
         self.pairs().all(|(name, value)| name.is_ascii() && value.is_ascii())
     }
 
-    /// Whether a field says that the others are in another charset than UTF-8 (WHATWG HTML, 4.10.18.1).
+    /// Whether a field declares another charset than UTF-8 (WHATWG HTML, 4.10.18.1).
     pub(super) fn names_other_charset(&self) -> bool {
         let is_right = |value: &[u8]| value.eq_ignore_ascii_case(b"utf-8") || value.eq_ignore_ascii_case(b"utf8");
         self.pairs().any(|(name, value)| name == b"_charset_" && !is_right(value))
@@ -69,7 +69,7 @@ impl<'a> UrlEncodedForm<'a> {
     }
 }
 
-/// Whether the query has a parameter that backends may take for this one.
+/// Whether the query has another parameter that backends may take for this one.
 pub(super) fn has_lookalikes(query: &[u8], name: &str) -> bool {
     let is_it = |found: &[u8]| found == name.as_bytes();
     let split = |found: &[u8]| decode(found).is_some_and(|found| is_it(&found) || is_lookalike(&found, name));
@@ -77,13 +77,13 @@ pub(super) fn has_lookalikes(query: &[u8], name: &str) -> bool {
     split_at_semicolons(query).any(split) || pairs(query).any(|(found, _)| whole(found))
 }
 
-/// The names of what are several pairs to those who end pairs at semicolons, too.
+/// The names of pairs that some parsers split at semicolons.
 fn split_at_semicolons(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let with_semicolons = text.split(|byte| *byte == b'&').filter(|pair| pair.contains(&b';'));
     with_semicolons.flat_map(|pair| pair.split(|byte| *byte == b';')).flat_map(pairs).map(|(name, _)| name)
 }
 
-/// Names and values as they were sent.
+/// Names and values as sent.
 pub(super) fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let pairs = text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| match pair.iter().position(|byte| *byte == b'=') {

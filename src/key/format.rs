@@ -1,9 +1,9 @@
-//! What a key looks like, where a route asks for it (`key_format`).
+//! The format of keys (`key_format`).
 
 use super::{KeyFault, age};
 use crate::config::KeyFormat;
 
-/// Whether the text of a key has the format. That it is quoted is told by the header line alone.
+/// Whether the text of a key has the format. Quotes are checked when the header line is read.
 pub(super) fn check(key: &[u8], format: KeyFormat) -> Result<(), KeyFault> {
     match format {
         KeyFormat::Any | KeyFormat::Quoted => Ok(()),

@@ -1,4 +1,4 @@
-//! Names and fingerprints of records that users have: whatever is changed, they must come out as before.
+//! Names and fingerprints of records that exist in users' stores. They must never change.
 
 use std::fmt::Write;
 use std::net::IpAddr;

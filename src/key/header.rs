@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use super::KeyFault;
 
-/// The key in the value of a header: a quoted string (RFC 9651, 3.3.3), whose parameters do not count, or a bare run of
+/// The key in the value of a header: a quoted string (RFC 9651, 3.3.3), whose parameters are ignored, or a bare word of
 /// visible ASCII without quotes and commas. `"abc"` and `abc` are the same key.
 ///
-/// A comma outside of quotes means several keys, which an intermediary has folded into one line (RFC 9110, 5.3).
+/// A comma outside of quotes means several keys that an intermediary has combined into one line (RFC 9110, 5.3).
 pub(super) fn key(value: &[u8]) -> Result<Cow<'_, str>, KeyFault> {
-    // Most are bare, and read in one go.
+    // Most keys are bare words.
     if value.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x2B | 0x2D..=0x7E)) {
         return str::from_utf8(value).map(Cow::Borrowed).map_err(|_| KeyFault::Characters);
     }

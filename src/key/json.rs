@@ -12,7 +12,7 @@ use super::decimal::Decimal;
 use super::lookalike::is_member_lookalike;
 use crate::config::JsonPointer;
 
-/// Deeper nesting counts as unreadable, so that whoever walks a [`JsonValue`], dropping it included, may recurse.
+/// Deeper nesting is an error, so that code that walks or drops a [`JsonValue`] may recurse.
 const MAX_DEPTH: usize = 128;
 
 /// A whole document.
@@ -28,7 +28,7 @@ pub(super) struct Json<'a> {
 pub(super) enum JsonValue<'a> {
     Null,
     Bool(bool),
-    /// As it was written.
+    /// As written.
     Number(Cow<'a, str>),
     String(Cow<'a, str>),
     Array(Vec<JsonValue<'a>>),
@@ -38,11 +38,11 @@ pub(super) enum JsonValue<'a> {
 
 type Member<'a> = (Cow<'a, str>, JsonValue<'a>);
 
-/// A member on the way is there more than once: what the pointer names cannot be told.
+/// A member on the path of a pointer occurs more than once, so that its value is ambiguous.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DuplicateMember;
 
-/// An array or object whose end is still to come.
+/// An array or object that is not closed yet.
 enum OpenContainer<'a> {
     Array(Vec<JsonValue<'a>>),
     Object(Vec<Member<'a>>, Option<Cow<'a, str>>),
@@ -97,12 +97,12 @@ impl<'a> Json<'a> {
         matches!(parser.parse_next(), Ok(JsonEvent::Eof)).then_some(Self { root, has_duplicates })
     }
 
-    /// Whether any object in it has two members of one name. Readers differ in which one they take.
+    /// Whether any object in it has two members of one name. Parsers differ in which one they take.
     pub(super) fn has_duplicates(&self) -> bool {
         self.has_duplicates
     }
 
-    /// What a pointer names (RFC 6901, 4); `None` where there is nothing.
+    /// The value at a pointer (RFC 6901, 4); `None` where there is none.
     pub(super) fn find(&self, pointer: &JsonPointer) -> Result<Option<&JsonValue<'a>>, DuplicateMember> {
         let mut value = &self.root;
         for token in pointer.tokens() {
@@ -119,7 +119,7 @@ impl<'a> Json<'a> {
         Ok(Some(value))
     }
 
-    /// Whether a member on the way is there that backends may take for the one that the pointer names.
+    /// Whether there is another member that backends may take for one on the path of the pointer.
     pub(super) fn has_lookalikes(&self, pointer: &JsonPointer) -> bool {
         let mut value = &self.root;
         for token in pointer.tokens() {
@@ -139,8 +139,8 @@ impl<'a> Json<'a> {
         false
     }
 
-    /// Adds the document's value, without what the pointers name. White space, the order of members, and how a string
-    /// or number is spelled do not count.
+    /// Adds the document's value, without the values at the pointers. White space, the order of members, and the spelling of
+    /// strings and numbers make no difference.
     pub(super) fn add_to(&self, digest: &mut Digest, ignored: &[JsonPointer]) {
         let ignored: Vec<_> = ignored.iter().map(JsonPointer::tokens).collect();
         add_value(&self.root, digest, &ignored);
@@ -148,7 +148,7 @@ impl<'a> Json<'a> {
 }
 
 impl JsonValue<'_> {
-    /// The same, for longer than the document lives.
+    /// A copy that does not borrow from the document.
     pub(super) fn to_owned(&self) -> JsonValue<'static> {
         let text = |text: &Cow<'_, str>| Cow::Owned(text.clone().into_owned());
         match self {
@@ -169,7 +169,7 @@ impl JsonValue<'_> {
     }
 }
 
-/// For people.
+/// For display.
 impl fmt::Display for JsonValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -217,8 +217,8 @@ fn index(token: &str) -> Option<usize> {
     is_index.then(|| token.parse().ok()).flatten()
 }
 
-/// Every value begins with its type, which is never 0, and every name with its length and 1 more: a 0 ends an array and an
-/// object. So no two documents have the same bytes, and none has those that another begins with.
+/// Every value begins with its type, which is never 0, and every name with its length plus 1. A 0 ends an array or object.
+/// So the encoding of a document is unique and is never a prefix of another.
 fn add_value(value: &JsonValue<'_>, digest: &mut Digest, ignored: &[&[String]]) {
     match value {
         JsonValue::Null => digest.tag(1),
@@ -254,7 +254,7 @@ fn add_value(value: &JsonValue<'_>, digest: &mut Digest, ignored: &[&[String]]) 
     }
 }
 
-/// What is left of the pointers after one step inwards; `None` when one of them ends there.
+/// The rest of the pointers below one member; `None` when one of them ends there.
 fn step<'p>(ignored: &[&'p [String]], is_here: impl Fn(&str) -> bool) -> Option<Vec<&'p [String]>> {
     let mut inwards = Vec::new();
     for pointer in ignored {

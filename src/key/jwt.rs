@@ -9,11 +9,11 @@ use super::json::Json;
 use super::signature;
 use crate::config::{Jwt, Rule, Selector, TokenKey, Verification};
 
-/// What the `Authorization` lines of a request hold.
+/// The content of a request's `Authorization` lines.
 pub(super) enum Credential {
     /// There is no line, or no selector of the rule reads one.
     Absent,
-    /// One token, which is believed: its claims, not yet parsed.
+    /// One verified token: its claims, not yet parsed.
     Token(Vec<u8>),
     /// Anything else.
     Unverified,
@@ -21,11 +21,11 @@ pub(super) enum Credential {
 
 /// The same, parsed.
 pub(super) enum Claims<'c> {
-    /// Whoever sends no line is anonymous.
+    /// There is no line: the caller is anonymous.
     Absent,
-    /// Of a token that is believed.
+    /// The claims of a verified token.
     Verified(Json<'c>),
-    /// There is a line, and no token that is believed.
+    /// There is a line, but no verified token.
     Unverified,
 }
 
@@ -63,7 +63,7 @@ fn believed(jwt: &Jwt, request: &Request<'_>) -> Option<Vec<u8>> {
     is_believed.then(|| URL_SAFE_NO_PAD.decode(claims).ok()).flatten()
 }
 
-/// A gateway is this machine's own, or one of the trusted proxies. Whoever else connects has gone round it.
+/// A gateway connects from this machine or is a trusted proxy. Any other peer has bypassed it.
 fn is_from_edge(request: &Request<'_>) -> bool {
     let Some(peer) = request.peer else { return true };
     peer.to_canonical().is_loopback() || request.trust.proxies.contain_peer(Some(peer))
@@ -71,7 +71,7 @@ fn is_from_edge(request: &Request<'_>) -> bool {
 
 fn verifies(token: &str, keys: &[TokenKey]) -> bool {
     let Ok(head) = jsonwebtoken::decode_header(token) else { return false };
-    // Whoever does not know an extension must not believe the token (RFC 7515, 4.1.11), and we know none.
+    // A token with an unknown critical extension is invalid (RFC 7515, 4.1.11), and none is known here.
     if head.crit.is_some() {
         return false;
     }
@@ -79,7 +79,7 @@ fn verifies(token: &str, keys: &[TokenKey]) -> bool {
     named.any(|key| signature::verifies(token, key))
 }
 
-/// The token of the only `Authorization` line. Of two, nobody knows which one the backend believes.
+/// The token of the only `Authorization` line. Backends differ in which one of two they use.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut lines = headers.get_all(header::AUTHORIZATION).iter();
     let line = lines.next().filter(|_| lines.next().is_none())?.to_str().ok()?;

@@ -1,31 +1,31 @@
-//! Names that backends take for the one that is looked for.
+//! Names that backends may take for the selected one.
 //!
-//! PHP makes `my_k` of `my.k`, `my k` and `my[k`, an array of `my_k[]`, and ends a name at a NUL. Express nests names in
-//! brackets, and takes `[my_k]` for `my_k`; others nest by dots. .NET does not mind the case of a field's name, nor Go that
-//! of a JSON member's. Which of two such fields they take, or whether one that is there alone is the key to them, nobody
-//! in front of them knows.
+//! PHP turns `my.k`, `my k` and `my[k` into `my_k`, `my_k[]` into an array, and ends a name at a NUL. Express nests names in
+//! brackets, and takes `[my_k]` for `my_k`; others nest by dots. .NET ignores the case of a field's name, and Go that of a
+//! JSON member's. A proxy cannot know which of two such fields the backend takes, or whether it takes a single one for the
+//! key.
 
-/// Whether a field of a form, or a parameter of a query, may be taken for the one that is wanted.
+/// Whether backends may take a field of a form, or a parameter of a query, for the selected one.
 pub(super) fn is_lookalike(found: &[u8], wanted: &str) -> bool {
     if found == wanted.as_bytes() {
         return false;
     }
     let found = String::from_utf8_lossy(found);
-    // Each bracket is a character of what is folded: behind more of them than the wanted name has characters, nothing is
-    // like it any more. A client may send a million.
+    // Each bracket adds a character to the folded name, so that the comparison can stop early. A client may send a million
+    // brackets.
     let mut prefixes = outer(&found).take(wanted.len() + 2);
-    // With `order[id]`, `order` is an array, and a field `order` takes its place.
+    // `order[id]` makes `order` an array, which a field `order` replaces.
     folded(&found).eq(folded(wanted))
         || prefixes.any(|outer| folded(outer).eq(folded(wanted)))
         || outer(wanted).any(|outer| folded(outer).eq(folded(&found)))
 }
 
-/// What stands before each bracket.
+/// The part before each bracket.
 fn outer(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('[').map(|(at, _)| &name[..at]).filter(|outer| !outer.is_empty())
 }
 
-/// The name as the most careless of them reads it, a character at a time: of a long one, few are looked at.
+/// The name in the most lenient reading, lazily, so that few characters of a long name are read.
 fn folded(name: &str) -> impl Iterator<Item = char> {
     let name = name.split('\0').next().unwrap_or_default();
     let name = name.trim_start_matches('\u{feff}').trim();
@@ -34,7 +34,7 @@ fn folded(name: &str) -> impl Iterator<Item = char> {
     characters.flat_map(|c| in_one_case(if matches!(c, '.' | '[') || c.is_whitespace() { '_' } else { c }))
 }
 
-/// Whether a member of a JSON object may be taken for the one that is wanted.
+/// Whether backends may take a member of a JSON object for the selected one.
 pub(super) fn is_member_lookalike(found: &str, wanted: &str) -> bool {
     let found = if found.contains('\0') { found.split('\0').next().unwrap_or_default() } else { found };
     if found.is_ascii() && wanted.is_ascii() {
@@ -77,7 +77,7 @@ mod tests {
         assert!(!is_lookalike(b"my_\xe9", "my_k"));
     }
 
-    /// With a comparison of each prefix as a whole, this would not end within the hour.
+    /// Comparing each prefix as a whole would take hours.
     #[test]
     fn a_name_of_a_million_brackets_is_looked_at_once() {
         for name in [vec![b'['; 1 << 20], [vec![b'a'; 1 << 19], vec![b'['; 1 << 19]].concat(), b"[]".repeat(1 << 19)] {

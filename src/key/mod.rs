@@ -1,9 +1,9 @@
-//! From a request's facts to the operation that it asks for. Pure: no I/O.
+//! Derives a request's operation from its facts. Pure: no I/O.
 //!
-//! [`read_head`] reads what the head tells: a key that is missing or wrong is known before one byte of
-//! the body is read. [`PartialOperation::with_body`] adds the body and gives the [`Operation`]: its name, from
-//! scope and key, and its fingerprint, from target and payload. [`read`] does both at once. The body is
-//! parsed at most once, and only where a selector or the fingerprint asks for it.
+//! [`read_head`] reads the head, so that a missing or invalid key is refused before the body is read.
+//! [`PartialOperation::with_body`] adds the body and returns the [`Operation`]: its name, from scope and key,
+//! and its fingerprint, from target and payload. [`read`] does both. The body is parsed at most once, and only
+//! where a selector or the fingerprint needs it.
 
 mod age;
 mod body;

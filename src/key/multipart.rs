@@ -1,7 +1,7 @@
 //! `multipart/form-data` (RFC 7578).
 //!
-//! Read by its letter, and with an eye for what other readers make of it: where the key or the scope is in a part, a form
-//! that two readers may read differently has neither for sure ([`Multipart::oddity`]). Clients send none of that.
+//! Strict, and with a check for forms that other parsers may read differently ([`Multipart::oddity`]): no key or scope is
+//! read from such a form. Ordinary clients do not send them.
 
 use http::HeaderName;
 
@@ -31,7 +31,7 @@ type PartHeader<'b> = (HeaderName, &'b [u8]);
 type Oddities = Vec<&'static str>;
 
 impl<'b> Multipart<'b> {
-    /// `None` for what `content_type` names no boundary for, and for what breaks off before its last boundary.
+    /// `None` where `content_type` has no boundary, or the body ends before its last boundary.
     pub(super) fn parse(content_type: &str, body: &'b [u8]) -> Option<Self> {
         let mut oddities = Oddities::new();
         let boundary = boundary(content_type, &mut oddities)?;
@@ -41,12 +41,12 @@ impl<'b> Multipart<'b> {
         Some(Self { parts, oddity: oddities.first().copied() })
     }
 
-    /// Why two readers may read it differently.
+    /// Why parsers may read it differently.
     pub(super) fn oddity(&self) -> Option<&'static str> {
         self.oddity
     }
 
-    /// Nothing that a charset of the whole could change: files are bytes.
+    /// Whether its fields are ASCII in every charset. Files are bytes.
     pub(super) fn is_ascii(&self) -> bool {
         let is_ascii =
             |part: &MultipartPart<'_>| part.name.as_deref().is_none_or(str::is_ascii) && part.content.is_ascii();
@@ -69,12 +69,12 @@ impl<'b> Multipart<'b> {
         }
     }
 
-    /// Adds every part: the lines of its head, among them its name and its file's name and type, and its content. What
-    /// stands between two parts does not count, the boundary above all: browsers choose a new one for every submit.
+    /// Adds each part: the lines of its head, with its name and its file's name and type, and its content. The boundary is not
+    /// included: browsers choose a new one for each submission.
     pub(super) fn add_to(&self, digest: &mut Digest) {
         for part in &self.parts {
             let mut lines: Vec<_> = part.lines.iter().collect();
-            // Stable: lines of one name stay in their order.
+            // A stable sort: lines of one name keep their order.
             lines.sort_by_key(|(name, _)| name.as_str());
             digest.count(lines.len());
             for (name, value) in lines {
@@ -90,7 +90,7 @@ impl<'b> Multipart<'b> {
 fn boundary<'c>(content_type: &'c str, oddities: &mut Oddities) -> Option<&'c str> {
     let mut boundaries = parameters(content_type, Quotes::Escaped).filter(|parameter| parameter.is("boundary"));
     let first = boundaries.next()?;
-    // PHP takes what follows the word, wherever it is first.
+    // PHP takes the text after the first occurrence of the word.
     let within = occurrences(first.value, "boundary");
     if boundaries.next().is_some() || occurrences(content_type, "boundary") != 1 + within || !first.is_plain() {
         oddities.push("whose boundary is given more than once, or cannot be told");
@@ -99,10 +99,10 @@ fn boundary<'c>(content_type: &'c str, oddities: &mut Oddities) -> Option<&'c st
     Some(value)
 }
 
-/// What stands between one boundary and the next. `delimiter` is the boundary with its two hyphens.
+/// The content between two boundaries. `delimiter` is the boundary with its two hyphens.
 fn pieces<'b>(delimiter: &str, body: &'b [u8], oddities: &mut Oddities) -> Option<Vec<&'b [u8]>> {
     let mut pieces = Vec::new();
-    // Where the part begins whose end is looked for.
+    // The beginning of the current part.
     let mut begun = None;
     for at in line_starts(body).filter(|at| body[*at..].starts_with(delimiter.as_bytes())) {
         let is_first = at == 0;
@@ -128,7 +128,7 @@ fn pieces<'b>(delimiter: &str, body: &'b [u8], oddities: &mut Oddities) -> Optio
     None
 }
 
-/// Lines end at a CR, too, for those who think so.
+/// Lines also end at a CR, as in lenient parsers.
 fn line_starts(body: &[u8]) -> impl Iterator<Item = usize> {
     let ends = body.iter().enumerate().filter(|(_, byte)| matches!(byte, b'\r' | b'\n'));
     std::iter::once(0).chain(ends.map(|(at, _)| at + 1))
@@ -224,7 +224,7 @@ impl<'b> MultipartPart<'b> {
     }
 }
 
-/// `name`, and what readers may take for it: `NAME`, `name*`, `name*0`.
+/// `name`, and parameters that parsers may take for it: `NAME`, `name*`, `name*0`.
 fn is_kind_of(parameter: &Parameter<'_>, name: &str) -> bool {
     let extends = |own: &str| own.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('*'));
     extends(&parameter.name.to_ascii_lowercase())
@@ -244,8 +244,8 @@ fn lines(head: &[u8]) -> Option<Vec<PartHeader<'_>>> {
     Some(lines)
 }
 
-/// Without the white space around a value (RFC 9110, 5.5), and with everything else that may look like it: a carriage return
-/// before the end of its line is odd.
+/// Removes the white space around a value (RFC 9110, 5.5), but no other characters: a carriage return before the end of a
+/// line is odd.
 fn trimmed(value: &[u8]) -> &[u8] {
     let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
     let Some(start) = value.iter().position(is_text) else { return &[] };

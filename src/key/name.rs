@@ -12,23 +12,22 @@ use crate::uri::normalise_value;
 #[derive(Clone, Copy)]
 pub(super) struct KeyParts<'p>(pub(super) &'p [Selector], pub(super) &'p [KeyPart<'p>]);
 
-/// What makes the same key for another path or query of one route another operation.
+/// The path parameters and the query, where they are part of the name.
 pub(super) struct TargetInName<'p> {
-    /// What the path has where the route's has parameters.
+    /// The values of the path's parameters.
     params: Vec<Cow<'p, str>>,
     query: Option<&'p str>,
 }
 
 impl<'p> TargetInName<'p> {
-    /// `None` where there is nothing that could differ, so that such records keep their names.
+    /// `None` where there are neither parameters nor a query, so that such records keep their names.
     pub(super) fn of(request: &Request<'p>) -> Option<Self> {
         let params: Vec<_> = request.params.values().map(normalise_value).collect();
         (!params.is_empty() || request.query.is_some()).then_some(Self { params, query: request.query })
     }
 }
 
-/// Scope and key of different selectors are different, so that a rule that is changed never takes one caller's
-/// record for another's.
+/// The selectors are part of the digest, so that a changed rule never takes one caller's record for another's.
 pub(super) fn by_key(
     digest_key: &DigestKey,
     scope: KeyParts<'_>,
@@ -47,7 +46,8 @@ pub(super) fn by_key(
     digest.finish()
 }
 
-/// Nobody chose this key, so all that sets two requests apart belongs to it: the parts of a key that is not whole, too.
+/// Without a key, everything that distinguishes two requests is part of the name, and the present parts of an incomplete
+/// key too.
 pub(super) fn by_payload(
     digest_key: &DigestKey,
     scope: KeyParts<'_>,

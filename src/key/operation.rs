@@ -15,7 +15,7 @@ use crate::config::TrustedProxies;
 use crate::config::{FingerprintMode, LogKeys, OnMissingKey, OnUnknown, PathParams, Rule, Selector, Trust};
 use crate::record::{Fingerprint, RecordName, Terms, UnknownPolicy};
 
-/// What a request's head says, as far as its operation goes.
+/// The facts of a request's head that determine its operation.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// The method.
@@ -26,15 +26,15 @@ pub struct Request<'a> {
     pub host: Option<&'a str>,
     /// The path, as [`normalise_path`](crate::uri::normalise_path) has it.
     pub path: &'a str,
-    /// What the path has where the rule's has a parameter.
+    /// The values of the path's parameters.
     pub params: &'a PathParams<'a>,
-    /// The query as it came, without its question mark.
+    /// The query as received, without its question mark.
     pub query: Option<&'a str>,
     /// The address at the other end of the connection; `None` on a Unix socket.
     pub peer: Option<IpAddr>,
-    /// Whose word is taken for who the client is.
+    /// Who is trusted to identify the client.
     pub trust: &'a Trust,
-    /// When it came.
+    /// When it arrived.
     pub now: SystemTime,
     /// How log lines show its key.
     pub log_keys: LogKeys,
@@ -42,7 +42,7 @@ pub struct Request<'a> {
 
 #[cfg(test)]
 impl<'a> Request<'a> {
-    /// One that says nothing of its own.
+    /// A request with neutral facts.
     pub(super) fn plain(method: &'a Method, headers: &'a HeaderMap, params: &'a PathParams<'a>) -> Self {
         const NOBODY: &Trust = &Trust { proxies: TrustedProxies::new(Vec::new()), jwt: None };
         let (host, path, query, peer, trust, now) = (None, "/", None, None, NOBODY, SystemTime::UNIX_EPOCH);
@@ -50,16 +50,16 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What the head alone tells.
+/// The result of reading the head.
 pub enum HeadOutcome<'a> {
-    /// There is no key, whatever the body holds: [`Rule::on_missing_key`] says `Forward` or `Reject`. The part of the
-    /// key that is absent.
+    /// There is no key, whatever the body contains, and [`Rule::on_missing_key`] is `Forward` or `Reject`. The missing part
+    /// of the key.
     Missing(&'a Selector),
-    /// The body decides, or completes the fingerprint.
+    /// The body is needed for the key, the scope or the fingerprint.
     Partial(PartialOperation<'a>),
 }
 
-/// An operation in the making: all that the head holds is read and found right.
+/// An operation without its body: the head is read and valid.
 pub struct PartialOperation<'a> {
     rule: &'a Rule,
     request: Request<'a>,
@@ -69,29 +69,29 @@ pub struct PartialOperation<'a> {
     key: Vec<Option<KeyPart<'a>>>,
 }
 
-/// What the whole request tells.
+/// The result of reading the whole request.
 #[derive(Debug)]
 pub enum KeyOutcome<'a> {
-    /// There is no key: [`Rule::on_missing_key`] says `Forward` or `Reject`. The part of the key that is absent.
+    /// There is no key, and [`Rule::on_missing_key`] is `Forward` or `Reject`. The missing part of the key.
     Missing(&'a Selector),
-    /// It asks for this.
+    /// The request's operation.
     Operation(Operation),
 }
 
-/// What a request asks for: the same name, the same operation.
+/// What a request asks for. Requests with the same name are the same operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
-    /// Of its record.
+    /// The name of its record.
     pub name: RecordName,
     /// What the key is used for.
     pub fingerprint: Fingerprint,
-    /// What it is claimed under.
+    /// The terms of its claim.
     pub terms: Terms,
     /// The key for log lines; `None` when scope and payload are the key.
     pub key: Option<KeyText>,
 }
 
-/// Reads the head. A key that is wrong is an error even when another part of it is missing.
+/// Reads the head. An invalid part of a key is an error even when another part is missing.
 pub fn read_head<'a>(rule: &'a Rule, request: Request<'a>) -> Result<HeadOutcome<'a>, KeyError> {
     if let Some(selector) = plainly_missing(rule, request.headers) {
         return Ok(HeadOutcome::Missing(selector));
@@ -116,8 +116,8 @@ pub fn read_head<'a>(rule: &'a Rule, request: Request<'a>) -> Result<HeadOutcome
     }
 }
 
-/// The part of the key that is absent, where that is all there is to say: a field holds the key, and of a scope of fields
-/// nothing can be wrong. Such a request passes as it came, and reading the rest of its head took 2,500 instructions.
+/// The missing part of the key, where nothing else can be wrong: the key is in a field, and a scope of fields is always
+/// valid. A shortcut for requests that are forwarded, which saves 2,500 instructions.
 fn plainly_missing<'a>(rule: &'a Rule, headers: &HeaderMap) -> Option<&'a Selector> {
     let ([selector @ Selector::Header(name)], OnMissingKey::Forward | OnMissingKey::Reject) =
         (&rule.key[..], rule.on_missing_key)
@@ -142,7 +142,7 @@ pub fn read<'a>(
 }
 
 impl<'a> PartialOperation<'a> {
-    /// Reads the rest. The body is parsed at most once, and not at all unless a selector or the fingerprint needs it.
+    /// Reads the body. It is parsed at most once, and only if a selector or the fingerprint needs it.
     pub fn with_body(self, digest_key: &DigestKey, body: &[u8]) -> Result<KeyOutcome<'a>, KeyError> {
         let body = Body::of(self.rule, self.declared, body);
         self.of_body(digest_key, &body)
@@ -158,7 +158,7 @@ impl<'a> PartialOperation<'a> {
         if let [key] = &key[..] {
             not_expired(rule, key, request.now)?;
         }
-        // From here on, what does not count of the query is not there.
+        // Ignored parameters are removed first.
         let query = query::counted(request.query, &rule.ignore_query);
         let request = Request { query: query.as_deref(), ..request };
         let fingerprint = || fingerprint(&rule.fingerprint, digest_key, &request, body);
@@ -174,7 +174,7 @@ impl<'a> PartialOperation<'a> {
             },
             (Some(_), OnMissingKey::Fingerprint(window)) => {
                 let fingerprint = fingerprint();
-                // With `fingerprint = "none"` the body does not count beside a key; where it is the key, it does.
+                // `fingerprint = "none"` ignores the body only where there is a key.
                 let payload = match rule.fingerprint {
                     FingerprintMode::None => by_bytes(digest_key, body),
                     FingerprintMode::Auto { .. }
@@ -204,7 +204,7 @@ fn complete<'b>(
     role: Role,
     body: &'b Body<'_>,
 ) -> Result<Vec<KeyPart<'b>>, KeyError> {
-    // One for each selector. Numbered, not zipped: so the list is changed in place.
+    // Indexed instead of zipped, so that the list is changed in place.
     let parts = parts.into_iter().enumerate();
     parts.map(|(at, part)| part.map_or_else(|| select::in_body(&selectors[at], role, body), Ok)).collect()
 }
@@ -216,8 +216,8 @@ fn first_absent<'s, 'p, 'b: 'p>(
     selectors.iter().zip(parts).find(|(_, part)| part.is_some_and(KeyPart::is_absent)).map(|(selector, _)| selector)
 }
 
-/// A key that says when it was made, and is older than any record: it may have been used, and nobody would know. One from
-/// the future is young.
+/// Refuses a key that is older than any record: it may have been used before, without evidence. A creation time in the future
+/// counts as new.
 fn not_expired(rule: &Rule, key: &KeyPart<'_>, now: SystemTime) -> Result<(), KeyError> {
     let made = if rule.refuse_expired_keys { key.as_text().and_then(age::made_at) } else { None };
     let age = made.and_then(|made| now.duration_since(made).ok());
@@ -241,7 +241,7 @@ fn terms(rule: &Rule) -> Terms {
     Terms { lease: rule.lease, retention: rule.retention, on_unknown }
 }
 
-/// Nothing of an operation that was guessed from its payload outlives the window.
+/// An operation identified by its payload lasts no longer than the window.
 fn terms_within(rule: &Rule, window: Duration) -> Terms {
     let Terms { lease, on_unknown, .. } = terms(rule);
     let on_unknown = match on_unknown {

@@ -1,4 +1,4 @@
-//! Who asks, and for which host, as far as those in between are believed.
+//! The client's address and the requested host, by the trusted proxies.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -12,10 +12,10 @@ use crate::uri::normalise_host;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The client's address; `None` behind a Unix socket, unless a proxy there tells it.
+/// The client's address; `None` on a Unix socket, unless a proxy there reports it.
 ///
-/// Each proxy appends the address that it was reached from, so the list is read from its end, for as long as what stands
-/// there is a trusted proxy. What is no address ends it: whatever is left of it may be anybody's invention.
+/// Each proxy appends the address of its peer, so that the list is read from its end, as long as each address is a trusted
+/// proxy. An entry that is no address ends it: the entries before it may be forged.
 pub(super) fn client(request: &Request<'_>) -> Option<IpAddr> {
     let proxies = &request.trust.proxies;
     let mut client = request.peer.map(|address| address.to_canonical());

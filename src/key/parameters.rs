@@ -1,6 +1,6 @@
 //! Parameters of a field value (RFC 9110, 5.6.6; RFC 2183, 2), and charsets.
 
-/// One `name=value`, as it was written.
+/// One `name=value`, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Parameter<'v> {
     pub(super) name: &'v str,
@@ -14,7 +14,7 @@ impl Parameter<'_> {
         self.name.eq_ignore_ascii_case(name)
     }
 
-    /// Whether every reader takes the value for the same.
+    /// Whether all parsers read the same value.
     pub(super) fn is_plain(&self) -> bool {
         if self.quoted {
             !self.value.contains('\\')
@@ -24,7 +24,7 @@ impl Parameter<'_> {
     }
 }
 
-/// Readers differ in whether a backslash in quotes hides the quote behind it.
+/// Parsers differ in whether a backslash in quotes escapes the next quote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quotes {
     /// It does (RFC 9110, 5.6.4).
@@ -33,8 +33,7 @@ pub(super) enum Quotes {
     Plain,
 }
 
-/// What stands behind the first semicolon. Nothing of it is refused: what is between a value and the next semicolon is
-/// passed over.
+/// The text after the first semicolon. Nothing is refused: text between a value and the next semicolon is skipped.
 pub(super) fn parameters(value: &str, quotes: Quotes) -> impl Iterator<Item = Parameter<'_>> {
     let mut rest = value.split_once(';').map_or("", |(_, rest)| rest);
     std::iter::from_fn(move || {
@@ -82,17 +81,16 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&*+-.^_`|~".contains(&byte)
 }
 
-/// How often a word is there, in any case.
+/// How often a word occurs, in any case.
 pub(super) fn occurrences(text: &str, word: &str) -> usize {
     text.as_bytes().windows(word.len()).filter(|window| window.eq_ignore_ascii_case(word.as_bytes())).count()
 }
 
-/// Whether all readers decode a text to the same characters: it is UTF-8, or nothing but ASCII in a charset of which that
-/// is a part.
+/// Whether all parsers decode a text to the same characters: it is UTF-8, or ASCII in a charset that includes ASCII.
 pub(super) fn is_read_alike(content_type: &str, is_ascii: bool) -> bool {
     let mut charsets = parameters(content_type, Quotes::Escaped).filter(|parameter| parameter.is("charset"));
     let one = charsets.next();
-    // In quotes of another parameter, it is a charset to those who do not mind quotes.
+    // Lenient parsers find a charset even in the quotes of another parameter.
     if charsets.next().is_some() || occurrences(content_type, "charset") != usize::from(one.is_some()) {
         return false;
     }

@@ -1,11 +1,11 @@
-//! What of a query counts.
+//! The part of a query that is compared.
 
 use std::borrow::Cow;
 
 use super::form;
 
-/// The query without the parameters of these names (`ignore_query`), the others as they came and in their order. A query
-/// that had nothing else is none.
+/// The query without the parameters of these names (`ignore_query`), the others unchanged and in their order. `None` if no
+/// parameter is left.
 pub(super) fn counted<'a>(query: Option<&'a str>, ignored: &[String]) -> Option<Cow<'a, str>> {
     let query = query?;
     let is_ignored = |pair: &&str| {

@@ -5,14 +5,14 @@ use super::select::{self, Role};
 use super::{DigestKey, DigestKind, KeyError, Request};
 use crate::config::{Rule, Selector};
 
-/// What each selector of a rule finds in a request, for people who ask why. Off the path of requests.
+/// The value of each selector of a rule in a request, for `explain`. Not used for requests.
 #[derive(Debug)]
 pub struct Readings {
     /// In the order of the rule.
     pub scope: Vec<SelectorReading>,
     /// In the order of the rule.
     pub key: Vec<SelectorReading>,
-    /// What of the body belongs to the fingerprint.
+    /// The part of the body that is in the fingerprint.
     pub body: FingerprintedBody,
 }
 

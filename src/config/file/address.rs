@@ -19,7 +19,7 @@ pub(super) fn listen(item: &Item<'_>) -> Option<Listen> {
     }
 }
 
-/// The longest that Linux takes, and a zero byte (unix(7)).
+/// The longest path of a Unix socket on Linux, without its zero byte (unix(7)).
 const LONGEST: usize = 107;
 
 fn read_socket(item: &Item<'_>, text: &Text, path: &str) -> Option<PathBuf> {
@@ -76,14 +76,14 @@ pub(super) fn network(item: &Item<'_>) -> Option<IpNet> {
     match network.addr().to_canonical() {
         address if address == network.addr() => Some(network),
         address => {
-            // A prefix of less than 96 bits reaches beyond the IPv4 addresses.
+            // A prefix shorter than 96 bits includes more than the IPv4-mapped addresses.
             let right = IpNet::new(address, network.prefix_len().saturating_sub(96)).map(right).unwrap_or_default();
             item.refuse(format!("{text} is an IPv4 network in the dress of IPv6"), format!("write it as one{right}"))
         }
     }
 }
 
-/// `upstream.url`, as far as it stands for itself.
+/// `upstream.url`, without the TLS settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum UpstreamUrl {
     Http(Authority),
@@ -135,7 +135,7 @@ pub(super) fn upstream(item: &Item<'_>) -> Option<UpstreamUrl> {
     }
 }
 
-/// A path as long as the operating system takes it (`sun_path`, with the zero at its end).
+/// The path of a Unix socket, no longer than `sun_path`.
 fn unix(item: &Item<'_>, path: &str) -> Option<UpstreamUrl> {
     const LONGEST: usize = 107;
     if !path.starts_with('/') || path.starts_with("//") {
@@ -149,7 +149,7 @@ fn unix(item: &Item<'_>, path: &str) -> Option<UpstreamUrl> {
     Some(UpstreamUrl::Unix(PathBuf::from(path)))
 }
 
-/// The address of a backend on this very machine, if that is plain to see.
+/// The address of a backend that is obviously on this machine.
 pub(super) fn local(upstream: &UpstreamUrl) -> Option<SocketAddr> {
     let (authority, port) = match upstream {
         UpstreamUrl::Http(authority) => (authority, 80),

@@ -1,7 +1,7 @@
 //! Macros that declare the keys of a table once. The resolved struct, the reader, the defaults and the list of keys that
 //! a reload cannot change follow from the declaration; the schema follows from the reader.
 
-/// Declares a table of the file that stands once.
+/// Declares a table that a file has once.
 ///
 /// Each line of `keys` is a key of the file and a field of the resolved struct. `required` names the advice for when it is
 /// missing; a `dependent` default is filled in later. `at_start`: a reload cannot change it; `at_once`: it can. `read` holds
@@ -84,7 +84,7 @@ macro_rules! settings {
     (@at_once) => { false };
 }
 
-/// Declares keys that two tables share, one of which is laid over the other. `preset` holds what only presets set.
+/// Declares keys that two tables share, one of which overrides the other. `preset` has settings of presets only.
 macro_rules! layer {
     (
         $(#[$meta:meta])*
@@ -105,7 +105,7 @@ macro_rules! layer {
                 Self { $( $key: section.read(stringify!($key), $parse), )* $( $preset: Setting::Absent, )* }
             }
 
-            /// What this layer says, and for the rest what `below` says.
+            /// The keys of this layer, and those of `below` where they are absent.
             pub(super) fn over(&self, below: &Self) -> Self {
                 Self { $( $key: self.$key.over(&below.$key), )* $( $preset: self.$preset.over(&below.$preset), )* }
             }

@@ -1,4 +1,4 @@
-//! Defaults that are compared with other keys. Each gives way to what the file says, so that none makes a file wrong.
+//! Defaults that depend on other keys. A default adapts to the keys of the file, so that it never contradicts them.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::super::Selector;
 use super::layer::{Layer, MissingKey};
 use super::setting::Setting;
 
-/// A lease is renewed at a third of it. Nothing that lasts longer than a lease is shorter than this.
+/// The shortest lease, which is renewed every third of it; also the lower bound of the durations that must exceed it.
 pub(super) const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -16,13 +16,13 @@ const WAIT: Duration = Duration::from_secs(10);
 const RESPONSE: Duration = Duration::from_secs(60);
 const ATTEMPT: Duration = Duration::from_secs(600);
 
-/// A record outlives its owner's silence, and an outcome is unknown only after the lease.
+/// A record outlives the lease, and an outcome becomes unknown only after the lease.
 pub(super) fn lease(merged: &Layer) -> Setting<Duration> {
     let within = [merged.retention.given().map(|retention| *retention / 2), merged.hold_for.given().copied()];
     merged.lease.clone().or(shortest(LEASE, within).max(SHORTEST_LEASE))
 }
 
-/// That of the preset gives way too.
+/// The retention of a preset adapts too.
 pub(super) fn retention(merged: &Layer, key: &Setting<Vec<Selector>>) -> Setting<Duration> {
     let has_window = matches!(merged.on_missing_key.get(), Some(MissingKey::Fingerprint));
     let buckets = [key, &merged.scope].into_iter().filter_map(Setting::get).flatten().filter_map(|part| match part {
@@ -48,12 +48,12 @@ pub(super) fn window(merged: &Layer) -> Setting<Duration> {
     merged.fingerprint_window.clone().or(shortest(WINDOW, [merged.retention.given().copied()]))
 }
 
-/// No attempt lasts longer than its timeout, so there is nothing more to wait for.
+/// No attempt lasts longer than its timeout, so that a longer wait is pointless.
 pub(super) fn wait(merged: &Layer, attempt_timeout: &Setting<Duration>) -> Setting<Duration> {
     merged.wait_timeout.clone().or(shortest(WAIT, [attempt_timeout.get().copied()]))
 }
 
-/// `upstream.response_timeout` and `upstream.attempt_timeout`. An attempt lasts as long as any client may wait for it.
+/// `upstream.response_timeout` and `upstream.attempt_timeout`. An attempt lasts as long as any client may wait.
 pub(super) fn timeouts(
     response: Setting<Duration>,
     attempt: Setting<Duration>,

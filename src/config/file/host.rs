@@ -4,11 +4,11 @@ use std::net::Ipv6Addr;
 
 use super::item::Item;
 
-/// A host's name as requests are compared: lower case, without port.
+/// A host name in the form in which requests are compared: lower case, without port.
 pub(super) fn host(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
     let lower = text.value.to_ascii_lowercase();
-    // The dot of a fully qualified name is not compared.
+    // The trailing dot of a fully qualified name is ignored.
     let host = lower.strip_suffix('.').unwrap_or(&lower);
     let address = |host: &str| host.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
     let name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);

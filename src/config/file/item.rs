@@ -15,12 +15,12 @@ use super::shape::Shape;
 
 /// One value of the file.
 ///
-/// Whoever reads it says what it is to be ([`Item::ask`]). That is how a key is described, too: its parser is handed an
-/// item without a value, and what it asks for is the key's [`Shape`]. So the schema needs no word beside the parser.
+/// A parser declares the shape that it expects ([`Item::ask`]). The schema is made in the same way: the parser gets an
+/// item without a value, and the shapes that it asks for are the key's [`Shape`]s.
 pub(super) struct Item<'a> {
     name: String,
     value: Option<&'a Spanned<DeValue<'a>>>,
-    /// What a value that is not there was asked to be.
+    /// The shapes that the parser asked for, when there is no value.
     asked: RefCell<Vec<Shape>>,
     report: &'a FileReport<'a>,
 }
@@ -36,14 +36,14 @@ impl<'a> Item<'a> {
         Self { name, value: Some(value), asked: RefCell::default(), report }
     }
 
-    /// What `parse` asks of a value: any of these will do.
+    /// The shapes that `parse` accepts.
     pub(super) fn shapes<T>(report: &'a FileReport<'a>, parse: impl FnOnce(&Self) -> Option<T>) -> Vec<Shape> {
         let item = Self { name: String::new(), value: None, asked: RefCell::default(), report };
         parse(&item);
         item.asked.into_inner()
     }
 
-    /// The value, which is to be a `shape`; `None` when the key is only described. The one way to the value.
+    /// The value, which should have this `shape`; `None` when the key is only described. The only access to the value.
     fn ask(&self, shape: Shape) -> Option<&'a DeValue<'a>> {
         match self.value {
             Some(value) => Some(value.get_ref()),
@@ -64,17 +64,17 @@ impl<'a> Item<'a> {
         &self.name
     }
 
-    /// The key, as it stands in the file.
+    /// The key, as in the file.
     fn key(&self) -> &str {
         self.name.rsplit('.').next().unwrap_or(&self.name)
     }
 
-    /// Remembers a file that this names.
+    /// Registers a file that the value names.
     pub(super) fn reads(&self, file: &Path) {
         self.report.reads(file);
     }
 
-    /// A path that stands here, from where the program is: in the file, it is relative to the file's folder.
+    /// A path of the file, which is relative to the file's folder, relative to the working directory.
     pub(super) fn path(&self, path: &str) -> PathBuf {
         self.report.path(path)
     }
@@ -97,7 +97,7 @@ impl<'a> Item<'a> {
         self.string(Shape::Text, &format!("in quotes: {} = \"…\"", self.key()))
     }
 
-    /// `advice` is for another value than a string.
+    /// `advice` is for a value that is not a string.
     fn string(&self, shape: Shape, advice: &str) -> Option<Text> {
         let DeValue::String(text) = self.ask(shape)? else {
             return self.mistyped("a string", advice);
@@ -121,7 +121,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The number, where one was written without quotes that should have them.
+    /// The number, where quotes are missing around it.
     pub(super) fn bare_number(&self) -> Option<String> {
         match self.value?.get_ref() {
             DeValue::Integer(number) => Some(number.to_string()),
@@ -213,7 +213,7 @@ impl<'a> Item<'a> {
             DeValue::Integer(number) => number,
             DeValue::String(_) => {
                 let text = self.text()?;
-                // A variable of the environment has no other way to say a number.
+                // The value of an environment variable is always text.
                 let number = text.value.parse().ok().filter(|value| !text.is_literal() && range.contains(value));
                 return match number.and_then(|value| usize::try_from(value).ok()) {
                     Some(value) => Some(count(value)),
@@ -235,7 +235,7 @@ impl<'a> Item<'a> {
         Some(array.iter().map(|value| Item::new(self.name.clone(), value, self.report)).collect())
     }
 
-    /// A list, each element read with `parse`, none given twice.
+    /// A list without duplicates, each element read with `parse`.
     pub(super) fn list<T: PartialEq>(&self, parse: impl Fn(&Item<'a>) -> Option<T>) -> Option<Vec<(T, ByteRange)>> {
         self.ask(Shape::List(Item::shapes(self.report, &parse)))?;
         match self.elements() {
@@ -244,7 +244,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The same, where one value may stand without brackets.
+    /// The same, where a single value needs no brackets.
     pub(super) fn one_or_more<T: PartialEq>(
         &self,
         parse: impl Fn(&Item<'a>) -> Option<T>,
@@ -278,7 +278,7 @@ impl<'a> Item<'a> {
     }
 }
 
-/// All elements are read before the first bad one counts, so that every problem is found.
+/// Reads all elements, so that every problem is reported.
 fn distinct<'a, T: PartialEq>(
     items: &[Item<'a>],
     parse: impl Fn(&Item<'a>) -> Option<T>,
@@ -299,9 +299,9 @@ fn distinct<'a, T: PartialEq>(
     whole.then_some(values)
 }
 
-/// A value of the environment may be a secret in the wrong place, so messages show only the variable's name.
+/// The value of an environment variable may be a misplaced secret, so that messages show only its name.
 impl Text {
-    /// Whether it stands in the file itself.
+    /// Whether the text is in the file itself.
     pub(super) fn is_literal(&self) -> bool {
         self.variable.is_none()
     }

@@ -30,7 +30,7 @@ const ALGORITHMS: [(&str, Algorithm); 12] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
-/// `[jwt]` as it stands in the file.
+/// `[jwt]` as read from the file.
 pub(super) struct JwtTable {
     span: Option<ByteRange>,
     secret: Setting<String>,
@@ -196,7 +196,7 @@ fn algorithm(item: &Item<'_>) -> Option<Algorithm> {
     item.choice(&ALGORITHMS)
 }
 
-/// An algorithm of another family than the key's is how a public key comes to be taken for a secret.
+/// The algorithms must be of the key's family. Otherwise a public key could be used as a shared secret.
 fn of_family(
     algorithms: &[(Algorithm, ByteRange)],
     family: AlgorithmFamily,
@@ -219,7 +219,7 @@ fn of_family(
     right.then_some(())
 }
 
-/// What is said of a public key that verifies nothing.
+/// The message for a public key that cannot verify any token.
 fn refused(why: Unusable) -> (String, String) {
     match why {
         Unusable::RsaBits(bits) => (

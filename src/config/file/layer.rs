@@ -1,4 +1,4 @@
-//! What one `[[route]]` or `[defaults]` says, key by key, before the two are laid over one another.
+//! The keys that `[[route]]` and `[defaults]` share, as read, before one overrides the other.
 
 use std::time::Duration;
 
@@ -134,7 +134,7 @@ fn parameter(item: &Item<'_>) -> Option<String> {
     item.refuse(format!("{text} is not the name of a parameter"), "name it without its value: [\"signature\"]")
 }
 
-/// A header field that replays leave out.
+/// A header field that replays omit.
 fn omitted(item: &Item<'_>) -> Option<HeaderName> {
     let text = item.text()?;
     let Ok(name) = HeaderName::from_bytes(text.value.as_bytes()) else {
@@ -161,7 +161,7 @@ fn status(item: &Item<'_>) -> Option<StatusSet> {
     }
 }
 
-/// The name of a warning that is meant so.
+/// The name of a warning that the operator accepts.
 fn accepted(item: &Item<'_>) -> Option<&'static str> {
     item.choice(&WARNINGS.map(|name| (name, name)))
 }
@@ -174,7 +174,7 @@ fn message(item: &Item<'_>) -> Option<String> {
     Some(text.value)
 }
 
-/// It stands in a header field, between angle brackets (RFC 8288, 3).
+/// It is sent in a `Link` field, between angle brackets (RFC 8288, 3).
 fn help(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
     let advice = "it is an address of the web: \"https://docs.example.com/idempotency\", or a path: \"/docs\"";

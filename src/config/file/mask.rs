@@ -1,7 +1,7 @@
-//! Which parts of a file may hold a secret, so that no message shows them.
+//! The parts of a file that may contain a secret. Messages do not show them.
 //!
-//! This goes by names and shapes, not by what the reader makes of a value: a secret under a misspelt key, or in a file
-//! that does not even parse, is one too.
+//! Secrets are found by the names of keys and the form of values, not by what the reader accepts. So a secret is hidden
+//! under a misspelt key too, and in a file that does not parse.
 
 use strsim::damerau_levenshtein;
 use toml::Spanned;
@@ -9,8 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::report::ByteRange;
 
-/// The parts of a file not to be shown, in order and apart from each other. `broken`: the file is not TOML, and `table`
-/// only what the parser made of it.
+/// The parts to hide, in order, without overlaps. `broken`: the file is not TOML, and `table` is what the parser recovered.
 pub(super) fn find(text: &str, table: &DeTable<'_>, broken: bool) -> Vec<ByteRange> {
     let mut spans = secrets(table);
     if broken {
@@ -49,7 +48,7 @@ fn collect(key: &str, value: &Spanned<DeValue<'_>>, spans: &mut Vec<ByteRange>) 
     }
 }
 
-/// The lines of a file that does not parse which may hold a secret, or a part of one.
+/// The lines of a file that does not parse that may contain a secret or a part of one.
 fn secret_lines(text: &str) -> Vec<ByteRange> {
     let mut spans = Vec::new();
     let mut within = Within::Nothing;
@@ -83,15 +82,15 @@ fn secret_lines(text: &str) -> Vec<ByteRange> {
     spans
 }
 
-/// How a key in PEM begins, or a certificate.
+/// The beginning of a key or certificate in PEM.
 const PEM: &str = "-----BEGIN";
 
-/// What the beginning of a line is a part of.
+/// What a line continues.
 enum Within {
     Nothing,
-    /// A secret that may go on over several lines.
+    /// A secret that may continue over several lines.
     Value,
-    /// A secret that goes on until these quotes.
+    /// A secret that continues up to these quotes.
     String(&'static str),
 }
 
@@ -104,8 +103,8 @@ fn names(line: &str) -> impl Iterator<Item = (&str, usize)> {
     })
 }
 
-/// Whether a line cannot belong to the value of the line before: a header, or a key with a value. The `=` at the end
-/// of a line of base64 has nothing behind it.
+/// Whether a line cannot continue the value of the line before: a header, or a key with a value. Padding at the end of a
+/// line of base64 has nothing after its `=`.
 fn begins_anew(line: &str) -> bool {
     let is_key = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     let line = line.trim();
@@ -119,9 +118,9 @@ fn is_secret_name(name: &str) -> bool {
         || ["token", "secret", "password", "digest_key"].iter().any(|word| damerau_levenshtein(&name, word) <= 2)
 }
 
-/// Whether `value` is a URL with a user or password in it, or one that is too broken to tell.
+/// Whether `value` is a URL with a user or password, or one that is too malformed to tell.
 fn has_credentials(key: &str, value: &str) -> bool {
-    // A set of keys, by mistake of secret ones.
+    // A JSON Web Key set, which may contain private keys by mistake.
     if value.contains("\"kty\"") {
         return true;
     }
@@ -132,7 +131,7 @@ fn has_credentials(key: &str, value: &str) -> bool {
     rest.contains(['@', '?']) || (redis && !is_plain(rest))
 }
 
-/// `//host[:port][/database]` and nothing else.
+/// Exactly `//host[:port][/database]`.
 fn is_plain(rest: &str) -> bool {
     let Some(authority) = rest.strip_prefix("//").and_then(|rest| rest.split('/').next()) else { return false };
     match authority.rsplit_once(':') {

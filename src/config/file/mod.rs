@@ -1,4 +1,4 @@
-//! From the text of a file to a [`Config`], or to everything that is wrong with it.
+//! Reads the text of a file into a [`Config`], or into a list of its problems.
 
 mod address;
 mod declare;
@@ -47,20 +47,20 @@ pub use self::tables::{LogConfig, ServerConfig, StoreConfig, UpstreamConfig};
 use super::excerpt::Excerpt;
 use super::{Config, ConfigError, ConfigProblem, RouteConflict, Routes, Trust};
 
-/// The file that is read when none is named.
+/// The file that is read by default.
 const DEFAULT_NAME: &str = "onlyonce.toml";
 
-/// What a configuration file holds at one moment, not yet checked, and whether the files that it names have changed.
+/// The text of a configuration file at one moment, not yet checked, with digests of the files that it names.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigFile {
     path: PathBuf,
     text: Result<String, ConfigError>,
-    /// Certificates and the like. Keys are among them, so only digests are kept.
+    /// Certificates, keys and the like: only digests are kept.
     beside: Vec<(PathBuf, Option<u64>)>,
 }
 
 impl ConfigFile {
-    /// Reads the file at `path`. That it cannot be read is content too.
+    /// Reads the file at `path`. A failure to read it is kept as well.
     pub fn of(path: &Path) -> Self {
         let text = read_text(path);
         let named = text
@@ -69,7 +69,7 @@ impl ConfigFile {
         Self { path: path.to_owned(), text, beside: named.into_iter().map(digested).collect() }
     }
 
-    /// The same file now. Costs little while it says the same.
+    /// Reads the file again. Cheap while it is unchanged.
     pub fn again(&self) -> Self {
         if read_text(&self.path) != self.text {
             return Self::of(&self.path);
@@ -78,7 +78,7 @@ impl ConfigFile {
         Self { beside, ..self.clone() }
     }
 
-    /// Whether its log is to be JSON, as far as that can be told of a file that may be wrong.
+    /// Whether it asks for a JSON log. The file may be invalid.
     pub fn asks_for_json(&self) -> bool {
         let Ok(text) = &self.text else { return false };
         let (table, _) = DeTable::parse_recoverable(text);
@@ -99,7 +99,7 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
     bytes.and_then(|bytes| String::from_utf8(bytes).map_err(|error| not_text(&name, &error)))
 }
 
-/// Enough to tell that a file has changed.
+/// A digest that tells whether a file has changed.
 fn digested(path: PathBuf) -> (PathBuf, Option<u64>) {
     let digest = pem::bytes(&path).ok().map(|bytes| {
         let mut hasher = DefaultHasher::new();
@@ -123,16 +123,16 @@ pub fn parse(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Re
     inspect(name, text, env).result
 }
 
-/// What is found in a file.
+/// The result of reading a file.
 struct Inspected {
     result: Result<Config, ConfigError>,
-    /// The keys that were looked for.
+    /// The keys that readers asked for.
     known: Vec<KnownKey>,
     /// The other files that it names.
     files: Vec<PathBuf>,
 }
 
-/// Every key that a file may hold: those that are looked for in a file that has nothing but a route without any.
+/// Every key that a file may contain: those that readers ask for in a file with one empty route.
 pub(super) fn keys() -> Vec<KnownKey> {
     inspect("", "[[route]]", &|_| None).known
 }
@@ -152,7 +152,7 @@ fn inspect(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Insp
     };
     faults.retain(|fault| !syntax.covers(text, fault.span.as_ref()));
     faults.extend(syntax.faults);
-    // What is missing altogether has no place, and comes last.
+    // A missing table has no place, and comes last.
     faults.sort_by_key(|fault| fault.span.as_ref().map_or(usize::MAX, |span| span.start));
     let result = match config {
         Some(config) if faults.is_empty() => Ok(config),
@@ -173,7 +173,7 @@ fn problem(fault: Finding, text: &str, masks: &[ByteRange]) -> ConfigProblem {
 const ROUTE: &str = "say what to guard:\n  [[route]]\n  name = \"create-order\"\n  path = \"/orders\"\n  \
                      scope = [\"header:Authorization\"]";
 
-/// Reads every table before it gives up on any, so that all problems are reported.
+/// Reads all tables before it fails, so that all problems are reported.
 fn read(table: &DeTable<'_>, report: &FileReport<'_>) -> Option<Config> {
     let root = Section::root(table, report);
     let server = ServerTable::read(root.section("server"));
@@ -212,7 +212,7 @@ fn read(table: &DeTable<'_>, report: &FileReport<'_>) -> Option<Config> {
 fn routes(tables: Vec<RouteTable>, defaults: &Layer, bounds: &Bounds<'_>, report: &FileReport<'_>) -> Routes {
     let mut routes = Routes::default();
     let mut names: HashMap<String, ByteRange> = HashMap::new();
-    // Where the paths of the rules in `routes` stand, in the same order.
+    // The places of the paths of the rules in `routes`, in the same order.
     let mut paths: Vec<Option<ByteRange>> = Vec::new();
     for table in tables {
         if let (Some(name), Some(span)) = (table.name.get(), table.name.span()) {

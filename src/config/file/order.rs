@@ -10,8 +10,8 @@ pub(super) struct Order<'a> {
 }
 
 impl Order<'_> {
-    /// `short` may not be longer than `long`, and `why` not. Reports `short` where it is given, else `long`, and says
-    /// where the other one comes from.
+    /// Reports `short` if it is longer than `long`. The problem is placed at `short` where it is given, else at `long`, and
+    /// names the source of the other. `why`: the reason for the limit.
     pub(super) fn durations(
         &self,
         (long_name, long): (&str, &Setting<Duration>),

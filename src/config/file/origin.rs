@@ -33,7 +33,7 @@ pub(super) fn origin(item: &Item<'_>) -> Option<HeaderValue> {
         return refuse("has something behind the host: a path, or a slash", ADVICE);
     }
     if authority.contains('@') {
-        // It is not shown: a password may be in it.
+        // Not shown: it may contain a password.
         return item.refuse("an entry of cors_origins has a user or a password in it", ADVICE);
     }
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase())

@@ -1,9 +1,9 @@
-//! A route's `path`, and how the spellings of other routers are to be written here.
+//! A route's `path`, with advice for the path syntax of other routers.
 
 use super::item::Item;
 use crate::uri::{escape_path, normalise_path};
 
-/// A path pattern: a normalised path, some of its segments `{param}`, the last one perhaps `{*rest}`.
+/// A path pattern: a normalised path whose segments may be `{param}`, and the last one `{*rest}`.
 pub(super) fn path(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
     let Some(wrong) = PathFault::of(&text.value) else { return Some(text.value) };
@@ -98,10 +98,10 @@ impl<'a> PathFault<'a> {
     }
 }
 
-/// What was meant, as far as can be told: nothing is wrong with it.
+/// A valid pattern that is probably meant.
 fn right(path: &str) -> Option<String> {
     let mut path = path.to_owned();
-    // Several things may be wrong, each of which is mended once.
+    // Each round corrects one problem.
     for _ in 0..8 {
         let Some(wrong) = PathFault::of(&path) else { return Some(path) };
         path = mended(&path, wrong)?;
@@ -139,7 +139,7 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/')
 }
 
-/// The parts of a pattern that are no parameter of ours.
+/// The parts of a pattern outside its parameters.
 fn outside_braces(path: &str) -> impl Iterator<Item = &str> {
     path.split('{').enumerate().map(|(index, part)| match part.split_once('}') {
         Some((_, after)) if index > 0 => after,
@@ -147,7 +147,7 @@ fn outside_braces(path: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A parameter as other routers write it, in our braces: `:id` (Express, Rails, Gin), `<int:id>` (Flask, Django), `[id]`
+/// A parameter in the syntax of another router, as one in braces: `:id` (Express, Rails, Gin), `<int:id>` (Flask, Django), `[id]`
 /// (Next.js), `*rest` (Rails, Gin).
 fn parameter_elsewhere(segment: &str) -> Option<String> {
     let inner = |open: char, close: char| segment.strip_prefix(open)?.strip_suffix(close);
@@ -175,7 +175,7 @@ fn is_of_a_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
 
-/// `*` at the end is for all that follows, and between slashes for one segment.
+/// `*` at the end becomes `{*rest}`, and a segment `*` becomes a parameter.
 fn without_wildcards(path: &str) -> Option<String> {
     let count = segments(path).count();
     let mut names = (1..).map(|number| if number == 1 { "{name}".to_owned() } else { format!("{{name{number}}}") });
@@ -187,7 +187,7 @@ fn without_wildcards(path: &str) -> Option<String> {
             (0, _) => Some(segment.to_owned()),
             (_, "") if is_last => Some("{*rest}".to_owned()),
             (_, "") => names.next(),
-            // As a prefix: what lies below it is all that a route can mean by that.
+            // A prefix: a route can only match what is below it.
             (_, plain) if is_last && !plain.contains('*') => Some(format!("{plain}/{{*rest}}")),
             _ => None,
         }
@@ -195,7 +195,7 @@ fn without_wildcards(path: &str) -> Option<String> {
     Some(mended.collect::<Option<Vec<_>>>()?.join("/"))
 }
 
-/// Braces of other routers: `{id:int}` and `{id?}` (ASP.NET, Starlette), `{rest...}` (Go), `{**rest}` (YARP), `{rest=**}`
+/// Parameters in the brace syntax of other routers: `{id:int}` and `{id?}` (ASP.NET, Starlette), `{rest...}` (Go), `{**rest}` (YARP), `{rest=**}`
 /// (gRPC).
 fn plain_braces(path: &str) -> Option<String> {
     let mut out = String::new();
@@ -214,9 +214,9 @@ fn plain_braces(path: &str) -> Option<String> {
     Some(out).filter(|out| out != path)
 }
 
-/// The pattern with everything outside its braces normalised. `None` when the braces are not those of parameters.
+/// The pattern, normalised outside its braces. `None` when the braces do not enclose parameters.
 fn normalised_pattern(pattern: &str) -> Option<String> {
-    // Parameters keep out of the way as characters that the normal form leaves alone.
+    // Parameters are replaced by a text that normalisation does not change.
     let mut literal = String::new();
     let mut parameters = Vec::new();
     let mut rest = pattern;
@@ -248,7 +248,7 @@ pub(super) fn parameters(pattern: &str) -> impl Iterator<Item = &str> {
     names.map(|name| name.trim_start_matches('*'))
 }
 
-/// Unreserved, so that it stays as it is; and nobody's path.
+/// Only unreserved characters, and unlikely in a path.
 const PLACEHOLDER: &str = "~onlyonce~parameter~";
 
 #[cfg(test)]

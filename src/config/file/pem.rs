@@ -1,4 +1,4 @@
-//! Certificates and keys: the PEM text itself (from the environment, say), or the path of a file that holds it.
+//! Certificates and keys: PEM text (from the environment, for example), or the path of a PEM file.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -9,10 +9,10 @@ use super::report::FileReport;
 use super::setting::Setting;
 use crate::tls::{Authorities, CertificateChain, IdentityError, PemError, PrivateKey, TlsIdentity};
 
-/// Larger files hold something else.
+/// A larger file is something else.
 const LARGEST: u64 = 1 << 20;
 
-/// One's own certificate, and those that lead from it to an authority.
+/// A certificate and its intermediate certificates.
 pub(super) fn chain(item: &Item<'_>) -> Option<CertificateChain> {
     read(item, CertificateChain::read)
 }
@@ -22,12 +22,12 @@ pub(super) fn key(item: &Item<'_>) -> Option<PrivateKey> {
     read(item, PrivateKey::read)
 }
 
-/// The authorities that are believed.
+/// The trusted authorities.
 pub(super) fn authorities(item: &Item<'_>) -> Option<Authorities> {
     read(item, Authorities::read)
 }
 
-/// A certificate and its key, which must both be there or both be absent. `names` are the two keys.
+/// A certificate and its key, of which both or none must be given. `names` are their two keys.
 pub(super) fn identity(
     chain: &Setting<CertificateChain>,
     key: &Setting<PrivateKey>,
@@ -75,7 +75,7 @@ pub(super) fn identity(
     None
 }
 
-/// A text in a file, or the text itself where it is plain to see that it is none of a file's name: PEM or JSON.
+/// The text of a file, or the value itself where it is PEM or JSON and not a path.
 pub(super) fn text(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
     if text.value.contains("-----BEGIN") || text.value.trim_start().starts_with('{') {
@@ -119,7 +119,7 @@ fn file(item: &Item<'_>, text: &Text) -> Option<Vec<u8>> {
     item.refuse(format!("{} cannot be {text}: {reason}", item.name()), advice)
 }
 
-/// What is in a file of this kind.
+/// The kind of text in the file.
 pub(super) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a file"));

@@ -1,4 +1,4 @@
-//! What a preset fills in.
+//! The keys that each preset sets.
 
 use std::time::Duration;
 
@@ -36,10 +36,10 @@ pub(super) fn layer(preset: Preset) -> Layer {
     }
 }
 
-/// Senders of webhooks try for up to three days.
+/// Senders of webhooks retry for up to three days.
 const THREE_DAYS: Duration = Duration::from_secs(72 * 3600);
 
-/// A key belongs to whoever presents this credential.
+/// The credential is the scope of the key.
 fn by_credential() -> Layer {
     Layer {
         scope: Setting::Preset(vec![Selector::Header(header::AUTHORIZATION)]),
@@ -48,8 +48,8 @@ fn by_credential() -> Layer {
     }
 }
 
-/// An event has its id from its source, whoever delivers it; a redelivery may carry a new time. It must arrive, at each of
-/// the addresses that it is sent to.
+/// The source assigns the id of an event, so that it needs no scope. A redelivery may have a new timestamp in its body, so
+/// that the body is not compared. The event must arrive at each address that it is sent to.
 fn event() -> Layer {
     Layer {
         scope: Setting::Preset(Vec::new()),

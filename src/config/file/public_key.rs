@@ -5,18 +5,18 @@ use jsonwebtoken::{AlgorithmFamily, DecodingKey, DecodingKeyKind};
 /// Why no token can be verified with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unusable {
-    /// An RSA modulus of so many bits.
+    /// An RSA modulus of an unsupported number of bits.
     RsaBits(usize),
     /// A point on another curve than P-256 and P-384, or one that is compressed.
     Point,
-    /// Not what its kind of key looks like.
+    /// Malformed.
     Garbled,
 }
 
-/// What RSA keys may have (RFC 7518, 3.3, for the least).
+/// The supported sizes of RSA keys (RFC 7518, 3.3, for the minimum).
 pub(super) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// Tokens of such a key would never verify, and nobody would know why.
+/// Checked here because tokens of an unusable key would never verify, without any message.
 pub(super) fn unusable(key: &DecodingKey) -> Option<Unusable> {
     match (key.family(), key.kind()) {
         (AlgorithmFamily::Hmac, _) => None,

@@ -11,10 +11,10 @@ use super::shape::Shape;
 /// A place in the file, in bytes.
 pub(super) type ByteRange = Range<usize>;
 
-/// What is wrong with a file, gathered while it is read. Every section writes to it, hence the cells.
+/// The problems of a file, collected while it is read. All sections share it, hence the cells.
 pub(super) struct FileReport<'a> {
     text: &'a str,
-    /// What relative paths in the file are relative to.
+    /// The base of relative paths in the file.
     folder: &'a Path,
     env: &'a dyn Fn(&str) -> Option<String>,
     faults: RefCell<Vec<Finding>>,
@@ -23,7 +23,7 @@ pub(super) struct FileReport<'a> {
     files: RefCell<Vec<PathBuf>>,
 }
 
-/// A problem that is not laid out yet.
+/// A problem, not yet formatted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) span: Option<ByteRange>,
@@ -38,17 +38,17 @@ struct UnknownKey {
     span: ByteRange,
 }
 
-/// A key that a reader asked for and makes use of.
+/// A key that a reader asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct KnownKey {
     /// As in its header, `server.tls`; empty for the top of the file.
     pub(in super::super) table: String,
     pub(in super::super) key: &'static str,
-    /// Where the table is there, this must be too.
+    /// It must be given if its table is.
     pub(in super::super) required: bool,
-    /// False where nothing but the default is taken.
+    /// False if only the default is accepted.
     pub(in super::super) built: bool,
-    /// Any of these will do. Empty when the key was in the file, since then its value was read instead.
+    /// The accepted shapes. Empty when the key is in the file, because its value was read instead.
     pub(in super::super) shapes: Vec<Shape>,
 }
 
@@ -65,7 +65,7 @@ impl<'a> FileReport<'a> {
         }
     }
 
-    /// Writes down a problem, once.
+    /// Adds a problem, once.
     pub(super) fn add(&self, span: Option<ByteRange>, message: impl Into<String>, advice: impl Into<String>) {
         let fault = Finding { span, message: message.into(), advice: advice.into() };
         let mut faults = self.faults.borrow_mut();
@@ -74,7 +74,7 @@ impl<'a> FileReport<'a> {
         }
     }
 
-    /// Remembers a key that there is.
+    /// Registers a key that exists.
     pub(super) fn know(&self, known: KnownKey) {
         let mut all = self.known.borrow_mut();
         if !all.iter().any(|earlier| earlier.table == known.table && earlier.key == known.key) {
@@ -82,17 +82,17 @@ impl<'a> FileReport<'a> {
         }
     }
 
-    /// Remembers another file that the configuration names, and that is read with it.
+    /// Registers another file that the configuration names.
     pub(super) fn reads(&self, file: &Path) {
         self.files.borrow_mut().push(file.into());
     }
 
-    /// A path in the file, from where the program is.
+    /// A path of the file, relative to the working directory.
     pub(super) fn path(&self, path: &str) -> PathBuf {
         self.folder.join(path)
     }
 
-    /// Remembers a key that nobody asked for.
+    /// Registers a key that no reader asked for.
     pub(super) fn stray(&self, table: &str, key: String, span: ByteRange) {
         self.strays.borrow_mut().push(UnknownKey { table: table.to_owned(), key, span });
     }
@@ -107,7 +107,7 @@ impl<'a> FileReport<'a> {
         line_number(self.text, span.start)
     }
 
-    /// Where a value comes from, as an aside.
+    /// The source of a value, for messages.
     pub(super) fn origin<T>(&self, setting: &Setting<T>) -> String {
         match setting {
             Setting::Given(_, span) | Setting::Wrong(span) => format!("line {}", self.line(span)),
@@ -116,7 +116,7 @@ impl<'a> FileReport<'a> {
         }
     }
 
-    /// Everything that was found. To be called when all is read: only then is it known where a stray key belongs.
+    /// All results. Called at the end: the advice for an unknown key needs all known keys.
     pub(super) fn finish(self) -> (Vec<Finding>, Vec<KnownKey>, Vec<PathBuf>) {
         let known = self.known.into_inner();
         let mut faults = self.faults.into_inner();
@@ -148,7 +148,7 @@ pub(super) fn header(table: &str) -> String {
     if table == "route" { "[[route]]".to_owned() } else { format!("[{table}]") }
 }
 
-/// The candidate that `word` was most likely meant to be, if any comes close.
+/// The candidate closest to `word`, if one is close enough.
 pub(crate) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     let word = word.to_ascii_lowercase();
     let slips = (word.len() / 3).max(1);

@@ -1,4 +1,4 @@
-//! One `[[route]]`, laid over `[defaults]` and checked: a [`Rule`].
+//! One `[[route]]` over `[defaults]`, checked: a [`Rule`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::section::Section;
 use super::setting::Setting;
 use super::{fallback, host, jwt, path, preset};
 
-/// A `[[route]]` as it stands in the file.
+/// A `[[route]]` as read from the file.
 pub(super) struct RouteTable {
     /// The header.
     pub(super) span: Option<ByteRange>,
@@ -27,7 +27,7 @@ pub(super) struct RouteTable {
     layer: Layer,
 }
 
-/// What a route must keep within.
+/// Settings outside of routes that a route depends on.
 pub(super) struct Bounds<'a> {
     pub(super) attempt_timeout: &'a Setting<Duration>,
     /// `store.on_error`
@@ -51,14 +51,14 @@ impl RouteTable {
         table
     }
 
-    /// What the route says of `wait_timeout`.
+    /// The route's own `wait_timeout`.
     pub(super) fn longest_wait(&self) -> Option<Duration> {
         self.layer.wait_timeout.given().copied()
     }
 
-    /// The rule that this and `defaults` amount to. Whatever is wrong with it is reported.
+    /// The rule that results from this route and `defaults`. Problems are reported.
     pub(super) fn rule(self, defaults: &Layer, bounds: &Bounds<'_>, report: &FileReport<'_>) -> Option<Rule> {
-        // A preset stands right behind the table that names it.
+        // A preset comes directly after the table that names it.
         let preset = self.layer.preset.over(&defaults.preset);
         let filled_in = preset.get().map(|preset| preset::layer(*preset)).unwrap_or_default();
         let below = match &self.layer.preset {
@@ -162,12 +162,12 @@ const SCOPE: &str = "it tells two callers with the same key apart. Choose one:\n
                      scope = [\"header:Authorization\"]   # the header that names the caller\n  \
                      scope = []                         # one space of keys for all callers";
 
-/// What told of the moment of the first answer.
+/// Fields that are only true for the first answer.
 fn replay_omit() -> Vec<HeaderName> {
     [http::header::AGE, HeaderName::from_static("server-timing")].into()
 }
 
-/// The name is a metrics label, and a part of every record's name.
+/// The name is a metrics label, and a part of each record's name.
 fn name(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
     let name = text.value.as_str();
@@ -185,7 +185,7 @@ fn name(item: &Item<'_>) -> Option<String> {
     )
 }
 
-/// A browser shows the answer to the last click, so the second click on a form must show what the first one gets.
+/// A browser shows the answer to the last click, so that a second click on a form waits for the answer to the first.
 fn default_on_concurrent(
     key: &Setting<Vec<Selector>>,
     wait_timeout: &Setting<Duration>,
@@ -214,7 +214,7 @@ fn can_wait(
     }
 }
 
-/// Two fields that a backend takes for one cannot both be told from other spellings of themselves.
+/// Two fields that a backend may treat as one cannot both be selectors.
 fn names_are_apart(key: &Setting<Vec<Selector>>, scope: &Setting<Vec<Selector>>, report: &FileReport<'_>) {
     let names = |parts: &Setting<Vec<Selector>>| {
         let parts = parts.get().cloned().unwrap_or_default().into_iter();
@@ -243,8 +243,8 @@ fn one_kind_of_body(key: &Setting<Vec<Selector>>, scope: &Setting<Vec<Selector>>
     }
 }
 
-/// Of several parts, one with an age may be the id of something old: nothing is told by it. What the defaults say may
-/// well be without effect on a route.
+/// One of several parts may be the id of an old object, so that its age says nothing about the request. A default that has
+/// no effect on a route is not an error.
 fn age_can_be_told(refuse: &Setting<bool>, key: &Setting<Vec<Selector>>, report: &FileReport<'_>) {
     if refuse.get() == Some(&true) && key.get().is_some_and(|parts| parts.len() > 1) {
         let message = format!("refuse_expired_keys has no effect on a key of several parts ({})", report.origin(key));
@@ -252,8 +252,7 @@ fn age_can_be_told(refuse: &Setting<bool>, key: &Setting<Vec<Selector>>, report:
     }
 }
 
-/// Of several parts that clients choose, it would not be clear which one has the format. What is read elsewhere has its
-/// own.
+/// With several parts that clients choose, it is not clear which one has the format. Other parts have their own format.
 fn format_can_be_told(format: &Setting<KeyFormat>, key: &Setting<Vec<Selector>>, report: &FileReport<'_>) {
     let (Some(wanted), Some(parts)) = (format.given(), key.get()) else { return };
     let message = match wanted {
@@ -316,7 +315,7 @@ fn fingerprint(route: &Layer, defaults: &Layer, report: &FileReport<'_>) -> Opti
     let ignore = route.fingerprint_ignore.over(&defaults.fingerprint_ignore).or(Vec::new());
     let comparison = *merged.get()?;
     let pointers = ignore.get()?;
-    // What the defaults ignore may well be without effect on a route that compares otherwise.
+    // A default without effect on this route's comparison is not an error.
     let otherwise = route.fingerprint.span().is_some() || matches!(merged, Setting::Preset(_));
     let inherited = otherwise && route.fingerprint_ignore.span().is_none();
     if matches!(comparison, FingerprintChoice::Raw | FingerprintChoice::Form | FingerprintChoice::None)
@@ -337,7 +336,7 @@ fn fingerprint(route: &Layer, defaults: &Layer, report: &FileReport<'_>) -> Opti
     })
 }
 
-/// The three lists as one. The route's entries come first, and win over the same entry of another list in the defaults.
+/// The three lists as one. The route's entries come first and override the same entry of the defaults.
 fn overrides(route: &Layer, defaults: &Layer, report: &FileReport<'_>) -> Option<Vec<(StatusSet, Disposition)>> {
     let mut own = lists(route, report)?;
     let below = lists(defaults, report)?;

@@ -1,4 +1,4 @@
-//! Reading a parsed table key by key, so that everything wrong with it is found in one go.
+//! Reads a parsed table key by key, so that all its problems are found.
 
 use std::cell::RefCell;
 
@@ -11,9 +11,8 @@ use super::shape::Shape;
 
 /// One table of the file.
 ///
-/// Every key that is asked for here is known from then on: to the advice for a misspelt one, and to the schema. A key
-/// that is not in the file leaves its parser to say what it would have asked of the value ([`Item::shapes`]), so that
-/// reading an empty file describes all of it.
+/// Each key that is read is registered, for the advice on misspelt keys and for the schema. For a key that is not in the
+/// file, its parser tells the shapes that it accepts ([`Item::shapes`]), so that reading an empty file describes all keys.
 pub(super) struct Section<'a> {
     /// As in its header, `server.tls`; empty for the top of the file.
     name: String,
@@ -39,7 +38,7 @@ impl<'a> Section<'a> {
         Section { name, table, span, report: self.report, asked: RefCell::default() }
     }
 
-    /// The tables `[[name]]`, of which there must be one; `advice` shows it.
+    /// The tables `[[name]]`, at least one. `advice` is an example.
     pub(super) fn sections(&self, name: &'static str, advice: &str) -> Vec<Section<'a>> {
         self.know(name, true, vec![Shape::Tables]);
         let brackets = format!("write each one under a header in double brackets: [[{name}]]");
@@ -67,12 +66,12 @@ impl<'a> Section<'a> {
         self.span.clone()
     }
 
-    /// Reads `key` with `parse`, which reports what is wrong and then gives `None`.
+    /// Reads `key` with `parse`, which reports a problem and returns `None`.
     pub(super) fn read<T>(&self, key: &'static str, parse: impl FnOnce(&Item<'a>) -> Option<T>) -> Setting<T> {
         self.look_up(key, false, parse)
     }
 
-    /// The same for a key that must be there; `advice` says what to write.
+    /// The same for a required key. `advice` is for when it is missing.
     pub(super) fn required<T>(
         &self,
         key: &'static str,
@@ -99,12 +98,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Where to report what is wrong with several keys together.
+    /// For problems of several keys together.
     pub(super) fn report(&self) -> &'a FileReport<'a> {
         self.report
     }
 
-    /// A key of which only the default is built.
+    /// A key of which only the default is implemented.
     pub(super) fn only<T: PartialEq>(
         &self,
         key: &'static str,
@@ -122,7 +121,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reports the keys that nobody asked for.
+    /// Registers the keys that no reader asked for.
     pub(super) fn finish(self) {
         let asked = self.asked.into_inner();
         let keys = self.table.iter().flat_map(|table| table.keys());
@@ -141,7 +140,7 @@ impl<'a> Section<'a> {
         Some(Item::new(self.path(key), value, self.report))
     }
 
-    /// The key as messages name it. A route's keys go by themselves: they may stand in `[defaults]` too.
+    /// The key as messages name it. The keys of a route have no prefix: they may be in `[defaults]` too.
     fn path(&self, key: &str) -> String {
         match self.name.as_str() {
             "" | "route" | "defaults" => key.to_owned(),

@@ -11,8 +11,8 @@ const ADVICE: &str = "selectors are \"header:NAME\", \"cookie:NAME\", \"query:NA
                       \"form:FIELD\", \"path:PARAM\", \"host\", \"jwt:CLAIM\", \"ip\" and \"date:day|month|year\"";
 const KINDS: [&str; 10] = ["header", "cookie", "query", "json", "form", "path", "host", "jwt", "ip", "date"];
 
-/// Fields that belong to one connection (RFC 9110, 7.6.1) or to the message's framing: they say
-/// nothing about the caller or the request, and a proxy on the way may change them.
+/// Fields of one connection (RFC 9110, 7.6.1) or of the message's framing. They do not identify a caller or a request, and
+/// intermediaries may change them.
 const PER_HOP: [&str; 10] = [
     "connection",
     "content-length",
@@ -91,7 +91,7 @@ fn header(item: &Item<'_>, text: &Text, name: &str) -> Option<Selector> {
 }
 
 fn cookie(item: &Item<'_>, text: &Text, name: &str) -> Option<Selector> {
-    // A cookie's name and a header's are both tokens (RFC 6265, 4.1.1), but for case.
+    // The name of a cookie is a token, like that of a header (RFC 6265, 4.1.1), but case-sensitive.
     if HeaderName::from_bytes(name.as_bytes()).is_err() {
         return item.refuse(format!("{text} names no cookie"), "for example \"cookie:session\"");
     }
@@ -140,7 +140,7 @@ fn pointer(item: &Item<'_>, text: &Text, pointer: &str) -> Option<JsonPointer> {
     item.refuse(format!("{quoted} is not a JSON pointer: it does not begin with a slash"), advice)
 }
 
-/// A pointer to what other tools name with dots and brackets: `$.order.items[0].id`.
+/// The pointer for a JSONPath-like expression: `$.order.items[0].id`.
 fn dotted(text: &str) -> Option<String> {
     let text = text.strip_prefix('$').unwrap_or(text);
     let path = text.replace('[', ".").replace(['"', '\'', ']'], "");
@@ -149,7 +149,7 @@ fn dotted(text: &str) -> Option<String> {
     names.iter().all(is_plain).then(|| format!("/{}", names.join("/")))
 }
 
-/// What people write for a scope that is nobody's in particular.
+/// Words that people write for a scope of all callers.
 const SHARED: [&str; 6] = ["none", "all", "any", "global", "shared", "*"];
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use super::report::ByteRange;
 
-/// What is known about one key.
+/// The value of one key, and its source.
 #[derive(Debug, Clone, Default)]
 pub(super) enum Setting<T> {
     #[default]
@@ -8,13 +8,13 @@ pub(super) enum Setting<T> {
     /// Given, and reported as wrong.
     Wrong(ByteRange),
     Given(T, ByteRange),
-    /// What the preset stands for.
+    /// Set by the preset.
     Preset(T),
     Default(T),
 }
 
 impl<T> Setting<T> {
-    /// `default` where the file says nothing.
+    /// `default` where the key is absent.
     pub(super) fn or(self, default: T) -> Self {
         match self {
             Self::Absent => Self::Default(default),
@@ -22,7 +22,7 @@ impl<T> Setting<T> {
         }
     }
 
-    /// What this layer says, else what the layer below says.
+    /// This setting, else the one of the layer below.
     pub(super) fn over(&self, below: &Self) -> Self
     where
         T: Clone,
@@ -33,7 +33,7 @@ impl<T> Setting<T> {
         }
     }
 
-    /// What the file says, if it is right.
+    /// The value in the file, if it is valid.
     pub(super) fn given(&self) -> Option<&T> {
         match self {
             Self::Given(value, _) => Some(value),
@@ -49,7 +49,7 @@ impl<T> Setting<T> {
         }
     }
 
-    /// The value, unless there is none or it was reported as wrong.
+    /// The value, unless it is absent or invalid.
     pub(super) fn get(&self) -> Option<&T> {
         match self {
             Self::Given(value, _) | Self::Preset(value) | Self::Default(value) => Some(value),
@@ -65,7 +65,7 @@ impl<T> Setting<T> {
         }
     }
 
-    /// Optional keys: `None` where the file says nothing, no answer at all where it is wrong.
+    /// For optional keys: `Some(None)` where the key is absent, `None` where it is invalid.
     pub(super) fn optional(self) -> Option<Option<T>> {
         match self {
             Self::Absent => Some(None),

@@ -1,7 +1,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// What a value is to look like, as far as an editor can check it. Any string may also be `"env:NAME"`.
+/// The form of a value that an editor can check. Any string may also be `"env:NAME"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) enum Shape {
     Text,
@@ -17,7 +17,7 @@ pub(in super::super) enum Shape {
     Boolean,
     /// Each element is any of these.
     List(Vec<Shape>),
-    /// The same, and one element may stand without brackets.
+    /// The same, where a single element needs no brackets.
     OneOrMore(Vec<Shape>),
     Table,
     /// `[[name]]`

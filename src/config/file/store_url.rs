@@ -1,4 +1,4 @@
-//! `store.url`. Nothing of its value may be quoted in a message: it may hold a password.
+//! `store.url`. Messages never quote its value, which may contain a password.
 
 use std::path::PathBuf;
 

@@ -39,7 +39,7 @@ impl SyntaxErrors {
     }
 }
 
-/// The common slips are told by the line itself; of any other the parser's message is passed on.
+/// Common mistakes are recognised by the line itself. For others, the message is the parser's.
 fn finding(text: &str, error: &toml::de::Error) -> Finding {
     let span = error.span().unwrap_or(0..0);
     let line = text.lines().nth(line_number(text, span.start) - 1).unwrap_or_default().trim();

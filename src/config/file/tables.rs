@@ -24,7 +24,7 @@ use super::store_url::{self, StoreUrl};
 use crate::tls;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
-/// More replicas than anybody waits for.
+/// More replicas than any deployment waits for.
 const MOST_REPLICAS: u64 = 100;
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 
@@ -35,7 +35,7 @@ settings! {
         made {
             /// Where clients connect.
             listen: Vec<Listen> = Self::listeners, at_start;
-            /// What connections to addresses are secured with; those to Unix sockets are not.
+            /// The certificate for TCP connections; Unix sockets have no TLS.
             tls: Option<tls::TlsIdentity> = Self::tls, at_once;
         }
         read {
@@ -56,13 +56,13 @@ settings! {
             max_in_flight: usize = default(|item| item.count(1..=1_000_000), 4096), at_start;
             /// Bytes of all bodies held in memory at once, replays too.
             max_buffered: u64 = default(Item::size, 256 << 20), at_start;
-            /// How long requests are still taken after the signal to stop.
+            /// How long new requests are accepted after the signal to stop.
             drain_delay: Duration = default(from_zero, seconds(3)), at_start;
-            /// How long work in flight may take to finish after that.
+            /// How long requests in flight may take to finish after that.
             drain_timeout: Duration = default(from_zero, seconds(20)), at_start;
             /// Threads that answer requests.
             threads: Threads = default(threads, Threads::Auto), at_start;
-            /// How names of fields are written to clients.
+            /// The case of field names sent to clients.
             header_case: HeaderCase = default(Item::word, HeaderCase::Lower), at_start;
         }
     }
@@ -95,7 +95,7 @@ fn listen(item: &Item<'_>) -> Option<Vec<(Listen, ByteRange)>> {
     item.one_or_more(address::listen).and_then(|all| not_empty(item, all))
 }
 
-/// More than any machine has use for.
+/// More than any machine needs.
 const MOST_THREADS: u32 = 256;
 
 /// `"auto"`, or a number.
@@ -180,7 +180,7 @@ impl AdminTable {
     }
 }
 
-/// Whether the second of two listeners could not be bound.
+/// Whether two listeners would conflict.
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let any = a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() == b.port() && a.port() != 0 && (any || a.ip() == b.ip())
@@ -203,17 +203,17 @@ settings! {
             connect_timeout: Duration = default(above_zero, seconds(2)), at_once;
             /// How long a client waits for the response head (on guarded routes: for the answer).
             response_timeout: Duration = dependent(above_zero), at_once;
-            /// One guarded attempt, head and body; only after it is the outcome unknown.
+            /// One guarded attempt, head and body. After it, the outcome is unknown.
             attempt_timeout: Duration = dependent(above_zero), at_once;
-            /// A pooled connection idle for longer is not used again.
+            /// A pooled connection that is idle for longer is not reused.
             idle_timeout: Duration = default(from_zero, seconds(4)), at_once;
-            /// The same for guarded requests; zero: always a new connection, as it is with `http2`.
+            /// The same for guarded requests. Zero: always a new connection, as with `http2`.
             guarded_idle: Duration = default(from_zero, seconds(1)), at_once;
             /// The backend sees the client's `Host`, not its own.
             preserve_host: bool = default(Item::boolean, true), at_once;
-            /// How names of fields are written to the backend.
+            /// The case of field names sent to the backend.
             header_case: HeaderCase = default(Item::word, HeaderCase::Lower), at_once;
-            /// It is spoken to in HTTP/2.
+            /// Use HTTP/2 to the backend.
             http2: bool = default(Item::boolean, false), at_once;
         }
     }
@@ -282,7 +282,7 @@ settings! {
             durability: Durability = default(Item::word, Durability::Disk), at_start;
             /// Use a Redis that may evict records.
             accept_eviction: bool = default(Item::boolean, false), at_start;
-            /// How many replicas of a Redis must have a claim before it counts, and an outcome before it is told.
+            /// The number of Redis replicas that must acknowledge a claim, and an outcome before it is sent.
             replica_acks: u64 = default(|item| item.number(0..=MOST_REPLICAS), 0), at_start;
         }
     }
@@ -336,7 +336,7 @@ pub(super) struct ClientTls {
     ca: Setting<tls::Authorities>,
     client_cert: Setting<tls::CertificateChain>,
     client_key: Setting<tls::PrivateKey>,
-    /// Made of them, where the URL asks for it and they are right.
+    /// The resulting settings, where the URL asks for TLS and they are valid.
     client: Option<tls::TlsClient>,
 }
 
@@ -396,7 +396,7 @@ impl ClientTls {
     }
 }
 
-/// `:` parts the names in the store, and braces mean something to a Redis Cluster.
+/// No `:`, which separates the parts of names in the store, and no braces, which are hash tags in a Redis Cluster.
 fn prefix(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
