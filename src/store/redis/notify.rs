@@ -187,25 +187,26 @@ async fn follow(
     wanted: &HashMap<String, Instant>,
 ) -> RedisResult<()> {
     for (key, until) in wanted {
-        match subscribed.get(key) {
-            Some(signed) if signed >= until => continue,
-            Some(signed) => {
-                // While the former sign stood, they were told of all that happened.
-                let stood = *signed;
-                sign(&mut connection.clone(), key, *until).await?;
-                subscribed.insert(key.clone(), *until);
-                if Instant::now() < stood {
-                    continue;
-                }
-            }
+        let stood = subscribed.get(key).copied();
+        if stood.is_some_and(|stood| stood >= *until) {
+            continue;
+        }
+        let stands = match stood {
+            Some(_) => sign(&mut connection.clone(), key, *until).await?,
             // On one connection, the server takes the one after the other.
             None => {
                 let mut signing = connection.clone();
-                tokio::try_join!(in_time(connection.subscribe(key)), sign(&mut signing, key, *until))?;
+                tokio::try_join!(in_time(connection.subscribe(key)), sign(&mut signing, key, *until))?.1
             }
+        };
+        let now = Instant::now();
+        // A sign that was refused is tried again with the next look.
+        subscribed.insert(key.clone(), if stands { *until } else { stood.unwrap_or(now) });
+        // While the former sign stood, they were told of all that happened.
+        let is_news = stands || stood.is_none();
+        if is_news && stood.is_none_or(|stood| stood <= now) {
+            topics.tell(key);
         }
-        subscribed.insert(key.clone(), *until);
-        topics.tell(key);
     }
     let left: Vec<String> = subscribed.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
     for key in left {
@@ -215,15 +216,17 @@ async fn follow(
     Ok(())
 }
 
-/// Says that somebody waits for this record. Nobody takes the sign away: a notice too many does no harm.
-async fn sign(connection: &mut MultiplexedConnection, key: &str, until: Instant) -> RedisResult<()> {
+/// Says that somebody waits for this record, and whether that stands. Nobody takes the sign away: a notice too many does no
+/// harm.
+async fn sign(connection: &mut MultiplexedConnection, key: &str, until: Instant) -> RedisResult<bool> {
     let left = millis(until.saturating_duration_since(Instant::now()));
     let mut set = redis::cmd("SET");
     set.arg(format!("{{{key}{WAITING}")).arg("").arg("PX").arg(left);
     match in_time(set.query_async(connection)).await {
+        Ok(()) => Ok(true),
         // A full server takes no sign: who waits looks for themselves.
-        Err(error) if error.code().is_some() => Ok(()),
-        signed => signed,
+        Err(error) if error.code().is_some() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

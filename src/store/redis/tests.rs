@@ -1106,6 +1106,26 @@ async fn a_server_that_takes_no_sign_still_tells_what_others_publish() {
 }
 
 #[tokio::test]
+async fn a_sign_that_a_full_server_refused_is_left_once_there_is_room() {
+    let server = RedisServer::start();
+    let ours = open(server.port(), NO_PING).await;
+    order(&server, "CONFIG SET maxmemory 1").await;
+    let awaited = name();
+    let mut changes = ours.subscribe(&awaited, HOUR).expect("Redis notifies");
+    told(&mut changes).await;
+    let sign = format!("{{onlyonce:{awaited}}}:waiting");
+    let is_left = async || admin::<bool>(&server.url(), &[b"EXISTS", sign.as_bytes()]).await;
+    assert!(!is_left().await);
+    order(&server, "CONFIG SET maxmemory 0").await;
+    // Somebody joins: that is when it looks at all that is waited for.
+    while !is_left().await {
+        told(&mut ours.subscribe(&name(), HOUR).expect("Redis notifies")).await;
+    }
+    ours.settle(&awaited, &completed(&claim(1, RETRY), b"{}")).await.expect("settled");
+    told(&mut changes).await;
+}
+
+#[tokio::test]
 async fn a_user_without_channels_still_settles_and_releases() {
     let server = RedisServer::start();
     order(&server, "ACL SETUSER sidecar on >secret ~onlyonce:* ~{onlyonce:* resetchannels +@all").await;
