@@ -1,7 +1,6 @@
 //! What operators are refused, and how that is put.
 
 use std::borrow::Cow;
-use std::error::Error;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -11,7 +10,7 @@ use http_body_util::Full;
 use super::shape;
 use crate::record::RecordName;
 use crate::record::transitions;
-use crate::store::StoreError;
+use crate::store::{self, StoreError};
 
 /// Why something is not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,17 +79,16 @@ impl AdminError {
     }
 
     pub(super) fn of_store(error: &StoreError) -> Self {
-        let causes = std::iter::successors(error.source(), |error: &&dyn Error| (*error).source());
-        let causes: String = causes.map(|cause| format!(": {cause}")).collect();
+        let causes = store::causes(error);
         match error {
             StoreError::Unavailable(_) | StoreError::Refused(_) => {
-                Self::new(AdminErrorKind::Store, format!("Nothing was done, as {error}{causes}."))
+                Self::new(AdminErrorKind::Store, format!("Nothing was done, as {causes}."))
             }
             StoreError::Uncertain(_) => Self::new(
                 AdminErrorKind::Store,
-                format!("It may have been done or not, as {error}{causes}. Look at the record."),
+                format!("It may have been done or not, as {causes}. Look at the record."),
             ),
-            StoreError::Unreadable { .. } => Self::new(AdminErrorKind::Unreadable, format!("{error}{causes}.")),
+            StoreError::Unreadable { .. } => Self::new(AdminErrorKind::Unreadable, format!("{causes}.")),
         }
     }
 

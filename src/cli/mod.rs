@@ -219,7 +219,10 @@ fn schema() -> ExitCode {
 }
 
 fn refused(error: &ConfigError) -> ExitCode {
-    output::complain(error);
+    match error {
+        ConfigError::Unreadable { .. } => output::complain(format_args!("error: {error}")),
+        ConfigError::Invalid { .. } => output::complain(error),
+    }
     ExitCode::from(BAD_USAGE)
 }
 
@@ -306,15 +309,14 @@ fn ended<E: Error + 'static>(running: io::Result<Result<Stopped, E>>, format: Lo
 
 /// Says why, with all causes, on one line: of the log, where programs read it.
 fn failed(error: &(dyn Error + 'static), format: LogFormat) -> ExitCode {
-    let causes = std::iter::successors(error.source(), |error: &&dyn Error| (*error).source());
-    let causes: String = causes.map(|cause| format!(": {cause}")).collect();
+    let causes = run::causes(error);
     match format {
         LogFormat::Text => {
             telemetry::flush();
-            output::complain(format_args!("error: {error}{causes}"));
+            output::complain(format_args!("error: {causes}"));
         }
         LogFormat::Json => {
-            tracing::error!("{error}{causes}");
+            tracing::error!("{causes}");
             telemetry::flush();
         }
     }

@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::proxy::IncomingBody;
 pub use crate::server::InheritedSockets;
 use crate::server::{Cores, Listener, Server};
+pub(crate) use crate::store::causes;
 use crate::store::{self, Metered};
 use crate::telemetry;
 

@@ -299,8 +299,38 @@ pub enum Health {
     Down,
 }
 
-/// An error and what caused it, for a log line.
+/// An error and what caused it, for a log line. Some errors say what their cause says: that is told once.
 pub(crate) fn causes(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut told = error.to_string();
+    for cause in std::iter::successors(error.source(), |&error| error.source()).map(ToString::to_string) {
+        if !told.ends_with(&cause) {
+            told += &format!(": {cause}");
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{said}")]
+    struct Told {
+        said: &'static str,
+        #[source]
+        cause: io::Error,
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let refused = || io::Error::other("connection refused");
+        assert_eq!(causes(&Told { said: "no way", cause: refused() }), "no way: connection refused");
+        assert_eq!(
+            causes(&Told { said: "no way: connection refused", cause: refused() }),
+            "no way: connection refused"
+        );
+    }
 }

@@ -82,6 +82,7 @@ fn check_connects_to_the_store_where_it_is_told_to_and_prints_what_its_user_need
         "{told}"
     );
     assert_eq!(told.matches(&format!("127.0.0.1:{}", redis.port())).count(), 1, "{told}");
+    assert_eq!(told.matches("Connection refused").count(), 1, "{told}");
     let memory = format!("{LEAST}\n[store]\nurl = \"memory:\"\n");
     assert!(text(&with_config(&memory, &["check", "--connect"]).stdout).contains("memory: nothing to connect to"));
 }
@@ -119,6 +120,7 @@ fn a_configuration_that_cannot_be_read_is_named() {
         assert_eq!(output.status.code(), Some(2));
         let said = text(&output.stderr);
         assert!(said.contains("onlyonce.toml") || said.contains("elsewhere.toml"), "{said}");
+        assert!(said.starts_with("error: "), "{said}");
     }
 }
 

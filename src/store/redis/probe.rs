@@ -71,7 +71,7 @@ pub enum ConnectError {
     Credentials(#[source] RedisError),
     /// The server lacks what is needed, or does not let this user have it.
     #[error(
-        "Redis lacks {missing}, or does not let this user do it; nothing guarded is run until it does. For an ACL user, this is \
+        "Redis lacks {missing}, or refuses it to this user; nothing guarded runs until that is mended. For an ACL user, this is \
          enough: {}",
         acl_rule(prefix)
     )]
@@ -166,6 +166,7 @@ impl ConnectError {
             return Self::Tls(advice);
         }
         match (error.kind(), error.code()) {
+            (_, None) if error.is_connection_refusal() => Self::Unreachable(error),
             (ErrorKind::Io, None) if !is_tls && error.is_connection_dropped() => Self::HungUp(error),
             (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => Self::Credentials(error),
             (_, Some(_)) => Self::Refused(error),
