@@ -52,6 +52,27 @@ fn no_value_of_a_request_is_printed() {
     assert!(shown.contains("record") && !shown.contains("s3cr3t"), "{shown}");
 }
 
+/// A line of curl can be pasted: the same flags, and the same fields that it adds.
+#[test]
+fn a_body_is_what_curl_makes_of_it() {
+    let folder = root().join("tests/explain");
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let file = scratch.path().join("body");
+    fs::write(&file, "a=1\r\n").expect("a writable folder");
+    let said = |body: &str| {
+        let line = format!("onlyonce explain POST /orders -H 'Idempotency-Key: 17' -H 'X-Tenant: acme' {body}");
+        shell(&folder, &line).replace("digest", "").split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let form = "-H 'Content-Type: application/x-www-form-urlencoded'";
+    assert!(said("-d a=1").contains("the body as a form, by its fields"));
+    assert_eq!(said("-d a=1"), said(&format!("{form} -d a=1")));
+    assert_eq!(said("-d a=1 -d b=2"), said("-d 'a=1&b=2'"));
+    assert_eq!(said(&format!("-d @{}", file.display())), said("-d a=1"));
+    assert!(said("--json '[1]'").contains("the body as JSON, by value"));
+    assert_eq!(said("--json '[1]'"), said("-H 'Content-Type: application/json' -d '[1]'"));
+    assert!(said("-H 'Content-Type: text/plain' -d a=1").contains("the body, by its bytes"));
+}
+
 /// A record is named where the key of its digests is at hand; else the one who has it is named.
 #[test]
 fn where_the_digest_is_not_known_the_way_to_it_is_named() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::text::{labelled, listed, ranges};
@@ -34,9 +35,13 @@ pub(super) struct ExplainArgs {
     /// A header line of it; may be given more than once
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = given::header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Its body, or @FILE to read it from a file
+    /// Its body, or @FILE to read it from a file, as curl sends it: a form, unless -H says what it is; several are joined
+    /// with &
     #[arg(short = 'd', long = "data", value_name = "BODY")]
-    data: Option<String>,
+    data: Vec<String>,
+    /// A body of JSON, or @FILE to read it from a file
+    #[arg(long, value_name = "BODY", conflicts_with = "data")]
+    json: Option<String>,
     /// Look up what the store holds now, and what this request would get. A Redis is asked itself; an embedded store that
     /// is in use, and a memory store, through the admin listener of the sidecar
     #[arg(long)]
@@ -50,16 +55,36 @@ impl ExplainArgs {
     pub(super) fn config(&self) -> &Path {
         self.config.file()
     }
+
+    /// The body, and the fields that curl adds to the request for its sake.
+    fn body(&mut self) -> Result<Vec<u8>, String> {
+        let mut add = |name, value| {
+            if !self.headers.iter().any(|(given, _)| given == name) {
+                self.headers.push((name, HeaderValue::from_static(value)));
+            }
+        };
+        if let Some(json) = &self.json {
+            add(CONTENT_TYPE, "application/json");
+            add(ACCEPT, "application/json");
+            return given::body(Some(json));
+        }
+        if !self.data.is_empty() {
+            add(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        }
+        let parts: Vec<Vec<u8>> = self.data.iter().map(|part| given::form(part)).collect::<Result<_, _>>()?;
+        Ok(parts.join(&b'&'))
+    }
 }
 
-pub(super) fn explain(config: &Config, args: &ExplainArgs) -> ExitCode {
-    let body = match given::body(args.data.as_deref()) {
+pub(super) fn explain(config: &Config, mut args: ExplainArgs) -> ExitCode {
+    let body = match args.body() {
         Ok(body) => body,
         Err(message) => {
             output::complain(format_args!("error: {message}"));
             return ExitCode::from(BAD_USAGE);
         }
     };
+    let args = &args;
     let headers: HeaderMap = args.headers.iter().cloned().collect();
     let described = DescribedRequest::new(&args.method, &args.url, &headers);
     let asked = described.target();

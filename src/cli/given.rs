@@ -13,6 +13,15 @@ pub(super) fn header(line: &str) -> Result<(HeaderName, HeaderValue), String> {
     Ok((name, value))
 }
 
+/// A part of a form: as curl does, a file without its line breaks.
+pub(super) fn form(data: &str) -> Result<Vec<u8>, String> {
+    let mut part = body(Some(data))?;
+    if data.starts_with('@') {
+        part.retain(|byte| !matches!(byte, b'\r' | b'\n' | 0));
+    }
+    Ok(part)
+}
+
 /// Text, or `@FILE`; nothing without either.
 pub(super) fn body(data: Option<&str>) -> Result<Vec<u8>, String> {
     match data.map(|data| (data, data.strip_prefix('@'))) {

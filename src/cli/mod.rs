@@ -173,7 +173,10 @@ pub fn main() -> ExitCode {
                 }
             })
         }
-        Command::Explain(args) => with_config(args.config(), |config| explain::explain(&config, &args)),
+        Command::Explain(args) => {
+            let file = args.config().to_owned();
+            with_config(&file, |config| explain::explain(&config, args))
+        }
         Command::Records(args) => records::records(args),
         Command::Schema => schema(),
         Command::Completions { shell } => {
