@@ -234,8 +234,8 @@ fn about_refreshed_tokens(rule: &Rule) -> Option<Advice> {
         return None;
     }
     warn(
-        "the whole Authorization header is the caller: a retry with a refreshed token, or signed anew as each request of \
-         AWS SigV4 (AWS4-HMAC-SHA256) and Digest is, is another caller, and runs again",
+        "the whole Authorization header is the caller: a retry with a refreshed token is another caller, and runs again; \
+         so is one with a new signature (AWS SigV4, Digest)",
         "if it changes between retries, take what stays: a claim of the token (scope = [\"jwt:sub\"]), or a header with the \
          tenant or user, set by your gateway",
     )
