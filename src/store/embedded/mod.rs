@@ -91,10 +91,12 @@ impl Embedded {
         let clock = Arc::new(Clock::start(opened.clock));
         let log = &mut opened.log;
         let digest_key = agree(log, path, config, clock.now())?;
+        // In full: a wrong folder is what this line is looked at for.
+        let shown = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         if opened.is_new {
-            tracing::info!("made a new store in {}: it holds no records of before", path.display());
+            tracing::info!("made a new store in {}: it holds no records of before", shown.display());
         } else {
-            tracing::info!("opened the store in {}: {} records", path.display(), log.records(clock.now()));
+            tracing::info!("opened the store in {}: {} records", shown.display(), log.records(clock.now()));
         }
         Self::start(opened, clock, digest_key, config.timeout)
     }
