@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use onlyonce::config::{Config, Listen, RedisEndpoint, RedisServers, StoreLocation, UpstreamAddress, load};
 
@@ -71,5 +72,36 @@ fn the_image_is_built_from_everything_that_the_program_is_made_of() {
     for folder in folders {
         assert!(dockerfile.contains(&format!("\nCOPY {folder} {folder}\n")), "the Dockerfile does not copy {folder}");
         assert!(ignored.lines().any(|line| line == format!("!{folder}")), ".dockerignore leaves {folder} out");
+    }
+}
+
+/// `cargo deb` packs what the release build has made; here it is given the program of the tests.
+#[test]
+fn the_debian_package_has_the_program_and_its_units_where_there_is_cargo_deb() {
+    let is_there = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    if !is_there("cargo-deb") || !is_there("dpkg-deb") {
+        eprintln!("no package is built: cargo-deb or dpkg-deb is not there");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let built = folder.path().join("target/release");
+    fs::create_dir_all(&built).expect("a folder");
+    fs::copy(env!("CARGO_BIN_EXE_onlyonce"), built.join("onlyonce")).expect("a copy of the program");
+    let (package, root) = (folder.path().join("onlyonce.deb"), folder.path().join("root"));
+    let mut cargo = Command::new("cargo");
+    cargo.args(["deb", "--no-build", "--no-strip", "--fast", "--output"]).arg(&package);
+    cargo.env("CARGO_TARGET_DIR", folder.path().join("target")).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = cargo.output().expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(Command::new("dpkg-deb").arg("-x").args([&package, &root]).status().expect("dpkg-deb").success());
+    let version = Command::new(root.join("usr/bin/onlyonce")).arg("--version").output().expect("the program");
+    assert!(String::from_utf8_lossy(&version.stdout).starts_with(concat!("onlyonce ", env!("CARGO_PKG_VERSION"))));
+    for unit in ["onlyonce.service", "onlyonce.socket"] {
+        let packed = fs::read(root.join("usr/lib/systemd/system").join(unit)).expect("a unit");
+        assert_eq!(packed, fs::read(file(unit)).expect("a unit"), "{unit}");
+    }
+    let documents = root.join("usr/share/doc/onlyonce");
+    for name in ["LICENSE-MIT", "LICENSE-APACHE", "copyright", "examples/orders.toml"] {
+        assert!(documents.join(name).is_file(), "{name} is not in the package");
     }
 }
