@@ -27,6 +27,19 @@
 //! | the way out of an unknown outcome | [`record::transitions::release_by_hand`], `admin/records.rs`, `cli/records/` |
 //! | whether a request left | `proxy/upstream/fate.rs`, which makes a [`guard::SendOutcome`] |
 //!
+//! # What to change
+//!
+//! | to add | begin with | then |
+//! |---|---|---|
+//! | a selector | [`config::Selector`] | `config/file/selector.rs` reads it, `key/select.rs` finds it in a request |
+//! | a status policy | [`config::Policy`], in `config/policy.rs`: the table by status | `guard/policy.rs` only applies it |
+//! | a store | [`store::Store`], `store/conformance.rs` | `store/any.rs`, `config/file/store_url.rs` |
+//! | a metric | `metrics.rs` | the place where the decision is made |
+//! | a key of the configuration | `config/file/`, `config/onlyonce.toml` | the schema and `docs/configuration.md` follow |
+//! | an answer of our own | [`problem`], `problem/code.rs` | `docs/clients.md` |
+//!
+//! `CONTRIBUTING.md` has each of them step by step.
+//!
 //! # Which way dependencies point
 //!
 //! From the edge inwards. The core ([`record`], [`key`], [`guard`]) knows neither sockets nor Redis; decisions are pure
