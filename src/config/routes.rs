@@ -65,7 +65,7 @@ impl PathParams<'_> {
 ///
 /// A route that names the request's host beats one that names none; within that, the most specific
 /// path wins (a literal segment beats `{param}`, which beats `{*rest}`). A path that no route matches is looked up by
-/// its [other spellings](super::spelling), which find guarded routes only.
+/// its other spellings (`config/spelling.rs`), which find guarded routes only.
 #[derive(Default)]
 pub struct Routes {
     rules: Vec<Arc<Rule>>,

@@ -1,7 +1,7 @@
 //! The life of one attempt: send, renew, settle, keep trying.
 //!
 //! The client may leave, or get a timeout; the attempt goes on, and its outcome is recorded.
-//! [`running`](super::running) says which task polls it.
+//! `guard/running.rs` says which task polls it.
 
 use std::error::Error;
 use std::future::{pending, poll_fn};

@@ -1,7 +1,7 @@
 //! Of all requests with one key, one runs, and the others get its result.
 //!
 //! [`Guard::claim`] asks the store who owns an operation. The owner's attempt is [run](Ownership::run) to its end, even
-//! without its client ([`attempt`], [`running`]). A repeat gets a [`Verdict`] ([`decide()`]) or [waits](Guard::wait)
+//! without its client ([`attempt`], `running`). A repeat gets a [`Verdict`] ([`decide()`]) or [waits](Guard::wait)
 //! for the first. [`policy`] decides what becomes of the record after the attempt. There are no sockets here: the
 //! caller sends, and returns a [`SendOutcome`].
 
