@@ -341,7 +341,7 @@ pub(super) async fn every_move_from_every_state(subject: &Subject) {
             }
             (ClaimTransition::AlreadyMine(wanted), Claimed::Granted(claim)) => assert_eq!(claim, wanted, "{what}"),
             (ClaimTransition::Refuse(wanted), Claimed::Refused(held)) => {
-                assert_eq!(held.record, wanted.record, "{what}")
+                assert_eq!(held.record, wanted.record, "{what}");
             }
             (expected, claimed) => panic!("{what}: {expected:?} is not {claimed:?}"),
         }

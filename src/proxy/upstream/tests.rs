@@ -40,7 +40,7 @@ impl Backend {
                     BackendEnd::Close => {}
                     // What is unread makes it a reset.
                     BackendEnd::Reset => {
-                        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("TCP")
+                        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("TCP");
                     }
                     BackendEnd::SayMore => stream.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").expect("open"),
                 }
