@@ -1,15 +1,17 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::{Claimed, Redis, Settled, Store, StoreError};
+use super::{Claimed, Embedded, Redis, Settled, Store, StoreError};
 use crate::record::{Claim, Record, RecordName};
 
-/// Any of the stores. A first request asks for two things: neither needs a boxed future where the store is Redis, which
-/// keeps them cheap where they are asked for most. All else is asked for through the trait.
+/// Any of the stores. A first request asks for two things: neither needs a boxed future where the store is Redis or
+/// embedded, which keeps them cheap where they are asked for most. All else is asked for through the trait.
 #[derive(Clone)]
 pub enum AnyStore {
     /// Records in a Redis server.
     Redis(Arc<Redis>),
+    /// Records in a folder.
+    Embedded(Arc<Embedded>),
     /// Records in this process.
     Other(Arc<dyn Store>),
 }
@@ -19,6 +21,7 @@ impl AnyStore {
     pub fn on_core(&self) -> Self {
         match self {
             Self::Redis(redis) => Self::Redis(Arc::new(redis.on_core())),
+            Self::Embedded(embedded) => Self::Embedded(Arc::new(embedded.on_core())),
             Self::Other(store) => Self::Other(Arc::clone(store)),
         }
     }
@@ -27,6 +30,7 @@ impl AnyStore {
     pub async fn claim(&self, name: &RecordName, claim: &Claim) -> Result<Claimed, StoreError> {
         match self {
             Self::Redis(redis) => redis.claim(name, claim).await,
+            Self::Embedded(embedded) => embedded.claim(name, claim).await,
             Self::Other(store) => store.claim(name, claim).await,
         }
     }
@@ -35,6 +39,7 @@ impl AnyStore {
     pub async fn settle(&self, name: &RecordName, record: &Record) -> Result<Settled, StoreError> {
         match self {
             Self::Redis(redis) => redis.settle(name, record).await,
+            Self::Embedded(embedded) => embedded.settle(name, record).await,
             Self::Other(store) => store.settle(name, record).await,
         }
     }
@@ -46,6 +51,7 @@ impl Deref for AnyStore {
     fn deref(&self) -> &Self::Target {
         match self {
             Self::Redis(redis) => &**redis,
+            Self::Embedded(embedded) => &**embedded,
             Self::Other(store) => &**store,
         }
     }

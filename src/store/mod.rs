@@ -38,7 +38,7 @@ use crate::record::{Claim, Record, RecordName, Token};
 pub async fn open(config: &config::StoreConfig) -> Result<AnyStore, OpenError> {
     match &config.location {
         StoreLocation::Memory => Ok(AnyStore::Other(Arc::new(Memory::open(config)?))),
-        StoreLocation::Embedded(path) => Ok(AnyStore::Other(Arc::new(Embedded::open(path, config)?))),
+        StoreLocation::Embedded(path) => Ok(AnyStore::Embedded(Arc::new(Embedded::open(path, config)?))),
         StoreLocation::Redis(address) => {
             let store = Redis::open(address, config);
             match store.ready(FIRST_CONNECT).await {

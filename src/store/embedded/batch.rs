@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::hash::BuildHasherDefault;
 use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
 use super::condition::{Condition, CurrentCondition};
-use super::frame::RecordVersion;
+use super::frame::{self, RecordVersion};
+use super::index::{DigestHasher, IndexKey};
 use super::log::{LogWrite, RecordLog, SupersededFrame};
 use super::view::{LogReadError, View};
 use super::{held, unread};
@@ -18,68 +19,51 @@ use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RenewTra
 use crate::record::{Claim, RecordName, Token};
 use crate::store::{Claimed, FOREVER, Released, Renewed, Settled, StoreError, SwapResult};
 
-/// What the writing thread is asked to do.
-pub(super) enum WriteRequest {
-    Claim {
-        name: RecordName,
-        claim: Claim,
-        /// The caller has found that no segment before this one has a record.
-        absent_before: u64,
-        answer: ReplySender<Claimed>,
-    },
-    Renew {
-        name: RecordName,
-        claim: Claim,
-        answer: ReplySender<Renewed>,
-    },
-    Settle {
-        name: RecordName,
-        token: Token,
-        record: Vec<u8>,
-        time_to_live: Duration,
-        answer: ReplySender<Settled>,
-    },
-    Release {
-        name: RecordName,
-        token: Token,
-        answer: ReplySender<Released>,
-    },
-    CompareAndSwap {
-        name: RecordName,
-        swap: Box<CompareAndSwap>,
-        answer: ReplySender<SwapResult>,
-    },
-    /// Puts bytes where a record lies.
-    #[cfg(test)]
-    Plant {
-        name: RecordName,
-        record: Bytes,
-        time_to_live: Duration,
-        answer: ReplySender<()>,
-    },
+/// What an operation is for, which matters on a full disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A claim: something new begins.
+    Begin,
+    /// Everything else: what is in flight is brought to its end.
+    End,
 }
 
-pub(super) type ReplySender<T> = oneshot::Sender<Result<T, StoreError>>;
+impl Purpose {
+    /// Whether it may be carried out now.
+    pub(super) fn is_allowed(self, condition: Condition) -> bool {
+        match condition {
+            Condition::Up => true,
+            Condition::Full => self == Self::End,
+            Condition::Broken | Condition::Lost => false,
+        }
+    }
+}
 
-/// Changes on top of what is written, and the answers that wait for them.
-pub(super) struct Batch<'a> {
-    view: &'a View,
-    condition: &'a CurrentCondition,
-    pub(super) now: u64,
-    touched: HashMap<RecordName, TouchedRecord>,
-    waiting: Vec<Box<dyn FnOnce(bool)>>,
+/// Records by their names.
+pub(super) type ByKey<T> = HashMap<IndexKey, T, BuildHasherDefault<DigestHasher>>;
+
+/// Changes that are written together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    touched: ByKey<TouchedRecord>,
     /// Whether anything is lost if the changes are: renewals are not.
     durable: bool,
+    /// How many operations changed something.
+    pub(super) changes: usize,
 }
 
 /// A record that was looked at.
-struct TouchedRecord {
+#[derive(Debug, Clone)]
+pub(super) struct TouchedRecord {
+    name: RecordName,
     /// What is written, unless it counts no more.
     written: Option<SupersededFrame>,
     /// Of whatever is written.
     kept_until: u64,
     stored: Option<EncodedRecord>,
     changed: bool,
+    /// It is in flight, and its owner comes back to it.
+    is_claim: bool,
 }
 
 /// A record with its end.
@@ -89,69 +73,30 @@ pub(super) struct EncodedRecord {
     pub(super) record: Bytes,
 }
 
-impl WriteRequest {
-    /// Whether it may be carried out now. On a full disk, what is in flight is brought to its end.
-    pub(super) fn is_allowed(&self, condition: Condition) -> bool {
-        match condition {
-            Condition::Up => true,
-            Condition::Full => !matches!(self, Self::Claim { .. }),
-            Condition::Broken | Condition::Lost => false,
-        }
-    }
-
-    pub(super) fn decline(self, condition: Condition) {
-        fn no<T>(answer: ReplySender<T>, condition: Condition) {
-            // Nobody waits any more: then nobody needs to know.
-            let _ = answer.send(Err(condition.unavailable()));
-        }
-        match self {
-            Self::Claim { answer, .. } => no(answer, condition),
-            Self::Renew { answer, .. } => no(answer, condition),
-            Self::Settle { answer, .. } => no(answer, condition),
-            Self::Release { answer, .. } => no(answer, condition),
-            Self::CompareAndSwap { answer, .. } => no(answer, condition),
-            #[cfg(test)]
-            Self::Plant { answer, .. } => no(answer, condition),
-        }
-    }
+/// One operation, on top of all that came before it.
+pub(super) struct Transaction<'a> {
+    pub(super) view: &'a View,
+    pub(super) condition: &'a CurrentCondition,
+    pub(super) now: u64,
+    /// What gathers for the next write.
+    pub(super) gathering: &'a mut Batch,
+    /// What is being written.
+    pub(super) writing: Option<&'a Batch>,
+    /// Claims that are written, as they are: their owners need not read them.
+    pub(super) claims: &'a ByKey<TouchedRecord>,
+    /// Whether nothing was written since the caller looked, and found no record of this name.
+    pub(super) is_absent: bool,
 }
 
-impl<'a> Batch<'a> {
-    pub(super) fn new(view: &'a View, condition: &'a CurrentCondition, now: u64) -> Self {
-        Self { view, condition, now, touched: HashMap::new(), waiting: Vec::new(), durable: false }
-    }
-
-    pub(super) fn carry_out(&mut self, operation: WriteRequest) {
-        match operation {
-            WriteRequest::Claim { name, claim, absent_before, answer } => {
-                let result = self.touch(&name, absent_before).map(drop).and_then(|()| self.claim(&name, &claim));
-                self.answer(&name, answer, result);
-            }
-            WriteRequest::Renew { name, claim, answer } => {
-                let result = self.renew(&name, &claim);
-                self.answer(&name, answer, result);
-            }
-            WriteRequest::Settle { name, token, record, time_to_live, answer } => {
-                let result = self.settle(&name, token, record.into(), time_to_live);
-                self.answer(&name, answer, result);
-            }
-            WriteRequest::Release { name, token, answer } => {
-                let result = self.release(&name, token);
-                self.answer(&name, answer, result);
-            }
-            WriteRequest::CompareAndSwap { name, swap, answer } => {
-                let result = self.compare_and_swap(&name, &swap);
-                self.answer(&name, answer, result);
-            }
-            #[cfg(test)]
-            WriteRequest::Plant { name, record, time_to_live, answer } => {
-                let result = self.write(&name, Some((record, time_to_live)));
-                self.answer(&name, answer, result);
-            }
-        }
-    }
-
-    fn claim(&mut self, name: &RecordName, claim: &Claim) -> Result<Claimed, StoreError> {
+impl Transaction<'_> {
+    /// `absent_before`: the caller has found that no segment before this one has a record.
+    pub(super) fn claim(
+        &mut self,
+        name: &RecordName,
+        claim: &Claim,
+        absent_before: u64,
+    ) -> Result<Claimed, StoreError> {
+        self.touch(name, absent_before)?;
         Ok(match transitions::claim(self.held(name)?, claim) {
             ClaimTransition::Write(claim) => {
                 self.write_claim(name, &claim)?;
@@ -162,7 +107,7 @@ impl<'a> Batch<'a> {
         })
     }
 
-    fn renew(&mut self, name: &RecordName, claim: &Claim) -> Result<Renewed, StoreError> {
+    pub(super) fn renew(&mut self, name: &RecordName, claim: &Claim) -> Result<Renewed, StoreError> {
         let record = self.held(name)?.map(|held| held.record);
         match (transitions::renew(record.as_ref(), claim.token), record) {
             (RenewTransition::Refuse, _) => Ok(Renewed::Lost),
@@ -173,6 +118,7 @@ impl<'a> Batch<'a> {
                 if let Some(stored) = &mut touched.stored {
                     stored.expires_at = expires_at;
                     touched.changed = true;
+                    touched.is_claim = true;
                 }
                 Ok(Renewed::Extended)
             }
@@ -183,7 +129,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         name: &RecordName,
         token: Token,
@@ -199,7 +145,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn release(&mut self, name: &RecordName, token: Token) -> Result<Released, StoreError> {
+    pub(super) fn release(&mut self, name: &RecordName, token: Token) -> Result<Released, StoreError> {
         match self.held(name)? {
             None => Ok(Released::Absent),
             Some(held) if transitions::releases(&held.record, token) => {
@@ -210,7 +156,11 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn compare_and_swap(&mut self, name: &RecordName, swap: &CompareAndSwap) -> Result<SwapResult, StoreError> {
+    pub(super) fn compare_and_swap(
+        &mut self,
+        name: &RecordName,
+        swap: &CompareAndSwap,
+    ) -> Result<SwapResult, StoreError> {
         match self.held(name)? {
             Some(held) if swap.still_matches(&held) => {}
             other => return Ok(SwapResult::Changed(other.map(Box::new))),
@@ -222,16 +172,19 @@ impl<'a> Batch<'a> {
     }
 
     fn write_claim(&mut self, name: &RecordName, claim: &Claim) -> Result<(), StoreError> {
-        self.write(name, Some((codec::encode_claim(claim).into(), claim.terms.retention)))
+        self.write(name, Some((codec::encode_claim(claim).into(), claim.terms.retention)))?;
+        self.touch(name, 0)?.is_claim = true;
+        Ok(())
     }
 
-    fn write(&mut self, name: &RecordName, record: Option<(Bytes, Duration)>) -> Result<(), StoreError> {
+    pub(super) fn write(&mut self, name: &RecordName, record: Option<(Bytes, Duration)>) -> Result<(), StoreError> {
         let stored =
             record.map(|(record, time_to_live)| EncodedRecord { expires_at: self.expires_at(time_to_live), record });
         let touched = self.touch(name, 0)?;
         touched.stored = stored;
         touched.changed = true;
-        self.durable = true;
+        touched.is_claim = false;
+        self.gathering.durable = true;
         Ok(())
     }
 
@@ -239,7 +192,7 @@ impl<'a> Batch<'a> {
         self.now + time_to_live.min(FOREVER).as_millis() as u64
     }
 
-    fn held(&mut self, name: &RecordName) -> Result<Option<StoredRecord>, StoreError> {
+    pub(super) fn held(&mut self, name: &RecordName) -> Result<Option<StoredRecord>, StoreError> {
         let (now, condition) = (self.now, self.condition);
         match &self.touch(name, 0)?.stored {
             Some(stored) => held(name, stored, now, condition),
@@ -249,65 +202,111 @@ impl<'a> Batch<'a> {
 
     /// What is known of a record that is in no segment before `since`.
     fn touch(&mut self, name: &RecordName, since: u64) -> Result<&mut TouchedRecord, StoreError> {
-        match self.touched.entry(name.clone()) {
+        let key = IndexKey::of(name);
+        match self.gathering.touched.entry(key) {
             Slot::Occupied(slot) => Ok(slot.into_mut()),
             Slot::Vacant(slot) => {
-                let touched = TouchedRecord::read(self.view, name, since).map_err(|error| unread(name, error))?;
+                let writing =
+                    self.writing.and_then(|writing| writing.touched.get(&key)).filter(|touched| touched.changed);
+                let touched =
+                    match writing.map(|touched| touched.on_top(None)).or_else(|| self.claims.get(&key).cloned()) {
+                        Some(touched) => touched,
+                        None if self.is_absent => TouchedRecord::absent(name, 0),
+                        None => TouchedRecord::read(self.view, name, since).map_err(|error| unread(name, error))?,
+                    };
                 Ok(slot.insert(touched))
             }
         }
     }
 
-    /// Answers now, or once it is certain that what the answer rests on stays.
-    fn answer<T: 'static>(&mut self, name: &RecordName, answer: ReplySender<T>, result: Result<T, StoreError>) {
-        let uncommitted = self.touched.get(name).is_some_and(|touched| touched.changed);
-        let send = |result| {
-            // Whoever gave up has concluded that nothing is certain.
-            let _ = answer.send(result);
-        };
-        if !uncommitted {
-            return send(result);
+    /// Ends the operation on this record. Whoever rests on what is not written yet waits for that. What was only looked at
+    /// is forgotten.
+    pub(super) fn end(&mut self, name: &RecordName) -> Option<Unwritten> {
+        let key = IndexKey::of(name);
+        if let Slot::Occupied(slot) = self.gathering.touched.entry(key) {
+            if slot.get().changed {
+                return Some(Unwritten::Gathering);
+            }
+            slot.remove();
         }
-        self.waiting.push(Box::new(move |written| {
-            send(if written { result } else { Err(StoreError::Uncertain("the write to the disk failed".into())) });
-        }));
+        let writing = self.writing.and_then(|writing| writing.touched.get(&key));
+        writing.filter(|touched| touched.changed).map(|_| Unwritten::Writing)
+    }
+}
+
+/// How far a change has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unwritten {
+    Gathering,
+    Writing,
+}
+
+impl Batch {
+    /// Writes what has changed.
+    pub(super) fn commit(&self, log: &mut RecordLog, now: u64) -> io::Result<()> {
+        let changes: Vec<_> = self.touched.values().filter_map(|touched| touched.change(now)).collect();
+        if changes.is_empty() { Ok(()) } else { log.append(&changes, now, self.durable) }
     }
 
-    /// Writes what has changed, and answers all who wait.
-    pub(super) fn commit(self, log: &mut RecordLog) -> io::Result<()> {
-        let now = self.now;
-        let changed = self.touched.into_iter().filter(|(_, touched)| touched.changed);
-        let changes: Vec<_> = changed.filter_map(|(name, touched)| touched.change(name, now)).collect();
-        let result = if changes.is_empty() { Ok(()) } else { log.append(&changes, now, self.durable) };
-        for answer in self.waiting {
-            answer(result.is_ok());
+    /// What is known once this is written to `segment`: of claims, in `claims`, and of what `next` has on top of it.
+    pub(super) fn written(&self, segment: u64, next: &mut Self, claims: &mut ByKey<TouchedRecord>) {
+        for (key, touched) in self.touched.iter().filter(|(_, touched)| touched.changed) {
+            let written = touched.on_top(Some(segment));
+            if let Some(above) = next.touched.get_mut(key) {
+                (above.written, above.kept_until) = (written.written, above.kept_until.max(written.kept_until));
+                claims.remove(key);
+            } else if written.is_claim && written.stored.is_some() {
+                claims.insert(*key, written);
+            } else {
+                claims.remove(key);
+            }
         }
-        result
     }
 }
 
 impl TouchedRecord {
+    fn absent(name: &RecordName, kept_until: u64) -> Self {
+        Self { name: name.clone(), written: None, kept_until, stored: None, changed: false, is_claim: false }
+    }
+
     fn read(view: &View, name: &RecordName, since: u64) -> Result<Self, LogReadError> {
-        let Some(entry) = view.find_since(name, since)? else {
-            return Ok(Self { written: None, kept_until: 0, stored: None, changed: false });
-        };
+        let Some(entry) = view.find_since(name, since)? else { return Ok(Self::absent(name, 0)) };
         let (expires_at, kept_until) = (entry.head.expires_at, entry.head.kept_until);
         if entry.head.is_gone {
-            return Ok(Self { written: None, kept_until, stored: None, changed: false });
+            return Ok(Self::absent(name, kept_until));
         }
-        let written = SupersededFrame { segment: entry.segment, expires_at, bytes: entry.head.frame_len() };
-        let stored = EncodedRecord { expires_at, record: entry.record()? };
-        Ok(Self { written: Some(written), kept_until, stored: Some(stored), changed: false })
+        let written = Some(SupersededFrame { segment: entry.segment, expires_at, bytes: entry.head.frame_len() });
+        let stored = Some(EncodedRecord { expires_at, record: entry.record()? });
+        Ok(Self { written, stored, ..Self::absent(name, kept_until) })
+    }
+
+    /// The same as whoever comes after its write finds it; `None`: it is not known yet where that goes.
+    fn on_top(&self, segment: Option<u64>) -> Self {
+        let replaced = |stored: &EncodedRecord| SupersededFrame {
+            segment: segment.unwrap_or(0),
+            expires_at: stored.expires_at,
+            bytes: frame::frame_len(&self.name, Some(&stored.record)),
+        };
+        let expires_at = self.stored.as_ref().map_or(0, |stored| stored.expires_at);
+        Self {
+            name: self.name.clone(),
+            written: self.stored.as_ref().map(replaced),
+            kept_until: self.kept_until.max(expires_at),
+            stored: self.stored.clone(),
+            changed: false,
+            is_claim: self.is_claim,
+        }
     }
 
     /// What is to be written, if anything.
-    fn change(self, name: RecordName, now: u64) -> Option<LogWrite> {
-        let (expires_at, record) = match self.stored {
-            Some(stored) => (stored.expires_at, Some(stored.record)),
+    fn change(&self, now: u64) -> Option<LogWrite> {
+        let (expires_at, record) = match &self.stored {
+            _ if !self.changed => return None,
+            Some(stored) => (stored.expires_at, Some(stored.record.clone())),
             None if self.kept_until <= now => return None,
             None => (0, None),
         };
         let version = RecordVersion { expires_at, kept_until: expires_at.max(self.kept_until), record };
-        Some(LogWrite { name, version, replaces: self.written, record_sum: None })
+        Some(LogWrite { name: self.name.clone(), version, replaces: self.written, record_sum: None })
     }
 }

@@ -26,6 +26,12 @@ impl Clock {
         }
     }
 
+    /// One that only a test moves.
+    #[cfg(test)]
+    pub(super) fn stopped(origin: u64) -> Self {
+        Self { origin, opened: Duration::MAX, ahead: std::sync::atomic::AtomicU64::new(0) }
+    }
+
     pub(super) fn now(&self) -> u64 {
         let now = self.origin.saturating_add(clock::since_boot().saturating_sub(self.opened).as_millis() as u64);
         #[cfg(test)]

@@ -69,8 +69,7 @@ impl StoreFolder {
             return Err(EmbeddedError::NotAFolder(path.to_owned()));
         }
         if !path.exists() {
-            path.parent().map_or(Ok(()), fs::create_dir_all).map_err(inaccessible)?;
-            DirBuilder::new().mode(0o700).create(path).map_err(inaccessible)?;
+            make(path).map_err(inaccessible)?;
         }
         refuse_others_files(path)?;
         close_to_others(path)?;
@@ -186,6 +185,11 @@ impl StoreFolder {
         File::open(&self.path)?.sync_all()
     }
 
+    /// Makes sure that the name of the folder itself is.
+    pub(super) fn sync_name(&self) -> io::Result<()> {
+        sync_name(&self.path)
+    }
+
     /// Takes room on the disk for the reserve, if it is not taken already. `false`: there is hardly more than that.
     pub(super) fn take_reserve(&self) -> io::Result<bool> {
         let path = self.path.join(RESERVE);
@@ -216,6 +220,26 @@ impl StoreFolder {
     /// Gives the room back, for what must be written now.
     pub(super) fn give_reserve(&self) -> io::Result<()> {
         removed(&self.path.join(RESERVE))
+    }
+}
+
+/// Makes the folder, and those above it that are missing. A power cut must not take the name of one of them, and with it the
+/// store.
+fn make(path: &Path) -> io::Result<()> {
+    let missing: Vec<_> = path.ancestors().skip(1).take_while(|above| !above.exists()).collect();
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    DirBuilder::new().mode(0o700).create(path)?;
+    missing.into_iter().filter(|above| !above.as_os_str().is_empty()).try_for_each(sync_name)
+}
+
+/// Sees to it that the name of a folder is on the disk.
+fn sync_name(path: &Path) -> io::Result<()> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = File::open(above).and_then(|above| above.sync_all());
+    match synced {
+        // One in which names may be made and not listed; a file system that keeps names in another way.
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) => Ok(()),
+        synced => synced,
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use bytes::{Buf, BufMut};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use super::frame::{self, FrameOffset};
 use crate::record::RecordName;
@@ -19,13 +20,9 @@ pub(super) struct IndexKey(u64, u64);
 
 impl IndexKey {
     pub(super) fn of(name: &RecordName) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(name.route.as_bytes()).update(&name.digest);
-        let mut reader = hasher.finalize_xof();
-        let (mut high, mut low) = ([0; 8], [0; 8]);
-        reader.fill(&mut high);
-        reader.fill(&mut low);
-        Self(u64::from_le_bytes(high), u64::from_le_bytes(low))
+        // The digest is keyed, and as good as random: nobody can choose names that meet in one bucket.
+        let whole = xxh3_128_with_seed(&name.digest, xxh3_64(name.route.as_bytes()));
+        Self((whole >> 64) as u64, whole as u64)
     }
 }
 

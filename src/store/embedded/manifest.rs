@@ -7,7 +7,7 @@
 //! segments: count u32, then for each
 //!     id u64, state u8 (1 written to, 2 written to and closed, 3 full), length u64, kept until u64
 //!     usage: count u32, then for each: span u64, bytes u64, records u64
-//! checksum 8: BLAKE3 of all that stands before it
+//! checksum 8: XXH3 of all that stands before it
 //! ```
 
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ pub(super) enum SegmentState {
 }
 
 const MAGIC: &[u8; 8] = b"onlyonce";
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 
 const OPEN: u8 = 1;
 const CLOSED: u8 = 2;
@@ -63,6 +63,8 @@ const FULL: u8 = 3;
 pub(super) enum ManifestError {
     #[error("its layout is {0}")]
     Newer(u8),
+    #[error("its layout is {0}")]
+    Older(u8),
     #[error("the file `manifest` is damaged")]
     Damaged,
 }
@@ -102,6 +104,7 @@ impl Manifest {
         match bytes.strip_prefix(MAGIC).and_then(<[u8]>::first) {
             Some(&LAYOUT) => {}
             Some(&layout) if layout > LAYOUT => return Err(ManifestError::Newer(layout)),
+            Some(&layout) if layout > 0 => return Err(ManifestError::Older(layout)),
             _ => return Err(ManifestError::Damaged),
         }
         let length = bytes.len().checked_sub(8).ok_or(ManifestError::Damaged)?;
@@ -188,7 +191,7 @@ mod tests {
             assert!(Manifest::decode(&bytes).is_err(), "bit {at}");
         }
         let mut newer = whole;
-        newer[MAGIC.len()] = 3;
-        assert_eq!(Manifest::decode(&newer), Err(ManifestError::Newer(3)));
+        newer[MAGIC.len()] = 4;
+        assert_eq!(Manifest::decode(&newer), Err(ManifestError::Newer(4)));
     }
 }

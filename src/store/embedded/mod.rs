@@ -1,13 +1,14 @@
 //! Records in a folder on the local disk: durable, with nothing to install, for one sidecar.
 //!
 //! All that is written is appended to files, the segments, and an index in memory says where the newest frame of each
-//! record lies. Segments are removed whole when nothing in them is needed any more. One thread writes, and what many ask
-//! of it at once goes to the disk together; whatever is written already is read from where the caller is.
+//! record lies. Segments are removed whole when nothing in them is needed any more. Whoever asks carries its operation out
+//! itself; one thread writes, and what many change at once goes to the disk together.
 //! `docs/embedded-store.md` says why, and what it costs.
 //!
 //! | to find | look in |
 //! |---|---|
 //! | the bytes of a write, and how long it is needed | `frame.rs` |
+//! | who waits for whom | `queue.rs`; what an operation does, in `batch.rs` |
 //! | opening, appending, beginning another segment | `log.rs`; what a crash left, in `segment.rs` |
 //! | how room comes back | `reclaim.rs` |
 //! | a full disk, a folder that is gone | `writer.rs`, `condition.rs` |
@@ -21,6 +22,7 @@ mod frame;
 mod index;
 mod log;
 mod manifest;
+mod queue;
 mod reclaim;
 mod segment;
 #[cfg(test)]
@@ -32,19 +34,18 @@ mod writer;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use batch::{EncodedRecord, ReplySender, WriteRequest};
+use batch::{EncodedRecord, Purpose, Transaction};
 use clock::Clock;
 use condition::{Condition, CurrentCondition};
 pub use error::EmbeddedError;
 use log::{OpenedLog, RecordLog};
+use queue::{CommitQueue, Waiters};
 use segment::SegmentEntry;
 use view::{LogReadError, View, Walk};
 use writer::{NextWork, RecordLogWriter};
@@ -63,6 +64,13 @@ use crate::tick;
 
 /// Records in a folder.
 pub struct Embedded {
+    shared: Arc<SharedStore>,
+    /// Who waits here: each core has a list of its own.
+    waiters: Arc<Waiters>,
+}
+
+/// What all cores share.
+struct SharedStore {
     view: Arc<View>,
     clock: Arc<Clock>,
     digest_key: DigestKey,
@@ -70,8 +78,8 @@ pub struct Embedded {
     condition: Arc<CurrentCondition>,
     losses: Arc<AtomicU64>,
     used: Arc<AtomicU64>,
+    queue: Arc<CommitQueue>,
     /// `None` while it is dropped.
-    inbox: Option<SyncSender<WriteRequest>>,
     writer: Option<JoinHandle<()>>,
     #[cfg(test)]
     syncs: Arc<AtomicU64>,
@@ -79,8 +87,6 @@ pub struct Embedded {
     fails: Arc<std::sync::atomic::AtomicBool>,
 }
 
-/// Operations that wait for the thread.
-const WAITING: usize = 4096;
 /// What is larger is not read on a thread that others wait for.
 const LARGE: u32 = 64 * 1024;
 
@@ -125,11 +131,11 @@ impl Embedded {
         let view = log.view.clone();
         #[cfg(test)]
         let (syncs, fails) = (log.syncs.clone(), log.fails.clone());
-        let (inbox, operations) = sync_channel(WAITING);
+        let queue = Arc::new(CommitQueue::new(view.clone(), clock.clone(), condition.clone()));
         let writer = RecordLogWriter {
             log,
             clock: clock.clone(),
-            inbox: operations,
+            queue: queue.clone(),
             condition: condition.clone(),
             losses: losses.clone(),
             used: used.clone(),
@@ -137,7 +143,8 @@ impl Embedded {
         };
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || writer.run());
         let writer = Some(thread.map_err(EmbeddedError::Thread)?);
-        Ok(Self {
+        let waiters = queue.waiters();
+        let shared = SharedStore {
             view,
             clock,
             digest_key,
@@ -145,47 +152,79 @@ impl Embedded {
             condition,
             losses,
             used,
-            inbox: Some(inbox),
+            queue,
             writer,
             #[cfg(test)]
             syncs,
             #[cfg(test)]
             fails,
-        })
+        };
+        Ok(Self { shared: Arc::new(shared), waiters })
     }
 
-    /// Has the thread do something, and waits for it.
-    async fn ask<T>(
+    /// The same store, for those who ask on another runtime.
+    pub fn on_core(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), waiters: self.shared.queue.waiters() }
+    }
+
+    /// See [`Store::claim`].
+    pub async fn claim(&self, name: &RecordName, claim: &Claim) -> Result<Claimed, StoreError> {
+        let shared = &*self.shared;
+        let absent_at = shared.queue.finished();
+        let (open, entry) = shared.view.look(name).map_err(|error| unread(name, error))?;
+        let is_there = entry.is_some();
+        if let Some(entry) = entry {
+            match transitions::claim(Box::pin(self.held(name, entry)).await?, claim) {
+                // Nothing to write: no look at what is not written yet could say more.
+                ClaimTransition::Refuse(held) => return Ok(Claimed::Refused(held)),
+                ClaimTransition::AlreadyMine(claim) => return Ok(Claimed::Granted(claim)),
+                ClaimTransition::Write(_) => {}
+            }
+        }
+        let (absent_at, absent_before) = if is_there { (None, 0) } else { (Some(absent_at), open) };
+        let change = |on: &mut Transaction<'_>| on.claim(name, claim, absent_before);
+        self.change(name, shared.timeout / 2, Purpose::Begin, absent_at, change).await
+    }
+
+    /// See [`Store::settle`].
+    pub async fn settle(&self, name: &RecordName, record: &Record) -> Result<Settled, StoreError> {
+        let (token, time_to_live) = (record.claim.token, transitions::time_to_live(record));
+        let bytes = codec::encode(record, Placement::Within).into();
+        let change = |on: &mut Transaction<'_>| on.settle(name, token, bytes, time_to_live);
+        self.change(name, self.shared.timeout, Purpose::End, None, change).await
+    }
+
+    /// Carries out an operation, and waits until what it rests on is written.
+    async fn change<T>(
         &self,
+        name: &RecordName,
         timeout: Duration,
-        operation: impl FnOnce(ReplySender<T>) -> WriteRequest,
+        purpose: Purpose,
+        absent_at: Option<u64>,
+        operation: impl FnOnce(&mut Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let (answer, result) = oneshot::channel();
-        let operation = operation(answer);
-        let condition = self.condition.get();
-        let inbox = self.inbox.as_ref().filter(|_| operation.is_allowed(condition));
-        let inbox = inbox.ok_or_else(|| condition.unavailable())?;
-        inbox.try_send(operation).map_err(|_| {
-            // Full, or its thread is gone.
-            StoreError::Unavailable("the embedded store does not keep up".into())
-        })?;
-        match tick::timeout(timeout, result).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(StoreError::Uncertain("the embedded store's thread is gone".into())),
+        let queue = &self.shared.queue;
+        if self.shared.is_writer_gone() {
+            return Err(StoreError::Unavailable("the embedded store's thread is gone".into()));
+        }
+        let (result, ticket) = queue.carry_out(name, purpose, absent_at, operation)?;
+        let Some(ticket) = ticket else { return result };
+        match tick::timeout(timeout, queue.commit(&self.waiters, ticket)).await {
+            Ok(written) => written.and(result),
             Err(_) => Err(StoreError::Uncertain("the embedded store did not answer in time".into())),
         }
     }
 
     /// Reads what is written, whatever has become of the disk since.
     async fn written(&self, name: &RecordName) -> Result<Option<StoredRecord>, StoreError> {
-        match self.view.find(name).map_err(|error| unread(name, error))? {
+        match self.shared.view.find(name).map_err(|error| unread(name, error))? {
             Some(entry) => self.held(name, entry).await,
             None => Ok(None),
         }
     }
 
     async fn held(&self, name: &RecordName, entry: SegmentEntry) -> Result<Option<StoredRecord>, StoreError> {
-        let (expires_at, now) = (entry.head.expires_at, self.clock.now());
+        let (expires_at, now) = (entry.head.expires_at, self.shared.clock.now());
         if entry.head.is_gone || expires_at <= now {
             return Ok(None);
         }
@@ -193,53 +232,28 @@ impl Embedded {
             entry.record()
         } else {
             let reading = tokio::task::spawn_blocking(move || entry.record());
-            tick::timeout(self.timeout, reading).await.map_err(untold)?.map_err(untold)?
+            tick::timeout(self.shared.timeout, reading).await.map_err(untold)?.map_err(untold)?
         };
         let record = record.map_err(|error| unread(name, error.into()))?;
-        held(name, &EncodedRecord { expires_at, record }, now, &self.condition)
+        held(name, &EncodedRecord { expires_at, record }, now, &self.shared.condition)
     }
 }
 
 impl Store for Embedded {
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Claimed> {
-        Box::pin(async move {
-            let open = self.view.open_segment();
-            let (held, absent_before) = match self.view.find(name).map_err(|error| unread(name, error))? {
-                Some(entry) => (self.held(name, entry).await?, 0),
-                None => (None, open),
-            };
-            match transitions::claim(held, claim) {
-                // Nothing to write: the thread could not say more.
-                ClaimTransition::Refuse(held) => Ok(Claimed::Refused(held)),
-                ClaimTransition::AlreadyMine(claim) => Ok(Claimed::Granted(claim)),
-                ClaimTransition::Write(_) => {
-                    let (name, claim) = (name.clone(), claim.clone());
-                    self.ask(self.timeout / 2, |answer| WriteRequest::Claim { name, claim, absent_before, answer })
-                        .await
-                }
-            }
-        })
+        Box::pin(self.claim(name, claim))
     }
 
     fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed> {
-        let (name, claim) = (name.clone(), claim.clone());
-        Box::pin(self.ask(self.timeout, |answer| WriteRequest::Renew { name, claim, answer }))
+        Box::pin(self.change(name, self.shared.timeout, Purpose::End, None, move |on| on.renew(name, claim)))
     }
 
     fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled> {
-        let (name, token) = (name.clone(), record.claim.token);
-        Box::pin(self.ask(self.timeout, move |answer| WriteRequest::Settle {
-            name,
-            token,
-            record: codec::encode(record, Placement::Within),
-            time_to_live: transitions::time_to_live(record),
-            answer,
-        }))
+        Box::pin(self.settle(name, record))
     }
 
     fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> StoreFuture<'a, Released> {
-        let name = name.clone();
-        Box::pin(self.ask(self.timeout, move |answer| WriteRequest::Release { name, token, answer }))
+        Box::pin(self.change(name, self.shared.timeout, Purpose::End, None, move |on| on.release(name, token)))
     }
 
     fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
@@ -248,18 +262,17 @@ impl Store for Embedded {
 
     fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
         Box::pin(async move {
-            let (view, listing, now) = (self.view.clone(), listing.clone(), self.clock.now());
-            let condition = self.condition.clone();
+            let (view, listing, now) = (self.shared.view.clone(), listing.clone(), self.shared.clock.now());
+            let condition = self.shared.condition.clone();
             // All segments are read for it: whoever lists many has as many pages as the time asks for.
-            let until = Instant::now() + self.timeout / 2;
+            let until = Instant::now() + self.shared.timeout / 2;
             let reading = tokio::task::spawn_blocking(move || page(&view, &condition, &listing, now, until));
-            tick::timeout(self.timeout, reading).await.map_err(untold)?.map_err(untold)?.map_err(untold)
+            tick::timeout(self.shared.timeout, reading).await.map_err(untold)?.map_err(untold)?.map_err(untold)
         })
     }
 
     fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult> {
-        let (name, swap) = (name.clone(), Box::new(swap.clone()));
-        Box::pin(self.ask(self.timeout, |answer| WriteRequest::CompareAndSwap { name, swap, answer }))
+        Box::pin(self.change(name, self.shared.timeout, Purpose::End, None, move |on| on.compare_and_swap(name, swap)))
     }
 
     fn subscribe(&self, _name: &RecordName, _patience: Duration) -> Option<Changes> {
@@ -268,26 +281,35 @@ impl Store for Embedded {
     }
 
     fn digest_key(&self) -> Result<DigestKey, StoreError> {
-        Ok(self.digest_key)
+        Ok(self.shared.digest_key)
     }
 
     fn losses(&self) -> u64 {
-        self.losses.load(Ordering::Relaxed)
+        self.shared.losses.load(Ordering::Relaxed)
     }
 
     fn used_ratio(&self) -> Option<f64> {
-        Some(f64::from_bits(self.used.load(Ordering::Relaxed))).filter(|ratio| !ratio.is_nan())
+        Some(f64::from_bits(self.shared.used.load(Ordering::Relaxed))).filter(|ratio| !ratio.is_nan())
     }
 
     fn health(&self) -> Health {
-        let gone = self.writer.as_ref().is_none_or(JoinHandle::is_finished);
-        if !gone && self.condition.get() == Condition::Up { Health::Up } else { Health::Down }
+        if !self.shared.is_writer_gone() && self.shared.condition.get() == Condition::Up {
+            Health::Up
+        } else {
+            Health::Down
+        }
     }
 }
 
-impl Drop for Embedded {
+impl SharedStore {
+    fn is_writer_gone(&self) -> bool {
+        self.writer.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for SharedStore {
     fn drop(&mut self) {
-        self.inbox = None;
+        self.queue.close();
         if let Some(writer) = self.writer.take() {
             // A thread that panicked has said so.
             let _ = writer.join();

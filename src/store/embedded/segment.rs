@@ -44,7 +44,7 @@ impl Index {
     }
 }
 
-const MAGIC: &[u8; 8] = b"oo-log\0\x02";
+const MAGIC: &[u8; 8] = b"oo-log\0\x03";
 /// Where the first frame begins.
 pub(super) const HEADER: u64 = 40;
 

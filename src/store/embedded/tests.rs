@@ -40,12 +40,8 @@ fn subject(durability: Durability) -> Subject {
     Subject::new(store, folder).with_plant(move |name, bytes| {
         let planter = planter.clone();
         async move {
-            let planted = planter.ask(planter.timeout, |answer| WriteRequest::Plant {
-                name,
-                record: bytes.into(),
-                time_to_live: HOUR,
-                answer,
-            });
+            let write = |on: &mut Transaction<'_>| on.write(&name, Some((bytes.into(), HOUR)));
+            let planted = planter.change(&name, planter.shared.timeout, Purpose::End, None, write);
             planted.await.expect("written");
         }
     })
@@ -106,7 +102,7 @@ async fn expired_records_leave_the_disk() {
         store.claim(&name, &short).await.expect("an answer");
     }
     assert!(size(&folder) > empty + 500_000);
-    store.clock.advance(HOUR);
+    store.shared.clock.advance(HOUR);
     until(|| size(&folder) < empty + 200_000).await;
     assert!(store.find(&stays).await.expect("an answer").is_some());
 }
@@ -115,27 +111,27 @@ async fn expired_records_leave_the_disk() {
 fn the_clock_goes_on_where_it_was() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(&folder);
-    store.clock.advance(HOUR * 2);
-    let ahead = store.clock.now();
+    store.shared.clock.advance(HOUR * 2);
+    let ahead = store.shared.clock.now();
     drop(store);
     // As if the wall clock had been set back by two hours while the store was closed.
-    assert!(open(&folder).clock.now() >= ahead);
+    assert!(open(&folder).shared.clock.now() >= ahead);
 }
 
 #[tokio::test]
 async fn claims_that_wait_go_to_the_disk_together() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Arc::new(open(&folder));
-    let (before, claims) = (store.syncs.load(Ordering::Relaxed), 16 * 60_u64);
+    let (before, claims) = (store.shared.syncs.load(Ordering::Relaxed), 16 * 60_u64);
     let mine = claim(1, RETRY);
     // One client after the other: a sync for each claim.
     for _ in 0..60 {
         store.claim(&name(), &mine).await.expect("an answer");
     }
-    let alone = store.syncs.load(Ordering::Relaxed) - before;
+    let alone = store.shared.syncs.load(Ordering::Relaxed) - before;
     assert!((60..65).contains(&alone), "{alone}");
     // 16 at once: one for all that wait.
-    let before = store.syncs.load(Ordering::Relaxed);
+    let before = store.shared.syncs.load(Ordering::Relaxed);
     let clients = (0..16).map(|_| {
         let (store, mine) = (store.clone(), mine.clone());
         tokio::spawn(async move {
@@ -147,7 +143,7 @@ async fn claims_that_wait_go_to_the_disk_together() {
     for client in clients.collect::<Vec<_>>() {
         client.await.expect("no panic");
     }
-    let together = store.syncs.load(Ordering::Relaxed) - before;
+    let together = store.shared.syncs.load(Ordering::Relaxed) - before;
     assert!(together < claims / 4, "{together} syncs for {claims} claims");
 }
 
@@ -158,7 +154,7 @@ async fn a_claim_that_was_granted_is_on_the_disk_and_a_renewal_need_not_be() {
         let store = Embedded::open(folder.path(), &config(durability)).expect("a store");
         let (name, other, mine) = (name(), name(), claim(1, RETRY));
         store.claim(&other, &mine).await.expect("an answer");
-        let count = || store.syncs.load(Ordering::Relaxed);
+        let count = || store.shared.syncs.load(Ordering::Relaxed);
         let mut syncs = vec![count()];
         store.claim(&name, &mine).await.expect("an answer");
         syncs.push(count());
@@ -177,11 +173,11 @@ async fn a_claim_that_was_granted_is_on_the_disk_and_a_renewal_need_not_be() {
 fn a_configured_digest_key_is_not_forgotten_by_accident() {
     let folder = tempfile::tempdir().expect("a folder");
     let with = |secret: &str| config::StoreConfig { digest_key: Some(Secret::new(secret)), ..config(Durability::Disk) };
-    let first = Embedded::open(folder.path(), &with("first")).expect("a store").digest_key;
+    let first = Embedded::open(folder.path(), &with("first")).expect("a store").shared.digest_key;
     assert_eq!(first, DigestKey::from_secret("first"));
     let error = Embedded::open(folder.path(), &config(Durability::Disk)).err().expect("no store");
     assert!(matches!(error, EmbeddedError::DigestKeyWithheld(_)));
-    let second = Embedded::open(folder.path(), &with("second")).expect("a store, with a warning").digest_key;
+    let second = Embedded::open(folder.path(), &with("second")).expect("a store, with a warning").shared.digest_key;
     assert_ne!(second, first);
 }
 

@@ -59,21 +59,19 @@ impl View {
         self.find_since(name, 0)
     }
 
-    /// The number of the segment that is written to: whatever is written from now on lies there or behind.
-    pub(super) fn open_segment(&self) -> u64 {
-        self.read().open.id
+    /// The same, and the number of the segment that is written to: whatever is written from now on lies there or behind.
+    pub(super) fn look(&self, name: &RecordName) -> Result<(u64, Option<SegmentEntry>), LogReadError> {
+        let (open, places) = {
+            let segments = self.read();
+            (segments.open.id, segments.places(IndexKey::of(name), 0))
+        };
+        Ok((open, newest(name, places)?))
     }
 
     /// The newest frame of a record that is in no segment before `since`.
     pub(super) fn find_since(&self, name: &RecordName, since: u64) -> Result<Option<SegmentEntry>, LogReadError> {
         let places = self.read().places(IndexKey::of(name), since);
-        for (segment, file, place) in places {
-            let entry = SegmentEntry::read(&file, segment, place)?.ok_or(LogReadError::Damaged)?;
-            if entry.head.name.as_ref() == Some(name) {
-                return Ok(Some(entry));
-            }
-        }
-        Ok(None)
+        newest(name, places)
     }
 
     /// Whether what lies at this place is the newest frame of the record.
@@ -136,6 +134,17 @@ impl View {
             (id, at) = (segment, length);
         }
     }
+}
+
+/// The first of these frames that is one of the record.
+fn newest(name: &RecordName, places: Vec<(u64, Arc<File>, FrameOffset)>) -> Result<Option<SegmentEntry>, LogReadError> {
+    for (segment, file, place) in places {
+        let entry = SegmentEntry::read(&file, segment, place)?.ok_or(LogReadError::Damaged)?;
+        if entry.head.name.as_ref() == Some(name) {
+            return Ok(Some(entry));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a walk goes on.

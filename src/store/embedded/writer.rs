@@ -1,26 +1,25 @@
 //! The one thread that writes.
 //!
-//! It takes all operations that wait, carries them out one after the other on what is written and on what those before
-//! them changed, writes once, and then answers. An operation that changed nothing, and saw nothing unwritten, is answered
-//! at once. In between it gives room back, and sees to it that the folder is still there.
+//! It takes all that has gathered (`queue.rs`), writes it in one piece, waits for the disk once, and says that it is there. In
+//! between it gives room back, and sees to it that the folder is still there.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use super::batch::{Batch, WriteRequest};
+use super::batch::Batch;
 use super::clock::Clock;
 use super::condition::{Condition, CurrentCondition};
 use super::folder::is_full;
 use super::log::RecordLog;
+use super::queue::{CommitQueue, WriterWork};
 
 /// The thread's own.
 pub(super) struct RecordLogWriter {
     pub(super) log: RecordLog,
     pub(super) clock: Arc<Clock>,
-    pub(super) inbox: Receiver<WriteRequest>,
+    pub(super) queue: Arc<CommitQueue>,
     pub(super) condition: Arc<CurrentCondition>,
     pub(super) losses: Arc<AtomicU64>,
     /// How much of its room is taken, as the bits of an `f64`; not a number while it is not known.
@@ -36,8 +35,6 @@ pub(super) struct NextWork {
     mark: u64,
 }
 
-/// Operations between two writes.
-const BATCH: usize = 1024;
 const CHECK_EVERY: u64 = 1000;
 const RECLAIM_EVERY: u64 = 1000;
 /// Nothing is written while nobody asks, but for the time.
@@ -51,10 +48,10 @@ impl RecordLogWriter {
         loop {
             let next = self.next.check.min(self.next.reclaim);
             let wait = Duration::from_millis(next.saturating_sub(self.clock.now()));
-            match self.inbox.recv_timeout(wait) {
-                Ok(first) => self.work(first),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+            match self.queue.next(wait) {
+                WriterWork::Write(batch) => self.write(&batch),
+                WriterWork::Nothing => {}
+                WriterWork::End => break,
             }
             if self.clock.now() >= self.next.check {
                 self.check();
@@ -79,24 +76,20 @@ impl RecordLogWriter {
         }
     }
 
-    fn work(&mut self, first: WriteRequest) {
-        let view = self.log.view.clone();
-        let current = self.condition.clone();
-        let mut batch = Batch::new(&view, &current, self.clock.now());
-        let condition = current.get();
-        for operation in std::iter::once(first).chain(self.inbox.try_iter()).take(BATCH) {
-            // An operation must not see a time before its caller asked: it may have come while others were carried out.
-            batch.now = self.clock.now();
-            if operation.is_allowed(condition) { batch.carry_out(operation) } else { operation.decline(condition) }
+    fn write(&mut self, batch: &Batch) {
+        if !self.is_writable() {
+            return self.queue.fail(false, self.condition.get());
         }
-        let written = batch.commit(&mut self.log);
-        self.heed(written);
+        match batch.commit(&mut self.log, self.clock.now()) {
+            Ok(()) => self.queue.finish(batch, self.log.open_segment().0),
+            failed => self.heed(failed),
+        }
     }
 
     /// Whatever cannot be written is the end of it, for now.
     fn heed(&mut self, written: io::Result<()>) {
         if let Err(error) = written {
-            self.condition.set(Condition::Broken);
+            self.queue.fail(true, Condition::Broken);
             self.next.check = self.clock.now();
             tracing::error!(
                 %error,
@@ -115,7 +108,7 @@ impl RecordLogWriter {
         match (condition, self.log.check()) {
             (Condition::Lost, Err(_)) => {}
             (_, Err(loss)) => {
-                self.condition.set(Condition::Lost);
+                self.queue.fail(false, Condition::Lost);
                 self.losses.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(
                     folder = %self.log.folder.path().display(),

@@ -1,5 +1,5 @@
-//! Any moves in any order, with time passing, segments that fill up, are copied and removed, and starts after a crash: what
-//! is found is what the moves say, at every moment.
+//! Any moves in any order, written at once, together, or while others are being written, with time passing, segments that
+//! fill up, are copied and removed, and starts after a crash: what is found is what the moves say, at every moment.
 
 use std::collections::HashMap;
 
@@ -9,6 +9,7 @@ use super::*;
 use crate::record::transitions::RenewTransition;
 use crate::store::embedded::batch::Batch;
 use crate::store::embedded::log::SegmentLimits;
+use crate::store::embedded::queue::WriterWork;
 
 const MINUTE: u64 = 60_000;
 
@@ -18,6 +19,10 @@ enum Step {
     Renew(u8, Claim),
     Settle(u8, Record),
     Release(u8, Token),
+    /// What has gathered is taken to be written, if nothing is being written.
+    Begin,
+    /// What is being written is.
+    Finish,
     Wait(u64),
     /// The time is written down.
     Mark,
@@ -76,16 +81,18 @@ impl Model {
                     self.0.remove(name);
                 }
             }
+            Step::Begin | Step::Finish => {}
             Step::Wait(_) | Step::Mark | Step::Rotate | Step::Reclaim { .. } | Step::Reopen { .. } => {}
         }
     }
 }
 
-/// The files, and a clock that is moved.
+/// The files, what is on its way to them, and a clock that is moved.
 struct Subject {
     folder: TempDir,
-    log: Option<RecordLog>,
-    now: u64,
+    store: Option<(RecordLog, CommitQueue)>,
+    writing: Option<Arc<Batch>>,
+    clock: Arc<Clock>,
 }
 
 fn named(name: u8) -> RecordName {
@@ -97,7 +104,9 @@ impl Subject {
         // In memory, where there is such a place: whether it is on a disk does not matter here.
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let mut subject = Self { folder: folder.expect("a folder"), log: None, now: 1_763_700_000_000 };
+        let folder = folder.expect("a folder");
+        let mut subject =
+            Self { folder, store: None, writing: None, clock: Arc::new(Clock::stopped(1_763_700_000_000)) };
         subject.open();
         subject
     }
@@ -106,47 +115,67 @@ impl Subject {
         let mut log = RecordLog::open(self.folder.path(), Durability::Process).expect("a store").log;
         // So small that a few records fill a segment.
         log.limits = SegmentLimits { smallest: 1500, largest: 4000, slack: 500 };
-        self.log = Some(log);
+        let condition = Arc::new(CurrentCondition::new(Condition::Up));
+        let queue = CommitQueue::new(log.view.clone(), self.clock.clone(), condition);
+        self.store = Some((log, queue));
     }
 
     fn log(&mut self) -> &mut RecordLog {
-        self.log.as_mut().expect("it is open")
+        &mut self.store.as_mut().expect("it is open").0
     }
 
-    fn operate<T>(&mut self, operation: impl FnOnce(ReplySender<T>) -> WriteRequest) {
-        let now = self.now;
-        let log = self.log();
-        let view = log.view.clone();
-        let condition = CurrentCondition::new(Condition::Up);
-        let mut batch = Batch::new(&view, &condition, now);
-        let (answer, _) = oneshot::channel();
-        batch.carry_out(operation(answer));
-        batch.commit(log).expect("written");
+    fn operate<T>(&mut self, name: u8, operation: impl FnOnce(&mut Transaction<'_>) -> Result<T, StoreError>) -> T {
+        let (_, queue) = self.store.as_ref().expect("it is open");
+        let (result, _) = queue.carry_out(&named(name), Purpose::End, None, operation).expect("it is up");
+        result.expect("readable")
+    }
+
+    fn begin(&mut self) {
+        let (_, queue) = self.store.as_ref().expect("it is open");
+        if self.writing.is_none()
+            && let Some(WriterWork::Write(batch)) = queue.take()
+        {
+            self.writing = Some(batch);
+        }
+    }
+
+    fn finish(&mut self) {
+        let (log, queue) = self.store.as_mut().expect("it is open");
+        if let Some(batch) = self.writing.take() {
+            batch.commit(log, self.clock.now()).expect("written");
+            queue.finish(&batch, log.open_segment().0);
+        }
+    }
+
+    fn write_all(&mut self) {
+        self.finish();
+        self.begin();
+        self.finish();
     }
 
     fn take(&mut self, step: &Step) {
-        let now = self.now;
+        let now = self.clock.now();
+        // The thread that writes does one thing after the other.
+        if !matches!(step, Step::Claim(..) | Step::Renew(..) | Step::Settle(..) | Step::Release(..) | Step::Wait(_)) {
+            self.finish();
+        }
         match step.clone() {
-            Step::Claim(name, claim) => {
-                self.operate(|answer| WriteRequest::Claim { name: named(name), claim, absent_before: 0, answer });
-            }
-            Step::Renew(name, claim) => self.operate(|answer| WriteRequest::Renew { name: named(name), claim, answer }),
-            Step::Settle(name, record) => self.operate(|answer| WriteRequest::Settle {
-                name: named(name),
-                token: record.claim.token,
-                record: codec::encode(&record, Placement::Within),
-                time_to_live: transitions::time_to_live(&record),
-                answer,
-            }),
-            Step::Release(name, token) => {
-                self.operate(|answer| WriteRequest::Release { name: named(name), token, answer });
-            }
-            Step::Wait(time) => self.now += time,
+            Step::Claim(name, claim) => drop(self.operate(name, |on| on.claim(&named(name), &claim, 0))),
+            Step::Renew(name, claim) => drop(self.operate(name, |on| on.renew(&named(name), &claim))),
+            Step::Settle(name, record) => drop(self.operate(name, |on| {
+                let bytes = codec::encode(&record, Placement::Within).into();
+                on.settle(&named(name), record.claim.token, bytes, transitions::time_to_live(&record))
+            })),
+            Step::Release(name, token) => drop(self.operate(name, |on| on.release(&named(name), token))),
+            Step::Begin => self.begin(),
+            Step::Finish => self.write_all(),
+            Step::Wait(time) => self.clock.advance(Duration::from_millis(time)),
             Step::Mark => self.log().append(&[], now, false).expect("written"),
             Step::Rotate => self.log().rotate(now).expect("another segment"),
             Step::Reclaim { whole } => while self.log().reclaim(now, || true).expect("room") && whole {},
             Step::Reopen { crash } => {
-                let mut log = self.log.take().expect("it is open");
+                self.write_all();
+                let (mut log, _) = self.store.take().expect("it is open");
                 if !crash {
                     log.close(now).expect("closed");
                 }
@@ -156,8 +185,14 @@ impl Subject {
         }
     }
 
+    /// As whoever asks next finds it.
     fn held(&mut self, name: u8) -> Option<StoredRecord> {
-        let now = self.now;
+        self.operate(name, |on| on.held(&named(name)))
+    }
+
+    /// As it is written.
+    fn written(&mut self, name: u8) -> Option<StoredRecord> {
+        let now = self.clock.now();
         let entry = self.log().view.find(&named(name)).expect("readable")?;
         if entry.head.is_gone {
             return None;
@@ -192,6 +227,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0..NAMES, claims()).prop_map(|(name, claim)| Step::Renew(name, claim)),
         3 => (0..NAMES, claims(), 0..3_u8).prop_map(settled),
         2 => (0..NAMES, 0..3_u8).prop_map(|(name, token)| Step::Release(name, Token([token; 16]))),
+        3 => Just(Step::Begin),
+        3 => Just(Step::Finish),
         4 => (1..80 * MINUTE).prop_map(Step::Wait),
         1 => Just(Step::Mark),
         1 => Just(Step::Rotate),
@@ -208,15 +245,19 @@ proptest! {
     fn what_is_found_is_what_the_moves_say(steps in steps()) {
         let (mut subject, mut model) = (Subject::new(), Model::default());
         for (at, step) in steps.iter().enumerate() {
-            model.take(step, subject.now);
+            model.take(step, subject.clock.now());
             subject.take(step);
             for name in 0..NAMES {
-                let expected = model.held(name, subject.now);
-                prop_assert_eq!(subject.held(name), expected, "{} after step {}, {:?}", name, at, step);
+                let expected = model.held(name, subject.clock.now());
+                prop_assert_eq!(&subject.held(name), &expected, "{} after step {}, {:?}", name, at, step);
+                if matches!(step, Step::Finish | Step::Reopen { .. }) {
+                    prop_assert_eq!(subject.written(name), expected, "{} written, step {}, {:?}", name, at, step);
+                }
             }
         }
         // Once all is over, no segment is left but the one that is written to.
-        subject.now += 1000 * MINUTE;
+        subject.take(&Step::Finish);
+        subject.take(&Step::Wait(1000 * MINUTE));
         subject.take(&Step::Rotate);
         subject.take(&Step::Reclaim { whole: true });
         prop_assert_eq!(subject.log().view.read().full.len(), 0);

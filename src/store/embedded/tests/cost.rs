@@ -195,7 +195,7 @@ async fn measuring() {
     let claims = std::env::var(CLAIMS).map_or(4000, |number| number.parse().expect("a number"));
     let (read, written) = (io("rchar"), io("wchar"));
     // Numbers that no other run has.
-    let first = store.clock.now() << 20;
+    let first = store.shared.clock.now() << 20;
     let mine = claim(1, Terms { retention: HOUR, ..RETRY });
     for number in first..first + claims {
         store.claim(&numbered(number), &mine).await.expect("an answer");
@@ -212,7 +212,7 @@ async fn measuring() {
     let Ok(expected) = std::env::var(EXPIRED) else { return };
     let expected: u64 = expected.parse().expect("a number");
     let read = io("rchar");
-    store.clock.advance(HOUR * 2);
+    store.shared.clock.advance(HOUR * 2);
     let size = || {
         let entries = fs::read_dir(&folder).expect("a folder");
         entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum::<u64>()

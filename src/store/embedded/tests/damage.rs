@@ -217,10 +217,17 @@ fn copy_of(folder: &Path) -> TempDir {
     copy
 }
 
+/// Cuts off the end of what was written, and all behind it.
 fn cut(path: &Path, by: u64) {
     let file = fs::OpenOptions::new().write(true).open(path).expect("a file");
-    let length = file.metadata().expect("a length").len();
-    file.set_len(length - by).expect("cut off");
+    file.set_len(written_end(path) - by).expect("cut off");
+}
+
+/// Where what was written ends: zeros may stand behind it.
+fn written_end(path: &Path) -> u64 {
+    let bytes = fs::read(path).expect("a file");
+    let zeros = bytes.iter().rev().take_while(|byte| **byte == 0).count();
+    ((bytes.len() - zeros) as u64).next_multiple_of(frame::ALIGN)
 }
 
 fn flip(path: &Path, at: u64) {
@@ -232,7 +239,7 @@ fn flip(path: &Path, at: u64) {
 }
 
 fn flip_from_end(path: &Path, by: u64) {
-    flip(path, fs::metadata(path).expect("a file").len() - by);
+    flip(path, written_end(path) - by);
 }
 
 #[tokio::test]
@@ -250,4 +257,39 @@ async fn the_last_claim_before_a_crash_is_there() {
             assert!(store.find(name).await.expect("an answer").is_some(), "the last of {claims}");
         }
     }
+}
+
+/// Zeros stand where the next frames come. A crash leaves them, or some of them, and none of them is a frame.
+#[tokio::test]
+async fn zeros_that_were_written_ahead_are_cut_off() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder);
+    let names: Vec<_> = (0..3).map(|_| name()).collect();
+    for name in &names {
+        store.claim(name, &claim(1, RETRY)).await.expect("an answer");
+    }
+    let log = |folder: &Path| files(folder, ".log").pop().expect("a segment");
+    let length = |folder: &Path| fs::metadata(log(folder)).expect("a file").len();
+    let (written, filled) = (written_end(&log(folder.path())), length(folder.path()));
+    assert!(filled >= written + 60_000, "{filled} bytes, and {written} of them written");
+    for left in [filled, filled - 1, written + 5000, written + 1, written] {
+        let killed = copy_of(folder.path());
+        fs::OpenOptions::new()
+            .write(true)
+            .open(log(killed.path()))
+            .and_then(|file| file.set_len(left))
+            .expect("cut off");
+        let store = open(&killed);
+        assert_eq!(length(killed.path()), written, "{left} bytes left");
+        for name in &names {
+            assert!(store.find(name).await.expect("an answer").is_some(), "{left} bytes left");
+        }
+    }
+    // More zeros than before are written ahead of what comes next.
+    store.settle(&names[0], &completed(&claim(1, RETRY), &[7; 100_000])).await.expect("an answer");
+    assert!(length(folder.path()) >= written_end(&log(folder.path())) + 60_000);
+    let written = written_end(&log(folder.path()));
+    drop(store);
+    assert_eq!(length(folder.path()), written);
+    drop(open(&folder));
 }

@@ -1,5 +1,6 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use super::*;
 
@@ -91,4 +92,34 @@ fn remove_first(path: &Path, end: &str) {
     let mut entries = fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").path());
     let file = entries.find(|path| path.to_string_lossy().ends_with(end)).expect("such a file");
     fs::remove_file(file).expect("removed");
+}
+
+/// Else a power cut may take the folder, and with it records that were on the disk.
+#[test]
+fn the_names_of_a_new_store_and_of_the_folders_above_it_are_on_the_disk() {
+    let above = tempfile::tempdir().expect("a folder");
+    for path in ["records", "a/b/records"].map(|path| above.path().join(path)) {
+        let output = Command::new("strace")
+            .args(["-f", "-y", "-qq", "-e", "trace=fsync"])
+            .arg(std::env::current_exe().expect("this test"))
+            .args(["--exact", "store::embedded::tests::folder::making", "--nocapture"])
+            .env(FOLDER, &path)
+            .output()
+            .expect("strace, which tests/run installs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        for parent in path.ancestors().skip(1).take_while(|parent| parent.starts_with(above.path())) {
+            let synced = format!("<{}>)", parent.display());
+            assert!(text.lines().any(|line| line.contains("fsync(") && line.contains(&synced)), "{synced}: {text}");
+        }
+    }
+}
+
+const FOLDER: &str = "ONLYONCE_TEST_FOLDER";
+
+/// What the child does; nothing in a run of all tests.
+#[test]
+fn making() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    drop(Embedded::open(Path::new(&folder), &config(Durability::Disk)).expect("a store"));
 }

@@ -8,7 +8,7 @@ async fn what_was_never_on_the_disk_is_nowhere_and_the_store_goes_on() {
     let store = open(&folder);
     let (before, lost, after, mine) = (name(), name(), name(), claim(1, RETRY));
     store.claim(&before, &mine).await.expect("an answer");
-    store.fails.store(true, Ordering::Relaxed);
+    store.shared.fails.store(true, Ordering::Relaxed);
     let failed = store.claim(&lost, &mine).await.expect_err("the disk failed");
     assert!(matches!(failed, StoreError::Uncertain(_)), "{failed:?}");
     // What is known is told, whether the store can be written or not.
@@ -34,7 +34,7 @@ async fn what_waits_to_be_settled_is_settled_once_the_store_can_be_written() {
     for _ in 0..5 {
         let name = name();
         store.claim(&name, &mine).await.expect("an answer");
-        store.fails.store(true, Ordering::Relaxed);
+        store.shared.fails.store(true, Ordering::Relaxed);
         let record = completed(&mine, b"{}");
         store.settle(&name, &record).await.expect_err("the disk failed");
         // As the owner does, until it is written.
@@ -55,16 +55,16 @@ async fn an_owner_is_not_taken_for_lost_because_the_store_could_not_be_written()
     let (owned, mine, other) = (name(), claim(1, terms), claim(2, terms));
     store.claim(&owned, &mine).await.expect("an answer");
     // It renews, and that is only in memory when a write fails.
-    store.clock.advance(lease / 2);
+    store.shared.clock.advance(lease / 2);
     assert_eq!(store.renew(&owned, &mine).await.expect("an answer"), Renewed::Extended);
-    store.clock.advance(lease * 2);
-    store.fails.store(true, Ordering::Relaxed);
+    store.shared.clock.advance(lease * 2);
+    store.shared.fails.store(true, Ordering::Relaxed);
     store.claim(&name(), &mine).await.expect_err("the disk failed");
     until(|| store.health() == Health::Up).await;
     let refused = store.claim(&owned, &other).await.expect("an answer");
     assert!(matches!(refused, Claimed::Refused(held) if held.silent_for < lease));
     // From then on, it is as silent as it is.
-    store.clock.advance(lease);
+    store.shared.clock.advance(lease);
     assert!(
         matches!(store.claim(&owned, &other).await.expect("an answer"), Claimed::Granted(claim) if claim.attempt == 2)
     );
