@@ -1,5 +1,4 @@
-//! Every metric, named in one place. Label values come from the configuration and from closed enums,
-//! never from a request.
+//! All metrics. Label values come from the configuration and from closed enums, never from a request.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, PoisonError, RwLock};
@@ -13,7 +12,7 @@ use prometheus::{
 /// The route label of traffic that matches no route.
 pub const UNMATCHED: &str = "unmatched";
 
-/// What a request got: the `outcome` label of `onlyonce_requests_total`, and the word in the log line.
+/// The outcome of a request: the `outcome` label of `onlyonce_requests_total`, and the word in the log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestOutcome {
     /// It was forwarded, and the client got the backend's answer.
@@ -24,19 +23,19 @@ pub enum RequestOutcome {
     InFlight,
     /// The key was used for something else.
     KeyReused,
-    /// 409: nobody knows what became of the first.
+    /// 409: the outcome of the first is unknown.
     Unknown,
-    /// 409: done, and not to be replayed.
+    /// 409: completed, but not replayable.
     Unreplayable,
     /// 400: the route requires a key.
     MissingKey,
-    /// 400: not a key.
+    /// 400: the key is invalid.
     InvalidKey,
     /// 410: a key that is older than any record.
     KeyExpired,
-    /// 401: the token that names the caller is not believed.
+    /// 401: the token that identifies the caller is not verified.
     InvalidToken,
-    /// 400: the body that should hold the key does not parse.
+    /// 400: the body that should contain the key does not parse.
     InvalidBody,
     /// 400: the request cannot be forwarded safely.
     BadRequest,
@@ -50,7 +49,7 @@ pub enum RequestOutcome {
     RecordUnreadable,
     /// 503: too much work at once.
     Overloaded,
-    /// Let through without a guard.
+    /// Forwarded unguarded.
     Unguarded,
     /// 502 or 504: the backend.
     UpstreamError,
@@ -111,7 +110,7 @@ impl RequestOutcome {
 pub enum StoreOp {
     /// A claim, or a takeover.
     Claim,
-    /// The body of an answer that lies apart from its record.
+    /// The body of an answer that is stored separately from its record.
     Body,
     /// A renewal.
     Renew,
@@ -147,14 +146,14 @@ impl StoreOp {
     }
 }
 
-/// What became of a record: the `state` label of `onlyonce_records_total`.
+/// The new state of a record: the `state` label of `onlyonce_records_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordState {
     /// The answer is kept.
     Completed,
-    /// Done; the answer is not kept.
+    /// Completed; the answer is not kept.
     Unreplayable,
-    /// Nobody knows.
+    /// The outcome is unknown.
     Unknown,
     /// The key was freed.
     Released,
@@ -175,21 +174,21 @@ impl RecordState {
     }
 }
 
-/// What would have become of a request that was only observed: the `would` label of
+/// What would have happened to an observed request: the `would` label of
 /// `onlyonce_duplicates_observed_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShadowVerdict {
-    /// It repeats a request that is done.
+    /// It repeats a completed request.
     Replay,
-    /// It repeats a request that is at work, or of which nobody knows what became.
+    /// It repeats a request that is in flight or whose outcome is unknown.
     InFlight,
     /// Its key was used for something else.
     KeyReused,
     /// It has no key.
     MissingKey,
-    /// It has no right key, or its body cannot be read for one.
+    /// Its key is invalid, or its body does not parse.
     InvalidKey,
-    /// Its body is larger than a guarded one may be.
+    /// Its body is too large to be guarded.
     TooLarge,
 }
 
@@ -211,12 +210,12 @@ impl ShadowVerdict {
     }
 }
 
-/// What became of a reload: the `result` label of `onlyonce_config_reloads_total`.
+/// The result of a reload: the `result` label of `onlyonce_config_reloads_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reload {
     /// The new rules are in force.
     Ok,
-    /// The file is wrong, and the old rules stay.
+    /// The file is invalid, and the old rules stay.
     Refused,
 }
 
@@ -233,14 +232,13 @@ impl Reload {
     }
 }
 
-/// Calls to the store of one kind.
+/// The metrics of one kind of call to the store.
 struct StoreCalls {
     durations: Histogram,
     errors: IntCounter,
 }
 
-/// What is counted for each request of a route, found once: a look-up by labels took 150 instructions, and there are up to
-/// six for a request.
+/// The metrics of a route, looked up once: a look-up by labels takes 150 instructions, and a request needs up to six.
 struct RouteMetrics {
     requests: [IntCounter; RequestOutcome::ALL.len()],
     request_durations: [Histogram; RequestOutcome::ALL.len()],
@@ -250,7 +248,7 @@ struct RouteMetrics {
     records: [IntCounter; RecordState::ALL.len()],
 }
 
-/// Every metric of one process.
+/// All metrics of one process.
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
@@ -278,13 +276,13 @@ pub struct Metrics {
     buffered: IntGauge,
 }
 
-/// Of the process: it has one log, whatever else it has several of.
+/// Global, because a process has one log.
 static LOG_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     let help = "Log lines that were dropped: their reader did not keep up, or the disk was full.";
     IntCounter::new("onlyonce_log_dropped_total", help).expect("a name that Prometheus takes")
 });
 
-/// So many log lines were dropped.
+/// Counts dropped log lines.
 pub fn count_dropped_log_lines(lines: u64) {
     LOG_DROPPED.inc_by(lines);
 }
@@ -292,7 +290,7 @@ pub fn count_dropped_log_lines(lines: u64) {
 /// The `status` label of `onlyonce_upstream_responses_total`.
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
-/// From a replay out of memory to the longest attempt, each at most 2.5 times the one before.
+/// From a replay from memory to the longest attempt. Each bound is at most 2.5 times the one before.
 const SECONDS: [f64; 18] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0, 600.0];
 
@@ -407,8 +405,7 @@ impl Metrics {
         self.request_duration.with_label_values(&unmatched);
     }
 
-    /// A route is there, and starts at zero, so that a rate over a first event is not lost. One that was there stays as
-    /// it is: what was counted was counted.
+    /// Adds a route with zero counts, so that a rate over the first event is not lost. An existing route keeps its counts.
     pub fn route(&self, route: &str) {
         let metrics = RouteMetrics {
             requests: RequestOutcome::ALL.map(|outcome| self.requests.with_label_values(&[route, outcome.as_str()])),
@@ -485,8 +482,8 @@ impl Metrics {
         }
     }
 
-    /// What is known of the store now: whether it can be reached, how often it lost its data, how full it is, and whether
-    /// it may drop records.
+    /// Sets the state of the store: whether it is reachable, how often it lost its data, how full it is, and whether it may
+    /// drop records.
     pub fn store_state(&self, up: bool, losses: u64, used: Option<f64>, may_evict: bool) {
         self.store_up.set(i64::from(up));
         self.store_used.set(used.unwrap_or(0.0));
@@ -494,7 +491,7 @@ impl Metrics {
         self.store_losses.inc_by(losses.saturating_sub(self.store_losses.get()));
     }
 
-    /// An attempt found its record in other hands.
+    /// An attempt lost its record to another owner.
     pub fn lease_lost(&self, route: &str) {
         self.lease_lost.with_label_values(&[route]).inc();
     }
@@ -506,7 +503,7 @@ impl Metrics {
         self.of_route(route, |metrics| metrics.records[state as usize].inc(), other);
     }
 
-    /// So many records of each route are unknown now.
+    /// Sets the number of unknown records of each route.
     pub fn records_unknown(&self, count: impl Fn(&str) -> usize) {
         for route in self.routes.read().unwrap_or_else(PoisonError::into_inner).keys() {
             let count = i64::try_from(count(route)).unwrap_or(i64::MAX);
@@ -514,12 +511,12 @@ impl Metrics {
         }
     }
 
-    /// A request would have become this.
+    /// Counts what an observed request would have been.
     pub fn observed(&self, route: &str, would: ShadowVerdict) {
         self.observed.with_label_values(&[route, would.as_str()]).inc();
     }
 
-    /// Of a request it cannot be told.
+    /// Counts an observed request whose verdict is unknown.
     pub fn unobserved(&self, route: &str) {
         self.unobserved.with_label_values(&[route]).inc();
     }
@@ -530,7 +527,7 @@ impl Metrics {
         self.last_reload.set(i64::from(result == Reload::Ok));
     }
 
-    /// Counts an attempt at work until it is dropped.
+    /// Counts an attempt in flight until it is dropped.
     pub fn in_flight(&self, route: &str) -> GaugeGuard {
         let other = || self.in_flight.with_label_values(&[route]);
         GaugeGuard::new(self.of_route(route, |metrics| metrics.in_flight.clone(), other), 1)
@@ -546,7 +543,7 @@ impl Metrics {
         GaugeGuard::new(self.connections.clone(), 1)
     }
 
-    /// Counts bytes held in memory until it is dropped; none yet.
+    /// Counts bytes in memory until it is dropped, starting with none.
     pub fn buffered(&self) -> GaugeGuard {
         GaugeGuard::new(self.buffered.clone(), 0)
     }
@@ -569,7 +566,7 @@ impl GaugeGuard {
         Self { gauge, amount }
     }
 
-    /// Counts so many more.
+    /// Adds to the amount.
     pub fn add(&mut self, amount: i64) {
         self.gauge.add(amount);
         self.amount += amount;

@@ -1,9 +1,8 @@
 //! Who may see and change records.
 //!
-//! Records hold stored answers, so looking at them is guarded like changing them. With a token, it is asked of
-//! everybody. Without one, only this machine is served, and what comes from a browser on it, or through a proxy on
-//! it, is not this machine: a page whose name was made to point at loopback says another `Host`, and a proxy says
-//! whom it speaks for.
+//! Records contain stored answers, so that reading them is protected like changing them. If a token is configured, every
+//! call must present it. Without one, only calls from this machine are served, but not those of a browser or through a
+//! proxy on it: DNS rebinding shows in the `Host` field, and a proxy sends forwarding fields.
 
 use std::net::IpAddr;
 
@@ -14,13 +13,12 @@ use http::{HeaderMap, HeaderName, Uri};
 use super::error::{AdminError, AdminErrorKind};
 use crate::config::Secret;
 
-/// The rule of one listener.
+/// The access rules of one listener.
 pub(super) struct Access {
     token: Option<AdminToken>,
 }
 
-/// A token, kept as a digest under a key that nobody knows: comparing digests takes as long for a wrong token as for
-/// a nearly right one.
+/// A token, stored as a digest with a random key. Comparing digests takes the same time for every wrong token.
 struct AdminToken {
     key: [u8; 32],
     digest: blake3::Hash,
@@ -38,7 +36,7 @@ impl Access {
         Self { token }
     }
 
-    /// `peer` is `None` on a Unix socket, which is always this machine.
+    /// `peer` is `None` on a Unix socket, whose peer is always on this machine.
     pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<(), AdminError> {
         let host = uri.authority().map(Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok());
         if headers.get_all(ORIGIN).iter().any(|origin| !is_own(origin.as_bytes(), host)) {
@@ -81,7 +79,7 @@ impl AdminToken {
     }
 }
 
-/// Whether a page of this origin was served from here.
+/// Whether the origin is this listener.
 fn is_own(origin: &[u8], host: Option<&str>) -> bool {
     let own = host.map(|host| [&b"http://"[..], host.as_bytes()].concat());
     own.is_some_and(|own| origin.eq_ignore_ascii_case(&own))

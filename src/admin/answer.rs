@@ -1,4 +1,4 @@
-//! Stored answers as operators see them, and as they give them.
+//! Stored answers in the form in which operators read and write them.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use super::shape::{BodyContent, CompleteRequest, StoredAnswer};
 use crate::record::{Reply, State};
 
-/// What belongs to one connection, or is made for each answer anew: no stored answer holds it.
+/// Fields of one connection, or of each single answer. They are never stored.
 const NOT_STORED: [HeaderName; 11] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -22,11 +22,11 @@ const NOT_STORED: [HeaderName; 11] = [
     HeaderName::from_static("idempotent-replayed"),
 ];
 
-/// Lines of an answer that an operator gives, and bytes of all of them: what clients take (docs/records.md).
+/// Limits for the fields of an answer by an operator: what clients accept (docs/records.md).
 const MAX_LINES: usize = 1000;
 const MAX_HEAD: usize = 64 * 1024;
 
-/// The answer that a record holds, or what is left of it.
+/// The stored answer of a record, or its remaining parts.
 pub(super) fn shown(state: &State, with_body: bool) -> Option<StoredAnswer> {
     match state {
         State::InFlight | State::Unknown { .. } => None,
@@ -52,7 +52,7 @@ pub(super) fn shown(state: &State, with_body: bool) -> Option<StoredAnswer> {
 
 fn fields(fields: &HeaderMap, with_secrets: bool) -> Vec<(String, String)> {
     let field = |(name, value): (&HeaderName, &HeaderValue)| {
-        // A session is as much of a secret as what stands in the body.
+        // A session cookie is as secret as the body.
         let hidden = *name == header::SET_COOKIE && !with_secrets;
         (name.to_string(), if hidden { "(not shown)".to_owned() } else { text(value) })
     };
@@ -65,7 +65,7 @@ fn text(value: &HeaderValue) -> String {
     std::str::from_utf8(bytes).map_or_else(|_| bytes.iter().map(|byte| char::from(*byte)).collect(), str::to_owned)
 }
 
-/// The answer that an operator gives, or what is wrong with it.
+/// The answer of an operator, or why it is invalid.
 pub(super) fn given(wanted: CompleteRequest) -> Result<Reply, String> {
     let CompleteRequest { status, headers: lines, body, body_base64, force: _ } = wanted;
     let status = StatusCode::from_u16(status).ok().filter(|status| (200..600).contains(&status.as_u16()));

@@ -1,4 +1,4 @@
-//! What operators are refused, and how that is put.
+//! Errors of the admin API.
 
 use std::borrow::Cow;
 
@@ -12,12 +12,12 @@ use crate::record::RecordName;
 use crate::record::transitions;
 use crate::store::{self, StoreError};
 
-/// Why something is not done.
+/// Why a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AdminErrorKind {
-    /// The question makes no sense.
+    /// The request is malformed.
     BadRequest,
-    /// It must be JSON.
+    /// The body is not JSON.
     NotJson,
     /// The body is too large.
     TooLarge,
@@ -25,11 +25,11 @@ pub(super) enum AdminErrorKind {
     TooSlow,
     /// The token is missing or wrong.
     Unauthorized,
-    /// Not from there.
+    /// The call does not come from an allowed place.
     Forbidden,
     /// There is nothing under this path.
     NotFound,
-    /// Not with this method; the ones that are right.
+    /// The method is not allowed; those that are.
     Method(&'static str),
     /// There is no such record.
     NoRecord,
@@ -45,7 +45,7 @@ pub(super) enum AdminErrorKind {
     Store,
 }
 
-/// One refusal.
+/// One error.
 #[derive(Debug, Clone)]
 pub(super) struct AdminError {
     why: AdminErrorKind,
@@ -62,7 +62,7 @@ impl AdminError {
         Self { record: Some(name.to_string()), ..self }
     }
 
-    /// Why an operator's move is not made.
+    /// The error for a change that the record's state does not allow.
     pub(super) fn of_move(why: transitions::ManualChangeRefused) -> Self {
         match why {
             transitions::ManualChangeRefused::OwnerAlive => Self::new(
@@ -92,7 +92,7 @@ impl AdminError {
         }
     }
 
-    /// Whether the store is in trouble, and not the record.
+    /// Whether the store has failed, and not the record.
     pub(super) fn is_of_store(&self) -> bool {
         self.why == AdminErrorKind::Store
     }

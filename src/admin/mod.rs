@@ -38,7 +38,7 @@ use crate::metrics::Metrics;
 use crate::record::RecordName;
 use crate::store::{Health, Store};
 
-/// What the admin listener tells, and does.
+/// The service of the admin listener.
 pub struct Admin {
     metrics: Arc<Metrics>,
     store: Arc<dyn Store>,
@@ -53,12 +53,12 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// A body of an answer that is given by hand, and what goes around it.
+/// The largest body of a call: an answer by an operator, as JSON.
 const MAX_BODY: usize = 2 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Admin {
-    /// Tells of these. Records are for those who have the token; without one, for this machine.
+    /// Serves these. Records require the token; without one, a call from this machine.
     pub fn new(
         metrics: Arc<Metrics>,
         store: Arc<dyn Store>,
@@ -77,7 +77,7 @@ impl Admin {
         }
     }
 
-    /// From now on, `/readyz` says no.
+    /// From now on, `/readyz` answers 503.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -129,7 +129,7 @@ impl Admin {
     {
         self.access.check(&head.uri, &head.headers, peer.map(|peer| peer.ip()))?;
         let records = self.records.clone();
-        // A client may write the colon of a name either way.
+        // A client may escape the colon of a name.
         let path = head.uri.path().replace("%3A", ":").replace("%3a", ":");
         match *path.split('/').skip(1).collect::<Vec<_>>() {
             ["records"] => {
@@ -192,7 +192,7 @@ impl Admin {
         }
     }
 
-    /// The store decides only where it is asked about: a failover of it must not take unguarded traffic out too.
+    /// The store is included only on request: a failover of the store must not take unguarded traffic out of service.
     fn ready(&self, asks_for_store: bool) -> Response<Full<Bytes>> {
         let draining = self.draining.load(Ordering::Relaxed);
         let store = self.store.health();
@@ -218,7 +218,7 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: String) -> Respon
     response
 }
 
-/// Methods that change nothing.
+/// Safe methods.
 const READ: &str = "GET, HEAD";
 
 fn must_be(methods: &[Method], allow: &'static str, head: &Parts) -> Result<(), AdminError> {
@@ -233,7 +233,7 @@ fn record(name: &str) -> Result<RecordName, AdminError> {
         .map_err(|error| AdminError::new(AdminErrorKind::BadRequest, format!("'{name}' is no record: {error}.")))
 }
 
-/// Carries a change out to its end, whatever becomes of the one who asked for it.
+/// Completes a change even if the client disconnects.
 async fn changed<T: Serialize + Send + 'static>(
     change: impl Future<Output = Result<T, AdminError>> + Send + 'static,
 ) -> Result<Response<Full<Bytes>>, AdminError> {
@@ -243,7 +243,7 @@ async fn changed<T: Serialize + Send + 'static>(
     Ok(json(StatusCode::OK, &done.map_err(gave_up)??))
 }
 
-/// Reads what is left of a short body: a connection with unread bytes on it cannot take another request.
+/// Reads the rest of a short body, because a connection with unread bytes cannot be reused.
 async fn drain<B: Body<Data = Bytes>>(mut body: Pin<&mut B>) {
     const SHORT: u64 = 64 * 1024;
     const WITHIN: Duration = Duration::from_secs(1);
@@ -251,16 +251,16 @@ async fn drain<B: Body<Data = Bytes>>(mut body: Pin<&mut B>) {
         return;
     }
     let draining = async { while let Some(Ok(_)) = body.frame().await {} };
-    // A client that is slower loses its connection.
+    // The connection to a slower client is closed.
     let _ = tokio::time::timeout(WITHIN, draining).await;
 }
 
-/// What a list is asked for.
+/// The parameters of a list.
 fn query(text: Option<&str>) -> Result<RecordFilter, AdminError> {
     let bad = |what: String| AdminError::new(AdminErrorKind::BadRequest, what);
     let mut query = RecordFilter { route: None, state: None, since: None, cursor: None, limit: LIMIT };
     for (name, value) in text.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
-        // None of them holds a character that must be escaped, but some clients escape the colon.
+        // No value needs escaping, but some clients escape the colon.
         let value = value.replace("%3A", ":").replace("%3a", ":");
         match name {
             _ if value.is_empty() => {}
@@ -283,7 +283,7 @@ where
     T: DeserializeOwned,
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {
-    // A page of another origin cannot send this type without asking first (Fetch, 4.8), and nobody here says yes.
+    // A page of another origin cannot send this type without a preflight (Fetch, 4.8), which is never granted.
     let media = headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
     if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Err(AdminError::new(AdminErrorKind::NotJson, "Send it as JSON, with Content-Type: application/json."));
@@ -301,7 +301,7 @@ where
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
-    // What is answered here has a JSON form.
+    // All shapes serialize to JSON.
     let mut body = serde_json::to_string(value).unwrap_or_default();
     body.push('\n');
     let mut response = answer(status, JSON, body);

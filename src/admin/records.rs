@@ -1,4 +1,4 @@
-//! The API of records: looking at them, freeing their keys, settling them by hand.
+//! The API of records: read them, release their keys, complete them by hand.
 //!
 //! | call | does |
 //! |---|---|
@@ -8,8 +8,8 @@
 //! | `POST /records/{record}/complete` | settles it with an answer |
 //! | `POST /records/release` | frees many keys |
 //!
-//! A change rests on what the operator's call saw, and is one compare-and-set at the store. It is a task of its own:
-//! whoever hangs up meanwhile does not keep its log line from being written.
+//! A change is one compare-and-set at the store, against the record that the call has read. It runs in a task of its own, so
+//! that it is logged even if the client disconnects.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,14 +28,14 @@ use crate::record::RecordName;
 use crate::record::transitions::{self, CompareAndSwap, RecordSnapshot};
 use crate::store::{Cursor, ListQuery, ListedRecord, Store, StoreError, SwapResult};
 
-/// Records in a store, for operators.
+/// The records API over one store.
 #[derive(Clone)]
 pub(super) struct RecordApi {
     pub(super) store: Arc<dyn Store>,
     pub(super) guard: Arc<Guard>,
 }
 
-/// Which records to look for.
+/// A filter of records.
 #[derive(Debug, Clone)]
 pub(super) struct RecordFilter {
     pub(super) route: Option<String>,
@@ -45,13 +45,13 @@ pub(super) struct RecordFilter {
     pub(super) limit: usize,
 }
 
-/// Records on a page, unless something else is asked for.
+/// The default number of records on a page.
 pub(super) const LIMIT: usize = 100;
-/// The most that may be asked for.
+/// The largest number of records on a page.
 pub(super) const MOST: usize = 1000;
-/// Keys that one call frees, about: each is a write that may wait for a disk.
+/// The approximate number of keys that one call releases. Each is a write that may wait for a disk.
 const AT_ONCE: usize = 250;
-/// How long one call looks for records before it hands out what it has.
+/// How long one call looks for records before it returns those that it has found.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl RecordApi {
@@ -62,7 +62,7 @@ impl RecordApi {
         Ok(RecordPage { records: listed.iter().map(entry).collect(), next })
     }
 
-    /// Pages of the store until there are enough that fit, or the time is up.
+    /// Reads pages of the store until enough records match, or the time is up.
     async fn look_for(&self, query: &RecordFilter) -> Result<(Vec<ListedRecord>, Option<String>), AdminError> {
         let begun = Instant::now();
         let mut listing = ListQuery {
@@ -130,7 +130,7 @@ impl RecordApi {
         }
     }
 
-    /// Makes a change, and its line in the log.
+    /// Makes a change, and logs it.
     async fn change(
         &self,
         name: &RecordName,
@@ -199,7 +199,7 @@ impl RecordApi {
                 Err(refusal) if !refusal.is_of_store() => done.left.push(refusal.left()),
                 Err(refusal) if done.released.is_empty() => return Err(refusal),
                 Err(_) => {
-                    // Whoever goes on begins where this call did: what it released is not there any more.
+                    // The next call starts at the same cursor: the released records are gone.
                     done.next = Some(query.cursor.unwrap_or_default());
                     break;
                 }
@@ -231,7 +231,7 @@ impl RecordFilter {
     fn fits(&self, listed: &ListedRecord) -> bool {
         let summary = listed.seen.as_ref().map(|seen| &seen.summary);
         let state = summary.map_or(StateName::Unreadable, |summary| summary.phase.into());
-        // One that cannot be read says no time either.
+        // An unreadable record has no time.
         let began = summary.map_or(u64::MAX, |summary| summary.settled_at.unwrap_or(summary.claim.claimed_at));
         self.state.is_none_or(|wanted| wanted == state) && self.since.is_none_or(|since| began >= since.millis)
     }

@@ -1,12 +1,12 @@
-//! The rules in force, for whoever is about to change them, or asks what they make of a request.
+//! The rules in force: for comparison with another configuration, and for `explain`.
 //!
 //! | call | does |
 //! |---|---|
-//! | `GET /rules?digest_key=` | what the names of records are digests of |
-//! | `POST /explain` | what a request would get that came now; nothing is sent, claimed or written |
+//! | `GET /rules?digest_key=` | the inputs of the names of records |
+//! | `POST /explain` | what a request would get now; nothing is sent, claimed or written |
 //!
-//! A request is read here, by the key of the store's digests: that key does not leave the sidecar, and neither does a
-//! digest of a credential but the name of a record.
+//! `explain` runs in the sidecar, which has the store's digest key. Neither the key nor a digest of a credential leaves the
+//! sidecar, except the name of a record.
 
 use std::sync::Arc;
 
@@ -23,18 +23,17 @@ use crate::record::codec::Unreadable;
 use crate::record::transitions::RecordSnapshot;
 use crate::store::{Store, StoreError};
 
-/// The rules that a request goes by now.
+/// The rules that apply to requests now.
 pub struct ActiveRules {
     /// Which requests are guarded, and how.
     pub routes: Arc<Routes>,
-    /// Whose word is taken for who a client is.
+    /// Who is trusted to identify clients.
     pub trust: Trust,
     /// Where records are kept.
     pub keeping: RecordPlacement,
 }
 
-/// What the names of records are digests of. `query` may ask whether a digest key is this one, by what tells keys apart
-/// and gives none away.
+/// The inputs of the names of records. `query` may contain the check of a digest key, to compare it with the one in use.
 pub(super) async fn told(
     in_force: &ActiveRules,
     store: &dyn Store,
@@ -51,12 +50,12 @@ pub(super) async fn told(
     Ok(RulesPage { routes: Naming::all(&in_force.routes), keeping: in_force.keeping.clone(), same_digest_key })
 }
 
-/// Tells two digest keys apart, as text.
+/// The check of a digest key, as text. It identifies the key without revealing it.
 pub fn check(key: &key::DigestKey) -> String {
     crate::record::Hex::of(&key.check()).to_string()
 }
 
-/// What a request would get that came now.
+/// What a request would get now.
 pub(super) async fn explain(
     in_force: &ActiveRules,
     store: &dyn Store,
@@ -69,7 +68,7 @@ pub(super) async fn explain(
     let mut headers = HeaderMap::new();
     for (name, value) in lines {
         let name = name.parse::<HeaderName>().map_err(|_| bad(format!("'{name}' is no header name.")))?;
-        // The value may be a credential: it is not repeated.
+        // Not repeated: the value may be a credential.
         let value = HeaderValue::from_bytes(value.as_bytes())
             .map_err(|_| bad(format!("The value of {name} has characters that no header may hold.")))?;
         headers.append(name, value);
@@ -92,7 +91,7 @@ pub(super) async fn explain(
     Ok(ExplainResponse { route: explained.route, ..looked_up })
 }
 
-/// What the store holds of an operation, and what its request would get.
+/// The record of an operation, and what its request would get.
 pub async fn look_up(store: &dyn Store, rule: &Rule, operation: &Operation) -> Result<ExplainResponse, StoreError> {
     let name = match rule.mode {
         Mode::Observe => operation.name.observed(),

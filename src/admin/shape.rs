@@ -1,4 +1,4 @@
-//! What the API of records says, as JSON: spoken by the admin listener, and by `onlyonce records` at the other end.
+//! The JSON of the admin API, for the admin listener and for `onlyonce records`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ use crate::record::{Phase, RecordName, UnknownPolicy};
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecordPage {
-    /// In no order that means anything; maybe none, though there are more.
+    /// In no particular order. May be empty although there are more pages.
     pub records: Vec<RecordEntry>,
     /// The cursor of the next page; `null` after the last.
     pub next: Option<String>,
@@ -31,23 +31,23 @@ pub struct RecordEntry {
     pub record: String,
     /// The route's name.
     pub route: String,
-    /// How far it came.
+    /// Its state.
     pub state: StateName,
-    /// Why it cannot be read, where it cannot.
+    /// Why it cannot be read, if it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// What else is known, where it can be read.
+    /// The other properties, if it can be read.
     #[serde(flatten)]
     pub facts: Option<RecordFacts>,
 }
 
-/// What a readable record says.
+/// The properties of a readable record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecordFacts {
-    /// What has become of the owner, in flight.
+    /// Whether the owner is alive, in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<OwnerName>,
-    /// When the owner was last heard of, in flight.
+    /// The owner's last sign of life, in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard_at: Option<Timestamp>,
     /// Status of the answer, where there was one.
@@ -57,12 +57,12 @@ pub struct RecordFacts {
     pub attempt: u32,
     /// By the owner's clock.
     pub claimed_at: Timestamp,
-    /// By the clock of whoever settled it.
+    /// By the clock of the process that settled it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_at: Option<Timestamp>,
-    /// When the store forgets it, if nothing happens to it.
+    /// When it expires, unless it changes.
     pub expires_at: Timestamp,
-    /// How long the owner may be silent.
+    /// The owner's lease.
     pub lease: String,
     /// How long the record is kept.
     pub retention: String,
@@ -95,13 +95,13 @@ pub enum OwnerName {
     Lost,
 }
 
-/// One record, and what it replays.
+/// One record and its stored answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecordDetail {
     /// As in a list.
     #[serde(flatten)]
     pub entry: RecordEntry,
-    /// What was answered.
+    /// The stored answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<StoredAnswer>,
 }
@@ -119,7 +119,7 @@ pub struct StoredAnswer {
     /// Length of its body; absent where it was not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_bytes: Option<u64>,
-    /// Its body, where it is asked for.
+    /// Its body, if requested.
     #[serde(flatten)]
     pub body: BodyContent,
 }
@@ -138,12 +138,12 @@ pub struct BodyContent {
 /// `GET /rules`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RulesPage {
-    /// What the names of each route's records are digests of.
+    /// The inputs of the names of each route's records.
     pub routes: Vec<Naming>,
     /// Where they are kept.
     #[serde(flatten)]
     pub keeping: RecordPlacement,
-    /// Whether the digest key is the one that was asked about.
+    /// Whether the digest key is the one in the question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_digest_key: Option<bool>,
 }
@@ -163,12 +163,12 @@ pub struct ExplainRequest {
     pub body: BodyContent,
 }
 
-/// What becomes of it.
+/// What would happen to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExplainResponse {
     /// Its route, if one matches.
     pub route: Option<String>,
-    /// Its record, if it is guarded and has a key that is right.
+    /// Its record, if it is guarded and has a valid key.
     pub record: Option<String>,
     /// What the store holds under that name.
     pub now: Option<RecordEntry>,
@@ -176,7 +176,7 @@ pub struct ExplainResponse {
     pub request: Option<ProspectName>,
 }
 
-/// What a request would get that came now.
+/// What a request would get now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -224,7 +224,7 @@ pub struct CompleteRequest {
     pub force: bool,
 }
 
-/// What a change did.
+/// The result of a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecordChange {
     /// The record's name.
@@ -245,10 +245,10 @@ pub struct BulkReleaseRequest {
     pub state: StateName,
     /// settled (in flight: claimed) since then: RFC 3339, or a duration ago.
     pub since: String,
-    /// Only say which.
+    /// List the records without a change.
     #[serde(default = "yes")]
     pub dry_run: bool,
-    /// Where the answer before ended.
+    /// The `next` of the previous answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
@@ -257,16 +257,16 @@ fn yes() -> bool {
     true
 }
 
-/// What a bulk release did, as far as it came.
+/// The result of a bulk release, as far as one call came.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BulkReleaseResponse {
     /// Whether nothing was done.
     pub dry_run: bool,
-    /// What was, or would be, released.
+    /// The records that were, or would be, released.
     pub released: Vec<RecordEntry>,
-    /// What was, or would be, left as it is.
+    /// The records that were, or would be, left unchanged.
     pub left: Vec<NotReleased>,
-    /// `null` when there is no more; else the `cursor` to go on with.
+    /// The `cursor` of the next call; `null` at the end.
     pub next: Option<String>,
 }
 
@@ -281,7 +281,7 @@ pub struct NotReleased {
     pub detail: String,
 }
 
-/// Why something was not done (RFC 9457).
+/// An error (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct AdminProblem {
@@ -295,7 +295,7 @@ pub struct AdminProblem {
 }
 
 impl RecordEntry {
-    /// What `seen` says at `now`.
+    /// The record at the time `now`.
     pub fn new(name: &RecordName, seen: Result<&RecordSnapshot, &Unreadable>, now: Timestamp) -> Self {
         let (state, detail, facts) = match seen {
             Ok(seen) => (seen.summary.phase.into(), None, Some(RecordFacts::new(seen, now))),
@@ -347,7 +347,7 @@ impl From<Phase> for StateName {
 impl StateName {
     const ALL: [Self; 5] = [Self::InFlight, Self::Completed, Self::Unreplayable, Self::Unknown, Self::Unreadable];
 
-    /// As it is written.
+    /// As written in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InFlight => "in_flight",
@@ -378,7 +378,7 @@ impl FromStr for StateName {
 }
 
 impl BodyContent {
-    /// Text as it is, anything else in base64.
+    /// Text unchanged, anything else in base64.
     pub fn of(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self { body: Some(text.to_owned()), body_base64: None },

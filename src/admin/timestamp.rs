@@ -1,4 +1,4 @@
-//! Times, for people.
+//! Times for display.
 
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::clock;
 use crate::config::HumanDuration;
 
-/// A time of day on somebody's wall clock, written as RFC 3339 in UTC. For people.
+/// A time of a wall clock, written as RFC 3339 in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp {
     /// Since the Unix epoch.
@@ -34,12 +34,12 @@ impl Timestamp {
         }
     }
 
-    /// So much earlier.
+    /// This time minus a duration.
     pub fn before(self, span: Duration) -> Self {
         Self { millis: self.millis.saturating_sub(millis(span)) }
     }
 
-    /// So much later.
+    /// This time plus a duration.
     pub fn after(self, span: Duration) -> Self {
         Self { millis: self.millis.saturating_add(millis(span)) }
     }
@@ -54,7 +54,7 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// With an offset too (RFC 3339, 4.2), which the library does not read.
+/// Accepts offsets (RFC 3339, 4.2), which the library does not read.
 fn rfc3339(text: &str) -> Option<Timestamp> {
     let upper = text.to_ascii_uppercase();
     let (local, offset) = match upper.strip_suffix('Z') {
@@ -77,7 +77,7 @@ fn rfc3339(text: &str) -> Option<Timestamp> {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The library writes years of four digits only.
+        // The library supports only years of four digits.
         let at_most = Duration::from_millis(self.millis.min(253_402_300_799_999));
         write!(f, "{}", humantime::format_rfc3339_millis(UNIX_EPOCH + at_most))
     }

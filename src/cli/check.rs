@@ -1,4 +1,4 @@
-//! `onlyonce check`: the rules as a table, and what is worth a second thought.
+//! `onlyonce check`: the rules as a table, and warnings.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use super::{BAD_USAGE, FAILED, Format, output};
 use crate::advice::{self, Warning, Weight};
 use crate::config::{Config, Disposition, HumanDuration, OnConcurrent, OnMissingKey, Preset, Rule, WARNINGS};
 
-/// `is_told`: what came of asking the sidecar is told in any case, and not only where it matters.
+/// `is_told`: always print the result of asking the sidecar, and not only if there is a difference.
 pub(super) fn check(
     config: &Config,
     strict: bool,
@@ -49,7 +49,7 @@ pub(super) fn check(
     }
 }
 
-/// One rule, in words.
+/// One rule, as text.
 #[derive(Serialize)]
 struct RuleRow {
     route: String,
@@ -61,7 +61,7 @@ struct RuleRow {
     on_missing_key: String,
     scope: Vec<String>,
     policy: &'static str,
-    /// What the route's own lists say.
+    /// The route's own status lists.
     #[serde(skip)]
     exceptions: String,
     store: String,
@@ -153,7 +153,7 @@ fn exceptions(rule: &Rule) -> String {
     all.into_iter().map(list).collect()
 }
 
-/// A table where the terminal is wide enough for it, else a block for each route.
+/// A table if the terminal is wide enough, else a block for each route.
 fn text(rows: &[RuleRow], found: &[Warning], accepted: &[Warning], is_refused: bool, width: usize) -> String {
     let table = table(rows);
     let mut out = if table.width() > width { blocks(rows) } else { table.to_string() };
@@ -173,7 +173,7 @@ fn text(rows: &[RuleRow], found: &[Warning], accepted: &[Warning], is_refused: b
     out
 }
 
-/// Columns that say the same of every usual file are left out.
+/// Columns with only default values are omitted.
 fn table(rows: &[RuleRow]) -> Table {
     let mut table = Table::default();
     let is_told = |name: &str| match name {
@@ -225,11 +225,11 @@ fn policies(out: &mut String, rows: &[RuleRow]) {
     }
 }
 
-/// What routes match besides the paths and methods that they name (docs/routes.md).
+/// The spellings that routes match besides their paths and methods (docs/routes.md).
 const SPELLINGS: &str = "other spellings of these paths: letter case, doubled slashes, a slash at the end, %2F, \
                          ;parameters; and methods in X-HTTP-Method-Override";
 
-/// What is said of several routes is said once. How many warnings that makes.
+/// Prints a warning about several routes once. Returns the number of warnings.
 fn told(out: &mut String, rows: &[RuleRow], found: &[Warning]) -> usize {
     let mut warnings = 0;
     let mut done: Vec<(&str, &str)> = Vec::new();
@@ -297,7 +297,7 @@ fn json(
         connection,
         sidecar,
     };
-    // It holds nothing that JSON cannot.
+    // All of it serializes to JSON.
     format!("{}\n", serde_json::to_string_pretty(&report).unwrap_or_default())
 }
 

@@ -1,4 +1,4 @@
-//! One question to the admin listener, over a connection of its own.
+//! A client of the admin listener, with one connection for each call.
 
 use std::error::Error;
 use std::io;
@@ -25,7 +25,7 @@ pub(super) struct AdminClient {
     authority: Authority,
     token: Option<Secret>,
     pub(super) token_from: TokenFrom,
-    /// Those of the configuration, where there is one.
+    /// The routes of the configuration, if there is one.
     routes: Option<Vec<String>>,
     connect_timeout: Duration,
     timeout: Duration,
@@ -39,18 +39,18 @@ pub(super) enum TokenFrom {
     Nowhere,
 }
 
-/// Why something was not done.
+/// Why a call failed.
 #[derive(Debug)]
 pub(super) enum AdminCallError {
-    /// The command line asks for what makes no sense.
+    /// The command line is invalid.
     Usage(String),
-    /// Nobody answers.
+    /// The sidecar does not answer.
     Unreachable(io::Error),
-    /// The sidecar says no.
+    /// The sidecar refused the call.
     Refused(Box<AdminProblem>),
-    /// It is no sidecar, or one of another version.
+    /// Not a sidecar, or one of another version.
     Strange(String),
-    /// What was found cannot be written.
+    /// The output cannot be written.
     Output(io::Error),
 }
 
@@ -62,17 +62,17 @@ impl From<io::Error> for AdminCallError {
 
 const TOKEN: &str = "ONLYONCE_ADMIN_TOKEN";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Many keys may be freed in one call, each with a write to a disk.
+/// Long, because one call may release many keys, each with a write to a disk.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl AdminClient {
-    /// The sidecar at `admin`, else the one of this configuration. The file is read where it is needed.
+    /// The sidecar at `admin`, else the one of this configuration. The file is read only if it is needed.
     pub(super) fn new(admin: Option<&str>, config: &Path) -> Result<Self, String> {
         let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty()).map(Secret::new);
         let (authority, configured, routes) = match admin {
             Some(url) => {
                 let authority = authority(url)?;
-                // Another machine's sidecar may have no configuration here.
+                // The sidecar of another machine may have no configuration here.
                 let configured = if token.is_none() { config::load(config).ok().and_then(token_of) } else { None };
                 (authority, configured, None)
             }
@@ -91,13 +91,13 @@ impl AdminClient {
         Ok(Self { authority, token: token.or(configured), token_from, routes, connect_timeout, timeout })
     }
 
-    /// The same for whoever asks in passing.
+    /// With a short timeout, for calls that are optional.
     pub(super) fn hurried(self) -> Self {
         Self { connect_timeout: Duration::from_millis(300), timeout: Duration::from_secs(2), ..self }
     }
 
-    /// Whether a route has this name, as far as that is known here: another machine's sidecar has a configuration of its
-    /// own. Routes that are observed have their records under a name with `@observe`.
+    /// Fails if the configuration has no route of this name. Without a configuration, any name is accepted. The records of
+    /// observed routes have a name with `@observe`.
     pub(super) fn knows_route(&self, name: &str) -> Result<(), AdminCallError> {
         let plain = name.strip_suffix("@observe").unwrap_or(name);
         let Some(routes) =
@@ -113,7 +113,7 @@ impl AdminClient {
         Err(AdminCallError::Usage(format!("there is no route '{name}'; {help}")))
     }
 
-    /// For people.
+    /// For messages.
     pub(super) fn url(&self) -> String {
         format!("http://{}", self.authority)
     }
@@ -199,7 +199,7 @@ fn authority(url: &str) -> Result<Authority, String> {
     }
 }
 
-/// Where the sidecar of this configuration is asked.
+/// The admin address of this configuration's sidecar, for a client.
 fn listener(config: &Config, path: &Path) -> Result<Authority, String> {
     let file = path.display();
     let Some(admin) = &config.admin else {
@@ -215,7 +215,7 @@ fn listener(config: &Config, path: &Path) -> Result<Authority, String> {
              help: name it with --admin URL; the sidecar's log says which it is"
         ));
     }
-    // Where everybody is listened to, this machine is too.
+    // A wildcard address is reachable on loopback.
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),

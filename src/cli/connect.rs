@@ -9,18 +9,18 @@ use super::text::labelled;
 use crate::config::{self, StoreLocation};
 use crate::run::{self, Trial};
 
-/// What came of connecting.
+/// The result of connecting.
 #[derive(Serialize)]
 pub(super) struct StoreTrial {
     store: String,
-    /// Why it cannot be used, if it cannot.
+    /// Why the store cannot be used, if it cannot.
     error: Option<String>,
-    /// The command that makes an ACL user for it.
+    /// The command that creates an ACL user for it.
     acl: Option<String>,
 }
 
 impl StoreTrial {
-    /// Connects, and changes nothing.
+    /// Connects without a change to the store.
     pub(super) fn make(store: &config::StoreConfig) -> io::Result<Self> {
         Ok(match block_on(run::try_store(store))? {
             Some(Trial { server, error, acl }) => {

@@ -132,7 +132,7 @@ fn methods(rule: &Rule) -> String {
     rule.methods.iter().map(Method::as_str).collect::<Vec<_>>().join("|")
 }
 
-/// Why it is none of the other routes; those with the same reason together.
+/// Why the other routes do not match, grouped by reason.
 fn others(out: &mut String, routes: &Routes, found: Option<&Arc<Rule>>, target: &RouteTarget<'_>) {
     let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
     for rule in routes.rules().iter().filter(|rule| found.is_none_or(|found| !Arc::ptr_eq(rule, found))) {
@@ -165,7 +165,7 @@ fn why_not(rule: &Rule, target: &RouteTarget<'_>) -> String {
 
 fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, request: Request<'_>, body: &[u8]) {
     let digest_key = digest_key(config);
-    // Without the store's key, its names cannot be told; everything else can.
+    // Only the record's name needs the store's digest key.
     let stand_in = DigestKey::from_bytes([0; 32]);
     let readings = key::readings(rule, digest_key.as_ref().unwrap_or(&stand_in), request, body);
     let is_keyed = digest_key.is_ok();
@@ -210,7 +210,7 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
                     let payload = format!("scope and payload, for {window} (on_missing_key = \"fingerprint\")");
                     labelled(out, "so the key is", &payload);
                 }
-                // Where log lines show it, so may this.
+                // Shown only if log lines show it too.
                 Some(KeyText::Plain(key)) => labelled(out, "", &format!("as log lines have it: {key}")),
                 Some(KeyText::Hashed(_)) => {}
             }
@@ -259,8 +259,7 @@ fn too_large(rule: &Rule, body: &[u8]) -> Option<String> {
     })
 }
 
-/// A digest under a key that everybody knows would tell a credential to whoever can guess it: without the store's own,
-/// none is printed.
+/// A digest with a known key would allow guessing a credential. Without the store's key, no digest is printed.
 fn found(reading: &SelectorReading, is_keyed: bool, absent: &str) -> String {
     let what = match &reading.found {
         Ok(Some(digest)) if is_keyed => format!("there (digest {digest})"),
@@ -272,7 +271,7 @@ fn found(reading: &SelectorReading, is_keyed: bool, absent: &str) -> String {
     format!("{}: {what}", reading.selector)
 }
 
-/// What of this body counts.
+/// The part of the body that is compared.
 fn covered(mode: &FingerprintMode, counted: FingerprintedBody, body: &[u8]) -> String {
     let ignored = match mode {
         FingerprintMode::Auto { ignore } | FingerprintMode::Json { ignore } => ignore.as_slice(),
@@ -297,7 +296,7 @@ fn covered(mode: &FingerprintMode, counted: FingerprintedBody, body: &[u8]) -> S
     }
 }
 
-/// What each possible end of the attempt means for those that come after it.
+/// What each possible outcome of the attempt means for repeats.
 fn outcomes(out: &mut String, rule: &Rule, operation: &Operation, attempt_timeout: Duration) {
     let terms = &operation.terms;
     let retention = HumanDuration(terms.retention);
@@ -336,7 +335,7 @@ fn outcomes(out: &mut String, rule: &Rule, operation: &Operation, attempt_timeou
     labelled(out, "other body", mismatch);
 }
 
-/// What was found of the request's record, which this file calls `name`.
+/// The request's record, whose name by this file is `name`.
 fn now(out: &mut String, found: Result<ExplainResponse, String>, name: Option<&RecordName>) {
     let text = match found {
         Ok(
@@ -346,7 +345,7 @@ fn now(out: &mut String, found: Result<ExplainResponse, String>, name: Option<&R
         ) => "the sidecar does not guard this request: it goes by another file than this one".to_owned(),
         Ok(ExplainResponse { record: Some(record), now, request: Some(request), .. }) => {
             let found = records::in_short(now.as_ref(), request);
-            // What is observed has a name space of its own.
+            // Observed routes have a namespace of their own.
             let is_same = |name: &RecordName| [name.to_string(), name.observed().to_string()].contains(&record);
             match name {
                 Some(name) if !is_same(name) => format!(
@@ -357,7 +356,7 @@ fn now(out: &mut String, found: Result<ExplainResponse, String>, name: Option<&R
             }
         }
         Err(why) => {
-            // Its second line is advice for another command.
+            // Its second line is advice for `onlyonce records`.
             let why = why.lines().next().unwrap_or_default();
             format!("cannot be told: {}", why.strip_prefix("error: ").unwrap_or(why))
         }
@@ -365,7 +364,7 @@ fn now(out: &mut String, found: Result<ExplainResponse, String>, name: Option<&R
     labelled(out, "now", &text);
 }
 
-/// Looks it up: in the store, where that can be opened, else through the sidecar that has it.
+/// Looks up the record: in the store if it can be opened, else through the sidecar that uses it.
 fn looked_up(
     config: &Config,
     args: &ExplainArgs,
@@ -383,12 +382,12 @@ fn looked_up(
             let (route, record) = (Some(rule.name.to_string()), Some(operation.name.to_string()));
             Ok(ExplainResponse { route, record, now: None, request: Some(ProspectName::Runs) })
         }),
-        // A running sidecar has it.
+        // A running sidecar has locked it.
         StoreLocation::Embedded(_) => itself().or_else(|_| asked(args, body)),
     }
 }
 
-/// Asks the sidecar, which has the key of the digests: neither that nor a digest of what the request brings leaves it.
+/// Asks the sidecar, which has the digest key. Neither the key nor a digest of the request leaves the sidecar.
 fn asked(args: &ExplainArgs, body: &[u8]) -> Result<ExplainResponse, String> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let request = ExplainRequest {
@@ -401,12 +400,12 @@ fn asked(args: &ExplainArgs, body: &[u8]) -> Result<ExplainResponse, String> {
     told.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-/// Whether nobody can have made a record yet, where no sidecar answers.
+/// Whether there can be no record, because no sidecar is running.
 fn is_unmade(config: &Config, args: &ExplainArgs) -> bool {
     args.admin.is_none() && matches!(&config.store.location, StoreLocation::Embedded(path) if !path.exists())
 }
 
-/// The key of the store's digests, or why it is not at hand.
+/// The store's digest key, or why it is not available.
 fn digest_key(config: &Config) -> Result<DigestKey, String> {
     block_on(run::digest_key(&config.store)).unwrap_or_else(|error| Err(error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! Parts of a request or of an answer, as they are given on the command line.
+//! Parts of a request or an answer on the command line.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 pub(super) fn header(line: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = line.split_once(':').ok_or("write it as 'Name: value'")?;
     let name = name.trim().parse().map_err(|_| format!("'{}' is no header name", name.trim()))?;
-    // The value may be a credential: it is not repeated.
+    // Not repeated: the value may be a credential.
     let value = value.trim().parse().map_err(|_| "the value has characters that no header may hold")?;
     Ok((name, value))
 }
@@ -22,7 +22,7 @@ pub(super) fn form(data: &str) -> Result<Vec<u8>, String> {
     Ok(part)
 }
 
-/// Text, or `@FILE`; nothing without either.
+/// Text, or `@FILE`; empty if absent.
 pub(super) fn body(data: Option<&str>) -> Result<Vec<u8>, String> {
     match data.map(|data| (data, data.strip_prefix('@'))) {
         None => Ok(Vec::new()),

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use super::{BAD_USAGE, FAILED, output};
 
-/// What is written.
+/// The file's text.
 const STARTER: &str = include_str!("onlyonce.toml");
 
-/// Writes it, and never over a file that is there.
+/// Writes it, but never over an existing file.
 pub(super) fn init(path: &Path) -> ExitCode {
     let written = File::create_new(path).and_then(|mut file| {
         file.write_all(STARTER.as_bytes())?;

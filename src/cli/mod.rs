@@ -32,7 +32,7 @@ use crate::run::reload::{self, Hangup};
 use crate::run::{self, InheritedSockets, Sidecar, StartError, Stopped};
 use crate::telemetry;
 
-/// With the commit that it was built from, where the build says so: `ONLYONCE_COMMIT`.
+/// With the commit of the build, if `ONLYONCE_COMMIT` is set.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let version = env!("CARGO_PKG_VERSION");
     match option_env!("ONLYONCE_COMMIT").filter(|commit| !commit.is_empty()) {
@@ -136,7 +136,7 @@ struct ConfigArg {
 const DEFAULT_FILE: &str = "onlyonce.toml";
 
 impl ConfigArg {
-    /// An empty name is none.
+    /// An empty name counts as absent.
     fn file(&self) -> &Path {
         self.config.as_deref().filter(|name| !name.is_empty()).map_or(Path::new(DEFAULT_FILE), Path::new)
     }
@@ -148,7 +148,7 @@ enum Format {
     Json,
 }
 
-/// Bad usage, or a configuration that is refused.
+/// Bad usage, or an invalid configuration.
 const BAD_USAGE: u8 = 2;
 /// Failed while running.
 const FAILED: u8 = 1;
@@ -193,7 +193,7 @@ fn with_config(path: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     config::load(path).map_or_else(|error| refused(&error), then)
 }
 
-/// One page for all commands: the program's own, and below it what `--help` says of each command.
+/// One page for all commands: the program's, followed by the `--help` text of each command.
 fn man() -> ExitCode {
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
@@ -210,7 +210,7 @@ fn section(page: &mut String, command: &clap::Command) {
     let name = command.get_bin_name().unwrap_or(command.get_name()).to_uppercase();
     page.push_str(&format!(".SH \"{name}\"\n.nf\n"));
     for line in command.clone().render_long_help().to_string().lines() {
-        // What begins with a dot or a quote is an instruction, and a backslash begins one.
+        // A line that begins with a dot or quote is a request, and a backslash begins an escape (groff(7)).
         page.push_str(&format!("\\&{}\n", line.replace('\\', "\\e")));
     }
     page.push_str(".fi\n");
@@ -285,14 +285,14 @@ fn demo(listen: SocketAddr, log: &LogArgs) -> ExitCode {
     let mut settings = LogConfig { format: LogFormat::Text, level: tracing::Level::INFO, keys: LogKeys::Plain };
     log.apply(&mut settings);
     let level = settings.level;
-    // What to do comes first. A new store, and the limit of open files, are no news here.
+    // The instructions come first. Messages about a new store and the limit of open files are omitted.
     if log.log_level.is_none() {
         settings.level = tracing::Level::ERROR;
     }
     let logging = telemetry::start(&settings);
     let running = block_on(async {
         let demo = Demo::start(listen).await?;
-        // It runs on where nobody reads that, as under `| head`.
+        // It keeps running when its output is closed, as by `| head`.
         let _ = writeln!(io::stdout(), "{}", demo.welcome());
         logging.set_level(level);
         Ok::<_, DemoError>(demo.serve(run::signalled(run::STOP_OR_HANGUP)).await)
@@ -300,7 +300,7 @@ fn demo(listen: SocketAddr, log: &LogArgs) -> ExitCode {
     ended(running, settings.format)
 }
 
-/// The exit status of what has served until it was stopped.
+/// The exit status after serving.
 fn ended<E: Error + 'static>(running: io::Result<Result<Stopped, E>>, format: LogFormat) -> ExitCode {
     match running {
         Ok(Ok(Stopped::Clean)) => ExitCode::SUCCESS,
@@ -310,7 +310,7 @@ fn ended<E: Error + 'static>(running: io::Result<Result<Stopped, E>>, format: Lo
     }
 }
 
-/// Says why, with all causes, on one line: of the log, where programs read it.
+/// Reports an error with all causes on one line; as a log line if the log is JSON.
 fn failed(error: &(dyn Error + 'static), format: LogFormat) -> ExitCode {
     let causes = run::causes(error);
     match format {
@@ -327,10 +327,10 @@ fn failed(error: &(dyn Error + 'static), format: LogFormat) -> ExitCode {
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
-    // Requests are answered by threads of their own (server::Cores); this one accepts, and serves operators.
+    // Requests are answered by other threads (server::Cores). This one accepts connections and serves operators.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(work);
-    // What is left by now was given up knowingly.
+    // Tasks that still run have been abandoned on purpose.
     runtime.shutdown_background();
     Ok(done)
 }

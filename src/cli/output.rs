@@ -1,12 +1,11 @@
-//! What a command prints, and what it does where that cannot be written.
+//! Output of commands, and its errors.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::FAILED;
 
-/// Prints to standard output. A disk that is full makes the command fail; a reader who has read enough, as `head` does,
-/// does not.
+/// Prints to standard output. A full disk is an error; a closed pipe, as with `head`, is not.
 pub(super) fn print(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -16,13 +15,13 @@ pub(super) fn print(text: &str) -> ExitCode {
     }
 }
 
-/// The command failed: what it was to print is lost.
+/// The command failed, because its output is lost.
 pub(super) fn not_written(error: &io::Error) -> ExitCode {
     complain(format_args!("error: standard output cannot be written to: {error}"));
     ExitCode::from(FAILED)
 }
 
-/// Prints a line to standard error. Where that cannot be written to, nobody is left to be told.
+/// Prints a line to standard error. A failure to do so is ignored, because it cannot be reported.
 pub(super) fn complain(line: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! `onlyonce check` where a sidecar runs: what it would forget if it went by this file.
+//! `onlyonce check` with a running sidecar: the records that it would no longer find with this file.
 
 use std::path::Path;
 
@@ -12,16 +12,16 @@ use crate::advice::{Warning, Weight};
 use crate::config::{self, Config, FORGOTTEN, ForgottenRoute, Naming, RecordPlacement};
 use crate::key::DigestKey;
 
-/// What came of asking the sidecar.
+/// The comparison with a running sidecar.
 pub(super) struct SidecarComparison {
-    /// In a few words.
+    /// A summary.
     pub(super) said: String,
-    /// What it would forget.
+    /// Warnings about records that it would no longer find.
     pub(super) warnings: Vec<Warning>,
 }
 
 impl SidecarComparison {
-    /// Asks the sidecar of this configuration, or the one at `admin`. That there is none is no error.
+    /// Asks the sidecar of this configuration, or the one at `admin`. It is no error if there is none.
     pub(super) fn ask(config: &Config, file: &Path, admin: Option<&str>) -> Result<Self, AdminCallError> {
         let none = |said: String| Self { said, warnings: Vec::new() };
         let client = match AdminClient::new(admin, file) {
@@ -51,7 +51,7 @@ impl SidecarComparison {
     }
 }
 
-/// What the sidecar would forget.
+/// Warnings about records that the sidecar would no longer find.
 fn compare(running: &RulesPage, config: &Config, url: &str) -> Vec<Warning> {
     let warning = |route: Option<String>, text: String, advice: &str| Warning {
         name: "forgets-keys",

@@ -10,7 +10,7 @@ pub(super) fn labelled(out: &mut String, label: &str, text: &str) {
     wrapped(out, &format!("{label:<LABEL$} "), text);
 }
 
-/// Breaks a line at 80 columns, the following lines set under the first.
+/// Wraps a line at 80 columns, with the following lines aligned to the first.
 pub(super) fn wrapped(out: &mut String, label: &str, text: &str) {
     let indent = label.chars().count();
     let mut column = indent;
@@ -37,7 +37,7 @@ pub(super) fn terminal_width() -> usize {
         .map_or(WIDTH, |(terminal_size::Width(columns), _)| columns.into())
 }
 
-/// A few names, and how many more there are.
+/// The first few names, and the number of the others.
 pub(super) fn listed(names: &[&str]) -> String {
     const SHOWN: usize = 4;
     match names.len().checked_sub(SHOWN + 1) {
@@ -46,7 +46,7 @@ pub(super) fn listed(names: &[&str]) -> String {
     }
 }
 
-/// The statuses that a rule disposes of in this way.
+/// The statuses with this disposition.
 pub(super) fn ranges(rule: &Rule, disposition: Disposition) -> String {
     let ranges = rule.policy.ranges(disposition).into_iter().map(|(first, last)| match last {
         last if last == first => first.to_string(),

@@ -1,4 +1,4 @@
-//! A small invoice service as there are many: slow, and without a thought of requests that come twice.
+//! A small invoice service: slow, and without protection against repeated requests.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use super::{DemoAddresses, page};
 
 /// How long it takes to create an invoice.
 const CREATION: Duration = Duration::from_secs(2);
-/// Longer bodies are no invoices.
+/// Longer bodies are refused.
 const MAX_BODY: usize = 64 << 10;
 
 /// The service.
@@ -35,7 +35,7 @@ pub(super) struct Backend {
 type BackendResponse = Response<Full<Bytes>>;
 
 impl Backend {
-    /// With an empty ledger. `places` are where the page's forms are sent.
+    /// With an empty ledger. `places` are the targets of the page's forms.
     pub(super) fn new(places: DemoAddresses) -> Self {
         Self { ledger: Arc::default(), places }
     }
@@ -45,7 +45,7 @@ impl Backend {
         let backend = Arc::new(self);
         loop {
             let Ok((stream, _)) = listener.accept().await else {
-                // No more files, or the like: trying again at once would only spin.
+                // For example, too many open files: an immediate retry would spin.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
@@ -53,7 +53,7 @@ impl Backend {
             #[expect(clippy::disallowed_methods, reason = "a backend as they are: it ends with its process")]
             tokio::spawn(async move {
                 let service = service_fn(|request| async { Ok::<_, Infallible>(backend.handle(request).await) });
-                // A client that leaves is its own business.
+                // Errors of client connections are ignored.
                 let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
         }
@@ -100,7 +100,7 @@ impl Backend {
         let key = key.or_else(|| Some(headers.get("idempotency-key")?.to_str().ok()?.to_owned()));
         let through = headers.get_all(VIA).iter().any(|via| via.as_bytes().ends_with(b"onlyonce"));
         let way = if through { Way::Onlyonce } else { Way::Direct };
-        // A task of its own: what a service has begun it commits, whether or not the client still listens.
+        // In a task of its own: the service commits even if the client disconnects.
         let ledger = Arc::clone(&self.ledger);
         #[expect(clippy::disallowed_methods, reason = "waited for below")]
         let creating = tokio::spawn(async move {
@@ -119,7 +119,7 @@ impl Backend {
     }
 }
 
-/// The order in a body, JSON or a form, and the key beside it.
+/// The order in a JSON or form body, and its key.
 fn read(headers: &HeaderMap, body: &[u8]) -> Option<(InvoiceOrder, Option<String>)> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let fields: HashMap<String, Value> = if content_type.starts_with("application/json") {

@@ -11,7 +11,7 @@ pub(super) struct InvoiceOrder {
     pub(super) amount: String,
 }
 
-/// Which way a request came. The backend writes it down for the page; it decides nothing.
+/// How a request reached the backend. Recorded for the page, without effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Way {
@@ -28,14 +28,14 @@ pub(super) struct Invoice {
     pub(super) order: InvoiceOrder,
     #[serde(rename = "via")]
     pub(super) way: Way,
-    /// What the client called its intent, where it said so: written down like the way, and for the same reason.
+    /// The client's key, if any. Recorded for the page, without effect.
     pub(super) key: Option<String>,
-    /// It is still being created.
+    /// Whether it is still being created.
     #[serde(skip)]
     pub(super) at_work: bool,
 }
 
-/// All invoices, in the order in which they were begun.
+/// All invoices, in the order of their requests.
 #[derive(Debug, Default)]
 pub(super) struct Ledger(Mutex<Vec<Invoice>>);
 
@@ -51,7 +51,7 @@ impl Ledger {
         number
     }
 
-    /// The invoice is created.
+    /// Marks the invoice as created.
     pub(super) fn finish(&self, number: &str) -> Option<Invoice> {
         let mut invoices = self.lock();
         let invoice = invoices.iter_mut().find(|invoice| invoice.number == number)?;
@@ -64,14 +64,14 @@ impl Ledger {
         self.lock().iter().find(|invoice| invoice.number == number && !invoice.at_work).cloned()
     }
 
-    /// Everything that is created, as JSON, one line each.
+    /// All created invoices as JSON, one on each line.
     pub(super) fn json(&self) -> serde_json::Result<String> {
         let invoices = self.lock();
         let lines = invoices.iter().filter(|invoice| !invoice.at_work).map(serde_json::to_string);
         Ok(format!("[{}]", lines.collect::<Result<Vec<_>, _>>()?.join(",\n ")))
     }
 
-    /// What came one way, by intent, the latest first. An invoice without a key is an intent of its own.
+    /// The invoices of one way, grouped by key, the latest first. An invoice without a key is a group of its own.
     pub(super) fn intents(&self, way: Way) -> Vec<Vec<Invoice>> {
         let mut intents: Vec<Vec<Invoice>> = Vec::new();
         for invoice in self.lock().iter().filter(|invoice| invoice.way == way) {
@@ -86,7 +86,7 @@ impl Ledger {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Invoice>> {
-        // Every change is one assignment or one push: a panic leaves nothing half done.
+        // Each change is one assignment or push, so that a panic leaves the list consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,7 +16,7 @@ use self::backend::Backend;
 use crate::config::{self, Config, ConfigError};
 use crate::run::{Sidecar, StartError, Stopped};
 
-/// A demo whose addresses are taken, and whose proxy is ready.
+/// A demo with bound addresses and a ready proxy.
 pub struct Demo {
     sidecar: Sidecar,
     backend: Backend,
@@ -25,7 +25,7 @@ pub struct Demo {
     folder: DemoFolder,
 }
 
-/// Where everything listens.
+/// The listening addresses.
 #[derive(Debug, Clone, Copy)]
 struct DemoAddresses {
     proxy: SocketAddr,
@@ -70,21 +70,21 @@ Ctrl-C stops the demo and removes its records. A log line follows for each
 request that onlyonce guards.
 ";
 
-/// Why there is no demo.
+/// Why the demo cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// No address could be had.
+    /// No address is free.
     #[error("cannot listen on {address} or a port after it")]
     Listen {
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
         /// What the operating system said.
         source: io::Error,
     },
-    /// The records have no place.
+    /// The folder for the records cannot be created.
     #[error("cannot make the folder {path} for the records")]
     Folder {
-        /// Where it should have been.
+        /// Its path.
         path: String,
         /// What the operating system said.
         source: io::Error,
@@ -102,7 +102,7 @@ impl Demo {
     /// admin listener.
     pub async fn start(listen: SocketAddr) -> Result<Self, DemoError> {
         let no_port = |source| DemoError::Listen { address: listen, source };
-        // The sidecar binds its listeners itself: these two hold their places until all three are known.
+        // The sidecar binds its listeners itself. These two reserve their ports until all three are known.
         let (proxy, bound) = first_free(listen).await.map_err(no_port)?;
         let (listener, backend) = first_free(after(bound).map_err(no_port)?).await.map_err(no_port)?;
         let (holder, admin) = first_free(after(backend).map_err(no_port)?).await.map_err(no_port)?;
@@ -115,7 +115,7 @@ impl Demo {
         Ok(Self { sidecar, backend: Backend::new(places), listener, places, folder })
     }
 
-    /// The addresses, and what to do with them.
+    /// The addresses, with instructions.
     pub fn welcome(&self) -> String {
         let url = |address| format!("http://{}", reachable(address));
         WELCOME
@@ -124,7 +124,7 @@ impl Demo {
             .replace("{admin}", &url(self.places.admin))
     }
 
-    /// Serves until `stop`, then finishes the invoices at work and takes the records away.
+    /// Serves until `stop`, then finishes the invoices in progress and deletes the records.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Stopped {
         let Self { sidecar, backend, listener, places: _, folder } = self;
         #[expect(clippy::disallowed_methods, reason = "aborted below")]
@@ -156,7 +156,7 @@ fn after(mut address: SocketAddr) -> io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// Where a client on this machine connects to something that listens on `address`.
+/// The address by which a client on this machine reaches a listener on `address`.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -178,11 +178,11 @@ fn configuration(places: DemoAddresses, folder: &DemoFolder) -> Result<Config, C
     config::parse("onlyonce.toml", include_str!("onlyonce.toml"), &value)
 }
 
-/// A folder that is gone when this is dropped.
+/// A folder that is deleted on drop.
 struct DemoFolder(PathBuf);
 
 impl DemoFolder {
-    /// A new one for this process, and for nobody else to look into.
+    /// A new folder, accessible only to this user.
     fn new() -> Result<Self, DemoError> {
         let mut path = std::env::temp_dir().join(format!("onlyonce-demo-{}", std::process::id()));
         loop {
@@ -198,7 +198,7 @@ impl DemoFolder {
 
 impl Drop for DemoFolder {
     fn drop(&mut self) {
-        // The store is closed beside this, and may put one more file into it.
+        // The store closes concurrently and may create one more file.
         let mut tries = 20;
         let removed = loop {
             match fs::remove_dir_all(&self.0) {

@@ -11,7 +11,7 @@ const INVOICE: &str = include_str!("invoice.html");
 /// The style sheet of both.
 pub(super) const STYLE: &str = include_str!("style.css");
 
-/// So many intents are listed.
+/// The number of listed groups.
 const LISTED: usize = 6;
 
 /// The page with both forms. Each form gets a key of its own; its addresses are under the name by which the browser
@@ -73,12 +73,12 @@ fn list(intents: &[Vec<Invoice>]) -> String {
     out
 }
 
-/// What was typed in, as text of a page or of a quoted attribute.
+/// User input, escaped for HTML text and quoted attributes.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A new one for each form.
+/// A new key for each form.
 fn key() -> String {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).expect("the operating system gives out random bytes");

@@ -9,43 +9,43 @@ pub enum Code {
     KeyReused,
     /// The same, where the route asks for 409 (`on_mismatch = "conflict"`).
     KeyReusedConflict,
-    /// An earlier attempt started, and nobody knows how it ended.
+    /// The outcome of an earlier attempt is unknown.
     OutcomeUnknown,
-    /// It was done, and the answer was not kept.
+    /// It was completed, but its answer is not stored.
     AlreadyCompleted,
     /// The route requires a key.
     MissingKey,
-    /// The key is not one.
+    /// The key is invalid.
     InvalidKey,
     /// The key is older than any record.
     KeyExpired,
-    /// The bearer token that names the caller is not believed.
+    /// The bearer token that identifies the caller is not verified.
     InvalidToken,
-    /// The body that holds key or scope does not parse.
+    /// The body that contains the key or scope does not parse.
     InvalidBody,
     /// The request cannot be forwarded safely.
     BadRequest,
-    /// The target is longer than anybody should need.
+    /// The target is too long.
     TargetTooLong,
     /// The body is too large to be guarded.
     RequestTooLarge,
     /// The body came too slowly.
     RequestTimeout,
-    /// TRACE, of which this proxy is the end.
+    /// TRACE, which this proxy does not forward.
     MethodNotAllowed,
-    /// The request asks for something that this proxy does not do.
+    /// The request needs a feature that this proxy does not have.
     NotImplemented,
     /// `Expect` with anything but `100-continue`.
     ExpectationFailed,
     /// The store of the records does not answer.
     StoreUnavailable,
-    /// A record is there, and cannot be read.
+    /// There is a record, but it cannot be read.
     RecordUnreadable,
     /// Too much work at once.
     Overloaded,
     /// The backend could not be reached; nothing was sent.
     UpstreamUnreachable,
-    /// The backend broke off.
+    /// The backend broke off its answer.
     UpstreamFailed,
     /// The backend took too long.
     UpstreamTimeout,
@@ -101,8 +101,7 @@ impl Code {
         self.describe().0
     }
 
-    /// Whether the same request with the same key may get another answer later, without anybody's help. What is final for
-    /// its key is not among these.
+    /// Whether the same request with the same key may get another answer later, without intervention.
     pub(super) fn may_pass(self) -> bool {
         match self {
             Self::InFlight | Self::StoreUnavailable | Self::RecordUnreadable | Self::Overloaded => true,
@@ -115,7 +114,7 @@ impl Code {
         }
     }
 
-    /// Whether it is about the key, or about what was done with it before.
+    /// Whether it concerns the key or its earlier use.
     pub(super) fn is_about_key(self) -> bool {
         match self {
             Self::InFlight | Self::KeyReused | Self::KeyReusedConflict | Self::OutcomeUnknown => true,

@@ -1,15 +1,14 @@
 //! The members by which the clients of known APIs recognise an error.
 //!
-//! Some of them never look at the status: Stripe's for Node takes any JSON without a member `error` for the object that it
-//! asked for. So these stand in a problem document beside the members of RFC 9457, and none of them means something else
-//! there.
+//! Some clients ignore the status: Stripe's for Node takes any JSON without a member `error` for the requested object. These
+//! members are added to the problem document and do not conflict with those of RFC 9457.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 
 use super::Code;
 
-/// Whose clients are spoken to.
+/// The API whose clients are addressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// `error: {type, code, message}`, and `Stripe-Should-Retry`.
@@ -63,8 +62,8 @@ pub(super) struct GocardlessError<'a> {
     errors: [GocardlessReason<'a>; 1],
 }
 
-/// Clients read the reason of every entry, so none is without one. It is never `idempotent_creation_conflict`: that names
-/// the id of what was created before, which is not known here, and a client would look it up.
+/// Clients read the reason of every entry, so that each has one. It is never `idempotent_creation_conflict`, which requires
+/// the id of the existing resource: a client would look it up.
 #[derive(Serialize)]
 pub(super) struct GocardlessReason<'a> {
     reason: &'static str,
@@ -138,7 +137,7 @@ fn paypal_name(code: Code) -> &'static str {
     }
 }
 
-/// Of a type that they do not know, clients make an error about the type.
+/// Only types that clients know: they report an unknown type as an error of its own.
 fn gocardless_type(code: Code) -> &'static str {
     match code.status().as_u16() {
         500.. => "gocardless",

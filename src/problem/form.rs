@@ -1,15 +1,15 @@
-//! Which form of a problem a request asks for.
+//! The form of a problem that a request asks for.
 
 use crate::list;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// How a problem is put.
+/// The form of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProblemFormat {
     /// `application/problem+json` (RFC 9457).
     Json,
-    /// A small page, for a browser that goes to another page.
+    /// A small page, for the navigation of a browser.
     Page,
 }
 
@@ -19,7 +19,7 @@ impl ProblemFormat {
     /// The form that a request asks for: a page where it prefers `text/html`, and looks like the navigation of a
     /// browser. Programs name `text/html` too (`HttpURLConnection` puts it first), and cannot read a page.
     pub fn of(request: &HeaderMap) -> Self {
-        // Few requests go further; most are of programs that never speak of text.
+        // A shortcut: most requests do not mention text.
         let ends_in_text = |word: &[u8]| word.last_chunk::<4>().is_some_and(|end| end.eq_ignore_ascii_case(b"text"));
         let speaks_of_text = |line: &HeaderValue| {
             let mut words = line.as_bytes().rsplit(|byte| *byte == b'/').skip(1);
@@ -36,8 +36,8 @@ impl ProblemFormat {
     }
 }
 
-/// The weight of the media type that is liked best, in thousandths: each has that of the most specific range that it is
-/// in (RFC 9110, 12.5.1).
+/// The highest weight of the media types, in thousandths. Each has the weight of the most specific range that contains it
+/// (RFC 9110, 12.5.1).
 fn weight(request: &HeaderMap, media: &[&str]) -> u16 {
     let of = |media: &str| {
         let in_range = ranges(request).filter_map(|(range, weight)| Some((specificity(range, media)?, weight)));
@@ -51,7 +51,7 @@ fn names(request: &HeaderMap, media: &str) -> bool {
     ranges(request).any(|(range, weight)| weight > 0 && range.eq_ignore_ascii_case(media))
 }
 
-/// All media ranges with their weights. One whose weight cannot be read is left out.
+/// All media ranges with their weights. A range with an invalid weight is omitted.
 fn ranges(request: &HeaderMap) -> impl Iterator<Item = (&str, u16)> {
     list::texts(request, &ACCEPT).filter_map(|member| {
         let mut parts = member.split(';').map(str::trim);
@@ -61,7 +61,7 @@ fn ranges(request: &HeaderMap) -> impl Iterator<Item = (&str, u16)> {
     })
 }
 
-/// `None`: the range does not hold the media type.
+/// `None`: the range does not contain the media type.
 fn specificity(range: &str, media: &str) -> Option<u8> {
     let kind = range.strip_suffix("/*");
     if range.eq_ignore_ascii_case(media) {

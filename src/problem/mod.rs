@@ -1,6 +1,6 @@
-//! Every answer that is our own: problem details (RFC 9457), or a small page for a browser.
+//! The proxy's own answers: problem details (RFC 9457), or a small page for a browser.
 //!
-//! HTTP statuses of our own answers appear only here. No key, body or credential appears in any of them.
+//! Only this room sets their HTTP statuses. They contain no key, body or credential.
 
 mod code;
 mod dialect;
@@ -22,18 +22,18 @@ pub use form::ProblemFormat;
 
 use crate::record::RecordName;
 
-/// Which preferences of the request were met (RFC 7240, 3).
+/// The preferences of the request that were applied (RFC 7240, 3).
 pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// The preference to wait for an answer (RFC 7240, 4.3).
 pub const WAIT: HeaderValue = HeaderValue::from_static("wait");
 
-/// One answer of our own.
+/// One answer of the proxy.
 #[derive(Debug, Clone)]
 pub struct Problem {
     code: Code,
     detail: Cow<'static, str>,
-    /// The route's own words, which stand in for the explanation.
+    /// The route's own message, which replaces the explanation.
     message: Option<Box<str>>,
     route: Option<Box<str>>,
     record: Option<Box<str>>,
@@ -44,7 +44,7 @@ pub struct Problem {
     /// An address without angle brackets.
     help: Option<Box<str>>,
     waited: bool,
-    /// Nothing guards a repeat of the request.
+    /// A repeat of the request would not be guarded.
     unguarded: bool,
     close: bool,
 }
@@ -73,7 +73,7 @@ impl Problem {
         self.code
     }
 
-    /// Says it in the route's own words, where it has some.
+    /// Replaces the explanation by the route's own message, if it has one.
     pub fn message(mut self, message: Option<&str>) -> Self {
         self.message = message.map(Into::into);
         self
@@ -91,13 +91,13 @@ impl Problem {
         self
     }
 
-    /// Says when to try again, in seconds (RFC 9110, 10.2.3).
+    /// Adds `Retry-After`, in seconds (RFC 9110, 10.2.3).
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// Tells what the answer that was not kept had been.
+    /// Adds the status of the original answer, which is not stored.
     pub fn original(mut self, status: StatusCode, location: Option<HeaderValue>) -> Self {
         self.original = Some(Box::new((status, location)));
         self
@@ -109,13 +109,13 @@ impl Problem {
         self
     }
 
-    /// Says where people read about it. The draft asks for that (draft-ietf-httpapi-idempotency-key-header-07, 2.7).
+    /// Links to documentation, as the draft asks (draft-ietf-httpapi-idempotency-key-header-07, 2.7).
     pub fn help(mut self, address: Option<&str>) -> Self {
         self.help = address.map(Into::into);
         self
     }
 
-    /// The client waited for it, as it asked to.
+    /// The client has waited for it, as it asked to.
     pub fn waited(&mut self) {
         self.waited = true;
     }
@@ -131,7 +131,7 @@ impl Problem {
         self.code.may_pass() && !self.unguarded
     }
 
-    /// Closes the connection: what is left of the request on it will not be read.
+    /// Closes the connection, because the rest of the request is not read.
     pub fn close(mut self) -> Self {
         self.close = true;
         self
@@ -156,7 +156,7 @@ impl Problem {
             headers.insert(LOCATION, location.clone());
         }
         let help = self.help.as_deref().map(|address| HeaderValue::try_from(format!("<{address}>; rel=\"help\"")));
-        // The configuration takes no address that cannot stand there.
+        // The configuration accepts only addresses that are valid here.
         if let Some(Ok(link)) = help {
             headers.insert(LINK, link);
         }
@@ -170,7 +170,7 @@ impl Problem {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""));
         }
         if self.code == Code::MethodNotAllowed {
-            // It must be there (RFC 9110, 15.5.6), and that is what this proxy answers itself.
+            // Required (RFC 9110, 15.5.6).
             headers.insert(ALLOW, HeaderValue::from_static("OPTIONS"));
         }
         if self.close {
@@ -209,7 +209,7 @@ impl Problem {
             original_status: self.original.as_deref().map(|(status, _)| status.as_u16()),
             dialect: self.dialect.map(|dialect| dialect.members(self.code, detail)),
         };
-        // A struct of strings and numbers has a JSON form.
+        // A struct of strings and numbers serializes to JSON.
         serde_json::to_string(&members).unwrap_or_else(|_| String::from("{}"))
     }
 }

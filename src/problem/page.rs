@@ -1,4 +1,4 @@
-//! A problem as a small page, for people: what happened and what to do first, what to quote to somebody else last.
+//! A problem as a small page: first what happened and what to do, last the details for support.
 
 use std::fmt::Write;
 
@@ -44,7 +44,7 @@ impl Problem {
         is_web.then(|| address.into_owned())
     }
 
-    /// A title, and what to do.
+    /// A title and advice.
     fn plain_words(&self) -> (&'static str, &'static str) {
         match self.code {
             Code::InFlight => {

@@ -1,7 +1,7 @@
-//! The lines that every request writes: formatted here, byte for byte as the formatter of `tracing-subscriber` would.
+//! The log lines of requests, formatted byte for byte like those of `tracing-subscriber`.
 //!
-//! Through `tracing` such a line took 25,000 instructions: a String for every field, and each field through a visitor
-//! and `core::fmt`. Here a field is copied from where it is.
+//! With `tracing`, such a line takes 25,000 instructions: a String for each field, a visitor and `core::fmt`. Here, fields
+//! are copied directly.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::Level;
 
-/// How lines look.
+/// The format of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
     Text,
@@ -18,14 +18,14 @@ pub(super) enum Style {
     Json,
 }
 
-/// A line in the making.
+/// A line that is being written.
 pub struct LogLine<'a> {
     out: &'a mut Vec<u8>,
     style: Style,
 }
 
 impl<'a> LogLine<'a> {
-    /// `message` is a literal of ours.
+    /// `message` is a literal, which needs no escaping.
     pub(super) fn begin(
         out: &'a mut Vec<u8>,
         style: Style,
@@ -80,7 +80,7 @@ impl<'a> LogLine<'a> {
         self.texts(name, &[value]);
     }
 
-    /// A text that is made of several.
+    /// A text of several parts.
     pub fn texts(&mut self, name: &'static str, pieces: &[&str]) {
         self.name(name);
         self.out.push(b'"');
@@ -88,11 +88,11 @@ impl<'a> LogLine<'a> {
         self.out.push(b'"');
     }
 
-    /// A text that has to be put into words.
+    /// A text by `Display`.
     pub fn display(&mut self, name: &'static str, value: &dyn fmt::Display) {
         self.name(name);
         self.out.push(b'"');
-        // A vector takes everything.
+        // Writing to a vector cannot fail.
         let _ = write!(Escaped(&mut *self.out, self.style), "{value}");
         self.out.push(b'"');
     }
@@ -140,16 +140,16 @@ impl<'a> LogLine<'a> {
     }
 }
 
-/// What is inside of the quotes.
+/// The text inside the quotes.
 fn escape(text: &str, style: Style, out: &mut Vec<u8>) {
-    // Without an early end, so that many bytes are looked at in one step.
+    // No early return: the loop is vectorised.
     let is_escaped = |byte: u8| !(b' '..=b'~').contains(&byte) | (byte == b'"') | (byte == b'\\');
     if !text.bytes().fold(false, |found, byte| found | is_escaped(byte)) {
         out.extend_from_slice(text.as_bytes());
         return;
     }
     let quoted = out.len();
-    // A vector takes everything, and every text can be said in JSON.
+    // Writing text as JSON to a vector cannot fail.
     match style {
         Style::Text | Style::Coloured => drop(write!(out, "{text:?}")),
         Style::Json => drop(serde_json::to_writer(&mut *out, text)),
@@ -189,21 +189,21 @@ fn digit(number: u64) -> u8 {
     b"0123456789"[(number % 10) as usize]
 }
 
-/// The second that it is, in words: they change once in a second only.
+/// The formatted current second, which is reused for all lines of that second.
 #[derive(Default)]
 pub(super) struct CachedSecond {
-    /// Since 1970; `None`: never asked.
+    /// Since 1970; `None`: not formatted yet.
     count: Option<u64>,
-    /// All of a timestamp before its fraction: `2026-11-28T12:00:00.`
+    /// A timestamp without its fraction: `2026-11-28T12:00:00.`
     text: [u8; 20],
 }
 
-/// The last second of the year 9999: later ones would take more room.
+/// The last second of the year 9999. Later timestamps would be longer.
 const LAST: u64 = 253_402_300_799;
 
 impl CachedSecond {
     fn write(&mut self, now: SystemTime, out: &mut Vec<u8>) {
-        // A wall clock before 1970 is not set yet.
+        // A wall clock before 1970 is not set.
         let since = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let count = since.as_secs().min(LAST);
         if self.count != Some(count) {
@@ -277,7 +277,7 @@ mod tests {
         out
     }
 
-    /// A clock that stands still.
+    /// A clock that is stopped.
     struct At(SystemTime);
 
     impl FormatTime for At {

@@ -1,7 +1,7 @@
-//! Log lines, to standard error. A reader of them that stalls, or a disk that is full, holds nothing up.
+//! Log lines, written to standard error. A stalled reader or a full disk does not block requests.
 //!
-//! What is rare is told with `tracing`. The line that every request of a route writes goes by [`tell`], which formats it
-//! without `tracing`: it looks the same, and stands in the same order among the others.
+//! Rare events use `tracing`. The line of each guarded request uses [`tell`], which formats it without `tracing`, in the same
+//! format and order.
 
 mod line;
 mod writer;
@@ -27,12 +27,12 @@ use self::writer::{LOG, MakeLogWriter};
 use crate::clock;
 use crate::config::{LogConfig, LogFormat};
 
-/// Logging that has been started. Dropped, it waits a moment for the last lines to be written.
+/// Running logging. On drop, it waits a moment for the last lines to be written.
 pub struct Logging {
     filter: reload::Handle<Targets, Registry>,
 }
 
-/// Starts logging; where it has been started already, nothing changes.
+/// Starts logging. Has no effect if it is running already.
 pub fn start(log: &LogConfig) -> Logging {
     let (filter, handle) = reload::Layer::new(filter(log.level));
     let style = match log.format {
@@ -40,7 +40,7 @@ pub fn start(log: &LogConfig) -> Logging {
         LogFormat::Text => Style::Text,
         LogFormat::Json => Style::Json,
     };
-    // A second start in one process keeps the first. Without a thread to write it, there is no log.
+    // A second start keeps the first. Without a writer thread, there is no log.
     let lines = lines(style, MakeLogWriter, SystemTime).with_filter(filter);
     if tracing_subscriber::registry().with(lines).try_init().is_ok() {
         let _ = STYLE.set(style);
@@ -51,7 +51,7 @@ pub fn start(log: &LogConfig) -> Logging {
     Logging { filter: handle }
 }
 
-/// How the lines of this process look; not set where nobody has started a log.
+/// The format of this process; not set before logging is started.
 static STYLE: OnceLock<Style> = OnceLock::new();
 
 /// The lines of `tracing`.
@@ -67,7 +67,7 @@ where
     }
 }
 
-/// Writes a line of its own. Whether its level is wanted is asked before: `tracing::enabled!`.
+/// Writes a line without `tracing`. Callers check the level with `tracing::enabled!`.
 pub fn tell(level: Level, message: &'static str, fields: impl FnOnce(&mut LogLine<'_>)) {
     let Some(style) = STYLE.get() else { return };
     writer::put(level, |out, second| {
@@ -77,7 +77,7 @@ pub fn tell(level: Level, message: &'static str, fields: impl FnOnce(&mut LogLin
     });
 }
 
-/// A panic is told in the log's own format, and by way of its writer: the standard hook waits for standard error.
+/// Logs panics in the log's format through its writer, because the standard hook may block on standard error.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string);
     let message = panic.payload_as_str().unwrap_or("a panic");
@@ -86,12 +86,12 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(place, backtrace, "a fault in onlyonce itself (panic): {message}");
 }
 
-/// Waits a moment for the last lines to be written: before the process ends.
+/// Waits a moment for the last lines to be written before the process ends.
 pub fn flush() {
     LOG.flush(LAST_LINES);
 }
 
-/// How long the end of a process waits for a reader of the log that may have stalled.
+/// How long the process waits at its end for a reader that may have stalled.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 impl Drop for Logging {
@@ -103,12 +103,12 @@ impl Drop for Logging {
 impl Logging {
     /// From now on, lines of this level and above are written.
     pub fn set_level(&self, level: Level) {
-        // It is gone only where logging was never started with it.
+        // It fails only if logging was never started.
         let _ = self.filter.reload(filter(level));
     }
 }
 
-/// Libraries speak only when something is wrong: their ordinary lines are about their own insides.
+/// Libraries log only warnings and errors; their other lines are about their internals.
 fn filter(level: Level) -> Targets {
     let libraries = LevelFilter::WARN.min(LevelFilter::from_level(level));
     Targets::new().with_target("onlyonce", level).with_default(libraries)

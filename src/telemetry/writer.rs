@@ -1,12 +1,11 @@
 //! Standard error, written by a thread of its own.
 //!
-//! Whoever reads the log may stall (a pipe that nobody empties), and a disk may be full: neither may hold a request up.
-//! Each thread puts its lines into a buffer of its own, which no other thread but the writer touches, and the writer
-//! empties them all a few times in a second: no line costs a system call. Lines wait in memory of a fixed size; one that
-//! finds no room is dropped and counted.
+//! The reader of the log may stall, and a disk may be full. Neither may block a request. Each thread puts its lines into a
+//! buffer of its own, which only the writer reads, and the writer empties all buffers a few times per second, so that no
+//! line costs a system call. The memory for lines has a fixed size. A line that does not fit is dropped and counted.
 //!
-//! A line has its place among all lines when it is put into its buffer: so many bytes were put before it, by whatever
-//! thread. The writer copies each to its place, so that the lines of a log are in the order in which they were put.
+//! A line gets its position when it is put into its buffer: the number of bytes that all threads have put before it. The
+//! writer copies each line to its position, so that the log is in the order of the calls.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -22,46 +21,46 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::line::CachedSecond;
 use crate::metrics;
 
-/// As many bytes of lines may wait, and as many again be on their way to standard error.
+/// The number of bytes that may wait, and that may be on their way to standard error in addition.
 const ROOM: u64 = 256 * 1024;
 
-/// As many more, of warnings and errors only: the lines of requests fill the other room when nobody reads them.
+/// Additional room for warnings and errors, because the lines of requests fill the other room when the reader stalls.
 const URGENT_ROOM: u64 = 64 * 1024;
 
 /// How long the writer waits for more lines when it has written some.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A buffer that grew larger than this is given back.
+/// A buffer that has grown larger than this is freed.
 const MODEST: usize = 64 * 1024;
 
 /// The lines of a process.
 pub(super) struct LogQueue {
-    /// One for each thread that wrote a line, and still lives.
+    /// One for each live thread that has written a line.
     buffers: Mutex<Vec<Arc<LineBuffer>>>,
-    /// Bytes of all lines so far: the place of the next.
+    /// Bytes of all lines so far: the position of the next line.
     put: AtomicU64,
     /// Lines before this place have left their buffers.
     taken: AtomicU64,
     /// Lines before this place are to be written now.
     wanted: AtomicU64,
-    /// What the writer is at: `WRITING`, `GATHERING` or `IDLE`.
+    /// The state of the writer: `WRITING`, `GATHERING` or `IDLE`.
     state: AtomicU8,
     writer: OnceLock<Thread>,
-    /// Lines that were dropped since the last were told of.
+    /// Dropped lines that are not reported yet.
     dropped: AtomicU64,
     /// Lines before this place have been written.
     written: Mutex<u64>,
     progress: Condvar,
 }
 
-/// It looks for more lines before it rests.
+/// It looks for more lines before it waits.
 const WRITING: u8 = 0;
-/// It rests for a while, and is woken by lines that must not wait.
+/// It waits for a while. Only urgent lines wake it.
 const GATHERING: u8 = 1;
-/// There is nothing to write: any line wakes it.
+/// It has nothing to write. Any line wakes it.
 const IDLE: u8 = 2;
 
-/// What one thread has put.
+/// The lines of one thread.
 #[derive(Default)]
 pub(super) struct LineBuffer(Mutex<Lines>);
 
@@ -79,12 +78,12 @@ struct Lines {
     ends: Vec<(u64, usize)>,
 }
 
-/// Those of this process.
+/// The lines of this process.
 pub(super) static LOG: LogQueue = LogQueue::new();
 
 thread_local! {
     static BUFFER: Arc<LineBuffer> = LOG.buffer();
-    /// Kept for its memory, and for the second that it is.
+    /// Reused for its memory and its formatted second.
     static DRAFT: Cell<LineDraft> = Cell::default();
 }
 
@@ -97,7 +96,7 @@ pub(super) fn put(level: Level, format: impl FnOnce(&mut Vec<u8>, &mut CachedSec
         }
     };
     if BUFFER.try_with(|buffer| put(buffer)).is_err() {
-        // A thread that ends has no buffer any more.
+        // A thread that is ending has no buffer.
         put(&LOG.buffer());
     }
 }
@@ -123,7 +122,7 @@ impl LogQueue {
         buffer
     }
 
-    /// Waits for nobody but the writer, while it takes the lines of this buffer.
+    /// Blocks only while the writer takes the lines of this buffer.
     fn put(&self, buffer: &LineBuffer, level: Level, format: impl FnOnce(&mut Vec<u8>, &mut CachedSecond)) {
         let is_urgent = level <= Level::WARN;
         if self.waiting() >= if is_urgent { ROOM + URGENT_ROOM } else { ROOM } {
@@ -131,20 +130,20 @@ impl LogQueue {
             metrics::count_dropped_log_lines(1);
             return;
         }
-        // Before the buffer is locked: what is formatted may log as well, and a panic in it does.
+        // Before the buffer is locked: formatting may log too, and a panic in it does.
         let mut draft = DRAFT.try_with(Cell::take).unwrap_or_default();
         format(&mut draft.line, &mut draft.second);
         let length = draft.line.len() as u64;
         let mut lines = lock(&buffer.0);
         lines.bytes.extend_from_slice(&draft.line);
-        // While the buffer is locked: whoever sees that it was put finds it there.
+        // While the buffer is locked: the position is visible only when the line is in the buffer.
         let place = self.put.fetch_add(length, Ordering::SeqCst);
         let end = lines.bytes.len();
         lines.ends.push((place, end));
         drop(lines);
         draft.line.clear();
         if draft.line.capacity() <= MODEST {
-            // A thread that ends keeps none.
+            // A thread that is ending keeps no buffer.
             let _ = DRAFT.try_with(|kept| kept.set(draft));
         }
         if is_urgent {
@@ -182,27 +181,27 @@ impl LogQueue {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every step leaves it whole.
+    // Each step leaves it consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The one that takes lines out of their buffers.
+/// Takes lines out of the buffers.
 struct LineCollector<'a> {
     log: &'a LogQueue,
-    /// An empty buffer for the next one that is taken.
+    /// An empty buffer to exchange for the next one.
     spare: Lines,
-    /// Lines that were put while others were taken, with their places: they come next.
+    /// Lines that were put while others were taken, with their positions. They come next.
     late: Vec<(u64, Vec<u8>)>,
 }
 
 impl LineCollector<'_> {
-    /// Takes all lines that are there, in their order.
+    /// Takes all lines in order.
     fn take(&mut self, out: &mut Vec<u8>) {
         let log = self.log;
         let (from, to) = (log.taken.load(Ordering::SeqCst), log.put.load(Ordering::SeqCst));
         out.clear();
         out.resize(offset(to - from), 0);
-        // Every line before `to` is in a buffer, or among those that were late.
+        // Every line before `to` is in a buffer or among the late ones.
         let mut place = |place: u64, line: &[u8]| {
             if place >= to {
                 return false;
@@ -213,7 +212,7 @@ impl LineCollector<'_> {
         };
         self.late.retain(|(at, line)| !place(*at, line));
         lock(&log.buffers).retain_mut(|buffer| {
-            // Before its lines are taken: it puts no more.
+            // Checked before its lines are taken: it adds no more.
             let has_ended = Arc::get_mut(buffer).is_some();
             mem::swap(&mut *lock(&buffer.0), &mut self.spare);
             let mut start = 0;
@@ -257,7 +256,7 @@ impl LineCollector<'_> {
         log.state.store(WRITING, Ordering::SeqCst);
     }
 
-    /// `bytes` have left: how many lines were dropped, where that is to be told now: there is room again.
+    /// `bytes` have been written. Returns the number of dropped lines if it is to be reported now, as there is room again.
     fn written(&self) -> u64 {
         let log = self.log;
         *lock(&log.written) = log.taken.load(Ordering::SeqCst);
@@ -266,7 +265,7 @@ impl LineCollector<'_> {
     }
 }
 
-/// What waits in memory of a fixed size is no longer than memory.
+/// The waiting lines fit into memory.
 fn offset(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
@@ -293,7 +292,7 @@ pub(super) fn start() -> io::Result<()> {
         return Ok(());
     }
     let writer = thread::Builder::new().name("log".into()).spawn(write)?;
-    // A line before this finds nobody to wake: the writer looks for it by itself.
+    // An earlier line has no writer to wake; the writer looks for it at its start.
     let _ = LOG.writer.set(writer.thread().clone());
     writer.thread().unpark();
     Ok(())
@@ -305,9 +304,9 @@ fn write(out: &mut impl Write, mut bytes: &[u8]) -> Result<(), u64> {
         match out.write(bytes) {
             Ok(written) if written > 0 => bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Somebody else has made the pipe non-blocking.
+            // Another process has made the pipe non-blocking.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(10)),
-            // A full disk, or nobody at the other end.
+            // A full disk, or a closed pipe.
             Ok(_) | Err(_) => return Err(bytes.iter().filter(|byte| **byte == b'\n').count() as u64),
         }
     }

@@ -1,4 +1,4 @@
-//! `onlyonce records`: the way out of an outcome that nobody knows.
+//! `onlyonce records`: read records and resolve unknown outcomes.
 
 mod say;
 
@@ -119,7 +119,7 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     Timestamp::now().at_or_ago(text).map_err(|error| error.to_string())
 }
 
-/// While nothing else shows that there is progress.
+/// Progress of a long bulk release.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn records(args: RecordsArgs) -> ExitCode {
@@ -138,7 +138,7 @@ pub(super) fn records(args: RecordsArgs) -> ExitCode {
             RecordsCommand::Release(args) => match (args.record, args.route.zip(args.state).zip(args.since)) {
                 (Some(record), _) => release(&client, &record, args.force, args.yes).await,
                 (None, Some(((route, state), since))) => release_many(&client, route, state, since, args.yes).await,
-                // The command line does not let that through.
+                // The command line parser excludes this.
                 (None, None) => Ok(()),
             },
             RecordsCommand::Complete { record, status, headers, data, force } => {
@@ -149,7 +149,7 @@ pub(super) fn records(args: RecordsArgs) -> ExitCode {
     });
     match done.unwrap_or_else(|error| Err(AdminCallError::Output(error))) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read it has read enough, as `head` does.
+        // The reader has closed the pipe, as `head` does.
         Err(AdminCallError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
             output::complain(say::failure(&failure, &client).trim_end());
@@ -158,7 +158,7 @@ pub(super) fn records(args: RecordsArgs) -> ExitCode {
     }
 }
 
-/// What a running sidecar makes of a request, or why that cannot be told.
+/// What a running sidecar would do with a request, or why that is unknown.
 pub(super) async fn explain(
     admin: Option<&str>,
     config: &Path,
@@ -169,7 +169,7 @@ pub(super) async fn explain(
     told.map_err(|failure| say::what(&failure, &client.url()))
 }
 
-/// Says that the command line makes no sense, or why there was no asking.
+/// Reports an invalid command line, or why there was no call.
 pub(super) fn failed(failure: &AdminCallError) -> ExitCode {
     match failure {
         AdminCallError::Usage(what) => {
@@ -188,7 +188,7 @@ pub(super) fn why(failure: &AdminCallError, client: &AdminClient) -> String {
     say::what(failure, &client.url())
 }
 
-/// What was found of a request's record, in a few words: how far it came, when, and what the request gets.
+/// A request's record in a few words: its state, its age, and what the request gets.
 pub(super) fn in_short(now: Option<&RecordEntry>, request: ProspectName) -> String {
     say::in_short(now, request, Timestamp::now())
 }
@@ -248,7 +248,7 @@ fn is_plain(byte: u8) -> bool {
 }
 
 fn json(value: &impl serde::Serialize) -> String {
-    // What is answered here has a JSON form.
+    // All shapes serialize to JSON.
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -288,7 +288,7 @@ async fn release(client: &AdminClient, record: &RecordName, force: bool, yes: bo
     Ok(())
 }
 
-/// Asks where somebody is there to answer.
+/// Asks for confirmation if the input is a terminal.
 fn is_meant(entry: &RecordEntry) -> Result<bool, AdminCallError> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(false);

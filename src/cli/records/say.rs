@@ -1,4 +1,4 @@
-//! What is said of records, for people with terminals of 80 columns.
+//! Records as text for terminals of 80 columns.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::super::text::{labelled, wrapped};
 use crate::admin::Timestamp;
 use crate::admin::shape::{OwnerName, ProspectName, RecordDetail, RecordEntry, RecordFacts, StateName, StoredAnswer};
 
-/// A record in a list: its name on a line of its own, to be copied.
+/// A record in a list. Its name is on a line of its own, for copying.
 pub(super) fn entry(entry: &RecordEntry, now: Timestamp) -> String {
     let mut out = format!("{}\n", entry.record);
     wrapped(&mut out, "  ", &since_when(entry, now));
@@ -32,7 +32,7 @@ pub(super) fn repeated(entry: &RecordEntry, now: Timestamp) -> String {
     format!("{}: a repeat {then}", since_when(entry, now))
 }
 
-/// What was found of a request's record, and what the request gets.
+/// A request's record, and what the request gets.
 pub(super) fn in_short(entry: Option<&RecordEntry>, request: ProspectName, now: Timestamp) -> String {
     let gets = match request {
         ProspectName::Runs => "would run",
@@ -72,7 +72,7 @@ pub(super) fn state(entry: &RecordEntry) -> String {
     }
 }
 
-/// One record, with all there is to say.
+/// One record with all its properties.
 pub(super) fn shown(shown: &RecordDetail, now: Timestamp) -> String {
     let entry = &shown.entry;
     let mut out = String::new();
@@ -145,7 +145,7 @@ fn answered(out: &mut String, answer: &StoredAnswer) {
     }
 }
 
-/// Without what would make a terminal do something else than show it.
+/// Without control characters, which a terminal would interpret.
 fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
     text.chars().map(shown).collect()
@@ -173,7 +173,7 @@ fn ago(moment: Timestamp, now: Timestamp) -> String {
     format!("{} ago", coarse(now.since(moment)))
 }
 
-/// One number is enough.
+/// With one unit.
 fn coarse(span: Duration) -> String {
     match span.as_secs() {
         seconds @ 0..120 => format!("{seconds}s"),
@@ -183,7 +183,7 @@ fn coarse(span: Duration) -> String {
     }
 }
 
-/// What went wrong, and what to do about it.
+/// An error, with advice.
 pub(super) fn failure(failure: &AdminCallError, client: &AdminClient) -> String {
     let mut out = String::new();
     let help = match failure {
@@ -206,7 +206,7 @@ pub(super) fn failure(failure: &AdminCallError, client: &AdminClient) -> String 
     out
 }
 
-/// What went wrong, without advice.
+/// An error, without advice.
 pub(super) fn what(failure: &AdminCallError, url: &str) -> String {
     match failure {
         AdminCallError::Usage(what) => what.clone(),
@@ -281,7 +281,7 @@ mod tests {
                 let record = record(state, (state != StateName::Unreadable).then_some(facts));
                 let text = [entry(&record, now), shown(&RecordDetail { entry: record, answer: None }, now)].concat();
                 for line in text.lines() {
-                    // The name is never broken: it is there to be copied.
+                    // The name is never wrapped, so that it can be copied.
                     assert!(line.chars().count() <= 80 || line.contains(&"r".repeat(40)), "{line}");
                 }
             }
