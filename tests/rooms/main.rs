@@ -57,7 +57,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 22] = [
     (
         "guard",
         &["clock", "config", "fail_point", "key", "metrics", "record", "store", "tick"],
-        &["getrandom", "tokio", "tokio_util"],
+        &["getrandom", "tokio", "tokio_util", "xxhash_rust"],
     ),
     (
         "proxy",

@@ -308,7 +308,7 @@ impl StoreTable {
                     self.password.span(),
                     "there are two passwords: store.url has one, too",
                     "take one of them out; a user without a password in store.url is right: redis://user@host",
-                )
+                );
             }
             Some(StoreUrl::Other(_)) if self.password.span().is_some() => report.add(
                 self.password.span(),
