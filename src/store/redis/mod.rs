@@ -283,6 +283,17 @@ enum Acquired {
     Gone(Box<StoredRecord>),
 }
 
+impl Acquired {
+    fn into_claimed(self) -> Claimed {
+        match self {
+            Self::Granted(claim) => Claimed::Granted(claim),
+            Self::Apart(bodiless) => Claimed::Apart(bodiless),
+            // Whoever meets a vanishing record twice was still refused by one that was there.
+            Self::Refused(held) | Self::Gone(held) => Claimed::Refused(held),
+        }
+    }
+}
+
 impl Call<'_> {
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {
         let acquired = match self.acquire(claim, self.timeout).await? {
@@ -292,23 +303,25 @@ impl Call<'_> {
             }
             acquired => acquired,
         };
-        Ok(match acquired {
-            Acquired::Granted(claim) => {
-                if self.connected.replication.is_some() {
-                    Box::pin(self.replicate_claim(&claim)).await?;
-                }
-                Claimed::Granted(claim)
-            }
-            Acquired::Apart(bodiless) => Claimed::Apart(bodiless),
-            // Whoever meets a vanishing record twice was still refused by one that was there.
-            Acquired::Refused(held) | Acquired::Gone(held) => Claimed::Refused(held),
-        })
+        // Handed over as a whole: a claim that was kept here meanwhile would make every request's future larger.
+        if self.connected.replication.is_some() {
+            return Box::pin(self.replicate(acquired)).await;
+        }
+        Ok(acquired.into_claimed())
+    }
+
+    /// The same, once enough replicas have a claim that was granted.
+    async fn replicate(&self, acquired: Acquired) -> Result<Claimed, StoreError> {
+        match acquired {
+            Acquired::Granted(claim) => self.replicate_claim(claim).await,
+            refused @ (Acquired::Apart(_) | Acquired::Refused(_) | Acquired::Gone(_)) => Ok(refused.into_claimed()),
+        }
     }
 
     /// Waits until enough replicas have the claim. One that they do not have is taken back: nothing was sent yet.
-    async fn replicate_claim(&self, claim: &Claim) -> Result<(), StoreError> {
+    async fn replicate_claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         let short = match self.replicated().await? {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Claimed::Granted(claim)),
             Err(short) => StoreError::Refused(short.into()),
         };
         if claim.attempt > 1 {
