@@ -1,6 +1,7 @@
 //! All metrics. Label values come from the configuration and from closed enums, never from a request.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -248,6 +249,28 @@ struct RouteMetrics {
     records: [IntCounter; RecordState::ALL.len()],
 }
 
+/// FNV-1a: names of routes are short, and come from the configuration. The hasher of the standard library took 180
+/// instructions for one.
+struct RouteHasher(u64);
+
+impl Default for RouteHasher {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for RouteHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// All metrics of one process.
 pub struct Metrics {
     registry: Registry,
@@ -267,7 +290,7 @@ pub struct Metrics {
     records: IntCounterVec,
     records_unknown: IntGaugeVec,
     /// The routes that are or were there.
-    routes: RwLock<HashMap<String, RouteMetrics>>,
+    routes: RwLock<HashMap<String, RouteMetrics, BuildHasherDefault<RouteHasher>>>,
     observed: IntCounterVec,
     unobserved: IntCounterVec,
     reloads: IntCounterVec,
@@ -458,18 +481,24 @@ impl Metrics {
         });
     }
 
-    /// A guarded attempt ended.
-    pub fn upstream(&self, route: &str, took: Duration) {
+    /// A guarded attempt ended; `status` is what the backend answered, if it did.
+    pub fn attempt(&self, route: &str, took: Duration, status: Option<http::StatusCode>) {
         let seconds = took.as_secs_f64();
-        let other = || self.upstream_duration.with_label_values(&[route]).observe(seconds);
-        self.of_route(route, |metrics| metrics.upstream_duration.observe(seconds), other);
-    }
-
-    /// The backend answered an attempt.
-    pub fn answer(&self, route: &str, status: http::StatusCode) {
-        let class = usize::from(status.as_u16() / 100).saturating_sub(2).min(CLASSES.len() - 1);
-        let other = || self.answers.with_label_values(&[route, CLASSES[class]]).inc();
-        self.of_route(route, |metrics| metrics.answers[class].inc(), other);
+        let class =
+            |status: http::StatusCode| usize::from(status.as_u16() / 100).saturating_sub(2).min(CLASSES.len() - 1);
+        let class = status.map(class);
+        let known = |metrics: &RouteMetrics| {
+            metrics.upstream_duration.observe(seconds);
+            if let Some(class) = class {
+                metrics.answers[class].inc();
+            }
+        };
+        self.of_route(route, known, || {
+            self.upstream_duration.with_label_values(&[route]).observe(seconds);
+            if let Some(class) = class {
+                self.answers.with_label_values(&[route, CLASSES[class]]).inc();
+            }
+        });
     }
 
     /// A call to the store ended.
@@ -611,7 +640,7 @@ mod tests {
                 let series = format!("onlyonce_records_total{{route=\"{route}\",state=\"{}\"}} 1", state.as_str());
                 assert!(metrics.render().expect("an exposition").contains(&series), "{series}");
             }
-            metrics.upstream(route, Duration::from_secs(1));
+            metrics.attempt(route, Duration::from_secs(1), None);
             let counted = metrics.in_flight(route);
             let told = metrics.render().expect("an exposition");
             for series in ["onlyonce_upstream_duration_seconds_count", "onlyonce_in_flight"] {
@@ -645,7 +674,8 @@ mod tests {
         assert!(told.contains("onlyonce_config_last_reload_successful 1"));
         for (status, class) in [(200, "2xx"), (307, "3xx"), (404, "4xx"), (503, "5xx"), (599, "5xx")] {
             let before = count(&metrics, class);
-            metrics.answer("orders", http::StatusCode::from_u16(status).expect("a status"));
+            let status = http::StatusCode::from_u16(status).expect("a status");
+            metrics.attempt("orders", Duration::from_secs(1), Some(status));
             assert_eq!(count(&metrics, class), before + 1, "{status}");
         }
         for op in StoreOp::ALL {

@@ -98,10 +98,11 @@ impl Attempt {
         let begun = Instant::now();
         let (lease, guard) = (&self.recorder.lease, &self.recorder.guard);
         let fate = fate(send, lease, &guard.abandon).await;
-        guard.metrics.upstream(&self.rule.name, begun.elapsed());
-        if let SendOutcome::Answered(answer) = &fate {
-            guard.metrics.answer(&self.rule.name, answer.reply.status);
-        }
+        let status = match &fate {
+            SendOutcome::Answered(answer) => Some(answer.reply.status),
+            SendOutcome::NotSent | SendOutcome::Unknown(_) => None,
+        };
+        guard.metrics.attempt(&self.rule.name, begun.elapsed(), status);
 
         let outcome = policy::outcome(&fate, &self.rule.policy, lease.claim.terms.on_unknown);
         let outcome = policy::within_room(outcome, guard.store.used_ratio());

@@ -22,6 +22,9 @@ impl ProblemFormat {
         // A shortcut: most requests do not mention text.
         let ends_in_text = |word: &[u8]| word.last_chunk::<4>().is_some_and(|end| end.eq_ignore_ascii_case(b"text"));
         let speaks_of_text = |line: &HeaderValue| {
+            if matches!(line.as_bytes(), b"*/*" | b"application/json") {
+                return false;
+            }
             let mut words = line.as_bytes().rsplit(|byte| *byte == b'/').skip(1);
             words.any(ends_in_text)
         };

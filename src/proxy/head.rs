@@ -227,13 +227,20 @@ fn nominated_only(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     names.filter_map(|name| HeaderName::from_bytes(name).ok())
 }
 
+/// What many servers send with every answer, and nothing is named by it that would have to be looked for.
+fn says_keep_alive_only(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::CONNECTION).iter();
+    let is_first = lines.next().is_some_and(|line| line.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
+    is_first && lines.next().is_none()
+}
+
 fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     list::members(headers, &header::CONNECTION)
 }
 
 /// Takes out what concerns one connection. Whatever `Connection` says, `kept` fields are for everybody.
 fn remove_hop_by_hop(headers: &mut HeaderMap, fields: Fields, kept: &[HeaderName]) {
-    if fields.has(Fields::CONNECTION) {
+    if fields.has(Fields::CONNECTION) && !says_keep_alive_only(headers) {
         let nominated: Vec<HeaderName> = nominated_only(headers).filter(|name| !kept.contains(name)).collect();
         for name in &nominated {
             headers.remove(name);
