@@ -50,6 +50,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 22] = [
             "tokio",
             "tokio_rustls",
             "tokio_util",
+            "xxhash_rust",
         ],
     ),
     ("fail_point", &[], &["tokio"]),
@@ -57,7 +58,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 22] = [
     (
         "guard",
         &["clock", "config", "fail_point", "key", "metrics", "record", "store", "tick"],
-        &["getrandom", "tokio", "tokio_util", "xxhash_rust"],
+        &["getrandom", "tokio", "tokio_util"],
     ),
     (
         "proxy",

@@ -101,7 +101,7 @@ impl Sentinels {
         let is_moved = |heard: &Vec<Heard>| ranked(heard).next().is_some_and(|now| now != *current && now != *first);
         if heard.wait_for(is_moved).await.is_err() {
             // The tasks have ended, as they do with the store only.
-            std::future::pending().await;
+            std::future::pending::<()>().await;
         }
     }
 
@@ -110,7 +110,7 @@ impl Sentinels {
         let mut heard = self.heard.clone();
         let before = ranked(&heard.borrow_and_update()).next();
         if heard.wait_for(|heard| ranked(heard).next() != before).await.is_err() {
-            std::future::pending().await;
+            std::future::pending::<()>().await;
         }
     }
 
