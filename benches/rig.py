@@ -115,7 +115,7 @@ class Rig:
         command += ["--appendonly", "yes" if appendonly else "no", "--appendfsync", "everysec"]
         return self.start(name, command, port), port
 
-    def onlyonce(self, binary, upstream, store, name="onlyonce", threads=None, wrapper=(), routes="", patience=60):
+    def onlyonce(self, binary, upstream, store, name="onlyonce", threads=None, wrapper=(), routes="", patience=60, durability=None):
         """The program under measurement; its process and port. It logs to a file, as shipped."""
         port = free_port()
         environment = {}
@@ -125,6 +125,7 @@ class Rig:
             environment["TOKIO_WORKER_THREADS"] = str(threads)
             if '"threads"' in subprocess.run([binary, "schema"], capture_output=True, text=True, check=True).stdout:
                 server = f"threads = {threads}\n"
+        durability = f'durability = "{durability}"\n' if durability else ""
         conf = self.folder / f"{name}.toml"
         conf.write_text(f"""
 [server]
@@ -137,7 +138,7 @@ listen = "127.0.0.1:{free_port()}"
 url = "http://127.0.0.1:{upstream}"
 [store]
 url = "{store}"
-[defaults]
+{durability}[defaults]
 scope = ["header:Authorization"]
 max_response_body = "2MiB"
 [[route]]

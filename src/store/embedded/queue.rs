@@ -1,7 +1,8 @@
 //! Between those who ask and the thread that writes.
 //!
-//! Whoever asks carries out its own operation, under a lock that is never held while the disk is waited for, on top of
-//! what is written and of what waits to be. What changed gathers in a batch; the thread takes it as a whole, writes it, and
+//! Whoever asks carries out its own operation, on top of what is written and of what waits to be, under a lock that is not
+//! held while a write waits for the disk. (What is not remembered is read under it, and has nearly always been read or
+//! written a moment before.) What changed gathers in a batch; the thread takes it as a whole, writes it, and
 //! waits for the disk once, while the next batch gathers. An operation that changed nothing, and saw nothing unwritten, is
 //! answered at once; all others wait for the end of their batch.
 //!

@@ -4,6 +4,7 @@ mod damage;
 mod folder;
 mod full_disk;
 mod kill;
+mod queue;
 
 use tempfile::TempDir;
 

@@ -1,0 +1,143 @@
+//! Who waits for a write, and what becomes of it when it fails.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use super::*;
+use crate::store::embedded::batch::Batch;
+use crate::store::embedded::queue::{CommitTicket, WriterWork};
+
+/// On two runtimes, as on two cores, many ask at once, and every third of them leaves at some point: before the thread is
+/// woken, while it writes, or once it is told. Whoever was to wake the others has to do so all the same.
+#[test]
+fn whoever_stays_gets_an_answer_whoever_leaves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder);
+    let cores = [store.on_core(), store.on_core()].map(|store| {
+        let work = async move {
+            let mine = claim(1, RETRY);
+            for round in 0..60 {
+                let asked = (0..24).map(|number| {
+                    let (store, mine) = (store.on_core_of(), mine.clone());
+                    async move {
+                        let name = name();
+                        let claimed = pin!(store.claim(&name, &mine));
+                        if number % 3 == round % 3 {
+                            polled(claimed, (number + round) % 5).await;
+                        } else {
+                            claimed.await.expect("an answer");
+                        }
+                    }
+                });
+                let asked: Vec<_> = asked.map(|asks| tokio::task::spawn_local(asks)).collect();
+                for asks in asked {
+                    asks.await.expect("no panic");
+                }
+            }
+        };
+        std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            tokio::task::LocalSet::new().block_on(&runtime, work);
+        })
+    });
+    for core in cores {
+        core.join().expect("no panic");
+    }
+}
+
+/// Polls it so many times, when it asks for that, and leaves.
+async fn polled<F: Future>(mut future: Pin<&mut F>, mut times: u32) {
+    poll_fn(|cx| {
+        if times == 0 {
+            return Poll::Ready(());
+        }
+        times -= 1;
+        future.as_mut().poll(cx).map(drop)
+    })
+    .await;
+}
+
+impl Embedded {
+    /// Another who asks on the same core.
+    fn on_core_of(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), waiters: Arc::clone(&self.waiters) }
+    }
+}
+
+/// A queue with nobody who writes by himself.
+fn queue(folder: &TempDir) -> (RecordLog, CommitQueue, Arc<CurrentCondition>) {
+    let log = RecordLog::open(folder.path(), Durability::Process).expect("a store").log;
+    let condition = Arc::new(CurrentCondition::new(Condition::Up));
+    let queue = CommitQueue::new(log.view.clone(), Arc::new(Clock::start(0)), condition.clone());
+    (log, queue, condition)
+}
+
+fn ask(queue: &CommitQueue, name: &RecordName, token: u8) -> Result<(Claimed, Option<CommitTicket>), StoreError> {
+    let asked = queue.carry_out(name, Purpose::Begin, None, |on| on.claim(name, &claim(token, RETRY), 0))?;
+    Ok((asked.0.expect("readable"), asked.1))
+}
+
+fn begun(queue: &CommitQueue) -> Arc<Batch> {
+    match queue.take() {
+        Some(WriterWork::Write(batch)) => batch,
+        _ => panic!("nothing has gathered"),
+    }
+}
+
+#[tokio::test]
+async fn what_gathers_behind_a_write_that_fails_was_certainly_never_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut log, queue, condition) = queue(&folder);
+    let waiters = queue.waiters();
+    let names = [name(), name(), name()];
+    let tickets: Vec<_> = (0..3)
+        .map(|at| {
+            let (claimed, ticket) = ask(&queue, &names[at], 1).expect("it is up");
+            assert!(matches!(claimed, Claimed::Granted(_)));
+            if at == 0 {
+                let batch = begun(&queue);
+                batch.commit(&mut log, 1).expect("written");
+                queue.finish(&batch, log.open_segment().0);
+            } else if at == 1 {
+                begun(&queue);
+            }
+            ticket.expect("it is not written yet")
+        })
+        .collect();
+    // Whoever finds a record that is not written waits for it too.
+    let (refused, ticket) = ask(&queue, &names[1], 2).expect("it is up");
+    assert!(matches!(refused, Claimed::Refused(_)));
+    queue.fail(true, Condition::Broken);
+    let results = [tickets[0], tickets[1], tickets[2], ticket.expect("it waits")];
+    let mut told = Vec::new();
+    for ticket in results {
+        told.push(queue.commit(&waiters, ticket).await);
+    }
+    let fine = matches!(
+        &told[..],
+        [Ok(()), Err(StoreError::Uncertain(_)), Err(StoreError::Unavailable(_)), Err(StoreError::Uncertain(_))]
+    );
+    assert!(fine, "{told:?}");
+    assert!(matches!(ask(&queue, &name(), 1), Err(StoreError::Unavailable(_))));
+    // It goes on from what is written.
+    condition.set(Condition::Up);
+    for (at, is_there) in [(0, true), (1, false), (2, false)] {
+        let (claimed, _) = ask(&queue, &names[at], 3).expect("it is up");
+        assert_eq!(matches!(claimed, Claimed::Refused(_)), is_there, "{at}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_stays_so_when_something_else_fails_before_its_owner_looks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut log, queue, _) = queue(&folder);
+    let waiters = queue.waiters();
+    let (_, ticket) = ask(&queue, &name(), 1).expect("it is up");
+    let batch = begun(&queue);
+    batch.commit(&mut log, 1).expect("written");
+    queue.finish(&batch, log.open_segment().0);
+    // Room could not be given back, say.
+    queue.fail(true, Condition::Broken);
+    queue.commit(&waiters, ticket.expect("it was not written yet")).await.expect("written");
+}
