@@ -1,6 +1,6 @@
 //! Reading an answer into memory, as far as it may be held.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -9,7 +9,9 @@ use super::super::body::BodyError;
 use super::super::budget::Budget;
 use super::super::head;
 use super::super::stream::Relay;
+use super::MAX_BUFFER;
 use super::response::UpstreamBody;
+use crate::record::chunks;
 
 /// A response body in the making, up to a cap.
 pub(super) struct Capture<'a> {
@@ -17,8 +19,8 @@ pub(super) struct Capture<'a> {
     budget: &'a Budget,
     length: u64,
     pieces: Vec<Bytes>,
-    /// Small frames, gathered.
-    gathered: BytesMut,
+    /// The piece that is being filled.
+    gathered: Vec<u8>,
     trailers: HeaderMap,
 }
 
@@ -30,12 +32,17 @@ pub(super) enum Captured {
     Full,
 }
 
-/// Smaller frames are gathered; larger ones are kept as they came.
-const PIECE: usize = 16 * 1024;
+/// How long the pieces of a body are: those in which it is stored, too.
+const PIECE: usize = chunks::SIZE as usize;
+/// A frame keeps the whole buffer that it was read into ([`MAX_BUFFER`]), however short it is: frames of a slow backend kept
+/// three times their length. So a frame is kept as it came only if it fills most of a buffer, and is copied otherwise.
+const WORTH_KEEPING: usize = MAX_BUFFER / 8 * 7;
+/// An answer that is all of one frame is kept as it came as well, if it is so short: that is most of them.
+const SHORT: usize = 16 * 1024;
 
 impl<'a> Capture<'a> {
     pub(super) fn new(cap: u64, budget: &'a Budget) -> Self {
-        let (pieces, gathered, trailers) = (Vec::new(), BytesMut::new(), HeaderMap::new());
+        let (pieces, gathered, trailers) = (Vec::new(), Vec::new(), HeaderMap::new());
         Self { cap, budget, length: 0, pieces, gathered, trailers }
     }
 
@@ -50,7 +57,8 @@ impl<'a> Capture<'a> {
                 Ok(piece) => {
                     self.length += piece.len() as u64;
                     let passed = relay.is_none_or(|relay| relay.write(&piece, self.budget));
-                    let fits = self.keep(piece, body.is_end_stream()) && passed;
+                    let to_come = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
+                    let fits = self.keep(piece, to_come) && passed;
                     if !fits || self.length > self.cap {
                         return Ok(Captured::Full);
                     }
@@ -65,19 +73,31 @@ impl<'a> Capture<'a> {
         Ok(if self.gather() { Captured::Whole } else { Captured::Full })
     }
 
-    /// Keeps a piece, and says whether the budget could take it.
-    fn keep(&mut self, piece: Bytes, last: bool) -> bool {
-        if piece.len() >= PIECE || (last && self.gathered.is_empty()) {
-            return self.gather() & self.hold(piece);
+    /// Keeps a frame, behind which `to_come` bytes follow, if that is known. Whether the budget could take it.
+    fn keep(&mut self, mut frame: Bytes, to_come: Option<u64>) -> bool {
+        let is_all = to_come == Some(0) && self.pieces.is_empty() && frame.len() <= SHORT;
+        if self.gathered.is_empty() && (is_all || frame.len() >= WORTH_KEEPING) {
+            return self.hold(frame);
         }
-        self.gathered.extend_from_slice(&piece);
-        self.gathered.len() < PIECE || self.gather()
+        let to_come = to_come.map_or(0, |to_come| usize::try_from(to_come).unwrap_or(PIECE));
+        let mut fits = true;
+        while !frame.is_empty() {
+            let room = PIECE - self.gathered.len();
+            if self.gathered.capacity() == 0 {
+                self.gathered.reserve_exact(room.min(frame.len().saturating_add(to_come)));
+            }
+            self.gathered.extend_from_slice(&frame.split_to(frame.len().min(room)));
+            if self.gathered.len() == PIECE {
+                fits &= self.gather();
+            }
+        }
+        fits
     }
 
     /// Moves what was gathered to the pieces.
     fn gather(&mut self) -> bool {
-        let gathered = self.gathered.split().freeze();
-        gathered.is_empty() || self.hold(gathered)
+        let gathered = std::mem::take(&mut self.gathered);
+        gathered.is_empty() || self.hold(piece(gathered))
     }
 
     fn hold(&mut self, piece: Bytes) -> bool {
@@ -90,8 +110,78 @@ impl<'a> Capture<'a> {
     /// What was read.
     pub(super) fn finish(mut self) -> (Vec<Bytes>, HeaderMap) {
         if !self.gathered.is_empty() {
-            self.pieces.push(self.gathered.freeze());
+            self.pieces.push(piece(self.gathered));
         }
         (self.pieces, self.trailers)
+    }
+}
+
+/// The last piece of a body whose length was not known may be in twice the memory.
+fn piece(mut gathered: Vec<u8>) -> Bytes {
+    if gathered.capacity() > gathered.len() + gathered.len() / 8 {
+        gathered.shrink_to_fit();
+    }
+    gathered.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use std::sync::Arc;
+
+    /// Memory that a connection reads into, and the whole of which a frame keeps.
+    fn buffer(memory: &Arc<()>) -> Bytes {
+        struct Buffer {
+            bytes: Vec<u8>,
+            _memory: Arc<()>,
+        }
+        impl AsRef<[u8]> for Buffer {
+            fn as_ref(&self) -> &[u8] {
+                &self.bytes
+            }
+        }
+        Bytes::from_owner(Buffer { bytes: vec![7; MAX_BUFFER], _memory: Arc::clone(memory) })
+    }
+
+    #[test]
+    fn a_frame_keeps_the_memory_that_it_was_read_into_only_if_it_fills_it() {
+        const LENGTH: usize = 1_000_000;
+        let budget = Budget::new(4 << 20, Arc::new(Metrics::new().expect("metrics")));
+        for (frame, kept) in
+            [(1, false), (1460, false), (20_000, false), (57_000, false), (57_344, true), (65_536, true)]
+        {
+            for is_known in [true, false] {
+                let memory = Arc::new(());
+                let mut capture = Capture::new(LENGTH as u64, &budget);
+                let mut left = LENGTH;
+                while left > 0 {
+                    let length = left.min(frame);
+                    left -= length;
+                    assert!(capture.keep(buffer(&memory).slice(..length), is_known.then_some(left as u64)));
+                }
+                let buffers = Arc::strong_count(&memory) - 1;
+                assert_eq!(buffers, if kept { LENGTH / frame } else { 0 }, "{frame}");
+                let (pieces, _) = capture.finish();
+                assert_eq!(pieces.iter().map(Bytes::len).sum::<usize>(), LENGTH);
+                assert!(pieces.iter().all(|piece| piece.len() <= PIECE), "{frame}");
+                assert!(
+                    pieces.len() <= LENGTH.div_ceil(PIECE.min(frame.max(WORTH_KEEPING))) + 1,
+                    "{frame}: {}",
+                    pieces.len()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_answer_in_one_frame_is_copied_nowhere() {
+        let budget = Budget::new(1 << 20, Arc::new(Metrics::new().expect("metrics")));
+        for (length, copied) in [(1, false), (SHORT, false), (SHORT + 1, true)] {
+            let memory = Arc::new(());
+            let mut capture = Capture::new(1 << 20, &budget);
+            assert!(capture.keep(buffer(&memory).slice(..length), Some(0)));
+            assert_eq!(Arc::strong_count(&memory) == 1, copied, "{length}");
+        }
     }
 }
