@@ -124,7 +124,7 @@ fn record(body: usize) -> Record {
     ];
     let headers = fields.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect();
     let (status, body) = (StatusCode::CREATED, vec![Bytes::from(vec![b'x'; body])]);
-    let reply = Arc::new(Reply { status, headers, body, trailers: HeaderMap::new() });
+    let reply = Arc::new(Reply { status, headers, body: body.into(), trailers: HeaderMap::new() });
     let claim = Claim {
         token: Token([3; 16]),
         attempt: 1,

@@ -23,7 +23,7 @@
 //! | which thread answers a request | `server/cores.rs`; `docs/threads.md` |
 //! | what a request costs, and how that is guarded | `docs/performance.md`, `benches/` |
 //! | what becomes of an outcome | [`guard::policy`], over the table in [`config::PolicyTable`] |
-//! | the replay | `proxy/replay.rs` |
+//! | the replay | `proxy/replay.rs`; of a large answer, `proxy/replay_body.rs` |
 //! | the way out of an unknown outcome | [`record::transitions::release_by_hand`], `admin/records.rs`, `cli/records/` |
 //! | whether a request left | `proxy/upstream/fate.rs`, which makes a [`guard::SendOutcome`] |
 //!

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::error::{AdminError, AdminErrorKind};
@@ -24,9 +25,10 @@ use super::shape::{
 };
 use super::{Timestamp, answer};
 use crate::guard::Guard;
-use crate::record::RecordName;
+use crate::record::chunks::ApartBody;
 use crate::record::transitions::{self, CompareAndSwap, RecordSnapshot};
-use crate::store::{Cursor, ListQuery, ListedRecord, Store, StoreError, SwapResult};
+use crate::record::{RecordName, ReplyBody, State};
+use crate::store::{Cursor, ListQuery, ListedRecord, Store, StoreError, StoredBody, SwapResult};
 
 /// The records API over one store.
 #[derive(Clone)]
@@ -84,8 +86,23 @@ impl RecordApi {
     pub(super) async fn show(&self, name: &RecordName, with_body: bool) -> Result<RecordDetail, AdminError> {
         match self.store.find(name).await {
             Ok(None) => Err(no_record(name)),
-            Ok(Some(held)) => {
+            Ok(Some(mut held)) => {
                 let entry = RecordEntry::new(name, Ok(&held.seen()), Timestamp::now());
+                if with_body
+                    && let State::Completed { reply, .. } = &mut held.record.state
+                    && let ReplyBody::Apart(body) = reply.body
+                {
+                    match self.body(name, body).await {
+                        Ok(pieces) => Arc::make_mut(reply).body = pieces.into(),
+                        Err(StoreError::Unreadable { source, .. }) => {
+                            return Ok(RecordDetail {
+                                entry: RecordEntry::new(name, Err(&source), Timestamp::now()),
+                                answer: None,
+                            });
+                        }
+                        Err(error) => return Err(AdminError::of_store(&error).about(name)),
+                    }
+                }
                 Ok(RecordDetail { entry, answer: answer::shown(&held.record.state, with_body) })
             }
             Err(StoreError::Unreadable { source, .. }) => {
@@ -93,6 +110,10 @@ impl RecordApi {
             }
             Err(error) => Err(AdminError::of_store(&error).about(name)),
         }
+    }
+
+    async fn body(&self, name: &RecordName, body: ApartBody) -> Result<Vec<Bytes>, StoreError> {
+        StoredBody::open(&*self.store, name, body).await?.rest().await
     }
 
     pub(super) async fn release(

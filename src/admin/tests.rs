@@ -88,7 +88,8 @@ fn unknown() -> Option<State> {
 fn completed(body: &'static [u8]) -> Option<State> {
     let mut headers = HeaderMap::new();
     headers.append("location", HeaderValue::from_static("/orders/1"));
-    let reply = Reply { status: StatusCode::CREATED, headers, body: vec![body.into()], trailers: HeaderMap::new() };
+    let reply =
+        Reply { status: StatusCode::CREATED, headers, body: vec![body.into()].into(), trailers: HeaderMap::new() };
     Some(State::Completed { settled_at: 1_795_262_460_000, reply: reply.into() })
 }
 
@@ -217,7 +218,7 @@ async fn an_unknown_outcome_is_settled_by_hand() {
     let Ok(Claimed::Refused(held)) = scene.store.claim(&name, &claim(2, HOLD)).await else { panic!("it is settled") };
     assert_eq!((held.record.claim, held.silent_for < HOUR / 2), (mine, true));
     let State::Completed { reply, .. } = held.record.state else { panic!("it is completed") };
-    assert_eq!((reply.status, &reply.body[..]), (StatusCode::CREATED, &[Bytes::from_static(b"{\"id\":7}")][..]));
+    assert_eq!((reply.status, reply.body.pieces()), (StatusCode::CREATED, &[Bytes::from_static(b"{\"id\":7}")][..]));
     assert_eq!(reply.headers["location"], "/orders/7");
     assert_eq!(code(&scene.post(&target, &given).await), (409, "already-completed"));
     for wrong in [

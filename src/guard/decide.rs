@@ -113,8 +113,12 @@ mod tests {
     }
 
     fn completed() -> State {
-        let reply =
-            Reply { status: StatusCode::CREATED, headers: HeaderMap::new(), body: vec![], trailers: HeaderMap::new() };
+        let reply = Reply {
+            status: StatusCode::CREATED,
+            headers: HeaderMap::new(),
+            body: vec![].into(),
+            trailers: HeaderMap::new(),
+        };
         State::Completed { settled_at: 0, reply: Arc::new(reply) }
     }
 

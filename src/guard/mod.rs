@@ -49,14 +49,13 @@ use unknown::UnknownRecords;
 use without_store::Fallback;
 
 use crate::clock;
-use crate::config::{OnMismatch, Rule};
+use crate::config::Rule;
 use crate::fail_point::{self, Step};
 use crate::key::Operation;
 use crate::metrics::{GaugeGuard, Metrics};
-use crate::record::codec::Bodiless;
 use crate::record::transitions::{OwnerState, StoredRecord};
 use crate::record::{Claim, Comparison, Extensions, RecordName, State, Token};
-use crate::store::{Claimed, FoundRecord, Metered, Store, StoreError};
+use crate::store::{Claimed, Metered, Store, StoreError};
 use crate::tick::{self, Flag};
 
 /// Guards operations with one store.
@@ -82,37 +81,6 @@ pub enum Admission {
     Owner(Ownership),
     /// Another request was first.
     Repeat(Verdict),
-    /// Another request was first, and its response is to be replayed. The body is still to be read.
-    Stored(StoredReply),
-}
-
-/// What a repeat gets that waited for the first.
-pub enum WaitResult {
-    /// This verdict.
-    Verdict(Verdict),
-    /// The response of the first. The body is still to be read.
-    Stored(StoredReply),
-}
-
-/// A response whose body is stored apart from its record.
-pub struct StoredReply {
-    store: Arc<Metered>,
-    name: RecordName,
-    bodiless: Box<Bodiless>,
-}
-
-impl StoredReply {
-    /// Length of the body in bytes.
-    pub fn length(&self) -> u64 {
-        self.bodiless.cut().length()
-    }
-
-    /// Reads the body, and says what the repeat gets. An error does not mean that there is no record.
-    pub async fn read(self) -> Result<Verdict, StoreError> {
-        let record = self.store.body(&self.name, *self.bodiless).await.map_err(StoreError::there_may_be_a_record)?;
-        let fingerprint = record.claim.fingerprint;
-        Ok(decide(StoredRecord::settled(record), &fingerprint, OnMismatch::Replay))
-    }
 }
 
 /// Why a claim was not made.
@@ -219,17 +187,6 @@ impl Guard {
                 pending.armed = unanswered > 0;
                 Ok(Admission::Repeat(self.verdict(rule, operation, *held)))
             }
-            Ok(Claimed::Apart(bodiless)) => {
-                pending.armed = unanswered > 0;
-                let held = StoredRecord::settled(bodiless.record().clone());
-                match self.verdict(rule, operation, held) {
-                    Verdict::Replay(_) => {
-                        let (store, name) = (Arc::clone(&self.store), operation.name.clone());
-                        Ok(Admission::Stored(StoredReply { store, name, bodiless }))
-                    }
-                    verdict => Ok(Admission::Repeat(verdict)),
-                }
-            }
             Err(error @ StoreError::Unreadable { .. }) => {
                 pending.armed = unanswered > 0;
                 Err(error.into())
@@ -276,21 +233,21 @@ impl Guard {
 
     /// Waits for the first request for at most `patience`, and returns what the repeat gets. That is still
     /// [`Verdict::InFlight`] if the time is over or the record is gone. `None`: too many requests wait already.
-    pub async fn wait(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Option<WaitResult> {
+    pub async fn wait(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Option<Verdict> {
         let _permit = self.waiter_permit(rule)?;
         let _counted = self.metrics.waiting(&rule.name);
         let deadline = Instant::now() + patience;
         let waiting = pin!(self.wait_until_settled(rule, operation, patience));
-        Some(tick::timeout_at(deadline, waiting).await.unwrap_or(WaitResult::Verdict(Verdict::InFlight)))
+        Some(tick::timeout_at(deadline, waiting).await.unwrap_or(Verdict::InFlight))
     }
 
-    async fn wait_until_settled(&self, rule: &Rule, operation: &Operation, patience: Duration) -> WaitResult {
+    async fn wait_until_settled(&self, rule: &Rule, operation: &Operation, patience: Duration) -> Verdict {
         let mut changes = None;
         for looks in 0.. {
             match self.in_flight.find(&operation.name, &operation.fingerprint) {
                 Some(entry) => {
                     if let Some(reply) = in_flight::wait_for_end(entry).await {
-                        return WaitResult::Verdict(Verdict::Replay(reply));
+                        return Verdict::Replay(reply);
                     }
                 }
                 None => {
@@ -298,35 +255,25 @@ impl Guard {
                     waiting::wait_for_change(changes.as_mut(), looks).await;
                 }
             }
-            match self.store.find_apart(&operation.name).await {
-                Ok(None) => return WaitResult::Verdict(Verdict::InFlight),
-                Ok(Some(FoundRecord::Apart(bodiless))) => {
-                    let held = StoredRecord::settled(bodiless.record().clone());
-                    return match decide(held, &operation.fingerprint, rule.on_mismatch) {
-                        Verdict::Replay(_) => {
-                            let (store, name) = (Arc::clone(&self.store), operation.name.clone());
-                            WaitResult::Stored(StoredReply { store, name, bodiless })
-                        }
-                        verdict => WaitResult::Verdict(verdict),
-                    };
-                }
-                Ok(Some(FoundRecord::Whole(held))) => {
+            match self.store.find(&operation.name).await {
+                Ok(None) => return Verdict::InFlight,
+                Ok(Some(held)) => {
                     // The lease is over under `retry`: the next repeat takes over, and there is nothing to wait for.
                     let is_abandoned = held.record.state == State::InFlight && held.owner() == OwnerState::Abandoned;
-                    match decide(*held, &operation.fingerprint, rule.on_mismatch) {
+                    match decide(held, &operation.fingerprint, rule.on_mismatch) {
                         Verdict::InFlight if !is_abandoned => {}
-                        verdict => return WaitResult::Verdict(verdict),
+                        verdict => return verdict,
                     }
                 }
                 // The store may answer again before the time is over, so an error does not end the waiting. What this
                 // process knows itself does.
                 Err(_) => match self.by_itself(rule, operation, 0) {
                     Fallback::Repeat(Verdict::InFlight) | Fallback::Refuse | Fallback::AsConfigured => {}
-                    Fallback::Repeat(verdict) => return WaitResult::Verdict(verdict),
+                    Fallback::Repeat(verdict) => return verdict,
                 },
             }
         }
-        WaitResult::Verdict(Verdict::InFlight)
+        Verdict::InFlight
     }
 
     /// An operator has freed this key. An attempt of this process does not block it any more.

@@ -16,7 +16,6 @@ use crate::clock;
 use crate::config::Rule;
 use crate::key::Operation;
 use crate::metrics::ShadowVerdict;
-use crate::record::transitions::StoredRecord;
 use crate::record::{Claim, Extensions, Record, RecordName, Terms, Token};
 use crate::store::{Claimed, Store, StoreError};
 
@@ -76,10 +75,6 @@ impl Observation {
             Claimed::Granted(claim) => ShadowResult::First(ShadowClaim { name, claim }),
             Claimed::Refused(held) => {
                 ShadowResult::Repeat(would(&decide(*held, &operation.fingerprint, rule.on_mismatch)))
-            }
-            Claimed::Apart(bodiless) => {
-                let held = StoredRecord::settled(bodiless.record().clone());
-                ShadowResult::Repeat(would(&decide(held, &operation.fingerprint, rule.on_mismatch)))
             }
         })
     }

@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn reply(status: StatusCode) -> Arc<Reply> {
-        let body = vec!["the body".into()];
+        let body = vec!["the body".into()].into();
         Arc::new(Reply { status, headers: HeaderMap::new(), body, trailers: HeaderMap::new() })
     }
 
@@ -182,7 +182,7 @@ mod tests {
     fn a_store_that_is_short_of_room_keeps_small_answers_only() {
         let with = |length: usize| {
             let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
-            let reply = Reply { status: StatusCode::OK, headers, body: vec![vec![0; length].into()], trailers };
+            let reply = Reply { status: StatusCode::OK, headers, body: vec![vec![0; length].into()].into(), trailers };
             Outcome::Settle(Settlement::Completed(Arc::new(reply)))
         };
         let (small, large) = (with(16 * 1024), with(16 * 1024 + 1));

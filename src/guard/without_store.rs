@@ -77,7 +77,7 @@ mod tests {
 
     fn completed() -> (State, Arc<Reply>) {
         let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
-        let reply = Arc::new(Reply { status: StatusCode::CREATED, headers, body: vec![], trailers });
+        let reply = Arc::new(Reply { status: StatusCode::CREATED, headers, body: vec![].into(), trailers });
         (State::Completed { settled_at: 0, reply: Arc::clone(&reply) }, reply)
     }
 

@@ -16,6 +16,7 @@ use super::budget::{Budget, Reservation};
 use super::head::{self, Framing};
 use super::incoming::IncomingBody;
 use super::observe::EndNotifier;
+use super::replay_body::ReplayBody;
 use super::stream::RelayedBody;
 use super::tee::Tee;
 use super::upstream::UpstreamBody;
@@ -345,6 +346,8 @@ pub enum ResponseBody {
     Streaming(BufferedChunks, UpstreamBody),
     /// Passed on while it is captured.
     Relayed(Box<RelayedBody>),
+    /// Passed on as it is read from the store.
+    Replayed(Box<ReplayBody>),
     /// One of them, and who is to know when it has ended.
     Observed(Box<ResponseBody>, EndNotifier),
 }
@@ -419,6 +422,7 @@ impl Body for ResponseBody {
                 None => Pin::new(rest).poll_frame(cx).map_ok(sanitize_trailers),
             },
             Self::Relayed(streamed) => Pin::new(streamed.as_mut()).poll_frame(cx),
+            Self::Replayed(replayed) => Pin::new(replayed.as_mut()).poll_frame(cx),
             Self::Observed(body, ending) => {
                 let polled = Pin::new(&mut **body).poll_frame(cx);
                 ending.see(&polled, body.is_end_stream());
@@ -432,6 +436,7 @@ impl Body for ResponseBody {
             Self::Buffered(pieces) => pieces.left.is_empty() && pieces.trailers.is_none(),
             Self::Streaming(pieces, rest) => pieces.left.is_empty() && rest.is_end_stream(),
             Self::Relayed(streamed) => streamed.is_end_stream(),
+            Self::Replayed(replayed) => replayed.is_end_stream(),
             Self::Observed(body, _) => body.is_end_stream(),
         }
     }
@@ -451,6 +456,7 @@ impl Body for ResponseBody {
                 hint
             }
             Self::Relayed(streamed) => streamed.size_hint(),
+            Self::Replayed(replayed) => replayed.size_hint(),
             Self::Observed(body, _) => body.size_hint(),
         }
     }

@@ -150,7 +150,7 @@ impl Decoders {
         let decoded = tokio::task::spawn_blocking(move || {
             // The work goes on when the client leaves, and takes its turn for as long.
             let _turn = turn;
-            let decoded = decode(coding, &reply.body, cap, &budget);
+            let decoded = decode(coding, reply.body.pieces(), cap, &budget);
             if let Err(DecodeError::Undecodable) = decoded {
                 undecodable.remember(id);
             }
@@ -194,7 +194,7 @@ impl UndecodableBodies {
 impl BodyId {
     fn of(record: &RecordName, reply: &Reply) -> Self {
         let mut end = [0; 8];
-        let last = reply.body.iter().rev().flat_map(|piece| piece.iter().rev());
+        let last = reply.body.pieces().iter().rev().flat_map(|piece| piece.iter().rev());
         end.iter_mut().zip(last).for_each(|(to, from)| *to = *from);
         Self { record: record.digest, length: reply.body_len(), end }
     }
@@ -346,7 +346,7 @@ mod tests {
     fn stored(body: Vec<u8>) -> (RecordName, Arc<Reply>) {
         let name = RecordName { route: "orders".into(), digest: [7; 16] };
         let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
-        (name, Arc::new(Reply { status: http::StatusCode::OK, headers, body: vec![body.into()], trailers }))
+        (name, Arc::new(Reply { status: http::StatusCode::OK, headers, body: vec![body.into()].into(), trailers }))
     }
 
     fn budget(bytes: u64) -> Budget {

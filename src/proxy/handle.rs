@@ -21,7 +21,7 @@ use super::head::{self, Head};
 use super::hops;
 use super::incoming::IncomingBody;
 use super::refusal;
-use super::replay::{self, AcceptedCodings};
+use super::replay::{self, AcceptedCodings, NoReplay};
 use super::stream::{self, HeadOrResult};
 use super::tunnel::UpgradeRequest;
 use super::upstream::{AttemptLimits, SendError};
@@ -29,7 +29,7 @@ use super::{Client, Proxy};
 use crate::clock;
 use crate::config::{LogKeys, Mode, OnConcurrent, OnMissingKey, OnStoreError, PathParams, RouteMatch, Rule, Trust};
 use crate::fail_point::{self, Step};
-use crate::guard::{Admission, AttemptResult, ClaimError, LostReason, Ownership, StoredReply, Verdict, WaitResult};
+use crate::guard::{Admission, AttemptResult, ClaimError, LostReason, Ownership, Verdict};
 use crate::key::{self, HeadOutcome, KeyOutcome, Operation, RequestedTarget};
 use crate::list;
 use crate::metrics::{RequestOutcome, UNMATCHED};
@@ -190,15 +190,6 @@ impl Proxy {
                 drop(body);
                 self.repeat(rule, &operation, verdict, &head, context.client, event).await
             }
-            Ok(Admission::Stored(stored)) => {
-                drop(body);
-                match self.stored(stored).await.map_err(|problem| problem.record(&operation.name))? {
-                    Ok(verdict) => self.repeat(rule, &operation, verdict, &head, context.client, event).await,
-                    Err(error) => {
-                        Box::pin(self.without_store(rule, error, head, Bytes::new(), context.client, event)).await
-                    }
-                }
-            }
             Err(ClaimError::Overloaded) => Err(refusal::overloaded()),
             Err(ClaimError::Store(error)) => {
                 Box::pin(self.without_store(rule, error, head, body, context.client, event)).await
@@ -256,7 +247,8 @@ impl Proxy {
             AttemptResult::Answered(reply) => executed(event, replay::own_response(reply)),
             AttemptResult::Streamed(reply, rest) => executed(event, replay::partial_response(reply, rest)),
             AttemptResult::Recorded(reply) => {
-                let answer = self.replay(rule, &record, reply, &accepted).await.ok_or_else(refusal::overloaded)?;
+                // Rare.
+                let answer = Box::pin(self.replay(rule, &record, reply, &accepted)).await.map_err(not_replayed)?;
                 event.answer(RequestOutcome::Replayed, answer.status());
                 Ok(answer)
             }
@@ -291,20 +283,13 @@ impl Proxy {
             });
             let waiting = waiting.await;
             if let Some(after) = waiting {
-                waited = Some(limit);
-                verdict = match after {
-                    WaitResult::Verdict(verdict) => verdict,
-                    WaitResult::Stored(stored) => match Box::pin(self.stored(stored)).await? {
-                        Ok(verdict) => verdict,
-                        Err(error) => return Err(unread_record(&error)),
-                    },
-                };
+                (waited, verdict) = (Some(limit), after);
             }
         }
         let mut answer = match verdict {
             Verdict::Replay(reply) => {
                 let answer = self.replay(rule, &operation.name, reply, &AcceptedCodings::of(head)).await;
-                let answer = answer.ok_or_else(refusal::overloaded)?;
+                let answer = answer.map_err(not_replayed)?;
                 event.answer(RequestOutcome::Replayed, answer.status());
                 Ok(answer)
             }
@@ -322,13 +307,6 @@ impl Proxy {
             }
         }
         answer
-    }
-
-    /// Reads an answer whose body lies apart. It is counted while it is on its way, too.
-    async fn stored(&self, stored: StoredReply) -> Result<Result<Verdict, StoreError>, Problem> {
-        let mut reservation = self.budget.reserve();
-        let fits = usize::try_from(stored.length()).is_ok_and(|length| reservation.grow(length));
-        if fits { Ok(stored.read().await) } else { Err(refusal::overloaded()) }
     }
 
     /// The store did not answer.
@@ -553,6 +531,14 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 fn refused(problem: &Problem, form: ProblemFormat) -> ProxyResponse {
     problem.response(form).map(ResponseBody::from_bytes)
+}
+
+/// There is an answer, and it cannot be given now.
+fn not_replayed(why: NoReplay) -> Problem {
+    match why {
+        NoReplay::NoRoom => refusal::overloaded(),
+        NoReplay::Store(error) => unread_record(&error),
+    }
 }
 
 /// The record is there, and its body did not come.

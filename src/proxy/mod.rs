@@ -19,6 +19,7 @@ mod incoming;
 mod observe;
 mod refusal;
 mod replay;
+mod replay_body;
 #[cfg(test)]
 mod sizes;
 mod stream;

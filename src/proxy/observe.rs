@@ -271,7 +271,7 @@ impl EndNotifier {
     fn tell(&mut self, rest: BodyRemainder<()>) {
         let Some(taker) = self.taker.take() else { return };
         let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
-        let reply = Arc::new(Reply { status: self.status, headers, body: Vec::new(), trailers });
+        let reply = Arc::new(Reply { status: self.status, headers, body: Vec::new().into(), trailers });
         // Who notes it may have been stopped.
         let _ = taker.send(SendOutcome::Answered(guard::ReceivedResponse {
             reply,

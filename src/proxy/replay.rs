@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, TRAILER,
     WWW_AUTHENTICATE,
@@ -13,10 +14,12 @@ use super::decode::{Coding, DecodeOutcome};
 use super::fields::Fields;
 use super::handle::ProxyResponse;
 use super::head::Head;
+use super::replay_body::ReplayBody;
 use super::upstream::UpstreamBody;
 use super::{Proxy, cors};
 use crate::config::Rule;
-use crate::record::{RecordName, Reply};
+use crate::record::{RecordName, Reply, ReplyBody};
+use crate::store::{StoreError, StoredBody};
 
 /// Marks an answer that did not come from running the request.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -24,13 +27,21 @@ pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// The attempt's own answer, for the client whose request it was. Nobody else has it, mostly, and then nothing is copied.
 pub(super) fn own_response(reply: Arc<Reply>) -> Response<ResponseBody> {
     let Reply { status, headers, body, trailers } = Arc::unwrap_or_clone(reply);
-    assemble(status, headers, ResponseBody::buffered(body, trailers))
+    assemble(status, headers, ResponseBody::buffered(held(body), trailers))
 }
 
 /// The same, where only the beginning of it could be held.
 pub(super) fn partial_response(reply: Arc<Reply>, rest: UpstreamBody) -> Response<ResponseBody> {
     let Reply { status, headers, body, trailers } = Arc::unwrap_or_clone(reply);
-    assemble(status, headers, ResponseBody::buffered_then(body, trailers, rest))
+    assemble(status, headers, ResponseBody::buffered_then(held(body), trailers, rest))
+}
+
+/// What an attempt has brought is here.
+fn held(body: ReplyBody) -> Vec<Bytes> {
+    match body {
+        ReplyBody::Held(pieces) => pieces,
+        ReplyBody::Apart(_) => Vec::new(),
+    }
 }
 
 /// What was meant for the first caller alone, or for that exchange: challenges, what a server says of the credentials that
@@ -61,40 +72,107 @@ impl Proxy {
     /// Left out is what was meant for the first caller alone or for that moment: see [`FIRST_EXCHANGE_FIELDS`],
     /// `Set-Cookie` unless the route asks for it, and what the route leaves out (`replay_omit`).
     ///
-    /// `None` where the budget cannot take the body.
+    /// A body that lies apart in the store is passed on as it is read. The first of it is here when this returns: one
+    /// that cannot be read is told with a status.
     pub(super) async fn replay(
         &self,
         rule: &Rule,
         record: &RecordName,
         reply: Arc<Reply>,
         accepted: &AcceptedCodings,
-    ) -> Option<ProxyResponse> {
-        let decoded = match Coding::of(&reply.headers) {
-            Some((coding, name)) if !accepted.names(name) => {
-                // Rare, and large.
-                Box::pin(self.decoders.decode(coding, record, &reply, rule.max_response_body, &self.budget)).await
-            }
-            Some(_) | None => DecodeOutcome::AsStored,
+    ) -> Result<ProxyResponse, NoReplay> {
+        let coding = match Coding::of(&reply.headers) {
+            Some((coding, name)) if !accepted.names(name) => Some(coding),
+            Some(_) | None => None,
+        };
+        let prepared = match (&reply.body, coding) {
+            (ReplyBody::Held(_), None) => None,
+            // Rare, and large.
+            (ReplyBody::Apart(_), _) | (_, Some(_)) => Box::pin(self.prepare(rule, record, &reply, coding)).await?,
         };
         let Reply { status, mut headers, body, trailers } = Arc::unwrap_or_clone(reply);
         while let Some(name) = headers.keys().find(|name| is_left_out(rule, name)).cloned() {
             headers.remove(name);
         }
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
-        match decoded {
-            DecodeOutcome::AsStored => {
-                Some(assemble(status, headers, ResponseBody::counted(body, trailers, &self.budget)?))
-            }
-            DecodeOutcome::NoRoom => None,
-            DecodeOutcome::Plain(body) => {
+        let body = match prepared {
+            None => ResponseBody::counted(held(body), trailers, &self.budget).ok_or(NoReplay::NoRoom)?,
+            Some(PreparedBody::FromStore(body)) => ResponseBody::Replayed(body),
+            Some(PreparedBody::Decoded(body)) => {
                 ENCODED_BODY_FIELDS.iter().for_each(|name| {
                     headers.remove(name);
                 });
                 cors::vary(&mut headers, ACCEPT_ENCODING);
                 weaken_etag(&mut headers);
-                Some(assemble(status, headers, ResponseBody::from_chunks(body)))
+                ResponseBody::from_chunks(body)
+            }
+        };
+        Ok(assemble(status, headers, body))
+    }
+
+    /// Reads what must be read of a body before its head can be sent. `None`: the body is here, and sent as it is.
+    async fn prepare(
+        &self,
+        rule: &Rule,
+        record: &RecordName,
+        reply: &Arc<Reply>,
+        coding: Option<Coding>,
+    ) -> Result<Option<PreparedBody>, NoReplay> {
+        if let Some(coding) = coding {
+            match self.decode(rule, record, reply, coding).await? {
+                DecodeOutcome::AsStored => {}
+                DecodeOutcome::NoRoom => return Err(NoReplay::NoRoom),
+                DecodeOutcome::Plain(body) => return Ok(Some(PreparedBody::Decoded(body))),
             }
         }
+        let ReplyBody::Apart(body) = reply.body else { return Ok(None) };
+        let body = ReplayBody::begin(&*self.store, record, body, reply.trailers.clone(), &self.budget).await?;
+        Ok(Some(PreparedBody::FromStore(Box::new(body))))
+    }
+
+    /// Decodes the body of an answer, which is all in memory for that.
+    async fn decode(
+        &self,
+        rule: &Rule,
+        record: &RecordName,
+        reply: &Arc<Reply>,
+        coding: Coding,
+    ) -> Result<DecodeOutcome, NoReplay> {
+        let mut reservation = self.budget.reserve();
+        let whole = match reply.body {
+            ReplyBody::Held(_) => Arc::clone(reply),
+            ReplyBody::Apart(body) => {
+                if !usize::try_from(body.cut.length()).is_ok_and(|length| reservation.grow(length)) {
+                    return Err(NoReplay::NoRoom);
+                }
+                let body = StoredBody::open(&*self.store, record, body).await?.rest().await?;
+                Arc::new(Reply { body: body.into(), ..Reply::clone(reply) })
+            }
+        };
+        Ok(self.decoders.decode(coding, record, &whole, rule.max_response_body, &self.budget).await)
+    }
+}
+
+/// A body that is not simply here.
+enum PreparedBody {
+    /// Without its coding, and counted.
+    Decoded(Vec<Bytes>),
+    /// Its first chunk is here.
+    FromStore(Box<ReplayBody>),
+}
+
+/// Why an answer cannot be replayed now.
+#[derive(Debug)]
+pub(super) enum NoReplay {
+    /// The budget cannot take its body.
+    NoRoom,
+    /// Its body did not come from the store, or is not the one that was stored.
+    Store(StoreError),
+}
+
+impl From<StoreError> for NoReplay {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }
 

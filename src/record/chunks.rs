@@ -81,6 +81,22 @@ impl Cut {
     }
 }
 
+/// A body that lies apart from its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApartBody {
+    /// Of the attempt that has written it.
+    pub token: Token,
+    /// How it is cut.
+    pub cut: Cut,
+}
+
+impl ApartBody {
+    /// Checks its chunks as they come. The name is the record's.
+    pub fn reader(self, name: &RecordName) -> ChunkReader {
+        ChunkReader::new(name, self.token, self.cut)
+    }
+}
+
 /// The record and the attempt that a body belongs to.
 #[derive(Debug, Clone, Copy)]
 struct Binding(u64);

@@ -47,9 +47,9 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::chunks::{ChunkReader, Cut};
+use super::chunks::{ApartBody, Cut};
 use super::{
-    Claim, Extensions, Fingerprint, Phase, Record, RecordName, Reply, State, Summary, Terms, Token, UnknownPolicy,
+    Claim, Extensions, Fingerprint, Phase, Record, Reply, ReplyBody, State, Summary, Terms, Token, UnknownPolicy,
 };
 use fields::{fields_len, put_fields};
 use input::RecordInput;
@@ -71,29 +71,23 @@ const CUT: usize = 8 + 4;
 /// The number of bytes that contain a [`Summary`].
 pub const HEAD: usize = 108;
 
-/// Where the body of a completed record is stored.
+/// Where the body of a completed record is to be stored, if it is in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
     /// In the record.
     Within,
-    /// In chunks, which are stored before the record. The body of the reply is not written.
+    /// In chunks, which are stored before the record.
     Apart(Cut),
 }
 
-/// A record that was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decoded {
-    /// All of it.
-    Whole(Record),
-    /// All but its body.
-    Bodiless(Bodiless),
-}
-
-/// A completed record whose body is stored apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bodiless {
-    record: Record,
-    cut: Cut,
+impl Placement {
+    /// A body that is not in memory stays where it is stored.
+    fn of(self, reply: &Reply) -> Self {
+        match &reply.body {
+            ReplyBody::Held(_) => self,
+            ReplyBody::Apart(apart) => Self::Apart(apart.cut),
+        }
+    }
 }
 
 /// Why a record cannot be read. Such a record is never overwritten and never replayed.
@@ -125,8 +119,8 @@ pub fn encoded_len(record: &Record, placement: Placement) -> usize {
     let rest = match (&record.state, placement) {
         (State::InFlight | State::Unknown { .. }, _) => 0,
         (State::Completed { reply, .. }, placement) => {
-            let body = match placement {
-                Placement::Within => reply.body.iter().map(Bytes::len).sum(),
+            let body = match placement.of(reply) {
+                Placement::Within => reply.body.pieces().iter().map(Bytes::len).sum(),
                 Placement::Apart(_) => CUT,
             };
             fields_len(reply.headers.iter()) + fields_len(reply.trailers.iter()) + body
@@ -143,12 +137,13 @@ pub fn encode_into(out: &mut Vec<u8>, record: &Record, placement: Placement) {
         State::InFlight => put_claim(out, &record.claim, IN_FLIGHT, 0, None, 0),
         State::Unknown { settled_at } => put_claim(out, &record.claim, UNKNOWN, 0, None, *settled_at),
         State::Completed { settled_at, reply } => {
+            let placement = placement.of(reply);
             let flags = if placement == Placement::Within { 0 } else { BODY_APART };
             put_claim(out, &record.claim, COMPLETED, flags, Some(reply.status), *settled_at);
             put_fields(out, reply.headers.len(), reply.headers.iter());
             put_fields(out, reply.trailers.len(), reply.trailers.iter());
             match placement {
-                Placement::Within => reply.body.iter().for_each(|piece| out.extend_from_slice(piece)),
+                Placement::Within => reply.body.pieces().iter().for_each(|piece| out.extend_from_slice(piece)),
                 Placement::Apart(cut) => {
                     out.extend_from_slice(&cut.length().to_le_bytes());
                     out.extend_from_slice(&cut.size().to_le_bytes());
@@ -228,7 +223,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// Reads a record. Its body and header values share the bytes.
-pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
+pub fn decode(bytes: &Bytes) -> Result<Record, Unreadable> {
     check_version(bytes)?;
     let Some((content, checksum)) = bytes.split_last_chunk::<CHECKSUM>().filter(|(content, _)| content.len() >= HEAD)
     else {
@@ -243,7 +238,6 @@ pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
     if flags & BODY_APART != 0 && phase != Phase::Completed {
         return Err(Unreadable::Damaged("it has a body that none of its kind has"));
     }
-    let mut apart = None;
     let state = match (phase, status) {
         (Phase::InFlight, None) if settled_at != 0 => return Err(Unreadable::Damaged("it is settled and in flight")),
         (Phase::InFlight, None) => State::InFlight,
@@ -252,10 +246,10 @@ pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
             let (headers, trailers) = (input.fields()?, input.fields()?);
             let body = if flags & BODY_APART != 0 {
                 let cut = Cut::read(u64::from_le_bytes(input.array()?), u32::from_le_bytes(input.array()?));
-                apart = Some(cut.ok_or(Unreadable::Damaged("its body lies in chunks of nothing"))?);
-                Vec::new()
+                let cut = cut.ok_or(Unreadable::Damaged("its body lies in chunks of nothing"))?;
+                ReplyBody::Apart(ApartBody { token: claim.token, cut })
             } else {
-                Some(input.rest()).filter(|body| !body.is_empty()).into_iter().collect()
+                ReplyBody::Held(Some(input.rest()).filter(|body| !body.is_empty()).into_iter().collect())
             };
             State::Completed { settled_at, reply: Arc::new(Reply { status, headers, body, trailers }) }
         }
@@ -274,11 +268,7 @@ pub fn decode(bytes: &Bytes) -> Result<Decoded, Unreadable> {
     if !input.is_empty() {
         return Err(Unreadable::Damaged("something stands behind its end"));
     }
-    let record = Record { claim, state };
-    Ok(match apart {
-        None => Decoded::Whole(record),
-        Some(cut) => Decoded::Bodiless(Bodiless { record, cut }),
-    })
+    Ok(Record { claim, state })
 }
 
 /// Reads a summary from the first [`HEAD`] bytes of a record, or more of them. They do not tell whether the record is
@@ -358,39 +348,4 @@ pub fn identity(seen: &Summary) -> (u8, [u8; 20]) {
     owner[..16].copy_from_slice(&seen.claim.token.0);
     owner[16..].copy_from_slice(&seen.claim.attempt.to_le_bytes());
     (state, owner)
-}
-
-impl Bodiless {
-    /// The record without its body.
-    pub fn record(&self) -> &Record {
-        &self.record
-    }
-
-    /// Length of the body and of its chunks.
-    pub fn cut(&self) -> Cut {
-        self.cut
-    }
-
-    /// Checks the chunks of the body, in order. The name is the record's.
-    pub fn reader(&self, name: &RecordName) -> ChunkReader {
-        ChunkReader::new(name, self.record.claim.token, self.cut)
-    }
-
-    /// The record with its body, if these are all of its chunks, in order.
-    pub fn with_body(mut self, name: &RecordName, mut stored: Bytes) -> Result<Record, Unreadable> {
-        if stored.len() as u64 != self.cut.stored() {
-            return Err(Unreadable::Damaged("its body is not the one that was stored"));
-        }
-        let (mut reader, mut body) = (self.reader(name), Vec::new());
-        while let Some(index) = reader.wanted() {
-            let lies_at = self.cut.lies_at(index);
-            // It is no longer than what is stored.
-            let length = (lies_at.end - lies_at.start) as usize;
-            body.push(reader.read(stored.split_to(length))?);
-        }
-        if let State::Completed { reply, .. } = &mut self.record.state {
-            Arc::make_mut(reply).body = body;
-        }
-        Ok(self.record)
-    }
 }

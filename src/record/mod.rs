@@ -18,9 +18,11 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+use chunks::ApartBody;
+
 pub use extensions::{Extensions, code};
 pub use hex::Hex;
-pub use reply::Reply;
+pub use reply::{Reply, ReplyBody};
 
 /// What a store holds about one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +106,17 @@ pub struct Summary {
 }
 
 impl Record {
+    /// The body of the response, if it is stored apart.
+    pub fn apart_body(&self) -> Option<ApartBody> {
+        match &self.state {
+            State::Completed { reply, .. } => match reply.body {
+                ReplyBody::Apart(body) => Some(body),
+                ReplyBody::Held(_) => None,
+            },
+            State::InFlight | State::Unreplayable { .. } | State::Unknown { .. } => None,
+        }
+    }
+
     /// All but the response.
     pub fn summary(&self) -> Summary {
         let (phase, settled_at, status) = match &self.state {

@@ -1,6 +1,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use super::chunks::ApartBody;
+
 /// A stored response.
 ///
 /// It has end-to-end fields only: whoever makes one removes hop-by-hop fields and, if the body is complete, its length.
@@ -10,15 +12,43 @@ pub struct Reply {
     pub status: StatusCode,
     /// The header fields, in their order within each name.
     pub headers: HeaderMap,
-    /// The body, in the pieces in which it arrived. Only their concatenation has a meaning.
-    pub body: Vec<Bytes>,
+    /// The body.
+    pub body: ReplyBody,
     /// The trailer fields (RFC 9110, 6.5).
     pub trailers: HeaderMap,
+}
+
+/// The body of a stored response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplyBody {
+    /// Here, in the pieces it came in. Only their concatenation means something.
+    Held(Vec<Bytes>),
+    /// In the store, apart from its record.
+    Apart(ApartBody),
 }
 
 impl Reply {
     /// Length of the body in bytes.
     pub fn body_len(&self) -> u64 {
-        self.body.iter().map(|piece| piece.len() as u64).sum()
+        match &self.body {
+            ReplyBody::Held(pieces) => pieces.iter().map(|piece| piece.len() as u64).sum(),
+            ReplyBody::Apart(apart) => apart.cut.length(),
+        }
+    }
+}
+
+impl ReplyBody {
+    /// What is here of it.
+    pub fn pieces(&self) -> &[Bytes] {
+        match self {
+            Self::Held(pieces) => pieces,
+            Self::Apart(_) => &[],
+        }
+    }
+}
+
+impl From<Vec<Bytes>> for ReplyBody {
+    fn from(pieces: Vec<Bytes>) -> Self {
+        Self::Held(pieces)
     }
 }

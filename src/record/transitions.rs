@@ -257,7 +257,7 @@ mod tests {
 
     fn reply() -> Arc<Reply> {
         let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
-        Arc::new(Reply { status: StatusCode::CREATED, headers, body: Vec::new(), trailers })
+        Arc::new(Reply { status: StatusCode::CREATED, headers, body: Vec::new().into(), trailers })
     }
 
     fn held(state: State, on_unknown: UnknownPolicy, silent_for: Duration) -> StoredRecord {

@@ -118,7 +118,7 @@ impl Sidecar {
     /// The same with sockets that are bound already. If there are any, they replace those of `server.listen`.
     pub async fn start_on(passed: InheritedSockets, config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
-        let records = store::open(&config.store).await?;
+        let records = store::open(&config.store, config.upstream.attempt_timeout).await?;
         let records = Arc::new(Metered::new(records, Arc::clone(&metrics)));
 
         let (server, admin) = (config.server.clone(), config.admin.clone());

@@ -128,7 +128,7 @@ pub(super) fn claim(token: u8, terms: Terms) -> Claim {
 }
 
 pub(super) fn completed(claim: &Claim, body: &'static [u8]) -> Record {
-    let body = if body.is_empty() { Vec::new() } else { vec![Bytes::from_static(body)] };
+    let body = if body.is_empty() { Vec::new() } else { vec![Bytes::from_static(body)] }.into();
     let reply = Reply { status: StatusCode::CREATED, headers: HeaderMap::new(), body, trailers: HeaderMap::new() };
     Record { claim: claim.clone(), state: State::Completed { settled_at: 5, reply: reply.into() } }
 }
@@ -149,7 +149,7 @@ fn in_flight(claim: &Claim) -> Record {
 async fn grant(store: &dyn Store, name: &RecordName, claim: &Claim) -> Claim {
     match store.claim(name, claim).await.expect("an answer") {
         Claimed::Granted(claim) => claim,
-        refused @ (Claimed::Refused(_) | Claimed::Apart(_)) => panic!("{refused:?}"),
+        refused @ Claimed::Refused(_) => panic!("{refused:?}"),
     }
 }
 
@@ -157,10 +157,6 @@ async fn refuse(store: &dyn Store, name: &RecordName, claim: &Claim) -> StoredRe
     match store.claim(name, claim).await.expect("an answer") {
         Claimed::Granted(claim) => panic!("granted as {claim:?}"),
         Claimed::Refused(held) => *held,
-        Claimed::Apart(bodiless) => {
-            let record = store.body(name, *bodiless).await.expect("its body");
-            StoredRecord { record, silent_for: Duration::ZERO }
-        }
     }
 }
 
@@ -270,7 +266,6 @@ async fn race(subject: &Subject, name: &RecordName) -> Vec<u32> {
         match runner.await.expect("no panic") {
             Claimed::Granted(claim) => granted.push(claim.attempt),
             Claimed::Refused(held) => assert_eq!(held.owner(), OwnerState::Alive),
-            Claimed::Apart(bodiless) => panic!("{bodiless:?}"),
         }
     }
     granted
@@ -437,7 +432,7 @@ pub(super) async fn replies_come_back_as_they_were(subject: &Subject) {
     for body in bodies {
         let (store, name, mine) = (&*subject.store, name(), claim(1, RETRY));
         grant(store, &name, &mine).await;
-        let pieces = body.chunks(40_000).map(Bytes::copy_from_slice).collect();
+        let pieces = body.chunks(40_000).map(Bytes::copy_from_slice).collect::<Vec<_>>().into();
         let reply =
             Reply { status: StatusCode::ACCEPTED, headers: headers.clone(), body: pieces, trailers: trailers.clone() };
         let record = Record { claim: mine, state: State::Completed { settled_at: 9, reply: reply.into() } };
@@ -450,16 +445,28 @@ pub(super) async fn replies_come_back_as_they_were(subject: &Subject) {
             Settled::Written => panic!("it was completed already"),
         };
         for replayed in [refuse(store, &name, &other).await.record, found, kept] {
+            let replayed = whole(store, &name, replayed).await;
             assert!(joined(replayed) == joined(record.clone()), "a body of {} bytes", body.len());
         }
     }
 }
 
+/// A record with its body.
+async fn whole(store: &dyn Store, name: &RecordName, mut record: Record) -> Record {
+    if let Some(body) = record.apart_body()
+        && let State::Completed { reply, .. } = &mut record.state
+    {
+        let body = StoredBody::open(store, name, body).await.expect("a body");
+        Arc::make_mut(reply).body = body.rest().await.expect("all of it").into();
+    }
+    record
+}
+
 /// A record with its body in one piece.
 fn joined(mut record: Record) -> Record {
     if let State::Completed { reply, .. } = &mut record.state {
-        let body = reply.body.concat().into();
-        std::sync::Arc::make_mut(reply).body = vec![body];
+        let body = reply.body.pieces().concat().into();
+        Arc::make_mut(reply).body = vec![body].into();
     }
     record
 }
@@ -590,7 +597,6 @@ async fn take(store: &dyn Store, name: &RecordName, step: &ScriptStep) -> String
         ScriptStep::Claim(claim) => match store.claim(name, claim).await.expect("an answer") {
             Claimed::Granted(claim) => format!("granted {claim:?}"),
             Claimed::Refused(held) => format!("refused {}", told(*held)),
-            Claimed::Apart(bodiless) => format!("refused {:?}", bodiless.record()),
         },
         ScriptStep::Renew(claim) => format!("{:?}", store.renew(name, claim).await.expect("an answer")),
         ScriptStep::Settle(record) => format!("{:?}", store.settle(name, record).await.expect("an answer")),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::digest_key::{self, Wanted};
@@ -199,8 +200,8 @@ impl Store for Memory {
 /// The body's bytes are on loan from whoever received them, who counts them until they are given back.
 fn with_own_body(mut record: Record) -> Record {
     if let State::Completed { reply, .. } = &mut record.state {
-        let body = reply.body.concat();
-        Arc::make_mut(reply).body = if body.is_empty() { Vec::new() } else { vec![body.into()] };
+        let own = reply.body.pieces().iter().map(|piece| Bytes::copy_from_slice(piece)).collect::<Vec<_>>();
+        Arc::make_mut(reply).body = own.into();
     }
     record
 }

@@ -1,15 +1,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    AnyStore, Changes, Claimed, FoundRecord, Health, ListQuery, Page, Released, Renewed, Settled, Store, StoreError,
-    StoreFuture, SwapResult,
+    AnyStore, Changes, Claimed, Health, ListQuery, Page, Released, Renewed, Settled, Store, StoreError, StoreFuture,
+    StoredChunks, SwapResult,
 };
 use crate::key::DigestKey;
 use crate::metrics::{Metrics, StoreOp};
-use crate::record::codec::Bodiless;
+use crate::record::chunks::ApartBody;
 use crate::record::transitions::{CompareAndSwap, StoredRecord};
 use crate::record::{Claim, Record, RecordName, Token};
 
@@ -61,8 +62,11 @@ impl Store for Metered {
         Box::pin(self.claim(name, claim))
     }
 
-    fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> StoreFuture<'a, Record> {
-        self.timed(StoreOp::Body, self.store.body(name, bodiless))
+    fn open_body<'a>(&'a self, name: &'a RecordName, body: ApartBody) -> StoreFuture<'a, Box<dyn StoredChunks>> {
+        Box::pin(async move {
+            let chunks = self.store.open_body(name, body).await?;
+            Ok(Box::new(MeteredChunks { chunks, metrics: Arc::clone(&self.metrics) }) as Box<dyn StoredChunks>)
+        })
     }
 
     fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed> {
@@ -79,10 +83,6 @@ impl Store for Metered {
 
     fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
         self.timed(StoreOp::Find, self.store.find(name))
-    }
-
-    fn find_apart<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<FoundRecord>> {
-        self.timed(StoreOp::Find, self.store.find_apart(name))
     }
 
     fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
@@ -115,5 +115,24 @@ impl Store for Metered {
 
     fn health(&self) -> Health {
         self.store.health()
+    }
+}
+
+/// Each read of a chunk is a call.
+struct MeteredChunks {
+    chunks: Box<dyn StoredChunks>,
+    metrics: Arc<Metrics>,
+}
+
+impl StoredChunks for MeteredChunks {
+    fn read(&mut self, index: u64) -> StoreFuture<'_, Option<Bytes>> {
+        let begun = Instant::now();
+        let read = self.chunks.read(index);
+        let metrics = &self.metrics;
+        Box::pin(async move {
+            let read = read.await;
+            metrics.store(StoreOp::Body, begun.elapsed(), read.is_err());
+            read
+        })
     }
 }

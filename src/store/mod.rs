@@ -3,6 +3,7 @@
 //! Every store carries out the transitions of [`crate::record::transitions`] atomically and on a clock of its own.
 
 mod any;
+mod body;
 #[cfg(test)]
 mod conformance;
 mod digest_key;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use any::AnyStore;
+pub use body::{StoredBody, StoredChunks};
 pub use embedded::{Embedded, EmbeddedError};
 pub use memory::Memory;
 pub use metered::Metered;
@@ -27,20 +29,22 @@ pub use redis::{ConnectError, Redis, acl_rule};
 
 use crate::config::{self, StoreLocation};
 use crate::key::DigestKey;
-use crate::record::codec::{Bodiless, Unreadable};
+use crate::record::chunks::ApartBody;
+use crate::record::codec::Unreadable;
 use crate::record::transitions::{CompareAndSwap, RecordSnapshot, StoredRecord};
 use crate::record::{Claim, Record, RecordName, Token};
 
-/// Opens the store that the configuration names. Must be called within a Tokio runtime.
+/// Opens the store that the configuration names. Must be called within a Tokio runtime. Large bodies outlive their records
+/// by `body_survives`.
 ///
 /// A Redis that cannot be reached is no reason not to start: it is waited for in the background, and calls
 /// fail until it is there. One that must not be used is.
-pub async fn open(config: &config::StoreConfig) -> Result<AnyStore, OpenError> {
+pub async fn open(config: &config::StoreConfig, body_survives: Duration) -> Result<AnyStore, OpenError> {
     match &config.location {
         StoreLocation::Memory => Ok(AnyStore::Other(Arc::new(Memory::open(config)?))),
         StoreLocation::Embedded(path) => Ok(AnyStore::Embedded(Arc::new(Embedded::open(path, config)?))),
         StoreLocation::Redis(address) => {
-            let store = Redis::open(address, config);
+            let store = Redis::open(address, config, body_survives);
             match store.ready(FIRST_CONNECT).await {
                 Err(why) if why.is_final() => Err(OpenError::Redis { server: address.server(), why }),
                 // The store has logged why not.
@@ -52,7 +56,7 @@ pub async fn open(config: &config::StoreConfig) -> Result<AnyStore, OpenError> {
 
 /// The same for whoever only looks into it while others use it. Waits until it is known whether it can be reached.
 pub async fn open_to_look(config: &config::StoreConfig) -> Result<AnyStore, OpenError> {
-    let StoreLocation::Redis(address) = &config.location else { return open(config).await };
+    let StoreLocation::Redis(address) = &config.location else { return open(config, Duration::ZERO).await };
     let store = Redis::open_to_look(address, config);
     store.tried().await.map_err(|why| OpenError::Redis { server: address.server(), why })?;
     Ok(AnyStore::Redis(Arc::new(store)))
@@ -99,9 +103,10 @@ pub trait Store: Send + Sync + 'static {
     /// claim may be made again: it takes half the time of a call.
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Claimed>;
 
-    /// Reads the body of an answer that [lies apart](Claimed::Apart).
-    fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> StoreFuture<'a, Record> {
-        drop(bodiless);
+    /// Opens the body of an answer that lies [apart](crate::record::ReplyBody::Apart) from its record. Where a body lies is
+    /// the store's to decide, when an outcome is settled.
+    fn open_body<'a>(&'a self, name: &'a RecordName, body: ApartBody) -> StoreFuture<'a, Box<dyn StoredChunks>> {
+        let _ = body;
         let source = Unreadable::Damaged("its body cannot lie apart in this store");
         Box::pin(async move { Err(StoreError::Unreadable { name: name.to_string(), source }) })
     }
@@ -117,11 +122,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// Looks the record up.
     fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>>;
-
-    /// The same for whoever counts a body before it is read: one that lies apart is not read with the record.
-    fn find_apart<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<FoundRecord>> {
-        Box::pin(async move { Ok(self.find(name).await?.map(|held| FoundRecord::Whole(Box::new(held)))) })
-    }
 
     /// Some of the records. What is there from the first page to the last is on one of them, and now and then on two;
     /// what comes or goes in between may be.
@@ -167,18 +167,6 @@ pub enum Claimed {
     Granted(Claim),
     /// Somebody else does, or did.
     Refused(Box<StoredRecord>),
-    /// Somebody else did, and the body of the answer lies apart. That the claim is refused is final, whatever becomes of
-    /// reading the [body](Store::body).
-    Apart(Box<Bodiless>),
-}
-
-/// A record that was looked up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FoundRecord {
-    /// All of it.
-    Whole(Box<StoredRecord>),
-    /// An answer, and its body lies apart: see [`Store::body`].
-    Apart(Box<Bodiless>),
 }
 
 /// What became of a renewal.

@@ -87,7 +87,7 @@ fn records() -> Vec<Vec<u8>> {
         let field = |name: &&'static str| (HeaderName::from_static(name), HeaderValue::from_static("value"));
         names.iter().map(field).collect::<HeaderMap>()
     };
-    let body = vec![Bytes::from_static(b"{\"id\":1}")];
+    let body = vec![Bytes::from_static(b"{\"id\":1}")].into();
     let (status, settled_at) = (StatusCode::CREATED, 1);
     let reply = Reply { status, headers: fields(&["link", "link", "location"]), body, trailers: fields(&["trailer"]) };
     let states = [

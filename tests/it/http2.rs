@@ -563,3 +563,43 @@ async fn what_may_not_be_asked_for_in_http_1_may_not_be_in_http_2() {
     let seen = backend.seen().pop().expect("it came");
     assert_eq!((seen.values("content-length"), &seen.body[..]), (vec!["4"], &b"body"[..]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_answer_that_breaks_off_is_a_stream_that_is_reset() {
+    let backend = Backend::scripted([vec![answer("201 Created", vec![b'x'; 1_000_000])]]).await;
+    let redis = RedisServer::start();
+    let sidecar = Setup::new(&backend.url()).with("store", &format!("url = \"{}\"", redis.url())).start().await;
+    until("the store is there", async || sidecar.admin("/readyz?store=1").await.status == 200).await;
+    let mut client = Client::connect(&sidecar).await;
+    assert_eq!(client.ask(http2_order("k"), "").await.body.len(), 1_000_000);
+    for (key, is_whole) in [("15", false), ("3", false), ("*", true)] {
+        if !is_whole {
+            let mut wire = Wire::connect(([127, 0, 0, 1], redis.port()).into()).await;
+            let delete = format!("redis.call('DEL', unpack(redis.call('KEYS', '*:body:*:{key}')))");
+            wire.send(format!("EVAL \"{delete}\" 0\r\nQUIT\r\n")).await;
+            wire.rest().await;
+        } else {
+            backend.then(vec![answer("201 Created", vec![b'x'; 1_000_000])]);
+        }
+        let key = if is_whole { "another" } else { "k" };
+        let (response, _) = client.begin(http2_order(key), true).await;
+        let response = within("a head", response).await.expect("an answer");
+        assert_eq!(response.status(), 201, "{key}");
+        let mut body = response.into_body();
+        let (mut length, mut end) = (0, None);
+        while let Some(data) = within("data", body.data()).await {
+            match data {
+                Ok(data) => {
+                    length += data.len();
+                    body.flow_control().release_capacity(data.len()).expect("what was received");
+                }
+                Err(error) => {
+                    end = error.reason();
+                    break;
+                }
+            }
+        }
+        assert_eq!((length == 1_000_000, end.is_none()), (is_whole, is_whole), "{length} bytes, {end:?}");
+    }
+    assert_eq!(backend.count(), 2);
+}

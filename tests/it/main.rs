@@ -29,6 +29,7 @@ mod http2;
 mod http2_upstream;
 mod key_formats;
 mod keys;
+mod large_bodies;
 mod lengths;
 mod limits;
 mod log;

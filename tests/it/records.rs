@@ -268,7 +268,7 @@ on_every_lasting_store! {
         let backend = Backend::start().await;
         let setup = Setup::new(&backend.url()).store(store);
         let config = config::parse("test.toml", &setup.toml(), &|_| None).unwrap_or_else(|error| panic!("{error}"));
-        let records_of = onlyonce::store::open(&config.store).await.expect("a store");
+        let records_of = onlyonce::store::open(&config.store, Duration::ZERO).await.expect("a store");
         let terms = Terms {
             lease: Duration::from_secs(1),
             retention: Duration::from_secs(3600),

@@ -83,13 +83,13 @@ pub fn claim(owner: Id, attempt: u8, retry: bool) -> Claim {
 /// execution for another.
 pub fn created(by: Id) -> Arc<Reply> {
     let status = StatusCode::from_u16(200 + u16::from(by)).expect("a status");
-    Arc::new(Reply { status, headers: HeaderMap::new(), body: Vec::new(), trailers: HeaderMap::new() })
+    Arc::new(Reply { status, headers: HeaderMap::new(), body: Vec::new().into(), trailers: HeaderMap::new() })
 }
 
 /// What it answers when it fails.
 pub fn failed() -> Arc<Reply> {
     let status = StatusCode::INTERNAL_SERVER_ERROR;
-    Arc::new(Reply { status, headers: HeaderMap::new(), body: Vec::new(), trailers: HeaderMap::new() })
+    Arc::new(Reply { status, headers: HeaderMap::new(), body: Vec::new().into(), trailers: HeaderMap::new() })
 }
 
 /// Whose answer this is.

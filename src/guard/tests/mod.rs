@@ -18,7 +18,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{
     Admission, AttemptResult, BodyRemainder, ClaimError, Guard, LostReason, Ownership, ReceivedResponse,
-    RunningAttempt, SendFence, SendOutcome, Verdict, WaitResult,
+    RunningAttempt, SendFence, SendOutcome, Verdict,
 };
 use crate::config::{self, Rule};
 use crate::key::{DigestKey, Operation};
@@ -197,7 +197,6 @@ impl Scene {
         match self.admit(operation).await {
             Admission::Owner(ownership) => ownership,
             Admission::Repeat(verdict) => panic!("{verdict:?}"),
-            Admission::Stored(_) => panic!("bodies lie within in this store"),
         }
     }
 
@@ -206,7 +205,6 @@ impl Scene {
         match self.sibling().claim(&self.rule, operation).await {
             Ok(Admission::Owner(ownership)) => ownership,
             Ok(Admission::Repeat(verdict)) => panic!("{verdict:?}"),
-            Ok(Admission::Stored(_)) => panic!("bodies lie within in this store"),
             Err(error) => panic!("{error}"),
         }
     }
@@ -215,7 +213,6 @@ impl Scene {
         match self.admit(operation).await {
             Admission::Owner(_) => panic!("the operation was free"),
             Admission::Repeat(verdict) => verdict,
-            Admission::Stored(_) => panic!("bodies lie within in this store"),
         }
     }
 
@@ -238,14 +235,6 @@ impl Scene {
     }
 }
 
-/// What came of waiting.
-fn verdict_of(waited: Option<WaitResult>) -> Option<Verdict> {
-    waited.map(|waited| match waited {
-        WaitResult::Verdict(verdict) => verdict,
-        WaitResult::Stored(_) => panic!("bodies lie within in this store"),
-    })
-}
-
 fn operation(key: u8, on_unknown: UnknownPolicy) -> Operation {
     Operation {
         name: RecordName { route: "orders".into(), digest: [key; 16] },
@@ -256,7 +245,7 @@ fn operation(key: u8, on_unknown: UnknownPolicy) -> Operation {
 }
 
 fn answer(status: StatusCode, body: &'static str) -> SendOutcome<()> {
-    let body = vec![body.into()];
+    let body = vec![body.into()].into();
     let reply = Reply { status, headers: HeaderMap::new(), body, trailers: HeaderMap::new() };
     SendOutcome::Answered(ReceivedResponse {
         reply: Arc::new(reply),
@@ -271,7 +260,7 @@ fn created() -> SendOutcome<()> {
 
 fn body(ended: &AttemptResult<()>) -> Vec<u8> {
     match ended {
-        AttemptResult::Answered(reply) | AttemptResult::Recorded(reply) => reply.body.concat(),
+        AttemptResult::Answered(reply) | AttemptResult::Recorded(reply) => reply.body.pieces().concat(),
         other => panic!("{other:?}"),
     }
 }

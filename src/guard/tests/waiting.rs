@@ -7,14 +7,14 @@ use crate::guard::Difference;
 async fn a_waiter_is_woken_when_the_attempt_ends() {
     let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
     let ended = run_until(scene.own(&operation).await, &end, created());
-    let wait = async { verdict_of(scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10)).await) };
+    let wait = async { scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10)).await };
     let later = async {
         tokio::time::sleep(Duration::from_secs(3)).await;
         end.notify_one();
     };
     let begun = tokio::time::Instant::now();
     let (verdict, ()) = tokio::join!(wait, later);
-    assert!(matches!(verdict, Some(Verdict::Replay(reply)) if reply.body.concat() == b"order 1"));
+    assert!(matches!(verdict, Some(Verdict::Replay(reply)) if reply.body.pieces().concat() == b"order 1"));
     // Time stands still while anything can go on: so this is "at once".
     assert_eq!(begun.elapsed(), Duration::from_secs(3));
     ended.await.expect("an end");
@@ -26,7 +26,7 @@ async fn a_waiter_gets_the_owners_answer_though_it_was_released() {
     let refusal = answer(StatusCode::INTERNAL_SERVER_ERROR, "no");
     let ended = run_until(scene.own(&operation).await, &end, refusal);
     end.notify_one();
-    let verdict = verdict_of(scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10)).await);
+    let verdict = scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10)).await;
     assert!(matches!(verdict, Some(Verdict::Replay(reply)) if reply.status == StatusCode::INTERNAL_SERVER_ERROR));
     ended.await.expect("an end");
 }
@@ -36,7 +36,7 @@ async fn a_waiter_of_another_sidecar_looks_at_the_record() {
     let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
     let ended = run_until(scene.own(&operation).await, &end, created());
     let sibling = scene.sibling();
-    let wait = async { verdict_of(sibling.wait(&scene.rule, &operation, Duration::from_secs(10)).await) };
+    let wait = async { sibling.wait(&scene.rule, &operation, Duration::from_secs(10)).await };
     let later = async {
         tokio::time::sleep(Duration::from_secs(3)).await;
         end.notify_one();
@@ -55,7 +55,7 @@ async fn a_waiter_hears_when_the_lease_of_a_lost_owner_ends() {
         let Ok(Admission::Owner(owner)) = sibling.claim(&scene.rule, &operation).await else { panic!("it is free") };
         std::mem::forget(owner);
         let begun = tokio::time::Instant::now();
-        assert_eq!(verdict_of(scene.guard.wait(&scene.rule, &operation, LEASE * 10).await), Some(expected));
+        assert_eq!(scene.guard.wait(&scene.rule, &operation, LEASE * 10).await, Some(expected));
         let waited = begun.elapsed();
         assert!(waited >= LEASE && waited < LEASE + Duration::from_secs(3), "{waited:?}");
     }
@@ -66,7 +66,7 @@ async fn a_waiter_never_becomes_an_owner() {
     let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
     let ended = run_until(scene.own(&operation).await, &end, SendOutcome::NotSent);
     end.notify_one();
-    let verdict = verdict_of(scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10)).await);
+    let verdict = scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10)).await;
     assert_eq!(verdict, Some(Verdict::InFlight));
     ended.await.expect("an end");
     assert_eq!(scene.held(&operation).await, None);
@@ -80,7 +80,7 @@ async fn waiting_ends_in_time_and_only_so_many_wait() {
     let waited = AtomicU32::new(0);
     let wait = || async {
         let begun = tokio::time::Instant::now();
-        let verdict = verdict_of(scene.guard.wait(&scene.rule, &operation, Duration::from_secs(5)).await);
+        let verdict = scene.guard.wait(&scene.rule, &operation, Duration::from_secs(5)).await;
         let is_over = begun.elapsed() >= Duration::from_secs(5);
         assert_eq!(verdict, is_over.then_some(Verdict::InFlight));
         waited.fetch_add(u32::from(is_over), Ordering::Relaxed);
@@ -97,7 +97,7 @@ async fn a_waiter_waits_for_its_own_request_only() {
     other.fingerprint.body = [9; 16];
     let ended = run_until(scene.own(&other).await, &end, created());
     end.notify_one();
-    let verdict = verdict_of(scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10)).await);
+    let verdict = scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10)).await;
     assert_eq!(verdict, Some(Verdict::KeyReused(Difference::Body)));
     ended.await.expect("an end");
 }

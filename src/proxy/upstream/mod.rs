@@ -175,7 +175,7 @@ impl Upstream {
             head::remove_framing(&mut parts.headers);
         }
         let (body, trailers) = capture.finish();
-        let reply = Reply { status: parts.status, headers: parts.headers, body, trailers };
+        let reply = Reply { status: parts.status, headers: parts.headers, body: body.into(), trailers };
         SendOutcome::Answered(ReceivedResponse { reply: Arc::new(reply), origin_directive, rest })
     }
 

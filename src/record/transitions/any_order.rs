@@ -93,7 +93,7 @@ fn claims() -> impl Strategy<Value = Claim> {
 
 fn endings() -> impl Strategy<Value = State> {
     let reply = |status: StatusCode| {
-        Arc::new(Reply { status, headers: HeaderMap::new(), body: Vec::new(), trailers: HeaderMap::new() })
+        Arc::new(Reply { status, headers: HeaderMap::new(), body: Vec::new().into(), trailers: HeaderMap::new() })
     };
     (0_u64..9).prop_map(move |settled_at| match settled_at % 3 {
         0 => State::Completed { settled_at, reply: reply(StatusCode::CREATED) },

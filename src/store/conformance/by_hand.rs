@@ -107,7 +107,7 @@ pub(in crate::store) async fn what_was_settled_by_hand_is_replayed(subject: &Sub
 }
 
 pub(super) fn reply(body: Vec<Bytes>) -> Arc<Reply> {
-    Arc::new(Reply { status: StatusCode::OK, headers: HeaderMap::new(), body, trailers: HeaderMap::new() })
+    Arc::new(Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: body.into(), trailers: HeaderMap::new() })
 }
 
 /// All pages of a list.

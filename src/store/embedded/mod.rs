@@ -57,7 +57,7 @@ use super::{
 };
 use crate::config;
 use crate::key::DigestKey;
-use crate::record::codec::{self, Decoded, Placement, Unreadable};
+use crate::record::codec::{self, Placement, Unreadable};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RecordSnapshot, StoredRecord};
 use crate::record::{Claim, Record, RecordName, Token};
 use crate::tick;
@@ -384,11 +384,11 @@ fn held(
     }
     let unreadable = |source| StoreError::Unreadable { name: name.to_string(), source };
     match codec::decode(&stored.record).map_err(unreadable)? {
-        Decoded::Whole(record) => {
+        record if record.apart_body().is_some() => Err(unreadable(Unreadable::Damaged("its body is gone"))),
+        record => {
             let silent_for = condition.silence(silence(record.claim.terms.retention, left), now);
             Ok(Some(StoredRecord { record, silent_for }))
         }
-        Decoded::Bodiless(_) => Err(unreadable(Unreadable::Damaged("its body is gone"))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bodies that lie apart: whose turn it is, how long one may take, and one transfer for all who want the same.
+//! Transfers of bodies that lie apart: whose turn it is, how long one may take, and one for all who want the same.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use super::commands::CommandError;
 /// Bytes in a second that a link to Redis must carry. A slower one is out of time.
 pub(super) const LEAST_RATE: u64 = 256 * 1024;
 
-/// Bodies that are transferred at once in one direction. The others wait for their turn where they are, and their time has
+/// Transfers at once in one direction: of a whole body that is written, of one chunk that is read. The others wait for their turn where they are, and their time has
 /// not begun.
 pub(super) const TURNS: usize = 4;
 
@@ -25,7 +25,7 @@ pub(super) struct Bodies {
     writing: Semaphore,
     /// Bytes of those whose turn it is: they share the link.
     under_way: AtomicU64,
-    /// By the key that a body lies under. A key is used for one body only, so whoever comes later gets the same.
+    /// By the key that a chunk lies under. A key is used for one chunk only, so whoever comes later gets the same.
     reads: Mutex<HashMap<String, BodyRead>>,
 }
 
@@ -36,7 +36,7 @@ pub(super) enum Direction {
     Write,
 }
 
-/// What came of a read. Nothing: there is no body under that key.
+/// What came of a read. Nothing: there is no chunk under that key.
 type BodyRead = Arc<OnceCell<Result<Option<Bytes>, Arc<CommandError>>>>;
 
 /// One transfer, counted until it is dropped.
@@ -44,8 +44,9 @@ pub(super) struct BodyTransfer<'a> {
     bodies: &'a Bodies,
     length: u64,
     _turn: Option<SemaphorePermit<'a>>,
-    /// When it is given up.
+    /// When it is given up, and how long that is from its beginning.
     pub(super) deadline: Instant,
+    pub(super) allowed: Duration,
 }
 
 impl Default for Bodies {
@@ -68,8 +69,8 @@ impl Bodies {
         let ahead = self.under_way.fetch_add(length, Ordering::Relaxed);
         // A damaged record may tell of any length.
         let millis = ahead.saturating_add(length).saturating_mul(1000) / LEAST_RATE;
-        let deadline = Instant::now() + timeout + Duration::from_millis(millis);
-        BodyTransfer { bodies: self, length, _turn: turn, deadline }
+        let allowed = timeout + Duration::from_millis(millis);
+        BodyTransfer { bodies: self, length, _turn: turn, deadline: Instant::now() + allowed, allowed }
     }
 
     /// Reads what lies under `key`, with `read`. Those who come while it is being read wait for the same transfer.

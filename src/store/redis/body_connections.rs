@@ -1,4 +1,4 @@
-//! Connections for large bodies: one body at a time on each, written from where it lies, and read into where it stays.
+//! Connections for large bodies: one transfer at a time on each, written from where it lies, and read into where it stays.
 //!
 //! They have nothing to do with the connections that records go through: a body that is late, or that nobody waits for any
 //! more, costs its own connection and nobody else's.
@@ -29,6 +29,12 @@ pub(super) struct BodyConnections {
     shared: Option<Arc<BodyConnections>>,
 }
 
+/// What is to be written under a key, in pieces.
+pub(super) struct Value {
+    pub(super) key: String,
+    pub(super) pieces: Vec<Bytes>,
+}
+
 /// Memory that is set aside for a value before it comes; more only as it does.
 const SET_ASIDE: u64 = 4 * 1024 * 1024;
 /// What a reply has beside its value.
@@ -52,56 +58,66 @@ impl BodyConnections {
         Self { shared: Some(shared.clone()), ..own }
     }
 
-    /// Writes a value, in pieces that are copied nowhere.
-    pub(super) async fn set(
-        &self,
-        key: &str,
-        value: &[Bytes],
-        millis: u64,
-        deadline: Instant,
-    ) -> Result<(), CommandError> {
-        let length: usize = value.iter().map(Bytes::len).sum();
-        let (mut head, mut tail) = (Vec::new(), Vec::new());
-        CommandWriter::begin(&mut head, 5)
-            .word(b"SET")
-            .word(key.as_bytes())
-            .split(length, &mut tail)
-            .word(b"PX")
-            .number(millis);
-        let pieces = [&[Bytes::from(head)], value, &[Bytes::from(tail)]].concat();
-        match self.ask(&pieces, 0, deadline).await? {
-            RespValue::Status(_) => Ok(()),
-            RespValue::Error(line) => Err(CommandError::of_line(&line)),
-            RespValue::Nil | RespValue::Bulk(_) | RespValue::Integer(_) => Err(nonsense()),
+    /// Writes values, whose pieces are copied nowhere.
+    pub(super) async fn set(&self, values: &[Value], millis: u64, deadline: Instant) -> Result<(), CommandError> {
+        let mut commands = Vec::with_capacity(values.iter().map(|value| value.pieces.len() + 2).sum());
+        for Value { key, pieces } in values {
+            let length: usize = pieces.iter().map(Bytes::len).sum();
+            let (mut head, mut tail) = (Vec::new(), Vec::new());
+            CommandWriter::begin(&mut head, 5)
+                .word(b"SET")
+                .word(key.as_bytes())
+                .split(length, &mut tail)
+                .word(b"PX")
+                .number(millis);
+            commands.push(Bytes::from(head));
+            commands.extend_from_slice(pieces);
+            commands.push(Bytes::from(tail));
         }
+        // The replies are short: the server can always write them while it reads what follows.
+        for reply in self.ask(&commands, values.len(), 0, deadline).await? {
+            match reply {
+                RespValue::Status(_) => {}
+                RespValue::Error(line) => return Err(CommandError::of_line(&line)),
+                RespValue::Nil | RespValue::Bulk(_) | RespValue::Integer(_) => return Err(nonsense()),
+            }
+        }
+        Ok(())
     }
 
     /// Reads a value of about this length.
     pub(super) async fn get(&self, key: &str, length: u64, deadline: Instant) -> Result<Option<Bytes>, CommandError> {
         let mut command = Vec::new();
         drop(CommandWriter::begin(&mut command, 2).word(b"GET").word(key.as_bytes()));
-        match self.ask(&[Bytes::from(command)], length, deadline).await? {
-            RespValue::Bulk(value) => Ok(Some(value)),
-            RespValue::Nil => Ok(None),
-            RespValue::Error(line) => Err(CommandError::of_line(&line)),
-            RespValue::Status(_) | RespValue::Integer(_) => Err(nonsense()),
+        match self.ask(&[Bytes::from(command)], 1, length, deadline).await?.pop() {
+            Some(RespValue::Bulk(value)) => Ok(Some(value)),
+            Some(RespValue::Nil) => Ok(None),
+            Some(RespValue::Error(line)) => Err(CommandError::of_line(&line)),
+            Some(RespValue::Status(_) | RespValue::Integer(_)) | None => Err(nonsense()),
         }
     }
 
-    async fn ask(&self, command: &[Bytes], length: u64, deadline: Instant) -> Result<RespValue, CommandError> {
+    /// Sends commands, and reads so many replies.
+    async fn ask(
+        &self,
+        commands: &[Bytes],
+        replies: usize,
+        length: u64,
+        deadline: Instant,
+    ) -> Result<Vec<RespValue>, CommandError> {
         let asking = async {
             if let Some(stream) = self.idle()
-                && let Ok(reply) = self.ask_over(stream, command, length).await
+                && let Ok(answers) = self.ask_over(stream, commands, replies, length).await
             {
-                return Ok(reply);
+                return Ok(answers);
             }
             // The server may have closed one that was idle; to read or write the same twice is the same.
             let error = match handshake::open(&self.dialer, &self.endpoint, &self.prefix).await {
-                Ok(stream) => return self.ask_over(stream, command, length).await,
+                Ok(stream) => return self.ask_over(stream, commands, replies, length).await,
                 Err(error) => error,
             };
             match self.shared.as_ref().and_then(|shared| Some((shared, shared.idle()?))) {
-                Some((shared, stream)) => shared.ask_over(stream, command, length).await,
+                Some((shared, stream)) => shared.ask_over(stream, commands, replies, length).await,
                 None => Err(error),
             }
         };
@@ -114,20 +130,29 @@ impl BodyConnections {
     }
 
     /// The stream is kept for the next if it ends well; dropped in the middle, it is closed.
-    async fn ask_over(&self, mut stream: RedisStream, command: &[Bytes], length: u64) -> RedisResult<RespValue> {
-        let mut pieces = CommandParts(command.iter().cloned().collect());
-        stream.write_all_buf(&mut pieces).await?;
+    async fn ask_over(
+        &self,
+        mut stream: RedisStream,
+        commands: &[Bytes],
+        replies: usize,
+        length: u64,
+    ) -> RedisResult<Vec<RespValue>> {
+        let mut parts = CommandParts(commands.iter().cloned().collect());
+        stream.write_all_buf(&mut parts).await?;
         stream.flush().await?;
         let set_aside = length.min(SET_ASIDE) + FRAME;
         let mut input = BytesMut::with_capacity(usize::try_from(set_aside).unwrap_or_default());
-        let reply = handshake::reply(&mut stream, &mut input).await?;
+        let mut answers = Vec::with_capacity(replies);
+        while answers.len() < replies {
+            answers.push(handshake::reply(&mut stream, &mut input).await?);
+        }
         if input.is_empty() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if idle.len() < TURNS * 2 {
                 idle.push(stream);
             }
         }
-        Ok(reply)
+        Ok(answers)
     }
 }
 
@@ -196,7 +221,10 @@ mod tests {
         drop(listener.accept().await.expect("accepted"));
         let connections = connections(&server, Some(RedisStream::Tcp(stale)));
         let body: Vec<Bytes> = (0..200).map(|index| Bytes::from(vec![index; 10_000])).collect();
-        connections.set("body", &body, 60_000, patience()).await.expect("written");
+        let values = [("body", body.clone()), ("other", vec![Bytes::from_static(b"other")])];
+        let values = values.map(|(key, pieces)| Value { key: key.to_owned(), pieces });
+        connections.set(&values, 60_000, patience()).await.expect("written");
+        assert_eq!(connections.get("other", 5, patience()).await.expect("an answer"), Some("other".into()));
         let length = 2_000_000;
         let read = connections.get("body", length, patience()).await.expect("an answer").expect("a body");
         assert!(read == body.concat());
@@ -211,7 +239,8 @@ mod tests {
         let server = RedisServer::start();
         let connections = connections(&server, None);
         let large = [Bytes::from(vec![7; 1 << 20])];
-        connections.set("body", &large, 60_000, patience()).await.expect("written");
+        let values = [Value { key: "body".to_owned(), pieces: large.to_vec() }];
+        connections.set(&values, 60_000, patience()).await.expect("written");
         assert_eq!(idle(&connections), 1);
         server.freeze();
         let late = connections.get("body", 1 << 20, Instant::now() + Duration::from_millis(50)).await;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use redis::{FromRedisValue, RedisError, RedisResult, Script, ScriptInvocation};
 use tokio::time::Instant;
 
-use super::BODY_SURVIVES;
+use super::body_connections::Value;
 use super::connection::Connected;
 use super::resp::CommandWriter;
 use crate::record::codec::VERSION;
@@ -70,8 +70,6 @@ pub(super) struct ExpectedRecord {
     pub(super) identity: (u8, [u8; 20]),
     /// The most that may be left of its life.
     pub(super) at_most: Duration,
-    /// Where its body would lie apart. It goes soon after, when those who read the record have read it too.
-    pub(super) body: String,
 }
 
 pub(super) static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("acquire.lua")));
@@ -111,7 +109,7 @@ pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str) -> Vec<&'stat
     add("SET", redis::cmd("SET").arg(&body).arg("").arg("PX").arg(LIVES));
     add("GET", redis::cmd("GET").arg(name));
     add("PTTL", redis::cmd("PTTL").arg(name));
-    add("PEXPIRE", redis::cmd("PEXPIRE").arg(&body).arg(LIVES));
+    add("PEXPIRE", redis::cmd("PEXPIRE").arg(&body).arg(1));
     add("DEL", redis::cmd("DEL").arg(name));
     let mut run = |script: &Script, keys: &[&str], arguments: &[&[u8]]| {
         let mut command = redis::cmd("EVALSHA");
@@ -125,7 +123,7 @@ pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str) -> Vec<&'stat
     run(&RENEW, &keys, &[&first, lives]);
     run(&REPLACE, &keys, &[&first, lives, &second, lives]);
     run(&SETTLE, &[name, &waiting], &[&settled, lives]);
-    run(&EXCHANGE, &[name, &body], &[b"4", &settled[4..], lives, b"1"]);
+    run(&EXCHANGE, &keys, &[b"4", &settled[4..], lives]);
     run(&ACQUIRE, &keys, &[&first, lives]);
     run(&RELEASE, &[name, &waiting], &[&first[4..20]]);
     told
@@ -163,9 +161,9 @@ impl Connected {
         to: Option<(Vec<u8>, Duration)>,
         deadline: Instant,
     ) -> Result<Option<Option<ValueWithTtl>>, CommandError> {
-        let ExpectedRecord { identity: (state, owner), at_most, body } = expected;
+        let ExpectedRecord { identity: (state, owner), at_most } = expected;
         let mut script = EXCHANGE.key(key);
-        script.key(body).arg(*state).arg(&owner[..]).arg(millis(*at_most)).arg(millis(BODY_SURVIVES));
+        script.arg(*state).arg(&owner[..]).arg(millis(*at_most));
         if let Some((record, time_to_live)) = to {
             script.arg(record).arg(millis(time_to_live));
         }
@@ -277,20 +275,33 @@ impl Connected {
         self.in_time(deadline, pipeline.query_async(&mut self.control.handle())).await
     }
 
-    /// Writes a body that lies apart.
-    pub(super) async fn put_body(
+    /// Writes chunks of a body.
+    pub(super) async fn put_chunks(
         &self,
-        key: &str,
-        body: &[Bytes],
+        chunks: &[Value],
         time_to_live: Duration,
         deadline: Instant,
     ) -> Result<(), CommandError> {
-        self.record_body_result(self.connections.set(key, body, millis(time_to_live), deadline).await)
+        self.record_body_result(self.connections.set(chunks, millis(time_to_live), deadline).await)
     }
 
-    /// Reads a body that lies apart, of about this length.
-    pub(super) async fn body(&self, key: &str, length: u64, deadline: Instant) -> Result<Option<Bytes>, CommandError> {
+    /// Reads a chunk of about this length.
+    pub(super) async fn chunk(&self, key: &str, length: u64, deadline: Instant) -> Result<Option<Bytes>, CommandError> {
         self.record_body_result(self.connections.get(key, length, deadline).await)
+    }
+
+    /// Has what lies there live for so long.
+    pub(super) async fn expire_all(
+        &self,
+        keys: &[String],
+        time_to_live: Duration,
+        deadline: Instant,
+    ) -> Result<(), CommandError> {
+        let mut pipeline = redis::pipe();
+        for key in keys {
+            pipeline.cmd("PEXPIRE").arg(key).arg(millis(time_to_live)).ignore();
+        }
+        self.in_list(deadline, pipeline.query_async(&mut self.lists.handle())).await
     }
 
     pub(super) async fn invoke<T: FromRedisValue>(

@@ -1,8 +1,8 @@
 -- An operator's change, if the record is still the one that was seen. State (byte 2), token and attempt (5 to 24) tell
 -- one from another; a renewal shows in the time to live alone.
--- KEYS[1] record; KEYS[2] where its body would lie apart
+-- KEYS[1] record
 -- ARGV[1] state as seen; ARGV[2] token and attempt as seen; ARGV[3] the most milliseconds to live;
--- ARGV[4] milliseconds that a body may still live; ARGV[5] new record, ARGV[6] its milliseconds to live: none to free the key
+-- ARGV[4] new record, ARGV[5] its milliseconds to live: none to free the key
 -- Returns nil when it is done, else the record and its milliseconds to live.
 local held = redis.call('GET', KEYS[1])
 local left = redis.call('PTTL', KEYS[1])
@@ -10,13 +10,10 @@ local same = held and held:byte(1) == 2 and held:byte(2) == tonumber(ARGV[1]) an
 if not same or left > tonumber(ARGV[3]) then
   return { held, left }
 end
-if ARGV[5] then
-  redis.call('SET', KEYS[1], ARGV[5], 'PX', ARGV[6])
+if ARGV[4] then
+  redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
 else
   redis.call('DEL', KEYS[1])
-end
-if redis.call('PTTL', KEYS[2]) > tonumber(ARGV[4]) then
-  redis.call('PEXPIRE', KEYS[2], ARGV[4])
 end
 -- For those who wait. A user without channels may not: that must not undo what is done.
 redis.pcall('PUBLISH', KEYS[1], '')

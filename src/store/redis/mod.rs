@@ -1,7 +1,7 @@
 //! Redis, Valkey and what speaks like them: the store for more than one sidecar.
 //!
-//! One key holds each record, so that one command decides; a large body lies under a second key, written
-//! first and read last. Claims need no script where the server has `SET NX GET`; the moves that depend on
+//! One key holds each record, so that one command decides; the chunks of a large body lie under keys of their own, written
+//! first and read last ([`body`]). Claims need no script where the server has `SET NX GET`; the moves that depend on
 //! what is there are one script each.
 //!
 //! What a fault leaves open decides how it is reported. Out of reach ([`StoreError::Unavailable`]) is a server to which
@@ -10,6 +10,7 @@
 
 mod acl;
 mod bodies;
+mod body;
 mod body_connections;
 mod commands;
 mod connection;
@@ -36,7 +37,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use acl::acl_rule;
-use bodies::{Bodies, Direction};
+use bodies::Bodies;
+use body::RedisChunks;
 use commands::{CommandError, ExpectedRecord, ReplaceResult, ValueWithTtl};
 use connection::{Connected, Link, Source, Supervisor};
 use core_connection::CoreConnection;
@@ -50,21 +52,22 @@ use stream::Dialer;
 
 use super::digest_key;
 use super::{
-    Changes, Claimed, FOREVER, FoundRecord, Health, ListQuery, Page, Released, Renewed, Settled, Store, StoreError,
-    StoreFuture, SwapResult,
+    Changes, Claimed, FOREVER, Health, ListQuery, Page, Released, Renewed, Settled, Store, StoreError, StoreFuture,
+    StoredChunks, SwapResult,
 };
 use crate::config::{self, RedisAddress, RedisEndpoint, RedisServers};
 use crate::key::DigestKey;
-use crate::record::chunks::{self, Cut};
-use crate::record::codec::{self, Bodiless, Decoded, Placement, Unreadable};
+use crate::record::chunks::ApartBody;
+use crate::record::codec::{self, Placement, Unreadable};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, StoredRecord};
-use crate::record::{Claim, Record, RecordName, Reply, State, Token};
+use crate::record::{Claim, Phase, Record, RecordName, ReplyBody, State, Token};
 
 /// Records in one Redis server.
+#[derive(Clone)]
 pub struct Redis {
     server: Arc<SharedState>,
     /// The hot connection of the core that this handle is for.
-    local: Option<CoreConnection>,
+    local: Option<Arc<CoreConnection>>,
 }
 
 /// What all cores share.
@@ -75,6 +78,8 @@ struct SharedState {
     timeout: Duration,
     connect_timeout: Duration,
     bodies: Bodies,
+    /// For how long the chunks of a body outlive their record: whoever began to read it comes to its end.
+    body_survives: Duration,
     listener: ChangeSubscriber,
     _supervisor: AbortOnDropHandle<()>,
 }
@@ -90,6 +95,8 @@ struct ConnectionOptions {
     scripts_only: bool,
     /// Whether it puts its digest key into the store where there is none, or another one. Who only looks does not.
     puts_key: bool,
+    /// For how long the chunks of a body outlive their record: whoever began to read it comes to its end.
+    body_survives: Duration,
 }
 
 impl Default for ConnectionOptions {
@@ -99,6 +106,7 @@ impl Default for ConnectionOptions {
             look_every: Duration::from_secs(10),
             scripts_only: false,
             puts_key: true,
+            body_survives: Duration::ZERO,
         }
     }
 }
@@ -107,13 +115,11 @@ impl Default for ConnectionOptions {
 const LARGE_BODY: u64 = 64 * 1024;
 const NOT_TAKEN_BACK: &str = "too few replicas have the claim (store.replica_acks), and it could not be taken back";
 const NOT_A_RECORD: &str = "something else lies under its name";
-/// A body outlives its record, so that whoever reads the record finds it.
-const BODY_SURVIVES: Duration = Duration::from_secs(60);
 
 impl Redis {
-    /// Begins to connect. Must be called within a Tokio runtime.
-    pub fn open(address: &RedisAddress, config: &config::StoreConfig) -> Self {
-        Self::open_with(address, config, ConnectionOptions::default())
+    /// Begins to connect. Must be called within a Tokio runtime. Large bodies outlive their records by `body_survives`.
+    pub fn open(address: &RedisAddress, config: &config::StoreConfig, body_survives: Duration) -> Self {
+        Self::open_with(address, config, ConnectionOptions { body_survives, ..ConnectionOptions::default() })
     }
 
     /// The same for whoever only looks: the store's digest key stays as it is.
@@ -155,6 +161,7 @@ impl Redis {
             timeout: config.timeout,
             connect_timeout,
             bodies: Bodies::default(),
+            body_survives: habits.body_survives,
             listener,
             _supervisor: supervisor,
         };
@@ -169,7 +176,7 @@ impl Redis {
 
     /// The same store, with a hot connection that belongs to the runtime on which this is called.
     pub fn on_core(&self) -> Self {
-        Self { server: self.server.clone(), local: Some(CoreConnection::start(&self.server)) }
+        Self { server: self.server.clone(), local: Some(Arc::new(CoreConnection::start(&self.server))) }
     }
 
     pub(super) async fn claim(&self, name: &RecordName, claim: &Claim) -> Result<Claimed, StoreError> {
@@ -183,12 +190,15 @@ impl Redis {
         self.call(name, self.server.timeout)?.settle(record).await
     }
 
+    fn connected(&self) -> Result<Arc<Connected>, StoreError> {
+        match self.local.as_deref().and_then(CoreConnection::connected) {
+            Some(connected) => Ok(connected),
+            None => self.server.link.connected(),
+        }
+    }
+
     fn call<'a>(&'a self, name: &'a RecordName, timeout: Duration) -> Result<Call<'a>, StoreError> {
-        let local = self.local.as_ref().and_then(CoreConnection::connected);
-        let connected = match local {
-            Some(connected) => connected,
-            None => self.server.link.connected()?,
-        };
+        let connected = self.connected()?;
         let key = RecordKey::new(&self.server.prefix, name);
         Ok(Call { server: &self.server, connected, name, key, timeout, deadline: Instant::now() + timeout })
     }
@@ -199,8 +209,9 @@ impl Store for Redis {
         Box::pin(self.claim(name, claim))
     }
 
-    fn body<'a>(&'a self, name: &'a RecordName, bodiless: Bodiless) -> StoreFuture<'a, Record> {
-        Box::pin(async move { self.call(name, self.server.timeout)?.with_body(bodiless).await })
+    fn open_body<'a>(&'a self, name: &'a RecordName, body: ApartBody) -> StoreFuture<'a, Box<dyn StoredChunks>> {
+        let chunks = RedisChunks::new(self.clone(), name, body);
+        Box::pin(async move { Ok(Box::new(chunks) as Box<dyn StoredChunks>) })
     }
 
     fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed> {
@@ -217,10 +228,6 @@ impl Store for Redis {
 
     fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
         Box::pin(async move { self.call(name, self.server.timeout)?.find().await })
-    }
-
-    fn find_apart<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<FoundRecord>> {
-        Box::pin(async move { self.call(name, self.server.timeout)?.find_apart().await })
     }
 
     fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
@@ -278,7 +285,6 @@ struct Call<'a> {
 enum Acquired {
     Granted(Claim),
     Refused(Box<StoredRecord>),
-    Apart(Box<Bodiless>),
     /// It was refused by a record that was gone at the next look.
     Gone(Box<StoredRecord>),
 }
@@ -287,7 +293,6 @@ impl Acquired {
     fn into_claimed(self) -> Claimed {
         match self {
             Self::Granted(claim) => Claimed::Granted(claim),
-            Self::Apart(bodiless) => Claimed::Apart(bodiless),
             // Whoever meets a vanishing record twice was still refused by one that was there.
             Self::Refused(held) | Self::Gone(held) => Claimed::Refused(held),
         }
@@ -314,7 +319,7 @@ impl Call<'_> {
     async fn replicate(&self, acquired: Acquired) -> Result<Claimed, StoreError> {
         match acquired {
             Acquired::Granted(claim) => self.replicate_claim(claim).await,
-            refused @ (Acquired::Apart(_) | Acquired::Refused(_) | Acquired::Gone(_)) => Ok(refused.into_claimed()),
+            refused @ (Acquired::Refused(_) | Acquired::Gone(_)) => Ok(refused.into_claimed()),
         }
     }
 
@@ -360,11 +365,7 @@ impl Call<'_> {
         };
         // The answer does not tell for how long the owner has been silent. What is refused to one who supposes that
         // it always was, is refused; anything else takes a closer look.
-        let record = match self.decode(&there)? {
-            Decoded::Whole(record) => record,
-            Decoded::Bodiless(bodiless) => return Ok(Acquired::Apart(Box::new(bodiless))),
-        };
-        let held = StoredRecord { record, silent_for: Duration::MAX };
+        let held = StoredRecord { record: self.decode(&there)?, silent_for: Duration::MAX };
         match transitions::claim(Some(held.clone()), claim) {
             ClaimTransition::AlreadyMine(claim) => Ok(Acquired::Granted(claim)),
             ClaimTransition::Refuse(held) => {
@@ -381,10 +382,7 @@ impl Call<'_> {
         let Some(there) = self.look().await? else {
             return Ok(Acquired::Gone(Box::new(StoredRecord { silent_for: Duration::ZERO, ..seen })));
         };
-        let held = match self.decode(&there.bytes)? {
-            Decoded::Whole(record) => self.held(record, &there),
-            Decoded::Bodiless(bodiless) => return Ok(Acquired::Apart(Box::new(bodiless))),
-        };
+        let held = self.held(&there)?;
         let takeover = match transitions::claim(Some(held), claim) {
             ClaimTransition::AlreadyMine(claim) => return Ok(Acquired::Granted(claim)),
             ClaimTransition::Refuse(held) => return Ok(Acquired::Refused(held)),
@@ -408,10 +406,7 @@ impl Call<'_> {
 
     /// What is there refuses the claim, unless it is that very claim.
     fn refused(&self, there: &ValueWithTtl, claim: &Claim) -> Result<Acquired, StoreError> {
-        let held = match self.decode(&there.bytes)? {
-            Decoded::Whole(record) => self.held(record, there),
-            Decoded::Bodiless(bodiless) => return Ok(Acquired::Apart(Box::new(bodiless))),
-        };
+        let held = self.held(there)?;
         Ok(match transitions::claim(Some(held.clone()), claim) {
             ClaimTransition::AlreadyMine(claim) => Acquired::Granted(claim),
             ClaimTransition::Refuse(_) | ClaimTransition::Write(_) => Acquired::Refused(Box::new(held)),
@@ -440,9 +435,10 @@ impl Call<'_> {
         let time_to_live = transitions::time_to_live(record);
         let mut placement = Placement::Within;
         if let State::Completed { reply, .. } = &record.state
+            && let ReplyBody::Held(pieces) = &reply.body
             && reply.body_len() > LARGE_BODY
         {
-            let cut = Box::pin(self.put_body(record.claim.token, reply, time_to_live)).await?;
+            let cut = Box::pin(self.write_body(record.claim.token, pieces, time_to_live)).await?;
             placement = Placement::Apart(cut);
         }
         let bytes = codec::encode(record, placement);
@@ -455,19 +451,8 @@ impl Call<'_> {
         }
         let Some(kept) = kept else { return Ok(Settled::Written) };
         // Of an earlier try of the same, the body is at hand.
-        let kept = if kept == bytes { record.clone() } else { Box::pin(self.read(&kept)).await? };
+        let kept = if kept == bytes { record.clone() } else { self.decode(&kept)? };
         Ok(Settled::Kept(Box::new(kept)))
-    }
-
-    async fn put_body(&self, token: Token, reply: &Reply, time_to_live: Duration) -> Result<Cut, StoreError> {
-        let (chunks, cut) = chunks::cut(self.name, token, &reply.body);
-        let stored: Vec<Bytes> = chunks.into_iter().flat_map(|chunk| chunk.pieces).collect();
-        let key = self.body_key(token);
-        let transfer = self.server.bodies.turn(Direction::Write, cut.stored(), self.server.timeout).await;
-        let survives = time_to_live + BODY_SURVIVES;
-        let put = self.connected.put_body(&key, &stored, survives, transfer.deadline).await;
-        put.map_err(|fault| self.error(fault))?;
-        Ok(cut)
     }
 
     async fn release(&self, token: Token) -> Result<Released, StoreError> {
@@ -485,79 +470,44 @@ impl Call<'_> {
             Duration::ZERO => FOREVER,
             silence => seen.claim.terms.retention.min(FOREVER).saturating_sub(silence),
         };
-        let expected =
-            ExpectedRecord { identity: codec::identity(seen), at_most, body: self.body_key(seen.claim.token) };
+        let expected = ExpectedRecord { identity: codec::identity(seen), at_most };
+        // How many chunks the body has, the record says.
+        let body = match seen.phase {
+            Phase::Completed => self.find().await?.and_then(|held| held.record.apart_body()),
+            Phase::InFlight | Phase::Unreplayable | Phase::Unknown => None,
+        };
         let there = self.connected.compare_and_swap(&self.key(), &expected, to, self.deadline).await;
         match there.map_err(|fault| self.error(fault))? {
-            None => Ok(SwapResult::Done),
+            None => {
+                if let Some(body) = body.filter(|body| body.token == seen.claim.token) {
+                    self.outlived(body).await;
+                }
+                Ok(SwapResult::Done)
+            }
             Some(None) => Ok(SwapResult::Changed(None)),
-            Some(Some(there)) => Ok(SwapResult::Changed(Some(Box::new(self.whole(&there).await?)))),
+            Some(Some(there)) => Ok(SwapResult::Changed(Some(Box::new(self.held(&there)?)))),
         }
     }
 
     async fn find(&self) -> Result<Option<StoredRecord>, StoreError> {
         match self.look().await? {
-            Some(there) => Ok(Some(self.whole(&there).await?)),
+            Some(there) => Ok(Some(self.held(&there)?)),
             None => Ok(None),
         }
-    }
-
-    async fn find_apart(&self) -> Result<Option<FoundRecord>, StoreError> {
-        let Some(there) = self.look().await? else { return Ok(None) };
-        Ok(Some(match self.decode(&there.bytes)? {
-            Decoded::Whole(record) => FoundRecord::Whole(Box::new(self.held(record, &there))),
-            Decoded::Bodiless(bodiless) => FoundRecord::Apart(Box::new(bodiless)),
-        }))
     }
 
     async fn look(&self) -> Result<Option<ValueWithTtl>, StoreError> {
         self.connected.look(&self.key(), self.deadline).await.map_err(|fault| self.error(fault))
     }
 
-    async fn whole(&self, there: &ValueWithTtl) -> Result<StoredRecord, StoreError> {
-        Ok(self.held(self.read(&there.bytes).await?, there))
-    }
-
-    fn held(&self, record: Record, there: &ValueWithTtl) -> StoredRecord {
+    fn held(&self, there: &ValueWithTtl) -> Result<StoredRecord, StoreError> {
+        let record = self.decode(&there.bytes)?;
         let silent_for = silence(record.claim.terms.retention, there.left);
-        StoredRecord { record, silent_for }
+        Ok(StoredRecord { record, silent_for })
     }
 
-    /// The record in these bytes, with its body.
-    async fn read(&self, bytes: &Bytes) -> Result<Record, StoreError> {
-        match self.decode(bytes)? {
-            Decoded::Whole(record) => Ok(record),
-            Decoded::Bodiless(bodiless) => self.with_body(bodiless).await,
-        }
-    }
-
-    fn decode(&self, bytes: &Bytes) -> Result<Decoded, StoreError> {
+    fn decode(&self, bytes: &Bytes) -> Result<Record, StoreError> {
         codec::decode(bytes).map_err(|source| self.unreadable(source))
-    }
-
-    async fn with_body(&self, bodiless: Bodiless) -> Result<Record, StoreError> {
-        let (key, length) = (self.body_key(bodiless.record().claim.token), bodiless.cut().stored());
-        let bodies = &self.server.bodies;
-        let read = bodies.read(&key, || async {
-            let transfer = bodies.turn(Direction::Read, length, self.server.timeout).await;
-            self.connected.body(&key, length, transfer.deadline).await
-        });
-        let body = read.await.map_err(|fault| self.without_body(&fault))?;
-        let body = body.ok_or_else(|| self.unreadable(Unreadable::Damaged("its body is gone")))?;
-        bodiless.with_body(self.name, body).map_err(|source| self.unreadable(source))
-    }
-
-    /// There is a record, so no failure may pass for "nobody owns this".
-    fn without_body(&self, fault: &CommandError) -> StoreError {
-        if fault.is_wrong_type() {
-            return self.unreadable(Unreadable::Damaged(NOT_A_RECORD));
-        }
-        StoreError::Uncertain(format!("the body of a stored answer did not come: {fault}").into())
-    }
-
-    /// The braces make it share the record's slot, and the token keeps attempts apart.
-    fn body_key(&self, token: Token) -> String {
-        format!("{{{}}}:body:{token}", self.key())
     }
 
     fn key(&self) -> String {

@@ -10,18 +10,30 @@ use crate::config::{Durability, OnStoreError, RedisPassword, Secret, StoreLocati
 use crate::record::{Reply, Terms, UnknownPolicy};
 use crate::store::conformance::{self, Subject, claim, completed, name};
 use crate::store::redis_server::RedisServer;
-use crate::store::{Cursor, ListedRecord};
+use crate::store::{Cursor, ListedRecord, StoredBody};
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// How long chunks outlive their record.
+const SURVIVES: Duration = Duration::from_secs(120);
 const RETRY: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: UnknownPolicy::Retry };
 const LOST: Terms = Terms { lease: Duration::ZERO, ..RETRY };
 
 /// A slow machine is no reason to fail.
 const PATIENCE: Duration = Duration::from_secs(20);
-const BY_SCRIPT: ConnectionOptions =
-    ConnectionOptions { ping_every: Duration::from_secs(3), look_every: HOUR, scripts_only: true, puts_key: true };
-const NO_PING: ConnectionOptions =
-    ConnectionOptions { ping_every: HOUR, look_every: HOUR, scripts_only: false, puts_key: true };
+const BY_SCRIPT: ConnectionOptions = ConnectionOptions {
+    ping_every: Duration::from_secs(3),
+    look_every: HOUR,
+    scripts_only: true,
+    puts_key: true,
+    body_survives: SURVIVES,
+};
+const NO_PING: ConnectionOptions = ConnectionOptions {
+    ping_every: HOUR,
+    look_every: HOUR,
+    scripts_only: false,
+    puts_key: true,
+    body_survives: SURVIVES,
+};
 const MANY_PINGS: ConnectionOptions =
     ConnectionOptions { ping_every: Duration::from_millis(20), look_every: Duration::from_millis(20), ..NO_PING };
 
@@ -72,7 +84,7 @@ fn large(claim: &Claim) -> Record {
     let mut record = completed(claim, b"");
     if let State::Completed { reply, .. } = &mut record.state {
         let Reply { body, .. } = Arc::make_mut(reply);
-        body.push(vec![7; 1 << 20].into());
+        *body = vec![vec![7; 1 << 20].into()].into();
     }
     record
 }
@@ -185,12 +197,15 @@ async fn round_trips_are_few() {
         let apart = name();
         store.claim(&apart, &first).await.expect("granted");
         store.settle(&apart, &large(&first)).await.expect("settled");
-        assert_eq!(turns.taken(), 3, "a first request with a large answer");
-        let refused = store.claim(&apart, &again).await;
-        let Ok(Claimed::Apart(bodiless)) = refused else { panic!("{refused:?}") };
+        // Its chunks are one pipeline, to which the server answers while the rest is on its way.
+        turns.taken();
+        let body = apart_body(&store, &apart).await;
         assert_eq!(turns.taken(), 1, "whoever needs no body");
-        store.body(&apart, *bodiless).await.expect("a body");
-        assert_eq!(turns.taken(), 1, "a large replay");
+        let chunks = body.cut.count();
+        let body = StoredBody::open(&store, &apart, body).await.expect("a body");
+        assert_eq!(turns.taken(), 0, "nothing is asked for that is not wanted yet");
+        body.rest().await.expect("all of it");
+        assert_eq!(turns.taken() as u64, chunks, "a large replay");
 
         let lost = name();
         store.claim(&lost, &claim(1, LOST)).await.expect("granted");
@@ -265,12 +280,12 @@ async fn what_every_request_asks_is_small_while_it_waits() {
 fn core(store: &Redis) -> (Redis, tokio::runtime::Runtime) {
     let core = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let _entered = core.enter();
-    let local = Redis { server: store.server.clone(), local: Some(CoreConnection::start(&store.server)) };
+    let local = Redis { server: store.server.clone(), local: Some(Arc::new(CoreConnection::start(&store.server))) };
     (local, core)
 }
 
 async fn until_local(store: &Redis) {
-    while store.local.as_ref().and_then(CoreConnection::connected).is_none() {
+    while store.local.as_deref().and_then(CoreConnection::connected).is_none() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -302,7 +317,7 @@ async fn a_core_has_a_connection_of_its_own_and_the_shared_one_without_it() {
     let shared = store.server.link.connected().expect("a connection");
     let id = own.strip_prefix("id=").expect("an id").to_owned();
     let _: i64 = admin(&server.url(), &[b"CLIENT", b"KILL", b"ID", id.as_bytes()]).await;
-    while local.local.as_ref().and_then(CoreConnection::connected).is_some() {
+    while local.local.as_deref().and_then(CoreConnection::connected).is_some() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let local = of_all(local).await;
@@ -313,7 +328,7 @@ async fn a_core_has_a_connection_of_its_own_and_the_shared_one_without_it() {
 
     // The core's runtime ends before those who use its store: the shared connection serves, and is not lost.
     core.shutdown_background();
-    while local.local.as_ref().and_then(CoreConnection::connected).is_some() {
+    while local.local.as_deref().and_then(CoreConnection::connected).is_some() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let settled = name();
@@ -350,7 +365,7 @@ async fn a_server_that_closes_idle_connections_disturbs_nobody() {
     order(&server, "CONFIG SET timeout 3").await;
     let (local, core) = core(&store);
     until_local(&local).await;
-    let own = local.local.as_ref().and_then(CoreConnection::connected).expect("a connection");
+    let own = local.local.as_deref().and_then(CoreConnection::connected).expect("a connection");
     // For hot commands and for large bodies: both are shared, and may be idle for as long.
     let in_use = async || {
         let clients: String = admin(&server.url(), &[b"CLIENT", b"LIST"]).await;
@@ -560,13 +575,14 @@ async fn a_server_without_hello_will_do() {
 #[tokio::test]
 async fn a_server_that_evicts_is_refused() {
     let server = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
-    let store = Redis::open(&address(server.port()), &config());
+    let store = Redis::open(&address(server.port()), &config(), SURVIVES);
     let refused = store.ready(PATIENCE).await.expect_err("refused");
     assert!(matches!(&*refused, ConnectError::Evicting { policy } if policy == "allkeys-lru"), "{refused:?}");
     assert!(refused.is_final());
     assert!(matches!(store.claim(&name(), &claim(1, RETRY)).await, Err(StoreError::Refused(_))));
 
-    let accepting = Redis::open(&address(server.port()), &config::StoreConfig { accept_eviction: true, ..config() });
+    let accepting =
+        Redis::open(&address(server.port()), &config::StoreConfig { accept_eviction: true, ..config() }, SURVIVES);
     accepting.ready(PATIENCE).await.expect("accepted");
 }
 
@@ -574,12 +590,12 @@ async fn a_server_that_evicts_is_refused() {
 async fn only_what_no_waiting_cures_prevents_a_start() {
     let mut server = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
     let config = config::StoreConfig { location: StoreLocation::Redis(address(server.port())), ..config() };
-    let refused = crate::store::open(&config).await.err().expect("refused");
+    let refused = crate::store::open(&config, SURVIVES).await.err().expect("refused");
     let refused = crate::store::causes(&refused);
     assert!(refused.contains("maxmemory-policy to noeviction"), "{refused}");
     assert_eq!(refused.matches("127.0.0.1").count(), 1, "{refused}");
     server.kill();
-    let store = crate::store::open(&config).await.expect("it may come back");
+    let store = crate::store::open(&config, SURVIVES).await.expect("it may come back");
     assert_eq!(store.health(), Health::Down);
 }
 
@@ -591,7 +607,7 @@ async fn wrong_credentials_are_said_to_be_wrong() {
             password: password.map(|password| RedisPassword::Fixed(Secret::new(password))),
             ..address(server.port())
         };
-        Redis::open(&address, &config())
+        Redis::open(&address, &config(), SURVIVES)
     };
     with(Some("right")).ready(PATIENCE).await.expect("accepted");
     for password in [None, Some("wr0ng")] {
@@ -610,7 +626,7 @@ async fn wrong_credentials_are_said_to_be_wrong() {
 
 async fn as_user(server: &RedisServer, name: &str) -> Redis {
     let (username, password) = (Some(name.to_owned()), Some(RedisPassword::Fixed(Secret::new("pw"))));
-    Redis::open(&RedisAddress { username, password, ..address(server.port()) }, &config())
+    Redis::open(&RedisAddress { username, password, ..address(server.port()) }, &config(), SURVIVES)
 }
 
 /// Why it cannot be used.
@@ -698,7 +714,7 @@ async fn what_a_user_may_not_do_is_named_and_nothing_is_claimed() {
 async fn a_command_that_was_renamed_is_named() {
     for command in ["EVALSHA", "PEXPIRE", "GET"] {
         let server = RedisServer::start_with(&["--rename-command", command, ""]);
-        let store = Redis::open(&address(server.port()), &config());
+        let store = Redis::open(&address(server.port()), &config(), SURVIVES);
         let refused = refusal(&store).await.to_string();
         assert!(refused.contains(&format!("lacks {command}")), "{refused}");
     }
@@ -722,7 +738,10 @@ async fn an_eviction_policy_that_changes_is_noticed_and_what_is_evicted_is_count
     assert_eq!((store.health(), store.losses()), (Health::Up, 0));
     store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
     // Whoever connects now is refused, unless it is content with that.
-    assert!(matches!(*refusal(&Redis::open(&address(server.port()), &config())).await, ConnectError::Evicting { .. }));
+    assert!(matches!(
+        *refusal(&Redis::open(&address(server.port()), &config(), SURVIVES)).await,
+        ConnectError::Evicting { .. }
+    ));
     let content = config::StoreConfig { accept_eviction: true, ..config() };
     let content = Redis::open_with(&address(server.port()), &content, MANY_PINGS);
     content.ready(PATIENCE).await.expect("accepted");
@@ -740,7 +759,7 @@ async fn an_eviction_policy_that_changes_is_noticed_and_what_is_evicted_is_count
 async fn whoever_founds_a_store_alone_waits_for_nobody_and_neither_do_those_who_follow() {
     let server = RedisServer::start();
     for _ in 0..3 {
-        let store = Redis::open(&address(server.port()), &config());
+        let store = Redis::open(&address(server.port()), &config(), SURVIVES);
         store.ready(PATIENCE).await.expect("a connection");
         store.claim(&name(), &claim(1, RETRY)).await.expect("granted at once");
         std::mem::forget(store);
@@ -750,12 +769,12 @@ async fn whoever_founds_a_store_alone_waits_for_nobody_and_neither_do_those_who_
 #[tokio::test]
 async fn after_a_flush_two_sidecars_never_claim_under_different_keys() {
     let server = RedisServer::start();
-    let old = Redis::open(&address(server.port()), &config());
+    let old = Redis::open(&address(server.port()), &config(), SURVIVES);
     old.ready(PATIENCE).await.expect("a connection");
     for _ in 0..3 {
         order(&server, "FLUSHALL").await;
         // It starts before the other one has noticed.
-        let new = Redis::open(&address(server.port()), &config());
+        let new = Redis::open(&address(server.port()), &config(), SURVIVES);
         new.ready(PATIENCE).await.expect("a connection");
         let key = async |store: &Redis| store.digest_key().expect("a key");
         let begun = Instant::now();
@@ -832,7 +851,11 @@ async fn the_digest_key_is_agreed_on() {
     let made = open(server.port(), NO_PING).await.digest_key().expect("a key");
     assert_eq!(open(server.port(), NO_PING).await.digest_key().expect("a key"), made);
     let with = |secret: Option<&str>| {
-        Redis::open(&address(server.port()), &config::StoreConfig { digest_key: secret.map(Secret::new), ..config() })
+        Redis::open(
+            &address(server.port()),
+            &config::StoreConfig { digest_key: secret.map(Secret::new), ..config() },
+            SURVIVES,
+        )
     };
     let store = with(Some("chosen"));
     assert_eq!(store.digest_key().expect("without asking"), DigestKey::from_secret("chosen"));
@@ -866,29 +889,121 @@ async fn an_owner_that_stirred_is_not_replaced() {
     assert!(matches!(replaced, Ok(ReplaceResult::Gone)), "{replaced:?}");
 }
 
+/// Where the body lies of the record that refuses a claim.
+async fn apart_body(store: &Redis, name: &RecordName) -> ApartBody {
+    match store.claim(name, &claim(2, RETRY)).await {
+        Ok(Claimed::Refused(held)) => held.record.apart_body().expect("a body apart"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn chunk_key(name: &RecordName, token: Token, index: u64) -> String {
+    format!("{{onlyonce:{name}}}:body:{token}:{index}")
+}
+
+async fn left(server: &RedisServer, key: &str) -> i64 {
+    admin(&server.url(), &[b"PTTL", key.as_bytes()]).await
+}
+
 #[tokio::test]
-async fn a_body_that_lies_apart_outlives_its_record_or_is_missed() {
+async fn chunks_of_a_body_outlive_their_record() {
     let server = RedisServer::start();
     let store = open(server.port(), NO_PING).await;
     let (name, mine) = (name(), claim(1, RETRY));
     store.settle(&name, &large(&mine)).await.expect("settled");
-    let record_key = format!("onlyonce:{name}");
-    let body_key = format!("{{{record_key}}}:body:{}", mine.token);
-    let left = async |key: &str| admin::<i64>(&server.url(), &[b"PTTL", key.as_bytes()]).await;
-    let (body, record) = (left(&body_key).await, left(&record_key).await);
-    assert!(body > record + 50_000, "{body} {record}");
-
-    let () = admin(&server.url(), &[b"SET", body_key.as_bytes(), b"something else"]).await;
-    for other in ["something else", "gone"] {
-        if other == "gone" {
-            order(&server, &format!("DEL {body_key}")).await;
-        }
-        let refused = store.claim(&name, &claim(2, RETRY)).await;
-        let Ok(Claimed::Apart(bodiless)) = refused else { panic!("{refused:?}") };
-        let unreadable = store.body(&name, *bodiless).await;
-        assert!(matches!(unreadable, Err(StoreError::Unreadable { .. })), "{unreadable:?}");
-        assert!(matches!(store.find(&name).await, Err(StoreError::Unreadable { .. })));
+    let body = apart_body(&store, &name).await;
+    assert_eq!((body.token, body.cut.count()), (mine.token, 16));
+    let survives = i64::try_from(SURVIVES.as_millis()).expect("short");
+    for index in 0..16 {
+        // Asked for before the record's, so that time that passes in between does not help.
+        let chunk = left(&server, &chunk_key(&name, mine.token, index)).await;
+        let record = left(&server, &format!("onlyonce:{name}")).await;
+        assert!(chunk >= record + survives, "chunk {index}: {chunk} of {record}");
     }
+    assert_eq!(left(&server, &chunk_key(&name, mine.token, 16)).await, -2);
+}
+
+#[tokio::test]
+async fn a_body_is_read_to_its_end_when_its_record_is_gone() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (name, mine) = (name(), claim(1, RETRY));
+    store.settle(&name, &large(&mine)).await.expect("settled");
+    let mut body = StoredBody::open(&store, &name, apart_body(&store, &name).await).await.expect("a body");
+    let first = body.next().await.expect("read").expect("a chunk");
+    order(&server, &format!("DEL onlyonce:{name}")).await;
+    let rest = body.rest().await.expect("all of it");
+    assert!([&first[..], &rest.concat()].concat() == vec![7; 1 << 20]);
+}
+
+/// What stands under a chunk's key instead of it.
+#[tokio::test]
+async fn a_chunk_that_is_not_the_one_that_was_stored_is_never_handed_out() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (mine, other) = (claim(1, RETRY), claim(3, RETRY));
+    let (name, neighbour) = (name(), name());
+    let copy = async |from: &str, to: &str| {
+        let bytes: Vec<u8> = admin(&server.url(), &[b"GET", from.as_bytes()]).await;
+        let () = admin(&server.url(), &[b"SET", to.as_bytes(), &bytes]).await;
+    };
+    store.settle(&neighbour, &large(&mine)).await.expect("settled");
+    for at in [0, 7, 15] {
+        let key = chunk_key(&name, mine.token, at);
+        for instead in [
+            "nothing",
+            "a list",
+            "other bytes",
+            "a bit",
+            "too short",
+            "another chunk",
+            "another record",
+            "another attempt",
+        ] {
+            // Written by another attempt before; both lie under their own keys.
+            store.settle(&name, &large(&other)).await.expect("settled");
+            order(&server, &format!("DEL onlyonce:{name}")).await;
+            store.settle(&name, &large(&mine)).await.expect("settled");
+            let body = apart_body(&store, &name).await;
+            match instead {
+                "nothing" => order(&server, &format!("DEL {key}")).await,
+                "a list" => {
+                    order(&server, &format!("DEL {key}")).await;
+                    order(&server, &format!("RPUSH {key} x")).await;
+                }
+                "other bytes" => order(&server, &format!("SET {key} something-else")).await,
+                "a bit" => order(&server, &format!("SETBIT {key} 4007 0")).await,
+                "too short" => {
+                    let bytes: Vec<u8> = admin(&server.url(), &[b"GETRANGE", key.as_bytes(), b"0", b"-2"]).await;
+                    let () = admin(&server.url(), &[b"SET", key.as_bytes(), &bytes]).await;
+                }
+                "another chunk" => copy(&chunk_key(&name, mine.token, if at == 7 { 8 } else { 7 }), &key).await,
+                "another record" => copy(&chunk_key(&neighbour, mine.token, at), &key).await,
+                "another attempt" => copy(&chunk_key(&name, other.token, at), &key).await,
+                other => panic!("{other}"),
+            }
+            let mut body = StoredBody::open(&store, &name, body).await.expect("a body");
+            for before in 0..at {
+                assert!(body.next().await.expect("read").is_some(), "{instead} at {at}: {before}");
+            }
+            for _ in 0..2 {
+                let refused = body.next().await;
+                assert!(matches!(refused, Err(StoreError::Unreadable { .. })), "{instead} at {at}: {refused:?}");
+            }
+            order(&server, &format!("DEL onlyonce:{name} {key}")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_settling_that_comes_to_nothing_leaves_chunks_that_expire() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (name, mine, other) = (name(), claim(1, RETRY), claim(2, RETRY));
+    store.settle(&name, &completed(&other, b"{}")).await.expect("settled");
+    assert!(matches!(store.settle(&name, &large(&mine)).await, Ok(Settled::Kept(_))));
+    let left = left(&server, &chunk_key(&name, mine.token, 0)).await;
+    assert!((1..=i64::try_from((HOUR + SURVIVES * 2).as_millis()).expect("short")).contains(&left), "{left}");
 }
 
 #[tokio::test]
@@ -900,9 +1015,11 @@ async fn a_body_that_lies_apart_goes_soon_after_its_record_is_released() {
     let seen = store.find(&name).await.expect("found").expect("a record").seen();
     let release = transitions::release_by_hand(seen, false).expect("completed");
     assert_eq!(store.compare_and_swap(&name, &release).await.expect("an answer"), SwapResult::Done);
-    let body_key = format!("{{onlyonce:{name}}}:body:{}", mine.token);
-    let left: i64 = admin(&server.url(), &[b"PTTL", body_key.as_bytes()]).await;
-    assert!((50_000..=60_000).contains(&left), "{left}");
+    let survives = i64::try_from(SURVIVES.as_millis()).expect("short");
+    for index in [0, 7, 15] {
+        let left = left(&server, &chunk_key(&name, mine.token, index)).await;
+        assert!((survives - 20_000..=survives).contains(&left), "chunk {index}: {left}");
+    }
 }
 
 #[tokio::test]

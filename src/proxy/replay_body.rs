@@ -1,0 +1,131 @@
+//! The body of a replayed answer, passed on as it is read from the store.
+//!
+//! A chunk is read when the connection asks for more to send, and checked before a byte of it leaves. So of a client that
+//! does not read, one chunk is here and one is with the connection, and nothing of the store is held. Where a chunk cannot
+//! be read any more, the answer is broken off: it never looks whole.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use super::body::BodyError;
+use super::budget::{Budget, Reservation};
+use super::replay::NoReplay;
+use crate::record::RecordName;
+use crate::record::chunks::{self, ApartBody};
+use crate::store::{Store, StoreError, StoredBody};
+
+/// What is left of a body.
+pub struct ReplayBody {
+    step: Step,
+    /// Bytes that were not passed on yet.
+    left: u64,
+    trailers: Option<HeaderMap>,
+    /// For the chunks that are here at once. It goes with the last of them.
+    reservation: Option<Reservation>,
+}
+
+enum Step {
+    /// This chunk comes next.
+    Ready(Bytes, StoredBody),
+    Reading(Reading),
+    /// Nothing is left, but for the trailers.
+    Ended,
+    /// There is more, and it does not come.
+    Broken,
+}
+
+type Reading = Pin<Box<dyn Future<Output = (Result<Option<Bytes>, StoreError>, StoredBody)> + Send>>;
+
+/// Chunks that are here at once.
+const WINDOW: u64 = 2 * chunks::SIZE as u64;
+
+impl ReplayBody {
+    /// Reads the first chunk.
+    pub(super) async fn begin<S: Store + ?Sized>(
+        store: &S,
+        record: &RecordName,
+        body: ApartBody,
+        trailers: HeaderMap,
+        budget: &Budget,
+    ) -> Result<Self, NoReplay> {
+        let left = body.cut.length();
+        let mut reservation = budget.reserve();
+        if !reservation.grow(left.min(WINDOW) as usize) {
+            return Err(NoReplay::NoRoom);
+        }
+        let mut body = StoredBody::open(store, record, body).await?;
+        let step = match body.next().await? {
+            Some(first) => Step::Ready(first, body),
+            None => Step::Ended,
+        };
+        let trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
+        Ok(Self { step, left, trailers, reservation: Some(reservation) })
+    }
+
+    /// Passes a chunk on.
+    fn pass(&mut self, chunk: Bytes, body: StoredBody) -> Bytes {
+        self.left = self.left.saturating_sub(chunk.len() as u64);
+        if self.left > 0 {
+            self.step = read(body);
+            return chunk;
+        }
+        self.step = Step::Ended;
+        match self.reservation.take() {
+            Some(reservation) => reservation.hold(chunk),
+            None => chunk,
+        }
+    }
+}
+
+fn read(mut body: StoredBody) -> Step {
+    Step::Reading(Box::pin(async move { (body.next().await, body) }))
+}
+
+impl Body for ReplayBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Step::Reading(reading) = &mut this.step {
+            // Nothing is asked of the store before this: whoever does not read on does not ask.
+            let (chunk, body) = ready!(reading.as_mut().poll(cx));
+            this.step = match chunk {
+                Ok(Some(chunk)) => Step::Ready(chunk, body),
+                Ok(None) => Step::Ended,
+                Err(error) => {
+                    tracing::error!(record = %body.name(), error = &error as &dyn Error,
+                        "a stored answer broke off while it was replayed; its client's connection is cut");
+                    Step::Broken
+                }
+            };
+        }
+        match std::mem::replace(&mut this.step, Step::Ended) {
+            Step::Ready(chunk, body) => Poll::Ready(Some(Ok(Frame::data(this.pass(chunk, body))))),
+            // However often it is asked.
+            Step::Broken | Step::Reading(_) => {
+                this.step = Step::Broken;
+                Poll::Ready(Some(Err(BodyError::CutShort)))
+            }
+            Step::Ended if this.left > 0 => Poll::Ready(Some(Err(BodyError::CutShort))),
+            Step::Ended => Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.step, Step::Ended) && self.left == 0 && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.trailers {
+            // An exact size means Content-Length, and that leaves no place for trailers (RFC 9112, 7.1.2).
+            Some(_) => SizeHint::default(),
+            None => SizeHint::with_exact(self.left),
+        }
+    }
+}

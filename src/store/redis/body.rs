@@ -1,0 +1,109 @@
+//! Large bodies: each chunk under a key of its own, in the slot of its record.
+//!
+//! The chunks are written before the record that tells of them, over a connection for bodies. Where the record is never
+//! written, nothing tells of them, and they expire. They outlive their record, so that whoever has begun to read them comes
+//! to the end.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::bodies::Direction;
+use super::body_connections::Value;
+use super::commands::CommandError;
+use super::hot::RecordKey;
+use super::{Call, NOT_A_RECORD, Redis};
+use crate::record::chunks::{self, ApartBody, Cut};
+use crate::record::codec::Unreadable;
+use crate::record::{RecordName, Token};
+use crate::store::{StoreError, StoreFuture, StoredChunks};
+
+/// Where the chunks of a body lie. The braces make them share the record's slot, and the token keeps attempts apart.
+pub(super) struct BodyKey(String);
+
+impl BodyKey {
+    pub(super) fn new(record: RecordKey<'_>, token: Token) -> Self {
+        Self(format!("{{{record}}}:body:{token}:"))
+    }
+
+    pub(super) fn chunk(&self, index: u64) -> String {
+        let mut key = String::with_capacity(self.0.len() + 4);
+        key.push_str(&self.0);
+        let _ = write!(key, "{index}");
+        key
+    }
+}
+
+impl Call<'_> {
+    /// Writes the chunks of a body whose record is to live for so long.
+    pub(super) async fn write_body(
+        &self,
+        token: Token,
+        pieces: &[Bytes],
+        time_to_live: Duration,
+    ) -> Result<Cut, StoreError> {
+        let key = BodyKey::new(self.key, token);
+        let (chunks, cut) = chunks::cut(self.name, token, pieces);
+        let values = chunks.into_iter().map(|chunk| Value { key: key.chunk(chunk.index), pieces: chunk.pieces });
+        let values: Vec<_> = values.collect();
+        let transfer = self.server.bodies.turn(Direction::Write, cut.stored(), self.server.timeout).await;
+        // The record's life begins when they all are written, and it is.
+        let survives = time_to_live + self.server.body_survives + transfer.allowed + self.server.timeout;
+        let put = self.connected.put_chunks(&values, survives, transfer.deadline).await;
+        put.map_err(|fault| self.error(fault))?;
+        Ok(cut)
+    }
+
+    /// The record of this body is gone. Its chunks need not live much longer; should this fail, they expire all the same.
+    pub(super) async fn outlived(&self, body: ApartBody) {
+        let key = BodyKey::new(self.key, body.token);
+        let keys: Vec<_> = (0..body.cut.count()).map(|index| key.chunk(index)).collect();
+        if let Err(error) = self.connected.expire_all(&keys, self.server.body_survives, self.deadline).await {
+            tracing::debug!(record = %self.name, %error, "the chunks of a body live on for as long as their record would have");
+        }
+    }
+}
+
+/// The chunks of one body.
+pub(super) struct RedisChunks {
+    redis: Redis,
+    name: RecordName,
+    key: BodyKey,
+    cut: Cut,
+}
+
+impl RedisChunks {
+    pub(super) fn new(redis: Redis, name: &RecordName, body: ApartBody) -> Self {
+        let key = BodyKey::new(RecordKey::new(&redis.server.prefix, name), body.token);
+        Self { name: name.clone(), key, cut: body.cut, redis }
+    }
+
+    async fn get(&self, index: u64) -> Result<Option<Bytes>, StoreError> {
+        let server = &self.redis.server;
+        let connected = self.redis.connected()?;
+        let (key, lies_at) = (self.key.chunk(index), self.cut.lies_at(index));
+        let length = lies_at.end - lies_at.start;
+        let read = server.bodies.read(&key, || async {
+            let transfer = server.bodies.turn(Direction::Read, length, server.timeout).await;
+            connected.chunk(&key, length, transfer.deadline).await
+        });
+        read.await.map_err(|fault| self.without_body(&fault))
+    }
+
+    /// There is a record, so no failure may pass for "nobody owns this".
+    fn without_body(&self, fault: &Arc<CommandError>) -> StoreError {
+        if fault.is_wrong_type() {
+            let source = Unreadable::Damaged(NOT_A_RECORD);
+            return StoreError::Unreadable { name: self.name.to_string(), source };
+        }
+        StoreError::Uncertain(format!("the body of a stored answer did not come: {fault}").into())
+    }
+}
+
+impl StoredChunks for RedisChunks {
+    fn read(&mut self, index: u64) -> StoreFuture<'_, Option<Bytes>> {
+        Box::pin(self.get(index))
+    }
+}
