@@ -1,4 +1,4 @@
-//! Bytes as hex digits, in lower case.
+//! Bytes as hex digits in lower case.
 
 use std::fmt;
 
@@ -36,6 +36,24 @@ impl<const N: usize> Hex<N> {
     }
 }
 
+/// The bytes that [`Hex`] writes like this. No other spelling is accepted.
+pub(super) fn parse<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let mut bytes = [0; N];
+    if !rest.is_empty() || pairs.len() != N {
+        return None;
+    }
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(bytes)
+}
+
 impl<const N: usize> fmt::Display for Hex<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -55,5 +73,16 @@ mod tests {
             assert_eq!(Hex::of(&bytes).as_bytes(), formatted.as_bytes());
         }
         assert_eq!(Hex::of(&[]).as_str(), "");
+    }
+
+    #[test]
+    fn digits_are_read_as_they_are_written_and_not_otherwise() {
+        for byte in 0..=255_u8 {
+            let bytes = [byte, !byte];
+            assert_eq!(parse(Hex::of(&bytes).as_str()), Some(bytes));
+        }
+        for text in ["", "0", "00a", "00aA", "00a+", "+0aa", "00ag", "00 a", "00aaa", "00aa00", "00é"] {
+            assert_eq!(parse::<2>(text), None, "{text}");
+        }
     }
 }

@@ -261,12 +261,8 @@ impl FromStr for RecordName {
     type Err = NotAName;
 
     fn from_str(text: &str) -> Result<Self, NotAName> {
-        let (route, hex) = text.rsplit_once(':').ok_or(NotAName)?;
-        let fine = hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if route.is_empty() || hex.len() != 32 || !fine {
-            return Err(NotAName);
-        }
-        let digest = u128::from_str_radix(hex, 16).map_err(|_| NotAName)?.to_be_bytes();
+        let (route, digits) = text.rsplit_once(':').ok_or(NotAName)?;
+        let digest = hex::parse(digits).filter(|_| !route.is_empty()).ok_or(NotAName)?;
         Ok(Self { route: route.into(), digest })
     }
 }
