@@ -173,7 +173,7 @@ impl Sentinels {
                 told.is_some_and(|told| told["num-slaves"] == "1" && told["num-other-sentinels"] == "2")
             });
         }
-        until("the replica follows", || self.servers.iter().any(|node| is_followed(node)));
+        until("the replica follows", || self.servers.iter().any(is_followed));
     }
 
     /// The port of the primary, as the sentinels have it.
