@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::block_on;
 use super::text::labelled;
 use crate::config::{self, StoreLocation};
-use crate::run::{self, Trial};
+use crate::run::{self, ServerFinding, Trial};
 
 /// The result of connecting.
 #[derive(Serialize)]
@@ -15,6 +15,8 @@ pub(super) struct StoreTrial {
     store: String,
     /// Why the store cannot be used, if it cannot.
     error: Option<String>,
+    /// What was found out about one that can.
+    findings: Vec<ServerFinding>,
     /// The command that creates an ACL user for it.
     acl: Option<String>,
 }
@@ -23,11 +25,11 @@ impl StoreTrial {
     /// Connects without a change to the store.
     pub(super) fn make(store: &config::StoreConfig) -> io::Result<Self> {
         Ok(match block_on(run::try_store(store))? {
-            Some(Trial { server, error, acl }) => {
+            Some(Trial { server, error, findings, acl }) => {
                 let acl = format!("ACL SETUSER onlyonce on >PASSWORD {acl}");
-                Self { store: format!("Redis at {server}"), error, acl: Some(acl) }
+                Self { store: format!("Redis at {server}"), error, findings, acl: Some(acl) }
             }
-            None => Self { store: without_connection(&store.location), error: None, acl: None },
+            None => Self { store: without_connection(&store.location), error: None, findings: Vec::new(), acl: None },
         })
     }
 
@@ -43,6 +45,9 @@ impl StoreTrial {
             (None, None) => format!("{}: nothing to connect to", self.store),
         };
         labelled(out, "store", &verdict);
+        for ServerFinding { what, found } in &self.findings {
+            labelled(out, &format!("  {what}"), found);
+        }
         if let Some(acl) = &self.acl {
             labelled(out, "its user", "may be made like this, on one line:");
             out.push_str(acl);

@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::proxy::IncomingBody;
 pub use crate::server::InheritedSockets;
 use crate::server::{Cores, Listener, Server};
+pub use crate::store::ServerFinding;
 pub(crate) use crate::store::causes;
 use crate::store::{self, Metered};
 use crate::telemetry;
@@ -299,6 +300,8 @@ pub struct Trial {
     pub server: String,
     /// Why it cannot be used, if so.
     pub error: Option<String>,
+    /// What was found out about one that can be used.
+    pub findings: Vec<ServerFinding>,
     /// The ACL rule of a user with just enough rights.
     pub acl: String,
 }
@@ -306,9 +309,10 @@ pub struct Trial {
 /// Connects to the store, and changes nothing in it. `None`: this kind of store has no connection.
 pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
     let StoreLocation::Redis(address) = &settings.location else { return None };
-    let tried = store::Redis::open_to_look(address, settings).tried().await;
-    let error = tried.err().map(|why| store::causes(&why));
-    Some(Trial { server: address.server(), error, acl: store::acl_rule(&settings.prefix) })
+    let store = store::Redis::open_to_look(address, settings);
+    let error = store.tried().await.err().map(|why| store::causes(&why));
+    let findings = if error.is_none() { store.findings() } else { Vec::new() };
+    Some(Trial { server: address.server(), error, findings, acl: store::acl_rule(&settings.prefix) })
 }
 
 /// The signals that stop a sidecar.

@@ -55,8 +55,15 @@ impl Subject {
 
 /// One test for each story, on a subject of its own.
 macro_rules! suite {
+    // One test of all of it, which only `tests/run --all` runs.
+    (whole $subject:path) => {
+        crate::store::conformance::suite! { stories whole $subject }
+    };
     ($subject:path) => {
-        crate::store::conformance::suite! { $subject:
+        crate::store::conformance::suite! { stories each $subject }
+    };
+    (stories $form:ident $subject:path) => {
+        crate::store::conformance::suite! { $form $subject:
             a_claim_on_nothing_is_granted,
             a_claim_on_a_living_owner_is_refused,
             a_claim_that_arrived_before_is_granted_again,
@@ -86,7 +93,14 @@ macro_rules! suite {
             any_order_of_moves_ends_as_in_memory,
         }
     };
-    ($subject:path: $($story:ident),* $(,)?) => {
+    (whole $subject:path: $($story:ident),* $(,)?) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        #[ignore = "tests/run --all"]
+        async fn the_whole_suite() {
+            $( crate::store::conformance::$story(&$subject().await).await; )*
+        }
+    };
+    (each $subject:path: $($story:ident),* $(,)?) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $story() {

@@ -25,7 +25,7 @@ pub use body::{StoredBody, StoredChunks};
 pub use embedded::{Embedded, EmbeddedError};
 pub use memory::Memory;
 pub use metered::Metered;
-pub use redis::{ConnectError, Redis, acl_rule};
+pub use redis::{ConnectError, Redis, ServerFinding, acl_rule};
 
 use crate::config::{self, StoreLocation};
 use crate::key::DigestKey;

@@ -65,6 +65,16 @@ fn check_connects_to_the_store_where_it_is_told_to_and_prints_what_its_user_need
     let told = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{told}{}", text(&output.stderr));
     assert!(told.contains(&format!("Redis at 127.0.0.1:{}: can be used", redis.port())), "{told}");
+    for found in [
+        "server Redis ",
+        &format!(" at 127.0.0.1:{}, 0 replicas", redis.port()),
+        "claims by one command: SET NX GET",
+        "memory without a limit: nothing is evicted",
+        "on disk nothing: a restart forgets all records. Set appendonly to yes",
+    ] {
+        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.contains(found), "{found}: {told}");
+    }
     // As the documentation has it.
     let line = told.lines().find(|line| line.starts_with("ACL SETUSER")).expect("a line for the user");
     assert!(include_str!("../../docs/redis.md").lines().any(|told| told == line), "{line}");

