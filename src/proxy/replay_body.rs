@@ -21,7 +21,7 @@ use crate::store::{Store, StoreError, StoredBody};
 
 /// What is left of a body.
 pub struct ReplayBody {
-    step: Step,
+    step: ReplayStep,
     /// Bytes that were not passed on yet.
     left: u64,
     trailers: Option<HeaderMap>,
@@ -29,7 +29,7 @@ pub struct ReplayBody {
     reservation: Option<Reservation>,
 }
 
-enum Step {
+enum ReplayStep {
     /// This chunk comes next.
     Ready(Bytes, StoredBody),
     Reading(Reading),
@@ -60,8 +60,8 @@ impl ReplayBody {
         }
         let mut body = StoredBody::open(store, record, body).await?;
         let step = match body.next().await? {
-            Some(first) => Step::Ready(first, body),
-            None => Step::Ended,
+            Some(first) => ReplayStep::Ready(first, body),
+            None => ReplayStep::Ended,
         };
         let trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
         Ok(Self { step, left, trailers, reservation: Some(reservation) })
@@ -74,7 +74,7 @@ impl ReplayBody {
             self.step = read(body);
             return chunk;
         }
-        self.step = Step::Ended;
+        self.step = ReplayStep::Ended;
         match self.reservation.take() {
             Some(reservation) => reservation.hold(chunk),
             None => chunk,
@@ -82,8 +82,8 @@ impl ReplayBody {
     }
 }
 
-fn read(mut body: StoredBody) -> Step {
-    Step::Reading(Box::pin(async move { (body.next().await, body) }))
+fn read(mut body: StoredBody) -> ReplayStep {
+    ReplayStep::Reading(Box::pin(async move { (body.next().await, body) }))
 }
 
 impl Body for ReplayBody {
@@ -92,33 +92,33 @@ impl Body for ReplayBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Step::Reading(reading) = &mut this.step {
+        if let ReplayStep::Reading(reading) = &mut this.step {
             // Nothing is asked of the store before this: whoever does not read on does not ask.
             let (chunk, body) = ready!(reading.as_mut().poll(cx));
             this.step = match chunk {
-                Ok(Some(chunk)) => Step::Ready(chunk, body),
-                Ok(None) => Step::Ended,
+                Ok(Some(chunk)) => ReplayStep::Ready(chunk, body),
+                Ok(None) => ReplayStep::Ended,
                 Err(error) => {
                     tracing::error!(record = %body.name(), error = &error as &dyn Error,
                         "a stored answer broke off while it was replayed; its client's connection is cut");
-                    Step::Broken
+                    ReplayStep::Broken
                 }
             };
         }
-        match std::mem::replace(&mut this.step, Step::Ended) {
-            Step::Ready(chunk, body) => Poll::Ready(Some(Ok(Frame::data(this.pass(chunk, body))))),
+        match std::mem::replace(&mut this.step, ReplayStep::Ended) {
+            ReplayStep::Ready(chunk, body) => Poll::Ready(Some(Ok(Frame::data(this.pass(chunk, body))))),
             // However often it is asked.
-            Step::Broken | Step::Reading(_) => {
-                this.step = Step::Broken;
+            ReplayStep::Broken | ReplayStep::Reading(_) => {
+                this.step = ReplayStep::Broken;
                 Poll::Ready(Some(Err(BodyError::CutShort)))
             }
-            Step::Ended if this.left > 0 => Poll::Ready(Some(Err(BodyError::CutShort))),
-            Step::Ended => Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+            ReplayStep::Ended if this.left > 0 => Poll::Ready(Some(Err(BodyError::CutShort))),
+            ReplayStep::Ended => Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.step, Step::Ended) && self.left == 0 && self.trailers.is_none()
+        matches!(self.step, ReplayStep::Ended) && self.left == 0 && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::bodies::Direction;
-use super::body_connections::Value;
+use super::body_connections::KeyedValue;
 use super::commands::CommandError;
 use super::hot::RecordKey;
 use super::{Call, NOT_A_RECORD, Redis};
@@ -46,7 +46,7 @@ impl Call<'_> {
     ) -> Result<Cut, StoreError> {
         let key = BodyKey::new(self.key, token);
         let (chunks, cut) = chunks::cut(self.name, token, pieces);
-        let values = chunks.into_iter().map(|chunk| Value { key: key.chunk(chunk.index), pieces: chunk.pieces });
+        let values = chunks.into_iter().map(|chunk| KeyedValue { key: key.chunk(chunk.index), pieces: chunk.pieces });
         let values: Vec<_> = values.collect();
         let transfer = self.server.bodies.turn(Direction::Write, cut.stored(), self.server.timeout).await;
         // The record's life begins when they all are written, and it is.

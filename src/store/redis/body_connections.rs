@@ -30,7 +30,7 @@ pub(super) struct BodyConnections {
 }
 
 /// What is to be written under a key, in pieces.
-pub(super) struct Value {
+pub(super) struct KeyedValue {
     pub(super) key: String,
     pub(super) pieces: Vec<Bytes>,
 }
@@ -59,9 +59,9 @@ impl BodyConnections {
     }
 
     /// Writes values, whose pieces are copied nowhere.
-    pub(super) async fn set(&self, values: &[Value], millis: u64, deadline: Instant) -> Result<(), CommandError> {
+    pub(super) async fn set(&self, values: &[KeyedValue], millis: u64, deadline: Instant) -> Result<(), CommandError> {
         let mut commands = Vec::with_capacity(values.iter().map(|value| value.pieces.len() + 2).sum());
-        for Value { key, pieces } in values {
+        for KeyedValue { key, pieces } in values {
             let length: usize = pieces.iter().map(Bytes::len).sum();
             let (mut head, mut tail) = (Vec::new(), Vec::new());
             CommandWriter::begin(&mut head, 5)
@@ -222,7 +222,7 @@ mod tests {
         let connections = connections(&server, Some(RedisStream::Tcp(stale)));
         let body: Vec<Bytes> = (0..200).map(|index| Bytes::from(vec![index; 10_000])).collect();
         let values = [("body", body.clone()), ("other", vec![Bytes::from_static(b"other")])];
-        let values = values.map(|(key, pieces)| Value { key: key.to_owned(), pieces });
+        let values = values.map(|(key, pieces)| KeyedValue { key: key.to_owned(), pieces });
         connections.set(&values, 60_000, patience()).await.expect("written");
         assert_eq!(connections.get("other", 5, patience()).await.expect("an answer"), Some("other".into()));
         let length = 2_000_000;
@@ -239,7 +239,7 @@ mod tests {
         let server = RedisServer::start();
         let connections = connections(&server, None);
         let large = [Bytes::from(vec![7; 1 << 20])];
-        let values = [Value { key: "body".to_owned(), pieces: large.to_vec() }];
+        let values = [KeyedValue { key: "body".to_owned(), pieces: large.to_vec() }];
         connections.set(&values, 60_000, patience()).await.expect("written");
         assert_eq!(idle(&connections), 1);
         server.freeze();

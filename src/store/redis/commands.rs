@@ -8,7 +8,7 @@ use bytes::Bytes;
 use redis::{FromRedisValue, RedisError, RedisResult, Script, ScriptInvocation};
 use tokio::time::Instant;
 
-use super::body_connections::Value;
+use super::body_connections::KeyedValue;
 use super::connection::Connected;
 use super::resp::CommandWriter;
 use crate::record::codec::VERSION;
@@ -278,7 +278,7 @@ impl Connected {
     /// Writes chunks of a body.
     pub(super) async fn put_chunks(
         &self,
-        chunks: &[Value],
+        chunks: &[KeyedValue],
         time_to_live: Duration,
         deadline: Instant,
     ) -> Result<(), CommandError> {
