@@ -1,5 +1,8 @@
 //! All metrics. Label values come from the configuration and from closed enums, never from a request.
 
+mod reading;
+mod refused;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{LazyLock, PoisonError, RwLock};
@@ -9,6 +12,9 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, core::Collector,
 };
+
+pub use reading::{Reading, RouteReading, StoreReading};
+pub use refused::{LastRefused, Refused};
 
 /// The route label of traffic that matches no route.
 pub const UNMATCHED: &str = "unmatched";
@@ -297,6 +303,8 @@ pub struct Metrics {
     last_reload: IntGauge,
     connections: IntGauge,
     buffered: IntGauge,
+    /// No metric: the last requests that were refused.
+    refused: LastRefused,
 }
 
 /// Global, because a process has one log.
@@ -407,6 +415,7 @@ impl Metrics {
             )?,
             connections: gauge("onlyonce_connections", "Client connections.")?,
             buffered: gauge("onlyonce_buffered_bytes", "Bytes of bodies held in memory.")?,
+            refused: LastRefused::default(),
             registry,
         };
         register(&metrics.registry, LOG_DROPPED.clone())?;
@@ -518,6 +527,11 @@ impl Metrics {
         self.store_used.set(used.unwrap_or(0.0));
         self.store_may_evict.set(i64::from(may_evict));
         self.store_losses.inc_by(losses.saturating_sub(self.store_losses.get()));
+    }
+
+    /// The last requests that were refused.
+    pub fn refused(&self) -> &LastRefused {
+        &self.refused
     }
 
     /// An attempt lost its record to another owner.

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use onlyonce::config::{Config, Listen, RedisEndpoint, RedisServers, StoreLocation, UpstreamAddress, load};
+use onlyonce::metrics::Metrics;
+use serde_json::Value;
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
@@ -98,10 +101,182 @@ fn the_debian_package_has_the_program_and_its_units_where_there_is_cargo_deb() {
     assert!(String::from_utf8_lossy(&version.stdout).starts_with(concat!("onlyonce ", env!("CARGO_PKG_VERSION"))));
     for unit in ["onlyonce.service", "onlyonce.socket"] {
         let packed = fs::read(root.join("usr/lib/systemd/system").join(unit)).expect("a unit");
-        assert_eq!(packed, fs::read(file(unit)).expect("a unit"), "{unit}");
+        assert_eq!(packed, fs::read(file("systemd").join(unit)).expect("a unit"), "{unit}");
     }
     let documents = root.join("usr/share/doc/onlyonce");
     for name in ["LICENSE-MIT", "LICENSE-APACHE", "copyright", "examples/orders.toml"] {
         assert!(documents.join(name).is_file(), "{name} is not in the package");
     }
+}
+
+/// Runs a program to its end, with this on its standard input. What it printed, if it says that all is well.
+fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut process = Command::new(program)
+        .args(arguments)
+        .current_dir(top)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}; tests/run installs it"));
+    process.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("to write");
+    let output = process.wait_with_output().expect("an end");
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    if output.status.success() { Ok(said) } else { Err(said) }
+}
+
+/// All metrics that there are, with every route that can be.
+fn exposition() -> String {
+    let metrics = Metrics::new().expect("metrics");
+    metrics.route("orders");
+    metrics.observed_route("orders");
+    metrics.render().expect("an exposition")
+}
+
+#[test]
+fn promtool_has_nothing_to_say_of_the_metrics() {
+    let said = run("promtool", &["check", "metrics"], &exposition());
+    assert_eq!(said.as_deref(), Ok(""), "promtool check metrics");
+}
+
+#[test]
+fn alert_rules_are_right_and_fire_when_they_should() {
+    for arguments in
+        [["check", "rules", "deploy/prometheus/rules.yml"], ["test", "rules", "tests/prometheus/rules_test.yml"]]
+    {
+        run("promtool", &arguments, "").unwrap_or_else(|said| panic!("{said}"));
+    }
+}
+
+/// The names of alerts, and where their runbook is.
+fn alerts() -> Vec<(String, String)> {
+    let rules = fs::read_to_string(file("prometheus/rules.yml")).expect("the rules");
+    let alerts = rules.split("- alert: ").skip(1).map(|rule| {
+        let name = rule.lines().next().expect("a name").trim().to_owned();
+        let runbook = rule.lines().find_map(|line| line.trim().strip_prefix("runbook_url: ")).expect("a runbook");
+        (name, runbook.to_owned())
+    });
+    alerts.collect()
+}
+
+#[test]
+fn every_alert_has_an_entry_in_the_runbook_and_a_test() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(top.join(name)).expect("a file");
+    let (runbook, tests) = (read("docs/runbook.md"), read("tests/prometheus/rules_test.yml"));
+    let entries: Vec<&str> = runbook.split("\n## ").skip(1).collect();
+    let alerts = alerts();
+    assert_eq!(alerts.len(), entries.len(), "alerts, and entries of the runbook");
+    for (name, link) in alerts {
+        assert_eq!(link, format!("docs/runbook.md#{}", name.to_lowercase()));
+        let entry =
+            entries.iter().find(|entry| entry.lines().next() == Some(&name)).unwrap_or_else(|| panic!("{name}"));
+        for part in ["**It means:**", "**Look at:**", "**Do:**", "**Do not:**"] {
+            assert!(entry.contains(part), "{name} does not say: {part}");
+        }
+        assert!(tests.contains(&format!("alertname=\"{name}\"")), "{name} is not tested");
+    }
+}
+
+/// The names of metrics in an expression, as they are in an exposition.
+fn metrics_of(expression: &str) -> BTreeSet<String> {
+    let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("onlyonce_") || word.starts_with("process_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_panel_and_every_alert_asks_for_metrics_that_there_are() {
+    let exposition = exposition();
+    let exists = |metric: &str| {
+        exposition.lines().any(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' '])))
+    };
+    let dashboard = fs::read_to_string(file("grafana/onlyonce.json")).expect("the dashboard");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter().filter(|panel| panel["type"] != "row");
+    let mut rules = String::from("groups:\n- name: panels\n  rules:\n");
+    let mut asked = BTreeSet::new();
+    for (number, panel) in panels.enumerate() {
+        let title = panel["title"].as_str().expect("a title");
+        let targets = panel["targets"].as_array().expect("targets");
+        assert!(!targets.is_empty() && panel["description"].is_string(), "{title}");
+        for (target, letter) in targets.iter().zip('a'..) {
+            let expression = target["expr"].as_str().expect("an expression");
+            let metrics = metrics_of(expression);
+            assert!(!metrics.is_empty(), "{title}");
+            metrics.iter().for_each(|metric| assert!(exists(metric), "{title}: there is no {metric}"));
+            asked.extend(metrics);
+            // What Grafana fills in.
+            let expression = Value::from(expression.replace("$__rate_interval", "5m"));
+            rules.push_str(&format!("  - record: panel:{letter}{number}\n    expr: {expression}\n"));
+        }
+    }
+    // Every metric of ours is on some panel.
+    for line in exposition.lines().filter_map(|line| line.strip_prefix("# TYPE onlyonce_")) {
+        let metric = format!("onlyonce_{}", line.split(' ').next().expect("a name"));
+        assert!(asked.iter().any(|asked| asked.starts_with(&metric)), "no panel shows {metric}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let queries = folder.path().join("panels.yml");
+    fs::write(&queries, rules).expect("to write");
+    run("promtool", &["check", "rules", queries.to_str().expect("UTF-8")], "").unwrap_or_else(|said| panic!("{said}"));
+    let alerts = fs::read_to_string(file("prometheus/rules.yml")).expect("the rules");
+    let alerts = alerts.lines().filter(|line| !line.trim_start().starts_with(['#', '-']));
+    for metric in alerts.flat_map(metrics_of) {
+        assert!(exists(&metric), "there is no {metric}");
+    }
+}
+
+#[test]
+fn the_unit_for_systemd_is_right_and_its_score_is_the_one_that_it_states() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let unit = fs::read_to_string(file("systemd/onlyonce.service")).expect("the unit");
+    // The program is not installed where this is tested.
+    let here = unit.replace("ExecStart=onlyonce", concat!("ExecStart=", env!("CARGO_BIN_EXE_onlyonce")));
+    let service = folder.path().join("onlyonce.service");
+    fs::write(&service, here).expect("to write");
+    let socket = folder.path().join("onlyonce.socket");
+    fs::copy(file("systemd/onlyonce.socket"), &socket).expect("the socket");
+    let names = [&service, &socket].map(|path| path.to_str().expect("UTF-8"));
+    let said = run("systemd-analyze", &["verify", "--man=no", names[0], names[1]], "");
+    // What it says of other units of the machine is not about these.
+    let about = said.unwrap_or_else(|said| panic!("{said}"));
+    assert!(!about.contains("onlyonce"), "{about}");
+    let score = run("systemd-analyze", &["security", "--offline=true", names[0]], "");
+    let score = score.unwrap_or_else(|said| panic!("{said}"));
+    let level = score.split("Overall exposure level for onlyonce.service: ").nth(1).expect("a level");
+    let level = level.split(' ').next().expect("a number");
+    assert!(unit.contains(&format!("# {level} of 10")), "the unit states another score than {level}");
+    assert!(level.parse::<f32>().expect("a number") < 1.5);
+}
+
+#[test]
+fn the_kubernetes_overlays_are_built_and_their_rules_are_right() {
+    for (overlay, upstream) in [("beside-backend", "http://127.0.0.1:3000"), ("gateway", "http://backend:3000")] {
+        let built = run("kubectl", &["kustomize", &format!("deploy/kubernetes/{overlay}")], "");
+        let built = built.unwrap_or_else(|said| panic!("{overlay}: {said}"));
+        for kind in ["Deployment", "Service", "ConfigMap", "NetworkPolicy", "PodDisruptionBudget"] {
+            assert!(built.contains(&format!("\nkind: {kind}\n")), "{overlay} has no {kind}");
+        }
+        for part in
+            ["startupProbe:", "readinessProbe:", "livenessProbe:", "preStop:", "readOnlyRootFilesystem: true", upstream]
+        {
+            assert!(built.contains(part), "{overlay} has no {part}");
+        }
+        // Whom the policy and the budget are for.
+        assert_eq!(built.matches("onlyonce: guards").count(), 3, "{overlay}");
+    }
+    let backend = fs::read(file("backend.py")).expect("the backend");
+    assert_eq!(fs::read(file("kubernetes/beside-backend/backend.py")).expect("its copy"), backend);
+    let text = fs::read_to_string(file("kubernetes/base/onlyonce.toml")).expect("the rules");
+    let environment = |name: &str| match name {
+        "ONLYONCE_UPSTREAM" => Some("http://127.0.0.1:3000".to_owned()),
+        "ONLYONCE_STORE" => Some("redis://redis:6379/0".to_owned()),
+        "ONLYONCE_ADMIN_TOKEN" => Some("a-token-of-some-length".to_owned()),
+        _ => None,
+    };
+    let config =
+        onlyonce::config::parse("onlyonce.toml", &text, &environment).unwrap_or_else(|error| panic!("{error}"));
+    let grace = std::time::Duration::from_secs(60);
+    assert!(config.server.drain_delay + config.server.drain_timeout < grace);
 }

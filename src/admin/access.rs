@@ -3,6 +3,7 @@
 //! Records contain stored answers, so that reading them is protected like changing them. If a token is configured, every
 //! call must present it. Without one, only calls from this machine are served, but not those of a browser or through a
 //! proxy on it: DNS rebinding shows in the `Host` field, and a proxy sends forwarding fields.
+//! And a call from this machine must say that it is meant so: see [`BY_OPERATOR`].
 
 use std::net::IpAddr;
 
@@ -25,6 +26,9 @@ struct AdminToken {
 }
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Sent by the status page and by `onlyonce records`, whatever its value. In a pod, loopback is shared: a backend that can
+/// be made to fetch a URL is on this machine too, and cannot be made to send this.
+pub const BY_OPERATOR: HeaderName = HeaderName::from_static("onlyonce-admin");
 
 impl Access {
     pub(super) fn new(token: Option<&Secret>) -> Self {
@@ -55,6 +59,10 @@ impl Access {
             None if headers.contains_key(FORWARDED) || headers.contains_key(FORWARDED_FOR) => forbidden(
                 "No admin.token is set, so records are shown and changed on the sidecar's own machine only, and this \
                  request came through a proxy.",
+            ),
+            None if !headers.contains_key(BY_OPERATOR) => forbidden(
+                "No admin.token is set, so records are shown and changed for the status page and for the command line, \
+                 which send a field that nothing else does: Onlyonce-Admin: 1.",
             ),
             None if !host.is_none_or(is_this_machine) => forbidden(
                 "No admin.token is set, so records are shown and changed on the sidecar's own machine only, under an \
@@ -103,7 +111,8 @@ mod tests {
 
     fn may(access: &Access, peer: &str, lines: &[(&'static str, &str)]) -> bool {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("host", "127.0.0.1:9464")].iter().chain(lines) {
+        let usual = [("host", "127.0.0.1:9464"), ("onlyonce-admin", "1")];
+        for (name, value) in usual.iter().chain(lines) {
             let value = HeaderValue::from_str(value).expect("a value");
             if *name == "host" {
                 headers.insert(*name, value);
@@ -139,6 +148,16 @@ mod tests {
         }
         assert!(!may(&access, "127.0.0.1", &[("x-forwarded-for", "192.0.2.1")]));
         assert!(!may(&access, "127.0.0.1", &[("forwarded", "for=192.0.2.1")]));
+    }
+
+    #[test]
+    fn a_backend_that_is_made_to_fetch_a_url_reads_no_records() {
+        let peer = Some(std::net::IpAddr::from([127, 0, 0, 1]));
+        let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("127.0.0.1:9464"))]);
+        let uri = Uri::from_static("/records");
+        assert!(Access::new(None).check(&uri, &headers, peer).is_err());
+        headers.insert(BY_OPERATOR, HeaderValue::from_static(""));
+        assert!(Access::new(None).check(&uri, &headers, peer).is_ok());
     }
 
     #[test]

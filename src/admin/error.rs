@@ -92,6 +92,23 @@ impl AdminError {
         }
     }
 
+    /// Why the status page shows no records.
+    pub(super) fn of_records(self) -> super::status::NoRecords {
+        let (_, code, _) = self.why.describe();
+        super::status::NoRecords { code: code.to_owned(), detail: self.detail.into_owned() }
+    }
+
+    /// A change is not made, since what would be told of it could not be written.
+    pub(super) fn untold(error: &StoreError) -> Self {
+        let detail = format!("Nothing was done, as its line for the audit could not be written: {error}.");
+        Self::new(AdminErrorKind::Store, detail)
+    }
+
+    /// Whether there is just no such record.
+    pub(super) fn is_no_record(&self) -> bool {
+        self.why == AdminErrorKind::NoRecord
+    }
+
     /// Whether the store has failed, and not the record.
     pub(super) fn is_of_store(&self) -> bool {
         self.why == AdminErrorKind::Store

@@ -2,14 +2,22 @@
 
 mod access;
 mod answer;
+pub mod audit;
 mod error;
+mod history;
+mod look_up;
+mod page;
 mod records;
 mod rules;
+mod sentence;
 pub mod shape;
+pub mod status;
+pub mod story;
 #[cfg(test)]
 mod tests;
 mod timestamp;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -25,12 +33,15 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use access::BY_OPERATOR;
 pub use rules::{ActiveRules, check, look_up};
 pub use timestamp::{InvalidTimestamp, Timestamp};
 
 use access::Access;
 use error::{AdminError, AdminErrorKind};
 use records::{LIMIT, MOST, RecordApi, RecordFilter};
+use shape::{RefusalList, RefusedRequest};
+use status::{Figures, StoreStatus};
 
 use crate::config::Secret;
 use crate::guard::Guard;
@@ -45,6 +56,7 @@ pub struct Admin {
     records: RecordApi,
     in_force: Box<dyn Fn() -> Arc<ActiveRules> + Send + Sync>,
     access: Access,
+    figures: Figures,
     draining: AtomicBool,
 }
 
@@ -52,6 +64,12 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// The exposition format's own media type.
 const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+const NOTHING: &str =
+    "here are /, /metrics, /healthz, /readyz, /status, /records, /unknown, /refusals, /look-up, /rules and /explain\n";
+
+/// How often the counters are looked at.
+const EVERY: Duration = Duration::from_secs(5);
 
 /// The largest body of a call: an answer by an operator, as JSON.
 const MAX_BODY: usize = 2 << 20;
@@ -66,8 +84,10 @@ impl Admin {
         in_force: impl Fn() -> Arc<ActiveRules> + Send + Sync + 'static,
         token: Option<&Secret>,
     ) -> Self {
-        let records = RecordApi { store: Arc::clone(&store), guard };
+        let by = if token.is_some() { "admin.token" } else { "this machine" };
+        let records = RecordApi { by, store: Arc::clone(&store), guard };
         Self {
+            figures: Figures::new(&metrics),
             metrics,
             store,
             records,
@@ -102,7 +122,7 @@ impl Admin {
         if path == "/records" || path.starts_with("/records/") {
             return self.about_records(head, body, peer).await.unwrap_or_else(AdminError::response);
         }
-        if path == "/rules" || path == "/explain" {
+        if matches!(path, "/rules" | "/explain" | "/look-up") {
             return self.about_rules(head, body, peer).await.unwrap_or_else(AdminError::response);
         }
         if !matches!(head.method, Method::GET | Method::HEAD) {
@@ -112,9 +132,11 @@ impl Admin {
         }
         match path {
             "/metrics" => self.metrics(),
+            "/status" => self.status(head, peer),
+            "/unknown" | "/refusals" => self.lists(head, peer).await.unwrap_or_else(AdminError::response),
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.ready(head.uri.query().is_some_and(|query| query.split('&').any(|p| p == "store=1"))),
-            _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz, /records, /rules and /explain\n"),
+            _ => page::file(path).unwrap_or_else(|| text(StatusCode::NOT_FOUND, NOTHING)),
         }
     }
 
@@ -174,6 +196,12 @@ impl Admin {
     {
         self.access.check(&head.uri, &head.headers, peer.map(|peer| peer.ip()))?;
         let in_force = (self.in_force)();
+        if head.uri.path() == "/look-up" {
+            must_be(&[Method::POST], "POST", head)?;
+            let asked = parsed(&head.headers, body).await?;
+            let name = look_up::name(&in_force, &*self.store, &asked)?;
+            return Ok(json(StatusCode::OK, &self.records.looked_up(&name).await?));
+        }
         if head.uri.path() == "/explain" {
             must_be(&[Method::POST], "POST", head)?;
             let asked = parsed(&head.headers, body).await?;
@@ -181,6 +209,49 @@ impl Admin {
         }
         must_be(&[Method::GET, Method::HEAD], READ, head)?;
         Ok(json(StatusCode::OK, &rules::told(&in_force, &*self.store, head.uri.query()).await?))
+    }
+
+    /// The figures of now and of the last hour. They are as open as the metrics.
+    fn status(&self, head: &Parts, peer: Option<SocketAddr>) -> Response<Full<Bytes>> {
+        self.figures.look(&self.metrics);
+        let in_force = (self.in_force)();
+        let store = StoreStatus {
+            location: in_force.keeping.store.clone(),
+            up: self.store.health() == Health::Up,
+            used_ratio: self.store.used_ratio(),
+            losses: self.store.losses(),
+            may_evict: self.store.may_evict(),
+            calls: Vec::new(),
+            errors: Vec::new(),
+            typical_ms: Vec::new(),
+            slow_ms: Vec::new(),
+        };
+        let mut status = self.figures.status(&in_force.routes, store, self.draining.load(Ordering::Relaxed));
+        match self.access.check(&head.uri, &head.headers, peer.map(|peer| peer.ip())) {
+            Ok(()) => status.may_change = true,
+            Err(refusal) => status.records = Some(refusal.of_records()),
+        }
+        json(StatusCode::OK, &status)
+    }
+
+    /// What the status page lists beside the figures.
+    async fn lists(&self, head: &Parts, peer: Option<SocketAddr>) -> Result<Response<Full<Bytes>>, AdminError> {
+        self.access.check(&head.uri, &head.headers, peer.map(|peer| peer.ip()))?;
+        if head.uri.path() == "/refusals" {
+            let refusals = self.metrics.refused().all().into_iter().map(RefusedRequest::of).collect();
+            return Ok(json(StatusCode::OK, &RefusalList { refusals }));
+        }
+        let unknown = self.metrics.read().routes.values().map(|route| route.unknown).sum::<i64>();
+        let count = usize::try_from(unknown).unwrap_or_default();
+        Ok(json(StatusCode::OK, &self.records.unknown(count).await?))
+    }
+
+    /// Keeps the figures of the last hour, for as long as it is polled.
+    pub async fn keep_figures(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            self.figures.look(&self.metrics);
+        }
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

@@ -18,12 +18,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::audit::{self, AuditLine, LONGEST_REASON};
 use super::error::{AdminError, AdminErrorKind};
 use super::shape::{
-    BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, RecordChange, RecordDetail, RecordEntry, RecordPage,
-    ReleaseRequest, StateName,
+    BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, LookUpResponse, RecordChange, RecordDetail, RecordEntry,
+    RecordPage, ReleaseRequest, StateName, UnknownList,
 };
-use super::{Timestamp, answer};
+use super::{Timestamp, answer, story};
 use crate::guard::Guard;
 use crate::record::chunks::ApartBody;
 use crate::record::transitions::{self, CompareAndSwap, RecordSnapshot};
@@ -33,8 +34,19 @@ use crate::store::{Cursor, ListQuery, ListedRecord, Store, StoreError, StoredBod
 /// The records API over one store.
 #[derive(Clone)]
 pub(super) struct RecordApi {
+    /// By which right operators change records: for the audit.
+    pub(super) by: &'static str,
     pub(super) store: Arc<dyn Store>,
     pub(super) guard: Arc<Guard>,
+}
+
+/// How an operator makes a change.
+struct ByHand {
+    force: bool,
+    /// Why; empty where the operator does not say.
+    reason: String,
+    /// From where.
+    by: Option<SocketAddr>,
 }
 
 /// A filter of records.
@@ -49,6 +61,8 @@ pub(super) struct RecordFilter {
 
 /// The default number of records on a page.
 pub(super) const LIMIT: usize = 100;
+/// Those that need a hand, as many as a page shows.
+const OLDEST: usize = 25;
 /// The largest number of records on a page.
 pub(super) const MOST: usize = 1000;
 /// The approximate number of keys that one call releases. Each is a write that may wait for a disk.
@@ -75,7 +89,7 @@ impl RecordApi {
         let mut found = Vec::new();
         loop {
             let page = self.store.list(&listing).await.map_err(|error| AdminError::of_store(&error))?;
-            found.extend(page.records.into_iter().filter(|listed| query.fits(listed)));
+            found.extend(page.records.into_iter().filter(|listed| !listed.name.is_audit() && query.fits(listed)));
             listing.after = page.next;
             if listing.after.is_none() || found.len() >= query.limit || begun.elapsed() >= PATIENCE {
                 return Ok((found, listing.after.map(|Cursor(cursor)| cursor)));
@@ -83,9 +97,45 @@ impl RecordApi {
         }
     }
 
+    /// Those that have been unknown for longest, each as it is now.
+    pub(super) async fn unknown(&self, count: usize) -> Result<UnknownList, AdminError> {
+        let mut records = Vec::new();
+        for name in self.guard.oldest_unknown(OLDEST) {
+            match self.store.find(&name).await {
+                // It may have been resolved elsewhere since the last walk through the store.
+                Ok(None) => {}
+                Ok(Some(held)) => {
+                    let entry = RecordEntry::new(&name, Ok(&held.seen()), Timestamp::now());
+                    if story::needs_a_hand(&entry) {
+                        records.push(entry);
+                    }
+                }
+                Err(StoreError::Unreadable { .. }) => {}
+                Err(error) => return Err(AdminError::of_store(&error)),
+            }
+        }
+        Ok(UnknownList { count: count.max(records.len()), records })
+    }
+
+    /// One that may not be there.
+    pub(super) async fn looked_up(&self, name: &RecordName) -> Result<LookUpResponse, AdminError> {
+        let records = match self.show(name, false).await {
+            Ok(shown) => vec![shown],
+            Err(refusal) if refusal.is_no_record() => Vec::new(),
+            Err(refusal) => return Err(refusal),
+        };
+        Ok(LookUpResponse { looked_for: vec![name.to_string()], records })
+    }
+
     pub(super) async fn show(&self, name: &RecordName, with_body: bool) -> Result<RecordDetail, AdminError> {
+        let audit = match audit::read(&*self.store, name).await {
+            // A newer version may write it otherwise: the record itself is shown all the same.
+            Err(StoreError::Unreadable { .. }) => Vec::new(),
+            audit => audit.map_err(|error| AdminError::of_store(&error).about(name))?,
+        };
         match self.store.find(name).await {
-            Ok(None) => Err(no_record(name)),
+            Ok(None) if audit.is_empty() => Err(no_record(name)),
+            Ok(None) => Ok(RecordDetail::new(RecordEntry::absent(name), None, audit)),
             Ok(Some(mut held)) => {
                 let entry = RecordEntry::new(name, Ok(&held.seen()), Timestamp::now());
                 if with_body
@@ -95,18 +145,19 @@ impl RecordApi {
                     match self.body(name, body).await {
                         Ok(pieces) => Arc::make_mut(reply).body = pieces.into(),
                         Err(StoreError::Unreadable { source, .. }) => {
-                            return Ok(RecordDetail {
-                                entry: RecordEntry::new(name, Err(&source), Timestamp::now()),
-                                answer: None,
-                            });
+                            return Ok(RecordDetail::new(
+                                RecordEntry::new(name, Err(&source), Timestamp::now()),
+                                None,
+                                audit,
+                            ));
                         }
                         Err(error) => return Err(AdminError::of_store(&error).about(name)),
                     }
                 }
-                Ok(RecordDetail { entry, answer: answer::shown(&held.record.state, with_body) })
+                Ok(RecordDetail::new(entry, answer::shown(&held.record.state, with_body), audit))
             }
             Err(StoreError::Unreadable { source, .. }) => {
-                Ok(RecordDetail { entry: RecordEntry::new(name, Err(&source), Timestamp::now()), answer: None })
+                Ok(RecordDetail::new(RecordEntry::new(name, Err(&source), Timestamp::now()), None, audit))
             }
             Err(error) => Err(AdminError::of_store(&error).about(name)),
         }
@@ -125,7 +176,7 @@ impl RecordApi {
         let seen = self.seen(name).await?;
         let swap = transitions::release_by_hand(seen.clone(), wanted.force);
         let swap = swap.map_err(|why| AdminError::of_move(why).about(name))?;
-        self.change(name, &seen, swap, wanted.force, by).await
+        self.change(name, &seen, swap, ByHand { force: wanted.force, reason: wanted.reason, by }).await
     }
 
     pub(super) async fn complete(
@@ -134,13 +185,32 @@ impl RecordApi {
         wanted: CompleteRequest,
         by: Option<SocketAddr>,
     ) -> Result<RecordChange, AdminError> {
-        let force = wanted.force;
+        let by_hand = ByHand { force: wanted.force, reason: wanted.reason.clone(), by };
         let reply = answer::given(wanted).map_err(|what| AdminError::new(AdminErrorKind::BadRequest, what))?;
         let seen = self.seen(name).await?;
         let now = Timestamp::now().millis;
-        let swap = transitions::complete_by_hand(seen.clone(), Arc::new(reply), now, force);
+        let swap = transitions::complete_by_hand(seen.clone(), Arc::new(reply), now, by_hand.force);
         let swap = swap.map_err(|why| AdminError::of_move(why).about(name))?;
-        self.change(name, &seen, swap, force, by).await
+        self.change(name, &seen, swap, by_hand).await
+    }
+
+    /// What is told of a change, before it is made.
+    fn told(&self, seen: &RecordSnapshot, swap: &CompareAndSwap, by_hand: &ByHand) -> Result<AuditLine, AdminError> {
+        if by_hand.reason.chars().count() > LONGEST_REASON {
+            let detail = format!("A reason has {LONGEST_REASON} characters at most.");
+            return Err(AdminError::new(AdminErrorKind::BadRequest, detail));
+        }
+        Ok(AuditLine {
+            at: Timestamp::now(),
+            did: if swap.to.is_some() { "complete" } else { "release" }.to_owned(),
+            by: self.by.to_owned(),
+            from: by_hand.by.map(|peer| peer.ip().to_string()),
+            reason: Some(by_hand.reason.clone()).filter(|reason| !reason.is_empty()),
+            force: by_hand.force,
+            was: seen.summary.phase.into(),
+            status: swap.to.as_ref().and_then(|record| record.summary().status).map(|status| status.as_u16()),
+            not_done: None,
+        })
     }
 
     async fn seen(&self, name: &RecordName) -> Result<RecordSnapshot, AdminError> {
@@ -157,11 +227,26 @@ impl RecordApi {
         name: &RecordName,
         seen: &RecordSnapshot,
         swap: CompareAndSwap,
-        force: bool,
-        by: Option<SocketAddr>,
+        by_hand: ByHand,
     ) -> Result<RecordChange, AdminError> {
+        let keep_for = seen.summary.claim.terms.retention;
+        let line = self.told(seen, &swap, &by_hand)?;
+        let told = audit::add(&*self.store, name, &line, keep_for).await;
+        told.map_err(|error| AdminError::untold(&error).about(name))?;
         let done = self.store.compare_and_swap(name, &swap).await;
+        let not_done = match &done {
+            Ok(SwapResult::Done) => None,
+            Ok(SwapResult::Changed(_)) => Some("the record had changed"),
+            Err(StoreError::Uncertain(_)) => Some("the store did not answer: it may have been done"),
+            Err(_) => Some("the store refused"),
+        };
+        if let Some(why) = not_done {
+            // Where the store does not take that either, the log has it.
+            let _ = audit::withdraw(&*self.store, name, &line, why, keep_for).await;
+        }
+        let ByHand { force, reason, by } = by_hand;
         let by = by.map(tracing::field::display);
+        let reason = Some(&*reason).filter(|reason| !reason.is_empty());
         let (event, what) = match &swap.to {
             None => ("record_released", "an operator freed a key"),
             Some(_) => ("record_completed", "an operator settled a record"),
@@ -174,7 +259,7 @@ impl RecordApi {
                     None => self.guard.freed(name),
                     Some(_) => self.guard.settled_by_hand(name),
                 }
-                tracing::info!(target: "onlyonce", event, record = %name, was, status, force, by, "{what}");
+                tracing::info!(target: "onlyonce", event, record = %name, was, status, force, by, reason, "{what}");
                 let now = Timestamp::now();
                 let to = swap.to.map(|record| transitions::StoredRecord { record, silent_for: Duration::ZERO }.seen());
                 Ok(RecordChange {
@@ -190,7 +275,7 @@ impl RecordApi {
             }
             Err(error) => {
                 if let StoreError::Uncertain(_) = error {
-                    tracing::warn!(target: "onlyonce", event, record = %name, was, status, force, by,
+                    tracing::warn!(target: "onlyonce", event, record = %name, was, status, force, by, reason,
                         error = &error as &dyn std::error::Error, "{what}, or it was not done: the store did not answer");
                 }
                 Err(AdminError::of_store(&error).about(name))
@@ -215,7 +300,7 @@ impl RecordApi {
         let (listed, next) = self.look_for(&query).await?;
         let mut done = BulkReleaseResponse { dry_run: wanted.dry_run, released: Vec::new(), left: Vec::new(), next };
         for ListedRecord { name, seen } in listed {
-            match self.release_one(&name, seen, wanted.dry_run, by).await {
+            match self.release_one(&name, seen, wanted.dry_run, &wanted.reason, by).await {
                 Ok(entry) => done.released.push(entry),
                 Err(refusal) if !refusal.is_of_store() => done.left.push(refusal.left()),
                 Err(refusal) if done.released.is_empty() => return Err(refusal),
@@ -234,6 +319,7 @@ impl RecordApi {
         name: &RecordName,
         seen: Result<RecordSnapshot, crate::record::codec::Unreadable>,
         dry_run: bool,
+        reason: &str,
         by: Option<SocketAddr>,
     ) -> Result<RecordEntry, AdminError> {
         let seen = seen.map_err(|why| {
@@ -244,7 +330,9 @@ impl RecordApi {
         if dry_run {
             return Ok(RecordEntry::new(name, Ok(&seen), Timestamp::now()));
         }
-        self.change(name, &seen, swap, false, by).await.map(|changed| changed.was)
+        self.change(name, &seen, swap, ByHand { force: false, reason: reason.to_owned(), by })
+            .await
+            .map(|changed| changed.was)
     }
 }
 

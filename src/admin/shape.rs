@@ -9,8 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
+use super::audit::AuditLine;
+use super::{Timestamp, story};
 use crate::config::{HumanDuration, Naming, RecordPlacement};
+use crate::metrics::Refused;
 use crate::record::codec::Unreadable;
 use crate::record::transitions::{OwnerState, RecordSnapshot};
 use crate::record::{Phase, RecordName, UnknownPolicy};
@@ -84,6 +86,8 @@ pub enum StateName {
     Unknown,
     /// It is damaged, or of a newer version.
     Unreadable,
+    /// It is not there. No list has such a one.
+    Absent,
 }
 
 /// `owner`
@@ -104,6 +108,15 @@ pub struct RecordDetail {
     /// The stored answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<StoredAnswer>,
+    /// What operators did to it, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audit: Vec<AuditLine>,
+    /// What a repeat does or gets, to follow "a repeat".
+    #[serde(default)]
+    pub retry: String,
+    /// What an operator may do about it.
+    #[serde(default)]
+    pub advice: String,
 }
 
 /// A stored answer.
@@ -133,6 +146,66 @@ pub struct BodyContent {
     /// The body in base64, if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
+}
+
+/// `GET /unknown`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnknownList {
+    /// Records of which nobody knows whether they took effect, as far as this process knows now.
+    pub count: usize,
+    /// Those that have waited for longest.
+    pub records: Vec<RecordEntry>,
+}
+
+/// `GET /refusals`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefusalList {
+    /// The last ones of this process, the latest first.
+    pub refusals: Vec<RefusedRequest>,
+}
+
+/// A request that was refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefusedRequest {
+    /// Which one since the start.
+    pub number: u64,
+    /// When.
+    pub at: Timestamp,
+    /// The route's name.
+    pub route: String,
+    /// As its client got it.
+    pub status: u16,
+    /// As its client got it.
+    pub code: String,
+    /// AdminErrorKind, in plain words.
+    pub detail: String,
+    /// The record that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
+}
+
+/// `POST /look-up`: a request of which only key and caller are known.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LookUpRequest {
+    /// The route's name.
+    pub route: String,
+    /// A value for each part of its key.
+    pub key: Vec<String>,
+    /// A value for each part of its scope; an empty one: the request had none.
+    pub scope: Vec<String>,
+    /// Path and query, where they belong to the record's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LookUpResponse {
+    /// The record's name, whether it is there or not.
+    pub looked_for: Vec<String>,
+    /// The record, if it is there.
+    pub records: Vec<RecordDetail>,
 }
 
 /// `GET /rules`
@@ -197,11 +270,14 @@ pub enum ProspectName {
 }
 
 /// `POST /records/{record}/release`
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReleaseRequest {
     /// Even if the owner is alive.
     pub force: bool,
+    /// Why, for the record's story.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// `POST /records/{record}/complete`
@@ -222,6 +298,9 @@ pub struct CompleteRequest {
     /// Even if the owner is alive.
     #[serde(default)]
     pub force: bool,
+    /// Why, for the record's story.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// The result of a change.
@@ -248,6 +327,9 @@ pub struct BulkReleaseRequest {
     /// List the records without a change.
     #[serde(default = "yes")]
     pub dry_run: bool,
+    /// Why, for the story of each.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
     /// The `next` of the previous answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
@@ -295,6 +377,12 @@ pub struct AdminProblem {
 }
 
 impl RecordEntry {
+    /// One that is not there.
+    pub(super) fn absent(name: &RecordName) -> Self {
+        let (record, route) = (name.to_string(), name.route.to_string());
+        Self { record, route, state: StateName::Absent, detail: None, facts: None }
+    }
+
     /// The record at the time `now`.
     pub fn new(name: &RecordName, seen: Result<&RecordSnapshot, &Unreadable>, now: Timestamp) -> Self {
         let (state, detail, facts) = match seen {
@@ -302,6 +390,23 @@ impl RecordEntry {
             Err(why) => (StateName::Unreadable, Some(why.to_string()), None),
         };
         Self { record: name.to_string(), route: name.route.to_string(), state, detail, facts }
+    }
+}
+
+impl RefusedRequest {
+    /// What is kept of it.
+    pub(super) fn of((number, refused): (u64, Refused)) -> Self {
+        let Refused { at, route, code, status, detail, record } = refused;
+        let (code, detail) = (code.to_owned(), detail.into_owned());
+        Self { number, at: Timestamp { millis: at }, route, status, code, detail, record }
+    }
+}
+
+impl RecordDetail {
+    /// With what there is to say of it.
+    pub fn new(entry: RecordEntry, answer: Option<StoredAnswer>, audit: Vec<AuditLine>) -> Self {
+        let (retry, advice) = (story::retry(&entry).to_owned(), story::advice(&entry).to_owned());
+        Self { entry, answer, audit, retry, advice }
     }
 }
 
@@ -355,6 +460,7 @@ impl StateName {
             Self::Unreplayable => "unreplayable",
             Self::Unknown => "unknown",
             Self::Unreadable => "unreadable",
+            Self::Absent => "absent",
         }
     }
 }

@@ -52,7 +52,11 @@ impl Scene {
     }
 
     async fn ask(&self, request: http::request::Builder, body: &str) -> (StatusCode, Value) {
-        let request = request.header(HOST, "localhost").body(Full::from(body.to_owned())).expect("a request");
+        let request = request
+            .header(HOST, "localhost")
+            .header(BY_OPERATOR, "1")
+            .body(Full::from(body.to_owned()))
+            .expect("a request");
         let response = self.admin.handle(request, Some(([127, 0, 0, 1], 5).into())).await;
         let status = response.status();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
@@ -309,6 +313,10 @@ async fn every_call_about_records_is_guarded_and_no_other() {
         (Method::POST, format!("/records/{name}/release")),
         (Method::POST, format!("/records/{name}/complete")),
         (Method::GET, "/records/nothing/here".to_owned()),
+        (Method::GET, "/unknown".to_owned()),
+        (Method::GET, "/refusals".to_owned()),
+        (Method::POST, "/look-up".to_owned()),
+        (Method::GET, "/rules".to_owned()),
     ];
     for (method, target) in calls {
         let request = || Request::builder().method(&method).uri(&target).header(CONTENT_TYPE, "application/json");
@@ -319,7 +327,7 @@ async fn every_call_about_records_is_guarded_and_no_other() {
         assert_eq!(code(&scene.ask(foreign, "{}").await), (403, "forbidden"), "{target}");
     }
     assert!(scene.left(&name).await.is_some());
-    for target in ["/metrics", "/healthz", "/readyz"] {
+    for target in ["/metrics", "/healthz", "/readyz", "/status", "/", "/page.js", "/page.css"] {
         let request = Request::get(target).body(Full::<Bytes>::default()).expect("a request");
         let response = scene.admin.handle(request, Some(([192, 0, 2, 1], 5).into())).await;
         assert_eq!(response.status(), StatusCode::OK, "{target}");

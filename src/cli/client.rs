@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
+use crate::admin::BY_OPERATOR;
 use crate::admin::shape::AdminProblem;
 use crate::config::{self, Config, Secret};
 
@@ -147,6 +148,7 @@ impl AdminClient {
     ) -> Result<(StatusCode, Bytes), AdminCallError> {
         let strange = |error: &dyn Error| AdminCallError::Strange(error.to_string());
         let mut request = Request::builder().method(method).uri(target).header(HOST, self.authority.as_str());
+        request = request.header(BY_OPERATOR, "cli");
         if let Some(token) = &self.token {
             let value = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
             let mut value = value.map_err(|_| AdminCallError::Usage("the token cannot stand in a header".into()))?;

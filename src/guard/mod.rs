@@ -287,6 +287,11 @@ impl Guard {
         self.unknowns.resolved(name);
     }
 
+    /// The records that have been unknown for longest, as far as is known without asking the store.
+    pub fn oldest_unknown(&self, count: usize) -> Vec<RecordName> {
+        self.unknowns.oldest(count)
+    }
+
     /// Counts the records that are unknown, for as long as this is polled.
     pub async fn survey(&self) -> Infallible {
         self.unknowns.survey(&*self.store).await

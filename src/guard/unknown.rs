@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::metrics::Metrics;
 use crate::record::transitions::{OwnerState, RecordSnapshot};
 use crate::record::{Phase, RecordName};
@@ -30,12 +31,21 @@ struct UnknownSets {
     walked: UnknownSet,
 }
 
-/// Records, with the time at which the store forgets them.
+/// Records, with when they became unknown and when the store forgets them.
 #[derive(Default)]
 struct UnknownSet {
-    by_name: HashMap<RecordName, Instant>,
+    by_name: HashMap<RecordName, Holding>,
     /// By route, including those for which there was no room above.
     counts: HashMap<Arc<str>, usize>,
+}
+
+/// Since when, and how long, a record is unknown.
+#[derive(Clone, Copy)]
+struct Holding {
+    /// By the wall clock of whoever settled or claimed it, in milliseconds since the Unix epoch: for people.
+    since: u64,
+    /// When the store forgets it.
+    until: Instant,
 }
 
 /// More names than this are counted without their names. This limits memory to a few megabytes.
@@ -51,13 +61,13 @@ const REST: Duration = Duration::from_secs(30);
 const FIRST_REST: Duration = Duration::from_secs(1);
 
 impl UnknownSet {
-    fn insert(&mut self, name: RecordName, until: Instant) {
+    fn insert(&mut self, name: RecordName, holding: Holding) {
         if self.by_name.len() >= MOST && !self.by_name.contains_key(&name) {
             *self.counts.entry(name.route).or_default() += 1;
             return;
         }
         let route = Arc::clone(&name.route);
-        if self.by_name.insert(name, until).is_none() {
+        if self.by_name.insert(name, holding).is_none() {
             *self.counts.entry(route).or_default() += 1;
         }
     }
@@ -70,7 +80,7 @@ impl UnknownSet {
 
     fn expire(&mut self, now: Instant) {
         let gone: Vec<RecordName> =
-            self.by_name.iter().filter(|(_, until)| **until <= now).map(|(name, _)| name.clone()).collect();
+            self.by_name.iter().filter(|(_, holding)| holding.until <= now).map(|(name, _)| name.clone()).collect();
         gone.iter().for_each(|name| self.remove(name));
     }
 
@@ -88,10 +98,10 @@ impl UnknownRecords {
 
     /// This record is unknown from now on, for this time.
     pub(super) fn add(&self, name: &RecordName, time_to_live: Duration) {
-        let until = later(time_to_live);
+        let holding = Holding { since: clock::unix_millis(), until: later(time_to_live) };
         self.change(|known| {
-            known.walked.insert(name.clone(), until);
-            known.now.insert(name.clone(), until);
+            known.walked.insert(name.clone(), holding);
+            known.now.insert(name.clone(), holding);
         });
     }
 
@@ -101,6 +111,19 @@ impl UnknownRecords {
             known.walked.remove(name);
             known.now.remove(name);
         });
+    }
+
+    /// The names of those that have been unknown for longest.
+    pub(super) fn oldest(&self, count: usize) -> Vec<RecordName> {
+        let known = self.known();
+        let mut all: Vec<(u64, &RecordName)> =
+            known.now.by_name.iter().map(|(name, holding)| (holding.since, name)).collect();
+        if all.len() > count {
+            all.select_nth_unstable_by_key(count, |(since, _)| *since);
+            all.truncate(count);
+        }
+        all.sort_unstable_by_key(|(since, name)| (*since, name.digest));
+        all.into_iter().map(|(_, name)| name.clone()).collect()
     }
 
     /// Walks through the records of the store, again and again.
@@ -137,8 +160,10 @@ impl UnknownRecords {
     fn found(&self, page: &Page) {
         let mut known = self.known();
         for listed in page.records.iter().filter(|listed| !listed.name.is_observed()) {
-            if let Some(left) = listed.seen.as_ref().ok().and_then(unknown_for) {
-                known.walked.insert(listed.name.clone(), later(left));
+            let seen = listed.seen.as_ref().ok();
+            if let Some((seen, left)) = seen.and_then(|seen| Some((seen, unknown_for(seen)?))) {
+                let since = seen.summary.settled_at.unwrap_or(seen.summary.claim.claimed_at);
+                known.walked.insert(listed.name.clone(), Holding { since, until: later(left) });
             }
         }
     }

@@ -96,6 +96,11 @@ impl Code {
         }
     }
 
+    /// The `code` member.
+    pub fn name(self) -> &'static str {
+        self.describe().1
+    }
+
     /// The status it is answered with.
     pub fn status(self) -> StatusCode {
         self.describe().0

@@ -73,6 +73,16 @@ impl Problem {
         self.code
     }
 
+    /// Why, in plain words; not in the route's own.
+    pub fn detail(&self) -> &Cow<'static, str> {
+        &self.detail
+    }
+
+    /// The name of the record that it is about.
+    pub fn about(&self) -> Option<&str> {
+        self.record.as_deref()
+    }
+
     /// Replaces the explanation by the route's own message, if it has one.
     pub fn message(mut self, message: Option<&str>) -> Self {
         self.message = message.map(Into::into);

@@ -81,6 +81,7 @@ impl Proxy {
                 let answer = Box::pin(self.guarded(rule, context, head, body, &mut event)).await;
                 let mut answer = answer.unwrap_or_else(|problem| {
                     event.answer(refusal::outcome(problem.code()), problem.code().status());
+                    refusal::note(&self.metrics, &rule.name, &problem);
                     refused(&refusal::on_route(problem, rule), form)
                 });
                 if let Some(reader) = reader.filter(|_| event.is_ours()) {
@@ -132,7 +133,10 @@ impl Proxy {
         let outcome =
             answer.as_ref().map_or_else(|problem| refusal::outcome(problem.code()), |_| RequestOutcome::Unguarded);
         self.metrics.request(route, outcome, begun.elapsed());
-        answer.unwrap_or_else(|problem| refused(&problem, form))
+        answer.unwrap_or_else(|problem| {
+            refusal::note(&self.metrics, route, &problem);
+            refused(&problem, form)
+        })
     }
 
     pub(super) async fn guarded(

@@ -1,10 +1,11 @@
 //! What a client is told when it does not get an answer of the backend, and how that is counted.
 
 use super::body::BodyReadError;
+use crate::clock;
 use crate::config::{OnMismatch, Preset, Rule, Selector};
 use crate::guard::Difference;
 use crate::key::KeyError;
-use crate::metrics::RequestOutcome;
+use crate::metrics::{Metrics, Refused, RequestOutcome};
 use crate::problem::{Code, Dialect, Problem};
 
 /// What a route adds to every refusal: its name, and what helps its clients.
@@ -134,6 +135,21 @@ pub(super) fn not_yet() -> Problem {
 /// Nothing was guarded.
 pub(super) fn too_late() -> Problem {
     Problem::new(Code::UpstreamTimeout, "The backend did not answer in time.").unguarded()
+}
+
+/// Keeps a refusal for operators. A repeat that comes early is none, and neither is trouble with the backend.
+pub(super) fn note(metrics: &Metrics, route: &str, problem: &Problem) {
+    match problem.code() {
+        Code::InFlight | Code::UpstreamUnreachable | Code::UpstreamFailed | Code::UpstreamTimeout => {}
+        code => metrics.refused().push(|| Refused {
+            at: clock::unix_millis(),
+            route: route.to_owned(),
+            code: code.name(),
+            status: code.status().as_u16(),
+            detail: problem.detail().clone(),
+            record: problem.about().map(str::to_owned),
+        }),
+    }
 }
 
 /// How a problem is counted.

@@ -232,10 +232,23 @@ pub struct RecordName {
 /// Appended to the name of a route in observe mode. No route can have such a name.
 const OBSERVED: &str = "@observe";
 
+/// Appended to the name of a route: what operators did to its records. No route can have such a name.
+const AUDIT: &str = "@audit";
+
 impl RecordName {
     /// The record of the same operation in observe mode, under a name of its own.
     pub fn observed(&self) -> Self {
         Self { route: format!("{}{OBSERVED}", self.route).into(), digest: self.digest }
+    }
+
+    /// What operators did to this record, under a name of its own.
+    pub fn audit(&self) -> Self {
+        Self { route: format!("{}{AUDIT}", self.route).into(), digest: self.digest }
+    }
+
+    /// Whether this is not the record of a request, but of what operators did to one.
+    pub fn is_audit(&self) -> bool {
+        self.route.ends_with(AUDIT)
     }
 
     /// Whether this is the record of an observed request.

@@ -211,6 +211,7 @@ impl Sidecar {
                 false
             }
             never = guard.survey() => match never {},
+            never = admin.keep_figures() => match never {},
         };
         tracing::info!(at_work = guard.at_work(), "stopping: not ready any more, still serving");
         admin.drain();

@@ -58,7 +58,8 @@ fn at(setup: &Setup, admin: SocketAddr) -> Setup {
 
 /// What the sidecar says of its rules.
 async fn rules(admin: SocketAddr) -> String {
-    let told = Wire::connect(admin).await.ask(&request("GET", "/rules").host("localhost")).await;
+    let told =
+        Wire::connect(admin).await.ask(&request("GET", "/rules").host("localhost").line("Onlyonce-Admin: 1")).await;
     assert_eq!(told.status, 200, "{told:?}");
     told.text().to_owned()
 }
@@ -255,13 +256,13 @@ async fn what_the_sidecar_knows_is_for_those_who_may_see_records() {
         (r#"{"method":"POST","url":"/","body_base64":"?"}"#, "body_base64"),
         ("[]", "The body is not right"),
     ] {
-        let asked = Request::to_host("/explain", "localhost").json(body);
+        let asked = Request::to_host("/explain", "localhost").line("Onlyonce-Admin: 1").json(body);
         let refused = Wire::connect(sidecar.admin).await.ask(&asked).await;
         refused.refuses(400, "bad-request");
         assert!(refused.text().contains(words) && !refused.text().contains("s3cret"), "{}", refused.text());
     }
-    let asked = request("GET", "/explain").host("localhost");
+    let asked = request("GET", "/explain").host("localhost").line("Onlyonce-Admin: 1");
     Wire::connect(sidecar.admin).await.ask(&asked).await.refuses(405, "method-not-allowed");
-    let asked = Request::to_host("/rules", "localhost").json("{}");
+    let asked = Request::to_host("/rules", "localhost").line("Onlyonce-Admin: 1").json("{}");
     Wire::connect(sidecar.admin).await.ask(&asked).await.refuses(405, "method-not-allowed");
 }

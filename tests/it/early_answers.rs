@@ -111,9 +111,12 @@ async fn that_the_backend_is_not_there_reaches_it_too() {
 async fn the_operators_side_answers_early_as_well() {
     let backend = Backend::start().await;
     let sidecar = Setup::new(&backend.url()).start().await;
-    for request in
-        large(Request::to_host("/records/release", "127.0.0.1").line("Content-Type: application/json"), 30 << 20)
-    {
+    for request in large(
+        Request::to_host("/records/release", "127.0.0.1")
+            .line("Onlyonce-Admin: 1")
+            .line("Content-Type: application/json"),
+        30 << 20,
+    ) {
         let mut client = Wire::connect(sidecar.admin).await;
         assert_eq!(writes_first(&mut client, &request).await.status, 413);
     }

@@ -106,6 +106,41 @@ on_every_store! {
         records(sidecar.admin, &["release", &record]).await.failed(1, &["the key is free", "record-not-found"]);
     }
 
+    async fn what_an_operator_did_is_told_also_after_a_release(store: &Store) {
+        let backend = Backend::start().await;
+        let sidecar = with_unknown(store, &backend, "k").await;
+        let record = only(sidecar.admin, "unknown").await;
+        let said = records(sidecar.admin, &["release", &record, "--reason", "no such order"]).await;
+        said.well();
+        let shown = records(sidecar.admin, &["show", &record]).await.well();
+        let words: Vec<&str> = shown.split_whitespace().collect();
+        let words = words.join(" ");
+        assert!(words.contains("no record: the key is free"), "{shown}");
+        assert!(words.contains("released by this machine from 127.0.0.1: \"no such order\""), "{shown}");
+        // The key is free, and no list has a record that is none.
+        assert_eq!(list(sidecar.admin, &[]).await, Vec::<Value>::new());
+        backend.then(vec![Step::Reset]);
+        sidecar.ask(&order("k")).await.refuses(502, "upstream-failed");
+        let settle = ["complete", &record, "--status", "201", "-d", "{}", "--reason", "it was there at last"];
+        records(sidecar.admin, &settle).await.well();
+        let shown = records(sidecar.admin, &["show", &record, "--format", "json"]).await.well();
+        let shown: Value = serde_json::from_str(&shown).expect("JSON");
+        let audit = shown["audit"].as_array().expect("lines");
+        let told: Vec<_> = audit.iter().map(|line| (line["did"].as_str(), line["reason"].as_str())).collect();
+        assert_eq!(told, [
+            (Some("release"), Some("no such order")),
+            (Some("complete"), Some("it was there at last")),
+        ]);
+        assert_eq!((&audit[1]["status"], &audit[1]["was"], &audit[1]["not_done"]), (&201.into(), &"unknown".into(), &Value::Null));
+        // What was refused is not told: nothing was done.
+        records(sidecar.admin, &settle).await.failed(1, &["already-completed"]);
+        let long = "x".repeat(501);
+        records(sidecar.admin, &["release", &record, "--yes", "--reason", &long]).await.failed(1, &["500 characters"]);
+        let shown = records(sidecar.admin, &["show", &record, "--format", "json"]).await.well();
+        let shown: Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(shown["audit"].as_array().map(Vec::len), Some(2));
+    }
+
     async fn an_answer_that_no_record_can_hold_is_refused(store: &Store) {
         let backend = Backend::start().await;
         let sidecar = with_unknown(store, &backend, "k").await;
@@ -115,7 +150,7 @@ on_every_store! {
         let large = vec![("x-line".to_owned(), "1".repeat(70_000))];
         for headers in [names(40_000), names(1001), lines(70_000), lines(1001), large] {
             let given = serde_json::json!({ "status": 201, "headers": headers });
-            let complete = Request::to_host(&format!("/records/{record}/complete"), "localhost").json(&given.to_string());
+            let complete = Request::to_host(&format!("/records/{record}/complete"), "localhost").line("Onlyonce-Admin: 1").json(&given.to_string());
             let refused = Wire::connect(sidecar.admin).await.ask(&complete).await;
             refused.refuses(400, "bad-request");
             assert!(refused.text().contains("at most"), "{}", refused.text());
@@ -123,7 +158,7 @@ on_every_store! {
         // It is what it was, and one that fits is kept.
         assert_eq!(only(sidecar.admin, "unknown").await, record);
         let given = serde_json::json!({ "status": 201, "headers": lines(80) });
-        let complete = Request::to_host(&format!("/records/{record}/complete"), "localhost").json(&given.to_string());
+        let complete = Request::to_host(&format!("/records/{record}/complete"), "localhost").line("Onlyonce-Admin: 1").json(&given.to_string());
         assert_eq!(Wire::connect(sidecar.admin).await.ask(&complete).await.status, 200);
         let replay = sidecar.ask(&order("k")).await;
         assert_eq!((replay.is_replay(), replay.values("x-line").len()), (true, 80));

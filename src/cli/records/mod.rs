@@ -90,6 +90,9 @@ enum RecordsCommand {
         /// Even if the request is still running. It goes on, and what comes of it is not recorded
         #[arg(long)]
         force: bool,
+        /// Why, for the record's story
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        reason: String,
     },
 }
 
@@ -101,6 +104,9 @@ struct ReleaseArgs {
     /// Even if the request is still running. It goes on, and another may run beside it
     #[arg(long, conflicts_with = "route")]
     force: bool,
+    /// Why, for the record's story
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
     /// Many: those of this route,
     #[arg(long, value_name = "NAME", requires_all = ["state", "since"])]
     route: Option<String>,
@@ -136,13 +142,15 @@ pub(super) fn records(args: RecordsArgs) -> ExitCode {
             RecordsCommand::List { route, state, format } => list(&client, route.as_deref(), state, format).await,
             RecordsCommand::Show { record, body, format } => show(&client, &record, body, format).await,
             RecordsCommand::Release(args) => match (args.record, args.route.zip(args.state).zip(args.since)) {
-                (Some(record), _) => release(&client, &record, args.force, args.yes).await,
-                (None, Some(((route, state), since))) => release_many(&client, route, state, since, args.yes).await,
+                (Some(record), _) => release(&client, &record, args.force, args.reason, args.yes).await,
+                (None, Some(((route, state), since))) => {
+                    release_many(&client, route, state, since, args.reason, args.yes).await
+                }
                 // The command line parser excludes this.
                 (None, None) => Ok(()),
             },
-            RecordsCommand::Complete { record, status, headers, data, force } => {
-                let answer = answer(status, &headers, data.as_deref(), force)?;
+            RecordsCommand::Complete { record, status, headers, data, force, reason } => {
+                let answer = CompleteRequest { reason, ..answer(status, &headers, data.as_deref(), force)? };
                 complete(&client, &record, answer).await
             }
         }
@@ -268,7 +276,13 @@ async fn show(
     Ok(())
 }
 
-async fn release(client: &AdminClient, record: &RecordName, force: bool, yes: bool) -> Result<(), AdminCallError> {
+async fn release(
+    client: &AdminClient,
+    record: &RecordName,
+    force: bool,
+    reason: String,
+    yes: bool,
+) -> Result<(), AdminCallError> {
     if !yes {
         let shown: RecordDetail = client.ask(Method::GET, &format!("/records/{record}"), None::<&()>).await?;
         if shown.entry.state == StateName::Completed && !is_meant(&shown.entry)? {
@@ -279,7 +293,7 @@ async fn release(client: &AdminClient, record: &RecordName, force: bool, yes: bo
         }
     }
     let target = format!("/records/{record}/release");
-    let changed: RecordChange = client.ask(Method::POST, &target, Some(&ReleaseRequest { force })).await?;
+    let changed: RecordChange = client.ask(Method::POST, &target, Some(&ReleaseRequest { force, reason })).await?;
     let mut said = format!("It was {}. The next request with its key runs.", say::state(&changed.was));
     if is_running(&changed.was) {
         said.push_str(" The request that it belongs to goes on, and takes the key again if no other comes first.");
@@ -317,7 +331,14 @@ fn answer(
     let header = |(name, value): &(HeaderName, HeaderValue)| {
         (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
-    Ok(CompleteRequest { status, headers: headers.iter().map(header).collect(), body, body_base64, force })
+    Ok(CompleteRequest {
+        status,
+        headers: headers.iter().map(header).collect(),
+        body,
+        body_base64,
+        force,
+        reason: String::new(),
+    })
 }
 
 async fn complete(client: &AdminClient, record: &RecordName, answer: CompleteRequest) -> Result<(), AdminCallError> {
@@ -335,11 +356,12 @@ async fn release_many(
     route: String,
     state: StateName,
     since: Timestamp,
+    reason: String,
     yes: bool,
 ) -> Result<(), AdminCallError> {
     client.knows_route(&route)?;
     let which = format!("of {route}, {state} since {}", say::time(since));
-    let mut wanted = BulkReleaseRequest { route, state, since: since.to_string(), dry_run: !yes, cursor: None };
+    let mut wanted = BulkReleaseRequest { route, state, since: since.to_string(), dry_run: !yes, reason, cursor: None };
     let mut out = io::stdout().lock();
     let mut released = HashSet::new();
     let mut left = 0;

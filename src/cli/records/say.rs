@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::super::client::{AdminCallError, AdminClient, TokenFrom};
 use super::super::text::{labelled, wrapped};
 use crate::admin::Timestamp;
+use crate::admin::audit::AuditLine;
 use crate::admin::shape::{OwnerName, ProspectName, RecordDetail, RecordEntry, RecordFacts, StateName, StoredAnswer};
+use crate::admin::story;
 
 /// A record in a list. Its name is on a line of its own, for copying.
 pub(super) fn entry(entry: &RecordEntry, now: Timestamp) -> String {
@@ -27,7 +29,11 @@ fn since_when(entry: &RecordEntry, now: Timestamp) -> String {
 pub(super) fn repeated(entry: &RecordEntry, now: Timestamp) -> String {
     let then = match entry.state {
         StateName::Completed => "gets that answer",
-        StateName::InFlight | StateName::Unreplayable | StateName::Unknown | StateName::Unreadable => retry(entry),
+        StateName::InFlight
+        | StateName::Unreplayable
+        | StateName::Unknown
+        | StateName::Unreadable
+        | StateName::Absent => story::retry(entry),
     };
     format!("{}: a repeat {then}", since_when(entry, now))
 }
@@ -69,6 +75,7 @@ pub(super) fn state(entry: &RecordEntry) -> String {
         (StateName::Unreplayable, _) => format!("unreplayable{status}"),
         (StateName::Unknown, _) => "unknown".into(),
         (StateName::Unreadable, _) => "unreadable".into(),
+        (StateName::Absent, _) => "no record: the key is free".into(),
     }
 }
 
@@ -84,7 +91,11 @@ pub(super) fn shown(shown: &RecordDetail, now: Timestamp) -> String {
     if let Some(facts) = &entry.facts {
         told(&mut out, facts, now);
     }
-    labelled(&mut out, "a retry", retry(entry));
+    labelled(&mut out, "a retry", story::retry(entry));
+    labelled(&mut out, "advice", story::advice(entry));
+    for line in &shown.audit {
+        labelled(&mut out, "by hand", &by_hand(line, now));
+    }
     if let Some(answer) = &shown.answer {
         out.push('\n');
         answered(&mut out, answer);
@@ -110,19 +121,20 @@ fn told(out: &mut String, facts: &RecordFacts, now: Timestamp) {
     labelled(out, "fingerprint", &format!("{}…", facts.fingerprint));
 }
 
-/// What a repeat with the same content gets.
-fn retry(entry: &RecordEntry) -> &'static str {
-    let facts = entry.facts.as_ref();
-    let holds = facts.is_some_and(|facts| facts.hold_for.is_some());
-    match (entry.state, facts.and_then(|facts| facts.owner)) {
-        (StateName::Completed, _) => "gets the answer below",
-        (StateName::Unreplayable, _) => "gets 409 already-completed",
-        (StateName::Unknown, _) => "gets 409 outcome-unknown",
-        (StateName::InFlight, Some(OwnerName::Lost)) if holds => "gets 409 outcome-unknown",
-        (StateName::InFlight, Some(OwnerName::Lost)) => "takes over, and runs",
-        (StateName::InFlight, Some(OwnerName::Alive) | None) => "waits, or gets 409 in-flight",
-        (StateName::Unreadable, _) => "gets 503 record-unreadable",
-    }
+/// `2026-11-29T04:00:00Z, 2m ago: released by admin.token from 127.0.0.1: "no order in the backend"`
+fn by_hand(line: &AuditLine, now: Timestamp) -> String {
+    let did = match &*line.did {
+        "release" => "released",
+        "complete" => "completed",
+        other => other,
+    };
+    let status = line.status.map(|status| format!(" with {status}")).unwrap_or_default();
+    let from = line.from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
+    let force = if line.force { ", with force" } else { "" };
+    let reason = line.reason.as_ref().map(|reason| format!(": \"{}\"", printable(reason))).unwrap_or_default();
+    let not_done = line.not_done.as_ref().map(|why| format!(" (not done: {why})")).unwrap_or_default();
+    let (at, ago, by) = (time(line.at), ago(line.at, now), &line.by);
+    format!("{at}, {ago}: {did}{status} by {by}{from}{force}{reason}{not_done}")
 }
 
 fn answered(out: &mut String, answer: &StoredAnswer) {
@@ -279,7 +291,7 @@ mod tests {
                 let facts =
                     RecordFacts { owner, heard_at: Some(NOON), status: Some(201), settled_at: Some(NOON), ..facts() };
                 let record = record(state, (state != StateName::Unreadable).then_some(facts));
-                let text = [entry(&record, now), shown(&RecordDetail { entry: record, answer: None }, now)].concat();
+                let text = [entry(&record, now), shown(&RecordDetail::new(record, None, Vec::new()), now)].concat();
                 for line in text.lines() {
                     // The name is never wrapped, so that it can be copied.
                     assert!(line.chars().count() <= 80 || line.contains(&"r".repeat(40)), "{line}");

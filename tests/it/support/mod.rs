@@ -1,6 +1,7 @@
 //! What stories are told with: a backend that does as it is told, a sidecar in front of it, and bytes on a wire.
 
 pub mod backend;
+pub mod browser;
 pub mod certificates;
 pub mod fault_proxy;
 pub mod front;
@@ -16,6 +17,7 @@ pub mod store;
 pub mod wire;
 
 pub use backend::{Backend, ByHand, Gate, Step, answer, nobody, say};
+pub use browser::{Browser, Look};
 pub use certificates::Authority;
 pub use fault_proxy::{FaultProxy, Faults};
 pub use front::Front;

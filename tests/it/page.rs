@@ -1,0 +1,328 @@
+//! The status page: what it is told, and what a person sees and does in a real browser.
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+/// What the page asks for, as it asks.
+async fn ask(sidecar: &Sidecar, target: &str) -> Response {
+    let asked = request("GET", target).host("localhost").line("Onlyonce-Admin: page");
+    Wire::connect(sidecar.admin).await.ask(&asked).await
+}
+
+async fn look_up(sidecar: &Sidecar, content: &Value) -> Response {
+    let asked = Request::to_host("/look-up", "localhost").line("Onlyonce-Admin: page").json(&content.to_string());
+    Wire::connect(sidecar.admin).await.ask(&asked).await
+}
+
+/// A record of which nobody knows what came of it.
+async fn lose(sidecar: &Sidecar, backend: &Backend, key: &str) {
+    backend.then(vec![Step::Reset]);
+    sidecar.ask(&order(key)).await.refuses(502, "upstream-failed");
+}
+
+#[tokio::test]
+async fn the_status_tells_what_happened_to_whom() {
+    let backend = Backend::start().await;
+    let setup = Setup::new(&backend.url());
+    let sidecar = setup.another_route("name = \"off\"\npath = \"/off\"\nscope = []\nmode = \"off\"").start().await;
+    let before = ask(&sidecar, "/status").await.json();
+    assert_eq!(
+        (&before["store"]["up"], &before["records"], &before["may_change"]),
+        (&json!(true), &Value::Null, &json!(true))
+    );
+    assert_eq!(before["routes"][0]["outcomes"], json!({}));
+    sidecar.ask(&order("k")).await;
+    sidecar.ask(&order("k")).await;
+    sidecar.ask(&request("GET", "/")).await;
+    let mut status = Value::Null;
+    until("the figures move", async || {
+        status = ask(&sidecar, "/status").await.json();
+        status["routes"][0]["outcomes"]["replayed"].as_array().is_some_and(|counts| counts.last() == Some(&json!(1)))
+    })
+    .await;
+    let routes = status["routes"].as_array().expect("a list");
+    let named: Vec<_> = routes.iter().map(|route| route["route"].as_str().expect("a name")).collect();
+    assert_eq!(named, ["orders", "off", "unmatched"]);
+    assert_eq!(routes[0]["outcomes"]["executed"].as_array().map(Vec::len), Some(60));
+    assert!(
+        routes[0]["says"].as_str().expect("words").starts_with("One orders for each Idempotency-Key of each caller")
+    );
+    assert_eq!((&routes[0]["match"], &routes[1]["key"]), (&json!("POST /orders"), &Value::Null));
+    assert!(status["store"]["calls"].as_array().expect("counts").iter().any(|calls| calls.as_u64() > Some(0)));
+}
+
+#[tokio::test]
+async fn records_are_shown_to_whoever_says_that_it_is_meant_so() {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    for target in ["/unknown", "/refusals", "/records"] {
+        let plain = request("GET", target).host("localhost");
+        Wire::connect(sidecar.admin).await.ask(&plain).await.refuses(403, "forbidden");
+        assert_eq!(ask(&sidecar, target).await.status, 200, "{target}");
+    }
+    let status = Wire::connect(sidecar.admin).await.ask(&request("GET", "/status").host("localhost")).await.json();
+    assert_eq!((&status["records"]["code"], &status["may_change"]), (&json!("forbidden"), &json!(false)));
+    let page = Wire::connect(sidecar.admin).await.ask(&request("GET", "/").host("localhost")).await;
+    let policy = page.value("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'"), "{policy}");
+}
+
+#[tokio::test]
+async fn the_last_refusals_are_told_with_their_reasons() {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).route("on_missing_key = \"reject\"").start().await;
+    sidecar.ask(&order("k")).await;
+    sidecar.ask(&order("k").body("other")).await.refuses(422, "key-reused");
+    sidecar.ask(&post("/orders")).await.refuses(400, "missing-key");
+    sidecar.ask(&order("")).await.refuses(400, "invalid-key");
+    let told = ask(&sidecar, "/refusals").await.json();
+    let told = told["refusals"].as_array().expect("a list");
+    let codes: Vec<_> = told.iter().map(|one| one["code"].as_str().expect("a code")).collect();
+    assert_eq!(codes, ["invalid-key", "missing-key", "key-reused"]);
+    assert!(told[1]["detail"].as_str().expect("words").contains("header:idempotency-key is missing"));
+    assert!(told[2]["record"].as_str().expect("a record").starts_with("orders:"));
+    assert_eq!((&told[0]["status"], &told[0]["record"]), (&json!(400), &Value::Null));
+}
+
+#[tokio::test]
+async fn what_needs_a_hand_is_told_oldest_first() {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    for key in ["a", "b", "c"] {
+        lose(&sidecar, &backend, key).await;
+        tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+    }
+    let told = ask(&sidecar, "/unknown").await.json();
+    assert_eq!(told["count"], 3);
+    let settled = told["records"].as_array().expect("a list").iter().map(|entry| entry["settled_at"].to_string());
+    assert!(settled.is_sorted());
+    let record = told["records"][0]["record"].as_str().expect("a name").to_owned();
+    let release = Request::to_host(&format!("/records/{record}/release"), "localhost");
+    let release = release.line("Onlyonce-Admin: page").json("{}");
+    assert_eq!(Wire::connect(sidecar.admin).await.ask(&release).await.status, 200);
+    let told = ask(&sidecar, "/unknown").await.json();
+    assert_eq!((&told["count"], told["records"].as_array().map(Vec::len)), (&json!(2), Some(2)));
+}
+
+#[tokio::test]
+async fn a_look_up_by_key_and_caller_finds_what_a_request_finds() {
+    let backend = Backend::start().await;
+    let route = |name: &str, rest: &str| format!("name = \"{name}\"\npath = \"/{name}/{{id}}\"\n{rest}");
+    let sidecar = Setup::new(&backend.url())
+        .another_route(&route(
+            "json",
+            "key = [\"json:/order/id\", \"date:year\"]\nscope = [\"cookie:who\"]\nretention = \"400d\"",
+        ))
+        .another_route(&route("query", "key = \"query:ref\"\nscope = [\"ip\", \"path:id\", \"host\"]"))
+        .another_route(&route("form", "key = \"form:ref\"\nscope = [\"header:X-Tenant\", \"query:t\"]"))
+        .another_route(&route("hook", "preset = \"standard-webhooks\""))
+        .start()
+        .await;
+    let year = &sidecar.admin("/status").await.json()["now"].as_str().expect("a time")[..4].to_owned();
+    let urlencoded = "Content-Type: application/x-www-form-urlencoded";
+    let cases = [
+        (order("k-1"), json!({"route": "orders", "key": ["k-1"], "scope": [ada(&order("k"))]})),
+        (order("\"k 2\""), json!({"route": "orders", "key": ["\"k 2\""], "scope": [ada(&order("k"))]})),
+        (
+            post("/json/1").line("Cookie: a=b; who=ada").json("{\"order\":{\"id\":17},\"x\":1}"),
+            json!({"route": "json", "key": ["17", ""], "scope": ["ada"]}),
+        ),
+        (
+            post("/json/1").json("{\"order\":{\"id\":\"a b\"}}"),
+            json!({"route": "json", "key": ["a b", year], "scope": [""]}),
+        ),
+        (
+            post("/json/1").json("{\"order\":{\"id\":\"17\"}}"),
+            json!({"route": "json", "key": ["\"17\"", ""], "scope": [""]}),
+        ),
+        (
+            post("/query/t%20e/?ref=a%2Fb").host("api.test"),
+            json!({"route": "query", "key": ["a/b"], "scope": ["127.0.0.1", "t e", "api.test"]}),
+        ),
+        (
+            post("/query/te?ref=a%2Fb").host("api.test"),
+            json!({"route": "query", "key": ["a/b"], "scope": ["127.0.0.1", "te", "api.test"]}),
+        ),
+        (
+            post("/form/1?t=5").line(urlencoded).line("X-Tenant: acme").body("ref=a%26b&z=1"),
+            json!({"route": "form", "key": ["a&b"], "scope": ["acme", "5"]}),
+        ),
+        (
+            post("/hook/7?z=1").line("webhook-id: msg_1").body("x"),
+            json!({"route": "hook", "key": ["msg_1"], "scope": [], "url": "/hook/7?z=1"}),
+        ),
+    ];
+    for (sent, asked) in cases {
+        let answer = sidecar.ask(&sent).await;
+        assert_eq!(answer.status, 201, "{sent:?}: {answer:?}");
+        let found = look_up(&sidecar, &asked).await;
+        let found = found.json();
+        assert_eq!(found["records"].as_array().map(Vec::len), Some(1), "{asked}: {found}");
+    }
+    let nothing = look_up(&sidecar, &json!({"route": "orders", "key": ["other"], "scope": [""]})).await.json();
+    assert_eq!((&nothing["records"], nothing["looked_for"].as_array().map(Vec::len)), (&json!([]), Some(1)));
+    for (wrong, words) in [
+        (json!({"route": "none", "key": ["a"], "scope": []}), "No route is named"),
+        (json!({"route": "orders", "key": ["a"], "scope": []}), "has 1 parts of the key and 1 of the caller"),
+        (
+            json!({"route": "orders", "key": [""], "scope": [""]}),
+            "A part of the key is missing: header:idempotency-key",
+        ),
+        (json!({"route": "query", "key": ["a"], "scope": ["here", "", ""]}), "is no IP address"),
+        (json!({"route": "json", "key": ["a", "soon"], "scope": [""]}), "is no date"),
+    ] {
+        let refused = look_up(&sidecar, &wrong).await;
+        refused.refuses(400, "bad-request");
+        assert!(refused.text().contains(words), "{}", refused.text());
+    }
+}
+
+/// The line by which the orders of tests name their caller.
+fn ada(order: &Request) -> String {
+    let bytes = String::from_utf8(order.bytes()).expect("text");
+    let line = bytes.lines().find_map(|line| line.strip_prefix("Authorization: "));
+    line.unwrap_or_default().to_owned()
+}
+
+/// Orders of every kind, and two that need a hand.
+async fn busy(backend: &Backend, sidecar: &Sidecar) {
+    for key in 0..12 {
+        for _ in 0..=key % 3 {
+            sidecar.ask(&order(&format!("key-{key}"))).await;
+        }
+    }
+    sidecar.ask(&order("key-1").body("another")).await;
+    sidecar.ask(&order("")).await;
+    sidecar.ask(&request("GET", "/")).await;
+    lose(sidecar, backend, "lost-1").await;
+    lose(sidecar, backend, "lost-2").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_sees_figures_move_finds_a_request_and_settles_it_in_a_browser() {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).start().await;
+    busy(&backend, &sidecar).await;
+    let mut browser = Browser::start().await;
+    browser.look(Look { width: 1600, height: 900, is_dark: false }).await;
+    browser.open(&format!("http://{}/", sidecar.admin)).await;
+    browser.until("document.querySelectorAll('#unknown li').length === 2").await;
+    browser.until("document.querySelector('#routes .says').textContent.startsWith('One orders for each')").await;
+    browser.until("document.querySelector('#routes').innerText.includes('replayed')").await;
+    browser.until("document.querySelectorAll('#refusals tbody tr').length >= 2").await;
+
+    // Figures move, without anybody's loading anything again.
+    let replayed =
+        "[...document.querySelectorAll('#now div')].find((it) => it.innerText.includes('replayed')).innerText";
+    let before = browser.value(replayed).await;
+    sidecar.ask(&order("key-1")).await;
+    browser.until(&format!("{replayed} !== {before}")).await;
+
+    // Somebody has an error body in hand.
+    let refused = sidecar.ask(&order("lost-1")).await;
+    refused.refuses(409, "outcome-unknown");
+    browser.fill("#name", &format!("HTTP 409 {}", refused.text().replace('\n', " "))).await;
+    browser.press("Enter").await;
+    browser.until("document.querySelector('#found')?.innerText.includes('Look into the backend')").await;
+    let record = refused.json()["record"].as_str().expect("a name").to_owned();
+    assert_eq!(browser.value("document.querySelector('#found h3').textContent").await, record);
+
+    // It had its effect.
+    browser.click("#found .records button").await;
+    browser.until("document.querySelector('#change').open").await;
+    browser.fill("#status", "201").await;
+    browser.fill("#headers", "Location: /orders/77").await;
+    browser.fill("#body", "{\"order\":77}").await;
+    browser.fill("#reason", "found in the backend").await;
+    browser.press("Enter").await;
+    browser.until("!document.querySelector('#change').open").await;
+    browser.until("document.querySelector('#found').innerText.includes('completed with 201')").await;
+    let told =
+        "document.querySelector('#found').innerText.includes('by this machine from 127.0.0.1: “found in the backend”')";
+    browser.until(told).await;
+    browser.until("document.querySelectorAll('#unknown li').length === 1").await;
+    let replay = sidecar.ask(&order("lost-1")).await;
+    assert_eq!(
+        (replay.is_replay(), replay.text(), replay.value("location")),
+        (true, "{\"order\":77}", Some("/orders/77"))
+    );
+
+    // The other had none. By key and caller it is found as well.
+    let caller = ada(&order("k"));
+    browser.click("summary").await;
+    browser.fill("#key-0", "lost-2").await;
+    browser.fill("#scope-0", &caller).await;
+    browser.click("#by-key button").await;
+    browser.until("document.querySelector('#found').innerText.includes('unknown')").await;
+    browser.click("#found .records button:last-child").await;
+    browser.until("document.querySelector('#change').open").await;
+    browser.click("#change-do").await;
+    browser.until("document.querySelectorAll('#unknown li').length === 0").await;
+    browser.until("document.querySelector('#found').innerText.includes('released by this machine')").await;
+    browser.until("document.querySelector('#hand').innerText.includes('every outcome is known')").await;
+    assert_eq!(sidecar.ask(&order("lost-2")).await.status, 201);
+
+    // Nothing was complained about, and no other host was asked.
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    let own = format!("http://{}/", sidecar.admin);
+    let others: Vec<_> = browser
+        .requests()
+        .await
+        .into_iter()
+        .filter(|url| !url.starts_with(&own) && !url.starts_with("data:"))
+        .collect();
+    assert_eq!(others, Vec::<String>::new());
+
+    // All is there at any width, in either scheme, and reached with the keyboard.
+    for (width, is_dark) in [(400, false), (400, true), (1600, true), (1600, false)] {
+        browser.look(Look { width, height: 900, is_dark }).await;
+        let too_wide = "document.documentElement.scrollWidth > innerWidth";
+        assert_eq!(browser.value(too_wide).await, false, "{width}");
+        if let Some(folder) = std::env::var_os("ONLYONCE_PICTURES") {
+            lose(&sidecar, &backend, &format!("shown-{width}-{is_dark}")).await;
+            browser.until("document.querySelectorAll('#unknown li').length > 0").await;
+            browser.click("#unknown button").await;
+            browser.until("document.querySelector('#found').innerText.includes('Look into')").await;
+            let name = format!("{width}-{}.png", if is_dark { "dark" } else { "light" });
+            let picture = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, browser.picture().await);
+            std::fs::write(std::path::Path::new(&folder).join(name), picture.expect("base64")).expect("a folder");
+        }
+    }
+    for selector in ["input:not([type=hidden])", "select", "button"] {
+        let nameless = format!(
+            "[...document.querySelectorAll('{selector}')].filter((it) => !it.labels?.length && !it.textContent.trim() && \
+             !it.getAttribute('aria-label')).length"
+        );
+        assert_eq!(browser.value(&nameless).await, 0, "{selector}");
+    }
+    let first = "document.querySelector('a, button, input, select, [tabindex]').className";
+    assert_eq!(browser.value(first).await, "skip");
+    // What scrolls is reached with the keyboard.
+    browser.press("Tab").await;
+    assert_eq!(browser.value("document.activeElement !== document.body").await, true);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_token_is_set_records_are_shown_once_it_is_given() {
+    let backend = Backend::start().await;
+    let sidecar = Setup::new(&backend.url()).with("admin", "token = \"open-sesame\"").start().await;
+    busy(&backend, &sidecar).await;
+    let mut browser = Browser::start().await;
+    browser.look(Look { width: 400, height: 800, is_dark: true }).await;
+    browser.open(&format!("http://{}/", sidecar.admin)).await;
+    browser.until("!document.querySelector('#sign-in').hidden").await;
+    browser.until("document.querySelector('#routes').innerText.includes('replayed')").await;
+    assert_eq!(browser.value("document.querySelector('#hand').hidden").await, true);
+    browser.fill("#token", "wrong").await;
+    browser.press("Enter").await;
+    browser.until("document.querySelector('#sign-in-said').textContent.includes('not the token')").await;
+    browser.fill("#token", "open-sesame").await;
+    browser.press("Enter").await;
+    browser.until("document.querySelectorAll('#unknown li').length === 2").await;
+    assert_eq!(browser.value("document.querySelector('#sign-in').hidden").await, true);
+    // It is in no address and in nothing that outlives the page.
+    assert!(browser.requests().await.iter().all(|url| !url.contains("sesame")));
+    assert_eq!(browser.value("localStorage.length + sessionStorage.length + document.cookie.length").await, 0);
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}

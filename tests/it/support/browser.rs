@@ -1,0 +1,202 @@
+//! A real Chromium, spoken to over its DevTools protocol.
+
+use std::collections::VecDeque;
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+/// A browser takes its time on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// One page of a browser of its own. Killed when dropped.
+pub struct Browser {
+    _process: Child,
+    _profile: TempDir,
+    wire: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    session: Option<String>,
+    last: u64,
+    /// What came while an answer was waited for.
+    events: VecDeque<Value>,
+}
+
+/// Size and colours of what is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    pub width: u32,
+    pub height: u32,
+    pub is_dark: bool,
+}
+
+impl Browser {
+    pub async fn start() -> Self {
+        let profile = tempfile::tempdir().expect("a temporary folder");
+        let mut process = Command::new("chromium")
+            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+            .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+            .args(["--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-port=0"])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg("about:blank")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("chromium: {error}; tests/run installs it"));
+        let mut lines = BufReader::new(process.stderr.take().expect("a pipe")).lines();
+        let listening = async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if let Some(url) = line.strip_prefix("DevTools listening on ") {
+                    return url.to_owned();
+                }
+            }
+            panic!("chromium ended before it listened")
+        };
+        let url = tokio::time::timeout(PATIENCE, listening).await.expect("chromium listens in time");
+        // Nobody reads on; a full pipe must not stop it.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let (wire, _) = connect_async(url).await.expect("to connect to chromium");
+        let events = VecDeque::new();
+        let mut browser = Self { _process: process, _profile: profile, wire, session: None, last: 0, events };
+        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" })).await;
+        let attach = json!({ "targetId": target["targetId"], "flatten": true });
+        let attached = browser.call("Target.attachToTarget", attach).await;
+        browser.session = attached["sessionId"].as_str().map(str::to_owned);
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            browser.call(&format!("{domain}.enable"), json!({})).await;
+        }
+        browser
+    }
+
+    /// Calls a method, and waits for what it returns.
+    pub async fn call(&mut self, method: &str, parameters: Value) -> Value {
+        self.last += 1;
+        let id = self.last;
+        let mut message = json!({ "id": id, "method": method, "params": parameters });
+        if let Some(session) = &self.session {
+            message["sessionId"] = session.as_str().into();
+        }
+        self.wire.send(Message::text(message.to_string())).await.expect("chromium takes it");
+        loop {
+            let message = self.receive().await;
+            if message["id"] == id {
+                assert!(message["error"].is_null(), "{method}: {}", message["error"]);
+                return message["result"].clone();
+            }
+            self.events.push_back(message);
+        }
+    }
+
+    async fn receive(&mut self) -> Value {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.wire.next()).await.expect("chromium answers in time");
+            if let Message::Text(text) = message.expect("chromium is there").expect("a message") {
+                return serde_json::from_str(&text).expect("JSON");
+            }
+        }
+    }
+
+    pub async fn look(&mut self, look: Look) {
+        let Look { width, height, is_dark } = look;
+        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.call("Emulation.setDeviceMetricsOverride", metrics).await;
+        let scheme = if is_dark { "dark" } else { "light" };
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.call("Emulation.setEmulatedMedia", features).await;
+    }
+
+    pub async fn open(&mut self, url: &str) {
+        let opened = self.call("Page.navigate", json!({ "url": url })).await;
+        assert!(opened["errorText"].is_null(), "{url}: {}", opened["errorText"]);
+        self.until(&format!("location.href === {url:?} && document.readyState === 'complete'")).await;
+    }
+
+    /// The value of an expression, promises waited for.
+    pub async fn value(&mut self, expression: &str) -> Value {
+        let ask = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        let told = self.call("Runtime.evaluate", ask).await;
+        assert!(told["exceptionDetails"].is_null(), "{expression}: {}", told["exceptionDetails"]);
+        told["result"]["value"].clone()
+    }
+
+    /// Waits until an expression is true.
+    pub async fn until(&mut self, expression: &str) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.value(&format!("!!({expression})")).await != true {
+            if tokio::time::Instant::now() > deadline {
+                let text = self.value("document.body.innerText").await;
+                panic!("never so: {expression}\n{}", text.as_str().unwrap_or_default());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// As a person would: the element gets the focus, and what it holds is replaced by this, key by key.
+    pub async fn fill(&mut self, selector: &str, text: &str) {
+        self.value(&format!("document.querySelector({selector:?}).focus()")).await;
+        self.value(&format!("document.querySelector({selector:?}).select?.()")).await;
+        self.call("Input.insertText", json!({ "text": text })).await;
+    }
+
+    /// Presses a key where the focus is.
+    pub async fn press(&mut self, key: &str) {
+        let text = match key {
+            "Enter" => "\r",
+            " " => " ",
+            _ => "",
+        };
+        let code = match key {
+            "Enter" => 13,
+            "Tab" => 9,
+            "Escape" => 27,
+            _ => 32,
+        };
+        for kind in ["keyDown", "keyUp"] {
+            let mut event = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code });
+            if kind == "keyDown" && !text.is_empty() {
+                event["text"] = text.into();
+            }
+            self.call("Input.dispatchKeyEvent", event).await;
+        }
+    }
+
+    pub async fn click(&mut self, selector: &str) {
+        self.value(&format!("document.querySelector({selector:?}).click()")).await;
+    }
+
+    /// A picture of the whole page, as PNG in base64.
+    pub async fn picture(&mut self) -> String {
+        let size = self.value("document.documentElement.scrollHeight").await.as_u64().expect("a height");
+        let width = self.value("innerWidth").await;
+        let clip = json!({ "x": 0, "y": 0, "width": width, "height": size, "scale": 1 });
+        let shot = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
+        self.call("Page.captureScreenshot", shot).await["data"].as_str().expect("a picture").to_owned()
+    }
+
+    /// What the console, the network and the policy of the page have complained about.
+    pub async fn complaints(&mut self) -> Vec<String> {
+        // Whatever was on its way is here once this is answered.
+        self.value("0").await;
+        let is_bad = |event: &&Value| match event["method"].as_str() {
+            Some("Runtime.exceptionThrown") => true,
+            Some("Runtime.consoleAPICalled") => event["params"]["type"] == "error",
+            Some("Log.entryAdded") => event["params"]["entry"]["level"] == "error",
+            _ => false,
+        };
+        self.events.iter().filter(is_bad).map(ToString::to_string).collect()
+    }
+
+    /// Every address that was asked for anything.
+    pub async fn requests(&mut self) -> Vec<String> {
+        self.value("0").await;
+        let sent = self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
+        sent.filter_map(|event| event["params"]["request"]["url"].as_str().map(str::to_owned)).collect()
+    }
+}
