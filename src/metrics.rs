@@ -13,7 +13,7 @@ use prometheus::{
     TextEncoder, core::Collector,
 };
 
-pub use reading::{Reading, RouteReading, StoreReading};
+pub use reading::{MetricsSnapshot, RouteReading, StoreReading};
 pub use refused::{LastRefused, Refused};
 
 /// The route label of traffic that matches no route.

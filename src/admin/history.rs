@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::metrics::{Reading, RequestOutcome, StoreReading};
+use crate::metrics::{MetricsSnapshot, RequestOutcome, StoreReading};
 
 /// How many minutes are kept.
 pub(super) const MINUTES: usize = 60;
@@ -23,7 +23,7 @@ pub(super) struct History {
     minutes: VecDeque<Minute>,
     /// Which minute since the beginning that is.
     current: u64,
-    last: Reading,
+    last: MetricsSnapshot,
     /// When so many requests had been counted, for the last seconds.
     lately: VecDeque<(Instant, u64)>,
 }
@@ -47,7 +47,7 @@ pub(super) struct StoreHistory {
 
 impl History {
     /// Begins with these counts.
-    pub(super) fn new(reading: Reading, now: Instant) -> Self {
+    pub(super) fn new(reading: MetricsSnapshot, now: Instant) -> Self {
         let lately = VecDeque::from([(now, reading.requests())]);
         Self { begun: now, minutes: VecDeque::from([Minute::default()]), current: 0, last: reading, lately }
     }
@@ -58,7 +58,7 @@ impl History {
     }
 
     /// Adds what happened since the last reading. It counts for the minute that is under way `now`.
-    pub(super) fn add(&mut self, reading: Reading, now: Instant) {
+    pub(super) fn add(&mut self, reading: MetricsSnapshot, now: Instant) {
         let minute = now.duration_since(self.begun).as_secs() / MINUTE.as_secs();
         let passed = minute.saturating_sub(self.current).min(MINUTES as u64);
         for _ in 0..passed {
@@ -79,7 +79,7 @@ impl History {
     }
 
     /// The counts of now.
-    pub(super) fn last(&self) -> &Reading {
+    pub(super) fn last(&self) -> &MetricsSnapshot {
         &self.last
     }
 
@@ -126,7 +126,7 @@ impl History {
 }
 
 impl Minute {
-    fn add(&mut self, before: &Reading, after: &Reading) {
+    fn add(&mut self, before: &MetricsSnapshot, after: &MetricsSnapshot) {
         for (name, route) in &after.routes {
             let old = before.routes.get(name).map_or([0; RequestOutcome::ALL.len()], |route| route.outcomes);
             if route.outcomes == old {
@@ -146,14 +146,16 @@ mod tests {
     use super::*;
     use crate::metrics::RouteReading;
 
-    fn reading(executed: &[u64], calls: u64) -> Reading {
+    fn reading(executed: &[u64], calls: u64) -> MetricsSnapshot {
         let route = |(name, executed): (&str, &u64)| {
             let mut route = RouteReading::default();
             route.outcomes[0] = *executed;
             (name.to_owned(), route)
         };
-        let mut reading =
-            Reading { routes: ["a", "b"].into_iter().zip(executed).map(route).collect(), ..Reading::default() };
+        let mut reading = MetricsSnapshot {
+            routes: ["a", "b"].into_iter().zip(executed).map(route).collect(),
+            ..MetricsSnapshot::default()
+        };
         reading.store.calls = calls;
         reading.store.seconds = calls as f64 * 0.002;
         // All within the third bound.

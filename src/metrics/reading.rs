@@ -9,7 +9,7 @@ use super::{Metrics, PoisonError, RequestOutcome, RouteMetrics, SECONDS, UNMATCH
 
 /// Counts and amounts.
 #[derive(Debug, Clone, Default)]
-pub struct Reading {
+pub struct MetricsSnapshot {
     /// Each route that there was since the start, by its name, and requests that match none.
     pub routes: BTreeMap<String, RouteReading>,
     /// All calls to the store.
@@ -56,7 +56,7 @@ pub struct StoreReading {
 
 impl Metrics {
     /// Reads all of them.
-    pub fn read(&self) -> Reading {
+    pub fn read(&self) -> MetricsSnapshot {
         let known = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let mut routes: BTreeMap<String, RouteReading> =
             known.iter().map(|(route, metrics)| (route.clone(), self.read_route(route, metrics))).collect();
@@ -76,7 +76,7 @@ impl Metrics {
                 *sum += bucket.cumulative_count();
             }
         }
-        Reading {
+        MetricsSnapshot {
             routes,
             store,
             connections: self.connections.get(),
@@ -98,7 +98,7 @@ impl Metrics {
     }
 }
 
-impl Reading {
+impl MetricsSnapshot {
     /// All requests.
     pub fn requests(&self) -> u64 {
         self.routes.values().flat_map(|route| route.outcomes).sum()
