@@ -92,7 +92,7 @@ fn key_grammar(criterion: &mut Criterion) {
         let headers = headers(key);
         with_request("auto", &headers, |rule, request| {
             group.bench_function(name, |bencher| {
-                bencher.iter(|| black_box(read_head(rule, black_box(request)).is_ok()))
+                bencher.iter(|| black_box(read_head(rule, black_box(request)).is_ok()));
             });
         });
     }
