@@ -256,7 +256,7 @@ async fn an_operator_sees_a_large_answer_with_its_body_or_without() {
     let (_backend, redis, sidecar) = answered(|setup| setup).await;
     let names = names(&sidecar).await;
     let show = async |query: &str| {
-        let show = request("GET", &format!("/records/{}{query}", names[0])).host("localhost");
+        let show = request("GET", &format!("/records/{}{query}", names[0])).host("localhost").line("Onlyonce-Admin: 1");
         Wire::connect(sidecar.admin).await.ask(&show).await
     };
     let without = show("").await;
@@ -284,7 +284,7 @@ async fn an_answer_that_was_settled_by_hand_with_a_large_body_is_replayed() {
     let record = unknown.json()["record"].as_str().expect("its record").to_owned();
     let text = "y".repeat(200_000);
     let settle = post(&format!("/records/{record}/complete")).json(&format!("{{\"status\":201,\"body\":\"{text}\"}}"));
-    let settled = Wire::connect(sidecar.admin).await.ask(&settle.host("localhost")).await;
+    let settled = Wire::connect(sidecar.admin).await.ask(&settle.host("localhost").line("Onlyonce-Admin: 1")).await;
     assert_eq!(settled.status, 200, "{settled:?}");
     let replay = sidecar.ask(&order("k")).await;
     assert!(replay.is_replay() && replay.text() == text);
