@@ -1,6 +1,6 @@
 //! The files in `deploy/` fit each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -252,31 +252,43 @@ fn the_unit_for_systemd_is_right_and_its_score_is_the_one_that_it_states() {
 
 #[test]
 fn the_kubernetes_overlays_are_built_and_their_rules_are_right() {
+    let text = fs::read_to_string(file("kubernetes/base/onlyonce.toml")).expect("the rules");
     for (overlay, upstream) in [("beside-backend", "http://127.0.0.1:3000"), ("gateway", "http://backend:3000")] {
         let built = run("kubectl", &["kustomize", &format!("deploy/kubernetes/{overlay}")], "");
         let built = built.unwrap_or_else(|said| panic!("{overlay}: {said}"));
         for kind in ["Deployment", "Service", "ConfigMap", "NetworkPolicy", "PodDisruptionBudget"] {
             assert!(built.contains(&format!("\nkind: {kind}\n")), "{overlay} has no {kind}");
         }
-        for part in
-            ["startupProbe:", "readinessProbe:", "livenessProbe:", "preStop:", "readOnlyRootFilesystem: true", upstream]
-        {
+        for part in ["startupProbe:", "readinessProbe:", "livenessProbe:", "preStop:", "readOnlyRootFilesystem: true"] {
             assert!(built.contains(part), "{overlay} has no {part}");
         }
         // Whom the policy and the budget are for.
         assert_eq!(built.matches("onlyonce: guards").count(), 3, "{overlay}");
+        let set = environment_of(&built);
+        assert_eq!(set.get("ONLYONCE_UPSTREAM").map(String::as_str), Some(upstream), "{overlay}: {set:?}");
+        let config = onlyonce::config::parse("onlyonce.toml", &text, &|name: &str| set.get(name).cloned());
+        let config = config.unwrap_or_else(|error| panic!("{overlay}: {error}"));
+        let grace = std::time::Duration::from_secs(60);
+        assert!(config.server.drain_delay + config.server.drain_timeout < grace);
     }
     let backend = fs::read(file("backend.py")).expect("the backend");
     assert_eq!(fs::read(file("kubernetes/beside-backend/backend.py")).expect("its copy"), backend);
-    let text = fs::read_to_string(file("kubernetes/base/onlyonce.toml")).expect("the rules");
-    let environment = |name: &str| match name {
-        "ONLYONCE_UPSTREAM" => Some("http://127.0.0.1:3000".to_owned()),
-        "ONLYONCE_STORE" => Some("redis://redis:6379/0".to_owned()),
-        "ONLYONCE_ADMIN_TOKEN" => Some("a-token-of-some-length".to_owned()),
-        _ => None,
-    };
-    let config =
-        onlyonce::config::parse("onlyonce.toml", &text, &environment).unwrap_or_else(|error| panic!("{error}"));
-    let grace = std::time::Duration::from_secs(60);
-    assert!(config.server.drain_delay + config.server.drain_timeout < grace);
+}
+
+/// The environment that a built Deployment sets. Values from the secret are examples.
+fn environment_of(built: &str) -> BTreeMap<String, String> {
+    let entries = built.split("- name: ONLYONCE_").skip(1).map(|entry| {
+        let (name, rest) = entry.split_once('\n').expect("a line");
+        let mut lines = rest.lines().map(str::trim);
+        let value = match lines.next().expect("a value") {
+            "valueFrom:" => match lines.find_map(|line| line.strip_prefix("key: ")).expect("a key") {
+                "store" => "redis://redis:6379/0",
+                "admin-token" => "a-token-of-some-length",
+                key => panic!("no such key of the secret: {key}"),
+            },
+            line => line.strip_prefix("value: ").expect("a value").trim_matches(['"', '\'']),
+        };
+        (format!("ONLYONCE_{name}"), value.to_owned())
+    });
+    entries.collect()
 }
