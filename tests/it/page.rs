@@ -255,6 +255,13 @@ async fn a_person_sees_figures_move_finds_a_request_and_settles_it_in_a_browser(
     browser.fill("#scope-0", &caller).await;
     browser.click("#by-key button").await;
     browser.until("document.querySelector('#found').innerText.includes('unknown')").await;
+    // The answer to one record is not offered for the next.
+    browser.click("#found .records button").await;
+    browser.until("document.querySelector('#change').open").await;
+    let written = "['status', 'headers', 'body', 'reason'].map((id) => document.getElementById(id).value).join('')";
+    assert_eq!(browser.value(written).await, "201");
+    browser.click("#cancel").await;
+    browser.until("!document.querySelector('#change').open").await;
     browser.click("#found .records button:last-child").await;
     browser.until("document.querySelector('#change').open").await;
     browser.click("#change-do").await;

@@ -464,6 +464,8 @@ let changing = null;
 
 function openChange(verb, entry) {
   changing = { verb, entry };
+  // What was written for an earlier record is not for this one.
+  $('change-form').reset();
   const isComplete = verb === 'complete';
   say($('change-title'), isComplete ? 'Complete this record' : 'Release this key');
   say($('change-name'), entry.record);
@@ -474,7 +476,6 @@ function openChange(verb, entry) {
   say($('change-said'), '');
   $('answer').hidden = !isComplete;
   $('status').disabled = !isComplete;
-  $('reason').value = '';
   $('change').showModal();
   (isComplete ? $('status') : $('reason')).focus();
 }
@@ -508,17 +509,20 @@ $('change-form').addEventListener('submit', async (event) => {
 
 // --- signing in
 
-$('sign-in').addEventListener('submit', (event) => {
+$('sign-in').addEventListener('submit', async (event) => {
   event.preventDefault();
   token = $('token').value.trim();
+  // The look under way was begun without this token.
+  await polling;
   poll();
 });
 
-function access(status) {
+/** `used` is the token that `status` was asked with. */
+function access(status, used) {
   const { records } = status;
   const wantsToken = records !== null && records.code === 'unauthorized';
   $('sign-in').hidden = !wantsToken;
-  if (wantsToken && token) {
+  if (wantsToken && used && used === token) {
     say($('sign-in-said'), 'This is not the token of this sidecar.');
     token = '';
   }
@@ -535,12 +539,13 @@ let latest = null;
 let polling = null;
 
 async function look() {
+  const used = token;
   try {
     const status = await ask('/status');
     clockSkew = Date.parse(status.now) - Date.now();
     latest = status;
     say($('version'), status.version);
-    access(status);
+    access(status, used);
     lights(status);
     now(status);
     routes(status);
