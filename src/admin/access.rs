@@ -49,7 +49,7 @@ impl Access {
         match &self.token {
             Some(token) if token.is_in(headers) => Ok(()),
             Some(_) => {
-                let detail = "RecordApi are shown and changed for those who have the token of admin.token: send it as \
+                let detail = "Records are shown and changed for those who have the token of admin.token: send it as \
                               Authorization: Bearer TOKEN.";
                 Err(AdminError::new(AdminErrorKind::Unauthorized, detail))
             }

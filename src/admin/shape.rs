@@ -177,7 +177,7 @@ pub struct RefusedRequest {
     pub status: u16,
     /// As its client got it.
     pub code: String,
-    /// AdminErrorKind, in plain words.
+    /// Why, in plain words.
     pub detail: String,
     /// The record that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]

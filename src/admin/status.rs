@@ -1,4 +1,4 @@
-//! What the page and `onlyonce top` show at a glance, as JSON. It is as open as `/metrics`: no record is in it.
+//! What the page shows at a glance, as JSON. It is as open as `/metrics`: no record is in it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;

@@ -42,14 +42,14 @@ pub(super) struct CommitQueue {
 /// The batches on their way to the disk.
 struct CommitState {
     gathering: Batch,
-    /// CommitState are numbered from 1.
+    /// Batches are numbered from 1.
     number: u64,
     writing: Option<Arc<Batch>>,
     claims: ByKey<TouchedRecord>,
     /// The thread has nothing to do, and nobody has promised to wake it.
     is_idle: bool,
     is_closing: bool,
-    /// CommitState that failed, and how.
+    /// Batches that failed, and how.
     failed: VecDeque<(u64, CommitFailure)>,
 }
 
