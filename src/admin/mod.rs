@@ -46,7 +46,7 @@ use status::{Figures, StoreStatus};
 use crate::config::Secret;
 use crate::guard::Guard;
 use crate::metrics::Metrics;
-use crate::record::RecordName;
+use crate::record::{NotAName, RecordName};
 use crate::store::{Health, Store};
 
 /// The service of the admin listener.
@@ -300,8 +300,9 @@ fn must_be(methods: &[Method], allow: &'static str, head: &Parts) -> Result<(), 
 }
 
 fn record(name: &str) -> Result<RecordName, AdminError> {
-    name.parse()
-        .map_err(|error| AdminError::new(AdminErrorKind::BadRequest, format!("'{name}' is no record: {error}.")))
+    // What operators did to a record is shown with it, and changed by nobody.
+    let parsed = name.parse().and_then(|name: RecordName| if name.is_audit() { Err(NotAName) } else { Ok(name) });
+    parsed.map_err(|error| AdminError::new(AdminErrorKind::BadRequest, format!("'{name}' is no record: {error}.")))
 }
 
 /// Completes a change even if the client disconnects.

@@ -237,6 +237,27 @@ async fn an_unknown_outcome_is_settled_by_hand() {
 }
 
 #[tokio::test]
+async fn what_operators_did_is_no_record_to_show_or_to_change() {
+    let scene = Scene::new(None);
+    let (name, _) = scene.put(1, HOLD, unknown()).await;
+    assert_eq!(scene.post(&format!("/records/{name}/release"), &json!({})).await.0, StatusCode::OK);
+    let told = name.audit();
+    let before = scene.left(&told).await;
+    assert!(before.is_some());
+    let target = format!("/records/{told}");
+    let forced = json!({"force": true});
+    for answer in [
+        scene.get(&target).await,
+        scene.post(&format!("{target}/release"), &forced).await,
+        scene.post(&format!("{target}/complete"), &json!({"status": 200, "force": true})).await,
+    ] {
+        assert_eq!(code(&answer), (400, "bad-request"));
+        assert!(answer.1["detail"].as_str().is_some_and(|detail| detail.contains("is no record")), "{answer:?}");
+    }
+    assert!(scene.left(&told).await == before);
+}
+
+#[tokio::test]
 async fn many_keys_are_freed_after_a_dry_run() {
     let scene = Scene::new(None);
     for digest in 0..4 {
