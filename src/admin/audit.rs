@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Timestamp;
 use super::shape::StateName;
@@ -54,7 +55,9 @@ const TRIES: usize = 10;
 
 /// All lines, the oldest first.
 pub(super) async fn read(store: &dyn Store, name: &RecordName) -> Result<Vec<AuditLine>, StoreError> {
-    Ok(store.find(&name.audit()).await?.map(|held| lines(&held)).unwrap_or_default())
+    let told = store.find(&name.audit()).await?.map(|held| lines(&held)).unwrap_or_default();
+    // A newer version may write some otherwise: the others are shown all the same.
+    Ok(told.into_iter().filter_map(|line| serde_json::from_value(line).ok()).collect())
 }
 
 /// Adds a line.
@@ -64,10 +67,15 @@ pub(super) async fn add(
     line: &AuditLine,
     keep_for: Duration,
 ) -> Result<(), StoreError> {
-    change(store, name, keep_for, |lines| lines.push(line.clone())).await
+    let line = json(line)?;
+    let add = |lines: &mut Vec<Value>| {
+        lines.push(line.clone());
+        true
+    };
+    change(store, name, keep_for, add).await
 }
 
-/// Says of a line that what it tells of was not done.
+/// Says of a line that what it tells of was not done. Nothing is written where the line is not there.
 pub(super) async fn withdraw(
     store: &dyn Store,
     name: &RecordName,
@@ -75,25 +83,33 @@ pub(super) async fn withdraw(
     why: &str,
     keep_for: Duration,
 ) -> Result<(), StoreError> {
-    change(store, name, keep_for, |lines| {
-        if let Some(told) = lines.iter_mut().rev().find(|told| *told == line) {
-            told.not_done = Some(why.to_owned());
-        }
-    })
-    .await
+    let marked = json(&AuditLine { not_done: Some(why.to_owned()), ..line.clone() })?;
+    let line = json(line)?;
+    let mark = |lines: &mut Vec<Value>| {
+        let told = lines.iter_mut().rev().find(|told| **told == line);
+        told.map(|told| *told = marked.clone()).is_some()
+    };
+    change(store, name, keep_for, mark).await
 }
 
+fn json(line: &AuditLine) -> Result<Value, StoreError> {
+    serde_json::to_value(line).map_err(|error| StoreError::Refused(error.into()))
+}
+
+/// `change` says whether there is anything to write.
 async fn change(
     store: &dyn Store,
     name: &RecordName,
     keep_for: Duration,
-    change: impl Fn(&mut Vec<AuditLine>),
+    change: impl Fn(&mut Vec<Value>) -> bool,
 ) -> Result<(), StoreError> {
     let name = name.audit();
     for _ in 0..TRIES {
         let held = store.find(&name).await?;
         let mut told = held.as_ref().map(lines).unwrap_or_default();
-        change(&mut told);
+        if !change(&mut told) {
+            return Ok(());
+        }
         let from = told.len().saturating_sub(MOST);
         let is_written = match held {
             None => matches!(store.settle(&name, &record(&told[from..], keep_for, 1)).await?, Settled::Written),
@@ -111,15 +127,15 @@ async fn change(
     Err(StoreError::Refused("another operator writes to this record all the time".into()))
 }
 
-/// What cannot be read of it is left out.
-fn lines(held: &StoredRecord) -> Vec<AuditLine> {
+/// The lines as they are kept: those that this version cannot read stay in the list.
+fn lines(held: &StoredRecord) -> Vec<Value> {
     match &held.record.state {
         State::Completed { reply, .. } => serde_json::from_slice(&reply.body.pieces().concat()).unwrap_or_default(),
         State::InFlight | State::Unreplayable { .. } | State::Unknown { .. } => Vec::new(),
     }
 }
 
-fn record(lines: &[AuditLine], keep_for: Duration, attempt: u32) -> Record {
+fn record(lines: &[Value], keep_for: Duration, attempt: u32) -> Record {
     let mut token = [0; 16];
     getrandom::fill(&mut token).expect("the operating system gives random bytes");
     let now = Timestamp::now().millis;
@@ -136,4 +152,42 @@ fn record(lines: &[AuditLine], keep_for: Duration, attempt: u32) -> Record {
     let reply =
         Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: body.into(), trailers: HeaderMap::new() };
     Record { claim, state: State::Completed { settled_at: now, reply: Arc::new(reply) } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::store::Memory;
+
+    #[tokio::test]
+    async fn a_line_that_cannot_be_read_stays_and_hides_no_other() {
+        let text = "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\n\
+                    [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n";
+        let config = config::parse("test", text, &|_| None).expect("a configuration");
+        let store = Memory::open(&config.store).expect("random bytes");
+        let name = RecordName { route: "orders".into(), digest: [1; 16] };
+        let keep_for = Duration::from_secs(3600);
+        let foreign = serde_json::json!({"of": "a newer version"});
+        let written = store.settle(&name.audit(), &record(&[foreign.clone()], keep_for, 1)).await;
+        assert!(matches!(written, Ok(Settled::Written)));
+        let line = AuditLine {
+            at: Timestamp::now(),
+            did: "release".to_owned(),
+            by: "admin.token".to_owned(),
+            from: None,
+            reason: None,
+            force: false,
+            was: StateName::Unknown,
+            status: None,
+            not_done: None,
+        };
+        add(&store, &name, &line, keep_for).await.expect("added");
+        assert_eq!(read(&store, &name).await.expect("read"), [line.clone()]);
+        withdraw(&store, &name, &line, "for a test", keep_for).await.expect("withdrawn");
+        let marked = AuditLine { not_done: Some("for a test".to_owned()), ..line };
+        assert_eq!(read(&store, &name).await.expect("read"), [marked]);
+        let held = store.find(&name.audit()).await.expect("found").expect("a record");
+        assert_eq!(lines(&held)[0], foreign);
+    }
 }

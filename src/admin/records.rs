@@ -231,8 +231,14 @@ impl RecordApi {
     ) -> Result<RecordChange, AdminError> {
         let keep_for = seen.summary.claim.terms.retention;
         let line = self.told(seen, &swap, &by_hand)?;
-        let told = audit::add(&*self.store, name, &line, keep_for).await;
-        told.map_err(|error| AdminError::untold(&error).about(name))?;
+        if let Err(error) = audit::add(&*self.store, name, &line, keep_for).await {
+            if let StoreError::Uncertain(_) = error {
+                // It may be there all the same.
+                self.withdraw(name, &line, "the line could not be written for certain", keep_for).await;
+            }
+            not_changed(name, &line, "its line for the audit could not be written", Some(&error));
+            return Err(AdminError::untold(&error).about(name));
+        }
         let done = self.store.compare_and_swap(name, &swap).await;
         let not_done = match &done {
             Ok(SwapResult::Done) => None,
@@ -241,8 +247,10 @@ impl RecordApi {
             Err(_) => Some("the store refused"),
         };
         if let Some(why) = not_done {
-            // Where the store does not take that either, the log has it.
-            let _ = audit::withdraw(&*self.store, name, &line, why, keep_for).await;
+            self.withdraw(name, &line, why, keep_for).await;
+            if !matches!(done, Err(StoreError::Uncertain(_))) {
+                not_changed(name, &line, why, done.as_ref().err());
+            }
         }
         let ByHand { force, reason, by } = by_hand;
         let by = by.map(tracing::field::display);
@@ -275,11 +283,20 @@ impl RecordApi {
             }
             Err(error) => {
                 if let StoreError::Uncertain(_) = error {
-                    tracing::warn!(target: "onlyonce", event, record = %name, was, status, force, by, reason,
+                    tracing::warn!(target: "onlyonce", event, record = %name, was, status, force, by, reason, why = not_done,
                         error = &error as &dyn std::error::Error, "{what}, or it was not done: the store did not answer");
                 }
                 Err(AdminError::of_store(&error).about(name))
             }
+        }
+    }
+
+    /// Marks a line as not done. Where the store does not take that either, the log has it.
+    async fn withdraw(&self, name: &RecordName, line: &AuditLine, why: &'static str, keep_for: Duration) {
+        if let Err(error) = audit::withdraw(&*self.store, name, line, why, keep_for).await {
+            tracing::warn!(target: "onlyonce", event = "audit_not_marked", record = %name, did = line.did, why,
+                error = &error as &dyn std::error::Error,
+                "the audit of this record may tell of a change that was not made");
         }
     }
 
@@ -344,6 +361,14 @@ impl RecordFilter {
         let began = summary.map_or(u64::MAX, |summary| summary.settled_at.unwrap_or(summary.claim.claimed_at));
         self.state.is_none_or(|wanted| wanted == state) && self.since.is_none_or(|since| began >= since.millis)
     }
+}
+
+/// Logs a change that an operator wanted, and that was certainly not made.
+fn not_changed(name: &RecordName, line: &AuditLine, why: &'static str, error: Option<&StoreError>) {
+    let AuditLine { did, force, from, reason, .. } = line;
+    let (was, error) = (line.was.as_str(), error.map(|error| error as &dyn std::error::Error));
+    tracing::warn!(target: "onlyonce", event = "record_not_changed", record = %name, did, was, force, by = from, reason,
+        why, error, "an operator's change was not made");
 }
 
 fn no_record(name: &RecordName) -> AdminError {
