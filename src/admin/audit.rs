@@ -169,7 +169,7 @@ mod tests {
         let name = RecordName { route: "orders".into(), digest: [1; 16] };
         let keep_for = Duration::from_secs(3600);
         let foreign = serde_json::json!({"of": "a newer version"});
-        let written = store.settle(&name.audit(), &record(&[foreign.clone()], keep_for, 1)).await;
+        let written = store.settle(&name.audit(), &record(std::slice::from_ref(&foreign), keep_for, 1)).await;
         assert!(matches!(written, Ok(Settled::Written)));
         let line = AuditLine {
             at: Timestamp::now(),
@@ -183,7 +183,7 @@ mod tests {
             not_done: None,
         };
         add(&store, &name, &line, keep_for).await.expect("added");
-        assert_eq!(read(&store, &name).await.expect("read"), [line.clone()]);
+        assert_eq!(read(&store, &name).await.expect("read"), std::slice::from_ref(&line));
         withdraw(&store, &name, &line, "for a test", keep_for).await.expect("withdrawn");
         let marked = AuditLine { not_done: Some("for a test".to_owned()), ..line };
         assert_eq!(read(&store, &name).await.expect("read"), [marked]);
