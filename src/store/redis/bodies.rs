@@ -10,6 +10,7 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::commands::CommandError;
+use crate::store::StoreError;
 
 /// Bytes in a second that a link to Redis must carry. A slower one is out of time.
 pub(super) const LEAST_RATE: u64 = 256 * 1024;
@@ -37,7 +38,17 @@ pub(super) enum Direction {
 }
 
 /// What came of a read. Nothing: there is no chunk under that key.
-type BodyRead = Arc<OnceCell<Result<Option<Bytes>, Arc<CommandError>>>>;
+type BodyRead = Arc<OnceCell<Result<Option<Bytes>, Arc<ReadError>>>>;
+
+/// Why a read has no result.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// There is no connection: nothing was asked.
+    #[error(transparent)]
+    NotConnected(#[from] StoreError),
+    #[error("{0}")]
+    Command(CommandError),
+}
 
 /// One transfer, counted until it is dropped.
 pub(super) struct BodyTransfer<'a> {
@@ -73,14 +84,11 @@ impl Bodies {
         BodyTransfer { bodies: self, length, _turn: turn, deadline: Instant::now() + allowed, allowed }
     }
 
-    /// Reads what lies under `key`, with `read`. Those who come while it is being read wait for the same transfer.
-    pub(super) async fn read<Fut>(
-        &self,
-        key: &str,
-        read: impl FnOnce() -> Fut,
-    ) -> Result<Option<Bytes>, Arc<CommandError>>
+    /// Reads what lies under `key`, with `read`. Those who come while it is being read wait for the same transfer. Whoever
+    /// was told its outcome, and asks again, is not told the same once more: it is read again.
+    pub(super) async fn read<Fut>(&self, key: &str, read: impl FnOnce() -> Fut) -> Result<Option<Bytes>, Arc<ReadError>>
     where
-        Fut: Future<Output = Result<Option<Bytes>, CommandError>>,
+        Fut: Future<Output = Result<Option<Bytes>, ReadError>>,
     {
         let reader =
             BodyReader { bodies: self, key, cell: Arc::clone(self.reads().entry(key.to_owned()).or_default()) };
@@ -100,7 +108,7 @@ impl Drop for BodyTransfer<'_> {
     }
 }
 
-/// One of those who wait for a read. The last takes it out of the map.
+/// One of those who wait for a read. The first who was told its outcome takes it out of the map, or the last who leaves.
 struct BodyReader<'a> {
     bodies: &'a Bodies,
     key: &'a str,
@@ -110,10 +118,17 @@ struct BodyReader<'a> {
 impl Drop for BodyReader<'_> {
     fn drop(&mut self) {
         let mut reads = self.bodies.reads();
-        // The map's own, and this one. Others are made under the lock only.
-        if Arc::strong_count(&self.cell) <= 2 {
+        // References are made and given back under the lock only: or two who leave at once would each see the other's, and
+        // neither would take it out.
+        let cell = std::mem::take(&mut self.cell);
+        // Another read may lie there by now, which others wait for.
+        let is_there = reads.get(self.key).is_some_and(|there| Arc::ptr_eq(there, &cell));
+        // Two: the map's own, and this one.
+        if is_there && (cell.initialized() || Arc::strong_count(&cell) <= 2) {
             reads.remove(self.key);
         }
+        drop(cell);
+        drop(reads);
     }
 }
 
@@ -122,6 +137,62 @@ mod tests {
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_shares_a_read_that_fails_can_ask_again_and_nothing_is_left_of_it() {
+        let bodies = Bodies::default();
+        let asked = AtomicU64::new(0);
+        let ask = || {
+            bodies.read("key", || async {
+                let is_first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+                tokio::time::sleep(TIMEOUT).await;
+                if is_first {
+                    Err(ReadError::Command(CommandError::Late))
+                } else {
+                    Ok(Some(Bytes::from_static(b"chunk")))
+                }
+            })
+        };
+        let reader = || async {
+            assert!(ask().await.is_err(), "they share the first");
+            ask().await
+        };
+        let (one, other) = tokio::join!(reader(), reader());
+        for read in [one, other] {
+            assert_eq!(read.expect("it was asked for again").as_deref(), Some(&b"chunk"[..]));
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 2, "they share the second, too");
+        assert!(bodies.reads().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_left_of_a_read_that_nobody_waits_for_any_more() {
+        let bodies = Bodies::default();
+        let never = || bodies.read("key", std::future::pending);
+        let both = async { tokio::join!(never(), never()) };
+        assert!(tokio::time::timeout(TIMEOUT, both).await.is_err());
+        assert!(bodies.reads().is_empty());
+    }
+
+    #[test]
+    fn nothing_is_left_where_those_who_wait_leave_at_once() {
+        let bodies = Bodies::default();
+        for _ in 0..2_000 {
+            let start = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                let cell = Arc::clone(bodies.reads().entry("key".to_owned()).or_default());
+                let reader = |cell| BodyReader { bodies: &bodies, key: "key", cell };
+                for reader in [reader(Arc::clone(&cell)), reader(cell)] {
+                    let start = &start;
+                    scope.spawn(move || {
+                        start.wait();
+                        drop(reader);
+                    });
+                }
+            });
+            assert!(bodies.reads().is_empty());
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn reads_never_hold_up_writes_nor_writes_reads() {

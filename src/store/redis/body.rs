@@ -5,14 +5,12 @@
 //! to the end.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::bodies::Direction;
+use super::bodies::{Direction, ReadError};
 use super::body_connections::KeyedValue;
-use super::commands::CommandError;
 use super::hot::RecordKey;
 use super::{Call, NOT_A_RECORD, Redis};
 use crate::record::chunks::{self, ApartBody, Cut};
@@ -82,19 +80,20 @@ impl RedisChunks {
 
     async fn get(&self, index: u64) -> Result<Option<Bytes>, StoreError> {
         let server = &self.redis.server;
-        let connected = self.redis.connected()?;
         let (key, lies_at) = (self.key.chunk(index), self.cut.lies_at(index));
         let length = lies_at.end - lies_at.start;
         let read = server.bodies.read(&key, || async {
             let transfer = server.bodies.turn(Direction::Read, length, server.timeout).await;
-            connected.chunk(&key, length, transfer.deadline).await
+            // Not before: while it waited for its turn, the connection may have been lost, and another opened.
+            let connected = self.redis.connected()?;
+            connected.chunk(&key, length, transfer.deadline).await.map_err(ReadError::Command)
         });
         read.await.map_err(|fault| self.without_body(&fault))
     }
 
     /// There is a record, so no failure may pass for "nobody owns this".
-    fn without_body(&self, fault: &Arc<CommandError>) -> StoreError {
-        if fault.is_wrong_type() {
+    fn without_body(&self, fault: &ReadError) -> StoreError {
+        if matches!(fault, ReadError::Command(fault) if fault.is_wrong_type()) {
             let source = Unreadable::Damaged(NOT_A_RECORD);
             return StoreError::Unreadable { name: self.name.to_string(), source };
         }
