@@ -6,7 +6,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::super::body::BodyError;
-use super::super::budget::Budget;
+use super::super::budget::{Budget, Reservation};
 use super::super::head;
 use super::super::stream::Relay;
 use super::MAX_BUFFER;
@@ -21,6 +21,8 @@ pub(super) struct Capture<'a> {
     pieces: Vec<Bytes>,
     /// The piece that is being filled.
     gathered: Vec<u8>,
+    /// For what is in it.
+    reservation: Option<Reservation>,
     trailers: HeaderMap,
 }
 
@@ -43,7 +45,7 @@ const SHORT: usize = 16 * 1024;
 impl<'a> Capture<'a> {
     pub(super) fn new(cap: u64, budget: &'a Budget) -> Self {
         let (pieces, gathered, trailers) = (Vec::new(), Vec::new(), HeaderMap::new());
-        Self { cap, budget, length: 0, pieces, gathered, trailers }
+        Self { cap, budget, length: 0, pieces, gathered, reservation: None, trailers }
     }
 
     /// Reads until the end, the cap, or the limit of the budget. Whatever was read is kept, also when this is
@@ -70,7 +72,8 @@ impl<'a> Capture<'a> {
                 }
             }
         }
-        Ok(if self.gather() { Captured::Whole } else { Captured::Full })
+        self.gather();
+        Ok(Captured::Whole)
     }
 
     /// Keeps a frame, behind which `to_come` bytes follow, if that is known. Whether the budget could take it.
@@ -86,18 +89,23 @@ impl<'a> Capture<'a> {
             if self.gathered.capacity() == 0 {
                 self.gathered.reserve_exact(room.min(frame.len().saturating_add(to_come)));
             }
-            self.gathered.extend_from_slice(&frame.split_to(frame.len().min(room)));
+            let part = frame.split_to(frame.len().min(room));
+            // It is here either way, and kept.
+            fits &= self.reservation.get_or_insert_with(|| self.budget.reserve()).grow(part.len());
+            self.gathered.extend_from_slice(&part);
             if self.gathered.len() == PIECE {
-                fits &= self.gather();
+                self.gather();
             }
         }
         fits
     }
 
-    /// Moves what was gathered to the pieces.
-    fn gather(&mut self) -> bool {
-        let gathered = std::mem::take(&mut self.gathered);
-        gathered.is_empty() || self.hold(piece(gathered))
+    /// Moves what was gathered to the pieces, with its reservation.
+    fn gather(&mut self) {
+        let piece = piece(std::mem::take(&mut self.gathered));
+        if let Some(reservation) = self.reservation.take() {
+            self.pieces.push(reservation.hold(piece));
+        }
     }
 
     fn hold(&mut self, piece: Bytes) -> bool {
@@ -109,9 +117,7 @@ impl<'a> Capture<'a> {
 
     /// What was read.
     pub(super) fn finish(mut self) -> (Vec<Bytes>, HeaderMap) {
-        if !self.gathered.is_empty() {
-            self.pieces.push(piece(self.gathered));
-        }
+        self.gather();
         (self.pieces, self.trailers)
     }
 }
@@ -172,6 +178,25 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_is_copied_counts_from_then_on_until_it_is_gone() {
+        const ALL: usize = 100_000;
+        let budget = Budget::new(ALL as u64, Arc::new(Metrics::new().expect("metrics")));
+        let left = |bytes| budget.reserve().grow(bytes) && !budget.reserve().grow(bytes + 1);
+        let frame = Bytes::from_static(&[7; 30_000]);
+        let mut capture = Capture::new(1 << 20, &budget);
+        for number in 1..=3 {
+            assert!(capture.keep(frame.clone(), None));
+            assert!(left(ALL - number * frame.len()), "{number}");
+        }
+        assert!(!capture.keep(frame.clone(), None), "there is no room for it");
+        let (pieces, _) = capture.finish();
+        assert_eq!(pieces.iter().map(Bytes::len).sum::<usize>(), 4 * frame.len(), "it is kept all the same");
+        assert!(left(ALL - 3 * frame.len()), "the last piece is counted, too");
+        drop(pieces);
+        assert!(left(ALL));
     }
 
     #[test]
