@@ -21,7 +21,7 @@ use super::head::{self, Head};
 use super::hops;
 use super::incoming::IncomingBody;
 use super::refusal;
-use super::replay::{self, AcceptedCodings, NoReplay};
+use super::replay::{self, Accepted, NoReplay};
 use super::stream::{self, HeadOrResult};
 use super::tunnel::UpgradeRequest;
 use super::upstream::{AttemptLimits, SendError};
@@ -214,7 +214,7 @@ impl Proxy {
     ) -> Result<ProxyResponse, Problem> {
         event.attempt(&ownership);
         let record = ownership.record().clone();
-        let accepted = AcceptedCodings::of(&head);
+        let accepted = Accepted::by(&head);
         let (relay, reader) = stream::relay_for(rule.response, head.version).unzip();
         let body = RequestBody::buffered(body);
         self.cross(&mut head, &body, client);
@@ -292,7 +292,7 @@ impl Proxy {
         }
         let mut answer = match verdict {
             Verdict::Replay(reply) => {
-                let answer = self.replay(rule, &operation.name, reply, &AcceptedCodings::of(head)).await;
+                let answer = self.replay(rule, &operation.name, reply, &Accepted::by(head)).await;
                 let answer = answer.map_err(not_replayed)?;
                 event.answer(RequestOutcome::Replayed, answer.status());
                 Ok(answer)

@@ -7,7 +7,7 @@ use http::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, TRAILER,
     WWW_AUTHENTICATE,
 };
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 
 use super::body::ResponseBody;
 use super::decode::{Coding, DecodeOutcome};
@@ -79,7 +79,7 @@ impl Proxy {
         rule: &Rule,
         record: &RecordName,
         reply: Arc<Reply>,
-        accepted: &AcceptedCodings,
+        accepted: &Accepted,
     ) -> Result<ProxyResponse, NoReplay> {
         let coding = match Coding::of(&reply.headers) {
             Some((coding, name)) if !accepted.names(name) => Some(coding),
@@ -88,7 +88,9 @@ impl Proxy {
         let prepared = match (&reply.body, coding) {
             (ReplyBody::Held(_), None) => None,
             // Rare, and large.
-            (ReplyBody::Apart(_), _) | (_, Some(_)) => Box::pin(self.prepare(rule, record, &reply, coding)).await?,
+            (ReplyBody::Apart(_), _) | (_, Some(_)) => {
+                Box::pin(self.prepare(rule, record, &reply, coding, accepted.trailers)).await?
+            }
         };
         let Reply { status, mut headers, body, trailers } = Arc::unwrap_or_clone(reply);
         while let Some(name) = headers.keys().find(|name| is_left_out(rule, name)).cloned() {
@@ -117,6 +119,7 @@ impl Proxy {
         record: &RecordName,
         reply: &Arc<Reply>,
         coding: Option<Coding>,
+        with_trailers: bool,
     ) -> Result<Option<PreparedBody>, NoReplay> {
         if let Some(coding) = coding {
             match self.decode(rule, record, reply, coding).await? {
@@ -126,7 +129,8 @@ impl Proxy {
             }
         }
         let ReplyBody::Apart(body) = reply.body else { return Ok(None) };
-        let body = ReplayBody::begin(&*self.store, record, body, reply.trailers.clone(), &self.budget).await?;
+        let trailers = if with_trailers { reply.trailers.clone() } else { HeaderMap::new() };
+        let body = ReplayBody::begin(&*self.store, record, body, trailers, &self.budget).await?;
         Ok(Some(PreparedBody::FromStore(Box::new(body))))
     }
 
@@ -199,19 +203,27 @@ fn weaken_etag(headers: &mut HeaderMap) {
     }
 }
 
-/// The content codings that a request accepts (RFC 9110, 12.5.3).
-pub(super) struct AcceptedCodings(Vec<HeaderValue>);
+/// What a client understands of an answer.
+pub(super) struct Accepted {
+    /// The content codings that it accepts (RFC 9110, 12.5.3).
+    codings: Vec<HeaderValue>,
+    /// Whether its version knows trailers. HTTP/1.0 does not, and without a length the end of the connection is the end of
+    /// the body there: one that broke off would look whole.
+    trailers: bool,
+}
 
-impl AcceptedCodings {
-    pub(super) fn of(head: &Head) -> Self {
+impl Accepted {
+    pub(super) fn by(head: &Head) -> Self {
         let is_there = head.fields.has(Fields::ACCEPT_ENCODING);
-        Self(if is_there { head.headers.get_all(ACCEPT_ENCODING).iter().cloned().collect() } else { Vec::new() })
+        let codings =
+            if is_there { head.headers.get_all(ACCEPT_ENCODING).iter().cloned().collect() } else { Vec::new() };
+        Self { codings, trailers: head.version >= Version::HTTP_11 }
     }
 
     /// Whether the coding, or all, are named as acceptable. A request that names none gets the body plain: it may have
     /// been sent by another program than the first.
     fn names(&self, coding: &str) -> bool {
-        let lines = self.0.iter().filter_map(|line| line.to_str().ok());
+        let lines = self.codings.iter().filter_map(|line| line.to_str().ok());
         let mut any = false;
         for member in lines.flat_map(|line| line.split(',')) {
             let (name, parameters) = member.split_once(';').unwrap_or((member, ""));
@@ -240,7 +252,7 @@ mod tests {
     use super::*;
 
     fn accepts(line: &'static str, coding: &str) -> bool {
-        AcceptedCodings(vec![HeaderValue::from_static(line)]).names(coding)
+        Accepted { codings: vec![HeaderValue::from_static(line)], trailers: true }.names(coding)
     }
 
     #[test]
@@ -251,6 +263,6 @@ mod tests {
         assert!(!accepts("gzip;q=0, *", "gzip"));
         assert!(!accepts("br", "gzip"));
         assert!(!accepts("identity", "gzip"));
-        assert!(!AcceptedCodings(vec![]).names("gzip"));
+        assert!(!Accepted { codings: vec![], trailers: true }.names("gzip"));
     }
 }

@@ -1,7 +1,7 @@
 //! The body of a replayed answer, passed on as it is read from the store.
 //!
 //! A chunk is read when the connection asks for more to send, and checked before a byte of it leaves. So of a client that
-//! does not read, one chunk is here and one is with the connection, and nothing of the store is held. Where a chunk cannot
+//! does not read, a few chunks are here and with the connection, and nothing of the store is held. Where a chunk cannot
 //! be read any more, the answer is broken off: it never looks whole.
 
 use std::error::Error;
@@ -16,7 +16,7 @@ use super::body::BodyError;
 use super::budget::{Budget, Reservation};
 use super::replay::NoReplay;
 use crate::record::RecordName;
-use crate::record::chunks::{self, ApartBody};
+use crate::record::chunks::ApartBody;
 use crate::store::{Store, StoreError, StoredBody};
 
 /// What is left of a body.
@@ -41,8 +41,9 @@ enum ReplayStep {
 
 type Reading = Pin<Box<dyn Future<Output = (Result<Option<Bytes>, StoreError>, StoredBody)> + Send>>;
 
-/// Chunks that are here at once.
-const WINDOW: u64 = 2 * chunks::SIZE as u64;
+/// Chunks that are here at once: one that is being read, and two that are with the connection, which asks for more when the
+/// first of what it has is written in part.
+const WINDOW: u64 = 3;
 
 impl ReplayBody {
     /// Reads the first chunk.
@@ -55,7 +56,7 @@ impl ReplayBody {
     ) -> Result<Self, NoReplay> {
         let left = body.cut.length();
         let mut reservation = budget.reserve();
-        if !reservation.grow(left.min(WINDOW) as usize) {
+        if !reservation.grow(left.min(WINDOW * u64::from(body.cut.size())) as usize) {
             return Err(NoReplay::NoRoom);
         }
         let mut body = StoredBody::open(store, record, body).await?;

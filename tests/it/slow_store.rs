@@ -228,7 +228,7 @@ async fn a_large_answer_on_its_way_from_the_store_is_counted() {
     let backend = Backend::scripted([vec![large()]]).await;
     let redis = RedisServer::start();
     let link = FaultProxy::before(redis.port()).await;
-    // Room for the answer when it comes, and for two chunks of each of eight replays.
+    // Room for the answer when it comes, and for three chunks of each of five replays.
     let setup = Setup::new(&backend.url())
         .with("server", "max_buffered = \"1100KiB\"")
         .with("store", &format!("url = \"{}\"", link.redis_url()));
@@ -239,8 +239,8 @@ async fn a_large_answer_on_its_way_from_the_store_is_counted() {
     until("it is written and sent", async || buffered().await == 0.0).await;
     // Nobody gets more than the first of it.
     link.set(pausing(400));
-    let repeats: Vec<_> = (0..8).map(|_| sidecar.asking(&order("k"))).collect();
-    until("they are on their way", async || buffered().await == 8.0 * 131_072.0).await;
+    let repeats: Vec<_> = (0..5).map(|_| sidecar.asking(&order("k"))).collect();
+    until("they are on their way", async || buffered().await == 5.0 * 196_608.0).await;
     sidecar.ask(&order("k")).await.refuses(503, "overloaded");
     link.set(Faults::default());
     for repeat in repeats {
