@@ -5,9 +5,13 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config;
-use crate::record::transitions::OwnerState;
+use crate::key::DigestKey;
+use crate::record::transitions::{CompareAndSwap, OwnerState, StoredRecord};
 use crate::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, UnknownPolicy};
-use crate::store::{AnyStore, Claimed, Memory, Metered};
+use crate::store::{
+    AnyStore, Changes, Claimed, ListQuery, Memory, Metered, Page, Released, Renewed, Settled, StoreError, StoreFuture,
+    SwapResult,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const HOLD: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: UnknownPolicy::Hold(HOUR) };
@@ -20,13 +24,18 @@ struct Scene {
 
 impl Scene {
     fn new(token: Option<&str>) -> Self {
+        Self::over(|store| store, token)
+    }
+
+    /// Over a store that is around the memory store.
+    fn over(around: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>, token: Option<&str>) -> Self {
         let text = "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\n\
                     [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n";
         let config = config::parse("test", text, &|_| None).expect("a configuration");
         let store = Arc::new(Memory::open(&config.store).expect("random bytes"));
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         let token = token.map(Secret::new);
-        let records = AnyStore::Other(Arc::clone(&store) as Arc<dyn Store>);
+        let records = AnyStore::Other(around(Arc::clone(&store) as Arc<dyn Store>));
         let records = Arc::new(Metered::new(records, Arc::clone(&metrics)));
         let guard = Guard::new(Arc::clone(&records), Arc::clone(&metrics), 1);
         let (routes, trust) = (Arc::new(config.routes), config.trust);
@@ -255,6 +264,68 @@ async fn what_operators_did_is_no_record_to_show_or_to_change() {
         assert!(answer.1["detail"].as_str().is_some_and(|detail| detail.contains("is no record")), "{answer:?}");
     }
     assert!(scene.left(&told).await == before);
+}
+
+/// Writes records, and says that it does not know.
+struct AnswersLost(Arc<dyn Store>);
+
+impl Store for AnswersLost {
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled> {
+        Box::pin(async move {
+            self.0.settle(name, record).await?;
+            Err(StoreError::Uncertain("by plan".into()))
+        })
+    }
+
+    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Claimed> {
+        self.0.claim(name, claim)
+    }
+
+    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed> {
+        self.0.renew(name, claim)
+    }
+
+    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> StoreFuture<'a, Released> {
+        self.0.release(name, token)
+    }
+
+    fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
+        self.0.find(name)
+    }
+
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
+        self.0.list(listing)
+    }
+
+    fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult> {
+        self.0.compare_and_swap(name, swap)
+    }
+
+    fn subscribe(&self, name: &RecordName, patience: Duration) -> Option<Changes> {
+        self.0.subscribe(name, patience)
+    }
+
+    fn digest_key(&self) -> Result<DigestKey, StoreError> {
+        self.0.digest_key()
+    }
+
+    fn health(&self) -> Health {
+        self.0.health()
+    }
+}
+
+#[tokio::test]
+async fn where_it_is_not_known_whether_a_line_was_written_nothing_is_changed_and_the_line_says_so() {
+    let scene = Scene::over(|store| Arc::new(AnswersLost(store)), None);
+    let (name, _) = scene.put(1, HOLD, unknown()).await;
+    let released = scene.post(&format!("/records/{name}/release"), &json!({"reason": "a reason"})).await;
+    assert_eq!(code(&released), (503, "store-unavailable"));
+    assert!(scene.left(&name).await == unknown());
+    let shown = scene.get(&format!("/records/{name}")).await.1;
+    assert_eq!(
+        (&shown["audit"][0]["reason"], &shown["audit"][0]["not_done"]),
+        (&json!("a reason"), &json!("the line could not be written for certain"))
+    );
 }
 
 #[tokio::test]
