@@ -173,8 +173,11 @@ impl Embedded {
         let absent_at = shared.queue.finished();
         let (open, entry) = shared.view.look(name).map_err(|error| unread(name, error))?;
         let is_there = entry.is_some();
+        let mut is_held = false;
         if let Some(entry) = entry {
-            match transitions::claim(Box::pin(self.held(name, entry)).await?, claim) {
+            let held = Box::pin(self.held(name, entry)).await?;
+            is_held = held.is_some();
+            match transitions::claim(held, claim) {
                 // Nothing to write: no look at what is not written yet could say more.
                 ClaimTransition::Refuse(held) => return Ok(Claimed::Refused(held)),
                 ClaimTransition::AlreadyMine(claim) => return Ok(Claimed::Granted(claim)),
@@ -183,7 +186,9 @@ impl Embedded {
         }
         let (absent_at, absent_before) = if is_there { (None, 0) } else { (Some(absent_at), open) };
         let change = |on: &mut Transaction<'_>| on.claim(name, claim, absent_before);
-        self.change(name, shared.timeout / 2, Purpose::Begin, absent_at, change).await
+        let changed = self.change(name, shared.timeout / 2, Purpose::Begin, absent_at, change).await;
+        // Whoever was there may have run it: what cannot be taken over must not pass for a key that nobody holds.
+        if is_held { changed.map_err(StoreError::there_may_be_a_record) } else { changed }
     }
 
     /// See [`Store::settle`].

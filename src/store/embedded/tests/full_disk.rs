@@ -69,3 +69,21 @@ async fn an_owner_is_not_taken_for_lost_because_the_store_could_not_be_written()
         matches!(store.claim(&owned, &other).await.expect("an answer"), Claimed::Granted(claim) if claim.attempt == 2)
     );
 }
+
+/// Where the store's failures let requests through, a key that somebody holds is none that nobody owns.
+#[tokio::test]
+async fn a_record_that_cannot_be_taken_over_is_not_taken_for_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder);
+    let lease = HOUR / 60;
+    let terms = Terms { lease, ..RETRY };
+    let owned = name();
+    store.claim(&owned, &claim(1, terms)).await.expect("an answer");
+    store.shared.clock.advance(lease * 2);
+    store.shared.condition.set(Condition::Full);
+    let failed = store.claim(&owned, &claim(2, terms)).await.expect_err("the disk is full");
+    assert!(matches!(failed, StoreError::Uncertain(_)), "{failed:?}");
+    store.shared.condition.set(Condition::Full);
+    let failed = store.claim(&name(), &claim(2, terms)).await.expect_err("the disk is full");
+    assert!(matches!(failed, StoreError::Unavailable(_)), "{failed:?}");
+}
