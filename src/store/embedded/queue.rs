@@ -289,6 +289,8 @@ pub(super) struct Waiters(Mutex<WaiterList>);
 struct WaiterList {
     waiting: VecDeque<Waiter>,
     next: u64,
+    /// None of them waits for an earlier batch than this.
+    earliest: u64,
 }
 
 struct Waiter {
@@ -304,7 +306,7 @@ impl Waiters {
 
     /// Wakes one of those whose batch is finished. It wakes the others, when it is polled or dropped.
     fn wake_first(&self, finished: u64) -> bool {
-        let first = self.list().waiting.pop_front_if(|waiter| waiter.batch <= finished);
+        let first = self.list().take_first(finished);
         // Whoever is woken may come here at once: the lock is free again.
         first.map(|waiter| waiter.waker.wake()).is_some()
     }
@@ -318,8 +320,23 @@ impl WaiterList {
     fn add(&mut self, batch: u64, waker: Waker) -> u64 {
         let number = self.next;
         self.next += 1;
+        self.earliest = self.earliest.min(batch);
         self.waiting.push_back(Waiter { number, batch, waker });
         number
+    }
+
+    /// Takes out the first whose batch is finished. Who found a record that is being written waits for that batch, and may
+    /// stand behind those who wait for the next one.
+    fn take_first(&mut self, finished: u64) -> Option<Waiter> {
+        if self.earliest > finished {
+            // Everyone who leaves comes here: a look at all of them each time would be too much.
+            return None;
+        }
+        let first = self.waiting.iter().position(|waiter| waiter.batch <= finished);
+        if first.is_none() {
+            self.earliest = self.waiting.iter().map(|waiter| waiter.batch).min().unwrap_or(u64::MAX);
+        }
+        self.waiting.remove(first?)
     }
 
     fn find(&mut self, number: u64) -> Option<usize> {

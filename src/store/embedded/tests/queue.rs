@@ -2,7 +2,8 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll, Wake, Waker};
 
 use super::*;
 use crate::store::embedded::batch::Batch;
@@ -140,4 +141,39 @@ async fn what_is_written_stays_so_when_something_else_fails_before_its_owner_loo
     // Room could not be given back, say.
     queue.fail(true, Condition::Broken);
     queue.commit(&waiters, ticket.expect("it was not written yet")).await.expect("written");
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn who_stands_behind_those_of_the_next_batch_is_woken_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut log, queue, _) = queue(&folder);
+    let waiters = queue.waiters();
+    let (first, second) = (name(), name());
+    ask(&queue, &first, 1).expect("it is up");
+    let batch = begun(&queue);
+    // One waits for the next batch; one who came later finds what is being written, and waits for that.
+    let tickets = [(&second, 1), (&first, 2)].map(|(name, token)| ask(&queue, name, token).expect("it is up").1);
+    let mut waiting = tickets.map(|ticket| {
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        (Box::pin(queue.commit(&waiters, ticket.expect("it is not written yet"))), woken)
+    });
+    for (commit, woken) in &mut waiting {
+        let waker = Waker::from(Arc::clone(woken));
+        // The first time, it may only let others have their turn.
+        for _ in 0..2 {
+            assert!(commit.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        woken.0.store(false, Ordering::Relaxed);
+    }
+    batch.commit(&mut log, 1).expect("written");
+    queue.finish(&batch, log.open_segment().0);
+    assert_eq!(waiting.each_ref().map(|(_, woken)| woken.0.load(Ordering::Relaxed)), [false, true]);
 }
