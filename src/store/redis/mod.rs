@@ -113,7 +113,7 @@ impl Default for ConnectionOptions {
 
 /// Larger bodies lie apart: they would hold up the records behind them.
 const LARGE_BODY: u64 = 64 * 1024;
-const NOT_TAKEN_BACK: &str = "too few replicas have the claim (store.replica_acks), and it could not be taken back";
+const REPLICAS_LATE: &str = "the replicas have not confirmed it in time (store.replica_acks)";
 const NOT_A_RECORD: &str = "something else lies under its name";
 
 impl Redis {
@@ -328,32 +328,28 @@ impl Call<'_> {
         }
     }
 
-    /// Waits until enough replicas have the claim. One that they do not have is taken back: nothing was sent yet.
+    /// Waits until enough replicas have the claim. One that they do not have stays: the caller tries again with the same
+    /// token, which gives the replicas another chance, and deletes it when it has given up. A release from here could still
+    /// be on its way when the second try finds the claim, and would free the key of a request that is being sent.
     async fn replicate_claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        let short = match self.replicated().await? {
-            Ok(()) => return Ok(Claimed::Granted(claim)),
-            Err(short) => StoreError::Refused(short.into()),
-        };
-        if claim.attempt > 1 {
-            // The number of the attempt must stay. It may be taken over when its lease has run out.
-            return Err(short);
-        }
-        match self.release(claim.token).await {
-            Ok(Released::Deleted | Released::Absent) => Err(short),
-            Ok(Released::Kept) | Err(_) => Err(StoreError::Uncertain(NOT_TAKEN_BACK.into())),
-        }
+        self.replicated().await?;
+        Ok(Claimed::Granted(claim))
     }
 
-    /// Whether enough replicas have all that was written until now; why not, if not.
-    async fn replicated(&self) -> Result<Result<(), String>, StoreError> {
-        let Some(replication) = &self.connected.replication else { return Ok(Ok(())) };
-        match replication.confirm().await.map_err(|fault| self.error(fault))? {
-            Confirmation::Enough => Ok(Ok(())),
-            Confirmation::Short(count) => Ok(Err(format!("only {count} replicas have it (store.replica_acks)"))),
-            Confirmation::Failed(error) => match CommandError::of(error) {
-                CommandError::Refused(_, error) => Ok(Err(error.to_string())),
+    /// Waits until enough replicas have all that was written until now, for as long as the call may take. What they do not
+    /// have is written all the same.
+    async fn replicated(&self) -> Result<(), StoreError> {
+        let Some(replication) = &self.connected.replication else { return Ok(()) };
+        let uncertain = |why: String| Err(StoreError::Uncertain(why.into()));
+        match replication.confirm(self.deadline).await {
+            Ok(Confirmation::Enough) => Ok(()),
+            Ok(Confirmation::Short(count)) => uncertain(format!("only {count} replicas have it (store.replica_acks)")),
+            Ok(Confirmation::Failed(error)) => match CommandError::of(error) {
+                CommandError::Refused(_, error) => uncertain(error.to_string()),
                 fault => Err(self.error(fault)),
             },
+            Err(CommandError::Late) => uncertain(REPLICAS_LATE.to_owned()),
+            Err(fault) => Err(self.error(fault)),
         }
     }
 
@@ -388,12 +384,14 @@ impl Call<'_> {
             return Ok(Acquired::Gone(Box::new(StoredRecord { silent_for: Duration::ZERO, ..seen })));
         };
         let held = self.held(&there)?;
+        // Of what is there now: another may have taken it over since the first look, with another lease.
+        let lease = held.record.claim.terms.lease;
         let takeover = match transitions::claim(Some(held), claim) {
             ClaimTransition::AlreadyMine(claim) => return Ok(Acquired::Granted(claim)),
             ClaimTransition::Refuse(held) => return Ok(Acquired::Refused(held)),
             ClaimTransition::Write(takeover) => takeover,
         };
-        if !self.server.link.may_take_over(seen.record.claim.terms.lease) {
+        if !self.server.link.may_take_over(lease) {
             return Ok(Acquired::Refused(Box::new(StoredRecord { silent_for: Duration::ZERO, ..seen })));
         }
         let bytes = encode_claim(&takeover);
@@ -433,7 +431,12 @@ impl Call<'_> {
 
     async fn renew(&self, claim: &Claim) -> Result<Renewed, StoreError> {
         let renewed = self.connected.renew(self.key, &encode_claim(claim), claim.terms.retention, self.timeout).await;
-        renewed.map_err(|fault| self.error(fault))
+        let renewed = renewed.map_err(|fault| self.error(fault))?;
+        if renewed == Renewed::ClaimedAgain && self.connected.replication.is_some() {
+            // It is a claim like the first: a failover must not forget it either.
+            Box::pin(self.replicated()).await?;
+        }
+        Ok(renewed)
     }
 
     async fn settle(&self, record: &Record) -> Result<Settled, StoreError> {
@@ -451,8 +454,7 @@ impl Call<'_> {
         let kept = kept.map_err(|fault| self.error(fault))?;
         if self.connected.replication.is_some() {
             // An outcome that a failover forgets would be an attempt that may be taken over. Whoever settles tries again.
-            let replicated = Box::pin(self.replicated()).await?;
-            replicated.map_err(|short| StoreError::Uncertain(short.into()))?;
+            Box::pin(self.replicated()).await?;
         }
         let Some(kept) = kept else { return Ok(Settled::Written) };
         // Of an earlier try of the same, the body is at hand.

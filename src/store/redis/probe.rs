@@ -534,7 +534,9 @@ impl Probe {
         let of = |fault| ConnectError::of(fault, &self.prefix);
         let info = ask::<String>(connected, &["INFO", "clients"], deadline).await.map_err(of)?;
         let clients = info.and_then(|info| field(&info, "connected_clients")?.parse::<u64>().ok());
-        let is_alone = clients.is_some_and(|clients| clients <= OWN_CONNECTIONS);
+        // The one that waits for replicas is open already, too.
+        let own = OWN_CONNECTIONS + u64::from(self.replica_acks > 0);
+        let is_alone = clients.is_some_and(|clients| clients <= own);
         if is_alone {
             connected.expire(name, FOREVER - SETTLING, deadline).await.map_err(of)?;
         }

@@ -49,12 +49,14 @@ impl Replication {
         Self { asked }
     }
 
-    /// Waits until replicas have what this process has written until now, and was answered.
-    pub(super) async fn confirm(&self) -> Result<Confirmation, CommandError> {
+    /// Waits until replicas have what this process has written until now, and was answered. Those who came before may hold
+    /// it up for longer than the caller has.
+    pub(super) async fn confirm(&self, deadline: Instant) -> Result<Confirmation, CommandError> {
         let (tell, told) = oneshot::channel();
         let gone = || CommandError::Lost(RedisError::from((redis::ErrorKind::Io, "the connection is closed")));
         self.asked.send(tell).map_err(|_| gone())?;
-        told.await.map_err(|_| gone())
+        let told = tokio::time::timeout_at(deadline, told).await.map_err(|_| CommandError::Late)?;
+        told.map_err(|_| gone())
     }
 }
 

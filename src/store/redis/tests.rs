@@ -1371,3 +1371,25 @@ async fn a_user_without_channels_still_settles_and_releases() {
     assert_eq!(store.release(&released, owner.token).await.expect("an answer"), Released::Deleted);
     assert_eq!(store.find(&released).await.expect("an answer"), None);
 }
+
+/// The server has no replica, and is asked for one. Nobody else is connected to it, so that claims need not wait.
+#[tokio::test]
+async fn what_too_few_replicas_have_is_uncertain_and_stays_for_its_owner_to_delete() {
+    let server = RedisServer::start();
+    let wanted = config::StoreConfig { replica_acks: 1, timeout: Duration::from_secs(1), ..config() };
+    let store = Redis::open_with(&address(server.port()), &wanted, ConnectionOptions::default());
+    store.ready(PATIENCE).await.expect("a connection");
+    let (claimed, renewed, mine) = (name(), name(), claim(1, RETRY));
+    for _ in 0..2 {
+        let begun = Instant::now();
+        let short = store.claim(&claimed, &mine).await.expect_err("no replica has it");
+        assert!(matches!(short, StoreError::Uncertain(_)), "{short:?}");
+        assert!(begun.elapsed() < wanted.timeout, "{:?}", begun.elapsed());
+        assert_eq!(store.find(&claimed).await.expect("an answer").expect("a record").record.claim, mine);
+    }
+    assert_eq!(store.release(&claimed, mine.token).await.expect("an answer"), Released::Deleted);
+    assert_eq!(store.find(&claimed).await.expect("an answer"), None);
+    let short = store.renew(&renewed, &mine).await.expect_err("no replica has it");
+    assert!(matches!(short, StoreError::Uncertain(_)), "{short:?}");
+    assert_eq!(store.renew(&renewed, &mine).await.expect("an answer"), Renewed::Extended);
+}
