@@ -465,7 +465,8 @@ impl Supervisor {
     fn note_server(&mut self, endpoint: &RedisEndpoint) {
         let now = Identity { endpoint: endpoint.clone(), run: self.probe.run().map(str::to_owned) };
         let is_changed = match &self.last {
-            Some(last) => *last != now,
+            // Without the number of a run, nothing tells that it is still the same one.
+            Some(last) => *last != now || now.run.is_none(),
             None => matches!(self.source, Source::Sentinel(_)),
         };
         if is_changed {
