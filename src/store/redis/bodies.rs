@@ -174,26 +174,6 @@ mod tests {
         assert!(bodies.reads().is_empty());
     }
 
-    #[test]
-    fn nothing_is_left_where_those_who_wait_leave_at_once() {
-        let bodies = Bodies::default();
-        for _ in 0..2_000 {
-            let start = std::sync::Barrier::new(2);
-            std::thread::scope(|scope| {
-                let cell = Arc::clone(bodies.reads().entry("key".to_owned()).or_default());
-                let reader = |cell| BodyReader { bodies: &bodies, key: "key", cell };
-                for reader in [reader(Arc::clone(&cell)), reader(cell)] {
-                    let start = &start;
-                    scope.spawn(move || {
-                        start.wait();
-                        drop(reader);
-                    });
-                }
-            });
-            assert!(bodies.reads().is_empty());
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn reads_never_hold_up_writes_nor_writes_reads() {
         for (holds, comes) in [(Direction::Read, Direction::Write), (Direction::Write, Direction::Read)] {
