@@ -100,7 +100,7 @@ pub(super) struct SegmentLimits {
     pub(super) slack: u64,
 }
 
-const LIMITS: SegmentLimits = SegmentLimits { smallest: 256 * 1024, largest: 128 * 1024 * 1024, slack: 128 * 1024 };
+const LIMITS: SegmentLimits = SegmentLimits { smallest: 256 * 1024, largest: 384 * 1024 * 1024, slack: 128 * 1024 };
 
 /// Written at once: nearly always, all that waits is less.
 const PIECE: usize = 1024 * 1024;

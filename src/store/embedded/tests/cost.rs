@@ -49,7 +49,7 @@ fn claims_cost_the_same(records: u64) {
         assert!(full.written_by_claim <= empty.written_by_claim * 13 / 10, "{full:?}");
         assert!(full.read_by_replay <= 1100, "{full:?}");
         // The index, and the last segment after a crash.
-        assert!(full.read_to_open <= records * 8 + 140_000_000, "{full:?}");
+        assert!(full.read_to_open <= records * 8 + 410_000_000, "{full:?}");
         assert!(full.resident <= 50_000_000 + records * 10, "{full:?}");
     }
     let among_many = instructions_of_a_claim(folder.path());
