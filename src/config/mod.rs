@@ -1,7 +1,7 @@
 //! The configuration, as resolved data.
 //!
 //! [`load`] reads one TOML file, checks all of it, and returns a [`Config`]: durations are
-//! [`Duration`]s, sizes are bytes, presets and defaults are filled in, and no value needs a further
+//! [`Duration`](std::time::Duration)s, sizes are bytes, presets and defaults are filled in, and no value needs a further
 //! check. A file with an error is refused as a whole, and every problem is reported with its place.
 //!
 //! The data types of the rules are here too, because all other rooms use them:

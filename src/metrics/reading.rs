@@ -29,7 +29,7 @@ pub struct MetricsSnapshot {
 /// What is counted of a route.
 #[derive(Debug, Clone, Default)]
 pub struct RouteReading {
-    /// Requests, in the order of [`Outcome::ALL`].
+    /// Requests, in the order of [`RequestOutcome::ALL`].
     pub outcomes: [u64; RequestOutcome::ALL.len()],
     /// Attempts at work.
     pub in_flight: i64,
