@@ -11,10 +11,12 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use onlyonce::config::{Config, LogKeys, RouteMatch, RouteTarget, parse};
+use onlyonce::config::{Config, parse};
 use onlyonce::key::{DigestKey, Request, read, read_head};
 use onlyonce::record::codec::{Placement, decode, encode};
 use onlyonce::record::{Claim, Extensions, Fingerprint, Record, Reply, State, Terms, Token, UnknownPolicy};
+use onlyonce::rule::LogKeys;
+use onlyonce::rule::{RouteMatch, RouteTarget};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Bytes of a body.
@@ -63,7 +65,7 @@ fn order(size: usize) -> String {
 }
 
 /// A request on the route of this name.
-fn with_request(route: &str, headers: &HeaderMap, run: impl FnOnce(&Arc<onlyonce::config::Rule>, Request<'_>)) {
+fn with_request(route: &str, headers: &HeaderMap, run: impl FnOnce(&Arc<onlyonce::rule::Rule>, Request<'_>)) {
     let path = format!("/{route}");
     let target = RouteTarget { method: &Method::POST, overriding: &[], host: None, path: &path, normal: &path };
     let RouteMatch { rule, params, .. } = CONFIG.routes.find(&target).expect("a route");

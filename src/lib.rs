@@ -12,7 +12,7 @@
 //! |---|---|
 //! | the life of a guarded request, type by type, drawn on one page | `docs/architecture.md` |
 //! | the same as code, top to bottom | [`proxy`], `proxy/handle.rs` |
-//! | which requests a route guards, in whatever spelling | [`config::Routes`], `config/spelling.rs` |
+//! | which requests a route guards, in whatever spelling | [`rule::Routes`], `rule/spelling.rs` |
 //! | what a key, a scope and a fingerprint are | [`key`] |
 //! | **the protocol**: states, and every step between them | [`record`], [`record::transitions`] |
 //! | what lies in a store, byte by byte | [`record::codec`], [`record::chunks`]; `docs/record-layout.md` |
@@ -22,8 +22,8 @@
 //! | who polls an attempt, and what becomes of it when its client leaves | `guard/running.rs` |
 //! | which thread answers a request | `server/cores.rs`; `docs/threads.md` |
 //! | what a request costs, and how that is guarded | `docs/performance.md`, `benches/` |
-//! | what becomes of an outcome | [`guard::policy`], over the table in [`config::PolicyTable`] |
-//! | the replay | `proxy/replay.rs`; of a large answer, `proxy/replay_body.rs` |
+//! | what becomes of an outcome | [`guard::policy`], over the table in [`rule::PolicyTable`] |
+//! | the replay | `proxy/replay.rs`; of a large answer, `proxy/body/replayed.rs` |
 //! | the way out of an unknown outcome | [`record::transitions::release_by_hand`], `admin/records.rs`, `cli/records/` |
 //! | whether a request left | `proxy/upstream/fate.rs`, which makes a [`guard::SendOutcome`] |
 //!
@@ -31,8 +31,8 @@
 //!
 //! | to add | begin with | then |
 //! |---|---|---|
-//! | a selector | [`config::Selector`] | `config/file/selector.rs` reads it, `key/select.rs` finds it in a request |
-//! | a status policy | [`config::Policy`], in `config/policy.rs`: the table by status | `guard/policy.rs` only applies it |
+//! | a selector | [`rule::Selector`] | `config/file/selector.rs` reads it, `key/select.rs` finds it in a request |
+//! | a status policy | [`rule::Policy`], in `rule/policy.rs`: the table by status | `guard/policy.rs` only applies it |
 //! | a store | [`store::Store`], `store/conformance.rs` | `store/any.rs`, `config/file/store_url.rs` |
 //! | a metric | `metrics.rs` | the place where the decision is made |
 //! | a key of the configuration | `config/file/`, `config/onlyonce.toml` | the schema and `docs/configuration.md` follow |
@@ -49,8 +49,8 @@
 //! main → cli → run → server, admin      (cli → admin: the shapes of its JSON)
 //!              └───→ proxy → guard → store → record, key
 //!
-//! leaves: clock, list, tick, uri, config (data only), advice (about config), problem, metrics, telemetry, tls,
-//!         fail_point (of test builds only)
+//! leaves: clock, list, text, tick, units, uri, rule (data only), config (reads a file into rules),
+//!         advice and schema (about config), problem, metrics, telemetry, tls, fail_point (of test builds only)
 //! ```
 //!
 //! # The protocol in short
@@ -79,10 +79,14 @@ pub mod metrics;
 pub mod problem;
 pub mod proxy;
 pub mod record;
+pub mod rule;
 pub mod run;
+pub mod schema;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod text;
 pub mod tick;
 pub mod tls;
+pub mod units;
 pub mod uri;

@@ -1,6 +1,6 @@
 //! Comma-separated lists in field values (RFC 9110, 5.6.1).
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The members of all lines of a field, without white space around them. An empty one is empty.
 pub fn members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl DoubleEndedIterator<Item = &'h [u8]> + use<'h> {
@@ -15,6 +15,11 @@ pub fn names(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
 
 /// The same for members that are text. A line that is not text is left out.
 pub fn texts<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> + use<'h> {
-    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    texts_of(headers.get_all(name))
+}
+
+/// The same for lines that were taken out of their head.
+pub fn texts_of<'h, L: IntoIterator<Item = &'h HeaderValue>>(lines: L) -> impl Iterator<Item = &'h str> + use<'h, L> {
+    let lines = lines.into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use onlyonce::config::{Config, ConfigError, OnConcurrent, OnUnknown, Policy, Selector, load, parse, schema};
+use onlyonce::config::{Config, ConfigError, load, parse};
+use onlyonce::rule::{OnConcurrent, OnUnknown, Policy, Selector};
+use onlyonce::schema;
 use serde_json::Value;
 
 fn shipped(name: &str) -> Config {
@@ -40,7 +42,7 @@ const SCHEMA: &str = "onlyonce.schema.json";
 /// What is wrong with a configuration file, as an editor sees it.
 fn seen_by_an_editor(text: &str) -> Result<(), String> {
     let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
-    compiler.add_resource(SCHEMA, schema()).expect("JSON");
+    compiler.add_resource(SCHEMA, schema::configuration()).expect("JSON");
     let index = compiler.compile(SCHEMA, &mut schemas).unwrap_or_else(|error| panic!("{error}"));
     let instance: Value = toml::from_str(text).expect("TOML");
     schemas.validate(&instance, index).map_err(|error| error.to_string())
@@ -50,7 +52,7 @@ fn seen_by_an_editor(text: &str) -> Result<(), String> {
 #[test]
 fn the_schema_beside_the_examples_is_the_one_that_the_program_prints() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(SCHEMA);
-    let printed = schema();
+    let printed = schema::configuration();
     if std::env::var_os("ONLYONCE_BLESS").is_some() {
         fs::write(&path, format!("{printed:#}\n")).expect("to write the schema");
     }
@@ -178,7 +180,7 @@ fn every_sentence_has_a_file_that_shows_it() {
     let shown: String = broken_files().into_iter().chain(unwise_files()).map(|path| golden(&path)).collect();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut unseen = Vec::new();
-    for path in sources(&source.join("config")).into_iter().chain([source.join("advice.rs")]) {
+    for path in sources(&source.join("config")).into_iter().chain(sources(&source.join("advice"))) {
         let code = fs::read_to_string(&path).expect("a source file");
         let code = code.split("\n#[cfg(test)]\n").next().unwrap_or_default();
         for said in sentences(code) {

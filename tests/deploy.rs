@@ -28,7 +28,7 @@ fn address(config: &Config) -> SocketAddr {
 fn the_configuration_listens_where_a_container_is_reached() {
     let config = configuration();
     assert!(address(&config).ip().is_unspecified());
-    assert!(config.admin.is_some_and(|admin| admin.listen.ip().is_unspecified()));
+    assert!(config.admin.listen.is_some_and(|listen| listen.ip().is_unspecified()));
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn the_configuration_names_services_of_the_compose_file() {
     for host in [backend.host(), redis] {
         assert!(compose.contains(&format!("\n  {host}:\n")), "compose.yaml has no service {host}");
     }
-    for port in [client_port, config.admin.map_or(0, |admin| admin.listen.port())] {
+    for port in [client_port, config.admin.listen.map_or(0, |listen| listen.port())] {
         assert!(compose.contains(&format!("\"127.0.0.1:{port}:{port}\"")), "compose.yaml does not publish {port}");
     }
 }

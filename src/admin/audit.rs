@@ -14,7 +14,9 @@ use serde_json::Value;
 use super::Timestamp;
 use super::shape::StateName;
 use crate::record::transitions::{CompareAndSwap, StoredRecord};
-use crate::record::{Claim, Extensions, Fingerprint, Record, RecordName, Reply, State, Terms, Token, UnknownPolicy};
+use crate::record::{
+    Claim, Extensions, Fingerprint, RecordName, Reply, SettledRecord, Settlement, State, Terms, Token, UnknownPolicy,
+};
 use crate::store::{Settled, Store, StoreError, SwapResult};
 
 /// One thing that an operator did.
@@ -135,7 +137,7 @@ fn lines(held: &StoredRecord) -> Vec<Value> {
     }
 }
 
-fn record(lines: &[Value], keep_for: Duration, attempt: u32) -> Record {
+fn record(lines: &[Value], keep_for: Duration, attempt: u32) -> SettledRecord {
     let mut token = [0; 16];
     getrandom::fill(&mut token).expect("the operating system gives random bytes");
     let now = Timestamp::now().millis;
@@ -151,7 +153,7 @@ fn record(lines: &[Value], keep_for: Duration, attempt: u32) -> Record {
     let body: Vec<bytes::Bytes> = vec![serde_json::to_vec(lines).unwrap_or_default().into()];
     let reply =
         Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: body.into(), trailers: HeaderMap::new() };
-    Record { claim, state: State::Completed { settled_at: now, reply: Arc::new(reply) } }
+    SettledRecord::new(claim, &Settlement::Completed(Arc::new(reply)), now)
 }
 
 #[cfg(test)]

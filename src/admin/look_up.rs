@@ -14,9 +14,9 @@ use super::error::{AdminError, AdminErrorKind};
 use super::rules::ActiveRules;
 use super::shape::LookUpRequest;
 use crate::clock;
-use crate::config::{JsonPointer, Mode, Rule, Selector};
 use crate::key::{self, DescribedRequest, KeyOutcome};
 use crate::record::RecordName;
+use crate::rule::{JsonPointer, Mode, Rule, Selector};
 use crate::store::Store;
 
 /// What is put into the request, piece by piece.

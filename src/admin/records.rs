@@ -27,7 +27,7 @@ use super::shape::{
 use super::{Timestamp, answer, story};
 use crate::guard::Guard;
 use crate::record::chunks::ApartBody;
-use crate::record::transitions::{self, CompareAndSwap, RecordSnapshot};
+use crate::record::transitions::{self, CompareAndSwap, RecordSnapshot, StoredRecord};
 use crate::record::{RecordName, ReplyBody, State};
 use crate::store::{Cursor, ListQuery, ListedRecord, Store, StoreError, StoredBody, SwapResult};
 
@@ -269,7 +269,7 @@ impl RecordApi {
                 }
                 tracing::info!(target: "onlyonce", event, record = %name, was, status, force, by, reason, "{what}");
                 let now = Timestamp::now();
-                let to = swap.to.map(|record| transitions::StoredRecord { record, silent_for: Duration::ZERO }.seen());
+                let to = swap.to.map(|record| StoredRecord::fresh(record.into_record()).seen());
                 Ok(RecordChange {
                     record: name.to_string(),
                     was: RecordEntry::new(name, Ok(seen), now),

@@ -16,11 +16,12 @@ use super::Timestamp;
 use super::error::{AdminError, AdminErrorKind};
 use super::shape::{ExplainRequest, ExplainResponse, ProspectName, RecordEntry, RulesPage};
 use crate::clock;
-use crate::config::{Mode, Naming, OnMismatch, RecordPlacement, Routes, Rule, Trust};
+use crate::config::RecordPlacement;
 use crate::guard::{self, Difference, Verdict};
 use crate::key::{self, DescribedRequest, KeyOutcome, Operation};
 use crate::record::codec::Unreadable;
 use crate::record::transitions::RecordSnapshot;
+use crate::rule::{Mode, Naming, OnMismatch, Routes, Rule, Trust};
 use crate::store::{Store, StoreError};
 
 /// The rules that apply to requests now.

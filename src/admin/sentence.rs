@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::config::{
-    FingerprintMode, HumanDuration, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period, Rule, Selector,
-};
+use crate::rule::{FingerprintMode, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period, Rule, Selector};
+use crate::units::HumanDuration;
 
 /// Two or three sentences for people who have not written the configuration.
 pub(super) fn of(rule: &Rule) -> String {

@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::AuditLine;
 use super::{Timestamp, story};
-use crate::config::{HumanDuration, Naming, RecordPlacement};
+use crate::config::RecordPlacement;
 use crate::metrics::Refused;
 use crate::record::codec::Unreadable;
 use crate::record::transitions::{OwnerState, RecordSnapshot};
 use crate::record::{Phase, RecordName, UnknownPolicy};
+use crate::rule::Naming;
+use crate::units::HumanDuration;
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::history::{History, MINUTE, MINUTES, StoreHistory};
 use super::{Timestamp, sentence};
-use crate::config::{Mode, Routes, Rule};
 use crate::metrics::{Metrics, RouteReading, UNMATCHED};
+use crate::rule::{Mode, Routes, Rule};
 
 /// `GET /status`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -209,7 +209,7 @@ fn shown(history: &History, routes: &Routes) -> (Vec<RouteStatus>, usize) {
 
 impl RouteStatus {
     fn new(history: &History, route: &str, reading: &RouteReading, rule: Option<&Rule>) -> Self {
-        let texts = |selectors: &[crate::config::Selector]| selectors.iter().map(ToString::to_string).collect();
+        let texts = |selectors: &[crate::rule::Selector]| selectors.iter().map(ToString::to_string).collect();
         let mode = |mode: Mode| match mode {
             Mode::Enforce => "enforce",
             Mode::Observe => "observe",

@@ -7,7 +7,7 @@ use super::*;
 use crate::config;
 use crate::key::DigestKey;
 use crate::record::transitions::{CompareAndSwap, OwnerState, StoredRecord};
-use crate::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, UnknownPolicy};
+use crate::record::{Claim, Fingerprint, Record, Reply, SettledRecord, State, Terms, Token, UnknownPolicy};
 use crate::store::{
     AnyStore, Changes, Claimed, ListQuery, Memory, Metered, Page, Released, Renewed, Settled, StoreError, StoreFuture,
     SwapResult,
@@ -50,7 +50,7 @@ impl Scene {
         let claim = claim(digest, terms);
         assert!(matches!(self.store.claim(&name, &claim).await, Ok(Claimed::Granted(_))));
         if let Some(state) = state {
-            let record = Record { claim: claim.clone(), state };
+            let record = settled(claim.clone(), state);
             self.store.settle(&name, &record).await.expect("settled");
         }
         (name, claim)
@@ -92,6 +92,10 @@ fn claim(token: u8, terms: Terms) -> Claim {
         claimed_at: 1_795_262_400_000,
         extensions: Default::default(),
     }
+}
+
+fn settled(claim: Claim, state: State) -> SettledRecord {
+    SettledRecord::of(Record { claim, state }).expect("not in flight")
 }
 
 fn unknown() -> Option<State> {
@@ -210,7 +214,7 @@ async fn a_living_owner_is_in_the_way_but_of_force() {
     let (status, _) = scene.post(&format!("/records/{name}/complete"), &complete(true)).await;
     assert_eq!(status, StatusCode::OK);
     // The owner's own outcome comes too late.
-    let late = Record { claim, state: unknown().expect("a state") };
+    let late = settled(claim, unknown().expect("a state"));
     scene.store.settle(&name, &late).await.expect("an answer");
     assert!(matches!(scene.left(&name).await, Some(State::Completed { .. })));
     let (other, _) = scene.put(2, HOLD, None).await;
@@ -270,7 +274,7 @@ async fn what_operators_did_is_no_record_to_show_or_to_change() {
 struct AnswersLost(Arc<dyn Store>);
 
 impl Store for AnswersLost {
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled> {
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled> {
         Box::pin(async move {
             self.0.settle(name, record).await?;
             Err(StoreError::Uncertain("by plan".into()))

@@ -11,7 +11,9 @@ use super::table::Table;
 use super::text::{labelled, listed, ranges, terminal_width, wrapped};
 use super::{BAD_USAGE, FAILED, Format, output};
 use crate::advice::{self, Warning, Weight};
-use crate::config::{Config, Disposition, HumanDuration, OnConcurrent, OnMissingKey, Preset, Rule, WARNINGS};
+use crate::config::Config;
+use crate::rule::{Disposition, OnConcurrent, OnMissingKey, Preset, Rule, WARNINGS};
+use crate::units::HumanDuration;
 
 /// `is_told`: always print the result of asking the sidecar, and not only if there is a difference.
 pub(super) fn check(

@@ -183,7 +183,7 @@ impl AdminClient {
 }
 
 fn token_of(config: Config) -> Option<Secret> {
-    config.admin.and_then(|admin| admin.token)
+    config.admin.token
 }
 
 /// `http://HOST:PORT`
@@ -204,13 +204,12 @@ fn authority(url: &str) -> Result<Authority, String> {
 /// The admin address of this configuration's sidecar, for a client.
 fn listener(config: &Config, path: &Path) -> Result<Authority, String> {
     let file = path.display();
-    let Some(admin) = &config.admin else {
+    let Some(mut address) = config.admin.listen else {
         return Err(format!(
             "error: the admin listener is off in {file}, and records are reached through it\n\
              help: set admin.listen and start the sidecar again, or name another sidecar's with --admin URL"
         ));
     };
-    let mut address = admin.listen;
     if address.port() == 0 {
         return Err(format!(
             "error: admin.listen in {file} is any free port\n\

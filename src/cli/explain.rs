@@ -13,16 +13,17 @@ use super::text::{labelled, listed, ranges};
 use super::{BAD_USAGE, block_on, given, output, records};
 use crate::admin::shape::{BodyContent, ExplainRequest, ExplainResponse, ProspectName};
 use crate::clock;
-use crate::config::{
-    Config, Disposition, FingerprintMode, HumanDuration, HumanSize, Mode, OnConcurrent, OnMismatch, OnMissingKey,
-    RouteTarget, Routes, Rule, Selector, StoreLocation,
-};
+use crate::config::{Config, StoreLocation};
 use crate::key::{
     self, DescribedRequest, DigestKey, FingerprintedBody, KeyError, KeyOutcome, KeyText, Operation, Request,
     SelectorReading,
 };
 use crate::record::{RecordName, UnknownPolicy};
+use crate::rule::{
+    Disposition, FingerprintMode, Mode, OnConcurrent, OnMismatch, OnMissingKey, RouteTarget, Routes, Rule, Selector,
+};
 use crate::run;
+use crate::units::{HumanDuration, HumanSize};
 
 #[derive(Args)]
 pub(super) struct ExplainArgs {

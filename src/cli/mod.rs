@@ -26,11 +26,12 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use running::SidecarComparison;
 
 use crate::advice;
-use crate::config::{self, Config, ConfigError, ConfigFile, LogConfig, LogFormat, LogKeys};
+use crate::config::{self, Config, ConfigError, ConfigFile, LogConfig, LogFormat};
 use crate::demo::{Demo, DemoError};
+use crate::rule::LogKeys;
 use crate::run::reload::{self, Hangup};
 use crate::run::{self, InheritedSockets, Sidecar, StartError, Stopped};
-use crate::telemetry;
+use crate::{schema, telemetry};
 
 /// With the commit of the build, if `ONLYONCE_COMMIT` is set.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -218,7 +219,7 @@ fn section(page: &mut String, command: &clap::Command) {
 }
 
 fn schema() -> ExitCode {
-    output::print(&format!("{:#}\n", config::schema()))
+    output::print(&format!("{:#}\n", schema::configuration()))
 }
 
 fn refused(error: &ConfigError) -> ExitCode {

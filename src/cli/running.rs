@@ -9,8 +9,9 @@ use super::{block_on, records};
 use crate::admin;
 use crate::admin::shape::RulesPage;
 use crate::advice::{Warning, Weight};
-use crate::config::{self, Config, FORGOTTEN, ForgottenRoute, Naming, RecordPlacement};
+use crate::config::{Config, RecordPlacement};
 use crate::key::DigestKey;
+use crate::rule::{FORGOTTEN, ForgottenRoute, Naming, forgotten};
 
 /// The comparison with a running sidecar.
 pub(super) struct SidecarComparison {
@@ -60,7 +61,7 @@ fn compare(running: &RulesPage, config: &Config, url: &str) -> Vec<Warning> {
         text,
         advice: advice.to_owned(),
     };
-    let of_routes = config::forgotten(&running.routes, &Naming::all(&config.routes)).into_iter();
+    let of_routes = forgotten(&running.routes, &Naming::all(&config.routes)).into_iter();
     let of_routes = of_routes.map(|ForgottenRoute { route, why }| {
         let text = format!("{why}. Once the sidecar at {url} goes by this file, {FORGOTTEN}");
         warning(Some(route), text, BY_RELOAD)
@@ -89,7 +90,7 @@ mod tests {
                 "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"{store}\"\n\
                  [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\nkey = \"{key}\"\n"
             );
-            config::parse("test", &text, &|_| None).expect("a configuration")
+            crate::config::parse("test", &text, &|_| None).expect("a configuration")
         };
         let running = parse("memory:", "header:a");
         let keeping = RecordPlacement::of(&running.store);

@@ -1,8 +1,8 @@
 //! Text for terminals of 80 columns.
 
-use crate::config::{Disposition, Rule};
+use crate::rule::{Disposition, Rule};
+use crate::text::{WIDTH, wrap};
 
-const WIDTH: usize = 80;
 const LABEL: usize = 13;
 
 /// A label and its text, broken at 80 columns.
@@ -12,22 +12,7 @@ pub(super) fn labelled(out: &mut String, label: &str, text: &str) {
 
 /// Wraps a line at 80 columns, with the following lines aligned to the first.
 pub(super) fn wrapped(out: &mut String, label: &str, text: &str) {
-    let indent = label.chars().count();
-    let mut column = indent;
-    out.push_str(label);
-    for (index, word) in text.split(' ').enumerate() {
-        let width = word.chars().count();
-        if index > 0 && column + 1 + width > WIDTH {
-            out.push('\n');
-            out.extend(std::iter::repeat_n(' ', indent));
-            column = indent;
-        } else if index > 0 {
-            out.push(' ');
-            column += 1;
-        }
-        out.push_str(word);
-        column += width;
-    }
+    wrap(out, label, label.chars().count(), text);
     out.push('\n');
 }
 

@@ -3,7 +3,7 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use super::problem::WIDTH;
+use crate::text::WIDTH;
 
 /// A line of a file with a part of it underlined, ready to be printed. Secrets are masked.
 #[derive(Debug, Clone, PartialEq, Eq)]

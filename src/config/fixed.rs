@@ -7,7 +7,7 @@ use super::{AdminConfig, Config, LogConfig, ServerConfig, StoreConfig, UpstreamC
 pub struct Fixed {
     server: ServerConfig,
     log: LogConfig,
-    admin: Option<AdminConfig>,
+    admin: AdminConfig,
     upstream: UpstreamConfig,
     store: StoreConfig,
 }
@@ -22,23 +22,14 @@ impl Fixed {
 
     /// The keys that `config` sets to something else.
     pub fn differing(&self, config: &Config) -> Vec<&'static str> {
-        let mut differing = self.server.changed_at_start(&config.server);
-        differing.extend(self.log.changed_at_start(&config.log));
-        differing.extend(self.upstream.changed_at_start(&config.upstream));
-        let mut compare = |key, same: bool| {
-            if !same {
-                differing.push(key);
-            }
-        };
-
-        // Destructured by name: a new setting does not compile until it is decided here.
-        let listen = |admin: &Option<AdminConfig>| admin.as_ref().map(|AdminConfig { listen, token: _ }| *listen);
-        let token = |admin: &Option<AdminConfig>| admin.as_ref().and_then(|admin| admin.token.clone());
-        compare("admin.listen", listen(&self.admin) == listen(&config.admin));
-        compare("admin.token", token(&self.admin) == token(&config.admin));
-
-        differing.extend(self.store.changed_at_start(&config.store));
-        differing
+        [
+            self.server.changed_at_start(&config.server),
+            self.log.changed_at_start(&config.log),
+            self.upstream.changed_at_start(&config.upstream),
+            self.admin.changed_at_start(&config.admin),
+            self.store.changed_at_start(&config.store),
+        ]
+        .concat()
     }
 }
 

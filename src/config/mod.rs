@@ -4,28 +4,15 @@
 //! [`Duration`](std::time::Duration)s, sizes are bytes, presets and defaults are filled in, and no value needs a further
 //! check. A file with an error is refused as a whole, and every problem is reported with its place.
 //!
-//! The data types of the rules are here too, because all other rooms use them:
-//! [`Rule`] (one `[[route]]`), [`Selector`] (where a key or scope is read), [`PolicyTable`] (what
-//! happens to a response by its status) and [`Routes`] (which rule guards a request).
+//! The rules that a file says are in the room [`rule`](crate::rule).
 
 mod excerpt;
-mod field;
 mod file;
 mod fixed;
-mod jwt;
-mod naming;
-mod policy;
-mod preset;
+mod placement;
 mod problem;
 mod redis;
-mod routes;
-mod rule;
-mod schema;
 mod secret;
-mod spelling;
-mod trust;
-pub mod units;
-mod words;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -33,28 +20,15 @@ use std::path::PathBuf;
 
 use http::uri::Authority;
 
+use crate::rule::{Routes, Trust, words};
 use crate::tls;
-pub use field::{is_foldable, is_same_field, may_begin_with};
-pub(crate) use file::nearest;
-pub use file::{ConfigFile, LogConfig, ServerConfig, StoreConfig, UpstreamConfig, load, parse};
+pub use file::{AdminConfig, ConfigFile, LogConfig, ServerConfig, StoreConfig, UpstreamConfig, load, parse};
+pub(crate) use file::{KnownKey, Shape, keys, nearest};
 pub use fixed::Fixed;
-pub use jwt::{Jwt, TokenKey, Unverified, Verification};
-pub use naming::{FORGOTTEN, ForgottenRoute, Naming, NamingChange, RecordPlacement, forgotten};
-pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
-pub use preset::Preset;
+pub use placement::RecordPlacement;
 pub use problem::{ConfigError, ConfigProblem};
 pub use redis::{RedisAddress, RedisEndpoint, RedisPassword, RedisServers};
-pub use routes::{PathParams, RouteConflict, RouteMatch, RouteTarget, Routes, Unguarded};
-pub use rule::{
-    Delivery, FingerprintMode, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period,
-    Rule, Selector, WARNINGS,
-};
-pub use schema::schema;
 pub use secret::Secret;
-pub use trust::{Trust, TrustedProxies};
-pub use units::{HumanDuration, HumanSize};
-pub use words::Words;
-use words::words;
 
 /// A whole configuration file, checked and resolved.
 #[derive(Debug)]
@@ -63,8 +37,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// The format of log lines.
     pub log: LogConfig,
-    /// The listener of operators and of Prometheus; `None` when it is `"off"`.
-    pub admin: Option<AdminConfig>,
+    /// The listener of operators and of Prometheus.
+    pub admin: AdminConfig,
     /// The backend.
     pub upstream: UpstreamConfig,
     /// Where records are kept.
@@ -129,25 +103,6 @@ words! {
     }
 }
 
-words! {
-    /// `log.keys`
-    pub enum LogKeys {
-        /// A short keyed digest.
-        Hashed = "hashed",
-        /// As the client sent it.
-        Plain = "plain",
-    }
-}
-
-/// `[admin]`
-#[derive(Debug, Clone)]
-pub struct AdminConfig {
-    /// Where `/metrics`, `/healthz` and `/readyz` are served.
-    pub listen: SocketAddr,
-    /// The bearer token that calls with a side effect must present.
-    pub token: Option<Secret>,
-}
-
 /// `upstream.url`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpstreamAddress {
@@ -191,16 +146,6 @@ impl fmt::Display for StoreLocation {
             }
             Self::Memory => f.write_str("memory:"),
         }
-    }
-}
-
-words! {
-    /// `on_error`, of a route or of the store
-    pub enum OnStoreError {
-        /// 503.
-        Reject = "reject",
-        /// Guarded requests go through unguarded.
-        Forward = "forward",
     }
 }
 

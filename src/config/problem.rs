@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::excerpt::Excerpt;
+use crate::text::wrap;
 
 /// Why a configuration file was refused. Holds no secret of the file, so it may be printed anywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +36,6 @@ pub struct ConfigProblem {
     pub advice: String,
     pub(super) excerpt: Option<Excerpt>,
 }
-
-/// The width that all output fits.
-pub(super) const WIDTH: usize = 80;
 
 impl std::error::Error for ConfigError {}
 
@@ -82,27 +80,15 @@ fn help(advice: &str) -> String {
 fn wrapped(text: &str, indent: &str) -> String {
     let mut out = String::new();
     for (index, line) in text.lines().enumerate() {
+        let first = if index > 0 { indent } else { "" };
         if index > 0 {
             out.push('\n');
-            out.push_str(indent);
         }
         if line.starts_with(' ') {
+            out.push_str(first);
             out.push_str(line);
-            continue;
-        }
-        let mut column = if index > 0 { indent.len() } else { 0 };
-        for (word, text) in line.split(' ').enumerate() {
-            let length = text.chars().count();
-            if word > 0 && column + 1 + length > WIDTH {
-                out.push('\n');
-                out.push_str(indent);
-                column = indent.len();
-            } else if word > 0 {
-                out.push(' ');
-                column += 1;
-            }
-            out.push_str(text);
-            column += length;
+        } else {
+            wrap(&mut out, first, indent.len(), line);
         }
     }
     out

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::ledger::{Invoice, Ledger, Way};
 use super::{DemoAddresses, reachable};
+use crate::text::escape_html;
 
 const PAGE: &str = include_str!("page.html");
 const INVOICE: &str = include_str!("invoice.html");
@@ -21,8 +22,8 @@ pub(super) fn page(host: Option<&str>, places: DemoAddresses, ledger: &Ledger) -
         Some(name) => format!("http://{name}:{}", address.port()),
         None => format!("http://{}", reachable(address)),
     };
-    PAGE.replace("{proxy}", &escape(&url(places.proxy)))
-        .replace("{backend}", &escape(&url(places.backend)))
+    PAGE.replace("{proxy}", &escape_html(&url(places.proxy)))
+        .replace("{backend}", &escape_html(&url(places.backend)))
         .replace("{proxy_key}", &key())
         .replace("{backend_key}", &key())
         .replace("{proxy_ledger}", &list(&ledger.intents(Way::Onlyonce)))
@@ -41,9 +42,9 @@ fn name(host: &str) -> Option<&str> {
 /// One invoice.
 pub(super) fn invoice(invoice: &Invoice) -> String {
     INVOICE
-        .replace("{number}", &escape(&invoice.number))
-        .replace("{amount}", &escape(&invoice.order.amount))
-        .replace("{customer}", &escape(&invoice.order.customer))
+        .replace("{number}", &escape_html(&invoice.number))
+        .replace("{amount}", &escape_html(&invoice.order.amount))
+        .replace("{customer}", &escape_html(&invoice.order.customer))
 }
 
 fn list(intents: &[Vec<Invoice>]) -> String {
@@ -57,7 +58,7 @@ fn list(intents: &[Vec<Invoice>]) -> String {
         let _ = write!(out, "<li class=\"{class}\"><strong>{count}</strong><ul>");
         for Invoice { number, order, at_work, .. } in intent {
             let class = if *at_work { " class=\"work\"" } else { "" };
-            let (customer, amount) = (escape(&order.customer), escape(&order.amount));
+            let (customer, amount) = (escape_html(&order.customer), escape_html(&order.amount));
             let amount = if *at_work { "being created" } else { &amount };
             let _ = write!(out, "<li{class}><b>{number}</b> <span>{customer}</span> <span>{amount}</span></li>");
         }
@@ -71,11 +72,6 @@ fn list(intents: &[Vec<Invoice>]) -> String {
         }
     }
     out
-}
-
-/// User input, escaped for HTML text and quoted attributes.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// A new key for each form.

@@ -17,14 +17,14 @@ use super::in_flight::InFlightEntry;
 use super::lease::{Lease, RecordOutcome, SendFence};
 use super::lease_state::SendRefusal;
 use super::limit::Permit;
-use super::policy::{self, Outcome, Settlement};
+use super::policy::{self, Outcome};
 use super::send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome};
 use super::waiting;
 use crate::clock;
-use crate::config::Rule;
 use crate::fail_point::{self, Step};
 use crate::metrics::{GaugeGuard, RecordState};
-use crate::record::{Claim, Record, Reply, State, transitions};
+use crate::record::{Claim, Record, Reply, SettledRecord, Settlement, State, transitions};
+use crate::rule::Rule;
 use crate::store::{Released, Settled, Store, StoreError};
 use crate::tick::Flag;
 
@@ -299,7 +299,7 @@ impl Recorder {
                 Ok(written)
             }
             Outcome::Settle(settlement) => {
-                let record = Record { claim: lease.claim.clone(), state: settlement.at(settled_at) };
+                let record = SettledRecord::new(lease.claim.clone(), settlement, settled_at);
                 match self.settle(&record).await? {
                     Settled::Written => {
                         self.count_settled(settlement);
@@ -340,7 +340,7 @@ impl Recorder {
     }
 
     /// Settles the record. A later claim of this process, which was given back, is deleted if it is in the way.
-    async fn settle(&self, record: &Record) -> Result<Settled, StoreError> {
+    async fn settle(&self, record: &SettledRecord) -> Result<Settled, StoreError> {
         let name = &self.lease.name;
         loop {
             match self.guard.store.settle(name, record).await? {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
-use crate::config::OnMismatch;
 use crate::record::transitions::{OwnerState, StoredRecord, may_take_over};
 use crate::record::{Comparison, Fingerprint, Reply, State};
+use crate::rule::OnMismatch;
 
 /// What a repeat gets.
 #[derive(Debug, Clone, PartialEq, Eq)]

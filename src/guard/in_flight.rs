@@ -12,8 +12,8 @@ use super::decide::Verdict;
 use super::lease::Lease;
 use super::policy::Outcome;
 use super::without_store::{Fallback, LocalKnowledge, without_store};
-use crate::config::OnMismatch;
 use crate::record::{Fingerprint, RecordName, Reply, State, Token};
+use crate::rule::OnMismatch;
 use crate::tick;
 
 /// The attempts of this process, by record.

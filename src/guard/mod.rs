@@ -49,12 +49,12 @@ use unknown::UnknownRecords;
 use without_store::Fallback;
 
 use crate::clock;
-use crate::config::Rule;
 use crate::fail_point::{self, Step};
 use crate::key::Operation;
 use crate::metrics::{GaugeGuard, Metrics};
 use crate::record::transitions::{OwnerState, StoredRecord};
 use crate::record::{Claim, Comparison, Extensions, RecordName, State, Token};
+use crate::rule::Rule;
 use crate::store::{Claimed, Metered, Store, StoreError};
 use crate::tick::{self, Flag};
 

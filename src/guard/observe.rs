@@ -13,10 +13,10 @@ use super::policy::{self, Outcome};
 use super::send_outcome::SendOutcome;
 use super::{Guard, random};
 use crate::clock;
-use crate::config::Rule;
 use crate::key::Operation;
 use crate::metrics::ShadowVerdict;
-use crate::record::{Claim, Extensions, Record, RecordName, Terms, Token};
+use crate::record::{Claim, Extensions, RecordName, SettledRecord, Terms, Token};
+use crate::rule::Rule;
 use crate::store::{Claimed, Store, StoreError};
 
 /// The right to observe one request. The number of them is limited.
@@ -87,7 +87,7 @@ impl Observation {
             Outcome::Leave => {}
             Outcome::Release => drop(self.guard.store.release(&name, claim.token).await?),
             Outcome::Settle(settlement) => {
-                let record = Record { claim, state: settlement.at(clock::unix_millis()) };
+                let record = SettledRecord::new(claim, &settlement, clock::unix_millis());
                 drop(self.guard.store.settle(&name, &record).await?);
             }
         }

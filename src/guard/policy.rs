@@ -1,14 +1,10 @@
 //! What becomes of the record after an attempt. Pure.
 
-use std::fmt;
 use std::sync::Arc;
 
-use http::header::LOCATION;
-use http::{HeaderValue, StatusCode};
-
 use super::send_outcome::{BodyRemainder, ReceivedResponse, SendOutcome};
-use crate::config::{Disposition, PolicyTable};
-use crate::record::{Reply, State, UnknownPolicy};
+use crate::record::{Settlement, UnknownPolicy};
+use crate::rule::{Disposition, PolicyTable};
 use crate::store::SHORT;
 
 /// What the owner does to its record.
@@ -20,50 +16,6 @@ pub enum Outcome {
     Settle(Settlement),
     /// Write nothing: a repeat takes over after the lease.
     Leave,
-}
-
-/// The outcome of an attempt: every [`State`] but in flight.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Settlement {
-    /// The response is stored.
-    Completed(Arc<Reply>),
-    /// It took effect; the response is not stored.
-    Unreplayable {
-        /// Status of the response.
-        status: StatusCode,
-        /// `Location` of the response.
-        location: Option<HeaderValue>,
-    },
-    /// It is unknown whether it took effect.
-    Unknown,
-}
-
-impl Settlement {
-    /// The state of the record, settled at this time (milliseconds since the Unix epoch).
-    pub fn at(&self, settled_at: u64) -> State {
-        match self {
-            Self::Completed(reply) => State::Completed { settled_at, reply: Arc::clone(reply) },
-            Self::Unreplayable { status, location } => {
-                State::Unreplayable { settled_at, status: *status, location: location.clone() }
-            }
-            Self::Unknown => State::Unknown { settled_at },
-        }
-    }
-
-    fn unreplayable(reply: &Reply) -> Self {
-        Self::Unreplayable { status: reply.status, location: reply.headers.get(LOCATION).cloned() }
-    }
-}
-
-/// Responses must not appear in logs.
-impl fmt::Debug for Settlement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Completed(reply) => write!(f, "Completed({})", reply.status.as_u16()),
-            Self::Unreplayable { status, .. } => write!(f, "Unreplayable({})", status.as_u16()),
-            Self::Unknown => f.write_str("Unknown"),
-        }
-    }
 }
 
 /// Decides by the outcome of the request, the table of the route, and its `on_unknown`.
@@ -114,11 +66,12 @@ const SMALL: u64 = 16 * 1024;
 mod tests {
     use std::time::Duration;
 
-    use http::HeaderMap;
+    use http::{HeaderMap, HeaderValue, StatusCode};
 
     use super::super::send_outcome::LostReason;
     use super::*;
-    use crate::config::{Policy, StatusSet};
+    use crate::record::{Reply, State};
+    use crate::rule::{Policy, StatusSet};
 
     const HOLD: UnknownPolicy = UnknownPolicy::Hold(Duration::from_secs(60));
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::Disposition;
 use crate::record::Reply;
+use crate::rule::Disposition;
 
 /// The outcome of sending a request. `R` is the rest of a response that is too large to keep.
 #[derive(Debug)]

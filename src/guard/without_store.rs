@@ -4,9 +4,9 @@
 //! as a first request, above all where requests are passed on unguarded without the store.
 
 use super::decide::{Verdict, decide};
-use crate::config::OnMismatch;
 use crate::record::transitions::StoredRecord;
 use crate::record::{Claim, Fingerprint, Record, State};
+use crate::rule::OnMismatch;
 
 /// What this process knows of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub enum Fallback {
 pub fn without_store(known: LocalKnowledge, fingerprint: &Fingerprint, on_mismatch: OnMismatch) -> Fallback {
     match known {
         LocalKnowledge::Record(claim, state) => {
-            let held = StoredRecord::settled(Record { claim, state });
+            let held = StoredRecord::fresh(Record { claim, state });
             Fallback::Repeat(decide(held, fingerprint, on_mismatch))
         }
         LocalKnowledge::Doubtful => Fallback::Refuse,

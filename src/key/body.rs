@@ -7,8 +7,8 @@ use super::form::{FormField, UrlEncodedForm};
 use super::json::Json;
 use super::multipart::Multipart;
 use super::parameters::is_read_alike;
-use crate::config::{Rule, Selector};
 use crate::list;
+use crate::rule::{Rule, Selector};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 

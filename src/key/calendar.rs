@@ -1,6 +1,6 @@
 use std::time::SystemTime;
 
-use crate::config::Period;
+use crate::rule::Period;
 
 /// The day, month or year of a time, in UTC: `2026-11-21`, `2026-11`, `2026`. `None` outside of the years 1970 to 9999.
 pub(super) fn bucket(period: Period, now: SystemTime) -> Option<String> {

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use http::{HeaderMap, Method, Uri, header};
 
 use super::{Request, RequestedTarget, overriding_methods};
-use crate::config::{LogKeys, RouteMatch, Trust};
+use crate::rule::LogKeys;
+use crate::rule::{RouteMatch, Trust};
 use crate::uri::normalise_host;
 
 /// The request without its body.

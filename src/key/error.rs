@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use crate::config::{HumanDuration, Selector};
+use crate::rule::Selector;
+use crate::units::HumanDuration;
 
 /// Why the operation of a request cannot be determined. The texts are for its sender. They name the selector and never
 /// contain a key, a body or a credential.

@@ -2,8 +2,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::body::{AnyForm, Body, Media};
 use super::{Digest, DigestKey, DigestKind, Request};
-use crate::config::{FingerprintMode, JsonPointer};
 use crate::record::Fingerprint;
+use crate::rule::{FingerprintMode, JsonPointer};
 
 /// Incremented when the digest of the same body changes in any mode. Fingerprints of older versions are then not
 /// comparable.
@@ -135,8 +135,8 @@ mod tests {
 
     use super::super::body::Declared;
     use super::*;
-    use crate::config::PathParams;
     use crate::record::Comparison;
+    use crate::rule::PathParams;
 
     fn auto() -> FingerprintMode {
         FingerprintMode::Auto { ignore: Vec::new() }

@@ -1,7 +1,7 @@
 //! The format of keys (`key_format`).
 
 use super::{KeyFault, age};
-use crate::config::KeyFormat;
+use crate::rule::KeyFormat;
 
 /// Whether the text of a key has the format. Quotes are checked when the header line is read.
 pub(super) fn check(key: &[u8], format: KeyFormat) -> Result<(), KeyFault> {

@@ -7,8 +7,10 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::{DigestKey, KeyOutcome, Operation, Request, read};
-use crate::config::{LogKeys, RouteMatch, RouteTarget, parse};
+use crate::config::parse;
 use crate::record::Hex;
+use crate::rule::LogKeys;
+use crate::rule::{RouteMatch, RouteTarget};
 use crate::uri::normalise_path;
 
 /// Routes of all kinds of selectors and fingerprints.

@@ -7,7 +7,7 @@ use http::{HeaderMap, header};
 use super::Request;
 use super::json::Json;
 use super::signature;
-use crate::config::{Jwt, Rule, Selector, TokenKey, Verification};
+use crate::rule::{Jwt, Rule, Selector, TokenKey, Verification};
 
 /// The content of a request's `Authorization` lines.
 pub(super) enum Credential {
@@ -92,7 +92,7 @@ mod tests {
     use http::{HeaderValue, Method};
 
     use super::*;
-    use crate::config::{PathParams, Trust, TrustedProxies, Unverified};
+    use crate::rule::{PathParams, Trust, TrustedProxies, Unverified};
 
     #[test]
     fn what_a_gateway_has_verified_is_believed_from_gateways() {

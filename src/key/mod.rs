@@ -42,5 +42,5 @@ pub use fingerprint::FingerprintedBody;
 pub use operation::{HeadOutcome, KeyOutcome, Operation, PartialOperation, Request, read, read_head};
 pub use readings::{Readings, SelectorReading, readings};
 pub use respelled::{names_of, respelled};
-pub use target::{RequestedTarget, is_override, normalise_method, overriding_methods};
+pub use target::{RequestedTarget, is_override, overriding_methods};
 pub use text::KeyText;

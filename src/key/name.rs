@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::select::KeyPart;
 use super::{Digest, DigestKey, DigestKind, Request};
-use crate::config::Selector;
 use crate::record::Fingerprint;
+use crate::rule::Selector;
 use crate::uri::normalise_value;
 
 /// All parts of a scope or key, each with its selector.
@@ -85,7 +85,7 @@ mod tests {
 
     use super::super::json::JsonValue;
     use super::*;
-    use crate::config::{JsonPointer, Period};
+    use crate::rule::{JsonPointer, Period};
 
     /// Small alphabets, so that lists that nearly meet are common.
     fn selector() -> impl Strategy<Value = Selector> {

@@ -56,7 +56,7 @@ mod tests {
     use http::{HeaderValue, Method};
 
     use super::*;
-    use crate::config::{PathParams, Trust, TrustedProxies};
+    use crate::rule::{PathParams, Trust, TrustedProxies};
 
     fn with<T>(
         trusted: &[&str],

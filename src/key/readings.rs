@@ -3,7 +3,7 @@ use super::fingerprint::{self, FingerprintedBody};
 use super::jwt::Credential;
 use super::select::{self, Role};
 use super::{DigestKey, DigestKind, KeyError, Request};
-use crate::config::{Rule, Selector};
+use crate::rule::{Rule, Selector};
 
 /// The value of each selector of a rule in a request, for `explain`. Not used for requests.
 #[derive(Debug)]

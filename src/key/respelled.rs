@@ -1,6 +1,6 @@
 use http::{HeaderMap, HeaderName, header};
 
-use crate::config::{Rule, Selector, is_foldable, is_same_field, may_begin_with};
+use crate::rule::{Rule, Selector, is_foldable, is_same_field, may_begin_with};
 
 /// A field that is another spelling of one that matters on this route: a backend may take the one for the other. Few
 /// requests have a name that is not of letters, digits and hyphens.

@@ -12,7 +12,7 @@ use super::jwt::Claims;
 use super::{
     BodyFault, Digest, KeyError, KeyFault, Request, calendar, cookie, form, format, header as grammar, origin,
 };
-use crate::config::{JsonPointer, KeyFormat, Period, Selector, Unverified};
+use crate::rule::{JsonPointer, KeyFormat, Period, Selector, Unverified};
 use crate::uri::normalise_value;
 
 /// One part of a key or scope.

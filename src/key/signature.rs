@@ -10,7 +10,7 @@ use ring::hmac;
 use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
 use serde::de::IgnoredAny;
 
-use crate::config::TokenKey;
+use crate::rule::TokenKey;
 
 /// Whether the token's signature is this key's, and its claims are what they must be.
 pub(super) fn verifies(token: &str, key: &TokenKey) -> bool {

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, Method, Uri};
 
-use crate::config::{RouteTarget, is_same_field};
 use crate::list;
+use crate::rule::{RouteTarget, is_same_field};
 use crate::uri::normalise_path;
 
 /// What a request asks for, decided once for the proxy and for those who explain what it does.
@@ -23,6 +23,11 @@ impl<'a> RequestedTarget<'a> {
     pub fn of(method: &Method, uri: &'a Uri, host: Option<Cow<'a, str>>, overriding: Vec<Method>) -> Self {
         let path = uri.path();
         Self { method: normalise_method(method), overriding, host, path, normal: normalise_path(path) }
+    }
+
+    /// The same target, asked for with this method and no other.
+    pub fn with_method(&self, method: &Method) -> Self {
+        Self { method: normalise_method(method), overriding: Vec::new(), ..self.clone() }
     }
 
     /// What routes go by.
@@ -74,7 +79,7 @@ pub fn overriding_methods(headers: &HeaderMap) -> Vec<Method> {
 }
 
 /// A method as backends take it that do not mind its case.
-pub fn normalise_method(method: &Method) -> Method {
+fn normalise_method(method: &Method) -> Method {
     if !method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
         return method.clone();
     }
@@ -98,7 +103,7 @@ mod tests {
     }
 
     /// The routes that other spellings are tried on.
-    fn routes() -> crate::config::Routes {
+    fn routes() -> crate::rule::Routes {
         let mut text = "[upstream]\nurl = \"http://b\"\n[store]\nurl = \"memory:\"\n".to_owned();
         for (name, path) in
             [("orders", "/orders"), ("lines", "/tenants/{tenant}/Orders/{order}/lines"), ("v1", "/v1/{*rest}")]
@@ -110,10 +115,10 @@ mod tests {
     }
 
     /// The route that guards a path, and the path by which requests are compared.
-    fn found(routes: &crate::config::Routes, path: &str) -> Option<(String, String)> {
+    fn found(routes: &crate::rule::Routes, path: &str) -> Option<(String, String)> {
         let normal = normalise_path(path);
         let target =
-            crate::config::RouteTarget { method: &Method::POST, overriding: &[], host: None, path, normal: &normal };
+            crate::rule::RouteTarget { method: &Method::POST, overriding: &[], host: None, path, normal: &normal };
         let found = routes.find(&target)?;
         let path = found.respelled.unwrap_or_else(|| normal.to_string());
         Some((found.rule.name.to_string(), path))

@@ -3,8 +3,8 @@ use std::fmt;
 use super::name::KeyParts;
 use super::select::KeyPart;
 use super::{DigestKey, DigestKind};
-use crate::config::LogKeys;
 use crate::record::Hex;
+use crate::rule::LogKeys;
 
 /// An idempotency key as log lines may show it (`log.keys`).
 #[derive(Clone, PartialEq, Eq)]

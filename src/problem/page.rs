@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Code, Problem};
+use crate::text::escape_html;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -18,19 +19,20 @@ impl Problem {
              <title>{title}</title>\n<style>\n{STYLE}</style>\n<main>\n<h1>{title}</h1>\n"
         );
         if let Some(message) = &self.message {
-            let _ = writeln!(page, "<p class=\"message\">{}</p>", escape(message));
+            let _ = writeln!(page, "<p class=\"message\">{}</p>", escape_html(message));
         }
         let _ = writeln!(page, "<p>{advice}</p>");
         if let Some(address) = self.result() {
-            let _ = writeln!(page, "<p><a href=\"{0}\">See what was made the first time</a></p>", escape(&address));
+            let _ =
+                writeln!(page, "<p><a href=\"{0}\">See what was made the first time</a></p>", escape_html(&address));
         }
         if let Some(address) = &self.help {
-            let _ = writeln!(page, "<p><a href=\"{}\">Read more about it</a></p>", escape(address));
+            let _ = writeln!(page, "<p><a href=\"{}\">Read more about it</a></p>", escape_html(address));
         }
-        let _ = write!(page, "<footer>\n<p>{}</p>\n<dl>\n", escape(&self.detail));
+        let _ = write!(page, "<footer>\n<p>{}</p>\n<dl>\n", escape_html(&self.detail));
         let _ = writeln!(page, "<dt>Code</dt><dd>{}</dd>", self.code.describe().1);
         if let Some(record) = &self.record {
-            let _ = writeln!(page, "<dt>Record</dt><dd>{}</dd>", escape(record));
+            let _ = writeln!(page, "<dt>Record</dt><dd>{}</dd>", escape_html(record));
         }
         page.push_str("</dl>\n</footer>\n</main>\n</html>\n");
         page
@@ -94,8 +96,4 @@ impl Problem {
             ),
         }
     }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

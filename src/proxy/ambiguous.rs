@@ -1,12 +1,12 @@
-//! Requests of which a backend may make something else than we do: they cannot be guarded.
+//! Requests that a backend may read differently than this proxy. They cannot be guarded.
 
 use std::borrow::Cow;
 
+use super::context::RequestContext;
 use super::fields::Fields;
-use super::handle::RequestContext;
 use super::head::{self, Head};
-use crate::config::{Rule, is_foldable};
 use crate::key;
+use crate::rule::{Rule, is_foldable};
 
 /// Why a request cannot be guarded, if it cannot.
 pub(super) fn why_ambiguous(rule: &Rule, context: &RequestContext<'_>, head: &Head) -> Option<Cow<'static, str>> {
@@ -16,7 +16,7 @@ pub(super) fn why_ambiguous(rule: &Rule, context: &RequestContext<'_>, head: &He
     if key::names_of(rule).any(|name| head::nominates(head, name)) {
         return Some("Connection names a field that identifies the request.".into());
     }
-    // A name that differs from another one in such characters only has some, or the other one has.
+    // Two names that differ only in such characters: at least one of them contains one.
     let may_be_respelled = head.fields.has(Fields::RESPELLED) || key::names_of(rule).any(is_foldable);
     if !may_be_respelled {
         return None;

@@ -1,4 +1,4 @@
-//! Long bodies are read beside the core: other requests on it would wait meanwhile.
+//! Long bodies are digested on other threads, because the other requests of the core would wait meanwhile.
 
 use std::future::pending;
 use std::net::IpAddr;
@@ -10,18 +10,19 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use tokio::sync::Semaphore;
 
-use crate::config::{LogKeys, PathParams, Rule, Selector, Trust};
 use crate::key::{self, DigestKey, KeyError, KeyOutcome, Operation};
+use crate::rule::LogKeys;
+use crate::rule::{PathParams, Rule, Selector, Trust};
 
-/// To read longer ones takes a millisecond and more; to have another thread do it costs some 20 microseconds.
+/// A longer body takes a millisecond or more; the change of threads costs some 20 microseconds.
 const LONG: usize = 64 * 1024;
 
-/// Whether it is read beside the core.
+/// Whether it is digested on another thread.
 pub(super) fn is_long(body: &[u8]) -> bool {
     body.len() > LONG
 }
 
-/// A head, for longer than it takes to pass it on.
+/// A copy of what a head says, for use after the head was forwarded.
 pub(super) struct OwnedRequest {
     method: Method,
     headers: HeaderMap,
@@ -34,7 +35,7 @@ pub(super) struct OwnedRequest {
     log_keys: LogKeys,
 }
 
-/// Where long bodies are read: so many at once, others wait for their turn. More would take the processors from the cores.
+/// Digests long bodies: a few at once, others wait. More would take processor time from the cores.
 #[derive(Clone)]
 pub struct BlockingReader(Arc<Semaphore>);
 
@@ -57,10 +58,10 @@ impl BlockingReader {
         body: Bytes,
     ) -> Result<Result<Operation, Selector>, KeyError> {
         let (rule, trust) = (Arc::clone(rule), Arc::clone(trust));
-        // Never closed.
+        // The semaphore is never closed.
         let turn = Arc::clone(&self.0).acquire_owned().await;
         let reading = tokio::task::spawn_blocking(move || {
-            // The work goes on when the client leaves, and takes its turn for as long.
+            // The work continues when the client leaves, and keeps its permit until it ends.
             let _turn = turn;
             owned.read(&rule, &digest_key, &trust, &body)
         });
@@ -68,7 +69,7 @@ impl BlockingReader {
             Ok(read) => read,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => panic::resume_unwind(panic),
-                // The runtime ends, and this task with it.
+                // The runtime is shutting down.
                 Err(_) => pending().await,
             },
         }
@@ -104,7 +105,7 @@ impl OwnedRequest {
         })
     }
 
-    /// The same as it was.
+    /// The same request, borrowed.
     fn request<'a>(&'a self, trust: &'a Trust) -> key::Request<'a> {
         key::Request {
             method: &self.method,

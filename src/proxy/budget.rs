@@ -1,4 +1,4 @@
-//! All bodies held in memory at once (`server.max_buffered`).
+//! The limit for all bodies in memory (`server.max_buffered`).
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ pub struct Budget {
     metrics: Arc<Metrics>,
 }
 
-/// Some of the budget, taken for as long as this lives.
+/// A part of the budget, until this is dropped.
 pub(super) struct Reservation {
     budget: Budget,
     permit: Option<OwnedSemaphorePermit>,
-    /// It does not grow into the last of the budget.
+    /// So much of the budget is left free by this reservation.
     leaves: usize,
     counted: GaugeGuard,
 }
 
-/// Bytes, with the reservation that they take until the last reference to them is gone.
+/// Bytes with their reservation, which ends with the last reference to them.
 struct ReservedBytes {
     bytes: Bytes,
     _reservation: Reservation,
@@ -48,12 +48,12 @@ impl Budget {
         Reservation { budget: self.clone(), permit: None, leaves: 0, counted: self.metrics.buffered() }
     }
 
-    /// The same, for what is not as important: half of the budget is left to others.
+    /// The same with low priority: half of the budget is left to others.
     pub(super) fn reserve_low_priority(&self) -> Reservation {
         Reservation { leaves: self.all / 2, ..self.reserve() }
     }
 
-    /// The same bytes, with their reservation; `None` where the budget cannot take them.
+    /// The same bytes with a reservation; `None` if the budget has no room.
     pub(super) fn hold(&self, bytes: Bytes) -> Option<Bytes> {
         let mut reservation = self.reserve();
         reservation.grow(bytes.len()).then(|| reservation.hold(bytes))
@@ -61,7 +61,7 @@ impl Budget {
 }
 
 impl Reservation {
-    /// Takes `bytes` more, if they are there.
+    /// Reserves `bytes` more, if the budget has room.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let Ok(permits) = u32::try_from(bytes) else { return false };
         if self.leaves > 0 && self.budget.left.available_permits() < self.leaves.saturating_add(bytes) {

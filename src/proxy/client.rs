@@ -12,16 +12,16 @@ use tokio::sync::Notify;
 pub struct Client {
     /// Where it connects from; `None` on a Unix socket.
     pub peer: Option<SocketAddr>,
-    /// The same without the port, as heads name it: put into words once for each connection.
+    /// The address without the port, as a field value: formatted once for each connection.
     pub address: Option<HeaderValue>,
-    /// It speaks to us over TLS.
+    /// It uses TLS.
     pub secure: bool,
     /// Whether it is still there.
     pub disconnect: Arc<DisconnectSignal>,
 }
 
 impl Client {
-    /// One that has just connected, in clear text.
+    /// A client that has just connected, without TLS.
     pub fn new(peer: Option<SocketAddr>) -> Self {
         let address = peer.and_then(|peer| HeaderValue::try_from(peer.ip().to_canonical().to_string()).ok());
         Self { peer, address, secure: false, disconnect: Arc::default() }
@@ -30,19 +30,19 @@ impl Client {
 
 /// Whether the client of a connection is still there.
 ///
-/// A client that closed its side may still want its answer (RFC 9112, 9.6), and one that has gone looks the same: only a
-/// reset says that it has left. The connection looks for either only while somebody asks.
+/// A client that has closed its sending side may still wait for its response (RFC 9112, 9.6), and one that has left
+/// looks the same: only a reset proves that it has left. The connection checks for either only while it is needed.
 #[derive(Default)]
 pub struct DisconnectSignal {
     asked: AtomicBool,
-    /// The connection itself wants to know.
+    /// The connection itself needs to know.
     watched: AtomicBool,
     /// It has closed its side.
     closed: AtomicBool,
     /// It has left.
     left: AtomicBool,
     leaving: Notify,
-    /// A body was given up before its end: its client may still be sending it.
+    /// A request body was not read to its end: the client may still be sending it.
     unread: AtomicBool,
 }
 
@@ -57,12 +57,12 @@ impl DisconnectSignal {
         drop(asking);
     }
 
-    /// Whether somebody wants to know.
+    /// Whether the connection must check for the client's end.
     pub fn is_needed(&self) -> bool {
         self.asked.load(Ordering::Relaxed) || self.watched.load(Ordering::Relaxed)
     }
 
-    /// Has the connection look for the client's end, or not.
+    /// Makes the connection check for the client's end, or not.
     pub fn watch(&self, watched: bool) {
         self.watched.store(watched, Ordering::Relaxed);
     }
@@ -84,23 +84,23 @@ impl DisconnectSignal {
         self.leaving.notify_one();
     }
 
-    /// The body of the request at hand is given up before its end.
+    /// The body of the current request is not read to its end.
     pub(super) fn set_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the body of the last request was given up before its end.
+    /// Whether the body of the last request was not read to its end.
     pub fn has_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
     }
 
-    /// The next request has come: the body of the one before it was read.
+    /// The next request has arrived, so the previous body was read.
     pub fn begin_request(&self) {
         self.unread.store(false, Ordering::Relaxed);
     }
 }
 
-/// Nobody asks any more when this is dropped.
+/// Ends the waiting when it is dropped.
 struct WaitGuard<'a>(&'a DisconnectSignal);
 
 impl Drop for WaitGuard<'_> {

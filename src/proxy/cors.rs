@@ -1,7 +1,7 @@
-//! What browsers of other origins may read and send (Fetch, 3.2): of our own answers and of replays. What the backend
-//! itself answers is left as it is, but that its preflight answers allow the key's header.
+//! CORS (Fetch, 3.2) for the proxy's own responses and for replays. The backend's responses stay as they are, but its
+//! preflight responses also allow the key's header.
 //!
-//! An origin that the route names may read answers to requests with credentials too: without that, a page that sends a
+//! An origin in `cors_origins` may read responses to requests with credentials too: otherwise a page that sends a
 //! cookie could not tell a conflict from a broken connection.
 
 use http::header::{
@@ -11,28 +11,28 @@ use http::header::{
 };
 use http::{Method, request};
 
-use super::replay::REPLAYED;
-use crate::config::{Mode, RouteMatch, RouteTarget, Routes, Rule, Selector};
-use crate::key;
+use super::head::REPLAYED;
+use crate::key::RequestedTarget;
 use crate::list;
 use crate::problem::SHOULD_RETRY;
+use crate::rule::{Mode, RouteMatch, Routes, Rule, Selector};
 
-/// Who reads the answer to a request, on a route that browsers of other origins use.
+/// The origin of a request, on a route with `cors_origins`.
 pub(super) enum CorsOrigin {
-    /// A page of an origin that the route names.
+    /// An origin that the route names.
     Named(HeaderValue),
-    /// A page of another one, or no browser.
+    /// Another origin, or none.
     Other,
 }
 
-/// What is told to a page besides the fields that every page may read.
+/// Fields that are exposed to pages.
 const EXPOSED: [HeaderName; 3] = [RETRY_AFTER, LOCATION, REPLAYED];
 
-/// What is told too, where it is ours and there.
+/// Fields that are exposed too, if the response is the proxy's own and has them.
 const EXPOSED_OF_OURS: [HeaderName; 2] = [LINK, SHOULD_RETRY];
 
 impl CorsOrigin {
-    /// `None` where the route names no origins: nothing is done then.
+    /// `None` if the route names no origins.
     pub(super) fn of(rule: &Rule, request: &HeaderMap) -> Option<Self> {
         if rule.cors_origins.is_empty() {
             return None;
@@ -41,8 +41,8 @@ impl CorsOrigin {
         Some(named.map_or(Self::Other, |origin| Self::Named(origin.clone())))
     }
 
-    /// Makes an answer that did not come from running this request readable for its reader. A stored answer may carry
-    /// what was said to a reader of another origin.
+    /// Makes a response that is the proxy's own or a replay readable for this origin. A stored response may have the
+    /// fields for another origin.
     pub(super) fn apply(self, answer: &mut HeaderMap) {
         vary(answer, ORIGIN);
         match self {
@@ -64,7 +64,7 @@ impl CorsOrigin {
     }
 }
 
-/// A browser's question whether it may send a guarded request.
+/// A preflight request for a guarded request.
 pub(super) struct Preflight {
     origin: HeaderValue,
     /// The header fields that hold the key.
@@ -72,16 +72,14 @@ pub(super) struct Preflight {
 }
 
 impl Preflight {
-    /// `None`: the request is something else, or the origin is not named by the route that is asked for.
-    pub(super) fn of(routes: &Routes, head: &request::Parts, host: Option<&str>, normal: &str) -> Option<Self> {
+    /// `None`: it is no preflight request, or the requested route does not name the origin.
+    pub(super) fn of(routes: &Routes, head: &request::Parts, asked: &RequestedTarget<'_>) -> Option<Self> {
         if head.method != Method::OPTIONS {
             return None;
         }
         let wanted = head.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
-        let method = &key::normalise_method(&Method::from_bytes(wanted.as_bytes()).ok()?);
-        let overriding = key::overriding_methods(&HeaderMap::new());
-        let target = RouteTarget { method, overriding: &overriding, host, path: head.uri.path(), normal };
-        let RouteMatch { rule, .. } = routes.find(&target)?;
+        let wanted = asked.with_method(&Method::from_bytes(wanted.as_bytes()).ok()?);
+        let RouteMatch { rule, .. } = routes.find(&wanted.route())?;
         let origin = head.headers.get(ORIGIN).filter(|origin| rule.cors_origins.contains(origin))?;
         let keys = rule.key.iter().filter_map(|selector| {
             let Selector::Header(name) = selector else { return None };
@@ -90,14 +88,14 @@ impl Preflight {
         (rule.mode == Mode::Enforce).then(|| Self { origin: origin.clone(), keys: keys.collect() })
     }
 
-    /// Allows the key's fields too, where the backend allows this origin anything.
+    /// Allows the key's fields too, if the backend allows this origin.
     pub(super) fn amend(self, answer: &mut HeaderMap) {
         let allowed = answer.get(ACCESS_CONTROL_ALLOW_ORIGIN);
         let all = is_for_all(answer) && !answer.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS);
         if allowed.is_none_or(|allowed| *allowed != self.origin && allowed.as_bytes() != b"*") {
             return;
         }
-        // With credentials, a star is a field's name like any other (Fetch, 4.9).
+        // With credentials, `*` is an ordinary field name (Fetch, 4.9).
         if !(all && names(answer, &ACCESS_CONTROL_ALLOW_HEADERS, "*")) {
             add(answer, ACCESS_CONTROL_ALLOW_HEADERS, &self.keys);
         }
@@ -108,14 +106,14 @@ fn is_for_all(answer: &HeaderMap) -> bool {
     answer.get(ACCESS_CONTROL_ALLOW_ORIGIN).is_some_and(|origin| origin.as_bytes() == b"*")
 }
 
-/// Says that an answer varies by this field of the request (RFC 9110, 12.5.5), unless it says so already.
+/// Adds a field to `Vary` (RFC 9110, 12.5.5), unless it is there already.
 pub(super) fn vary(answer: &mut HeaderMap, by: HeaderName) {
     if !names(answer, &VARY, "*") {
         add(answer, VARY, &[by]);
     }
 }
 
-/// Adds names to a field that is a list of them, unless they are in it.
+/// Adds names to a list field, unless they are there already.
 fn add(headers: &mut HeaderMap, field: HeaderName, wanted: &[HeaderName]) {
     let missing: Vec<&str> =
         wanted.iter().map(HeaderName::as_str).filter(|name| !names(headers, &field, name)).collect();

@@ -1,8 +1,8 @@
-//! Undoing a stored answer's content coding, for a client that does not accept it.
+//! Decodes a stored response for a client that does not accept its content coding.
 //!
-//! The bytes are a backend's, and may be made to cost much. So decoders are strict, and their work, their memory and
-//! their number are bounded; they run on threads that serve no requests. What could not be decoded once is replayed as
-//! it is stored from then on.
+//! The bytes come from a backend and may be expensive to decode. So decoders are strict, their time, memory and number
+//! are limited, and they run on threads that serve no requests. A body that could not be decoded once is replayed as it
+//! is stored from then on.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
@@ -21,23 +21,23 @@ use crate::clock;
 use crate::list;
 use crate::record::{RecordName, Reply};
 
-/// Bodies decoded at once; others wait for their turn.
+/// The most bodies that are decoded at once; others wait.
 const AT_ONCE: usize = 2;
 
-/// The processor time that one body may take.
+/// The most processor time for one body.
 const WORK: Duration = Duration::from_millis(250);
 
-/// The members that a gzip body may have (RFC 1952, 2.2). Each costs a new decoder, however short it is.
+/// The most members of a gzip body (RFC 1952, 2.2). Each needs a new decoder, even if it is short.
 const MEMBERS: usize = 16;
 
-/// Input between two looks at the clock; output between two looks at the budget.
+/// Input between two checks of the clock; output between two checks of the budget.
 const STEP: usize = 4 * 1024;
 const PIECE: usize = 64 * 1024;
 
-/// Bodies that are remembered as not to be decoded.
+/// The number of remembered bodies that cannot be decoded.
 const REMEMBERED: usize = 1024;
 
-/// A content coding that can be undone.
+/// A content coding that can be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
     Gzip,
@@ -46,38 +46,38 @@ pub(super) enum Coding {
     Brotli,
 }
 
-/// What came of decoding.
+/// The result of decoding.
 pub(super) enum DecodeOutcome {
-    /// The body without its coding, counted.
+    /// The decoded body, with its reservation.
     Plain(Vec<Bytes>),
-    /// It is to be replayed as it is stored.
+    /// The body is replayed as it is stored.
     AsStored,
-    /// The budget cannot take it.
+    /// The budget has no room for it.
     NoRoom,
 }
 
-/// Decodes, a few at once.
+/// Decodes bodies, a few at once.
 pub struct Decoders {
     turns: Arc<Semaphore>,
     undecodable: Arc<UndecodableBodies>,
 }
 
-/// What could not be decoded, the latest last.
+/// Bodies that could not be decoded, the latest last.
 #[derive(Default)]
 struct UndecodableBodies(Mutex<VecDeque<BodyId>>);
 
-/// One body, as far as it must be told from others: where it is mistaken for another, it is replayed as it is stored.
+/// Identifies a body. If two are confused, one of them is replayed as it is stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct BodyId {
     record: [u8; 16],
     length: u64,
-    /// In gzip, the checksum and length of what was encoded.
+    /// In gzip: the checksum and the length of the decoded body.
     end: [u8; 8],
 }
 
 /// Why a body is not decoded.
 enum DecodeError {
-    /// It is not what it says, or costs too much.
+    /// It is malformed, or too expensive.
     Undecodable,
     NoRoom,
 }
@@ -89,8 +89,8 @@ impl From<io::Error> for DecodeError {
 }
 
 impl Coding {
-    /// The only coding of a stored body, and its name. `None` where there is none to be undone: none at all, several, one
-    /// that is not known here, or `no-transform` (RFC 9111, 5.2.2.6).
+    /// The only coding of a stored body, and its name. `None` if it is not decoded: there is no coding, there are
+    /// several, it is unknown, or `no-transform` is set (RFC 9111, 5.2.2.6).
     pub(super) fn of(headers: &HeaderMap) -> Option<(Self, &str)> {
         let mut lines = headers.get_all(CONTENT_ENCODING).iter();
         let name = lines.next()?.to_str().ok()?.trim();
@@ -99,7 +99,7 @@ impl Coding {
         (lines.next().is_none() && !forbids_transformation(headers)).then_some((coding, name))
     }
 
-    /// What a decoder needs beside its output.
+    /// The memory that a decoder needs in addition to its output.
     fn memory(self, body: &[Bytes]) -> usize {
         const TABLES: usize = 512 * 1024;
         match self {
@@ -144,11 +144,11 @@ impl Decoders {
         if self.undecodable.contains(&id) {
             return DecodeOutcome::AsStored;
         }
-        // Never closed.
+        // The semaphore is never closed.
         let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else { return DecodeOutcome::AsStored };
         let (reply, budget, undecodable) = (Arc::clone(reply), budget.clone(), Arc::clone(&self.undecodable));
         let decoded = tokio::task::spawn_blocking(move || {
-            // The work goes on when the client leaves, and takes its turn for as long.
+            // The work continues when the client leaves, and keeps its permit until it ends.
             let _turn = turn;
             let decoded = decode(coding, reply.body.pieces(), cap, &budget);
             if let Err(DecodeError::Undecodable) = decoded {
@@ -186,7 +186,7 @@ impl UndecodableBodies {
     }
 
     fn ids(&self) -> MutexGuard<'_, VecDeque<BodyId>> {
-        // Every step leaves them whole.
+        // A panic cannot leave the list in an invalid state.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -223,11 +223,11 @@ fn decode(coding: Coding, body: &[Bytes], cap: u64, budget: &Budget) -> Result<V
     if input.is_at_end()? { Ok(output.pieces) } else { Err(DecodeError::Undecodable) }
 }
 
-/// The stored body, in steps. It ends with an error when the work is too much.
+/// The stored body, read in steps. It fails when decoding takes too long.
 struct EncodedInput<'a> {
     pieces: std::slice::Iter<'a, Bytes>,
     left: &'a [u8],
-    /// A busy machine makes nothing undecodable: this is the time that the thread itself has worked.
+    /// Processor time of the thread: a busy machine makes no body undecodable.
     until: Duration,
 }
 
@@ -264,7 +264,7 @@ impl Read for EncodedInput<'_> {
     }
 }
 
-/// What is decoded, in pieces that are counted.
+/// The output, in pieces with their reservation.
 struct DecodedOutput<'a> {
     budget: &'a Budget,
     left: u64,
@@ -272,7 +272,7 @@ struct DecodedOutput<'a> {
 }
 
 impl DecodedOutput<'_> {
-    /// All that the decoder gives.
+    /// Reads all output of the decoder.
     fn take(&mut self, mut decoder: impl Read) -> Result<(), DecodeError> {
         loop {
             let mut piece = Vec::with_capacity(PIECE);

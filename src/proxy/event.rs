@@ -9,14 +9,14 @@ use tracing::Level;
 
 use super::fields::Fields;
 use super::head::Head;
-use crate::config::{Rule, Selector};
 use crate::guard::{Ownership, RecordOutcome, RecordWatch};
 use crate::key::{KeyText, Operation};
 use crate::metrics::{Metrics, RequestOutcome};
 use crate::record::{Hex, RecordName};
+use crate::rule::{Rule, Selector};
 use crate::telemetry;
 
-/// What is known of a request by now. Told when it is dropped.
+/// What is known about a request. Logged and counted when it is dropped.
 pub(super) struct Event {
     metrics: Arc<Metrics>,
     rule: Arc<Rule>,
@@ -26,7 +26,7 @@ pub(super) struct Event {
     key: Option<KeyText>,
     fingerprint: Option<Hex<4>>,
     attempt: Option<u32>,
-    /// What becomes of the record.
+    /// Watches the outcome of the record.
     settling: Option<RecordWatch>,
     reason: Option<Reason>,
     upstream: Option<Duration>,
@@ -34,7 +34,7 @@ pub(super) struct Event {
 }
 
 impl Event {
-    /// `begun`: when the request came.
+    /// `begun`: when the request arrived.
     pub(super) fn begin(metrics: &Arc<Metrics>, rule: &Arc<Rule>, head: &Head, begun: Instant) -> Self {
         Self {
             metrics: Arc::clone(metrics),
@@ -68,7 +68,7 @@ impl Event {
         self.settling = Some(ownership.settling());
     }
 
-    /// Nobody guards it.
+    /// It is forwarded without a guard, for this reason.
     pub(super) fn unguarded(&mut self, reason: Reason) {
         self.reason = Some(reason);
     }
@@ -77,7 +77,7 @@ impl Event {
         self.upstream = Some(took);
     }
 
-    /// Whether the answer did not come from running the request.
+    /// Whether the response is the proxy's own or a replay.
     pub(super) fn is_ours(&self) -> bool {
         self.answer.is_some_and(|(outcome, _)| !matches!(outcome, RequestOutcome::Executed | RequestOutcome::Unguarded))
     }
@@ -92,19 +92,19 @@ impl Drop for Event {
         let took = self.begun.elapsed();
         let (outcome, status) = match (self.answer, self.attempt) {
             (Some((outcome, status)), _) => (outcome, Some(status.as_u16())),
-            // The client left; the attempt goes on.
+            // The client left; the attempt continues.
             (None, Some(_)) => (RequestOutcome::Executed, None),
             (None, None) => return,
         };
         self.metrics.request(&self.rule.name, outcome, took);
         let became = self.settling.as_ref().and_then(RecordWatch::became);
         let level = match became {
-            // Somebody has to look.
+            // An operator has to act.
             Some(RecordOutcome::Unknown | RecordOutcome::Unrecorded) => Level::WARN,
             Some(RecordOutcome::Stored | RecordOutcome::Unreplayable | RecordOutcome::Released) => Level::INFO,
             Some(RecordOutcome::Replaced | RecordOutcome::InFlight) | None => Level::INFO,
         };
-        // A level is part of the code.
+        // tracing needs a constant level.
         let is_wanted =
             if level == Level::WARN { tracing::enabled!(Level::WARN) } else { tracing::enabled!(Level::INFO) };
         if is_wanted {
@@ -157,11 +157,11 @@ impl Event {
     }
 }
 
-/// Why a request of a guarded route passes without a guard.
+/// Why a request of a guarded route is not guarded.
 pub(super) enum Reason {
-    /// It has no key: this is missing.
+    /// It has no key: this selector finds nothing.
     NoKey(Selector),
-    /// The store is out of reach.
+    /// The store is unreachable.
     NoStore,
 }
 
@@ -177,7 +177,7 @@ impl TraceId {
             return None;
         }
         let line = head.headers.get(TRACEPARENT)?.as_bytes();
-        // Elsewhere in the line, too, there is text only.
+        // The rest of the line must be text, too.
         let is_text = line.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
         let id = line.split(|byte| *byte == b'-').nth(1)?;
         (is_text && id.iter().all(u8::is_ascii_hexdigit)).then(|| id.try_into().ok().map(Self))?

@@ -1,5 +1,5 @@
-//! Which of the fields that matter a head has: found in one pass over its names, and asked by everybody else before a
-//! look-up. Twenty-five look-ups for each request took 80 to 150 instructions each, and found almost nothing.
+//! The set of known fields in a head, found in one pass over its names and checked before each look-up. Twenty-five
+//! look-ups for each request took 80 to 150 instructions each, and found almost nothing.
 
 use std::ops::BitOr;
 
@@ -14,15 +14,15 @@ impl Fields {
     pub(super) const TE: Self = Self(1 << 1);
     pub(super) const TRANSFER_ENCODING: Self = Self(1 << 2);
     pub(super) const UPGRADE: Self = Self(1 << 3);
-    /// Any other of the fields that concern one connection only.
+    /// Any other hop-by-hop field.
     pub(super) const OTHER_HOPS: Self = Self(1 << 4);
     pub(super) const EXPECT: Self = Self(1 << 5);
-    /// A field that asks for another method.
+    /// A method override.
     pub(super) const OVERRIDE: Self = Self(1 << 6);
     /// `Onlyonce-*`
     pub(super) const OURS: Self = Self(1 << 7);
-    /// Some name has characters that backends take for a hyphen (`config::is_foldable`): it may be another spelling of
-    /// any field of this set, which has it in the right spelling only.
+    /// Some name has characters that backends may read as a hyphen (`rule::is_foldable`), so it may be another spelling
+    /// of any known field. The other bits stand for the exact spelling only.
     pub(super) const RESPELLED: Self = Self(1 << 8);
     pub(super) const ACCEPT: Self = Self(1 << 9);
     pub(super) const ACCEPT_ENCODING: Self = Self(1 << 10);
@@ -36,7 +36,7 @@ impl Fields {
 
     const NONE: Self = Self(0);
 
-    /// What is found in a head.
+    /// The fields of a head.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         headers.keys().fold(Self::NONE, |found, name| found | Self::named(name.as_str()))
     }
@@ -46,11 +46,11 @@ impl Fields {
         self.0 & wanted.0 != 0
     }
 
-    /// By length first: it tells most names apart.
+    /// Compares the length first: it tells most names apart.
     fn named(name: &str) -> Self {
         match (name.len(), name.as_bytes()) {
             (2, b"te") => Self::TE,
-            // Frequent, and of no account here: their characters need not be looked at.
+            // Frequent, and not in the set: their characters need not be checked.
             (4, b"host" | b"date") => Self::NONE,
             (6, b"server") => Self::NONE,
             (8, b"location") => Self::NONE,
@@ -88,7 +88,7 @@ impl Fields {
     }
 }
 
-/// Letters, digits and the hyphen: no backend takes them for another character.
+/// Letters, digits and the hyphen: every backend reads them as they are.
 const STANDS: [bool; 256] = {
     let mut stands = [false; 256];
     let mut byte = 0_u8;
@@ -113,8 +113,8 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{is_foldable, may_begin_with};
     use crate::key;
+    use crate::rule::{is_foldable, may_begin_with};
 
     /// What each bit stands for.
     const NAMES: [(Fields, &[&str]); 16] = [
@@ -148,7 +148,7 @@ pub(super) mod tests {
         let is_any = |is: fn(&HeaderName) -> bool| headers.keys().any(is);
         assert_eq!(fields.has(Fields::RESPELLED), is_any(is_foldable), "{headers:?}");
         assert_eq!(fields.has(Fields::OURS), is_any(|name| name.as_str().starts_with("onlyonce-")), "{headers:?}");
-        // Without either, nobody needs to look.
+        // Without either bit, no look-up is needed.
         if !fields.has(Fields::OURS | Fields::RESPELLED) {
             assert!(!is_any(|name| may_begin_with(name, "onlyonce-")), "{headers:?}");
         }

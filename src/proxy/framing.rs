@@ -1,45 +1,46 @@
-//! How long an answer is, said in one way only, whoever reads it next.
+//! The framing of a response, reduced to one statement of its length.
 //!
-//! hyper goes by what counts (RFC 9112, 6.3) and leaves in the head whatever else is there. A client that goes by that
-//! would take a part of an answer for the whole, or the rest of it for the next one.
+//! hyper uses the field that counts (RFC 9112, 6.3) and leaves others in the head. A client that uses those would take
+//! a part of a response for all of it, or the rest of it for the next response.
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{StatusCode, response};
 
 use super::fields::Fields;
+use crate::list;
 
-/// What becomes of the connection that an answer came on.
+/// Whether the connection of a response may be used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionReuse {
     /// The next request may go over it.
     Allowed,
-    /// Its other side may have meant another end than the one that was found.
+    /// The backend may have meant another end of the response.
     Forbidden,
 }
 
-/// Why nobody can tell where an answer ends.
+/// Why the end of a response cannot be determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(in crate::proxy) enum Unframed {
-    /// Nobody asked for it, and it is not undone here.
+    /// A transfer coding that was not requested and is not decoded here.
     #[error("a transfer coding other than chunked")]
     Coding,
-    /// Several that differ, or one that is no number of bytes.
+    /// Different lengths, or one that is not a number of bytes.
     #[error("a Content-Length that is not one number")]
     Length,
 }
 
-/// Leaves in the head of an answer what counts of its framing, in its plainest form.
+/// Reduces the framing fields of a response to the one that counts, in its canonical form.
 ///
-/// `fields` is what the head has.
+/// `fields` is the set of fields in the head.
 pub(super) fn settle(head: &mut response::Parts, fields: Fields) -> Result<ConnectionReuse, Unframed> {
     let headers = &mut head.headers;
     if fields.has(Fields::TRANSFER_ENCODING) && !is_chunked_at_most(headers) {
         return Err(Unframed::Coding);
     }
-    // Such an answer has no body whatever it says, and must not say how long one is (RFC 9110, 8.6).
+    // Such a response has no body, and must not have a Content-Length (RFC 9110, 8.6).
     if head.status == StatusCode::NO_CONTENT || head.status.is_informational() {
         let is_empty = headers.remove(CONTENT_LENGTH).is_none_or(|length| length == "0");
-        // A backend that announces a body may send one, and the next answer would begin with it.
+        // A backend that announces a body may send one, which would be read as the next response.
         let is_over = is_empty && !headers.contains_key(TRANSFER_ENCODING);
         return Ok(if is_over { ConnectionReuse::Allowed } else { ConnectionReuse::Forbidden });
     }
@@ -55,14 +56,14 @@ pub(super) fn settle(head: &mut response::Parts, fields: Fields) -> Result<Conne
     Ok(ConnectionReuse::Allowed)
 }
 
-/// Whether a body is in no transfer coding but the one that is undone here.
+/// Whether a body has no transfer coding but chunked.
 pub(super) fn is_chunked_at_most(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
     codings.next().is_none_or(is_chunked) && codings.next().is_none()
 }
 
-/// The length that all lines agree on, where there is a plainer way to say it (RFC 9110, 8.6).
+/// The length that all lines agree on, if it is not in canonical form yet (RFC 9110, 8.6).
 fn length(headers: &HeaderMap) -> Result<Option<HeaderValue>, Unframed> {
     let lines = || headers.get_all(CONTENT_LENGTH).iter();
     let mut first_two = lines();
@@ -71,7 +72,7 @@ fn length(headers: &HeaderMap) -> Result<Option<HeaderValue>, Unframed> {
     {
         return number(line.as_bytes()).map_or(Err(Unframed::Length), |_| Ok(None));
     }
-    let mut members = lines().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let mut members = list::members(headers, &CONTENT_LENGTH);
     let Some(first) = members.next() else { return Ok(None) };
     let length = number(first).ok_or(Unframed::Length)?;
     let mut is_plain = lines().all(|line| line.as_bytes().iter().all(u8::is_ascii_digit));
@@ -84,10 +85,9 @@ fn length(headers: &HeaderMap) -> Result<Option<HeaderValue>, Unframed> {
     Ok((!is_plain).then(|| HeaderValue::from(length)))
 }
 
-/// Digits, and nothing but white space around them.
-fn number(member: &[u8]) -> Option<u64> {
-    let digits = member.trim_ascii();
-    // The standard library takes a sign, too.
+/// Digits, and nothing else.
+fn number(digits: &[u8]) -> Option<u64> {
+    // The standard library accepts a sign, too.
     digits.iter().all(u8::is_ascii_digit).then(|| str::from_utf8(digits).ok()?.parse().ok())?
 }
 
@@ -154,7 +154,7 @@ mod tests {
         for status in [101, 204] {
             assert_eq!(settled(status, &[]), Ok((ConnectionReuse::Allowed, vec![])));
             assert_eq!(settled(status, &[("content-length", "0")]), Ok((ConnectionReuse::Allowed, vec![])));
-            // It may come all the same.
+            // The backend may send it nevertheless.
             assert_eq!(settled(status, &[("content-length", "5")]), Ok((ConnectionReuse::Forbidden, vec![])));
         }
     }

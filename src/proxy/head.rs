@@ -1,4 +1,4 @@
-//! Heads on their way: what is refused, what is taken out, what is put in.
+//! Heads: what is refused, what is removed, what is added.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -8,12 +8,14 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version, request};
 
+use super::client::Client;
 use super::fields::Fields;
-use super::{Client, framing};
-use crate::config::{self, Disposition, UpstreamAddress, is_same_field, may_begin_with};
+use super::framing;
+use crate::config::{self, UpstreamAddress};
 use crate::key;
 use crate::list;
 use crate::problem::{Code, Problem};
+use crate::rule::{Disposition, is_same_field, may_begin_with};
 use crate::uri::normalise_host;
 
 /// Fields that concern one connection only (RFC 9110, 7.6.1), besides those that `Connection` names.
@@ -29,7 +31,7 @@ static HOP_BY_HOP: [(Fields, HeaderName); 9] = [
     (Fields::OTHER_HOPS, HeaderName::from_static("http2-settings")),
 ];
 
-/// Fields that `Connection` must not name: taking them out would change who is asking, or for what.
+/// Fields that `Connection` must not name: without them, the request would have another caller or meaning.
 const PROTECTED: [HeaderName; 10] = [
     HeaderName::from_static("idempotency-key"),
     header::HOST,
@@ -43,7 +45,7 @@ const PROTECTED: [HeaderName; 10] = [
     FORWARDED_PROTO,
 ];
 
-/// Fields that tell an answer's readers what it is. A backend cannot mean them for one connection only (RFC 9110, 7.6.1).
+/// Fields that describe a response. They are never hop-by-hop (RFC 9110, 7.6.1).
 const OF_ANSWERS: [HeaderName; 9] = [
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
@@ -60,21 +62,14 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Bytes of a head of HTTP/1, its start line and the empty line at its end among them.
-pub(crate) const MAX_HEAD: usize = 64 * 1024;
-
-/// Fields of the head of an answer over HTTP/1. One with more is lost, and with it an outcome, so there may be many.
-///
-/// A request may have 100, which is hyper's default and that of Envoy and Apache: it is refused before anything ran. hyper reads
-/// so many into a place on its stack; with a higher limit it takes two allocations of 32 KiB for each head.
-pub(crate) const MAX_ANSWER_FIELDS: usize = 1000;
-
-/// Bytes of a path and its query: twice what everybody should take (RFC 9110, 4.1).
+/// The most bytes of a path and its query: twice the recommended minimum (RFC 9110, 4.1).
 const MAX_TARGET: usize = 16 * 1024;
 
-/// Which attempt this is, sent upstream from the second on.
+/// The number of the attempt, sent upstream from the second one on.
 pub(super) const ATTEMPT: HeaderName = HeaderName::from_static("onlyonce-attempt");
 const OUTCOME: HeaderName = HeaderName::from_static("onlyonce-outcome");
+/// Marks an answer that did not come from running the request.
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const OURS: &str = "onlyonce-";
 
 /// The head of a request, and which fields it has.
@@ -107,26 +102,26 @@ impl DerefMut for Head {
     }
 }
 
-/// Where heads go.
+/// How heads are rewritten for the upstream.
 pub(super) struct UpstreamTarget {
     /// The upstream's own host.
     own: Authority,
     /// The same as a field.
     own_host: HeaderValue,
-    /// The client's goes upstream instead.
+    /// The client's host is sent instead.
     preserve_host: bool,
-    /// Where HTTP/2 is spoken: the scheme that its heads name.
+    /// With HTTP/2: the scheme in its heads.
     http2: Option<Scheme>,
 }
 
 /// How the end of a request's body is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// By this many bytes.
+    /// By its length in bytes.
     Length(u64),
-    /// By what the client says of it, if there is one.
+    /// By the fields that the client sent.
     AsItCame,
-    /// It is where it ends.
+    /// By chunks.
     Chunks,
 }
 
@@ -147,7 +142,7 @@ impl UpstreamTarget {
     }
 }
 
-/// Refuses what cannot be forwarded safely. `is_host_right`: the [authority] that it is for is the name of a host.
+/// Refuses what cannot be forwarded safely. `is_host_right`: its [authority] is a valid host.
 pub(super) fn inspect<B>(request: &Request<B>, fields: Fields, is_host_right: bool) -> Result<(), Problem> {
     let headers = request.headers();
     if request.method() == Method::CONNECT {
@@ -168,7 +163,7 @@ pub(super) fn inspect<B>(request: &Request<B>, fields: Fields, is_host_right: bo
     } else if !matches!((hosts.iter().count(), request.version()), (1, _) | (0, Version::HTTP_10)) {
         return Err(bad("A request must have exactly one Host line (RFC 9112, 3.2)."));
     }
-    // Mostly there is one, and it is the one that was looked at.
+    // Mostly there is one, and that one was checked.
     let are_hosts_right = if authority.is_none() && request.version() != Version::HTTP_2 {
         is_host_right || hosts.iter().next().is_none()
     } else {
@@ -192,22 +187,22 @@ pub(super) fn inspect<B>(request: &Request<B>, fields: Fields, is_host_right: bo
     Ok(())
 }
 
-/// A path, an absolute URI with one, or the server as a whole. What CONNECT takes is a target of CONNECT only.
+/// Origin form, absolute form or asterisk form. Authority form is for CONNECT only.
 fn is_target(method: &Method, uri: &Uri) -> bool {
     match (uri.scheme_str(), uri.path()) {
-        // In HTTP/2 it comes with a scheme.
+        // In HTTP/2 it has a scheme.
         (None | Some(_), "*") => *method == Method::OPTIONS,
         (None, path) => uri.authority().is_none() && path.starts_with('/'),
         (Some(scheme), _) => matches!(scheme, "http" | "https"),
     }
 }
 
-/// Whether taking a field out would change who is asking, or for what. Some backends do not mind how it is spelled.
+/// Whether the request would have another caller or meaning without this field. Some backends ignore its spelling.
 fn is_protected(name: &HeaderName) -> bool {
     key::is_override(name) || PROTECTED.iter().any(|known| is_same_field(known, name))
 }
 
-/// A field that identifies the caller or the key must not be named by `Connection` either.
+/// Whether `Connection` names this field.
 pub(super) fn nominates(head: &Head, name: &HeaderName) -> bool {
     head.fields.has(Fields::CONNECTION) && nominated(&head.headers).any(|nominated| is_same_field(&nominated, name))
 }
@@ -221,13 +216,13 @@ fn nominated(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     options(headers).filter_map(|name| HeaderName::from_bytes(name).ok())
 }
 
-/// The same without `keep-alive`, which many servers send with every answer: that field is taken out wherever it is.
+/// The same without `keep-alive`, which many servers send with every response: that field is always removed.
 fn nominated_only(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let names = options(headers).filter(|name| !name.eq_ignore_ascii_case(b"keep-alive"));
     names.filter_map(|name| HeaderName::from_bytes(name).ok())
 }
 
-/// What many servers send with every answer, and nothing is named by it that would have to be looked for.
+/// Whether it is only `keep-alive`, as many servers send: then no other field has to be searched.
 fn says_keep_alive_only(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(header::CONNECTION).iter();
     let is_first = lines.next().is_some_and(|line| line.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
@@ -238,7 +233,7 @@ fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     list::members(headers, &header::CONNECTION)
 }
 
-/// Takes out what concerns one connection. Whatever `Connection` says, `kept` fields are for everybody.
+/// Removes hop-by-hop fields. `kept` fields stay, even if `Connection` names them.
 fn remove_hop_by_hop(headers: &mut HeaderMap, fields: Fields, kept: &[HeaderName]) {
     if fields.has(Fields::CONNECTION) && !says_keep_alive_only(headers) {
         let nominated: Vec<HeaderName> = nominated_only(headers).filter(|name| !kept.contains(name)).collect();
@@ -253,8 +248,8 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, fields: Fields, kept: &[HeaderName
     }
 }
 
-/// Takes out of trailers what they must not say (RFC 9110, 6.5.1): what frames, routes or describes the message, who
-/// sends it, and what is ours to say.
+/// Removes fields that must not be in trailers (RFC 9110, 6.5.1): framing, routing, description of the message,
+/// credentials, and the proxy's own fields.
 pub(super) fn cross_trailers(trailers: &mut HeaderMap) {
     let is_for_heads = |name: &HeaderName| {
         let hops = HOP_BY_HOP.iter().map(|(_, known)| known);
@@ -272,13 +267,13 @@ pub(super) fn cross_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-/// The authority that the request is for: that of an absolute-form target beats `Host` (RFC 9112, 3.2.2).
+/// The authority of the request: absolute form takes precedence over `Host` (RFC 9112, 3.2.2).
 pub(super) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
     let absolute = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     absolute.or_else(|| headers.get(header::HOST).cloned())
 }
 
-/// Makes the head that goes upstream out of the client's.
+/// Turns the client's head into the one that is sent upstream.
 pub(super) fn cross_request(head: &mut Head, client: &Client, target: &UpstreamTarget, framing: Framing) {
     let original_host = authority(&head.uri, &head.headers);
     let fields = head.fields;
@@ -287,7 +282,7 @@ pub(super) fn cross_request(head: &mut Head, client: &Client, target: &UpstreamT
     let headers = &mut head.headers;
     remove_hop_by_hop(headers, fields, &[]);
     if fields.has(Fields::EXPECT) {
-        // hyper has answered it: it sends 100 when the body is first read.
+        // hyper answers it: it sends 100 when the body is first read.
         headers.remove(header::EXPECT);
     }
     if fields.has(Fields::OURS | Fields::RESPELLED) {
@@ -301,12 +296,12 @@ pub(super) fn cross_request(head: &mut Head, client: &Client, target: &UpstreamT
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     match framing {
-        // Mostly it says so already.
+        // Mostly it is there already.
         Framing::Length(length) if says_length(headers, fields, length) => {}
         Framing::Length(length) => {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        // Without being told, hyper sends no body of unknown length with GET and HEAD.
+        // Otherwise hyper sends no body of unknown length with GET and HEAD.
         Framing::Chunks if target.http2.is_none() => {
             headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
@@ -317,20 +312,20 @@ pub(super) fn cross_request(head: &mut Head, client: &Client, target: &UpstreamT
     address(head, original_host.filter(|_| target.preserve_host), target);
 }
 
-/// Whether a head says this length, and nothing else about it.
+/// Whether a head has exactly this Content-Length.
 fn says_length(headers: &HeaderMap, fields: Fields, length: u64) -> bool {
     if !fields.has(Fields::CONTENT_LENGTH) {
         return false;
     }
     let mut lines = headers.get_all(header::CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
     let (Some(digits), None) = (lines.next(), lines.next()) else { return false };
-    // No sign, and no zero before others: as a number is written.
+    // No sign and no leading zeros.
     let is_plain = digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits.first() != Some(&b'0'));
     is_plain && str::from_utf8(digits).is_ok_and(|digits| digits.parse() == Ok(length))
 }
 
-/// The backend is configured, never taken from the request: only path and query are kept, and the `host` that the client
-/// named, where it is kept.
+/// The backend comes from the configuration, never from the request: only path and query are kept, and `host` with
+/// `preserve_host`.
 fn address(head: &mut request::Parts, host: Option<HeaderValue>, target: &UpstreamTarget) {
     let path = || head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     let Some(scheme) = &target.http2 else {
@@ -339,7 +334,7 @@ fn address(head: &mut request::Parts, host: Option<HeaderValue>, target: &Upstre
             head.uri = Uri::from(path());
         }
         match host {
-            // It is there as it came.
+            // It is there already.
             Some(_) if !is_absolute => {}
             host => drop(head.headers.insert(header::HOST, host.unwrap_or_else(|| target.own_host.clone()))),
         }
@@ -347,7 +342,7 @@ fn address(head: &mut request::Parts, host: Option<HeaderValue>, target: &Upstre
         return;
     };
     let path = path();
-    // In HTTP/2 the host is a part of the address; a second one beside it could contradict it (RFC 9113, 8.3.1).
+    // In HTTP/2 the host is in `:authority`; a `Host` field could contradict it (RFC 9113, 8.3.1).
     head.headers.remove(header::HOST);
     let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut parts = uri::Parts::default();
@@ -362,10 +357,10 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
     list::names(headers, &header::TE, "trailers")
 }
 
-/// Says where the request came from: after what proxies before this one said, or for the first time.
+/// Appends the client to the forwarding fields.
 ///
-/// The standard field (RFC 7239) goes on where a proxy before this one began it. It is not begun here: a backend that
-/// believes it before `X-Forwarded-For` would lose the address of the client that only that one names.
+/// `Forwarded` (RFC 7239) is extended only if an earlier proxy sent it. It is not added otherwise: a backend that
+/// prefers it to `X-Forwarded-For` would lose the address that only the latter has.
 fn append_forwarded(headers: &mut HeaderMap, fields: Fields, client: &Client, host: Option<&HeaderValue>) {
     let scheme = if client.secure { "https" } else { "http" };
     match &client.address {
@@ -377,7 +372,7 @@ fn append_forwarded(headers: &mut HeaderMap, fields: Fields, client: &Client, ho
         let is_v6 = client.peer.is_some_and(|peer| matches!(peer.ip().to_canonical(), IpAddr::V6(_)));
         let [before, behind]: [&[u8]; 2] = if is_v6 { [b"for=\"[", b"]\""] } else { [b"for=", b""] };
         let address = client.address.as_ref().map_or(&b"unknown"[..], HeaderValue::as_bytes);
-        // No host has a character that would need an escape.
+        // A valid host needs no escape.
         let host = host.and_then(|host| host.to_str().ok()).map(str::as_bytes);
         let [name, host, end] = host.map_or([&b""[..]; 3], |host| [b";host=\"", host, b"\""]);
         let member = [before, address, behind, name, host, end, b";proto=", scheme.as_bytes()];
@@ -393,7 +388,7 @@ fn append_forwarded(headers: &mut HeaderMap, fields: Fields, client: &Client, ho
     }
 }
 
-/// One more member of a list, all of it in one line. It comes in pieces.
+/// Appends a member to a list field, joined into one line. The member is given in pieces.
 fn append(headers: &mut HeaderMap, name: HeaderName, member: &[&[u8]]) {
     let mut line = Vec::new();
     for known in headers.get_all(&name) {
@@ -406,7 +401,7 @@ fn append(headers: &mut HeaderMap, name: HeaderName, member: &[&[u8]]) {
     }
 }
 
-/// In which version the request came (RFC 9110, 7.6.3). Answers carry none: a gateway may leave it out.
+/// The `Via` of this version (RFC 9110, 7.6.3). Responses get none: a gateway may omit it.
 fn via(version: Version) -> HeaderValue {
     HeaderValue::from_static(match version {
         Version::HTTP_10 => "1.0 onlyonce",
@@ -415,9 +410,9 @@ fn via(version: Version) -> HeaderValue {
     })
 }
 
-/// Takes out of a response what is not for the client, and hands back what the backend says is to become of the record.
+/// Removes from a response what is not for the client, and returns what the backend says about the record.
 ///
-/// `fields` is what the head has, or had and has no more.
+/// `fields` is the set of fields that the head had at first.
 pub(super) fn cross_response(headers: &mut HeaderMap, fields: Fields) -> Option<Disposition> {
     remove_hop_by_hop(headers, fields, &OF_ANSWERS);
     if !fields.has(Fields::OURS) || !headers.contains_key(OUTCOME) {
@@ -426,7 +421,7 @@ pub(super) fn cross_response(headers: &mut HeaderMap, fields: Fields) -> Option<
     let told = list::members(headers, &OUTCOME).map(disposition).reduce(|one, other| match (one, other) {
         (Some(one), Some(other)) if one == other => Some(one),
         (None, None) => None,
-        // Whatever was meant, nothing runs again until somebody has looked.
+        // Contradictory or unknown words: the key stays blocked until an operator decides.
         _ => {
             tracing::warn!("the backend sent contradicting words in Onlyonce-Outcome; the outcome is taken as unknown");
             Some(Disposition::Hold)
@@ -449,7 +444,7 @@ fn disposition(word: &[u8]) -> Option<Disposition> {
     }
 }
 
-/// Takes out the fields that frame a body: they are made anew from the body that is sent.
+/// Removes the framing fields: hyper makes them from the body that is sent.
 pub(super) fn remove_framing(headers: &mut HeaderMap) {
     headers.remove(header::CONTENT_LENGTH);
 }

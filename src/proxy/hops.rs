@@ -1,15 +1,14 @@
-//! Requests that say how far they may go (RFC 9110, 7.6.2).
+//! `Max-Forwards` (RFC 9110, 7.6.2).
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue, MAX_FORWARDS};
 use http::{Method, Response, request};
 
-use super::body::ResponseBody;
-use super::handle::ProxyResponse;
+use super::body::response::{ProxyResponse, ResponseBody};
 use crate::problem::{Code, Problem};
 
-/// Counts this hop. The answer to a request that goes no further: what is asked with TRACE, all that came with the
-/// request, is told to nobody.
+/// Counts this hop. Returns the response to a request that may not be forwarded. TRACE is refused: it would disclose
+/// the fields of the request.
 pub(super) fn count(head: &mut request::Parts) -> Option<Result<ProxyResponse, Problem>> {
     if !matches!(head.method, Method::OPTIONS | Method::TRACE) {
         return None;
@@ -26,12 +25,12 @@ pub(super) fn count(head: &mut request::Parts) -> Option<Result<ProxyResponse, P
     }
 }
 
-/// How often it may be forwarded: the least of what is said, where several lines say so.
+/// How often it may be forwarded: the least value of all lines.
 fn left(headers: &HeaderMap) -> Option<u64> {
     let lines = headers.get_all(MAX_FORWARDS).iter();
     let digits =
         lines.filter_map(|line| line.to_str().ok()).filter(|line| line.bytes().all(|byte| byte.is_ascii_digit()));
-    // What is too large for a number is far away.
+    // A number that is too large counts as the largest.
     digits.filter(|digits| !digits.is_empty()).map(|digits| digits.parse().unwrap_or(u64::MAX)).min()
 }
 

@@ -1,42 +1,44 @@
-//! Observe mode: a request passes as if nobody guarded it, and beside it is noted what a guard would have done.
+//! Observe mode: a request is forwarded unguarded, and what enforcing would have done is logged and counted.
 //!
-//! The request waits for none of this: its body is copied as it passes, and the store is asked by a task that no
-//! request waits for. Where there is no room for that, or the store does not answer, a request goes unobserved.
+//! The request does not wait for this: its body is copied while it is forwarded, and a separate task asks the store. If
+//! there is no room for the copy, or the store does not answer, the request is not observed.
 
 use std::error::Error;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
-use http_body::Frame;
+use http::StatusCode;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Level;
 
-use super::Proxy;
 use super::ambiguous::why_ambiguous;
 use super::blocking::{OwnedRequest, is_long};
-use super::body::{BodyBuffer, BodyReadError, IdleTimeoutBody, RequestBody, ResponseBody};
+use super::body::buffer::BodyBuffer;
+use super::body::end_notifier::EndNotifier;
+use super::body::error::BodyReadError;
+use super::body::idle_timeout::IdleTimeoutBody;
+use super::body::incoming::IncomingBody;
+use super::body::request::RequestBody;
+use super::body::response::{ProxyResponse, ResponseBody};
+use super::body::tee::{CopyReceiver, Tee};
+use super::context::RequestContext;
 use super::event::TraceId;
-use super::handle::{ProxyResponse, RequestContext};
 use super::head::Head;
-use super::incoming::IncomingBody;
-use super::tee::{CopyReceiver, Tee};
-use crate::config::{Disposition, Rule};
-use crate::guard::{self, BodyRemainder, LostReason, Observation, SendOutcome, ShadowResult};
+use super::state::Proxy;
+use crate::guard::{LostReason, Observation, SendOutcome, ShadowResult};
 use crate::key::{self, DigestKey, HeadOutcome, Operation};
 use crate::metrics::ShadowVerdict;
 use crate::problem::{Code, Problem};
-use crate::record::Reply;
+use crate::rule::{Disposition, Rule};
 use crate::store::{Store, StoreError};
 use crate::telemetry;
 
-/// What is known before the body is.
+/// What is known before the body has arrived.
 enum HeadVerdict {
-    /// All.
+    /// The verdict.
     Known(ShadowVerdict),
-    /// The body decides.
+    /// The body is needed.
     Body(CopyReceiver),
 }
 
@@ -48,7 +50,7 @@ enum UnobservedReason {
     Store,
 }
 
-/// What is noted of one request.
+/// The observation of one request.
 struct ShadowRequest {
     proxy: Arc<Proxy>,
     rule: Arc<Rule>,
@@ -59,7 +61,7 @@ struct ShadowRequest {
 }
 
 impl Proxy {
-    /// Passes a request on as it is, and has it observed.
+    /// Forwards a request as it is, and observes it.
     pub(super) async fn observed(
         self: &Arc<Self>,
         rule: &Arc<Rule>,
@@ -96,7 +98,7 @@ impl Proxy {
             Ok(answer) => Ok(watched(answer, ending)),
             Err(problem) => {
                 let unsent = problem.code() == Code::UpstreamUnreachable;
-                // Who notes it may have been stopped.
+                // The observation may have been stopped.
                 let _ =
                     ending.send(if unsent { SendOutcome::NotSent } else { SendOutcome::Unknown(LostReason::Broken) });
                 Err(problem)
@@ -105,7 +107,7 @@ impl Proxy {
     }
 }
 
-/// What the head alone tells.
+/// The verdict, if the head is enough for it.
 fn would(rule: &Rule, context: &RequestContext<'_>, head: &Head) -> Option<ShadowVerdict> {
     if why_ambiguous(rule, context, head).is_some() {
         return Some(ShadowVerdict::InvalidKey);
@@ -129,7 +131,7 @@ impl ShadowRequest {
         if let Ok(ShadowResult::Repeat(would)) = &sighting {
             self.proxy.metrics.observed(&self.rule.name, *would);
         }
-        // The client left before there was an answer.
+        // The client left before there was a response.
         let fate = fate.await.unwrap_or(SendOutcome::Unknown(LostReason::Broken));
         if let SendOutcome::Answered(answer) = &fate {
             self.status = Some(answer.reply.status);
@@ -145,7 +147,7 @@ impl ShadowRequest {
         self.tell(would);
     }
 
-    /// What the request is. Head and body are given back before its answer is waited for.
+    /// Claims the operation in observe mode. Head and body are dropped before the response is awaited.
     async fn look(
         &mut self,
         observation: &Observation,
@@ -186,7 +188,7 @@ impl ShadowRequest {
         }
     }
 
-    /// Writes what would have become of the request; `None`: it would have run.
+    /// Logs what enforcing would have done; `None`: the request would have run.
     fn tell(self, would: Result<Option<ShadowVerdict>, UnobservedReason>) {
         let (would, missed) = match would {
             Ok(would) => (Some(would.map_or("executed", ShadowVerdict::as_str)), None),
@@ -211,7 +213,7 @@ impl ShadowRequest {
             line.text("missed", missed);
         }
         if let Some(operation) = &self.operation {
-            // As `onlyonce records` knows it.
+            // The name that `onlyonce records` knows.
             line.display("record", &operation.name.observed());
             if let Some(key) = &operation.key {
                 line.text("key", key.as_str());
@@ -244,46 +246,8 @@ impl UnobservedReason {
     }
 }
 
-/// What is told of an answer when the last of it has passed.
-pub struct EndNotifier {
-    status: StatusCode,
-    origin_directive: Option<Disposition>,
-    taker: Option<oneshot::Sender<SendOutcome<()>>>,
-}
-
 fn watched(answer: ProxyResponse, taker: oneshot::Sender<SendOutcome<()>>) -> ProxyResponse {
     let origin_directive = answer.extensions().get::<Disposition>().copied();
-    let ending = EndNotifier { status: answer.status(), origin_directive, taker: Some(taker) };
+    let ending = EndNotifier::new(answer.status(), origin_directive, taker);
     answer.map(|body| ResponseBody::Observed(Box::new(body), ending))
-}
-
-impl EndNotifier {
-    /// A frame has passed; `last`: nothing comes after it.
-    pub(super) fn see<E>(&mut self, polled: &Poll<Option<Result<Frame<Bytes>, E>>>, last: bool) {
-        match polled {
-            Poll::Ready(Some(Err(_))) => self.tell(BodyRemainder::Broken(LostReason::Broken)),
-            Poll::Ready(None) => self.tell(BodyRemainder::Nothing),
-            Poll::Ready(Some(Ok(_))) if last => self.tell(BodyRemainder::Nothing),
-            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
-        }
-    }
-
-    fn tell(&mut self, rest: BodyRemainder<()>) {
-        let Some(taker) = self.taker.take() else { return };
-        let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
-        let reply = Arc::new(Reply { status: self.status, headers, body: Vec::new().into(), trailers });
-        // Who notes it may have been stopped.
-        let _ = taker.send(SendOutcome::Answered(guard::ReceivedResponse {
-            reply,
-            origin_directive: self.origin_directive,
-            rest,
-        }));
-    }
-}
-
-impl Drop for EndNotifier {
-    /// The client left. An attempt of our own would have read the rest.
-    fn drop(&mut self) {
-        self.tell(BodyRemainder::Nothing);
-    }
 }

@@ -1,19 +1,23 @@
-//! What a client is told when it does not get an answer of the backend, and how that is counted.
+//! The problems that a client gets instead of the backend's response, and how they are counted.
 
-use super::body::BodyReadError;
+use std::error::Error;
+
+use super::body::error::BodyReadError;
+use super::body::replayed::NoReplay;
 use crate::clock;
-use crate::config::{OnMismatch, Preset, Rule, Selector};
 use crate::guard::Difference;
 use crate::key::KeyError;
 use crate::metrics::{Metrics, Refused, RequestOutcome};
 use crate::problem::{Code, Dialect, Problem};
+use crate::rule::{OnMismatch, Preset, Rule, Selector};
+use crate::store::StoreError;
 
-/// What a route adds to every refusal: its name, and what helps its clients.
+/// Adds the route's name, its dialect and its help link.
 pub(super) fn on_route(problem: Problem, rule: &Rule) -> Problem {
     for_clients_of(problem, rule).route(&rule.name)
 }
 
-/// What helps the clients of a route, also where it has no say: their dialect, and where they can read about it.
+/// Adds the route's dialect and help link, also for requests that are not guarded.
 pub(super) fn for_clients_of(problem: Problem, rule: &Rule) -> Problem {
     problem.dialect(rule.preset.and_then(dialect)).help(rule.help.as_deref())
 }
@@ -97,7 +101,7 @@ pub(super) fn already_completed(rule: &Rule) -> Problem {
     said(rule, Code::AlreadyCompleted, detail)
 }
 
-/// The route's own words, where it has some.
+/// Uses the route's own message, if it has one.
 fn said(rule: &Rule, code: Code, detail: &'static str) -> Problem {
     Problem::new(code, detail).message(rule.message.as_deref())
 }
@@ -112,6 +116,25 @@ pub(super) fn record_unreadable() -> Problem {
     Problem::new(Code::RecordUnreadable, detail)
 }
 
+/// A response is recorded, and cannot be replayed now.
+pub(super) fn not_replayed(why: NoReplay) -> Problem {
+    match why {
+        NoReplay::NoRoom => overloaded(),
+        NoReplay::Store(error) => unread_record(&error),
+    }
+}
+
+/// The record or its body cannot be read.
+pub(super) fn unread_record(error: &StoreError) -> Problem {
+    match error {
+        StoreError::Unreadable { .. } => {
+            tracing::error!(error = error as &dyn Error, "a record cannot be read; its key is blocked");
+            record_unreadable()
+        }
+        StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Uncertain(_) => store_unavailable(),
+    }
+}
+
 pub(super) fn unreachable() -> Problem {
     Problem::new(Code::UpstreamUnreachable, "The backend cannot be reached. The request was not sent.")
 }
@@ -120,24 +143,24 @@ pub(super) fn failed() -> Problem {
     Problem::new(Code::UpstreamFailed, "The backend broke off before its answer was whole. The request may have run.")
 }
 
-/// The attempt itself has ended.
+/// The attempt was aborted.
 pub(super) fn given_up() -> Problem {
     Problem::new(Code::UpstreamTimeout, "The backend did not finish its answer in time. The request may have run.")
 }
 
-/// The attempt goes on.
+/// The attempt continues.
 pub(super) fn not_yet() -> Problem {
     let detail =
         "The backend has not answered yet. The request goes on; repeat it with the same key to get the answer.";
     Problem::new(Code::UpstreamTimeout, detail)
 }
 
-/// Nothing was guarded.
+/// For an unguarded request.
 pub(super) fn too_late() -> Problem {
     Problem::new(Code::UpstreamTimeout, "The backend did not answer in time.").unguarded()
 }
 
-/// Keeps a refusal for operators. A repeat that comes early is none, and neither is trouble with the backend.
+/// Keeps a refusal for the status page, but for early repeats and failures of the backend.
 pub(super) fn note(metrics: &Metrics, route: &str, problem: &Problem) {
     match problem.code() {
         Code::InFlight | Code::UpstreamUnreachable | Code::UpstreamFailed | Code::UpstreamTimeout => {}

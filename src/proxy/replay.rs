@@ -1,4 +1,4 @@
-//! Answering from the record.
+//! Replays the recorded response.
 
 use std::sync::Arc;
 
@@ -9,34 +9,33 @@ use http::header::{
 };
 use http::{Response, StatusCode, Version};
 
-use super::body::ResponseBody;
+use super::body::replayed::{NoReplay, ReplayBody};
+use super::body::response::{ProxyResponse, ResponseBody};
+use super::cors;
 use super::decode::{Coding, DecodeOutcome};
 use super::fields::Fields;
-use super::handle::ProxyResponse;
-use super::head::Head;
-use super::replay_body::ReplayBody;
+use super::head::{Head, REPLAYED};
+use super::state::Proxy;
 use super::upstream::UpstreamBody;
-use super::{Proxy, cors};
-use crate::config::Rule;
+use crate::list;
 use crate::record::{RecordName, Reply, ReplyBody};
-use crate::store::{StoreError, StoredBody};
+use crate::rule::Rule;
+use crate::store::StoredBody;
 
-/// Marks an answer that did not come from running the request.
-pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-
-/// The attempt's own answer, for the client whose request it was. Nobody else has it, mostly, and then nothing is copied.
-pub(super) fn own_response(reply: Arc<Reply>) -> Response<ResponseBody> {
+/// The attempt's own response, for the client whose request it was. Mostly there is no other reference to it, and
+/// nothing is copied.
+pub(super) fn own_response(reply: Arc<Reply>) -> ProxyResponse {
     let Reply { status, headers, body, trailers } = Arc::unwrap_or_clone(reply);
     assemble(status, headers, ResponseBody::buffered(held(body), trailers))
 }
 
-/// The same, where only the beginning of it could be held.
-pub(super) fn partial_response(reply: Arc<Reply>, rest: UpstreamBody) -> Response<ResponseBody> {
+/// The same, if only its beginning was kept in memory.
+pub(super) fn partial_response(reply: Arc<Reply>, rest: UpstreamBody) -> ProxyResponse {
     let Reply { status, headers, body, trailers } = Arc::unwrap_or_clone(reply);
     assemble(status, headers, ResponseBody::buffered_then(held(body), trailers, rest))
 }
 
-/// What an attempt has brought is here.
+/// The body of an attempt's own response is in memory.
 fn held(body: ReplyBody) -> Vec<Bytes> {
     match body {
         ReplyBody::Held(pieces) => pieces,
@@ -44,8 +43,8 @@ fn held(body: ReplyBody) -> Vec<Bytes> {
     }
 }
 
-/// What was meant for the first caller alone, or for that exchange: challenges, what a server says of the credentials that
-/// it was shown (RFC 9110, 11.6.3; RFC 8053), and `Date`, of which the server makes a fresh one.
+/// Fields for the first caller or that exchange only: challenges, authentication results (RFC 9110, 11.6.3; RFC 8053),
+/// and `Date`, which the server sets anew.
 static FIRST_EXCHANGE_FIELDS: [HeaderName; 6] = [
     DATE,
     WWW_AUTHENTICATE,
@@ -55,8 +54,8 @@ static FIRST_EXCHANGE_FIELDS: [HeaderName; 6] = [
     HeaderName::from_static("optional-www-authenticate"),
 ];
 
-/// What is said about a body's bytes as they were encoded (RFC 9530; RFC 3230; RFC 2616, 14.15), and of trailers that a
-/// decoded body has none of.
+/// Fields that describe the encoded bytes of a body (RFC 9530; RFC 3230; RFC 2616, 14.15), and `Trailer`: a decoded
+/// body has no trailers.
 static ENCODED_BODY_FIELDS: [HeaderName; 6] = [
     CONTENT_ENCODING,
     TRAILER,
@@ -67,13 +66,13 @@ static ENCODED_BODY_FIELDS: [HeaderName; 6] = [
 ];
 
 impl Proxy {
-    /// The same answer for everybody else: same status, same end-to-end fields, same bytes.
+    /// The recorded response for a repeat: same status, same end-to-end fields, same bytes.
     ///
-    /// Left out is what was meant for the first caller alone or for that moment: see [`FIRST_EXCHANGE_FIELDS`],
-    /// `Set-Cookie` unless the route asks for it, and what the route leaves out (`replay_omit`).
+    /// Omitted are [`FIRST_EXCHANGE_FIELDS`], `Set-Cookie` unless the route replays it, and the fields in
+    /// `replay_omit`.
     ///
-    /// A body that lies apart in the store is passed on as it is read. The first of it is here when this returns: one
-    /// that cannot be read is told with a status.
+    /// A body that is stored apart is sent while it is read. Its first chunk is in memory when this returns, so that a
+    /// body that cannot be read gets an error status.
     pub(super) async fn replay(
         &self,
         rule: &Rule,
@@ -87,7 +86,7 @@ impl Proxy {
         };
         let prepared = match (&reply.body, coding) {
             (ReplyBody::Held(_), None) => None,
-            // Rare, and large.
+            // Boxed: it is rare, and the future is large.
             (ReplyBody::Apart(_), _) | (_, Some(_)) => {
                 Box::pin(self.prepare(rule, record, &reply, coding, accepted.trailers)).await?
             }
@@ -112,7 +111,8 @@ impl Proxy {
         Ok(assemble(status, headers, body))
     }
 
-    /// Reads what must be read of a body before its head can be sent. `None`: the body is here, and sent as it is.
+    /// Reads the part of a body that is needed before the head is sent. `None`: the body is in memory, and sent as it
+    /// is.
     async fn prepare(
         &self,
         rule: &Rule,
@@ -134,7 +134,7 @@ impl Proxy {
         Ok(Some(PreparedBody::FromStore(Box::new(body))))
     }
 
-    /// Decodes the body of an answer, which is all in memory for that.
+    /// Decodes the body of a response, which is read into memory for that.
     async fn decode(
         &self,
         rule: &Rule,
@@ -157,44 +157,29 @@ impl Proxy {
     }
 }
 
-/// A body that is not simply here.
+/// A body that is not sent from the record as it is.
 enum PreparedBody {
-    /// Without its coding, and counted.
+    /// Decoded, with its reservation.
     Decoded(Vec<Bytes>),
-    /// Its first chunk is here.
+    /// Read from the store; its first chunk is in memory.
     FromStore(Box<ReplayBody>),
 }
 
-/// Why an answer cannot be replayed now.
-#[derive(Debug)]
-pub(super) enum NoReplay {
-    /// The budget cannot take its body.
-    NoRoom,
-    /// Its body did not come from the store, or is not the one that was stored.
-    Store(StoreError),
-}
-
-impl From<StoreError> for NoReplay {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-/// Compared one by one: an answer has few names, and most of these are not among them.
+/// Compared one by one: a response has few names, and mostly none of these.
 fn is_left_out(rule: &Rule, name: &HeaderName) -> bool {
     FIRST_EXCHANGE_FIELDS.contains(name)
         || rule.replay_omit.contains(name)
         || *name == SET_COOKIE && !rule.replay_set_cookie
 }
 
-fn assemble(status: StatusCode, headers: HeaderMap, body: ResponseBody) -> Response<ResponseBody> {
+fn assemble(status: StatusCode, headers: HeaderMap, body: ResponseBody) -> ProxyResponse {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
 
-/// A strong validator names the bytes as they were encoded (RFC 9110, 8.8.3).
+/// A strong validator identifies the encoded bytes (RFC 9110, 8.8.3).
 fn weaken_etag(headers: &mut HeaderMap) {
     if let Some(tag) = headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"))
         && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
@@ -203,12 +188,12 @@ fn weaken_etag(headers: &mut HeaderMap) {
     }
 }
 
-/// What a client understands of an answer.
+/// What a client accepts.
 pub(super) struct Accepted {
     /// The content codings that it accepts (RFC 9110, 12.5.3).
     codings: Vec<HeaderValue>,
-    /// Whether its version knows trailers. HTTP/1.0 does not, and without a length the end of the connection is the end of
-    /// the body there: one that broke off would look whole.
+    /// Whether its version has trailers. HTTP/1.0 has none, and there a body without a length ends with the connection:
+    /// an aborted one would look complete.
     trailers: bool,
 }
 
@@ -220,12 +205,11 @@ impl Accepted {
         Self { codings, trailers: head.version >= Version::HTTP_11 }
     }
 
-    /// Whether the coding, or all, are named as acceptable. A request that names none gets the body plain: it may have
-    /// been sent by another program than the first.
+    /// Whether the coding, or `*`, is named as acceptable. A request that names none gets the decoded body: it may come
+    /// from another program than the first request.
     fn names(&self, coding: &str) -> bool {
-        let lines = self.codings.iter().filter_map(|line| line.to_str().ok());
         let mut any = false;
-        for member in lines.flat_map(|line| line.split(',')) {
+        for member in list::texts_of(&self.codings) {
             let (name, parameters) = member.split_once(';').unwrap_or((member, ""));
             let weight = parameters.trim().strip_prefix("q=").map_or(Some(1.0), |weight| weight.trim().parse().ok());
             let accepted = weight.is_some_and(|weight: f32| weight > 0.0);

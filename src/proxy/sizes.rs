@@ -1,5 +1,5 @@
-//! How large the futures of a request are. Each is moved at least once when it is made, and its memory is taken and given
-//! back for each request; one that grows beyond a few thousand bytes is copied byte by byte.
+//! Limits for the sizes of a request's futures. Each is moved at least once when it is made, and allocated for each
+//! request; moving one of more than a few thousand bytes is expensive.
 
 use std::mem::size_of;
 use std::sync::Arc;
@@ -9,18 +9,19 @@ use bytes::Bytes;
 use http::Request;
 use hyper::body::Incoming;
 
-use super::body::{self, RequestBody};
+use super::body::buffer;
+use super::body::relay::Relay;
+use super::body::request::RequestBody;
+use super::context::RequestContext;
 use super::event::Event;
-use super::handle::RequestContext;
 use super::head::Head;
-use super::stream::Relay;
 use super::upstream::AttemptLimits;
 use super::{Budget, Client, IncomingBody, Proxy, Upstream};
-use crate::config::Rule;
 use crate::guard::{Guard, Ownership, SendFence, Verdict};
 use crate::key::Operation;
+use crate::rule::Rule;
 
-/// The size of what an async function makes of these arguments.
+/// The size of the future that an async function returns.
 fn of<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
     size_of::<F>()
 }
@@ -35,7 +36,7 @@ fn the_futures_of_a_request_stay_small() {
     let sizes = [
         ("handle", 2100, of(|(p, r, c): (&'static Arc<Proxy>, Request<Incoming>, C)| p.handle(r, c))),
         ("pass", 2600, of(|(p, h, b, c): (P, Head, RequestBody, C)| p.pass("", h, b, c, false))),
-        // Heads carry the set of their fields along: 8 bytes for each of the four that this one holds.
+        // Each head has its set of fields: 8 bytes for each of the four heads in this future.
         (
             "guarded",
             3140,
@@ -49,9 +50,9 @@ fn the_futures_of_a_request_stay_small() {
                 p.repeat(r, o, v, h, c, e)
             }),
         ),
-        // With the store's own future within, which was a box before.
+        // With the store's own future inside.
         ("claim", 1600, of(|(g, r, o): (&'static Arc<Guard>, R, &'static Operation)| g.claim(r, o))),
-        ("read", 400, of(|(a, b): (IncomingBody, &'static Budget)| body::read(a, 1, b, Duration::ZERO))),
+        ("read", 400, of(|(a, b): (IncomingBody, &'static Budget)| buffer::read(a, 1, b, Duration::ZERO))),
         (
             "attempt",
             1700,

@@ -1,6 +1,6 @@
-//! Connections that cease to speak HTTP: WebSocket (RFC 6455), and nothing else.
+//! Upgraded connections: WebSocket (RFC 6455) and no other protocol.
 //!
-//! `Upgrade: h2c` in particular is never passed on: what follows it would be requests that no rule sees.
+//! `Upgrade: h2c` in particular is never forwarded: the requests after it would bypass all rules.
 
 use crate::list;
 use std::io::{self, IoSlice};
@@ -14,15 +14,15 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
-use super::body::{BodyProgress, BodyStage};
+use super::body::progress::{BodyProgress, BodyStage};
 use super::head;
 use super::upstream::UpstreamBody;
 
 /// A client's request to upgrade its connection to WebSocket (RFC 9110, 7.8).
 pub(super) struct UpgradeRequest(OnUpgrade);
 
-/// Both ends of a connection that both sides have agreed to use for WebSocket. It travels with the answer that says so,
-/// to whoever holds the client's connection.
+/// Both ends of a WebSocket connection. It travels in the extensions of the 101 response to the task of the client's
+/// connection.
 #[derive(Clone)]
 pub struct Tunnel {
     client: OnUpgrade,
@@ -31,11 +31,11 @@ pub struct Tunnel {
 
 const WEBSOCKET: &str = "websocket";
 
-/// A tunnel in which nothing moves for so long is cut: one end is gone, and nobody told.
+/// A tunnel without traffic for this long is closed: one end is probably gone.
 const SILENCE: Duration = Duration::from_secs(3600);
 
 impl UpgradeRequest {
-    /// What the head asks for, if it is WebSocket; everything else goes on as if it had not been asked for.
+    /// The upgrade that the head asks for, if it is WebSocket. Others are ignored.
     pub(super) fn of(head: &mut request::Parts) -> Option<Self> {
         let upgrade = head.extensions.remove::<OnUpgrade>()?;
         (head.version == Version::HTTP_11 && names_websocket(&head.headers)).then_some(Self(upgrade))
@@ -46,7 +46,8 @@ impl UpgradeRequest {
         insert(headers);
     }
 
-    /// The backend's answer to an upgrade request, ready for the client. `None` where it changes to a protocol that nobody asked for.
+    /// The backend's answer to an upgrade request, ready for the client. `None` if it switches to a protocol that was
+    /// not requested.
     pub(super) fn response(
         upgrade: Option<Self>,
         mut answer: Response<UpstreamBody>,
@@ -54,7 +55,7 @@ impl UpgradeRequest {
         let fields = answer.body().fields();
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             if let Some(told) = head::cross_response(answer.headers_mut(), fields) {
-                // For whoever observes it.
+                // For observe mode.
                 answer.extensions_mut().insert(told);
             }
             return Some(answer);
@@ -79,7 +80,7 @@ fn insert(headers: &mut HeaderMap) {
 }
 
 impl Tunnel {
-    /// Passes on whatever comes, both ways, until both sides have ended. To be called when the client has its answer.
+    /// Copies bytes both ways until both sides have ended. To be called after the response was sent.
     pub async fn run(self) {
         let (client, backend) = match (self.client.await, self.backend.await) {
             (Ok(client), Ok(backend)) => (client, backend),
@@ -100,7 +101,7 @@ impl Tunnel {
     }
 }
 
-/// The client's end, through which all goes: it notes when something moves.
+/// The client's end, which records activity in either direction.
 struct ActivityIo {
     end: TokioIo<Upgraded>,
     moved: BodyProgress,

@@ -9,6 +9,7 @@ pub mod codec;
 mod extensions;
 mod hex;
 mod reply;
+mod settled;
 pub mod transitions;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use chunks::ApartBody;
 pub use extensions::{Extensions, code};
 pub use hex::Hex;
 pub use reply::{Reply, ReplyBody};
+pub use settled::{SettledRecord, Settlement};
 
 /// What a store holds about one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]

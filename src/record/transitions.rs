@@ -17,7 +17,9 @@ mod any_order;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Claim, Fingerprint, Phase, Record, Reply, State, Summary, Terms, Token, UnknownPolicy};
+use super::{
+    Claim, Fingerprint, Phase, Record, Reply, SettledRecord, Settlement, State, Summary, Terms, Token, UnknownPolicy,
+};
 
 /// A record as a store holds it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +43,8 @@ pub enum OwnerState {
 }
 
 impl StoredRecord {
-    /// A settled record, whose owner does not matter any more.
-    pub fn settled(record: Record) -> Self {
+    /// A record that was written just now.
+    pub fn fresh(record: Record) -> Self {
         Self { record, silent_for: Duration::ZERO }
     }
 
@@ -172,7 +174,7 @@ pub struct CompareAndSwap {
     /// The expected record, see [`still_matches`](Self::still_matches).
     pub seen: RecordSnapshot,
     /// The new record. `None` frees the key.
-    pub to: Option<Record>,
+    pub to: Option<SettledRecord>,
 }
 
 impl CompareAndSwap {
@@ -223,7 +225,7 @@ pub fn complete_by_hand(
         return Err(ManualChangeRefused::Completed);
     }
     let claim = seen.summary.claim.clone();
-    let to = Record { claim, state: State::Completed { settled_at, reply } };
+    let to = SettledRecord::new(claim, &Settlement::Completed(reply), settled_at);
     Ok(CompareAndSwap { seen: unhindered(seen, force)?, to: Some(to) })
 }
 

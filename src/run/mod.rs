@@ -22,11 +22,12 @@ pub use rules::Rules;
 
 use crate::admin::shape::ExplainResponse;
 use crate::admin::{self, Admin};
-use crate::config::{self, Config, Listen, Rule, StoreLocation};
+use crate::config::{self, Config, Listen, StoreLocation};
 use crate::guard::Guard;
 use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
 use crate::proxy::IncomingBody;
+use crate::rule::Rule;
 pub use crate::server::InheritedSockets;
 use crate::server::{Cores, Listener, Server};
 pub use crate::store::ServerFinding;
@@ -132,9 +133,8 @@ impl Sidecar {
             tracing::info!("sockets were passed by the service manager: they take the place of server.listen");
             listeners = passed.listeners().map_err(StartError::InheritedSockets)?;
         }
-        let token = admin.as_ref().and_then(|admin| admin.token.clone());
-        let admin_listener = match &admin {
-            Some(admin) => Some(bind(&Listen::Tcp(admin.listen), "admin.listen").await?),
+        let admin_listener = match admin.listen {
+            Some(listen) => Some(bind(&Listen::Tcp(listen), "admin.listen").await?),
             None => None,
         };
         let last_words = config.store.timeout * 2;
@@ -147,7 +147,7 @@ impl Sidecar {
         let rules = Arc::new(rules);
         let told = Arc::clone(&rules);
         Ok(Self {
-            admin: Arc::new(Admin::new(metrics, records, guard, move || told.told(), token.as_ref())),
+            admin: Arc::new(Admin::new(metrics, records, guard, move || told.told(), admin.token.as_ref())),
             rules,
             server,
             cores,

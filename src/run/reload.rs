@@ -15,8 +15,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Rules;
 use crate::advice::{self, Warning, Weight};
-use crate::config::{self, Config, ConfigError, ConfigFile, FORGOTTEN, ForgottenRoute, Naming, Routes};
+use crate::config::{Config, ConfigError, ConfigFile};
 use crate::metrics::Reload;
+use crate::rule::{FORGOTTEN, ForgottenRoute, Naming, Routes, forgotten};
 use crate::telemetry::Logging;
 
 /// How often the file is read.
@@ -74,7 +75,7 @@ impl Checked {
         let warnings = advice::warnings(&config);
         let notices = notices(&warnings, known);
         // The parts of key and scope are named in the key's digest: with others, no earlier key is found again.
-        let forgotten = config::forgotten(&Naming::all(before), &Naming::all(&config.routes));
+        let forgotten = forgotten(&Naming::all(before), &Naming::all(&config.routes));
         Self { config, warnings, notices, forgotten }
     }
 }

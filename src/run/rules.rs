@@ -6,10 +6,11 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
 use crate::admin::ActiveRules;
-use crate::config::{Config, Fixed, Mode, RecordPlacement, Routes, Trust};
+use crate::config::{Config, Fixed, RecordPlacement};
 use crate::guard::Guard;
 use crate::metrics::{Metrics, Reload};
 use crate::proxy::{BlockingReader, Budget, Proxy, Upstream};
+use crate::rule::{Mode, Routes, Trust};
 use crate::server::Server;
 use crate::store::Metered;
 

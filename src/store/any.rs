@@ -2,7 +2,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::{Claimed, Embedded, Redis, Settled, Store, StoreError};
-use crate::record::{Claim, Record, RecordName};
+use crate::record::{Claim, RecordName, SettledRecord};
 
 /// Any of the stores. A first request asks for two things: neither needs a boxed future where the store is Redis or
 /// embedded, which keeps them cheap where they are asked for most. All else is asked for through the trait.
@@ -36,7 +36,7 @@ impl AnyStore {
     }
 
     /// See [`Store::settle`].
-    pub async fn settle(&self, name: &RecordName, record: &Record) -> Result<Settled, StoreError> {
+    pub async fn settle(&self, name: &RecordName, record: &SettledRecord) -> Result<Settled, StoreError> {
         match self {
             Self::Redis(redis) => redis.settle(name, record).await,
             Self::Embedded(embedded) => embedded.settle(name, record).await,

@@ -21,7 +21,7 @@ use super::*;
 use crate::key::DigestKey;
 use crate::record::codec::{HEAD, Placement, VERSION, encode};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, OwnerState, RenewTransition};
-use crate::record::{Fingerprint, Reply, State, Terms, UnknownPolicy};
+use crate::record::{Fingerprint, Reply, Settlement, State, Terms, UnknownPolicy};
 pub(super) use by_hand::{
     an_owner_that_is_heard_of_keeps_its_record, one_of_many_operators_moves_a_record, operators_move_every_state,
     records_are_listed_page_by_page, what_was_settled_by_hand_is_replayed,
@@ -141,19 +141,19 @@ pub(super) fn claim(token: u8, terms: Terms) -> Claim {
     }
 }
 
-pub(super) fn completed(claim: &Claim, body: &'static [u8]) -> Record {
+pub(super) fn completed(claim: &Claim, body: &'static [u8]) -> SettledRecord {
     let body = if body.is_empty() { Vec::new() } else { vec![Bytes::from_static(body)] }.into();
     let reply = Reply { status: StatusCode::CREATED, headers: HeaderMap::new(), body, trailers: HeaderMap::new() };
-    Record { claim: claim.clone(), state: State::Completed { settled_at: 5, reply: reply.into() } }
+    SettledRecord::new(claim.clone(), &Settlement::Completed(reply.into()), 5)
 }
 
-fn unreplayable(claim: &Claim) -> Record {
+fn unreplayable(claim: &Claim) -> SettledRecord {
     let location = Some(HeaderValue::from_static("/orders/1"));
-    Record { claim: claim.clone(), state: State::Unreplayable { settled_at: 6, status: StatusCode::OK, location } }
+    SettledRecord::new(claim.clone(), &Settlement::Unreplayable { status: StatusCode::OK, location }, 6)
 }
 
-fn unknown(claim: &Claim) -> Record {
-    Record { claim: claim.clone(), state: State::Unknown { settled_at: 7 } }
+fn unknown(claim: &Claim) -> SettledRecord {
+    SettledRecord::new(claim.clone(), &Settlement::Unknown, 7)
 }
 
 fn in_flight(claim: &Claim) -> Record {
@@ -178,7 +178,7 @@ async fn find(store: &dyn Store, name: &RecordName) -> Option<StoredRecord> {
     store.find(name).await.expect("an answer")
 }
 
-async fn settle(store: &dyn Store, name: &RecordName, record: &Record) -> Settled {
+async fn settle(store: &dyn Store, name: &RecordName, record: &SettledRecord) -> Settled {
     store.settle(name, record).await.expect("an answer")
 }
 
@@ -324,17 +324,17 @@ pub(super) async fn every_move_from_every_state(subject: &Subject) {
     let states = [
         None,
         Some(in_flight(&owner)),
-        Some(completed(&owner, b"{}")),
-        Some(unreplayable(&owner)),
-        Some(unknown(&owner)),
+        Some(completed(&owner, b"{}").into_record()),
+        Some(unreplayable(&owner).into_record()),
+        Some(unknown(&owner).into_record()),
     ];
     for (state, actor) in states.iter().flat_map(|state| [(state, claim(1, RETRY)), (state, claim(2, RETRY))]) {
         let prepare = async || {
             let name = name();
             if let Some(record) = state {
                 grant(store, &name, &owner).await;
-                if record.state != State::InFlight {
-                    assert_eq!(settle(store, &name, record).await, Settled::Written);
+                if let Some(record) = SettledRecord::of(record.clone()) {
+                    assert_eq!(settle(store, &name, &record).await, Settled::Written);
                 }
             }
             name
@@ -371,7 +371,7 @@ pub(super) async fn every_move_from_every_state(subject: &Subject) {
                 Some(record) if !transitions::settles(Some(record), actor.token) => {
                     (Settled::Kept(Box::new(record.clone())), record.clone())
                 }
-                _ => (Settled::Written, outcome),
+                _ => (Settled::Written, outcome.into_record()),
             };
             assert_eq!((settled, left(&name).await), (expected, Some(after)), "{what}");
         }
@@ -396,7 +396,7 @@ pub(super) async fn an_unknown_outcome_may_become_known_late(subject: &Subject) 
     assert_eq!(settle(store, &name, &late).await, Settled::Written);
     assert_eq!(refuse(store, &name, &claim(2, HOLD)).await.record, late);
     // Final, for its owner too.
-    assert_eq!(settle(store, &name, &unknown(&mine)).await, Settled::Kept(Box::new(late)));
+    assert_eq!(settle(store, &name, &unknown(&mine)).await, Settled::Kept(Box::new(late.into_record())));
 }
 
 pub(super) async fn a_settled_record_lives_anew(subject: &Subject) {
@@ -449,7 +449,7 @@ pub(super) async fn replies_come_back_as_they_were(subject: &Subject) {
         let pieces = body.chunks(40_000).map(Bytes::copy_from_slice).collect::<Vec<_>>().into();
         let reply =
             Reply { status: StatusCode::ACCEPTED, headers: headers.clone(), body: pieces, trailers: trailers.clone() };
-        let record = Record { claim: mine, state: State::Completed { settled_at: 9, reply: reply.into() } };
+        let record = SettledRecord::new(mine, &Settlement::Completed(reply.into()), 9);
         assert_eq!(settle(store, &name, &record).await, Settled::Written);
 
         let other = claim(2, RETRY);
@@ -460,7 +460,7 @@ pub(super) async fn replies_come_back_as_they_were(subject: &Subject) {
         };
         for replayed in [refuse(store, &name, &other).await.record, found, kept] {
             let replayed = whole(store, &name, replayed).await;
-            assert!(joined(replayed) == joined(record.clone()), "a body of {} bytes", body.len());
+            assert!(joined(replayed) == joined(Record::clone(&record)), "a body of {} bytes", body.len());
         }
     }
 }
@@ -554,7 +554,7 @@ pub(super) async fn the_digest_key_stays(subject: &Subject) {
 enum ScriptStep {
     Claim(Claim),
     Renew(Claim),
-    Settle(Box<Record>),
+    Settle(Box<SettledRecord>),
     Release(Token),
     Find,
     /// An operator looks, and frees the key or settles it.

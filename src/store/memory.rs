@@ -15,7 +15,7 @@ use super::{
 use crate::config;
 use crate::key::DigestKey;
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RenewTransition, StoredRecord};
-use crate::record::{Claim, Record, RecordName, State, Token};
+use crate::record::{Claim, Record, RecordName, SettledRecord, State, Token};
 
 /// Records in a map, expired ones swept out as it grows.
 pub struct Memory {
@@ -131,7 +131,7 @@ impl Store for Memory {
         })
     }
 
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled> {
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled> {
         Box::pin(async move {
             let mut records = self.records();
             match records.held(name).map(|held| held.record) {
@@ -139,7 +139,7 @@ impl Store for Memory {
                     Ok(Settled::Kept(Box::new(kept)))
                 }
                 _ => {
-                    records.write(name, with_own_body(record.clone()));
+                    records.write(name, with_own_body(Record::clone(record)));
                     Ok(Settled::Written)
                 }
             }
@@ -176,7 +176,7 @@ impl Store for Memory {
                 other => return Ok(SwapResult::Changed(other.map(Box::new))),
             }
             match &swap.to {
-                Some(record) => records.write(name, record.clone()),
+                Some(record) => records.write(name, Record::clone(record)),
                 None => drop(records.by_name.remove(name)),
             }
             Ok(SwapResult::Done)

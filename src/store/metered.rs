@@ -12,7 +12,7 @@ use crate::key::DigestKey;
 use crate::metrics::{Metrics, StoreOp};
 use crate::record::chunks::ApartBody;
 use crate::record::transitions::{CompareAndSwap, StoredRecord};
-use crate::record::{Claim, Record, RecordName, Token};
+use crate::record::{Claim, RecordName, SettledRecord, Token};
 
 /// A store whose calls are counted and timed.
 pub struct Metered {
@@ -40,7 +40,7 @@ impl Metered {
     }
 
     /// See [`Store::settle`]. Nothing is boxed here.
-    pub async fn settle(&self, name: &RecordName, record: &Record) -> Result<Settled, StoreError> {
+    pub async fn settle(&self, name: &RecordName, record: &SettledRecord) -> Result<Settled, StoreError> {
         let begun = Instant::now();
         let settled = self.store.settle(name, record).await;
         self.metrics.store(StoreOp::Settle, begun.elapsed(), settled.is_err());
@@ -73,7 +73,7 @@ impl Store for Metered {
         self.timed(StoreOp::Renew, self.store.renew(name, claim))
     }
 
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled> {
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled> {
         Box::pin(self.settle(name, record))
     }
 

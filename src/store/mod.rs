@@ -32,7 +32,7 @@ use crate::key::DigestKey;
 use crate::record::chunks::ApartBody;
 use crate::record::codec::Unreadable;
 use crate::record::transitions::{CompareAndSwap, RecordSnapshot, StoredRecord};
-use crate::record::{Claim, Record, RecordName, Token};
+use crate::record::{Claim, Record, RecordName, SettledRecord, Token};
 
 /// Opens the store that the configuration names. Must be called within a Tokio runtime. Large bodies outlive their records
 /// by `body_survives`.
@@ -115,7 +115,7 @@ pub trait Store: Send + Sync + 'static {
     fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed>;
 
     /// Writes the outcome of the attempt that `record.claim` owns.
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled>;
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled>;
 
     /// Frees the key, if the record is still in flight under this token.
     fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> StoreFuture<'a, Released>;

@@ -18,6 +18,8 @@ mod matrix;
 mod process;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+#[path = "../support/small_disk.rs"]
+mod small_disk;
 mod storm;
 
 fn main() {

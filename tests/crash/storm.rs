@@ -8,12 +8,10 @@
 
 use std::collections::HashMap;
 use std::env::var;
-use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,6 +23,7 @@ use crate::backend::read_ledger;
 use crate::client::{self, Answer, until};
 use crate::process::{Backend, Sidecar, config};
 use crate::redis_server::RedisServer;
+use crate::small_disk::SmallDisk;
 
 const KEYS_PER_SECOND: u32 = 30;
 const CLIENTS_PER_KEY: usize = 5;
@@ -64,7 +63,7 @@ struct Scene {
 enum Store {
     Redis(RedisServer),
     /// On a disk of its own where it has to be full.
-    Embedded(Option<Disk>),
+    Embedded(Option<SmallDisk>),
 }
 
 #[derive(Debug, Default)]
@@ -152,7 +151,7 @@ impl Scene {
         let persistent = || RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
         let store = match storm {
             Storm::Sidecars | Storm::Behind | Storm::LateRedis | Storm::Rights => Store::Redis(persistent()),
-            Storm::FullDisk => Store::Embedded(Some(Disk::mount()?)),
+            Storm::FullDisk => Store::Embedded(Some(SmallDisk::mount(8, "FullDisk")?)),
             Storm::Folder => Store::Embedded(None),
         };
         let url = match &store {
@@ -162,7 +161,7 @@ impl Scene {
             }
             Store::Redis(redis) => redis.url(),
             Store::Embedded(disk) => {
-                let place = disk.as_ref().map_or(folder.path(), |disk| disk.0.path());
+                let place = disk.as_ref().map_or(folder.path(), SmallDisk::path);
                 format!("embedded:{}", place.join(RECORDS).display())
             }
         };
@@ -307,48 +306,6 @@ fn order(redis: &RedisServer, line: &str) {
     let mut reply = String::new();
     BufReader::new(&stream).read_line(&mut reply).expect("it answers");
     assert_eq!(reply, "+OK\r\n", "{line}");
-}
-
-/// A disk of eight megabytes. Only root can have one.
-struct Disk(TempDir);
-
-impl Disk {
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut mount = Command::new("mount");
-        let mounted = mount.args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(folder.path()).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(folder)),
-            why => {
-                let why = why.map(|output| String::from_utf8_lossy(&output.stderr).trim().to_owned());
-                println!("FullDisk: skipped, as it needs root ({why:?})");
-                None
-            }
-        }
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.path().join("filler")
-    }
-
-    /// Takes all the room that is left.
-    fn fill(&self) {
-        let mut filler = OpenOptions::new().create(true).append(true).open(self.filler()).expect("a file");
-        for piece in [64 * 1024, 1024, 1] {
-            while filler.write_all(&vec![7; piece]).is_ok() {}
-        }
-    }
-
-    fn make_room(&self) {
-        std::fs::remove_file(self.filler()).expect("removed");
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: the program may have it open still.
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
 }
 
 fn start(folder: &Path, number: usize) -> Sidecar {

@@ -4,9 +4,10 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use onlyonce::config::{Config, RouteMatch, RouteTarget, parse};
+use onlyonce::config::{Config, parse};
 use onlyonce::key::{DigestKey, KeyError, KeyOutcome, Request, read};
 use onlyonce::record::RecordName;
+use onlyonce::rule::{RouteMatch, RouteTarget};
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     let route = |name: &str, keys: &str| format!("[[route]]\nname = \"{name}\"\npath = \"/{name}\"\n{keys}\n");

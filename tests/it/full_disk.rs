@@ -1,61 +1,17 @@
 //! The disk of the embedded store is full, and has room again.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::Command;
-
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 use crate::support::*;
 
-/// A disk of four megabytes. Only root can have one.
-struct Disk(TempDir);
-
-impl Disk {
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(folder.path()).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(folder)),
-            why => {
-                // Past the test harness, which would keep it to itself.
-                let why = why.map(|output| String::from_utf8_lossy(&output.stderr).trim().to_owned());
-                writeln!(std::io::stderr(), "skipped: a full disk needs root ({why:?})").expect("a stderr");
-                None
-            }
-        }
-    }
-
-    fn setup(&self, upstream: &str) -> Setup {
-        let url = format!("url = \"embedded:{}\"", self.0.path().join("records").display());
-        // A drain that waited for the disk would never end.
-        Setup::new(upstream).with("store", &url).with("server", "drain_timeout = \"1h\"")
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.path().join("filler")
-    }
-
-    /// Takes all the room that is left.
-    fn fill(&self) {
-        let mut filler = OpenOptions::new().create(true).append(true).open(self.filler()).expect("a file");
-        for piece in [64 * 1024, 1024, 1] {
-            while filler.write_all(&vec![7; piece]).is_ok() {}
-        }
-    }
-
-    fn make_room(&self) {
-        std::fs::remove_file(self.filler()).expect("removed");
-    }
+fn disk() -> Option<SmallDisk> {
+    SmallDisk::mount(4, "a full disk")
 }
 
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: the program may have it open still.
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
+fn setup(disk: &SmallDisk, upstream: &str) -> Setup {
+    let url = format!("url = \"embedded:{}\"", disk.path().join("records").display());
+    // A drain that waited for the disk would never end.
+    Setup::new(upstream).with("store", &url).with("server", "drain_timeout = \"1h\"")
 }
 
 async fn is_ready(process: &Process) -> bool {
@@ -79,10 +35,10 @@ async fn until_refused(process: &Process, name: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_ends_by_itself_and_loses_nothing() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some(disk) = disk() else { return };
     let gate = Gate::new();
     let backend = Backend::scripted((0..20).map(|_| vec![Step::Wait(gate.clone()), Step::Answer])).await;
-    let mut process = Process::start(&disk.setup(&backend.url())).await;
+    let mut process = Process::start(&setup(&disk, &backend.url())).await;
     // In flight when the disk fills up.
     let in_flight: Vec<String> = (0..20).map(|number| format!("in-flight-{number}")).collect();
     let mut clients = Vec::new();
@@ -123,7 +79,7 @@ async fn a_full_disk_ends_by_itself_and_loses_nothing() {
     assert_eq!(process.exit().await, Some(0), "{}", process.log());
 
     // It starts on a full disk too, and replays.
-    let process = Process::start(&disk.setup(&backend.url())).await;
+    let process = Process::start(&setup(&disk, &backend.url())).await;
     for key in &ran {
         assert!(process.ask(&order(key)).await.is_replay(), "{key}");
     }
@@ -137,11 +93,11 @@ async fn a_full_disk_ends_by_itself_and_loses_nothing() {
 /// More than the reserve holds: the outcome waits in memory for room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_answer_is_recorded_when_there_is_room_again() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some(disk) = disk() else { return };
     let gate = Gate::new();
     let large = answer("201 Created", "x".repeat(900_000));
     let backend = Backend::scripted([vec![Step::Wait(gate.clone()), large]]).await;
-    let process = Process::start(&disk.setup(&backend.url())).await;
+    let process = Process::start(&setup(&disk, &backend.url())).await;
     let mut client = process.begin(&order("large")).await;
     backend.has_seen(1).await;
     disk.fill();

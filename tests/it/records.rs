@@ -5,7 +5,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use onlyonce::config;
-use onlyonce::record::{Claim, Fingerprint, Record, RecordName, State, Terms, Token, UnknownPolicy};
+use onlyonce::record::{Claim, Fingerprint, RecordName, SettledRecord, Settlement, Terms, Token, UnknownPolicy};
 use serde_json::Value;
 
 use crate::support::*;
@@ -313,7 +313,7 @@ on_every_lasting_store! {
         for number in 0..1300_u128 {
             let claim = Claim { token: Token([7; 16]), attempt: 1, terms, fingerprint, claimed_at: 0, extensions: Default::default() };
             let name = RecordName { route: "orders".into(), digest: number.to_be_bytes() };
-            let record = Record { claim, state: State::Unknown { settled_at: 1 } };
+            let record = SettledRecord::new(claim, &Settlement::Unknown, 1);
             records_of.settle(&name, &record).await.expect("settled");
         }
         drop(records_of);

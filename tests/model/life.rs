@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use onlyonce::config::OnMismatch;
 use onlyonce::guard::attempt::{AttemptResult, recorded};
 use onlyonce::guard::cleanup::{HORIZON, looks_again};
 use onlyonce::guard::decide;
 use onlyonce::guard::policy::Outcome;
+use onlyonce::rule::OnMismatch;
 use onlyonce::store::{Released, Renewed, Settled};
 
 use crate::protocol::{Event, Flaw, Protocol};

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::LazyLock;
 
-use onlyonce::config::{Policy, PolicyTable};
 use onlyonce::guard::lease::{Readiness, readiness};
 use onlyonce::guard::policy::{self, Outcome};
 use onlyonce::guard::{AttemptResult, BodyRemainder, LostReason, ReceivedResponse, SendOutcome, Verdict};
+use onlyonce::rule::{Policy, PolicyTable};
 
 use crate::protocol::Protocol;
 use crate::store::{Age, Call, Ending, Id, Stored, TICK, created, creator, failed, terms};

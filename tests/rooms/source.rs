@@ -6,7 +6,9 @@ use std::{fs, mem};
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
-use syn::{Attribute, ImplItem, Item, ItemExternCrate, ItemMod, ItemUse, LitStr, Meta, Path as CodePath, UseTree};
+use syn::{
+    Attribute, ImplItem, Item, ItemExternCrate, ItemMod, ItemUse, LitStr, Meta, Path as CodePath, UseTree, Visibility,
+};
 
 /// A file of the crate.
 pub struct Source {
@@ -22,6 +24,8 @@ pub struct Source {
 #[derive(Debug, Default)]
 pub struct Names {
     pub rooms: BTreeSet<String>,
+    /// Paths into this crate, from its root.
+    pub paths: BTreeSet<Vec<String>>,
     /// First parts of paths that may be crates: no module or import of this file bears that name.
     pub crates: BTreeSet<String>,
 }
@@ -72,7 +76,12 @@ impl Source {
     /// What it names outside tests.
     pub fn names(&self) -> Names {
         let file = self.parsed();
-        let mut reader = Reader { module: self.module.clone(), own: own(&file.items), names: Names::default() };
+        let mut reader = Reader {
+            module: self.module.clone(),
+            own: own(&file.items),
+            modules: modules(&file.items),
+            names: Names::default(),
+        };
         reader.visit_file(&file);
         reader.names
     }
@@ -168,6 +177,15 @@ fn own(items: &[Item]) -> BTreeSet<String> {
     own
 }
 
+/// The modules that are declared here. A path that begins with one of them leads there.
+fn modules(items: &[Item]) -> BTreeSet<String> {
+    let module = |item: &Item| match item {
+        Item::Mod(item) if !is_test(&item.attrs) => Some(item.ident.to_string()),
+        _ => None,
+    };
+    items.iter().filter_map(module).collect()
+}
+
 /// One name that a `use` brings.
 struct Import {
     path: Vec<String>,
@@ -202,6 +220,7 @@ fn flatten(tree: &UseTree, before: &mut Vec<String>, found: &mut Vec<Import>) {
 struct Reader {
     module: Vec<String>,
     own: BTreeSet<String>,
+    modules: BTreeSet<String>,
     names: Names,
 }
 
@@ -215,6 +234,7 @@ impl Reader {
             }
             Some((first, rest)) if first == "crate" || first == "onlyonce" => (Vec::new(), rest),
             Some((first, _)) if first == "self" || first == "super" => (self.module.clone(), path),
+            Some((first, _)) if self.modules.contains(first) => (self.module.clone(), path),
             Some((first, _)) => {
                 if !self.own.contains(first) {
                     self.names.crates.insert(first.clone());
@@ -230,7 +250,8 @@ impl Reader {
             rest = after;
         }
         at.extend(rest.iter().cloned());
-        self.names.rooms.extend(at.into_iter().next());
+        self.names.rooms.extend(at.first().cloned());
+        self.names.paths.insert(at);
     }
 
     /// Code that nobody has parsed: of a macro or an attribute.
@@ -296,11 +317,11 @@ impl<'ast> Visit<'ast> for Reader {
 
     fn visit_item_mod(&mut self, item: &'ast ItemMod) {
         let Some((_, items)) = &item.content else { return };
-        let outer = mem::replace(&mut self.own, own(items));
+        let outer = (mem::replace(&mut self.own, own(items)), mem::replace(&mut self.modules, modules(items)));
         self.module.push(item.ident.to_string());
         visit::visit_item_mod(self, item);
         self.module.pop();
-        self.own = outer;
+        (self.own, self.modules) = outer;
     }
 
     fn visit_item_use(&mut self, item: &'ast ItemUse) {
@@ -310,6 +331,9 @@ impl<'ast> Visit<'ast> for Reader {
             self.path(&import.path, item.leading_colon.is_some());
         }
     }
+
+    /// `pub(in crate::room)` says who may name it, and names nothing itself.
+    fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
     fn visit_item_extern_crate(&mut self, item: &'ast ItemExternCrate) {
         self.names.crates.insert(item.ident.to_string());

@@ -84,6 +84,25 @@ macro_rules! settings {
     (@at_once) => { false };
 }
 
+/// Declares keys of which each is kept as it is read.
+macro_rules! keys {
+    (
+        $(#[$meta:meta])*
+        $vis:vis struct $table:ident { $( $key:ident: $type:ty = $parse:expr; )* }
+    ) => {
+        $(#[$meta])*
+        $vis struct $table {
+            $( $vis $key: Setting<$type>, )*
+        }
+
+        impl $table {
+            $vis fn read(section: &Section<'_>) -> Self {
+                Self { $( $key: section.read(stringify!($key), $parse), )* }
+            }
+        }
+    };
+}
+
 /// Declares keys that two tables share, one of which overrides the other. `preset` has settings of presets only.
 macro_rules! layer {
     (
@@ -113,4 +132,4 @@ macro_rules! layer {
     };
 }
 
-pub(super) use {layer, settings};
+pub(super) use {keys, layer, settings};

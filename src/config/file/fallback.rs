@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::Selector;
 use super::layer::{Layer, MissingKey};
 use super::setting::Setting;
+use crate::rule::Selector;
 
 /// The shortest lease, which is renewed every third of it; also the lower bound of the durations that must exceed it.
 pub(super) const SHORTEST_LEASE: Duration = Duration::from_secs(1);

@@ -8,10 +8,10 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::super::Words;
-use super::super::units::{HumanDuration, HumanSize, UnitError};
 use super::report::{ByteRange, FileReport, nearest};
 use super::shape::Shape;
+use crate::rule::Words;
+use crate::units::{HumanDuration, HumanSize, UnitError};
 
 /// One value of the file.
 ///
@@ -95,6 +95,11 @@ impl<'a> Item<'a> {
     /// A string. `"env:NAME"` stands for the environment variable's value.
     pub(super) fn text(&self) -> Option<Text> {
         self.string(Shape::Text, &format!("in quotes: {} = \"…\"", self.key()))
+    }
+
+    /// The same, where nothing more is said about it.
+    pub(super) fn owned_text(&self) -> Option<String> {
+        self.text().map(|text| text.value)
     }
 
     /// `advice` is for a value that is not a string.

@@ -3,14 +3,13 @@
 use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
-use super::super::jwt::ExpectedClaims;
-use super::super::{Jwt, Selector, TokenKey, Unverified, Verification};
+use super::declare::keys;
 use super::item::Item;
 use super::pem;
-use super::public_key::{self, RSA_BITS, Unusable};
 use super::report::{ByteRange, FileReport};
 use super::section::Section;
 use super::setting::Setting;
+use crate::rule::{ExpectedClaims, Jwt, RSA_BITS, Selector, TokenKey, Unusable, Unverified, Verification, unusable};
 
 const ONE_OF: &str = "say one of them:\n  secret = \"env:JWT_SECRET\"    # for HS256, HS384, HS512\n  \
                       public_key = \"issuer.pem\"\n  jwks = \"jwks.json\"\n  \
@@ -30,33 +29,29 @@ const ALGORITHMS: [(&str, Algorithm); 12] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
+keys! {
+    /// The keys of `[jwt]`.
+    struct JwtKeys {
+        secret: DecodingKey = secret;
+        public_key: DecodingKey = public_key;
+        jwks: JwkSet = jwks;
+        verified_by_edge: bool = Item::boolean;
+        algorithms: Vec<(Algorithm, ByteRange)> = |item| item.list(algorithm);
+        issuer: String = Item::owned_text;
+        audience: String = Item::owned_text;
+        unverified: Unverified = Item::word;
+    }
+}
+
 /// `[jwt]` as read from the file.
 pub(super) struct JwtTable {
     span: Option<ByteRange>,
-    secret: Setting<String>,
-    public_key: Setting<String>,
-    jwks: Setting<JwkSet>,
-    verified_by_edge: Setting<bool>,
-    algorithms: Setting<Vec<(Algorithm, ByteRange)>>,
-    issuer: Setting<String>,
-    audience: Setting<String>,
-    unverified: Setting<Unverified>,
+    keys: JwtKeys,
 }
 
 impl JwtTable {
     pub(super) fn read(section: Section<'_>) -> Self {
-        let text = |item: &Item<'_>| item.text().map(|text| text.value);
-        let table = Self {
-            span: section.span(),
-            secret: section.read("secret", secret),
-            public_key: section.read("public_key", public_key),
-            jwks: section.read("jwks", jwks),
-            verified_by_edge: section.read("verified_by_edge", Item::boolean),
-            algorithms: section.read("algorithms", |item| item.list(algorithm)),
-            issuer: section.read("issuer", text),
-            audience: section.read("audience", text),
-            unverified: section.read("unverified", unverified),
-        };
+        let table = Self { span: section.span(), keys: JwtKeys::read(&section) };
         section.finish();
         table
     }
@@ -67,14 +62,15 @@ impl JwtTable {
 
     /// `Some(None)` where the file has no such table.
     pub(super) fn build(self, report: &FileReport<'_>) -> Option<Option<Jwt>> {
-        let Some(span) = self.span.clone() else { return Some(None) };
-        let by_edge = *self.verified_by_edge.clone().or(false).get()?;
-        let unverified = *self.unverified.clone().or(Unverified::OwnCaller).get()?;
+        let Self { span: Some(span), keys } = self else { return Some(None) };
+        let JwtKeys { secret, public_key, jwks, verified_by_edge, algorithms, issuer, audience, unverified } = keys;
+        let by_edge = *verified_by_edge.clone().or(false).get()?;
+        let unverified = unverified.or(Unverified::OwnCaller).take()?;
         let sources = [
-            ("secret", self.secret.span()),
-            ("public_key", self.public_key.span()),
-            ("jwks", self.jwks.span()),
-            ("verified_by_edge", self.verified_by_edge.span().filter(|_| by_edge)),
+            ("secret", secret.span()),
+            ("public_key", public_key.span()),
+            ("jwks", jwks.span()),
+            ("verified_by_edge", verified_by_edge.span().filter(|_| by_edge)),
         ];
         let given: Vec<(&str, ByteRange)> =
             sources.into_iter().filter_map(|(name, span)| span.map(|span| (name, span))).collect();
@@ -91,57 +87,30 @@ impl JwtTable {
             }
         }
         if by_edge {
-            for (name, span) in [
-                ("algorithms", self.algorithms.span()),
-                ("issuer", self.issuer.span()),
-                ("audience", self.audience.span()),
-            ] {
-                if let Some(span) = span {
-                    let message =
-                        format!("jwt.{name} has no effect: with verified_by_edge, tokens are not verified here");
-                    report.add(Some(span), message, "leave it out, or have tokens verified here: jwks = \"jwks.json\"");
-                }
+            let unused = [("algorithms", algorithms.span()), ("issuer", issuer.span()), ("audience", audience.span())];
+            for (name, span) in unused.into_iter().filter(|(_, span)| span.is_some()) {
+                let message = format!("jwt.{name} has no effect: with verified_by_edge, tokens are not verified here");
+                report.add(span, message, "leave it out, or have tokens verified here: jwks = \"jwks.json\"");
             }
             return Some(Some(Jwt { verification: Verification::ByEdge, unverified }));
         }
-        let expected = ExpectedClaims { issuer: self.issuer.optional()?, audience: self.audience.optional()? };
-        if self.algorithms.span().is_none() || self.algorithms.get().is_some_and(Vec::is_empty) {
+        let expected = ExpectedClaims { issuer: issuer.optional()?, audience: audience.optional()? };
+        if algorithms.span().is_none() || algorithms.get().is_some_and(Vec::is_empty) {
             let message = "jwt.algorithms is missing or empty: it says what tokens may be signed with";
             let advice = "list those that the issuer uses: algorithms = [\"RS256\"]";
-            report.add(self.algorithms.span().or(Some(span)), message, advice);
+            report.add(algorithms.span().or(Some(span)), message, advice);
             return None;
         }
-        let algorithms = self.algorithms.take()?;
-        let keys = if let Some(secret) = self.secret.take() {
-            let key = DecodingKey::from_secret(secret.as_bytes());
-            of_family(&algorithms, AlgorithmFamily::Hmac, "a secret", report)?;
-            let algorithms = algorithms.into_iter().map(|(algorithm, _)| algorithm).collect();
-            vec![TokenKey::new(None, key, algorithms, &expected)]
-        } else if let Setting::Given(pem, at) = self.public_key {
-            let Some((family, key)) = public(&pem) else {
-                let advice =
-                    "what is right begins with a line -----BEGIN PUBLIC KEY-----, and is of RSA, ECDSA or Ed25519";
-                report.add(Some(at), "jwt.public_key holds no public key that can be read", advice);
-                return None;
-            };
-            if let Some(why) = public_key::unusable(&key) {
-                let (message, advice) = refused(why);
-                report.add(Some(at), message, advice);
-                return None;
-            }
-            of_family(&algorithms, family, "this public key", report)?;
-            let algorithms = algorithms.into_iter().map(|(algorithm, _)| algorithm).collect();
-            vec![TokenKey::new(None, key, algorithms, &expected)]
-        } else {
-            let at = self.jwks.span();
-            let set = self.jwks.take()?;
-            let keys = of_set(&set, &algorithms, &expected, at.as_ref(), report)?;
-            if keys.is_empty() {
-                let message = "jwt.jwks has no key for any of jwt.algorithms";
-                report.add(at, message, "list the algorithms that the issuer uses: \"RS256\" and \"ES256\" are common");
-                return None;
-            }
-            keys
+        let algorithms = algorithms.take()?;
+        let only = |key: DecodingKey, what: &str| {
+            of_family(&algorithms, key.family(), what, report)?;
+            let algorithms = algorithms.iter().map(|(algorithm, _)| *algorithm).collect();
+            Some(vec![TokenKey::new(None, key, algorithms, &expected)])
+        };
+        let keys = match (secret.take(), public_key.take()) {
+            (Some(secret), _) => only(secret, "a secret")?,
+            (None, Some(key)) => only(key, "this public key")?,
+            (None, None) => of_set(&jwks, &algorithms, &expected, report)?,
         };
         Some(Some(Jwt { verification: Verification::Keys(keys.into()), unverified }))
     }
@@ -156,10 +125,10 @@ pub(super) fn selectors_can_be_read(has_table: bool, selectors: &Setting<Vec<Sel
     }
 }
 
-fn secret(item: &Item<'_>) -> Option<String> {
+fn secret(item: &Item<'_>) -> Option<DecodingKey> {
     let text = item.text()?;
     if text.value.len() >= 16 {
-        return Some(text.value);
+        return Some(DecodingKey::from_secret(text.value.as_bytes()));
     }
     item.refuse(
         format!("jwt.secret has only {} bytes", text.value.len()),
@@ -167,14 +136,27 @@ fn secret(item: &Item<'_>) -> Option<String> {
     )
 }
 
-/// The text of a PEM file.
-fn public_key(item: &Item<'_>) -> Option<String> {
+fn public_key(item: &Item<'_>) -> Option<DecodingKey> {
     let text = pem::text(item)?;
     if text.contains("PRIVATE KEY") {
         let advice = "only the issuer may have that one; its other half: openssl pkey -in KEY -pubout";
         return item.refuse("jwt.public_key holds a private key", advice);
     }
-    Some(text)
+    let pem = text.as_bytes();
+    let key = DecodingKey::from_rsa_pem(pem)
+        .or_else(|_| DecodingKey::from_ec_pem(pem))
+        .or_else(|_| DecodingKey::from_ed_pem(pem));
+    let Ok(key) = key else {
+        let advice = "what is right begins with a line -----BEGIN PUBLIC KEY-----, and is of RSA, ECDSA or Ed25519";
+        return item.refuse("jwt.public_key holds no public key that can be read", advice);
+    };
+    match unusable(&key) {
+        None => Some(key),
+        Some(why) => {
+            let (message, advice) = refused(why);
+            item.refuse(message, advice)
+        }
+    }
 }
 
 fn jwks(item: &Item<'_>) -> Option<JwkSet> {
@@ -186,10 +168,6 @@ fn jwks(item: &Item<'_>) -> Option<JwkSet> {
             "it is what the issuer publishes, often under /.well-known/jwks.json: {\"keys\": [{\"kty\": \"RSA\", …}]}",
         ),
     }
-}
-
-fn unverified(item: &Item<'_>) -> Option<Unverified> {
-    item.choice(&[("own-caller", Unverified::OwnCaller), ("reject", Unverified::Reject)])
 }
 
 fn algorithm(item: &Item<'_>) -> Option<Algorithm> {
@@ -238,35 +216,26 @@ fn refused(why: Unusable) -> (String, String) {
     }
 }
 
-fn public(pem: &str) -> Option<(AlgorithmFamily, DecodingKey)> {
-    let pem = pem.as_bytes();
-    let key = DecodingKey::from_rsa_pem(pem)
-        .or_else(|_| DecodingKey::from_ec_pem(pem))
-        .or_else(|_| DecodingKey::from_ed_pem(pem));
-    key.ok().map(|key| (key.family(), key))
-}
-
 /// The keys of a set that may sign with one of `algorithms`. A set may hold others, for encryption or other services.
 fn of_set(
-    set: &JwkSet,
+    jwks: &Setting<JwkSet>,
     algorithms: &[(Algorithm, ByteRange)],
     expected: &ExpectedClaims,
-    at: Option<&ByteRange>,
     report: &FileReport<'_>,
 ) -> Option<Vec<TokenKey>> {
     let mut keys = Vec::new();
-    for jwk in &set.keys {
+    for jwk in &jwks.get()?.keys {
         if let AlgorithmParameters::OctetKey(_) = jwk.algorithm {
             let advice =
                 "a set is published, so it has public keys only; for a secret: jwt.secret = \"env:JWT_SECRET\"";
-            report.add(at.cloned(), "jwt.jwks holds a secret (\"kty\": \"oct\")", advice);
+            report.add(jwks.span(), "jwt.jwks holds a secret (\"kty\": \"oct\")", advice);
             return None;
         }
         if matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption)) {
             continue;
         }
         let Ok(key) = DecodingKey::from_jwk(jwk) else { continue };
-        if public_key::unusable(&key).is_some() {
+        if unusable(&key).is_some() {
             continue;
         }
         let own = jwk.common.key_algorithm;
@@ -277,6 +246,12 @@ fn of_set(
         if !fitting.is_empty() {
             keys.push(TokenKey::new(jwk.common.key_id.clone(), key, fitting, expected));
         }
+    }
+    if keys.is_empty() {
+        let message = "jwt.jwks has no key for any of jwt.algorithms";
+        let advice = "list the algorithms that the issuer uses: \"RS256\" and \"ES256\" are common";
+        report.add(jwks.span(), message, advice);
+        return None;
     }
     Some(keys)
 }

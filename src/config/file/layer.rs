@@ -4,11 +4,6 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, Uri, header};
 
-use super::super::words::words;
-use super::super::{
-    Delivery, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnStoreError, OnUnknown, Policy, Preset,
-    Selector, StatusSet, WARNINGS,
-};
 use super::declare::layer;
 use super::fallback::SHORTEST_LEASE;
 use super::item::Item;
@@ -17,6 +12,11 @@ use super::report::ByteRange;
 use super::section::Section;
 use super::selector::{ignored, selector};
 use super::setting::Setting;
+use crate::rule::words;
+use crate::rule::{
+    Delivery, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnStoreError, OnUnknown, Policy, Preset,
+    Selector, StatusSet, WARNINGS,
+};
 
 layer! {
     /// The keys that both tables share.

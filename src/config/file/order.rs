@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use super::super::units::HumanDuration;
 use super::report::FileReport;
 use super::setting::Setting;
+use crate::units::HumanDuration;
 
 /// Checks that compare two keys.
 pub(super) struct Order<'a> {

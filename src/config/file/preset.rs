@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderName, header};
 
-use super::super::{JsonPointer, KeyFormat, Policy, Preset, Selector};
 use super::layer::{FingerprintChoice, Layer, MissingKey};
 use super::setting::Setting;
+use crate::rule::{JsonPointer, KeyFormat, Policy, Preset, Selector};
 
 /// The keys that `preset` sets, and no others.
 pub(super) fn layer(preset: Preset) -> Layer {

@@ -40,16 +40,16 @@ struct UnknownKey {
 
 /// A key that a reader asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct KnownKey {
+pub(crate) struct KnownKey {
     /// As in its header, `server.tls`; empty for the top of the file.
-    pub(in super::super) table: String,
-    pub(in super::super) key: &'static str,
+    pub(crate) table: String,
+    pub(crate) key: &'static str,
     /// It must be given if its table is.
-    pub(in super::super) required: bool,
+    pub(crate) required: bool,
     /// False if only the default is accepted.
-    pub(in super::super) built: bool,
+    pub(crate) built: bool,
     /// The accepted shapes. Empty when the key is in the file, because its value was read instead.
-    pub(in super::super) shapes: Vec<Shape>,
+    pub(crate) shapes: Vec<Shape>,
 }
 
 impl<'a> FileReport<'a> {

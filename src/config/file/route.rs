@@ -5,10 +5,6 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::super::{
-    Delivery, Disposition, FingerprintMode, HumanDuration, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey,
-    OnStoreError, OnUnknown, Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
-};
 use super::item::Item;
 use super::layer::{FingerprintChoice, Layer, MissingKey};
 use super::order::Order;
@@ -16,6 +12,11 @@ use super::report::{ByteRange, FileReport};
 use super::section::Section;
 use super::setting::Setting;
 use super::{fallback, host, jwt, path, preset};
+use crate::rule::{
+    Delivery, Disposition, FingerprintMode, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnStoreError,
+    OnUnknown, Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
+};
+use crate::units::HumanDuration;
 
 /// A `[[route]]` as read from the file.
 pub(super) struct RouteTable {

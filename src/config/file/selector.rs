@@ -3,9 +3,9 @@
 
 use http::HeaderName;
 
-use super::super::{JsonPointer, Period, Selector};
 use super::item::{Item, Text};
 use super::report::nearest;
+use crate::rule::{JsonPointer, Period, Selector};
 
 const ADVICE: &str = "selectors are \"header:NAME\", \"cookie:NAME\", \"query:NAME\", \"json:/pointer\", \
                       \"form:FIELD\", \"path:PARAM\", \"host\", \"jwt:CLAIM\", \"ip\" and \"date:day|month|year\"";

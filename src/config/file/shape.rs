@@ -3,7 +3,7 @@ use std::time::Duration;
 
 /// The form of a value that an editor can check. Any string may also be `"env:NAME"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) enum Shape {
+pub(crate) enum Shape {
     Text,
     /// One of these words.
     Choice(Vec<String>),

@@ -8,11 +8,11 @@ use ipnet::IpNet;
 use tracing::Level;
 
 use super::super::{
-    AdminConfig, Durability, HeaderCase, Listen, LogFormat, LogKeys, OnStoreError, RedisAddress, RedisPassword, Secret,
-    StoreLocation, Threads, TrustedProxies, UpstreamAddress,
+    Durability, HeaderCase, Listen, LogFormat, RedisAddress, RedisPassword, Secret, StoreLocation, Threads,
+    UpstreamAddress,
 };
 use super::address;
-use super::declare::settings;
+use super::declare::{keys, settings};
 use super::fallback;
 use super::item::Item;
 use super::order::Order;
@@ -21,6 +21,7 @@ use super::report::{ByteRange, FileReport};
 use super::section::Section;
 use super::setting::Setting;
 use super::store_url::{self, StoreUrl};
+use crate::rule::{LogKeys, OnStoreError, TrustedProxies};
 use crate::tls;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -103,21 +104,26 @@ fn threads(item: &Item<'_>) -> Option<Threads> {
     item.choice_or_count(("auto", Threads::Auto), 1..=MOST_THREADS, Threads::Count)
 }
 
-/// `[server.tls]`
+keys! {
+    /// `[server.tls]`
+    struct IdentityKeys {
+        cert: tls::CertificateChain = pem::chain;
+        key: tls::PrivateKey = pem::key;
+    }
+}
+
 fn identity(section: Section<'_>) -> Setting<tls::TlsIdentity> {
-    let report = section.report();
-    let (cert, key) = (section.read("cert", pem::chain), section.read("key", pem::key));
-    let identity = pem::identity(&cert, &key, ["server.tls.cert", "server.tls.key"], report);
-    let span = section.span();
+    let (report, span) = (section.report(), section.span());
+    let IdentityKeys { cert, key } = IdentityKeys::read(&section);
     section.finish();
-    if let (Some(span), Setting::Absent, Setting::Absent) = (&span, &cert, &key) {
+    let Some(span) = span else { return Setting::Absent };
+    if let (Setting::Absent, Setting::Absent) = (&cert, &key) {
         let advice = "name the files:\n  cert = \"cert.pem\"\n  key = \"key.pem\"";
         report.add(Some(span.clone()), "server.tls names no certificate", advice);
     }
-    match (span, identity) {
-        (None, _) => Setting::Absent,
-        (Some(span), Some(identity)) => Setting::Given(identity, span),
-        (Some(span), None) => Setting::Wrong(span),
+    match pem::identity(&cert, &key, ["server.tls.cert", "server.tls.key"], report) {
+        Some(identity) => Setting::Given(identity, span),
+        None => Setting::Wrong(span),
     }
 }
 
@@ -146,22 +152,22 @@ const LEVELS: [(&str, Level); 5] = [
     ("trace", Level::TRACE),
 ];
 
-pub(super) struct AdminTable {
-    /// `None`: off.
-    listen: Setting<Option<SocketAddr>>,
-    token: Setting<Secret>,
+settings! {
+    /// `[admin]`
+    #[derive(Debug, Clone)]
+    pub struct AdminConfig, "admin", read as AdminTable {
+        made {}
+        read {}
+        keys {
+            /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` when it is `"off"`.
+            listen: Option<SocketAddr> = default(address::listen_or_off, Some(SocketAddr::from((LOOPBACK, 9464)))), at_start;
+            /// The bearer token that calls with a side effect must present.
+            token: Secret = optional(token), at_start;
+        }
+    }
 }
 
 impl AdminTable {
-    pub(super) fn read(section: Section<'_>) -> Self {
-        let table = Self {
-            listen: section.read("listen", address::listen_or_off).or(Some(SocketAddr::from((LOOPBACK, 9464)))),
-            token: section.read("token", token),
-        };
-        section.finish();
-        table
-    }
-
     pub(super) fn check(&self, server: &ServerTable, report: &FileReport<'_>) {
         let Some(Some(admin)) = self.listen.get() else { return };
         for (client, span) in server.addresses().filter(|(client, _)| collide(*client, *admin)) {
@@ -172,11 +178,6 @@ impl AdminTable {
                 "give each its own, or turn the admin listener off: admin.listen = \"off\"",
             );
         }
-    }
-
-    pub(super) fn build(self) -> Option<Option<AdminConfig>> {
-        let token = self.token.optional()?;
-        Some(self.listen.take()?.map(|listen| AdminConfig { listen, token }))
     }
 }
 
@@ -331,23 +332,25 @@ impl StoreTable {
     }
 }
 
-/// `ca`, `client_cert` and `client_key` of a table whose `url` may ask for TLS.
+keys! {
+    /// The keys of a table whose `url` may ask for TLS.
+    struct ClientTlsKeys {
+        ca: tls::Authorities = pem::authorities;
+        client_cert: tls::CertificateChain = pem::chain;
+        client_key: tls::PrivateKey = pem::key;
+    }
+}
+
+/// Those keys, and what they come to.
 pub(super) struct ClientTls {
-    ca: Setting<tls::Authorities>,
-    client_cert: Setting<tls::CertificateChain>,
-    client_key: Setting<tls::PrivateKey>,
-    /// The resulting settings, where the URL asks for TLS and they are valid.
+    keys: ClientTlsKeys,
+    /// Where the URL asks for TLS and they are valid.
     client: Option<tls::TlsClient>,
 }
 
 impl ClientTls {
     fn read(section: &Section<'_>) -> Self {
-        Self {
-            ca: section.read("ca", pem::authorities),
-            client_cert: section.read("client_cert", pem::chain),
-            client_key: section.read("client_key", pem::key),
-            client: None,
-        }
+        Self { keys: ClientTlsKeys::read(section), client: None }
     }
 
     /// `what` names the protocol, and `form` how its URLs begin.
@@ -359,16 +362,16 @@ impl ClientTls {
         (is_tls, url): (Option<bool>, Option<ByteRange>),
         report: &FileReport<'_>,
     ) {
+        let ClientTlsKeys { ca, client_cert, client_key } = &self.keys;
         match is_tls {
             Some(true) => {
                 let names = ["client_cert", "client_key"].map(|key| format!("{table}.{key}"));
-                let identity =
-                    pem::identity(&self.client_cert, &self.client_key, [names[0].as_str(), names[1].as_str()], report);
-                let authorities = match self.ca {
+                let identity = pem::identity(client_cert, client_key, names.each_ref().map(String::as_str), report);
+                let authorities = match ca {
                     Setting::Absent => tls::Authorities::of_system(),
-                    _ => self.ca.get().cloned(),
+                    _ => ca.get().cloned(),
                 };
-                if let (Setting::Absent, None) = (&self.ca, &authorities) {
+                if let (Setting::Absent, None) = (ca, &authorities) {
                     report.add(
                         url,
                         format!("no certificate of {server} can be believed: this machine knows no authorities"),
@@ -378,11 +381,7 @@ impl ClientTls {
                 self.client = authorities.map(|authorities| tls::TlsClient { authorities, identity });
             }
             Some(false) => {
-                let given = [
-                    ("ca", self.ca.span()),
-                    ("client_cert", self.client_cert.span()),
-                    ("client_key", self.client_key.span()),
-                ];
+                let given = [("ca", ca.span()), ("client_cert", client_cert.span()), ("client_key", client_key.span())];
                 for (key, span) in given.into_iter().filter(|(_, span)| span.is_some()) {
                     report.add(
                         span,
@@ -432,7 +431,7 @@ fn token(item: &Item<'_>) -> Option<Secret> {
 }
 
 fn texts(item: &Item<'_>) -> Option<Vec<(String, ByteRange)>> {
-    item.list(|item| item.text().map(|text| text.value))
+    item.list(Item::owned_text)
 }
 
 fn not_empty<T>(item: &Item<'_>, list: Vec<T>) -> Option<Vec<T>> {

@@ -20,11 +20,12 @@ use super::{
     Admission, AttemptResult, BodyRemainder, ClaimError, Guard, LostReason, Ownership, ReceivedResponse,
     RunningAttempt, SendFence, SendOutcome, Verdict,
 };
-use crate::config::{self, Rule};
+use crate::config;
 use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
 use crate::record::transitions::{CompareAndSwap, OwnerState, StoredRecord};
-use crate::record::{Claim, Fingerprint, Record, RecordName, Reply, State, Terms, Token, UnknownPolicy};
+use crate::record::{Claim, Fingerprint, Record, RecordName, Reply, SettledRecord, State, Terms, Token, UnknownPolicy};
+use crate::rule::Rule;
 use crate::store::{
     self, Claimed, Health, ListQuery, Memory, Page, Released, Renewed, Settled, Store, StoreError, SwapResult,
 };
@@ -105,7 +106,7 @@ impl Store for Faulty {
         Box::pin(self.renewals.carry_out(self.store.renew(name, claim)))
     }
 
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> store::StoreFuture<'a, Settled> {
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> store::StoreFuture<'a, Settled> {
         Box::pin(self.settlements.carry_out(self.store.settle(name, record)))
     }
 

@@ -1,8 +1,8 @@
 //! How many records are unknown now.
 
 use super::*;
-use crate::record::Extensions;
 use crate::record::transitions;
+use crate::record::{Extensions, SettledRecord};
 
 /// While the survey runs.
 struct Surveyed {
@@ -42,7 +42,7 @@ impl Surveyed {
         };
         self.scene.arrives(operation, &claim).await;
         if let Some(state) = state {
-            let record = Record { claim: claim.clone(), state };
+            let record = SettledRecord::of(Record { claim: claim.clone(), state }).expect("not in flight");
             self.scene.store.settle(&operation.name, &record).await.expect("settled");
         }
         claim

@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, Method};
 
 use super::*;
-use crate::config::{JsonPointer, PathParams, RouteTarget, Routes};
+use crate::rule::{JsonPointer, PathParams, RouteTarget, Routes};
 
 const KEY: Role = Role::Key { max_length: 8, format: KeyFormat::Any };
 

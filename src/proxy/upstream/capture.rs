@@ -1,19 +1,19 @@
-//! Reading an answer into memory, as far as it may be held.
+//! Reads a response into memory, up to a limit.
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
 
-use super::super::body::BodyError;
+use super::super::body::error::BodyError;
+use super::super::body::relay::Relay;
 use super::super::budget::{Budget, Reservation};
 use super::super::head;
-use super::super::stream::Relay;
-use super::MAX_BUFFER;
+use super::super::limits::MAX_BUFFER;
 use super::response::UpstreamBody;
 use crate::record::chunks;
 
-/// A response body in the making, up to a cap.
+/// A response body that is being read, up to a cap.
 pub(super) struct Capture<'a> {
     cap: u64,
     budget: &'a Budget,
@@ -21,25 +21,26 @@ pub(super) struct Capture<'a> {
     pieces: Vec<Bytes>,
     /// The piece that is being filled.
     gathered: Vec<u8>,
-    /// For what is in it.
+    /// The reservation for its bytes.
     reservation: Option<Reservation>,
     trailers: HeaderMap,
 }
 
-/// Where reading came to its end.
+/// Where reading stopped.
 pub(super) enum Captured {
     /// At the end of the body.
     Whole,
-    /// At the cap, or where the budget had no more.
+    /// At the cap, or because the budget is used up.
     Full,
 }
 
-/// How long the pieces of a body are: those in which it is stored, too.
+/// The size of the pieces of a body. It is stored in chunks of the same size.
 const PIECE: usize = chunks::SIZE as usize;
-/// A frame keeps the whole buffer that it was read into ([`MAX_BUFFER`]), however short it is: frames of a slow backend kept
-/// three times their length. So a frame is kept as it came only if it fills most of a buffer, and is copied otherwise.
+/// A frame keeps the whole buffer that it was read into ([`MAX_BUFFER`]) in memory, even if the frame is short; with a
+/// slow backend that was three times the length of the body. So a frame is kept only if it fills most of a buffer, and
+/// is copied otherwise.
 const WORTH_KEEPING: usize = MAX_BUFFER / 8 * 7;
-/// An answer that is all of one frame is kept as it came as well, if it is so short: that is most of them.
+/// A response of a single frame is kept too if it is at most this long. Most responses are.
 const SHORT: usize = 16 * 1024;
 
 impl<'a> Capture<'a> {
@@ -48,8 +49,8 @@ impl<'a> Capture<'a> {
         Self { cap, budget, length: 0, pieces, gathered, reservation: None, trailers }
     }
 
-    /// Reads until the end, the cap, or the limit of the budget. Whatever was read is kept, also when this is
-    /// dropped half-way, and passed on to whoever is to have it early.
+    /// Reads until the end, the cap, or the limit of the budget. What was read is kept, also when this future is
+    /// dropped, and is written to the relay, if there is one.
     pub(super) async fn read(&mut self, body: &mut UpstreamBody, relay: Option<&Relay>) -> Result<Captured, BodyError> {
         if body.size_hint().lower() > self.cap {
             return Ok(Captured::Full);
@@ -76,7 +77,7 @@ impl<'a> Capture<'a> {
         Ok(Captured::Whole)
     }
 
-    /// Keeps a frame, behind which `to_come` bytes follow, if that is known. Whether the budget could take it.
+    /// Keeps a frame. `to_come` is the number of bytes after it, if known. Returns whether the budget had room for it.
     fn keep(&mut self, mut frame: Bytes, to_come: Option<u64>) -> bool {
         let is_all = to_come == Some(0) && self.pieces.is_empty() && frame.len() <= SHORT;
         if self.gathered.is_empty() && (is_all || frame.len() >= WORTH_KEEPING) {
@@ -90,7 +91,7 @@ impl<'a> Capture<'a> {
                 self.gathered.reserve_exact(room.min(frame.len().saturating_add(to_come)));
             }
             let part = frame.split_to(frame.len().min(room));
-            // It is here either way, and kept.
+            // It is in memory already, so it is kept.
             fits &= self.reservation.get_or_insert_with(|| self.budget.reserve()).grow(part.len());
             self.gathered.extend_from_slice(&part);
             if self.gathered.len() == PIECE {
@@ -100,7 +101,7 @@ impl<'a> Capture<'a> {
         fits
     }
 
-    /// Moves what was gathered to the pieces, with its reservation.
+    /// Moves the gathered bytes to the pieces, with their reservation.
     fn gather(&mut self) {
         let piece = piece(std::mem::take(&mut self.gathered));
         if let Some(reservation) = self.reservation.take() {
@@ -122,7 +123,7 @@ impl<'a> Capture<'a> {
     }
 }
 
-/// The last piece of a body whose length was not known may be in twice the memory.
+/// The buffer of the last piece may be twice as large as the piece, if the length of the body was not known.
 fn piece(mut gathered: Vec<u8>) -> Bytes {
     if gathered.capacity() > gathered.len() + gathered.len() / 8 {
         gathered.shrink_to_fit();
@@ -136,7 +137,7 @@ mod tests {
     use crate::metrics::Metrics;
     use std::sync::Arc;
 
-    /// Memory that a connection reads into, and the whole of which a frame keeps.
+    /// The buffer of a connection. A frame keeps all of it in memory.
     fn buffer(memory: &Arc<()>) -> Bytes {
         struct Buffer {
             bytes: Vec<u8>,

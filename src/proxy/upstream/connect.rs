@@ -1,4 +1,4 @@
-//! Making connections: TCP, TLS or a Unix socket, and the first words of HTTP.
+//! Makes connections: TCP, TLS or a Unix socket, and the HTTP handshake.
 
 use std::future::poll_fn;
 use std::path::PathBuf;
@@ -16,9 +16,8 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::super::body::RequestBody;
-use super::super::head::{MAX_ANSWER_FIELDS, MAX_HEAD};
-use super::MAX_BUFFER;
+use super::super::body::request::RequestBody;
+use super::super::limits::{MAX_ANSWER_FIELDS, MAX_BUFFER, MAX_HEAD};
 use super::fate::Unsent;
 use super::goaway::{GoAwayReader, LastStream};
 use super::pool::Connection;
@@ -41,28 +40,30 @@ enum BackendAddress {
     Unix(PathBuf),
 }
 
-/// A connection over which nothing was sent yet.
+/// A new connection: no request was sent over it yet.
 pub(super) enum NewConnection {
     Http1(Connection),
     Http2 {
         sender: http2::SendRequest<RequestBody>,
-        /// Requests that the backend takes at once.
+        /// The number of concurrent requests that the backend accepts.
         most: u32,
         last: LastStream,
     },
 }
 
-/// A backend that takes so long for the answer to a ping is gone, and with it what it was asked.
+/// A backend that does not answer a ping within this time is lost, and its requests with it.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 
-/// What the backend may send ahead of a client that does not read.
+/// The HTTP/2 receive window of one response, for a client that does not read.
 const STREAM_WINDOW: u32 = 256 << 10;
-/// Enough for all: answers that nobody reads must not stall the others of their connection.
+/// The receive window of a connection. It is large enough for all its streams: a response that is not read must not
+/// stall the others.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * streams::MOST;
-/// A request's body on its way, for each of them.
+/// The send buffer for one request body.
 const SEND_BUFFER: usize = 256 << 10;
-/// The head of an answer, as large as in HTTP/1.1: there each field is counted with 32 bytes more (RFC 9113, 6.5.2).
+/// The limit for the head of a response, as in HTTP/1.1. HTTP/2 adds 32 bytes to the size of each field (RFC 9113,
+/// 6.5.2).
 const MAX_HEAD_LIST: u32 = (MAX_HEAD + 32 * MAX_ANSWER_FIELDS) as u32;
 
 impl Connector {
@@ -85,7 +86,7 @@ impl Connector {
         Self { address, http2, timeout, header_case }
     }
 
-    /// Connects, up to where a request can be sent.
+    /// Connects, and returns when a request can be sent.
     pub(super) async fn connect(&self) -> Result<NewConnection, Unsent> {
         tick::timeout(self.timeout, pin!(self.open())).await.map_err(|_| Unsent::ConnectTimeout)?
     }
@@ -147,9 +148,8 @@ where
     Ok(NewConnection::Http1(Connection::new(sender, signals, task.abort_handle())))
 }
 
-/// Waits for the backend's settings, with which its side of the connection begins (RFC 9113, 3.4). So nothing is sent to a
-/// server that does not speak HTTP/2, and no request waits within the connection for the backend to allow its stream,
-/// when it was believed to leave.
+/// Waits for the backend's settings, with which its side of the connection begins (RFC 9113, 3.4). So no request is
+/// sent to a server that does not speak HTTP/2, and none waits inside hyper for a stream after the lease was checked.
 async fn handshake_http2<S>(stream: S) -> Result<NewConnection, Unsent>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -159,7 +159,7 @@ where
     builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
     builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     builder.max_send_buf_size(SEND_BUFFER).max_header_list_size(MAX_HEAD_LIST);
-    // None are allowed before the settings have come.
+    // No stream is allowed before the settings have arrived.
     builder.initial_max_send_streams(0);
     let (stream, last) = GoAwayReader::new(stream);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Unsent::Closed)?;
@@ -183,8 +183,8 @@ where
     Ok(NewConnection::Http2 { sender, most, last })
 }
 
-/// Runs the tasks of one HTTP/2 connection, and tells when one of them has had a turn: hyper has no word for "the
-/// settings have come". The tasks end with their connection.
+/// Runs the tasks of one HTTP/2 connection, and notifies when one of them was polled: hyper has no event for the
+/// arrival of the settings. The tasks end with their connection.
 #[derive(Clone, Default)]
 struct NotifyingExecutor(Arc<Notify>);
 

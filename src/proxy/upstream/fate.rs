@@ -1,8 +1,8 @@
-//! What is known of a request that got no answer.
+//! What is known about a request that got no response.
 //!
-//! That it did not run is said only where it is proved: hyper hands a request back if no byte of it was written, and a
-//! backend may say itself that it has not looked at it. All else may have run. That a stream ends with GOAWAY is no proof by
-//! itself: of two that do, one may be older than the last that the backend has worked on. What it names as the last is.
+//! A request counts as not sent only if that is proved: hyper returns the request because no byte of it was written, or
+//! the backend says that it did not process it. Any other request may have run. A GOAWAY alone proves nothing: the
+//! stream may be older than the last one that the backend processed. The number of that last stream proves it.
 
 use std::error::Error;
 use std::io;
@@ -11,10 +11,10 @@ use http::Request;
 use hyper::client::conn::TrySendError;
 use tokio_rustls::rustls::{self, AlertDescription};
 
-use super::super::body::RequestBody;
+use super::super::body::request::RequestBody;
 use super::super::framing::Unframed;
 
-/// How a request to the upstream failed, by what is known of it.
+/// How a request to the upstream failed, by what is known about it.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::proxy) enum SendError {
     /// It certainly did not run.
@@ -23,7 +23,7 @@ pub(in crate::proxy) enum SendError {
     /// It may have arrived.
     #[error("the connection broke after the request was sent")]
     Broken(#[source] hyper::Error),
-    /// It was answered, and nobody can tell where the answer ends.
+    /// The response does not say where it ends.
     #[error("the answer cannot be read")]
     Unframed(#[source] Unframed),
 }
@@ -31,10 +31,10 @@ pub(in crate::proxy) enum SendError {
 /// Why a request certainly did not run.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::proxy) enum Unsent {
-    /// The address could not be looked up, or nobody listens there.
+    /// The name cannot be resolved, or the connection is refused.
     #[error("no connection")]
     Connect(#[source] io::Error),
-    /// The backend could not be believed, or did not believe.
+    /// The certificate of the backend or of this proxy was rejected.
     #[error("no TLS connection")]
     Tls(#[source] io::Error),
     /// The backend does not speak HTTP/2, and `upstream.http2` says so.
@@ -46,7 +46,7 @@ pub(in crate::proxy) enum Unsent {
     /// The connection was gone before it took the request.
     #[error("the connection was closed before the request")]
     Closed(#[source] hyper::Error),
-    /// The backend says that it has not looked at the request (`REFUSED_STREAM`, or a GOAWAY that names an earlier one as
+    /// The backend says that it did not process the request (`REFUSED_STREAM`, or a GOAWAY that names an earlier one as
     /// the last; RFC 9113, 8.7).
     #[error("the backend refused the request before it looked at it")]
     Refused(#[source] hyper::Error),
@@ -55,9 +55,9 @@ pub(in crate::proxy) enum Unsent {
     LeaseInDoubt,
 }
 
-/// What became of a request that brought an error instead of an answer.
+/// A request that ended with an error instead of a response.
 pub(super) enum SendFailure {
-    /// It is here again: no byte of it was written.
+    /// hyper returned it: no byte of it was written.
     Unwritten(Box<Request<RequestBody>>, hyper::Error),
     /// It was written, at least in part.
     Written(SendError),
@@ -84,7 +84,7 @@ impl SendError {
         }
     }
 
-    /// The same failure of a request of which the backend has said that it never looked at it.
+    /// The same failure when the backend has said that it did not process the request.
     pub(super) fn unprocessed(self) -> Self {
         match self {
             Self::Broken(error) => Self::Unsent(Unsent::Refused(error)),
@@ -110,13 +110,13 @@ impl SendError {
     }
 }
 
-/// The backend itself has not looked at the stream.
+/// The backend itself refused the stream.
 fn is_refusal(error: &h2::Error) -> bool {
     error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
 }
 
-/// A server may turn down a client's certificate when the client already believes that the handshake is over (TLS 1.3).
-/// It reads no request before that (RFC 8446, 4.4.4): such an alert on a new connection proves that nothing was run.
+/// A server may reject a client's certificate after the client has finished the handshake (TLS 1.3). It reads no
+/// request before that (RFC 8446, 4.4.4): such an alert on a new connection proves that nothing was run.
 fn is_turned_down(error: &io::Error) -> bool {
     let alert = match error.get_ref().and_then(|error| error.downcast_ref()) {
         Some(rustls::Error::AlertReceived(alert)) => *alert,
@@ -132,7 +132,7 @@ fn is_turned_down(error: &io::Error) -> bool {
             | AlertDescription::UnknownCA
             | AlertDescription::CertificateRequired
             | AlertDescription::AccessDenied
-            // Only in a handshake: a signature that does not fit.
+            // Happens in a handshake only: a wrong signature.
             | AlertDescription::DecryptError
     )
 }

@@ -1,7 +1,7 @@
-//! How far a backend says that it went (GOAWAY; RFC 9113, 6.8).
+//! The last stream that a backend processed, as it says in GOAWAY (RFC 9113, 6.8).
 //!
-//! A connection that ends with GOAWAY names the last request that its backend may have worked on. All later ones were not
-//! run, whatever error they end with. hyper does not hand that number on, so it is read from the frames as they come in.
+//! A connection that ends with GOAWAY names the last request that its backend may have worked on. Later requests did
+//! not run, whatever error they end with. hyper does not expose that number, so it is read from the incoming frames.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +11,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The last stream that the backend may have worked on.
+use super::write_through::write_through;
+
+/// The last stream that the backend may have processed.
 #[derive(Clone)]
 pub(super) struct LastStream(Arc<AtomicU32>);
 
@@ -20,26 +22,26 @@ impl LastStream {
         Self(Arc::new(AtomicU32::new(u32::MAX)))
     }
 
-    /// Whether the backend has said that it worked on none. The first stream of a client is 1 (RFC 9113, 5.1.1).
+    /// Whether the backend has said that it processed none. The first stream of a client is 1 (RFC 9113, 5.1.1).
     pub(super) fn is_none(&self) -> bool {
         self.0.load(Ordering::Acquire) == 0
     }
 }
 
-/// A connection over which HTTP/2 is spoken, and the frames that came in.
+/// An HTTP/2 connection whose incoming frames are watched.
 pub(super) struct GoAwayReader<S> {
     stream: S,
     reading: FrameReader,
     last: LastStream,
 }
 
-/// Where in the frames the reading is.
+/// The position within the frames.
 #[derive(Default)]
 struct FrameReader {
-    /// The head of a frame, and for GOAWAY the number behind it.
+    /// In the header of a frame; for GOAWAY, with the number after it.
     head: [u8; HEAD + NUMBER],
     have: usize,
-    /// What is left of a frame that says nothing of this.
+    /// In the payload of another frame.
     skip: usize,
 }
 
@@ -55,7 +57,7 @@ impl<S> GoAwayReader<S> {
 }
 
 impl FrameReader {
-    /// Reads on, and calls `last` with the number of each GOAWAY.
+    /// Reads more bytes, and calls `last` with the number of each GOAWAY.
     fn read(&mut self, mut bytes: &[u8], mut last: impl FnMut(u32)) {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
@@ -87,7 +89,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for GoAwayReader<S> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let this = &mut *self;
-        // It may be sent more than once, with numbers that only fall.
+        // It may be sent more than once; the number never increases.
         this.reading.read(&buf.filled()[before..], |last| {
             this.last.0.fetch_min(last, Ordering::AcqRel);
         });
@@ -95,31 +97,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for GoAwayReader<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for GoAwayReader<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
+write_through!(GoAwayReader, stream);
 
 #[cfg(test)]
 mod tests {
@@ -130,7 +108,7 @@ mod tests {
         [&length[1..], &[kind, 0, 0, 0, 0, 0], payload].concat()
     }
 
-    /// What is read, however the bytes are cut.
+    /// The numbers that are read, for every way to split the bytes.
     fn read(bytes: &[u8]) -> Vec<u32> {
         let in_pieces = |size: usize| {
             let (mut reading, mut numbers) = (FrameReader::default(), Vec::new());

@@ -1,8 +1,7 @@
-//! The upstream, and the fate of what is sent to it.
+//! The upstream: sends requests, and tells for certain whether a request left.
 //!
-//! hyper's own connections are used without its pooling client, because the protocol must know for certain
-//! whether a request left. [`Unsent`] is that certainty: hyper hands a request back only if no byte of it
-//! was written.
+//! hyper's connections are used without its pooling client, because the protocol must know for certain whether a
+//! request left. [`Unsent`] is that certainty: hyper returns a request only if no byte of it was written.
 
 mod capture;
 mod connect;
@@ -14,12 +13,14 @@ mod socket;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod write_through;
 
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -32,13 +33,14 @@ use self::fate::SendFailure;
 use self::pool::{Connection, Pool};
 use self::response::UpstreamConnection;
 use self::streams::SharedConnections;
-use super::body::{BodyProgress, RequestBody};
+use super::body::incoming::IncomingBody;
+use super::body::progress::BodyProgress;
+use super::body::relay::Relay;
+use super::body::request::RequestBody;
 use super::budget::Budget;
 use super::fields::Fields;
 use super::framing;
 use super::head::{self, UpstreamTarget};
-use super::incoming::IncomingBody;
-use super::stream::Relay;
 use crate::fail_point::{self, Step};
 use crate::guard::{BodyRemainder, LostReason, ReceivedResponse, SendFence, SendOutcome};
 use crate::record::Reply;
@@ -52,29 +54,24 @@ pub struct Upstream {
     target: Arc<UpstreamTarget>,
     connector: Arc<Connector>,
     pool: Arc<Pool>,
-    /// Where HTTP/2 is spoken.
+    /// The HTTP/2 connections, with `upstream.http2`.
     streams: Option<Arc<SharedConnections>>,
 }
 
-/// A request that brought no answer.
+/// A request without a response.
 struct FailedSend {
     error: SendError,
-    /// Something was sent on the connection before.
+    /// The connection was used before.
     reused: bool,
 }
 
-/// What a guarded attempt may take.
+/// The limits of a guarded attempt.
 pub(super) struct AttemptLimits {
-    /// Head and body.
+    /// The time for head and body.
     pub(super) timeout: Duration,
-    /// Bytes of the response that are held.
+    /// The most bytes of the response body that are kept in memory.
     pub(super) max_response_body: u64,
 }
-
-/// hyper grows its buffers to some 400 KiB for each connection unless it is told not to.
-pub(crate) const MAX_BUFFER: usize = 64 * 1024;
-// A head that does not fit into the buffer is read to its end or not, by how it comes in.
-const _: () = assert!(head::MAX_HEAD <= MAX_BUFFER);
 
 impl Upstream {
     /// Connects to nothing yet. `max_idle` connections may wait for the next request.
@@ -87,7 +84,7 @@ impl Upstream {
         Self { settings: Arc::new(settings), target, connector, pool, streams }
     }
 
-    /// Where heads go.
+    /// How heads are rewritten for the backend.
     pub(super) fn target(&self) -> &UpstreamTarget {
         &self.target
     }
@@ -97,11 +94,10 @@ impl Upstream {
         &self.settings
     }
 
-    /// Passes a request on, and its response back as it comes.
+    /// Forwards a request, and returns its response as it arrives.
     ///
-    /// Where `again`, a request that may be repeated by its method, and has no body to wait for, is sent once more on
-    /// another connection if one that was used before broke instead of answering: the backend may have closed it in the
-    /// very moment.
+    /// With `again`, a request with an idempotent method and no pending body is sent once more on another connection,
+    /// if a reused connection broke before a response: the backend may have closed it at that moment.
     pub(super) async fn forward(
         &self,
         request: &mut Request<RequestBody>,
@@ -121,7 +117,8 @@ impl Upstream {
         }
     }
 
-    /// Sends a guarded request once, and reads its answer as far as may be held. `relay` passes it on meanwhile.
+    /// Sends a guarded request once, and reads its response up to the limit. The response is written to `relay`
+    /// meanwhile.
     pub(super) async fn attempt(
         &self,
         request: &mut Request<RequestBody>,
@@ -136,7 +133,7 @@ impl Upstream {
             tick::timeout_at(deadline, sending).await
         };
         let response = match sent {
-            // Nobody asked for that.
+            // The request did not ask for another protocol.
             Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 return SendOutcome::Unknown(LostReason::Broken);
             }
@@ -149,7 +146,7 @@ impl Upstream {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the answer to a guarded request was lost");
                 return SendOutcome::Unknown(LostReason::Broken);
             }
-            // Connecting has a deadline of its own; what is left to run out is the backend's time.
+            // Connecting has its own deadline, so the time ran out after the request was sent.
             Err(_) => return SendOutcome::Unknown(LostReason::Timeout),
         };
         fail_point::reach(Step::HeadRead).await;
@@ -157,8 +154,10 @@ impl Upstream {
         let origin_directive = head::cross_response(&mut parts.headers, body.fields());
         if let Some(relay) = &relay
             && !body.is_broken().await
+            // A response without a body ends with its head, and its end must wait until the outcome is recorded.
+            && !body.is_end_stream()
         {
-            relay.begin(parts.status, &parts.headers, &body);
+            relay.begin(parts.status, &parts.headers, &body.size_hint());
         }
         let mut capture = Capture::new(limits.max_response_body, budget);
         let captured = {
@@ -179,7 +178,7 @@ impl Upstream {
         SendOutcome::Answered(ReceivedResponse { reply: Arc::new(reply), origin_directive, rest })
     }
 
-    /// Takes the request where it lies: a future that is given one has room for it twice.
+    /// Takes the request by reference: passed by value, it would be stored twice in the future.
     async fn send(
         &self,
         request: &mut Request<RequestBody>,
@@ -206,7 +205,7 @@ impl Upstream {
                 connection.signals.look();
             }
             let sent = match &mut line {
-                // Here, and not below `send`: request and answer would be moved once more each.
+                // Inline, and not in `send`: request and response would be moved once more each.
                 UpstreamConnection::Pooled(connection, _) => {
                     connection.sender.try_send_request(std::mem::take(request)).await
                 }
@@ -228,13 +227,13 @@ impl Upstream {
         }
     }
 
-    /// What the next request goes over, and whether something was sent there before.
+    /// A connection for the next request, and whether it was used before.
     async fn line(&self, max_idle: Duration) -> Result<(UpstreamConnection, bool), Unsent> {
         let Some(streams) = &self.streams else { return self.own_line(max_idle).await };
         if let Some(stream) = streams.take(max_idle) {
             return Ok((UpstreamConnection::SharedStream(stream), true));
         }
-        // One connection is made for all who come now. Whoever makes it takes this long at most, too.
+        // One connection is made for all requests that wait here. Making it takes at most this long.
         let waiting = pin!(streams.connecting.lock());
         let waiting = tick::timeout(self.settings.connect_timeout, waiting);
         let _turn = waiting.await.map_err(|_| Unsent::ConnectTimeout)?;
@@ -250,15 +249,15 @@ impl Upstream {
         Ok((line, false))
     }
 
-    /// The same, used by nobody else meanwhile.
+    /// The same, not shared with other requests.
     async fn own_line(&self, max_idle: Duration) -> Result<(UpstreamConnection, bool), Unsent> {
         if let Some(connection) = self.pool.take(max_idle) {
             return Ok((UpstreamConnection::Pooled(connection, Arc::clone(&self.pool)), true));
         }
         let line = match Box::pin(self.connector.connect()).await? {
             NewConnection::Http1(connection) => self.pooled(connection),
-            // Its backend says goodbye when it likes to, and what is sent just then may have run or not: only a new
-            // connection is safe from that. (In HTTP/1.1 it says so with its last answer.)
+            // The backend may send GOAWAY at any time, and a request that is sent at that moment may have run or not.
+            // Only a new connection is safe from that. (In HTTP/1.1 the last response says so.)
             NewConnection::Http2 { sender, most: _, last } => UpstreamConnection::Dedicated(sender, last),
         };
         Ok((line, false))
@@ -269,7 +268,7 @@ impl Upstream {
     }
 }
 
-/// An answer, framed in one way.
+/// The response, with unambiguous framing.
 fn answered(
     response: Response<Incoming>,
     line: UpstreamConnection,
@@ -279,7 +278,7 @@ fn answered(
     let fields = Fields::of(&head.headers);
     let after = framing::settle(&mut head, fields).map_err(SendError::Unframed)?;
     let body = IncomingBody::response(body, head.version);
-    // Whoever sends an answer on says which version it speaks itself (RFC 9112, 2.3).
+    // An intermediary sends its own version (RFC 9112, 2.3).
     head.version = Version::HTTP_11;
     Ok(Response::from_parts(head, UpstreamBody::new(body, fields, line, upload, after)))
 }
@@ -290,7 +289,7 @@ impl FailedSend {
     }
 }
 
-/// The same request, if sending it twice is as good as sending it once (RFC 9110, 9.2.2), and its body is at hand.
+/// A copy of the request, if its method is idempotent (RFC 9110, 9.2.2) and its body is in memory.
 fn copy(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE]
         .contains(request.method());
@@ -302,7 +301,7 @@ fn copy(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     Some(Box::new(copy))
 }
 
-/// Closes connections that nobody uses.
+/// Closes unused connections.
 async fn sweep(pool: Weak<Pool>, streams: Option<Weak<SharedConnections>>, max_idle: Duration) {
     const EVERY: Duration = Duration::from_secs(1);
     loop {

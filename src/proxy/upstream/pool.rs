@@ -1,8 +1,8 @@
 //! Connections to the upstream that wait for the next request.
 //!
-//! The youngest is used first, so that the others grow old and are closed. A connection that was idle for
-//! nearly as long as the backend keeps idle connections may be closed by it in the very moment that a request
-//! goes out; then nobody knows whether the request ran. Guarded requests therefore ask for a younger one.
+//! The most recently used one is used first, so that the others become old and are closed. The backend may close an
+//! idle connection at the moment when a request is sent; then it is unknown whether the request ran. Guarded requests
+//! therefore use only connections that were idle for a shorter time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,8 @@ use hyper::client::conn::http1::SendRequest;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::super::body::{BodyProgress, RequestBody};
+use super::super::body::progress::BodyProgress;
+use super::super::body::request::RequestBody;
 use super::socket::SocketSignals;
 use crate::tick;
 
@@ -27,13 +28,13 @@ pub(super) struct Pool {
 pub(super) struct Connection {
     pub(super) sender: SendRequest<RequestBody>,
     pub(super) signals: Arc<SocketSignals>,
-    /// What reads and writes.
+    /// The task that reads and writes.
     task: AbortHandle,
-    /// When it last became idle; `None` where nothing was sent over it yet.
+    /// When it last became idle; `None` if nothing was sent over it yet.
     pub(super) idle_since: Option<Instant>,
-    /// No other request may go over it.
+    /// It must not be used for another request.
     pub(super) is_used_up: bool,
-    /// Names are looked up for new connections only, so none may live for ever.
+    /// When it was opened. Names are resolved for new connections only, so each connection has a limited age.
     born: Instant,
 }
 
@@ -44,8 +45,8 @@ struct IdleConnection {
 
 /// Older connections are closed when they become idle.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(300);
-/// How long the backend may take nothing of a request that it has answered. Its client may be waiting to read the answer
-/// until it has sent all of the request.
+/// How long the backend may read nothing of a request that it has answered. The client may send the whole request
+/// before it reads the response.
 const SETTLING: Duration = Duration::from_secs(5);
 
 impl Connection {
@@ -76,8 +77,9 @@ impl Pool {
         None
     }
 
-    /// Takes a connection back, its last response read to the end. `upload` is how far the request has come, where it may
-    /// still be on its way: the backend may read on for as long as it likes, and what it does not take is given up.
+    /// Takes a connection back after its last response was read to the end. `upload` is the progress of a request body
+    /// that is still being sent: the backend may continue to read it, and the connection is closed when it stops
+    /// reading.
     pub(super) fn put(self: Arc<Self>, mut connection: Connection, upload: Option<BodyProgress>) {
         if connection.sender.is_closed() {
             return;
@@ -125,7 +127,7 @@ impl Pool {
     }
 
     fn idle(&self) -> MutexGuard<'_, VecDeque<IdleConnection>> {
-        // Every step leaves the queue whole.
+        // A panic cannot leave the queue in an invalid state.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

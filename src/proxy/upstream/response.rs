@@ -1,4 +1,4 @@
-//! The body of an answer, and the connection that it comes on.
+//! The body of a response, and its connection.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,21 +11,23 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 
-use super::super::body::{BodyError, BodyProgress, RequestBody};
+use super::super::body::error::BodyError;
+use super::super::body::incoming::IncomingBody;
+use super::super::body::progress::BodyProgress;
+use super::super::body::request::RequestBody;
 use super::super::fields::Fields;
 use super::super::framing::ConnectionReuse;
-use super::super::incoming::IncomingBody;
 use super::goaway::LastStream;
 use super::pool::{Connection, Pool};
 use super::streams::StreamPermit;
 
-/// What one request and its answer go over.
+/// The connection of one request.
 pub(super) enum UpstreamConnection {
-    /// A connection that others may use when the answer has been read, and where it waits for them.
+    /// A connection that returns to this pool when the response has been read.
     Pooled(Connection, Arc<Pool>),
-    /// A connection for this request only, and how far its backend says that it went.
+    /// A connection for this request only, and the last stream that its backend processed.
     Dedicated(http2::SendRequest<RequestBody>, LastStream),
-    /// A stream on a connection that others use too.
+    /// A stream on a shared connection.
     SharedStream(StreamPermit),
 }
 
@@ -41,7 +43,7 @@ impl UpstreamConnection {
         }
     }
 
-    /// Whether the backend has said that it worked on nothing that came over this connection.
+    /// Whether the backend has said that it processed no request of this connection.
     pub(super) fn is_untouched(&self) -> bool {
         match self {
             Self::Dedicated(_, last) => last.is_none(),
@@ -49,7 +51,7 @@ impl UpstreamConnection {
         }
     }
 
-    /// The answer was read to its end.
+    /// The response was read to its end.
     fn end(self, upload: Option<BodyProgress>, after: ConnectionReuse) {
         match self {
             Self::Pooled(mut connection, pool) => {
@@ -64,17 +66,17 @@ impl UpstreamConnection {
 /// A response body, which gives its connection back when it was read to the end.
 pub struct UpstreamBody {
     body: IncomingBody,
-    /// Which fields the head came with that is before it.
+    /// The fields that the head of this response had.
     fields: Fields,
     line: Option<UpstreamConnection>,
-    /// How far the request has come that this answers.
+    /// The progress of the request body.
     upload: Option<BodyProgress>,
     after: ConnectionReuse,
-    /// What was read to look at it.
+    /// A frame that was read ahead.
     peeked: Option<PeekedFrame>,
 }
 
-/// The first of a body.
+/// The first frame of a body.
 enum PeekedFrame {
     Data(Bytes),
     Trailers(Box<HeaderMap>),
@@ -123,12 +125,12 @@ impl UpstreamBody {
         this
     }
 
-    /// Which of the fields that matter the head came with.
+    /// The set of fields that the head had.
     pub(in crate::proxy) fn fields(&self) -> Fields {
         self.fields
     }
 
-    /// Whether what is here of it by now is none of it. Nothing is waited for.
+    /// Whether the body has failed before its first frame, as far as is known now. Does not wait.
     pub(in crate::proxy) async fn is_broken(&mut self) -> bool {
         if self.peeked.is_none() && !self.body.is_end_stream() {
             let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut *self).poll_frame(cx))).await;

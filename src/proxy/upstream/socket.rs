@@ -1,4 +1,4 @@
-//! A socket to the backend, and what is spoken over it, as the connection sees them.
+//! Wrappers around the socket to the backend, below and above TLS.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,21 +12,23 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
-/// A socket that looks for the backend's end when told to. Below TLS.
+use super::write_through::write_through;
+
+/// A socket that checks whether the backend has closed it, when asked to. Below TLS.
 pub(super) struct UpstreamSocket<S> {
     stream: S,
     signals: Arc<SocketSignals>,
 }
 
-/// Reads on when the backend takes nothing more. Above TLS, whose own last words must not wait for that.
+/// Continues to read after the backend has stopped reading. Above TLS, so that a closing alert is not delayed.
 pub(super) struct ReadAfterRefusal<S> {
     stream: S,
     signals: Arc<SocketSignals>,
-    /// Reading has come to an end, so that there is no answer to wait for.
+    /// Reading has ended, so no response can come any more.
     has_ended: bool,
 }
 
-/// What a socket and those who send over it tell each other.
+/// Signals between a socket and the requests that are sent over it.
 #[derive(Default)]
 pub(super) struct SocketSignals {
     look: AtomicBool,
@@ -35,10 +37,10 @@ pub(super) struct SocketSignals {
 }
 
 impl SocketSignals {
-    /// Has the next read ask the operating system, whatever was known before.
+    /// The next read asks the operating system, even if tokio knows of no event.
     ///
-    /// tokio knows of an end only when it has had a turn to ask for events; under load, a backend may have closed long
-    /// before. The connection reads before it takes a request, so that one that finds the end gives the request back.
+    /// tokio learns of a close only when it polls for events; under load, the backend may have closed much earlier.
+    /// hyper reads before it writes a request, so it finds the close and returns the request.
     pub(super) fn look(&self) {
         self.look.store(true, Ordering::Release);
     }
@@ -47,7 +49,7 @@ impl SocketSignals {
         self.look.load(Ordering::Relaxed) && self.look.swap(false, Ordering::Acquire)
     }
 
-    /// Waits until the backend has refused to take more.
+    /// Waits until the backend has refused to read more.
     pub(super) async fn refused(&self) {
         self.refusing.notified().await;
     }
@@ -65,8 +67,8 @@ impl<S> ReadAfterRefusal<S> {
         Self { stream, signals: Arc::clone(signals), has_ended: false }
     }
 
-    /// A backend that answers early, and closes, refuses the rest of the request. Its answer may be here already, and
-    /// must not be lost for that: writing stalls, and reading finds the answer or the end.
+    /// A backend that responds early and closes the connection refuses the rest of the request. Its response may have
+    /// arrived already and must not be lost: writing stalls, and reading finds the response or the end.
     fn written<T>(&self, polled: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
         match polled {
             Poll::Ready(Err(error)) if is_end(&error) && !self.has_ended => {
@@ -80,7 +82,7 @@ impl<S> ReadAfterRefusal<S> {
         }
     }
 
-    /// Stalls all writing after the first that failed, until reading has ended as well.
+    /// After the first failed write, all writing stalls until reading has ended too.
     fn is_stalled(&self) -> bool {
         !self.has_ended && self.signals.refused.load(Ordering::Relaxed)
     }
@@ -90,9 +92,9 @@ fn is_end(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
-/// What the operating system says now: `None` where there is nothing to read.
+/// Reads directly from the operating system; `None` if there is nothing to read.
 fn look(stream: &impl AsFd, buf: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
-    // One byte is enough to know, and takes no space to be cleared.
+    // One byte is enough for a look, and no buffer must be initialised for it.
     let read = match recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
         Ok((_, 0)) => Ok(0),
         Ok(_) => recv(stream, buf.initialize_unfilled(), RecvFlags::DONTWAIT).map(|(_, read)| read),
@@ -119,31 +121,7 @@ impl<S: AsyncRead + AsFd + Unpin> AsyncRead for UpstreamSocket<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for UpstreamSocket<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
+write_through!(UpstreamSocket, stream);
 
 impl<S: AsyncRead + Unpin> AsyncRead for ReadAfterRefusal<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -215,7 +193,7 @@ mod tests {
             let mut read = Vec::new();
             ours.read_to_end(&mut read).await.expect("an end without an error");
             assert_eq!(read, said);
-            // Nobody waits for ever.
+            // Once reading has ended, writing fails.
             let error = ours.write_all(b"more").await.expect_err("nobody reads");
             assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         }

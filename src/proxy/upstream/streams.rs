@@ -1,7 +1,7 @@
 //! HTTP/2 connections that unguarded requests share.
 //!
-//! A guarded request has a new connection for itself: when a connection ends, the outcome of all that was sent on it is
-//! unknown, and that should be one request, not a hundred.
+//! A guarded request has a connection of its own: when a connection ends, the outcome of all requests on it is unknown,
+//! and that must be one request and not a hundred.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,34 +9,34 @@ use std::time::Duration;
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
-use super::super::body::RequestBody;
+use super::super::body::request::RequestBody;
 use super::pool::MAX_AGE;
 
 /// The connections.
 pub(super) struct SharedConnections {
     open: Mutex<Vec<Arc<SharedConnection>>>,
-    /// Held while one is made: those who come meanwhile want the same one.
+    /// Locked while a connection is made: other requests wait for that one.
     pub(super) connecting: tokio::sync::Mutex<()>,
 }
 
 struct SharedConnection {
     sender: SendRequest<RequestBody>,
     born: Instant,
-    /// Requests at once.
+    /// The number of concurrent requests.
     most: u32,
     load: Mutex<StreamLoad>,
 }
 
 struct StreamLoad {
     streams: u32,
-    /// When the last of them began or ended.
+    /// When the last request began or ended.
     since: Instant,
 }
 
-/// A place on one of the connections, taken until it is dropped.
+/// A place for one request on one of the connections, until it is dropped.
 pub(super) struct StreamPermit(Arc<SharedConnection>);
 
-/// More requests than this on one connection wait for each other; another connection is made instead.
+/// The most concurrent requests on one connection. Beyond that, another connection is made.
 pub(super) const MOST: u32 = 100;
 
 impl SharedConnections {
@@ -44,14 +44,14 @@ impl SharedConnections {
         Self { open: Mutex::default(), connecting: tokio::sync::Mutex::new(()) }
     }
 
-    /// A place on a connection that has one, and was idle for less than `max_idle`.
+    /// A place on a connection with room that was idle for less than `max_idle`.
     pub(super) fn take(&self, max_idle: Duration) -> Option<StreamPermit> {
         let mut open = self.open();
         open.retain(|shared| !shared.sender.is_closed() && shared.born.elapsed() < MAX_AGE);
         open.iter().find_map(|shared| StreamPermit::on(shared, max_idle))
     }
 
-    /// A place on a new connection, which takes `most` requests at once.
+    /// A place on a new connection for `most` concurrent requests.
     pub(super) fn add(&self, sender: SendRequest<RequestBody>, most: u32) -> StreamPermit {
         let now = Instant::now();
         let load = Mutex::new(StreamLoad { streams: 1, since: now });

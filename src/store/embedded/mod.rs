@@ -59,7 +59,7 @@ use crate::config;
 use crate::key::DigestKey;
 use crate::record::codec::{self, Placement, Unreadable};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RecordSnapshot, StoredRecord};
-use crate::record::{Claim, Record, RecordName, Token};
+use crate::record::{Claim, RecordName, SettledRecord, Token};
 use crate::tick;
 
 /// Records in a folder.
@@ -192,7 +192,7 @@ impl Embedded {
     }
 
     /// See [`Store::settle`].
-    pub async fn settle(&self, name: &RecordName, record: &Record) -> Result<Settled, StoreError> {
+    pub async fn settle(&self, name: &RecordName, record: &SettledRecord) -> Result<Settled, StoreError> {
         let (token, time_to_live) = (record.claim.token, transitions::time_to_live(record));
         let bytes = codec::encode(record, Placement::Within).into();
         let change = |on: &mut Transaction<'_>| on.settle(name, token, bytes, time_to_live);
@@ -253,7 +253,7 @@ impl Store for Embedded {
         Box::pin(self.change(name, self.shared.timeout, Purpose::End, None, move |on| on.renew(name, claim)))
     }
 
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled> {
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled> {
         Box::pin(self.settle(name, record))
     }
 

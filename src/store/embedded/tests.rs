@@ -9,8 +9,9 @@ mod queue;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Durability, OnStoreError, Secret, StoreLocation};
+use crate::config::{Durability, Secret, StoreLocation};
 use crate::record::{State, Terms, UnknownPolicy};
+use crate::rule::OnStoreError;
 use crate::store::conformance::{self, Subject, claim, completed, name};
 
 fn config(durability: Durability) -> config::StoreConfig {

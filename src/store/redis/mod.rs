@@ -60,7 +60,7 @@ use crate::key::DigestKey;
 use crate::record::chunks::ApartBody;
 use crate::record::codec::{self, Placement, Unreadable};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, StoredRecord};
-use crate::record::{Claim, Phase, Record, RecordName, ReplyBody, State, Token};
+use crate::record::{Claim, Phase, Record, RecordName, ReplyBody, SettledRecord, State, Token};
 
 /// Records in one Redis server.
 #[derive(Clone)]
@@ -191,7 +191,7 @@ impl Redis {
         call.claim(claim).await
     }
 
-    pub(super) async fn settle(&self, name: &RecordName, record: &Record) -> Result<Settled, StoreError> {
+    pub(super) async fn settle(&self, name: &RecordName, record: &SettledRecord) -> Result<Settled, StoreError> {
         self.call(name, self.server.timeout)?.settle(record).await
     }
 
@@ -223,7 +223,7 @@ impl Store for Redis {
         Box::pin(async move { self.call(name, self.server.timeout)?.renew(claim).await })
     }
 
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a Record) -> StoreFuture<'a, Settled> {
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled> {
         Box::pin(self.settle(name, record))
     }
 
@@ -439,7 +439,7 @@ impl Call<'_> {
         Ok(renewed)
     }
 
-    async fn settle(&self, record: &Record) -> Result<Settled, StoreError> {
+    async fn settle(&self, record: &SettledRecord) -> Result<Settled, StoreError> {
         let time_to_live = transitions::time_to_live(record);
         let mut placement = Placement::Within;
         if let State::Completed { reply, .. } = &record.state
@@ -458,7 +458,7 @@ impl Call<'_> {
         }
         let Some(kept) = kept else { return Ok(Settled::Written) };
         // Of an earlier try of the same, the body is at hand.
-        let kept = if kept == bytes { record.clone() } else { self.decode(&kept)? };
+        let kept = if kept == bytes { Record::clone(record) } else { self.decode(&kept)? };
         Ok(Settled::Kept(Box::new(kept)))
     }
 

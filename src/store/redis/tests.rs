@@ -7,8 +7,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::commands::AcquireMethod;
 use super::*;
-use crate::config::{Durability, OnStoreError, RedisPassword, Secret, StoreLocation};
+use crate::config::{Durability, RedisPassword, Secret, StoreLocation};
 use crate::record::{Reply, Terms, UnknownPolicy};
+use crate::rule::OnStoreError;
 use crate::store::conformance::{self, Subject, claim, completed, name};
 use crate::store::redis_server::RedisServer;
 use crate::store::{Cursor, ListedRecord, StoredBody};
@@ -81,13 +82,13 @@ async fn until(store: &Redis, health: Health) {
     }
 }
 
-fn large(claim: &Claim) -> Record {
-    let mut record = completed(claim, b"");
+fn large(claim: &Claim) -> SettledRecord {
+    let mut record = completed(claim, b"").into_record();
     if let State::Completed { reply, .. } = &mut record.state {
         let Reply { body, .. } = Arc::make_mut(reply);
         *body = vec![vec![7; 1 << 20].into()].into();
     }
-    record
+    SettledRecord::of(record).expect("not in flight")
 }
 
 async fn subject(habits: ConnectionOptions) -> Subject {
@@ -1183,7 +1184,7 @@ async fn what_is_no_string_is_left_alone() {
     assert!(matches!(store.claim(&name, &mine).await, Err(StoreError::Unreadable { .. })));
     assert!(matches!(store.find(&name).await, Err(StoreError::Unreadable { .. })));
     assert!(matches!(store.settle(&name, &completed(&mine, b"{}")).await, Err(StoreError::Unreadable { .. })));
-    let seen = StoredRecord { record: completed(&mine, b"{}"), silent_for: Duration::ZERO }.seen();
+    let seen = StoredRecord::fresh(completed(&mine, b"{}").into_record()).seen();
     let released = store.compare_and_swap(&name, &CompareAndSwap { seen, to: None }).await;
     assert!(matches!(released, Err(StoreError::Unreadable { .. })));
 }

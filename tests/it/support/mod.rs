@@ -13,6 +13,8 @@ pub mod redis_server;
 #[path = "../../support/redis_topologies.rs"]
 pub mod redis_topologies;
 pub mod sidecar;
+#[path = "../../support/small_disk.rs"]
+pub mod small_disk;
 pub mod store;
 pub mod wire;
 
@@ -25,6 +27,7 @@ pub use issuer::{IssuerKey, issue};
 pub use process::Process;
 pub use redis_server::RedisServer;
 pub use sidecar::{Setup, Sidecar};
+pub use small_disk::SmallDisk;
 pub use store::Store;
 pub(crate) use store::{on_every_lasting_store, on_every_store};
 pub use wire::{Request, Response, Wire, chunk, order, post, request, until, within};

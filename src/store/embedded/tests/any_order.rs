@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::record::transitions::RenewTransition;
+use crate::record::{Record, Settlement};
 use crate::store::embedded::batch::Batch;
 use crate::store::embedded::log::SegmentLimits;
 use crate::store::embedded::queue::WriterWork;
@@ -17,7 +18,7 @@ const MINUTE: u64 = 60_000;
 enum Step {
     Claim(u8, Claim),
     Renew(u8, Claim),
-    Settle(u8, Record),
+    Settle(u8, SettledRecord),
     Release(u8, Token),
     /// What has gathered is taken to be written, if nothing is being written.
     Begin,
@@ -73,7 +74,7 @@ impl Model {
             Step::Settle(name, outcome) => {
                 let record = self.held(*name, now).map(|held| held.record);
                 if record.as_ref().is_none_or(|record| transitions::settles(Some(record), outcome.claim.token)) {
-                    self.write(*name, outcome.clone(), now);
+                    self.write(*name, outcome.clone().into_record(), now);
                 }
             }
             Step::Release(name, token) => {
@@ -219,7 +220,7 @@ fn minutes(minutes: u64) -> Duration {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let settled = |(name, claim, kind): (u8, Claim, u8)| match kind {
         0 => Step::Settle(name, completed(&claim, &[7; 300])),
-        1 => Step::Settle(name, Record { claim, state: State::Unknown { settled_at: 5 } }),
+        1 => Step::Settle(name, SettledRecord::new(claim, &Settlement::Unknown, 5)),
         _ => Step::Settle(name, completed(&claim, b"{}")),
     };
     let step = prop_oneof![

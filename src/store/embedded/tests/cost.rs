@@ -9,6 +9,7 @@ use std::fs;
 use std::process::Command;
 
 use super::*;
+use crate::record::Record;
 use crate::store::embedded::frame::{RecordVersion, frame_len};
 use crate::store::embedded::log::{LogWrite, SupersededFrame};
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
+use super::words::words;
+
 /// Seconds by which the clock of a token's issuer may differ from ours.
 const LEEWAY: u64 = 30;
 
@@ -28,13 +30,14 @@ pub enum Verification {
     Keys(Arc<[TokenKey]>),
 }
 
-/// `jwt.unverified`: what to do with a token that does not verify, or lacks the claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unverified {
-    /// Use the `Authorization` lines themselves as the caller.
-    OwnCaller,
-    /// 401 `invalid-token`.
-    Reject,
+words! {
+    /// `jwt.unverified`: what to do with a token that does not verify, or lacks the claim.
+    pub enum Unverified {
+        /// Use the `Authorization` lines themselves as the caller.
+        OwnCaller = "own-caller",
+        /// 401 `invalid-token`.
+        Reject = "reject",
+    }
 }
 
 /// A key that issuers sign with, and the other requirements on a token.

@@ -1,20 +1,20 @@
 //! The JSON Schema (draft 2020-12) of the configuration file, for editors.
 //!
-//! Which keys there are, and what their values look like, comes from the reader itself ([`file::keys`]): a key that is
+//! Which keys there are, and what their values look like, comes from the reader itself ([`config::keys`]): a key that is
 //! read is in the schema. What a key is for, and its default, comes from the reference, `config/onlyonce.toml`.
 
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
-use super::file::{self, KnownKey, Shape};
-use super::units::{DURATIONS, HumanDuration, SIZES};
+use crate::config::{self, KnownKey, Shape};
+use crate::units::{DURATIONS, HumanDuration, SIZES};
 
-const REFERENCE: &str = include_str!("../../config/onlyonce.toml");
+const REFERENCE: &str = include_str!("../config/onlyonce.toml");
 
-/// The schema, as JSON.
-pub fn schema() -> Value {
-    let file = File { keys: file::keys(), reference: Reference::read(REFERENCE) };
+/// The schema of the configuration file, as JSON.
+pub fn configuration() -> Value {
+    let file = File { keys: config::keys(), reference: Reference::read(REFERENCE) };
     let mut schema = file.table("");
     schema.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
     schema.insert("title".into(), json!("onlyonce"));
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn the_reference_tells_of_every_key_and_of_no_other() {
         let reference = Reference::read(REFERENCE);
-        let keys = file::keys();
+        let keys = config::keys();
         let told =
             |known: &&KnownKey| reference.entry(&known.table, known.key).is_some_and(|entry| !entry.why.is_empty());
         let untold: Vec<String> = keys.iter().filter(|known| known.built && !told(known)).map(path).collect();
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn what_is_required_is_told_so() {
         let reference = Reference::read(REFERENCE);
-        for known in file::keys().iter().filter(|known| known.required && !known.table.is_empty()) {
+        for known in config::keys().iter().filter(|known| known.required && !known.table.is_empty()) {
             let entry = reference.entry(&known.table, known.key).expect("an entry");
             assert!(entry.why.contains("Required"), "{}", path(known));
         }
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn every_key_has_a_shape() {
-        for known in file::keys() {
+        for known in config::keys() {
             assert!(!known.shapes.is_empty(), "{} asks for nothing", path(&known));
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, Routes, Rule, StoreConfig};
+use super::{Mode, Routes, Rule};
 
 /// The inputs of one route's record names, and the requests that have such a name. Contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ impl Naming {
     fn changes(&self, now: &Self) -> Vec<ChangedSetting> {
         let parts = |parts: &[String]| format!("[{}]", parts.join(", "));
         let target = |target| if target { "path and query count" } else { "path and query do not count" }.to_owned();
-        differing(vec![
+        ChangedSetting::differing(vec![
             ("key", parts(&self.key), parts(&now.key)),
             ("scope", parts(&self.scope), parts(&now.scope)),
             ("preset", target(self.target), target(now.target)),
@@ -97,43 +97,12 @@ pub fn forgotten(before: &[Naming], now: &[Naming]) -> Vec<ForgottenRoute> {
     changed.collect()
 }
 
-/// Where records are kept, and whether their names have a configured key. Contains no secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecordPlacement {
-    /// `store.url`, without user and password.
-    pub store: String,
-    /// `store.prefix`
-    pub prefix: String,
-    /// Whether `store.digest_key` is given.
-    pub digest_key: bool,
-}
-
-impl RecordPlacement {
-    /// The placement in this configuration.
-    pub fn of(store: &StoreConfig) -> Self {
-        let digest_key = store.digest_key.is_some();
-        Self { store: store.location.to_string(), prefix: store.prefix.clone(), digest_key }
+impl ChangedSetting {
+    /// Those of `settings` (key, value before, value now) whose values differ.
+    pub fn differing(settings: Vec<(&'static str, String, String)>) -> Vec<Self> {
+        let differing = settings.into_iter().filter(|(_, was, is)| was != is);
+        differing.map(|(setting, was, is)| Self { setting, was, is }).collect()
     }
-
-    /// The settings that differ and concern the records of all routes. `same_digest_key` is `None` unless both sides have a
-    /// digest key.
-    pub fn changes(&self, now: &Self, same_digest_key: Option<bool>) -> Vec<ChangedSetting> {
-        let key = |given| if given { "given" } else { "not given" }.to_owned();
-        let mut settings = vec![
-            ("store.url", self.store.clone(), now.store.clone()),
-            ("store.prefix", self.prefix.clone(), now.prefix.clone()),
-            ("store.digest_key", key(self.digest_key), key(now.digest_key)),
-        ];
-        if self.digest_key && now.digest_key && same_digest_key == Some(false) {
-            settings.push(("store.digest_key", "another".to_owned(), "this one".to_owned()));
-        }
-        differing(settings)
-    }
-}
-
-fn differing(settings: Vec<(&'static str, String, String)>) -> Vec<ChangedSetting> {
-    let differing = settings.into_iter().filter(|(_, was, is)| was != is);
-    differing.map(|(setting, was, is)| ChangedSetting { setting, was, is }).collect()
 }
 
 /// `key was [header:a], and is [header:b]`
@@ -163,8 +132,8 @@ pub const FORGOTTEN: &str =
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse;
     use super::*;
+    use crate::config::parse;
 
     fn namings(routes: &[(&str, &str, &str)]) -> Vec<Naming> {
         let route = |(name, path, more): &(&str, &str, &str)| {
@@ -173,29 +142,6 @@ mod tests {
         let routes: String = routes.iter().map(route).collect();
         let text = format!("upstream.url = \"http://backend\"\nstore.url = \"memory:\"\n{routes}");
         Naming::all(&parse("test.toml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}")).routes)
-    }
-
-    #[test]
-    fn another_store_or_digest_key_is_told() {
-        let keeping = |store: &str| {
-            let text = format!(
-                "upstream.url = \"http://backend\"\n[store]\n{store}\n[[route]]\nname = \"a\"\npath = \"/a\"\nscope = []"
-            );
-            RecordPlacement::of(&parse("test.toml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}")).store)
-        };
-        let told = |was: &RecordPlacement, is: &RecordPlacement, same| -> Vec<String> {
-            was.changes(is, same).iter().map(ToString::to_string).collect()
-        };
-        let plain = keeping("url = \"redis://:secret@one/2\"");
-        let keyed = keeping("url = \"redis://:other@one/2\"\ndigest_key = \"0123456789abcdef\"");
-        assert_eq!(told(&plain, &plain, None), Vec::<String>::new());
-        assert_eq!(told(&plain, &keyed, None), ["store.digest_key was not given, and is given"]);
-        assert_eq!(told(&keyed, &keyed, Some(true)), Vec::<String>::new());
-        assert_eq!(told(&keyed, &keyed, Some(false)), ["store.digest_key was another, and is this one"]);
-        let moved = keeping("url = \"redis://one/3\"\nprefix = \"p\"");
-        let expected =
-            ["store.url was redis://one:6379/2, and is redis://one:6379/3", "store.prefix was onlyonce, and is p"];
-        assert_eq!(told(&plain, &moved, None), expected);
     }
 
     fn told(before: &[Naming], now: &[Naming]) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! A body that passes, and of which a copy is kept as far as it may be.
+//! Forwards a body and keeps a copy of it, up to a limit.
 
 use std::task::{Context, Poll};
 
@@ -6,30 +6,33 @@ use bytes::Bytes;
 use http_body::Frame;
 use tokio::sync::oneshot;
 
-use super::body::{BodyBuffer, BodyError, BodyReadError, IdleTimeoutBody};
+use super::buffer::BodyBuffer;
+use super::error::{BodyError, BodyReadError};
+use super::idle_timeout::IdleTimeoutBody;
 
-/// Passes on a body at its own pace, whatever becomes of the copy.
-pub(super) struct Tee {
-    pub(super) body: IdleTimeoutBody,
+/// A forwarded body. The copy never delays it.
+pub(in crate::proxy) struct Tee {
+    pub(in crate::proxy) body: IdleTimeoutBody,
     copy: Option<TeeCopy>,
 }
 
-/// What is there of the copy.
+/// The copy so far.
 struct TeeCopy {
     buffer: BodyBuffer,
     taker: oneshot::Sender<Result<Bytes, BodyReadError>>,
 }
 
-/// The copy, once the body is whole, or why there is none. It never comes for a body that broke off.
-pub(super) type CopyReceiver = oneshot::Receiver<Result<Bytes, BodyReadError>>;
+/// Receives the copy when the body is complete, or the reason why there is none. Closed without a value if the body is
+/// aborted.
+pub(in crate::proxy) type CopyReceiver = oneshot::Receiver<Result<Bytes, BodyReadError>>;
 
 impl Tee {
-    /// Keeps a copy of no more than `buffer` may hold.
-    pub(super) fn new(body: IdleTimeoutBody, buffer: BodyBuffer) -> (Self, CopyReceiver) {
+    /// Keeps a copy, as far as `buffer` has room.
+    pub(in crate::proxy) fn new(body: IdleTimeoutBody, buffer: BodyBuffer) -> (Self, CopyReceiver) {
         let (taker, copied) = oneshot::channel();
         let fits = buffer.fits(body.size_hint().lower());
         let mut this = Self { body, copy: Some(TeeCopy { buffer, taker }) };
-        // A body that is empty is never asked for.
+        // An empty body is never polled.
         if this.body.is_end_stream() {
             this.end();
         } else if !fits {
@@ -38,7 +41,10 @@ impl Tee {
         (this, copied)
     }
 
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub(in crate::proxy) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = self.body.poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => self.keep(frame),
@@ -53,7 +59,7 @@ impl Tee {
         let Some(copy) = &mut self.copy else { return };
         match frame.data_ref().map_or(Ok(()), |piece| copy.buffer.add(piece.clone())) {
             Err(error) => self.give_up(error),
-            // Whoever knows the length of a body asks for nothing after the last of it.
+            // A reader that knows the length does not poll after the last frame.
             Ok(()) if self.body.is_end_stream() => self.end(),
             Ok(()) => {}
         }
@@ -61,7 +67,7 @@ impl Tee {
 
     fn end(&mut self) {
         if let Some(TeeCopy { buffer, taker }) = self.copy.take() {
-            // Whoever wanted it may be gone.
+            // The receiver may have been dropped.
             let _ = taker.send(Ok(buffer.into_bytes()));
         }
     }

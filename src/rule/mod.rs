@@ -1,11 +1,39 @@
-use std::fmt;
+//! The rules: which requests a route guards, where the key and the caller of a request are read, and what happens to a
+//! response by its status. Plain data and pure functions; [`config`](crate::config) reads a file into them.
+//!
+//! [`Rule`] is one `[[route]]`; [`Selector`] says where one part of a key or scope is read; [`PolicyTable`] says what happens
+//! to a response by its status; [`Routes`] finds the rule that guards a request.
+
+mod field;
+mod jwt;
+mod naming;
+mod pointer;
+mod policy;
+mod preset;
+mod public_key;
+mod routes;
+mod selector;
+mod spelling;
+mod trust;
+mod words;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::words::words;
-use super::{OnStoreError, PolicyTable, Preset};
+pub use field::{is_foldable, is_same_field, may_begin_with};
+pub use jwt::{ExpectedClaims, Jwt, TokenKey, Unverified, Verification};
+pub use naming::{ChangedSetting, FORGOTTEN, ForgottenRoute, Naming, NamingChange, forgotten};
+pub use pointer::JsonPointer;
+pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
+pub use preset::Preset;
+pub use public_key::{RSA_BITS, Unusable, unusable};
+pub use routes::{PathParams, RouteConflict, RouteMatch, RouteTarget, Routes, Unguarded};
+pub use selector::{Period, Selector};
+pub use trust::{Trust, TrustedProxies};
+pub use words::Words;
+pub(crate) use words::words;
 
 /// One `[[route]]`, with its defaults filled in.
 #[derive(Debug, Clone)]
@@ -138,157 +166,6 @@ words! {
     }
 }
 
-/// Where one part of a key or scope is read.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Selector {
-    /// `header:NAME`: a request header with exactly one line.
-    Header(HeaderName),
-    /// `cookie:NAME`: one cookie of the `Cookie` header (RFC 6265, 5.4).
-    Cookie(String),
-    /// `query:NAME`: a parameter of the query, percent-decoded.
-    Query(String),
-    /// `json:/pointer`: a member of a JSON body (RFC 6901).
-    Json(JsonPointer),
-    /// `form:FIELD`: a field of an `application/x-www-form-urlencoded` or `multipart/form-data` body.
-    Form(String),
-    /// `path:PARAM`: the value of `{PARAM}` or `{*PARAM}` in the path, in normal form.
-    Path(String),
-    /// `host`: the host that the request is for.
-    Host,
-    /// `jwt:CLAIM`: a claim of the bearer token, if the token verifies.
-    Jwt(JsonPointer),
-    /// `ip`: the client's address.
-    Ip,
-    /// `date:day`, `date:month`, `date:year`: the day, month or year in which the request comes, in UTC.
-    Date(Period),
-}
-
-impl Selector {
-    /// Whether the body must be read for it.
-    pub fn is_in_body(&self) -> bool {
-        match self {
-            Self::Json(_) | Self::Form(_) => true,
-            Self::Header(_) | Self::Cookie(_) | Self::Query(_) | Self::Path(_) => false,
-            Self::Host | Self::Jwt(_) | Self::Ip | Self::Date(_) => false,
-        }
-    }
-}
-
-impl Selector {
-    /// Whether the client chooses the value.
-    pub fn is_chosen_by_client(&self) -> bool {
-        match self {
-            Self::Header(_) | Self::Cookie(_) | Self::Query(_) | Self::Json(_) | Self::Form(_) => true,
-            Self::Path(_) | Self::Host | Self::Jwt(_) | Self::Ip | Self::Date(_) => false,
-        }
-    }
-}
-
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Header(name) => write!(f, "header:{name}"),
-            Self::Cookie(name) => write!(f, "cookie:{name}"),
-            Self::Query(name) => write!(f, "query:{name}"),
-            Self::Json(pointer) => write!(f, "json:{pointer}"),
-            Self::Form(field) => write!(f, "form:{field}"),
-            Self::Path(param) => write!(f, "path:{param}"),
-            Self::Host => f.write_str("host"),
-            Self::Jwt(claim) => match claim.dotted() {
-                Some(dotted) => write!(f, "jwt:{dotted}"),
-                None => write!(f, "jwt:{claim}"),
-            },
-            Self::Ip => f.write_str("ip"),
-            Self::Date(period) => write!(f, "date:{period}"),
-        }
-    }
-}
-
-/// A calendar period in UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Period {
-    /// `day`
-    Day,
-    /// `month`
-    Month,
-    /// `year`
-    Year,
-}
-
-impl Period {
-    /// The length of the longest one.
-    pub fn longest(self) -> Duration {
-        let days = match self {
-            Self::Day => 1,
-            Self::Month => 31,
-            Self::Year => 366,
-        };
-        Duration::from_secs(days * 24 * 60 * 60)
-    }
-}
-
-impl fmt::Display for Period {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Day => "day",
-            Self::Month => "month",
-            Self::Year => "year",
-        })
-    }
-}
-
-/// An RFC 6901 pointer, its reference tokens unescaped.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct JsonPointer(Vec<String>);
-
-impl JsonPointer {
-    /// Reads `/a/b~1c`. The empty pointer (the whole document) is refused: it names no member.
-    pub fn parse(text: &str) -> Option<Self> {
-        let tokens = text.strip_prefix('/')?;
-        tokens.split('/').map(unescape).collect::<Option<_>>().map(Self)
-    }
-
-    /// Reads `a.b.c`, which has no escapes.
-    pub fn parse_dotted(text: &str) -> Option<Self> {
-        let tokens: Vec<String> = text.split('.').map(str::to_owned).collect();
-        (!tokens.iter().any(String::is_empty)).then_some(Self(tokens))
-    }
-
-    /// The dotted form; `None` where there is none.
-    fn dotted(&self) -> Option<String> {
-        let is_plain = |token: &String| !token.is_empty() && !token.contains(['.', '/']);
-        self.0.iter().all(is_plain).then(|| self.0.join("."))
-    }
-
-    /// The reference tokens from the root inwards.
-    pub fn tokens(&self) -> &[String] {
-        &self.0
-    }
-}
-
-/// RFC 6901, 4: `~1` is `/`, `~0` is `~`; any other `~` is an error.
-fn unescape(token: &str) -> Option<String> {
-    let mut out = String::with_capacity(token.len());
-    let mut chars = token.chars();
-    while let Some(c) = chars.next() {
-        out.push(match c {
-            '~' => match chars.next()? {
-                '0' => '~',
-                '1' => '/',
-                _ => return None,
-            },
-            c => c,
-        });
-    }
-    Some(out)
-}
-
-impl fmt::Display for JsonPointer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|token| write!(f, "/{}", token.replace('~', "~0").replace('/', "~1")))
-    }
-}
-
 words! {
     /// `key_format`
     pub enum KeyFormat {
@@ -375,5 +252,25 @@ words! {
         Hold = "hold",
         /// A repeat takes over once the lease has run out.
         Retry = "retry",
+    }
+}
+
+words! {
+    /// `on_error`, of a route or of the store
+    pub enum OnStoreError {
+        /// 503.
+        Reject = "reject",
+        /// Guarded requests go through unguarded.
+        Forward = "forward",
+    }
+}
+
+words! {
+    /// `log.keys`
+    pub enum LogKeys {
+        /// A short keyed digest.
+        Hashed = "hashed",
+        /// As the client sent it.
+        Plain = "plain",
     }
 }

@@ -15,7 +15,7 @@ macro_rules! words {
             $( $(#[$doc])* $variant, )*
         }
 
-        impl $crate::config::Words for $name {
+        impl $crate::rule::Words for $name {
             const WORDS: &'static [(&'static str, Self)] = &[$( ($word, Self::$variant) ),*];
         }
 
@@ -37,4 +37,4 @@ macro_rules! words {
     };
 }
 
-pub(super) use words;
+pub(crate) use words;

@@ -1,8 +1,8 @@
 //! The body of a replayed answer, passed on as it is read from the store.
 //!
-//! A chunk is read when the connection asks for more to send, and checked before a byte of it leaves. So of a client that
-//! does not read, a few chunks are here and with the connection, and nothing of the store is held. Where a chunk cannot
-//! be read any more, the answer is broken off: it never looks whole.
+//! A chunk is read when the connection asks for more to send, and is verified before a byte of it is sent. So for a
+//! client that does not read, only a few chunks are in memory, and no resource of the store is held. If a chunk cannot
+//! be read any more, the response is aborted: it never looks complete.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -12,20 +12,19 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::body::BodyError;
-use super::budget::{Budget, Reservation};
-use super::replay::NoReplay;
+use super::super::budget::{Budget, Reservation};
+use super::error::BodyError;
 use crate::record::RecordName;
 use crate::record::chunks::ApartBody;
 use crate::store::{Store, StoreError, StoredBody};
 
-/// What is left of a body.
+/// The rest of a stored body.
 pub struct ReplayBody {
     step: ReplayStep,
-    /// Bytes that were not passed on yet.
+    /// Bytes that were not sent yet.
     left: u64,
     trailers: Option<HeaderMap>,
-    /// For the chunks that are here at once. It goes with the last of them.
+    /// For the chunks in memory. It is released with the last of them.
     reservation: Option<Reservation>,
 }
 
@@ -33,21 +32,36 @@ enum ReplayStep {
     /// This chunk comes next.
     Ready(Bytes, StoredBody),
     Reading(Reading),
-    /// Nothing is left, but for the trailers.
+    /// Only the trailers are left.
     Ended,
-    /// There is more, and it does not come.
+    /// The rest cannot be read.
     Broken,
 }
 
 type Reading = Pin<Box<dyn Future<Output = (Result<Option<Bytes>, StoreError>, StoredBody)> + Send>>;
 
-/// Chunks that are here at once: one that is being read, and two that are with the connection, which asks for more when the
-/// first of what it has is written in part.
+/// The number of chunks in memory: one that is being read, and two with hyper, which asks for more when a part of the
+/// first one is written.
 const WINDOW: u64 = 3;
+
+/// Why a response cannot be replayed now.
+#[derive(Debug)]
+pub(in crate::proxy) enum NoReplay {
+    /// The budget has no room for its body.
+    NoRoom,
+    /// Its body cannot be read from the store, or is damaged.
+    Store(StoreError),
+}
+
+impl From<StoreError> for NoReplay {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
 
 impl ReplayBody {
     /// Reads the first chunk.
-    pub(super) async fn begin<S: Store + ?Sized>(
+    pub(in crate::proxy) async fn begin<S: Store + ?Sized>(
         store: &S,
         record: &RecordName,
         body: ApartBody,
@@ -68,7 +82,7 @@ impl ReplayBody {
         Ok(Self { step, left, trailers, reservation: Some(reservation) })
     }
 
-    /// Passes a chunk on.
+    /// Hands out a chunk, and begins to read the next one.
     fn pass(&mut self, chunk: Bytes, body: StoredBody) -> Bytes {
         self.left = self.left.saturating_sub(chunk.len() as u64);
         if self.left > 0 {
@@ -94,7 +108,7 @@ impl Body for ReplayBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if let ReplayStep::Reading(reading) = &mut this.step {
-            // Nothing is asked of the store before this: whoever does not read on does not ask.
+            // The store is asked when this is polled, and not before: a client that does not read causes no reads.
             let (chunk, body) = ready!(reading.as_mut().poll(cx));
             this.step = match chunk {
                 Ok(Some(chunk)) => ReplayStep::Ready(chunk, body),
@@ -108,7 +122,7 @@ impl Body for ReplayBody {
         }
         match std::mem::replace(&mut this.step, ReplayStep::Ended) {
             ReplayStep::Ready(chunk, body) => Poll::Ready(Some(Ok(Frame::data(this.pass(chunk, body))))),
-            // However often it is asked.
+            // It stays broken, however often it is polled.
             ReplayStep::Broken | ReplayStep::Reading(_) => {
                 this.step = ReplayStep::Broken;
                 Poll::Ready(Some(Err(BodyError::CutShort)))

@@ -1,4 +1,4 @@
-//! A body as it comes in on a connection.
+//! An incoming body of a connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,23 +9,24 @@ use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::body::BodyError;
-use super::client::{Client, DisconnectSignal};
+use super::super::client::{Client, DisconnectSignal};
+use super::error::BodyError;
 
-/// A body that ends only where its sender has ended it.
+/// A body that ends only where its sender ended it.
 ///
-/// In HTTP/2, whoever has its answer may be told that the rest of its request is not wanted, by a reset that says
-/// `NO_ERROR` (RFC 9113, 8.1). hyper takes each such reset for the end of a body, and half of one would look whole.
+/// In HTTP/2, a reset with `NO_ERROR` after the response says that the rest of the request is not needed (RFC 9113,
+/// 8.1). hyper takes every such reset for the end of the body, and half a body would look complete.
 pub struct IncomingBody {
     body: Incoming,
     http2: bool,
-    /// Who sends it, until all of it is here: where it is given up before, the connection has to know.
+    /// The client that sends it, until all of it has arrived: the connection must know when a body is not read to its
+    /// end.
     sender: Option<Arc<DisconnectSignal>>,
 }
 
 impl IncomingBody {
     /// The body of a response of this version.
-    pub(super) fn response(body: Incoming, version: Version) -> Self {
+    pub(in crate::proxy) fn response(body: Incoming, version: Version) -> Self {
         Self { body, http2: version == Version::HTTP_2, sender: None }
     }
 

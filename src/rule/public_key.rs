@@ -4,7 +4,7 @@ use jsonwebtoken::{AlgorithmFamily, DecodingKey, DecodingKeyKind};
 
 /// Why no token can be verified with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unusable {
+pub enum Unusable {
     /// An RSA modulus of an unsupported number of bits.
     RsaBits(usize),
     /// A point on another curve than P-256 and P-384, or one that is compressed.
@@ -14,10 +14,10 @@ pub(super) enum Unusable {
 }
 
 /// The supported sizes of RSA keys (RFC 7518, 3.3, for the minimum).
-pub(super) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// Checked here because tokens of an unusable key would never verify, without any message.
-pub(super) fn unusable(key: &DecodingKey) -> Option<Unusable> {
+pub fn unusable(key: &DecodingKey) -> Option<Unusable> {
     match (key.family(), key.kind()) {
         (AlgorithmFamily::Hmac, _) => None,
         (AlgorithmFamily::Rsa, DecodingKeyKind::RsaModulusExponent { n, .. }) => of_size(bits(n)),

@@ -1,0 +1,36 @@
+//! What the choice of a store may bring.
+
+use super::{Advice, Weight, warn};
+use crate::config::StoreLocation;
+
+pub(super) fn about_embedded(location: &StoreLocation) -> Option<Advice> {
+    match location {
+        StoreLocation::Redis(_) | StoreLocation::Memory => None,
+        StoreLocation::Embedded(_) => Some(Advice {
+            weight: Weight::Note,
+            text: "the embedded store is for one sidecar: another one does not see its records".to_owned(),
+            advice: "with more than one, share a Redis: store.url = \"redis://host:6379/0\"".to_owned(),
+        }),
+    }
+}
+
+pub(super) fn about_memory(location: &StoreLocation) -> Option<Advice> {
+    match location {
+        StoreLocation::Redis(_) | StoreLocation::Embedded(_) => None,
+        StoreLocation::Memory => warn(
+            "the memory store forgets every record when onlyonce exits, and the next repeats run again",
+            "to keep them, use store.url = \"embedded:/var/lib/onlyonce\" or a Redis",
+        ),
+    }
+}
+
+pub(super) fn about_eviction(is_accepted: bool, location: &StoreLocation) -> Option<Advice> {
+    if !is_accepted || !matches!(location, StoreLocation::Redis(_)) {
+        return None;
+    }
+    warn(
+        "store.accept_eviction lets Redis throw records away when its memory is full, and their requests run again when \
+         they are repeated",
+        "give Redis room, have it refuse writes instead (maxmemory-policy noeviction), and leave accept_eviction out",
+    )
+}

@@ -1,0 +1,142 @@
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use http_body::{Body, Frame, SizeHint};
+
+use super::super::budget::Budget;
+use super::super::upstream::UpstreamBody;
+use super::end_notifier::EndNotifier;
+use super::error::BodyError;
+use super::relayed::RelayedBody;
+use super::replayed::ReplayBody;
+use super::sanitize_trailers;
+
+/// The answer to a request.
+pub(in crate::proxy) type ProxyResponse = Response<ResponseBody>;
+
+/// The body of a response to the client.
+pub enum ResponseBody {
+    /// Held in memory.
+    Buffered(BufferedChunks),
+    /// What was read already, then the rest as it arrives.
+    Streaming(BufferedChunks, UpstreamBody),
+    /// Forwarded while it is captured.
+    Relayed(Box<RelayedBody>),
+    /// Sent while it is read from the store.
+    Replayed(Box<ReplayBody>),
+    /// Any of these, and who is notified of its end.
+    Observed(Box<ResponseBody>, EndNotifier),
+}
+
+/// The pieces of a body in memory that are not sent yet.
+#[derive(Default)]
+pub struct BufferedChunks {
+    left: VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+impl ResponseBody {
+    /// A short response of the proxy itself.
+    pub fn from_bytes(bytes: Bytes) -> Self {
+        let left = if bytes.is_empty() { VecDeque::new() } else { VecDeque::from([bytes]) };
+        Self::Buffered(BufferedChunks { left, trailers: None })
+    }
+
+    /// A body without trailers, in pieces that have their reservation.
+    pub(in crate::proxy) fn from_chunks(pieces: Vec<Bytes>) -> Self {
+        Self::Buffered(BufferedChunks { left: pieces.into(), trailers: None })
+    }
+
+    /// A complete response in memory.
+    pub(in crate::proxy) fn buffered(body: Vec<Bytes>, trailers: HeaderMap) -> Self {
+        Self::Buffered(BufferedChunks::new(body, trailers))
+    }
+
+    /// The same, with a reservation for its bytes; `None` if the budget has no room.
+    pub(in crate::proxy) fn counted(mut body: Vec<Bytes>, trailers: HeaderMap, budget: &Budget) -> Option<Self> {
+        for piece in &mut body {
+            *piece = budget.hold(std::mem::take(piece))?;
+        }
+        Some(Self::buffered(body, trailers))
+    }
+
+    /// The beginning of a response, then the rest as it arrives.
+    pub(in crate::proxy) fn buffered_then(body: Vec<Bytes>, trailers: HeaderMap, rest: UpstreamBody) -> Self {
+        Self::Streaming(BufferedChunks::new(body, trailers), rest)
+    }
+
+    /// A response as it arrives.
+    pub fn streaming(body: UpstreamBody) -> Self {
+        Self::Streaming(BufferedChunks::default(), body)
+    }
+}
+
+impl BufferedChunks {
+    fn new(body: Vec<Bytes>, trailers: HeaderMap) -> Self {
+        Self { left: body.into(), trailers: Some(trailers).filter(|trailers| !trailers.is_empty()) }
+    }
+
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        let data = self.left.pop_front().map(Frame::data);
+        data.or_else(|| self.trailers.take().map(Frame::trailers))
+    }
+
+    fn length(&self) -> u64 {
+        self.left.iter().map(|piece| piece.len() as u64).sum()
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Buffered(pieces) => Poll::Ready(pieces.next().map(Ok)),
+            Self::Streaming(pieces, rest) => match pieces.next() {
+                Some(frame) => Poll::Ready(Some(Ok(frame))),
+                None => Pin::new(rest).poll_frame(cx).map_ok(sanitize_trailers),
+            },
+            Self::Relayed(streamed) => Pin::new(streamed.as_mut()).poll_frame(cx),
+            Self::Replayed(replayed) => Pin::new(replayed.as_mut()).poll_frame(cx),
+            Self::Observed(body, ending) => {
+                let polled = Pin::new(&mut **body).poll_frame(cx);
+                ending.see(&polled, body.is_end_stream());
+                polled
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Buffered(pieces) => pieces.left.is_empty() && pieces.trailers.is_none(),
+            Self::Streaming(pieces, rest) => pieces.left.is_empty() && rest.is_end_stream(),
+            Self::Relayed(streamed) => streamed.is_end_stream(),
+            Self::Replayed(replayed) => replayed.is_end_stream(),
+            Self::Observed(body, _) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            // An exact size means Content-Length, and that leaves no place for trailers (RFC 9112, 7.1.2).
+            Self::Buffered(pieces) if pieces.trailers.is_some() => SizeHint::default(),
+            Self::Buffered(pieces) => SizeHint::with_exact(pieces.length()),
+            Self::Streaming(pieces, rest) => {
+                let mut hint = rest.size_hint();
+                let held = pieces.length();
+                if let Some(upper) = hint.upper() {
+                    hint.set_upper(upper + held);
+                }
+                hint.set_lower(hint.lower() + held);
+                hint
+            }
+            Self::Relayed(streamed) => streamed.size_hint(),
+            Self::Replayed(replayed) => replayed.size_hint(),
+            Self::Observed(body, _) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The one request of an operation that is sent.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request};
+use tokio::time::Instant;
+
+use super::body::relay::relay_for;
+use super::body::request::RequestBody;
+use super::body::response::ProxyResponse;
+use super::client::Client;
+use super::event::Event;
+use super::head::{self, Head};
+use super::refusal;
+use super::replay::{self, Accepted};
+use super::state::Proxy;
+use super::stream::{self, HeadOrResult};
+use super::upstream::AttemptLimits;
+use crate::fail_point::{self, Step};
+use crate::guard::{AttemptResult, LostReason, Ownership};
+use crate::metrics::RequestOutcome;
+use crate::problem::Problem;
+use crate::rule::Rule;
+use crate::tick;
+
+impl Proxy {
+    /// This request owns the operation: it is sent once, also when its client leaves.
+    pub(super) async fn run(
+        &self,
+        rule: &Arc<Rule>,
+        ownership: Ownership,
+        mut head: Head,
+        body: Bytes,
+        client: &Client,
+        event: &mut Event,
+    ) -> Result<ProxyResponse, Problem> {
+        event.attempt(&ownership);
+        let record = ownership.record().clone();
+        let accepted = Accepted::by(&head);
+        let (relay, reader) = relay_for(rule.response, head.version).unzip();
+        let body = RequestBody::buffered(body);
+        self.cross(&mut head, &body, client);
+        if ownership.attempt() > 1 {
+            head.headers.insert(head::ATTEMPT, HeaderValue::from(ownership.attempt()));
+        }
+        let mut request = Request::from_parts(head.into_parts(), body);
+        let settings = self.upstream.settings();
+        let limits = AttemptLimits { timeout: settings.attempt_timeout, max_response_body: rule.max_response_body };
+        let (upstream, budget) = (self.upstream.clone(), self.budget.clone());
+        let begun = Instant::now();
+        let running = ownership
+            .run(move |gate| async move { upstream.attempt(&mut request, gate, &limits, &budget, relay).await });
+        let first = {
+            let first = pin!(stream::head_or_result(reader, running));
+            // Dropped when the time is up: the attempt continues as a task.
+            tick::timeout(settings.response_timeout, first).await
+        };
+        event.upstream(begun.elapsed());
+        fail_point::reach(Step::BeforeAnswer).await;
+
+        let executed = |event: &mut Event, answer: ProxyResponse| {
+            event.answer(RequestOutcome::Executed, answer.status());
+            Ok(answer)
+        };
+        let ended = match first {
+            Ok(HeadOrResult::Head(answer)) => return executed(event, *answer),
+            Ok(HeadOrResult::Result(Some(ended))) => ended,
+            // The attempt panicked: it may have been sent, and its lease expires.
+            Ok(HeadOrResult::Result(None)) => return Err(refusal::failed()),
+            Err(_) => return Err(refusal::not_yet()),
+        };
+        match ended {
+            AttemptResult::Answered(reply) => executed(event, replay::own_response(reply)),
+            AttemptResult::Streamed(reply, rest) => executed(event, replay::partial_response(reply, rest)),
+            AttemptResult::Recorded(reply) => {
+                // Rare.
+                let answer =
+                    Box::pin(self.replay(rule, &record, reply, &accepted)).await.map_err(refusal::not_replayed)?;
+                event.answer(RequestOutcome::Replayed, answer.status());
+                Ok(answer)
+            }
+            AttemptResult::NotSent => Err(refusal::unreachable()),
+            AttemptResult::InDoubt => Err(refusal::store_unavailable()),
+            AttemptResult::Replaced => Err(refusal::in_flight(rule)),
+            AttemptResult::Silent(LostReason::Broken) => Err(refusal::failed()),
+            AttemptResult::Silent(LostReason::Timeout) => Err(refusal::given_up()),
+        }
+    }
+}
