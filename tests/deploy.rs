@@ -47,6 +47,48 @@ fn the_configuration_names_services_of_the_compose_file() {
     }
 }
 
+#[test]
+fn what_the_compose_file_mounts_is_there_and_prometheus_reads_it() {
+    let compose = fs::read_to_string(file("compose.yaml")).expect("the compose file");
+    let mounts: Vec<_> =
+        compose.lines().filter_map(|line| line.trim().strip_prefix("- ./")?.split(':').next()).collect();
+    assert!(mounts.len() >= 5, "{mounts:?}");
+    for mounted in mounts {
+        assert!(file(mounted).exists(), "compose.yaml mounts {mounted}");
+    }
+    let said = run("promtool", &["check", "config", "deploy/prometheus/prometheus.yml"], "");
+    said.unwrap_or_else(|said| panic!("{said}"));
+    let scraped = fs::read_to_string(file("prometheus/prometheus.yml")).expect("what Prometheus reads");
+    let admin = configuration().admin.map_or(0, |admin| admin.listen.port());
+    assert!(scraped.contains(&format!("\"onlyonce:{admin}\"")), "Prometheus does not scrape the admin listener");
+}
+
+/// The root of the image, with the program of the tests: no library, certificate or file of the C library is missing.
+#[test]
+fn the_program_runs_in_the_root_of_its_image() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("root");
+    run("deploy/image/root", &[env!("CARGO_BIN_EXE_onlyonce"), root.to_str().expect("UTF-8")], "")
+        .unwrap_or_else(|said| panic!("{said}"));
+    let configuration = "[server]\nlisten = \"0.0.0.0:8080\"\n[upstream]\nurl = \"https://backend.example\"\n\
+                         [store]\nurl = \"embedded:/var/lib/onlyonce\"\n[[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n";
+    fs::write(root.join("etc/onlyonce.toml"), configuration).expect("a configuration");
+    let inside = |arguments: &[&str]| {
+        let root = root.to_str().expect("UTF-8");
+        let user = ["--userspec=onlyonce:onlyonce", root, "/usr/local/bin/onlyonce"];
+        let is_root = run("id", &["-u"], "").is_ok_and(|id| id.trim() == "0");
+        let chroot = if is_root { vec!["chroot", user[0]] } else { vec!["unshare", "--map-root-user", "chroot"] };
+        run(chroot[0], &[&chroot[1..], &user[1..], arguments].concat(), "")
+    };
+    let version = inside(&["--version"]).unwrap_or_else(|said| panic!("{said}"));
+    assert!(version.starts_with(concat!("onlyonce ", env!("CARGO_PKG_VERSION"))), "{version}");
+    inside(&["check", "/etc/onlyonce.toml"]).unwrap_or_else(|said| panic!("{said}"));
+
+    fs::remove_file(root.join("etc/ssl/certs/ca-certificates.crt")).expect("the certificates");
+    let said = inside(&["check", "/etc/onlyonce.toml"]).expect_err("a backend over TLS needs certificates");
+    assert!(said.contains("certificate"), "{said}");
+}
+
 /// The folders at the top that files of `src` take text from when they are compiled.
 fn included_folders(folder: &Path, found: &mut BTreeSet<String>) {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,7 +1,7 @@
 //! What it costs to hold many records, in bytes read and held, and in instructions: never in time. Each measurement has a
 //! process of its own, whose figures are all the store's.
 //!
-//! The figures of docs/embedded-store.md are those of an optimised build:
+//! The figures of docs/embedded-store.md are those of an optimised build, which `tests/run --all` makes too:
 //! `cargo test --profile gate --lib -- --ignored --nocapture embedded::tests::cost`.
 
 use std::fmt::Display;
@@ -55,7 +55,9 @@ fn claims_cost_the_same(records: u64) {
     }
     let among_many = instructions_of_a_claim(folder.path());
     eprintln!("{records} records: {among_many} instructions for a claim; none: {instructions}");
-    assert!(among_many <= instructions * 13 / 10, "{among_many} instructions, and {instructions} in an empty store");
+    // Unoptimised, a look into a segment's index costs ten times as much, and the rest of a claim four times.
+    let tenths = if cfg!(debug_assertions) { 15 } else { 13 };
+    assert!(among_many <= instructions * tenths / 10, "{among_many} instructions, and {instructions} in an empty store");
 }
 
 fn the_folder_shrinks(records: u64) {
