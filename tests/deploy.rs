@@ -59,7 +59,7 @@ fn what_the_compose_file_mounts_is_there_and_prometheus_reads_it() {
     let said = run("promtool", &["check", "config", "deploy/prometheus/prometheus.yml"], "");
     said.unwrap_or_else(|said| panic!("{said}"));
     let scraped = fs::read_to_string(file("prometheus/prometheus.yml")).expect("what Prometheus reads");
-    let admin = configuration().admin.map_or(0, |admin| admin.listen.port());
+    let admin = configuration().admin.listen.map_or(0, |address| address.port());
     assert!(scraped.contains(&format!("\"onlyonce:{admin}\"")), "Prometheus does not scrape the admin listener");
 }
 
