@@ -16,6 +16,7 @@
 //! | what a key, a scope and a fingerprint are | [`key`] |
 //! | **the protocol**: states, and every step between them | [`record`], [`record::transitions`] |
 //! | what lies in a store, byte by byte | [`record::codec`], [`record::chunks`]; `docs/record-layout.md` |
+//! | how stored answers are encrypted | [`record::encryption`]; which key writes, `store/format.rs` |
 //! | the claim | [`guard::Guard::claim`], carried out by [`store::Store::claim`] |
 //! | what a repeat gets | [`guard::decide()`] |
 //! | the life of an attempt: send, renew, settle, keep trying | [`guard::attempt`] |
@@ -49,7 +50,7 @@
 //! main → cli → run → server, admin      (cli → admin: the shapes of its JSON)
 //!              └───→ proxy → guard → store → record, key
 //!
-//! leaves: clock, list, text, tick, units, uri, rule (data only), config (reads a file into rules),
+//! leaves: clock, list, random, text, tick, units, uri, rule (data only), config (reads a file into rules),
 //!         advice and schema (about config), problem, metrics, telemetry, tls, fail_point (of test builds only)
 //! ```
 //!
@@ -78,6 +79,7 @@ pub mod list;
 pub mod metrics;
 pub mod problem;
 pub mod proxy;
+pub mod random;
 pub mod record;
 pub mod rule;
 pub mod run;

@@ -56,9 +56,6 @@ impl File {
             }
             scalar => value(scalar),
         });
-        if !known.built {
-            schema.insert("description".into(), json!("Not built yet: nothing but its default is taken."));
-        }
         let Some(entry) = self.reference.entry(&known.table, known.key) else { return schema };
         let least = known.shapes.iter().find_map(least).map(|least| format!(" At least {least}.")).unwrap_or_default();
         schema.insert("description".into(), json!(format!("{}{least}", entry.why)));
@@ -204,11 +201,10 @@ mod tests {
         let keys = config::keys();
         let told =
             |known: &&KnownKey| reference.entry(&known.table, known.key).is_some_and(|entry| !entry.why.is_empty());
-        let untold: Vec<String> = keys.iter().filter(|known| known.built && !told(known)).map(path).collect();
+        let untold: Vec<String> = keys.iter().filter(|known| !told(known)).map(path).collect();
         assert_eq!(untold, Vec::<String>::new(), "not in config/onlyonce.toml, or without a word of why");
-        let known = |entry: &&ReferenceEntry| {
-            keys.iter().any(|known| known.built && known.table == entry.table && known.key == entry.key)
-        };
+        let known =
+            |entry: &&ReferenceEntry| keys.iter().any(|known| known.table == entry.table && known.key == entry.key);
         let strangers: Vec<&str> =
             reference.entries.iter().filter(|entry| !known(entry)).map(|entry| entry.key.as_str()).collect();
         assert_eq!(strangers, Vec::<&str>::new(), "in config/onlyonce.toml, and no key");

@@ -205,7 +205,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 
 /// The longest fixed part of each message: of the first string after the name of a function that reports.
 fn sentences(code: &str) -> Vec<String> {
-    let calls = [".refuse(", ".not_built(", "::not_built::<()>(", "warn(", ".add("];
+    let calls = [".refuse(", ".not_built(", "warn(", ".add("];
     let mut all = Vec::new();
     for call in calls {
         for (at, _) in code.match_indices(call) {

@@ -140,9 +140,9 @@ impl RecordApi {
                 let entry = RecordEntry::new(name, Ok(&held.seen()), Timestamp::now());
                 if with_body
                     && let State::Completed { reply, .. } = &mut held.record.state
-                    && let ReplyBody::Apart(body) = reply.body
+                    && let ReplyBody::Apart(body) = &reply.body
                 {
-                    match self.body(name, body).await {
+                    match self.body(name, body.clone()).await {
                         Ok(pieces) => Arc::make_mut(reply).body = pieces.into(),
                         Err(StoreError::Unreadable { source, .. }) => {
                             return Ok(RecordDetail::new(

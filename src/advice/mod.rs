@@ -12,7 +12,7 @@ use self::caller::{
     about_addresses, about_cookies, about_edge, about_refreshed_tokens, about_rotated_keys, about_shared_keys,
     about_strangers, about_trust, about_unused_tokens,
 };
-use self::store::{about_embedded, about_eviction, about_memory};
+use self::store::{about_digests, about_embedded, about_eviction, about_memory};
 use crate::config::{Config, ServerConfig, UpstreamConfig};
 use crate::rule::{
     Disposition, Mode, OnConcurrent, OnStoreError, OnUnknown, Policy, Preset, Routes, Rule, Selector, StatusSet,
@@ -69,6 +69,7 @@ fn advice(config: &Config) -> Vec<Warning> {
         ("embedded-single", about_embedded(&store.location)),
         ("memory-store", about_memory(&store.location)),
         ("evicting-store", about_eviction(store.accept_eviction, &store.location)),
+        ("digest-key-in-store", about_digests(store)),
         ("everybody-trusted", about_trust(trust)),
         ("jwt-unused", about_unused_tokens(trust, routes)),
         ("edge-not-trusted", about_edge(trust, server)),

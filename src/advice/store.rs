@@ -1,7 +1,7 @@
 //! What the choice of a store may bring.
 
 use super::{Advice, Weight, warn};
-use crate::config::StoreLocation;
+use crate::config::{StoreConfig, StoreLocation};
 
 pub(super) fn about_embedded(location: &StoreLocation) -> Option<Advice> {
     match location {
@@ -32,5 +32,17 @@ pub(super) fn about_eviction(is_accepted: bool, location: &StoreLocation) -> Opt
         "store.accept_eviction lets Redis throw records away when its memory is full, and their requests run again when \
          they are repeated",
         "give Redis room, have it refuse writes instead (maxmemory-policy noeviction), and leave accept_eviction out",
+    )
+}
+
+/// Digests of what can be guessed are no secret to whoever has their key.
+pub(super) fn about_digests(store: &StoreConfig) -> Option<Advice> {
+    if store.encryption_keys.is_empty() || store.digest_key.is_some() || store.location == StoreLocation::Memory {
+        return None;
+    }
+    warn(
+        "stored answers are encrypted (store.encryption_keys), but the key of the digests lies in the store: whoever \
+         reads it there can try out keys, credentials and bodies until a digest matches",
+        "keep that key outside, too: store.digest_key = \"env:ONLYONCE_DIGEST_KEY\". The records of before are forgotten",
     )
 }

@@ -6,6 +6,7 @@ mod connect;
 mod explain;
 mod given;
 mod init;
+mod keys;
 mod output;
 mod records;
 mod running;
@@ -106,6 +107,9 @@ enum Command {
     /// Asks the admin listener of a running sidecar, whatever its store is. Where admin.token is set, it is sent along:
     /// that of the configuration, or of $ONLYONCE_ADMIN_TOKEN, which comes first.
     Records(records::RecordsArgs),
+    /// Make keys that stored answers are encrypted with
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Print completions for a shell, to be read by it: source <(onlyonce completions bash)
@@ -179,6 +183,7 @@ pub fn main() -> ExitCode {
             with_config(&file, |config| explain::explain(&config, args))
         }
         Command::Records(args) => records::records(args),
+        Command::Keys(command) => keys::keys(&command),
         Command::Schema => schema(),
         Command::Completions { shell } => {
             let mut out = Vec::new();

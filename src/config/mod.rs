@@ -28,7 +28,7 @@ pub use fixed::Fixed;
 pub use placement::RecordPlacement;
 pub use problem::{ConfigError, ConfigProblem};
 pub use redis::{RedisAddress, RedisEndpoint, RedisPassword, RedisServers};
-pub use secret::Secret;
+pub use secret::{Secret, SecretKey};
 
 /// A whole configuration file, checked and resolved.
 #[derive(Debug)]

@@ -14,7 +14,6 @@ mod lease_state;
 mod limit;
 mod observe;
 pub mod policy;
-mod random;
 mod running;
 mod send_outcome;
 #[cfg(test)]
@@ -39,12 +38,12 @@ pub use observe::{Observation, ShadowResult};
 pub use running::RunningAttempt;
 pub use send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome};
 
+use crate::random::random;
 use attempt::{Attempt, InFlightPermit, Recorder};
 use cleanup::Cleanup;
 use in_flight::{InFlightEntry, InFlightTable};
 use lease::Lease;
 use limit::{ConcurrencyLimit, Permit};
-use random::random;
 use unknown::UnknownRecords;
 use without_store::Fallback;
 

@@ -7,14 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Guard;
 use super::decide::{Verdict, decide};
 use super::limit::Permit;
 use super::policy::{self, Outcome};
 use super::send_outcome::SendOutcome;
-use super::{Guard, random};
 use crate::clock;
 use crate::key::Operation;
 use crate::metrics::ShadowVerdict;
+use crate::random::random;
 use crate::record::{Claim, Extensions, RecordName, SettledRecord, Terms, Token};
 use crate::rule::Rule;
 use crate::store::{Claimed, Store, StoreError};

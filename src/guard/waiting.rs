@@ -28,6 +28,6 @@ pub(super) async fn wait_for_change(changes: Option<&mut Changes>, looks: u32) {
 /// waiters do not look at once.
 pub(super) fn backoff(looks: u32) -> Duration {
     let full = 0.05 * 1.6_f64.powi(looks.min(10).cast_signed());
-    let chance = f64::from(u8::from_le_bytes(super::random::random())) / 255.0;
+    let chance = f64::from(u8::from_le_bytes(crate::random::random())) / 255.0;
     Duration::from_secs_f64(full.min(1.0) * (0.5 + chance / 2.0))
 }

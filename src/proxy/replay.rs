@@ -128,9 +128,9 @@ impl Proxy {
                 DecodeOutcome::Plain(body) => return Ok(Some(PreparedBody::Decoded(body))),
             }
         }
-        let ReplyBody::Apart(body) = reply.body else { return Ok(None) };
+        let ReplyBody::Apart(body) = &reply.body else { return Ok(None) };
         let trailers = if with_trailers { reply.trailers.clone() } else { HeaderMap::new() };
-        let body = ReplayBody::begin(&*self.store, record, body, trailers, &self.budget).await?;
+        let body = ReplayBody::begin(&*self.store, record, body.clone(), trailers, &self.budget).await?;
         Ok(Some(PreparedBody::FromStore(Box::new(body))))
     }
 
@@ -143,13 +143,13 @@ impl Proxy {
         coding: Coding,
     ) -> Result<DecodeOutcome, NoReplay> {
         let mut reservation = self.budget.reserve();
-        let whole = match reply.body {
+        let whole = match &reply.body {
             ReplyBody::Held(_) => Arc::clone(reply),
             ReplyBody::Apart(body) => {
                 if !usize::try_from(body.cut.length()).is_ok_and(|length| reservation.grow(length)) {
                     return Err(NoReplay::NoRoom);
                 }
-                let body = StoredBody::open(&*self.store, record, body).await?.rest().await?;
+                let body = StoredBody::open(&*self.store, record, body.clone()).await?.rest().await?;
                 Arc::new(Reply { body: body.into(), ..Reply::clone(reply) })
             }
         };

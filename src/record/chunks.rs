@@ -17,15 +17,17 @@
 //!
 //! What this is against: damage, chunks that were lost, cut short, doubled or mixed up, and those of another record or
 //! attempt. It is not against somebody who writes to the store: who can do that can write a record as well, whose
-//! checksum needs no key either. So the digest is one that costs next to nothing. Against such a writer, encryption is the
-//! means, which is to authenticate record and chunks alike.
+//! checksum needs no key either. So the digest is one that costs next to nothing. In an encrypted body, each payload is
+//! [encrypted](super::encryption) before its digest is made, and authenticated under a key that the store does not have.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::codec::Unreadable;
+use super::encryption::{ChunkCipher, ChunkPlace, Encryption, EncryptionKey, NONCE, NonceSource, TAG};
 use super::{RecordName, Token};
 
 /// Payload of every chunk but the last. Redis takes 380 µs of CPU for a MiB that it gets and as many for one that it gives in
@@ -41,17 +43,24 @@ pub struct Cut {
     length: u64,
     /// Payload of every chunk but the last. Not 0.
     size: u32,
+    /// Whether the payloads are encrypted.
+    is_encrypted: bool,
 }
 
 impl Cut {
     /// A body of so many bytes, in chunks of [`SIZE`].
     pub const fn of(length: u64) -> Self {
-        Self { length, size: SIZE }
+        Self { length, size: SIZE, is_encrypted: false }
+    }
+
+    /// The same body, encrypted.
+    pub const fn encrypted(self) -> Self {
+        Self { is_encrypted: true, ..self }
     }
 
     /// As a record says it; chunks of no size are none.
     pub(super) fn read(length: u64, size: u32) -> Option<Self> {
-        (size > 0).then_some(Self { length, size })
+        (size > 0).then_some(Self { length, size, is_encrypted: false })
     }
 
     /// Bytes of the body.
@@ -71,29 +80,37 @@ impl Cut {
 
     /// Bytes of the chunks, as they are stored.
     pub fn stored(self) -> u64 {
-        self.length.saturating_add(self.count().saturating_mul(DIGEST as u64))
+        self.length.saturating_add(self.count().saturating_mul(self.added()))
     }
 
     /// Where a chunk lies when they lie one behind the other. Of what is no chunk, an empty range at the end.
     pub fn lies_at(self, index: u64) -> Range<u64> {
-        let starts = |index: u64| index.saturating_mul(u64::from(self.size) + DIGEST as u64).min(self.stored());
+        let starts = |index: u64| index.saturating_mul(u64::from(self.size) + self.added()).min(self.stored());
         starts(index)..starts(index.saturating_add(1))
+    }
+
+    /// Bytes of a stored chunk beside its payload.
+    fn added(self) -> u64 {
+        (DIGEST + if self.is_encrypted { NONCE + TAG } else { 0 }) as u64
     }
 }
 
 /// A body that lies apart from its record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApartBody {
     /// Of the attempt that has written it.
     pub token: Token,
     /// How it is cut.
     pub cut: Cut,
+    /// What it is encrypted with, if it is.
+    pub key: Option<Arc<EncryptionKey>>,
 }
 
 impl ApartBody {
     /// Checks its chunks as they come. The name is the record's.
-    pub fn reader(self, name: &RecordName) -> ChunkReader {
-        ChunkReader::new(name, self.token, self.cut)
+    pub fn reader(&self, name: &RecordName) -> ChunkReader {
+        let cipher = self.key.as_ref().map(|key| ChunkCipher::new(key, name, self.token));
+        ChunkReader { binding: Binding::new(name, self.token), cut: self.cut, next: 0, cipher }
     }
 }
 
@@ -110,15 +127,8 @@ impl Binding {
         Self(hasher.digest())
     }
 
-    fn seed(self, index: u64, is_last: bool) -> u64 {
-        let mut place = [0; 9];
-        place[..8].copy_from_slice(&index.to_le_bytes());
-        place[8] = is_last.into();
-        xxh3_64_with_seed(&place, self.0)
-    }
-
-    fn digest(self, index: u64, is_last: bool, pieces: &[Bytes]) -> [u8; DIGEST] {
-        let seed = self.seed(index, is_last);
+    fn digest(self, place: ChunkPlace, pieces: &[Bytes]) -> [u8; DIGEST] {
+        let seed = xxh3_64_with_seed(&place.bytes(), self.0);
         let digest = match pieces {
             [piece] => xxh3_64_with_seed(piece, seed),
             pieces => {
@@ -136,7 +146,7 @@ impl Binding {
 pub struct Chunk {
     /// From 0.
     pub index: u64,
-    /// What is to be stored; only the concatenation means something. None of the body's bytes was copied.
+    /// What is to be stored; only the concatenation means something. Of a body that is not encrypted, no byte was copied.
     pub pieces: Vec<Bytes>,
 }
 
@@ -148,9 +158,9 @@ impl Chunk {
 }
 
 /// Cuts a body as it comes.
-#[derive(Debug)]
 pub struct Cutter {
     binding: Binding,
+    encrypt: Option<(ChunkCipher, NonceSource)>,
     index: u64,
     length: u64,
     /// Of the chunk that is being filled. A full one waits for a byte that shows that it is not the last.
@@ -160,8 +170,9 @@ pub struct Cutter {
 
 impl Cutter {
     /// For the body of the answer that the attempt with this token has brought.
-    pub fn new(name: &RecordName, token: Token) -> Self {
-        Self { binding: Binding::new(name, token), index: 0, length: 0, pieces: Vec::new(), filled: 0 }
+    pub fn new(name: &RecordName, token: Token, encryption: Option<Encryption<'_>>) -> Self {
+        let encrypt = encryption.map(|with| (ChunkCipher::new(with.key, name, token), with.nonce));
+        Self { binding: Binding::new(name, token), encrypt, index: 0, length: 0, pieces: Vec::new(), filled: 0 }
     }
 
     /// Adds a piece of the body, and hands out the chunks that are complete.
@@ -169,7 +180,7 @@ impl Cutter {
         self.length += piece.len() as u64;
         while !piece.is_empty() {
             if self.filled == SIZE as usize {
-                chunk(self.seal(false));
+                chunk(self.complete(false));
             }
             let fits = piece.split_to(piece.len().min(SIZE as usize - self.filled));
             self.filled += fits.len();
@@ -179,12 +190,17 @@ impl Cutter {
 
     /// The last chunk, and what the record says of them all.
     pub fn end(mut self) -> (Chunk, Cut) {
-        (self.seal(true), Cut::of(self.length))
+        let cut = Cut::of(self.length);
+        (self.complete(true), if self.encrypt.is_some() { cut.encrypted() } else { cut })
     }
 
-    fn seal(&mut self, is_last: bool) -> Chunk {
+    fn complete(&mut self, is_last: bool) -> Chunk {
         let mut pieces = std::mem::take(&mut self.pieces);
-        let digest = self.binding.digest(self.index, is_last, &pieces);
+        let place = ChunkPlace { index: self.index, is_last };
+        if let Some((cipher, nonce)) = &self.encrypt {
+            pieces = vec![cipher.seal(nonce(), place, &pieces)];
+        }
+        let digest = self.binding.digest(place, &pieces);
         pieces.push(Bytes::copy_from_slice(&digest));
         let chunk = Chunk { index: self.index, pieces };
         (self.index, self.filled) = (self.index + 1, 0);
@@ -193,8 +209,8 @@ impl Cutter {
 }
 
 /// All chunks of a body that is at hand.
-pub fn cut(name: &RecordName, token: Token, body: &[Bytes]) -> (Vec<Chunk>, Cut) {
-    let mut cutter = Cutter::new(name, token);
+pub fn cut(name: &RecordName, token: Token, body: &[Bytes], encryption: Option<Encryption<'_>>) -> (Vec<Chunk>, Cut) {
+    let mut cutter = Cutter::new(name, token, encryption);
     let mut chunks = Vec::new();
     body.iter().for_each(|piece| cutter.push(piece.clone(), |chunk| chunks.push(chunk)));
     let (last, cut) = cutter.end();
@@ -208,14 +224,10 @@ pub struct ChunkReader {
     binding: Binding,
     cut: Cut,
     next: u64,
+    cipher: Option<ChunkCipher>,
 }
 
 impl ChunkReader {
-    /// For the body of the record of this name, as the record says that it was cut.
-    pub fn new(name: &RecordName, token: Token, cut: Cut) -> Self {
-        Self { binding: Binding::new(name, token), cut, next: 0 }
-    }
-
     /// The chunk that is wanted next; `None` at the end.
     pub fn wanted(&self) -> Option<u64> {
         (!self.is_at_end()).then_some(self.next)
@@ -226,7 +238,8 @@ impl ChunkReader {
         self.next == self.cut.count()
     }
 
-    /// The payload of the next chunk, which shares the bytes that are `stored`. One that is refused may be asked for again.
+    /// The payload of the next chunk, which shares the bytes that are `stored` unless it is encrypted. One that is refused
+    /// may be asked for again.
     pub fn read(&mut self, mut stored: Bytes) -> Result<Bytes, Unreadable> {
         let index = self.wanted().ok_or(NOT_STORED)?;
         let Range { start, end } = self.cut.lies_at(index);
@@ -234,12 +247,17 @@ impl ChunkReader {
             return Err(NOT_STORED);
         }
         let digest = stored.split_off(stored.len() - DIGEST);
-        let is_last = index + 1 == self.cut.count();
-        if self.binding.digest(index, is_last, std::slice::from_ref(&stored)) != digest[..] {
+        let place = ChunkPlace { index, is_last: index + 1 == self.cut.count() };
+        if self.binding.digest(place, std::slice::from_ref(&stored)) != digest[..] {
             return Err(NOT_STORED);
         }
+        drop(digest);
+        let payload = match &self.cipher {
+            Some(cipher) => cipher.open(place, stored)?,
+            None => stored,
+        };
         self.next = index + 1;
-        Ok(stored)
+        Ok(payload)
     }
 }
 

@@ -30,7 +30,8 @@
 //! A record has exactly one encoding: reading refuses bytes that writing would not produce. The checksum detects
 //! damage, and is verified before anything else is used. It does not protect against somebody who writes to the store.
 //!
-//! [`Extensions`] are for later versions. A body that is stored apart is stored in [chunks](super::chunks).
+//! [`Extensions`] say what else there is. One of them says that what follows them is [encrypted](super::encryption). A
+//! body that is stored apart is stored in [chunks](super::chunks).
 //!
 //! Scripts in Redis read version, state, token and attempt at their offsets. Everything else is read here only. No
 //! release had layout 1.
@@ -48,8 +49,11 @@ use http::{HeaderValue, StatusCode, header};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::chunks::{ApartBody, Cut};
+use super::encryption::{self, Encryption, EncryptionHeader, EncryptionKey, KeyId};
+use super::extensions::ReadExtensions;
 use super::{
-    Claim, Extensions, Fingerprint, Phase, Record, Reply, ReplyBody, State, Summary, Terms, Token, UnknownPolicy,
+    Claim, Extensions, Fingerprint, Phase, Record, RecordName, Reply, ReplyBody, State, Summary, Terms, Token,
+    UnknownPolicy,
 };
 use fields::{fields_len, put_fields};
 use input::RecordInput;
@@ -102,6 +106,9 @@ pub enum Unreadable {
     /// It has a critical extension of this code.
     #[error("it was written by a newer version of onlyonce (extension {0})")]
     Extension(u8),
+    /// It is encrypted, and the key is not at hand.
+    #[error("it is encrypted with the key {0}, which is none of store.encryption_keys")]
+    NoKey(KeyId),
     /// It is damaged.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
@@ -130,16 +137,47 @@ pub fn encoded_len(record: &Record, placement: Placement) -> usize {
     HEAD + record.claim.extensions.as_bytes().len() + rest + CHECKSUM
 }
 
+/// The bytes of `record`, its answer encrypted if it has one.
+pub fn encode_encrypted(
+    record: &Record,
+    placement: Placement,
+    name: &RecordName,
+    encryption: Encryption<'_>,
+) -> Vec<u8> {
+    let key = match &record.state {
+        State::InFlight | State::Unknown { .. } => return encode(record, placement),
+        State::Completed { .. } | State::Unreplayable { .. } => match record.apart_body() {
+            // A body that is stored already stays as it is, and so does what is said of it.
+            Some(ApartBody { key: None, .. }) => return encode(record, placement),
+            Some(ApartBody { key: Some(key), .. }) => key,
+            None => encryption.key,
+        },
+    };
+    let header = EncryptionHeader::new(Encryption { key, ..encryption });
+    let mut out = Vec::with_capacity(encoded_len(record, placement) + encryption::EXTENSION + encryption::TAG);
+    let content = put_record(&mut out, record, placement, &header.extension());
+    header.seal(key, name, record.claim.token, &mut out, (0, content));
+    put_checksum(&mut out, 0);
+    out
+}
+
 /// Appends the bytes of `record`.
 pub fn encode_into(out: &mut Vec<u8>, record: &Record, placement: Placement) {
     let start = out.len();
+    put_record(out, record, placement, &[]);
+    put_checksum(out, start);
+}
+
+/// All but the checksum; `critical` are extensions behind those of the claim. Returns where the extensions end.
+fn put_record(out: &mut Vec<u8>, record: &Record, placement: Placement, critical: &[u8]) -> usize {
     match &record.state {
-        State::InFlight => put_claim(out, &record.claim, IN_FLIGHT, 0, None, 0),
-        State::Unknown { settled_at } => put_claim(out, &record.claim, UNKNOWN, 0, None, *settled_at),
+        State::InFlight => put_claim(out, &record.claim, critical, (IN_FLIGHT, 0), None, 0),
+        State::Unknown { settled_at } => put_claim(out, &record.claim, critical, (UNKNOWN, 0), None, *settled_at),
         State::Completed { settled_at, reply } => {
             let placement = placement.of(reply);
             let flags = if placement == Placement::Within { 0 } else { BODY_APART };
-            put_claim(out, &record.claim, COMPLETED, flags, Some(reply.status), *settled_at);
+            let status = Some(reply.status);
+            let content = put_claim(out, &record.claim, critical, (COMPLETED, flags), status, *settled_at);
             put_fields(out, reply.headers.len(), reply.headers.iter());
             put_fields(out, reply.trailers.len(), reply.trailers.iter());
             match placement {
@@ -149,13 +187,14 @@ pub fn encode_into(out: &mut Vec<u8>, record: &Record, placement: Placement) {
                     out.extend_from_slice(&cut.size().to_le_bytes());
                 }
             }
+            content
         }
         State::Unreplayable { settled_at, status, location } => {
-            put_claim(out, &record.claim, UNREPLAYABLE, 0, Some(*status), *settled_at);
+            let content = put_claim(out, &record.claim, critical, (UNREPLAYABLE, 0), Some(*status), *settled_at);
             put_fields(out, location.iter().len(), located(location.as_ref()));
+            content
         }
     }
-    seal(out, start);
 }
 
 /// The bytes of a record in flight.
@@ -173,17 +212,24 @@ pub fn claim_len(claim: &Claim) -> usize {
 /// Appends the bytes of a record in flight.
 pub fn encode_claim_into(out: &mut Vec<u8>, claim: &Claim) {
     let start = out.len();
-    put_claim(out, claim, IN_FLIGHT, 0, None, 0);
-    seal(out, start);
+    put_claim(out, claim, &[], (IN_FLIGHT, 0), None, 0);
+    put_checksum(out, start);
 }
 
-fn seal(out: &mut Vec<u8>, start: usize) {
+fn put_checksum(out: &mut Vec<u8>, start: usize) {
     let checksum = xxh3_64(&out[start..]);
     out.extend_from_slice(&checksum.to_le_bytes());
 }
 
-/// The first [`HEAD`] bytes, and the extensions.
-fn put_claim(out: &mut Vec<u8>, claim: &Claim, state: u8, flags: u16, status: Option<StatusCode>, settled_at: u64) {
+/// The first [`HEAD`] bytes, and the extensions: those of the claim, and `critical` ones. Returns where they end.
+fn put_claim(
+    out: &mut Vec<u8>,
+    claim: &Claim,
+    critical: &[u8],
+    (state, flags): (u8, u16),
+    status: Option<StatusCode>,
+    settled_at: u64,
+) -> usize {
     let Claim { token, attempt, terms, fingerprint, claimed_at, extensions } = claim;
     let (retry, hold_for) = match terms.on_unknown {
         UnknownPolicy::Hold(hold_for) => (0, millis(hold_for)),
@@ -201,8 +247,8 @@ fn put_claim(out: &mut Vec<u8>, claim: &Claim, state: u8, flags: u16, status: Op
     put(&token.0);
     put(&attempt.to_le_bytes());
     put(&status.map_or(0, |status| status.as_u16()).to_le_bytes());
-    // They were read with a length of this size.
-    put(&(extensions.len() as u16).to_le_bytes());
+    // They were read with a length of this size, and with room for critical ones.
+    put(&((extensions.len() + critical.len()) as u16).to_le_bytes());
     for number in [millis(terms.lease), millis(terms.retention), hold_for, *claimed_at, settled_at, fingerprint.recipe]
     {
         put(&number.to_le_bytes());
@@ -212,6 +258,8 @@ fn put_claim(out: &mut Vec<u8>, claim: &Claim, state: u8, flags: u16, status: Op
     debug_assert_eq!(at, HEAD);
     out.extend_from_slice(&head);
     out.extend_from_slice(extensions);
+    out.extend_from_slice(critical);
+    out.len()
 }
 
 fn located(location: Option<&HeaderValue>) -> impl Iterator<Item = (&http::HeaderName, &HeaderValue)> {
@@ -222,8 +270,17 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Reads a record. Its body and header values share the bytes.
+/// Reads a record that is not encrypted. Its body and header values share the bytes.
 pub fn decode(bytes: &Bytes) -> Result<Record, Unreadable> {
+    read(bytes, None)
+}
+
+/// Reads the record of this name, whether it is encrypted with one of these keys or not.
+pub fn decode_under(bytes: &Bytes, name: &RecordName, keys: &[Arc<EncryptionKey>]) -> Result<Record, Unreadable> {
+    read(bytes, Some((name, keys)))
+}
+
+fn read(bytes: &Bytes, keyring: Option<(&RecordName, &[Arc<EncryptionKey>])>) -> Result<Record, Unreadable> {
     check_version(bytes)?;
     let Some((content, checksum)) = bytes.split_last_chunk::<CHECKSUM>().filter(|(content, _)| content.len() >= HEAD)
     else {
@@ -234,7 +291,29 @@ pub fn decode(bytes: &Bytes) -> Result<Record, Unreadable> {
     }
     let mut input = RecordInput::new(bytes, content.len());
     let RecordHead { phase, flags, mut claim, status, settled_at, extensions } = decode_head(&mut input)?;
-    claim.extensions = Extensions::read(input.share(extensions.into())?)?;
+    let encrypted = match extensions {
+        0 => None,
+        length => {
+            let ReadExtensions { kept, encryption } = Extensions::read(&input.share(length.into())?)?;
+            claim.extensions = kept;
+            encryption
+        }
+    };
+    let opened;
+    let key = match encrypted {
+        None => None,
+        Some(_) if matches!(phase, Phase::InFlight | Phase::Unknown) => {
+            return Err(Unreadable::Damaged("it is encrypted, and has no answer"));
+        }
+        Some(header) => {
+            let (name, keys) = keyring.ok_or(Unreadable::NoKey(header.key()))?;
+            let key = header.key_of(keys)?;
+            let head = HEAD + usize::from(extensions);
+            opened = header.open(key, name, claim.token, &content[..head], &content[head..])?;
+            input = RecordInput::new(&opened, opened.len());
+            Some(key)
+        }
+    };
     if flags & BODY_APART != 0 && phase != Phase::Completed {
         return Err(Unreadable::Damaged("it has a body that none of its kind has"));
     }
@@ -247,7 +326,8 @@ pub fn decode(bytes: &Bytes) -> Result<Record, Unreadable> {
             let body = if flags & BODY_APART != 0 {
                 let cut = Cut::read(u64::from_le_bytes(input.array()?), u32::from_le_bytes(input.array()?));
                 let cut = cut.ok_or(Unreadable::Damaged("its body lies in chunks of nothing"))?;
-                ReplyBody::Apart(ApartBody { token: claim.token, cut })
+                let cut = if key.is_some() { cut.encrypted() } else { cut };
+                ReplyBody::Apart(ApartBody { token: claim.token, cut, key: key.cloned() })
             } else {
                 ReplyBody::Held(Some(input.rest()).filter(|body| !body.is_empty()).into_iter().collect())
             };

@@ -1,6 +1,7 @@
 use bytes::Bytes;
 
 use super::codec::Unreadable;
+use super::encryption::EncryptionHeader;
 
 /// A list of extensions, each with a code, for later versions of the layout.
 ///
@@ -24,35 +25,54 @@ pub mod code {
     pub const PROBE: u8 = 0x02;
     /// What follows the extensions is compressed. Reserved.
     pub const COMPRESSION: u8 = 0x81;
-    /// What follows the extensions is encrypted. Reserved.
+    /// What follows the extensions is encrypted.
     pub const ENCRYPTION: u8 = 0x82;
 }
 
 /// Code and length of one extension.
 const HEADER: usize = 3;
+/// Bytes of what is kept. It leaves room for critical extensions in a length of 16 bits.
+const MOST: usize = 32 * 1024;
 
 impl Extensions {
-    /// Reads extensions. Codes must be in ascending order, each once, and none critical: no such code exists yet.
-    pub(super) fn read(bytes: Bytes) -> Result<Self, Unreadable> {
-        let (mut rest, mut last) = (&bytes[..], 0);
-        while !rest.is_empty() {
-            let Some((&[code, low, high], behind)) = rest.split_first_chunk::<HEADER>() else { return Err(CUT_SHORT) };
+    /// Reads extensions. Codes must be in ascending order, each once. Those that say how the record is read are not
+    /// kept with it: it may be written anew in another way.
+    pub(super) fn read(bytes: &Bytes) -> Result<ReadExtensions, Unreadable> {
+        let (mut at, mut last, mut kept) = (0, 0, 0);
+        let mut encryption = None;
+        while at < bytes.len() {
+            let Some(&[code, low, high]) = bytes[at..].first_chunk::<HEADER>() else { return Err(CUT_SHORT) };
             if code <= last {
                 return Err(Unreadable::Damaged("its extensions are not in order"));
             }
-            if code & CRITICAL != 0 {
-                return Err(Unreadable::Extension(code));
+            let (value, end) = (at + HEADER, at + HEADER + usize::from(u16::from_le_bytes([low, high])));
+            let value = bytes.get(value..end).ok_or(CUT_SHORT)?;
+            match code {
+                self::code::ENCRYPTION => encryption = Some(EncryptionHeader::read(value)?),
+                code if code & CRITICAL != 0 => return Err(Unreadable::Extension(code)),
+                _ => kept = end,
             }
-            last = code;
-            rest = behind.get(usize::from(u16::from_le_bytes([low, high]))..).ok_or(CUT_SHORT)?;
+            (at, last) = (end, code);
         }
-        Ok(Self(if bytes.is_empty() { None } else { Some(Box::new(bytes)) }))
+        if kept > MOST {
+            return Err(Unreadable::Damaged("it has more extensions than any version writes"));
+        }
+        let kept = bytes.slice(..kept);
+        Ok(ReadExtensions { kept: Self(if kept.is_empty() { None } else { Some(Box::new(kept)) }), encryption })
     }
 
     /// The bytes as they are in a record.
     pub(super) fn as_bytes(&self) -> &[u8] {
         self.0.as_deref().map_or(&[], |bytes| &bytes[..])
     }
+}
+
+/// The extensions of a record.
+pub(super) struct ReadExtensions {
+    /// Those that are kept when it is written anew.
+    pub(super) kept: Extensions,
+    /// How what follows them is encrypted, if it is.
+    pub(super) encryption: Option<EncryptionHeader>,
 }
 
 const CUT_SHORT: Unreadable = Unreadable::Damaged("its extensions are cut short");
@@ -62,7 +82,7 @@ mod tests {
     use super::*;
 
     fn read(bytes: &'static [u8]) -> Result<Extensions, Unreadable> {
-        Extensions::read(Bytes::from_static(bytes))
+        Extensions::read(&Bytes::from_static(bytes)).map(|read| read.kept)
     }
 
     #[test]

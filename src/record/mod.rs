@@ -2,10 +2,11 @@
 //!
 //! A [`Record`] is a [`Claim`] (who owns the operation, and under which terms) and a [`State`]. [`transitions`] holds
 //! every step from one record to the next; each store carries these out atomically and is tested against them.
-//! [`codec`] is the byte layout of a record, and [`chunks`] that of a large body.
+//! [`codec`] is the byte layout of a record, and [`chunks`] that of a large body; [`encryption`] is how both are encrypted.
 
 pub mod chunks;
 pub mod codec;
+pub mod encryption;
 mod extensions;
 mod hex;
 mod reply;
@@ -109,9 +110,9 @@ pub struct Summary {
 
 impl Record {
     /// The body of the response, if it is stored apart.
-    pub fn apart_body(&self) -> Option<ApartBody> {
+    pub fn apart_body(&self) -> Option<&ApartBody> {
         match &self.state {
-            State::Completed { reply, .. } => match reply.body {
+            State::Completed { reply, .. } => match &reply.body {
                 ReplyBody::Apart(body) => Some(body),
                 ReplyBody::Held(_) => None,
             },

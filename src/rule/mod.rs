@@ -129,7 +129,7 @@ impl Rule {
 }
 
 /// What `accept` may name: the warnings and notes of [`advice`](crate::advice).
-pub const WARNINGS: [&str; 22] = [
+pub const WARNINGS: [&str; 23] = [
     "address-as-caller",
     "anonymous-caller",
     "authorization-as-caller",
@@ -138,6 +138,7 @@ pub const WARNINGS: [&str; 22] = [
     "busy-503",
     "cookie-as-caller",
     "default-retention",
+    "digest-key-in-store",
     "edge-not-trusted",
     "embedded-single",
     "everybody-trusted",

@@ -29,8 +29,9 @@ impl StoredBody {
     where
         S: Store + ?Sized,
     {
+        let (cut, reader) = (body.cut, body.reader(name));
         let chunks = store.open_body(name, body).await.map_err(StoreError::there_may_be_a_record)?;
-        Ok(Self { name: name.clone(), cut: body.cut, chunks, reader: body.reader(name) })
+        Ok(Self { name: name.clone(), cut, chunks, reader })
     }
 
     /// Bytes of the whole body.

@@ -467,7 +467,7 @@ pub(super) async fn replies_come_back_as_they_were(subject: &Subject) {
 
 /// A record with its body.
 async fn whole(store: &dyn Store, name: &RecordName, mut record: Record) -> Record {
-    if let Some(body) = record.apart_body()
+    if let Some(body) = record.apart_body().cloned()
         && let State::Completed { reply, .. } = &mut record.state
     {
         let body = StoredBody::open(store, name, body).await.expect("a body");

@@ -1,4 +1,6 @@
 //! Nothing survives the process: for tests and for trying out. The reference for the other stores.
+//!
+//! Records are kept as they are, and as bytes only where they are to be encrypted.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,12 +10,14 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::digest_key::{self, Wanted};
+use super::format::RecordFormat;
 use super::{
     Changes, Claimed, Cursor, FOREVER, Health, ListQuery, ListedRecord, Page, Released, Renewed, Settled, Store,
     StoreError, StoreFuture, SwapResult,
 };
 use crate::config;
 use crate::key::DigestKey;
+use crate::record::codec::{Placement, Unreadable};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RenewTransition, StoredRecord};
 use crate::record::{Claim, Record, RecordName, SettledRecord, State, Token};
 
@@ -25,14 +29,20 @@ pub struct Memory {
 
 #[derive(Default)]
 struct RecordMap {
+    format: RecordFormat,
     by_name: HashMap<RecordName, KeptRecord>,
     /// The map is swept when it has grown to this.
     sweep_at: usize,
 }
 
 struct KeptRecord {
-    record: Record,
+    record: KeptAs,
     expires: Instant,
+}
+
+enum KeptAs {
+    Record(Record),
+    Encrypted(Bytes),
 }
 
 const FIRST_SWEEP: usize = 1024;
@@ -40,12 +50,18 @@ const FIRST_SWEEP: usize = 1024;
 impl Memory {
     /// An empty store with the configured digest key, or one of its own.
     pub fn open(config: &config::StoreConfig) -> Result<Self, getrandom::Error> {
-        Ok(Self::new(Wanted::new(digest_key::configured(config), None)?.key()))
+        let digest_key = Wanted::new(digest_key::configured(config), None)?.key();
+        Ok(Self::with_format(digest_key, RecordFormat::of(config)))
     }
 
     /// An empty store.
     pub fn new(digest_key: DigestKey) -> Self {
-        Self { digest_key, records: Mutex::new(RecordMap { sweep_at: FIRST_SWEEP, ..RecordMap::default() }) }
+        Self::with_format(digest_key, RecordFormat::default())
+    }
+
+    fn with_format(digest_key: DigestKey, format: RecordFormat) -> Self {
+        let records = RecordMap { format, sweep_at: FIRST_SWEEP, ..RecordMap::default() };
+        Self { digest_key, records: Mutex::new(records) }
     }
 
     fn records(&self) -> MutexGuard<'_, RecordMap> {
@@ -55,13 +71,22 @@ impl Memory {
 }
 
 impl RecordMap {
-    fn held(&self, name: &RecordName) -> Option<StoredRecord> {
-        let kept = self.by_name.get(name)?;
-        let left = kept.expires.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-        Some(StoredRecord {
-            record: kept.record.clone(),
-            silent_for: kept.record.claim.terms.retention.saturating_sub(left),
-        })
+    fn held(&self, name: &RecordName) -> Result<Option<StoredRecord>, StoreError> {
+        let unreadable = |source| StoreError::Unreadable { name: name.to_string(), source };
+        self.seen(name).map_err(unreadable)
+    }
+
+    fn seen(&self, name: &RecordName) -> Result<Option<StoredRecord>, Unreadable> {
+        let Some(kept) = self.by_name.get(name) else { return Ok(None) };
+        let Some(left) = kept.expires.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
+            return Ok(None);
+        };
+        let record = match &kept.record {
+            KeptAs::Record(record) => record.clone(),
+            KeptAs::Encrypted(bytes) => self.format.decode(name, bytes)?,
+        };
+        let silent_for = record.claim.terms.retention.saturating_sub(left);
+        Ok(Some(StoredRecord { record, silent_for }))
     }
 
     /// The records after the cursor, which is a name.
@@ -82,8 +107,8 @@ impl RecordMap {
         names.sort_unstable_by(|one, other| place(one).cmp(&place(other)));
         let next = names.last().filter(|_| more).map(|name| Cursor(name.to_string()));
         let listed = |name: &RecordName| {
-            let seen = self.held(name)?.seen();
-            Some(ListedRecord { name: name.clone(), seen: Ok(seen) })
+            let seen = self.seen(name).transpose()?.map(|held| held.seen());
+            Some(ListedRecord { name: name.clone(), seen })
         };
         Page { records: names.into_iter().filter_map(listed).collect(), next }
     }
@@ -95,6 +120,10 @@ impl RecordMap {
             self.sweep_at = (self.by_name.len() * 2).max(FIRST_SWEEP);
         }
         let expires = Instant::now() + transitions::time_to_live(&record).min(FOREVER);
+        let record = match self.format.encrypts() {
+            false => KeptAs::Record(record),
+            true => KeptAs::Encrypted(self.format.encode(name, &record, Placement::Within).into()),
+        };
         self.by_name.insert(name.clone(), KeptRecord { record, expires });
     }
 }
@@ -103,7 +132,7 @@ impl Store for Memory {
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Claimed> {
         Box::pin(async move {
             let mut records = self.records();
-            Ok(match transitions::claim(records.held(name), claim) {
+            Ok(match transitions::claim(records.held(name)?, claim) {
                 ClaimTransition::Write(claim) => {
                     records.write(name, Record { claim: claim.clone(), state: State::InFlight });
                     Claimed::Granted(claim)
@@ -117,7 +146,7 @@ impl Store for Memory {
     fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed> {
         Box::pin(async move {
             let mut records = self.records();
-            let held = records.held(name).map(|held| held.record);
+            let held = records.held(name)?.map(|held| held.record);
             // A claim never changes while it is in flight: a renewal gives the record time, and nothing else.
             let (renewed, record) = match (transitions::renew(held.as_ref(), claim.token), held) {
                 (RenewTransition::Refuse, _) => return Ok(Renewed::Lost),
@@ -134,7 +163,7 @@ impl Store for Memory {
     fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled> {
         Box::pin(async move {
             let mut records = self.records();
-            match records.held(name).map(|held| held.record) {
+            match records.held(name)?.map(|held| held.record) {
                 Some(kept) if !transitions::settles(Some(&kept), record.claim.token) => {
                     Ok(Settled::Kept(Box::new(kept)))
                 }
@@ -149,7 +178,7 @@ impl Store for Memory {
     fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> StoreFuture<'a, Released> {
         Box::pin(async move {
             let mut records = self.records();
-            Ok(match records.held(name) {
+            Ok(match records.held(name)? {
                 None => Released::Absent,
                 Some(held) if transitions::releases(&held.record, token) => {
                     records.by_name.remove(name);
@@ -161,7 +190,7 @@ impl Store for Memory {
     }
 
     fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
-        Box::pin(async move { Ok(self.records().held(name)) })
+        Box::pin(async move { self.records().held(name) })
     }
 
     fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
@@ -171,7 +200,7 @@ impl Store for Memory {
     fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult> {
         Box::pin(async move {
             let mut records = self.records();
-            match records.held(name) {
+            match records.held(name)? {
                 Some(held) if swap.still_matches(&held) => {}
                 other => return Ok(SwapResult::Changed(other.map(Box::new))),
             }
@@ -216,4 +245,27 @@ mod tests {
     }
 
     conformance::suite!(memory);
+
+    mod encrypted {
+        use super::*;
+        use crate::config::{Durability, SecretKey, StoreConfig, StoreLocation};
+        use crate::rule::OnStoreError;
+
+        async fn encrypted() -> Subject {
+            let config = StoreConfig {
+                location: StoreLocation::Memory,
+                prefix: "onlyonce".to_owned(),
+                timeout: Duration::from_secs(1),
+                on_error: OnStoreError::Reject,
+                digest_key: None,
+                durability: Durability::Disk,
+                accept_eviction: false,
+                replica_acks: 0,
+                encryption_keys: vec![SecretKey::new([1; 32]), SecretKey::new([2; 32])],
+            };
+            Subject::new(Arc::new(Memory::open(&config).expect("random bytes")), ())
+        }
+
+        conformance::suite!(encrypted);
+    }
 }

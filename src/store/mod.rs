@@ -8,6 +8,7 @@ mod body;
 mod conformance;
 mod digest_key;
 mod embedded;
+mod format;
 mod memory;
 mod metered;
 mod redis;

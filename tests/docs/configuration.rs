@@ -28,7 +28,11 @@ fn every_example_of_a_file_loads() {
             // Certificates of the tests stand for those of the example.
             let pem = root().join("tests/config/pem");
             let text = text.replace("/etc/onlyonce", pem.to_str().expect("UTF-8"));
-            let environment = |_: &str| Some("0123456789abcdef0123456789abcdef".to_owned());
+            let environment = |variable: &str| {
+                // A key of 32 bytes, in base64; and what will do for all others.
+                let is_key = variable.starts_with("ONLYONCE_KEY");
+                Some(if is_key { "A".repeat(43) } else { "0123456789abcdef0123456789abcdef".to_owned() })
+            };
             if let Err(error) = parse("example.toml", &text, &environment) {
                 panic!("{}:{}\n{error}", page.name, block.line);
             }

@@ -21,6 +21,7 @@ mod disconnect;
 mod drain;
 mod early_answers;
 mod edges;
+mod encryption;
 mod fates;
 mod framing;
 mod full_disk;

@@ -15,17 +15,18 @@ use source::{Names, Source};
 const EVERYWHERE: [&str; 5] = ["bytes", "http", "serde", "thiserror", "tracing"];
 
 /// A room, the rooms it may use besides itself, and the crates that only it (and others that list them) may name.
-const ROOMS: [(&str, &[&str], &[&str]); 26] = [
+const ROOMS: [(&str, &[&str], &[&str]); 27] = [
     ("main", &["cli"], &["mimalloc"]),
     ("clock", &[], &["rustix", "tokio"]),
     ("advice", &["config", "rule", "units"], &[]),
     ("list", &[], &[]),
+    ("random", &[], &["getrandom"]),
     ("schema", &["config", "units"], &["serde_json", "toml"]),
     ("uri", &[], &[]),
     (
         "config",
         &["rule", "text", "tls", "units", "uri"],
-        &["annotate_snippets", "ipnet", "jsonwebtoken", "toml", "serde_json", "strsim"],
+        &["annotate_snippets", "base64", "ipnet", "jsonwebtoken", "toml", "serde_json", "strsim"],
     ),
     ("rule", &["uri"], &["ipnet", "jsonwebtoken", "matchit"]),
     ("text", &[], &[]),
@@ -33,7 +34,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 26] = [
     ("metrics", &[], &["prometheus"]),
     ("telemetry", &["clock", "config", "metrics"], &["humantime", "serde_json", "tracing_subscriber"]),
     ("tls", &[], &["rustls_native_certs", "tokio_rustls"]),
-    ("record", &[], &["xxhash_rust"]),
+    ("record", &[], &["ring", "xxhash_rust"]),
     (
         "key",
         &["list", "record", "rule", "units", "uri"],
@@ -42,7 +43,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 26] = [
     ("problem", &["list", "record", "text"], &["serde_json"]),
     (
         "store",
-        &["clock", "config", "key", "metrics", "record", "tick", "tls"],
+        &["clock", "config", "key", "metrics", "random", "record", "tick", "tls"],
         &[
             "arc_swap",
             "blake3",
@@ -61,8 +62,8 @@ const ROOMS: [(&str, &[&str], &[&str]); 26] = [
     ("tick", &[], &["tokio"]),
     (
         "guard",
-        &["clock", "fail_point", "key", "metrics", "record", "rule", "store", "tick"],
-        &["getrandom", "tokio", "tokio_util"],
+        &["clock", "fail_point", "key", "metrics", "random", "record", "rule", "store", "tick"],
+        &["tokio", "tokio_util"],
     ),
     (
         "proxy",
@@ -136,6 +137,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 26] = [
             "config",
             "demo",
             "key",
+            "random",
             "record",
             "rule",
             "run",
@@ -145,6 +147,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 26] = [
             "units",
         ],
         &[
+            "base64",
             "clap",
             "clap_complete",
             "clap_mangen",

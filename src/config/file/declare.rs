@@ -21,7 +21,6 @@ macro_rules! settings {
             $( $(#[$doc])* pub $key: settings!(@type $kind $type), )*
         }
 
-        #[allow(dead_code, reason = "a key that takes nothing but its default is checked, and not kept")]
         pub(super) struct $table {
             $( pub(super) $read: settings!(@slot $read_kind $read_type), )*
             $( pub(super) $key: Setting<$type>, )*
@@ -71,10 +70,6 @@ macro_rules! settings {
     (@read optional $section:ident, $key:expr, $parse:expr) => { $section.read($key, $parse) };
     (@read dependent $section:ident, $key:expr, $parse:expr) => { $section.read($key, $parse) };
     (@read group $section:ident, $key:expr, $read:expr) => { $read(&$section) };
-    (@read only_default $section:ident, $key:expr, $parse:expr, $instead:expr) => {{
-        $section.only($key, &Default::default(), $instead, $parse);
-        Setting::Absent
-    }};
     (@read table $section:ident, $key:expr, $read:expr) => { $read($section.section($key)) };
 
     (@take optional $setting:expr) => { $setting.optional() };

@@ -46,8 +46,6 @@ pub(crate) struct KnownKey {
     pub(crate) key: &'static str,
     /// It must be given if its table is.
     pub(crate) required: bool,
-    /// False if only the default is accepted.
-    pub(crate) built: bool,
     /// The accepted shapes. Empty when the key is in the file, because its value was read instead.
     pub(crate) shapes: Vec<Shape>,
 }
@@ -128,9 +126,8 @@ impl<'a> FileReport<'a> {
 impl UnknownKey {
     fn fault(self, known: &[KnownKey]) -> Finding {
         let Self { table, key, span } = self;
-        let here: Vec<&str> =
-            known.iter().filter(|known| known.built && known.table == table).map(|known| known.key).collect();
-        let elsewhere = known.iter().find(|known| known.built && known.key == key && !known.table.is_empty());
+        let here: Vec<&str> = known.iter().filter(|known| known.table == table).map(|known| known.key).collect();
+        let elsewhere = known.iter().find(|known| known.key == key && !known.table.is_empty());
         let place =
             if table.is_empty() { "at the top of the file".to_owned() } else { format!("in {}", header(&table)) };
         let all = format!("the keys {place} are {}", here.join(", "));

@@ -103,24 +103,6 @@ impl<'a> Section<'a> {
         self.report
     }
 
-    /// A key of which only the default is implemented.
-    pub(super) fn only<T: PartialEq>(
-        &self,
-        key: &'static str,
-        default: &T,
-        instead: &str,
-        parse: impl FnOnce(&Item<'a>) -> Option<T>,
-    ) {
-        let Some(item) = self.item(key) else {
-            let shapes = Item::shapes(self.report, parse);
-            self.report.know(KnownKey { table: self.name.clone(), key, required: false, built: false, shapes });
-            return;
-        };
-        if parse(&item).is_some_and(|value| value != *default) {
-            item.not_built::<()>(&format!("{} is", self.path(key)), instead);
-        }
-    }
-
     /// Registers the keys that no reader asked for.
     pub(super) fn finish(self) {
         let asked = self.asked.into_inner();
@@ -131,7 +113,7 @@ impl<'a> Section<'a> {
     }
 
     fn know(&self, key: &'static str, required: bool, shapes: Vec<Shape>) {
-        self.report.know(KnownKey { table: self.name.clone(), key, required, built: true, shapes });
+        self.report.know(KnownKey { table: self.name.clone(), key, required, shapes });
     }
 
     fn item(&self, key: &'static str) -> Option<Item<'a>> {

@@ -4,11 +4,14 @@ use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine, alphabet};
 use ipnet::IpNet;
 use tracing::Level;
 
 use super::super::{
-    Durability, HeaderCase, Listen, LogFormat, RedisAddress, RedisPassword, Secret, StoreLocation, Threads,
+    Durability, HeaderCase, Listen, LogFormat, RedisAddress, RedisPassword, Secret, SecretKey, StoreLocation, Threads,
     UpstreamAddress,
 };
 use super::address;
@@ -23,6 +26,12 @@ use super::setting::Setting;
 use super::store_url::{self, StoreUrl};
 use crate::rule::{LogKeys, OnStoreError, TrustedProxies};
 use crate::tls;
+
+/// With or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 /// More replicas than any deployment waits for.
@@ -268,7 +277,6 @@ settings! {
             url: StoreUrl = required(store_url::read, RECORDS);
             password: RedisPassword = optional(store_url::password);
             tls: ClientTls = group(ClientTls::read);
-            encryption_keys: Vec<(String, ByteRange)> = only_default(texts, "leave it out: records are kept as they are");
         }
         keys {
             /// First part of every name in the store.
@@ -285,6 +293,8 @@ settings! {
             accept_eviction: bool = default(Item::boolean, false), at_start;
             /// The number of Redis replicas that must acknowledge a claim, and an outcome before it is sent.
             replica_acks: u64 = default(|item| item.number(0..=MOST_REPLICAS), 0), at_start;
+            /// What stored answers are encrypted with: the first key encrypts, all of them decrypt.
+            encryption_keys: Vec<SecretKey> = default(encryption_keys, Vec::new()), at_start;
         }
     }
 }
@@ -430,8 +440,25 @@ fn token(item: &Item<'_>) -> Option<Secret> {
     )
 }
 
-fn texts(item: &Item<'_>) -> Option<Vec<(String, ByteRange)>> {
-    item.list(Item::owned_text)
+fn encryption_keys(item: &Item<'_>) -> Option<Vec<SecretKey>> {
+    let keys = item.list(encryption_key)?;
+    Some(keys.into_iter().map(|(key, _)| key).collect())
+}
+
+/// 32 bytes in base64, padded or not.
+fn encryption_key(item: &Item<'_>) -> Option<SecretKey> {
+    let text = item.text()?;
+    let wrong = match BASE64.decode(text.value.trim()) {
+        Ok(bytes) => match bytes.try_into() {
+            Ok(key) => return Some(SecretKey::new(key)),
+            Err(bytes) => format!("has {} bytes", Vec::len(&bytes)),
+        },
+        Err(_) => "is not base64".to_owned(),
+    };
+    item.refuse(
+        format!("a key of store.encryption_keys {wrong}"),
+        "each key is 32 random bytes in base64, and `onlyonce keys generate` makes one",
+    )
 }
 
 fn not_empty<T>(item: &Item<'_>, list: Vec<T>) -> Option<Vec<T>> {

@@ -145,7 +145,7 @@ fn a_fingerprint_for_a_key_has_a_window() {
 }
 
 #[test]
-fn what_is_not_built_may_be_given_with_its_default() {
+fn keys_may_be_given_with_their_default() {
     with_route("refuse_expired_keys = false\nresponse = \"buffer\"");
     let tables = "[server]\ntrusted_proxies = []\n[upstream]\nhttp2 = false\nurl = \"http://backend\"\n";
     config(&format!("{tables}{}", LEAST.replace("[upstream]\nurl = \"http://127.0.0.1:3000\"\n", "")));

@@ -28,13 +28,13 @@ fn pieces(body: &[u8], lengths: &[usize]) -> Vec<Bytes> {
 
 /// What is stored of each chunk.
 fn stored(body: &[u8], lengths: &[usize]) -> (Vec<Bytes>, Cut) {
-    let (chunks, cut) = cut(&name(), TOKEN, &pieces(body, lengths));
+    let (chunks, cut) = cut(&name(), TOKEN, &pieces(body, lengths), None);
     assert!(chunks.iter().map(|chunk| chunk.index).eq(0..cut.count()));
     (chunks.into_iter().map(|chunk| chunk.pieces.concat().into()).collect(), cut)
 }
 
 fn read(name: &RecordName, token: Token, cut: Cut, chunks: &[Bytes]) -> Option<Vec<u8>> {
-    let mut reader = ChunkReader::new(name, token, cut);
+    let mut reader = ApartBody { token, cut, key: None }.reader(name);
     let mut body = Vec::new();
     for chunk in chunks {
         body.extend_from_slice(&reader.read(chunk.clone()).ok()?);
@@ -73,7 +73,7 @@ fn lengths_that_a_damaged_record_tells_overflow_nowhere() {
     for (length, size) in [(u64::MAX, 1), (u64::MAX, u32::MAX), (0, 1)] {
         let cut = Cut::read(length, size).expect("a cut");
         let _ = (cut.stored(), cut.lies_at(0), cut.lies_at(cut.count() - 1), cut.lies_at(u64::MAX));
-        assert!(ChunkReader::new(&name(), TOKEN, cut).read(Bytes::from_static(b"x")).is_err());
+        assert!(ApartBody { token: TOKEN, cut, key: None }.reader(&name()).read(Bytes::from_static(b"x")).is_err());
     }
     assert_eq!(Cut::read(1, 0), None);
 }

@@ -23,7 +23,7 @@ fn claim() -> Claim {
 
 /// With what a later version may have put there.
 fn extended() -> Claim {
-    let extensions = Extensions::read(Bytes::from_static(b"\x01\x03\0who\x7f\0\0")).expect("skippable");
+    let extensions = Extensions::read(&Bytes::from_static(b"\x01\x03\0who\x7f\0\0")).expect("skippable").kept;
     Claim { extensions, ..claim() }
 }
 
@@ -122,10 +122,10 @@ fn a_record_may_be_written_behind_something_else() {
 fn a_record_tells_where_its_body_lies() {
     let record = completed();
     let State::Completed { reply, .. } = &record.state else { panic!("completed") };
-    let (_, cut) = chunks::cut(&name(), record.claim.token, reply.body.pieces());
+    let (_, cut) = chunks::cut(&name(), record.claim.token, reply.body.pieces(), None);
     let bytes = Bytes::from(encode(&record, Placement::Apart(cut)));
     let read = decode(&bytes).expect("readable");
-    assert_eq!(read.apart_body(), Some(ApartBody { token: record.claim.token, cut }));
+    assert_eq!(read.apart_body(), Some(&ApartBody { token: record.claim.token, cut, key: None }));
     let State::Completed { reply: read_reply, .. } = &read.state else { panic!("completed") };
     assert_eq!((read_reply.body_len(), read_reply.body.pieces()), (reply.body_len(), &[][..]));
     // Where a body lies that is not at hand is not the writer's to say.

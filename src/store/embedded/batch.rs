@@ -17,6 +17,7 @@ use super::{held, unread};
 use crate::record::codec::{self, Placement};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RenewTransition, StoredRecord};
 use crate::record::{Claim, RecordName, Token};
+use crate::store::format::RecordFormat;
 use crate::store::{Claimed, FOREVER, Released, Renewed, Settled, StoreError, SwapResult};
 
 /// What an operation is for, which matters on a full disk.
@@ -76,6 +77,7 @@ pub(super) struct EncodedRecord {
 /// One operation, on top of all that came before it.
 pub(super) struct Transaction<'a> {
     pub(super) view: &'a View,
+    pub(super) format: &'a RecordFormat,
     pub(super) condition: &'a CurrentCondition,
     pub(super) now: u64,
     /// What gathers for the next write.
@@ -166,7 +168,10 @@ impl Transaction<'_> {
             other => return Ok(SwapResult::Changed(other.map(Box::new))),
         }
         let to = swap.to.as_ref();
-        let to = to.map(|to| (codec::encode(to, Placement::Within).into(), transitions::time_to_live(to)));
+        let to = to.map(|to| {
+            let bytes = self.format.encode(name, to, Placement::Within).into();
+            (bytes, transitions::time_to_live(to))
+        });
         self.write(name, to)?;
         Ok(SwapResult::Done)
     }
@@ -193,9 +198,9 @@ impl Transaction<'_> {
     }
 
     pub(super) fn held(&mut self, name: &RecordName) -> Result<Option<StoredRecord>, StoreError> {
-        let (now, condition) = (self.now, self.condition);
+        let (now, condition, format) = (self.now, self.condition, self.format);
         match &self.touch(name, 0)?.stored {
-            Some(stored) => held(name, stored, now, condition),
+            Some(stored) => held(name, format, stored, now, condition),
             None => Ok(None),
         }
     }

@@ -51,6 +51,7 @@ use view::{LogReadError, View, Walk};
 use writer::{NextWork, RecordLogWriter};
 
 use super::digest_key::{self, Agreement, Wanted};
+use super::format::RecordFormat;
 use super::{
     Cause, Changes, Claimed, Cursor, FOREVER, Health, ListQuery, ListedRecord, Page, Released, Renewed, Settled, Store,
     StoreError, StoreFuture, SwapResult,
@@ -72,6 +73,7 @@ pub struct Embedded {
 /// What all cores share.
 struct SharedStore {
     view: Arc<View>,
+    format: Arc<RecordFormat>,
     clock: Arc<Clock>,
     digest_key: DigestKey,
     timeout: Duration,
@@ -104,15 +106,17 @@ impl Embedded {
         } else {
             tracing::info!("opened the store in {}: {} records", shown.display(), log.records(clock.now()));
         }
-        Self::start(opened, clock, digest_key, config.timeout)
+        Self::start(opened, clock, digest_key, RecordFormat::of(config), config.timeout)
     }
 
     fn start(
         opened: OpenedLog,
         clock: Arc<Clock>,
         digest_key: DigestKey,
+        format: RecordFormat,
         timeout: Duration,
     ) -> Result<Self, EmbeddedError> {
+        let format = Arc::new(format);
         let OpenedLog { log, is_writable, .. } = opened;
         let condition = match is_writable {
             true if log.folder.take_reserve().unwrap_or(false) => Condition::Up,
@@ -131,7 +135,7 @@ impl Embedded {
         let view = log.view.clone();
         #[cfg(test)]
         let (syncs, fails) = (log.syncs.clone(), log.fails.clone());
-        let queue = Arc::new(CommitQueue::new(view.clone(), clock.clone(), condition.clone()));
+        let queue = Arc::new(CommitQueue::new(view.clone(), format.clone(), clock.clone(), condition.clone()));
         let writer = RecordLogWriter {
             log,
             clock: clock.clone(),
@@ -146,6 +150,7 @@ impl Embedded {
         let waiters = queue.waiters();
         let shared = SharedStore {
             view,
+            format,
             clock,
             digest_key,
             timeout,
@@ -194,7 +199,7 @@ impl Embedded {
     /// See [`Store::settle`].
     pub async fn settle(&self, name: &RecordName, record: &SettledRecord) -> Result<Settled, StoreError> {
         let (token, time_to_live) = (record.claim.token, transitions::time_to_live(record));
-        let bytes = codec::encode(record, Placement::Within).into();
+        let bytes = self.shared.format.encode(name, record, Placement::Within).into();
         let change = |on: &mut Transaction<'_>| on.settle(name, token, bytes, time_to_live);
         self.change(name, self.shared.timeout, Purpose::End, None, change).await
     }
@@ -240,7 +245,7 @@ impl Embedded {
             tick::timeout(self.shared.timeout, reading).await.map_err(untold)?.map_err(untold)?
         };
         let record = record.map_err(|error| unread(name, error.into()))?;
-        held(name, &EncodedRecord { expires_at, record }, now, &self.shared.condition)
+        held(name, &self.shared.format, &EncodedRecord { expires_at, record }, now, &self.shared.condition)
     }
 }
 
@@ -379,6 +384,7 @@ fn page(
 /// What `stored` means at `now`: expired records are nowhere.
 fn held(
     name: &RecordName,
+    format: &RecordFormat,
     stored: &EncodedRecord,
     now: u64,
     condition: &CurrentCondition,
@@ -388,7 +394,7 @@ fn held(
         return Ok(None);
     }
     let unreadable = |source| StoreError::Unreadable { name: name.to_string(), source };
-    match codec::decode(&stored.record).map_err(unreadable)? {
+    match format.decode(name, &stored.record).map_err(unreadable)? {
         record if record.apart_body().is_some() => Err(unreadable(Unreadable::Damaged("its body is gone"))),
         record => {
             let silent_for = condition.silence(silence(record.claim.terms.retention, left), now);

@@ -24,10 +24,12 @@ use super::condition::{Condition, CurrentCondition};
 use super::view::View;
 use crate::record::RecordName;
 use crate::store::StoreError;
+use crate::store::format::RecordFormat;
 
 /// What is not written yet.
 pub(super) struct CommitQueue {
     view: Arc<View>,
+    format: Arc<RecordFormat>,
     clock: Arc<Clock>,
     condition: Arc<CurrentCondition>,
     state: Mutex<CommitState>,
@@ -79,7 +81,12 @@ const CLAIMS: usize = 8192;
 const FAILURES: usize = 1024;
 
 impl CommitQueue {
-    pub(super) fn new(view: Arc<View>, clock: Arc<Clock>, condition: Arc<CurrentCondition>) -> Self {
+    pub(super) fn new(
+        view: Arc<View>,
+        format: Arc<RecordFormat>,
+        clock: Arc<Clock>,
+        condition: Arc<CurrentCondition>,
+    ) -> Self {
         let state = CommitState {
             gathering: Batch::default(),
             number: 1,
@@ -91,6 +98,7 @@ impl CommitQueue {
         };
         Self {
             view,
+            format,
             clock,
             condition,
             state: Mutex::new(state),
@@ -131,6 +139,7 @@ impl CommitQueue {
         let batches = &mut *state;
         let mut transaction = Transaction {
             view: &self.view,
+            format: &self.format,
             condition: &self.condition,
             // An operation must not see a time before its caller asked.
             now: self.clock.now(),

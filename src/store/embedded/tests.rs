@@ -25,6 +25,7 @@ fn config(durability: Durability) -> config::StoreConfig {
         durability,
         accept_eviction: false,
         replica_acks: 0,
+        encryption_keys: Vec::new(),
     }
 }
 
@@ -36,8 +37,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 const RETRY: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: UnknownPolicy::Retry };
 
 fn subject(durability: Durability) -> Subject {
+    subject_with(&config(durability))
+}
+
+fn subject_with(config: &config::StoreConfig) -> Subject {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = Arc::new(Embedded::open(folder.path(), &config(durability)).expect("a store"));
+    let store = Arc::new(Embedded::open(folder.path(), config).expect("a store"));
     let planter = store.clone();
     Subject::new(store, folder).with_plant(move |name, bytes| {
         let planter = planter.clone();
@@ -67,6 +72,17 @@ mod in_process {
     }
 
     conformance::suite!(in_process);
+}
+
+mod encrypted {
+    use super::*;
+
+    async fn encrypted() -> Subject {
+        let encryption_keys = vec![config::SecretKey::new([1; 32]), config::SecretKey::new([2; 32])];
+        subject_with(&config::StoreConfig { encryption_keys, ..config(Durability::Process) })
+    }
+
+    conformance::suite!(encrypted);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::bodies::{Direction, ReadError};
 use super::body_connections::KeyedValue;
 use super::hot::RecordKey;
 use super::{Call, NOT_A_RECORD, Redis};
-use crate::record::chunks::{self, ApartBody, Cut};
+use crate::record::chunks::{ApartBody, Cut};
 use crate::record::codec::Unreadable;
 use crate::record::{RecordName, Token};
 use crate::store::{StoreError, StoreFuture, StoredChunks};
@@ -42,11 +42,15 @@ impl Call<'_> {
         pieces: &[Bytes],
         time_to_live: Duration,
     ) -> Result<Cut, StoreError> {
+        let format = &self.server.format;
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let transfer =
+            self.server.bodies.turn(Direction::Write, format.cut_of(length).stored(), self.server.timeout).await;
+        // Not before it is its turn: an encrypted body is a copy.
+        let (chunks, cut) = format.cut(self.name, token, pieces);
         let key = BodyKey::new(self.key, token);
-        let (chunks, cut) = chunks::cut(self.name, token, pieces);
         let values = chunks.into_iter().map(|chunk| KeyedValue { key: key.chunk(chunk.index), pieces: chunk.pieces });
         let values: Vec<_> = values.collect();
-        let transfer = self.server.bodies.turn(Direction::Write, cut.stored(), self.server.timeout).await;
         // The record's life begins when they all are written, and it is.
         let survives = time_to_live + self.server.body_survives + transfer.allowed + self.server.timeout;
         let put = self.connected.put_chunks(&values, survives, transfer.deadline).await;
@@ -73,7 +77,7 @@ pub(super) struct RedisChunks {
 }
 
 impl RedisChunks {
-    pub(super) fn new(redis: Redis, name: &RecordName, body: ApartBody) -> Self {
+    pub(super) fn new(redis: Redis, name: &RecordName, body: &ApartBody) -> Self {
         let key = BodyKey::new(RecordKey::new(&redis.server.prefix, name), body.token);
         Self { name: name.clone(), key, cut: body.cut, redis }
     }

@@ -51,6 +51,7 @@ use sentinel::Sentinels;
 use stream::Dialer;
 
 use super::digest_key;
+use super::format::RecordFormat;
 use super::{
     Changes, Claimed, FOREVER, Health, ListQuery, Page, Released, Renewed, Settled, Store, StoreError, StoreFuture,
     StoredChunks, SwapResult,
@@ -75,6 +76,7 @@ struct SharedState {
     link: Arc<Link>,
     dialer: Arc<Dialer>,
     prefix: String,
+    format: RecordFormat,
     timeout: Duration,
     connect_timeout: Duration,
     bodies: Bodies,
@@ -163,6 +165,7 @@ impl Redis {
             link,
             dialer,
             prefix: config.prefix.clone(),
+            format: RecordFormat::of(config),
             timeout: config.timeout,
             connect_timeout,
             bodies: Bodies::default(),
@@ -215,7 +218,7 @@ impl Store for Redis {
     }
 
     fn open_body<'a>(&'a self, name: &'a RecordName, body: ApartBody) -> StoreFuture<'a, Box<dyn StoredChunks>> {
-        let chunks = RedisChunks::new(self.clone(), name, body);
+        let chunks = RedisChunks::new(self.clone(), name, &body);
         Box::pin(async move { Ok(Box::new(chunks) as Box<dyn StoredChunks>) })
     }
 
@@ -449,7 +452,7 @@ impl Call<'_> {
             let cut = Box::pin(self.write_body(record.claim.token, pieces, time_to_live)).await?;
             placement = Placement::Apart(cut);
         }
-        let bytes = codec::encode(record, placement);
+        let bytes = self.server.format.encode(self.name, record, placement);
         let kept = self.connected.settle(self.key, &bytes, time_to_live, self.timeout).await;
         let kept = kept.map_err(|fault| self.error(fault))?;
         if self.connected.replication.is_some() {
@@ -459,7 +462,9 @@ impl Call<'_> {
         let Some(kept) = kept else { return Ok(Settled::Written) };
         // Of an earlier try of the same, the body is at hand.
         let kept = if kept == bytes { Record::clone(record) } else { self.decode(&kept)? };
-        Ok(Settled::Kept(Box::new(kept)))
+        // Encrypted twice, it is not the same bytes. Nobody else writes a body apart under this token.
+        let is_own = kept.apart_body().is_some_and(|body| body.token == record.claim.token);
+        Ok(Settled::Kept(Box::new(if is_own { Record::clone(record) } else { kept })))
     }
 
     async fn release(&self, token: Token) -> Result<Released, StoreError> {
@@ -471,7 +476,7 @@ impl Call<'_> {
         // A body of any size lies within: under the name for one apart, the owner may be writing another just now.
         let to = swap.to.as_ref().map(|record| {
             let time_to_live = transitions::time_to_live(record);
-            (codec::encode(record, Placement::Within), time_to_live)
+            (self.server.format.encode(self.name, record, Placement::Within), time_to_live)
         });
         let at_most = match swap.least_silence() {
             Duration::ZERO => FOREVER,
@@ -480,7 +485,7 @@ impl Call<'_> {
         let expected = ExpectedRecord { identity: codec::identity(seen), at_most };
         // How many chunks the body has, the record says.
         let body = match seen.phase {
-            Phase::Completed => self.find().await?.and_then(|held| held.record.apart_body()),
+            Phase::Completed => self.find().await?.and_then(|held| held.record.apart_body().cloned()),
             Phase::InFlight | Phase::Unreplayable | Phase::Unknown => None,
         };
         let there = self.connected.compare_and_swap(&self.key(), &expected, to, self.deadline).await;
@@ -514,7 +519,7 @@ impl Call<'_> {
     }
 
     fn decode(&self, bytes: &Bytes) -> Result<Record, StoreError> {
-        codec::decode(bytes).map_err(|source| self.unreadable(source))
+        self.server.format.read(self.name, bytes)
     }
 
     fn key(&self) -> String {

@@ -53,11 +53,16 @@ fn config() -> config::StoreConfig {
         durability: Durability::Disk,
         accept_eviction: false,
         replica_acks: 0,
+        encryption_keys: Vec::new(),
     }
 }
 
 async fn open(port: u16, habits: ConnectionOptions) -> Redis {
-    let store = Redis::open_with(&address(port), &config(), habits);
+    open_with(port, &config(), habits).await
+}
+
+async fn open_with(port: u16, config: &config::StoreConfig, habits: ConnectionOptions) -> Redis {
+    let store = Redis::open_with(&address(port), config, habits);
     store.ready(PATIENCE).await.expect("a connection");
     store
 }
@@ -96,7 +101,11 @@ async fn subject(habits: ConnectionOptions) -> Subject {
 }
 
 async fn subject_on(server: RedisServer, habits: ConnectionOptions) -> Subject {
-    let (store, url) = (open(server.port(), habits).await, server.url());
+    subject_with(server, &config(), habits).await
+}
+
+async fn subject_with(server: RedisServer, config: &config::StoreConfig, habits: ConnectionOptions) -> Subject {
+    let (store, url) = (open_with(server.port(), config, habits).await, server.url());
     Subject::new(Arc::new(store), server).with_plant(move |name, bytes| {
         let url = url.clone();
         async move { admin(&url, &[b"SET", format!("onlyonce:{name}").as_bytes(), &bytes]).await }
@@ -121,6 +130,18 @@ mod by_script {
     }
 
     conformance::suite!(by_script);
+}
+
+mod encrypted {
+    use super::*;
+
+    async fn encrypted() -> Subject {
+        let encryption_keys = vec![config::SecretKey::new([1; 32]), config::SecretKey::new([2; 32])];
+        let config = config::StoreConfig { encryption_keys, ..config() };
+        subject_with(RedisServer::start(), &config, ConnectionOptions::default()).await
+    }
+
+    conformance::suite!(encrypted);
 }
 
 /// What the server can do is tried out, not guessed from its version.
@@ -1003,7 +1024,7 @@ async fn an_owner_that_stirred_is_not_replaced() {
 /// Where the body lies of the record that refuses a claim.
 async fn apart_body(store: &Redis, name: &RecordName) -> ApartBody {
     match store.claim(name, &claim(2, RETRY)).await {
-        Ok(Claimed::Refused(held)) => held.record.apart_body().expect("a body apart"),
+        Ok(Claimed::Refused(held)) => held.record.apart_body().cloned().expect("a body apart"),
         other => panic!("{other:?}"),
     }
 }

@@ -117,7 +117,7 @@ impl Subject {
         // So small that a few records fill a segment.
         log.limits = SegmentLimits { smallest: 1500, largest: 4000, slack: 500 };
         let condition = Arc::new(CurrentCondition::new(Condition::Up));
-        let queue = CommitQueue::new(log.view.clone(), self.clock.clone(), condition);
+        let queue = CommitQueue::new(log.view.clone(), Arc::default(), self.clock.clone(), condition);
         self.store = Some((log, queue));
     }
 
@@ -199,7 +199,8 @@ impl Subject {
             return None;
         }
         let stored = EncodedRecord { expires_at: entry.head.expires_at, record: entry.record().expect("readable") };
-        held(&named(name), &stored, now, &CurrentCondition::new(Condition::Up)).expect("readable")
+        held(&named(name), &RecordFormat::default(), &stored, now, &CurrentCondition::new(Condition::Up))
+            .expect("readable")
     }
 }
 

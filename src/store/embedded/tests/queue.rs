@@ -70,7 +70,7 @@ impl Embedded {
 fn queue(folder: &TempDir) -> (RecordLog, CommitQueue, Arc<CurrentCondition>) {
     let log = RecordLog::open(folder.path(), Durability::Process).expect("a store").log;
     let condition = Arc::new(CurrentCondition::new(Condition::Up));
-    let queue = CommitQueue::new(log.view.clone(), Arc::new(Clock::start(0)), condition.clone());
+    let queue = CommitQueue::new(log.view.clone(), Arc::default(), Arc::new(Clock::start(0)), condition.clone());
     (log, queue, condition)
 }
 

@@ -1,4 +1,4 @@
-//! Random bytes for tokens, without a system call for each.
+//! Random bytes for tokens and nonces, without a system call for each.
 
 use std::cell::RefCell;
 
@@ -14,7 +14,7 @@ thread_local! {
 
 /// Random bytes. They are erased from the pool, so that they are not handed out twice and cannot be read from memory
 /// later.
-pub(super) fn random<const N: usize>() -> [u8; N] {
+pub fn random<const N: usize>() -> [u8; N] {
     POOL.with_borrow_mut(|pool| {
         if pool.bytes.len() - pool.used < N {
             getrandom::fill(&mut pool.bytes).expect("the operating system gives random bytes");
