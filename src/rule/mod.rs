@@ -7,6 +7,7 @@
 mod field;
 mod jwt;
 mod naming;
+mod path_pattern;
 mod pointer;
 mod policy;
 mod preset;
@@ -25,6 +26,7 @@ use http::{HeaderName, HeaderValue, Method};
 pub use field::{is_foldable, is_same_field, may_begin_with};
 pub use jwt::{ExpectedClaims, Jwt, TokenKey, Unverified, Verification};
 pub use naming::{ChangedSetting, FORGOTTEN, ForgottenRoute, Naming, NamingChange, forgotten};
+pub use path_pattern::{PathPattern, is_parameter_name};
 pub use pointer::JsonPointer;
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
 pub use preset::Preset;

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use super::PathPattern;
 use crate::uri;
 
 /// Which bytes separate segments.
@@ -119,25 +120,13 @@ pub(super) struct Pattern {
 impl Pattern {
     /// Reads `/orders`, `/tenants/{tenant}/orders`, `/v1/{*rest}`.
     pub(super) fn new(path: &str) -> Option<Self> {
-        let (mut literals, mut parameters) = (Vec::new(), Vec::new());
-        let mut rest = path;
-        while let Some((literal, tail)) = rest.split_once('{') {
-            let (name, tail) = tail.split_once('}')?;
-            literals.push(literal.to_owned());
-            parameters.push(name);
-            rest = tail;
-        }
-        literals.push(rest.to_owned());
+        let pattern = PathPattern::parse(path)?;
         // A path cannot contain DEL.
-        let folded = plain(&literals.join("\u{7f}"), Separators::Slash)?.to_ascii_lowercase();
-        let mut pieces = folded.split("%7f");
-        let mut with_names = pieces.next()?.to_owned();
-        let mut gaps = vec![with_names.len()];
-        for (name, piece) in parameters.iter().zip(pieces) {
-            with_names.push_str(&format!("{{{name}}}{piece}"));
-            gaps.push(piece.len());
-        }
-        Some(Self { folded: with_names, gaps, literals })
+        let folded = plain(&pattern.literals.join("\u{7f}"), Separators::Slash)?.to_ascii_lowercase();
+        let literals = || folded.split("%7f");
+        let gaps = literals().map(str::len).collect();
+        let own = pattern.literals.iter().map(|literal| (*literal).to_owned()).collect();
+        Some(Self { folded: pattern.with_parameters(literals()), gaps, literals: own })
     }
 
     /// The values of the parameters in their original case. `lengths` are those that the router matched.

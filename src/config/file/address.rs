@@ -135,9 +135,8 @@ pub(super) fn upstream(item: &Item<'_>) -> Option<UpstreamUrl> {
     }
 }
 
-/// The path of a Unix socket, no longer than `sun_path`.
+/// The path of a Unix socket. It is not quoted, because a URL may hold a password.
 fn unix(item: &Item<'_>, path: &str) -> Option<UpstreamUrl> {
-    const LONGEST: usize = 107;
     if !path.starts_with('/') || path.starts_with("//") {
         let advice = "the whole path follows the colon: \"unix:/run/backend.sock\"";
         return item.refuse("upstream.url names no path of a Unix socket", advice);

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::report::{ByteRange, FileReport, nearest};
 use super::shape::Shape;
@@ -140,18 +140,20 @@ impl<'a> Item<'a> {
             let advice = format!("one from {} to {}, without quotes", range.start(), range.end());
             return self.mistyped("a whole number", &advice);
         };
+        let advice = format!("it is a whole number from {} to {}", range.start(), range.end());
+        self.within(number, &range, &advice)
+    }
+
+    fn within(&self, number: &DeInteger<'_>, range: &RangeInclusive<u64>, advice: &str) -> Option<u64> {
         match u64::from_str_radix(number.as_str(), number.radix()) {
             Ok(value) if range.contains(&value) => Some(value),
-            _ => self.refuse(
-                format!("{} cannot be {number}", self.name),
-                format!("it is a whole number from {} to {}", range.start(), range.end()),
-            ),
+            _ => self.refuse(format!("{} cannot be {number}", self.name), advice),
         }
     }
 
     /// The same, as a `usize`.
     pub(super) fn count(&self, range: RangeInclusive<u32>) -> Option<usize> {
-        self.number(u64::from(*range.start())..=u64::from(*range.end())).and_then(|number| usize::try_from(number).ok())
+        self.number(u64::from(*range.start())..=u64::from(*range.end())).and_then(count_of)
     }
 
     /// A duration of at least `least`.
@@ -214,23 +216,19 @@ impl<'a> Item<'a> {
     ) -> Option<T> {
         let range = u64::from(*range.start())..=u64::from(*range.end());
         let advice = format!("\"{word}\", or a whole number from {} to {} without quotes", range.start(), range.end());
-        let number = match self.ask(Shape::ChoiceOrNumber(word.to_owned(), range.clone()))? {
-            DeValue::Integer(number) => number,
+        match self.ask(Shape::ChoiceOrNumber(word.to_owned(), range.clone()))? {
+            DeValue::Integer(number) => count_of(self.within(number, &range, &advice)?).map(count),
             DeValue::String(_) => {
                 let text = self.text()?;
                 // The value of an environment variable is always text.
                 let number = text.value.parse().ok().filter(|value| !text.is_literal() && range.contains(value));
-                return match number.and_then(|value| usize::try_from(value).ok()) {
+                match number.and_then(count_of) {
                     Some(value) => Some(count(value)),
                     None if text.value == word => Some(chosen),
                     None => self.refuse(format!("{} cannot be {text}", self.name), advice),
-                };
+                }
             }
-            _ => return self.mistyped(&format!("\"{word}\" or a whole number"), &advice),
-        };
-        match u64::from_str_radix(number.as_str(), number.radix()).ok().filter(|value| range.contains(value)) {
-            Some(value) => usize::try_from(value).ok().map(count),
-            None => self.refuse(format!("{} cannot be {number}", self.name), advice),
+            _ => self.mistyped(&format!("\"{word}\" or a whole number"), &advice),
         }
     }
 
@@ -281,6 +279,10 @@ impl<'a> Item<'a> {
         };
         self.refuse(format!("{} must be {wanted}, and this is {given}", self.name), advice)
     }
+}
+
+fn count_of(number: u64) -> Option<usize> {
+    usize::try_from(number).ok()
 }
 
 /// Reads all elements, so that every problem is reported.

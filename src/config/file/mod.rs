@@ -23,6 +23,7 @@ mod shape;
 mod store_url;
 mod syntax;
 mod tables;
+mod tls_keys;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! A route's `path`, with advice for the path syntax of other routers.
 
 use super::item::Item;
-use crate::uri::{escape_path, normalise_path};
+use crate::rule::{PathPattern, is_parameter_name};
 
 /// A path pattern: a normalised path whose segments may be `{param}`, and the last one `{*rest}`.
 pub(super) fn path(item: &Item<'_>) -> Option<String> {
@@ -90,7 +90,7 @@ impl<'a> PathFault<'a> {
         if literal().any(|part| part.contains('*')) {
             return Some(Self::Wildcard);
         }
-        match normalised_pattern(path) {
+        match PathPattern::parse(path).map(|pattern| pattern.normalised()) {
             None => Some(Self::Braces),
             Some(plain) if plain != path => Some(Self::NotNormal),
             Some(_) => None,
@@ -125,7 +125,7 @@ fn mended(path: &str, wrong: PathFault<'_>) -> Option<String> {
         }
         PathFault::Wildcard => without_wildcards(path),
         PathFault::Braces => plain_braces(path),
-        PathFault::NotNormal => normalised_pattern(path),
+        PathFault::NotNormal => Some(PathPattern::parse(path)?.normalised()),
     }
 }
 
@@ -152,7 +152,7 @@ fn outside_braces(path: &str) -> impl Iterator<Item = &str> {
 fn parameter_elsewhere(segment: &str) -> Option<String> {
     let inner = |open: char, close: char| segment.strip_prefix(open)?.strip_suffix(close);
     if let Some(name) = segment.strip_prefix(':') {
-        let (name, rest) = name.split_at(name.find(|c| !is_of_a_name(c)).unwrap_or(name.len()));
+        let (name, rest) = name.split_at(name.find(|c| !is_parameter_name(c)).unwrap_or(name.len()));
         return parameter(name, rest.starts_with(['*', '+']));
     }
     if let Some(name) = inner('<', '>') {
@@ -167,12 +167,8 @@ fn parameter_elsewhere(segment: &str) -> Option<String> {
 }
 
 fn parameter(name: &str, is_rest: bool) -> Option<String> {
-    let is_name = !name.is_empty() && name.chars().all(is_of_a_name);
+    let is_name = !name.is_empty() && name.chars().all(is_parameter_name);
     is_name.then(|| if is_rest { format!("{{*{name}}}") } else { format!("{{{name}}}") })
-}
-
-fn is_of_a_name(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
 
 /// `*` at the end becomes `{*rest}`, and a segment `*` becomes a parameter.
@@ -205,7 +201,7 @@ fn plain_braces(path: &str) -> Option<String> {
         let is_rest =
             inner.starts_with('*') || inner.ends_with("...") || inner.contains("**") || inner.ends_with(":path");
         let name = inner.trim_start_matches('*');
-        let name = &name[..name.find(|c| !is_of_a_name(c)).unwrap_or(name.len())];
+        let name = &name[..name.find(|c| !is_parameter_name(c)).unwrap_or(name.len())];
         out.push_str(before);
         out.push_str(&parameter(name, is_rest)?);
         rest = after;
@@ -214,63 +210,9 @@ fn plain_braces(path: &str) -> Option<String> {
     Some(out).filter(|out| out != path)
 }
 
-/// The pattern, normalised outside its braces. `None` when the braces do not enclose parameters.
-fn normalised_pattern(pattern: &str) -> Option<String> {
-    // Parameters are replaced by a text that normalisation does not change.
-    let mut literal = String::new();
-    let mut parameters = Vec::new();
-    let mut rest = pattern;
-    while let Some(open) = rest.find(['{', '}']) {
-        let (before, tail) = rest.split_at(open);
-        let (name, after) = tail.strip_prefix('{')?.split_once('}')?;
-        let word = name.strip_prefix('*').unwrap_or(name);
-        if word.is_empty() || !word.chars().all(is_of_a_name) {
-            return None;
-        }
-        parameters.push(name);
-        literal.push_str(before);
-        literal.push_str(PLACEHOLDER);
-        rest = after;
-    }
-    literal.push_str(rest);
-    let plain = normalise_path(&escape_path(&literal)).into_owned();
-    let mut pieces = plain.split(PLACEHOLDER);
-    let mut out = pieces.next().unwrap_or_default().to_owned();
-    for (name, piece) in parameters.iter().zip(pieces) {
-        out.push_str(&format!("{{{name}}}{piece}"));
-    }
-    Some(out)
-}
-
-/// The names of a pattern's parameters.
-pub(super) fn parameters(pattern: &str) -> impl Iterator<Item = &str> {
-    let names = pattern.split('{').skip(1).filter_map(|tail| tail.split('}').next());
-    names.map(|name| name.trim_start_matches('*'))
-}
-
-/// Only unreserved characters, and unlikely in a path.
-const PLACEHOLDER: &str = "~onlyonce~parameter~";
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_literal_parts_of_a_pattern_are_normalised() {
-        let same = |pattern: &str| assert_eq!(normalised_pattern(pattern).as_deref(), Some(pattern));
-        same("/orders");
-        same("/tenants/{tenant}/orders/{id}.json");
-        same("/v1/{*rest}");
-        assert_eq!(normalised_pattern("/%61/{b}/../c").as_deref(), Some("/a/c"));
-        assert_eq!(normalised_pattern("/{a}/{b}/é").as_deref(), Some("/{a}/{b}/%C3%A9"));
-    }
-
-    #[test]
-    fn braces_hold_one_name() {
-        for pattern in ["/{", "/}", "/{}", "/{a", "/{{a}}", "/{a b}", "/{*}", "/{a{b}}"] {
-            assert_eq!(normalised_pattern(pattern), None, "{pattern}");
-        }
-    }
 
     #[test]
     fn paths_that_only_look_like_it_are_no_wildcards_and_parameters() {

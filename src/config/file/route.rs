@@ -14,7 +14,7 @@ use super::setting::Setting;
 use super::{fallback, host, jwt, path, preset};
 use crate::rule::{
     Delivery, Disposition, FingerprintMode, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnStoreError,
-    OnUnknown, Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
+    OnUnknown, PathPattern, Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
 };
 use crate::units::HumanDuration;
 
@@ -277,7 +277,7 @@ fn parameters_exist(
     report: &FileReport<'_>,
 ) {
     let (Some(selectors), Some(route), Some(path)) = (parts.get(), route, path) else { return };
-    let params: Vec<&str> = path::parameters(path).collect();
+    let params: Vec<&str> = PathPattern::parse(path).iter().flat_map(PathPattern::names).collect();
     for selector in selectors {
         let Selector::Path(name) = selector else { continue };
         if params.contains(&name.as_str()) {

@@ -15,15 +15,15 @@ use super::super::{
     UpstreamAddress,
 };
 use super::address;
-use super::declare::{keys, settings};
+use super::declare::settings;
 use super::fallback;
 use super::item::Item;
 use super::order::Order;
-use super::pem;
 use super::report::{ByteRange, FileReport};
 use super::section::Section;
 use super::setting::Setting;
 use super::store_url::{self, StoreUrl};
+use super::tls_keys::{ClientTls, identity};
 use crate::rule::{LogKeys, OnStoreError, TrustedProxies};
 use crate::tls;
 
@@ -111,29 +111,6 @@ const MOST_THREADS: u32 = 256;
 /// `"auto"`, or a number.
 fn threads(item: &Item<'_>) -> Option<Threads> {
     item.choice_or_count(("auto", Threads::Auto), 1..=MOST_THREADS, Threads::Count)
-}
-
-keys! {
-    /// `[server.tls]`
-    struct IdentityKeys {
-        cert: tls::CertificateChain = pem::chain;
-        key: tls::PrivateKey = pem::key;
-    }
-}
-
-fn identity(section: Section<'_>) -> Setting<tls::TlsIdentity> {
-    let (report, span) = (section.report(), section.span());
-    let IdentityKeys { cert, key } = IdentityKeys::read(&section);
-    section.finish();
-    let Some(span) = span else { return Setting::Absent };
-    if let (Setting::Absent, Setting::Absent) = (&cert, &key) {
-        let advice = "name the files:\n  cert = \"cert.pem\"\n  key = \"key.pem\"";
-        report.add(Some(span.clone()), "server.tls names no certificate", advice);
-    }
-    match pem::identity(&cert, &key, ["server.tls.cert", "server.tls.key"], report) {
-        Some(identity) => Setting::Given(identity, span),
-        None => Setting::Wrong(span),
-    }
 }
 
 settings! {
@@ -260,7 +237,7 @@ impl UpstreamTable {
         Some(match self.url.get()?.clone() {
             address::UpstreamUrl::Http(authority) => UpstreamAddress::Http(authority),
             address::UpstreamUrl::Unix(path) => UpstreamAddress::Unix(path),
-            address::UpstreamUrl::Https(authority) => UpstreamAddress::Https(authority, self.tls.client.clone()?),
+            address::UpstreamUrl::Https(authority) => UpstreamAddress::Https(authority, self.tls.client()?),
         })
     }
 }
@@ -334,74 +311,11 @@ impl StoreTable {
         Some(match self.url.get()?.clone() {
             StoreUrl::Redis(mut address, is_tls) => {
                 address.password = address.password.or(self.password.clone().optional()?);
-                address.tls = if is_tls { Some(self.tls.client.clone()?) } else { None };
+                address.tls = if is_tls { Some(self.tls.client()?) } else { None };
                 StoreLocation::Redis(address)
             }
             StoreUrl::Other(location) => location,
         })
-    }
-}
-
-keys! {
-    /// The keys of a table whose `url` may ask for TLS.
-    struct ClientTlsKeys {
-        ca: tls::Authorities = pem::authorities;
-        client_cert: tls::CertificateChain = pem::chain;
-        client_key: tls::PrivateKey = pem::key;
-    }
-}
-
-/// Those keys, and what they come to.
-pub(super) struct ClientTls {
-    keys: ClientTlsKeys,
-    /// Where the URL asks for TLS and they are valid.
-    client: Option<tls::TlsClient>,
-}
-
-impl ClientTls {
-    fn read(section: &Section<'_>) -> Self {
-        Self { keys: ClientTlsKeys::read(section), client: None }
-    }
-
-    /// `what` names the protocol, and `form` how its URLs begin.
-    fn check(
-        &mut self,
-        table: &str,
-        server: &str,
-        (what, form): (&str, &str),
-        (is_tls, url): (Option<bool>, Option<ByteRange>),
-        report: &FileReport<'_>,
-    ) {
-        let ClientTlsKeys { ca, client_cert, client_key } = &self.keys;
-        match is_tls {
-            Some(true) => {
-                let names = ["client_cert", "client_key"].map(|key| format!("{table}.{key}"));
-                let identity = pem::identity(client_cert, client_key, names.each_ref().map(String::as_str), report);
-                let authorities = match ca {
-                    Setting::Absent => tls::Authorities::of_system(),
-                    _ => ca.get().cloned(),
-                };
-                if let (Setting::Absent, None) = (ca, &authorities) {
-                    report.add(
-                        url,
-                        format!("no certificate of {server} can be believed: this machine knows no authorities"),
-                        format!("install them (ca-certificates on Debian), or name {server}'s: ca = \"ca.pem\""),
-                    );
-                }
-                self.client = authorities.map(|authorities| tls::TlsClient { authorities, identity });
-            }
-            Some(false) => {
-                let given = [("ca", ca.span()), ("client_cert", client_cert.span()), ("client_key", client_key.span())];
-                for (key, span) in given.into_iter().filter(|(_, span)| span.is_some()) {
-                    report.add(
-                        span,
-                        format!("{table}.{key} is for {what}, and {table}.url is something else"),
-                        format!("write url = \"{form}\", or leave {key} out"),
-                    );
-                }
-            }
-            None => {}
-        }
     }
 }
 
