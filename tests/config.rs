@@ -1,4 +1,4 @@
-//! The configuration files that come with onlyonce load; the broken ones say what is wrong with them, word by word.
+//! All shipped configuration files are valid; the broken ones have exact error messages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ fn every_shipped_file_loads() {
 
 const SCHEMA: &str = "onlyonce.schema.json";
 
-/// What is wrong with a configuration file, as an editor sees it.
+/// The errors of a configuration file by the schema.
 fn seen_by_an_editor(text: &str) -> Result<(), String> {
     let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
     compiler.add_resource(SCHEMA, schema::configuration()).expect("JSON");

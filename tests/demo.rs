@@ -1,4 +1,4 @@
-//! `onlyonce demo` as a stranger meets it: a process, the addresses it prints, and what it tells to try.
+//! `onlyonce demo` as a new user sees it: the addresses that it prints, and the commands that it suggests.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -9,11 +9,11 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A running demo, and what it printed.
+/// A running demo and its output.
 struct Demo {
     process: Child,
     printed: String,
-    /// Where it was told to keep its temporary files.
+    /// Its folder for temporary files.
     folder: tempfile::TempDir,
 }
 
@@ -61,7 +61,7 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // Gone already where a test has stopped it.
+        // A test may have stopped it already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -184,7 +184,7 @@ fn what_it_prints_for_curl_does_what_it_says() {
     assert_eq!((list.status, list.body.matches("INV-").count()), (200, 3));
 }
 
-/// Sends what curl would send for a line: curl itself need not be there.
+/// Sends what curl would send for a command line. curl is not needed.
 fn as_curl(line: &str) -> Answer {
     let mut words = words(line).into_iter().skip(1);
     let (mut url, mut headers, mut data) = (String::new(), Vec::new(), Vec::new());
@@ -233,13 +233,13 @@ fn json_orders_are_taken_too_and_empty_ones_refused() {
         (201, "{\"number\":\"INV-1001\",\"customer\":\"Ada\",\"amount\":\"120\"}\n")
     );
     assert_eq!((other.body, other.head.contains("idempotent-replayed")), (one.body, true));
-    // A refusal is not kept: the key is free for the order as it should have been.
+    // A refusal is not stored: the key is free for the corrected order.
     let headers = ["Content-Type: application/json", "Idempotency-Key: \"json-2\""];
     assert_eq!(send(demo.proxy(), "POST", "/api/invoices", &headers, "{}").status, 422);
     assert_eq!(send(demo.proxy(), "POST", "/api/invoices", &headers, order).status, 201);
 }
 
-/// Where the log and the output meet, as in a terminal, with so few files that a start warns of it.
+/// With log and output in one stream, as in a terminal, and a low limit of open files, which causes a warning.
 #[test]
 fn it_begins_with_what_to_do_and_fits_a_terminal() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -254,7 +254,7 @@ fn it_begins_with_what_to_do_and_fits_a_terminal() {
     for line in welcome {
         assert!(line.chars().count() <= 80 && !line.contains("INFO") && !line.contains("WARN"), "{line}");
     }
-    // The log goes on from here.
+    // The log continues after this.
     let pid = process.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill").success());
     assert!(lines.any(|line| line.contains("INFO stopped")), "no line of the log");

@@ -1,4 +1,4 @@
-//! What the program is built of may be given away, comes from crates.io, and is there once.
+//! The dependencies of the program have allowed licences, come from crates.io, and exist in one version.
 //!
 //! `cargo deny check` does the same and more, and takes minutes to install. Both read `deny.toml`.
 
@@ -11,19 +11,19 @@ fn rules() -> toml::Table {
     std::fs::read_to_string(path).expect("deny.toml").parse().expect("TOML")
 }
 
-/// One crate that the program is built of.
+/// A dependency of the program.
 struct Package {
     name: String,
     version: String,
     license: String,
-    /// Where it comes from, where that is not crates.io.
+    /// Its source, if it is not crates.io.
     elsewhere: Option<String>,
 }
 
-/// All of them; those of tests alone are left out.
+/// All dependencies but those of tests.
 fn packages() -> Vec<Package> {
     let mut cargo = Command::new(env!("CARGO"));
-    // `cargo metadata` would tell of optional crates that are not built, too.
+    // `cargo metadata` also lists optional crates that are not built.
     cargo.args(["tree", "--locked", "--edges", "normal,build", "--prefix", "none", "--no-dedupe"]);
     cargo.args(["--format", "{p};{l}"]);
     let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo");
@@ -45,7 +45,7 @@ fn package(line: &str) -> Package {
     Package { name, version, license: license.to_owned(), elsewhere }
 }
 
-/// Whether an SPDX expression can be met with licences that are allowed. `/` is an old way to write OR.
+/// Whether the allowed licences satisfy an SPDX expression. `/` is an old way to write OR.
 fn is_met(expression: &str, allowed: &dyn Fn(&str) -> bool) -> bool {
     let expression = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let mut words = expression.split_whitespace().peekable();

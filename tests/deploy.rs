@@ -1,4 +1,4 @@
-//! The files in `deploy/` fit each other.
+//! The files in `deploy/` are consistent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -89,7 +89,7 @@ fn the_program_runs_in_the_root_of_its_image() {
     assert!(said.contains("certificate"), "{said}");
 }
 
-/// The folders at the top that files of `src` take text from when they are compiled.
+/// The top-level folders from which `src` includes files.
 fn included_folders(folder: &Path, found: &mut BTreeSet<String>) {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -120,7 +120,7 @@ fn the_image_is_built_from_everything_that_the_program_is_made_of() {
     }
 }
 
-/// `cargo deb` packs what the release build has made; here it is given the program of the tests.
+/// `cargo deb` packs a release build; here it gets the program of the tests.
 #[test]
 fn the_debian_package_has_the_program_and_its_units_where_there_is_cargo_deb() {
     let is_there = |program: &str| Command::new(program).arg("--version").output().is_ok();
@@ -151,7 +151,7 @@ fn the_debian_package_has_the_program_and_its_units_where_there_is_cargo_deb() {
     }
 }
 
-/// Runs a program to its end, with this on its standard input. What it printed, if it says that all is well.
+/// Runs a program to its end with this standard input. Returns its output if it succeeds.
 fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut process = Command::new(program)
@@ -168,7 +168,7 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, String>
     if output.status.success() { Ok(said) } else { Err(said) }
 }
 
-/// All metrics that there are, with every route that can be.
+/// All metrics, for every kind of route.
 fn exposition() -> String {
     let metrics = Metrics::new().expect("metrics");
     metrics.route("orders");
@@ -248,12 +248,12 @@ fn every_panel_and_every_alert_asks_for_metrics_that_there_are() {
             assert!(!metrics.is_empty(), "{title}");
             metrics.iter().for_each(|metric| assert!(exists(metric), "{title}: there is no {metric}"));
             asked.extend(metrics);
-            // What Grafana fills in.
+            // A variable of Grafana.
             let expression = Value::from(expression.replace("$__rate_interval", "5m"));
             rules.push_str(&format!("  - record: panel:{letter}{number}\n    expr: {expression}\n"));
         }
     }
-    // Every metric of ours is on some panel.
+    // Every metric is on some panel.
     for line in exposition.lines().filter_map(|line| line.strip_prefix("# TYPE onlyonce_")) {
         let metric = format!("onlyonce_{}", line.split(' ').next().expect("a name"));
         assert!(asked.iter().any(|asked| asked.starts_with(&metric)), "no panel shows {metric}");
@@ -281,7 +281,7 @@ fn the_unit_for_systemd_is_right_and_its_score_is_the_one_that_it_states() {
     fs::copy(file("systemd/onlyonce.socket"), &socket).expect("the socket");
     let names = [&service, &socket].map(|path| path.to_str().expect("UTF-8"));
     let said = run("systemd-analyze", &["verify", "--man=no", names[0], names[1]], "");
-    // What it says of other units of the machine is not about these.
+    // Messages about other units of the machine are ignored.
     let about = said.unwrap_or_else(|said| panic!("{said}"));
     assert!(!about.contains("onlyonce"), "{about}");
     let score = run("systemd-analyze", &["security", "--offline=true", names[0]], "");
@@ -304,7 +304,7 @@ fn the_kubernetes_overlays_are_built_and_their_rules_are_right() {
         for part in ["startupProbe:", "readinessProbe:", "livenessProbe:", "preStop:", "readOnlyRootFilesystem: true"] {
             assert!(built.contains(part), "{overlay} has no {part}");
         }
-        // Whom the policy and the budget are for.
+        // The labels for the network policy and the disruption budget.
         assert_eq!(built.matches("onlyonce: guards").count(), 3, "{overlay}");
         let set = environment_of(&built);
         assert_eq!(set.get("ONLYONCE_UPSTREAM").map(String::as_str), Some(upstream), "{overlay}: {set:?}");

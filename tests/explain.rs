@@ -1,4 +1,4 @@
-//! What `onlyonce explain` says, word by word, in `tests/explain/`.
+//! The exact output of `onlyonce explain`, in `tests/explain/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ fn requests_are_explained_word_by_word() {
     assert!(different.is_empty(), "not as expected (ONLYONCE_BLESS=1 accepts it):\n\n{}", different.join("\n"));
 }
 
-/// Values are what identifies a caller, or a key: neither is in what is printed.
+/// The output contains no values that identify a caller or a key.
 #[test]
 fn no_value_of_a_request_is_printed() {
     let folder = root().join("tests/explain");
@@ -73,7 +73,7 @@ fn a_body_is_what_curl_makes_of_it() {
     assert!(said("-H 'Content-Type: text/plain' -d a=1").contains("the body, by its bytes"));
 }
 
-/// A record is named where the key of its digests is at hand; else the one who has it is named.
+/// The record's name is printed if the digest key is available; otherwise the output says where it is.
 #[test]
 fn where_the_digest_is_not_known_the_way_to_it_is_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -1,4 +1,4 @@
-//! What holds for every key, whatever became of it.
+//! The properties that hold for every key.
 
 use std::collections::HashSet;
 
@@ -12,11 +12,11 @@ const REFUSALS: [&str; 7] = [
     "502 upstream-unreachable",
     "502 upstream-failed",
     "503 store-unavailable",
-    // The backend's own.
+    // The backend's own status.
     "500",
 ];
 
-/// The successes are alike and stem from an execution; all else is a refusal that may be.
+/// All successes are equal and come from an execution; everything else is an allowed refusal.
 pub fn audit(executions: &[Execution], answers: &[Answer]) {
     let successes: HashSet<_> = answers.iter().filter(|answer| answer.is_success()).map(|one| &one.content).collect();
     assert!(successes.len() <= 1, "different answers for one key: {successes:?}");

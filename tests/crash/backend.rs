@@ -1,4 +1,4 @@
-//! The backend: a process that knows nothing of idempotency, and keeps a ledger of what it executed.
+//! The backend: a process without support for idempotency that keeps a ledger of its executions.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -12,20 +12,20 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What makes this program a backend. A port, a file, and the storm's seed, if there is a storm, come after it.
+/// The argument that makes this program a backend. A port, a file, and the seed of a storm, if any, follow.
 pub const ARGUMENT: &str = "backend";
 
-/// One line of the ledger: written, and on disk, before anybody is told.
+/// One line of the ledger: on disk before the response is sent.
 #[derive(Debug, Clone)]
 pub struct Execution {
     pub key: String,
-    /// The number of the attempt, as the request told it.
+    /// The number of the attempt, as in the request.
     pub attempt: u32,
     /// Part of the response; no two executions have the same.
     pub id: String,
 }
 
-/// All that was executed.
+/// All executions.
 pub fn read_ledger(path: &Path) -> Vec<Execution> {
     let ledger = std::fs::read_to_string(path).expect("the backend's ledger");
     let execution = |line: &str| {
@@ -38,21 +38,21 @@ pub fn read_ledger(path: &Path) -> Vec<Execution> {
 struct Backend {
     ledger: Mutex<Ledger>,
     storm: Option<u64>,
-    /// Whether this process has yet to stop where the environment says.
+    /// Whether this process still has to stop at its fail point.
     stops: AtomicBool,
 }
 
 struct Ledger {
     file: File,
     executions: usize,
-    /// How often each key came.
+    /// The number of requests for each key.
     requests: HashMap<String, u32>,
 }
 
 /// What happens to one request in a storm.
 enum Weather {
     Fair,
-    /// It is executed, and the answer takes its time.
+    /// It is executed, and the response is slow.
     Slow(Duration),
     /// It is executed, and the connection breaks.
     Reset,
@@ -69,7 +69,7 @@ pub fn main(arguments: &[String]) {
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is ours");
     println!("listening");
-    // The test holds the other end: when it is gone, so is its backend.
+    // The test holds the other end: when it ends, the backend ends.
     thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
         exit(0);
@@ -156,7 +156,7 @@ impl Backend {
         asked && self.stops.load(Ordering::Relaxed)
     }
 
-    /// As the sidecar does at a fail point: says the step, and waits until it is told to go on.
+    /// Like a fail point of the sidecar: reports the step, and waits until it may continue.
     fn stop_at(&self, step: &str) {
         if !self.is_to_stop_at(step) || !self.stops.swap(false, Ordering::Relaxed) {
             return;
@@ -168,7 +168,7 @@ impl Backend {
     }
 }
 
-/// Key and attempt of the next request, once it was read whole.
+/// Key and attempt of the next request, after all of it was read.
 fn read_request(reader: &mut impl BufRead) -> Option<(String, u32)> {
     let (mut key, mut attempt, mut length) = (None, 1, 0);
     loop {

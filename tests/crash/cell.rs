@@ -1,4 +1,4 @@
-//! One cell of the matrix: one step, one victim, one mode, and what became of one key.
+//! One cell of the matrix: one step, one victim, one mode, and the result for one key.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -49,20 +49,20 @@ pub const SIDECAR_STEPS: [Step; 7] = [
 pub enum Victim {
     /// A is killed, and started again.
     Owner,
-    /// A stands still for longer than its lease, and goes on as if nothing had been.
+    /// A is frozen for longer than its lease, and continues.
     FrozenOwner,
     Backend,
-    /// Killed, and started again once the others have gone on.
+    /// Killed, and restarted when the others have continued.
     Redis,
-    /// The same, and the others go on only when a lease has run out.
+    /// The same, but the others continue only after a lease has expired.
     RedisForLong,
     /// The client of the first request resets its connection.
     Client,
     /// The same over HTTP/2: it resets its stream.
     Stream,
-    /// What A is doing for the first request panics.
+    /// The task of the first request in A panics.
     Work,
-    /// A is told to stop, and started again when it has.
+    /// A is stopped gracefully, and restarted.
     Drained,
 }
 
@@ -79,11 +79,11 @@ pub struct Cell {
     pub mode: Mode,
 }
 
-/// What became of the key.
+/// The result for the key.
 pub struct Outcome {
-    /// What the client of the first request got.
+    /// The response to the first request.
     first: String,
-    /// What every retry gets in the end.
+    /// The final response to every retry.
     last: String,
     executions: usize,
 }
@@ -103,11 +103,11 @@ impl fmt::Display for Outcome {
 }
 
 const KEY: &str = "order-1";
-/// The shortest that there is.
+/// The shortest lease.
 const SHORT_LEASE: Duration = Duration::from_secs(1);
 
 impl Cell {
-    /// Plays it, in processes of its own.
+    /// Runs the cell, in separate processes.
     pub fn play(self) -> Outcome {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let _telling = Telling { folder: folder.path(), cell: self };
@@ -127,7 +127,7 @@ impl Cell {
         let mut a = Sidecar::start(folder, "a", owner_stops);
         let client = Client::default();
 
-        // The first request comes alone, and stops; its repeats come while it does.
+        // The first request is sent alone, and stops; its repeats are sent meanwhile.
         let repeats = [a.address, a.address, b.address, b.address, b.address];
         let first = match self.victim {
             Victim::Client | Victim::Stream => {
@@ -136,7 +136,7 @@ impl Cell {
                 let stopped = stop.wait();
                 client.ask_at_once(&repeats);
                 begun.leave();
-                // Time for A to see it; that it does is not what this rests on.
+                // Time for A to notice; the test does not depend on it.
                 thread::sleep(Duration::from_millis(100));
                 stopped.go_on();
                 None
@@ -205,7 +205,7 @@ impl Cell {
     }
 
     fn config(self, backend: &Backend, redis: &RedisServer) -> String {
-        // Where an owner is lost, that should show soon; where none is, none should be taken for lost.
+        // Short if an owner is lost, so that it shows soon; long otherwise, so that none is taken for lost.
         let lease = match self.victim {
             Victim::Owner | Victim::FrozenOwner | Victim::RedisForLong | Victim::Work => SHORT_LEASE,
             Victim::Backend | Victim::Redis | Victim::Client | Victim::Stream | Victim::Drained => {
@@ -219,19 +219,19 @@ impl Cell {
         config(&backend.url(), &redis.url(), &format!("on_unknown = \"{on_unknown}\"\nlease = \"{lease:?}\""))
     }
 
-    /// What holds for every cell, whatever its entry says.
+    /// The properties of every cell.
     fn audit(self, executions: &[Execution], answers: &[Answer]) {
         let numbers: Vec<u32> = executions.iter().map(|execution| execution.attempt).collect();
         match self.mode {
             Mode::Hold => assert!(numbers.len() <= 1, "executed more than once: {executions:?}"),
-            // One more for each owner that was lost, and only one was.
+            // One more for each lost owner, and only one was lost.
             Mode::Retry => assert!(matches!(numbers[..], [] | [1 | 2] | [1, 2]), "{executions:?}"),
         }
         audit(executions, answers);
     }
 }
 
-/// The clients of one key, and all that they got.
+/// The clients of one key, and their responses.
 #[derive(Default)]
 struct Client {
     answers: Mutex<Vec<Answer>>,
@@ -256,7 +256,7 @@ impl Client {
         until("an answer", || is_so(&self.ask(sidecar).expect("a sidecar that lives answers")).then_some(()));
     }
 
-    /// Asks until all sidecars give the same answer, and none of them is at work on one that could replace it.
+    /// Asks until all sidecars give the same response, and none of them has an attempt that could replace it.
     fn ask_to_the_end(&self, sidecars: &[&Sidecar]) -> Answer {
         until("an answer that stays", || {
             let idle = sidecars.iter().all(|sidecar| client::at_work(sidecar.admin) == 0);
@@ -272,7 +272,7 @@ impl Client {
     }
 }
 
-/// Tells what the sidecars had to say, when a cell fails.
+/// Prints the logs of the sidecars when a cell fails.
 struct Telling<'a> {
     folder: &'a Path,
     cell: Cell,

@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::set_socket_linger;
 use tokio::sync::mpsc;
 
-/// Nothing takes this long; what does, never ends.
+/// The timeout of every wait: whatever takes longer hangs.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
-/// An answer that came whole.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
-    /// Whether it says of itself that it is a replay.
+    /// Whether it is marked as a replay.
     pub replayed: bool,
-    /// What every client of one key must get alike.
+    /// The part that must be equal for all clients of one key.
     pub content: Content,
-    /// What the sidecar says went wrong.
+    /// The code of the problem, if it is one.
     pub problem: Option<String>,
 }
 
@@ -63,7 +63,7 @@ impl Answer {
     }
 }
 
-/// As the tables show it.
+/// The text in the tables.
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.problem, self.replayed) {
@@ -74,7 +74,7 @@ impl fmt::Display for Answer {
     }
 }
 
-/// Orders something under this key. `None`: no whole answer came.
+/// Sends an order with this key. `None`: there was no complete response.
 pub fn order(sidecar: SocketAddr, key: &str) -> Option<Answer> {
     Answer::parse(&exchange(sidecar, &request(key))?)
 }
@@ -92,11 +92,11 @@ fn request(key: &str) -> String {
     )
 }
 
-/// An order whose client will not wait for the answer.
+/// An order whose client leaves before the response.
 pub enum Begun {
     /// It resets its connection.
     Http1(Option<TcpStream>),
-    /// It resets its stream when it is told so, and keeps the connection until this is dropped.
+    /// It resets its stream when asked to, and keeps the connection until this is dropped.
     Http2(mpsc::Sender<()>),
 }
 
@@ -134,14 +134,14 @@ impl Begun {
 
     pub fn leave(&mut self) {
         match self {
-            // Without lingering, the end of a socket is a reset.
+            // Without lingering, closing a socket sends a reset.
             Self::Http1(stream) => drop(stream.take().map(|stream| set_socket_linger(&stream, Some(Duration::ZERO)))),
             Self::Http2(leave) => leave.blocking_send(()).expect("its thread waits"),
         }
     }
 }
 
-/// The attempts that are at work in a sidecar, or not recorded yet, by its metrics.
+/// The number of attempts that run in a sidecar or are not recorded yet, by its metrics.
 pub fn at_work(admin: SocketAddr) -> u32 {
     let request = "GET /metrics HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n";
     let metrics = exchange(admin, request).expect("a sidecar that lives tells its metrics");
@@ -151,7 +151,7 @@ pub fn at_work(admin: SocketAddr) -> u32 {
     value.parse().expect("a number")
 }
 
-/// All that comes until the connection ends; `None` if it cannot be made, or breaks.
+/// All bytes until the connection ends; `None` if it cannot be made or breaks.
 fn exchange(address: SocketAddr, request: &str) -> Option<Vec<u8>> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).expect("a duration that is not zero");
@@ -166,7 +166,7 @@ fn exchange(address: SocketAddr, request: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// Looks again and again: for what only time brings about.
+/// Polls until there is a value.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -1,7 +1,7 @@
-//! What is left when something dies, shown with real processes.
+//! Crash tests with real processes.
 //!
-//! - [`matrix`]: one thing is killed, or frozen, at one step of the protocol; for each thing and each step.
-//! - [`storm`]: things are killed at random, under load, for a while.
+//! - [`matrix`]: one process is killed or frozen at one step of the protocol, for each process and step. - [`storm`]:
+//! processes are killed at random, under load.
 //!
 //! `cargo test --features fail-points --test crash` runs both; `-- matrix` or `-- storm` after it runs one. In both, a
 //! backend keeps a ledger of what it executed, in a process of its own, which is this program under another argument.
@@ -31,7 +31,7 @@ fn main() {
     }
     process::check_program();
     let is_asked_for = |part: &str| {
-        // What begins with a dash is for the test harness that this program does without.
+        // Arguments with a dash are for the standard test harness, which is not used here.
         let mut parts = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
         parts.peek().is_none() || parts.any(|argument| argument == part)
     };

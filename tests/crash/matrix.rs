@@ -1,4 +1,4 @@
-//! The crash matrix: each victim at each step. `docs/crash-matrix.md` keeps it.
+//! The crash matrix: each victim at each step. `docs/crash-matrix.md` has the results.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -44,12 +44,12 @@ const TABLES: [Table; 4] = [
     Table { mode: Mode::Hold, title: "on_unknown = \"hold\"; work panics", steps: &SIDECAR_STEPS, victims: &[WORK] },
 ];
 
-/// Cells played at once: most of them wait for a lease or a reconnect most of the time.
+/// The number of cells that run at once: they mostly wait for a lease or a reconnect.
 const AT_ONCE: usize = 8;
 
 const BEGIN: &str = "<!-- The tables from here on are written by the test. -->\n";
 
-/// Plays every cell, prints the tables, and compares them with the file. With `ONLYONCE_BLESS=1` it writes the file.
+/// Runs every cell, prints the tables, and compares them with the file. With `ONLYONCE_BLESS=1` it writes the file.
 pub fn run() {
     let begun = Instant::now();
     let outcomes = play(cells().collect());

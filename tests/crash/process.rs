@@ -18,7 +18,7 @@ use crate::redis_server::ReservedPort;
 
 /// A configuration for sidecars of one backend and one Redis, with these keys for the route.
 pub fn config(backend: &str, redis: &str, route: &str) -> String {
-    // On a busy machine the store may take its time.
+    // The machine may be busy, so the store gets more time.
     format!(
         r#"
         [server]
@@ -40,7 +40,7 @@ pub fn config(backend: &str, redis: &str, route: &str) -> String {
     )
 }
 
-/// Makes sure of the program, before anything is started.
+/// Checks that the program is there before anything is started.
 pub fn check_program() {
     LazyLock::force(&PROGRAM);
 }
@@ -48,7 +48,7 @@ pub fn check_program() {
 struct Process(Child);
 
 impl Process {
-    /// As a pulled plug would.
+    /// Kills it at once, with SIGKILL.
     fn kill(&mut self) {
         self.0.kill().expect("it is our child");
         self.0.wait().expect("it is our child");
@@ -67,7 +67,7 @@ impl Drop for Process {
     }
 }
 
-/// The program as it is when the test begins: a build may put another in its place meanwhile.
+/// A copy of the program at the start of the test: a build may replace it meanwhile.
 static PROGRAM: LazyLock<File> = LazyLock::new(|| {
     let mut program = File::open(env!("CARGO_BIN_EXE_onlyonce")).expect("the program");
     let mut code = Vec::new();
@@ -113,12 +113,12 @@ impl Sidecar {
         self.process.kill();
     }
 
-    /// Stops it in its tracks.
+    /// Freezes it, with SIGSTOP.
     pub fn freeze(&self) {
         self.process.signal(Signal::STOP);
     }
 
-    /// Tells it to finish what it has begun, and to end.
+    /// Stops it gracefully, with SIGTERM.
     pub fn begin_to_stop(&self) {
         self.process.signal(Signal::TERM);
     }
@@ -133,7 +133,7 @@ impl Sidecar {
     }
 }
 
-/// The addresses in the log line that says so.
+/// The addresses in the log line of the start.
 fn serving(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let event: serde_json::Value = serde_json::from_str(line).ok()?;
     let address = |name: &str| {
@@ -187,13 +187,13 @@ fn spawn_backend(port: &ReservedPort, ledger: &Path, seed: Option<u64>, stop: Op
     process
 }
 
-/// Where a process is to stop, and to tell that it has.
+/// The fail point at which a process stops, and where it reports that.
 pub struct StopAt {
     step: &'static str,
     listener: TcpListener,
 }
 
-/// A process that has come to its step, and waits there until it goes on or is killed.
+/// A process that has reached its fail point, and waits there until it continues or is killed.
 pub struct Stopped(TcpStream);
 
 impl StopAt {
@@ -208,7 +208,7 @@ impl StopAt {
         command.env("ONLYONCE_FAIL_POINT", self.step).env("ONLYONCE_FAIL_POINT_ADDR", address.to_string());
     }
 
-    /// Waits until the process has come there.
+    /// Waits until the process has reached it.
     pub fn wait(&self) -> Stopped {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -235,7 +235,7 @@ impl Stopped {
         let _ = self.0.write_all(b"\n");
     }
 
-    /// The work that has come there panics, and its process goes on.
+    /// The task at the fail point panics, and its process continues.
     pub fn panic(mut self) {
         self.0.write_all(b"!").expect("the process waits");
     }

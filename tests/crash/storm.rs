@@ -1,10 +1,10 @@
-//! Processes are killed and frozen at random under load, in front of a backend that is none of the best.
+//! Processes are killed and frozen at random under load, in front of an unreliable backend.
 //!
-//! In one storm the sidecars die, in another what is behind them, and in a third Redis is late while requests may go
-//! through unguarded. Then it is the store that fails while its data stays: the sidecars' user may not do what it has to,
-//! the disk of an embedded store is full, or its folder is moved away. `ONLYONCE_STORM_SECONDS` makes them longer.
-//! `ONLYONCE_STORM_SEED` gives a seed again: with it come the same blows and the same misbehaviour of the backend, though
-//! never quite the same storm.
+//! In one storm the sidecars die, in another Redis and the backend, and in a third Redis is late while requests may be
+//! forwarded unguarded. In others the store fails and keeps its data: the Redis user lacks a right, the disk of an
+//! embedded store is full, or its folder is moved away. `ONLYONCE_STORM_SECONDS` makes them longer.
+//! `ONLYONCE_STORM_SEED` repeats a seed: the faults and the behaviour of the backend are the same then, but not the
+//! timing.
 
 use std::collections::HashMap;
 use std::env::var;
@@ -28,10 +28,10 @@ use crate::small_disk::SmallDisk;
 const KEYS_PER_SECOND: u32 = 30;
 const CLIENTS_PER_KEY: usize = 5;
 
-/// The sidecars that take requests now.
+/// The sidecars that accept requests now.
 type Addresses = Mutex<Vec<Option<SocketAddr>>>;
 
-/// All that the clients got, by key.
+/// All responses, by key.
 type Answers = Mutex<HashMap<String, Vec<Answer>>>;
 
 /// What goes wrong.
@@ -41,11 +41,11 @@ enum Storm {
     Sidecars,
     /// Redis and the backend are killed; sidecars are frozen.
     Behind,
-    /// Redis is late, again and again, and the sidecars let requests through where it is out of reach.
+    /// Redis is late again and again, and the sidecars forward requests when it is unreachable.
     LateRedis,
-    /// The Redis user of the sidecars lacks a right, and gets it back.
+    /// The sidecars' Redis user loses a right, and gets it back.
     Rights,
-    /// The disk of the embedded store is full, and has room again; the sidecar is killed in either.
+    /// The disk of the embedded store becomes full and has room again; the sidecar is killed in both states.
     FullDisk,
     /// The folder of the embedded store is moved away, and put back.
     Folder,
@@ -62,7 +62,7 @@ struct Scene {
 /// Where the records are.
 enum Store {
     Redis(RedisServer),
-    /// On a disk of its own where it has to be full.
+    /// On a separate disk if that must be full.
     Embedded(Option<SmallDisk>),
 }
 
@@ -124,7 +124,8 @@ fn rage(storm: Storm, seed: u64, seconds: u32) {
         audit(&executions, &answers[key]);
         let succeeded = last[key].iter().filter(|answer| answer.is_success()).count();
         assert!(succeeded == 0 || succeeded == scene.sidecars.len(), "the sidecars do not agree: {:?}", last[key]);
-        // Told before it was recorded, it can only be if the store *and* then the owner failed: its key is held then.
+        // A response can reach its client before it is recorded only if the store *and* then the owner fail: the key is
+        // held then.
         let had_succeeded = answers[key].iter().any(Answer::is_success);
         let may_be_held = storm == Storm::FullDisk;
         assert!(succeeded > 0 || !had_succeeded || may_be_held, "a success was forgotten: {:?}", last[key]);
@@ -145,7 +146,7 @@ fn rage(storm: Storm, seed: u64, seconds: u32) {
 }
 
 impl Scene {
-    /// `None`: this machine cannot play it.
+    /// `None`: this machine cannot run it.
     fn start(storm: Storm, seed: u64) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let persistent = || RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
@@ -169,8 +170,8 @@ impl Scene {
         let route = "on_unknown = \"hold\"\nlease = \"1s\"";
         let mut config = config(&backend.url(), &url, route);
         if storm == Storm::LateRedis {
-            // Redis stands still for longer than a claim may take, and for far less than a connect may: late is not out
-            // of reach.
+            // Redis is frozen for longer than a claim may take, and for much less than a connect may: late is not
+            // unreachable.
             config = config.replace("timeout = \"10s\"", "timeout = \"1s\"\non_error = \"forward\"");
         }
         std::fs::write(folder.path().join("onlyonce.toml"), config).expect("a writable folder");
@@ -179,14 +180,14 @@ impl Scene {
         Some(Self { storm, folder, store, backend, sidecars })
     }
 
-    /// Requests that went through without a guard, by the sidecars' logs.
+    /// The number of unguarded requests, by the sidecars' logs.
     fn unguarded(&self) -> usize {
         let logs = (0..self.sidecars.len()).map(|number| self.folder.path().join(format!("sidecar-{number}.log")));
         let logs = logs.map(|log| std::fs::read_to_string(log).expect("its log"));
         logs.map(|log| log.lines().filter(|line| line.contains("\"outcome\":\"unguarded\"")).count()).sum()
     }
 
-    /// Strikes one blow after the other.
+    /// Causes one fault after the other.
     fn strike(&mut self, addresses: &Addresses, mut chance: Chance, end: Instant) -> Blows {
         let mut blows = Blows::default();
         while Instant::now() < end {
@@ -241,7 +242,7 @@ impl Scene {
         set(Some(self.sidecars[number].address));
     }
 
-    /// What it holds stays in each case.
+    /// The store keeps its data in each case.
     fn strike_store(&mut self, addresses: &Addresses, chance: &mut Chance, blows: &mut Blows) {
         let pause = chance.millis(0..400);
         match &self.store {
@@ -293,13 +294,13 @@ const RECORDS: &str = "records";
 const USER: &str = "sidecar";
 const PASSWORD: &str = "secret";
 
-/// The sidecars' user may do what it has to again, and nothing else.
+/// Gives the sidecars' user the necessary rights, and no others.
 fn give_rights(redis: &RedisServer) {
     let rule = onlyonce::store::acl_rule("onlyonce");
     order(redis, &format!("ACL SETUSER {USER} reset on >{PASSWORD} {rule}"));
 }
 
-/// Has the server do something, in one line.
+/// Sends a command to the server.
 fn order(redis: &RedisServer, line: &str) {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, redis.port())).expect("the server listens");
     stream.write_all(format!("{line}\r\n").as_bytes()).expect("it reads");
@@ -312,7 +313,7 @@ fn start(folder: &Path, number: usize) -> Sidecar {
     Sidecar::start(folder, &format!("sidecar-{number}"), None)
 }
 
-/// One client: repeats its request, through any sidecar, until it knows.
+/// One client: repeats its request, through any sidecar, until it has a final response.
 fn persist(key: &str, addresses: &Addresses, answers: &Answers, mut chance: Chance) {
     until("an answer to stop at", || {
         thread::sleep(chance.millis(0..100));
@@ -327,7 +328,7 @@ fn persist(key: &str, addresses: &Addresses, answers: &Answers, mut chance: Chan
     });
 }
 
-/// What each sidecar says of each key when all is over.
+/// The response of each sidecar for each key at the end.
 fn ask_all(keys: &[String], sidecars: &[Sidecar], answers: &Answers) -> HashMap<String, Vec<Answer>> {
     let all = Answers::default();
     thread::scope(|scope| {
@@ -348,7 +349,7 @@ fn ask_all(keys: &[String], sidecars: &[Sidecar], answers: &Answers) -> HashMap<
     all.into_inner().expect("no panic")
 }
 
-/// Numbers that look random (SplitMix64).
+/// Pseudo-random numbers (SplitMix64).
 struct Chance(u64);
 
 impl Chance {
@@ -359,7 +360,7 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    /// For another thread.
+    /// A generator for another thread.
     fn another(&mut self) -> Self {
         Self(self.next())
     }

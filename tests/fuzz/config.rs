@@ -1,4 +1,4 @@
-//! Reading a configuration file never panics, and what is wrong is wrong at a place in the file.
+//! Reading a configuration file never panics, and every problem has a place in the file.
 
 use onlyonce::advice::warnings;
 use onlyonce::config::{ConfigError, parse};

@@ -72,7 +72,7 @@ fn quoted(line: &HeaderValue) -> HeaderValue {
     HeaderValue::from_str(&quoted).expect("a value, as it was")
 }
 
-/// The record that a request is about, on the route of this name.
+/// The record name of a request, on the route of this name.
 fn name(
     route: &str,
     query: Option<&str>,

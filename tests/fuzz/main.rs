@@ -1,5 +1,5 @@
-//! What reads bytes of others: a store's records, clients' keys, operators' files. Arbitrary input, and sound input with
-//! parts of it changed. `fuzz/` runs the same checks for longer, led by coverage.
+//! Fuzz tests of everything that reads foreign bytes: records, keys, configuration files. Arbitrary input, and valid
+//! input with changes. `fuzz/` runs the same checks with coverage guidance.
 
 // In a binary, nothing is reachable from outside.
 #![allow(unreachable_pub)]
@@ -28,7 +28,7 @@ enum Change<T> {
     Replace(Index, Vec<T>),
     Insert(Index, Vec<T>),
     Remove(Index, usize),
-    /// A piece of it, once more somewhere else.
+    /// Copies a piece to another place.
     Copy(Index, usize, Index),
 }
 
@@ -57,7 +57,7 @@ impl<T: Clone> Change<T> {
     }
 }
 
-/// One of `seeds`, with a few changes made of `pieces`.
+/// One of `seeds`, with a few changes from `pieces`.
 fn changed<T, P>(seeds: Vec<Vec<T>>, pieces: P) -> impl Strategy<Value = Vec<T>>
 where
     T: Clone + std::fmt::Debug + 'static,
@@ -75,7 +75,7 @@ where
     })
 }
 
-/// A few bytes: any, or numbers that lie at an edge.
+/// A few bytes: random ones, or boundary values.
 fn bytes() -> impl Strategy<Value = Vec<u8>> + Clone {
     let edges = select(vec![vec![0], vec![1], vec![0xff], vec![0; 8], vec![0xff; 2], vec![0xff; 4], vec![0xff; 8]]);
     prop_oneof![vec(any::<u8>(), 1..3), edges]
@@ -122,7 +122,7 @@ static FILES: LazyLock<Vec<Vec<char>>> = LazyLock::new(|| {
     files.map(|path| fs::read_to_string(path).expect("a file").chars().collect()).collect()
 });
 
-/// What means something in a configuration file.
+/// Tokens of a configuration file.
 fn tokens() -> impl Strategy<Value = Vec<char>> + Clone {
     let words = [
         "\"",

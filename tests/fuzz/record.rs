@@ -11,7 +11,7 @@ pub const CHECKSUM: usize = 8;
 
 pub fn check(bytes: &[u8]) {
     reads_back(&Bytes::copy_from_slice(bytes));
-    // Few bytes have a checksum that fits.
+    // Few random inputs have a valid checksum.
     reads_back(&sealed(bytes));
 }
 

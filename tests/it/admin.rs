@@ -1,10 +1,10 @@
-//! What operators and Prometheus are told.
+//! The admin listener: probes and metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::*;
 
-/// The labels of each metric, by its name.
+/// The labels of each metric.
 fn series(exposition: &str) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for line in exposition.lines().filter(|line| line.starts_with("onlyonce_")) {

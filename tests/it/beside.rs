@@ -1,4 +1,4 @@
-//! The command line beside a running sidecar: what a changed file would make it forget, and what a request would get.
+//! Commands that ask a running sidecar: which keys a changed file would forget, and what a request would get.
 
 use std::net::SocketAddr;
 use std::process::Output;
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use crate::support::process::onlyonce;
 use crate::support::*;
 
-/// What a command printed, its lines as one.
+/// The output of a command, joined into one line.
 struct Said {
     status: Option<i32>,
     text: String,
-    /// As it came.
+    /// The output as it was printed.
     lines: String,
 }
 
@@ -29,7 +29,7 @@ impl Said {
     }
 }
 
-/// Runs it where this is the configuration, with this admin token or none.
+/// Runs the command with this configuration and this admin token, if any.
 async fn with_token(setup: &Setup, token: Option<&str>, arguments: &[&str]) -> Said {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("onlyonce.toml"), setup.toml()).expect("a writable folder");
@@ -51,12 +51,12 @@ async fn said(setup: &Setup, arguments: &[&str]) -> Said {
     with_token(setup, None, arguments).await
 }
 
-/// The file of a sidecar that listens there.
+/// The configuration of a sidecar that listens there.
 fn at(setup: &Setup, admin: SocketAddr) -> Setup {
     setup.clone().with("admin", &format!("listen = \"{admin}\""))
 }
 
-/// What the sidecar says of its rules.
+/// The rules that the sidecar reports.
 async fn rules(admin: SocketAddr) -> String {
     let told =
         Wire::connect(admin).await.ask(&request("GET", "/rules").host("localhost").line("Onlyonce-Admin: 1")).await;
@@ -94,7 +94,7 @@ async fn check_warns_of_what_the_running_sidecar_would_forget() {
     let warning = json["warnings"].as_array().expect("a list").iter().find(named).expect("the warning");
     assert_eq!(warning["route"], "orders");
 
-    // Another file altogether, held against this sidecar.
+    // Another file, compared with this sidecar.
     let other = Setup::new("http://127.0.0.1:1")
         .route("name = \"charges\"")
         .another_route("name = \"seen\"\npath = \"/seen\"\nscope = [\"host\"]");
@@ -141,7 +141,7 @@ async fn check_minds_neither_that_no_sidecar_is_there_nor_one_that_does_not_tell
     assert_eq!(told.status, Some(0));
     told.has("ok: 1 route").has_not("sidecar ");
     said(&nobody, &["check", "--connect"]).await.has("sidecar none answers at http://127.0.0.1:");
-    // One that is there and says nothing.
+    // A listener that never answers.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let silent = at(&setup, silent.local_addr().expect("an address"));
     let told = said(&silent, &["check"]).await;
@@ -169,7 +169,7 @@ async fn a_reload_names_what_it_makes_the_sidecar_forget() {
     for words in ["the route is named charges now: keys that", "there is no such route any more: keys that"] {
         assert!(log.contains(words), "{log}");
     }
-    // What it goes by now is what others are held against.
+    // Files are compared with the rules that are in force now.
     let rules = rules(process.admin).await;
     assert!(rules.contains("charges") && !rules.contains("bills"), "{rules}");
 }
@@ -195,7 +195,7 @@ on_every_store! {
         told.has(" now completed with 201, ").has(": this request gets that answer").has_not("cannot be told");
         let record = sidecar.ask(&order("17").body("{}")).await;
         assert_eq!(record.status, 422);
-        // Named as the refusal names it.
+        // With the name in the problem.
         let name = serde_json::from_str::<serde_json::Value>(record.text()).expect("a problem")["record"].clone();
         told.has(&format!("record {}", name.as_str().expect("a name")));
         for other in [&["POST", "/orders", "-d", r#"{"item":"pen"}"#][..], &["POST", "/orders"]] {
@@ -204,7 +204,7 @@ on_every_store! {
         let elsewhere = ["POST", "/orders?a=b", "-d", r#"{ "item": "book" }"#];
         now(&elsewhere).await.has("422 key-reused, as the key was used with another method, path or query");
         assert_eq!(backend.count(), 1, "nothing is sent");
-        // No digest of a credential under a key that anybody knows.
+        // No digest of a credential with a public key.
         told.has_not("alice");
         if !matches!(store, Store::Redis(_)) {
             told.has("scope header:authorization: there").has_not("digest");
@@ -223,7 +223,7 @@ async fn explain_finds_the_sidecar_that_has_the_embedded_store_by_the_file() {
     let arguments = [&["explain", "--lookup", "POST", "/orders", "-d", "[]"][..], &LINES].concat();
     let told = said(&file, &arguments).await;
     told.has("this request gets 409 key-reused, as the key was used with another body");
-    // Without being asked to look, it says how to be told.
+    // Without `--lookup`, it says how to look the record up.
     let arguments = [&["explain", "POST", "/orders"][..], &LINES].concat();
     said(&file, &arguments).await.has("its digest cannot be told: ");
 }

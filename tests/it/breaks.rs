@@ -1,10 +1,10 @@
-//! Answers whose bodies break off: where nothing of them has left, the client is told.
+//! Responses whose bodies are aborted: if nothing was sent yet, the client gets a problem.
 
 use crate::support::*;
 
 const HEAD: &str = "HTTP/1.1 201 Created\r\nLocation: /orders/7\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// What comes in one go is known before any of it leaves.
+/// The abort arrives together with the head, so it is known before anything is sent.
 #[tokio::test]
 async fn a_body_that_is_broken_where_it_begins_is_no_answer() {
     for body in ["zz\r\nabc\r\n", "\r\n", "-1\r\n", "fffffffffffffffff\r\nabc\r\n", "3 abc\r\n"] {
@@ -26,7 +26,7 @@ async fn a_body_that_is_broken_where_it_begins_is_no_answer() {
     }
 }
 
-/// What was there before is not lost with it.
+/// The part that arrived before the abort is still delivered.
 #[tokio::test]
 async fn what_came_before_a_body_broke_off_reaches_the_client() {
     let backend = Backend::start().await;
@@ -43,7 +43,7 @@ async fn what_came_before_a_body_broke_off_reaches_the_client() {
     }
 }
 
-/// It comes later than its head, which is on its way by then.
+/// The abort arrives later than the head, which was sent already.
 #[tokio::test]
 async fn a_head_reaches_the_client_though_its_body_never_begins() {
     let gate = Gate::new();

@@ -14,7 +14,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
-/// Runs it with this configuration in the current folder.
+/// Runs the program with this configuration in the current folder.
 fn with_config(config: &str, arguments: &[&str]) -> Output {
     let folder = folder();
     fs::write(folder.path().join("onlyonce.toml"), config).expect("a writable folder");
@@ -75,7 +75,7 @@ fn check_connects_to_the_store_where_it_is_told_to_and_prints_what_its_user_need
         let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(told.contains(found), "{found}: {told}");
     }
-    // As the documentation has it.
+    // As in the documentation.
     let line = told.lines().find(|line| line.starts_with("ACL SETUSER")).expect("a line for the user");
     assert!(include_str!("../../docs/redis.md").lines().any(|told| told == line), "{line}");
     let output = with_config(&other, &["check", "--connect", "--format", "json"]);
@@ -231,7 +231,7 @@ async fn explain_looks_up_what_the_store_holds_now() {
         let setup = Setup::new(&backend.url()).store(&store).with("store", "digest_key = \"0123456789abcdef\"");
         let process = Process::start(&setup).await;
         let admin = format!("http://{}", process.admin);
-        // A Redis is asked itself, what only the sidecar can read through the sidecar.
+        // Redis is asked directly; records of other stores are read through the sidecar.
         let through = if matches!(store, Store::Redis(..)) { vec![] } else { vec!["--admin", &admin] };
         let lines = ["-H", "Idempotency-Key: 17", "-H", "Authorization: Bearer alice"];
         let request = ["POST", "/orders", "-H", "Content-Type: application/json", "-d", r#"{"item":"book"}"#];
@@ -332,7 +332,7 @@ fn the_configuration_file_is_named_in_several_ways() {
     };
     for arguments in [&["check", "mine.toml"][..], &["check", "-c", "mine.toml"], &["check", "--config", "mine.toml"]] {
         assert_eq!(status(arguments, None), Some(0), "{arguments:?}");
-        // What is said wins over the environment.
+        // An option overrides the environment.
         assert_eq!(status(arguments, Some("missing.toml")), Some(0), "{arguments:?}");
     }
     assert_eq!(status(&["check"], Some("mine.toml")), Some(0));

@@ -1,4 +1,4 @@
-//! Many at once, one effect.
+//! Many requests with one key at once: one effect.
 
 use tokio::task::JoinHandle;
 
@@ -12,7 +12,7 @@ async fn all(answers: Vec<JoinHandle<Response>>) -> Vec<Response> {
     all
 }
 
-/// The backend answers the one that it got once the others have been refused.
+/// The backend answers its one request when the others have been refused.
 async fn a_hundred_duplicates(backend: &Backend, gate: &Gate, sidecars: &[&Sidecar]) {
     let mut asking: Vec<_> = (0..100).map(|n| sidecars[n % sidecars.len()].asking(&order("k"))).collect();
     until("all but one are answered", async || asking.iter().filter(|asking| asking.is_finished()).count() == 99).await;
@@ -155,7 +155,7 @@ async fn a_place_that_may_have_been_left_is_kept_for_no_longer_than_the_route_le
     let sidecar = Setup::new(&backend.url()).route(route).start().await;
     let first = sidecar.asking(&order("k"));
     backend.has_seen(1).await;
-    // A client that has gone looks like one that has only said all it has to say.
+    // A client that has left looks like one that has only closed its sending side.
     let client = sidecar.begin(&order("k")).await;
     until("it waits", async || sidecar.metric(WAITING).await == 1.0).await;
     drop(client);
@@ -196,7 +196,7 @@ async fn a_client_may_ask_to_wait() {
     assert_eq!((waited.is_replay(), waited.value("preference-applied")), (true, Some("wait")));
 }
 
-/// RFC 7240, 3: what was done of that which was preferred.
+/// `Preference-Applied` (RFC 7240, 3).
 #[tokio::test]
 async fn that_a_client_was_made_to_wait_as_it_asked_is_told() {
     let (backend, gate) = Backend::gated().await;
@@ -282,7 +282,7 @@ async fn who_waits_keeps_no_body_meanwhile() {
 
 const PARTS: &str = "--x\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\nk\r\n--x--\r\n";
 
-/// The browser shows the answer to the second click, and that is to be the first one's.
+/// The browser shows the response to the second click, which must be that of the first.
 #[tokio::test]
 async fn a_second_click_on_a_form_waits_for_the_first() {
     let urlencoded = post("/in").by("alice").form("key=k&item=book");

@@ -1,4 +1,4 @@
-//! Connections of clients: kept, bounded, and cut off when they are too slow.
+//! Client connections: kept open, limited, and closed when they are too slow.
 
 use crate::support::*;
 
@@ -97,7 +97,7 @@ async fn a_connection_that_waits_for_its_answer_is_not_idle() {
     let sidecar = Setup::new(&backend.url()).with("server", times).start().await;
     let client = sidecar.asking(&order("k"));
     backend.has_seen(1).await;
-    // Another connection comes and goes meanwhile.
+    // Another connection is opened and closed meanwhile.
     sidecar.connect().await.ends().await;
     sidecar.connect().await.ends().await;
     gate.open();
@@ -112,7 +112,7 @@ async fn connections_over_the_limit_wait_for_their_turn() {
     first.ask(&order("one")).await;
     second.ask(&order("two")).await;
     let third = sidecar.asking(&order("three"));
-    // Those who have a place are served as before, and nobody else is.
+    // Connections with a place are served, and no others.
     for _ in 0..10 {
         first.ask(&order("one")).await;
         second.ask(&order("two")).await;
@@ -142,7 +142,7 @@ async fn a_stream_that_never_ends_ends_with_its_client() {
     let sidecar = setup.start().await;
     let client = sidecar.begin(&request("GET", "/events")).await;
     backend.has_seen(1).await;
-    // Longer than any of its timeouts: a silent stream is no idle connection while somebody listens.
+    // Longer than every timeout: a silent response is not an idle connection while the client is there.
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     assert_eq!(sidecar.metric("onlyonce_connections").await, 1.0);
     drop(client);
@@ -160,7 +160,7 @@ async fn a_client_that_has_said_all_it_has_to_say_gets_a_long_answer_to_its_end(
     client.finish().await;
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n").await;
     for _ in 0..16 {
-        // In all, well over the timeout; between two bytes, well under it.
+        // Longer than the timeout in total, shorter between two bytes.
         tokio::time::sleep(std::time::Duration::from_millis(250)).await;
         upstream.send("x").await;
     }

@@ -1,4 +1,4 @@
-//! Several threads answer, and are one sidecar.
+//! Several threads serve requests and share all limits and records.
 
 use crate::support::*;
 
@@ -7,7 +7,7 @@ on_every_store! {
         let (backend, gate) = Backend::gated().await;
         let setup = Setup::new(&backend.url()).store(store).route("on_concurrent = \"wait\"\nwait_timeout = \"60s\"");
         let sidecar = setup.with("server", "threads = 4").start().await;
-        // Connections that stay, and are spread over the threads.
+        // Connections that stay open, spread over the threads.
         let mut clients = Vec::new();
         for _ in 0..8 {
             let mut client = sidecar.connect().await;
@@ -45,7 +45,7 @@ async fn limits_are_those_of_all_threads_together() {
         client.ask(&order(&number.to_string())).await.refuses(503, "overloaded");
         others.push(client);
     }
-    // All places are taken: one more waits until another has gone.
+    // All places are taken: a new connection waits until another one is closed.
     let seventh = sidecar.asking(&request("GET", "/"));
     assert_eq!(sidecar.metric("onlyonce_connections").await, 6.0);
     drop(others);
@@ -56,7 +56,7 @@ async fn limits_are_those_of_all_threads_together() {
     }
 }
 
-/// A list of numbers of this length and a little more.
+/// A JSON list of at least this length.
 fn json(length: usize, last: &str) -> String {
     format!("{{\"numbers\":[{}0],\"last\":{last}}}", "1,".repeat(length / 2))
 }

@@ -1,4 +1,4 @@
-//! Pages of other origins can use a guarded route: what browsers send, and what they must be told.
+//! CORS on guarded routes, with the requests of real browsers.
 
 use crate::support::*;
 
@@ -30,7 +30,7 @@ fn allowing(lines: &str) -> Vec<Step> {
     vec![answer(&format!("204 No Content\r\n{lines}"), "")]
 }
 
-/// What the backend's preflight answer becomes.
+/// The preflight response, given the backend's.
 async fn allowed(backend: &Backend, sidecar: &Sidecar, request: &Request, lines: &str) -> Option<String> {
     backend.then(allowing(lines));
     let answer = sidecar.ask(request).await;
@@ -51,11 +51,11 @@ async fn a_preflight_answer_allows_the_key_where_the_backend_allows_the_origin()
     let rows = [
         (format!("{by_name}Vary: Origin"), Some("idempotency-key")),
         (format!("{by_name}Access-Control-Allow-Headers: Idempotency-Key, X"), Some("Idempotency-Key, X")),
-        // A star does not cover requests with credentials.
+        // `*` does not apply to requests with credentials.
         (format!("{by_name}Access-Control-Allow-Headers: *"), Some("*, idempotency-key")),
         ("Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Headers: *".into(), Some("*")),
         ("Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Headers: x".into(), Some("x, idempotency-key")),
-        // It allows nobody, or somebody else.
+        // It allows no origin, or another one.
         ("Access-Control-Allow-Headers: x".into(), Some("x")),
         (format!("Access-Control-Allow-Origin: {DESK}\r\nAccess-Control-Allow-Headers: x"), Some("x")),
     ];

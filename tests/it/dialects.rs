@@ -1,4 +1,4 @@
-//! Refusals in the words of known APIs: what their clients recognise as an error, and whether they should try again.
+//! Problems in the dialects of known APIs: their clients must recognise the error, and whether to retry.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::support::*;
 
 const PRESETS: [&str; 4] = ["stripe", "square", "paypal", "gocardless"];
 
-/// What the clients of a preset send, with `key`; `amount` tells two requests apart.
+/// A request of a preset's client with `key`; another `amount` is another request.
 fn pay(preset: &str, key: &str, amount: u32) -> Request {
     let plain = post("/pay").by("secret");
     let body = format!(r#"{{"amount":{amount}}}"#);
@@ -25,7 +25,7 @@ fn in_front_of(url: &str, preset: &str, route: &str) -> Setup {
     Setup::new(url).another_route(&format!("name = \"pay\"\npath = \"/pay\"\npreset = \"{preset}\"\n{route}"))
 }
 
-/// Type, category or name: by whom the dialect says that the mistake was made.
+/// The type, category or name of the error in the dialect.
 #[derive(Clone, Copy)]
 enum Blame {
     Key,
@@ -33,7 +33,7 @@ enum Blame {
     Server,
 }
 
-/// Fails unless the answer is a problem that the clients of `preset` take for what it is.
+/// Fails unless the response is a problem in the dialect of `preset`.
 #[track_caller]
 fn is_told(preset: &str, answer: &Response, status: u16, code: &str, blame: Blame, retry: bool) {
     answer.refuses(status, code);
@@ -172,7 +172,7 @@ async fn what_is_wrong_behind_the_proxy_is_told_in_the_clients_dialect() {
         let sidecar = setup.with("upstream", "response_timeout = \"200ms\"").start().await;
         let late = sidecar.ask(&pay(preset, "k", 1)).await;
         is_told(preset, &late, 504, "upstream-timeout", Blame::Server, true);
-        // Nothing keeps a request without a key from running twice.
+        // A request without a key may run twice.
         let unguarded = sidecar.ask(&pay(preset, "", 1)).await;
         is_told(preset, &unguarded, 504, "upstream-timeout", Blame::Server, false);
 
@@ -189,7 +189,7 @@ async fn what_is_wrong_behind_the_proxy_is_told_in_the_clients_dialect() {
     }
 }
 
-/// A route that guards nothing has the same clients.
+/// A route that does not guard has the same clients.
 #[tokio::test]
 async fn a_route_that_only_observes_or_is_off_speaks_the_dialect_too() {
     for preset in PRESETS {
@@ -216,7 +216,7 @@ async fn other_routes_say_nothing_of_it() {
     }
 }
 
-/// A dashboard in a browser that uses Stripe's client may read what that client goes by.
+/// A page that uses Stripe's client may read the fields that the client needs.
 #[tokio::test]
 async fn a_page_of_another_origin_may_read_whether_to_retry() {
     let shop = "https://shop.example.com";

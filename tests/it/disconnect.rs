@@ -1,4 +1,4 @@
-//! The client may leave.
+//! The client leaves early.
 
 use crate::support::*;
 
@@ -80,7 +80,7 @@ async fn a_repeat_that_has_said_all_it_has_to_say_waits_as_any_other() {
         ("wait_timeout = \"15s\"", order("k").line("Prefer: wait=15")),
     ] {
         let (backend, gate) = Backend::gated().await;
-        // Waiting for the answer is not idleness, for either of them.
+        // A connection that waits for its response is not idle.
         let times = "idle_timeout = \"300ms\"\nheader_timeout = \"300ms\"";
         let sidecar = Setup::new(&backend.url()).route(route).with("server", times).start().await;
         let mut first = sidecar.begin(&order("k")).await;

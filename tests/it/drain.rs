@@ -1,4 +1,4 @@
-//! Connections that come while the sidecar stops: each is answered or refused, and none is reset.
+//! Connections that arrive while the sidecar stops: each is answered or refused, and none is reset.
 
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::support::*;
 
-/// What came of a connect.
+/// The result of a connect.
 #[derive(Debug, PartialEq, Eq)]
 enum Connect {
     Answered,
@@ -25,7 +25,7 @@ enum Connect {
 async fn ask<S: AsyncRead + AsyncWrite + Unpin>(connected: std::io::Result<S>) -> Connect {
     let mut stream = match connected {
         Ok(stream) => stream,
-        // The file of a Unix socket is gone with it.
+        // The file of the Unix socket is removed.
         Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {
             return Connect::Refused;
         }
@@ -48,7 +48,7 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(connected: std::io::Result<S>) -
     }
 }
 
-/// Makes `count` connects, many at once, and stops the process in the middle of them.
+/// Connects `count` times, many at once, and stops the process meanwhile.
 async fn across_a_drain<S, F>(mut process: Process, count: usize, connect: impl Fn() -> F + Clone + Send + 'static)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -116,7 +116,7 @@ async fn of_those_who_connect_over_unix_sockets_none_is_reset() {
 #[tokio::test]
 async fn who_has_connected_and_says_nothing_yet_is_heard_while_it_stops() {
     let gate = Gate::new();
-    // No answer before it stops: it would not say that the connection ends.
+    // No response before it stops: that would lack `Connection: close`.
     let backend = Backend::scripted((0..21).map(|_| vec![Step::Wait(gate.clone()), Step::Answer])).await;
     let mut process = Process::start(&Setup::new(&backend.url())).await;
     let mut first = process.begin(&order("first")).await;
@@ -126,7 +126,7 @@ async fn who_has_connected_and_says_nothing_yet_is_heard_while_it_stops() {
         newcomers.push(process.connect().await);
     }
     process.signal(Signal::TERM);
-    // Whether they were accepted by then or not.
+    // These connections may have been accepted or not.
     for (number, newcomer) in newcomers.iter_mut().enumerate() {
         newcomer.send(order(&format!("{number}")).bytes()).await;
     }

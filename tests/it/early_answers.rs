@@ -1,4 +1,4 @@
-//! Answers that come before their request is whole, to clients that write all of it before they read.
+//! Responses that arrive before the request is complete, for clients that write all of it before they read.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use h2::Reason;
 
 use crate::support::*;
 
-/// Python's `http.client` and Node's `http` write what they have, and look for an answer afterwards.
+/// Python's `http.client` and Node's `http` write the whole request, and read afterwards.
 async fn writes_first(client: &mut Wire, request: &Request) -> Response {
     client.send(request.bytes()).await;
     client.response().await
@@ -58,11 +58,11 @@ async fn whoever_expects_to_be_asked_is_not_asked_and_may_send_all_the_same() {
             "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: {key}\r\nExpect: 100-continue\r\n\
              Content-Length: 3000000\r\n\r\n"
         );
-        // Whoever waits gets the answer and nothing before.
+        // A client that waits gets the response only.
         let mut waiting = sidecar.connect().await;
         waiting.send(&head).await;
         assert_eq!(waiting.response().await.status, status);
-        // Whoever has lost patience has not lost the answer.
+        // A client that sends without waiting still gets the response.
         let mut impatient = sidecar.connect().await;
         impatient.send(&head).await;
         impatient.send(vec![b'x'; 3_000_000]).await;
@@ -77,7 +77,7 @@ async fn what_cannot_be_read_is_answered_too() {
     let sidecar = Setup::new(&backend.url()).start().await;
     let more = vec![b'x'; 3 << 20];
     for _ in 0..10 {
-        // A chunk that is none, and all that its sender has to say after it.
+        // An invalid chunk, and everything that is sent after it.
         let mut client = sidecar.connect().await;
         client.send(order("k").line("Transfer-Encoding: chunked").bytes()).await;
         client.send(&more).await;
@@ -122,7 +122,7 @@ async fn the_operators_side_answers_early_as_well() {
     }
 }
 
-/// What a backend does when it has answered before the request was whole.
+/// What a backend does after a response to an incomplete request.
 #[derive(Debug, Clone, Copy)]
 enum Then {
     Closes,
@@ -144,7 +144,7 @@ async fn answers_early(backend: &ByHand, say: &str, then: Then) {
     }
 }
 
-/// Such a backend, and what a client gets of it that writes before it reads.
+/// Such a backend, and the response that a client gets which writes before it reads.
 async fn early(request: &Request, say: &str, then: Then) -> Response {
     let backend = ByHand::start().await;
     let sidecar = Setup::new(&backend.url()).start().await;
@@ -160,8 +160,8 @@ async fn early(request: &Request, say: &str, then: Then) -> Response {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_early_answer_of_the_backend_reaches_it() {
-    // What the backend's system has not sent when it closes a socket with something unread in it is lost before anybody
-    // could read it: so much is sent at once.
+    // When a socket with unread data is closed, the kernel drops what it has not sent yet. So this much is sent at
+    // once.
     for (then, length) in [(Then::Closes, 10_000), (Then::Resets, 10_000), (Then::ReadsOn, 100_000)] {
         let long = "x".repeat(length);
         for (status, say) in [
@@ -237,7 +237,7 @@ async fn in_http2_the_rest_is_called_off_without_an_error() {
         let request = http::Request::post(format!("http://api.test{path}")).header("idempotency-key", key);
         let request = request.header("content-length", 30 << 20).body(()).expect("a request");
         let (answer, mut sending) = client.send_request(request, false).expect("an open connection");
-        // All that the windows let out; the answer does not wait for it.
+        // As much as the flow-control windows allow; the response does not wait for it.
         sending.send_data(vec![b'x'; 2 << 20].into(), false).expect("an open stream");
         let answer = within("an answer", answer).await.expect("not a reset");
         assert_eq!(answer.status(), status);

@@ -1,5 +1,5 @@
-//! The examples of `deploy/` for standing behind an edge: each with the real program, and a guarded request through it.
-//! That of Envoy is not among them: Debian has no package of it.
+//! The examples in `deploy/` for reverse proxies: each with the real program and a guarded request through it. Envoy is
+//! not tested: Debian has no package of it.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -17,7 +17,7 @@ struct Edge {
 }
 
 impl Edge {
-    /// Starts a program with an example that leads to this sidecar. `arguments` may hold `FILE` and `FOLDER`.
+    /// Starts a program with an example configuration for this sidecar. `arguments` may hold `FILE` and `FOLDER`.
     async fn start(program: &str, example: &str, arguments: &[&str], sidecar: &Sidecar) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
@@ -68,13 +68,13 @@ impl Drop for Edge {
     }
 }
 
-/// A double click through the edge runs once, and the backend hears who the client is.
+/// A double click through the edge runs once, and the backend gets the client's address.
 async fn guards_through(program: &str, example: &str, arguments: &[&str]) {
     let backend = Backend::start().await;
     let setup = Setup::new(&backend.url()).with("server", "trusted_proxies = [\"127.0.0.1\"]");
     let sidecar = setup.route("on_concurrent = \"wait\"").start().await;
     let edge = Edge::start(program, example, arguments, &sidecar).await;
-    // An edge that checks its backends may take a moment to find that this one is there.
+    // An edge with health checks may need a moment to find its backend.
     until("the edge passes requests", async || edge.ask(&request("GET", "/ready")).await.status == 201).await;
     let order = order("k").line("X-Forwarded-For: 192.0.2.9").body("{}");
     let before = backend.count();

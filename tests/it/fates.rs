@@ -1,4 +1,4 @@
-//! What becomes of a key, by what became of the attempt.
+//! The state of a key for each outcome of an attempt.
 
 use crate::support::backend::Script;
 use crate::support::*;
@@ -9,7 +9,7 @@ async fn scripted(script: Script, route: &str) -> (Backend, Sidecar) {
     (backend, sidecar)
 }
 
-/// The head of a success that announces more than will come.
+/// The head of a success that announces more bytes than are sent.
 const CREATED: &str = "HTTP/1.1 201 Created\r\nLocation: /orders/7\r\nSet-Cookie: a=1\r\n";
 
 fn half(framing: &str) -> Step {
@@ -171,7 +171,7 @@ async fn a_backend_that_closes_before_it_reads_leaves_a_key_as_its_answer_says()
     by_hand.accept().await.reset();
     let first = first.await.expect("an answer");
     let retry = sidecar.asking(&order("k"));
-    // Whether any byte had left is the network's business. That the two answers agree is ours.
+    // It depends on timing whether a byte was sent; the two responses must agree.
     if first.problem().1 == "upstream-unreachable" {
         assert!(by_hand.accept().await.request().await.is_some());
     } else {
@@ -211,7 +211,7 @@ async fn a_body_that_ends_with_its_connection_is_whole() {
 
 #[tokio::test]
 async fn each_policy_keeps_releases_and_holds_its_statuses() {
-    /// What a retry gets.
+    /// The response to a retry.
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Then {
         Replay,
@@ -411,7 +411,7 @@ async fn only_after_the_attempt_s_own_time_is_its_outcome_unknown() {
 
 #[tokio::test]
 async fn a_backend_that_closes_kept_connections_never_gets_a_request_twice() {
-    // Each connection is closed right after an answer that promised to keep it, or as the next request comes in.
+    // Each connection is closed right after a response that promised to keep it, or when the next request arrives.
     let keeps = || vec![Step::Answer, Step::Close];
     let drops = || vec![Step::Close];
     let backend = Backend::scripted((0..100).map(|n| if n % 5 == 4 { drops() } else { keeps() })).await;

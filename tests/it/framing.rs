@@ -1,5 +1,4 @@
-//! Where one message ends and the next begins, and who is asked for: nothing that two readers could take in two ways
-//! reaches the backend.
+//! Message framing and target: nothing ambiguous reaches the backend.
 
 use crate::support::*;
 
@@ -9,7 +8,7 @@ async fn guarded() -> (Backend, Sidecar) {
     (backend, sidecar)
 }
 
-/// The statuses of all that comes back for these bytes until the connection ends.
+/// The status codes of all responses to these bytes until the connection ends.
 async fn statuses(sidecar: &Sidecar, bytes: impl AsRef<[u8]>) -> Vec<u16> {
     let mut client = sidecar.connect().await;
     client.send(bytes).await;
@@ -88,7 +87,7 @@ async fn a_length_that_no_body_can_have_is_refused_as_such() {
             }
         }
     }
-    // What is not its length may be as large.
+    // Other numbers may be as large.
     let sizes = request("GET", "/x").line("X-Id: 18446744073709551615");
     let mut client = sidecar.connect().await;
     assert_eq!(client.ask(&sizes).await.status, 201);
@@ -206,8 +205,7 @@ async fn trailers_of_a_request_go_on_as_trailers_and_only_those_that_may() {
     assert_eq!(client.response().await.status, 204);
 }
 
-/// hyper lets the chunks win and forgets the length. What reaches the backend is framed in one way, and what follows is
-/// not taken for a request.
+/// hyper uses the chunks and drops the length. The backend gets one framing, and the rest is not read as a request.
 #[tokio::test]
 async fn a_length_beside_chunks_smuggles_nothing() {
     let (backend, sidecar) = guarded().await;
@@ -234,7 +232,7 @@ async fn answers_come_in_the_order_of_their_requests() {
     let (backend, gate) = Backend::gated().await;
     let sidecar = Setup::new(&backend.url()).start().await;
     let mut client = sidecar.connect().await;
-    // The first one is guarded and slow; those behind it are sent in the same go.
+    // The first request is guarded and slow; the others are sent in the same packet.
     let requests = [order("slow").bytes(), request("GET", "/fast").bytes(), order("slow").bytes()];
     client.send(requests.concat()).await;
     backend.has_seen(1).await;
@@ -259,7 +257,7 @@ async fn what_a_backend_says_in_between_is_not_passed_on() {
     assert_eq!(backend.count(), 2);
 }
 
-/// What is no answer leaves a guarded key blocked: the request had been sent.
+/// An invalid response leaves the key blocked: the request was sent.
 #[tokio::test]
 async fn an_answer_that_cannot_be_read_is_none() {
     for (what, bytes) in [
@@ -374,7 +372,7 @@ async fn a_reader_that_stalls_stops_the_writer() {
     client.head().await.expect("an answer");
     let mut sent: u64 = 0;
     let piece = chunk(&[b'x'; 64 * 1024]);
-    // What the sockets and a few buffers hold goes out; then it stops for as long as nobody reads.
+    // The socket buffers are filled; then it stops until the client reads.
     while tokio::time::timeout(std::time::Duration::from_secs(1), backend.send(&piece)).await.is_ok() {
         sent += 64;
         assert!(sent < 64 * 1024, "{sent} KiB went out, and nobody read them");

@@ -1,4 +1,4 @@
-//! The disk of the embedded store is full, and has room again.
+//! The disk of the embedded store becomes full, and has room again.
 
 use rustix::process::Signal;
 
@@ -10,7 +10,7 @@ fn disk() -> Option<SmallDisk> {
 
 fn setup(disk: &SmallDisk, upstream: &str) -> Setup {
     let url = format!("url = \"embedded:{}\"", disk.path().join("records").display());
-    // A drain that waited for the disk would never end.
+    // A drain that waits for the disk would never end.
     Setup::new(upstream).with("store", &url).with("server", "drain_timeout = \"1h\"")
 }
 
@@ -18,7 +18,7 @@ async fn is_ready(process: &Process) -> bool {
     process.admin("/readyz?store=1").await.status == 200
 }
 
-/// New keys until one is refused; those that ran.
+/// Sends new keys until one is refused. Returns those that ran.
 async fn until_refused(process: &Process, name: &str) -> Vec<String> {
     let mut ran = Vec::new();
     loop {
@@ -57,7 +57,7 @@ async fn a_full_disk_ends_by_itself_and_loses_nothing() {
     assert!(process.admin("/readyz").await.text().contains("store: down"));
     assert_eq!(process.metric("onlyonce_store_up").await, 0.0);
     ran.extend(in_flight);
-    // Their outcomes are written to the last of the disk: they are replayed while it is full.
+    // Their outcomes are written to the reserve: they are replayed while the disk is full.
     for key in &ran {
         until("its answer is replayed", async || process.ask(&order(key)).await.is_replay()).await;
     }
@@ -74,11 +74,11 @@ async fn a_full_disk_ends_by_itself_and_loses_nothing() {
     assert_eq!(backend.count(), ran.len());
     assert_eq!(process.metric("onlyonce_store_losses_total").await, 0.0);
 
-    // The disk is full: nothing is left to be written, so nothing is waited for.
+    // The disk is full and nothing is left to be written, so the stop does not wait.
     process.signal(Signal::TERM);
     assert_eq!(process.exit().await, Some(0), "{}", process.log());
 
-    // It starts on a full disk too, and replays.
+    // It also starts with a full disk, and replays.
     let process = Process::start(&setup(&disk, &backend.url())).await;
     for key in &ran {
         assert!(process.ask(&order(key)).await.is_replay(), "{key}");
@@ -90,7 +90,7 @@ async fn a_full_disk_ends_by_itself_and_loses_nothing() {
     assert_eq!(backend.count(), ran.len() + 1);
 }
 
-/// More than the reserve holds: the outcome waits in memory for room.
+/// The response is larger than the reserve: the outcome waits in memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_answer_is_recorded_when_there_is_room_again() {
     let Some(disk) = disk() else { return };
@@ -103,7 +103,7 @@ async fn a_large_answer_is_recorded_when_there_is_room_again() {
     disk.fill();
     gate.open();
     assert_eq!(client.response().await.status, 201);
-    // Meanwhile its repeat is told that it is running, from memory, or that the outcome is not known yet.
+    // Meanwhile a repeat gets `in-flight`, from memory, or `outcome-unknown`.
     assert!(!process.ask(&order("large")).await.is_replay());
     disk.make_room();
     until("it is replayed", async || process.ask(&order("large")).await.is_replay()).await;

@@ -1,28 +1,28 @@
-//! Heads: as large as they may be, and larger; statuses that nobody knows.
+//! Heads of the largest allowed size and larger ones; unregistered status codes.
 
 use crate::support::http2::{self, Http2Backend, Turn};
 use crate::support::*;
 
-/// What a head may have: fields, and bytes with its start line and the empty line.
+/// The limits of a head: fields, and bytes with its start line and the empty line.
 const FIELDS: usize = 1000;
 /// Of a request.
 const REQUEST_FIELDS: usize = 100;
 const BYTES: usize = 64 << 10;
 
-/// An answer with so many fields, its `Content-Length` among them.
+/// A response with this number of fields, including `Content-Length`.
 fn of_fields(count: usize) -> Vec<u8> {
     let lines: String = (1..count).map(|number| format!("X-{number}: {number}\r\n")).collect();
     format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 2\r\n\r\nok").into_bytes()
 }
 
-/// An answer whose head has so many bytes.
+/// A response whose head has this number of bytes.
 fn of_bytes(length: usize) -> Vec<u8> {
     let (start, end) = ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Long: ", "\r\n\r\n");
     let long = "x".repeat(length - start.len() - end.len());
     format!("{start}{long}{end}ok").into_bytes()
 }
 
-/// Sends an answer in pieces that come one by one, or in one go.
+/// Sends a response in several pieces or in one.
 fn in_pieces(answer: &[u8], piece: usize) -> Vec<Step> {
     answer.chunks(piece).map(say).chain([Step::Close]).collect()
 }
@@ -50,7 +50,7 @@ async fn an_answer_of_more_fields_is_none() {
     sidecar.ask(&order("k")).await.refuses(409, "outcome-unknown");
 }
 
-/// In whatever pieces it comes, and whatever came before it on its connection.
+/// For every split into pieces, on a new and on a reused connection.
 #[tokio::test]
 async fn the_bytes_of_an_answer_s_head_have_one_limit() {
     let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(5).into_bytes();
@@ -108,7 +108,7 @@ async fn a_request_s_head_has_as_many_bytes_and_fewer_fields() {
         for piece in [1 << 20, 30_000, 8192, 1460] {
             let mut client = sidecar.connect().await;
             for piece in long(length).chunks(piece) {
-                // Nothing more is read behind what is too much.
+                // Nothing is read after a head that is too large.
                 if client.try_send(piece).await.is_err() {
                     break;
                 }
@@ -128,7 +128,7 @@ async fn a_status_that_nobody_knows_has_the_reason_that_the_backend_gives_or_non
         let got = sidecar.ask(&request("GET", "/x")).await;
         assert_eq!((got.first.as_str(), got.text()), (&*format!("HTTP/1.1 {first}"), "ok"));
         if said.starts_with('2') {
-            // Reasons are not kept: nothing depends on them.
+            // Reason phrases are not kept: they have no meaning.
             for is_replay in [false, true] {
                 let got = sidecar.ask(&order("k")).await;
                 assert_eq!((got.first.as_str(), got.is_replay()), ("HTTP/1.1 299 ", is_replay));

@@ -1,4 +1,4 @@
-//! Clients that speak HTTP/2, on the same port as the others.
+//! HTTP/2 clients, on the same port as HTTP/1.1.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::support::*;
 /// One connection.
 struct Client {
     send: SendRequest<Bytes>,
-    /// Ends with the connection, in whatever way.
+    /// The task of the connection. It ends with it.
     connection: JoinHandle<Result<(), h2::Error>>,
 }
 
-/// A request in the making.
+/// A request that is being built.
 fn http2(method: Method, path: &str) -> http::request::Builder {
     http::Request::builder().method(method).uri(format!("http://api.test{path}"))
 }
@@ -232,14 +232,14 @@ async fn a_flood_of_resets_ends_its_connection_and_starts_no_more_than_may_be_at
             flood.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
         }
         let mut client = sidecar.connect().await;
-        // It may be cut off before it has said it all.
+        // The connection may be closed before all is sent.
         let _ = client.try_send(flood).await;
         let said = client.rest().await;
         let calm_down = frame(GOAWAY, 0, 0, &[]);
         let goes_away = said.windows(9).any(|head| head[3..] == calm_down[3..]);
         assert!(goes_away, "the flood is taken: {said:?}");
     }
-    // One by one, as a patient client would: each is at work before it is reset.
+    // One after the other: each is running before it is reset.
     let mut client = Client::connect(&sidecar).await;
     let mut key = 0;
     until("as many are at work as may be", async || {
@@ -275,7 +275,7 @@ async fn a_connection_whose_client_waits_for_an_answer_is_not_idle() {
     let mut client = Client::connect(&sidecar).await;
     let (response, _) = client.begin(http2_order("k"), true).await;
     backend.has_seen(1).await;
-    // Another connection comes and goes meanwhile.
+    // Another connection is opened and closed meanwhile.
     Client::connect(&sidecar).await.ends().await.expect("an end in peace");
     gate.open();
     assert_eq!(Answered::of(response).await.status, 201);
@@ -283,13 +283,13 @@ async fn a_connection_whose_client_waits_for_an_answer_is_not_idle() {
 
 const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A frame: its kind, its flags, its stream, what is in it.
+/// A frame: its type, flags, stream and payload.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// The head of an order, compressed by nothing but the static table (RFC 7541, appendix A).
+/// The head of an order, compressed with the static table only (RFC 7541, appendix A).
 fn packed_order(key: &str) -> Vec<u8> {
     packed("/orders", &[("idempotency-key", key)])
 }
@@ -347,7 +347,7 @@ async fn a_client_that_says_nothing_or_half_of_a_preface_is_cut_off() {
 async fn a_head_that_never_ends_is_cut_off() {
     let (backend, sidecar) = with("header_timeout = \"200ms\"\nidle_timeout = \"200ms\"").await;
     let (mut held, mut trickling) = (sidecar.connect().await, sidecar.connect().await);
-    // The answer of another stream is waited for all the while, so that nothing is idle.
+    // Another stream waits for its response meanwhile, so the connection is not idle.
     for client in [&mut held, &mut trickling] {
         client.send(PREFACE).await;
         client.send(frame(SETTINGS, 0, 0, &[])).await;
@@ -382,7 +382,7 @@ async fn a_client_that_opens_no_window_for_its_answer_is_cut_off_and_its_memory_
     let (response, _stream) = client.begin(http2_order("k"), true).await;
     let response = within("a head", response).await.expect("a head");
     until("it is held", async || sidecar.metric("onlyonce_buffered_bytes").await > 0.0).await;
-    // However it ends, it ends: the client sees no body.
+    // The stream ends in any case: the client gets no body.
     let _ = client.ends().await;
     let mut body = response.into_body();
     assert!(!matches!(body.data().await, Some(Ok(_))));
@@ -400,7 +400,7 @@ async fn an_answer_that_is_taken_slowly_is_not_cut_off() {
     let mut length = 0;
     while let Some(piece) = within("more", body.data()).await {
         length += piece.expect("it is not cut off").len();
-        // In all, well over the timeout; between two pieces, well under it.
+        // Longer than the timeout in total, shorter between two pieces.
         tokio::time::sleep(Duration::from_millis(250)).await;
         body.flow_control().release_capacity(4).expect("it was taken");
     }
@@ -482,7 +482,7 @@ async fn half_a_body_that_passes_stays_half() {
     }
 }
 
-/// Such a stream ends at once, and there is nobody to be told.
+/// Such a stream ends at once, without a response.
 #[tokio::test]
 async fn half_a_body_that_passes_is_counted_as_its_client_s_fault() {
     let backend = ByHand::start().await;
@@ -498,7 +498,7 @@ async fn half_a_body_that_passes_is_counted_as_its_client_s_fault() {
         (client, backend)
     };
     let reset = frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]);
-    // No field of HTTP/2 is about a connection (RFC 9113, 8.2.2).
+    // HTTP/2 has no hop-by-hop fields (RFC 9113, 8.2.2).
     let trailers = frame(HEADERS, END_STREAM | END_HEADERS, 1, b"\x00\x0aconnection\x05close");
     for (path, route) in [("/elsewhere", "unmatched"), ("/orders", "orders"), ("/observed", "observed")] {
         for (count, (what, fields, after)) in [
@@ -516,7 +516,7 @@ async fn half_a_body_that_passes_is_counted_as_its_client_s_fault() {
             until(what, async || process.metric(&counted("bad_request")).await == (count + 1) as f64).await;
             assert_eq!(process.metric(&counted("upstream_error")).await, 0.0, "{path}: {what}");
         }
-        // The whole connection is gone.
+        // The whole connection is closed.
         let (client, _backend) = begin(path, &[]).await;
         client.reset();
         let series = format!("onlyonce_requests_total{{outcome=\"bad_request\",route=\"{route}\"}}");

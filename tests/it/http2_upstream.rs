@@ -1,4 +1,4 @@
-//! A backend that is spoken to in HTTP/2.
+//! A backend with `http2 = true`.
 
 use h2::Reason;
 
@@ -6,7 +6,7 @@ use crate::support::http2::{Answer, Http2Backend, Turn};
 use crate::support::*;
 
 fn setup(url: &str) -> Setup {
-    // Connections stay for as long as a test may take, and each thread has its own.
+    // Connections stay open during the test, and each thread has its own.
     let setup = Setup::new(url).with("upstream", "http2 = true\nidle_timeout = \"60s\"\nguarded_idle = \"60s\"");
     setup.with("server", "threads = 1")
 }
@@ -62,7 +62,7 @@ async fn a_guarded_request_has_a_connection_for_itself() {
     assert_eq!(sidecar.ask(&order("three")).await.status, 201);
     let repeat = sidecar.ask(&order("one")).await;
     assert_eq!((repeat.is_replay(), repeat.text()), (true, "{\"order\":1}"));
-    // What passes has one, and each of the three its own.
+    // The unguarded request uses one connection, and each of the three others its own.
     assert_eq!((backend.count(), backend.connections()), (4, 4));
     assert_eq!(backend.seen()[0].body, b"{\"item\":\"book\"}");
 }
@@ -104,7 +104,7 @@ fn goaway(last: u32, reason: Reason, why: &str) -> Vec<u8> {
     frame(7, &[&last.to_be_bytes(), &u32::from(reason).to_be_bytes(), why.as_bytes()].concat())
 }
 
-/// Begins as a server does, reads a request to its end, and says this piece by piece.
+/// Sends the server preface, reads a request to its end, and sends these pieces.
 async fn says_goodbye(backend: &ByHand, said: Vec<Vec<u8>>) {
     let mut connection = backend.accept().await;
     connection.send(frame(4, &[])).await;
@@ -113,7 +113,7 @@ async fn says_goodbye(backend: &ByHand, said: Vec<Vec<u8>>) {
         read.extend(connection.exactly(1).await);
     }
     for piece in said {
-        // The other side may have heard enough.
+        // The other side may have closed the connection.
         let _ = connection.try_send(piece).await;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
@@ -128,7 +128,7 @@ async fn a_goodbye_that_names_no_request_says_that_none_was_run() {
         at_once(Reason::NO_ERROR),
         at_once(Reason::ENHANCE_YOUR_CALM),
         at_once(Reason::INTERNAL_ERROR),
-        // As a server that shuts down in good order: first a warning, then the number (RFC 9113, 6.8).
+        // As in a graceful shutdown: first a warning, then the last stream (RFC 9113, 6.8).
         vec![goaway(u32::MAX >> 1, Reason::NO_ERROR, ""), goaway(NONE, Reason::NO_ERROR, "")],
         vec![whole.clone()],
         whole.chunks(5).map(<[u8]>::to_vec).collect(),
@@ -138,7 +138,7 @@ async fn a_goodbye_that_names_no_request_says_that_none_was_run() {
         for _ in 0..2 {
             let asking = sidecar.asking(&order("k"));
             says_goodbye(&backend, said.clone()).await;
-            // Also the second: the key is free.
+            // The second request runs, too: the key is free.
             asking.await.expect("an answer").refuses(502, "upstream-unreachable");
         }
     }
@@ -151,7 +151,7 @@ async fn a_goodbye_that_names_the_request_says_nothing_of_it() {
         vec![goaway(1, Reason::NO_ERROR, "")],
         vec![goaway(1, Reason::INTERNAL_ERROR, "")],
         vec![goaway(u32::MAX >> 1, Reason::NO_ERROR, "")],
-        // Half of one.
+        // Half of a frame.
         vec![goaway(0, Reason::NO_ERROR, "")[..12].to_vec()],
     ] {
         let backend = ByHand::start().await;
@@ -203,7 +203,7 @@ async fn a_backend_that_does_not_speak_http2_gets_no_request() {
     for request in [request("GET", "/"), order("k"), order("k")] {
         let asking = sidecar.asking(&request);
         let mut connection = plain.accept().await;
-        // What every HTTP/2 connection begins with, so that others take it for a request and refuse it (RFC 9113, 3.4).
+        // The connection preface (RFC 9113, 3.4). An HTTP/1.1 server takes it for a request and refuses it.
         assert_eq!(connection.head().await.expect("a head").first, "PRI * HTTP/2.0");
         connection.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
         let rest = connection.rest().await;
@@ -294,7 +294,7 @@ async fn over_tls_the_server_must_choose_http2() {
     assert_eq!(sidecar.ask(&order("k")).await.status, 201);
     assert_eq!(backend.seen()[0].uri.to_string(), "https://api.test/orders");
 
-    // One that chooses nothing, and one that knows nothing else.
+    // One without ALPN, and one with HTTP/1.1 only.
     for protocols in [&[][..], &[&b"http/1.1"[..]]] {
         let front = Front::tls(&backend.url(), authority.server("localhost", false, protocols)).await;
         let sidecar = setup(&front.url).with("upstream", &ca).start().await;

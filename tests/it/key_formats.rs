@@ -1,4 +1,4 @@
-//! What a key must look like, where a route says so.
+//! `key_format`.
 
 use crate::support::*;
 
@@ -59,7 +59,7 @@ async fn a_key_has_its_format_wherever_it_is_read() {
     }
 }
 
-/// A bucket of time has no format, and neither has what is not there.
+/// A `date:` part has no format, and neither has a missing part.
 #[tokio::test]
 async fn only_what_the_client_makes_up_has_a_format() {
     let (backend, sidecar) =

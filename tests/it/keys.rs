@@ -1,4 +1,4 @@
-//! What counts as a key, and whose key it is.
+//! Keys and scopes.
 
 use crate::support::*;
 
@@ -66,7 +66,7 @@ async fn a_key_in_a_json_body() {
             (order(r#"{"order":{"id":1}}"#), order(r#"{"order":{"id":1.0}}"#), true),
             (order(r#"{"order":{"id":1}}"#), order(r#"{"order":{"id":"1"}}"#), false),
             (order(r#"{"order":{"id":true}}"#), order(r#"{"order":{"id":"true"}}"#), false),
-            // Beyond what a float tells apart.
+            // Beyond the precision of a float.
             (order(r#"{"order":{"id":9007199254740993}}"#), order(r#"{"order":{"id":9007199254740992}}"#), false),
             // No key, so both run.
             (order(r#"{"order":{"id":null}}"#), order(r#"{"order":{"id":null}}"#), false),
@@ -117,7 +117,7 @@ async fn a_key_in_json_counts_whatever_the_body_was_declared_as() {
         let order = |body: &str| declared(media, body);
         let (backend, sidecar) = with_route(route).await;
         assert!(!sidecar.ask(&order(r#"{"id":"x","item":1}"#)).await.is_replay(), "{media}");
-        // By value, since the key was read from it as JSON.
+        // Compared by value, because the key was read from it as JSON.
         for again in
             [r#"{"id":"x","item":1}"#, r#"{ "item" : 1.0, "id" : "\u0078" }"#, "\u{feff}{\"id\":\"x\",\"item\":1}"]
         {
@@ -128,7 +128,7 @@ async fn a_key_in_json_counts_whatever_the_body_was_declared_as() {
         sidecar.ask(&order(r#"{"id":"x"}"#).line("Content-Encoding: gzip")).await.refuses(400, "invalid-body");
         assert_eq!(backend.count(), 1, "{media}");
         assert!(!sidecar.ask(&order(r#"{"id":"y"}"#)).await.is_replay(), "{media}");
-        // Nothing that parses, nothing to be guarded by; of what was declared as JSON, only an empty body.
+        // A body that does not parse has no key; of a body declared as JSON, only an empty one.
         let is_json = media.contains("json");
         for (body, forwarded) in [("", true), ("{", !is_json), ("id=x", !is_json)] {
             for _ in 0..2 {
@@ -150,7 +150,7 @@ async fn a_key_in_json_counts_whatever_the_body_was_declared_as() {
     .await;
 }
 
-/// What is never JSON streams past a key in JSON; all else is read, up to the cap.
+/// On a route with a JSON key, a body that cannot be JSON is streamed; any other is read, up to the cap.
 #[tokio::test]
 async fn files_stream_past_a_key_in_json() {
     let (backend, sidecar) = with_route("key = \"json:/id\"\nmax_request_body = \"1KiB\"").await;
@@ -308,7 +308,7 @@ async fn a_piece_of_the_path_may_name_the_tenant() {
     }
     told_apart(
         "path = \"/orders/{id}\"\nkey = \"path:id\"\nmethods = [\"PUT\"]",
-        // What no route matches as it is spelled, is the request that it is another spelling of.
+        // A path that matches no route is looked up in its other spellings.
         &[(put("7"), put("7"), true), (put("7"), put("8"), false), (put("a:b"), put("a%3Ab/"), true)],
     )
     .await;
@@ -322,7 +322,7 @@ async fn the_host_may_name_the_tenant() {
         &[
             (order("a.test"), order("A.test.:8080"), true),
             (order("a.test"), order("b.test"), false),
-            // Nobody is trusted, so nobody is believed.
+            // There are no trusted proxies, so the field is ignored.
             (order("a.test"), order("a.test").line("X-Forwarded-Host: b.test"), true),
         ],
     )
@@ -339,7 +339,7 @@ async fn behind_trusted_proxies_the_client_is_whom_they_name() {
         ("[]", "[\"ip\"]", &["X-Forwarded-For: 198.51.100.2"][..], true),
         ("[\"127.0.0.0/8\"]", "[\"ip\"]", one, true),
         ("[\"127.0.0.0/8\"]", "[\"ip\"]", &["X-Forwarded-For: 198.51.100.2"], false),
-        // What the client itself wrote there does not count.
+        // The part that the client wrote itself is ignored.
         ("[\"127.0.0.0/8\"]", "[\"ip\"]", &["X-Forwarded-For: 203.0.113.9, 198.51.100.1"], true),
         ("[\"127.0.0.0/8\", \"10.0.0.0/8\"]", "[\"ip\"]", &["X-Forwarded-For: 198.51.100.1, 10.0.0.7"], true),
         ("[\"127.0.0.0/8\"]", "[\"host\"]", &["X-Forwarded-Host: other.test"], false),
@@ -375,7 +375,7 @@ async fn all_parts_together_are_the_key() {
             (order("a", r#"{"number":1}"#), order("a", r#"{"number":1}"#), true),
             (order("a", r#"{"number":1}"#), order("b", r#"{"number":1}"#), false),
             (order("a", r#"{"number":1}"#), order("a", r#"{"number":2}"#), false),
-            // Parts are framed: they do not run into one another.
+            // Parts are delimited: the same bytes in other parts are another key.
             (order("a1", r#"{"number":"2"}"#), order("a", r#"{"number":"12"}"#), false),
             // One part is missing, so there is no key.
             (order("a", "{}"), order("a", "{}"), false),
@@ -506,7 +506,7 @@ async fn after_the_retention_a_key_is_free_again() {
 }
 
 on_every_store! {
-    /// The same key and body from every kind of caller, all at once, and then once more.
+    /// The same key and body from every kind of caller, all at once, then once more.
     async fn nobody_gets_the_answer_of_another_caller(store: &Store) {
         let gate = Gate::new();
         let backend = Backend::start().await;

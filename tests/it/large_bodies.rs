@@ -10,7 +10,7 @@ use crate::support::*;
 
 const CHUNK: usize = 64 * 1024;
 
-/// A megabyte that repeats nowhere, so that no part of it passes for another.
+/// A megabyte without repetitions, so that no two parts are equal.
 fn body() -> Vec<u8> {
     (0..250_000_u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }
@@ -19,7 +19,7 @@ fn large() -> Step {
     answer("201 Created\r\nContent-Type: application/pdf", body())
 }
 
-/// A sidecar on a Redis of its own, with a large answer to the key `k`, and another one to `other`.
+/// A sidecar with its own Redis, and large responses for the keys `k` and `other`.
 async fn answered(setup: impl FnOnce(Setup) -> Setup) -> (Backend, RedisServer, Sidecar) {
     let backend = Backend::scripted([vec![large()], vec![large()]]).await;
     let redis = RedisServer::start();
@@ -31,7 +31,7 @@ async fn answered(setup: impl FnOnce(Setup) -> Setup) -> (Backend, RedisServer, 
     (backend, redis, sidecar)
 }
 
-/// Has Redis run a script, in which `chunk(record, index)` is the key of a chunk of the first or the second answer.
+/// Runs a script in Redis, in which `chunk(record, index)` is the key of a chunk of the first or the second response.
 async fn script(redis: &RedisServer, script: &str, records: &[String]) -> String {
     let keys: Vec<_> = records.iter().map(|name| format!("'{{onlyonce:{name}}}:body:*:'")).collect();
     let chunk = format!(
@@ -55,7 +55,7 @@ async fn names(sidecar: &Sidecar) -> [String; 2] {
     names.try_into().expect("two")
 }
 
-/// What is done to a chunk, and what it is called.
+/// A damage to a chunk, and its name.
 const DAMAGE: [(&str, &str); 6] = [
     ("it is gone", "redis.call('DEL', chunk(1, AT))"),
     ("a bit is another", "local k = chunk(1, AT) redis.call('SETBIT', k, 77, 1 - redis.call('GETBIT', k, 77))"),
@@ -88,9 +88,9 @@ async fn an_answer_whose_later_chunk_is_not_the_one_that_was_stored_is_cut_and_n
             let head = wire.head().await.expect("a head");
             assert_eq!((head.value("content-length"), head.has("transfer-encoding")), (Some("1000000"), false));
             let rest = wire.rest().await;
-            // What was read before is sent, and is what was stored.
+            // The part before the damage is sent unchanged.
             assert!(rest == body()[..at * CHUNK], "{what} at {at}: {} bytes", rest.len());
-            // The key is not free, and nothing runs again.
+            // The key is not free, so nothing runs again.
             assert_eq!(backend.count(), 2, "{what}");
         }
     }
@@ -115,7 +115,7 @@ async fn an_answer_in_chunks_of_the_transfer_that_breaks_off_has_no_last_chunk()
     assert_eq!(whole.trailers, [("x-sum".to_owned(), "7".to_owned())]);
 
     script(&redis, "redis.call('DEL', chunk(1, 9))", &names(&sidecar).await).await;
-    // HTTP/1.0 knows no trailers, so its client is told the length: what breaks off does not look whole.
+    // HTTP/1.0 has no trailers, so its client gets a length: an aborted response does not look complete.
     let mut old = sidecar.connect().await;
     let ask = String::from_utf8(order("k").bytes()).expect("text");
     old.send(ask.replacen("HTTP/1.1", "HTTP/1.0", 1)).await;
@@ -141,7 +141,7 @@ async fn chunks_outlive_their_record_by_attempt_timeout() {
         let names = names(&sidecar).await;
         let told = script(&redis, &longer.replace("NAME", &names[0]), &names).await;
         let longer: i64 = told.lines().next().and_then(|line| line.strip_prefix(':')?.parse().ok()).expect("a number");
-        // By no more than the time that writing them may take.
+        // At most the time that writing them may take.
         let least = attempt_timeout * 1000;
         assert!((least..=least + 60_000).contains(&longer), "{attempt_timeout}: {longer}");
     }
@@ -158,7 +158,7 @@ async fn whoever_has_begun_to_read_comes_to_the_end_when_the_record_is_gone() {
     assert_eq!(backend.count(), 2);
 }
 
-/// More than the buffers of any socket hold.
+/// Larger than the socket buffers.
 const HUGE: usize = 64 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,7 +180,7 @@ async fn a_huge_answer_is_replayed_in_little_memory_and_a_client_that_does_not_r
     let mut slow = process.begin(&order("k")).await;
     slow.head().await.expect("a head");
     let (mut read, mut last) = (0.0, -1.0);
-    // It stops reading from the store when its client does.
+    // It stops reading from the store when its client stops reading.
     until("nothing more is read", async || {
         tokio::time::sleep(Duration::from_millis(300)).await;
         (last, read) = (read, process.metric("onlyonce_store_duration_seconds_count{op=\"body\"}").await);
@@ -189,7 +189,7 @@ async fn a_huge_answer_is_replayed_in_little_memory_and_a_client_that_does_not_r
     .await;
     assert!(read < 1000.0, "{read} of 1024 chunks");
     assert_eq!(process.metric("onlyonce_buffered_bytes").await, 3.0 * CHUNK as f64);
-    // Nothing of the store is held: others are answered, however many there are.
+    // No resource of the store is held: other requests are answered, however many replays there are.
     let mut others = Vec::new();
     for _ in 0..12 {
         let mut other = process.begin(&order("k")).await;

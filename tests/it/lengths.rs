@@ -1,9 +1,9 @@
-//! How long a backend's answer is: however it says so, whoever reads it is told in one way.
+//! The length of a response: however the backend states it, the client gets one statement.
 
 use crate::support::http2::{self, Http2Backend, Turn};
 use crate::support::*;
 
-/// Every way in which an answer goes through: guarded, without a key, observed, and where no route is.
+/// Every path of a response: guarded, without a key, observed, and without a route.
 async fn ways(backend: &Backend) -> Vec<(&'static str, Sidecar, fn(&str) -> Request)> {
     let setup = Setup::new(&backend.url());
     vec![
@@ -35,7 +35,7 @@ async fn a_length_beside_chunks_goes_on_every_way() {
             let got = client.ask(&request("k")).await;
             assert_eq!((got.status, got.text()), (201, "0123456789abcdefghij"), "{way}: {lines}");
             assert!(got.has("content-length") != got.has("transfer-encoding"), "{way}: {got:?}");
-            // Nothing of it is left over, and what it came on is not used again.
+            // Nothing of it is left, and its connection is not used again.
             assert_eq!(client.ask(&self::request("GET", "/next")).await.status, 201, "{way}: {lines}");
             let (runs, made) = (backend.count() - count, backend.connections() - connections);
             assert_eq!((runs, made), (2, 2), "{way}: {lines}");
@@ -80,7 +80,7 @@ async fn a_length_that_cannot_be_told_is_no_answer_on_any_way() {
     }
 }
 
-/// They say how long a body would be.
+/// These responses state the length that a body would have.
 #[tokio::test]
 async fn answers_without_a_body_say_one_length_or_are_none() {
     let backend = Backend::start().await;
@@ -133,7 +133,7 @@ async fn an_http2_backend_may_say_its_length_twice() {
     assert_eq!((got.status, got.values("content-length")), (201, vec!["5"]));
 }
 
-/// HTTP/1.0 knows no chunks, and its connections end unless both sides say otherwise. That is between it and us.
+/// HTTP/1.0 has no chunks, and closes connections by default. This concerns the backend connection only.
 #[tokio::test]
 async fn the_version_of_an_answer_is_ours() {
     let backend = Backend::start().await;

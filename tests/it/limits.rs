@@ -1,4 +1,4 @@
-//! What a client may send, hold and leave undone; and what that does to others.
+//! Limits for one client, and their effect on others.
 
 use std::process::Stdio;
 
@@ -18,7 +18,7 @@ async fn a_head_that_is_too_large_is_refused() {
     let far = |length| request("GET", &format!("/{}", "x".repeat(length)));
     assert_eq!(sidecar.ask(&far(16_000)).await.status, 201);
     sidecar.ask(&far(17_000)).await.refuses(414, "target-too-long");
-    // What does not fit into a head at all is not read to its end.
+    // A head that is too large is not read to its end.
     assert_eq!(sidecar.ask(&far(66 << 10)).await.status, 431);
     assert_eq!(backend.count(), 3);
 }
@@ -49,7 +49,7 @@ async fn a_slow_body_is_refused_in_time() {
     assert_eq!(backend.count(), 0);
 }
 
-/// Bounded, so that it can be repeated; what it takes in memory is told in the README.
+/// With a fixed size, so that it can be repeated; the README has the memory figures.
 #[tokio::test]
 async fn idle_and_slow_clients_do_not_keep_others_from_being_served() {
     onlyonce::run::allow_open_files();
@@ -59,13 +59,13 @@ async fn idle_and_slow_clients_do_not_keep_others_from_being_served() {
     let process = Process::start(&Setup::new(&backend.url()).with("server", times)).await;
     let mut held = Vec::new();
     for number in 0..100 {
-        // Takes nothing of a large answer.
+        // Reads nothing of a large response.
         held.push(process.begin(&request("GET", &format!("/{number}"))).await);
     }
     backend.has_seen(100).await;
     let half = order("slow").bytes();
     for number in 0..200 {
-        // Half of a head, and half of a body under the key that others use.
+        // Half of a head, and half of a body with a key that others use.
         let until = if number % 2 == 0 { 20 } else { half.len() - 1 };
         let mut client = process.connect().await;
         client.send(&half[..until]).await;
@@ -93,7 +93,7 @@ async fn clients_leave_files_for_everybody_else() {
     let backend = Backend::scripted((0..28).map(|_| waiting())).await;
     let store = Store::embedded();
     let setup = Setup::new(&backend.url()).store(&store).with("server", "header_timeout = \"60s\"");
-    // Half of them is set aside, and half of the rest is for the connections to the backend, and a few idle ones.
+    // Half of them are reserved, and half of the rest is for connections to the backend and a few idle ones.
     let process = Process::after(&setup, "ulimit -n 128;", Stdio::null(), Stdio::null()).await;
     process.logs("fewer clients than max_connections").await;
     let mut held = Vec::new();
@@ -101,7 +101,7 @@ async fn clients_leave_files_for_everybody_else() {
         held.push(process.connect().await);
     }
     until("they have all places", async || process.metric("onlyonce_connections").await == 28.0).await;
-    // More than there are files for: they wait in the kernel.
+    // More connections than file descriptors: they wait in the kernel.
     let mut waiting = Vec::new();
     for _ in 0..100 {
         waiting.push(process.connect().await);
@@ -109,7 +109,7 @@ async fn clients_leave_files_for_everybody_else() {
     for (key, client) in held.iter_mut().enumerate() {
         client.send(order(&key.to_string()).bytes()).await;
     }
-    // All of them are at the backend, each on a connection of its own.
+    // All of them are at the backend, each with its own connection.
     backend.has_seen(28).await;
     assert_eq!(process.admin("/healthz").await.status, 200);
     process.rewrite(&setup.clone().route("wait_timeout = \"9s\""));

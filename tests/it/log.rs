@@ -1,4 +1,4 @@
-//! The log, when nobody reads it and when it cannot be written.
+//! The log if it is not read or cannot be written.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::support::process::{onlyonce, value};
 use crate::support::*;
 
-/// A sidecar whose log goes nowhere that it could be read from. Killed when dropped.
+/// A sidecar whose log cannot be read. Killed when dropped.
 struct Unread {
     child: Child,
     address: SocketAddr,
@@ -21,7 +21,7 @@ struct Unread {
 
 impl Unread {
     async fn start(backend: &Backend, stderr: Stdio, arguments: &[&str]) -> Self {
-        // Its log cannot tell which ports it got.
+        // Its ports cannot be read from its log.
         let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let [address, admin] = ports.map(|port| port.local_addr().expect("an address"));
         let setup = Setup::new(&backend.url())
@@ -45,7 +45,7 @@ impl Unread {
         value(&self.admin("/metrics").await, "onlyonce_log_dropped_total")
     }
 
-    /// So many requests, each with its line in the log.
+    /// Sends this number of requests, each with a log line.
     async fn ask(&self, count: usize) {
         let clients = (0..4).map(|client| {
             let address = self.address;
@@ -114,7 +114,7 @@ async fn a_log_whose_reader_has_gone_holds_nothing_up() {
     sidecar.stops().await;
 }
 
-/// Nothing is lost where somebody reads, and a reader that was late is told.
+/// No line is lost if the log is read; a late reader gets the number of lost lines.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_was_late_is_told_how_many_lines_it_missed() {
     let backend = Backend::start().await;
@@ -140,7 +140,7 @@ async fn a_reader_that_was_late_is_told_how_many_lines_it_missed() {
     assert!(lines.iter().any(|line| line["message"] == "stopped: everything in flight is finished"));
 }
 
-/// What cannot be said is no reason for another exit status, and no panic.
+/// A failed write causes no other exit status, and no panic.
 #[test]
 fn an_error_that_cannot_be_printed_changes_no_exit_status() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -245,7 +245,7 @@ async fn the_line_of_a_request_says_what_became_of_its_record() {
     }
 }
 
-/// Lines of requests go another way than all others, and stand where they belong all the same.
+/// Request lines are written by another path than other lines, and keep their order.
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_of_requests_and_others_are_in_the_order_of_their_times() {
     let backend = Backend::start().await;
@@ -254,7 +254,7 @@ async fn lines_of_requests_and_others_are_in_the_order_of_their_times() {
         process.ask(&post("/elsewhere").json("{}")).await;
         process.ask(&order(&format!("k{round}"))).await;
     }
-    // The last one waits for no other line, either.
+    // The last line is written without waiting for another one.
     until("all lines", async || events(&process.log(), "request").len() == 20).await;
     let log = process.log();
     let told = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
@@ -284,7 +284,7 @@ async fn the_first_line_says_what_is_served_and_nothing_in_it_is_code() {
     assert!(!process.log().contains("Some("), "{}", process.log());
 }
 
-/// The folder of the records is beside the file, wherever the program was started.
+/// The record folder is relative to the file, not to the working directory.
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_in_the_file_are_relative_to_its_folder() {
     let backend = Backend::start().await;
@@ -356,7 +356,7 @@ async fn what_is_observed_has_a_name_that_records_know() {
     assert_eq!(shown.status.code(), Some(0), "{}", String::from_utf8_lossy(&shown.stderr));
 }
 
-/// At a start, and at a reload what is new of it only.
+/// All warnings at a start; at a reload, only new ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_warning_is_told_once_for_all_its_routes_and_a_reload_tells_what_is_new() {
     let backend = Backend::start().await;

@@ -1,6 +1,6 @@
-//! What onlyonce promises, told from outside: over real sockets, in bytes, and by what the backend saw.
+//! The promises of onlyonce, tested from outside: over real sockets, with bytes, and by what the backend saw.
 //!
-//! One binary for all of it, because each one would be linked with the whole program. A module for each promise.
+//! One test binary, because each one is linked with the whole program; one module for each promise.
 
 #![allow(clippy::disallowed_methods)]
 // In a binary, nothing is reachable from outside.

@@ -1,4 +1,4 @@
-//! A key that comes back for something else.
+//! A key that is used again for another request.
 
 use crate::support::*;
 
@@ -108,7 +108,7 @@ async fn parameters_of_the_query_that_do_not_count_may_differ() {
     for query in ["?a=1&b=3&sig=x", "?b=2&a=1&sig=x", "?a=1&b=2&Sig=x", "", "?sig=x", "?a=1&b=2&sign=1"] {
         sidecar.ask(&order("k", query)).await.refuses(422, "key-reused");
     }
-    // Nothing but what does not count is nothing.
+    // A query of ignored parameters only is an empty query.
     sidecar.ask(&order("l", "?sig=x")).await;
     assert!(sidecar.ask(&order("l", "")).await.is_replay());
     assert_eq!(backend.count(), 2);

@@ -1,4 +1,4 @@
-//! What must not exist twice, without a key of the client's making: the shipped example of invoices.
+//! Keys without help of the client: the shipped example for invoices.
 
 use crate::support::*;
 
@@ -21,7 +21,7 @@ async fn a_number_is_used_once_for_each_tenant() {
     let first = sidecar.ask(&invoice(r#"{"tenant":"acme","number":17,"total":"99.00","sent_at":1}"#)).await;
     assert_eq!((first.status, first.is_replay()), (201, false));
 
-    // The double click, and the retry whose clock has gone on: the same invoice.
+    // A double click and a later retry with another time: the same invoice.
     for again in [
         r#"{"tenant":"acme","number":17,"total":"99.00","sent_at":1}"#,
         r#"{"sent_at":2, "total":"99.00", "number":17.0, "tenant":"acme"}"#,

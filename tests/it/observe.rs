@@ -1,4 +1,4 @@
-//! Observe mode changes nothing, and tells what would have been.
+//! Observe mode changes nothing, and reports what enforcing would do.
 
 use crate::support::*;
 
@@ -10,7 +10,7 @@ async fn would(sidecar: &Sidecar, what: &str) -> f64 {
 
 const ALL: [&str; 6] = ["replay", "in_flight", "key_reused", "missing_key", "invalid_key", "too_large"];
 
-/// Waits until these were counted, and fails if anything else was.
+/// Waits until these counts are reached, and fails if others change.
 async fn counts(sidecar: &Sidecar, expected: [f64; 6]) {
     let mut found = [0.0; 6];
     let counted = async || {
@@ -26,7 +26,7 @@ async fn unobserved(sidecar: &Sidecar) -> f64 {
     sidecar.metric("onlyonce_unobserved_total{route=\"orders\"}").await
 }
 
-/// Waits until the first request with this key would be replayed: that is settled beside its answer.
+/// Waits until a repeat of this key would be replayed: the observation is recorded after the response.
 async fn settled(sidecar: &Sidecar, request: &Request) -> usize {
     let mut repeats = 0;
     until("settled", async || {
@@ -87,7 +87,7 @@ async fn what_would_be_refused_passes_and_is_counted() {
         order("announced").body(&large),
         order("in-chunks").body(&large).chunked(),
         order("empty").body(""),
-        // As Java's client offers HTTP/2: it would run.
+        // As Java's client offers HTTP/2: enforcing would execute it.
         order("offer")
             .line("Connection: Upgrade, HTTP2-Settings")
             .line("Upgrade: h2c")
@@ -127,7 +127,7 @@ async fn what_the_policy_releases_is_no_duplicate_when_it_comes_again() {
     counts(&sidecar, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]).await;
 }
 
-/// The store takes longer than anybody waits, and the answers are there all the same.
+/// The store is slower than every timeout, and the responses are not delayed.
 #[tokio::test]
 async fn a_store_that_hangs_slows_no_request() {
     let backend = Backend::start().await;
@@ -143,7 +143,7 @@ async fn a_store_that_hangs_slows_no_request() {
         let answer = sidecar.ask(&order("k")).await;
         assert_eq!(answer.text(), format!("{{\"order\":{}}}", index + 2));
     }
-    // Two are being observed; the others are given up at once.
+    // Two are being observed; the others are not observed.
     until("given up", async || unobserved(&sidecar).await == 3.0).await;
     redis.thaw();
     until("told", async || would(&sidecar, "in_flight").await + would(&sidecar, "replay").await == 1.0).await;
@@ -200,7 +200,7 @@ async fn bodies_pass_as_they_come_both_ways() {
     backend.send(chunk(b"begun")).await;
     client.head().await.expect("an answer");
     assert_eq!(client.chunk().await, b"begun");
-    // It is in flight until its answer has ended.
+    // It is in flight until its response has ended.
     until("noted", async || sidecar.metric("onlyonce_store_duration_seconds_count{op=\"claim\"}").await == 1.0).await;
     assert_eq!(sidecar.metric("onlyonce_store_duration_seconds_count{op=\"settle\"}").await, 0.0);
     assert_eq!(sidecar.metric("onlyonce_buffered_bytes").await, 0.0);

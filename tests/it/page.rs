@@ -1,10 +1,10 @@
-//! The status page: what it is told, and what a person sees and does in a real browser.
+//! The status page: the data that it gets, and what a person sees and does in a real browser.
 
 use serde_json::{Value, json};
 
 use crate::support::*;
 
-/// What the page asks for, as it asks.
+/// A request as the page sends it.
 async fn ask(sidecar: &Sidecar, target: &str) -> Response {
     let asked = request("GET", target).host("localhost").line("Onlyonce-Admin: page");
     Wire::connect(sidecar.admin).await.ask(&asked).await
@@ -15,7 +15,7 @@ async fn look_up(sidecar: &Sidecar, content: &Value) -> Response {
     Wire::connect(sidecar.admin).await.ask(&asked).await
 }
 
-/// A record of which nobody knows what came of it.
+/// A record with an unknown outcome.
 async fn lose(sidecar: &Sidecar, backend: &Backend, key: &str) {
     backend.then(vec![Step::Reset]);
     sidecar.ask(&order(key)).await.refuses(502, "upstream-failed");
@@ -178,14 +178,14 @@ async fn a_look_up_by_key_and_caller_finds_what_a_request_finds() {
     }
 }
 
-/// The line by which the orders of tests name their caller.
+/// The header line that names the caller in test requests.
 fn ada(order: &Request) -> String {
     let bytes = String::from_utf8(order.bytes()).expect("text");
     let line = bytes.lines().find_map(|line| line.strip_prefix("Authorization: "));
     line.unwrap_or_default().to_owned()
 }
 
-/// Orders of every kind, and two that need a hand.
+/// Orders with every outcome; two of them need an operator.
 async fn busy(backend: &Backend, sidecar: &Sidecar) {
     for key in 0..12 {
         for _ in 0..=key % 3 {
@@ -212,14 +212,14 @@ async fn a_person_sees_figures_move_finds_a_request_and_settles_it_in_a_browser(
     browser.until("document.querySelector('#routes').innerText.includes('replayed')").await;
     browser.until("document.querySelectorAll('#refusals tbody tr').length >= 2").await;
 
-    // Figures move, without anybody's loading anything again.
+    // The figures update without a reload.
     let replayed =
         "[...document.querySelectorAll('#now div')].find((it) => it.innerText.includes('replayed')).innerText";
     let before = browser.value(replayed).await;
     sidecar.ask(&order("key-1")).await;
     browser.until(&format!("{replayed} !== {before}")).await;
 
-    // Somebody has an error body in hand.
+    // A user sends the body of an error.
     let refused = sidecar.ask(&order("lost-1")).await;
     refused.refuses(409, "outcome-unknown");
     browser.fill("#name", &format!("HTTP 409 {}", refused.text().replace('\n', " "))).await;
@@ -228,7 +228,7 @@ async fn a_person_sees_figures_move_finds_a_request_and_settles_it_in_a_browser(
     let record = refused.json()["record"].as_str().expect("a name").to_owned();
     assert_eq!(browser.value("document.querySelector('#found h3').textContent").await, record);
 
-    // It had its effect.
+    // The operation took effect.
     browser.click("#found .records button").await;
     browser.until("document.querySelector('#change').open").await;
     browser.fill("#status", "201").await;
@@ -248,14 +248,14 @@ async fn a_person_sees_figures_move_finds_a_request_and_settles_it_in_a_browser(
         (true, "{\"order\":77}", Some("/orders/77"))
     );
 
-    // The other had none. By key and caller it is found as well.
+    // The other operation had no effect. It is found by key and caller, too.
     let caller = ada(&order("k"));
     browser.click("summary").await;
     browser.fill("#key-0", "lost-2").await;
     browser.fill("#scope-0", &caller).await;
     browser.click("#by-key button").await;
     browser.until("document.querySelector('#found').innerText.includes('unknown')").await;
-    // The answer to one record is not offered for the next.
+    // The dialog does not keep the input for the previous record.
     browser.click("#found .records button").await;
     browser.until("document.querySelector('#change').open").await;
     let written = "['status', 'headers', 'body', 'reason'].map((id) => document.getElementById(id).value).join('')";
@@ -270,7 +270,7 @@ async fn a_person_sees_figures_move_finds_a_request_and_settles_it_in_a_browser(
     browser.until("document.querySelector('#hand').innerText.includes('every outcome is known')").await;
     assert_eq!(sidecar.ask(&order("lost-2")).await.status, 201);
 
-    // Nothing was complained about, and no other host was asked.
+    // The console has no errors, and no other host was requested.
     assert_eq!(browser.complaints().await, Vec::<String>::new());
     let own = format!("http://{}/", sidecar.admin);
     let others: Vec<_> = browser
@@ -281,7 +281,7 @@ async fn a_person_sees_figures_move_finds_a_request_and_settles_it_in_a_browser(
         .collect();
     assert_eq!(others, Vec::<String>::new());
 
-    // All is there at any width, in either scheme, and reached with the keyboard.
+    // Everything is visible at every width and in both colour schemes, and reachable with the keyboard.
     for (width, is_dark) in [(400, false), (400, true), (1600, true), (1600, false)] {
         browser.look(Look { width, height: 900, is_dark }).await;
         let too_wide = "document.documentElement.scrollWidth > innerWidth";
@@ -305,7 +305,7 @@ async fn a_person_sees_figures_move_finds_a_request_and_settles_it_in_a_browser(
     }
     let first = "document.querySelector('a, button, input, select, [tabindex]').className";
     assert_eq!(browser.value(first).await, "skip");
-    // What scrolls is reached with the keyboard.
+    // Scrolling areas are reachable with the keyboard.
     browser.press("Tab").await;
     assert_eq!(browser.value("document.activeElement !== document.body").await, true);
 }
@@ -328,7 +328,7 @@ async fn where_a_token_is_set_records_are_shown_once_it_is_given() {
     browser.press("Enter").await;
     browser.until("document.querySelectorAll('#unknown li').length === 2").await;
     assert_eq!(browser.value("document.querySelector('#sign-in').hidden").await, true);
-    // It is in no address and in nothing that outlives the page.
+    // The token is in no URL and in no storage.
     assert!(browser.requests().await.iter().all(|url| !url.contains("sesame")));
     assert_eq!(browser.value("localStorage.length + sessionStorage.length + document.cookie.length").await, 0);
     assert_eq!(browser.complaints().await, Vec::<String>::new());

@@ -1,4 +1,4 @@
-//! What is not guarded goes through untouched.
+//! Unguarded requests are forwarded unchanged.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -62,7 +62,7 @@ async fn a_path_is_forwarded_as_it_came() {
     assert_eq!(seen.last().and_then(|seen| seen.value("host")), Some("elsewhere.test:81"));
 }
 
-/// One of the pieces of a body of 64 MiB, no two neighbours of which are alike.
+/// A piece of a body of 64 MiB. Neighbouring pieces differ.
 fn piece(index: usize) -> &'static [u8] {
     static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| (0..=250).cycle().take(PIECE + 251).collect());
     &PATTERN[index % 251..][..PIECE]
@@ -70,7 +70,7 @@ fn piece(index: usize) -> &'static [u8] {
 const PIECE: usize = 64 * 1024;
 const PIECES: usize = 1024;
 
-/// In a process of its own, so that its memory can be seen.
+/// In a separate process, so that its memory can be measured.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_bodies_pass_both_ways_and_are_not_held() {
     let by_hand = ByHand::start().await;
@@ -284,7 +284,7 @@ async fn all_lines_of_an_answer_cross_in_their_order() {
     assert_eq!(answer.value("server"), Some("unaware/1.0"));
 }
 
-/// Every name of a head is in one case, those that a proxy puts in too.
+/// All field names have the configured case, also those that the proxy adds.
 #[tokio::test]
 async fn names_of_fields_are_written_in_lower_case_or_in_title_case() {
     let names = |lines: &[(String, String)]| lines.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
@@ -300,7 +300,7 @@ async fn names_of_fields_are_written_in_lower_case_or_in_title_case() {
             .with("upstream", &format!("header_case = \"{upstream}\""));
         let sidecar = setup.start().await;
         let passed = request("POST", "/x").line("X-Api-KEY: a").line("x-api-key: b").line("ETag: c");
-        // One that passes, one that runs, its replay, and one that is refused.
+        // A forwarded request, an executed one, its replay, and a refused one.
         let answers = [
             sidecar.ask(&passed).await,
             sidecar.ask(&order("k").line("X-Api-KEY: a")).await,
@@ -407,7 +407,7 @@ async fn each_thread_keeps_connections_to_the_backend_of_its_own() {
     let backend = Backend::scripted([vec![Step::Answer]]).await;
     let setup = Setup::new(&backend.url()).with("upstream", "idle_timeout = \"60s\"").with("server", "threads = 3");
     let sidecar = setup.start().await;
-    // Clients that stay are spread evenly, and each finds the connection of its thread.
+    // Persistent clients are spread evenly, and each uses a connection of its thread.
     let mut clients = Vec::new();
     for _ in 0..6 {
         let mut client = sidecar.connect().await;
@@ -428,7 +428,7 @@ async fn an_upload_may_take_longer_than_the_backend_may() {
     let mut client = sidecar.connect().await;
     client.send("PUT /files/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").await;
     for _ in 0..10 {
-        // In all, well over the timeout; between two bytes, well under it.
+        // Longer than the timeout in total, shorter between two bytes.
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         client.send("x").await;
     }

@@ -1,8 +1,8 @@
-//! What known senders send, the first time and again: signatures, times and tokens change, the key does not.
+//! The requests of known senders and their repeats: signatures, times and tokens change, the key does not.
 
 use crate::support::*;
 
-/// A route at `/in` that says nothing but `route`, and its backend.
+/// A route at `/in` with these settings only, and its backend.
 async fn with_route(route: &str) -> (Backend, Sidecar) {
     let backend = Backend::start().await;
     let setup = Setup::new(&backend.url()).another_route(&format!("name = \"in\"\npath = \"/in\"\n{route}"));
@@ -16,7 +16,7 @@ fn sent((lines, body): &Sent<'_>) -> Request {
     lines.iter().fold(post("/in"), |request, line| request.line(line)).body(body)
 }
 
-/// The second is answered as the first was, and the backend sees one; the third is another one, and runs.
+/// The second request is a replay of the first; the third is a new operation, and runs.
 async fn delivered_once(preset: &str, first: Sent<'_>, again: Sent<'_>, another: Sent<'_>) {
     let (backend, sidecar) = with_route(&format!("preset = \"{preset}\"")).await;
     let answer = sidecar.ask(&sent(&first)).await;
@@ -34,7 +34,7 @@ async fn delivered_once(preset: &str, first: Sent<'_>, again: Sent<'_>, another:
     assert_eq!(backend.count(), 2);
 }
 
-/// An event that the backend did not take is delivered again, and runs.
+/// An event that the backend rejected is delivered again, and runs.
 async fn failures_are_tried_again(preset: &str, event: Sent<'_>) {
     let backend = Backend::scripted([
         vec![answer("500 Internal Server Error", "")],
@@ -50,7 +50,7 @@ async fn failures_are_tried_again(preset: &str, event: Sent<'_>) {
     assert_eq!(backend.count(), 3);
 }
 
-/// The key with other content.
+/// The same key with another body.
 async fn reused(preset: &str, first: Sent<'_>, other: Sent<'_>) {
     let (backend, sidecar) = with_route(&format!("preset = \"{preset}\"")).await;
     sidecar.ask(&sent(&first)).await;
@@ -97,7 +97,7 @@ async fn clients_as_those_of_stripe() {
     reused("stripe", (&first, form), (&again, "amount=3000&currency=eur&payment_method_types[0]=card")).await;
 }
 
-/// `strict`: an answer once given stays, a refused card too; "not now" may be tried again.
+/// `strict`: every response is kept, also a refused card; "not now" may be tried again.
 #[tokio::test]
 async fn a_refused_card_stays_refused() {
     let backend = Backend::scripted([
@@ -210,7 +210,7 @@ async fn webhooks_of_stripe() {
         lines("Stripe-Signature: t=1795379170,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd");
     let again =
         lines("Stripe-Signature: t=1795382770,v1=6ffbb59b2300aae63f272406069a9788598b792a944a07aba816edb039989a39");
-    // How many endpoints still wait for the event has changed by then.
+    // The number of pending endpoints in the event has changed by then.
     let bodies =
         [event("evt_1MqqbKLt4dXK03v5qaIbiNCC", 2), event("evt_1MqqbKLt4dXK03v5qaIbiNCC", 1), event("evt_2", 1)];
     delivered_once("stripe-webhook", (&first, &bodies[0]), (&again, &bodies[1]), (&again, &bodies[2])).await;
@@ -285,14 +285,14 @@ async fn cloudevents() {
     let (source, id) = ("ce-source: /shops/eu", "ce-id: A234-1234-1234");
     let first = lines(source, id, "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     let again = lines(source, id, "traceparent: 00-1bf7651916cd43dd8448eb211c80319c-c8ad6b7169203331-01");
-    // The id is the source's own: that of another source is another event.
+    // Ids are unique for one source only: the same id of another source is another event.
     let another =
         lines("ce-source: /shops/us", id, "traceparent: 00-2cf7651916cd43dd8448eb211c80319c-d9ad6b7169203331-01");
     delivered_once("cloudevents", (&first, body), (&again, body), (&another, body)).await;
     failures_are_tried_again("cloudevents", (&first, body)).await;
 }
 
-/// A source that sends no id is passed on, as it was before there was a sidecar.
+/// An event without an id is forwarded unguarded.
 #[tokio::test]
 async fn an_event_without_an_id_arrives() {
     let (backend, sidecar) = with_route("preset = \"cloudevents\"").await;
@@ -317,7 +317,7 @@ async fn a_route_overrides_its_preset_and_a_preset_the_defaults() {
     assert_eq!(backend.count(), 2);
 }
 
-/// A provider that sends one event to several addresses means several deliveries, and each must arrive.
+/// One event that is sent to several addresses is several deliveries, and each must arrive.
 #[tokio::test]
 async fn an_event_arrives_at_every_address_that_it_is_sent_to() {
     for (preset, line) in [
@@ -350,7 +350,7 @@ async fn an_event_arrives_at_every_address_that_it_is_sent_to() {
             assert!(again.is_replay(), "{preset} {address} {again:?}");
             assert_eq!(backend.count(), number, "{preset} {address}");
         }
-        // What does not count is no other address, and neither is another spelling of the same one.
+        // An ignored parameter or another spelling does not make another address.
         for address in ["/hooks/a/x?token=1", "/hooks/./%61/x", "/hooks/a/x?token=2&shop=1"] {
             assert!(sidecar.ask(&event("POST", address)).await.is_replay(), "{preset} {address}");
         }

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 
-/// In front of `url`, whose authority is to be believed.
+/// A sidecar in front of `url` that trusts its authority.
 fn believing(authority: &Authority, url: &str) -> Setup {
     Setup::new(url).with("upstream", &format!("ca = {:?}", authority.file()))
 }
@@ -29,7 +29,7 @@ async fn requests_go_over_tls_and_connections_are_kept() {
 #[tokio::test]
 async fn a_backend_that_cannot_be_believed_gets_nothing() {
     let (authority, other, backend) = (Authority::new(), Authority::new(), Backend::start().await);
-    // Another authority's, another name's, and one that nobody knows.
+    // A certificate of another authority, one for another name, and an unknown one.
     let stranger = Front::tls(&backend.url(), other.server("localhost", false, &[])).await;
     let misnamed = Front::tls(&backend.url(), authority.server("elsewhere.test", false, &[])).await;
     for sidecar in [
@@ -74,7 +74,7 @@ async fn a_backend_that_asks_gets_the_sidecar_s_certificate() {
     assert_eq!(backend.count(), 2);
 }
 
-/// In TLS 1.3 the server looks at the client's certificate when the client may be sending already.
+/// In TLS 1.3 the server verifies the client's certificate when the client may have sent data already.
 #[tokio::test]
 async fn a_backend_that_does_not_accept_the_sidecar_has_run_nothing() {
     let (authority, backend) = (Authority::new(), Backend::start().await);

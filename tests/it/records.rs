@@ -1,4 +1,4 @@
-//! The way out of an outcome that nobody knows: operators look at records, free their keys, settle them by hand.
+//! Operators and records: look at them, free their keys, settle them by hand.
 
 use std::net::SocketAddr;
 use std::process::Output;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// What `onlyonce records` did.
+/// The result of `onlyonce records`.
 struct Did {
     status: Option<i32>,
     out: String,
@@ -23,7 +23,7 @@ impl Did {
         Self { status: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 
-    /// Fails unless it did what it was asked.
+    /// Fails unless the command succeeded.
     #[track_caller]
     fn well(self) -> String {
         assert_eq!((self.status, self.err.as_str()), (Some(0), ""), "{}", self.out);
@@ -33,7 +33,7 @@ impl Did {
         self.out
     }
 
-    /// Fails unless it was refused in these words, whatever the lines they are on.
+    /// Fails unless the command was refused with these words.
     #[track_caller]
     fn failed(&self, status: i32, words: &[&str]) {
         assert_eq!(self.status, Some(status), "{}{}", self.out, self.err);
@@ -78,7 +78,7 @@ async fn only(admin: SocketAddr, state: &str) -> String {
     names[0].clone()
 }
 
-/// A sidecar with an outcome that nobody knows, under this key.
+/// A sidecar with an unknown outcome for this key.
 async fn with_unknown(store: &Store, backend: &Backend, key: &str) -> Sidecar {
     let sidecar = Setup::new(&backend.url()).store(store).start().await;
     backend.then(vec![Step::Reset]);
@@ -97,7 +97,7 @@ on_every_store! {
         assert_eq!(sidecar.ask(&order("k")).await.status, 201);
         assert!(sidecar.ask(&order("k")).await.is_replay());
         assert_eq!(backend.count(), 2);
-        // An answer is not thrown away without a word.
+        // A recorded response is not deleted without confirmation.
         let asked = records(sidecar.admin, &["release", &record]).await;
         asked.failed(2, &["is completed: its answer is kept", "If that is meant: --yes"]);
         assert!(sidecar.ask(&order("k")).await.is_replay());
@@ -117,7 +117,7 @@ on_every_store! {
         let words = words.join(" ");
         assert!(words.contains("no record: the key is free"), "{shown}");
         assert!(words.contains("released by this machine from 127.0.0.1: \"no such order\""), "{shown}");
-        // The key is free, and no list has a record that is none.
+        // The key is free, and the list is empty.
         assert_eq!(list(sidecar.admin, &[]).await, Vec::<Value>::new());
         backend.then(vec![Step::Reset]);
         sidecar.ask(&order("k")).await.refuses(502, "upstream-failed");
@@ -132,7 +132,7 @@ on_every_store! {
             (Some("complete"), Some("it was there at last")),
         ]);
         assert_eq!((&audit[1]["status"], &audit[1]["was"], &audit[1]["not_done"]), (&201.into(), &"unknown".into(), &Value::Null));
-        // What was refused is not told: nothing was done.
+        // A refused change is not audited.
         records(sidecar.admin, &settle).await.failed(1, &["already-completed"]);
         let long = "x".repeat(501);
         records(sidecar.admin, &["release", &record, "--yes", "--reason", &long]).await.failed(1, &["500 characters"]);
@@ -155,7 +155,7 @@ on_every_store! {
             refused.refuses(400, "bad-request");
             assert!(refused.text().contains("at most"), "{}", refused.text());
         }
-        // It is what it was, and one that fits is kept.
+        // The record is unchanged; a response of the allowed size is kept.
         assert_eq!(only(sidecar.admin, "unknown").await, record);
         let given = serde_json::json!({ "status": 201, "headers": lines(80) });
         let complete = Request::to_host(&format!("/records/{record}/complete"), "localhost").line("Onlyonce-Admin: 1").json(&given.to_string());
@@ -175,7 +175,7 @@ on_every_store! {
         let replay = sidecar.ask(&order("k")).await;
         assert!(replay.is_replay());
         assert_eq!((replay.status, replay.value("location"), replay.text()), (201, Some("/orders/7"), "{\"order\":7}"));
-        // The record keeps what the key was used for.
+        // The record keeps the fingerprint.
         sidecar.ask(&order("k").body("another")).await.refuses(422, "key-reused");
         assert_eq!(backend.count(), 1);
         let again = records(sidecar.admin, &settle).await;
@@ -215,7 +215,7 @@ on_every_store! {
         records(sidecar.admin, &settle).await.well();
         assert_eq!(sidecar.ask(&order("k")).await.text(), "by hand");
         gate.open();
-        // The owner's own client gets what everybody gets.
+        // The owner's client gets the recorded response, too.
         assert_eq!(first.await.expect("an answer").text(), "by hand");
         assert_eq!((sidecar.ask(&order("k")).await.text(), backend.count()), ("by hand", 1));
     }
@@ -270,7 +270,7 @@ on_every_lasting_store! {
         let sidecar = with_unknown(store, &backend, "k").await;
         assert_eq!(sidecar.metric(UNKNOWN).await, 1.0);
         sidecar.stop().await;
-        // A sidecar that is started anew, or shares the store, finds it.
+        // A restarted sidecar, or another one with the same store, finds it.
         let sidecar = Setup::new(&backend.url()).store(store).start().await;
         until("it is found", async || sidecar.metric(UNKNOWN).await == 1.0).await;
         let record = only(sidecar.admin, "unknown").await;
@@ -318,7 +318,7 @@ on_every_lasting_store! {
         }
         drop(records_of);
         if let Store::Redis(server) = store {
-            // Somebody else's, some of it under names that look alike.
+            // Keys of other programs, some with similar names.
             let client = redis::Client::open(server.url()).expect("an address");
             let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
             let fill = "for i = 1, 5000 do redis.call('SET', ARGV[1] .. i, 'x') end";
@@ -354,7 +354,7 @@ async fn records_are_for_those_who_have_the_token() {
     assert!(!format!("{}{}", wrong.out, wrong.err).contains("sesame"));
     assert!(ask(Some("open-sesame")).await.well().ends_with("1 record\n"));
 
-    // From the configuration, of which the admin listener's address is taken too.
+    // From the configuration, like the admin listener's address.
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("onlyonce.toml");
     let setup = Setup::new(&backend.url()).with("admin", &format!("listen = \"{}\"", sidecar.admin));
@@ -364,7 +364,7 @@ async fn records_are_for_those_who_have_the_token() {
     std::fs::write(&file, setup.with("admin", "token = \"other\"").toml()).expect("written");
     records_with(None, &["list", "--config", config]).await.failed(1, &["admin.token of the configuration file"]);
 
-    // Over the wire, as a browser's page would ask.
+    // As a web page would send it.
     let release = post("/records/release").json("{}").by("open-sesame");
     let mut wire = Wire::connect(sidecar.admin).await;
     wire.ask(&release.clone().line("Origin: http://evil.example")).await.refuses(403, "forbidden");

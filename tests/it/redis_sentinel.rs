@@ -19,7 +19,7 @@ async fn is_ready(sidecar: &Sidecar) -> bool {
     sidecar.admin("/readyz?store=1").await.status == 200
 }
 
-/// How often the backend was asked for each key.
+/// The number of executions for each key.
 fn executions(backend: &Backend) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
     for seen in backend.seen() {
@@ -28,7 +28,7 @@ fn executions(backend: &Backend) -> HashMap<String, usize> {
     counts
 }
 
-/// Keys that are asked for again and again, each until it has an answer, by several callers at once.
+/// Keys that several clients repeat until they have a response.
 struct Load {
     stop: Arc<AtomicBool>,
     callers: Vec<tokio::task::JoinHandle<Told>>,
@@ -36,9 +36,9 @@ struct Load {
 
 #[derive(Default)]
 struct Told {
-    /// The answers of those that were executed or replayed, by key.
+    /// The executed and replayed responses, by key.
     answers: HashMap<String, Vec<u8>>,
-    /// When the last answer before, and the first after, the longest time without any came.
+    /// The last response before and the first after the longest outage.
     longest_silence: Duration,
     /// Answers of other kinds, by status.
     others: HashMap<u16, usize>,
@@ -54,7 +54,7 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     let key = format!("caller-{caller}-{number}");
                     number += 1;
-                    // Asked for once more after it is answered: a replay.
+                    // Sent once more after the response: a replay.
                     for turn in 0..2 {
                         loop {
                             let address = addresses[(caller + number + turn) % addresses.len()];
@@ -111,7 +111,7 @@ async fn after_a_failover_records_are_found_at_the_new_primary() {
     let again = sidecar.ask(&order("before")).await;
     assert!(again.is_replay() && again.body == first.body, "{}", again.text());
 
-    // With no replica left, nothing new is claimed, and what is there is replayed.
+    // Without a replica, nothing new is claimed, and recorded responses are replayed.
     let refused = sidecar.ask(&order("alone")).await;
     refused.refuses(503, "store-unavailable");
     assert!(sidecar.ask(&order("before")).await.is_replay());

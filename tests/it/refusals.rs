@@ -1,4 +1,4 @@
-//! What is refused, before anything is claimed or sent, and how it is said.
+//! Requests that are refused before anything is claimed or sent, and their problems.
 
 use crate::support::*;
 
@@ -32,7 +32,7 @@ async fn a_body_that_announces_itself_as_too_large_is_never_asked_for() {
     client
         .send("POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nExpect: 100-continue\r\nContent-Length: 1025\r\n\r\n")
         .await;
-    // No interim answer comes first.
+    // No interim response is sent first.
     client.response().await.refuses(413, "request-too-large");
     assert_eq!(backend.count(), 0);
 }
@@ -278,7 +278,7 @@ async fn only_navigations_get_a_page() {
         (&["Accept: application/json, text/html;q=0.1", navigating][..], false),
         (&["Accept: text/html;q=0", navigating], false),
         (&["Accept: text/html;q=0.5, */*;q=0.6", navigating], false),
-        // java.net.HttpURLConnection, unless it is told otherwise.
+        // The default of java.net.HttpURLConnection.
         (&["Accept: text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"], false),
         (&["Accept: text/html", "Sec-Fetch-Mode: cors"], false),
         (&["Accept: text/html"], false),
@@ -295,7 +295,7 @@ async fn only_navigations_get_a_page() {
     }
 }
 
-/// Whoever clicked twice must not be left with a conflict, a digest and a status.
+/// A person who clicked twice must get an understandable page.
 #[tokio::test]
 async fn a_page_says_in_plain_words_what_to_do() {
     let gate = Gate::new();
@@ -334,7 +334,7 @@ async fn a_page_says_in_plain_words_what_to_do() {
     assert!(page.text().contains("<a href=\"/orders/1?a=&quot;1&quot;\">"), "{}", page.text());
     small_print(&page, "already-completed");
 
-    // The route's own words come first.
+    // The route's message comes first.
     let gate = Gate::new();
     backend.then(vec![Step::Wait(gate.clone()), Step::Close]);
     let first = own.asking(&click("d"));
@@ -350,7 +350,7 @@ async fn a_page_says_in_plain_words_what_to_do() {
     assert!(own.ask(&click("d")).await.text().contains(words));
 }
 
-/// No address that a backend gives makes a link that runs something.
+/// No Location of a backend becomes a link that runs a script.
 #[tokio::test]
 async fn a_page_links_to_the_web_only() {
     let addresses =

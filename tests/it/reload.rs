@@ -1,4 +1,4 @@
-//! New rules take the place of the old ones, and nobody who is being served notices.
+//! Reloads replace the rules without an effect on requests that are being served.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ const REFUSED: &str = "the configuration was not reloaded";
 const OK: &str = "onlyonce_config_reloads_total{result=\"ok\"}";
 const NOT_OK: &str = "onlyonce_config_reloads_total{result=\"refused\"}";
 
-/// Waits until so many reloads have succeeded.
+/// Waits for this number of successful reloads.
 async fn reloaded(process: &Process, times: f64) {
     until("reloaded", async || process.metric(OK).await >= times).await;
     assert_eq!(process.metric(OK).await, times);
@@ -109,7 +109,7 @@ async fn a_broken_file_is_refused_once_in_the_words_of_check_and_the_old_rules_s
     assert!(process.ask(&order("k")).await.is_replay());
     assert_eq!((first.status, backend.count()), (201, 1));
 
-    // By the time that something right is found, the broken file was found many times.
+    // The broken file is read many times before a valid one is written.
     process.rewrite(&setup.route("retention = \"5d\""));
     reloaded(&process, 1.0).await;
     assert_eq!(process.metric(NOT_OK).await, 1.0);
@@ -200,7 +200,7 @@ async fn connections_attempts_and_waiters_survive_and_end_by_the_rules_that_they
     let mut waiter = process.begin(&order("k")).await;
     until("waiting", async || process.metric("onlyonce_waiting{route=\"orders\"}").await == 1.0).await;
 
-    // Another name, no waiting, another backend: everything about the route is another by the time that they end.
+    // Another name, no waiting, another backend: all settings of the route have changed when they end.
     let elsewhere = Backend::start().await;
     let renamed = setup
         .clone()
@@ -218,7 +218,7 @@ async fn connections_attempts_and_waiters_survive_and_end_by_the_rules_that_they
     assert!(is_guarded([&first, &second]));
     assert_eq!(first.body, second.body);
 
-    // Its record is there under its name, when that is in use again.
+    // Its record is found again when the old route name is used again.
     process.rewrite(&setup);
     reloaded(&process, 2.0).await;
     assert!(owner.ask(&order("k")).await.is_replay());

@@ -1,9 +1,9 @@
-//! What the sidecar itself sends again: nothing, unless sending twice is as good as sending once.
+//! The sidecar itself sends only idempotent requests again.
 
 use crate::support::*;
 
-/// Asks for something else first, so that there is a connection that was used; the backend closes it instead of an
-/// answer to what comes next.
+/// Sends another request first, so that there is a used connection; the backend closes it instead of answering the next
+/// request.
 async fn on_a_used_connection(end: Step) -> (Backend, Sidecar) {
     let backend = Backend::scripted([vec![Step::Answer], vec![end]]).await;
     let setup = Setup::new(&backend.url()).with("upstream", "idle_timeout = \"60s\"\nguarded_idle = \"60s\"");
@@ -34,11 +34,11 @@ async fn what_may_change_something_twice_is_sent_once() {
         request("POST", "/x"),
         request("POST", "/x").body("abc"),
         request("PATCH", "/x"),
-        // Its body has passed, and is gone.
+        // Its body was streamed, and cannot be sent again.
         request("PUT", "/x").body("abc"),
         request("PUT", "/x").body("abc").chunked(),
         request("GET", "/x").body("abc"),
-        // The route says that its PUT creates: without a key it is not guarded, and not repeated either.
+        // The route guards PUT: without a key it is not guarded, and not repeated either.
         request("PUT", "/orders").by("alice"),
         order("k"),
     ] {

@@ -1,4 +1,4 @@
-//! A repeat gets what the first got.
+//! A repeat gets the first response.
 
 use std::io::{Read, Write};
 
@@ -8,17 +8,17 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 
 use crate::support::*;
 
-/// The header lines that make up the answer itself, without those that belong to one sending of it.
+/// The header lines of the response itself, without those of one transmission.
 fn told(response: &Response) -> Vec<(String, String)> {
     let own = ["date", "connection", "transfer-encoding", "idempotent-replayed"];
     let mut lines: Vec<_> = response.lines.iter().map(|(name, value)| (name.to_lowercase(), value.clone())).collect();
     lines.retain(|(name, _)| !own.contains(&name.as_str()));
-    // The order of lines of one name means something; that of different names does not (RFC 9110, 5.3).
+    // The order of lines with the same name matters (RFC 9110, 5.3).
     lines.sort_by(|(one, _), (other, _)| one.cmp(other));
     lines
 }
 
-/// Asks twice, and fails unless the second is a replay of the first.
+/// Sends a request twice, and fails unless the second response is a replay.
 async fn replayed(sidecar: &Sidecar, request: &Request) -> Response {
     let first = sidecar.ask(request).await;
     assert!(!first.is_replay());
@@ -61,7 +61,7 @@ on_every_store! {
     async fn a_repeated_answer_keeps_all_its_header_lines(store: &Store) {
         let head = "200 OK\r\nWarning: 199 a \"one\"\r\nX-Tag: b\r\nLink: <a>\r\nX-Tag: a\r\nX-Empty:\r\nLink: <b>, <c>\r\n\
                     X-Latin: caf\u{e9}\r\nX-Tag: b\r\nServer: unaware/1.0";
-        // One byte for each character, so that the é is Latin-1.
+        // One byte for each character, so the é is Latin-1.
         let head: Vec<u8> = head.chars().map(|c| u8::try_from(u32::from(c)).expect("Latin-1")).collect();
         let script = say([b"HTTP/1.1 ", &head[..], b"\r\nContent-Length: 2\r\n\r\nok"].concat());
         let backend = Backend::scripted([vec![script]]).await;
@@ -202,14 +202,14 @@ async fn a_compressed_answer_is_decoded_for_those_who_do_not_accept_it() {
     }
 }
 
-/// Asks twice for an answer with this coding, the second time without accepting it.
+/// Sends a request twice for a response with this coding, the second time without accepting it.
 async fn replayed_without(coding: &str, lines: &str, body: &[u8]) -> Response {
     let head = format!("200 OK\r\nContent-Encoding: {coding}{lines}");
     let (backend, sidecar) = in_front_of(answer(&head, body)).await;
     assert_eq!(sidecar.ask(&order("k")).await.body, body);
     let second = sidecar.ask(&order("k")).await;
     assert!(second.is_replay(), "{second:?}");
-    // What could not be decoded is not tried again, and gives the same.
+    // A body that cannot be decoded is not tried again, with the same result.
     assert_eq!(sidecar.ask(&order("k")).await.body, second.body);
     assert_eq!(backend.count(), 1);
     second
@@ -254,7 +254,7 @@ async fn what_is_said_of_encoded_bytes_is_not_said_of_decoded_ones() {
     let answer = replayed_without("gzip", digests, &gzip("order seven")).await;
     assert_eq!(answer.text(), "order seven");
     assert!(names.iter().all(|name| !answer.has(name)), "{answer:?}");
-    // As it was stored, it is what they speak of.
+    // They describe the stored bytes.
     let (_backend, sidecar) = in_front_of(answer_with_gzip(digests)).await;
     let kept = replayed(&sidecar, &order("k").line("Accept-Encoding: gzip")).await;
     assert!(names.iter().all(|name| kept.has(name)), "{kept:?}");

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 
-/// Whether a request that begins like this, sent twice, runs once.
+/// Whether a request that starts like this runs once when it is sent twice.
 async fn is_guarded(sidecar: &Sidecar, request: &str) -> bool {
     let mut client = sidecar.connect().await;
     let mut answers = Vec::new();
@@ -55,11 +55,11 @@ async fn another_spelling_is_the_same_request_and_reaches_the_backend_as_it_came
     assert_eq!(sidecar.ask(&first).await.text(), r#"{"order":1}"#);
     let second = post("/tenants/Acme/orders").line("Idempotency-Key: k").body("1");
     assert!(sidecar.ask(&second).await.is_replay());
-    // Another tenant is another request: letters of parameters count.
+    // The case of a parameter counts: another tenant is another request.
     let other = post("/tenants/acme/orders").line("Idempotency-Key: k").body("1");
     sidecar.ask(&other).await.refuses(422, "key-reused");
     assert_eq!(backend.only().head.first, "POST /Tenants/Acme//orders/ HTTP/1.1");
-    // What is read from the path is the same by every spelling, too.
+    // A `path:` selector reads the same value from every spelling.
     let shop = |path: &str| post(path).line("Idempotency-Key: k").body("1");
     assert!(!sidecar.ask(&shop("/shops/Acme/orders")).await.is_replay());
     assert!(sidecar.ask(&shop("/Shops/Acme/Orders;v=1/")).await.is_replay());
@@ -95,11 +95,11 @@ async fn a_method_that_is_overridden_gets_around_no_route() {
     }
     let order = |line: &str| order("k").line(line);
     assert_eq!(sidecar.ask(&order("X-A: b")).await.status, 201);
-    // It is another request than the one without.
+    // It is not the same request as the one without a host.
     sidecar.ask(&order("X-HTTP-Method-Override: DELETE")).await.refuses(422, "key-reused");
 }
 
-/// Asks what may be answered with another status than 201.
+/// Sends a request that may get another status than 201.
 async fn refusal(sidecar: &Sidecar, request: &str) -> Response {
     let mut client = sidecar.connect().await;
     client.send(format!("{request}\r\nContent-Length: 2\r\n\r\n{{}}")).await;
@@ -171,7 +171,7 @@ async fn a_method_is_overridden_in_any_spelling_of_the_field() {
         let request = format!("POST /edit HTTP/1.1\r\nHost: a\r\n{field}: put");
         assert!(is_guarded(&sidecar, &request).await, "{field}");
         assert!(backend.seen().last().expect("a request").head.has(field), "{field}");
-        // Taken out on the way, it would override the method for us only.
+        // If it were removed, it would override the method for the proxy only.
         for nominated in [field.to_owned(), field.replace(['_', '.'], "-")] {
             let request = format!("{request}\r\nConnection: {nominated}\r\nIdempotency-Key: {field}");
             refusal(&sidecar, &request).await.refuses(400, "bad-request");
@@ -200,7 +200,7 @@ async fn methods_that_lead_to_different_guarded_routes_are_refused() {
     ] {
         let request = format!("{}\r\nIdempotency-Key: k", request(method, fields));
         refusal(&sidecar, &request).await.refuses(400, "bad-request");
-        // Without a key, too: which of the routes would be without one cannot be told.
+        // Also without a key: it is unknown which route's rule applies.
         refusal(&sidecar, &request.replace("Idempotency-Key", "X-Key")).await.refuses(400, "bad-request");
     }
     assert_eq!(backend.count(), 0);
@@ -248,7 +248,7 @@ async fn another_spelling_of_a_field_that_matters_is_refused() {
         let refused = sidecar.ask(&line(&format!("{field}: 1"))).await;
         refused.refuses(400, "bad-request");
         assert!(refused.text().contains(&field.to_lowercase()), "{}", refused.text());
-        // Alone, too: it is no key, and the backend may read one.
+        // Also alone: the proxy reads no key, and the backend may read one.
         let alone = post("/orders").line(&format!("{field}: 1"));
         sidecar.ask(&alone).await.refuses(400, "bad-request");
     }
@@ -274,7 +274,7 @@ async fn another_spelling_of_a_field_that_matters_is_refused() {
         let order = post("/orders").line("X-Tenant: a").line(&key).line(other).body("1");
         assert_eq!(sidecar.ask(&order).await.status, 201, "{other}");
     }
-    // What is not guarded keeps all of them but ours.
+    // An unguarded request keeps all of them but the proxy's own.
     for path in ["/elsewhere", "/observed"] {
         let elsewhere = post(path)
             .line("Idempotency-Key: k")

@@ -1,4 +1,4 @@
-//! The sidecar is told to stop, or dies.
+//! The sidecar is stopped or killed.
 
 use std::time::Duration;
 
@@ -98,7 +98,7 @@ async fn a_client_that_waits_still_gets_its_answer() {
         let mut client = process.begin(&order("k")).await;
         backend.has_seen(2).await;
         process.signal(signal);
-        // A connection without a request does not hold it up.
+        // A connection without a request does not delay the stop.
         idle.ends().await;
         gate.open();
         assert_eq!(client.response().await.status, 201);
@@ -162,7 +162,7 @@ async fn a_second_signal_stops_it_at_once() {
     assert_eq!(process.exit().await, Some(1));
 }
 
-/// Signals within less than this are one.
+/// Signals within this time count as one.
 const ONE_SIGNAL: Duration = Duration::from_millis(1100);
 
 #[tokio::test]
@@ -230,7 +230,7 @@ async fn what_is_only_observed_is_no_work_that_was_left() {
         .with("server", "drain_timeout = \"500ms\"");
     let mut process = Process::start(&setup).await;
     redis.freeze();
-    // Its answer needs no store; what is noted of it waits for one.
+    // The response needs no store; the observation waits for the store.
     assert_eq!(process.ask(&order("k")).await.status, 201);
     process.signal(Signal::TERM);
     let exit = process.exit().await;

@@ -1,10 +1,10 @@
-//! The store is there, and the link to it is slow.
+//! The store is reachable over a slow link.
 
 use std::time::Duration;
 
 use crate::support::*;
 
-/// A Redis behind a link, and a sidecar that gives a call little time.
+/// A Redis behind a slow link, and a sidecar with a short `store.timeout`.
 async fn behind_a_link(upstream: &str, store: &str) -> (RedisServer, FaultProxy, Sidecar) {
     let redis = RedisServer::start();
     let link = FaultProxy::before(redis.port()).await;
@@ -26,7 +26,7 @@ async fn calls(sidecar: &Sidecar, op: &str) -> f64 {
     sidecar.metric(&format!("onlyonce_store_duration_seconds_count{{op=\"{op}\"}}")).await
 }
 
-/// An answer that lies apart from its record.
+/// A response that is stored apart from its record.
 fn large() -> Step {
     answer("201 Created\r\nContent-Type: application/pdf", vec![b'x'; 1_000_000])
 }
@@ -50,10 +50,10 @@ async fn many_who_repeat_one_large_answer_over_a_slow_link_all_get_it() {
         assert!(answer.body == first.body);
     }
     assert_eq!(backend.count(), 1);
-    // One claim for each, whatever the body did; nothing to clean up.
+    // One claim for each request; nothing to clean up.
     assert_eq!(calls(&sidecar, "claim").await as usize, 1 + CLIENTS);
     assert_eq!(calls(&sidecar, "release").await, 0.0);
-    // Those who are at the same chunk share what is read: each asks for a claim, and few for a chunk.
+    // Replays of the same chunk share one read: each makes a claim, and few read a chunk.
     let commands = link.commands() - commands;
     assert!(commands < 10 * CLIENTS, "{commands} commands for {CLIENTS} repeats, of {CHUNKS} chunks each");
 }
@@ -64,7 +64,7 @@ async fn a_claim_that_is_refused_is_refused_though_its_body_does_not_come() {
         let backend = Backend::scripted([vec![large()]]).await;
         let (_redis, link, sidecar) = behind_a_link(&backend.url(), &format!("on_error = \"{on_error}\"")).await;
         assert_eq!(sidecar.ask(&order("k")).await.status, 201);
-        // Slower than any link may be.
+        // Slower than the slowest supported link.
         link.set(pausing(20_000));
         let repeat = sidecar.asking(&order("k"));
         until("the body is asked for", async || calls(&sidecar, "claim").await >= 2.0).await;
@@ -109,7 +109,7 @@ async fn large_answers_that_wait_for_their_turn_are_all_kept() {
     const ANSWERS: usize = 16;
     let backend = Backend::scripted((0..ANSWERS).map(|_| vec![large()])).await;
     let (_redis, link, sidecar) = behind_a_link(&backend.url(), "").await;
-    // Each takes about as long as four calls may, and they cannot all go at once.
+    // Each takes about four times `store.timeout`, and they cannot all be written at once.
     link.set(pausing(100));
     let asking: Vec<_> = (0..ANSWERS).map(|key| sidecar.asking(&order(&key.to_string()))).collect();
     for answer in asking {
@@ -133,7 +133,7 @@ async fn what_runs_here_is_not_run_again_however_late_the_store_answers() {
         let (_redis, link, sidecar) = behind_a_link(&backend.url(), &format!("on_error = \"{on_error}\"")).await;
         let first = sidecar.asking(&order("k"));
         backend.has_seen(1).await;
-        // Later than a call may take: three of them, and the connection is dropped.
+        // Later than `store.timeout`: after three of them the connection is dropped.
         link.set(late(325));
         for _ in 0..8 {
             sidecar.ask(&order("k")).await.refuses(409, "in-flight");
@@ -146,7 +146,7 @@ async fn what_runs_here_is_not_run_again_however_late_the_store_answers() {
         }
         gate.open();
         assert_eq!(first.await.expect("an answer").text(), r#"{"order":1}"#);
-        // Not written yet, and known.
+        // Not written yet, but known to this process.
         let repeat = sidecar.ask(&order("k")).await;
         assert_eq!((repeat.text(), repeat.is_replay()), (r#"{"order":1}"#, true));
         assert_eq!(backend.count(), 1, "{on_error}");
@@ -188,7 +188,7 @@ async fn a_store_at_a_distance_is_connected_to() {
     assert_eq!(backend.count(), 1);
 }
 
-/// What an operator does on the side.
+/// Changes of an operator meanwhile.
 async fn by_hand(redis: &RedisServer, command: &str) -> String {
     let mut wire = Wire::connect(([127, 0, 0, 1], redis.port()).into()).await;
     wire.send(format!("{command}\r\nQUIT\r\n")).await;
@@ -228,7 +228,7 @@ async fn a_large_answer_on_its_way_from_the_store_is_counted() {
     let backend = Backend::scripted([vec![large()]]).await;
     let redis = RedisServer::start();
     let link = FaultProxy::before(redis.port()).await;
-    // Room for the answer when it comes, and for three chunks of each of five replays.
+    // Room for the response when it arrives, and for three chunks of each of five replays.
     let setup = Setup::new(&backend.url())
         .with("server", "max_buffered = \"1100KiB\"")
         .with("store", &format!("url = \"{}\"", link.redis_url()));
@@ -237,7 +237,7 @@ async fn a_large_answer_on_its_way_from_the_store_is_counted() {
     assert_eq!(sidecar.ask(&order("k")).await.status, 201);
     let buffered = async || sidecar.metric("onlyonce_buffered_bytes").await;
     until("it is written and sent", async || buffered().await == 0.0).await;
-    // Nobody gets more than the first of it.
+    // No client gets more than the first chunks.
     link.set(pausing(400));
     let repeats: Vec<_> = (0..5).map(|_| sidecar.asking(&order("k"))).collect();
     until("they are on their way", async || buffered().await == 5.0 * 196_608.0).await;

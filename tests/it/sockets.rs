@@ -35,7 +35,7 @@ async fn connect(path: &Path) -> Wire {
     Wire::over(within("connecting", UnixStream::connect(path)).await.expect("it listens"))
 }
 
-/// Why it does not start.
+/// Returns the error of a failed start.
 async fn refused(setup: &Setup) -> String {
     let config = config::parse("test.toml", &setup.toml(), &|_| None).expect("a configuration");
     let Err(error) = run::Sidecar::start(config).await else { panic!("it starts") };
@@ -62,13 +62,13 @@ async fn all_places_are_for_whichever_listener_is_connected_to() {
     let listen: Vec<_> = (0..4).map(|number| format!("unix:{}", path(number).display())).collect();
     let server = format!("listen = {listen:?}\nmax_connections = 3");
     let sidecar = Setup::new(&backend.url()).with("server", &server).start().await;
-    // One after the other, over each of them.
+    // Over each of them, one after the other.
     for number in [0, 1, 2, 3, 0, 3] {
         let mut client = connect(&path(number)).await;
         assert_eq!(client.ask(&order("k")).await.status, 201);
     }
     until("all are gone", async || sidecar.metric("onlyonce_connections").await == 0.0).await;
-    // All at once over one of them; and then nobody has a place, wherever it connects.
+    // All at once over one of them; then every listener is at the limit.
     for busy in [0, 3] {
         let mut held = Vec::new();
         for _ in 0..3 {
@@ -172,7 +172,7 @@ async fn a_folder_that_is_missing_is_named() {
     assert_eq!(error, format!("cannot listen on unix:{} (server.listen): {expected}", path.display()));
 }
 
-/// As systemd does: the sockets are 3 and 4, and the process is told of them.
+/// As systemd does: the sockets are file descriptors 3 and 4, announced in the environment.
 const PASS: &str = "exec 3<&0 4<&1 </dev/null >/dev/null; export LISTEN_PID=$$ LISTEN_FDS=2;";
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn sockets_that_are_passed_take_the_place_of_those_configured() {
     let address = std::net::TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
     let socket = std::os::unix::net::UnixListener::bind(place.path()).expect("a socket");
     let reached = address.local_addr().expect("an address");
-    // Nobody may bind this one: it is taken by the other.
+    // This address cannot be bound: it is in use.
     let setup = Setup::new(&backend.url()).with("server", &format!("listen = \"{reached}\""));
     let stdio = |socket: OwnedFd| Stdio::from(socket);
     let mut process = Process::after(&setup, PASS, stdio(address.into()), stdio(socket.into())).await;

@@ -1,4 +1,4 @@
-//! The store is out of reach.
+//! The store is unreachable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::*;
 
-/// A Redis of one's own, and a sidecar that gives it little time.
+/// A separate Redis, and a sidecar with a short `store.timeout`.
 async fn on_redis(upstream: &str, store: &str) -> (RedisServer, Sidecar) {
     let redis = RedisServer::start();
     let setup = Setup::new(upstream).with("store", &format!("url = \"{}\"\ntimeout = \"300ms\"\n{store}", redis.url()));
@@ -21,7 +21,7 @@ async fn is_ready(sidecar: &Sidecar) -> bool {
     sidecar.admin("/readyz?store=1").await.status == 200
 }
 
-/// Kills it, and waits until the sidecar knows.
+/// Kills Redis, and waits until the sidecar has noticed.
 async fn lose(redis: &mut RedisServer, sidecar: &Sidecar) {
     redis.kill();
     until("the store is gone", async || !is_ready(sidecar).await).await;
@@ -78,7 +78,7 @@ async fn a_route_may_prefer_to_run_unguarded() {
     let (mut redis, sidecar) = on_redis(&backend.url(), "on_error = \"forward\"").await;
     assert_eq!(sidecar.ask(&order("k")).await.text(), r#"{"order":1}"#);
     lose(&mut redis, &sidecar).await;
-    // Out of reach it is only when the first try to connect again has failed.
+    // It counts as unreachable only when the first reconnect has failed.
     until("the store is out of reach", async || sidecar.ask(&order("other")).await.status == 201).await;
     for expected in [3, 4] {
         let answer = sidecar.ask(&order("k")).await;
@@ -114,7 +114,7 @@ async fn a_claim_of_which_nobody_knows_whether_it_arrived_is_never_sent() {
         is_refused(&sidecar.ask(&order("k")).await);
         assert_eq!(backend.count(), 0, "{on_error}");
         redis.thaw();
-        // The claim arrives now, and is cleaned up.
+        // The late claim arrives now, and is deleted.
         until("the key is free", async || {
             let answer = sidecar.ask(&order("k")).await;
             if answer.status == 409 {
@@ -128,7 +128,7 @@ async fn a_claim_of_which_nobody_knows_whether_it_arrived_is_never_sent() {
     }
 }
 
-/// A Redis whose records outlive it.
+/// A Redis that persists its records.
 async fn on_lasting_redis(upstream: &str) -> (RedisServer, Sidecar) {
     let redis = RedisServer::start_with(&["--appendonly", "yes"]);
     let setup = Setup::new(upstream).with("store", &format!("url = \"{}\"\ntimeout = \"300ms\"", redis.url()));
@@ -137,7 +137,7 @@ async fn on_lasting_redis(upstream: &str) -> (RedisServer, Sidecar) {
     (redis, sidecar)
 }
 
-/// The store stops while the backend is at work, and comes back when the client has its answer.
+/// The store stops while the backend is working, and returns after the client has its response.
 async fn without_the_store_at_the_end(is_frozen: bool, end: Step, status: u16) -> (Backend, Sidecar, RedisServer) {
     let gate = Gate::new();
     let backend = Backend::scripted([vec![Step::Wait(gate.clone()), end]]).await;
@@ -151,7 +151,7 @@ async fn without_the_store_at_the_end(is_frozen: bool, end: Step, status: u16) -
     }
     gate.open();
     assert_eq!(first.await.expect("an answer").status, status);
-    // What this process knows, it tells; that a key is free again, only the store can say for all.
+    // This process answers from what it knows; only the store can say that a key is free.
     let repeat = sidecar.ask(&order("k")).await;
     if status == 500 {
         is_refused(&repeat);
@@ -173,7 +173,7 @@ async fn without_the_store_at_the_end(is_frozen: bool, end: Step, status: u16) -
     (backend, sidecar, redis)
 }
 
-/// Asks until the record has caught up with what happened; until then, the key is taken.
+/// Repeats until the outcome is recorded; until then, the key is in flight.
 async fn caught_up(sidecar: &Sidecar) -> Response {
     let mut last = None;
     until("the record has caught up", async || {
@@ -233,7 +233,7 @@ async fn a_store_that_comes_back_empty_starts_no_second_attempt_while_the_first_
         backend.has_seen(1).await;
         lose(&mut redis, &sidecar).await;
         redis.restart();
-        // Under `forward` it is not sent to the backend before: that is the story of others.
+        // With `forward`, other tests cover it.
         until("claims go on", async || is_ready(&sidecar).await).await;
         let granted = async || sidecar.metric("onlyonce_records_total{route=\"orders\",state=\"completed\"}").await;
         until("another key is claimed", async || {
@@ -317,7 +317,7 @@ async fn two_installations_share_a_redis_by_their_prefixes() {
     let installation = async |prefix: &str| {
         let store = format!("url = \"{}\"\nprefix = \"{prefix}\"", redis.url());
         let sidecar = Setup::new(&backend.url()).with("store", &store).start().await;
-        // The second founds a store beside the first, and waits for those who might know of another key.
+        // The second sidecar creates a digest key, and waits for sidecars with another one.
         until("it may claim", async || is_ready(&sidecar).await).await;
         sidecar
     };
@@ -331,16 +331,16 @@ async fn two_installations_share_a_redis_by_their_prefixes() {
     assert_ne!(names.0, names.1, "each has a digest key of its own");
 }
 
-/// Where a claim is lost, with the connection that it went over.
+/// How a claim is lost together with its connection.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Cut {
     /// It was sent, and did not arrive.
     BeforeRedis,
-    /// It was carried out, and nobody was told.
+    /// It was carried out, and its reply was lost.
     BeforeTheReply,
 }
 
-/// Stands between a sidecar and Redis, and cuts the connection of the first claim. Returns the port to connect to.
+/// A proxy in front of Redis that cuts the connection of the first claim. Returns its port.
 async fn cutter(redis: &RedisServer, cut: Cut) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (port, server) = (listener.local_addr().expect("an address").port(), redis.port());
@@ -389,7 +389,7 @@ async fn a_claim_that_is_cut_off_is_not_sent_and_its_key_is_free_again() {
             let store = format!("url = \"redis://127.0.0.1:{port}\"\non_error = \"{on_error}\"");
             let sidecar = Setup::new(&backend.url()).with("store", &store).start().await;
             until("the store is there", async || is_ready(&sidecar).await).await;
-            // Whether it arrived cannot be told, so it is not even let through unguarded.
+            // It is unknown whether the claim arrived, so the request is not forwarded unguarded either.
             is_refused(&sidecar.ask(&order("k")).await);
             assert_eq!(backend.count(), 0, "{cut:?}");
             until("the store is there again", async || is_ready(&sidecar).await).await;

@@ -1,4 +1,4 @@
-//! `response = "stream"`: the first caller gets an answer as it comes, and its end only once it is recorded.
+//! `response = "stream"`: the first caller gets the response as it arrives, and its end only when it is recorded.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ fn streaming(backend: &Backend) -> Setup {
     Setup::new(&backend.url()).route("response = \"stream\"")
 }
 
-/// An answer in two halves, the second one after the gate, in chunks or with its length.
+/// A response in two halves, the second one when the gate is opened, in chunks or with a length.
 fn halves(gate: &Gate, chunks: bool) -> Vec<Step> {
     let head = "HTTP/1.1 201 Created\r\nLocation: /orders/7\r\n";
     let wait = Step::Wait(gate.clone());
@@ -20,7 +20,7 @@ fn halves(gate: &Gate, chunks: bool) -> Vec<Step> {
     }
 }
 
-/// What comes of the second half before the end is allowed.
+/// What the client gets of the second half before the outcome is recorded.
 async fn most_of_the_rest(client: &mut Wire, chunks: bool) {
     if chunks {
         assert_eq!(client.chunk().await, b"two");
@@ -29,7 +29,7 @@ async fn most_of_the_rest(client: &mut Wire, chunks: bool) {
     }
 }
 
-/// The end of it.
+/// The rest of the second half.
 async fn end(client: &mut Wire, chunks: bool) {
     if chunks {
         assert_eq!(client.exactly(5).await, b"0\r\n\r\n");
@@ -68,9 +68,9 @@ on_every_store! {
             gate.open();
             most_of_the_rest(&mut client, chunks).await;
             end(&mut client, chunks).await;
-            // Whoever has seen a whole answer can have it again, at once.
+            // A client that has the complete response gets the replay at once.
             is_all_of_it(&sidecar.ask(&request).await);
-            // The connection is as good as before.
+            // The connection can be used again.
             is_all_of_it(&client.ask(&request).await);
             assert_eq!(backend.count(), 1);
             // The embedded store is opened anew in the next round.
@@ -106,7 +106,7 @@ async fn the_end_waits_for_the_record() {
         redis.freeze();
         gate.open();
         most_of_the_rest(&mut client, chunks).await;
-        // A frozen store records nothing, so this can only run out.
+        // A frozen store records nothing, so this read times out.
         let too_early = tokio::time::timeout(Duration::from_millis(300), client.exactly(1)).await;
         assert!(too_early.is_err(), "the end came before the record");
         redis.thaw();
@@ -186,7 +186,7 @@ async fn an_answer_over_the_cap_goes_on_and_is_not_kept() {
 
 #[tokio::test]
 async fn a_caller_that_takes_its_time_holds_nothing_up() {
-    // More than any socket's buffers hold.
+    // Larger than the socket buffers.
     let long = "x".repeat(32 << 20);
     let backend = Backend::scripted([vec![answer("201 Created", &long)]]).await;
     let setup = streaming(&backend).route("max_response_body = \"64MiB\"").with("server", "max_buffered = \"200MiB\"");

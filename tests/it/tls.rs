@@ -1,4 +1,4 @@
-//! Clients that come over TLS.
+//! Clients that use TLS.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::support::*;
 
-/// A certificate for `api.test`, its key, and what trusts it.
+/// A certificate for `api.test`, its key, and a client that trusts it.
 struct Identity {
     folder: TempDir,
     certificate: CertificateDer<'static>,
@@ -135,7 +135,7 @@ async fn whoever_does_not_finish_the_handshake_is_cut_off() {
     // The beginning of a handshake.
     slow.send([0x16, 0x03, 0x01, 0x02]).await;
     slow.rest().await;
-    // They had the only place.
+    // They used the only place.
     assert_eq!(identity.wire(sidecar.address).await.ask(&order("k")).await.status, 201);
 }
 
@@ -185,7 +185,7 @@ async fn stopping_ends_connections_as_tls_should_end() {
     backend.has_seen(1).await;
     let mut idle = identity.connect(sidecar.address, "http/1.1").await.expect("a handshake");
     let stopping = sidecar.begin_to_stop();
-    // An end without its alert would be an error here.
+    // A close without the alert would be an error here.
     let mut rest = Vec::new();
     within("its end", idle.read_to_end(&mut rest)).await.expect("an end in peace");
     gate.open();

@@ -1,4 +1,4 @@
-//! Callers that are named by a claim of their bearer token.
+//! Callers identified by a claim of their bearer token.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -31,7 +31,7 @@ fn order(token: &str) -> Request {
     post("/orders").line("Idempotency-Key: k").by(token).json("{}")
 }
 
-/// Each pair is two tokens with the same key: the second is a replay for the first's caller, or another one's.
+/// Each pair is two tokens with the same key: the second request is a replay, or another caller's request.
 async fn told_apart(jwt: &str, scope: &str, pairs: &[(String, String, bool)]) {
     for (index, (first, second, same)) in pairs.iter().enumerate() {
         let (backend, sidecar) = with(jwt, &format!("scope = [\"{scope}\"]")).await;
@@ -55,7 +55,7 @@ async fn a_refreshed_token_is_the_same_caller() {
         &[
             (alice(60), alice(3600), true),
             (alice(60), token(json!("bob"), 60), false),
-            // Types are apart, and numbers are not rounded.
+            // Types are distinguished, and numbers are not rounded.
             (token(json!(1), 60), token(json!("1"), 60), false),
             (token(json!(9_007_199_254_740_993_u64), 60), token(json!(9_007_199_254_740_992_u64), 60), false),
         ],
@@ -69,7 +69,7 @@ async fn a_refreshed_token_is_the_same_caller() {
     }
 }
 
-/// What is wrong with each of them, other than that nobody signed it.
+/// Invalid tokens of every kind, except unsigned ones.
 fn not_believed() -> Vec<String> {
     let claims = |more: Value| {
         let mut claims = base_claims();
@@ -125,13 +125,13 @@ async fn a_sender_whose_token_does_not_verify_is_a_caller_of_its_own() {
         ["Bearer", "Basic YWxpY2U6cHc=", "Basic Ym9iOnB3", "alice", ""]
             .map(|value| anonymous().line(&format!("Authorization: {value}"))),
     );
-    // Of two lines, nobody knows which one the backend believes.
+    // With two lines, it is unknown which one the backend uses.
     others.extend([order(&alice).by(&alice), order(&alice).by("junk"), order("junk").by(&alice)]);
     let mut answers = Vec::new();
     for request in [order(&alice), anonymous()].iter().chain(&others) {
         let first = sidecar.ask(request).await;
         assert_eq!((first.status, first.is_replay()), (201, false), "{request:?}");
-        // Whoever sends the same again is the same caller.
+        // The same token is the same caller.
         let again = sidecar.ask(request).await;
         assert!(again.is_replay() && again.body == first.body, "{request:?}");
         assert!(!answers.contains(&first.body), "{request:?}");
@@ -176,7 +176,7 @@ async fn a_claim_that_is_a_list_or_an_object_is_the_caller() {
         (aud(json!([9_007_199_254_740_993_u64])), aud(json!([9_007_199_254_740_992_u64])), false),
     ];
     told_apart(&secret(""), "jwt:aud", &pairs).await;
-    // Never the caller that is nobody.
+    // It never counts as the anonymous caller.
     let (backend, sidecar) = with(&secret(""), "scope = [\"jwt:aud\"]").await;
     sidecar.ask(&anonymous()).await;
     for token in [aud(json!([])), aud(json!(["alice"])), aud(json!(null)), aud(json!({}))] {
@@ -185,7 +185,7 @@ async fn a_claim_that_is_a_list_or_an_object_is_the_caller() {
     assert_eq!(backend.count(), 5);
 }
 
-/// The claim that names the caller is in force only where the token is.
+/// The claim is used only if the token is valid.
 #[tokio::test]
 async fn a_token_that_does_not_verify_is_no_key() {
     let route = "key = \"jwt:jti\"\nscope = []";
@@ -204,7 +204,7 @@ async fn a_token_that_does_not_verify_is_no_key() {
     assert_eq!(backend.count(), 0);
     let (backend, sidecar) = with(&secret("unverified = \"reject\""), route).await;
     sidecar.ask(&order(&forged)).await.refuses(401, "invalid-token");
-    // One that verifies and has no such claim is no wrong one.
+    // A valid token without the claim is not rejected.
     assert_eq!(sidecar.ask(&order(&signed(&json!({ "sub": "alice" })))).await.status, 201);
     assert_eq!(backend.count(), 1);
 }
@@ -233,7 +233,7 @@ async fn tokens_are_verified_with_the_issuers_public_keys() {
         let alice = || sign(&key, id, "alice");
         told_apart(jwt, "jwt:sub", &[(alice(), alice(), true), (alice(), sign(&key, id, "bob"), false)]).await;
     }
-    // A name of another key, a key that nobody named, and the public key taken for a secret.
+    // An unknown key id, a key without an id, and the public key used as a secret.
     let confused =
         issue(&Header::new(Algorithm::HS256), &json!({ "sub": "alice" }), &IssuerKey::secret(pem.as_bytes()));
     let stranger = KeyPair::generate().expect("a key");
@@ -275,7 +275,7 @@ async fn a_claim_may_be_the_key() {
     assert_eq!(backend.count(), 3);
 }
 
-/// Made by another implementation (PyJWT), with one key for each kind.
+/// Signed by another implementation (PyJWT), with one key of each kind.
 #[tokio::test]
 async fn tokens_of_every_algorithm_are_verified_by_their_own_key_only() {
     let issued: Value = serde_json::from_str(include_str!("tokens.json")).expect("JSON");

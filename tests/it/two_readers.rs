@@ -1,10 +1,10 @@
-//! Bodies that two readers may read differently: one key for us, and another one for the backend. Where the key or the
-//! scope is in the body, they are refused; what real clients send is not.
+//! Bodies that the proxy and the backend may read differently, with different keys. If the key or the scope is in the
+//! body, they are refused; what real clients send is accepted.
 
 use crate::support::*;
 
-/// Each request is refused with this code, on a route with a key here, and on one with the scope here; without either, it
-/// passes.
+/// Each request is refused with this code, on a route with the key in the body and on one with the scope in the body;
+/// on other routes it passes.
 async fn refused(selector: &str, requests: &[Request]) {
     let backend = Backend::start().await;
     let scoped = format!("name = \"scoped\"\npath = \"/scoped\"\nscope = [\"{selector}\"]");
@@ -64,7 +64,7 @@ async fn json_in_another_charset_is_refused() {
         "application/json; x=\";charset=utf-7\"",
     ];
     let mut requests: Vec<Request> = types.iter().map(|media| typed(media, body)).collect();
-    // To us, it is not even JSON.
+    // This is not JSON.
     requests.push(typed("text/plain; charset=utf-16", utf_16));
     requests.push(typed("text/plain; charset=iso-8859-1", b"{\"my_k\":\"hunter2\xe9\"}"));
     // Two types.
@@ -78,7 +78,7 @@ async fn json_in_another_charset_is_refused() {
         "text/plain; charset=utf8",
     ];
     let mut requests: Vec<Request> = right.iter().map(|media| typed(media, "{\"my_k\":\"\u{e9}\"}")).collect();
-    // The default of Apache HttpClient's StringEntity. Nobody reads ASCII in another way.
+    // The default of Apache HttpClient's StringEntity. All readers agree about ASCII.
     requests.push(typed("text/plain; charset=ISO-8859-1", body));
     guarded("json:/my_k", &requests).await;
 }
@@ -116,10 +116,10 @@ async fn fields_that_frameworks_fold_into_the_key_are_refused() {
         "+my_k=hunter2&my_k=b",
         "MY_K=hunter2&my_k=b",
         "%EF%BB%BFmy_k=hunter2&my_k=b",
-        // Alone, too: for us it is no key, or everybody's scope.
+        // Also without the other spelling: there would be no key, or a shared scope.
         "my.k=hunter2",
         "[my_k]=hunter2",
-        // What some take for two pairs.
+        // Some parsers read two pairs.
         "x=1;my_k=hunter2&my_k=b",
         "my_k=hunter2;x=1",
         "x=1;my.k=hunter2",
@@ -157,7 +157,7 @@ async fn parameters_that_frameworks_fold_into_the_key_are_refused() {
     assert!(sidecar.ask(&order).await.is_replay());
 }
 
-/// Parts as they stand, between their boundaries.
+/// The given parts between boundaries.
 fn parts(parts: &[&str]) -> String {
     let parts: String = parts.iter().map(|part| format!("--b\r\n{part}\r\n")).collect();
     format!("{parts}--b--\r\n")
@@ -197,7 +197,7 @@ async fn forms_in_parts_that_can_be_read_in_two_ways_are_refused() {
         typed("multipart/form-data; boundary=b; boundary=c", format!("{whole}{}", other.replace("--b", "--c"))),
         typed("multipart/form-data; boundary=b; BOUNDARY=c", &whole),
         typed("multipart/form-data; xboundary=c; boundary=b", &whole),
-        // The key itself, in a charset that readers differ in.
+        // The key in a charset that parsers read differently.
         multipart(&parts(&[&KEY.replace("\r\n\r\n", "\r\nContent-Type: text/plain; charset=utf-7\r\n\r\n")])),
         typed("multipart/form-data; boundary=b; charset=utf-16", &whole),
         multipart(&parts(&[KEY, "Content-Disposition: form-data; name=\"_charset_\"\r\n\r\nutf-7"])),

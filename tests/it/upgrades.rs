@@ -1,4 +1,4 @@
-//! Connections that cease to speak HTTP: WebSocket on unguarded routes, and nothing else.
+//! Upgrades: WebSocket on unguarded routes, and no other protocol.
 
 use crate::support::*;
 
@@ -35,7 +35,7 @@ async fn both_sides_agree_and_then_bytes_cross_as_they_come() {
     let asked = backend.head().await.expect("a request");
     assert_eq!((asked.value("connection"), asked.value("upgrade")), (Some("upgrade"), Some("websocket")));
     assert_eq!(asked.value("sec-websocket-key"), Some("dGhlIHNhbXBsZSBub25jZQ=="));
-    // The first message may come with the answer, and before it is read.
+    // The first message may arrive together with the response.
     backend.send([SWITCHED.as_bytes(), b"\x81\x02hi"].concat()).await;
     let told = client.head().await.expect("an answer");
     assert_eq!(told.first, "HTTP/1.1 101 Switching Protocols");
@@ -96,7 +96,7 @@ async fn the_backend_may_say_no() {
     let mut client = sidecar.connect().await;
     let no = client.ask(&asking()).await;
     assert_eq!((no.status, no.text(), no.has("upgrade")), (426, "no", false));
-    // It goes on in HTTP.
+    // The connection continues with HTTP.
     assert_eq!(client.ask(&request("GET", "/")).await.status, 201);
     assert_eq!(backend.count(), 2);
 }
@@ -107,7 +107,7 @@ async fn other_wishes_do_not_cross() {
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
         "Connection: Upgrade\r\nUpgrade: TLS/1.0",
         "Connection: Upgrade\r\nUpgrade: websocket2",
-        // Only one of both.
+        // Only one of the two fields.
         "Upgrade: websocket",
         "Connection: upgrade",
         // It has a body.
@@ -142,7 +142,7 @@ async fn a_change_of_protocol_that_nobody_asked_for_is_a_failure() {
         let sidecar = Setup::new(&backend.url()).start().await;
         sidecar.ask(&asked).await.refuses(502, "upstream-failed");
     }
-    // And of a guarded request nobody knows what became.
+    // The outcome of a guarded request is unknown then.
     let backend = Backend::scripted([vec![say(SWITCHED)]]).await;
     let sidecar = Setup::new(&backend.url()).start().await;
     sidecar.ask(&order("k")).await.refuses(502, "upstream-failed");
@@ -172,14 +172,14 @@ async fn an_offer_of_another_protocol_on_a_guarded_route_is_ignored() {
         let seen = backend.only();
         assert!(!seen.has("upgrade") && !seen.has("connection") && !seen.has("http2-settings"), "{seen:?}");
         assert_eq!(seen.body, br#"{"item":"book"}"#);
-        // What an offer does not excuse.
+        // Errors that an Upgrade field does not excuse.
         client.ask(&order("").line(offer)).await.refuses(400, "invalid-key");
     }
 }
 
 #[tokio::test]
 async fn a_guarded_route_opens_no_tunnel_unless_it_is_off() {
-    // Whatever the backend would have agreed to, it never hears of the offer.
+    // The backend never sees the Upgrade field.
     let backend = Backend::start().await;
     let sidecar = Setup::new(&backend.url()).start().await;
     assert_eq!(sidecar.ask(&order("k").line(ASKED)).await.status, 201);

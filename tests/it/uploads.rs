@@ -1,9 +1,9 @@
-//! Requests that pass, and whose bodies do not come: the fault is the client's, and that is how it is told and counted.
+//! Unguarded requests whose bodies do not arrive: reported and counted as the client's fault.
 
 use crate::support::http2::Http2Backend;
 use crate::support::*;
 
-/// A backend that takes what comes, and answers nothing that is not whole.
+/// A backend that answers complete requests only.
 async fn taking() -> String {
     let backend = ByHand::start().await;
     let url = backend.url();
@@ -16,7 +16,7 @@ async fn taking() -> String {
     url
 }
 
-/// Heads of requests that nobody guards, and the route that they are counted under.
+/// Heads of unguarded requests, and the route that they are counted for.
 const WAYS: [(&str, &str, &str); 3] = [
     ("no route", "PUT /files/1 HTTP/1.1\r\nHost: a\r\n", "unmatched"),
     ("no key", "POST /orders HTTP/1.1\r\nHost: a\r\n", "orders"),
@@ -30,7 +30,7 @@ fn setup(url: &str) -> Setup {
 
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n\r\n";
 
-/// What comes of a body, and whether its client then closes its side.
+/// The part of a body that is sent, and whether the client then closes its side.
 fn broken() -> Vec<(&'static str, String, bool)> {
     let chunked = |body: &str| format!("{CHUNKED}{body}");
     vec![
@@ -78,7 +78,7 @@ async fn a_body_that_breaks_off_is_the_client_s_fault() {
     }
 }
 
-/// Nobody is left to be told.
+/// The client has left.
 #[tokio::test]
 async fn a_client_that_is_gone_in_the_middle_of_its_body_is_counted() {
     let backend = ByHand::start().await;
@@ -117,7 +117,7 @@ async fn a_body_that_pauses_for_too_long_is_the_client_s_fault_whatever_the_back
     }
 }
 
-/// Its answer is lost all the same when it is the backend that breaks off.
+/// If the backend aborts, the response is reported as lost.
 #[tokio::test]
 async fn a_backend_that_breaks_off_in_the_middle_of_an_upload_is_at_fault() {
     for (way, head, route) in WAYS {

@@ -1,4 +1,4 @@
-//! What follows from what happens: the life of a request, as the guard leads it.
+//! The transitions of a request, as in the guard.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ impl World {
         }
     }
 
-    /// What can make no difference any more is not told apart, so that there are fewer worlds to look at.
+    /// Merges states that cannot behave differently any more, so that there are fewer to check.
     pub fn forget_moments(&mut self) {
         self.past.cleaned = false;
         let ended = |request: &Request| matches!(request.stage, Stage::Orphan | Stage::Over);
@@ -99,7 +99,7 @@ impl World {
         self.network.push(Message { from, call, ghost: false });
     }
 
-    /// Begins, or begins again, to write what became of an attempt.
+    /// Writes the outcome of an attempt, for the first time or again.
     fn record(&mut self, protocol: &Protocol, id: Id, end: End) {
         match end.outcome(id, protocol) {
             Outcome::Leave => {
@@ -118,7 +118,7 @@ impl World {
         let blind = protocol.flaw == Some(Flaw::Blind);
         let answer = carry_out(&mut self.record, call, &claim(from, attempt, protocol.retry), protocol.retry, blind);
         match answer {
-            // Whoever gave up does not go on.
+            // An abandoned call has no further effect.
             _ if ghost => {}
             Answer::GoOn(call) => self.call(from, call),
             answer => self.answered(from, answer),
@@ -180,7 +180,7 @@ impl World {
         }
     }
 
-    /// One look for a claim that was given up. The clean-up outlasts whatever is still on its way.
+    /// One check for an abandoned claim. The clean-up lasts longer than any pending call.
     fn clean_up(&mut self, protocol: &Protocol, id: Id) {
         let claim = claim(id, 1, protocol.retry);
         let answer = carry_out(&mut self.record, Call::Release, &claim, protocol.retry, false);
@@ -192,7 +192,7 @@ impl World {
         }
     }
 
-    /// Nothing is left to do for a request, but to clean up after it.
+    /// The request has ended; only its clean-up may be left.
     fn over(&mut self, id: Id) {
         let request = self.of(id);
         request.stage = if request.unanswered { Stage::Orphan } else { Stage::Over };

@@ -1,4 +1,4 @@
-//! The protocol, proved within bounds: every order of events that a small world allows is tried.
+//! A bounded model check of the protocol: every order of events in a small model is tried.
 //!
 //! # What is modelled
 //!
@@ -11,10 +11,9 @@
 //!   then nobody knows whether it ran;
 //! - a sidecar dies with all that it was at, whichever requests those were, and is started again.
 //!
-//! What follows ([`life`], [`store`]) is decided by the program's own functions, not by a copy of them:
-//! `record::transitions`, `guard::decide`, `guard::policy::outcome`, `guard::lease::readiness`, `guard::attempt::{AttemptResult,
-//! recorded}` and `guard::cleanup::looks_again`. What must hold is in [`properties`]; each is looked at in every
-//! world that can be reached.
+//! The transitions ([`life`], [`store`]) use the program's own functions, not copies: `record::transitions`,
+//! `guard::decide`, `guard::policy::outcome`, `guard::lease::readiness`, `guard::attempt::{AttemptResult, recorded}`
+//! and `guard::cleanup::looks_again`. [`properties`] has what must hold; each is checked in every reachable state.
 //!
 //! # What is not
 //!
@@ -55,7 +54,7 @@ const HOLD: Protocol =
     Protocol { requests: 3, retry: false, faults: 0, duplicates: 0, crashes: 0, freezes: false, flaw: None };
 const RETRY: Protocol = Protocol { retry: true, ..HOLD };
 
-/// All that a protocol promises holds in every world, and what may happen does happen in some.
+/// All properties hold in every state, and every allowed result is reached.
 fn holds(protocol: Protocol) {
     let begun = Instant::now();
     let checker = protocol.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
@@ -68,14 +67,14 @@ fn holds(protocol: Protocol) {
     checker.assert_properties();
 }
 
-/// A promise is broken, and a way there is found.
+/// A property is violated, and a trace is found.
 fn is_broken(promise: &'static str, protocol: Protocol) {
     let checker = protocol.checker().finish_when(HasDiscoveries::AllOf(BTreeSet::from([promise]))).spawn_bfs().join();
     let way = checker.assert_any_discovery(promise);
     println!("{protocol:?}\n{} worlds, and {}", checker.unique_state_count(), told(&protocol, promise, way));
 }
 
-/// What happened until a promise was broken.
+/// The trace to the violation.
 fn told(protocol: &Protocol, promise: &'static str, way: Path<World, Event>) -> String {
     let kept = protocol.property(promise).condition;
     let way = way.into_vec().into_iter().take_while(|(world, _)| kept(protocol, world));
@@ -85,7 +84,7 @@ fn told(protocol: &Protocol, promise: &'static str, way: Path<World, Event>) -> 
 
 #[test]
 fn in_hold_mode_nothing_is_sent_after_what_may_have_run() {
-    // Not even by an owner who is frozen between its last check and the write.
+    // Also not by an owner that is frozen between its last check and the write.
     holds(Protocol { faults: 2, crashes: 1, freezes: true, ..HOLD });
 }
 
@@ -109,7 +108,7 @@ fn in_retry_mode_calls_may_arrive_twice() {
     holds(Protocol { faults: 2, duplicates: 1, requests: 2, ..RETRY });
 }
 
-/// Takes minutes, and gigabytes.
+/// Takes minutes and gigabytes of memory.
 #[test]
 #[ignore = "tests/run --all"]
 fn more_of_everything() {
@@ -117,7 +116,7 @@ fn more_of_everything() {
     holds(Protocol { faults: 1, crashes: 1, ..RETRY });
 }
 
-/// The window that is left, and that the README speaks of.
+/// The remaining window, which the README describes.
 #[test]
 fn in_retry_mode_an_owner_frozen_before_the_write_is_sent_late() {
     is_broken(GROW, Protocol { requests: 2, freezes: true, ..RETRY });
@@ -135,7 +134,7 @@ fn a_store_that_does_not_compare_is_found_out() {
     is_broken(ONCE, Protocol { faults: 1, flaw, ..HOLD });
     // Two repeats take over from the same owner, and are sent under the same number.
     is_broken(GROW, Protocol { flaw, ..RETRY });
-    // What is final is written over, or freed.
+    // A final record is overwritten or deleted.
     is_broken(FINAL, Protocol { requests: 2, flaw, ..RETRY });
 }
 

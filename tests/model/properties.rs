@@ -1,4 +1,4 @@
-//! What must hold.
+//! The properties that must hold.
 
 use stateright::Property;
 
@@ -6,7 +6,7 @@ use crate::protocol::Protocol;
 use crate::store::{Ending, LEASE};
 use crate::world::{Request, Seen, Stage, World};
 
-/// The promise, and what it rests on.
+/// The promise, and its preconditions.
 pub fn of(protocol: &Protocol) -> Vec<Property<Protocol>> {
     let both = [
         Property::always(FINAL, |_, world: &World| is_final(world)),
@@ -56,7 +56,7 @@ pub const OVER: &str = "nothing is sent once an outcome is recorded";
 pub const GROW: &str = "attempt numbers grow, until the key is freed";
 
 fn no_attempt_follows_one_that_may_have_run(world: &World) -> bool {
-    // Checked right after each sending, so what is said here of the earlier ones was true when it happened.
+    // Checked after each request to the backend, so the statements about earlier ones were true at their time.
     world.upstream.split_last().is_none_or(|(_, earlier)| earlier.iter().all(|sent| sent.failed))
 }
 
@@ -92,7 +92,7 @@ fn live_owners_own(world: &World) -> bool {
     as_believed && !world.past.robbed
 }
 
-/// When all is quiet, and nothing happened that a sidecar cannot know of.
+/// In final states without faults that a sidecar cannot notice.
 fn only_what_may_have_run_holds_the_key(protocol: &Protocol, world: &World) -> bool {
     let quiet = world.network.is_empty() && !world.requests.iter().any(Request::is_at_work);
     let held = world.record.is_some_and(|record| !record.ending.is_final());

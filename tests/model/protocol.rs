@@ -1,47 +1,47 @@
-//! Everything that may happen next.
+//! All possible next events.
 
 use stateright::{Model, Property};
 
 use crate::store::{Id, LEASE};
 use crate::world::{End, Message, Past, Request, Stage, World};
 
-/// One protocol, and how much may go wrong.
+/// A protocol, and the number of faults.
 #[derive(Debug, Clone, Copy)]
 pub struct Protocol {
     /// Requests with one key: a first one and its repeats, at any time and through any sidecar.
     pub requests: Id,
     /// `on_unknown = "retry"`; otherwise `"hold"`.
     pub retry: bool,
-    /// Calls to the store that go without a certain answer.
+    /// The number of store calls without a reply.
     pub faults: u8,
-    /// Calls that the network delivers twice, the second time at any time.
+    /// The number of calls that are delivered twice, the second time at any time.
     pub duplicates: u8,
-    /// Times that sidecars die.
+    /// The number of crashes.
     pub crashes: u8,
     /// An owner may stop for any time between its last check and the write to the socket.
     pub freezes: bool,
-    /// What is done wrong on purpose.
+    /// The deliberate error.
     pub flaw: Option<Flaw>,
 }
 
-/// A protocol that must be found out.
+/// A wrong protocol, in which a violation must be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
-    /// The store loses the record, before anybody frees the key.
+    /// The store loses the record.
     Forgets,
     /// The store writes without comparing.
     Blind,
     /// A claim is a key with a TTL of one lease.
     Expires,
-    /// An owner whose hold was too old sends as soon as it has renewed, however long that took.
+    /// An owner with an old lease sends after a renewal, however long that took.
     TrustsRenewal,
 }
 
-/// Something that happens.
+/// An event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     Arrives(Id),
-    /// The store carries out a call, and its answer arrives if somebody waits for it.
+    /// The store carries out a call, and its reply arrives if the caller still waits.
     Delivered(Message),
     /// The same, and the call will arrive once more.
     DeliveredTwice(Message),
@@ -49,8 +49,8 @@ pub enum Event {
     Late(Message),
     /// Its deadline passes, and it never arrives.
     Lost(Message),
-    /// An owner renews. One that is carried out late and answered makes the owner believe that its hold is older than it
-    /// is, which makes it no less careful; so it is carried out at once, or answered never.
+    /// An owner renews: carried out at once, or without a reply. A late reply would only make the owner believe that
+    /// its lease is older than it is, which is safe.
     Renews(Id),
     /// A renewal whose deadline passes before it arrives, which it does later.
     RenewsLate(Id),
@@ -58,7 +58,7 @@ pub enum Event {
     Clears(Id),
     Sends(Id),
     Ends(Id, End),
-    /// A look for a claim that was given up.
+    /// A check for an abandoned claim.
     CleansUp(Id),
     /// The sidecar of these requests dies; a set of bits.
     Crashes(u8),
@@ -85,7 +85,7 @@ impl Model for Protocol {
     }
 
     fn actions(&self, world: &World, events: &mut Vec<Event>) {
-        // Requests are alike, so they come in order.
+        // Requests are interchangeable, so they arrive in order.
         let next = world.requests.iter().position(|request| request.stage == Stage::Ahead);
         events.extend(next.map(|next| Event::Arrives(next as Id)));
         for message in &world.network {

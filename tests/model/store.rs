@@ -1,4 +1,4 @@
-//! The store: one record, and the calls that reach it, each carried out at once by the program's own moves.
+//! The store: one record, and calls that are carried out atomically by the program's own transitions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use onlyonce::record::transitions::{self, ClaimTransition, RenewTransition, Stor
 use onlyonce::record::{Claim, Fingerprint, Record, Reply, State, Terms, Token, UnknownPolicy};
 use onlyonce::store::{Released, Renewed, Settled};
 
-/// A request, the token of its claim, and the answer that its attempt brings.
+/// The number of a request: also its token, and the number in its response.
 pub type Id = u8;
 
-/// Ages are counted in these. Half a lease is one, a whole lease two.
+/// The unit of ages: half a lease.
 pub const TICK: Duration = Duration::from_secs(15);
 pub const LEASE: Age = 2;
 
-/// Ticks, up to the lease: no decision tells longer silences apart (see [`terms`]), so time needs no end.
+/// The age in ticks, up to the lease: no decision distinguishes longer ones (see [`terms`]), so time is unbounded.
 pub type Age = u8;
 
 /// What the store holds.
@@ -24,11 +24,11 @@ pub struct Stored {
     pub owner: Id,
     pub attempt: u8,
     pub ending: Ending,
-    /// Since it was written or renewed.
+    /// The age since it was written or renewed.
     pub silent: Age,
 }
 
-/// [`State`], without what the protocol does not look at.
+/// [`State`] without the parts that the protocol ignores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Ending {
     InFlight,
@@ -37,37 +37,37 @@ pub enum Ending {
     Unknown,
 }
 
-/// A call on its way to the store.
+/// A pending call to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Call {
     Claim,
-    /// The second half of a claim that found a lost owner: write, if the record is still as it was seen.
+    /// The second half of a takeover: write, if the record is unchanged.
     TakeOver(Stored),
     Renew,
     Settle(Ending),
     Release,
 }
 
-/// What the store answers.
+/// A reply of the store.
 #[derive(Debug)]
 pub enum Answer {
     Granted(Claim),
     Refused(StoredRecord),
-    /// The claim goes on with another call.
+    /// The claim continues with another call.
     GoOn(Call),
     Renewed(Renewed),
     Settled(Settled),
     Released(Released),
 }
 
-/// The terms of every claim. Retention, and with it `hold_for`, outlasts whatever happens in the model.
+/// The terms of every claim. Retention and `hold_for` are longer than everything in the model.
 pub fn terms(retry: bool) -> Terms {
     let retention = Duration::from_secs(72 * 3600);
     let on_unknown = if retry { UnknownPolicy::Retry } else { UnknownPolicy::Hold(retention) };
     Terms { lease: TICK * u32::from(LEASE), retention, on_unknown }
 }
 
-/// What a request claims.
+/// The claim of a request.
 pub fn claim(owner: Id, attempt: u8, retry: bool) -> Claim {
     Claim {
         token: Token([owner; 16]),
@@ -79,20 +79,19 @@ pub fn claim(owner: Id, attempt: u8, retry: bool) -> Claim {
     }
 }
 
-/// What the backend answers to this attempt when it succeeds: each time something else, so that nobody can mistake one
-/// execution for another.
+/// The response to this attempt when it succeeds: different for each execution, so that they cannot be confused.
 pub fn created(by: Id) -> Arc<Reply> {
     let status = StatusCode::from_u16(200 + u16::from(by)).expect("a status");
     Arc::new(Reply { status, headers: HeaderMap::new(), body: Vec::new().into(), trailers: HeaderMap::new() })
 }
 
-/// What it answers when it fails.
+/// The response to a failure.
 pub fn failed() -> Arc<Reply> {
     let status = StatusCode::INTERNAL_SERVER_ERROR;
     Arc::new(Reply { status, headers: HeaderMap::new(), body: Vec::new().into(), trailers: HeaderMap::new() })
 }
 
-/// Whose answer this is.
+/// The attempt that a response belongs to.
 pub fn creator(status: StatusCode) -> Id {
     Id::try_from(status.as_u16() - 200).expect("a success")
 }
@@ -107,7 +106,7 @@ impl Stored {
         Record { claim: claim(self.owner, self.attempt, retry), state: self.ending.state() }
     }
 
-    /// Whether it is another record now, or was renewed: then it has been silent for less.
+    /// Whether it has changed, or was renewed: then its age is smaller.
     fn stirred_since(self, seen: Self) -> bool {
         Self { silent: 0, ..self } != Self { silent: 0, ..seen } || self.silent < seen.silent
     }
@@ -142,7 +141,7 @@ impl Ending {
     }
 }
 
-/// Carries out `call` under the claim of `from`. `blind`: as a store would that writes without comparing.
+/// Carries out `call` under the claim of `from`. `blind`: like a store that writes without comparing.
 pub fn carry_out(kept: &mut Option<Stored>, call: Call, from: &Claim, retry: bool, blind: bool) -> Answer {
     let held = kept.map(|stored| stored.held(retry));
     let in_flight = |claim: &Claim| Some(Stored::new(&Record { claim: claim.clone(), state: State::InFlight }));

@@ -1,4 +1,4 @@
-//! What there is at one moment.
+//! The state of the model.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -13,14 +13,14 @@ use crate::store::{Age, Call, Ending, Id, Stored, TICK, created, creator, failed
 
 static POLICY: LazyLock<PolicyTable> = LazyLock::new(|| PolicyTable::new(Policy::Standard, &[]));
 
-/// Everything at one moment.
+/// One state of the model.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World {
     pub record: Option<Stored>,
     pub requests: Vec<Request>,
-    /// Calls on their way to the store, sorted.
+    /// Pending calls to the store, sorted.
     pub network: Vec<Message>,
-    /// What was sent to the backend, in this order, without failures from before the key was last freed.
+    /// The requests that were sent to the backend, in order, without failures before the last release of the key.
     pub upstream: Vec<Sent>,
     pub past: Past,
     pub faults: u8,
@@ -28,38 +28,38 @@ pub struct World {
     pub crashes: u8,
 }
 
-/// A request, and the attempt that it may become.
+/// A request, and its attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Request {
     pub stage: Stage,
-    /// Of its claim.
+    /// The attempt number of its claim.
     pub attempt: u8,
-    /// Until it is sent: since the last claim or renewal that succeeded was begun.
+    /// The age of the lease, until the request is sent: since the begin of the last successful claim or renewal.
     pub age: Age,
-    /// A claim or a renewal was never answered, and may yet arrive.
+    /// A claim or a renewal was never answered, and may still arrive.
     pub unanswered: bool,
-    /// What its client got. Only successes are remembered for longer than a moment.
+    /// The response of its client. Only successes are kept.
     pub seen: Option<Seen>,
 }
 
-/// How far a request came.
+/// The stage of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// It has not arrived.
     Ahead,
-    /// Its claim is on its way; it may be tried so many times more.
+    /// Its claim is pending; it may be retried this often.
     Claiming { tries: u8 },
     /// It owns the operation; nothing is sent.
     Owner,
-    /// It was told that it may send, and has not yet sent.
+    /// It may send, and has not sent yet.
     Cleared,
-    /// It is with the backend.
+    /// The backend has it.
     Sent,
-    /// It ended like this, and the outcome is being recorded.
+    /// It has ended, and the outcome is being recorded.
     Recording(End),
     /// Its claim was given up, and is being cleaned up.
     Orphan,
-    /// Nobody works for it any more.
+    /// It has ended, or its sidecar died.
     Over,
 }
 
@@ -68,27 +68,27 @@ pub enum Stage {
 pub enum End {
     /// Nothing was sent.
     NotSent,
-    /// It ran, and its answer is here.
+    /// It ran, and its response arrived.
     Created,
-    /// It ran, and its answer broke off.
+    /// It ran, and its response was aborted.
     Torn,
-    /// The backend says that it failed.
+    /// The backend reports a failure.
     Failed,
-    /// Nobody knows.
+    /// It is unknown whether it ran.
     Silent,
 }
 
 /// What a client gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Seen {
-    /// A success, its own.
+    /// A success of its own attempt.
     Own(Id),
     /// A success, from the record.
     Replay(Id),
     AlreadyCompleted,
     InFlight,
     OutcomeUnknown,
-    /// The backend's failure, or one of the sidecar's own: nothing that a client may rely on.
+    /// A failure of the backend or of the sidecar: nothing that a client may rely on.
     Trouble,
 }
 
@@ -101,28 +101,29 @@ pub struct Message {
     pub ghost: bool,
 }
 
-/// One sending to the backend.
+/// One request to the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sent {
     pub by: Id,
-    /// Its number, until the key is freed.
+    /// Its attempt number, until the key is freed.
     pub attempt: Option<u8>,
-    /// It certainly had no effect, by the word of the backend. Otherwise it has succeeded, or may have, or may yet.
+    /// It certainly had no effect: the backend said so. Otherwise it has succeeded, may have succeeded, or may still
+    /// succeed.
     pub failed: bool,
 }
 
-/// What properties need to know of what was.
+/// The history that the properties need.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Past {
     /// The first final state of the record.
     pub ended: Option<Ending>,
-    /// A record passed from an owner to another that was not a lease behind.
+    /// A record was taken over from an owner that was not silent for a lease.
     pub robbed: bool,
-    /// Something was sent when the record had been final.
+    /// A request was sent after the record was final.
     pub sent_after_end: bool,
     /// The key was freed.
     pub freed: bool,
-    /// A claim that had been given up has just been deleted.
+    /// An abandoned claim was just deleted.
     pub cleaned: bool,
 }
 
@@ -134,7 +135,7 @@ impl fmt::Debug for Message {
 }
 
 impl World {
-    /// Whether something happened that no sidecar can make good: one died, or the network repeated a call.
+    /// Whether something happened that no sidecar can repair: one died, or the network repeated a call.
     pub fn was_disturbed(&self, protocol: &Protocol) -> bool {
         self.crashes < protocol.crashes || self.duplicates < protocol.duplicates
     }
@@ -145,17 +146,17 @@ impl Request {
         readiness(TICK * u32::from(self.age), terms(protocol.retry).lease) == Readiness::Send
     }
 
-    /// Whether its lease is renewed now: until it has ended, and until what can be told of it is recorded.
+    /// Whether its lease is renewed: until it has ended and a known outcome is recorded.
     pub fn is_renewed(&self, id: Id, protocol: &Protocol) -> bool {
         match self.stage {
             Stage::Owner | Stage::Sent => true,
-            // Once its client is told, recording is tried again.
+            // After its client has the response, recording is tried again.
             Stage::Recording(end) => self.seen.is_some() && matches!(end.outcome(id, protocol), Outcome::Settle(_)),
             Stage::Ahead | Stage::Claiming { .. } | Stage::Cleared | Stage::Orphan | Stage::Over => false,
         }
     }
 
-    /// Its client gets this, unless it has something already.
+    /// Its client gets this, unless it has a response already.
     pub fn is_told(&mut self, ended: &AttemptResult<()>) {
         self.seen = self.seen.or(Some(Seen::ended(ended)));
     }
@@ -166,7 +167,7 @@ impl Request {
 }
 
 impl End {
-    /// What it makes of the record.
+    /// The outcome for the record.
     pub fn outcome(self, by: Id, protocol: &Protocol) -> Outcome {
         policy::outcome(&self.fate(by), &POLICY, terms(protocol.retry).on_unknown)
     }

@@ -1,4 +1,4 @@
-//! curl, as people try a thing out.
+//! curl.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Clients that write all of a request before they read, and answers that come before.
+//! Clients that write the whole request before they read, and responses that arrive earlier.
 
 use std::process::Command;
 
@@ -7,7 +7,8 @@ use super::support::{ByHand, Setup, Sidecar};
 
 const ROUNDS: &str = "10";
 
-/// A route that wants a key, one that takes little, and a backend that refuses in the middle of a request, and closes.
+/// A route that requires a key, one with a small `max_request_body`, and a backend that refuses in the middle of a
+/// request and closes.
 async fn sidecar() -> Sidecar {
     let backend = ByHand::start().await;
     let url = backend.url();

@@ -3,7 +3,7 @@
 use super::peer::{Peer, printed, python};
 use super::support::Setup;
 
-/// The client's calls of this kind, through a sidecar that guards those which create something.
+/// The client's calls of this kind, through a sidecar that guards the creating ones.
 async fn calls(kind: &str) {
     let (_server, port) = Peer::start(&mut python("grpc_server.py"), "port");
     let mut setup = Setup::new(&format!("http://127.0.0.1:{port}")).with("upstream", "http2 = true");

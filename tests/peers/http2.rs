@@ -17,7 +17,7 @@ async fn a_repeat_by_curl_in_http_2_is_replayed() {
     let repeat = printed(curl(&order)).await;
     assert!(repeat.contains("idempotent-replayed: true"), "{repeat}");
     assert_eq!(body(&repeat), body(&first));
-    // The same from a client of HTTP/1.1, which offers an upgrade: it is guarded as it is.
+    // The same from an HTTP/1.1 client that offers an upgrade: it is guarded without it.
     let old = printed(curl(&["--http2", "-H", "Idempotency-Key: 18", "-d", "item=book", &url])).await;
     assert!(old.starts_with("HTTP/1.1 201"), "{old}");
     assert!(!old.contains("101 Switching"), "{old}");

@@ -1,5 +1,4 @@
-//! A backend that keeps a ledger: how often each key came, and how often it was executed. What it does is what the key
-//! says.
+//! A backend with a ledger of the requests and executions for each key. The key selects its behaviour.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,9 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 use super::support::wire::{Seen, Wire};
 use super::support::{Gate, Step, answer};
 
-/// Executed; the answer comes when the gate is opened. The same for keys that begin so.
+/// Executed; the response is sent when the gate is opened. Also for keys with this prefix.
 pub const SLOW: &str = "slow";
-/// The same, for clients that would wait for it.
+/// The same, for clients that wait for it.
 pub const LATE: &str = "late";
 /// Executed; the connection is reset instead of an answer.
 pub const LOST: &str = "lost";
@@ -24,7 +23,7 @@ pub const FAILS_503: &str = "fails-503";
 /// Executed; the answer is larger than 16 KiB.
 pub const HUGE: &str = "huge";
 
-/// What came of one key. Any other key than those above is executed and answered.
+/// The requests and executions of one key. Keys other than those above are executed and answered.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     pub arrived: usize,
@@ -34,7 +33,7 @@ pub struct Entry {
 /// Listens until it is dropped.
 pub struct Ledger {
     address: SocketAddr,
-    /// Of all slow answers.
+    /// The gate of all slow responses.
     pub gate: Gate,
     entries: Arc<Mutex<HashMap<String, Entry>>>,
     task: tokio::task::JoinHandle<()>,
@@ -114,12 +113,12 @@ fn script(key: &str, entry: &mut Entry, gate: &Gate) -> Vec<Step> {
     }
 }
 
-/// The id of what the execution of that number created.
+/// The id of the object that this execution created.
 pub fn id(key: &str, execution: usize) -> String {
     format!("{key}-{execution}")
 }
 
-/// An object in the shapes that all the clients look for.
+/// An object with the fields that all clients need.
 fn created(key: &str, execution: usize) -> Value {
     let id = id(key, execution);
     json!({
@@ -128,7 +127,7 @@ fn created(key: &str, execution: usize) -> Value {
     })
 }
 
-/// A failure in all their dialects.
+/// A failure in the dialects of all clients.
 fn error() -> Value {
     json!({
         "error": {"type": "gocardless", "code": "backend", "message": "failed", "errors": []},

@@ -1,6 +1,6 @@
-//! Peers that were not written here: real clients and real backends, on either side of onlyonce.
+//! Tests with real clients and real backends of other projects.
 //!
-//! What they are is installed by `tests/run`. A test whose peer is missing fails, and says so.
+//! `tests/run` installs them. A test whose peer is missing fails.
 
 #![allow(clippy::disallowed_methods)]
 // In a binary, nothing is reachable from outside.
@@ -16,7 +16,7 @@ mod node;
 mod peer;
 mod plain;
 mod sdks;
-// Told with what the other stories use, though not with all of it.
+// The support of the other tests, of which a part is unused here.
 #[allow(dead_code, unused_imports, unused_macros)]
 #[path = "../it/support/mod.rs"]
 mod support;

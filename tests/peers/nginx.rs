@@ -1,4 +1,4 @@
-//! nginx as the backend: it ends its connections after so many requests, as servers do.
+//! nginx as the backend: it closes its connections after a number of requests.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -17,7 +17,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// Answers every request with the number of its connection. `listen` has what follows the port.
+    /// Answers every request with the number of its connection. `listen` has the parameters after the port.
     async fn start(on: On) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let at = |name: &str| folder.path().join(name).display().to_string();
@@ -57,7 +57,7 @@ impl Nginx {
         sidecar
     }
 
-    /// How often it has answered this.
+    /// How often it has answered this path.
     fn count(&self, line: &str) -> usize {
         let log = std::fs::read_to_string(self.folder.path().join("access.log")).expect("a log");
         log.lines().filter(|logged| *logged == line).count()
@@ -66,7 +66,7 @@ impl Nginx {
 
 enum On {
     Unix,
-    /// What follows the port.
+    /// The parameters after the port.
     Tcp(&'static str),
 }
 
@@ -78,7 +78,7 @@ impl Drop for Nginx {
     }
 }
 
-/// Nothing is lost, and nothing runs twice, while it ends one connection after the other.
+/// While it closes its connections, nothing is lost, and nothing runs twice.
 async fn all_goes_well(nginx: &Nginx, sidecar: &Sidecar) {
     const ROUNDS: usize = 30;
     let mut connections = std::collections::BTreeSet::new();
@@ -89,7 +89,7 @@ async fn all_goes_well(nginx: &Nginx, sidecar: &Sidecar) {
         let repeat = sidecar.ask(&order(&round.to_string())).await;
         assert_eq!((repeat.is_replay(), &repeat.body), (true, &created.body));
     }
-    // A line is written after its answer was sent.
+    // A log line is written after the response was sent.
     let is_written = async || nginx.count("GET /x") >= ROUNDS && nginx.count("POST /orders") >= ROUNDS;
     until("the log is written", is_written).await;
     assert_eq!(nginx.count("POST /orders"), ROUNDS);

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::peer::{beside, built, printed};
 use super::support::{Backend, Setup};
 
-/// A client in JavaScript, with what `package.json` names, on the Node that came with `requirements.txt`.
+/// A JavaScript client with the packages of `package.json`, on the Node of `requirements.txt`.
 pub fn client(script: &str) -> Command {
     let mut command = Command::new(built("peers-python/bin/node"));
-    // What it imports is beside the link to it.
+    // Its imports are resolved from the folder of the link.
     command.args(["--preserve-symlinks", "--preserve-symlinks-main"]).arg(built("peers-node/clients").join(script));
     command
 }

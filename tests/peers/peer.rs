@@ -1,4 +1,4 @@
-//! Programs of others, run to their end or for as long as a test needs them.
+//! External programs, run to their end or during a test.
 
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts it, and waits until it prints a line that begins with `ready`. The rest of that line, trimmed, is for the
-    /// caller: a port, where the peer chose it.
+    /// Starts it, and waits until it prints a line that begins with `ready`. Returns the rest of that line, trimmed:
+    /// the port that the peer chose.
     pub fn start(command: &mut Command, ready: &'static str) -> (Self, String) {
         let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let (sender, receiver) = mpsc::channel();
-        // Reads on after the line, so that the peer can print; ends with the peer.
+        // Drains the output after the line; ends with the peer.
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 if let Some(rest) = line.strip_prefix(ready) {
@@ -41,7 +41,7 @@ impl Drop for Peer {
     }
 }
 
-/// Runs a program to its end, beside the runtime of the test.
+/// Runs a program to its end, without blocking the runtime of the test.
 pub async fn run(mut command: Command) -> Output {
     let running = tokio::task::spawn_blocking(move || {
         let child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
@@ -50,7 +50,7 @@ pub async fn run(mut command: Command) -> Output {
     running.await.expect("no panic")
 }
 
-/// The same for one that must succeed: what it printed.
+/// The same for one that must succeed. Returns its output.
 pub async fn printed(command: Command) -> String {
     let shown = format!("{command:?}");
     let output = run(command).await;
@@ -59,14 +59,14 @@ pub async fn printed(command: Command) -> String {
     out.into_owned()
 }
 
-/// A script beside this file, in a Python that has what `requirements.txt` names.
+/// A script in this folder, with a Python that has the packages of `requirements.txt`.
 pub fn python(script: &str) -> Command {
     let mut command = Command::new(built("peers-python/bin/python"));
     command.arg("-u").arg(beside(script));
     command
 }
 
-/// What `tests/run` has installed beside the builds.
+/// The folder in which `tests/run` installs programs.
 pub fn built(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the folder of builds").join(name)
 }

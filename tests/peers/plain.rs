@@ -1,5 +1,4 @@
-//! HTTP libraries that know nothing of idempotency: with the means to repeat a request that they bring, or in the loop
-//! that people write around those which bring none.
+//! HTTP libraries without support for idempotency: with their own retries, or in a typical retry loop.
 
 use std::process::Command;
 
@@ -24,7 +23,7 @@ fn curl(protocol: &str) -> Command {
 
 fn go() -> Command {
     let mut command = with("go", &["run"], "net_http.go");
-    // It has no dependencies, and keeps what it builds where the other builds are.
+    // It has no dependencies, and builds into the folder of the other builds.
     command.env("GO111MODULE", "off").env("GOCACHE", built("peers-go"));
     command
 }

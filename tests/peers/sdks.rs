@@ -1,5 +1,5 @@
-//! The SDKs whose dialects the presets speak, and Svix': each refusal is an exception that carries its code, never a
-//! result; a replay is the object.
+//! The SDKs of the presets' APIs, and Svix': each problem is an exception with its code, never a result; a replay is
+//! the object.
 
 use super::node;
 use super::peer::python;
@@ -15,8 +15,8 @@ const STRIPE: &str = "preset = \"stripe\"";
 const SQUARE: &str = "preset = \"square\"";
 const PAYPAL: &str = "preset = \"paypal\"";
 const GOCARDLESS: &str = "preset = \"gocardless\"";
-/// Its clients look for `code` and `detail`, which all our answers have. That for Python expects a list in `detail` of a
-/// 422, and fails with an error of its own.
+/// Its clients read `code` and `detail`, which all problems have. The Python client expects a list in `detail` of a
+/// 422, and fails with its own error.
 const SVIX: &str = "on_mismatch = \"conflict\"";
 
 clients! {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 
-/// One of them: by the comment before it.
+/// A table, identified by the comment before it.
 #[derive(Debug, Clone, Copy)]
 pub enum Table {
     /// How often the backend executed, and what the caller saw.
@@ -13,7 +13,7 @@ pub enum Table {
     Refusals,
 }
 
-/// Tests run at once, and write into one file.
+/// Tests run in parallel and write into one file.
 static PAGE: Mutex<()> = Mutex::new(());
 
 /// Fails unless the row of this client has these cells.
@@ -38,7 +38,7 @@ pub fn holds(table: Table, client: &str, cells: &[String]) {
         fs::write(&path, format!("{before}{marker}{}{rest}", rows.join("\n"))).expect("a writable page");
         return;
     }
-    // A failure is no reason for others to fail.
+    // A failed test must not make others fail.
     drop(page);
     let there = there.map_or("no row", |there| rows[there]);
     assert_eq!(there, row, "{table:?} in docs/clients.md (ONLYONCE_BLESS=1 writes it)");

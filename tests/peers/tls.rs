@@ -1,4 +1,4 @@
-//! Clients that come over TLS: curl, with an authority that it was told to believe.
+//! TLS clients: curl, with a trusted test authority.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -7,7 +7,7 @@ use super::curl::{body, curl};
 use super::peer::printed;
 use super::support::{Backend, Setup, Sidecar};
 
-/// An authority of our own, and what it vouches for.
+/// A test authority and its certificates.
 struct Authority {
     folder: TempDir,
 }
@@ -24,7 +24,7 @@ impl Authority {
         let issuer = Issuer::new(params, key);
         let own = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(["api.test".to_owned()]).expect("a name");
-        // Without a name of its own it looks as if it had signed itself.
+        // Without its own name, it looks self-signed.
         params.distinguished_name.push(DnType::CommonName, "api.test");
         let certificate = params.signed_by(&own, &issuer).expect("a certificate");
         write("cert.pem", certificate.pem() + &authority.pem());

@@ -1,4 +1,5 @@
-//! A client of others between a sidecar and a ledger: how often the backend executed each key, and what the caller saw.
+//! Runs an external client against a sidecar and a ledger: how often the backend executed each key, and what the caller
+//! got.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,25 +16,25 @@ use super::table::{self, Table};
 /// and keys.
 pub struct Client {
     pub name: &'static str,
-    /// Keys of `[[route]]` beside name and path.
+    /// Settings of `[[route]]` other than name and path.
     pub rule: &'static str,
     pub path: &'static str,
     pub command: fn() -> Command,
-    /// Whether it raises an exception for every answer that is no success.
+    /// Whether it raises an exception for every unsuccessful response.
     pub raises: bool,
 }
 
-/// What the caller saw of one call: a line that the program printed.
+/// The result of one call: a line that the program printed.
 #[derive(Debug, Clone, Deserialize)]
 struct Saw {
     key: String,
-    /// Of what was created.
+    /// The id of the created object.
     id: Option<String>,
     /// The exception.
     raised: Option<String>,
     status: Option<u16>,
     code: Option<String>,
-    /// How long it took, for those who read the output.
+    /// The duration, for people who read the output.
     #[allow(dead_code)]
     ms: u64,
 }
@@ -57,7 +58,7 @@ impl Saw {
     }
 }
 
-/// What the sidecar logged of one request.
+/// The log line of one request.
 #[derive(Debug, Clone, Deserialize)]
 struct Logged {
     key: Option<String>,
@@ -67,12 +68,12 @@ struct Logged {
     trace_id: Option<String>,
 }
 
-/// What the trace of a request of our own begins with.
+/// The trace id of the test's own requests begins with this.
 const FENCE: &str = "feedfeedfeedfeed";
 
 struct Sidecar {
     process: Process,
-    /// The requests of our own.
+    /// The test's own requests.
     fences: AtomicUsize,
 }
 
@@ -80,7 +81,7 @@ impl Sidecar {
     async fn start(client: &Client, upstream: &str, also: impl FnOnce(Setup) -> Setup) -> Self {
         let route = format!("path = \"{}\"\nmax_response_body = \"8KiB\"\nmax_request_body = \"32KiB\"", client.path);
         let setup = Setup::new(upstream).route(&route).route(client.rule).with("log", "keys = \"plain\"");
-        // Some clients wait for as long as it takes.
+        // Some clients wait without a limit.
         let setup = setup.with("upstream", "response_timeout = \"15s\"");
         Self { process: Process::start(&also(setup)).await, fences: AtomicUsize::new(0) }
     }
@@ -104,7 +105,7 @@ impl Sidecar {
         self.calls(client, &[call]).await.remove(0)
     }
 
-    /// Makes a call that is refused with one of these codes, and whose caller sees which. Gives the number of requests
+    /// Makes a call that is refused with one of these codes, which the caller must see. Returns the number of requests
     /// that the client sent.
     async fn refuses(&self, client: &Client, call: &str, codes: &[&str]) -> String {
         let before = self.answered(client).await;
@@ -118,7 +119,7 @@ impl Sidecar {
         tries.to_string()
     }
 
-    /// How many of the client's requests it has answered: all that are logged before one of our own.
+    /// The number of the client's requests that were answered: those logged before a request of the test.
     async fn answered(&self, client: &Client) -> usize {
         let number = self.fences.fetch_add(1, Ordering::Relaxed);
         let trace = format!("{FENCE}{number:016x}");
@@ -138,18 +139,18 @@ impl Sidecar {
         requests.map(|event| serde_json::from_value(event).expect("an outcome")).collect()
     }
 
-    /// Those of this key, by their outcomes.
+    /// The outcomes of this key.
     fn outcomes(&self, key: &str) -> Vec<String> {
         let requests = self.requests().into_iter();
         requests.filter(|request| request.key.as_deref() == Some(key)).map(|request| request.outcome).collect()
     }
 }
 
-/// A repeat, a slow backend, an answer that is lost, and two failures.
+/// A repeat, a slow backend, a lost response, and two failures.
 pub async fn executions(client: &Client) {
     let ledger = Ledger::start().await;
     let sidecar = Sidecar::start(client, &ledger.url(), |setup| setup).await;
-    // The slow backend answers when a repeat has been refused, or when the client has given up.
+    // The slow backend responds when a repeat was refused, or when the client has given up.
     let opener = async {
         until_long("a repeat of what is slow", async || sidecar.outcomes(SLOW).contains(&"in_flight".into())).await;
         ledger.gate.open();
@@ -163,7 +164,7 @@ pub async fn executions(client: &Client) {
     ledger.gate.open();
     let at_work = "onlyonce_in_flight{route=\"orders\"}";
     until("the slow answer is recorded", async || sidecar.process.metric(at_work).await == 0.0).await;
-    // All that the client was answered is logged now.
+    // All responses to the client are logged now.
     sidecar.answered(client).await;
     println!("{}: {saw:#?}", client.name);
 
@@ -182,14 +183,14 @@ pub async fn executions(client: &Client) {
     table::holds(Table::Executions, client.name, &cells);
 }
 
-/// Each refusal that a client may meet, and how often it sends its request before it gives up.
+/// Each problem that a client may get, and how often it sends its request before it gives up.
 pub async fn refusals(client: &Client) {
     let ledger = Ledger::start().await;
     let busy = async {
         let late = |setup: Setup| setup.with("upstream", "response_timeout = \"500ms\"");
         let sidecar =
             Sidecar::start(client, &ledger.url(), |setup| late(setup).with("server", "max_in_flight = 2")).await;
-        // Who asks again after it, hears that it is still at work.
+        // A repeat after it gets `in-flight`.
         let timeout = sidecar.refuses(client, LATE, &["upstream-timeout", "in-flight"]).await;
         let in_flight = sidecar.refuses(client, LATE, &["in-flight"]).await;
         sidecar.call(client, "late-2").await;
@@ -233,7 +234,7 @@ pub async fn refusals(client: &Client) {
     table::holds(Table::Refusals, client.name, &cells);
 }
 
-/// Waits for what a client of others does: it may take its time to start.
+/// Waits for an external client, which may start slowly.
 async fn until_long(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(120);
     while !is_so().await {
@@ -242,7 +243,7 @@ async fn until_long(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Both stories for each client, in a module of its name. `#[ignore]` is for those that only `tests/run --all` runs.
+/// Both tests for each client, in a module with its name. `#[ignore]` is for those that only `tests/run --all` runs.
 macro_rules! clients {
     ($($(#[$about:meta])* $name:ident = $client:expr;)+) => { $(
         mod $name {

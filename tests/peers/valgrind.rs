@@ -1,4 +1,4 @@
-//! valgrind, which is a machine without some of what the kernel maps into programs (the vDSO among it).
+//! valgrind: a machine without the vDSO.
 
 use std::process::Command;
 

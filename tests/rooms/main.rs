@@ -341,11 +341,11 @@ fn the_page_on_the_life_of_a_request_names_what_is_there() {
     assert!(words > 60, "{words}");
 }
 
-/// What waits on the way of a request waits with `tick`: a timer of tokio's costs a place in its wheel, and system calls.
+/// The data path waits with `tick` only: a timer of tokio costs a place in its wheel, and system calls.
 #[test]
 fn on_the_way_of_a_request_there_are_coarse_timers_only() {
     const TIMERS: [&str; 3] = ["time::sleep", "time::timeout", "time::interval"];
-    // It counts records, beside all requests.
+    // It counts records in the background.
     const BESIDE: [&str; 1] = ["guard/unknown.rs"];
     for source in sources().into_iter().filter(|source| matches!(source.room(), Some("guard" | "proxy"))) {
         let program = source.text.split("#[cfg(test)]\nmod tests {").next().expect("a first part");
@@ -382,7 +382,7 @@ fn a_wrong_arrow_is_found_however_it_is_written_but_for_tests() {
                 let hidden = format!("#[cfg(test)]\nmod planted {{ {} }}", arrow.replace("super::", "super::super::"));
                 let wrong = wrong_arrows(&source.with(at_the_top(&source.text, &hidden)));
                 assert!(wrong.is_empty(), "{}: {hidden}: {wrong:?}", source.path.display());
-                // Only what is compiled for tests alone is left out.
+                // Only `cfg(test)` is left out.
                 let shown = hidden.replace("cfg(test)", "cfg(not(test))");
                 let wrong = wrong_arrows(&source.with(at_the_top(&source.text, &shown)));
                 assert_eq!(wrong.len(), 1, "{}: {shown}: {wrong:?}", source.path.display());
@@ -424,7 +424,7 @@ fn inside_a_module(place: &str) -> String {
     if place.starts_with("super::") { format!("super::{place}") } else { place.to_owned() }
 }
 
-/// Behind the comments and attributes that a file begins with.
+/// After the comments and attributes at the start of a file.
 fn at_the_top(text: &str, arrow: &str) -> String {
     let lead =
         text.lines().take_while(|line| line.is_empty() || line.starts_with("//!") || line.starts_with("#![")).count();
@@ -436,7 +436,7 @@ fn at_the_end(text: &str, arrow: &str) -> String {
     format!("{text}\n{arrow}\n")
 }
 
-/// The name that the environment gives them by is in the program, or it has none.
+/// The program contains the name of their environment variable if, and only if, it has fail points.
 #[test]
 fn only_a_test_build_has_fail_points() {
     let program = fs::read(env!("CARGO_BIN_EXE_onlyonce")).expect("the program");

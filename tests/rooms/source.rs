@@ -152,13 +152,12 @@ fn attributes(item: &Item) -> &[Attribute] {
         Item::Trait(item) => &item.attrs,
         Item::Type(item) => &item.attrs,
         Item::Use(item) => &item.attrs,
-        // Looked at, whatever stands over it.
+        // Other items are always checked.
         _ => &[],
     }
 }
 
-/// The names that a module's own modules and imports bear: a path that begins with one of them leads there, and to no
-/// crate of that name.
+/// The names of a module's own modules and imports. A path that begins with one of them does not name a crate.
 fn own(items: &[Item]) -> BTreeSet<String> {
     let mut own = BTreeSet::new();
     for item in items.iter().filter(|item| !is_test(attributes(item))) {
@@ -167,7 +166,7 @@ fn own(items: &[Item]) -> BTreeSet<String> {
             Item::Use(item) => {
                 let mut paths = Vec::new();
                 flatten(&item.tree, &mut Vec::new(), &mut paths);
-                // `use hyper;` bears the name of the crate, and is it.
+                // `use hyper;` names the crate itself.
                 let longer = paths.into_iter().filter(|import| import.path.len() > 1);
                 own.extend(longer.map(|import| import.name));
             }
@@ -254,7 +253,7 @@ impl Reader {
         self.names.paths.insert(at);
     }
 
-    /// Code that nobody has parsed: of a macro or an attribute.
+    /// Unparsed tokens of a macro or an attribute.
     fn tokens(&mut self, tokens: TokenStream, in_attribute: bool) {
         let is_colon =
             |token: Option<&TokenTree>| matches!(token, Some(TokenTree::Punct(mark)) if mark.as_char() == ':');

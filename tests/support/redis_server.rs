@@ -1,4 +1,4 @@
-//! A real redis-server of one's own, for one test.
+//! A real redis-server for one test.
 
 // Several crates of tests include this file, and none uses all of it.
 #![allow(dead_code, unreachable_pub)]
@@ -62,7 +62,7 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port())
     }
 
-    /// Stops it as a pulled plug would; what it kept in memory is gone.
+    /// Kills it at once, with SIGKILL; its memory is lost.
     pub fn kill(&mut self) {
         self.child.kill().expect("the server was running");
         self.child.wait().expect("it is our child");
@@ -74,12 +74,12 @@ impl RedisServer {
         self.child = child.expect("redis-server does not start again: see its output above");
     }
 
-    /// Stops it in its tracks: connections stay open, and nobody answers.
+    /// Freezes it: connections stay open without an answer.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
@@ -97,7 +97,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port on 127.0.0.1 that a server of ours may listen on, and listen on again after a restart.
+/// A free port on 127.0.0.1 that stays reserved for a server, also during its restart.
 ///
 /// A socket that is bound and never listens keeps the operating system from giving the port to anybody else. A server
 /// that reuses addresses, as most do, may bind to it all the same.

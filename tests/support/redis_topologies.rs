@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::redis_server::ReservedPort;
 
-/// A slow machine is no reason to fail.
+/// A slow machine must not make a test fail.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One process of a topology. Killed when dropped.
@@ -34,7 +34,7 @@ impl Node {
         self.port.number()
     }
 
-    /// Ends it as a pulled plug would.
+    /// Kills it at once, with SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -46,17 +46,17 @@ impl Node {
         self.wait_until_up();
     }
 
-    /// Stops it in its tracks: connections stay open, and nobody answers.
+    /// Freezes it: connections stay open without an answer.
     pub fn freeze(&self) {
         kill_process(Pid::from_child(&self.child), Signal::STOP).expect("the server is running");
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub fn thaw(&self) {
         kill_process(Pid::from_child(&self.child), Signal::CONT).expect("the server is running");
     }
 
-    /// Asks it something; `None` while it does not answer.
+    /// Sends a command; `None` if it does not answer.
     pub fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> Option<T> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port())).expect("an address");
         let mut connection = client.get_connection_with_timeout(Duration::from_secs(2)).ok()?;
@@ -188,7 +188,7 @@ fn is_followed(node: &Node) -> bool {
     info.is_some_and(|info| info.contains("role:master") && info.contains("state=online"))
 }
 
-/// A cluster: primaries, and one replica of each where there are to be some.
+/// A cluster: primaries, with one replica of each or none.
 pub struct Cluster {
     /// The primaries as they were at the start, then their replicas in the same order.
     pub nodes: Vec<Node>,
@@ -201,7 +201,7 @@ pub struct Cluster {
 const SLOTS: u16 = 16384;
 
 impl Cluster {
-    /// Starts so many primaries, and a replica of each if there are to be replicas. A node counts as down after a second.
+    /// Starts this number of primaries, with a replica of each if asked for. A node counts as down after a second.
     pub fn start(primaries: usize, has_replicas: bool) -> Self {
         Self::start_with(primaries, has_replicas, &[])
     }
@@ -310,7 +310,7 @@ impl Cluster {
         self.nodes.iter().position(|node| node.port() == port).expect("one of ours")
     }
 
-    /// Begins to move a slot: keys that are gone from one node are asked for at the other.
+    /// Begins to move a slot: keys that are missing at one node are redirected to the other.
     pub fn begin_to_move(&self, slot: u16, from: usize, to: usize) {
         let (slot, [source, target]) = (slot.to_string(), [from, to].map(|node| self.nodes[node].id()));
         let () = self.nodes[to].ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source]).expect("an answer");
@@ -333,7 +333,7 @@ impl Cluster {
     pub fn end_to_move(&self, slot: u16, to: usize) {
         let (slot, id) = (slot.to_string(), self.nodes[to].id());
         for node in std::iter::once(&self.nodes[to]).chain(&self.nodes) {
-            // Replicas take no orders.
+            // Replicas refuse the command.
             let _: Option<()> = node.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
         }
     }

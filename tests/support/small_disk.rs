@@ -19,7 +19,7 @@ impl SmallDisk {
         match mounted {
             Ok(output) if output.status.success() => Some(Self(folder)),
             why => {
-                // Past the test harness, which would keep it to itself.
+                // Not captured by the test harness.
                 let why = why.map(|output| String::from_utf8_lossy(&output.stderr).trim().to_owned());
                 writeln!(std::io::stderr(), "skipped: {what} needs root ({why:?})").expect("a stderr");
                 None
@@ -50,7 +50,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: the program may have it open still.
+        // Lazily: the program may still have files open.
         let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }

@@ -1,4 +1,4 @@
-//! A backend that knows nothing of idempotency, and does as it is told.
+//! A scripted backend without support for idempotency.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -10,12 +10,12 @@ use tokio::sync::{Semaphore, watch};
 
 use super::wire::{Seen, Wire, within};
 
-/// What the backend does with one request, once it has read it.
+/// What the backend does with one request after it has read it.
 pub type Script = Vec<Step>;
 
 #[derive(Clone)]
 pub enum Step {
-    /// Creates the next order: 201, and a number that no other request gets.
+    /// Creates the next order: 201 with a unique number.
     Answer,
     /// Sends these bytes.
     Say(Vec<u8>),
@@ -25,7 +25,7 @@ pub enum Step {
     Close,
     /// Closes it with a reset.
     Reset,
-    /// Never answers, until the other side gives up.
+    /// Never answers. Waits until the other side gives up.
     Hang,
 }
 
@@ -40,7 +40,7 @@ pub fn answer(head: &str, body: impl AsRef<[u8]>) -> Step {
     Step::Say([b"HTTP/1.1 ", head.as_bytes(), framing.as_bytes(), body].concat())
 }
 
-/// Closed at first; opened once.
+/// Holds steps of the backend until it is opened.
 #[derive(Clone)]
 pub struct Gate(Arc<Semaphore>);
 
@@ -78,7 +78,7 @@ impl Backend {
         Self::scripted([]).await
     }
 
-    /// Follows one script for each request, in the order in which they come; those after the last are answered.
+    /// Follows one script for each request, in their order; later requests are answered.
     pub async fn scripted(scripts: impl IntoIterator<Item = Script>) -> Self {
         Self::bind("127.0.0.1:0", scripts).await
     }
@@ -103,7 +103,7 @@ impl Backend {
         (Self::scripted([vec![Step::Wait(gate.clone()), Step::Answer]]).await, gate)
     }
 
-    /// What becomes of the next request that has no script yet.
+    /// The script for the next request without one.
     pub fn then(&self, script: Script) {
         self.state.scripts.lock().expect("no panic").push_back(script);
     }
@@ -112,7 +112,7 @@ impl Backend {
         format!("http://{}", self.address)
     }
 
-    /// The requests that it read whole.
+    /// The requests that it read completely.
     pub fn seen(&self) -> Vec<Seen> {
         self.state.seen.borrow().clone()
     }
@@ -134,7 +134,7 @@ impl Backend {
         seen.remove(0)
     }
 
-    /// Waits until so many requests have come.
+    /// Waits for this number of requests.
     pub async fn has_seen(&self, count: usize) {
         let mut seen = self.state.seen.subscribe();
         let enough = seen.wait_for(|seen| seen.len() >= count);
@@ -190,7 +190,7 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
     }
 }
 
-/// A backend whose connections the test speaks for itself.
+/// A backend whose connections the test serves itself.
 pub struct ByHand {
     listener: TcpListener,
 }
@@ -208,14 +208,14 @@ impl ByHand {
         within("a connection to the backend", self.accept_at_last()).await
     }
 
-    /// The same, for as long as the test lasts.
+    /// The same, without a timeout.
     pub async fn accept_at_last(&self) -> Wire {
         let (stream, _) = self.listener.accept().await.expect("it comes");
         Wire::new(stream)
     }
 }
 
-/// Where nobody listens.
+/// An address without a listener.
 pub fn nobody() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
     format!("http://{}", listener.local_addr().expect("a bound listener has an address"))

@@ -1,4 +1,4 @@
-//! A real Chromium, spoken to over its DevTools protocol.
+//! A real Chromium, controlled by the DevTools protocol.
 
 use std::collections::VecDeque;
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-/// A browser takes its time on a busy machine.
+/// A browser is slow on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// One page of a browser of its own. Killed when dropped.
@@ -23,11 +23,11 @@ pub struct Browser {
     wire: WebSocketStream<MaybeTlsStream<TcpStream>>,
     session: Option<String>,
     last: u64,
-    /// What came while an answer was waited for.
+    /// Events that arrived while a reply was awaited.
     events: VecDeque<Value>,
 }
 
-/// Size and colours of what is looked at.
+/// Size and colour scheme of the window.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
     pub width: u32,
@@ -60,7 +60,7 @@ impl Browser {
             panic!("chromium ended before it listened")
         };
         let url = tokio::time::timeout(PATIENCE, listening).await.expect("chromium listens in time");
-        // Nobody reads on; a full pipe must not stop it.
+        // Drains the pipe: a full one would stop the browser.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let (wire, _) = connect_async(url).await.expect("to connect to chromium");
         let events = VecDeque::new();
@@ -75,7 +75,7 @@ impl Browser {
         browser
     }
 
-    /// Calls a method, and waits for what it returns.
+    /// Calls a method, and returns its result.
     pub async fn call(&mut self, method: &str, parameters: Value) -> Value {
         self.last += 1;
         let id = self.last;
@@ -118,7 +118,7 @@ impl Browser {
         self.until(&format!("location.href === {url:?} && document.readyState === 'complete'")).await;
     }
 
-    /// The value of an expression, promises waited for.
+    /// The value of an expression. Promises are awaited.
     pub async fn value(&mut self, expression: &str) -> Value {
         let ask = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let told = self.call("Runtime.evaluate", ask).await;
@@ -138,14 +138,14 @@ impl Browser {
         }
     }
 
-    /// As a person would: the element gets the focus, and what it holds is replaced by this, key by key.
+    /// Types like a person: focuses the element, and replaces its text key by key.
     pub async fn fill(&mut self, selector: &str, text: &str) {
         self.value(&format!("document.querySelector({selector:?}).focus()")).await;
         self.value(&format!("document.querySelector({selector:?}).select?.()")).await;
         self.call("Input.insertText", json!({ "text": text })).await;
     }
 
-    /// Presses a key where the focus is.
+    /// Presses a key in the focused element.
     pub async fn press(&mut self, key: &str) {
         let text = match key {
             "Enter" => "\r",
@@ -180,9 +180,9 @@ impl Browser {
         self.call("Page.captureScreenshot", shot).await["data"].as_str().expect("a picture").to_owned()
     }
 
-    /// What the console, the network and the policy of the page have complained about.
+    /// Errors of the console, the network and the page's policy.
     pub async fn complaints(&mut self) -> Vec<String> {
-        // Whatever was on its way is here once this is answered.
+        // All earlier events have arrived when this is answered.
         self.value("0").await;
         let is_bad = |event: &&Value| match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => true,
@@ -193,7 +193,7 @@ impl Browser {
         self.events.iter().filter(is_bad).map(ToString::to_string).collect()
     }
 
-    /// Every address that was asked for anything.
+    /// Every URL that was requested.
     pub async fn requests(&mut self) -> Vec<String> {
         self.value("0").await;
         let sent = self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");

@@ -1,4 +1,4 @@
-//! Certificates of an authority that only the test knows.
+//! Certificates of a test authority.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
-/// Somebody who vouches for others.
+/// A certificate authority.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
@@ -38,7 +38,7 @@ impl Authority {
     pub fn issue(&self, name: &str) -> Issued {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
-        // With the name of the authority, OpenSSL takes it for one that signed itself.
+        // With the name of the authority, OpenSSL takes it for a self-signed certificate.
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Issued { certificate: certificate.pem(), key: key.serialize_pem() }
@@ -56,7 +56,7 @@ impl Authority {
         path
     }
 
-    /// A server for this name. Where it `asks`, its clients must show a certificate of this authority.
+    /// A server for this name. With `asks`, clients must present a certificate of this authority.
     pub fn server(&self, name: &str, asks: bool, protocols: &[&[u8]]) -> Arc<ServerConfig> {
         let Issued { certificate, key } = self.issue(name);
         let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM")];

@@ -1,4 +1,4 @@
-//! A link that is slow, or pauses, or is cut: a TCP proxy between a sidecar and its store.
+//! A faulty link: a TCP proxy between a sidecar and its store that delays, pauses or cuts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-/// What the link does to the bytes that pass, each way.
+/// The faults of the link, in each direction.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
-    /// How much later than they were sent they arrive.
+    /// The delay.
     pub delay: Duration,
     /// A pause after each 64 KiB.
     pub pause: Duration,
@@ -47,12 +47,12 @@ impl FaultProxy {
         format!("redis://{}", self.address)
     }
 
-    /// From now on, for bytes that are on their way too.
+    /// Sets the faults, also for bytes that are being delayed.
     pub fn set(&self, faults: Faults) {
         self.faults.send_replace(faults);
     }
 
-    /// Commands that were sent to the server, as RESP arrays go by.
+    /// The number of commands that were sent to the server, counted by RESP arrays.
     pub fn commands(&self) -> usize {
         self.commands.load(Ordering::Relaxed)
     }
@@ -103,7 +103,7 @@ async fn link(client: TcpStream, port: u16, faults: watch::Receiver<Faults>, com
     }
 }
 
-/// One direction. What is delayed does not hold up what comes behind it.
+/// One direction. Delays do not add up.
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     to: impl AsyncWrite + Unpin,
@@ -120,7 +120,7 @@ async fn pass(
             }
         }
     };
-    // What was read before the end is delivered after it.
+    // Bytes that were read before the end are still delivered.
     tokio::join!(reading, deliver(to, on_the_way, faults));
 }
 

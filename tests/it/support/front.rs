@@ -1,4 +1,4 @@
-//! What a backend can stand behind: TLS, or a Unix socket.
+//! Fronts for a backend: TLS, or a Unix socket.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-/// Passes on what comes in. Listens until it is dropped.
+/// Forwards connections. Listens until it is dropped.
 pub struct Front {
     pub url: String,
     refused: Arc<AtomicUsize>,
@@ -34,7 +34,7 @@ impl Front {
                         Ok(stream) => pipe(stream, backend).await,
                         Err((_, mut stream)) => {
                             counter.fetch_add(1, Ordering::Relaxed);
-                            // Closed with something unread, it would take back what it said.
+                            // A close with unread data would drop what was sent.
                             let _ = stream.shutdown().await;
                             let _ = stream.read_to_end(&mut Vec::new()).await;
                         }
@@ -60,7 +60,7 @@ impl Front {
         Self { url, refused: Arc::default(), task, _folder: Some(folder) }
     }
 
-    /// The clients with which no TLS connection came about.
+    /// The number of failed TLS handshakes.
     pub fn refused(&self) -> usize {
         self.refused.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! A backend that speaks HTTP/2, and does as it is told.
+//! A scripted backend with HTTP/2.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use super::backend::Gate;
 use super::wire::within;
 
-/// What becomes of one request.
+/// What the backend does with one request.
 #[derive(Clone)]
 pub enum Turn {
     /// Reads the request, and creates the next order: 201, with a number that no other request gets.
@@ -36,7 +36,7 @@ pub enum Turn {
     GoAway(Reason),
     /// Closes the connection once the request is there.
     Close,
-    /// Answers a little now and then, until the client gives up.
+    /// Sends a few bytes from time to time, until the client gives up.
     Drip,
     /// Waits until the client gives up.
     Hang,
@@ -115,7 +115,7 @@ impl Http2Backend {
         Self { address, state, task }
     }
 
-    /// What becomes of the next request that has no turn yet.
+    /// The script for the next request without one.
     pub fn then(&self, turn: Turn) {
         self.state.turns.lock().expect("no panic").push_back(turn);
     }
@@ -136,12 +136,12 @@ impl Http2Backend {
         self.state.connections.load(Ordering::Relaxed)
     }
 
-    /// Ends all connections that are open now, in order: what is under way is finished.
+    /// Shuts all open connections down gracefully.
     pub fn go_away(&self) {
         self.state.closing.notify_waiters();
     }
 
-    /// Waits until so many requests have come.
+    /// Waits for this number of requests.
     pub async fn has_seen(&self, count: usize) {
         let mut seen = self.state.seen.subscribe();
         let enough = seen.wait_for(|seen| seen.len() >= count);
@@ -219,7 +219,7 @@ async fn play(turn: Turn, request: Request<h2::RecvStream>, mut respond: SendRes
             let head = Response::builder().status(201).header("location", "/orders/7").body(()).expect("a head");
             let mut stream = respond.send_response(head, false).expect("an open stream");
             stream.send_data(Bytes::from_static(b"abc"), false).expect("an open stream");
-            // What was sent must be on its way before the reset, which overtakes it.
+            // Lets the data leave before the reset, which would overtake it.
             tokio::time::sleep(Duration::from_millis(200)).await;
             stream.send_reset(reason);
         }
@@ -252,7 +252,7 @@ fn see(state: &State, request: Request<()>, body: Vec<u8>, trailers: HeaderMap) 
     number
 }
 
-/// All that comes, up to the end or a reset.
+/// All data until the end or a reset.
 async fn read(mut body: h2::RecvStream) -> (Vec<u8>, HeaderMap) {
     let mut read = Vec::new();
     while let Some(Ok(data)) = body.data().await {

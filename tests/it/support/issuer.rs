@@ -1,4 +1,4 @@
-//! An issuer of tokens. The program has no part that signs any.
+//! An issuer of tokens. The program itself signs none.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,7 +8,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::Value;
 
-/// What an issuer signs with.
+/// The key of an issuer.
 pub enum IssuerKey {
     Secret(Vec<u8>),
     /// ES256.

@@ -1,4 +1,4 @@
-//! What stories are told with: a backend that does as it is told, a sidecar in front of it, and bytes on a wire.
+//! Test support: a scripted backend, a sidecar in front of it, and connections used with bytes.
 
 pub mod backend;
 pub mod browser;

@@ -1,4 +1,4 @@
-//! The real program, for what only a process can show: signals, exit statuses, the command line.
+//! The real program, for signals, exit codes and the command line.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ pub struct Process {
     reader: Option<thread::JoinHandle<()>>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
-    /// Where its configuration is, where it was started with a file of its own.
+    /// The path of its configuration, if it has its own file.
     folder: Option<TempDir>,
 }
 
@@ -36,7 +36,7 @@ impl Process {
         process
     }
 
-    /// The same with a file that is there.
+    /// The same with an existing file.
     pub async fn start_with(file: &Path) -> Self {
         let mut command = onlyonce(&["serve", "--log-format", "json"]);
         command.arg("--config").arg(file);
@@ -91,7 +91,7 @@ impl Process {
         until(what, async || self.log().contains(what)).await;
     }
 
-    /// The most that it ever held in memory, in bytes.
+    /// Its peak memory, in bytes.
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it is running");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
@@ -113,18 +113,18 @@ impl Process {
         status.expect("it has ended").code()
     }
 
-    /// As a pulled plug would.
+    /// Kills it at once, with SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().expect("it is running");
         self.child.wait().expect("our child");
     }
 
-    /// What it has logged.
+    /// The log so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("no panic").join("\n")
     }
 
-    /// What it has warned of since it began to serve.
+    /// The warnings since it began to serve.
     pub fn warnings(&self) -> String {
         let log = self.log.lock().expect("no panic");
         let since = log.iter().skip_while(|line| serving(line).is_none());
@@ -184,7 +184,7 @@ impl Drop for Process {
     }
 }
 
-/// The addresses in the log line that says so; an unspecified one for clients, where they come over a Unix socket alone.
+/// The addresses in the log line of the start; the unspecified address if clients use a Unix socket only.
 fn serving(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let event: serde_json::Value = serde_json::from_str(line).ok()?;
     let address = |name: &str| {
@@ -195,7 +195,7 @@ fn serving(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     (event["message"] == "serving").then(|| Some((address("listen").unwrap_or(nowhere), address("admin")?)))?
 }
 
-/// The program with these arguments, and an environment that says nothing of it.
+/// The program with these arguments, without its variables in the environment.
 pub fn onlyonce(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onlyonce"));
     command.args(arguments).env_remove("ONLYONCE_CONFIG").env_remove("COLUMNS").stdin(Stdio::null());

@@ -1,4 +1,4 @@
-//! A sidecar in this process, and its configuration.
+//! A sidecar inside the test process, and its configuration.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use super::process;
 use super::store::Store;
 use super::wire::{Request, Response, Wire, request, within};
 
-/// A configuration: one route, `orders` at `POST /orders`, scoped by `Authorization`; the memory store; free ports.
+/// A configuration: one route `orders` for `POST /orders`, scoped by `Authorization`; the memory store; free ports.
 #[derive(Clone)]
 pub struct Setup {
     config: Table,
@@ -21,7 +21,7 @@ pub struct Setup {
 impl Setup {
     /// In front of the backend at this URL.
     pub fn new(upstream: &str) -> Self {
-        // The store may take its time on a busy machine: what happens when it does not answer has tests of its own.
+        // The machine may be busy. Other tests cover a store that does not answer.
         let config = format!(
             r#"
             [server]
@@ -82,7 +82,7 @@ impl Setup {
         let text = self.toml();
         let config = config::parse("test.toml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
         let sidecar = run::Sidecar::start(config).await.unwrap_or_else(|error| panic!("{error}"));
-        // A test that listens on a Unix socket alone knows where.
+        // A test that listens on a Unix socket only knows its path.
         let address = sidecar.listening().into_iter().find_map(|listen| match listen {
             config::Listen::Tcp(address) => Some(address),
             config::Listen::Unix(_) => None,
@@ -91,7 +91,7 @@ impl Setup {
         let admin = sidecar.admin_address().expect("the admin listener is on");
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async {
-            // Dropping the sender is no signal to stop.
+            // A dropped sender does not stop it.
             if stopped.await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -124,7 +124,7 @@ impl Sidecar {
         tokio::spawn(async move { Wire::connect(address).await.ask(&request).await })
     }
 
-    /// Sends a request, and gives its connection back before the answer.
+    /// Sends a request, and returns its connection before the response.
     pub async fn begin(&self, request: &Request) -> Wire {
         let mut wire = self.connect().await;
         wire.send(request.bytes()).await;
@@ -140,7 +140,7 @@ impl Sidecar {
         process::value(&self.admin("/metrics").await, series)
     }
 
-    /// As SIGTERM does.
+    /// Stops as with SIGTERM.
     pub fn begin_to_stop(self) -> JoinHandle<Stopped> {
         self.stop.send(()).expect("it is serving");
         self.task

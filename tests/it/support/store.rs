@@ -1,10 +1,10 @@
-//! Somewhere to keep records, gone when dropped.
+//! A store for one test, deleted when dropped.
 
 use tempfile::TempDir;
 
 use super::redis_server::RedisServer;
 
-/// A store of one's own.
+/// A store for one test.
 pub enum Store {
     Memory,
     Embedded(TempDir),
@@ -34,7 +34,7 @@ impl Store {
     }
 }
 
-/// The same story on every store.
+/// The same test on every store.
 macro_rules! on_every_store {
     ($($(#[$about:meta])* async fn $name:ident($store:ident: &Store) $story:block)+) => { $(
         $(#[$about])*
@@ -62,7 +62,7 @@ macro_rules! on_every_store {
 }
 pub(crate) use on_every_store;
 
-/// The same story on every store that outlives the process.
+/// The same test on every persistent store.
 macro_rules! on_every_lasting_store {
     ($($(#[$about:meta])* async fn $name:ident($store:ident: &Store) $story:block)+) => { $(
         $(#[$about])*

@@ -1,4 +1,4 @@
-//! One end of a connection, spoken to in bytes.
+//! One end of a connection, used with bytes.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Nothing takes this long; what does, never ends.
+/// The timeout of every wait: whatever takes longer hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Ends a test that would hang.
@@ -19,7 +19,7 @@ pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
-/// Looks again and again until something is so: for what only time brings about, and nothing tells.
+/// Polls until a condition is true that nothing signals.
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     within(what, async {
         while !is_so().await {
@@ -29,7 +29,7 @@ pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     .await;
 }
 
-/// A start line and the header lines, as they came. Bytes outside of ASCII are Latin-1 here, so that none is lost.
+/// A start line and the header lines as received. Bytes are read as Latin-1, so that none is lost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Head {
     pub first: String,
@@ -121,7 +121,7 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    /// Status and code of a problem of the sidecar's own.
+    /// Status and code of a problem.
     #[track_caller]
     pub fn problem(&self) -> (u16, String) {
         assert_eq!(self.value("content-type"), Some("application/problem+json"), "not a problem: {self:?}");
@@ -164,7 +164,7 @@ pub fn request(method: &str, target: &str) -> Request {
     Request { method: method.to_owned(), head, body: Vec::new(), chunks: false }
 }
 
-/// A create as a client would send it, on the route that every [`Setup`](super::Setup) has.
+/// A POST of an order, on the route that every [`Setup`](super::Setup) has.
 pub fn order(key: &str) -> Request {
     post("/orders").line(&format!("Idempotency-Key: {key}")).by("alice").json(r#"{"item":"book"}"#)
 }
@@ -211,7 +211,7 @@ impl Request {
         self
     }
 
-    /// The body in chunks, its length not announced.
+    /// The body in chunks, without a length.
     pub fn chunked(mut self) -> Self {
         self.chunks = true;
         self
@@ -239,9 +239,9 @@ pub fn chunk(data: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
-/// What a connection is made of.
+/// A TCP or Unix stream.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Has its end be a reset.
+    /// Makes its close a reset.
     fn reset(&self) {
         panic!("only TCP has resets");
     }
@@ -259,9 +259,9 @@ impl Transport for tokio_rustls::client::TlsStream<TcpStream> {}
 /// A connection.
 pub struct Wire {
     stream: Box<dyn Transport>,
-    /// Read, and not yet taken.
+    /// Bytes that were read and not used yet.
     pending: Vec<u8>,
-    /// A backend may wait for the next request for as long as the test lasts.
+    /// No timeout: a backend may wait for the next request during the whole test.
     patient: bool,
 }
 
@@ -288,12 +288,12 @@ impl Wire {
         within("sending", self.stream.write_all(bytes.as_ref())).await.expect("the other side reads");
     }
 
-    /// Sends what may be cut off by the other side.
+    /// Sends bytes; the other side may close the connection meanwhile.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         within("sending", self.stream.write_all(bytes.as_ref())).await
     }
 
-    /// Says that nothing more comes, and still reads.
+    /// Closes the sending side.
     pub async fn finish(&mut self) {
         self.stream.shutdown().await.expect("an open connection");
     }
@@ -401,13 +401,13 @@ impl Wire {
         }
     }
 
-    /// All that comes until the connection ends, in whatever way.
+    /// All bytes until the connection ends or breaks.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.more().await > 0 {}
         std::mem::take(&mut self.pending)
     }
 
-    /// Fails unless the other side closes the connection, and sends nothing before.
+    /// Fails unless the other side closes the connection without sending anything.
     pub async fn ends(&mut self) {
         let rest = self.rest().await;
         assert!(rest.is_empty(), "unexpected: {:?}", String::from_utf8_lossy(&rest));
