@@ -57,7 +57,10 @@ fn claims_cost_the_same(records: u64) {
     eprintln!("{records} records: {among_many} instructions for a claim; none: {instructions}");
     // Unoptimised, a look into a segment's index costs ten times as much, and the rest of a claim four times.
     let tenths = if cfg!(debug_assertions) { 15 } else { 13 };
-    assert!(among_many <= instructions * tenths / 10, "{among_many} instructions, and {instructions} in an empty store");
+    assert!(
+        among_many <= instructions * tenths / 10,
+        "{among_many} instructions, and {instructions} in an empty store"
+    );
 }
 
 fn the_folder_shrinks(records: u64) {
