@@ -17,13 +17,13 @@
 //! | **the protocol**: states, and every step between them | [`record`], [`record::transitions`] |
 //! | what lies in a store, byte by byte | [`record::codec`], [`record::chunks`]; `docs/record-layout.md` |
 //! | how stored answers are encrypted | [`record::encryption`]; which key writes, `store/format.rs` |
-//! | the claim | [`guard::Guard::claim`], carried out by [`store::Store::claim`] |
+//! | the claim | [`guard::Guard::claim`] (`guard/claim.rs`), carried out by [`store::Store::claim`] |
 //! | what a repeat gets | [`guard::decide()`] |
 //! | the life of an attempt: send, renew, settle, keep trying | [`guard::attempt`] |
 //! | who polls an attempt, and what becomes of it when its client leaves | `guard/running.rs` |
 //! | which thread answers a request | `server/cores.rs`; `docs/threads.md` |
 //! | what a request costs, and how that is guarded | `docs/performance.md`, `benches/` |
-//! | what becomes of an outcome | [`guard::policy`], over the table in [`rule::PolicyTable`] |
+//! | what becomes of an outcome | [`guard::policy`], over the table in [`rule::PolicyTable`] (`rule/policy.rs`) |
 //! | the replay | `proxy/replay.rs`; of a large answer, `proxy/body/replayed.rs` |
 //! | the way out of an unknown outcome | [`record::transitions::release_by_hand`], `admin/records.rs`, `cli/records/` |
 //! | whether a request left | `proxy/upstream/fate.rs`, which makes a [`guard::SendOutcome`] |

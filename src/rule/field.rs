@@ -1,4 +1,4 @@
-//! Other spellings of a field name.
+//! Names of header fields: those of one connection, and other spellings of a name.
 //!
 //! HTTP treats `Idempotency-Key` and `Idempotency_Key` as two fields. Backends that pass fields as variables do not: CGI
 //! (RFC 3875, 4.1.18), PHP, WSGI and Rack turn both into `HTTP_IDEMPOTENCY_KEY`. Some do the same with every character
@@ -27,6 +27,26 @@ pub fn is_foldable(name: &HeaderName) -> bool {
 /// Names are in lower case (`http::HeaderName`).
 fn folded(byte: u8) -> u8 {
     if byte.is_ascii_alphanumeric() { byte } else { b'-' }
+}
+
+/// Fields of one connection (RFC 9110, 7.6.1) or of the message's framing. They do not identify a caller or a request, and
+/// intermediaries may change them.
+const PER_HOP: [&str; 10] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Whether a field cannot identify a caller or a request, because it belongs to one connection or message.
+pub fn is_per_hop(name: &HeaderName) -> bool {
+    PER_HOP.contains(&name.as_str())
 }
 
 #[cfg(test)]

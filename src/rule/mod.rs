@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
-pub use field::{is_foldable, is_same_field, may_begin_with};
+pub use field::{is_foldable, is_per_hop, is_same_field, may_begin_with};
 pub use jwt::{ExpectedClaims, Jwt, TokenKey, Unverified, Verification};
 pub use naming::{ChangedSetting, FORGOTTEN, ForgottenRoute, Naming, NamingChange, forgotten};
 pub use path_pattern::{PathPattern, is_parameter_name};

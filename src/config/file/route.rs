@@ -7,7 +7,6 @@ use http::{HeaderName, Method};
 
 use super::item::Item;
 use super::layer::{FingerprintChoice, Layer, MissingKey};
-use super::order::Order;
 use super::report::{ByteRange, FileReport};
 use super::section::Section;
 use super::setting::Setting;
@@ -80,16 +79,15 @@ impl RouteTable {
         let max_response_body = merged.max_response_body.or(1 << 20);
         let on_concurrent = merged.on_concurrent.or(default_on_concurrent(&key, &wait_timeout, &max_waiters));
 
-        let order = Order { report };
-        order.durations(("retention", &retention), ("lease", &lease), "a record must outlive its owner's silence");
-        order.durations(("hold_for", &hold_for), ("lease", &lease), "an outcome is unknown only after the lease");
-        order.durations(("retention", &retention), ("hold_for", &hold_for), "a record is gone after its retention");
+        report.ordered(("retention", &retention), ("lease", &lease), "a record must outlive its owner's silence");
+        report.ordered(("hold_for", &hold_for), ("lease", &lease), "an outcome is unknown only after the lease");
+        report.ordered(("retention", &retention), ("hold_for", &hold_for), "a record is gone after its retention");
         if matches!(merged.on_missing_key.get(), Some(MissingKey::Fingerprint)) {
             let why = "the window is a part of the retention";
-            order.durations(("retention", &retention), ("fingerprint_window", &window), why);
+            report.ordered(("retention", &retention), ("fingerprint_window", &window), why);
         }
         let why = "no attempt lasts longer, so there is nothing more to wait for";
-        order.durations(("upstream.attempt_timeout", bounds.attempt_timeout), ("wait_timeout", &wait_timeout), why);
+        report.ordered(("upstream.attempt_timeout", bounds.attempt_timeout), ("wait_timeout", &wait_timeout), why);
         can_wait(&on_concurrent, &wait_timeout, &max_waiters, report);
         one_kind_of_body(&key, &merged.scope, report);
         names_are_apart(&key, &merged.scope, report);

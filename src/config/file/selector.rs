@@ -5,26 +5,11 @@ use http::HeaderName;
 
 use super::item::{Item, Text};
 use super::report::nearest;
-use crate::rule::{JsonPointer, Period, Selector};
+use crate::rule::{JsonPointer, Period, Selector, is_per_hop};
 
 const ADVICE: &str = "selectors are \"header:NAME\", \"cookie:NAME\", \"query:NAME\", \"json:/pointer\", \
                       \"form:FIELD\", \"path:PARAM\", \"host\", \"jwt:CLAIM\", \"ip\" and \"date:day|month|year\"";
 const KINDS: [&str; 10] = ["header", "cookie", "query", "json", "form", "path", "host", "jwt", "ip", "date"];
-
-/// Fields of one connection (RFC 9110, 7.6.1) or of the message's framing. They do not identify a caller or a request, and
-/// intermediaries may change them.
-const PER_HOP: [&str; 10] = [
-    "connection",
-    "content-length",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Where one part of a key or scope is read.
 pub(super) fn selector(item: &Item<'_>) -> Option<Selector> {
@@ -83,7 +68,7 @@ fn header(item: &Item<'_>, text: &Text, name: &str) -> Option<Selector> {
         return item
             .refuse(format!("{text} says the host as it was sent"), "to compare it without port and case: \"host\"");
     }
-    if PER_HOP.contains(&header.as_str()) {
+    if is_per_hop(&header) {
         let advice = "name a header that the caller sets and that reaches the backend";
         return item.refuse(format!("{text} belongs to the connection, not to the caller"), advice);
     }

@@ -18,7 +18,6 @@ use super::address;
 use super::declare::settings;
 use super::fallback;
 use super::item::Item;
-use super::order::Order;
 use super::report::{ByteRange, FileReport};
 use super::section::Section;
 use super::setting::Setting;
@@ -218,7 +217,7 @@ impl UpstreamTable {
     pub(super) fn check(&mut self, server: &ServerTable, report: &FileReport<'_>) {
         let why = "an attempt must last as long as its client may wait";
         let attempt = ("attempt_timeout", &self.attempt_timeout);
-        Order { report }.durations(attempt, ("response_timeout", &self.response_timeout), why);
+        report.ordered(attempt, ("response_timeout", &self.response_timeout), why);
         let is_tls = self.url.get().map(|url| matches!(url, address::UpstreamUrl::Https(_)));
         self.tls.check("upstream", "the backend", ("https", "https://…"), (is_tls, self.url.span()), report);
         if let Some(url) = self.url.get()
