@@ -2,6 +2,7 @@
 
 mod reading;
 mod refused;
+mod store_use;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -9,12 +10,13 @@ use std::sync::{LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, core::Collector,
 };
 
 pub use reading::{MetricsSnapshot, RouteReading, StoreReading};
 pub use refused::{LastRefused, Refused};
+use store_use::StoreUse;
 
 /// The route label of traffic that matches no route.
 pub const UNMATCHED: &str = "unmatched";
@@ -288,7 +290,7 @@ pub struct Metrics {
     store_calls: [StoreCalls; StoreOp::ALL.len()],
     store_up: IntGauge,
     store_losses: IntCounter,
-    store_used: Gauge,
+    store_used: StoreUse,
     store_may_evict: IntGauge,
     in_flight: IntGaugeVec,
     waiting: IntGaugeVec,
@@ -376,13 +378,7 @@ impl Metrics {
                     "Times that the store was found to have lost its data.",
                 )?,
             )?,
-            store_used: register(
-                &registry,
-                Gauge::new(
-                    "onlyonce_store_used_ratio",
-                    "How full the store is, from 0 to 1; 0 where it has no limit.",
-                )?,
-            )?,
+            store_used: register(&registry, StoreUse::new()?)?,
             store_may_evict: gauge("onlyonce_store_may_evict", "1 while the store may drop records to make room.")?,
             in_flight: gauges("onlyonce_in_flight", "Guarded attempts at work.", &["route"])?,
             waiting: gauges("onlyonce_waiting", "Repeats waiting for the first.", &["route"])?,
@@ -520,11 +516,11 @@ impl Metrics {
         }
     }
 
-    /// Sets the state of the store: whether it is reachable, how often it lost its data, how full it is, and whether it may
-    /// drop records.
-    pub fn store_state(&self, up: bool, losses: u64, used: Option<f64>, may_evict: bool) {
+    /// Sets the state of the store: whether it is reachable, how often it lost its data, how full it is, or each node of it,
+    /// and whether it may drop records.
+    pub fn store_state(&self, up: bool, losses: u64, used: Vec<(Option<String>, f64)>, may_evict: bool) {
         self.store_up.set(i64::from(up));
-        self.store_used.set(used.unwrap_or(0.0));
+        self.store_used.set(used);
         self.store_may_evict.set(i64::from(may_evict));
         self.store_losses.inc_by(losses.saturating_sub(self.store_losses.get()));
     }

@@ -47,7 +47,7 @@ use crate::config::Secret;
 use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::record::{NotAName, RecordName};
-use crate::store::{Health, Store};
+use crate::store::{Health, NodeUse, Store};
 
 /// The service of the admin listener.
 pub struct Admin {
@@ -256,7 +256,8 @@ impl Admin {
 
     fn metrics(&self) -> Response<Full<Bytes>> {
         let (store, up) = (&self.store, self.store.health() == Health::Up);
-        self.metrics.store_state(up, store.losses(), store.used_ratio(), store.may_evict());
+        let used = store.used_by_node().into_iter().map(|NodeUse { node, used_ratio }| (node, used_ratio)).collect();
+        self.metrics.store_state(up, store.losses(), used, store.may_evict());
         match self.metrics.render() {
             Ok(exposition) => answer(StatusCode::OK, EXPOSITION, exposition),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics cannot be shown: {error}\n")),

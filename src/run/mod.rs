@@ -313,7 +313,8 @@ pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
     let store = store::Redis::open_to_look(address, settings);
     let error = store.tried().await.err().map(|why| store::causes(&why));
     let findings = if error.is_none() { store.findings() } else { Vec::new() };
-    Some(Trial { server: address.server(), error, findings, acl: store::acl_rule(&settings.prefix) })
+    let is_cluster = matches!(address.servers, config::RedisServers::Cluster(_));
+    Some(Trial { server: address.server(), error, findings, acl: store::acl_rule(&settings.prefix, is_cluster) })
 }
 
 /// The signals that stop a sidecar.

@@ -59,6 +59,15 @@ macro_rules! suite {
     (whole $subject:path) => {
         crate::store::conformance::suite! { stories whole $subject }
     };
+    // One test of all of it, on what takes long to start: the same for every story.
+    (on_one $servers:expr, $subject:path) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn the_whole_suite() {
+            let servers = $servers;
+            let on_them = async || $subject(&servers).await;
+            crate::store::conformance::suite! { stories on_one on_them }
+        }
+    };
     ($subject:path) => {
         crate::store::conformance::suite! { stories each $subject }
     };
@@ -99,6 +108,9 @@ macro_rules! suite {
         async fn the_whole_suite() {
             $( crate::store::conformance::$story(&$subject().await).await; )*
         }
+    };
+    (on_one $subject:path: $($story:ident),* $(,)?) => {
+        $( crate::store::conformance::$story(&$subject().await).await; )*
     };
     (each $subject:path: $($story:ident),* $(,)?) => {
         $(

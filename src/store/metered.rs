@@ -5,8 +5,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    AnyStore, Changes, Claimed, Health, ListQuery, Page, Released, Renewed, Settled, Store, StoreError, StoreFuture,
-    StoredChunks, SwapResult,
+    AnyStore, Changes, Claimed, Health, ListQuery, NodeUse, Page, Released, Renewed, Settled, Store, StoreError,
+    StoreFuture, StoredChunks, SwapResult,
 };
 use crate::key::DigestKey;
 use crate::metrics::{Metrics, StoreOp};
@@ -107,6 +107,10 @@ impl Store for Metered {
 
     fn used_ratio(&self) -> Option<f64> {
         self.store.used_ratio()
+    }
+
+    fn used_by_node(&self) -> Vec<NodeUse> {
+        self.store.used_by_node()
     }
 
     fn may_evict(&self) -> bool {

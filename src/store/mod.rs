@@ -15,6 +15,9 @@ mod redis;
 #[cfg(test)]
 #[path = "../../tests/support/redis_server.rs"]
 mod redis_server;
+#[cfg(test)]
+#[path = "../../tests/support/redis_topologies.rs"]
+mod redis_topologies;
 
 use std::error::Error;
 use std::pin::Pin;
@@ -149,6 +152,12 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// The same of each part of the store that has room of its own: the nodes of a cluster.
+    fn used_by_node(&self) -> Vec<NodeUse> {
+        let alone = |used_ratio| NodeUse { node: None, used_ratio };
+        self.used_ratio().map(alone).into_iter().collect()
+    }
+
     /// Whether the store may drop records before their time to make room for others.
     fn may_evict(&self) -> bool {
         false
@@ -156,6 +165,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the store can be reached, as far as is known now. Does no I/O.
     fn health(&self) -> Health;
+}
+
+/// How much of its room a part of a store has taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeUse {
+    /// Host and port of a node; `None` where the store is one.
+    pub node: Option<String>,
+    /// From 0 to 1.
+    pub used_ratio: f64,
 }
 
 /// Says that a record may have changed, and that it is time to look. It may do so for nothing, or be late.

@@ -296,7 +296,7 @@ const PASSWORD: &str = "secret";
 
 /// Gives the sidecars' user the necessary rights, and no others.
 fn give_rights(redis: &RedisServer) {
-    let rule = onlyonce::store::acl_rule("onlyonce");
+    let rule = onlyonce::store::acl_rule("onlyonce", false);
     order(redis, &format!("ACL SETUSER {USER} reset on >{PASSWORD} {rule}"));
 }
 

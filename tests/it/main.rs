@@ -43,6 +43,7 @@ mod passthrough;
 mod presets;
 mod reach;
 mod records;
+mod redis_cluster;
 mod redis_links;
 mod redis_sentinel;
 mod refusals;

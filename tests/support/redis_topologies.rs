@@ -292,22 +292,26 @@ impl Cluster {
         }
     }
 
+    /// Waits until a replica of this node is in step with it.
+    pub fn wait_until_followed(&self, node: usize) {
+        until("a replica is in step", || is_followed(&self.nodes[node]));
+    }
+
     /// The node that serves a slot, as a living node has it.
     pub fn owner(&self, slot: u16) -> usize {
-        let told = |node: &Node| node.ask::<Vec<Vec<redis::Value>>>(&["CLUSTER", "SLOTS"]);
-        let ranges = self.nodes.iter().find_map(told).expect("a node answers");
+        (0..self.nodes.len()).find_map(|node| self.owner_of(node, slot)).expect("the slot is served")
+    }
+
+    /// The node that serves a slot, as one node has it.
+    pub fn owner_of(&self, node: usize, slot: u16) -> Option<usize> {
+        let ranges = self.nodes[node].ask::<Vec<Vec<redis::Value>>>(&["CLUSTER", "SLOTS"])?;
         let as_range = |range: &Vec<redis::Value>| -> Option<(u16, u16, u16)> {
             let number = |value: &redis::Value| redis::from_redis_value_ref::<u16>(value).ok();
             let redis::Value::Array(node) = range.get(2)? else { return None };
             Some((number(&range[0])?, number(&range[1])?, number(node.get(1)?)?))
         };
-        let port = ranges
-            .iter()
-            .filter_map(as_range)
-            .find(|(first, last, _)| (*first..=*last).contains(&slot))
-            .expect("the slot is served")
-            .2;
-        self.nodes.iter().position(|node| node.port() == port).expect("one of ours")
+        let port = ranges.iter().filter_map(as_range).find(|(first, last, _)| (*first..=*last).contains(&slot))?.2;
+        self.nodes.iter().position(|node| node.port() == port)
     }
 
     /// Begins to move a slot: keys that are missing at one node are redirected to the other.

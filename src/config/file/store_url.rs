@@ -39,9 +39,6 @@ pub(super) fn read(item: &Item<'_>) -> Option<StoreUrl> {
             return item
                 .refuse("TLS is not spoken over a Unix socket", "write redis+unix:///path without the second s");
         }
-        if kind == Kind::Cluster {
-            return item.not_built("redis+cluster: is", "use one Redis server: redis://host:6379/0");
-        }
         return redis(item, kind, rest).map(|address| StoreUrl::Redis(address, is_tls));
     }
     match scheme.as_str() {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use super::commands::CommandError;
+use super::command_error::CommandError;
 use crate::store::StoreError;
 
 /// Bytes in a second that a link to Redis must carry. A slower one is out of time.

@@ -8,11 +8,15 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::bodies::{Direction, ReadError};
 use super::body_connections::KeyedValue;
+use super::call::Call;
+use super::cluster::MOST_REDIRECTS;
+use super::command_error::CommandError;
 use super::hot::RecordKey;
-use super::{Call, NOT_A_RECORD, Redis};
+use super::{NOT_A_RECORD, Redis};
 use crate::record::chunks::{ApartBody, Cut};
 use crate::record::codec::Unreadable;
 use crate::record::{RecordName, Token};
@@ -42,27 +46,50 @@ impl Call<'_> {
         pieces: &[Bytes],
         time_to_live: Duration,
     ) -> Result<Cut, StoreError> {
-        let format = &self.server.format;
+        let (format, timeout) = (&self.shared.format, self.shared.settings.config.timeout);
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let transfer =
-            self.server.bodies.turn(Direction::Write, format.cut_of(length).stored(), self.server.timeout).await;
+        let stored = format.cut_of(length).stored();
+        let transfer = self.shared.bodies.turn(Direction::Write, stored, timeout).await;
         // Not before it is its turn: an encrypted body is a copy.
         let (chunks, cut) = format.cut(self.name, token, pieces);
         let key = BodyKey::new(self.key, token);
         let values = chunks.into_iter().map(|chunk| KeyedValue { key: key.chunk(chunk.index), pieces: chunk.pieces });
         let values: Vec<_> = values.collect();
         // The record's life begins when they all are written, and it is.
-        let survives = time_to_live + self.server.body_survives + transfer.allowed + self.server.timeout;
-        let put = self.connected.put_chunks(&values, survives, transfer.deadline).await;
-        put.map_err(|fault| self.error(fault))?;
+        let survives = time_to_live + self.shared.body_survives + transfer.allowed + timeout;
+        self.put_chunks(values, survives, transfer.deadline).await.map_err(|fault| self.error(fault))?;
         Ok(cut)
+    }
+
+    /// Each chunk is a name of its own. While their slot is on its way from one node to another, they are new, and go where
+    /// that is going, while the record may still be where it was.
+    async fn put_chunks(
+        &self,
+        mut chunks: Vec<KeyedValue>,
+        survives: Duration,
+        deadline: Instant,
+    ) -> Result<(), CommandError> {
+        let mut connected = self.connected.clone();
+        for _ in 0..MOST_REDIRECTS {
+            let mut refused = connected.put_chunks(&chunks, survives, deadline).await?.into_iter();
+            let Some((first, fault)) = refused.next() else { return Ok(()) };
+            let Some(other) = self.shared.elsewhere(&fault, &connected, deadline).await else { return Err(fault) };
+            let left: Vec<usize> = std::iter::once(first).chain(refused.map(|(index, _)| index)).collect();
+            let mut index = 0;
+            chunks.retain(|_| {
+                index += 1;
+                left.contains(&(index - 1))
+            });
+            connected = other;
+        }
+        Err(CommandError::Late)
     }
 
     /// The record of this body is gone. Its chunks need not live much longer; should this fail, they expire all the same.
     pub(super) async fn outlived(&self, body: ApartBody) {
         let key = BodyKey::new(self.key, body.token);
         let keys: Vec<_> = (0..body.cut.count()).map(|index| key.chunk(index)).collect();
-        if let Err(error) = self.connected.expire_all(&keys, self.server.body_survives, self.deadline).await {
+        if let Err(error) = self.connected.expire_all(&keys, self.shared.body_survives, self.deadline).await {
             tracing::debug!(record = %self.name, %error, "the chunks of a body live on for as long as their record would have");
         }
     }
@@ -78,19 +105,30 @@ pub(super) struct RedisChunks {
 
 impl RedisChunks {
     pub(super) fn new(redis: Redis, name: &RecordName, body: &ApartBody) -> Self {
-        let key = BodyKey::new(RecordKey::new(&redis.server.prefix, name), body.token);
+        let key = BodyKey::new(RecordKey::new(redis.prefix(), name), body.token);
         Self { name: name.clone(), key, cut: body.cut, redis }
     }
 
     async fn get(&self, index: u64) -> Result<Option<Bytes>, StoreError> {
-        let server = &self.redis.server;
+        let bodies = &self.redis.shared.bodies;
         let (key, lies_at) = (self.key.chunk(index), self.cut.lies_at(index));
         let length = lies_at.end - lies_at.start;
-        let read = server.bodies.read(&key, || async {
-            let transfer = server.bodies.turn(Direction::Read, length, server.timeout).await;
+        let read = bodies.read(&key, || async {
+            let transfer = bodies.turn(Direction::Read, length, self.redis.timeout()).await;
             // Not before: while it waited for its turn, the connection may have been lost, and another opened.
-            let connected = self.redis.connected()?;
-            connected.chunk(&key, length, transfer.deadline).await.map_err(ReadError::Command)
+            let mut connected = self.redis.connected(RecordKey::new(self.redis.prefix(), &self.name))?;
+            let mut redirects = 0;
+            loop {
+                let fault = match connected.chunk(&key, length, transfer.deadline).await {
+                    Ok(chunk) => return Ok(chunk),
+                    Err(fault) => fault,
+                };
+                redirects += 1;
+                match self.redis.shared.elsewhere(&fault, &connected, transfer.deadline).await {
+                    Some(other) if redirects <= MOST_REDIRECTS => connected = other,
+                    Some(_) | None => return Err(ReadError::Command(fault)),
+                }
+            }
         });
         read.await.map_err(|fault| self.without_body(&fault))
     }

@@ -13,8 +13,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::bodies::TURNS;
-use super::commands::CommandError;
+use super::command_error::CommandError;
 use super::handshake;
+use super::pipeline::ASKING;
 use super::resp::{CommandWriter, RespValue};
 use super::stream::{Dialer, RedisStream};
 use crate::config::RedisEndpoint;
@@ -58,12 +59,18 @@ impl BodyConnections {
         Self { shared: Some(shared.clone()), ..own }
     }
 
-    /// Writes values, whose pieces are copied nowhere.
-    pub(super) async fn set(&self, values: &[KeyedValue], millis: u64, deadline: Instant) -> Result<(), CommandError> {
-        let mut commands = Vec::with_capacity(values.iter().map(|value| value.pieces.len() + 2).sum());
+    /// Writes values, whose pieces are copied nowhere. Which of them the server refuses, and why.
+    pub(super) async fn set(
+        &self,
+        values: &[KeyedValue],
+        millis: u64,
+        is_importing: bool,
+        deadline: Instant,
+    ) -> Result<Vec<(usize, CommandError)>, CommandError> {
+        let mut commands = Vec::with_capacity(values.iter().map(|value| value.pieces.len() + 3).sum());
         for KeyedValue { key, pieces } in values {
             let length: usize = pieces.iter().map(Bytes::len).sum();
-            let (mut head, mut tail) = (Vec::new(), Vec::new());
+            let (mut head, mut tail) = (asking(is_importing), Vec::new());
             CommandWriter::begin(&mut head, 5)
                 .word(b"SET")
                 .word(key.as_bytes())
@@ -75,21 +82,30 @@ impl BodyConnections {
             commands.push(Bytes::from(tail));
         }
         // The replies are short: the server can always write them while it reads what follows.
-        for reply in self.ask(&commands, values.len(), 0, deadline).await? {
+        let each = if is_importing { 2 } else { 1 };
+        let mut refused = Vec::new();
+        for (number, reply) in self.ask(&commands, values.len() * each, 0, deadline).await?.into_iter().enumerate() {
             match reply {
                 RespValue::Status(_) => {}
-                RespValue::Error(line) => return Err(CommandError::of_line(&line)),
+                RespValue::Error(line) => refused.push((number / each, CommandError::of_line(&line))),
                 RespValue::Nil | RespValue::Bulk(_) | RespValue::Integer(_) => return Err(nonsense()),
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// Reads a value of about this length.
-    pub(super) async fn get(&self, key: &str, length: u64, deadline: Instant) -> Result<Option<Bytes>, CommandError> {
-        let mut command = Vec::new();
+    pub(super) async fn get(
+        &self,
+        key: &str,
+        length: u64,
+        is_importing: bool,
+        deadline: Instant,
+    ) -> Result<Option<Bytes>, CommandError> {
+        let mut command = asking(is_importing);
         drop(CommandWriter::begin(&mut command, 2).word(b"GET").word(key.as_bytes()));
-        match self.ask(&[Bytes::from(command)], 1, length, deadline).await?.pop() {
+        let replies = if is_importing { 2 } else { 1 };
+        match self.ask(&[Bytes::from(command)], replies, length, deadline).await?.pop() {
             Some(RespValue::Bulk(value)) => Ok(Some(value)),
             Some(RespValue::Nil) => Ok(None),
             Some(RespValue::Error(line)) => Err(CommandError::of_line(&line)),
@@ -154,6 +170,11 @@ impl BodyConnections {
         }
         Ok(answers)
     }
+}
+
+/// What comes before a command, if anything does.
+fn asking(is_importing: bool) -> Vec<u8> {
+    if is_importing { ASKING.to_vec() } else { Vec::new() }
 }
 
 fn nonsense() -> CommandError {
@@ -223,14 +244,14 @@ mod tests {
         let body: Vec<Bytes> = (0..200).map(|index| Bytes::from(vec![index; 10_000])).collect();
         let values = [("body", body.clone()), ("other", vec![Bytes::from_static(b"other")])];
         let values = values.map(|(key, pieces)| KeyedValue { key: key.to_owned(), pieces });
-        connections.set(&values, 60_000, patience()).await.expect("written");
-        assert_eq!(connections.get("other", 5, patience()).await.expect("an answer"), Some("other".into()));
+        assert!(connections.set(&values, 60_000, false, patience()).await.expect("written").is_empty());
+        assert_eq!(connections.get("other", 5, false, patience()).await.expect("an answer"), Some("other".into()));
         let length = 2_000_000;
-        let read = connections.get("body", length, patience()).await.expect("an answer").expect("a body");
+        let read = connections.get("body", length, false, patience()).await.expect("an answer").expect("a body");
         assert!(read == body.concat());
-        assert_eq!(connections.get("none", length, patience()).await.expect("an answer"), None);
+        assert_eq!(connections.get("none", length, false, patience()).await.expect("an answer"), None);
         // Longer than was told, and not there to be told of.
-        assert!(connections.get("body", 0, patience()).await.expect("an answer").expect("a body") == read);
+        assert!(connections.get("body", 0, false, patience()).await.expect("an answer").expect("a body") == read);
         assert_eq!(idle(&connections), 1);
     }
 
@@ -240,14 +261,14 @@ mod tests {
         let connections = connections(&server, None);
         let large = [Bytes::from(vec![7; 1 << 20])];
         let values = [KeyedValue { key: "body".to_owned(), pieces: large.to_vec() }];
-        connections.set(&values, 60_000, patience()).await.expect("written");
+        assert!(connections.set(&values, 60_000, false, patience()).await.expect("written").is_empty());
         assert_eq!(idle(&connections), 1);
         server.freeze();
-        let late = connections.get("body", 1 << 20, Instant::now() + Duration::from_millis(50)).await;
+        let late = connections.get("body", 1 << 20, false, Instant::now() + Duration::from_millis(50)).await;
         assert!(matches!(late, Err(CommandError::Late)), "{late:?}");
         assert_eq!(idle(&connections), 0);
         server.thaw();
-        let read = connections.get("body", 1 << 20, patience()).await.expect("an answer").expect("a body");
+        let read = connections.get("body", 1 << 20, false, patience()).await.expect("an answer").expect("a body");
         assert!(read == large[0]);
     }
 

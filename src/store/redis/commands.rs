@@ -1,40 +1,19 @@
 //! What is asked of the server: one function for each round trip. Those that every request needs are in [`super::hot`].
 
-use std::fmt;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{FromRedisValue, RedisError, RedisResult, Script, ScriptInvocation};
+use redis::{Cmd, FromRedisValue, RedisError, RedisResult, Script, ToRedisArgs, Value};
 use tokio::time::Instant;
 
 use super::body_connections::KeyedValue;
-use super::connection::Connected;
+use super::command_error::CommandError;
+use super::connected::{Connected, ServerDuty};
+use super::notify::sign_of;
 use super::resp::CommandWriter;
 use crate::record::codec::VERSION;
-use crate::store::{FOREVER, StoreError};
-
-/// Why a command has no result.
-#[derive(Debug)]
-pub(super) enum CommandError {
-    /// The server says no, by this code: it was not carried out.
-    Refused(String, RedisError),
-    /// The connection broke: nobody knows.
-    Lost(RedisError),
-    /// The time is over: it may yet be carried out.
-    Late,
-    /// Too much waits to be written already: it was not sent.
-    Full,
-}
-
-/// How a name is taken that nobody holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AcquireMethod {
-    /// `SET NX GET`.
-    Natively,
-    /// By script: Redis before 7.0, and others like it.
-    ByScript,
-}
+use crate::store::FOREVER;
 
 /// A value with what is left of its life.
 #[derive(Debug)]
@@ -78,7 +57,6 @@ static REPLACE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("re
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
 pub(super) static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("settle.lua")));
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
-static PEEK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("peek.lua")));
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("exchange.lua")));
 
 /// The scripts that every connection makes sure of: an unknown one costs its first caller two more round trips.
@@ -94,12 +72,12 @@ pub(super) const SOURCES: [&str; 7] = [
 
 /// `EVALSHA` of every one of them on a name of their own, in an order in which each comes to all of its commands; and of
 /// the same commands by themselves. Nothing is left of it.
-pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str) -> Vec<&'static str> {
+pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str, duty: ServerDuty) -> Vec<&'static str> {
     const LIVES: u64 = 60_000;
     // Version, state, flags, token and attempt: what scripts read of a record.
     let record = |state: u8, token: u8| [&[VERSION, state, 0, 0], &[token; 16][..], &[1, 0, 0, 0]].concat();
     let (first, second, settled) = (record(1, 1), record(1, 2), record(4, 2));
-    let [body, waiting] = [":body", ":waiting"].map(|of_record| format!("{{{name}}}{of_record}"));
+    let (body, waiting) = (format!("{{{name}}}:body"), sign_of(name));
     let mut told = Vec::new();
     let mut add = |what: &'static str, command: &mut redis::Cmd| {
         pipeline.add_command(command.clone());
@@ -117,22 +95,24 @@ pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str) -> Vec<&'stat
         add("EVALSHA", &mut command);
     };
     let lives = LIVES.to_string();
-    let (lives, keys) = (lives.as_bytes(), [name]);
+    let (lives, keys, with_sign) = (lives.as_bytes(), [name], [name, &waiting]);
+    // Scripts name a sign by themselves in a cluster.
+    let signs = if duty == ServerDuty::Alone { 2 } else { 1 };
     run(&ACQUIRE, &keys, &[&first, lives]);
     run(&LOOK, &keys, &[]);
     run(&RENEW, &keys, &[&first, lives]);
     run(&REPLACE, &keys, &[&first, lives, &second, lives]);
-    run(&SETTLE, &[name, &waiting], &[&settled, lives]);
-    run(&EXCHANGE, &keys, &[b"4", &settled[4..], lives]);
+    run(&SETTLE, &with_sign[..signs], &[&settled, lives]);
+    run(&EXCHANGE, &with_sign[..signs], &[b"4", &settled[4..], lives]);
     run(&ACQUIRE, &keys, &[&first, lives]);
-    run(&RELEASE, &[name, &waiting], &[&first[4..20]]);
+    run(&RELEASE, &with_sign[..signs], &[&first[4..20]]);
     told
 }
 
 impl Connected {
     /// Value and remaining life, read at one moment.
     pub(super) async fn look(&self, key: &str, deadline: Instant) -> Result<Option<ValueWithTtl>, CommandError> {
-        Ok(living(self.invoke(&LOOK.key(key), deadline).await?))
+        Ok(living(self.invoke(&LOOK, &evalsha(&LOOK, &[key]), deadline).await?))
     }
 
     /// Takes a claim over from an owner that has not stirred since it was `seen`.
@@ -144,9 +124,9 @@ impl Connected {
         time_to_live: Duration,
         deadline: Instant,
     ) -> Result<ReplaceResult, CommandError> {
-        let mut script = REPLACE.key(key);
-        script.arg(&seen.bytes[..]).arg(seen.left.map_or(0, millis)).arg(claim).arg(millis(time_to_live));
-        let reply: Option<(Option<Bytes>, i64)> = self.invoke(&script, deadline).await?;
+        let mut command = evalsha(&REPLACE, &[key]);
+        command.arg(&seen.bytes[..]).arg(seen.left.map_or(0, millis)).arg(claim).arg(millis(time_to_live));
+        let reply: Option<(Option<Bytes>, i64)> = self.invoke(&REPLACE, &command, deadline).await?;
         Ok(match reply {
             None => ReplaceResult::Done,
             Some(there) => living(there).map_or(ReplaceResult::Gone, ReplaceResult::Changed),
@@ -162,12 +142,16 @@ impl Connected {
         deadline: Instant,
     ) -> Result<Option<Option<ValueWithTtl>>, CommandError> {
         let ExpectedRecord { identity: (state, owner), at_most } = expected;
-        let mut script = EXCHANGE.key(key);
-        script.arg(*state).arg(&owner[..]).arg(millis(*at_most));
+        let sign = sign_of(key);
+        let mut command = match self.duty {
+            ServerDuty::Alone => evalsha(&EXCHANGE, &[key, &sign]),
+            ServerDuty::Node | ServerDuty::Importing => evalsha(&EXCHANGE, &[key]),
+        };
+        command.arg(*state).arg(&owner[..]).arg(millis(*at_most));
         if let Some((record, time_to_live)) = to {
-            script.arg(record).arg(millis(time_to_live));
+            command.arg(record).arg(millis(time_to_live));
         }
-        let reply: Option<(Option<Bytes>, i64)> = self.invoke(&script, deadline).await?;
+        let reply: Option<(Option<Bytes>, i64)> = self.invoke(&EXCHANGE, &command, deadline).await?;
         Ok(reply.map(living))
     }
 
@@ -191,18 +175,20 @@ impl Connected {
         length: usize,
         deadline: Instant,
     ) -> Result<Vec<Option<HeadWithTtl>>, CommandError> {
-        let mut script = PEEK.prepare_invoke();
-        keys.iter().for_each(|key| {
-            script.key(key);
-        });
-        script.arg(length);
-        let told: Vec<(Option<Bytes>, i64)> =
-            self.in_list(deadline, script.invoke_async(&mut self.lists.handle())).await?;
-        let peeked = |(head, left): (Option<Bytes>, i64)| {
-            let left = u64::try_from(left).ok().map(Duration::from_millis);
-            HeadWithTtl { head, left }
-        };
-        Ok(told.into_iter().map(|told| (told.1 != GONE).then(|| peeked(told))).collect())
+        let mut pipeline = redis::pipe();
+        pipeline.ignore_errors();
+        for key in keys {
+            pipeline.cmd("GETRANGE").arg(key).arg(0).arg(length.saturating_sub(1));
+            pipeline.cmd("PTTL").arg(key);
+        }
+        let told: Vec<RedisResult<Value>> =
+            self.in_list(deadline, pipeline.query_async(&mut self.lists.handle())).await?;
+        let mut told = told.into_iter();
+        let mut peeked = Vec::with_capacity(keys.len());
+        while let (Some(head), Some(left)) = (told.next(), told.next()) {
+            peeked.push(head_with_ttl(head, left)?);
+        }
+        Ok(peeked)
     }
 
     /// Writes a number, and returns the one that was there.
@@ -215,7 +201,7 @@ impl Connected {
     ) -> Result<Option<u64>, CommandError> {
         let mut set = redis::cmd("SET");
         set.arg(key).arg(number).arg("GET").arg("PX").arg(millis(time_to_live));
-        self.in_time(deadline, set.query_async(&mut self.control.handle())).await
+        self.query(&set, deadline).await
     }
 
     /// Writes what stays, over whatever is there.
@@ -228,29 +214,30 @@ impl Connected {
     ) -> Result<(), CommandError> {
         let mut set = redis::cmd("SET");
         set.arg(key).arg(value).arg("PX").arg(millis(time_to_live));
-        self.in_time(deadline, set.query_async(&mut self.control.handle())).await
+        self.query(&set, deadline).await
     }
 
     /// What is left of the life of what lies there; `None` if it does not end, or is gone.
     pub(super) async fn left(&self, key: &str, deadline: Instant) -> Result<Option<Duration>, CommandError> {
         let mut pttl = redis::cmd("PTTL");
         pttl.arg(key);
-        let left: i64 = self.in_time(deadline, pttl.query_async(&mut self.control.handle())).await?;
+        let left: i64 = self.query(&pttl, deadline).await?;
         Ok(u64::try_from(left).ok().map(Duration::from_millis))
     }
 
     /// Asks something over the connections that may be idle for long: a server with a `timeout` closes such a one. What
     /// becomes of it does not matter, and it is not waited for long: a list may be ahead of it.
-    pub(super) async fn keep_alive(&self, prefix: &str) {
+    pub(super) async fn keep_alive(&self, name: &str) {
         const WAIT: Duration = Duration::from_millis(500);
-        let (name, deadline) = (format!("{prefix}:digest-key"), Instant::now() + WAIT);
-        let hot = self.hot.send(WAIT * 10, |out| drop(CommandWriter::begin(out, 2).word(b"GET").word(name.as_bytes())));
+        let deadline = Instant::now() + WAIT;
+        let get = |out: &mut Vec<u8>| drop(CommandWriter::begin(out, 2).word(b"GET").word(name.as_bytes()));
+        let hot = self.hot.send(WAIT * 10, false, get);
         let mut lists = self.lists.handle();
         let mut pttl = redis::cmd("PTTL");
-        pttl.arg(&name);
+        pttl.arg(name);
         let lists = self.in_list(deadline, pttl.query_async::<i64>(&mut lists));
         // Opens one where there is none: all cores fall back to it where the server takes no more.
-        let carrier = self.connections.get(&name, 0, deadline);
+        let carrier = self.connections.get(name, 0, false, deadline);
         let _ = tokio::join!(tokio::time::timeout_at(deadline, hot), lists, carrier);
     }
 
@@ -263,7 +250,7 @@ impl Connected {
     ) -> Result<(), CommandError> {
         let mut pexpire = redis::cmd("PEXPIRE");
         pexpire.arg(key).arg(millis(time_to_live));
-        self.in_time(deadline, pexpire.query_async(&mut self.control.handle())).await
+        self.query(&pexpire, deadline).await
     }
 
     /// Asks all of this at once. Each answer may be an error of its own.
@@ -275,19 +262,23 @@ impl Connected {
         self.in_time(deadline, pipeline.query_async(&mut self.control.handle())).await
     }
 
-    /// Writes chunks of a body.
+    /// Writes chunks of a body. Which of them the server refuses, and why.
     pub(super) async fn put_chunks(
         &self,
         chunks: &[KeyedValue],
         time_to_live: Duration,
         deadline: Instant,
-    ) -> Result<(), CommandError> {
-        self.record_body_result(self.connections.set(chunks, millis(time_to_live), deadline).await)
+    ) -> Result<Vec<(usize, CommandError)>, CommandError> {
+        let refused = self.connections.set(chunks, millis(time_to_live), self.is_importing(), deadline).await?;
+        if refused.iter().any(|(_, fault)| fault.is_elsewhere()) {
+            self.drop_it();
+        }
+        Ok(refused)
     }
 
     /// Reads a chunk of about this length.
     pub(super) async fn chunk(&self, key: &str, length: u64, deadline: Instant) -> Result<Option<Bytes>, CommandError> {
-        self.record_body_result(self.connections.get(key, length, deadline).await)
+        self.record_body_result(self.connections.get(key, length, self.is_importing(), deadline).await)
     }
 
     /// Has what lies there live for so long.
@@ -304,13 +295,46 @@ impl Connected {
         self.in_list(deadline, pipeline.query_async(&mut self.lists.handle())).await
     }
 
+    /// Whether what is asked for is in a slot that is just being moved to this node.
+    pub(super) fn is_importing(&self) -> bool {
+        self.duty == ServerDuty::Importing
+    }
+
+    /// Runs the script that `command` names: one round trip; two more if the server lost its scripts since the connection was
+    /// made.
     pub(super) async fn invoke<T: FromRedisValue>(
         &self,
-        script: &ScriptInvocation<'_>,
+        script: &Script,
+        command: &Cmd,
         deadline: Instant,
     ) -> Result<T, CommandError> {
-        // One round trip; two more if the server lost its scripts since the connection was made.
-        self.in_time(deadline, script.invoke_async(&mut self.control.handle())).await
+        let asking = async {
+            let answer = self.ask(command).await;
+            if !answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
+                return answer;
+            }
+            let _: String = script.load_async(&mut self.control.handle()).await?;
+            self.ask(command).await
+        };
+        let answer = self.in_time(deadline, asking).await?;
+        redis::from_redis_value(answer).map_err(|error| CommandError::Lost(error.into()))
+    }
+
+    async fn query<T: FromRedisValue>(&self, command: &Cmd, deadline: Instant) -> Result<T, CommandError> {
+        let answer = self.in_time(deadline, self.ask(command)).await?;
+        redis::from_redis_value(answer).map_err(|error| CommandError::Lost(error.into()))
+    }
+
+    async fn ask(&self, command: &Cmd) -> RedisResult<Value> {
+        let mut control = self.control.handle();
+        if !self.is_importing() {
+            return command.query_async(&mut control).await;
+        }
+        // Both in one: nobody else's command may come between them.
+        let mut pipeline = redis::pipe();
+        pipeline.ignore_errors().cmd("ASKING").add_command(command.clone());
+        let answers: Vec<RedisResult<Value>> = pipeline.query_async(&mut control).await?;
+        answers.into_iter().next_back().unwrap_or_else(|| Err(no_answer()))
     }
 
     /// Waits for one answer, and keeps an eye on the connection's health.
@@ -356,72 +380,37 @@ async fn within<T>(deadline: Instant, answer: impl Future<Output = RedisResult<T
     }
 }
 
-impl CommandError {
-    pub(super) fn of(error: RedisError) -> Self {
-        // What has a code came from the server; all else is the connection, or an answer that makes no sense.
-        match error.code().map(str::to_owned) {
-            Some(code) => Self::Refused(code, error),
-            None => Self::Lost(error),
-        }
-    }
-
-    /// What an error of the server says: its whole line.
-    pub(super) fn of_line(line: &[u8]) -> Self {
-        match redis::parse_redis_value(line) {
-            Ok(redis::Value::ServerError(error)) => Self::of(error.into()),
-            Ok(_) => Self::Lost(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unexpected answer"))),
-            Err(error) => Self::Lost(error),
-        }
-    }
-
-    /// Whether the name holds what no record is.
-    pub(super) fn is_wrong_type(&self) -> bool {
-        self.says("WRONGTYPE")
-    }
-
-    /// Whether the user may not do it.
-    pub(super) fn is_permission(&self) -> bool {
-        self.says("NOPERM") || self.says("can't run this command")
-    }
-
-    /// Whether another server may be the one to ask, as after a fail-over.
-    pub(super) fn is_elsewhere(&self) -> bool {
-        ["READONLY", "LOADING", "MASTERDOWN"].iter().any(|code| self.says(code))
-    }
-
-    /// Redis before 7.0 wraps what goes wrong in a script into an error of another code.
-    pub(super) fn says(&self, word: &str) -> bool {
-        matches!(self, Self::Refused(code, error)
-            if code == word || code == "ERR" && error.detail().is_some_and(|detail| detail.contains(word)))
-    }
-}
-
-impl fmt::Display for CommandError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(_, error) | Self::Lost(error) => error.fmt(f),
-            Self::Late => f.write_str(LATE),
-            Self::Full => f.write_str(FULL),
-        }
-    }
-}
-
-const LATE: &str = "Redis did not answer in time";
-const FULL: &str = "Redis takes commands too slowly: too much waits to be written";
-
-impl From<CommandError> for StoreError {
-    fn from(fault: CommandError) -> Self {
-        match fault {
-            CommandError::Refused(_, error) => Self::Refused(Box::new(error)),
-            CommandError::Lost(error) => Self::Uncertain(Box::new(error)),
-            CommandError::Late => Self::Uncertain(LATE.into()),
-            CommandError::Full => Self::Refused(FULL.into()),
-        }
-    }
+/// `EVALSHA` of a script on these keys; its arguments follow.
+pub(super) fn evalsha(script: &Script, keys: &[impl ToRedisArgs]) -> Cmd {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(script.get_hash()).arg(keys.len()).arg(keys);
+    command
 }
 
 /// What PTTL answers for a name under which nothing lies.
 const GONE: i64 = -2;
+
+fn head_with_ttl(head: RedisResult<Value>, left: RedisResult<Value>) -> Result<Option<HeadWithTtl>, CommandError> {
+    let left = match left.map_err(CommandError::of) {
+        Ok(left) => redis::from_redis_value::<i64>(left).map_err(|_| strange())?,
+        // By the next look, a list of all nodes comes to where it is now.
+        Err(fault) if fault.is_elsewhere_in_cluster() => return Ok(None),
+        Err(fault) => return Err(fault),
+    };
+    let head = match head.map_err(CommandError::of) {
+        Ok(head) => Some(redis::from_redis_value::<Bytes>(head).map_err(|_| strange())?),
+        Err(fault) if fault.is_wrong_type() => None,
+        Err(fault) if fault.is_elsewhere_in_cluster() => return Ok(None),
+        Err(fault) => return Err(fault),
+    };
+    let left_of_life = u64::try_from(left).ok().map(Duration::from_millis);
+    // One that has just come to its end may have been read before.
+    Ok((left != GONE).then_some(HeadWithTtl { head, left: left_of_life }))
+}
+
+fn no_answer() -> RedisError {
+    RedisError::from((redis::ErrorKind::UnexpectedReturnType, "no answer"))
+}
 
 fn living((bytes, left): (Option<Bytes>, i64)) -> Option<ValueWithTtl> {
     // PTTL answers -1 for what does not expire.

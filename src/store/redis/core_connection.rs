@@ -11,10 +11,12 @@ use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::SharedState;
-use super::connection::{Connected, LONGEST_DELAY, Link, jittered};
+use super::connected::Connected;
 use super::handshake;
+use super::link::Link;
+use super::server::ServerSettings;
 use super::stream::Dialer;
+use super::timing::{LONGEST_DELAY, jittered};
 
 /// What one core has of its own.
 pub(super) struct CoreConnection {
@@ -24,13 +26,13 @@ pub(super) struct CoreConnection {
 
 impl CoreConnection {
     /// Opens and keeps a connection on the runtime on which this is called.
-    pub(super) fn start(server: &SharedState) -> Self {
-        let SharedState { link, dialer, prefix, connect_timeout, .. } = server;
+    pub(super) fn start(settings: &ServerSettings, link: &Arc<Link>) -> Self {
+        let ServerSettings { dialer, config, connect_timeout, .. } = settings;
         let connected = Arc::<ArcSwapOption<Connected>>::default();
         let keeper = CoreConnectionTask {
             link: link.clone(),
             dialer: dialer.clone(),
-            prefix: prefix.clone(),
+            prefix: config.prefix.clone(),
             connect_timeout: *connect_timeout,
             connected: connected.clone(),
         };

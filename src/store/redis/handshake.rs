@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::commands::CommandError;
+use super::command_error::CommandError;
 use super::resp::{CommandWriter, RespValue, take_reply};
 use super::stream::{Dialer, RedisStream};
 use crate::config::RedisEndpoint;
@@ -40,8 +40,9 @@ pub(super) async fn open(dialer: &Dialer, endpoint: &RedisEndpoint, prefix: &str
     for left in (0..asked).rev() {
         match reply(&mut stream, &mut input).await? {
             RespValue::Error(line) => match CommandError::of_line(&line) {
-                // What is missing, the probe says better.
+                // What is missing, the probe says better; and it may be another node of a cluster that has it.
                 fault if left == 0 && (fault.is_permission() || fault.says("unknown command")) => {}
+                fault if left == 0 && fault.is_elsewhere_in_cluster() => {}
                 CommandError::Refused(_, error) | CommandError::Lost(error) => return Err(error),
                 CommandError::Late | CommandError::Full => return Err(nonsense()),
             },

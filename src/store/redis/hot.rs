@@ -7,8 +7,9 @@ use bytes::Bytes;
 use redis::Script;
 use tokio::time::Instant;
 
-use super::commands::{ACQUIRE, AcquireMethod, CommandError, RELEASE, RENEW, SETTLE, millis, strange};
-use super::connection::Connected;
+use super::command_error::CommandError;
+use super::commands::{ACQUIRE, RELEASE, RENEW, SETTLE, evalsha, millis, strange};
+use super::connected::{AcquireMethod, Connected, ServerDuty};
 use super::notify::WAITING;
 use super::resp::CommandWriter;
 use crate::record::{Hex, RecordName, Token};
@@ -57,7 +58,7 @@ impl Connected {
         let time_to_live = millis(time_to_live);
         match self.acquire {
             AcquireMethod::Natively => {
-                let answer = self.hot.send(timeout, |out| {
+                let answer = self.hot.send(timeout, self.is_importing(), |out| {
                     let set = CommandWriter::begin(out, 7).encoded(1, b"$3\r\nSET\r\n").joined(key).word(value);
                     set.encoded(3, b"$2\r\nNX\r\n$3\r\nGET\r\n$2\r\nPX\r\n").number(time_to_live);
                 });
@@ -92,7 +93,8 @@ impl Connected {
         time_to_live: Duration,
         timeout: Duration,
     ) -> Result<Option<Bytes>, CommandError> {
-        self.run(&SETTLE, &[&key.parts(), &key.waiting()], record, Some(millis(time_to_live)), timeout).await
+        let keys: [&[&[u8]]; 2] = [&key.parts(), &key.waiting()];
+        self.run(&SETTLE, self.with_sign(&keys), record, Some(millis(time_to_live)), timeout).await
     }
 
     /// Frees the key of a record in flight.
@@ -102,12 +104,22 @@ impl Connected {
         token: Token,
         timeout: Duration,
     ) -> Result<Released, CommandError> {
-        let reply = self.run(&RELEASE, &[&key.parts(), &key.waiting()], &token.0, None, timeout).await?;
+        let keys: [&[&[u8]]; 2] = [&key.parts(), &key.waiting()];
+        let reply = self.run(&RELEASE, self.with_sign(&keys), &token.0, None, timeout).await?;
         match reply.as_deref() {
             Some(b"deleted") => Ok(Released::Deleted),
             Some(b"absent") => Ok(Released::Absent),
             Some(b"kept") => Ok(Released::Kept),
             _ => Err(strange()),
+        }
+    }
+
+    /// The keys of a script that looks for the sign of those who wait. In a cluster, it names the sign by itself: a server that
+    /// is giving a slot away refuses what names several keys of it, as long as one of them is not there.
+    fn with_sign<'k>(&self, keys: &'k [&'k [&'k [u8]]; 2]) -> &'k [&'k [&'k [u8]]] {
+        match self.duty {
+            ServerDuty::Alone => keys,
+            ServerDuty::Node | ServerDuty::Importing => &keys[..1],
         }
     }
 
@@ -121,7 +133,7 @@ impl Connected {
         timeout: Duration,
     ) -> Result<Option<Bytes>, CommandError> {
         let begun = Instant::now();
-        let answer = self.hot.send(timeout, |out| {
+        let answer = self.hot.send(timeout, self.is_importing(), |out| {
             let command = CommandWriter::begin(out, 4 + keys.len() + usize::from(number.is_some()));
             let command =
                 command.encoded(1, b"$7\r\nEVALSHA\r\n").word(script.get_hash().as_bytes()).number(keys.len() as u64);
@@ -135,12 +147,10 @@ impl Connected {
             return answer;
         }
         // It did not run. It is rare, and the redis crate knows what to do.
-        let mut script = script.prepare_invoke();
-        keys.iter().for_each(|key| {
-            script.key(key.concat());
-        });
-        script.arg(argument).arg(number);
-        Box::pin(async move { self.invoke(&script, begun + timeout).await }).await
+        let keys: Vec<Vec<u8>> = keys.iter().map(|key| key.concat()).collect();
+        let mut command = evalsha(script, &keys);
+        command.arg(argument).arg(number);
+        Box::pin(async move { self.invoke(script, &command, begun + timeout).await }).await
     }
 
     /// Draws the conclusions for the connection from how a hot command went. Late answers the pipeline counts itself.

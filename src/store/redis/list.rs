@@ -1,13 +1,16 @@
 //! Lists of records, out of a server that may hold much else.
 //!
-//! `SCAN` goes through all names there are, a bounded number of them for each page. Only the first bytes of
+//! `SCAN` goes through all names there are, of one node of a cluster after the other, a bounded number of them for each page. Only the first bytes of
 //! each record are read: what it would replay stays where it is.
 
 use tokio::time::Instant;
 
-use super::Redis;
-use super::commands::{CommandError, HeadWithTtl};
+use super::call::silence;
+use super::command_error::CommandError;
+use super::commands::HeadWithTtl;
+use super::connected::Connected;
 use super::hot::RecordKey;
+use super::{Redis, Servers};
 use crate::record::RecordName;
 use crate::record::codec::{self, Unreadable};
 use crate::record::transitions::RecordSnapshot;
@@ -20,15 +23,53 @@ const MOST: usize = 1000;
 /// Records read in one go.
 const AT_ONCE: usize = 100;
 
+/// Where a page ends: in a server, and where in the order of that server's names.
+struct Place<'a> {
+    /// The address of a node; none where the store is one server.
+    node: Option<&'a str>,
+    cursor: u64,
+}
+
 impl Redis {
     pub(super) async fn page(&self, listing: &ListQuery) -> Result<Page, StoreError> {
-        let mut cursor = match &listing.after {
-            None => 0,
-            Some(Cursor(text)) => text.parse().map_err(|_| StoreError::Unavailable(NO_CURSOR.into()))?,
+        let place = match &listing.after {
+            None => None,
+            Some(Cursor(text)) => Some(Place::of(text).ok_or(StoreError::Unavailable(NO_CURSOR.into()))?),
         };
-        let connected = self.server.link.connected()?;
-        let deadline = Instant::now() + self.server.timeout;
-        let pattern = format!("{}:{}:*", self.server.prefix, listing.route.as_deref().unwrap_or("*"));
+        match &self.shared.servers {
+            Servers::One(server) => {
+                let cursor = place.map_or(0, |place| place.cursor);
+                let (records, next) = self.page_of(&*server.link.connected()?, cursor, listing).await?;
+                Ok(Page { records, next: (next != 0).then(|| Cursor(next.to_string())) })
+            }
+            // One node after the other.
+            Servers::Cluster(watched) => {
+                let nodes = watched.cluster.nodes();
+                let names: Vec<String> = nodes.iter().map(|node| node.endpoint().to_string()).collect();
+                let (index, cursor) = match place {
+                    None => (0, 0),
+                    Some(Place { node, cursor }) => {
+                        let index = names.iter().position(|name| Some(name.as_str()) == node);
+                        (index.ok_or(StoreError::Refused(OTHER_NODES.into()))?, cursor)
+                    }
+                };
+                let Some(node) = nodes.get(index) else { return Err(watched.cluster.why_without_key()) };
+                let (records, next) = self.page_of(&*node.server().link.connected()?, cursor, listing).await?;
+                let (next, of) = if next != 0 { (next, names.get(index)) } else { (0, names.get(index + 1)) };
+                Ok(Page { records, next: of.map(|name| Cursor(format!("{next}@{name}"))) })
+            }
+        }
+    }
+
+    /// Some of the records of one server, and where the next begin; 0 after the last.
+    async fn page_of(
+        &self,
+        connected: &Connected,
+        mut cursor: u64,
+        listing: &ListQuery,
+    ) -> Result<(Vec<ListedRecord>, u64), StoreError> {
+        let deadline = Instant::now() + self.timeout();
+        let pattern = format!("{}:{}:*", self.prefix(), listing.route.as_deref().unwrap_or("*"));
         let mut names = Vec::new();
         let mut count = listing.limit.clamp(1, MOST);
         for _ in 0..ROUNDS {
@@ -37,7 +78,7 @@ impl Redis {
             let before = names.len();
             names.extend(found);
             cursor = next;
-            if cursor == 0 || names.len() >= listing.limit || Instant::now() + self.server.timeout / 2 > deadline {
+            if cursor == 0 || names.len() >= listing.limit || Instant::now() + self.timeout() / 2 > deadline {
                 break;
             }
             if names.len() == before {
@@ -47,23 +88,33 @@ impl Redis {
 
         let mut records = Vec::with_capacity(names.len());
         for names in names.chunks(AT_ONCE) {
-            let keys: Vec<String> =
-                names.iter().map(|name| RecordKey::new(&self.server.prefix, name).to_string()).collect();
+            let keys: Vec<String> = names.iter().map(|name| RecordKey::new(self.prefix(), name).to_string()).collect();
             let heads = connected.peek(&keys, codec::HEAD, deadline).await.map_err(refused)?;
             let there = names.iter().zip(heads).filter_map(|(name, head)| Some((name, head?)));
             records.extend(there.map(|(name, head)| ListedRecord { name: name.clone(), seen: seen(head) }));
         }
-        Ok(Page { records, next: (cursor != 0).then(|| Cursor(cursor.to_string())) })
+        Ok((records, cursor))
     }
 
     /// The record that lies under this key, if one that is asked for does. Others may use names that look alike.
     fn named(&self, key: &[u8], listing: &ListQuery) -> Option<RecordName> {
-        let name = std::str::from_utf8(key).ok()?.strip_prefix(&self.server.prefix)?.strip_prefix(':')?;
+        let name = std::str::from_utf8(key).ok()?.strip_prefix(self.prefix())?.strip_prefix(':')?;
         let name: RecordName = name.parse().ok()?;
         listing.route.as_ref().is_none_or(|route| *route == name.route).then_some(name)
     }
 }
 
+impl<'a> Place<'a> {
+    fn of(text: &'a str) -> Option<Self> {
+        let (cursor, node) = match text.split_once('@') {
+            Some((cursor, node)) => (cursor, Some(node)),
+            None => (text, None),
+        };
+        Some(Self { node, cursor: cursor.parse().ok()? })
+    }
+}
+
+const OTHER_NODES: &str = "another node serves these records by now: begin the list again";
 const NO_CURSOR: &str = "this cursor does not come from a list of this store";
 const NO_PERMISSION: &str = "the Redis user may not list records: it needs SCAN and GETRANGE";
 
@@ -77,6 +128,6 @@ fn refused(fault: CommandError) -> StoreError {
 
 fn seen(HeadWithTtl { head, left }: HeadWithTtl) -> Result<RecordSnapshot, Unreadable> {
     let summary = codec::summarise(&head.ok_or(Unreadable::Damaged(super::NOT_A_RECORD))?)?;
-    let silent_for = super::silence(summary.claim.terms.retention, left);
+    let silent_for = silence(summary.claim.terms.retention, left);
     Ok(RecordSnapshot { summary, silent_for })
 }

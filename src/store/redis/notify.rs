@@ -4,25 +4,33 @@
 //! subscribes, leaves a sign under a name beside the record's for as long as its patience lasts, and looks at the record
 //! again: what happened until then it sees itself, and of what happens later it is told.
 //!
-//! One connection listens, made when somebody first waits, whatever their number. Nothing rests on it: who waits looks now
-//! and then all the same, so a server without RESP3, one that takes no sign, a user without channels or a sidecar that
-//! leaves no signs only costs promptness.
+//! One connection to each server listens, made when somebody first waits, whatever their number. Nothing rests on it: who
+//! waits looks now and then all the same, so a server without RESP3, one that takes no sign, a user without channels, a
+//! sidecar that leaves no signs or a slot that moves to another node only costs promptness.
+//!
+//! In a cluster, the channels are those of the record's slot where the server has such (Redis 7.0): what is published on
+//! others goes to every node.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, FromRedisValue, PushInfo, PushKind, RedisError, RedisResult};
+use redis::{ErrorKind, FromRedisValue, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::command_error::CommandError;
 use super::commands::millis;
-use super::connection::{CONNECT_TIMEOUT, FIRST_DELAY, LONGEST_DELAY, Link, jittered};
+use super::connected::ServerDuty;
+use super::link::Link;
 use super::multiplexed;
 use super::stream::Dialer;
+use super::timing::{CONNECT_TIMEOUT, FIRST_DELAY, LONGEST_DELAY, jittered};
 use crate::store::Changes;
 
 /// Tells of changes to records that somebody waits for.
@@ -48,6 +56,11 @@ struct Subscription {
 
 /// Follows a record's key in braces, so that they share a slot, and names the sign of those who wait for it.
 pub(super) const WAITING: &str = "}:waiting";
+
+/// Where those leave a sign who wait for the record that lies there.
+pub(super) fn sign_of(key: &str) -> String {
+    format!("{{{key}{WAITING}")
+}
 
 /// A channel that nobody waits for any more is left so late: the next to wait may come soon.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -110,7 +123,7 @@ impl Subscriptions {
     }
 
     fn heard(&self, push: &PushInfo) {
-        if let (PushKind::Message, Some(channel)) = (&push.kind, push.data.first())
+        if let (PushKind::Message | PushKind::SMessage, Some(channel)) = (&push.kind, push.data.first())
             && let Ok(key) = String::from_redis_value_ref(channel)
         {
             self.tell(&key);
@@ -154,20 +167,26 @@ async fn run(topics: Arc<Subscriptions>, link: Arc<Link>, dialer: Arc<Dialer>) {
 /// Listens on one connection until it is lost, or nobody waits any more.
 async fn listen(topics: &Arc<Subscriptions>, link: &Link, dialer: &Dialer) -> RedisResult<()> {
     let lost = CancellationToken::new();
+    let leaving = Arc::new(AtomicU64::new(0));
     let on_push = {
-        let (topics, lost) = (Arc::clone(topics), lost.clone());
+        let (topics, lost, leaving) = (Arc::clone(topics), lost.clone(), leaving.clone());
         move |push: PushInfo| match push.kind {
             PushKind::Disconnection => lost.cancel(),
+            // The slot has moved, and the redis crate takes this for the answer to another command.
+            PushKind::SUnsubscribe if leaving.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err() => {
+                lost.cancel();
+            }
             _ => topics.heard(&push),
         }
     };
     // The server to which records go now, which may be another after a failover.
     let shared = link.next().await;
     let connection = in_time(multiplexed::open(dialer, &shared.endpoint, on_push)).await?;
-    let mut subscribed = HashMap::new();
+    let channels = Channels { of_slots: shared.duty != ServerDuty::Alone, leaving };
+    let mut listening = Listening { connection: connection.handle(), channels, subscribed: HashMap::new() };
     loop {
         let wanted = topics.sweep();
-        follow(&mut connection.handle(), topics, &mut subscribed, &wanted).await?;
+        listening.follow(topics, &wanted).await?;
         if wanted.is_empty() {
             return Ok(());
         }
@@ -180,40 +199,89 @@ async fn listen(topics: &Arc<Subscriptions>, link: &Link, dialer: &Dialer) -> Re
     }
 }
 
-async fn follow(
-    connection: &mut MultiplexedConnection,
-    topics: &Subscriptions,
-    subscribed: &mut HashMap<String, Instant>,
-    wanted: &HashMap<String, Instant>,
-) -> RedisResult<()> {
-    for (key, until) in wanted {
-        let stood = subscribed.get(key).copied();
-        if stood.is_some_and(|stood| stood >= *until) {
-            continue;
-        }
-        let stands = match stood {
-            Some(_) => sign(&mut connection.clone(), key, *until).await?,
-            // On one connection, the server takes the one after the other.
-            None => {
-                let mut signing = connection.clone();
-                tokio::try_join!(in_time(connection.subscribe(key)), sign(&mut signing, key, *until))?.1
+/// What is listened to over one connection.
+struct Listening {
+    connection: MultiplexedConnection,
+    channels: Channels,
+    /// Until when the sign of each record stands.
+    subscribed: HashMap<String, Instant>,
+}
+
+/// Which kind of channel is listened to.
+struct Channels {
+    of_slots: bool,
+    /// How many of them are being left.
+    leaving: Arc<AtomicU64>,
+}
+
+impl Listening {
+    async fn follow(&mut self, topics: &Subscriptions, wanted: &HashMap<String, Instant>) -> RedisResult<()> {
+        for (key, until) in wanted {
+            let stood = self.subscribed.get(key).copied();
+            if stood.is_some_and(|stood| stood >= *until) {
+                continue;
             }
-        };
-        let now = Instant::now();
-        // A sign that was refused is tried again with the next look.
-        subscribed.insert(key.clone(), if stands { *until } else { stood.unwrap_or(now) });
-        // While the former sign stood, they were told of all that happened.
-        let is_news = stands || stood.is_none();
-        if is_news && stood.is_none_or(|stood| stood <= now) {
-            topics.tell(key);
+            let stands = match stood {
+                Some(_) => sign(&mut self.connection, key, *until).await?,
+                // On one connection, the server takes the one after the other.
+                None => {
+                    let mut signing = self.connection.clone();
+                    let subscribing = self.channels.subscribe(&mut self.connection, key);
+                    tokio::try_join!(in_time(subscribing), sign(&mut signing, key, *until))?.1
+                }
+            };
+            let now = Instant::now();
+            // A sign that was refused is tried again with the next look.
+            self.subscribed.insert(key.clone(), if stands { *until } else { stood.unwrap_or(now) });
+            // While the former sign stood, they were told of all that happened.
+            let is_news = stands || stood.is_none();
+            if is_news && stood.is_none_or(|stood| stood <= now) {
+                topics.tell(key);
+            }
         }
+        let left: Vec<String> = self.subscribed.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+        for key in left {
+            in_time(self.channels.unsubscribe(&mut self.connection, &key)).await?;
+            self.subscribed.remove(&key);
+        }
+        Ok(())
     }
-    let left: Vec<String> = subscribed.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
-    for key in left {
-        in_time(connection.unsubscribe(&key)).await?;
-        subscribed.remove(&key);
+}
+
+impl Channels {
+    async fn subscribe(&mut self, connection: &mut MultiplexedConnection, key: &str) -> RedisResult<()> {
+        if self.of_slots {
+            match redis::cmd("SSUBSCRIBE").arg(key).query_async::<Value>(connection).await.map_err(CommandError::of) {
+                Ok(_) => return Ok(()),
+                // The record is at another node by now: whoever waits looks for themselves.
+                Err(fault) if fault.is_elsewhere_in_cluster() => return Ok(()),
+                Err(CommandError::Refused(_, error)) => {
+                    tracing::debug!(%error, "channels of slots cannot be used");
+                    self.of_slots = false;
+                }
+                Err(CommandError::Lost(error)) => return Err(error),
+                Err(CommandError::Late | CommandError::Full) => return Err(late()),
+            }
+        }
+        connection.subscribe(key).await
     }
-    Ok(())
+
+    async fn unsubscribe(&self, connection: &mut MultiplexedConnection, key: &str) -> RedisResult<()> {
+        if self.of_slots {
+            self.leaving.fetch_add(1, SeqCst);
+            let left = redis::cmd("SUNSUBSCRIBE").arg(key).query_async::<Value>(connection).await;
+            return match left.map_err(CommandError::of) {
+                Ok(_) => Ok(()),
+                Err(fault) if fault.is_elsewhere_in_cluster() => {
+                    self.leaving.fetch_sub(1, SeqCst);
+                    Ok(())
+                }
+                Err(CommandError::Refused(_, error) | CommandError::Lost(error)) => Err(error),
+                Err(CommandError::Late | CommandError::Full) => Err(late()),
+            };
+        }
+        connection.unsubscribe(key).await
+    }
 }
 
 /// Says that somebody waits for this record, and whether that stands. Nobody takes the sign away: a notice too many does no
@@ -221,7 +289,7 @@ async fn follow(
 async fn sign(connection: &mut MultiplexedConnection, key: &str, until: Instant) -> RedisResult<bool> {
     let left = millis(until.saturating_duration_since(Instant::now()));
     let mut set = redis::cmd("SET");
-    set.arg(format!("{{{key}{WAITING}")).arg("").arg("PX").arg(left);
+    set.arg(sign_of(key)).arg("").arg("PX").arg(left);
     match in_time(set.query_async(connection)).await {
         Ok(()) => Ok(true),
         // A full server takes no sign: who waits looks for themselves.
@@ -231,6 +299,9 @@ async fn sign(connection: &mut MultiplexedConnection, key: &str, until: Instant)
 }
 
 async fn in_time<T>(answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-    let late = |_| RedisError::from((ErrorKind::Io, "no answer in time"));
-    tokio::time::timeout(CONNECT_TIMEOUT, answer).await.map_err(late)?
+    tokio::time::timeout(CONNECT_TIMEOUT, answer).await.map_err(|_| late())?
+}
+
+fn late() -> RedisError {
+    RedisError::from((ErrorKind::Io, "no answer in time"))
 }

@@ -24,9 +24,9 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
 
-use super::commands::CommandError;
-use super::connection::TIMEOUTS;
+use super::command_error::CommandError;
 use super::resp::{RespValue, take_reply};
+use super::timing::TIMEOUTS;
 
 /// A handle to the connection. It is closed with the last one.
 #[derive(Clone)]
@@ -69,8 +69,12 @@ struct AwaitedReply {
     timeout: Duration,
     /// When all of it was handed to the operating system.
     written: Option<Instant>,
+    /// It is [`ASKING`], which another command follows.
+    is_asking: bool,
 }
 
+/// Says that the next command may be carried out in a slot that is being moved to this node.
+pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 /// How often the ages of commands are looked at: so much later may an answer be found late. A claim that is tried twice
 /// has 50 ms more for it in all.
 const TICK: Duration = Duration::from_millis(25);
@@ -144,14 +148,20 @@ impl Pipeline {
         Self(Arc::new(Handle { state, instead }))
     }
 
-    /// Sends the command that `encode` writes. The answer may take `timeout`, from when it is written.
-    pub(super) fn send(&self, timeout: Duration, encode: impl FnOnce(&mut Vec<u8>)) -> ReplyFuture<'_> {
+    /// Sends the command that `encode` writes. The answer may take `timeout`, from when it is written. The server is told
+    /// before whether the command is for a slot that is being moved to it.
+    pub(super) fn send(
+        &self,
+        timeout: Duration,
+        is_importing: bool,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> ReplyFuture<'_> {
         let mut state = lock(&self.0.state);
         if state.is_closed
             && let Some(instead) = &self.0.instead
         {
             drop(state);
-            return instead.send(timeout, encode);
+            return instead.send(timeout, is_importing, encode);
         }
         let failed = match () {
             () if state.is_closed => Some(closed()),
@@ -161,10 +171,14 @@ impl Pipeline {
         if failed.is_some() {
             return ReplyFuture { pipeline: self, slot: None, failed };
         }
+        if is_importing {
+            state.out.extend_from_slice(ASKING);
+            state.awaited.push_back(AwaitedReply { slot: None, timeout, written: None, is_asking: true });
+        }
         encode(&mut state.out);
         let number = state.answered + state.awaited.len() as u64;
         let slot = state.slots.insert(ReplySlot::Waiting(number, None));
-        state.awaited.push_back(AwaitedReply { slot: Some(slot), timeout, written: None });
+        state.awaited.push_back(AwaitedReply { slot: Some(slot), timeout, written: None, is_asking: false });
         let driver = state.driver.take();
         drop(state);
         if let Some(driver) = driver {
@@ -380,7 +394,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
                 Err(_) => return Err(nonsense("Redis sent what is no reply to any of the commands")),
             };
             has_answers = true;
-            let answer = answer(reply).ok_or_else(|| nonsense("unexpected answer"))?;
+            let is_asking = state.awaited.front().is_some_and(|awaited| awaited.is_asking);
+            let answer = answer(reply, is_asking).ok_or_else(|| nonsense("unexpected answer"))?;
             let Some(awaited) = state.awaited.pop_front() else {
                 return Err(nonsense("Redis answered without being asked"));
             };
@@ -532,12 +547,13 @@ impl<S> Drop for PipelineDriver<S> {
     }
 }
 
-/// What a hot command may be answered with.
-fn answer(reply: RespValue) -> Option<Result<Option<Bytes>, CommandError>> {
+/// What a hot command may be answered with, or [`ASKING`].
+fn answer(reply: RespValue, is_asking: bool) -> Option<Result<Option<Bytes>, CommandError>> {
     match reply {
         RespValue::Nil => Some(Ok(None)),
         RespValue::Bulk(value) => Some(Ok(Some(value))),
         RespValue::Error(line) => Some(Err(CommandError::of_line(&line))),
+        RespValue::Status(_) if is_asking => Some(Ok(None)),
         RespValue::Status(_) | RespValue::Integer(_) => None,
     }
 }

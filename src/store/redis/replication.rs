@@ -4,6 +4,7 @@
 //! of its own, on which a mark is written first: the replication stream is in order, and a replica that has the mark has
 //! all that was written before it, over whatever connection. All who wait at the same time share one mark.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{RedisError, RedisResult, Value};
@@ -11,8 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::commands::{CommandError, millis};
+use super::command_error::CommandError;
+use super::commands::millis;
 use super::multiplexed::Multiplexed;
+use super::own_names::OwnNames;
 
 /// Waits for replicas of one server. The task that asks ends with the last clone.
 #[derive(Clone)]
@@ -33,19 +36,23 @@ pub(super) enum Confirmation {
 
 /// The mark lives so long, unless another replaces it.
 const MARK_LIVES: Duration = Duration::from_secs(60);
+/// In a cluster, a mark may lie in a slot that is on its way to another node: another one is written then.
+const MARKS_TRIED: usize = 3;
+/// After as many marks, the first one is good again.
+const SKIPS: usize = 8;
 
 impl Replication {
-    /// `acks` replicas are to have it, each time within `timeout`. `mark` is the name that is written to.
+    /// `acks` replicas are to have it, each time within `timeout`. The names of the marks that are written begin as is said.
     pub(super) fn start(
         connection: Multiplexed,
-        mark: String,
+        marks: (Arc<OwnNames>, String),
         acks: u64,
         timeout: Duration,
         lost: CancellationToken,
     ) -> Self {
         let (asked, waiting) = mpsc::unbounded_channel();
         #[expect(clippy::disallowed_methods, reason = "ends with the last who may ask")]
-        tokio::spawn(run(connection, mark, acks, timeout, waiting, lost));
+        tokio::spawn(run(connection, marks, acks, timeout, waiting, lost));
         Self { asked }
     }
 
@@ -62,18 +69,29 @@ impl Replication {
 
 async fn run(
     connection: Multiplexed,
-    mark: String,
+    (names, base): (Arc<OwnNames>, String),
     acks: u64,
     timeout: Duration,
     mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<Confirmation>>,
     lost: CancellationToken,
 ) {
-    let mut together = Vec::new();
+    let (mut together, mut skip) = (Vec::new(), 0);
     while waiting.recv_many(&mut together, usize::MAX).await > 0 {
-        let confirmation = tokio::select! {
-            confirmation = ask(&connection, &mark, acks, timeout) => confirmation,
-            () = lost.cancelled() => return,
-        };
+        let mut confirmation = Confirmation::Short(0);
+        for _ in 0..MARKS_TRIED {
+            let mark = names.name(&base, skip);
+            confirmation = tokio::select! {
+                confirmation = ask(&connection, &mark, acks, timeout) => confirmation,
+                () = lost.cancelled() => return,
+            };
+            match &confirmation {
+                // The slot of this mark is being moved, or was. Nothing was written.
+                Confirmation::Failed(error) if matches!(error.code(), Some("MOVED" | "ASK")) => {
+                    skip = (skip + 1) % SKIPS;
+                }
+                Confirmation::Enough | Confirmation::Short(_) | Confirmation::Failed(_) => break,
+            }
+        }
         let is_lost = matches!(&confirmation, Confirmation::Failed(error) if error.code().is_none());
         for tell in together.drain(..) {
             // Whoever does not wait any more needs no answer.

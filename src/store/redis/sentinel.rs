@@ -13,9 +13,9 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connection::{FIRST_DELAY, LONGEST_DELAY, jittered};
 use super::multiplexed::{self, Multiplexed};
 use super::stream::Dialer;
+use super::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
 use crate::config::RedisEndpoint;
 
 /// The sentinels of one primary, each with a task that asks it.

@@ -1,5 +1,6 @@
 -- Writes the owner's outcome over its own record in flight (state 1) or unknown (4), or where there is none.
--- KEYS[1] record; KEYS[2] sign of those who wait for it; ARGV[1] outcome; ARGV[2] milliseconds to live
+-- KEYS[1] record; KEYS[2] sign of those who wait for it, or none in a cluster, where one half of two keys may be
+-- elsewhere and channels have slots; ARGV[1] outcome; ARGV[2] milliseconds to live
 -- Returns nil when it is written, else the record that stays.
 local held = redis.call('GET', KEYS[1])
 if held then
@@ -11,7 +12,11 @@ if held then
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 -- A user without channels may not, and the sign may be no string: neither undoes what is done.
-if redis.pcall('GET', KEYS[2]) then
-  redis.pcall('PUBLISH', KEYS[1], '')
+local sign = KEYS[2] or '{' .. KEYS[1] .. '}:waiting'
+if redis.pcall('GET', sign) then
+  local told = KEYS[2] == nil and redis.pcall('SPUBLISH', KEYS[1], '')
+  if type(told) ~= 'number' or told == 0 then
+    redis.pcall('PUBLISH', KEYS[1], '')
+  end
 end
 return false

@@ -7,6 +7,7 @@ pub mod fault_proxy;
 pub mod front;
 pub mod http2;
 pub mod issuer;
+pub mod load;
 pub mod process;
 #[path = "../../support/redis_server.rs"]
 pub mod redis_server;

@@ -50,7 +50,7 @@ fn wire(room: usize) -> Wire {
 }
 
 fn get<'a>(pipeline: &'a Pipeline, key: &'static [u8]) -> ReplyFuture<'a> {
-    pipeline.send(TIMEOUT, |out| drop(CommandWriter::begin(out, 2).word(b"GET").word(key)))
+    pipeline.send(TIMEOUT, false, |out| drop(CommandWriter::begin(out, 2).word(b"GET").word(key)))
 }
 
 async fn asked(server: &mut DuplexStream, keys: &[&str]) {
@@ -123,7 +123,7 @@ async fn a_late_answer_is_nobody_s_and_three_in_a_row_are_the_connection_s_fault
     let begun = Instant::now();
     let (late, patient) = (
         get(&pipeline, b"a"),
-        pipeline.send(TIMEOUT * 4, |out| {
+        pipeline.send(TIMEOUT * 4, false, |out| {
             drop(CommandWriter::begin(out, 2).word(b"GET").word(b"b"));
         }),
     );
@@ -158,7 +158,7 @@ async fn a_server_that_hangs_is_known_by_late_answers_on_several_connections() {
 #[tokio::test(start_paused = true)]
 async fn the_time_of_a_command_begins_when_it_is_written() {
     let Wire { pipeline, mut server, lost, .. } = wire(64);
-    let large = pipeline.send(TIMEOUT, |out| drop(CommandWriter::begin(out, 1).word(&[b'x'; 1024])));
+    let large = pipeline.send(TIMEOUT, false, |out| drop(CommandWriter::begin(out, 1).word(&[b'x'; 1024])));
     let behind = get(&pipeline, b"a");
     let slow = async {
         let mut taken = 0;
@@ -174,7 +174,7 @@ async fn the_time_of_a_command_begins_when_it_is_written() {
 
     // One that takes nothing is late all the same.
     let begun = Instant::now();
-    let stuck = pipeline.send(TIMEOUT, |out| drop(CommandWriter::begin(out, 1).word(&[b'x'; 1024])));
+    let stuck = pipeline.send(TIMEOUT, false, |out| drop(CommandWriter::begin(out, 1).word(&[b'x'; 1024])));
     assert!(matches!(stuck.await, Err(CommandError::Late)));
     assert!(begun.elapsed() <= TIMEOUT + TICK + Duration::from_millis(2), "{:?}", begun.elapsed());
     // What comes later waits for a time of its own at most.

@@ -1,0 +1,209 @@
+//! Why there is no connection, and what would mend it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError};
+
+use super::command_error::CommandError;
+use super::stream::{Dialer, tls_fault};
+use super::timing::CONNECT_TIMEOUT;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The first attempt is under way.
+    #[error("there is no connection to Redis yet")]
+    NotYet,
+    /// There was one.
+    #[error("the connection to Redis is lost")]
+    Lost,
+    /// Nobody answers.
+    #[error("Redis did not answer within {0:?}")]
+    Silent(Duration),
+    /// There is no way to the server.
+    #[error("Redis cannot be reached")]
+    Unreachable(#[source] RedisError),
+    /// It takes connections, and says nothing.
+    #[error(
+        "Redis takes connections and did not answer within {0:?}: it hangs, or it speaks TLS on this port (write rediss:// in \
+         store.url)"
+    )]
+    Mute(Duration),
+    /// The same, where TLS is tried.
+    #[error(
+        "no TLS with Redis: it takes connections and did not answer within {0:?}: it hangs, or the port does not speak TLS \
+         (write redis:// without the second s, or name the server's tls-port)"
+    )]
+    MuteInTls(Duration),
+    /// It is reached, and TLS fails.
+    #[error("no TLS with Redis: {0}")]
+    Tls(String),
+    /// It hangs up without a word.
+    #[error("Redis hung up at once; if it speaks TLS on this port, write rediss:// in store.url")]
+    HungUp(#[source] RedisError),
+    /// Sentinels do not say where it is.
+    #[error("no sentinel names a primary {master:?}")]
+    NoPrimary {
+        /// The name that they were asked for.
+        master: String,
+        /// What one of them said instead.
+        #[source]
+        source: RedisError,
+    },
+    /// The sentinels name a server that is none, or is none any more.
+    #[error("{server} is not the primary, or not any more: sentinels are asked again")]
+    NotPrimary {
+        /// Host and port.
+        server: String,
+    },
+    /// The server wants other credentials.
+    #[error("Redis does not accept the user and password (store.url, store.password), or asks for some")]
+    Credentials(#[source] RedisError),
+    /// The server lacks what is needed, or does not let this user have it.
+    #[error(
+        "Redis lacks {missing}, or refuses it to this user; nothing guarded runs until that is mended. For an ACL user, this is \
+         enough: {rule}"
+    )]
+    Permission {
+        /// What is missing.
+        missing: String,
+        /// The [rule](super::acl_rule) of a user that has it.
+        rule: String,
+        /// What the server said.
+        #[source]
+        source: RedisError,
+    },
+    /// The server is one of many, and another has what was asked for.
+    #[error(
+        "Redis is a node of a cluster, and names another one for what was asked: write redis+cluster:// in store.url, or \
+         rediss+cluster:// for TLS"
+    )]
+    Elsewhere(#[source] RedisError),
+    /// The server is no node of a cluster.
+    #[error("{server} is no node of a Redis Cluster: write redis:// without +cluster in store.url")]
+    NoCluster {
+        /// Host and port.
+        server: String,
+    },
+    /// Some slots belong to nobody.
+    #[error("no node of the cluster serves {0} of its 16384 slots")]
+    Uncovered(usize),
+    /// A node of the cluster cannot be used.
+    #[error("the node {server} of the cluster")]
+    Node {
+        /// Host and port.
+        server: String,
+        /// Why not.
+        #[source]
+        why: Arc<ConnectError>,
+    },
+    /// The server answers, and cannot be used.
+    #[error("Redis refuses to work")]
+    Refused(#[source] RedisError),
+    /// Records could be evicted.
+    #[error(
+        "Redis may evict records (maxmemory-policy {policy}), and an operation whose record is gone runs again: \
+         set maxmemory-policy to noeviction, or store.accept_eviction to true"
+    )]
+    Evicting {
+        /// The server's `maxmemory-policy`.
+        policy: String,
+    },
+    /// The store was used with a digest key that is not here.
+    #[error(
+        "this store was used with another store.digest_key, and none is set: set it, or delete {name} from Redis to go on \
+         without the records of before"
+    )]
+    DigestKeyWithheld {
+        /// Where the store keeps its note about the key.
+        name: String,
+    },
+    /// Another sidecar has gone over to a digest key that is not here.
+    #[error(
+        "another sidecar has replaced the digest key of this store ({name}) by that of its own store.digest_key: this one \
+         claims nothing any more. Give all of them the same, and start this one again"
+    )]
+    DigestKeyReplaced {
+        /// Where the store keeps its note about the key.
+        name: String,
+    },
+    /// Something else uses the prefix.
+    #[error("{name} in Redis was not written by onlyonce: choose another store.prefix")]
+    NotOurs {
+        /// Where the store keeps its note about the digest key.
+        name: String,
+    },
+    /// No random bytes.
+    #[error("there is no randomness to make a digest key of")]
+    Randomness(#[source] getrandom::Error),
+}
+
+impl ConnectError {
+    /// Whether starting is no use until somebody changes something.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Evicting { .. } | Self::DigestKeyWithheld { .. } | Self::NotOurs { .. } => true,
+            Self::Node { why, .. } => why.is_final(),
+            Self::NotYet
+            | Self::Elsewhere(_)
+            | Self::NoCluster { .. }
+            | Self::Uncovered(_)
+            | Self::Lost
+            | Self::DigestKeyReplaced { .. }
+            | Self::Silent(_)
+            | Self::Unreachable(_)
+            | Self::Mute(_)
+            | Self::MuteInTls(_)
+            | Self::Tls(_)
+            | Self::HungUp(_)
+            | Self::NoPrimary { .. }
+            | Self::NotPrimary { .. }
+            | Self::Credentials(_)
+            | Self::Permission { .. }
+            | Self::Refused(_)
+            | Self::Randomness(_) => false,
+        }
+    }
+
+    /// Whether it says that the last try to open a connection has failed. A server that speaks for another digest key is
+    /// within reach, and there is none that was not tried yet.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        match self {
+            Self::NotYet | Self::Lost => false,
+            Self::Node { why, .. } => why.is_out_of_reach(),
+            Self::Elsewhere(_) | Self::NoCluster { .. } | Self::Uncovered(_) => false,
+            Self::DigestKeyWithheld { .. } | Self::DigestKeyReplaced { .. } | Self::NotOurs { .. } => false,
+            Self::Evicting { .. } | Self::Permission { .. } | Self::Randomness(_) => false,
+            Self::Silent(_) | Self::Mute(_) | Self::MuteInTls(_) => true,
+            Self::Unreachable(_) | Self::Tls(_) | Self::HungUp(_) => true,
+            Self::NoPrimary { .. } | Self::NotPrimary { .. } | Self::Credentials(_) | Self::Refused(_) => true,
+        }
+    }
+
+    pub(super) fn of_opening(error: RedisError, dialer: &Dialer) -> Self {
+        if let Some(advice) = tls_fault(&error).filter(|_| dialer.is_tls()) {
+            return Self::Tls(advice);
+        }
+        match (error.kind(), error.code()) {
+            (_, None) if error.is_connection_refusal() => Self::Unreachable(error),
+            (ErrorKind::Io, None) if !dialer.is_tls() && error.is_connection_dropped() => Self::HungUp(error),
+            (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => Self::Credentials(error),
+            (_, Some(_)) => Self::Refused(error),
+            (_, None) => Self::Unreachable(error),
+        }
+    }
+
+    /// `rule` is that of a user who may do it.
+    pub(super) fn of(fault: CommandError, rule: impl FnOnce() -> String) -> Self {
+        match fault {
+            CommandError::Refused(code, source) if code == "NOPERM" => {
+                Self::Permission { missing: "a permission".to_owned(), rule: rule(), source }
+            }
+            CommandError::Refused(code, source) if code == "MOVED" || code == "ASK" => Self::Elsewhere(source),
+            CommandError::Refused(_, error) => Self::Refused(error),
+            CommandError::Lost(error) => Self::Unreachable(error),
+            CommandError::Late | CommandError::Full => Self::Silent(CONNECT_TIMEOUT),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What a server tells of itself.
+
+use std::collections::HashMap;
+
+use redis::{FromRedisValue, Pipeline, RedisResult, Value};
+
+pub(super) const NO_EVICTION: &str = "noeviction";
+
+/// What a server tells of itself, if it does: managed servers hide such things.
+pub(super) struct ServerFacts {
+    /// The policy of eviction, where anything is ever evicted under it; `None` if it cannot be found out.
+    pub(super) eviction: Option<String>,
+    /// The share of its memory that is used; `None` without a limit.
+    pub(super) used: Option<f64>,
+    /// The keys that it has evicted.
+    pub(super) evicted: Option<u64>,
+    /// Whether anything is written to disk; `true` if it cannot be found out.
+    pub(super) persists: bool,
+    /// A random number of this run of the server.
+    pub(super) run: Option<String>,
+    /// Product and version. For people: nothing is guessed from it.
+    pub(super) version: Option<String>,
+    /// Replicas that are connected.
+    pub(super) replicas: Option<u64>,
+}
+
+impl ServerFacts {
+    pub(super) const QUESTIONS: usize = 8;
+
+    /// Settings say less than `INFO`, where that is allowed.
+    pub(super) fn questions(settings_too: bool) -> Pipeline {
+        let mut pipeline = Pipeline::new();
+        pipeline.ignore_errors();
+        for section in ["memory", "stats", "persistence", "server", "replication"] {
+            pipeline.cmd("INFO").arg(section);
+        }
+        for setting in ["maxmemory", "maxmemory-policy", "save"].into_iter().filter(|_| settings_too) {
+            pipeline.cmd("CONFIG").arg("GET").arg(setting);
+        }
+        pipeline
+    }
+
+    pub(super) fn of(answers: &[RedisResult<Value>]) -> Self {
+        let told = |index: usize| answers.get(index).and_then(|answer| answer.as_ref().ok());
+        let info = |index, name| field(&String::from_redis_value_ref(told(index)?).ok()?, name);
+        let setting = |index, name| {
+            let mut settings: HashMap<String, String> = FromRedisValue::from_redis_value_ref(told(index)?).ok()?;
+            settings.remove(name)
+        };
+        let maxmemory = info(0, "maxmemory").or_else(|| setting(5, "maxmemory"));
+        let policy = info(0, "maxmemory_policy").or_else(|| setting(6, "maxmemory-policy"));
+        let eviction = match (maxmemory.as_deref(), policy) {
+            (None, _) | (_, None) => None,
+            (Some("0"), Some(_)) => Some(NO_EVICTION.to_owned()),
+            (Some(_), policy) => policy,
+        };
+        let limit = maxmemory.and_then(|maxmemory| maxmemory.parse::<f64>().ok()).filter(|limit| *limit > 0.0);
+        let used = info(0, "used_memory").and_then(|used| used.parse::<f64>().ok());
+        let appends = info(2, "aof_enabled").is_none_or(|enabled| enabled != "0");
+        Self {
+            eviction,
+            used: limit.and_then(|limit| Some(used? / limit)),
+            evicted: info(1, "evicted_keys").and_then(|evicted| evicted.parse().ok()),
+            run: info(3, "run_id"),
+            version: match (info(3, "valkey_version"), info(3, "redis_version")) {
+                (Some(version), _) => Some(format!("Valkey {version}")),
+                (None, Some(version)) => Some(format!("Redis {version}")),
+                (None, None) => None,
+            },
+            replicas: info(4, "connected_slaves").and_then(|replicas| replicas.parse().ok()),
+            persists: appends || setting(7, "save").is_none_or(|points| !points.is_empty()),
+        }
+    }
+}
+
+/// One line of `INFO`.
+pub(super) fn field(info: &str, name: &str) -> Option<String> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned())
+}

@@ -1,0 +1,220 @@
+//! How this process and the others come to use the same digest key: a note in the store, which is read again and again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::FromRedisValue;
+use tokio::time::Instant;
+
+use super::ConnectionOptions;
+use super::acl::acl_rule;
+use super::canary::{Canary, report_outdated};
+use super::command_error::CommandError;
+use super::connect_error::ConnectError;
+use super::connected::{Connected, ServerDuty};
+use super::facts::field;
+use super::store_state::StoreState;
+use crate::clock::since_boot;
+use crate::config;
+use crate::key::DigestKey;
+use crate::store::FOREVER;
+use crate::store::digest_key::{Agreement, DigestKeyNote, Wanted, configured};
+
+/// Sees to it that this process claims only while the store has the digest key that it uses.
+pub(super) struct KeyAgreement {
+    state: Arc<StoreState>,
+    prefix: String,
+    duty: ServerDuty,
+    configured: Option<DigestKey>,
+    /// Whether this process has seen the store's note about the digest key.
+    noted: bool,
+    puts_key: bool,
+    /// With as many clients at the server, this process is alone. `None`: there is no telling, as others may be connected to
+    /// other nodes.
+    own_connections: Option<u64>,
+}
+
+/// How long whoever founds or replaces the digest key of a store makes no claims: by then, every other sidecar has either
+/// seen the new one, or has had no answer for so long that it claims nothing itself.
+const SETTLING: Duration = Duration::from_secs(3);
+
+/// The connections that this process has to a server when it opens them; one more waits for replicas. Those of its cores
+/// come later: beside them, it counts as not alone, and waits.
+const OWN_CONNECTIONS: u64 = 4;
+
+impl KeyAgreement {
+    pub(super) fn new(
+        config: &config::StoreConfig,
+        state: Arc<StoreState>,
+        duty: ServerDuty,
+        habits: ConnectionOptions,
+    ) -> Self {
+        let own_connections = OWN_CONNECTIONS + u64::from(config.replica_acks > 0);
+        Self {
+            state,
+            prefix: config.prefix.clone(),
+            duty,
+            configured: configured(config),
+            noted: false,
+            puts_key: habits.puts_key,
+            own_connections: (duty == ServerDuty::Alone).then_some(own_connections),
+        }
+    }
+
+    /// Agrees with the server on the digest key, and confirms it. Finds out in passing whether data was lost.
+    pub(super) async fn agree(
+        &mut self,
+        connected: &Connected,
+        mut canary: Option<&mut Canary>,
+        deadline: Instant,
+    ) -> Result<(), ConnectError> {
+        let name = note_name(&self.prefix);
+        let wanted = Wanted::new(self.configured, self.state.digest_key()).map_err(ConnectError::Randomness)?;
+        let note = wanted.note().encode();
+        if !self.puts_key {
+            return self.read_key(connected, &wanted, &name, deadline).await;
+        }
+        let asked = since_boot();
+        let (found, left, is_outdated) =
+            tokio::join!(take_note(connected, &name, &note, deadline), connected.left(&name, deadline), async {
+                match &mut canary {
+                    Some(canary) => canary.is_outdated(connected, deadline).await,
+                    None => Ok(false),
+                }
+            },);
+        let of = |fault| self.of(fault);
+        let (found, left, is_outdated) = (found.map_err(of)?, left.map_err(of)?, is_outdated.map_err(of)?);
+        let found = match found {
+            None => None,
+            Some(bytes) => Some(DigestKeyNote::decode(&bytes).ok_or(ConnectError::NotOurs { name: name.clone() })?),
+        };
+        let agreement = wanted.compare(found);
+        let (key, is_new) = match agreement {
+            // Whoever comes just now may meet others who have not seen it yet.
+            Agreement::Agreed(key) if !self.noted => (key, is_young(left)),
+            Agreement::Agreed(key) => (key, false),
+            Agreement::Founded(key) => (key, !self.is_alone(connected, &name, deadline).await?),
+            Agreement::Adopted(key) if !self.noted => (key, is_young(left)),
+            Agreement::Adopted(key) => (key, true),
+            Agreement::Forgotten(_) if self.noted => return Err(ConnectError::DigestKeyReplaced { name }),
+            Agreement::Forgotten(key) => {
+                tracing::warn!(
+                    name,
+                    "store.digest_key is not the key that this store was used with, and takes its place: the records kept \
+                     under that are forgotten, and sidecars that go by it claim nothing any more"
+                );
+                let put = connected.put(&name, &note, FOREVER, deadline).await;
+                put.map_err(|fault| self.of(fault))?;
+                (key, !self.is_alone(connected, &name, deadline).await?)
+            }
+            Agreement::Withheld => return Err(ConnectError::DigestKeyWithheld { name }),
+        };
+        if is_new {
+            self.state.no_claims_for(SETTLING);
+        }
+        let was_lost = matches!(agreement, Agreement::Founded(_) | Agreement::Adopted(_));
+        if was_lost && let Some(canary) = canary {
+            canary.forget();
+        }
+        if was_lost && self.noted {
+            self.state.count_loss();
+            tracing::error!(
+                "Redis lost its data: records of before are gone, and their operations run again when they are repeated"
+            );
+        } else if is_outdated && !was_lost {
+            report_outdated(&self.state);
+        }
+        self.noted = true;
+        self.state.set_digest_key(key);
+        self.state.confirm(asked);
+        Ok(())
+    }
+
+    /// Takes the store's digest key for what it is.
+    async fn read_key(
+        &self,
+        connected: &Connected,
+        wanted: &Wanted,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<(), ConnectError> {
+        let Some(found) = connected.look(name, deadline).await.map_err(|fault| self.of(fault))? else { return Ok(()) };
+        let note =
+            DigestKeyNote::decode(&found.bytes).ok_or_else(|| ConnectError::NotOurs { name: name.to_owned() })?;
+        match wanted.compare(Some(note)) {
+            Agreement::Founded(key) | Agreement::Agreed(key) | Agreement::Adopted(key) => {
+                self.state.set_digest_key(key);
+            }
+            Agreement::Forgotten(_) => {
+                tracing::warn!(
+                    "store.digest_key is not the key that this store is used with: no record of it is found"
+                );
+            }
+            Agreement::Withheld => return Err(ConnectError::DigestKeyWithheld { name: name.to_owned() }),
+        }
+        Ok(())
+    }
+
+    /// Whether nobody else is connected to the server at which this process has just put its key: nobody can go by
+    /// another one then, and nobody has to wait for it. Says so to those who come next, by making the note look old.
+    async fn is_alone(&self, connected: &Connected, name: &str, deadline: Instant) -> Result<bool, ConnectError> {
+        let Some(own) = self.own_connections else { return Ok(false) };
+        let of = |fault| self.of(fault);
+        let info = ask::<String>(connected, &["INFO", "clients"], deadline).await.map_err(of)?;
+        let clients = info.and_then(|info| field(&info, "connected_clients")?.parse::<u64>().ok());
+        let is_alone = clients.is_some_and(|clients| clients <= own);
+        if is_alone {
+            connected.expire(name, FOREVER - SETTLING, deadline).await.map_err(of)?;
+        }
+        Ok(is_alone)
+    }
+
+    fn of(&self, fault: CommandError) -> ConnectError {
+        ConnectError::of(fault, || acl_rule(&self.prefix, self.duty != ServerDuty::Alone))
+    }
+}
+
+/// Where the store keeps its note.
+pub(super) fn note_name(prefix: &str) -> String {
+    format!("{prefix}:digest-key")
+}
+
+/// Whether a note was made just now, by what is left of its life.
+fn is_young(left: Option<Duration>) -> bool {
+    left.is_some_and(|left| FOREVER.saturating_sub(left) < SETTLING)
+}
+
+/// Writes the note if there is none, else reads it. What is left of its life tells how old it is.
+async fn take_note(
+    connected: &Connected,
+    name: &str,
+    note: &[u8],
+    deadline: Instant,
+) -> Result<Option<Vec<u8>>, CommandError> {
+    let timeout = deadline.saturating_duration_since(Instant::now());
+    match connected.acquire(&[name.as_bytes()], note, FOREVER, timeout).await {
+        Ok(found) => Ok(found.map(Into::into)),
+        Err(fault) if fault.is_elsewhere() => Err(fault),
+        // It takes no writes (its memory is full, its disk is, its replicas are away) and may still serve replays.
+        Err(CommandError::Refused(code, error)) => match connected.look(name, deadline).await? {
+            Some(found) => Ok(Some(found.bytes.into())),
+            None => Err(CommandError::Refused(code, error)),
+        },
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Asks what may be refused: managed servers hide such things.
+async fn ask<T: FromRedisValue>(
+    connected: &Connected,
+    words: &[&str],
+    deadline: Instant,
+) -> Result<Option<T>, CommandError> {
+    let mut question = redis::Cmd::new();
+    question.arg(words);
+    match connected.in_time(deadline, question.query_async(&mut connected.control.handle())).await {
+        Ok(answer) => Ok(Some(answer)),
+        Err(CommandError::Refused(..)) => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}

@@ -1,0 +1,62 @@
+//! One server, and what keeps connections to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::ConnectionOptions;
+use super::canary::{Canary, canary_base};
+use super::connected::ServerDuty;
+use super::key_agreement::KeyAgreement;
+use super::link::Link;
+use super::notify::ChangeSubscriber;
+use super::probe::Probe;
+use super::store_state::StoreState;
+use super::stream::Dialer;
+use super::supervisor::{Source, Supervisor};
+use crate::config;
+
+/// A server. Its connections are closed with it.
+pub(super) struct WatchedServer {
+    pub(super) link: Arc<Link>,
+    pub(super) listener: ChangeSubscriber,
+    _supervisor: AbortOnDropHandle<()>,
+}
+
+/// How servers are connected to, whichever they are.
+#[derive(Clone)]
+pub(super) struct ServerSettings {
+    pub(super) config: config::StoreConfig,
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) habits: ConnectionOptions,
+    pub(super) connect_timeout: Duration,
+    pub(super) state: Arc<StoreState>,
+}
+
+impl WatchedServer {
+    /// Begins to connect.
+    pub(super) fn start(settings: &ServerSettings, source: Source, duty: ServerDuty) -> Self {
+        let ServerSettings { config, dialer, habits, connect_timeout, state } = settings;
+        let link = Link::new();
+        let agreement = || {
+            let canary = Canary::new(canary_base(&config.prefix));
+            (KeyAgreement::new(config, state.clone(), duty, *habits), canary)
+        };
+        let supervisor = Supervisor {
+            link: link.clone(),
+            dialer: dialer.clone(),
+            source,
+            habits: *habits,
+            connect_timeout: *connect_timeout,
+            probe: Probe::new(config, state.clone(), duty, *habits),
+            agreement: (duty == ServerDuty::Alone).then(agreement),
+            acks: (config.replica_acks > 0).then_some((config.replica_acks, config.timeout / 4)),
+            last: None,
+        };
+        let listener = ChangeSubscriber::start(&link, dialer);
+        #[expect(clippy::disallowed_methods, reason = "ends with the server")]
+        let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
+        Self { link, listener, _supervisor: supervisor }
+    }
+}

@@ -1,0 +1,298 @@
+//! The task that keeps a connection to a server.
+//!
+//! It connects, finds out what the server can do, and asks it something every second, which shows dead connections: the
+//! digest key, where the server has all records. The nodes of a cluster have one task for that, which is not this one.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use redis::{PushInfo, PushKind, RedisResult};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::ConnectionOptions;
+use super::body_connections::BodyConnections;
+use super::canary::Canary;
+use super::command_error::CommandError;
+use super::connect_error::ConnectError;
+use super::connected::{AcquireMethod, Connected, ServerDuty};
+use super::handshake;
+use super::key_agreement::{KeyAgreement, note_name};
+use super::link::Link;
+use super::multiplexed::{self, Multiplexed};
+use super::pipeline::Pipeline;
+use super::probe::Probe;
+use super::replication::Replication;
+use super::sentinel::Sentinels;
+use super::stream::Dialer;
+use super::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
+use crate::config::RedisEndpoint;
+use crate::store::causes;
+
+/// The task.
+pub(super) struct Supervisor {
+    pub(super) link: Arc<Link>,
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) source: Source,
+    pub(super) habits: ConnectionOptions,
+    pub(super) connect_timeout: Duration,
+    pub(super) probe: Probe,
+    /// What is to be agreed on with the server. A node of a cluster has only a part of the store.
+    pub(super) agreement: Option<(KeyAgreement, Canary)>,
+    /// How many replicas must have what is written, and how long that may take.
+    pub(super) acks: Option<(u64, Duration)>,
+    /// The server of the last connection.
+    pub(super) last: Option<Identity>,
+}
+
+/// Who knows which server it is.
+pub(super) enum Source {
+    /// The configuration.
+    Fixed(RedisEndpoint),
+    /// Sentinels, which may name another at any time.
+    Sentinel(Sentinels),
+}
+
+/// What tells one server, and one run of it, from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    endpoint: RedisEndpoint,
+    /// A random number of each run, where the server tells it.
+    run: Option<String>,
+}
+
+impl Supervisor {
+    /// Keeps a connection until the task is aborted.
+    pub(super) async fn run(mut self) {
+        let mut delay = FIRST_DELAY;
+        let mut complained = None;
+        loop {
+            match self.connect().await {
+                Ok((connected, preferred)) => {
+                    let server = connected.endpoint.to_string();
+                    tracing::info!(server, "connected to Redis");
+                    complained = None;
+                    self.note_server(&connected.endpoint);
+                    let since = Instant::now();
+                    self.link.set(Ok(Arc::new(connected.clone())));
+                    let why = self.attend(connected, &preferred).await;
+                    tracing::warn!(server, error = causes(&why), "the connection to Redis is lost");
+                    // Whether the server is out of reach, the next try will tell.
+                    self.link.set(Err(Arc::new(if why.is_out_of_reach() { ConnectError::Lost } else { why })));
+                    // A server that hangs up on every caller is not to be called without a pause.
+                    if since.elapsed() > LONGEST_DELAY {
+                        delay = FIRST_DELAY;
+                    }
+                }
+                Err(why) => {
+                    // Once for each new reason: an outage may last.
+                    let reason = why.to_string();
+                    if complained.as_ref() != Some(&reason) {
+                        tracing::error!(server = %self.source, error = causes(&why), "no connection to Redis");
+                        complained = Some(reason);
+                    }
+                    self.link.set(Err(Arc::new(why)));
+                }
+            }
+            let pause = tokio::time::sleep(jittered(delay));
+            match &self.source {
+                Source::Fixed(_) => pause.await,
+                // News may be that of a server that works.
+                Source::Sentinel(sentinels) => tokio::select! {
+                    () = pause => {}
+                    () = sentinels.until_heard() => delay = FIRST_DELAY,
+                },
+            }
+            delay = (delay * 2).min(LONGEST_DELAY);
+        }
+    }
+
+    /// Connects to the server, or to the first of those that may be it. Which one the sentinels preferred, too.
+    async fn connect(&mut self) -> Result<(Connected, RedisEndpoint), ConnectError> {
+        let candidates = match &self.source {
+            Source::Fixed(endpoint) => vec![endpoint.clone()],
+            Source::Sentinel(sentinels) => sentinels.candidates().await.map_err(|source| {
+                let master = sentinels.master().to_owned();
+                ConnectError::NoPrimary { master, source }
+            })?,
+        };
+        let mut failed = None;
+        for endpoint in &candidates {
+            let why = match self.connect_to(endpoint, &candidates[0]).await {
+                Ok(connected) => return Ok((connected, candidates[0].clone())),
+                Err(why) => why,
+            };
+            // Why the one that is preferred does not do says most.
+            failed = failed.or(Some(why));
+        }
+        Err(failed.unwrap_or(ConnectError::NotYet))
+    }
+
+    async fn connect_to(
+        &mut self,
+        endpoint: &RedisEndpoint,
+        preferred: &RedisEndpoint,
+    ) -> Result<Connected, ConnectError> {
+        let deadline = Instant::now() + self.connect_timeout;
+        let lost = CancellationToken::new();
+        let silent = |_| ConnectError::Silent(self.connect_timeout);
+        self.dialer.take_reached();
+        let mute = |_| match (self.dialer.take_reached(), self.dialer.is_tls()) {
+            (false, _) => ConnectError::Silent(self.connect_timeout),
+            (true, true) => ConnectError::MuteInTls(self.connect_timeout),
+            (true, false) => ConnectError::Mute(self.connect_timeout),
+        };
+        let (dialer, prefix) = (&self.dialer, self.probe.prefix());
+        let ours = || handshake::open(dialer, endpoint, prefix);
+        let crates = || self.open(endpoint, &lost);
+        let open = async { tokio::try_join!(crates(), crates(), ours(), ours()) };
+        let opened = match &self.source {
+            Source::Fixed(_) => tokio::time::timeout_at(deadline, open).await.map_err(mute)?,
+            // A host that is down does not even refuse, and meanwhile another may be the primary.
+            Source::Sentinel(sentinels) => tokio::select! {
+                opened = tokio::time::timeout_at(deadline, open) => opened.map_err(mute)?,
+                () = sentinels.until_moved(endpoint, preferred) => {
+                    return Err(ConnectError::NotPrimary { server: endpoint.to_string() });
+                }
+            },
+        };
+        let (control, lists, hot, carrier) = opened.map_err(|error| ConnectError::of_opening(error, dialer))?;
+        if matches!(self.source, Source::Sentinel(_)) {
+            let is_primary = tokio::time::timeout_at(deadline, is_primary(&control)).await.map_err(silent)?;
+            if !is_primary.map_err(|error| ConnectError::of_opening(error, dialer))? {
+                return Err(ConnectError::NotPrimary { server: endpoint.to_string() });
+            }
+        }
+        let connections = BodyConnections::new(dialer.clone(), endpoint.clone(), prefix.to_owned(), Some(carrier));
+        let replication = match self.acks {
+            None => None,
+            Some((acks, timeout)) => {
+                let opened = tokio::time::timeout_at(deadline, self.open(endpoint, &lost)).await.map_err(silent)?;
+                let connection = opened.map_err(|error| ConnectError::of_opening(error, dialer))?;
+                let marks = (self.link.names.clone(), format!("{prefix}:replicated"));
+                Some(Replication::start(connection, marks, acks, timeout, lost.clone()))
+            }
+        };
+        let (endpoint, connections) = (endpoint.clone(), Arc::new(connections));
+        let (acquire, timeouts) = (AcquireMethod::Natively, Arc::<AtomicU32>::default());
+        let hot = Pipeline::start(hot, lost.clone(), timeouts.clone());
+        let (closed, changed) = (lost.clone(), self.link.changed.clone());
+        let duty = if self.agreement.is_some() { ServerDuty::Alone } else { ServerDuty::Node };
+        let mut connected = Connected {
+            endpoint,
+            duty,
+            hot,
+            control,
+            lists,
+            connections,
+            acquire,
+            replication,
+            changed,
+            lost,
+            closed,
+            timeouts,
+        };
+        self.probe.examine(&mut connected, &self.link, deadline).await?;
+        self.ask(&connected, deadline).await?;
+        Ok(connected)
+    }
+
+    /// Asks what shows that the connection works, and that the store has what it had.
+    async fn ask(&mut self, connected: &Connected, deadline: Instant) -> Result<(), ConnectError> {
+        if let Some((agreement, canary)) = &mut self.agreement {
+            return agreement.agree(connected, Some(canary), deadline).await;
+        }
+        match connected.left(&note_name(self.probe.prefix()), deadline).await {
+            // It is most likely another's, and this one has answered.
+            Ok(_) | Err(CommandError::Refused(..)) => Ok(()),
+            Err(fault) => Err(self.probe.of(fault)),
+        }
+    }
+
+    /// Opens a connection that says when it is lost.
+    async fn open(&self, endpoint: &RedisEndpoint, lost: &CancellationToken) -> RedisResult<Multiplexed> {
+        let closed = lost.clone();
+        let on_push = move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                closed.cancel();
+            }
+        };
+        multiplexed::open(&self.dialer, endpoint, on_push).await
+    }
+
+    /// Remembers which server it is, and whether it is another than before. Where sentinels name it, the first may have
+    /// become the primary a moment ago.
+    fn note_server(&mut self, endpoint: &RedisEndpoint) {
+        let now = Identity { endpoint: endpoint.clone(), run: self.probe.run().map(str::to_owned) };
+        let is_changed = match &self.last {
+            // Without the number of a run, nothing tells that it is still the same one.
+            Some(last) => *last != now || now.run.is_none(),
+            None => matches!(self.source, Source::Sentinel(_)),
+        };
+        if is_changed {
+            self.link.changed.note();
+        }
+        self.last = Some(now);
+    }
+
+    /// Watches over a connection until it is lost.
+    async fn attend(&mut self, connected: Connected, preferred: &RedisEndpoint) -> ConnectError {
+        let lost = connected.lost.clone();
+        let mut looked = Instant::now();
+        loop {
+            tokio::select! {
+                () = lost.cancelled() => return ConnectError::Lost,
+                () = self.source.until_moved(&connected.endpoint, preferred) => {
+                    tracing::warn!(server = %connected.endpoint, "the sentinels name another primary");
+                    lost.cancel();
+                    return ConnectError::Lost;
+                }
+                () = tokio::time::sleep(self.habits.ping_every) => {}
+            }
+            let deadline = Instant::now() + self.connect_timeout;
+            let mut asked = self.ask(&connected, deadline).await;
+            if asked.is_ok() && looked.elapsed() >= self.habits.look_every {
+                looked = Instant::now();
+                asked = self.probe.look(&connected, &self.link, deadline).await;
+                connected.keep_alive(&note_name(self.probe.prefix())).await;
+            }
+            if let Err(why) = asked {
+                lost.cancel();
+                return why;
+            }
+        }
+    }
+}
+
+impl Source {
+    /// Waits until another server is to be used.
+    async fn until_moved(&self, current: &RedisEndpoint, preferred: &RedisEndpoint) {
+        match self {
+            Self::Fixed(_) => std::future::pending().await,
+            Self::Sentinel(sentinels) => sentinels.until_moved(current, preferred).await,
+        }
+    }
+}
+
+/// For messages.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(endpoint) => endpoint.fmt(f),
+            Self::Sentinel(sentinels) => f.write_str(sentinels.master()),
+        }
+    }
+}
+
+/// Whether the server holds itself for a primary. One that does not let this user ask says so when it is written to.
+async fn is_primary(control: &Multiplexed) -> RedisResult<bool> {
+    match redis::cmd("ROLE").query_async::<Vec<redis::Value>>(&mut control.handle()).await {
+        Ok(role) => {
+            Ok(role.first().is_some_and(|role| matches!(role, redis::Value::BulkString(role) if role == b"master")))
+        }
+        Err(error) if error.code().is_some() => Ok(true),
+        Err(error) => Err(error),
+    }
+}

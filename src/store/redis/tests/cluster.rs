@@ -1,0 +1,357 @@
+//! A Redis Cluster: slots that move, nodes that die, and what else is different there.
+
+use bytes::Bytes;
+
+use super::round_trips::Monitor;
+use super::*;
+use crate::config::RedisServers;
+use crate::store::redis_topologies::{self, Cluster, Node};
+
+fn cluster_address(cluster: &Cluster, seeds: usize) -> RedisAddress {
+    let seeds = cluster.nodes.iter().take(seeds).map(|node| ("127.0.0.1".to_owned(), node.port())).collect();
+    RedisAddress { servers: RedisServers::Cluster(seeds), ..address(0) }
+}
+
+async fn open_cluster(cluster: &Cluster, habits: ConnectionOptions) -> Redis {
+    open_cluster_with(cluster, &config(), habits).await
+}
+
+/// Opens one that may claim: whoever founds a store waits a little.
+async fn open_cluster_with(cluster: &Cluster, config: &config::StoreConfig, habits: ConnectionOptions) -> Redis {
+    let store = Redis::open_with(&cluster_address(cluster, 1), config, habits);
+    store.ready(PATIENCE).await.expect("connections to all nodes");
+    until(&store, Health::Up).await;
+    store
+}
+
+fn slot(name: &RecordName) -> u16 {
+    slot_of(&[format!("onlyonce:{name}").as_bytes()])
+}
+
+/// A new name in a slot of this node.
+fn name_at(cluster: &Cluster, node: usize) -> RecordName {
+    std::iter::repeat_with(name).find(|name| cluster.owner(slot(name)) == node).expect("there are many")
+}
+
+async fn at_node<T: FromRedisValue>(node: &Node, words: &[&str]) -> T {
+    let words: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
+    admin(&format!("redis://127.0.0.1:{}", node.port()), &words).await
+}
+
+mod suite {
+    use super::*;
+
+    async fn on_cluster(cluster: &Arc<Cluster>) -> Subject {
+        // The digest key stays: whoever founds a store waits.
+        for node in &cluster.nodes {
+            for key in at_node::<Vec<String>>(node, &["KEYS", "*:*:*"]).await {
+                let () = at_node(node, &["DEL", &key]).await;
+            }
+        }
+        let store = open_cluster(cluster, ConnectionOptions::default()).await;
+        let (planted, kept) = (cluster.clone(), cluster.clone());
+        Subject::new(Arc::new(store), kept).with_plant(move |name, bytes| {
+            let url = format!("redis://127.0.0.1:{}", planted.nodes[planted.owner(slot(&name))].port());
+            async move { admin(&url, &[b"SET", format!("onlyonce:{name}").as_bytes(), &bytes]).await }
+        })
+    }
+
+    conformance::suite!(on_one Arc::new(Cluster::start(3, false)), on_cluster);
+}
+
+/// Names of the commands that each node was asked to carry out.
+async fn commands(monitors: &mut [Monitor], cluster: &Cluster) -> Vec<String> {
+    let mut commands = Vec::new();
+    for (monitor, node) in monitors.iter_mut().zip(&cluster.nodes) {
+        commands.extend(monitor.commands(node.port()).await);
+    }
+    commands
+}
+
+#[tokio::test]
+async fn a_request_is_as_many_commands_as_at_one_server() {
+    let cluster = Cluster::start(3, false);
+    let store = open_cluster(&cluster, ConnectionOptions { ping_every: Duration::from_secs(600), ..NO_PING }).await;
+    let mut monitors = Vec::new();
+    for node in &cluster.nodes {
+        monitors.push(Monitor::start(node.port()).await);
+    }
+    for node in 0..3 {
+        let (settled, flying, mine) = (name_at(&cluster, node), name_at(&cluster, node), claim(1, RETRY));
+        store.claim(&settled, &mine).await.expect("granted");
+        store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
+        assert_eq!(commands(&mut monitors, &cluster).await, ["SET", "EVALSHA"], "a first request");
+        store.claim(&settled, &claim(2, RETRY)).await.expect("refused");
+        assert_eq!(commands(&mut monitors, &cluster).await, ["SET"], "a replay");
+        store.claim(&flying, &mine).await.expect("granted");
+        commands(&mut monitors, &cluster).await;
+        store.claim(&flying, &claim(2, RETRY)).await.expect("refused");
+        assert_eq!(commands(&mut monitors, &cluster).await, ["SET", "EVALSHA"], "in flight");
+        let mut other = claim(2, RETRY);
+        other.fingerprint.target = [9; 16];
+        store.claim(&flying, &other).await.expect("refused");
+        assert_eq!(commands(&mut monitors, &cluster).await, ["SET"], "another request under the same key");
+    }
+}
+
+/// All that may become of a record whose slot is on its way from one node to another.
+#[tokio::test]
+async fn a_slot_that_moves_takes_its_records_along_at_each_step() {
+    let cluster = Cluster::start(3, false);
+    let store = open_cluster(&cluster, ConnectionOptions::default()).await;
+    for scripts_only in [false, true] {
+        let habits = ConnectionOptions { scripts_only, ..ConnectionOptions::default() };
+        let store = if scripts_only { open_cluster(&cluster, habits).await } else { store.clone() };
+        // All in one slot.
+        let first = name_at(&cluster, 0);
+        let slot = slot(&first);
+        let mut in_slot = std::iter::once(first).chain(std::iter::repeat_with(|| {
+            std::iter::repeat_with(name)
+                .find(|name| super::slot_of(&[format!("onlyonce:{name}").as_bytes()]) == slot)
+                .expect("many")
+        }));
+        let mut next = move || in_slot.next().expect("endless");
+        let (mine, again) = (claim(1, RETRY), claim(2, RETRY));
+        let (settled, flying, apart, moved) = (next(), next(), next(), next());
+        for name in [&settled, &flying, &apart, &moved] {
+            store.claim(name, &mine).await.expect("granted");
+        }
+        store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
+
+        cluster.begin_to_move(slot, 0, 1);
+        // What is there is worked with where it is.
+        assert_eq!(store.renew(&flying, &mine).await.expect("an answer"), Renewed::Extended);
+        assert!(
+            matches!(store.claim(&settled, &again).await, Ok(Claimed::Refused(held)) if held.record == completed(&mine, b"{}"))
+        );
+        assert_eq!(store.settle(&moved, &completed(&mine, b"{}")).await.expect("an answer"), Settled::Written);
+        // Chunks are new, and go to the other node; the record stays where it is.
+        assert_eq!(store.settle(&apart, &large(&mine)).await.expect("an answer"), Settled::Written);
+        let body = apart_body(&store, &apart).await;
+        let body = StoredBody::open(&store, &apart, body).await.expect("a body");
+        assert_eq!(body.rest().await.expect("all of it").iter().map(Bytes::len).sum::<usize>(), 1 << 20);
+        // What is new is made at the other node, once.
+        let new = next();
+        assert_eq!(store.claim(&new, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
+        assert!(matches!(store.claim(&new, &again).await, Ok(Claimed::Refused(held)) if held.record.claim == mine));
+        assert_eq!(store.renew(&new, &mine).await.expect("an answer"), Renewed::Extended);
+        assert_eq!(store.find(&new).await.expect("an answer").expect("a record").record.claim, mine);
+        assert_eq!(store.release(&new, mine.token).await.expect("an answer"), Released::Deleted);
+        assert_eq!(store.release(&new, mine.token).await.expect("an answer"), Released::Absent);
+        let new = next();
+        assert_eq!(store.claim(&new, &claim(1, LOST)).await.expect("an answer"), Claimed::Granted(claim(1, LOST)));
+        assert_eq!(store.settle(&next(), &large(&mine)).await.expect("an answer"), Settled::Written);
+
+        cluster.move_keys(slot, 0, 1);
+        assert_eq!(store.renew(&flying, &mine).await.expect("an answer"), Renewed::Extended);
+        assert!(
+            matches!(store.claim(&moved, &again).await, Ok(Claimed::Refused(held)) if held.record == completed(&mine, b"{}"))
+        );
+
+        cluster.end_to_move(slot, 1);
+        assert!(
+            matches!(store.claim(&settled, &again).await, Ok(Claimed::Refused(held)) if held.record == completed(&mine, b"{}"))
+        );
+        assert_eq!(store.settle(&flying, &completed(&mine, b"{}")).await.expect("an answer"), Settled::Written);
+        let seen = store.find(&settled).await.expect("an answer").expect("a record").seen();
+        let release = transitions::release_by_hand(seen, false).expect("completed");
+        assert_eq!(store.compare_and_swap(&settled, &release).await.expect("an answer"), SwapResult::Done);
+
+        // Back again.
+        cluster.begin_to_move(slot, 1, 0);
+        cluster.move_keys(slot, 1, 0);
+        cluster.end_to_move(slot, 0);
+        assert!(
+            matches!(store.claim(&flying, &again).await, Ok(Claimed::Refused(held)) if held.record == completed(&mine, b"{}"))
+        );
+    }
+    assert_eq!((store.health(), store.losses()), (Health::Up, 0));
+}
+
+/// It is at a node like any other name, and must be agreed on all the time.
+#[tokio::test]
+async fn the_digest_key_is_confirmed_while_its_own_slot_moves() {
+    let cluster = Cluster::start(3, false);
+    let store = open_cluster(&cluster, ConnectionOptions::default()).await;
+    let slot = slot_of(&[b"onlyonce:digest-key"]);
+    let from = cluster.owner(slot);
+    let to = (from + 1) % 3;
+    cluster.begin_to_move(slot, from, to);
+    cluster.move_keys(slot, from, to);
+    let begun = Instant::now();
+    // Longer than the last confirmation is good for.
+    while begun.elapsed() < Duration::from_secs(5) {
+        store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.end_to_move(slot, to);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(store.losses(), 0);
+}
+
+#[tokio::test]
+async fn changes_by_others_are_heard_of_at_any_node() {
+    let cluster = Cluster::start(3, false);
+    let ours = open_cluster(&cluster, ConnectionOptions::default()).await;
+    let theirs = open_cluster(&cluster, ConnectionOptions::default()).await;
+    // At each connect, all is tried once.
+    for node in &cluster.nodes {
+        let () = at_node(node, &["CONFIG", "RESETSTAT"]).await;
+    }
+    for node in 0..3 {
+        let (awaited, owner) = (name_at(&cluster, node), claim(1, RETRY));
+        theirs.claim(&awaited, &owner).await.expect("granted");
+        let mut changes = ours.subscribe(&awaited, HOUR).expect("Redis notifies");
+        told(&mut changes).await;
+        theirs.settle(&awaited, &completed(&owner, b"{}")).await.expect("settled");
+        told(&mut changes).await;
+        // Nobody but this node is troubled with it.
+        for other in 0..3 {
+            let stats: String = at_node(&cluster.nodes[other], &["INFO", "commandstats"]).await;
+            assert!(!stats.contains("cmdstat_publish"), "{stats}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn records_of_all_nodes_are_listed() {
+    let cluster = Cluster::start(3, false);
+    let store = open_cluster(&cluster, ConnectionOptions::default()).await;
+    let mut expected = Vec::new();
+    for _ in 0..60 {
+        let name = name();
+        store.settle(&name, &completed(&claim(1, RETRY), b"{}")).await.expect("settled");
+        expected.push(name.to_string());
+    }
+    let (mut listing, mut found) = (ListQuery { route: None, after: None, limit: 5 }, Vec::new());
+    loop {
+        let page = store.list(&listing).await.expect("an answer");
+        found.extend(page.records.into_iter().map(|record| record.name.to_string()));
+        listing.after = page.next;
+        if listing.after.is_none() {
+            break;
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    assert_eq!(found, expected);
+    listing.after = Some(Cursor("7@10.0.0.1:6379".to_owned()));
+    assert!(matches!(store.list(&listing).await, Err(StoreError::Refused(_))));
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_without_its_data_is_noticed_and_the_others_go_on() {
+    let mut cluster = Cluster::start_with(3, false, &["--cluster-require-full-coverage", "no"]);
+    let store = open_cluster(&cluster, ConnectionOptions::default()).await;
+    let digest_key = store.digest_key().expect("a key");
+    // Not the node that has the digest key.
+    let keeper = cluster.owner(slot_of(&[b"onlyonce:digest-key"]));
+    let (dead, alive) = ((keeper + 1) % 3, (keeper + 2) % 3);
+    let names: Vec<_> = (0..50).map(|_| (name_at(&cluster, dead), name_at(&cluster, alive))).collect();
+    // A canary is written each second, and the next one shows whether it is there.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    cluster.nodes[dead].kill();
+    let mut names = names.into_iter();
+    loop {
+        let (at_dead, at_alive) = names.next().expect("sooner");
+        store.claim(&at_alive, &claim(1, RETRY)).await.expect("the others go on");
+        match store.claim(&at_dead, &claim(1, RETRY)).await {
+            // Only once a look at the cluster has confirmed that it is this node's to answer.
+            Err(StoreError::Unavailable(_)) => break,
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            Ok(granted) => panic!("{granted:?}"),
+        }
+    }
+    until(&store, Health::Down).await;
+    cluster.nodes[dead].restart();
+    until(&store, Health::Up).await;
+    while store.losses() == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(store.digest_key().expect("a key"), digest_key);
+}
+
+#[tokio::test]
+async fn a_replica_that_takes_over_is_used_and_takes_nothing_over_itself_for_a_lease() {
+    let mut cluster = Cluster::start(3, true);
+    let store = open_cluster(&cluster, ConnectionOptions::default()).await;
+    let (lease, mine) = (Duration::from_secs(3), claim(1, RETRY));
+    let (settled, silent) = (name_at(&cluster, 1), name_at(&cluster, 1));
+    store.claim(&settled, &mine).await.expect("granted");
+    store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
+    store.claim(&silent, &claim(1, Terms { lease, ..RETRY })).await.expect("granted");
+    redis_topologies::until("the replica has it", || {
+        cluster.nodes[4].ask::<i64>(&["DBSIZE"]).is_some_and(|size| size >= 2)
+    });
+    tokio::time::sleep(lease).await;
+    cluster.nodes[1].kill();
+    let begun = Instant::now();
+    loop {
+        match store.claim(&settled, &claim(2, RETRY)).await {
+            Ok(Claimed::Refused(held)) => break assert_eq!(held.record, completed(&mine, b"{}")),
+            Ok(granted) => panic!("{granted:?}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+        assert!(begun.elapsed() < PATIENCE * 3);
+    }
+    println!("served by its replica {:?} after the kill", begun.elapsed());
+    let held = store.claim(&silent, &claim(2, RETRY)).await.expect("an answer");
+    assert!(matches!(held, Claimed::Refused(held) if held.owner() == transitions::OwnerState::Alive));
+    cluster.nodes[1].restart();
+    until(&store, Health::Up).await;
+    let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
+    assert!(matches!(replayed, Claimed::Refused(held) if held.record == completed(&mine, b"{}")));
+}
+
+#[tokio::test]
+async fn the_rights_that_are_printed_suffice_for_a_cluster() {
+    let cluster = Cluster::start(2, false);
+    for node in &cluster.nodes {
+        let rule = acl_rule("onlyonce", true);
+        let words: Vec<_> = ["ACL", "SETUSER", "sidecar", "on", ">pw"].into_iter().chain(rule.split(' ')).collect();
+        let () = at_node(node, &words).await;
+    }
+    let mut address = cluster_address(&cluster, 2);
+    (address.username, address.password) = (Some("sidecar".to_owned()), Some(RedisPassword::Fixed(Secret::new("pw"))));
+    let store = Redis::open_with(&address, &config(), ConnectionOptions::default());
+    store.ready(PATIENCE).await.expect("connections to all nodes");
+    until(&store, Health::Up).await;
+    let (awaited, owner) = (name_at(&cluster, 1), claim(1, RETRY));
+    let mut changes = store.subscribe(&awaited, HOUR).expect("Redis notifies");
+    told(&mut changes).await;
+    store.claim(&awaited, &owner).await.expect("granted");
+    store.settle(&awaited, &large(&owner)).await.expect("settled");
+    told(&mut changes).await;
+    let listed = store.list(&ListQuery { route: None, after: None, limit: 5 }).await;
+    listed.expect("a page");
+    let slot = slot(&awaited);
+    cluster.begin_to_move(slot, 1, 0);
+    cluster.move_keys(slot, 1, 0);
+    assert!(matches!(store.claim(&awaited, &claim(2, RETRY)).await, Ok(Claimed::Refused(_))), "with ASKING");
+    assert!(store.findings().iter().any(|finding| finding.found == "2 primaries serve all slots"));
+}
+
+#[tokio::test]
+async fn a_server_and_a_cluster_that_are_taken_for_each_other_say_so() {
+    let cluster = Cluster::start(2, false);
+    let server = RedisServer::start();
+    let alone =
+        RedisAddress { servers: RedisServers::Cluster(vec![("127.0.0.1".to_owned(), server.port())]), ..address(0) };
+    let store = Redis::open_with(&alone, &config(), NO_PING);
+    let why = store.tried().await.expect_err("no cluster");
+    assert!(matches!(*why, ConnectError::NoCluster { .. }), "{why:?}");
+    // Whatever is tried first there may happen to lie at the node that is asked.
+    let mut seen = Vec::new();
+    for node in cluster.nodes.iter().cycle().take(8) {
+        let store = Redis::open_with(&address(node.port()), &config(), NO_PING);
+        seen.push(store.tried().await);
+    }
+    assert!(
+        seen.iter().any(|seen| matches!(seen, Err(why) if matches!(**why, ConnectError::Elsewhere(_)))),
+        "{seen:?}"
+    );
+}

@@ -1,0 +1,116 @@
+//! How sidecars come to use one digest key.
+
+use super::*;
+
+#[tokio::test]
+async fn whoever_founds_a_store_alone_waits_for_nobody_and_neither_do_those_who_follow() {
+    let server = RedisServer::start();
+    for _ in 0..3 {
+        let store = Redis::open(&address(server.port()), &config(), SURVIVES);
+        store.ready(PATIENCE).await.expect("a connection");
+        store.claim(&name(), &claim(1, RETRY)).await.expect("granted at once");
+        std::mem::forget(store);
+    }
+}
+
+#[tokio::test]
+async fn after_a_flush_two_sidecars_never_claim_under_different_keys() {
+    let server = RedisServer::start();
+    let old = Redis::open(&address(server.port()), &config(), SURVIVES);
+    old.ready(PATIENCE).await.expect("a connection");
+    for _ in 0..3 {
+        order(&server, "FLUSHALL").await;
+        // It starts before the other one has noticed.
+        let new = Redis::open(&address(server.port()), &config(), SURVIVES);
+        new.ready(PATIENCE).await.expect("a connection");
+        let key = async |store: &Redis| store.digest_key().expect("a key");
+        let begun = Instant::now();
+        loop {
+            let claimed = new.claim(&name(), &claim(1, RETRY)).await;
+            if claimed.is_ok() {
+                // The other one goes by the same key by now, or claims nothing.
+                let agreed = key(&old).await == key(&new).await;
+                assert!(agreed || old.claim(&name(), &claim(1, RETRY)).await.is_err());
+                break;
+            }
+            assert!(matches!(claimed, Err(StoreError::Refused(_))), "{claimed:?}");
+            assert!(begun.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        while old.claim(&name(), &claim(1, RETRY)).await.is_err() {
+            assert!(begun.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(key(&old).await, key(&new).await);
+    }
+}
+
+#[tokio::test]
+async fn whoever_only_looks_leaves_the_digest_key_as_it_is() {
+    let server = RedisServer::start();
+    let look = |secret: Option<&str>| {
+        let config = config::StoreConfig { digest_key: secret.map(Secret::new), ..config() };
+        Redis::open_to_look(&address(server.port()), &config)
+    };
+    let looks = look(None);
+    looks.tried().await.expect("a connection");
+    assert!(looks.digest_key().is_err(), "there is none");
+    let store = open(server.port(), MANY_PINGS).await;
+    let looks = [look(None), look(Some("another key"))];
+    for looks in &looks {
+        looks.tried().await.expect("a connection");
+    }
+    assert_eq!(looks[0].digest_key().expect("a key"), store.digest_key().expect("a key"));
+    // Beside others, whoever founds a store waits a little.
+    while store.claim(&name(), &claim(1, RETRY)).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!((store.health(), store.losses()), (Health::Up, 0));
+}
+
+#[tokio::test]
+async fn a_sidecar_that_finds_another_one_s_configured_key_claims_nothing_more() {
+    let server = RedisServer::start();
+    let with = |secret: &str| {
+        let config = config::StoreConfig { digest_key: Some(Secret::new(secret)), ..config() };
+        Redis::open_with(&address(server.port()), &config, ConnectionOptions::default())
+    };
+    let old = with("the former key");
+    old.ready(PATIENCE).await.expect("a connection");
+    old.claim(&name(), &claim(1, RETRY)).await.expect("granted");
+    let new = with("the new key");
+    new.ready(PATIENCE).await.expect("a connection");
+    while new.claim(&name(), &claim(1, RETRY)).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = old.claim(&name(), &claim(1, RETRY)).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    until(&old, Health::Down).await;
+    let why = refusal(&old).await;
+    assert!(matches!(*why, ConnectError::DigestKeyReplaced { .. }), "{why:?}");
+    // Started again with the new key, it goes on at once.
+    with("the new key").ready(PATIENCE).await.expect("a connection");
+}
+
+#[tokio::test]
+async fn the_digest_key_is_agreed_on() {
+    let server = RedisServer::start();
+    let made = open(server.port(), NO_PING).await.digest_key().expect("a key");
+    assert_eq!(open(server.port(), NO_PING).await.digest_key().expect("a key"), made);
+    let with = |secret: Option<&str>| {
+        Redis::open(
+            &address(server.port()),
+            &config::StoreConfig { digest_key: secret.map(Secret::new), ..config() },
+            SURVIVES,
+        )
+    };
+    let store = with(Some("chosen"));
+    assert_eq!(store.digest_key().expect("without asking"), DigestKey::from_secret("chosen"));
+    store.ready(PATIENCE).await.expect("a warning, and no more");
+
+    order(&server, "FLUSHALL").await;
+    with(Some("chosen")).ready(PATIENCE).await.expect("a connection");
+    let refused = with(None).ready(PATIENCE).await.expect_err("the key is not here");
+    assert!(matches!(*refused, ConnectError::DigestKeyWithheld { .. }), "{refused:?}");
+    assert!(refused.is_final());
+}

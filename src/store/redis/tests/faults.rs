@@ -1,0 +1,283 @@
+//! What becomes of calls while a server is frozen, gone, full, behind or another.
+
+use super::*;
+
+#[tokio::test]
+async fn a_frozen_server_leaves_it_uncertain() {
+    let server = RedisServer::start();
+    let timeout = Duration::from_millis(200);
+    let store = Redis::open_with(&address(server.port()), &config::StoreConfig { timeout, ..config() }, NO_PING);
+    store.ready(PATIENCE).await.expect("a connection");
+    let (name, mine) = (name(), claim(1, RETRY));
+
+    server.freeze();
+    let claimed = tokio::time::timeout(PATIENCE, store.claim(&name, &mine)).await.expect("an end");
+    assert!(matches!(claimed, Err(StoreError::Uncertain(_))), "{claimed:?}");
+    // More of it, and nobody waits for this connection any more.
+    while store.health() == Health::Up {
+        assert!(store.find(&name).await.is_err());
+    }
+    // It was dropped for lateness, which says nothing of the server, until a try to connect has failed.
+    assert!(matches!(store.claim(&name, &mine).await, Err(StoreError::Refused(_))));
+    while !matches!(store.claim(&name, &mine).await, Err(StoreError::Unavailable(_))) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    server.thaw();
+
+    // What went out was carried out, and is recognised.
+    let granted = loop {
+        match store.claim(&name, &mine).await {
+            Ok(claimed) => break claimed,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    assert_eq!(granted, Claimed::Granted(mine));
+}
+
+#[tokio::test]
+async fn a_claim_can_be_made_again_within_the_time_of_a_call() {
+    let server = RedisServer::start();
+    let timeout = Duration::from_secs(8);
+    let store = Redis::open_with(&address(server.port()), &config::StoreConfig { timeout, ..config() }, NO_PING);
+    store.ready(PATIENCE).await.expect("a connection");
+    let (name, mine) = (name(), claim(1, RETRY));
+    server.freeze();
+    let begun = Instant::now();
+    assert!(matches!(store.claim(&name, &mine).await, Err(StoreError::Uncertain(_))));
+    assert!(begun.elapsed() < timeout * 3 / 4, "{:?}", begun.elapsed());
+    server.thaw();
+    assert_eq!(store.claim(&name, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
+    assert_eq!(store.find(&name).await.expect("an answer").expect("a record").record.claim, mine);
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_is_used_again() {
+    let mut server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let digest_key = store.digest_key().expect("a key");
+    server.kill();
+    until(&store, Health::Down).await;
+    while !matches!(store.claim(&name(), &claim(1, RETRY)).await, Err(StoreError::Unavailable(_))) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(store.digest_key().expect("still known"), digest_key);
+
+    server.restart();
+    until(&store, Health::Up).await;
+    store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
+    // The server lost the key with all else, and has it again from those who knew it.
+    assert_eq!(open(server.port(), NO_PING).await.digest_key().expect("a key"), digest_key);
+}
+
+#[tokio::test]
+async fn lost_data_is_noticed_while_connected() {
+    let server = RedisServer::start();
+    let store = open(server.port(), MANY_PINGS).await;
+    assert_eq!(store.losses(), 0);
+    order(&server, "FLUSHALL").await;
+    while store.losses() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let other = open(server.port(), NO_PING).await;
+    assert_eq!(other.digest_key().expect("a key"), store.digest_key().expect("a key"));
+}
+
+#[tokio::test]
+async fn a_server_with_an_older_state_is_noticed() {
+    let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = open(server.port(), MANY_PINGS).await;
+    let canary = async || admin::<Vec<String>>(&server.url(), &[b"KEYS", b"onlyonce:canary:*"]).await;
+    while canary().await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let canary = canary().await.remove(0);
+    // What restarts with all that it had is as good as before.
+    server.kill();
+    until(&store, Health::Down).await;
+    server.restart();
+    until(&store, Health::Up).await;
+    assert_eq!(store.losses(), 0);
+    while store.losses() == 0 {
+        // A replica that lagged behind when it was promoted.
+        let _: () = admin(&server.url(), &[b"SET", canary.as_bytes(), b"0"]).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_server_still_replays() {
+    for habits in [MANY_PINGS, ConnectionOptions { scripts_only: true, ..MANY_PINGS }] {
+        let server = RedisServer::start();
+        let store = open(server.port(), habits).await;
+        let (settled, flying, mine) = (name(), name(), claim(1, RETRY));
+        store.claim(&settled, &mine).await.expect("granted");
+        store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
+        store.claim(&flying, &mine).await.expect("granted");
+
+        order(&server, "CONFIG SET maxmemory 1").await;
+        let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
+        assert!(matches!(replayed, Claimed::Refused(held) if held.record == completed(&mine, b"{}")));
+        let held = store.claim(&flying, &claim(2, RETRY)).await.expect("an answer");
+        assert!(matches!(held, Claimed::Refused(held) if held.owner() == transitions::OwnerState::Alive));
+        assert_eq!(store.claim(&flying, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
+        let refused = store.claim(&name(), &mine).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+        let refused = store.settle(&flying, &completed(&mine, b"{}")).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+        // A full server can be connected to, and stays so.
+        open(server.port(), habits).await.find(&settled).await.expect("an answer").expect("a record");
+        assert_eq!(store.health(), Health::Up);
+
+        order(&server, "CONFIG SET maxmemory 0").await;
+        store.claim(&name(), &mine).await.expect("granted");
+    }
+}
+
+/// Without enough replicas, or with a disk that it cannot write to, a server takes no writes.
+#[tokio::test]
+async fn a_server_that_takes_no_writes_still_replays() {
+    for (code, breaks, mends) in [
+        ("NOREPLICAS", "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+        ("MISCONF", "BGSAVE", "CONFIG SET stop-writes-on-bgsave-error no"),
+    ] {
+        // It saves itself where nothing can be written: the name of the file is that of a folder.
+        let server = RedisServer::start_with(&["--save", "3600 1", "--dbfilename", "taken.rdb"]);
+        let store = open(server.port(), MANY_PINGS).await;
+        let (settled, mine) = (name(), claim(1, RETRY));
+        store.claim(&settled, &mine).await.expect("granted");
+        store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
+        let dir: Vec<String> = admin(&server.url(), &[b"CONFIG", b"GET", b"dir"]).await;
+        std::fs::create_dir(std::path::Path::new(&dir[1]).join("taken.rdb")).expect("a folder");
+        order(&server, breaks).await;
+        let refused = loop {
+            match store.claim(&name(), &mine).await {
+                Ok(Claimed::Granted(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+                other => break other,
+            }
+        };
+        let Err(StoreError::Refused(why)) = refused else { panic!("{code}: {refused:?}") };
+        assert!(why.to_string().contains(code), "{why}");
+        let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
+        assert!(matches!(replayed, Claimed::Refused(held) if held.record == completed(&mine, b"{}")), "{code}");
+        // It can be connected to, and stays so.
+        open(server.port(), MANY_PINGS).await.find(&settled).await.expect("an answer").expect("a record");
+        assert_eq!(store.health(), Health::Up);
+        order(&server, mends).await;
+        store.claim(&name(), &mine).await.expect("granted");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_owner_keeps_its_key_for_a_lease_after_the_server_has_changed() {
+    let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = open(server.port(), NO_PING).await;
+    let lease = Duration::from_secs(2);
+    let (name, mine) = (name(), claim(1, Terms { lease, ..RETRY }));
+    store.claim(&name, &mine).await.expect("granted");
+    tokio::time::sleep(lease).await;
+    server.kill();
+    until(&store, Health::Down).await;
+    server.restart();
+    until(&store, Health::Up).await;
+    let back = Instant::now();
+    let held = store.claim(&name, &claim(2, RETRY)).await.expect("an answer");
+    assert!(matches!(held, Claimed::Refused(held) if held.owner() == transitions::OwnerState::Alive));
+    while !matches!(store.claim(&name, &claim(2, RETRY)).await, Ok(Claimed::Granted(_))) {
+        assert!(back.elapsed() < PATIENCE, "it is taken over at last");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(back.elapsed() > lease * 3 / 4, "{:?}", back.elapsed());
+}
+
+#[tokio::test]
+async fn a_replica_is_left_for_its_master() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (settled, mine) = (name(), claim(1, RETRY));
+    store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
+    order(&server, "REPLICAOF 127.0.0.1 1").await;
+    let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
+    assert!(matches!(replayed, Claimed::Refused(_)));
+    // By script a replay writes nothing, and is no sign yet; natively, the connection is lost by now.
+    let refused = store.claim(&name(), &mine).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    until(&store, Health::Down).await;
+    order(&server, "REPLICAOF NO ONE").await;
+    until(&store, Health::Up).await;
+    store.claim(&name(), &mine).await.expect("granted");
+}
+
+#[tokio::test]
+async fn scripts_that_the_server_forgot_are_loaded_again() {
+    let server = RedisServer::start();
+    let store = open(server.port(), BY_SCRIPT).await;
+    let (name, mine) = (name(), claim(1, RETRY));
+    for step in 0..3 {
+        order(&server, "SCRIPT FLUSH").await;
+        match step {
+            0 => assert_eq!(store.claim(&name, &mine).await.expect("an answer"), Claimed::Granted(mine.clone())),
+            1 => assert_eq!(store.renew(&name, &mine).await.expect("an answer"), Renewed::Extended),
+            _ => {
+                let settled = store.settle(&name, &completed(&mine, b"{}")).await;
+                assert_eq!(settled.expect("an answer"), Settled::Written);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_owner_that_stirred_is_not_replaced() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (name, mine) = (name(), claim(1, LOST));
+    store.claim(&name, &mine).await.expect("granted");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let call = store.call(&name, PATIENCE).expect("a connection");
+    let seen = call.look().await.expect("an answer").expect("a record");
+    let second = encode_claim(&claim(2, RETRY));
+    store.renew(&name, &mine).await.expect("extended");
+    let replaced = call.connected.replace(&call.key(), &seen, &second, HOUR, call.deadline).await;
+    assert!(matches!(replaced, Ok(ReplaceResult::Changed(_))), "{replaced:?}");
+    let seen = call.look().await.expect("an answer").expect("a record");
+    let replaced = call.connected.replace(&call.key(), &seen, &second, HOUR, call.deadline).await;
+    assert!(matches!(replaced, Ok(ReplaceResult::Done)), "{replaced:?}");
+    store.release(&name, Token([2; 16])).await.expect("deleted");
+    let replaced = call.connected.replace(&call.key(), &seen, &second, HOUR, call.deadline).await;
+    assert!(matches!(replaced, Ok(ReplaceResult::Gone)), "{replaced:?}");
+}
+
+#[tokio::test]
+async fn what_is_no_string_is_left_alone() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (name, mine) = (name(), claim(1, RETRY));
+    order(&server, &format!("RPUSH onlyonce:{name} element")).await;
+    assert!(matches!(store.claim(&name, &mine).await, Err(StoreError::Unreadable { .. })));
+    assert!(matches!(store.find(&name).await, Err(StoreError::Unreadable { .. })));
+    assert!(matches!(store.settle(&name, &completed(&mine, b"{}")).await, Err(StoreError::Unreadable { .. })));
+    let seen = StoredRecord::fresh(completed(&mine, b"{}").into_record()).seen();
+    let released = store.compare_and_swap(&name, &CompareAndSwap { seen, to: None }).await;
+    assert!(matches!(released, Err(StoreError::Unreadable { .. })));
+}
+
+/// The server has no replica, and is asked for one. Nobody else is connected to it, so that claims need not wait.
+#[tokio::test]
+async fn what_too_few_replicas_have_is_uncertain_and_stays_for_its_owner_to_delete() {
+    let server = RedisServer::start();
+    let wanted = config::StoreConfig { replica_acks: 1, timeout: Duration::from_secs(1), ..config() };
+    let store = Redis::open_with(&address(server.port()), &wanted, ConnectionOptions::default());
+    store.ready(PATIENCE).await.expect("a connection");
+    let (claimed, renewed, mine) = (name(), name(), claim(1, RETRY));
+    for _ in 0..2 {
+        let begun = Instant::now();
+        let short = store.claim(&claimed, &mine).await.expect_err("no replica has it");
+        assert!(matches!(short, StoreError::Uncertain(_)), "{short:?}");
+        assert!(begun.elapsed() < wanted.timeout, "{:?}", begun.elapsed());
+        assert_eq!(store.find(&claimed).await.expect("an answer").expect("a record").record.claim, mine);
+    }
+    assert_eq!(store.release(&claimed, mine.token).await.expect("an answer"), Released::Deleted);
+    assert_eq!(store.find(&claimed).await.expect("an answer"), None);
+    let short = store.renew(&renewed, &mine).await.expect_err("no replica has it");
+    assert!(matches!(short, StoreError::Uncertain(_)), "{short:?}");
+    assert_eq!(store.renew(&renewed, &mine).await.expect("an answer"), Renewed::Extended);
+}
