@@ -3,7 +3,7 @@
 //! Records contain stored answers, so that reading them is protected like changing them. If a token is configured, every
 //! call must present it. Without one, only calls from this machine are served, but not those of a browser or through a
 //! proxy on it: DNS rebinding shows in the `Host` field, and a proxy sends forwarding fields.
-//! And a call from this machine must say that it is meant so: see [`BY_OPERATOR`].
+//! And a call from this machine must say that it is meant so: see [`BY_OPERATOR`]. It never gets a stored body.
 
 use std::net::IpAddr;
 
@@ -69,6 +69,19 @@ impl Access {
                  address of loopback or as localhost.",
             ),
             None => Ok(()),
+        }
+    }
+
+    /// Whether those whom [`Access::check`] lets in may see stored bodies. Without a token nobody may: other programs on this
+    /// machine, and in a pod other containers, come from loopback too.
+    pub(super) fn check_bodies(&self) -> Result<(), AdminError> {
+        match self.token {
+            Some(_) => Ok(()),
+            None => Err(AdminError::new(
+                AdminErrorKind::NeedsToken,
+                "No admin.token is set, so stored bodies and the values of Set-Cookie are shown to nobody, not even on the \
+                 sidecar's own machine. Without the body the record is shown.",
+            )),
         }
     }
 }
@@ -175,6 +188,12 @@ mod tests {
             assert!(!may(&access, peer, &twice), "two lines");
             assert!(!may(&access, peer, &[]) && !may(&access, peer, &[("cookie", "token=open-sesame")]), "{peer}");
         }
+    }
+
+    #[test]
+    fn bodies_are_never_shown_without_a_token() {
+        assert!(Access::new(None).check_bodies().is_err());
+        assert!(Access::new(Some(&Secret::new("t"))).check_bodies().is_ok());
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(super) enum AdminErrorKind {
     Unauthorized,
     /// The call does not come from an allowed place.
     Forbidden,
+    /// It is shown to those with a token only, and none is set.
+    NeedsToken,
     /// There is nothing under this path.
     NotFound,
     /// The method is not allowed; those that are.
@@ -155,6 +157,7 @@ impl AdminErrorKind {
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request body came too slowly"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "The admin token is missing or wrong"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Not from there"),
+            Self::NeedsToken => (StatusCode::FORBIDDEN, "token-needed", "Not without a token"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is nothing here"),
             Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method"),
             Self::NoRecord => (StatusCode::NOT_FOUND, "record-not-found", "There is no such record"),

@@ -166,6 +166,9 @@ impl Admin {
             ["records", name] => {
                 must_be(&[Method::GET, Method::HEAD], READ, head)?;
                 let with_body = head.uri.query().is_some_and(|query| query.split('&').any(|p| p == "body=1"));
+                if with_body {
+                    self.access.check_bodies()?;
+                }
                 Ok(json(StatusCode::OK, &records.show(&record(name)?, with_body).await?))
             }
             ["records", name, "release"] => {

@@ -184,19 +184,47 @@ on_every_store! {
 
     async fn the_body_is_shown_only_where_it_is_asked_for(store: &Store) {
         let backend = Backend::start().await;
+        let sidecar = Setup::new(&backend.url()).store(store).with("admin", "token = \"open-sesame\"").start().await;
+        backend.then(vec![answer("201 Created\r\nSet-Cookie: session=s3cret", "the s3cret body")]);
+        sidecar.ask(&order("k")).await;
+        let url = format!("http://{}", sidecar.admin);
+        let records = async |arguments: &[&str]| {
+            records_with(Some("open-sesame"), &[&["--admin", &url], arguments].concat()).await.well()
+        };
+        let listed = records(&["list"]).await;
+        assert!(!listed.contains("s3cret"), "{listed}");
+        let record = listed.lines().next().expect("a name");
+        for format in ["text", "json"] {
+            let show = ["show", record, "--format", format];
+            let shown = records(&show).await;
+            assert!(shown.contains("completed") && shown.contains("201") && shown.contains("set-cookie"), "{shown}");
+            assert!(!shown.contains("s3cret"), "{shown}");
+            let shown = records(&[&show[..], &["--body"]].concat()).await;
+            assert!(shown.contains("the s3cret body") && shown.contains("session=s3cret"), "{shown}");
+        }
+    }
+
+    async fn without_a_token_no_body_is_shown(store: &Store) {
+        let backend = Backend::start().await;
         let sidecar = Setup::new(&backend.url()).store(store).start().await;
         backend.then(vec![answer("201 Created\r\nSet-Cookie: session=s3cret", "the s3cret body")]);
         sidecar.ask(&order("k")).await;
         let record = only(sidecar.admin, "completed").await;
-        for format in ["text", "json"] {
-            let show = ["show", &record, "--format", format];
-            let shown = records(sidecar.admin, &show).await.well();
-            assert!(shown.contains("completed") && shown.contains("201") && shown.contains("set-cookie"), "{shown}");
-            assert!(!shown.contains("s3cret"), "{shown}");
-            let shown = records(sidecar.admin, &[&show[..], &["--body"]].concat()).await.well();
-            assert!(shown.contains("the s3cret body") && shown.contains("session=s3cret"), "{shown}");
+        for (name, lines) in [
+            (&*record, "Onlyonce-Admin: 1"),
+            (&*record, "Onlyonce-Admin: 1\r\nAuthorization: Bearer any"),
+            ("orders:00000000000000000000000000000000", "Onlyonce-Admin: 1"),
+        ] {
+            let ask = request("GET", &format!("/records/{name}?body=1")).host("localhost").line(lines);
+            let refused = Wire::connect(sidecar.admin).await.ask(&ask).await;
+            assert!(!refused.text().contains("s3cret") && refused.json()["answer"].is_null(), "{refused:?}");
+            refused.refuses(403, "token-needed");
         }
-        assert!(!records(sidecar.admin, &["list"]).await.well().contains("s3cret"));
+        let show = ["show", &record, "--body"];
+        let refused = records(sidecar.admin, &show).await;
+        refused.failed(1, &["No admin.token is set", "(token-needed)", "env:ONLYONCE_ADMIN_TOKEN", "openssl rand -hex 32"]);
+        assert!(refused.out.is_empty() && refused.err.lines().all(|line| line.chars().count() <= 80), "{}", refused.err);
+        assert!(records(sidecar.admin, &show[..2]).await.well().contains("201"));
     }
 
     async fn a_running_request_keeps_its_record_unless_forced(store: &Store) {

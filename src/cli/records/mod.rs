@@ -59,7 +59,7 @@ enum RecordsCommand {
     Show {
         /// Its name, as logs and problems print it
         record: RecordName,
-        /// Show the stored body too, and the values of Set-Cookie
+        /// Show the stored body too, and the values of Set-Cookie: only where the sidecar has a token
         #[arg(long)]
         body: bool,
         /// For people, or for programs

@@ -207,6 +207,10 @@ pub(super) fn failure(failure: &AdminCallError, client: &AdminClient) -> String 
         AdminCallError::Refused(problem) => match problem.code.as_str() {
             "unauthorized" => Some(token(client.token_from)),
             "forbidden" => Some("run this on the sidecar's own machine or through a tunnel, or set admin.token there"),
+            "token-needed" => Some(
+                "set token = \"env:ONLYONCE_ADMIN_TOKEN\" under [admin] in the sidecar's configuration, start it again with a \
+                 token in that variable (openssl rand -hex 32), and have the same one here in $ONLYONCE_ADMIN_TOKEN",
+            ),
             "owner-alive" => Some("wait for it to end, or use --force if you know better"),
             _ => None,
         },
