@@ -1,5 +1,4 @@
-//! The examples in `deploy/` for reverse proxies: each with the real program and a guarded request through it. Envoy is
-//! not tested: Debian has no package of it.
+//! The examples in `deploy/` for reverse proxies: each with the real program and a guarded request through it.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -31,6 +30,8 @@ impl Edge {
             ("http://:8000", format!("http://:{}", address.port())),
             ("127.0.0.1:8080", format!("127.0.0.1:{port}")),
             ("check port 9464", format!("check port {admin}")),
+            ("port_value: 8000", format!("port_value: {}", address.port())),
+            ("port_value: 8080", format!("port_value: {port}")),
             ("/run/", format!("{run}/")),
         ] {
             text = text.replace(example, &here);
@@ -100,4 +101,13 @@ async fn haproxy_as_in_the_example_passes_guarded_requests() {
 #[tokio::test]
 async fn caddy_as_in_the_example_passes_guarded_requests() {
     guards_through("caddy", "caddy/Caddyfile", &["run", "--adapter", "caddyfile", "--config", "FILE"]).await;
+}
+
+#[tokio::test]
+async fn envoy_as_in_the_example_passes_guarded_requests() {
+    // Test programs are two folders below that of all builds.
+    let own = std::env::current_exe().expect("a path");
+    let program = own.ancestors().nth(3).expect("the folder of builds").join("peers-envoy/bin/envoy");
+    let options = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "error", "--config-path", "FILE"];
+    guards_through(program.to_str().expect("UTF-8"), "envoy.yaml", &options).await;
 }
