@@ -54,6 +54,10 @@ impl File {
             Shape::Tables => {
                 object(json!({ "type": "array", "minItems": 1, "items": Value::Object(self.table(&path(known))) }))
             }
+            Shape::NamedTables => {
+                let named = self.table(&format!("{}.*", path(known)));
+                object(json!({ "type": "object", "additionalProperties": Value::Object(named) }))
+            }
             scalar => value(scalar),
         });
         let Some(entry) = self.reference.entry(&known.table, known.key) else { return schema };
@@ -98,7 +102,7 @@ fn value(shape: &Shape) -> Map<String, Value> {
         Shape::Boolean => json!({ "type": "boolean" }),
         Shape::List(elements) => list(elements),
         Shape::OneOrMore(elements) => json!({ "anyOf": [Value::Object(any_of(elements, &value)), list(elements)] }),
-        Shape::Table | Shape::Tables => json!({ "type": "object" }),
+        Shape::Table | Shape::Tables | Shape::NamedTables => json!({ "type": "object" }),
     })
 }
 
@@ -151,8 +155,10 @@ impl Reference {
         for line in text.lines() {
             let bare = line.strip_prefix("# ").unwrap_or(line);
             if let Some(header) = header(bare) {
-                let (parent, key) = header.rsplit_once('.').unwrap_or(("", header));
-                table = header.to_owned();
+                let (parent, key) = header.split_once('.').unwrap_or(("", header));
+                // What follows the second dot is a name of the file's own.
+                let (key, is_named) = key.split_once('.').map_or((key, false), |(key, _)| (key, true));
+                table = if is_named { format!("{parent}.{key}.*") } else { header.to_owned() };
                 let (parent, key, why) = (parent.to_owned(), key.to_owned(), sentence(&mut why));
                 entries.push(ReferenceEntry { table: parent, key, why, value: None, is_default: false });
             } else if let Some((key, value)) = assignment(bare) {

@@ -1,28 +1,42 @@
 //! Who may see and change records.
 //!
-//! Records contain stored answers, so that reading them is protected like changing them. If a token is configured, every
-//! call must present it. Without one, only calls from this machine are served, but not those of a browser or through a
-//! proxy on it: DNS rebinding shows in the `Host` field, and a proxy sends forwarding fields.
-//! And a call from this machine must say that it is meant so: see [`BY_OPERATOR`]. It never gets a stored body.
+//! Records contain stored answers, so that reading them is protected like changing them. If tokens are configured, every
+//! call must present one, which tells what it may do, and by which name the audit calls its owner. Without one, only calls
+//! from this machine are served, but not those of a browser or through a proxy on it: DNS rebinding shows in the `Host`
+//! field, and a proxy sends forwarding fields. And a call from this machine must say that it is meant so: see
+//! [`BY_OPERATOR`]. It never gets a stored body.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, FORWARDED, HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Uri};
 
 use super::error::{AdminError, AdminErrorKind};
-use crate::config::Secret;
+use crate::config::{AdminRight, AdminToken};
 
 /// The access rules of one listener.
-pub(super) struct Access {
-    token: Option<AdminToken>,
+pub struct Access {
+    /// With a random key, comparing digests takes the same time for every wrong token.
+    key: [u8; 32],
+    /// Without any, this machine is served.
+    tokens: Vec<KnownToken>,
 }
 
-/// A token, stored as a digest with a random key. Comparing digests takes the same time for every wrong token.
-struct AdminToken {
-    key: [u8; 32],
+struct KnownToken {
     digest: blake3::Hash,
+    name: Arc<str>,
+    may: AdminRight,
+}
+
+/// One who may see records, and by which right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Operator {
+    /// Has the token of this name.
+    Token(Arc<str>, AdminRight),
+    /// Is on this machine, and no token is set.
+    ThisMachine,
 }
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -31,72 +45,113 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const BY_OPERATOR: HeaderName = HeaderName::from_static("onlyonce-admin");
 
 impl Access {
-    pub(super) fn new(token: Option<&Secret>) -> Self {
-        let token = token.map(|token| {
-            let mut key = [0; 32];
-            getrandom::fill(&mut key).expect("the operating system gives random bytes");
-            AdminToken { key, digest: blake3::keyed_hash(&key, token.expose().as_bytes()) }
-        });
-        Self { token }
+    /// For those who have one of these tokens.
+    pub fn new(tokens: &[AdminToken]) -> Self {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).expect("the operating system gives random bytes");
+        let known = |AdminToken { name, token, may }: &AdminToken| KnownToken {
+            digest: blake3::keyed_hash(&key, token.expose().as_bytes()),
+            name: name.as_str().into(),
+            may: *may,
+        };
+        Self { key, tokens: tokens.iter().map(known).collect() }
     }
 
-    /// `peer` is `None` on a Unix socket, whose peer is always on this machine.
-    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<(), AdminError> {
+    /// Who this is. `peer` is `None` on a Unix socket, whose peer is always on this machine.
+    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<Operator, AdminError> {
         let host = uri.authority().map(Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok());
         if headers.get_all(ORIGIN).iter().any(|origin| !is_own(origin.as_bytes(), host)) {
             return forbidden("This request comes from a page of another origin.");
         }
-        match &self.token {
-            Some(token) if token.is_in(headers) => Ok(()),
-            Some(_) => {
-                let detail = "Records are shown and changed for those who have the token of admin.token: send it as \
-                              Authorization: Bearer TOKEN.";
-                Err(AdminError::new(AdminErrorKind::Unauthorized, detail))
-            }
-            None if peer.is_some_and(|peer| !peer.to_canonical().is_loopback()) => {
-                forbidden("No admin.token is set, so records are shown and changed on the sidecar's own machine only.")
-            }
-            None if headers.contains_key(FORWARDED) || headers.contains_key(FORWARDED_FOR) => forbidden(
-                "No admin.token is set, so records are shown and changed on the sidecar's own machine only, and this \
-                 request came through a proxy.",
-            ),
-            None if !headers.contains_key(BY_OPERATOR) => forbidden(
-                "No admin.token is set, so records are shown and changed for the status page and for the command line, \
-                 which send a field that nothing else does: Onlyonce-Admin: 1.",
-            ),
-            None if !host.is_none_or(is_this_machine) => forbidden(
-                "No admin.token is set, so records are shown and changed on the sidecar's own machine only, under an \
-                 address of loopback or as localhost.",
-            ),
-            None => Ok(()),
+        if self.tokens.is_empty() {
+            return from_this_machine(host, headers, peer).map(|()| Operator::ThisMachine);
+        }
+        self.owner(headers).ok_or_else(|| {
+            let detail = "Records are shown and changed for those who have a token (admin.token, or one of \
+                          [admin.tokens]): send it as Authorization: Bearer TOKEN.";
+            AdminError::new(AdminErrorKind::Unauthorized, detail)
+        })
+    }
+
+    /// Whose token the request brings.
+    fn owner(&self, headers: &HeaderMap) -> Option<Operator> {
+        let mut lines = headers.get_all(AUTHORIZATION).iter();
+        let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+        let (scheme, given) = line.to_str().ok()?.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let digest = blake3::keyed_hash(&self.key, given.trim().as_bytes());
+        // blake3 compares its hashes in constant time, and all are looked at.
+        let same = |found: Option<Operator>, known: &KnownToken| match known.digest == digest {
+            true => Some(Operator::Token(Arc::clone(&known.name), known.may)),
+            false => found,
+        };
+        self.tokens.iter().fold(None, same)
+    }
+}
+
+fn from_this_machine(host: Option<&str>, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<(), AdminError> {
+    if peer.is_some_and(|peer| !peer.to_canonical().is_loopback()) {
+        return forbidden("No admin.token is set, so records are shown and changed on the sidecar's own machine only.");
+    }
+    if headers.contains_key(FORWARDED) || headers.contains_key(FORWARDED_FOR) {
+        return forbidden(
+            "No admin.token is set, so records are shown and changed on the sidecar's own machine only, and this request \
+             came through a proxy.",
+        );
+    }
+    if !headers.contains_key(BY_OPERATOR) {
+        return forbidden(
+            "No admin.token is set, so records are shown and changed for the status page and for the command line, which \
+             send a field that nothing else does: Onlyonce-Admin: 1.",
+        );
+    }
+    if !host.is_none_or(is_this_machine) {
+        return forbidden(
+            "No admin.token is set, so records are shown and changed on the sidecar's own machine only, under an address \
+             of loopback or as localhost.",
+        );
+    }
+    Ok(())
+}
+
+fn forbidden<T>(detail: &'static str) -> Result<T, AdminError> {
+    Err(AdminError::new(AdminErrorKind::Forbidden, detail))
+}
+
+impl Operator {
+    /// As the audit calls them.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Token(name, _) => name,
+            Self::ThisMachine => "this machine",
         }
     }
 
-    /// Whether those whom [`Access::check`] lets in may see stored bodies. Without a token nobody may: other programs on this
-    /// machine, and in a pod other containers, come from loopback too.
-    pub(super) fn check_bodies(&self) -> Result<(), AdminError> {
-        match self.token {
-            Some(_) => Ok(()),
-            None => Err(AdminError::new(
+    pub(super) fn may_change(&self) -> Result<(), AdminError> {
+        match self {
+            Self::Token(_, AdminRight::Change) | Self::ThisMachine => Ok(()),
+            Self::Token(name, AdminRight::Read) => Err(AdminError::new(
+                AdminErrorKind::ReadOnly,
+                format!(
+                    "The token {name} may read and no more. Records are released and completed with a token whose may is \
+                     \"change\", or with admin.token."
+                ),
+            )),
+        }
+    }
+
+    /// Without a token nobody may: other programs on this machine, and in a pod other containers, come from loopback too.
+    pub(super) fn may_see_bodies(&self) -> Result<(), AdminError> {
+        match self {
+            Self::Token(_, AdminRight::Read | AdminRight::Change) => Ok(()),
+            Self::ThisMachine => Err(AdminError::new(
                 AdminErrorKind::NeedsToken,
                 "No admin.token is set, so stored bodies and the values of Set-Cookie are shown to nobody, not even on the \
                  sidecar's own machine. Without the body the record is shown.",
             )),
         }
-    }
-}
-
-fn forbidden(detail: &'static str) -> Result<(), AdminError> {
-    Err(AdminError::new(AdminErrorKind::Forbidden, detail))
-}
-
-impl AdminToken {
-    fn is_in(&self, headers: &HeaderMap) -> bool {
-        let mut lines = headers.get_all(AUTHORIZATION).iter();
-        let (Some(line), None) = (lines.next(), lines.next()) else { return false };
-        let Some((scheme, given)) = line.to_str().ok().and_then(|line| line.split_once(' ')) else { return false };
-        // blake3 compares its hashes in constant time.
-        scheme.eq_ignore_ascii_case("bearer") && blake3::keyed_hash(&self.key, given.trim().as_bytes()) == self.digest
     }
 }
 
@@ -118,6 +173,20 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::config::Secret;
+
+    fn nobody() -> Access {
+        Access::new(&[])
+    }
+
+    fn with(tokens: &[(&str, &str, AdminRight)]) -> Access {
+        let token = |(name, token, may): &(&str, &str, AdminRight)| AdminToken {
+            name: (*name).to_owned(),
+            token: Secret::new(*token),
+            may: *may,
+        };
+        Access::new(&tokens.iter().map(token).collect::<Vec<_>>())
+    }
 
     const LOOPBACK: [&str; 3] = ["127.0.0.1", "::1", "::ffff:127.0.0.1"];
     const ELSEWHERE: [&str; 3] = ["192.0.2.1", "172.17.0.1", "::ffff:192.0.2.1"];
@@ -138,7 +207,7 @@ mod tests {
 
     #[test]
     fn without_a_token_only_this_machine_is_served() {
-        let access = Access::new(None);
+        let access = nobody();
         for peer in LOOPBACK {
             assert!(may(&access, peer, &[]), "{peer}");
             assert!(may(&access, peer, &[("authorization", "Bearer any")]), "{peer}");
@@ -152,7 +221,7 @@ mod tests {
 
     #[test]
     fn without_a_token_nobody_else_is_served_through_this_machine() {
-        let access = Access::new(None);
+        let access = nobody();
         for host in ["localhost", "LOCALHOST:80", "127.9.9.9:1", "[::1]:9464"] {
             assert!(may(&access, "127.0.0.1", &[("host", host)]), "{host}");
         }
@@ -168,14 +237,14 @@ mod tests {
         let peer = Some(std::net::IpAddr::from([127, 0, 0, 1]));
         let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("127.0.0.1:9464"))]);
         let uri = Uri::from_static("/records");
-        assert!(Access::new(None).check(&uri, &headers, peer).is_err());
+        assert!(nobody().check(&uri, &headers, peer).is_err());
         headers.insert(BY_OPERATOR, HeaderValue::from_static(""));
-        assert!(Access::new(None).check(&uri, &headers, peer).is_ok());
+        assert!(nobody().check(&uri, &headers, peer).is_ok());
     }
 
     #[test]
     fn with_a_token_everybody_needs_it() {
-        let access = Access::new(Some(&Secret::new("open-sesame")));
+        let access = with(&[("admin.token", "open-sesame", AdminRight::Change)]);
         for peer in LOOPBACK.into_iter().chain(ELSEWHERE) {
             assert!(may(&access, peer, &[("authorization", "Bearer open-sesame"), ("host", "any")]), "{peer}");
             assert!(may(&access, peer, &[("authorization", "bearer open-sesame")]), "{peer}");
@@ -191,16 +260,38 @@ mod tests {
     }
 
     #[test]
+    fn a_token_tells_who_it_is_and_what_they_may() {
+        let access = with(&[
+            ("admin.token", "all", AdminRight::Change),
+            ("alice", "a", AdminRight::Read),
+            ("bob@example.com", "b", AdminRight::Change),
+        ]);
+        let who = |token: &str| {
+            let line = HeaderValue::from_str(&format!("Bearer {token}")).expect("a value");
+            access.check(&Uri::from_static("/records"), &HeaderMap::from_iter([(AUTHORIZATION, line)]), None).ok()
+        };
+        for (token, name, changes) in
+            [("all", "admin.token", true), ("a", "alice", false), ("b", "bob@example.com", true)]
+        {
+            let operator = who(token).expect("an operator");
+            assert_eq!((operator.name(), operator.may_change().is_ok()), (name, changes), "{token}");
+            assert!(operator.may_see_bodies().is_ok(), "{token}");
+        }
+        for none in ["c", "", "alice", "ab"] {
+            assert_eq!(who(none), None, "{none}");
+        }
+    }
+
+    #[test]
     fn bodies_are_never_shown_without_a_token() {
-        assert!(Access::new(None).check_bodies().is_err());
-        assert!(Access::new(Some(&Secret::new("t"))).check_bodies().is_ok());
+        assert!(Operator::ThisMachine.may_change().is_ok() && Operator::ThisMachine.may_see_bodies().is_err());
     }
 
     #[test]
     fn a_page_of_another_origin_is_refused() {
         for (access, token) in [
-            (Access::new(None), ("x-any", "any")),
-            (Access::new(Some(&Secret::new("t"))), ("authorization", "Bearer t")),
+            (nobody(), ("x-any", "any")),
+            (with(&[("admin.token", "t", AdminRight::Change)]), ("authorization", "Bearer t")),
         ] {
             for origin in
                 ["http://evil.example", "null", "http://127.0.0.1", "https://127.0.0.1:9464", "127.0.0.1:9464"]

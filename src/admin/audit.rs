@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::Timestamp;
 use super::shape::StateName;
+use crate::record::codec::Unreadable;
 use crate::record::transitions::{CompareAndSwap, StoredRecord};
 use crate::record::{
     Claim, Extensions, Fingerprint, RecordName, Reply, SettledRecord, Settlement, State, Terms, Token, UnknownPolicy,
@@ -26,7 +27,7 @@ pub struct AuditLine {
     pub at: Timestamp,
     /// `release` or `complete`.
     pub did: String,
-    /// By which right: the token's name, or `this machine` where none is set.
+    /// By which right: the token's name (`admin.token`, or that in `[admin.tokens]`), or `this machine` where none is set.
     pub by: String,
     /// From which address; absent over a Unix socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +58,11 @@ const TRIES: usize = 10;
 
 /// All lines, the oldest first.
 pub(super) async fn read(store: &dyn Store, name: &RecordName) -> Result<Vec<AuditLine>, StoreError> {
-    let told = store.find(&name.audit()).await?.map(|held| lines(&held)).unwrap_or_default();
+    let name = name.audit();
+    let told = match store.find(&name).await? {
+        Some(held) => lines(&name, &held)?,
+        None => Vec::new(),
+    };
     // A newer version may write some otherwise: the others are shown all the same.
     Ok(told.into_iter().filter_map(|line| serde_json::from_value(line).ok()).collect())
 }
@@ -108,7 +113,10 @@ async fn change(
     let name = name.audit();
     for _ in 0..TRIES {
         let held = store.find(&name).await?;
-        let mut told = held.as_ref().map(lines).unwrap_or_default();
+        let mut told = match &held {
+            Some(held) => lines(&name, held)?,
+            None => Vec::new(),
+        };
         if !change(&mut told) {
             return Ok(());
         }
@@ -129,12 +137,17 @@ async fn change(
     Err(StoreError::Refused("another operator writes to this record all the time".into()))
 }
 
-/// The lines as they are kept: those that this version cannot read stay in the list.
-fn lines(held: &StoredRecord) -> Vec<Value> {
-    match &held.record.state {
-        State::Completed { reply, .. } => serde_json::from_slice(&reply.body.pieces().concat()).unwrap_or_default(),
-        State::InFlight | State::Unreplayable { .. } | State::Unknown { .. } => Vec::new(),
-    }
+/// The lines as they are kept: those that this version cannot read stay in the list. What is no list of lines is never
+/// overwritten: a newer version may have written it.
+fn lines(name: &RecordName, held: &StoredRecord) -> Result<Vec<Value>, StoreError> {
+    let lines = match &held.record.state {
+        State::Completed { reply, .. } => serde_json::from_slice(&reply.body.pieces().concat()).ok(),
+        State::InFlight | State::Unreplayable { .. } | State::Unknown { .. } => None,
+    };
+    lines.ok_or_else(|| StoreError::Unreadable {
+        name: name.to_string(),
+        source: Unreadable::Damaged("what operators did to it is no list that this version reads"),
+    })
 }
 
 fn record(lines: &[Value], keep_for: Duration, attempt: u32) -> SettledRecord {
@@ -173,7 +186,47 @@ mod tests {
         let foreign = serde_json::json!({"of": "a newer version"});
         let written = store.settle(&name.audit(), &record(std::slice::from_ref(&foreign), keep_for, 1)).await;
         assert!(matches!(written, Ok(Settled::Written)));
-        let line = AuditLine {
+        let line = line();
+        add(&store, &name, &line, keep_for).await.expect("added");
+        assert_eq!(read(&store, &name).await.expect("read"), std::slice::from_ref(&line));
+        withdraw(&store, &name, &line, "for a test", keep_for).await.expect("withdrawn");
+        let marked = AuditLine { not_done: Some("for a test".to_owned()), ..line };
+        assert_eq!(read(&store, &name).await.expect("read"), [marked]);
+        let held = store.find(&name.audit()).await.expect("found").expect("a record");
+        assert_eq!(lines(&name, &held).expect("lines")[0], foreign);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_list_of_lines_is_never_overwritten() {
+        let text = "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\n\
+                    [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n";
+        let config = config::parse("test", text, &|_| None).expect("a configuration");
+        let store = Memory::open(&config.store).expect("random bytes");
+        let keep_for = Duration::from_secs(3600);
+        let claim = record(&[], keep_for, 1).claim.clone();
+        let of = |settlement: &Settlement| SettledRecord::new(claim.clone(), settlement, 1);
+        let body = |bytes: &'static [u8]| {
+            let body = vec![bytes::Bytes::from_static(bytes)].into();
+            let (headers, trailers) = (HeaderMap::new(), HeaderMap::new());
+            Settlement::Completed(Arc::new(Reply { status: StatusCode::OK, headers, body, trailers }))
+        };
+        let strange = [body(b"{\"version\":2}"), body(b"\xff"), body(b""), Settlement::Unknown];
+        for (digest, settlement) in (1..).zip(strange) {
+            let name = RecordName { route: "orders".into(), digest: [digest; 16] };
+            store.settle(&name.audit(), &of(&settlement)).await.expect("settled");
+            let before = store.find(&name.audit()).await.expect("found").expect("a record").record;
+            let line = line();
+            let refused = add(&store, &name, &line, keep_for).await;
+            assert!(matches!(refused, Err(StoreError::Unreadable { .. })), "{digest}: {refused:?}");
+            assert!(withdraw(&store, &name, &line, "for a test", keep_for).await.is_err(), "{digest}");
+            assert!(read(&store, &name).await.is_err(), "{digest}");
+            let after = store.find(&name.audit()).await.expect("found").expect("a record").record;
+            assert_eq!(before, after, "{digest}");
+        }
+    }
+
+    fn line() -> AuditLine {
+        AuditLine {
             at: Timestamp::now(),
             did: "release".to_owned(),
             by: "admin.token".to_owned(),
@@ -183,13 +236,6 @@ mod tests {
             was: StateName::Unknown,
             status: None,
             not_done: None,
-        };
-        add(&store, &name, &line, keep_for).await.expect("added");
-        assert_eq!(read(&store, &name).await.expect("read"), std::slice::from_ref(&line));
-        withdraw(&store, &name, &line, "for a test", keep_for).await.expect("withdrawn");
-        let marked = AuditLine { not_done: Some("for a test".to_owned()), ..line };
-        assert_eq!(read(&store, &name).await.expect("read"), [marked]);
-        let held = store.find(&name.audit()).await.expect("found").expect("a record");
-        assert_eq!(lines(&held)[0], foreign);
+        }
     }
 }

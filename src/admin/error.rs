@@ -27,6 +27,8 @@ pub(super) enum AdminErrorKind {
     Unauthorized,
     /// The call does not come from an allowed place.
     Forbidden,
+    /// The token is good for reading only.
+    ReadOnly,
     /// It is shown to those with a token only, and none is set.
     NeedsToken,
     /// There is nothing under this path.
@@ -157,6 +159,7 @@ impl AdminErrorKind {
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request body came too slowly"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "The admin token is missing or wrong"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Not from there"),
+            Self::ReadOnly => (StatusCode::FORBIDDEN, "read-only", "Not with this token"),
             Self::NeedsToken => (StatusCode::FORBIDDEN, "token-needed", "Not without a token"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is nothing here"),
             Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method"),

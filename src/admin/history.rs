@@ -1,6 +1,7 @@
 //! What happened in the last hour, by the minute: differences of the counters that Prometheus reads, taken every few
 //! seconds. A request pays nothing for it.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use crate::metrics::{MetricsSnapshot, RequestOutcome, StoreReading};
 
 /// How many minutes are kept.
 pub(super) const MINUTES: usize = 60;
+/// Of so many routes, the busiest of each minute, that minute's counts are kept: three megabytes in the hour.
+const ROUTES: usize = 200;
 /// How long each of them is.
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// A rate is that of so long.
@@ -61,6 +64,9 @@ impl History {
     pub(super) fn add(&mut self, reading: MetricsSnapshot, now: Instant) {
         let minute = now.duration_since(self.begun).as_secs() / MINUTE.as_secs();
         let passed = minute.saturating_sub(self.current).min(MINUTES as u64);
+        if passed > 0 {
+            self.minutes.iter_mut().rev().take(1).for_each(Minute::finish);
+        }
         for _ in 0..passed {
             self.minutes.push_back(Minute::default());
         }
@@ -139,6 +145,28 @@ impl Minute {
         }
         self.store.add(&before.store, &after.store);
     }
+
+    /// Forgets all but the busiest routes.
+    fn finish(&mut self) {
+        if self.requests.len() <= ROUTES {
+            return;
+        }
+        let mut counts: Vec<u64> = self.requests.values().map(|counts| counts.iter().sum()).collect();
+        let (_, least, _) = counts.select_nth_unstable_by(ROUTES - 1, |one, other| other.cmp(one));
+        let (least, mut room) = (*least, ROUTES);
+        let above = self.requests.values().filter(|counts| counts.iter().sum::<u64>() > least).count();
+        room -= above;
+        self.requests.retain(|_, counts| match counts.iter().sum::<u64>().cmp(&least) {
+            Ordering::Greater => true,
+            Ordering::Less => false,
+            Ordering::Equal => {
+                let fits = room > 0;
+                room = room.saturating_sub(1);
+                fits
+            }
+        });
+        self.requests.shrink_to_fit();
+    }
 }
 
 #[cfg(test)]
@@ -191,6 +219,26 @@ mod tests {
         // As after a day of sleep.
         history.add(reading(&[200], 0), begun + Duration::from_secs(86_400 * 2));
         assert_eq!((history.minutes.len(), history.traffic("a")), (MINUTES, 1));
+    }
+
+    #[tokio::test]
+    async fn of_many_routes_the_busiest_of_a_minute_are_kept() {
+        let many = |each: u64| {
+            let route = |number: u64| {
+                let mut route = RouteReading::default();
+                route.outcomes[0] = each * if number < 50 { 3 } else { 1 };
+                (format!("r{number:05}"), route)
+            };
+            MetricsSnapshot { routes: (0..5000).map(route).collect(), ..MetricsSnapshot::default() }
+        };
+        let begun = Instant::now();
+        let mut history = History::new(many(0), begun);
+        for minute in 1..80 {
+            history.add(many(minute), begun + Duration::from_secs(60 * minute));
+        }
+        let kept: Vec<usize> = history.minutes.iter().map(|minute| minute.requests.len()).collect();
+        assert!(kept[..MINUTES - 1].iter().all(|kept| *kept == ROUTES) && kept[MINUTES - 1] == 5000, "{kept:?}");
+        assert_eq!(history.traffic("r00007"), 3 * MINUTES as u64);
     }
 
     #[tokio::test]

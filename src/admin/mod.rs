@@ -33,17 +33,16 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use access::BY_OPERATOR;
+pub use access::{Access, BY_OPERATOR};
 pub use rules::{ActiveRules, check, look_up};
 pub use timestamp::{InvalidTimestamp, Timestamp};
 
-use access::Access;
+use access::Operator;
 use error::{AdminError, AdminErrorKind};
-use records::{LIMIT, MOST, RecordApi, RecordFilter};
+use records::{LIMIT, MOST, RecordApi, RecordFilter, Sender};
 use shape::{RefusalList, RefusedRequest};
 use status::{Figures, StoreStatus};
 
-use crate::config::Secret;
 use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::record::{NotAName, RecordName};
@@ -55,7 +54,6 @@ pub struct Admin {
     store: Arc<dyn Store>,
     records: RecordApi,
     in_force: Box<dyn Fn() -> Arc<ActiveRules> + Send + Sync>,
-    access: Access,
     figures: Figures,
     draining: AtomicBool,
 }
@@ -76,23 +74,20 @@ const MAX_BODY: usize = 2 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Admin {
-    /// Serves these. Records require the token; without one, a call from this machine.
+    /// Serves these. Records require a token; without one, a call from this machine.
     pub fn new(
         metrics: Arc<Metrics>,
         store: Arc<dyn Store>,
         guard: Arc<Guard>,
         in_force: impl Fn() -> Arc<ActiveRules> + Send + Sync + 'static,
-        token: Option<&Secret>,
     ) -> Self {
-        let by = if token.is_some() { "admin.token" } else { "this machine" };
-        let records = RecordApi { by, store: Arc::clone(&store), guard };
+        let records = RecordApi { store: Arc::clone(&store), guard };
         Self {
             figures: Figures::new(&metrics),
             metrics,
             store,
             records,
             in_force: Box::new(in_force),
-            access: Access::new(token),
             draining: AtomicBool::new(false),
         }
     }
@@ -149,7 +144,7 @@ impl Admin {
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        self.access.check(&head.uri, &head.headers, peer.map(|peer| peer.ip()))?;
+        let operator = self.operator(head, peer)?;
         let records = self.records.clone();
         // A client may escape the colon of a name.
         let path = head.uri.path().replace("%3A", ":").replace("%3a", ":");
@@ -160,26 +155,29 @@ impl Admin {
             }
             ["records", "release"] => {
                 must_be(&[Method::POST], "POST", head)?;
+                operator.may_change()?;
                 let wanted = parsed(&head.headers, body).await?;
-                changed(async move { records.release_many(wanted, peer).await }).await
+                changed(async move { records.release_many(wanted, &Sender { operator, peer }).await }).await
             }
             ["records", name] => {
                 must_be(&[Method::GET, Method::HEAD], READ, head)?;
                 let with_body = head.uri.query().is_some_and(|query| query.split('&').any(|p| p == "body=1"));
                 if with_body {
-                    self.access.check_bodies()?;
+                    operator.may_see_bodies()?;
                 }
                 Ok(json(StatusCode::OK, &records.show(&record(name)?, with_body).await?))
             }
             ["records", name, "release"] => {
                 must_be(&[Method::POST], "POST", head)?;
+                operator.may_change()?;
                 let (name, wanted) = (record(name)?, parsed(&head.headers, body).await?);
-                changed(async move { records.release(&name, wanted, peer).await }).await
+                changed(async move { records.release(&name, wanted, &Sender { operator, peer }).await }).await
             }
             ["records", name, "complete"] => {
                 must_be(&[Method::POST], "POST", head)?;
+                operator.may_change()?;
                 let (name, wanted) = (record(name)?, parsed(&head.headers, body).await?);
-                changed(async move { records.complete(&name, wanted, peer).await }).await
+                changed(async move { records.complete(&name, wanted, &Sender { operator, peer }).await }).await
             }
             _ => Err(AdminError::new(
                 AdminErrorKind::NotFound,
@@ -197,7 +195,7 @@ impl Admin {
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        self.access.check(&head.uri, &head.headers, peer.map(|peer| peer.ip()))?;
+        self.operator(head, peer)?;
         let in_force = (self.in_force)();
         if head.uri.path() == "/look-up" {
             must_be(&[Method::POST], "POST", head)?;
@@ -212,6 +210,11 @@ impl Admin {
         }
         must_be(&[Method::GET, Method::HEAD], READ, head)?;
         Ok(json(StatusCode::OK, &rules::told(&in_force, &*self.store, head.uri.query()).await?))
+    }
+
+    /// Who asks, if they may see records.
+    fn operator(&self, head: &Parts, peer: Option<SocketAddr>) -> Result<Operator, AdminError> {
+        (self.in_force)().access.check(&head.uri, &head.headers, peer.map(|peer| peer.ip()))
     }
 
     /// The figures of now and of the last hour. They are as open as the metrics.
@@ -230,16 +233,16 @@ impl Admin {
             slow_ms: Vec::new(),
         };
         let mut status = self.figures.status(&in_force.routes, store, self.draining.load(Ordering::Relaxed));
-        match self.access.check(&head.uri, &head.headers, peer.map(|peer| peer.ip())) {
-            Ok(()) => status.may_change = true,
-            Err(refusal) => status.records = Some(refusal.of_records()),
+        match self.operator(head, peer) {
+            Ok(operator) => status.may_change = operator.may_change().is_ok(),
+            Err(refusal) => status.hide_rules(refusal.of_records()),
         }
         json(StatusCode::OK, &status)
     }
 
     /// What the status page lists beside the figures.
     async fn lists(&self, head: &Parts, peer: Option<SocketAddr>) -> Result<Response<Full<Bytes>>, AdminError> {
-        self.access.check(&head.uri, &head.headers, peer.map(|peer| peer.ip()))?;
+        self.operator(head, peer)?;
         if head.uri.path() == "/refusals" {
             let refusals = self.metrics.refused().all().into_iter().map(RefusedRequest::of).collect();
             return Ok(json(StatusCode::OK, &RefusalList { refusals }));

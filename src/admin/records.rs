@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::access::Operator;
 use super::audit::{self, AuditLine, LONGEST_REASON};
 use super::error::{AdminError, AdminErrorKind};
 use super::shape::{
@@ -34,19 +35,23 @@ use crate::store::{Cursor, ListQuery, ListedRecord, Store, StoreError, StoredBod
 /// The records API over one store.
 #[derive(Clone)]
 pub(super) struct RecordApi {
-    /// By which right operators change records: for the audit.
-    pub(super) by: &'static str,
     pub(super) store: Arc<dyn Store>,
     pub(super) guard: Arc<Guard>,
 }
 
+/// Who makes a change.
+pub(super) struct Sender {
+    pub(super) operator: Operator,
+    /// `None` on a Unix socket.
+    pub(super) peer: Option<SocketAddr>,
+}
+
 /// How an operator makes a change.
-struct ByHand {
+struct ByHand<'a> {
     force: bool,
     /// Why; empty where the operator does not say.
     reason: String,
-    /// From where.
-    by: Option<SocketAddr>,
+    by: &'a Sender,
 }
 
 /// A filter of records.
@@ -67,6 +72,8 @@ const OLDEST: usize = 25;
 pub(super) const MOST: usize = 1000;
 /// The approximate number of keys that one call releases. Each is a write that may wait for a disk.
 const AT_ONCE: usize = 250;
+/// After so long, one call releases no more keys: a slow store makes its client wait, and nothing else.
+const RELEASE_FOR: Duration = Duration::from_secs(20);
 /// How long one call looks for records before it returns those that it has found.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -171,7 +178,7 @@ impl RecordApi {
         &self,
         name: &RecordName,
         wanted: ReleaseRequest,
-        by: Option<SocketAddr>,
+        by: &Sender,
     ) -> Result<RecordChange, AdminError> {
         let seen = self.seen(name).await?;
         let swap = transitions::release_by_hand(seen.clone(), wanted.force);
@@ -183,7 +190,7 @@ impl RecordApi {
         &self,
         name: &RecordName,
         wanted: CompleteRequest,
-        by: Option<SocketAddr>,
+        by: &Sender,
     ) -> Result<RecordChange, AdminError> {
         let by_hand = ByHand { force: wanted.force, reason: wanted.reason.clone(), by };
         let reply = answer::given(wanted).map_err(|what| AdminError::new(AdminErrorKind::BadRequest, what))?;
@@ -195,7 +202,7 @@ impl RecordApi {
     }
 
     /// What is told of a change, before it is made.
-    fn told(&self, seen: &RecordSnapshot, swap: &CompareAndSwap, by_hand: &ByHand) -> Result<AuditLine, AdminError> {
+    fn told(seen: &RecordSnapshot, swap: &CompareAndSwap, by_hand: &ByHand<'_>) -> Result<AuditLine, AdminError> {
         if by_hand.reason.chars().count() > LONGEST_REASON {
             let detail = format!("A reason has {LONGEST_REASON} characters at most.");
             return Err(AdminError::new(AdminErrorKind::BadRequest, detail));
@@ -203,8 +210,8 @@ impl RecordApi {
         Ok(AuditLine {
             at: Timestamp::now(),
             did: if swap.to.is_some() { "complete" } else { "release" }.to_owned(),
-            by: self.by.to_owned(),
-            from: by_hand.by.map(|peer| peer.ip().to_string()),
+            by: by_hand.by.operator.name().to_owned(),
+            from: by_hand.by.peer.map(|peer| peer.ip().to_string()),
             reason: Some(by_hand.reason.clone()).filter(|reason| !reason.is_empty()),
             force: by_hand.force,
             was: seen.summary.phase.into(),
@@ -227,10 +234,10 @@ impl RecordApi {
         name: &RecordName,
         seen: &RecordSnapshot,
         swap: CompareAndSwap,
-        by_hand: ByHand,
+        by_hand: ByHand<'_>,
     ) -> Result<RecordChange, AdminError> {
         let keep_for = seen.summary.claim.terms.retention;
-        let line = self.told(seen, &swap, &by_hand)?;
+        let line = Self::told(seen, &swap, &by_hand)?;
         if let Err(error) = audit::add(&*self.store, name, &line, keep_for).await {
             if let StoreError::Uncertain(_) = error {
                 // It may be there all the same.
@@ -253,7 +260,7 @@ impl RecordApi {
             }
         }
         let ByHand { force, reason, by } = by_hand;
-        let by = by.map(tracing::field::display);
+        let (by, from) = (by.operator.name(), by.peer.map(tracing::field::display));
         let reason = Some(&*reason).filter(|reason| !reason.is_empty());
         let (event, what) = match &swap.to {
             None => ("record_released", "an operator freed a key"),
@@ -267,7 +274,7 @@ impl RecordApi {
                     None => self.guard.freed(name),
                     Some(_) => self.guard.settled_by_hand(name),
                 }
-                tracing::info!(target: "onlyonce", event, record = %name, was, status, force, by, reason, "{what}");
+                tracing::info!(target: "onlyonce", event, record = %name, was, status, force, by, from, reason, "{what}");
                 let now = Timestamp::now();
                 let to = swap.to.map(|record| StoredRecord::fresh(record.into_record()).seen());
                 Ok(RecordChange {
@@ -283,7 +290,7 @@ impl RecordApi {
             }
             Err(error) => {
                 if let StoreError::Uncertain(_) = error {
-                    tracing::warn!(target: "onlyonce", event, record = %name, was, status, force, by, reason, why = not_done,
+                    tracing::warn!(target: "onlyonce", event, record = %name, was, status, force, by, from, reason, why = not_done,
                         error = &error as &dyn std::error::Error, "{what}, or it was not done: the store did not answer");
                 }
                 Err(AdminError::of_store(&error).about(name))
@@ -303,7 +310,7 @@ impl RecordApi {
     pub(super) async fn release_many(
         &self,
         wanted: BulkReleaseRequest,
-        by: Option<SocketAddr>,
+        by: &Sender,
     ) -> Result<BulkReleaseResponse, AdminError> {
         let since = Timestamp::now().at_or_ago(&wanted.since);
         let since = since.map_err(|error| AdminError::new(AdminErrorKind::BadRequest, format!("since: {error}.")))?;
@@ -316,13 +323,19 @@ impl RecordApi {
         };
         let (listed, next) = self.look_for(&query).await?;
         let mut done = BulkReleaseResponse { dry_run: wanted.dry_run, released: Vec::new(), left: Vec::new(), next };
+        let begun = Instant::now();
         for ListedRecord { name, seen } in listed {
+            if begun.elapsed() >= RELEASE_FOR && !done.released.is_empty() {
+                // The next call starts at the same cursor: the released records are gone.
+                done.next = Some(query.cursor.unwrap_or_default());
+                break;
+            }
             match self.release_one(&name, seen, wanted.dry_run, &wanted.reason, by).await {
                 Ok(entry) => done.released.push(entry),
                 Err(refusal) if !refusal.is_of_store() => done.left.push(refusal.left()),
                 Err(refusal) if done.released.is_empty() => return Err(refusal),
                 Err(_) => {
-                    // The next call starts at the same cursor: the released records are gone.
+                    // As above.
                     done.next = Some(query.cursor.unwrap_or_default());
                     break;
                 }
@@ -337,7 +350,7 @@ impl RecordApi {
         seen: Result<RecordSnapshot, crate::record::codec::Unreadable>,
         dry_run: bool,
         reason: &str,
-        by: Option<SocketAddr>,
+        by: &Sender,
     ) -> Result<RecordEntry, AdminError> {
         let seen = seen.map_err(|why| {
             AdminError::new(AdminErrorKind::Unreadable, format!("It cannot be read: {why}.")).about(name)
@@ -365,9 +378,9 @@ impl RecordFilter {
 
 /// Logs a change that an operator wanted, and that was certainly not made.
 fn not_changed(name: &RecordName, line: &AuditLine, why: &'static str, error: Option<&StoreError>) {
-    let AuditLine { did, force, from, reason, .. } = line;
+    let AuditLine { did, force, by, from, reason, .. } = line;
     let (was, error) = (line.was.as_str(), error.map(|error| error as &dyn std::error::Error));
-    tracing::warn!(target: "onlyonce", event = "record_not_changed", record = %name, did, was, force, by = from, reason,
+    tracing::warn!(target: "onlyonce", event = "record_not_changed", record = %name, did, was, force, by, from, reason,
         why, error, "an operator's change was not made");
 }
 

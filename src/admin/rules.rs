@@ -13,6 +13,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::Timestamp;
+use super::access::Access;
 use super::error::{AdminError, AdminErrorKind};
 use super::shape::{ExplainRequest, ExplainResponse, ProspectName, RecordEntry, RulesPage};
 use crate::clock;
@@ -32,6 +33,8 @@ pub struct ActiveRules {
     pub trust: Trust,
     /// Where records are kept.
     pub keeping: RecordPlacement,
+    /// Who may see and change records.
+    pub access: Arc<Access>,
 }
 
 /// The inputs of the names of records. `query` may contain the check of a digest key, to compare it with the one in use.

@@ -1,4 +1,7 @@
-//! The JSON of the admin API, for the admin listener and for `onlyonce records`.
+//! The JSON of the admin API, for the admin listener and for `onlyonce records`: what is said of records.
+
+mod change;
+mod question;
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,14 +12,17 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use change::{BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, NotReleased, RecordChange, ReleaseRequest};
+pub use question::{
+    ExplainRequest, ExplainResponse, LookUpRequest, LookUpResponse, ProspectName, RefusalList, RefusedRequest,
+    RulesPage, UnknownList,
+};
+
 use super::audit::AuditLine;
 use super::{Timestamp, story};
-use crate::config::RecordPlacement;
-use crate::metrics::Refused;
 use crate::record::codec::Unreadable;
 use crate::record::transitions::{OwnerState, RecordSnapshot};
 use crate::record::{Phase, RecordName, UnknownPolicy};
-use crate::rule::Naming;
 use crate::units::HumanDuration;
 
 /// A page of a list.
@@ -150,221 +156,6 @@ pub struct BodyContent {
     pub body_base64: Option<String>,
 }
 
-/// `GET /unknown`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct UnknownList {
-    /// Records of which nobody knows whether they took effect, as far as this process knows now.
-    pub count: usize,
-    /// Those that have waited for longest.
-    pub records: Vec<RecordEntry>,
-}
-
-/// `GET /refusals`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RefusalList {
-    /// The last ones of this process, the latest first.
-    pub refusals: Vec<RefusedRequest>,
-}
-
-/// A request that was refused.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RefusedRequest {
-    /// Which one since the start.
-    pub number: u64,
-    /// When.
-    pub at: Timestamp,
-    /// The route's name.
-    pub route: String,
-    /// As its client got it.
-    pub status: u16,
-    /// As its client got it.
-    pub code: String,
-    /// Why, in plain words.
-    pub detail: String,
-    /// The record that it is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub record: Option<String>,
-}
-
-/// `POST /look-up`: a request of which only key and caller are known.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LookUpRequest {
-    /// The route's name.
-    pub route: String,
-    /// A value for each part of its key.
-    pub key: Vec<String>,
-    /// A value for each part of its scope; an empty one: the request had none.
-    pub scope: Vec<String>,
-    /// Path and query, where they belong to the record's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-}
-
-/// What was found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LookUpResponse {
-    /// The record's name, whether it is there or not.
-    pub looked_for: Vec<String>,
-    /// The record, if it is there.
-    pub records: Vec<RecordDetail>,
-}
-
-/// `GET /rules`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RulesPage {
-    /// The inputs of the names of each route's records.
-    pub routes: Vec<Naming>,
-    /// Where they are kept.
-    #[serde(flatten)]
-    pub keeping: RecordPlacement,
-    /// Whether the digest key is the one in the question.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub same_digest_key: Option<bool>,
-}
-
-/// `POST /explain`: a request.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ExplainRequest {
-    /// Its method.
-    pub method: String,
-    /// Its URL, or only path and query.
-    pub url: String,
-    /// Name and value of each field.
-    #[serde(default)]
-    pub headers: Vec<(String, String)>,
-    /// Its body.
-    #[serde(flatten)]
-    pub body: BodyContent,
-}
-
-/// What would happen to it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ExplainResponse {
-    /// Its route, if one matches.
-    pub route: Option<String>,
-    /// Its record, if it is guarded and has a valid key.
-    pub record: Option<String>,
-    /// What the store holds under that name.
-    pub now: Option<RecordEntry>,
-    /// What it would get.
-    pub request: Option<ProspectName>,
-}
-
-/// What a request would get now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum ProspectName {
-    Runs,
-    TakesOver,
-    Replayed,
-    InFlight,
-    /// The key was used with another body.
-    KeyReused,
-    /// The same, where that is a conflict (`on_mismatch`).
-    KeyConflict,
-    /// The key was used for another method, path or query.
-    KeyReusedElsewhere,
-    OutcomeUnknown,
-    AlreadyCompleted,
-    Unreadable,
-}
-
-/// `POST /records/{record}/release`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ReleaseRequest {
-    /// Even if the owner is alive.
-    pub force: bool,
-    /// Why, for the record's story.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub reason: String,
-}
-
-/// `POST /records/{record}/complete`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CompleteRequest {
-    /// Status of the answer that retries get.
-    pub status: u16,
-    /// Its header fields.
-    #[serde(default)]
-    pub headers: Vec<(String, String)>,
-    /// Its body, as text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body: Option<String>,
-    /// Its body, in base64.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body_base64: Option<String>,
-    /// Even if the owner is alive.
-    #[serde(default)]
-    pub force: bool,
-    /// Why, for the record's story.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub reason: String,
-}
-
-/// The result of a change.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RecordChange {
-    /// The record's name.
-    pub record: String,
-    /// What it was.
-    pub was: RecordEntry,
-    /// What it is now; `null` if the key is free.
-    pub now: Option<RecordEntry>,
-}
-
-/// `POST /records/release`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BulkReleaseRequest {
-    /// Records of this route,
-    pub route: String,
-    /// in this state,
-    pub state: StateName,
-    /// settled (in flight: claimed) since then: RFC 3339, or a duration ago.
-    pub since: String,
-    /// List the records without a change.
-    #[serde(default = "yes")]
-    pub dry_run: bool,
-    /// Why, for the story of each.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub reason: String,
-    /// The `next` of the previous answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<String>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// The result of a bulk release, as far as one call came.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BulkReleaseResponse {
-    /// Whether nothing was done.
-    pub dry_run: bool,
-    /// The records that were, or would be, released.
-    pub released: Vec<RecordEntry>,
-    /// The records that were, or would be, left unchanged.
-    pub left: Vec<NotReleased>,
-    /// The `cursor` of the next call; `null` at the end.
-    pub next: Option<String>,
-}
-
-/// A record that was not released.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NotReleased {
-    /// Its name.
-    pub record: String,
-    /// As in a [`AdminProblem`].
-    pub code: String,
-    /// As in a [`AdminProblem`].
-    pub detail: String,
-}
-
 /// An error (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -392,15 +183,6 @@ impl RecordEntry {
             Err(why) => (StateName::Unreadable, Some(why.to_string()), None),
         };
         Self { record: name.to_string(), route: name.route.to_string(), state, detail, facts }
-    }
-}
-
-impl RefusedRequest {
-    /// What is kept of it.
-    pub(super) fn of((number, refused): (u64, Refused)) -> Self {
-        let Refused { at, route, code, status, detail, record } = refused;
-        let (code, detail) = (code.to_owned(), detail.into_owned());
-        Self { number, at: Timestamp { millis: at }, route, status, code, detail, record }
     }
 }
 

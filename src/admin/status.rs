@@ -104,12 +104,12 @@ pub struct ReloadStatus {
 pub struct RouteStatus {
     /// Its name; `unmatched` for what matches none.
     pub route: String,
-    /// Which requests it is for; `null` for `unmatched`, as are the following three.
+    /// Which requests it is for; `null` for `unmatched` and for those who may not see records.
     #[serde(rename = "match")]
     pub matches: Option<String>,
-    /// `enforce`, `observe` or `off`.
+    /// `enforce`, `observe` or `off`; `null` for `unmatched`.
     pub mode: Option<String>,
-    /// The selectors of its key,
+    /// The selectors of its key, `null` as above,
     pub key: Option<Vec<String>>,
     /// and of its scope.
     pub scope: Option<Vec<String>>,
@@ -182,6 +182,17 @@ impl Figures {
             bucket_seconds: MINUTE.as_secs(),
             routes: shown,
             more_routes,
+        }
+    }
+}
+
+impl Status {
+    /// Leaves out what `/metrics` does not tell: what requests are recognised by is for those who may see records.
+    pub(super) fn hide_rules(&mut self, why: NoRecords) {
+        self.records = Some(why);
+        for route in self.routes.iter_mut().filter(|route| route.matches.is_some()) {
+            (route.matches, route.key, route.scope) = (None, None, None);
+            route.says = "Its rule is shown to those who may see records.".to_owned();
         }
     }
 }

@@ -4,7 +4,7 @@ use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config;
+use crate::config::{self, AdminRight, AdminToken, Secret, UNNAMED_TOKEN};
 use crate::key::DigestKey;
 use crate::record::transitions::{CompareAndSwap, OwnerState, StoredRecord};
 use crate::record::{Claim, Fingerprint, Record, Reply, SettledRecord, State, Terms, Token, UnknownPolicy};
@@ -34,13 +34,19 @@ impl Scene {
         let config = config::parse("test", text, &|_| None).expect("a configuration");
         let store = Arc::new(Memory::open(&config.store).expect("random bytes"));
         let metrics = Arc::new(Metrics::new().expect("metrics"));
-        let token = token.map(Secret::new);
+        let token = token.map(|token| AdminToken {
+            name: UNNAMED_TOKEN.to_owned(),
+            token: Secret::new(token),
+            may: AdminRight::Change,
+        });
         let records = AnyStore::Other(around(Arc::clone(&store) as Arc<dyn Store>));
         let records = Arc::new(Metered::new(records, Arc::clone(&metrics)));
         let guard = Guard::new(Arc::clone(&records), Arc::clone(&metrics), 1);
         let (routes, trust) = (Arc::new(config.routes), config.trust);
-        let in_force = Arc::new(ActiveRules { routes, trust, keeping: config::RecordPlacement::of(&config.store) });
-        let admin = Admin::new(metrics, records, guard, move || Arc::clone(&in_force), token.as_ref());
+        let access = Arc::new(Access::new(token.as_slice()));
+        let keeping = config::RecordPlacement::of(&config.store);
+        let in_force = Arc::new(ActiveRules { routes, trust, keeping, access });
+        let admin = Admin::new(metrics, records, guard, move || Arc::clone(&in_force));
         Self { admin, store }
     }
 
@@ -175,15 +181,26 @@ async fn a_body_is_shown_where_it_is_asked_for() {
     let (status, shown) = scene.get(&format!("/records/{name}")).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(shown["answer"], json!({"status": 201, "headers": [["location", "/orders/1"]], "body_bytes": 8}));
-    let (_, shown) = scene.get(&format!("/records/{}?body=1", name.to_string().replace(':', "%3A"))).await;
-    assert_eq!(shown["answer"]["body"], "{\"id\":1}");
-    let (_, shown) = scene.get(&format!("/records/{other}?body=1")).await;
-    assert_eq!((&shown["answer"]["body_base64"], &shown["answer"]["body"]), (&json!("/w=="), &Value::Null));
-
-    let gone = RecordName { digest: [9; 16], ..name };
+    let gone = RecordName { digest: [9; 16], ..name.clone() };
     assert_eq!(code(&scene.get(&format!("/records/{gone}")).await), (404, "record-not-found"));
+    for record in [&name, &other, &gone] {
+        let refused = scene.get(&format!("/records/{record}?body=1")).await;
+        assert_eq!((code(&refused), &refused.1["answer"]), ((403, "token-needed"), &Value::Null));
+    }
+
     assert_eq!(code(&scene.get("/records/orders:12").await), (400, "bad-request"));
     assert_eq!(code(&scene.get("/records/a/b/c").await), (404, "not-found"));
+
+    let scene = Scene::new(Some("open-sesame"));
+    scene.put(1, HOLD, completed(b"{\"id\":1}")).await;
+    scene.put(2, HOLD, completed(b"\xff")).await;
+    let body = async |record: String| {
+        let request = Request::get(format!("/records/{record}?body=1"));
+        scene.ask(request.header(AUTHORIZATION, "Bearer open-sesame"), "").await.1
+    };
+    assert_eq!(body(name.to_string().replace(':', "%3A")).await["answer"]["body"], "{\"id\":1}");
+    let shown = body(other.to_string()).await;
+    assert_eq!((&shown["answer"]["body_base64"], &shown["answer"]["body"]), (&json!("/w=="), &Value::Null));
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use crate::admin::BY_OPERATOR;
 use crate::admin::shape::AdminProblem;
-use crate::config::{self, Config, Secret};
+use crate::config::{self, Config, Secret, UNNAMED_TOKEN};
 
 /// The admin listener of one sidecar.
 pub(super) struct AdminClient {
@@ -78,7 +78,7 @@ impl AdminClient {
                 (authority, configured, None)
             }
             None => {
-                let loaded = config::load(config).map_err(|error| error.to_string())?;
+                let loaded = config::load(config).map_err(|error| super::refusal(&error))?;
                 let routes = loaded.routes.rules().iter().map(|rule| rule.name.to_string()).collect();
                 (listener(&loaded, config)?, token_of(loaded), Some(routes))
             }
@@ -183,7 +183,8 @@ impl AdminClient {
 }
 
 fn token_of(config: Config) -> Option<Secret> {
-    config.admin.token
+    // Another's token is not taken: the audit would tell of the wrong person.
+    config.admin.tokens.into_iter().find(|token| token.name == UNNAMED_TOKEN).map(|token| token.token)
 }
 
 /// `http://HOST:PORT`

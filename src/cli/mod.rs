@@ -12,6 +12,7 @@ mod records;
 mod running;
 mod table;
 mod text;
+mod top;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ use crate::demo::{Demo, DemoError};
 use crate::rule::LogKeys;
 use crate::run::reload::{self, Hangup};
 use crate::run::{self, InheritedSockets, Sidecar, StartError, Stopped};
+use crate::text::WIDTH;
 use crate::{schema, telemetry};
 
 /// With the commit of the build, if `ONLYONCE_COMMIT` is set.
@@ -45,7 +47,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 /// A reverse proxy that makes POST requests safe to repeat: same key, same result, one effect.
 #[derive(Parser)]
-#[command(name = "onlyonce", version = VERSION.as_str(), max_term_width = 100)]
+#[command(name = "onlyonce", version = VERSION.as_str(), max_term_width = 80)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -110,6 +112,11 @@ enum Command {
     /// Make keys that stored answers are encrypted with
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Watch what happens: the figures of the status page, in this terminal
+    ///
+    /// Routes and what their requests got in the last hour, the store, and the records that need a hand. Once where the
+    /// output is no terminal; q or Ctrl-C ends it.
+    Top(top::TopArgs),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Print completions for a shell, to be read by it: source <(onlyonce completions bash)
@@ -125,7 +132,7 @@ enum Command {
     /// store, and a page with a form to double-click.
     Demo {
         /// Where the proxy listens; the rest takes the ports after it. What is taken already is passed over
-        #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
+        #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR", value_parser = socket_address)]
         listen: SocketAddr,
     },
 }
@@ -135,6 +142,10 @@ struct ConfigArg {
     /// The configuration file [default: onlyonce.toml]
     #[arg(short, long, global = true, env = "ONLYONCE_CONFIG", value_name = "FILE", value_parser = OsStringValueParser::new())]
     config: Option<OsString>,
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "an IP address and a port are right, as 127.0.0.1:8080")
 }
 
 /// In the current folder.
@@ -160,7 +171,10 @@ const FAILED: u8 = 1;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_run(&error),
+    };
     match cli.command {
         Command::Serve { config } => serve(config.file(), &cli.log),
         Command::Init { file } => init::init(&file),
@@ -184,6 +198,7 @@ pub fn main() -> ExitCode {
         }
         Command::Records(args) => records::records(args),
         Command::Keys(command) => keys::keys(&command),
+        Command::Top(args) => top::top(&args),
         Command::Schema => schema(),
         Command::Completions { shell } => {
             let mut out = Vec::new();
@@ -193,6 +208,21 @@ pub fn main() -> ExitCode {
         Command::Man => man(),
         Command::Demo { listen } => demo(listen, &cli.log),
     }
+}
+
+/// Help, the version, or bad usage. The library breaks the lines of help only.
+fn not_run(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    if error.use_stderr() && text.lines().any(|line| line.chars().count() > WIDTH) {
+        output::complain(text.trim_end());
+    } else if let Err(failure) = error.print() {
+        return if failure.kind() == io::ErrorKind::BrokenPipe {
+            ExitCode::SUCCESS
+        } else {
+            output::not_written(&failure)
+        };
+    }
+    if error.use_stderr() { ExitCode::from(BAD_USAGE) } else { ExitCode::SUCCESS }
 }
 
 fn with_config(path: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
@@ -228,11 +258,16 @@ fn schema() -> ExitCode {
 }
 
 fn refused(error: &ConfigError) -> ExitCode {
-    match error {
-        ConfigError::Unreadable { .. } => output::complain(format_args!("error: {error}")),
-        ConfigError::Invalid { .. } => output::complain(error),
-    }
+    output::complain(refusal(error));
     ExitCode::from(BAD_USAGE)
+}
+
+/// Why a configuration is not used. One that is there tells its problems by their places.
+fn refusal(error: &ConfigError) -> String {
+    match error {
+        ConfigError::Unreadable { .. } => format!("error: {error}"),
+        ConfigError::Invalid { .. } => error.to_string(),
+    }
 }
 
 fn serve(file: &Path, log: &LogArgs) -> ExitCode {

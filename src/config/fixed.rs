@@ -69,7 +69,9 @@ mod tests {
         let fixed = Fixed::of(&config("", STORE));
         let other = config(
             "body_timeout = \"1s\"",
-            &format!("retention = \"9d\"\n[log]\nlevel = \"debug\"\nkeys = \"plain\"\n{STORE}\non_error = \"forward\""),
+            &format!(
+                "retention = \"9d\"\n[admin]\ntoken = \"t\"\n[log]\nlevel = \"debug\"\nkeys = \"plain\"\n{STORE}\non_error = \"forward\""
+            ),
         );
         assert_eq!(fixed.differing(&other), Vec::<&str>::new());
     }

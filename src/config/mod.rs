@@ -6,6 +6,7 @@
 //!
 //! The rules that a file says are in the room [`rule`](crate::rule).
 
+mod admin_token;
 mod excerpt;
 mod file;
 mod fixed;
@@ -22,6 +23,7 @@ use http::uri::Authority;
 
 use crate::rule::{Routes, Trust, words};
 use crate::tls;
+pub use admin_token::{AdminRight, AdminToken, UNNAMED_TOKEN};
 pub use file::{AdminConfig, ConfigFile, LogConfig, ServerConfig, StoreConfig, UpstreamConfig, load, parse};
 pub(crate) use file::{KnownKey, Shape, keys, nearest};
 pub use fixed::Fixed;

@@ -147,7 +147,7 @@ impl Sidecar {
         let rules = Arc::new(rules);
         let told = Arc::clone(&rules);
         Ok(Self {
-            admin: Arc::new(Admin::new(metrics, records, guard, move || told.told(), admin.token.as_ref())),
+            admin: Arc::new(Admin::new(metrics, records, guard, move || told.told())),
             rules,
             server,
             cores,

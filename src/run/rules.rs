@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
-use crate::admin::ActiveRules;
+use crate::admin::{Access, ActiveRules};
 use crate::config::{Config, Fixed, RecordPlacement};
 use crate::guard::Guard;
 use crate::metrics::{Metrics, Reload};
@@ -45,10 +45,11 @@ impl Rules {
     ) -> Self {
         let fixed = Fixed::of(&config);
         let keeping = RecordPlacement::of(&config.store);
-        let Config { server, log, admin: _, upstream, store: _, trust, routes } = config;
+        let Config { server, log, admin, upstream, store: _, trust, routes } = config;
         introduce(&routes, metrics);
         let (routes, trust) = (Arc::new(routes), Arc::new(trust));
-        let told = ActiveRules { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping };
+        let access = Arc::new(Access::new(&admin.tokens));
+        let told = ActiveRules { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping, access };
         let guard = Guard::new(Arc::clone(records), Arc::clone(metrics), server.max_in_flight);
         let budget = Budget::new(server.max_buffered, Arc::clone(metrics));
         let (blocking, decoders) = (BlockingReader::default(), Arc::default());
@@ -107,12 +108,18 @@ impl Rules {
     /// of the configuration that take effect at the next start only.
     pub fn replace(&self, config: Config) -> Vec<&'static str> {
         let waiting = self.fixed.differing(&config);
-        let Config { server, log, admin: _, upstream, store: _, trust, routes } = config;
+        let Config { server, log, admin, upstream, store: _, trust, routes } = config;
         self.server.set_tls(server.tls.as_ref());
         introduce(&routes, &self.metrics);
         let (routes, trust) = (Arc::new(routes), Arc::new(trust));
-        let keeping = self.told().keeping.clone();
-        let told = ActiveRules { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping };
+        let before = self.told();
+        // A listener that the file turns off stays until the next start, for those who had it.
+        let access = match admin.listen {
+            None => Arc::clone(&before.access),
+            Some(_) => Arc::new(Access::new(&admin.tokens)),
+        };
+        let keeping = before.keeping.clone();
+        let told = ActiveRules { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping, access };
         self.told.store(Arc::new(told));
         let proxy = |(before, runtime): (&Arc<Proxy>, &Handle)| {
             let _on_core = runtime.enter();

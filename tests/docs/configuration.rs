@@ -29,9 +29,12 @@ fn every_example_of_a_file_loads() {
             let pem = root().join("tests/config/pem");
             let text = text.replace("/etc/onlyonce", pem.to_str().expect("UTF-8"));
             let environment = |variable: &str| {
-                // A key of 32 bytes, in base64; and what will do for all others.
-                let is_key = variable.starts_with("ONLYONCE_KEY");
-                Some(if is_key { "A".repeat(43) } else { "0123456789abcdef0123456789abcdef".to_owned() })
+                // A key of 32 bytes, in base64; tokens, each another one; and what will do for all others.
+                Some(match variable {
+                    key if key.starts_with("ONLYONCE_KEY") => "A".repeat(43),
+                    token if token.ends_with("_TOKEN") => token.to_owned(),
+                    _ => "0123456789abcdef0123456789abcdef".to_owned(),
+                })
             };
             if let Err(error) = parse("example.toml", &text, &environment) {
                 panic!("{}:{}\n{error}", page.name, block.line);
@@ -57,15 +60,19 @@ fn the_reference_is_what_the_schema_says() {
     }
 }
 
-const TABLES: [&str; 9] = ["server", "server.tls", "log", "admin", "upstream", "store", "jwt", "defaults", "route"];
+const TABLES: [&str; 10] =
+    ["server", "server.tls", "log", "admin", "admin.tokens.*", "upstream", "store", "jwt", "defaults", "route"];
 
 fn reference(schema: &Value) -> String {
     let mut out = String::new();
     let mut seen = Vec::new();
     for table in TABLES {
         let found = find(schema, table);
-        let brackets = if table == "route" { format!("[[{table}]]") } else { format!("[{table}]") };
-        let _ = write!(out, "\n## `{brackets}`\n\n{}\n", cell(&found["description"]));
+        let brackets =
+            if table == "route" { format!("[[{table}]]") } else { format!("[{}]", table.replace('*', "NAME")) };
+        // Tables under names of the file's own are described where those names are.
+        let described = table.strip_suffix(".*").map_or(found, |outer| find(schema, outer));
+        let _ = write!(out, "\n## `{brackets}`\n\n{}\n", cell(&described["description"]));
         seen.push(table.to_owned());
         // Its keys are those of a route.
         if table == "defaults" {
@@ -75,8 +82,9 @@ fn reference(schema: &Value) -> String {
         out += "\n| key | value | default | meaning |\n|---|---|---|---|\n";
         for name in in_order(table, keys.keys()) {
             let key = &keys[name];
-            if !properties(key).is_empty() {
-                let inner = format!("{table}.{name}");
+            if !properties(key).is_empty() || key["additionalProperties"].is_object() {
+                let any = if key["additionalProperties"].is_object() { ".*" } else { "" };
+                let inner = format!("{table}.{name}{any}");
                 assert!(TABLES.contains(&&*inner), "{inner} has no place in the reference");
                 continue;
             }
@@ -91,7 +99,10 @@ fn reference(schema: &Value) -> String {
 }
 
 fn find<'a>(schema: &'a Value, table: &str) -> &'a Value {
-    table.split('.').fold(schema, |schema, name| &schema["properties"][name])
+    table.split('.').fold(schema, |schema, name| match name {
+        "*" => &schema["additionalProperties"],
+        name => &schema["properties"][name],
+    })
 }
 
 fn properties(schema: &Value) -> &serde_json::Map<String, Value> {

@@ -323,7 +323,7 @@ async fn where_a_token_is_set_records_are_shown_once_it_is_given() {
     assert_eq!(browser.value("document.querySelector('#hand').hidden").await, true);
     browser.fill("#token", "wrong").await;
     browser.press("Enter").await;
-    browser.until("document.querySelector('#sign-in-said').textContent.includes('not the token')").await;
+    browser.until("document.querySelector('#sign-in-said').textContent.includes('not a token')").await;
     browser.fill("#token", "open-sesame").await;
     browser.press("Enter").await;
     browser.until("document.querySelectorAll('#unknown li').length === 2").await;

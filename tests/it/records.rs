@@ -376,9 +376,9 @@ async fn records_are_for_those_who_have_the_token() {
     sidecar.ask(&order("k")).await;
     let url = format!("http://{}", sidecar.admin);
     let ask = async |token: Option<&str>| records_with(token, &["list", "--admin", &url]).await;
-    ask(None).await.failed(1, &["unauthorized", "put the sidecar's token into $ONLYONCE_ADMIN_TOKEN"]);
+    ask(None).await.failed(1, &["unauthorized", "put your token into $ONLYONCE_ADMIN_TOKEN"]);
     let wrong = ask(Some("sesame")).await;
-    wrong.failed(1, &["unauthorized", "$ONLYONCE_ADMIN_TOKEN is not the token"]);
+    wrong.failed(1, &["unauthorized", "$ONLYONCE_ADMIN_TOKEN is not a token"]);
     assert!(!format!("{}{}", wrong.out, wrong.err).contains("sesame"));
     assert!(ask(Some("open-sesame")).await.well().ends_with("1 record\n"));
 
@@ -475,7 +475,8 @@ async fn every_change_is_a_line_in_the_log() {
     );
     for (change, was) in changes.iter().zip(["unknown", "completed"]) {
         assert_eq!((&change["was"], &change["force"]), (&Value::from(was), &Value::from(false)));
-        assert!(change["by"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{change}");
+        assert_eq!(change["by"], "this machine");
+        assert!(change["from"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{change}");
     }
     assert!(!log.contains("the body"));
 }

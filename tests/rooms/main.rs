@@ -154,6 +154,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 27] = [
             "http_body_util",
             "hyper",
             "hyper_util",
+            "rustix",
             "serde_json",
             "terminal_size",
             "tokio",

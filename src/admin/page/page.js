@@ -523,12 +523,15 @@ function access(status, used) {
   const wantsToken = records !== null && records.code === 'unauthorized';
   $('sign-in').hidden = !wantsToken;
   if (wantsToken && used && used === token) {
-    say($('sign-in-said'), 'This is not the token of this sidecar.');
+    say($('sign-in-said'), 'This is not a token of this sidecar.');
     token = '';
   }
   if (!wantsToken) $('token').value = '';
-  $('no-records').hidden = records === null || wantsToken;
-  say($('no-records'), records === null || wantsToken ? '' : records.detail);
+  const told = records === null && !status.may_change
+    ? 'Your token may read and no more: records are released and completed with one whose may is "change".'
+    : records?.detail;
+  $('no-records').hidden = !told || wantsToken;
+  say($('no-records'), told && !wantsToken ? told : '');
   if (records !== null) for (const id of ['hand', 'find', 'refused']) $(id).hidden = true;
   mayChange = status.may_change;
 }

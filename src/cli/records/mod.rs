@@ -1,8 +1,10 @@
 //! `onlyonce records`: read records and resolve unknown outcomes.
 
+mod list;
 mod say;
 
-use std::collections::HashSet;
+pub(super) use say::{coarse, named, time};
+
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,14 +12,15 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use http::{HeaderName, HeaderValue, Method};
-use tokio::time::Instant;
+
+use list::RecentNames;
 
 use super::client::{AdminCallError, AdminClient};
 use super::{BAD_USAGE, ConfigArg, FAILED, Format, block_on, given, output};
 use crate::admin::Timestamp;
 use crate::admin::shape::{
     BodyContent, BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, ExplainRequest, ExplainResponse, OwnerName,
-    ProspectName, RecordChange, RecordDetail, RecordEntry, RecordPage, ReleaseRequest, StateName,
+    ProspectName, RecordChange, RecordDetail, RecordEntry, ReleaseRequest, StateName,
 };
 use crate::record::RecordName;
 
@@ -32,13 +35,20 @@ pub(super) struct RecordsArgs {
 /// Which sidecar to ask.
 #[derive(Args)]
 #[command(next_help_heading = "Which sidecar")]
-struct SidecarArgs {
+pub(super) struct SidecarArgs {
     /// For where the sidecar's admin listener is, and for its token
     #[command(flatten)]
     config: ConfigArg,
     /// The admin listener of a running sidecar, as http://HOST:PORT, instead of the configuration's
     #[arg(long, global = true, value_name = "URL")]
     admin: Option<String>,
+}
+
+impl SidecarArgs {
+    /// A client of it, or an error message.
+    pub(super) fn client(&self) -> Result<AdminClient, String> {
+        AdminClient::new(self.admin.as_deref(), self.config.file())
+    }
 }
 
 #[derive(Subcommand)]
@@ -130,7 +140,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn records(args: RecordsArgs) -> ExitCode {
     let RecordsArgs { verb, place } = args;
-    let client = match AdminClient::new(place.admin.as_deref(), place.config.file()) {
+    let client = match place.client() {
         Ok(client) => client,
         Err(message) => {
             output::complain(message);
@@ -139,7 +149,7 @@ pub(super) fn records(args: RecordsArgs) -> ExitCode {
     };
     let done = block_on(async {
         match verb {
-            RecordsCommand::List { route, state, format } => list(&client, route.as_deref(), state, format).await,
+            RecordsCommand::List { route, state, format } => list::list(&client, route.as_deref(), state, format).await,
             RecordsCommand::Show { record, body, format } => show(&client, &record, body, format).await,
             RecordsCommand::Release(args) => match (args.record, args.route.zip(args.state).zip(args.since)) {
                 (Some(record), _) => release(&client, &record, args.force, args.reason, args.yes).await,
@@ -196,63 +206,14 @@ pub(super) fn why(failure: &AdminCallError, client: &AdminClient) -> String {
     say::what(failure, &client.url())
 }
 
+/// Why a call failed, with advice.
+pub(super) fn told(failure: &AdminCallError, client: &AdminClient) -> String {
+    say::failure(failure, client)
+}
+
 /// A request's record in a few words: its state, its age, and what the request gets.
 pub(super) fn in_short(now: Option<&RecordEntry>, request: ProspectName) -> String {
     say::in_short(now, request, Timestamp::now())
-}
-
-async fn list(
-    client: &AdminClient,
-    route: Option<&str>,
-    state: Option<StateName>,
-    format: Format,
-) -> Result<(), AdminCallError> {
-    if let Some(route) = route.filter(|route| !route.bytes().all(is_plain)) {
-        return Err(AdminCallError::Usage(format!("no route has the name '{route}'")));
-    }
-    let (route, state) = (route.unwrap_or_default(), state.map_or("", StateName::as_str));
-    let mut out = io::stdout().lock();
-    let mut cursor = String::new();
-    // A store may name a record on two pages.
-    let mut seen = HashSet::new();
-    let mut quiet_since = Instant::now();
-    loop {
-        let target = format!("/records?route={route}&state={state}&cursor={cursor}&limit=500");
-        let page: RecordPage = client.ask(Method::GET, &target, None::<&()>).await?;
-        for entry in page.records {
-            if !seen.insert(entry.record.clone()) {
-                continue;
-            }
-            match format {
-                Format::Text => out.write_all(say::entry(&entry, Timestamp::now()).as_bytes())?,
-                Format::Json => {
-                    let before = if seen.len() == 1 { "[\n" } else { ",\n" };
-                    write!(out, "{before}{}", json(&entry))?;
-                }
-            }
-        }
-        match page.next {
-            Some(next) => cursor = next,
-            None => break,
-        }
-        if quiet_since.elapsed() > PATIENCE {
-            output::complain(format_args!("{} so far, still looking", say::records(seen.len())));
-            quiet_since = Instant::now();
-        }
-    }
-    if seen.is_empty() {
-        client.knows_route(route)?;
-    }
-    match format {
-        Format::Text => writeln!(out, "{}", say::records(seen.len()))?,
-        Format::Json => writeln!(out, "{}", if seen.is_empty() { "[]" } else { "\n]" })?,
-    }
-    Ok(())
-}
-
-/// The characters of route names.
-fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
 }
 
 fn json(value: &impl serde::Serialize) -> String {
@@ -363,16 +324,16 @@ async fn release_many(
     let which = format!("of {route}, {state} since {}", say::time(since));
     let mut wanted = BulkReleaseRequest { route, state, since: since.to_string(), dry_run: !yes, reason, cursor: None };
     let mut out = io::stdout().lock();
-    let mut released = HashSet::new();
-    let mut left = 0;
+    let (mut seen, mut released, mut left) = (RecentNames::default(), 0_usize, 0_usize);
     loop {
         let done: BulkReleaseResponse = client.ask(Method::POST, "/records/release", Some(&wanted)).await?;
         for entry in done.released {
-            if released.insert(entry.record.clone()) {
+            if seen.insert(&entry.record) {
+                released += 1;
                 writeln!(out, "{} {}", if yes { "released" } else { "would release" }, entry.record)?;
             }
         }
-        for record in done.left {
+        for record in done.left.iter().filter(|record| seen.insert(&record.record)) {
             left += 1;
             output::complain(format_args!("left {}: {}", record.record, record.code));
         }
@@ -383,9 +344,9 @@ async fn release_many(
     }
     let left = if left == 0 { String::new() } else { format!(", {left} left as they are") };
     let done = match yes {
-        true => format!("{} {which}: released{left}.", say::records(released.len())),
+        true => format!("{} {which}: released{left}.", say::records(released)),
         false => {
-            let count = say::records(released.len());
+            let count = say::records(released);
             format!("{count} {which}{left}. Nothing was done: the same with --yes frees their keys.")
         }
     };

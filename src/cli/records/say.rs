@@ -17,6 +17,13 @@ pub(super) fn entry(entry: &RecordEntry, now: Timestamp) -> String {
     out
 }
 
+/// A record in one line: `create-order:b218…, unknown, 2m ago`
+pub(in super::super) fn named(entry: &RecordEntry, now: Timestamp) -> String {
+    let began = entry.facts.as_ref().map(|facts| facts.settled_at.unwrap_or(facts.claimed_at));
+    let began = began.map(|began| format!(", {}", ago(began, now))).unwrap_or_default();
+    format!("{}  {}{began}", entry.record, state(entry))
+}
+
 fn since_when(entry: &RecordEntry, now: Timestamp) -> String {
     match (&entry.facts, &entry.detail) {
         (Some(facts), _) => format!("{}, {}", state(entry), times(facts, now)),
@@ -176,7 +183,7 @@ pub(super) fn broken(text: &str) -> String {
 }
 
 /// To the second.
-pub(super) fn time(moment: Timestamp) -> String {
+pub(in super::super) fn time(moment: Timestamp) -> String {
     let text = moment.to_string();
     text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
 }
@@ -186,7 +193,7 @@ fn ago(moment: Timestamp, now: Timestamp) -> String {
 }
 
 /// With one unit.
-fn coarse(span: Duration) -> String {
+pub(in super::super) fn coarse(span: Duration) -> String {
     match span.as_secs() {
         seconds @ 0..120 => format!("{seconds}s"),
         seconds @ 120..7_200 => format!("{}m", seconds / 60),
@@ -211,6 +218,7 @@ pub(super) fn failure(failure: &AdminCallError, client: &AdminClient) -> String 
                 "set token = \"env:ONLYONCE_ADMIN_TOKEN\" under [admin] in the sidecar's configuration, start it again with a \
                  token in that variable (openssl rand -hex 32), and have the same one here in $ONLYONCE_ADMIN_TOKEN",
             ),
+            "read-only" => Some("use another token: $ONLYONCE_ADMIN_TOKEN comes before that of the configuration"),
             "owner-alive" => Some("wait for it to end, or use --force if you know better"),
             _ => None,
         },
@@ -237,13 +245,13 @@ pub(super) fn what(failure: &AdminCallError, url: &str) -> String {
 
 fn token(from: TokenFrom) -> &'static str {
     match from {
-        TokenFrom::Environment => "$ONLYONCE_ADMIN_TOKEN is not the token that the sidecar was started with",
+        TokenFrom::Environment => "$ONLYONCE_ADMIN_TOKEN is not a token that the sidecar takes",
         TokenFrom::Configuration => {
-            "admin.token of the configuration file is not the one that the sidecar was started with; \
-             $ONLYONCE_ADMIN_TOKEN would come before it"
+            "admin.token of the configuration file is not a token that the sidecar takes; $ONLYONCE_ADMIN_TOKEN would come \
+             before it"
         }
         TokenFrom::Nowhere => {
-            "put the sidecar's token into $ONLYONCE_ADMIN_TOKEN, or name its configuration with --config"
+            "put your token into $ONLYONCE_ADMIN_TOKEN, or name a configuration that has admin.token with --config"
         }
     }
 }

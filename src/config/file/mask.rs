@@ -37,7 +37,12 @@ fn secrets(table: &DeTable<'_>) -> Vec<ByteRange> {
 
 fn collect(key: &str, value: &Spanned<DeValue<'_>>, spans: &mut Vec<ByteRange>) {
     match value.get_ref() {
-        DeValue::Table(table) => table.iter().for_each(|(key, value)| collect(key.get_ref(), value, spans)),
+        // What stands directly in a table of secrets is one, whatever its name: `tokens = { alice = "…" }`.
+        DeValue::Table(table) => table.iter().for_each(|(name, value)| match value.get_ref() {
+            DeValue::Table(_) => collect(name.get_ref(), value, spans),
+            _ if is_secret_name(key) => collect(key, value, spans),
+            _ => collect(name.get_ref(), value, spans),
+        }),
         DeValue::Array(array) => array.iter().for_each(|value| collect(key, value, spans)),
         DeValue::String(text) if text.starts_with("env:") => {}
         DeValue::String(text) if is_secret_name(key) || has_credentials(key, text) || text.contains(PEM) => {
@@ -52,6 +57,8 @@ fn collect(key: &str, value: &Spanned<DeValue<'_>>, spans: &mut Vec<ByteRange>) 
 fn secret_lines(text: &str) -> Vec<ByteRange> {
     let mut spans = Vec::new();
     let mut within = Within::Nothing;
+    // Whether the last header names secrets, as `[admin.tokens]` does.
+    let mut in_table = false;
     let mut offset = 0;
     for line in text.split_inclusive('\n') {
         let (start, end) = (offset, offset + line.trim_end().len());
@@ -68,7 +75,11 @@ fn secret_lines(text: &str) -> Vec<ByteRange> {
             }
             continue;
         }
-        let secret = names(line).find(|(name, at)| is_secret_name(name) || has_credentials(name, &line[*at..]));
+        if let Some(header) = line.trim().strip_prefix('[') {
+            in_table = header.trim_end_matches(']').rsplit('.').next().is_some_and(is_secret_name);
+        }
+        let is_secret = |name: &str, at: usize| is_secret_name(name) || has_credentials(name, &line[at..]);
+        let secret = names(line).find(|(name, at)| in_table || is_secret(name, *at));
         if let Some((_, at)) = secret {
             spans.push(start + at..end.max(start + at));
             let open = ["\"\"\"", "'''"].into_iter().find(|quotes| line.matches(quotes).count() % 2 == 1);
@@ -164,6 +175,8 @@ mod tests {
         assert_eq!(shown("encryption_keys = ['x', 'y']"), "encryption_keys = [*, *]");
         assert_eq!(shown("url = 'redis://:forgot-the-host'"), "url = *");
         assert_eq!(shown("url = 'user:pw@host'"), "url = *");
+        assert_eq!(shown("[admin.tokens]\nalice = 'x'\nbob = ['y']"), "[admin.tokens]\nalice = *\nbob = [*]");
+        assert_eq!(shown("[admin.tokens.alice]\ntokn = 'x'\nmay = 'y'"), "[admin.tokens.alice]\ntokn = *\nmay = 'y'");
     }
 
     #[test]
@@ -188,6 +201,10 @@ mod tests {
         assert_eq!(lines("digest_key = \"\"\"\nabc=\nde\\q\n\"\"\"\nx = 1"), "digest_key =*\n*\n*\n*\nx = 1");
         assert_eq!(lines("token = '''\nx = 1\n'''\ny = 1"), "token =*\n*\n*\ny = 1");
         assert_eq!(lines("encryption_keys = [\n\"abc=\",\n]\ny = 1"), "encryption_keys =*\n*\n*\ny = 1");
+        assert_eq!(
+            lines("[admin.tokens]\nalice = \"x\n[log]\nlevel = 1"),
+            "[admin.tokens]\nalice =*\n[log]\nlevel = 1"
+        );
         assert_eq!(lines("url = \"redis://:pw"), "url =*");
         assert_eq!(lines("store = { url = redis://a:b@c }"), "store =*");
     }

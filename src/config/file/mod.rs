@@ -1,6 +1,7 @@
 //! Reads the text of a file into a [`Config`], or into a list of its problems.
 
 mod address;
+mod admin_token;
 mod declare;
 mod fallback;
 mod host;

@@ -34,6 +34,8 @@ pub(super) struct Finding {
 /// A key that no reader asked for.
 struct UnknownKey {
     table: String,
+    /// The [`KnownKey::table`] of its neighbours.
+    known_as: String,
     key: String,
     span: ByteRange,
 }
@@ -41,7 +43,7 @@ struct UnknownKey {
 /// A key that a reader asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KnownKey {
-    /// As in its header, `server.tls`; empty for the top of the file.
+    /// As in its header, `server.tls`; empty for the top of the file; `admin.tokens.*` where the file gives the name.
     pub(crate) table: String,
     pub(crate) key: &'static str,
     /// It must be given if its table is.
@@ -91,8 +93,9 @@ impl<'a> FileReport<'a> {
     }
 
     /// Registers a key that no reader asked for.
-    pub(super) fn stray(&self, table: &str, key: String, span: ByteRange) {
-        self.strays.borrow_mut().push(UnknownKey { table: table.to_owned(), key, span });
+    pub(super) fn stray(&self, table: &str, known_as: &str, key: String, span: ByteRange) {
+        let (table, known_as) = (table.to_owned(), known_as.to_owned());
+        self.strays.borrow_mut().push(UnknownKey { table, known_as, key, span });
     }
 
     /// The environment variable `name`.
@@ -125,8 +128,8 @@ impl<'a> FileReport<'a> {
 
 impl UnknownKey {
     fn fault(self, known: &[KnownKey]) -> Finding {
-        let Self { table, key, span } = self;
-        let here: Vec<&str> = known.iter().filter(|known| known.table == table).map(|known| known.key).collect();
+        let Self { table, known_as, key, span } = self;
+        let here: Vec<&str> = known.iter().filter(|known| known.table == known_as).map(|known| known.key).collect();
         let elsewhere = known.iter().find(|known| known.key == key && !known.table.is_empty());
         let place =
             if table.is_empty() { "at the top of the file".to_owned() } else { format!("in {}", header(&table)) };
@@ -142,7 +145,11 @@ impl UnknownKey {
 
 /// A table's header as it is written.
 pub(super) fn header(table: &str) -> String {
-    if table == "route" { "[[route]]".to_owned() } else { format!("[{table}]") }
+    match table.strip_suffix(".*") {
+        _ if table == "route" => "[[route]]".to_owned(),
+        Some(outer) => format!("[{outer}.NAME]"),
+        None => format!("[{table}]"),
+    }
 }
 
 /// The candidate closest to `word`, if one is close enough.

@@ -16,6 +16,8 @@ use super::shape::Shape;
 pub(super) struct Section<'a> {
     /// As in its header, `server.tls`; empty for the top of the file.
     name: String,
+    /// The table that its keys are known of: as its name, or `admin.tokens.*` where the file gives the name.
+    known_as: String,
     table: Option<&'a DeTable<'a>>,
     span: Option<ByteRange>,
     report: &'a FileReport<'a>,
@@ -25,7 +27,8 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     /// The top of the file.
     pub(super) fn root(table: &'a DeTable<'a>, report: &'a FileReport<'a>) -> Self {
-        Self { name: String::new(), table: Some(table), span: None, report, asked: RefCell::default() }
+        let (name, known_as) = (String::new(), String::new());
+        Self { name, known_as, table: Some(table), span: None, report, asked: RefCell::default() }
     }
 
     /// The table `[key]`; one that is absent reads as empty.
@@ -35,7 +38,42 @@ impl<'a> Section<'a> {
         let item = self.item(key);
         let table = item.as_ref().and_then(|item| item.table(&format!("write it as a table: [{name}]")));
         let span = item.map(|item| item.span());
-        Section { name, table, span, report: self.report, asked: RefCell::default() }
+        Section { known_as: name.clone(), name, table, span, report: self.report, asked: RefCell::default() }
+    }
+
+    /// The tables `[key.NAME]`, each read with `read`; `None` if one of them is wrong. `example` is one of them, inline.
+    /// Where there are none, `read` is asked for its keys, without a name.
+    pub(super) fn named_tables<T>(
+        &self,
+        key: &'static str,
+        example: &str,
+        read: impl Fn(Option<&str>, Section<'a>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        self.know(key, false, vec![Shape::NamedTables]);
+        let (path, report) = (self.path(key), self.report);
+        let known_as = format!("{path}.*");
+        let section = |name, table, span| {
+            let (known_as, span) = (known_as.clone(), Some(span));
+            Section { name, known_as, table, span, report, asked: RefCell::default() }
+        };
+        let Some(item) = self.item(key) else {
+            read(None, section(known_as.clone(), None, 0..0));
+            return Some(Vec::new());
+        };
+        let advice = format!("write one table for each name: [{path}.NAME]\nor inline:\n  [{path}]\n  {example}");
+        let mut all = Some(Vec::new());
+        for (name, value) in item.table(&advice)? {
+            let name = name.get_ref();
+            let item = Item::new(format!("{path}.{name}"), value, report);
+            let read = item
+                .table(&advice)
+                .and_then(|table| read(Some(name), section(format!("{path}.{name}"), Some(table), item.span())));
+            all = all.zip(read).map(|(mut all, read)| {
+                all.push(read);
+                all
+            });
+        }
+        all
     }
 
     /// The tables `[[name]]`, at least one. `advice` is an example.
@@ -55,8 +93,8 @@ impl<'a> Section<'a> {
         }
         let section = |item: Item<'a>| {
             let table = Some(item.table(&brackets)?);
-            let (name, span) = (name.to_owned(), Some(item.span()));
-            Some(Section { name, table, span, report: self.report, asked: RefCell::default() })
+            let (name, known_as, span) = (name.to_owned(), name.to_owned(), Some(item.span()));
+            Some(Section { name, known_as, table, span, report: self.report, asked: RefCell::default() })
         };
         elements.into_iter().filter_map(section).collect()
     }
@@ -108,12 +146,12 @@ impl<'a> Section<'a> {
         let asked = self.asked.into_inner();
         let keys = self.table.iter().flat_map(|table| table.keys());
         for key in keys.filter(|key| !asked.contains(&key.get_ref().as_ref())) {
-            self.report.stray(&self.name, key.get_ref().to_string(), key.span());
+            self.report.stray(&self.name, &self.known_as, key.get_ref().to_string(), key.span());
         }
     }
 
     fn know(&self, key: &'static str, required: bool, shapes: Vec<Shape>) {
-        self.report.know(KnownKey { table: self.name.clone(), key, required, shapes });
+        self.report.know(KnownKey { table: self.known_as.clone(), key, required, shapes });
     }
 
     fn item(&self, key: &'static str) -> Option<Item<'a>> {

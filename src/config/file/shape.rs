@@ -22,4 +22,6 @@ pub(crate) enum Shape {
     Table,
     /// `[[name]]`
     Tables,
+    /// `[name.ANY]`: tables under names that the file gives.
+    NamedTables,
 }

@@ -11,10 +11,11 @@ use ipnet::IpNet;
 use tracing::Level;
 
 use super::super::{
-    Durability, HeaderCase, Listen, LogFormat, RedisAddress, RedisPassword, Secret, SecretKey, StoreLocation, Threads,
-    UpstreamAddress,
+    AdminToken, Durability, HeaderCase, Listen, LogFormat, RedisAddress, RedisPassword, Secret, SecretKey,
+    StoreLocation, Threads, UpstreamAddress,
 };
 use super::address;
+use super::admin_token::{self, NamedTokens};
 use super::declare::settings;
 use super::fallback;
 use super::item::Item;
@@ -141,19 +142,24 @@ settings! {
     /// `[admin]`
     #[derive(Debug, Clone)]
     pub struct AdminConfig, "admin", read as AdminTable {
-        made {}
-        read {}
+        made {
+            /// The tokens of those who may see and change records. Without any, the sidecar's own machine may.
+            tokens: Vec<AdminToken> = Self::tokens, at_once;
+        }
+        read {
+            token: Secret = optional(admin_token::secret);
+            named: NamedTokens = group(NamedTokens::read);
+        }
         keys {
             /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` when it is `"off"`.
             listen: Option<SocketAddr> = default(address::listen_or_off, Some(SocketAddr::from((LOOPBACK, 9464)))), at_start;
-            /// The bearer token that calls with a side effect must present.
-            token: Secret = optional(token), at_start;
         }
     }
 }
 
 impl AdminTable {
     pub(super) fn check(&self, server: &ServerTable, report: &FileReport<'_>) {
+        self.named.check(self.token.given(), report);
         let Some(Some(admin)) = self.listen.get() else { return };
         for (client, span) in server.addresses().filter(|(client, _)| collide(*client, *admin)) {
             let given = server.listen.span().map(|_| span.clone());
@@ -163,6 +169,10 @@ impl AdminTable {
                 "give each its own, or turn the admin listener off: admin.listen = \"off\"",
             );
         }
+    }
+
+    fn tokens(&self) -> Option<Vec<AdminToken>> {
+        self.named.with(self.token.clone().optional()?)
     }
 }
 
@@ -339,17 +349,6 @@ fn digest_key(item: &Item<'_>) -> Option<Secret> {
     item.refuse(
         format!("store.digest_key has only {} bytes", text.value.len()),
         "it is at least 16 bytes that nobody can guess: openssl rand -base64 32",
-    )
-}
-
-fn token(item: &Item<'_>) -> Option<Secret> {
-    let text = item.text()?;
-    if !text.value.is_empty() && text.value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Some(Secret::new(text.value));
-    }
-    item.refuse(
-        "admin.token is empty, or has characters that cannot stand in a header",
-        "ASCII letters, digits and punctuation without spaces are right: openssl rand -hex 32",
     )
 }
 

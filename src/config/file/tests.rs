@@ -167,7 +167,7 @@ fn any_string_may_come_from_the_environment() {
 fn the_admin_listener_can_be_off() {
     assert!(config(&format!("[admin]\nlisten = \"off\"\n{LEAST}")).admin.listen.is_none());
     let admin = config(LEAST).admin;
-    assert!(admin.listen.is_some() && admin.token.is_none());
+    assert!(admin.listen.is_some() && admin.tokens.is_empty());
 }
 
 #[test]

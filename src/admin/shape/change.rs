@@ -1,0 +1,99 @@
+//! What operators do to records.
+
+use serde::{Deserialize, Serialize};
+
+use super::{RecordEntry, StateName};
+
+/// `POST /records/{record}/release`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReleaseRequest {
+    /// Even if the owner is alive.
+    pub force: bool,
+    /// Why, for the record's story.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// `POST /records/{record}/complete`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompleteRequest {
+    /// Status of the answer that retries get.
+    pub status: u16,
+    /// Its header fields.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+    /// Its body, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// Its body, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_base64: Option<String>,
+    /// Even if the owner is alive.
+    #[serde(default)]
+    pub force: bool,
+    /// Why, for the record's story.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// The result of a change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordChange {
+    /// The record's name.
+    pub record: String,
+    /// What it was.
+    pub was: RecordEntry,
+    /// What it is now; `null` if the key is free.
+    pub now: Option<RecordEntry>,
+}
+
+/// `POST /records/release`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BulkReleaseRequest {
+    /// Records of this route,
+    pub route: String,
+    /// in this state,
+    pub state: StateName,
+    /// settled (in flight: claimed) since then: RFC 3339, or a duration ago.
+    pub since: String,
+    /// List the records without a change.
+    #[serde(default = "yes")]
+    pub dry_run: bool,
+    /// Why, for the story of each.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The `next` of the previous answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The result of a bulk release, as far as one call came.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BulkReleaseResponse {
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// The records that were, or would be, released.
+    pub released: Vec<RecordEntry>,
+    /// The records that were, or would be, left unchanged.
+    pub left: Vec<NotReleased>,
+    /// The `cursor` of the next call; `null` at the end.
+    pub next: Option<String>,
+}
+
+/// A record that was not released.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NotReleased {
+    /// Its name.
+    pub record: String,
+    /// As in a [`AdminProblem`](super::AdminProblem).
+    pub code: String,
+    /// As in a [`AdminProblem`](super::AdminProblem).
+    pub detail: String,
+}
