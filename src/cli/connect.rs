@@ -8,6 +8,7 @@ use super::block_on;
 use super::text::labelled;
 use crate::config::{self, StoreLocation};
 use crate::run::{self, ServerFinding, Trial};
+use crate::text::WIDTH;
 
 /// The result of connecting.
 #[derive(Serialize)]
@@ -21,12 +22,15 @@ pub(super) struct StoreTrial {
     acl: Option<String>,
 }
 
+/// Rules add up, so that they may stand in several commands.
+const SET_USER: &str = "ACL SETUSER onlyonce";
+
 impl StoreTrial {
     /// Connects without a change to the store.
     pub(super) fn make(store: &config::StoreConfig) -> io::Result<Self> {
         Ok(match block_on(run::try_store(store))? {
             Some(Trial { server, error, findings, acl }) => {
-                let acl = format!("ACL SETUSER onlyonce on >PASSWORD {acl}");
+                let acl = format!("{SET_USER} on >PASSWORD {acl}");
                 Self { store: format!("Redis at {server}"), error, findings, acl: Some(acl) }
             }
             None => Self { store: without_connection(&store.location), error: None, findings: Vec::new(), acl: None },
@@ -49,11 +53,28 @@ impl StoreTrial {
             labelled(out, &format!("  {what}"), found);
         }
         if let Some(acl) = &self.acl {
-            labelled(out, "its user", "may be made like this, on one line:");
-            out.push_str(acl);
-            out.push('\n');
+            labelled(out, "its user", "may be made by these commands:");
+            out.push_str(&commands(acl));
         }
     }
+}
+
+/// A command that fits 80 columns, or several.
+fn commands(acl: &str) -> String {
+    let mut out = String::new();
+    let mut column = WIDTH;
+    for rule in acl.strip_prefix(SET_USER).unwrap_or(acl).split_whitespace() {
+        if column + 1 + rule.len() > WIDTH {
+            out.push_str(if out.is_empty() { "" } else { "\n" });
+            out.push_str(SET_USER);
+            column = SET_USER.len();
+        }
+        out.push(' ');
+        out.push_str(rule);
+        column += 1 + rule.len();
+    }
+    out.push('\n');
+    out
 }
 
 fn without_connection(location: &StoreLocation) -> String {

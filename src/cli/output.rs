@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::FAILED;
+use super::text::fitted;
 
 /// Prints to standard output. A full disk is an error; a closed pipe, as with `head`, is not.
 pub(super) fn print(text: &str) -> ExitCode {
@@ -21,7 +22,7 @@ pub(super) fn not_written(error: &io::Error) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
-/// Prints a line to standard error. A failure to do so is ignored, because it cannot be reported.
-pub(super) fn complain(line: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "{line}");
+/// Prints to standard error, broken at 80 columns. A failure to do so is ignored, because it cannot be reported.
+pub(super) fn complain(message: impl std::fmt::Display) {
+    let _ = write!(io::stderr(), "{}", fitted(&message.to_string()));
 }

@@ -311,10 +311,13 @@ pub struct Trial {
 pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
     let StoreLocation::Redis(address) = &settings.location else { return None };
     let store = store::Redis::open_to_look(address, settings);
-    let error = store.tried().await.err().map(|why| store::causes(&why));
-    let findings = if error.is_none() { store.findings() } else { Vec::new() };
     let is_cluster = matches!(address.servers, config::RedisServers::Cluster(_));
-    Some(Trial { server: address.server(), error, findings, acl: store::acl_rule(&settings.prefix, is_cluster) })
+    let acl = store::acl_rule(&settings.prefix, is_cluster);
+    // A user's missing right is told with the rule, which is not told twice.
+    let told = |why| store::causes(&why).replace(&format!(" For an ACL user, this is enough: {acl}"), "");
+    let error = store.tried().await.err().map(told);
+    let findings = if error.is_none() { store.findings() } else { Vec::new() };
+    Some(Trial { server: address.server(), error, findings, acl })
 }
 
 /// The signals that stop a sidecar.

@@ -310,7 +310,7 @@ pub enum Health {
 pub(crate) fn causes(error: &dyn Error) -> String {
     let mut told = error.to_string();
     for cause in std::iter::successors(error.source(), |&error| error.source()).map(ToString::to_string) {
-        if !told.ends_with(&cause) {
+        if !told.contains(&cause) {
             told += &format!(": {cause}");
         }
     }

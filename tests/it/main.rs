@@ -35,6 +35,7 @@ mod large_bodies;
 mod lengths;
 mod limits;
 mod log;
+mod messages;
 mod mismatch;
 mod natural_keys;
 mod observe;

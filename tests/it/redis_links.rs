@@ -77,6 +77,7 @@ fn refusal(store: &str) -> String {
         .expect("the program");
     let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).expect("text")).concat();
     assert!(!output.status.success(), "{said}");
+    assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
     // Lines are as long as the terminal is wide.
     said.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -124,6 +124,10 @@ impl Probe {
         }
         let tried = std::iter::repeat_n("SCRIPT LOAD", loads.len()).chain(tried);
         self.has_all(tried.zip(loads.iter().chain(rehearsed)))?;
+        // A replica takes none of the writes that come later.
+        if let Some(Err(error)) = rehearsed.iter().find(|answer| is_read_only(answer)) {
+            return Err(ConnectError::Refused(error.clone()));
+        }
         let knows_get = !rehearsed.first().is_some_and(|first| first.as_ref().is_err_and(is_syntax));
         connected.acquire =
             if knows_get && !self.scripts_only { AcquireMethod::Natively } else { AcquireMethod::ByScript };
@@ -270,6 +274,10 @@ fn lacking(what: &'static str, error: &RedisError) -> Option<&'static str> {
         (true, "EVALSHA") => Some("a command that its scripts call"),
         (true, what) => Some(what),
     }
+}
+
+fn is_read_only(answer: &RedisResult<Value>) -> bool {
+    answer.as_ref().is_err_and(|error| error.code() == Some("READONLY"))
 }
 
 fn is_syntax(error: &RedisError) -> bool {

@@ -188,6 +188,11 @@ fn certificate_fault(reason: &CertificateError) -> String {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             format!("{reason}: set the clock of this machine right")
         }
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "the server shows the certificate of an authority (CA:TRUE) as its own: have that authority sign one for the \
+             server, or make a self-signed one without CA:TRUE"
+                .to_owned()
+        }
         reason => format!("the server's certificate is not valid: {reason}"),
     }
 }

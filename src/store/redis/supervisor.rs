@@ -67,9 +67,12 @@ impl Supervisor {
     /// Keeps a connection until the task is aborted.
     pub(super) async fn run(mut self) {
         let mut delay = FIRST_DELAY;
-        let mut complained = None;
+        let (mut complained, mut is_first) = (None, true);
         loop {
-            match self.connect().await {
+            let connected = self.connect().await;
+            // Whoever opens the store waits for the first try, and tells of a reason not to start.
+            let is_awaited = std::mem::take(&mut is_first);
+            match connected {
                 Ok((connected, preferred)) => {
                     let server = connected.endpoint.to_string();
                     tracing::info!(server, "connected to Redis");
@@ -89,7 +92,7 @@ impl Supervisor {
                 Err(why) => {
                     // Once for each new reason: an outage may last.
                     let reason = why.to_string();
-                    if complained.as_ref() != Some(&reason) {
+                    if complained.as_ref() != Some(&reason) && !(is_awaited && why.is_final()) {
                         tracing::error!(server = %self.source, error = causes(&why), "no connection to Redis");
                         complained = Some(reason);
                     }
