@@ -64,3 +64,4 @@ mod top;
 mod two_readers;
 mod upgrades;
 mod uploads;
+mod versions;
