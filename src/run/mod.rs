@@ -314,7 +314,7 @@ pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
     let is_cluster = matches!(address.servers, config::RedisServers::Cluster(_));
     let acl = store::acl_rule(&settings.prefix, is_cluster);
     // A user's missing right is told with the rule, which is not told twice.
-    let told = |why| store::causes(&why).replace(&format!(" For an ACL user, this is enough: {acl}"), "");
+    let told = |why| store::causes(&why).replace(&format!(". For an ACL user, this is enough: {acl}"), "");
     let error = store.tried().await.err().map(told);
     let findings = if error.is_none() { store.findings() } else { Vec::new() };
     Some(Trial { server: address.server(), error, findings, acl })
