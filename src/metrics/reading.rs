@@ -1,11 +1,12 @@
 //! What all counters say at one moment.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus::core::Metric;
 
-use super::{Metrics, PoisonError, RequestOutcome, RouteMetrics, SECONDS, UNMATCHED};
+use super::{Metrics, RequestOutcome, RouteCounts, SECONDS};
 
 /// Counts and amounts.
 #[derive(Debug, Clone, Default)]
@@ -57,14 +58,9 @@ pub struct StoreReading {
 impl Metrics {
     /// Reads all of them.
     pub fn read(&self) -> MetricsSnapshot {
-        let known = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        let mut routes: BTreeMap<String, RouteReading> =
-            known.iter().map(|(route, metrics)| (route.clone(), self.read_route(route, metrics))).collect();
-        drop(known);
-        let unmatched = RequestOutcome::ALL
-            .map(|outcome| self.requests.get_metric_with_label_values(&[UNMATCHED, outcome.as_str()]));
-        let outcomes = unmatched.map(|count| count.map_or(0, |count| count.get()));
-        routes.insert(UNMATCHED.to_owned(), RouteReading { outcomes, ..RouteReading::default() });
+        let routes =
+            self.routes.all().into_iter().map(|(route, counts)| (route.to_string(), RouteReading::of(&counts)));
+        let routes = routes.collect();
         let mut store = StoreReading::default();
         for calls in &self.store_calls {
             store.errors += calls.errors.get();
@@ -86,14 +82,16 @@ impl Metrics {
             last_reload_taken: self.last_reload.get() == 1,
         }
     }
+}
 
-    fn read_route(&self, route: &str, metrics: &RouteMetrics) -> RouteReading {
-        RouteReading {
-            outcomes: std::array::from_fn(|at| metrics.requests[at].get()),
-            in_flight: metrics.in_flight.get(),
-            waiting: self.waiting.with_label_values(&[route]).get(),
-            unknown: self.records_unknown.with_label_values(&[route]).get(),
-            lease_lost: self.lease_lost.with_label_values(&[route]).get(),
+impl RouteReading {
+    fn of(counts: &RouteCounts) -> Self {
+        Self {
+            outcomes: std::array::from_fn(|at| counts.requests[at].load(Ordering::Relaxed)),
+            in_flight: counts.in_flight.load(Ordering::Relaxed),
+            waiting: counts.waiting.load(Ordering::Relaxed),
+            unknown: counts.records_unknown.load(Ordering::Relaxed),
+            lease_lost: counts.lease_lost.load(Ordering::Relaxed),
         }
     }
 }

@@ -181,6 +181,7 @@ impl Scene {
             finds: Plan::default(),
         });
         let metrics = Arc::new(Metrics::new().expect("metrics"));
+        metrics.route("orders");
         let guard = Guard::new(metered(&store, &metrics), Arc::clone(&metrics), 4);
         Self { store, guard, metrics, rule: Arc::clone(&config.routes.rules()[0]) }
     }

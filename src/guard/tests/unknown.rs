@@ -13,7 +13,6 @@ struct Surveyed {
 impl Surveyed {
     fn new() -> Self {
         let scene = Scene::new();
-        scene.metrics.route("orders");
         let guard = Arc::clone(&scene.guard);
         let survey = tokio::spawn(async move { match guard.survey().await {} });
         Self { scene, survey }
