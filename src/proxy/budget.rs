@@ -76,6 +76,13 @@ impl Reservation {
         true
     }
 
+    /// Gives `bytes` of it back.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        if let Some(given_back) = self.permit.as_mut().and_then(|permit| permit.split(bytes)) {
+            self.counted.add(-i64::try_from(given_back.num_permits()).unwrap_or(0));
+        }
+    }
+
     /// Ties the reservation to the bytes that it was taken for.
     pub(super) fn hold(self, bytes: Bytes) -> Bytes {
         if bytes.is_empty() {

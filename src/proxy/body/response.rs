@@ -31,6 +31,8 @@ pub enum ResponseBody {
     Observed(Box<ResponseBody>, EndNotifier),
 }
 
+const COPIED: usize = 8 * 1024;
+
 /// The pieces of a body in memory that are not sent yet.
 #[derive(Default)]
 pub struct BufferedChunks {
@@ -55,10 +57,13 @@ impl ResponseBody {
         Self::Buffered(BufferedChunks::new(body, trailers))
     }
 
-    /// The same, with a reservation for its bytes; `None` if the budget has no room.
+    /// The same, with a reservation for its bytes; `None` if the budget has no room. A short piece is copied: as a part of
+    /// the 16 KiB that it was read into from the store, it would keep all of them for as long as the client takes to read it.
+    /// So nothing keeps more than twice what is reserved for it.
     pub(in crate::proxy) fn counted(mut body: Vec<Bytes>, trailers: HeaderMap, budget: &Budget) -> Option<Self> {
         for piece in &mut body {
-            *piece = budget.hold(std::mem::take(piece))?;
+            let own = if piece.len() <= COPIED { Bytes::copy_from_slice(piece) } else { std::mem::take(piece) };
+            *piece = budget.hold(own)?;
         }
         Some(Self::buffered(body, trailers))
     }
@@ -138,5 +143,43 @@ impl Body for ResponseBody {
             Self::Replayed(replayed) => replayed.size_hint(),
             Self::Observed(body, _) => body.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    const ALL: usize = 1 << 20;
+
+    fn budget() -> Budget {
+        Budget::new(ALL as u64, Arc::new(Metrics::new().expect("metrics")))
+    }
+
+    fn left(budget: &Budget) -> usize {
+        let (mut least, mut most) = (0, ALL);
+        while least < most {
+            let middle = (least + most).div_ceil(2);
+            if budget.reserve().grow(middle) { least = middle } else { most = middle - 1 }
+        }
+        least
+    }
+
+    #[test]
+    fn a_replayed_body_keeps_no_more_than_twice_its_length_of_what_it_was_read_into() {
+        let budget = budget();
+        for length in [1, 300, COPIED, COPIED + 1, 2 * COPIED] {
+            let buffer = Bytes::from(vec![7; 2 * COPIED]);
+            let read_into = buffer.as_ptr() as usize..buffer.as_ptr() as usize + buffer.len();
+            let body = ResponseBody::counted(vec![buffer.slice(..length)], HeaderMap::new(), &budget);
+            let Some(ResponseBody::Buffered(mut body)) = body else { panic!("there is room") };
+            assert_eq!(ALL - left(&budget), length);
+            let Some(Ok(piece)) = body.next().map(Frame::into_data) else { panic!("a piece") };
+            assert_eq!(read_into.contains(&(piece.as_ptr() as usize)), length > COPIED, "{length}");
+        }
+        assert_eq!(left(&budget), ALL);
     }
 }
