@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::StoreError;
 use crate::config;
 use crate::random::random;
-use crate::record::chunks::{self, Chunk, Cut};
+use crate::record::chunks::{self, Chunk, Cut, Cutter};
 use crate::record::codec::{self, Placement, Unreadable};
 use crate::record::encryption::{Encryption, EncryptionKey};
 use crate::record::{Record, RecordName, Token};
@@ -26,7 +26,7 @@ impl RecordFormat {
         Self { keys: keys.collect() }
     }
 
-    pub(super) fn encrypts(&self) -> bool {
+    fn encrypts(&self) -> bool {
         !self.keys.is_empty()
     }
 
@@ -56,6 +56,11 @@ impl RecordFormat {
     /// The chunks of a body of so many bytes.
     pub(super) fn cut(&self, name: &RecordName, token: Token, body: &[Bytes]) -> (Vec<Chunk>, Cut) {
         chunks::cut(name, token, body, self.encryption())
+    }
+
+    /// The same, as the body comes.
+    pub(super) fn cutter(&self, name: &RecordName, token: Token) -> Cutter {
+        Cutter::new(name, token, self.encryption())
     }
 
     /// How a body of this length will be cut.

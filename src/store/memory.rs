@@ -1,6 +1,6 @@
 //! Nothing survives the process: for tests and for trying out. The reference for the other stores.
 //!
-//! Records are kept as they are, and as bytes only where they are to be encrypted.
+//! Records are kept as bytes, as the other stores keep them: so much less do they take.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,12 +13,15 @@ use super::digest_key::{self, Wanted};
 use super::format::RecordFormat;
 use super::{
     Changes, Claimed, Cursor, FOREVER, Health, ListQuery, ListedRecord, Page, Released, Renewed, Settled, Store,
-    StoreError, StoreFuture, SwapResult,
+    StoreError, StoreFuture, StoredChunks, SwapResult,
 };
 use crate::config;
 use crate::key::DigestKey;
-use crate::record::codec::{Placement, Unreadable};
-use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RenewTransition, StoredRecord};
+use crate::record::chunks::{ApartBody, SIZE};
+use crate::record::codec::{self, Placement, Unreadable};
+use crate::record::transitions::{
+    self, ClaimTransition, CompareAndSwap, RecordSnapshot, RenewTransition, StoredRecord,
+};
 use crate::record::{Claim, Record, RecordName, SettledRecord, State, Token};
 
 /// Records in a map, expired ones swept out as it grows.
@@ -35,14 +38,51 @@ struct RecordMap {
     sweep_at: usize,
 }
 
+/// As bytes: the fields of an answer, as they were received, keep the 8 KiB that they were read into.
 struct KeptRecord {
-    record: KeptAs,
+    bytes: Bytes,
+    body: Option<KeptBody>,
+    retention: Duration,
     expires: Instant,
 }
 
-enum KeptAs {
-    Record(Record),
-    Encrypted(Bytes),
+/// A large body. Replays share it, and take no memory of their own but for what is on its way.
+#[derive(Clone)]
+struct KeptBody {
+    token: Token,
+    chunks: Arc<[Bytes]>,
+}
+
+impl KeptRecord {
+    /// A record with all of its body, if it has one.
+    fn within(format: &RecordFormat, name: &RecordName, record: &Record) -> Self {
+        Self::new(record, format.encode(name, record, Placement::Within).into(), None)
+    }
+
+    /// The outcome of an attempt. The body's bytes are on loan from whoever received them, who counts them until they are
+    /// given back: they are copied, here and nowhere else.
+    fn settled(format: &RecordFormat, name: &RecordName, record: &Record) -> Self {
+        let State::Completed { reply, .. } = &record.state else { return Self::within(format, name, record) };
+        if reply.body_len() <= u64::from(SIZE) {
+            return Self::within(format, name, record);
+        }
+        let token = record.claim.token;
+        let (chunks, cut) = format.cut(name, token, reply.body.pieces());
+        let chunks = chunks.into_iter().map(|chunk| chunk.pieces.concat().into()).collect();
+        let bytes = format.encode(name, record, Placement::Apart(cut)).into();
+        Self::new(record, bytes, Some(KeptBody { token, chunks }))
+    }
+
+    fn new(record: &Record, bytes: Bytes, body: Option<KeptBody>) -> Self {
+        let expires = Instant::now() + transitions::time_to_live(record).min(FOREVER);
+        Self { bytes, body, retention: record.claim.terms.retention, expires }
+    }
+
+    /// `None`: it has expired.
+    fn silent_for(&self) -> Option<Duration> {
+        let left = self.expires.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        Some(self.retention.saturating_sub(left))
+    }
 }
 
 const FIRST_SWEEP: usize = 1024;
@@ -77,16 +117,10 @@ impl RecordMap {
     }
 
     fn seen(&self, name: &RecordName) -> Result<Option<StoredRecord>, Unreadable> {
-        let Some(kept) = self.by_name.get(name) else { return Ok(None) };
-        let Some(left) = kept.expires.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
+        let Some((kept, silent_for)) = self.by_name.get(name).and_then(|kept| Some((kept, kept.silent_for()?))) else {
             return Ok(None);
         };
-        let record = match &kept.record {
-            KeptAs::Record(record) => record.clone(),
-            KeptAs::Encrypted(bytes) => self.format.decode(name, bytes)?,
-        };
-        let silent_for = record.claim.terms.retention.saturating_sub(left);
-        Ok(Some(StoredRecord { record, silent_for }))
+        Ok(Some(StoredRecord { record: self.format.decode(name, &kept.bytes)?, silent_for }))
     }
 
     /// The records after the cursor, which is a name.
@@ -107,24 +141,26 @@ impl RecordMap {
         names.sort_unstable_by(|one, other| place(one).cmp(&place(other)));
         let next = names.last().filter(|_| more).map(|name| Cursor(name.to_string()));
         let listed = |name: &RecordName| {
-            let seen = self.seen(name).transpose()?.map(|held| held.seen());
+            let kept = self.by_name.get(name)?;
+            let silent_for = kept.silent_for()?;
+            let seen = codec::summarise(&kept.bytes).map(|summary| RecordSnapshot { summary, silent_for });
             Some(ListedRecord { name: name.clone(), seen })
         };
         Page { records: names.into_iter().filter_map(listed).collect(), next }
     }
 
-    fn write(&mut self, name: &RecordName, record: Record) {
+    fn write(&mut self, name: &RecordName, record: &Record) {
+        let kept = KeptRecord::within(&self.format, name, record);
+        self.keep(name, kept);
+    }
+
+    fn keep(&mut self, name: &RecordName, kept: KeptRecord) {
         if self.by_name.len() >= self.sweep_at {
             let now = Instant::now();
             self.by_name.retain(|_, kept| kept.expires > now);
             self.sweep_at = (self.by_name.len() * 2).max(FIRST_SWEEP);
         }
-        let expires = Instant::now() + transitions::time_to_live(&record).min(FOREVER);
-        let record = match self.format.encrypts() {
-            false => KeptAs::Record(record),
-            true => KeptAs::Encrypted(self.format.encode(name, &record, Placement::Within).into()),
-        };
-        self.by_name.insert(name.clone(), KeptRecord { record, expires });
+        self.by_name.insert(name.clone(), kept);
     }
 }
 
@@ -134,12 +170,20 @@ impl Store for Memory {
             let mut records = self.records();
             Ok(match transitions::claim(records.held(name)?, claim) {
                 ClaimTransition::Write(claim) => {
-                    records.write(name, Record { claim: claim.clone(), state: State::InFlight });
+                    records.write(name, &Record { claim: claim.clone(), state: State::InFlight });
                     Claimed::Granted(claim)
                 }
                 ClaimTransition::AlreadyMine(claim) => Claimed::Granted(claim),
                 ClaimTransition::Refuse(held) => Claimed::Refused(held),
             })
+        })
+    }
+
+    fn open_body<'a>(&'a self, name: &'a RecordName, body: ApartBody) -> StoreFuture<'a, Box<dyn StoredChunks>> {
+        Box::pin(async move {
+            let kept = self.records().by_name.get(name).and_then(|kept| kept.body.clone());
+            let chunks = kept.filter(|kept| kept.token == body.token).map_or_else(Arc::default, |kept| kept.chunks);
+            Ok(Box::new(MemoryChunks(chunks)) as Box<dyn StoredChunks>)
         })
     }
 
@@ -155,7 +199,7 @@ impl Store for Memory {
                     (Renewed::ClaimedAgain, Record { claim: claim.clone(), state: State::InFlight })
                 }
             };
-            records.write(name, record);
+            records.write(name, &record);
             Ok(renewed)
         })
     }
@@ -165,10 +209,13 @@ impl Store for Memory {
             let mut records = self.records();
             match records.held(name)?.map(|held| held.record) {
                 Some(kept) if !transitions::settles(Some(&kept), record.claim.token) => {
-                    Ok(Settled::Kept(Box::new(kept)))
+                    // Of an earlier try of the same, the body is at hand. Nobody else has one apart under this token.
+                    let is_own = kept.apart_body().is_some_and(|body| body.token == record.claim.token);
+                    Ok(Settled::Kept(Box::new(if is_own { Record::clone(record) } else { kept })))
                 }
                 _ => {
-                    records.write(name, with_own_body(Record::clone(record)));
+                    let kept = KeptRecord::settled(&records.format, name, record);
+                    records.keep(name, kept);
                     Ok(Settled::Written)
                 }
             }
@@ -205,7 +252,7 @@ impl Store for Memory {
                 other => return Ok(SwapResult::Changed(other.map(Box::new))),
             }
             match &swap.to {
-                Some(record) => records.write(name, Record::clone(record)),
+                Some(record) => records.write(name, record),
                 None => drop(records.by_name.remove(name)),
             }
             Ok(SwapResult::Done)
@@ -226,13 +273,14 @@ impl Store for Memory {
     }
 }
 
-/// The body's bytes are on loan from whoever received them, who counts them until they are given back.
-fn with_own_body(mut record: Record) -> Record {
-    if let State::Completed { reply, .. } = &mut record.state {
-        let own = reply.body.pieces().iter().map(|piece| Bytes::copy_from_slice(piece)).collect::<Vec<_>>();
-        Arc::make_mut(reply).body = own.into();
+/// The chunks of one body, whatever becomes of its record meanwhile.
+struct MemoryChunks(Arc<[Bytes]>);
+
+impl StoredChunks for MemoryChunks {
+    fn read(&mut self, index: u64) -> StoreFuture<'_, Option<Bytes>> {
+        let chunk = usize::try_from(index).ok().and_then(|index| self.0.get(index).cloned());
+        Box::pin(async move { Ok(chunk) })
     }
-    record
 }
 
 #[cfg(test)]
