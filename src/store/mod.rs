@@ -46,7 +46,7 @@ use crate::record::{Claim, Record, RecordName, SettledRecord, Token};
 pub async fn open(config: &config::StoreConfig, body_survives: Duration) -> Result<AnyStore, OpenError> {
     match &config.location {
         StoreLocation::Memory => Ok(AnyStore::Other(Arc::new(Memory::open(config)?))),
-        StoreLocation::Embedded(path) => Ok(AnyStore::Embedded(Arc::new(Embedded::open(path, config)?))),
+        StoreLocation::Embedded(path) => Ok(AnyStore::Embedded(Arc::new(Embedded::open(path, config, body_survives)?))),
         StoreLocation::Redis(address) => {
             let store = Redis::open(address, config, body_survives);
             match store.ready(FIRST_CONNECT).await {

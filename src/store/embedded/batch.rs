@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::condition::{Condition, CurrentCondition};
-use super::frame::{self, RecordVersion};
+use super::frame::{self, FrameContent, FrameKind, RecordVersion};
 use super::index::{DigestHasher, IndexKey};
 use super::log::{LogWrite, RecordLog, SupersededFrame};
 use super::view::{LogReadError, View};
@@ -47,6 +47,8 @@ pub(super) type ByKey<T> = HashMap<IndexKey, T, BuildHasherDefault<DigestHasher>
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     touched: ByKey<TouchedRecord>,
+    /// Of answers, which are written before their records.
+    chunks: Vec<LogWrite>,
     /// Whether anything is lost if the changes are: renewals are not.
     durable: bool,
     /// How many operations changed something.
@@ -74,8 +76,11 @@ pub(super) struct EncodedRecord {
     pub(super) record: Bytes,
 }
 
-/// One operation, on top of all that came before it.
+/// One operation on one record, on top of all that came before it.
 pub(super) struct Transaction<'a> {
+    pub(super) name: &'a RecordName,
+    /// Of this name.
+    pub(super) key: IndexKey,
     pub(super) view: &'a View,
     pub(super) format: &'a RecordFormat,
     pub(super) condition: &'a CurrentCondition,
@@ -92,16 +97,11 @@ pub(super) struct Transaction<'a> {
 
 impl Transaction<'_> {
     /// `absent_before`: the caller has found that no segment before this one has a record.
-    pub(super) fn claim(
-        &mut self,
-        name: &RecordName,
-        claim: &Claim,
-        absent_before: u64,
-    ) -> Result<Claimed, StoreError> {
-        self.touch(name, absent_before)?;
-        Ok(match transitions::claim(self.held(name)?, claim) {
+    pub(super) fn claim(&mut self, claim: &Claim, absent_before: u64) -> Result<Claimed, StoreError> {
+        self.touch(absent_before)?;
+        Ok(match transitions::claim(self.held()?, claim) {
             ClaimTransition::Write(claim) => {
-                self.write_claim(name, &claim)?;
+                self.write_claim(&claim)?;
                 Claimed::Granted(claim)
             }
             ClaimTransition::AlreadyMine(claim) => Claimed::Granted(claim),
@@ -109,14 +109,14 @@ impl Transaction<'_> {
         })
     }
 
-    pub(super) fn renew(&mut self, name: &RecordName, claim: &Claim) -> Result<Renewed, StoreError> {
-        let record = self.held(name)?.map(|held| held.record);
+    pub(super) fn renew(&mut self, claim: &Claim) -> Result<Renewed, StoreError> {
+        let record = self.held()?.map(|held| held.record);
         match (transitions::renew(record.as_ref(), claim.token), record) {
             (RenewTransition::Refuse, _) => Ok(Renewed::Lost),
             // A claim never changes while it is in flight: a renewal gives the record time, and nothing else.
             (RenewTransition::Extend, Some(record)) => {
                 let expires_at = self.expires_at(transitions::time_to_live(&record));
-                let touched = self.touch(name, 0)?;
+                let touched = self.touch(0)?;
                 if let Some(stored) = &mut touched.stored {
                     stored.expires_at = expires_at;
                     touched.changed = true;
@@ -125,7 +125,7 @@ impl Transaction<'_> {
                 Ok(Renewed::Extended)
             }
             (RenewTransition::Extend | RenewTransition::ClaimAgain, _) => {
-                self.write_claim(name, claim)?;
+                self.write_claim(claim)?;
                 Ok(Renewed::ClaimedAgain)
             }
         }
@@ -133,59 +133,54 @@ impl Transaction<'_> {
 
     pub(super) fn settle(
         &mut self,
-        name: &RecordName,
         token: Token,
         record: Bytes,
         time_to_live: Duration,
     ) -> Result<Settled, StoreError> {
-        match self.held(name)?.map(|held| held.record) {
+        match self.held()?.map(|held| held.record) {
             Some(kept) if !transitions::settles(Some(&kept), token) => Ok(Settled::Kept(Box::new(kept))),
             _ => {
-                self.write(name, Some((record, time_to_live)))?;
+                self.write(Some((record, time_to_live)))?;
                 Ok(Settled::Written)
             }
         }
     }
 
-    pub(super) fn release(&mut self, name: &RecordName, token: Token) -> Result<Released, StoreError> {
-        match self.held(name)? {
+    pub(super) fn release(&mut self, token: Token) -> Result<Released, StoreError> {
+        match self.held()? {
             None => Ok(Released::Absent),
             Some(held) if transitions::releases(&held.record, token) => {
-                self.write(name, None)?;
+                self.write(None)?;
                 Ok(Released::Deleted)
             }
             Some(_) => Ok(Released::Kept),
         }
     }
 
-    pub(super) fn compare_and_swap(
-        &mut self,
-        name: &RecordName,
-        swap: &CompareAndSwap,
-    ) -> Result<SwapResult, StoreError> {
-        match self.held(name)? {
+    pub(super) fn compare_and_swap(&mut self, swap: &CompareAndSwap) -> Result<SwapResult, StoreError> {
+        match self.held()? {
             Some(held) if swap.still_matches(&held) => {}
             other => return Ok(SwapResult::Changed(other.map(Box::new))),
         }
         let to = swap.to.as_ref();
         let to = to.map(|to| {
-            let bytes = self.format.encode(name, to, Placement::Within).into();
+            let bytes = self.format.encode(self.name, to, Placement::Within).into();
             (bytes, transitions::time_to_live(to))
         });
-        self.write(name, to)?;
+        self.write(to)?;
         Ok(SwapResult::Done)
     }
 
-    fn write_claim(&mut self, name: &RecordName, claim: &Claim) -> Result<(), StoreError> {
-        self.write(name, Some((codec::encode_claim(claim).into(), claim.terms.retention)))?;
-        self.touch(name, 0)?.is_claim = true;
+    fn write_claim(&mut self, claim: &Claim) -> Result<(), StoreError> {
+        self.write(Some((codec::encode_claim(claim).into(), claim.terms.retention)))?;
+        self.touch(0)?.is_claim = true;
         Ok(())
     }
 
-    pub(super) fn write(&mut self, name: &RecordName, record: Option<(Bytes, Duration)>) -> Result<(), StoreError> {
+    pub(super) fn write(&mut self, record: Option<(Bytes, Duration)>) -> Result<(), StoreError> {
         let stored =
             record.map(|(record, time_to_live)| EncodedRecord { expires_at: self.expires_at(time_to_live), record });
-        let touched = self.touch(name, 0)?;
+        let touched = self.touch(0)?;
         touched.stored = stored;
         touched.changed = true;
         touched.is_claim = false;
@@ -197,17 +192,17 @@ impl Transaction<'_> {
         self.now + time_to_live.min(FOREVER).as_millis() as u64
     }
 
-    pub(super) fn held(&mut self, name: &RecordName) -> Result<Option<StoredRecord>, StoreError> {
-        let (now, condition, format) = (self.now, self.condition, self.format);
-        match &self.touch(name, 0)?.stored {
+    pub(super) fn held(&mut self) -> Result<Option<StoredRecord>, StoreError> {
+        let (name, now, condition, format) = (self.name, self.now, self.condition, self.format);
+        match &self.touch(0)?.stored {
             Some(stored) => held(name, format, stored, now, condition),
             None => Ok(None),
         }
     }
 
     /// What is known of a record that is in no segment before `since`.
-    fn touch(&mut self, name: &RecordName, since: u64) -> Result<&mut TouchedRecord, StoreError> {
-        let key = IndexKey::of(name);
+    fn touch(&mut self, since: u64) -> Result<&mut TouchedRecord, StoreError> {
+        let (name, key) = (self.name, self.key);
         match self.gathering.touched.entry(key) {
             Slot::Occupied(slot) => Ok(slot.into_mut()),
             Slot::Vacant(slot) => {
@@ -226,8 +221,8 @@ impl Transaction<'_> {
 
     /// Ends the operation on this record. Whoever rests on what is not written yet waits for that. What was only looked at
     /// is forgotten.
-    pub(super) fn end(&mut self, name: &RecordName) -> Option<Unwritten> {
-        let key = IndexKey::of(name);
+    pub(super) fn end(&mut self) -> Option<Unwritten> {
+        let key = self.key;
         if let Slot::Occupied(slot) = self.gathering.touched.entry(key) {
             if slot.get().changed {
                 return Some(Unwritten::Gathering);
@@ -247,10 +242,25 @@ pub(super) enum Unwritten {
 }
 
 impl Batch {
+    /// About as much as it writes.
+    pub(super) fn bytes(&self) -> u64 {
+        let changed = self.touched.values().filter(|touched| touched.changed);
+        let records: u64 = changed.map(TouchedRecord::frame_len).sum();
+        records + self.chunks.iter().map(LogWrite::frame_len).sum::<u64>()
+    }
+
     /// Writes what has changed.
     pub(super) fn commit(&self, log: &mut RecordLog, now: u64) -> io::Result<()> {
-        let changes: Vec<_> = self.touched.values().filter_map(|touched| touched.change(now)).collect();
+        let changes = self.touched.values().filter_map(|touched| touched.change(now));
+        let changes: Vec<_> = self.chunks.iter().cloned().chain(changes).collect();
         if changes.is_empty() { Ok(()) } else { log.append(&changes, now, self.durable) }
+    }
+
+    /// Adds chunks of an answer. They are waited for like its record: a write that fails after it must not take them along.
+    pub(super) fn add_chunks(&mut self, chunks: Vec<LogWrite>) {
+        self.chunks.extend(chunks);
+        self.durable = true;
+        self.changes += 1;
     }
 
     /// What is known once this is written to `segment`: of claims, in `claims`, and of what `next` has on top of it.
@@ -277,7 +287,7 @@ impl TouchedRecord {
     fn read(view: &View, name: &RecordName, since: u64) -> Result<Self, LogReadError> {
         let Some(entry) = view.find_since(name, since)? else { return Ok(Self::absent(name, 0)) };
         let (expires_at, kept_until) = (entry.head.expires_at, entry.head.kept_until);
-        if entry.head.is_gone {
+        if entry.head.kind != FrameKind::Record {
             return Ok(Self::absent(name, kept_until));
         }
         let written = Some(SupersededFrame { segment: entry.segment, expires_at, bytes: entry.head.frame_len() });
@@ -290,7 +300,7 @@ impl TouchedRecord {
         let replaced = |stored: &EncodedRecord| SupersededFrame {
             segment: segment.unwrap_or(0),
             expires_at: stored.expires_at,
-            bytes: frame::frame_len(&self.name, Some(&stored.record)),
+            bytes: frame::frame_len(&self.name, stored.record.len()),
         };
         let expires_at = self.stored.as_ref().map_or(0, |stored| stored.expires_at);
         Self {
@@ -303,15 +313,19 @@ impl TouchedRecord {
         }
     }
 
+    fn frame_len(&self) -> u64 {
+        frame::frame_len(&self.name, self.stored.as_ref().map_or(0, |stored| stored.record.len()))
+    }
+
     /// What is to be written, if anything.
     fn change(&self, now: u64) -> Option<LogWrite> {
-        let (expires_at, record) = match &self.stored {
+        let (expires_at, content) = match &self.stored {
             _ if !self.changed => return None,
-            Some(stored) => (stored.expires_at, Some(stored.record.clone())),
+            Some(stored) => (stored.expires_at, FrameContent::Record(stored.record.clone())),
             None if self.kept_until <= now => return None,
-            None => (0, None),
+            None => (0, FrameContent::Gone),
         };
-        let version = RecordVersion { expires_at, kept_until: expires_at.max(self.kept_until), record };
+        let version = RecordVersion { expires_at, kept_until: expires_at.max(self.kept_until), content };
         Some(LogWrite { name: self.name.clone(), version, replaces: self.written, record_sum: None })
     }
 }

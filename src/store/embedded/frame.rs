@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   0  magic        u32
-//!   4  kind         u8   1 record, 2 gone (the record was removed), 3 time (nothing but the clock)
+//!   4  kind         u8   1 record, 2 gone (the record was removed), 3 time (nothing but the clock), 4 chunk (of an answer)
 //!   5  reserved     u8   0
 //!   6  route        u16  length
 //!   8  record       u32  length
@@ -13,16 +13,19 @@
 //!  16  expires at   u64
 //!  24  kept until   u64  this frame is needed until then: see `RecordVersion::kept_until`
 //!  32  now          u64
-//!  40  digest       16   of the record's name
+//!  40  digest       16   of the record's name; of a chunk: see `bodies.rs`
 //!  56  record sum   u64  XXH3 of the record
 //!  64  head sum     u64  XXH3 of the 64 bytes above and the route
 //!  72  route, then the record, then zeros up to a multiple of 8
 //! ```
 
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use crate::record::RecordName;
 
@@ -34,8 +37,60 @@ pub(super) struct RecordVersion {
     /// The later of `expires_at` and what the version before was kept until. An older version may outlive this one, and
     /// must not come back when this one is thrown away; after this time every older version has expired as well.
     pub(super) kept_until: u64,
-    /// `None`: it was removed.
-    pub(super) record: Option<Bytes>,
+    pub(super) content: FrameContent,
+}
+
+/// What a frame is there for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum FrameContent {
+    Record(Bytes),
+    /// The record was removed.
+    Gone,
+    /// A chunk of an answer, in pieces.
+    Chunk(Vec<Bytes>),
+}
+
+impl FrameContent {
+    pub(super) fn kind(&self) -> FrameKind {
+        match self {
+            Self::Record(_) => FrameKind::Record,
+            Self::Gone => FrameKind::Gone,
+            Self::Chunk(_) => FrameKind::Chunk,
+        }
+    }
+
+    fn pieces(&self) -> &[Bytes] {
+        match self {
+            Self::Record(record) => std::slice::from_ref(record),
+            Self::Gone => &[],
+            Self::Chunk(pieces) => pieces,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pieces().iter().map(Bytes::len).sum()
+    }
+
+    /// The same whether it is in one piece or in several.
+    pub(super) fn sum(&self) -> u64 {
+        match self.pieces() {
+            [] => sum(&[b""]),
+            [piece] => sum(&[piece]),
+            pieces => {
+                let mut hasher = Xxh3::new();
+                pieces.iter().for_each(|piece| hasher.update(piece));
+                hasher.digest()
+            }
+        }
+    }
+}
+
+/// The kinds of frames that have a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FrameKind {
+    Record,
+    Gone,
+    Chunk,
 }
 
 /// What stands before the record.
@@ -43,7 +98,7 @@ pub(super) struct RecordVersion {
 pub(super) struct FrameHead {
     /// `None`: the frame tells the time only.
     pub(super) name: Option<RecordName>,
-    pub(super) is_gone: bool,
+    pub(super) kind: FrameKind,
     pub(super) expires_at: u64,
     pub(super) kept_until: u64,
     pub(super) now: u64,
@@ -76,6 +131,7 @@ const MAGIC: u32 = 0x6d72_666f;
 const RECORD: u8 = 1;
 const GONE: u8 = 2;
 const TIME: u8 = 3;
+const CHUNK: u8 = 4;
 
 /// Why bytes are no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,16 +173,21 @@ impl FrameHead {
         }
         let name = match (kind, std::str::from_utf8(route)) {
             (TIME, _) => None,
-            (RECORD | GONE, Ok(route)) => Some(RecordName { route: Arc::from(route), digest }),
+            (RECORD | GONE | CHUNK, Ok(route)) => Some(RecordName { route: Arc::from(route), digest }),
             _ => return Err(FrameError::Damaged),
         };
-        Ok(Self { name, is_gone: kind == GONE, expires_at, kept_until, now, synced, record_len, record_sum })
+        let kind = match kind {
+            RECORD => FrameKind::Record,
+            CHUNK => FrameKind::Chunk,
+            _ => FrameKind::Gone,
+        };
+        Ok(Self { name, kind, expires_at, kept_until, now, synced, record_len, record_sum })
     }
 }
 
-/// Bytes that a frame of this name and record takes.
-pub(super) fn frame_len(name: &RecordName, record: Option<&Bytes>) -> u64 {
-    padded((FIXED + name.route.len() + record.map_or(0, Bytes::len)) as u64)
+/// Bytes that a frame of this name and content takes.
+pub(super) fn frame_len(name: &RecordName, content: usize) -> u64 {
+    padded((FIXED + name.route.len() + content) as u64)
 }
 
 /// What is the same in all frames that are written at once.
@@ -137,46 +198,135 @@ pub(super) struct FrameTime {
     pub(super) synced: u64,
 }
 
-/// Appends a frame. The lengths must fit their fields.
-pub(super) fn write(out: &mut Vec<u8>, name: &RecordName, version: &RecordVersion, record_sum: u64, moment: FrameTime) {
-    let kind = if version.record.is_some() { RECORD } else { GONE };
-    write_frame(out, kind, Some(name), version, record_sum, moment);
+/// Frames on their way to a file. What is long is written from where it lies.
+#[derive(Debug, Default)]
+pub(super) struct FrameBuffer {
+    /// Heads, and what is short.
+    short: Vec<u8>,
+    /// What is long, and before which of the short bytes it comes.
+    long: Vec<(usize, Bytes)>,
+    len: u64,
 }
 
-/// Appends a frame that tells the time only.
-pub(super) fn write_time(out: &mut Vec<u8>, moment: FrameTime) {
-    write_frame(out, TIME, None, &RecordVersion { expires_at: 0, kept_until: 0, record: None }, sum(&[b""]), moment);
+/// Less is copied: a piece of its own costs the kernel about as much.
+const LONG: usize = 4096;
+
+impl FrameBuffer {
+    pub(super) fn with_capacity(short: usize) -> Self {
+        Self { short: Vec::with_capacity(short), ..Self::default() }
+    }
+
+    /// Bytes of all frames.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Appends a frame. The lengths must fit their fields.
+    pub(super) fn push(&mut self, name: &RecordName, version: &RecordVersion, record_sum: u64, moment: FrameTime) {
+        let kind = match version.content.kind() {
+            FrameKind::Record => RECORD,
+            FrameKind::Gone => GONE,
+            FrameKind::Chunk => CHUNK,
+        };
+        self.push_frame(kind, Some(name), version, record_sum, moment);
+    }
+
+    /// Appends a frame that tells the time only.
+    pub(super) fn push_time(&mut self, moment: FrameTime) {
+        let version = RecordVersion { expires_at: 0, kept_until: 0, content: FrameContent::Gone };
+        self.push_frame(TIME, None, &version, sum(&[b""]), moment);
+    }
+
+    fn push_frame(
+        &mut self,
+        kind: u8,
+        name: Option<&RecordName>,
+        version: &RecordVersion,
+        record_sum: u64,
+        moment: FrameTime,
+    ) {
+        let out = &mut self.short;
+        let start = out.len();
+        let route = name.map_or(&b""[..], |name| name.route.as_bytes());
+        let record_len = version.content.len();
+        out.put_u32_le(MAGIC);
+        out.put_u8(kind);
+        out.put_u8(0);
+        out.put_u16_le(route.len() as u16);
+        out.put_u32_le(record_len as u32);
+        out.put_u32_le((moment.synced / ALIGN) as u32);
+        out.put_u64_le(version.expires_at);
+        out.put_u64_le(version.kept_until);
+        out.put_u64_le(moment.now);
+        out.put_slice(&name.map_or([0; 16], |name| name.digest));
+        out.put_u64_le(record_sum);
+        let head_sum = sum(&[&out[start..], route]);
+        out.put_u64_le(head_sum);
+        out.put_slice(route);
+        for piece in version.content.pieces() {
+            if piece.len() < LONG {
+                out.put_slice(piece);
+            } else {
+                self.long.push((out.len(), piece.clone()));
+            }
+        }
+        let length = (FIXED + route.len() + record_len) as u64;
+        out.put_bytes(0, (padded(length) - length) as usize);
+        self.len += padded(length);
+    }
+
+    /// Writes all of them, and forgets them.
+    pub(super) fn write_at(&mut self, file: &File, offset: u64) -> io::Result<()> {
+        if self.long.is_empty() {
+            file.write_all_at(&self.short, offset)?;
+        } else {
+            self.write_pieces_at(file, offset)?;
+        }
+        self.short.clear();
+        self.long.clear();
+        self.len = 0;
+        Ok(())
+    }
+
+    fn write_pieces_at(&self, file: &File, mut offset: u64) -> io::Result<()> {
+        let mut pieces = Vec::with_capacity(self.long.len() * 2 + 1);
+        let mut from = 0;
+        for (at, long) in &self.long {
+            pieces.push(IoSlice::new(&self.short[from..*at]));
+            pieces.push(IoSlice::new(long));
+            from = *at;
+        }
+        pieces.push(IoSlice::new(&self.short[from..]));
+        let mut left = &mut pieces[..];
+        // Slices without bytes would look like a file that takes none.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            let most = left.len().min(AT_ONCE);
+            match rustix::io::pwritev(file, &left[..most], offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset += written as u64;
+                    IoSlice::advance_slices(&mut left, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let file = tempfile::tempfile().expect("a file");
+        self.write_pieces_at(&file, 0).expect("written");
+        let mut bytes = vec![0; self.len as usize];
+        file.read_exact_at(&mut bytes, 0).expect("all of it");
+        bytes
+    }
 }
 
-fn write_frame(
-    out: &mut Vec<u8>,
-    kind: u8,
-    name: Option<&RecordName>,
-    version: &RecordVersion,
-    record_sum: u64,
-    moment: FrameTime,
-) {
-    let start = out.len();
-    let route = name.map_or(&b""[..], |name| name.route.as_bytes());
-    let record = version.record.as_deref().unwrap_or_default();
-    out.put_u32_le(MAGIC);
-    out.put_u8(kind);
-    out.put_u8(0);
-    out.put_u16_le(route.len() as u16);
-    out.put_u32_le(record.len() as u32);
-    out.put_u32_le((moment.synced / ALIGN) as u32);
-    out.put_u64_le(version.expires_at);
-    out.put_u64_le(version.kept_until);
-    out.put_u64_le(moment.now);
-    out.put_slice(&name.map_or([0; 16], |name| name.digest));
-    out.put_u64_le(record_sum);
-    let head_sum = sum(&[&out[start..], route]);
-    out.put_u64_le(head_sum);
-    out.put_slice(route);
-    out.put_slice(record);
-    let length = padded((out.len() - start) as u64) as usize;
-    out.resize(start + length, 0);
-}
+/// What every system takes in one call (IOV_MAX).
+const AT_ONCE: usize = 1024;
 
 /// Whether bytes are damaged: XXH3, each piece seeded with the sum of those before it. It takes a tenth of what BLAKE3 takes
 /// for the few bytes of a head, and nobody needs to be kept from making bytes of a given sum here: whoever can write to the
@@ -199,36 +349,60 @@ mod tests {
         RecordName { route: "create-order".into(), digest: *b"\x00\xff an operation." }
     }
 
-    fn frame(record: Option<&'static [u8]>) -> Vec<u8> {
-        let record = record.map(Bytes::from_static);
-        let record_sum = sum(&[record.as_deref().unwrap_or_default()]);
-        let mut out = Vec::new();
-        write(&mut out, &name(), &RecordVersion { expires_at: 17, kept_until: 18, record }, record_sum, MOMENT);
-        out
+    fn frame(content: &FrameContent) -> Vec<u8> {
+        let mut out = FrameBuffer::default();
+        let version = RecordVersion { expires_at: 17, kept_until: 18, content: content.clone() };
+        out.push(&name(), &version, content.sum(), MOMENT);
+        out.bytes()
+    }
+
+    fn record(bytes: &'static [u8]) -> FrameContent {
+        FrameContent::Record(Bytes::from_static(bytes))
     }
 
     #[test]
     fn a_frame_is_read_as_it_was_written() {
-        for record in [None, Some(&b""[..]), Some(b"1234"), Some(b"12345678")] {
-            let bytes = frame(record);
+        let (short, long) = (Bytes::from_static(b"12345"), Bytes::from_static(&[7; LONG]));
+        for (content, expected) in [
+            (FrameContent::Gone, Vec::new()),
+            (record(b""), Vec::new()),
+            (record(b"1234"), b"1234".to_vec()),
+            (record(b"12345678"), b"12345678".to_vec()),
+            (FrameContent::Record(long.clone()), long.to_vec()),
+            (FrameContent::Chunk(vec![short.clone()]), short.to_vec()),
+            (FrameContent::Chunk(vec![long.clone(), short.clone(), long.clone()]), [&long[..], &short, &long].concat()),
+        ] {
+            let bytes = frame(&content);
             let head = FrameHead::read(&bytes).expect("a frame");
-            assert_eq!((head.name.as_ref(), head.is_gone), (Some(&name()), record.is_none()));
+            assert_eq!((head.name.as_ref(), head.kind), (Some(&name()), content.kind()));
             assert_eq!((head.expires_at, head.kept_until, head.now, head.synced), (17, 18, MOMENT.now, MOMENT.synced));
             assert_eq!(head.frame_len(), bytes.len() as u64);
-            assert_eq!(frame_len(&name(), record.map(Bytes::from_static).as_ref()), bytes.len() as u64);
+            assert_eq!(frame_len(&name(), content.len()), bytes.len() as u64);
             let read = &bytes[head.len()..][..head.record_len as usize];
-            assert_eq!((read, sum(&[read])), (record.unwrap_or_default(), head.record_sum));
+            assert!(read == expected && sum(&[read]) == head.record_sum);
         }
-        let mut time = Vec::new();
-        write_time(&mut time, MOMENT);
+        let mut time = FrameBuffer::default();
+        time.push_time(MOMENT);
+        let time = time.bytes();
         let head = FrameHead::read(&time).expect("a frame");
         assert_eq!((head.name.as_ref(), head.now, head.frame_len()), (None, MOMENT.now, time.len() as u64));
         assert_eq!(head.record_sum, sum(&[b""]));
     }
 
     #[test]
+    fn frames_follow_one_another_whatever_is_copied() {
+        let contents = [record(b"1"), record(&[7; LONG]), FrameContent::Gone, record(&[8; LONG + 3]), record(b"2")];
+        let mut out = FrameBuffer::default();
+        for content in &contents {
+            let version = RecordVersion { expires_at: 17, kept_until: 18, content: content.clone() };
+            out.push(&name(), &version, content.sum(), MOMENT);
+        }
+        assert_eq!(out.bytes(), contents.iter().flat_map(frame).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn every_flipped_bit_before_the_record_is_found() {
-        let whole = frame(Some(b"{}"));
+        let whole = frame(&record(b"{}"));
         let head = FrameHead::read(&whole).expect("a frame").len();
         for at in 0..head * 8 {
             let mut bytes = whole.clone();

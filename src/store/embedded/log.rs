@@ -4,20 +4,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use super::error::EmbeddedError;
 use super::folder::{self, FolderLoss, StoreFolder};
-use super::frame::{self, FrameOffset, FrameTime, RecordVersion};
-use super::index::{Growing, IndexHeader, IndexKey, Sorted};
-use super::manifest::{Manifest, ManifestEntry, ManifestError, SegmentState};
+use super::frame::{self, FrameBuffer, FrameContent, FrameOffset, FrameTime, RecordVersion};
+use super::index::{Growing, IndexHeader, IndexKey};
+use super::manifest::{Manifest, ManifestEntry, SegmentState};
 use super::reclaim::Reclaim;
-use super::segment::{self, Index, Scan, Segment, scan};
+use super::segment::{self, Index, Segment, scan};
 use super::usage::Usage;
 use super::view::{OpenSegment, Segments, View};
-use crate::clock;
 use crate::config::Durability;
 use crate::record::RecordName;
 use crate::store::digest_key::DigestKeyNote;
@@ -47,16 +44,16 @@ pub(super) struct RecordLog {
 
 /// The segment that is written to.
 #[derive(Debug)]
-struct ActiveSegment {
-    id: u64,
-    file: Arc<fs::File>,
+pub(super) struct ActiveSegment {
+    pub(super) id: u64,
+    pub(super) file: Arc<fs::File>,
     /// Behind the last frame that was written whole.
-    length: u64,
+    pub(super) length: u64,
     /// As much of it is on the disk for sure.
-    synced: u64,
+    pub(super) synced: u64,
     /// Behind the zeros that stand where the next frames come.
-    filled: u64,
-    kept_until: u64,
+    pub(super) filled: u64,
+    pub(super) kept_until: u64,
 }
 
 /// A version that is to be written.
@@ -70,22 +67,19 @@ pub(super) struct LogWrite {
     pub(super) record_sum: Option<u64>,
 }
 
+impl LogWrite {
+    /// Bytes that it takes.
+    pub(super) fn frame_len(&self) -> u64 {
+        frame::frame_len(&self.name, self.version.content.len())
+    }
+}
+
 /// A version that counts no more.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SupersededFrame {
     pub(super) segment: u64,
     pub(super) expires_at: u64,
     pub(super) bytes: u64,
-}
-
-/// What opening a folder found.
-pub(super) struct OpenedLog {
-    pub(super) log: RecordLog,
-    /// The latest time that is written down.
-    pub(super) clock: u64,
-    pub(super) is_new: bool,
-    /// `false`: the disk is full.
-    pub(super) is_writable: bool,
 }
 
 /// How large files become, and what is worth tidying up.
@@ -103,54 +97,21 @@ pub(super) struct SegmentLimits {
 const LIMITS: SegmentLimits = SegmentLimits { smallest: 256 * 1024, largest: 384 * 1024 * 1024, slack: 128 * 1024 };
 
 /// Written at once: nearly always, all that waits is less.
-const PIECE: usize = 1024 * 1024;
+const PIECE: u64 = 1024 * 1024;
 
 /// Zeros that are written ahead: a quarter of the segment, from the least to the most of these.
 const FILL: (u64, u64) = (64 * 1024, 1024 * 1024);
 
 impl RecordLog {
-    /// Opens the store in `path`, or makes one.
-    pub(super) fn open(path: &Path, durability: Durability) -> Result<OpenedLog, EmbeddedError> {
-        let mut folder = StoreFolder::open(path)?;
-        let inaccessible = |error| EmbeddedError::inaccessible(path, error);
-        let found = folder.segments().map_err(inaccessible)?;
-        let (mut manifest, is_new) = match folder.read_manifest().map_err(inaccessible)? {
-            Some(bytes) => match Manifest::decode(&bytes) {
-                Ok(manifest) => (manifest, false),
-                Err(ManifestError::Newer(_)) => return Err(EmbeddedError::Newer(path.to_owned())),
-                Err(ManifestError::Older(_)) => return Err(EmbeddedError::Older(path.to_owned())),
-                Err(error @ ManifestError::Damaged) => return Err(EmbeddedError::damaged(path, error)),
-            },
-            None if found.is_empty() => (found_manifest(&mut folder)?, true),
-            None => {
-                return Err(EmbeddedError::not_whole(path, "its records are there, and its file `manifest` is gone"));
-            }
-        };
-        remove_leftovers(&folder, &manifest, &found)?;
-
-        let mut clock = manifest.clock;
-        let (full, open) = read_segments(&folder, &manifest)?;
-        let gone = full.iter().filter_map(|(id, segment)| segment.is_none().then_some(*id));
-        gone.for_each(|id| drop(manifest.segments.remove(&id)));
-        let full: Vec<_> = full.into_iter().filter_map(|(_, segment)| segment).map(Arc::new).collect();
-        let mut usage: BTreeMap<_, _> =
-            manifest.segments.iter().map(|(id, entry)| (*id, entry.usage.clone())).collect();
-
-        let (open, index) = match open {
-            Some((open, scan)) => {
-                clock = clock.max(scan.clock);
-                usage.insert(open.id, scan.usage);
-                (open, scan.index)
-            }
-            // A crash between making the manifest and the first segment.
-            None => {
-                let id = manifest.next_segment;
-                let file = new_segment(&folder, &manifest, id).map_err(inaccessible)?;
-                (ActiveSegment::new(id, file), Growing::default())
-            }
-        };
-        let segments = Segments { full, open: open.seen(index) };
-        let mut log = Self {
+    pub(super) fn new(
+        folder: StoreFolder,
+        manifest: Manifest,
+        usage: BTreeMap<u64, Usage>,
+        segments: Segments,
+        open: ActiveSegment,
+        durability: Durability,
+    ) -> Self {
+        Self {
             view: Arc::new(View::new(segments)),
             folder,
             manifest,
@@ -165,15 +126,7 @@ impl RecordLog {
             syncs: Arc::default(),
             #[cfg(test)]
             fails: Arc::default(),
-        };
-        // From now on, where the open segment ends is not known.
-        let is_writable = match log.write_manifest(clock) {
-            Ok(()) => true,
-            // What the store holds can be told all the same.
-            Err(error) if folder::is_full(&error) && !is_new => false,
-            Err(error) => return Err(inaccessible(error)),
-        };
-        Ok(OpenedLog { log, clock, is_new, is_writable })
+        }
     }
 
     pub(super) fn digest_key(&self) -> Option<DigestKeyNote> {
@@ -204,32 +157,31 @@ impl RecordLog {
     /// Writes the changes, and returns once they are on the disk, if they are to be `durable` and the store is. What
     /// cannot be written is nowhere to be seen; whether it is on the disk is not certain.
     pub(super) fn append(&mut self, changes: &[LogWrite], now: u64, durable: bool) -> io::Result<()> {
-        let bytes = |change: &LogWrite| frame::frame_len(&change.name, change.version.record.as_ref());
-        let all: u64 = changes.iter().map(bytes).sum();
+        let all: u64 = changes.iter().map(LogWrite::frame_len).sum();
         if self.is_too_long(self.open.length + all) && self.open.length > segment::HEADER {
             self.rotate(now)?;
         }
         let moment = FrameTime { now, synced: self.open.synced };
-        let mut out = Vec::with_capacity(all.min(PIECE as u64) as usize);
+        let mut out = FrameBuffer::with_capacity(all.min(PIECE) as usize);
         let (mut places, mut length) = (Vec::with_capacity(changes.len()), self.open.length);
         for change in changes {
-            let place = FrameOffset::of(length + out.len() as u64);
-            let fits = change.version.record.as_ref().is_none_or(|record| u32::try_from(record.len()).is_ok());
+            let place = FrameOffset::of(length + out.len());
+            let fits = u32::try_from(change.version.content.len()).is_ok();
             places.push(place.filter(|_| fits).ok_or(io::ErrorKind::FileTooLarge)?);
-            let record = change.version.record.as_deref().unwrap_or_default();
-            let record_sum = change.record_sum.unwrap_or_else(|| frame::sum(&[record]));
-            frame::write(&mut out, &change.name, &change.version, record_sum, moment);
+            let record_sum = change.record_sum.unwrap_or_else(|| change.version.content.sum());
+            out.push(&change.name, &change.version, record_sum, moment);
             if out.len() > PIECE {
-                self.open.file.write_all_at(&out, length)?;
-                length += out.len() as u64;
-                out.clear();
+                let written = out.len();
+                out.write_at(&self.open.file, length)?;
+                length += written;
             }
         }
         if changes.is_empty() {
-            frame::write_time(&mut out, moment);
+            out.push_time(moment);
         }
-        self.open.file.write_all_at(&out, length)?;
-        length += out.len() as u64;
+        let written = out.len();
+        out.write_at(&self.open.file, length)?;
+        length += written;
         if durable && self.durability == Durability::Disk {
             self.fill(length);
             self.sync_data()?;
@@ -244,7 +196,7 @@ impl RecordLog {
         drop(segments);
         for change in changes {
             self.open.kept_until = self.open.kept_until.max(change.version.kept_until);
-            self.count(change, bytes(change));
+            self.count(change);
         }
         Ok(())
     }
@@ -279,14 +231,14 @@ impl RecordLog {
         Ok(())
     }
 
-    fn count(&mut self, change: &LogWrite, bytes: u64) {
+    fn count(&mut self, change: &LogWrite) {
         if let Some(old) = &change.replaces
             && let Some(usage) = self.usage.get_mut(&old.segment)
         {
             usage.subtract(old.expires_at, old.bytes);
         }
-        if change.version.record.is_some() {
-            self.usage.entry(self.open.id).or_default().add(change.version.expires_at, bytes);
+        if change.version.content != FrameContent::Gone {
+            self.usage.entry(self.open.id).or_default().add(change.version.expires_at, change.frame_len());
         }
     }
 
@@ -400,6 +352,11 @@ impl RecordLog {
         length > self.longest
     }
 
+    /// Whether so many bytes can be appended without beginning another segment.
+    pub(super) fn has_place_for(&mut self, bytes: u64) -> bool {
+        !self.is_too_long(self.open.length + bytes)
+    }
+
     /// Makes the open segment a full one, and begins another.
     pub(super) fn rotate(&mut self, now: u64) -> io::Result<()> {
         self.cut_off()?;
@@ -474,12 +431,12 @@ impl RecordLog {
 }
 
 impl ActiveSegment {
-    fn new(id: u64, file: fs::File) -> Self {
+    pub(super) fn new(id: u64, file: fs::File) -> Self {
         let header = segment::HEADER;
         Self { id, file: Arc::new(file), length: header, synced: header, filled: header, kept_until: 0 }
     }
 
-    fn seen(&self, index: Growing) -> OpenSegment {
+    pub(super) fn seen(&self, index: Growing) -> OpenSegment {
         OpenSegment { id: self.id, file: self.file.clone(), length: self.length, index }
     }
 
@@ -488,154 +445,10 @@ impl ActiveSegment {
     }
 }
 
-/// Full segments, in order; `None`: it went when it was not needed any more.
-type FullSegments = Vec<(u64, Option<Segment>)>;
-
-/// Reads what must be read of all segments: of the full ones their indexes, on a thread beside this one, and the one that is
-/// written to as a whole.
-fn read_segments(
-    folder: &StoreFolder,
-    manifest: &Manifest,
-) -> Result<(FullSegments, Option<(ActiveSegment, Scan)>), EmbeddedError> {
-    let read_all_full = || -> Result<FullSegments, EmbeddedError> {
-        let full = manifest.segments.iter().filter_map(|(id, entry)| match entry.state {
-            SegmentState::Full(length) => Some((*id, entry, length)),
-            SegmentState::Open | SegmentState::Closed(_) => None,
-        });
-        full.map(|(id, entry, length)| Ok((id, read_full(folder, manifest, id, entry, length)?))).collect()
-    };
-    let read_last = || {
-        let mut open = manifest.segments.iter().filter_map(|(id, entry)| match entry.state {
-            SegmentState::Full(_) => None,
-            SegmentState::Open => Some((*id, None)),
-            SegmentState::Closed(length) => Some((*id, Some(length))),
-        });
-        open.next().map(|(id, closed)| read_open(folder, manifest, id, closed)).transpose()
-    };
-    thread::scope(|scope| {
-        let reading = thread::Builder::new().name("store-indexes".to_owned()).spawn_scoped(scope, read_all_full);
-        let open = read_last();
-        let full = match reading {
-            Ok(reading) => reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            Err(_) => read_all_full(),
-        };
-        Ok((full?, open?))
-    })
-}
-
-/// The manifest of a new store, on the disk.
-fn found_manifest(folder: &mut StoreFolder) -> Result<Manifest, EmbeddedError> {
-    let mut store = [0; 16];
-    getrandom::fill(&mut store)?;
-    let manifest = Manifest { store, clock: 0, digest_key: None, next_segment: 1, segments: BTreeMap::new() };
-    let written = folder.write_manifest(&manifest.encode()).and_then(|()| folder.sync_name());
-    written.map_err(|error| EmbeddedError::inaccessible(folder.path(), error))?;
-    Ok(manifest)
-}
-
-fn new_segment(folder: &StoreFolder, manifest: &Manifest, id: u64) -> io::Result<fs::File> {
+pub(super) fn new_segment(folder: &StoreFolder, manifest: &Manifest, id: u64) -> io::Result<fs::File> {
     let file = folder.create_segment(id)?;
     file.write_all_at(&segment::header(manifest.store, id), 0)?;
     file.sync_all()?;
     folder.sync()?;
     Ok(file)
-}
-
-/// Removes files of segments that the manifest does not know of any more, or not yet.
-fn remove_leftovers(folder: &StoreFolder, manifest: &Manifest, found: &[u64]) -> Result<(), EmbeddedError> {
-    let inaccessible = |error| EmbeddedError::inaccessible(folder.path(), error);
-    for id in found.iter().filter(|id| !manifest.segments.contains_key(id)) {
-        let length = fs::metadata(folder.segment_path(*id)).map_or(0, |metadata| metadata.len());
-        if *id >= manifest.next_segment && length > segment::HEADER {
-            let what = format!("its file `manifest` is older than `{}`", folder::segment_name(*id));
-            return Err(EmbeddedError::not_whole(folder.path(), what));
-        }
-        folder.remove_segment(*id).map_err(inaccessible)?;
-    }
-    Ok(())
-}
-
-/// A full segment; `None` if its file went when it was not needed any more.
-fn read_full(
-    folder: &StoreFolder,
-    manifest: &Manifest,
-    id: u64,
-    entry: &ManifestEntry,
-    length: u64,
-) -> Result<Option<Segment>, EmbeddedError> {
-    // As the store's clock is started.
-    let wall = clock::unix_millis();
-    let file = match open_segment(folder, manifest, id) {
-        // It may have been removed after the manifest was last written: what the disk had no room for then.
-        Err(EmbeddedError::NotWhole { .. }) if entry.kept_until <= manifest.clock.max(wall) => {
-            return Ok(None);
-        }
-        file => file?,
-    };
-    let found = file.metadata().map_err(|error| EmbeddedError::inaccessible(folder.path(), error))?.len();
-    if found != length {
-        let what = format!("its file `{}` has {found} bytes, and had {length}", folder::segment_name(id));
-        return Err(EmbeddedError::not_whole(folder.path(), what));
-    }
-    let about = IndexHeader { store: manifest.store, segment: id, length };
-    let index = match fs::read(folder.index_path(id)).ok().and_then(|bytes| Sorted::decode(&bytes, about)) {
-        Some(index) => index,
-        None => {
-            let index = scanned(folder, id, &file, length, length)?.index.sorted();
-            // Next time it need not be read again.
-            let _ = folder::write_whole(&folder.index_path(id), &index.encode(about));
-            index
-        }
-    };
-    Ok(Some(Segment { id, file: Arc::new(file), length, index: Index::Sorted(index) }))
-}
-
-/// The segment that was written to last. `closed` is its length, if the store was closed in good order.
-fn read_open(
-    folder: &StoreFolder,
-    manifest: &Manifest,
-    id: u64,
-    closed: Option<u64>,
-) -> Result<(ActiveSegment, Scan), EmbeddedError> {
-    let inaccessible = |error| EmbeddedError::inaccessible(folder.path(), error);
-    let file = open_segment(folder, manifest, id)?;
-    let length = file.metadata().map_err(inaccessible)?.len();
-    if let Some(closed) = closed.filter(|closed| *closed != length) {
-        let what = format!("its file `{}` has {length} bytes, and had {closed}", folder::segment_name(id));
-        return Err(EmbeddedError::not_whole(folder.path(), what));
-    }
-    let scan = scanned(folder, id, &file, length, closed.unwrap_or(0))?;
-    // What was cut off, and what a crash left to the system to write.
-    file.set_len(scan.end).and_then(|()| file.sync_all()).map_err(inaccessible)?;
-    let open = ActiveSegment {
-        length: scan.end,
-        synced: scan.end,
-        filled: scan.end,
-        kept_until: scan.kept_until,
-        ..ActiveSegment::new(id, file)
-    };
-    Ok((open, scan))
-}
-
-fn open_segment(folder: &StoreFolder, manifest: &Manifest, id: u64) -> Result<fs::File, EmbeddedError> {
-    let inaccessible = |error| EmbeddedError::inaccessible(folder.path(), error);
-    let file = match folder.open_segment(id) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(EmbeddedError::not_whole(
-                folder.path(),
-                format!("its file `{}` is gone", folder::segment_name(id)),
-            ));
-        }
-        file => file.map_err(inaccessible)?,
-    };
-    if !segment::has_header(&file, manifest.store, id).map_err(inaccessible)? {
-        let what = format!("its file `{}` is another one", folder::segment_name(id));
-        return Err(EmbeddedError::not_whole(folder.path(), what));
-    }
-    Ok(file)
-}
-
-fn scanned(folder: &StoreFolder, id: u64, file: &fs::File, length: u64, synced: u64) -> Result<Scan, EmbeddedError> {
-    let scan = scan(file, length, synced).map_err(|error| EmbeddedError::inaccessible(folder.path(), error))?;
-    scan.map_err(|lost| EmbeddedError::damaged(folder.path(), format!("`{}`: {lost}", folder::segment_name(id))))
 }

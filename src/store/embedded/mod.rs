@@ -2,26 +2,33 @@
 //!
 //! All that is written is appended to files, the segments, and an index in memory says where the newest frame of each
 //! record lies. Segments are removed whole when nothing in them is needed any more. Whoever asks carries its operation out
-//! itself; one thread writes, and what many change at once goes to the disk together.
+//! itself. What many change at once is written together: by one thread where it is waited for the disk, else on the core
+//! that asked first.
 //! `docs/embedded-store.md` says why, and what it costs.
 //!
 //! | to find | look in |
 //! |---|---|
 //! | the bytes of a write, and how long it is needed | `frame.rs` |
-//! | who waits for whom | `queue.rs`; what an operation does, in `batch.rs` |
-//! | opening, appending, beginning another segment | `log.rs`; what a crash left, in `segment.rs` |
+//! | what gathers to be written, and what an operation does | `queue.rs`; `batch.rs` |
+//! | who waits for whom, and who writes | `waiters.rs`; `core_writer.rs`, `writer.rs` |
+//! | opening | `open.rs`; what a crash left, in `segment.rs` |
+//! | appending, beginning another segment | `log.rs` |
+//! | large answers | `bodies.rs` |
 //! | how room comes back | `reclaim.rs` |
 //! | a full disk, a folder that is gone | `writer.rs`, `condition.rs` |
 
 mod batch;
+mod bodies;
 mod clock;
 mod condition;
+mod core_writer;
 mod error;
 mod folder;
 mod frame;
 mod index;
 mod log;
 mod manifest;
+mod open;
 mod queue;
 mod reclaim;
 mod segment;
@@ -29,11 +36,12 @@ mod segment;
 mod tests;
 mod usage;
 mod view;
+mod waiters;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -41,26 +49,32 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use batch::{EncodedRecord, Purpose, Transaction};
+use bodies::{EmbeddedChunks, LARGE_BODY};
 use clock::Clock;
 use condition::{Condition, CurrentCondition};
+use core_writer::CoreWriter;
 pub use error::EmbeddedError;
-use log::{OpenedLog, RecordLog};
-use queue::{CommitQueue, Waiters};
+use frame::FrameKind;
+use log::RecordLog;
+use open::OpenedLog;
+use queue::CommitQueue;
 use segment::SegmentEntry;
 use view::{LogReadError, View, Walk};
+use waiters::{Commit, Waiters};
 use writer::{NextWork, RecordLogWriter};
 
 use super::digest_key::{self, Agreement, Wanted};
 use super::format::RecordFormat;
 use super::{
     Cause, Changes, Claimed, Cursor, FOREVER, Health, ListQuery, ListedRecord, Page, Released, Renewed, Settled, Store,
-    StoreError, StoreFuture, SwapResult,
+    StoreError, StoreFuture, StoredChunks, SwapResult,
 };
 use crate::config;
 use crate::key::DigestKey;
+use crate::record::chunks::ApartBody;
 use crate::record::codec::{self, Placement, Unreadable};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RecordSnapshot, StoredRecord};
-use crate::record::{Claim, RecordName, SettledRecord, Token};
+use crate::record::{Claim, Record, RecordName, ReplyBody, SettledRecord, State, Token};
 use crate::tick;
 
 /// Records in a folder.
@@ -77,10 +91,16 @@ struct SharedStore {
     clock: Arc<Clock>,
     digest_key: DigestKey,
     timeout: Duration,
+    /// For how long the chunks of a body outlive their record.
+    body_survives: Duration,
+    /// Large bodies are written one after the other.
+    body_turn: tokio::sync::Mutex<()>,
     condition: Arc<CurrentCondition>,
     losses: Arc<AtomicU64>,
     used: Arc<AtomicU64>,
     queue: Arc<CommitQueue>,
+    /// Where nobody waits for the disk: there, cores write.
+    core_writer: Option<CoreWriter>,
     /// `None` while it is dropped.
     writer: Option<JoinHandle<()>>,
     #[cfg(test)]
@@ -94,7 +114,8 @@ const LARGE: u32 = 64 * 1024;
 
 impl Embedded {
     /// Opens the store in `path`, and makes it if there is none. Reads the disk: for the start only.
-    pub fn open(path: &Path, config: &config::StoreConfig) -> Result<Self, EmbeddedError> {
+    /// Large bodies outlive their records by `body_survives`.
+    pub fn open(path: &Path, config: &config::StoreConfig, body_survives: Duration) -> Result<Self, EmbeddedError> {
         let mut opened = RecordLog::open(path, config.durability)?;
         let clock = Arc::new(Clock::start(opened.clock));
         let log = &mut opened.log;
@@ -106,17 +127,17 @@ impl Embedded {
         } else {
             tracing::info!("opened the store in {}: {} records", shown.display(), log.records(clock.now()));
         }
-        Self::start(opened, clock, digest_key, RecordFormat::of(config), config.timeout)
+        Self::start(opened, clock, digest_key, config, body_survives)
     }
 
     fn start(
         opened: OpenedLog,
         clock: Arc<Clock>,
         digest_key: DigestKey,
-        format: RecordFormat,
-        timeout: Duration,
+        config: &config::StoreConfig,
+        body_survives: Duration,
     ) -> Result<Self, EmbeddedError> {
-        let format = Arc::new(format);
+        let format = Arc::new(RecordFormat::of(config));
         let OpenedLog { log, is_writable, .. } = opened;
         let condition = match is_writable {
             true if log.folder.take_reserve().unwrap_or(false) => Condition::Up,
@@ -136,6 +157,11 @@ impl Embedded {
         #[cfg(test)]
         let (syncs, fails) = (log.syncs.clone(), log.fails.clone());
         let queue = Arc::new(CommitQueue::new(view.clone(), format.clone(), clock.clone(), condition.clone()));
+        let log = Arc::new(Mutex::new(log));
+        let core_writer = match config.durability {
+            config::Durability::Process => Some(CoreWriter::new(log.clone(), clock.clone())),
+            config::Durability::Disk => None,
+        };
         let writer = RecordLogWriter {
             log,
             clock: clock.clone(),
@@ -153,11 +179,14 @@ impl Embedded {
             format,
             clock,
             digest_key,
-            timeout,
+            timeout: config.timeout,
+            body_survives,
+            body_turn: tokio::sync::Mutex::new(()),
             condition,
             losses,
             used,
             queue,
+            core_writer,
             writer,
             #[cfg(test)]
             syncs,
@@ -190,7 +219,7 @@ impl Embedded {
             }
         }
         let (absent_at, absent_before) = if is_there { (None, 0) } else { (Some(absent_at), open) };
-        let change = |on: &mut Transaction<'_>| on.claim(name, claim, absent_before);
+        let change = |on: &mut Transaction<'_>| on.claim(claim, absent_before);
         let changed = self.change(name, shared.timeout / 2, Purpose::Begin, absent_at, change).await;
         // Whoever was there may have run it: what cannot be taken over must not pass for a key that nobody holds.
         if is_held { changed.map_err(StoreError::there_may_be_a_record) } else { changed }
@@ -199,9 +228,22 @@ impl Embedded {
     /// See [`Store::settle`].
     pub async fn settle(&self, name: &RecordName, record: &SettledRecord) -> Result<Settled, StoreError> {
         let (token, time_to_live) = (record.claim.token, transitions::time_to_live(record));
-        let bytes = self.shared.format.encode(name, record, Placement::Within).into();
-        let change = |on: &mut Transaction<'_>| on.settle(name, token, bytes, time_to_live);
-        self.change(name, self.shared.timeout, Purpose::End, None, change).await
+        let mut placement = Placement::Within;
+        if let State::Completed { reply, .. } = &record.state
+            && let ReplyBody::Held(pieces) = &reply.body
+            && reply.body_len() > LARGE_BODY
+        {
+            placement = Placement::Apart(Box::pin(self.write_body(name, token, pieces, time_to_live)).await?);
+        }
+        let bytes = self.shared.format.encode(name, record, placement).into();
+        let change = |on: &mut Transaction<'_>| on.settle(token, bytes, time_to_live);
+        Ok(match self.change(name, self.shared.timeout, Purpose::End, None, change).await? {
+            // Of an earlier try of the same, the body is at hand. Nobody else writes a body apart under this token.
+            Settled::Kept(kept) if kept.apart_body().is_some_and(|body| body.token == token) => {
+                Settled::Kept(Box::new(Record::clone(record)))
+            }
+            settled => settled,
+        })
     }
 
     /// Carries out an operation, and waits until what it rests on is written.
@@ -219,7 +261,8 @@ impl Embedded {
         }
         let (result, ticket) = queue.carry_out(name, purpose, absent_at, operation)?;
         let Some(ticket) = ticket else { return result };
-        match tick::timeout(timeout, queue.commit(&self.waiters, ticket)).await {
+        let commit = Commit::new(queue, &self.waiters, self.shared.core_writer.as_ref(), ticket);
+        match tick::timeout(timeout, commit).await {
             Ok(written) => written.and(result),
             Err(_) => Err(StoreError::Uncertain("the embedded store did not answer in time".into())),
         }
@@ -235,7 +278,7 @@ impl Embedded {
 
     async fn held(&self, name: &RecordName, entry: SegmentEntry) -> Result<Option<StoredRecord>, StoreError> {
         let (expires_at, now) = (entry.head.expires_at, self.shared.clock.now());
-        if entry.head.is_gone || expires_at <= now {
+        if entry.head.kind != FrameKind::Record || expires_at <= now {
             return Ok(None);
         }
         let record = if entry.is_read() || entry.head.record_len <= LARGE {
@@ -254,8 +297,13 @@ impl Store for Embedded {
         Box::pin(self.claim(name, claim))
     }
 
+    fn open_body<'a>(&'a self, name: &'a RecordName, body: ApartBody) -> StoreFuture<'a, Box<dyn StoredChunks>> {
+        let chunks = EmbeddedChunks::new(Arc::clone(&self.shared), name.clone(), body.token);
+        Box::pin(async move { Ok(Box::new(chunks) as Box<dyn StoredChunks>) })
+    }
+
     fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed> {
-        Box::pin(self.change(name, self.shared.timeout, Purpose::End, None, move |on| on.renew(name, claim)))
+        Box::pin(self.change(name, self.shared.timeout, Purpose::End, None, move |on| on.renew(claim)))
     }
 
     fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled> {
@@ -263,7 +311,7 @@ impl Store for Embedded {
     }
 
     fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> StoreFuture<'a, Released> {
-        Box::pin(self.change(name, self.shared.timeout, Purpose::End, None, move |on| on.release(name, token)))
+        Box::pin(self.change(name, self.shared.timeout, Purpose::End, None, move |on| on.release(token)))
     }
 
     fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
@@ -282,7 +330,7 @@ impl Store for Embedded {
     }
 
     fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult> {
-        Box::pin(self.change(name, self.shared.timeout, Purpose::End, None, move |on| on.compare_and_swap(name, swap)))
+        Box::pin(self.change(name, self.shared.timeout, Purpose::End, None, move |on| on.compare_and_swap(swap)))
     }
 
     fn subscribe(&self, _name: &RecordName, _patience: Duration) -> Option<Changes> {
@@ -394,13 +442,9 @@ fn held(
         return Ok(None);
     }
     let unreadable = |source| StoreError::Unreadable { name: name.to_string(), source };
-    match format.decode(name, &stored.record).map_err(unreadable)? {
-        record if record.apart_body().is_some() => Err(unreadable(Unreadable::Damaged("its body is gone"))),
-        record => {
-            let silent_for = condition.silence(silence(record.claim.terms.retention, left), now);
-            Ok(Some(StoredRecord { record, silent_for }))
-        }
-    }
+    let record = format.decode(name, &stored.record).map_err(unreadable)?;
+    let silent_for = condition.silence(silence(record.claim.terms.retention, left), now);
+    Ok(Some(StoredRecord { record, silent_for }))
 }
 
 fn silence(retention: Duration, left: Duration) -> Duration {

@@ -11,17 +11,18 @@
 //! the store's part of a first request from 36 µs to what docs/performance.md says.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
 use super::batch::{Batch, ByKey, Purpose, TouchedRecord, Transaction, Unwritten};
 use super::clock::Clock;
 use super::condition::{Condition, CurrentCondition};
+use super::index::IndexKey;
+use super::log::LogWrite;
 use super::view::View;
+use super::waiters::{CommitTicket, Waiters};
 use crate::record::RecordName;
 use crate::store::StoreError;
 use crate::store::format::RecordFormat;
@@ -48,7 +49,9 @@ struct CommitState {
     number: u64,
     writing: Option<Arc<Batch>>,
     claims: ByKey<TouchedRecord>,
-    /// The thread has nothing to do, and nobody has promised to wake it.
+    /// What has gathered is to be written now.
+    is_due: bool,
+    /// The thread waits until something is due.
     is_idle: bool,
     is_closing: bool,
     /// Batches that failed, and how.
@@ -80,6 +83,19 @@ const CLAIMS: usize = 8192;
 /// Failures that are remembered: whoever waits does so for a call's time, and a store that failed is opened anew first.
 const FAILURES: usize = 1024;
 
+impl CommitState {
+    fn take_batch(&mut self) -> Option<Arc<Batch>> {
+        self.is_due = false;
+        if self.gathering.changes == 0 {
+            return None;
+        }
+        let batch = Arc::new(std::mem::take(&mut self.gathering));
+        self.writing = Some(Arc::clone(&batch));
+        self.number += 1;
+        Some(batch)
+    }
+}
+
 impl CommitQueue {
     pub(super) fn new(
         view: Arc<View>,
@@ -92,6 +108,7 @@ impl CommitQueue {
             number: 1,
             writing: None,
             claims: ByKey::default(),
+            is_due: false,
             is_idle: false,
             is_closing: false,
             failed: VecDeque::new(),
@@ -128,6 +145,7 @@ impl CommitQueue {
         absent_at: Option<u64>,
         operation: impl FnOnce(&mut Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<(Result<T, StoreError>, Option<CommitTicket>), StoreError> {
+        let key = IndexKey::of(name);
         let mut state = self.state();
         let condition = self.condition.get();
         if !purpose.is_allowed(condition) {
@@ -138,6 +156,8 @@ impl CommitQueue {
         }
         let batches = &mut *state;
         let mut transaction = Transaction {
+            name,
+            key,
             view: &self.view,
             format: &self.format,
             condition: &self.condition,
@@ -149,26 +169,30 @@ impl CommitQueue {
             is_absent: absent_at == Some(self.finished()),
         };
         let result = operation(&mut transaction);
-        let ticket = match transaction.end(name) {
+        let ticket = match transaction.end() {
             None => None,
-            Some(Unwritten::Writing) => Some(CommitTicket { batch: batches.number - 1, wakes: false }),
+            Some(Unwritten::Writing) => Some(CommitTicket(batches.number - 1)),
             Some(Unwritten::Gathering) => {
                 batches.gathering.changes += 1;
-                let wakes = std::mem::take(&mut batches.is_idle);
-                Some(CommitTicket { batch: batches.number, wakes })
+                Some(CommitTicket(batches.number))
             }
         };
         Ok((result, ticket))
     }
 
-    /// Waits for the end of a batch. To be called at once: until then, the thread may not know of it.
-    pub(super) fn commit<'a>(&'a self, waiters: &'a Waiters, ticket: CommitTicket) -> Commit<'a> {
-        let wake = if ticket.wakes { WriterWake::NextTurn } else { WriterWake::Done };
-        Commit { queue: self, waiters, batch: ticket.batch, wake, place: None }
+    /// Adds chunks of an answer to what is written next.
+    pub(super) fn add_chunks(&self, chunks: Vec<LogWrite>) -> Result<CommitTicket, StoreError> {
+        let mut state = self.state();
+        let condition = self.condition.get();
+        if !Purpose::End.is_allowed(condition) {
+            return Err(condition.unavailable());
+        }
+        state.gathering.add_chunks(chunks);
+        Ok(CommitTicket(state.number))
     }
 
     /// `None`: it is not known yet.
-    fn result(&self, batch: u64) -> Option<Result<(), StoreError>> {
+    pub(super) fn result(&self, CommitTicket(batch): CommitTicket) -> Option<Result<(), StoreError>> {
         if self.finished() < batch {
             return None;
         }
@@ -183,38 +207,58 @@ impl CommitQueue {
         })
     }
 
-    /// Says that more is there.
+    /// Has the thread write what has gathered.
+    pub(super) fn make_due(&self) {
+        let mut state = self.state();
+        state.is_due = true;
+        let is_idle = std::mem::take(&mut state.is_idle);
+        drop(state);
+        if is_idle {
+            self.wake_writer();
+        }
+    }
+
     fn wake_writer(&self) {
         if let Some(writer) = self.writer.get() {
             writer.unpark();
         }
     }
 
-    // === for the thread that writes ===
+    // === for those who write; they have the log, so that one batch is written after the other ===
 
-    /// Waits for something to write, but not for longer than `patience`.
-    pub(super) fn next(&self, patience: Duration) -> WriterWork {
+    /// Waits until something is to be written, but not for longer than `patience`. For the thread.
+    pub(super) fn wait(&self, patience: Duration) {
         // Before it is found idle.
         self.writer.get_or_init(thread::current);
-        if let Some(work) = self.take() {
-            return work;
+        {
+            let mut state = self.state();
+            if state.is_due || state.is_closing {
+                return;
+            }
+            state.is_idle = true;
         }
-        // Who asked in between has found it idle, and wakes it.
+        // Who made something due in between has found it idle, and wakes it.
         thread::park_timeout(patience);
-        self.take().unwrap_or(WriterWork::Nothing)
     }
 
-    pub(super) fn take(&self) -> Option<WriterWork> {
+    /// What has gathered. For the thread.
+    pub(super) fn take(&self) -> WriterWork {
         let mut state = self.state();
-        if state.gathering.changes == 0 {
-            state.is_idle = true;
-            return state.is_closing.then_some(WriterWork::End);
-        }
         state.is_idle = false;
-        let batch = Arc::new(std::mem::take(&mut state.gathering));
-        state.writing = Some(Arc::clone(&batch));
-        state.number += 1;
-        Some(WriterWork::Write(batch))
+        match state.take_batch() {
+            Some(batch) => WriterWork::Write(batch),
+            None if state.is_closing => WriterWork::End,
+            None => WriterWork::Nothing,
+        }
+    }
+
+    /// The same, if what has gathered suits: a function of its bytes, about. Else `None`.
+    pub(super) fn take_if(&self, suits: impl FnOnce(u64) -> bool) -> Option<WriterWork> {
+        let mut state = self.state();
+        if !suits(state.gathering.bytes()) {
+            return None;
+        }
+        Some(state.take_batch().map_or(WriterWork::Nothing, WriterWork::Write))
     }
 
     /// The batch that was taken is written, and its readers find it.
@@ -278,158 +322,5 @@ impl CommitQueue {
         let waiters = Arc::new(Waiters::default());
         self.cores.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&waiters));
         waiters
-    }
-}
-
-/// The batch that an operation waits for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CommitTicket {
-    batch: u64,
-    /// Nobody else wakes the thread.
-    wakes: bool,
-}
-
-/// Those on one core who wait for the end of a batch, in the order in which they came. The thread wakes the first one,
-/// and that one all others: from another thread each would be a system call.
-#[derive(Default)]
-pub(super) struct Waiters(Mutex<WaiterList>);
-
-#[derive(Default)]
-struct WaiterList {
-    waiting: VecDeque<Waiter>,
-    next: u64,
-    /// None of them waits for an earlier batch than this.
-    earliest: u64,
-}
-
-struct Waiter {
-    number: u64,
-    batch: u64,
-    waker: Waker,
-}
-
-impl Waiters {
-    fn list(&self) -> MutexGuard<'_, WaiterList> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Wakes one of those whose batch is finished. It wakes the others, when it is polled or dropped.
-    fn wake_first(&self, finished: u64) -> bool {
-        let first = self.list().take_first(finished);
-        // Whoever is woken may come here at once: the lock is free again.
-        first.map(|waiter| waiter.waker.wake()).is_some()
-    }
-
-    fn wake_all(&self, finished: u64) {
-        while self.wake_first(finished) {}
-    }
-}
-
-impl WaiterList {
-    fn add(&mut self, batch: u64, waker: Waker) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        self.earliest = self.earliest.min(batch);
-        self.waiting.push_back(Waiter { number, batch, waker });
-        number
-    }
-
-    /// Takes out the first whose batch is finished. Who found a record that is being written waits for that batch, and may
-    /// stand behind those who wait for the next one.
-    fn take_first(&mut self, finished: u64) -> Option<Waiter> {
-        if self.earliest > finished {
-            // Everyone who leaves comes here: a look at all of them each time would be too much.
-            return None;
-        }
-        let first = self.waiting.iter().position(|waiter| waiter.batch <= finished);
-        if first.is_none() {
-            self.earliest = self.waiting.iter().map(|waiter| waiter.batch).min().unwrap_or(u64::MAX);
-        }
-        self.waiting.remove(first?)
-    }
-
-    fn find(&mut self, number: u64) -> Option<usize> {
-        self.waiting.binary_search_by_key(&number, |waiter| waiter.number).ok()
-    }
-}
-
-/// Ends when a batch is written.
-#[must_use = "it waits only while it is polled"]
-pub(super) struct Commit<'a> {
-    queue: &'a CommitQueue,
-    waiters: &'a Waiters,
-    batch: u64,
-    wake: WriterWake,
-    /// Its number among those who wait.
-    place: Option<u64>,
-}
-
-/// Whether the thread is still to be woken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum WriterWake {
-    /// After all who are ready on this core had their turn: what they change goes to the disk with it.
-    NextTurn,
-    Now,
-    Done,
-}
-
-impl Future for Commit<'_> {
-    type Output = Result<(), StoreError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.wake {
-            WriterWake::NextTurn => {
-                self.wake = WriterWake::Now;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            WriterWake::Now => {
-                self.wake = WriterWake::Done;
-                self.queue.wake_writer();
-            }
-            WriterWake::Done => {}
-        }
-        if let Some(result) = self.queue.result(self.batch) {
-            return self.end(result);
-        }
-        let waiters = self.waiters;
-        let mut list = waiters.list();
-        // What ends from here on finds it in the list.
-        if let Some(result) = self.queue.result(self.batch) {
-            drop(list);
-            return self.end(result);
-        }
-        match self.place.and_then(|place| list.find(place)) {
-            Some(at) => list.waiting[at].waker.clone_from(cx.waker()),
-            None => self.place = Some(list.add(self.batch, cx.waker().clone())),
-        }
-        Poll::Pending
-    }
-}
-
-impl Commit<'_> {
-    fn end(&mut self, result: Result<(), StoreError>) -> Poll<Result<(), StoreError>> {
-        self.leave();
-        Poll::Ready(result)
-    }
-
-    /// It may be the one that was woken for all.
-    fn leave(&mut self) {
-        let Some(place) = self.place.take() else { return };
-        let mut list = self.waiters.list();
-        if let Some(at) = list.find(place) {
-            list.waiting.remove(at);
-        }
-        drop(list);
-        self.waiters.wake_all(self.queue.finished());
-    }
-}
-
-impl Drop for Commit<'_> {
-    fn drop(&mut self) {
-        if self.wake != WriterWake::Done {
-            self.queue.wake_writer();
-        }
-        self.leave();
     }
 }

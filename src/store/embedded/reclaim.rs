@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::sync::Arc;
 
-use super::frame::{FrameOffset, RecordVersion};
+use super::frame::{FrameContent, FrameKind, FrameOffset, RecordVersion};
 use super::index::{FrameExpiries, IndexHeader};
 use super::log::{LogWrite, RecordLog, SupersededFrame};
 use super::manifest::SegmentState;
@@ -196,8 +196,13 @@ impl RecordLog {
 fn copied(entry: &SegmentEntry, name: &RecordName, now: u64) -> io::Result<LogWrite> {
     let SegmentEntry { head, segment, .. } = entry;
     let replaced = SupersededFrame { segment: *segment, expires_at: head.expires_at, bytes: head.frame_len() };
-    let record = if !head.is_gone && now < head.expires_at { Some(entry.record()?) } else { None };
-    let record_sum = record.is_some().then_some(head.record_sum);
-    let version = RecordVersion { expires_at: head.expires_at, kept_until: head.kept_until, record };
-    Ok(LogWrite { name: name.clone(), version, replaces: (!head.is_gone).then_some(replaced), record_sum })
+    let content = match head.kind {
+        FrameKind::Record if now < head.expires_at => FrameContent::Record(entry.record()?),
+        FrameKind::Chunk if now < head.expires_at => FrameContent::Chunk(vec![entry.record()?]),
+        FrameKind::Record | FrameKind::Chunk | FrameKind::Gone => FrameContent::Gone,
+    };
+    let record_sum = (content != FrameContent::Gone).then_some(head.record_sum);
+    let version = RecordVersion { expires_at: head.expires_at, kept_until: head.kept_until, content };
+    let replaces = (head.kind != FrameKind::Gone).then_some(replaced);
+    Ok(LogWrite { name: name.clone(), version, replaces, record_sum })
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
-use super::frame::{self, FrameError, FrameHead, FrameOffset};
+use super::frame::{self, FrameError, FrameHead, FrameKind, FrameOffset};
 use super::index::{Growing, IndexKey, Sorted};
 use super::usage::Usage;
 
@@ -234,7 +234,7 @@ impl FoundFrame {
         if let Some((expires_at, bytes)) = old {
             scan.usage.subtract(expires_at, bytes);
         }
-        if !head.is_gone {
+        if head.kind != FrameKind::Gone {
             scan.usage.add(head.expires_at, head.frame_len());
             self.sizes.insert(place, (head.expires_at, head.frame_len()));
         }
@@ -249,7 +249,7 @@ pub(super) struct SegmentEntry {
     pub(super) place: FrameOffset,
     file: Arc<File>,
     /// As many bytes of the frame as were read along with its head.
-    first: Vec<u8>,
+    first: Bytes,
 }
 
 /// Most records fit: one read for all of it.
@@ -265,7 +265,7 @@ impl SegmentEntry {
             let read = read_up_to(file, &mut first, place.offset())?;
             first.truncate(read);
             match FrameHead::read(&first) {
-                Ok(head) => return Ok(Some(Self { head, segment, place, file: file.clone(), first })),
+                Ok(head) => return Ok(Some(Self { head, segment, place, file: file.clone(), first: first.into() })),
                 Err(FrameError::Needs(more)) if read == wanted => wanted = more,
                 Err(FrameError::Needs(_) | FrameError::Damaged) => return Ok(None),
             }
@@ -275,8 +275,9 @@ impl SegmentEntry {
     /// The record's bytes; whether they are what was written, the codec tells.
     pub(super) fn record(&self) -> io::Result<Bytes> {
         let (from, length) = (self.head.len(), self.head.record_len as usize);
-        if let Some(record) = self.first.get(from..from + length) {
-            return Ok(Bytes::copy_from_slice(record));
+        if self.is_read() {
+            // Nothing is copied: what was read is at most a KiB.
+            return Ok(self.first.slice(from..from + length));
         }
         let mut record = vec![0; length];
         let first = &self.first[from..];

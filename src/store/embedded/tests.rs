@@ -1,4 +1,5 @@
 mod any_order;
+mod bodies;
 mod cost;
 mod damage;
 mod folder;
@@ -30,7 +31,7 @@ fn config(durability: Durability) -> config::StoreConfig {
 }
 
 fn open(folder: &TempDir) -> Embedded {
-    Embedded::open(folder.path(), &config(Durability::Disk)).expect("a store")
+    Embedded::open(folder.path(), &config(Durability::Disk), HOUR).expect("a store")
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -42,12 +43,12 @@ fn subject(durability: Durability) -> Subject {
 
 fn subject_with(config: &config::StoreConfig) -> Subject {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = Arc::new(Embedded::open(folder.path(), config).expect("a store"));
+    let store = Arc::new(Embedded::open(folder.path(), config, HOUR).expect("a store"));
     let planter = store.clone();
     Subject::new(store, folder).with_plant(move |name, bytes| {
         let planter = planter.clone();
         async move {
-            let write = |on: &mut Transaction<'_>| on.write(&name, Some((bytes.into(), HOUR)));
+            let write = |on: &mut Transaction<'_>| on.write(Some((bytes.into(), HOUR)));
             let planted = planter.change(&name, planter.shared.timeout, Purpose::End, None, write);
             planted.await.expect("written");
         }
@@ -169,7 +170,7 @@ async fn claims_that_wait_go_to_the_disk_together() {
 async fn a_claim_that_was_granted_is_on_the_disk_and_a_renewal_need_not_be() {
     for (durability, expected) in [(Durability::Disk, [1, 0, 1, 1]), (Durability::Process, [0, 0, 0, 0])] {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Embedded::open(folder.path(), &config(durability)).expect("a store");
+        let store = Embedded::open(folder.path(), &config(durability), HOUR).expect("a store");
         let (name, other, mine) = (name(), name(), claim(1, RETRY));
         store.claim(&other, &mine).await.expect("an answer");
         let count = || store.shared.syncs.load(Ordering::Relaxed);
@@ -191,11 +192,12 @@ async fn a_claim_that_was_granted_is_on_the_disk_and_a_renewal_need_not_be() {
 fn a_configured_digest_key_is_not_forgotten_by_accident() {
     let folder = tempfile::tempdir().expect("a folder");
     let with = |secret: &str| config::StoreConfig { digest_key: Some(Secret::new(secret)), ..config(Durability::Disk) };
-    let first = Embedded::open(folder.path(), &with("first")).expect("a store").shared.digest_key;
+    let first = Embedded::open(folder.path(), &with("first"), HOUR).expect("a store").shared.digest_key;
     assert_eq!(first, DigestKey::from_secret("first"));
-    let error = Embedded::open(folder.path(), &config(Durability::Disk)).err().expect("no store");
+    let error = Embedded::open(folder.path(), &config(Durability::Disk), HOUR).err().expect("no store");
     assert!(matches!(error, EmbeddedError::DigestKeyWithheld(_)));
-    let second = Embedded::open(folder.path(), &with("second")).expect("a store, with a warning").shared.digest_key;
+    let second =
+        Embedded::open(folder.path(), &with("second"), HOUR).expect("a store, with a warning").shared.digest_key;
     assert_ne!(second, first);
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::frame::{self, FrameHead, FrameOffset};
+use super::frame::{self, FrameHead, FrameKind, FrameOffset};
 use super::index::{Growing, IndexKey, Sorted};
 use super::segment::{Index, NextFrame, Segment, SegmentEntry, SegmentReader};
 use crate::record::RecordName;
@@ -120,7 +120,7 @@ impl View {
                     NextFrame::End => break,
                 };
                 let end = place + head.frame_len();
-                if let (Some(name), Some(here), false) = (&head.name, FrameOffset::of(place), head.is_gone)
+                if let (Some(name), Some(here), FrameKind::Record) = (&head.name, FrameOffset::of(place), head.kind)
                     && self.is_newest(name, (segment, here))?
                     && let Walk::Stop = wanted(&head, frames.start_of_record(place, &head, most)?)
                 {

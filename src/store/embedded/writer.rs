@@ -1,4 +1,4 @@
-//! The one thread that writes.
+//! The thread that writes, and does all that may wait for the disk.
 //!
 //! It takes all that has gathered (`queue.rs`), writes it in one piece, waits for the disk once, and says that it is there. In
 //! between it gives room back, and sees to it that the folder is still there.
@@ -11,13 +11,14 @@ use std::time::Duration;
 use super::batch::Batch;
 use super::clock::Clock;
 use super::condition::{Condition, CurrentCondition};
+use super::core_writer::{self, SharedLog};
 use super::folder::is_full;
 use super::log::RecordLog;
 use super::queue::{CommitQueue, WriterWork};
 
 /// The thread's own.
 pub(super) struct RecordLogWriter {
-    pub(super) log: RecordLog,
+    pub(super) log: SharedLog,
     pub(super) clock: Arc<Clock>,
     pub(super) queue: Arc<CommitQueue>,
     pub(super) condition: Arc<CurrentCondition>,
@@ -45,25 +46,29 @@ const TURN: u64 = 2;
 impl RecordLogWriter {
     /// Works until all who could ask are gone.
     pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.log);
         loop {
             let next = self.next.check.min(self.next.reclaim);
-            let wait = Duration::from_millis(next.saturating_sub(self.clock.now()));
-            match self.queue.next(wait) {
-                WriterWork::Write(batch) => self.write(&batch),
+            self.queue.wait(Duration::from_millis(next.saturating_sub(self.clock.now())));
+            // A core that finds it taken leaves to this what gathers: the next turn begins with it.
+            let log = &mut *core_writer::lock(&shared);
+            match self.queue.take() {
+                WriterWork::Write(batch) => self.write(log, &batch),
                 WriterWork::Nothing => {}
                 WriterWork::End => break,
             }
             if self.clock.now() >= self.next.check {
-                self.check();
+                self.check(log);
             }
             if self.clock.now() >= self.next.reclaim {
-                self.reclaim();
+                self.reclaim(log);
             }
         }
+        let log = &mut *core_writer::lock(&shared);
         if self.is_writable()
             // Nothing is put into a folder that is being removed.
-            && self.log.check().is_ok()
-            && let Err(error) = self.log.close(self.clock.now())
+            && log.check().is_ok()
+            && let Err(error) = log.close(self.clock.now())
         {
             tracing::error!(%error, "the embedded store could not be written out at the end");
         }
@@ -76,61 +81,55 @@ impl RecordLogWriter {
         }
     }
 
-    fn write(&mut self, batch: &Batch) {
+    fn write(&mut self, log: &mut RecordLog, batch: &Batch) {
         if !self.is_writable() {
             return self.queue.fail(false, self.condition.get());
         }
-        match batch.commit(&mut self.log, self.clock.now()) {
-            Ok(()) => self.queue.finish(batch, self.log.open_segment().0),
-            failed => self.heed(failed),
+        let written = batch.commit(log, self.clock.now());
+        if !end(&self.queue, batch, written, log) {
+            self.next.check = self.clock.now();
         }
     }
 
-    /// Whatever cannot be written is the end of it, for now.
     fn heed(&mut self, written: io::Result<()>) {
         if let Err(error) = written {
-            self.queue.fail(true, Condition::Broken);
+            fail(&self.queue, &error);
             self.next.check = self.clock.now();
-            tracing::error!(
-                %error,
-                "the embedded store cannot be written: answers that it holds are replayed, and new requests are refused \
-                 until it can be written again"
-            );
         }
     }
 
     /// Looks after the folder, and after the end of what is wrong with it.
-    fn check(&mut self) {
+    fn check(&mut self, log: &mut RecordLog) {
         let now = self.clock.now();
         self.next.check = now + CHECK_EVERY;
-        self.used.store(self.log.used_ratio().to_bits(), Ordering::Relaxed);
+        self.used.store(log.used_ratio().to_bits(), Ordering::Relaxed);
         let condition = self.condition.get();
-        match (condition, self.log.check()) {
+        match (condition, log.check()) {
             (Condition::Lost, Err(_)) => {}
             (_, Err(loss)) => {
                 self.queue.fail(false, Condition::Lost);
                 self.losses.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(
-                    folder = %self.log.folder.path().display(),
+                    folder = %log.folder.path().display(),
                     "the folder of the embedded store is not the one that was opened: {loss}. Answers that it held are \
                      replayed, and new requests are refused until the folder is put back, or onlyonce is started again \
                      on a new store"
                 );
             }
-            (Condition::Lost | Condition::Broken, Ok(())) => self.reopen(now),
-            (Condition::Full, Ok(())) => self.leave_reserve(now),
+            (Condition::Lost | Condition::Broken, Ok(())) => self.reopen(log, now),
+            (Condition::Full, Ok(())) => self.leave_reserve(log, now),
             (Condition::Up, Ok(())) => {
                 // Renewals do not wait for the disk. When a write fails, what is not there is cut off: at most so much of
                 // them.
-                let synced = self.log.sync_if_durable();
+                let synced = log.sync_if_durable();
                 self.heed(synced);
             }
         }
     }
 
-    fn reopen(&mut self, now: u64) {
-        let opened = match self.log.reopen(now) {
-            Err(error) if is_full(&error) => self.log.folder.give_reserve().and_then(|()| self.log.reopen(now)),
+    fn reopen(&mut self, log: &mut RecordLog, now: u64) {
+        let opened = match log.reopen(now) {
+            Err(error) if is_full(&error) => log.folder.give_reserve().and_then(|()| log.reopen(now)),
             opened => opened,
         };
         match opened {
@@ -138,7 +137,7 @@ impl RecordLogWriter {
             Ok(()) => {
                 self.condition.writable_again(now);
                 self.condition.set(Condition::Full);
-                self.leave_reserve(now);
+                self.leave_reserve(log, now);
                 if self.condition.get() == Condition::Full {
                     tracing::warn!("the disk of the embedded store is full: outcomes are written to the last of it");
                 }
@@ -147,8 +146,8 @@ impl RecordLogWriter {
     }
 
     /// The disk has room again once the reserve can be taken, and more than that is left.
-    fn leave_reserve(&mut self, now: u64) {
-        match self.log.folder.take_reserve() {
+    fn leave_reserve(&mut self, log: &mut RecordLog, now: u64) {
+        match log.folder.take_reserve() {
             Ok(true) => {
                 self.condition.set(Condition::Up);
                 self.next.reclaim = now;
@@ -159,7 +158,7 @@ impl RecordLogWriter {
         }
     }
 
-    fn reclaim(&mut self) {
+    fn reclaim(&mut self, log: &mut RecordLog) {
         let now = self.clock.now();
         self.next.reclaim = now + RECLAIM_EVERY;
         if !self.is_writable() {
@@ -168,8 +167,8 @@ impl RecordLogWriter {
         let clock = self.clock.clone();
         let more = match self.condition.get() {
             // The room that is left is for outcomes.
-            Condition::Full => self.log.remove_expired(now).map(|()| false),
-            Condition::Up | Condition::Broken | Condition::Lost => self.log.reclaim(now, || clock.now() >= now + TURN),
+            Condition::Full => log.remove_expired(now).map(|()| false),
+            Condition::Up | Condition::Broken | Condition::Lost => log.reclaim(now, || clock.now() >= now + TURN),
         };
         let marked = match more {
             Ok(true) => {
@@ -179,11 +178,35 @@ impl RecordLogWriter {
             // With it, the clock does not fall behind by more than that.
             Ok(false) if now >= self.next.mark => {
                 self.next.mark = now + MARK_EVERY;
-                self.log.append(&[], now, false)
+                log.append(&[], now, false)
             }
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
         self.heed(marked);
     }
+}
+
+/// Ends a batch, and says whether it is written.
+pub(super) fn end(queue: &CommitQueue, batch: &Batch, written: io::Result<()>, log: &RecordLog) -> bool {
+    match written {
+        Ok(()) => {
+            queue.finish(batch, log.open_segment().0);
+            true
+        }
+        Err(error) => {
+            fail(queue, &error);
+            false
+        }
+    }
+}
+
+/// Whatever cannot be written is the end of it, for now.
+fn fail(queue: &CommitQueue, error: &io::Error) {
+    queue.fail(true, Condition::Broken);
+    tracing::error!(
+        %error,
+        "the embedded store cannot be written: answers that it holds are replayed, and new requests are refused \
+         until it can be written again"
+    );
 }

@@ -134,7 +134,7 @@ impl Subject {
     fn begin(&mut self) {
         let (_, queue) = self.store.as_ref().expect("it is open");
         if self.writing.is_none()
-            && let Some(WriterWork::Write(batch)) = queue.take()
+            && let WriterWork::Write(batch) = queue.take()
         {
             self.writing = Some(batch);
         }
@@ -161,13 +161,13 @@ impl Subject {
             self.finish();
         }
         match step.clone() {
-            Step::Claim(name, claim) => drop(self.operate(name, |on| on.claim(&named(name), &claim, 0))),
-            Step::Renew(name, claim) => drop(self.operate(name, |on| on.renew(&named(name), &claim))),
+            Step::Claim(name, claim) => drop(self.operate(name, |on| on.claim(&claim, 0))),
+            Step::Renew(name, claim) => drop(self.operate(name, |on| on.renew(&claim))),
             Step::Settle(name, record) => drop(self.operate(name, |on| {
                 let bytes = codec::encode(&record, Placement::Within).into();
-                on.settle(&named(name), record.claim.token, bytes, transitions::time_to_live(&record))
+                on.settle(record.claim.token, bytes, transitions::time_to_live(&record))
             })),
-            Step::Release(name, token) => drop(self.operate(name, |on| on.release(&named(name), token))),
+            Step::Release(name, token) => drop(self.operate(name, |on| on.release(token))),
             Step::Begin => self.begin(),
             Step::Finish => self.write_all(),
             Step::Wait(time) => self.clock.advance(Duration::from_millis(time)),
@@ -187,15 +187,16 @@ impl Subject {
     }
 
     /// As whoever asks next finds it.
+    #[expect(clippy::redundant_closure_for_method_calls, reason = "the method is of a transaction of one lifetime")]
     fn held(&mut self, name: u8) -> Option<StoredRecord> {
-        self.operate(name, |on| on.held(&named(name)))
+        self.operate(name, |on| on.held())
     }
 
     /// As it is written.
     fn written(&mut self, name: u8) -> Option<StoredRecord> {
         let now = self.clock.now();
         let entry = self.log().view.find(&named(name)).expect("readable")?;
-        if entry.head.is_gone {
+        if entry.head.kind == FrameKind::Gone {
             return None;
         }
         let stored = EncodedRecord { expires_at: entry.head.expires_at, record: entry.record().expect("readable") };

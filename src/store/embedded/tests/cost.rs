@@ -10,7 +10,7 @@ use std::process::Command;
 
 use super::*;
 use crate::record::Record;
-use crate::store::embedded::frame::{RecordVersion, frame_len};
+use crate::store::embedded::frame::{FrameContent, RecordVersion, frame_len};
 use crate::store::embedded::log::{LogWrite, SupersededFrame};
 
 #[test]
@@ -69,7 +69,7 @@ fn the_folder_shrinks(records: u64) {
     let stays = |number: u64| number.is_multiple_of(records / 2500);
     drop(open(&folder));
     fill(folder.path(), 0..records, |number| if stays(number) { HOUR * 24 } else { HOUR });
-    let frame = frame_len(&numbered(0), Some(&completed_bytes()));
+    let frame = frame_len(&numbered(0), completed_bytes().len());
     let live = (0..records).filter(|number| stays(*number)).count() as u64 * frame;
     assert!(size(&folder) > records * frame);
 
@@ -107,14 +107,15 @@ fn fill(folder: &Path, numbers: std::ops::Range<u64>, retention: impl Fn(u64) ->
     for piece in numbers.chunks(256) {
         let change = |number: u64, record: &Bytes, replaces: Option<SupersededFrame>| {
             let expires_at = now + retention(number).as_millis() as u64;
-            let version = RecordVersion { expires_at, kept_until: expires_at, record: Some(record.clone()) };
+            let version =
+                RecordVersion { expires_at, kept_until: expires_at, content: FrameContent::Record(record.clone()) };
             LogWrite { name: numbered(number), version, replaces, record_sum: None }
         };
         let claims: Vec<_> = piece.iter().map(|number| change(*number, &in_flight, None)).collect();
         log.append(&claims, now, false).expect("written");
         let segment = log.open_segment().0;
         let answers = piece.iter().map(|number| {
-            let bytes = frame_len(&numbered(*number), Some(&in_flight));
+            let bytes = frame_len(&numbered(*number), in_flight.len());
             let expires_at = now + retention(*number).as_millis() as u64;
             change(*number, &completed, Some(SupersededFrame { segment, expires_at, bytes }))
         });
@@ -194,7 +195,7 @@ async fn measuring() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let say = |what: &str, number: &dyn Display| println!("\n{what} {number}");
     let (before, begun) = (io("rchar"), std::time::Instant::now());
-    let store = Embedded::open(Path::new(&folder), &config(Durability::Process)).expect("a store");
+    let store = Embedded::open(Path::new(&folder), &config(Durability::Process), HOUR).expect("a store");
     say("milliseconds_to_open", &begun.elapsed().as_millis());
     say("read_to_open", &(io("rchar") - before));
 

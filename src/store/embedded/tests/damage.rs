@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use super::*;
 
 fn error(path: &Path) -> EmbeddedError {
-    Embedded::open(path, &config(Durability::Disk)).err().expect("no store")
+    Embedded::open(path, &config(Durability::Disk), HOUR).err().expect("no store")
 }
 
 type Damage<'a> = &'a dyn Fn(&Path);
@@ -30,7 +30,7 @@ fn what_cannot_be_opened_is_told_apart() {
     assert!(matches!(error(&file.join("store")), EmbeddedError::Inaccessible { .. }));
 
     let path = folder.path().join("store");
-    let store = Embedded::open(&path, &config(Durability::Disk)).expect("a store");
+    let store = Embedded::open(&path, &config(Durability::Disk), HOUR).expect("a store");
     let in_use = error(&path);
     assert!(matches!(in_use, EmbeddedError::InUse(_)));
     assert_eq!(in_use.to_string(), format!("another onlyonce uses {}", path.display()));
@@ -187,8 +187,7 @@ async fn a_flipped_bit_anywhere_while_the_store_is_open_is_never_an_answer() {
     let record = completed(&mine, b"{\"order\":1}");
     store.settle(&name, &record).await.expect("an answer");
     let path = &files(folder.path(), ".log")[0];
-    let bytes = codec::encode(&record, Placement::Within).into();
-    let length = segment::HEADER + frame::frame_len(&name, Some(&bytes));
+    let length = segment::HEADER + frame::frame_len(&name, codec::encode(&record, Placement::Within).len());
     for at in segment::HEADER..length {
         flip(path, at);
         match store.find(&name).await {

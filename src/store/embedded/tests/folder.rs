@@ -13,7 +13,7 @@ async fn nobody_else_on_the_machine_reads_an_answer() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("store");
     for round in 0..2 {
-        let store = Embedded::open(&path, &config(Durability::Disk)).expect("a store");
+        let store = Embedded::open(&path, &config(Durability::Disk), HOUR).expect("a store");
         let mine = claim(1, RETRY);
         // Enough for a full segment with its index.
         for _ in 0..100 {
@@ -52,7 +52,7 @@ async fn a_folder_that_goes_is_noticed_and_its_answers_are_replayed_meanwhile() 
     for (what, harm) in harms {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store");
-        let store = Embedded::open(&path, &config(Durability::Disk)).expect("a store");
+        let store = Embedded::open(&path, &config(Durability::Disk), HOUR).expect("a store");
         let (known, mine) = (name(), claim(1, RETRY));
         let record = completed(&mine, b"{}");
         store.settle(&known, &record).await.expect("an answer");
@@ -73,7 +73,7 @@ async fn a_folder_that_goes_is_noticed_and_its_answers_are_replayed_meanwhile() 
 async fn a_folder_that_is_put_back_is_used_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, elsewhere) = (folder.path().join("store"), folder.path().join("elsewhere"));
-    let store = Embedded::open(&path, &config(Durability::Disk)).expect("a store");
+    let store = Embedded::open(&path, &config(Durability::Disk), HOUR).expect("a store");
     let (before, after, mine) = (name(), name(), claim(1, RETRY));
     store.claim(&before, &mine).await.expect("an answer");
     fs::rename(&path, &elsewhere).expect("moved");
@@ -82,7 +82,7 @@ async fn a_folder_that_is_put_back_is_used_again() {
     until(|| store.health() == Health::Up).await;
     store.claim(&after, &mine).await.expect("an answer");
     drop(store);
-    let store = Embedded::open(&path, &config(Durability::Disk)).expect("a store");
+    let store = Embedded::open(&path, &config(Durability::Disk), HOUR).expect("a store");
     for name in [before, after] {
         assert!(store.find(&name).await.expect("an answer").is_some());
     }
@@ -121,5 +121,5 @@ const FOLDER: &str = "ONLYONCE_TEST_FOLDER";
 #[test]
 fn making() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
-    drop(Embedded::open(Path::new(&folder), &config(Durability::Disk)).expect("a store"));
+    drop(Embedded::open(Path::new(&folder), &config(Durability::Disk), HOUR).expect("a store"));
 }

@@ -74,7 +74,7 @@ async fn acknowledging() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let process = std::env::var(DURABILITY).is_ok_and(|durability| durability == "Process");
     let durability = if process { Durability::Process } else { Durability::Disk };
-    let store = Embedded::open(Path::new(&folder), &config(durability)).expect("a store");
+    let store = Embedded::open(Path::new(&folder), &config(durability), HOUR).expect("a store");
     let say = |line: String| {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{line}").and_then(|()| out.flush()).expect("somebody reads");

@@ -7,14 +7,22 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::*;
 use crate::store::embedded::batch::Batch;
-use crate::store::embedded::queue::{CommitTicket, WriterWork};
+use crate::store::embedded::queue::WriterWork;
+use crate::store::embedded::waiters::CommitTicket;
 
 /// On two runtimes, as on two cores, many ask at once, and every third of them leaves at some point: before the thread is
-/// woken, while it writes, or once it is told. Whoever was to wake the others has to do so all the same.
+/// woken, while it writes, or once it is told. Whoever was to write, or to wake the others, has to do so all the same. Two
+/// segments are filled meanwhile.
 #[test]
 fn whoever_stays_gets_an_answer_whoever_leaves() {
+    for durability in [Durability::Disk, Durability::Process] {
+        whoever_stays_gets_an_answer(durability);
+    }
+}
+
+fn whoever_stays_gets_an_answer(durability: Durability) {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = open(&folder);
+    let store = Embedded::open(folder.path(), &config(durability), HOUR).expect("a store");
     let cores = [store.on_core(), store.on_core()].map(|store| {
         let work = async move {
             let mine = claim(1, RETRY);
@@ -75,13 +83,13 @@ fn queue(folder: &TempDir) -> (RecordLog, CommitQueue, Arc<CurrentCondition>) {
 }
 
 fn ask(queue: &CommitQueue, name: &RecordName, token: u8) -> Result<(Claimed, Option<CommitTicket>), StoreError> {
-    let asked = queue.carry_out(name, Purpose::Begin, None, |on| on.claim(name, &claim(token, RETRY), 0))?;
+    let asked = queue.carry_out(name, Purpose::Begin, None, |on| on.claim(&claim(token, RETRY), 0))?;
     Ok((asked.0.expect("readable"), asked.1))
 }
 
 fn begun(queue: &CommitQueue) -> Arc<Batch> {
     match queue.take() {
-        Some(WriterWork::Write(batch)) => batch,
+        WriterWork::Write(batch) => batch,
         _ => panic!("nothing has gathered"),
     }
 }
@@ -113,7 +121,7 @@ async fn what_gathers_behind_a_write_that_fails_was_certainly_never_written() {
     let results = [tickets[0], tickets[1], tickets[2], ticket.expect("it waits")];
     let mut told = Vec::new();
     for ticket in results {
-        told.push(queue.commit(&waiters, ticket).await);
+        told.push(Commit::new(&queue, &waiters, None, ticket).await);
     }
     let fine = matches!(
         &told[..],
@@ -140,7 +148,7 @@ async fn what_is_written_stays_so_when_something_else_fails_before_its_owner_loo
     queue.finish(&batch, log.open_segment().0);
     // Room could not be given back, say.
     queue.fail(true, Condition::Broken);
-    queue.commit(&waiters, ticket.expect("it was not written yet")).await.expect("written");
+    Commit::new(&queue, &waiters, None, ticket.expect("it was not written yet")).await.expect("written");
 }
 
 struct Woken(AtomicBool);
@@ -163,7 +171,7 @@ fn who_stands_behind_those_of_the_next_batch_is_woken_too() {
     let tickets = [(&second, 1), (&first, 2)].map(|(name, token)| ask(&queue, name, token).expect("it is up").1);
     let mut waiting = tickets.map(|ticket| {
         let woken = Arc::new(Woken(AtomicBool::new(false)));
-        (Box::pin(queue.commit(&waiters, ticket.expect("it is not written yet"))), woken)
+        (Box::pin(Commit::new(&queue, &waiters, None, ticket.expect("it is not written yet"))), woken)
     });
     for (commit, woken) in &mut waiting {
         let waker = Waker::from(Arc::clone(woken));

@@ -1,0 +1,115 @@
+//! Large answers: each chunk is a frame of its own.
+//!
+//! The chunks are written before the record that tells of them, a MiB at a time and of one answer after the other: whoever
+//! writes something else meanwhile waits for a MiB. They are read one by one, when they are asked for. Where the record is
+//! never written, nothing tells of them, and they expire. They outlive their record, so that whoever has begun to read them
+//! comes to the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::frame::{FrameContent, FrameKind, RecordVersion};
+use super::log::LogWrite;
+use super::view::LogReadError;
+use super::waiters::Commit;
+use super::{Embedded, SharedStore, unread, untold};
+use crate::record::chunks::{Chunk, Cut, SIZE};
+use crate::record::{RecordName, Token};
+use crate::store::{FOREVER, StoreError, StoreFuture, StoredChunks};
+use crate::tick;
+
+/// A longer body lies apart from its record.
+pub(super) const LARGE_BODY: u64 = SIZE as u64;
+/// Chunks that are written at once.
+const AT_ONCE: usize = 16;
+
+/// The name that a chunk is found by: one that no record has. The token keeps attempts apart.
+fn chunk_name(record: &RecordName, token: Token, index: u64) -> RecordName {
+    let mut place = [0; 40];
+    place[..16].copy_from_slice(&record.digest);
+    place[16..32].copy_from_slice(&token.0);
+    place[32..].copy_from_slice(&index.to_le_bytes());
+    RecordName { route: Arc::clone(&record.route), digest: xxh3_128(&place).to_le_bytes() }
+}
+
+impl Embedded {
+    /// Writes the chunks of a body whose record is to live for so long.
+    pub(super) async fn write_body(
+        &self,
+        name: &RecordName,
+        token: Token,
+        pieces: &[Bytes],
+        time_to_live: Duration,
+    ) -> Result<Cut, StoreError> {
+        // Its time begins when it is its turn.
+        let _turn = self.shared.body_turn.lock().await;
+        let mut cutter = self.shared.format.cutter(name, token);
+        let mut chunks = Vec::with_capacity(AT_ONCE);
+        for piece in pieces {
+            cutter.push(piece.clone(), |chunk| chunks.push(chunk));
+            if chunks.len() >= AT_ONCE {
+                self.write_chunks(name, token, &mut chunks, time_to_live).await?;
+            }
+        }
+        let (last, cut) = cutter.end();
+        chunks.push(last);
+        self.write_chunks(name, token, &mut chunks, time_to_live).await?;
+        Ok(cut)
+    }
+
+    async fn write_chunks(
+        &self,
+        name: &RecordName,
+        token: Token,
+        chunks: &mut Vec<Chunk>,
+        time_to_live: Duration,
+    ) -> Result<(), StoreError> {
+        let shared = &*self.shared;
+        // The record's life begins when they all are written: a minute is more than that takes, or it is not written.
+        let survives = time_to_live.min(FOREVER) + shared.body_survives + shared.timeout + WRITING;
+        let expires_at = shared.clock.now() + survives.as_millis() as u64;
+        let chunk = |Chunk { index, pieces }| {
+            let version = RecordVersion { expires_at, kept_until: expires_at, content: FrameContent::Chunk(pieces) };
+            LogWrite { name: chunk_name(name, token, index), version, replaces: None, record_sum: None }
+        };
+        let ticket = shared.queue.add_chunks(chunks.drain(..).map(chunk).collect())?;
+        let commit = Commit::new(&shared.queue, &self.waiters, shared.core_writer.as_ref(), ticket);
+        match tick::timeout(shared.timeout, commit).await {
+            Ok(written) => written,
+            Err(_) => Err(StoreError::Uncertain("the embedded store did not answer in time".into())),
+        }
+    }
+}
+
+const WRITING: Duration = Duration::from_secs(60);
+
+/// The chunks of one body.
+pub(super) struct EmbeddedChunks {
+    shared: Arc<SharedStore>,
+    record: RecordName,
+    token: Token,
+}
+
+impl EmbeddedChunks {
+    pub(super) fn new(shared: Arc<SharedStore>, record: RecordName, token: Token) -> Self {
+        Self { shared, record, token }
+    }
+}
+
+impl StoredChunks for EmbeddedChunks {
+    fn read(&mut self, index: u64) -> StoreFuture<'_, Option<Bytes>> {
+        let (name, view) = (chunk_name(&self.record, self.token, index), Arc::clone(&self.shared.view));
+        Box::pin(async move {
+            // Not on a thread that others wait for: it may have to come from the disk.
+            let reading = tokio::task::spawn_blocking(move || -> Result<Option<Bytes>, LogReadError> {
+                let entry = view.find(&name)?.filter(|entry| entry.head.kind == FrameKind::Chunk);
+                Ok(entry.map(|entry| entry.record()).transpose()?)
+            });
+            let read = tick::timeout(self.shared.timeout, reading).await.map_err(untold)?.map_err(untold)?;
+            read.map_err(|error| unread(&self.record, error))
+        })
+    }
+}
