@@ -18,7 +18,7 @@ pub fn texts<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Ite
     texts_of(headers.get_all(name))
 }
 
-/// The same for lines that were taken out of their head.
+/// The same for lines that were copied from a head.
 pub fn texts_of<'h, L: IntoIterator<Item = &'h HeaderValue>>(lines: L) -> impl Iterator<Item = &'h str> + use<'h, L> {
     let lines = lines.into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim)

@@ -1,7 +1,7 @@
-//! Certificates and private keys: read from PEM, and put to use.
+//! Certificates and private keys, read from PEM.
 //!
-//! What is read here is checked here: a key that does not belong to its certificate is found when the configuration is
-//! read, not when somebody connects.
+//! All checks happen when the configuration is read, and not when a connection is made: for example, a key must belong
+//! to its certificate.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{ClientConfig, Error, InconsistentKeys, RootCertStore, ServerConfig};
 
-/// Why PEM text is of no use.
+/// Why PEM text cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PemError {
     /// It has no block `CERTIFICATE`.
@@ -21,11 +21,11 @@ pub enum PemError {
     BadCertificate,
     /// It has no block `PRIVATE KEY`, or only an encrypted one.
     NoKey,
-    /// Its key cannot be read, or is of a kind that is not known here.
+    /// Its key cannot be read, or its type is not supported.
     BadKey,
 }
 
-/// Certificates, the first of them one's own.
+/// A certificate chain that begins with the end-entity certificate.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CertificateChain(Vec<CertificateDer<'static>>);
 
@@ -33,23 +33,23 @@ pub struct CertificateChain(Vec<CertificateDer<'static>>);
 #[derive(Clone)]
 pub struct PrivateKey(Arc<PrivateKeyDer<'static>>);
 
-/// Who one is: certificates, and the key to the first of them.
+/// A certificate chain and its private key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TlsIdentity {
     chain: CertificateChain,
     key: PrivateKey,
 }
 
-/// Whose signature one believes.
+/// Trusted authorities.
 #[derive(Clone)]
 pub struct Authorities(Arc<RootCertStore>);
 
-/// What a client needs to speak TLS: whom it believes, and who it is.
+/// The settings of a TLS client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsClient {
-    /// Who may vouch for the server.
+    /// The authorities for the server's certificate.
     pub authorities: Authorities,
-    /// What is shown to a server that asks.
+    /// The client certificate, if there is one.
     pub identity: Option<TlsIdentity>,
 }
 
@@ -74,7 +74,7 @@ impl PrivateKey {
     }
 }
 
-/// Why a key and certificates make no identity.
+/// Why a chain and a key are not an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityError {
     /// The first certificate cannot be read.
@@ -84,7 +84,7 @@ pub enum IdentityError {
 }
 
 impl TlsIdentity {
-    /// Puts the two together.
+    /// Checks that they belong together.
     pub fn new(chain: &CertificateChain, key: &PrivateKey) -> Result<Self, IdentityError> {
         let identity = Self { chain: chain.clone(), key: key.clone() };
         match identity.certified() {
@@ -96,7 +96,7 @@ impl TlsIdentity {
 }
 
 impl Authorities {
-    /// Reads the certificates of `pem`, and believes no others.
+    /// Reads the certificates of `pem`, which are the only trusted ones.
     pub fn read(pem: &[u8]) -> Result<Self, PemError> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateChain::read(pem)?.0 {
@@ -105,7 +105,7 @@ impl Authorities {
         Ok(Self(Arc::new(roots)))
     }
 
-    /// Those that the operating system believes; `None` where it has none.
+    /// The authorities of the operating system; `None` if it has none.
     pub fn of_system() -> Option<Self> {
         let found = rustls_native_certs::load_native_certs().certs;
         let mut roots = RootCertStore::empty();
@@ -115,7 +115,7 @@ impl Authorities {
 }
 
 impl TlsClient {
-    /// What the TLS library takes; `protocol` is the only one that the server may choose (ALPN, RFC 7301), if there is one.
+    /// The configuration for the TLS library; `protocol` is the only protocol for ALPN (RFC 7301), if any.
     pub fn config(&self, protocol: Option<&[u8]>) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -134,8 +134,8 @@ impl TlsClient {
 }
 
 impl TlsIdentity {
-    /// What the TLS library takes to show this to clients; `protocols` are those that they may choose from (ALPN), the
-    /// best first. There is no early data: a request in it could be sent again by whoever has seen it.
+    /// The configuration of a TLS server; `protocols` are the protocols for ALPN, in order of preference. There is no
+    /// early data, because a request in it could be replayed by an attacker.
     pub fn server(&self, protocols: &[&[u8]]) -> Arc<ServerConfig> {
         let certified = self.certified().expect("it was made of the two that fit");
         let mut config = ServerConfig::builder_with_provider(provider())

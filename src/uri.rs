@@ -1,16 +1,15 @@
-//! The parts of RFC 3986 by which paths and hosts are compared: percent-encoding and normal forms.
+//! Percent-encoding and normal forms of paths and hosts (RFC 3986).
 //!
-//! A path is normalised here and nowhere else, so that a rule of the configuration, a route and a fingerprint cannot
-//! disagree about it.
+//! Paths are normalised only here, so that configuration, routes and fingerprints agree.
 
 use std::borrow::Cow;
 
-/// The path by which routes match and fingerprints are made: percent-encoded unreserved characters are decoded, the
-/// hex of all other escapes is upper case (RFC 3986, 6.2.2.1 and 6.2.2.2), dot segments are gone (5.2.4). `%2F` stays
-/// what it is: it is not a separator.
+/// The path for matching routes and for fingerprints: percent-encoded unreserved characters are decoded, the hex of all
+/// other escapes is upper case (RFC 3986, 6.2.2.1 and 6.2.2.2), dot segments are removed (5.2.4). `%2F` is kept: it is
+/// not a separator.
 ///
-/// A percent sign that starts no escape becomes `%25`; else what follows it could turn into one, and the result would
-/// not be normal.
+/// A percent sign that starts no escape becomes `%25`; otherwise the result could contain a new escape, and would not
+/// be normal.
 pub fn normalise_path(path: &str) -> Cow<'_, str> {
     match normalise_escapes(path) {
         Cow::Borrowed(path) => remove_dot_segments(path),
@@ -18,9 +17,8 @@ pub fn normalise_path(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// What stands for a parameter of a path in its normal form, for those who compare it as a value: the characters that a
-/// segment may hold (RFC 3986, 3.3) stand as they are, all others are encoded. `a:b` and `a%3Ab` are two paths, and a
-/// backend reads the same from both. `%2F` stays what it is.
+/// The value of a path parameter for comparisons: characters that are allowed in a segment (RFC 3986, 3.3) are literal,
+/// all others encoded. `a:b` and `a%3Ab` are two paths with the same value for a backend. `%2F` is kept.
 pub fn normalise_value(value: &str) -> Cow<'_, str> {
     if value.bytes().all(is_path_byte) {
         return Cow::Borrowed(value);
@@ -39,7 +37,7 @@ pub fn normalise_value(value: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A path in which characters that no path may hold are escaped, and everything else is as it was.
+/// Escapes the characters that are not allowed in a path, and keeps all others.
 pub fn escape_path(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     for byte in path.bytes() {
@@ -48,7 +46,7 @@ pub fn escape_path(path: &str) -> String {
     out
 }
 
-/// Every `%XX` replaced by its byte. `None` where a percent sign starts no escape.
+/// Every `%XX` replaced by its byte. `None` if a percent sign starts no escape.
 pub fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut at = 0;
@@ -81,7 +79,7 @@ pub fn normalise_host(value: &str) -> Option<Cow<'_, str>> {
     plain_host(value).map(Cow::Borrowed).or_else(|| any_host(value))
 }
 
-/// What most requests name: a host in lower case that has nothing to be taken off but a port.
+/// The common case: a host in lower case, with or without a port.
 fn plain_host(value: &str) -> Option<&str> {
     let stands = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
     let (host, port) = value.split_at(value.bytes().position(|byte| !stands(byte)).unwrap_or(value.len()));

@@ -313,8 +313,6 @@ fn the_kubernetes_overlays_are_built_and_their_rules_are_right() {
         let grace = std::time::Duration::from_secs(60);
         assert!(config.server.drain_delay + config.server.drain_timeout < grace);
     }
-    let backend = fs::read(file("backend.py")).expect("the backend");
-    assert_eq!(fs::read(file("kubernetes/beside-backend/backend.py")).expect("its copy"), backend);
 }
 
 /// The environment that a built Deployment sets. Values from the secret are examples.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use super::{Claimed, Embedded, Redis, Settled, Store, StoreError};
 use crate::record::{Claim, RecordName, SettledRecord};
 
-/// Any of the stores. A first request asks for two things: neither needs a boxed future where the store is Redis or
-/// embedded, which keeps them cheap where they are asked for most. All else is asked for through the trait.
+/// Any of the stores. Claim and settle, the two calls of a first request, need no boxed future with Redis and the
+/// embedded store. All other calls go through the trait.
 #[derive(Clone)]
 pub enum AnyStore {
     /// Records in a Redis server.
@@ -17,7 +17,8 @@ pub enum AnyStore {
 }
 
 impl AnyStore {
-    /// The same store, with connections for what every request asks that belong to the runtime on which this is called.
+    /// The same store, with its own connections for claims and settles. They belong to the runtime on which this is
+    /// called.
     pub fn on_core(&self) -> Self {
         match self {
             Self::Redis(redis) => Self::Redis(Arc::new(redis.on_core())),

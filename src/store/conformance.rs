@@ -1,9 +1,11 @@
-//! What every store does, as one list of stories that all of them pass.
+//! The tests that every store passes.
 //!
-//! Times are real, and no story fails because it was carried out slowly: what is to be alive has minutes
-//! to live, and what is to be over has milliseconds.
+//! Times are real, and no test fails because the machine is slow: what must be alive has minutes to live, and what must
+//! be over has milliseconds.
 
+mod any_order;
 mod by_hand;
+mod stored_bytes;
 
 use std::any::Any;
 use std::pin::Pin;
@@ -13,20 +15,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use proptest::prelude::*;
 use tokio::time::Instant;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::*;
 use crate::key::DigestKey;
-use crate::record::codec::{HEAD, Placement, VERSION, encode};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, OwnerState, RenewTransition};
 use crate::record::{Fingerprint, Reply, Settlement, State, Terms, UnknownPolicy};
+pub(super) use any_order::any_order_of_moves_ends_as_in_memory;
 pub(super) use by_hand::{
     an_owner_that_is_heard_of_keeps_its_record, one_of_many_operators_moves_a_record, operators_move_every_state,
     records_are_listed_page_by_page, what_was_settled_by_hand_is_replayed,
 };
-use by_hand::{everything, reply, seen, swap};
+pub(super) use stored_bytes::{replies_come_back_as_they_were, what_cannot_be_read_is_left_alone};
 
 /// A store under test, and what must live as long as it does.
 pub(super) struct Subject {
@@ -443,107 +443,6 @@ pub(super) async fn a_record_expires(subject: &Subject) {
     }
 }
 
-pub(super) async fn replies_come_back_as_they_were(subject: &Subject) {
-    let mut headers = HeaderMap::new();
-    headers.append("link", HeaderValue::from_static("<a>"));
-    headers.append("location", HeaderValue::from_static("/orders/1"));
-    headers.append("link", HeaderValue::from_bytes(b"<\xfcber>").expect("obs-text"));
-    headers.append("link", HeaderValue::from_static(""));
-    let mut trailers = HeaderMap::new();
-    trailers.append("grpc-status", HeaderValue::from_static("0"));
-    let every_byte: Vec<u8> = (0..=255).collect();
-    let bodies = [0, 1, 300, 65_536, 65_537, 1 << 20]
-        .map(|length| -> Vec<u8> { every_byte.iter().copied().cycle().take(length).collect() });
-
-    for body in bodies {
-        let (store, name, mine) = (&*subject.store, name(), claim(1, RETRY));
-        grant(store, &name, &mine).await;
-        let pieces = body.chunks(40_000).map(Bytes::copy_from_slice).collect::<Vec<_>>().into();
-        let reply =
-            Reply { status: StatusCode::ACCEPTED, headers: headers.clone(), body: pieces, trailers: trailers.clone() };
-        let record = SettledRecord::new(mine, &Settlement::Completed(reply.into()), 9);
-        assert_eq!(settle(store, &name, &record).await, Settled::Written);
-
-        let other = claim(2, RETRY);
-        let found = find(store, &name).await.expect("a record").record;
-        let kept = match settle(store, &name, &completed(&other, b"")).await {
-            Settled::Kept(kept) => *kept,
-            Settled::Written => panic!("it was completed already"),
-        };
-        for replayed in [refuse(store, &name, &other).await.record, found, kept] {
-            let replayed = whole(store, &name, replayed).await;
-            assert!(joined(replayed) == joined(Record::clone(&record)), "a body of {} bytes", body.len());
-        }
-    }
-}
-
-/// A record with its body.
-async fn whole(store: &dyn Store, name: &RecordName, mut record: Record) -> Record {
-    if let Some(body) = record.apart_body().cloned()
-        && let State::Completed { reply, .. } = &mut record.state
-    {
-        let body = StoredBody::open(store, name, body).await.expect("a body");
-        Arc::make_mut(reply).body = body.rest().await.expect("all of it").into();
-    }
-    record
-}
-
-/// A record with its body in one piece.
-fn joined(mut record: Record) -> Record {
-    if let State::Completed { reply, .. } = &mut record.state {
-        let body = reply.body.pieces().concat().into();
-        Arc::make_mut(reply).body = vec![body].into();
-    }
-    record
-}
-
-pub(super) async fn what_cannot_be_read_is_left_alone(subject: &Subject) {
-    let Some(plant) = &subject.plant else { return };
-    let store = &*subject.store;
-    let mine = claim(1, LOST_RETRY);
-    let of_layout = |layout| {
-        let mut bytes = encode(&in_flight(&mine), Placement::Within);
-        bytes[0] = layout;
-        bytes
-    };
-    // A critical one, which no version knows yet, put there by another owner.
-    let extended = {
-        let mut bytes = encode(&in_flight(&claim(9, LOST_RETRY)), Placement::Within);
-        bytes.truncate(bytes.len() - 8);
-        bytes[26] = 3;
-        bytes.splice(HEAD..HEAD, [0xfe, 0, 0]);
-        bytes.extend(xxh3_64(&bytes).to_le_bytes());
-        bytes
-    };
-    let damaged = {
-        let mut bytes = encode(&completed(&mine, b"{}"), Placement::Within);
-        bytes[HEAD] ^= 1;
-        bytes
-    };
-    let (older, newer) = (of_layout(VERSION - 1), of_layout(VERSION + 1));
-    for bytes in [older, newer, extended, damaged, Vec::new(), b"something else".to_vec()] {
-        let name = name();
-        plant(name.clone(), bytes).await;
-        let unreadable = |error: StoreError| match error {
-            StoreError::Unreadable { name: said, .. } => assert_eq!(said, name.to_string()),
-            other => panic!("{other:?}"),
-        };
-        unreadable(store.find(&name).await.expect_err("no record"));
-        unreadable(store.claim(&name, &claim(2, RETRY)).await.expect_err("no record"));
-        unreadable(store.claim(&name, &mine).await.expect_err("no record"));
-        unreadable(store.settle(&name, &completed(&mine, b"[]")).await.expect_err("no record"));
-        assert!(!matches!(store.renew(&name, &mine).await, Ok(Renewed::Extended | Renewed::ClaimedAgain)));
-        assert!(!matches!(store.release(&name, mine.token).await, Ok(Released::Deleted | Released::Absent)));
-        unreadable(store.find(&name).await.expect_err("still there"));
-        // Only what begins as the record that was seen is taken for it, and then an operator gets it out of the way.
-        let wanted = CompareAndSwap { seen: seen(in_flight(&mine)), to: None };
-        unreadable(store.compare_and_swap(&name, &wanted).await.expect_err("no record"));
-    }
-    let unreadable = everything(store, None, 100).await.into_iter().filter(|listed| listed.seen.is_err());
-    // The damage of one, and the extension of another, are behind what a list reads.
-    assert_eq!(unreadable.count(), 4);
-}
-
 pub(super) async fn records_do_not_meet(subject: &Subject) {
     let store = &*subject.store;
     let one = name();
@@ -559,85 +458,4 @@ pub(super) async fn the_digest_key_stays(subject: &Subject) {
     let first: DigestKey = subject.store.digest_key().expect("a key");
     assert_eq!(subject.store.digest_key().expect("a key"), first);
     assert_eq!(subject.store.health(), Health::Up);
-}
-
-/// One step of a scenario, by one of three tokens.
-#[derive(Debug, Clone)]
-enum ScriptStep {
-    Claim(Claim),
-    Renew(Claim),
-    Settle(Box<SettledRecord>),
-    Release(Token),
-    Find,
-    /// An operator looks, and frees the key or settles it.
-    ByHand {
-        complete: bool,
-        force: bool,
-    },
-}
-
-fn steps() -> impl Strategy<Value = Vec<ScriptStep>> {
-    let claims = (1..=3_u8, prop::sample::select(vec![RETRY, HOLD, LOST_RETRY, LOST_HOLD]), 0..8_u8).prop_map(
-        |(token, terms, body)| {
-            let mut claim = claim(token, terms);
-            // Now and then, the key is used for something else.
-            claim.fingerprint.body[0] = body / 7;
-            claim
-        },
-    );
-    let step = (claims, 0..10_u8).prop_map(|(claim, verb)| match verb {
-        0..3 => ScriptStep::Claim(claim),
-        3 => ScriptStep::Renew(claim),
-        4 => ScriptStep::Settle(completed(&claim, b"{}").into()),
-        5 => ScriptStep::Settle(unknown(&claim).into()),
-        6 => ScriptStep::Release(claim.token),
-        7 => ScriptStep::Find,
-        _ => ScriptStep::ByHand { complete: verb == 9, force: claim.token.0[0] == 1 },
-    });
-    prop::collection::vec(step, 1..20)
-}
-
-pub(super) async fn any_order_of_moves_ends_as_in_memory(subject: &Subject) {
-    let store = subject.store.clone();
-    let runtime = tokio::runtime::Handle::current();
-    let check = move || {
-        let memory = Memory::new(DigestKey::from_bytes([0; 32]));
-        proptest!(ProptestConfig::with_cases(150), |(steps in steps())| {
-            let name = name();
-            runtime.block_on(async {
-                for step in &steps {
-                    let (expected, done) = (take(&memory, &name, step).await, take(&*store, &name, step).await);
-                    prop_assert_eq!(done, expected, "{:?} of {:?}", step, &steps);
-                }
-                Ok(())
-            })?;
-        });
-    };
-    tokio::task::spawn_blocking(check).await.expect("no difference");
-}
-
-/// Carries a step out, and tells what came of it in words that do not depend on the time it took.
-async fn take(store: &dyn Store, name: &RecordName, step: &ScriptStep) -> String {
-    let told = |held: StoredRecord| format!("{:?} {:?}", held.owner(), held.record);
-    match step {
-        ScriptStep::Claim(claim) => match store.claim(name, claim).await.expect("an answer") {
-            Claimed::Granted(claim) => format!("granted {claim:?}"),
-            Claimed::Refused(held) => format!("refused {}", told(*held)),
-        },
-        ScriptStep::Renew(claim) => format!("{:?}", store.renew(name, claim).await.expect("an answer")),
-        ScriptStep::Settle(record) => format!("{:?}", store.settle(name, record).await.expect("an answer")),
-        ScriptStep::Release(token) => format!("{:?}", store.release(name, *token).await.expect("an answer")),
-        ScriptStep::ByHand { complete, force } => {
-            let Some(held) = find(store, name).await else { return "nothing".to_owned() };
-            let wanted = match complete {
-                true => transitions::complete_by_hand(held.seen(), reply(Vec::new()), 8, *force),
-                false => transitions::release_by_hand(held.seen(), *force),
-            };
-            match wanted {
-                Ok(wanted) => format!("{:?}", swap(store, name, &wanted).await),
-                Err(why) => format!("{why:?}"),
-            }
-        }
-        ScriptStep::Find => format!("{:?}", store.find(name).await.expect("an answer").map(told)),
-    }
 }

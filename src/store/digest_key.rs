@@ -1,14 +1,14 @@
-//! How the sidecars that share a store come to use the same digest key.
+//! How sidecars that share a store agree on a digest key.
 
 use crate::config;
 use crate::key::DigestKey;
 
-/// What a store keeps about its digest key, under a name of its own.
+/// The note about the digest key in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DigestKeyNote {
-    /// The key itself, made in the store.
+    /// The key itself, if it was generated.
     Made(DigestKey),
-    /// Enough to recognise a configured key, and not to find it out.
+    /// A digest of a configured key: enough to recognise it.
     Configured([u8; 16]),
 }
 
@@ -19,22 +19,22 @@ pub(super) struct Wanted {
     configured: bool,
 }
 
-/// What the note found in a store means for the process that finds it.
+/// What the note in a store means for this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Agreement {
-    /// There was none: the store is new, or it lost its data. Now it has the wanted one.
+    /// There was none: the store is new, or lost its data. The note is written now.
     Founded(DigestKey),
-    /// It says what was wanted.
+    /// It matches.
     Agreed(DigestKey),
-    /// It holds a key that another process made.
+    /// It has a key that another process generated.
     Adopted(DigestKey),
-    /// It tells of another key than the configured one: records kept under that are forgotten.
+    /// It is about another key than the configured one: records of that key are not found any more.
     Forgotten(DigestKey),
-    /// It tells of a configured key, which this process does not have.
+    /// It is about a configured key, which this process does not have.
     Withheld,
 }
 
-/// The key that the operator chose.
+/// The configured key.
 pub(super) fn configured(config: &config::StoreConfig) -> Option<DigestKey> {
     config.digest_key.as_ref().map(|secret| DigestKey::from_secret(secret.expose()))
 }
@@ -57,12 +57,12 @@ impl Wanted {
         self.key
     }
 
-    /// What the store is to keep of it, if it keeps nothing yet.
+    /// The note for a store without one.
     pub(super) fn note(&self) -> DigestKeyNote {
         if self.configured { DigestKeyNote::Configured(self.key.check()) } else { DigestKeyNote::Made(self.key) }
     }
 
-    /// Reads what the store keeps already.
+    /// Reads the note.
     pub(super) fn compare(&self, found: Option<DigestKeyNote>) -> Agreement {
         match found {
             None => Agreement::Founded(self.key),

@@ -14,7 +14,7 @@ use crate::record::chunks::ApartBody;
 use crate::record::transitions::{CompareAndSwap, StoredRecord};
 use crate::record::{Claim, RecordName, SettledRecord, Token};
 
-/// A store whose calls are counted and timed.
+/// Counts and times the calls to a store.
 pub struct Metered {
     store: AnyStore,
     metrics: Arc<Metrics>,
@@ -26,12 +26,13 @@ impl Metered {
         Self { store, metrics }
     }
 
-    /// The same store, with connections for what every request asks that belong to the runtime on which this is called.
+    /// The same store, with its own connections for claims and settles. They belong to the runtime on which this is
+    /// called.
     pub fn on_core(&self) -> Self {
         Self { store: self.store.on_core(), metrics: Arc::clone(&self.metrics) }
     }
 
-    /// See [`Store::claim`]. Nothing is boxed here.
+    /// See [`Store::claim`]. The future is not boxed.
     pub async fn claim(&self, name: &RecordName, claim: &Claim) -> Result<Claimed, StoreError> {
         let begun = Instant::now();
         let claimed = self.store.claim(name, claim).await;
@@ -39,7 +40,7 @@ impl Metered {
         claimed
     }
 
-    /// See [`Store::settle`]. Nothing is boxed here.
+    /// See [`Store::settle`]. The future is not boxed.
     pub async fn settle(&self, name: &RecordName, record: &SettledRecord) -> Result<Settled, StoreError> {
         let begun = Instant::now();
         let settled = self.store.settle(name, record).await;

@@ -1,6 +1,6 @@
-//! Where records live: one trait, three stores, one conformance suite.
+//! Stores of records: one trait, three implementations, one conformance suite.
 //!
-//! Every store carries out the transitions of [`crate::record::transitions`] atomically and on a clock of its own.
+//! Every store carries out the transitions of [`crate::record::transitions`] atomically, by its own clock.
 
 mod any;
 mod body;
@@ -66,7 +66,7 @@ pub async fn open_to_look(config: &config::StoreConfig) -> Result<AnyStore, Open
     Ok(AnyStore::Redis(Arc::new(store)))
 }
 
-/// Why there is no store, and no use in waiting for one.
+/// Why a store cannot be opened, also not later.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder cannot be used.
@@ -95,27 +95,27 @@ pub const SHORT: f64 = 0.8;
 /// How long a start waits for Redis.
 const FIRST_CONNECT: Duration = Duration::from_secs(2);
 
-/// The answer of a store, some time later.
+/// The future of a store's reply.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// A place that keeps records and decides, atomically, who owns an operation.
+/// Keeps records, and decides atomically who owns an operation.
 ///
 /// Every call ends within the store's own deadline, to which the time for a large body is added. Dropping the future of
 /// a call leaves it uncertain whether it was carried out.
 pub trait Store: Send + Sync + 'static {
-    /// Claims the operation, taking over from a lost owner where its terms allow it. Where the answer is lost, the same
-    /// claim may be made again: it takes half the time of a call.
+    /// Claims the operation. Takes over from a lost owner if its terms allow it. If the reply is lost, the same claim
+    /// may be repeated: it takes half the time of a call.
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Claimed>;
 
-    /// Opens the body of an answer that lies [apart](crate::record::ReplyBody::Apart) from its record. Where a body lies is
-    /// the store's to decide, when an outcome is settled.
+    /// Opens the body of a response that is stored [apart](crate::record::ReplyBody::Apart) from its record. The store
+    /// decides where a body is stored when the outcome is settled.
     fn open_body<'a>(&'a self, name: &'a RecordName, body: ApartBody) -> StoreFuture<'a, Box<dyn StoredChunks>> {
         let _ = body;
         let source = Unreadable::Damaged("its body cannot lie apart in this store");
         Box::pin(async move { Err(StoreError::Unreadable { name: name.to_string(), source }) })
     }
 
-    /// Says that the owner is alive; makes the claim again if the record is gone.
+    /// Renews the lease; makes the claim again if the record is gone.
     fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed>;
 
     /// Writes the outcome of the attempt that `record.claim` owns.
@@ -127,27 +127,27 @@ pub trait Store: Send + Sync + 'static {
     /// Looks the record up.
     fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>>;
 
-    /// Some of the records. What is there from the first page to the last is on one of them, and now and then on two;
-    /// what comes or goes in between may be.
+    /// A page of records. A record that exists during the whole listing is on at least one page, sometimes on two; one
+    /// that is added or deleted meanwhile may be on a page.
     fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page>;
 
-    /// Makes an operator's change, if it is [still due](CompareAndSwap::still_matches).
+    /// Makes an operator's change, if the record [still matches](CompareAndSwap::still_matches).
     fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult>;
 
-    /// Changes of the record that others may make, if they can be heard of. Begins to listen, and does not wait for it.
-    /// What comes later than `patience` may go unheard.
+    /// Notifications of changes of the record by other processes, if the store has them. Begins to subscribe, and does
+    /// not wait for it. Changes after `patience` may be missed.
     fn subscribe(&self, name: &RecordName, patience: Duration) -> Option<Changes>;
 
-    /// The key that digests of names and fingerprints are made with, shared by all who use this store. Does no I/O.
+    /// The key for digests of names and fingerprints, shared by all users of the store. Does no I/O.
     fn digest_key(&self) -> Result<DigestKey, StoreError>;
 
-    /// How often the store was found to have lost its data since it was opened. Records of before are gone then, and
-    /// their operations run again when they are repeated.
+    /// How often the store has lost its data since it was opened, as far as it was noticed. The lost operations run
+    /// again when they are repeated.
     fn losses(&self) -> u64 {
         0
     }
 
-    /// How much of what it may take the store has taken, from 0 to 1, if it can be told.
+    /// The used share of the store's memory or disk, from 0 to 1, if known.
     fn used_ratio(&self) -> Option<f64> {
         None
     }
@@ -176,46 +176,46 @@ pub struct NodeUse {
     pub used_ratio: f64,
 }
 
-/// Says that a record may have changed, and that it is time to look. It may do so for nothing, or be late.
+/// Notifies that a record may have changed. It may be spurious or late.
 pub type Changes = tokio::sync::watch::Receiver<()>;
 
-/// What became of a claim.
+/// The result of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
-    /// The caller owns the operation. Its claim as written: the attempt number is more than 1 after a takeover.
+    /// The caller owns the operation. The claim as written: its attempt number is more than 1 after a takeover.
     Granted(Claim),
-    /// Somebody else does, or did.
+    /// Another request owns it, or owned it.
     Refused(Box<StoredRecord>),
 }
 
-/// What became of a renewal.
+/// The result of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewed {
-    /// The record lives for the whole retention again.
+    /// The time to live is the whole retention again.
     Extended,
     /// The record was gone; the claim was written again.
     ClaimedAgain,
-    /// The record is not the caller's any more.
+    /// The record has another owner, or is settled.
     Lost,
 }
 
-/// What became of a settling.
+/// The result of a settle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
     /// The outcome is recorded.
     Written,
-    /// Another record is there, and stays.
+    /// Another record exists, and is kept.
     Kept(Box<Record>),
 }
 
-/// What became of a release.
+/// The result of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Released {
     /// The key is free.
     Deleted,
     /// There was no record.
     Absent,
-    /// The record is not the caller's to release, and stays.
+    /// The record is not the caller's to release, and is kept.
     Kept,
 }
 
@@ -224,18 +224,18 @@ pub enum Released {
 pub struct ListQuery {
     /// Those of this route; of all routes without it.
     pub route: Option<Arc<str>>,
-    /// Where the page before ended; the first page without it.
+    /// The end of the previous page; `None` for the first page.
     pub after: Option<Cursor>,
-    /// About as many as a page is to hold, at least 1. It may hold fewer, none even, and a few more.
+    /// The approximate size of a page, at least 1. A page may be smaller, even empty, or slightly larger.
     pub limit: usize,
 }
 
-/// Some records, in no order that means anything.
+/// A page of records, in no particular order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// Each with its name.
     pub records: Vec<ListedRecord>,
-    /// Where the next page begins; `None` after the last.
+    /// The start of the next page; `None` after the last.
     pub next: Option<Cursor>,
 }
 
@@ -244,36 +244,36 @@ pub struct Page {
 pub struct ListedRecord {
     /// Its name.
     pub name: RecordName,
-    /// What its first bytes tell.
+    /// The part of the record that a list reads.
     pub seen: Result<RecordSnapshot, Unreadable>,
 }
 
-/// A place in a list, which the store that made it understands.
+/// A position in a list, in the format of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub String);
 
-/// What became of an operator's change.
+/// The result of an operator's change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SwapResult {
     /// It is made.
     Done,
-    /// The record is another by now, or gone.
+    /// The record has changed, or is gone.
     Changed(Option<Box<StoredRecord>>),
 }
 
-/// Why a store did not answer, by what the caller may conclude.
+/// Why a call failed, by what the caller may conclude.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Certainly not done: the store is out of reach.
+    /// Certainly not done: the store is unreachable.
     #[error("the store is unavailable")]
     Unavailable(#[source] Cause),
-    /// Certainly not done: the store is there, and refuses.
+    /// Certainly not done: the store refuses.
     #[error("the store refuses")]
     Refused(#[source] Cause),
-    /// It may have been done, or may yet be.
+    /// It may have been done, or may still be done.
     #[error("the store did not answer")]
     Uncertain(#[source] Cause),
-    /// A record is there that cannot be read. It is never run over.
+    /// A record exists that cannot be read. Its operation is never run again.
     #[error("the record {name} cannot be read")]
     Unreadable {
         /// Which record.
@@ -285,7 +285,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The same where there is a record, or may be one: no failure may pass for "nobody owns this".
+    /// The same if a record exists or may exist: the failure must not count as "the key is free".
     pub fn there_may_be_a_record(self) -> Self {
         match self {
             Self::Unavailable(cause) | Self::Refused(cause) => Self::Uncertain(cause),
@@ -300,13 +300,13 @@ pub type Cause = Box<dyn Error + Send + Sync>;
 /// Whether a store can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// The last thing known of it is that it answered.
+    /// Its last call was answered.
     Up,
     /// It cannot be used now.
     Down,
 }
 
-/// An error and what caused it, for a log line. Some errors say what their cause says: that is told once.
+/// An error and its causes, for a log line. A cause that is part of the error's own text is not repeated.
 pub(crate) fn causes(error: &dyn Error) -> String {
     let mut told = error.to_string();
     for cause in std::iter::successors(error.source(), |&error| error.source()).map(ToString::to_string) {

@@ -1,15 +1,15 @@
-//! Keys and scopes.
+//! Where a key is read.
 
 use crate::support::*;
 
-async fn with_route(keys: &str) -> (Backend, Sidecar) {
+pub(crate) async fn with_route(keys: &str) -> (Backend, Sidecar) {
     let backend = Backend::start().await;
     let sidecar = Setup::new(&backend.url()).route(keys).start().await;
     (backend, sidecar)
 }
 
 /// Each pair is two requests: the second is a replay of the first, or runs.
-async fn told_apart(keys: &str, pairs: &[(Request, Request, bool)]) {
+pub(crate) async fn told_apart(keys: &str, pairs: &[(Request, Request, bool)]) {
     for (index, (first, second, same)) in pairs.iter().enumerate() {
         let (backend, sidecar) = with_route(keys).await;
         assert_eq!(sidecar.ask(first).await.text(), r#"{"order":1}"#, "{keys}, pair {index}");
@@ -21,7 +21,7 @@ async fn told_apart(keys: &str, pairs: &[(Request, Request, bool)]) {
 }
 
 /// Each request is refused, and the backend never sees it.
-async fn refused(keys: &str, code: &str, requests: impl IntoIterator<Item = Request>) {
+pub(crate) async fn refused(keys: &str, code: &str, requests: impl IntoIterator<Item = Request>) {
     let (backend, sidecar) = with_route(keys).await;
     for (index, request) in requests.into_iter().enumerate() {
         let answer = sidecar.ask(&request).await;
@@ -30,7 +30,7 @@ async fn refused(keys: &str, code: &str, requests: impl IntoIterator<Item = Requ
     assert_eq!(backend.count(), 0);
 }
 
-fn keyless() -> Request {
+pub(crate) fn keyless() -> Request {
     post("/orders").by("alice")
 }
 
@@ -174,16 +174,6 @@ async fn files_stream_past_a_key_in_json() {
 }
 
 #[tokio::test]
-async fn a_caller_in_json_counts_whatever_the_body_was_declared_as() {
-    let order = |tenant: &str| keyless().line("Idempotency-Key: k").form(&format!(r#"{{"tenant":"{tenant}"}}"#));
-    told_apart(
-        "scope = [\"json:/tenant\"]",
-        &[(order("acme"), order("acme"), true), (order("acme"), order("umbrella"), false)],
-    )
-    .await;
-}
-
-#[tokio::test]
 async fn a_key_in_a_form() {
     let order = |body: &str| keyless().form(body);
     let route = "key = \"form:order\"\nfingerprint = \"none\"";
@@ -201,7 +191,7 @@ async fn a_key_in_a_form() {
 }
 
 /// As a browser sends it, with a boundary of its own for every submit.
-fn parts(boundary: &str, parts: &[(&str, &str)]) -> Request {
+pub(crate) fn parts(boundary: &str, parts: &[(&str, &str)]) -> Request {
     let parts = parts.iter().map(|(attributes, content)| {
         format!("--{boundary}\r\nContent-Disposition: form-data; {attributes}\r\n\r\n{content}\r\n")
     });
@@ -286,74 +276,6 @@ async fn a_key_in_the_query() {
 }
 
 #[tokio::test]
-async fn a_piece_of_the_path_may_name_the_tenant() {
-    let order = |tenant: &str| post(&format!("/tenants/{tenant}/orders")).line("Idempotency-Key: k");
-    told_apart(
-        "path = \"/tenants/{tenant}/orders\"\nscope = [\"path:tenant\"]",
-        &[
-            (order("a"), order("a"), true),
-            (order("a"), order("%61"), true),
-            (order("a"), order("b"), false),
-            (order("a%2Fb"), order("a%252Fb"), false),
-        ],
-    )
-    .await;
-    let put = |id: &str| request("PUT", &format!("/orders/{id}")).by("alice").json("{}");
-    // The same number in another spelling is no other number, and not the very same request either.
-    for (first, second) in [("a:b", "a%3Ab"), ("caf%c3%a9", "caf\u{e9}")] {
-        let (backend, sidecar) = with_route("path = \"/orders/{id}\"\nkey = \"path:id\"\nmethods = [\"PUT\"]").await;
-        sidecar.ask(&put(first)).await;
-        sidecar.ask(&put(second)).await.refuses(422, "key-reused");
-        assert_eq!(backend.count(), 1, "{first} {second}");
-    }
-    told_apart(
-        "path = \"/orders/{id}\"\nkey = \"path:id\"\nmethods = [\"PUT\"]",
-        // A path that matches no route is looked up in its other spellings.
-        &[(put("7"), put("7"), true), (put("7"), put("8"), false), (put("a:b"), put("a%3Ab/"), true)],
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn the_host_may_name_the_tenant() {
-    let order = |host: &str| Request::to_host("/orders", host).line("Idempotency-Key: k");
-    told_apart(
-        "scope = [\"host\"]",
-        &[
-            (order("a.test"), order("A.test.:8080"), true),
-            (order("a.test"), order("b.test"), false),
-            // There are no trusted proxies, so the field is ignored.
-            (order("a.test"), order("a.test").line("X-Forwarded-Host: b.test"), true),
-        ],
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn behind_trusted_proxies_the_client_is_whom_they_name() {
-    let order = |lines: &[&str]| {
-        lines.iter().fold(post("/orders").line("Idempotency-Key: k"), |request, line| request.line(line))
-    };
-    let one = &["X-Forwarded-For: 198.51.100.1"][..];
-    for (proxies, route, second, same) in [
-        ("[]", "[\"ip\"]", &["X-Forwarded-For: 198.51.100.2"][..], true),
-        ("[\"127.0.0.0/8\"]", "[\"ip\"]", one, true),
-        ("[\"127.0.0.0/8\"]", "[\"ip\"]", &["X-Forwarded-For: 198.51.100.2"], false),
-        // The part that the client wrote itself is ignored.
-        ("[\"127.0.0.0/8\"]", "[\"ip\"]", &["X-Forwarded-For: 203.0.113.9, 198.51.100.1"], true),
-        ("[\"127.0.0.0/8\", \"10.0.0.0/8\"]", "[\"ip\"]", &["X-Forwarded-For: 198.51.100.1, 10.0.0.7"], true),
-        ("[\"127.0.0.0/8\"]", "[\"host\"]", &["X-Forwarded-Host: other.test"], false),
-        ("[\"127.0.0.0/8\"]", "[\"host\"]", &["X-Forwarded-Host: forged.test, API.test:443"], true),
-    ] {
-        let backend = Backend::start().await;
-        let setup = Setup::new(&backend.url()).with("server", &format!("trusted_proxies = {proxies}"));
-        let sidecar = setup.route(&format!("scope = {route}")).start().await;
-        sidecar.ask(&order(one)).await;
-        assert_eq!(sidecar.ask(&order(second)).await.is_replay(), same, "{proxies} {route} {second:?}");
-    }
-}
-
-#[tokio::test]
 async fn a_body_of_another_media_type_has_no_key() {
     for key in ["json:/id", "form:id"] {
         let (backend, sidecar) = with_route(&format!("key = \"{key}\"")).await;
@@ -413,186 +335,9 @@ async fn what_is_no_key_is_refused() {
 }
 
 #[tokio::test]
-async fn without_a_key_every_request_runs_as_it_came() {
-    let backend = Backend::start().await;
-    let sidecar = Setup::new(&backend.url()).route("max_request_body = \"1KiB\"").start().await;
-    let request = keyless().body("x".repeat(100_000));
-    for count in 1..=2 {
-        let answer = sidecar.ask(&request).await;
-        assert_eq!((answer.status, answer.is_replay(), backend.count()), (201, false, count));
-    }
-    assert_eq!(backend.seen()[1].body.len(), 100_000);
-    assert_eq!(sidecar.metric("onlyonce_requests_total{outcome=\"unguarded\",route=\"orders\"}").await, 2.0);
-}
-
-#[tokio::test]
-async fn a_keyless_body_on_a_guarded_route_is_streamed() {
-    let by_hand = ByHand::start().await;
-    let sidecar = Setup::new(&by_hand.url()).start().await;
-    let mut client = sidecar.connect().await;
-    client.send("POST /orders HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
-    client.send(chunk(b"first")).await;
-    let mut backend = by_hand.accept().await;
-    assert_eq!(backend.head().await.expect("a request").first, "POST /orders HTTP/1.1");
-    assert_eq!(backend.chunk().await, b"first");
-    client.send(chunk(b"last")).await;
-    client.send("0\r\n\r\n").await;
-    assert_eq!(backend.chunk().await, b"last");
-}
-
-#[tokio::test]
-async fn a_route_may_require_a_key() {
-    refused("on_missing_key = \"reject\"", "missing-key", [keyless(), keyless().body("x".repeat(50_000))]).await;
-    let route = "on_missing_key = \"reject\"\nkey = \"json:/id\"";
-    refused(route, "missing-key", [keyless().json("{}"), keyless().json(r#"{"id":null}"#), keyless()]).await;
-}
-
-#[tokio::test]
-async fn a_refusal_for_want_of_a_key_keeps_the_connection() {
-    let (_backend, sidecar) = with_route("on_missing_key = \"reject\"").await;
-    let mut client = sidecar.connect().await;
-    client.ask(&keyless().body("x".repeat(50_000))).await.refuses(400, "missing-key");
-    assert_eq!(client.ask(&order("k")).await.status, 201);
-}
-
-#[tokio::test]
-async fn caller_and_content_may_stand_in_for_a_key() {
-    let order = |caller: &str, body: &str| post("/orders").by(caller).json(body);
-    told_apart(
-        "on_missing_key = \"fingerprint\"\nfingerprint_window = \"1h\"",
-        &[
-            (order("alice", r#"{"item":1,"n":2}"#), order("alice", r#"{"n":2,"item":1}"#), true),
-            (order("alice", r#"{"item":1}"#), order("alice", r#"{"item":2}"#), false),
-            (order("alice", r#"{"item":1}"#), order("bob", r#"{"item":1}"#), false),
-            (order("alice", r#"{"item":1}"#), order("alice", r#"{"item":1}"#).line("Idempotency-Key: k"), false),
-        ],
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn a_double_click_of_a_client_without_keys_runs_once() {
-    let (backend, gate) = Backend::gated().await;
-    let route = "on_missing_key = \"fingerprint\"\nfingerprint_window = \"1h\"\non_concurrent = \"wait\"";
-    let sidecar = Setup::new(&backend.url()).route(route).start().await;
-    let click = || parts("----WebKitFormBoundaryA", &[("name=\"item\"", "book")]);
-    let first = sidecar.asking(&click());
-    backend.has_seen(1).await;
-    let second = sidecar.asking(&parts("----WebKitFormBoundaryB", &[("name=\"item\"", "book")]));
-    until("the second waits", async || sidecar.metric("onlyonce_waiting{route=\"orders\"}").await == 1.0).await;
-    gate.open();
-    let (first, second) = (first.await.expect("an answer"), second.await.expect("an answer"));
-    assert_eq!((first.status, &first.body), (201, &second.body));
-    assert!(second.is_replay());
-    assert_eq!(backend.count(), 1);
-}
-
-#[tokio::test]
-async fn after_the_window_the_same_content_runs_again() {
-    let (backend, sidecar) =
-        with_route("on_missing_key = \"fingerprint\"\nfingerprint_window = \"1s\"\nlease = \"1s\"").await;
-    let request = keyless().json("1");
-    sidecar.ask(&request).await;
-    until("the window is over", async || !sidecar.ask(&request).await.is_replay()).await;
-    assert_eq!(backend.count(), 2);
-}
-
-#[tokio::test]
 async fn after_the_retention_a_key_is_free_again() {
     let (backend, sidecar) = with_route("retention = \"1s\"\nlease = \"1s\"\nhold_for = \"1s\"").await;
     sidecar.ask(&order("k")).await;
     until("the retention is over", async || !sidecar.ask(&order("k")).await.is_replay()).await;
     assert_eq!(backend.count(), 2);
-}
-
-on_every_store! {
-    /// The same key and body from every kind of caller, all at once, then once more.
-    async fn nobody_gets_the_answer_of_another_caller(store: &Store) {
-        let gate = Gate::new();
-        let backend = Backend::start().await;
-        let callers: Vec<Request> = [
-            &["Authorization: Bearer alice"][..],
-            &["Authorization: Bearer bob"],
-            &["Authorization: bearer alice"],
-            &["Authorization: Bearer alice", "Authorization: Bearer bob"],
-            &["Authorization: Bearer bob", "Authorization: Bearer alice"],
-            &["Authorization: Bearer alice, Bearer bob"],
-            &["Authorization: Basic YWxpY2U6"],
-            &["Authorization:"],
-            &["X-Authorization: Bearer alice"],
-            &["Cookie: Authorization=Bearer alice", "Proxy-Authorization: Bearer alice", "Authorization: x"],
-        ]
-        .iter()
-        .map(|lines| lines.iter().fold(post("/orders").line("Idempotency-Key: k").json("{}"), |request, line| {
-            request.line(line)
-        }))
-        .collect();
-        for _ in &callers {
-            backend.then(vec![Step::Wait(gate.clone()), Step::Answer]);
-        }
-        let sidecar = Setup::new(&backend.url()).store(store).start().await;
-        let asking: Vec<_> = callers.iter().map(|request| sidecar.asking(request)).collect();
-        backend.has_seen(callers.len()).await;
-        gate.open();
-        let mut answers = Vec::new();
-        for answer in asking {
-            answers.push(answer.await.expect("an answer").text().to_owned());
-        }
-        for (request, first) in callers.iter().zip(&answers) {
-            let again = sidecar.ask(request).await;
-            assert!(again.is_replay());
-            assert_eq!(again.text(), first, "{request:?}");
-        }
-        answers.sort();
-        answers.dedup();
-        assert_eq!(answers.len(), callers.len(), "two callers got the same answer");
-        assert_eq!(backend.count(), callers.len());
-    }
-}
-
-#[tokio::test]
-async fn all_anonymous_callers_are_one() {
-    let order = || post("/orders").line("Idempotency-Key: k").json("{}");
-    told_apart("", &[(order(), order(), true), (order(), order().line("Authorization:"), false)]).await;
-}
-
-#[tokio::test]
-async fn callers_may_be_told_apart_by_several_parts_or_not_at_all() {
-    let order = |tenant: &str, user: &str| {
-        post("/orders").line("Idempotency-Key: k").line(&format!("X-Tenant: {tenant}")).by(user).json("{}")
-    };
-    told_apart(
-        "scope = [\"header:X-Tenant\", \"header:Authorization\"]",
-        &[
-            (order("a", "alice"), order("a", "alice"), true),
-            (order("a", "alice"), order("b", "alice"), false),
-            (order("a", "alice"), order("a", "bob"), false),
-        ],
-    )
-    .await;
-    told_apart("scope = []", &[(order("a", "alice"), order("b", "bob"), true)]).await;
-}
-
-#[tokio::test]
-async fn the_caller_may_be_named_in_a_cookie_or_in_the_body() {
-    let by_cookie = |cookie: &str| post("/orders").line("Idempotency-Key: k").line(&format!("Cookie: {cookie}"));
-    told_apart(
-        "scope = [\"cookie:session\"]",
-        &[
-            (by_cookie("session=a; theme=dark"), by_cookie("session=a; theme=light"), true),
-            (by_cookie("session=a"), by_cookie("session=b"), false),
-        ],
-    )
-    .await;
-    let by_body = |body: &str| post("/orders").line("Idempotency-Key: k").json(body);
-    told_apart(
-        "scope = [\"json:/tenant\"]\nfingerprint = \"none\"",
-        &[
-            (by_body(r#"{"tenant":"a"}"#), by_body(r#"{"tenant":"a","x":1}"#), true),
-            (by_body(r#"{"tenant":"a"}"#), by_body(r#"{"tenant":"b"}"#), false),
-            (by_body(r#"{"tenant":null}"#), by_body("{}"), true),
-        ],
-    )
-    .await;
-    refused("scope = [\"json:/tenant\"]", "invalid-body", [by_body("{")]).await;
 }

@@ -1,4 +1,4 @@
-//! Stories of operators: who look at records, free their keys and settle them.
+//! Changes of operators.
 
 use super::*;
 
