@@ -22,7 +22,7 @@ use exposition::FAMILIES;
 pub use labels::{RecordState, Reload, RequestOutcome, ShadowVerdict, StoreOp};
 pub use reading::{MetricsSnapshot, RouteReading, StoreReading};
 pub use refused::{LastRefused, Refused};
-use routes::{CLASSES, RouteCounts, Routes};
+use routes::{CLASSES, CountedRoutes, RouteCounts};
 use store_use::StoreUse;
 
 /// The route label of traffic that matches no route.
@@ -37,7 +37,7 @@ struct StoreCalls {
 /// All metrics of one process.
 pub struct Metrics {
     registry: Registry,
-    routes: Routes,
+    routes: CountedRoutes,
     /// One for each operation, found once: they are counted for every request.
     store_calls: [StoreCalls; StoreOp::ALL.len()],
     store_up: IntGauge,
@@ -79,7 +79,7 @@ impl Metrics {
         )?;
         let store_errors = counter("onlyonce_store_errors_total", "Calls to the store that failed.", &["op"])?;
         let metrics = Self {
-            routes: Routes::default(),
+            routes: CountedRoutes::default(),
             store_calls: StoreOp::ALL.map(|op| StoreCalls {
                 durations: store_durations.with_label_values(&[op.as_str()]),
                 errors: store_errors.with_label_values(&[op.as_str()]),

@@ -3,6 +3,7 @@
 mod caller;
 mod store;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,19 +47,25 @@ pub enum Weight {
 
 /// Warnings about all routes, then route by route, without those that the operator accepts (`accept`).
 pub fn warnings(config: &Config) -> Vec<Warning> {
-    advice(config).into_iter().filter(|warning| !is_accepted(config, warning)).collect()
+    by_acceptance(config).1
 }
 
 /// The warnings that the operator accepts.
 pub fn accepted(config: &Config) -> Vec<Warning> {
-    advice(config).into_iter().filter(|warning| is_accepted(config, warning)).collect()
+    by_acceptance(config).0
 }
 
-/// A warning about all routes must be accepted by all of them, in `[defaults]`.
-fn is_accepted(config: &Config, warning: &Warning) -> bool {
-    let mut rules =
-        config.routes.rules().iter().filter(|rule| warning.route.as_ref().is_none_or(|of| *of == rule.name));
-    rules.all(|rule| rule.accept.contains(&warning.name))
+/// Those that are accepted, and those that are not. A warning about all routes must be accepted by all of them, in
+/// `[defaults]`.
+fn by_acceptance(config: &Config) -> (Vec<Warning>, Vec<Warning>) {
+    let rules = config.routes.rules();
+    // There may be ten thousand of them, each with a warning.
+    let by_name: HashMap<&str, &Arc<Rule>> = rules.iter().map(|rule| (&*rule.name, rule)).collect();
+    let is_accepted = |warning: &Warning| match &warning.route {
+        Some(route) => by_name.get(&**route).is_none_or(|rule| rule.accept.contains(&warning.name)),
+        None => rules.iter().all(|rule| rule.accept.contains(&warning.name)),
+    };
+    advice(config).into_iter().partition(is_accepted)
 }
 
 /// All warnings, accepted or not.
@@ -146,7 +153,10 @@ fn about_forwarding(rule: &Rule) -> Option<Advice> {
 /// are not read before the route is known.
 fn about_hidden_methods(rule: &Rule, routes: &Routes) -> Option<Advice> {
     let posted = |other: &Arc<Rule>| other.mode != Mode::Off && other.methods.contains(&Method::POST);
-    if routes.rules().iter().any(|other| posted(other) && other.path == rule.path && other.host == rule.host) {
+    // First itself: that is nearly all of them.
+    if rule.methods.contains(&Method::POST)
+        || routes.rules().iter().any(|other| posted(other) && other.path == rule.path && other.host == rule.host)
+    {
         return None;
     }
     let methods: Vec<String> = rule.methods.iter().map(|method| format!("\"{method}\"")).collect();

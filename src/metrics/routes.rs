@@ -4,7 +4,7 @@
 //! nothing until something is counted in it. Every series is shown all the same. (As metrics of the `prometheus` crate,
 //! which keep their names and labels each, they took 46 kB for a route.)
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -95,15 +95,30 @@ impl RouteCounts {
 
 /// The routes that are or were there, and what was counted without being one.
 #[derive(Default)]
-pub(super) struct Routes(RwLock<HashMap<Arc<str>, Arc<RouteCounts>, BuildHasherDefault<RouteHasher>>>);
+pub(super) struct CountedRoutes(RwLock<KnownRoutes>);
 
-impl Routes {
+#[derive(Default)]
+struct KnownRoutes {
+    /// For requests.
+    by_name: HashMap<Arc<str>, Arc<RouteCounts>, BuildHasherDefault<RouteHasher>>,
+    /// The same in order, for whoever shows them all every few seconds.
+    in_order: BTreeMap<Arc<str>, Arc<RouteCounts>>,
+}
+
+impl KnownRoutes {
+    fn insert(&mut self, route: &str, counts: RouteCounts) -> &Arc<RouteCounts> {
+        let (route, counts) = (Arc::from(route), Arc::new(counts));
+        self.in_order.insert(Arc::clone(&route), Arc::clone(&counts));
+        self.by_name.entry(route).insert_entry(counts).into_mut()
+    }
+}
+
+impl CountedRoutes {
     /// Adds a route. One that is there keeps its counts.
     pub(super) fn introduce(&self, route: &str) {
         let mut routes = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if !routes.contains_key(route) {
-            let counts = RouteCounts { is_introduced: true, ..RouteCounts::default() };
-            routes.insert(route.into(), Arc::new(counts));
+        if !routes.by_name.contains_key(route) {
+            routes.insert(route, RouteCounts { is_introduced: true, ..RouteCounts::default() });
         }
     }
 
@@ -111,21 +126,23 @@ impl Routes {
     pub(super) fn with<T>(&self, route: &str, count: impl FnOnce(&Arc<RouteCounts>) -> T) -> T {
         {
             let routes = self.0.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(counts) = routes.get(route) {
+            if let Some(counts) = routes.by_name.get(route) {
                 return count(counts);
             }
         }
         let mut routes = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        count(routes.entry(route.into()).or_default())
+        let found = routes.by_name.get(route).cloned();
+        match &found {
+            // Another was faster.
+            Some(counts) => count(counts),
+            None => count(routes.insert(route, RouteCounts::default())),
+        }
     }
 
     /// All of them, in the order of their names.
     pub(super) fn all(&self) -> Vec<(Arc<str>, Arc<RouteCounts>)> {
         let routes = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = routes.iter().map(|(route, counts)| (Arc::clone(route), Arc::clone(counts))).collect();
-        drop(routes);
-        all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        all
+        routes.in_order.iter().map(|(route, counts)| (Arc::clone(route), Arc::clone(counts))).collect()
     }
 }
 
