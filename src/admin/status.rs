@@ -115,7 +115,7 @@ pub struct RouteStatus {
     pub scope: Option<Vec<String>>,
     /// Whether path and query belong to the names of its records.
     pub needs_url: bool,
-    /// What the rule means, in plain words.
+    /// What the rule means, in plain words; nothing for those who may not see records.
     pub says: String,
     /// Guarded attempts at work.
     pub in_flight: i64,
@@ -192,7 +192,7 @@ impl Status {
         self.records = Some(why);
         for route in self.routes.iter_mut().filter(|route| route.matches.is_some()) {
             (route.matches, route.key, route.scope) = (None, None, None);
-            route.says = "Its rule is shown to those who may see records.".to_owned();
+            route.says.clear();
         }
     }
 }

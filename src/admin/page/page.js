@@ -220,7 +220,7 @@ function now(status) {
     ['trouble, last hour', number(trouble), trouble ? 'bad' : ''],
     ['outcomes unknown', number(status.unknown), status.unknown ? 'bad' : ''],
     ['leases lost', number(status.lease_lost), status.lease_lost ? 'bad' : ''],
-    ['store, typically', last === undefined ? '–' : millis(last)],
+    ['store, typically', last === undefined ? '–' : millis(last).replace('under', '<')],
     ['client connections', number(status.connections)],
   ]);
 }
@@ -242,6 +242,7 @@ function updateRoute(item, route) {
   say(item.querySelector('.title'), route.route);
   say(item.querySelector('.match'), route.match || '');
   say(item.querySelector('.says'), route.says);
+  item.querySelector('.says').hidden = !route.says;
   const tags = [];
   if (GUARDS[route.mode]) tags.push(['mode', GUARDS[route.mode], 'warn']);
   if (route.in_flight) tags.push(['in_flight', `${route.in_flight} in flight`, '']);
@@ -286,7 +287,7 @@ function store(status) {
     ['health', store.up ? 'up' : 'down', store.up ? 'good' : 'bad'],
     ['calls, last hour', number(calls)],
     ['failed, last hour', number(errors), errors ? 'bad' : ''],
-    ['slowest minute, 99 %', calls ? `under ${number(slow)} ms` : '–'],
+    ['slowest minute, 99\u00a0%', calls ? `< ${number(slow)} ms` : '–'],
     ['room used', store.used_ratio === null ? 'no limit' : `${number(store.used_ratio * 100)} %`,
       store.used_ratio > 0.8 ? 'bad' : ''],
     ['times it lost its data', number(store.losses), store.losses ? 'bad' : ''],

@@ -139,7 +139,10 @@ impl Frame {
     /// Records of which nobody knows whether they took effect, the oldest first.
     fn hands(&self, size: Size) -> Vec<Line> {
         let Some(unknown) = &self.unknown else {
-            let why = self.status.records.as_ref().map(|why| why.detail.as_str()).unwrap_or_default();
+            let why = self.status.records.as_ref().map_or("", |why| match &*why.code {
+                "unauthorized" => "They are for those who have a token: put yours into $ONLYONCE_ADMIN_TOKEN.",
+                _ => &why.detail,
+            });
             return broken(&format!("Records are not listed. {why}"), size).into_iter().map(plain).collect();
         };
         if unknown.records.is_empty() {
@@ -165,7 +168,7 @@ fn state(status: &Status) -> String {
 fn stored(status: &Status) -> String {
     let store = &status.store;
     let (calls, errors) = (store.calls.iter().sum::<u64>(), store.errors.iter().sum::<u64>());
-    let mut said = format!("{}: {} calls, {errors} failed", store.location, compact(calls));
+    let mut said = format!("{}, {} calls, {errors} failed", store.location, compact(calls));
     if let Some(typical) = store.typical_ms.iter().rev().flatten().next() {
         said.push_str(&format!(", {typical:.1} ms each"));
     }
@@ -215,14 +218,16 @@ impl Sums {
     }
 
     fn in_words(&self) -> String {
-        format!(
-            "{} ran, {} replayed, {} held back, {} refused, {} in trouble",
-            compact(self.ran),
-            compact(self.replayed),
-            compact(self.held),
-            compact(self.refused),
-            compact(self.trouble),
-        )
+        let counts = [
+            (self.ran, "ran"),
+            (self.replayed, "replayed"),
+            (self.held, "held back"),
+            (self.refused, "refused"),
+            (self.trouble, "in trouble"),
+            (self.passed, "passed"),
+        ];
+        let counts = counts.map(|(count, what)| format!("{} {what}", compact(count)));
+        counts.join(", ")
     }
 }
 
@@ -439,8 +444,8 @@ mod tests {
     fn who_may_not_see_records_is_told_why() {
         let mut frame = frame(Vec::new(), 0);
         frame.unknown = None;
-        frame.status.records = Some(NoRecords { code: "unauthorized".to_owned(), detail: "With a token.".to_owned() });
+        frame.status.records = Some(NoRecords { code: "forbidden".to_owned(), detail: "Not from there.".to_owned() });
         let text = frame.text(Size::unbounded());
-        assert!(text.ends_with("Records are not listed. With a token.\n"), "{text}");
+        assert!(text.ends_with("Records are not listed. Not from there.\n"), "{text}");
     }
 }
