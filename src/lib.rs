@@ -50,8 +50,8 @@
 //! main → cli → run → server, admin      (cli → admin: the shapes of its JSON)
 //!              └───→ proxy → guard → store → record, key
 //!
-//! leaves: clock, list, random, text, tick, units, uri, rule (data only), config (reads a file into rules),
-//!         advice and schema (about config), problem, metrics, telemetry, tls, fail_point (of test builds only)
+//! leaves: clock, excerpt, list, random, text, tick, units, uri, rule (data only), config (reads a file into
+//!         rules), advice and schema (about config), problem, metrics, telemetry, tls, fail_point (of test builds)
 //! ```
 //!
 //! # The protocol in short
@@ -72,6 +72,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+mod excerpt;
 mod fail_point;
 pub mod guard;
 pub mod key;

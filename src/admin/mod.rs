@@ -7,6 +7,7 @@ mod error;
 mod history;
 mod look_up;
 mod page;
+mod placement;
 mod records;
 mod rules;
 mod sentence;
@@ -34,6 +35,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use access::{Access, BY_OPERATOR};
+pub use placement::RecordPlacement;
 pub use rules::{ActiveRules, check, look_up};
 pub use timestamp::{InvalidTimestamp, Timestamp};
 

@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
+use super::RecordPlacement;
 use super::Timestamp;
 use super::access::Access;
 use super::error::{AdminError, AdminErrorKind};
 use super::shape::{ExplainRequest, ExplainResponse, ProspectName, RecordEntry, RulesPage};
 use crate::clock;
-use crate::config::RecordPlacement;
 use crate::guard::{self, Difference, Verdict};
 use crate::key::{self, DescribedRequest, KeyOutcome, Operation};
 use crate::record::codec::Unreadable;

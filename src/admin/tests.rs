@@ -44,7 +44,7 @@ impl Scene {
         let guard = Guard::new(Arc::clone(&records), Arc::clone(&metrics), 1);
         let (routes, trust) = (Arc::new(config.routes), config.trust);
         let access = Arc::new(Access::new(token.as_slice()));
-        let keeping = config::RecordPlacement::of(&config.store);
+        let keeping = RecordPlacement::of(&config.store);
         let in_force = Arc::new(ActiveRules { routes, trust, keeping, access });
         let admin = Admin::new(metrics, records, guard, move || Arc::clone(&in_force));
         Self { admin, store }

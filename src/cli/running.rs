@@ -7,9 +7,10 @@ use http::Method;
 use super::client::{AdminCallError, AdminClient};
 use super::{block_on, records};
 use crate::admin;
+use crate::admin::RecordPlacement;
 use crate::admin::shape::RulesPage;
 use crate::advice::{Warning, Weight};
-use crate::config::{Config, RecordPlacement};
+use crate::config::Config;
 use crate::key::DigestKey;
 use crate::rule::{FORGOTTEN, ForgottenRoute, Naming, forgotten};
 

@@ -7,10 +7,7 @@
 //! The rules that a file says are in the room [`rule`](crate::rule).
 
 mod admin_token;
-mod excerpt;
 mod file;
-mod fixed;
-mod placement;
 mod problem;
 mod redis;
 mod secret;
@@ -26,8 +23,6 @@ use crate::tls;
 pub use admin_token::{AdminRight, AdminToken, UNNAMED_TOKEN};
 pub use file::{AdminConfig, ConfigFile, LogConfig, ServerConfig, StoreConfig, UpstreamConfig, load, parse};
 pub(crate) use file::{KnownKey, Shape, keys, nearest};
-pub use fixed::Fixed;
-pub use placement::RecordPlacement;
 pub use problem::{ConfigError, ConfigProblem};
 pub use redis::{RedisAddress, RedisEndpoint, RedisPassword, RedisServers};
 pub use secret::{Secret, SecretKey};

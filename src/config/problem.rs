@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::excerpt::Excerpt;
+use crate::excerpt::Excerpt;
 use crate::text::wrap;
 
 /// Why a configuration file was refused. Holds no secret of the file, so it may be printed anywhere.

@@ -1,6 +1,7 @@
 //! From a configuration to a running sidecar, and to its end.
 
 mod files;
+mod fixed;
 pub mod reload;
 mod rules;
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
-use crate::admin::{Access, ActiveRules};
-use crate::config::{Config, Fixed, RecordPlacement};
+use super::fixed::Fixed;
+use crate::admin::{Access, ActiveRules, RecordPlacement};
+use crate::config::Config;
 use crate::guard::Guard;
 use crate::metrics::{Metrics, Reload};
 use crate::proxy::{BlockingReader, Budget, Proxy, Upstream};

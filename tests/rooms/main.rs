@@ -15,7 +15,7 @@ use source::{Names, Source};
 const EVERYWHERE: [&str; 5] = ["bytes", "http", "serde", "thiserror", "tracing"];
 
 /// A room, the rooms it may use besides itself, and the crates that only it (and others that list them) may name.
-const ROOMS: [(&str, &[&str], &[&str]); 27] = [
+const ROOMS: [(&str, &[&str], &[&str]); 28] = [
     ("main", &["cli"], &["mimalloc"]),
     ("clock", &[], &["rustix", "tokio"]),
     ("advice", &["config", "rule", "units"], &[]),
@@ -25,11 +25,12 @@ const ROOMS: [(&str, &[&str], &[&str]); 27] = [
     ("uri", &[], &[]),
     (
         "config",
-        &["rule", "text", "tls", "units", "uri"],
-        &["annotate_snippets", "base64", "ipnet", "jsonwebtoken", "toml", "serde_json", "strsim"],
+        &["excerpt", "rule", "text", "tls", "units", "uri"],
+        &["base64", "ipnet", "jsonwebtoken", "toml", "serde_json", "strsim"],
     ),
     ("rule", &["uri"], &["ipnet", "jsonwebtoken", "matchit"]),
     ("text", &[], &[]),
+    ("excerpt", &["text"], &["annotate_snippets"]),
     ("units", &[], &[]),
     ("metrics", &[], &["prometheus"]),
     ("telemetry", &["clock", "config", "metrics"], &["humantime", "serde_json", "tracing_subscriber"]),

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::super::RecordPlacement;
 use super::{BodyContent, RecordDetail, RecordEntry};
 use crate::admin::Timestamp;
-use crate::config::RecordPlacement;
 use crate::metrics::Refused;
 use crate::rule::Naming;
 

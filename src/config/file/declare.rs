@@ -46,7 +46,7 @@ macro_rules! settings {
 
         impl $config {
             /// The keys that are set to something else in `other`, and that a reload cannot change.
-            pub(in super::super) fn changed_at_start(&self, other: &Self) -> Vec<&'static str> {
+            pub(crate) fn changed_at_start(&self, other: &Self) -> Vec<&'static str> {
                 let keys: Vec<(&'static str, bool)> = vec![
                     $( (concat!($section, ".", settings!(@name $made $($made_key)?)), settings!(@$made_when) && self.$made != other.$made), )*
                     $( (concat!($section, ".", stringify!($key)), settings!(@$when) && self.$key != other.$key), )*

@@ -43,8 +43,8 @@ pub(crate) use self::shape::Shape;
 use self::syntax::SyntaxErrors;
 pub use self::tables::{AdminConfig, LogConfig, ServerConfig, StoreConfig, UpstreamConfig};
 use self::tables::{AdminTable, LogTable, ServerTable, StoreTable, UpstreamTable};
-use super::excerpt::Excerpt;
 use super::{Config, ConfigError, ConfigProblem};
+use crate::excerpt::Excerpt;
 use crate::rule::{RouteConflict, Routes, Trust};
 
 /// Checks `text`, the content of the file `name`; `env` is asked for every `"env:NAME"`.

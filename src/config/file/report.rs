@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use strsim::damerau_levenshtein;
 
-use super::super::excerpt::line_number;
 use super::setting::Setting;
 use super::shape::Shape;
+use crate::excerpt::line_number;
 
 /// A place in the file, in bytes.
 pub(super) type ByteRange = Range<usize>;

@@ -2,8 +2,8 @@
 
 use toml::de::DeTable;
 
-use super::super::excerpt::line_number;
 use super::report::{ByteRange, Finding};
+use crate::excerpt::line_number;
 
 /// The places where a file is not TOML: at most one for each line, since one slip often makes several errors.
 pub(super) struct SyntaxErrors {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::StoreConfig;
+use crate::config::StoreConfig;
 use crate::rule::ChangedSetting;
 
 /// Where records are kept, and whether their names have a configured key. Contains no secret.
@@ -41,8 +41,8 @@ impl RecordPlacement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse;
     use super::*;
+    use crate::config::parse;
 
     #[test]
     fn another_store_or_digest_key_is_told() {

@@ -1,10 +1,10 @@
 //! The settings that a reload cannot change.
 
-use super::{AdminConfig, Config, LogConfig, ServerConfig, StoreConfig, UpstreamConfig};
+use crate::config::{AdminConfig, Config, LogConfig, ServerConfig, StoreConfig, UpstreamConfig};
 
 /// The settings that take effect only at start: sockets, stores and limits are created from them.
 #[derive(Debug, Clone)]
-pub struct Fixed {
+pub(super) struct Fixed {
     server: ServerConfig,
     log: LogConfig,
     admin: AdminConfig,
@@ -14,14 +14,14 @@ pub struct Fixed {
 
 impl Fixed {
     /// Those of `config`.
-    pub fn of(config: &Config) -> Self {
+    pub(super) fn of(config: &Config) -> Self {
         let Config { server, log, admin, upstream, store, trust: _, routes: _ } = config;
         let (server, log, admin) = (server.clone(), log.clone(), admin.clone());
         Self { server, log, admin, upstream: upstream.clone(), store: store.clone() }
     }
 
     /// The keys that `config` sets to something else.
-    pub fn differing(&self, config: &Config) -> Vec<&'static str> {
+    pub(super) fn differing(&self, config: &Config) -> Vec<&'static str> {
         [
             self.server.changed_at_start(&config.server),
             self.log.changed_at_start(&config.log),
@@ -35,8 +35,8 @@ impl Fixed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse;
     use super::*;
+    use crate::config::parse;
 
     fn config(server: &str, rest: &str) -> Config {
         let text = format!(

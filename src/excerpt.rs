@@ -1,3 +1,5 @@
+//! A line of a text with a part of it underlined, for error messages.
+
 use std::fmt;
 use std::ops::Range;
 
@@ -7,11 +9,11 @@ use crate::text::WIDTH;
 
 /// A line of a file with a part of it underlined, ready to be printed. Secrets are masked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Excerpt {
+pub(crate) struct Excerpt {
     /// From 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// In characters, from 1.
-    pub(super) column: usize,
+    pub(crate) column: usize,
     rendered: String,
 }
 
@@ -20,7 +22,7 @@ const MASK: &str = "\"****\"";
 
 impl Excerpt {
     /// The line of `text` where `span` begins. The bytes in `masks` are not shown.
-    pub(super) fn new(text: &str, span: &Range<usize>, masks: &[Range<usize>]) -> Self {
+    pub(crate) fn new(text: &str, span: &Range<usize>, masks: &[Range<usize>]) -> Self {
         let start = visible(text, span.start);
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |length| start + length);
@@ -49,7 +51,7 @@ impl Excerpt {
 const BOM: char = '\u{feff}';
 
 /// The line of the byte at `offset`, from 1.
-pub(super) fn line_number(text: &str, offset: usize) -> usize {
+pub(crate) fn line_number(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
