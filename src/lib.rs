@@ -91,5 +91,6 @@ pub mod telemetry;
 pub mod text;
 pub mod tick;
 pub mod tls;
+pub mod trace;
 pub mod units;
 pub mod uri;

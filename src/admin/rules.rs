@@ -124,7 +124,7 @@ impl ProspectName {
         match prospect {
             guard::Forecast::Runs => Self::Runs,
             guard::Forecast::TakesOver => Self::TakesOver,
-            guard::Forecast::Repeat(Verdict::Replay(_)) => Self::Replayed,
+            guard::Forecast::Repeat(Verdict::Replay(..)) => Self::Replayed,
             guard::Forecast::Repeat(Verdict::InFlight) => Self::InFlight,
             guard::Forecast::Repeat(Verdict::OutcomeUnknown) => Self::OutcomeUnknown,
             guard::Forecast::Repeat(Verdict::AlreadyCompleted { .. }) => Self::AlreadyCompleted,

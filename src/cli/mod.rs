@@ -34,7 +34,7 @@ use crate::rule::LogKeys;
 use crate::run::reload::{self, Hangup};
 use crate::run::{self, InheritedSockets, Sidecar, StartError, Stopped};
 use crate::text::WIDTH;
-use crate::{schema, telemetry};
+use crate::{schema, telemetry, trace};
 
 /// With the commit of the build, if `ONLYONCE_COMMIT` is set.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -290,6 +290,10 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
     let warnings = advice::warnings(&config);
     reload::log_warnings(&warnings);
     run::allow_open_files();
+    let traces = match trace::start() {
+        Ok(traces) => traces,
+        Err(error) => return failed(&StartError::Traces(error), format),
+    };
     let passed = match InheritedSockets::take() {
         Ok(passed) => passed,
         Err(error) => return failed(&StartError::InheritedSockets(error), format),
@@ -307,6 +311,7 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
             store,
             routes,
             threads = sidecar.threads(),
+            traces = traces.endpoint(),
             admin = sidecar.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string()),
             version = VERSION.as_str(),
             "serving"
@@ -319,6 +324,7 @@ fn serve(file: &Path, log: &LogArgs) -> ExitCode {
             never = reload::follow(content, hangup, &rules, &logging, warnings, adjust) => match never {},
         })
     });
+    traces.finish();
     ended(running, format)
 }
 

@@ -27,6 +27,7 @@ use crate::record::{Claim, Record, Reply, SettledRecord, Settlement, State, tran
 use crate::rule::Rule;
 use crate::store::{Released, Settled, Store, StoreError};
 use crate::tick::Flag;
+use crate::trace;
 
 /// What the client of an attempt gets.
 #[derive(Debug)]
@@ -90,7 +91,7 @@ struct Unfinished {
 
 impl Attempt {
     /// Sends the request and records the outcome. Whoever polls this must poll it to its end.
-    pub(super) async fn run<R, F, Fut>(self, send: F) -> Finished<R>
+    pub(super) async fn run<R, F, Fut>(self, parent: trace::Parent, send: F) -> Finished<R>
     where
         F: FnOnce(SendFence) -> Fut,
         Fut: Future<Output = SendOutcome<R>>,
@@ -107,8 +108,10 @@ impl Attempt {
         let outcome = policy::outcome(&fate, &self.rule.policy, lease.claim.terms.on_unknown);
         let outcome = policy::within_room(outcome, guard.store.used_ratio());
         let settled_at = clock::unix_millis();
+        let settling = parent.step("settle");
         fail_point::reach(Step::BeforeComplete).await;
         let written = self.recorder.write_and_renew(&outcome, settled_at).await;
+        drop(settling);
         lease.note(became(&outcome, &written));
         fail_point::reach(Step::AfterComplete).await;
         let (another, written) = match written {

@@ -12,7 +12,7 @@ use crate::fail_point::{self, Step};
 use crate::key::Operation;
 use crate::random::random;
 use crate::record::transitions::StoredRecord;
-use crate::record::{Claim, Comparison, Extensions, RecordName, Token};
+use crate::record::{Claim, Comparison, RecordName, Token};
 use crate::rule::Rule;
 use crate::store::{Claimed, Store, StoreError};
 
@@ -53,7 +53,7 @@ impl Guard {
             terms: operation.terms,
             fingerprint: operation.fingerprint,
             claimed_at: clock::unix_millis(),
-            extensions: Extensions::default(),
+            extensions: operation.extensions.clone(),
         };
         let claiming = self.in_flight.claiming(&operation.name);
         let mut pending = UnansweredClaim { guard: self, name: &operation.name, token: wanted.token, armed: true };

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 
 use crate::record::transitions::{OwnerState, StoredRecord, may_take_over};
-use crate::record::{Comparison, Fingerprint, Reply, State};
+use crate::record::{Comparison, Extensions, Fingerprint, Reply, State};
 use crate::rule::OnMismatch;
 
 /// What a repeat gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The recorded response.
-    Replay(Arc<Reply>),
+    /// The recorded response, and what else its record keeps.
+    Replay(Arc<Reply>, Extensions),
     /// The first request is still running.
     InFlight,
     /// The key was used for another request, which differs in this.
@@ -44,7 +44,7 @@ pub fn decide(held: StoredRecord, fingerprint: &Fingerprint, on_mismatch: OnMism
     }
     let owner = held.owner();
     match held.record.state {
-        State::Completed { reply, .. } => Verdict::Replay(reply),
+        State::Completed { reply, .. } => Verdict::Replay(reply, held.record.claim.extensions),
         State::Unreplayable { status, location, .. } => Verdict::AlreadyCompleted { status, location },
         State::Unknown { .. } => Verdict::OutcomeUnknown,
         State::InFlight => match owner {
@@ -128,7 +128,9 @@ mod tests {
 
     #[test]
     fn each_state_has_its_verdict() {
-        assert!(matches!(with(hold(completed(), 3000)), Verdict::Replay(reply) if reply.status == StatusCode::CREATED));
+        assert!(
+            matches!(with(hold(completed(), 3000)), Verdict::Replay(reply, _) if reply.status == StatusCode::CREATED)
+        );
         assert_eq!(with(hold(State::InFlight, 29)), Verdict::InFlight);
         assert_eq!(with(hold(State::InFlight, 30)), Verdict::OutcomeUnknown);
         assert_eq!(with(held(State::InFlight, UnknownPolicy::Retry, 30)), Verdict::InFlight);
@@ -171,7 +173,7 @@ mod tests {
     #[test]
     fn the_record_may_win_over_another_body_but_never_over_another_target() {
         let body = Fingerprint { body: [2; 16], ..SAME };
-        assert!(matches!(decide(hold(completed(), 0), &body, OnMismatch::Replay), Verdict::Replay(_)));
+        assert!(matches!(decide(hold(completed(), 0), &body, OnMismatch::Replay), Verdict::Replay(..)));
         let target = Fingerprint { target: [2; 16], ..SAME };
         let verdict = decide(hold(completed(), 0), &target, OnMismatch::Replay);
         assert_eq!(verdict, Verdict::KeyReused(Difference::Target));
@@ -180,6 +182,6 @@ mod tests {
     #[test]
     fn bodies_digested_by_different_recipes_count_as_the_same() {
         let other_recipe = Fingerprint { recipe: 2, body: [2; 16], ..SAME };
-        assert!(matches!(decide(hold(completed(), 0), &other_recipe, OnMismatch::Reject), Verdict::Replay(_)));
+        assert!(matches!(decide(hold(completed(), 0), &other_recipe, OnMismatch::Reject), Verdict::Replay(..)));
     }
 }

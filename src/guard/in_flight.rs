@@ -12,7 +12,7 @@ use super::decide::Verdict;
 use super::lease::Lease;
 use super::policy::Outcome;
 use super::without_store::{Fallback, LocalKnowledge, without_store};
-use crate::record::{Fingerprint, RecordName, Reply, State, Token};
+use crate::record::{Extensions, Fingerprint, RecordName, Reply, State, Token};
 use crate::rule::OnMismatch;
 use crate::tick;
 
@@ -55,8 +55,8 @@ enum AttemptProgress {
 pub(super) enum AttemptEnd {
     /// The attempt is running.
     Pending,
-    /// The attempt has ended. Its response, if all of it is in memory.
-    Over(Option<Arc<Reply>>),
+    /// The attempt has ended. Its response, if all of it is in memory, and what else its record keeps.
+    Over(Option<(Arc<Reply>, Extensions)>),
 }
 
 /// A claim that the store has not answered yet.
@@ -206,7 +206,7 @@ impl InFlightEntry {
     /// The attempt has ended, and its outcome is written. Tells the waiters.
     pub(super) fn complete(mut self, ended: impl FnOnce() -> Option<Arc<Reply>>) {
         if let Some(waiters) = self.forget() {
-            waiters.send_replace(AttemptEnd::Over(ended()));
+            waiters.send_replace(self.over(ended()));
         }
     }
 
@@ -223,8 +223,12 @@ impl InFlightEntry {
             attempt.waiters.take()
         });
         if let Some(waiters) = waiters.flatten() {
-            waiters.send_replace(AttemptEnd::Over(ended()));
+            waiters.send_replace(self.over(ended()));
         }
+    }
+
+    fn over(&self, reply: Option<Arc<Reply>>) -> AttemptEnd {
+        AttemptEnd::Over(reply.map(|reply| (reply, self.lease.claim.extensions.clone())))
     }
 
     /// The record is left to a takeover. Until the lease is over, this process knows that the attempt is in flight.
@@ -263,10 +267,10 @@ impl Drop for InFlightEntry {
 }
 
 /// Waits for the end of the attempt. `None`: its response is not in memory.
-pub(super) async fn wait_for_end(mut receiver: watch::Receiver<AttemptEnd>) -> Option<Arc<Reply>> {
+pub(super) async fn wait_for_end(mut receiver: watch::Receiver<AttemptEnd>) -> Option<(Arc<Reply>, Extensions)> {
     // An error: the sender was dropped, so the attempt has ended.
     match receiver.wait_for(|end| matches!(end, AttemptEnd::Over(_))).await.as_deref() {
-        Ok(AttemptEnd::Over(reply)) => reply.clone(),
+        Ok(AttemptEnd::Over(ended)) => ended.clone(),
         Ok(AttemptEnd::Pending) | Err(_) => None,
     }
 }

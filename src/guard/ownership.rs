@@ -10,6 +10,7 @@ use super::send_outcome::SendOutcome;
 use crate::metrics::GaugeGuard;
 use crate::record::RecordName;
 use crate::rule::Rule;
+use crate::trace;
 
 /// The right to run an operation. Dropping it gives the operation back.
 pub struct Ownership {
@@ -36,8 +37,9 @@ impl Ownership {
         RecordWatch(Arc::clone(&self.unused.lease))
     }
 
-    /// Runs the attempt. The attempt goes on if the returned future is dropped.
-    pub fn run<R, F, Fut>(self, send: F) -> RunningAttempt<R>
+    /// Runs the attempt, and measures the writing of its outcome under this parent. The attempt goes on if the returned
+    /// future is dropped.
+    pub fn run<R, F, Fut>(self, parent: trace::Parent, send: F) -> RunningAttempt<R>
     where
         R: Send + 'static,
         F: FnOnce(SendFence) -> Fut + Send + 'static,
@@ -47,7 +49,7 @@ impl Ownership {
         let (guard, lease) = unused.take();
         let slot = InFlightPermit { _permit: permit, _counted: counted, _open: guard.attempts.token() };
         let attempt = Attempt { rule, entry, recorder: Recorder { lease, guard }, slot };
-        RunningAttempt::new(attempt.run(send))
+        RunningAttempt::new(attempt.run(parent, send))
     }
 }
 

@@ -35,8 +35,8 @@ impl Guard {
         for looks in 0.. {
             match self.in_flight.find(&operation.name, &operation.fingerprint) {
                 Some(entry) => {
-                    if let Some(reply) = in_flight::wait_for_end(entry).await {
-                        return Verdict::Replay(reply);
+                    if let Some((reply, extensions)) = in_flight::wait_for_end(entry).await {
+                        return Verdict::Replay(reply, extensions);
                     }
                 }
                 None => {

@@ -92,7 +92,7 @@ mod tests {
                 State::Unreplayable { settled_at: 0, status, location: None },
                 Verdict::AlreadyCompleted { status, location: None },
             ),
-            (completed, Verdict::Replay(reply)),
+            (completed, Verdict::Replay(reply, Default::default())),
         ] {
             let known = record(state.clone());
             assert_eq!(without_store(known.clone(), &SAME, OnMismatch::Reject), Fallback::Repeat(verdict));

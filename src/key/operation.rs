@@ -10,7 +10,7 @@ use super::jwt::Credential;
 use super::name::{KeyParts, TargetInName, by_key, by_payload};
 use super::select::{self, KeyPart, Role};
 use super::{DigestKey, KeyError, KeyText, age, query};
-use crate::record::{Fingerprint, RecordName, Terms, UnknownPolicy};
+use crate::record::{Extensions, Fingerprint, RecordName, Terms, UnknownPolicy};
 use crate::rule::LogKeys;
 #[cfg(test)]
 use crate::rule::TrustedProxies;
@@ -88,6 +88,8 @@ pub struct Operation {
     pub fingerprint: Fingerprint,
     /// The terms of its claim.
     pub terms: Terms,
+    /// What its record keeps besides.
+    pub extensions: Extensions,
     /// The key for log lines; `None` when scope and payload are the key.
     pub key: Option<KeyText>,
 }
@@ -172,6 +174,7 @@ impl<'a> PartialOperation<'a> {
                 fingerprint: fingerprint(),
                 terms: terms(rule),
                 key: Some(KeyText::of(request.log_keys, digest_key, KeyParts(&rule.key, &key))),
+                extensions: Extensions::default(),
             },
             (Some(_), OnMissingKey::Fingerprint(window)) => {
                 let fingerprint = fingerprint();
@@ -185,7 +188,8 @@ impl<'a> PartialOperation<'a> {
                 };
                 let (scope, key) = (KeyParts(&rule.scope, &scope), KeyParts(&rule.key, &key));
                 let digest = by_payload(digest_key, scope, key, request.host, &fingerprint, &payload);
-                Operation { name: named(rule, digest), fingerprint, terms: terms_within(rule, window), key: None }
+                let (name, terms) = (named(rule, digest), terms_within(rule, window));
+                Operation { name, fingerprint, terms, key: None, extensions: Extensions::default() }
             }
             (Some(selector), OnMissingKey::Forward | OnMissingKey::Reject) => return Ok(KeyOutcome::Missing(selector)),
         };

@@ -1,5 +1,6 @@
 //! One log line and one count for each request on a guarded route.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use super::head::Head;
 use crate::guard::{Ownership, RecordOutcome, RecordWatch};
 use crate::key::{KeyText, Operation};
 use crate::metrics::{Metrics, RequestOutcome};
-use crate::record::{Hex, RecordName};
+use crate::record::{Extensions, Hex, RecordName, code};
 use crate::rule::{Rule, Selector};
 use crate::telemetry;
+use crate::trace::Span;
 
 /// What is known about a request. Logged and counted when it is dropped.
 pub(super) struct Event {
@@ -22,6 +24,7 @@ pub(super) struct Event {
     rule: Arc<Rule>,
     begun: Instant,
     trace: Option<TraceId>,
+    span: Span,
     record: Option<RecordName>,
     key: Option<KeyText>,
     fingerprint: Option<Hex<4>>,
@@ -35,12 +38,13 @@ pub(super) struct Event {
 
 impl Event {
     /// `begun`: when the request arrived.
-    pub(super) fn begin(metrics: &Arc<Metrics>, rule: &Arc<Rule>, head: &Head, begun: Instant) -> Self {
+    pub(super) fn begin(metrics: &Arc<Metrics>, rule: &Arc<Rule>, head: &Head, span: Span, begun: Instant) -> Self {
         Self {
             metrics: Arc::clone(metrics),
             rule: Arc::clone(rule),
             begun,
             trace: TraceId::of(head),
+            span,
             record: None,
             key: None,
             fingerprint: None,
@@ -57,10 +61,20 @@ impl Event {
         &self.rule.name
     }
 
-    pub(super) fn operation(&mut self, operation: &Operation) {
+    pub(super) fn operation(&mut self, operation: &mut Operation) {
+        if let Some(context) = self.span.context() {
+            operation.extensions = Extensions::of(code::TRACE, &context);
+        }
         self.record = Some(operation.name.clone());
         self.key.clone_from(&operation.key);
         self.fingerprint = Some(operation.fingerprint.short());
+    }
+
+    /// The request gets the response that another one recorded.
+    pub(super) fn replays(&mut self, extensions: &Extensions) {
+        if let Some(context) = extensions.get(code::TRACE) {
+            self.span.link(context);
+        }
     }
 
     pub(super) fn attempt(&mut self, ownership: &Ownership) {
@@ -97,6 +111,10 @@ impl Drop for Event {
             (None, None) => return,
         };
         self.metrics.request(&self.rule.name, outcome, took);
+        self.span.outcome(&self.rule.name, outcome.as_str(), self.record.as_ref().map(|record| record as &dyn Display));
+        if let Some(status) = status.and_then(|status| StatusCode::from_u16(status).ok()) {
+            self.span.status(status);
+        }
         let became = self.settling.as_ref().and_then(RecordWatch::became);
         let level = match became {
             // An operator has to act.

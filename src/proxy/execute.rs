@@ -19,7 +19,7 @@ use super::state::Proxy;
 use super::stream::{self, HeadOrResult};
 use super::upstream::AttemptLimits;
 use crate::fail_point::{self, Step};
-use crate::guard::{AttemptResult, LostReason, Ownership};
+use crate::guard::{AttemptResult, LostReason, Ownership, SendOutcome};
 use crate::metrics::RequestOutcome;
 use crate::problem::Problem;
 use crate::rule::Rule;
@@ -45,13 +45,21 @@ impl Proxy {
         if ownership.attempt() > 1 {
             head.headers.insert(head::ATTEMPT, HeaderValue::from(ownership.attempt()));
         }
+        let parent = head.trace.clone();
+        let mut span = parent.client(&head.method);
+        span.inject(&mut head.headers);
         let mut request = Request::from_parts(head.into_parts(), body);
         let settings = self.upstream.settings();
         let limits = AttemptLimits { timeout: settings.attempt_timeout, max_response_body: rule.max_response_body };
         let (upstream, budget) = (self.upstream.clone(), self.budget.clone());
         let begun = Instant::now();
-        let running = ownership
-            .run(move |gate| async move { upstream.attempt(&mut request, gate, &limits, &budget, relay).await });
+        let running = ownership.run(parent, move |gate| async move {
+            let outcome = upstream.attempt(&mut request, gate, &limits, &budget, relay).await;
+            if let SendOutcome::Answered(answer) = &outcome {
+                span.status(answer.reply.status);
+            }
+            outcome
+        });
         let first = {
             let first = pin!(stream::head_or_result(reader, running));
             // Dropped when the time is up: the attempt continues as a task.

@@ -28,6 +28,7 @@ use crate::metrics::{RequestOutcome, UNMATCHED};
 use crate::problem::{Problem, ProblemFormat};
 use crate::rule::{Mode, OnMissingKey, OnStoreError, RouteMatch, Rule};
 use crate::store::{Store, StoreError};
+use crate::trace::Span;
 use crate::uri;
 
 impl Proxy {
@@ -60,12 +61,16 @@ impl Proxy {
                 let (host, trust, log_keys) = (asked.host(), &self.trust, self.log_keys);
                 let context =
                     RequestContext { method, host, path, params: &params, client, trust, is_contested, log_keys };
+                let mut span = Span::server(&head.headers, &head.method, Some(&rule.path));
+                head.trace = span.parent();
                 if rule.mode == Mode::Observe {
                     let answer = Box::pin(self.observed(rule, context, head, body)).await;
                     let answer = answer.map_err(|problem| refusal::for_clients_of(problem, rule));
-                    return self.count_unguarded(&rule.name, answer, begun, form);
+                    let answer = self.count_unguarded(&rule.name, answer, begun, form);
+                    span.status(answer.status());
+                    return answer;
                 }
-                let mut event = Event::begin(&self.metrics, rule, &head, begun);
+                let mut event = Event::begin(&self.metrics, rule, &head, span, begun);
                 let reader = CorsOrigin::of(rule, &head.headers);
                 // Boxed, so that the future that a connection keeps for its next request stays small.
                 let answer = Box::pin(self.guarded(rule, context, head, body, &mut event)).await;
@@ -85,6 +90,8 @@ impl Proxy {
                     tracing::debug!(method = %target.method, path = target.normal, %reason, "a request is not guarded");
                 }
                 let preflight = Preflight::of(&self.routes, &head, &asked);
+                let mut span = Span::server(&head.headers, &head.method, None);
+                head.trace = span.parent();
                 let pass = Box::pin(self.pass(UNMATCHED, head, self.passing(body), client, found.is_none()));
                 let answer = pass.await;
                 let answer = answer.map_err(|problem| match &found {
@@ -92,6 +99,7 @@ impl Proxy {
                     None => problem,
                 });
                 let mut answer = self.count_unguarded(UNMATCHED, answer, begun, form);
+                span.status(answer.status());
                 if let Some(preflight) = preflight {
                     preflight.amend(answer.headers_mut());
                 }
@@ -167,7 +175,7 @@ impl Proxy {
                 KeyOutcome::Missing(selector) => Err(selector.clone()),
             })
         };
-        let operation = match read.map_err(|error| refusal::of_key(&error))? {
+        let mut operation = match read.map_err(|error| refusal::of_key(&error))? {
             Ok(operation) => operation,
             Err(selector) if rule.on_missing_key == OnMissingKey::Forward => {
                 event.unguarded(Reason::NoKey(selector));
@@ -175,9 +183,12 @@ impl Proxy {
             }
             Err(selector) => return Err(refusal::missing_key(&selector)),
         };
-        event.operation(&operation);
+        event.operation(&mut operation);
 
-        let answer = match self.guard.claim(rule, &operation).await {
+        let claiming = head.trace.step("claim");
+        let claimed = self.guard.claim(rule, &operation).await;
+        drop(claiming);
+        let answer = match claimed {
             Ok(Admission::Owner(ownership)) => self.run(rule, ownership, head, body, context.client, event).await,
             Ok(Admission::Repeat(verdict)) => {
                 // A repeat may wait for a long time, and its body is not needed any more.

@@ -16,6 +16,7 @@ use crate::key;
 use crate::list;
 use crate::problem::{Code, Problem};
 use crate::rule::{Disposition, is_same_field, may_begin_with};
+use crate::trace;
 use crate::uri::normalise_host;
 
 /// Fields that concern one connection only (RFC 9110, 7.6.1), besides those that `Connection` names.
@@ -76,11 +77,13 @@ const OURS: &str = "onlyonce-";
 pub(super) struct Head {
     parts: request::Parts,
     pub(super) fields: Fields,
+    /// Under which its parts are measured.
+    pub(super) trace: trace::Parent,
 }
 
 impl Head {
     pub(super) fn new(parts: request::Parts, fields: Fields) -> Self {
-        Self { parts, fields }
+        Self { parts, fields, trace: trace::Parent::default() }
     }
 
     pub(super) fn into_parts(self) -> request::Parts {

@@ -32,6 +32,8 @@ impl Proxy {
     ) -> Result<ProxyResponse, Problem> {
         let wish = self.wish(&mut head, &body);
         self.cross(&mut head, &body, client);
+        let mut span = head.trace.client(&head.method);
+        span.inject(&mut head.headers);
         if let Some(wish) = &wish {
             wish.pass_on(&mut head.headers);
         }
@@ -48,6 +50,7 @@ impl Proxy {
         leaving.disarm();
         match sent {
             Ok(Ok(mut response)) => {
+                span.status(response.status());
                 if response.body_mut().is_broken().await {
                     tracing::warn!("the backend broke off where the body of its answer begins");
                     return Err(refusal::failed());

@@ -47,7 +47,8 @@ impl Proxy {
             }
         }
         let mut answer = match verdict {
-            Verdict::Replay(reply) => {
+            Verdict::Replay(reply, extensions) => {
+                event.replays(&extensions);
                 let answer = self.replay(rule, &operation.name, reply, &Accepted::by(head)).await;
                 let answer = answer.map_err(refusal::not_replayed)?;
                 event.answer(RequestOutcome::Replayed, answer.status());

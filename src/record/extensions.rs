@@ -23,6 +23,8 @@ pub mod code {
     pub const AUDIT: u8 = 0x01;
     /// How to ask the backend about an unknown outcome. Reserved.
     pub const PROBE: u8 = 0x02;
+    /// The span of the request that made the record (`trace`).
+    pub const TRACE: u8 = 0x03;
     /// What follows the extensions is compressed. Reserved.
     pub const COMPRESSION: u8 = 0x81;
     /// What follows the extensions is encrypted.
@@ -61,6 +63,27 @@ impl Extensions {
         Ok(ReadExtensions { kept: Self(if kept.is_empty() { None } else { Some(Box::new(kept)) }), encryption })
     }
 
+    /// One extension that may be skipped, of less than 64 KiB.
+    pub fn of(code: u8, value: &[u8]) -> Self {
+        let mut bytes = vec![code];
+        bytes.extend_from_slice(&(value.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(value);
+        Self(Some(Box::new(bytes.into())))
+    }
+
+    /// The extension with this code.
+    pub fn get(&self, code: u8) -> Option<&[u8]> {
+        let mut rest = self.as_bytes();
+        while let Some((&[found, low, high], behind)) = rest.split_first_chunk::<HEADER>() {
+            let (value, others) = behind.split_at_checked(usize::from(u16::from_le_bytes([low, high])))?;
+            if found == code {
+                return Some(value);
+            }
+            rest = others;
+        }
+        None
+    }
+
     /// The bytes as they are in a record.
     pub(super) fn as_bytes(&self) -> &[u8] {
         self.0.as_deref().map_or(&[], |bytes| &bytes[..])
@@ -83,6 +106,18 @@ mod tests {
 
     fn read(bytes: &'static [u8]) -> Result<Extensions, Unreadable> {
         Extensions::read(&Bytes::from_static(bytes)).map(|read| read.kept)
+    }
+
+    #[test]
+    fn each_is_found_by_its_code() {
+        let extensions = read(b"\x01\x02\0ab\x03\x01\0t\x7f\0\0");
+        let extensions = extensions.expect("readable");
+        assert_eq!(extensions.get(code::TRACE), Some(&b"t"[..]));
+        assert_eq!(extensions.get(code::AUDIT), Some(&b"ab"[..]));
+        assert_eq!(extensions.get(0x7f), Some(&b""[..]));
+        assert_eq!(extensions.get(code::PROBE), None);
+        assert_eq!(Extensions::default().get(code::TRACE), None);
+        assert_eq!(Extensions::of(code::TRACE, b"t").as_bytes(), b"\x03\x01\0t");
     }
 
     #[test]

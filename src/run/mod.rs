@@ -69,6 +69,9 @@ pub enum StartError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The environment names a collector of traces that cannot be used.
+    #[error("{0}")]
+    Traces(String),
     /// A socket that a service manager passed is not a listening one.
     #[error("a socket that was passed cannot be listened on: {0}; in its unit, give it ListenStream alone")]
     InheritedSockets(#[source] io::Error),

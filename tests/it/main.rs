@@ -64,6 +64,8 @@ mod streaming;
 mod tls;
 mod tokens;
 mod top;
+#[cfg(feature = "otlp")]
+mod traces;
 mod two_readers;
 mod upgrades;
 mod uploads;

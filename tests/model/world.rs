@@ -199,7 +199,7 @@ impl Seen {
 
     pub fn verdict(verdict: &Verdict) -> Self {
         match verdict {
-            Verdict::Replay(reply) => Self::Replay(creator(reply.status)),
+            Verdict::Replay(reply, _) => Self::Replay(creator(reply.status)),
             Verdict::InFlight => Self::InFlight,
             Verdict::OutcomeUnknown => Self::OutcomeUnknown,
             Verdict::AlreadyCompleted { .. } => Self::AlreadyCompleted,

@@ -15,7 +15,7 @@ async fn one_of_many_runs_and_the_others_get_its_answer() {
     }
     assert_eq!(body(&run(ownership, created()).await.expect("an end")), b"order 1");
     assert!(
-        matches!(scene.repeat(&operation).await, Verdict::Replay(reply) if reply.body.pieces().concat() == b"order 1")
+        matches!(scene.repeat(&operation).await, Verdict::Replay(reply, _) if reply.body.pieces().concat() == b"order 1")
     );
     assert!(scene.counts(r#"onlyonce_records_total{route="orders",state="completed"} 1"#));
 }
@@ -53,8 +53,10 @@ async fn what_may_have_run_is_held_or_left_for_a_takeover() {
 #[tokio::test(start_paused = true)]
 async fn what_never_came_to_the_gate_was_not_sent() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
-    let late =
-        scene.own(&operation).await.run(|_: SendFence| async { SendOutcome::<()>::Unknown(LostReason::Timeout) });
+    let late = scene
+        .own(&operation)
+        .await
+        .run(trace::Parent::default(), |_: SendFence| async { SendOutcome::<()>::Unknown(LostReason::Timeout) });
     assert!(matches!(late.await, Some(AttemptResult::NotSent)));
     assert_eq!(scene.held(&operation).await, None);
 }
@@ -82,7 +84,7 @@ async fn a_renewal_that_fails_does_not_end_the_attempt() {
     assert_eq!(scene.repeat(&operation).await, Verdict::InFlight);
     end.notify_one();
     ended.await.expect("an end");
-    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(..)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +93,7 @@ async fn a_client_that_leaves_changes_nothing() {
     drop(run_until(scene.own(&operation).await, &end, created()));
     end.notify_one();
     scene.guard.recorded().await;
-    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(..)));
 }
 
 /// Wherever it is by then, and whatever drops it.
@@ -100,7 +102,7 @@ async fn whoever_polls_an_attempt_may_go_at_every_step() {
     for turns in 0.. {
         let (scene, operation) = (Scene::new(), operation(1, HOLD));
         let sends = Arc::new(AtomicU32::new(0));
-        let mut running = scene.own(&operation).await.run({
+        let mut running = scene.own(&operation).await.run(trace::Parent::default(), {
             let sends = Arc::clone(&sends);
             move |gate| async move {
                 tokio::task::yield_now().await;
@@ -136,7 +138,7 @@ async fn whoever_polls_an_attempt_may_go_at_every_step() {
         }
         scene.guard.recorded().await;
         assert_eq!(sends.load(Ordering::Relaxed), 1);
-        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)), "after {turns} turns");
+        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(..)), "after {turns} turns");
         if ended.is_some() {
             assert!(turns > 4, "{turns}");
             return;
@@ -148,7 +150,7 @@ async fn whoever_polls_an_attempt_may_go_at_every_step() {
 async fn an_attempt_that_panics_without_its_client_is_no_work_that_is_left() {
     for is_told in [false, true] {
         let (scene, operation) = (Scene::new(), operation(1, HOLD));
-        let running = scene.own(&operation).await.run(|gate: SendFence| async move {
+        let running = scene.own(&operation).await.run(trace::Parent::default(), |gate: SendFence| async move {
             gate.may_send().await;
             tokio::time::sleep(Duration::from_secs(1)).await;
             panic!("by plan");
@@ -175,7 +177,7 @@ fn an_attempt_that_is_dropped_with_its_runtime_is_left_to_its_lease() {
     let running = first.block_on(async {
         let until = Arc::clone(&never);
         let ownership = scene.own(&operation).await;
-        let mut running = ownership.run(move |gate| async move {
+        let mut running = ownership.run(trace::Parent::default(), move |gate| async move {
             let fate = sent(gate, created()).await;
             until.notified().await;
             fate
@@ -206,7 +208,7 @@ async fn the_answer_is_delivered_and_recording_is_tried_until_it_is_done() {
         scene.store.settlements.next([fault; 5]);
         assert_eq!(body(&run(scene.own(&operation).await, created()).await.expect("an end")), b"order 1");
         scene.guard.recorded().await;
-        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)), "{fault:?}");
+        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(..)), "{fault:?}");
     }
 }
 
@@ -271,7 +273,7 @@ async fn whoever_writes_the_outcome_stays_the_owner_however_long_that_takes() {
             assert_eq!(scene.held(&operation).await.expect("a record").owner(), OwnerState::Alive);
         }
         assert_eq!(body(&ended.await.expect("an end")), b"order 1");
-        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(..)));
         assert!(!scene.counts(r#"onlyonce_lease_lost_total{route="orders"} 1"#));
     }
 }
@@ -286,7 +288,7 @@ async fn whoever_knows_the_outcome_stays_the_owner_until_it_is_recorded() {
         tokio::time::sleep(LEASE + LEASE / 2).await;
         assert_eq!(scene.repeat(&operation).await, Verdict::InFlight);
         scene.guard.recorded().await;
-        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(..)));
     }
 }
 
@@ -299,7 +301,7 @@ async fn an_owner_that_meets_its_own_outcome_has_lost_nothing() {
         scene.store.settlements.next([Fault::RequestLost; 30]);
         run(scene.own(&operation).await, created()).await.expect("an end");
         scene.guard.recorded().await;
-        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(..)));
         assert!(!scene.counts(r#"onlyonce_lease_lost_total{route="orders"} 1"#));
         assert!(scene.counts(r#"onlyonce_records_total{route="orders",state="completed"} 1"#));
     }
@@ -331,7 +333,7 @@ async fn a_store_that_lost_the_record_gets_it_again() {
     scene.store.store.release(&operation.name, token).await.expect("the store answers");
     end.notify_one();
     ended.await.expect("an end");
-    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)), "settling writes where nothing is");
+    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(..)), "settling writes where nothing is");
 }
 
 #[tokio::test]
@@ -357,7 +359,7 @@ async fn before_the_first_byte_an_old_hold_is_renewed_or_nothing_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_releases_nothing() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
-    let ended = scene.own(&operation).await.run(|gate: SendFence| async move {
+    let ended = scene.own(&operation).await.run(trace::Parent::default(), |gate: SendFence| async move {
         gate.may_send().await;
         panic!("by plan");
         #[expect(unreachable_code, reason = "tells the type")]
@@ -375,7 +377,11 @@ async fn a_drain_that_runs_out_settles_what_is_left() {
     let scene = Scene::new();
     let (sent, unsent, never) = (operation(1, HOLD), operation(2, HOLD), Arc::new(Notify::new()));
     let first = run_until(scene.own(&sent).await, &never, created());
-    let second = scene.own(&unsent).await.run(|_: SendFence| std::future::pending::<SendOutcome<()>>()).detach();
+    let second = scene
+        .own(&unsent)
+        .await
+        .run(trace::Parent::default(), |_: SendFence| std::future::pending::<SendOutcome<()>>())
+        .detach();
     tokio::time::sleep(Duration::from_secs(1)).await;
     scene.guard.abandon();
     scene.guard.recorded().await;

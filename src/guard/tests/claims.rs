@@ -40,7 +40,7 @@ async fn a_claim_without_an_answer_is_made_again() {
         let (scene, operation) = (Scene::new(), operation(1, HOLD));
         scene.store.claims.next([fault]);
         run(scene.own(&operation).await, created()).await.expect("an end");
-        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)), "{fault:?}");
+        assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(..)), "{fault:?}");
     }
     // Refused the second time, it may still have been granted the first time.
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
@@ -87,7 +87,7 @@ async fn a_refused_claim_that_may_arrive_once_more_is_cleaned_up_too() {
 async fn an_owner_that_was_told_of_another_never_sends() {
     let (scene, operation, go) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
     let gone = Arc::clone(&go);
-    let ended = scene.own(&operation).await.run(move |gate| async move {
+    let ended = scene.own(&operation).await.run(trace::Parent::default(), move |gate| async move {
         gone.notified().await;
         sent(gate, created()).await
     });

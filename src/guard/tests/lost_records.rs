@@ -33,7 +33,7 @@ async fn a_store_that_lost_the_record_of_a_running_attempt_starts_no_second_one(
     }
     end.notify_one();
     assert_eq!(body(&ended.await.expect("an end")), b"order 1");
-    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(..)));
     assert!(!scene.counts("onlyonce_lease_lost_total{route=\"orders\"} 1"));
 }
 
@@ -47,7 +47,7 @@ async fn an_outcome_that_is_still_to_be_written_is_told_by_a_store_that_lost_its
         run(scene.own(&operation).await, fate).await.expect("an end");
         lose(&scene, &operation).await;
         match (scene.repeat(&operation).await, expected) {
-            (Verdict::Replay(reply), None) => assert_eq!(reply.body.pieces().concat(), b"order 1"),
+            (Verdict::Replay(reply, _), None) => assert_eq!(reply.body.pieces().concat(), b"order 1"),
             (verdict, expected) => assert_eq!(Some(verdict), expected),
         }
         // The outcome is written over the claim that was given back, or after it.
@@ -72,7 +72,7 @@ async fn a_claim_that_is_given_back_and_not_deleted_yet_is_not_in_the_way_of_the
     end.notify_one();
     assert_eq!(body(&ended.await.expect("an end")), b"order 1");
     scene.guard.recorded().await;
-    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(..)));
     assert!(!scene.counts("onlyonce_lease_lost_total{route=\"orders\"} 1"));
 }
 
@@ -123,5 +123,5 @@ async fn an_outcome_of_a_freed_key_that_comes_before_another_request_is_kept() {
     scene.guard.freed(&operation.name);
     end.notify_one();
     ended.await.expect("an end");
-    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(_)));
+    assert!(matches!(scene.repeat(&operation).await, Verdict::Replay(..)));
 }

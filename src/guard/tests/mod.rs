@@ -24,11 +24,14 @@ use crate::config;
 use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
 use crate::record::transitions::{CompareAndSwap, OwnerState, StoredRecord};
-use crate::record::{Claim, Fingerprint, Record, RecordName, Reply, SettledRecord, State, Terms, Token, UnknownPolicy};
+use crate::record::{
+    Claim, Extensions, Fingerprint, Record, RecordName, Reply, SettledRecord, State, Terms, Token, UnknownPolicy,
+};
 use crate::rule::Rule;
 use crate::store::{
     self, Claimed, Health, ListQuery, Memory, Page, Released, Renewed, Settled, Store, StoreError, SwapResult,
 };
+use crate::trace;
 
 /// What happens to one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,6 +246,7 @@ fn operation(key: u8, on_unknown: UnknownPolicy) -> Operation {
         fingerprint: Fingerprint { target: [1; 16], recipe: 1, body: [1; 16] },
         terms: Terms { lease: LEASE, retention: RETENTION, on_unknown },
         key: None,
+        extensions: Extensions::default(),
     }
 }
 
@@ -273,13 +277,13 @@ async fn sent(gate: SendFence, fate: SendOutcome<()>) -> SendOutcome<()> {
 }
 
 fn run(ownership: Ownership, fate: SendOutcome<()>) -> RunningAttempt<()> {
-    ownership.run(move |gate| sent(gate, fate))
+    ownership.run(trace::Parent::default(), move |gate| sent(gate, fate))
 }
 
 /// Sends, and ends when the test says so.
 fn run_until(ownership: Ownership, until: &Arc<Notify>, fate: SendOutcome<()>) -> oneshot::Receiver<AttemptResult<()>> {
     let until = Arc::clone(until);
-    let running = ownership.run(move |gate| async move {
+    let running = ownership.run(trace::Parent::default(), move |gate| async move {
         let fate = sent(gate, fate).await;
         until.notified().await;
         fate

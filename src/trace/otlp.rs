@@ -1,0 +1,192 @@
+//! Spans that are measured, where a collector is named.
+
+use std::env;
+use std::fmt::Display;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{
+    Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
+    Tracer, TracerProvider,
+};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_http::HeaderExtractor;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+
+use super::CONTEXT;
+use super::collector::Collector;
+
+/// Where spans go. The last ones are sent by [`finish`](Self::finish).
+#[derive(Debug)]
+pub struct Traces(Option<(SdkTracerProvider, String)>);
+
+/// Set where a collector is named.
+static TRACER: OnceLock<SdkTracer> = OnceLock::new();
+
+/// How long the end of the process waits for the collector.
+const LAST_SPANS: Duration = Duration::from_secs(2);
+
+/// Sends spans to the collector that the environment names (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or
+/// `OTEL_EXPORTER_OTLP_ENDPOINT`); the other variables of OpenTelemetry for exporters, samplers and resources hold too.
+///
+/// # Errors
+///
+/// A sentence that says what is wrong with them.
+pub fn start() -> Result<Traces, String> {
+    let named = |variable: &str| env::var(variable).ok().filter(|value| !value.is_empty());
+    let Some(endpoint) = named("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        .or_else(|| Some(format!("{}/v1/traces", named("OTEL_EXPORTER_OTLP_ENDPOINT")?.trim_end_matches('/'))))
+    else {
+        return Ok(Traces(None));
+    };
+    let collector = Collector::new(&endpoint)?;
+    let exporter = SpanExporter::builder().with_http().with_http_client(collector).with_endpoint(&endpoint).build();
+    let exporter = exporter.map_err(|error| format!("traces cannot be sent to {endpoint}: {error}"))?;
+    let mut resource = Resource::builder();
+    if named("OTEL_SERVICE_NAME").is_none() {
+        resource = resource.with_service_name(env!("CARGO_PKG_NAME"));
+    }
+    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build();
+    // A second start in one process keeps the first.
+    let _ = TRACER.set(provider.tracer(env!("CARGO_PKG_NAME")));
+    Ok(Traces(Some((provider, endpoint))))
+}
+
+impl Traces {
+    /// Where they go.
+    pub fn endpoint(&self) -> Option<&str> {
+        self.0.as_ref().map(|(_, endpoint)| endpoint.as_str())
+    }
+
+    /// Sends what is left. Blocks for two seconds at most.
+    pub fn finish(self) {
+        if let Some((provider, _)) = self.0 {
+            // A collector that does not answer loses the last spans.
+            let _ = provider.shutdown_with_timeout(LAST_SPANS);
+        }
+    }
+}
+
+/// A span. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Span(Option<Box<opentelemetry_sdk::trace::Span>>);
+
+/// Under which spans are made.
+#[derive(Debug, Clone, Default)]
+pub struct Parent(Option<Box<Context>>);
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+impl Span {
+    /// The span of a request, with the pattern of the route that it is for.
+    pub fn server(request: &HeaderMap, method: &Method, route: Option<&str>) -> Self {
+        let Some(tracer) = TRACER.get() else { return Self(None) };
+        let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(request));
+        let method = method_name(method);
+        let name = route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
+        let mut attributes = vec![KeyValue::new("http.request.method", method.to_owned())];
+        attributes.extend(route.map(|route| KeyValue::new("http.route", route.to_owned())));
+        let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_attributes(attributes);
+        Self(Some(Box::new(tracer.build_with_context(builder, &parent))))
+    }
+
+    /// Under which others are made.
+    pub fn parent(&self) -> Parent {
+        let context = |span: &Box<opentelemetry_sdk::trace::Span>| {
+            Box::new(Context::new().with_remote_span_context(span.span_context().clone()))
+        };
+        Parent(self.0.as_ref().map(context))
+    }
+
+    /// What a record keeps of a span that is sent to the collector.
+    pub fn context(&self) -> Option<[u8; CONTEXT]> {
+        let context = self.0.as_ref()?.span_context();
+        let mut bytes = [0; CONTEXT];
+        bytes[..16].copy_from_slice(&context.trace_id().to_bytes());
+        bytes[16..24].copy_from_slice(&context.span_id().to_bytes());
+        bytes[24] = context.trace_flags().to_u8();
+        context.is_sampled().then_some(bytes)
+    }
+
+    /// Links to what a record kept. What cannot be read is left out.
+    pub fn link(&mut self, kept: &[u8]) {
+        let (Some(span), Ok(bytes)) = (&mut self.0, <[u8; CONTEXT]>::try_from(kept)) else { return };
+        let (trace, rest) = bytes.split_at(16);
+        let (Ok(trace), Ok(id)) = (trace.try_into(), rest[..8].try_into()) else { return };
+        let (trace, id, flags) = (TraceId::from_bytes(trace), SpanId::from_bytes(id), TraceFlags::new(rest[8]));
+        let context = SpanContext::new(trace, id, flags, true, TraceState::NONE);
+        if context.is_valid() {
+            span.add_link(context, Vec::new());
+        }
+    }
+
+    /// What became of a request on a guarded route.
+    pub fn outcome(&mut self, route: &str, outcome: &'static str, record: Option<&dyn Display>) {
+        let Some(span) = &mut self.0 else { return };
+        span.set_attribute(KeyValue::new("onlyonce.route", route.to_owned()));
+        span.set_attribute(KeyValue::new("onlyonce.outcome", outcome));
+        if let Some(record) = record {
+            span.set_attribute(KeyValue::new("onlyonce.record", record.to_string()));
+        }
+    }
+
+    /// The answer's status.
+    pub fn status(&mut self, status: StatusCode) {
+        let Some(span) = &mut self.0 else { return };
+        span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
+        if status.is_server_error() {
+            span.set_status(Status::error(""));
+        }
+    }
+
+    /// Names it to the backend.
+    pub fn inject(&self, request: &mut HeaderMap) {
+        let Some(span) = &self.0 else { return };
+        let context = span.span_context();
+        let flags = context.trace_flags().to_u8();
+        let value = format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id());
+        if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
+            request.insert(TRACEPARENT, value);
+        }
+    }
+}
+
+impl Parent {
+    /// A span for a call to the backend.
+    pub fn client(&self, method: &Method) -> Span {
+        let method = method_name(method);
+        let attributes = vec![KeyValue::new("http.request.method", method.to_owned())];
+        self.span(SpanBuilder::from_name(method.to_owned()).with_kind(SpanKind::Client).with_attributes(attributes))
+    }
+
+    /// A span for a step.
+    pub fn step(&self, name: &'static str) -> Span {
+        self.span(SpanBuilder::from_name(name))
+    }
+
+    fn span(&self, builder: SpanBuilder) -> Span {
+        let made = self.0.as_ref().zip(TRACER.get());
+        Span(made.map(|(parent, tracer)| Box::new(tracer.build_with_context(builder, parent))))
+    }
+}
+
+/// A client may send any word as a method; a span says which of the known ones it is (the semantic conventions of HTTP).
+fn method_name(method: &Method) -> &str {
+    match *method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::DELETE
+        | Method::CONNECT
+        | Method::OPTIONS
+        | Method::TRACE
+        | Method::PATCH => method.as_str(),
+        _ => "_OTHER",
+    }
+}
