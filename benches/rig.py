@@ -107,15 +107,28 @@ class Rig:
         port = free_port()
         return self.nginx("upstream", "upstream.conf.in", port), port
 
-    def redis(self, name="redis", appendonly=False):
+    def redis(self, name="redis", appendonly=False, tls=False):
         port = free_port()
         folder = self.folder / name
         folder.mkdir()
         command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
         command += ["--appendonly", "yes" if appendonly else "no", "--appendfsync", "everysec"]
+        if tls:
+            # Clear text stays for the measurement's own commands.
+            cert, key = self.certificate(folder)
+            command += ["--tls-port", str(tls), "--tls-cert-file", cert, "--tls-key-file", key]
+            command += ["--tls-ca-cert-file", cert, "--tls-auth-clients", "no"]
         return self.start(name, command, port), port
 
-    def onlyonce(self, binary, upstream, store, name="onlyonce", threads=None, wrapper=(), routes="", patience=60, durability=None):
+    def certificate(self, folder):
+        """A certificate for 127.0.0.1 that vouches for itself, and its key."""
+        cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+        command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
+        subprocess.run([*command, "-keyout", key, "-out", cert], check=True, capture_output=True)
+        return cert, key
+
+    def onlyonce(self, binary, upstream, store, name="onlyonce", threads=None, wrapper=(), routes="", patience=60, durability=None, ca=None):
         """The program under measurement; its process and port. It logs to a file, as shipped."""
         port = free_port()
         environment = {}
@@ -125,7 +138,8 @@ class Rig:
             environment["TOKIO_WORKER_THREADS"] = str(threads)
             if '"threads"' in subprocess.run([binary, "schema"], capture_output=True, text=True, check=True).stdout:
                 server = f"threads = {threads}\n"
-        durability = f'durability = "{durability}"\n' if durability else ""
+        more = f'durability = "{durability}"\n' if durability else ""
+        more += f'ca = "{ca}"\n' if ca else ""
         conf = self.folder / f"{name}.toml"
         conf.write_text(f"""
 [server]
@@ -138,7 +152,7 @@ listen = "127.0.0.1:{free_port()}"
 url = "http://127.0.0.1:{upstream}"
 [store]
 url = "{store}"
-{durability}[defaults]
+{more}[defaults]
 scope = ["header:Authorization"]
 max_response_body = "2MiB"
 [[route]]

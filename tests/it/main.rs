@@ -25,6 +25,7 @@ mod edges;
 mod encryption;
 mod fates;
 mod framing;
+mod frozen_store;
 mod full_disk;
 mod heads;
 mod hops;

@@ -278,3 +278,62 @@ async fn a_body_that_a_waiter_gets_from_the_store_is_counted_before_it_is_read()
         assert_eq!(backend.count(), 1);
     }
 }
+
+/// It goes over a connection of its own: what comes later, and is small, arrives before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_pass_a_large_answer_that_is_on_its_way_to_the_store() {
+    let backend = Backend::scripted([vec![large()]]).await;
+    let (_redis, link, sidecar) = behind_a_link(&backend.url(), "").await;
+    link.set(pausing(150));
+    let large = sidecar.asking(&order("large"));
+    backend.has_seen(1).await;
+    for number in 0..10 {
+        let key = format!("small-{number}");
+        assert_eq!(sidecar.ask(&order(&key)).await.status, 201);
+        assert!(sidecar.ask(&order(&key)).await.is_replay());
+        assert!(!large.is_finished(), "the large one is on its way for two seconds");
+    }
+    assert_eq!(large.await.expect("an answer").status, 201);
+}
+
+/// How long 400 new keys take, one after the other: half of them, and all but 1 %.
+async fn small_requests(sidecar: &Sidecar, name: &str) -> [Duration; 2] {
+    let mut took = Vec::new();
+    for number in 0..400 {
+        let begun = std::time::Instant::now();
+        assert_eq!(sidecar.ask(&order(&format!("{name}-{number}"))).await.status, 201);
+        took.push(begun.elapsed());
+    }
+    took.sort_unstable();
+    [took[200], took[396]]
+}
+
+/// A figure for the documents, and no more: what is asserted is above.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "tests/run --all"]
+async fn what_small_requests_take_beside_large_answers() {
+    const LARGE: usize = 4;
+    let backend = Backend::scripted((0..LARGE).map(|_| vec![large()])).await;
+    let (_redis, link, sidecar) = behind_a_link(&backend.url(), "").await;
+    for number in 0..LARGE {
+        assert_eq!(sidecar.ask(&order(&format!("large-{number}"))).await.status, 201);
+    }
+    // 10 MB a second on each connection.
+    link.set(Faults { delay: Duration::from_millis(2), ..pausing(6) });
+    let alone = small_requests(&sidecar, "alone").await;
+    let address = sidecar.address;
+    let large: Vec<_> = (0..LARGE)
+        .map(|number| {
+            tokio::spawn(async move {
+                loop {
+                    let answer = Wire::connect(address).await.ask(&order(&format!("large-{number}"))).await;
+                    assert!(answer.is_replay());
+                }
+            })
+        })
+        .collect();
+    let beside = small_requests(&sidecar, "beside").await;
+    println!("p50 and p99 of a first request: {alone:?} alone, {beside:?} beside {LARGE} replays of 1 MB");
+    assert!(large.iter().all(|large| !large.is_finished()), "all went well");
+    large.iter().for_each(tokio::task::JoinHandle::abort);
+}

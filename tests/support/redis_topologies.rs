@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,18 +21,47 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Node {
     child: Child,
     port: ReservedPort,
+    /// Where it speaks TLS, too.
+    tls: Option<ReservedPort>,
     arguments: Vec<String>,
 }
 
+/// The files that a server speaks TLS with: its certificate, its key, and the authority's certificate.
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub authority: PathBuf,
+}
+
+impl TlsFiles {
+    /// Settings of a server, or of a sentinel, that speaks TLS with all others.
+    fn settings(&self, port: &ReservedPort) -> Vec<(&'static str, String)> {
+        let shown = |path: &Path| path.display().to_string();
+        vec![
+            ("tls-port", port.number().to_string()),
+            ("tls-cert-file", shown(&self.certificate)),
+            ("tls-key-file", shown(&self.key)),
+            ("tls-ca-cert-file", shown(&self.authority)),
+            ("tls-auth-clients", "no".to_owned()),
+            ("tls-replication", "yes".to_owned()),
+        ]
+    }
+}
+
 impl Node {
-    fn start(port: ReservedPort, arguments: Vec<String>) -> Self {
-        let mut node = Self { child: spawn(&arguments), port, arguments };
+    fn start(port: ReservedPort, tls: Option<ReservedPort>, arguments: Vec<String>) -> Self {
+        let mut node = Self { child: spawn(&arguments), port, tls, arguments };
         node.wait_until_up();
         node
     }
 
     pub fn port(&self) -> u16 {
         self.port.number()
+    }
+
+    /// Where others, and clients, come: in TLS, if that is spoken.
+    pub fn public_port(&self) -> u16 {
+        self.tls.as_ref().unwrap_or(&self.port).number()
     }
 
     /// Kills it at once, with SIGKILL.
@@ -120,9 +150,19 @@ impl Sentinels {
 
     /// The same, with more options of both servers, and more lines in the configuration of each sentinel.
     pub fn start_with(options: &[&str], lines: &str) -> Self {
+        Self::start_over(options, lines, None)
+    }
+
+    /// The same; where there are files for TLS, all of them speak it with each other.
+    pub fn start_over(options: &[&str], lines: &str, tls: Option<&TlsFiles>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let tls_port = || tls.map(|_| ReservedPort::new());
+        let settings = |port: &Option<ReservedPort>| match (tls, port) {
+            (Some(files), Some(port)) => files.settings(port),
+            (_, _) => Vec::new(),
+        };
         let server = |name: &str, more: &[String]| {
-            let port = ReservedPort::new();
+            let (port, tls_port) = (ReservedPort::new(), tls_port());
             let own = folder.path().join(name);
             fs::create_dir(&own).expect("a writable folder");
             let mut arguments: Vec<String> = ["--port", &port.number().to_string(), "--bind", "127.0.0.1", "--dir"]
@@ -133,24 +173,28 @@ impl Sentinels {
             let fixed =
                 ["--save", "", "--appendonly", "no", "--loglevel", "warning", "--repl-diskless-sync-delay", "0"];
             arguments.extend(fixed.iter().chain(options).map(|&option| option.to_owned()));
+            arguments.extend(settings(&tls_port).into_iter().flat_map(|(name, value)| [format!("--{name}"), value]));
             arguments.extend_from_slice(more);
-            Node::start(port, arguments)
+            Node::start(port, tls_port, arguments)
         };
         let primary = server("primary", &[]);
-        let of: [String; 3] = ["--replicaof".to_owned(), "127.0.0.1".to_owned(), primary.port().to_string()];
+        let of: [String; 3] = ["--replicaof".to_owned(), "127.0.0.1".to_owned(), primary.public_port().to_string()];
         let replica = server("replica", &of);
         let sentinel = |name: &str| {
-            let port = ReservedPort::new();
+            let (port, tls_port) = (ReservedPort::new(), tls_port());
             let file = folder.path().join(format!("{name}.conf"));
             let (own, master) = (port.number(), Self::MASTER);
+            let settings: String =
+                settings(&tls_port).iter().map(|(name, value)| format!("{name} {value}\n")).collect();
             let text = format!(
-                "port {own}\nbind 127.0.0.1\nloglevel warning\ndir {dir}\nsentinel monitor {master} 127.0.0.1 {primary} 2\n\
+                "port {own}\nbind 127.0.0.1\nloglevel warning\ndir {dir}\n{settings}\
+                 sentinel monitor {master} 127.0.0.1 {primary} 2\n\
                  sentinel down-after-milliseconds {master} 500\nsentinel failover-timeout {master} 3000\n{lines}\n",
                 dir = folder.path().display(),
-                primary = primary.port(),
+                primary = primary.public_port(),
             );
             fs::write(&file, text).expect("a writable folder");
-            Node::start(port, vec![file.display().to_string(), "--sentinel".to_owned()])
+            Node::start(port, tls_port, vec![file.display().to_string(), "--sentinel".to_owned()])
         };
         let sentinels = [sentinel("first"), sentinel("second"), sentinel("third")];
         let whole = Self { servers: [primary, replica], sentinels, _folder: folder };
@@ -160,8 +204,13 @@ impl Sentinels {
 
     /// `redis+sentinel://…/orders`
     pub fn url(&self) -> String {
-        let hosts = self.sentinels.iter().map(|node| format!("127.0.0.1:{}", node.port()));
-        format!("redis+sentinel://{}/{}", hosts.collect::<Vec<_>>().join(","), Self::MASTER)
+        format!("redis+sentinel://{}", self.hosts())
+    }
+
+    /// What follows the scheme, and a user.
+    pub fn hosts(&self) -> String {
+        let hosts = self.sentinels.iter().map(|node| format!("127.0.0.1:{}", node.public_port()));
+        format!("{}/{}", hosts.collect::<Vec<_>>().join(","), Self::MASTER)
     }
 
     /// Waits until every sentinel knows of the replica and of the other two.
@@ -207,6 +256,11 @@ impl Cluster {
     }
 
     pub fn start_with(primaries: usize, has_replicas: bool, options: &[&str]) -> Self {
+        Self::start_over(primaries, has_replicas, options, None)
+    }
+
+    /// The same; where there are files for TLS, all of them speak it with each other.
+    pub fn start_over(primaries: usize, has_replicas: bool, options: &[&str], tls: Option<&TlsFiles>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (mut nodes, mut buses) = (Vec::new(), Vec::new());
         let count = if has_replicas { primaries * 2 } else { primaries };
@@ -237,7 +291,12 @@ impl Cluster {
                 "0",
             ];
             arguments.extend(fixed.iter().chain(options).map(|&option| option.to_owned()));
-            nodes.push(Node::start(port, arguments));
+            let tls_port = tls.map(|_| ReservedPort::new());
+            if let (Some(files), Some(tls_port)) = (tls, &tls_port) {
+                let settings = files.settings(tls_port).into_iter().chain([("tls-cluster", "yes".to_owned())]);
+                arguments.extend(settings.flat_map(|(name, value)| [format!("--{name}"), value]));
+            }
+            nodes.push(Node::start(port, tls_port, arguments));
             buses.push(bus);
         }
         let whole = Self { nodes, primaries, _buses: buses, _folder: folder };
@@ -256,7 +315,7 @@ impl Cluster {
             let () = node.ask(&["CLUSTER", "ADDSLOTSRANGE", &share(index), &last]).expect("slots");
         }
         for (node, bus) in self.nodes.iter().zip(&self._buses).skip(1) {
-            let (port, bus) = (node.port().to_string(), bus.number().to_string());
+            let (port, bus) = (node.public_port().to_string(), bus.number().to_string());
             let () = first.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).expect("a meeting");
         }
         let count = self.nodes.len();
@@ -278,8 +337,13 @@ impl Cluster {
 
     /// `redis+cluster://…`, with the first two nodes.
     pub fn url(&self) -> String {
-        let hosts = self.nodes.iter().take(2).map(|node| format!("127.0.0.1:{}", node.port()));
-        format!("redis+cluster://{}", hosts.collect::<Vec<_>>().join(","))
+        format!("redis+cluster://{}", self.hosts())
+    }
+
+    /// What follows the scheme, and a user.
+    pub fn hosts(&self) -> String {
+        let hosts = self.nodes.iter().take(2).map(|node| format!("127.0.0.1:{}", node.public_port()));
+        hosts.collect::<Vec<_>>().join(",")
     }
 
     /// Waits until every node that answers says that all slots are served.

@@ -57,7 +57,8 @@ impl Call<'_> {
         let values: Vec<_> = values.collect();
         // The record's life begins when they all are written, and it is.
         let survives = time_to_live + self.shared.body_survives + transfer.allowed + timeout;
-        self.put_chunks(values, survives, transfer.deadline).await.map_err(|fault| self.error(fault))?;
+        // That a chunk belongs elsewhere says nothing of the record, which must not follow it.
+        self.put_chunks(values, survives, transfer.deadline).await?;
         Ok(cut)
     }
 

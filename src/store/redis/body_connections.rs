@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::{Buf, Bytes, BytesMut};
 use redis::{ErrorKind, RedisError, RedisResult};
@@ -25,6 +25,8 @@ pub(super) struct BodyConnections {
     dialer: Arc<Dialer>,
     endpoint: RedisEndpoint,
     prefix: String,
+    /// Which run of the server it is, once that is known.
+    run: OnceLock<String>,
     idle: Mutex<Vec<RedisStream>>,
     /// Those of all cores: where none can be opened, one of them that is idle will do.
     shared: Option<Arc<BodyConnections>>,
@@ -49,14 +51,21 @@ impl BodyConnections {
         prefix: String,
         first: Option<RedisStream>,
     ) -> Self {
-        Self { dialer, endpoint, prefix, idle: Mutex::new(first.into_iter().collect()), shared: None }
+        let (run, idle) = (OnceLock::new(), Mutex::new(first.into_iter().collect()));
+        Self { dialer, endpoint, prefix, run, idle, shared: None }
     }
 
     /// For a core, beside those that are shared: a server may have as many connections as it takes.
     pub(super) fn on_core(shared: &Arc<Self>) -> Self {
-        let Self { dialer, endpoint, prefix, .. } = &**shared;
+        let Self { dialer, endpoint, prefix, run, .. } = &**shared;
         let own = Self::new(dialer.clone(), endpoint.clone(), prefix.clone(), None);
-        Self { shared: Some(shared.clone()), ..own }
+        Self { shared: Some(shared.clone()), run: run.clone(), ..own }
+    }
+
+    /// From now on, no other server may answer.
+    pub(super) fn set_run(&self, run: &str) {
+        // It is the same for as long as the connections are.
+        let _ = self.run.set(run.to_owned());
     }
 
     /// Writes values, whose pieces are copied nowhere. Which of them the server refuses, and why.
@@ -128,7 +137,8 @@ impl BodyConnections {
                 return Ok(answers);
             }
             // The server may have closed one that was idle; to read or write the same twice is the same.
-            let error = match handshake::open(&self.dialer, &self.endpoint, &self.prefix).await {
+            let run = self.run.get().map(String::as_str);
+            let error = match handshake::open_same(&self.dialer, &self.endpoint, &self.prefix, run).await {
                 Ok(stream) => return self.ask_over(stream, commands, replies, length).await,
                 Err(error) => error,
             };

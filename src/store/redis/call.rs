@@ -219,7 +219,7 @@ impl<'a> Call<'a> {
 
     /// The server took no claim. A full one, or one whose replicas are away, still knows what was done before.
     async fn look_instead(&self, claim: &Claim, refusal: CommandError) -> Result<Acquired, StoreError> {
-        if refusal.is_wrong_type() {
+        if refusal.is_wrong_type() || refusal.is_elsewhere_in_cluster() {
             return Err(self.error(refusal));
         }
         let there = match self.connected.look(&self.key(), self.deadline).await {

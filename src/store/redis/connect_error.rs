@@ -51,8 +51,8 @@ pub enum ConnectError {
         #[source]
         source: RedisError,
     },
-    /// The sentinels name a server that is none, or is none any more.
-    #[error("{server} is not the primary, or not any more: sentinels are asked again")]
+    /// A server is no primary, or none any more.
+    #[error("{server} is not the primary, or not any more: it is looked for again")]
     NotPrimary {
         /// Host and port.
         server: String,
@@ -83,6 +83,15 @@ pub enum ConnectError {
     /// The server is no node of a cluster.
     #[error("{server} is no node of a Redis Cluster: write redis:// without +cluster in store.url")]
     NoCluster {
+        /// Host and port.
+        server: String,
+    },
+    /// Connections to one address reach several servers.
+    #[error(
+        "several servers answer at {server}, some on one connection and some on another: name one of them in store.url, or \
+         what always leads to the same"
+    )]
+    SeveralServers {
         /// Host and port.
         server: String,
     },
@@ -148,6 +157,7 @@ impl ConnectError {
             Self::NotYet
             | Self::Elsewhere(_)
             | Self::NoCluster { .. }
+            | Self::SeveralServers { .. }
             | Self::Uncovered(_)
             | Self::Lost
             | Self::DigestKeyReplaced { .. }
@@ -172,7 +182,7 @@ impl ConnectError {
         match self {
             Self::NotYet | Self::Lost => false,
             Self::Node { why, .. } => why.is_out_of_reach(),
-            Self::Elsewhere(_) | Self::NoCluster { .. } | Self::Uncovered(_) => false,
+            Self::Elsewhere(_) | Self::NoCluster { .. } | Self::SeveralServers { .. } | Self::Uncovered(_) => false,
             Self::DigestKeyWithheld { .. } | Self::DigestKeyReplaced { .. } | Self::NotOurs { .. } => false,
             Self::Evicting { .. } | Self::Permission { .. } | Self::Randomness(_) => false,
             Self::Silent(_) | Self::Mute(_) | Self::MuteInTls(_) => true,

@@ -21,6 +21,8 @@ use crate::config::RedisEndpoint;
 pub(super) struct Connected {
     /// Which server it is.
     pub(super) endpoint: RedisEndpoint,
+    /// A random number of each run, where the server tells it.
+    pub(super) run: Option<Arc<str>>,
     pub(super) duty: ServerDuty,
     /// For what every request asks.
     pub(super) hot: Pipeline,

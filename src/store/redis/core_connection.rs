@@ -59,7 +59,8 @@ impl CoreConnectionTask {
     async fn run(self) {
         loop {
             let shared = self.link.next().await;
-            let open = handshake::open(&self.dialer, &shared.endpoint, &self.prefix);
+            let run = shared.run.as_deref();
+            let open = handshake::open_same(&self.dialer, &shared.endpoint, &self.prefix, run);
             match tokio::time::timeout(self.connect_timeout, open).await {
                 Ok(Ok(stream)) => {
                     let (own, since) = (Arc::new(shared.on_core(stream)), Instant::now());

@@ -5,13 +5,37 @@ use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::command_error::CommandError;
+use super::facts::field;
 use super::resp::{CommandWriter, RespValue, take_reply};
 use super::stream::{Dialer, RedisStream};
 use crate::config::RedisEndpoint;
 
+/// An open connection, and which run of which server answers on it, where that is told.
+pub(super) struct Opened {
+    pub(super) stream: RedisStream,
+    pub(super) run: Option<String>,
+}
+
+/// The same, if it is the server that others are connected to: behind one name there may be several, and after a failover
+/// there are. Where a server does not tell, it is believed.
+pub(super) async fn open_same(
+    dialer: &Dialer,
+    endpoint: &RedisEndpoint,
+    prefix: &str,
+    run: Option<&str>,
+) -> RedisResult<RedisStream> {
+    let opened = open(dialer, endpoint, prefix).await?;
+    match (run, &opened.run) {
+        (Some(run), Some(own)) if run != own => {
+            Err(RedisError::from((ErrorKind::Io, "another server than before answers there")))
+        }
+        (_, _) => Ok(opened.stream),
+    }
+}
+
 /// Opens a connection on this runtime. It is in use once the server has answered on it: one that has enough connections
 /// takes one more, and says no.
-pub(super) async fn open(dialer: &Dialer, endpoint: &RedisEndpoint, prefix: &str) -> RedisResult<RedisStream> {
+pub(super) async fn open(dialer: &Dialer, endpoint: &RedisEndpoint, prefix: &str) -> RedisResult<Opened> {
     let password = dialer.password().await?;
     let mut stream = dialer.open(endpoint).await?;
     let mut out = Vec::new();
@@ -33,6 +57,7 @@ pub(super) async fn open(dialer: &Dialer, endpoint: &RedisEndpoint, prefix: &str
     }
     // What every sidecar may ask; the answer does not matter.
     drop(CommandWriter::begin(&mut out, 2).word(b"PTTL").joined(&[prefix.as_bytes(), b":digest-key"]));
+    drop(CommandWriter::begin(&mut out, 2).word(b"INFO").word(b"server"));
     stream.write_all(&out).await?;
     stream.flush().await?;
 
@@ -50,7 +75,12 @@ pub(super) async fn open(dialer: &Dialer, endpoint: &RedisEndpoint, prefix: &str
             RespValue::Nil | RespValue::Bulk(_) => return Err(nonsense()),
         }
     }
-    if input.is_empty() { Ok(stream) } else { Err(nonsense()) }
+    // Many users may not ask.
+    let run = match reply(&mut stream, &mut input).await? {
+        RespValue::Bulk(info) => std::str::from_utf8(&info).ok().and_then(|info| field(info, "run_id")),
+        RespValue::Nil | RespValue::Error(_) | RespValue::Status(_) | RespValue::Integer(_) => None,
+    };
+    if input.is_empty() { Ok(Opened { stream, run }) } else { Err(nonsense()) }
 }
 
 pub(super) async fn reply(stream: &mut RedisStream, input: &mut BytesMut) -> RedisResult<RespValue> {

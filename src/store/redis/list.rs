@@ -53,7 +53,10 @@ impl Redis {
                         (index.ok_or(StoreError::Refused(OTHER_NODES.into()))?, cursor)
                     }
                 };
-                let Some(node) = nodes.get(index) else { return Err(watched.cluster.why_without_key()) };
+                let Some(node) = nodes.get(index) else {
+                    let why = watched.cluster.why_down();
+                    return Err(why.unwrap_or_else(|| StoreError::Refused(OTHER_NODES.into())));
+                };
                 let (records, next) = self.page_of(&*node.server().link.connected()?, cursor, listing).await?;
                 let (next, of) = if next != 0 { (next, names.get(index)) } else { (0, names.get(index + 1)) };
                 Ok(Page { records, next: of.map(|name| Cursor(format!("{next}@{name}"))) })

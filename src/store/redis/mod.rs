@@ -330,12 +330,13 @@ impl Store for Redis {
     }
 
     fn digest_key(&self) -> Result<DigestKey, StoreError> {
-        self.shared.settings.state.digest_key().ok_or_else(|| match &self.shared.servers {
-            Servers::One(server) => server.link.connected().err().unwrap_or_else(|| {
-                // A connection is handed out only once the key is agreed on.
-                StoreError::Unavailable("there is no digest key yet".into())
-            }),
-            Servers::Cluster(watched) => watched.cluster.why_without_key(),
+        self.shared.settings.state.digest_key().ok_or_else(|| {
+            let why = match &self.shared.servers {
+                Servers::One(server) => server.link.connected().err(),
+                Servers::Cluster(watched) => watched.cluster.why_down(),
+            };
+            // Who is connected has agreed on a key, unless they only look.
+            why.unwrap_or_else(|| StoreError::Unavailable("there is no digest key yet".into()))
         })
     }
 

@@ -123,6 +123,17 @@ impl Probe {
             );
         }
         let tried = std::iter::repeat_n("SCRIPT LOAD", loads.len()).chain(tried);
+        let is_elsewhere = |answer: &RedisResult<Value>| {
+            answer.as_ref().is_err_and(|error| matches!(error.code(), Some("MOVED" | "ASK")))
+        };
+        match rehearsed.iter().find(|answer| is_elsewhere(answer)) {
+            // The slot in which it was tried is not its own any more.
+            Some(_) if self.duty != ServerDuty::Alone => {
+                return Err(ConnectError::NotPrimary { server: connected.endpoint.to_string() });
+            }
+            Some(Err(error)) => return Err(self.of(CommandError::of(error.clone()))),
+            Some(Ok(_)) | None => {}
+        }
         self.has_all(tried.zip(loads.iter().chain(rehearsed)))?;
         // A replica takes none of the writes that come later.
         if let Some(Err(error)) = rehearsed.iter().find(|answer| is_read_only(answer)) {
@@ -233,9 +244,6 @@ impl Probe {
         let mut source = None;
         for (what, answer) in tried {
             let Err(error) = answer else { continue };
-            if matches!(error.code(), Some("MOVED" | "ASK")) {
-                return Err(self.of(CommandError::of(error.clone())));
-            }
             let Some(what) = lacking(what, error) else { continue };
             if !missing.contains(&what) {
                 missing.push(what);

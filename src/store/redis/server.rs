@@ -46,7 +46,7 @@ impl WatchedServer {
         let supervisor = Supervisor {
             link: link.clone(),
             dialer: dialer.clone(),
-            source,
+            source: Arc::new(source),
             habits: *habits,
             connect_timeout: *connect_timeout,
             probe: Probe::new(config, state.clone(), duty, *habits),

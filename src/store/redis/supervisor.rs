@@ -18,6 +18,7 @@ use super::canary::Canary;
 use super::command_error::CommandError;
 use super::connect_error::ConnectError;
 use super::connected::{AcquireMethod, Connected, ServerDuty};
+use super::facts::field;
 use super::handshake;
 use super::key_agreement::{KeyAgreement, note_name};
 use super::link::Link;
@@ -35,7 +36,7 @@ use crate::store::causes;
 pub(super) struct Supervisor {
     pub(super) link: Arc<Link>,
     pub(super) dialer: Arc<Dialer>,
-    pub(super) source: Source,
+    pub(super) source: Arc<Source>,
     pub(super) habits: ConnectionOptions,
     pub(super) connect_timeout: Duration,
     pub(super) probe: Probe,
@@ -69,6 +70,7 @@ impl Supervisor {
         let mut delay = FIRST_DELAY;
         let (mut complained, mut is_first) = (None, true);
         loop {
+            let begun = Instant::now();
             let connected = self.connect().await;
             // Whoever opens the store waits for the first try, and tells of a reason not to start.
             let is_awaited = std::mem::take(&mut is_first);
@@ -97,10 +99,14 @@ impl Supervisor {
                         complained = Some(reason);
                     }
                     self.link.set(Err(Arc::new(why)));
+                    // A server that hangs has answered as soon as it goes on, if somebody waits for it then.
+                    if begun.elapsed() > LONGEST_DELAY {
+                        delay = FIRST_DELAY;
+                    }
                 }
             }
             let pause = tokio::time::sleep(jittered(delay));
-            match &self.source {
+            match &*self.source {
                 Source::Fixed(_) => pause.await,
                 // News may be that of a server that works.
                 Source::Sentinel(sentinels) => tokio::select! {
@@ -114,7 +120,7 @@ impl Supervisor {
 
     /// Connects to the server, or to the first of those that may be it. Which one the sentinels preferred, too.
     async fn connect(&mut self) -> Result<(Connected, RedisEndpoint), ConnectError> {
-        let candidates = match &self.source {
+        let candidates = match &*self.source {
             Source::Fixed(endpoint) => vec![endpoint.clone()],
             Source::Sentinel(sentinels) => sentinels.candidates().await.map_err(|source| {
                 let master = sentinels.master().to_owned();
@@ -122,8 +128,16 @@ impl Supervisor {
             })?,
         };
         let mut failed = None;
+        let source = self.source.clone();
         for endpoint in &candidates {
-            let why = match self.connect_to(endpoint, &candidates[0]).await {
+            let connected = tokio::select! {
+                connected = self.connect_to(endpoint) => connected,
+                // A host that is down does not even refuse, and meanwhile another may be the primary.
+                () = source.until_moved(endpoint, &candidates[0]) => {
+                    Err(ConnectError::NotPrimary { server: endpoint.to_string() })
+                }
+            };
+            let why = match connected {
                 Ok(connected) => return Ok((connected, candidates[0].clone())),
                 Err(why) => why,
             };
@@ -133,11 +147,7 @@ impl Supervisor {
         Err(failed.unwrap_or(ConnectError::NotYet))
     }
 
-    async fn connect_to(
-        &mut self,
-        endpoint: &RedisEndpoint,
-        preferred: &RedisEndpoint,
-    ) -> Result<Connected, ConnectError> {
+    async fn connect_to(&mut self, endpoint: &RedisEndpoint) -> Result<Connected, ConnectError> {
         let deadline = Instant::now() + self.connect_timeout;
         let lost = CancellationToken::new();
         let silent = |_| ConnectError::Silent(self.connect_timeout);
@@ -151,40 +161,35 @@ impl Supervisor {
         let ours = || handshake::open(dialer, endpoint, prefix);
         let crates = || self.open(endpoint, &lost);
         let open = async { tokio::try_join!(crates(), crates(), ours(), ours()) };
-        let opened = match &self.source {
-            Source::Fixed(_) => tokio::time::timeout_at(deadline, open).await.map_err(mute)?,
-            // A host that is down does not even refuse, and meanwhile another may be the primary.
-            Source::Sentinel(sentinels) => tokio::select! {
-                opened = tokio::time::timeout_at(deadline, open) => opened.map_err(mute)?,
-                () = sentinels.until_moved(endpoint, preferred) => {
-                    return Err(ConnectError::NotPrimary { server: endpoint.to_string() });
-                }
-            },
-        };
+        let opened = tokio::time::timeout_at(deadline, open).await.map_err(mute)?;
         let (control, lists, hot, carrier) = opened.map_err(|error| ConnectError::of_opening(error, dialer))?;
-        if matches!(self.source, Source::Sentinel(_)) {
+        if matches!(*self.source, Source::Sentinel(_)) {
             let is_primary = tokio::time::timeout_at(deadline, is_primary(&control)).await.map_err(silent)?;
             if !is_primary.map_err(|error| ConnectError::of_opening(error, dialer))? {
                 return Err(ConnectError::NotPrimary { server: endpoint.to_string() });
             }
         }
-        let connections = BodyConnections::new(dialer.clone(), endpoint.clone(), prefix.to_owned(), Some(carrier));
+        let mut runs = vec![hot.run, carrier.run, run_of(&lists, deadline).await];
+        let (dialer, prefix) = (dialer.clone(), prefix.to_owned());
+        let connections = BodyConnections::new(dialer.clone(), endpoint.clone(), prefix.clone(), Some(carrier.stream));
         let replication = match self.acks {
             None => None,
             Some((acks, timeout)) => {
                 let opened = tokio::time::timeout_at(deadline, self.open(endpoint, &lost)).await.map_err(silent)?;
-                let connection = opened.map_err(|error| ConnectError::of_opening(error, dialer))?;
+                let connection = opened.map_err(|error| ConnectError::of_opening(error, &dialer))?;
+                runs.push(run_of(&connection, deadline).await);
                 let marks = (self.link.names.clone(), format!("{prefix}:replicated"));
                 Some(Replication::start(connection, marks, acks, timeout, lost.clone()))
             }
         };
         let (endpoint, connections) = (endpoint.clone(), Arc::new(connections));
         let (acquire, timeouts) = (AcquireMethod::Natively, Arc::<AtomicU32>::default());
-        let hot = Pipeline::start(hot, lost.clone(), timeouts.clone());
+        let hot = Pipeline::start(hot.stream, lost.clone(), timeouts.clone());
         let (closed, changed) = (lost.clone(), self.link.changed.clone());
         let duty = if self.agreement.is_some() { ServerDuty::Alone } else { ServerDuty::Node };
         let mut connected = Connected {
             endpoint,
+            run: None,
             duty,
             hot,
             control,
@@ -198,6 +203,14 @@ impl Supervisor {
             timeouts,
         };
         self.probe.examine(&mut connected, &self.link, deadline).await?;
+        if let Some(run) = self.probe.run() {
+            // Whoever waits for replicas of another server than the one that has the claims waits for nothing.
+            if runs.iter().flatten().any(|other| other != run) {
+                return Err(ConnectError::SeveralServers { server: connected.endpoint.to_string() });
+            }
+            connected.connections.set_run(run);
+            connected.run = Some(run.into());
+        }
         self.ask(&connected, deadline).await?;
         Ok(connected)
     }
@@ -232,7 +245,7 @@ impl Supervisor {
         let is_changed = match &self.last {
             // Without the number of a run, nothing tells that it is still the same one.
             Some(last) => *last != now || now.run.is_none(),
-            None => matches!(self.source, Source::Sentinel(_)),
+            None => matches!(*self.source, Source::Sentinel(_)),
         };
         if is_changed {
             self.link.changed.note();
@@ -242,30 +255,39 @@ impl Supervisor {
 
     /// Watches over a connection until it is lost.
     async fn attend(&mut self, connected: Connected, preferred: &RedisEndpoint) -> ConnectError {
-        let lost = connected.lost.clone();
+        let (lost, source) = (connected.lost.clone(), self.source.clone());
         let mut looked = Instant::now();
         loop {
             tokio::select! {
                 () = lost.cancelled() => return ConnectError::Lost,
-                () = self.source.until_moved(&connected.endpoint, preferred) => {
+                // A server that hangs is not waited for.
+                () = source.until_moved(&connected.endpoint, preferred) => {
                     tracing::warn!(server = %connected.endpoint, "the sentinels name another primary");
                     lost.cancel();
                     return ConnectError::Lost;
                 }
-                () = tokio::time::sleep(self.habits.ping_every) => {}
-            }
-            let deadline = Instant::now() + self.connect_timeout;
-            let mut asked = self.ask(&connected, deadline).await;
-            if asked.is_ok() && looked.elapsed() >= self.habits.look_every {
-                looked = Instant::now();
-                asked = self.probe.look(&connected, &self.link, deadline).await;
-                connected.keep_alive(&note_name(self.probe.prefix())).await;
-            }
-            if let Err(why) = asked {
-                lost.cancel();
-                return why;
+                asked = self.ask_later(&connected, &mut looked) => {
+                    if let Err(why) = asked {
+                        lost.cancel();
+                        return why;
+                    }
+                }
             }
         }
+    }
+
+    /// When it is time, asks what shows that the connection works; now and then, looks at the server.
+    async fn ask_later(&mut self, connected: &Connected, looked: &mut Instant) -> Result<(), ConnectError> {
+        tokio::time::sleep(self.habits.ping_every).await;
+        let deadline = Instant::now() + self.connect_timeout;
+        self.ask(connected, deadline).await?;
+        if looked.elapsed() >= self.habits.look_every {
+            *looked = Instant::now();
+            let looked = self.probe.look(connected, &self.link, deadline).await;
+            connected.keep_alive(&note_name(self.probe.prefix())).await;
+            looked?;
+        }
+        Ok(())
     }
 }
 
@@ -298,4 +320,13 @@ async fn is_primary(control: &Multiplexed) -> RedisResult<bool> {
         Err(error) if error.code().is_some() => Ok(true),
         Err(error) => Err(error),
     }
+}
+
+/// Which run of which server a connection leads to, where that is told.
+async fn run_of(connection: &Multiplexed, deadline: Instant) -> Option<String> {
+    let mut handle = connection.handle();
+    let mut info = redis::cmd("INFO");
+    info.arg("server");
+    let told = tokio::time::timeout_at(deadline, info.query_async::<String>(&mut handle)).await;
+    field(&told.ok()?.ok()?, "run_id")
 }

@@ -95,15 +95,24 @@ impl Told {
         true
     }
 
-    /// Asks for every key once more that had an answer.
-    pub async fn ask_again(&mut self, sidecars: &[Sidecar]) {
+    /// Asks for every key once more that had an answer. Where only the claim had reached a replica, the outcome is unknown
+    /// now: how many those are.
+    pub async fn ask_again(&mut self, sidecars: &[Sidecar]) -> usize {
         let addresses = addresses(sidecars);
         let keys: Vec<String> = self.answers.keys().cloned().collect();
+        let mut unknown = 0;
         for (number, key) in keys.iter().enumerate() {
+            let refused = |told: &Self| told.others.get(&409).copied().unwrap_or_default();
+            let before = refused(self);
             while !self.ask(addresses[number % addresses.len()], key).await {
+                if refused(self) > before {
+                    unknown += 1;
+                    break;
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
+        unknown
     }
 }
 

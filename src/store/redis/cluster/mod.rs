@@ -243,9 +243,9 @@ impl Cluster {
         self.state.borrow().is_ok() && self.survey().is_ok()
     }
 
-    /// Why the digest key is not known.
-    pub(super) fn why_without_key(&self) -> StoreError {
-        unusable(self.why_unserved())
+    /// Why not all of it works, if it does not.
+    pub(super) fn why_down(&self) -> Option<StoreError> {
+        self.state.borrow().as_ref().err().cloned().map(unusable)
     }
 
     /// Waits until all of it works, or for an error that no waiting cures; after `patience`, for nothing more.

@@ -37,7 +37,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// After the first answer, the others have so long.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// However often there is a reason.
-const LEAST_PAUSE: Duration = Duration::from_millis(50);
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
 
 impl SlotWatcher {
     pub(super) fn new(cluster: Arc<Cluster>) -> Self {
@@ -83,7 +83,7 @@ impl SlotWatcher {
         tokio::time::sleep(LEAST_PAUSE).await;
         let was_whole = self.cluster.survey().is_ok();
         loop {
-            let next = (Instant::now() + LEAST_PAUSE * 4).min(until);
+            let next = (Instant::now() + LEAST_PAUSE * 2).min(until);
             tokio::select! {
                 () = self.cluster.look_now.notified() => return,
                 () = tokio::time::sleep_until(next) => {}

@@ -119,3 +119,80 @@ async fn a_server_that_closes_idle_connections_disturbs_nobody() {
     }
     core.shutdown_background();
 }
+
+/// Leads each new connection to one of several servers, as a name does that they share.
+struct OneName {
+    port: u16,
+    next: Arc<std::sync::Mutex<Box<dyn FnMut() -> u16 + Send>>>,
+}
+
+impl OneName {
+    async fn start(next: impl FnMut() -> u16 + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let next: Arc<std::sync::Mutex<Box<dyn FnMut() -> u16 + Send>>> =
+            Arc::new(std::sync::Mutex::new(Box::new(next)));
+        let to = next.clone();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let port = (to.lock().expect("no panic"))();
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(("127.0.0.1", port)).await.expect("the server");
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self { port, next }
+    }
+
+    /// From now on, new connections lead to this server.
+    fn lead_to(&self, server: &RedisServer) {
+        let port = server.port();
+        *self.next.lock().expect("no panic") = Box::new(move || port);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_reaches_another_server_behind_the_same_name_is_not_used() {
+    let (server, other) = (RedisServer::start(), RedisServer::start());
+    let first = server.port();
+    let one_name = OneName::start(move || first).await;
+    let store = open(one_name.port, NO_PING).await;
+    one_name.lead_to(&other);
+    let (local, core) = core(&store);
+    let (small, apart, mine) = (name(), name(), claim(1, RETRY));
+    let stats = async || admin::<String>(&other.url(), &[b"INFO", b"commandstats"]).await;
+    while !stats().await.contains("cmdstat_pttl") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..3 {
+        local.claim(&small, &mine).await.expect("granted");
+        assert_eq!(local.settle(&apart, &large(&mine)).await.map(|_| ()).expect("an answer"), ());
+        assert!(own(&local).is_none());
+        // A second transfer needs a connection for bodies of its own.
+        let both = [name(), name()];
+        let record = large(&mine);
+        let (one, two) = tokio::join!(local.settle(&both[0], &record), local.settle(&both[1], &record));
+        assert!(one.is_ok() || two.is_ok());
+    }
+    assert_eq!(admin::<i64>(&other.url(), &[b"DBSIZE"]).await, 0, "nothing went to the other");
+    assert_eq!(store.health(), Health::Up);
+    one_name.lead_to(&server);
+    until_local(&local).await;
+    core.shutdown_background();
+}
+
+#[tokio::test]
+async fn several_servers_behind_one_name_are_refused() {
+    let servers = [RedisServer::start(), RedisServer::start()];
+    let ports = servers.each_ref().map(RedisServer::port);
+    let mut count = 0;
+    let one_name = OneName::start(move || {
+        count += 1;
+        ports[count % 2]
+    });
+    let store = Redis::open_with(&address(one_name.await.port), &config(), NO_PING);
+    let why = store.tried().await.expect_err("two servers");
+    assert!(matches!(*why, ConnectError::SeveralServers { .. }), "{why:?}");
+    assert!(matches!(store.claim(&name(), &claim(1, RETRY)).await, Err(StoreError::Refused(_))));
+}
