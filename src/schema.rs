@@ -1,6 +1,6 @@
 //! The JSON Schema (draft 2020-12) of the configuration file, for editors.
 //!
-//! Which keys there are, and what their values look like, comes from the reader itself ([`config::keys`]): a key that is
+//! Which keys there are, and what their values look like, comes from the reader itself (`config::keys`): a key that is
 //! read is in the schema. What a key is for, and its default, comes from the reference, `config/onlyonce.toml`.
 
 use std::ops::RangeInclusive;
