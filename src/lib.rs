@@ -36,6 +36,7 @@
 //! | a status policy | [`rule::Policy`], in `rule/policy.rs`: the table by status | `guard/policy.rs` only applies it |
 //! | a store | [`store::Store`], `store/conformance.rs` | `store/any.rs`, `config/file/store_url.rs` |
 //! | a metric | `metrics.rs` | the place where the decision is made |
+//! | what the form guard does in a page | `form_guard/form.js` | [`form_guard`] serves it, `proxy/form.rs` answers it |
 //! | a key of the configuration | `config/file/`, `config/onlyonce.toml` | the schema and `docs/configuration.md` follow |
 //! | an answer of our own | [`problem`], `problem/code.rs` | `docs/clients.md` |
 //!
@@ -74,6 +75,7 @@ pub mod config;
 pub mod demo;
 mod excerpt;
 mod fail_point;
+pub mod form_guard;
 pub mod guard;
 pub mod key;
 pub mod list;

@@ -12,6 +12,7 @@ use super::text::{labelled, listed, ranges, terminal_width, wrapped};
 use super::{BAD_USAGE, FAILED, Format, output};
 use crate::advice::{self, Warning, Weight};
 use crate::config::Config;
+use crate::form_guard::FormGuard;
 use crate::rule::{Disposition, OnConcurrent, OnMissingKey, Preset, Rule, WARNINGS};
 use crate::units::HumanDuration;
 
@@ -27,10 +28,15 @@ pub(super) fn check(
     let (mut found, accepted) = (advice::warnings(config), advice::accepted(config));
     found.extend(running.warnings.iter().cloned());
     let rows: Vec<RuleRow> = config.routes.rules().iter().map(|rule| RuleRow::of(rule)).collect();
+    let form_guard = FormGuard::of(&config.server, &config.routes);
     let is_refused = strict && found.iter().any(|warning| warning.weight == Weight::Warning);
     let out = match format {
         Format::Text => {
             let mut out = text(&rows, &found, &accepted, is_refused, terminal_width());
+            if let Some(form_guard) = &form_guard {
+                out.push('\n');
+                out.push_str(&script(form_guard));
+            }
             if let Some(connection) = connection {
                 connection.write(&mut out);
             } else if is_told {
@@ -41,7 +47,9 @@ pub(super) fn check(
             }
             out
         }
-        Format::Json => json(&rows, &found, &accepted, connection, is_told.then_some(&*running.said)),
+        Format::Json => {
+            json(&rows, &found, &accepted, form_guard.as_ref(), connection, is_told.then_some(&*running.said))
+        }
     };
     let printed = output::print(&out);
     match connection {
@@ -265,6 +273,7 @@ fn json(
     rows: &[RuleRow],
     found: &[Warning],
     accepted: &[Warning],
+    form_guard: Option<&FormGuard>,
     connection: Option<&StoreTrial>,
     sidecar: Option<&str>,
 ) -> String {
@@ -280,11 +289,18 @@ fn json(
         WarningShape { name, route: route.as_deref(), text, advice }
     }
     #[derive(Serialize)]
+    struct ScriptShape {
+        path: String,
+        integrity: String,
+    }
+    #[derive(Serialize)]
     struct CheckReport<'a> {
         routes: &'a [RuleRow],
         warnings: Vec<WarningShape<'a>>,
         notes: Vec<WarningShape<'a>>,
         accepted: Vec<WarningShape<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        form_guard: Option<ScriptShape>,
         #[serde(skip_serializing_if = "Option::is_none")]
         connection: Option<&'a StoreTrial>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -296,6 +312,8 @@ fn json(
         warnings: of(Weight::Warning),
         notes: of(Weight::Note),
         accepted: accepted.iter().map(told).collect(),
+        form_guard: form_guard
+            .map(|guard| ScriptShape { path: guard.hashed_path(), integrity: guard.integrity().to_owned() }),
         connection,
         sidecar,
     };
@@ -303,10 +321,28 @@ fn json(
     format!("{}\n", serde_json::to_string_pretty(&report).unwrap_or_default())
 }
 
+/// The tag of the form guard's script, in one line, to be copied.
+fn script(form_guard: &FormGuard) -> String {
+    let (path, integrity) = (form_guard.hashed_path(), form_guard.integrity());
+    format!("form guard <script src=\"{path}\" integrity=\"{integrity}\" defer></script>\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::parse;
+
+    #[test]
+    fn the_tag_of_the_script_is_told_with_its_hash() {
+        let text = "[server]\nform_guard = \"/f.js\"\n[upstream]\nurl = \"http://b\"\n[store]\nurl = \"memory:\"\n\
+                    [[route]]\nname = \"a\"\npath = \"/a\"\nscope = []\n";
+        let config = parse("t.toml", text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        let form_guard = FormGuard::of(&config.server, &config.routes).expect("it is on");
+        let told = script(&form_guard);
+        assert!(told.starts_with("form guard <script src=\"/f."), "{told}");
+        assert!(told.contains(".js\" integrity=\"sha384-") && told.ends_with("defer></script>\n"), "{told}");
+        assert!(json(&[], &[], &[], Some(&form_guard), None, None).contains("\"integrity\": \"sha384-"));
+    }
 
     #[test]
     fn a_narrow_terminal_gets_a_block_for_each_route() {

@@ -88,10 +88,10 @@ pub(super) fn add(digest: &mut Digest, mode: &FingerprintMode, body: &Body<'_>) 
         FingerprintMode::None => return FingerprintedBody::NotAtAll,
         FingerprintMode::Raw => FingerprintedBody::Bytes,
         FingerprintMode::Json { ignore } => add_json(digest, body, ignore),
-        FingerprintMode::Form => add_form(digest, body),
+        FingerprintMode::Form => add_form(digest, body, &[]),
         FingerprintMode::Auto { ignore } => match body.media() {
             Media::Json => add_json(digest, body, ignore),
-            Media::Form | Media::Multipart => add_form(digest, body),
+            Media::Form | Media::Multipart => add_form(digest, body, ignore),
             Media::Stream | Media::Other => FingerprintedBody::Bytes,
         },
     };
@@ -110,20 +110,24 @@ fn add_json(digest: &mut Digest, body: &Body<'_>, ignore: &[JsonPointer]) -> Fin
     FingerprintedBody::Json
 }
 
-/// The fields, decoded, in their order, which a backend may depend on.
-fn add_form(digest: &mut Digest, body: &Body<'_>) -> FingerprintedBody {
+/// The fields, decoded, in their order, which a backend may depend on. A pointer to a member of the whole names a field.
+fn add_form(digest: &mut Digest, body: &Body<'_>, ignore: &[JsonPointer]) -> FingerprintedBody {
+    let counts = |name: &[u8]| {
+        let is_ignored = |pointer: &JsonPointer| matches!(pointer.tokens(), [field] if field.as_bytes() == name);
+        !ignore.iter().any(is_ignored)
+    };
     match body.form() {
         None => return FingerprintedBody::Unreadable,
         Some(AnyForm::Urlencoded(form)) => {
             digest.tag(2);
-            for (name, value) in form.pairs() {
+            for (name, value) in form.pairs().filter(|(name, _)| counts(name)) {
                 digest.part(name);
                 digest.part(value);
             }
         }
         Some(AnyForm::Multipart(form)) => {
             digest.tag(3);
-            form.add_to(digest);
+            form.add_to(digest, counts);
         }
     }
     FingerprintedBody::Form

@@ -71,8 +71,8 @@ impl<'b> Multipart<'b> {
 
     /// Adds each part: the lines of its head, with its name and its file's name and type, and its content. The boundary is not
     /// included: browsers choose a new one for each submission.
-    pub(super) fn add_to(&self, digest: &mut Digest) {
-        for part in &self.parts {
+    pub(super) fn add_to(&self, digest: &mut Digest, counts: impl Fn(&[u8]) -> bool) {
+        for part in self.parts.iter().filter(|part| part.name.as_deref().is_none_or(|name| counts(name.as_bytes()))) {
             let mut lines: Vec<_> = part.lines.iter().collect();
             // A stable sort: lines of one name keep their order.
             lines.sort_by_key(|(name, _)| name.as_str());

@@ -11,6 +11,8 @@ pub enum ProblemFormat {
     Json,
     /// A small page, for the navigation of a browser.
     Page,
+    /// The same as JSON, in words for people and with a button: for the form guard's script.
+    Script,
 }
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");

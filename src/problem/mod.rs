@@ -6,6 +6,7 @@ mod code;
 mod dialect;
 mod form;
 mod page;
+mod script;
 
 use std::borrow::Cow;
 
@@ -19,6 +20,7 @@ use serde::Serialize;
 pub use code::Code;
 pub use dialect::{Dialect, SHOULD_RETRY};
 pub use form::ProblemFormat;
+pub use script::{FORM, refused_by_backend};
 
 use crate::record::RecordName;
 
@@ -151,7 +153,8 @@ impl Problem {
     pub fn response(&self, form: ProblemFormat) -> Response<Bytes> {
         let (content_type, body) = match form {
             ProblemFormat::Page => ("text/html; charset=utf-8", self.page()),
-            ProblemFormat::Json => ("application/problem+json", self.json()),
+            ProblemFormat::Json => ("application/problem+json", self.json(None)),
+            ProblemFormat::Script => ("application/problem+json", self.json(Some(self.offer()))),
         };
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = self.code.status();
@@ -159,6 +162,9 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(VARY, HeaderValue::from_static("accept"));
+        if form == ProblemFormat::Script {
+            headers.insert(FORM, self.verb());
+        }
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
@@ -189,13 +195,17 @@ impl Problem {
         response
     }
 
-    fn json(&self) -> String {
+    /// `offer` takes the place of the explanation.
+    fn json(&self, offer: Option<script::Offer<'_>>) -> String {
         #[derive(Serialize)]
         struct ProblemMembers<'a> {
             r#type: String,
             title: &'a str,
             status: u16,
-            detail: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            detail: Option<&'a str>,
+            #[serde(flatten)]
+            offer: Option<script::Offer<'a>>,
             code: &'a str,
             #[serde(skip_serializing_if = "Option::is_none")]
             route: Option<&'a str>,
@@ -212,7 +222,8 @@ impl Problem {
             r#type: format!("urn:onlyonce:problem:{code}"),
             title,
             status: status.as_u16(),
-            detail,
+            detail: offer.is_none().then_some(detail),
+            offer,
             code,
             route: self.route.as_deref(),
             record: self.record.as_deref(),

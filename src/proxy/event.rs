@@ -96,6 +96,12 @@ impl Event {
         self.answer.is_some_and(|(outcome, _)| !matches!(outcome, RequestOutcome::Executed | RequestOutcome::Unguarded))
     }
 
+    /// Whether the answer is in the record, so that a repeat gets it.
+    pub(super) fn is_kept(&self) -> bool {
+        let is_replay = self.answer.is_some_and(|(outcome, _)| outcome == RequestOutcome::Replayed);
+        is_replay || self.settling.as_ref().and_then(RecordWatch::became) == Some(RecordOutcome::Stored)
+    }
+
     pub(super) fn answer(&mut self, outcome: RequestOutcome, status: StatusCode) {
         self.answer = Some((outcome, status));
     }

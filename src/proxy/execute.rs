@@ -12,6 +12,8 @@ use super::body::request::RequestBody;
 use super::body::response::ProxyResponse;
 use super::client::Client;
 use super::event::Event;
+use super::fields::Fields;
+use super::form::KeepsPages;
 use super::head::{self, Head};
 use super::refusal;
 use super::replay::{self, Accepted};
@@ -41,6 +43,7 @@ impl Proxy {
         let accepted = Accepted::by(&head);
         let (relay, reader) = relay_for(rule.response, head.version).unzip();
         let body = RequestBody::buffered(body);
+        let keeps_pages = head.fields.has(Fields::OURS) && head.extensions.remove::<KeepsPages>().is_some();
         self.cross(&mut head, &body, client);
         if ownership.attempt() > 1 {
             head.headers.insert(head::ATTEMPT, HeaderValue::from(ownership.attempt()));
@@ -50,7 +53,8 @@ impl Proxy {
         span.inject(&mut head.headers);
         let mut request = Request::from_parts(head.into_parts(), body);
         let settings = self.upstream.settings();
-        let limits = AttemptLimits { timeout: settings.attempt_timeout, max_response_body: rule.max_response_body };
+        let (timeout, max_response_body) = (settings.attempt_timeout, rule.max_response_body);
+        let limits = AttemptLimits { timeout, max_response_body, keeps_pages };
         let (upstream, budget) = (self.upstream.clone(), self.budget.clone());
         let begun = Instant::now();
         let running = ownership.run(parent, move |gate| async move {

@@ -19,6 +19,7 @@ use super::context::RequestContext;
 use super::cors::{CorsOrigin, Preflight};
 use super::event::{Event, Reason};
 use super::fields::Fields;
+use super::form::ScriptRequest;
 use super::head::{self, Head};
 use super::state::Proxy;
 use super::{hops, refusal};
@@ -51,6 +52,17 @@ impl Proxy {
         if let Some(answer) = hops::count(&mut head) {
             return self.count_unguarded(UNMATCHED, answer, begun, form);
         }
+        let mut script = None;
+        let mut form = form;
+        if let Some(form_guard) = &self.form_guard {
+            if let Some(answer) = form_guard.answer(&head.method, head.uri.path(), &head.headers) {
+                return self.count_unguarded(UNMATCHED, Ok(answer.map(ResponseBody::from_bytes)), begun, form);
+            }
+            script = if fields.has(Fields::OURS) { ScriptRequest::take(&mut head) } else { None };
+            if script.is_some() {
+                form = ProblemFormat::Script;
+            }
+        }
         let uri = head.uri.clone();
         let asked = RequestedTarget::of(&head.method, &uri, host, overriding_methods(&head));
         let target = asked.route();
@@ -70,10 +82,17 @@ impl Proxy {
                     span.status(answer.status());
                     return answer;
                 }
+                if let Some(script) = &mut script {
+                    script.prepare(rule, &mut head);
+                }
                 let mut event = Event::begin(&self.metrics, rule, &head, span, begun);
                 let reader = CorsOrigin::of(rule, &head.headers);
                 // Boxed, so that the future that a connection keeps for its next request stays small.
                 let answer = Box::pin(self.guarded(rule, context, head, body, &mut event)).await;
+                let answer = match &script {
+                    Some(script) => answer.map(|answer| script.tell(answer, event.is_kept())),
+                    None => answer,
+                };
                 let mut answer = answer.unwrap_or_else(|problem| {
                     event.answer(refusal::outcome(problem.code()), problem.code().status());
                     refusal::note(&self.metrics, &rule.name, &problem);

@@ -14,6 +14,7 @@ mod decode;
 mod event;
 mod execute;
 mod fields;
+mod form;
 mod framing;
 mod handle;
 mod head;

@@ -5,6 +5,7 @@ use super::blocking::BlockingReader;
 use super::budget::Budget;
 use super::decode::Decoders;
 use super::upstream::Upstream;
+use crate::form_guard::FormGuard;
 use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::rule::{LogKeys, Routes, Trust};
@@ -33,6 +34,8 @@ pub struct Proxy {
     pub body_timeout: Duration,
     /// How keys appear in log lines.
     pub log_keys: LogKeys,
+    /// The script for pages.
+    pub form_guard: Option<Arc<FormGuard>>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
 }

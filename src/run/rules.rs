@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use super::fixed::Fixed;
 use crate::admin::{Access, ActiveRules, RecordPlacement};
 use crate::config::Config;
+use crate::form_guard::FormGuard;
 use crate::guard::Guard;
 use crate::metrics::{Metrics, Reload};
 use crate::proxy::{BlockingReader, Budget, Proxy, Upstream};
@@ -48,6 +49,7 @@ impl Rules {
         let keeping = RecordPlacement::of(&config.store);
         let Config { server, log, admin, upstream, store: _, trust, routes } = config;
         introduce(&routes, metrics);
+        let form_guard = FormGuard::of(&server, &routes).map(Arc::new);
         let (routes, trust) = (Arc::new(routes), Arc::new(trust));
         let access = Arc::new(Access::new(&admin.tokens));
         let told = ActiveRules { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping, access };
@@ -69,6 +71,7 @@ impl Rules {
                 decoders: Arc::clone(&decoders),
                 body_timeout: server.body_timeout,
                 log_keys: log.keys,
+                form_guard: form_guard.clone(),
                 metrics: Arc::clone(metrics),
             })
         };
@@ -112,6 +115,7 @@ impl Rules {
         let Config { server, log, admin, upstream, store: _, trust, routes } = config;
         self.server.set_tls(server.tls.as_ref());
         introduce(&routes, &self.metrics);
+        let form_guard = FormGuard::of(&server, &routes).map(Arc::new);
         let (routes, trust) = (Arc::new(routes), Arc::new(trust));
         let before = self.told();
         // A listener that the file turns off stays until the next start, for those who had it.
@@ -137,6 +141,7 @@ impl Rules {
                 decoders: Arc::clone(&before.decoders),
                 body_timeout: server.body_timeout,
                 log_keys: log.keys,
+                form_guard: form_guard.clone(),
                 metrics: Arc::clone(&before.metrics),
             })
         };

@@ -24,6 +24,7 @@ mod early_answers;
 mod edges;
 mod encryption;
 mod fates;
+mod form_guard;
 mod framing;
 mod frozen_store;
 mod full_disk;

@@ -123,8 +123,12 @@ fn read(table: &DeTable<'_>, report: &FileReport<'_>) -> Option<Config> {
     admin.check(&server, report);
     upstream.check(&server, report);
     store.check(report);
-    let bounds =
-        Bounds { attempt_timeout: &upstream.attempt_timeout, on_error: &store.on_error, reads_tokens: jwt.is_there() };
+    let bounds = Bounds {
+        attempt_timeout: &upstream.attempt_timeout,
+        on_error: &store.on_error,
+        reads_tokens: jwt.is_there(),
+        form_guard: server.form_guard.get().is_some(),
+    };
     let routes = routes(tables, &layer, &bounds, report);
     let (proxies, jwt) = (server.trusted_proxies(), jwt.build(report));
     Some(Config {

@@ -12,8 +12,8 @@ use super::section::Section;
 use super::setting::Setting;
 use super::{fallback, host, jwt, path, preset};
 use crate::rule::{
-    Delivery, Disposition, FingerprintMode, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnStoreError,
-    OnUnknown, PathPattern, Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
+    Delivery, Disposition, FingerprintMode, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey,
+    OnStoreError, OnUnknown, PathPattern, Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
 };
 use crate::units::HumanDuration;
 
@@ -34,6 +34,8 @@ pub(super) struct Bounds<'a> {
     pub(super) on_error: &'a Setting<OnStoreError>,
     /// There is a `[jwt]`.
     pub(super) reads_tokens: bool,
+    /// Pages have the form guard's script.
+    pub(super) form_guard: bool,
 }
 
 impl RouteTable {
@@ -98,7 +100,7 @@ impl RouteTable {
         }
         format_can_be_told(&self.layer.key_format, &key, report);
         age_can_be_told(&self.layer.refuse_expired_keys, &key, report);
-        let fingerprint = fingerprint(&self.layer, &below, report);
+        let fingerprint = fingerprint(&self.layer, &below, bounds.form_guard, report);
         let overrides = overrides(&self.layer, &below, report);
         if matches!(merged.scope, Setting::Absent) {
             report.add(self.span, "scope is missing: it says whose key a key is", SCOPE);
@@ -309,9 +311,32 @@ fn buckets_are_kept(parts: &Setting<Vec<Selector>>, retention: &Setting<Duration
     }
 }
 
-fn fingerprint(route: &Layer, defaults: &Layer, report: &FileReport<'_>) -> Option<FingerprintMode> {
+/// Fields in which frameworks hide a token against forged requests: Django, Rails, Laravel, Express, Symfony, ASP.NET.
+/// Some have another value each time that a page is loaded.
+const FORGERY_TOKENS: [&str; 8] = [
+    "/csrfmiddlewaretoken",
+    "/authenticity_token",
+    "/_token",
+    "/_csrf",
+    "/csrf_token",
+    "/_csrf_token",
+    "/csrf",
+    "/__RequestVerificationToken",
+];
+
+/// A form that the script sends again after its page was loaded again is the same form with another token.
+fn default_ignore(key: &Setting<Vec<Selector>>, form_guard: bool) -> Vec<JsonPointer> {
+    let is_of_form = key.get().is_some_and(|parts| parts.iter().any(|part| matches!(part, Selector::Form(_))));
+    if !(is_of_form && form_guard) {
+        return Vec::new();
+    }
+    FORGERY_TOKENS.iter().filter_map(|name| JsonPointer::parse(name)).collect()
+}
+
+fn fingerprint(route: &Layer, defaults: &Layer, form_guard: bool, report: &FileReport<'_>) -> Option<FingerprintMode> {
     let merged = route.fingerprint.over(&defaults.fingerprint).or(FingerprintChoice::Auto);
-    let ignore = route.fingerprint_ignore.over(&defaults.fingerprint_ignore).or(Vec::new());
+    let tokens = default_ignore(&route.key.over(&defaults.key), form_guard);
+    let ignore = route.fingerprint_ignore.over(&defaults.fingerprint_ignore).or(tokens);
     let comparison = *merged.get()?;
     let pointers = ignore.get()?;
     // A default without effect on this route's comparison is not an error.
@@ -319,10 +344,11 @@ fn fingerprint(route: &Layer, defaults: &Layer, report: &FileReport<'_>) -> Opti
     let inherited = otherwise && route.fingerprint_ignore.span().is_none();
     if matches!(comparison, FingerprintChoice::Raw | FingerprintChoice::Form | FingerprintChoice::None)
         && !pointers.is_empty()
+        && ignore.span().is_some()
         && !inherited
     {
         let message = format!("fingerprint_ignore has no effect with this fingerprint ({})", report.origin(&merged));
-        let advice = "members can be left out of JSON only: fingerprint = \"auto\" or \"json\"";
+        let advice = "members and fields can be left out of what is read only: fingerprint = \"auto\" or \"json\"";
         report.add(ignore.span(), message, advice);
     }
     let ignore = pointers.clone();

@@ -19,6 +19,7 @@ use super::admin_token::{self, NamedTokens};
 use super::declare::settings;
 use super::fallback;
 use super::item::Item;
+use super::path;
 use super::report::{ByteRange, FileReport};
 use super::section::Section;
 use super::setting::Setting;
@@ -74,6 +75,8 @@ settings! {
             threads: Threads = default(threads, Threads::Auto), at_start;
             /// The case of field names sent to clients.
             header_case: HeaderCase = default(Item::word, HeaderCase::Lower), at_start;
+            /// The path of the form guard's script.
+            form_guard: String = optional(form_guard), at_once;
         }
     }
 }
@@ -111,6 +114,18 @@ const MOST_THREADS: u32 = 256;
 /// `"auto"`, or a number.
 fn threads(item: &Item<'_>) -> Option<Threads> {
     item.choice_or_count(("auto", Threads::Auto), 1..=MOST_THREADS, Threads::Count)
+}
+
+/// A path without parameters.
+fn form_guard(item: &Item<'_>) -> Option<String> {
+    let path = path::path(item)?;
+    if path.contains('{') || path.ends_with('/') {
+        return item.refuse(
+            format!("\"{path}\" is not the path of one script"),
+            "a path that no page of the backend has is right: \"/.onlyonce/form.js\"",
+        );
+    }
+    Some(path)
 }
 
 settings! {

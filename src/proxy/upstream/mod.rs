@@ -39,11 +39,13 @@ use super::body::relay::Relay;
 use super::body::request::RequestBody;
 use super::budget::Budget;
 use super::fields::Fields;
+use super::form;
 use super::framing;
 use super::head::{self, UpstreamTarget};
 use crate::fail_point::{self, Step};
 use crate::guard::{BodyRemainder, LostReason, ReceivedResponse, SendFence, SendOutcome};
 use crate::record::Reply;
+use crate::rule::Disposition;
 use crate::tick;
 use crate::{clock, config};
 
@@ -71,6 +73,8 @@ pub(super) struct AttemptLimits {
     pub(super) timeout: Duration,
     /// The most bytes of the response body that are kept in memory.
     pub(super) max_response_body: u64,
+    /// A page that refuses is stored, although the policy would free the key.
+    pub(super) keeps_pages: bool,
 }
 
 impl Upstream {
@@ -151,7 +155,10 @@ impl Upstream {
         };
         fail_point::reach(Step::HeadRead).await;
         let (mut parts, mut body) = response.into_parts();
-        let origin_directive = head::cross_response(&mut parts.headers, body.fields());
+        let mut origin_directive = head::cross_response(&mut parts.headers, body.fields());
+        if limits.keeps_pages && form::is_refused_page(parts.status, &parts.headers) {
+            origin_directive = origin_directive.or(Some(Disposition::Store));
+        }
         if let Some(relay) = &relay
             && !body.is_broken().await
             // A response without a body ends with its head, and its end must wait until the outcome is recorded.

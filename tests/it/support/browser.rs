@@ -25,7 +25,12 @@ pub struct Browser {
     last: u64,
     /// Events that arrived while a reply was awaited.
     events: VecDeque<Value>,
+    /// Answers to the next calls of `confirm()`.
+    dialogs: VecDeque<bool>,
 }
+
+/// One of its tabs.
+pub struct Tab(Option<String>);
 
 /// Size and colour scheme of the window.
 #[derive(Debug, Clone, Copy)]
@@ -64,15 +69,39 @@ impl Browser {
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let (wire, _) = connect_async(url).await.expect("to connect to chromium");
         let events = VecDeque::new();
-        let mut browser = Self { _process: process, _profile: profile, wire, session: None, last: 0, events };
-        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" })).await;
-        let attach = json!({ "targetId": target["targetId"], "flatten": true });
-        let attached = browser.call("Target.attachToTarget", attach).await;
-        browser.session = attached["sessionId"].as_str().map(str::to_owned);
-        for domain in ["Page", "Runtime", "Log", "Network"] {
-            browser.call(&format!("{domain}.enable"), json!({})).await;
-        }
+        let mut browser = Self {
+            _process: process,
+            _profile: profile,
+            wire,
+            session: None,
+            last: 0,
+            events,
+            dialogs: VecDeque::new(),
+        };
+        browser.another_tab().await;
         browser
+    }
+
+    /// Opens a tab, and turns to it.
+    pub async fn another_tab(&mut self) -> Tab {
+        self.session = None;
+        let target = self.call("Target.createTarget", json!({ "url": "about:blank" })).await;
+        let attach = json!({ "targetId": target["targetId"], "flatten": true });
+        let attached = self.call("Target.attachToTarget", attach).await;
+        self.session = attached["sessionId"].as_str().map(str::to_owned);
+        for domain in ["Page", "Runtime", "Log", "Network", "Accessibility"] {
+            self.call(&format!("{domain}.enable"), json!({})).await;
+        }
+        self.tab()
+    }
+
+    /// The tab that is looked at.
+    pub fn tab(&self) -> Tab {
+        Tab(self.session.clone())
+    }
+
+    pub fn turn_to(&mut self, tab: Tab) {
+        self.session = tab.0;
     }
 
     /// Calls a method, and returns its result.
@@ -90,8 +119,20 @@ impl Browser {
                 assert!(message["error"].is_null(), "{method}: {}", message["error"]);
                 return message["result"].clone();
             }
+            if message["method"] == "Page.javascriptDialogOpening" {
+                let accept = self.dialogs.pop_front().unwrap_or(true);
+                self.last += 1;
+                let method = "Page.handleJavaScriptDialog";
+                let answer = json!({ "id": self.last, "method": method, "params": { "accept": accept }, "sessionId": self.session });
+                self.wire.send(Message::text(answer.to_string())).await.expect("chromium takes it");
+            }
             self.events.push_back(message);
         }
+    }
+
+    /// Answers to the next calls of `confirm()`.
+    pub fn answer_dialogs(&mut self, answers: &[bool]) {
+        self.dialogs.extend(answers);
     }
 
     async fn receive(&mut self) -> Value {
@@ -169,6 +210,64 @@ impl Browser {
 
     pub async fn click(&mut self, selector: &str) {
         self.value(&format!("document.querySelector({selector:?}).click()")).await;
+    }
+
+    /// Presses and releases the mouse in the middle of an element, once for each of these pauses (ms) before it.
+    pub async fn press_mouse(&mut self, selector: &str, pauses: &[u64]) {
+        let place = format!(
+            "(() => {{ const it = document.querySelector({selector:?}); it.scrollIntoView({{ block: 'nearest' }}); \
+             const at = it.getBoundingClientRect(); return [at.x + at.width / 2, at.y + at.height / 2]; }})()"
+        );
+        let place = self.value(&place).await;
+        let (x, y) = (place[0].as_f64().expect("a place"), place[1].as_f64().expect("a place"));
+        let mut pressed: Option<tokio::time::Instant> = None;
+        for (count, pause) in pauses.iter().enumerate() {
+            if let Some(pressed) = pressed {
+                tokio::time::sleep_until(pressed + Duration::from_millis(*pause)).await;
+            }
+            pressed = Some(tokio::time::Instant::now());
+            for kind in ["mousePressed", "mouseReleased"] {
+                let event = json!({ "type": kind, "x": x, "y": y, "button": "left", "clickCount": count + 1 });
+                self.call("Input.dispatchMouseEvent", event).await;
+            }
+        }
+    }
+
+    pub async fn reload(&mut self) {
+        self.value("window.isOld = true").await;
+        self.call("Page.reload", json!({})).await;
+        self.until("window.isOld === undefined && document.readyState === 'complete'").await;
+    }
+
+    /// One page back. Where it comes from the back-forward cache, `window.shown` is true afterwards.
+    pub async fn back(&mut self) {
+        let history = self.call("Page.getNavigationHistory", json!({})).await;
+        let index = history["currentIndex"].as_u64().expect("an index");
+        let entry = &history["entries"][usize::try_from(index).expect("an index") - 1];
+        self.call("Page.navigateToHistoryEntry", json!({ "entryId": entry["id"] })).await;
+        let url = entry["url"].as_str().expect("a URL");
+        self.until(&format!("location.href === {url:?} && document.readyState === 'complete'")).await;
+    }
+
+    /// The network as it is: `bytes` a second, or -1 for any.
+    pub async fn network(&mut self, offline: bool, latency: u32, bytes: i64) {
+        let rate =
+            json!({ "offline": offline, "latency": latency, "downloadThroughput": bytes, "uploadThroughput": bytes });
+        self.call("Network.emulateNetworkConditions", rate).await;
+    }
+
+    /// What a screen reader is told of an element: its role, its name, and whether it is disabled.
+    pub async fn accessible(&mut self, selector: &str) -> (String, String, bool) {
+        let document = self.call("DOM.getDocument", json!({})).await;
+        let found = json!({ "nodeId": document["root"]["nodeId"], "selector": selector });
+        let node = self.call("DOM.querySelector", found).await;
+        let asked = json!({ "nodeId": node["nodeId"], "fetchRelatives": false });
+        let tree = self.call("Accessibility.getPartialAXTree", asked).await;
+        let told = &tree["nodes"][0];
+        let text = |value: &Value| value["value"].as_str().unwrap_or_default().to_owned();
+        let properties = told["properties"].as_array().cloned().unwrap_or_default();
+        let is_disabled = properties.iter().any(|one| one["name"] == "disabled" && one["value"]["value"] == true);
+        (text(&told["role"]), text(&told["name"]), is_disabled)
     }
 
     /// A picture of the whole page, as PNG in base64.

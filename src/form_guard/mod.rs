@@ -1,0 +1,177 @@
+//! The form guard: a script for pages, which makes one key for each intent and sends a form once.
+//!
+//! `form.js` is the script, as it is served. `server.form_guard` says where.
+
+mod script;
+
+use std::io::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{Method, Response, StatusCode};
+use ring::digest;
+
+use crate::config::ServerConfig;
+use crate::list;
+use crate::rule::Routes;
+
+/// The script of one configuration.
+#[derive(Debug)]
+pub struct FormGuard {
+    /// As configured: `/.onlyonce/form.js`.
+    path: String,
+    /// `/.onlyonce/form.`, the beginning of every path that holds a hash.
+    stem: String,
+    /// `.js`
+    extension: String,
+    /// Of the script's bytes, in hex.
+    hash: String,
+    /// For the attribute `integrity` (Subresource Integrity, 3.5).
+    integrity: String,
+    text: Bytes,
+    packed: Bytes,
+}
+
+/// Digits of the hash in a path.
+const HASH_DIGITS: usize = 16;
+
+impl FormGuard {
+    /// `None`: off.
+    pub fn of(server: &ServerConfig, routes: &Routes) -> Option<Self> {
+        let path = server.form_guard.clone()?;
+        let text = script::text(routes);
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        // Writing to memory cannot fail.
+        let packed = packer.write_all(text.as_bytes()).and_then(|()| packer.finish()).unwrap_or_default();
+        let name = path.rfind('/').map_or(0, |at| at + 1);
+        let dot = path[name..].rfind('.').map_or(path.len(), |at| name + at);
+        let digest = digest::digest(&digest::SHA256, text.as_bytes());
+        let hash: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let integrity = STANDARD.encode(digest::digest(&digest::SHA384, text.as_bytes()));
+        Some(Self {
+            stem: format!("{}.", &path[..dot]),
+            extension: path[dot..].to_owned(),
+            hash: hash[..HASH_DIGITS].to_owned(),
+            integrity: format!("sha384-{integrity}"),
+            text: text.into(),
+            packed: packed.into(),
+            path,
+        })
+    }
+
+    /// For the attribute `integrity`.
+    pub fn integrity(&self) -> &str {
+        &self.integrity
+    }
+
+    /// The path that holds the hash, and may be kept for ever.
+    pub fn hashed_path(&self) -> String {
+        format!("{}{}{}", self.stem, self.hash, self.extension)
+    }
+
+    /// The script, if it is asked for.
+    ///
+    /// A page of another version, which another sidecar or an earlier configuration has served, asks for a hash that is not
+    /// this one: it gets this script all the same, because without one its form would be sent unguarded.
+    pub fn answer(&self, method: &Method, path: &str, request: &HeaderMap) -> Option<Response<Bytes>> {
+        if !path.starts_with(&self.stem[..self.stem.len() - 1]) || !matches!(*method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        let hash = path.strip_prefix(&self.stem).and_then(|rest| rest.strip_suffix(&self.extension));
+        let is_hash = |text: &str| text.len() == HASH_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let caching = match hash {
+            _ if path == self.path => "no-cache",
+            Some(hash) if hash == self.hash => "public, max-age=31536000, immutable",
+            Some(hash) if is_hash(hash) => "no-store",
+            Some(_) | None => return None,
+        };
+        let is_packed = list::texts(request, &ACCEPT_ENCODING).any(accepts_gzip);
+        let tag = format!("\"{}{}\"", self.hash, if is_packed { "-gzip" } else { "" });
+        let is_known = list::texts(request, &IF_NONE_MATCH).any(|known| known.trim_start_matches("W/") == tag);
+        let body = match (is_known, is_packed) {
+            (true, _) => Bytes::new(),
+            (false, true) => self.packed.clone(),
+            (false, false) => self.text.clone(),
+        };
+        let mut response = Response::new(body);
+        if is_known {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        }
+        let headers = response.headers_mut();
+        for (name, value) in [
+            (CONTENT_TYPE, "text/javascript; charset=utf-8"),
+            (CACHE_CONTROL, caching),
+            (VARY, "accept-encoding"),
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if is_packed {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        if let Ok(tag) = HeaderValue::from_str(&tag) {
+            headers.insert(ETAG, tag);
+        }
+        Some(response)
+    }
+}
+
+/// A member of `Accept-Encoding` that names gzip, with a weight above zero (RFC 9110, 12.5.3).
+fn accepts_gzip(member: &str) -> bool {
+    let (name, weight) = member.split_once(';').unwrap_or((member, ""));
+    let is_refused = weight.trim().strip_prefix("q=").is_some_and(|weight| weight.trim().parse() == Ok(0.0));
+    name.trim().eq_ignore_ascii_case("gzip") && !is_refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn guard(path: &str) -> FormGuard {
+        let text = format!(
+            "[server]\nform_guard = \"{path}\"\n[upstream]\nurl = \"http://b\"\n[store]\nurl = \"memory:\"\n\
+             [[route]]\nname = \"a\"\npath = \"/a\"\nscope = []\n"
+        );
+        let config = parse("t.toml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        FormGuard::of(&config.server, &config.routes).expect("it is on")
+    }
+
+    #[test]
+    fn it_is_found_by_its_path_and_by_any_hash() {
+        let guard = guard("/.onlyonce/form.js");
+        let hashed = guard.hashed_path();
+        assert!(hashed.starts_with("/.onlyonce/form.") && hashed.ends_with(".js"), "{hashed}");
+        let caching = |path: &str| {
+            let response = guard.answer(&Method::GET, path, &HeaderMap::new())?;
+            Some(response.headers()[CACHE_CONTROL].to_str().expect("text").to_owned())
+        };
+        assert_eq!(caching("/.onlyonce/form.js").as_deref(), Some("no-cache"));
+        assert_eq!(caching(&hashed).as_deref(), Some("public, max-age=31536000, immutable"));
+        assert_eq!(caching("/.onlyonce/form.0123456789abcdef.js").as_deref(), Some("no-store"));
+        for other in ["/.onlyonce/form.x.js", "/.onlyonce/form", "/.onlyonce/form.jsx", "/", "/.onlyonce/form.js/x"] {
+            assert_eq!(caching(other), None, "{other}");
+        }
+        assert!(guard.answer(&Method::POST, "/.onlyonce/form.js", &HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn a_browser_that_has_it_is_told_so_and_one_that_knows_gzip_gets_less() {
+        let guard = guard("/f");
+        let accept = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("br, gzip"))]);
+        let packed = guard.answer(&Method::GET, "/f", &accept).expect("a script");
+        assert_eq!(packed.headers()[CONTENT_ENCODING], "gzip");
+        assert!(packed.body().len() < 2048);
+        let mut again = accept.clone();
+        again.insert(IF_NONE_MATCH, packed.headers()[ETAG].clone());
+        assert_eq!(guard.answer(&Method::GET, "/f", &again).expect("an answer").status(), 304);
+        again.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip;q=0"));
+        let plain = guard.answer(&Method::GET, "/f", &again).expect("a script");
+        assert_eq!((plain.status(), plain.headers().contains_key(CONTENT_ENCODING)), (StatusCode::OK, false));
+    }
+}

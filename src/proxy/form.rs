@@ -1,0 +1,204 @@
+//! Requests of the form guard's script, and what it is told of the backend's answers.
+
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderValue,
+    LOCATION, SET_COOKIE, USER_AGENT,
+};
+use http::{StatusCode, header};
+
+use super::body::response::{ProxyResponse, ResponseBody};
+use super::head::Head;
+use crate::problem::{self, FORM};
+use crate::rule::{FingerprintMode, Rule, Selector};
+
+/// A request of the script.
+pub(super) struct ScriptRequest {
+    key: HeaderValue,
+    /// The folder of its path, for targets that are relative to it.
+    folder: String,
+    /// Whether a navigation with the same fields is the same operation.
+    replays: Replays,
+}
+
+/// Whether a navigation of the browser, with the fields of the form, is a repeat of the script's request.
+enum Replays {
+    Never,
+    /// Unless the answer sets one of these cookies.
+    Unless(Vec<String>),
+    /// Unless it sets any.
+    UnlessAny,
+}
+
+/// In a head: an answer that is a page may be kept although it is a refusal, because the navigation that shows it repeats
+/// the request.
+#[derive(Clone, Copy)]
+pub(super) struct KeepsPages;
+
+const HTML: HeaderValue = HeaderValue::from_static("text/html,application/xhtml+xml,*/*;q=0.8");
+
+impl ScriptRequest {
+    /// Takes the script's key out of the head. `None`: the request is not the script's.
+    pub(super) fn take(head: &mut Head) -> Option<Self> {
+        let key = head.headers.remove(FORM)?;
+        let path = head.uri.path();
+        let folder = path[..path.rfind('/').map_or(0, |at| at + 1)].to_owned();
+        Some(Self { key, folder, replays: Replays::Never })
+    }
+
+    /// Puts the key where the route expects it, unless that is in the body, and asks for a page.
+    pub(super) fn prepare(&mut self, rule: &Rule, head: &mut Head) {
+        let name = rule.key.iter().find_map(|part| match part {
+            Selector::Header(name) => Some(name),
+            _ => None,
+        });
+        if let Some(name) = name
+            && !head.headers.contains_key(name)
+            && let Ok(key) = HeaderValue::from_bytes(&[b"\"", self.key.as_bytes(), b"\""].concat())
+        {
+            head.headers.insert(name, key);
+        }
+        if head.headers.get(ACCEPT).is_none_or(|accept| accept == "*/*") {
+            head.headers.insert(ACCEPT, HTML);
+        }
+        self.replays = Replays::of(rule, &head.headers);
+        if !matches!(self.replays, Replays::Never) {
+            head.extensions.insert(KeepsPages);
+        }
+    }
+
+    /// Says what the script is to do with an answer of the backend. `is_kept`: it is in the record.
+    pub(super) fn tell(&self, answer: ProxyResponse, is_kept: bool) -> ProxyResponse {
+        let (mut parts, mut body) = answer.into_parts();
+        let target = target(parts.status, &parts.headers, &self.folder);
+        let verb = if let Some(target) = target {
+            // A redirection that fetch follows would load the page twice, and eat what is shown once.
+            parts.status = StatusCode::OK;
+            target
+        } else if is_kept && !parts.status.is_server_error() && self.replays.after(&parts.headers) {
+            HeaderValue::from_static("page")
+        } else if parts.status.is_client_error() || parts.status.is_server_error() {
+            let ours = problem::refused_by_backend(parts.status);
+            for name in [CONTENT_ENCODING, CONTENT_LENGTH, header::TRAILER] {
+                parts.headers.remove(name);
+            }
+            parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            body = ResponseBody::from_bytes(ours);
+            HeaderValue::from_static("say")
+        } else {
+            HeaderValue::from_static("done")
+        };
+        parts.headers.insert(FORM, verb);
+        ProxyResponse::from_parts(parts, body)
+    }
+}
+
+impl Replays {
+    fn of(rule: &Rule, request: &HeaderMap) -> Self {
+        let is_field = |part: &&Selector| matches!(part, Selector::Form(_));
+        let is_encoded = request.get(CONTENT_TYPE).is_some_and(|media| media.as_bytes().starts_with(FORM_MEDIA));
+        let is_comparable = match rule.fingerprint {
+            FingerprintMode::Auto { .. } | FingerprintMode::Form | FingerprintMode::None => true,
+            // A navigation chooses another boundary.
+            FingerprintMode::Raw | FingerprintMode::Json { .. } => is_encoded,
+        };
+        if !is_comparable || rule.key.iter().filter(is_field).count() != 1 {
+            return Self::Never;
+        }
+        let mut cookies = Vec::new();
+        for part in rule.key.iter().chain(&rule.scope) {
+            match part {
+                Selector::Cookie(name) => cookies.push(name.clone()),
+                Selector::Header(name) if *name == COOKIE => return Self::UnlessAny,
+                Selector::Header(name) if [AUTHORIZATION, HOST, USER_AGENT].contains(name) => {}
+                // The script writes it, or a navigation may send another one.
+                Selector::Header(_) | Selector::Json(_) => return Self::Never,
+                Selector::Query(_) | Selector::Form(_) | Selector::Path(_) | Selector::Host => {}
+                Selector::Jwt(_) | Selector::Ip | Selector::Date(_) => {}
+            }
+        }
+        Self::Unless(cookies)
+    }
+
+    /// The same, after an answer that may have changed the caller's cookies.
+    fn after(&self, answer: &HeaderMap) -> bool {
+        let mut set = answer.get_all(SET_COOKIE).iter().map(|line| {
+            let name = line.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+            name.trim_ascii()
+        });
+        match self {
+            Self::Never => false,
+            Self::Unless(cookies) => !set.any(|name| cookies.iter().any(|cookie| cookie.as_bytes() == name)),
+            Self::UnlessAny => set.next().is_none(),
+        }
+    }
+}
+
+const FORM_MEDIA: &[u8] = b"application/x-www-form-urlencoded";
+
+/// Whether an answer is a page that refuses what was sent: a form with what is wrong in it.
+pub(super) fn is_refused_page(status: StatusCode, headers: &HeaderMap) -> bool {
+    status.is_client_error() && is_html(headers)
+}
+
+fn is_html(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|media| media.as_bytes().to_ascii_lowercase().starts_with(b"text/html"))
+}
+
+/// `go URL`, where an answer names the page that is to be shown.
+fn target(status: StatusCode, headers: &HeaderMap, folder: &str) -> Option<HeaderValue> {
+    let names_it = match status {
+        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => true,
+        StatusCode::CREATED => !is_html(headers),
+        _ => false,
+    };
+    let location = headers.get(LOCATION).filter(|_| names_it)?;
+    let location = resolved(location.as_bytes(), folder)?;
+    HeaderValue::try_from(format!("go {location}")).ok()
+}
+
+/// A location as a URL that a script may open. `None`: a URL that would run in the page, or none at all.
+fn resolved(location: &[u8], folder: &str) -> Option<String> {
+    let text = location.trim_ascii();
+    // Browsers leave these out where they read a URL: what follows could be the rest of "javascript:".
+    if text.is_empty() || text.iter().any(u8::is_ascii_control) {
+        return None;
+    }
+    let begins = |start: &[u8]| text.get(..start.len()).is_some_and(|own| own.eq_ignore_ascii_case(start));
+    let is_whole = begins(b"/") || begins(b"http://") || begins(b"https://");
+    let scheme = text.iter().position(|byte| *byte == b':');
+    let is_relative = scheme.is_none_or(|at| text[..at].iter().any(|byte| matches!(byte, b'/' | b'?' | b'#')));
+    if !is_whole && !is_relative {
+        return None;
+    }
+    let mut out = String::from(if is_whole { "" } else { folder });
+    for byte in text {
+        if byte.is_ascii_graphic() { out.push(char::from(*byte)) } else { out.push_str(&format!("%{byte:02X}")) }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pages_are_opened() {
+        for (location, opened) in [
+            ("/orders/1", Some("/orders/1")),
+            ("1?a=b", Some("/shop/1?a=b")),
+            ("https://other.test/x", Some("https://other.test/x")),
+            ("HTTP://other.test/", Some("HTTP://other.test/")),
+            ("//other.test/x", Some("//other.test/x")),
+            ("a/b:c", Some("/shop/a/b:c")),
+            ("/a b", Some("/a%20b")),
+            ("/\u{e4}", Some("/%C3%A4")),
+            ("javascript:alert(1)", None),
+            ("java\tscript:alert(1)", None),
+            ("data:text/html,x", None),
+            ("\u{1}javascript:alert(1)", None),
+            ("", None),
+        ] {
+            assert_eq!(resolved(location.as_bytes(), "/shop/").as_deref(), opened, "{location:?}");
+        }
+    }
+}
