@@ -19,7 +19,7 @@ use prometheus::{
 
 use durations::SECONDS;
 use exposition::FAMILIES;
-pub use labels::{RecordState, Reload, RequestOutcome, ShadowVerdict, StoreOp};
+pub use labels::{FormGuardResult, RecordState, Reload, RequestOutcome, ShadowVerdict, StoreOp};
 pub use reading::{MetricsSnapshot, RouteReading, StoreReading};
 pub use refused::{LastRefused, Refused};
 use routes::{CLASSES, CountedRoutes, RouteCounts};
@@ -44,6 +44,7 @@ pub struct Metrics {
     store_losses: IntCounter,
     store_used: StoreUse,
     store_may_evict: IntGauge,
+    form_guard: IntCounterVec,
     reloads: IntCounterVec,
     last_reload: IntGauge,
     connections: IntGauge,
@@ -94,6 +95,11 @@ impl Metrics {
             )?,
             store_used: register(&registry, StoreUse::new()?)?,
             store_may_evict: gauge("onlyonce_store_may_evict", "1 while the store may drop records to make room.")?,
+            form_guard: counter(
+                "onlyonce_form_guard_total",
+                "Scripts that the form guard served, and pages that it put its tag into or left as they are.",
+                &["result"],
+            )?,
             reloads: counter("onlyonce_config_reloads_total", "Reloads of the configuration.", &["result"])?,
             last_reload: gauge(
                 "onlyonce_config_last_reload_successful",
@@ -115,6 +121,9 @@ impl Metrics {
 
     fn start_at_zero(&self) {
         self.last_reload.set(1);
+        for result in FormGuardResult::ALL {
+            self.form_guard.with_label_values(&[result.as_str()]);
+        }
         for result in Reload::ALL {
             self.reloads.with_label_values(&[result.as_str()]);
         }
@@ -209,6 +218,11 @@ impl Metrics {
     /// Counts an observed request whose verdict is unknown.
     pub fn unobserved(&self, route: &str) {
         self.routes.with(route, |counts| counts.observed().unobserved.fetch_add(1, Ordering::Relaxed));
+    }
+
+    /// The form guard served its script, or came by a page.
+    pub fn form_guard(&self, result: FormGuardResult) {
+        self.form_guard.with_label_values(&[result.as_str()]).inc();
     }
 
     /// A reload ended.

@@ -145,18 +145,25 @@ fn a_double_click_through_the_proxy_makes_one_invoice_and_straight_at_the_backen
 }
 
 #[test]
-fn the_page_is_served_at_both_addresses_with_new_keys_each_time() {
+fn the_page_is_served_at_both_addresses_with_three_forms() {
     let demo = Demo::start();
     for address in [demo.proxy(), demo.backend()] {
         let page = send(address, "GET", "/", &[BROWSER], "");
         assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
-        for target in [demo.proxy(), demo.backend()] {
-            assert!(page.body.contains(&format!("action=\"http://{target}/invoices\"")), "{}", page.body);
+        for (way, target) in [("guard", demo.proxy()), ("proxy", demo.proxy()), ("backend", demo.backend())] {
+            assert!(page.body.contains(&format!(" src=\"http://{target}/form/{way}\"")), "{}", page.body);
+            let form = send(target, "GET", &format!("/form/{way}"), &[BROWSER], "");
+            assert_eq!(form.body == send(target, "GET", &format!("/form/{way}"), &[BROWSER], "").body, way == "guard");
         }
-        assert_ne!(page.body, send(address, "GET", "/", &[BROWSER], "").body);
-        let style = send(address, "GET", "/style.css", &[], "");
-        assert_eq!(style.header("content-type"), Some("text/css; charset=utf-8"));
+        for (file, media) in
+            [("/style.css", "text/css"), ("/page.js", "text/javascript"), ("/form.js", "text/javascript")]
+        {
+            let media = format!("{media}; charset=utf-8");
+            assert_eq!(send(address, "GET", file, &[], "").header("content-type"), Some(media.as_str()));
+        }
     }
+    let script = send(demo.proxy(), "GET", "/.onlyonce/form.js", &[], "");
+    assert!(script.body.contains("POST\\/invoices") && script.body.len() < 4200, "{}", script.body);
     let metrics = send(demo.address(2), "GET", "/metrics", &[], "");
     assert!(metrics.body.contains("onlyonce_build_info"), "{}", metrics.body);
 }

@@ -70,6 +70,11 @@ impl Backend {
                 html(StatusCode::OK, page::page(host, self.places, &self.ledger))
             }
             (&Method::GET, "/style.css") => answer(StatusCode::OK, "text/css; charset=utf-8", page::STYLE.to_owned()),
+            (&Method::GET, "/page.js") => script(page::PAGE_SCRIPT),
+            (&Method::GET, "/form.js") => script(page::FORM_SCRIPT),
+            (&Method::GET, "/form/guard") => html(StatusCode::OK, page::form(Way::Guard)),
+            (&Method::GET, "/form/proxy") => html(StatusCode::OK, page::form(Way::Onlyonce)),
+            (&Method::GET, "/form/backend") => html(StatusCode::OK, page::form(Way::Direct)),
             (&Method::GET, "/invoices") => match self.ledger.json() {
                 Ok(ledger) => json(StatusCode::OK, ledger),
                 Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
@@ -94,12 +99,16 @@ impl Backend {
     }
 
     async fn create(&self, headers: &HeaderMap, body: &[u8]) -> BackendResponse {
-        let Some((order, key)) = read(headers, body) else {
+        let Some((order, key, is_guarded)) = read(headers, body) else {
             return refusal(StatusCode::UNPROCESSABLE_ENTITY, "an invoice needs a customer and an amount");
         };
         let key = key.or_else(|| Some(headers.get("idempotency-key")?.to_str().ok()?.to_owned()));
         let through = headers.get_all(VIA).iter().any(|via| via.as_bytes().ends_with(b"onlyonce"));
-        let way = if through { Way::Onlyonce } else { Way::Direct };
+        let way = match through {
+            true if is_guarded => Way::Guard,
+            true => Way::Onlyonce,
+            false => Way::Direct,
+        };
         // In a task of its own: the service commits even if the client disconnects.
         let ledger = Arc::clone(&self.ledger);
         #[expect(clippy::disallowed_methods, reason = "waited for below")]
@@ -119,8 +128,8 @@ impl Backend {
     }
 }
 
-/// The order in a JSON or form body, and its key.
-fn read(headers: &HeaderMap, body: &[u8]) -> Option<(InvoiceOrder, Option<String>)> {
+/// The order in a JSON or form body, its key, and whether it is of the form with the form guard.
+fn read(headers: &HeaderMap, body: &[u8]) -> Option<(InvoiceOrder, Option<String>, bool)> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let fields: HashMap<String, Value> = if content_type.starts_with("application/json") {
         serde_json::from_slice(body).ok()?
@@ -133,7 +142,8 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Option<(InvoiceOrder, Option<String
         Value::Number(number) => Some(number.to_string()),
         Value::String(_) | Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
-    Some((InvoiceOrder { customer: filled("customer")?, amount: filled("amount")? }, filled("idempotency_key")))
+    let order = InvoiceOrder { customer: filled("customer")?, amount: filled("amount")? };
+    Some((order, filled("idempotency_key"), filled("way").as_deref() == Some("guard")))
 }
 
 /// A page for a browser, JSON for a program.
@@ -162,6 +172,10 @@ fn refusal(status: StatusCode, text: &str) -> BackendResponse {
     answer(status, "text/plain; charset=utf-8", format!("{text}\n"))
 }
 
+fn script(text: &str) -> BackendResponse {
+    answer(StatusCode::OK, "text/javascript; charset=utf-8", text.to_owned())
+}
+
 fn html(status: StatusCode, page: String) -> BackendResponse {
     answer(status, "text/html; charset=utf-8", page)
 }
@@ -185,7 +199,7 @@ mod tests {
 
     fn reads(content_type: &'static str, body: &str) -> Option<(String, String, Option<String>)> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-        let (order, key) = read(&headers, body.as_bytes())?;
+        let (order, key, _) = read(&headers, body.as_bytes())?;
         Some((order.customer, order.amount, key))
     }
 

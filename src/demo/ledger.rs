@@ -15,6 +15,8 @@ pub(super) struct InvoiceOrder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Way {
+    /// Through onlyonce, from the form with the form guard.
+    Guard,
     Onlyonce,
     Direct,
 }

@@ -36,7 +36,7 @@ struct DemoAddresses {
 const WELCOME: &str = "\
 onlyonce demo: a slow invoice service, and onlyonce in front of it
 
-Open this in a browser, and double-click both buttons:
+Open this in a browser, and try to send a form twice:
 
   {proxy}
 

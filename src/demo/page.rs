@@ -9,14 +9,18 @@ use crate::text::escape_html;
 
 const PAGE: &str = include_str!("page.html");
 const INVOICE: &str = include_str!("invoice.html");
-/// The style sheet of both.
+const FORM: &str = include_str!("form.html");
+/// The style sheet of all of them.
 pub(super) const STYLE: &str = include_str!("style.css");
+/// What the page and the form do in a browser.
+pub(super) const PAGE_SCRIPT: &str = include_str!("page.js");
+pub(super) const FORM_SCRIPT: &str = include_str!("form.js");
 
 /// The number of listed groups.
 const LISTED: usize = 6;
 
-/// The page with both forms. Each form gets a key of its own; its addresses are under the name by which the browser
-/// has reached the page (`Host`).
+/// The page with the three forms in frames, whose addresses are under the name by which the browser has reached the page
+/// (`Host`).
 pub(super) fn page(host: Option<&str>, places: DemoAddresses, ledger: &Ledger) -> String {
     let url = |address: SocketAddr| match host.and_then(name) {
         Some(name) => format!("http://{name}:{}", address.port()),
@@ -24,10 +28,25 @@ pub(super) fn page(host: Option<&str>, places: DemoAddresses, ledger: &Ledger) -
     };
     PAGE.replace("{proxy}", &escape_html(&url(places.proxy)))
         .replace("{backend}", &escape_html(&url(places.backend)))
-        .replace("{proxy_key}", &key())
-        .replace("{backend_key}", &key())
+        .replace("{guard_ledger}", &list(&ledger.intents(Way::Guard)))
         .replace("{proxy_ledger}", &list(&ledger.intents(Way::Onlyonce)))
         .replace("{backend_ledger}", &list(&ledger.intents(Way::Direct)))
+}
+
+/// One form. With the form guard, its script makes the key; without it, each page has a new one.
+pub(super) fn form(way: Way) -> String {
+    let (name, script, guard) = match way {
+        Way::Guard => ("guard", "<script src=\"/.onlyonce/form.js\" defer></script>\n", " data-onlyonce"),
+        Way::Onlyonce => ("onlyonce", "", ""),
+        Way::Direct => ("direct", "", ""),
+    };
+    let key = match way {
+        Way::Guard => String::new(),
+        Way::Onlyonce | Way::Direct => {
+            format!("\n  <input type=\"hidden\" name=\"idempotency_key\" value=\"{}\">", key())
+        }
+    };
+    FORM.replace("{script}", script).replace("{guard}", guard).replace("{way}", name).replace("{key}", &key)
 }
 
 /// `Host` without the port.
@@ -49,6 +68,12 @@ pub(super) fn invoice(invoice: &Invoice) -> String {
 
 fn list(intents: &[Vec<Invoice>]) -> String {
     let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = match intents.iter().map(Vec::len).sum::<usize>() {
+        0 => Ok(()),
+        1 => write!(out, "<li class=\"total\">1 invoice in all</li>\n"),
+        all => write!(out, "<li class=\"total\">{all} invoices in all</li>\n"),
+    };
     for intent in intents.iter().take(LISTED) {
         let (class, count) = match intent.len() {
             1 => ("one", "1 invoice for one intent".to_owned()),
@@ -102,14 +127,26 @@ mod tests {
     }
 
     #[test]
-    fn every_form_has_a_key_and_an_address_of_its_own() {
+    fn every_form_has_an_address_of_its_own_and_a_key_where_no_script_makes_it() {
         let page = page(Some("localhost:9"), places(), &Ledger::default());
-        assert!(page.contains("action=\"http://localhost:8080/invoices\""));
-        assert!(page.contains("action=\"http://localhost:8081/invoices\""));
-        assert!(!page.contains("{proxy") && !page.contains("{backend"));
-        let keys: Vec<&str> = page.split("value=\"form-").skip(1).map(|rest| &rest[..16]).collect();
-        assert_eq!(keys.len(), 2);
-        assert_ne!(keys[0], keys[1]);
+        for address in [
+            "http://localhost:8080/form/guard",
+            "http://localhost:8080/form/proxy",
+            "http://localhost:8081/form/backend",
+        ] {
+            assert!(
+                page.contains(&format!(
+                    "<iframe id=\"{}\" src=\"{address}\"",
+                    address.rsplit('/').next().expect("a name")
+                )),
+                "{address}"
+            );
+        }
+        assert!(!page.contains("{proxy") && !page.contains("{backend") && !page.contains("{guard"));
+        let guarded = form(Way::Guard);
+        assert!(guarded.contains(" data-onlyonce>") && !guarded.contains("idempotency_key"), "{guarded}");
+        assert_ne!(form(Way::Onlyonce), form(Way::Onlyonce));
+        assert!(form(Way::Direct).contains("name=\"idempotency_key\" value=\"form-"));
     }
 
     #[test]

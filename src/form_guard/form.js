@@ -1,6 +1,6 @@
 // onlyonce (docs/browsers.md)
 {
-const routes = []; // [request, key's field, may repeat]
+const routes = [];
 const { forms = '[data-onlyonce]' } = document.currentScript.dataset;
 const words = { de: 'Sendet…' };
 const newKey = () => URL.createObjectURL(new Blob()).slice(-36);
@@ -11,7 +11,7 @@ document.onsecuritypolicyviolation = (event) => blocked = /connect/.test(event.e
 const send = async (url, options, key = newKey(), lost) => {
  const [, field, again] = find(url, options.method), headers = new Headers(options.headers);
  if (field) options.body.get(field) || options.body.set(field, key);
- headers.set('onlyonce-form', key);
+ headers.set(lost ? 'onlyonce-form' : 'onlyonce-fetch', key);
  for (let wait = 2, end = Date.now() + 6e5;;) {
   try {
    const answer = await fetch(url, { ...options, headers });

@@ -2,6 +2,7 @@
 //!
 //! `form.js` is the script, as it is served. `server.form_guard` says where.
 
+mod inject;
 mod script;
 
 use std::io::Write;
@@ -19,9 +20,9 @@ use ring::digest;
 use crate::config::ServerConfig;
 use crate::list;
 use crate::rule::Routes;
+pub use inject::{Inserter, Untouched};
 
 /// The script of one configuration.
-#[derive(Debug)]
 pub struct FormGuard {
     /// As configured: `/.onlyonce/form.js`.
     path: String,
@@ -35,6 +36,8 @@ pub struct FormGuard {
     integrity: String,
     text: Bytes,
     packed: Bytes,
+    /// The pages that get the tag. `None`: none.
+    pages: Option<matchit::Router<()>>,
 }
 
 /// Digits of the hash in a path.
@@ -60,6 +63,7 @@ impl FormGuard {
             integrity: format!("sha384-{integrity}"),
             text: text.into(),
             packed: packed.into(),
+            pages: pages(&server.form_guard_inject),
             path,
         })
     }
@@ -119,6 +123,18 @@ impl FormGuard {
         }
         Some(response)
     }
+}
+
+fn pages(patterns: &[String]) -> Option<matchit::Router<()>> {
+    if patterns.is_empty() {
+        return None;
+    }
+    let mut pages = matchit::Router::new();
+    for pattern in patterns {
+        // Of two patterns that match the same pages, one is enough.
+        let _ = pages.insert(pattern, ());
+    }
+    Some(pages)
 }
 
 /// A member of `Accept-Encoding` that names gzip, with a weight above zero (RFC 9110, 12.5.3).

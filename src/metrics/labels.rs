@@ -219,3 +219,38 @@ impl Reload {
         }
     }
 }
+
+/// What the form guard did: the `result` label of `onlyonce_form_guard_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormGuardResult {
+    /// The script was served.
+    Script,
+    /// A page got the script's tag.
+    Injected,
+    /// A page stayed as it is: its Content-Security-Policy forbids the script.
+    Policy,
+    /// It does not say that it is UTF-8.
+    Charset,
+    /// It has a content coding.
+    Encoded,
+    /// It must not be changed.
+    NoTransform,
+}
+
+impl FormGuardResult {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Script, Self::Injected, Self::Policy, Self::Charset, Self::Encoded, Self::NoTransform];
+
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Script => "script",
+            Self::Injected => "injected",
+            Self::Policy => "policy",
+            Self::Charset => "charset",
+            Self::Encoded => "encoded",
+            Self::NoTransform => "no_transform",
+        }
+    }
+}

@@ -12,6 +12,9 @@ use super::{Code, Problem};
 /// `page` (ask again, as a navigation), `done`, or `say` (what the body says).
 pub const FORM: HeaderName = HeaderName::from_static("onlyonce-form");
 
+/// The same in a request of `onlyonce.fetch`, whose page reads the answer itself.
+pub const FETCH: HeaderName = HeaderName::from_static("onlyonce-fetch");
+
 pub(super) const SAY: HeaderValue = HeaderValue::from_static("say");
 
 /// The words and the button of a refusal.
@@ -80,10 +83,14 @@ impl Problem {
     }
 }
 
-/// The body that takes the place of the backend's, where that is nothing to show near a button.
-pub fn refused_by_backend(status: StatusCode) -> Bytes {
-    let words = if status.is_client_error() { "This was not accepted" } else { "Something went wrong" };
-    let offer = Offer { detail: format!("{words} ({}).", status.as_u16()).into(), offer: AGAIN, anew: false };
+/// The body that takes the place of the backend's, where that cannot be shown.
+pub fn backend_answered(status: StatusCode) -> Bytes {
+    let offer = if status.is_client_error() || status.is_server_error() {
+        let words = if status.is_client_error() { "This was not accepted" } else { "Something went wrong" };
+        Offer { detail: format!("{words} ({}).", status.as_u16()).into(), offer: AGAIN, anew: false }
+    } else {
+        Offer { detail: "This was done.".into(), offer: None, anew: false }
+    };
     // A struct of strings serializes to JSON.
     serde_json::to_vec(&offer).unwrap_or_default().into()
 }

@@ -8,12 +8,14 @@ use http::{StatusCode, header};
 
 use super::body::response::{ProxyResponse, ResponseBody};
 use super::head::Head;
-use crate::problem::{self, FORM};
+use crate::problem::{self, FETCH, FORM};
 use crate::rule::{FingerprintMode, Rule, Selector};
 
 /// A request of the script.
 pub(super) struct ScriptRequest {
     key: HeaderValue,
+    /// For a form, and not for a page that reads the answer itself.
+    is_form: bool,
     /// The folder of its path, for targets that are relative to it.
     folder: String,
     /// Whether a navigation with the same fields is the same operation.
@@ -39,10 +41,12 @@ const HTML: HeaderValue = HeaderValue::from_static("text/html,application/xhtml+
 impl ScriptRequest {
     /// Takes the script's key out of the head. `None`: the request is not the script's.
     pub(super) fn take(head: &mut Head) -> Option<Self> {
-        let key = head.headers.remove(FORM)?;
+        let form = head.headers.remove(FORM);
+        let is_form = form.is_some();
+        let key = form.or_else(|| head.headers.remove(FETCH))?;
         let path = head.uri.path();
         let folder = path[..path.rfind('/').map_or(0, |at| at + 1)].to_owned();
-        Some(Self { key, folder, replays: Replays::Never })
+        Some(Self { key, is_form, folder, replays: Replays::Never })
     }
 
     /// Puts the key where the route expects it, unless that is in the body, and asks for a page.
@@ -56,6 +60,9 @@ impl ScriptRequest {
             && let Ok(key) = HeaderValue::from_bytes(&[b"\"", self.key.as_bytes(), b"\""].concat())
         {
             head.headers.insert(name, key);
+        }
+        if !self.is_form {
+            return;
         }
         if head.headers.get(ACCEPT).is_none_or(|accept| accept == "*/*") {
             head.headers.insert(ACCEPT, HTML);
@@ -76,16 +83,16 @@ impl ScriptRequest {
             target
         } else if is_kept && !parts.status.is_server_error() && self.replays.after(&parts.headers) {
             HeaderValue::from_static("page")
-        } else if parts.status.is_client_error() || parts.status.is_server_error() {
-            let ours = problem::refused_by_backend(parts.status);
+        } else if !self.is_form || [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT].contains(&parts.status) {
+            HeaderValue::from_static("done")
+        } else {
+            let ours = problem::backend_answered(parts.status);
             for name in [CONTENT_ENCODING, CONTENT_LENGTH, header::TRAILER] {
                 parts.headers.remove(name);
             }
             parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             body = ResponseBody::from_bytes(ours);
             HeaderValue::from_static("say")
-        } else {
-            HeaderValue::from_static("done")
         };
         parts.headers.insert(FORM, verb);
         ProxyResponse::from_parts(parts, body)

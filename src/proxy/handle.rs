@@ -22,10 +22,11 @@ use super::fields::Fields;
 use super::form::ScriptRequest;
 use super::head::{self, Head};
 use super::state::Proxy;
-use super::{hops, refusal};
+use super::{hops, inject, refusal};
+use crate::form_guard::FormGuard;
 use crate::guard::{Admission, ClaimError};
 use crate::key::{self, HeadOutcome, KeyOutcome, RequestedTarget};
-use crate::metrics::{RequestOutcome, UNMATCHED};
+use crate::metrics::{FormGuardResult, RequestOutcome, UNMATCHED};
 use crate::problem::{Problem, ProblemFormat};
 use crate::rule::{Mode, OnMissingKey, OnStoreError, RouteMatch, Rule};
 use crate::store::{Store, StoreError};
@@ -56,6 +57,7 @@ impl Proxy {
         let mut form = form;
         if let Some(form_guard) = &self.form_guard {
             if let Some(answer) = form_guard.answer(&head.method, head.uri.path(), &head.headers) {
+                self.metrics.form_guard(FormGuardResult::Script);
                 return self.count_unguarded(UNMATCHED, Ok(answer.map(ResponseBody::from_bytes)), begun, form);
             }
             script = if fields.has(Fields::OURS) { ScriptRequest::take(&mut head) } else { None };
@@ -111,8 +113,20 @@ impl Proxy {
                 let preflight = Preflight::of(&self.routes, &head, &asked);
                 let mut span = Span::server(&head.headers, &head.method, None);
                 head.trace = span.parent();
+                let takes = |guard: &&Arc<FormGuard>| guard.takes(&head.method, asked.path(), &head.headers);
+                let page = self.form_guard.as_ref().filter(takes);
+                if let Some(form_guard) = page {
+                    form_guard.ask_for_page(&mut head.headers);
+                    head.fields = head.fields | Fields::ACCEPT_ENCODING;
+                }
                 let pass = Box::pin(self.pass(UNMATCHED, head, self.passing(body), client, found.is_none()));
                 let answer = pass.await;
+                let answer = match page {
+                    Some(form_guard) => {
+                        answer.map(|answer| inject::inject(form_guard, answer, asked.host(), &self.metrics))
+                    }
+                    None => answer,
+                };
                 let answer = answer.map_err(|problem| match &found {
                     Some(found) => refusal::for_clients_of(problem, found.rule),
                     None => problem,

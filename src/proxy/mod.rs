@@ -19,6 +19,7 @@ mod framing;
 mod handle;
 mod head;
 mod hops;
+mod inject;
 mod limits;
 mod observe;
 mod pass;

@@ -259,7 +259,9 @@ async fn without_the_script_a_double_click_makes_two_rows() {
     let gate = Gate::new();
     shop.then(Then::Wait(gate.clone()));
     filled(&mut browser, &sidecar, "Ada").await;
-    browser.press_mouse("#save", &[0, 120]).await;
+    browser.press_mouse("#save", &[0]).await;
+    shop.has_posts(1).await;
+    browser.press_mouse("#save", &[0]).await;
     shop.has_posts(2).await;
     gate.open();
     assert_eq!(shop.rows(), 2);
@@ -401,7 +403,7 @@ async fn a_form_that_is_not_sent_is_not_locked_and_a_corrected_one_is_a_new_inte
         }
         let posts = shop.posts();
         filled(&mut browser, &sidecar, "bad").await;
-        browser.press_mouse("#save", &[0, 30]).await;
+        browser.press_mouse("#save", &[0]).await;
         browser.until("document.querySelector('#error') && document.readyState === 'complete'").await;
         assert_eq!((shop.rows(), shop.posts()), (number - 1, posts + 1), "it is shown without asking the shop again");
         browser.fill("#name", "Ada").await;
@@ -502,11 +504,22 @@ async fn a_page_that_posts_by_script_keeps_one_key_and_hears_of_replays() {
         assert_eq!(browser.value(post).await, "go /orders/1");
     }
     assert_eq!((browser.value("window.replayed").await, shop.rows()), (json!(200), 1));
+    // What is no redirection is the page's to read, as the shop sent it.
+    shop.then(Then::Page);
+    let read = "onlyonce.fetch('/api/orders', { method: 'POST', body: 'a=1' }).then((answer) => answer.text())";
+    assert_eq!(browser.value(read).await, "<!doctype html><p id=order>2</p>");
     let own = "onlyonce.fetch('/api/orders', { method: 'POST', body: 'a=1' }).then((answer) => answer.to)";
-    assert_eq!(browser.value(own).await, "/orders/2");
+    assert_eq!(browser.value(own).await, "/orders/3");
+    // A form of a route whose key is in a header: a page cannot be asked for again, and it is said that it was done.
+    browser.value("document.querySelector('#form').action = '/api/orders'").await;
+    shop.then(Then::Page);
+    browser.fill("#name", "Ada").await;
+    browser.press_mouse("#save", &[0, 30]).await;
+    browser.until("document.querySelector('output')?.textContent.startsWith('This was done')").await;
+    assert_eq!(shop.posts(), 4);
     // A route that nobody guards is refused, and not sent.
     let other = "onlyonce.fetch('/other', { method: 'POST', body: 'a=1' }).then(() => 'sent', () => 'refused')";
-    assert_eq!((browser.value(other).await, shop.posts()), (json!("refused"), 2));
+    assert_eq!((browser.value(other).await, shop.posts()), (json!("refused"), 4));
 }
 
 #[tokio::test]
@@ -560,4 +573,139 @@ async fn a_token_against_forged_requests_may_differ_in_a_repeat() {
         assert_eq!(sidecar.ask(&form("k=3&_csrf=a&x=1")).await.status, 201);
         sidecar.ask(&form("k=3&_csrf=b&x=1")).await.refuses(422, "key-reused");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "tests/run --all"]
+async fn firefox_sends_it_once_too() {
+    let shop = Shop::open().await;
+    let sidecar = shop.guarded().await;
+    let mut firefox = Firefox::start().await;
+    let form = form(&sidecar);
+    let is_ordered = |number: usize| format!("document.querySelector('#order')?.textContent === '{number}'");
+
+    // A double click.
+    let gate = Gate::new();
+    shop.then(Then::Wait(gate.clone()));
+    firefox.open(&form).await;
+    firefox.fill("#name", "Ada").await;
+    firefox.press_mouse("#save", &[0, 120]).await;
+    shop.has_posts(1).await;
+    assert_eq!(firefox.value("document.querySelector('#save').textContent").await, "Saving…");
+    assert_eq!(firefox.value("document.querySelector('#save').getAttribute('aria-disabled')").await, "true");
+    gate.open();
+    firefox.until(&is_ordered(1)).await;
+
+    // Back, from the back-forward cache or not, and the same once more.
+    firefox.back().await;
+    firefox.until("!!document.querySelector('#form')").await;
+    firefox.fill("#name", "Ada").await;
+    assert_eq!((shop.rows(), shop.posts()), (1, 1));
+
+    // A refresh in the middle of submitting.
+    let gate = Gate::new();
+    shop.then(Then::Wait(gate.clone()));
+    firefox.open(&form).await;
+    firefox.fill("#name", "Ada").await;
+    firefox.press_mouse("#save", &[0]).await;
+    shop.has_posts(2).await;
+    firefox.reload().await;
+    firefox.fill("#name", "Ada").await;
+    firefox.press_mouse("#save", &[0]).await;
+    gate.open();
+    firefox.until(&is_ordered(2)).await;
+
+    // Invalid, and then corrected: the page is shown by a navigation that repeats the form.
+    firefox.open(&form).await;
+    firefox.fill("#name", "bad").await;
+    firefox.press_mouse("#save", &[0]).await;
+    firefox.until("!!document.querySelector('#error')").await;
+    firefox.fill("#name", "Ada").await;
+    firefox.press_mouse("#save", &[0, 30]).await;
+    firefox.until(&is_ordered(3)).await;
+    assert_eq!((shop.rows(), shop.posts()), (3, 4));
+}
+
+/// A page as a navigation asks for it.
+fn navigation(target: &str) -> Request {
+    request("GET", target).line("Sec-Fetch-Dest: document").line("Accept-Encoding: gzip, br")
+}
+
+#[tokio::test]
+async fn a_page_that_passes_gets_the_tag_where_it_may() {
+    let backend = Backend::start().await;
+    let server = "form_guard = \"/.onlyonce/form.js\"\nform_guard_inject = [\"/shop/{*rest}\"]";
+    let sidecar = Setup::new(&backend.url()).with("server", server).start().await;
+    let html = "200 OK\r\nContent-Type: text/html; charset=utf-8";
+    let page = "<!doctype html><html><head><title>Shop</title></head><body>ü</body></html>";
+
+    backend.then(vec![answer(
+        &format!(
+            "{html}\r\nETag: \"v1\"\r\nContent-Digest: sha-256=:x:\r\nLast-Modified: Sun, 29 Nov 2026 06:00:00 GMT"
+        ),
+        page,
+    )]);
+    let first = sidecar.ask(&navigation("/shop/cart?x=1")).await;
+    let tag = first.text().split("<head>").nth(1).and_then(|rest| rest.split("<title>").next()).expect("a tag");
+    assert!(
+        tag.starts_with("<script src=\"/.onlyonce/form.") && tag.ends_with(" data-forms=\"form\" defer></script>"),
+        "{tag}"
+    );
+    assert_eq!(first.text().replace(tag, ""), page);
+    assert_eq!(first.text().matches("<script").count(), 1);
+    assert!(!first.has("content-digest") && !first.has("content-length"), "{first:?}");
+    let etag = first.value("etag").expect("a tag").to_owned();
+    assert!(etag.starts_with("W/\"v1-onlyonce-"), "{etag}");
+    assert_eq!(backend.seen()[0].value("accept-encoding"), Some("identity"));
+    let script = tag.split('"').nth(1).expect("a path").to_owned();
+    let served = sidecar.ask(&request("GET", &script)).await;
+    assert_eq!(served.value("cache-control"), Some("public, max-age=31536000, immutable"));
+
+    // The browser's validator is the backend's, mapped back; another one is none.
+    backend.then(vec![say("HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\n\r\n")]);
+    let again = navigation("/shop/cart").line(&format!("If-None-Match: \"other\", {etag}"));
+    let again = sidecar.ask(&again.line("If-Modified-Since: Sun, 29 Nov 2026 06:00:00 GMT")).await;
+    assert_eq!((again.status, again.value("etag")), (304, Some(etag.as_str())));
+    let seen = backend.seen();
+    assert_eq!((seen[1].value("if-none-match"), seen[1].value("if-modified-since")), (Some("\"v1\", W/\"v1\""), None));
+
+    // What stays as it is, and is counted by its reason.
+    for (lines, reason) in [
+        ("200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Security-Policy: script-src 'none'", "policy"),
+        ("200 OK\r\nContent-Type: text/html; charset=iso-8859-1", "charset"),
+        ("200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Encoding: br", "encoded"),
+        ("200 OK\r\nContent-Type: text/html; charset=utf-8\r\nCache-Control: no-transform", "no_transform"),
+        ("404 Not Found\r\nContent-Type: text/html; charset=utf-8", ""),
+        ("200 OK\r\nContent-Type: text/plain; charset=utf-8", ""),
+    ] {
+        backend.then(vec![answer(&format!("{lines}\r\nETag: \"v2\""), page)]);
+        let same = sidecar.ask(&navigation("/shop/cart")).await;
+        assert_eq!((same.text(), same.value("etag")), (page, Some("\"v2\"")), "{lines}");
+        assert_eq!(same.value("content-length"), Some(page.len().to_string().as_str()));
+        if !reason.is_empty() {
+            let series = format!("onlyonce_form_guard_total{{result=\"{reason}\"}}");
+            assert_eq!(sidecar.metric(&series).await, 1.0, "{series}");
+        }
+    }
+    assert_eq!(sidecar.metric("onlyonce_form_guard_total{result=\"injected\"}").await, 1.0);
+
+    // Nobody else's requests are touched.
+    for other in [
+        request("GET", "/shop/cart").line("Sec-Fetch-Dest: empty"),
+        request("GET", "/shop/cart"),
+        navigation("/shop/cart").line("Range: bytes=0-9"),
+        navigation("/other/cart"),
+    ] {
+        backend.then(vec![answer(html, page)]);
+        let other = other.line("If-None-Match: \"a\"");
+        let same = sidecar.ask(&other).await;
+        assert_eq!(same.text(), page, "{other:?}");
+        let seen = backend.seen().pop().expect("a request");
+        assert_eq!(seen.value("if-none-match"), Some("\"a\""));
+    }
+
+    // A nonce of the page's policy is the tag's too.
+    let nonce = "Content-Security-Policy: default-src 'self'; script-src 'nonce-aGk=' 'strict-dynamic'";
+    backend.then(vec![answer(&format!("{html}\r\n{nonce}"), page)]);
+    assert!(sidecar.ask(&navigation("/shop/cart")).await.text().contains(" defer nonce=\"aGk=\"></script>"));
 }

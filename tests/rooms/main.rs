@@ -74,7 +74,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 28] = [
             "xxhash_rust",
         ],
     ),
-    ("form_guard", &["config", "list", "rule"], &["base64", "flate2", "ring", "serde_json"]),
+    ("form_guard", &["config", "list", "rule"], &["base64", "flate2", "lol_html", "matchit", "ring", "serde_json"]),
     ("fail_point", &[], &["tokio"]),
     ("tick", &[], &["tokio"]),
     (

@@ -120,6 +120,7 @@ fn read(table: &DeTable<'_>, report: &FileReport<'_>) -> Option<Config> {
     let longest_wait =
         tables.iter().filter_map(RouteTable::longest_wait).chain(layer.wait_timeout.given().copied()).max();
     upstream.fill_in(longest_wait);
+    server.check(report);
     admin.check(&server, report);
     upstream.check(&server, report);
     store.check(report);

@@ -77,11 +77,25 @@ settings! {
             header_case: HeaderCase = default(Item::word, HeaderCase::Lower), at_start;
             /// The path of the form guard's script.
             form_guard: String = optional(form_guard), at_once;
+            /// The pages that the script is put into.
+            form_guard_inject: Vec<String> = default(pages, Vec::new()), at_once;
         }
     }
 }
 
 impl ServerTable {
+    pub(super) fn check(&self, report: &FileReport<'_>) {
+        if let (Setting::Absent, Setting::Given(pages, span)) = (&self.form_guard, &self.form_guard_inject)
+            && !pages.is_empty()
+        {
+            report.add(
+                Some(span.clone()),
+                "server.form_guard_inject puts a script into pages, and there is none",
+                "say where it is served: form_guard = \"/.onlyonce/form.js\"",
+            );
+        }
+    }
+
     pub(super) fn trusted_proxies(&self) -> Option<TrustedProxies> {
         let networks = self.trusted_proxies.get()?;
         Some(TrustedProxies::new(networks.iter().map(|(network, _)| *network).collect()))
@@ -126,6 +140,10 @@ fn form_guard(item: &Item<'_>) -> Option<String> {
         );
     }
     Some(path)
+}
+
+fn pages(item: &Item<'_>) -> Option<Vec<String>> {
+    item.list(path::path).map(|pages| pages.into_iter().map(|(page, _)| page).collect())
 }
 
 settings! {

@@ -1,11 +1,12 @@
 //! Bodies: read with a cap, sent from memory, or forwarded. Each file uses only those before it in this list: error,
-//! progress, incoming, buffer, idle_timeout, tee, request, relay, relayed, replayed, end_notifier, response.
+//! progress, incoming, buffer, idle_timeout, tee, request, relay, relayed, replayed, end_notifier, injection, response.
 
 pub(super) mod buffer;
 pub(super) mod end_notifier;
 pub(super) mod error;
 pub(super) mod idle_timeout;
 pub(super) mod incoming;
+pub(super) mod injection;
 pub(super) mod progress;
 pub(super) mod relay;
 pub(super) mod relayed;

@@ -10,6 +10,7 @@ use super::super::budget::Budget;
 use super::super::upstream::UpstreamBody;
 use super::end_notifier::EndNotifier;
 use super::error::BodyError;
+use super::injection::Injection;
 use super::relayed::RelayedBody;
 use super::replayed::ReplayBody;
 use super::sanitize_trailers;
@@ -27,6 +28,8 @@ pub enum ResponseBody {
     Relayed(Box<RelayedBody>),
     /// Sent while it is read from the store.
     Replayed(Box<ReplayBody>),
+    /// A page, while the form guard's tag is put into it.
+    Injected(Box<ResponseBody>, Box<Injection>),
     /// Any of these, and who is notified of its end.
     Observed(Box<ResponseBody>, EndNotifier),
 }
@@ -107,6 +110,7 @@ impl Body for ResponseBody {
             },
             Self::Relayed(streamed) => Pin::new(streamed.as_mut()).poll_frame(cx),
             Self::Replayed(replayed) => Pin::new(replayed.as_mut()).poll_frame(cx),
+            Self::Injected(page, injection) => injection.poll(cx, |cx| Pin::new(&mut **page).poll_frame(cx)),
             Self::Observed(body, ending) => {
                 let polled = Pin::new(&mut **body).poll_frame(cx);
                 ending.see(&polled, body.is_end_stream());
@@ -121,6 +125,7 @@ impl Body for ResponseBody {
             Self::Streaming(pieces, rest) => pieces.left.is_empty() && rest.is_end_stream(),
             Self::Relayed(streamed) => streamed.is_end_stream(),
             Self::Replayed(replayed) => replayed.is_end_stream(),
+            Self::Injected(_, injection) => injection.is_end(),
             Self::Observed(body, _) => body.is_end_stream(),
         }
     }
@@ -141,6 +146,8 @@ impl Body for ResponseBody {
             }
             Self::Relayed(streamed) => streamed.size_hint(),
             Self::Replayed(replayed) => replayed.size_hint(),
+            // How much is put in, and whether anything is, is known at its end.
+            Self::Injected(..) => SizeHint::default(),
             Self::Observed(body, _) => body.size_hint(),
         }
     }

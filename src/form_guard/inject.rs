@@ -1,0 +1,326 @@
+//! The script's tag in pages of backends that nobody can change.
+//!
+//! Only a page that is certainly meant for a window of a browser gets it, and only where its own policy lets it run.
+//! Everything else passes as it is.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    RANGE, VARY,
+};
+use http::{Method, StatusCode};
+use lol_html::html_content::ContentType;
+use lol_html::{MemorySettings, element, send};
+
+use super::FormGuard;
+use crate::list;
+
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
+/// What is said about the bytes of a body (RFC 9530; RFC 3230; RFC 2616, 14.15), or of parts of it.
+static FIELDS_OF_BYTES: [HeaderName; 6] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+    CONTENT_LENGTH,
+    ACCEPT_RANGES,
+];
+
+/// Why a page stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untouched {
+    /// No HTML, or no page: a redirection, an error, a part.
+    NoPage,
+    /// It does not say that it is UTF-8.
+    Charset,
+    /// It has a content coding, although none was asked for.
+    Encoded,
+    /// `Cache-Control: no-transform`
+    NoTransform,
+    /// Its Content-Security-Policy would not run the script.
+    Policy,
+}
+
+impl FormGuard {
+    /// Whether a request asks for a page that gets the script's tag.
+    pub fn takes(&self, method: &Method, path: &str, request: &HeaderMap) -> bool {
+        let Some(pages) = &self.pages else { return false };
+        *method == Method::GET
+            && request.get(SEC_FETCH_DEST).is_some_and(|dest| dest == "document")
+            && !request.contains_key(RANGE)
+            && pages.at(path).is_ok()
+    }
+
+    /// Asks for the page without a coding, and maps the validators that the browser knows back to the backend's.
+    pub fn ask_for_page(&self, request: &mut HeaderMap) {
+        request.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        // A page that did not change may have had no tag, or another one.
+        request.remove(IF_MODIFIED_SINCE);
+        let own = list::texts(request, &IF_NONE_MATCH).filter_map(|tag| self.own_tag(tag));
+        let own: Vec<String> = own.map(|tag| format!("\"{tag}\", W/\"{tag}\"")).collect();
+        request.remove(IF_NONE_MATCH);
+        if let (false, Ok(tags)) = (own.is_empty(), HeaderValue::try_from(own.join(", "))) {
+            request.insert(IF_NONE_MATCH, tags);
+        }
+    }
+
+    /// What stands at the end of the validator of a page with this tag.
+    fn mark(&self) -> String {
+        format!("-onlyonce-{}", self.hash)
+    }
+
+    /// The backend's opaque tag in one of ours.
+    fn own_tag<'a>(&self, tag: &'a str) -> Option<&'a str> {
+        let opaque = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
+        opaque.strip_suffix(self.mark().as_str())
+    }
+
+    /// Makes the head of an answer that of the page with the tag, and hands back what puts the tag in. An answer that is
+    /// left as it is has a reason.
+    pub fn put_into(
+        &self,
+        status: StatusCode,
+        answer: &mut HeaderMap,
+        host: Option<&str>,
+    ) -> Result<Option<Inserter>, Untouched> {
+        if status == StatusCode::NOT_MODIFIED {
+            self.rename(answer);
+            return Ok(None);
+        }
+        let nonce = fitness(status, answer, host)?;
+        self.rename(answer);
+        for name in &FIELDS_OF_BYTES {
+            answer.remove(name);
+        }
+        if !list::names(answer, &VARY, "sec-fetch-dest") && !list::names(answer, &VARY, "*") {
+            answer.append(VARY, HeaderValue::from_static("sec-fetch-dest"));
+        }
+        let nonce = nonce.map(|nonce| format!(" nonce=\"{nonce}\"")).unwrap_or_default();
+        let tag = format!("<script src=\"{}\" data-forms=\"form\" defer{nonce}></script>", self.hashed_path());
+        Ok(Some(Inserter::new(tag)))
+    }
+
+    /// The validator of a page with the tag. It is weak: the bytes are not the backend's (RFC 9110, 8.8.1).
+    fn rename(&self, answer: &mut HeaderMap) {
+        let Some(tag) = answer.remove(ETAG) else { return };
+        let Some(opaque) = tag.to_str().ok().and_then(|tag| {
+            tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"').map(str::to_owned)
+        }) else {
+            return;
+        };
+        if let Ok(tag) = HeaderValue::try_from(format!("W/\"{opaque}{}\"", self.mark())) {
+            answer.insert(ETAG, tag);
+        }
+    }
+}
+
+/// Whether an answer is a page that may have the tag, and the nonce that the tag needs.
+fn fitness(status: StatusCode, answer: &HeaderMap, host: Option<&str>) -> Result<Option<String>, Untouched> {
+    let media = answer.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+    let mut parts = media.split(';').map(str::trim);
+    if status != StatusCode::OK || parts.next() != Some("text/html") || answer.contains_key(CONTENT_RANGE) {
+        return Err(Untouched::NoPage);
+    }
+    let is_utf8 = |part: &str| {
+        part.strip_prefix("charset=").is_some_and(|name| matches!(name.trim_matches('"'), "utf-8" | "utf8"))
+    };
+    if !parts.any(is_utf8) {
+        return Err(Untouched::Charset);
+    }
+    if list::texts(answer, &CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        return Err(Untouched::Encoded);
+    }
+    if list::names(answer, &CACHE_CONTROL, "no-transform") {
+        return Err(Untouched::NoTransform);
+    }
+    let mut nonces: Vec<String> = Vec::new();
+    for policy in list::texts(answer, &CONTENT_SECURITY_POLICY) {
+        match permission(policy, host) {
+            Permission::Given => {}
+            Permission::WithNonce(nonce) => nonces.push(nonce.to_owned()),
+            Permission::Refused => return Err(Untouched::Policy),
+        }
+    }
+    nonces.dedup();
+    match nonces.len() {
+        0 | 1 => Ok(nonces.pop()),
+        _ => Err(Untouched::Policy),
+    }
+}
+
+/// What one policy says of the script.
+#[derive(Debug, PartialEq, Eq)]
+enum Permission<'a> {
+    Given,
+    WithNonce(&'a str),
+    Refused,
+}
+
+/// By the directive that governs external scripts (Content Security Policy 3, 6.8.3). What is not certainly a permission is
+/// none.
+fn permission<'a>(policy: &'a str, host: Option<&str>) -> Permission<'a> {
+    let directive = |wanted: &str| {
+        let mut directives = policy.split(';').map(str::split_ascii_whitespace);
+        // The first of several counts.
+        directives
+            .find_map(|mut words| words.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted)).then_some(words))
+    };
+    if directive("sandbox").is_some_and(|mut words| !words.any(|word| word == "allow-scripts")) {
+        return Permission::Refused;
+    }
+    let Some(sources) = ["script-src-elem", "script-src", "default-src"].into_iter().find_map(directive) else {
+        return Permission::Given;
+    };
+    let sources: Vec<&str> = sources.collect();
+    let nonce = |source: &&'a str| source.strip_prefix("'nonce-")?.strip_suffix('\'');
+    if let Some(nonce) = sources.iter().find_map(nonce) {
+        let is_plain = nonce.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte));
+        return if is_plain { Permission::WithNonce(nonce) } else { Permission::Refused };
+    }
+    let is_there = |word: &str| sources.iter().any(|source| source.eq_ignore_ascii_case(word));
+    let is_host = |source: &&str| {
+        let source = source.strip_prefix("https://").unwrap_or(source);
+        host.is_some_and(|host| source.trim_end_matches('/').eq_ignore_ascii_case(host))
+    };
+    let is_allowed = is_there("'self'") || is_there("*") || sources.iter().any(is_host);
+    if is_allowed && !is_there("'strict-dynamic'") { Permission::Given } else { Permission::Refused }
+}
+
+/// Puts the tag into a page as it passes.
+pub struct Inserter {
+    /// `None` after a page that it could not read: the rest passes as it is.
+    rewriter: Option<send::HtmlRewriter<'static, Output>>,
+    output: Arc<Mutex<Vec<u8>>>,
+}
+
+struct Output(Arc<Mutex<Vec<u8>>>);
+
+impl lol_html::OutputSink for Output {
+    fn handle_chunk(&mut self, chunk: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(chunk);
+    }
+}
+
+/// Bytes of one tag, over which a page passes as it is.
+const LONGEST_TAG: usize = 1 << 20;
+
+impl Inserter {
+    /// Puts this at the beginning of the head, or before the first element where the page has no tag for its head.
+    fn new(tag: String) -> Self {
+        let mut is_in = false;
+        let handler = element!("*", move |element: &mut send::Element<'_, '_>| {
+            match element.tag_name().as_str() {
+                _ if is_in => {}
+                "html" => return Ok(()),
+                "head" => element.prepend(&tag, ContentType::Html),
+                _ => element.before(&tag, ContentType::Html),
+            }
+            is_in = true;
+            Ok(())
+        });
+        let memory = MemorySettings::new()
+            .with_max_allowed_memory_usage(LONGEST_TAG)
+            .with_graceful_bail_out_on_memory_limit_exceeded(true);
+        let settings = send::Settings::new_send()
+            .append_element_content_handler(handler)
+            .with_memory_settings(memory)
+            .with_strict(false);
+        let output = Arc::<Mutex<Vec<u8>>>::default();
+        let rewriter = send::HtmlRewriter::new(settings, Output(Arc::clone(&output)));
+        Self { rewriter: Some(rewriter), output }
+    }
+
+    /// What of the page goes on now. Nothing, where a tag is not whole yet.
+    pub fn push(&mut self, piece: Bytes) -> Bytes {
+        let Some(rewriter) = &mut self.rewriter else { return piece };
+        if rewriter.write(&piece).is_err() {
+            // What it held is in the output.
+            self.rewriter = None;
+        }
+        self.taken()
+    }
+
+    /// The last of it.
+    pub fn finish(&mut self) -> Bytes {
+        if let Some(rewriter) = self.rewriter.take() {
+            // What it held is in the output, whether it could be read or not.
+            let _ = rewriter.end();
+        }
+        self.taken()
+    }
+
+    fn taken(&self) -> Bytes {
+        std::mem::take(&mut *self.output.lock().unwrap_or_else(PoisonError::into_inner)).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed(page: &str, cut: usize) -> String {
+        let mut inserter = Inserter::new("<script></script>".to_owned());
+        let mut out = Vec::new();
+        for piece in page.as_bytes().chunks(cut) {
+            out.extend_from_slice(&inserter.push(Bytes::copy_from_slice(piece)));
+        }
+        out.extend_from_slice(&inserter.finish());
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn the_tag_stands_first_in_the_head_however_the_page_is_cut() {
+        for (page, with) in [
+            (
+                "<!doctype html><html><head><title>a</title></head>",
+                "<!doctype html><html><head>+<title>a</title></head>",
+            ),
+            ("<!doctype html><title>a</title><p>b", "<!doctype html>+<title>a</title><p>b"),
+            ("<!-- <head> --><HTML lang=de><HEAD class='x'>ü", "<!-- <head> --><HTML lang=de><HEAD class='x'>+ü"),
+            ("<script>'<head>'</script>", "+<script>'<head>'</script>"),
+            ("no element at all & <", "no element at all & <"),
+            ("", ""),
+        ] {
+            for cut in 1..=page.len().max(1) {
+                assert_eq!(passed(page, cut), with.replace('+', "<script></script>"), "{page} in pieces of {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tag_without_end_passes_as_it_is() {
+        let page = format!("<html><p title='{}'><head>", "x".repeat(3 << 20));
+        assert!(passed(&page, 1 << 16).contains(&"x".repeat(3 << 20)));
+        assert_eq!(passed(&page, 1 << 16).replace("<script></script>", ""), page);
+    }
+
+    #[test]
+    fn only_a_policy_that_lets_it_run_has_it() {
+        use Permission::{Given, Refused, WithNonce};
+        for (policy, said) in [
+            ("img-src 'none'", Given),
+            ("default-src 'self'", Given),
+            ("default-src 'none'; script-src 'self'", Given),
+            ("script-src 'self'; script-src-elem 'none'", Refused),
+            ("script-src 'none'; script-src 'self'", Refused),
+            ("default-src 'none'", Refused),
+            ("script-src", Refused),
+            ("SCRIPT-SRC *", Given),
+            ("script-src https://shop.test", Given),
+            ("script-src shop.test/js/", Refused),
+            ("script-src https://cdn.test", Refused),
+            ("script-src 'nonce-aGk=' 'strict-dynamic'", WithNonce("aGk=")),
+            ("script-src 'nonce-a\"b'", Refused),
+            ("script-src 'self' 'strict-dynamic'", Refused),
+            ("script-src 'sha256-abc='", Refused),
+            ("sandbox; script-src 'self'", Refused),
+            ("sandbox allow-scripts; script-src 'self'", Given),
+        ] {
+            assert_eq!(permission(policy, Some("shop.test")), said, "{policy}");
+        }
+    }
+}
