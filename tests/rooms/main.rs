@@ -15,7 +15,7 @@ use source::{Names, Source};
 const EVERYWHERE: [&str; 5] = ["bytes", "http", "serde", "thiserror", "tracing"];
 
 /// A room, the rooms it may use besides itself, and the crates that only it (and others that list them) may name.
-const ROOMS: [(&str, &[&str], &[&str]); 28] = [
+const ROOMS: [(&str, &[&str], &[&str]); 30] = [
     ("main", &["cli"], &["mimalloc"]),
     ("clock", &[], &["rustix", "tokio"]),
     ("advice", &["config", "rule", "units"], &[]),
