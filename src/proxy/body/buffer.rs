@@ -24,7 +24,8 @@ pub(in crate::proxy) async fn read(
     if body.size_hint().lower() > cap {
         return Err(BodyReadError::TooLarge);
     }
-    let mut buffer = BodyBuffer::new(cap, budget.reserve());
+    let announced = body.size_hint().upper().unwrap_or(cap);
+    let mut buffer = BodyBuffer::new(cap, budget.reserve()).of_at_most(announced);
     let reading = pin!(async {
         while let Some(frame) = body.frame().await {
             let Ok(piece) = frame.map_err(|_| BodyReadError::Broken)?.into_data() else { continue };
@@ -39,6 +40,8 @@ pub(in crate::proxy) async fn read(
 /// A body that is being read into one piece of memory of at most `cap` bytes.
 pub(in crate::proxy) struct BodyBuffer {
     cap: u64,
+    /// More memory than this is not needed.
+    at_most: u64,
     length: u64,
     /// A single frame is used as it is: it is a part of its connection's buffer, and keeps nothing else. Several are copied
     /// into one piece.
@@ -50,10 +53,15 @@ pub(in crate::proxy) struct BodyBuffer {
 
 impl BodyBuffer {
     pub(in crate::proxy) fn new(cap: u64, reservation: Reservation) -> Self {
-        Self { cap, length: 0, first: Bytes::new(), whole: Vec::new(), reservation }
+        Self { cap, at_most: cap, length: 0, first: Bytes::new(), whole: Vec::new(), reservation }
     }
 
-    /// Whether a body of so many bytes may be held.
+    /// The same for a body that has announced its length.
+    fn of_at_most(self, announced: u64) -> Self {
+        Self { at_most: announced.min(self.cap), ..self }
+    }
+
+    /// Whether a body of this length is allowed.
     pub(in crate::proxy) fn fits(&self, length: u64) -> bool {
         length <= self.cap
     }
@@ -86,9 +94,9 @@ impl BodyBuffer {
         if needed <= held {
             return Ok(());
         }
-        let cap = usize::try_from(self.cap).unwrap_or(usize::MAX);
+        let at_most = usize::try_from(self.at_most).unwrap_or(usize::MAX);
         let counted = held.max(self.first.len());
-        let twice = needed.saturating_mul(2).min(cap);
+        let twice = needed.saturating_mul(2).min(at_most).max(needed);
         let capacity = [twice, needed].into_iter().find(|capacity| self.reservation.grow(capacity - counted));
         let capacity = capacity.ok_or(BodyReadError::NoRoom)?;
         self.whole.reserve_exact(capacity - self.whole.len());
@@ -169,6 +177,17 @@ mod tests {
             drop(body);
             assert_eq!(left(&budget), ALL);
         }
+    }
+
+    #[test]
+    fn a_body_that_has_announced_its_length_takes_no_more_than_that() {
+        let budget = budget();
+        let mut buffer = BodyBuffer::new(ALL as u64, budget.reserve()).of_at_most(100_000);
+        for _ in 0..100 {
+            buffer.add(Bytes::from(vec![7; 1000])).expect("there is room");
+            assert!(ALL - left(&budget) <= 100_000);
+        }
+        assert_eq!(buffer.into_bytes().len(), 100_000);
     }
 
     #[test]
