@@ -27,7 +27,6 @@ use super::shape::{
 };
 use super::{Timestamp, answer, story};
 use crate::guard::Guard;
-use crate::record::chunks::ApartBody;
 use crate::record::transitions::{self, CompareAndSwap, RecordSnapshot, StoredRecord};
 use crate::record::{RecordName, ReplyBody, State};
 use crate::store::{Cursor, ListQuery, ListedRecord, Store, StoreError, StoredBody, SwapResult};
@@ -145,12 +144,10 @@ impl RecordApi {
             Ok(None) => Ok(RecordDetail::new(RecordEntry::absent(name), None, audit)),
             Ok(Some(mut held)) => {
                 let entry = RecordEntry::new(name, Ok(&held.seen()), Timestamp::now());
-                if with_body
-                    && let State::Completed { reply, .. } = &mut held.record.state
-                    && let ReplyBody::Apart(body) = &reply.body
-                {
-                    match self.body(name, body.clone()).await {
-                        Ok(pieces) => Arc::make_mut(reply).body = pieces.into(),
+                if with_body && let State::Completed { reply, .. } = &mut held.record.state {
+                    match self.body(name, &reply.body).await {
+                        Ok(None) => {}
+                        Ok(Some(pieces)) => Arc::make_mut(reply).body = pieces.into(),
                         Err(StoreError::Unreadable { source, .. }) => {
                             return Ok(RecordDetail::new(
                                 RecordEntry::new(name, Err(&source), Timestamp::now()),
@@ -170,8 +167,12 @@ impl RecordApi {
         }
     }
 
-    async fn body(&self, name: &RecordName, body: ApartBody) -> Result<Vec<Bytes>, StoreError> {
-        StoredBody::open(&*self.store, name, body).await?.rest().await
+    /// A body that is not at hand as it is.
+    async fn body(&self, name: &RecordName, body: &ReplyBody) -> Result<Option<Vec<Bytes>>, StoreError> {
+        match StoredBody::of(&*self.store, name, body).await? {
+            Some(body) => body.rest().await.map(Some),
+            None => Ok(None),
+        }
     }
 
     pub(super) async fn release(

@@ -39,7 +39,7 @@ pub(super) fn partial_response(reply: Arc<Reply>, rest: UpstreamBody) -> ProxyRe
 fn held(body: ReplyBody) -> Vec<Bytes> {
     match body {
         ReplyBody::Held(pieces) => pieces,
-        ReplyBody::Apart(_) => Vec::new(),
+        ReplyBody::Compressed(_) | ReplyBody::Apart(_) => Vec::new(),
     }
 }
 
@@ -87,7 +87,7 @@ impl Proxy {
         let prepared = match (&reply.body, coding) {
             (ReplyBody::Held(_), None) => None,
             // Boxed: it is rare, and the future is large.
-            (ReplyBody::Apart(_), _) | (_, Some(_)) => {
+            (ReplyBody::Compressed(_) | ReplyBody::Apart(_), _) | (_, Some(_)) => {
                 Box::pin(self.prepare(rule, record, &reply, coding, accepted.trailers)).await?
             }
         };
@@ -128,10 +128,9 @@ impl Proxy {
                 DecodeOutcome::Plain(body) => return Ok(Some(PreparedBody::Decoded(body))),
             }
         }
-        let ReplyBody::Apart(body) = &reply.body else { return Ok(None) };
         let trailers = if with_trailers { reply.trailers.clone() } else { HeaderMap::new() };
-        let body = ReplayBody::begin(&*self.store, record, body.clone(), trailers, &self.budget).await?;
-        Ok(Some(PreparedBody::FromStore(Box::new(body))))
+        let body = ReplayBody::begin(&*self.store, record, &reply.body, trailers, &self.budget).await?;
+        Ok(body.map(|body| PreparedBody::FromStore(Box::new(body))))
     }
 
     /// Decodes the body of a response, which is read into memory for that.
@@ -145,11 +144,14 @@ impl Proxy {
         let mut reservation = self.budget.reserve();
         let whole = match &reply.body {
             ReplyBody::Held(_) => Arc::clone(reply),
-            ReplyBody::Apart(body) => {
-                if !usize::try_from(body.cut.length()).is_ok_and(|length| reservation.grow(length)) {
+            body @ (ReplyBody::Compressed(_) | ReplyBody::Apart(_)) => {
+                if !usize::try_from(reply.body_len()).is_ok_and(|length| reservation.grow(length)) {
                     return Err(NoReplay::NoRoom);
                 }
-                let body = StoredBody::open(&*self.store, record, body.clone()).await?.rest().await?;
+                let body = match StoredBody::of(&*self.store, record, body).await? {
+                    Some(body) => body.rest().await?,
+                    None => Vec::new(),
+                };
                 Arc::new(Reply { body: body.into(), ..Reply::clone(reply) })
             }
         };

@@ -104,9 +104,16 @@ pub struct ApartBody {
     pub cut: Cut,
     /// What it is encrypted with, if it is.
     pub key: Option<Arc<EncryptionKey>>,
+    /// The length of the body, if the chunks are of a compressed one.
+    pub expands_to: Option<u64>,
 }
 
 impl ApartBody {
+    /// Bytes of the body, when it is sent.
+    pub fn length(&self) -> u64 {
+        self.expands_to.unwrap_or(self.cut.length())
+    }
+
     /// Checks its chunks as they come. The name is the record's.
     pub fn reader(&self, name: &RecordName) -> ChunkReader {
         let cipher = self.key.as_ref().map(|key| ChunkCipher::new(key, name, self.token));

@@ -49,6 +49,7 @@ use http::{HeaderValue, StatusCode, header};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::chunks::{ApartBody, Cut};
+use super::compression::{self, CompressedBody};
 use super::encryption::{self, Encryption, EncryptionHeader, EncryptionKey, KeyId};
 use super::extensions::ReadExtensions;
 use super::{
@@ -88,7 +89,7 @@ impl Placement {
     /// A body that is not in memory stays where it is stored.
     fn of(self, reply: &Reply) -> Self {
         match &reply.body {
-            ReplyBody::Held(_) => self,
+            ReplyBody::Held(_) | ReplyBody::Compressed(_) => self,
             ReplyBody::Apart(apart) => Self::Apart(apart.cut),
         }
     }
@@ -127,9 +128,10 @@ pub fn encoded_len(record: &Record, placement: Placement) -> usize {
         (State::InFlight | State::Unknown { .. }, _) => 0,
         (State::Completed { reply, .. }, placement) => {
             let body = match placement.of(reply) {
-                Placement::Within => reply.body.pieces().iter().map(Bytes::len).sum(),
+                Placement::Within => reply.body.stored().iter().map(Bytes::len).sum(),
                 Placement::Apart(_) => CUT,
             };
+            let body = body + compression::extension(&reply.body).map_or(0, |extension| extension.len());
             fields_len(reply.headers.iter()) + fields_len(reply.trailers.iter()) + body
         }
         (State::Unreplayable { location, .. }, _) => fields_len(located(location.as_ref())),
@@ -168,20 +170,22 @@ pub fn encode_into(out: &mut Vec<u8>, record: &Record, placement: Placement) {
     put_checksum(out, start);
 }
 
-/// All but the checksum; `critical` are extensions behind those of the claim. Returns where the extensions end.
-fn put_record(out: &mut Vec<u8>, record: &Record, placement: Placement, critical: &[u8]) -> usize {
+/// All but the checksum. Returns where the extensions end.
+fn put_record(out: &mut Vec<u8>, record: &Record, placement: Placement, encryption: &[u8]) -> usize {
     match &record.state {
-        State::InFlight => put_claim(out, &record.claim, critical, (IN_FLIGHT, 0), None, 0),
-        State::Unknown { settled_at } => put_claim(out, &record.claim, critical, (UNKNOWN, 0), None, *settled_at),
+        State::InFlight => put_claim(out, &record.claim, [&[]; 2], (IN_FLIGHT, 0), None, 0),
+        State::Unknown { settled_at } => put_claim(out, &record.claim, [&[]; 2], (UNKNOWN, 0), None, *settled_at),
         State::Completed { settled_at, reply } => {
             let placement = placement.of(reply);
             let flags = if placement == Placement::Within { 0 } else { BODY_APART };
             let status = Some(reply.status);
+            let compression = compression::extension(&reply.body);
+            let critical = [compression.as_ref().map_or(&[][..], |extension| &extension[..]), encryption];
             let content = put_claim(out, &record.claim, critical, (COMPLETED, flags), status, *settled_at);
             put_fields(out, reply.headers.len(), reply.headers.iter());
             put_fields(out, reply.trailers.len(), reply.trailers.iter());
             match placement {
-                Placement::Within => reply.body.pieces().iter().for_each(|piece| out.extend_from_slice(piece)),
+                Placement::Within => reply.body.stored().iter().for_each(|piece| out.extend_from_slice(piece)),
                 Placement::Apart(cut) => {
                     out.extend_from_slice(&cut.length().to_le_bytes());
                     out.extend_from_slice(&cut.size().to_le_bytes());
@@ -190,7 +194,8 @@ fn put_record(out: &mut Vec<u8>, record: &Record, placement: Placement, critical
             content
         }
         State::Unreplayable { settled_at, status, location } => {
-            let content = put_claim(out, &record.claim, critical, (UNREPLAYABLE, 0), Some(*status), *settled_at);
+            let content =
+                put_claim(out, &record.claim, [&[], encryption], (UNREPLAYABLE, 0), Some(*status), *settled_at);
             put_fields(out, location.iter().len(), located(location.as_ref()));
             content
         }
@@ -212,7 +217,7 @@ pub fn claim_len(claim: &Claim) -> usize {
 /// Appends the bytes of a record in flight.
 pub fn encode_claim_into(out: &mut Vec<u8>, claim: &Claim) {
     let start = out.len();
-    put_claim(out, claim, &[], (IN_FLIGHT, 0), None, 0);
+    put_claim(out, claim, [&[]; 2], (IN_FLIGHT, 0), None, 0);
     put_checksum(out, start);
 }
 
@@ -225,7 +230,7 @@ fn put_checksum(out: &mut Vec<u8>, start: usize) {
 fn put_claim(
     out: &mut Vec<u8>,
     claim: &Claim,
-    critical: &[u8],
+    critical: [&[u8]; 2],
     (state, flags): (u8, u16),
     status: Option<StatusCode>,
     settled_at: u64,
@@ -248,7 +253,7 @@ fn put_claim(
     put(&attempt.to_le_bytes());
     put(&status.map_or(0, |status| status.as_u16()).to_le_bytes());
     // They were read with a length of this size, and with room for critical ones.
-    put(&((extensions.len() + critical.len()) as u16).to_le_bytes());
+    put(&((extensions.len() + critical[0].len() + critical[1].len()) as u16).to_le_bytes());
     for number in [millis(terms.lease), millis(terms.retention), hold_for, *claimed_at, settled_at, fingerprint.recipe]
     {
         put(&number.to_le_bytes());
@@ -258,7 +263,7 @@ fn put_claim(
     debug_assert_eq!(at, HEAD);
     out.extend_from_slice(&head);
     out.extend_from_slice(extensions);
-    out.extend_from_slice(critical);
+    critical.iter().for_each(|extension| out.extend_from_slice(extension));
     out.len()
 }
 
@@ -291,12 +296,12 @@ fn read(bytes: &Bytes, keyring: Option<(&RecordName, &[Arc<EncryptionKey>])>) ->
     }
     let mut input = RecordInput::new(bytes, content.len());
     let RecordHead { phase, flags, mut claim, status, settled_at, extensions } = decode_head(&mut input)?;
-    let encrypted = match extensions {
-        0 => None,
+    let (expands_to, encrypted) = match extensions {
+        0 => (None, None),
         length => {
-            let ReadExtensions { kept, encryption } = Extensions::read(&input.share(length.into())?)?;
+            let ReadExtensions { kept, expands_to, encryption } = Extensions::read(&input.share(length.into())?)?;
             claim.extensions = kept;
-            encryption
+            (expands_to, encryption)
         }
     };
     let opened;
@@ -314,7 +319,7 @@ fn read(bytes: &Bytes, keyring: Option<(&RecordName, &[Arc<EncryptionKey>])>) ->
             Some(key)
         }
     };
-    if flags & BODY_APART != 0 && phase != Phase::Completed {
+    if (flags & BODY_APART != 0 || expands_to.is_some()) && phase != Phase::Completed {
         return Err(Unreadable::Damaged("it has a body that none of its kind has"));
     }
     let state = match (phase, status) {
@@ -327,7 +332,9 @@ fn read(bytes: &Bytes, keyring: Option<(&RecordName, &[Arc<EncryptionKey>])>) ->
                 let cut = Cut::read(u64::from_le_bytes(input.array()?), u32::from_le_bytes(input.array()?));
                 let cut = cut.ok_or(Unreadable::Damaged("its body lies in chunks of nothing"))?;
                 let cut = if key.is_some() { cut.encrypted() } else { cut };
-                ReplyBody::Apart(ApartBody { token: claim.token, cut, key: key.cloned() })
+                ReplyBody::Apart(ApartBody { token: claim.token, cut, key: key.cloned(), expands_to })
+            } else if let Some(length) = expands_to {
+                ReplyBody::Compressed(CompressedBody { frame: input.rest(), length })
             } else {
                 ReplyBody::Held(Some(input.rest()).filter(|body| !body.is_empty()).into_iter().collect())
             };

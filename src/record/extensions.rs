@@ -1,6 +1,7 @@
 use bytes::Bytes;
 
 use super::codec::Unreadable;
+use super::compression;
 use super::encryption::EncryptionHeader;
 
 /// A list of extensions, each with a code, for later versions of the layout.
@@ -25,7 +26,7 @@ pub mod code {
     pub const PROBE: u8 = 0x02;
     /// The span of the request that made the record (`trace`).
     pub const TRACE: u8 = 0x03;
-    /// What follows the extensions is compressed. Reserved.
+    /// The body is compressed.
     pub const COMPRESSION: u8 = 0x81;
     /// What follows the extensions is encrypted.
     pub const ENCRYPTION: u8 = 0x82;
@@ -41,7 +42,7 @@ impl Extensions {
     /// kept with it: it may be written anew in another way.
     pub(super) fn read(bytes: &Bytes) -> Result<ReadExtensions, Unreadable> {
         let (mut at, mut last, mut kept) = (0, 0, 0);
-        let mut encryption = None;
+        let (mut encryption, mut expands_to) = (None, None);
         while at < bytes.len() {
             let Some(&[code, low, high]) = bytes[at..].first_chunk::<HEADER>() else { return Err(CUT_SHORT) };
             if code <= last {
@@ -50,6 +51,7 @@ impl Extensions {
             let (value, end) = (at + HEADER, at + HEADER + usize::from(u16::from_le_bytes([low, high])));
             let value = bytes.get(value..end).ok_or(CUT_SHORT)?;
             match code {
+                self::code::COMPRESSION => expands_to = Some(compression::read(value)?),
                 self::code::ENCRYPTION => encryption = Some(EncryptionHeader::read(value)?),
                 code if code & CRITICAL != 0 => return Err(Unreadable::Extension(code)),
                 _ => kept = end,
@@ -60,7 +62,8 @@ impl Extensions {
             return Err(Unreadable::Damaged("it has more extensions than any version writes"));
         }
         let kept = bytes.slice(..kept);
-        Ok(ReadExtensions { kept: Self(if kept.is_empty() { None } else { Some(Box::new(kept)) }), encryption })
+        let kept = Self(if kept.is_empty() { None } else { Some(Box::new(kept)) });
+        Ok(ReadExtensions { kept, expands_to, encryption })
     }
 
     /// One extension that may be skipped, of less than 64 KiB.
@@ -94,6 +97,8 @@ impl Extensions {
 pub(super) struct ReadExtensions {
     /// Those that are kept when it is written anew.
     pub(super) kept: Extensions,
+    /// The length of the body, if it is compressed.
+    pub(super) expands_to: Option<u64>,
     /// How what follows them is encrypted, if it is.
     pub(super) encryption: Option<EncryptionHeader>,
 }

@@ -2,10 +2,12 @@
 //!
 //! A [`Record`] is a [`Claim`] (who owns the operation, and under which terms) and a [`State`]. [`transitions`] holds
 //! every step from one record to the next; each store carries these out atomically and is tested against them.
-//! [`codec`] is the byte layout of a record, and [`chunks`] that of a large body; [`encryption`] is how both are encrypted.
+//! [`codec`] is the byte layout of a record, and [`chunks`] that of a large body; [`compression`] and
+//! [`encryption`] are what may be done to both.
 
 pub mod chunks;
 pub mod codec;
+pub mod compression;
 pub mod encryption;
 mod extensions;
 mod hex;
@@ -114,7 +116,7 @@ impl Record {
         match &self.state {
             State::Completed { reply, .. } => match &reply.body {
                 ReplyBody::Apart(body) => Some(body),
-                ReplyBody::Held(_) => None,
+                ReplyBody::Held(_) | ReplyBody::Compressed(_) => None,
             },
             State::InFlight | State::Unreplayable { .. } | State::Unknown { .. } => None,
         }

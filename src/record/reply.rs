@@ -2,6 +2,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::chunks::ApartBody;
+use super::compression::CompressedBody;
 
 /// A stored response.
 ///
@@ -23,6 +24,8 @@ pub struct Reply {
 pub enum ReplyBody {
     /// Here, in the pieces it came in. Only their concatenation means something.
     Held(Vec<Bytes>),
+    /// Here, compressed.
+    Compressed(CompressedBody),
     /// In the store, apart from its record.
     Apart(ApartBody),
 }
@@ -32,17 +35,32 @@ impl Reply {
     pub fn body_len(&self) -> u64 {
         match &self.body {
             ReplyBody::Held(pieces) => pieces.iter().map(|piece| piece.len() as u64).sum(),
-            ReplyBody::Apart(apart) => apart.cut.length(),
+            ReplyBody::Compressed(body) => body.length,
+            ReplyBody::Apart(apart) => apart.length(),
         }
     }
 }
 
 impl ReplyBody {
-    /// What is here of it.
+    /// What is to be stored of it; nothing of what is stored already.
+    pub fn stored(&self) -> &[Bytes] {
+        match self {
+            Self::Held(pieces) => pieces,
+            Self::Compressed(body) => std::slice::from_ref(&body.frame),
+            Self::Apart(_) => &[],
+        }
+    }
+
+    /// Bytes of that.
+    pub fn stored_len(&self) -> u64 {
+        self.stored().iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    /// What is here of it, and needs no more than to be sent.
     pub fn pieces(&self) -> &[Bytes] {
         match self {
             Self::Held(pieces) => pieces,
-            Self::Apart(_) => &[],
+            Self::Compressed(_) | Self::Apart(_) => &[],
         }
     }
 }

@@ -3,27 +3,42 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_ENCODING;
+use tokio::sync::Semaphore;
 
 use super::StoreError;
 use crate::config;
 use crate::random::random;
 use crate::record::chunks::{self, Chunk, Cut, Cutter};
 use crate::record::codec::{self, Placement, Unreadable};
+use crate::record::compression;
 use crate::record::encryption::{Encryption, EncryptionKey};
-use crate::record::{Record, RecordName, Token};
+use crate::record::{Record, RecordName, Reply, ReplyBody, State, Token};
 
-/// Which keys stored answers are encrypted with. Records that are not encrypted can be read with any of them, and with
-/// none.
-#[derive(Debug, Default)]
+/// Whether stored answers are compressed, and which keys they are encrypted with. Records can be read whatever this says,
+/// but for those whose key is missing.
+#[derive(Debug)]
 pub(super) struct RecordFormat {
     /// The first one encrypts, all of them decrypt. None: nothing is encrypted.
     keys: Vec<Arc<EncryptionKey>>,
+    /// Larger bodies are compressed. `None`: none is.
+    compress_above: Option<u64>,
+    compressing: Arc<Semaphore>,
+}
+
+/// Bodies that are compressed at once. It is work for a processor: more of them at once would each take longer.
+const AT_ONCE: usize = 2;
+
+impl Default for RecordFormat {
+    fn default() -> Self {
+        Self { keys: Vec::new(), compress_above: None, compressing: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
 }
 
 impl RecordFormat {
     pub(super) fn of(config: &config::StoreConfig) -> Self {
         let keys = config.encryption_keys.iter().map(|secret| Arc::new(EncryptionKey::new(secret.expose())));
-        Self { keys: keys.collect() }
+        Self { keys: keys.collect(), compress_above: config.compress_above, ..Self::default() }
     }
 
     fn encrypts(&self) -> bool {
@@ -32,6 +47,35 @@ impl RecordFormat {
 
     fn encryption(&self) -> Option<Encryption<'_>> {
         self.keys.first().map(|key| Encryption { key, nonce: random })
+    }
+
+    /// The same record with its body compressed; `None` if it is to be written as it is. What is encoded already stays
+    /// as it is, and so does what would hardly become shorter.
+    pub(super) async fn compressed(&self, record: &Record) -> Option<Record> {
+        let above = self.compress_above?;
+        let State::Completed { settled_at, reply } = &record.state else { return None };
+        let ReplyBody::Held(pieces) = &reply.body else { return None };
+        if reply.body_len() <= above || reply.headers.contains_key(CONTENT_ENCODING) {
+            return None;
+        }
+        // It is never closed.
+        let turn = Arc::clone(&self.compressing).acquire_owned().await.ok()?;
+        let pieces = pieces.clone();
+        // Not on a thread that others wait for.
+        let compressing = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            compression::compress(&pieces)
+        });
+        let body = ReplyBody::Compressed(compressing.await.ok()??);
+        let Reply { status, headers, trailers, .. } = &**reply;
+        let reply = Reply { status: *status, headers: headers.clone(), body, trailers: trailers.clone() };
+        let state = State::Completed { settled_at: *settled_at, reply: Arc::new(reply) };
+        Some(Record { claim: record.claim.clone(), state })
+    }
+
+    /// Whether a body may be compressed before it is written.
+    pub(super) fn compresses(&self) -> bool {
+        self.compress_above.is_some()
     }
 
     /// The bytes of a record.
@@ -53,7 +97,7 @@ impl RecordFormat {
         self.decode(name, bytes).map_err(unreadable)
     }
 
-    /// The chunks of a body of so many bytes.
+    /// The chunks of a body.
     pub(super) fn cut(&self, name: &RecordName, token: Token, body: &[Bytes]) -> (Vec<Chunk>, Cut) {
         chunks::cut(name, token, body, self.encryption())
     }

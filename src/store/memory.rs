@@ -27,12 +27,13 @@ use crate::record::{Claim, Record, RecordName, SettledRecord, State, Token};
 /// Records in a map, expired ones swept out as it grows.
 pub struct Memory {
     digest_key: DigestKey,
+    format: Arc<RecordFormat>,
     records: Mutex<RecordMap>,
 }
 
 #[derive(Default)]
 struct RecordMap {
-    format: RecordFormat,
+    format: Arc<RecordFormat>,
     by_name: HashMap<RecordName, KeptRecord>,
     /// The map is swept when it has grown to this.
     sweep_at: usize,
@@ -63,11 +64,11 @@ impl KeptRecord {
     /// given back: they are copied, here and nowhere else.
     fn settled(format: &RecordFormat, name: &RecordName, record: &Record) -> Self {
         let State::Completed { reply, .. } = &record.state else { return Self::within(format, name, record) };
-        if reply.body_len() <= u64::from(SIZE) {
+        if reply.body.stored_len() <= u64::from(SIZE) {
             return Self::within(format, name, record);
         }
         let token = record.claim.token;
-        let (chunks, cut) = format.cut(name, token, reply.body.pieces());
+        let (chunks, cut) = format.cut(name, token, reply.body.stored());
         let chunks = chunks.into_iter().map(|chunk| chunk.pieces.concat().into()).collect();
         let bytes = format.encode(name, record, Placement::Apart(cut)).into();
         Self::new(record, bytes, Some(KeptBody { token, chunks }))
@@ -100,8 +101,9 @@ impl Memory {
     }
 
     fn with_format(digest_key: DigestKey, format: RecordFormat) -> Self {
-        let records = RecordMap { format, sweep_at: FIRST_SWEEP, ..RecordMap::default() };
-        Self { digest_key, records: Mutex::new(records) }
+        let format = Arc::new(format);
+        let records = RecordMap { format: Arc::clone(&format), sweep_at: FIRST_SWEEP, ..RecordMap::default() };
+        Self { digest_key, format, records: Mutex::new(records) }
     }
 
     fn records(&self) -> MutexGuard<'_, RecordMap> {
@@ -206,6 +208,7 @@ impl Store for Memory {
 
     fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled> {
         Box::pin(async move {
+            let compressed = self.format.compressed(record).await;
             let mut records = self.records();
             match records.held(name)?.map(|held| held.record) {
                 Some(kept) if !transitions::settles(Some(&kept), record.claim.token) => {
@@ -214,7 +217,7 @@ impl Store for Memory {
                     Ok(Settled::Kept(Box::new(if is_own { Record::clone(record) } else { kept })))
                 }
                 _ => {
-                    let kept = KeptRecord::settled(&records.format, name, record);
+                    let kept = KeptRecord::settled(&records.format, name, compressed.as_ref().unwrap_or(record));
                     records.keep(name, kept);
                     Ok(Settled::Written)
                 }
@@ -309,6 +312,7 @@ mod tests {
                 durability: Durability::Disk,
                 accept_eviction: false,
                 replica_acks: 0,
+                compress_above: None,
                 encryption_keys: vec![SecretKey::new([1; 32]), SecretKey::new([2; 32])],
             };
             Subject::new(Arc::new(Memory::open(&config).expect("random bytes")), ())

@@ -13,6 +13,7 @@ mod beside;
 mod breaks;
 mod callers;
 mod cli;
+mod compression;
 mod concurrent;
 mod connections;
 mod cores;

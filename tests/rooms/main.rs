@@ -50,7 +50,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 30] = [
             "tokio",
         ],
     ),
-    ("record", &[], &["ring", "xxhash_rust"]),
+    ("record", &[], &["ring", "xxhash_rust", "zstd"]),
     (
         "key",
         &["list", "record", "rule", "units", "uri"],

@@ -312,6 +312,8 @@ settings! {
             accept_eviction: bool = default(Item::boolean, false), at_start;
             /// The number of Redis replicas that must acknowledge a claim, and an outcome before it is sent.
             replica_acks: u64 = default(|item| item.number(0..=MOST_REPLICAS), 0), at_start;
+            /// Larger bodies are compressed before they are stored.
+            compress_above: u64 = optional(Item::size), at_start;
             /// What stored answers are encrypted with: the first key encrypts, all of them decrypt.
             encryption_keys: Vec<SecretKey> = default(encryption_keys, Vec::new()), at_start;
         }

@@ -14,8 +14,9 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::super::budget::{Budget, Reservation};
 use super::error::BodyError;
-use crate::record::RecordName;
-use crate::record::chunks::ApartBody;
+use crate::record::chunks;
+use crate::record::compression::{CompressedBody, Expander};
+use crate::record::{RecordName, ReplyBody};
 use crate::store::{Store, StoreError, StoredBody};
 
 /// The rest of a stored body.
@@ -40,6 +41,21 @@ enum ReplayStep {
 
 type Reading = Pin<Box<dyn Future<Output = (Result<Option<Bytes>, StoreError>, StoredBody)> + Send>>;
 
+/// Bytes in memory at once while a body is replayed.
+fn memory_of(body: &ReplyBody) -> u64 {
+    let window = |length: u64, size: u32| length.min(WINDOW * u64::from(size));
+    match body {
+        ReplyBody::Held(_) => 0,
+        ReplyBody::Compressed(CompressedBody { frame, length }) => {
+            frame.len() as u64 + window(*length, chunks::SIZE) + Expander::memory_of(*length)
+        }
+        ReplyBody::Apart(body) => {
+            let expander = body.expands_to.map_or(0, |length| Expander::memory_of(length) + u64::from(body.cut.size()));
+            window(body.length(), body.cut.size()) + expander
+        }
+    }
+}
+
 /// The number of chunks in memory: one that is being read, and two with hyper, which asks for more when a part of the
 /// first one is written.
 const WINDOW: u64 = 3;
@@ -60,26 +76,26 @@ impl From<StoreError> for NoReplay {
 }
 
 impl ReplayBody {
-    /// Reads the first chunk.
+    /// Reads the first chunk; `None` where the body is at hand as it is.
     pub(in crate::proxy) async fn begin<S: Store + ?Sized>(
         store: &S,
         record: &RecordName,
-        body: ApartBody,
+        body: &ReplyBody,
         trailers: HeaderMap,
         budget: &Budget,
-    ) -> Result<Self, NoReplay> {
-        let left = body.cut.length();
+    ) -> Result<Option<Self>, NoReplay> {
         let mut reservation = budget.reserve();
-        if !reservation.grow(left.min(WINDOW * u64::from(body.cut.size())) as usize) {
+        if !usize::try_from(memory_of(body)).is_ok_and(|bytes| reservation.grow(bytes)) {
             return Err(NoReplay::NoRoom);
         }
-        let mut body = StoredBody::open(store, record, body).await?;
+        let Some(mut body) = StoredBody::of(store, record, body).await? else { return Ok(None) };
+        let left = body.length();
         let step = match body.next().await? {
             Some(first) => ReplayStep::Ready(first, body),
             None => ReplayStep::Ended,
         };
         let trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
-        Ok(Self { step, left, trailers, reservation: Some(reservation) })
+        Ok(Some(Self { step, left, trailers, reservation: Some(reservation) }))
     }
 
     /// Hands out a chunk, and begins to read the next one.

@@ -34,7 +34,7 @@ fn stored(body: &[u8], lengths: &[usize]) -> (Vec<Bytes>, Cut) {
 }
 
 fn read(name: &RecordName, token: Token, cut: Cut, chunks: &[Bytes]) -> Option<Vec<u8>> {
-    let mut reader = ApartBody { token, cut, key: None }.reader(name);
+    let mut reader = ApartBody { token, cut, key: None, expands_to: None }.reader(name);
     let mut body = Vec::new();
     for chunk in chunks {
         body.extend_from_slice(&reader.read(chunk.clone()).ok()?);
@@ -73,7 +73,12 @@ fn lengths_that_a_damaged_record_tells_overflow_nowhere() {
     for (length, size) in [(u64::MAX, 1), (u64::MAX, u32::MAX), (0, 1)] {
         let cut = Cut::read(length, size).expect("a cut");
         let _ = (cut.stored(), cut.lies_at(0), cut.lies_at(cut.count() - 1), cut.lies_at(u64::MAX));
-        assert!(ApartBody { token: TOKEN, cut, key: None }.reader(&name()).read(Bytes::from_static(b"x")).is_err());
+        assert!(
+            ApartBody { token: TOKEN, cut, key: None, expands_to: None }
+                .reader(&name())
+                .read(Bytes::from_static(b"x"))
+                .is_err()
+        );
     }
     assert_eq!(Cut::read(1, 0), None);
 }

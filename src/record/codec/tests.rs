@@ -125,7 +125,7 @@ fn a_record_tells_where_its_body_lies() {
     let (_, cut) = chunks::cut(&name(), record.claim.token, reply.body.pieces(), None);
     let bytes = Bytes::from(encode(&record, Placement::Apart(cut)));
     let read = decode(&bytes).expect("readable");
-    assert_eq!(read.apart_body(), Some(&ApartBody { token: record.claim.token, cut, key: None }));
+    assert_eq!(read.apart_body(), Some(&ApartBody { token: record.claim.token, cut, key: None, expands_to: None }));
     let State::Completed { reply: read_reply, .. } = &read.state else { panic!("completed") };
     assert_eq!((read_reply.body_len(), read_reply.body.pieces()), (reply.body_len(), &[][..]));
     // Where a body lies that is not at hand is not the writer's to say.

@@ -170,7 +170,7 @@ fn stored(name: &RecordName, token: Token, body: &[u8], key: &Arc<EncryptionKey>
 }
 
 fn read(name: &RecordName, key: &Arc<EncryptionKey>, cut: Cut, chunks: &[Bytes]) -> Result<Vec<u8>, Unreadable> {
-    let mut reader = ApartBody { token: TOKEN, cut, key: Some(key.clone()) }.reader(name);
+    let mut reader = ApartBody { token: TOKEN, cut, key: Some(key.clone()), expands_to: None }.reader(name);
     let mut body = Vec::new();
     for chunk in chunks {
         body.extend_from_slice(&reader.read(chunk.clone())?);
@@ -242,7 +242,7 @@ fn a_body_that_lies_apart_stays_under_its_key_when_its_record_is_written_anew() 
     let bytes = Bytes::from(encode_encrypted(&answer(), placement, &name(), Encryption { key: &old, nonce }));
     let keys = [new.clone(), old.clone()];
     let record = decode_under(&bytes, &name(), &keys).expect("readable");
-    assert_eq!(record.apart_body(), Some(&ApartBody { token: TOKEN, cut, key: Some(old) }));
+    assert_eq!(record.apart_body(), Some(&ApartBody { token: TOKEN, cut, key: Some(old), expands_to: None }));
     let again = encode_encrypted(&record, Placement::Within, &name(), Encryption { key: &new, nonce });
     assert_eq!(again, bytes[..]);
 

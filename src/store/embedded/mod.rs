@@ -74,7 +74,7 @@ use crate::key::DigestKey;
 use crate::record::chunks::ApartBody;
 use crate::record::codec::{self, Placement, Unreadable};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RecordSnapshot, StoredRecord};
-use crate::record::{Claim, Record, RecordName, ReplyBody, SettledRecord, State, Token};
+use crate::record::{Claim, Record, RecordName, SettledRecord, State, Token};
 use crate::tick;
 
 /// Records in a folder.
@@ -228,14 +228,20 @@ impl Embedded {
     /// See [`Store::settle`].
     pub async fn settle(&self, name: &RecordName, record: &SettledRecord) -> Result<Settled, StoreError> {
         let (token, time_to_live) = (record.claim.token, transitions::time_to_live(record));
+        let format = &self.shared.format;
+        let compressed = match format.compresses() {
+            true => Box::pin(format.compressed(record)).await,
+            false => None,
+        };
+        let stored = compressed.as_ref().unwrap_or(record);
         let mut placement = Placement::Within;
-        if let State::Completed { reply, .. } = &record.state
-            && let ReplyBody::Held(pieces) = &reply.body
-            && reply.body_len() > LARGE_BODY
+        if let State::Completed { reply, .. } = &stored.state
+            && reply.body.stored_len() > LARGE_BODY
         {
+            let pieces = reply.body.stored();
             placement = Placement::Apart(Box::pin(self.write_body(name, token, pieces, time_to_live)).await?);
         }
-        let bytes = self.shared.format.encode(name, record, placement).into();
+        let bytes = format.encode(name, stored, placement).into();
         let change = |on: &mut Transaction<'_>| on.settle(token, bytes, time_to_live);
         Ok(match self.change(name, self.shared.timeout, Purpose::End, None, change).await? {
             // Of an earlier try of the same, the body is at hand. Nobody else writes a body apart under this token.

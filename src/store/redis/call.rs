@@ -16,7 +16,7 @@ use super::{NOT_A_RECORD, Servers, SharedState};
 use crate::record::chunks::Cut;
 use crate::record::codec::{self, Placement, Unreadable};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, StoredRecord};
-use crate::record::{Claim, Phase, Record, RecordName, ReplyBody, SettledRecord, State, Token};
+use crate::record::{Claim, Phase, Record, RecordName, State, Token};
 use crate::store::{Claimed, FOREVER, Released, Renewed, Settled, StoreError, StoreFuture, SwapResult};
 
 /// One call: a record, a connection, and the time that is left for all its round trips. A large body has a time of its
@@ -240,16 +240,16 @@ impl<'a> Call<'a> {
         Ok(renewed)
     }
 
-    pub(super) async fn settle(&self, record: &SettledRecord) -> Result<Settled, StoreError> {
+    /// Writes `record`, which is `settled` in the form in which it is stored.
+    pub(super) async fn settle(&self, (record, settled): (&Record, &Record)) -> Result<Settled, StoreError> {
         let time_to_live = transitions::time_to_live(record);
         let mut placement = Placement::Within;
         if let State::Completed { reply, .. } = &record.state
-            && let ReplyBody::Held(pieces) = &reply.body
-            && reply.body_len() > LARGE_BODY
+            && reply.body.stored_len() > LARGE_BODY
         {
             let cut = match self.body.get() {
                 Some(cut) => *cut,
-                None => Box::pin(self.write_body(record.claim.token, pieces, time_to_live)).await?,
+                None => Box::pin(self.write_body(record.claim.token, reply.body.stored(), time_to_live)).await?,
             };
             // Another node may be asked for the rest.
             let _ = self.body.set(cut);
@@ -264,10 +264,10 @@ impl<'a> Call<'a> {
         }
         let Some(kept) = kept else { return Ok(Settled::Written) };
         // Of an earlier try of the same, the body is at hand.
-        let kept = if kept == bytes { Record::clone(record) } else { self.decode(&kept)? };
+        let kept = if kept == bytes { settled.clone() } else { self.decode(&kept)? };
         // Encrypted twice, it is not the same bytes. Nobody else writes a body apart under this token.
         let is_own = kept.apart_body().is_some_and(|body| body.token == record.claim.token);
-        Ok(Settled::Kept(Box::new(if is_own { Record::clone(record) } else { kept })))
+        Ok(Settled::Kept(Box::new(if is_own { settled.clone() } else { kept })))
     }
 
     pub(super) async fn release(&self, token: Token) -> Result<Released, StoreError> {

@@ -74,7 +74,7 @@ use crate::config::{self, RedisAddress, RedisServers};
 use crate::key::DigestKey;
 use crate::record::chunks::ApartBody;
 use crate::record::transitions::{CompareAndSwap, StoredRecord};
-use crate::record::{Claim, RecordName, SettledRecord, Token};
+use crate::record::{Claim, Record, RecordName, SettledRecord, Token};
 
 /// Records in Redis: in one server, or in the nodes of a cluster.
 #[derive(Clone)]
@@ -231,9 +231,16 @@ impl Redis {
     }
 
     pub(super) async fn settle(&self, name: &RecordName, record: &SettledRecord) -> Result<Settled, StoreError> {
+        // Its time begins when there is something to write.
+        let format = &self.shared.format;
+        let compressed = match format.compresses() {
+            true => Box::pin(format.compressed(record)).await,
+            false => None,
+        };
+        let record: (&Record, &Record) = (compressed.as_ref().unwrap_or(record), record);
         let call = self.call(name, self.timeout())?;
         let settled = call.settle(record).await;
-        call.or_elsewhere(settled, record, |call, record| Box::pin(call.settle(record))).await
+        call.or_elsewhere(settled, &record, |call, record| Box::pin(call.settle(*record))).await
     }
 
     fn timeout(&self) -> Duration {

@@ -73,6 +73,7 @@ fn config() -> config::StoreConfig {
         durability: Durability::Disk,
         accept_eviction: false,
         replica_acks: 0,
+        compress_above: None,
         encryption_keys: Vec::new(),
     }
 }
