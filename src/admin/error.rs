@@ -96,6 +96,16 @@ impl AdminError {
         }
     }
 
+    /// The same for a call that only looks.
+    pub(super) fn of_look(error: &StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Uncertain(_) => {
+                Self::new(AdminErrorKind::Store, format!("It cannot be looked up, as {}.", store::causes(error)))
+            }
+            StoreError::Unreadable { .. } => Self::of_store(error),
+        }
+    }
+
     /// Why the status page shows no records.
     pub(super) fn of_records(self) -> super::status::NoRecords {
         let (_, code, _) = self.why.describe();

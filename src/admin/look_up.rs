@@ -59,7 +59,7 @@ pub(super) fn name(in_force: &ActiveRules, store: &dyn Store, asked: &LookUpRequ
     if let Some(host) = &rule.host {
         made.headers.entry(HOST).or_insert(value(host)?);
     }
-    let digest_key = store.digest_key().map_err(|error| AdminError::of_store(&error))?;
+    let digest_key = store.digest_key().map_err(|error| AdminError::of_look(&error))?;
     let request = DescribedRequest::new(method, &url, &made.headers);
     let found = in_force.routes.find(&request.target().route()).filter(|found| found.rule.name == rule.name);
     let found = found.ok_or_else(|| bad(format!("A request like this does not come to {}.", rule.name)))?;

@@ -94,7 +94,7 @@ impl RecordApi {
         };
         let mut found = Vec::new();
         loop {
-            let page = self.store.list(&listing).await.map_err(|error| AdminError::of_store(&error))?;
+            let page = self.store.list(&listing).await.map_err(|error| AdminError::of_look(&error))?;
             found.extend(page.records.into_iter().filter(|listed| !listed.name.is_audit() && query.fits(listed)));
             listing.after = page.next;
             if listing.after.is_none() || found.len() >= query.limit || begun.elapsed() >= PATIENCE {
@@ -117,7 +117,7 @@ impl RecordApi {
                     }
                 }
                 Err(StoreError::Unreadable { .. }) => {}
-                Err(error) => return Err(AdminError::of_store(&error)),
+                Err(error) => return Err(AdminError::of_look(&error)),
             }
         }
         Ok(UnknownList { count: count.max(records.len()), records })
@@ -137,7 +137,7 @@ impl RecordApi {
         let audit = match audit::read(&*self.store, name).await {
             // A newer version may write it otherwise: the record itself is shown all the same.
             Err(StoreError::Unreadable { .. }) => Vec::new(),
-            audit => audit.map_err(|error| AdminError::of_store(&error).about(name))?,
+            audit => audit.map_err(|error| AdminError::of_look(&error).about(name))?,
         };
         match self.store.find(name).await {
             Ok(None) if audit.is_empty() => Err(no_record(name)),
@@ -155,7 +155,7 @@ impl RecordApi {
                                 audit,
                             ));
                         }
-                        Err(error) => return Err(AdminError::of_store(&error).about(name)),
+                        Err(error) => return Err(AdminError::of_look(&error).about(name)),
                     }
                 }
                 Ok(RecordDetail::new(entry, answer::shown(&held.record.state, with_body), audit))
@@ -163,7 +163,7 @@ impl RecordApi {
             Err(StoreError::Unreadable { source, .. }) => {
                 Ok(RecordDetail::new(RecordEntry::new(name, Err(&source), Timestamp::now()), None, audit))
             }
-            Err(error) => Err(AdminError::of_store(&error).about(name)),
+            Err(error) => Err(AdminError::of_look(&error).about(name)),
         }
     }
 
@@ -225,7 +225,7 @@ impl RecordApi {
         match self.store.find(name).await {
             Ok(Some(held)) => Ok(held.seen()),
             Ok(None) => Err(no_record(name)),
-            Err(error) => Err(AdminError::of_store(&error).about(name)),
+            Err(error) => Err(AdminError::of_look(&error).about(name)),
         }
     }
 

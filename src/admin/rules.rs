@@ -47,7 +47,7 @@ pub(super) async fn told(
     let same_digest_key = match asked {
         None => None,
         Some(asked) => {
-            let own = store.digest_key().map_err(|error| AdminError::of_store(&error))?;
+            let own = store.digest_key().map_err(|error| AdminError::of_look(&error))?;
             Some(check(&own) == asked)
         }
     };
@@ -78,7 +78,7 @@ pub(super) async fn explain(
         headers.append(name, value);
     }
     let body = body.bytes().map_err(|what| bad(what.to_owned()))?;
-    let digest_key = store.digest_key().map_err(|error| AdminError::of_store(&error))?;
+    let digest_key = store.digest_key().map_err(|error| AdminError::of_look(&error))?;
 
     let mut explained = ExplainResponse { route: None, record: None, now: None, request: None };
     let request = DescribedRequest::new(&method, &url, &headers);
@@ -91,7 +91,7 @@ pub(super) async fn explain(
     let Ok(KeyOutcome::Operation(operation)) = key::read(found.rule, &digest_key, facts, &body) else {
         return Ok(explained);
     };
-    let looked_up = look_up(store, found.rule, &operation).await.map_err(|error| AdminError::of_store(&error))?;
+    let looked_up = look_up(store, found.rule, &operation).await.map_err(|error| AdminError::of_look(&error))?;
     Ok(ExplainResponse { route: explained.route, ..looked_up })
 }
 

@@ -2,6 +2,7 @@
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::*;
 use crate::config::{self, AdminRight, AdminToken, Secret, UNNAMED_TOKEN};
@@ -287,14 +288,29 @@ async fn what_operators_did_is_no_record_to_show_or_to_change() {
     assert!(scene.left(&told).await == before);
 }
 
-/// Writes records, and says that it does not know.
-struct AnswersLost(Arc<dyn Store>);
+/// What is wrong with a write.
+enum Trouble {
+    /// Its answer is lost.
+    Lost,
+    /// It takes so long.
+    Late(Duration),
+}
 
-impl Store for AnswersLost {
+struct Troubled(Arc<dyn Store>, Trouble);
+
+impl Store for Troubled {
     fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled> {
         Box::pin(async move {
-            self.0.settle(name, record).await?;
-            Err(StoreError::Uncertain("by plan".into()))
+            match self.1 {
+                Trouble::Lost => {
+                    self.0.settle(name, record).await?;
+                    Err(StoreError::Uncertain("by plan".into()))
+                }
+                Trouble::Late(pause) => {
+                    tokio::time::sleep(pause).await;
+                    self.0.settle(name, record).await
+                }
+            }
         })
     }
 
@@ -337,7 +353,7 @@ impl Store for AnswersLost {
 
 #[tokio::test]
 async fn where_it_is_not_known_whether_a_line_was_written_nothing_is_changed_and_the_line_says_so() {
-    let scene = Scene::over(|store| Arc::new(AnswersLost(store)), None);
+    let scene = Scene::over(|store| Arc::new(Troubled(store, Trouble::Lost)), None);
     let (name, _) = scene.put(1, HOLD, unknown()).await;
     let released = scene.post(&format!("/records/{name}/release"), &json!({"reason": "a reason"})).await;
     assert_eq!(code(&released), (503, "store-unavailable"));
@@ -347,6 +363,29 @@ async fn where_it_is_not_known_whether_a_line_was_written_nothing_is_changed_and
         (&shown["audit"][0]["reason"], &shown["audit"][0]["not_done"]),
         (&json!("a reason"), &json!("the line could not be written for certain"))
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bulk_release_from_a_slow_store_ends_its_call_in_time_and_goes_on_with_the_next() {
+    let scene = Scene::over(|store| Arc::new(Troubled(store, Trouble::Late(Duration::from_secs(1)))), None);
+    for digest in 0..50 {
+        scene.put(digest, HOLD, unknown()).await;
+    }
+    let (mut calls, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let wanted = json!({"route": "orders", "state": "unknown", "since": "2026-11-21T12:00:00Z", "dry_run": false,
+            "cursor": cursor});
+        let begun = Instant::now();
+        let (status, done) = scene.post("/records/release", &wanted).await;
+        assert_eq!((status, &done["left"]), (StatusCode::OK, &json!([])), "{done}");
+        assert!(begun.elapsed() <= Duration::from_secs(21), "{:?}", begun.elapsed());
+        calls.push(done["released"].as_array().expect("a list").len());
+        match &done["next"] {
+            Value::Null => break,
+            next => cursor = next.clone(),
+        }
+    }
+    assert_eq!(calls, [20, 20, 10]);
 }
 
 #[tokio::test]

@@ -480,3 +480,25 @@ async fn every_change_is_a_line_in_the_log() {
     }
     assert!(!log.contains("the body"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_late_for_a_moment_does_not_end_a_list() {
+    let (backend, redis) = (Backend::start().await, RedisServer::start());
+    let store = format!("url = \"{}\"\ntimeout = \"300ms\"", redis.url());
+    let sidecar = Setup::new(&backend.url()).with("store", &store).start().await;
+    until("the store is there", async || sidecar.admin("/readyz?store=1").await.status == 200).await;
+    sidecar.ask(&order("k")).await;
+    redis.freeze();
+    let admin = sidecar.admin;
+    let listing = tokio::spawn(async move { records(admin, &["list"]).await });
+    until("it was late", async || sidecar.metric("onlyonce_store_errors_total{op=\"list\"}").await >= 1.0).await;
+    redis.thaw();
+    let listed = within("the list", listing).await.expect("no panic");
+    assert!(listed.well().ends_with("1 record\n"));
+    // One that stays away does, and the words are those of a look.
+    redis.freeze();
+    let refused = records(admin, &["list"]).await;
+    refused.failed(1, &["It cannot be looked up, as", "(store-unavailable)"]);
+    assert!(!refused.err.contains("may have been done"), "{}", refused.err);
+    redis.thaw();
+}

@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use tokio::time::Instant;
@@ -57,7 +58,7 @@ pub(super) async fn list(
     let mut quiet_since = Instant::now();
     loop {
         let target = format!("/records?route={route}&state={state}&cursor={cursor}&limit=500");
-        let page: RecordPage = client.ask(Method::GET, &target, None::<&()>).await?;
+        let page = page(client, &target).await?;
         // Written at once: standard output is flushed at each line.
         let mut text = String::new();
         for entry in page.records.iter().filter(|entry| seen.insert(&entry.record)) {
@@ -90,6 +91,24 @@ pub(super) async fn list(
         Format::Json => writeln!(out, "{}", if count == 0 { "[]" } else { "\n]" })?,
     }
     Ok(())
+}
+
+/// How often a page is asked for, and the pause after a failure.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A page. Looking again changes nothing, and a walk of thousands of pages is not to end for one that came late.
+async fn page(client: &AdminClient, target: &str) -> Result<RecordPage, AdminCallError> {
+    let mut tries = 1;
+    loop {
+        match client.ask(Method::GET, target, None::<&()>).await {
+            Err(AdminCallError::Refused(problem)) if problem.code == "store-unavailable" && tries < TRIES => {
+                tries += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            page => return page,
+        }
+    }
 }
 
 /// The characters of route names.
