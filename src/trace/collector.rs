@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -63,7 +62,7 @@ impl Collector {
     }
 }
 
-#[async_trait]
+#[async_trait::async_trait]
 impl HttpClient for Collector {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.send(request)).await? })
