@@ -71,8 +71,8 @@ fn list(intents: &[Vec<Invoice>]) -> String {
     // Writing to a String cannot fail.
     let _ = match intents.iter().map(Vec::len).sum::<usize>() {
         0 => Ok(()),
-        1 => write!(out, "<li class=\"total\">1 invoice in all</li>\n"),
-        all => write!(out, "<li class=\"total\">{all} invoices in all</li>\n"),
+        1 => writeln!(out, "<li class=\"total\">1 invoice in all</li>"),
+        all => writeln!(out, "<li class=\"total\">{all} invoices in all</li>"),
     };
     for intent in intents.iter().take(LISTED) {
         let (class, count) = match intent.len() {

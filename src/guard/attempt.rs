@@ -111,7 +111,7 @@ impl Attempt {
         let settling = parent.step("settle");
         fail_point::reach(Step::BeforeComplete).await;
         let written = self.recorder.write_and_renew(&outcome, settled_at).await;
-        drop(settling);
+        settling.end();
         lease.note(became(&outcome, &written));
         fail_point::reach(Step::AfterComplete).await;
         let (another, written) = match written {

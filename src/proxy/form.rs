@@ -8,6 +8,7 @@ use http::{StatusCode, header};
 
 use super::body::response::{ProxyResponse, ResponseBody};
 use super::head::Head;
+use super::refused_page::{KeepsPages, is_html};
 use crate::problem::{self, FETCH, FORM};
 use crate::rule::{FingerprintMode, Rule, Selector};
 
@@ -30,11 +31,6 @@ enum Replays {
     /// Unless it sets any.
     UnlessAny,
 }
-
-/// In a head: an answer that is a page may be kept although it is a refusal, because the navigation that shows it repeats
-/// the request.
-#[derive(Clone, Copy)]
-pub(super) struct KeepsPages;
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html,application/xhtml+xml,*/*;q=0.8");
 
@@ -141,15 +137,6 @@ impl Replays {
 }
 
 const FORM_MEDIA: &[u8] = b"application/x-www-form-urlencoded";
-
-/// Whether an answer is a page that refuses what was sent: a form with what is wrong in it.
-pub(super) fn is_refused_page(status: StatusCode, headers: &HeaderMap) -> bool {
-    status.is_client_error() && is_html(headers)
-}
-
-fn is_html(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|media| media.as_bytes().to_ascii_lowercase().starts_with(b"text/html"))
-}
 
 /// `go URL`, where an answer names the page that is to be shown.
 fn target(status: StatusCode, headers: &HeaderMap, folder: &str) -> Option<HeaderValue> {

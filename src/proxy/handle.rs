@@ -220,7 +220,7 @@ impl Proxy {
 
         let claiming = head.trace.step("claim");
         let claimed = self.guard.claim(rule, &operation).await;
-        drop(claiming);
+        claiming.end();
         let answer = match claimed {
             Ok(Admission::Owner(ownership)) => self.run(rule, ownership, head, body, context.client, event).await,
             Ok(Admission::Repeat(verdict)) => {

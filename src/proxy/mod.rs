@@ -24,6 +24,7 @@ mod limits;
 mod observe;
 mod pass;
 mod refusal;
+mod refused_page;
 mod repeat;
 mod replay;
 #[cfg(test)]

@@ -97,10 +97,9 @@ impl Span {
 
     /// Under which others are made.
     pub fn parent(&self) -> Parent {
-        let context = |span: &Box<opentelemetry_sdk::trace::Span>| {
-            Box::new(Context::new().with_remote_span_context(span.span_context().clone()))
-        };
-        Parent(self.0.as_ref().map(context))
+        let context = |span: &opentelemetry_sdk::trace::Span| span.span_context().clone();
+        let context = self.0.as_deref().map(context);
+        Parent(context.map(|context| Box::new(Context::new().with_remote_span_context(context))))
     }
 
     /// What a record keeps of a span that is sent to the collector.
@@ -143,6 +142,9 @@ impl Span {
             span.set_status(Status::error(""));
         }
     }
+
+    /// Ends it.
+    pub fn end(self) {}
 
     /// Names it to the backend.
     pub fn inject(&self, request: &mut HeaderMap) {

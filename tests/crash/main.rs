@@ -1,7 +1,7 @@
 //! Crash tests with real processes.
 //!
-//! - [`matrix`]: one process is killed or frozen at one step of the protocol, for each process and step. - [`storm`]:
-//! processes are killed at random, under load.
+//! - [`matrix`]: one process is killed or frozen at one step of the protocol, for each process and step.
+//! - [`storm`]: processes are killed at random, under load.
 //!
 //! `cargo test --features fail-points --test crash` runs both; `-- matrix` or `-- storm` after it runs one. In both, a
 //! backend keeps a ledger of what it executed, in a process of its own, which is this program under another argument.

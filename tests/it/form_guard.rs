@@ -290,7 +290,7 @@ async fn while_it_is_sent_the_form_says_so_and_nothing_moves() {
         assert_eq!(browser.value(places).await, before, "nothing moves");
         let told = browser.accessible("#save").await;
         assert_eq!((told.0.as_str(), told.1.as_str(), told.2), ("button", text, true));
-        assert_eq!(browser.accessible("#draft").await.2, true);
+        assert!(browser.accessible("#draft").await.2);
         assert_eq!(browser.value("document.querySelector('#form').getAttribute('aria-busy')").await, "true");
         assert_eq!(browser.value("document.activeElement.id").await, "save", "the focus stays");
         gate.open();

@@ -39,9 +39,9 @@ use super::body::relay::Relay;
 use super::body::request::RequestBody;
 use super::budget::Budget;
 use super::fields::Fields;
-use super::form;
 use super::framing;
 use super::head::{self, UpstreamTarget};
+use super::refused_page;
 use crate::fail_point::{self, Step};
 use crate::guard::{BodyRemainder, LostReason, ReceivedResponse, SendFence, SendOutcome};
 use crate::record::Reply;
@@ -156,7 +156,7 @@ impl Upstream {
         fail_point::reach(Step::HeadRead).await;
         let (mut parts, mut body) = response.into_parts();
         let mut origin_directive = head::cross_response(&mut parts.headers, body.fields());
-        if limits.keeps_pages && form::is_refused_page(parts.status, &parts.headers) {
+        if limits.keeps_pages && refused_page::is_refused_page(parts.status, &parts.headers) {
             origin_directive = origin_directive.or(Some(Disposition::Store));
         }
         if let Some(relay) = &relay
