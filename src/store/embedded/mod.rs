@@ -1,20 +1,20 @@
 //! Records in a folder on the local disk: durable, with nothing to install, for one sidecar.
 //!
-//! All that is written is appended to files, the segments, and an index in memory says where the newest frame of each
-//! record lies. Segments are removed whole when nothing in them is needed any more. Whoever asks carries its operation out
-//! itself. What many change at once is written together: by one thread where it is waited for the disk, else on the core
-//! that asked first.
-//! `docs/embedded-store.md` says why, and what it costs.
+//! All writes are appended to files, the segments. An index in memory says where the newest frame of each record lies.
+//! A segment is removed as a whole when none of its frames is needed any more. A caller carries out its operation
+//! itself. Changes of many callers are written together as a batch. With `durability = "disk"` one thread writes the
+//! batch; with `durability = "process"` usually the core of the first caller does. `docs/embedded-store.md` gives
+//! the reasons and the costs.
 //!
 //! | to find | look in |
 //! |---|---|
-//! | the bytes of a write, and how long it is needed | `frame.rs` |
-//! | what gathers to be written, and what an operation does | `queue.rs`; `batch.rs` |
-//! | who waits for whom, and who writes | `waiters.rs`; `core_writer.rs`, `writer.rs` |
-//! | opening | `open.rs`; what a crash left, in `segment.rs` |
+//! | the bytes of a frame, and how long it is needed | `frame.rs` |
+//! | the batches, and the operations | `queue.rs`; `batch.rs` |
+//! | who waits, and who writes | `waiters.rs`; `core_writer.rs`, `writer.rs` |
+//! | opening the store | `open.rs`; what a crash leaves, in `segment.rs` |
 //! | appending, beginning another segment | `log.rs` |
 //! | large answers | `bodies.rs` |
-//! | how room comes back | `reclaim.rs` |
+//! | giving room back | `reclaim.rs` |
 //! | a full disk, a folder that is gone | `writer.rs`, `condition.rs` |
 
 mod batch;
@@ -80,7 +80,7 @@ use crate::tick;
 /// Records in a folder.
 pub struct Embedded {
     shared: Arc<SharedStore>,
-    /// Who waits here: each core has a list of its own.
+    /// The waiters of this core. Each core has its own list.
     waiters: Arc<Waiters>,
 }
 
@@ -91,17 +91,17 @@ struct SharedStore {
     clock: Arc<Clock>,
     digest_key: DigestKey,
     timeout: Duration,
-    /// For how long the chunks of a body outlive their record.
+    /// How long the chunks of a body outlive their record.
     body_survives: Duration,
-    /// Large bodies are written one after the other.
+    /// Held while a large body is written: large bodies are written one after the other.
     body_turn: tokio::sync::Mutex<()>,
     condition: Arc<CurrentCondition>,
     losses: Arc<AtomicU64>,
     used: Arc<AtomicU64>,
     queue: Arc<CommitQueue>,
-    /// Where nobody waits for the disk: there, cores write.
+    /// Set with `durability = "process"`: the cores write, since no write waits for the disk.
     core_writer: Option<CoreWriter>,
-    /// `None` while it is dropped.
+    /// `None` while the store is dropped.
     writer: Option<JoinHandle<()>>,
     #[cfg(test)]
     syncs: Arc<AtomicU64>,
@@ -109,18 +109,18 @@ struct SharedStore {
     fails: Arc<std::sync::atomic::AtomicBool>,
 }
 
-/// What is larger is not read on a thread that others wait for.
+/// A larger record is read on a blocking thread, not on a runtime thread.
 const LARGE: u32 = 64 * 1024;
 
 impl Embedded {
-    /// Opens the store in `path`, and makes it if there is none. Reads the disk: for the start only.
-    /// Large bodies outlive their records by `body_survives`.
+    /// Opens the store in `path`, or makes one there. Reads the disk, so call it only at the start. Large bodies
+    /// outlive their records by `body_survives`.
     pub fn open(path: &Path, config: &config::StoreConfig, body_survives: Duration) -> Result<Self, EmbeddedError> {
         let mut opened = RecordLog::open(path, config.durability)?;
         let clock = Arc::new(Clock::start(opened.clock));
         let log = &mut opened.log;
         let digest_key = agree(log, path, config, clock.now())?;
-        // In full: a wrong folder is what this line is looked at for.
+        // The log line shows the full path: it is where a user notices a wrong folder.
         let shown = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         if opened.is_new {
             tracing::info!("made a new store in {}: it holds no records of before", shown.display());
@@ -196,7 +196,7 @@ impl Embedded {
         Ok(Self { shared: Arc::new(shared), waiters })
     }
 
-    /// The same store, for those who ask on another runtime.
+    /// The same store, for callers on another runtime.
     pub fn on_core(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), waiters: self.shared.queue.waiters() }
     }
@@ -212,7 +212,7 @@ impl Embedded {
             let held = Box::pin(self.held(name, entry)).await?;
             is_held = held.is_some();
             match transitions::claim(held, claim) {
-                // Nothing to write: no look at what is not written yet could say more.
+                // The claim writes nothing. Changes that are not written yet cannot alter this result.
                 ClaimTransition::Refuse(held) => return Ok(Claimed::Refused(held)),
                 ClaimTransition::AlreadyMine(claim) => return Ok(Claimed::Granted(claim)),
                 ClaimTransition::Write(_) => {}
@@ -221,7 +221,7 @@ impl Embedded {
         let (absent_at, absent_before) = if is_there { (None, 0) } else { (Some(absent_at), open) };
         let change = |on: &mut Transaction<'_>| on.claim(claim, absent_before);
         let changed = self.change(name, shared.timeout / 2, Purpose::Begin, absent_at, change).await;
-        // Whoever was there may have run it: what cannot be taken over must not pass for a key that nobody holds.
+        // The previous owner may have run the request. A takeover that fails must not look like a free key.
         if is_held { changed.map_err(StoreError::there_may_be_a_record) } else { changed }
     }
 
@@ -244,7 +244,8 @@ impl Embedded {
         let bytes = format.encode(name, stored, placement).into();
         let change = |on: &mut Transaction<'_>| on.settle(token, bytes, time_to_live);
         Ok(match self.change(name, self.shared.timeout, Purpose::End, None, change).await? {
-            // Of an earlier try of the same, the body is at hand. Nobody else writes a body apart under this token.
+            // An earlier try of the same settle wrote this record, so its body is at hand. No other attempt writes a
+            // body apart from its record under this token.
             Settled::Kept(kept) if kept.apart_body().is_some_and(|body| body.token == token) => {
                 Settled::Kept(Box::new(Record::clone(record)))
             }
@@ -252,7 +253,7 @@ impl Embedded {
         })
     }
 
-    /// Carries out an operation, and waits until what it rests on is written.
+    /// Carries out an operation, and waits until the changes that its result depends on are written.
     async fn change<T>(
         &self,
         name: &RecordName,
@@ -274,7 +275,7 @@ impl Embedded {
         }
     }
 
-    /// Reads what is written, whatever has become of the disk since.
+    /// Reads what is written. This works in every condition of the store.
     async fn written(&self, name: &RecordName) -> Result<Option<StoredRecord>, StoreError> {
         match self.shared.view.find(name).map_err(|error| unread(name, error))? {
             Some(entry) => self.held(name, entry).await,
@@ -328,7 +329,7 @@ impl Store for Embedded {
         Box::pin(async move {
             let (view, listing, now) = (self.shared.view.clone(), listing.clone(), self.shared.clock.now());
             let condition = self.shared.condition.clone();
-            // All segments are read for it: whoever lists many has as many pages as the time asks for.
+            // A listing reads all segments. It stops after half of the timeout: a long listing has several pages.
             let until = Instant::now() + self.shared.timeout / 2;
             let reading = tokio::task::spawn_blocking(move || page(&view, &condition, &listing, now, until));
             tick::timeout(self.shared.timeout, reading).await.map_err(untold)?.map_err(untold)?.map_err(untold)
@@ -340,7 +341,7 @@ impl Store for Embedded {
     }
 
     fn subscribe(&self, _name: &RecordName, _patience: Duration) -> Option<Changes> {
-        // Whoever changes a record here is in this process.
+        // Every change is made in this process.
         None
     }
 
@@ -375,7 +376,7 @@ impl Drop for SharedStore {
     fn drop(&mut self) {
         self.queue.close();
         if let Some(writer) = self.writer.take() {
-            // A thread that panicked has said so.
+            // A thread that panics has already logged it.
             let _ = writer.join();
         }
     }
@@ -399,14 +400,14 @@ fn agree(log: &mut RecordLog, path: &Path, config: &config::StoreConfig, now: u6
             tracing::warn!(
                 "store.digest_key is not the key that this store was used with: the records kept under that are forgotten"
             );
-            // Nobody else uses this store, so it is said once.
+            // No other process uses this store, so the warning appears once.
             keep().map(|()| key)
         }
         Agreement::Withheld => Err(EmbeddedError::DigestKeyWithheld(path.to_owned())),
     }
 }
 
-/// The records after the cursor, which is a segment and a place in it.
+/// The records after the cursor. A cursor is a segment and an offset in it.
 fn page(
     view: &View,
     condition: &CurrentCondition,
@@ -435,7 +436,7 @@ fn page(
     Ok(Page { records, next: next.map(|(segment, place)| Cursor(format!("{segment}.{place}"))) })
 }
 
-/// What `stored` means at `now`: expired records are nowhere.
+/// The record that `stored` holds at `now`, or `None` if it has expired.
 fn held(
     name: &RecordName,
     format: &RecordFormat,
@@ -457,7 +458,7 @@ fn silence(retention: Duration, left: Duration) -> Duration {
     retention.min(FOREVER).saturating_sub(left)
 }
 
-/// What is there cannot be read: that must not pass for "nothing".
+/// The error for a record that exists and cannot be read. It must not look like an absent record.
 fn unread(name: &RecordName, error: LogReadError) -> StoreError {
     match error {
         LogReadError::Io(error) => untold(error),

@@ -1,4 +1,4 @@
-//! Who waits for the end of a batch.
+//! The tasks that wait for the end of a batch.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -13,8 +13,8 @@ use crate::store::StoreError;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CommitTicket(pub(super) u64);
 
-/// Those on one core who wait for the end of a batch, in the order in which they came. Whoever writes wakes the first one,
-/// and that one all others: from another thread each would be a system call.
+/// The waiters of one core, in the order in which they came. The writer wakes only the first one, which wakes all
+/// others: each wake-up from another thread is a system call.
 #[derive(Default)]
 pub(super) struct Waiters(Mutex<WaiterList>);
 
@@ -22,9 +22,10 @@ pub(super) struct Waiters(Mutex<WaiterList>);
 struct WaiterList {
     waiting: VecDeque<Waiter>,
     next: u64,
-    /// None of them waits for an earlier batch than this.
+    /// No waiter waits for an earlier batch than this.
     earliest: u64,
-    /// One of them comes in its next turn, has what gathered until then written, and wakes all whose batch is finished.
+    /// One waiter, the leader, has a turn ahead of it. In that turn it has the gathered changes written, and wakes all
+    /// waiters whose batch is finished.
     has_leader: bool,
 }
 
@@ -39,8 +40,8 @@ impl Waiters {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes one of those whose batch is finished, unless one comes by itself. It wakes the others, when it is polled or
-    /// dropped.
+    /// Wakes the first waiter whose batch is finished. It wakes the others when it is polled or dropped. Wakes none
+    /// while there is a leader, which wakes them all.
     pub(super) fn wake_first(&self, finished: u64) {
         let mut list = self.list();
         if list.has_leader {
@@ -48,7 +49,7 @@ impl Waiters {
         }
         let first = list.take_first(finished);
         drop(list);
-        // Whoever is woken may come here at once: the lock is free again.
+        // The waker may call back into this list, so the lock is released first.
         if let Some(waiter) = first {
             waiter.waker.wake();
         }
@@ -62,12 +63,12 @@ impl Waiters {
         }
     }
 
-    /// Whether the caller is to come in its next turn: nobody else on this core is going to.
+    /// Whether the caller becomes the leader: it does if this core has none.
     fn lead(&self) -> bool {
         !std::mem::replace(&mut self.list().has_leader, true)
     }
 
-    /// From now on, whoever finishes a batch wakes somebody here again.
+    /// Ends the leadership. From now on, the end of a batch wakes a waiter of this core again.
     fn end_lead(&self) {
         self.list().has_leader = false;
     }
@@ -82,11 +83,12 @@ impl WaiterList {
         number
     }
 
-    /// Takes out the first whose batch is finished. Who found a record that is being written waits for that batch, and may
-    /// stand behind those who wait for the next one.
+    /// Takes out the first waiter whose batch is finished. It may be behind waiters for a later batch: an operation
+    /// that finds a record in the batch being written waits for that batch, even if others already wait for the next
+    /// one.
     fn take_first(&mut self, finished: u64) -> Option<Waiter> {
         if self.earliest > finished {
-            // Everyone who leaves comes here: a look at all of them each time would be too much.
+            // Every waiter that leaves calls this. It cannot search the whole list each time.
             return None;
         }
         let first = self.waiting.iter().position(|waiter| waiter.batch <= finished);
@@ -106,23 +108,24 @@ impl WaiterList {
 pub(super) struct Commit<'a> {
     queue: &'a CommitQueue,
     waiters: &'a Waiters,
-    /// Where cores write.
+    /// `Some` where cores write.
     writer: Option<&'a CoreWriter>,
     ticket: CommitTicket,
     duty: Duty,
-    /// Its number among those who wait.
+    /// The number of its [`Waiter`].
     place: Option<u64>,
 }
 
-/// What it still has to do, so that the batch is written.
+/// What this waiter still has to do, so that the batch is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Duty {
-    /// It was not polled yet.
+    /// It has not been polled yet.
     Undecided,
-    /// To write, or to have it written: after all who are ready on this core had their turn, for what they change is
-    /// written with it. Where the core is busy, nobody could go on before that anyway, and one sync does for more.
+    /// It is the leader: it writes the batch, or has the thread write it. All tasks that are ready on this core have
+    /// their turn first, so that the same batch holds their changes. On a busy core no task could continue earlier
+    /// anyway, and one sync covers more changes.
     Due,
-    /// Others see to it.
+    /// Another waiter has the batch written.
     None,
 }
 
@@ -156,7 +159,7 @@ impl Future for Commit<'_> {
             return self.end(result);
         }
         let mut list = waiters.list();
-        // What ends from here on finds it in the list.
+        // A batch that ends from here on finds this waiter in the list.
         if let Some(result) = queue.result(ticket) {
             drop(list);
             return self.end(result);
@@ -172,12 +175,12 @@ impl Future for Commit<'_> {
 impl Commit<'_> {
     fn write(&mut self) {
         self.duty = Duty::None;
-        // Before it is written: who comes from now on may not be in what is.
+        // Before the write: a waiter that comes from now on may not be in this batch, and needs another leader.
         self.waiters.end_lead();
         if !self.writer.is_some_and(|writer| writer.write(self.queue)) {
             self.queue.make_due();
         }
-        // Whoever finished a batch until now has woken nobody here.
+        // Batches that ended under a leader woke no waiter of this core.
         self.waiters.wake_all(self.queue.finished());
     }
 
@@ -186,7 +189,7 @@ impl Commit<'_> {
         Poll::Ready(result)
     }
 
-    /// It may be the one that was woken for all.
+    /// Leaves the list, and wakes the others: this waiter may be the one that was woken for all.
     fn leave(&mut self) {
         let Some(place) = self.place.take() else { return };
         let mut list = self.waiters.list();
@@ -202,7 +205,7 @@ impl Drop for Commit<'_> {
     fn drop(&mut self) {
         match self.duty {
             Duty::Undecided => self.queue.make_due(),
-            // Its client has left; others count on it.
+            // Its client has left, but other waiters depend on the leader.
             Duty::Due => self.write(),
             Duty::None => {}
         }
