@@ -1,4 +1,4 @@
-//! Operations that are carried out one after the other on what is written and on what those before them changed.
+//! Operations, carried out one after the other. Each sees what is written and what the operations before it changed.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -23,9 +23,9 @@ use crate::store::{Claimed, FOREVER, Released, Renewed, Settled, StoreError, Swa
 /// What an operation is for, which matters on a full disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A claim: something new begins.
+    /// A claim, which begins a new attempt.
     Begin,
-    /// Everything else: what is in flight is brought to its end.
+    /// All other operations, which bring attempts to their end.
     End,
 }
 
@@ -47,56 +47,56 @@ pub(super) type ByKey<T> = HashMap<IndexKey, T, BuildHasherDefault<DigestHasher>
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     touched: ByKey<TouchedRecord>,
-    /// Of answers, which are written before their records.
+    /// Chunks of answers. They are written before the records.
     chunks: Vec<LogWrite>,
-    /// Whether anything is lost if the changes are: renewals are not.
+    /// Whether the batch must be on the disk before its callers go on. Renewals alone need not be.
     durable: bool,
-    /// How many operations changed something.
+    /// The number of operations that changed something.
     pub(super) changes: usize,
 }
 
-/// A record that was looked at.
+/// A record that an operation has looked at.
 #[derive(Debug, Clone)]
 pub(super) struct TouchedRecord {
     name: RecordName,
-    /// What is written, unless it counts no more.
+    /// The newest written frame of the record. `None` if there is none, or if it says that the record is gone.
     written: Option<SupersededFrame>,
-    /// Of whatever is written.
+    /// The `kept_until` of the newest written frame.
     kept_until: u64,
     stored: Option<EncodedRecord>,
     changed: bool,
-    /// It is in flight, and its owner comes back to it.
+    /// The record is in flight: its owner will use it again.
     is_claim: bool,
 }
 
-/// A record with its end.
+/// An encoded record, and when it expires.
 #[derive(Debug, Clone)]
 pub(super) struct EncodedRecord {
     pub(super) expires_at: u64,
     pub(super) record: Bytes,
 }
 
-/// One operation on one record, on top of all that came before it.
+/// One operation on one record, on top of all operations before it.
 pub(super) struct Transaction<'a> {
     pub(super) name: &'a RecordName,
-    /// Of this name.
+    /// The key of `name`.
     pub(super) key: IndexKey,
     pub(super) view: &'a View,
     pub(super) format: &'a RecordFormat,
     pub(super) condition: &'a CurrentCondition,
     pub(super) now: u64,
-    /// What gathers for the next write.
+    /// The batch that gathers.
     pub(super) gathering: &'a mut Batch,
-    /// What is being written.
+    /// The batch that is being written.
     pub(super) writing: Option<&'a Batch>,
-    /// Claims that are written, as they are: their owners need not read them.
+    /// Claims that are written, as they are, so that their owners need not read them.
     pub(super) claims: &'a ByKey<TouchedRecord>,
-    /// Whether nothing was written since the caller looked, and found no record of this name.
+    /// Whether the caller found no record of this name, and nothing was written since.
     pub(super) is_absent: bool,
 }
 
 impl Transaction<'_> {
-    /// `absent_before`: the caller has found that no segment before this one has a record.
+    /// `absent_before`: the caller found no record in the segments before this one.
     pub(super) fn claim(&mut self, claim: &Claim, absent_before: u64) -> Result<Claimed, StoreError> {
         self.touch(absent_before)?;
         Ok(match transitions::claim(self.held()?, claim) {
@@ -113,7 +113,7 @@ impl Transaction<'_> {
         let record = self.held()?.map(|held| held.record);
         match (transitions::renew(record.as_ref(), claim.token), record) {
             (RenewTransition::Refuse, _) => Ok(Renewed::Lost),
-            // A claim never changes while it is in flight: a renewal gives the record time, and nothing else.
+            // A claim does not change while it is in flight. A renewal only extends the life of the record.
             (RenewTransition::Extend, Some(record)) => {
                 let expires_at = self.expires_at(transitions::time_to_live(&record));
                 let touched = self.touch(0)?;
@@ -200,7 +200,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// What is known of a record that is in no segment before `since`.
+    /// What is known of the record. `since`: no segment before it holds the record.
     fn touch(&mut self, since: u64) -> Result<&mut TouchedRecord, StoreError> {
         let (name, key) = (self.name, self.key);
         match self.gathering.touched.entry(key) {
@@ -219,8 +219,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// Ends the operation on this record. Whoever rests on what is not written yet waits for that. What was only looked at
-    /// is forgotten.
+    /// Ends the operation on this record. If its result depends on an unwritten change, says how far that change is. A
+    /// record that was only looked at is forgotten.
     pub(super) fn end(&mut self) -> Option<Unwritten> {
         let key = self.key;
         if let Slot::Occupied(slot) = self.gathering.touched.entry(key) {
@@ -234,7 +234,7 @@ impl Transaction<'_> {
     }
 }
 
-/// How far a change has come.
+/// How far a change is on its way to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unwritten {
     Gathering,
@@ -242,28 +242,29 @@ pub(super) enum Unwritten {
 }
 
 impl Batch {
-    /// About as much as it writes.
+    /// Approximately the bytes that the batch writes.
     pub(super) fn bytes(&self) -> u64 {
         let changed = self.touched.values().filter(|touched| touched.changed);
         let records: u64 = changed.map(TouchedRecord::frame_len).sum();
         records + self.chunks.iter().map(LogWrite::frame_len).sum::<u64>()
     }
 
-    /// Writes what has changed.
+    /// Appends the changes to the log.
     pub(super) fn commit(&self, log: &mut RecordLog, now: u64) -> io::Result<()> {
         let changes = self.touched.values().filter_map(|touched| touched.change(now));
         let changes: Vec<_> = self.chunks.iter().cloned().chain(changes).collect();
         if changes.is_empty() { Ok(()) } else { log.append(&changes, now, self.durable) }
     }
 
-    /// Adds chunks of an answer. They are waited for like its record: a write that fails after it must not take them along.
+    /// Adds chunks of an answer. They are synced like a record: a later write that fails must not remove them.
     pub(super) fn add_chunks(&mut self, chunks: Vec<LogWrite>) {
         self.chunks.extend(chunks);
         self.durable = true;
         self.changes += 1;
     }
 
-    /// What is known once this is written to `segment`: of claims, in `claims`, and of what `next` has on top of it.
+    /// Updates what is known when the batch is written to `segment`: the remembered `claims`, and the records that
+    /// `next` has changed again.
     pub(super) fn written(&self, segment: u64, next: &mut Self, claims: &mut ByKey<TouchedRecord>) {
         for (key, touched) in self.touched.iter().filter(|(_, touched)| touched.changed) {
             let written = touched.on_top(Some(segment));
@@ -295,7 +296,8 @@ impl TouchedRecord {
         Ok(Self { written, stored, ..Self::absent(name, kept_until) })
     }
 
-    /// The same as whoever comes after its write finds it; `None`: it is not known yet where that goes.
+    /// This record as an operation after its write finds it. `segment` is where it is written, `None` if that is not
+    /// known yet.
     fn on_top(&self, segment: Option<u64>) -> Self {
         let replaced = |stored: &EncodedRecord| SupersededFrame {
             segment: segment.unwrap_or(0),
@@ -317,7 +319,7 @@ impl TouchedRecord {
         frame::frame_len(&self.name, self.stored.as_ref().map_or(0, |stored| stored.record.len()))
     }
 
-    /// What is to be written, if anything.
+    /// The write that the change needs, if any.
     fn change(&self, now: u64) -> Option<LogWrite> {
         let (expires_at, content) = match &self.stored {
             _ if !self.changed => return None,

@@ -1,14 +1,15 @@
-//! Between those who ask and the thread that writes.
+//! The batches between the callers and the writer.
 //!
-//! Whoever asks carries out its own operation, on top of what is written and of what waits to be, under a lock that is not
-//! held while a write waits for the disk. (What is not remembered is read under it, and has nearly always been read or
-//! written a moment before.) What changed gathers in a batch; the thread takes it as a whole, writes it, and
-//! waits for the disk once, while the next batch gathers. An operation that changed nothing, and saw nothing unwritten, is
-//! answered at once; all others wait for the end of their batch.
+//! A caller carries out its own operation, on top of what is written and of the changes that are not written yet. It
+//! holds a lock for that, which is not held while a write waits for the disk. (A record that is not remembered is read
+//! under the lock. It has nearly always been read or written a moment before.) The changes gather in a batch. The
+//! writer takes the batch as a whole, writes it, and waits for the disk once. Meanwhile the next batch gathers. An
+//! operation without changes, whose result depends on no unwritten change, ends at once. All others wait for the end of
+//! their batch.
 //!
-//! Nobody hands anybody anything: what an operation came to is known where it was carried out, and only whether it is
-//! written comes from the thread. That, and that each core is woken once for each batch and not once for each request, took
-//! the store's part of a first request from 36 µs to what docs/performance.md says.
+//! No operation and no result passes between threads: the caller has the result, and learns from the writer only
+//! whether the batch is written. Each core is woken once for each batch, not once for each request. Together, these two
+//! took the store's part of a first request from 36 µs to the figure in docs/performance.md.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,60 +28,61 @@ use crate::record::RecordName;
 use crate::store::StoreError;
 use crate::store::format::RecordFormat;
 
-/// What is not written yet.
+/// The changes that are not written yet.
 pub(super) struct CommitQueue {
     view: Arc<View>,
     format: Arc<RecordFormat>,
     clock: Arc<Clock>,
     condition: Arc<CurrentCondition>,
     state: Mutex<CommitState>,
-    /// The number of the last batch whose end is known.
+    /// The number of the last batch that is written or has failed.
     finished: AtomicU64,
-    /// That of the last one that failed.
+    /// The number of the last batch that failed.
     last_failed: AtomicU64,
     writer: OnceLock<Thread>,
     cores: Mutex<Vec<Weak<Waiters>>>,
 }
 
-/// The batches on their way to the disk.
+/// The batch that gathers, and the batch that is written.
 struct CommitState {
     gathering: Batch,
     /// Batches are numbered from 1.
     number: u64,
     writing: Option<Arc<Batch>>,
     claims: ByKey<TouchedRecord>,
-    /// What has gathered is to be written now.
+    /// The gathered changes are to be written now.
     is_due: bool,
-    /// The thread waits until something is due.
+    /// The thread waits until a batch is due.
     is_idle: bool,
     is_closing: bool,
-    /// Batches that failed, and how.
+    /// The batches that failed, and how.
     failed: VecDeque<(u64, CommitFailure)>,
 }
 
 /// Why a batch is not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CommitFailure {
-    /// It may be on the disk all the same.
+    /// The write had begun: some of it may be on the disk.
     Begun,
-    /// It certainly is not.
+    /// Nothing of it is on the disk.
     NeverWritten,
 }
 
-/// What the thread is to do next.
+/// What the thread does next.
 pub(super) enum WriterWork {
     Write(Arc<Batch>),
-    /// It is time for what is done now and then.
+    /// No batch. The thread does its periodic work.
     Nothing,
-    /// Nobody is left who could ask.
+    /// No callers are left.
     End,
 }
 
-/// Operations that wait for one batch.
+/// The most operations that wait for one batch.
 const WAITING: usize = 4096;
-/// Claims that are remembered: some 300 bytes each.
+/// The most claims that are remembered, at about 300 bytes each.
 const CLAIMS: usize = 8192;
-/// Failures that are remembered: whoever waits does so for a call's time, and a store that failed is opened anew first.
+/// The most failures that are remembered. A waiter waits for the timeout of one call at most, and after a failure the
+/// store is opened anew before another batch can fail.
 const FAILURES: usize = 1024;
 
 impl CommitState {
@@ -127,17 +129,17 @@ impl CommitQueue {
     }
 
     fn state(&self) -> MutexGuard<'_, CommitState> {
-        // An operation that panicked has changed its record, or has not.
+        // An operation that panicked has changed its record as a whole, or not at all.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How much is written, for [`carry_out`](Self::carry_out).
+    /// The number of the last finished batch, as [`carry_out`](Self::carry_out) takes it.
     pub(super) fn finished(&self) -> u64 {
         self.finished.load(Ordering::Acquire)
     }
 
-    /// Carries out an operation on a record. `absent_at`: that nothing was written of it when so much was finished. What it
-    /// came to counts once the commit has ended, if there is one.
+    /// Carries out an operation on a record. `absent_at` is the value of [`finished`](Self::finished) at which the
+    /// caller found no record of this name. With a ticket, the result is valid only once its commit has ended.
     pub(super) fn carry_out<T>(
         &self,
         name: &RecordName,
@@ -161,7 +163,7 @@ impl CommitQueue {
             view: &self.view,
             format: &self.format,
             condition: &self.condition,
-            // An operation must not see a time before its caller asked.
+            // Read now: an operation must not see a time before its caller asked.
             now: self.clock.now(),
             gathering: &mut batches.gathering,
             writing: batches.writing.as_deref(),
@@ -180,7 +182,7 @@ impl CommitQueue {
         Ok((result, ticket))
     }
 
-    /// Adds chunks of an answer to what is written next.
+    /// Adds chunks of an answer to the gathering batch.
     pub(super) fn add_chunks(&self, chunks: Vec<LogWrite>) -> Result<CommitTicket, StoreError> {
         let mut state = self.state();
         let condition = self.condition.get();
@@ -191,7 +193,7 @@ impl CommitQueue {
         Ok(CommitTicket(state.number))
     }
 
-    /// `None`: it is not known yet.
+    /// How the batch ended. `None`: it has not ended yet.
     pub(super) fn result(&self, CommitTicket(batch): CommitTicket) -> Option<Result<(), StoreError>> {
         if self.finished() < batch {
             return None;
@@ -207,7 +209,7 @@ impl CommitQueue {
         })
     }
 
-    /// Has the thread write what has gathered.
+    /// Makes the thread write the gathered changes.
     pub(super) fn make_due(&self) {
         let mut state = self.state();
         state.is_due = true;
@@ -224,11 +226,11 @@ impl CommitQueue {
         }
     }
 
-    // === for those who write; they have the log, so that one batch is written after the other ===
+    // === For writers. A writer holds the lock on the log, so batches are written one after the other. ===
 
-    /// Waits until something is to be written, but not for longer than `patience`. For the thread.
+    /// Waits until a batch is due, for `patience` at most. Only the thread calls this.
     pub(super) fn wait(&self, patience: Duration) {
-        // Before it is found idle.
+        // Set before another thread can see this one idle.
         self.writer.get_or_init(thread::current);
         {
             let mut state = self.state();
@@ -237,11 +239,11 @@ impl CommitQueue {
             }
             state.is_idle = true;
         }
-        // Who made something due in between has found it idle, and wakes it.
+        // If a batch became due in between, its caller saw this thread idle and unparks it: the park ends at once.
         thread::park_timeout(patience);
     }
 
-    /// What has gathered. For the thread.
+    /// Takes the gathered batch. Only the thread calls this.
     pub(super) fn take(&self) -> WriterWork {
         let mut state = self.state();
         state.is_idle = false;
@@ -252,7 +254,7 @@ impl CommitQueue {
         }
     }
 
-    /// The same, if what has gathered suits: a function of its bytes, about. Else `None`.
+    /// Takes the gathered batch if its approximate size in bytes suits. `None`: it does not.
     pub(super) fn take_if(&self, suits: impl FnOnce(u64) -> bool) -> Option<WriterWork> {
         let mut state = self.state();
         if !suits(state.gathering.bytes()) {
@@ -261,13 +263,13 @@ impl CommitQueue {
         Some(state.take_batch().map_or(WriterWork::Nothing, WriterWork::Write))
     }
 
-    /// The batch that was taken is written, and its readers find it.
+    /// Ends the batch that was taken: it is written, and readers find it.
     pub(super) fn finish(&self, batch: &Batch, segment: u64) {
         let mut state = self.state();
         let CommitState { gathering, claims, .. } = &mut *state;
         batch.written(segment, gathering, claims);
         if claims.len() > CLAIMS {
-            // Whatever is not remembered is read.
+            // A record that is not remembered is read.
             claims.clear();
         }
         state.writing = None;
@@ -276,7 +278,7 @@ impl CommitQueue {
         self.wake_cores();
     }
 
-    /// What is on its way cannot be written. Of a batch that was `begun`, some may be on the disk all the same.
+    /// Fails the batch that is being written and the one that gathers. `begun`: some of the former may be on the disk.
     pub(super) fn fail(&self, begun: bool, condition: Condition) {
         let mut state = self.state();
         self.condition.set(condition);
@@ -286,7 +288,7 @@ impl CommitQueue {
                 .failed
                 .push_back((number - 1, if begun { CommitFailure::Begun } else { CommitFailure::NeverWritten }));
         }
-        // It rests on what was to be written before it.
+        // The gathering batch builds on the one before it, so it fails too.
         state.failed.push_back((number, CommitFailure::NeverWritten));
         let too_many = state.failed.len().saturating_sub(FAILURES);
         state.failed.drain(..too_many);
@@ -311,13 +313,13 @@ impl CommitQueue {
         });
     }
 
-    /// The thread ends once all is written.
+    /// Makes the thread end once all is written.
     pub(super) fn close(&self) {
         self.state().is_closing = true;
         self.wake_writer();
     }
 
-    /// A list of its own for each core.
+    /// A new list of waiters, for one core.
     pub(super) fn waiters(&self) -> Arc<Waiters> {
         let waiters = Arc::new(Waiters::default());
         self.cores.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&waiters));
