@@ -1,9 +1,9 @@
 //! Large answers: each chunk is a frame of its own.
 //!
-//! The chunks are written before the record that tells of them, a MiB at a time and of one answer after the other: whoever
-//! writes something else meanwhile waits for a MiB. They are read one by one, when they are asked for. Where the record is
-//! never written, nothing tells of them, and they expire. They outlive their record, so that whoever has begun to read them
-//! comes to the end.
+//! The chunks are written before the record that refers to them, one MiB at a time. Only one answer is written at a
+//! time, so another write waits for a MiB at most. A reader reads the chunks one by one, on demand. If the record is
+//! never written, nothing refers to the chunks, and they expire. Chunks outlive their record, so that a reader that has
+//! begun can finish.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +21,12 @@ use crate::record::{RecordName, Token};
 use crate::store::{FOREVER, StoreError, StoreFuture, StoredChunks};
 use crate::tick;
 
-/// A longer body lies apart from its record.
+/// A longer body is stored apart from its record.
 pub(super) const LARGE_BODY: u64 = SIZE as u64;
-/// Chunks that are written at once.
+/// The number of chunks in one write.
 const AT_ONCE: usize = 16;
 
-/// The name that a chunk is found by: one that no record has. The token keeps attempts apart.
+/// The name under which a chunk is found. No record has it. The token keeps the chunks of different attempts apart.
 fn chunk_name(record: &RecordName, token: Token, index: u64) -> RecordName {
     let mut place = [0; 40];
     place[..16].copy_from_slice(&record.digest);
@@ -36,7 +36,7 @@ fn chunk_name(record: &RecordName, token: Token, index: u64) -> RecordName {
 }
 
 impl Embedded {
-    /// Writes the chunks of a body whose record is to live for so long.
+    /// Writes the chunks of a body. `time_to_live` is that of its record.
     pub(super) async fn write_body(
         &self,
         name: &RecordName,
@@ -44,7 +44,7 @@ impl Embedded {
         pieces: &[Bytes],
         time_to_live: Duration,
     ) -> Result<Cut, StoreError> {
-        // Its time begins when it is its turn.
+        // The timeout of each write begins after this wait.
         let _turn = self.shared.body_turn.lock().await;
         let mut cutter = self.shared.format.cutter(name, token);
         let mut chunks = Vec::with_capacity(AT_ONCE);
@@ -68,7 +68,7 @@ impl Embedded {
         time_to_live: Duration,
     ) -> Result<(), StoreError> {
         let shared = &*self.shared;
-        // The record's life begins when they all are written: a minute is more than that takes, or it is not written.
+        // The record's life begins when all chunks are written. `WRITING`, a minute, is more than that takes.
         let survives = time_to_live.min(FOREVER) + shared.body_survives + shared.timeout + WRITING;
         let expires_at = shared.clock.now() + survives.as_millis() as u64;
         let chunk = |Chunk { index, pieces }| {
@@ -103,7 +103,7 @@ impl StoredChunks for EmbeddedChunks {
     fn read(&mut self, index: u64) -> StoreFuture<'_, Option<Bytes>> {
         let (name, view) = (chunk_name(&self.record, self.token, index), Arc::clone(&self.shared.view));
         Box::pin(async move {
-            // Not on a thread that others wait for: it may have to come from the disk.
+            // On a blocking thread: the read may wait for the disk.
             let reading = tokio::task::spawn_blocking(move || -> Result<Option<Bytes>, LogReadError> {
                 let entry = view.find(&name)?.filter(|entry| entry.head.kind == FrameKind::Chunk);
                 Ok(entry.map(|entry| entry.record()).transpose()?)

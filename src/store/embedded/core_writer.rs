@@ -1,9 +1,10 @@
-//! Writing on the core that asks, where nobody waits for the disk.
+//! Writing on the core of a caller, where no write waits for the disk.
 //!
-//! With `durability = "process"` a batch is given to the system, which takes some microseconds. To hand it to a thread and to
-//! be woken by that takes longer, and each is a system call; so the first who asks on a core writes, after all others who
-//! are ready there, what they changed. The thread is left with all that may wait for the disk: another segment, giving room
-//! back, large answers, and whatever the system does not take at once.
+//! With `durability = "process"` a batch is handed to the operating system, which takes some microseconds. Handing it
+//! to a thread and being woken by that thread takes longer, with a system call for each. So the first caller on a core
+//! writes, after all tasks that are ready on that core have added their changes. The thread does all work that may wait
+//! for the disk: beginning another segment, giving room back, large answers, and writes that the system does not take
+//! at once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -13,22 +14,22 @@ use super::log::RecordLog;
 use super::queue::{CommitQueue, WriterWork};
 use super::writer;
 
-/// The log, for whoever writes to it.
+/// The log, locked by the one who writes.
 pub(super) type SharedLog = Arc<Mutex<RecordLog>>;
 
-/// Writes where it is asked.
+/// Writes batches on the cores.
 pub(super) struct CoreWriter {
     log: SharedLog,
     clock: Arc<Clock>,
-    /// Until then, on the store's clock, the thread writes.
+    /// Until this time, on the store's clock, the thread writes.
     slow_until: AtomicU64,
 }
 
-/// What is larger is left to the thread.
+/// Larger batches are left to the thread.
 const LARGE: u64 = 64 * 1024;
-/// Milliseconds of a write in which the system has made the writer wait for the disk.
+/// A write of so many milliseconds has waited for the disk.
 const SLOW: u64 = 10;
-/// Milliseconds for which no core waits then.
+/// For so many milliseconds after a slow write, the thread writes instead of the cores.
 const SLOW_FOR: u64 = 1000;
 
 impl CoreWriter {
@@ -36,13 +37,13 @@ impl CoreWriter {
         Self { log, clock, slow_until: AtomicU64::new(0) }
     }
 
-    /// Writes what has gathered. `false`: the thread is to do it.
+    /// Writes the gathered batch. `false`: the thread must do it.
     pub(super) fn write(&self, queue: &CommitQueue) -> bool {
         let now = self.clock.now();
         if now < self.slow_until.load(Ordering::Relaxed) {
             return false;
         }
-        // Whoever has it may be waiting for the disk.
+        // The holder of the lock may be waiting for the disk.
         let Some(mut log) = try_lock(&self.log) else { return false };
         let batch = match queue.take_if(|bytes| bytes <= LARGE && log.has_place_for(bytes)) {
             Some(WriterWork::Write(batch)) => batch,
@@ -59,9 +60,9 @@ impl CoreWriter {
     }
 }
 
-/// For the thread, which waits for it.
+/// Locks the log, and waits for that. For the thread.
 pub(super) fn lock(log: &Mutex<RecordLog>) -> MutexGuard<'_, RecordLog> {
-    // Whatever was begun is as a write that failed half-way: it is written over.
+    // A panic under the lock leaves at most a write that stopped half-way. The next write overwrites it.
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
