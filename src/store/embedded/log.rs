@@ -1,4 +1,4 @@
-//! The writing side: frames are appended to the open segment, and a full one is followed by another.
+//! The writing side. Frames are appended to the open segment; when it is full, another one is begun.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::config::Durability;
 use crate::record::RecordName;
 use crate::store::digest_key::DigestKeyNote;
 
-/// The store's files, for the one who writes.
+/// The store's files, as a writer uses them.
 #[derive(Debug)]
 pub(super) struct RecordLog {
     pub(super) view: Arc<View>,
@@ -28,16 +28,16 @@ pub(super) struct RecordLog {
     pub(super) usage: BTreeMap<u64, Usage>,
     pub(super) reclaim: Reclaim,
     pub(super) limits: SegmentLimits,
-    /// How long the open segment may become, by what was live when that was last added up.
+    /// The length at which the open segment is full. It depends on the live bytes when they were last added up.
     pub(super) longest: u64,
     durability: Durability,
     open: ActiveSegment,
-    /// Sorts the index of the segment that was full last.
+    /// The thread that sorts the index of the segment that became full last.
     sorting: Option<JoinHandle<()>>,
-    /// How often the disk was waited for.
+    /// The number of syncs.
     #[cfg(test)]
     pub(super) syncs: Arc<std::sync::atomic::AtomicU64>,
-    /// The disk fails the next time.
+    /// Makes the next sync fail.
     #[cfg(test)]
     pub(super) fails: Arc<std::sync::atomic::AtomicBool>,
 }
@@ -47,34 +47,34 @@ pub(super) struct RecordLog {
 pub(super) struct ActiveSegment {
     pub(super) id: u64,
     pub(super) file: Arc<fs::File>,
-    /// Behind the last frame that was written whole.
+    /// The end of the last frame that was written as a whole.
     pub(super) length: u64,
-    /// As much of it is on the disk for sure.
+    /// Everything before this offset is certainly on the disk.
     pub(super) synced: u64,
-    /// Behind the zeros that stand where the next frames come.
+    /// The end of the zeros that are written ahead of the next frames.
     pub(super) filled: u64,
     pub(super) kept_until: u64,
 }
 
-/// A version that is to be written.
+/// A version to be written.
 #[derive(Debug, Clone)]
 pub(super) struct LogWrite {
     pub(super) name: RecordName,
     pub(super) version: RecordVersion,
-    /// Where the version before lies.
+    /// The frame of the previous version.
     pub(super) replaces: Option<SupersededFrame>,
-    /// The record's sum, where it was written before: what was damaged since must not pass for whole.
+    /// The record's checksum if this is a copy of a frame. Damage since the first write must stay visible.
     pub(super) record_sum: Option<u64>,
 }
 
 impl LogWrite {
-    /// Bytes that it takes.
+    /// The bytes of its frame.
     pub(super) fn frame_len(&self) -> u64 {
         frame::frame_len(&self.name, self.version.content.len())
     }
 }
 
-/// A version that counts no more.
+/// A frame that is not the newest of its record any more.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SupersededFrame {
     pub(super) segment: u64,
@@ -82,24 +82,24 @@ pub(super) struct SupersededFrame {
     pub(super) bytes: u64,
 }
 
-/// How large files become, and what is worth tidying up.
+/// The lengths of segments, and the room that is worth giving back.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SegmentLimits {
-    /// A segment is a quarter of what the store holds, so that there are few of them, and none is kept for long by a few
-    /// records in it. It is no smaller than this.
+    /// A segment has a quarter of the live bytes of the store. So there are few segments, and a few records keep no
+    /// segment for long. This is the lower limit.
     pub(super) smallest: u64,
-    /// Nor larger: the last one is read as a whole after a crash, and its index is in memory as a hash map.
+    /// The upper limit. After a crash the last segment is read as a whole, and its index is a hash map in memory.
     pub(super) largest: u64,
-    /// Room that is not worth giving back.
+    /// Less room than this is not worth giving back.
     pub(super) slack: u64,
 }
 
 const LIMITS: SegmentLimits = SegmentLimits { smallest: 256 * 1024, largest: 384 * 1024 * 1024, slack: 128 * 1024 };
 
-/// Written at once: nearly always, all that waits is less.
+/// The bytes of one write. A batch is nearly always smaller.
 const PIECE: u64 = 1024 * 1024;
 
-/// Zeros that are written ahead: a quarter of the segment, from the least to the most of these.
+/// The least and the most bytes of zeros that are written ahead. Between these limits it is a quarter of the segment.
 const FILL: (u64, u64) = (64 * 1024, 1024 * 1024);
 
 impl RecordLog {
@@ -138,12 +138,12 @@ impl RecordLog {
         self.write_manifest(now)
     }
 
-    /// Whether nothing was ever written to it, or nothing of it is left.
+    /// Whether the store has no frames: nothing was ever written, or nothing is left.
     pub(super) fn is_empty(&self) -> bool {
         self.view.read().full.is_empty() && self.open.length == segment::HEADER
     }
 
-    /// Records that have not expired, about.
+    /// Roughly the number of records that have not expired.
     pub(super) fn records(&mut self, now: u64) -> u64 {
         self.usage
             .values_mut()
@@ -154,8 +154,8 @@ impl RecordLog {
             .sum()
     }
 
-    /// Writes the changes, and returns once they are on the disk, if they are to be `durable` and the store is. What
-    /// cannot be written is nowhere to be seen; whether it is on the disk is not certain.
+    /// Writes the changes. If they are `durable` and the store's durability is `Disk`, returns once they are on the
+    /// disk. After an error, no reader sees them, and it is not certain whether they are on the disk.
     pub(super) fn append(&mut self, changes: &[LogWrite], now: u64, durable: bool) -> io::Result<()> {
         let all: u64 = changes.iter().map(LogWrite::frame_len).sum();
         if self.is_too_long(self.open.length + all) && self.open.length > segment::HEADER {
@@ -201,9 +201,10 @@ impl RecordLog {
         Ok(())
     }
 
-    /// Writes zeros where the next frames come. Frames that are written over them change neither the length of the file nor
-    /// where it lies, so that a sync need not wait for the file system's journal: on ext4 it takes 170 µs instead of 230, and
-    /// 2.0 ms instead of 3.5 on a busy machine. They come with the sync of the frames before them, once for many.
+    /// Writes zeros ahead of the next frames. Frames written over them change neither the length of the file nor its
+    /// place on the disk, so a sync need not wait for the journal of the file system. On ext4 a sync takes 170 µs
+    /// instead of 230, and 2.0 ms instead of 3.5 on a busy machine. The zeros are synced with the frames before them,
+    /// once for many frames.
     fn fill(&mut self, length: u64) {
         if length <= self.open.filled {
             return;
@@ -211,16 +212,16 @@ impl RecordLog {
         self.open.filled = length;
         let filled = length + (length / 4).clamp(FILL.0, FILL.1);
         let zeros = vec![0; (filled.min(self.longest.max(length)) - length) as usize];
-        // Room that frames may need more urgently is left alone.
+        // Frames may need the last room on the disk more urgently than zeros.
         let has_room = folder::has_room_for(self.folder.left(), zeros.len() * 16);
         if has_room && self.open.file.write_all_at(&zeros, length).is_ok() {
             self.open.filled = length + zeros.len() as u64;
         }
     }
 
-    /// Takes the zeros behind the last frame off again: the length of a segment that is closed tells that it is whole.
+    /// Cuts off the zeros behind the last frame. The length of a closed segment shows that it is whole.
     fn cut_off(&mut self) -> io::Result<()> {
-        // Part of what could not be filled may be there.
+        // A fill that failed may have left some zeros.
         if self.open.file.metadata()?.len() > self.open.length {
             self.open.file.set_len(self.open.length)?;
             self.open.filled = self.open.length;
@@ -256,7 +257,7 @@ impl RecordLog {
         self.syncs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Makes sure that all is on the disk.
+    /// Waits until all frames are on the disk.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         if self.open.synced < self.open.length {
             self.sync_data()?;
@@ -265,7 +266,7 @@ impl RecordLog {
         Ok(())
     }
 
-    /// The same where claims are to be on the disk.
+    /// The same if the store's durability is `Disk`.
     pub(super) fn sync_if_durable(&mut self) -> io::Result<()> {
         match self.durability {
             Durability::Disk => self.sync(),
@@ -273,7 +274,7 @@ impl RecordLog {
         }
     }
 
-    /// Writes everything out, and notes where it ends.
+    /// Waits until all frames are on the disk, and notes in the manifest where the last segment ends.
     pub(super) fn close(&mut self, now: u64) -> io::Result<()> {
         self.join_sorting();
         self.cut_off()?;
@@ -283,12 +284,11 @@ impl RecordLog {
         self.put_manifest(now)
     }
 
-    /// Goes on from what the disk holds, after a write has failed. What was being written then is as good as never
-    /// written.
+    /// Goes on from what is on the disk, after a write has failed. That write counts as never written.
     pub(super) fn reopen(&mut self, now: u64) -> io::Result<()> {
         self.join_sorting();
         self.reclaim = Reclaim::default();
-        // After a failed sync the system may show what is not on the disk.
+        // After a failed sync the system may show data that is not on the disk.
         let keep = match self.durability {
             Durability::Disk => self.open.synced,
             Durability::Process => self.open.length,
@@ -308,13 +308,13 @@ impl RecordLog {
         self.rotate(now)
     }
 
-    /// Whether the folder is still the one that was opened, with all that was in it.
+    /// Whether the folder is still the one that was opened, with all its files.
     pub(super) fn check(&self) -> Result<(), FolderLoss> {
         self.folder.check()?;
         let segments = self.view.read();
         let full = segments.full.iter().map(|segment| (segment.id, &segment.file));
         for (id, file) in full.chain([(segments.open.id, &segments.open.file)]) {
-            // A file without a name is gone once it is closed.
+            // A file without a name is deleted once it is closed.
             if file.metadata().is_ok_and(|metadata| metadata.nlink() == 0) {
                 return Err(FolderLoss::File(folder::segment_name(id)));
             }
@@ -322,29 +322,30 @@ impl RecordLog {
         Ok(())
     }
 
-    /// Bytes of all segments.
+    /// The bytes of all segments.
     pub(super) fn size(&self) -> u64 {
         self.view.read().full.iter().map(|segment| segment.length).sum::<u64>() + self.open.length
     }
 
-    /// How much of what it may take the store has taken, from 0 to 1: not a number where the file system does not tell.
+    /// The store's share of the room that it has or could take, from 0 to 1. NaN if the file system does not tell how
+    /// much is left.
     pub(super) fn used_ratio(&self) -> f64 {
         let size = self.size() as f64;
         self.folder.left().map_or(f64::NAN, |left| size / (size + left as f64))
     }
 
-    /// Bytes of what is still of use.
+    /// The live bytes of all segments.
     pub(super) fn used(&self) -> u64 {
         self.usage.values().map(Usage::bytes).sum()
     }
 
-    /// Bytes of the open segment, and which one it is.
+    /// The number of the open segment, and its length.
     pub(super) fn open_segment(&self) -> (u64, u64) {
         (self.open.id, self.open.length)
     }
 
-    /// Whether a segment of this length is to be closed. What is live is added up only when the last sum is exceeded: there
-    /// may be a hundred segments.
+    /// Whether a segment of this length is full. There may be a hundred segments, so the live bytes are added up only
+    /// when the last limit is exceeded.
     fn is_too_long(&mut self, length: u64) -> bool {
         if length > self.longest {
             self.longest = (self.used() / 4).clamp(self.limits.smallest, self.limits.largest);
@@ -352,12 +353,12 @@ impl RecordLog {
         length > self.longest
     }
 
-    /// Whether so many bytes can be appended without beginning another segment.
+    /// Whether so many bytes fit into the open segment.
     pub(super) fn has_place_for(&mut self, bytes: u64) -> bool {
         !self.is_too_long(self.open.length + bytes)
     }
 
-    /// Makes the open segment a full one, and begins another.
+    /// Closes the open segment as full, and begins another.
     pub(super) fn rotate(&mut self, now: u64) -> io::Result<()> {
         self.cut_off()?;
         self.sync()?;
@@ -382,7 +383,7 @@ impl RecordLog {
         Ok(())
     }
 
-    /// Sorts the index of a full segment, beside what else is written.
+    /// Sorts the index of a full segment, on a thread of its own.
     fn sort(&mut self, full: Arc<Segment>) {
         self.join_sorting();
         let (view, files) = (self.view.clone(), (self.folder.index_path(full.id), self.folder.ends_path(full.id)));
@@ -391,7 +392,7 @@ impl RecordLog {
         let sorting = thread::Builder::new().name("store-index".to_owned()).spawn(move || {
             let Index::Growing(growing) = &full.index else { return };
             let sorted = growing.sorted();
-            // Without the files, the segment is read when they are needed. The last of the room is for outcomes.
+            // If these files are missing when they are needed, the segment is read. The last room is kept for outcomes.
             let (index, ends) = (sorted.encode(about), growing.ends().encode(about));
             if folder::has_room_for(left, index.len() + ends.len()) {
                 let written = folder::write_whole(&files.0, &index);
@@ -402,18 +403,18 @@ impl RecordLog {
             }
             view.write().sort(full.id, sorted);
         });
-        // Without the thread, the index stays as it is.
+        // If no thread can be started, the index stays a hash map.
         self.sorting = sorting.ok();
     }
 
     pub(super) fn join_sorting(&mut self) {
         if let Some(sorting) = self.sorting.take() {
-            // A thread that panicked has said so.
+            // A thread that panics has already logged it.
             let _ = sorting.join();
         }
     }
 
-    /// Writes down which segments there are, the open one among them.
+    /// Writes the manifest, with the open segment in it.
     pub(super) fn write_manifest(&mut self, now: u64) -> io::Result<()> {
         self.manifest.segments.insert(self.open.id, self.open.entry(SegmentState::Open));
         self.manifest.next_segment = self.manifest.next_segment.max(self.open.id + 1);

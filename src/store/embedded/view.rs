@@ -1,4 +1,4 @@
-//! What has been written, for all who read.
+//! What is written, as readers see it.
 
 use std::fs::File;
 use std::io;
@@ -9,33 +9,34 @@ use super::index::{Growing, IndexKey, Sorted};
 use super::segment::{Index, NextFrame, Segment, SegmentEntry, SegmentReader};
 use crate::record::RecordName;
 
-/// The segments and where their records lie. Only what is written, and as safe as it was asked to be, is seen here.
+/// The segments, and where their records are. Only frames that are written, and as durable as requested, are visible
+/// here.
 #[derive(Debug)]
 pub(super) struct View(RwLock<Segments>);
 
-/// All segments, from the oldest to the newest: of two frames of one record, the one behind counts.
+/// All segments, from the oldest to the newest. Of two frames of one record, the later one counts.
 #[derive(Debug)]
 pub(super) struct Segments {
     pub(super) full: Vec<Arc<Segment>>,
     pub(super) open: OpenSegment,
 }
 
-/// The segment that is written to.
+/// The segment that is being written.
 #[derive(Debug)]
 pub(super) struct OpenSegment {
     pub(super) id: u64,
     pub(super) file: Arc<File>,
-    /// Behind the last frame that was written.
+    /// The end of the last frame.
     pub(super) length: u64,
     pub(super) index: Growing,
 }
 
-/// Why a record cannot be told.
+/// Why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LogReadError {
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Something is there, and it is no frame.
+    /// The bytes at this place are no valid frame.
     #[error("a frame of the embedded store is damaged")]
     Damaged,
 }
@@ -46,7 +47,7 @@ impl View {
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Segments> {
-        // Every change below leaves it whole, so a panic elsewhere does not make it unusable.
+        // A change under the lock is never left half done, so a panic elsewhere does not make the view unusable.
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -59,7 +60,8 @@ impl View {
         self.find_since(name, 0)
     }
 
-    /// The same, and the number of the segment that is written to: whatever is written from now on lies there or behind.
+    /// The newest frame of the record, and the number of the open segment. Later frames are in that segment or a newer
+    /// one.
     pub(super) fn look(&self, name: &RecordName) -> Result<(u64, Option<SegmentEntry>), LogReadError> {
         let (open, places) = {
             let segments = self.read();
@@ -68,15 +70,15 @@ impl View {
         Ok((open, newest(name, places)?))
     }
 
-    /// The newest frame of a record that is in no segment before `since`.
+    /// The newest frame of a record. `since`: no segment before it holds the record.
     pub(super) fn find_since(&self, name: &RecordName, since: u64) -> Result<Option<SegmentEntry>, LogReadError> {
         let places = self.read().places(IndexKey::of(name), since);
         newest(name, places)
     }
 
-    /// Whether what lies at this place is the newest frame of the record.
+    /// Whether the frame at this place is the newest of the record.
     pub(super) fn is_newest(&self, name: &RecordName, at: (u64, FrameOffset)) -> Result<bool, LogReadError> {
-        // What lies before is older.
+        // Older segments hold only older frames.
         let places = self.read().places(IndexKey::of(name), at.0);
         for (segment, file, place) in places {
             if (segment, place) == at {
@@ -90,8 +92,9 @@ impl View {
         Ok(false)
     }
 
-    /// Shows `wanted` the newest frames of all records, `most` bytes of each record, in the order in which they were written, until it has enough or
-    /// `is_over`. Returns where to go on. A record that is written anew meanwhile is met again, further on.
+    /// Shows `wanted` the newest frames of all records, in the order in which they were written, with at most `most`
+    /// bytes of each record. Ends when `wanted` stops it or `is_over`, and returns where to go on. A record that is
+    /// written again meanwhile is shown again, further on.
     pub(super) fn walk(
         &self,
         from: (u64, u64),
@@ -101,8 +104,8 @@ impl View {
     ) -> Result<Option<(u64, u64)>, LogReadError> {
         let (mut id, mut at) = from;
         loop {
-            // The lock is let go before the segment is read: whoever holds it and asks for it again waits for a writer that
-            // waits for the first hold to end.
+            // The lock is released before the segment is read. A thread that took it a second time would wait for a
+            // writer, and the writer for the first hold to end.
             let Some((segment, file, length)) = self.read().first_from(id) else { return Ok(None) };
             let from = if segment == id { at } else { 0 };
             if from >= length {
@@ -130,13 +133,13 @@ impl View {
                     return Ok(Some((segment, end)));
                 }
             }
-            // More may have been written to it meanwhile.
+            // More frames may be in it by now.
             (id, at) = (segment, length);
         }
     }
 }
 
-/// The first of these frames that is one of the record.
+/// The first of these frames that belongs to the record. An index may also find frames of other records.
 fn newest(name: &RecordName, places: Vec<(u64, Arc<File>, FrameOffset)>) -> Result<Option<SegmentEntry>, LogReadError> {
     for (segment, file, place) in places {
         let entry = SegmentEntry::read(&file, segment, place)?.ok_or(LogReadError::Damaged)?;
@@ -147,7 +150,7 @@ fn newest(name: &RecordName, places: Vec<(u64, Arc<File>, FrameOffset)>) -> Resu
     Ok(None)
 }
 
-/// Whether a walk goes on.
+/// Whether a walk continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Walk {
     Continue,
@@ -155,9 +158,9 @@ pub(super) enum Walk {
 }
 
 impl Segments {
-    /// Where frames of the record may lie, from the segment `since` on, the newest first.
+    /// Where frames of the record may be, from segment `since` on, the newest first.
     fn places(&self, key: IndexKey, since: u64) -> Vec<(u64, Arc<File>, FrameOffset)> {
-        // Allocates nothing for a new record.
+        // An empty vector allocates nothing: a look-up of a new record finds no places.
         let mut found = Vec::new();
         if let Some(place) = self.open.index.get(key) {
             found.push((self.open.id, self.open.file.clone(), place));
@@ -168,7 +171,7 @@ impl Segments {
         found
     }
 
-    /// The oldest segment of this number or a later one.
+    /// The segment of this number, or else the next newer one.
     fn first_from(&self, id: u64) -> Option<(u64, Arc<File>, u64)> {
         let full = self.full.iter().find(|segment| segment.id >= id);
         let full = full.map(|segment| (segment.id, segment.file.clone(), segment.length));

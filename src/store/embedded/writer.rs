@@ -1,7 +1,7 @@
-//! The thread that writes, and does all that may wait for the disk.
+//! The thread that writes, and does all work that may wait for the disk.
 //!
-//! It takes all that has gathered (`queue.rs`), writes it in one piece, waits for the disk once, and says that it is there. In
-//! between it gives room back, and sees to it that the folder is still there.
+//! It takes the gathered batch (`queue.rs`), writes it in one piece, waits for the disk once, and announces the end of
+//! the batch. Between batches it gives room back, and checks that the folder is still there.
 
 use std::io;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use super::folder::is_full;
 use super::log::RecordLog;
 use super::queue::{CommitQueue, WriterWork};
 
-/// The thread's own.
+/// The state of the thread.
 pub(super) struct RecordLogWriter {
     pub(super) log: SharedLog,
     pub(super) clock: Arc<Clock>,
     pub(super) queue: Arc<CommitQueue>,
     pub(super) condition: Arc<CurrentCondition>,
     pub(super) losses: Arc<AtomicU64>,
-    /// How much of its room is taken, as the bits of an `f64`; not a number while it is not known.
+    /// The store's [`used_ratio`](RecordLog::used_ratio), as the bits of an `f64`.
     pub(super) used: Arc<AtomicU64>,
     pub(super) next: NextWork,
 }
 
-/// What is to be done next, and when.
+/// When each periodic task is due.
 #[derive(Debug, Default)]
 pub(super) struct NextWork {
     check: u64,
@@ -38,19 +38,19 @@ pub(super) struct NextWork {
 
 const CHECK_EVERY: u64 = 1000;
 const RECLAIM_EVERY: u64 = 1000;
-/// Nothing is written while nobody asks, but for the time.
+/// How often the clock is written. Without requests nothing else is written.
 const MARK_EVERY: u64 = 60_000;
-/// Milliseconds for which operations wait for room to be given back.
+/// The most milliseconds for which operations wait while room is given back.
 const TURN: u64 = 2;
 
 impl RecordLogWriter {
-    /// Works until all who could ask are gone.
+    /// Runs until no caller is left.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.log);
         loop {
             let next = self.next.check.min(self.next.reclaim);
             self.queue.wait(Duration::from_millis(next.saturating_sub(self.clock.now())));
-            // A core that finds it taken leaves to this what gathers: the next turn begins with it.
+            // A core that finds the log locked leaves its batch to this thread. The next turn begins with that batch.
             let log = &mut *core_writer::lock(&shared);
             match self.queue.take() {
                 WriterWork::Write(batch) => self.write(log, &batch),
@@ -66,7 +66,7 @@ impl RecordLogWriter {
         }
         let log = &mut *core_writer::lock(&shared);
         if self.is_writable()
-            // Nothing is put into a folder that is being removed.
+            // Nothing is written to a folder that is being removed.
             && log.check().is_ok()
             && let Err(error) = log.close(self.clock.now())
         {
@@ -98,7 +98,7 @@ impl RecordLogWriter {
         }
     }
 
-    /// Looks after the folder, and after the end of what is wrong with it.
+    /// Checks the folder, and whether a failed store can be written again.
     fn check(&mut self, log: &mut RecordLog) {
         let now = self.clock.now();
         self.next.check = now + CHECK_EVERY;
@@ -119,8 +119,8 @@ impl RecordLogWriter {
             (Condition::Lost | Condition::Broken, Ok(())) => self.reopen(log, now),
             (Condition::Full, Ok(())) => self.leave_reserve(log, now),
             (Condition::Up, Ok(())) => {
-                // Renewals do not wait for the disk. When a write fails, what is not there is cut off: at most so much of
-                // them.
+                // Renewals are written without a sync. A write that fails cuts off all frames that are not synced. This
+                // sync limits the loss to the renewals of one interval.
                 let synced = log.sync_if_durable();
                 self.heed(synced);
             }
@@ -145,7 +145,7 @@ impl RecordLogWriter {
         }
     }
 
-    /// The disk has room again once the reserve can be taken, and more than that is left.
+    /// Ends the condition `Full` if the reserve can be taken and more room is left.
     fn leave_reserve(&mut self, log: &mut RecordLog, now: u64) {
         match log.folder.take_reserve() {
             Ok(true) => {
@@ -166,7 +166,7 @@ impl RecordLogWriter {
         }
         let clock = self.clock.clone();
         let more = match self.condition.get() {
-            // The room that is left is for outcomes.
+            // No segment is copied: the room that is left is for outcomes.
             Condition::Full => log.remove_expired(now).map(|()| false),
             Condition::Up | Condition::Broken | Condition::Lost => log.reclaim(now, || clock.now() >= now + TURN),
         };
@@ -175,7 +175,7 @@ impl RecordLogWriter {
                 self.next.reclaim = now;
                 Ok(())
             }
-            // With it, the clock does not fall behind by more than that.
+            // With this mark, the clock is at most `MARK_EVERY` behind after a restart.
             Ok(false) if now >= self.next.mark => {
                 self.next.mark = now + MARK_EVERY;
                 log.append(&[], now, false)
@@ -187,7 +187,7 @@ impl RecordLogWriter {
     }
 }
 
-/// Ends a batch, and says whether it is written.
+/// Ends a batch. Returns whether it is written.
 pub(super) fn end(queue: &CommitQueue, batch: &Batch, written: io::Result<()>, log: &RecordLog) -> bool {
     match written {
         Ok(()) => {
@@ -201,7 +201,7 @@ pub(super) fn end(queue: &CommitQueue, batch: &Batch, written: io::Result<()>, l
     }
 }
 
-/// Whatever cannot be written is the end of it, for now.
+/// Handles a failed write: the store is unwritable for now.
 fn fail(queue: &CommitQueue, error: &io::Error) {
     queue.fail(true, Condition::Broken);
     tracing::error!(
