@@ -1,17 +1,17 @@
 //! The bytes of one write.
 //!
-//! A segment is a header and then frames, one behind the other. Each frame is one version of one record. All numbers
-//! are little endian; times are milliseconds on the store's own clock.
+//! A segment is a header followed by frames. Each frame is one version of one record. All numbers are little endian.
+//! Times are milliseconds on the store's own clock.
 //!
 //! ```text
 //!   0  magic        u32
-//!   4  kind         u8   1 record, 2 gone (the record was removed), 3 time (nothing but the clock), 4 chunk (of an answer)
+//!   4  kind         u8   1 record, 2 gone (the record was removed), 3 time (only the clock), 4 chunk (of an answer)
 //!   5  reserved     u8   0
 //!   6  route        u16  length
 //!   8  record       u32  length
-//!  12  synced       u32  how much of this segment was on the disk for sure when this was written, in units of 8 bytes
+//!  12  synced       u32  how much of this segment was certainly on the disk at `now`, in units of 8 bytes
 //!  16  expires at   u64
-//!  24  kept until   u64  this frame is needed until then: see `RecordVersion::kept_until`
+//!  24  kept until   u64  the frame is needed until this time: see `RecordVersion::kept_until`
 //!  32  now          u64
 //!  40  digest       16   of the record's name; of a chunk: see `bodies.rs`
 //!  56  record sum   u64  XXH3 of the record
@@ -29,18 +29,18 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use crate::record::RecordName;
 
-/// A record at one moment.
+/// One version of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RecordVersion {
-    /// The record is nowhere from then on.
+    /// The record does not exist from this time on.
     pub(super) expires_at: u64,
-    /// The later of `expires_at` and what the version before was kept until. An older version may outlive this one, and
-    /// must not come back when this one is thrown away; after this time every older version has expired as well.
+    /// The later of `expires_at` and the `kept_until` of the previous version. An older version may outlive this one.
+    /// It must not come back when this frame is removed. After `kept_until` every older version has expired as well.
     pub(super) kept_until: u64,
     pub(super) content: FrameContent,
 }
 
-/// What a frame is there for.
+/// What a frame holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FrameContent {
     Record(Bytes),
@@ -71,7 +71,7 @@ impl FrameContent {
         self.pieces().iter().map(Bytes::len).sum()
     }
 
-    /// The same whether it is in one piece or in several.
+    /// The checksum of the content. It does not depend on how the content is cut into pieces.
     pub(super) fn sum(&self) -> u64 {
         match self.pieces() {
             [] => sum(&[b""]),
@@ -93,10 +93,10 @@ pub(super) enum FrameKind {
     Chunk,
 }
 
-/// What stands before the record.
+/// Everything before the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FrameHead {
-    /// `None`: the frame tells the time only.
+    /// `None`: the frame holds only the time.
     pub(super) name: Option<RecordName>,
     pub(super) kind: FrameKind,
     pub(super) expires_at: u64,
@@ -123,7 +123,7 @@ impl FrameOffset {
 }
 
 pub(super) const ALIGN: u64 = 8;
-/// Bytes of a head without its route.
+/// The bytes of a head without its route.
 pub(super) const FIXED: usize = 72;
 const SUMMED: usize = 64;
 const MAGIC: u32 = 0x6d72_666f;
@@ -136,25 +136,25 @@ const CHUNK: u8 = 4;
 /// Why bytes are no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameError {
-    /// As many bytes are needed to tell.
+    /// So many bytes are needed to decide.
     Needs(usize),
-    /// They are something else.
+    /// The bytes are not a frame.
     Damaged,
 }
 
 impl FrameHead {
-    /// Bytes of the whole frame.
+    /// The bytes of the whole frame.
     pub(super) fn frame_len(&self) -> u64 {
         let route = self.name.as_ref().map_or(0, |name| name.route.len());
         padded(FIXED as u64 + route as u64 + u64::from(self.record_len))
     }
 
-    /// Bytes before the record.
+    /// The bytes before the record.
     pub(super) fn len(&self) -> usize {
         FIXED + self.name.as_ref().map_or(0, |name| name.route.len())
     }
 
-    /// Reads the head that `bytes` begin with.
+    /// Reads the head at the beginning of `bytes`.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, FrameError> {
         let Some(mut fixed) = bytes.get(..FIXED) else { return Err(FrameError::Needs(FIXED)) };
         let input = &mut fixed;
@@ -185,12 +185,12 @@ impl FrameHead {
     }
 }
 
-/// Bytes that a frame of this name and content takes.
+/// The bytes of a frame with this name and so many bytes of content.
 pub(super) fn frame_len(name: &RecordName, content: usize) -> u64 {
     padded((FIXED + name.route.len() + content) as u64)
 }
 
-/// What is the same in all frames that are written at once.
+/// The fields that are the same in all frames of one write.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FrameTime {
     pub(super) now: u64,
@@ -198,17 +198,17 @@ pub(super) struct FrameTime {
     pub(super) synced: u64,
 }
 
-/// Frames on their way to a file. What is long is written from where it lies.
+/// Frames that are about to be written to a file. Long pieces are not copied.
 #[derive(Debug, Default)]
 pub(super) struct FrameBuffer {
-    /// Heads, and what is short.
+    /// Heads and short pieces.
     short: Vec<u8>,
-    /// What is long, and before which of the short bytes it comes.
+    /// Long pieces, each with its position in `short`.
     long: Vec<(usize, Bytes)>,
     len: u64,
 }
 
-/// Less is copied: a piece of its own costs the kernel about as much.
+/// Shorter pieces are copied: a separate piece costs the kernel about as much.
 const LONG: usize = 4096;
 
 impl FrameBuffer {
@@ -216,7 +216,7 @@ impl FrameBuffer {
         Self { short: Vec::with_capacity(short), ..Self::default() }
     }
 
-    /// Bytes of all frames.
+    /// The bytes of all frames.
     pub(super) fn len(&self) -> u64 {
         self.len
     }
@@ -231,7 +231,7 @@ impl FrameBuffer {
         self.push_frame(kind, Some(name), version, record_sum, moment);
     }
 
-    /// Appends a frame that tells the time only.
+    /// Appends a frame that holds only the time.
     pub(super) fn push_time(&mut self, moment: FrameTime) {
         let version = RecordVersion { expires_at: 0, kept_until: 0, content: FrameContent::Gone };
         self.push_frame(TIME, None, &version, sum(&[b""]), moment);
@@ -275,7 +275,7 @@ impl FrameBuffer {
         self.len += padded(length);
     }
 
-    /// Writes all of them, and forgets them.
+    /// Writes all frames, and empties the buffer.
     pub(super) fn write_at(&mut self, file: &File, offset: u64) -> io::Result<()> {
         if self.long.is_empty() {
             file.write_all_at(&self.short, offset)?;
@@ -298,7 +298,7 @@ impl FrameBuffer {
         }
         pieces.push(IoSlice::new(&self.short[from..]));
         let mut left = &mut pieces[..];
-        // Slices without bytes would look like a file that takes none.
+        // Removes empty slices at the front: a write of empty slices returns 0, as if the file took no bytes.
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
             let most = left.len().min(AT_ONCE);
@@ -325,12 +325,12 @@ impl FrameBuffer {
     }
 }
 
-/// What every system takes in one call (IOV_MAX).
+/// The number of slices that every system takes in one call (`IOV_MAX`).
 const AT_ONCE: usize = 1024;
 
-/// Whether bytes are damaged: XXH3, each piece seeded with the sum of those before it. It takes a tenth of what BLAKE3 takes
-/// for the few bytes of a head, and nobody needs to be kept from making bytes of a given sum here: whoever can write to the
-/// folder can write whole frames.
+/// A checksum against damage: XXH3, each piece seeded with the sum of those before it. For the few bytes of a head it
+/// takes a tenth of the time of BLAKE3. It need not resist forgery: an attacker who can write to the folder can write
+/// whole frames.
 pub(super) fn sum(pieces: &[&[u8]]) -> u64 {
     pieces.iter().fold(0, |seed, piece| xxh3_64_with_seed(piece, seed))
 }
@@ -407,7 +407,7 @@ mod tests {
         for at in 0..head * 8 {
             let mut bytes = whole.clone();
             bytes[at / 8] ^= 1 << (at % 8);
-            // A longer route may need more bytes than there are: that is no frame either.
+            // A longer route may need more bytes than there are. That is no frame either.
             assert!(FrameHead::read(&bytes).is_err(), "bit {at}");
         }
         for length in 0..head {

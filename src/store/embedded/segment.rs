@@ -26,16 +26,16 @@ pub(super) struct Segment {
     pub(super) index: Index,
 }
 
-/// Where its records lie.
+/// Where the records of a full segment are.
 #[derive(Debug)]
 pub(super) enum Index {
-    /// Until it is sorted, which takes a moment.
+    /// Until the index is sorted, which takes a moment.
     Growing(Growing),
     Sorted(Sorted),
 }
 
 impl Index {
-    /// Shows where the record may lie.
+    /// Shows the places at which the record may be.
     pub(super) fn places(&self, key: IndexKey, mut found: impl FnMut(FrameOffset)) {
         match self {
             Self::Growing(growing) => growing.get(key).into_iter().for_each(found),
@@ -45,7 +45,7 @@ impl Index {
 }
 
 const MAGIC: &[u8; 8] = b"oo-log\0\x03";
-/// Where the first frame begins.
+/// The offset of the first frame.
 pub(super) const HEADER: u64 = 40;
 
 pub(super) fn header(store: [u8; 16], id: u64) -> Vec<u8> {
@@ -67,17 +67,17 @@ pub(super) fn has_header(file: &File, store: [u8; 16], id: u64) -> io::Result<bo
     }
 }
 
-/// Frame after frame, read in large pieces.
+/// Reads frames one after the other, in large pieces.
 pub(super) struct SegmentReader<'a> {
     file: &'a File,
     at: u64,
     end: u64,
     buffer: Vec<u8>,
-    /// Where in the file the buffer begins.
+    /// The offset in the file at which the buffer begins.
     buffered_from: u64,
 }
 
-/// What stands at one place.
+/// What is at one place in a segment.
 #[derive(Debug)]
 pub(super) enum NextFrame {
     Frame(u64, FrameHead),
@@ -93,7 +93,7 @@ impl<'a> SegmentReader<'a> {
         Self { file, at: from.max(HEADER), end, buffer: Vec::new(), buffered_from: 0 }
     }
 
-    /// The next frame; its record is not looked at.
+    /// The next frame. Its record is not read.
     pub(super) fn read_next(&mut self) -> io::Result<NextFrame> {
         let at = self.at;
         let mut needed = frame::FIXED;
@@ -121,12 +121,12 @@ impl<'a> SegmentReader<'a> {
         self.bytes(at + head.len() as u64, head.record_len as usize)
     }
 
-    /// Not more than `most` bytes of it.
+    /// The record of the frame at `at`, but at most `most` bytes of it.
     pub(super) fn start_of_record(&mut self, at: u64, head: &FrameHead, most: usize) -> io::Result<&[u8]> {
         self.bytes(at + head.len() as u64, most.min(head.record_len as usize))
     }
 
-    /// The first frame at or after `at`, wherever it begins.
+    /// The first whole frame at or after `at`. Tries every aligned place.
     pub(super) fn search(&mut self, at: u64) -> io::Result<Option<(u64, FrameHead)>> {
         self.at = at;
         loop {
@@ -151,31 +151,30 @@ impl<'a> SegmentReader<'a> {
     }
 }
 
-/// What is found in a segment that is read from its beginning to its end.
+/// The result of reading a segment from its beginning to its end.
 #[derive(Debug)]
 pub(super) struct Scan {
     pub(super) index: Growing,
     pub(super) usage: Usage,
     pub(super) kept_until: u64,
-    /// The latest time that was written down.
+    /// The latest time in its frames.
     pub(super) clock: u64,
-    /// Behind the last frame that counts.
+    /// The end of the last frame that counts.
     pub(super) end: u64,
 }
 
-/// A frame of which it is certain that it was on the disk is not there any more.
+/// A frame that was certainly on the disk is gone.
 #[derive(Debug, thiserror::Error)]
 #[error("what was written at byte {0} is damaged")]
 pub(super) struct LostFrame(pub(super) u64);
 
-/// Reads all frames up to `length`. What was being written when the process or the machine stopped may be cut off at the
-/// end: nobody was told that it is there. `all_synced` is as much as was on the disk for sure, as far as is known from
-/// elsewhere.
+/// Reads all frames up to `length`. A write that was under way at a crash may be cut off at the end: no caller was told
+/// that it had succeeded. Everything before `all_synced` was certainly on the disk, as far as is known from elsewhere.
 pub(super) fn scan(file: &File, length: u64, all_synced: u64) -> io::Result<Result<Scan, LostFrame>> {
     let mut frames = SegmentReader::new(file, HEADER, length);
     let mut found = FoundFrame::default();
     let mut synced = all_synced.max(HEADER);
-    // From the first frame whose record is damaged: whether they count is known at the end.
+    // The frames from the first damaged record on. Whether they count is known only at the end.
     let mut doubtful = Vec::new();
     let damaged = loop {
         match frames.read_next()? {
@@ -193,7 +192,7 @@ pub(super) fn scan(file: &File, length: u64, all_synced: u64) -> io::Result<Resu
         }
     };
     if let Some(at) = damaged {
-        // Behind it there may be frames that tell of it.
+        // Later frames may say that this place was on the disk.
         let mut from = at + frame::ALIGN;
         while let Some((at, head)) = frames.search(from)? {
             synced = synced.max(head.synced);
@@ -203,16 +202,16 @@ pub(super) fn scan(file: &File, length: u64, all_synced: u64) -> io::Result<Resu
             return Ok(Err(LostFrame(at)));
         }
     }
-    // A damaged record that was on the disk is one that cannot be read. One that was not ends the segment.
+    // A damaged record that was on the disk is a record that cannot be read. Any other damaged record ends the segment.
     let counts = |(at, _, is_whole): &&(u64, FrameHead, bool)| *is_whole || *at < synced;
     doubtful.iter().take_while(counts).for_each(|(at, head, _)| found.add(*at, head));
     Ok(Ok(found.scan))
 }
 
-/// What a scan has come by so far.
+/// The results of a scan so far.
 struct FoundFrame {
     scan: Scan,
-    /// End and bytes of the record at a place.
+    /// When the record at a place expires, and the bytes of its frame.
     sizes: HashMap<FrameOffset, (u64, u64)>,
 }
 
@@ -248,15 +247,15 @@ pub(super) struct SegmentEntry {
     pub(super) segment: u64,
     pub(super) place: FrameOffset,
     file: Arc<File>,
-    /// As many bytes of the frame as were read along with its head.
+    /// The bytes of the frame that were read together with its head.
     first: Bytes,
 }
 
-/// Most records fit: one read for all of it.
+/// One read is enough for most records.
 const FIRST: usize = 1024;
 
 impl SegmentEntry {
-    /// `None`: no frame stands there.
+    /// `None`: no frame is at this place.
     pub(super) fn read(file: &Arc<File>, segment: u64, place: FrameOffset) -> io::Result<Option<Self>> {
         let mut first = Vec::new();
         let mut wanted = FIRST;
@@ -272,11 +271,11 @@ impl SegmentEntry {
         }
     }
 
-    /// The record's bytes; whether they are what was written, the codec tells.
+    /// The record's bytes. The codec checks whether they are intact.
     pub(super) fn record(&self) -> io::Result<Bytes> {
         let (from, length) = (self.head.len(), self.head.record_len as usize);
         if self.is_read() {
-            // Nothing is copied: what was read is at most a KiB.
+            // A slice copies nothing. It keeps a buffer of at most a KiB.
             return Ok(self.first.slice(from..from + length));
         }
         let mut record = vec![0; length];
@@ -286,13 +285,13 @@ impl SegmentEntry {
         Ok(record.into())
     }
 
-    /// Whether all of it is in memory.
+    /// Whether the whole record is in memory.
     pub(super) fn is_read(&self) -> bool {
         self.first.len() >= self.head.len() + self.head.record_len as usize
     }
 }
 
-/// Reads until the buffer or the file ends.
+/// Fills the buffer, or reads to the end of the file.
 fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
