@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! lock                   held while the store is open
-//! manifest               what belongs to the store
+//! manifest               the digest key and the segments of the store
 //! 000000000000002a.log   a segment
 //! 000000000000002a.idx   its index, which can be made again
-//! 000000000000002a.ends  until when its frames are needed, which can be made again
-//! reserve                room for outcomes on a disk that is full otherwise
+//! 000000000000002a.ends  how long its frames are needed, which can be made again
+//! reserve                room for outcomes when the disk is full otherwise
 //! ```
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
@@ -27,7 +27,7 @@ pub(super) struct StoreFolder {
     lock: File,
 }
 
-/// What the system knows a file by.
+/// What identifies a file for the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileIdentity {
     device: u64,
@@ -53,16 +53,16 @@ const RESERVE: &str = "reserve";
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
-/// Files that the store of an earlier version began with.
+/// Files of a store of an earlier version.
 const OLDER: [&str; 3] = ["keyspaces", "version", "0.jnl"];
 
 /// Enough for the outcomes of some hundred requests in flight.
 const RESERVE_BYTES: u64 = 256 * 1024;
-/// With less than that beside the reserve, a disk counts as full.
+/// A disk counts as full if less than this is left beside the reserve.
 const ROOM: u64 = 512 * 1024;
 
 impl StoreFolder {
-    /// Opens the folder, and makes it if there is none.
+    /// Opens the folder, or makes it.
     pub(super) fn open(path: &Path) -> Result<Self, EmbeddedError> {
         let inaccessible = |error| EmbeddedError::inaccessible(path, error);
         if path.exists() && !path.is_dir() {
@@ -100,7 +100,7 @@ impl StoreFolder {
             Some(found) if found != self.identity => return Err(FolderLoss::Replaced),
             Some(_) => {}
         }
-        // Without it, another process could use the folder too.
+        // Without the lock file, another process could use the folder too.
         let lock = self.lock.metadata().ok().map(|metadata| FileIdentity::of(&metadata));
         if identity(&self.path.join(LOCK)) != lock {
             return Err(FolderLoss::File(LOCK.to_owned()));
@@ -111,7 +111,8 @@ impl StoreFolder {
         Ok(())
     }
 
-    /// The store of another sidecar may be in the place of ours: it stays as it is.
+    /// Fails if the folder is not the one that was opened. It may be the store of another sidecar, which must not be
+    /// changed.
     fn refuse_another(&self) -> io::Result<()> {
         self.check().map_err(io::Error::other)
     }
@@ -128,7 +129,7 @@ impl StoreFolder {
         }
     }
 
-    /// Puts another manifest in the place of the one before: on the disk, one or the other is found.
+    /// Replaces the manifest. After a crash, either the old one or the new one is on the disk.
     pub(super) fn write_manifest(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.refuse_another()?;
         let new = self.path.join(NEW_MANIFEST);
@@ -141,7 +142,7 @@ impl StoreFolder {
         self.sync()
     }
 
-    /// Numbers of the segments that files are there of.
+    /// The numbers of the segments that have files here.
     pub(super) fn segments(&self) -> io::Result<Vec<u64>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path)? {
@@ -162,7 +163,7 @@ impl StoreFolder {
         OpenOptions::new().read(true).write(true).open(self.segment_path(id))
     }
 
-    /// Removes what is there of a segment.
+    /// Removes all files of a segment.
     pub(super) fn remove_segment(&self, id: u64) -> io::Result<()> {
         self.refuse_another()?;
         [self.index_path(id), self.ends_path(id), self.segment_path(id)].into_iter().try_for_each(|path| removed(&path))
@@ -180,21 +181,22 @@ impl StoreFolder {
         self.path.join(ends_name(id))
     }
 
-    /// Makes sure that the names of files are on the disk.
+    /// Syncs the folder, so that the names of its files are on the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
 
-    /// Makes sure that the name of the folder itself is.
+    /// Syncs the folder above, so that the name of this folder is on the disk.
     pub(super) fn sync_name(&self) -> io::Result<()> {
         sync_name(&self.path)
     }
 
-    /// Takes room on the disk for the reserve, if it is not taken already. `false`: there is hardly more than that.
+    /// Takes room on the disk for the reserve, unless it is taken already. `false`: the disk counts as full, and the
+    /// reserve is given back.
     pub(super) fn take_reserve(&self) -> io::Result<bool> {
         let path = self.path.join(RESERVE);
         if !fs::metadata(&path).is_ok_and(|metadata| metadata.len() == RESERVE_BYTES) {
-            // Neither a hole nor anything that a file system makes smaller.
+            // These bytes have no pattern: a file system can neither leave a hole for them nor compress them.
             let mut bytes = vec![0; RESERVE_BYTES as usize];
             blake3::Hasher::new().finalize_xof().fill(&mut bytes);
             let mut file = options().truncate(true).open(&path)?;
@@ -203,7 +205,7 @@ impl StoreFolder {
                 return Err(error);
             }
         }
-        // A file system that does not know how much is left has enough.
+        // A file system that cannot tell how much is left counts as having enough.
         let left = self.left().unwrap_or(u64::MAX);
         if left < ROOM {
             self.give_reserve()?;
@@ -211,20 +213,20 @@ impl StoreFolder {
         Ok(left >= ROOM)
     }
 
-    /// How much is left on the disk, if the file system can tell.
+    /// The bytes left on the disk. `None` if the file system cannot tell.
     pub(super) fn left(&self) -> Option<u64> {
         let found = rustix::fs::statvfs(&self.path).ok()?;
         Some(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
-    /// Gives the room back, for what must be written now.
+    /// Gives the room of the reserve back, for writes that must succeed now.
     pub(super) fn give_reserve(&self) -> io::Result<()> {
         removed(&self.path.join(RESERVE))
     }
 }
 
-/// Makes the folder, and those above it that are missing. A power cut must not take the name of one of them, and with it the
-/// store.
+/// Makes the folder and the missing folders above it. All their names are synced: otherwise a power cut could take one
+/// of them, and the store with it.
 fn make(path: &Path) -> io::Result<()> {
     let missing: Vec<_> = path.ancestors().skip(1).take_while(|above| !above.exists()).collect();
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
@@ -232,33 +234,34 @@ fn make(path: &Path) -> io::Result<()> {
     missing.into_iter().filter(|above| !above.as_os_str().is_empty()).try_for_each(sync_name)
 }
 
-/// Sees to it that the name of a folder is on the disk.
+/// Syncs the folder above, so that the name of this folder is on the disk.
 fn sync_name(path: &Path) -> io::Result<()> {
     let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let synced = File::open(above).and_then(|above| above.sync_all());
     match synced {
-        // One in which names may be made and not listed; a file system that keeps names in another way.
+        // In some folders names may be made but not listed. Some file systems keep names in another way.
         Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) => Ok(()),
         synced => synced,
     }
 }
 
-/// Writes a file that is of use if it is there whole, and no loss otherwise.
+/// Writes a file that is useful only as a whole, and whose loss does no harm.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let written = options().truncate(true).open(path)?.write_all(bytes);
     if written.is_err() {
-        // Half of it takes room, and is of no use.
+        // A part of the file takes room and is useless.
         let _ = fs::remove_file(path);
     }
     written
 }
 
-/// Whether so many bytes leave enough of what is `left` of the disk for records, as far as that is known.
+/// Whether the disk keeps enough room for records if so many bytes are written, as far as what is `left` of it is
+/// known.
 pub(super) fn has_room_for(left: Option<u64>, bytes: usize) -> bool {
     left.is_none_or(|left| left >= bytes as u64 + ROOM + RESERVE_BYTES)
 }
 
-/// Whether there would be no error if there were room.
+/// Whether the error is a lack of room.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
@@ -294,7 +297,8 @@ fn removed(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A folder of another use stays as it is: a typo must not fill it with files of ours, nor lock others out of it.
+/// Refuses a folder that holds other files. After a typo, the store must not fill it with files or lock others out of
+/// it.
 fn refuse_others_files(path: &Path) -> Result<(), EmbeddedError> {
     let mut other = None;
     for entry in fs::read_dir(path).map_err(|error| EmbeddedError::inaccessible(path, error))? {
@@ -306,7 +310,7 @@ fn refuse_others_files(path: &Path) -> Result<(), EmbeddedError> {
         if OLDER.contains(&name.as_str()) {
             return Err(EmbeddedError::Older(path.to_owned()));
         }
-        // What a file system or a volume begins with.
+        // Names that a new file system or volume may contain.
         if !is_ours(&name) && name != "lost+found" && !name.starts_with('.') {
             other = Some(name);
         }
@@ -327,7 +331,8 @@ fn is_ours(name: &str) -> bool {
     [LOCK, MANIFEST, NEW_MANIFEST, RESERVE].contains(&name) || segment_number(name).is_some()
 }
 
-/// What is stored are answers of the backend: nobody else on the machine is to read them.
+/// Makes the folder and the files of the store private. They hold answers of the backend, which no other user of the
+/// machine may read.
 fn close_to_others(path: &Path) -> Result<(), EmbeddedError> {
     let open = |metadata: &Metadata| metadata.mode() & 0o077 != 0;
     let close = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode));

@@ -1,4 +1,4 @@
-//! Opening a folder: what must be read is, and what does not belong together is refused.
+//! Opening a folder: reads what must be read, and refuses files that do not belong together.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::config::Durability;
 /// What opening a folder found.
 pub(super) struct OpenedLog {
     pub(super) log: RecordLog,
-    /// The latest time that is written down.
+    /// The latest time that the store has written.
     pub(super) clock: u64,
     pub(super) is_new: bool,
     /// `false`: the disk is full.
@@ -61,7 +61,7 @@ impl RecordLog {
                 usage.insert(open.id, scan.usage);
                 (open, scan.index)
             }
-            // A crash between making the manifest and the first segment.
+            // A crash came between the manifest and the first segment.
             None => {
                 let id = manifest.next_segment;
                 let file = new_segment(&folder, &manifest, id).map_err(inaccessible)?;
@@ -70,10 +70,10 @@ impl RecordLog {
         };
         let segments = Segments { full, open: open.seen(index) };
         let mut log = Self::new(folder, manifest, usage, segments, open, durability);
-        // From now on, where the open segment ends is not known.
+        // From now on, the manifest does not say where the open segment ends.
         let is_writable = match log.write_manifest(clock) {
             Ok(()) => true,
-            // What the store holds can be told all the same.
+            // A full disk: the records can still be read.
             Err(error) if folder::is_full(&error) && !is_new => false,
             Err(error) => return Err(inaccessible(error)),
         };
@@ -81,11 +81,11 @@ impl RecordLog {
     }
 }
 
-/// Full segments, in order; `None`: it went when it was not needed any more.
+/// The full segments in order. `None`: the file was removed when it was not needed any more.
 type FullSegments = Vec<(u64, Option<Segment>)>;
 
-/// Reads what must be read of all segments: of the full ones their indexes, on a thread beside this one, and the one that is
-/// written to as a whole.
+/// Reads what must be read of all segments: the indexes of the full segments, on a thread beside this one, and all
+/// frames of the open segment.
 fn read_segments(
     folder: &StoreFolder,
     manifest: &Manifest,
@@ -116,7 +116,7 @@ fn read_segments(
     })
 }
 
-/// The manifest of a new store, on the disk.
+/// Writes the manifest of a new store to the disk.
 fn found_manifest(folder: &mut StoreFolder) -> Result<Manifest, EmbeddedError> {
     let mut store = [0; 16];
     getrandom::fill(&mut store)?;
@@ -126,7 +126,7 @@ fn found_manifest(folder: &mut StoreFolder) -> Result<Manifest, EmbeddedError> {
     Ok(manifest)
 }
 
-/// Removes files of segments that the manifest does not know of any more, or not yet.
+/// Removes the files of segments that the manifest does not name any more, or not yet.
 fn remove_leftovers(folder: &StoreFolder, manifest: &Manifest, found: &[u64]) -> Result<(), EmbeddedError> {
     let inaccessible = |error| EmbeddedError::inaccessible(folder.path(), error);
     for id in found.iter().filter(|id| !manifest.segments.contains_key(id)) {
@@ -140,7 +140,7 @@ fn remove_leftovers(folder: &StoreFolder, manifest: &Manifest, found: &[u64]) ->
     Ok(())
 }
 
-/// A full segment; `None` if its file went when it was not needed any more.
+/// Reads a full segment. `None`: its file is gone, and was not needed any more.
 fn read_full(
     folder: &StoreFolder,
     manifest: &Manifest,
@@ -148,10 +148,10 @@ fn read_full(
     entry: &ManifestEntry,
     length: u64,
 ) -> Result<Option<Segment>, EmbeddedError> {
-    // As the store's clock is started.
+    // The store's clock starts from this clock, too.
     let wall = clock::unix_millis();
     let file = match open_segment(folder, manifest, id) {
-        // It may have been removed after the manifest was last written: what the disk had no room for then.
+        // If the disk was full, the file may have been removed and the manifest not written again.
         Err(EmbeddedError::NotWhole { .. }) if entry.kept_until <= manifest.clock.max(wall) => {
             return Ok(None);
         }
@@ -167,7 +167,7 @@ fn read_full(
         Some(index) => index,
         None => {
             let index = scanned(folder, id, &file, length, length)?.index.sorted();
-            // Next time it need not be read again.
+            // With this file, the next start need not read the segment.
             let _ = folder::write_whole(&folder.index_path(id), &index.encode(about));
             index
         }
@@ -175,7 +175,7 @@ fn read_full(
     Ok(Some(Segment { id, file: Arc::new(file), length, index: Index::Sorted(index) }))
 }
 
-/// The segment that was written to last. `closed` is its length, if the store was closed in good order.
+/// Reads the last segment. `closed` is its length if the store was closed in good order.
 fn read_open(
     folder: &StoreFolder,
     manifest: &Manifest,
@@ -190,7 +190,7 @@ fn read_open(
         return Err(EmbeddedError::not_whole(folder.path(), what));
     }
     let scan = scanned(folder, id, &file, length, closed.unwrap_or(0))?;
-    // What was cut off, and what a crash left to the system to write.
+    // Cuts off what does not count, and syncs what a crash left to the system to write.
     file.set_len(scan.end).and_then(|()| file.sync_all()).map_err(inaccessible)?;
     let open = ActiveSegment {
         length: scan.end,
