@@ -1,9 +1,9 @@
 //! Where the newest frame of each record lies within one segment.
 //!
-//! While a segment grows its index is a hash map. Afterwards it is sorted by the digests of the names, and a digest is
-//! cut down to what tells entries apart: the upper bits are the bucket, the next 16 the tag. That makes six bytes and a
-//! half for each record. A tag may be another record's, once in some ten thousand look-ups, so that whoever looks up
-//! compares the name in the frame.
+//! While a segment grows, its index is a hash map. Afterwards the index is sorted by the digests of the names. A digest
+//! is cut down to the bits that tell entries apart: the upper bits are the bucket, the next 16 are the tag. That takes
+//! six and a half bytes for each record. About once in ten thousand look-ups a tag belongs to another record, so a
+//! look-up compares the name in the frame.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -14,19 +14,19 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 use super::frame::{self, FrameOffset};
 use crate::record::RecordName;
 
-/// A digest of the whole name: `RecordName::digest` leaves the route out.
+/// A digest of the whole name. `RecordName::digest` does not include the route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct IndexKey(u64, u64);
 
 impl IndexKey {
     pub(super) fn of(name: &RecordName) -> Self {
-        // The digest is keyed, and as good as random: nobody can choose names that meet in one bucket.
+        // The digest is keyed, and as good as random: no client can choose names that share a bucket.
         let whole = xxh3_128_with_seed(&name.digest, xxh3_64(name.route.as_bytes()));
         Self((whole >> 64) as u64, whole as u64)
     }
 }
 
-/// The index of a segment that is written to.
+/// The index of the open segment.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Growing(HashMap<IndexKey, IndexEntry, BuildHasherDefault<DigestHasher>>);
 
@@ -36,7 +36,8 @@ struct IndexEntry {
     needed: NeededUntil,
 }
 
-/// The second at whose beginning a frame is not needed any more, rounded up: enough to leave most frames unread.
+/// The second from which a frame is not needed any more, rounded up. This is precise enough to leave most frames
+/// unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct NeededUntil(u32);
 
@@ -50,7 +51,7 @@ impl NeededUntil {
     }
 }
 
-/// Digests are as good as random already.
+/// Uses the digest as the hash: it is as good as random.
 #[derive(Debug, Default)]
 pub(super) struct DigestHasher(u64);
 
@@ -82,7 +83,7 @@ impl Growing {
         Sorted::new(self.0.iter().map(|(key, spot)| (*key, spot.place)).collect())
     }
 
-    /// All places, in order, and until when what lies there is needed.
+    /// All places in order, and how long the frame at each place is needed.
     pub(super) fn ends(&self) -> FrameExpiries {
         let mut ends: Vec<_> = self.0.values().map(|spot| (spot.place, spot.needed)).collect();
         ends.sort_unstable();
@@ -94,13 +95,13 @@ impl Growing {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sorted {
     bucket_bits: u32,
-    /// Where each bucket begins, and behind the last one where it ends.
+    /// Where each bucket begins. The last entry is where the last bucket ends.
     starts: Box<[u32]>,
     tags: Box<[u16]>,
     places: Box<[u32]>,
 }
 
-/// Entries of a bucket: 4 to 8.
+/// A bucket has 4 to 8 entries on average.
 const BUCKET: usize = 4;
 
 impl Sorted {
@@ -123,8 +124,8 @@ impl Sorted {
         }
     }
 
-    /// Shows where the record may lie: nearly always one place, or none. A claim looks into each segment, so that this is a
-    /// plain loop over the tags of a bucket.
+    /// Shows the places at which the record may be: nearly always one or none. A claim looks into every segment, so
+    /// this is a plain loop over the tags of a bucket.
     pub(super) fn places(&self, key: IndexKey, mut found: impl FnMut(FrameOffset)) {
         let bucket = bucket(key, self.bucket_bits);
         let (from, to) = (self.starts[bucket] as usize, self.starts[bucket + 1] as usize);
@@ -136,7 +137,7 @@ impl Sorted {
         }
     }
 
-    /// The same as bytes, under the name of the segment that they are about.
+    /// The index as bytes, with the segment that it belongs to.
     pub(super) fn encode(&self, about: IndexHeader) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER + self.starts.len() * 4 + self.places.len() * 6 + 8);
         about.write(&mut out, MAGIC);
@@ -149,7 +150,7 @@ impl Sorted {
         out
     }
 
-    /// `None`: that is no index of this segment, and another must be made.
+    /// `None`: this is not the index of this segment, and a new one must be made.
     pub(super) fn decode(bytes: &[u8], about: IndexHeader) -> Option<Self> {
         let mut rest = about.strip(checked(bytes)?, MAGIC)?;
         let (entries, bucket_bits) = (rest.try_get_u32_le().ok()? as usize, rest.try_get_u32_le().ok()?);
@@ -167,12 +168,12 @@ impl Sorted {
     }
 }
 
-/// Until when the frames of a segment are needed. It lies on the disk until it is asked for.
+/// How long the frames of a segment are needed. It is read from the disk only on demand.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FrameExpiries(Vec<(FrameOffset, NeededUntil)>);
 
 impl FrameExpiries {
-    /// The frames that are still needed, in the order in which they lie.
+    /// The frames that are still needed, in the order of their places.
     pub(super) fn needed(&self, now: u64) -> Vec<FrameOffset> {
         self.0.iter().filter(|(_, needed)| !needed.is_over(now)).map(|(place, _)| *place).collect()
     }
@@ -188,7 +189,7 @@ impl FrameExpiries {
         out
     }
 
-    /// `None`: that is not about this segment.
+    /// `None`: the bytes do not belong to this segment.
     pub(super) fn decode(bytes: &[u8], about: IndexHeader) -> Option<Self> {
         let mut rest = about.strip(checked(bytes)?, ENDS_MAGIC)?;
         let mut ends = Vec::with_capacity(rest.len() / 8);
@@ -199,7 +200,7 @@ impl FrameExpiries {
     }
 }
 
-/// Which segment an index is about.
+/// The segment that an index belongs to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct IndexHeader {
     pub(super) store: [u8; 16],
@@ -222,7 +223,7 @@ impl IndexHeader {
     }
 }
 
-/// All but the checksum at the end, if it is right.
+/// All bytes but the checksum at the end. `None`: the checksum is wrong.
 fn checked(bytes: &[u8]) -> Option<&[u8]> {
     let (bytes, end) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
     (end == frame::sum(&[bytes]).to_le_bytes()).then_some(bytes)
@@ -230,7 +231,7 @@ fn checked(bytes: &[u8]) -> Option<&[u8]> {
 
 const MAGIC: &[u8; 8] = b"oo-index";
 const ENDS_MAGIC: &[u8; 8] = b"oo-ends\0";
-/// Magic and [`IndexHeader`].
+/// The bytes of the magic and the [`IndexHeader`].
 const ABOUT: usize = 40;
 const HEADER: usize = ABOUT + 8;
 
@@ -239,7 +240,7 @@ fn numbers<const N: usize, T>(bytes: &[u8], read: fn([u8; N]) -> T) -> Box<[T]> 
 }
 
 fn bucket(key: IndexKey, bits: u32) -> usize {
-    // A shift by all bits is none.
+    // With no bucket bits the shift is by all 64 bits, which overflows. Then there is one bucket.
     key.0.checked_shr(64 - bits).unwrap_or(0) as usize
 }
 

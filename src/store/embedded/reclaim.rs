@@ -1,8 +1,9 @@
 //! How room on the disk comes back.
 //!
-//! A segment is removed whole, and unread, once none of its frames is needed any more: once the latest `kept_until` in
-//! it is over. Where records of short and long retentions lie in one segment, or answers are written over claims, that
-//! would take too long: then the segment of least use is copied, its newest frames that is, and removed.
+//! A segment is removed as a whole, without reading it, when none of its frames is needed any more: when the latest
+//! `kept_until` in it is over. That takes too long if a segment holds records of short and long retentions, or claims
+//! that answers have replaced. Then the newest frames of the segment with the smallest live share are copied, and it is
+//! removed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,32 +19,32 @@ use super::usage::Usage;
 use super::view::LogReadError;
 use crate::record::RecordName;
 
-/// What is being copied.
+/// The copying of segments.
 #[derive(Debug, Default)]
 pub(super) struct Reclaim {
     copying: Option<Copying>,
-    /// Segments that cannot be read as a whole: they stay until their time.
+    /// Segments that cannot be read as a whole. They stay until none of their frames is needed any more.
     unreadable: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
 struct Copying {
     segment: Arc<Segment>,
-    /// The frames that were still needed when it began, those that are left last.
+    /// The frames that were needed when the copying began, in reverse order. Copied frames are taken off the end.
     places: Vec<FrameOffset>,
 }
 
-/// The segment that is best done without.
+/// The segment with the smallest live share.
 enum Victim {
     Open,
     Full(Arc<Segment>),
 }
 
-/// Copied at once.
+/// The bytes that are copied in one step.
 const PIECE: u64 = 64 * 1024;
 
 impl RecordLog {
-    /// Gives room back until `is_over`. Says whether there is more to do.
+    /// Gives room back until `is_over`. Returns whether there is more to do.
     pub(super) fn reclaim(&mut self, now: u64, is_over: impl Fn() -> bool) -> io::Result<bool> {
         self.remove_expired(now)?;
         self.usage.values_mut().for_each(|usage| usage.expire(now));
@@ -74,7 +75,7 @@ impl RecordLog {
         }
     }
 
-    /// Removes the segments of which nothing is needed any more. They are not read.
+    /// Removes the segments of which no frame is needed any more. They are not read.
     pub(super) fn remove_expired(&mut self, now: u64) -> io::Result<()> {
         let full = self.manifest.segments.iter().filter(|(_, entry)| matches!(entry.state, SegmentState::Full(_)));
         let expired: Vec<u64> = full.filter(|(_, entry)| entry.kept_until <= now).map(|(id, _)| *id).collect();
@@ -91,13 +92,13 @@ impl RecordLog {
         let full = segments.full.iter().filter(|segment| !self.reclaim.unreadable.contains(&segment.id));
         let full = full.map(|segment| (used(segment.id), segment.length, Victim::Full(segment.clone())));
         let open = (length > self.limits.slack / 2).then(|| (used(open), length, Victim::Open));
-        // In thousandths: what is nearly all of use gives nothing back.
+        // In thousandths. A segment with a live share of 900 or more gives too little room back.
         let share = |used: u64, length: u64| used.saturating_mul(1000) / length.max(1);
         let least = full.chain(open).min_by_key(|(used, length, _)| share(*used, *length))?;
         (share(least.0, least.1) < 900).then_some(least.2)
     }
 
-    /// Places of the frames that are still needed, from the last to the first.
+    /// The places of the frames that are still needed, from the last to the first.
     fn needed(&self, segment: &Segment, now: u64) -> Result<Vec<FrameOffset>, LogReadError> {
         let ends = match &segment.index {
             Index::Growing(growing) => growing.ends(),
@@ -118,7 +119,7 @@ impl RecordLog {
         Ok(places)
     }
 
-    /// Copies some of a segment, and removes it when all of it is copied.
+    /// Copies the next frames of a segment, and removes it when all are copied.
     fn copy(&mut self, mut copying: Copying, now: u64, is_over: impl Fn() -> bool) -> io::Result<()> {
         let id = copying.segment.id;
         let changes = match self.read_piece(&mut copying, now, is_over) {
@@ -144,7 +145,7 @@ impl RecordLog {
         self.reclaim.unreadable.insert(id);
     }
 
-    /// The next frames that are still needed.
+    /// Reads the next frames that are still needed.
     fn read_piece(
         &self,
         copying: &mut Copying,
@@ -167,7 +168,7 @@ impl RecordLog {
         Ok(changes)
     }
 
-    /// Removes segments that are not needed any more.
+    /// Removes segments of which no frame is needed any more, or all needed ones are copied.
     fn remove(&mut self, ids: &[u64], now: u64) -> io::Result<()> {
         if ids.is_empty() {
             return Ok(());
@@ -178,7 +179,7 @@ impl RecordLog {
             self.manifest.segments.extend(entries);
             return written;
         }
-        // It may be about to write an index of one of them.
+        // The sorting thread may be about to write the index of one of them.
         self.join_sorting();
         for id in ids {
             if let Err(error) = self.folder.remove_segment(*id) {
@@ -187,8 +188,8 @@ impl RecordLog {
             self.usage.remove(id);
         }
         self.view.write().full.retain(|segment| !ids.contains(&segment.id));
-        // On a full disk the manifest may have had to wait for the room. One that names a file which is not needed any
-        // more is no worse.
+        // On a full disk the manifest may be writable only now. Until then it names files that are not needed any more,
+        // which does no harm.
         if written.is_err() { self.write_manifest(now) } else { written }
     }
 }
