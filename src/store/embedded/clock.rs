@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use crate::clock;
 
-/// Milliseconds that never go backwards: not while the store is open, whatever is done to the wall clock, and not from
-/// one run to the next, as far as the store has written its time down.
+/// Milliseconds that never go backwards. While the store is open, changes of the wall clock have no effect. From one
+/// run to the next, the time that the store has written is the lower limit.
 #[derive(Debug)]
 pub(super) struct Clock {
     origin: u64,
     opened: Duration,
-    /// Tests do not wait.
+    /// How far a test has moved the clock ahead.
     #[cfg(test)]
     ahead: std::sync::atomic::AtomicU64,
 }
 
 impl Clock {
-    /// Goes on from the wall clock, or from `mark` if that is later.
+    /// Starts at the wall clock, or at `mark` if that is later.
     pub(super) fn start(mark: u64) -> Self {
         Self {
             origin: clock::unix_millis().max(mark),
@@ -26,7 +26,7 @@ impl Clock {
         }
     }
 
-    /// One that only a test moves.
+    /// A clock that only a test moves.
     #[cfg(test)]
     pub(super) fn stopped(origin: u64) -> Self {
         Self { origin, opened: Duration::MAX, ahead: std::sync::atomic::AtomicU64::new(0) }

@@ -3,11 +3,11 @@ use std::time::Duration;
 
 use crate::store::StoreError;
 
-/// Whether the store can be written. What is written can be read in any case.
+/// Whether the store can be written. What is written can be read in any condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition {
     Up,
-    /// The disk is full but for a reserve: what is in flight is brought to its end, and nothing new begins.
+    /// The disk is full but for the reserve. Attempts in flight can end, and no new one can begin.
     Full,
     /// A write has failed. The store is opened anew as soon as it can be written.
     Broken,
@@ -27,11 +27,11 @@ impl Condition {
     }
 }
 
-/// The condition now: set by the writing thread, seen by all.
+/// The condition now. The writer sets it, and all threads read it.
 #[derive(Debug)]
 pub(super) struct CurrentCondition {
     condition: AtomicU8,
-    /// Since when it can be written again, on the store's clock; 0 while that has never been otherwise.
+    /// When the store became writable again, on the store's clock. 0 if it has never been unwritable.
     writable_since: AtomicU64,
 }
 
@@ -42,13 +42,14 @@ impl CurrentCondition {
         Self { condition: AtomicU8::new(condition as u8), writable_since: AtomicU64::new(0) }
     }
 
-    /// It can be written again from `now` on.
+    /// Notes that the store is writable again from `now` on.
     pub(super) fn writable_again(&self, now: u64) {
         self.writable_since.store(now, Ordering::Release);
     }
 
-    /// For how long an owner has been silent that seems silent for `silence` at `now`. All owners are in this process.
-    /// While the store could not be written they could not show that they live, and what they last wrote may be lost.
+    /// How long an owner has really been silent, if its record shows `silence` at `now`. All owners are in this
+    /// process. While the store was not writable they could not renew, and their last renewals may be lost. So no
+    /// silence is longer than the store has been writable.
     pub(super) fn silence(&self, silence: Duration, now: u64) -> Duration {
         let since = self.writable_since.load(Ordering::Acquire);
         silence.min(Duration::from_millis(now.saturating_sub(since)))

@@ -1,5 +1,5 @@
-//! What belongs to the store: its digest key, and which segments there are. Written as a whole, and put in the place of
-//! the one before at once.
+//! The manifest of the store: its digest key, and its segments. It is written as a whole, and replaces the previous one
+//! atomically.
 //!
 //! ```text
 //! magic 8, layout u8, store id 16, clock u64, next segment u64
@@ -7,7 +7,7 @@
 //! segments: count u32, then for each
 //!     id u64, state u8 (1 written to, 2 written to and closed, 3 full), length u64, kept until u64
 //!     usage: count u32, then for each: span u64, bytes u64, records u64
-//! checksum 8: XXH3 of all that stands before it
+//! checksum 8: XXH3 of all bytes before it
 //! ```
 
 use std::collections::BTreeMap;
@@ -21,12 +21,12 @@ use crate::store::digest_key::DigestKeyNote;
 /// The contents of the file `manifest`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Manifest {
-    /// Random, made with the store: its segments bear it too.
+    /// Random, made with the store. The segments hold it too.
     pub(super) store: [u8; 16],
-    /// The store's time when this was written.
+    /// The store's time when the manifest was written.
     pub(super) clock: u64,
     pub(super) digest_key: Option<DigestKeyNote>,
-    /// The segment that is made next. None of a higher number was ever written to.
+    /// The number of the next segment. No segment of this number or a higher one has frames.
     pub(super) next_segment: u64,
     pub(super) segments: BTreeMap<u64, ManifestEntry>,
 }
@@ -35,19 +35,19 @@ pub(super) struct Manifest {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ManifestEntry {
     pub(super) state: SegmentState,
-    /// When the last of its frames is not needed any more. Means something once the segment is full.
+    /// The time from which none of its frames is needed any more. Valid once the segment is full.
     pub(super) kept_until: u64,
     pub(super) usage: Usage,
 }
 
-/// How far a segment came.
+/// What is known about the length of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SegmentState {
-    /// It is written to: where it ends is found by reading it.
+    /// The segment is being written. Its end is found by reading it.
     Open,
-    /// It was written to, up to here, when the store was closed.
+    /// The segment had this length when the store was closed. It can be written further.
     Closed(u64),
-    /// It has this length for good.
+    /// The segment has this length for good.
     Full(u64),
 }
 

@@ -1,8 +1,8 @@
-//! How much of a segment is still of use, and for how long: known without reading it.
+//! How much of a segment is live, and for how long, without reading the segment.
 
 use std::collections::BTreeMap;
 
-/// Some four minutes: records that expire within it are counted together.
+/// About four minutes. Records that expire within one span are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ExpirySpan(pub(super) u64);
 
@@ -12,9 +12,9 @@ impl ExpirySpan {
     }
 }
 
-/// Bytes and number of the newest versions of records, by the time at which they expire. What was written over is taken
-/// out. After a crash this may be too much or too little by what was written last; nothing but the order in which
-/// segments are tidied up rests on it.
+/// The bytes and the number of the newest versions of records, by the time at which they expire. Replaced versions are
+/// subtracted. After a crash the figures may be wrong by the last writes. Only the order in which segments are copied
+/// depends on them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Usage {
     by_span: BTreeMap<ExpirySpan, Used>,
@@ -48,7 +48,7 @@ impl Usage {
         }
     }
 
-    /// Forgets what has expired.
+    /// Subtracts the records that have expired.
     pub(super) fn expire(&mut self, now: u64) {
         while let Some(first) = self.by_span.first_entry().filter(|first| *first.key() < ExpirySpan::of(now)) {
             self.total.take(first.remove());
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!((usage.bytes(), usage.records()), (110, 2));
         usage.expire(5_000_000);
         assert_eq!((usage.bytes(), usage.records()), (10, 1));
-        // What is not known is not subtracted.
+        // Records that were not added are not subtracted.
         usage.subtract(1_000_000, 100);
         usage.subtract(9_000_000, 1000);
         assert_eq!((usage.bytes(), usage.records()), (0, 0));
