@@ -1,12 +1,12 @@
-//! Redis, Valkey and what speaks like them: the store for more than one sidecar.
+//! Redis, Valkey and compatible servers: the store for more than one sidecar.
 //!
-//! One key holds each record, so that one command decides; the chunks of a large body lie under keys of their own, written
-//! first and read last ([`body`]). Claims need no script where the server has `SET NX GET`; the moves that depend on
-//! what is there are one script each.
+//! One key holds each record, so one command decides. The chunks of a large body lie under their own keys: they are
+//! written before the record and read after it ([`body`]). A claim needs no script if the server has `SET NX GET`. Each
+//! transition that depends on the stored record is one script.
 //!
-//! What a fault leaves open decides how it is reported. Out of reach ([`StoreError::Unavailable`]) is a server to which
-//! there is no connection, where the last try to open one has failed; [`StoreError::Refused`] is what the server says no
-//! to; whatever may have been carried out, or may be in a moment, is [`StoreError::Uncertain`].
+//! A fault is reported by what it leaves open. [`StoreError::Unavailable`]: there is no connection, and the last
+//! attempt to open one failed. [`StoreError::Refused`]: the server refused the command. [`StoreError::Uncertain`]: the
+//! command may have been executed, or may still be.
 
 mod acl;
 mod bodies;
@@ -80,30 +80,30 @@ use crate::record::{Claim, Record, RecordName, SettledRecord, Token};
 #[derive(Clone)]
 pub struct Redis {
     shared: Arc<SharedState>,
-    /// The hot connections of the core that this handle is for.
+    /// The hot connections of the core that uses this handle.
     local: Option<Arc<LocalConnections>>,
 }
 
-/// What all cores share.
+/// State that all cores share.
 struct SharedState {
     servers: Servers,
     settings: ServerSettings,
     format: RecordFormat,
     bodies: Bodies,
-    /// For how long the chunks of a body outlive their record: whoever began to read it comes to its end.
+    /// How long the chunks of a body outlive their record. A reader that has begun can finish within this time.
     body_survives: Duration,
 }
 
-/// Where records are.
+/// The servers that hold the records.
 enum Servers {
-    /// All of them in one server.
+    /// One server holds all records.
     One(WatchedServer),
-    /// Each in the node that serves its slot.
+    /// The node that serves a record's slot holds the record.
     Cluster(WatchedCluster),
 }
 
 impl SharedState {
-    /// The node that is to be asked instead of the one that was, if that has said so.
+    /// The node that a redirect names: `fault` is the error of the node that was asked. `None` if it is no redirect.
     async fn elsewhere(&self, fault: &CommandError, asked: &Connected, deadline: Instant) -> Option<Arc<Connected>> {
         match (fault, &self.servers) {
             (CommandError::Refused(_, error), Servers::Cluster(watched)) => {
@@ -114,24 +114,25 @@ impl SharedState {
     }
 }
 
-/// Connections that belong to one core, for what every request asks.
+/// Connections of one core, for the commands of requests.
 enum LocalConnections {
     One(CoreConnection),
     Cluster(ClusterConnections),
 }
 
-/// What tests, and those who only look, do otherwise.
+/// Options that differ in tests and in read-only use.
 #[derive(Clone, Copy)]
 struct ConnectionOptions {
-    /// The digest key is confirmed as often; claims are made while the last time is no longer ago than three of these.
+    /// The interval at which the digest key is confirmed. Claims are made only if the last confirmation is not older
+    /// than three intervals.
     ping_every: Duration,
-    /// The server's memory and its policy of eviction are looked at as often.
+    /// The interval at which the server's memory and eviction policy are read.
     look_every: Duration,
-    /// As if the server knew no `SET NX GET`.
+    /// Treats the server as if it had no `SET NX GET`.
     scripts_only: bool,
-    /// Whether it puts its digest key into the store where there is none, or another one. Who only looks does not.
+    /// Whether the store's digest key is written if it is absent or differs. Read-only use writes none.
     puts_key: bool,
-    /// For how long the chunks of a body outlive their record: whoever began to read it comes to its end.
+    /// How long the chunks of a body outlive their record. A reader that has begun can finish within this time.
     body_survives: Duration,
 }
 
@@ -150,17 +151,18 @@ impl Default for ConnectionOptions {
 const NOT_A_RECORD: &str = "something else lies under its name";
 
 impl Redis {
-    /// Begins to connect. Must be called within a Tokio runtime. Large bodies outlive their records by `body_survives`.
+    /// Starts to connect. It must be called within a Tokio runtime. Large bodies outlive their records by
+    /// `body_survives`.
     pub fn open(address: &RedisAddress, config: &config::StoreConfig, body_survives: Duration) -> Self {
         Self::open_with(address, config, ConnectionOptions { body_survives, ..ConnectionOptions::default() })
     }
 
-    /// The same for whoever only looks: the store's digest key stays as it is.
+    /// The same for read-only use: the store's digest key is not changed.
     pub fn open_to_look(address: &RedisAddress, config: &config::StoreConfig) -> Self {
         Self::open_with(address, config, ConnectionOptions { puts_key: false, ..ConnectionOptions::default() })
     }
 
-    /// Waits until the first try to connect has ended.
+    /// Waits until the first attempt to connect has ended.
     pub async fn tried(&self) -> Result<(), Arc<ConnectError>> {
         match &self.shared.servers {
             Servers::One(server) => server.link.tried().await,
@@ -168,7 +170,7 @@ impl Redis {
         }
     }
 
-    /// What was found out about the server, or about each node, once one was connected to.
+    /// Findings about the server, or about each node, from the last connect.
     pub fn findings(&self) -> Vec<ServerFinding> {
         match &self.shared.servers {
             Servers::One(server) => server.link.findings(),
@@ -204,8 +206,8 @@ impl Redis {
         Self { shared: Arc::new(shared), local: None }
     }
 
-    /// Waits for the first connection, or for one to each node, for as long as a start may wait. Only an error that
-    /// [is final](ConnectError::is_final) is a reason not to start.
+    /// Waits for the first connection, or for one to each node, for at most `patience`. Only an error that [is
+    /// final](ConnectError::is_final) is a reason not to start.
     pub async fn ready(&self, patience: Duration) -> Result<(), Arc<ConnectError>> {
         match &self.shared.servers {
             Servers::One(server) => server.link.ready(patience).await,
@@ -213,7 +215,7 @@ impl Redis {
         }
     }
 
-    /// The same store, with hot connections that belong to the runtime on which this is called.
+    /// The same store, with hot connections on the current runtime.
     pub fn on_core(&self) -> Self {
         let local = match &self.shared.servers {
             Servers::One(server) => LocalConnections::One(CoreConnection::start(&self.shared.settings, &server.link)),
@@ -223,7 +225,7 @@ impl Redis {
     }
 
     pub(super) async fn claim(&self, name: &RecordName, claim: &Claim) -> Result<Claimed, StoreError> {
-        // It may be tried twice within the time of one call.
+        // A claim may be tried twice within the time of one call.
         let call = self.call(name, self.timeout() / 2)?;
         self.shared.settings.state.may_claim()?;
         let claimed = call.claim(claim).await;
@@ -231,7 +233,7 @@ impl Redis {
     }
 
     pub(super) async fn settle(&self, name: &RecordName, record: &SettledRecord) -> Result<Settled, StoreError> {
-        // Its time begins when there is something to write.
+        // The time of the call starts after the compression.
         let format = &self.shared.format;
         let compressed = match format.compresses() {
             true => Box::pin(format.compressed(record)).await,
@@ -251,7 +253,7 @@ impl Redis {
         &self.shared.settings.config.prefix
     }
 
-    /// The connection to the server that has this record.
+    /// The connection to the server that holds this record.
     fn connected(&self, key: RecordKey<'_>) -> Result<Arc<Connected>, StoreError> {
         match (&self.shared.servers, self.local.as_deref()) {
             (Servers::One(server), Some(LocalConnections::One(own))) => match own.connected() {
@@ -342,7 +344,7 @@ impl Store for Redis {
                 Servers::One(server) => server.link.connected().err(),
                 Servers::Cluster(watched) => watched.cluster.why_down(),
             };
-            // Who is connected has agreed on a key, unless they only look.
+            // A connection has a digest key, except in read-only use.
             why.unwrap_or_else(|| StoreError::Unavailable("there is no digest key yet".into()))
         })
     }

@@ -1,5 +1,5 @@
-//! The task that does for the whole cluster what is done once: it agrees with the node that has the digest key on that, and
-//! keeps a canary at each node.
+//! The task for the whole cluster: it agrees on the digest key with the node that holds it, and keeps a canary on each
+//! node.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl Keeper {
         loop {
             let agreed = self.agree().await;
             let whole = self.cluster.survey().and(agreed);
-            // Until the nodes are known, the one who looks for them says why they are not.
+            // While no nodes are known, the slot watcher reports why.
             let is_known = !self.cluster.routes.load().nodes.is_empty();
             let is_ok = whole.is_ok();
             if is_known {
@@ -83,7 +83,7 @@ impl Keeper {
     }
 }
 
-/// A node that has taken over the slots of another, and does not have what that had taken, shows it.
+/// Keeps one canary on each node. A node that took over slots without the latest writes has an outdated canary.
 async fn keep_canaries(cluster: Arc<Cluster>) {
     let base = canary_base(&cluster.settings.config.prefix);
     let every = cluster.settings.habits.ping_every;
@@ -115,5 +115,5 @@ async fn keep_canaries(cluster: Arc<Cluster>) {
     }
 }
 
-/// A node that hangs does not hold up the canaries of the others for longer.
+/// The limit for one canary. A node that hangs delays the other canaries by this time at most.
 const LOOK: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! The hot connections of one core to the nodes of a cluster: one to each.
+//! The hot connections of one core to the nodes of a cluster: one for each node.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use super::Cluster;
 use crate::store::redis::connected::Connected;
 use crate::store::redis::core_connection::CoreConnection;
 
-/// What one core has of its own.
+/// The connections of one core, by the number of their node.
 pub(in crate::store::redis) struct ClusterConnections {
     by_node: Arc<ArcSwap<HashMap<u64, Arc<CoreConnection>>>>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl ClusterConnections {
-    /// Opens and keeps a connection to each node on the runtime on which this is called.
+    /// Opens a connection to each node and keeps it, on the current runtime.
     pub(in crate::store::redis) fn start(cluster: Arc<Cluster>) -> Self {
         let by_node = Arc::<ArcSwap<_>>::default();
         #[expect(clippy::disallowed_methods, reason = "ends with the core's store")]
@@ -25,7 +25,7 @@ impl ClusterConnections {
         Self { by_node, _task: task }
     }
 
-    /// The connection to this node, if there is one now.
+    /// The current connection to this node, if there is one.
     pub(super) fn connected(&self, node: u64) -> Option<Arc<Connected>> {
         self.by_node.load().get(&node)?.connected()
     }

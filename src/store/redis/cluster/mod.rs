@@ -1,8 +1,8 @@
-//! The nodes of a Redis Cluster, and which of them has a record.
+//! The nodes of a Redis Cluster, and the node of each record.
 //!
-//! Each primary has connections and a supervisor of its own, as a server that is alone has. Which slots it serves is looked up again and
-//! again, and learned from the nodes themselves: one that has given a slot away names the node that has it, and has done
-//! nothing then.
+//! Each primary has its own connections and supervisor, like a single server. The slots of each node are looked up
+//! repeatedly. Nodes also report changes themselves: a node that no longer serves a slot names the node that does, and
+//! does not execute the command.
 
 mod keeper;
 mod local;
@@ -34,25 +34,25 @@ use super::timing::{FIRST_DELAY, millis};
 use crate::config::RedisEndpoint;
 use crate::store::StoreError;
 
-/// All that is known of a cluster.
+/// The known state of a cluster.
 pub(super) struct Cluster {
     settings: ServerSettings,
-    /// Some nodes. They know the others.
+    /// Some nodes. The others are learned from them.
     seeds: Vec<RedisEndpoint>,
     routes: ArcSwap<SlotRoutes>,
-    /// One change of the routes at a time.
+    /// Allows one change of the routes at a time.
     changing: Mutex<()>,
-    /// Counts the changes of the nodes.
+    /// Counts the changes of the node list.
     nodes: watch::Sender<u64>,
-    /// Whether all of it works, or why not.
+    /// Whether the whole cluster works, or why not.
     state: watch::Sender<Result<(), Arc<ConnectError>>>,
-    /// Set when the routes may be out of date.
+    /// Set when the routes may be outdated.
     look_now: Notify,
-    /// When the last look at who serves what began, of those that have ended: milliseconds of [`since_boot`].
+    /// The start of the latest look-up of the slots that has ended, in milliseconds of [`since_boot`].
     looked: AtomicU64,
 }
 
-/// A cluster, and the tasks that watch over it.
+/// A cluster and its background tasks.
 pub(super) struct WatchedCluster {
     pub(super) cluster: Arc<Cluster>,
     _tasks: [AbortOnDropHandle<()>; 2],
@@ -60,24 +60,24 @@ pub(super) struct WatchedCluster {
 
 /// A primary.
 pub(super) struct ClusterNode {
-    /// No other has it, or had it.
+    /// Unique: a number is never used again.
     number: u64,
     endpoint: RedisEndpoint,
     server: WatchedServer,
 }
 
-/// Which node serves which slot.
+/// The node of each slot.
 struct SlotRoutes {
     nodes: Vec<Arc<ClusterNode>>,
-    /// Where in `nodes` the one that serves a slot is.
+    /// The index in `nodes` of the node that serves a slot.
     of_slot: Box<[Option<u16>]>,
 }
 
-/// How often a call follows nodes that name each other.
+/// How many redirects one call follows.
 pub(super) const MOST_REDIRECTS: usize = 5;
 
 impl WatchedCluster {
-    /// Begins to look for the nodes.
+    /// Starts to look for the nodes.
     pub(super) fn start(settings: ServerSettings, seeds: &[(String, u16)]) -> Self {
         let (state, _) = watch::channel(Err(Arc::new(ConnectError::NotYet)));
         let (nodes, _) = watch::channel(0);
@@ -102,7 +102,7 @@ impl WatchedCluster {
 }
 
 impl Cluster {
-    /// The connection for what lies in this slot: one of the core's own, if there is one.
+    /// The connection for this slot: the core's own, if there is one.
     pub(super) fn connected(
         &self,
         slot: u16,
@@ -117,7 +117,7 @@ impl Cluster {
             return Ok(own);
         }
         match node.server.link.connected() {
-            // Its slots may have been given to another by now: that is known only by looking again.
+            // The node's slots may have moved to another node. Only a new look-up shows this.
             Err(StoreError::Unavailable(why)) if node.server.link.has_failed_since(self.looked()) => {
                 Err(StoreError::Refused(why))
             }
@@ -132,7 +132,7 @@ impl Cluster {
         }
     }
 
-    /// The connection that a redirect names, for this call alone. Nodes that are not known yet are waited for.
+    /// The connection that a redirect names, for this call only. If the node is not known yet, this waits until it is.
     pub(super) async fn follow(&self, redirect: &Redirect, deadline: Instant) -> Option<Arc<Connected>> {
         if let Redirect::Moved(slot, endpoint) = redirect {
             self.note_moved(*slot, endpoint);
@@ -150,11 +150,11 @@ impl Cluster {
         }
     }
 
-    /// A node says that this one has the slot.
+    /// Notes that a node has named this endpoint as the owner of the slot.
     fn note_moved(&self, slot: u16, endpoint: &RedisEndpoint) {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.routes.load_full();
-        // What else has changed, a look will tell.
+        // The look-up finds all other changes.
         self.look_now.notify_one();
         let Some(index) = before.nodes.iter().position(|node| node.endpoint == *endpoint) else { return };
         let mut of_slot = before.of_slot.clone();
@@ -162,7 +162,7 @@ impl Cluster {
         self.set(&before, SlotRoutes { nodes: before.nodes.clone(), of_slot });
     }
 
-    /// From now on, slots are served like this.
+    /// Sets the owners of all slots.
     fn set_owners(&self, owners: SlotOwners) {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.routes.load_full();
@@ -184,8 +184,8 @@ impl Cluster {
         *self.nodes.borrow()
     }
 
-    /// Replaces the routes. Whoever comes to serve a slot may have missed renewals of what lies there, or have a clock that is
-    /// ahead.
+    /// Replaces the routes. A node that gains a slot may have missed renewals of the slot's records, or its clock may
+    /// be ahead. So the change is noted for that node.
     fn set(&self, before: &SlotRoutes, now: SlotRoutes) {
         for (index, node) in now.nodes.iter().enumerate() {
             let slots =
@@ -212,7 +212,7 @@ impl Cluster {
         self.looked.fetch_max(millis(begun), Ordering::Relaxed);
     }
 
-    /// What is wrong, as far as is known: a slot that nobody serves, or a node without a connection.
+    /// The first known problem: a node without a connection, or slots that no node serves.
     fn survey(&self) -> Result<(), Arc<ConnectError>> {
         let routes = self.routes.load();
         let uncovered = routes.of_slot.iter().filter(|owner| owner.is_none()).count();
@@ -227,12 +227,12 @@ impl Cluster {
         if uncovered > 0 { Err(Arc::new(ConnectError::Uncovered(uncovered))) } else { Ok(()) }
     }
 
-    /// Where changes of what lies in this slot are heard of, if anywhere.
+    /// The node that serves this slot, if one does. It also reports changes of the slot's records.
     pub(super) fn node(&self, slot: u16) -> Option<Arc<ClusterNode>> {
         self.routes.load().node(slot).cloned()
     }
 
-    /// The nodes that serve slots, in the order of their addresses.
+    /// The nodes that serve slots, sorted by address.
     pub(super) fn nodes(&self) -> Vec<Arc<ClusterNode>> {
         let mut nodes = self.routes.load().nodes.clone();
         nodes.sort_by_cached_key(|node| node.endpoint.to_string());
@@ -243,22 +243,22 @@ impl Cluster {
         self.state.borrow().is_ok() && self.survey().is_ok()
     }
 
-    /// Why not all of it works, if it does not.
+    /// Why the cluster does not work as a whole, if it does not.
     pub(super) fn why_down(&self) -> Option<StoreError> {
         self.state.borrow().as_ref().err().cloned().map(unusable)
     }
 
-    /// Waits until all of it works, or for an error that no waiting cures; after `patience`, for nothing more.
+    /// Waits until the whole cluster works, until an error is final, or for `patience`.
     pub(super) async fn ready(&self, patience: Duration) -> Result<(), Arc<ConnectError>> {
         until(&self.state, patience, |state| state.as_ref().map_or_else(|why| why.is_final(), |()| true)).await
     }
 
-    /// Waits until the first try to connect to all nodes has ended.
+    /// Waits until the first attempt to connect to all nodes has ended.
     pub(super) async fn tried(&self) -> Result<(), Arc<ConnectError>> {
         until(&self.state, Duration::MAX, is_tried).await
     }
 
-    /// What was found out about each node.
+    /// Findings about each node.
     pub(super) fn findings(&self) -> Vec<ServerFinding> {
         let nodes = self.nodes();
         let found = match nodes.len() {
