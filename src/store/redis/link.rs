@@ -1,7 +1,7 @@
-//! The connection to one server that there is now, and what is known of that server.
+//! The current connection to one server, and what is known of that server.
 //!
-//! Callers take the connection that is there and never wait for another: with none, they know at once that
-//! nothing was done.
+//! Callers take the current connection and never wait for another. Without a connection, they know at once that nothing
+//! was executed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,19 +17,20 @@ use super::timing::millis;
 use crate::clock::since_boot;
 use crate::store::StoreError;
 
-/// What callers and the task that keeps the connection share.
+/// State that is shared by the callers and the task that keeps the connection.
 pub(super) struct Link {
     current: watch::Sender<Result<Arc<Connected>, Arc<ConnectError>>>,
-    /// When the connection was last found to be gone, or the first could not be opened: milliseconds of [`since_boot`].
+    /// The time when the connection was last found lost, or when the first attempt to open one failed: milliseconds of
+    /// [`since_boot`].
     failed: AtomicU64,
     pub(super) changed: Arc<LastChange>,
-    /// Which names it has.
+    /// The names that this server holds.
     pub(super) names: Arc<OwnNames>,
-    /// Thousandths of its memory that the server uses; [`UNLIMITED`] where it has no limit.
+    /// The share of its memory that the server uses, in thousandths. [`UNLIMITED`] if it has no limit.
     used: AtomicU64,
-    /// Whether records may be evicted.
+    /// Whether the server may evict records.
     evicting: AtomicBool,
-    /// What was found out about the server that was connected to last.
+    /// Findings about the server from the last connect.
     findings: RwLock<Vec<ServerFinding>>,
 }
 
@@ -49,13 +50,13 @@ impl Link {
         })
     }
 
-    /// The connection, if there is one now. Out of reach is the server only if the last try to open one has failed: one
-    /// that was just lost, or dropped for lateness, says little.
+    /// The current connection, if there is one. A server is out of reach only if the last attempt to open a connection
+    /// failed. A connection that was just lost, or dropped because of late replies, does not prove that.
     pub(super) fn connected(&self) -> Result<Arc<Connected>, StoreError> {
         self.state().map_err(unusable)
     }
 
-    /// The same, and why there is none.
+    /// The same, with the reason if there is none.
     pub(super) fn state(&self) -> Result<Arc<Connected>, Arc<ConnectError>> {
         match &*self.current.borrow() {
             Ok(connected) if connected.is_lost() => Err(Arc::new(ConnectError::Lost)),
@@ -64,7 +65,7 @@ impl Link {
         }
     }
 
-    /// Whether the connection was lost after `moment`, which is a time of [`since_boot`].
+    /// Whether the connection was lost after `moment`, a time of [`since_boot`].
     pub(super) fn has_failed_since(&self, moment: Duration) -> bool {
         self.failed.load(Ordering::Relaxed) > millis(moment)
     }
@@ -76,7 +77,7 @@ impl Link {
         let next = current.wait_for(works).await.ok().and_then(|current| current.as_ref().ok().cloned());
         match next {
             Some(connected) => connected,
-            // The sender is this very link.
+            // This link is the sender, so it is not closed.
             None => std::future::pending().await,
         }
     }
@@ -90,17 +91,17 @@ impl Link {
         }
     }
 
-    /// Waits for a connection, or for an error that no waiting cures; after `patience`, for nothing more.
+    /// Waits for a connection, for a final error, or for `patience`.
     pub(super) async fn ready(&self, patience: Duration) -> Result<(), Arc<ConnectError>> {
         until(&self.current, patience, |current| current.as_ref().map_or_else(|why| why.is_final(), |_| true)).await
     }
 
-    /// Waits until the first try to connect has ended: it has a deadline.
+    /// Waits until the first attempt to connect has ended. That attempt has a deadline.
     pub(super) async fn tried(&self) -> Result<(), Arc<ConnectError>> {
         until(&self.current, Duration::MAX, is_tried).await
     }
 
-    /// What is known of the server's memory.
+    /// Sets what is known of the server's memory.
     pub(super) fn set_memory(&self, used: Option<f64>, evicting: bool) {
         let thousandths = used.map_or(UNLIMITED, |used| (used * 1000.0).clamp(0.0, 1e6) as u64);
         self.used.store(thousandths, Ordering::Relaxed);
@@ -125,7 +126,7 @@ impl Link {
     }
 }
 
-/// What there being no connection means for a call.
+/// The error of a call that has no connection.
 pub(super) fn unusable(why: Arc<ConnectError>) -> StoreError {
     let is_out_of_reach = why.is_out_of_reach();
     let why = Box::new(why);
@@ -136,14 +137,14 @@ pub(super) fn is_tried<T>(current: &Result<T, Arc<ConnectError>>) -> bool {
     !matches!(current, Err(why) if matches!(**why, ConnectError::NotYet))
 }
 
-/// Waits until it is so, for as long as `patience` lasts, and tells what is so then.
+/// Waits until `is_so` holds, for at most `patience`. Returns the state at that time.
 pub(super) async fn until<T: 'static>(
     current: &watch::Sender<Result<T, Arc<ConnectError>>>,
     patience: Duration,
     is_so: impl FnMut(&Result<T, Arc<ConnectError>>) -> bool,
 ) -> Result<(), Arc<ConnectError>> {
     let mut watched = current.subscribe();
-    // The sender is there: it is borrowed.
+    // The sender is borrowed, so it is not closed.
     let _ = tokio::time::timeout(patience, watched.wait_for(is_so)).await;
     current.borrow().as_ref().map(drop).map_err(Arc::clone)
 }

@@ -1,4 +1,4 @@
-//! What is found out about a server at each connect, and what is wrong with it.
+//! Examines a server at each connect, and reports problems.
 
 use std::sync::Arc;
 
@@ -19,28 +19,28 @@ use super::store_state::StoreState;
 use crate::config;
 use crate::store::SHORT;
 
-/// Something that was found out about a server that can be used.
+/// One finding about a server that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServerFinding {
-    /// In a word.
+    /// The subject, in a word or two.
     pub what: &'static str,
-    /// How it is, and what to change where it is not good.
+    /// The finding, and what to change if it is a problem.
     pub found: String,
 }
 
-/// Looks at a server, and remembers what it said about the last one.
+/// Examines a server, and remembers which warnings were logged for the last one.
 pub(super) struct Probe {
     state: Arc<StoreState>,
     duty: ServerDuty,
     prefix: String,
-    /// How the names begin on which what is needed is tried out.
+    /// The start of the names on which the necessary commands are tried.
     rehearsal: String,
     accept_eviction: bool,
     replica_acks: u64,
-    /// For tests: as if the server knew no `SET NX GET`.
+    /// For tests: treats the server as if it had no `SET NX GET`.
     scripts_only: bool,
     said: LoggedWarnings,
-    /// The run of the server that was last examined.
+    /// The run ID of the server that was examined last.
     run: Option<String>,
 }
 
@@ -51,7 +51,7 @@ struct LoggedWarnings {
     no_info: bool,
     evicting: bool,
     short: bool,
-    /// How many keys the server had evicted at the last look.
+    /// The number of keys that the server had evicted at the last look.
     evicted: Option<u64>,
 }
 
@@ -79,12 +79,12 @@ impl Probe {
         &self.prefix
     }
 
-    /// What the server that was last examined has as the number of its run.
+    /// The run ID of the server that was examined last.
     pub(super) fn run(&self) -> Option<&str> {
         self.run.as_deref()
     }
 
-    /// Finds out whether the server can be used, and how: in one round trip, since it may be far away.
+    /// Finds out whether the server can be used, and how. It takes one round trip, because the server may be far away.
     pub(super) async fn examine(
         &mut self,
         connected: &mut Connected,
@@ -127,7 +127,7 @@ impl Probe {
             answer.as_ref().is_err_and(|error| matches!(error.code(), Some("MOVED" | "ASK")))
         };
         match rehearsed.iter().find(|answer| is_elsewhere(answer)) {
-            // The slot in which it was tried is not its own any more.
+            // The slot of the probe's name does not belong to this node any more.
             Some(_) if self.duty != ServerDuty::Alone => {
                 return Err(ConnectError::NotPrimary { server: connected.endpoint.to_string() });
             }
@@ -135,7 +135,7 @@ impl Probe {
             Some(Ok(_)) | None => {}
         }
         self.has_all(tried.zip(loads.iter().chain(rehearsed)))?;
-        // A replica takes none of the writes that come later.
+        // A replica refuses all later writes too.
         if let Some(Err(error)) = rehearsed.iter().find(|answer| is_read_only(answer)) {
             return Err(ConnectError::Refused(error.clone()));
         }
@@ -147,7 +147,7 @@ impl Probe {
         Ok(())
     }
 
-    /// What an operator may want to know of a server that can be used.
+    /// Findings for an operator about a server that can be used.
     fn findings(&self, facts: &ServerFacts, connected: &Connected) -> Vec<ServerFinding> {
         const HIDDEN: &str = "not told to this user (it needs INFO)";
         let count = |count: u64| if count == 1 { "1 replica".to_owned() } else { format!("{count} replicas") };
@@ -187,7 +187,7 @@ impl Probe {
         findings
     }
 
-    /// Looks again at what an operator may change, and time does.
+    /// Reads again the values that an operator or time may change.
     pub(super) async fn look(
         &mut self,
         connected: &Connected,
@@ -235,7 +235,7 @@ impl Probe {
         }
     }
 
-    /// Refuses a server of which one answer says that a command is not there, or not for this user.
+    /// Refuses a server if a reply says that a command does not exist or is not permitted.
     fn has_all<'a>(
         &self,
         tried: impl Iterator<Item = (&'static str, &'a RedisResult<Value>)>,
@@ -265,7 +265,7 @@ impl Probe {
     }
 }
 
-/// What an error says is missing, if that is what it says.
+/// What is missing, if the error says that something is.
 fn lacking(what: &'static str, error: &RedisError) -> Option<&'static str> {
     let says = error.to_string();
     let is_refused = |text: &str| says.contains(text);
@@ -275,7 +275,8 @@ fn lacking(what: &'static str, error: &RedisError) -> Option<&'static str> {
     if error.code() == Some("NOPERM") && is_refused("evalsha") || is_refused("unknown command") {
         return Some(what);
     }
-    // Redis 7 says of a script what it says of a command; before, a script's error wraps that of the command.
+    // For a script, Redis 7 sends the same error as for a command. Older versions wrap the command's error in the
+    // script's error.
     let in_script = ["can't run this command", "Unknown Redis command", "from script"].into_iter().any(is_refused);
     match (error.code() == Some("NOPERM") || in_script, what) {
         (false, _) => None,

@@ -1,4 +1,4 @@
-//! The slots of a Redis Cluster: in which one a name lies, and what nodes say about who serves it. Pure: no I/O.
+//! The slots of a Redis Cluster: the slot of a name, and the owners of the slots as nodes report them. No I/O.
 
 use std::collections::HashMap;
 
@@ -6,17 +6,17 @@ use redis::{RedisResult, Value};
 
 use crate::config::RedisEndpoint;
 
-/// How many there are.
+/// The number of slots.
 pub(in crate::store::redis) const SLOTS: usize = 16384;
 
-/// The slot of a name without braces, given in parts. (Of a name with braces, what is between them counts.)
+/// The slot of a name without braces, given in parts. (If a name has braces, only the part between them counts.)
 pub(in crate::store::redis) fn slot_of(parts: &[&[u8]]) -> u16 {
     let bytes = parts.iter().flat_map(|part| part.iter());
     let crc = bytes.fold(0_u16, |crc, &byte| (crc << 8) ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)]);
     crc % SLOTS as u16
 }
 
-/// CRC-16/XMODEM, byte by byte.
+/// The table for CRC-16/XMODEM, one entry for each byte value.
 const CRC16: [u16; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -32,7 +32,7 @@ const CRC16: [u16; 256] = {
     table
 };
 
-/// Some of the slots.
+/// A set of slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store::redis) struct SlotSet(Box<[u64; SLOTS / 64]>);
 
@@ -49,39 +49,39 @@ impl SlotSet {
         self.0[usize::from(slot) / 64] >> (slot % 64) & 1 == 1
     }
 
-    /// The name after `skip` others, of those that begin with `base`, that lies in one of these slots.
+    /// A name that begins with `base` and lies in one of these slots, after `skip` other such names.
     pub(in crate::store::redis) fn name(&self, base: &str, skip: usize) -> Option<String> {
         let candidates = (0..SLOTS * 16).map(|number| format!("{base}:{number}"));
         candidates.filter(|name| self.has(slot_of(&[name.as_bytes()]))).nth(skip)
     }
 }
 
-/// Who serves which slot, as one node has it.
+/// The owners of the slots, as one node reports them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct NodeView {
-    /// From the first to the last slot.
+    /// Each range has its first and last slot and its owner.
     ranges: Vec<(u16, u16, SlotPrimary)>,
 }
 
-/// A primary, as nodes tell of it.
+/// A primary, as a node reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct SlotPrimary {
     endpoint: RedisEndpoint,
-    /// The configuration epoch: of two nodes that claim a slot, the one with the higher has it.
+    /// The configuration epoch. If two nodes claim a slot, the one with the higher epoch owns it.
     epoch: u64,
 }
 
-/// Who serves which slot.
+/// The owner of each slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SlotOwners {
     pub(super) endpoints: Vec<RedisEndpoint>,
-    /// Where in `endpoints` the one that serves a slot is.
+    /// The index in `endpoints` of the node that serves a slot.
     pub(super) of_slot: Box<[Option<u16>]>,
 }
 
 impl NodeView {
-    /// Reads the answers to `CLUSTER SLOTS` and `CLUSTER NODES`. A node that does not know by which address it is reached
-    /// leaves it out: it is the one that was asked.
+    /// Reads the replies to `CLUSTER SLOTS` and `CLUSTER NODES`. A node that does not know its own address omits it.
+    /// The address is then the one that was asked.
     pub(super) fn of(slots: Value, nodes: RedisResult<Value>, asked: &RedisEndpoint) -> Option<Self> {
         let nodes = nodes.ok().and_then(|nodes| redis::from_redis_value::<String>(nodes).ok());
         let epochs = epochs(nodes.as_deref().unwrap_or_default());
@@ -95,7 +95,7 @@ impl NodeView {
     }
 }
 
-/// The configuration epoch of each node, by its identity. Without them, any node is believed.
+/// The configuration epoch of each node, by node ID. If this is empty, all nodes are believed equally.
 fn epochs(nodes: &str) -> HashMap<&str, u64> {
     let epoch = |line: &str| line.split(' ').nth(6)?.parse().ok();
     nodes.lines().filter_map(|line| Some((line.split(' ').next()?, epoch(line)?))).collect()
@@ -116,10 +116,10 @@ fn read(range: Value, epochs: &HashMap<&str, u64>, asked: &RedisEndpoint) -> Opt
     (first <= last && usize::from(last) < SLOTS).then_some((first, last, SlotPrimary { endpoint, epoch }))
 }
 
-/// Where a node is that was named by one that was asked.
+/// The endpoint of a node, as the node `asked` reports it.
 fn endpoint(host: Option<&str>, port: u16, asked: &RedisEndpoint) -> Option<RedisEndpoint> {
     match host {
-        // It has no name by which it could be reached.
+        // The node has no name that clients can use.
         Some("?") => None,
         Some(host) if !host.is_empty() => Some(RedisEndpoint::Tcp(host.to_owned(), port)),
         Some(_) | None => match asked {
@@ -130,7 +130,7 @@ fn endpoint(host: Option<&str>, port: u16, asked: &RedisEndpoint) -> Option<Redi
 }
 
 impl SlotOwners {
-    /// What several nodes say. A node that was cut off may not have heard of a change.
+    /// Merges the reports of several nodes. A node that was cut off may not know of a change.
     pub(super) fn of(views: &[NodeView]) -> Self {
         let mut endpoints: Vec<RedisEndpoint> = Vec::new();
         let mut best: Vec<Option<(u64, u16)>> = vec![None; SLOTS];
@@ -150,17 +150,17 @@ impl SlotOwners {
     }
 }
 
-/// Another node is the one to ask. The one that says so has done nothing.
+/// A redirect to another node. The node that sent it has not executed the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store::redis) enum Redirect {
     /// For this slot, from now on.
     Moved(u16, RedisEndpoint),
-    /// For this once: the slot is on its way there.
+    /// For this command only: the slot is being moved to that node.
     Ask(RedisEndpoint),
 }
 
 impl Redirect {
-    /// What an error of `asked` says, if it is a redirect.
+    /// The redirect in an error of the node `asked`, if the error is one.
     pub(in crate::store::redis) fn of(error: &redis::RedisError, asked: &RedisEndpoint) -> Option<Self> {
         let (address, slot) = error.redirect_node()?;
         let (host, port) = address.rsplit_once(':')?;
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn names_lie_where_redis_has_them() {
-        // CLUSTER KEYSLOT
+        // The expected values are replies of `CLUSTER KEYSLOT`.
         assert_eq!(slot_of(&[b"123456789"]), 12739);
         assert_eq!(slot_of(&[b"123", b"", b"456789"]), 12739);
         assert_eq!(slot_of(&[b"foo"]), 12182);

@@ -1,7 +1,7 @@
-//! The task that looks up which node serves which slot.
+//! The task that looks up the owners of the slots.
 //!
-//! Several nodes are asked at once, and the highest configuration epoch decides for each slot: a node that was cut off may not
-//! have heard of a change.
+//! Several nodes are asked at once, because a node that was cut off may not know of a change. For each slot, the
+//! highest configuration epoch decides.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,19 +24,19 @@ use crate::store::redis::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
 
 pub(super) struct SlotWatcher {
     cluster: Arc<Cluster>,
-    /// Which nodes are asked next.
+    /// The position in the list of nodes of the next node to ask.
     turn: usize,
 }
 
-/// How often, while nothing gives reason to look sooner.
+/// The interval between look-ups, if there is no reason for an earlier one.
 const EVERY: Duration = Duration::from_secs(10);
-/// So many nodes are asked at once: the answers of a large cluster are large.
+/// The number of nodes that are asked at once. It is limited because the replies of a large cluster are large.
 const ASKED: usize = 5;
-/// Connecting to a node and its answer.
+/// The limit for the first reply, including the connect.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// After the first answer, the others have so long.
+/// The time that the other nodes have after the first reply.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// However often there is a reason.
+/// The shortest pause between look-ups, whatever the reason.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
 
 impl SlotWatcher {
@@ -77,7 +77,7 @@ impl SlotWatcher {
         }
     }
 
-    /// Until it is time to look again: for so long, until somebody is told that a slot has moved, or until a node is lost.
+    /// Waits until the next look-up: for `pause`, until a slot is reported as moved, or until a node is lost.
     async fn pause(&self, pause: Duration) {
         let until = Instant::now() + pause;
         tokio::time::sleep(LEAST_PAUSE).await;
@@ -94,7 +94,7 @@ impl SlotWatcher {
         }
     }
 
-    /// Asks nodes that are connected; where none answers, those that are configured, and those that there were, too.
+    /// Asks connected nodes. If none of them replies, the configured nodes and the nodes known before are asked too.
     async fn look(&mut self) -> Result<SlotOwners, ConnectError> {
         let dialer = &self.cluster.settings.dialer;
         let nodes = self.cluster.nodes();
@@ -123,7 +123,7 @@ impl SlotWatcher {
         Ok(SlotOwners::of(&views))
     }
 
-    /// Takes the answers that come in time. Why the first of those that failed did.
+    /// Collects the replies that arrive in time. Returns the first error, if there was one.
     async fn take(
         &self,
         asked: &mut JoinSet<Result<Option<NodeView>, Fault>>,
@@ -138,7 +138,7 @@ impl SlotWatcher {
                 Ok(Some(Ok(Err(fault)))) => {
                     failed.get_or_insert(self.error(fault));
                 }
-                // A panic is told elsewhere.
+                // A panic is reported elsewhere.
                 Ok(Some(Err(_))) => {}
                 Ok(None) | Err(_) => break,
             }
@@ -156,7 +156,7 @@ impl SlotWatcher {
     }
 }
 
-/// Why a node said nothing.
+/// Why a node gave no usable reply.
 enum Fault {
     Opening(redis::RedisError),
     NoCluster(RedisEndpoint),
