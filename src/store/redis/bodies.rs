@@ -1,4 +1,4 @@
-//! Transfers of bodies that lie apart: whose turn it is, how long one may take, and one for all who want the same.
+//! Transfers of bodies that are stored apart from their records: their turns, their time limits, and shared reads.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,50 +12,51 @@ use tokio::time::Instant;
 use super::command_error::CommandError;
 use crate::store::StoreError;
 
-/// Bytes in a second that a link to Redis must carry. A slower one is out of time.
+/// The lowest rate of a link to Redis that is supported, in bytes per second. A slower transfer times out.
 pub(super) const LEAST_RATE: u64 = 256 * 1024;
 
-/// Transfers at once in one direction: of a whole body that is written, of one chunk that is read. The others wait for their turn where they are, and their time has
-/// not begun.
+/// The number of concurrent transfers in one direction. A write transfers a whole body, a read one chunk. Other
+/// transfers wait for a turn, and their time has not started.
 pub(super) const TURNS: usize = 4;
 
-/// The transfers under way.
+/// The transfers in progress.
 pub(super) struct Bodies {
     reading: Semaphore,
-    /// Apart from those that read: a replay can wait, while a lease runs for what is to be written.
+    /// Writes have their own turns. A replay can wait, but a write must end within its lease.
     writing: Semaphore,
-    /// Bytes of those whose turn it is: they share the link.
+    /// The total length of the transfers that have a turn. They share the link.
     under_way: AtomicU64,
-    /// By the key that a chunk lies under. A key is used for one chunk only, so whoever comes later gets the same.
+    /// The reads in progress, by the key of the chunk. A key is used for one chunk only, so a later reader gets the
+    /// same bytes.
     reads: Mutex<HashMap<String, BodyRead>>,
 }
 
-/// Which way a body goes.
+/// The direction of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     Read,
     Write,
 }
 
-/// What came of a read. Nothing: there is no chunk under that key.
+/// The result of a read. `None`: there is no chunk under that key.
 type BodyRead = Arc<OnceCell<Result<Option<Bytes>, Arc<ReadError>>>>;
 
 /// Why a read has no result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
-    /// There is no connection: nothing was asked.
+    /// There is no connection, so nothing was asked.
     #[error(transparent)]
     NotConnected(#[from] StoreError),
     #[error("{0}")]
     Command(CommandError),
 }
 
-/// One transfer, counted until it is dropped.
+/// One transfer. It is counted until it is dropped.
 pub(super) struct BodyTransfer<'a> {
     bodies: &'a Bodies,
     length: u64,
     _turn: Option<SemaphorePermit<'a>>,
-    /// When it is given up, and how long that is from its beginning.
+    /// When the transfer is given up, and the time from its start until then.
     pub(super) deadline: Instant,
     pub(super) allowed: Duration,
 }
@@ -68,36 +69,37 @@ impl Default for Bodies {
 }
 
 impl Bodies {
-    /// Waits for a turn to transfer so many bytes. From then on it may take as long as a call, and as those and all that is
-    /// under way take at the [least rate](LEAST_RATE): so every turn ends, and those who wait have theirs.
+    /// Waits for a turn to transfer `length` bytes. Its time limit starts then: the timeout of a call, plus the time
+    /// that these bytes and all bytes in progress take at the [least rate](LEAST_RATE). So every turn ends, and every
+    /// waiting transfer gets one.
     pub(super) async fn turn(&self, direction: Direction, length: u64, timeout: Duration) -> BodyTransfer<'_> {
         let turns = match direction {
             Direction::Read => &self.reading,
             Direction::Write => &self.writing,
         };
-        // It is never closed.
+        // The semaphore is never closed.
         let turn = turns.acquire().await.ok();
         let ahead = self.under_way.fetch_add(length, Ordering::Relaxed);
-        // A damaged record may tell of any length.
+        // A damaged record may state any length.
         let millis = ahead.saturating_add(length).saturating_mul(1000) / LEAST_RATE;
         let allowed = timeout + Duration::from_millis(millis);
         BodyTransfer { bodies: self, length, _turn: turn, deadline: Instant::now() + allowed, allowed }
     }
 
-    /// Reads what lies under `key`, with `read`. Those who come while it is being read wait for the same transfer. Whoever
-    /// was told its outcome, and asks again, is not told the same once more: it is read again.
+    /// Reads the value under `key`, with `read`. Readers that come during a read share its result. A reader that asks
+    /// again after that gets a new read.
     pub(super) async fn read<Fut>(&self, key: &str, read: impl FnOnce() -> Fut) -> Result<Option<Bytes>, Arc<ReadError>>
     where
         Fut: Future<Output = Result<Option<Bytes>, ReadError>>,
     {
         let reader =
             BodyReader { bodies: self, key, cell: Arc::clone(self.reads().entry(key.to_owned()).or_default()) };
-        // Where the first leaves, another of those who wait reads.
+        // If the first reader leaves, another waiting reader reads.
         reader.cell.get_or_init(|| async { read().await.map_err(Arc::new) }).await.clone()
     }
 
     fn reads(&self) -> MutexGuard<'_, HashMap<String, BodyRead>> {
-        // Every step leaves the map whole.
+        // Every step leaves the map consistent.
         self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -108,7 +110,8 @@ impl Drop for BodyTransfer<'_> {
     }
 }
 
-/// One of those who wait for a read. The first who was told its outcome takes it out of the map, or the last who leaves.
+/// One reader of a shared read. The first reader that has the result removes the read from the map. If no reader gets a
+/// result, the last one to leave removes it.
 struct BodyReader<'a> {
     bodies: &'a Bodies,
     key: &'a str,
@@ -118,12 +121,12 @@ struct BodyReader<'a> {
 impl Drop for BodyReader<'_> {
     fn drop(&mut self) {
         let mut reads = self.bodies.reads();
-        // References are made and given back under the lock only: or two who leave at once would each see the other's, and
-        // neither would take it out.
+        // References are made and dropped under the lock only. Otherwise two readers that leave at once would each
+        // count the other's reference, and neither would remove the read.
         let cell = std::mem::take(&mut self.cell);
-        // Another read may lie there by now, which others wait for.
+        // The map may have a newer read under this key, with other readers.
         let is_there = reads.get(self.key).is_some_and(|there| Arc::ptr_eq(there, &cell));
-        // Two: the map's own, and this one.
+        // Two references: the map's and this one.
         if is_there && (cell.initialized() || Arc::strong_count(&cell) <= 2) {
             reads.remove(self.key);
         }
@@ -186,7 +189,7 @@ mod tests {
             let begun = Instant::now();
             let turn = tokio::time::timeout(TIMEOUT * 60, bodies.turn(comes, LEAST_RATE, TIMEOUT)).await;
             let deadline = turn.expect("a turn of its own").deadline;
-            // They share the link all the same.
+            // Both directions share the link.
             assert_eq!(deadline.duration_since(begun), TIMEOUT + Duration::from_secs(TURNS as u64 + 1));
         }
     }

@@ -1,8 +1,7 @@
-//! Large bodies: each chunk under a key of its own, in the slot of its record.
+//! Large bodies: each chunk has its own key, in the slot of its record.
 //!
-//! The chunks are written before the record that tells of them, over a connection for bodies. Where the record is never
-//! written, nothing tells of them, and they expire. They outlive their record, so that whoever has begun to read them comes
-//! to the end.
+//! The chunks are written before their record, over a connection for bodies. If the record is never written, nothing
+//! refers to the chunks, and they expire. Chunks outlive their record, so a reader that has begun can finish.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -22,7 +21,8 @@ use crate::record::codec::Unreadable;
 use crate::record::{RecordName, Token};
 use crate::store::{StoreError, StoreFuture, StoredChunks};
 
-/// Where the chunks of a body lie. The braces make them share the record's slot, and the token keeps attempts apart.
+/// The key of a body's chunks, without the index. The braces put the chunks into the record's slot. The token separates
+/// attempts.
 pub(super) struct BodyKey(String);
 
 impl BodyKey {
@@ -39,7 +39,7 @@ impl BodyKey {
 }
 
 impl Call<'_> {
-    /// Writes the chunks of a body whose record is to live for so long.
+    /// Writes the chunks of a body. Its record will live for `time_to_live`.
     pub(super) async fn write_body(
         &self,
         token: Token,
@@ -50,20 +50,20 @@ impl Call<'_> {
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
         let stored = format.cut_of(length).stored();
         let transfer = self.shared.bodies.turn(Direction::Write, stored, timeout).await;
-        // Not before it is its turn: an encrypted body is a copy.
+        // The body is cut only now, because an encrypted body is a copy.
         let (chunks, cut) = format.cut(self.name, token, pieces);
         let key = BodyKey::new(self.key, token);
         let values = chunks.into_iter().map(|chunk| KeyedValue { key: key.chunk(chunk.index), pieces: chunk.pieces });
         let values: Vec<_> = values.collect();
-        // The record's life begins when they all are written, and it is.
+        // The record's time to live starts later: after all chunks and the record are written.
         let survives = time_to_live + self.shared.body_survives + transfer.allowed + timeout;
-        // That a chunk belongs elsewhere says nothing of the record, which must not follow it.
+        // A chunk may be redirected to another node. The record must not follow that redirect.
         self.put_chunks(values, survives, transfer.deadline).await?;
         Ok(cut)
     }
 
-    /// Each chunk is a name of its own. While their slot is on its way from one node to another, they are new, and go where
-    /// that is going, while the record may still be where it was.
+    /// Each chunk has its own name. While their slot is being moved between nodes, the chunks are new names and go to
+    /// the importing node. The record may still be on the other node.
     async fn put_chunks(
         &self,
         mut chunks: Vec<KeyedValue>,
@@ -86,7 +86,7 @@ impl Call<'_> {
         Err(CommandError::Late)
     }
 
-    /// The record of this body is gone. Its chunks need not live much longer; should this fail, they expire all the same.
+    /// The record of this body is gone, so the life of its chunks is shortened. If this fails, the chunks expire later.
     pub(super) async fn outlived(&self, body: ApartBody) {
         let key = BodyKey::new(self.key, body.token);
         let keys: Vec<_> = (0..body.cut.count()).map(|index| key.chunk(index)).collect();
@@ -116,7 +116,7 @@ impl RedisChunks {
         let length = lies_at.end - lies_at.start;
         let read = bodies.read(&key, || async {
             let transfer = bodies.turn(Direction::Read, length, self.redis.timeout()).await;
-            // Not before: while it waited for its turn, the connection may have been lost, and another opened.
+            // The connection is taken only now. During the wait for the turn, it may have been lost and another opened.
             let mut connected = self.redis.connected(RecordKey::new(self.redis.prefix(), &self.name))?;
             let mut redirects = 0;
             loop {
@@ -134,7 +134,7 @@ impl RedisChunks {
         read.await.map_err(|fault| self.without_body(&fault))
     }
 
-    /// There is a record, so no failure may pass for "nobody owns this".
+    /// The record exists, so no failure may be reported as "nobody owns this".
     fn without_body(&self, fault: &ReadError) -> StoreError {
         if matches!(fault, ReadError::Command(fault) if fault.is_wrong_type()) {
             let source = Unreadable::Damaged(NOT_A_RECORD);

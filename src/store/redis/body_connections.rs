@@ -1,7 +1,8 @@
-//! Connections for large bodies: one transfer at a time on each, written from where it lies, and read into where it stays.
+//! Connections for large bodies, with one transfer at a time on each. Bodies are written from the memory that they are
+//! in, and read into the memory that they stay in.
 //!
-//! They have nothing to do with the connections that records go through: a body that is late, or that nobody waits for any
-//! more, costs its own connection and nobody else's.
+//! They are separate from the connections for records. A body that is late or not needed any more affects only its own
+//! connection.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -25,26 +26,26 @@ pub(super) struct BodyConnections {
     dialer: Arc<Dialer>,
     endpoint: RedisEndpoint,
     prefix: String,
-    /// Which run of the server it is, once that is known.
+    /// The run ID of the server, once it is known.
     run: OnceLock<String>,
     idle: Mutex<Vec<RedisStream>>,
-    /// Those of all cores: where none can be opened, one of them that is idle will do.
+    /// The connections that all cores share. If none can be opened, an idle one of these is used.
     shared: Option<Arc<BodyConnections>>,
 }
 
-/// What is to be written under a key, in pieces.
+/// A value to write under a key, in pieces.
 pub(super) struct KeyedValue {
     pub(super) key: String,
     pub(super) pieces: Vec<Bytes>,
 }
 
-/// Memory that is set aside for a value before it comes; more only as it does.
+/// The memory that is reserved for a value before it arrives. More is reserved only as it arrives.
 const SET_ASIDE: u64 = 4 * 1024 * 1024;
-/// What a reply has beside its value.
+/// The length of a reply without its value.
 const FRAME: u64 = 32;
 
 impl BodyConnections {
-    /// With a connection that is open already, if there is one. More are opened as they are needed.
+    /// Starts with `first`, an open connection, if there is one. More are opened as needed.
     pub(super) fn new(
         dialer: Arc<Dialer>,
         endpoint: RedisEndpoint,
@@ -55,20 +56,21 @@ impl BodyConnections {
         Self { dialer, endpoint, prefix, run, idle, shared: None }
     }
 
-    /// For a core, beside those that are shared: a server may have as many connections as it takes.
+    /// The connections of one core. They are used before the shared ones, because a server may limit the number of
+    /// connections.
     pub(super) fn on_core(shared: &Arc<Self>) -> Self {
         let Self { dialer, endpoint, prefix, run, .. } = &**shared;
         let own = Self::new(dialer.clone(), endpoint.clone(), prefix.clone(), None);
         Self { shared: Some(shared.clone()), run: run.clone(), ..own }
     }
 
-    /// From now on, no other server may answer.
+    /// From now on, connections to another run of a server are refused.
     pub(super) fn set_run(&self, run: &str) {
-        // It is the same for as long as the connections are.
+        // The run ID stays the same for the life of the connections.
         let _ = self.run.set(run.to_owned());
     }
 
-    /// Writes values, whose pieces are copied nowhere. Which of them the server refuses, and why.
+    /// Writes values without copying their pieces. Returns the values that the server refuses, with the reason.
     pub(super) async fn set(
         &self,
         values: &[KeyedValue],
@@ -90,7 +92,7 @@ impl BodyConnections {
             commands.extend_from_slice(pieces);
             commands.push(Bytes::from(tail));
         }
-        // The replies are short: the server can always write them while it reads what follows.
+        // The replies are short. So the server can always write them while it reads the following commands.
         let each = if is_importing { 2 } else { 1 };
         let mut refused = Vec::new();
         for (number, reply) in self.ask(&commands, values.len() * each, 0, deadline).await?.into_iter().enumerate() {
@@ -122,7 +124,7 @@ impl BodyConnections {
         }
     }
 
-    /// Sends commands, and reads so many replies.
+    /// Sends commands, and reads `replies` replies.
     async fn ask(
         &self,
         commands: &[Bytes],
@@ -136,7 +138,7 @@ impl BodyConnections {
             {
                 return Ok(answers);
             }
-            // The server may have closed one that was idle; to read or write the same twice is the same.
+            // The server may have closed the idle connection. A repeated read or write has the same result.
             let run = self.run.get().map(String::as_str);
             let error = match handshake::open_same(&self.dialer, &self.endpoint, &self.prefix, run).await {
                 Ok(stream) => return self.ask_over(stream, commands, replies, length).await,
@@ -155,7 +157,7 @@ impl BodyConnections {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// The stream is kept for the next if it ends well; dropped in the middle, it is closed.
+    /// The stream is kept if the transfer ends well. It is closed if this is dropped before.
     async fn ask_over(
         &self,
         mut stream: RedisStream,
@@ -182,7 +184,7 @@ impl BodyConnections {
     }
 }
 
-/// What comes before a command, if anything does.
+/// The bytes that precede a command, if there are any.
 fn asking(is_importing: bool) -> Vec<u8> {
     if is_importing { ASKING.to_vec() } else { Vec::new() }
 }
@@ -191,7 +193,7 @@ fn nonsense() -> CommandError {
     CommandError::Lost(RedisError::from((ErrorKind::UnexpectedReturnType, "unexpected answer")))
 }
 
-/// Pieces that are written one behind the other, many with each call of the system.
+/// Pieces that are written in order, many with each system call.
 struct CommandParts(VecDeque<Bytes>);
 
 impl Buf for CommandParts {
@@ -260,7 +262,7 @@ mod tests {
         let read = connections.get("body", length, false, patience()).await.expect("an answer").expect("a body");
         assert!(read == body.concat());
         assert_eq!(connections.get("none", length, false, patience()).await.expect("an answer"), None);
-        // Longer than was told, and not there to be told of.
+        // The value is longer than the given length.
         assert!(connections.get("body", 0, false, patience()).await.expect("an answer").expect("a body") == read);
         assert_eq!(idle(&connections), 1);
     }

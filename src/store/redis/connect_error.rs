@@ -1,4 +1,4 @@
-//! Why there is no connection, and what would mend it.
+//! Why there is no connection, and how to fix it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,55 +12,55 @@ use super::timing::CONNECT_TIMEOUT;
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The first attempt is under way.
+    /// The first attempt is in progress.
     #[error("there is no connection to Redis yet")]
     NotYet,
-    /// There was one.
+    /// The connection was lost.
     #[error("the connection to Redis is lost")]
     Lost,
-    /// Nobody answers.
+    /// The server does not reply.
     #[error("Redis did not answer within {0:?}")]
     Silent(Duration),
-    /// There is no way to the server.
+    /// The server cannot be reached.
     #[error("Redis cannot be reached")]
     Unreachable(#[source] RedisError),
-    /// It takes connections, and says nothing.
+    /// The server accepts connections, and does not reply.
     #[error(
         "Redis takes connections and did not answer within {0:?}: it hangs, or it speaks TLS on this port (write rediss:// in \
          store.url)"
     )]
     Mute(Duration),
-    /// The same, where TLS is tried.
+    /// The same, if TLS is used.
     #[error(
         "no TLS with Redis: it takes connections and did not answer within {0:?}: it hangs, or the port does not speak TLS \
          (write redis:// without the second s, or name the server's tls-port)"
     )]
     MuteInTls(Duration),
-    /// It is reached, and TLS fails.
+    /// The server is reached, and TLS fails.
     #[error("no TLS with Redis: {0}")]
     Tls(String),
-    /// It hangs up without a word.
+    /// The server closes the connection without a reply.
     #[error("Redis hung up at once; if it speaks TLS on this port, write rediss:// in store.url")]
     HungUp(#[source] RedisError),
-    /// Sentinels do not say where it is.
+    /// No sentinel names the server.
     #[error("no sentinel names a primary {master:?}")]
     NoPrimary {
-        /// The name that they were asked for.
+        /// The name of the primary for which the sentinels were asked.
         master: String,
-        /// What one of them said instead.
+        /// The reply of one sentinel.
         #[source]
         source: RedisError,
     },
-    /// A server is no primary, or none any more.
+    /// The server is not a primary, or not any more.
     #[error("{server} is not the primary, or not any more: it is looked for again")]
     NotPrimary {
         /// Host and port.
         server: String,
     },
-    /// The server wants other credentials.
+    /// The server does not accept the credentials.
     #[error("Redis does not accept the user and password (store.url, store.password), or asks for some")]
     Credentials(#[source] RedisError),
-    /// The server lacks what is needed, or does not let this user have it.
+    /// The server lacks a command, or does not permit it to this user.
     #[error(
         "Redis lacks {missing}, or refuses it to this user; nothing guarded runs until that is mended. For an ACL user, this is \
          enough: {rule}"
@@ -68,19 +68,19 @@ pub enum ConnectError {
     Permission {
         /// What is missing.
         missing: String,
-        /// The [rule](super::acl_rule) of a user that has it.
+        /// The [ACL rule](super::acl_rule) that permits it.
         rule: String,
-        /// What the server said.
+        /// The server's error.
         #[source]
         source: RedisError,
     },
-    /// The server is one of many, and another has what was asked for.
+    /// The server is one of several, and another one holds the record.
     #[error(
         "Redis is a node of a cluster, and names another one for what was asked: write redis+cluster:// in store.url, or \
          rediss+cluster:// for TLS"
     )]
     Elsewhere(#[source] RedisError),
-    /// The server is no node of a cluster.
+    /// The server is not a node of a cluster.
     #[error("{server} is no node of a Redis Cluster: write redis:// without +cluster in store.url")]
     NoCluster {
         /// Host and port.
@@ -95,7 +95,7 @@ pub enum ConnectError {
         /// Host and port.
         server: String,
     },
-    /// Some slots belong to nobody.
+    /// No node serves some of the slots.
     #[error("no node of the cluster serves {0} of its 16384 slots")]
     Uncovered(usize),
     /// A node of the cluster cannot be used.
@@ -103,11 +103,11 @@ pub enum ConnectError {
     Node {
         /// Host and port.
         server: String,
-        /// Why not.
+        /// Why it cannot be used.
         #[source]
         why: Arc<ConnectError>,
     },
-    /// The server answers, and cannot be used.
+    /// The server replies, and cannot be used.
     #[error("Redis refuses to work")]
     Refused(#[source] RedisError),
     /// Records could be evicted.
@@ -119,37 +119,37 @@ pub enum ConnectError {
         /// The server's `maxmemory-policy`.
         policy: String,
     },
-    /// The store was used with a digest key that is not here.
+    /// The store was used with a digest key that this sidecar does not have.
     #[error(
         "this store was used with another store.digest_key, and none is set: set it, or delete {name} from Redis to go on \
          without the records of before"
     )]
     DigestKeyWithheld {
-        /// Where the store keeps its note about the key.
+        /// The name of the store's note about the key.
         name: String,
     },
-    /// Another sidecar has gone over to a digest key that is not here.
+    /// Another sidecar has replaced the digest key by one that this sidecar does not have.
     #[error(
         "another sidecar has replaced the digest key of this store ({name}) by that of its own store.digest_key: this one \
          claims nothing any more. Give all of them the same, and start this one again"
     )]
     DigestKeyReplaced {
-        /// Where the store keeps its note about the key.
+        /// The name of the store's note about the key.
         name: String,
     },
-    /// Something else uses the prefix.
+    /// Another application uses the prefix.
     #[error("{name} in Redis was not written by onlyonce: choose another store.prefix")]
     NotOurs {
-        /// Where the store keeps its note about the digest key.
+        /// The name of the store's note about the digest key.
         name: String,
     },
-    /// No random bytes.
+    /// No random bytes are available.
     #[error("there is no randomness to make a digest key of")]
     Randomness(#[source] getrandom::Error),
 }
 
 impl ConnectError {
-    /// Whether starting is no use until somebody changes something.
+    /// Whether a start is useless until somebody changes the configuration or the server.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Evicting { .. } | Self::DigestKeyWithheld { .. } | Self::NotOurs { .. } => true,
@@ -176,8 +176,8 @@ impl ConnectError {
         }
     }
 
-    /// Whether it says that the last try to open a connection has failed. A server that speaks for another digest key is
-    /// within reach, and there is none that was not tried yet.
+    /// Whether the last attempt to open a connection has failed. A server that uses another digest key is within reach.
+    /// The same holds before the first attempt has ended.
     pub(super) fn is_out_of_reach(&self) -> bool {
         match self {
             Self::NotYet | Self::Lost => false,
@@ -204,7 +204,7 @@ impl ConnectError {
         }
     }
 
-    /// `rule` is that of a user who may do it.
+    /// `rule` makes the ACL rule of a user with the permissions.
     pub(super) fn of(fault: CommandError, rule: impl FnOnce() -> String) -> Self {
         match fault {
             CommandError::Refused(code, source) if code == "NOPERM" => {

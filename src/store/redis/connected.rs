@@ -19,53 +19,53 @@ use crate::config::RedisEndpoint;
 /// Connections that work, as far as is known.
 #[derive(Clone)]
 pub(super) struct Connected {
-    /// Which server it is.
+    /// The address of the server.
     pub(super) endpoint: RedisEndpoint,
-    /// A random number of each run, where the server tells it.
+    /// A random number of each run, if the server reports it.
     pub(super) run: Option<Arc<str>>,
     pub(super) duty: ServerDuty,
-    /// For what every request asks.
+    /// For the commands of requests.
     pub(super) hot: Pipeline,
-    /// For all else that concerns records.
+    /// For all other commands on records.
     pub(super) control: Multiplexed,
-    /// For lists of records, which would hold up the others.
+    /// For lists of records, which would delay other commands.
     pub(super) lists: Multiplexed,
-    /// For bodies that lie apart, which would do so too.
+    /// For bodies that are stored apart, which would delay them too.
     pub(super) connections: Arc<BodyConnections>,
     pub(super) acquire: AcquireMethod,
-    /// Where `store.replica_acks` asks for it.
+    /// Set if `store.replica_acks` asks for it.
     pub(super) replication: Option<Replication>,
-    /// When the server, or what it serves, was last found to be another than before.
+    /// When the server, or its set of slots, was last found to have changed.
     pub(super) changed: Arc<LastChange>,
-    /// Cancelled when none of the connections to this server is to be used any more.
+    /// Cancelled when no connection to this server may be used any more.
     pub(super) lost: CancellationToken,
-    /// The same, or else cancelled when it is too: when the hot connection of a core is closed, and that alone.
+    /// Cancelled with `lost`. It is also cancelled alone, when only the hot connection of a core is closed.
     pub(super) closed: CancellationToken,
-    /// Calls in a row that had no answer in time, on whatever connection.
+    /// The number of calls in a row without a reply in time, on all connections.
     pub(super) timeouts: Arc<AtomicU32>,
 }
 
-/// What a server does for the store.
+/// The server's duty for the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ServerDuty {
-    /// It has all records.
+    /// It holds all records.
     Alone,
-    /// It is a node of a cluster, and has those in its slots.
+    /// It is a node of a cluster, and holds the records in its slots.
     Node,
-    /// It is the node to which a slot is just being moved: each command has to say that it knows.
+    /// It is the node to which a slot is being moved. Each command must be preceded by `ASKING`.
     Importing,
 }
 
-/// How a name is taken that nobody holds.
+/// How a claim takes a name that has no owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AcquireMethod {
     /// `SET NX GET`.
     Natively,
-    /// By script: Redis before 7.0, and others like it.
+    /// By a script: for Redis before 7.0, and similar servers.
     ByScript,
 }
 
-/// When a server was last found to be another than before: milliseconds of [`since_boot`]; 0 if it never was.
+/// When a server was last found to have changed: milliseconds of [`since_boot`], or 0 if it never did.
 #[derive(Default)]
 pub(super) struct LastChange(AtomicU64);
 
@@ -74,8 +74,9 @@ impl LastChange {
         self.0.store(millis(since_boot()).max(1), Ordering::Relaxed);
     }
 
-    /// Whether an owner that has been silent for this lease may be taken for lost. Not within a lease of a change of the
-    /// server: it may have missed renewals, and the clock of a replica that was promoted may be ahead.
+    /// Whether an owner that has been silent for this lease may be treated as lost. This is not so within one lease
+    /// after a change of the server: the server may have missed renewals, and the clock of a promoted replica may be
+    /// ahead.
     pub(super) fn may_take_over(&self, lease: Duration) -> bool {
         match self.0.load(Ordering::Relaxed) {
             0 => true,
@@ -85,7 +86,7 @@ impl LastChange {
 }
 
 impl Connected {
-    /// Draws the conclusions for the connection from how a command went.
+    /// Updates the state of the connection after a command.
     pub(super) fn record_result(&self, fault: Option<&CommandError>) {
         match fault {
             Some(CommandError::Late) => {
@@ -99,7 +100,7 @@ impl Connected {
         }
     }
 
-    /// The same, with connections of a core's own for what requests ask.
+    /// The same, with a core's own connections for the commands of requests.
     pub(super) fn on_core(&self, hot: RedisStream) -> Self {
         let (lost, closed) = (self.lost.clone(), self.lost.child_token());
         let hot = Pipeline::start_beside(self.hot.clone(), hot, closed.clone(), lost, self.timeouts.clone());
@@ -107,7 +108,7 @@ impl Connected {
         Self { hot, connections, closed, ..self.clone() }
     }
 
-    /// The same, for what is in a slot that is being moved to this node.
+    /// The same, for a slot that is being moved to this node.
     pub(super) fn importing(&self) -> Self {
         Self { duty: ServerDuty::Importing, ..self.clone() }
     }
@@ -120,7 +121,7 @@ impl Connected {
         self.closed.is_cancelled()
     }
 
-    /// Waits until it is.
+    /// Waits until the connection is lost.
     pub(super) async fn until_lost(&self) {
         self.closed.cancelled().await;
     }

@@ -1,8 +1,9 @@
-//! The hot connection of one core: a request is answered on the core that took it, and so is what it asks of Redis.
+//! The hot connection of one core. A request is answered on the core that accepted it, and so are its commands to
+//! Redis.
 //!
-//! It dies with the connection that all cores share: whatever is lost, all of it is opened anew. One that the server closes
-//! while nothing is awaited on it, as it may where a core has nothing to do for long, is opened anew by itself. Where a
-//! core has none for the moment, as at the start, its calls go over the shared one.
+//! The hot connection ends with the connection that all cores share: after a loss, all of them are opened anew. A
+//! server may close the connection of a core that was idle for long. If no reply was awaited, only this connection is
+//! opened anew. While a core has no connection, as at the start, its calls use the shared one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +19,14 @@ use super::server::ServerSettings;
 use super::stream::Dialer;
 use super::timing::{LONGEST_DELAY, jittered};
 
-/// What one core has of its own.
+/// The connection of one core.
 pub(super) struct CoreConnection {
     connected: Arc<ArcSwapOption<Connected>>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl CoreConnection {
-    /// Opens and keeps a connection on the runtime on which this is called.
+    /// Opens a connection and keeps it, on the current runtime.
     pub(super) fn start(settings: &ServerSettings, link: &Arc<Link>) -> Self {
         let ServerSettings { dialer, config, connect_timeout, .. } = settings;
         let connected = Arc::<ArcSwapOption<Connected>>::default();
@@ -41,7 +42,7 @@ impl CoreConnection {
         Self { connected, _task: task }
     }
 
-    /// The connection, if there is one now.
+    /// The current connection, if there is one.
     pub(super) fn connected(&self) -> Option<Arc<Connected>> {
         self.connected.load_full().filter(|connected| !connected.is_lost())
     }
@@ -67,12 +68,12 @@ impl CoreConnectionTask {
                     self.connected.store(Some(own.clone()));
                     own.until_lost().await;
                     self.connected.store(None);
-                    // A server that hangs up on every caller is not to be called without a pause.
+                    // The pause protects a server that closes every connection at once.
                     if !shared.is_lost() && since.elapsed() < LONGEST_DELAY {
                         tokio::time::sleep(jittered(LONGEST_DELAY)).await;
                     }
                 }
-                // The shared one serves, and shows what is wrong if more is.
+                // The shared connection serves meanwhile, and detects larger faults.
                 Ok(Err(_)) | Err(_) => tokio::time::sleep(jittered(LONGEST_DELAY)).await,
             }
         }

@@ -1,4 +1,4 @@
-//! Connections of the `redis` crate, for all that is not hot: over our own stream, with our own deadlines.
+//! Connections of the `redis` crate for all commands that are not hot. They use this project's stream and deadlines.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::stream::Dialer;
 use crate::config::RedisEndpoint;
 
-/// A connection of the `redis` crate. It is closed with the last clone.
+/// A connection of the `redis` crate. It is closed with its last clone.
 #[derive(Clone)]
 pub(super) struct Multiplexed {
     connection: MultiplexedConnection,
@@ -19,13 +19,14 @@ pub(super) struct Multiplexed {
 }
 
 impl Multiplexed {
-    /// What the crate's commands are sent with.
+    /// The handle that the crate's commands need.
     pub(super) fn handle(&self) -> MultiplexedConnection {
         self.connection.clone()
     }
 }
 
-/// Opens one connection, with RESP3 where the server has it: the crate tells of a closed connection at once only there.
+/// Opens one connection, with RESP3 if the server supports it. Only with RESP3 does the crate report a closed
+/// connection at once.
 pub(super) async fn open(
     dialer: &Dialer,
     endpoint: &RedisEndpoint,
@@ -35,7 +36,7 @@ pub(super) async fn open(
         on_push(push);
         Ok::<_, std::convert::Infallible>(())
     };
-    // Deadlines are those of the calls.
+    // The calls have their own deadlines.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None)
@@ -77,7 +78,7 @@ async fn info(dialer: &Dialer) -> RedisResult<RedisConnectionInfo> {
     Ok(info)
 }
 
-/// Servers without `HELLO`, or from which somebody took it.
+/// Whether the server has no `HELLO`, or does not permit it.
 fn refuses_hello(error: &RedisError) -> bool {
     let unknown = || error.detail().is_some_and(|detail| detail.starts_with("unknown command"));
     error.kind() == ErrorKind::RESP3NotSupported

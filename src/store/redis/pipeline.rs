@@ -1,12 +1,13 @@
 //! One connection for the hot commands of a request: claim, settle, renew, release.
 //!
-//! A call encodes its command straight into the buffer that leaves next, and waits at a slot of its own: no message to
-//! another task, no boxed future, no timer. One task drives the connection, on the runtime that it was started on. It
-//! reads answers first and lets those who waited for them run before it writes, so that what answers cause leaves in one
-//! write with all else of the same turn.
+//! A call encodes its command directly into the buffer of the next write, and waits at its own slot. It needs no
+//! message to another task, no boxed future and no timer. One task drives the connection, on the runtime that started
+//! it. The task first reads replies. It then lets their callers run before it writes, so their next commands leave in
+//! the same write as all other commands of that turn.
 //!
-//! The time of a command begins when it has been written; the task looks at the age of those that wait once in a while,
-//! and only while there are any. Nothing is sent twice here, and a call that is dropped leaves its place to its answer.
+//! The time of a command starts when it has been written. The task checks the age of waiting commands periodically, and
+//! only while there are any. No command is sent twice here. If a call is dropped, its reply is still read and
+//! discarded.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,68 +29,68 @@ use super::command_error::CommandError;
 use super::resp::{RespValue, take_reply};
 use super::timing::TIMEOUTS;
 
-/// A handle to the connection. It is closed with the last one.
+/// A handle to the connection. The connection is closed with its last handle.
 #[derive(Clone)]
 pub(super) struct Pipeline(Arc<Handle>);
 
 struct Handle {
     state: Arc<Mutex<PipelineState>>,
-    /// Takes the commands that come when this one is closed.
+    /// The connection that takes the commands after this one is closed.
     instead: Option<Pipeline>,
 }
 
-/// What callers and the driver share.
+/// State that is shared by the callers and the driver.
 #[derive(Default)]
 struct PipelineState {
-    /// Commands that leave with the next write.
+    /// Commands for the next write.
     out: Vec<u8>,
-    /// What callers wait at.
+    /// The slots at which callers wait.
     slots: Slab<ReplySlot>,
-    /// Commands without an answer, in the order in which they were sent: answers come in the same.
+    /// Commands without a reply, in the order in which they were sent. Replies arrive in the same order.
     awaited: VecDeque<AwaitedReply>,
-    /// How many commands have left `awaited` at its front.
+    /// The number of commands that were removed from the front of `awaited`.
     answered: u64,
-    /// Wakes the driver; taken by whoever did.
+    /// Wakes the driver. The caller that wakes it takes this waker.
     driver: Option<Waker>,
-    /// Nothing is sent any more.
+    /// No more commands are sent.
     is_closed: bool,
 }
 
 enum ReplySlot {
-    /// Of the command with this number.
+    /// Waits for the reply to the command with this number.
     Waiting(u64, Option<Waker>),
     Answered(Result<Option<Bytes>, CommandError>),
 }
 
-/// A command without an answer.
+/// A command without a reply.
 struct AwaitedReply {
-    /// `None`: its caller has left, or was told that it is late. The answer that comes is nobody's.
+    /// `None`: the caller has left, or was told that the reply is late. The reply is discarded.
     slot: Option<usize>,
-    /// How long the answer may take.
+    /// The time limit for the reply.
     timeout: Duration,
-    /// When all of it was handed to the operating system.
+    /// When the whole command was handed to the operating system.
     written: Option<Instant>,
-    /// It is [`ASKING`], which another command follows.
+    /// Whether this is [`ASKING`], which precedes another command.
     is_asking: bool,
 }
 
-/// Says that the next command may be carried out in a slot that is being moved to this node.
+/// Permits the next command to run in a slot that is being moved to this node.
 pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
-/// How often the ages of commands are looked at: so much later may an answer be found late. A claim that is tried twice
-/// has 50 ms more for it in all.
+/// The interval between checks of the age of commands. A late reply is detected up to this much later. A claim that is
+/// tried twice has 50 ms of extra time in all for this.
 const TICK: Duration = Duration::from_millis(25);
-/// More than this is not kept for a connection that takes it too slowly.
+/// The limit for the bytes that wait for a slow connection.
 const MOST_WAITING: usize = 16 * 1024 * 1024;
-/// Read at once; a value that an answer keeps keeps so much memory at most, unless it is larger itself.
+/// The capacity of one read buffer. A value keeps at most this much memory in use, unless it is larger itself.
 const READ: usize = 16 * 1024;
 const LEAST_READ: usize = 4 * 1024;
-/// A buffer that one large record made larger is given back.
+/// A buffer that grew because of a large record is shrunk to this size.
 const KEPT: usize = 64 * 1024;
 
 impl Pipeline {
-    /// Drives `stream` on this runtime until the last handle is dropped, or the stream breaks. Then, or when several
-    /// answers in a row are late, `lost` is cancelled. So it is when as many are on all connections that share `timeouts`: a
-    /// server that hangs does so for every core.
+    /// Drives `stream` on this runtime until the last handle is dropped or the stream breaks. If the stream breaks, or
+    /// if several replies in a row are late, `lost` is cancelled. `lost` is also cancelled if that many are late on all
+    /// connections that share `timeouts`, because a server that hangs does so for every core.
     pub(super) fn start<S>(stream: S, lost: CancellationToken, timeouts: Arc<AtomicU32>) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -97,9 +98,8 @@ impl Pipeline {
         Self::drive(stream, None, lost, timeouts, None)
     }
 
-    /// The same, beside another one that serves `instead` where this one is closed. One that the server closes while
-    /// nothing is awaited on it, as it does where nothing happens for long, loses nothing: `closed` is cancelled, and no
-    /// more.
+    /// The same, with a connection `instead` that serves when this one is closed. A server may close a connection that
+    /// was idle for long. If no reply is awaited then, nothing is lost: only `closed` is cancelled.
     pub(super) fn start_beside<S>(
         instead: Self,
         stream: S,
@@ -148,8 +148,8 @@ impl Pipeline {
         Self(Arc::new(Handle { state, instead }))
     }
 
-    /// Sends the command that `encode` writes. The answer may take `timeout`, from when it is written. The server is told
-    /// before whether the command is for a slot that is being moved to it.
+    /// Sends the command that `encode` writes. The reply may take `timeout` from the time of the write. If
+    /// `is_importing`, the server is told first that the command is for a slot that is being moved to it.
     pub(super) fn send(
         &self,
         timeout: Duration,
@@ -198,10 +198,10 @@ impl Drop for Handle {
     }
 }
 
-/// The answer to one command: its value, or nil.
+/// The reply to one command: its value, or nil.
 pub(super) struct ReplyFuture<'a> {
     pipeline: &'a Pipeline,
-    /// Where it waits.
+    /// The slot at which it waits.
     slot: Option<usize>,
     /// Why it was not sent.
     failed: Option<CommandError>,
@@ -247,7 +247,7 @@ impl Drop for ReplyFuture<'_> {
 }
 
 fn lock(state: &Mutex<PipelineState>) -> MutexGuard<'_, PipelineState> {
-    // Every step leaves the state whole.
+    // Every step leaves the state consistent.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -255,34 +255,34 @@ fn closed() -> CommandError {
     CommandError::Lost(RedisError::from((ErrorKind::Io, "the connection is closed")))
 }
 
-/// The task of a connection.
+/// The task that drives a connection.
 struct PipelineDriver<S> {
     stream: S,
     state: Arc<Mutex<PipelineState>>,
-    /// Of a connection that others can do without.
+    /// Set for a connection that has another one to serve instead.
     closed: Option<CancellationToken>,
     lost: CancellationToken,
-    /// Answers in a row that were late, on all connections to the server.
+    /// The number of late replies in a row, on all connections to the server.
     timeouts: Arc<AtomicU32>,
     read: BytesMut,
-    /// What is being written: all but the first `sent` bytes of it are left.
+    /// The bytes that are being written. The first `sent` bytes are written.
     writing: Vec<u8>,
     sent: usize,
-    /// What is written may still be on its way through TLS.
+    /// Whether written bytes may still be buffered in TLS.
     unflushed: bool,
-    /// How many commands were ever taken for writing, and how many of them were written whole.
+    /// The number of commands that were ever taken for writing, and the number of them that were fully written.
     taken: u64,
     written: u64,
-    /// When the operating system last took something, or was first offered what is being written.
+    /// When the operating system last accepted bytes, or when the current bytes were first offered.
     progress: Instant,
-    /// Those whose answers came have had their turn.
+    /// Whether the callers of the last replies have had their turn.
     has_yielded: bool,
     tick: Pin<Box<Sleep>>,
     /// Whether the tick is set.
     ticks: bool,
-    /// Those to wake when the state is free again. Kept for its memory.
+    /// Callers to wake after the state is unlocked. It is reused for its memory.
     woken: Vec<Waker>,
-    /// Those of this connection alone: the others may work.
+    /// The number of late replies in a row on this connection alone. The other connections may work.
     late: u32,
 }
 
@@ -291,7 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for PipelineDriver<S> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match self.turn(cx) {
-            // Dropping it tells those who wait.
+            // The drop of the driver informs the waiting callers.
             Err(DriverEnd::Unused) => Poll::Ready(()),
             Err(DriverEnd::Closed(closed)) => {
                 closed.cancel();
@@ -309,9 +309,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for PipelineDriver<S> {
 
 /// Why a driver ends.
 enum DriverEnd {
-    /// Nobody can send any more.
+    /// There is no handle any more.
     Unused,
-    /// The server closed it while nothing was awaited.
+    /// The server closed the connection while no reply was awaited.
     Closed(CancellationToken),
     Broken(RedisError),
 }
@@ -335,7 +335,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
             if has_answers && writes && !self.has_yielded {
                 self.has_yielded = true;
                 drop(state);
-                // What the answers cause comes in time to leave with the rest.
+                // The next commands of the callers arrive in time for the same write.
                 cx.waker().wake_by_ref();
                 return Ok(());
             }
@@ -350,12 +350,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
         Ok(())
     }
 
-    /// Hands out the answers that have come. Whether there were any.
+    /// Delivers the replies that have arrived. Returns whether there were any.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, DriverEnd> {
         let mut has_answers = false;
         loop {
-            // Nothing is set aside for a value before it comes, however large the server says that it is. The rest of a
-            // buffer is used first: values that are still in use keep it.
+            // No memory is reserved for a value before it arrives, whatever length the server announces. The rest of a
+            // buffer is used first, because values that are still in use keep the buffer alive.
             if self.read.capacity() - self.read.len() < LEAST_READ {
                 self.read.reserve(READ);
             }
@@ -369,12 +369,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
         }
     }
 
-    /// Nothing more comes.
+    /// Handles the end of the stream.
     fn end(&self, error: io::Error) -> DriverEnd {
         let mut state = lock(&self.state);
         match &self.closed {
             Some(closed) if state.awaited.is_empty() && self.read.is_empty() => {
-                // In the same step: whoever comes from now on is served elsewhere.
+                // This happens under the same lock, so later callers use the other connection.
                 state.is_closed = true;
                 DriverEnd::Closed(closed.clone())
             }
@@ -446,7 +446,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Poll::Ready(Ok(length)) => {
-                    // Of what is taken and written at once, which is nearly all, the clock was read a moment ago.
+                    // If all bytes are taken and written at once, as is usual, the clock was read a moment ago.
                     if self.sent > 0 || length < self.writing.len() {
                         self.progress = Instant::now();
                     }
@@ -458,7 +458,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
         }
     }
 
-    /// All that was taken is written: its time begins.
+    /// All taken commands are written: their time starts.
     fn note_written(&mut self) {
         let mut state = lock(&self.state);
         let (answered, now) = (state.answered, self.progress);
@@ -472,7 +472,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
         self.written = self.taken;
     }
 
-    /// Sets the tick, if there is anything to look at.
+    /// Sets the tick, if a command waits.
     fn set_tick(&mut self, cx: &mut Context<'_>) {
         if self.ticks || lock(&self.state).awaited.is_empty() {
             return;
@@ -482,7 +482,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
         self.look_at_ages(cx);
     }
 
-    /// When the tick has come, tells those whose answers are late.
+    /// If the tick is due, informs the callers whose replies are late.
     fn look_at_ages(&mut self, cx: &mut Context<'_>) {
         if !self.ticks || self.tick.as_mut().poll(cx).is_pending() {
             return;
@@ -492,7 +492,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         for awaited in &mut state.awaited {
-            // What could not be written yet waits for as long as the connection takes anything at all.
+            // A command that is not written yet is not late while the connection still accepts bytes.
             let since = match awaited.written {
                 Some(written) => written,
                 None if self.unflushed || self.sent < self.writing.len() => self.progress,
@@ -520,7 +520,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelineDriver<S> {
 }
 
 impl<S> PipelineDriver<S> {
-    /// Tells everybody who waits that nobody knows.
+    /// Informs all waiting callers that their result is unknown.
     fn close(&mut self, error: &RedisError) {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
@@ -541,13 +541,13 @@ impl<S> PipelineDriver<S> {
 }
 
 impl<S> Drop for PipelineDriver<S> {
-    /// Its runtime may end before those who wait do. That says nothing of the server.
+    /// The runtime may end before the waiting callers do. This says nothing about the server.
     fn drop(&mut self) {
         self.close(&RedisError::from((ErrorKind::Io, "the connection is closed")));
     }
 }
 
-/// What a hot command may be answered with, or [`ASKING`].
+/// Converts the reply to a hot command or to [`ASKING`]. `None` if it is of an unexpected kind.
 fn answer(reply: RespValue, is_asking: bool) -> Option<Result<Option<Bytes>, CommandError>> {
     match reply {
         RespValue::Nil => Some(Ok(None)),

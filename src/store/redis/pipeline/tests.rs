@@ -7,7 +7,7 @@ use super::*;
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Counts what is written at once.
+/// Counts the writes.
 struct Counted(DuplexStream, Arc<AtomicUsize>);
 
 impl AsyncRead for Counted {
@@ -112,7 +112,7 @@ async fn a_call_that_is_dropped_does_not_disturb_its_neighbours() {
     server.write_all(b"$1\r\n2\r\n$1\r\n3\r\n$1\r\n4\r\n$1\r\n5\r\n").await.expect("answers");
     assert_eq!((value(after.await), value(last.await)), ("3".to_owned(), "5".to_owned()));
     assert!(!lost.is_cancelled());
-    // No place is kept for anybody.
+    // No slot is left.
     let state = lock(&pipeline.0.state);
     assert!(state.slots.is_empty() && state.awaited.is_empty());
 }
@@ -172,12 +172,12 @@ async fn the_time_of_a_command_begins_when_it_is_written() {
     assert_eq!((value(large), value(behind)), ("1".to_owned(), "2".to_owned()));
     assert!(!lost.is_cancelled());
 
-    // One that takes nothing is late all the same.
+    // A server that accepts no bytes is late too.
     let begun = Instant::now();
     let stuck = pipeline.send(TIMEOUT, false, |out| drop(CommandWriter::begin(out, 1).word(&[b'x'; 1024])));
     assert!(matches!(stuck.await, Err(CommandError::Late)));
     assert!(begun.elapsed() <= TIMEOUT + TICK + Duration::from_millis(2), "{:?}", begun.elapsed());
-    // What comes later waits for a time of its own at most.
+    // A later command waits for its own timeout at most.
     assert!(matches!(get(&pipeline, b"b").await, Err(CommandError::Late)));
     assert!(begun.elapsed() <= (TIMEOUT + TICK) * 2, "{:?}", begun.elapsed());
 }
@@ -205,7 +205,7 @@ async fn what_does_not_belong_closes_the_connection() {
         server.shutdown().await.expect("shut down");
         lost.cancelled().await;
         match sent.starts_with("$1") {
-            // Its own answer came before what was too much.
+            // The reply to the command came before the extra reply.
             true => assert_eq!(value(answer.await), "1"),
             false => assert!(matches!(answer.await, Err(CommandError::Lost(_))), "{sent}"),
         }
