@@ -1,6 +1,6 @@
-//! The rights that a Redis user needs.
+//! The permissions that a Redis user needs.
 
-/// What every sidecar asks for.
+/// The commands that every sidecar sends.
 const COMMANDS: [&str; 15] = [
     "get",
     "set",
@@ -12,7 +12,7 @@ const COMMANDS: [&str; 15] = [
     // For lists of records.
     "scan",
     "getrange",
-    // For repeats that wait: to hear of what other sidecars do.
+    // For waiting repeats: notices from other sidecars.
     "publish",
     "subscribe",
     "unsubscribe",
@@ -20,13 +20,13 @@ const COMMANDS: [&str; 15] = [
     "role",
     "wait",
 ];
-/// What is asked of the nodes of a cluster, too: who serves which slot, and channels of slots.
+/// Additional commands in a cluster: the owners of slots, and sharded channels.
 const OF_NODES: [&str; 6] = ["cluster|slots", "cluster|nodes", "asking", "spublish", "ssubscribe", "sunsubscribe"];
 
-/// The rules of an ACL user (`ACL SETUSER`, or a line of an ACL file) that suffice where names begin with `prefix`.
+/// The ACL rules (`ACL SETUSER`, or a line of an ACL file) that are sufficient for names that begin with `prefix`.
 ///
-/// `ROLE` is for sentinels, and `WAIT` for `store.replica_acks`. `INFO` tells the policy of eviction, and how full the server is; without it, neither is known. Channels have the
-/// names of records.
+/// `ROLE` is for sentinels, and `WAIT` for `store.replica_acks`. `INFO` reports the eviction policy and the memory in
+/// use. Without it, neither is known. Channels have the names of records.
 pub fn acl_rule(prefix: &str, is_cluster: bool) -> String {
     let of_nodes = OF_NODES.iter().filter(|_| is_cluster);
     let commands: Vec<String> = COMMANDS.iter().chain(of_nodes).map(|command| format!("+{command}")).collect();

@@ -1,4 +1,4 @@
-//! One call to the store: the commands that a claim, an outcome or a look-up takes, and what their answers mean.
+//! One call to the store: the commands of a claim, an outcome or a look-up, and the meaning of their replies.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,35 +19,35 @@ use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, StoredRe
 use crate::record::{Claim, Phase, Record, RecordName, State, Token};
 use crate::store::{Claimed, FOREVER, Released, Renewed, Settled, StoreError, StoreFuture, SwapResult};
 
-/// One call: a record, a connection, and the time that is left for all its round trips. A large body has a time of its
-/// own.
+/// One call: a record, a connection, and the time that is left for all round trips. A large body has its own time
+/// limit.
 pub(super) struct Call<'a> {
     pub(super) shared: &'a SharedState,
     pub(super) connected: Arc<Connected>,
     pub(super) name: &'a RecordName,
     pub(super) key: RecordKey<'a>,
-    /// How long the answer to one of its hot commands may take, from when that is written.
+    /// The time limit for the reply to one hot command, from the time of its write.
     timeout: Duration,
-    /// When all the others are given up.
+    /// The deadline for all other commands.
     pub(super) deadline: Instant,
-    /// What the node said that was asked last, if it said that another is to be asked.
+    /// The redirect from the last node, if it sent one.
     redirect: OnceLock<Redirect>,
-    /// How the body lies that this call has written, if it has.
+    /// How the body that this call wrote is cut into chunks, if it wrote one.
     body: OnceLock<Cut>,
 }
 
-/// The same call at another node.
+/// Repeats a call on another node.
 type Again<A, T> = for<'c> fn(&'c Call<'c>, &'c A) -> StoreFuture<'c, T>;
 
-/// Larger bodies lie apart: they would hold up the records behind them.
+/// Larger bodies are stored apart from their record, because they would delay the records behind them.
 const LARGE_BODY: u64 = 64 * 1024;
 const REPLICAS_LATE: &str = "the replicas have not confirmed it in time (store.replica_acks)";
 
-/// What one attempt to claim came to.
+/// The result of one attempt to claim.
 enum Acquired {
     Granted(Claim),
     Refused(Box<StoredRecord>),
-    /// It was refused by a record that was gone at the next look.
+    /// A record refused the claim, but was gone at the next look.
     Gone(Box<StoredRecord>),
 }
 
@@ -55,7 +55,7 @@ impl Acquired {
     fn into_claimed(self) -> Claimed {
         match self {
             Self::Granted(claim) => Claimed::Granted(claim),
-            // Whoever meets a vanishing record twice was still refused by one that was there.
+            // A claim that meets a vanishing record twice was still refused by a record.
             Self::Refused(held) | Self::Gone(held) => Claimed::Refused(held),
         }
     }
@@ -73,8 +73,8 @@ impl<'a> Call<'a> {
         Self { shared, connected, name, key, timeout, deadline, redirect, body }
     }
 
-    /// What the call came to; or, where a node said that another is to be asked, what that makes of the whole call. A node that
-    /// says so has done nothing of what it was asked, and all that was done before is done once, however often it is asked for.
+    /// Returns the result of the call. If a node sent a redirect, the whole call is repeated on the other node. A node
+    /// that redirects has not executed the command. All commands before it have the same effect if they are repeated.
     pub(super) async fn or_elsewhere<A: Sync, T>(
         &self,
         came_to: Result<T, StoreError>,
@@ -114,14 +114,15 @@ impl<'a> Call<'a> {
             }
             acquired => acquired,
         };
-        // Handed over as a whole: a claim that was kept here meanwhile would make every request's future larger.
+        // The value is moved as a whole. If it were kept here during the wait, the future of every request would be
+        // larger.
         if self.connected.replication.is_some() {
             return Box::pin(self.replicate(acquired)).await;
         }
         Ok(acquired.into_claimed())
     }
 
-    /// The same, once enough replicas have a claim that was granted.
+    /// The same, after enough replicas have a granted claim.
     async fn replicate(&self, acquired: Acquired) -> Result<Claimed, StoreError> {
         match acquired {
             Acquired::Granted(claim) => self.replicate_claim(claim).await,
@@ -129,16 +130,17 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Waits until enough replicas have the claim. One that they do not have stays: the caller tries again with the same
-    /// token, which gives the replicas another chance, and deletes it when it has given up. A release from here could still
-    /// be on its way when the second try finds the claim, and would free the key of a request that is being sent.
+    /// Waits until enough replicas have the claim. If they do not have it, the claim stays in the store. The caller
+    /// tries again with the same token, which gives the replicas more time, and deletes the claim when it gives up.
+    /// This function must not release it: the release could arrive after the second try has found the claim, and would
+    /// free the key of a request that is being sent.
     async fn replicate_claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         self.replicated().await?;
         Ok(Claimed::Granted(claim))
     }
 
-    /// Waits until enough replicas have all that was written until now, for as long as the call may take. What they do not
-    /// have is written all the same.
+    /// Waits until enough replicas have all earlier writes, for as long as the call may take. The writes stay even if
+    /// the replicas do not have them.
     async fn replicated(&self) -> Result<(), StoreError> {
         let Some(replication) = &self.connected.replication else { return Ok(()) };
         let uncertain = |why: String| Err(StoreError::Uncertain(why.into()));
@@ -154,7 +156,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The steps that not every claim takes are boxed, so that all the others are small.
+    /// Rare steps are boxed, so that the future of a common claim is small.
     async fn acquire(&self, claim: &Claim, timeout: Duration) -> Result<Acquired, StoreError> {
         let bytes = encode_claim(claim);
         let there = match self.connected.acquire(&self.key.parts(), &bytes, claim.terms.retention, timeout).await {
@@ -165,8 +167,9 @@ impl<'a> Call<'a> {
             }
             Err(fault) => return Err(self.error(fault)),
         };
-        // The answer does not tell for how long the owner has been silent. What is refused to one who supposes that
-        // it always was, is refused; anything else takes a closer look.
+        // The reply does not tell how long the owner has been silent. So the decision is first made for the longest
+        // possible silence. A claim that is refused even then is refused. Anything else needs a look at the time to
+        // live.
         let held = StoredRecord { record: self.decode(&there)?, silent_for: Duration::MAX };
         match transitions::claim(Some(held.clone()), claim) {
             ClaimTransition::AlreadyMine(claim) => Ok(Acquired::Granted(claim)),
@@ -179,13 +182,14 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Claims what somebody holds in flight.
+    /// Claims a record that another owner holds in flight.
     async fn try_takeover(&self, claim: &Claim, seen: StoredRecord) -> Result<Acquired, StoreError> {
         let Some(there) = self.look().await? else {
             return Ok(Acquired::Gone(Box::new(StoredRecord { silent_for: Duration::ZERO, ..seen })));
         };
         let held = self.held(&there)?;
-        // Of what is there now: another may have taken it over since the first look, with another lease.
+        // The lease of the current record counts. Another owner may have taken it over since the first look, with
+        // another lease.
         let lease = held.record.claim.terms.lease;
         let takeover = match transitions::claim(Some(held), claim) {
             ClaimTransition::AlreadyMine(claim) => return Ok(Acquired::Granted(claim)),
@@ -208,7 +212,7 @@ impl<'a> Call<'a> {
         self.refused(&there, claim)
     }
 
-    /// What is there refuses the claim, unless it is that very claim.
+    /// The record refuses the claim, unless it is this very claim.
     fn refused(&self, there: &ValueWithTtl, claim: &Claim) -> Result<Acquired, StoreError> {
         let held = self.held(there)?;
         Ok(match transitions::claim(Some(held.clone()), claim) {
@@ -217,7 +221,8 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// The server took no claim. A full one, or one whose replicas are away, still knows what was done before.
+    /// The server did not accept the claim. A server that is full or has no replicas can still report an existing
+    /// record.
     async fn look_instead(&self, claim: &Claim, refusal: CommandError) -> Result<Acquired, StoreError> {
         if refusal.is_wrong_type() || refusal.is_elsewhere_in_cluster() {
             return Err(self.error(refusal));
@@ -234,13 +239,13 @@ impl<'a> Call<'a> {
         let renewed = self.connected.renew(self.key, &encode_claim(claim), claim.terms.retention, self.timeout).await;
         let renewed = renewed.map_err(|fault| self.error(fault))?;
         if renewed == Renewed::ClaimedAgain && self.connected.replication.is_some() {
-            // It is a claim like the first: a failover must not forget it either.
+            // This is a new claim, so a failover must not lose it.
             Box::pin(self.replicated()).await?;
         }
         Ok(renewed)
     }
 
-    /// Writes `record`, which is `settled` in the form in which it is stored.
+    /// Writes `record`, which is `settled` in its stored form.
     pub(super) async fn settle(&self, (record, settled): (&Record, &Record)) -> Result<Settled, StoreError> {
         let time_to_live = transitions::time_to_live(record);
         let mut placement = Placement::Within;
@@ -251,7 +256,7 @@ impl<'a> Call<'a> {
                 Some(cut) => *cut,
                 None => Box::pin(self.write_body(record.claim.token, reply.body.stored(), time_to_live)).await?,
             };
-            // Another node may be asked for the rest.
+            // If the record is redirected to another node, the body is not written again.
             let _ = self.body.set(cut);
             placement = Placement::Apart(cut);
         }
@@ -259,13 +264,13 @@ impl<'a> Call<'a> {
         let kept = self.connected.settle(self.key, &bytes, time_to_live, self.timeout).await;
         let kept = kept.map_err(|fault| self.error(fault))?;
         if self.connected.replication.is_some() {
-            // An outcome that a failover forgets would be an attempt that may be taken over. Whoever settles tries again.
+            // If a failover lost the outcome, the attempt could be taken over. The caller tries again.
             Box::pin(self.replicated()).await?;
         }
         let Some(kept) = kept else { return Ok(Settled::Written) };
-        // Of an earlier try of the same, the body is at hand.
+        // The record is from an earlier try of the same call, so its body is at hand.
         let kept = if kept == bytes { settled.clone() } else { self.decode(&kept)? };
-        // Encrypted twice, it is not the same bytes. Nobody else writes a body apart under this token.
+        // Two encryptions of a record differ. No other owner writes a body apart under this token.
         let is_own = kept.apart_body().is_some_and(|body| body.token == record.claim.token);
         Ok(Settled::Kept(Box::new(if is_own { settled.clone() } else { kept })))
     }
@@ -276,7 +281,8 @@ impl<'a> Call<'a> {
 
     pub(super) async fn compare_and_swap(&self, swap: &CompareAndSwap) -> Result<SwapResult, StoreError> {
         let seen = &swap.seen.summary;
-        // A body of any size lies within: under the name for one apart, the owner may be writing another just now.
+        // The body is stored within the record, whatever its size. The owner may be writing another body under the name
+        // of a body that is stored apart.
         let to = swap.to.as_ref().map(|record| {
             let time_to_live = transitions::time_to_live(record);
             (self.shared.format.encode(self.name, record, Placement::Within), time_to_live)
@@ -286,7 +292,7 @@ impl<'a> Call<'a> {
             silence => seen.claim.terms.retention.min(FOREVER).saturating_sub(silence),
         };
         let expected = ExpectedRecord { identity: codec::identity(seen), at_most };
-        // How many chunks the body has, the record says.
+        // The record states the number of chunks of its body.
         let body = match seen.phase {
             Phase::Completed => self.find().await?.and_then(|held| held.record.apart_body().cloned()),
             Phase::InFlight | Phase::Unreplayable | Phase::Unknown => None,
@@ -337,7 +343,7 @@ impl<'a> Call<'a> {
             && let CommandError::Refused(_, error) = &fault
             && let Some(redirect) = Redirect::of(error, &self.connected.endpoint)
         {
-            // A call ends with the first of them.
+            // Only the first redirect of a call counts, because a call ends with it.
             let _ = self.redirect.set(redirect);
         }
         fault.into()
@@ -348,7 +354,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// For how long the owner has been silent, by what is left of the record's life.
+/// How long the owner has been silent, derived from the record's remaining time to live.
 pub(super) fn silence(retention: Duration, left: Option<Duration>) -> Duration {
     left.map_or(Duration::ZERO, |left| retention.min(FOREVER).saturating_sub(left))
 }

@@ -1,4 +1,4 @@
-//! Whether a server has forgotten what it took.
+//! Detects that a server has lost writes.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use super::connected::Connected;
 use super::store_state::StoreState;
 use crate::record::Hex;
 
-/// A number that this process writes again and again, one more each time. A server that has an older one is not the one
-/// that took the last: it was restored, or it was a replica that lagged behind.
+/// A number that this process writes repeatedly, increased by one each time. A server with an older number is not the
+/// one that accepted the last write: it was restored, or it was a replica that lagged.
 pub(super) struct Canary {
     name: String,
     next: u64,
-    /// What was certainly taken, and when.
+    /// The last number that was certainly written, and the time of that write.
     taken: Option<(u64, Instant)>,
 }
 
-/// So long a canary lives; one that may have died proves nothing.
+/// The time to live of a canary. A canary that may have expired proves nothing.
 const CANARY_LIVES: Duration = Duration::from_secs(86_400);
 
 impl Canary {
@@ -30,41 +30,41 @@ impl Canary {
         &self.name
     }
 
-    /// What was taken is gone with all else, as is known by now.
+    /// Forgets the last write. Its loss is already known.
     pub(super) fn forget(&mut self) {
         self.taken = None;
     }
 
-    /// Writes the next number, and says whether the server has forgotten the last.
+    /// Writes the next number. Returns whether the server has lost the last one.
     pub(super) async fn is_outdated(&mut self, connected: &Connected, deadline: Instant) -> Result<bool, CommandError> {
         let number = self.next;
         self.next += 1;
         let before = match connected.set_and_get(&self.name, number, CANARY_LIVES, deadline).await {
             Ok(before) => before,
-            // It takes no writes now, or is too old to tell what was there: nothing is proved.
+            // The server refuses writes now, or is too old to return the previous value. This proves nothing.
             Err(CommandError::Refused(..)) => return Ok(false),
             Err(fault) => return Err(fault),
         };
         let taken = self.taken.replace((number, Instant::now()));
-        // Numbers without an answer may have been taken too, so a later one is fine.
+        // Numbers without a reply may have been written too, so a later number is fine.
         Ok(taken
             .is_some_and(|(taken, at)| at.elapsed() < CANARY_LIVES / 2 && before.is_none_or(|before| before < taken)))
     }
 }
 
-/// How the names of this process's canaries begin.
+/// The start of the names of this process's canaries.
 pub(super) fn canary_base(prefix: &str) -> String {
     format!("{prefix}:canary:{}", random_id())
 }
 
-/// Without randomness it is shared with others, and a server that lost data may go unnoticed.
+/// A random ID. Without random bytes, other processes share it, and a loss of data may not be detected.
 pub(super) fn random_id() -> String {
     let mut id = [0; 8];
     let _ = getrandom::fill(&mut id);
     Hex::of(&id).to_string()
 }
 
-/// A server had forgotten what it took.
+/// Reports that a server has lost writes.
 pub(super) fn report_outdated(state: &StoreState) {
     state.count_loss();
     tracing::error!(

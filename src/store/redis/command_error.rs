@@ -1,4 +1,4 @@
-//! Why a command has no result, and what may be concluded from it.
+//! Why a command has no result, and what follows from that.
 
 use std::fmt;
 
@@ -9,26 +9,26 @@ use crate::store::StoreError;
 /// Why a command has no result.
 #[derive(Debug)]
 pub(super) enum CommandError {
-    /// The server says no, by this code: it was not carried out.
+    /// The server refused the command with this code. It was not executed.
     Refused(String, RedisError),
-    /// The connection broke: nobody knows.
+    /// The connection broke. The result is unknown.
     Lost(RedisError),
-    /// The time is over: it may yet be carried out.
+    /// The time is over. The command may still be executed.
     Late,
-    /// Too much waits to be written already: it was not sent.
+    /// Too many bytes wait to be written. The command was not sent.
     Full,
 }
 
 impl CommandError {
     pub(super) fn of(error: RedisError) -> Self {
-        // What has a code came from the server; all else is the connection, or an answer that makes no sense.
+        // An error with a code is from the server. Any other error is from the connection, or is an invalid reply.
         match error.code().map(str::to_owned) {
             Some(code) => Self::Refused(code, error),
             None => Self::Lost(error),
         }
     }
 
-    /// What an error of the server says: its whole line.
+    /// Parses the whole line of a server's error.
     pub(super) fn of_line(line: &[u8]) -> Self {
         match redis::parse_redis_value(line) {
             Ok(redis::Value::ServerError(error)) => Self::of(error.into()),
@@ -37,27 +37,27 @@ impl CommandError {
         }
     }
 
-    /// Whether the name holds what no record is.
+    /// Whether the value under this name has a type that no record has.
     pub(super) fn is_wrong_type(&self) -> bool {
         self.says("WRONGTYPE")
     }
 
-    /// Whether the user may not do it.
+    /// Whether the user lacks a permission.
     pub(super) fn is_permission(&self) -> bool {
         self.says("NOPERM") || self.says("can't run this command")
     }
 
-    /// Whether another server may be the one to ask, as after a fail-over.
+    /// Whether another server may be the right one, as after a failover.
     pub(super) fn is_elsewhere(&self) -> bool {
         ["READONLY", "LOADING", "MASTERDOWN"].iter().any(|code| self.says(code))
     }
 
-    /// Whether the node of a cluster has done nothing, and says which other is to be asked, if it knows one.
+    /// Whether a cluster node has not executed the command. It names the right node if it knows it.
     pub(super) fn is_elsewhere_in_cluster(&self) -> bool {
         ["MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN"].iter().any(|code| self.says(code))
     }
 
-    /// Redis before 7.0 wraps what goes wrong in a script into an error of another code.
+    /// Whether the error has this code. Redis before 7.0 wraps a script's error in an error with another code.
     pub(super) fn says(&self, word: &str) -> bool {
         matches!(self, Self::Refused(code, error)
             if code == word || code == "ERR" && error.detail().is_some_and(|detail| detail.contains(word)))

@@ -1,4 +1,4 @@
-//! What is asked of the server: one function for each round trip. Those that every request needs are in [`super::hot`].
+//! Commands to the server: one function for each round trip. The commands of requests are in [`super::hot`].
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -15,39 +15,39 @@ use super::resp::CommandWriter;
 use crate::record::codec::VERSION;
 use crate::store::FOREVER;
 
-/// A value with what is left of its life.
+/// A value with its remaining time to live.
 #[derive(Debug)]
 pub(super) struct ValueWithTtl {
     pub(super) bytes: Bytes,
-    /// `None` if it does not end.
+    /// `None` if it does not expire.
     pub(super) left: Option<Duration>,
 }
 
-/// The first bytes of a value with what is left of its life.
+/// The first bytes of a value with its remaining time to live.
 #[derive(Debug)]
 pub(super) struct HeadWithTtl {
-    /// `None` where something else lies.
+    /// `None` if the value under this name is not a string.
     pub(super) head: Option<Bytes>,
-    /// `None` if it does not end.
+    /// `None` if it does not expire.
     pub(super) left: Option<Duration>,
 }
 
-/// What became of a takeover.
+/// The result of a takeover.
 #[derive(Debug)]
 pub(super) enum ReplaceResult {
     /// The new claim is written.
     Done,
-    /// The owner, or somebody else, was there in the meantime: this is what they left.
+    /// The value changed in the meantime. This is the new value.
     Changed(ValueWithTtl),
-    /// There is nothing any more.
+    /// There is no value any more.
     Gone,
 }
 
-/// What must be there for an operator's change.
+/// The record that an operator's change expects.
 pub(super) struct ExpectedRecord {
-    /// State, and token with attempt: see [`codec::identity`](crate::record::codec::identity).
+    /// The state, and the token with the attempt: see [`codec::identity`](crate::record::codec::identity).
     pub(super) identity: (u8, [u8; 20]),
-    /// The most that may be left of its life.
+    /// The longest remaining time to live that is accepted.
     pub(super) at_most: Duration,
 }
 
@@ -59,7 +59,7 @@ pub(super) static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(includ
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("exchange.lua")));
 
-/// The scripts that every connection makes sure of: an unknown one costs its first caller two more round trips.
+/// The scripts that each connection loads. An unknown script costs its first caller two more round trips.
 pub(super) const SOURCES: [&str; 7] = [
     include_str!("acquire.lua"),
     include_str!("look.lua"),
@@ -70,11 +70,11 @@ pub(super) const SOURCES: [&str; 7] = [
     include_str!("exchange.lua"),
 ];
 
-/// `EVALSHA` of every one of them on a name of their own, in an order in which each comes to all of its commands; and of
-/// the same commands by themselves. Nothing is left of it.
+/// Adds `EVALSHA` of every script on a probe name, and the same commands directly. The order makes each script execute
+/// all of its commands. Nothing remains of them.
 pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str, duty: ServerDuty) -> Vec<&'static str> {
     const LIVES: u64 = 60_000;
-    // Version, state, flags, token and attempt: what scripts read of a record.
+    // Version, state, flags, token and attempt: the part of a record that scripts read.
     let record = |state: u8, token: u8| [&[VERSION, state, 0, 0], &[token; 16][..], &[1, 0, 0, 0]].concat();
     let (first, second, settled) = (record(1, 1), record(1, 2), record(4, 2));
     let (body, waiting) = (format!("{{{name}}}:body"), sign_of(name));
@@ -96,7 +96,7 @@ pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str, duty: ServerD
     };
     let lives = LIVES.to_string();
     let (lives, keys, with_sign) = (lives.as_bytes(), [name], [name, &waiting]);
-    // Scripts name a sign by themselves in a cluster.
+    // In a cluster, scripts derive the name of the sign themselves.
     let signs = if duty == ServerDuty::Alone { 2 } else { 1 };
     run(&ACQUIRE, &keys, &[&first, lives]);
     run(&LOOK, &keys, &[]);
@@ -110,12 +110,12 @@ pub(super) fn rehearse(pipeline: &mut redis::Pipeline, name: &str, duty: ServerD
 }
 
 impl Connected {
-    /// Value and remaining life, read at one moment.
+    /// The value and its remaining time to live, read atomically.
     pub(super) async fn look(&self, key: &str, deadline: Instant) -> Result<Option<ValueWithTtl>, CommandError> {
         Ok(living(self.invoke(&LOOK, &evalsha(&LOOK, &[key]), deadline).await?))
     }
 
-    /// Takes a claim over from an owner that has not stirred since it was `seen`.
+    /// Takes over a claim, if the record is unchanged since it was `seen`.
     pub(super) async fn replace(
         &self,
         key: &str,
@@ -133,7 +133,7 @@ impl Connected {
         })
     }
 
-    /// Makes an operator's change, or returns what is there instead.
+    /// Makes an operator's change. If the record is not as expected, returns what is there instead.
     pub(super) async fn compare_and_swap(
         &self,
         key: &str,
@@ -155,7 +155,7 @@ impl Connected {
         Ok(reply.map(living))
     }
 
-    /// Looks at some more of all the names there are: where to go on (0 at the end), and those that fit.
+    /// Scans more of all names. Returns the next cursor (0 at the end) and the names that match.
     pub(super) async fn scan(
         &self,
         cursor: u64,
@@ -168,7 +168,7 @@ impl Connected {
         self.in_list(deadline, scan.query_async(&mut self.lists.handle())).await
     }
 
-    /// The first bytes of these; nothing for those that are gone.
+    /// The first bytes of these values; `None` for a name that is gone.
     pub(super) async fn peek(
         &self,
         keys: &[String],
@@ -191,7 +191,7 @@ impl Connected {
         Ok(peeked)
     }
 
-    /// Writes a number, and returns the one that was there.
+    /// Writes a number, and returns the previous one.
     pub(super) async fn set_and_get(
         &self,
         key: &str,
@@ -204,7 +204,7 @@ impl Connected {
         self.query(&set, deadline).await
     }
 
-    /// Writes what stays, over whatever is there.
+    /// Writes a value, whatever was there.
     pub(super) async fn put(
         &self,
         key: &str,
@@ -217,7 +217,7 @@ impl Connected {
         self.query(&set, deadline).await
     }
 
-    /// What is left of the life of what lies there; `None` if it does not end, or is gone.
+    /// The remaining time to live of a name. `None` if it does not expire, or does not exist.
     pub(super) async fn left(&self, key: &str, deadline: Instant) -> Result<Option<Duration>, CommandError> {
         let mut pttl = redis::cmd("PTTL");
         pttl.arg(key);
@@ -225,8 +225,8 @@ impl Connected {
         Ok(u64::try_from(left).ok().map(Duration::from_millis))
     }
 
-    /// Asks something over the connections that may be idle for long: a server with a `timeout` closes such a one. What
-    /// becomes of it does not matter, and it is not waited for long: a list may be ahead of it.
+    /// Sends a command on each connection that may be idle for long, because a server with a `timeout` closes idle
+    /// connections. The results are ignored. The wait is short, because a list may be ahead of the command.
     pub(super) async fn keep_alive(&self, name: &str) {
         const WAIT: Duration = Duration::from_millis(500);
         let deadline = Instant::now() + WAIT;
@@ -236,12 +236,12 @@ impl Connected {
         let mut pttl = redis::cmd("PTTL");
         pttl.arg(name);
         let lists = self.in_list(deadline, pttl.query_async::<i64>(&mut lists));
-        // Opens one where there is none: all cores fall back to it where the server takes no more.
+        // This opens a connection if there is none. All cores fall back to it if the server accepts no more.
         let carrier = self.connections.get(name, 0, false, deadline);
         let _ = tokio::join!(tokio::time::timeout_at(deadline, hot), lists, carrier);
     }
 
-    /// Has what lies there live for so long.
+    /// Sets the time to live of a name.
     pub(super) async fn expire(
         &self,
         key: &str,
@@ -253,7 +253,7 @@ impl Connected {
         self.query(&pexpire, deadline).await
     }
 
-    /// Asks all of this at once. Each answer may be an error of its own.
+    /// Sends all of these commands at once. Each reply may be its own error.
     pub(super) async fn ask_all(
         &self,
         pipeline: &redis::Pipeline,
@@ -262,7 +262,7 @@ impl Connected {
         self.in_time(deadline, pipeline.query_async(&mut self.control.handle())).await
     }
 
-    /// Writes chunks of a body. Which of them the server refuses, and why.
+    /// Writes chunks of a body. Returns the chunks that the server refuses, with the reason.
     pub(super) async fn put_chunks(
         &self,
         chunks: &[KeyedValue],
@@ -281,7 +281,7 @@ impl Connected {
         self.record_body_result(self.connections.get(key, length, self.is_importing(), deadline).await)
     }
 
-    /// Has what lies there live for so long.
+    /// Sets the time to live of these names.
     pub(super) async fn expire_all(
         &self,
         keys: &[String],
@@ -295,13 +295,13 @@ impl Connected {
         self.in_list(deadline, pipeline.query_async(&mut self.lists.handle())).await
     }
 
-    /// Whether what is asked for is in a slot that is just being moved to this node.
+    /// Whether the command is for a slot that is being moved to this node.
     pub(super) fn is_importing(&self) -> bool {
         self.duty == ServerDuty::Importing
     }
 
-    /// Runs the script that `command` names: one round trip; two more if the server lost its scripts since the connection was
-    /// made.
+    /// Runs the script that `command` names, in one round trip. It takes two more if the server lost its scripts since
+    /// the connection was opened.
     pub(super) async fn invoke<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -330,14 +330,14 @@ impl Connected {
         if !self.is_importing() {
             return command.query_async(&mut control).await;
         }
-        // Both in one: nobody else's command may come between them.
+        // Both commands are sent in one pipeline, so no other command can come between them.
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors().cmd("ASKING").add_command(command.clone());
         let answers: Vec<RedisResult<Value>> = pipeline.query_async(&mut control).await?;
         answers.into_iter().next_back().unwrap_or_else(|| Err(no_answer()))
     }
 
-    /// Waits for one answer, and keeps an eye on the connection's health.
+    /// Waits for one reply, and updates the state of the connection.
     pub(super) async fn in_time<T>(
         &self,
         deadline: Instant,
@@ -348,7 +348,8 @@ impl Connected {
         result
     }
 
-    /// What became of a body says nothing of the connections that records go through, unless another server is to be asked.
+    /// Returns a result about a body. It does not affect the connections for records, unless another server must be
+    /// asked.
     fn record_body_result<T>(&self, answer: Result<T, CommandError>) -> Result<T, CommandError> {
         if answer.as_ref().is_err_and(CommandError::is_elsewhere) {
             self.drop_it();
@@ -356,7 +357,8 @@ impl Connected {
         answer
     }
 
-    /// The same for what may be large: that it is late says nothing of the connection that records go through.
+    /// The same for replies that may be large. If such a reply is late, this says nothing about the connection for
+    /// records.
     async fn in_list<T>(
         &self,
         deadline: Instant,
@@ -380,20 +382,20 @@ async fn within<T>(deadline: Instant, answer: impl Future<Output = RedisResult<T
     }
 }
 
-/// `EVALSHA` of a script on these keys; its arguments follow.
+/// `EVALSHA` of a script on these keys. The arguments follow.
 pub(super) fn evalsha(script: &Script, keys: &[impl ToRedisArgs]) -> Cmd {
     let mut command = redis::cmd("EVALSHA");
     command.arg(script.get_hash()).arg(keys.len()).arg(keys);
     command
 }
 
-/// What PTTL answers for a name under which nothing lies.
+/// The reply of `PTTL` for a name that does not exist.
 const GONE: i64 = -2;
 
 fn head_with_ttl(head: RedisResult<Value>, left: RedisResult<Value>) -> Result<Option<HeadWithTtl>, CommandError> {
     let left = match left.map_err(CommandError::of) {
         Ok(left) => redis::from_redis_value::<i64>(left).map_err(|_| strange())?,
-        // By the next look, a list of all nodes comes to where it is now.
+        // A list of all nodes reaches the record on its new node later.
         Err(fault) if fault.is_elsewhere_in_cluster() => return Ok(None),
         Err(fault) => return Err(fault),
     };
@@ -404,7 +406,7 @@ fn head_with_ttl(head: RedisResult<Value>, left: RedisResult<Value>) -> Result<O
         Err(fault) => return Err(fault),
     };
     let left_of_life = u64::try_from(left).ok().map(Duration::from_millis);
-    // One that has just come to its end may have been read before.
+    // The value may have been read just before it expired.
     Ok((left != GONE).then_some(HeadWithTtl { head, left: left_of_life }))
 }
 
@@ -413,7 +415,7 @@ fn no_answer() -> RedisError {
 }
 
 fn living((bytes, left): (Option<Bytes>, i64)) -> Option<ValueWithTtl> {
-    // PTTL answers -1 for what does not expire.
+    // `PTTL` replies -1 for a value that does not expire.
     let left = u64::try_from(left).ok().map(Duration::from_millis);
     bytes.map(|bytes| ValueWithTtl { bytes, left })
 }
@@ -423,6 +425,6 @@ pub(super) fn strange() -> CommandError {
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {
-    // `PX 0` is an error, and less than a millisecond is nothing to a record.
+    // `PX 0` is an error. Rounding up to a millisecond does not matter for a record.
     duration.min(FOREVER).as_millis().max(1) as u64
 }

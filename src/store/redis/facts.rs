@@ -1,4 +1,4 @@
-//! What a server tells of itself.
+//! The state and settings that a server reports.
 
 use std::collections::HashMap;
 
@@ -6,28 +6,28 @@ use redis::{FromRedisValue, Pipeline, RedisResult, Value};
 
 pub(super) const NO_EVICTION: &str = "noeviction";
 
-/// What a server tells of itself, if it does: managed servers hide such things.
+/// The state and settings that a server reports. Managed servers hide some of them.
 pub(super) struct ServerFacts {
-    /// The policy of eviction, where anything is ever evicted under it; `None` if it cannot be found out.
+    /// The eviction policy, or `noeviction` if the server has no memory limit. `None` if it is unknown.
     pub(super) eviction: Option<String>,
-    /// The share of its memory that is used; `None` without a limit.
+    /// The share of the memory limit that is used. `None` without a limit.
     pub(super) used: Option<f64>,
-    /// The keys that it has evicted.
+    /// The number of keys that the server has evicted.
     pub(super) evicted: Option<u64>,
-    /// Whether anything is written to disk; `true` if it cannot be found out.
+    /// Whether the server writes anything to disk. `true` if it is unknown.
     pub(super) persists: bool,
     /// A random number of this run of the server.
     pub(super) run: Option<String>,
-    /// Product and version. For people: nothing is guessed from it.
+    /// Product and version. It is shown to people only, and no feature is derived from it.
     pub(super) version: Option<String>,
-    /// Replicas that are connected.
+    /// The number of connected replicas.
     pub(super) replicas: Option<u64>,
 }
 
 impl ServerFacts {
     pub(super) const QUESTIONS: usize = 8;
 
-    /// Settings say less than `INFO`, where that is allowed.
+    /// The commands. The settings are needed only if `INFO` is not permitted.
     pub(super) fn questions(settings_too: bool) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors();
@@ -73,7 +73,7 @@ impl ServerFacts {
     }
 }
 
-/// One line of `INFO`.
+/// The value of one field of `INFO`.
 pub(super) fn field(info: &str, name: &str) -> Option<String> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned())
 }

@@ -1,4 +1,4 @@
-//! Opens the connection of a [`Pipeline`](super::pipeline::Pipeline): user, database, and one answer.
+//! Opens the connection of a [`Pipeline`](super::pipeline::Pipeline): user, database, and a first reply.
 
 use bytes::BytesMut;
 use redis::{ErrorKind, RedisError, RedisResult};
@@ -10,14 +10,14 @@ use super::resp::{CommandWriter, RespValue, take_reply};
 use super::stream::{Dialer, RedisStream};
 use crate::config::RedisEndpoint;
 
-/// An open connection, and which run of which server answers on it, where that is told.
+/// An open connection, and the run ID of its server, if the server reports it.
 pub(super) struct Opened {
     pub(super) stream: RedisStream,
     pub(super) run: Option<String>,
 }
 
-/// The same, if it is the server that others are connected to: behind one name there may be several, and after a failover
-/// there are. Where a server does not tell, it is believed.
+/// The same, but only if the server is the one that the other connections use. One name may lead to several servers,
+/// for example after a failover. A server that does not report its run ID is accepted.
 pub(super) async fn open_same(
     dialer: &Dialer,
     endpoint: &RedisEndpoint,
@@ -33,8 +33,8 @@ pub(super) async fn open_same(
     }
 }
 
-/// Opens a connection on this runtime. It is in use once the server has answered on it: one that has enough connections
-/// takes one more, and says no.
+/// Opens a connection on this runtime. It counts as open only after a reply, because a server that is at its limit
+/// accepts a connection and then refuses it.
 pub(super) async fn open(dialer: &Dialer, endpoint: &RedisEndpoint, prefix: &str) -> RedisResult<Opened> {
     let password = dialer.password().await?;
     let mut stream = dialer.open(endpoint).await?;
@@ -55,7 +55,7 @@ pub(super) async fn open(dialer: &Dialer, endpoint: &RedisEndpoint, prefix: &str
         let select = CommandWriter::begin(&mut out, 2).word(b"SELECT");
         select.number(u64::try_from(dialer.database).unwrap_or_default());
     }
-    // What every sidecar may ask; the answer does not matter.
+    // Every sidecar may send this command. Its result does not matter.
     drop(CommandWriter::begin(&mut out, 2).word(b"PTTL").joined(&[prefix.as_bytes(), b":digest-key"]));
     drop(CommandWriter::begin(&mut out, 2).word(b"INFO").word(b"server"));
     stream.write_all(&out).await?;
@@ -65,7 +65,7 @@ pub(super) async fn open(dialer: &Dialer, endpoint: &RedisEndpoint, prefix: &str
     for left in (0..asked).rev() {
         match reply(&mut stream, &mut input).await? {
             RespValue::Error(line) => match CommandError::of_line(&line) {
-                // What is missing, the probe says better; and it may be another node of a cluster that has it.
+                // The probe reports missing permissions better. In a cluster, the name may belong to another node.
                 fault if left == 0 && (fault.is_permission() || fault.says("unknown command")) => {}
                 fault if left == 0 && fault.is_elsewhere_in_cluster() => {}
                 CommandError::Refused(_, error) | CommandError::Lost(error) => return Err(error),
@@ -75,7 +75,7 @@ pub(super) async fn open(dialer: &Dialer, endpoint: &RedisEndpoint, prefix: &str
             RespValue::Nil | RespValue::Bulk(_) => return Err(nonsense()),
         }
     }
-    // Many users may not ask.
+    // Many users lack the permission for `INFO`.
     let run = match reply(&mut stream, &mut input).await? {
         RespValue::Bulk(info) => std::str::from_utf8(&info).ok().and_then(|info| field(info, "run_id")),
         RespValue::Nil | RespValue::Error(_) | RespValue::Status(_) | RespValue::Integer(_) => None,

@@ -1,4 +1,4 @@
-//! What every request asks of the server: claim, settle, renew, release. They go over the [`Pipeline`] of the core.
+//! The commands of requests: claim, settle, renew, release. They use the core's [`Pipeline`].
 
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::resp::CommandWriter;
 use crate::record::{Hex, RecordName, Token};
 use crate::store::{Released, Renewed};
 
-/// The key of a record, written in parts: it is never needed in one piece.
+/// The key of a record, in parts. It is never needed in one piece.
 #[derive(Clone, Copy)]
 pub(super) struct RecordKey<'a> {
     prefix: &'a str,
@@ -33,7 +33,7 @@ impl<'a> RecordKey<'a> {
         [self.prefix.as_bytes(), b":", self.route.as_bytes(), b":", self.digest.as_bytes()]
     }
 
-    /// Where those leave a [sign](super::notify) who wait for it.
+    /// The name of the [sign](super::notify) of the record's waiters.
     fn waiting(&self) -> [&[u8]; 7] {
         let [prefix, first, route, second, digest] = self.parts();
         [b"{", prefix, first, route, second, digest, WAITING.as_bytes()]
@@ -47,7 +47,7 @@ impl fmt::Display for RecordKey<'_> {
 }
 
 impl Connected {
-    /// Writes `value` if nothing is there, else returns what is.
+    /// Writes `value` if the name is free. Otherwise returns the current value.
     pub(super) async fn acquire(
         &self,
         key: &[&[u8]],
@@ -68,7 +68,7 @@ impl Connected {
         }
     }
 
-    /// Says that the owner of `claim` is alive.
+    /// Renews the lease of `claim`.
     pub(super) async fn renew(
         &self,
         key: RecordKey<'_>,
@@ -85,7 +85,7 @@ impl Connected {
         }
     }
 
-    /// Writes the outcome `record`, or returns the record that stays.
+    /// Writes the outcome `record`. If another record stays, returns that one.
     pub(super) async fn settle(
         &self,
         key: RecordKey<'_>,
@@ -114,8 +114,8 @@ impl Connected {
         }
     }
 
-    /// The keys of a script that looks for the sign of those who wait. In a cluster, it names the sign by itself: a server that
-    /// is giving a slot away refuses what names several keys of it, as long as one of them is not there.
+    /// The keys of a script that looks for the waiters' sign. In a cluster, the script derives the sign's name itself.
+    /// A node that is giving a slot away refuses a command with several keys if one of them does not exist there.
     fn with_sign<'k>(&self, keys: &'k [&'k [&'k [u8]]; 2]) -> &'k [&'k [&'k [u8]]] {
         match self.duty {
             ServerDuty::Alone => keys,
@@ -123,7 +123,7 @@ impl Connected {
         }
     }
 
-    /// Runs a script: one round trip, unless the server lost its scripts since the connection was made.
+    /// Runs a script, in one round trip unless the server lost its scripts since the connection was opened.
     async fn run(
         &self,
         script: &Script,
@@ -146,14 +146,14 @@ impl Connected {
         if !answer.as_ref().is_err_and(|fault| fault.says("NOSCRIPT")) {
             return answer;
         }
-        // It did not run. It is rare, and the redis crate knows what to do.
+        // The script did not run. This is rare, so the `redis` crate handles it.
         let keys: Vec<Vec<u8>> = keys.iter().map(|key| key.concat()).collect();
         let mut command = evalsha(script, &keys);
         command.arg(argument).arg(number);
         Box::pin(async move { self.invoke(script, &command, begun + timeout).await }).await
     }
 
-    /// Draws the conclusions for the connection from how a hot command went. Late answers the pipeline counts itself.
+    /// Updates the state of the connection after a hot command. The pipeline counts late replies itself.
     fn heed_hot<T>(&self, answer: Result<T, CommandError>) -> Result<T, CommandError> {
         if let Err(fault) = &answer
             && (matches!(fault, CommandError::Lost(_)) || fault.is_elsewhere())

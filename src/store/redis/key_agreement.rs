@@ -1,4 +1,4 @@
-//! How this process and the others come to use the same digest key: a note in the store, which is read again and again.
+//! The agreement between all sidecars on one digest key: a note in the store, which is read repeatedly.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::key::DigestKey;
 use crate::store::FOREVER;
 use crate::store::digest_key::{Agreement, DigestKeyNote, Wanted, configured};
 
-/// Sees to it that this process claims only while the store has the digest key that it uses.
+/// Ensures that this process claims only while the store has the same digest key.
 pub(super) struct KeyAgreement {
     state: Arc<StoreState>,
     prefix: String,
@@ -29,17 +29,17 @@ pub(super) struct KeyAgreement {
     /// Whether this process has seen the store's note about the digest key.
     noted: bool,
     puts_key: bool,
-    /// With as many clients at the server, this process is alone. `None`: there is no telling, as others may be connected to
-    /// other nodes.
+    /// If the server has at most this many clients, this process is alone. `None` if this is unknown: in a cluster,
+    /// others may be connected to other nodes.
     own_connections: Option<u64>,
 }
 
-/// How long whoever founds or replaces the digest key of a store makes no claims: by then, every other sidecar has either
-/// seen the new one, or has had no answer for so long that it claims nothing itself.
+/// The time without claims after this process founds or replaces the store's digest key. After this time, every other
+/// sidecar has seen the new key, or has had no confirmation for so long that it does not claim either.
 const SETTLING: Duration = Duration::from_secs(3);
 
-/// The connections that this process has to a server when it opens them; one more waits for replicas. Those of its cores
-/// come later: beside them, it counts as not alone, and waits.
+/// The number of connections that this process first opens to a server, without the one that waits for replicas. The
+/// connections of cores are opened later. If they exist, the process does not count as alone, and waits.
 const OWN_CONNECTIONS: u64 = 4;
 
 impl KeyAgreement {
@@ -61,7 +61,7 @@ impl KeyAgreement {
         }
     }
 
-    /// Agrees with the server on the digest key, and confirms it. Finds out in passing whether data was lost.
+    /// Agrees with the server on the digest key, and confirms it. Also detects a loss of data.
     pub(super) async fn agree(
         &mut self,
         connected: &Connected,
@@ -90,7 +90,7 @@ impl KeyAgreement {
         };
         let agreement = wanted.compare(found);
         let (key, is_new) = match agreement {
-            // Whoever comes just now may meet others who have not seen it yet.
+            // Other sidecars may not have seen a new note yet.
             Agreement::Agreed(key) if !self.noted => (key, is_young(left)),
             Agreement::Agreed(key) => (key, false),
             Agreement::Founded(key) => (key, !self.is_alone(connected, &name, deadline).await?),
@@ -130,7 +130,7 @@ impl KeyAgreement {
         Ok(())
     }
 
-    /// Takes the store's digest key for what it is.
+    /// Reads the store's digest key without changing it.
     async fn read_key(
         &self,
         connected: &Connected,
@@ -155,8 +155,9 @@ impl KeyAgreement {
         Ok(())
     }
 
-    /// Whether nobody else is connected to the server at which this process has just put its key: nobody can go by
-    /// another one then, and nobody has to wait for it. Says so to those who come next, by making the note look old.
+    /// Whether this process is the only client of the server, just after it wrote its key. Then no other sidecar uses
+    /// another key, and no wait is necessary. In that case the note is made to look old, so that later sidecars do not
+    /// wait either.
     async fn is_alone(&self, connected: &Connected, name: &str, deadline: Instant) -> Result<bool, ConnectError> {
         let Some(own) = self.own_connections else { return Ok(false) };
         let of = |fault| self.of(fault);
@@ -174,17 +175,17 @@ impl KeyAgreement {
     }
 }
 
-/// Where the store keeps its note.
+/// The name of the store's note.
 pub(super) fn note_name(prefix: &str) -> String {
     format!("{prefix}:digest-key")
 }
 
-/// Whether a note was made just now, by what is left of its life.
+/// Whether a note is new, derived from its remaining time to live.
 fn is_young(left: Option<Duration>) -> bool {
     left.is_some_and(|left| FOREVER.saturating_sub(left) < SETTLING)
 }
 
-/// Writes the note if there is none, else reads it. What is left of its life tells how old it is.
+/// Writes the note if there is none, and otherwise reads it. Its remaining time to live tells its age.
 async fn take_note(
     connected: &Connected,
     name: &str,
@@ -195,7 +196,8 @@ async fn take_note(
     match connected.acquire(&[name.as_bytes()], note, FOREVER, timeout).await {
         Ok(found) => Ok(found.map(Into::into)),
         Err(fault) if fault.is_elsewhere() => Err(fault),
-        // It takes no writes (its memory is full, its disk is, its replicas are away) and may still serve replays.
+        // The server refuses writes (its memory or disk is full, or its replicas are missing). It may still serve
+        // replays.
         Err(CommandError::Refused(code, error)) => match connected.look(name, deadline).await? {
             Some(found) => Ok(Some(found.bytes.into())),
             None => Err(CommandError::Refused(code, error)),
@@ -204,7 +206,7 @@ async fn take_note(
     }
 }
 
-/// Asks what may be refused: managed servers hide such things.
+/// Sends a command that may be refused, because managed servers hide some facts.
 async fn ask<T: FromRedisValue>(
     connected: &Connected,
     words: &[&str],

@@ -1,7 +1,7 @@
-//! Lists of records, out of a server that may hold much else.
+//! Lists of records, from a server that may hold many other names.
 //!
-//! `SCAN` goes through all names there are, of one node of a cluster after the other, a bounded number of them for each page. Only the first bytes of
-//! each record are read: what it would replay stays where it is.
+//! `SCAN` goes through all names. In a cluster, it goes through the nodes one after the other. Each page scans a
+//! limited number of names. Only the first bytes of each record are read, without the stored response.
 
 use tokio::time::Instant;
 
@@ -16,16 +16,16 @@ use crate::record::codec::{self, Unreadable};
 use crate::record::transitions::RecordSnapshot;
 use crate::store::{Cursor, ListQuery, ListedRecord, Page, StoreError};
 
-/// Names that are looked at for one page, at most: about ten milliseconds of the server's time.
+/// The highest number of scans for one page: about ten milliseconds of the server's time.
 const ROUNDS: usize = 10;
-/// Names that are looked at in one go, at most: nobody else is served meanwhile.
+/// The highest number of names in one scan. The server executes no other command meanwhile.
 const MOST: usize = 1000;
-/// Records read in one go.
+/// The number of records that are read in one round trip.
 const AT_ONCE: usize = 100;
 
-/// Where a page ends: in a server, and where in the order of that server's names.
+/// The end of a page: a server, and a cursor in its names.
 struct Place<'a> {
-    /// The address of a node; none where the store is one server.
+    /// The address of a node. `None` if the store is one server.
     node: Option<&'a str>,
     cursor: u64,
 }
@@ -42,7 +42,7 @@ impl Redis {
                 let (records, next) = self.page_of(&*server.link.connected()?, cursor, listing).await?;
                 Ok(Page { records, next: (next != 0).then(|| Cursor(next.to_string())) })
             }
-            // One node after the other.
+            // The nodes are listed one after the other.
             Servers::Cluster(watched) => {
                 let nodes = watched.cluster.nodes();
                 let names: Vec<String> = nodes.iter().map(|node| node.endpoint().to_string()).collect();
@@ -64,7 +64,7 @@ impl Redis {
         }
     }
 
-    /// Some of the records of one server, and where the next begin; 0 after the last.
+    /// Some records of one server, and the next cursor. It is 0 after the last record.
     async fn page_of(
         &self,
         connected: &Connected,
@@ -99,7 +99,7 @@ impl Redis {
         Ok((records, cursor))
     }
 
-    /// The record that lies under this key, if one that is asked for does. Others may use names that look alike.
+    /// The record name in this key, if the list asks for it. Other applications may use similar names.
     fn named(&self, key: &[u8], listing: &ListQuery) -> Option<RecordName> {
         let name = std::str::from_utf8(key).ok()?.strip_prefix(self.prefix())?.strip_prefix(':')?;
         let name: RecordName = name.parse().ok()?;
@@ -121,7 +121,7 @@ const OTHER_NODES: &str = "another node serves these records by now: begin the l
 const NO_CURSOR: &str = "this cursor does not come from a list of this store";
 const NO_PERMISSION: &str = "the Redis user may not list records: it needs SCAN and GETRANGE";
 
-/// What is asked for at the start, an operator may have left out, as nothing else needs it.
+/// An operator may have omitted the permissions for lists, because no other command needs them.
 fn refused(fault: CommandError) -> StoreError {
     if fault.is_permission() {
         return StoreError::Unavailable(NO_PERMISSION.into());

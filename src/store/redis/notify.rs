@@ -1,15 +1,16 @@
-//! Hearing of what other sidecars did to a record.
+//! Notices of changes that other sidecars make to a record.
 //!
-//! Whoever settles or releases a record publishes on a channel of the record's own name, where somebody waits. Who waits
-//! subscribes, leaves a sign under a name beside the record's for as long as its patience lasts, and looks at the record
-//! again: what happened until then it sees itself, and of what happens later it is told.
+//! A sidecar that settles or releases a record publishes on a channel with the record's name, if there are waiters. A
+//! waiter subscribes, sets a sign beside the record for as long as it waits, and then reads the record again. It sees
+//! earlier changes by that read, and gets notices of later ones.
 //!
-//! One connection to each server listens, made when somebody first waits, whatever their number. Nothing rests on it: who
-//! waits looks now and then all the same, so a server without RESP3, one that takes no sign, a user without channels, a
-//! sidecar that leaves no signs or a slot that moves to another node only costs promptness.
+//! One connection to each server listens. It is opened for the first waiter, and serves all of them. Correctness does
+//! not depend on it, because waiters also read the record periodically. Notices are only slower in these cases: a
+//! server without RESP3, a server that refuses signs, a user without channels, a sidecar that sets no signs, a slot
+//! that moves to another node.
 //!
-//! In a cluster, the channels are those of the record's slot where the server has such (Redis 7.0): what is published on
-//! others goes to every node.
+//! In a cluster, sharded channels in the record's slot are used if the server has them (Redis 7.0). A message on an
+//! ordinary channel goes to every node.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -33,44 +34,44 @@ use super::stream::Dialer;
 use super::timing::{CONNECT_TIMEOUT, FIRST_DELAY, LONGEST_DELAY, jittered};
 use crate::store::Changes;
 
-/// Tells of changes to records that somebody waits for.
+/// Reports changes of records that have waiters.
 pub(super) struct ChangeSubscriber {
     topics: Arc<Subscriptions>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// The records that somebody waits for, by their key.
+/// The records that have waiters, by their key.
 struct Subscriptions {
-    /// Where the times begin that signs last until.
+    /// The start of the time steps at which signs expire.
     origin: Instant,
     by_key: Mutex<HashMap<String, Subscription>>,
-    /// There is a new one, or one that is waited for longer.
+    /// There is a new subscription, or one was extended.
     added: Notify,
 }
 
 struct Subscription {
     tell: watch::Sender<()>,
-    /// When those who wait have no more patience.
+    /// When the last waiter gives up.
     until: Instant,
 }
 
-/// Follows a record's key in braces, so that they share a slot, and names the sign of those who wait for it.
+/// Follows a record's key in braces in the name of the waiters' sign. The braces put both names into the same slot.
 pub(super) const WAITING: &str = "}:waiting";
 
-/// Where those leave a sign who wait for the record that lies there.
+/// The name of the sign for the waiters of this record.
 pub(super) fn sign_of(key: &str) -> String {
     format!("{{{key}{WAITING}")
 }
 
-/// A channel that nobody waits for any more is left so late: the next to wait may come soon.
+/// The delay before an unused channel is left. A new waiter may come soon.
 const SWEEP: Duration = Duration::from_secs(5);
-/// A sign outlives the patience of those who wait by so much at most.
+/// The most by which a sign outlives its waiters.
 const STEP: Duration = Duration::from_secs(10);
-/// Before a server that refuses to notify is asked again.
+/// The pause before a server that refused subscriptions is asked again.
 const REFUSED: Duration = Duration::from_secs(60);
 
 impl ChangeSubscriber {
-    /// Listens to nothing yet.
+    /// Starts without subscriptions.
     pub(super) fn start(link: &Arc<Link>, dialer: &Arc<Dialer>) -> Self {
         let topics = Arc::new(Subscriptions { origin: Instant::now(), by_key: Mutex::default(), added: Notify::new() });
         #[expect(clippy::disallowed_methods, reason = "ends with the listener")]
@@ -78,7 +79,7 @@ impl ChangeSubscriber {
         Self { topics, _task: AbortOnDropHandle::new(task) }
     }
 
-    /// Changes of one record. Tells of one, too, when it has begun to listen: what happened before then was missed.
+    /// Changes of one record. The start of listening counts as a change too, because earlier changes were missed.
     pub(super) fn subscribe(&self, key: String, patience: Duration) -> Changes {
         let until = self.topics.rounded(Instant::now() + patience);
         let mut by_key = self.topics.by_key();
@@ -99,14 +100,14 @@ impl ChangeSubscriber {
 }
 
 impl Subscriptions {
-    /// The next of the times that signs last until: nearly all who join within a step need no sign of their own.
+    /// Rounds up to the next time step. So most waiters that join within a step need no new sign.
     fn rounded(&self, until: Instant) -> Instant {
         let steps = until.saturating_duration_since(self.origin).as_millis() / STEP.as_millis() + 1;
         self.origin + STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
     }
 
     fn by_key(&self) -> MutexGuard<'_, HashMap<String, Subscription>> {
-        // Every step leaves the map whole.
+        // Every step leaves the map consistent.
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,7 +131,7 @@ impl Subscriptions {
         }
     }
 
-    /// Forgets what nobody waits for, and returns the keys of the rest, and for how long they are waited for.
+    /// Removes subscriptions without waiters. Returns the keys of the others, and when their last waiter gives up.
     fn sweep(&self) -> HashMap<String, Instant> {
         let mut by_key = self.by_key();
         by_key.retain(|_, topic| topic.tell.receiver_count() > 0);
@@ -152,7 +153,7 @@ async fn run(topics: Arc<Subscriptions>, link: Arc<Link>, dialer: Arc<Dialer>) {
             }
             Err(error) => error,
         };
-        // Who waits must look for themselves for now.
+        // Without notices, waiters must read the record themselves.
         topics.tell_all();
         let refused = error.code().is_some() || error.kind() == ErrorKind::RESP3NotSupported;
         if refused && !complained {
@@ -164,7 +165,7 @@ async fn run(topics: Arc<Subscriptions>, link: Arc<Link>, dialer: Arc<Dialer>) {
     }
 }
 
-/// Listens on one connection until it is lost, or nobody waits any more.
+/// Listens on one connection until it is lost, or until there are no waiters.
 async fn listen(topics: &Arc<Subscriptions>, link: &Link, dialer: &Dialer) -> RedisResult<()> {
     let lost = CancellationToken::new();
     let leaving = Arc::new(AtomicU64::new(0));
@@ -172,14 +173,14 @@ async fn listen(topics: &Arc<Subscriptions>, link: &Link, dialer: &Dialer) -> Re
         let (topics, lost, leaving) = (Arc::clone(topics), lost.clone(), leaving.clone());
         move |push: PushInfo| match push.kind {
             PushKind::Disconnection => lost.cancel(),
-            // The slot has moved, and the redis crate takes this for the answer to another command.
+            // The slot has moved. The `redis` crate takes this message for the reply to another command.
             PushKind::SUnsubscribe if leaving.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err() => {
                 lost.cancel();
             }
             _ => topics.heard(&push),
         }
     };
-    // The server to which records go now, which may be another after a failover.
+    // The server that holds the records now. It may have changed after a failover.
     let shared = link.next().await;
     let connection = in_time(multiplexed::open(dialer, &shared.endpoint, on_push)).await?;
     let channels = Channels { of_slots: shared.duty != ServerDuty::Alone, leaving };
@@ -199,18 +200,18 @@ async fn listen(topics: &Arc<Subscriptions>, link: &Link, dialer: &Dialer) -> Re
     }
 }
 
-/// What is listened to over one connection.
+/// The subscriptions of one connection.
 struct Listening {
     connection: MultiplexedConnection,
     channels: Channels,
-    /// Until when the sign of each record stands.
+    /// When the sign of each record expires.
     subscribed: HashMap<String, Instant>,
 }
 
-/// Which kind of channel is listened to.
+/// The kind of channels that are used.
 struct Channels {
     of_slots: bool,
-    /// How many of them are being left.
+    /// The number of channels that are being left.
     leaving: Arc<AtomicU64>,
 }
 
@@ -223,7 +224,7 @@ impl Listening {
             }
             let stands = match stood {
                 Some(_) => sign(&mut self.connection, key, *until).await?,
-                // On one connection, the server takes the one after the other.
+                // The server executes both in this order, because they share one connection.
                 None => {
                     let mut signing = self.connection.clone();
                     let subscribing = self.channels.subscribe(&mut self.connection, key);
@@ -231,9 +232,9 @@ impl Listening {
                 }
             };
             let now = Instant::now();
-            // A sign that was refused is tried again with the next look.
+            // A sign that was refused is tried again at the next pass.
             self.subscribed.insert(key.clone(), if stands { *until } else { stood.unwrap_or(now) });
-            // While the former sign stood, they were told of all that happened.
+            // While the previous sign was valid, the waiters got all notices.
             let is_news = stands || stood.is_none();
             if is_news && stood.is_none_or(|stood| stood <= now) {
                 topics.tell(key);
@@ -253,7 +254,7 @@ impl Channels {
         if self.of_slots {
             match redis::cmd("SSUBSCRIBE").arg(key).query_async::<Value>(connection).await.map_err(CommandError::of) {
                 Ok(_) => return Ok(()),
-                // The record is at another node by now: whoever waits looks for themselves.
+                // The record is on another node now. Waiters read it themselves.
                 Err(fault) if fault.is_elsewhere_in_cluster() => return Ok(()),
                 Err(CommandError::Refused(_, error)) => {
                     tracing::debug!(%error, "channels of slots cannot be used");
@@ -284,15 +285,15 @@ impl Channels {
     }
 }
 
-/// Says that somebody waits for this record, and whether that stands. Nobody takes the sign away: a notice too many does no
-/// harm.
+/// Sets the sign of this record's waiters. Returns whether it is set. No one removes the sign early, because an extra
+/// notice does no harm.
 async fn sign(connection: &mut MultiplexedConnection, key: &str, until: Instant) -> RedisResult<bool> {
     let left = millis(until.saturating_duration_since(Instant::now()));
     let mut set = redis::cmd("SET");
     set.arg(sign_of(key)).arg("").arg("PX").arg(left);
     match in_time(set.query_async(connection)).await {
         Ok(()) => Ok(true),
-        // A full server takes no sign: who waits looks for themselves.
+        // A full server refuses the sign. Waiters read the record themselves.
         Err(error) if error.code().is_some() => Ok(false),
         Err(error) => Err(error),
     }

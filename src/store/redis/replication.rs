@@ -1,8 +1,8 @@
-//! `store.replica_acks`: waiting until replicas have what was written.
+//! `store.replica_acks`: waits until replicas have the writes.
 //!
-//! `WAIT` speaks for the connection that it is sent on, and holds up whatever comes behind it there. So it has a connection
-//! of its own, on which a mark is written first: the replication stream is in order, and a replica that has the mark has
-//! all that was written before it, over whatever connection. All who wait at the same time share one mark.
+//! `WAIT` applies to the connection on which it is sent, and blocks the commands behind it. So it has its own
+//! connection. A mark is written on that connection first. The replication stream is ordered, so a replica that has the
+//! mark has all earlier writes, from any connection. All concurrent waiters share one mark.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,32 +17,33 @@ use super::commands::millis;
 use super::multiplexed::Multiplexed;
 use super::own_names::OwnNames;
 
-/// Waits for replicas of one server. The task that asks ends with the last clone.
+/// Waits for the replicas of one server. The task ends with the last clone.
 #[derive(Clone)]
 pub(super) struct Replication {
     asked: mpsc::UnboundedSender<oneshot::Sender<Confirmation>>,
 }
 
-/// What became of a wait.
+/// The result of a wait.
 #[derive(Debug, Clone)]
 pub(super) enum Confirmation {
-    /// Enough replicas have all that was written before.
+    /// Enough replicas have all earlier writes.
     Enough,
-    /// So many have, in time; it may be more later.
+    /// Only this many replicas have them in time. More may have them later.
     Short(u64),
-    /// Nobody knows.
+    /// The result is unknown.
     Failed(RedisError),
 }
 
-/// The mark lives so long, unless another replaces it.
+/// The time to live of a mark. A newer mark replaces it.
 const MARK_LIVES: Duration = Duration::from_secs(60);
-/// In a cluster, a mark may lie in a slot that is on its way to another node: another one is written then.
+/// In a cluster, the slot of a mark may be moving to another node. Then another mark is written.
 const MARKS_TRIED: usize = 3;
-/// After as many marks, the first one is good again.
+/// The number of different marks. After the last one, the first one is used again.
 const SKIPS: usize = 8;
 
 impl Replication {
-    /// `acks` replicas are to have it, each time within `timeout`. The names of the marks that are written begin as is said.
+    /// Requires `acks` replicas, each time within `timeout`. `marks` has the names of the server and the start of the
+    /// marks' names.
     pub(super) fn start(
         connection: Multiplexed,
         marks: (Arc<OwnNames>, String),
@@ -56,8 +57,8 @@ impl Replication {
         Self { asked }
     }
 
-    /// Waits until replicas have what this process has written until now, and was answered. Those who came before may hold
-    /// it up for longer than the caller has.
+    /// Waits until replicas have all writes of this process that have a reply. An earlier wait may delay this one
+    /// beyond the caller's deadline.
     pub(super) async fn confirm(&self, deadline: Instant) -> Result<Confirmation, CommandError> {
         let (tell, told) = oneshot::channel();
         let gone = || CommandError::Lost(RedisError::from((redis::ErrorKind::Io, "the connection is closed")));
@@ -85,7 +86,7 @@ async fn run(
                 () = lost.cancelled() => return,
             };
             match &confirmation {
-                // The slot of this mark is being moved, or was. Nothing was written.
+                // The slot of this mark is moving, or has moved. Nothing was written.
                 Confirmation::Failed(error) if matches!(error.code(), Some("MOVED" | "ASK")) => {
                     skip = (skip + 1) % SKIPS;
                 }
@@ -94,7 +95,7 @@ async fn run(
         }
         let is_lost = matches!(&confirmation, Confirmation::Failed(error) if error.code().is_none());
         for tell in together.drain(..) {
-            // Whoever does not wait any more needs no answer.
+            // A waiter that has left needs no reply.
             let _ = tell.send(confirmation.clone());
         }
         if is_lost {
@@ -120,7 +121,7 @@ async fn ask(connection: &Multiplexed, mark: &str, acks: u64, timeout: Duration)
         let mut count = 0;
         for answer in answers {
             let answer = answer?;
-            // The answer of WAIT is the last.
+            // The reply to `WAIT` is the last one.
             count = redis::from_redis_value(answer).unwrap_or(0);
         }
         Ok(count)

@@ -1,8 +1,8 @@
-//! The wire format of the hot commands: RESP2, encoded straight into a connection's buffer, and replies as slices of
-//! what was read. Pure: no I/O.
+//! The wire format of the hot commands: RESP2. Commands are encoded directly into a connection's buffer. Replies are
+//! slices of the bytes that were read. No I/O.
 //!
-//! The hot commands answer with a bulk string, nil or an error, and a handshake with a status or an integer. Nothing
-//! else is read: what is not one of these does not belong to them.
+//! The reply to a hot command is a bulk string, nil or an error. A handshake also has a status or an integer. Other
+//! types are not read: they are an error.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -11,29 +11,29 @@ use bytes::{Buf, Bytes, BytesMut};
 pub(super) enum RespValue {
     /// There is no value.
     Nil,
-    /// A value. It shares the memory of the buffer that it was read into.
+    /// A value. It shares the memory of the read buffer.
     Bulk(Bytes),
     /// A short text, such as `OK`.
     Status(Bytes),
     /// A number.
     Integer(i64),
-    /// The whole line of an error, `-` and line end included.
+    /// The whole line of an error, including `-` and the line end.
     Error(Bytes),
 }
 
-/// Bytes that are no reply to any of the commands: nothing that follows can be told apart any more.
+/// The bytes are not a reply to any of the commands. Later replies cannot be separated any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("Redis sent what is no reply to any of the commands")]
 pub(super) struct ProtocolError;
 
-/// A line that is longer is none: errors have a few hundred bytes.
+/// The limit for a line. Errors have a few hundred bytes.
 const LONGEST_LINE: usize = 8 * 1024;
 /// No server sends a longer value (its `proto-max-bulk-len`).
 const LONGEST_BULK: usize = 512 * 1024 * 1024;
 const LINE_END: &[u8] = b"\r\n";
 
-/// Takes the first reply off the input, if it is there whole. Looks at a line's length and a value's first line before
-/// anything else, so that bytes that come one by one are not read again and again.
+/// Takes the first reply from the input, if it is complete. The length of the line and the first line of a value are
+/// checked first. So bytes that arrive one by one are not parsed repeatedly.
 pub(super) fn take_reply(input: &mut BytesMut) -> Result<Option<RespValue>, ProtocolError> {
     match input.first() {
         None => return Ok(None),
@@ -80,7 +80,7 @@ pub(super) fn take_reply(input: &mut BytesMut) -> Result<Option<RespValue>, Prot
 
 fn integer(line: &[u8]) -> Result<i64, ProtocolError> {
     let text = std::str::from_utf8(line).map_err(|_| ProtocolError)?;
-    // What the standard library takes and Redis never sends.
+    // The standard library accepts a plus sign. Redis never sends one.
     if text.starts_with('+') {
         return Err(ProtocolError);
     }
@@ -94,7 +94,7 @@ pub(super) struct CommandWriter<'a> {
 }
 
 impl<'a> CommandWriter<'a> {
-    /// Begins a command of so many words.
+    /// Starts a command of `words` words.
     pub(super) fn begin(out: &'a mut Vec<u8>, words: usize) -> Self {
         header(out, b'*', words as u64);
         Self { out, words_left: words }
@@ -104,7 +104,7 @@ impl<'a> CommandWriter<'a> {
         self.joined(&[word])
     }
 
-    /// One word of several parts.
+    /// Writes one word of several parts.
     pub(super) fn joined(mut self, parts: &[&[u8]]) -> Self {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         self.out.reserve(HEADER + length + LINE_END.len());
@@ -115,7 +115,7 @@ impl<'a> CommandWriter<'a> {
         self
     }
 
-    /// One word of so many bytes, which the caller writes itself; what follows goes into `rest`.
+    /// Starts one word of `length` bytes that the caller writes itself. The rest of the command goes into `rest`.
     pub(super) fn split(mut self, length: usize, rest: &'a mut Vec<u8>) -> Self {
         header(self.out, b'$', length as u64);
         rest.extend_from_slice(LINE_END);
@@ -123,7 +123,7 @@ impl<'a> CommandWriter<'a> {
         Self { out: rest, words_left }
     }
 
-    /// So many words that are always the same, as they are on the wire.
+    /// Writes `words` constant words that are already encoded.
     pub(super) fn encoded(mut self, words: usize, bytes: &'static [u8]) -> Self {
         self.out.extend_from_slice(bytes);
         self.words_left -= words;
@@ -151,11 +151,11 @@ fn header(out: &mut Vec<u8>, kind: u8, number: u64) {
     out.extend_from_slice(&line[start..]);
 }
 
-/// A kind, the digits of any number, and a line's end.
+/// The length of a type byte, the digits of any number, and a line end.
 const HEADER: usize = DIGITS_END + LINE_END.len();
 const DIGITS_END: usize = 21;
 
-/// Writes a number's digits up to [`DIGITS_END`], and says where they begin.
+/// Writes a number's digits up to [`DIGITS_END`], and returns where they start.
 fn digits(line: &mut [u8; HEADER], mut number: u64) -> usize {
     let mut at = DIGITS_END;
     loop {
@@ -175,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    /// All replies of these pieces, as they come, and how it ended.
+    /// Reads all replies in these pieces. Also returns the number of bytes that are left, or the error.
     fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<RespValue>, Result<usize, ProtocolError>) {
         let (mut input, mut replies) = (BytesMut::new(), Vec::new());
         for piece in pieces {
@@ -236,7 +236,7 @@ mod tests {
             let whole = read([&bytes[..]]);
             let pieces = read(bytes.chunks(1));
             prop_assert_eq!(&whole, &pieces);
-            // What was read is what was sent, and no more of it.
+            // The replies contain no more than what was sent.
             let read: usize = whole.0.iter().map(|reply| bytes_of(reply).len()).sum();
             prop_assert!(read <= bytes.len() + 20 * whole.0.len());
         }
@@ -278,7 +278,7 @@ mod tests {
         ] {
             assert_eq!(read([nonsense.as_bytes()]), (Vec::new(), Err(ProtocolError)), "{nonsense:?}");
         }
-        // However long the server goes on with it.
+        // A line without an end is refused too.
         let endless = [b"-".to_vec(), vec![b'x'; LONGEST_LINE]].concat();
         assert_eq!(read(endless.chunks(100)), (Vec::new(), Err(ProtocolError)));
     }

@@ -1,8 +1,8 @@
-//! Sentinels, and which server they say is the primary.
+//! Sentinels, and the server that they name as the primary.
 //!
-//! Every sentinel is asked once a second, whenever it publishes `+switch-master`, and whenever a connection to the primary
-//! is lost. Of what they say, the highest configuration epoch wins: a sentinel that was cut off may name a former primary.
-//! What they said last is good while none of them answers: an outage of the sentinels is none of Redis.
+//! Every sentinel is asked once a second, on each `+switch-master` message, and after the loss of a connection to the
+//! primary. The highest configuration epoch wins, because a sentinel that was cut off may name a former primary. The
+//! last replies stay valid while no sentinel replies: an outage of the sentinels is not an outage of Redis.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::stream::Dialer;
 use super::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
 use crate::config::RedisEndpoint;
 
-/// The sentinels of one primary, each with a task that asks it.
+/// The sentinels of one primary. Each has a task that asks it.
 pub(super) struct Sentinels {
     master: String,
     heard: watch::Receiver<Vec<Heard>>,
@@ -26,34 +26,34 @@ pub(super) struct Sentinels {
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
-/// What one sentinel said last.
+/// The last reply of one sentinel.
 #[derive(Debug, Clone, Default)]
 struct Heard {
     primary: Option<Primary>,
-    /// Why it did not answer the last time.
+    /// Why the last request failed.
     fault: Option<RedisError>,
-    /// The last request to ask at once that this answers.
+    /// The number of the last immediate request that this reply covers.
     round: u64,
 }
 
-/// A server that a sentinel holds for the primary.
+/// A server that a sentinel names as the primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Primary {
     endpoint: RedisEndpoint,
-    /// The configuration epoch: it grows with each failover.
+    /// The configuration epoch. It increases with each failover.
     epoch: u64,
 }
 
-/// How often each is asked.
+/// The interval between requests to each sentinel.
 const EVERY: Duration = Duration::from_secs(1);
-/// Connecting to a sentinel, and each answer of one.
+/// The limit for connecting to a sentinel, and for each of its replies.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// A sentinel that answers within this is heard before a primary is tried.
+/// How long a connect waits for the replies of all sentinels before it tries a primary.
 const PATIENCE: Duration = Duration::from_millis(300);
 const SWITCHED: &str = "+switch-master";
 
 impl Sentinels {
-    /// Begins to ask.
+    /// Starts to ask.
     pub(super) fn start(dialer: &Arc<Dialer>, sentinels: &[(String, u16)], master: &str) -> Self {
         let (tell, heard) = watch::channel(vec![Heard::default(); sentinels.len()]);
         let (ask_now, asked) = watch::channel(0);
@@ -73,7 +73,7 @@ impl Sentinels {
         Self { master: master.to_owned(), heard, ask_now, _tasks: tasks }
     }
 
-    /// Asks all of them. Whom to take for the primary, the most likely first.
+    /// Asks all sentinels. Returns the candidates for the primary, the most likely one first.
     pub(super) async fn candidates(&self) -> Result<Vec<RedisEndpoint>, RedisError> {
         let mut round = 0;
         self.ask_now.send_modify(|number| {
@@ -82,7 +82,7 @@ impl Sentinels {
         });
         let mut heard = self.heard.clone();
         let is_known = |heard: &Vec<Heard>| ranked(heard).next().is_some();
-        // First for those that are quick, then for anyone.
+        // First waits for all sentinels, for a short time. Then waits for any of them.
         let all = heard.wait_for(|heard| heard.iter().all(|heard| heard.round >= round));
         let _ = tokio::time::timeout(PATIENCE, all).await;
         let any = heard.wait_for(|heard| is_known(heard) || heard.iter().all(|heard| heard.round >= round));
@@ -95,17 +95,18 @@ impl Sentinels {
         }
     }
 
-    /// Waits until they prefer another server to this one, which was chosen when they preferred `first`.
+    /// Waits until the sentinels prefer a server other than `current` and `first`. `first` was their preference when
+    /// `current` was chosen.
     pub(super) async fn until_moved(&self, current: &RedisEndpoint, first: &RedisEndpoint) {
         let mut heard = self.heard.clone();
         let is_moved = |heard: &Vec<Heard>| ranked(heard).next().is_some_and(|now| now != *current && now != *first);
         if heard.wait_for(is_moved).await.is_err() {
-            // The tasks have ended, as they do with the store only.
+            // The tasks end only with the store.
             std::future::pending::<()>().await;
         }
     }
 
-    /// Waits until any of them says something new.
+    /// Waits until the preferred server changes.
     pub(super) async fn until_heard(&self) {
         let mut heard = self.heard.clone();
         let before = ranked(&heard.borrow_and_update()).next();
@@ -119,7 +120,7 @@ impl Sentinels {
     }
 }
 
-/// The servers that are named, by epoch and by how many name them.
+/// The named servers, sorted by epoch, then by the number of sentinels that name them.
 fn ranked(heard: &[Heard]) -> impl Iterator<Item = RedisEndpoint> {
     let mut named: Vec<(u64, usize, RedisEndpoint)> = Vec::new();
     for Primary { endpoint, epoch } in heard.iter().filter_map(|heard| heard.primary.as_ref()) {
@@ -167,7 +168,7 @@ impl Watcher {
     async fn watch(&mut self, delay: &mut Duration) -> RedisResult<std::convert::Infallible> {
         let (lost, switched) = (CancellationToken::new(), Arc::new(Notify::new()));
         let connection = in_time(self.open(&lost, &switched)).await?;
-        // Without RESP3 there is no news; it is asked all the same.
+        // Without RESP3 there are no messages. The sentinel is asked periodically anyway.
         let _ = in_time(connection.handle().subscribe(SWITCHED)).await;
         loop {
             let round = *self.asked.borrow_and_update();
@@ -186,7 +187,7 @@ impl Watcher {
         }
     }
 
-    /// Opens a connection, and logs in only where the sentinel asks for it.
+    /// Opens a connection. It logs in only if the sentinel requires it.
     async fn open(&self, lost: &CancellationToken, switched: &Arc<Notify>) -> RedisResult<Multiplexed> {
         let on_push = || {
             let (lost, switched) = (lost.clone(), switched.clone());

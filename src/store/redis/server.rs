@@ -1,4 +1,4 @@
-//! One server, and what keeps connections to it.
+//! One server, and the tasks that keep connections to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use super::stream::Dialer;
 use super::supervisor::{Source, Supervisor};
 use crate::config;
 
-/// A server. Its connections are closed with it.
+/// A server. Its connections are closed when it is dropped.
 pub(super) struct WatchedServer {
     pub(super) link: Arc<Link>,
     pub(super) listener: ChangeSubscriber,
     _supervisor: AbortOnDropHandle<()>,
 }
 
-/// How servers are connected to, whichever they are.
+/// The settings for connections to any server.
 #[derive(Clone)]
 pub(super) struct ServerSettings {
     pub(super) config: config::StoreConfig,
@@ -35,7 +35,7 @@ pub(super) struct ServerSettings {
 }
 
 impl WatchedServer {
-    /// Begins to connect.
+    /// Starts to connect.
     pub(super) fn start(settings: &ServerSettings, source: Source, duty: ServerDuty) -> Self {
         let ServerSettings { config, dialer, habits, connect_timeout, state } = settings;
         let link = Link::new();

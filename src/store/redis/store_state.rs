@@ -1,5 +1,5 @@
-//! What this process knows of the store as a whole, however many servers it has: the digest key, when it was last
-//! confirmed, and how often data was lost.
+//! The state of the store as a whole, for any number of servers: the digest key, its last confirmation, and the number
+//! of data losses.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,32 +10,32 @@ use crate::clock::since_boot;
 use crate::key::DigestKey;
 use crate::store::StoreError;
 
-/// Claims are made only while the last confirmation of the digest key is young: of two sidecars that know of different
-/// keys, one knows it before the other may claim.
+/// Claims are made only while the last confirmation of the digest key is recent. If two sidecars use different keys,
+/// one of them learns this before the other may claim.
 pub(super) struct StoreState {
     digest_key: RwLock<Option<DigestKey>>,
-    /// How often the store was found to have lost data.
+    /// The number of data losses that were detected.
     losses: AtomicU64,
-    /// When the store was last asked for the digest key, and confirmed it: milliseconds of [`since_boot`].
+    /// The start of the latest request that confirmed the digest key, in milliseconds of [`since_boot`].
     confirmed: AtomicU64,
-    /// When claims may begin, likewise.
+    /// The time from which claims are allowed, in the same unit.
     claims_from: AtomicU64,
-    /// How old a confirmation may be.
+    /// The highest age of a confirmation.
     young: Duration,
 }
 
-/// However often the digest key is confirmed.
+/// The lowest limit for the age of a confirmation, whatever the interval.
 const YOUNG: Duration = Duration::from_secs(3);
 
 impl StoreState {
-    /// The key that the operator chose, if they did, which is confirmed as often as this.
+    /// Starts with the operator's key, if there is one. The key is confirmed at the given interval.
     pub(super) fn new(digest_key: Option<DigestKey>, confirmed_every: Duration) -> Arc<Self> {
         let [losses, confirmed, claims_from] = [(); 3].map(|()| AtomicU64::new(0));
         let young = (confirmed_every * 3).max(YOUNG);
         Arc::new(Self { digest_key: RwLock::new(digest_key), losses, confirmed, claims_from, young })
     }
 
-    /// Whether claims may be made. It costs no command.
+    /// Whether claims are allowed. This needs no command.
     pub(super) fn may_claim(&self) -> Result<(), StoreError> {
         let now = millis(since_boot());
         if now < self.claims_from.load(Ordering::Relaxed) {
@@ -47,12 +47,12 @@ impl StoreState {
         Ok(())
     }
 
-    /// The store has the digest key that this process uses; it was asked at `asked`.
+    /// Notes that the store confirmed this process's digest key. The request was sent at `asked`.
     pub(super) fn confirm(&self, asked: Duration) {
         self.confirmed.fetch_max(millis(asked), Ordering::Relaxed);
     }
 
-    /// No claims for so long: others may go by another digest key until then.
+    /// Allows no claims for `wait`, because others may still use another digest key.
     pub(super) fn no_claims_for(&self, wait: Duration) {
         self.claims_from.fetch_max(millis(since_boot() + wait), Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
-//! The byte stream to a server, opened in one way for every use: TCP, TLS over TCP, or a Unix socket. What is said over it
-//! is not known here.
+//! The byte stream to a server, opened in the same way for every use: TCP, TLS over TCP, or a Unix socket. Protocols
+//! are handled elsewhere.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -18,13 +18,13 @@ use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 use crate::config::{RedisAddress, RedisEndpoint, RedisPassword, Secret};
 use crate::tls;
 
-/// How connections are opened, to whichever server: TLS, user, password and database.
+/// The settings for opening connections to any server: TLS, user, password and database.
 pub(super) struct Dialer {
     tls: Option<TlsConnector>,
     pub(super) username: Option<String>,
     password: Option<RedisPassword>,
     pub(super) database: i64,
-    /// Whether the last server let itself be reached, whatever it said then.
+    /// Whether the last server accepted a connection, whatever happened after that.
     reached: AtomicBool,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum RedisStream {
     Unix(UnixStream),
 }
 
-/// Unacknowledged bytes end a connection after this.
+/// The connection ends if sent bytes are not acknowledged for this time.
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -52,13 +52,13 @@ impl Dialer {
         })
     }
 
-    /// For servers with a numbered database of their own: sentinels and the nodes of a cluster have none.
+    /// The same without a database number. Sentinels and cluster nodes have no numbered databases.
     pub(super) fn without_database(&self) -> Self {
         let (username, password) = (self.username.clone(), self.password.clone());
         Self { username, password, ..self.without_credentials() }
     }
 
-    /// The same without logging in.
+    /// The same without a login.
     pub(super) fn without_credentials(&self) -> Self {
         let (tls, reached) = (self.tls.clone(), AtomicBool::new(false));
         Self { tls, username: None, password: None, database: 0, reached }
@@ -68,7 +68,7 @@ impl Dialer {
         self.tls.is_some()
     }
 
-    /// Forgets whether a server was reached, and says whether one was since the last time.
+    /// Returns whether a server was reached since the last call, and resets that.
     pub(super) fn take_reached(&self) -> bool {
         self.reached.swap(false, Ordering::Relaxed)
     }
@@ -77,7 +77,7 @@ impl Dialer {
         self.password.is_some()
     }
 
-    /// The password as it is now: one in a file may be another at each connect.
+    /// The current password. A password file is read at each connect, because it may change.
     pub(super) async fn password(&self) -> io::Result<Option<Secret>> {
         let path = match &self.password {
             None => return Ok(None),
@@ -112,25 +112,25 @@ impl Dialer {
         })?;
         match tls.connect(name, stream).await {
             Ok(stream) => Ok(RedisStream::Tls(Box::new(stream))),
-            // A server that speaks no TLS hangs up, or answers with an error of its own protocol.
+            // A server without TLS closes the connection, or replies with an error of its own protocol.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(io::Error::other(HungUp)),
             Err(error) => Err(error),
         }
     }
 }
 
-/// The server closed the connection in the middle of the handshake.
+/// The server closed the connection during the handshake.
 #[derive(Debug, thiserror::Error)]
 #[error("the server hung up in the TLS handshake")]
 struct HungUp;
 
-/// What an error says about TLS: what is wrong, and what would be right. `None` if it is about something else.
+/// A TLS error with advice on how to fix it. `None` if the error is not about TLS.
 pub(super) fn tls_fault(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     const NO_TLS: &str =
         "the port does not speak TLS: write redis:// (without the second s), or name the server's tls-port";
     let mut next = Some(error);
     while let Some(error) = next {
-        // Neither the redis crate nor an I/O error names what it wraps as its source.
+        // The `redis` crate and I/O errors do not return the wrapped error as their source.
         let error = match error.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>() {
             Some(wrapped) => &**wrapped,
             None => error,

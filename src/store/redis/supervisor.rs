@@ -1,7 +1,8 @@
 //! The task that keeps a connection to a server.
 //!
-//! It connects, finds out what the server can do, and asks it something every second, which shows dead connections: the
-//! digest key, where the server has all records. The nodes of a cluster have one task for that, which is not this one.
+//! It connects, finds out what the server supports, and sends a command every second, which detects dead connections.
+//! On a server that holds all records, this command confirms the digest key. In a cluster, another task does that for
+//! all nodes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,27 +41,28 @@ pub(super) struct Supervisor {
     pub(super) habits: ConnectionOptions,
     pub(super) connect_timeout: Duration,
     pub(super) probe: Probe,
-    /// What is to be agreed on with the server. A node of a cluster has only a part of the store.
+    /// The agreement on the digest key, and the canary. `None` for a node of a cluster, which holds only a part of the
+    /// store.
     pub(super) agreement: Option<(KeyAgreement, Canary)>,
-    /// How many replicas must have what is written, and how long that may take.
+    /// How many replicas must confirm a write, and the time limit for that.
     pub(super) acks: Option<(u64, Duration)>,
     /// The server of the last connection.
     pub(super) last: Option<Identity>,
 }
 
-/// Who knows which server it is.
+/// The source of the server's address.
 pub(super) enum Source {
     /// The configuration.
     Fixed(RedisEndpoint),
-    /// Sentinels, which may name another at any time.
+    /// Sentinels, which may name another server at any time.
     Sentinel(Sentinels),
 }
 
-/// What tells one server, and one run of it, from another.
+/// Identifies a server and its run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     endpoint: RedisEndpoint,
-    /// A random number of each run, where the server tells it.
+    /// A random number of each run, if the server reports it.
     run: Option<String>,
 }
 
@@ -72,7 +74,7 @@ impl Supervisor {
         loop {
             let begun = Instant::now();
             let connected = self.connect().await;
-            // Whoever opens the store waits for the first try, and tells of a reason not to start.
+            // At the start, the opener of the store waits for the first attempt, and reports a final error itself.
             let is_awaited = std::mem::take(&mut is_first);
             match connected {
                 Ok((connected, preferred)) => {
@@ -84,22 +86,22 @@ impl Supervisor {
                     self.link.set(Ok(Arc::new(connected.clone())));
                     let why = self.attend(connected, &preferred).await;
                     tracing::warn!(server, error = causes(&why), "the connection to Redis is lost");
-                    // Whether the server is out of reach, the next try will tell.
+                    // Only the next attempt shows whether the server is out of reach.
                     self.link.set(Err(Arc::new(if why.is_out_of_reach() { ConnectError::Lost } else { why })));
-                    // A server that hangs up on every caller is not to be called without a pause.
+                    // The pause protects a server that closes every connection at once.
                     if since.elapsed() > LONGEST_DELAY {
                         delay = FIRST_DELAY;
                     }
                 }
                 Err(why) => {
-                    // Once for each new reason: an outage may last.
+                    // Each new reason is logged once, because an outage may be long.
                     let reason = why.to_string();
                     if complained.as_ref() != Some(&reason) && !(is_awaited && why.is_final()) {
                         tracing::error!(server = %self.source, error = causes(&why), "no connection to Redis");
                         complained = Some(reason);
                     }
                     self.link.set(Err(Arc::new(why)));
-                    // A server that hangs has answered as soon as it goes on, if somebody waits for it then.
+                    // A server that hung may continue at any time. It is tried again soon after a long attempt.
                     if begun.elapsed() > LONGEST_DELAY {
                         delay = FIRST_DELAY;
                     }
@@ -108,7 +110,7 @@ impl Supervisor {
             let pause = tokio::time::sleep(jittered(delay));
             match &*self.source {
                 Source::Fixed(_) => pause.await,
-                // News may be that of a server that works.
+                // The sentinels may now name a server that works.
                 Source::Sentinel(sentinels) => tokio::select! {
                     () = pause => {}
                     () = sentinels.until_heard() => delay = FIRST_DELAY,
@@ -118,7 +120,8 @@ impl Supervisor {
         }
     }
 
-    /// Connects to the server, or to the first of those that may be it. Which one the sentinels preferred, too.
+    /// Connects to the server, or to the first candidate that works. Also returns the candidate that the sentinels
+    /// preferred.
     async fn connect(&mut self) -> Result<(Connected, RedisEndpoint), ConnectError> {
         let candidates = match &*self.source {
             Source::Fixed(endpoint) => vec![endpoint.clone()],
@@ -132,7 +135,7 @@ impl Supervisor {
         for endpoint in &candidates {
             let connected = tokio::select! {
                 connected = self.connect_to(endpoint) => connected,
-                // A host that is down does not even refuse, and meanwhile another may be the primary.
+                // A host that is down does not even refuse. Meanwhile, another may become the primary.
                 () = source.until_moved(endpoint, &candidates[0]) => {
                     Err(ConnectError::NotPrimary { server: endpoint.to_string() })
                 }
@@ -141,7 +144,7 @@ impl Supervisor {
                 Ok(connected) => return Ok((connected, candidates[0].clone())),
                 Err(why) => why,
             };
-            // Why the one that is preferred does not do says most.
+            // The error of the preferred candidate says most.
             failed = failed.or(Some(why));
         }
         Err(failed.unwrap_or(ConnectError::NotYet))
@@ -204,7 +207,7 @@ impl Supervisor {
         };
         self.probe.examine(&mut connected, &self.link, deadline).await?;
         if let Some(run) = self.probe.run() {
-            // Whoever waits for replicas of another server than the one that has the claims waits for nothing.
+            // A wait for replicas must be on the same server as the claims. Otherwise it proves nothing.
             if runs.iter().flatten().any(|other| other != run) {
                 return Err(ConnectError::SeveralServers { server: connected.endpoint.to_string() });
             }
@@ -215,19 +218,19 @@ impl Supervisor {
         Ok(connected)
     }
 
-    /// Asks what shows that the connection works, and that the store has what it had.
+    /// Checks that the connection works and that the store has not lost data.
     async fn ask(&mut self, connected: &Connected, deadline: Instant) -> Result<(), ConnectError> {
         if let Some((agreement, canary)) = &mut self.agreement {
             return agreement.agree(connected, Some(canary), deadline).await;
         }
         match connected.left(&note_name(self.probe.prefix()), deadline).await {
-            // It is most likely another's, and this one has answered.
+            // The name most likely belongs to another node. This node has replied, which is enough.
             Ok(_) | Err(CommandError::Refused(..)) => Ok(()),
             Err(fault) => Err(self.probe.of(fault)),
         }
     }
 
-    /// Opens a connection that says when it is lost.
+    /// Opens a connection that reports its loss.
     async fn open(&self, endpoint: &RedisEndpoint, lost: &CancellationToken) -> RedisResult<Multiplexed> {
         let closed = lost.clone();
         let on_push = move |push: PushInfo| {
@@ -238,12 +241,12 @@ impl Supervisor {
         multiplexed::open(&self.dialer, endpoint, on_push).await
     }
 
-    /// Remembers which server it is, and whether it is another than before. Where sentinels name it, the first may have
-    /// become the primary a moment ago.
+    /// Notes the server, and whether it has changed. If sentinels name the server, the first one counts as changed too:
+    /// it may have become the primary a moment ago.
     fn note_server(&mut self, endpoint: &RedisEndpoint) {
         let now = Identity { endpoint: endpoint.clone(), run: self.probe.run().map(str::to_owned) };
         let is_changed = match &self.last {
-            // Without the number of a run, nothing tells that it is still the same one.
+            // Without a run ID, nothing shows that the server is the same.
             Some(last) => *last != now || now.run.is_none(),
             None => matches!(*self.source, Source::Sentinel(_)),
         };
@@ -253,14 +256,14 @@ impl Supervisor {
         self.last = Some(now);
     }
 
-    /// Watches over a connection until it is lost.
+    /// Monitors a connection until it is lost.
     async fn attend(&mut self, connected: Connected, preferred: &RedisEndpoint) -> ConnectError {
         let (lost, source) = (connected.lost.clone(), self.source.clone());
         let mut looked = Instant::now();
         loop {
             tokio::select! {
                 () = lost.cancelled() => return ConnectError::Lost,
-                // A server that hangs is not waited for.
+                // This does not wait for a server that hangs.
                 () = source.until_moved(&connected.endpoint, preferred) => {
                     tracing::warn!(server = %connected.endpoint, "the sentinels name another primary");
                     lost.cancel();
@@ -276,7 +279,7 @@ impl Supervisor {
         }
     }
 
-    /// When it is time, asks what shows that the connection works; now and then, looks at the server.
+    /// After the interval, checks that the connection works. At longer intervals, it also reads the server's state.
     async fn ask_later(&mut self, connected: &Connected, looked: &mut Instant) -> Result<(), ConnectError> {
         tokio::time::sleep(self.habits.ping_every).await;
         let deadline = Instant::now() + self.connect_timeout;
@@ -292,7 +295,7 @@ impl Supervisor {
 }
 
 impl Source {
-    /// Waits until another server is to be used.
+    /// Waits until another server must be used.
     async fn until_moved(&self, current: &RedisEndpoint, preferred: &RedisEndpoint) {
         match self {
             Self::Fixed(_) => std::future::pending().await,
@@ -311,7 +314,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// Whether the server holds itself for a primary. One that does not let this user ask says so when it is written to.
+/// Whether the server reports that it is a primary. If this user may not ask, a later write shows it.
 async fn is_primary(control: &Multiplexed) -> RedisResult<bool> {
     match redis::cmd("ROLE").query_async::<Vec<redis::Value>>(&mut control.handle()).await {
         Ok(role) => {
@@ -322,7 +325,7 @@ async fn is_primary(control: &Multiplexed) -> RedisResult<bool> {
     }
 }
 
-/// Which run of which server a connection leads to, where that is told.
+/// The run ID of the server on this connection, if the server reports it.
 async fn run_of(connection: &Multiplexed, deadline: Instant) -> Option<String> {
     let mut handle = connection.handle();
     let mut info = redis::cmd("INFO");

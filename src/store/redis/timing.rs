@@ -1,33 +1,34 @@
-//! How long things may take, and how long is waited before they are tried again.
+//! Time limits, and pauses between attempts.
 
 use std::time::Duration;
 
-/// Opening the connection that listens, and each of its commands.
+/// The limit for opening the connection that listens, and for each of its commands.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A server that is merely late must not count as out of reach: five round trips of a second each.
+/// A slow server must not count as out of reach: this allows five round trips of one second each.
 const LEAST_CONNECT: Duration = Duration::from_secs(5);
 const LONGEST_CONNECT: Duration = Duration::from_secs(15);
 
-/// How long opening a connection and finding out about the server may take, and each ping, where a call may take
-/// `timeout`: a few round trips, one after the other.
+/// The time limit for a connect with the probe, and for each ping. It covers a few successive round trips. `timeout` is
+/// the time limit of a call.
 pub(super) fn connect_timeout(timeout: Duration) -> Duration {
     (timeout * 10).clamp(LEAST_CONNECT, LONGEST_CONNECT)
 }
 
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(20);
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(1);
-/// One late answer may be the network's fault; this many are the connection's.
+/// One late reply may be the network's fault. After this many, the connection is at fault.
 pub(super) const TIMEOUTS: u32 = 3;
 
-/// Between half and all of it, so that sidecars which lost the same server do not come back in step.
+/// A random time between half of `delay` and all of it. So sidecars that lost the same server do not return at the same
+/// time.
 pub(super) fn jittered(delay: Duration) -> Duration {
     let mut random = [0; 1];
-    // Without randomness there is no jitter, and nothing worse.
+    // Without random bytes, there is no jitter. That is the only effect.
     let _ = getrandom::fill(&mut random);
     delay / 2 + delay / 2 * u32::from(random[0]) / 255
 }
 
-/// For what is kept in an atomic number.
+/// The number of milliseconds, for atomic variables.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
