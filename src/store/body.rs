@@ -1,4 +1,4 @@
-//! Reading bodies that are stored apart from their records, or compressed, piece after piece.
+//! Reading bodies that are compressed or stored apart from their records, piece by piece.
 
 use bytes::Bytes;
 
@@ -8,34 +8,35 @@ use crate::record::codec::Unreadable;
 use crate::record::compression::{Expander, NOT_EXPANDABLE};
 use crate::record::{RecordName, ReplyBody};
 
-/// The chunks of one body, as they are stored. They can be read for longer than the record that tells of them, and what is
-/// read is not checked yet: a [`StoredBody`] does that.
+/// The stored chunks of one body. They can be read for longer than the record that refers to them. They are not checked
+/// here: a [`StoredBody`] checks them.
 pub trait StoredChunks: Send {
-    /// One chunk; `None` where it is gone. Each call has a deadline of its own, which begins when the store is asked: neither
-    /// waiting for a turn nor what the caller does in between counts. Between two calls nothing of the store is held.
+    /// Reads one chunk. `None`: it is gone. Each call has its own deadline, which begins when the store is asked.
+    /// Waiting for a turn does not count, nor does the caller's time between calls. Between calls no resource of the
+    /// store is held.
     fn read(&mut self, index: u64) -> StoreFuture<'_, Option<Bytes>>;
 }
 
-/// Reads a body from its first piece to its last. Each chunk is checked before anything of it is handed out.
+/// Reads a body from its first piece to its last. A chunk is checked before any of it is returned.
 pub struct StoredBody {
     name: RecordName,
     length: u64,
     source: BodySource,
-    /// Of a body that is compressed.
+    /// Set for a compressed body.
     expander: Option<Box<Expander>>,
 }
 
 /// Where a body is.
 enum BodySource {
-    /// In the record, until it was read.
+    /// In the record. `None` once it is read.
     Held(Option<Bytes>),
-    /// Apart from it.
+    /// Apart from the record.
     Apart { chunks: Box<dyn StoredChunks>, reader: ChunkReader },
 }
 
 impl StoredBody {
-    /// Begins to read a body of the record of this name; `None` where it is at hand as it is. That there is a record is certain,
-    /// whatever becomes of this.
+    /// Begins to read a body of the record of this name. `None`: the body is held in memory as it is. An error does not
+    /// mean that there is no record.
     pub async fn of<S>(store: &S, name: &RecordName, body: &ReplyBody) -> Result<Option<Self>, StoreError>
     where
         S: Store + ?Sized,
@@ -50,7 +51,7 @@ impl StoredBody {
         }
     }
 
-    /// Begins to read a body that lies apart.
+    /// Begins to read a body that is stored apart from its record.
     pub async fn open<S>(store: &S, name: &RecordName, body: ApartBody) -> Result<Self, StoreError>
     where
         S: Store + ?Sized,
@@ -66,17 +67,17 @@ impl StoredBody {
         Ok(Self { name: name.clone(), length, source, expander })
     }
 
-    /// Bytes of the whole body.
+    /// The bytes of the whole body.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// The record's name.
+    /// The name of the record.
     pub fn name(&self) -> &RecordName {
         &self.name
     }
 
-    /// The next piece of the body, of the size of a chunk at most; `None` at its end, and only there.
+    /// The next piece of the body, no larger than a chunk. `None` only at the end of the body.
     pub async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         loop {
             let Some(expander) = &mut self.expander else { return self.next_stored().await };
@@ -87,13 +88,13 @@ impl StoredBody {
             match (self.next_stored().await?, &mut self.expander) {
                 (Some(part), Some(expander)) if !is_whole => expander.feed(part),
                 (None, _) if is_whole => return Ok(None),
-                // It ends before its end, or goes on after it.
+                // The compressed data ends before the body does, or goes on after it.
                 (Some(_) | None, _) => return Err(unreadable(&self.name, NOT_EXPANDABLE)),
             }
         }
     }
 
-    /// The next part of what is stored.
+    /// The next part of the stored bytes.
     async fn next_stored(&mut self) -> Result<Option<Bytes>, StoreError> {
         let (chunks, reader) = match &mut self.source {
             BodySource::Held(body) => return Ok(body.take()),
@@ -101,7 +102,8 @@ impl StoredBody {
         };
         let Some(index) = reader.wanted() else { return Ok(None) };
         let stored = match chunks.read(index).await {
-            // Whoever asks has the beginning already, and no other way to be told: it is asked for once more.
+            // The caller already has the beginning, and this error would cut its body off. So the chunk is read once
+            // more.
             Err(StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Uncertain(_)) if index > 0 => {
                 chunks.read(index).await
             }
@@ -112,7 +114,7 @@ impl StoredBody {
         chunk.map(Some).map_err(|source| unreadable(&self.name, source))
     }
 
-    /// All that is left of the body.
+    /// Reads all that is left of the body.
     pub async fn rest(mut self) -> Result<Vec<Bytes>, StoreError> {
         let mut chunks = Vec::new();
         while let Some(chunk) = self.next().await? {

@@ -1,4 +1,4 @@
-//! How a store writes records and large bodies, and reads them.
+//! How a store encodes and decodes records and large bodies.
 
 use std::sync::Arc;
 
@@ -15,18 +15,19 @@ use crate::record::compression;
 use crate::record::encryption::{Encryption, EncryptionKey};
 use crate::record::{Record, RecordName, Reply, ReplyBody, State, Token};
 
-/// Whether stored answers are compressed, and which keys they are encrypted with. Records can be read whatever this says,
-/// but for those whose key is missing.
+/// Whether stored answers are compressed, and the keys that encrypt them. Records of any format can be read, unless
+/// their key is missing.
 #[derive(Debug)]
 pub(super) struct RecordFormat {
-    /// The first one encrypts, all of them decrypt. None: nothing is encrypted.
+    /// The first key encrypts, and all keys decrypt. Without keys nothing is encrypted.
     keys: Vec<Arc<EncryptionKey>>,
-    /// Larger bodies are compressed. `None`: none is.
+    /// Larger bodies are compressed. `None`: no body is.
     compress_above: Option<u64>,
     compressing: Arc<Semaphore>,
 }
 
-/// Bodies that are compressed at once. It is work for a processor: more of them at once would each take longer.
+/// The most bodies that are compressed at once. Compression needs a processor, so with more at once each would take
+/// longer.
 const AT_ONCE: usize = 2;
 
 impl Default for RecordFormat {
@@ -49,8 +50,8 @@ impl RecordFormat {
         self.keys.first().map(|key| Encryption { key, nonce: random })
     }
 
-    /// The same record with its body compressed; `None` if it is to be written as it is. What is encoded already stays
-    /// as it is, and so does what would hardly become shorter.
+    /// The record with its body compressed. `None`: it must be written as it is. A body that has a content encoding is
+    /// not compressed, nor is one that would hardly become shorter.
     pub(super) async fn compressed(&self, record: &Record) -> Option<Record> {
         let above = self.compress_above?;
         let State::Completed { settled_at, reply } = &record.state else { return None };
@@ -58,10 +59,10 @@ impl RecordFormat {
         if reply.body_len() <= above || reply.headers.contains_key(CONTENT_ENCODING) {
             return None;
         }
-        // It is never closed.
+        // The semaphore is never closed.
         let turn = Arc::clone(&self.compressing).acquire_owned().await.ok()?;
         let pieces = pieces.clone();
-        // Not on a thread that others wait for.
+        // On a blocking thread: compression would delay the other tasks of a runtime thread.
         let compressing = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             compression::compress(&pieces)
@@ -73,7 +74,7 @@ impl RecordFormat {
         Some(Record { claim: record.claim.clone(), state })
     }
 
-    /// Whether a body may be compressed before it is written.
+    /// Whether bodies may be compressed before they are written.
     pub(super) fn compresses(&self) -> bool {
         self.compress_above.is_some()
     }
@@ -91,23 +92,23 @@ impl RecordFormat {
         codec::decode_under(bytes, name, &self.keys)
     }
 
-    /// The same, for whoever needs nothing else.
+    /// The same, with a [`StoreError`].
     pub(super) fn read(&self, name: &RecordName, bytes: &Bytes) -> Result<Record, StoreError> {
         let unreadable = |source| StoreError::Unreadable { name: name.to_string(), source };
         self.decode(name, bytes).map_err(unreadable)
     }
 
-    /// The chunks of a body.
+    /// Cuts a body into chunks.
     pub(super) fn cut(&self, name: &RecordName, token: Token, body: &[Bytes]) -> (Vec<Chunk>, Cut) {
         chunks::cut(name, token, body, self.encryption())
     }
 
-    /// The same, as the body comes.
+    /// A cutter for a body that comes in pieces.
     pub(super) fn cutter(&self, name: &RecordName, token: Token) -> Cutter {
         Cutter::new(name, token, self.encryption())
     }
 
-    /// How a body of this length will be cut.
+    /// How a body of this length is cut.
     pub(super) fn cut_of(&self, length: u64) -> Cut {
         if self.encrypts() { Cut::of(length).encrypted() } else { Cut::of(length) }
     }

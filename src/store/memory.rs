@@ -1,6 +1,7 @@
-//! Nothing survives the process: for tests and for trying out. The reference for the other stores.
+//! A store in memory. Nothing survives the process: it is for tests and for trying out, and the reference for other
+//! stores.
 //!
-//! Records are kept as bytes, as the other stores keep them: so much less do they take.
+//! Records are kept as bytes, as in the other stores. That takes much less memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +25,7 @@ use crate::record::transitions::{
 };
 use crate::record::{Claim, Record, RecordName, SettledRecord, State, Token};
 
-/// Records in a map, expired ones swept out as it grows.
+/// Records in a map. Expired ones are swept out as it grows.
 pub struct Memory {
     digest_key: DigestKey,
     format: Arc<RecordFormat>,
@@ -35,11 +36,11 @@ pub struct Memory {
 struct RecordMap {
     format: Arc<RecordFormat>,
     by_name: HashMap<RecordName, KeptRecord>,
-    /// The map is swept when it has grown to this.
+    /// The map is swept when it has so many records.
     sweep_at: usize,
 }
 
-/// As bytes: the fields of an answer, as they were received, keep the 8 KiB that they were read into.
+/// A record as bytes. Header fields, as they were received, would keep the 8 KiB buffer that they were read into.
 struct KeptRecord {
     bytes: Bytes,
     body: Option<KeptBody>,
@@ -47,7 +48,7 @@ struct KeptRecord {
     expires: Instant,
 }
 
-/// A large body. Replays share it, and take no memory of their own but for what is on its way.
+/// A large body. Replays share it, and need memory only for what is being sent.
 #[derive(Clone)]
 struct KeptBody {
     token: Token,
@@ -55,13 +56,13 @@ struct KeptBody {
 }
 
 impl KeptRecord {
-    /// A record with all of its body, if it has one.
+    /// A record with its whole body, if it has one, in the same bytes.
     fn within(format: &RecordFormat, name: &RecordName, record: &Record) -> Self {
         Self::new(record, format.encode(name, record, Placement::Within).into(), None)
     }
 
-    /// The outcome of an attempt. The body's bytes are on loan from whoever received them, who counts them until they are
-    /// given back: they are copied, here and nowhere else.
+    /// The outcome of an attempt. The body's bytes are borrowed from their receiver, which counts them until they are
+    /// returned. So they are copied here, and nowhere else.
     fn settled(format: &RecordFormat, name: &RecordName, record: &Record) -> Self {
         let State::Completed { reply, .. } = &record.state else { return Self::within(format, name, record) };
         if reply.body.stored_len() <= u64::from(SIZE) {
@@ -79,7 +80,7 @@ impl KeptRecord {
         Self { bytes, body, retention: record.claim.terms.retention, expires }
     }
 
-    /// `None`: it has expired.
+    /// How long the owner has been silent. `None`: the record has expired.
     fn silent_for(&self) -> Option<Duration> {
         let left = self.expires.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
         Some(self.retention.saturating_sub(left))
@@ -89,7 +90,7 @@ impl KeptRecord {
 const FIRST_SWEEP: usize = 1024;
 
 impl Memory {
-    /// An empty store with the configured digest key, or one of its own.
+    /// An empty store with the configured digest key, or else a random one.
     pub fn open(config: &config::StoreConfig) -> Result<Self, getrandom::Error> {
         let digest_key = Wanted::new(digest_key::configured(config), None)?.key();
         Ok(Self::with_format(digest_key, RecordFormat::of(config)))
@@ -107,7 +108,7 @@ impl Memory {
     }
 
     fn records(&self) -> MutexGuard<'_, RecordMap> {
-        // Every step below leaves the map whole, so a panic elsewhere does not make it unusable.
+        // A change under the lock is never left half done, so a panic elsewhere does not make the map unusable.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -125,7 +126,7 @@ impl RecordMap {
         Ok(Some(StoredRecord { record: self.format.decode(name, &kept.bytes)?, silent_for }))
     }
 
-    /// The records after the cursor, which is a name.
+    /// The records after the cursor. A cursor is a name.
     fn page(&self, listing: &ListQuery) -> Page {
         fn place(name: &RecordName) -> (&str, &[u8; 16]) {
             (&name.route, &name.digest)
@@ -134,7 +135,7 @@ impl RecordMap {
         let names = self.by_name.keys().filter(|name| listing.route.as_ref().is_none_or(|route| *route == name.route));
         let rest = names.filter(|name| after.as_ref().is_none_or(|after| place(name) > place(after)));
         let mut names: Vec<&RecordName> = rest.collect();
-        // One more than is shown tells whether there is another page; what lies behind need not be in order.
+        // One record more than is shown tells that there is another page. The records after it need no order.
         let more = names.len() > listing.limit;
         if more {
             names.select_nth_unstable_by(listing.limit, |one, other| place(one).cmp(&place(other)));
@@ -193,7 +194,7 @@ impl Store for Memory {
         Box::pin(async move {
             let mut records = self.records();
             let held = records.held(name)?.map(|held| held.record);
-            // A claim never changes while it is in flight: a renewal gives the record time, and nothing else.
+            // A claim does not change while it is in flight. A renewal only extends the life of the record.
             let (renewed, record) = match (transitions::renew(held.as_ref(), claim.token), held) {
                 (RenewTransition::Refuse, _) => return Ok(Renewed::Lost),
                 (RenewTransition::Extend, Some(record)) => (Renewed::Extended, record),
@@ -212,7 +213,8 @@ impl Store for Memory {
             let mut records = self.records();
             match records.held(name)?.map(|held| held.record) {
                 Some(kept) if !transitions::settles(Some(&kept), record.claim.token) => {
-                    // Of an earlier try of the same, the body is at hand. Nobody else has one apart under this token.
+                    // An earlier try of the same settle wrote this record, so its body is at hand. No other attempt has
+                    // a body apart from its record under this token.
                     let is_own = kept.apart_body().is_some_and(|body| body.token == record.claim.token);
                     Ok(Settled::Kept(Box::new(if is_own { Record::clone(record) } else { kept })))
                 }
@@ -263,7 +265,7 @@ impl Store for Memory {
     }
 
     fn subscribe(&self, _name: &RecordName, _patience: Duration) -> Option<Changes> {
-        // Whoever changes a record here is in this process.
+        // Every change is made in this process.
         None
     }
 
@@ -276,7 +278,7 @@ impl Store for Memory {
     }
 }
 
-/// The chunks of one body, whatever becomes of its record meanwhile.
+/// The chunks of one body. They stay readable when the record is gone.
 struct MemoryChunks(Arc<[Bytes]>);
 
 impl StoredChunks for MemoryChunks {
