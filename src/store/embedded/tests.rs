@@ -19,7 +19,7 @@ fn config(durability: Durability) -> config::StoreConfig {
     config::StoreConfig {
         location: StoreLocation::Memory,
         prefix: "onlyonce".to_owned(),
-        // A slow machine is no reason to fail.
+        // Long, so that a slow machine does not fail the tests.
         timeout: Duration::from_secs(20),
         on_error: OnStoreError::Reject,
         digest_key: None,
@@ -134,7 +134,7 @@ fn the_clock_goes_on_where_it_was() {
     store.shared.clock.advance(HOUR * 2);
     let ahead = store.shared.clock.now();
     drop(store);
-    // As if the wall clock had been set back by two hours while the store was closed.
+    // It looks as if the wall clock had been set back by two hours while the store was closed.
     assert!(open(&folder).shared.clock.now() >= ahead);
 }
 
@@ -144,13 +144,13 @@ async fn claims_that_wait_go_to_the_disk_together() {
     let store = Arc::new(open(&folder));
     let (before, claims) = (store.shared.syncs.load(Ordering::Relaxed), 16 * 60_u64);
     let mine = claim(1, RETRY);
-    // One client after the other: a sync for each claim.
+    // One client after the other: each claim has its own sync.
     for _ in 0..60 {
         store.claim(&name(), &mine).await.expect("an answer");
     }
     let alone = store.shared.syncs.load(Ordering::Relaxed) - before;
     assert!((60..65).contains(&alone), "{alone}");
-    // 16 at once: one for all that wait.
+    // 16 clients at once: one sync for all claims that wait.
     let before = store.shared.syncs.load(Ordering::Relaxed);
     let clients = (0..16).map(|_| {
         let (store, mine) = (store.clone(), mine.clone());
@@ -202,14 +202,14 @@ fn a_configured_digest_key_is_not_forgotten_by_accident() {
     assert_ne!(second, first);
 }
 
-/// Bytes of all files.
+/// The bytes of all files.
 fn size(folder: &TempDir) -> u64 {
     let entries = std::fs::read_dir(folder.path()).expect("a folder");
-    // A file may go meanwhile.
+    // A file may be removed meanwhile.
     entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
-/// Waits for what happens by itself.
+/// Waits until the condition holds.
 async fn until(mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(120);
     while !condition() {

@@ -1,5 +1,6 @@
-//! Any moves in any order, written at once, together, or while others are being written, with time passing, segments that
-//! fill up, are copied and removed, and starts after a crash: what is found is what the moves say, at every moment.
+//! Any steps in any order: at every moment, the records that are found are those that the steps imply. Operations are
+//! written at once, together, or while a batch is being written. Meanwhile time passes, segments fill up, are copied
+//! and removed, and the store is opened again after a crash.
 
 use std::collections::HashMap;
 
@@ -20,16 +21,16 @@ enum Step {
     Renew(u8, Claim),
     Settle(u8, SettledRecord),
     Release(u8, Token),
-    /// What has gathered is taken to be written, if nothing is being written.
+    /// The gathered batch is taken for writing, unless a batch is being written.
     Begin,
-    /// What is being written is.
+    /// The batch that was taken is written.
     Finish,
     Wait(u64),
-    /// The time is written down.
+    /// The time is written.
     Mark,
-    /// The segment is full.
+    /// The open segment is full.
     Rotate,
-    /// Room is given back: in one go, or a piece of it.
+    /// Room is given back, completely or for one step.
     Reclaim {
         whole: bool,
     },
@@ -38,7 +39,7 @@ enum Step {
     },
 }
 
-/// What the moves make of it.
+/// The records that the steps imply.
 #[derive(Default)]
 struct Model(HashMap<u8, (Record, u64)>);
 
@@ -88,7 +89,7 @@ impl Model {
     }
 }
 
-/// The files, what is on its way to them, and a clock that is moved.
+/// The store, the batch that is being written, and a clock that the test moves.
 struct Subject {
     folder: TempDir,
     store: Option<(RecordLog, CommitQueue)>,
@@ -102,7 +103,7 @@ fn named(name: u8) -> RecordName {
 
 impl Subject {
     fn new() -> Self {
-        // In memory, where there is such a place: whether it is on a disk does not matter here.
+        // In memory, where such a folder exists: this test does not depend on the disk.
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let folder = folder.expect("a folder");
@@ -156,7 +157,7 @@ impl Subject {
 
     fn take(&mut self, step: &Step) {
         let now = self.clock.now();
-        // The thread that writes does one thing after the other.
+        // A writer does one thing after the other.
         if !matches!(step, Step::Claim(..) | Step::Renew(..) | Step::Settle(..) | Step::Release(..) | Step::Wait(_)) {
             self.finish();
         }
@@ -186,13 +187,13 @@ impl Subject {
         }
     }
 
-    /// As whoever asks next finds it.
+    /// The record as the next operation finds it.
     #[expect(clippy::redundant_closure_for_method_calls, reason = "the method is of a transaction of one lifetime")]
     fn held(&mut self, name: u8) -> Option<StoredRecord> {
         self.operate(name, |on| on.held())
     }
 
-    /// As it is written.
+    /// The record as it is written.
     fn written(&mut self, name: u8) -> Option<StoredRecord> {
         let now = self.clock.now();
         let entry = self.log().view.find(&named(name)).expect("readable")?;
@@ -258,7 +259,7 @@ proptest! {
                 }
             }
         }
-        // Once all is over, no segment is left but the one that is written to.
+        // When all records have expired, only the open segment is left.
         subject.take(&Step::Finish);
         subject.take(&Step::Wait(1000 * MINUTE));
         subject.take(&Step::Rotate);

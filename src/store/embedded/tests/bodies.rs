@@ -42,7 +42,7 @@ async fn a_large_answer_lies_beside_its_record_and_survives_a_restart() {
         let records = [65_537, 5 << 20].map(|length| answer(&mine, length));
         for (name, record) in large.iter().zip(&records) {
             assert_eq!(store.settle(name, record).await.expect("an answer"), Settled::Written);
-            // A retry of the same is the same.
+            // The same settle again has the same result.
             let again = store.settle(name, record).await.expect("an answer");
             assert!(matches!(again, Settled::Kept(kept) if *kept == **record), "{durability:?}");
         }
@@ -55,7 +55,7 @@ async fn a_large_answer_lies_beside_its_record_and_survives_a_restart() {
     }
 }
 
-/// What is read of the disk and kept is what is asked for.
+/// Only the chunks that are requested are read from the disk and kept.
 #[test]
 fn of_a_large_answer_no_more_is_read_than_is_asked_for() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -83,7 +83,7 @@ async fn a_large_answer_outlives_the_segments_that_it_was_written_to_and_its_own
     let (stays, mine) = (name(), claim(1, Terms { retention: HOUR * 3, ..RETRY }));
     let record = answer(&mine, 400_000);
     store.settle(&stays, &record).await.expect("an answer");
-    // Much that expires soon lies in the same segments.
+    // Many bytes that expire soon are in the same segments.
     let short = claim(1, Terms { retention: HOUR / 2, ..RETRY });
     for _ in 0..40 {
         store.settle(&name(), &answer(&short, 100_000)).await.expect("an answer");
@@ -91,11 +91,11 @@ async fn a_large_answer_outlives_the_segments_that_it_was_written_to_and_its_own
     assert!(size(&folder) > 4_400_000);
     let mut reading = body_of(&store, &stays).await;
     let first = reading.next().await.expect("read").expect("a chunk");
-    // The others' chunks outlive their records by an hour.
+    // The chunks of these answers outlive their records by an hour.
     store.shared.clock.advance(HOUR * 2);
     until(|| size(&folder) < 1_300_000).await;
     assert!(is_whole(&store, &stays, &record).await);
-    // Its record goes first.
+    // The record expires before its chunks.
     store.shared.clock.advance(HOUR + HOUR / 2);
     assert_eq!(store.find(&stays).await.expect("an answer"), None);
     let rest = reading.rest().await.expect("all of it");
@@ -116,7 +116,7 @@ async fn a_flipped_bit_of_a_chunk_is_never_an_answer() {
     let path = path.filter(|path| path.extension().is_some_and(|end| end == "log")).max().expect("a segment");
     let bytes = fs::read(&path).expect("readable");
     let chunk = bytes.windows(8).position(|bytes| bytes == [0, 1, 2, 3, 4, 5, 6, 7]).expect("the first chunk");
-    // Of the first chunk, of its head, and of the second.
+    // One bit in the first chunk, in its head, and in the second chunk.
     for (at, read) in [(chunk + 7, 0), (chunk - 30, 0), (chunk + 66_000, 1)] {
         let mut damaged = bytes.clone();
         damaged[at] ^= 4;
@@ -143,7 +143,7 @@ async fn a_write_that_fails_after_the_chunks_does_not_take_them_along() {
     store.claim(&other, &mine).await.expect_err("the disk failed");
     until(|| store.health() == Health::Up).await;
     assert!(is_whole(&store, &large, &record).await);
-    // The chunks' own write fails.
+    // Now the write of the chunks fails.
     store.shared.fails.store(true, Ordering::Relaxed);
     let (name, record) = (name(), answer(&mine, 200_000));
     store.settle(&name, &record).await.expect_err("the disk failed");
@@ -155,7 +155,7 @@ async fn a_write_that_fails_after_the_chunks_does_not_take_them_along() {
     assert!(is_whole(&store, &name, &record).await);
 }
 
-/// A large answer takes its time, and whoever writes something else meanwhile waits for a piece of it only.
+/// A large answer takes its time. Other writes wait for a piece of it at most.
 #[tokio::test]
 async fn others_are_written_while_a_large_answer_is() {
     let folder = tempfile::tempdir().expect("a folder");

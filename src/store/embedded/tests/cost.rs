@@ -1,5 +1,5 @@
-//! What it costs to hold many records, in bytes read and held, and in instructions: never in time. Each measurement has a
-//! process of its own, whose figures are all the store's.
+//! The cost of many records, in bytes read and held and in instructions, never in time. Each measurement runs in its
+//! own process, so all its figures belong to the store.
 //!
 //! The figures of docs/embedded-store.md are those of an optimised build, which `tests/run --all` makes too:
 //! `cargo test --profile gate --lib -- --ignored --nocapture embedded::tests::cost`.
@@ -40,16 +40,16 @@ fn claims_cost_the_same(records: u64) {
     let empty = measure(folder.path(), None);
     let instructions = instructions_of_a_claim(folder.path());
     fill(folder.path(), 0..records, |_| HOUR);
-    // As after a crash, and again after a stop in good order.
+    // First after a crash, then after a stop in good order.
     for _ in 0..2 {
         let full = measure(folder.path(), None);
         eprintln!("{records} records: {full:?}; none: {empty:?}");
-        // Now and then another record looks the same until its name is read.
+        // Sometimes another record matches until its name is read.
         let allowed = empty.read_by_claim * 13 / 10 + 32;
         assert!(full.read_by_claim <= allowed, "{} bytes, and {} in an empty store", full.read_by_claim, allowed);
         assert!(full.written_by_claim <= empty.written_by_claim * 13 / 10, "{full:?}");
         assert!(full.read_by_replay <= 1100, "{full:?}");
-        // The index, and the last segment after a crash.
+        // The index, and after a crash the last segment.
         assert!(full.read_to_open <= records * 8 + 410_000_000, "{full:?}");
         assert!(full.resident <= 50_000_000 + records * 10, "{full:?}");
     }
@@ -65,7 +65,7 @@ fn claims_cost_the_same(records: u64) {
 
 fn the_folder_shrinks(records: u64) {
     let folder = tempfile::tempdir().expect("a folder");
-    // A few of them stay: scattered, so that no segment can just be removed.
+    // A few records stay. They are scattered, so that no segment can be removed without copying.
     let stays = |number: u64| number.is_multiple_of(records / 2500);
     drop(open(&folder));
     fill(folder.path(), 0..records, |number| if stays(number) { HOUR * 24 } else { HOUR });
@@ -75,7 +75,7 @@ fn the_folder_shrinks(records: u64) {
 
     let full = measure(folder.path(), Some(live * 2));
     eprintln!("{records} records, {live} bytes of them live after a while: {full:?}");
-    // What stays is read and written anew, once or twice; of the rest, when it ends.
+    // The records that stay are read and written again once or twice. Of the others, only their expiry is read.
     assert!(full.read_to_expire <= records * 10 + live * 8, "{full:?}");
     let store = open(&folder);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -96,7 +96,7 @@ fn completed_bytes() -> Bytes {
     codec::encode(&completed(&claim(1, RETRY), BODY), Placement::Within).into()
 }
 
-/// Writes what requests do: a claim each, and then its answer.
+/// Writes what requests write: a claim for each, and then its answer.
 fn fill(folder: &Path, numbers: std::ops::Range<u64>, retention: impl Fn(u64) -> Duration) {
     let opened = RecordLog::open(folder, Durability::Process).expect("a store");
     let (mut log, now) = (opened.log, Clock::start(opened.clock).now());
@@ -121,15 +121,15 @@ fn fill(folder: &Path, numbers: std::ops::Range<u64>, retention: impl Fn(u64) ->
         });
         log.append(&answers.collect::<Vec<_>>(), now, false).expect("written");
     }
-    // As if killed; but what is known is on the disk.
+    // As if the process were killed, except that the indexes are on the disk.
     log.join_sorting();
 }
 
-/// What a process of its own saw.
+/// The figures of one measurement.
 #[derive(Debug)]
 struct Measured {
     read_to_open: u64,
-    /// For whoever looks.
+    /// Shown in the output only.
     #[expect(dead_code)]
     milliseconds_to_open: u64,
     read_by_claim: u64,
@@ -168,7 +168,7 @@ fn measure(folder: &Path, expired: Option<u64>) -> Measured {
     }
 }
 
-/// The difference between two numbers of claims: what opening costs is in both.
+/// The instructions of one claim. Two runs differ only in the number of claims, so the cost of opening cancels out.
 fn instructions_of_a_claim(folder: &Path) -> u64 {
     let [few, many] = [500, 2500].map(|claims: u64| {
         let profile = tempfile::NamedTempFile::new().expect("a file");
@@ -189,7 +189,7 @@ fn instructions_of_a_claim(folder: &Path) -> u64 {
     (many - few) / 2000
 }
 
-/// What the child does; nothing in a run of all tests.
+/// Runs in the child process. Does nothing in a run of all tests.
 #[tokio::test]
 async fn measuring() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
@@ -201,7 +201,7 @@ async fn measuring() {
 
     let claims = std::env::var(CLAIMS).map_or(4000, |number| number.parse().expect("a number"));
     let (read, written) = (io("rchar"), io("wchar"));
-    // Numbers that no other run has.
+    // These numbers are in no other run.
     let first = store.shared.clock.now() << 20;
     let mine = claim(1, Terms { retention: HOUR, ..RETRY });
     for number in first..first + claims {

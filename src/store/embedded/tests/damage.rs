@@ -9,7 +9,7 @@ fn error(path: &Path) -> EmbeddedError {
 
 type Damage<'a> = &'a dyn Fn(&Path);
 
-/// The files whose names end so, the oldest first.
+/// The files whose names end with `end`, the oldest first.
 fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     let mut files: Vec<_> = entries.filter(|path| path.to_string_lossy().ends_with(end)).collect();
@@ -52,13 +52,13 @@ fn a_folder_of_another_use_is_left_as_it_is() {
         }
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
     }
-    // A new volume is not quite empty.
+    // A new volume may contain this folder.
     let folder = tempfile::tempdir().expect("a folder");
     fs::create_dir(folder.path().join("lost+found")).expect("made");
     drop(open(&folder));
 }
 
-/// A store of several segments, closed in good order or as if killed, and a record in each of the two last ones.
+/// A store of three segments, closed in good order or as if killed, and the names of its records.
 async fn filled(crash: bool) -> (TempDir, Vec<RecordName>) {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(&folder);
@@ -100,7 +100,7 @@ async fn a_store_that_is_not_whole_is_refused() {
                 let logs = files(path, ".log");
                 fs::copy(&logs[0], &logs[count - 1]).map(drop).expect("copied");
             }),
-            // The head of a frame that is not the last one.
+            // In the head of a frame that is not the last one.
             ("is damaged", &|path| flip(&files(path, ".log")[count - 1], 60)),
             ("manifest", &|path| {
                 let (_, manifest) = empty_store();
@@ -114,7 +114,7 @@ async fn a_store_that_is_not_whole_is_refused() {
             let fine = matches!(error, EmbeddedError::NotWhole { .. } | EmbeddedError::Damaged { .. });
             assert!(fine && said(&error).contains(expected), "{expected}, after a crash: {crash}: {}", said(&error));
         }
-        // What can be made again is.
+        // Files that can be made again are made again.
         let copy = copy_of(whole.path());
         files(copy.path(), ".idx").iter().for_each(|path| fs::write(path, "nonsense").expect("written"));
         fs::remove_file(copy.path().join("reserve")).expect("removed");
@@ -137,7 +137,7 @@ async fn a_store_that_is_closed_must_be_found_as_it_was_left() {
 async fn what_was_being_written_at_a_crash_is_cut_off_and_all_else_is_there() {
     let (killed, mut names) = filled(true).await;
     let last = files(killed.path(), ".log").pop().expect("a segment");
-    // The last record was never written whole.
+    // The last record was not written as a whole.
     let torn = names.pop().expect("a name");
     for damage in [&(|path: &Path| cut(path, 50)) as Damage<'_>, &|path| flip_from_end(path, 200)] {
         let copy = copy_of(killed.path());
@@ -147,7 +147,7 @@ async fn what_was_being_written_at_a_crash_is_cut_off_and_all_else_is_there() {
             assert!(store.find(name).await.expect("an answer").is_some());
         }
         assert_eq!(store.find(&torn).await.expect("an answer"), None);
-        // And the store goes on behind it.
+        // The store appends after the cut.
         store.claim(&torn, &claim(2, RETRY)).await.expect("an answer");
         drop(store);
         assert!(open(&copy).find(&torn).await.expect("an answer").is_some());
@@ -156,7 +156,7 @@ async fn what_was_being_written_at_a_crash_is_cut_off_and_all_else_is_there() {
 
 #[tokio::test]
 async fn a_flipped_bit_is_a_record_that_cannot_be_read() {
-    // In a full segment and in the one that is written to; closed, and after a crash.
+    // In a full segment and in the open one, each after a close and after a crash.
     for (crash, segment) in [(false, 0), (false, 2), (true, 0), (true, 2)] {
         let (folder, names) = filled(crash).await;
         let path = &files(folder.path(), ".log")[segment];
@@ -192,7 +192,7 @@ async fn a_flipped_bit_anywhere_while_the_store_is_open_is_never_an_answer() {
         flip(path, at);
         match store.find(&name).await {
             Err(StoreError::Unreadable { .. }) => {}
-            // What is behind the record, to fill up, tells nothing.
+            // The padding after the record has no meaning.
             Ok(Some(held)) if at > length - 8 => assert_eq!(held.record, record),
             other => panic!("{at}: {other:?}"),
         }
@@ -216,13 +216,13 @@ fn copy_of(folder: &Path) -> TempDir {
     copy
 }
 
-/// Cuts off the end of what was written, and all behind it.
+/// Cuts off the last bytes of the frames, and all bytes behind them.
 fn cut(path: &Path, by: u64) {
     let file = fs::OpenOptions::new().write(true).open(path).expect("a file");
     file.set_len(written_end(path) - by).expect("cut off");
 }
 
-/// Where what was written ends: zeros may stand behind it.
+/// The end of the frames. Zeros may follow it.
 fn written_end(path: &Path) -> u64 {
     let bytes = fs::read(path).expect("a file");
     let zeros = bytes.iter().rev().take_while(|byte| **byte == 0).count();
@@ -258,7 +258,7 @@ async fn the_last_claim_before_a_crash_is_there() {
     }
 }
 
-/// Zeros stand where the next frames come. A crash leaves them, or some of them, and none of them is a frame.
+/// Zeros are written ahead of the next frames. A crash leaves some or all of them, and they are never read as frames.
 #[tokio::test]
 async fn zeros_that_were_written_ahead_are_cut_off() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -284,7 +284,7 @@ async fn zeros_that_were_written_ahead_are_cut_off() {
             assert!(store.find(name).await.expect("an answer").is_some(), "{left} bytes left");
         }
     }
-    // More zeros than before are written ahead of what comes next.
+    // The next write has more zeros ahead of it than before.
     store.settle(&names[0], &completed(&claim(1, RETRY), &[7; 100_000])).await.expect("an answer");
     assert!(length(folder.path()) >= written_end(&log(folder.path())) + 60_000);
     let written = written_end(&log(folder.path()));

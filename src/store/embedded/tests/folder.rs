@@ -24,7 +24,7 @@ async fn nobody_else_on_the_machine_reads_an_answer() {
         for entry in fs::read_dir(&path).expect("a folder") {
             let file = entry.expect("an entry").path();
             assert_eq!(mode(&file), 0o600, "round {round}: {}", file.display());
-            // A folder of before, open to all.
+            // Files of an earlier run that other users could read.
             fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("changed");
         }
         fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("changed");
@@ -63,7 +63,7 @@ async fn a_folder_that_goes_is_noticed_and_its_answers_are_replayed_meanwhile() 
         let refused = store.claim(&name(), &mine).await.expect_err("no claim");
         assert!(matches!(refused, StoreError::Unavailable(_)), "{what}: {refused:?}");
         assert_eq!(store.find(&known).await.expect("an answer").expect("a record").record, record, "{what}");
-        // Counted once.
+        // A loss is counted only once.
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert_eq!(store.losses(), 1, "{what}");
     }
@@ -94,7 +94,7 @@ fn remove_first(path: &Path, end: &str) {
     fs::remove_file(file).expect("removed");
 }
 
-/// Else a power cut may take the folder, and with it records that were on the disk.
+/// Without these syncs a power cut may remove the folder, with records that were on the disk.
 #[test]
 fn the_names_of_a_new_store_and_of_the_folders_above_it_are_on_the_disk() {
     let above = tempfile::tempdir().expect("a folder");
@@ -117,7 +117,7 @@ fn the_names_of_a_new_store_and_of_the_folders_above_it_are_on_the_disk() {
 
 const FOLDER: &str = "ONLYONCE_TEST_FOLDER";
 
-/// What the child does; nothing in a run of all tests.
+/// Runs in the child process. Does nothing in a run of all tests.
 #[test]
 fn making() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };

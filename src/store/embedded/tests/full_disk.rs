@@ -1,4 +1,4 @@
-//! A write that fails. What a disk that is really full does is a test of the whole program.
+//! A write that fails. A disk that is really full is tested with the whole program.
 
 use super::*;
 
@@ -11,7 +11,7 @@ async fn what_was_never_on_the_disk_is_nowhere_and_the_store_goes_on() {
     store.shared.fails.store(true, Ordering::Relaxed);
     let failed = store.claim(&lost, &mine).await.expect_err("the disk failed");
     assert!(matches!(failed, StoreError::Uncertain(_)), "{failed:?}");
-    // What is known is told, whether the store can be written or not.
+    // Written records are found, whether the store can be written or not.
     assert!(store.find(&before).await.expect("an answer").is_some());
     assert_eq!(store.find(&lost).await.expect("an answer"), None);
     until(|| store.health() == Health::Up).await;
@@ -37,7 +37,7 @@ async fn what_waits_to_be_settled_is_settled_once_the_store_can_be_written() {
         store.shared.fails.store(true, Ordering::Relaxed);
         let record = completed(&mine, b"{}");
         store.settle(&name, &record).await.expect_err("the disk failed");
-        // As the owner does, until it is written.
+        // An owner tries again until the outcome is written.
         while store.settle(&name, &record).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -45,7 +45,7 @@ async fn what_waits_to_be_settled_is_settled_once_the_store_can_be_written() {
     }
 }
 
-/// While the store could not be written, its owner could not renew, and what it renewed last may be lost.
+/// While the store was not writable, the owner could not renew, and its last renewal may be lost.
 #[tokio::test]
 async fn an_owner_is_not_taken_for_lost_because_the_store_could_not_be_written() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -54,7 +54,7 @@ async fn an_owner_is_not_taken_for_lost_because_the_store_could_not_be_written()
     let terms = Terms { lease, ..RETRY };
     let (owned, mine, other) = (name(), claim(1, terms), claim(2, terms));
     store.claim(&owned, &mine).await.expect("an answer");
-    // It renews, and that is only in memory when a write fails.
+    // The renewal is only in memory when a write fails.
     store.shared.clock.advance(lease / 2);
     assert_eq!(store.renew(&owned, &mine).await.expect("an answer"), Renewed::Extended);
     store.shared.clock.advance(lease * 2);
@@ -63,14 +63,14 @@ async fn an_owner_is_not_taken_for_lost_because_the_store_could_not_be_written()
     until(|| store.health() == Health::Up).await;
     let refused = store.claim(&owned, &other).await.expect("an answer");
     assert!(matches!(refused, Claimed::Refused(held) if held.silent_for < lease));
-    // From then on, it is as silent as it is.
+    // From then on, its silence counts in full.
     store.shared.clock.advance(lease);
     assert!(
         matches!(store.claim(&owned, &other).await.expect("an answer"), Claimed::Granted(claim) if claim.attempt == 2)
     );
 }
 
-/// Where the store's failures let requests through, a key that somebody holds is none that nobody owns.
+/// With `on_error = "forward"` a failing store lets requests through, but never for a key that has an owner.
 #[tokio::test]
 async fn a_record_that_cannot_be_taken_over_is_not_taken_for_none() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -15,7 +15,7 @@ fn what_was_acknowledged_survives_a_kill() {
     }
 }
 
-/// A process that acknowledges one record after the other: this test binary again, as a child.
+/// A child process that acknowledges one record after the other. It runs this test binary.
 struct Acknowledging {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -38,7 +38,7 @@ impl Acknowledging {
         Self { process, lines, last: None }
     }
 
-    /// Reads what it acknowledged. The test harness has a few lines of its own.
+    /// Reads lines with acknowledgements. A few lines are of the test harness.
     fn read(&mut self, lines: usize) {
         for line in self.lines.by_ref().take(lines) {
             let line = line.expect("text");
@@ -68,7 +68,7 @@ fn numbered(number: u64) -> RecordName {
     RecordName { route: "orders".into(), digest }
 }
 
-/// What the child does; nothing in a run of all tests.
+/// Runs in the child process. Does nothing in a run of all tests.
 #[tokio::test]
 async fn acknowledging() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };

@@ -1,4 +1,4 @@
-//! Who waits for a write, and what becomes of it when it fails.
+//! Waiting for a batch, and batches that fail.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -10,9 +10,9 @@ use crate::store::embedded::batch::Batch;
 use crate::store::embedded::queue::WriterWork;
 use crate::store::embedded::waiters::CommitTicket;
 
-/// On two runtimes, as on two cores, many ask at once, and every third of them leaves at some point: before the thread is
-/// woken, while it writes, or once it is told. Whoever was to write, or to wake the others, has to do so all the same. Two
-/// segments are filled meanwhile.
+/// Many callers on two runtimes, as on two cores. Every third of them leaves: before the thread is woken, while it
+/// writes, or after its batch has ended. If that caller had to write or to wake others, this must still happen. Two
+/// segments become full meanwhile.
 #[test]
 fn whoever_stays_gets_an_answer_whoever_leaves() {
     for durability in [Durability::Disk, Durability::Process] {
@@ -55,7 +55,7 @@ fn whoever_stays_gets_an_answer(durability: Durability) {
     }
 }
 
-/// Polls it so many times, when it asks for that, and leaves.
+/// Polls the future at most so many times, and then leaves it.
 async fn polled<F: Future>(mut future: Pin<&mut F>, mut times: u32) {
     poll_fn(|cx| {
         if times == 0 {
@@ -68,13 +68,13 @@ async fn polled<F: Future>(mut future: Pin<&mut F>, mut times: u32) {
 }
 
 impl Embedded {
-    /// Another who asks on the same core.
+    /// Another caller on the same core.
     fn on_core_of(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), waiters: Arc::clone(&self.waiters) }
     }
 }
 
-/// A queue with nobody who writes by himself.
+/// A queue without a thread. The test writes its batches.
 fn queue(folder: &TempDir) -> (RecordLog, CommitQueue, Arc<CurrentCondition>) {
     let log = RecordLog::open(folder.path(), Durability::Process).expect("a store").log;
     let condition = Arc::new(CurrentCondition::new(Condition::Up));
@@ -114,7 +114,7 @@ async fn what_gathers_behind_a_write_that_fails_was_certainly_never_written() {
             ticket.expect("it is not written yet")
         })
         .collect();
-    // Whoever finds a record that is not written waits for it too.
+    // A caller that finds an unwritten record waits for it, too.
     let (refused, ticket) = ask(&queue, &names[1], 2).expect("it is up");
     assert!(matches!(refused, Claimed::Refused(_)));
     queue.fail(true, Condition::Broken);
@@ -129,7 +129,7 @@ async fn what_gathers_behind_a_write_that_fails_was_certainly_never_written() {
     );
     assert!(fine, "{told:?}");
     assert!(matches!(ask(&queue, &name(), 1), Err(StoreError::Unavailable(_))));
-    // It goes on from what is written.
+    // The queue goes on from what is written.
     condition.set(Condition::Up);
     for (at, is_there) in [(0, true), (1, false), (2, false)] {
         let (claimed, _) = ask(&queue, &names[at], 3).expect("it is up");
@@ -146,7 +146,7 @@ async fn what_is_written_stays_so_when_something_else_fails_before_its_owner_loo
     let batch = begun(&queue);
     batch.commit(&mut log, 1).expect("written");
     queue.finish(&batch, log.open_segment().0);
-    // Room could not be given back, say.
+    // This failure does not belong to the batch: for example, room could not be given back.
     queue.fail(true, Condition::Broken);
     Commit::new(&queue, &waiters, None, ticket.expect("it was not written yet")).await.expect("written");
 }
@@ -167,7 +167,7 @@ fn who_stands_behind_those_of_the_next_batch_is_woken_too() {
     let (first, second) = (name(), name());
     ask(&queue, &first, 1).expect("it is up");
     let batch = begun(&queue);
-    // One waits for the next batch; one who came later finds what is being written, and waits for that.
+    // One caller waits for the next batch. A later one finds the batch that is being written, and waits for that.
     let tickets = [(&second, 1), (&first, 2)].map(|(name, token)| ask(&queue, name, token).expect("it is up").1);
     let mut waiting = tickets.map(|ticket| {
         let woken = Arc::new(Woken(AtomicBool::new(false)));
@@ -175,7 +175,7 @@ fn who_stands_behind_those_of_the_next_batch_is_woken_too() {
     });
     for (commit, woken) in &mut waiting {
         let waker = Waker::from(Arc::clone(woken));
-        // The first time, it may only let others have their turn.
+        // The first poll may only give other tasks their turn.
         for _ in 0..2 {
             assert!(commit.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         }
