@@ -13,8 +13,8 @@ impl ExpirySpan {
 }
 
 /// The bytes and the number of the newest versions of records, by the time at which they expire. Replaced versions are
-/// subtracted. After a crash the figures may be wrong by the last writes. Only the order in which segments are copied
-/// depends on them.
+/// subtracted. After a crash the figures may be wrong by the last writes. Only the lengths of segments, the order in
+/// which they are copied, and the number of records in the log line at the start depend on them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Usage {
     by_span: BTreeMap<ExpirySpan, Used>,

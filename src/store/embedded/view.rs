@@ -104,8 +104,8 @@ impl View {
     ) -> Result<Option<(u64, u64)>, LogReadError> {
         let (mut id, mut at) = from;
         loop {
-            // The lock is released before the segment is read. A thread that took it a second time would wait for a
-            // writer, and the writer for the first hold to end.
+            // The lock is released before the segment is read, since `is_newest` takes it again. With a writer waiting
+            // between the two, the thread would wait for the writer, and the writer for the thread.
             let Some((segment, file, length)) = self.read().first_from(id) else { return Ok(None) };
             let from = if segment == id { at } else { 0 };
             if from >= length {
