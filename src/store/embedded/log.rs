@@ -85,10 +85,10 @@ pub(super) struct SupersededFrame {
 /// The lengths of segments, and the room that is worth giving back.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SegmentLimits {
-    /// A segment has a quarter of the live bytes of the store. So there are few segments, and a few records keep no
-    /// segment for long. This is the lower limit.
+    /// The lower limit of a segment's length. Between the limits it is a quarter of the live bytes of the store, so that
+    /// there are few segments, and none is kept for long by a few records in it.
     pub(super) smallest: u64,
-    /// The upper limit. After a crash the last segment is read as a whole, and its index is a hash map in memory.
+    /// The upper limit of a segment's length. After a crash the last segment is read as a whole, and its index is a hash map in memory.
     pub(super) largest: u64,
     /// Less room than this is not worth giving back.
     pub(super) slack: u64,
@@ -99,7 +99,7 @@ const LIMITS: SegmentLimits = SegmentLimits { smallest: 256 * 1024, largest: 384
 /// The bytes of one write. A batch is nearly always smaller.
 const PIECE: u64 = 1024 * 1024;
 
-/// The least and the most bytes of zeros that are written ahead. Between these limits it is a quarter of the segment.
+/// The least and the most bytes of zeros that are written ahead. Between the limits it is a quarter of the segment.
 const FILL: (u64, u64) = (64 * 1024, 1024 * 1024);
 
 impl RecordLog {

@@ -212,7 +212,7 @@ impl Embedded {
             let held = Box::pin(self.held(name, entry)).await?;
             is_held = held.is_some();
             match transitions::claim(held, claim) {
-                // The claim writes nothing. Changes that are not written yet cannot alter this result.
+                // The claim writes nothing, so the written record is enough. Unwritten changes are not looked at.
                 ClaimTransition::Refuse(held) => return Ok(Claimed::Refused(held)),
                 ClaimTransition::AlreadyMine(claim) => return Ok(Claimed::Granted(claim)),
                 ClaimTransition::Write(_) => {}
