@@ -1,5 +1,6 @@
-//! What of a request's cost is pure computation: finding its route, reading its key, digesting its body, and the bytes of
-//! its record. `cargo bench --bench pure`; `-- NAME` runs those whose name holds `NAME`.
+//! The pure computation in a request's cost: finding its route, reading its key, digesting its body, and encoding and
+//! decoding its record. Run it with `cargo bench --bench pure`; `-- NAME` runs only the benchmarks with `NAME` in their
+//! name.
 
 #![allow(missing_docs, reason = "what criterion generates has none")]
 
@@ -19,7 +20,7 @@ use onlyonce::rule::LogKeys;
 use onlyonce::rule::{RouteMatch, RouteTarget};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Bytes of a body.
+/// The lengths of bodies, in bytes.
 const SIZES: [usize; 3] = [300, 64 * 1024, 1024 * 1024];
 
 fn config(routes: &str) -> Config {
@@ -27,7 +28,7 @@ fn config(routes: &str) -> Config {
     parse("benches", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// One route of each kind of fingerprint.
+/// One route for each kind of fingerprint.
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     let routes = ["auto", "raw"].iter().fold(String::new(), |mut text, mode| {
         let route = format!(
@@ -39,7 +40,7 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     config(&routes)
 });
 
-/// What a client of an API sends.
+/// The header fields of a typical API client.
 fn headers(key: &'static str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer sk_test_4eC39HqLyjWDarjtT1zdp7dc"));
@@ -48,7 +49,7 @@ fn headers(key: &'static str) -> HeaderMap {
     headers
 }
 
-/// An order of about so many bytes.
+/// An order of about `size` bytes.
 fn order(size: usize) -> String {
     let mut text =
         String::from(r#"{"customer":"cus_9s6XKzkNRiz8i3","currency":"eur","note":"Bitte klingeln","items":["#);
@@ -64,7 +65,7 @@ fn order(size: usize) -> String {
     text
 }
 
-/// A request on the route of this name.
+/// Runs `run` with a request on the route of this name.
 fn with_request(route: &str, headers: &HeaderMap, run: impl FnOnce(&Arc<onlyonce::rule::Rule>, Request<'_>)) {
     let path = format!("/{route}");
     let target = RouteTarget { method: &Method::POST, overriding: &[], host: None, path: &path, normal: &path };
@@ -161,8 +162,8 @@ fn records(criterion: &mut Criterion) {
     }
 }
 
-/// Half of the routes have a parameter, and one in ten is of a host; what is asked for is the last one, and what no route
-/// has.
+/// Half of the routes have a parameter, and one in ten has a host. The benchmarks look up the last routes, and a path
+/// without a route.
 fn routes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     for count in [10, 1_000, 10_000] {
@@ -172,7 +173,7 @@ fn routes(criterion: &mut Criterion) {
             let _ = write!(text, "[[route]]\nname = \"r{number}\"\npath = \"/v1/service-{number}/{kind}\"\n{host}");
             text
         });
-        // Made only where it is asked for: 10,000 routes take a second.
+        // The configuration is parsed only if a benchmark needs it, because 10,000 routes take a second.
         let config = LazyLock::new(|| config(&text));
         let host = format!("h{}.example.com", count - 1);
         for (name, host, path) in [

@@ -16,10 +16,10 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parent
-# Where Debian has nginx; only root looks there by itself.
+# The path of nginx on Debian. Only root has it in PATH by default.
 os.environ["PATH"] += ":/usr/sbin"
 
-# What a service in production gets: a JSON body of 300 bytes and five header fields besides the key.
+# A typical production request: a JSON body of 300 bytes and five header fields besides the key.
 BODY = b'{"amount":1200,"currency":"eur","reference":"' + b"x" * 253 + b'"}'
 AUTHORIZATION = "Bearer 0123456789abcdef0123456789abcdef"
 
@@ -50,11 +50,11 @@ class Rig:
         self.keep = keep
         self.processes = []
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="onlyonce-bench-"))
-        # nginx' workers run as another user where it is started by root.
+        # If root starts nginx, its workers run as another user.
         self.folder.chmod(0o755)
 
     def __enter__(self):
-        # An interrupted measurement leaves no server behind.
+        # An interrupted measurement stops its servers too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         return self
 
@@ -114,7 +114,7 @@ class Rig:
         command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
         command += ["--appendonly", "yes" if appendonly else "no", "--appendfsync", "everysec"]
         if tls:
-            # Clear text stays for the measurement's own commands.
+            # The port without TLS stays for the measurement's own commands.
             cert, key = self.certificate(folder)
             command += ["--tls-port", str(tls), "--tls-cert-file", cert, "--tls-key-file", key]
             command += ["--tls-ca-cert-file", cert, "--tls-auth-clients", "no"]
@@ -134,7 +134,7 @@ class Rig:
         environment = {}
         server = ""
         if threads:
-            # Before `server.threads` there was only what tokio reads.
+            # Older versions have no `server.threads`. They use tokio's variable.
             environment["TOKIO_WORKER_THREADS"] = str(threads)
             if '"threads"' in subprocess.run([binary, "schema"], capture_output=True, text=True, check=True).stdout:
                 server = f"threads = {threads}\n"

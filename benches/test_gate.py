@@ -29,7 +29,7 @@ class Comparison(unittest.TestCase):
 
     def test_each_figure_that_is_dearer_by_more_than_three_percent_fails(self):
         self.assertEqual(held(instructions=103_100), [False, True, True])
-        # One allocation more among fifty is 2 %, two are 4 %; one system call more always fails.
+        # Among fifty allocations, one more is 2 % and two more are 4 %. One more system call always fails.
         self.assertEqual(held(allocations=52.0, syscalls=13.0), [True, False, False])
 
     def test_what_became_cheaper_is_told_so_that_the_limit_is_lowered(self):

@@ -1,7 +1,7 @@
-//! The script's tag in pages of backends that nobody can change.
+//! Puts the script's tag into pages of backends that nobody can change.
 //!
-//! Only a page that is certainly meant for a window of a browser gets it, and only where its own policy lets it run.
-//! Everything else passes as it is.
+//! A page gets the tag only if it is certainly meant for a browser window, and only if its own policy permits the
+//! script. Everything else passes unchanged.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +20,7 @@ use crate::list;
 
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// What is said about the bytes of a body (RFC 9530; RFC 3230; RFC 2616, 14.15), or of parts of it.
+/// Fields that describe the bytes of a body (RFC 9530; RFC 3230; RFC 2616, 14.15), or parts of it.
 static FIELDS_OF_BYTES: [HeaderName; 6] = [
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
@@ -30,18 +30,18 @@ static FIELDS_OF_BYTES: [HeaderName; 6] = [
     ACCEPT_RANGES,
 ];
 
-/// Why a page stays as it is.
+/// Why a page stays unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Untouched {
-    /// No HTML, or no page: a redirection, an error, a part.
+    /// The response is not HTML, or not a page: a redirect, an error or a part.
     NoPage,
-    /// It does not say that it is UTF-8.
+    /// It does not declare UTF-8.
     Charset,
-    /// It has a content coding, although none was asked for.
+    /// It has a content coding, although none was requested.
     Encoded,
     /// `Cache-Control: no-transform`
     NoTransform,
-    /// Its Content-Security-Policy would not run the script.
+    /// Its Content-Security-Policy does not permit the script.
     Policy,
 }
 
@@ -55,10 +55,10 @@ impl FormGuard {
             && pages.at(path).is_ok()
     }
 
-    /// Asks for the page without a coding, and maps the validators that the browser knows back to the backend's.
+    /// Requests the page without a content coding, and converts the browser's validators to those of the backend.
     pub fn ask_for_page(&self, request: &mut HeaderMap) {
         request.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        // A page that did not change may have had no tag, or another one.
+        // The backend's page may be unchanged, while the browser's copy has no tag or another one.
         request.remove(IF_MODIFIED_SINCE);
         let own = list::texts(request, &IF_NONE_MATCH).filter_map(|tag| self.own_tag(tag));
         let own: Vec<String> = own.map(|tag| format!("\"{tag}\", W/\"{tag}\"")).collect();
@@ -68,19 +68,19 @@ impl FormGuard {
         }
     }
 
-    /// What stands at the end of the validator of a page with this tag.
+    /// The end of the validator of a page with this tag.
     fn mark(&self) -> String {
         format!("-onlyonce-{}", self.hash)
     }
 
-    /// The backend's opaque tag in one of ours.
+    /// The backend's opaque tag in a validator of this proxy.
     fn own_tag<'a>(&self, tag: &'a str) -> Option<&'a str> {
         let opaque = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
         opaque.strip_suffix(self.mark().as_str())
     }
 
-    /// Makes the head of an answer that of the page with the tag, and hands back what puts the tag in. An answer that is
-    /// left as it is has a reason.
+    /// Changes the head of a response to that of the page with the tag, and returns the inserter (none for a 304). If
+    /// the response stays unchanged, returns the reason.
     pub fn put_into(
         &self,
         status: StatusCode,
@@ -104,7 +104,8 @@ impl FormGuard {
         Ok(Some(Inserter::new(tag)))
     }
 
-    /// The validator of a page with the tag. It is weak: the bytes are not the backend's (RFC 9110, 8.8.1).
+    /// Sets the validator of a page with the tag. It is weak, because the bytes are not the backend's (RFC 9110,
+    /// 8.8.1).
     fn rename(&self, answer: &mut HeaderMap) {
         let Some(tag) = answer.remove(ETAG) else { return };
         let Some(opaque) = tag.to_str().ok().and_then(|tag| {
@@ -118,7 +119,7 @@ impl FormGuard {
     }
 }
 
-/// Whether an answer is a page that may have the tag, and the nonce that the tag needs.
+/// Whether a response is a page that may have the tag. If so, returns the nonce that the tag needs.
 fn fitness(status: StatusCode, answer: &HeaderMap, host: Option<&str>) -> Result<Option<String>, Untouched> {
     let media = answer.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
     let mut parts = media.split(';').map(str::trim);
@@ -152,7 +153,7 @@ fn fitness(status: StatusCode, answer: &HeaderMap, host: Option<&str>) -> Result
     }
 }
 
-/// What one policy says of the script.
+/// What one policy permits for the script.
 #[derive(Debug, PartialEq, Eq)]
 enum Permission<'a> {
     Given,
@@ -160,12 +161,12 @@ enum Permission<'a> {
     Refused,
 }
 
-/// By the directive that governs external scripts (Content Security Policy 3, 6.8.3). What is not certainly a permission is
-/// none.
+/// Evaluates the directive for external scripts (Content Security Policy 3, 6.8.3). A permission that is not certain
+/// counts as refused.
 fn permission<'a>(policy: &'a str, host: Option<&str>) -> Permission<'a> {
     let directive = |wanted: &str| {
         let mut directives = policy.split(';').map(str::split_ascii_whitespace);
-        // The first of several counts.
+        // If a directive is repeated, the first one counts.
         directives
             .find_map(|mut words| words.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted)).then_some(words))
     };
@@ -190,9 +191,9 @@ fn permission<'a>(policy: &'a str, host: Option<&str>) -> Permission<'a> {
     if is_allowed && !is_there("'strict-dynamic'") { Permission::Given } else { Permission::Refused }
 }
 
-/// Puts the tag into a page as it passes.
+/// Inserts the tag while a page passes.
 pub struct Inserter {
-    /// `None` after a page that it could not read: the rest passes as it is.
+    /// `None` after a page that could not be parsed: the rest passes unchanged.
     rewriter: Option<send::HtmlRewriter<'static, Output>>,
     output: Arc<Mutex<Vec<u8>>>,
 }
@@ -205,11 +206,12 @@ impl lol_html::OutputSink for Output {
     }
 }
 
-/// Bytes of one tag, over which a page passes as it is.
+/// The limit for one tag of the page, in bytes. After a longer tag, the page passes unchanged.
 const LONGEST_TAG: usize = 1 << 20;
 
 impl Inserter {
-    /// Puts this at the beginning of the head, or before the first element where the page has no tag for its head.
+    /// Inserts `tag` at the start of the head. If the page has no tag for its head, inserts it before the first
+    /// element.
     fn new(tag: String) -> Self {
         let mut is_in = false;
         let handler = element!("*", move |element: &mut send::Element<'_, '_>| {
@@ -234,20 +236,20 @@ impl Inserter {
         Self { rewriter: Some(rewriter), output }
     }
 
-    /// What of the page goes on now. Nothing, where a tag is not whole yet.
+    /// Takes a piece of the page and returns the bytes to send now. This may be nothing, if a tag is incomplete.
     pub fn push(&mut self, piece: Bytes) -> Bytes {
         let Some(rewriter) = &mut self.rewriter else { return piece };
         if rewriter.write(&piece).is_err() {
-            // What it held is in the output.
+            // The bytes that it held are in the output.
             self.rewriter = None;
         }
         self.taken()
     }
 
-    /// The last of it.
+    /// Returns the last bytes of the page.
     pub fn finish(&mut self) -> Bytes {
         if let Some(rewriter) = self.rewriter.take() {
-            // What it held is in the output, whether it could be read or not.
+            // The bytes that it held are in the output, even after an error.
             let _ = rewriter.end();
         }
         self.taken()

@@ -1,6 +1,6 @@
-//! The form guard: a script for pages, which makes one key for each intent and sends a form once.
+//! The form guard: a script for pages. It makes one key for each intent, and sends a form once.
 //!
-//! `form.js` is the script, as it is served. `server.form_guard` says where.
+//! `form.js` is the script. `server.form_guard` sets its path.
 
 mod inject;
 mod script;
@@ -24,27 +24,27 @@ pub use inject::{Inserter, Untouched};
 
 /// The script of one configuration.
 pub struct FormGuard {
-    /// As configured: `/.onlyonce/form.js`.
+    /// The configured path, such as `/.onlyonce/form.js`.
     path: String,
-    /// `/.onlyonce/form.`, the beginning of every path that holds a hash.
+    /// The start of every path that contains a hash, such as `/.onlyonce/form.`.
     stem: String,
-    /// `.js`
+    /// The extension, such as `.js`.
     extension: String,
-    /// Of the script's bytes, in hex.
+    /// The hash of the script's bytes, in hex.
     hash: String,
-    /// For the attribute `integrity` (Subresource Integrity, 3.5).
+    /// The value for the attribute `integrity` (Subresource Integrity, 3.5).
     integrity: String,
     text: Bytes,
     packed: Bytes,
-    /// The pages that get the tag. `None`: none.
+    /// The pages that get the tag. `None` if no page does.
     pages: Option<matchit::Router<()>>,
 }
 
-/// Digits of the hash in a path.
+/// The number of hex digits of the hash in a path.
 const HASH_DIGITS: usize = 16;
 
 impl FormGuard {
-    /// `None`: off.
+    /// `None` if the form guard is off.
     pub fn of(server: &ServerConfig, routes: &Routes) -> Option<Self> {
         let path = server.form_guard.clone()?;
         let text = script::text(routes);
@@ -68,20 +68,20 @@ impl FormGuard {
         })
     }
 
-    /// For the attribute `integrity`.
+    /// The value for the attribute `integrity`.
     pub fn integrity(&self) -> &str {
         &self.integrity
     }
 
-    /// The path that holds the hash, and may be kept for ever.
+    /// The path that contains the hash. Its response may be cached forever.
     pub fn hashed_path(&self) -> String {
         format!("{}{}{}", self.stem, self.hash, self.extension)
     }
 
-    /// The script, if it is asked for.
+    /// The script, if the request asks for it.
     ///
-    /// A page of another version, which another sidecar or an earlier configuration has served, asks for a hash that is not
-    /// this one: it gets this script all the same, because without one its form would be sent unguarded.
+    /// A page from another sidecar or an earlier configuration may ask for another hash. It gets this script too,
+    /// because its form would be sent unguarded without a script.
     pub fn answer(&self, method: &Method, path: &str, request: &HeaderMap) -> Option<Response<Bytes>> {
         if !path.starts_with(&self.stem[..self.stem.len() - 1]) || !matches!(*method, Method::GET | Method::HEAD) {
             return None;
@@ -131,7 +131,7 @@ fn pages(patterns: &[String]) -> Option<matchit::Router<()>> {
     }
     let mut pages = matchit::Router::new();
     for pattern in patterns {
-        // Of two patterns that match the same pages, one is enough.
+        // If two patterns match the same pages, one is enough.
         let _ = pages.insert(pattern, ());
     }
     Some(pages)

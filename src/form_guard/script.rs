@@ -1,11 +1,11 @@
-//! The script as it is served: its file, with the routes of this configuration in it.
+//! The script as it is served: its file, with the routes of this configuration.
 
 use std::fmt::Write;
 
 use crate::rule::{KeyFormat, Mode, OnStoreError, Routes, Rule, Selector};
 
 const SCRIPT: &str = include_str!("form.js");
-/// The line of the file in which the routes stand.
+/// The line of the file that is replaced by the routes.
 const NO_ROUTES: &str = "const routes = [];";
 
 /// The whole script.
@@ -16,19 +16,19 @@ pub(super) fn text(routes: &Routes) -> String {
 /// Where the script puts the key of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KeyPlace<'a> {
-    /// In this field of the form.
+    /// In this form field.
     Field(&'a str),
-    /// In a header, which the proxy writes for it.
+    /// In a header, which the proxy writes for the script.
     Header,
 }
 
 impl<'a> KeyPlace<'a> {
-    /// `None`: the script cannot make a key for this route, and leaves its forms alone.
+    /// `None` if the script cannot make a key for this route. It ignores the route's forms then.
     fn of(rule: &'a Rule) -> Option<Self> {
         if rule.mode != Mode::Enforce || rule.key_format == KeyFormat::Ulid {
             return None;
         }
-        // What the client does not choose is the same for every repeat.
+        // A part that the client does not choose is the same for every repeat.
         let mut chosen = rule.key.iter().filter(|part| part.is_chosen_by_client());
         let place = match chosen.next()? {
             Selector::Form(field) => Self::Field(field),
@@ -39,10 +39,10 @@ impl<'a> KeyPlace<'a> {
     }
 }
 
-/// The routes that the script knows: what they match, the field of their key, and whether a repeat of a lost request can
-/// do no harm. `[/^POST\/orders([?#]|$)/i,"order_key",1]`
+/// The routes of the script. Each has a pattern, the field of its key, and whether a lost request may be repeated
+/// without harm: `[/^POST\/orders([?#]|$)/i,"order_key",1]`.
 ///
-/// A more specific route that is not enforced is taken out of what a less specific one matches, as the router does.
+/// A more specific route that is not enforced is excluded from the pattern of a less specific one, as in the router.
 fn entries(routes: &Routes) -> String {
     let mut rules: Vec<&Rule> = routes.rules().iter().map(|rule| &**rule).collect();
     rules.sort_by_key(|rule| (rule.host.is_none(), specificity(&rule.path)));
@@ -81,7 +81,7 @@ fn entries(routes: &Routes) -> String {
     out
 }
 
-/// Segment by segment: a literal comes before a parameter in a literal, before a parameter, before the rest.
+/// The order of routes, segment by segment: a literal, a literal with a parameter, a parameter, the rest of the path.
 fn specificity(path: &str) -> Vec<u8> {
     let rank = |segment: &str| match segment {
         rest if rest.starts_with("{*") => 3,
@@ -92,7 +92,7 @@ fn specificity(path: &str) -> Vec<u8> {
     path.split('/').skip(1).map(rank).collect()
 }
 
-/// Whether some path may match both patterns.
+/// Whether any path may match both patterns.
 fn overlap(one: &str, other: &str) -> bool {
     let mut segments = (one.split('/'), other.split('/'));
     loop {
@@ -105,7 +105,7 @@ fn overlap(one: &str, other: &str) -> bool {
     }
 }
 
-/// A regular expression of JavaScript for a path.
+/// A JavaScript regular expression for a path.
 fn expression(path: &str) -> String {
     let mut out = String::new();
     let mut rest = path;
@@ -123,7 +123,7 @@ fn expression(path: &str) -> String {
     }
 }
 
-/// A string of JavaScript. JSON is one.
+/// A JavaScript string. JSON strings are valid JavaScript.
 fn literal(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
 }

@@ -11,9 +11,9 @@ use opentelemetry_http::{HttpClient, HttpError};
 use tokio::net::TcpStream;
 use tokio::runtime::{self, Runtime};
 
-/// A collector, reached over plain HTTP: it stands beside the program, or behind what encrypts for it.
+/// A collector, reached over plain HTTP. It runs beside the program, or behind a proxy that encrypts.
 ///
-/// The exporter calls it on a thread of its own, which waits.
+/// The exporter calls it on its own thread, which blocks.
 #[derive(Debug)]
 pub(super) struct Collector {
     runtime: Runtime,
@@ -21,9 +21,9 @@ pub(super) struct Collector {
     port: u16,
 }
 
-/// How long one batch may take.
+/// The time limit for one batch.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// More than any answer of a collector has.
+/// The limit for a collector's response. Real responses are shorter.
 const MAX_ANSWER: usize = 64 * 1024;
 
 impl Collector {

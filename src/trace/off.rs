@@ -1,10 +1,10 @@
-//! No traces: types without size, functions without an effect.
+//! The build without traces: types without size, functions without an effect.
 
 use http::{HeaderMap, Method, StatusCode};
 
 use super::CONTEXT;
 
-/// Where spans go: nowhere.
+/// The destination of spans. There is none.
 #[derive(Debug)]
 pub struct Traces;
 
@@ -14,7 +14,7 @@ pub fn start() -> Result<Traces, String> {
 }
 
 impl Traces {
-    /// Where they go.
+    /// The address of the collector. There is none.
     pub fn endpoint(&self) -> Option<&str> {
         None
     }
@@ -37,29 +37,29 @@ impl Span {
         Self(())
     }
 
-    /// Under which others are made.
+    /// The parent of further spans.
     pub fn parent(&self) -> Parent {
         Parent(())
     }
 
-    /// What a record keeps.
+    /// The context for a record.
     pub fn context(&self) -> Option<[u8; CONTEXT]> {
         None
     }
 
-    /// Links to what a record kept.
+    /// Links to the context in a record.
     pub fn link(&mut self, _: &[u8]) {}
 
-    /// What became of the request.
+    /// Sets the outcome of the request.
     pub fn outcome(&mut self, _: &str, _: &'static str, _: Option<&dyn std::fmt::Display>) {}
 
-    /// The answer's status.
+    /// Sets the status of the response.
     pub fn status(&mut self, _: StatusCode) {}
 
-    /// Ends it.
+    /// Ends the span.
     pub fn end(self) {}
 
-    /// Names it to the backend.
+    /// Adds the span's context to a request to the backend.
     pub fn inject(&self, _: &mut HeaderMap) {}
 }
 

@@ -1,4 +1,4 @@
-//! Spans that are measured, where a collector is named.
+//! Spans that are measured, if the environment names a collector.
 
 use std::env;
 use std::fmt::Display;
@@ -21,22 +21,22 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use super::CONTEXT;
 use super::collector::Collector;
 
-/// Where spans go. The last ones are sent by [`finish`](Self::finish).
+/// The destination of spans. [`finish`](Self::finish) sends the last ones.
 #[derive(Debug)]
 pub struct Traces(Option<(SdkTracerProvider, String)>);
 
-/// Set where a collector is named.
+/// Set if the environment names a collector.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 /// How long the end of the process waits for the collector.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Sends spans to the collector that the environment names (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or
-/// `OTEL_EXPORTER_OTLP_ENDPOINT`); the other variables of OpenTelemetry for exporters, samplers and resources hold too.
+/// `OTEL_EXPORTER_OTLP_ENDPOINT`). The other OpenTelemetry variables for exporters, samplers and resources apply too.
 ///
 /// # Errors
 ///
-/// A sentence that says what is wrong with them.
+/// A sentence about the fault in these variables.
 pub fn start() -> Result<Traces, String> {
     let named = |variable: &str| env::var(variable).ok().filter(|value| !value.is_empty());
     let Some(endpoint) = named("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -52,21 +52,21 @@ pub fn start() -> Result<Traces, String> {
         resource = resource.with_service_name(env!("CARGO_PKG_NAME"));
     }
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build();
-    // A second start in one process keeps the first.
+    // A second start in one process keeps the first tracer.
     let _ = TRACER.set(provider.tracer(env!("CARGO_PKG_NAME")));
     Ok(Traces(Some((provider, endpoint))))
 }
 
 impl Traces {
-    /// Where they go.
+    /// The address of the collector.
     pub fn endpoint(&self) -> Option<&str> {
         self.0.as_ref().map(|(_, endpoint)| endpoint.as_str())
     }
 
-    /// Sends what is left. Blocks for two seconds at most.
+    /// Sends the remaining spans. It blocks for two seconds at most.
     pub fn finish(self) {
         if let Some((provider, _)) = self.0 {
-            // A collector that does not answer loses the last spans.
+            // If the collector does not respond, the last spans are lost.
             let _ = provider.shutdown_with_timeout(LAST_SPANS);
         }
     }
@@ -76,14 +76,14 @@ impl Traces {
 #[derive(Debug)]
 pub struct Span(Option<Box<opentelemetry_sdk::trace::Span>>);
 
-/// Under which spans are made.
+/// The parent of further spans.
 #[derive(Debug, Clone, Default)]
 pub struct Parent(Option<Box<Context>>);
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 impl Span {
-    /// The span of a request, with the pattern of the route that it is for.
+    /// The span of a request, with the pattern of its route.
     pub fn server(request: &HeaderMap, method: &Method, route: Option<&str>) -> Self {
         let Some(tracer) = TRACER.get() else { return Self(None) };
         let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(request));
@@ -95,14 +95,14 @@ impl Span {
         Self(Some(Box::new(tracer.build_with_context(builder, &parent))))
     }
 
-    /// Under which others are made.
+    /// The parent of further spans.
     pub fn parent(&self) -> Parent {
         let context = |span: &opentelemetry_sdk::trace::Span| span.span_context().clone();
         let context = self.0.as_deref().map(context);
         Parent(context.map(|context| Box::new(Context::new().with_remote_span_context(context))))
     }
 
-    /// What a record keeps of a span that is sent to the collector.
+    /// The context for a record. `None` if the span is not sent to the collector.
     pub fn context(&self) -> Option<[u8; CONTEXT]> {
         let context = self.0.as_ref()?.span_context();
         let mut bytes = [0; CONTEXT];
@@ -112,7 +112,7 @@ impl Span {
         context.is_sampled().then_some(bytes)
     }
 
-    /// Links to what a record kept. What cannot be read is left out.
+    /// Links to the context in a record. An unreadable context is ignored.
     pub fn link(&mut self, kept: &[u8]) {
         let (Some(span), Ok(bytes)) = (&mut self.0, <[u8; CONTEXT]>::try_from(kept)) else { return };
         let (trace, rest) = bytes.split_at(16);
@@ -124,7 +124,7 @@ impl Span {
         }
     }
 
-    /// What became of a request on a guarded route.
+    /// Sets the outcome of a request on a guarded route.
     pub fn outcome(&mut self, route: &str, outcome: &'static str, record: Option<&dyn Display>) {
         let Some(span) = &mut self.0 else { return };
         span.set_attribute(KeyValue::new("onlyonce.route", route.to_owned()));
@@ -134,7 +134,7 @@ impl Span {
         }
     }
 
-    /// The answer's status.
+    /// Sets the status of the response.
     pub fn status(&mut self, status: StatusCode) {
         let Some(span) = &mut self.0 else { return };
         span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
@@ -143,10 +143,10 @@ impl Span {
         }
     }
 
-    /// Ends it.
+    /// Ends the span.
     pub fn end(self) {}
 
-    /// Names it to the backend.
+    /// Adds the span's context to a request to the backend.
     pub fn inject(&self, request: &mut HeaderMap) {
         let Some(span) = &self.0 else { return };
         let context = span.span_context();
@@ -177,7 +177,8 @@ impl Parent {
     }
 }
 
-/// A client may send any word as a method; a span says which of the known ones it is (the semantic conventions of HTTP).
+/// The method in a span. A client may send any word as a method, so an unknown one is `_OTHER` (the semantic
+/// conventions for HTTP).
 fn method_name(method: &Method) -> &str {
     match *method {
         Method::GET

@@ -1,4 +1,4 @@
-//! Bodies that lie apart from their records.
+//! Bodies that are stored apart from their records.
 
 use super::*;
 
@@ -16,7 +16,7 @@ async fn chunks_of_a_body_outlive_their_record() {
     assert_eq!((body.token, body.cut.count()), (mine.token, 16));
     let survives = i64::try_from(SURVIVES.as_millis()).expect("short");
     for index in 0..16 {
-        // Asked for before the record's, so that time that passes in between does not help.
+        // The chunk is read before the record, so the time between the two reads cannot help the check.
         let chunk = left(&server, &chunk_key(&name, mine.token, index)).await;
         let record = left(&server, &format!("onlyonce:{name}")).await;
         assert!(chunk >= record + survives, "chunk {index}: {chunk} of {record}");
@@ -37,7 +37,7 @@ async fn a_body_is_read_to_its_end_when_its_record_is_gone() {
     assert!([&first[..], &rest.concat()].concat() == vec![7; 1 << 20]);
 }
 
-/// What stands under a chunk's key instead of it.
+/// Replaces a stored chunk by other values.
 #[tokio::test]
 async fn a_chunk_that_is_not_the_one_that_was_stored_is_never_handed_out() {
     let server = RedisServer::start();
@@ -61,7 +61,7 @@ async fn a_chunk_that_is_not_the_one_that_was_stored_is_never_handed_out() {
             "another record",
             "another attempt",
         ] {
-            // Written by another attempt before; both lie under their own keys.
+            // The chunks of the other attempt are written first. Both sets have their own keys.
             store.settle(&name, &large(&other)).await.expect("settled");
             order(&server, &format!("DEL onlyonce:{name}")).await;
             store.settle(&name, &large(&mine)).await.expect("settled");

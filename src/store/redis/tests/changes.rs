@@ -1,4 +1,4 @@
-//! Hearing of what others do to a record.
+//! Notices of changes that other sidecars make to a record.
 
 use super::*;
 
@@ -34,7 +34,8 @@ async fn changes_by_others_are_heard_of() {
     theirs.release(&released, owner.token).await.expect("released");
     told(&mut changes[1]).await;
 
-    // What happens while nobody listens is missed: so everybody is told to look, and again once it listens.
+    // Changes without a listener are missed. So all waiters get a notice after the loss, and another one when listening
+    // starts again.
     server.kill();
     told(&mut changes[0]).await;
     server.restart();
@@ -48,7 +49,7 @@ async fn changes_by_others_are_heard_of() {
 async fn nothing_is_published_where_nobody_waits() {
     let server = RedisServer::start();
     let (ours, theirs) = (open(server.port(), NO_PING).await, open(server.port(), NO_PING).await);
-    // At each connect, all is tried once.
+    // The probe of each connect executes all commands once.
     order(&server, "CONFIG RESETSTAT").await;
     let published = async || {
         let stats: String = admin(&server.url(), &[b"INFO", b"commandstats"]).await;
@@ -62,13 +63,13 @@ async fn nothing_is_published_where_nobody_waits() {
     theirs.claim(&alone, &claim(2, RETRY)).await.expect("refused");
     assert_eq!(published().await, 0);
 
-    // Two wait, and the second for longer.
+    // There are two waiters. The second one waits longer.
     theirs.claim(&awaited, &owner).await.expect("granted");
     let (mut first, sign) = (ours.subscribe(&awaited, HOUR), format!("{{onlyonce:{awaited}}}:waiting"));
     let first = first.as_mut().expect("Redis notifies");
     told(first).await;
     let left = async || admin::<i64>(&server.url(), &[b"PTTL", sign.as_bytes()]).await;
-    // So that few who join need a sign of their own, it may stay for some seconds more.
+    // The sign may outlive its waiters by some seconds, so few new waiters need a new sign.
     assert!((1..=3_610_000).contains(&left().await), "{}", left().await);
     let mut second = ours.subscribe(&awaited, HOUR * 2).expect("Redis notifies");
     while left().await <= 3_610_000 {
@@ -82,7 +83,7 @@ async fn nothing_is_published_where_nobody_waits() {
     told(&mut second).await;
     assert_eq!(published().await, 1);
 
-    // An older sidecar publishes whether there is a sign or not, and leaves none.
+    // An older sidecar publishes with or without a sign, and sets none.
     let mut changes = ours.subscribe(&later, HOUR).expect("Redis notifies");
     told(&mut changes).await;
     order(&server, &format!("DEL {{onlyonce:{later}}}:waiting")).await;
@@ -102,7 +103,7 @@ async fn whoever_joins_those_who_wait_wakes_none_of_them_and_hardly_ever_needs_a
     told(&mut first).await;
     order(&server, "CONFIG RESETSTAT").await;
     let listens = async || {
-        // The second is heard of when all is done that was wanted at the first.
+        // The second notice comes after all work that was due at the first one.
         for _ in 0..2 {
             told(&mut store.subscribe(&name(), HOUR).expect("Redis notifies")).await;
         }
@@ -118,12 +119,12 @@ async fn whoever_joins_those_who_wait_wakes_none_of_them_and_hardly_ever_needs_a
     let set = stats.lines().find_map(|line| line.strip_prefix("cmdstat_set:calls=")?.split(',').next());
     let signs = set.expect("signs").parse::<u32>().expect("a number") - 10;
     assert!(signs <= 2, "{signs}");
-    // One who waits for longer needs one, and is the only one to look.
+    // A waiter with more patience needs a new sign. It is the only waiter that gets a notice to read.
     let mut patient = store.subscribe(&awaited, HOUR * 2).expect("Redis notifies");
     told(&mut patient).await;
     listens().await;
     assert!(others.iter().chain([&first, &patient]).all(|changes| !changes.has_changed().expect("a listener")));
-    // All of them hear of what happens.
+    // All waiters get the notice of the change.
     store.settle(&awaited, &completed(&claim(1, RETRY), b"{}")).await.expect("settled");
     for changes in others.iter_mut().chain([&mut first, &mut patient]) {
         told(changes).await;
@@ -154,7 +155,7 @@ async fn a_sign_that_a_full_server_refused_is_left_once_there_is_room() {
     let is_left = async || admin::<bool>(&server.url(), &[b"EXISTS", sign.as_bytes()]).await;
     assert!(!is_left().await);
     order(&server, "CONFIG SET maxmemory 0").await;
-    // Somebody joins: that is when it looks at all that is waited for. The second is heard of when that is done.
+    // A new waiter makes the listener check all subscriptions. The second notice comes after that check.
     for _ in 0..2 {
         told(&mut ours.subscribe(&name(), HOUR).expect("Redis notifies")).await;
     }

@@ -1,4 +1,4 @@
-//! A Redis Cluster: slots that move, nodes that die, and what else is different there.
+//! A Redis Cluster: slots that move, nodes that fail, and other differences from one server.
 
 use bytes::Bytes;
 
@@ -16,7 +16,7 @@ async fn open_cluster(cluster: &Cluster, habits: ConnectionOptions) -> Redis {
     open_cluster_with(cluster, &config(), habits).await
 }
 
-/// Opens one that may claim: whoever founds a store waits a little.
+/// Opens a store that may claim. A sidecar that founds a store waits a little.
 async fn open_cluster_with(cluster: &Cluster, config: &config::StoreConfig, habits: ConnectionOptions) -> Redis {
     let store = Redis::open_with(&cluster_address(cluster, 1), config, habits);
     store.ready(PATIENCE).await.expect("connections to all nodes");
@@ -42,7 +42,7 @@ mod suite {
     use super::*;
 
     async fn on_cluster(cluster: &Arc<Cluster>) -> Subject {
-        // The digest key stays: whoever founds a store waits.
+        // The digest key is kept, because a sidecar that founds a store waits.
         for node in &cluster.nodes {
             for key in at_node::<Vec<String>>(node, &["KEYS", "*:*:*"]).await {
                 let () = at_node(node, &["DEL", &key]).await;
@@ -59,7 +59,7 @@ mod suite {
     conformance::suite!(on_one Arc::new(Cluster::start(3, false)), on_cluster);
 }
 
-/// Names of the commands that each node was asked to carry out.
+/// The names of the commands that each node was asked to execute.
 async fn commands(monitors: &mut [Monitor], cluster: &Cluster) -> Vec<String> {
     let mut commands = Vec::new();
     for (monitor, node) in monitors.iter_mut().zip(&cluster.nodes) {
@@ -94,7 +94,7 @@ async fn a_request_is_as_many_commands_as_at_one_server() {
     }
 }
 
-/// All that may become of a record whose slot is on its way from one node to another.
+/// All operations on records whose slot is moving from one node to another.
 #[tokio::test]
 async fn a_slot_that_moves_takes_its_records_along_at_each_step() {
     let cluster = Cluster::start(3, false);
@@ -102,7 +102,7 @@ async fn a_slot_that_moves_takes_its_records_along_at_each_step() {
     for scripts_only in [false, true] {
         let habits = ConnectionOptions { scripts_only, ..ConnectionOptions::default() };
         let store = if scripts_only { open_cluster(&cluster, habits).await } else { store.clone() };
-        // All in one slot.
+        // All names are in one slot.
         let first = name_at(&cluster, 0);
         let slot = slot(&first);
         let mut in_slot = std::iter::once(first).chain(std::iter::repeat_with(|| {
@@ -119,18 +119,18 @@ async fn a_slot_that_moves_takes_its_records_along_at_each_step() {
         store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
 
         cluster.begin_to_move(slot, 0, 1);
-        // What is there is worked with where it is.
+        // A record that is still on the old node is used there.
         assert_eq!(store.renew(&flying, &mine).await.expect("an answer"), Renewed::Extended);
         assert!(
             matches!(store.claim(&settled, &again).await, Ok(Claimed::Refused(held)) if held.record == completed(&mine, b"{}"))
         );
         assert_eq!(store.settle(&moved, &completed(&mine, b"{}")).await.expect("an answer"), Settled::Written);
-        // Chunks are new, and go to the other node; the record stays where it is.
+        // Chunks are new names and go to the other node. The record stays where it is.
         assert_eq!(store.settle(&apart, &large(&mine)).await.expect("an answer"), Settled::Written);
         let body = apart_body(&store, &apart).await;
         let body = StoredBody::open(&store, &apart, body).await.expect("a body");
         assert_eq!(body.rest().await.expect("all of it").iter().map(Bytes::len).sum::<usize>(), 1 << 20);
-        // What is new is made at the other node, once.
+        // A new record is made on the other node, once.
         let new = next();
         assert_eq!(store.claim(&new, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
         assert!(matches!(store.claim(&new, &again).await, Ok(Claimed::Refused(held)) if held.record.claim == mine));
@@ -157,7 +157,7 @@ async fn a_slot_that_moves_takes_its_records_along_at_each_step() {
         let release = transitions::release_by_hand(seen, false).expect("completed");
         assert_eq!(store.compare_and_swap(&settled, &release).await.expect("an answer"), SwapResult::Done);
 
-        // Back again.
+        // The slot moves back.
         cluster.begin_to_move(slot, 1, 0);
         cluster.move_keys(slot, 1, 0);
         cluster.end_to_move(slot, 0);
@@ -168,7 +168,7 @@ async fn a_slot_that_moves_takes_its_records_along_at_each_step() {
     assert_eq!((store.health(), store.losses()), (Health::Up, 0));
 }
 
-/// It is at a node like any other name, and must be agreed on all the time.
+/// The digest key is on one node like any other name, and must be confirmed all the time.
 #[tokio::test]
 async fn the_digest_key_is_confirmed_while_its_own_slot_moves() {
     let cluster = Cluster::start(3, false);
@@ -179,7 +179,7 @@ async fn the_digest_key_is_confirmed_while_its_own_slot_moves() {
     cluster.begin_to_move(slot, from, to);
     cluster.move_keys(slot, from, to);
     let begun = Instant::now();
-    // Longer than the last confirmation is good for.
+    // This is longer than a confirmation stays valid.
     while begun.elapsed() < Duration::from_secs(5) {
         store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -198,7 +198,7 @@ async fn changes_by_others_are_heard_of_at_any_node() {
     let cluster = Cluster::start(3, false);
     let ours = open_cluster(&cluster, ConnectionOptions::default()).await;
     let theirs = open_cluster(&cluster, ConnectionOptions::default()).await;
-    // At each connect, all is tried once.
+    // The probe of each connect executes all commands once.
     for node in &cluster.nodes {
         let () = at_node(node, &["CONFIG", "RESETSTAT"]).await;
     }
@@ -209,7 +209,7 @@ async fn changes_by_others_are_heard_of_at_any_node() {
         told(&mut changes).await;
         theirs.settle(&awaited, &completed(&owner, b"{}")).await.expect("settled");
         told(&mut changes).await;
-        // Nobody but this node is troubled with it.
+        // No other node gets the message.
         for other in 0..3 {
             let stats: String = at_node(&cluster.nodes[other], &["INFO", "commandstats"]).await;
             assert!(!stats.contains("cmdstat_publish"), "{stats}");
@@ -248,11 +248,11 @@ async fn a_node_that_comes_back_without_its_data_is_noticed_and_the_others_go_on
     let mut cluster = Cluster::start_with(3, false, &["--cluster-require-full-coverage", "no"]);
     let store = open_cluster(&cluster, ConnectionOptions::default()).await;
     let digest_key = store.digest_key().expect("a key");
-    // Not the node that has the digest key.
+    // The node that fails is not the one with the digest key.
     let keeper = cluster.owner(slot_of(&[b"onlyonce:digest-key"]));
     let (dead, alive) = ((keeper + 1) % 3, (keeper + 2) % 3);
     let names: Vec<_> = (0..50).map(|_| (name_at(&cluster, dead), name_at(&cluster, alive))).collect();
-    // A canary is written each second, and the next one shows whether it is there.
+    // A canary is written each second. The next write shows whether it is still there.
     tokio::time::sleep(Duration::from_secs(3)).await;
     cluster.nodes[dead].kill();
     let mut names = names.into_iter();
@@ -260,7 +260,7 @@ async fn a_node_that_comes_back_without_its_data_is_noticed_and_the_others_go_on
         let (at_dead, at_alive) = names.next().expect("sooner");
         store.claim(&at_alive, &claim(1, RETRY)).await.expect("the others go on");
         match store.claim(&at_dead, &claim(1, RETRY)).await {
-            // Only once a look at the cluster has confirmed that it is this node's to answer.
+            // This comes only after a look-up has confirmed that the node owns the slot.
             Err(StoreError::Unavailable(_)) => break,
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             Ok(granted) => panic!("{granted:?}"),
@@ -344,7 +344,7 @@ async fn a_server_and_a_cluster_that_are_taken_for_each_other_say_so() {
     let store = Redis::open_with(&alone, &config(), NO_PING);
     let why = store.tried().await.expect_err("no cluster");
     assert!(matches!(*why, ConnectError::NoCluster { .. }), "{why:?}");
-    // Whatever is tried first there may happen to lie at the node that is asked.
+    // The probe's first name may be in a slot of the node that is asked.
     let mut seen = Vec::new();
     for node in cluster.nodes.iter().cycle().take(8) {
         let store = Redis::open_with(&address(node.port()), &config(), NO_PING);

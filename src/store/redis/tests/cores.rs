@@ -1,8 +1,8 @@
-//! Connections of cores beside those that are shared.
+//! Connections of cores beside the shared ones.
 
 use super::*;
 
-/// A handle for another core, on a runtime of its own.
+/// A handle for another core, with its own runtime.
 fn core(store: &Redis) -> (Redis, tokio::runtime::Runtime) {
     let core = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let _entered = core.enter();
@@ -20,7 +20,7 @@ async fn a_core_has_a_connection_of_its_own_and_the_shared_one_without_it() {
     let server = RedisServer::start();
     let store = open(server.port(), MANY_PINGS).await;
     let (local, core) = core(&store);
-    // Without waiting for anything: as at the start.
+    // This waits for no connection, as at the start.
     local.claim(&name(), &claim(1, RETRY)).await.expect("granted");
     until_local(&local).await;
     let of_core = async || {
@@ -38,7 +38,7 @@ async fn a_core_has_a_connection_of_its_own_and_the_shared_one_without_it() {
     let local = of_all(local).await;
     let [first] = &of_core().await[..] else { panic!("one connection for hot commands: {:?}", of_core().await) };
 
-    // One that is closed while nothing is awaited on it is opened anew, and nothing else is.
+    // If a connection is closed while no reply is awaited, only that connection is opened anew.
     let shared = link(&store).connected().expect("a connection");
     let id = first.strip_prefix("id=").expect("an id").to_owned();
     let _: i64 = admin(&server.url(), &[b"CLIENT", b"KILL", b"ID", id.as_bytes()]).await;
@@ -51,7 +51,7 @@ async fn a_core_has_a_connection_of_its_own_and_the_shared_one_without_it() {
     let local = of_all(local).await;
     assert_ne!(of_core().await, std::slice::from_ref(first));
 
-    // The core's runtime ends before those who use its store: the shared connection serves, and is not lost.
+    // The core's runtime ends before the users of its store. The shared connection serves, and is not lost.
     core.shutdown_background();
     while own(&local).is_some() {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -68,7 +68,7 @@ async fn a_core_writes_and_reads_large_bodies_while_the_server_takes_no_more_con
     let store = open(server.port(), NO_PING).await;
     let (local, core) = core(&store);
     until_local(&local).await;
-    // Whoever is connected stays so.
+    // Existing connections stay open.
     order(&server, "CONFIG SET maxclients 1").await;
     let (name, mine) = (name(), claim(1, RETRY));
     for _ in 0..2 {
@@ -91,7 +91,7 @@ async fn a_server_that_closes_idle_connections_disturbs_nobody() {
     let (local, core) = core(&store);
     until_local(&local).await;
     let own = own(&local).expect("a connection");
-    // For hot commands and for large bodies: both are shared, and may be idle for as long.
+    // The shared connections for hot commands and for large bodies may be idle that long.
     let in_use = async || {
         let clients: String = admin(&server.url(), &[b"CLIENT", b"LIST"]).await;
         clients.lines().filter(|client| client.contains("cmd=get ")).count()
@@ -107,7 +107,7 @@ async fn a_server_that_closes_idle_connections_disturbs_nobody() {
         assert_eq!(store.health(), Health::Up);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // Over the shared one, and over a new one of its own.
+    // First over the shared connection, then over a new one of the core.
     for waits in [false, true] {
         if waits {
             until_local(&local).await;
@@ -120,7 +120,7 @@ async fn a_server_that_closes_idle_connections_disturbs_nobody() {
     core.shutdown_background();
 }
 
-/// Leads each new connection to one of several servers, as a name does that they share.
+/// Leads each new connection to one of several servers, like a shared host name.
 struct OneName {
     port: u16,
     next: Arc<std::sync::Mutex<Box<dyn FnMut() -> u16 + Send>>>,
@@ -169,7 +169,7 @@ async fn a_connection_that_reaches_another_server_behind_the_same_name_is_not_us
         local.claim(&small, &mine).await.expect("granted");
         assert_eq!(local.settle(&apart, &large(&mine)).await.map(|_| ()).expect("an answer"), ());
         assert!(own(&local).is_none());
-        // A second transfer needs a connection for bodies of its own.
+        // A second transfer needs its own connection for bodies.
         let both = [name(), name()];
         let record = large(&mine);
         let (one, two) = tokio::join!(local.settle(&both[0], &record), local.settle(&both[1], &record));

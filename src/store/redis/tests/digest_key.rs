@@ -1,4 +1,4 @@
-//! How sidecars come to use one digest key.
+//! The agreement of sidecars on one digest key.
 
 use super::*;
 
@@ -20,7 +20,7 @@ async fn after_a_flush_two_sidecars_never_claim_under_different_keys() {
     old.ready(PATIENCE).await.expect("a connection");
     for _ in 0..3 {
         order(&server, "FLUSHALL").await;
-        // It starts before the other one has noticed.
+        // It starts before the other sidecar has noticed the loss.
         let new = Redis::open(&address(server.port()), &config(), SURVIVES);
         new.ready(PATIENCE).await.expect("a connection");
         let key = async |store: &Redis| store.digest_key().expect("a key");
@@ -28,7 +28,7 @@ async fn after_a_flush_two_sidecars_never_claim_under_different_keys() {
         loop {
             let claimed = new.claim(&name(), &claim(1, RETRY)).await;
             if claimed.is_ok() {
-                // The other one goes by the same key by now, or claims nothing.
+                // By now, the other sidecar uses the same key, or claims nothing.
                 let agreed = key(&old).await == key(&new).await;
                 assert!(agreed || old.claim(&name(), &claim(1, RETRY)).await.is_err());
                 break;
@@ -61,7 +61,7 @@ async fn whoever_only_looks_leaves_the_digest_key_as_it_is() {
         looks.tried().await.expect("a connection");
     }
     assert_eq!(looks[0].digest_key().expect("a key"), store.digest_key().expect("a key"));
-    // Beside others, whoever founds a store waits a little.
+    // If other clients are connected, a sidecar that founds a store waits a little.
     while store.claim(&name(), &claim(1, RETRY)).await.is_err() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -88,7 +88,7 @@ async fn a_sidecar_that_finds_another_one_s_configured_key_claims_nothing_more()
     until(&old, Health::Down).await;
     let why = refusal(&old).await;
     assert!(matches!(*why, ConnectError::DigestKeyReplaced { .. }), "{why:?}");
-    // Started again with the new key, it goes on at once.
+    // After a restart with the new key, it works at once.
     with("the new key").ready(PATIENCE).await.expect("a connection");
 }
 

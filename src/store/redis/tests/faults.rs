@@ -1,4 +1,4 @@
-//! What becomes of calls while a server is frozen, gone, full, behind or another.
+//! Calls while a server is frozen, down, full, behind, or replaced.
 
 use super::*;
 
@@ -13,18 +13,19 @@ async fn a_frozen_server_leaves_it_uncertain() {
     server.freeze();
     let claimed = tokio::time::timeout(PATIENCE, store.claim(&name, &mine)).await.expect("an end");
     assert!(matches!(claimed, Err(StoreError::Uncertain(_))), "{claimed:?}");
-    // More of it, and nobody waits for this connection any more.
+    // After more late replies, no caller waits for this connection any more.
     while store.health() == Health::Up {
         assert!(store.find(&name).await.is_err());
     }
-    // It was dropped for lateness, which says nothing of the server, until a try to connect has failed.
+    // The connection was dropped because of late replies. This says nothing about the server until an attempt to
+    // connect has failed.
     assert!(matches!(store.claim(&name, &mine).await, Err(StoreError::Refused(_))));
     while !matches!(store.claim(&name, &mine).await, Err(StoreError::Unavailable(_))) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     server.thaw();
 
-    // What went out was carried out, and is recognised.
+    // The command that was sent was executed, and its claim is recognised.
     let granted = loop {
         match store.claim(&name, &mine).await {
             Ok(claimed) => break claimed,
@@ -65,7 +66,7 @@ async fn a_server_that_comes_back_is_used_again() {
     server.restart();
     until(&store, Health::Up).await;
     store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
-    // The server lost the key with all else, and has it again from those who knew it.
+    // The server lost the key with all other data. A sidecar that knew it has written it again.
     assert_eq!(open(server.port(), NO_PING).await.digest_key().expect("a key"), digest_key);
 }
 
@@ -91,14 +92,14 @@ async fn a_server_with_an_older_state_is_noticed() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let canary = canary().await.remove(0);
-    // What restarts with all that it had is as good as before.
+    // A server that restarts with all its data counts as unchanged.
     server.kill();
     until(&store, Health::Down).await;
     server.restart();
     until(&store, Health::Up).await;
     assert_eq!(store.losses(), 0);
     while store.losses() == 0 {
-        // A replica that lagged behind when it was promoted.
+        // This looks like a replica that lagged when it was promoted.
         let _: () = admin(&server.url(), &[b"SET", canary.as_bytes(), b"0"]).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -124,7 +125,7 @@ async fn a_full_server_still_replays() {
         assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
         let refused = store.settle(&flying, &completed(&mine, b"{}")).await;
         assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
-        // A full server can be connected to, and stays so.
+        // A full server accepts new connections, and keeps them.
         open(server.port(), habits).await.find(&settled).await.expect("an answer").expect("a record");
         assert_eq!(store.health(), Health::Up);
 
@@ -133,14 +134,14 @@ async fn a_full_server_still_replays() {
     }
 }
 
-/// Without enough replicas, or with a disk that it cannot write to, a server takes no writes.
+/// A server refuses writes if it has too few replicas or cannot write to its disk.
 #[tokio::test]
 async fn a_server_that_takes_no_writes_still_replays() {
     for (code, breaks, mends) in [
         ("NOREPLICAS", "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
         ("MISCONF", "BGSAVE", "CONFIG SET stop-writes-on-bgsave-error no"),
     ] {
-        // It saves itself where nothing can be written: the name of the file is that of a folder.
+        // Its snapshots always fail, because the file name is that of a folder.
         let server = RedisServer::start_with(&["--save", "3600 1", "--dbfilename", "taken.rdb"]);
         let store = open(server.port(), MANY_PINGS).await;
         let (settled, mine) = (name(), claim(1, RETRY));
@@ -159,7 +160,7 @@ async fn a_server_that_takes_no_writes_still_replays() {
         assert!(why.to_string().contains(code), "{why}");
         let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
         assert!(matches!(replayed, Claimed::Refused(held) if held.record == completed(&mine, b"{}")), "{code}");
-        // It can be connected to, and stays so.
+        // The server accepts new connections, and keeps them.
         open(server.port(), MANY_PINGS).await.find(&settled).await.expect("an answer").expect("a record");
         assert_eq!(store.health(), Health::Up);
         order(&server, mends).await;
@@ -198,7 +199,7 @@ async fn a_replica_is_left_for_its_master() {
     order(&server, "REPLICAOF 127.0.0.1 1").await;
     let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
     assert!(matches!(replayed, Claimed::Refused(_)));
-    // By script a replay writes nothing, and is no sign yet; natively, the connection is lost by now.
+    // By script, a replay writes nothing and detects nothing yet. Natively, the connection is lost by now.
     let refused = store.claim(&name(), &mine).await;
     assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
     until(&store, Health::Down).await;
@@ -260,7 +261,7 @@ async fn what_is_no_string_is_left_alone() {
     assert!(matches!(released, Err(StoreError::Unreadable { .. })));
 }
 
-/// The server has no replica, and is asked for one. Nobody else is connected to it, so that claims need not wait.
+/// The server has no replica, and one is required. No other client is connected, so claims need not wait.
 #[tokio::test]
 async fn what_too_few_replicas_have_is_uncertain_and_stays_for_its_owner_to_delete() {
     let server = RedisServer::start();

@@ -9,7 +9,7 @@ async fn records_are_found_among_much_else() {
     let digest = "0123456789abcdef0123456789abcdef";
     let fill = "for i = 1, 20000 do redis.call('SET', 'session:' .. i, 'x') end";
     let () = admin(&server.url(), &[b"EVAL", fill.as_bytes(), b"0"]).await;
-    // Some of it looks alike.
+    // Some of the names look like records.
     for key in ["onlyonce:orders:x", "onlyonce:orders", &format!("other:orders:{digest}"), "onlyonce:orders:\u{2603}"] {
         let () = admin(&server.url(), &[b"SET", key.as_bytes(), b"x"]).await;
     }

@@ -37,7 +37,7 @@ const RETRY: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: UnknownPo
 
 const LOST: Terms = Terms { lease: Duration::ZERO, ..RETRY };
 
-/// A slow machine is no reason to fail.
+/// It is long, so that a slow machine does not fail a test.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const BY_SCRIPT: ConnectionOptions = ConnectionOptions {
@@ -88,7 +88,7 @@ async fn open_with(port: u16, config: &config::StoreConfig, habits: ConnectionOp
     store
 }
 
-/// What an operator does on the side.
+/// Sends an operator's command on a separate connection.
 async fn admin<T: FromRedisValue>(url: &str, words: &[&[u8]]) -> T {
     let client = ::redis::Client::open(url).expect("an address");
     let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
@@ -133,7 +133,7 @@ async fn subject_with(server: RedisServer, config: &config::StoreConfig, habits:
     })
 }
 
-/// Stands between store and server, and counts the times that the one waits for the other.
+/// A proxy between the store and the server. It counts round trips.
 struct Turns {
     port: u16,
     taken: Arc<AtomicUsize>,
@@ -162,7 +162,7 @@ impl Turns {
         Self { port, taken }
     }
 
-    /// Turns since the last time this was asked.
+    /// The round trips since the last call.
     fn taken(&self) -> usize {
         self.taken.swap(0, Ordering::SeqCst)
     }
@@ -183,7 +183,7 @@ async fn as_user(server: &RedisServer, name: &str) -> Redis {
     Redis::open(&RedisAddress { username, password, ..address(server.port()) }, &config(), SURVIVES)
 }
 
-/// Why it cannot be used.
+/// Why the store cannot be used.
 async fn refusal(store: &Redis) -> Arc<ConnectError> {
     loop {
         let refused = store.ready(Duration::from_millis(50)).await.expect_err("refused");
@@ -193,7 +193,7 @@ async fn refusal(store: &Redis) -> Arc<ConnectError> {
     }
 }
 
-/// Where the body lies of the record that refuses a claim.
+/// The stored-apart body of the record that refuses a claim.
 async fn apart_body(store: &Redis, name: &RecordName) -> ApartBody {
     match store.claim(name, &claim(2, RETRY)).await {
         Ok(Claimed::Refused(held)) => held.record.apart_body().cloned().expect("a body apart"),
@@ -209,7 +209,7 @@ async fn told(changes: &mut Changes) {
     tokio::time::timeout(PATIENCE, changes.changed()).await.expect("a notification").expect("a listener");
 }
 
-/// The connections to the server that has all records.
+/// The connections to the server that holds all records.
 fn link(store: &Redis) -> &Link {
     match &store.shared.servers {
         Servers::One(server) => &server.link,
@@ -217,7 +217,7 @@ fn link(store: &Redis) -> &Link {
     }
 }
 
-/// The hot connection of the core that this handle is for.
+/// The hot connection of the core that uses this handle.
 fn own(store: &Redis) -> Option<Arc<Connected>> {
     match store.local.as_deref() {
         Some(LocalConnections::One(own)) => own.connected(),

@@ -1,4 +1,4 @@
-//! Servers and users that cannot be worked with, and what is said of them.
+//! Servers and users that cannot be used, and the messages about them.
 
 use super::*;
 
@@ -8,7 +8,7 @@ async fn a_server_without_hello_will_do() {
     let store = open(server.port(), MANY_PINGS).await;
     store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
     drop(server);
-    // Nothing tells of a closed connection there: the ping does.
+    // No message reports a closed connection here. The ping detects it.
     until(&store, Health::Down).await;
 }
 
@@ -87,10 +87,10 @@ async fn the_rights_that_are_printed_suffice() {
     assert_eq!(store.compare_and_swap(&name, &release).await.expect("an answer"), SwapResult::Done);
     store.claim(&name, &mine).await.expect("granted");
     let log: Vec<::redis::Value> = admin(&server.url(), &[b"ACL", b"LOG"]).await;
-    // Settings are asked for once, at the start; INFO tells the same.
+    // Settings are read once, at the start. `INFO` reports the same values.
     let log = format!("{log:?}");
     assert_eq!((log.matches("reason").count(), log.matches("config|get").count() > 0), (1, true), "{log}");
-    // Without lists of records, all else goes on.
+    // Without the permissions for lists, everything else works.
     for lacking in ["getrange", "scan"] {
         order(&server, &format!("ACL SETUSER sidecar -{lacking}")).await;
         let refused = crate::store::causes(&store.list(&listing).await.expect_err("no permission"));
@@ -120,11 +120,11 @@ async fn what_a_user_may_not_do_is_named_and_nothing_is_claimed() {
         assert!(text.contains(missing) && text.contains(&acl_rule("onlyonce", false)), "{rights}: {text}");
         let claimed = store.claim(&name(), &claim(1, RETRY)).await;
         assert!(matches!(claimed, Err(StoreError::Refused(_))), "{claimed:?}");
-        // It needs no restart once it may.
+        // No restart is necessary after the permission is granted.
         order(&server, "ACL SETUSER somebody +@all ~*").await;
         until(&store, Health::Up).await;
     }
-    // A body lives for a millisecond more.
+    // A body of the probe lives a millisecond longer.
     let patience = Instant::now() + Duration::from_secs(30);
     loop {
         let left: Vec<String> = admin(&server.url(), &[b"KEYS", b"*probe*"]).await;
@@ -159,10 +159,10 @@ async fn an_eviction_policy_that_changes_is_noticed_and_what_is_evicted_is_count
     while !store.may_evict() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // It is told first: what is connected goes on.
+    // The change is only reported first. Existing connections go on.
     assert_eq!((store.health(), store.losses()), (Health::Up, 0));
     store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
-    // Whoever connects now is refused, unless it is content with that.
+    // A new connection is refused, unless the configuration accepts eviction.
     assert!(matches!(
         *refusal(&Redis::open(&address(server.port()), &config(), SURVIVES)).await,
         ConnectError::Evicting { .. }
@@ -174,7 +174,7 @@ async fn an_eviction_policy_that_changes_is_noticed_and_what_is_evicted_is_count
     let fill = "for i = 1, 5000 do redis.call('SET', 'session:' .. i, string.rep('x', 1000)) end";
     let () = admin(&server.url(), &[b"EVAL", fill.as_bytes(), b"0"]).await;
     while content.losses() == 0 {
-        // What a script writes is evicted at the next command.
+        // A key that a script wrote is evicted at the next command.
         order(&server, "SET another key").await;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

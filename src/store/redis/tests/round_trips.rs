@@ -1,4 +1,4 @@
-//! What a request costs: round trips, commands, memory.
+//! The cost of a request: round trips, commands, memory.
 
 use super::*;
 
@@ -36,7 +36,7 @@ async fn round_trips_are_few() {
         let apart = name();
         store.claim(&apart, &first).await.expect("granted");
         store.settle(&apart, &large(&first)).await.expect("settled");
-        // Its chunks are one pipeline, to which the server answers while the rest is on its way.
+        // The chunks are one pipeline. The server replies to it while the rest is being sent.
         turns.taken();
         let body = apart_body(&store, &apart).await;
         assert_eq!(turns.taken(), 1, "whoever needs no body");
@@ -54,7 +54,7 @@ async fn round_trips_are_few() {
     }
 }
 
-/// What clients ask of the server, one line each; not what scripts do.
+/// The commands that clients send to the server, one on each line. Commands of scripts are left out.
 pub(super) struct Monitor(BufReader<TcpStream>);
 
 impl Monitor {
@@ -72,9 +72,9 @@ impl Monitor {
         line.trim_end().to_owned()
     }
 
-    /// The names of the commands since the last time this was asked.
+    /// The names of the commands since the last call.
     pub(super) async fn commands(&mut self, port: u16) -> Vec<String> {
-        // A node of a cluster may have no such name, and shows it all the same.
+        // A cluster node may not own this name. The monitor shows the command anyway.
         let _: ::redis::Value = admin(&format!("redis://127.0.0.1:{port}"), &[b"ECHO", b"marker"]).await;
         let mut commands = Vec::new();
         loop {
