@@ -1,4 +1,4 @@
-"""Draws curves on logarithmic axes as SVG: plain text that is read in light and in dark."""
+"""Draws curves on logarithmic axes as SVG, with colours for light and dark mode."""
 
 import dataclasses
 import html
@@ -12,7 +12,7 @@ COLOURS_IN_DARK = ("#9ca3af", "#58a6ff", "#ff7b72", "#3fb950")
 
 @dataclasses.dataclass
 class Panel:
-    """Lines over the same places, which stand at equal distances."""
+    """Lines over the same places. The places are at equal distances."""
 
     title: str
     places: list

@@ -1,4 +1,4 @@
-"""What the measurements share: the servers they start, a client, and the figures of a process.
+"""Shared parts of the measurements: servers, a client, and the figures of a process.
 
 All servers listen on free ports of 127.0.0.1, keep their files in one temporary folder, and are stopped at the end.
 """
@@ -37,14 +37,14 @@ def free_port():
 
 
 def build(profile):
-    """Builds the program with a profile of Cargo.toml; its path."""
+    """Builds the program with a profile of Cargo.toml. Returns its path."""
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target"))
     subprocess.run(["cargo", "build", "--quiet", "--locked", "--profile", profile], cwd=PROJECT, check=True)
     return target / profile / "onlyonce"
 
 
 class Rig:
-    """Servers with a folder for their files; a context manager that stops them."""
+    """Servers with a folder for their files. The context manager stops them."""
 
     def __init__(self, keep=False):
         self.keep = keep
@@ -94,7 +94,7 @@ class Rig:
         sys.exit(f"{name} does not listen on port {port} after {patience} s:\n{log.read_text()[-2000:]}")
 
     def nginx(self, name, template, port, **values):
-        """An nginx with a configuration of conf/, in which @NAME@ is replaced."""
+        """Starts nginx with a configuration of conf/. Placeholders such as @NAME@ are replaced."""
         text = (HERE / "conf" / template).read_text()
         for key, value in {"DIR": self.folder, "CONF": HERE / "conf", "NAME": name, "PORT": port, **values}.items():
             text = text.replace(f"@{key}@", str(value))
@@ -103,7 +103,7 @@ class Rig:
         return self.start(name, ["nginx", "-e", str(self.folder / f"{name}.err"), "-c", str(conf)], port)
 
     def upstream(self):
-        """A backend that answers each POST with 201 and 201 bytes of JSON; its process and port."""
+        """Starts a backend that answers each POST with 201 and 201 bytes of JSON. Returns its process and port."""
         port = free_port()
         return self.nginx("upstream", "upstream.conf.in", port), port
 
@@ -121,7 +121,7 @@ class Rig:
         return self.start(name, command, port), port
 
     def certificate(self, folder):
-        """A certificate for 127.0.0.1 that vouches for itself, and its key."""
+        """A self-signed certificate for 127.0.0.1, and its key."""
         cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
         command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
@@ -129,7 +129,7 @@ class Rig:
         return cert, key
 
     def onlyonce(self, binary, upstream, store, name="onlyonce", threads=None, wrapper=(), routes="", patience=60, durability=None, ca=None):
-        """The program under measurement; its process and port. It logs to a file, as shipped."""
+        """Starts the program under measurement. It logs to a file, as shipped. Returns its process and port."""
         port = free_port()
         environment = {}
         server = ""
@@ -172,7 +172,7 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def post(self, path="/payments", key=None, body=BODY):
-        """The answer's status, head and body."""
+        """Sends a POST. Returns the response's status, head and body."""
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nContent-Type: application/json\r\n"
             f"Accept: application/json\r\nUser-Agent: bench/1\r\nAuthorization: {AUTHORIZATION}\r\n"
@@ -215,7 +215,7 @@ def tree(pid):
 
 
 def circumstances(binary):
-    """What belongs beside every figure: when, of what, on what, with which load."""
+    """The circumstances of a measurement: time, version, machine, load and command."""
     processor = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
     version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if pathlib.Path(binary).is_relative_to(PROJECT):

@@ -1,4 +1,4 @@
-"""The gate's own judgement. `python3 -m unittest discover --start-directory benches`; `.ci/run` does so."""
+"""Tests of the gate's own functions. `python3 -m unittest discover --start-directory benches`; `.ci/run` does so."""
 
 import importlib.machinery
 import importlib.util

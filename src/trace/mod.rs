@@ -5,10 +5,10 @@
 //!
 //! | span | kind | from, to |
 //! |---|---|---|
-//! | `POST /orders` (method and pattern of the route), or the method alone | server | the request's head, its answer |
-//! | `claim` | internal | the store is asked, it has answered |
-//! | `POST` | client | the request is sent to the backend, its answer is there |
-//! | `settle` | internal | the answer is there, the record says so |
+//! | `POST /orders` (method and pattern of the route), or the method alone | server | the request's head, response |
+//! | `claim` | internal | the command to the store, its reply |
+//! | `POST` | client | the request to the backend, its response |
+//! | `settle` | internal | the response has arrived, the record is settled |
 //!
 //! A request with `traceparent` continues that trace (W3C Trace Context). Any other request starts a new one. The
 //! backend gets the ID of the client span; `tracestate` passes unchanged. A record keeps the context of the request

@@ -119,7 +119,7 @@ async fn whoever_joins_those_who_wait_wakes_none_of_them_and_hardly_ever_needs_a
     let set = stats.lines().find_map(|line| line.strip_prefix("cmdstat_set:calls=")?.split(',').next());
     let signs = set.expect("signs").parse::<u32>().expect("a number") - 10;
     assert!(signs <= 2, "{signs}");
-    // A waiter with more patience needs a new sign. It is the only waiter that gets a notice to read.
+    // A waiter with more patience needs a new sign. Only this waiter is told to read the record.
     let mut patient = store.subscribe(&awaited, HOUR * 2).expect("Redis notifies");
     told(&mut patient).await;
     listens().await;

@@ -344,7 +344,7 @@ async fn a_server_and_a_cluster_that_are_taken_for_each_other_say_so() {
     let store = Redis::open_with(&alone, &config(), NO_PING);
     let why = store.tried().await.expect_err("no cluster");
     assert!(matches!(*why, ConnectError::NoCluster { .. }), "{why:?}");
-    // The probe's first name may be in a slot of the node that is asked.
+    // The probe's name is random, and may be in a slot of the node that is asked. So several connects are tried.
     let mut seen = Vec::new();
     for node in cluster.nodes.iter().cycle().take(8) {
         let store = Redis::open_with(&address(node.port()), &config(), NO_PING);

@@ -91,7 +91,8 @@ async fn a_server_that_closes_idle_connections_disturbs_nobody() {
     let (local, core) = core(&store);
     until_local(&local).await;
     let own = own(&local).expect("a connection");
-    // The shared connections for hot commands and for large bodies may be idle that long.
+    // The keep-alive uses both shared connections, for hot commands and for large bodies, because they may be idle for
+    // as long.
     let in_use = async || {
         let clients: String = admin(&server.url(), &[b"CLIENT", b"LIST"]).await;
         clients.lines().filter(|client| client.contains("cmd=get ")).count()
