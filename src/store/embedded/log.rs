@@ -85,11 +85,11 @@ pub(super) struct SupersededFrame {
 /// The lengths of segments, and the room that is worth giving back.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SegmentLimits {
-    /// The lower limit of a segment's length. Between the limits it is a quarter of the live bytes of the store, so that
-    /// there are few segments, and none is kept for long by a few records in it.
+    /// The lower limit of a segment's length. Between the limits it is a quarter of the live bytes of the store, so
+    /// that there are few segments, and none is kept for long by a few records in it.
     pub(super) smallest: u64,
-    /// The upper limit of a segment's length. After a crash the last segment is read as a whole, and its index is a hash
-    /// map in memory.
+    /// The upper limit of a segment's length. After a crash the last segment is read as a whole, and its index is a
+    /// hash map in memory.
     pub(super) largest: u64,
     /// Less room than this is not worth giving back.
     pub(super) slack: u64,
