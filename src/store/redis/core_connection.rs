@@ -1,9 +1,9 @@
 //! The hot connection of one core. A request is answered on the core that accepted it, and so are its commands to
 //! Redis.
 //!
-//! The hot connection ends with the connection that all cores share: after a loss, all of them are opened anew. A
-//! server may close the connection of a core that was idle for long. If no reply was awaited, only this connection is
-//! opened anew. While a core has no connection, as at the start, its calls use the shared one.
+//! The hot connection ends with the connection that all cores share: after a loss, all of them are reopened. A server
+//! may close the connection of a core that was idle for long. If no reply was awaited, only this connection is
+//! reopened. While a core has no connection, as at the start, its calls use the shared one.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -124,7 +124,7 @@ enum LocalConnections {
 #[derive(Clone, Copy)]
 struct ConnectionOptions {
     /// The interval at which the digest key is confirmed. Claims are made only if the last confirmation is not older
-    /// than three intervals.
+    /// than three intervals, or than three seconds if that is longer.
     ping_every: Duration,
     /// The interval at which the server's memory and eviction policy are read.
     look_every: Duration,
@@ -206,8 +206,8 @@ impl Redis {
         Self { shared: Arc::new(shared), local: None }
     }
 
-    /// Waits for the first connection, or for one to each node, for at most `patience`. Only an error that [is
-    /// final](ConnectError::is_final) is a reason not to start.
+    /// Waits for the first connection, or for one to each node, for at most `patience`. Only an error that
+    /// [is final](ConnectError::is_final) is a reason not to start.
     pub async fn ready(&self, patience: Duration) -> Result<(), Arc<ConnectError>> {
         match &self.shared.servers {
             Servers::One(server) => server.link.ready(patience).await,

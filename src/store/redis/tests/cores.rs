@@ -38,7 +38,7 @@ async fn a_core_has_a_connection_of_its_own_and_the_shared_one_without_it() {
     let local = of_all(local).await;
     let [first] = &of_core().await[..] else { panic!("one connection for hot commands: {:?}", of_core().await) };
 
-    // If a connection is closed while no reply is awaited, only that connection is opened anew.
+    // If a connection is closed while no reply is awaited, only that connection is reopened.
     let shared = link(&store).connected().expect("a connection");
     let id = first.strip_prefix("id=").expect("an id").to_owned();
     let _: i64 = admin(&server.url(), &[b"CLIENT", b"KILL", b"ID", id.as_bytes()]).await;
