@@ -28,12 +28,21 @@ pub(super) struct Call<'a> {
     pub(super) key: RecordKey<'a>,
     /// The time limit for the reply to one hot command, from the time of its write.
     timeout: Duration,
-    /// The deadline for all other commands.
+    /// The deadline for all other commands, except those that follow the write of a body.
     pub(super) deadline: Instant,
     /// The redirect from the last node, if it sent one.
     redirect: OnceLock<Redirect>,
-    /// How the body that this call wrote is cut into chunks, if it wrote one.
-    body: OnceLock<Cut>,
+    /// The body that this call wrote, if it wrote one.
+    body: OnceLock<WrittenBody>,
+}
+
+/// A body that is written. The write may take longer than the time limit of a call. So the commands after it have a new
+/// time limit.
+#[derive(Debug, Clone, Copy)]
+struct WrittenBody {
+    cut: Cut,
+    /// The deadline for the rest of the call.
+    deadline: Instant,
 }
 
 /// Repeats a call on another node.
@@ -95,15 +104,22 @@ impl<'a> Call<'a> {
     ) -> Result<T, StoreError> {
         let Servers::Cluster(watched) = &self.shared.servers else { return came_to };
         let (mut redirect, mut body) = (self.redirect.get().cloned(), self.body.clone());
+        let mut deadline = self.rest_deadline();
         for _ in 0..MOST_REDIRECTS {
             let Some(to) = redirect.take() else { break };
-            let Some(connected) = watched.cluster.follow(&to, self.deadline).await else { break };
-            let timeout = self.deadline.saturating_duration_since(Instant::now());
+            let Some(connected) = watched.cluster.follow(&to, deadline).await else { break };
+            let timeout = deadline.saturating_duration_since(Instant::now());
             let call = Call { body, ..Call::new(self.shared, connected, self.name, self.key, timeout) };
             came_to = again(&call, argument).await;
+            deadline = call.rest_deadline();
             (redirect, body) = (call.redirect.into_inner(), call.body);
         }
         came_to
+    }
+
+    /// The deadline for the commands that are still to be sent.
+    fn rest_deadline(&self) -> Instant {
+        self.body.get().map_or(self.deadline, |body| body.deadline)
     }
 
     pub(super) async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {
@@ -144,7 +160,7 @@ impl<'a> Call<'a> {
     async fn replicated(&self) -> Result<(), StoreError> {
         let Some(replication) = &self.connected.replication else { return Ok(()) };
         let uncertain = |why: String| Err(StoreError::Uncertain(why.into()));
-        match replication.confirm(self.deadline).await {
+        match replication.confirm(self.rest_deadline()).await {
             Ok(Confirmation::Enough) => Ok(()),
             Ok(Confirmation::Short(count)) => uncertain(format!("only {count} replicas have it (store.replica_acks)")),
             Ok(Confirmation::Failed(error)) => match CommandError::of(error) {
@@ -248,20 +264,19 @@ impl<'a> Call<'a> {
     /// Writes `record`, which is `settled` in its stored form.
     pub(super) async fn settle(&self, (record, settled): (&Record, &Record)) -> Result<Settled, StoreError> {
         let time_to_live = transitions::time_to_live(record);
-        let mut placement = Placement::Within;
+        let (mut placement, mut timeout) = (Placement::Within, self.timeout);
         if let State::Completed { reply, .. } = &record.state
             && reply.body.stored_len() > LARGE_BODY
         {
-            let cut = match self.body.get() {
-                Some(cut) => *cut,
-                None => Box::pin(self.write_body(record.claim.token, reply.body.stored(), time_to_live)).await?,
+            let body = match self.body.get() {
+                Some(body) => *body,
+                None => Box::pin(self.write_apart(record.claim.token, reply.body.stored(), time_to_live)).await?,
             };
-            // If the record is redirected to another node, the body is not written again.
-            let _ = self.body.set(cut);
-            placement = Placement::Apart(cut);
+            placement = Placement::Apart(body.cut);
+            timeout = body.deadline.saturating_duration_since(Instant::now());
         }
         let bytes = self.shared.format.encode(self.name, record, placement);
-        let kept = self.connected.settle(self.key, &bytes, time_to_live, self.timeout).await;
+        let kept = self.connected.settle(self.key, &bytes, time_to_live, timeout).await;
         let kept = kept.map_err(|fault| self.error(fault))?;
         if self.connected.replication.is_some() {
             // If a failover lost the outcome, the attempt could be taken over. The caller tries again.
@@ -273,6 +288,18 @@ impl<'a> Call<'a> {
         // Two encryptions of a record differ. No other owner writes a body apart under this token.
         let is_own = kept.apart_body().is_some_and(|body| body.token == record.claim.token);
         Ok(Settled::Kept(Box::new(if is_own { settled.clone() } else { kept })))
+    }
+
+    /// Writes a body, and keeps note of it for the case that the record is redirected to another node.
+    async fn write_apart(
+        &self,
+        token: Token,
+        pieces: &[Bytes],
+        time_to_live: Duration,
+    ) -> Result<WrittenBody, StoreError> {
+        let cut = self.write_body(token, pieces, time_to_live).await?;
+        let deadline = Instant::now() + self.shared.settings.config.timeout;
+        Ok(*self.body.get_or_init(|| WrittenBody { cut, deadline }))
     }
 
     pub(super) async fn release(&self, token: Token) -> Result<Released, StoreError> {

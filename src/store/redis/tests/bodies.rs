@@ -1,5 +1,7 @@
 //! Bodies that are stored apart from their records.
 
+use bytes::Bytes;
+
 use super::*;
 
 async fn left(server: &RedisServer, key: &str) -> i64 {
@@ -121,4 +123,50 @@ async fn a_body_that_lies_apart_goes_soon_after_its_record_is_released() {
         let left = left(&server, &chunk_key(&name, mine.token, index)).await;
         assert!((survives - 20_000..=survives).contains(&left), "chunk {index}: {left}");
     }
+}
+
+/// Starts a proxy in front of the server, and returns its port. The proxy delays each connection once, by `pause`, when
+/// the first chunk of a body arrives on it.
+async fn slow_for_bodies(server: &RedisServer, pause: Duration) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (port, server) = (listener.local_addr().expect("bound").port(), server.port());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", server)).await.expect("the server");
+            let ((mut client_in, client_out), (server_in, mut server_out)) = (client.into_split(), server.into_split());
+            tokio::spawn(async move {
+                let (mut buffer, mut was_held) = (vec![0; 64 * 1024], false);
+                while let Ok(length @ 1..) = client_in.read(&mut buffer).await {
+                    if !was_held && buffer[..length].windows(6).any(|bytes| bytes == b":body:") {
+                        was_held = true;
+                        tokio::time::sleep(pause).await;
+                    }
+                    if server_out.write_all(&buffer[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            tokio::spawn(pass(server_in, client_out, || {}));
+        }
+    });
+    port
+}
+
+/// If the deadline of the whole call applied to the commands after the body, every try would fail in the same way.
+#[tokio::test]
+async fn a_body_that_takes_longer_than_a_call_is_settled_at_the_first_try() {
+    let server = RedisServer::start_with(&["--repl-diskless-sync-delay", "0"]);
+    let _replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &server.port().to_string()]);
+    while !admin::<String>(&server.url(), &[b"INFO", b"replication"]).await.contains("state=online") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let wanted = config::StoreConfig { replica_acks: 1, timeout: Duration::from_secs(1), ..config() };
+    let pause = wanted.timeout * 2;
+    let store = open_with(slow_for_bodies(&server, pause).await, &wanted, NO_PING).await;
+    let (name, mine) = (name(), claim(1, RETRY));
+    let begun = Instant::now();
+    assert_eq!(store.settle(&name, &large(&mine)).await.expect("in time"), Settled::Written);
+    assert!(begun.elapsed() >= pause, "{:?}", begun.elapsed());
+    let body = StoredBody::open(&store, &name, apart_body(&store, &name).await).await.expect("a body");
+    assert_eq!(body.rest().await.expect("all of it").iter().map(Bytes::len).sum::<usize>(), 1 << 20);
 }
