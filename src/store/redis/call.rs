@@ -39,7 +39,7 @@ pub(super) struct Call<'a> {
 /// A body that is written. The write may take longer than the time limit of a call. So the commands after it have a new
 /// time limit.
 #[derive(Debug, Clone, Copy)]
-struct WrittenBody {
+pub(super) struct WrittenBody {
     cut: Cut,
     /// The deadline for the rest of the call.
     deadline: Instant,
@@ -108,6 +108,9 @@ impl<'a> Call<'a> {
         for _ in 0..MOST_REDIRECTS {
             let Some(to) = redirect.take() else { break };
             let Some(connected) = watched.cluster.follow(&to, deadline).await else { break };
+            if !to.keeps_body() {
+                body = OnceLock::new();
+            }
             let timeout = deadline.saturating_duration_since(Instant::now());
             let call = Call { body, ..Call::new(self.shared, connected, self.name, self.key, timeout) };
             came_to = again(&call, argument).await;
@@ -270,7 +273,7 @@ impl<'a> Call<'a> {
         {
             let body = match self.body.get() {
                 Some(body) => *body,
-                None => Box::pin(self.write_apart(record.claim.token, reply.body.stored(), time_to_live)).await?,
+                None => Box::pin(self.write_apart(record, reply.body.stored())).await?,
             };
             placement = Placement::Apart(body.cut);
             timeout = body.deadline.saturating_duration_since(Instant::now());
@@ -291,13 +294,9 @@ impl<'a> Call<'a> {
     }
 
     /// Writes a body, and keeps note of it for the case that the record is redirected to another node.
-    async fn write_apart(
-        &self,
-        token: Token,
-        pieces: &[Bytes],
-        time_to_live: Duration,
-    ) -> Result<WrittenBody, StoreError> {
-        let cut = self.write_body(token, pieces, time_to_live).await?;
+    pub(super) async fn write_apart(&self, record: &Record, pieces: &[Bytes]) -> Result<WrittenBody, StoreError> {
+        let time_to_live = transitions::time_to_live(record);
+        let cut = self.write_body(record.claim.token, pieces, time_to_live).await?;
         let deadline = Instant::now() + self.shared.settings.config.timeout;
         Ok(*self.body.get_or_init(|| WrittenBody { cut, deadline }))
     }

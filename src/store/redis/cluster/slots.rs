@@ -173,6 +173,13 @@ impl Redirect {
         }
     }
 
+    /// Whether the chunks of a body that were written before the redirect lie where the record goes. During a move, new
+    /// names follow `ASK` to the node that gets the slot. After `MOVED`, the new owner may lack them: it may be a replica
+    /// that took over before it had them.
+    pub(in crate::store::redis) fn keeps_body(&self) -> bool {
+        matches!(self, Self::Ask(_))
+    }
+
     pub(super) fn endpoint(&self) -> &RedisEndpoint {
         match self {
             Self::Moved(_, endpoint) | Self::Ask(endpoint) => endpoint,

@@ -193,6 +193,30 @@ async fn the_digest_key_is_confirmed_while_its_own_slot_moves() {
     assert_eq!(store.losses(), 0);
 }
 
+/// A replica that took over may lack the chunks that were written a moment before. Deleting them has the same effect.
+#[tokio::test]
+async fn a_body_is_written_again_at_the_node_that_has_taken_over_its_slot() {
+    let cluster = Cluster::start(3, false);
+    let store = open_cluster(&cluster, ConnectionOptions::default()).await;
+    let (name, mine) = (name_at(&cluster, 0), claim(1, RETRY));
+    let (slot, record) = (slot(&name), large(&mine));
+    let State::Completed { reply, .. } = &record.state else { panic!("a reply") };
+    let call = store.call(&name, PATIENCE).expect("a connection");
+    call.write_apart(&record, reply.body.stored()).await.expect("written");
+    for index in 0..16 {
+        assert_eq!(at_node::<u64>(&cluster.nodes[0], &["DEL", &chunk_key(&name, mine.token, index)]).await, 1);
+    }
+    cluster.begin_to_move(slot, 0, 1);
+    cluster.end_to_move(slot, 1);
+    let both: (&Record, &Record) = (&record, &record);
+    let settled = call.settle(both).await;
+    assert!(settled.is_err(), "the node names another: {settled:?}");
+    let settled = call.or_elsewhere(settled, &both, |call, both| Box::pin(call.settle(*both))).await;
+    assert_eq!(settled.expect("an answer"), Settled::Written);
+    let body = StoredBody::open(&store, &name, apart_body(&store, &name).await).await.expect("a body");
+    assert_eq!(body.rest().await.expect("all of it").iter().map(Bytes::len).sum::<usize>(), 1 << 20);
+}
+
 #[tokio::test]
 async fn changes_by_others_are_heard_of_at_any_node() {
     let cluster = Cluster::start(3, false);
