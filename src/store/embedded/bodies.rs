@@ -49,9 +49,14 @@ impl Embedded {
         let mut cutter = self.shared.format.cutter(name, token);
         let mut chunks = Vec::with_capacity(AT_ONCE);
         for piece in pieces {
-            cutter.push(piece.clone(), |chunk| chunks.push(chunk));
-            if chunks.len() >= AT_ONCE {
-                self.write_chunks(name, token, &mut chunks, time_to_live).await?;
+            // A compressed body is a single piece of any length. A slice of a chunk's size completes one chunk at most.
+            let mut left = piece.clone();
+            while !left.is_empty() {
+                let slice = left.split_to(left.len().min(SIZE as usize));
+                cutter.push(slice, |chunk| chunks.push(chunk));
+                if chunks.len() >= AT_ONCE {
+                    self.write_chunks(name, token, &mut chunks, time_to_live).await?;
+                }
             }
         }
         let (last, cut) = cutter.end();
