@@ -29,8 +29,10 @@ pub(super) struct CoreWriter {
 const LARGE: u64 = 64 * 1024;
 /// A write of so many milliseconds has waited for the disk.
 const SLOW: u64 = 10;
-/// For so many milliseconds after a slow write, the thread writes instead of the cores.
+/// For at least so many milliseconds after a slow write, the thread writes instead of the cores.
 const SLOW_FOR: u64 = 1000;
+/// The thread writes for so many times as long as the slow write took. So a core waits for a small part of the time.
+const SLOW_TIMES: u64 = 20;
 
 impl CoreWriter {
     pub(super) fn new(log: SharedLog, clock: Arc<Clock>) -> Self {
@@ -53,11 +55,18 @@ impl CoreWriter {
         let written = batch.commit(&mut log, now);
         writer::end(queue, &batch, written, &log);
         drop(log);
-        if self.clock.now() >= now + SLOW {
-            self.slow_until.store(now + SLOW_FOR, Ordering::Relaxed);
+        if let Some(until) = slow_until(now, self.clock.now()) {
+            self.slow_until.store(until, Ordering::Relaxed);
         }
         true
     }
+}
+
+/// Until when the thread writes after a write from `begun` to `ended`. `None`: the write was not slow.
+fn slow_until(begun: u64, ended: u64) -> Option<u64> {
+    let took = ended.saturating_sub(begun);
+    // From the end of the write: a write may take longer than `SLOW_FOR`.
+    (took >= SLOW).then(|| ended.saturating_add(SLOW_FOR.max(took.saturating_mul(SLOW_TIMES))))
 }
 
 /// Locks the log, and waits for that. For the thread.
@@ -71,5 +80,18 @@ fn try_lock(log: &Mutex<RecordLog>) -> Option<MutexGuard<'_, RecordLog>> {
         Ok(log) => Some(log),
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_thread_writes_after_a_slow_write_however_long_that_took() {
+        assert_eq!(slow_until(5000, 5009), None);
+        assert_eq!(slow_until(5000, 5010), Some(6010));
+        assert_eq!(slow_until(5000, 5100), Some(7100));
+        assert_eq!(slow_until(5000, 6500), Some(36_500));
     }
 }
