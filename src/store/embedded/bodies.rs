@@ -5,6 +5,7 @@
 //! never written, nothing refers to the chunks, and they expire. Chunks outlive their record, so that a reader that has
 //! begun can finish.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,8 +45,9 @@ impl Embedded {
         pieces: &[Bytes],
         time_to_live: Duration,
     ) -> Result<Cut, StoreError> {
-        // The timeout of each write begins after this wait.
-        let _turn = self.shared.body_turn.lock().await;
+        // The timeout of each write begins after this wait, which has its own.
+        let turn = tick::timeout(self.shared.timeout, pin!(self.shared.body_turn.lock())).await;
+        let _turn = turn.map_err(|_| StoreError::Unavailable("the embedded store does not keep up".into()))?;
         let mut cutter = self.shared.format.cutter(name, token);
         let mut chunks = Vec::with_capacity(AT_ONCE);
         for piece in pieces {

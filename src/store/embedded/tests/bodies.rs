@@ -184,3 +184,14 @@ async fn others_are_written_while_a_large_answer_is() {
         assert!(is_whole(&store, &large, &record).await);
     }
 }
+
+#[tokio::test]
+async fn a_large_answer_waits_for_the_others_no_longer_than_the_timeout() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config::StoreConfig { timeout: Duration::from_millis(100), ..config(Durability::Disk) };
+    let store = Embedded::open(folder.path(), &config, HOUR).expect("a store");
+    let (name, record) = (name(), answer(&claim(1, RETRY), 100_000));
+    let _another = store.shared.body_turn.lock().await;
+    let settled = tokio::time::timeout(Duration::from_secs(20), store.settle(&name, &record)).await.expect("an answer in time");
+    assert!(matches!(settled, Err(StoreError::Unavailable(_))), "{settled:?}");
+}
