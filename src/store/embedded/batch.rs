@@ -256,6 +256,10 @@ impl Batch {
         if changes.is_empty() { Ok(()) } else { log.append(&changes, now, self.durable) }
     }
 
+    pub(super) fn has_chunks(&self) -> bool {
+        !self.chunks.is_empty()
+    }
+
     /// Adds chunks of an answer. They are synced like a record: a later write that fails must not remove them.
     pub(super) fn add_chunks(&mut self, chunks: Vec<LogWrite>) {
         self.chunks.extend(chunks);

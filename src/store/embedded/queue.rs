@@ -182,12 +182,16 @@ impl CommitQueue {
         Ok((result, ticket))
     }
 
-    /// Adds chunks of an answer to the gathering batch.
+    /// Adds chunks of an answer to the gathering batch. The caller has waited for the chunks before these.
     pub(super) fn add_chunks(&self, chunks: Vec<LogWrite>) -> Result<CommitTicket, StoreError> {
         let mut state = self.state();
         let condition = self.condition.get();
         if !Purpose::End.is_allowed(condition) {
             return Err(condition.unavailable());
+        }
+        // A caller that waited in vain has left these. If the disk hangs, each try would add a MiB.
+        if state.gathering.has_chunks() {
+            return Err(StoreError::Unavailable("the embedded store does not keep up".into()));
         }
         state.gathering.add_chunks(chunks);
         Ok(CommitTicket(state.number))

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::*;
 use crate::store::embedded::batch::Batch;
+use crate::store::embedded::frame::{FrameContent, RecordVersion};
+use crate::store::embedded::log::LogWrite;
 use crate::store::embedded::queue::WriterWork;
 use crate::store::embedded::waiters::CommitTicket;
 
@@ -184,4 +186,28 @@ fn who_stands_behind_those_of_the_next_batch_is_woken_too() {
     batch.commit(&mut log, 1).expect("written");
     queue.finish(&batch, log.open_segment().0);
     assert_eq!(waiting.each_ref().map(|(_, woken)| woken.0.load(Ordering::Relaxed)), [false, true]);
+}
+
+/// A caller whose timeout is over leaves its chunks, and may try again.
+#[test]
+fn a_disk_that_hangs_gathers_the_chunks_of_one_try() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut log, queue, _) = queue(&folder);
+    let chunk = || {
+        let content = FrameContent::Chunk(vec![vec![7; 1000].into()]);
+        let version = RecordVersion { expires_at: u64::MAX, kept_until: u64::MAX, content };
+        vec![LogWrite { name: name(), version, replaces: None, record_sum: None }]
+    };
+    queue.add_chunks(chunk()).expect("taken");
+    let batch = begun(&queue);
+    // The write of the first chunk hangs, and another one gathers.
+    queue.add_chunks(chunk()).expect("taken");
+    for _ in 0..3 {
+        assert!(matches!(queue.add_chunks(chunk()), Err(StoreError::Unavailable(_))));
+    }
+    batch.commit(&mut log, 1).expect("written");
+    queue.finish(&batch, log.open_segment().0);
+    let batch = begun(&queue);
+    queue.add_chunks(chunk()).expect("taken");
+    batch.commit(&mut log, 1).expect("written");
 }
