@@ -17,7 +17,7 @@
 //! | **the protocol**: states, and every step between them | [`record`], [`record::transitions`] |
 //! | what lies in a store, byte by byte | [`record::codec`], [`record::chunks`]; `docs/record-layout.md` |
 //! | how stored answers are encrypted | [`record::encryption`]; which key writes, `store/format.rs` |
-//! | the claim | [`guard::Guard::claim`] (`guard/claim.rs`), carried out by [`store::Store::claim`] |
+//! | the claim | [`guard::Guard::claim`] (`guard/claim.rs`), carried out by [`store::Store::claim`]: `store/redis/hot.rs`, `store/embedded/batch.rs` |
 //! | what a repeat gets | [`guard::decide()`] |
 //! | the life of an attempt: send, renew, settle, keep trying | [`guard::attempt`] |
 //! | who polls an attempt, and what becomes of it when its client leaves | `guard/running.rs` |
@@ -33,9 +33,9 @@
 //! | to add | begin with | then |
 //! |---|---|---|
 //! | a selector | [`rule::Selector`] | `config/file/selector.rs` reads it, `key/select.rs` finds it in a request |
-//! | a status policy | [`rule::Policy`], in `rule/policy.rs`: the table by status | `guard/policy.rs` only applies it |
-//! | a store | [`store::Store`], `store/conformance.rs` | `store/any.rs`, `config/file/store_url.rs` |
-//! | a metric | `metrics.rs` | the place where the decision is made |
+//! | a status policy | [`rule::Policy`], in `rule/policy.rs`: the table by status | `config/file/route.rs`: its `on_unknown`; `guard/policy.rs` only applies it |
+//! | a store | [`store::Store`], `store/conformance.rs` | `config::StoreLocation`, `config/file/store_url.rs`, `store/mod.rs` |
+//! | a metric | `metrics.rs`; of a route, `metrics/exposition.rs` | the place where the decision is made |
 //! | what the form guard does in a page | `form_guard/form.js` | [`form_guard`] serves it, `proxy/form.rs` answers it |
 //! | a key of the configuration | `config/file/`, `config/onlyonce.toml` | the schema and `docs/configuration.md` follow |
 //! | an answer of our own | [`problem`], `problem/code.rs` | `docs/clients.md` |

@@ -1,34 +1,37 @@
-// onlyonce (docs/browsers.md)
+// onlyonce
 {
 const routes = [];
 const { forms = '[data-onlyonce]' } = document.currentScript.dataset;
 const words = { de: 'Sendet…' };
 const newKey = () => URL.createObjectURL(new Blob()).slice(-36);
-const find = (url, method) => routes.find(([requests]) => requests.test(new Request(url).url.replace(origin, method)));
+const find = (url, method) => routes.find(([its]) => its.test(new Request(url).url.replace(origin, method)));
 let blocked;
-document.onsecuritypolicyviolation = (event) => blocked = /connect/.test(event.effectiveDirective);
+document.onsecuritypolicyviolation = (it) => {
+ if (/^connect.*enforce/.test(it.effectiveDirective + it.disposition) && it.blockedURI.startsWith(origin)) blocked = 1;
+};
 
-const send = async (url, options, key = newKey(), lost) => {
- const [, field, again] = find(url, options.method), headers = new Headers(options.headers);
- if (field) options.body.get(field) || options.body.set(field, key);
+const send = async (url, init, key = newKey(), lost) => {
+ const [, field, again] = find(url, init.method), headers = new Headers(init.headers);
+ if (field) init.body.get(field) || init.body.set(field, key);
  headers.set(lost ? 'onlyonce-form' : 'onlyonce-fetch', key);
  for (let wait = 2, end = Date.now() + 6e5;;) {
   try {
-   const answer = await fetch(url, { ...options, headers });
-   [answer.verb, answer.to] = `${answer.headers.get('onlyonce-form')}`.split(' ');
-   if (answer.headers.has('idempotent-replayed')) dispatchEvent(new CustomEvent('onlyonce:replayed', { detail: answer }));
-   if (answer.verb !== 'wait') return answer;
-   wait = answer.to;
+   const got = await fetch(url, { ...init, headers });
+   [got.verb, got.to] = `${got.headers.get('onlyonce-form')}`.split(' ');
+   if (got.headers.has('idempotent-replayed')) dispatchEvent(new CustomEvent('onlyonce:replayed', { detail: got }));
+   if (got.verb !== 'wait') return got;
+   wait = got.to;
   } catch (error) {
-   if (!again || Date.now() > end || error.code || blocked) throw error;
+   if (!again || error.code || blocked) throw error;
    lost = lost?.();
   }
-  await new Promise((done) => setTimeout(done, wait * 1e3));
+  await new Promise((go) => setTimeout(go, wait * 1e3));
+  if (Date.now() > end) throw Error();
  }
 };
 
-document.querySelectorAll(forms).forEach((form, index) => {
-const note = document.createElement('output'), id = 'onlyonce' + index + location;
+document.querySelectorAll(forms).forEach((form, n) => {
+const note = document.createElement('output'), id = 'onlyonce' + n + location;
 let unlock, it = performance.navigation.type && sessionStorage[id]?.split(',');
 const save = (key, done) => sessionStorage[id] = it = [key, done];
 if (!it) save(newKey());
@@ -53,16 +56,16 @@ const lock = (button) => {
 const submit = async (button, copy) => {
  let body = new FormData(form);
  if (button.name) body.append(button.name, button.value);
- if (!/multi/.test(copy.enctype)) body = new URLSearchParams([...body].map(([name, value]) => [name, value.replace(/\r?\n/g, '\r\n')]));
+ if (!/multi/.test(copy.enctype)) body = new URLSearchParams([...body].map(([name, value]) => [name, (value.name ?? value).replace(/\r?\n/g, '\r\n')]));
  copy.onformdata = ({ formData }) => [...body].map((field) => formData.append(...field));
  lock(button);
  try {
-  const answer = await send(copy.action, { method: 'POST', body }, it[0], () => free('No connection: sent again by itself.'));
-  if (answer.verb === 'say') throw await answer.json();
-  save(answer.ok ? it[0] : newKey(), 1);
+  const got = await send(copy.action, { method: 'POST', body }, it[0], () => free('No connection: sent again by itself.'));
+  if (!/go|page|done/.test(got.verb)) throw got.verb === 'say' ? await got.json() : {};
+  save(got.ok ? it[0] : newKey(), 1);
   free('');
-  if (answer.to) open(answer.to, copy.target || '_self');
-  if (answer.verb === 'page') throw blocked = 1;
+  if (got.to) open(got.to, copy.target || '_self');
+  if (got.verb === 'page') throw blocked = 1;
  } catch ({ detail = 'No answer. It may have arrived.', offer = 'Try again', anew }) {
   if (blocked) document.body.appendChild(copy).submit();
   else free(detail, offer, () => { if (anew) save(newKey()); submit(button, copy); });
@@ -70,11 +73,11 @@ const submit = async (button, copy) => {
 };
 form.addEventListener('input', () => it[1] && save(newKey()));
 addEventListener('pageshow', ({ persisted }) => persisted && free(''));
-form.addEventListener('submit', (event) => unlock && (event.preventDefault(), event.stopImmediatePropagation()), true);
-addEventListener('submit', (event) => {
- const button = event.submitter, copy = form.cloneNode();
+form.addEventListener('submit', (e) => unlock && (e.preventDefault(), e.stopImmediatePropagation()), true);
+addEventListener('submit', (e) => {
+ const button = e.submitter, copy = form.cloneNode();
  for (const { name, value } of button.attributes) if (/^form./.test(name)) copy.setAttribute(name.slice(4), value);
- if (event.target === form && !event.defaultPrevented && find(copy.action, copy.method)) event.preventDefault(submit(button, copy));
+ if (e.target === form && !e.defaultPrevented && find(copy.action, copy.method)) e.preventDefault(submit(button, copy));
 });
 });
 onlyonce = { fetch: send };

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    RANGE, VARY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, RANGE, VARY,
 };
 use http::{Method, StatusCode};
 use lol_html::html_content::ContentType;
@@ -123,7 +123,11 @@ impl FormGuard {
 fn fitness(status: StatusCode, answer: &HeaderMap, host: Option<&str>) -> Result<Option<String>, Untouched> {
     let media = answer.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
     let mut parts = media.split(';').map(str::trim);
-    if status != StatusCode::OK || parts.next() != Some("text/html") || answer.contains_key(CONTENT_RANGE) {
+    // A download is a file, and stays as it is.
+    let is_download = list::texts(answer, &CONTENT_DISPOSITION)
+        .any(|text| text.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case("attachment")));
+    let is_page = status == StatusCode::OK && parts.next() == Some("text/html") && !is_download;
+    if !is_page || answer.contains_key(CONTENT_RANGE) {
         return Err(Untouched::NoPage);
     }
     let is_utf8 = |part: &str| {

@@ -21,6 +21,7 @@ use crate::config::ServerConfig;
 use crate::list;
 use crate::rule::Routes;
 pub use inject::{Inserter, Untouched};
+pub use script::KeyPlace;
 
 /// The script of one configuration.
 pub struct FormGuard {

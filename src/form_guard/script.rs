@@ -15,7 +15,7 @@ pub(super) fn text(routes: &Routes) -> String {
 
 /// Where the script puts the key of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeyPlace<'a> {
+pub enum KeyPlace<'a> {
     /// In this form field.
     Field(&'a str),
     /// In a header, which the proxy writes for the script.
@@ -24,7 +24,7 @@ enum KeyPlace<'a> {
 
 impl<'a> KeyPlace<'a> {
     /// `None` if the script cannot make a key for this route. It ignores the route's forms then.
-    fn of(rule: &'a Rule) -> Option<Self> {
+    pub fn of(rule: &'a Rule) -> Option<Self> {
         if rule.mode != Mode::Enforce || rule.key_format == KeyFormat::Ulid {
             return None;
         }

@@ -1,3 +1,5 @@
+//! What an owner holds between its claim and its attempt.
+
 use std::sync::Arc;
 
 use super::Guard;

@@ -1,3 +1,5 @@
+//! From a request to its operation: first from the head, then from the body.
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

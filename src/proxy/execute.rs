@@ -42,8 +42,9 @@ impl Proxy {
         let record = ownership.record().clone();
         let accepted = Accepted::by(&head);
         let (relay, reader) = relay_for(rule.response, head.version).unzip();
+        let keeps_pages = head.fields.has(Fields::OURS)
+            && head.extensions.remove::<KeepsPages>().is_some_and(|keeps| keeps.is_for(rule, &body));
         let body = RequestBody::buffered(body);
-        let keeps_pages = head.fields.has(Fields::OURS) && head.extensions.remove::<KeepsPages>().is_some();
         self.cross(&mut head, &body, client);
         if ownership.attempt() > 1 {
             head.headers.insert(head::ATTEMPT, HeaderValue::from(ownership.attempt()));

@@ -9,6 +9,7 @@ use http::{StatusCode, header};
 use super::body::response::{ProxyResponse, ResponseBody};
 use super::head::Head;
 use super::refused_page::{KeepsPages, is_html};
+use crate::form_guard::KeyPlace;
 use crate::problem::{self, FETCH, FORM};
 use crate::rule::{FingerprintMode, Rule, Selector};
 
@@ -17,8 +18,8 @@ pub(super) struct ScriptRequest {
     key: HeaderValue,
     /// For a form, and not for a page that reads the answer itself.
     is_form: bool,
-    /// The folder of its path, for targets that are relative to it.
-    folder: String,
+    /// Its path and query, for targets that are relative to them.
+    path: String,
     /// Whether a navigation with the same fields is the same operation.
     replays: Replays,
 }
@@ -40,9 +41,8 @@ impl ScriptRequest {
         let form = head.headers.remove(FORM);
         let is_form = form.is_some();
         let key = form.or_else(|| head.headers.remove(FETCH))?;
-        let path = head.uri.path();
-        let folder = path[..path.rfind('/').map_or(0, |at| at + 1)].to_owned();
-        Some(Self { key, is_form, folder, replays: Replays::Never })
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Some(Self { key, is_form, path, replays: Replays::Never })
     }
 
     /// Puts the key where the route expects it, unless that is in the body, and asks for a page.
@@ -51,7 +51,9 @@ impl ScriptRequest {
             Selector::Header(name) => Some(name),
             _ => None,
         });
-        if let Some(name) = name
+        // Another header may be a part of the key: one that only the client's edge may set.
+        if KeyPlace::of(rule) == Some(KeyPlace::Header)
+            && let Some(name) = name
             && !head.headers.contains_key(name)
             && let Ok(key) = HeaderValue::from_bytes(&[b"\"", self.key.as_bytes(), b"\""].concat())
         {
@@ -65,24 +67,31 @@ impl ScriptRequest {
         }
         self.replays = Replays::of(rule, &head.headers);
         if !matches!(self.replays, Replays::Never) {
-            head.extensions.insert(KeepsPages);
+            head.extensions.insert(KeepsPages(self.key.clone()));
         }
     }
 
     /// Says what the script is to do with an answer of the backend. `is_kept`: it is in the record.
     pub(super) fn tell(&self, answer: ProxyResponse, is_kept: bool) -> ProxyResponse {
         let (mut parts, mut body) = answer.into_parts();
-        let target = target(parts.status, &parts.headers, &self.folder);
+        let target = target(parts.status, &parts.headers, &self.path);
         let verb = if let Some(target) = target {
             // A redirection that fetch follows would load the page twice, and eat what is shown once.
             parts.status = StatusCode::OK;
             target
+        } else if [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT].contains(&parts.status) {
+            HeaderValue::from_static("done")
         } else if is_kept && !parts.status.is_server_error() && self.replays.after(&parts.headers) {
             HeaderValue::from_static("page")
-        } else if !self.is_form || [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT].contains(&parts.status) {
+        } else if !self.is_form {
             HeaderValue::from_static("done")
         } else {
             let ours = problem::backend_answered(parts.status);
+            if parts.status.is_redirection() {
+                // A redirection that fetch follows would send the form to where no route may guard it.
+                parts.status = StatusCode::OK;
+                parts.headers.remove(LOCATION);
+            }
             for name in [CONTENT_ENCODING, CONTENT_LENGTH, header::TRAILER] {
                 parts.headers.remove(name);
             }
@@ -139,19 +148,19 @@ impl Replays {
 const FORM_MEDIA: &[u8] = b"application/x-www-form-urlencoded";
 
 /// `go URL`, where an answer names the page that is to be shown.
-fn target(status: StatusCode, headers: &HeaderMap, folder: &str) -> Option<HeaderValue> {
+fn target(status: StatusCode, headers: &HeaderMap, path: &str) -> Option<HeaderValue> {
     let names_it = match status {
         StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => true,
         StatusCode::CREATED => !is_html(headers),
         _ => false,
     };
     let location = headers.get(LOCATION).filter(|_| names_it)?;
-    let location = resolved(location.as_bytes(), folder)?;
+    let location = resolved(location.as_bytes(), path)?;
     HeaderValue::try_from(format!("go {location}")).ok()
 }
 
 /// A location as a URL that a script may open. `None`: a URL that would run in the page, or none at all.
-fn resolved(location: &[u8], folder: &str) -> Option<String> {
+fn resolved(location: &[u8], path: &str) -> Option<String> {
     let text = location.trim_ascii();
     // Browsers leave these out where they read a URL: what follows could be the rest of "javascript:".
     if text.is_empty() || text.iter().any(u8::is_ascii_control) {
@@ -164,7 +173,14 @@ fn resolved(location: &[u8], folder: &str) -> Option<String> {
     if !is_whole && !is_relative {
         return None;
     }
-    let mut out = String::from(if is_whole { "" } else { folder });
+    // RFC 3986, 5.2.2: a query keeps the path, a fragment the query too, and anything else the folder.
+    let without_query = path.split('?').next().unwrap_or_default();
+    let base = match text.first() {
+        Some(b'#') => path,
+        Some(b'?') => without_query,
+        _ => &without_query[..without_query.rfind('/').map_or(0, |at| at + 1)],
+    };
+    let mut out = String::from(if is_whole { "" } else { base });
     for byte in text {
         if byte.is_ascii_graphic() { out.push(char::from(*byte)) } else { out.push_str(&format!("%{byte:02X}")) }
     }
@@ -184,6 +200,8 @@ mod tests {
             ("HTTP://other.test/", Some("HTTP://other.test/")),
             ("//other.test/x", Some("//other.test/x")),
             ("a/b:c", Some("/shop/a/b:c")),
+            ("?saved=1", Some("/shop/new.php?saved=1")),
+            ("#done", Some("/shop/new.php?x=1#done")),
             ("/a b", Some("/a%20b")),
             ("/\u{e4}", Some("/%C3%A4")),
             ("javascript:alert(1)", None),
@@ -192,7 +210,7 @@ mod tests {
             ("\u{1}javascript:alert(1)", None),
             ("", None),
         ] {
-            assert_eq!(resolved(location.as_bytes(), "/shop/").as_deref(), opened, "{location:?}");
+            assert_eq!(resolved(location.as_bytes(), "/shop/new.php?x=1").as_deref(), opened, "{location:?}");
         }
     }
 }

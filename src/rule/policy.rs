@@ -1,3 +1,5 @@
+//! Which answers are stored, which free the key, and which hold it: the tables by status.
+
 use std::fmt;
 
 use http::StatusCode;

@@ -1,3 +1,5 @@
+//! Where parts of a key or of a scope are read.
+
 use std::fmt;
 use std::time::Duration;
 

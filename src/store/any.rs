@@ -1,3 +1,5 @@
+//! One type for all stores.
+
 use std::ops::Deref;
 use std::sync::Arc;
 

@@ -35,6 +35,11 @@ impl Collector {
         if uri.scheme_str() != Some("http") {
             return Err(wrong("traces are sent over http only"));
         }
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("OTEL_EXPORTER_OTLP_ENDPOINT: a name and a password are not sent; it looks like \
+                        http://127.0.0.1:4318"
+                .to_owned());
+        }
         let host = uri.host().ok_or_else(|| wrong("it names no host"))?.trim_matches(['[', ']']).to_owned();
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("traces cannot be sent: {error}"))?;

@@ -86,7 +86,13 @@ impl Span {
     /// The span of a request, with the pattern of its route.
     pub fn server(request: &HeaderMap, method: &Method, route: Option<&str>) -> Self {
         let Some(tracer) = TRACER.get() else { return Self(None) };
-        let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(request));
+        // The propagator also takes identifiers that are too short.
+        let is_whole = request.get(TRACEPARENT).is_some_and(|value| value.len() >= 55);
+        let parent = Context::new();
+        let parent = match is_whole {
+            true => TraceContextPropagator::new().extract_with_context(&parent, &HeaderExtractor(request)),
+            false => parent,
+        };
         let method = method_name(method);
         let name = route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
         let mut attributes = vec![KeyValue::new("http.request.method", method.to_owned())];
