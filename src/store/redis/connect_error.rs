@@ -57,6 +57,12 @@ pub enum ConnectError {
         /// Host and port.
         server: String,
     },
+    /// The slots of a node are moving to another one, as far as they were tried.
+    #[error("{server} is giving its slots to another node of the cluster: it is tried again")]
+    SlotsMoving {
+        /// Host and port.
+        server: String,
+    },
     /// The server does not accept the credentials.
     #[error("Redis does not accept the user and password (store.url, store.password), or asks for some")]
     Credentials(#[source] RedisError),
@@ -169,6 +175,7 @@ impl ConnectError {
             | Self::HungUp(_)
             | Self::NoPrimary { .. }
             | Self::NotPrimary { .. }
+            | Self::SlotsMoving { .. }
             | Self::Credentials(_)
             | Self::Permission { .. }
             | Self::Refused(_)
@@ -185,6 +192,8 @@ impl ConnectError {
             Self::Elsewhere(_) | Self::NoCluster { .. } | Self::SeveralServers { .. } | Self::Uncovered(_) => false,
             Self::DigestKeyWithheld { .. } | Self::DigestKeyReplaced { .. } | Self::NotOurs { .. } => false,
             Self::Evicting { .. } | Self::Permission { .. } | Self::Randomness(_) => false,
+            // The node has answered, and its records are there.
+            Self::SlotsMoving { .. } => false,
             Self::Silent(_) | Self::Mute(_) | Self::MuteInTls(_) => true,
             Self::Unreachable(_) | Self::Tls(_) | Self::HungUp(_) => true,
             Self::NoPrimary { .. } | Self::NotPrimary { .. } | Self::Credentials(_) | Self::Refused(_) => true,

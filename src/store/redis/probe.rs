@@ -55,6 +55,9 @@ struct LoggedWarnings {
     evicted: Option<u64>,
 }
 
+/// In a cluster, the slot of the probe's name may be moving to another node. Then another name is tried.
+const NAMES_TRIED: usize = 3;
+
 impl Probe {
     pub(super) fn new(
         config: &config::StoreConfig,
@@ -84,19 +87,27 @@ impl Probe {
         self.run.as_deref()
     }
 
-    /// Finds out whether the server can be used, and how. It takes one round trip, because the server may be far away.
+    /// Finds out whether the server can be used, and how. It takes one round trip, because the server may be far away. In
+    /// a cluster, it takes one more for each name whose slot is moving.
     pub(super) async fn examine(
         &mut self,
         connected: &mut Connected,
         link: &Link,
         deadline: Instant,
     ) -> Result<(), ConnectError> {
-        let mut pipeline = ServerFacts::questions(true);
-        for source in commands::SOURCES {
-            pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
-        }
-        let tried = commands::rehearse(&mut pipeline, &link.names.name(&self.rehearsal, 0), self.duty);
-        let answers = connected.ask_all(&pipeline, deadline).await.map_err(|fault| self.of(fault))?;
+        let mut skip = 0;
+        let (tried, answers) = loop {
+            let mut pipeline = ServerFacts::questions(true);
+            for source in commands::SOURCES {
+                pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
+            }
+            let tried = commands::rehearse(&mut pipeline, &link.names.name(&self.rehearsal, skip), self.duty);
+            let answers = connected.ask_all(&pipeline, deadline).await.map_err(|fault| self.of(fault))?;
+            skip += 1;
+            if self.duty == ServerDuty::Alone || skip >= NAMES_TRIED || redirect(&answers).is_none() {
+                break (tried, answers);
+            }
+        };
         let (facts, rest) = answers.split_at(ServerFacts::QUESTIONS.min(answers.len()));
         let (loads, rehearsed) = rest.split_at(commands::SOURCES.len().min(rest.len()));
         self.said.no_info = facts.first().is_none_or(RedisResult::is_err);
@@ -123,16 +134,15 @@ impl Probe {
             );
         }
         let tried = std::iter::repeat_n("SCRIPT LOAD", loads.len()).chain(tried);
-        let is_elsewhere = |answer: &RedisResult<Value>| {
-            answer.as_ref().is_err_and(|error| matches!(error.code(), Some("MOVED" | "ASK")))
-        };
-        match rehearsed.iter().find(|answer| is_elsewhere(answer)) {
-            // The slot of the probe's name does not belong to this node any more.
-            Some(_) if self.duty != ServerDuty::Alone => {
-                return Err(ConnectError::NotPrimary { server: connected.endpoint.to_string() });
-            }
-            Some(Err(error)) => return Err(self.of(CommandError::of(error.clone()))),
-            Some(Ok(_)) | None => {}
+        if let Some(error) = redirect(rehearsed) {
+            let server = connected.endpoint.to_string();
+            return Err(match error.code() {
+                _ if self.duty == ServerDuty::Alone => self.of(CommandError::of(error.clone())),
+                // The slot still belongs to this node, which is a primary within reach.
+                Some("ASK") => ConnectError::SlotsMoving { server },
+                // The slot of the probe's name does not belong to this node any more.
+                _ => ConnectError::NotPrimary { server },
+            });
         }
         self.has_all(tried.zip(loads.iter().chain(rehearsed)))?;
         // A replica refuses all later writes too.
@@ -283,6 +293,13 @@ fn lacking(what: &'static str, error: &RedisError) -> Option<&'static str> {
         (true, "EVALSHA") => Some("a command that its scripts call"),
         (true, what) => Some(what),
     }
+}
+
+/// The redirect among these replies, if there is one: `MOVED` before `ASK`.
+fn redirect(answers: &[RedisResult<Value>]) -> Option<&RedisError> {
+    let with =
+        |code| answers.iter().filter_map(|answer| answer.as_ref().err()).find(|error| error.code() == Some(code));
+    with("MOVED").or_else(|| with("ASK"))
 }
 
 fn is_read_only(answer: &RedisResult<Value>) -> bool {

@@ -217,6 +217,78 @@ async fn a_body_is_written_again_at_the_node_that_has_taken_over_its_slot() {
     assert_eq!(body.rest().await.expect("all of it").iter().map(Bytes::len).sum::<usize>(), 1 << 20);
 }
 
+/// The slots of a node.
+async fn slots_of(cluster: &Cluster, node: usize) -> Vec<u16> {
+    let text: String = at_node(&cluster.nodes[node], &["CLUSTER", "NODES"]).await;
+    let own = text.lines().find(|line| line.contains("myself")).expect("itself");
+    let range = own.split(' ').nth(8).and_then(|range| range.split_once('-')).expect("one range");
+    (range.0.parse().expect("a slot")..=range.1.parse().expect("a slot")).collect()
+}
+
+/// Has the store connect to the node anew, and waits until it has lost the former connection.
+async fn reconnect(store: &Redis, node: &Node) -> Arc<crate::store::redis::cluster::ClusterNode> {
+    let Servers::Cluster(watched) = &store.shared.servers else { panic!("a cluster") };
+    let endpoint = RedisEndpoint::Tcp("127.0.0.1".to_owned(), node.port());
+    let of_store = watched.cluster.nodes().into_iter().find(|node| *node.endpoint() == endpoint).expect("known");
+    let before = of_store.server().link.connected().expect("a connection");
+    let _: u64 = at_node(node, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+    tokio::time::timeout(PATIENCE, before.until_lost()).await.expect("it is lost");
+    of_store
+}
+
+#[tokio::test]
+async fn a_node_is_connected_to_while_the_slot_moves_in_which_it_is_tried() {
+    let cluster = Cluster::start(2, false);
+    let node = &cluster.nodes[0];
+    for words in [["CONFIG", "SET", "slowlog-max-len", "10000"], ["CONFIG", "SET", "slowlog-log-slower-than", "0"]] {
+        let () = at_node(node, &words).await;
+    }
+    let store = open_cluster(&cluster, ConnectionOptions::default()).await;
+    type Entry = (i64, i64, i64, Vec<Bytes>, Bytes, Bytes);
+    let commands: Vec<Entry> = at_node(node, &["SLOWLOG", "GET", "-1"]).await;
+    let names = commands.iter().filter(|entry| entry.3[0] == "SET").map(|entry| &entry.3[1]);
+    // Each connection to this node tries the same name first.
+    let tried = names.clone().find(|name| name.starts_with(b"onlyonce:probe:")).expect("it was tried");
+    cluster.begin_to_move(slot_of(&[tried]), 0, 1);
+    let of_store = reconnect(&store, node).await;
+    tokio::time::timeout(PATIENCE, of_store.server().link.next()).await.expect("a connection");
+    until(&store, Health::Up).await;
+}
+
+/// `on_error = "forward"` lets requests through if the store is out of reach. This node is not: it has its records.
+#[tokio::test]
+async fn a_node_that_gives_away_all_of_its_slots_is_not_out_of_reach() {
+    let cluster = Cluster::start(2, false);
+    let node = &cluster.nodes[0];
+    let store = open_cluster(&cluster, ConnectionOptions::default()).await;
+    let target: String = at_node(&cluster.nodes[1], &["CLUSTER", "MYID"]).await;
+    let mut moves = ::redis::pipe();
+    for slot in slots_of(&cluster, 0).await {
+        moves.cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("MIGRATING").arg(&target).ignore();
+    }
+    let client = ::redis::Client::open(format!("redis://127.0.0.1:{}", node.port())).expect("an address");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+    let () = moves.query_async(&mut connection).await.expect("begun");
+    let of_store = reconnect(&store, node).await;
+    let begun = Instant::now();
+    let why = loop {
+        match of_store.server().link.state() {
+            Err(why) if matches!(*why, ConnectError::NotYet | ConnectError::Lost) => {}
+            Err(why) => break why,
+            Ok(_) => panic!("all of its slots are moving"),
+        }
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert!(matches!(*why, ConnectError::SlotsMoving { .. }), "{why:?}");
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        let refused = store.claim(&name_at(&cluster, 0), &claim(1, RETRY)).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 #[tokio::test]
 async fn changes_by_others_are_heard_of_at_any_node() {
     let cluster = Cluster::start(3, false);
