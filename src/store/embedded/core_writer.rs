@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::clock::Clock;
+use super::condition::Condition;
 use super::log::RecordLog;
 use super::queue::{CommitQueue, WriterWork};
 use super::writer;
@@ -52,13 +53,25 @@ impl CoreWriter {
             Some(WriterWork::Nothing | WriterWork::End) => return true,
             None => return false,
         };
+        let unfinished = UnfinishedBatch(queue);
         let written = batch.commit(&mut log, now);
         writer::end(queue, &batch, written, &log);
+        std::mem::forget(unfinished);
         drop(log);
         if let Some(until) = slow_until(now, self.clock.now()) {
             self.slow_until.store(until, Ordering::Relaxed);
         }
         true
+    }
+}
+
+/// Fails the batch that is being written if the write panics. Otherwise the end of the next batch would be taken for its
+/// end, and its callers would go on as if it were written. Dropped before the lock on the log is released.
+struct UnfinishedBatch<'a>(&'a CommitQueue);
+
+impl Drop for UnfinishedBatch<'_> {
+    fn drop(&mut self) {
+        self.0.fail(true, Condition::Broken);
     }
 }
 

@@ -40,6 +40,9 @@ pub(super) struct RecordLog {
     /// Makes the next sync fail.
     #[cfg(test)]
     pub(super) fails: Arc<std::sync::atomic::AtomicBool>,
+    /// Makes the next append panic.
+    #[cfg(test)]
+    pub(super) panics: bool,
 }
 
 /// The segment that is written to.
@@ -127,6 +130,8 @@ impl RecordLog {
             syncs: Arc::default(),
             #[cfg(test)]
             fails: Arc::default(),
+            #[cfg(test)]
+            panics: false,
         }
     }
 
@@ -158,6 +163,8 @@ impl RecordLog {
     /// Writes the changes. If they are `durable` and the store's durability is `Disk`, returns once they are on the
     /// disk. After an error, no reader sees them, and it is not certain whether they are on the disk.
     pub(super) fn append(&mut self, changes: &[LogWrite], now: u64, durable: bool) -> io::Result<()> {
+        #[cfg(test)]
+        assert!(!std::mem::take(&mut self.panics), "the test has it panic");
         let all: u64 = changes.iter().map(LogWrite::frame_len).sum();
         if self.is_too_long(self.open.length + all) && self.open.length > segment::HEADER {
             self.rotate(now)?;

@@ -1,6 +1,7 @@
 //! Waiting for a batch, and batches that fail.
 
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Wake, Waker};
@@ -210,4 +211,24 @@ fn a_disk_that_hangs_gathers_the_chunks_of_one_try() {
     let batch = begun(&queue);
     queue.add_chunks(chunk()).expect("taken");
     batch.commit(&mut log, 1).expect("written");
+}
+
+#[test]
+fn a_write_that_panics_on_a_core_is_never_taken_for_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut log, queue, condition) = queue(&folder);
+    log.panics = true;
+    let core = CoreWriter::new(Arc::new(Mutex::new(log)), Arc::new(Clock::start(0)));
+    let (lost, other) = (name(), name());
+    let (_, ticket) = ask(&queue, &lost, 1).expect("it is up");
+    catch_unwind(AssertUnwindSafe(|| core.write(&queue))).expect_err("it panics");
+    assert_eq!(condition.get(), Condition::Broken);
+    condition.set(Condition::Up);
+    let (_, next) = ask(&queue, &other, 1).expect("it is up");
+    assert!(core.write(&queue));
+    assert!(matches!(queue.result(next.expect("it was not written yet")), Some(Ok(()))));
+    let told = queue.result(ticket.expect("it was not written yet"));
+    assert!(matches!(told, Some(Err(StoreError::Uncertain(_)))), "{told:?}");
+    let (claimed, _) = ask(&queue, &lost, 2).expect("it is up");
+    assert!(matches!(claimed, Claimed::Granted(_)));
 }
