@@ -152,6 +152,10 @@ impl Cluster {
 
     /// Notes that a node has named this endpoint as the owner of the slot.
     fn note_moved(&self, slot: u16, endpoint: &RedisEndpoint) {
+        // Calls that were sent before the first redirect get one too. Only the first has to change the routes.
+        if self.routes.load().node(slot).is_some_and(|node| node.endpoint == *endpoint) {
+            return;
+        }
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.routes.load_full();
         // The look-up finds all other changes.

@@ -289,6 +289,38 @@ async fn a_node_that_gives_away_all_of_its_slots_is_not_out_of_reach() {
     }
 }
 
+/// A node without slots is in no list of who serves what. So it is not known while its first slot is on its way.
+#[tokio::test]
+async fn a_new_key_in_the_first_slot_that_moves_to_a_new_node_is_refused_until_it_is_there() {
+    let cluster = Cluster::start_with(3, false, &["--cluster-allow-replica-migration", "no"]);
+    let emptied = slots_of(&cluster, 2).await;
+    let heir: String = at_node(&cluster.nodes[1], &["CLUSTER", "MYID"]).await;
+    for node in [1, 2, 0] {
+        let mut moves = ::redis::pipe();
+        for slot in &emptied {
+            moves.cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("NODE").arg(&heir).ignore();
+        }
+        let client = ::redis::Client::open(format!("redis://127.0.0.1:{}", cluster.nodes[node].port()));
+        let mut connection = client.expect("an address").get_multiplexed_async_connection().await.expect("one");
+        let () = moves.query_async(&mut connection).await.expect("moved");
+    }
+    let wanted = config::StoreConfig { timeout: Duration::from_secs(2), ..config() };
+    let store = open_cluster_with(&cluster, &wanted, ConnectionOptions::default()).await;
+    let (first, mine) = (name_at(&cluster, 0), claim(1, RETRY));
+    cluster.begin_to_move(slot(&first), 0, 2);
+    let refused = store.claim(&first, &mine).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    // No other slot is affected.
+    store.claim(&name_at(&cluster, 1), &mine).await.expect("granted");
+    assert_eq!(store.health(), Health::Up);
+    cluster.end_to_move(slot(&first), 2);
+    let begun = Instant::now();
+    while store.claim(&first, &mine).await.is_err() {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test]
 async fn changes_by_others_are_heard_of_at_any_node() {
     let cluster = Cluster::start(3, false);
