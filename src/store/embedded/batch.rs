@@ -295,7 +295,12 @@ impl TouchedRecord {
         if entry.head.kind != FrameKind::Record {
             return Ok(Self::absent(name, kept_until));
         }
-        let written = Some(SupersededFrame { segment: entry.segment, expires_at, bytes: entry.head.frame_len() });
+        let written = Some(SupersededFrame {
+            segment: entry.segment,
+            kind: FrameKind::Record,
+            expires_at,
+            bytes: entry.head.frame_len(),
+        });
         let stored = Some(EncodedRecord { expires_at, record: entry.record()? });
         Ok(Self { written, stored, ..Self::absent(name, kept_until) })
     }
@@ -305,6 +310,7 @@ impl TouchedRecord {
     fn on_top(&self, segment: Option<u64>) -> Self {
         let replaced = |stored: &EncodedRecord| SupersededFrame {
             segment: segment.unwrap_or(0),
+            kind: FrameKind::Record,
             expires_at: stored.expires_at,
             bytes: frame::frame_len(&self.name, stored.record.len()),
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::folder::{self, FolderLoss, StoreFolder};
-use super::frame::{self, FrameBuffer, FrameContent, FrameOffset, FrameTime, RecordVersion};
+use super::frame::{self, FrameBuffer, FrameKind, FrameOffset, FrameTime, RecordVersion};
 use super::index::{Growing, IndexHeader, IndexKey};
 use super::manifest::{Manifest, ManifestEntry, SegmentState};
 use super::reclaim::Reclaim;
@@ -81,6 +81,7 @@ impl LogWrite {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SupersededFrame {
     pub(super) segment: u64,
+    pub(super) kind: FrameKind,
     pub(super) expires_at: u64,
     pub(super) bytes: u64,
 }
@@ -244,10 +245,11 @@ impl RecordLog {
         if let Some(old) = &change.replaces
             && let Some(usage) = self.usage.get_mut(&old.segment)
         {
-            usage.subtract(old.expires_at, old.bytes);
+            usage.subtract(old.kind, old.expires_at, old.bytes);
         }
-        if change.version.content != FrameContent::Gone {
-            self.usage.entry(self.open.id).or_default().add(change.version.expires_at, change.frame_len());
+        let kind = change.version.content.kind();
+        if kind != FrameKind::Gone {
+            self.usage.entry(self.open.id).or_default().add(kind, change.version.expires_at, change.frame_len());
         }
     }
 

@@ -150,12 +150,13 @@ impl Manifest {
 mod tests {
     use super::*;
     use crate::key::DigestKey;
+    use crate::store::embedded::frame::FrameKind;
 
     fn manifest() -> Manifest {
         let mut usage = Usage::default();
-        usage.add(5_000_000, 640);
-        usage.add(5_000_001, 640);
-        usage.add(900_000_000, 96);
+        usage.add(FrameKind::Record, 5_000_000, 640);
+        usage.add(FrameKind::Record, 5_000_001, 640);
+        usage.add(FrameKind::Record, 900_000_000, 96);
         let entry = |state| ManifestEntry { state, kept_until: 17, usage: usage.clone() };
         let segments = [
             (2, entry(SegmentState::Full(4096))),

@@ -196,7 +196,8 @@ impl RecordLog {
 
 fn copied(entry: &SegmentEntry, name: &RecordName, now: u64) -> io::Result<LogWrite> {
     let SegmentEntry { head, segment, .. } = entry;
-    let replaced = SupersededFrame { segment: *segment, expires_at: head.expires_at, bytes: head.frame_len() };
+    let replaced =
+        SupersededFrame { segment: *segment, kind: head.kind, expires_at: head.expires_at, bytes: head.frame_len() };
     let content = match head.kind {
         FrameKind::Record if now < head.expires_at => FrameContent::Record(entry.record()?),
         FrameKind::Chunk if now < head.expires_at => FrameContent::Chunk(vec![entry.record()?]),

@@ -211,8 +211,8 @@ pub(super) fn scan(file: &File, length: u64, all_synced: u64) -> io::Result<Resu
 /// The results of a scan so far.
 struct FoundFrame {
     scan: Scan,
-    /// When the record at a place expires, and the bytes of its frame.
-    sizes: HashMap<FrameOffset, (u64, u64)>,
+    /// The kind of the frame at a place, when it expires, and its bytes.
+    sizes: HashMap<FrameOffset, (FrameKind, u64, u64)>,
 }
 
 impl Default for FoundFrame {
@@ -230,12 +230,12 @@ impl FoundFrame {
         let (Some(name), Some(place)) = (&head.name, FrameOffset::of(at)) else { return };
         scan.kept_until = scan.kept_until.max(head.kept_until);
         let old = scan.index.insert(IndexKey::of(name), place, head.kept_until).and_then(|old| self.sizes.remove(&old));
-        if let Some((expires_at, bytes)) = old {
-            scan.usage.subtract(expires_at, bytes);
+        if let Some((kind, expires_at, bytes)) = old {
+            scan.usage.subtract(kind, expires_at, bytes);
         }
         if head.kind != FrameKind::Gone {
-            scan.usage.add(head.expires_at, head.frame_len());
-            self.sizes.insert(place, (head.expires_at, head.frame_len()));
+            scan.usage.add(head.kind, head.expires_at, head.frame_len());
+            self.sizes.insert(place, (head.kind, head.expires_at, head.frame_len()));
         }
     }
 }

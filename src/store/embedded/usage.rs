@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::frame::FrameKind;
+
 /// About four minutes. Records that expire within one span are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ExpirySpan(pub(super) u64);
@@ -36,13 +38,13 @@ impl Usage {
         self.total.records
     }
 
-    pub(super) fn add(&mut self, expires_at: u64, bytes: u64) {
-        self.restore(ExpirySpan::of(expires_at), bytes, 1);
+    pub(super) fn add(&mut self, kind: FrameKind, expires_at: u64, bytes: u64) {
+        self.restore(ExpirySpan::of(expires_at), bytes, records_in(kind));
     }
 
-    pub(super) fn subtract(&mut self, expires_at: u64, bytes: u64) {
+    pub(super) fn subtract(&mut self, kind: FrameKind, expires_at: u64, bytes: u64) {
         if let Some(used) = self.by_span.get_mut(&ExpirySpan::of(expires_at)) {
-            let gone = Used { bytes: bytes.min(used.bytes), records: 1.min(used.records) };
+            let gone = Used { bytes: bytes.min(used.bytes), records: records_in(kind).min(used.records) };
             used.take(gone);
             self.total.take(gone);
         }
@@ -67,6 +69,11 @@ impl Usage {
     }
 }
 
+/// The chunks of a large answer have bytes, and are no records.
+fn records_in(kind: FrameKind) -> u64 {
+    u64::from(kind == FrameKind::Record)
+}
+
 impl Used {
     fn take(&mut self, other: Self) {
         self.bytes = self.bytes.saturating_sub(other.bytes);
@@ -76,22 +83,27 @@ impl Used {
 
 #[cfg(test)]
 mod tests {
+    use super::FrameKind::{Chunk, Record};
     use super::*;
 
     #[test]
     fn what_expires_or_is_written_over_counts_no_more() {
         let mut usage = Usage::default();
-        usage.add(1_000_000, 100);
-        usage.add(9_000_000, 10);
-        usage.add(9_000_000, 10);
+        usage.add(Record, 1_000_000, 100);
+        usage.add(Record, 9_000_000, 10);
+        usage.add(Record, 9_000_000, 10);
         assert_eq!((usage.bytes(), usage.records()), (120, 3));
-        usage.subtract(9_000_000, 10);
+        usage.subtract(Record, 9_000_000, 10);
         assert_eq!((usage.bytes(), usage.records()), (110, 2));
         usage.expire(5_000_000);
         assert_eq!((usage.bytes(), usage.records()), (10, 1));
+        usage.add(Chunk, 9_000_000, 70);
+        assert_eq!((usage.bytes(), usage.records()), (80, 1));
+        usage.subtract(Chunk, 9_000_000, 70);
+        assert_eq!((usage.bytes(), usage.records()), (10, 1));
         // Records that were not added are not subtracted.
-        usage.subtract(1_000_000, 100);
-        usage.subtract(9_000_000, 1000);
+        usage.subtract(Record, 1_000_000, 100);
+        usage.subtract(Record, 9_000_000, 1000);
         assert_eq!((usage.bytes(), usage.records()), (0, 0));
     }
 }

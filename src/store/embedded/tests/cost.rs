@@ -117,7 +117,7 @@ fn fill(folder: &Path, numbers: std::ops::Range<u64>, retention: impl Fn(u64) ->
         let answers = piece.iter().map(|number| {
             let bytes = frame_len(&numbered(*number), in_flight.len());
             let expires_at = now + retention(*number).as_millis() as u64;
-            change(*number, &completed, Some(SupersededFrame { segment, expires_at, bytes }))
+            change(*number, &completed, Some(SupersededFrame { segment, kind: FrameKind::Record, expires_at, bytes }))
         });
         log.append(&answers.collect::<Vec<_>>(), now, false).expect("written");
     }
