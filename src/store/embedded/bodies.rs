@@ -13,8 +13,9 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::frame::{FrameContent, FrameKind, RecordVersion};
-use super::log::LogWrite;
-use super::view::LogReadError;
+use super::log::{LogWrite, SupersededFrame};
+use super::segment::SegmentEntry;
+use super::view::{LogReadError, View};
 use super::waiters::Commit;
 use super::{Embedded, SharedStore, unread, untold};
 use crate::record::chunks::{Chunk, Cut, SIZE};
@@ -28,7 +29,7 @@ pub(super) const LARGE_BODY: u64 = SIZE as u64;
 const AT_ONCE: usize = 16;
 
 /// The name under which a chunk is found. No record has it. The token keeps the chunks of different attempts apart.
-fn chunk_name(record: &RecordName, token: Token, index: u64) -> RecordName {
+pub(super) fn chunk_name(record: &RecordName, token: Token, index: u64) -> RecordName {
     let mut place = [0; 40];
     place[..16].copy_from_slice(&record.digest);
     place[16..32].copy_from_slice(&token.0);
@@ -82,7 +83,18 @@ impl Embedded {
             let version = RecordVersion { expires_at, kept_until: expires_at, content: FrameContent::Chunk(pieces) };
             LogWrite { name: chunk_name(name, token, index), version, replaces: None, record_sum: None }
         };
-        let ticket = shared.queue.add_chunks(chunks.drain(..).map(chunk).collect())?;
+        let mut writes: Vec<_> = chunks.drain(..).map(chunk).collect();
+        if writes.iter().any(|write| shared.view.may_hold(&write.name)) {
+            // An earlier try of the same settle. On a blocking thread: the reads may wait for the disk.
+            let view = Arc::clone(&shared.view);
+            let reading = tokio::task::spawn_blocking(move || unwritten(&view, writes));
+            let read = tick::timeout(shared.timeout, reading).await.map_err(untold)?.map_err(untold)?;
+            writes = read.map_err(|error| unread(name, error))?;
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let ticket = shared.queue.add_chunks(writes)?;
         let commit = Commit::new(&shared.queue, &self.waiters, shared.core_writer.as_ref(), ticket);
         match tick::timeout(shared.timeout, commit).await {
             Ok(written) => written,
@@ -92,6 +104,30 @@ impl Embedded {
 }
 
 const WRITING: Duration = Duration::from_secs(60);
+
+/// The chunks that are still to be written. Those of an earlier try stay, or count as superseded.
+fn unwritten(view: &View, writes: Vec<LogWrite>) -> Result<Vec<LogWrite>, LogReadError> {
+    let mut left = Vec::with_capacity(writes.len());
+    for mut write in writes {
+        if let Some(SegmentEntry { head, segment, .. }) =
+            view.find(&write.name)?.filter(|entry| entry.head.kind == FrameKind::Chunk)
+        {
+            let (expires_at, content) = (write.version.expires_at, &write.version.content);
+            // A chunk that is encrypted anew has another checksum. Half of `WRITING` is left for the other chunks.
+            if head.expires_at + (WRITING / 2).as_millis() as u64 >= expires_at
+                && head.record_len as usize == content.len()
+                && head.record_sum == content.sum()
+            {
+                continue;
+            }
+            let bytes = head.frame_len();
+            write.replaces = Some(SupersededFrame { segment, kind: head.kind, expires_at: head.expires_at, bytes });
+            write.version.kept_until = expires_at.max(head.kept_until);
+        }
+        left.push(write);
+    }
+    Ok(left)
+}
 
 /// The chunks of one body.
 pub(super) struct EmbeddedChunks {

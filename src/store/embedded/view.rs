@@ -60,6 +60,11 @@ impl View {
         self.find_since(name, 0)
     }
 
+    /// Whether there may be a frame of the record. Reads no file.
+    pub(super) fn may_hold(&self, name: &RecordName) -> bool {
+        !self.read().places(IndexKey::of(name), 0).is_empty()
+    }
+
     /// The newest frame of the record, and the number of the open segment. Later frames are in that segment or a newer
     /// one.
     pub(super) fn look(&self, name: &RecordName) -> Result<(u64, Option<SegmentEntry>), LogReadError> {

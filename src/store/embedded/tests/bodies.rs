@@ -6,6 +6,7 @@ use super::*;
 use crate::record::chunks::Cut;
 use crate::record::{Reply, Settlement};
 use crate::store::StoredBody;
+use crate::store::embedded::bodies::chunk_name;
 use http::{HeaderMap, StatusCode};
 
 fn answer(claim: &Claim, length: usize) -> SettledRecord {
@@ -195,4 +196,59 @@ async fn a_large_answer_waits_for_the_others_no_longer_than_the_timeout() {
     let settled =
         tokio::time::timeout(Duration::from_secs(20), store.settle(&name, &record)).await.expect("an answer in time");
     assert!(matches!(settled, Err(StoreError::Unavailable(_))), "{settled:?}");
+}
+
+/// The bytes of all frames.
+fn written(store: &Embedded) -> u64 {
+    let segments = store.shared.view.read();
+    segments.full.iter().map(|segment| segment.length).sum::<u64>() + segments.open.length
+}
+
+/// A settle that failed after its chunks were written is tried again.
+#[tokio::test]
+async fn a_large_answer_that_is_settled_again_is_not_stored_twice() {
+    const LENGTH: usize = 3 << 20;
+    let encrypted = vec![config::SecretKey::new([1; 32])];
+    // Each try encrypts anew.
+    for (encryption_keys, keeps) in [(Vec::new(), true), (encrypted, false)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = config::StoreConfig { encryption_keys, ..config(Durability::Disk) };
+        let store = Embedded::open(folder.path(), &config, HOUR).expect("a store");
+        let (name, mine) = (name(), claim(1, RETRY));
+        let record = answer(&mine, LENGTH);
+        let State::Completed { reply, .. } = &record.state else { panic!("it is completed") };
+        let (pieces, time_to_live) = (reply.body.pieces(), transitions::time_to_live(&record));
+        let write = async || store.write_body(&name, mine.token, pieces, time_to_live).await.expect("written");
+        write().await;
+        let once = written(&store);
+        write().await;
+        // The thread may write the time meanwhile, and give back the room of what is superseded.
+        assert!(!keeps || written(&store) < once + 1000);
+        assert_eq!(store.settle(&name, &record).await.expect("an answer"), Settled::Written);
+        assert!(is_whole(&store, &name, &record).await);
+        drop(store);
+        let mut opened = RecordLog::open(folder.path(), Durability::Disk).expect("a store");
+        assert!((LENGTH as u64..LENGTH as u64 + 100_000).contains(&opened.log.used()), "{}", opened.log.used());
+        assert_eq!(opened.log.records(opened.clock), 1);
+    }
+}
+
+/// Chunks that would not outlive the record are written again.
+#[tokio::test]
+async fn a_large_answer_that_is_settled_much_later_has_chunks_that_last() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder);
+    let (name, mine) = (name(), claim(1, RETRY));
+    let record = answer(&mine, 300_000);
+    let State::Completed { reply, .. } = &record.state else { panic!("it is completed") };
+    let time_to_live = transitions::time_to_live(&record);
+    store.write_body(&name, mine.token, reply.body.pieces(), time_to_live).await.expect("written");
+    store.shared.clock.advance(HOUR + HOUR / 2);
+    store.settle(&name, &record).await.expect("an answer");
+    let needed = store.shared.clock.now() + (time_to_live + HOUR).as_millis() as u64;
+    for index in 0..5 {
+        let chunk = store.shared.view.find(&chunk_name(&name, mine.token, index)).expect("readable").expect("a chunk");
+        assert!(chunk.head.expires_at >= needed, "{index}");
+    }
+    assert!(is_whole(&store, &name, &record).await);
 }
