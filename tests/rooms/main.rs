@@ -106,11 +106,13 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &[
             "brotli_decompressor",
             "flate2",
+            "form_urlencoded",
             "h2",
             "http_body",
             "http_body_util",
             "hyper",
             "hyper_util",
+            "memchr",
             "rustix",
             "tokio",
             "tokio_rustls",
