@@ -189,7 +189,8 @@ pub(super) enum Reason {
     NoStore,
 }
 
-/// The trace id of `traceparent` (W3C Trace Context, 3.2.2.3): hex digits.
+/// The trace of a request, in hex digits: the one that is measured, else that of `traceparent` (W3C Trace Context,
+/// 3.2.2.3).
 #[derive(Clone, Copy)]
 pub(super) struct TraceId([u8; 32]);
 
@@ -197,6 +198,9 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 impl TraceId {
     pub(super) fn of(head: &Head) -> Option<Self> {
+        if let Some(id) = head.trace.trace_id() {
+            return Hex::of(&id).as_bytes().try_into().ok().map(Self);
+        }
         if !head.fields.has(Fields::TRACEPARENT) {
             return None;
         }

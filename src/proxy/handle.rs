@@ -30,7 +30,6 @@ use crate::metrics::{FormGuardResult, RequestOutcome, UNMATCHED};
 use crate::problem::{Problem, ProblemFormat};
 use crate::rule::{Mode, OnMissingKey, OnStoreError, RouteMatch, Rule};
 use crate::store::{Store, StoreError};
-use crate::trace::Span;
 use crate::uri;
 
 impl Proxy {
@@ -75,8 +74,7 @@ impl Proxy {
                 let (host, trust, log_keys) = (asked.host(), &self.trust, self.log_keys);
                 let context =
                     RequestContext { method, host, path, params: &params, client, trust, is_contested, log_keys };
-                let mut span = Span::server(&head.headers, &head.method, Some(&rule.path));
-                head.trace = span.parent();
+                let mut span = head.span(Some(&rule.path));
                 if rule.mode == Mode::Observe {
                     let answer = Box::pin(self.observed(rule, context, head, body)).await;
                     let answer = answer.map_err(|problem| refusal::for_clients_of(problem, rule));
@@ -111,8 +109,7 @@ impl Proxy {
                     tracing::debug!(method = %target.method, path = target.normal, %reason, "a request is not guarded");
                 }
                 let preflight = Preflight::of(&self.routes, &head, &asked);
-                let mut span = Span::server(&head.headers, &head.method, None);
-                head.trace = span.parent();
+                let mut span = head.span(None);
                 let takes = |guard: &&Arc<FormGuard>| guard.takes(&head.method, asked.path(), &head.headers);
                 let page = self.form_guard.as_ref().filter(takes);
                 if let Some(form_guard) = page {

@@ -86,6 +86,13 @@ impl Head {
         Self { parts, fields, trace: trace::Parent::default() }
     }
 
+    /// Begins the span of this request, under which its parts are measured.
+    pub(super) fn span(&mut self, route: Option<&str>) -> trace::Span {
+        let span = trace::Span::server(&mut self.parts.headers, &self.parts.method, route);
+        self.trace = span.parent();
+        span
+    }
+
     pub(super) fn into_parts(self) -> request::Parts {
         self.parts
     }

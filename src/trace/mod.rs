@@ -10,8 +10,8 @@
 //! | `POST` | client | the request to the backend, its response |
 //! | `settle` | internal | the response has arrived, the record is settled |
 //!
-//! A request with `traceparent` continues that trace (W3C Trace Context). Any other request starts a new one. The
-//! backend gets the ID of the client span; `tracestate` passes unchanged. A record keeps the context of the request
+//! A request with a valid `traceparent` continues that trace (W3C Trace Context), and its `tracestate` passes unchanged.
+//! Any other request starts a new one, without a `tracestate`. The backend gets the ID of the client span. A record keeps the context of the request
 //! that made it, and the server span of a replay links to that context. Spans contain no path, query, key or header:
 //! only the names of routes and records.
 

@@ -33,7 +33,7 @@ pub struct Parent(());
 
 impl Span {
     /// The span of a request.
-    pub fn server(_: &HeaderMap, _: &Method, _: Option<&str>) -> Self {
+    pub fn server(_: &mut HeaderMap, _: &Method, _: Option<&str>) -> Self {
         Self(())
     }
 
@@ -64,6 +64,11 @@ impl Span {
 }
 
 impl Parent {
+    /// The trace. There is none.
+    pub fn trace_id(&self) -> Option<[u8; 16]> {
+        None
+    }
+
     /// A span for a call to the backend.
     pub fn client(&self, _: &Method) -> Span {
         Span(())

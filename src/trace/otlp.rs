@@ -81,18 +81,17 @@ pub struct Span(Option<Box<opentelemetry_sdk::trace::Span>>);
 pub struct Parent(Option<Box<Context>>);
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 impl Span {
-    /// The span of a request, with the pattern of its route.
-    pub fn server(request: &HeaderMap, method: &Method, route: Option<&str>) -> Self {
+    /// The span of a request, with the pattern of its route. Without a valid `traceparent` it begins a trace, and
+    /// `tracestate`, which belongs to another one, is removed (W3C Trace Context, 4.2 and 4.3).
+    pub fn server(request: &mut HeaderMap, method: &Method, route: Option<&str>) -> Self {
         let Some(tracer) = TRACER.get() else { return Self(None) };
-        // The propagator also takes identifiers that are too short.
-        let is_whole = request.get(TRACEPARENT).is_some_and(|value| value.len() >= 55);
-        let parent = Context::new();
-        let parent = match is_whole {
-            true => TraceContextPropagator::new().extract_with_context(&parent, &HeaderExtractor(request)),
-            false => parent,
-        };
+        let parent = parent_in(request);
+        if !parent.has_active_span() {
+            request.remove(TRACESTATE);
+        }
         let method = method_name(method);
         let name = route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
         let mut attributes = vec![KeyValue::new("http.request.method", method.to_owned())];
@@ -165,6 +164,12 @@ impl Span {
 }
 
 impl Parent {
+    /// The trace, also if it was begun here or is not sent to the collector.
+    pub fn trace_id(&self) -> Option<[u8; 16]> {
+        let context = self.0.as_ref()?;
+        Some(context.span().span_context().trace_id().to_bytes())
+    }
+
     /// A span for a call to the backend.
     pub fn client(&self, method: &Method) -> Span {
         let method = method_name(method);
@@ -181,6 +186,30 @@ impl Parent {
         let made = self.0.as_ref().zip(TRACER.get());
         Span(made.map(|(parent, tracer)| Box::new(tracer.build_with_context(builder, parent))))
     }
+}
+
+/// The context in `traceparent`; one without a span if there is none that is valid.
+fn parent_in(request: &HeaderMap) -> Context {
+    let none = Context::new();
+    let mut lines = request.get_all(TRACEPARENT).iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) if is_well_formed(line.as_bytes().trim_ascii()) => {
+            TraceContextPropagator::new().extract_with_context(&none, &HeaderExtractor(request))
+        }
+        _ => none,
+    }
+}
+
+/// Whether this has the form of version 00, or begins with it in a later version (W3C Trace Context, 3.2.2 and 3.2.4).
+/// The propagator takes shorter identifiers too, and signs before numbers.
+fn is_well_formed(line: &[u8]) -> bool {
+    const LENGTH: usize = 55;
+    let Some((known, later)) = line.split_at_checked(LENGTH) else { return false };
+    let mut known = known.iter().enumerate();
+    known.all(|(at, byte)| match at {
+        2 | 35 | 52 => *byte == b'-',
+        _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+    }) && (later.is_empty() || !line.starts_with(b"00") && later.starts_with(b"-"))
 }
 
 /// The method in a span. A client may send any word as a method, so an unknown one is `_OTHER` (the semantic

@@ -227,6 +227,86 @@ async fn what_is_not_guarded_is_two_spans_and_what_is_not_sampled_goes_on_unsamp
     assert!(!passed.contains(PARENT), "{passed}");
 }
 
+/// The trace that the backend was told of.
+fn trace_of(seen: &Seen) -> &str {
+    seen.value("traceparent").and_then(|line| line.split('-').nth(1)).expect("a trace")
+}
+
+#[tokio::test]
+async fn the_log_line_names_the_trace_also_one_that_begins_here_or_is_not_sampled() {
+    for sampler in ["always_on", "always_off"] {
+        let (backend, collector) = (Backend::start().await, Backend::start().await);
+        let setup = Setup::new(&backend.url());
+        let setup = setup.another_route("name = \"seen\"\npath = \"/seen\"\nscope = []\nmode = \"observe\"");
+        let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.url()), ("OTEL_TRACES_SAMPLER", sampler)];
+        let (mut process, _folder) = start(&setup, &variables).await;
+        process.ask(&order("begun")).await;
+        assert!(process.ask(&order("begun").line(&format!("traceparent: 00-{TRACE}-{PARENT}-01"))).await.is_replay());
+        process.ask(&order("malformed").line(&format!("traceparent: 00-{TRACE}-{PARENT}-zz"))).await;
+        process.ask(&post("/seen").line("Idempotency-Key: k")).await;
+        process.logs("\"observed\"").await;
+        process.signal(Signal::TERM);
+        assert_eq!(process.exit().await, Some(0));
+
+        let log = process.whole_log();
+        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));
+        let told: Vec<_> = lines
+            .filter(|line| line["message"] == "request" || line["message"] == "observed")
+            .map(|line| line["trace_id"].as_str().expect("a trace").to_owned())
+            .collect();
+        let seen = backend.seen();
+        assert_eq!(told, [trace_of(&seen[0]), TRACE, trace_of(&seen[1]), trace_of(&seen[2])], "{sampler}: {log}");
+        assert!(seen.iter().all(|seen| trace_of(seen) != TRACE), "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_trace_does_not_take_the_state_of_another_one() {
+    let (backend, collector) = (Backend::start().await, Backend::start().await);
+    let endpoint = collector.url();
+    let (process, _folder) =
+        start(&Setup::new(&backend.url()), &[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())]).await;
+    // W3C Trace Context, 3.2.2, 3.2.4, 4.2 and 4.3.
+    let whole = format!("00-{TRACE}-{PARENT}-01");
+    let malformed = [
+        format!("ff-{TRACE}-{PARENT}-01"),
+        format!("0g-{TRACE}-{PARENT}-01"),
+        format!("00-{}-{PARENT}-01", TRACE.to_uppercase()),
+        format!("00-{}-{PARENT}-01", "0".repeat(32)),
+        format!("00-{TRACE}-{}-01", "0".repeat(16)),
+        format!("00-{TRACE}-{PARENT}-+1"),
+        format!("00-+{}-{PARENT}-01", &TRACE[1..]),
+        format!("00-{}-{PARENT}-01", &TRACE[1..]),
+        format!("00-0{TRACE}-{}-01", &PARENT[1..]),
+        format!("00-{TRACE}-{PARENT}-1"),
+        format!("{whole}-"),
+        format!("{whole}-what"),
+        format!("{whole}, {whole}"),
+        format!("cc-{TRACE}-{PARENT}-01."),
+    ];
+    let valid = [
+        whole.clone(),
+        format!("00-{TRACE}-{PARENT}-ff"),
+        format!("01-{TRACE}-{PARENT}-01"),
+        format!("cc-{TRACE}-{PARENT}-00-what-comes-later"),
+    ];
+    let new = [vec![], vec![String::new()], vec![whole.clone(), whole]].into_iter();
+    let new = new.chain(malformed.map(|line| vec![line])).map(|lines| (lines, true));
+    for (lines, is_new) in new.chain(valid.map(|line| (vec![line], false))) {
+        for path in ["/orders", "/elsewhere"] {
+            let sent = post(path).line(&format!("Idempotency-Key: {}", backend.count()));
+            let sent = sent.line("tracestate: a=1,b=2").line("tracestate: c=3");
+            let sent = lines.iter().fold(sent, |sent, line| sent.line(&format!("traceparent: {line}")));
+            assert_eq!(process.ask(&sent).await.status, 201);
+            let seen = backend.seen().pop().expect("it came");
+            assert_eq!(trace_of(&seen) != TRACE, is_new, "{lines:?}: {seen:?}");
+            let state: &[&str] = if is_new { &[] } else { &["a=1,b=2", "c=3"] };
+            assert_eq!(seen.values("tracestate"), state, "{lines:?}");
+        }
+    }
+    ended(process).await;
+}
+
 #[tokio::test]
 async fn without_a_collector_a_trace_passes_as_it_came() {
     let backend = Backend::start().await;

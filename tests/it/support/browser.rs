@@ -1,6 +1,6 @@
 //! A real Chromium, controlled by the DevTools protocol.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -31,6 +31,17 @@ pub struct Browser {
 
 /// One of its tabs.
 pub struct Tab(Option<String>);
+
+/// What a screen reader is told of an element.
+#[derive(Debug, Clone)]
+pub struct Accessible {
+    pub role: String,
+    pub name: String,
+    /// Of a heading.
+    pub level: Option<u64>,
+    /// Of a region whose changes are announced: `polite` or `assertive`.
+    pub live: Option<String>,
+}
 
 /// Size and colour scheme of the window.
 #[derive(Debug, Clone, Copy)]
@@ -268,6 +279,30 @@ impl Browser {
         let properties = told["properties"].as_array().cloned().unwrap_or_default();
         let is_disabled = properties.iter().any(|one| one["name"] == "disabled" && one["value"]["value"] == true);
         (text(&told["role"]), text(&told["name"]), is_disabled)
+    }
+
+    /// What a screen reader is told of the page, in the order of reading.
+    pub async fn accessible_page(&mut self) -> Vec<Accessible> {
+        let told = self.call("Accessibility.getFullAXTree", json!({})).await;
+        let nodes = told["nodes"].as_array().expect("a tree");
+        let by_id: HashMap<&str, &Value> =
+            nodes.iter().filter_map(|node| Some((node["nodeId"].as_str()?, node))).collect();
+        let mut page = Vec::new();
+        let mut left = vec![nodes.first().expect("a page")];
+        while let Some(node) = left.pop() {
+            let children = node["childIds"].as_array().into_iter().flatten();
+            left.extend(children.rev().filter_map(|id| by_id.get(id.as_str()?)));
+            if node["ignored"] != true {
+                let text = |of: &str| node[of]["value"].as_str().unwrap_or_default().to_owned();
+                let properties = node["properties"].as_array().into_iter().flatten();
+                let property =
+                    |name: &str| Some(&properties.clone().find(|one| one["name"] == name)?["value"]["value"]);
+                let live = property("live").and_then(Value::as_str).filter(|live| *live != "off").map(str::to_owned);
+                let level = property("level").and_then(Value::as_u64);
+                page.push(Accessible { role: text("role"), name: text("name"), level, live });
+            }
+        }
+        page
     }
 
     /// A picture of the whole page, as PNG in base64.

@@ -21,7 +21,7 @@ pub mod store;
 pub mod wire;
 
 pub use backend::{Backend, ByHand, Gate, Step, answer, nobody, say};
-pub use browser::{Browser, Look};
+pub use browser::{Accessible, Browser, Look};
 pub use certificates::Authority;
 pub use fault_proxy::{FaultProxy, Faults};
 pub use firefox::Firefox;
@@ -33,4 +33,4 @@ pub use sidecar::{Setup, Sidecar};
 pub use small_disk::SmallDisk;
 pub use store::Store;
 pub(crate) use store::{on_every_lasting_store, on_every_store};
-pub use wire::{Request, Response, Wire, chunk, order, post, request, until, within};
+pub use wire::{Request, Response, Seen, Wire, chunk, order, post, request, until, within};
