@@ -224,7 +224,7 @@ impl Admin {
         self.figures.look(&self.metrics);
         let in_force = (self.in_force)();
         let store = StoreStatus {
-            location: in_force.keeping.store.clone(),
+            location: Some(in_force.keeping.store.clone()),
             up: self.store.health() == Health::Up,
             used_ratio: self.store.used_ratio(),
             losses: self.store.losses(),
@@ -237,7 +237,7 @@ impl Admin {
         let mut status = self.figures.status(&in_force.routes, store, self.draining.load(Ordering::Relaxed));
         match self.operator(head, peer) {
             Ok(operator) => status.may_change = operator.may_change().is_ok(),
-            Err(refusal) => status.hide_rules(refusal.of_records()),
+            Err(refusal) => status.hide_configuration(refusal.of_records()),
         }
         json(StatusCode::OK, &status)
     }

@@ -68,8 +68,8 @@ pub struct NoRecords {
 /// How the store does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoreStatus {
-    /// Which one, without its credentials.
-    pub location: String,
+    /// Which one, without its credentials; `null` for those who may not see records.
+    pub location: Option<String>,
     /// Whether it can be reached.
     pub up: bool,
     /// How full it is, from 0 to 1, where that can be told.
@@ -107,7 +107,7 @@ pub struct RouteStatus {
     /// Which requests it is for; `null` for `unmatched` and for those who may not see records.
     #[serde(rename = "match")]
     pub matches: Option<String>,
-    /// `enforce`, `observe` or `off`; `null` for `unmatched`.
+    /// `enforce`, `observe` or `off`; `null` as above.
     pub mode: Option<String>,
     /// The selectors of its key, `null` as above,
     pub key: Option<Vec<String>>,
@@ -187,11 +187,14 @@ impl Figures {
 }
 
 impl Status {
-    /// Leaves out what `/metrics` does not tell: what requests are recognised by is for those who may see records.
-    pub(super) fn hide_rules(&mut self, why: NoRecords) {
+    /// Leaves out what `/metrics` does not tell: the configuration is for those who may see records. It would show an
+    /// attacker where the records are, what requests are recognised by, and which of them nothing guards.
+    pub(super) fn hide_configuration(&mut self, why: NoRecords) {
         self.records = Some(why);
+        self.store.location = None;
         for route in self.routes.iter_mut().filter(|route| route.matches.is_some()) {
-            (route.matches, route.key, route.scope) = (None, None, None);
+            (route.matches, route.mode, route.key, route.scope) = (None, None, None, None);
+            route.needs_url = false;
             route.says.clear();
         }
     }

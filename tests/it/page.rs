@@ -69,6 +69,40 @@ async fn records_are_shown_to_whoever_says_that_it_is_meant_so() {
 }
 
 #[tokio::test]
+async fn who_may_not_see_records_is_told_nothing_of_the_configuration() {
+    let backend = Backend::start().await;
+    let store = Store::redis();
+    let open = Setup::new(&backend.url())
+        .store(&store)
+        .another_route("name = \"hook\"\npath = \"/hooks/{id}\"\npreset = \"standard-webhooks\"")
+        .another_route("name = \"unused\"\npath = \"/unused\"\nscope = []\nmode = \"off\"");
+    let closed = open.clone().with("admin", "token = \"open-sesame\"");
+    for (setup, line) in [(open, "Onlyonce-Admin: page"), (closed, "Authorization: Bearer open-sesame")] {
+        let sidecar = setup.start().await;
+        let status = request("GET", "/status").host("localhost");
+        let known = Wire::connect(sidecar.admin).await.ask(&status.clone().line(line)).await.json();
+        let location = known["store"]["location"].as_str().expect("a store").to_owned();
+        assert!(location.starts_with("redis://127.0.0.1:"), "{location}");
+        assert_eq!((&known["routes"][1]["needs_url"], &known["routes"][2]["mode"]), (&json!(true), &json!("off")));
+        let told = Wire::connect(sidecar.admin).await.ask(&status).await;
+        for secret in [&*location, "redis:", "/orders", "/hooks", "dempotency", "webhook-id", "header:", "enforce"] {
+            assert!(!told.text().contains(secret), "{secret}: {}", told.text());
+        }
+        // What `/metrics` tells is open.
+        let told = told.json();
+        let routes = told["routes"].as_array().expect("a list").iter().map(|route| route["route"].as_str());
+        assert_eq!(routes.collect::<Vec<_>>(), ["orders", "hook", "unused"].map(Some));
+        assert_eq!(told["store"]["up"], true);
+        for route in told["routes"].as_array().expect("a list") {
+            let open = ["route", "in_flight", "waiting", "unknown", "lease_lost", "outcomes"];
+            let members = route.as_object().expect("an object").iter();
+            let more: Vec<_> = members.filter(|(name, _)| !open.contains(&&***name)).map(|(_, value)| value).collect();
+            assert!(more.iter().all(|value| [json!(null), json!(false), json!("")].contains(value)), "{more:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_last_refusals_are_told_with_their_reasons() {
     let backend = Backend::start().await;
     let sidecar = Setup::new(&backend.url()).route("on_missing_key = \"reject\"").start().await;
