@@ -5,11 +5,16 @@ pub const WIDTH: usize = 80;
 
 /// Appends `first` and `text`, wrapped between words; every line but the first begins with so many spaces.
 pub fn wrap(out: &mut String, first: &str, indent: usize, text: &str) {
+    wrap_within(WIDTH, out, first, indent, text);
+}
+
+/// The same for lines of another width.
+pub fn wrap_within(columns: usize, out: &mut String, first: &str, indent: usize, text: &str) {
     out.push_str(first);
     let mut column = first.chars().count();
     for (index, word) in text.split(' ').enumerate() {
         let width = word.chars().count();
-        if index > 0 && column + 1 + width > WIDTH {
+        if index > 0 && column + 1 + width > columns {
             out.push('\n');
             out.extend(std::iter::repeat_n(' ', indent));
             column = indent;

@@ -12,7 +12,7 @@ use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::support::*;
 
-/// `onlyonce top` in a terminal of its own, of 80 columns and 24 lines.
+/// `onlyonce top` in a terminal of its own.
 struct Terminal {
     child: Child,
     /// The side of the person who looks and types.
@@ -22,11 +22,16 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn start(admin: SocketAddr, token: Option<&str>) -> Self {
+    /// Of 80 columns and 24 lines.
+    fn start(admin: SocketAddr) -> Self {
+        Self::of_width(80, admin, None)
+    }
+
+    fn of_width(columns: u16, admin: SocketAddr, variable: Option<(&str, &str)>) -> Self {
         let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&person).expect("it is ours");
         unlockpt(&person).expect("it is ours");
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&person, size).expect("a size");
         let name = ptsname(&person, Vec::new()).expect("a name").into_string().expect("UTF-8");
         let open = || File::options().read(true).write(true).open(&name).expect("its other side");
@@ -42,9 +47,7 @@ impl Terminal {
             &format!("http://{admin}"),
         ]);
         command.env_remove("ONLYONCE_CONFIG").env_remove("ONLYONCE_ADMIN_TOKEN").env_remove("NO_COLOR");
-        if let Some(token) = token {
-            command.env("ONLYONCE_ADMIN_TOKEN", token);
-        }
+        command.envs(variable);
         let child = command
             .stdin(Stdio::from(open()))
             .stdout(Stdio::from(open()))
@@ -122,7 +125,7 @@ async fn busy() -> (Backend, Sidecar) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_shows_what_happens_in_80_columns_and_24_lines() {
     let (_backend, sidecar) = busy().await;
-    let mut terminal = Terminal::start(sidecar.admin, None);
+    let mut terminal = Terminal::start(sidecar.admin);
     terminal.shows("1 NEEDS A HAND").await;
     sidecar.ask(&order("another")).await;
     until("the figures move", async || {
@@ -142,9 +145,27 @@ async fn it_shows_what_happens_in_80_columns_and_24_lines() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_fits_40_columns_and_has_no_colours_where_none_are_wanted() {
+    let (_backend, sidecar) = busy().await;
+    let mut terminal = Terminal::of_width(40, sidecar.admin, Some(("NO_COLOR", "1")));
+    terminal.shows("1 NEEDS A HAND").await;
+    let lines: Vec<_> = picture(&terminal.shown()).iter().map(|line| line.trim_end().to_owned()).collect();
+    assert!(lines.len() <= 24 && lines.iter().all(|line| line.chars().count() <= 40), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.ends_with("TROUBLE UNKNOWN")), "{lines:#?}");
+    let record = &sidecar.ask(&order("lost")).await.json()["record"];
+    assert!(lines.iter().any(|line| line == record.as_str().expect("a name")), "{lines:#?}");
+    assert!(lines.iter().all(|line| !line.contains('…')), "{lines:#?}");
+    terminal.types(b"q");
+    assert_eq!(terminal.ends().await, Some(0));
+    for colour in ["\x1b[1m", "\x1b[31m"] {
+        assert!(!terminal.shown().contains(colour), "{:?}", terminal.shown());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ctrl_c_leaves_the_terminal_as_it_was() {
     let (_backend, sidecar) = busy().await;
-    let mut terminal = Terminal::start(sidecar.admin, None);
+    let mut terminal = Terminal::start(sidecar.admin);
     terminal.shows("ROUTE").await;
     terminal.types(b"\x03");
     assert_eq!(terminal.ends().await, Some(0));
@@ -153,7 +174,7 @@ async fn ctrl_c_leaves_the_terminal_as_it_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sidecar_that_goes_away_is_told_and_its_last_figures_stay() {
     let (_backend, sidecar) = busy().await;
-    let mut terminal = Terminal::start(sidecar.admin, None);
+    let mut terminal = Terminal::start(sidecar.admin);
     terminal.shows("ROUTE").await;
     sidecar.stop().await;
     terminal.shows("These figures are of ").await;

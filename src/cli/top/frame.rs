@@ -2,11 +2,11 @@
 
 use std::io::stdout;
 
-use super::super::text::wrapped;
 use super::records;
-use crate::admin::shape::UnknownList;
+use crate::admin::Timestamp;
+use crate::admin::shape::{RecordEntry, UnknownList};
 use crate::admin::status::{RouteStatus, Status};
-use crate::text::WIDTH;
+use crate::text::{WIDTH, wrap_within};
 
 /// The answers of one sidecar at one moment.
 pub(super) struct Frame {
@@ -53,13 +53,19 @@ fn plain(text: impl Into<String>) -> Line {
     (Emphasis::Plain, text.into())
 }
 
-/// An alarm unless the count is zero.
-fn alarm_if(is_alarm: bool, text: String) -> Line {
-    (if is_alarm { Emphasis::Alarm } else { Emphasis::Plain }, text)
+fn alarm_if(is_alarm: bool) -> Emphasis {
+    if is_alarm { Emphasis::Alarm } else { Emphasis::Plain }
+}
+
+/// A label and its text, in as many lines as it takes.
+fn broken(style: Emphasis, label: &str, text: &str, size: Size) -> Vec<Line> {
+    let mut out = String::new();
+    wrap_within(size.width, &mut out, label, label.chars().count(), text);
+    out.lines().map(|line| (style, line.to_owned())).collect()
 }
 
 /// Lines of which all other parts leave at least so many to those that need a hand.
-const HANDS: usize = 4;
+const HANDS: usize = 5;
 
 impl Frame {
     /// As many lines as there is room for, none of them wider.
@@ -76,30 +82,32 @@ impl Frame {
     fn head(&self, size: Size) -> Vec<Line> {
         let status = &self.status;
         let up = records::coarse(status.now.since(status.started_at));
-        let mut lines =
-            vec![(Emphasis::Title, format!("onlyonce {} at {}, running for {up}", status.version, self.url))];
+        let title = format!("onlyonce {} at {}, running for {up}", status.version, self.url);
+        let mut lines = broken(Emphasis::Title, "", &title, size);
         if let Some(fault) = &self.fault {
             let old = format!("These figures are of {}: {fault}", records::time(status.now));
-            lines.extend(broken(&old, size).into_iter().map(|line| (Emphasis::Alarm, line)));
+            lines.extend(broken(Emphasis::Alarm, "", &old, size));
         }
         let is_well = !status.draining && status.store.up && status.reload.last_ok;
-        lines.push(alarm_if(!is_well, state(status)));
+        lines.extend(broken(alarm_if(!is_well), "", &state(status), size));
         lines.push(plain(""));
-        lines.push(plain(format!(
-            "now        {} requests/s, {} in flight, {} waiting, {}",
+        let now = format!(
+            "{} requests/s, {} in flight, {} waiting, {}",
             rate(status.per_second),
             status.in_flight,
             status.waiting,
             counted(status.connections, "connection"),
-        )));
-        lines.push(plain(format!("last hour  {}", Sums::of(&status.routes).in_words())));
+        );
+        let hand = format!("{}, {} lost", counted(status.unknown, "outcome"), counted(status.lease_lost, "lease"));
         let is_alarm = status.unknown > 0 || status.lease_lost > 0;
-        let hand =
-            format!("unknown    {}, {} lost", counted(status.unknown, "outcome"), counted(status.lease_lost, "lease"));
-        lines.push(alarm_if(is_alarm, hand));
-        let mut store = String::new();
-        wrapped(&mut store, "store      ", &stored(status));
-        lines.extend(store.lines().map(plain));
+        for (style, label, text) in [
+            (Emphasis::Plain, "now        ", now),
+            (Emphasis::Plain, "last hour  ", Sums::of(&status.routes).in_words()),
+            (alarm_if(is_alarm), "unknown    ", hand),
+            (Emphasis::Plain, "store      ", stored(status)),
+        ] {
+            lines.extend(broken(style, label, &text, size));
+        }
         lines.push(plain(""));
         lines
     }
@@ -127,7 +135,7 @@ impl Frame {
         lines.extend(
             routes
                 .iter()
-                .map(|(route, sums)| alarm_if(sums.trouble > 0 || route.unknown > 0, columns.row(route, sums))),
+                .map(|(route, sums)| (alarm_if(sums.trouble > 0 || route.unknown > 0), columns.row(route, sums))),
         );
         if left_out > 0 {
             lines.push(plain(format!("and {left_out} more with less traffic")));
@@ -143,16 +151,15 @@ impl Frame {
                 "unauthorized" => "They are for those who have a token: put yours into $ONLYONCE_ADMIN_TOKEN.",
                 _ => &why.detail,
             });
-            return broken(&format!("Records are not listed. {why}"), size).into_iter().map(plain).collect();
+            return broken(Emphasis::Plain, "", &format!("Records are not listed. {why}"), size);
         };
         if unknown.records.is_empty() {
-            return vec![plain("Nothing needs a hand: every outcome is known.")];
+            return broken(Emphasis::Plain, "", "Nothing needs a hand: every outcome is known.", size);
         }
         let count = unknown.count;
         let title = format!("{count} NEED{} A HAND (onlyonce records show RECORD)", if count == 1 { "S" } else { "" });
-        let mut lines = vec![(Emphasis::Title, title)];
-        let of = |entry| plain(records::named(entry, self.status.now));
-        lines.extend(unknown.records.iter().map(of));
+        let mut lines = broken(Emphasis::Title, "", &title, size);
+        lines.extend(unknown.records.iter().flat_map(|entry| named(entry, self.status.now, size)));
         lines
     }
 }
@@ -168,7 +175,8 @@ fn state(status: &Status) -> String {
 fn stored(status: &Status) -> String {
     let store = &status.store;
     let (calls, errors) = (store.calls.iter().sum::<u64>(), store.errors.iter().sum::<u64>());
-    let mut said = format!("{}, {} calls, {errors} failed", store.location, compact(calls));
+    let mut said = store.location.as_ref().map_or_else(String::new, |location| format!("{location}, "));
+    said.push_str(&format!("{} calls, {errors} failed", compact(calls)));
     if let Some(typical) = store.typical_ms.iter().rev().flatten().next() {
         said.push_str(&format!(", {typical:.1} ms each"));
     }
@@ -231,30 +239,78 @@ impl Sums {
     }
 }
 
+/// The name of a record whole, since it is what `records show` asks for, in two lines where one is too narrow.
+fn named(entry: &RecordEntry, now: Timestamp, size: Size) -> Vec<Line> {
+    let line = records::named(entry, now);
+    if line.chars().count() <= size.width {
+        return vec![plain(line)];
+    }
+    let mut lines = Vec::new();
+    let mut rest = &*entry.record;
+    while !rest.is_empty() {
+        // Names are ASCII.
+        let (first, more) = rest.split_at_checked(size.width.max(1)).unwrap_or((rest, ""));
+        lines.push(plain(first));
+        rest = more;
+    }
+    let state = line.strip_prefix(&*entry.record).unwrap_or_default();
+    lines.extend(broken(Emphasis::Plain, "  ", state.trim_start(), size));
+    lines
+}
+
 /// The table of routes: names and a chart share what the numbers leave.
 struct Columns {
     name: usize,
+    numbers: Vec<&'static Number>,
     chart: usize,
 }
 
-const NUMBERS: [(&str, usize); 7] =
-    [("RAN", 6), ("REPLAYED", 8), ("HELD", 6), ("REFUSED", 7), ("TROUBLE", 7), ("NOW", 5), ("UNKNOWN", 7)];
+/// A column of numbers.
+struct Number {
+    title: &'static str,
+    width: usize,
+    /// Those with the highest go first where there is no room.
+    rank: u8,
+    of: fn(&RouteStatus, &Sums) -> u64,
+}
+
+const NUMBERS: [Number; 7] = [
+    Number { title: "RAN", width: 6, rank: 3, of: |_, sums| sums.ran + sums.passed },
+    Number { title: "REPLAYED", width: 8, rank: 4, of: |_, sums| sums.replayed },
+    Number { title: "HELD", width: 6, rank: 5, of: |_, sums| sums.held },
+    Number { title: "REFUSED", width: 7, rank: 6, of: |_, sums| sums.refused },
+    Number { title: "TROUBLE", width: 7, rank: 2, of: |_, sums| sums.trouble },
+    Number { title: "NOW", width: 5, rank: 7, of: |route, _| unsigned(route.in_flight + route.waiting) },
+    Number { title: "UNKNOWN", width: 7, rank: 1, of: |route, _| unsigned(route.unknown) },
+];
 const MINUTES: usize = 60;
+
+fn unsigned(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or_default()
+}
 
 impl Columns {
     fn within(width: usize, widest: usize) -> Self {
-        let numbers: usize = NUMBERS.iter().map(|(_, width)| width + 1).sum();
-        let rest = width.saturating_sub(numbers);
-        let name = widest.clamp("ROUTE".len(), 40).min(rest.saturating_sub(12)).max("ROUTE".len());
+        let mut numbers: Vec<&Number> = NUMBERS.iter().collect();
+        let taken = |numbers: &[&Number]| numbers.iter().map(|number| number.width + 1).sum::<usize>();
+        let short = widest.clamp("ROUTE".len(), 8);
+        while taken(&numbers) + short > width
+            && let Some(least) = numbers.iter().map(|number| number.rank).max()
+        {
+            numbers.retain(|number| number.rank != least);
+        }
+        let rest = width.saturating_sub(taken(&numbers));
+        // A chart has twelve columns, or there is none.
+        let name = widest.clamp("ROUTE".len(), 40).min(rest.saturating_sub(12)).max(short.min(rest));
         // A whole number of minutes for each character.
         let room = rest.saturating_sub(name + 2).min(MINUTES);
         let chart = (1..=room).rev().find(|chart| MINUTES.is_multiple_of(*chart)).unwrap_or_default();
-        Self { name, chart }
+        Self { name, numbers, chart }
     }
 
     fn head(&self) -> String {
         let mut head = format!("{:<width$}", "ROUTE", width = self.name);
-        for (title, width) in NUMBERS {
+        for Number { title, width, .. } in &self.numbers {
             head.push_str(&format!(" {title:>width$}"));
         }
         if self.chart >= "LAST HOUR".len() {
@@ -265,11 +321,8 @@ impl Columns {
 
     fn row(&self, route: &RouteStatus, sums: &Sums) -> String {
         let mut row = format!("{:<width$}", clipped(&route.route, self.name), width = self.name);
-        let now = u64::try_from(route.in_flight + route.waiting).unwrap_or_default();
-        let unknown = u64::try_from(route.unknown).unwrap_or_default();
-        let counts = [sums.ran + sums.passed, sums.replayed, sums.held, sums.refused, sums.trouble, now, unknown];
-        for ((_, width), count) in NUMBERS.into_iter().zip(counts) {
-            row.push_str(&format!(" {:>width$}", compact(count)));
+        for Number { width, of, .. } in &self.numbers {
+            row.push_str(&format!(" {:>width$}", compact(of(route, sums))));
         }
         row.push_str("  ");
         row.push_str(&self.chart(route));
@@ -313,12 +366,6 @@ fn counted(count: impl Into<i128> + Copy, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-fn broken(text: &str, size: Size) -> Vec<String> {
-    let mut out = String::new();
-    wrapped(&mut out, "", text);
-    out.lines().map(|line| clipped(line, size.width)).collect()
-}
-
 /// With an ellipsis where it is too long. Control characters would be for the terminal.
 fn clipped(text: &str, width: usize) -> String {
     let text = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
@@ -342,8 +389,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::admin::Timestamp;
-    use crate::admin::shape::{RecordEntry, StateName};
+    use crate::admin::shape::StateName;
     use crate::admin::status::{NoRecords, ReloadStatus, StoreStatus};
 
     const NOON: Timestamp = Timestamp { millis: 1_795_262_400_000 };
@@ -385,7 +431,7 @@ mod tests {
             connections: 10_000,
             buffered_bytes: 0,
             store: StoreStatus {
-                location: "redis+sentinel://10.0.0.1:26379,10.0.0.2:26379,10.0.0.3:26379/mymaster/0".to_owned(),
+                location: Some("redis+sentinel://10.0.0.1:26379,10.0.0.2:26379,10.0.0.3:26379/mymaster/0".to_owned()),
                 up: true,
                 used_ratio: Some(0.91),
                 losses: 2,
@@ -418,7 +464,7 @@ mod tests {
                 for fault in [None, Some("no sidecar answers at http://127.0.0.1:9464: Connection refused".to_owned())]
                 {
                     frame.fault = fault;
-                    for (width, height) in [(80, 24), (60, 20), (200, 50), (20, 5)] {
+                    for (width, height) in [(80, 24), (60, 20), (200, 50), (40, 30), (20, 5), (1, 1)] {
                         let text = frame.text(screen(width, height));
                         assert!(text.lines().count() <= height, "{many} {unknown} {width}x{height}:\n{text}");
                         assert!(text.lines().all(|line| line.chars().count() <= width), "{width}x{height}:\n{text}");
@@ -438,6 +484,22 @@ mod tests {
         let text = frame(vec![busy], 0).text(screen(80, 24));
         let row = text.lines().find(|line| line.starts_with("create-order")).expect("a row");
         assert_eq!(row, "create-order   1770        0      0       0       0     4       2  ▁▁▂▃▄▄▅▆▆▇██", "{text}");
+    }
+
+    #[test]
+    fn at_40_columns_it_tells_less_and_cuts_nothing_off() {
+        let mut frame = frame(vec![route("create-order", 7)], 1);
+        frame.status.store.location = Some("redis://10.0.0.1:6379/0".to_owned());
+        let text = frame.text(screen(40, 50));
+        let table: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("ROUTE")).take(2).collect();
+        assert_eq!(
+            table,
+            ["ROUTE       RAN REPLAYED TROUBLE UNKNOWN", "create-…    420      420     420       2"],
+            "{text}"
+        );
+        let name = format!("{}\n:{}\n  unknown\n", "r".repeat(40), "0".repeat(32));
+        assert!(text.ends_with(&format!("1 NEEDS A HAND (onlyonce records show\nRECORD)\n{name}")), "{text}");
+        assert!(!text.replace("create-…", "").contains('…'), "{text}");
     }
 
     #[test]
