@@ -47,6 +47,7 @@ mod natural_keys;
 mod observe;
 mod operators;
 mod page;
+mod page_access;
 mod passthrough;
 mod presets;
 mod reach;

@@ -91,10 +91,10 @@ const number = (value) => value.toLocaleString('en', { maximumFractionDigits: va
 const millis = (value) => (value > 0 && value < 0.1 ? 'under 0.1 ms' : `${number(value)} ms`);
 
 function span(seconds) {
-  if (seconds < 120) return `${Math.max(0, Math.round(seconds))} s`;
-  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
-  if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
-  return `${Math.round(seconds / 86400)} days`;
+  if (seconds < 120) return `${Math.max(0, Math.round(seconds))}\u00a0s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)}\u00a0min`;
+  if (seconds < 172800) return `${Math.round(seconds / 3600)}\u00a0h`;
+  return `${Math.round(seconds / 86400)}\u00a0days`;
 }
 
 // By the sidecar's clock: the browser's may be wrong.
@@ -120,7 +120,7 @@ function svg(name, attributes, ...children) {
 }
 
 /** Stacked bars, one for each minute; `series` are [family, numbers]. */
-function bars(chart, series, text) {
+function bars(chart, series) {
   const minutes = series.length ? series[0][1].length : 60;
   const totals = Array.from({ length: minutes }, (_, at) => sum(series.map(([, numbers]) => numbers[at])));
   const most = Math.max(1, ...totals);
@@ -134,13 +134,12 @@ function bars(chart, series, text) {
       rects.push(svg('rect', { class: family, x: at * 10 + 1, y: 60 - floor, width: 8, height }));
     }
   });
-  chart.setAttribute('aria-label', text);
   chart.replaceChildren(svg('line', { class: 'floor', x1: 0, y1: 60, x2: minutes * 10, y2: 60 }), ...rects);
   return most;
 }
 
 /** A line; `null` is a gap. */
-function line(chart, numbers, text) {
+function line(chart, numbers) {
   const most = Math.max(1e-9, ...numbers.map((value) => value ?? 0));
   let path = '';
   let drawing = false;
@@ -153,7 +152,6 @@ function line(chart, numbers, text) {
       drawing = true;
     }
   });
-  chart.setAttribute('aria-label', text);
   chart.replaceChildren(svg('line', { class: 'floor', x1: 0, y1: 60, x2: 600, y2: 60 }),
     svg('path', { class: 'line', d: path }));
   return most;
@@ -258,9 +256,11 @@ function updateRoute(item, route) {
     const there = outcomes.map((outcome) => route.outcomes[outcome]).filter(Boolean);
     return [family, there.length ? there[0].map((_, at) => sum(there.map((numbers) => numbers[at]))) : Array(60).fill(0)];
   });
-  const told = counts.map(([outcome, count]) => `${count} ${words(outcome)}`).join(', ') || 'no request';
-  const most = bars(item.parts.chart, series, `${route.route}, last hour: ${told}`);
-  say(item.parts.most, counts.length ? `at most ${plural(most, 'request')} in a minute` : 'no request');
+  const told = counts.map(([outcome, count]) => `${count} ${words(outcome)}`).join(', ');
+  const most = bars(item.parts.chart, series);
+  const peak = counts.length ? `at most ${plural(most, 'request')} in a minute` : 'no request';
+  item.parts.chart.setAttribute('aria-label', `${route.route}, last hour: ${counts.length ? `${told}; ` : ''}${peak}`);
+  say(item.parts.most, peak);
   keep(item.querySelector('.outcomes'), counts, ([outcome]) => outcome, ([outcome]) => make(`li.${familyOf[outcome]}`),
     (child, [outcome, count]) => say(child, `${number(count)} ${words(outcome)}`));
 }
@@ -278,7 +278,7 @@ function routes(status) {
 
 function store(status) {
   const { store } = status;
-  say($('store-where'), store.location);
+  say($('store-where'), store.location || '');
   const calls = sum(store.calls);
   const errors = sum(store.errors);
   const known = (numbers) => numbers.filter((value) => value !== null);
@@ -294,19 +294,24 @@ function store(status) {
     ['reloads: taken', number(status.reload.ok)],
     ['reloads: refused', number(status.reload.refused), status.reload.last_ok ? '' : 'bad'],
   ]);
+  const peak = (text) => (calls ? `at most ${text}`.replace('at most under', 'under') : 'no call');
   const charts = [
-    ['Calls a minute', (chart) => bars(chart, [['ran', store.calls.map((count, at) => count - store.errors[at])],
-      ['trouble', store.errors]], `Calls to the store in the last hour: ${calls}, ${errors} failed`),
-    (most) => `at most ${number(most)}`],
-    ['Mean time of a call', (chart) => line(chart, store.typical_ms, 'Mean time of a call to the store, by the minute'),
-      (most) => (calls ? `at most ${millis(most)}`.replace('at most under', 'under') : 'no call')],
+    ['Calls a minute', `${number(calls)} calls to the store in the last hour, ${number(errors)} failed; in a minute`,
+      (chart) => bars(chart, [['ran', store.calls.map((count, at) => count - store.errors[at])], ['trouble', store.errors]]),
+      number],
+    ['Mean time of a call', 'Mean time of a call to the store in the last hour, by the minute:',
+      (chart) => line(chart, store.typical_ms), millis],
   ];
   keep($('store-charts'), charts, ([title]) => title, ([title]) => {
     const { chart, most, scale } = plot();
     const figure = make('figure', {}, make('figcaption', {}, title), chart, scale);
     figure.parts = { chart, most };
     return figure;
-  }, (figure, [, draw, text]) => say(figure.parts.most, text(draw(figure.parts.chart))));
+  }, (figure, [, about, draw, text]) => {
+    const most = peak(text(draw(figure.parts.chart)));
+    figure.parts.chart.setAttribute('aria-label', `${about} ${most}`);
+    say(figure.parts.most, most);
+  });
 }
 
 // --- what needs a hand
@@ -335,8 +340,9 @@ function unknown(answer) {
     make('div.act', {}, make('button.plain.small', {
       type: 'button', onclick: () => show(entry.record, true), 'aria-label': `Story of ${entry.record}`,
     }, 'Story'), ...acts(entry))),
-  (child, entry) => say(child.querySelector('.when'), `${state(entry)} since ${ago(entry.settled_at || entry.claimed_at)}, `
-    + `holds its key for another ${span(-since(entry.expires_at))}`));
+  (child, entry) => say(child.querySelector('.when'), `${state(entry)}${entry.settled_at ? ' for' : ', claimed'} `
+    + `${entry.settled_at ? span(since(entry.settled_at)) : ago(entry.claimed_at)}; its key is held for another `
+    + `${span(-since(entry.expires_at))}`));
 }
 
 function state(entry) {
@@ -355,8 +361,9 @@ function refusals(answer) {
   const cell = (content, name = '') => make(`td${name}`, {}, content);
   keep($('refusals').tBodies[0], list, (one) => String(one.number), (one) => make('tr', {},
     cell('', '.when'), cell(one.route), cell(`${one.status} ${one.code}`), cell(one.detail),
-    cell(one.record ? make('button.plain.small.name', { type: 'button', onclick: () => show(one.record, true) },
-      `${one.record.slice(0, -24)}…`) : '–', '.name')),
+    cell(one.record ? make('button.plain.small.name', {
+      type: 'button', onclick: () => show(one.record, true), 'aria-label': `Story of ${one.record}`,
+    }, `${one.record.slice(0, -24)}…`) : '–', '.name')),
   (row, one) => say(row.firstElementChild, ago(one.at)));
 }
 
@@ -368,8 +375,10 @@ $('by-name').addEventListener('submit', (event) => {
   event.preventDefault();
   const name = $('name').value.match(RECORD);
   if (name) show(name[0]);
-  else found(make('p.bad', {}, 'There is no record name in this: it is a route, a colon and 32 hex digits. '
-    + 'A refusal without one belongs to no record.'));
+  else {
+    foundNone('There is no record name in this: it is a route, a colon and 32 hex digits. A refusal without one belongs '
+      + 'to no record.');
+  }
 });
 
 function known(route) {
@@ -413,27 +422,40 @@ $('by-key').addEventListener('submit', async (event) => {
   if (route.needs_url) content.url = value('url', 0);
   try {
     const answer = await ask('/look-up', content);
-    if (answer.records.length) found(...answer.records.map(story));
+    if (answer.records.length) found(inShort(answer.records[0]), ...answer.records.map(story));
     else {
-      found(make('p', {}, 'There is no record under this key for this caller. The key is free: it was never used here, '
-        + 'its retention is over, or it was released.'), make('p.quiet.name', {}, answer.looked_for.join(' ')));
+      const free = 'There is no record under this key for this caller. The key is free: it was never used here, its '
+        + 'retention is over, or it was released.';
+      found(free, make('p', {}, free), make('p.quiet.name', {}, answer.looked_for.join(' ')));
     }
   } catch (error) {
-    found(make('p.bad', {}, error.message));
+    foundNone(error.message);
   }
 });
 
-function found(...content) {
+/** A screen reader is told one sentence; the rest is there to be read. */
+function found(told, ...content) {
+  $('found-said').textContent = told;
   $('found').replaceChildren(...content);
 }
 
-async function show(record, scroll) {
+function foundNone(why) {
+  found(why, make('p.bad', {}, why));
+}
+
+const inShort = (entry) => `${entry.record}: ${state(entry)}. A repeat ${entry.retry}.`;
+
+/** `isElsewhere`: it was asked for in another part of the page. */
+async function show(record, isElsewhere) {
   try {
-    found(story(await ask(`/records/${record}`)));
+    const entry = await ask(`/records/${record}`);
+    // Who is taken there needs not be told of it.
+    found(isElsewhere ? '' : inShort(entry), story(entry));
+    if (isElsewhere) $('found').querySelector('h3').focus();
   } catch (error) {
-    found(make('p.bad', {}, error.message));
+    foundNone(error.message);
+    if (isElsewhere) $('find').scrollIntoView({ block: 'nearest' });
   }
-  if (scroll) $('find').scrollIntoView({ block: 'nearest' });
 }
 
 /** All that is known of one record. */
@@ -454,7 +476,7 @@ function story(entry) {
   const told = answer ? [make('p', {}, `The answer: ${answer.status}, `
     + (answer.body_bytes === undefined ? 'its body was not kept.' : `${bytes(answer.body_bytes)} of body.`)),
   answer.headers.length ? make('pre', {}, answer.headers.map(([name, value]) => `${name}: ${value}`).join('\n')) : null] : [];
-  return make('article', {}, make('h3.name', {}, entry.record), make('p', {}, `${state(entry)}. A repeat ${entry.retry}.`),
+  return make('article', {}, make('h3.name', { tabindex: '-1' }, entry.record), make('p', {}, `${state(entry)}. A repeat ${entry.retry}.`),
     make('p.advice', {}, entry.advice), make('ol.story', {}, ...steps.map(([, item]) => item)), ...told,
     make('p.records', {}, ...acts(entry)));
 }
