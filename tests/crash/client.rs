@@ -143,12 +143,20 @@ impl Begun {
 
 /// The number of attempts that run in a sidecar or are not recorded yet, by its metrics.
 pub fn at_work(admin: SocketAddr) -> u32 {
+    metric(admin, "onlyonce_in_flight{route=\"orders\"}")
+}
+
+/// Whether a sidecar can use its store, by its metrics.
+pub fn store_is_up(admin: SocketAddr) -> bool {
+    metric(admin, "onlyonce_store_up") == 1
+}
+
+fn metric(admin: SocketAddr, series: &str) -> u32 {
     let request = "GET /metrics HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n";
     let metrics = exchange(admin, request).expect("a sidecar that lives tells its metrics");
     let metrics = String::from_utf8(metrics).expect("metrics are text");
-    let series = "onlyonce_in_flight{route=\"orders\"} ";
-    let value = metrics.lines().find_map(|line| line.strip_prefix(series)).expect("the metric of attempts at work");
-    value.parse().expect("a number")
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.expect("the metric").parse().expect("a number")
 }
 
 /// All bytes until the connection ends; `None` if it cannot be made or breaks.

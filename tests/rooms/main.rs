@@ -154,6 +154,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
             "server",
             "store",
             "telemetry",
+            "text",
         ],
         &["arc_swap", "hyper", "prometheus", "rustix", "tokio"],
     ),
