@@ -13,11 +13,14 @@ pub(super) fn why_ambiguous(rule: &Rule, context: &RequestContext<'_>, head: &He
     if context.is_contested {
         return Some("The methods that this request names lead to different guarded routes.".into());
     }
-    if key::names_of(rule).any(|name| head::nominates(head, name)) {
-        return Some("Connection names a field that identifies the request.".into());
-    }
     // Two names that differ only in such characters: at least one of them contains one.
-    let may_be_respelled = head.fields.has(Fields::RESPELLED) || key::names_of(rule).any(is_foldable);
+    let mut may_be_respelled = head.fields.has(Fields::RESPELLED);
+    for name in key::names_of(rule) {
+        if head::nominates(head, name) {
+            return Some("Connection names a field that identifies the request.".into());
+        }
+        may_be_respelled |= is_foldable(name);
+    }
     if !may_be_respelled {
         return None;
     }

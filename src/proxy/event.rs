@@ -147,18 +147,21 @@ impl Event {
         line: &mut telemetry::LogLine<'_>,
     ) {
         line.text("route", &self.rule.name);
-        line.text("outcome", outcome.as_str());
+        line.word("outcome", outcome.as_str().as_bytes());
         if let Some(record) = &self.record {
             line.texts("record", &[&record.route, ":", Hex::of(&record.digest).as_str()]);
         }
         if let Some(became) = became {
-            line.text("became", became.as_str());
+            line.word("became", became.as_str().as_bytes());
         }
         if let Some(key) = &self.key {
-            line.text("key", key.as_str());
+            match key {
+                KeyText::Hashed(digits) => line.word("key", digits.as_bytes()),
+                KeyText::Plain(text) => line.text("key", text),
+            }
         }
         if let Some(fingerprint) = &self.fingerprint {
-            line.text("fingerprint", fingerprint.as_str());
+            line.word("fingerprint", fingerprint.as_bytes());
         }
         if let Some(attempt) = self.attempt {
             line.number("attempt", attempt.into());

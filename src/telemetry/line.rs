@@ -80,6 +80,15 @@ impl<'a> LogLine<'a> {
         self.texts(name, &[value]);
     }
 
+    /// A word of ASCII letters, digits and `-_:`. Nothing in it is escaped, so it is cheaper than a text.
+    pub fn word(&mut self, name: &'static str, word: &[u8]) {
+        debug_assert!(word.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_:".contains(byte)));
+        self.name(name);
+        self.out.push(b'"');
+        self.out.extend_from_slice(word);
+        self.out.push(b'"');
+    }
+
     /// A text of several parts.
     pub fn texts(&mut self, name: &'static str, pieces: &[&str]) {
         self.name(name);

@@ -31,6 +31,7 @@ fn ours(fields: &LineFields, style: Style, now: SystemTime) -> Vec<u8> {
     let level = if fields.warns { Level::WARN } else { Level::INFO };
     let mut line = LogLine::begin(&mut out, style, (now, &mut CachedSecond::default()), level, "request");
     line.text("route", &fields.route);
+    line.word("outcome", b"executed");
     line.texts("record", &[&fields.route, ":", &hex(&fields.digest)]);
     if let Some(key) = &fields.key {
         line.text("key", key);
@@ -84,6 +85,7 @@ fn theirs(fields: &LineFields, style: Style, now: SystemTime) -> Vec<u8> {
         ($level:ident) => {
             tracing::$level!(
                 route = &*fields.route,
+                outcome = "executed",
                 record = Some(format!("{}:{}", fields.route, hex(&fields.digest))),
                 key = fields.key,
                 attempt = fields.attempt,
