@@ -27,6 +27,15 @@ pub fn wrap_within(columns: usize, out: &mut String, first: &str, indent: usize,
     }
 }
 
+/// The first few names, and the number of the others.
+pub fn listed(names: &[&str]) -> String {
+    const SHOWN: usize = 4;
+    match names.len().checked_sub(SHOWN + 1) {
+        None => names.join(", "),
+        Some(_) => format!("{} and {} more", names[..SHOWN].join(", "), names.len() - SHOWN),
+    }
+}
+
 /// `text` for HTML, also within quoted attributes.
 pub fn escape_html(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")

@@ -8,12 +8,13 @@ use serde::Serialize;
 use super::connect::StoreTrial;
 use super::running::SidecarComparison;
 use super::table::Table;
-use super::text::{labelled, listed, ranges, terminal_width, wrapped};
+use super::text::{labelled, ranges, terminal_width, wrapped};
 use super::{BAD_USAGE, FAILED, Format, output};
 use crate::advice::{self, Warning, Weight};
 use crate::config::Config;
 use crate::form_guard::FormGuard;
 use crate::rule::{Disposition, OnConcurrent, OnMissingKey, Preset, Rule, WARNINGS};
+use crate::text::listed;
 use crate::units::HumanDuration;
 
 /// `is_told`: always print the result of asking the sidecar, and not only if there is a difference.

@@ -9,7 +9,7 @@ use clap::Args;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-use super::text::{labelled, listed, ranges};
+use super::text::{labelled, ranges};
 use super::{BAD_USAGE, block_on, given, output, records};
 use crate::admin::shape::{BodyContent, ExplainRequest, ExplainResponse, ProspectName};
 use crate::clock;
@@ -23,6 +23,7 @@ use crate::rule::{
     Disposition, FingerprintMode, Mode, OnConcurrent, OnMismatch, OnMissingKey, RouteTarget, Routes, Rule, Selector,
 };
 use crate::run;
+use crate::text::listed;
 use crate::units::{HumanDuration, HumanSize};
 
 #[derive(Args)]

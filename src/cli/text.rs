@@ -40,15 +40,6 @@ pub(super) fn terminal_width() -> usize {
         .map_or(WIDTH, |(terminal_size::Width(columns), _)| columns.into())
 }
 
-/// The first few names, and the number of the others.
-pub(super) fn listed(names: &[&str]) -> String {
-    const SHOWN: usize = 4;
-    match names.len().checked_sub(SHOWN + 1) {
-        None => names.join(", "),
-        Some(_) => format!("{} and {} more", names[..SHOWN].join(", "), names.len() - SHOWN),
-    }
-}
-
 /// The statuses with this disposition.
 pub(super) fn ranges(rule: &Rule, disposition: Disposition) -> String {
     let ranges = rule.policy.ranges(disposition).into_iter().map(|(first, last)| match last {

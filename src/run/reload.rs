@@ -19,6 +19,7 @@ use crate::config::{Config, ConfigError, ConfigFile};
 use crate::metrics::Reload;
 use crate::rule::{FORGOTTEN, ForgottenRoute, Naming, Routes, forgotten};
 use crate::telemetry::Logging;
+use crate::text;
 
 /// How often the file is read.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -145,7 +146,7 @@ fn notices(warnings: &[Warning], known: &[Warning]) -> Vec<Notice> {
         }
         let same = warnings.iter().filter(|other| is_same(other));
         let routes: Vec<&str> = same.filter_map(|other| other.route.as_deref()).collect();
-        let routes = (!routes.is_empty()).then(|| routes.join(", "));
+        let routes = (!routes.is_empty()).then(|| text::listed(&routes));
         notices.push(Notice { warning: warning.clone(), routes });
     }
     notices
@@ -198,6 +199,20 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, text).expect("to write");
         ConfigFile::of(&file)
+    }
+
+    #[test]
+    fn the_line_of_a_warning_names_a_few_of_its_routes() {
+        let of = |route: &str| Warning {
+            name: "memory-store",
+            weight: Weight::Warning,
+            route: Some(route.into()),
+            text: "a text".to_owned(),
+            advice: "an advice".to_owned(),
+        };
+        let routes = |warnings: &[Warning]| notices(warnings, &[])[0].routes.clone();
+        assert_eq!(routes(&["a", "b", "c", "d"].map(of)).as_deref(), Some("a, b, c, d"));
+        assert_eq!(routes(&["a", "b", "c", "d", "e", "f"].map(of)).as_deref(), Some("a, b, c, d and 2 more"));
     }
 
     #[test]
