@@ -37,6 +37,7 @@
 //! | a store | [`store::Store`], `store/conformance.rs` | `config::StoreLocation`, `config/file/store_url.rs`, `store/mod.rs` |
 //! | a metric | `metrics.rs`; of a route, `metrics/exposition.rs` | the place where the decision is made |
 //! | what the form guard does in a page | `form_guard/form.js` | [`form_guard`] serves it, `proxy/form.rs` answers it |
+//! | a case of `onlyonce verify` | [`verify::VerifyCase`]: what is sent, and the rule | `verify/judge.rs`: the verdict |
 //! | a key of the configuration | `config/file/`, `config/onlyonce.toml` | the schema and `docs/configuration.md` follow |
 //! | an answer of our own | [`problem`], `problem/code.rs` | `docs/clients.md` |
 //!
@@ -48,7 +49,7 @@
 //! functions that return enums, and I/O happens around them. A test holds these arrows.
 //!
 //! ```text
-//! main → cli → run → server, admin      (cli → admin: the shapes of its JSON)
+//! main → cli → run → server, admin      (cli → admin: the shapes of its JSON; cli → verify)
 //!              └───→ proxy → guard → store → record, key
 //!
 //! leaves: clock, excerpt, list, random, text, tick, units, uri, rule (data only), config (reads a file into
@@ -96,3 +97,4 @@ pub mod tls;
 pub mod trace;
 pub mod units;
 pub mod uri;
+pub mod verify;

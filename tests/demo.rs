@@ -311,3 +311,34 @@ fn an_address_that_is_not_ours_is_told() {
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.starts_with("error: cannot listen on 192.0.2.1:8080 or a port after it: "), "{told}");
 }
+
+/// The lines of the README, with the addresses of this demo.
+#[test]
+#[ignore = "tests/run --all"]
+fn verify_fails_at_the_backend_and_passes_through_the_proxy() {
+    let demo = Demo::start();
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
+    let lines: Vec<&str> = readme.lines().filter(|line| line.starts_with("onlyonce verify ")).collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let mut failures = 0;
+    for (line, (shown, address, status, summary)) in lines.into_iter().zip([
+        ("127.0.0.1:8081", demo.backend(), 1, "2 pass, 0 warn, 4 FAIL, 14 not known; 18 requests\n"),
+        ("127.0.0.1:8080", demo.proxy(), 0, "17 pass, 1 warn, 0 FAIL, 2 not known; 29 requests\n"),
+    ]) {
+        assert!(line.contains(shown), "{line}");
+        let line = line.replace(shown, address);
+        let arguments = line.strip_prefix("onlyonce").expect("it begins with it");
+        let command = format!("{}{arguments} --yes", env!("CARGO_BIN_EXE_onlyonce"));
+        let output = Command::new("sh").args(["-c", &command]).output().expect("a shell");
+        let table = String::from_utf8(output.stdout).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(status), "{table}");
+        assert!(table.contains(summary), "{table}");
+        failures += table.matches("\nFAIL ").count();
+        // What the page shows.
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/verify.md")).expect("the page");
+        let shown = page.lines().filter(|line| line.starts_with("           came  "));
+        assert!(shown.filter(|line| table.contains(line)).count() >= 2, "{table}");
+        assert!(page.contains(summary.trim_end()), "{summary}");
+    }
+    assert_eq!(failures, 4);
+}

@@ -13,6 +13,7 @@ mod running;
 mod table;
 mod text;
 mod top;
+mod verify;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -117,6 +118,12 @@ enum Command {
     /// Routes and what their requests got in the last hour, the store, and the records that need a hand. Once where the
     /// output is no terminal; q or Ctrl-C ends it.
     Top(top::TopArgs),
+    /// Play what clients do against any API, and say what it makes of it: a table of verdicts
+    ///
+    /// The same request twice, ten at once, a lost answer, a client that times out, keys that are used for something else:
+    /// whether an effect was doubled, and whether clients get what they expect. It needs no configuration, and creates
+    /// things: it says how many requests it sends, and asks first.
+    Verify(Box<verify::VerifyArgs>),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Print completions for a shell, to be read by it: source <(onlyonce completions bash)
@@ -199,6 +206,7 @@ pub fn main() -> ExitCode {
         Command::Records(args) => records::records(args),
         Command::Keys(command) => keys::keys(&command),
         Command::Top(args) => top::top(&args),
+        Command::Verify(args) => verify::verify(&args),
         Command::Schema => schema(),
         Command::Completions { shell } => {
             let mut out = Vec::new();

@@ -22,7 +22,7 @@ use crate::rule::{Routes, Trust, words};
 use crate::tls;
 pub use admin_token::{AdminRight, AdminToken, UNNAMED_TOKEN};
 pub use file::{AdminConfig, ConfigFile, LogConfig, ServerConfig, StoreConfig, UpstreamConfig, load, parse};
-pub(crate) use file::{KnownKey, Shape, keys, nearest};
+pub(crate) use file::{KnownKey, Shape, keys, nearest, selector};
 pub use problem::{ConfigError, ConfigProblem};
 pub use redis::{RedisAddress, RedisEndpoint, RedisPassword, RedisServers};
 pub use secret::{Secret, SecretKey};

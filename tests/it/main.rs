@@ -73,4 +73,5 @@ mod traces;
 mod two_readers;
 mod upgrades;
 mod uploads;
+mod verify;
 mod versions;

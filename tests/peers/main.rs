@@ -24,4 +24,5 @@ mod table;
 mod tls;
 mod trial;
 mod valgrind;
+mod verify;
 mod websocket;

@@ -164,6 +164,20 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["form_urlencoded", "getrandom", "http_body_util", "hyper", "hyper_util", "serde_json", "tokio"],
     ),
     (
+        "verify",
+        &["random", "rule", "tls"],
+        &[
+            "form_urlencoded",
+            "http_body_util",
+            "hyper",
+            "hyper_util",
+            "serde_json",
+            "tokio",
+            "tokio_rustls",
+            "tokio_util",
+        ],
+    ),
+    (
         "cli",
         &[
             "admin",
@@ -182,6 +196,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
             "text",
             "trace",
             "units",
+            "verify",
         ],
         &[
             "base64",

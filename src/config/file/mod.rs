@@ -39,6 +39,7 @@ use self::report::{ByteRange, FileReport, Finding};
 pub(crate) use self::report::{KnownKey, nearest};
 use self::route::{Bounds, RouteTable};
 use self::section::Section;
+pub(crate) use self::selector::parse as selector;
 pub(crate) use self::shape::Shape;
 use self::syntax::SyntaxErrors;
 pub use self::tables::{AdminConfig, LogConfig, ServerConfig, StoreConfig, UpstreamConfig};

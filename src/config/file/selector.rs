@@ -1,10 +1,13 @@
 //! Selectors: `header:NAME`, `cookie:NAME`, `query:NAME`, `json:/pointer`, `form:FIELD`, `path:PARAM`, `host`,
 //! `jwt:CLAIM`, `ip` and `date:day|month|year`.
 
+use std::path::Path;
+
 use http::HeaderName;
+use toml::de::DeTable;
 
 use super::item::{Item, Text};
-use super::report::nearest;
+use super::report::{FileReport, nearest};
 use crate::rule::{JsonPointer, Period, Selector, is_per_hop};
 
 const ADVICE: &str = "selectors are \"header:NAME\", \"cookie:NAME\", \"query:NAME\", \"json:/pointer\", \
@@ -51,6 +54,20 @@ pub(super) fn selector(item: &Item<'_>) -> Option<Selector> {
             };
             item.refuse(format!("{text} is not a selector"), advice)
         }
+    }
+}
+
+/// A selector on the command line; else what is wrong, and what would be right.
+pub(crate) fn parse(text: &str) -> Result<Selector, String> {
+    let file = format!("key = {}", toml::Value::from(text));
+    let table = DeTable::parse(&file).map_err(|error| error.message().to_owned())?;
+    let report = FileReport::new(&file, Path::new(""), &|_| None);
+    let read = table.get_ref().get("key").and_then(|value| selector(&Item::new("key".to_owned(), value, &report)));
+    let (faults, ..) = report.finish();
+    match (read, faults.into_iter().next()) {
+        (Some(selector), None) => Ok(selector),
+        (_, Some(fault)) => Err(format!("{}: {}", fault.message, fault.advice)),
+        (None, None) => Err(format!("{text:?} is not a selector: {ADVICE}")),
     }
 }
 

@@ -1,0 +1,236 @@
+//! Effects: which one an answer names, and how often something happened.
+//!
+//! Answers are counted from below only: two that name two things prove two effects, and one that is named does not prove
+//! that there was no other. What an API says of a count of its own is exact.
+
+use std::collections::BTreeSet;
+
+use http::header::LOCATION;
+use serde_json::Value;
+
+use super::answer::{AnswerClass, ApiAnswer, ClientOutcome};
+
+/// Where the answers name what was created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NameSource {
+    /// In `Location`.
+    Location,
+    /// In this member of their JSON, or of the object in its `data`.
+    Member(String),
+}
+
+/// What is known of the effects of some requests that had one key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Effects {
+    /// By how much the API's own count rose, where it is counted.
+    pub(super) counted: Option<u64>,
+    /// The different things that the answers name.
+    pub(super) named: BTreeSet<String>,
+    /// Successful answers that name nothing.
+    pub(super) nameless: usize,
+    /// Others that name nothing, and say that they are replays.
+    pub(super) replayed: usize,
+    /// Requests that may have had an effect of which no answer tells.
+    pub(super) unseen: usize,
+}
+
+/// How often it happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occurrences {
+    /// Not more than once, as far as this tells.
+    AtMostOnce(Basis),
+    /// So often.
+    Often(u64, Basis),
+    /// It cannot be told.
+    NotKnown(Unclear),
+}
+
+/// What it is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Basis {
+    /// The API's own count.
+    Count,
+    /// What the answers name.
+    Names,
+    /// The answer that says of itself that it is a replay.
+    Word,
+    /// Content that was another one for another key.
+    Content,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unclear {
+    /// No answer tells of some of the requests.
+    Unseen,
+    /// The answers do not name what was created.
+    Nameless,
+}
+
+/// How a later answer relates to the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AnswerRelation {
+    /// It tells of the same effect.
+    Same(Basis),
+    /// It tells of another effect.
+    Other,
+    /// It succeeded, and of what it tells is not clear.
+    Unclear,
+    /// It did not succeed.
+    NoSuccess(AnswerClass),
+}
+
+/// Names in answers that are new for each request, or for each client.
+const NOT_OF_EFFECTS: [&str; 8] = ["request", "trace", "correlation", "span", "session", "customer", "user", "tenant"];
+
+impl NameSource {
+    /// The first place that names two effects differently; `path` is that of the request.
+    pub(super) fn of(first: &ApiAnswer, other: &ApiAnswer, path: &str) -> Option<Self> {
+        let tells = |source: &Self| {
+            let (first, other) = (source.name(first), source.name(other));
+            first.is_some() && other.is_some() && first != other
+        };
+        let members = members(first, path).into_iter().map(Self::Member);
+        std::iter::once(Self::Location).chain(members).find(tells)
+    }
+
+    /// What the answer names.
+    pub(super) fn name(&self, answer: &ApiAnswer) -> Option<String> {
+        match self {
+            Self::Location => Some(answer.headers.get(LOCATION)?.to_str().ok()?.to_owned()),
+            Self::Member(member) => match object(&json(answer)?)?.get(member)? {
+                Value::String(text) => Some(text.clone()),
+                Value::Number(number) => Some(number.to_string()),
+                Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+            },
+        }
+    }
+}
+
+fn json(answer: &ApiAnswer) -> Option<Value> {
+    serde_json::from_slice(&answer.body).ok()
+}
+
+/// The object that was created: the whole, or what is in its `data`.
+fn object(json: &Value) -> Option<&serde_json::Map<String, Value>> {
+    let whole = json.as_object()?;
+    Some(whole.get("data").and_then(Value::as_object).unwrap_or(whole))
+}
+
+/// Members that may hold an identifier, the likeliest first.
+fn members(answer: &ApiAnswer, path: &str) -> Vec<String> {
+    let Some(json) = json(answer) else { return Vec::new() };
+    let Some(object) = object(&json) else { return Vec::new() };
+    // The last word of /v1/orders is in order, order_id and orderNumber.
+    let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    let resource = last.strip_suffix('s').unwrap_or(&last);
+    let rank = |member: &str| {
+        let plain = member.to_ascii_lowercase().replace(['_', '-'], "");
+        if NOT_OF_EFFECTS.iter().any(|word| plain.starts_with(word) || plain.ends_with(&format!("{word}id"))) {
+            return None;
+        }
+        let of_resource = plain.strip_prefix(resource).filter(|_| !resource.is_empty());
+        match (plain.as_str(), of_resource) {
+            ("id" | "uuid", _) => Some(0),
+            (_, Some("" | "id" | "uuid" | "number" | "no" | "ref" | "reference")) => Some(1),
+            ("number" | "reference" | "ref", _) => Some(2),
+            (name, _) if name.ends_with("id") && (member.ends_with("_id") || member.ends_with("Id")) => Some(3),
+            _ => None,
+        }
+    };
+    let mut ranked: Vec<(u8, &String)> = object.keys().filter_map(|name| Some((rank(name)?, name))).collect();
+    ranked.sort();
+    ranked.into_iter().map(|(_, name)| name.clone()).collect()
+}
+
+/// What two requests with two keys have shown: what all answers are compared with.
+#[derive(Debug, Clone)]
+pub(super) struct Baseline {
+    /// The answer to the first key.
+    pub(super) first: ApiAnswer,
+    /// Where answers name effects.
+    pub(super) source: Option<NameSource>,
+    /// Whether the content of the second answer was another one.
+    pub(super) content_differs: bool,
+}
+
+impl Baseline {
+    pub(super) fn new(first: ApiAnswer, other: &ApiAnswer, path: &str) -> Self {
+        let source = NameSource::of(&first, other, path);
+        let content_differs = first.body != other.body;
+        Self { first, source, content_differs }
+    }
+
+    /// How this answer relates to the first one.
+    pub(super) fn relate(&self, later: &ApiAnswer) -> AnswerRelation {
+        self.relation(&self.first, later)
+    }
+
+    /// How a later answer relates to an earlier one.
+    pub(super) fn relation(&self, earlier: &ApiAnswer, later: &ApiAnswer) -> AnswerRelation {
+        match later.class() {
+            AnswerClass::Success => {}
+            class => return AnswerRelation::NoSuccess(class),
+        }
+        let name = |answer| self.source.as_ref().and_then(|source| source.name(answer));
+        match (name(earlier), name(later)) {
+            (Some(earlier), Some(later)) if earlier == later => AnswerRelation::Same(Basis::Names),
+            (Some(_), Some(_)) => AnswerRelation::Other,
+            (None, _) | (_, None) if later.says_replayed() => AnswerRelation::Same(Basis::Word),
+            (None, _) | (_, None) if self.content_differs && earlier.body == later.body => {
+                AnswerRelation::Same(Basis::Content)
+            }
+            (None, _) | (_, None) => AnswerRelation::Unclear,
+        }
+    }
+
+    /// What these outcomes tell of the effects of their requests, which had one key.
+    pub(super) fn effects<'a>(
+        &self,
+        outcomes: impl IntoIterator<Item = &'a ClientOutcome>,
+        counted: Option<u64>,
+    ) -> Effects {
+        let mut effects = Effects { counted, ..Effects::default() };
+        let mut successes = Vec::new();
+        for outcome in outcomes {
+            match outcome.evidence().map(|answer| (answer.class(), answer)) {
+                Some((AnswerClass::Success, answer)) => successes.push(answer),
+                None | Some((AnswerClass::Failure, _)) => effects.unseen += 1,
+                Some((AnswerClass::Refused | AnswerClass::Denied | AnswerClass::Missing | AnswerClass::Busy, _)) => {}
+            }
+        }
+        let name = |answer: &ApiAnswer| self.source.as_ref().and_then(|source| source.name(answer));
+        let (named, nameless): (Vec<_>, Vec<_>) = successes.into_iter().partition(|answer| name(answer).is_some());
+        effects.named = named.iter().filter_map(|answer| name(answer)).collect();
+        // Content that is another one for another key is a name: the same content tells of the same effect.
+        let mut contents: Vec<&[u8]> = named.iter().map(|answer| &*answer.body).collect();
+        for answer in nameless {
+            if answer.says_replayed() {
+                effects.replayed += 1;
+            } else if !(self.content_differs && contents.contains(&&*answer.body)) {
+                effects.nameless += 1;
+                contents.push(&answer.body);
+            }
+        }
+        effects
+    }
+}
+
+impl Effects {
+    /// How often it happened. `is_replay` says that the last answer calls itself a replay: that of a request of which no
+    /// other answer tells.
+    pub(super) fn occurrences(&self, is_replay: bool) -> Occurrences {
+        let named = u64::try_from(self.named.len()).unwrap_or(u64::MAX);
+        let told = self.named.len() + self.nameless;
+        match self.counted {
+            Some(count) if count > 1 && count >= named => Occurrences::Often(count, Basis::Count),
+            _ if named > 1 => Occurrences::Often(named, Basis::Names),
+            Some(_) => Occurrences::AtMostOnce(Basis::Count),
+            None if told > 1 => Occurrences::NotKnown(Unclear::Nameless),
+            None if self.unseen == 0 => Occurrences::AtMostOnce(Basis::Names),
+            // One may have had an effect, and no other has.
+            None if self.unseen == 1 && told == 0 => Occurrences::AtMostOnce(Basis::Names),
+            None if self.unseen == 1 && is_replay => Occurrences::AtMostOnce(Basis::Word),
+            None => Occurrences::NotKnown(Unclear::Unseen),
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! The verdicts, by what came: no request is sent here.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::answer::{ApiAnswer, ClientOutcome};
+use super::case::VerifyCase;
+use super::effects::{AnswerRelation, Baseline, Basis, NameSource};
+use super::judge::{KeyForm, KeySupport, Observed, control, judge};
+use super::likeness::{refusal, replayed};
+use super::verdict::{CaseVerdict, Judgement, VerifyHarm};
+
+const PASS: CaseVerdict = CaseVerdict::Pass;
+const WARN: CaseVerdict = CaseVerdict::Warn;
+const FAIL: CaseVerdict = CaseVerdict::Fail;
+const NOT_KNOWN: CaseVerdict = CaseVerdict::NotKnown;
+
+fn answer(status: u16, body: &str) -> ApiAnswer {
+    let status = StatusCode::from_u16(status).expect("a status");
+    ApiAnswer { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body.as_bytes()) }
+}
+
+impl ApiAnswer {
+    fn with(mut self, name: &HeaderName, value: &'static str) -> Self {
+        self.headers.append(name, HeaderValue::from_static(value));
+        self
+    }
+}
+
+/// An order of this number.
+fn created(number: u32) -> ApiAnswer {
+    let mut answer = answer(201, &format!("{{\"order\":{number},\"item\":\"book\"}}"));
+    answer.headers.insert(LOCATION, HeaderValue::try_from(format!("/orders/{number}")).expect("visible"));
+    answer
+}
+
+/// The same without a name.
+fn nameless(body: &str) -> ApiAnswer {
+    answer(201, body)
+}
+
+fn got(answer: ApiAnswer) -> ClientOutcome {
+    ClientOutcome::Answered(answer)
+}
+
+fn replay(answer: ApiAnswer) -> ClientOutcome {
+    got(answer.with(&HeaderName::from_static("idempotent-replayed"), "true"))
+}
+
+fn named() -> Baseline {
+    Baseline::new(created(1), &created(2), "/orders")
+}
+
+/// Answers that differ in nothing.
+fn indistinct() -> Baseline {
+    Baseline::new(nameless("ok"), &nameless("ok"), "/orders")
+}
+
+fn judged(case: VerifyCase, outcomes: &[ClientOutcome], counted: Option<u64>, baseline: &Baseline) -> Judgement {
+    let first = got(baseline.first.clone());
+    let is_repeat = case == VerifyCase::Repeat;
+    let all = is_repeat.then_some(&first).into_iter().chain(outcomes);
+    let effects = baseline.effects(all, counted);
+    let observed = Observed { outcomes, effects: &effects, support: KeySupport::Heeded, form: KeyForm::Bare };
+    judge(case, &observed, baseline)
+}
+
+#[test]
+fn the_same_request_twice() {
+    let case = VerifyCase::Repeat;
+    for (outcome, counted, verdict) in [
+        (replay(created(1)), None, PASS),
+        (got(created(1)), None, PASS),
+        (got(created(2)), None, FAIL),
+        // The count is exact, and answers may hide it.
+        (got(created(1)), Some(2), FAIL),
+        (got(created(1)), Some(1), PASS),
+        // A replay may lack what named the first.
+        (replay(nameless("x")), None, PASS),
+        (got(nameless("{\"order\":1,\"item\":\"book\"}")), None, PASS),
+        (got(nameless("x")), None, NOT_KNOWN),
+        (got(nameless("x")), Some(1), PASS),
+        (got(answer(409, "")), None, WARN),
+        (got(answer(503, "")), None, WARN),
+        // A failure may have had an effect.
+        (got(answer(500, "")), None, NOT_KNOWN),
+        (got(answer(500, "")), Some(1), WARN),
+        (got(answer(500, "")), Some(2), FAIL),
+        (ClientOutcome::Failed("no answer in time".into()), None, NOT_KNOWN),
+    ] {
+        let judgement = judged(case, std::slice::from_ref(&outcome), counted, &named());
+        assert_eq!(judgement.verdict, verdict, "{outcome:?} {counted:?}: {}", judgement.because);
+        assert_eq!(judgement.harm, (verdict == FAIL).then_some(VerifyHarm::DoubledEffect));
+    }
+    assert_eq!(judged(case, &[got(nameless("ok"))], None, &indistinct()).verdict, NOT_KNOWN);
+    assert_eq!(judged(case, &[got(nameless("ok"))], Some(1), &indistinct()).verdict, PASS);
+}
+
+#[test]
+fn ten_at_once() {
+    let ten = |first: ClientOutcome, other: ClientOutcome| {
+        let mut outcomes = vec![other; 9];
+        outcomes.push(first);
+        outcomes
+    };
+    let case = VerifyCase::Concurrent;
+    let conflict = || got(answer(409, ""));
+    for (outcomes, counted, verdict) in [
+        (ten(got(created(3)), conflict()), None, PASS),
+        (ten(got(created(3)), replay(created(3))), None, PASS),
+        (ten(got(created(3)), got(created(4))), None, FAIL),
+        (ten(got(created(3)), conflict()), Some(2), FAIL),
+        (ten(got(created(3)), conflict()), Some(1), PASS),
+        (ten(got(created(3)), got(answer(500, ""))), None, NOT_KNOWN),
+        (ten(got(created(3)), got(answer(500, ""))), Some(1), WARN),
+        (ten(got(created(3)), got(answer(400, ""))), None, WARN),
+        (ten(conflict(), conflict()), None, WARN),
+        (ten(got(nameless("a")), got(nameless("b"))), None, NOT_KNOWN),
+    ] {
+        let judgement = judged(case, &outcomes, counted, &named());
+        assert_eq!(judgement.verdict, verdict, "{outcomes:?}: {}", judgement.because);
+    }
+    let fate = judged(case, &ten(got(created(3)), got(created(4))), None, &named());
+    assert!(fate.because.contains("/orders/3") && fate.because.contains("/orders/4"), "{}", fate.because);
+}
+
+#[test]
+fn an_answer_that_is_lost_is_not_known_unless_something_tells() {
+    let lost = || ClientOutcome::GaveUp(None);
+    for case in [VerifyCase::LostAnswer, VerifyCase::ClientTimeout] {
+        for (outcomes, counted, verdict) in [
+            (vec![lost(), got(created(3))], None, NOT_KNOWN),
+            (vec![lost(), got(created(3))], Some(1), PASS),
+            (vec![lost(), got(created(3))], Some(2), FAIL),
+            (vec![lost(), replay(created(3))], None, PASS),
+            (vec![lost(), got(answer(409, "")), replay(created(3))], None, PASS),
+            // The client did not wait for it, but it had come.
+            (vec![ClientOutcome::GaveUp(Some(created(3))), got(created(3))], None, PASS),
+            (vec![ClientOutcome::GaveUp(Some(created(3))), got(created(4))], None, FAIL),
+            (vec![lost(), got(answer(409, "")), got(answer(409, ""))], None, WARN),
+            (vec![lost(), got(answer(500, ""))], None, NOT_KNOWN),
+            (vec![lost(), got(answer(500, ""))], Some(1), WARN),
+        ] {
+            let judgement = judged(case, &outcomes, counted, &named());
+            assert_eq!(judgement.verdict, verdict, "{outcomes:?} {counted:?}: {}", judgement.because);
+        }
+    }
+}
+
+#[test]
+fn a_key_for_another_body() {
+    let case = VerifyCase::OtherBody;
+    let alone = || got(created(3));
+    for (outcomes, verdict) in [
+        (vec![alone(), got(answer(422, ""))], PASS),
+        (vec![alone(), got(answer(400, ""))], PASS),
+        (vec![alone(), got(answer(409, ""))], PASS),
+        (vec![alone(), got(created(1))], WARN),
+        (vec![alone(), got(created(4))], WARN),
+        (vec![alone(), got(nameless("x"))], NOT_KNOWN),
+        (vec![alone(), got(answer(500, ""))], NOT_KNOWN),
+        (vec![alone(), got(answer(429, ""))], NOT_KNOWN),
+        // It is the body that is refused.
+        (vec![got(answer(422, "")), got(answer(422, ""))], NOT_KNOWN),
+    ] {
+        let judgement = judged(case, &outcomes, None, &named());
+        assert_eq!(judgement.verdict, verdict, "{outcomes:?}: {}", judgement.because);
+    }
+}
+
+#[test]
+fn one_answer_decides() {
+    let refused = || got(answer(422, ""));
+    let denied = || got(answer(403, ""));
+    let missing = || got(answer(404, ""));
+    for (case, outcome, verdict) in [
+        (VerifyCase::OtherTarget, got(created(1)), WARN),
+        (VerifyCase::OtherTarget, got(created(3)), PASS),
+        (VerifyCase::OtherTarget, refused(), PASS),
+        (VerifyCase::OtherTarget, missing(), NOT_KNOWN),
+        (VerifyCase::OtherCaller, got(created(1)), FAIL),
+        (VerifyCase::OtherCaller, replay(nameless("x")), FAIL),
+        (VerifyCase::OtherCaller, got(created(3)), PASS),
+        (VerifyCase::OtherCaller, refused(), WARN),
+        (VerifyCase::OtherCaller, denied(), NOT_KNOWN),
+        (VerifyCase::OtherCaller, got(nameless("x")), NOT_KNOWN),
+        (VerifyCase::NoKey, got(created(3)), PASS),
+        (VerifyCase::NoKey, got(created(1)), WARN),
+        (VerifyCase::NoKey, got(answer(400, "")), PASS),
+        (VerifyCase::NoKey, denied(), NOT_KNOWN),
+        (VerifyCase::QuotedKey, got(created(1)), PASS),
+        (VerifyCase::QuotedKey, got(created(3)), WARN),
+        (VerifyCase::QuotedKey, got(answer(400, "")), WARN),
+        (VerifyCase::KeyCase, got(created(3)), PASS),
+        (VerifyCase::KeyCase, got(created(1)), WARN),
+        (VerifyCase::KeyCase, got(answer(400, "")), PASS),
+        (VerifyCase::TwoKeys, got(answer(400, "")), PASS),
+        (VerifyCase::TwoKeys, got(created(3)), WARN),
+        (VerifyCase::TwoKeys, got(answer(500, "")), NOT_KNOWN),
+    ] {
+        let judgement = judged(case, std::slice::from_ref(&outcome), None, &named());
+        assert_eq!(judgement.verdict, verdict, "{case:?} {outcome:?}: {}", judgement.because);
+        let harm = (verdict == FAIL).then_some(VerifyHarm::AnswerOfAnotherCaller);
+        assert_eq!(judgement.harm, harm, "{case:?}");
+    }
+}
+
+#[test]
+fn empty_and_long_keys() {
+    let refused = || got(answer(400, ""));
+    for (case, outcomes, verdict) in [
+        (VerifyCase::EmptyKey, vec![refused(), refused()], PASS),
+        (VerifyCase::EmptyKey, vec![got(created(3)), got(created(4))], PASS),
+        (VerifyCase::EmptyKey, vec![got(created(3)), got(created(3))], WARN),
+        (VerifyCase::EmptyKey, vec![got(created(3)), got(nameless("x"))], NOT_KNOWN),
+        (VerifyCase::LongKey, vec![refused(), refused(), refused()], PASS),
+        (VerifyCase::LongKey, vec![got(created(3)), got(created(3)), got(created(4))], PASS),
+        (VerifyCase::LongKey, vec![got(created(3)), got(created(3)), got(created(3))], WARN),
+        (VerifyCase::LongKey, vec![got(created(3)), got(created(4)), got(created(5))], FAIL),
+        (VerifyCase::LongKey, vec![got(created(3)), got(nameless("x")), got(created(5))], NOT_KNOWN),
+    ] {
+        let judgement = judged(case, &outcomes, None, &named());
+        assert_eq!(judgement.verdict, verdict, "{case:?} {outcomes:?}: {}", judgement.because);
+    }
+    let outcomes = [got(nameless("x")), got(nameless("x")), got(nameless("x"))];
+    assert_eq!(judged(VerifyCase::LongKey, &outcomes, Some(3), &indistinct()).verdict, FAIL);
+}
+
+#[test]
+fn a_key_that_is_not_heeded_says_nothing_of_its_spelling() {
+    let effects = named().effects(&[], None);
+    let outcomes = [got(created(3))];
+    for case in VerifyCase::ALL.into_iter().filter(|case| case.is_about_keys()) {
+        let observed =
+            Observed { outcomes: &outcomes, effects: &effects, support: KeySupport::Ignored, form: KeyForm::Bare };
+        assert_eq!(judge(case, &observed, &named()).verdict, NOT_KNOWN, "{case:?}");
+    }
+}
+
+#[test]
+fn the_control_must_tell_two_effects_apart() {
+    assert_eq!(control(&created(2), &named(), None).verdict, PASS);
+    assert_eq!(control(&nameless("ok"), &indistinct(), Some(2)).verdict, PASS);
+    assert_eq!(control(&nameless("ok"), &indistinct(), None).verdict, NOT_KNOWN);
+}
+
+#[test]
+fn effects_are_named_by_what_differs_and_not_by_what_differs_each_time() {
+    let source = |first: &str, other: &str, path: &str| NameSource::of(&answer(201, first), &answer(201, other), path);
+    let member = |name: &str| Some(NameSource::Member(name.to_owned()));
+    assert_eq!(source(r#"{"id":"a"}"#, r#"{"id":"b"}"#, "/x"), member("id"));
+    assert_eq!(source(r#"{"data":{"id":1}}"#, r#"{"data":{"id":2}}"#, "/x"), member("id"));
+    assert_eq!(source(r#"{"order":1}"#, r#"{"order":2}"#, "/v1/orders"), member("order"));
+    assert_eq!(source(r#"{"orderNumber":1}"#, r#"{"orderNumber":2}"#, "/orders/"), member("orderNumber"));
+    assert_eq!(source(r#"{"number":"A-1"}"#, r#"{"number":"A-2"}"#, "/invoices"), member("number"));
+    assert_eq!(source(r#"{"payment_id":1}"#, r#"{"payment_id":2}"#, "/charge"), member("payment_id"));
+    // New in each answer, in replays too; or the same for every effect.
+    for (first, other) in [
+        (r#"{"request_id":"a"}"#, r#"{"request_id":"b"}"#),
+        (r#"{"traceId":"a"}"#, r#"{"traceId":"b"}"#),
+        (r#"{"id":"same"}"#, r#"{"id":"same"}"#),
+        (r#"{"created_at":1}"#, r#"{"created_at":2}"#),
+        (r#"{"paid":1}"#, r#"{"paid":2}"#),
+        ("a", "b"),
+        ("", ""),
+    ] {
+        assert_eq!(source(first, other, "/orders"), None, "{first}");
+    }
+    // Location comes first, where it tells them apart.
+    assert_eq!(NameSource::of(&created(1), &created(2), "/orders"), Some(NameSource::Location));
+    let fixed = |id: &str| answer(201, id).with(&LOCATION, "/orders");
+    assert_eq!(NameSource::of(&fixed(r#"{"id":1}"#), &fixed(r#"{"id":2}"#), "/x"), member("id"));
+}
+
+#[test]
+fn a_relation_is_proved_or_not_known() {
+    let baseline = named();
+    assert_eq!(baseline.relate(&created(1)), AnswerRelation::Same(Basis::Names));
+    assert_eq!(baseline.relate(&created(7)), AnswerRelation::Other);
+    assert_eq!(baseline.relate(&nameless("x")), AnswerRelation::Unclear);
+    // Content that does not differ between effects proves nothing.
+    assert_eq!(indistinct().relate(&nameless("ok")), AnswerRelation::Unclear);
+}
+
+#[test]
+fn replays_are_compared_part_by_part() {
+    let first = created(1).with(&CONTENT_TYPE, "application/json").with(&HeaderName::from_static("x-total"), "1");
+    let verdict = |case, second: ApiAnswer| {
+        let (_, judgement) = replayed(case, &first, Some(&got(second)), KeySupport::Heeded);
+        judgement.verdict
+    };
+    let same = || first.clone();
+    let parts =
+        [VerifyCase::ReplayStatus, VerifyCase::ReplayBody, VerifyCase::ReplayLocation, VerifyCase::ReplayHeaders];
+    for case in parts {
+        assert_eq!(verdict(case, same()), PASS, "{case:?}");
+        assert_eq!(verdict(case, answer(409, "")), NOT_KNOWN, "{case:?}");
+        assert_eq!(replayed(case, &first, None, KeySupport::Heeded).1.verdict, NOT_KNOWN);
+        assert_eq!(replayed(case, &first, Some(&got(same())), KeySupport::Ignored).1.verdict, NOT_KNOWN);
+    }
+    assert_eq!(verdict(VerifyCase::ReplayStatus, ApiAnswer { status: StatusCode::OK, ..same() }), WARN);
+    let body = |text: &'static str| ApiAnswer { body: Bytes::from_static(text.as_bytes()), ..same() };
+    assert_eq!(verdict(VerifyCase::ReplayBody, body(r#"{ "item": "book", "order": 1 }"#)), PASS);
+    assert_eq!(verdict(VerifyCase::ReplayBody, body("{}")), WARN);
+    let without = |name: &HeaderName| {
+        let mut answer = same();
+        answer.headers.remove(name);
+        answer
+    };
+    assert_eq!(verdict(VerifyCase::ReplayLocation, without(&LOCATION)), WARN);
+    assert_eq!(verdict(VerifyCase::ReplayHeaders, without(&CONTENT_TYPE)), WARN);
+    assert_eq!(verdict(VerifyCase::ReplayHeaders, without(&HeaderName::from_static("x-total"))), WARN);
+    let mut other = same();
+    other.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    assert_eq!(verdict(VerifyCase::ReplayHeaders, other), WARN);
+    // What belongs to the exchange may change.
+    let mut dated = same();
+    dated.headers.insert(http::header::DATE, HeaderValue::from_static("Sun, 29 Nov 2026 09:00:00 GMT"));
+    assert_eq!(verdict(VerifyCase::ReplayHeaders, dated), PASS);
+}
+
+#[test]
+fn a_refusal_tells_clients_what_to_do() {
+    let problem = |body: &str| answer(409, body).with(&CONTENT_TYPE, "application/problem+json");
+    let verdict = |answer: ApiAnswer| {
+        let (_, judgement) = refusal(VerifyCase::ConflictAnswer, Some(&answer));
+        (judgement.verdict, judgement.because)
+    };
+    let linked = r#"{"type":"https://docs.example.com/idempotency","title":"in flight"}"#;
+    assert_eq!(verdict(problem(linked).with(&RETRY_AFTER, "1")).0, PASS);
+    let by_field = problem(r#"{"type":"urn:x"}"#).with(&LINK, "<https://d.example>; rel=\"help\"");
+    assert_eq!(verdict(by_field.with(&RETRY_AFTER, "1")).0, PASS);
+    assert_eq!(verdict(problem(linked)), (WARN, "no Retry-After".to_owned()));
+    assert_eq!(verdict(problem("{}").with(&RETRY_AFTER, "1")), (WARN, "no link to documentation".to_owned()));
+    let (verdict, because) = verdict(answer(409, "busy"));
+    assert!(verdict == WARN && because.contains("no problem document"), "{because}");
+    // A retry of a request that is wrong does not succeed later.
+    let reused = answer(422, linked).with(&CONTENT_TYPE, "application/problem+json; charset=utf-8");
+    assert_eq!(refusal(VerifyCase::ReuseAnswer, Some(&reused)).1.verdict, PASS);
+    assert_eq!(refusal(VerifyCase::ConflictAnswer, None).1.verdict, NOT_KNOWN);
+}

@@ -1,0 +1,467 @@
+//! `onlyonce verify`: APIs of all kinds, and what the table says of them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Output;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::process::onlyonce;
+use crate::support::wire::Seen;
+use crate::support::*;
+
+/// How an API treats keys.
+#[derive(Clone, Copy, Default)]
+struct Manners {
+    /// Keeps the answer to a key, and refuses a repeat while the first runs.
+    keeps: bool,
+    /// Keys are kept for each caller.
+    by_caller: bool,
+    /// Creates another order for a repeat, and gives the first answer all the same.
+    secretly: bool,
+    /// The answers do not say what was created.
+    nameless: bool,
+    /// Others create an order, too, whenever the count is read.
+    busy: bool,
+    /// How long it takes.
+    delay: Duration,
+}
+
+/// `POST /orders` creates, `GET /orders` counts. Stopped when dropped.
+struct Api {
+    address: SocketAddr,
+    state: Arc<ApiState>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+struct ApiState {
+    manners: Manners,
+    orders: Mutex<Vec<Order>>,
+    /// `None` while the first runs.
+    kept: Mutex<HashMap<String, Option<String>>>,
+}
+
+#[derive(Clone)]
+struct Order {
+    key: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Api {
+    async fn start(manners: Manners) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let state = Arc::new(ApiState { manners, orders: Mutex::default(), kept: Mutex::default() });
+        let task = tokio::spawn({
+            let state = Arc::clone(&state);
+            async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(serve(stream, Arc::clone(&state)));
+                }
+            }
+        });
+        Self { address, state, task }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn orders(&self) -> Vec<Order> {
+        self.state.orders.lock().expect("no panic").clone()
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(stream: TcpStream, state: Arc<ApiState>) {
+    let mut wire = Wire::patient(stream);
+    while let Some(request) = wire.request().await {
+        let answered = tokio::spawn({
+            let state = Arc::clone(&state);
+            // An order is created also if its client leaves.
+            async move { state.answer(&request).await }
+        });
+        let text = answered.await.expect("no panic");
+        if wire.try_send(text).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn reply(status: &str, fields: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{fields}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+impl ApiState {
+    async fn answer(&self, request: &Seen) -> String {
+        let Manners { keeps, by_caller, secretly, nameless, busy, delay } = self.manners;
+        if request.first.starts_with("GET ") {
+            let mut orders = self.orders.lock().expect("no panic");
+            if busy {
+                orders.push(Order { key: None, body: Vec::new() });
+            }
+            return reply("200 OK", "", &json!({ "total": orders.len() }).to_string());
+        }
+        let key = request.values("idempotency-key").first().map(|key| (*key).to_owned());
+        let caller = request.value("authorization").filter(|_| by_caller).unwrap_or_default();
+        let name = key.as_ref().filter(|_| keeps).map(|key| format!("{caller} {key}"));
+        if let Some(name) = &name {
+            let mut kept = self.kept.lock().expect("no panic");
+            match kept.get(name) {
+                Some(Some(answer)) => {
+                    if secretly {
+                        self.orders.lock().expect("no panic").push(Order { key, body: request.body.clone() });
+                    }
+                    return answer.clone();
+                }
+                Some(None) => return reply("409 Conflict", "Retry-After: 1\r\n", "{}"),
+                None => kept.insert(name.clone(), None),
+            };
+        }
+        let number = {
+            let mut orders = self.orders.lock().expect("no panic");
+            orders.push(Order { key, body: request.body.clone() });
+            orders.len()
+        };
+        tokio::time::sleep(delay).await;
+        let answer = if nameless {
+            reply("201 Created", "", "{\"state\":\"created\"}")
+        } else {
+            let body = json!({ "id": format!("order-{number}"), "request_id": number * 1000 }).to_string();
+            reply("201 Created", &format!("Location: /orders/{number}\r\n"), &body)
+        };
+        if let Some(name) = name {
+            self.kept.lock().expect("no panic").insert(name, Some(answer.clone()));
+        }
+        answer
+    }
+}
+
+const ALICE: [&str; 4] = ["-H", "Authorization: Bearer alice-secret", "-d", r#"{"item":"book","amount":120}"#];
+const COUNT: [&str; 4] = ["--count", "GET /orders", "--at", "json:/total"];
+
+/// Runs `onlyonce verify POST` in the background, as a process.
+async fn run(url: String, arguments: &[&str]) -> Output {
+    let mut command = onlyonce(&["verify", "POST"]);
+    command.arg(url).args(arguments).env_remove("NO_COLOR");
+    let running = tokio::task::spawn_blocking(move || command.output().expect("the program"));
+    running.await.expect("no panic")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// The exit status, and the verdict on each case.
+async fn verdicts(url: String, arguments: &[&str]) -> (i32, Value) {
+    let mut all = vec!["--yes", "--format", "json"];
+    all.extend(arguments);
+    let output = run(url, &all).await;
+    let status = output.status.code().expect("an exit status");
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    let report: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}{err}"));
+    (status, report)
+}
+
+#[track_caller]
+fn verdict<'a>(report: &'a Value, case: &str) -> &'a str {
+    let cases = report["cases"].as_array().expect("cases");
+    let found = cases.iter().find(|row| row["case"] == case).unwrap_or_else(|| panic!("no {case}: {report:#}"));
+    found["verdict"].as_str().expect("a verdict")
+}
+
+#[track_caller]
+fn says(report: &Value, case: &str, expected: &str) {
+    assert_eq!(verdict(report, case), expected, "{case}: {report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_that_knows_no_keys_doubles_effects_and_the_exit_status_is_1() {
+    let api = Api::start(Manners { delay: Duration::from_millis(40), ..Manners::default() }).await;
+    let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
+    assert_eq!(
+        (status, &report["harmful"], &report["effects"]["by"]),
+        (1, &json!(true), &json!("count")),
+        "{report:#}"
+    );
+    for case in ["repeat", "concurrent", "lost-answer", "client-timeout"] {
+        says(&report, case, "fail");
+    }
+    says(&report, "control", "pass");
+    // What a key means to it was not asked: it creates fewer orders.
+    for case in ["other-body", "key-case", "long-key", "replay-body"] {
+        says(&report, case, "not-known");
+    }
+    let most = report["requests"].as_u64().expect("a number");
+    assert_eq!(u64::try_from(api.orders().len()).expect("few"), most, "{report:#}");
+    assert_eq!(most, 2 + 1 + 10 + 2 + 2 + 1, "{report:#}");
+
+    // Without a count, the answers prove it.
+    let (status, report) = verdicts(format!("{}/orders", api.url()), &ALICE).await;
+    assert_eq!((status, &report["effects"]), (1, &json!({"by": "names", "source": "Location", "instead": null})));
+    says(&report, "repeat", "fail");
+    says(&report, "concurrent", "fail");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_api_passes_behind_onlyonce() {
+    let api = Api::start(Manners { delay: Duration::from_millis(40), ..Manners::default() }).await;
+    let setup = Setup::new(&api.url()).route("on_concurrent = \"wait\"\nhelp = \"https://docs.test/keys\"");
+    let sidecar = setup.start().await;
+    let other = ["--other-caller", "Authorization: Bearer bob"];
+    let arguments = [&ALICE[..], &COUNT, &other].concat();
+    let (status, report) = verdicts(format!("http://{}/orders", sidecar.address), &arguments).await;
+    assert_eq!((status, &report["harmful"]), (0, &json!(false)), "{report:#}");
+    for row in report["cases"].as_array().expect("cases") {
+        // A repeat waits here: no 409 is seen.
+        let expected = if row["case"] == "conflict-answer" { "not-known" } else { "pass" };
+        assert_eq!(row["verdict"], expected, "{row:#}");
+    }
+    // For each key, caller and body at most one order.
+    let mut seen = HashMap::new();
+    for order in api.orders() {
+        if let Some(key) = order.key {
+            *seen.entry((key, order.body)).or_insert(0) += 1;
+        }
+    }
+    let twice: Vec<_> = seen.into_iter().filter(|(_, count)| *count > 1).collect();
+    // Alice's and Bob's orders have one key.
+    assert!(twice.len() <= 1 && twice.iter().all(|(_, count)| *count == 2), "{twice:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_of_another_caller_makes_the_exit_status_1() {
+    let other = ["--other-caller", "Authorization: Bearer bob"];
+    let arguments = [&ALICE[..], &other].concat();
+    for (by_caller, status, expected) in [(false, 1, "fail"), (true, 0, "pass")] {
+        let api = Api::start(Manners { keeps: true, by_caller, ..Manners::default() }).await;
+        let (found, report) = verdicts(format!("{}/orders", api.url()), &arguments).await;
+        assert_eq!(found, status, "{report:#}");
+        says(&report, "repeat", "pass");
+        says(&report, "other-caller", expected);
+        says(&report, "other-body", "warn");
+        let harms = report["cases"].as_array().expect("cases").iter().filter(|row| !row["harm"].is_null()).count();
+        assert_eq!(harms, usize::from(!by_caller), "{report:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_effect_that_the_answers_hide_is_found_by_the_count() {
+    let api = Api::start(Manners { keeps: true, secretly: true, ..Manners::default() }).await;
+    let (status, report) = verdicts(format!("{}/orders", api.url()), &ALICE).await;
+    assert_eq!((status, verdict(&report, "repeat")), (0, "pass"), "as far as the answers tell: {report:#}");
+    let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
+    assert_eq!((status, verdict(&report, "repeat")), (1, "fail"), "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_told_is_no_verdict() {
+    // Nothing is named and nothing counted.
+    let api = Api::start(Manners { nameless: true, ..Manners::default() }).await;
+    let url = format!("{}/orders", api.url());
+    let (status, report) = verdicts(url.clone(), &ALICE).await;
+    assert_eq!((status, &report["effects"]["by"]), (0, &json!("nothing")), "{report:#}");
+    for case in ["control", "repeat", "concurrent", "lost-answer"] {
+        says(&report, case, "not-known");
+    }
+    // The same with a count.
+    let (status, report) = verdicts(url, &[&ALICE[..], &COUNT].concat()).await;
+    assert_eq!((status, verdict(&report, "repeat")), (1, "fail"), "{report:#}");
+
+    // A count that others raise is not gone by.
+    let api = Api::start(Manners { keeps: true, busy: true, ..Manners::default() }).await;
+    let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
+    assert_eq!((status, verdict(&report, "repeat")), (0, "pass"), "{report:#}");
+    let instead = report["effects"]["instead"].as_str().expect("why not");
+    assert!(instead.contains("changes by itself"), "{instead}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_is_where_the_products_selectors_say() {
+    for (selector, body) in [
+        ("json:/meta/key", r#"{"item":"book","meta":{}}"#),
+        ("form:request", "item=book&amount=12"),
+        ("query:request", "{}"),
+        ("cookie:request", r#"{"item":"book"}"#),
+    ] {
+        let api = Api::start(Manners::default()).await;
+        let sidecar = Setup::new(&api.url()).route(&format!("key = \"{selector}\"")).start().await;
+        let url = format!("http://{}/orders", sidecar.address);
+        let (status, report) =
+            verdicts(url, &["--key", selector, "-d", body, COUNT[0], COUNT[1], COUNT[2], COUNT[3]]).await;
+        assert_eq!(status, 0, "{selector}: {report:#}");
+        for case in ["control", "repeat", "concurrent", "key-case", "replay-body", "two-keys"] {
+            says(&report, case, "pass");
+        }
+        says(&report, "quoted-key", "not-known");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_keys_must_be_quoted_they_are() {
+    let api = Api::start(Manners::default()).await;
+    let sidecar = Setup::new(&api.url()).route("key_format = \"quoted\"\non_missing_key = \"reject\"").start().await;
+    let (status, report) = verdicts(format!("http://{}/orders", sidecar.address), &ALICE).await;
+    assert_eq!(status, 0, "{report:#}");
+    for case in ["repeat", "quoted-key", "no-key", "two-keys", "empty-key"] {
+        says(&report, case, "pass");
+    }
+    assert!(api.orders().iter().all(|order| order.key.as_ref().is_some_and(|key| key.starts_with('"'))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_the_authorities_of_the_system_are_trusted() {
+    let api = Api::start(Manners::default()).await;
+    let authority = Authority::new();
+    let issued = authority.issue("localhost");
+    let certificate = authority.write("cert.pem", &issued.certificate);
+    let key = authority.write("key.pem", &issued.key);
+    let table = format!("tls = {{ cert = {certificate:?}, key = {key:?} }}");
+    let sidecar = Setup::new(&api.url()).with("server", &table).start().await;
+    let url = format!("https://localhost:{}/orders", sidecar.address.port());
+    let ask = async |authorities: &Path| {
+        let mut command = onlyonce(&["verify", "POST", &url, "--yes", "--format", "json", "-d", "{\"a\":1}"]);
+        command.env("SSL_CERT_FILE", authorities).env_remove("SSL_CERT_DIR");
+        tokio::task::spawn_blocking(move || command.output().expect("the program")).await.expect("no panic")
+    };
+    let output = ask(&authority.file()).await;
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    says(&report, "repeat", "pass");
+    // Of another authority.
+    let output = ask(&Authority::new().file()).await;
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with("error: the request gets no answer: no connection: "));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_says_what_it_will_send_and_asks_and_no_value_of_a_header_or_body_is_printed() {
+    let api = Api::start(Manners { keeps: true, ..Manners::default() }).await;
+    let url = format!("{}/orders?token=query-secret", api.url());
+    let other = ["--other-caller", "X-Api-Key: other-secret"];
+    let arguments = [&ALICE[..], &COUNT, &other].concat();
+    // There is no terminal to ask at.
+    let output = run(url.clone(), &arguments).await;
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{said}");
+    let own = format!("POST {}/orders?...", api.url());
+    for expected in [
+        own.as_str(),
+        "authorization: (not shown)",
+        "content-type: application/json",
+        "another caller's x-api-key: (not shown)",
+        "up to 37 such requests",
+        "GET /orders is sent up to",
+        "add --yes",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    assert!(api.orders().is_empty(), "nothing was sent");
+
+    for format in ["text", "json", "junit"] {
+        let output = run(url.clone(), &[&arguments[..], &["--yes", "--format", format]].concat()).await;
+        let all = [said.clone(), text(&output.stdout), text(&output.stderr)].concat();
+        assert_eq!(output.status.code(), Some(1), "{all}");
+        for secret in ["secret", "book", "\x1b"] {
+            assert!(!all.contains(secret), "{format} shows {secret}: {all}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_table_fits_80_columns_and_pipelines_read_it_as_tests() {
+    let api = Api::start(Manners::default()).await;
+    let url = format!("{}/orders", api.url());
+    let output = run(url.clone(), &[&ALICE[..], &["--yes"]].concat()).await;
+    let table = text(&output.stdout);
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    assert!(text(&output.stderr).is_empty(), "no progress where nobody watches");
+    for expected in [
+        "FAIL       The same request twice\n           sent  ",
+        "           came  201, then 201\n           so    one key, 2 effects by the answers: /orders/",
+        "An effect was doubled",
+        "effects    told by the answers, by Location",
+        "draft: draft-ietf-httpapi-idempotency-key-header-07",
+    ] {
+        assert!(table.contains(expected), "{expected:?}: {table}");
+    }
+    let output = run(url, &[&ALICE[..], &["--yes", "--format", "junit"]].concat()).await;
+    let report = text(&output.stdout);
+    assert!(
+        report.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites tests=\"20\" failures=\""),
+        "{report}"
+    );
+    assert_eq!(report.matches("<testcase ").count(), 20, "{report}");
+    assert_eq!(report.matches("</testcase>").count(), 20, "{report}");
+    assert!(report.contains("<failure message=\"one key, 2 effects by the answers"), "{report}");
+    assert!(report.contains("<skipped message=\"not known: "), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_run_is_told_with_what_would_be_right_and_the_exit_status_is_2() {
+    let backend = Backend::start().await;
+    let url = format!("{}/orders", backend.url());
+    let url = url.as_str();
+    for (first, arguments, expected) in [
+        ("POST", vec!["127.0.0.1:3000/orders"], "http://127.0.0.1:3000/orders"),
+        ("POST", vec!["/orders"], "http://127.0.0.1:3000/orders"),
+        ("POST", vec!["ftp://a/orders"], "ftp is not spoken here"),
+        ("POST", vec!["http://a:b@c/orders"], "-H 'Authorization: ...'"),
+        ("GET", vec![url], "as POST"),
+        ("post", vec![url], "upper case"),
+        ("POST", vec![url, "--key", "Idempotency-Key"], "\"header:Idempotency-Key\""),
+        ("POST", vec![url, "--key", "heder:X"], "did you mean \"header:…\"?"),
+        ("POST", vec![url, "--key", "ip"], "a client does not choose ip"),
+        ("POST", vec![url, "--key", "json:/k", "-d", "a=1"], "give one with -d"),
+        ("POST", vec![url, "--key", "form:k", "-d", "{}"], "give one with -d FIELD=VALUE"),
+        ("POST", vec![url, "-H", "Idempotency-Key: 1"], "leave it out"),
+        ("POST", vec![url, "--count", "POST /orders"], "as 'GET /orders'"),
+        ("POST", vec![url, "--count", "http://other/orders"], "a path of the same server"),
+        ("POST", vec![url, "--at", "json:/total"], "--count"),
+        ("POST", vec![url, "--count", "/orders", "--at", "/total"], "write it as json:/total"),
+        ("POST", vec![url, "--other-path", "orders"], "as /orders"),
+        ("POST", vec![url, "--timeout", "30"], "as 30s"),
+        ("POST", vec![url, "--timeout", "0s"], "at least 1ms"),
+        ("POST", vec![url, "-d", "@nowhere"], "cannot read nowhere"),
+    ] {
+        let mut command = onlyonce(&["verify", first, "--yes"]);
+        command.args(&arguments);
+        let output = command.output().expect("the program");
+        let said = text(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+    assert_eq!(backend.count(), 0, "nothing was sent");
+
+    let refused = |status: &str| vec![answer(status, "")];
+    for (scripts, arguments, expected) in [
+        (vec![refused("401 Unauthorized")], vec![], "the request is refused with 401"),
+        (vec![refused("400 Bad Request"), refused("400 Bad Request")], vec![], "refused with 400"),
+        (vec![vec![Step::Answer], refused("409 Conflict")], vec![], "--key json:/number"),
+        (vec![vec![Step::Reset]], vec![], "the connection broke off before an answer"),
+        (vec![vec![Step::Hang]], vec!["--timeout", "200ms"], "no answer in time"),
+        (vec![refused("404 Not Found")], vec!["--count", "/total"], "/total: it is answered with 404"),
+    ] {
+        let backend = Backend::scripted(scripts).await;
+        let output = run(format!("{}/orders", backend.url()), &[&["--yes"], arguments.as_slice()].concat()).await;
+        let said = text(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(output.status.code(), Some(2), "{expected}: {said}");
+        assert!(said.contains(expected) && said.contains("help: "), "{expected}: {said}");
+        assert!(output.stdout.is_empty());
+    }
+    let output = run(format!("{}/orders", nobody()), &["--yes"]).await;
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("no connection: "), "{}", text(&output.stderr));
+}
