@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::record::{RecordName, Token};
-use crate::store::{Metered, Released, Store, StoreError};
+use crate::store::{Health, Metered, Released, Store, StoreError};
 use crate::tick;
 
 /// Takes claims that are to be deleted.
@@ -28,6 +28,11 @@ struct Orphan {
     token: Token,
     since: Instant,
     looks: u32,
+    /// The time of the next look.
+    next: Instant,
+    /// Whether the last look had no answer, and whether the store was down since then.
+    waits_for_store: bool,
+    was_down: bool,
     /// How often the store has answered.
     answers: u32,
     /// Set while a shutdown waits for this claim.
@@ -64,6 +69,9 @@ const PATIENCE: Duration = Duration::from_secs(86_400);
 /// any order, so it may read the claim after the first release.
 const ENOUGH: u32 = 3;
 
+/// How often to see whether a store that did not answer is back.
+const WHILE_DOWN: Duration = Duration::from_millis(100);
+
 /// Whether to look again for a claim that was given up `age` ago, after this result.
 pub fn looks_again(found: &Result<Released, StoreError>, age: Duration) -> bool {
     match found {
@@ -97,7 +105,18 @@ impl Cleanup {
     pub(super) fn add(&self, store: &Arc<Metered>, name: &RecordName, token: Token) {
         let open = Some(OpenOrphan::new(&self.open));
         let (since, store) = (Instant::now(), Arc::clone(store));
-        let orphan = Orphan { store, name: name.clone(), token, since, looks: 0, answers: 0, open };
+        let orphan = Orphan {
+            store,
+            name: name.clone(),
+            token,
+            since,
+            looks: 0,
+            next: since,
+            waits_for_store: false,
+            was_down: false,
+            answers: 0,
+            open,
+        };
         if self.orphans.try_send(orphan).is_err() {
             tracing::error!(record = %name, "too many claims to clean up; this one, if it arrived, is held");
         }
@@ -110,36 +129,65 @@ async fn run(mut inbox: mpsc::Receiver<Orphan>) {
         while !orphans.is_empty() {
             let mut left = Vec::with_capacity(orphans.len());
             for mut orphan in orphans {
-                if is_left(&mut orphan).await {
-                    orphan.looks += 1;
+                if !orphan.is_due() || orphan.is_left_after_a_look().await {
                     left.push(orphan);
                 }
             }
             orphans = left;
+            let Some(next) = orphans.iter().map(Orphan::wakes).min() else { break };
+            // A claim that was just given up blocks its key, so it is looked for at once.
+            if orphans.len() < CAPACITY {
+                tokio::select! {
+                    () = tick::sleep_until(next) => {}
+                    Some(orphan) = inbox.recv() => orphans.push(orphan),
+                }
+            } else {
+                tick::sleep_until(next).await;
+            }
             while orphans.len() < CAPACITY {
                 match inbox.try_recv() {
                     Ok(orphan) => orphans.push(orphan),
                     Err(_) => break,
                 }
             }
-            if let Some(youngest) = orphans.iter().map(|orphan| orphan.looks).min() {
-                tick::sleep(super::waiting::backoff(youngest)).await;
-            }
         }
     }
 }
 
-/// Whether to look for this claim again.
-async fn is_left(orphan: &mut Orphan) -> bool {
-    let found = orphan.store.release(&orphan.name, orphan.token).await;
-    if found.is_ok() {
-        orphan.answers += 1;
-        if orphan.answers >= ENOUGH {
-            orphan.open = None;
+impl Orphan {
+    /// Whether it is to be looked for now: its pause is over, or the store is back.
+    fn is_due(&mut self) -> bool {
+        if self.waits_for_store {
+            let is_up = self.store.health() == Health::Up;
+            if is_up && self.was_down {
+                return true;
+            }
+            self.was_down |= !is_up;
         }
+        self.next <= Instant::now()
     }
-    if let Ok(Released::Deleted) = found {
-        tracing::info!(record = %orphan.name, "a claim that had been given up arrived, and was deleted");
+
+    /// When to see whether it is due.
+    fn wakes(&self) -> Instant {
+        if self.waits_for_store { self.next.min(Instant::now() + WHILE_DOWN) } else { self.next }
     }
-    looks_again(&found, orphan.since.elapsed())
+
+    /// Looks for this claim. Returns whether to look again.
+    async fn is_left_after_a_look(&mut self) -> bool {
+        let found = self.store.release(&self.name, self.token).await;
+        if found.is_ok() {
+            self.answers += 1;
+            if self.answers >= ENOUGH {
+                self.open = None;
+            }
+        }
+        if let Ok(Released::Deleted) = found {
+            tracing::info!(record = %self.name, "a claim that had been given up arrived, and was deleted");
+        }
+        self.next = Instant::now() + super::waiting::backoff(self.looks);
+        self.looks += 1;
+        self.waits_for_store = found.is_err();
+        self.was_down = self.waits_for_store && self.store.health() == Health::Down;
+        looks_again(&found, self.since.elapsed())
+    }
 }

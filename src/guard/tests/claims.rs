@@ -1,6 +1,7 @@
 //! Claims that arrive late, twice or never.
 
 use super::*;
+use crate::tick::TICK;
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_of_unknown_arrival_is_not_run_and_cleaned_up() {
@@ -31,6 +32,42 @@ async fn a_claim_that_arrives_late_is_cleaned_up_too() {
         scene.arrives(&operation, &late).await;
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(scene.held(&operation).await, None);
+    }
+}
+
+/// Its key is blocked until then. Claims that were given up before are looked for once a second only.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_just_given_up_is_looked_for_at_once() {
+    let scene = Scene::new();
+    scene.store.claims.next([Fault::RequestLost; 2]);
+    assert!(scene.guard.claim(&scene.rule, &operation(0, HOLD)).await.is_err());
+    for key in 1..20 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let operation = operation(key, HOLD);
+        scene.store.claims.next([Fault::AnswerLost; 2]);
+        assert!(scene.guard.claim(&scene.rule, &operation).await.is_err());
+        tokio::time::sleep(TICK * 2).await;
+        assert_eq!(scene.held(&operation).await, None, "{key}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_given_up_is_looked_for_as_soon_as_the_store_is_back() {
+    for key in 1..20 {
+        let (scene, operation) = (Scene::new(), operation(key, HOLD));
+        scene.store.claims.next([Fault::AnswerLost; 2]);
+        // So many that the pause between two looks has grown to a second.
+        scene.store.releases.next([Fault::Refused; 20]);
+        scene.store.is_down.store(true, Ordering::SeqCst);
+        assert!(scene.guard.claim(&scene.rule, &operation).await.is_err());
+        let begun = tokio::time::Instant::now();
+        while scene.store.releases.left() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        scene.store.is_down.store(false, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(scene.held(&operation).await, None, "{key}");
     }
 }
 

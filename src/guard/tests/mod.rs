@@ -9,7 +9,7 @@ mod without_store;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ struct Faulty {
     settlements: Plan,
     releases: Plan,
     finds: Plan,
+    /// Whether it says that it cannot be used.
+    is_down: AtomicBool,
 }
 
 /// What happens to the next calls; later ones succeed.
@@ -69,6 +71,11 @@ struct Plan(Mutex<VecDeque<Fault>>);
 impl Plan {
     fn next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(faults);
+    }
+
+    /// How many calls are still to go wrong.
+    fn left(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     async fn carry_out<T>(&self, call: store::StoreFuture<'_, T>) -> Result<T, StoreError> {
@@ -142,7 +149,7 @@ impl Store for Faulty {
     }
 
     fn health(&self) -> Health {
-        self.store.health()
+        if self.is_down.load(Ordering::SeqCst) { Health::Down } else { self.store.health() }
     }
 }
 
@@ -182,6 +189,7 @@ impl Scene {
             settlements: Plan::default(),
             releases: Plan::default(),
             finds: Plan::default(),
+            is_down: AtomicBool::new(false),
         });
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         metrics.route("orders");
