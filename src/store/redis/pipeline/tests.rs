@@ -1,8 +1,10 @@
-use std::sync::atomic::AtomicUsize;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::super::resp::CommandWriter;
+use super::driver::TICK;
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_millis(500);
