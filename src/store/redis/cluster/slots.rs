@@ -37,7 +37,7 @@ const CRC16: [u16; 256] = {
 pub(in crate::store::redis) struct SlotSet(Box<[u64; SLOTS / 64]>);
 
 impl SlotSet {
-    pub(super) fn new(slots: impl Iterator<Item = u16>) -> Self {
+    pub(in crate::store::redis) fn new(slots: impl Iterator<Item = u16>) -> Self {
         let mut set = Self(Box::new([0; SLOTS / 64]));
         for slot in slots {
             set.0[usize::from(slot) / 64] |= 1 << (slot % 64);
