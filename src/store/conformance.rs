@@ -26,7 +26,10 @@ pub(super) use by_hand::{
     an_owner_that_is_heard_of_keeps_its_record, one_of_many_operators_moves_a_record, operators_move_every_state,
     records_are_listed_page_by_page, what_was_settled_by_hand_is_replayed,
 };
-pub(super) use stored_bytes::{replies_come_back_as_they_were, what_cannot_be_read_is_left_alone};
+pub(super) use stored_bytes::{
+    an_outcome_that_is_written_again_is_known_to_be_the_same, replies_come_back_as_they_were,
+    what_cannot_be_read_is_left_alone,
+};
 
 /// A store under test, and what must live as long as it does.
 pub(super) struct Subject {
@@ -68,6 +71,16 @@ macro_rules! suite {
             crate::store::conformance::suite! { stories on_one on_them }
         }
     };
+    // The same, which only `tests/run --all` runs.
+    (whole_on_one $servers:expr, $subject:path) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        #[ignore = "tests/run --all"]
+        async fn the_whole_suite() {
+            let servers = $servers;
+            let on_them = async || $subject(&servers).await;
+            crate::store::conformance::suite! { stories on_one on_them }
+        }
+    };
     ($subject:path) => {
         crate::store::conformance::suite! { stories each $subject }
     };
@@ -91,6 +104,7 @@ macro_rules! suite {
             an_unknown_record_lives_as_long_as_it_is_held,
             a_record_expires,
             replies_come_back_as_they_were,
+            an_outcome_that_is_written_again_is_known_to_be_the_same,
             what_cannot_be_read_is_left_alone,
             records_do_not_meet,
             operators_move_every_state,

@@ -30,6 +30,9 @@ pub(super) struct RecordFormat {
 /// longer.
 const AT_ONCE: usize = 2;
 
+/// Bytes of a body that is cut where it is needed.
+const CUT_AT_ONCE: u64 = 1024 * 1024;
+
 impl Default for RecordFormat {
     fn default() -> Self {
         Self { keys: Vec::new(), compress_above: None, compressing: Arc::new(Semaphore::new(AT_ONCE)) }
@@ -98,9 +101,35 @@ impl RecordFormat {
         self.decode(name, bytes).map_err(unreadable)
     }
 
+    /// The record that stays where a settle has written nothing. An earlier try of the same settle may have written it,
+    /// and its reply was lost. Then it is returned as its owner has it: `settled`, and not as it is `stored`.
+    pub(super) fn kept(kept: Record, stored: &Record, settled: &Record) -> Record {
+        // No other owner writes a body apart under this token, so that body is at hand.
+        let is_own = || kept.apart_body().is_some_and(|body| body.token == settled.claim.token);
+        if kept == *stored || is_own() { settled.clone() } else { kept }
+    }
+
     /// Cuts a body into chunks.
     pub(super) fn cut(&self, name: &RecordName, token: Token, body: &[Bytes]) -> (Vec<Chunk>, Cut) {
         chunks::cut(name, token, body, self.encryption())
+    }
+
+    /// The same for any body. A long one is cut on a blocking thread: that takes a millisecond for each MiB if it is
+    /// encrypted, and would delay the other tasks of a runtime thread.
+    pub(super) async fn cut_aside(&self, name: &RecordName, token: Token, body: &[Bytes]) -> (Vec<Chunk>, Cut) {
+        if body.iter().map(|piece| piece.len() as u64).sum::<u64>() <= CUT_AT_ONCE {
+            return self.cut(name, token, body);
+        }
+        let (name_of_task, pieces, key) = (name.clone(), body.to_vec(), self.keys.first().cloned());
+        let cutting = tokio::task::spawn_blocking(move || {
+            let encryption = key.as_ref().map(|key| Encryption { key, nonce: random });
+            chunks::cut(&name_of_task, token, &pieces, encryption)
+        });
+        match cutting.await {
+            Ok(cut) => cut,
+            // The runtime ends.
+            Err(_) => self.cut(name, token, body),
+        }
     }
 
     /// A cutter for a body that comes in pieces.

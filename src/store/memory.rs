@@ -213,10 +213,8 @@ impl Store for Memory {
             let mut records = self.records();
             match records.held(name)?.map(|held| held.record) {
                 Some(kept) if !transitions::settles(Some(&kept), record.claim.token) => {
-                    // An earlier try of the same settle wrote this record, so its body is at hand. No other attempt has
-                    // a body apart from its record under this token.
-                    let is_own = kept.apart_body().is_some_and(|body| body.token == record.claim.token);
-                    Ok(Settled::Kept(Box::new(if is_own { Record::clone(record) } else { kept })))
+                    let stored = compressed.as_ref().unwrap_or(record);
+                    Ok(Settled::Kept(Box::new(RecordFormat::kept(kept, stored, record))))
                 }
                 _ => {
                     let kept = KeptRecord::settled(&records.format, name, compressed.as_ref().unwrap_or(record));
@@ -314,6 +312,7 @@ mod tests {
                 durability: Durability::Disk,
                 accept_eviction: false,
                 replica_acks: 0,
+                fsync_acks: false,
                 compress_above: None,
                 encryption_keys: vec![SecretKey::new([1; 32]), SecretKey::new([2; 32])],
             };

@@ -40,6 +40,41 @@ pub(in crate::store) async fn replies_come_back_as_they_were(subject: &Subject) 
     }
 }
 
+/// The reply to a settle may be lost, after it was done. Then its owner must know its own outcome again: it is the same,
+/// with its body at hand.
+pub(in crate::store) async fn an_outcome_that_is_written_again_is_known_to_be_the_same(subject: &Subject) {
+    for length in [0, 2, 40_000, 65_537, 300_000] {
+        let (store, name, mine) = (&*subject.store, name(), claim(1, RETRY));
+        grant(store, &name, &mine).await;
+        let body = b"compressible ".repeat(length / 13 + 1);
+        // In several pieces, as it comes from a backend.
+        let pieces = body[..length].chunks(length / 3 + 1).map(Bytes::copy_from_slice).collect::<Vec<_>>();
+        let reply = |status, pieces: Vec<Bytes>| Reply {
+            status,
+            headers: HeaderMap::new(),
+            body: pieces.into(),
+            trailers: HeaderMap::new(),
+        };
+        let of = |reply: Reply| SettledRecord::new(mine.clone(), &Settlement::Completed(reply.into()), 9);
+        let record = of(reply(StatusCode::CREATED, pieces.clone()));
+        assert_eq!(settle(store, &name, &record).await, Settled::Written);
+        for _ in 0..2 {
+            match settle(store, &name, &record).await {
+                Settled::Kept(kept) => assert!(*kept == record, "a body of {length} bytes"),
+                Settled::Written => panic!("it was completed already"),
+            }
+        }
+        let other = of(reply(StatusCode::OK, pieces));
+        // A body that lies apart is recognised by its attempt alone.
+        if length < 65_536 {
+            match settle(store, &name, &other).await {
+                Settled::Kept(kept) => assert!(*kept != other, "a body of {length} bytes"),
+                Settled::Written => panic!("it was completed already"),
+            }
+        }
+    }
+}
+
 /// A record with its body.
 async fn whole(store: &dyn Store, name: &RecordName, mut record: Record) -> Record {
     if let Some(body) = record.apart_body().cloned()

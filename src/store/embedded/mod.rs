@@ -74,7 +74,7 @@ use crate::key::DigestKey;
 use crate::record::chunks::ApartBody;
 use crate::record::codec::{self, Placement, Unreadable};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RecordSnapshot, StoredRecord};
-use crate::record::{Claim, Record, RecordName, SettledRecord, State, Token};
+use crate::record::{Claim, RecordName, SettledRecord, State, Token};
 use crate::tick;
 
 /// Records in a folder.
@@ -244,12 +244,8 @@ impl Embedded {
         let bytes = format.encode(name, stored, placement).into();
         let change = |on: &mut Transaction<'_>| on.settle(token, bytes, time_to_live);
         Ok(match self.change(name, self.shared.timeout, Purpose::End, None, change).await? {
-            // An earlier try of the same settle wrote this record, so its body is at hand. No other attempt writes a
-            // body apart from its record under this token.
-            Settled::Kept(kept) if kept.apart_body().is_some_and(|body| body.token == token) => {
-                Settled::Kept(Box::new(Record::clone(record)))
-            }
-            settled => settled,
+            Settled::Kept(kept) => Settled::Kept(Box::new(RecordFormat::kept(*kept, stored, record))),
+            Settled::Written => Settled::Written,
         })
     }
 

@@ -51,7 +51,7 @@ impl Call<'_> {
         let stored = format.cut_of(length).stored();
         let transfer = self.shared.bodies.turn(Direction::Write, stored, timeout).await;
         // The body is cut only now, because an encrypted body is a copy.
-        let (chunks, cut) = format.cut(self.name, token, pieces);
+        let (chunks, cut) = format.cut_aside(self.name, token, pieces).await;
         let key = BodyKey::new(self.key, token);
         let values = chunks.into_iter().map(|chunk| KeyedValue { key: key.chunk(chunk.index), pieces: chunk.pieces });
         let values: Vec<_> = values.collect();

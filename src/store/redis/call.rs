@@ -17,6 +17,7 @@ use crate::record::chunks::Cut;
 use crate::record::codec::{self, Placement, Unreadable};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, StoredRecord};
 use crate::record::{Claim, Phase, Record, RecordName, State, Token};
+use crate::store::format::RecordFormat;
 use crate::store::{Claimed, FOREVER, Released, Renewed, Settled, StoreError, StoreFuture, SwapResult};
 
 /// One call: a record, a connection, and the time that is left for all round trips. A large body has its own time
@@ -286,11 +287,10 @@ impl<'a> Call<'a> {
             Box::pin(self.replicated()).await?;
         }
         let Some(kept) = kept else { return Ok(Settled::Written) };
-        // The record is from an earlier try of the same call, so its body is at hand.
-        let kept = if kept == bytes { settled.clone() } else { self.decode(&kept)? };
-        // Two encryptions of a record differ. No other owner writes a body apart under this token.
-        let is_own = kept.apart_body().is_some_and(|body| body.token == record.claim.token);
-        Ok(Settled::Kept(Box::new(if is_own { settled.clone() } else { kept })))
+        // Two encryptions of a record differ, so different bytes may be the same record.
+        let kept =
+            if kept == bytes { settled.clone() } else { RecordFormat::kept(self.decode(&kept)?, record, settled) };
+        Ok(Settled::Kept(Box::new(kept)))
     }
 
     /// Writes a body, and keeps note of it for the case that the record is redirected to another node.

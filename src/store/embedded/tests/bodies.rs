@@ -4,7 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::record::chunks::Cut;
-use crate::record::{Reply, Settlement};
+use crate::record::{Record, Reply, Settlement};
 use crate::store::StoredBody;
 use crate::store::embedded::bodies::chunk_name;
 use http::{HeaderMap, StatusCode};

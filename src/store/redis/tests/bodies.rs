@@ -39,6 +39,17 @@ async fn a_body_is_read_to_its_end_when_its_record_is_gone() {
     assert!([&first[..], &rest.concat()].concat() == vec![7; 1 << 20]);
 }
 
+#[tokio::test]
+async fn an_outcome_whose_reply_was_lost_is_known_again_however_it_is_stored() {
+    for compress_above in [None, Some(64)] {
+        for encryption_keys in [Vec::new(), vec![config::SecretKey::new([1; 32])]] {
+            let config = config::StoreConfig { compress_above, encryption_keys, ..config() };
+            let subject = subject_with(RedisServer::start(), &config, NO_PING).await;
+            conformance::an_outcome_that_is_written_again_is_known_to_be_the_same(&subject).await;
+        }
+    }
+}
+
 /// Replaces a stored chunk by other values.
 #[tokio::test]
 async fn a_chunk_that_is_not_the_one_that_was_stored_is_never_handed_out() {
