@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::block_on;
 use super::text::labelled;
 use crate::config::{self, StoreLocation};
-use crate::run::{self, ServerFinding, Trial};
+use crate::run::{self, NodeTrial, ServerFinding, Trial};
 use crate::text::WIDTH;
 
 /// The result of connecting.
@@ -18,6 +18,8 @@ pub(super) struct StoreTrial {
     error: Option<String>,
     /// What was found out about one that can.
     findings: Vec<ServerFinding>,
+    /// The same of each node of a cluster.
+    nodes: Vec<NodeTrial>,
     /// The command that creates an ACL user for it.
     acl: Option<String>,
 }
@@ -29,11 +31,14 @@ impl StoreTrial {
     /// Connects without a change to the store.
     pub(super) fn make(store: &config::StoreConfig) -> io::Result<Self> {
         Ok(match block_on(run::try_store(store))? {
-            Some(Trial { server, error, findings, acl }) => {
+            Some(Trial { server, error, findings, nodes, acl }) => {
                 let acl = format!("{SET_USER} on >PASSWORD {acl}");
-                Self { store: format!("Redis at {server}"), error, findings, acl: Some(acl) }
+                Self { store: format!("Redis at {server}"), error, findings, nodes, acl: Some(acl) }
             }
-            None => Self { store: without_connection(&store.location), error: None, findings: Vec::new(), acl: None },
+            None => {
+                let store = without_connection(&store.location);
+                Self { store, error: None, findings: Vec::new(), nodes: Vec::new(), acl: None }
+            }
         })
     }
 
@@ -49,13 +54,25 @@ impl StoreTrial {
             (None, None) => format!("{}: nothing to connect to", self.store),
         };
         labelled(out, "store", &verdict);
-        for ServerFinding { what, found } in &self.findings {
-            labelled(out, &format!("  {what}"), found);
+        listed(out, "  ", &self.findings);
+        for NodeTrial { node, error, findings } in &self.nodes {
+            let verdict = match error {
+                Some(error) => format!("{node}: cannot be used: {error}"),
+                None => format!("{node}: can be used"),
+            };
+            labelled(out, "  node", &verdict);
+            listed(out, "    ", findings);
         }
         if let Some(acl) = &self.acl {
             labelled(out, "its user", "may be made by these commands:");
             out.push_str(&commands(acl));
         }
+    }
+}
+
+fn listed(out: &mut String, indent: &str, findings: &[ServerFinding]) {
+    for ServerFinding { what, found } in findings {
+        labelled(out, &format!("{indent}{what}"), found);
     }
 }
 

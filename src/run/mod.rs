@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
+use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
@@ -33,7 +34,7 @@ pub use crate::server::InheritedSockets;
 use crate::server::{Cores, Listener, Server};
 pub use crate::store::ServerFinding;
 pub(crate) use crate::store::causes;
-use crate::store::{self, Metered};
+use crate::store::{self, Metered, NodeReport};
 use crate::telemetry;
 
 /// A sidecar whose listeners are bound, and whose store is open.
@@ -307,21 +308,44 @@ pub struct Trial {
     pub error: Option<String>,
     /// What was found out about one that can be used.
     pub findings: Vec<ServerFinding>,
+    /// What was found out about each node of a cluster.
+    pub nodes: Vec<NodeTrial>,
     /// The ACL rule of a user with just enough rights.
     pub acl: String,
+}
+
+/// The result of connecting to a node of a cluster.
+#[derive(Debug, Serialize)]
+pub struct NodeTrial {
+    /// Host and port.
+    pub node: String,
+    /// Why it cannot be used, if so.
+    pub error: Option<String>,
+    /// What was found out about one that can be used.
+    pub findings: Vec<ServerFinding>,
 }
 
 /// Connects to the store, and changes nothing in it. `None`: this kind of store has no connection.
 pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
     let StoreLocation::Redis(address) = &settings.location else { return None };
     let store = store::Redis::open_to_look(address, settings);
-    let is_cluster = matches!(address.servers, config::RedisServers::Cluster(_));
-    let acl = store::acl_rule(&settings.prefix, is_cluster);
+    let acl = store::AclRule::of(settings).to_string();
     // A user's missing right is told with the rule, which is not told twice.
-    let told = |why| store::causes(&why).replace(&format!(". For an ACL user, this is enough: {acl}"), "");
+    let told = |why: Arc<store::ConnectError>| {
+        store::causes(&why).replace(&format!(". For an ACL user, this is enough: {acl}"), "")
+    };
     let error = store.tried().await.err().map(told);
-    let findings = if error.is_none() { store.findings() } else { Vec::new() };
-    Some(Trial { server: address.server(), error, findings, acl })
+    let nodes: Vec<NodeTrial> = store
+        .nodes()
+        .into_iter()
+        .map(|NodeReport { node, found }| match found {
+            Ok(findings) => NodeTrial { node, error: None, findings },
+            Err(why) => NodeTrial { node, error: Some(told(why)), findings: Vec::new() },
+        })
+        .collect();
+    // The nodes of a cluster were examined, whatever is wrong with one of them.
+    let findings = if error.is_none() || !nodes.is_empty() { store.findings() } else { Vec::new() };
+    Some(Trial { server: address.server(), error, findings, nodes, acl })
 }
 
 /// The signals that stop a sidecar.

@@ -5,6 +5,9 @@
 mod any;
 mod body;
 #[cfg(test)]
+#[path = "../../tests/it/support/certificates.rs"]
+mod certificates;
+#[cfg(test)]
 mod conformance;
 mod digest_key;
 mod embedded;
@@ -12,6 +15,9 @@ mod format;
 mod memory;
 mod metered;
 mod redis;
+#[cfg(test)]
+#[path = "../../tests/support/redis_rewriting.rs"]
+mod redis_rewriting;
 #[cfg(test)]
 #[path = "../../tests/support/redis_server.rs"]
 mod redis_server;
@@ -29,7 +35,7 @@ pub use body::{StoredBody, StoredChunks};
 pub use embedded::{Embedded, EmbeddedError};
 pub use memory::Memory;
 pub use metered::Metered;
-pub use redis::{ConnectError, Redis, ServerFinding, acl_rule};
+pub use redis::{AclRule, ConnectError, NodeReport, Redis, ServerFinding};
 
 use crate::config::{self, StoreLocation};
 use crate::key::DigestKey;

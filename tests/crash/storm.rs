@@ -16,6 +16,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use onlyonce::store::AclRule;
 use tempfile::TempDir;
 
 use crate::audit::audit;
@@ -312,7 +313,7 @@ const PASSWORD: &str = "secret";
 
 /// Gives the sidecars' user the necessary rights, and no others.
 fn give_rights(redis: &RedisServer) {
-    let rule = onlyonce::store::acl_rule("onlyonce", false);
+    let rule = AclRule { prefix: "onlyonce".to_owned(), is_node: false, fsync_acks: false };
     order(redis, &format!("ACL SETUSER {USER} reset on >{PASSWORD} {rule}"));
 }
 

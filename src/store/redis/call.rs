@@ -11,7 +11,7 @@ use super::command_error::CommandError;
 use super::commands::{ExpectedRecord, ReplaceResult, ValueWithTtl};
 use super::connected::{Connected, ServerDuty};
 use super::hot::RecordKey;
-use super::replication::Confirmation;
+use super::write_acks::Confirmation;
 use super::{NOT_A_RECORD, Servers, SharedState};
 use crate::record::chunks::Cut;
 use crate::record::codec::{self, Placement, Unreadable};
@@ -51,7 +51,7 @@ type Again<A, T> = for<'c> fn(&'c Call<'c>, &'c A) -> StoreFuture<'c, T>;
 
 /// Larger bodies are stored apart from their record, because they would delay the records behind them.
 const LARGE_BODY: u64 = 64 * 1024;
-const REPLICAS_LATE: &str = "the replicas have not confirmed it in time (store.replica_acks)";
+const ACKS_LATE: &str = "it was not acknowledged in time (store.replica_acks, store.fsync_acks)";
 
 /// The result of one attempt to claim.
 enum Acquired {
@@ -136,42 +136,42 @@ impl<'a> Call<'a> {
         };
         // The value is moved as a whole. If it were kept here during the wait, the future of every request would be
         // larger.
-        if self.connected.replication.is_some() {
-            return Box::pin(self.replicate(acquired)).await;
+        if self.connected.write_acks.is_some() {
+            return Box::pin(self.acknowledge(acquired)).await;
         }
         Ok(acquired.into_claimed())
     }
 
-    /// The same, after enough replicas have a granted claim.
-    async fn replicate(&self, acquired: Acquired) -> Result<Claimed, StoreError> {
+    /// The same, after a granted claim is acknowledged.
+    async fn acknowledge(&self, acquired: Acquired) -> Result<Claimed, StoreError> {
         match acquired {
-            Acquired::Granted(claim) => self.replicate_claim(claim).await,
+            Acquired::Granted(claim) => self.acknowledge_claim(claim).await,
             refused @ (Acquired::Refused(_) | Acquired::Gone(_)) => Ok(refused.into_claimed()),
         }
     }
 
-    /// Waits until enough replicas have the claim. If they do not have it, the claim stays in the store. The caller
-    /// tries again with the same token, which gives the replicas more time, and deletes the claim when it gives up.
-    /// This function must not release it: the release could arrive after the second try has found the claim, and would
-    /// free the key of a request that is being sent.
-    async fn replicate_claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        self.replicated().await?;
+    /// Waits until the claim is acknowledged. If it is not, the claim stays in the store. The caller tries again with
+    /// the same token, which gives replicas and disks more time, and deletes the claim when it gives up. This function
+    /// must not release it: the release could arrive after the second try has found the claim, and would free the key of
+    /// a request that is being sent.
+    async fn acknowledge_claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
+        self.acknowledged().await?;
         Ok(Claimed::Granted(claim))
     }
 
-    /// Waits until enough replicas have all earlier writes, for as long as the call may take. The writes stay even if
-    /// the replicas do not have them.
-    async fn replicated(&self) -> Result<(), StoreError> {
-        let Some(replication) = &self.connected.replication else { return Ok(()) };
+    /// Waits until all earlier writes have their [acknowledgements](super::write_acks), for as long as the call may
+    /// take. The writes stay even if they are not acknowledged.
+    async fn acknowledged(&self) -> Result<(), StoreError> {
+        let Some(write_acks) = &self.connected.write_acks else { return Ok(()) };
         let uncertain = |why: String| Err(StoreError::Uncertain(why.into()));
-        match replication.confirm(self.rest_deadline()).await {
+        match write_acks.confirm(self.rest_deadline()).await {
             Ok(Confirmation::Enough) => Ok(()),
-            Ok(Confirmation::Short(count)) => uncertain(format!("only {count} replicas have it (store.replica_acks)")),
+            Ok(Confirmation::Short(shortfall)) => uncertain(shortfall.to_string()),
             Ok(Confirmation::Failed(error)) => match CommandError::of(error) {
                 CommandError::Refused(_, error) => uncertain(error.to_string()),
                 fault => Err(self.error(fault)),
             },
-            Err(CommandError::Late) => uncertain(REPLICAS_LATE.to_owned()),
+            Err(CommandError::Late) => uncertain(ACKS_LATE.to_owned()),
             Err(fault) => Err(self.error(fault)),
         }
     }
@@ -258,9 +258,9 @@ impl<'a> Call<'a> {
     pub(super) async fn renew(&self, claim: &Claim) -> Result<Renewed, StoreError> {
         let renewed = self.connected.renew(self.key, &encode_claim(claim), claim.terms.retention, self.timeout).await;
         let renewed = renewed.map_err(|fault| self.error(fault))?;
-        if renewed == Renewed::ClaimedAgain && self.connected.replication.is_some() {
+        if renewed == Renewed::ClaimedAgain && self.connected.write_acks.is_some() {
             // This is a new claim, so a failover must not lose it.
-            Box::pin(self.replicated()).await?;
+            Box::pin(self.acknowledged()).await?;
         }
         Ok(renewed)
     }
@@ -282,9 +282,9 @@ impl<'a> Call<'a> {
         let bytes = self.shared.format.encode(self.name, record, placement);
         let kept = self.connected.settle(self.key, &bytes, time_to_live, timeout).await;
         let kept = kept.map_err(|fault| self.error(fault))?;
-        if self.connected.replication.is_some() {
+        if self.connected.write_acks.is_some() {
             // If a failover lost the outcome, the attempt could be taken over. The caller tries again.
-            Box::pin(self.replicated()).await?;
+            Box::pin(self.acknowledged()).await?;
         }
         let Some(kept) = kept else { return Ok(Settled::Written) };
         // Two encryptions of a record differ, so different bytes may be the same record.

@@ -74,12 +74,24 @@ pub enum ConnectError {
     Permission {
         /// What is missing.
         missing: String,
-        /// The [ACL rule](super::acl_rule) that permits it.
+        /// The [ACL rule](super::AclRule) that permits it.
         rule: String,
         /// The server's error.
         #[source]
         source: RedisError,
     },
+    /// Writes are to wait for the disk, and the server cannot tell when they are there.
+    #[error(
+        "Redis has no WAITAOF, which store.fsync_acks needs (Redis has it from 7.2 on, and Valkey has it): take \
+         store.fsync_acks out, or use another server"
+    )]
+    NoWaitAof(#[source] RedisError),
+    /// Writes are to wait for the disk, and the server writes nothing there.
+    #[error(
+        "Redis has no append-only file, and store.fsync_acks makes claims wait until they are in it: set appendonly to yes \
+         there, or take store.fsync_acks out"
+    )]
+    NoAppendOnlyFile(#[source] RedisError),
     /// The server is one of several, and another one holds the record.
     #[error(
         "Redis is a node of a cluster, and names another one for what was asked: write redis+cluster:// in store.url, or \
@@ -159,6 +171,7 @@ impl ConnectError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Evicting { .. } | Self::DigestKeyWithheld { .. } | Self::NotOurs { .. } => true,
+            Self::NoWaitAof(_) | Self::NoAppendOnlyFile(_) => true,
             Self::Node { why, .. } => why.is_final(),
             Self::NotYet
             | Self::Elsewhere(_)
@@ -192,6 +205,7 @@ impl ConnectError {
             Self::Elsewhere(_) | Self::NoCluster { .. } | Self::SeveralServers { .. } | Self::Uncovered(_) => false,
             Self::DigestKeyWithheld { .. } | Self::DigestKeyReplaced { .. } | Self::NotOurs { .. } => false,
             Self::Evicting { .. } | Self::Permission { .. } | Self::Randomness(_) => false,
+            Self::NoWaitAof(_) | Self::NoAppendOnlyFile(_) => false,
             // The node has answered, and its records are there.
             Self::SlotsMoving { .. } => false,
             Self::Silent(_) | Self::Mute(_) | Self::MuteInTls(_) => true,

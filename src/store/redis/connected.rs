@@ -10,9 +10,9 @@ use super::body_connections::BodyConnections;
 use super::command_error::CommandError;
 use super::multiplexed::Multiplexed;
 use super::pipeline::Pipeline;
-use super::replication::Replication;
 use super::stream::RedisStream;
 use super::timing::{TIMEOUTS, millis};
+use super::write_acks::WriteAcks;
 use crate::clock::since_boot;
 use crate::config::RedisEndpoint;
 
@@ -33,8 +33,8 @@ pub(super) struct Connected {
     /// For bodies that are stored apart, which would delay them too.
     pub(super) connections: Arc<BodyConnections>,
     pub(super) acquire: AcquireMethod,
-    /// Set if `store.replica_acks` asks for it.
-    pub(super) replication: Option<Replication>,
+    /// Set if `store.replica_acks` or `store.fsync_acks` asks for it.
+    pub(super) write_acks: Option<WriteAcks>,
     /// When the server, or its set of slots, was last found to have changed.
     pub(super) changed: Arc<LastChange>,
     /// Cancelled when no connection to this server may be used any more.

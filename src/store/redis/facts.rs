@@ -22,19 +22,21 @@ pub(super) struct ServerFacts {
     pub(super) version: Option<String>,
     /// The number of connected replicas.
     pub(super) replicas: Option<u64>,
+    /// When the append-only file is written to disk. It is known only if `CONFIG` is permitted.
+    pub(super) append_fsync: Option<String>,
 }
 
 impl ServerFacts {
-    pub(super) const QUESTIONS: usize = 8;
+    pub(super) const QUESTIONS: usize = 9;
 
-    /// The commands. The settings are needed only if `INFO` is not permitted.
+    /// The commands. The settings are read at each connect, and later only if `INFO` is not permitted.
     pub(super) fn questions(settings_too: bool) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors();
         for section in ["memory", "stats", "persistence", "server", "replication"] {
             pipeline.cmd("INFO").arg(section);
         }
-        for setting in ["maxmemory", "maxmemory-policy", "save"].into_iter().filter(|_| settings_too) {
+        for setting in ["maxmemory", "maxmemory-policy", "save", "appendfsync"].into_iter().filter(|_| settings_too) {
             pipeline.cmd("CONFIG").arg("GET").arg(setting);
         }
         pipeline
@@ -68,6 +70,7 @@ impl ServerFacts {
                 (None, None) => None,
             },
             replicas: info(4, "connected_slaves").and_then(|replicas| replicas.parse().ok()),
+            append_fsync: setting(8, "appendfsync"),
             persists: appends || setting(7, "save").is_none_or(|points| !points.is_empty()),
         }
     }

@@ -7,13 +7,14 @@ use redis::FromRedisValue;
 use tokio::time::Instant;
 
 use super::ConnectionOptions;
-use super::acl::acl_rule;
+use super::acl::AclRule;
 use super::canary::{Canary, report_outdated};
 use super::command_error::CommandError;
 use super::connect_error::ConnectError;
 use super::connected::{Connected, ServerDuty};
 use super::facts::field;
 use super::store_state::StoreState;
+use super::write_acks::RequiredAcks;
 use crate::clock::since_boot;
 use crate::config;
 use crate::key::DigestKey;
@@ -24,10 +25,14 @@ use crate::store::digest_key::{Agreement, DigestKeyNote, Wanted, configured};
 pub(super) struct KeyAgreement {
     state: Arc<StoreState>,
     prefix: String,
-    duty: ServerDuty,
+    rule: AclRule,
     configured: Option<DigestKey>,
-    /// Whether this process has seen the store's note about the digest key.
-    noted: bool,
+    /// When this process last saw the store's note about the digest key, if it ever did: the time of the reply.
+    seen: Option<Instant>,
+    /// Whether looks after that have failed. They may have written the note, all the same.
+    has_failed: bool,
+    /// Whether the canary was outdated, which is not reported yet.
+    is_outdated: bool,
     puts_key: bool,
     /// If the server has at most this many clients, this process is alone. `None` if this is unknown: in a cluster,
     /// others may be connected to other nodes.
@@ -38,7 +43,7 @@ pub(super) struct KeyAgreement {
 /// sidecar has seen the new key, or has had no confirmation for so long that it does not claim either.
 const SETTLING: Duration = Duration::from_secs(3);
 
-/// The number of connections that this process first opens to a server, without the one that waits for replicas. The
+/// The number of connections that this process first opens to a server, without the one for acknowledgements. The
 /// connections of cores are opened later. If they exist, the process does not count as alone, and waits.
 const OWN_CONNECTIONS: u64 = 4;
 
@@ -49,13 +54,15 @@ impl KeyAgreement {
         duty: ServerDuty,
         habits: ConnectionOptions,
     ) -> Self {
-        let own_connections = OWN_CONNECTIONS + u64::from(config.replica_acks > 0);
+        let own_connections = OWN_CONNECTIONS + u64::from(RequiredAcks::of(config).is_some());
         Self {
             state,
             prefix: config.prefix.clone(),
-            duty,
+            rule: AclRule { is_node: duty != ServerDuty::Alone, ..AclRule::of(config) },
             configured: configured(config),
-            noted: false,
+            seen: None,
+            has_failed: false,
+            is_outdated: false,
             puts_key: habits.puts_key,
             own_connections: (duty == ServerDuty::Alone).then_some(own_connections),
         }
@@ -74,7 +81,7 @@ impl KeyAgreement {
         if !self.puts_key {
             return self.read_key(connected, &wanted, &name, deadline).await;
         }
-        let asked = since_boot();
+        let (asked, begun) = (since_boot(), Instant::now());
         let (found, left, is_outdated) =
             tokio::join!(take_note(connected, &name, &note, deadline), connected.left(&name, deadline), async {
                 match &mut canary {
@@ -82,21 +89,28 @@ impl KeyAgreement {
                     None => Ok(false),
                 }
             },);
+        let has_failed = std::mem::replace(&mut self.has_failed, true);
+        // If another command fails, the next look reports it.
+        self.is_outdated |= matches!(is_outdated, Ok(true));
         let of = |fault| self.of(fault);
-        let (found, left, is_outdated) = (found.map_err(of)?, left.map_err(of)?, is_outdated.map_err(of)?);
+        let (found, left, _) = (found.map_err(of)?, left.map_err(of)?, is_outdated.map_err(of)?);
         let found = match found {
             None => None,
             Some(bytes) => Some(DigestKeyNote::decode(&bytes).ok_or(ConnectError::NotOurs { name: name.clone() })?),
         };
-        let agreement = wanted.compare(found);
+        let was_noted = self.seen.is_some();
+        let agreement = match wanted.compare(found) {
+            Agreement::Agreed(key) if has_failed && self.is_rewritten(left, begun) => Agreement::Founded(key),
+            agreement => agreement,
+        };
         let (key, is_new) = match agreement {
             // Other sidecars may not have seen a new note yet.
-            Agreement::Agreed(key) if !self.noted => (key, is_young(left)),
+            Agreement::Agreed(key) if !was_noted => (key, is_young(left)),
             Agreement::Agreed(key) => (key, false),
             Agreement::Founded(key) => (key, !self.is_alone(connected, &name, deadline).await?),
-            Agreement::Adopted(key) if !self.noted => (key, is_young(left)),
+            Agreement::Adopted(key) if !was_noted => (key, is_young(left)),
             Agreement::Adopted(key) => (key, true),
-            Agreement::Forgotten(_) if self.noted => return Err(ConnectError::DigestKeyReplaced { name }),
+            Agreement::Forgotten(_) if was_noted => return Err(ConnectError::DigestKeyReplaced { name }),
             Agreement::Forgotten(key) => {
                 tracing::warn!(
                     name,
@@ -116,18 +130,25 @@ impl KeyAgreement {
         if was_lost && let Some(canary) = canary {
             canary.forget();
         }
-        if was_lost && self.noted {
+        if was_lost && was_noted {
             self.state.count_loss();
             tracing::error!(
                 "Redis lost its data: records of before are gone, and their operations run again when they are repeated"
             );
-        } else if is_outdated && !was_lost {
+        } else if self.is_outdated && !was_lost {
             report_outdated(&self.state);
         }
-        self.noted = true;
+        (self.has_failed, self.is_outdated) = (false, false);
+        self.seen = Some(Instant::now());
         self.state.set_digest_key(key);
         self.state.confirm(asked);
         Ok(())
+    }
+
+    /// Whether the store's note is younger than the last look at it: the store has lost it, and it was written again.
+    fn is_rewritten(&self, left: Option<Duration>, begun: Instant) -> bool {
+        let (Some(seen), Some(left)) = (self.seen, left) else { return false };
+        FOREVER.saturating_sub(left) < begun.saturating_duration_since(seen)
     }
 
     /// Reads the store's digest key without changing it.
@@ -171,7 +192,7 @@ impl KeyAgreement {
     }
 
     fn of(&self, fault: CommandError) -> ConnectError {
-        ConnectError::of(fault, || acl_rule(&self.prefix, self.duty != ServerDuty::Alone))
+        ConnectError::of(fault, || self.rule.to_string())
     }
 }
 

@@ -31,7 +31,6 @@ mod notify;
 mod own_names;
 mod pipeline;
 mod probe;
-mod replication;
 mod resp;
 mod sentinel;
 mod server;
@@ -41,13 +40,14 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod write_acks;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use acl::acl_rule;
+pub use acl::AclRule;
 use bodies::Bodies;
 use body::RedisChunks;
 use call::Call;
@@ -57,7 +57,7 @@ pub use connect_error::ConnectError;
 use connected::{Connected, ServerDuty};
 use core_connection::CoreConnection;
 use hot::RecordKey;
-pub use probe::ServerFinding;
+pub use probe::{NodeReport, ServerFinding};
 use sentinel::Sentinels;
 use server::{ServerSettings, WatchedServer};
 use store_state::StoreState;
@@ -128,6 +128,8 @@ struct ConnectionOptions {
     ping_every: Duration,
     /// The interval at which the server's memory and eviction policy are read.
     look_every: Duration,
+    /// The interval at which the owners of a cluster's slots are looked up, if there is no reason for an earlier look.
+    slots_every: Duration,
     /// Treats the server as if it had no `SET NX GET`.
     scripts_only: bool,
     /// Whether the store's digest key is written if it is absent or differs. Read-only use writes none.
@@ -141,6 +143,7 @@ impl Default for ConnectionOptions {
         Self {
             ping_every: Duration::from_secs(1),
             look_every: Duration::from_secs(10),
+            slots_every: Duration::from_secs(10),
             scripts_only: false,
             puts_key: true,
             body_survives: Duration::ZERO,
@@ -170,11 +173,19 @@ impl Redis {
         }
     }
 
-    /// Findings about the server, or about each node, from the last connect.
+    /// Findings from the last connect: about the server, or about the cluster as a whole.
     pub fn findings(&self) -> Vec<ServerFinding> {
         match &self.shared.servers {
             Servers::One(server) => server.link.findings(),
-            Servers::Cluster(watched) => watched.cluster.findings(),
+            Servers::Cluster(watched) => watched.cluster.finding().into_iter().collect(),
+        }
+    }
+
+    /// Findings about each node of a cluster.
+    pub fn nodes(&self) -> Vec<NodeReport> {
+        match &self.shared.servers {
+            Servers::One(_) => Vec::new(),
+            Servers::Cluster(watched) => watched.cluster.reports(),
         }
     }
 

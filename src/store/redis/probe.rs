@@ -1,13 +1,14 @@
 //! Examines a server at each connect, and reports problems.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{RedisError, RedisResult, Value};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::ConnectionOptions;
-use super::acl::acl_rule;
+use super::acl::AclRule;
 use super::canary::random_id;
 use super::command_error::CommandError;
 use super::commands;
@@ -16,7 +17,9 @@ use super::connected::{AcquireMethod, Connected, ServerDuty};
 use super::facts::{NO_EVICTION, ServerFacts};
 use super::link::Link;
 use super::store_state::StoreState;
-use crate::config;
+use super::stream::Dialer;
+use super::write_acks::RequiredAcks;
+use crate::config::{self, RedisEndpoint};
 use crate::store::SHORT;
 
 /// One finding about a server that can be used.
@@ -28,6 +31,15 @@ pub struct ServerFinding {
     pub found: String,
 }
 
+/// What the last connect to a node of a cluster has shown.
+#[derive(Debug)]
+pub struct NodeReport {
+    /// Host and port.
+    pub node: String,
+    /// Findings about a node that can be used, or why it cannot.
+    pub found: Result<Vec<ServerFinding>, Arc<ConnectError>>,
+}
+
 /// Examines a server, and remembers which warnings were logged for the last one.
 pub(super) struct Probe {
     state: Arc<StoreState>,
@@ -36,7 +48,11 @@ pub(super) struct Probe {
     /// The start of the names on which the necessary commands are tried.
     rehearsal: String,
     accept_eviction: bool,
-    replica_acks: u64,
+    acks: Option<RequiredAcks>,
+    /// The time limit of a call.
+    timeout: Duration,
+    /// For messages about permissions.
+    rule: AclRule,
     /// For tests: treats the server as if it had no `SET NX GET`.
     scripts_only: bool,
     said: LoggedWarnings,
@@ -55,6 +71,10 @@ struct LoggedWarnings {
     evicted: Option<u64>,
 }
 
+/// With `appendfsync everysec`, a write is on disk after a second at most, unless the disk is busy. A call waits for a
+/// quarter of `store.timeout` at a time.
+const PATIENT_WITH_DISK: Duration = Duration::from_secs(5);
+
 /// In a cluster, the slot of the probe's name may be moving to another node. Then another name is tried.
 const NAMES_TRIED: usize = 3;
 
@@ -71,11 +91,17 @@ impl Probe {
             rehearsal: format!("{}:probe:{}", config.prefix, random_id()),
             prefix: config.prefix.clone(),
             accept_eviction: config.accept_eviction,
-            replica_acks: config.replica_acks,
+            acks: RequiredAcks::of(config),
+            timeout: config.timeout,
+            rule: AclRule { is_node: duty != ServerDuty::Alone, ..AclRule::of(config) },
             scripts_only: habits.scripts_only,
             said: LoggedWarnings::default(),
             run: None,
         }
+    }
+
+    pub(super) fn duty(&self) -> ServerDuty {
+        self.duty
     }
 
     pub(super) fn prefix(&self) -> &str {
@@ -101,7 +127,13 @@ impl Probe {
             for source in commands::SOURCES {
                 pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
             }
-            let tried = commands::rehearse(&mut pipeline, &link.names.name(&self.rehearsal, skip), self.duty);
+            let tried = match self.duty {
+                ServerDuty::Alone | ServerDuty::Node => {
+                    commands::rehearse(&mut pipeline, &link.names.name(&self.rehearsal, skip), self.duty)
+                }
+                // A node without slots refuses every name, unless that is in the slot that it gets.
+                ServerDuty::Importing => Vec::new(),
+            };
             let answers = connected.ask_all(&pipeline, deadline).await.map_err(|fault| self.of(fault))?;
             skip += 1;
             if self.duty == ServerDuty::Alone || skip >= NAMES_TRIED || redirect(&answers).is_none() {
@@ -149,7 +181,8 @@ impl Probe {
         if let Some(Err(error)) = rehearsed.iter().find(|answer| is_read_only(answer)) {
             return Err(ConnectError::Refused(error.clone()));
         }
-        let knows_get = !rehearsed.first().is_some_and(|first| first.as_ref().is_err_and(is_syntax));
+        // What was not tried is not used.
+        let knows_get = rehearsed.first().is_some_and(|first| !first.as_ref().is_err_and(is_syntax));
         connected.acquire =
             if knows_get && !self.scripts_only { AcquireMethod::Natively } else { AcquireMethod::ByScript };
         self.note_facts(&facts, link);
@@ -186,7 +219,8 @@ impl Probe {
             false => "nothing: a restart forgets all records. Set appendonly to yes".to_owned(),
         };
         add("on disk", on_disk);
-        match (self.replica_acks, facts.replicas) {
+        let Some(acks) = self.acks else { return findings };
+        match (acks.replicas, facts.replicas) {
             (0, _) => {}
             (acks, Some(there)) if there < acks => {
                 let asked = count(acks);
@@ -194,7 +228,31 @@ impl Probe {
             }
             (acks, _) => add("replicas", format!("store.replica_acks asks for {}", count(acks))),
         }
+        if acks.on_disk {
+            add("fsync", self.wait_for_disk(facts));
+        }
         findings
+    }
+
+    /// How long a claim waits for the disk, as `appendfsync` has it.
+    fn wait_for_disk(&self, facts: &ServerFacts) -> String {
+        const WAITS: &str = "claims wait until they are on disk (WAITAOF)";
+        let is_patient = self.timeout >= PATIENT_WITH_DISK;
+        let longer = format!("store.timeout to {}s or more", PATIENT_WITH_DISK.as_secs());
+        match facts.append_fsync.as_deref() {
+            Some("always") => format!("{WAITS}: at once, as appendfsync is always"),
+            Some("everysec") if is_patient => format!("{WAITS}: up to a second, as appendfsync is everysec"),
+            Some("everysec") => {
+                format!(
+                    "{WAITS}: up to a second, as appendfsync is everysec. Where they get 503, set it to always, or {longer}"
+                )
+            }
+            Some(other) => format!("never, so that claims get 503: appendfsync is {other}. Set it to always"),
+            None if is_patient => format!("{WAITS}; appendfsync is not told to this user (it needs CONFIG GET)"),
+            None => {
+                format!("{WAITS}; appendfsync is not told to this user: make sure that it is always, or set {longer}")
+            }
+        }
     }
 
     /// Reads again the values that an operator or time may change.
@@ -264,14 +322,34 @@ impl Probe {
             None => Ok(()),
             Some(source) => Err(ConnectError::Permission {
                 missing: missing.join(", "),
-                rule: acl_rule(&self.prefix, self.duty != ServerDuty::Alone),
+                rule: self.rule.to_string(),
                 source: source.clone(),
             }),
         }
     }
 
     pub(super) fn of(&self, fault: CommandError) -> ConnectError {
-        ConnectError::of(fault, || acl_rule(&self.prefix, self.duty != ServerDuty::Alone))
+        ConnectError::of(fault, || self.rule.to_string())
+    }
+
+    /// Why `store.fsync_acks` cannot be had from a server.
+    pub(super) fn without_fsync_acks(
+        &self,
+        error: RedisError,
+        endpoint: &RedisEndpoint,
+        dialer: &Dialer,
+    ) -> ConnectError {
+        let says = |text: &str| error.detail().is_some_and(|detail| detail.contains(text));
+        match error.code() {
+            Some("NOPERM") => {
+                let (missing, rule) = ("WAITAOF".to_owned(), self.rule.to_string());
+                ConnectError::Permission { missing, rule, source: error }
+            }
+            Some("ERR") if says("unknown command") => ConnectError::NoWaitAof(error),
+            Some("ERR") if says("appendonly") => ConnectError::NoAppendOnlyFile(error),
+            Some("ERR") if says("replica") => ConnectError::NotPrimary { server: endpoint.to_string() },
+            _ => ConnectError::of_opening(error, dialer),
+        }
     }
 }
 

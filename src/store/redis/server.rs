@@ -15,6 +15,7 @@ use super::probe::Probe;
 use super::store_state::StoreState;
 use super::stream::Dialer;
 use super::supervisor::{Source, Supervisor};
+use super::write_acks::RequiredAcks;
 use crate::config;
 
 /// A server. Its connections are closed when it is dropped.
@@ -51,7 +52,7 @@ impl WatchedServer {
             connect_timeout: *connect_timeout,
             probe: Probe::new(config, state.clone(), duty, *habits),
             agreement: (duty == ServerDuty::Alone).then(agreement),
-            acks: (config.replica_acks > 0).then_some((config.replica_acks, config.timeout / 4)),
+            acks: RequiredAcks::of(config).map(|acks| (acks, config.timeout / 4)),
             last: None,
         };
         let listener = ChangeSubscriber::start(&link, dialer);

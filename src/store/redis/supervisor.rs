@@ -18,7 +18,7 @@ use super::body_connections::BodyConnections;
 use super::canary::Canary;
 use super::command_error::CommandError;
 use super::connect_error::ConnectError;
-use super::connected::{AcquireMethod, Connected, ServerDuty};
+use super::connected::{AcquireMethod, Connected};
 use super::facts::field;
 use super::handshake;
 use super::key_agreement::{KeyAgreement, note_name};
@@ -26,10 +26,10 @@ use super::link::Link;
 use super::multiplexed::{self, Multiplexed};
 use super::pipeline::Pipeline;
 use super::probe::Probe;
-use super::replication::Replication;
 use super::sentinel::Sentinels;
 use super::stream::Dialer;
 use super::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
+use super::write_acks::{RequiredAcks, WriteAcks, try_fsync_acks};
 use crate::config::RedisEndpoint;
 use crate::store::causes;
 
@@ -44,8 +44,8 @@ pub(super) struct Supervisor {
     /// The agreement on the digest key, and the canary. `None` for a node of a cluster, which holds only a part of the
     /// store.
     pub(super) agreement: Option<(KeyAgreement, Canary)>,
-    /// How many replicas must confirm a write, and the time limit for that.
-    pub(super) acks: Option<(u64, Duration)>,
+    /// The acknowledgements that a write needs, and the time limit for them.
+    pub(super) acks: Option<(RequiredAcks, Duration)>,
     /// The server of the last connection.
     pub(super) last: Option<Identity>,
 }
@@ -175,21 +175,25 @@ impl Supervisor {
         let mut runs = vec![hot.run, carrier.run, run_of(&lists, deadline).await];
         let (dialer, prefix) = (dialer.clone(), prefix.to_owned());
         let connections = BodyConnections::new(dialer.clone(), endpoint.clone(), prefix.clone(), Some(carrier.stream));
-        let replication = match self.acks {
+        let write_acks = match self.acks {
             None => None,
             Some((acks, timeout)) => {
                 let opened = tokio::time::timeout_at(deadline, self.open(endpoint, &lost)).await.map_err(silent)?;
                 let connection = opened.map_err(|error| ConnectError::of_opening(error, &dialer))?;
                 runs.push(run_of(&connection, deadline).await);
+                if acks.on_disk {
+                    let tried = tokio::time::timeout_at(deadline, try_fsync_acks(&connection)).await.map_err(silent)?;
+                    tried.map_err(|error| self.probe.without_fsync_acks(error, endpoint, &dialer))?;
+                }
                 let marks = (self.link.names.clone(), format!("{prefix}:replicated"));
-                Some(Replication::start(connection, marks, acks, timeout, lost.clone()))
+                Some(WriteAcks::start(connection, marks, acks, timeout, lost.clone()))
             }
         };
         let (endpoint, connections) = (endpoint.clone(), Arc::new(connections));
         let (acquire, timeouts) = (AcquireMethod::Natively, Arc::<AtomicU32>::default());
         let hot = Pipeline::start(hot.stream, lost.clone(), timeouts.clone());
         let (closed, changed) = (lost.clone(), self.link.changed.clone());
-        let duty = if self.agreement.is_some() { ServerDuty::Alone } else { ServerDuty::Node };
+        let duty = self.probe.duty();
         let mut connected = Connected {
             endpoint,
             run: None,
@@ -199,7 +203,7 @@ impl Supervisor {
             lists,
             connections,
             acquire,
-            replication,
+            write_acks,
             changed,
             lost,
             closed,

@@ -1,5 +1,8 @@
 //! Certificates of a test authority.
 
+// The tests of the library include this file, too, and do not use all of it.
+#![allow(dead_code, unreachable_pub)]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

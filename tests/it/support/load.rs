@@ -120,9 +120,52 @@ fn addresses(sidecars: &[Sidecar]) -> Vec<SocketAddr> {
     sidecars.iter().map(|sidecar| sidecar.address).collect()
 }
 
+/// A minute of load while the primary is killed and comes back as a replica, three times: no key runs twice. `fail_over`
+/// does that, and returns how long it took until all keys were served again.
+pub async fn a_minute_with_killed_primaries(
+    backend: &Backend,
+    sidecars: &[Sidecar],
+    mut fail_over: impl AsyncFnMut(u16) -> Duration,
+) {
+    let (load, begun) = (Load::start(sidecars, 8), Instant::now());
+    for round in 0..3 {
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        let took = fail_over(round).await;
+        println!("round {round}: all keys are served again after {took:?}");
+        tokio::time::sleep(Duration::from_secs(6)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(60).saturating_sub(begun.elapsed())).await;
+    let told = load.stop().await;
+    let counts = executions(backend);
+    println!("{} keys; without any answer for {:?}; others {:?}", counts.len(), told.longest_silence, told.others);
+    runs_each_once(&counts, &told);
+    assert!(told.answers.len() > 50, "{}", told.answers.len());
+}
+
+/// No key was executed twice, and no caller had two answers.
+pub fn runs_each_once(counts: &HashMap<String, usize>, told: &Told) {
+    let more: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(more.is_empty(), "executed more than once: {more:?}");
+    assert!(told.changed.is_empty(), "two answers: {:?}", told.changed);
+}
+
+/// A minute of load in which the primary dies with writes that no replica has. Those keys run again when they are repeated:
+/// it is counted, and no more than that happens. `lose` does that, and returns when the former primary is back.
+pub async fn a_minute_with_lost_writes(backend: &Backend, sidecars: &[Sidecar], lose: impl AsyncFnOnce()) {
+    let (load, begun) = (Load::start(sidecars, 8), Instant::now());
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    lose().await;
+    tokio::time::sleep(Duration::from_secs(60).saturating_sub(begun.elapsed())).await;
+    let mut told = load.stop().await;
+    let unknown = told.ask_again(sidecars).await;
+    let (twice, counted) = losses(backend, &told, sidecars).await;
+    println!("{} keys, {twice} lost, {unknown} unknown; counted by sidecars: {counted:?}", told.answers.len());
+    assert!(twice > 0, "the failover lost something");
+}
+
 /// The keys that were executed more than once, and what each sidecar says of lost data. Callers noticed each of them: the
 /// second execution had another answer.
-pub async fn losses(backend: &Backend, told: &Told, sidecars: &[Sidecar]) -> (usize, Vec<f64>) {
+async fn losses(backend: &Backend, told: &Told, sidecars: &[Sidecar]) -> (usize, Vec<f64>) {
     let counts = executions(backend);
     let twice: BTreeSet<String> = counts.iter().filter(|(_, count)| **count > 1).map(|(key, _)| key.clone()).collect();
     assert_eq!(twice, told.changed, "what the ledger shows, and what callers were told");

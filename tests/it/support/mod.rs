@@ -10,6 +10,8 @@ pub mod http2;
 pub mod issuer;
 pub mod load;
 pub mod process;
+#[path = "../../support/redis_rewriting.rs"]
+pub mod redis_rewriting;
 #[path = "../../support/redis_server.rs"]
 pub mod redis_server;
 #[path = "../../support/redis_topologies.rs"]

@@ -27,7 +27,7 @@ use watcher::SlotWatcher;
 use super::connect_error::ConnectError;
 use super::connected::{Connected, ServerDuty};
 use super::link::{is_tried, until, unusable};
-use super::probe::ServerFinding;
+use super::probe::{NodeReport, ServerFinding};
 use super::server::{ServerSettings, WatchedServer};
 use super::supervisor::Source;
 use super::timing::{FIRST_DELAY, millis};
@@ -40,6 +40,8 @@ pub(super) struct Cluster {
     /// Some nodes. The others are learned from them.
     seeds: Vec<RedisEndpoint>,
     routes: ArcSwap<SlotRoutes>,
+    /// Nodes that get their first slot: they are in no list of the owners yet.
+    newcomers: Mutex<Vec<Newcomer>>,
     /// Allows one change of the routes at a time.
     changing: Mutex<()>,
     /// Counts the changes of the node list.
@@ -66,6 +68,14 @@ pub(super) struct ClusterNode {
     server: WatchedServer,
 }
 
+/// A node without slots, to which another one redirects the new names of a slot that is on its way.
+struct Newcomer {
+    endpoint: RedisEndpoint,
+    server: Arc<WatchedServer>,
+    /// When it was last named.
+    named: Instant,
+}
+
 /// The node of each slot.
 struct SlotRoutes {
     nodes: Vec<Arc<ClusterNode>>,
@@ -75,6 +85,8 @@ struct SlotRoutes {
 
 /// How many redirects one call follows.
 pub(super) const MOST_REDIRECTS: usize = 5;
+/// The connections to a newcomer are closed when it was not named for this time, or serves slots.
+const NEWCOMER_STAYS: Duration = Duration::from_secs(60);
 
 impl WatchedCluster {
     /// Starts to look for the nodes.
@@ -86,6 +98,7 @@ impl WatchedCluster {
             settings,
             seeds: seeds.iter().map(|(host, port)| RedisEndpoint::Tcp(host.clone(), *port)).collect(),
             routes: ArcSwap::from_pointee(none),
+            newcomers: Mutex::default(),
             changing: Mutex::default(),
             nodes,
             state,
@@ -139,7 +152,12 @@ impl Cluster {
         }
         loop {
             let node = self.routes.load().nodes.iter().find(|node| node.endpoint == *redirect.endpoint()).cloned();
-            if let Some(Ok(connected)) = node.map(|node| node.server.link.connected()) {
+            let connected = match (node, redirect) {
+                (Some(node), _) => node.server.link.connected().ok(),
+                (None, Redirect::Moved(..)) => None,
+                (None, Redirect::Ask(endpoint)) => self.newcomer(endpoint).link.connected().ok(),
+            };
+            if let Some(connected) = connected {
                 return Some(match redirect {
                     Redirect::Moved(..) => connected,
                     Redirect::Ask(_) => Arc::new(connected.importing()),
@@ -148,6 +166,21 @@ impl Cluster {
             self.look_now.notify_one();
             tokio::time::timeout_at(deadline, tokio::time::sleep(FIRST_DELAY)).await.ok()?;
         }
+    }
+
+    /// A node that serves no slot yet. It is connected to when it is first named.
+    fn newcomer(&self, endpoint: &RedisEndpoint) -> Arc<WatchedServer> {
+        let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = newcomers.iter_mut().find(|known| known.endpoint == *endpoint) {
+            known.named = Instant::now();
+            return known.server.clone();
+        }
+        let source = Source::Fixed(endpoint.clone());
+        let server = Arc::new(WatchedServer::start(&self.settings, source, ServerDuty::Importing));
+        // It may have missed renewals of the records that it gets, as any node that gains a slot.
+        server.link.changed.note();
+        newcomers.push(Newcomer { endpoint: endpoint.clone(), server: server.clone(), named: Instant::now() });
+        server
     }
 
     /// Notes that a node has named this endpoint as the owner of the slot.
@@ -179,7 +212,13 @@ impl Cluster {
                 Arc::new(ClusterNode { number, endpoint, server })
             }
         };
-        let nodes = owners.endpoints.into_iter().map(node).collect();
+        let nodes: Vec<_> = owners.endpoints.into_iter().map(node).collect();
+        let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+        newcomers.retain(|newcomer| {
+            let has_slots = nodes.iter().any(|node| node.endpoint == newcomer.endpoint);
+            !has_slots && newcomer.named.elapsed() < NEWCOMER_STAYS
+        });
+        drop(newcomers);
         self.set(&before, SlotRoutes { nodes, of_slot: owners.of_slot });
     }
 
@@ -216,19 +255,25 @@ impl Cluster {
         self.looked.fetch_max(millis(begun), Ordering::Relaxed);
     }
 
-    /// The first known problem: a node without a connection, or slots that no node serves.
+    /// The first known problem: a node without a connection, or slots that no node serves. While there are nodes to which
+    /// no attempt to connect has ended, the problem is that.
     fn survey(&self) -> Result<(), Arc<ConnectError>> {
         let routes = self.routes.load();
-        let uncovered = routes.of_slot.iter().filter(|owner| owner.is_none()).count();
+        let mut problem = None;
         for node in &routes.nodes {
             if let Err(why) = node.server.link.state() {
-                return Err(match *why {
-                    ConnectError::NotYet => why,
-                    _ => Arc::new(ConnectError::Node { server: node.endpoint.to_string(), why }),
-                });
+                if let ConnectError::NotYet = *why {
+                    return Err(why);
+                }
+                let server = || node.endpoint.to_string();
+                problem = problem.or_else(|| Some(ConnectError::Node { server: server(), why }));
             }
         }
-        if uncovered > 0 { Err(Arc::new(ConnectError::Uncovered(uncovered))) } else { Ok(()) }
+        let uncovered = || match routes.uncovered() {
+            0 => None,
+            uncovered => Some(ConnectError::Uncovered(uncovered)),
+        };
+        problem.or_else(uncovered).map_or(Ok(()), |problem| Err(Arc::new(problem)))
     }
 
     /// The node that serves this slot, if one does. It also reports changes of the slot's records.
@@ -262,15 +307,28 @@ impl Cluster {
         until(&self.state, Duration::MAX, is_tried).await
     }
 
-    /// Findings about each node.
-    pub(super) fn findings(&self) -> Vec<ServerFinding> {
-        let nodes = self.nodes();
-        let found = match nodes.len() {
-            1 => "1 primary serves all slots".to_owned(),
-            count => format!("{count} primaries serve all slots"),
+    /// A finding about the cluster as a whole. `None` while no node is known.
+    pub(super) fn finding(&self) -> Option<ServerFinding> {
+        let routes = self.routes.load();
+        let primaries = match routes.nodes.len() {
+            0 => return None,
+            1 => "1 primary serves".to_owned(),
+            count => format!("{count} primaries serve"),
         };
-        let whole = ServerFinding { what: "cluster", found };
-        std::iter::once(whole).chain(nodes.iter().flat_map(|node| node.server.link.findings())).collect()
+        let found = match routes.uncovered() {
+            0 => format!("{primaries} all slots"),
+            uncovered => format!("{primaries} {} slots, and nobody the other {uncovered}", SLOTS - uncovered),
+        };
+        Some(ServerFinding { what: "cluster", found })
+    }
+
+    /// Findings about each node.
+    pub(super) fn reports(&self) -> Vec<NodeReport> {
+        let report = |node: Arc<ClusterNode>| {
+            let link = &node.server.link;
+            NodeReport { node: node.endpoint.to_string(), found: link.state().map(|_| link.findings()) }
+        };
+        self.nodes().into_iter().map(report).collect()
     }
 }
 
@@ -285,6 +343,11 @@ impl ClusterNode {
 }
 
 impl SlotRoutes {
+    /// The number of slots that no node serves.
+    fn uncovered(&self) -> usize {
+        self.of_slot.iter().filter(|owner| owner.is_none()).count()
+    }
+
     fn node(&self, slot: u16) -> Option<&Arc<ClusterNode>> {
         self.nodes.get(usize::from((*self.of_slot.get(usize::from(slot))?)?))
     }

@@ -15,7 +15,7 @@ use super::slots::{NodeView, SlotOwners};
 use crate::clock::since_boot;
 use crate::config::RedisEndpoint;
 use crate::store::causes;
-use crate::store::redis::acl::acl_rule;
+use crate::store::redis::acl::AclRule;
 use crate::store::redis::command_error::CommandError;
 use crate::store::redis::connect_error::ConnectError;
 use crate::store::redis::multiplexed::{self, Multiplexed};
@@ -28,8 +28,6 @@ pub(super) struct SlotWatcher {
     turn: usize,
 }
 
-/// The interval between look-ups, if there is no reason for an earlier one.
-const EVERY: Duration = Duration::from_secs(10);
 /// The number of nodes that are asked at once. It is limited because the replies of a large cluster are large.
 const ASKED: usize = 5;
 /// The limit for the first reply, including the connect.
@@ -72,7 +70,8 @@ impl SlotWatcher {
             if is_whole {
                 delay = FIRST_DELAY;
             }
-            self.pause(if is_whole { EVERY } else { jittered(delay) }).await;
+            let every = self.cluster.settings.habits.slots_every;
+            self.pause(if is_whole { every } else { jittered(delay) }).await;
             delay = (delay * 2).min(LONGEST_DELAY);
         }
     }
@@ -151,7 +150,9 @@ impl SlotWatcher {
         match fault {
             Fault::Opening(error) => ConnectError::of_opening(error, &self.cluster.settings.dialer),
             Fault::NoCluster(endpoint) => ConnectError::NoCluster { server: endpoint.to_string() },
-            Fault::Answer(fault) => ConnectError::of(fault, || acl_rule(&self.cluster.settings.config.prefix, true)),
+            Fault::Answer(fault) => ConnectError::of(fault, || {
+                AclRule { is_node: true, ..AclRule::of(&self.cluster.settings.config) }.to_string()
+            }),
         }
     }
 }

@@ -33,9 +33,52 @@ fn name_at(cluster: &Cluster, node: usize) -> RecordName {
     std::iter::repeat_with(name).find(|name| cluster.owner(slot(name)) == node).expect("there are many")
 }
 
+/// A slot of the first node, and names in it.
+fn names_in_a_slot(cluster: &Cluster) -> (u16, Vec<RecordName>) {
+    let first = name_at(cluster, 0);
+    let of_slot = slot(&first);
+    let others = std::iter::repeat_with(name).filter(|name| slot(name) == of_slot);
+    (of_slot, std::iter::once(first).chain(others.take(7)).collect())
+}
+
 async fn at_node<T: FromRedisValue>(node: &Node, words: &[&str]) -> T {
     let words: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
     admin(&format!("redis://127.0.0.1:{}", node.port()), &words).await
+}
+
+/// The same test on Redis 7.0 and, with `tests/run --all`, on other servers. The store has a thread of its own: tests ask
+/// nodes, and look for names, on theirs, and it must confirm its digest key meanwhile.
+macro_rules! on_each_server {
+    ($($story:ident),+ $(,)?) => { $(
+        mod $story {
+            use super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+            async fn redis_7_0() {
+                super::$story(REDIS).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+            #[ignore = "tests/run --all"]
+            async fn redis_6_2() {
+                super::$story(REDIS_6_2).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+            #[ignore = "tests/run --all"]
+            async fn valkey_9() {
+                super::$story(VALKEY_9).await;
+            }
+        }
+    )+ };
+}
+
+on_each_server! {
+    a_request_is_as_many_commands_as_at_one_server,
+    a_slot_that_moves_takes_its_records_along_at_each_step,
+    changes_by_others_are_heard_of_at_any_node,
+    a_replica_that_takes_over_is_used_and_takes_nothing_over_itself_for_a_lease,
+    the_rights_that_are_printed_suffice_for_a_cluster,
 }
 
 mod suite {
@@ -57,6 +100,18 @@ mod suite {
     }
 
     conformance::suite!(on_one Arc::new(Cluster::start(3, false)), on_cluster);
+
+    mod on_redis_6_2 {
+        use super::*;
+
+        conformance::suite!(whole_on_one Arc::new(Cluster::start_other(REDIS_6_2, 3, false)), on_cluster);
+    }
+
+    mod on_valkey_9 {
+        use super::*;
+
+        conformance::suite!(whole_on_one Arc::new(Cluster::start_other(VALKEY_9, 3, false)), on_cluster);
+    }
 }
 
 /// The names of the commands that each node was asked to execute.
@@ -68,49 +123,43 @@ async fn commands(monitors: &mut [Monitor], cluster: &Cluster) -> Vec<String> {
     commands
 }
 
-#[tokio::test]
-async fn a_request_is_as_many_commands_as_at_one_server() {
-    let cluster = Cluster::start(3, false);
+async fn a_request_is_as_many_commands_as_at_one_server(program: &'static str) {
+    let cluster = Cluster::start_other(program, 3, false);
     let store = open_cluster(&cluster, ConnectionOptions { ping_every: Duration::from_secs(600), ..NO_PING }).await;
     let mut monitors = Vec::new();
     for node in &cluster.nodes {
         monitors.push(Monitor::start(node.port()).await);
     }
+    // Without `SET NX GET`, a script claims.
+    let claims = if program == REDIS_6_2 { "EVALSHA" } else { "SET" };
     for node in 0..3 {
         let (settled, flying, mine) = (name_at(&cluster, node), name_at(&cluster, node), claim(1, RETRY));
         store.claim(&settled, &mine).await.expect("granted");
         store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
-        assert_eq!(commands(&mut monitors, &cluster).await, ["SET", "EVALSHA"], "a first request");
+        assert_eq!(commands(&mut monitors, &cluster).await, [claims, "EVALSHA"], "a first request");
         store.claim(&settled, &claim(2, RETRY)).await.expect("refused");
-        assert_eq!(commands(&mut monitors, &cluster).await, ["SET"], "a replay");
+        assert_eq!(commands(&mut monitors, &cluster).await, [claims], "a replay");
         store.claim(&flying, &mine).await.expect("granted");
         commands(&mut monitors, &cluster).await;
         store.claim(&flying, &claim(2, RETRY)).await.expect("refused");
-        assert_eq!(commands(&mut monitors, &cluster).await, ["SET", "EVALSHA"], "in flight");
+        assert_eq!(commands(&mut monitors, &cluster).await, [claims, "EVALSHA"], "in flight");
         let mut other = claim(2, RETRY);
         other.fingerprint.target = [9; 16];
         store.claim(&flying, &other).await.expect("refused");
-        assert_eq!(commands(&mut monitors, &cluster).await, ["SET"], "another request under the same key");
+        assert_eq!(commands(&mut monitors, &cluster).await, [claims], "another request under the same key");
     }
 }
 
 /// All operations on records whose slot is moving from one node to another.
-#[tokio::test]
-async fn a_slot_that_moves_takes_its_records_along_at_each_step() {
-    let cluster = Cluster::start(3, false);
+async fn a_slot_that_moves_takes_its_records_along_at_each_step(program: &'static str) {
+    let cluster = Cluster::start_other(program, 3, false);
     let store = open_cluster(&cluster, ConnectionOptions::default()).await;
     for scripts_only in [false, true] {
         let habits = ConnectionOptions { scripts_only, ..ConnectionOptions::default() };
         let store = if scripts_only { open_cluster(&cluster, habits).await } else { store.clone() };
-        // All names are in one slot.
-        let first = name_at(&cluster, 0);
-        let slot = slot(&first);
-        let mut in_slot = std::iter::once(first).chain(std::iter::repeat_with(|| {
-            std::iter::repeat_with(name)
-                .find(|name| super::slot_of(&[format!("onlyonce:{name}").as_bytes()]) == slot)
-                .expect("many")
-        }));
-        let mut next = move || in_slot.next().expect("endless");
+        let (slot, names) = names_in_a_slot(&cluster);
+        let mut names = names.into_iter();
+        let mut next = || names.next().expect("enough");
         let (mine, again) = (claim(1, RETRY), claim(2, RETRY));
         let (settled, flying, apart, moved) = (next(), next(), next(), next());
         for name in [&settled, &flying, &apart, &moved] {
@@ -289,9 +338,9 @@ async fn a_node_that_gives_away_all_of_its_slots_is_not_out_of_reach() {
     }
 }
 
-/// A node without slots is in no list of who serves what. So it is not known while its first slot is on its way.
-#[tokio::test]
-async fn a_new_key_in_the_first_slot_that_moves_to_a_new_node_is_refused_until_it_is_there() {
+/// A node without slots is in no list of who serves what. While its first slot is on its way, only redirects name it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_new_key_in_the_first_slot_that_moves_to_a_new_node_is_claimed_there() {
     let cluster = Cluster::start_with(3, false, &["--cluster-allow-replica-migration", "no"]);
     let emptied = slots_of(&cluster, 2).await;
     let heir: String = at_node(&cluster.nodes[1], &["CLUSTER", "MYID"]).await;
@@ -304,26 +353,43 @@ async fn a_new_key_in_the_first_slot_that_moves_to_a_new_node_is_refused_until_i
         let mut connection = client.expect("an address").get_multiplexed_async_connection().await.expect("one");
         let () = moves.query_async(&mut connection).await.expect("moved");
     }
-    let wanted = config::StoreConfig { timeout: Duration::from_secs(2), ..config() };
-    let store = open_cluster_with(&cluster, &wanted, ConnectionOptions::default()).await;
-    let (first, mine) = (name_at(&cluster, 0), claim(1, RETRY));
-    cluster.begin_to_move(slot(&first), 0, 2);
-    let refused = store.claim(&first, &mine).await;
-    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
-    // No other slot is affected.
-    store.claim(&name_at(&cluster, 1), &mine).await.expect("granted");
-    assert_eq!(store.health(), Health::Up);
-    cluster.end_to_move(slot(&first), 2);
-    let begun = Instant::now();
-    while store.claim(&first, &mine).await.is_err() {
-        assert!(begun.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    for scripts_only in [false, true] {
+        let store = open_cluster(&cluster, ConnectionOptions { scripts_only, ..ConnectionOptions::default() }).await;
+        let (mine, again) = (claim(1, RETRY), claim(2, RETRY));
+        let (slot, names) = names_in_a_slot(&cluster);
+        let [old, new, apart] = [0, 1, 2].map(|index| names[index].clone());
+        store.claim(&old, &mine).await.expect("granted");
+        cluster.begin_to_move(slot, 0, 2);
+        // A record that is still at the old node is used there, and a new one is made at the new node, once.
+        assert!(matches!(store.claim(&old, &again).await, Ok(Claimed::Refused(_))));
+        assert_eq!(store.claim(&new, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
+        assert!(matches!(store.claim(&new, &again).await, Ok(Claimed::Refused(held)) if held.record.claim == mine));
+        assert_eq!(store.settle(&new, &completed(&mine, b"{}")).await.expect("an answer"), Settled::Written);
+        assert_eq!(store.settle(&apart, &large(&mine)).await.expect("an answer"), Settled::Written);
+        let body = apart_body(&store, &apart).await;
+        let body = StoredBody::open(&store, &apart, body).await.expect("a body");
+        assert_eq!(body.rest().await.expect("all of it").iter().map(Bytes::len).sum::<usize>(), 1 << 20);
+        // No other slot is affected.
+        store.claim(&name_at(&cluster, 1), &mine).await.expect("granted");
+        assert_eq!((store.health(), store.losses()), (Health::Up, 0));
+
+        cluster.move_keys(slot, 0, 2);
+        cluster.end_to_move(slot, 2);
+        for name in [&old, &new, &apart] {
+            let held = store.claim(name, &again).await;
+            assert!(matches!(held, Ok(Claimed::Refused(_))), "{held:?}");
+        }
+        // The slot goes back, so that the node has none again.
+        cluster.begin_to_move(slot, 2, 0);
+        cluster.move_keys(slot, 2, 0);
+        cluster.end_to_move(slot, 0);
+        let held = store.claim(&new, &again).await;
+        assert!(matches!(held, Ok(Claimed::Refused(held)) if held.record == completed(&mine, b"{}")));
     }
 }
 
-#[tokio::test]
-async fn changes_by_others_are_heard_of_at_any_node() {
-    let cluster = Cluster::start(3, false);
+async fn changes_by_others_are_heard_of_at_any_node(program: &'static str) {
+    let cluster = Cluster::start_other(program, 3, false);
     let ours = open_cluster(&cluster, ConnectionOptions::default()).await;
     let theirs = open_cluster(&cluster, ConnectionOptions::default()).await;
     // The probe of each connect executes all commands once.
@@ -340,7 +406,8 @@ async fn changes_by_others_are_heard_of_at_any_node() {
         // No other node gets the message.
         for other in 0..3 {
             let stats: String = at_node(&cluster.nodes[other], &["INFO", "commandstats"]).await;
-            assert!(!stats.contains("cmdstat_publish"), "{stats}");
+            // Redis 6.2 has no channels of slots.
+            assert!(!stats.contains("cmdstat_publish") || program == REDIS_6_2, "{stats}");
         }
     }
 }
@@ -403,9 +470,8 @@ async fn a_node_that_comes_back_without_its_data_is_noticed_and_the_others_go_on
     assert_eq!(store.digest_key().expect("a key"), digest_key);
 }
 
-#[tokio::test]
-async fn a_replica_that_takes_over_is_used_and_takes_nothing_over_itself_for_a_lease() {
-    let mut cluster = Cluster::start(3, true);
+async fn a_replica_that_takes_over_is_used_and_takes_nothing_over_itself_for_a_lease(program: &'static str) {
+    let mut cluster = Cluster::start_other(program, 3, true);
     let store = open_cluster(&cluster, ConnectionOptions::default()).await;
     let (lease, mine) = (Duration::from_secs(3), claim(1, RETRY));
     let (settled, silent) = (name_at(&cluster, 1), name_at(&cluster, 1));
@@ -435,12 +501,15 @@ async fn a_replica_that_takes_over_is_used_and_takes_nothing_over_itself_for_a_l
     assert!(matches!(replayed, Claimed::Refused(held) if held.record == completed(&mine, b"{}")));
 }
 
-#[tokio::test]
-async fn the_rights_that_are_printed_suffice_for_a_cluster() {
-    let cluster = Cluster::start(2, false);
+async fn the_rights_that_are_printed_suffice_for_a_cluster(program: &'static str) {
+    let cluster = Cluster::start_other(program, 2, false);
     for node in &cluster.nodes {
-        let rule = acl_rule("onlyonce", true);
-        let words: Vec<_> = ["ACL", "SETUSER", "sidecar", "on", ">pw"].into_iter().chain(rule.split(' ')).collect();
+        let rule = AclRule { is_node: true, ..AclRule::of(&config()) }.to_string();
+        // Redis 6.2 has no channels of slots, and refuses their commands.
+        let is_known =
+            |rule: &&str| program != REDIS_6_2 || !["+spublish", "+ssubscribe", "+sunsubscribe"].contains(rule);
+        let words: Vec<_> =
+            ["ACL", "SETUSER", "sidecar", "on", ">pw"].into_iter().chain(rule.split(' ').filter(is_known)).collect();
         let () = at_node(node, &words).await;
     }
     let mut address = cluster_address(&cluster, 2);
@@ -461,6 +530,8 @@ async fn the_rights_that_are_printed_suffice_for_a_cluster() {
     cluster.move_keys(slot, 1, 0);
     assert!(matches!(store.claim(&awaited, &claim(2, RETRY)).await, Ok(Claimed::Refused(_))), "with ASKING");
     assert!(store.findings().iter().any(|finding| finding.found == "2 primaries serve all slots"));
+    let of_nodes = store.nodes();
+    assert!(of_nodes.len() == 2 && of_nodes.iter().all(|node| node.found.is_ok()), "{of_nodes:?}");
 }
 
 #[tokio::test]
@@ -482,4 +553,79 @@ async fn a_server_and_a_cluster_that_are_taken_for_each_other_say_so() {
         seen.iter().any(|seen| matches!(seen, Err(why) if matches!(**why, ConnectError::Elsewhere(_)))),
         "{seen:?}"
     );
+}
+
+/// A cluster whose first node is behind a proxy. While `says` has an error, this node executes no command about a record,
+/// and replies with the error.
+async fn scripted(cluster: &Cluster, says: &Arc<std::sync::Mutex<Option<&'static str>>>) -> Rewriting {
+    let says = says.clone();
+    let proxy = Rewriting::before(cluster.nodes[0].port(), move |words: &[Vec<u8>]| {
+        let is_of_record = |word: &Vec<u8>| word.starts_with(b"onlyonce:orders:");
+        let code = says.lock().expect("no panic").filter(|_| words.iter().any(is_of_record))?;
+        Some(format!("EVAL|return redis.error_reply('{code} as it was told')|0"))
+    })
+    .await;
+    let port = proxy.port.to_string();
+    let () = at_node(&cluster.nodes[0], &["CONFIG", "SET", "cluster-announce-port", &port]).await;
+    // The others hear of it by and by.
+    redis_topologies::until("the other nodes name the proxy", || {
+        let told = |node: &Node| node.ask::<String>(&["CLUSTER", "NODES"]).is_some_and(|told| told.contains(&port));
+        cluster.nodes[1..].iter().all(told)
+    });
+    proxy
+}
+
+/// While keys are on their way, or the cluster is down, a node executes nothing. It is no reason to leave it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_node_that_says_tryagain_or_clusterdown_has_done_nothing_and_is_asked_again() {
+    let cluster = Cluster::start(2, false);
+    let names: Vec<_> = (0..16).map(|_| name_at(&cluster, 0)).collect();
+    let elsewhere: Vec<_> = (0..16).map(|_| name_at(&cluster, 1)).collect();
+    let says = Arc::<std::sync::Mutex<_>>::default();
+    let proxy = scripted(&cluster, &says).await;
+    for (index, (code, scripts_only)) in
+        [("TRYAGAIN", false), ("TRYAGAIN", true), ("CLUSTERDOWN", false), ("CLUSTERDOWN", true)].into_iter().enumerate()
+    {
+        let address = RedisAddress {
+            servers: RedisServers::Cluster(vec![("127.0.0.1".to_owned(), cluster.nodes[1].port())]),
+            ..address(0)
+        };
+        let habits = ConnectionOptions { scripts_only, ..ConnectionOptions::default() };
+        let store = Redis::open_with(&address, &config(), habits);
+        store.ready(PATIENCE).await.expect("connections to all nodes");
+        until(&store, Health::Up).await;
+        let [free, flying, done, apart] = [0, 1, 2, 3].map(|number| &names[index * 4 + number]);
+        let mine = claim(1, RETRY);
+        for name in [flying, done, apart] {
+            store.claim(name, &mine).await.expect("granted");
+        }
+        store.settle(done, &completed(&mine, b"{}")).await.expect("settled");
+
+        proxy.replaced.store(0, Ordering::SeqCst);
+        *says.lock().expect("no panic") = Some(code);
+        let refused = |error: Option<StoreError>, what: &str| {
+            assert!(matches!(error, Some(StoreError::Refused(_))), "{code}: {what}: {error:?}");
+        };
+        refused(store.claim(free, &mine).await.err(), "a claim");
+        refused(store.claim(done, &claim(2, RETRY)).await.err(), "a replay");
+        refused(store.renew(flying, &mine).await.err(), "a renewal");
+        refused(store.settle(flying, &completed(&mine, b"{}")).await.err(), "an outcome");
+        refused(store.settle(apart, &large(&mine)).await.err(), "a large outcome");
+        refused(store.release(flying, mine.token).await.err(), "a release");
+        refused(store.find(done).await.err(), "a look");
+        assert!(proxy.replaced.load(Ordering::SeqCst) >= 7);
+        // The other node goes on.
+        store.claim(&elsewhere[index * 4], &mine).await.expect("granted");
+        *says.lock().expect("no panic") = None;
+
+        // The connection is still used, and nothing has happened to the records.
+        assert_eq!((store.health(), store.losses()), (Health::Up, 0));
+        assert_eq!(store.find(free).await.expect("an answer"), None);
+        assert_eq!(store.claim(free, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
+        assert_eq!(store.find(flying).await.expect("an answer").expect("a record").record.claim, mine);
+        assert_eq!(store.settle(flying, &completed(&mine, b"{}")).await.expect("an answer"), Settled::Written);
+        assert_eq!(store.settle(apart, &large(&mine)).await.expect("an answer"), Settled::Written);
+        let replayed = store.claim(done, &claim(2, RETRY)).await.expect("an answer");
+        assert!(matches!(replayed, Claimed::Refused(held) if held.record == completed(&mine, b"{}")));
+    }
 }

@@ -45,6 +45,40 @@ async fn after_a_flush_two_sidecars_never_claim_under_different_keys() {
     }
 }
 
+/// A look writes the note that is missing, and then fails. The next look finds the note.
+#[tokio::test]
+async fn a_loss_that_is_noticed_by_a_look_that_fails_is_counted_by_the_next_one() {
+    let server = RedisServer::start();
+    let is_lost = Arc::new(AtomicBool::new(false));
+    let proxy = {
+        let is_lost = is_lost.clone();
+        Rewriting::before(server.port(), move |words: &[Vec<u8>]| {
+            let is_look = words[0] == b"PTTL" && words[1] == b"onlyonce:digest-key";
+            let forever = super::super::commands::millis(crate::store::FOREVER);
+            let script = format!(
+                "redis.call('SET', 'onlyonce:digest-key', redis.call('GET', 'onlyonce:digest-key'), 'PX', '{forever}') \
+                 return redis.error_reply('BUSY a script runs')"
+            );
+            (is_look && is_lost.swap(false, Ordering::SeqCst)).then(|| format!("EVAL|{script}|0"))
+        })
+        .await
+    };
+    let habits = ConnectionOptions { ping_every: Duration::from_millis(20), ..NO_PING };
+    let store = open(proxy.port, habits).await;
+    // The note must be older than the time between two looks.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((proxy.replaced.load(Ordering::SeqCst), store.losses()), (0, 0));
+    is_lost.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    while store.losses() == 0 {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(proxy.replaced.load(Ordering::SeqCst), 1);
+    until(&store, Health::Up).await;
+    assert_eq!(store.losses(), 1, "it is counted once");
+}
+
 #[tokio::test]
 async fn whoever_only_looks_leaves_the_digest_key_as_it_is() {
     let server = RedisServer::start();

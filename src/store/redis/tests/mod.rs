@@ -4,6 +4,7 @@ mod cluster;
 mod cores;
 mod digest_key;
 mod faults;
+mod fsync;
 mod lists;
 mod refusals;
 mod round_trips;
@@ -25,7 +26,8 @@ use crate::record::codec::encode_claim;
 use crate::record::{Reply, State, Terms, UnknownPolicy, transitions};
 use crate::rule::OnStoreError;
 use crate::store::conformance::{self, Subject, claim, completed, name};
-use crate::store::redis_server::RedisServer;
+use crate::store::redis_rewriting::Rewriting;
+use crate::store::redis_server::{REDIS, REDIS_6_2, RedisServer, VALKEY_9};
 use crate::store::{Cursor, ListedRecord, StoredBody};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -43,6 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const BY_SCRIPT: ConnectionOptions = ConnectionOptions {
     ping_every: Duration::from_secs(3),
     look_every: HOUR,
+    slots_every: HOUR,
     scripts_only: true,
     puts_key: true,
     body_survives: SURVIVES,
@@ -51,6 +54,7 @@ const BY_SCRIPT: ConnectionOptions = ConnectionOptions {
 const NO_PING: ConnectionOptions = ConnectionOptions {
     ping_every: HOUR,
     look_every: HOUR,
+    slots_every: HOUR,
     scripts_only: false,
     puts_key: true,
     body_survives: SURVIVES,
@@ -73,6 +77,7 @@ fn config() -> config::StoreConfig {
         durability: Durability::Disk,
         accept_eviction: false,
         replica_acks: 0,
+        fsync_acks: false,
         compress_above: None,
         encryption_keys: Vec::new(),
     }
@@ -140,10 +145,10 @@ struct Turns {
 }
 
 impl Turns {
-    async fn before(server: &RedisServer) -> Self {
+    async fn before(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
-        let (taken, server) = (Arc::new(AtomicUsize::new(0)), server.port());
+        let taken = Arc::new(AtomicUsize::new(0));
         let turns = taken.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {

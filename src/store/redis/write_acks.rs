@@ -1,0 +1,236 @@
+//! `store.replica_acks` and `store.fsync_acks`: waits until replicas have the writes, or until they are on disk.
+//!
+//! `WAIT` and `WAITAOF` apply to the connection on which they are sent, and block the commands behind them. So they have
+//! their own connection. A mark is written on that connection first. The replication stream and the append-only file are
+//! ordered, so whoever has the mark has all earlier writes, from any connection. All concurrent waiters share one mark.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, RedisError, RedisResult, Value};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::command_error::CommandError;
+use super::commands::millis;
+use super::multiplexed::Multiplexed;
+use super::own_names::OwnNames;
+use crate::config;
+
+/// The acknowledgements that a write needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RequiredAcks {
+    /// So many replicas must have it.
+    pub(super) replicas: u64,
+    /// The server must have it on disk, and so must these replicas.
+    pub(super) on_disk: bool,
+}
+
+/// Waits for the acknowledgements of one server. The task ends with the last clone.
+#[derive(Clone)]
+pub(super) struct WriteAcks {
+    asked: mpsc::UnboundedSender<oneshot::Sender<Confirmation>>,
+}
+
+/// The result of a wait.
+#[derive(Debug, Clone)]
+pub(super) enum Confirmation {
+    /// All earlier writes are acknowledged.
+    Enough,
+    /// They are not, in time. They may be later.
+    Short(Shortfall),
+    /// The result is unknown.
+    Failed(RedisError),
+}
+
+/// What is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shortfall {
+    /// Only so many replicas have it.
+    Replicas(u64),
+    /// The server does not have it on disk.
+    Disk,
+    /// Only so many replicas have it on disk.
+    DisksOfReplicas(u64),
+}
+
+/// The time to live of a mark. A newer mark replaces it.
+const MARK_LIVES: Duration = Duration::from_secs(60);
+/// In a cluster, the slot of a mark may be moving to another node. Then another mark is written.
+const MARKS_TRIED: usize = 3;
+/// The number of different marks. After the last one, the first one is used again.
+const SKIPS: usize = 8;
+
+impl RequiredAcks {
+    /// `None` if the reply to a write is enough.
+    pub(super) fn of(config: &config::StoreConfig) -> Option<Self> {
+        let acks = Self { replicas: config.replica_acks, on_disk: config.fsync_acks };
+        (acks.replicas > 0 || acks.on_disk).then_some(acks)
+    }
+
+    fn command(self, timeout: Duration) -> Cmd {
+        let mut command = redis::cmd(if self.on_disk { "WAITAOF" } else { "WAIT" });
+        if self.on_disk {
+            command.arg(1);
+        }
+        command.arg(self.replicas).arg(millis(timeout));
+        command
+    }
+
+    /// Reads the reply to that command.
+    fn confirmation(self, reply: Value) -> RedisResult<Confirmation> {
+        if !self.on_disk {
+            let replicas: u64 = redis::from_redis_value(reply)?;
+            let is_enough = replicas >= self.replicas;
+            return Ok(if is_enough {
+                Confirmation::Enough
+            } else {
+                Confirmation::Short(Shortfall::Replicas(replicas))
+            });
+        }
+        let (own, replicas): (u64, u64) = redis::from_redis_value(reply)?;
+        Ok(match (own, replicas) {
+            (0, _) => Confirmation::Short(Shortfall::Disk),
+            (_, replicas) if replicas < self.replicas => Confirmation::Short(Shortfall::DisksOfReplicas(replicas)),
+            (_, _) => Confirmation::Enough,
+        })
+    }
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replicas(count) => write!(f, "only {count} replicas have it (store.replica_acks)"),
+            Self::Disk => f.write_str("Redis does not have it on disk yet (store.fsync_acks)"),
+            Self::DisksOfReplicas(count) => {
+                write!(f, "only {count} replicas have it on disk (store.replica_acks, store.fsync_acks)")
+            }
+        }
+    }
+}
+
+impl WriteAcks {
+    /// Requires `acks`, each time within `timeout`. `marks` has the names of the server and the start of the marks'
+    /// names.
+    pub(super) fn start(
+        connection: Multiplexed,
+        marks: (Arc<OwnNames>, String),
+        acks: RequiredAcks,
+        timeout: Duration,
+        lost: CancellationToken,
+    ) -> Self {
+        let (asked, waiting) = mpsc::unbounded_channel();
+        #[expect(clippy::disallowed_methods, reason = "ends with the last who may ask")]
+        tokio::spawn(run(connection, marks, acks, timeout, waiting, lost));
+        Self { asked }
+    }
+
+    /// Waits until all writes of this process that have a reply are acknowledged. An earlier wait may delay this one
+    /// beyond the caller's deadline.
+    pub(super) async fn confirm(&self, deadline: Instant) -> Result<Confirmation, CommandError> {
+        let (tell, told) = oneshot::channel();
+        let gone = || CommandError::Lost(RedisError::from((redis::ErrorKind::Io, "the connection is closed")));
+        self.asked.send(tell).map_err(|_| gone())?;
+        let told = tokio::time::timeout_at(deadline, told).await.map_err(|_| CommandError::Late)?;
+        told.map_err(|_| gone())
+    }
+}
+
+/// Whether the server can tell what is on its disk. This needs a connection that has written nothing: then it waits for
+/// nothing.
+pub(super) async fn try_fsync_acks(connection: &Multiplexed) -> RedisResult<()> {
+    let acks = RequiredAcks { replicas: 0, on_disk: true };
+    acks.command(Duration::from_millis(1)).query_async(&mut connection.handle()).await
+}
+
+async fn run(
+    connection: Multiplexed,
+    (names, base): (Arc<OwnNames>, String),
+    acks: RequiredAcks,
+    timeout: Duration,
+    mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<Confirmation>>,
+    lost: CancellationToken,
+) {
+    let (mut together, mut skip) = (Vec::new(), 0);
+    while waiting.recv_many(&mut together, usize::MAX).await > 0 {
+        let mut tried = 0;
+        let confirmation = loop {
+            let mark = names.name(&base, skip);
+            let confirmation = tokio::select! {
+                confirmation = ask(&connection, &mark, acks, timeout) => confirmation,
+                () = lost.cancelled() => return,
+            };
+            tried += 1;
+            match &confirmation {
+                // The slot of this mark is moving, or has moved. Nothing was written.
+                Confirmation::Failed(error) if matches!(error.code(), Some("MOVED" | "ASK")) && tried < MARKS_TRIED => {
+                    skip = (skip + 1) % SKIPS;
+                }
+                Confirmation::Enough | Confirmation::Short(_) | Confirmation::Failed(_) => break confirmation,
+            }
+        };
+        let is_lost = matches!(&confirmation, Confirmation::Failed(error) if error.code().is_none());
+        for tell in together.drain(..) {
+            // A waiter that has left needs no reply.
+            let _ = tell.send(confirmation.clone());
+        }
+        if is_lost {
+            lost.cancel();
+            return;
+        }
+    }
+}
+
+async fn ask(connection: &Multiplexed, mark: &str, acks: RequiredAcks, timeout: Duration) -> Confirmation {
+    let mut pipeline = redis::Pipeline::new();
+    pipeline.ignore_errors();
+    pipeline.cmd("SET").arg(mark).arg("").arg("PX").arg(millis(MARK_LIVES));
+    pipeline.add_command(acks.command(timeout));
+    let late = Instant::now() + timeout * 2;
+    let mut handle = connection.handle();
+    let answers: RedisResult<Vec<RedisResult<Value>>> =
+        match tokio::time::timeout_at(late, pipeline.query_async(&mut handle)).await {
+            Ok(answers) => answers,
+            Err(_) => return Confirmation::Failed(RedisError::from((redis::ErrorKind::Io, "no answer in time"))),
+        };
+    let confirmed = answers.and_then(|answers| {
+        // The reply to the wait is the last one.
+        let replies: Vec<Value> = answers.into_iter().collect::<RedisResult<_>>()?;
+        acks.confirmation(replies.into_iter().next_back().unwrap_or(Value::Nil))
+    });
+    confirmed.unwrap_or_else(Confirmation::Failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_read_from_the_reply() {
+        let acks = |replicas, on_disk| RequiredAcks { replicas, on_disk };
+        let aof = |local, replicas| Value::Array(vec![Value::Int(local), Value::Int(replicas)]);
+        for (acks, reply, short) in [
+            (acks(2, false), Value::Int(2), None),
+            (acks(2, false), Value::Int(1), Some(Shortfall::Replicas(1))),
+            (acks(0, true), aof(1, 0), None),
+            (acks(0, true), aof(0, 0), Some(Shortfall::Disk)),
+            (acks(1, true), aof(1, 2), None),
+            (acks(1, true), aof(1, 0), Some(Shortfall::DisksOfReplicas(0))),
+            (acks(1, true), aof(0, 1), Some(Shortfall::Disk)),
+        ] {
+            let found = match acks.confirmation(reply.clone()) {
+                Ok(Confirmation::Enough) => None,
+                Ok(Confirmation::Short(shortfall)) => Some(shortfall),
+                other => panic!("{acks:?} {reply:?}: {other:?}"),
+            };
+            assert_eq!(found, short, "{acks:?} {reply:?}");
+        }
+        // What is no number of acknowledgements confirms nothing.
+        for (on_disk, reply) in [(false, Value::Nil), (false, Value::Okay), (true, Value::Int(1)), (true, Value::Nil)] {
+            let read = acks(0, on_disk).confirmation(reply.clone());
+            assert!(read.is_err(), "{reply:?}: {read:?}");
+        }
+    }
+}
