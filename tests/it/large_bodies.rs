@@ -1,7 +1,9 @@
 //! Large answers: stored in chunks, and replayed as they are read from the store.
 
 use std::io::Write;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -233,6 +235,91 @@ async fn large_answers_on_their_way_delay_no_small_claim() {
         assert!(large.await.expect("an answer").body == body());
     }
     assert_eq!(backend.count(), 5);
+}
+
+/// Answers with a mebibyte to keys that begin with `large`, and else with little.
+async fn backend_of_both() -> (String, tokio::task::JoinHandle<()>) {
+    let backend = ByHand::start().await;
+    let url = backend.url();
+    let task = tokio::spawn(async move {
+        loop {
+            let mut wire = backend.accept_at_last().await;
+            tokio::spawn(async move {
+                while let Some(request) = wire.request().await {
+                    let is_large = request.value("idempotency-key").is_some_and(|key| key.starts_with("large"));
+                    let step =
+                        if is_large { answer("201 Created", vec![7; 1 << 20]) } else { answer("201 Created", "{}") };
+                    let Step::Say(bytes) = step else { unreachable!() };
+                    if wire.try_send(bytes).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (url, task)
+}
+
+/// The 99th percentile of small first requests, one after the other.
+async fn slowest_of_small(sidecar: &Process, round: &str) -> Duration {
+    const COUNT: usize = 300;
+    let mut wire = Wire::connect(sidecar.address).await;
+    let mut times = Vec::with_capacity(COUNT);
+    for number in 0..COUNT {
+        let begun = Instant::now();
+        assert_eq!(wire.ask(&order(&format!("small-{round}-{number}"))).await.status, 201);
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    times[COUNT * 99 / 100]
+}
+
+/// On a link of 100 Mbit/s and 10 ms both ways, which all connections to the store share. All the time a large body is
+/// being written, and another is being read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "tests/run --all"]
+async fn large_bodies_on_a_slow_link_do_not_double_the_time_of_the_slowest_small_requests() {
+    let (url, backend) = backend_of_both().await;
+    let redis = RedisServer::start();
+    let link = FaultProxy::before(redis.port()).await;
+    let store = format!("url = \"{}\"\ntimeout = \"2s\"", link.redis_url());
+    let route = "max_response_body = \"2MiB\"";
+    let sidecar = Process::start(&Setup::new(&url).route(route).with("store", &store)).await;
+    until("the store is there", async || sidecar.admin("/readyz?store=1").await.status == 200).await;
+    assert_eq!(sidecar.ask(&order("large")).await.body.len(), 1 << 20);
+    link.set(Faults { delay: Duration::from_millis(5), rate: 12_500_000, ..Faults::default() });
+    slowest_of_small(&sidecar, "warm").await;
+    let mut ratios = Vec::new();
+    // In turns, because other work on the machine comes and goes.
+    for round in 0..5 {
+        let alone = slowest_of_small(&sidecar, &format!("alone-{round}")).await;
+        let (stop, address) = (Arc::new(AtomicBool::new(false)), sidecar.address);
+        let transfers = ["replay", "first"].map(|kind| {
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                let (mut wire, mut count) = (Wire::connect(address).await, 0);
+                while !stop.load(Ordering::Relaxed) {
+                    let key = if kind == "replay" { "large".to_owned() } else { format!("large-{round}-{count}") };
+                    assert_eq!(wire.ask(&order(&key)).await.body.len(), 1 << 20);
+                    count += 1;
+                }
+                count
+            })
+        });
+        let beside = slowest_of_small(&sidecar, &format!("beside-{round}")).await;
+        stop.store(true, Ordering::Relaxed);
+        let mut counts = Vec::new();
+        for transfer in transfers {
+            counts.push(transfer.await.expect("no panic"));
+        }
+        assert!(counts.iter().all(|count| *count > 3), "{counts:?}");
+        println!("alone {alone:?}, beside {counts:?} large bodies {beside:?}");
+        ratios.push(beside.as_secs_f64() / alone.as_secs_f64());
+    }
+    ratios.sort_unstable_by(f64::total_cmp);
+    println!("the 99th percentile is longer by the factors {ratios:.2?}");
+    assert!(ratios[ratios.len() / 2] < 2.0, "{ratios:.2?}");
+    backend.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

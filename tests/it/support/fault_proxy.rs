@@ -1,8 +1,8 @@
 //! A faulty link: a TCP proxy between a sidecar and its store that delays, pauses or cuts.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -18,9 +18,14 @@ pub struct Faults {
     pub delay: Duration,
     /// A pause after each 64 KiB.
     pub pause: Duration,
+    /// Bytes in a second that all connections share in each direction; 0: no limit.
+    pub rate: u32,
     /// Connections are closed, and new ones are not taken.
     pub cut: bool,
 }
+
+/// When one direction of the link has room again.
+type Busy = Arc<Mutex<Instant>>;
 
 const PAUSE_AFTER: usize = 64 * 1024;
 
@@ -67,12 +72,13 @@ impl Drop for FaultProxy {
 async fn accept(listener: TcpListener, port: u16, mut faults: watch::Receiver<Faults>, commands: Arc<AtomicUsize>) {
     // Aborted with this task.
     let mut connections = JoinSet::new();
+    let busy = [(); 2].map(|()| Arc::new(Mutex::new(Instant::now())));
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { return };
                 if !faults.borrow().cut {
-                    connections.spawn(link(client, port, faults.clone(), Arc::clone(&commands)));
+                    connections.spawn(link(client, port, faults.clone(), busy.clone(), Arc::clone(&commands)));
                 }
             }
             changed = faults.changed() => {
@@ -87,7 +93,13 @@ async fn accept(listener: TcpListener, port: u16, mut faults: watch::Receiver<Fa
     }
 }
 
-async fn link(client: TcpStream, port: u16, faults: watch::Receiver<Faults>, commands: Arc<AtomicUsize>) {
+async fn link(
+    client: TcpStream,
+    port: u16,
+    faults: watch::Receiver<Faults>,
+    [up, down]: [Busy; 2],
+    commands: Arc<AtomicUsize>,
+) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     for stream in [&client, &server] {
         stream.set_nodelay(true).expect("a TCP socket");
@@ -98,8 +110,8 @@ async fn link(client: TcpStream, port: u16, faults: watch::Receiver<Faults>, com
         commands.fetch_add(starts, Ordering::Relaxed);
     };
     tokio::select! {
-        () = pass(from_client, to_server, faults.clone(), count) => {}
-        () = pass(from_server, to_client, faults, |_| {}) => {}
+        () = pass(from_client, to_server, faults.clone(), up, count) => {}
+        () = pass(from_server, to_client, faults, down, |_| {}) => {}
     }
 }
 
@@ -108,6 +120,7 @@ async fn pass(
     mut from: impl AsyncRead + Unpin,
     to: impl AsyncWrite + Unpin,
     faults: watch::Receiver<Faults>,
+    busy: Busy,
     seen: impl Fn(&[u8]),
 ) {
     let (sender, on_the_way) = mpsc::channel::<(Instant, Vec<u8>)>(1024);
@@ -121,17 +134,26 @@ async fn pass(
         }
     };
     // Bytes that were read before the end are still delivered.
-    tokio::join!(reading, deliver(to, on_the_way, faults));
+    tokio::join!(reading, deliver(to, on_the_way, faults, busy));
 }
 
 async fn deliver(
     mut to: impl AsyncWrite + Unpin,
     mut on_the_way: mpsc::Receiver<(Instant, Vec<u8>)>,
     faults: watch::Receiver<Faults>,
+    busy: Busy,
 ) {
     let mut since_pause = 0;
     while let Some((sent, bytes)) = on_the_way.recv().await {
-        let Faults { delay, pause, .. } = *faults.borrow();
+        let Faults { delay, pause, rate, .. } = *faults.borrow();
+        if rate > 0 {
+            let through = {
+                let mut busy = busy.lock().expect("no panic");
+                *busy = Instant::now().max(*busy) + Duration::from_secs(1) * bytes.len() as u32 / rate;
+                *busy
+            };
+            tokio::time::sleep_until(through).await;
+        }
         tokio::time::sleep_until(sent + delay).await;
         if to.write_all(&bytes).await.is_err() {
             return;
