@@ -114,35 +114,6 @@ async fn sentinels_and_servers_that_speak_tls_and_ask_for_a_user_are_followed() 
     assert_eq!(executions(&backend).values().max(), Some(&1));
 }
 
-/// The sentinels do not know yet that it is a replica now. It takes no writes, and what it has can be read.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_is_served_by_a_primary_that_takes_no_writes_any_more() {
-    let redis = Sentinels::start();
-    let backend = Backend::start().await;
-    let sidecar = sidecar(&backend, &redis, "").await;
-    let first = sidecar.ask(&order("before")).await;
-    assert_eq!(first.status, 201, "{}", first.text());
-    for sentinel in &redis.sentinels {
-        sentinel.freeze();
-    }
-    let other = redis.servers[1].port().to_string();
-    let () = redis.servers[0].ask(&["REPLICAOF", "127.0.0.1", &other]).expect("an answer");
-    let again = sidecar.ask(&order("before")).await;
-    assert!(again.is_replay() && again.body == first.body, "{}", again.text());
-    // Nobody can be the primary now, so nothing is claimed.
-    sidecar.ask(&order("after")).await.refuses(503, "store-unavailable");
-    assert_eq!(backend.count(), 1);
-
-    for sentinel in &redis.sentinels {
-        sentinel.thaw();
-    }
-    let () = redis.servers[0].ask(&["REPLICAOF", "NO", "ONE"]).expect("an answer");
-    until("new keys are claimed", async || sidecar.ask(&order("after")).await.status == 201).await;
-    let again = sidecar.ask(&order("before")).await;
-    assert!(again.is_replay() && again.body == first.body, "{}", again.text());
-    assert_eq!(executions(&backend).values().max(), Some(&1));
-}
-
 async fn sidecars(backend: &Backend, redis: &Sentinels, store: &str) -> Vec<Sidecar> {
     let mut sidecars = Vec::new();
     for _ in 0..4 {

@@ -241,9 +241,10 @@ fn is_followed(node: &Node) -> bool {
 
 /// A cluster: primaries, with one replica of each or none.
 pub struct Cluster {
-    /// The primaries as they were at the start, then their replicas in the same order.
+    /// The primaries as they were at the start, then their replicas in the same order, then nodes without slots.
     pub nodes: Vec<Node>,
     primaries: usize,
+    replicas: usize,
     /// The buses between nodes.
     _buses: Vec<ReservedPort>,
     _folder: TempDir,
@@ -264,19 +265,28 @@ impl Cluster {
 
     /// The same; where there are files for TLS, all of them speak it with each other.
     pub fn start_over(primaries: usize, has_replicas: bool, options: &[&str], tls: Option<&TlsFiles>) -> Self {
-        Self::of(REDIS, primaries, has_replicas, options, tls)
+        Self::of(REDIS, [primaries, if has_replicas { primaries } else { 0 }, 0], options, tls)
     }
 
     /// One of nodes of another version.
     pub fn start_other(program: &str, primaries: usize, has_replicas: bool) -> Self {
-        Self::of(program, primaries, has_replicas, &[], None)
+        Self::of(program, [primaries, if has_replicas { primaries } else { 0 }, 0], &[], None)
     }
 
-    fn of(program: &str, primaries: usize, has_replicas: bool, options: &[&str], tls: Option<&TlsFiles>) -> Self {
+    /// Primaries, and a node that serves no slot, and stays a primary whatever it serves later.
+    pub fn start_with_newcomer(primaries: usize) -> Self {
+        Self::of(REDIS, [primaries, 0, 1], &["--cluster-allow-replica-migration", "no"], None)
+    }
+
+    fn of(
+        program: &str,
+        [primaries, replicas, newcomers]: [usize; 3],
+        options: &[&str],
+        tls: Option<&TlsFiles>,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (mut nodes, mut buses) = (Vec::new(), Vec::new());
-        let count = if has_replicas { primaries * 2 } else { primaries };
-        for index in 0..count {
+        for index in 0..primaries + replicas + newcomers {
             let (port, bus, names_bus) = cluster_ports(program);
             let own = folder.path().join(index.to_string());
             fs::create_dir(&own).expect("a writable folder");
@@ -310,7 +320,7 @@ impl Cluster {
             nodes.push(Node::start(program, port, tls_port, arguments));
             buses.push(bus);
         }
-        let whole = Self { nodes, primaries, _buses: buses, _folder: folder };
+        let whole = Self { nodes, primaries, replicas, _buses: buses, _folder: folder };
         whole.join();
         whole
     }
@@ -339,10 +349,11 @@ impl Cluster {
                 })
             });
         }
-        for (primary, replica) in self.nodes.iter().zip(&self.nodes[self.primaries..]) {
+        let replicas = &self.nodes[self.primaries..self.primaries + self.replicas];
+        for (primary, replica) in self.nodes.iter().zip(replicas) {
             until("a replica follows", || replica.ask::<()>(&["CLUSTER", "REPLICATE", &primary.id()]).is_some());
         }
-        for primary in &self.nodes[..count - self.primaries] {
+        for primary in &self.nodes[..self.replicas] {
             until("a replica is in step", || is_followed(primary));
         }
         self.wait_until_ok();

@@ -341,18 +341,7 @@ async fn a_node_that_gives_away_all_of_its_slots_is_not_out_of_reach() {
 /// A node without slots is in no list of who serves what. While its first slot is on its way, only redirects name it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_new_key_in_the_first_slot_that_moves_to_a_new_node_is_claimed_there() {
-    let cluster = Cluster::start_with(3, false, &["--cluster-allow-replica-migration", "no"]);
-    let emptied = slots_of(&cluster, 2).await;
-    let heir: String = at_node(&cluster.nodes[1], &["CLUSTER", "MYID"]).await;
-    for node in [1, 2, 0] {
-        let mut moves = ::redis::pipe();
-        for slot in &emptied {
-            moves.cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("NODE").arg(&heir).ignore();
-        }
-        let client = ::redis::Client::open(format!("redis://127.0.0.1:{}", cluster.nodes[node].port()));
-        let mut connection = client.expect("an address").get_multiplexed_async_connection().await.expect("one");
-        let () = moves.query_async(&mut connection).await.expect("moved");
-    }
+    let cluster = Cluster::start_with_newcomer(2);
     for scripts_only in [false, true] {
         let store = open_cluster(&cluster, ConnectionOptions { scripts_only, ..ConnectionOptions::default() }).await;
         let (mine, again) = (claim(1, RETRY), claim(2, RETRY));

@@ -8,6 +8,7 @@ mod fsync;
 mod lists;
 mod refusals;
 mod round_trips;
+mod sentinel;
 mod suites;
 
 use ::redis::{AsyncCommands, FromRedisValue};
