@@ -68,11 +68,22 @@ fn what_the_compose_file_mounts_is_there_and_prometheus_reads_it() {
 fn the_program_runs_in_the_root_of_its_image() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("root");
-    run("deploy/image/root", &[env!("CARGO_BIN_EXE_onlyonce"), root.to_str().expect("UTF-8")], "")
-        .unwrap_or_else(|said| panic!("{said}"));
-    let configuration = "[server]\nlisten = \"0.0.0.0:8080\"\n[upstream]\nurl = \"https://backend.example\"\n\
-                         [store]\nurl = \"embedded:/var/lib/onlyonce\"\n[[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n";
-    fs::write(root.join("etc/onlyonce.toml"), configuration).expect("a configuration");
+    make_root(Path::new(env!("CARGO_BIN_EXE_onlyonce")), &root);
+    runs_in(&root);
+}
+
+fn make_root(program: &Path, root: &Path) {
+    let paths = [program, root].map(|path| path.to_str().expect("UTF-8"));
+    run("deploy/image/root", &paths, "").unwrap_or_else(|said| panic!("{said}"));
+}
+
+fn runs_in(root: &Path) {
+    let write = |store: &str| {
+        let rest = "[server]\nlisten = \"0.0.0.0:8080\"\n[upstream]\nurl = \"https://backend.example\"\n\
+                    [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n";
+        let configuration = format!("{rest}[store]\nurl = \"{store}\"\n");
+        fs::write(root.join("etc/onlyonce.toml"), configuration).expect("a configuration");
+    };
     let inside = |arguments: &[&str]| {
         let root = root.to_str().expect("UTF-8");
         let user = ["--userspec=onlyonce:onlyonce", root, "/usr/local/bin/onlyonce"];
@@ -82,11 +93,55 @@ fn the_program_runs_in_the_root_of_its_image() {
     };
     let version = inside(&["--version"]).unwrap_or_else(|said| panic!("{said}"));
     assert!(version.starts_with(concat!("onlyonce ", env!("CARGO_PKG_VERSION"))), "{version}");
+    write("embedded:/var/lib/onlyonce");
     inside(&["check", "/etc/onlyonce.toml"]).unwrap_or_else(|said| panic!("{said}"));
 
+    // Names are looked up, as containers and pods are named. Nothing listens on the first port.
+    fs::write(root.join("etc/hosts"), "127.0.0.1 store.example\n").expect("a file");
+    for (host, why) in [("store.example", "refused"), ("other.example", "lookup address")] {
+        write(&format!("redis://{host}:1"));
+        let said = inside(&["check", "--connect", "/etc/onlyonce.toml"]).expect_err("there is no store");
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains(why), "{host}: {said}");
+    }
+
     fs::remove_file(root.join("etc/ssl/certs/ca-certificates.crt")).expect("the certificates");
+    write("embedded:/var/lib/onlyonce");
     let said = inside(&["check", "/etc/onlyonce.toml"]).expect_err("a backend over TLS needs certificates");
     assert!(said.contains("certificate"), "{said}");
+}
+
+/// As in the Dockerfile, whose own build needs an image to begin with.
+#[test]
+#[ignore = "tests/run --all"]
+fn the_image_has_less_than_15_megabytes_and_its_static_program_runs() {
+    let dockerfile = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile")).expect("a file");
+    let flags = "-C target-feature=+crt-static";
+    assert!(dockerfile.contains(&format!("RUSTFLAGS=\"{flags}\"")), "the Dockerfile builds otherwise");
+    let version = run("rustc", &["-vV"], "").unwrap_or_else(|said| panic!("{said}"));
+    let target = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host");
+    let built = Command::new("cargo")
+        .args(["build", "--release", "--locked", "--bin", "onlyonce", "--target", target])
+        .env("RUSTFLAGS", flags)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status();
+    assert!(built.expect("cargo").success());
+    // Test programs are two folders below that of all builds.
+    let own = std::env::current_exe().expect("a path");
+    let program = own.ancestors().nth(3).expect("the folder of builds").join(target).join("release/onlyonce");
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("root");
+    make_root(&program, &root);
+    let sizes = run("find", &[root.to_str().expect("UTF-8"), "-type", "f", "-printf", "%s %P\n"], "").expect("files");
+    let size: u64 =
+        sizes.lines().map(|line| line.split(' ').next().expect("a size").parse::<u64>().expect("a size")).sum();
+    println!("{size} bytes:\n{sizes}");
+    assert!(size < 15_000_000, "{size} bytes:\n{sizes}");
+    let docs = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deploy.md")).expect("a page");
+    let stated = docs.split("Unpacked it has ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a size");
+    let stated: f64 = stated.parse().expect("a size in MB");
+    assert!((stated - size as f64 / 1e6).abs() < 0.5, "docs/deploy.md says {stated} MB, and it has {size} bytes");
+    runs_in(&root);
 }
 
 /// The top-level folders from which `src` includes files.
@@ -114,6 +169,30 @@ fn the_image_is_built_from_everything_that_the_program_is_made_of() {
     let (dockerfile, ignored) = (read("Dockerfile"), read(".dockerignore"));
     let mut folders = BTreeSet::from(["src".to_owned()]);
     included_folders(&top.join("src"), &mut folders);
+    // With what is copied, cargo knows what to build: files of tests and benchmarks are not there.
+    let context = tempfile::tempdir().expect("a folder");
+    let copied =
+        dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--"));
+    for name in copied.flat_map(|line| line.rsplit_once(' ').expect("a target").0.split(' ')) {
+        let place = context.path().join(name);
+        fs::create_dir_all(place.parent().expect("a folder")).expect("a folder");
+        run("cp", &["-r", name, place.to_str().expect("UTF-8")], "").unwrap_or_else(|said| panic!("{said}"));
+    }
+    let manifest = context.path().join("Cargo.toml");
+    let manifest = ["--manifest-path", manifest.to_str().expect("UTF-8")];
+    let fetched = run("cargo", &[&["fetch", "--offline", "--locked"], &manifest[..]].concat(), "");
+    // Crates that are not at hand do not matter here.
+    assert!(
+        !fetched.is_err_and(|said| said.contains("parse manifest")),
+        "the manifest names files that are not copied"
+    );
+    // `cargo install` takes a whole version, or a requirement that says so.
+    let installed = dockerfile.split_whitespace().filter_map(|word| word.split_once('@'));
+    let installed: Vec<_> = installed.filter(|(name, _)| name.starts_with("cargo-")).collect();
+    assert_eq!(installed.len(), 2, "{installed:?}");
+    for (name, version) in installed {
+        assert!(version.starts_with(['^', '~', '=']) || version.split('.').count() == 3, "{name}@{version}");
+    }
     for folder in folders {
         assert!(dockerfile.contains(&format!("\nCOPY {folder} {folder}\n")), "the Dockerfile does not copy {folder}");
         assert!(ignored.lines().any(|line| line == format!("!{folder}")), ".dockerignore leaves {folder} out");
@@ -313,6 +392,75 @@ fn the_kubernetes_overlays_are_built_and_their_rules_are_right() {
         let grace = std::time::Duration::from_secs(60);
         assert!(config.server.drain_delay + config.server.drain_timeout < grace);
     }
+}
+
+/// What the schemas of Kubernetes say against it, in the oldest version that is supported and in the newest that the
+/// validator knows. Unknown fields are errors.
+fn validate(manifest: &str) -> Result<(), String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("manifest.yaml");
+    fs::write(&file, manifest).expect("to write");
+    let builds = std::env::current_exe().expect("a path");
+    let builds = builds.ancestors().nth(3).expect("the folder of builds");
+    let validator = builds.join("peers-python/bin/kubernetes-validate");
+    for version in ["1.30", "1.37"] {
+        let arguments = ["--strict", "--no-warn", "-k", version, file.to_str().expect("UTF-8")];
+        run(validator.to_str().expect("UTF-8"), &arguments, "")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_manifest_has_the_form_that_kubernetes_wants() {
+    let folder = file("kubernetes");
+    let built = |overlay: &str| {
+        let built = run("kubectl", &["kustomize", folder.join(overlay).to_str().expect("UTF-8")], "");
+        built.unwrap_or_else(|said| panic!("{overlay}: {said}"))
+    };
+    let mut reached = 0;
+    for part in fs::read_dir(&folder).expect("a folder") {
+        let part = part.expect("an entry").path();
+        let overlay = part.file_name().and_then(|name| name.to_str()).expect("a name");
+        validate(&built(overlay)).unwrap_or_else(|said| panic!("{overlay}: {said}"));
+        // And each file by itself: all of them are in a kustomization.
+        let kustomization = fs::read_to_string(part.join("kustomization.yaml")).expect("a kustomization");
+        for entry in fs::read_dir(&part).expect("a folder") {
+            let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+            assert!(name == "kustomization.yaml" || kustomization.contains(&name), "{overlay} leaves {name} out");
+            if name.ends_with(".yaml") && name != "kustomization.yaml" {
+                let manifest = fs::read_to_string(part.join(&name)).expect("a manifest");
+                validate(&manifest).unwrap_or_else(|said| panic!("{said}"));
+                reached += 1;
+            }
+        }
+    }
+    assert_eq!(reached, 4);
+    // The validator does find what is wrong.
+    let wrong = built("gateway").replace("readOnlyRootFilesystem", "readOnlyRootFileSystem");
+    assert!(validate(&wrong).is_err_and(|said| said.contains("readOnlyRootFileSystem")));
+}
+
+#[test]
+fn the_overlay_of_ones_own_in_the_docs_is_right() {
+    let docs = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deploy.md")).expect("a page");
+    let overlay = docs.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an overlay");
+    let path = overlay.lines().next().and_then(|line| line.strip_prefix("# deploy/")).expect("where it is");
+    let folder = tempfile::tempdir().expect("a folder");
+    let copy = [file("kubernetes"), folder.path().to_owned()].map(|path| path.to_str().expect("UTF-8").to_owned());
+    run("cp", &["-r", &copy[0], &copy[1]], "").unwrap_or_else(|said| panic!("{said}"));
+    let place = folder.path().join(path);
+    let own = place.parent().expect("a folder");
+    fs::create_dir(own).expect("a folder");
+    fs::write(&place, overlay).expect("to write");
+    fs::write(own.join("onlyonce.toml"), "# rules of my own").expect("to write");
+    let built =
+        run("kubectl", &["kustomize", own.to_str().expect("UTF-8")], "").unwrap_or_else(|said| panic!("{said}"));
+    validate(&built).unwrap_or_else(|said| panic!("{said}"));
+    for part in ["image: registry.example/onlyonce:0.1.0\n", "value: http://shop-api:8000\n", "# rules of my own"] {
+        assert_eq!(built.matches(part).count(), 1, "{part}: {built}");
+    }
+    assert!(!built.contains("http://backend:3000"), "{built}");
+    assert_eq!(built.matches("namespace: shop\n").count(), built.matches("\nkind: ").count(), "{built}");
 }
 
 /// The environment that a built Deployment sets. Values from the secret are examples.
