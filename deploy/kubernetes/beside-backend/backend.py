@@ -1,4 +1,4 @@
-"""A backend for compose.yaml: POST /orders creates an order in two seconds, GET /orders counts them."""
+"""A backend to try it with, here and for compose.yaml: POST /orders creates an order in two seconds, GET /orders counts them."""
 
 import itertools
 import json
