@@ -265,7 +265,7 @@ async fn what_is_no_string_is_left_alone() {
 #[tokio::test]
 async fn what_too_few_replicas_have_is_uncertain_and_stays_for_its_owner_to_delete() {
     let server = RedisServer::start();
-    let wanted = config::StoreConfig { replica_acks: 1, timeout: Duration::from_secs(1), ..config() };
+    let wanted = config::StoreConfig { replica_acks: 1, timeout: Duration::from_secs(4), ..config() };
     let store = Redis::open_with(&address(server.port()), &wanted, ConnectionOptions::default());
     store.ready(PATIENCE).await.expect("a connection");
     let (claimed, renewed, mine) = (name(), name(), claim(1, RETRY));
