@@ -210,6 +210,8 @@ impl Store for Memory {
     fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled> {
         Box::pin(async move {
             let compressed = self.format.compressed(record).await;
+            // Before the lock: a large body is copied, and may be encrypted.
+            let settled = KeptRecord::settled(&self.format, name, compressed.as_ref().unwrap_or(record));
             let mut records = self.records();
             match records.held(name)?.map(|held| held.record) {
                 Some(kept) if !transitions::settles(Some(&kept), record.claim.token) => {
@@ -217,8 +219,7 @@ impl Store for Memory {
                     Ok(Settled::Kept(Box::new(RecordFormat::kept(kept, stored, record))))
                 }
                 _ => {
-                    let kept = KeptRecord::settled(&records.format, name, compressed.as_ref().unwrap_or(record));
-                    records.keep(name, kept);
+                    records.keep(name, settled);
                     Ok(Settled::Written)
                 }
             }

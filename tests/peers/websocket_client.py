@@ -10,7 +10,9 @@ from websockets.exceptions import ConnectionClosedError
 
 async def talk(number):
     uri = f"ws://{sys.argv[1]}/chat/{number}"
-    async with connect(uri, subprotocols=["echo"], proxy=None, max_size=2**24) as connection:
+    # The pings of the library itself would end a connection on a machine that is slow for 20 seconds.
+    options = {"subprotocols": ["echo"], "max_size": 2**24, "ping_interval": None, "open_timeout": 60}
+    async with connect(uri, proxy=None, **options) as connection:
         assert connection.subprotocol == "echo", connection.subprotocol
         for message in ["hello", "", "snowman \u2603", b"", b"\x00\xff" * 10, os.urandom(3_000_000)]:
             await connection.send(message)

@@ -14,7 +14,9 @@ async def answer(connection):
 
 
 async def main():
-    async with serve(answer, "127.0.0.1", 0, subprotocols=["echo"], max_size=2**24) as server:
+    # The pings of the library itself would end a connection on a machine that is slow for 20 seconds.
+    options = {"subprotocols": ["echo"], "max_size": 2**24, "ping_interval": None, "open_timeout": 60}
+    async with serve(answer, "127.0.0.1", 0, **options) as server:
         print("port", server.sockets[0].getsockname()[1], flush=True)
         await server.serve_forever()
 
