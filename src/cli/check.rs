@@ -12,7 +12,7 @@ use super::text::{labelled, ranges, terminal_width, wrapped};
 use super::{BAD_USAGE, FAILED, Format, output};
 use crate::advice::{self, Warning, Weight};
 use crate::config::Config;
-use crate::form_guard::FormGuard;
+use crate::form_guard::{FormGuard, ScriptTag};
 use crate::rule::{Disposition, OnConcurrent, OnMissingKey, Preset, Rule, WARNINGS};
 use crate::text::listed;
 use crate::units::HumanDuration;
@@ -290,9 +290,21 @@ fn json(
         WarningShape { name, route: route.as_deref(), text, advice }
     }
     #[derive(Serialize)]
-    struct ScriptShape {
+    struct ScriptShape<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        host: Option<&'a str>,
         path: String,
-        integrity: String,
+        integrity: &'a str,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        hosts: Vec<ScriptShape<'a>>,
+    }
+    fn shape(ScriptTag { host, path, integrity }: ScriptTag<'_>) -> ScriptShape<'_> {
+        ScriptShape { host, path, integrity, hosts: Vec::new() }
+    }
+    fn script(guard: &FormGuard) -> Option<ScriptShape<'_>> {
+        let mut tags = guard.tags().into_iter().map(shape);
+        let common = tags.next()?;
+        Some(ScriptShape { hosts: tags.collect(), ..common })
     }
     #[derive(Serialize)]
     struct CheckReport<'a> {
@@ -301,7 +313,7 @@ fn json(
         notes: Vec<WarningShape<'a>>,
         accepted: Vec<WarningShape<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        form_guard: Option<ScriptShape>,
+        form_guard: Option<ScriptShape<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         connection: Option<&'a StoreTrial>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -313,8 +325,7 @@ fn json(
         warnings: of(Weight::Warning),
         notes: of(Weight::Note),
         accepted: accepted.iter().map(told).collect(),
-        form_guard: form_guard
-            .map(|guard| ScriptShape { path: guard.hashed_path(), integrity: guard.integrity().to_owned() }),
+        form_guard: form_guard.and_then(script),
         connection,
         sidecar,
     };
@@ -322,10 +333,15 @@ fn json(
     format!("{}\n", serde_json::to_string_pretty(&report).unwrap_or_default())
 }
 
-/// The tag of the form guard's script, in one line, to be copied.
+/// The tags of the form guard's script, to be copied, each in one line: one for all pages, and one for those of each host
+/// that routes name.
 fn script(form_guard: &FormGuard) -> String {
-    let (path, integrity) = (form_guard.hashed_path(), form_guard.integrity());
-    format!("form guard <script src=\"{path}\" integrity=\"{integrity}\" defer></script>\n")
+    let line = |tag: &ScriptTag<'_>| {
+        let host = tag.host.map(|host| format!("for {host} ")).unwrap_or_default();
+        let ScriptTag { path, integrity, .. } = tag;
+        format!("form guard {host}<script src=\"{path}\" integrity=\"{integrity}\" defer></script>\n")
+    };
+    form_guard.tags().iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -343,6 +359,17 @@ mod tests {
         assert!(told.starts_with("form guard <script src=\"/f."), "{told}");
         assert!(told.contains(".js\" integrity=\"sha384-") && told.ends_with("defer></script>\n"), "{told}");
         assert!(json(&[], &[], &[], Some(&form_guard), None, None).contains("\"integrity\": \"sha384-"));
+
+        // A host that a route names has a script of its own.
+        let text = format!("{text}[[route]]\nname = \"b\"\npath = \"/b\"\nhost = \"shop.test\"\nscope = []\n");
+        let config = parse("t.toml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        let form_guard = FormGuard::of(&config.server, &config.routes).expect("it is on");
+        let told = script(&form_guard);
+        let lines: Vec<&str> = told.lines().collect();
+        assert!(lines[1].starts_with("form guard for shop.test <script src=\"/f."), "{told}");
+        assert_ne!(lines[0].split("integrity").nth(1), lines[1].split("integrity").nth(1));
+        let report = json(&[], &[], &[], Some(&form_guard), None, None);
+        assert!(report.contains("\"hosts\": [") && report.contains("\"host\": \"shop.test\""), "{report}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::list;
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Fields that describe the bytes of a body (RFC 9530; RFC 3230; RFC 2616, 14.15), or parts of it.
-static FIELDS_OF_BYTES: [HeaderName; 6] = [
+pub static FIELDS_OF_BYTES: [HeaderName; 6] = [
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
     HeaderName::from_static("digest"),
@@ -56,11 +56,12 @@ impl FormGuard {
     }
 
     /// Requests the page without a content coding, and converts the browser's validators to those of the backend.
-    pub fn ask_for_page(&self, request: &mut HeaderMap) {
+    pub fn ask_for_page(&self, host: Option<&str>, request: &mut HeaderMap) {
         request.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         // The backend's page may be unchanged, while the browser's copy has no tag or another one.
         request.remove(IF_MODIFIED_SINCE);
-        let own = list::texts(request, &IF_NONE_MATCH).filter_map(|tag| self.own_tag(tag));
+        let mark = self.mark(host);
+        let own = list::texts(request, &IF_NONE_MATCH).filter_map(|tag| own_tag(tag, &mark));
         let own: Vec<String> = own.map(|tag| format!("\"{tag}\", W/\"{tag}\"")).collect();
         request.remove(IF_NONE_MATCH);
         if let (false, Ok(tags)) = (own.is_empty(), HeaderValue::try_from(own.join(", "))) {
@@ -69,14 +70,8 @@ impl FormGuard {
     }
 
     /// The end of the validator of a page with this tag.
-    fn mark(&self) -> String {
-        format!("-onlyonce-{}", self.hash)
-    }
-
-    /// The backend's opaque tag in a validator of this proxy.
-    fn own_tag<'a>(&self, tag: &'a str) -> Option<&'a str> {
-        let opaque = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
-        opaque.strip_suffix(self.mark().as_str())
+    fn mark(&self, host: Option<&str>) -> String {
+        format!("-onlyonce-{}", self.script(host).hash)
     }
 
     /// Changes the head of a response to that of the page with the tag, and returns the inserter (none for a 304). If
@@ -88,11 +83,11 @@ impl FormGuard {
         host: Option<&str>,
     ) -> Result<Option<Inserter>, Untouched> {
         if status == StatusCode::NOT_MODIFIED {
-            self.rename(answer);
+            rename(answer, &self.mark(host));
             return Ok(None);
         }
         let nonce = fitness(status, answer, host)?;
-        self.rename(answer);
+        rename(answer, &self.mark(host));
         for name in &FIELDS_OF_BYTES {
             answer.remove(name);
         }
@@ -100,22 +95,27 @@ impl FormGuard {
             answer.append(VARY, HeaderValue::from_static("sec-fetch-dest"));
         }
         let nonce = nonce.map(|nonce| format!(" nonce=\"{nonce}\"")).unwrap_or_default();
-        let tag = format!("<script src=\"{}\" data-forms=\"form\" defer{nonce}></script>", self.hashed_path());
+        let path = self.hashed_path(self.script(host));
+        let tag = format!("<script src=\"{path}\" data-forms=\"form\" defer{nonce}></script>");
         Ok(Some(Inserter::new(tag)))
     }
+}
 
-    /// Sets the validator of a page with the tag. It is weak, because the bytes are not the backend's (RFC 9110,
-    /// 8.8.1).
-    fn rename(&self, answer: &mut HeaderMap) {
-        let Some(tag) = answer.remove(ETAG) else { return };
-        let Some(opaque) = tag.to_str().ok().and_then(|tag| {
-            tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"').map(str::to_owned)
-        }) else {
-            return;
-        };
-        if let Ok(tag) = HeaderValue::try_from(format!("W/\"{opaque}{}\"", self.mark())) {
-            answer.insert(ETAG, tag);
-        }
+/// The backend's opaque tag in a validator of this proxy.
+fn own_tag<'a>(tag: &'a str, mark: &str) -> Option<&'a str> {
+    opaque(tag)?.strip_suffix(mark)
+}
+
+fn opaque(tag: &str) -> Option<&str> {
+    tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')
+}
+
+/// Sets the validator of a page with the tag. It is weak, because the bytes are not the backend's (RFC 9110, 8.8.1).
+fn rename(answer: &mut HeaderMap, mark: &str) {
+    let Some(tag) = answer.remove(ETAG) else { return };
+    let Some(opaque) = tag.to_str().ok().and_then(opaque) else { return };
+    if let Ok(tag) = HeaderValue::try_from(format!("W/\"{opaque}{mark}\"")) {
+        answer.insert(ETAG, tag);
     }
 }
 

@@ -5,6 +5,7 @@
 mod inject;
 mod script;
 
+use std::collections::HashMap;
 use std::io::Write;
 
 use base64::Engine;
@@ -20,7 +21,7 @@ use ring::digest;
 use crate::config::ServerConfig;
 use crate::list;
 use crate::rule::Routes;
-pub use inject::{Inserter, Untouched};
+pub use inject::{FIELDS_OF_BYTES, Inserter, Untouched};
 pub use script::KeyPlace;
 
 /// The script of one configuration.
@@ -31,77 +32,120 @@ pub struct FormGuard {
     stem: String,
     /// The extension, such as `.js`.
     extension: String,
+    /// The script for all hosts that no route names.
+    common: Script,
+    /// The scripts for hosts that routes name.
+    by_host: HashMap<String, Script>,
+    /// The pages that get the tag. `None` if no page does.
+    pages: Option<matchit::Router<()>>,
+}
+
+/// The script for pages of one host.
+struct Script {
     /// The hash of the script's bytes, in hex.
     hash: String,
     /// The value for the attribute `integrity` (Subresource Integrity, 3.5).
     integrity: String,
     text: Bytes,
     packed: Bytes,
-    /// The pages that get the tag. `None` if no page does.
-    pages: Option<matchit::Router<()>>,
+}
+
+/// What a page needs to include the script.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ScriptTag<'a> {
+    /// The host of the page. `None`: any that no route names.
+    pub host: Option<&'a str>,
+    /// The path that contains the hash. Its response may be cached forever.
+    pub path: String,
+    /// The value for the attribute `integrity`.
+    pub integrity: &'a str,
 }
 
 /// The number of hex digits of the hash in a path.
 const HASH_DIGITS: usize = 16;
 
-impl FormGuard {
-    /// `None` if the form guard is off.
-    pub fn of(server: &ServerConfig, routes: &Routes) -> Option<Self> {
-        let path = server.form_guard.clone()?;
-        let text = script::text(routes);
+impl Script {
+    fn new(routes: &Routes, host: Option<&str>) -> Self {
+        let text = script::text(routes, host);
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         // Writing to memory cannot fail.
         let packed = packer.write_all(text.as_bytes()).and_then(|()| packer.finish()).unwrap_or_default();
-        let name = path.rfind('/').map_or(0, |at| at + 1);
-        let dot = path[name..].rfind('.').map_or(path.len(), |at| name + at);
         let digest = digest::digest(&digest::SHA256, text.as_bytes());
         let hash: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         let integrity = STANDARD.encode(digest::digest(&digest::SHA384, text.as_bytes()));
-        Some(Self {
-            stem: format!("{}.", &path[..dot]),
-            extension: path[dot..].to_owned(),
+        Self {
             hash: hash[..HASH_DIGITS].to_owned(),
             integrity: format!("sha384-{integrity}"),
             text: text.into(),
             packed: packed.into(),
+        }
+    }
+}
+
+impl FormGuard {
+    /// `None` if the form guard is off.
+    pub fn of(server: &ServerConfig, routes: &Routes) -> Option<Self> {
+        let path = server.form_guard.clone()?;
+        let hosts = routes.rules().iter().filter_map(|rule| rule.host.clone());
+        let name = path.rfind('/').map_or(0, |at| at + 1);
+        let dot = path[name..].rfind('.').map_or(path.len(), |at| name + at);
+        Some(Self {
+            stem: format!("{}.", &path[..dot]),
+            extension: path[dot..].to_owned(),
+            common: Script::new(routes, None),
+            by_host: hosts.map(|host| (host.clone(), Script::new(routes, Some(&host)))).collect(),
             pages: pages(&server.form_guard_inject),
             path,
         })
     }
 
-    /// The value for the attribute `integrity`.
-    pub fn integrity(&self) -> &str {
-        &self.integrity
+    /// The tags of all scripts: the common one, then those of hosts, by name.
+    pub fn tags(&self) -> Vec<ScriptTag<'_>> {
+        let tag = |host, script| ScriptTag { host, path: self.hashed_path(script), integrity: &script.integrity };
+        let mut tags = vec![tag(None, &self.common)];
+        tags.extend(self.by_host.iter().map(|(host, script)| tag(Some(host.as_str()), script)));
+        tags.sort_by_key(|tag| tag.host);
+        tags
     }
 
-    /// The path that contains the hash. Its response may be cached forever.
-    pub fn hashed_path(&self) -> String {
-        format!("{}{}{}", self.stem, self.hash, self.extension)
+    fn script(&self, host: Option<&str>) -> &Script {
+        host.and_then(|host| self.by_host.get(host)).unwrap_or(&self.common)
+    }
+
+    fn hashed_path(&self, script: &Script) -> String {
+        format!("{}{}{}", self.stem, script.hash, self.extension)
     }
 
     /// The script, if the request asks for it.
     ///
     /// A page from another sidecar or an earlier configuration may ask for another hash. It gets this script too,
     /// because its form would be sent unguarded without a script.
-    pub fn answer(&self, method: &Method, path: &str, request: &HeaderMap) -> Option<Response<Bytes>> {
+    pub fn answer(
+        &self,
+        method: &Method,
+        path: &str,
+        host: Option<&str>,
+        request: &HeaderMap,
+    ) -> Option<Response<Bytes>> {
         if !path.starts_with(&self.stem[..self.stem.len() - 1]) || !matches!(*method, Method::GET | Method::HEAD) {
             return None;
         }
         let hash = path.strip_prefix(&self.stem).and_then(|rest| rest.strip_suffix(&self.extension));
         let is_hash = |text: &str| text.len() == HASH_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let script = self.script(host);
         let caching = match hash {
             _ if path == self.path => "no-cache",
-            Some(hash) if hash == self.hash => "public, max-age=31536000, immutable",
+            Some(hash) if hash == script.hash => "public, max-age=31536000, immutable",
             Some(hash) if is_hash(hash) => "no-store",
             Some(_) | None => return None,
         };
         let is_packed = list::texts(request, &ACCEPT_ENCODING).any(accepts_gzip);
-        let tag = format!("\"{}{}\"", self.hash, if is_packed { "-gzip" } else { "" });
+        let tag = format!("\"{}{}\"", script.hash, if is_packed { "-gzip" } else { "" });
         let is_known = list::texts(request, &IF_NONE_MATCH).any(|known| known.trim_start_matches("W/") == tag);
         let body = match (is_known, is_packed) {
             (true, _) => Bytes::new(),
-            (false, true) => self.packed.clone(),
-            (false, false) => self.text.clone(),
+            (false, true) => script.packed.clone(),
+            (false, false) => script.text.clone(),
         };
         let mut response = Response::new(body);
         if is_known {
@@ -162,10 +206,10 @@ mod tests {
     #[test]
     fn it_is_found_by_its_path_and_by_any_hash() {
         let guard = guard("/.onlyonce/form.js");
-        let hashed = guard.hashed_path();
+        let hashed = guard.tags().remove(0).path;
         assert!(hashed.starts_with("/.onlyonce/form.") && hashed.ends_with(".js"), "{hashed}");
         let caching = |path: &str| {
-            let response = guard.answer(&Method::GET, path, &HeaderMap::new())?;
+            let response = guard.answer(&Method::GET, path, None, &HeaderMap::new())?;
             Some(response.headers()[CACHE_CONTROL].to_str().expect("text").to_owned())
         };
         assert_eq!(caching("/.onlyonce/form.js").as_deref(), Some("no-cache"));
@@ -174,21 +218,21 @@ mod tests {
         for other in ["/.onlyonce/form.x.js", "/.onlyonce/form", "/.onlyonce/form.jsx", "/", "/.onlyonce/form.js/x"] {
             assert_eq!(caching(other), None, "{other}");
         }
-        assert!(guard.answer(&Method::POST, "/.onlyonce/form.js", &HeaderMap::new()).is_none());
+        assert!(guard.answer(&Method::POST, "/.onlyonce/form.js", None, &HeaderMap::new()).is_none());
     }
 
     #[test]
     fn a_browser_that_has_it_is_told_so_and_one_that_knows_gzip_gets_less() {
         let guard = guard("/f");
         let accept = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("br, gzip"))]);
-        let packed = guard.answer(&Method::GET, "/f", &accept).expect("a script");
+        let packed = guard.answer(&Method::GET, "/f", None, &accept).expect("a script");
         assert_eq!(packed.headers()[CONTENT_ENCODING], "gzip");
         assert!(packed.body().len() < 2048);
         let mut again = accept.clone();
         again.insert(IF_NONE_MATCH, packed.headers()[ETAG].clone());
-        assert_eq!(guard.answer(&Method::GET, "/f", &again).expect("an answer").status(), 304);
+        assert_eq!(guard.answer(&Method::GET, "/f", None, &again).expect("an answer").status(), 304);
         again.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip;q=0"));
-        let plain = guard.answer(&Method::GET, "/f", &again).expect("a script");
+        let plain = guard.answer(&Method::GET, "/f", None, &again).expect("a script");
         assert_eq!((plain.status(), plain.headers().contains_key(CONTENT_ENCODING)), (StatusCode::OK, false));
     }
 }

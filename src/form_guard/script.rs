@@ -1,6 +1,7 @@
 //! The script as it is served: its file, with the routes of this configuration.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use crate::rule::{KeyFormat, Mode, OnStoreError, Routes, Rule, Selector};
 
@@ -8,9 +9,22 @@ const SCRIPT: &str = include_str!("form.js");
 /// The line of the file that is replaced by the routes.
 const NO_ROUTES: &str = "const routes = [];";
 
-/// The whole script.
-pub(super) fn text(routes: &Routes) -> String {
-    SCRIPT.replacen(NO_ROUTES, &format!("const routes = [{}];", entries(routes)), 1)
+/// The longest time in which the script repeats a lost request by itself.
+const LONGEST_REPEATS: Duration = Duration::from_secs(600);
+
+/// The whole script, for pages of this host. It names no route of another host.
+pub(super) fn text(routes: &Routes, host: Option<&str>) -> String {
+    SCRIPT.replacen(NO_ROUTES, &format!("const routes = [{}];", entries(routes, host)), 1)
+}
+
+/// How long a lost request may be repeated without harm. Zero: the person decides.
+///
+/// Half of the time for which the record blocks the key, because a repeat may be late, too.
+fn repeats(rule: &Rule) -> Duration {
+    match rule.on_error {
+        OnStoreError::Reject => LONGEST_REPEATS.min(rule.retention / 2).min(rule.hold_for / 2),
+        OnStoreError::Forward => Duration::ZERO,
+    }
 }
 
 /// Where the script puts the key of a route.
@@ -39,12 +53,13 @@ impl<'a> KeyPlace<'a> {
     }
 }
 
-/// The routes of the script. Each has a pattern, the field of its key, and whether a lost request may be repeated
-/// without harm: `[/^POST\/orders([?#]|$)/i,"order_key",1]`.
+/// The routes of the script, for pages of this host. Each has a pattern, the field of its key, and for how many
+/// milliseconds a lost request may be repeated without harm: `[/^POST\/orders([?#]|$)/i,"order_key",600e3]`.
 ///
 /// A more specific route that is not enforced is excluded from the pattern of a less specific one, as in the router.
-fn entries(routes: &Routes) -> String {
-    let mut rules: Vec<&Rule> = routes.rules().iter().map(|rule| &**rule).collect();
+fn entries(routes: &Routes, host: Option<&str>) -> String {
+    let is_of_host = |rule: &&Rule| rule.host.as_deref().is_none_or(|own| host == Some(own));
+    let mut rules: Vec<&Rule> = routes.rules().iter().map(|rule| &**rule).filter(is_of_host).collect();
     rules.sort_by_key(|rule| (rule.host.is_none(), specificity(&rule.path)));
     let mut others: Vec<(&Rule, String)> = Vec::new();
     let mut out = String::new();
@@ -59,24 +74,17 @@ fn entries(routes: &Routes) -> String {
             others.push((rule, format!("(?!{requests})")));
             continue;
         };
-        let hides = |other: &Rule| {
-            other.host.as_ref().is_none_or(|host| rule.host.as_ref() == Some(host)) && overlap(&other.path, &rule.path)
-        };
-        let hidden: String = others.iter().filter(|(other, _)| hides(other)).map(|(_, text)| text.as_str()).collect();
+        let hides = |(other, _): &&(&Rule, String)| overlap(&other.path, &rule.path);
+        let hidden: String = others.iter().filter(hides).map(|(_, text)| text.as_str()).collect();
         let field = match place {
             KeyPlace::Field(field) => field,
             KeyPlace::Header => "",
         };
-        let may_repeat = u8::from(rule.on_error == OnStoreError::Reject);
-        let entry = format!("[/^{hidden}{requests}/i,{},{may_repeat}]", literal(field));
         if !out.is_empty() {
-            out.push(',');
+            out.push_str(",\n");
         }
         // Writing to a String cannot fail.
-        let _ = match &rule.host {
-            Some(host) => write!(out, "...location.hostname=={}?[{entry}]:[]", literal(host)),
-            None => write!(out, "{entry}"),
-        };
+        let _ = write!(out, "[/^{hidden}{requests}/i,{},{}e3]", literal(field), repeats(rule).as_secs());
     }
     out
 }
@@ -133,46 +141,80 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::config::parse;
+    use crate::config::{Config, parse};
 
-    fn routes(text: &str) -> String {
+    fn routes(text: &str, host: Option<&str>) -> String {
+        entries(&config(text).routes, host)
+    }
+
+    fn config(text: &str) -> Config {
         let head = "[upstream]\nurl = \"http://b\"\n[store]\nurl = \"memory:\"\n[defaults]\nscope = []\n";
-        entries(&parse("t.toml", &format!("{head}{text}"), &|_| None).unwrap_or_else(|error| panic!("{error}")).routes)
+        parse("t.toml", &format!("{head}{text}"), &|_| None).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// In bytes, and in those of gzip.
+    fn sizes(text: &str) -> (usize, usize) {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        packed.write_all(text.as_bytes()).expect("memory");
+        (text.len(), packed.finish().expect("memory").len())
     }
 
     #[test]
     fn it_is_small_and_readable() {
         let one = "[[route]]\nname = \"a\"\npath = \"/invoices\"\nkey = \"form:idempotency_key\"";
-        let head = "[upstream]\nurl = \"http://b\"\n[store]\nurl = \"memory:\"\n[defaults]\nscope = []\n";
-        let config = parse("t.toml", &format!("{head}{one}"), &|_| None).unwrap_or_else(|error| panic!("{error}"));
-        let text = text(&config.routes);
-        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        packed.write_all(text.as_bytes()).expect("memory");
-        let packed = packed.finish().expect("memory");
-        assert!(text.len() < 4096, "{} bytes", text.len());
-        assert!(packed.len() < 2048, "{} bytes in gzip", packed.len());
+        let text = text(&config(one).routes, None);
+        let (plain, packed) = sizes(&text);
+        assert!(plain < 4096 && packed < 2048, "{plain} bytes, {packed} in gzip");
         assert!(text.lines().all(|line| line.len() < 160), "a long line");
         assert!(!text.contains("innerHTML") && !text.contains("eval(") && !text.contains("import"), "{text}");
-        assert!(text.contains("const routes = [[/^POST\\/invoices([?#]|$)/i,\"idempotency_key\",1]];"), "{text}");
+        assert!(text.contains("const routes = [[/^POST\\/invoices([?#]|$)/i,\"idempotency_key\",600e3]];"), "{text}");
+    }
+
+    /// The list of routes is data: each has a line.
+    #[test]
+    fn fifty_routes_are_fifty_lines_and_cost_a_packet_more() {
+        let of = |number| {
+            format!(
+                "[[route]]\nname = \"route-{number}\"\npath = \"/shop/section-{number}/{{item}}/orders\"\n\
+                 key = \"form:idempotency_key\"\n"
+            )
+        };
+        let one = text(&config(&of(0)).routes, None);
+        let many: String = (0..50).map(of).collect();
+        let many = text(&config(&many).routes, None);
+        assert_eq!(many.lines().count(), one.lines().count() + 49);
+        let (one, many) = (sizes(&one), sizes(&many));
+        assert!(many.0 < one.0 + 50 * 80, "{one:?}, {many:?}");
+        assert!(many.1 < one.1 + 400, "{one:?}, {many:?} in gzip");
+    }
+
+    #[test]
+    fn a_lost_request_is_not_repeated_when_its_record_may_be_gone() {
+        let seconds = |keys: &str| {
+            let told = routes(&format!("[[route]]\nname = \"a\"\npath = \"/a\"\nkey = \"form:k\"\n{keys}"), None);
+            told.trim_end_matches("e3]").rsplit(',').next().expect("seconds").parse::<u64>().expect("a number")
+        };
+        assert_eq!(seconds(""), 600);
+        assert_eq!(seconds("retention = \"1h\""), 600);
+        assert_eq!(seconds("retention = \"2m\"\nlease = \"10s\""), 60);
+        assert_eq!(seconds("hold_for = \"5m\""), 150);
+        assert_eq!(seconds("on_error = \"forward\""), 0);
     }
 
     #[test]
     fn it_knows_the_routes_that_it_can_make_keys_for() {
-        let told = routes(
-            "[[route]]\nname = \"a\"\npath = \"/a/{id}/b.html\"\nkey = [\"form:k\", \"path:id\"]\n\
+        let file = "[[route]]\nname = \"a\"\npath = \"/a/{id}/b.html\"\nkey = [\"form:k\", \"path:id\"]\n\
              [[route]]\nname = \"b\"\npath = \"/b/{*rest}\"\nmethods = [\"POST\", \"PUT\"]\non_error = \"forward\"\n\
              [[route]]\nname = \"j\"\npath = \"/j\"\nkey = \"json:/k\"\n\
              [[route]]\nname = \"n\"\npath = \"/n\"\nkey = [\"form:a\", \"form:b\"]\n\
-             [[route]]\nname = \"h\"\npath = \"/b/{*all}\"\nhost = \"shop.test\"\nkey = \"form:k\"\n",
-        );
-        assert_eq!(
-            told,
-            format!(
-                "...location.hostname==\"shop.test\"?[[/^POST\\/b\\/[^?#]+([?#]|$)/i,\"k\",1]]:[],\
-                 [/^POST\\/a\\/[^/?#]+\\/b\\.html([?#]|$)/i,\"k\",1],\
-                 [/^(POST|PUT)\\/b\\/[^?#]+([?#]|$)/i,\"\",0]"
-            )
-        );
+             [[route]]\nname = \"h\"\npath = \"/b/{*all}\"\nhost = \"shop.test\"\nkey = \"form:k\"\n";
+        let common = "[/^POST\\/a\\/[^/?#]+\\/b\\.html([?#]|$)/i,\"k\",600e3],\n\
+                      [/^(POST|PUT)\\/b\\/[^?#]+([?#]|$)/i,\"\",0e3]";
+        assert_eq!(routes(file, None), common);
+        // Another host's routes are not told.
+        assert_eq!(routes(file, Some("other.test")), common);
+        let of_host = "[/^POST\\/b\\/[^?#]+([?#]|$)/i,\"k\",600e3],\n";
+        assert_eq!(routes(file, Some("shop.test")), format!("{of_host}{common}"));
     }
 
     #[test]
@@ -180,7 +222,8 @@ mod tests {
         let told = routes(
             "[[route]]\nname = \"all\"\npath = \"/shop/{*rest}\"\nkey = \"form:k\"\n\
              [[route]]\nname = \"off\"\npath = \"/shop/search\"\nmode = \"off\"\n",
+            None,
         );
-        assert_eq!(told, "[/^(?!POST\\/shop\\/search([?#]|$))POST\\/shop\\/[^?#]+([?#]|$)/i,\"k\",1]");
+        assert_eq!(told, "[/^(?!POST\\/shop\\/search([?#]|$))POST\\/shop\\/[^?#]+([?#]|$)/i,\"k\",600e3]");
     }
 }

@@ -12,7 +12,10 @@ pub enum ProblemFormat {
     /// A small page, for the navigation of a browser.
     Page,
     /// The same as JSON, in words for people and with a button: for the form guard's script.
-    Script,
+    Script {
+        /// The page has made the key, and not the script.
+        has_own_key: bool,
+    },
 }
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");

@@ -154,7 +154,9 @@ impl Problem {
         let (content_type, body) = match form {
             ProblemFormat::Page => ("text/html; charset=utf-8", self.page()),
             ProblemFormat::Json => ("application/problem+json", self.json(None)),
-            ProblemFormat::Script => ("application/problem+json", self.json(Some(self.offer()))),
+            ProblemFormat::Script { has_own_key } => {
+                ("application/problem+json", self.json(Some(self.offer(has_own_key))))
+            }
         };
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = self.code.status();
@@ -162,7 +164,7 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(VARY, HeaderValue::from_static("accept"));
-        if form == ProblemFormat::Script {
+        if matches!(form, ProblemFormat::Script { .. }) {
             headers.insert(FORM, self.verb());
         }
         if let Some(seconds) = self.retry_after {

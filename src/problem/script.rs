@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Code, Problem};
 
 /// In a request, the key of the form guard's script; in an answer, what the script is to do: `wait SECONDS`, `go URL`,
-/// `page` (ask again, as a navigation), `done`, or `say` (what the body says).
+/// `page` (ask again, as a navigation), or `say` (what the body says).
 pub const FORM: HeaderName = HeaderName::from_static("onlyonce-form");
 
 /// The same in a request of `onlyonce.fetch`, whose page reads the answer itself.
@@ -26,6 +26,9 @@ pub(super) struct Offer<'a> {
     /// The button sends it under a new key: the person takes it for another intent.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     anew: bool,
+    /// It is answered: a field that changes begins another intent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    done: bool,
 }
 
 const AGAIN: Option<&str> = Some("Try again");
@@ -43,7 +46,8 @@ impl Problem {
         HeaderValue::try_from(format!("wait {seconds}")).unwrap_or(SAY)
     }
 
-    pub(super) fn offer(&self) -> Offer<'_> {
+    /// `has_own_key`: the page has made the key, so that the script cannot make another one.
+    pub(super) fn offer(&self, has_own_key: bool) -> Offer<'_> {
         let (words, offer, anew) = match self.code {
             Code::InFlight => ("One moment, please: this is still being worked on.", AGAIN, false),
             Code::KeyReused | Code::KeyReusedConflict => {
@@ -56,7 +60,7 @@ impl Problem {
             ),
             Code::AlreadyCompleted => ("This was already done, and it was not done a second time.", None, false),
             Code::KeyExpired => {
-                ("This form is too old. Check whether what you sent is there. If it is not:", AS_NEW, true)
+                ("This form is too old. Check whether what you sent is there before you send it again.", AS_NEW, true)
             }
             Code::MissingKey | Code::InvalidKey | Code::InvalidBody | Code::BadRequest | Code::TargetTooLong => {
                 ("This could not be sent. Nothing was done.", AGAIN, false)
@@ -79,18 +83,32 @@ impl Problem {
                 ("This may have gone through all the same. Check whether it is there.", AGAIN, false)
             }
         };
-        Offer { detail: self.message.as_deref().unwrap_or(words).into(), offer, anew }
+        let done = self.code == Code::AlreadyCompleted;
+        let detail = match &self.message {
+            Some(message) => message.as_ref().into(),
+            None if anew && has_own_key => format!("{words} For a new one, load this page again.").into(),
+            None => words.into(),
+        };
+        if anew && has_own_key {
+            return Offer { detail, offer: None, anew: false, done };
+        }
+        Offer { detail, offer, anew, done }
     }
 }
 
-/// The body that takes the place of the backend's, where that cannot be shown.
-pub fn backend_answered(status: StatusCode) -> Bytes {
-    let offer = if status.is_client_error() || status.is_server_error() {
-        let words = if status.is_client_error() { "This was not accepted" } else { "Something went wrong" };
-        Offer { detail: format!("{words} ({}).", status.as_u16()).into(), offer: AGAIN, anew: false }
-    } else {
-        Offer { detail: "This was done.".into(), offer: None, anew: false }
+/// The body that takes the place of the backend's, where that cannot be shown. `is_page`: the backend's is one, which may
+/// say anything.
+pub fn backend_answered(status: StatusCode, is_page: bool) -> Bytes {
+    let number = status.as_u16();
+    let (detail, offer, done) = match number {
+        200..=299 if is_page => {
+            ("The answer is a page that cannot be shown here. Check whether it went through.".into(), None, true)
+        }
+        200..=299 => ("This was done.".into(), None, true),
+        400..=499 => (format!("This was not accepted ({number}).").into(), AGAIN, true),
+        _ => (format!("Something went wrong ({number}).").into(), AGAIN, false),
     };
+    let offer = Offer { detail, offer, anew: false, done };
     // A struct of strings serializes to JSON.
     serde_json::to_vec(&offer).unwrap_or_default().into()
 }

@@ -1,16 +1,17 @@
 //! Requests of the form guard's script, and what it is told of the backend's answers.
 
+use http::StatusCode;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderValue,
-    LOCATION, SET_COOKIE, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE, CONTENT_TYPE,
+    COOKIE, ETAG, HOST, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED, LOCATION, REFERER, SET_COOKIE, TRAILER,
+    USER_AGENT,
 };
-use http::{StatusCode, header};
 
 use super::body::response::{ProxyResponse, ResponseBody};
 use super::head::Head;
 use super::refused_page::{KeepsPages, is_html};
-use crate::form_guard::KeyPlace;
-use crate::problem::{self, FETCH, FORM};
+use crate::form_guard::{FIELDS_OF_BYTES, KeyPlace};
+use crate::problem::{self, FETCH, FORM, ProblemFormat};
 use crate::rule::{FingerprintMode, Rule, Selector};
 
 /// A request of the script.
@@ -20,6 +21,8 @@ pub(super) struct ScriptRequest {
     is_form: bool,
     /// Its path and query, for targets that are relative to them.
     path: String,
+    /// The page with the form.
+    page: Option<HeaderValue>,
     /// Whether a navigation with the same fields is the same operation.
     replays: Replays,
 }
@@ -35,6 +38,13 @@ enum Replays {
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html,application/xhtml+xml,*/*;q=0.8");
 
+/// In the place of a key: the page has filled in the field itself.
+const OWN: &str = "own";
+
+/// Fields that describe a body, beside those of its bytes.
+static FIELDS_OF_CONTENT: [HeaderName; 7] =
+    [CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE, CONTENT_DISPOSITION, ETAG, LAST_MODIFIED, TRAILER];
+
 impl ScriptRequest {
     /// Takes the script's key out of the head. `None`: the request is not the script's.
     pub(super) fn take(head: &mut Head) -> Option<Self> {
@@ -42,7 +52,13 @@ impl ScriptRequest {
         let is_form = form.is_some();
         let key = form.or_else(|| head.headers.remove(FETCH))?;
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Some(Self { key, is_form, path, replays: Replays::Never })
+        let page = head.headers.get(REFERER).cloned();
+        Some(Self { key, is_form, path, page, replays: Replays::Never })
+    }
+
+    /// How it is told of a problem.
+    pub(super) fn problem_format(&self) -> ProblemFormat {
+        ProblemFormat::Script { has_own_key: self.key == OWN }
     }
 
     /// Puts the key where the route expects it, unless that is in the body, and asks for a page.
@@ -55,6 +71,7 @@ impl ScriptRequest {
         if KeyPlace::of(rule) == Some(KeyPlace::Header)
             && let Some(name) = name
             && !head.headers.contains_key(name)
+            && self.key != OWN
             && let Ok(key) = HeaderValue::from_bytes(&[b"\"", self.key.as_bytes(), b"\""].concat())
         {
             head.headers.insert(name, key);
@@ -73,34 +90,53 @@ impl ScriptRequest {
 
     /// Says what the script is to do with an answer of the backend. `is_kept`: it is in the record.
     pub(super) fn tell(&self, answer: ProxyResponse, is_kept: bool) -> ProxyResponse {
+        if !self.is_form {
+            // The page reads it, as the backend has sent it.
+            return answer;
+        }
         let (mut parts, mut body) = answer.into_parts();
-        let target = target(parts.status, &parts.headers, &self.path);
-        let verb = if let Some(target) = target {
+        let is_empty = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT].contains(&parts.status);
+        // Not kept. The navigation gets it again, and sends the form on, as without the script.
+        let sends_on = [StatusCode::TEMPORARY_REDIRECT, StatusCode::PERMANENT_REDIRECT].contains(&parts.status);
+        let verb = if let Some(target) = self.target(parts.status, &parts.headers) {
             // A redirection that fetch follows would load the page twice, and eat what is shown once.
             parts.status = StatusCode::OK;
             target
-        } else if [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT].contains(&parts.status) {
-            HeaderValue::from_static("done")
-        } else if is_kept && !parts.status.is_server_error() && self.replays.after(&parts.headers) {
+        } else if (is_kept && !is_empty && !parts.status.is_server_error() || sends_on)
+            && self.replays.after(&parts.headers)
+        {
             HeaderValue::from_static("page")
-        } else if !self.is_form {
-            HeaderValue::from_static("done")
         } else {
-            let ours = problem::backend_answered(parts.status);
-            if parts.status.is_redirection() {
-                // A redirection that fetch follows would send the form to where no route may guard it.
+            body = ResponseBody::from_bytes(problem::backend_answered(parts.status, is_html(&parts.headers)));
+            if is_empty {
                 parts.status = StatusCode::OK;
-                parts.headers.remove(LOCATION);
             }
-            for name in [CONTENT_ENCODING, CONTENT_LENGTH, header::TRAILER] {
+            for name in FIELDS_OF_CONTENT.iter().chain(&FIELDS_OF_BYTES) {
                 parts.headers.remove(name);
             }
             parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            body = ResponseBody::from_bytes(ours);
             HeaderValue::from_static("say")
         };
+        if parts.status.is_redirection() {
+            // A redirection that fetch follows would send the form to where no route may guard it.
+            parts.status = StatusCode::OK;
+            parts.headers.remove(LOCATION);
+        }
         parts.headers.insert(FORM, verb);
         ProxyResponse::from_parts(parts, body)
+    }
+
+    /// `go URL`, where an answer names the page that is to be shown.
+    fn target(&self, status: StatusCode, headers: &HeaderMap) -> Option<HeaderValue> {
+        let names_it = match status {
+            StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => true,
+            StatusCode::CREATED => !is_html(headers),
+            _ => false,
+        };
+        let location = headers.get(LOCATION).filter(|_| names_it)?;
+        let location = resolved(location.as_bytes(), &self.path)?;
+        let page = self.page.as_ref().and_then(|page| page.to_str().ok());
+        HeaderValue::try_from(format!("go {}", loaded(location, page))).ok()
     }
 }
 
@@ -147,16 +183,22 @@ impl Replays {
 
 const FORM_MEDIA: &[u8] = b"application/x-www-form-urlencoded";
 
-/// `go URL`, where an answer names the page that is to be shown.
-fn target(status: StatusCode, headers: &HeaderMap, path: &str) -> Option<HeaderValue> {
-    let names_it = match status {
-        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => true,
-        StatusCode::CREATED => !is_html(headers),
-        _ => false,
+/// A URL that the browser loads. One that differs from that of the page by its fragment only would be scrolled to: it gets
+/// an empty part of the query. A page that sends no `Referer`, or only its origin, may be any.
+fn loaded(location: String, page: Option<&str>) -> String {
+    let Some((url, fragment)) = location.split_once('#') else { return location };
+    let (origin, path) = match page.and_then(|page| page.split_once("://")) {
+        Some((scheme, rest)) => rest
+            .split_once('/')
+            .map_or(("", ""), |(host, _)| page.unwrap_or_default().split_at(scheme.len() + "://".len() + host.len())),
+        None => ("", ""),
     };
-    let location = headers.get(LOCATION).filter(|_| names_it)?;
-    let location = resolved(location.as_bytes(), path)?;
-    HeaderValue::try_from(format!("go {location}")).ok()
+    let is_same = path.len() <= 1 || url == path || url.strip_prefix(origin) == Some(path);
+    match is_same {
+        true if url.contains('?') => format!("{url}&#{fragment}"),
+        true => format!("{url}?#{fragment}"),
+        false => location,
+    }
 }
 
 /// A location as a URL that a script may open. `None`: a URL that would run in the page, or none at all.
@@ -211,6 +253,26 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(resolved(location.as_bytes(), "/shop/new.php?x=1").as_deref(), opened, "{location:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_loaded_and_not_only_scrolled() {
+        let page = Some("https://shop.test/form?x=1");
+        for (location, page, opened) in [
+            ("/form?x=1#done", page, "/form?x=1&#done"),
+            ("https://shop.test/form?x=1#done", page, "https://shop.test/form?x=1&#done"),
+            ("/form#done", Some("https://shop.test/form"), "/form?#done"),
+            ("/form#done", None, "/form?#done"),
+            // The page sends its origin only.
+            ("/form#done", Some("https://shop.test/"), "/form?#done"),
+            ("/form#done", Some("about:blank"), "/form?#done"),
+            ("/form#done", page, "/form#done"),
+            ("/form?x=1", page, "/form?x=1"),
+            ("https://other.test/form?x=1#done", page, "https://other.test/form?x=1#done"),
+            ("//shop.test/form?x=2#done", page, "//shop.test/form?x=2#done"),
+        ] {
+            assert_eq!(loaded(location.to_owned(), page), opened, "{location} from {page:?}");
         }
     }
 }

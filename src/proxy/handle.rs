@@ -52,18 +52,15 @@ impl Proxy {
         if let Some(answer) = hops::count(&mut head) {
             return self.count_unguarded(UNMATCHED, answer, begun, form);
         }
-        let mut script = None;
-        let mut form = form;
-        if let Some(form_guard) = &self.form_guard {
-            if let Some(answer) = form_guard.answer(&head.method, head.uri.path(), &head.headers) {
-                self.metrics.form_guard(FormGuardResult::Script);
-                return self.count_unguarded(UNMATCHED, Ok(answer.map(ResponseBody::from_bytes)), begun, form);
-            }
-            script = if fields.has(Fields::OURS) { ScriptRequest::take(&mut head) } else { None };
-            if script.is_some() {
-                form = ProblemFormat::Script;
-            }
+        if let Some(form_guard) = &self.form_guard
+            && let Some(answer) = form_guard.answer(&head.method, head.uri.path(), host.as_deref(), &head.headers)
+        {
+            self.metrics.form_guard(FormGuardResult::Script);
+            return self.count_unguarded(UNMATCHED, Ok(answer.map(ResponseBody::from_bytes)), begun, form);
         }
+        // Pages that have the script go on with it after the form guard was turned off.
+        let mut script = if fields.has(Fields::OURS) { ScriptRequest::take(&mut head) } else { None };
+        let form = script.as_ref().map_or(form, ScriptRequest::problem_format);
         let uri = head.uri.clone();
         let asked = RequestedTarget::of(&head.method, &uri, host, overriding_methods(&head));
         let target = asked.route();
@@ -113,7 +110,7 @@ impl Proxy {
                 let takes = |guard: &&Arc<FormGuard>| guard.takes(&head.method, asked.path(), &head.headers);
                 let page = self.form_guard.as_ref().filter(takes);
                 if let Some(form_guard) = page {
-                    form_guard.ask_for_page(&mut head.headers);
+                    form_guard.ask_for_page(asked.host(), &mut head.headers);
                     head.fields = head.fields | Fields::ACCEPT_ENCODING;
                 }
                 let pass = Box::pin(self.pass(UNMATCHED, head, self.passing(body), client, found.is_none()));

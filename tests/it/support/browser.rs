@@ -225,12 +225,21 @@ impl Browser {
 
     /// Presses and releases the mouse in the middle of an element, once for each of these pauses (ms) before it.
     pub async fn press_mouse(&mut self, selector: &str, pauses: &[u64]) {
+        let place = self.place(selector).await;
+        self.press_mouse_at(place, pauses).await;
+    }
+
+    /// The middle of an element, for when the page cannot be asked: on the way to another page.
+    pub async fn place(&mut self, selector: &str) -> (f64, f64) {
         let place = format!(
             "(() => {{ const it = document.querySelector({selector:?}); it.scrollIntoView({{ block: 'nearest' }}); \
              const at = it.getBoundingClientRect(); return [at.x + at.width / 2, at.y + at.height / 2]; }})()"
         );
         let place = self.value(&place).await;
-        let (x, y) = (place[0].as_f64().expect("a place"), place[1].as_f64().expect("a place"));
+        (place[0].as_f64().expect("a place"), place[1].as_f64().expect("a place"))
+    }
+
+    pub async fn press_mouse_at(&mut self, (x, y): (f64, f64), pauses: &[u64]) {
         let mut pressed: Option<tokio::time::Instant> = None;
         for (count, pause) in pauses.iter().enumerate() {
             if let Some(pressed) = pressed {
@@ -265,6 +274,52 @@ impl Browser {
         let rate =
             json!({ "offline": offline, "latency": latency, "downloadThroughput": bytes, "uploadThroughput": bytes });
         self.call("Network.emulateNetworkConditions", rate).await;
+    }
+
+    /// Holds all requests of a kind, until they are released or answered: `{"resourceType": "Document"}`, say.
+    pub async fn hold(&mut self, kind: Value) {
+        self.call("Fetch.enable", json!({ "patterns": [kind] })).await;
+    }
+
+    pub async fn hold_nothing(&mut self) {
+        self.call("Fetch.disable", json!({})).await;
+    }
+
+    /// The next request that is held.
+    pub async fn held(&mut self) -> Value {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let held = self.events.iter().position(|event| event["method"] == "Fetch.requestPaused");
+            if let Some(event) = held.and_then(|at| self.events.remove(at)) {
+                return event["params"]["requestId"].clone();
+            }
+            assert!(tokio::time::Instant::now() < deadline, "no request is held");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            // All earlier events have arrived when this is answered. On the way to another page, no script is run.
+            self.call("Page.getNavigationHistory", json!({})).await;
+        }
+    }
+
+    pub async fn release(&mut self, held: Value) {
+        self.call("Fetch.continueRequest", json!({ "requestId": held })).await;
+    }
+
+    /// Breaks its connection.
+    pub async fn fail(&mut self, held: Value) {
+        self.call("Fetch.failRequest", json!({ "requestId": held, "errorReason": "ConnectionReset" })).await;
+    }
+
+    /// Answers it in the place of a server.
+    pub async fn answer(&mut self, held: Value, status: u16, media: &str, body: &str) {
+        let body = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, body);
+        let headers = [json!({ "name": "Content-Type", "value": media })];
+        let answer = json!({ "requestId": held, "responseCode": status, "responseHeaders": headers, "body": body });
+        self.call("Fetch.fulfillRequest", answer).await;
+    }
+
+    /// Runs a script before those of every page that is opened from now on.
+    pub async fn run_first(&mut self, script: &str) {
+        self.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script })).await;
     }
 
     /// What a screen reader is told of an element: its role, its name, and whether it is disabled.
