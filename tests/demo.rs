@@ -138,8 +138,8 @@ fn a_double_click_through_the_proxy_makes_one_invoice_and_straight_at_the_backen
     assert_eq!(created(&demo), 3);
 
     let page = send(demo.proxy(), "GET", "/", &[BROWSER], "");
-    assert!(page.body.contains("1 invoice for one intent"));
-    assert!(page.body.contains("2 invoices for one intent"));
+    assert!(page.body.contains("1 invoice for one key"));
+    assert!(page.body.contains("2 invoices for one key"));
     let invoice = send(demo.proxy(), "GET", "/invoices/INV-1001", &[BROWSER], "");
     assert_eq!(invoice.status, 200);
 }

@@ -54,7 +54,7 @@ check.addEventListener('click', async () => {
   await pause(2200);
   const after = await rows();
   const [guard, proxy, backend] = after.map((count, index) => count - before[index]);
-  told.textContent = `Sent three times in each form. Invoices: ${guard} with the form guard, ${proxy} without it, ${backend} straight at the backend.`;
+  told.textContent = `Sent three times in each form. Invoices: ${guard} with the form guard, ${proxy} through onlyonce alone, ${backend} straight at the backend.`;
   check.removeAttribute('aria-disabled');
   check.busy = false;
 });

@@ -76,8 +76,8 @@ fn list(intents: &[Vec<Invoice>]) -> String {
     };
     for intent in intents.iter().take(LISTED) {
         let (class, count) = match intent.len() {
-            1 => ("one", "1 invoice for one intent".to_owned()),
-            n => ("many", format!("{n} invoices for one intent")),
+            1 => ("one", "1 invoice for one key".to_owned()),
+            n => ("many", format!("{n} invoices for one key")),
         };
         // Writing to a String cannot fail.
         let _ = write!(out, "<li class=\"{class}\"><strong>{count}</strong><ul>");
@@ -159,8 +159,8 @@ mod tests {
             begin(Way::Direct);
         });
         let page = page(None, places(), &ledger);
-        assert!(page.contains("<li class=\"many\"><strong>3 invoices for one intent"));
-        assert!(page.contains("<li class=\"one\"><strong>1 invoice for one intent"));
+        assert!(page.contains("<li class=\"many\"><strong>3 invoices for one key"));
+        assert!(page.contains("<li class=\"one\"><strong>1 invoice for one key"));
     }
 
     #[test]
