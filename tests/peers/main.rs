@@ -8,6 +8,7 @@
 
 mod curl;
 mod early;
+mod frameworks;
 mod grpc;
 mod http2;
 mod ledger;

@@ -9,9 +9,14 @@ use super::support::{Backend, Setup};
 
 /// A JavaScript client with the packages of `package.json`, on the Node of `requirements.txt`.
 pub fn client(script: &str) -> Command {
+    linked(&format!("clients/{script}"))
+}
+
+/// A script of this folder with the same packages.
+pub fn linked(script: &str) -> Command {
     let mut command = Command::new(built("peers-python/bin/node"));
     // Its imports are resolved from the folder of the link.
-    command.args(["--preserve-symlinks", "--preserve-symlinks-main"]).arg(built("peers-node/clients").join(script));
+    command.args(["--preserve-symlinks", "--preserve-symlinks-main"]).arg(built("peers-node").join(script));
     command
 }
 

@@ -7,6 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, getpgid, kill_process_group};
+
 /// A server. Killed when dropped.
 pub struct Peer {
     child: Child,
@@ -16,26 +18,35 @@ impl Peer {
     /// Starts it, and waits until it prints a line that begins with `ready`. Returns the rest of that line, trimmed:
     /// the port that the peer chose.
     pub fn start(command: &mut Command, ready: &'static str) -> (Self, String) {
+        Self::once(command, move |line| line.strip_prefix(ready).map(|rest| rest.trim().to_owned()))
+    }
+
+    /// Starts it, and waits until it prints a line in which `find` finds its port.
+    pub fn once(command: &mut Command, find: impl Fn(&str) -> Option<String> + Send + 'static) -> (Self, String) {
         let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let (sender, receiver) = mpsc::channel();
         // Drains the output after the line; ends with the peer.
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                if let Some(rest) = line.strip_prefix(ready) {
-                    let _ = sender.send(rest.trim().to_owned());
+                if let Some(port) = find(&line) {
+                    let _ = sender.send(port);
                 }
             }
         });
         let peer = Self { child };
         let said = receiver.recv_timeout(Duration::from_secs(60));
-        (peer, said.unwrap_or_else(|_| panic!("it never printed {ready:?}: see its output above")))
+        (peer, said.unwrap_or_else(|_| panic!("it never said that it is ready: see its output above")))
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have ended already. Where it leads a group, its children go with it.
+        let pid = Pid::from_child(&self.child);
+        if getpgid(Some(pid)) == Ok(pid) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
