@@ -1,6 +1,7 @@
 //! The form guard in a real browser, with real clicks: how often a form reaches the ledger of a shop that knows nothing.
 
 mod clicks;
+mod demo;
 mod firefox;
 mod injected;
 mod intents;

@@ -137,7 +137,8 @@ async fn a_shop_on_django_gets_each_order_once() {
 async fn a_shop_on_express_gets_each_order_once() {
     let express = |folder: &TempDir| {
         let mut command = super::node::linked("shops/express_shop.mjs");
-        command.arg(folder.path());
+        // Node is a child of what PyPI has for it.
+        command.arg(folder.path()).process_group(0);
         command
     };
     Shop::open(express, "/orders/new", "/orders").await.gets_each_order_once().await;

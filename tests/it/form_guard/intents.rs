@@ -145,7 +145,8 @@ async fn a_form_that_leads_to_itself_is_loaded_again_and_is_another_intent() {
             browser
                 .until("!window.isOld && document.readyState === 'complete' && !!document.querySelector('#form')")
                 .await;
-            assert!(target.ends_with(&browser.value("location.hash").await.as_str().expect("text")[..]), "{target}");
+            let hash = browser.value("location.hash").await;
+            assert!(target.ends_with(hash.as_str().expect("text")), "{target}");
             assert_eq!((shop.rows(), shop.posts()), (number, number), "{target}");
             if number % 2 == 1 {
                 assert_eq!(shop.gets(loaded), gets + 1, "{target} is loaded once");

@@ -166,7 +166,7 @@ async fn an_answer_that_is_lost_on_the_way_is_asked_for_again_where_that_is_safe
     let shop = Shop::open().await;
     let mut browser = Browser::start().await;
     let after = json!({ "urlPattern": "*/orders", "requestStage": "Response" });
-    let mut browser_loses = async |browser: &mut Browser, sidecar: &Sidecar| {
+    let browser_loses = async |browser: &mut Browser, sidecar: &Sidecar| {
         filled(browser, sidecar, "Ada").await;
         browser.hold(after.clone()).await;
         browser.press_mouse("#save", &[0, 30]).await;

@@ -117,6 +117,13 @@ impl Browser {
 
     /// Calls a method, and returns its result.
     pub async fn call(&mut self, method: &str, parameters: Value) -> Value {
+        let reply = self.reply(method, parameters).await;
+        assert!(reply["error"].is_null(), "{method}: {}", reply["error"]);
+        reply["result"].clone()
+    }
+
+    /// The same, with its result or its error.
+    async fn reply(&mut self, method: &str, parameters: Value) -> Value {
         self.last += 1;
         let id = self.last;
         let mut message = json!({ "id": id, "method": method, "params": parameters });
@@ -127,8 +134,7 @@ impl Browser {
         loop {
             let message = self.receive().await;
             if message["id"] == id {
-                assert!(message["error"].is_null(), "{method}: {}", message["error"]);
-                return message["result"].clone();
+                return message;
             }
             if message["method"] == "Page.javascriptDialogOpening" {
                 let accept = self.dialogs.pop_front().unwrap_or(true);
@@ -172,16 +178,26 @@ impl Browser {
 
     /// The value of an expression. Promises are awaited.
     pub async fn value(&mut self, expression: &str) -> Value {
-        let ask = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        let told = self.call("Runtime.evaluate", ask).await;
-        assert!(told["exceptionDetails"].is_null(), "{expression}: {}", told["exceptionDetails"]);
-        told["result"]["value"].clone()
+        self.value_here(expression).await.unwrap_or_else(|| panic!("{expression}: the page has gone"))
     }
 
-    /// Waits until an expression is true.
+    /// The same. `None`: the page has gone meanwhile.
+    async fn value_here(&mut self, expression: &str) -> Option<Value> {
+        let ask = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        let reply = self.reply("Runtime.evaluate", ask).await;
+        if reply["error"]["message"].as_str().is_some_and(|error| error.contains("navigated or closed")) {
+            return None;
+        }
+        assert!(reply["error"].is_null(), "{expression}: {}", reply["error"]);
+        let told = &reply["result"];
+        assert!(told["exceptionDetails"].is_null(), "{expression}: {}", told["exceptionDetails"]);
+        Some(told["result"]["value"].clone())
+    }
+
+    /// Waits until an expression is true, in whichever page is there.
     pub async fn until(&mut self, expression: &str) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        while self.value(&format!("!!({expression})")).await != true {
+        while self.value_here(&format!("!!({expression})")).await != Some(Value::Bool(true)) {
             if tokio::time::Instant::now() > deadline {
                 let text = self.value("document.body.innerText").await;
                 panic!("never so: {expression}\n{}", text.as_str().unwrap_or_default());
