@@ -7,6 +7,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::support::process::onlyonce;
+use crate::support::wire::Seen;
 use crate::support::*;
 
 /// A span, as a collector gets it.

@@ -35,4 +35,4 @@ pub use sidecar::{Setup, Sidecar};
 pub use small_disk::SmallDisk;
 pub use store::Store;
 pub(crate) use store::{on_every_lasting_store, on_every_store};
-pub use wire::{Request, Response, Seen, Wire, chunk, order, post, request, until, within};
+pub use wire::{Request, Response, Wire, chunk, order, post, request, until, within};
