@@ -289,8 +289,8 @@ async fn large_bodies_on_a_slow_link_do_not_double_the_time_of_the_slowest_small
     assert_eq!(sidecar.ask(&order("large")).await.body.len(), 1 << 20);
     link.set(Faults { delay: Duration::from_millis(5), rate: 12_500_000, ..Faults::default() });
     slowest_of_small(&sidecar, "warm").await;
-    let mut ratios = Vec::new();
-    // In turns, because other work on the machine comes and goes.
+    // In turns, because other work on the machine comes and goes. The least disturbed rounds count.
+    let (mut least_alone, mut least_beside) = (Duration::MAX, Duration::MAX);
     for round in 0..5 {
         let alone = slowest_of_small(&sidecar, &format!("alone-{round}")).await;
         let (stop, address) = (Arc::new(AtomicBool::new(false)), sidecar.address);
@@ -314,11 +314,13 @@ async fn large_bodies_on_a_slow_link_do_not_double_the_time_of_the_slowest_small
         }
         assert!(counts.iter().all(|count| *count > 3), "{counts:?}");
         println!("alone {alone:?}, beside {counts:?} large bodies {beside:?}");
-        ratios.push(beside.as_secs_f64() / alone.as_secs_f64());
+        (least_alone, least_beside) = (least_alone.min(alone), least_beside.min(beside));
     }
-    ratios.sort_unstable_by(f64::total_cmp);
-    println!("the 99th percentile is longer by the factors {ratios:.2?}");
-    assert!(ratios[ratios.len() / 2] < 2.0, "{ratios:.2?}");
+    let factor = least_beside.as_secs_f64() / least_alone.as_secs_f64();
+    println!(
+        "the 99th percentile: {least_alone:?} alone, {least_beside:?} beside large bodies, {factor:.2} times as long"
+    );
+    assert!(factor < 2.0, "{factor:.2}");
     backend.abort();
 }
 
