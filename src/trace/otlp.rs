@@ -97,7 +97,12 @@ impl Span {
         let mut attributes = vec![KeyValue::new("http.request.method", method.to_owned())];
         attributes.extend(route.map(|route| KeyValue::new("http.route", route.to_owned())));
         let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_attributes(attributes);
-        Self(Some(Box::new(tracer.build_with_context(builder, &parent))))
+        Self::valid(tracer.build_with_context(builder, &parent))
+    }
+
+    /// Once tracing has been shut down, spans have no identifiers. None of those may reach the backend.
+    fn valid(span: opentelemetry_sdk::trace::Span) -> Self {
+        Self(span.span_context().is_valid().then(|| Box::new(span)))
     }
 
     /// The parent of further spans.
@@ -183,8 +188,10 @@ impl Parent {
     }
 
     fn span(&self, builder: SpanBuilder) -> Span {
-        let made = self.0.as_ref().zip(TRACER.get());
-        Span(made.map(|(parent, tracer)| Box::new(tracer.build_with_context(builder, parent))))
+        match self.0.as_ref().zip(TRACER.get()) {
+            Some((parent, tracer)) => Span::valid(tracer.build_with_context(builder, parent)),
+            None => Span(None),
+        }
     }
 }
 
@@ -226,5 +233,26 @@ fn method_name(method: &Method) -> &str {
         | Method::TRACE
         | Method::PATCH => method.as_str(),
         _ => "_OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+
+    use super::*;
+
+    #[test]
+    fn a_span_after_the_shutdown_is_none() {
+        let provider = SdkTracerProvider::builder().build();
+        let tracer = opentelemetry::trace::TracerProvider::tracer(&provider, "onlyonce");
+        let span = || Span::valid(tracer.build_with_context(SpanBuilder::from_name("POST"), &Context::new()));
+        assert!(span().parent().trace_id().is_some());
+        provider.shutdown().expect("nothing is left to send");
+        let span = span();
+        let mut request = HeaderMap::new();
+        request.insert(TRACEPARENT, HeaderValue::from_static("as it came"));
+        span.inject(&mut request);
+        assert_eq!((span.parent().trace_id(), &request[TRACEPARENT]), (None, &HeaderValue::from_static("as it came")));
     }
 }
