@@ -238,8 +238,6 @@ fn method_name(method: &Method) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_sdk::trace::SdkTracerProvider;
-
     use super::*;
 
     #[test]
