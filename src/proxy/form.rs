@@ -46,14 +46,15 @@ static FIELDS_OF_CONTENT: [HeaderName; 7] =
     [CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE, CONTENT_DISPOSITION, ETAG, LAST_MODIFIED, TRAILER];
 
 impl ScriptRequest {
-    /// Takes the script's key out of the head. `None`: the request is not the script's.
-    pub(super) fn take(head: &mut Head) -> Option<Self> {
+    /// Takes the script's key out of the head. `None`: the request is not the script's. Boxed, so that other requests keep no
+    /// room for it.
+    pub(super) fn take(head: &mut Head) -> Option<Box<Self>> {
         let form = head.headers.remove(FORM);
         let is_form = form.is_some();
         let key = form.or_else(|| head.headers.remove(FETCH))?;
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let page = head.headers.get(REFERER).cloned();
-        Some(Self { key, is_form, path, page, replays: Replays::Never })
+        Some(Box::new(Self { key, is_form, path, page, replays: Replays::Never }))
     }
 
     /// How it is told of a problem.

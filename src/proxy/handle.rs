@@ -60,7 +60,7 @@ impl Proxy {
         }
         // Pages that have the script go on with it after the form guard was turned off.
         let mut script = if fields.has(Fields::OURS) { ScriptRequest::take(&mut head) } else { None };
-        let form = script.as_ref().map_or(form, ScriptRequest::problem_format);
+        let form = script.as_ref().map_or(form, |script| script.problem_format());
         let uri = head.uri.clone();
         let asked = RequestedTarget::of(&head.method, &uri, host, overriding_methods(&head));
         let target = asked.route();

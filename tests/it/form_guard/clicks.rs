@@ -136,6 +136,7 @@ async fn a_click_after_the_answer_waits_for_the_page_that_it_names() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "tests/run --all"]
 async fn a_form_whose_answer_is_a_file_is_free_again() {
     let shop = Shop::open().await;
     let sidecar = shop.guarded().await;
@@ -152,6 +153,7 @@ async fn a_form_whose_answer_is_a_file_is_free_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "tests/run --all"]
 async fn a_button_without_a_label_keeps_the_one_of_the_browser() {
     let shop = Shop::open().await;
     let sidecar = shop.guarded().await;

@@ -158,6 +158,7 @@ async fn a_form_that_leads_to_itself_is_loaded_again_and_is_another_intent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "tests/run --all"]
 async fn a_page_that_makes_its_own_key_is_asked_for_another_one() {
     let shop = Shop::open().await;
     let sidecar = shop.guarded().await;
@@ -188,6 +189,7 @@ async fn a_page_that_makes_its_own_key_is_asked_for_another_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "tests/run --all"]
 async fn a_refusal_without_a_page_that_is_corrected_is_a_new_intent_even_where_refusals_are_kept() {
     let shop = Shop::open().await;
     let header = "key = \"header:Idempotency-Key\"\npolicy = \"strict\"";

@@ -103,6 +103,7 @@ async fn an_answer_of_an_edge_keeps_the_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "tests/run --all"]
 async fn whoever_wakes_after_ten_minutes_is_asked_by_a_button() {
     let shop = Shop::open().await;
     let sidecar = shop.guarded().await;
@@ -122,6 +123,7 @@ async fn whoever_wakes_after_ten_minutes_is_asked_by_a_button() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "tests/run --all"]
 async fn what_a_policy_forbids_others_is_not_taken_for_ours() {
     let shop = Shop::open().await;
     let sidecar = shop.guarded().await;
