@@ -1,6 +1,6 @@
 //! `onlyonce verify`: what an API makes of what clients do, as a table of verdicts.
 //!
-//! [`VerifyCase`] names the cases and plans their requests; [`judge`] says what the answers mean; both are pure. Around
+//! [`VerifyCase`] names the cases and plans their requests; `judge` says what the answers mean; both are pure. Around
 //! them, `play.rs` sends the requests of one case after the other, as a client that waits, gives up, or sends many at
 //! once. What is not known is never a verdict: where effects can be neither counted nor told by the answers, the table says so.
 //!
