@@ -21,6 +21,17 @@ pub(super) struct EffectCounter<'a> {
     last: Option<u64>,
 }
 
+/// How a count changes when one thing is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CountChange {
+    /// By one.
+    ByOne,
+    /// Not at all: a list in pages, whose first page is full, for example.
+    Unchanged,
+    /// Otherwise: others create something, too.
+    Otherwise,
+}
+
 /// A list that others change meanwhile is noticed within this time only.
 const IDLE: Duration = Duration::from_millis(300);
 /// The longest wait for an effect that was answered for.
@@ -47,8 +58,8 @@ impl<'a> EffectCounter<'a> {
         Ok(is_idle.then_some(counter))
     }
 
-    /// Waits until it has risen by one. Whether it has.
-    pub(super) async fn rises_by_one(&mut self) -> Result<bool, String> {
+    /// Waits until it has risen by one.
+    pub(super) async fn rises(&mut self) -> Result<CountChange, String> {
         let begun = Instant::now();
         let last = self.last.unwrap_or_default();
         loop {
@@ -58,7 +69,11 @@ impl<'a> EffectCounter<'a> {
                     self.delay = self.delay.max(begun.elapsed());
                 }
                 self.last = Some(now);
-                return Ok(now == last.saturating_add(1));
+                return Ok(match now.checked_sub(last) {
+                    Some(0) => CountChange::Unchanged,
+                    Some(1) => CountChange::ByOne,
+                    Some(_) | None => CountChange::Otherwise,
+                });
             }
             sleep(EVERY).await;
         }

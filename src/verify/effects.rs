@@ -64,6 +64,8 @@ pub(super) enum Unclear {
     Unseen,
     /// The answers do not name what was created.
     Nameless,
+    /// An answer says that it was done, and the count has not risen.
+    Count,
 }
 
 /// How a later answer relates to the first.
@@ -224,6 +226,7 @@ impl Effects {
         match self.counted {
             Some(count) if count > 1 && count >= named => Occurrences::Often(count, Basis::Count),
             _ if named > 1 => Occurrences::Often(named, Basis::Names),
+            Some(0) if told > 0 => Occurrences::NotKnown(Unclear::Count),
             Some(_) => Occurrences::AtMostOnce(Basis::Count),
             None if told > 1 => Occurrences::NotKnown(Unclear::Nameless),
             None if self.unseen == 0 => Occurrences::AtMostOnce(Basis::Names),

@@ -82,7 +82,7 @@ fn with_answer(outcome: Option<&ClientOutcome>, judge: impl FnOnce(&ApiAnswer) -
 fn unless_doubled(effects: &Effects, is_replay: bool, once: impl FnOnce(Basis) -> Judgement) -> Judgement {
     match effects.occurrences(is_replay) {
         Occurrences::Often(times, Basis::Count) => {
-            Judgement::fail(VerifyHarm::DoubledEffect, format!("one key, {times} effects by the count"))
+            Judgement::fail(VerifyHarm::DoubledEffect, format!("one key, {times} effects by the count")).by_count()
         }
         Occurrences::Often(times, Basis::Names | Basis::Word | Basis::Content) => {
             let names: Vec<String> = effects.named.iter().take(2).map(|name| shortened(name)).collect();
@@ -96,7 +96,11 @@ fn unless_doubled(effects: &Effects, is_replay: bool, once: impl FnOnce(Basis) -
         Occurrences::NotKnown(Unclear::Unseen) => {
             Judgement::not_known(format!("no answer tells whether the first request had an effect; {NO_COUNT}"))
         }
-        Occurrences::AtMostOnce(basis) => once(basis),
+        Occurrences::NotKnown(Unclear::Count) => {
+            Judgement::not_known("an answer says that it was done, and the count has not risen")
+        }
+        Occurrences::AtMostOnce(Basis::Count) => once(Basis::Count).by_count(),
+        Occurrences::AtMostOnce(basis @ (Basis::Names | Basis::Word | Basis::Content)) => once(basis),
     }
 }
 
@@ -344,7 +348,7 @@ fn long_key(observed: &Observed<'_>, baseline: &Baseline) -> Judgement {
 /// The verdict on the two requests of the control.
 pub(super) fn control(other: &ApiAnswer, baseline: &Baseline, counted: Option<u64>) -> Judgement {
     match (baseline.relate(other), counted) {
-        (_, Some(2)) => Judgement::pass("two effects, by the count"),
+        (_, Some(2)) => Judgement::pass("two effects, by the count").by_count(),
         (AnswerRelation::Other, None) => Judgement::pass("two effects, by the answers"),
         (AnswerRelation::Same(_), _) => Judgement::not_known("both answers tell of one effect: the key is not all"),
         (AnswerRelation::Other | AnswerRelation::Unclear | AnswerRelation::NoSuccess(_), _) => {

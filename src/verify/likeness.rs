@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::answer::{AnswerClass, ApiAnswer, ClientOutcome};
-use super::case::VerifyCase;
+use super::case::{ReplayPart, SeenRefusal};
 use super::judge::KeySupport;
 use super::verdict::Judgement;
 
@@ -22,7 +22,7 @@ const OF_THE_RESULT: [HeaderName; 8] =
 
 /// What came, and the verdict on one part of the second answer.
 pub(super) fn replayed(
-    case: VerifyCase,
+    part: ReplayPart,
     first: &ApiAnswer,
     second: Option<&ClientOutcome>,
     support: KeySupport,
@@ -38,11 +38,11 @@ pub(super) fn replayed(
     if second.class() != AnswerClass::Success {
         return nothing("the second request was refused");
     }
-    match case {
-        VerifyCase::ReplayStatus => status(first, second),
-        VerifyCase::ReplayBody => body(first, second),
-        VerifyCase::ReplayLocation => location(first, second),
-        _ => fields(first, second),
+    match part {
+        ReplayPart::Status => status(first, second),
+        ReplayPart::Body => body(first, second),
+        ReplayPart::Location => location(first, second),
+        ReplayPart::Fields => fields(first, second),
     }
 }
 
@@ -108,9 +108,12 @@ fn fields(first: &ApiAnswer, second: &ApiAnswer) -> (String, Judgement) {
 }
 
 /// Whether a refusal is what clients can act on.
-pub(super) fn refusal(case: VerifyCase, answer: Option<&ApiAnswer>) -> (String, Judgement) {
+pub(super) fn refusal(refusal: SeenRefusal, answer: Option<&ApiAnswer>) -> (String, Judgement) {
     let Some(answer) = answer else {
-        let which = if case == VerifyCase::ConflictAnswer { "409" } else { "refusal of a used key" };
+        let which = match refusal {
+            SeenRefusal::InFlight => "409",
+            SeenRefusal::Reused => "refusal of a used key",
+        };
         return ("none".to_owned(), Judgement::not_known(format!("no {which} was seen")));
     };
     let media = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("no Content-Type");
@@ -121,7 +124,7 @@ pub(super) fn refusal(case: VerifyCase, answer: Option<&ApiAnswer>) -> (String, 
         missing.push("it is no problem document");
     }
     // Once the first has ended, a retry succeeds: when, only the server can guess.
-    if case == VerifyCase::ConflictAnswer && answer.retry_after().is_none() {
+    if refusal == SeenRefusal::InFlight && answer.retry_after().is_none() {
         missing.push("no Retry-After");
     }
     if !links_to_documentation(answer, document.as_ref()) {

@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::answer::{AnswerClass, ApiAnswer, ClientOutcome, in_words};
-use super::case::{Act, FOLLOWED, Manner, SentKey, Variation, VerifyCase};
+use super::case::{Act, CaseKind, FOLLOWED, Manner, SeenRefusal, SentKey, Variation, VerifyCase};
 use super::client::ApiClient;
-use super::counter::EffectCounter;
+use super::counter::{CountChange, EffectCounter};
 use super::effects::{Baseline, Effects};
 use super::judge::{KeyForm, KeySupport, Observed, control, judge, key_support};
 use super::key_position::{KeyPosition, KeyPositionError, KeyValue};
@@ -106,36 +106,35 @@ pub async fn verify(
 
     let mut support = KeySupport::NotKnown;
     let mut played: HashMap<VerifyCase, Vec<ClientOutcome>> = HashMap::new();
-    for case in VerifyCase::ALL.into_iter().skip(1) {
+    for case in VerifyCase::ALL {
         progress(case);
         let what = sent(case, request);
-        let (came, judgement) = match case {
-            VerifyCase::ReplayStatus
-            | VerifyCase::ReplayBody
-            | VerifyCase::ReplayLocation
-            | VerifyCase::ReplayHeaders => {
+        let (came, judgement) = match case.kind() {
+            // It is the first row.
+            CaseKind::Control => continue,
+            CaseKind::Replay(part) => {
                 let second = played.get(&VerifyCase::Repeat).and_then(|outcomes| outcomes.last());
-                replayed(case, &first, second, support)
+                replayed(part, &first, second, support)
             }
-            VerifyCase::ConflictAnswer => refusal(case, conflict(&played)),
-            VerifyCase::ReuseAnswer => refusal(case, reuse(&played)),
-            _ if request.why_not(case).is_some() => {
+            CaseKind::Refusal(SeenRefusal::InFlight) => refusal(SeenRefusal::InFlight, conflict(&played)),
+            CaseKind::Refusal(SeenRefusal::Reused) => refusal(SeenRefusal::Reused, reuse(&played)),
+            CaseKind::Played if request.why_not(case).is_some() => {
                 let why = request.why_not(case).unwrap_or_default();
                 ("nothing was sent".to_owned(), Judgement::not_known(why))
             }
             // What a key means is asked of those only who know keys.
-            _ if case.is_about_keys() && support == KeySupport::Ignored => {
+            CaseKind::Played if case.is_about_keys() && support == KeySupport::Ignored => {
                 let why = "the API does not heed the key: the same request twice ran twice";
                 ("nothing was sent".to_owned(), Judgement::not_known(why))
             }
-            _ => {
+            CaseKind::Played => {
                 let counted = case.is_counted();
                 if let Some(begun) = counter.as_mut().filter(|_| counted)
                     && !begun.begin().await.map_err(|why| count_error(request, why))?
                 {
                     // Others create something, or an effect came later than it could be waited for.
                     (counter, instead) = (None, disturbed(request, case));
-                    cases.iter_mut().rfind(|row| row.case.is_counted()).into_iter().for_each(doubt);
+                    cases.iter_mut().rfind(|row| row.case.is_counted()).filter(|row| row.by_count).map(doubt);
                 }
                 let outcomes = player.play(case).await?;
                 let mut risen = None;
@@ -159,6 +158,18 @@ pub async fn verify(
         };
         cases.push(row(case, what, came, judgement));
     }
+    // A list in pages rises until its first page is full.
+    if let Some(count) = &mut counter {
+        let is_same = count.begin().await.unwrap_or(false);
+        player.second().await?;
+        let change = count.rises().await.unwrap_or(CountChange::Otherwise);
+        if !is_same || change != CountChange::ByOne {
+            // A count that stands still has hidden effects. It has not made up any.
+            let is_doubtful = |row: &&mut CaseResult| change != CountChange::Unchanged || row.harm.is_none();
+            (counter, instead) = (None, not_at_the_end(request));
+            cases.iter_mut().filter(|row| row.by_count && row.case.is_counted()).filter(is_doubtful).for_each(doubt);
+        }
+    }
     let target = format!("{} {}", request.method, shown_url(request));
     let effects = match (&counter, &request.count) {
         (Some(_), Some(count)) => EffectBasis::Count { request: format!("GET {}", count.target.path()) },
@@ -171,7 +182,7 @@ pub async fn verify(
 async fn rises(counter: &mut Option<EffectCounter<'_>>) -> bool {
     match counter {
         None => true,
-        Some(counter) => counter.rises_by_one().await.unwrap_or(false),
+        Some(counter) => counter.rises().await.is_ok_and(|change| change == CountChange::ByOne),
     }
 }
 
@@ -185,13 +196,16 @@ fn disturbed(request: &VerifyRequest, case: VerifyCase) -> Option<String> {
     Some(format!("the count at GET {path} changed while nothing was sent, before the case {}", case.name()))
 }
 
-/// The count of the case before is not to be gone by.
-fn doubt(before: &mut CaseResult) {
-    if before.verdict != CaseVerdict::NotKnown {
-        before.verdict = CaseVerdict::NotKnown;
-        before.harm = None;
-        before.because = format!("the count changed afterwards, so this is not certain: {}", before.because);
-    }
+fn not_at_the_end(request: &VerifyRequest) -> Option<String> {
+    let path = request.count.as_ref()?.target.path();
+    Some(format!("at the end, the count at GET {path} did not rise by one when one was created"))
+}
+
+/// The count was not to be gone by: what it told is not certain.
+fn doubt(row: &mut CaseResult) {
+    row.verdict = CaseVerdict::NotKnown;
+    row.harm = None;
+    row.because = format!("the count cannot be gone by, so this is not certain: {}", row.because);
 }
 
 fn count_error(request: &VerifyRequest, why: String) -> VerifyError {
@@ -211,8 +225,8 @@ fn shown_url(request: &VerifyRequest) -> String {
 }
 
 fn row(case: VerifyCase, sent: String, came: String, judgement: Judgement) -> CaseResult {
-    let Judgement { verdict, harm, because } = judgement;
-    CaseResult { case, verdict, harm, sent, came, because, rule: case.rule() }
+    let Judgement { verdict, harm, because, by_count } = judgement;
+    CaseResult { case, verdict, harm, sent, came, because, rule: case.rule(), by_count }
 }
 
 /// A 409 to a request whose first was at work; one that says when to come again, if there is one.

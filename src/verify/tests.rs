@@ -5,7 +5,7 @@ use http::header::{CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::answer::{ApiAnswer, ClientOutcome};
-use super::case::VerifyCase;
+use super::case::{ReplayPart, SeenRefusal, VerifyCase};
 use super::effects::{AnswerRelation, Baseline, Basis, NameSource};
 use super::judge::{KeyForm, KeySupport, Observed, control, judge};
 use super::likeness::{refusal, replayed};
@@ -117,6 +117,8 @@ fn ten_at_once() {
         (ten(got(created(3)), got(answer(400, ""))), None, WARN),
         (ten(conflict(), conflict()), None, WARN),
         (ten(got(nameless("a")), got(nameless("b"))), None, NOT_KNOWN),
+        // A count that does not rise for what was done is not to be gone by.
+        (ten(got(created(3)), conflict()), Some(0), NOT_KNOWN),
     ] {
         let judgement = judged(case, &outcomes, counted, &named());
         assert_eq!(judgement.verdict, verdict, "{outcomes:?}: {}", judgement.because);
@@ -286,45 +288,44 @@ fn a_relation_is_proved_or_not_known() {
 #[test]
 fn replays_are_compared_part_by_part() {
     let first = created(1).with(&CONTENT_TYPE, "application/json").with(&HeaderName::from_static("x-total"), "1");
-    let verdict = |case, second: ApiAnswer| {
-        let (_, judgement) = replayed(case, &first, Some(&got(second)), KeySupport::Heeded);
+    let verdict = |part, second: ApiAnswer| {
+        let (_, judgement) = replayed(part, &first, Some(&got(second)), KeySupport::Heeded);
         judgement.verdict
     };
     let same = || first.clone();
-    let parts =
-        [VerifyCase::ReplayStatus, VerifyCase::ReplayBody, VerifyCase::ReplayLocation, VerifyCase::ReplayHeaders];
-    for case in parts {
-        assert_eq!(verdict(case, same()), PASS, "{case:?}");
-        assert_eq!(verdict(case, answer(409, "")), NOT_KNOWN, "{case:?}");
-        assert_eq!(replayed(case, &first, None, KeySupport::Heeded).1.verdict, NOT_KNOWN);
-        assert_eq!(replayed(case, &first, Some(&got(same())), KeySupport::Ignored).1.verdict, NOT_KNOWN);
+    let parts = [ReplayPart::Status, ReplayPart::Body, ReplayPart::Location, ReplayPart::Fields];
+    for part in parts {
+        assert_eq!(verdict(part, same()), PASS, "{part:?}");
+        assert_eq!(verdict(part, answer(409, "")), NOT_KNOWN, "{part:?}");
+        assert_eq!(replayed(part, &first, None, KeySupport::Heeded).1.verdict, NOT_KNOWN);
+        assert_eq!(replayed(part, &first, Some(&got(same())), KeySupport::Ignored).1.verdict, NOT_KNOWN);
     }
-    assert_eq!(verdict(VerifyCase::ReplayStatus, ApiAnswer { status: StatusCode::OK, ..same() }), WARN);
+    assert_eq!(verdict(ReplayPart::Status, ApiAnswer { status: StatusCode::OK, ..same() }), WARN);
     let body = |text: &'static str| ApiAnswer { body: Bytes::from_static(text.as_bytes()), ..same() };
-    assert_eq!(verdict(VerifyCase::ReplayBody, body(r#"{ "item": "book", "order": 1 }"#)), PASS);
-    assert_eq!(verdict(VerifyCase::ReplayBody, body("{}")), WARN);
+    assert_eq!(verdict(ReplayPart::Body, body(r#"{ "item": "book", "order": 1 }"#)), PASS);
+    assert_eq!(verdict(ReplayPart::Body, body("{}")), WARN);
     let without = |name: &HeaderName| {
         let mut answer = same();
         answer.headers.remove(name);
         answer
     };
-    assert_eq!(verdict(VerifyCase::ReplayLocation, without(&LOCATION)), WARN);
-    assert_eq!(verdict(VerifyCase::ReplayHeaders, without(&CONTENT_TYPE)), WARN);
-    assert_eq!(verdict(VerifyCase::ReplayHeaders, without(&HeaderName::from_static("x-total"))), WARN);
+    assert_eq!(verdict(ReplayPart::Location, without(&LOCATION)), WARN);
+    assert_eq!(verdict(ReplayPart::Fields, without(&CONTENT_TYPE)), WARN);
+    assert_eq!(verdict(ReplayPart::Fields, without(&HeaderName::from_static("x-total"))), WARN);
     let mut other = same();
     other.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    assert_eq!(verdict(VerifyCase::ReplayHeaders, other), WARN);
+    assert_eq!(verdict(ReplayPart::Fields, other), WARN);
     // What belongs to the exchange may change.
     let mut dated = same();
     dated.headers.insert(http::header::DATE, HeaderValue::from_static("Sun, 29 Nov 2026 09:00:00 GMT"));
-    assert_eq!(verdict(VerifyCase::ReplayHeaders, dated), PASS);
+    assert_eq!(verdict(ReplayPart::Fields, dated), PASS);
 }
 
 #[test]
 fn a_refusal_tells_clients_what_to_do() {
     let problem = |body: &str| answer(409, body).with(&CONTENT_TYPE, "application/problem+json");
     let verdict = |answer: ApiAnswer| {
-        let (_, judgement) = refusal(VerifyCase::ConflictAnswer, Some(&answer));
+        let (_, judgement) = refusal(SeenRefusal::InFlight, Some(&answer));
         (judgement.verdict, judgement.because)
     };
     let linked = r#"{"type":"https://docs.example.com/idempotency","title":"in flight"}"#;
@@ -337,6 +338,6 @@ fn a_refusal_tells_clients_what_to_do() {
     assert!(verdict == WARN && because.contains("no problem document"), "{because}");
     // A retry of a request that is wrong does not succeed later.
     let reused = answer(422, linked).with(&CONTENT_TYPE, "application/problem+json; charset=utf-8");
-    assert_eq!(refusal(VerifyCase::ReuseAnswer, Some(&reused)).1.verdict, PASS);
-    assert_eq!(refusal(VerifyCase::ConflictAnswer, None).1.verdict, NOT_KNOWN);
+    assert_eq!(refusal(SeenRefusal::Reused, Some(&reused)).1.verdict, PASS);
+    assert_eq!(refusal(SeenRefusal::InFlight, None).1.verdict, NOT_KNOWN);
 }

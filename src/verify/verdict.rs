@@ -46,6 +46,9 @@ pub struct CaseResult {
     pub because: String,
     /// What is asked for, and where that is written.
     pub rule: &'static str,
+    /// Whether the API's own count tells it.
+    #[serde(skip)]
+    pub(super) by_count: bool,
 }
 
 /// A verdict without the requests that led to it.
@@ -54,23 +57,33 @@ pub(super) struct Judgement {
     pub(super) verdict: CaseVerdict,
     pub(super) harm: Option<VerifyHarm>,
     pub(super) because: String,
+    pub(super) by_count: bool,
 }
 
 impl Judgement {
+    /// The same, as the API's own count tells.
+    pub(super) fn by_count(self) -> Self {
+        Self { by_count: true, ..self }
+    }
+
+    fn new(verdict: CaseVerdict, because: impl Into<String>) -> Self {
+        Self { verdict, harm: None, because: because.into(), by_count: false }
+    }
+
     pub(super) fn pass(because: impl Into<String>) -> Self {
-        Self { verdict: CaseVerdict::Pass, harm: None, because: because.into() }
+        Self::new(CaseVerdict::Pass, because)
     }
 
     pub(super) fn warn(because: impl Into<String>) -> Self {
-        Self { verdict: CaseVerdict::Warn, harm: None, because: because.into() }
+        Self::new(CaseVerdict::Warn, because)
     }
 
     pub(super) fn not_known(because: impl Into<String>) -> Self {
-        Self { verdict: CaseVerdict::NotKnown, harm: None, because: because.into() }
+        Self::new(CaseVerdict::NotKnown, because)
     }
 
     pub(super) fn fail(harm: VerifyHarm, because: impl Into<String>) -> Self {
-        Self { verdict: CaseVerdict::Fail, harm: Some(harm), because: because.into() }
+        Self { harm: Some(harm), ..Self::new(CaseVerdict::Fail, because) }
     }
 }
 

@@ -1,12 +1,15 @@
 //! `onlyonce verify`: APIs of all kinds, and what the table says of them.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -27,6 +30,8 @@ struct Manners {
     nameless: bool,
     /// Others create an order, too, whenever the count is read.
     busy: bool,
+    /// The count is that of the first page, which has room for so many.
+    page: Option<usize>,
     /// How long it takes.
     delay: Duration,
 }
@@ -106,13 +111,13 @@ fn reply(status: &str, fields: &str, body: &str) -> String {
 
 impl ApiState {
     async fn answer(&self, request: &Seen) -> String {
-        let Manners { keeps, by_caller, secretly, nameless, busy, delay } = self.manners;
+        let Manners { keeps, by_caller, secretly, nameless, busy, page, delay } = self.manners;
         if request.first.starts_with("GET ") {
             let mut orders = self.orders.lock().expect("no panic");
             if busy {
                 orders.push(Order { key: None, body: Vec::new() });
             }
-            return reply("200 OK", "", &json!({ "total": orders.len() }).to_string());
+            return reply("200 OK", "", &json!({ "total": orders.len().min(page.unwrap_or(usize::MAX)) }).to_string());
         }
         let key = request.values("idempotency-key").first().map(|key| (*key).to_owned());
         let caller = request.value("authorization").filter(|_| by_caller).unwrap_or_default();
@@ -206,7 +211,7 @@ async fn an_api_that_knows_no_keys_doubles_effects_and_the_exit_status_is_1() {
     }
     let most = report["requests"].as_u64().expect("a number");
     assert_eq!(u64::try_from(api.orders().len()).expect("few"), most, "{report:#}");
-    assert_eq!(most, 2 + 1 + 10 + 2 + 2 + 1, "{report:#}");
+    assert_eq!(most, 2 + 1 + 10 + 2 + 2 + 1 + 1, "{report:#}");
 
     // Without a count, the answers prove it.
     let (status, report) = verdicts(format!("{}/orders", api.url()), &ALICE).await;
@@ -288,6 +293,20 @@ async fn what_cannot_be_told_is_no_verdict() {
     assert!(instead.contains("changes by itself"), "{instead}");
 }
 
+/// What was seen while there was room stays; what a full page hides is not known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_count_that_stands_still_is_not_gone_by() {
+    for (page, status, repeat) in [(2, 0, "not-known"), (3, 1, "fail"), (1000, 1, "fail")] {
+        let api = Api::start(Manners { nameless: true, page: Some(page), ..Manners::default() }).await;
+        let (found, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
+        assert_eq!(found, status, "{page}: {report:#}");
+        says(&report, "repeat", repeat);
+        says(&report, "concurrent", if page == 1000 { "fail" } else { "not-known" });
+        let by = if page == 1000 { "count" } else { "nothing" };
+        assert_eq!(report["effects"]["by"], by, "{page}: {report:#}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_key_is_where_the_products_selectors_say() {
     for (selector, body) in [
@@ -362,7 +381,7 @@ async fn it_says_what_it_will_send_and_asks_and_no_value_of_a_header_or_body_is_
         "authorization: (not shown)",
         "content-type: application/json",
         "another caller's x-api-key: (not shown)",
-        "up to 37 such requests",
+        "up to 38 such requests",
         "GET /orders is sent up to",
         "add --yes",
     ] {
@@ -378,6 +397,63 @@ async fn it_says_what_it_will_send_and_asks_and_no_value_of_a_header_or_body_is_
             assert!(!all.contains(secret), "{format} shows {secret}: {all}");
         }
     }
+}
+
+/// The exit status, and what a terminal shows of it, where this is typed once it asks.
+async fn on_a_terminal(url: String, typed: &[u8], no_color: bool) -> (Option<i32>, String) {
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&person).expect("it is ours");
+    unlockpt(&person).expect("it is ours");
+    let name = ptsname(&person, Vec::new()).expect("a name").into_string().expect("UTF-8");
+    let open = || Stdio::from(File::options().read(true).write(true).open(&name).expect("its other side"));
+    let mut command = onlyonce(&["verify", "POST"]);
+    command.arg(url).args(ALICE).env_remove("NO_COLOR").stdin(open()).stdout(open()).stderr(open());
+    if no_color {
+        command.env("NO_COLOR", "1");
+    }
+    let mut child = command.spawn().expect("the program");
+    // Its sides of the terminal, which end the reading below when the program ends.
+    drop(command);
+    let shown = Arc::new(Mutex::new(Vec::new()));
+    let (mut reader, into) = (File::from(person.try_clone().expect("a file")), Arc::clone(&shown));
+    let reading = std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = reader.read(&mut bytes) {
+            into.lock().expect("no panic").extend_from_slice(&bytes[..count]);
+        }
+    });
+    let text = || String::from_utf8_lossy(&shown.lock().expect("no panic")).into_owned();
+    until("it asks", async || text().contains("[y/N]")).await;
+    rustix::io::write(&person, typed).expect("a terminal that reads");
+    let mut status = None;
+    until("it ends", async || {
+        status = child.try_wait().expect("our child");
+        status.is_some()
+    })
+    .await;
+    reading.join().expect("no panic");
+    (status.and_then(|status| status.code()), text())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_terminal_it_asks_shows_how_far_it_is_and_has_colours_unless_no_color_is_set() {
+    let api = Api::start(Manners::default()).await;
+    let url = format!("{}/orders", api.url());
+    let (status, shown) = on_a_terminal(url.clone(), b"\n", false).await;
+    assert_eq!((status, api.orders().len()), (Some(2), 0), "{shown}");
+    assert!(shown.contains("nothing was sent") && shown.contains("authorization: (not shown)"), "{shown}");
+
+    let (status, shown) = on_a_terminal(url.clone(), b"y\n", false).await;
+    assert_eq!(status, Some(1), "{shown}");
+    for expected in ["\r\x1b[K2/20 The same request twice", "\x1b[1;31mFAIL\x1b[m       The same", "\x1b[32mpass\x1b[m"]
+    {
+        assert!(shown.contains(expected), "{expected:?}: {shown}");
+    }
+    assert!(!shown.contains("secret"), "{shown}");
+
+    let (status, shown) = on_a_terminal(url, b"y\n", true).await;
+    assert_eq!(status, Some(1), "{shown}");
+    assert!(shown.contains("FAIL       The same request twice") && !shown.contains("\x1b[1;31m"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
