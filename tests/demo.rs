@@ -322,7 +322,7 @@ fn verify_fails_at_the_backend_and_passes_through_the_proxy() {
     let mut failures = 0;
     for (line, (shown, address, status, summary)) in lines.into_iter().zip([
         ("127.0.0.1:8081", demo.backend(), 1, "2 pass, 0 warn, 4 FAIL, 14 not known; 19 requests\n"),
-        ("127.0.0.1:8080", demo.proxy(), 0, "17 pass, 1 warn, 0 FAIL, 2 not known; 30 requests\n"),
+        ("127.0.0.1:8080", demo.proxy(), 0, "17 pass, 1 warn, 0 FAIL, 2 not known; 31 requests\n"),
     ]) {
         assert!(line.contains(shown), "{line}");
         let line = line.replace(shown, address);

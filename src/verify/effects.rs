@@ -127,15 +127,16 @@ fn members(answer: &ApiAnswer, path: &str) -> Vec<String> {
     let resource = last.strip_suffix('s').unwrap_or(&last);
     let rank = |member: &str| {
         let plain = member.to_ascii_lowercase().replace(['_', '-'], "");
-        if NOT_OF_EFFECTS.iter().any(|word| plain.starts_with(word) || plain.ends_with(&format!("{word}id"))) {
-            return None;
-        }
         let of_resource = plain.strip_prefix(resource).filter(|_| !resource.is_empty());
-        match (plain.as_str(), of_resource) {
-            ("id" | "uuid", _) => Some(0),
-            (_, Some("" | "id" | "uuid" | "number" | "no" | "ref" | "reference")) => Some(1),
-            ("number" | "reference" | "ref", _) => Some(2),
-            (name, _) if name.ends_with("id") && (member.ends_with("_id") || member.ends_with("Id")) => Some(3),
+        if matches!(of_resource, Some("" | "id" | "uuid" | "number" | "no" | "ref" | "reference")) {
+            return Some(1);
+        }
+        let is_of_others = |word: &&str| plain.starts_with(*word) || plain.ends_with(&format!("{word}id"));
+        match plain.as_str() {
+            "id" | "uuid" => Some(0),
+            _ if NOT_OF_EFFECTS.iter().any(is_of_others) => None,
+            "number" | "reference" | "ref" => Some(2),
+            _ if member.ends_with("_id") || member.ends_with("Id") => Some(3),
             _ => None,
         }
     };
@@ -149,6 +150,8 @@ fn members(answer: &ApiAnswer, path: &str) -> Vec<String> {
 pub(super) struct Baseline {
     /// The answer to the first key.
     pub(super) first: ApiAnswer,
+    /// The answer to the second key.
+    pub(super) second: ApiAnswer,
     /// Where answers name effects.
     pub(super) source: Option<NameSource>,
     /// Whether the content of the second answer was another one.
@@ -156,10 +159,10 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
-    pub(super) fn new(first: ApiAnswer, other: &ApiAnswer, path: &str) -> Self {
-        let source = NameSource::of(&first, other, path);
-        let content_differs = first.body != other.body;
-        Self { first, source, content_differs }
+    pub(super) fn new(first: ApiAnswer, second: ApiAnswer, path: &str) -> Self {
+        let source = NameSource::of(&first, &second, path);
+        let content_differs = first.body != second.body;
+        Self { first, second, source, content_differs }
     }
 
     /// How this answer relates to the first one.

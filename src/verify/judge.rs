@@ -44,8 +44,8 @@ pub(super) fn judge(case: VerifyCase, observed: &Observed<'_>, baseline: &Baseli
         VerifyCase::Concurrent => concurrent(observed),
         VerifyCase::LostAnswer | VerifyCase::ClientTimeout => retried(observed),
         VerifyCase::OtherBody => other_body(observed, baseline),
-        VerifyCase::OtherTarget => with_answer(last, |answer| other_target(answer, baseline)),
-        VerifyCase::OtherCaller => with_answer(last, |answer| other_caller(answer, baseline)),
+        VerifyCase::OtherTarget => with_both(observed.outcomes, baseline, other_target),
+        VerifyCase::OtherCaller => with_both(observed.outcomes, baseline, other_caller),
         VerifyCase::NoKey => with_answer(last, |answer| no_key(answer, baseline)),
         VerifyCase::QuotedKey => with_answer(last, |answer| quoted_key(answer, observed.form, baseline)),
         VerifyCase::KeyCase => with_answer(last, |answer| key_case(answer, baseline)),
@@ -76,6 +76,27 @@ fn with_answer(outcome: Option<&ClientOutcome>, judge: impl FnOnce(&ApiAnswer) -
         Some(ClientOutcome::Failed(why)) => Judgement::not_known(why),
         Some(ClientOutcome::GaveUp(_)) | None => Judgement::not_known("there is no answer"),
     }
+}
+
+/// The answers to the second key and to the first. Only both together tell of the control's effects.
+fn with_both(
+    outcomes: &[ClientOutcome],
+    baseline: &Baseline,
+    judge: impl FnOnce(&ApiAnswer, AnswerRelation) -> Judgement,
+) -> Judgement {
+    let [second, first] = outcomes else { return Judgement::not_known("there is no answer") };
+    with_answer(Some(second), |second| {
+        with_answer(Some(first), |first| {
+            let is_same = |relation| matches!(relation, AnswerRelation::Same(_));
+            let (of_second, of_first) = (baseline.relation(&baseline.second, second), baseline.relate(first));
+            if is_same(of_second) != is_same(of_first) {
+                return Judgement::not_known(
+                    "effects may have the same names there: one answer is the first one's, and one is not",
+                );
+            }
+            judge(first, of_first)
+        })
+    })
 }
 
 /// That the effect was doubled, or that this cannot be told; else `once` judges, by what is known of it.
@@ -203,8 +224,8 @@ fn other_body(observed: &Observed<'_>, baseline: &Baseline) -> Judgement {
     })
 }
 
-fn other_target(answer: &ApiAnswer, baseline: &Baseline) -> Judgement {
-    match baseline.relate(answer) {
+fn other_target(answer: &ApiAnswer, relation: AnswerRelation) -> Judgement {
+    match relation {
         AnswerRelation::NoSuccess(AnswerClass::Refused) => {
             Judgement::pass(format!("refused with {}", answer.status.as_u16()))
         }
@@ -218,8 +239,8 @@ fn other_target(answer: &ApiAnswer, baseline: &Baseline) -> Judgement {
     }
 }
 
-fn other_caller(answer: &ApiAnswer, baseline: &Baseline) -> Judgement {
-    match baseline.relate(answer) {
+fn other_caller(answer: &ApiAnswer, relation: AnswerRelation) -> Judgement {
+    match relation {
         AnswerRelation::Same(basis) => {
             let text = format!("the first caller's answer, {}", by(basis));
             Judgement::fail(VerifyHarm::AnswerOfAnotherCaller, text)
@@ -346,8 +367,8 @@ fn long_key(observed: &Observed<'_>, baseline: &Baseline) -> Judgement {
 }
 
 /// The verdict on the two requests of the control.
-pub(super) fn control(other: &ApiAnswer, baseline: &Baseline, counted: Option<u64>) -> Judgement {
-    match (baseline.relate(other), counted) {
+pub(super) fn control(baseline: &Baseline, counted: Option<u64>) -> Judgement {
+    match (baseline.relate(&baseline.second), counted) {
         (_, Some(2)) => Judgement::pass("two effects, by the count").by_count(),
         (AnswerRelation::Other, None) => Judgement::pass("two effects, by the answers"),
         (AnswerRelation::Same(_), _) => Judgement::not_known("both answers tell of one effect: the key is not all"),

@@ -2,7 +2,8 @@
 
 use http::header::{
     AGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE,
-    DATE, ETAG, EXPIRES, LAST_MODIFIED, LINK, LOCATION, SERVER, SET_COOKIE, TRAILER, TRANSFER_ENCODING, VARY, VIA,
+    DATE, ETAG, EXPIRES, LAST_MODIFIED, LINK, LOCATION, RETRY_AFTER, SERVER, SET_COOKIE, TRAILER, TRANSFER_ENCODING,
+    VARY, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
@@ -124,7 +125,7 @@ pub(super) fn refusal(refusal: SeenRefusal, answer: Option<&ApiAnswer>) -> (Stri
         missing.push("it is no problem document");
     }
     // Once the first has ended, a retry succeeds: when, only the server can guess.
-    if refusal == SeenRefusal::InFlight && answer.retry_after().is_none() {
+    if refusal == SeenRefusal::InFlight && !answer.headers.contains_key(RETRY_AFTER) {
         missing.push("no Retry-After");
     }
     if !links_to_documentation(answer, document.as_ref()) {

@@ -58,8 +58,9 @@ struct Player<'a> {
     request: &'a VerifyRequest,
     client: ApiClient,
     form: KeyForm,
-    /// The first key.
+    /// The keys of the control.
     first_key: String,
+    second_key: String,
     /// How long an answer takes.
     duration: Duration,
     requests: usize,
@@ -73,8 +74,8 @@ pub async fn verify(
     request.check()?;
     let client = ApiClient::new(&request.url, request.timeout).map_err(VerifyError::Server)?;
     let counting = client.clone();
-    let first_key = new_key();
-    let mut player = Player { request, client, form: KeyForm::Bare, first_key, duration: Duration::ZERO, requests: 0 };
+    let (first_key, second_key, form) = (new_key(), new_key(), KeyForm::Bare);
+    let mut player = Player { request, client, form, first_key, second_key, duration: Duration::ZERO, requests: 0 };
 
     progress(VerifyCase::Control);
     let mut instead = None;
@@ -93,15 +94,15 @@ pub async fn verify(
     if !rises(&mut counter).await {
         (counter, instead) = (None, not_by_one(request));
     }
-    let other = player.second().await?;
+    let second = player.another(&player.second_key.clone()).await?;
     if !rises(&mut counter).await {
         (counter, instead) = (None, not_by_one(request));
     }
 
     let path = request.url.path();
-    let baseline = Baseline::new(first.clone(), &other, path);
-    let controlled = control(&other, &baseline, counter.as_ref().map(|_| 2));
-    let both = [ClientOutcome::Answered(first.clone()), ClientOutcome::Answered(other)];
+    let both = [ClientOutcome::Answered(first.clone()), ClientOutcome::Answered(second.clone())];
+    let baseline = Baseline::new(first.clone(), second, path);
+    let controlled = control(&baseline, counter.as_ref().map(|_| 2));
     let mut cases = vec![row(VerifyCase::Control, sent(VerifyCase::Control, request), in_words(&both), controlled)];
 
     let mut support = KeySupport::NotKnown;
@@ -161,7 +162,7 @@ pub async fn verify(
     // A list in pages rises until its first page is full.
     if let Some(count) = &mut counter {
         let is_same = count.begin().await.unwrap_or(false);
-        player.second().await?;
+        player.another(&new_key()).await?;
         let change = count.rises().await.unwrap_or(CountChange::Otherwise);
         if !is_same || change != CountChange::ByOne {
             // A count that stands still has hidden effects. It has not made up any.
@@ -268,15 +269,16 @@ impl Player<'_> {
         Err(VerifyError::Refused(answer.status))
     }
 
-    async fn second(&mut self) -> Result<ApiAnswer, VerifyError> {
+    /// The same request with another key.
+    async fn another(&mut self, key: &str) -> Result<ApiAnswer, VerifyError> {
         let begun = Instant::now();
-        let answer = self.control(&new_key()).await?;
+        let answer = self.control(key).await?;
         self.duration = self.duration.max(begun.elapsed());
         if answer.is_success() { Ok(answer) } else { Err(VerifyError::SecondRefused(answer.status)) }
     }
 
     async fn control(&mut self, key: &str) -> Result<ApiAnswer, VerifyError> {
-        let key = CaseKeys::new(key).value(SentKey::First, self.form);
+        let key = CaseKeys::new(key, key).value(SentKey::First, self.form);
         match self.ask(&key, Variation::AsGiven).await? {
             ClientOutcome::Answered(answer) => Ok(answer),
             other => Err(VerifyError::NoAnswer(in_words(&[other]))),
@@ -284,7 +286,7 @@ impl Player<'_> {
     }
 
     async fn play(&mut self, case: VerifyCase) -> Result<Vec<ClientOutcome>, VerifyError> {
-        let keys = CaseKeys::new(&self.first_key);
+        let keys = CaseKeys::new(&self.first_key, &self.second_key);
         let mut outcomes = Vec::new();
         for Act { key, variation, manner } in case.acts() {
             let key = keys.value(key, self.form);
@@ -396,9 +398,9 @@ fn sent(case: VerifyCase, request: &VerifyRequest) -> String {
                 (Some(_), None) => target.path().to_owned(),
                 (Some(_), Some(_)) => format!("{}?...", target.path()),
             };
-            format!("the first key to another target ({shown})")
+            format!("the second and the first key to another target ({shown})")
         }
-        VerifyCase::OtherCaller => "the first key, with what --other-caller says".to_owned(),
+        VerifyCase::OtherCaller => "the second and the first key, with what --other-caller says".to_owned(),
         VerifyCase::NoKey => "one request without a key".to_owned(),
         VerifyCase::QuotedKey => "the first key, with quotes around it, or without them".to_owned(),
         VerifyCase::KeyCase => "the first key in upper case".to_owned(),

@@ -58,6 +58,7 @@ pub(super) struct AlteredBody {
 /// The keys of one case.
 pub(super) struct CaseKeys {
     first: String,
+    second: String,
     fresh: String,
 }
 
@@ -138,9 +139,9 @@ impl VerifyRequest {
 }
 
 impl CaseKeys {
-    /// `first` is the key of the control.
-    pub(super) fn new(first: &str) -> Self {
-        Self { first: first.to_owned(), fresh: new_key() }
+    /// `first` and `second` are the keys of the control.
+    pub(super) fn new(first: &str, second: &str) -> Self {
+        Self { first: first.to_owned(), second: second.to_owned(), fresh: new_key() }
     }
 
     /// What is sent as a key.
@@ -149,6 +150,7 @@ impl CaseKeys {
         match key {
             SentKey::Absent => KeyValue::Absent,
             SentKey::First => sent(&self.first),
+            SentKey::Second => sent(&self.second),
             SentKey::Fresh => sent(&self.fresh),
             SentKey::Other => sent(&new_key()),
             SentKey::Requoted => KeyValue::One(form.other().of(&self.first)),
@@ -337,7 +339,7 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!((one.len(), one.as_bytes()[14]), (36, b'4'));
         assert_ne!(one, one.to_ascii_uppercase());
-        let keys = CaseKeys::new(&one);
+        let keys = CaseKeys::new(&one, &other);
         assert_eq!(keys.value(SentKey::Requoted, KeyForm::Bare), KeyValue::One(format!("\"{one}\"")));
         assert_eq!(keys.value(SentKey::Requoted, KeyForm::Quoted), KeyValue::One(one.clone()));
         let KeyValue::One(long) = keys.value(SentKey::Long('a'), KeyForm::Bare) else { panic!("one key") };

@@ -49,12 +49,12 @@ fn replay(answer: ApiAnswer) -> ClientOutcome {
 }
 
 fn named() -> Baseline {
-    Baseline::new(created(1), &created(2), "/orders")
+    Baseline::new(created(1), created(2), "/orders")
 }
 
 /// Answers that differ in nothing.
 fn indistinct() -> Baseline {
-    Baseline::new(nameless("ok"), &nameless("ok"), "/orders")
+    Baseline::new(nameless("ok"), nameless("ok"), "/orders")
 }
 
 fn judged(case: VerifyCase, outcomes: &[ClientOutcome], counted: Option<u64>, baseline: &Baseline) -> Judgement {
@@ -173,20 +173,8 @@ fn a_key_for_another_body() {
 
 #[test]
 fn one_answer_decides() {
-    let refused = || got(answer(422, ""));
     let denied = || got(answer(403, ""));
-    let missing = || got(answer(404, ""));
     for (case, outcome, verdict) in [
-        (VerifyCase::OtherTarget, got(created(1)), WARN),
-        (VerifyCase::OtherTarget, got(created(3)), PASS),
-        (VerifyCase::OtherTarget, refused(), PASS),
-        (VerifyCase::OtherTarget, missing(), NOT_KNOWN),
-        (VerifyCase::OtherCaller, got(created(1)), FAIL),
-        (VerifyCase::OtherCaller, replay(nameless("x")), FAIL),
-        (VerifyCase::OtherCaller, got(created(3)), PASS),
-        (VerifyCase::OtherCaller, refused(), WARN),
-        (VerifyCase::OtherCaller, denied(), NOT_KNOWN),
-        (VerifyCase::OtherCaller, got(nameless("x")), NOT_KNOWN),
         (VerifyCase::NoKey, got(created(3)), PASS),
         (VerifyCase::NoKey, got(created(1)), WARN),
         (VerifyCase::NoKey, got(answer(400, "")), PASS),
@@ -203,6 +191,30 @@ fn one_answer_decides() {
     ] {
         let judgement = judged(case, std::slice::from_ref(&outcome), None, &named());
         assert_eq!(judgement.verdict, verdict, "{case:?} {outcome:?}: {}", judgement.because);
+    }
+}
+
+#[test]
+fn another_caller_or_target_gets_no_answer_of_the_first() {
+    let refused = || got(answer(422, ""));
+    for (case, outcomes, verdict) in [
+        (VerifyCase::OtherTarget, [got(created(2)), got(created(1))], WARN),
+        (VerifyCase::OtherTarget, [got(created(3)), got(created(4))], PASS),
+        (VerifyCase::OtherTarget, [refused(), refused()], PASS),
+        (VerifyCase::OtherTarget, [got(answer(404, "")), got(answer(404, ""))], NOT_KNOWN),
+        (VerifyCase::OtherCaller, [got(created(2)), got(created(1))], FAIL),
+        (VerifyCase::OtherCaller, [replay(nameless("x")), replay(nameless("y"))], FAIL),
+        (VerifyCase::OtherCaller, [got(created(3)), got(created(4))], PASS),
+        (VerifyCase::OtherCaller, [refused(), refused()], WARN),
+        (VerifyCase::OtherCaller, [got(answer(403, "")), got(answer(403, ""))], NOT_KNOWN),
+        (VerifyCase::OtherCaller, [got(nameless("x")), got(nameless("x"))], NOT_KNOWN),
+        // Numbers of one's own for each caller: the first of both is 1.
+        (VerifyCase::OtherCaller, [got(created(7)), got(created(1))], NOT_KNOWN),
+        (VerifyCase::OtherCaller, [got(created(2)), got(created(3))], NOT_KNOWN),
+        (VerifyCase::OtherCaller, [got(created(1)), got(created(2))], PASS),
+    ] {
+        let judgement = judged(case, &outcomes, None, &named());
+        assert_eq!(judgement.verdict, verdict, "{case:?} {outcomes:?}: {}", judgement.because);
         let harm = (verdict == FAIL).then_some(VerifyHarm::AnswerOfAnotherCaller);
         assert_eq!(judgement.harm, harm, "{case:?}");
     }
@@ -242,9 +254,9 @@ fn a_key_that_is_not_heeded_says_nothing_of_its_spelling() {
 
 #[test]
 fn the_control_must_tell_two_effects_apart() {
-    assert_eq!(control(&created(2), &named(), None).verdict, PASS);
-    assert_eq!(control(&nameless("ok"), &indistinct(), Some(2)).verdict, PASS);
-    assert_eq!(control(&nameless("ok"), &indistinct(), None).verdict, NOT_KNOWN);
+    assert_eq!(control(&named(), None).verdict, PASS);
+    assert_eq!(control(&indistinct(), Some(2)).verdict, PASS);
+    assert_eq!(control(&indistinct(), None).verdict, NOT_KNOWN);
 }
 
 #[test]
@@ -256,10 +268,12 @@ fn effects_are_named_by_what_differs_and_not_by_what_differs_each_time() {
     assert_eq!(source(r#"{"order":1}"#, r#"{"order":2}"#, "/v1/orders"), member("order"));
     assert_eq!(source(r#"{"orderNumber":1}"#, r#"{"orderNumber":2}"#, "/orders/"), member("orderNumber"));
     assert_eq!(source(r#"{"number":"A-1"}"#, r#"{"number":"A-2"}"#, "/invoices"), member("number"));
+    assert_eq!(source(r#"{"customer_id":1}"#, r#"{"customer_id":2}"#, "/customers"), member("customer_id"));
     assert_eq!(source(r#"{"payment_id":1}"#, r#"{"payment_id":2}"#, "/charge"), member("payment_id"));
     // New in each answer, in replays too; or the same for every effect.
     for (first, other) in [
         (r#"{"request_id":"a"}"#, r#"{"request_id":"b"}"#),
+        (r#"{"customer_id":1}"#, r#"{"customer_id":2}"#),
         (r#"{"traceId":"a"}"#, r#"{"traceId":"b"}"#),
         (r#"{"id":"same"}"#, r#"{"id":"same"}"#),
         (r#"{"created_at":1}"#, r#"{"created_at":2}"#),
@@ -332,6 +346,9 @@ fn a_refusal_tells_clients_what_to_do() {
     assert_eq!(verdict(problem(linked).with(&RETRY_AFTER, "1")).0, PASS);
     let by_field = problem(r#"{"type":"urn:x"}"#).with(&LINK, "<https://d.example>; rel=\"help\"");
     assert_eq!(verdict(by_field.with(&RETRY_AFTER, "1")).0, PASS);
+    // A date is as good as seconds (RFC 9110, 10.2.3).
+    let dated = problem(linked).with(&RETRY_AFTER, "Sun, 29 Nov 2026 09:00:00 GMT");
+    assert_eq!(verdict(dated).0, PASS);
     assert_eq!(verdict(problem(linked)), (WARN, "no Retry-After".to_owned()));
     assert_eq!(verdict(problem("{}").with(&RETRY_AFTER, "1")), (WARN, "no link to documentation".to_owned()));
     let (verdict, because) = verdict(answer(409, "busy"));
