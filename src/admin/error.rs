@@ -88,7 +88,7 @@ impl AdminError {
             StoreError::Unavailable(_) | StoreError::Refused(_) => {
                 Self::new(AdminErrorKind::Store, format!("Nothing was done, as {causes}."))
             }
-            StoreError::Uncertain(_) => Self::new(
+            StoreError::Uncertain(_) | StoreError::Unacknowledged(_) => Self::new(
                 AdminErrorKind::Store,
                 format!("It may have been done or not, as {causes}. Look at the record."),
             ),
@@ -99,7 +99,10 @@ impl AdminError {
     /// The same for a call that only looks.
     pub(super) fn of_look(error: &StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Uncertain(_) => {
+            StoreError::Unavailable(_)
+            | StoreError::Refused(_)
+            | StoreError::Uncertain(_)
+            | StoreError::Unacknowledged(_) => {
                 Self::new(AdminErrorKind::Store, format!("It cannot be looked up, as {}.", store::causes(error)))
             }
             StoreError::Unreadable { .. } => Self::of_store(error),

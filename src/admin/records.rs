@@ -240,7 +240,7 @@ impl RecordApi {
         let keep_for = seen.summary.claim.terms.retention;
         let line = Self::told(seen, &swap, &by_hand)?;
         if let Err(error) = audit::add(&*self.store, name, &line, keep_for).await {
-            if let StoreError::Uncertain(_) = error {
+            if let StoreError::Uncertain(_) | StoreError::Unacknowledged(_) = error {
                 // It may be there all the same.
                 self.withdraw(name, &line, "the line could not be written for certain", keep_for).await;
             }
@@ -252,11 +252,12 @@ impl RecordApi {
             Ok(SwapResult::Done) => None,
             Ok(SwapResult::Changed(_)) => Some("the record had changed"),
             Err(StoreError::Uncertain(_)) => Some("the store did not answer: it may have been done"),
+            Err(StoreError::Unacknowledged(_)) => Some("the store may lose it: it may have been done"),
             Err(_) => Some("the store refused"),
         };
         if let Some(why) = not_done {
             self.withdraw(name, &line, why, keep_for).await;
-            if !matches!(done, Err(StoreError::Uncertain(_))) {
+            if !matches!(done, Err(StoreError::Uncertain(_) | StoreError::Unacknowledged(_))) {
                 not_changed(name, &line, why, done.as_ref().err());
             }
         }
@@ -290,7 +291,7 @@ impl RecordApi {
                 Err(AdminError::new(AdminErrorKind::Changed, detail).about(name))
             }
             Err(error) => {
-                if let StoreError::Uncertain(_) = error {
+                if let StoreError::Uncertain(_) | StoreError::Unacknowledged(_) = error {
                     tracing::warn!(target: "onlyonce", event, record = %name, was, status, force, by, from, reason, why = not_done,
                         error = &error as &dyn std::error::Error, "{what}, or it was not done: the store did not answer");
                 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Guard;
+use super::cleanup::Arrival;
 use super::in_flight::InFlightEntry;
 use super::lease::{Lease, RecordOutcome, SendFence};
 use super::lease_state::SendRefusal;
@@ -297,7 +298,7 @@ impl Recorder {
                     }
                 };
                 if lease.may_write_late() {
-                    self.guard.cleanup.add(&self.guard.store, &lease.name, lease.claim.token);
+                    self.guard.cleanup.add(&self.guard.store, &lease.name, lease.claim.token, Arrival::Possible);
                 }
                 Ok(written)
             }
@@ -376,7 +377,12 @@ impl Recorder {
                     return;
                 }
                 Err(StoreError::Unreadable { .. }) => break,
-                Err(StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Uncertain(_)) => tries += 1,
+                Err(
+                    StoreError::Unavailable(_)
+                    | StoreError::Refused(_)
+                    | StoreError::Uncertain(_)
+                    | StoreError::Unacknowledged(_),
+                ) => tries += 1,
             }
         }
         tracing::error!(record = %self.lease.name, tries, "an outcome was never recorded; its key stays claimed");

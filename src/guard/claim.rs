@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Guard;
+use super::cleanup::Arrival;
 use super::decide::{Verdict, decide};
 use super::lease::Lease;
 use super::ownership::{Ownership, UnusedLease};
@@ -56,7 +57,8 @@ impl Guard {
             extensions: operation.extensions.clone(),
         };
         let claiming = self.in_flight.claiming(&operation.name);
-        let mut pending = UnansweredClaim { guard: self, name: &operation.name, token: wanted.token, armed: true };
+        let mut pending =
+            PendingClaim { guard: self, name: &operation.name, token: wanted.token, leaves: Some(Arrival::Possible) };
         let (claimed, unanswered) = self.ask(&operation.name, &wanted).await;
         match claimed {
             Ok(Claimed::Granted(claim)) => {
@@ -85,21 +87,21 @@ impl Guard {
                         return Ok(Admission::Repeat(verdict));
                     }
                 };
-                pending.armed = false;
+                pending.leaves = None;
                 let counted = self.metrics.in_flight(&rule.name);
                 let unused = UnusedLease::new(self, lease);
                 Ok(Admission::Owner(Ownership { rule: Arc::clone(rule), permit, counted, entry, unused }))
             }
             Ok(Claimed::Refused(held)) => {
-                pending.armed = unanswered > 0;
+                pending.leaves = leaves(None, unanswered);
                 Ok(Admission::Repeat(self.verdict(rule, operation, *held)))
             }
             Err(error @ StoreError::Unreadable { .. }) => {
-                pending.armed = unanswered > 0;
+                pending.leaves = leaves(Some(&error), unanswered);
                 Err(error.into())
             }
             Err(error) => {
-                pending.armed = unanswered > 0;
+                pending.leaves = leaves(Some(&error), unanswered);
                 match self.by_itself(rule, operation, 1) {
                     Fallback::Repeat(verdict) => Ok(Admission::Repeat(verdict)),
                     Fallback::Refuse => Err(error.there_may_be_a_record().into()),
@@ -123,34 +125,47 @@ impl Guard {
         decide(held, &operation.fingerprint, rule.on_mismatch)
     }
 
-    /// Claims, and claims once more if the answer is lost. The token makes that safe. Also returns the number of tries
-    /// without an answer.
+    /// Claims, and claims once more if the answer or an acknowledgement is missing. The token makes that safe. Also
+    /// returns the number of tries without an answer.
     async fn ask(&self, name: &RecordName, wanted: &Claim) -> (Result<Claimed, StoreError>, u32) {
-        match self.store.claim(name, wanted).await {
-            Err(StoreError::Uncertain(_)) => {}
+        let unanswered = match self.store.claim(name, wanted).await {
+            Err(StoreError::Uncertain(_)) => 1,
+            Err(StoreError::Unacknowledged(_)) => 0,
             certain => return (certain, 0),
-        }
+        };
         match self.store.claim(name, wanted).await {
-            Err(StoreError::Uncertain(cause)) => (Err(StoreError::Uncertain(cause)), 2),
+            Err(error @ StoreError::Uncertain(_)) => (Err(error), unanswered + 1),
             // This try failed for certain; the first may have succeeded.
-            Err(StoreError::Unavailable(cause) | StoreError::Refused(cause)) => (Err(StoreError::Uncertain(cause)), 1),
-            certain => (certain, 1),
+            Err(StoreError::Unavailable(cause) | StoreError::Refused(cause)) => {
+                (Err(StoreError::Uncertain(cause)), unanswered)
+            }
+            answered => (answered, unanswered),
         }
     }
 }
 
-/// A claim without an answer. Dropping it while `armed` deletes the claim when it arrives.
-struct UnansweredClaim<'a> {
+/// Whether the tries of a claim that was not granted may have left it at the store, and whether it may still arrive.
+fn leaves(error: Option<&StoreError>, unanswered: u32) -> Option<Arrival> {
+    match error {
+        _ if unanswered > 0 => Some(Arrival::Possible),
+        // It was written, and too few replicas or disks have it.
+        Some(StoreError::Uncertain(_) | StoreError::Unacknowledged(_)) => Some(Arrival::Over),
+        Some(StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Unreadable { .. }) | None => None,
+    }
+}
+
+/// A claim that is not granted yet. Dropping it deletes what it `leaves` at the store.
+struct PendingClaim<'a> {
     guard: &'a Guard,
     name: &'a RecordName,
     token: Token,
-    armed: bool,
+    leaves: Option<Arrival>,
 }
 
-impl Drop for UnansweredClaim<'_> {
+impl Drop for PendingClaim<'_> {
     fn drop(&mut self) {
-        if self.armed {
-            self.guard.cleanup.add(&self.guard.store, self.name, self.token);
+        if let Some(arrival) = self.leaves {
+            self.guard.cleanup.add(&self.guard.store, self.name, self.token, arrival);
         }
     }
 }

@@ -3,10 +3,12 @@
 //! A claim that timed out may arrive later, and would then block its key until the retention ends. Only this process
 //! knows its token, so only this process can delete it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::record::{RecordName, Token};
@@ -21,11 +23,21 @@ pub(super) struct Cleanup {
     open: watch::Sender<usize>,
 }
 
+/// Whether a claim that was given up may still arrive at the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// A try had no answer, so it may be on its way.
+    Possible,
+    /// Each try was answered: it is there, and too few replicas or disks have it.
+    Over,
+}
+
 struct Orphan {
     /// The store handle that made the claim: on the same connection, the release follows the claim.
     store: Arc<Metered>,
     name: RecordName,
     token: Token,
+    arrival: Arrival,
     since: Instant,
     looks: u32,
     /// The time of the next look.
@@ -55,6 +67,9 @@ impl Drop for OpenOrphan {
     }
 }
 
+/// How many claims are looked for at the same time.
+const LOOKS: usize = 32;
+
 /// The limit of claims at once. Further ones are left to their lease: this limits memory, and a blocked key is safe.
 const CAPACITY: usize = 4096;
 
@@ -73,11 +88,12 @@ const ENOUGH: u32 = 3;
 const WHILE_DOWN: Duration = Duration::from_millis(100);
 
 /// Whether to look again for a claim that was given up `age` ago, after this result.
-pub fn looks_again(found: &Result<Released, StoreError>, age: Duration) -> bool {
-    match found {
+pub fn looks_again(found: &Result<Released, StoreError>, age: Duration, arrival: Arrival) -> bool {
+    match (found, arrival) {
+        (Ok(Released::Deleted), Arrival::Over) => false,
         // Even after a deletion: the claim may have been sent twice.
-        Ok(Released::Deleted | Released::Absent | Released::Kept) => age < HORIZON,
-        Err(_) => age < PATIENCE,
+        (Ok(Released::Deleted | Released::Absent | Released::Kept), Arrival::Possible | Arrival::Over) => age < HORIZON,
+        (Err(_), Arrival::Possible | Arrival::Over) => age < PATIENCE,
     }
 }
 
@@ -102,13 +118,14 @@ impl Cleanup {
     }
 
     /// Deletes the record of this claim when it arrives. Never blocks.
-    pub(super) fn add(&self, store: &Arc<Metered>, name: &RecordName, token: Token) {
+    pub(super) fn add(&self, store: &Arc<Metered>, name: &RecordName, token: Token, arrival: Arrival) {
         let open = Some(OpenOrphan::new(&self.open));
         let (since, store) = (Instant::now(), Arc::clone(store));
         let orphan = Orphan {
             store,
             name: name.clone(),
             token,
+            arrival,
             since,
             looks: 0,
             next: since,
@@ -123,32 +140,58 @@ impl Cleanup {
     }
 }
 
+/// The claims that nobody looks for at the moment.
+#[derive(Default)]
+struct OrphanQueue {
+    /// They are to be looked for now, in this order.
+    due: VecDeque<Orphan>,
+    /// They are to be looked for later.
+    later: Vec<Orphan>,
+    /// When to see which of those are due.
+    wakes: Option<Instant>,
+}
+
 async fn run(mut inbox: mpsc::Receiver<Orphan>) {
-    while let Some(first) = inbox.recv().await {
-        let mut orphans = vec![first];
-        while !orphans.is_empty() {
-            let mut left = Vec::with_capacity(orphans.len());
-            for mut orphan in orphans {
-                if !orphan.is_due() || orphan.is_left_after_a_look().await {
-                    left.push(orphan);
+    let (mut queue, mut looks) = (OrphanQueue::default(), JoinSet::new());
+    loop {
+        while looks.len() < LOOKS
+            && let Some(orphan) = queue.due.pop_front()
+        {
+            looks.spawn(orphan.look());
+        }
+        tokio::select! {
+            // A claim that was just given up blocks its key, so it is looked for before those that were not there.
+            Some(orphan) = inbox.recv(), if queue.len() + looks.len() < CAPACITY => queue.due.push_front(orphan),
+            Some(left) = looks.join_next() => {
+                if let Ok(Some(orphan)) = left {
+                    queue.put_off(orphan);
                 }
             }
-            orphans = left;
-            let Some(next) = orphans.iter().map(Orphan::wakes).min() else { break };
-            // A claim that was just given up blocks its key, so it is looked for at once.
-            if orphans.len() < CAPACITY {
-                tokio::select! {
-                    () = tick::sleep_until(next) => {}
-                    Some(orphan) = inbox.recv() => orphans.push(orphan),
-                }
+            () = tick::sleep_until(queue.wakes.unwrap_or_else(Instant::now)), if queue.wakes.is_some() => queue.wake(),
+            else => return,
+        }
+    }
+}
+
+impl OrphanQueue {
+    fn len(&self) -> usize {
+        self.due.len() + self.later.len()
+    }
+
+    fn put_off(&mut self, orphan: Orphan) {
+        let wakes = orphan.wakes();
+        self.wakes = Some(self.wakes.map_or(wakes, |others| others.min(wakes)));
+        self.later.push(orphan);
+    }
+
+    /// Finds those that are due by now.
+    fn wake(&mut self) {
+        self.wakes = None;
+        for mut orphan in std::mem::take(&mut self.later) {
+            if orphan.is_due() {
+                self.due.push_back(orphan);
             } else {
-                tick::sleep_until(next).await;
-            }
-            while orphans.len() < CAPACITY {
-                match inbox.try_recv() {
-                    Ok(orphan) => orphans.push(orphan),
-                    Err(_) => break,
-                }
+                self.put_off(orphan);
             }
         }
     }
@@ -172,8 +215,8 @@ impl Orphan {
         if self.waits_for_store { self.next.min(Instant::now() + WHILE_DOWN) } else { self.next }
     }
 
-    /// Looks for this claim. Returns whether to look again.
-    async fn is_left_after_a_look(&mut self) -> bool {
+    /// Looks for this claim. Returns it if it is to be looked for again.
+    async fn look(mut self) -> Option<Self> {
         let found = self.store.release(&self.name, self.token).await;
         if found.is_ok() {
             self.answers += 1;
@@ -188,6 +231,6 @@ impl Orphan {
         self.looks += 1;
         self.waits_for_store = found.is_err();
         self.was_down = self.waits_for_store && self.store.health() == Health::Down;
-        looks_again(&found, self.since.elapsed())
+        looks_again(&found, self.since.elapsed(), self.arrival).then_some(self)
     }
 }

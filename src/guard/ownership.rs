@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Guard;
 use super::attempt::{Attempt, InFlightPermit, Recorder};
+use super::cleanup::Arrival;
 use super::in_flight::InFlightEntry;
 use super::lease::{Lease, RecordWatch, SendFence};
 use super::limit::Permit;
@@ -76,7 +77,7 @@ impl UnusedLease {
 impl Drop for UnusedLease {
     fn drop(&mut self) {
         if !self.is_used {
-            self.guard.cleanup.add(&self.guard.store, &self.lease.name, self.lease.claim.token);
+            self.guard.cleanup.add(&self.guard.store, &self.lease.name, self.lease.claim.token, Arrival::Possible);
         }
     }
 }

@@ -246,7 +246,9 @@ impl Proxy {
                 self.unguarded(head, RequestBody::buffered(body), client, event).await
             }
             (StoreError::Unavailable(_), OnStoreError::Reject)
-            | (StoreError::Refused(_) | StoreError::Uncertain(_), _) => Err(refusal::store_unavailable()),
+            | (StoreError::Refused(_) | StoreError::Uncertain(_) | StoreError::Unacknowledged(_), _) => {
+                Err(refusal::store_unavailable())
+            }
             (error @ StoreError::Unreadable { .. }, _) => Err(refusal::unread_record(&error)),
         }
     }

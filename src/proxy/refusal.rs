@@ -131,7 +131,10 @@ pub(super) fn unread_record(error: &StoreError) -> Problem {
             tracing::error!(error = error as &dyn Error, "a record cannot be read; its key is blocked");
             record_unreadable()
         }
-        StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Uncertain(_) => store_unavailable(),
+        StoreError::Unavailable(_)
+        | StoreError::Refused(_)
+        | StoreError::Uncertain(_)
+        | StoreError::Unacknowledged(_) => store_unavailable(),
     }
 }
 

@@ -104,9 +104,12 @@ impl StoredBody {
         let stored = match chunks.read(index).await {
             // The caller already has the beginning, and this error would cut its body off. So the chunk is read once
             // more.
-            Err(StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Uncertain(_)) if index > 0 => {
-                chunks.read(index).await
-            }
+            Err(
+                StoreError::Unavailable(_)
+                | StoreError::Refused(_)
+                | StoreError::Uncertain(_)
+                | StoreError::Unacknowledged(_),
+            ) if index > 0 => chunks.read(index).await,
             read => read,
         };
         let stored = stored.map_err(StoreError::there_may_be_a_record)?;

@@ -279,6 +279,9 @@ pub enum StoreError {
     /// It may have been done, or may still be done.
     #[error("the store did not answer")]
     Uncertain(#[source] Cause),
+    /// Done, but fewer replicas or disks have it than the configuration asks for. It may be lost.
+    #[error("the store took it, without the acknowledgements that are asked for")]
+    Unacknowledged(#[source] Cause),
     /// A record exists that cannot be read. Its operation is never run again.
     #[error("the record {name} cannot be read")]
     Unreadable {

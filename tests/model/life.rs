@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onlyonce::guard::attempt::{AttemptResult, recorded};
-use onlyonce::guard::cleanup::{HORIZON, looks_again};
+use onlyonce::guard::cleanup::{Arrival, HORIZON, looks_again};
 use onlyonce::guard::decide;
 use onlyonce::guard::policy::Outcome;
 use onlyonce::rule::OnMismatch;
@@ -187,7 +187,7 @@ impl World {
         let Answer::Released(found) = answer else { unreachable!("it was a release") };
         self.past.cleaned = found == Released::Deleted;
         let age = if self.network.iter().any(|message| message.from == id) { Duration::ZERO } else { HORIZON };
-        if !looks_again(&Ok(found), age) {
+        if !looks_again(&Ok(found), age, Arrival::Possible) {
             self.of(id).stage = Stage::Over;
         }
     }

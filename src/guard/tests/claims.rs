@@ -35,6 +35,56 @@ async fn a_claim_that_arrives_late_is_cleaned_up_too() {
     }
 }
 
+/// Such a claim is at the store, and nothing of it is under way. So one release is enough.
+#[tokio::test(start_paused = true)]
+async fn claims_that_too_few_replicas_have_are_deleted_once_however_many_there_are() {
+    let scene = Scene::new();
+    let mut refused = 0;
+    for key in 0..=u8::MAX {
+        for time in 1..=40 {
+            scene.store.claims.next([Fault::Unacknowledged; 2]);
+            let short = scene.guard.claim(&scene.rule, &operation(key, HOLD)).await;
+            let Err(ClaimError::Store(short)) = short else { panic!("{key} is held by an earlier one") };
+            assert!(matches!(short, StoreError::Unacknowledged(_)), "{short:?}");
+            refused += 1;
+            // The clean-up may take longer than the next claim, but not for ever.
+            while scene.store.released.load(Ordering::SeqCst) < refused {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(scene.held(&operation(key, HOLD)).await, None, "{key}, {time}");
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert_eq!(scene.store.released.load(Ordering::SeqCst), refused);
+    // If one try had no answer, it may still arrive.
+    for first in [Fault::RequestLost, Fault::Unacknowledged] {
+        let (scene, operation) = (Scene::new(), operation(1, HOLD));
+        let second = if first == Fault::RequestLost { Fault::Unacknowledged } else { Fault::RequestLost };
+        scene.store.claims.next([first, second]);
+        assert!(scene.guard.claim(&scene.rule, &operation).await.is_err());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        scene.arrives(&operation, &scene.last_claim()).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(scene.held(&operation).await, None, "{first:?}");
+    }
+}
+
+/// A release may take long, and many others are waiting.
+#[tokio::test(start_paused = true)]
+async fn slow_releases_of_earlier_claims_do_not_delay_that_of_a_new_one() {
+    let scene = Scene::new();
+    for key in 0..20 {
+        scene.store.claims.next([Fault::RequestLost; 2]);
+        assert!(scene.guard.claim(&scene.rule, &operation(key, HOLD)).await.is_err());
+    }
+    scene.store.releases.next([Fault::Slow(Duration::from_secs(2)); 20]);
+    tokio::time::sleep(TICK * 2).await;
+    scene.store.claims.next([Fault::AnswerLost; 2]);
+    assert!(scene.guard.claim(&scene.rule, &operation(20, HOLD)).await.is_err());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(scene.held(&operation(20, HOLD)).await, None);
+}
+
 /// Its key is blocked until then. Claims that were given up before are looked for once a second only.
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_was_just_given_up_is_looked_for_at_once() {

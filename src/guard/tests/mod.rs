@@ -40,6 +40,8 @@ enum Fault {
     Refused,
     /// It is done, and the answer is lost.
     AnswerLost,
+    /// It is done, and too few replicas have it.
+    Unacknowledged,
     /// It is not done, and nobody can tell.
     RequestLost,
     /// It is done, and the whole process sleeps for this long before it reads the answer.
@@ -59,6 +61,8 @@ struct Faulty {
     renewals: Plan,
     settlements: Plan,
     releases: Plan,
+    /// The number of releases so far.
+    released: AtomicU32,
     finds: Plan,
     /// Whether it says that it cannot be used.
     is_down: AtomicBool,
@@ -98,6 +102,10 @@ impl Plan {
                 std::thread::sleep(time);
                 answer
             }
+            Some(Fault::Unacknowledged) => {
+                call.await?;
+                Err(StoreError::Unacknowledged("by plan".into()))
+            }
             Some(Fault::AnswerLost) => {
                 call.await?;
                 Err(StoreError::Uncertain("by plan".into()))
@@ -121,6 +129,7 @@ impl Store for Faulty {
     }
 
     fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> store::StoreFuture<'a, Released> {
+        self.released.fetch_add(1, Ordering::SeqCst);
         Box::pin(self.releases.carry_out(self.store.release(name, token)))
     }
 
@@ -188,6 +197,7 @@ impl Scene {
             renewals: Plan::default(),
             settlements: Plan::default(),
             releases: Plan::default(),
+            released: AtomicU32::default(),
             finds: Plan::default(),
             is_down: AtomicBool::new(false),
         });

@@ -166,7 +166,7 @@ impl<'a> Call<'a> {
         let uncertain = |why: String| Err(StoreError::Uncertain(why.into()));
         match write_acks.confirm(self.rest_deadline()).await {
             Ok(Confirmation::Enough) => Ok(()),
-            Ok(Confirmation::Short(shortfall)) => uncertain(shortfall.to_string()),
+            Ok(Confirmation::Short(shortfall)) => Err(StoreError::Unacknowledged(shortfall.to_string().into())),
             Ok(Confirmation::Failed(error)) => match CommandError::of(error) {
                 CommandError::Refused(_, error) => uncertain(error.to_string()),
                 fault => Err(self.error(fault)),
@@ -258,9 +258,13 @@ impl<'a> Call<'a> {
     pub(super) async fn renew(&self, claim: &Claim) -> Result<Renewed, StoreError> {
         let renewed = self.connected.renew(self.key, &encode_claim(claim), claim.terms.retention, self.timeout).await;
         let renewed = renewed.map_err(|fault| self.error(fault))?;
-        if renewed == Renewed::ClaimedAgain && self.connected.write_acks.is_some() {
-            // This is a new claim, so a failover must not lose it.
-            Box::pin(self.acknowledged()).await?;
+        match renewed {
+            // This may be a new claim, which a failover must not lose. An extended claim may be one, too: an earlier
+            // renewal may have made it, and may have had no acknowledgement.
+            Renewed::Extended | Renewed::ClaimedAgain if self.connected.write_acks.is_some() => {
+                Box::pin(self.acknowledged()).await?;
+            }
+            Renewed::Extended | Renewed::ClaimedAgain | Renewed::Lost => {}
         }
         Ok(renewed)
     }

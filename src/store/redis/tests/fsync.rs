@@ -24,7 +24,7 @@ async fn falls_short(store: &Redis, why: &str) {
     for _ in 0..2 {
         let begun = Instant::now();
         let short = store.claim(&name, &mine).await.expect_err("it is not acknowledged");
-        assert!(matches!(short, StoreError::Uncertain(_)), "{short:?}");
+        assert!(matches!(short, StoreError::Unacknowledged(_)), "{short:?}");
         assert!(crate::store::causes(&short).contains(why), "{short:?}");
         assert!(begun.elapsed() < TIMEOUT * 4, "{:?}", begun.elapsed());
         assert_eq!(store.find(&name).await.expect("an answer").expect("a record").record.claim, mine);
@@ -33,9 +33,9 @@ async fn falls_short(store: &Redis, why: &str) {
     // Outcomes and new claims of a renewal wait, too.
     let (settled, renewed) = (super::name(), super::name());
     let short = store.settle(&settled, &completed(&mine, b"{}")).await;
-    assert!(matches!(short, Err(StoreError::Uncertain(_))), "{short:?}");
+    assert!(matches!(short, Err(StoreError::Unacknowledged(_))), "{short:?}");
     let short = store.renew(&renewed, &mine).await;
-    assert!(matches!(short, Err(StoreError::Uncertain(_))), "{short:?}");
+    assert!(matches!(short, Err(StoreError::Unacknowledged(_))), "{short:?}");
     // A replay and a refusal wait for nothing.
     let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
     assert!(matches!(replayed, Claimed::Refused(_)));
