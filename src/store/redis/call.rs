@@ -252,7 +252,13 @@ impl<'a> Call<'a> {
             Ok(None) | Err(CommandError::Refused(..)) => return Err(self.error(refusal)),
             Err(fault) => return Err(self.error(fault)),
         };
-        self.refused(&there, claim)
+        match self.refused(&there, claim)? {
+            // An earlier try has written the claim here, which proves nothing about another server.
+            Acquired::Granted(_) if refusal.may_be_of_former_primary() => {
+                Err(StoreError::Uncertain(refusal.to_string().into()))
+            }
+            acquired => Ok(acquired),
+        }
     }
 
     pub(super) async fn renew(&self, claim: &Claim) -> Result<Renewed, StoreError> {

@@ -52,6 +52,12 @@ impl CommandError {
         ["READONLY", "LOADING", "MASTERDOWN"].iter().any(|code| self.says(code))
     }
 
+    /// Whether another server may be the primary by now. It may lack what this one has.
+    pub(super) fn may_be_of_former_primary(&self) -> bool {
+        // A primary that has lost its replicas may be cut off.
+        self.is_elsewhere() || self.says("NOREPLICAS")
+    }
+
     /// Whether a cluster node has not executed the command. It names the right node if it knows it.
     pub(super) fn is_elsewhere_in_cluster(&self) -> bool {
         ["MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN"].iter().any(|code| self.says(code))

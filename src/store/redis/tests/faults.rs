@@ -144,9 +144,10 @@ async fn a_server_that_takes_no_writes_still_replays() {
         // Its snapshots always fail, because the file name is that of a folder.
         let server = RedisServer::start_with(&["--save", "3600 1", "--dbfilename", "taken.rdb"]);
         let store = open(server.port(), MANY_PINGS).await;
-        let (settled, mine) = (name(), claim(1, RETRY));
+        let (settled, flying, mine) = (name(), name(), claim(1, RETRY));
         store.claim(&settled, &mine).await.expect("granted");
         store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
+        store.claim(&flying, &mine).await.expect("granted");
         let dir: Vec<String> = admin(&server.url(), &[b"CONFIG", b"GET", b"dir"]).await;
         std::fs::create_dir(std::path::Path::new(&dir[1]).join("taken.rdb")).expect("a folder");
         order(&server, breaks).await;
@@ -160,6 +161,12 @@ async fn a_server_that_takes_no_writes_still_replays() {
         assert!(why.to_string().contains(code), "{why}");
         let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
         assert!(matches!(replayed, Claimed::Refused(held) if held.record == completed(&mine, b"{}")), "{code}");
+        let again = store.claim(&flying, &mine).await;
+        match code {
+            // A primary without its replicas may be cut off, and another one may have taken its place.
+            "NOREPLICAS" => assert!(matches!(again, Err(StoreError::Uncertain(_))), "{again:?}"),
+            _ => assert_eq!(again.expect("an answer"), Claimed::Granted(mine.clone())),
+        }
         // The server accepts new connections, and keeps them.
         open(server.port(), MANY_PINGS).await.find(&settled).await.expect("an answer").expect("a record");
         assert_eq!(store.health(), Health::Up);
@@ -206,6 +213,23 @@ async fn a_replica_is_left_for_its_master() {
     order(&server, "REPLICAOF NO ONE").await;
     until(&store, Health::Up).await;
     store.claim(&name(), &mine).await.expect("granted");
+}
+
+/// The first try of the claim was executed, and its reply was lost. Another server may be the primary by now, and lack it.
+#[tokio::test]
+async fn a_claim_of_its_own_on_a_replica_is_not_granted() {
+    let server = RedisServer::start();
+    for habits in [NO_PING, BY_SCRIPT] {
+        let (name, mine, store) = (name(), claim(1, RETRY), open(server.port(), habits).await);
+        store.claim(&name, &mine).await.expect("granted");
+        assert_eq!(store.claim(&name, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
+        order(&server, "REPLICAOF 127.0.0.1 1").await;
+        let uncertain = store.claim(&name, &mine).await;
+        assert!(matches!(uncertain, Err(StoreError::Uncertain(_))), "{uncertain:?}");
+        order(&server, "REPLICAOF NO ONE").await;
+        until(&store, Health::Up).await;
+        assert_eq!(store.claim(&name, &mine).await.expect("an answer"), Claimed::Granted(mine));
+    }
 }
 
 #[tokio::test]
