@@ -114,10 +114,11 @@ impl RecordFormat {
         chunks::cut(name, token, body, self.encryption())
     }
 
-    /// The same for any body. A long one is cut on a blocking thread: that takes a millisecond for each MiB if it is
-    /// encrypted, and would delay the other tasks of a runtime thread.
+    /// The same for any body. A long one that is encrypted is cut on a blocking thread: that takes a millisecond for each
+    /// MiB, and would delay the other tasks of a runtime thread.
     pub(super) async fn cut_aside(&self, name: &RecordName, token: Token, body: &[Bytes]) -> (Vec<Chunk>, Cut) {
-        if body.iter().map(|piece| piece.len() as u64).sum::<u64>() <= CUT_AT_ONCE {
+        let is_short = || body.iter().map(|piece| piece.len() as u64).sum::<u64>() <= CUT_AT_ONCE;
+        if self.keys.is_empty() || is_short() {
             return self.cut(name, token, body);
         }
         let (name_of_task, pieces, key) = (name.clone(), body.to_vec(), self.keys.first().cloned());

@@ -171,7 +171,7 @@ impl<'a> Call<'a> {
                 CommandError::Refused(_, error) => uncertain(error.to_string()),
                 fault => Err(self.error(fault)),
             },
-            Err(CommandError::Late) => uncertain(ACKS_LATE.to_owned()),
+            Ok(Confirmation::Late) | Err(CommandError::Late) => uncertain(ACKS_LATE.to_owned()),
             Err(fault) => Err(self.error(fault)),
         }
     }

@@ -236,9 +236,14 @@ impl Connected {
         let mut pttl = redis::cmd("PTTL");
         pttl.arg(name);
         let lists = self.in_list(deadline, pttl.query_async::<i64>(&mut lists));
+        let acks = async {
+            if let Some(write_acks) = &self.write_acks {
+                let _ = self.in_list(deadline, pttl.query_async::<i64>(&mut write_acks.handle())).await;
+            }
+        };
         // This opens a connection if there is none. All cores fall back to it if the server accepts no more.
         let carrier = self.connections.get(name, 0, false, deadline);
-        let _ = tokio::join!(tokio::time::timeout_at(deadline, hot), lists, carrier);
+        let _ = tokio::join!(tokio::time::timeout_at(deadline, hot), lists, acks, carrier);
     }
 
     /// Sets the time to live of a name.

@@ -64,6 +64,7 @@ pub(super) struct Probe {
 struct LoggedWarnings {
     eviction_unknown: bool,
     not_persisted: bool,
+    late_on_disk: bool,
     no_info: bool,
     evicting: bool,
     short: bool,
@@ -71,9 +72,9 @@ struct LoggedWarnings {
     evicted: Option<u64>,
 }
 
-/// With `appendfsync everysec`, a write is on disk after a second at most, unless the disk is busy. A call waits for a
-/// quarter of `store.timeout` at a time.
-const PATIENT_WITH_DISK: Duration = Duration::from_secs(5);
+/// With `appendfsync everysec`, a write is on disk after a second, the pause of the server's timer, and the fsync itself.
+/// A call waits for a quarter of `store.timeout` at a time.
+const PATIENT_WITH_DISK: Duration = Duration::from_secs(8);
 
 /// In a cluster, the slot of the probe's name may be moving to another node. Then another name is tried.
 const NAMES_TRIED: usize = 3;
@@ -165,6 +166,13 @@ impl Probe {
                 "Redis persists nothing: when it restarts, all records are gone, and their operations run again"
             );
         }
+        if !self.said.late_on_disk && self.is_late_on_disk(&facts) {
+            self.said.late_on_disk = true;
+            tracing::warn!(
+                found = self.wait_for_disk(&facts),
+                "Redis writes to its disk too late for store.fsync_acks"
+            );
+        }
         let tried = std::iter::repeat_n("SCRIPT LOAD", loads.len()).chain(tried);
         if let Some(error) = redirect(rehearsed) {
             let server = connected.endpoint.to_string();
@@ -232,6 +240,16 @@ impl Probe {
             add("fsync", self.wait_for_disk(facts));
         }
         findings
+    }
+
+    /// Whether claims are refused because the disk has them later than a call waits.
+    fn is_late_on_disk(&self, facts: &ServerFacts) -> bool {
+        self.acks.is_some_and(|acks| acks.on_disk)
+            && match facts.append_fsync.as_deref() {
+                Some("always") | None => false,
+                Some("everysec") => self.timeout < PATIENT_WITH_DISK,
+                Some(_) => true,
+            }
     }
 
     /// How long a claim waits for the disk, as `appendfsync` has it.
@@ -332,20 +350,21 @@ impl Probe {
         ConnectError::of(fault, || self.rule.to_string())
     }
 
-    /// Why `store.fsync_acks` cannot be had from a server.
-    pub(super) fn without_fsync_acks(
+    /// Why a server cannot give these acknowledgements.
+    pub(super) fn without_acks(
         &self,
+        acks: RequiredAcks,
         error: RedisError,
         endpoint: &RedisEndpoint,
         dialer: &Dialer,
     ) -> ConnectError {
         let says = |text: &str| error.detail().is_some_and(|detail| detail.contains(text));
         match error.code() {
-            Some("NOPERM") => {
-                let (missing, rule) = ("WAITAOF".to_owned(), self.rule.to_string());
+            Some("ERR") if acks.on_disk && says("unknown command") => ConnectError::NoWaitAof(error),
+            code if code == Some("NOPERM") || says("unknown command") => {
+                let (missing, rule) = (acks.command_name().to_owned(), self.rule.to_string());
                 ConnectError::Permission { missing, rule, source: error }
             }
-            Some("ERR") if says("unknown command") => ConnectError::NoWaitAof(error),
             Some("ERR") if says("appendonly") => ConnectError::NoAppendOnlyFile(error),
             Some("ERR") if says("replica") => ConnectError::NotPrimary { server: endpoint.to_string() },
             _ => ConnectError::of_opening(error, dialer),

@@ -29,7 +29,7 @@ use super::probe::Probe;
 use super::sentinel::Sentinels;
 use super::stream::Dialer;
 use super::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
-use super::write_acks::{RequiredAcks, WriteAcks, try_fsync_acks};
+use super::write_acks::{RequiredAcks, WriteAcks, try_acks};
 use crate::config::RedisEndpoint;
 use crate::store::causes;
 
@@ -181,10 +181,8 @@ impl Supervisor {
                 let opened = tokio::time::timeout_at(deadline, self.open(endpoint, &lost)).await.map_err(silent)?;
                 let connection = opened.map_err(|error| ConnectError::of_opening(error, &dialer))?;
                 runs.push(run_of(&connection, deadline).await);
-                if acks.on_disk {
-                    let tried = tokio::time::timeout_at(deadline, try_fsync_acks(&connection)).await.map_err(silent)?;
-                    tried.map_err(|error| self.probe.without_fsync_acks(error, endpoint, &dialer))?;
-                }
+                let tried = tokio::time::timeout_at(deadline, try_acks(&connection, acks)).await.map_err(silent)?;
+                tried.map_err(|error| self.probe.without_acks(acks, error, endpoint, &dialer))?;
                 let marks = (self.link.names.clone(), format!("{prefix}:replicated"));
                 Some(WriteAcks::start(connection, marks, acks, timeout, lost.clone()))
             }

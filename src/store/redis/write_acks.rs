@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -17,6 +18,7 @@ use super::command_error::CommandError;
 use super::commands::millis;
 use super::multiplexed::Multiplexed;
 use super::own_names::OwnNames;
+use super::timing::TIMEOUTS;
 use crate::config;
 
 /// The acknowledgements that a write needs.
@@ -31,6 +33,7 @@ pub(super) struct RequiredAcks {
 /// Waits for the acknowledgements of one server. The task ends with the last clone.
 #[derive(Clone)]
 pub(super) struct WriteAcks {
+    connection: Multiplexed,
     asked: mpsc::UnboundedSender<oneshot::Sender<Confirmation>>,
 }
 
@@ -41,6 +44,8 @@ pub(super) enum Confirmation {
     Enough,
     /// They are not, in time. They may be later.
     Short(Shortfall),
+    /// There was no reply in time.
+    Late,
     /// The result is unknown.
     Failed(RedisError),
 }
@@ -70,8 +75,13 @@ impl RequiredAcks {
         (acks.replicas > 0 || acks.on_disk).then_some(acks)
     }
 
+    /// The name of the command.
+    pub(super) fn command_name(self) -> &'static str {
+        if self.on_disk { "WAITAOF" } else { "WAIT" }
+    }
+
     fn command(self, timeout: Duration) -> Cmd {
-        let mut command = redis::cmd(if self.on_disk { "WAITAOF" } else { "WAIT" });
+        let mut command = redis::cmd(self.command_name());
         if self.on_disk {
             command.arg(1);
         }
@@ -123,8 +133,13 @@ impl WriteAcks {
     ) -> Self {
         let (asked, waiting) = mpsc::unbounded_channel();
         #[expect(clippy::disallowed_methods, reason = "ends with the last who may ask")]
-        tokio::spawn(run(connection, marks, acks, timeout, waiting, lost));
-        Self { asked }
+        tokio::spawn(run(connection.clone(), marks, acks, timeout, waiting, lost));
+        Self { connection, asked }
+    }
+
+    /// For commands that keep the connection from being idle. They may wait behind a wait.
+    pub(super) fn handle(&self) -> MultiplexedConnection {
+        self.connection.handle()
     }
 
     /// Waits until all writes of this process that have a reply are acknowledged. An earlier wait may delay this one
@@ -138,11 +153,13 @@ impl WriteAcks {
     }
 }
 
-/// Whether the server can tell what is on its disk. This needs a connection that has written nothing: then it waits for
-/// nothing.
-pub(super) async fn try_fsync_acks(connection: &Multiplexed) -> RedisResult<()> {
-    let acks = RequiredAcks { replicas: 0, on_disk: true };
-    acks.command(Duration::from_millis(1)).query_async(&mut connection.handle()).await
+/// Whether the server has the command for these acknowledgements, and permits it to this user. No replica is asked for.
+/// On a connection that has written nothing, the server waits for nothing.
+pub(super) async fn try_acks(connection: &Multiplexed, acks: RequiredAcks) -> RedisResult<()> {
+    let acks = RequiredAcks { replicas: 0, ..acks };
+    let reply = acks.command(Duration::from_millis(1)).query_async(&mut connection.handle()).await?;
+    // Whether there are enough is for each write to find out.
+    acks.confirmation(reply).map(drop)
 }
 
 async fn run(
@@ -153,7 +170,7 @@ async fn run(
     mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<Confirmation>>,
     lost: CancellationToken,
 ) {
-    let (mut together, mut skip) = (Vec::new(), 0);
+    let (mut together, mut skip, mut late) = (Vec::new(), 0, 0);
     while waiting.recv_many(&mut together, usize::MAX).await > 0 {
         let mut tried = 0;
         let confirmation = loop {
@@ -168,10 +185,13 @@ async fn run(
                 Confirmation::Failed(error) if matches!(error.code(), Some("MOVED" | "ASK")) && tried < MARKS_TRIED => {
                     skip = (skip + 1) % SKIPS;
                 }
-                Confirmation::Enough | Confirmation::Short(_) | Confirmation::Failed(_) => break confirmation,
+                Confirmation::Enough | Confirmation::Short(_) | Confirmation::Late | Confirmation::Failed(_) => {
+                    break confirmation;
+                }
             }
         };
-        let is_lost = matches!(&confirmation, Confirmation::Failed(error) if error.code().is_none());
+        late = if matches!(confirmation, Confirmation::Late) { late + 1 } else { 0 };
+        let is_lost = late >= TIMEOUTS || is_broken(&confirmation);
         for tell in together.drain(..) {
             // A waiter that has left needs no reply.
             let _ = tell.send(confirmation.clone());
@@ -181,6 +201,11 @@ async fn run(
             return;
         }
     }
+}
+
+/// Whether the connection is lost. An error with a code is from the server.
+fn is_broken(confirmation: &Confirmation) -> bool {
+    matches!(confirmation, Confirmation::Failed(error) if error.code().is_none())
 }
 
 async fn ask(connection: &Multiplexed, mark: &str, acks: RequiredAcks, timeout: Duration) -> Confirmation {
@@ -193,7 +218,7 @@ async fn ask(connection: &Multiplexed, mark: &str, acks: RequiredAcks, timeout: 
     let answers: RedisResult<Vec<RedisResult<Value>>> =
         match tokio::time::timeout_at(late, pipeline.query_async(&mut handle)).await {
             Ok(answers) => answers,
-            Err(_) => return Confirmation::Failed(RedisError::from((redis::ErrorKind::Io, "no answer in time"))),
+            Err(_) => return Confirmation::Late,
         };
     let confirmed = answers.and_then(|answers| {
         // The reply to the wait is the last one.

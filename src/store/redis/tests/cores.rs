@@ -86,8 +86,24 @@ async fn a_core_writes_and_reads_large_bodies_while_the_server_takes_no_more_con
 #[tokio::test]
 async fn a_server_that_closes_idle_connections_disturbs_nobody() {
     let server = RedisServer::start();
-    let store = open(server.port(), MANY_PINGS).await;
-    order(&server, "CONFIG SET timeout 3").await;
+    disturbs_nobody(&server, open(server.port(), MANY_PINGS).await).await;
+}
+
+/// The connection for acknowledgements is idle while there are only replays.
+#[tokio::test]
+async fn a_server_that_closes_idle_connections_disturbs_nobody_who_waits_for_acknowledgements() {
+    let server = RedisServer::start();
+    let proxy = Rewriting::before(server.port(), |words: &[Vec<u8>]| match &words[0][..] {
+        b"WAIT" => Some("EVAL|return 1|0".to_owned()),
+        _ => None,
+    });
+    let config = config::StoreConfig { replica_acks: 1, ..config() };
+    let store = open_with(proxy.await.port, &config, MANY_PINGS).await;
+    disturbs_nobody(&server, store).await;
+}
+
+async fn disturbs_nobody(server: &RedisServer, store: Redis) {
+    order(server, "CONFIG SET timeout 3").await;
     let (local, core) = core(&store);
     until_local(&local).await;
     let own = own(&local).expect("a connection");

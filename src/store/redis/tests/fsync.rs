@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::redis::write_acks::RequiredAcks;
 
-const TIMEOUT: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(4);
 
 fn on_disk(replica_acks: u64) -> config::StoreConfig {
     config::StoreConfig { fsync_acks: true, replica_acks, timeout: TIMEOUT, ..config() }
@@ -11,8 +11,15 @@ fn on_disk(replica_acks: u64) -> config::StoreConfig {
 
 /// Opens a store in front of Redis 7.0, whose `WAITAOF` has this reply: its own disk, and those of replicas.
 async fn with_reply(server: &RedisServer, reply: &'static str, replica_acks: u64) -> Redis {
-    let proxy = Rewriting::before(server.port(), move |words: &[Vec<u8>]| match &words[0][..] {
-        b"WAITAOF" => Some(format!("EVAL|return {reply}|0")),
+    let wanted = replica_acks.to_string().into_bytes();
+    let proxy = Rewriting::before(server.port(), move |words: &[Vec<u8>]| match words {
+        [command, disks, replicas, milliseconds] if command == b"WAITAOF" => {
+            // The first one only finds out whether there is the command.
+            let is_probe = replicas == b"0" && milliseconds == b"1";
+            let is_right = disks == b"1" && (is_probe || *replicas == wanted);
+            let says = if is_right { reply } else { "redis.error_reply('ERR other acknowledgements are asked for')" };
+            Some(format!("EVAL|return {says}|0"))
+        }
         _ => None,
     });
     open_with(proxy.await.port, &on_disk(replica_acks), NO_PING).await
@@ -91,6 +98,62 @@ async fn a_user_without_the_right_to_waitaof_is_told() {
     assert!(!AclRule::of(&config()).to_string().contains("waitaof"), "servers that do not have it refuse the rule");
 }
 
+/// The disk, or the connection, is slow once or twice.
+#[tokio::test]
+async fn late_waits_cost_the_connections_only_if_there_are_several_in_a_row() {
+    let server = RedisServer::start();
+    let (hangs, waits) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let (is_slow, seen) = (hangs.clone(), waits.clone());
+    let proxy = Rewriting::before(server.port(), move |words: &[Vec<u8>]| {
+        if words[0] != b"WAITAOF" {
+            return None;
+        }
+        seen.fetch_add(1, Ordering::SeqCst);
+        // Either is the reply of a disk that has it. The second one waits until there is an element.
+        let answers = if is_slow.load(Ordering::SeqCst) { "BLPOP|1|0" } else { "EVAL|return {1, 0}|0" };
+        Some(answers.to_owned())
+    });
+    let config = config::StoreConfig { timeout: Duration::from_secs(2), ..on_disk(0) };
+    let store = open_with(proxy.await.port, &config, NO_PING).await;
+    let shared = link(&store).connected().expect("a connection");
+    let hang_up_to = async |count: usize| {
+        waits.store(0, Ordering::SeqCst);
+        hangs.store(true, Ordering::SeqCst);
+        while waits.load(Ordering::SeqCst) < count {
+            let late = store.claim(&name(), &claim(1, RETRY)).await;
+            assert!(matches!(late, Err(StoreError::Uncertain(_))), "{late:?}");
+        }
+    };
+    for _ in 0..2 {
+        hang_up_to(2).await;
+        assert!(!shared.is_lost(), "each call has been told by now");
+        hangs.store(false, Ordering::SeqCst);
+        order(&server, "RPUSH 1 0 0").await;
+        let granted = store.claim(&name(), &claim(1, RETRY)).await;
+        assert!(matches!(granted, Ok(Claimed::Granted(_))), "{granted:?}");
+        assert!(!shared.is_lost());
+    }
+    hang_up_to(3).await;
+    tokio::time::timeout(PATIENCE, shared.until_lost()).await.expect("a new connection may be better");
+}
+
+#[tokio::test]
+async fn a_user_without_the_right_to_wait_is_told() {
+    let server = RedisServer::start();
+    let wanted = config::StoreConfig { replica_acks: 1, ..config() };
+    order(&server, &format!("ACL SETUSER sidecar on >pw {} -wait", AclRule::of(&wanted))).await;
+    let (username, password) = (Some("sidecar".to_owned()), Some(RedisPassword::Fixed(Secret::new("pw"))));
+    let sidecar = RedisAddress { username, password, ..address(server.port()) };
+    let store = Redis::open(&sidecar, &wanted, SURVIVES);
+    let refused = refusal(&store).await;
+    assert!(matches!(*refused, ConnectError::Permission { .. }) && !refused.is_final(), "{refused:?}");
+    assert!(refused.to_string().contains("lacks WAIT,"), "{refused}");
+    // It is used as soon as the user has the right, and without it where nothing waits.
+    Redis::open(&sidecar, &config(), SURVIVES).ready(PATIENCE).await.expect("a connection");
+    order(&server, "ACL SETUSER sidecar +wait").await;
+    store.ready(PATIENCE).await.expect("a connection");
+}
+
 mod on_valkey_9 {
     use super::*;
 
@@ -134,13 +197,13 @@ mod on_valkey_9 {
         order(&server, "CONFIG SET appendfsync everysec").await;
         let store = open_with(server.port(), &on_disk(0), NO_PING).await;
         let told = finding(&store).await;
-        assert!(told.contains("store.timeout to 5s or more"), "{told}");
+        assert!(told.contains("store.timeout to 8s or more"), "{told}");
     }
 
     #[tokio::test]
     #[ignore = "tests/run --all"]
     async fn a_server_without_an_append_only_file_is_refused_at_start_and_later() {
-        let server = start(&[]);
+        let server = start(&["--appendfsync", "always"]);
         let refused = refused_at_start(&server).await;
         assert!(refused.contains("Redis has no append-only file"), "{refused}");
         // No restart of the server is necessary, and the file may be taken away again.

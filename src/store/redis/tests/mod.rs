@@ -109,9 +109,12 @@ async fn order(server: &RedisServer, words: &str) {
 }
 
 async fn until(store: &Redis, health: Health) {
-    while store.health() != health {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let reached = async {
+        while store.health() != health {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE * 3, reached).await.unwrap_or_else(|_| panic!("the store is not {health:?}"));
 }
 
 fn large(claim: &Claim) -> SettledRecord {
