@@ -20,6 +20,7 @@ mod commands;
 mod connect_error;
 mod connected;
 mod core_connection;
+mod disk_wait;
 mod facts;
 mod handshake;
 mod hot;

@@ -14,6 +14,7 @@ use super::command_error::CommandError;
 use super::commands;
 use super::connect_error::ConnectError;
 use super::connected::{AcquireMethod, Connected, ServerDuty};
+use super::disk_wait::DiskWait;
 use super::facts::{NO_EVICTION, ServerFacts};
 use super::link::Link;
 use super::store_state::StoreState;
@@ -71,10 +72,6 @@ struct LoggedWarnings {
     /// The number of keys that the server had evicted at the last look.
     evicted: Option<u64>,
 }
-
-/// With `appendfsync everysec`, a write is on disk after a second, the pause of the server's timer, and the fsync itself.
-/// A call waits for a quarter of `store.timeout` at a time.
-const PATIENT_WITH_DISK: Duration = Duration::from_secs(8);
 
 /// In a cluster, the slot of the probe's name may be moving to another node. Then another name is tried.
 const NAMES_TRIED: usize = 3;
@@ -166,12 +163,12 @@ impl Probe {
                 "Redis persists nothing: when it restarts, all records are gone, and their operations run again"
             );
         }
-        if !self.said.late_on_disk && self.is_late_on_disk(&facts) {
+        if !self.said.late_on_disk
+            && let Some(wait) = self.disk_wait(&facts)
+            && wait.is_too_long()
+        {
             self.said.late_on_disk = true;
-            tracing::warn!(
-                found = self.wait_for_disk(&facts),
-                "Redis writes to its disk too late for store.fsync_acks"
-            );
+            tracing::warn!(fsync = %wait, "Redis writes to its disk too late for store.fsync_acks");
         }
         let tried = std::iter::repeat_n("SCRIPT LOAD", loads.len()).chain(tried);
         if let Some(error) = redirect(rehearsed) {
@@ -236,41 +233,16 @@ impl Probe {
             }
             (acks, _) => add("replicas", format!("store.replica_acks asks for {}", count(acks))),
         }
-        if acks.on_disk {
-            add("fsync", self.wait_for_disk(facts));
+        if let Some(wait) = self.disk_wait(facts) {
+            add("fsync", wait.to_string());
         }
         findings
     }
 
-    /// Whether claims are refused because the disk has them later than a call waits.
-    fn is_late_on_disk(&self, facts: &ServerFacts) -> bool {
-        self.acks.is_some_and(|acks| acks.on_disk)
-            && match facts.append_fsync.as_deref() {
-                Some("always") | None => false,
-                Some("everysec") => self.timeout < PATIENT_WITH_DISK,
-                Some(_) => true,
-            }
-    }
-
-    /// How long a claim waits for the disk, as `appendfsync` has it.
-    fn wait_for_disk(&self, facts: &ServerFacts) -> String {
-        const WAITS: &str = "claims wait until they are on disk (WAITAOF)";
-        let is_patient = self.timeout >= PATIENT_WITH_DISK;
-        let longer = format!("store.timeout to {}s or more", PATIENT_WITH_DISK.as_secs());
-        match facts.append_fsync.as_deref() {
-            Some("always") => format!("{WAITS}: at once, as appendfsync is always"),
-            Some("everysec") if is_patient => format!("{WAITS}: up to a second, as appendfsync is everysec"),
-            Some("everysec") => {
-                format!(
-                    "{WAITS}: up to a second, as appendfsync is everysec. Where they get 503, set it to always, or {longer}"
-                )
-            }
-            Some(other) => format!("never, so that claims get 503: appendfsync is {other}. Set it to always"),
-            None if is_patient => format!("{WAITS}; appendfsync is not told to this user (it needs CONFIG GET)"),
-            None => {
-                format!("{WAITS}; appendfsync is not told to this user: make sure that it is always, or set {longer}")
-            }
-        }
+    /// `None` if nothing waits for the disk.
+    fn disk_wait(&self, facts: &ServerFacts) -> Option<DiskWait> {
+        let on_disk = self.acks.is_some_and(|acks| acks.on_disk);
+        on_disk.then(|| DiskWait::of(facts.append_fsync.as_deref(), self.timeout))
     }
 
     /// Reads again the values that an operator or time may change.
