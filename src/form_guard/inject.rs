@@ -46,13 +46,14 @@ pub enum Untouched {
 }
 
 impl FormGuard {
-    /// Whether a request asks for a page that gets the script's tag.
-    pub fn takes(&self, method: &Method, path: &str, request: &HeaderMap) -> bool {
-        let Some(pages) = &self.pages else { return false };
-        *method == Method::GET
-            && request.get(SEC_FETCH_DEST).is_some_and(|dest| dest == "document")
-            && !request.contains_key(RANGE)
-            && pages.at(path).is_ok()
+    /// Whether some requests for this path get the script's tag. Then all of its answers go through [`varies`].
+    pub fn has_page(&self, method: &Method, path: &str) -> bool {
+        *method == Method::GET && self.pages.as_ref().is_some_and(|pages| pages.at(path).is_ok())
+    }
+
+    /// Whether a request for such a path asks for the page with the tag.
+    pub fn takes(request: &HeaderMap) -> bool {
+        request.get(SEC_FETCH_DEST).is_some_and(|dest| dest == "document") && !request.contains_key(RANGE)
     }
 
     /// Requests the page without a content coding, and converts the browser's validators to those of the backend.
@@ -91,13 +92,17 @@ impl FormGuard {
         for name in &FIELDS_OF_BYTES {
             answer.remove(name);
         }
-        if !list::names(answer, &VARY, "sec-fetch-dest") && !list::names(answer, &VARY, "*") {
-            answer.append(VARY, HeaderValue::from_static("sec-fetch-dest"));
-        }
         let nonce = nonce.map(|nonce| format!(" nonce=\"{nonce}\"")).unwrap_or_default();
         let path = self.hashed_path(self.script(host));
         let tag = format!("<script src=\"{path}\" data-forms=\"form\" defer{nonce}></script>");
         Ok(Some(Inserter::new(tag)))
+    }
+}
+
+/// Says that navigations may get another answer: a cache must not give them one without the tag.
+pub fn varies(answer: &mut HeaderMap) {
+    if !list::names(answer, &VARY, "sec-fetch-dest") && !list::names(answer, &VARY, "*") {
+        answer.append(VARY, HeaderValue::from_static("sec-fetch-dest"));
     }
 }
 

@@ -5,7 +5,7 @@
 mod inject;
 mod script;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 
 use base64::Engine;
@@ -21,7 +21,7 @@ use ring::digest;
 use crate::config::ServerConfig;
 use crate::list;
 use crate::rule::Routes;
-pub use inject::{FIELDS_OF_BYTES, Inserter, Untouched};
+pub use inject::{FIELDS_OF_BYTES, Inserter, Untouched, varies};
 pub use script::KeyPlace;
 
 /// The script of one configuration.
@@ -86,14 +86,15 @@ impl FormGuard {
     /// `None` if the form guard is off.
     pub fn of(server: &ServerConfig, routes: &Routes) -> Option<Self> {
         let path = server.form_guard.clone()?;
-        let hosts = routes.rules().iter().filter_map(|rule| rule.host.clone());
+        // A script is built once for each host, and not for each of its routes.
+        let hosts: HashSet<&str> = routes.rules().iter().filter_map(|rule| rule.host.as_deref()).collect();
         let name = path.rfind('/').map_or(0, |at| at + 1);
         let dot = path[name..].rfind('.').map_or(path.len(), |at| name + at);
         Some(Self {
             stem: format!("{}.", &path[..dot]),
             extension: path[dot..].to_owned(),
             common: Script::new(routes, None),
-            by_host: hosts.map(|host| (host.clone(), Script::new(routes, Some(&host)))).collect(),
+            by_host: hosts.into_iter().map(|host| (host.to_owned(), Script::new(routes, Some(host)))).collect(),
             pages: pages(&server.form_guard_inject),
             path,
         })
@@ -234,5 +235,26 @@ mod tests {
         again.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip;q=0"));
         let plain = guard.answer(&Method::GET, "/f", None, &again).expect("a script");
         assert_eq!((plain.status(), plain.headers().contains_key(CONTENT_ENCODING)), (StatusCode::OK, false));
+    }
+
+    #[test]
+    fn thousands_of_routes_of_one_host_are_ready_at_once() {
+        let routes: String = (0..3_000)
+            .map(|number| {
+                format!(
+                    "[[route]]\nname = \"r{number}\"\npath = \"/r{number}/orders\"\nhost = \"shop.test\"\n\
+                     key = \"form:k\"\nscope = []\n"
+                )
+            })
+            .collect();
+        let text = format!(
+            "[server]\nform_guard = \"/f.js\"\n[upstream]\nurl = \"http://b\"\n[store]\nurl = \"memory:\"\n{routes}"
+        );
+        let config = parse("t.toml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        let begun = std::time::Instant::now();
+        let guard = FormGuard::of(&config.server, &config.routes).expect("it is on");
+        // One script takes far less than a second, and one for each route takes minutes.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
+        assert_eq!(guard.tags().len(), 2);
     }
 }

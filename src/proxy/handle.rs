@@ -23,7 +23,7 @@ use super::form::ScriptRequest;
 use super::head::{self, Head};
 use super::state::Proxy;
 use super::{hops, inject, refusal};
-use crate::form_guard::FormGuard;
+use crate::form_guard::{self, FormGuard};
 use crate::guard::{Admission, ClaimError};
 use crate::key::{self, HeadOutcome, KeyOutcome, RequestedTarget};
 use crate::metrics::{FormGuardResult, RequestOutcome, UNMATCHED};
@@ -107,8 +107,9 @@ impl Proxy {
                 }
                 let preflight = Preflight::of(&self.routes, &head, &asked);
                 let mut span = head.span(None);
-                let takes = |guard: &&Arc<FormGuard>| guard.takes(&head.method, asked.path(), &head.headers);
-                let page = self.form_guard.as_ref().filter(takes);
+                let has_page = |guard: &&Arc<FormGuard>| guard.has_page(&head.method, asked.path());
+                let injecting = self.form_guard.as_ref().filter(has_page);
+                let page = injecting.filter(|_| FormGuard::takes(&head.headers));
                 if let Some(form_guard) = page {
                     form_guard.ask_for_page(asked.host(), &mut head.headers);
                     head.fields = head.fields | Fields::ACCEPT_ENCODING;
@@ -119,6 +120,13 @@ impl Proxy {
                     Some(form_guard) => {
                         answer.map(|answer| inject::inject(form_guard, answer, asked.host(), &self.metrics))
                     }
+                    None => answer,
+                };
+                let answer = match injecting {
+                    Some(_) => answer.map(|mut answer| {
+                        form_guard::varies(answer.headers_mut());
+                        answer
+                    }),
                     None => answer,
                 };
                 let answer = answer.map_err(|problem| match &found {

@@ -57,6 +57,7 @@ async fn a_page_that_passes_gets_the_tag_where_it_may() {
         backend.then(vec![answer(&format!("{lines}\r\nETag: \"v2\""), page)]);
         let same = sidecar.ask(&navigation("/shop/cart")).await;
         assert_eq!((same.text(), same.value("etag")), (page, Some("\"v2\"")), "{lines}");
+        assert_eq!(same.value("vary"), Some("sec-fetch-dest"), "{lines}");
         assert_eq!(same.value("content-length"), Some(page.len().to_string().as_str()));
         if !reason.is_empty() {
             let series = format!("onlyonce_form_guard_total{{result=\"{reason}\"}}");
@@ -66,16 +67,18 @@ async fn a_page_that_passes_gets_the_tag_where_it_may() {
     assert_eq!(sidecar.metric("onlyonce_form_guard_total{result=\"injected\"}").await, 1.0);
 
     // Nobody else's requests are touched.
-    for other in [
-        request("GET", "/shop/cart").line("Sec-Fetch-Dest: empty"),
-        request("GET", "/shop/cart"),
-        navigation("/shop/cart").line("Range: bytes=0-9"),
-        navigation("/other/cart"),
+    for (other, varies) in [
+        (request("GET", "/shop/cart").line("Sec-Fetch-Dest: empty"), Some("sec-fetch-dest")),
+        (request("GET", "/shop/cart"), Some("sec-fetch-dest")),
+        (navigation("/shop/cart").line("Range: bytes=0-9"), Some("sec-fetch-dest")),
+        (navigation("/other/cart"), None),
     ] {
         backend.then(vec![answer(html, page)]);
         let other = other.line("If-None-Match: \"a\"");
         let same = sidecar.ask(&other).await;
         assert_eq!(same.text(), page, "{other:?}");
+        // A cache must not give their answer to a navigation.
+        assert_eq!(same.value("vary"), varies, "{other:?}");
         let seen = backend.seen().pop().expect("a request");
         assert_eq!(seen.value("if-none-match"), Some("\"a\""));
     }
