@@ -106,7 +106,7 @@ impl ScriptRequest {
         } else if (is_kept && !is_empty && !parts.status.is_server_error() || sends_on)
             && self.replays.after(&parts.headers)
         {
-            HeaderValue::from_static("page")
+            HeaderValue::from_static(if sends_on { "send" } else { "page" })
         } else {
             body = ResponseBody::from_bytes(problem::backend_answered(parts.status, is_html(&parts.headers)));
             if is_empty {

@@ -55,6 +55,8 @@ enum Then {
 struct Page {
     has_script: bool,
     lines: String,
+    /// What stands before the form.
+    before: String,
     script: String,
     attributes: String,
     /// More controls of the form.
@@ -64,7 +66,7 @@ struct Page {
 impl Default for Page {
     fn default() -> Self {
         let none = String::new;
-        Self { has_script: true, lines: none(), script: none(), attributes: none(), controls: none() }
+        Self { has_script: true, lines: none(), before: none(), script: none(), attributes: none(), controls: none() }
     }
 }
 
@@ -163,14 +165,14 @@ impl Shop {
         let script = if page.has_script { "<script src=\"/.onlyonce/form.js\" defer></script>" } else { "" };
         let own = if page.script.is_empty() { "" } else { "<script src=\"/page.js\" defer></script>" };
         format!(
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Form</title>{script}{own}</head><body>{error}\
+            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Form</title>{script}{own}</head><body>{}{error}\
              <form id=\"form\" method=\"post\" action=\"/orders\" data-onlyonce {}>\
              <input type=\"hidden\" name=\"csrfmiddlewaretoken\" value=\"t{token}\">\
              <label>Name <input name=\"name\" id=\"name\" required></label>\
              <label>Note <textarea name=\"note\">a\nb</textarea></label> {}\
              <button id=\"save\" name=\"do\" value=\"save\">Place order</button> \
              <button id=\"draft\" name=\"do\" value=\"draft\">Keep a draft</button></form></body></html>",
-            page.attributes, page.controls
+            page.before, page.attributes, page.controls
         )
     }
 
@@ -192,6 +194,10 @@ impl Shop {
 
     fn posts(&self) -> usize {
         self.state.lock().expect("no panic").posts.len()
+    }
+
+    fn last_post(&self) -> String {
+        self.state.lock().expect("no panic").posts.last().cloned().unwrap_or_default()
     }
 
     fn gets(&self, target: &str) -> usize {

@@ -4,6 +4,12 @@ use serde_json::json;
 
 use super::*;
 
+/// No timer of the page runs from now on.
+const NO_TIMER: &str = "window.setTimeout = () => 0";
+
+/// All timers of the page run at once from now on.
+const NO_DELAY: &str = "{ const later = window.setTimeout; window.setTimeout = (act) => later(act, 0); }";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn however_a_form_is_clicked_it_is_sent_once() {
     let shop = Shop::open().await;
@@ -58,8 +64,11 @@ async fn without_the_script_a_double_click_makes_two_rows() {
     let gate = Gate::new();
     shop.then(Then::Wait(gate.clone()));
     filled(&mut browser, &sidecar, "Ada").await;
-    // The first request has left by then. Between the clicks the page is asked nothing: it would answer when it has gone.
-    browser.press_mouse("#save", &[0, 1500]).await;
+    // Between the clicks the page is asked nothing: it would answer when it has gone.
+    let save = browser.place("#save").await;
+    browser.press_mouse_at(save, &[0]).await;
+    shop.has_posts(1).await;
+    browser.press_mouse_at(save, &[0]).await;
     shop.has_posts(2).await;
     gate.open();
     assert_eq!(shop.rows(), 2);
@@ -107,6 +116,7 @@ async fn a_click_after_the_answer_waits_for_the_page_that_it_names() {
     for (name, shown) in [("Ada", "#order"), ("bad", "#error")] {
         let posts = shop.posts();
         filled(&mut browser, &sidecar, name).await;
+        browser.value(NO_TIMER).await;
         let (save, draft) = (browser.place("#save").await, browser.place("#draft").await);
         browser.hold(json!({ "resourceType": "Document" })).await;
         browser.press_mouse_at(save, &[0]).await;
@@ -123,6 +133,7 @@ async fn a_click_after_the_answer_waits_for_the_page_that_it_names() {
 
     // Stopped on the way there: the form is free, and the same once more is the same order.
     filled(&mut browser, &sidecar, "Grace").await;
+    browser.value(NO_TIMER).await;
     let save = browser.place("#save").await;
     browser.hold(json!({ "resourceType": "Document" })).await;
     browser.press_mouse_at(save, &[0]).await;
@@ -201,4 +212,74 @@ async fn a_browser_that_may_store_nothing_and_makes_no_uuids_sends_it_once_too()
     filled(&mut browser, &sidecar, "Ada").await;
     assert_eq!(browser.value("typeof onlyonce.fetch").await, "function");
     assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_timer_frees_a_form_that_is_sent_on_by_a_307() {
+    let shop = Shop::open().await;
+    let sidecar = shop.guarded().await;
+    let mut browser = Browser::start().await;
+    shop.then(Then::Moved);
+    shop.then(Then::Moved);
+    filled(&mut browser, &sidecar, "Ada").await;
+    browser.value(NO_DELAY).await;
+    let save = browser.place("#save").await;
+    browser.hold(json!({ "urlPattern": "*/moved" })).await;
+    browser.press_mouse_at(save, &[0]).await;
+    let held = browser.held().await;
+    browser.press_mouse_at(save, &[0, 60]).await;
+    browser.release(held).await;
+    browser.hold_nothing().await;
+    ordered(&mut browser, 1).await;
+    assert_eq!((shop.rows(), shop.posts()), (1, 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_replaces_the_page_is_like_none() {
+    let shop = Shop::open().await;
+    let sidecar = shop.guarded().await;
+    let mut browser = Browser::start().await;
+    for (number, target) in [(1, "_self"), (2, "_top")] {
+        shop.set(Page { attributes: format!("target={target}"), ..Page::default() });
+        filled(&mut browser, &sidecar, "Ada").await;
+        browser.value(NO_TIMER).await;
+        let save = browser.place("#save").await;
+        browser.hold(json!({ "resourceType": "Document" })).await;
+        browser.press_mouse_at(save, &[0]).await;
+        let held = browser.held().await;
+        browser.press_mouse_at(save, &[0, 60]).await;
+        browser.release(held).await;
+        browser.hold_nothing().await;
+        ordered(&mut browser, number).await;
+        assert_eq!((shop.rows(), shop.posts()), (number, number), "{target}");
+        let again = sidecar.metric("onlyonce_requests_total{outcome=\"replayed\",route=\"orders\"}").await;
+        assert_eq!(again, 0.0, "{target}: the form was free before the page was there");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_form_that_a_policy_leaves_to_the_browser_is_free_when_its_answer_opens_elsewhere() {
+    let shop = Shop::open().await;
+    let sidecar = shop.guarded().await;
+    let mut browser = Browser::start().await;
+    let policy = "\r\nContent-Security-Policy: default-src 'none'; script-src 'self'; form-action 'self'";
+    shop.set(Page { lines: policy.into(), attributes: "target=_blank".into(), ..Page::default() });
+    filled(&mut browser, &sidecar, "Ada").await;
+    browser.press_mouse("#save", &[0, 30]).await;
+    shop.has_posts(1).await;
+    browser.until(&format!("!({IS_BUSY})")).await;
+    assert_eq!(browser.value("document.querySelector('#save').textContent").await, "Place order");
+    assert_eq!((shop.rows(), shop.posts()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_form_that_is_sent_without_a_button_is_left_alone() {
+    let shop = Shop::open().await;
+    let sidecar = shop.guarded().await;
+    let mut browser = Browser::start().await;
+    filled(&mut browser, &sidecar, "Ada").await;
+    browser.value("setTimeout(() => document.querySelector('#form').requestSubmit()); 0").await;
+    shop.has_posts(1).await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    assert!(!shop.last_post().contains("order_key"), "{}", shop.last_post());
 }

@@ -232,3 +232,57 @@ async fn a_conflict_with_the_first_request_is_waited_for_and_not_shown() {
     ordered(&mut browser, 1).await;
     assert_eq!((shop.rows(), shop.posts()), (1, 1));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_with_the_tag_twice_goes_on_with_one_key() {
+    let shop = Shop::open().await;
+    let sidecar = shop.guarded().await;
+    let mut browser = Browser::start().await;
+    let again = "<script src=\"/.onlyonce/form.js\" data-forms=form defer></script>";
+    shop.set(Page { controls: again.into(), ..Page::default() });
+    let gate = Gate::new();
+    shop.then(Then::Wait(gate.clone()));
+    filled(&mut browser, &sidecar, "Ada").await;
+    browser.press_mouse("#save", &[0, 30]).await;
+    shop.has_posts(1).await;
+    browser.reload().await;
+    browser.fill("#name", "Ada").await;
+    browser.press_mouse("#save", &[0, 30]).await;
+    gate.open();
+    ordered(&mut browser, 1).await;
+    assert_eq!((shop.rows(), shop.posts()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_forms_that_come_and_go_do_not_take_a_forms_key() {
+    let shop = Shop::open().await;
+    let sidecar = shop.guarded().await;
+    let mut browser = Browser::start().await;
+    let tag = "<script src=\"/.onlyonce/form.js\" data-forms=form defer></script>";
+    let search = "<form action=\"/search\"><button>Search</button></form>";
+    let sign_out = "<form method=post action=\"/sign-out\"><button>Sign out</button></form>";
+    let page = |before: String| Page { has_script: false, before, ..Page::default() };
+    // More of them after the reload, and fewer.
+    for (number, first, second) in
+        [(1, tag.to_owned(), format!("{tag}{search}{sign_out}")), (2, format!("{tag}{search}"), tag.to_owned())]
+    {
+        shop.set(page(first));
+        let gate = Gate::new();
+        shop.then(Then::Wait(gate.clone()));
+        filled(&mut browser, &sidecar, "Ada").await;
+        browser.press_mouse("#save", &[0]).await;
+        shop.has_posts(number).await;
+        shop.set(page(second));
+        browser.reload().await;
+        browser.fill("#name", "Ada").await;
+        browser.press_mouse("#save", &[0]).await;
+        gate.open();
+        ordered(&mut browser, number).await;
+        assert_eq!((shop.rows(), shop.posts()), (number, number));
+    }
+    let twice = format!("{tag}{}", "<form method=post action=\"/orders\" class=other></form>".repeat(2));
+    shop.set(page(twice));
+    browser.open(&form(&sidecar)).await;
+    let keys = "new Set(Object.values(sessionStorage)).size === Object.values(sessionStorage).length";
+    assert_eq!(browser.value(keys).await, true, "each has its own");
+}

@@ -192,3 +192,43 @@ async fn an_answer_that_is_lost_on_the_way_is_asked_for_again_where_that_is_safe
     ordered(&mut browser, 2).await;
     assert_eq!((shop.rows(), shop.posts()), (2, 2));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_button_that_asks_is_clicked_twice_and_sends_once() {
+    let shop = Shop::open().await;
+    let sidecar = shop.guarded().await;
+    let mut browser = Browser::start().await;
+
+    // A repeat that gets no answer either: the button has its label again.
+    filled(&mut browser, &sidecar, "Ada").await;
+    for (button, clicks) in [("#save", &[0, 30][..]), ("output button", &[0, 30]), ("output button", &[0])] {
+        browser.hold(json!({ "urlPattern": "*/orders", "requestStage": "Response" })).await;
+        browser.press_mouse(button, clicks).await;
+        let held = browser.held().await;
+        if clicks.len() == 1 {
+            // A second click is beside the button that is gone, and takes the focus away.
+            assert_eq!(browser.value("document.activeElement.id").await, "save", "the focus is not lost");
+        }
+        browser.answer(held, 504, "text/html", "<h1>Gateway Timeout</h1>").await;
+        browser.until(&format!("!({IS_BUSY})")).await;
+        browser.hold_nothing().await;
+        says(&mut browser, "No answer. It may have arrived.").await;
+        assert_eq!(browser.value("document.querySelector('#save').textContent").await, "Place order", "{button}");
+    }
+    assert_eq!((shop.rows(), shop.posts()), (1, 1));
+
+    // A new order on purpose is one.
+    shop.then(Then::Reset);
+    filled(&mut browser, &sidecar, "Ada").await;
+    browser.press_mouse("#save", &[0]).await;
+    browser.until("document.querySelector('output button')").await;
+    browser.press_mouse("#save", &[0]).await;
+    says(&mut browser, "We cannot tell").await;
+    let gate = Gate::new();
+    shop.then(Then::Wait(gate.clone()));
+    browser.press_mouse("output button", &[0, 30]).await;
+    shop.has_posts(3).await;
+    gate.open();
+    ordered(&mut browser, 3).await;
+    assert_eq!((shop.rows(), shop.posts()), (3, 3));
+}
