@@ -7,8 +7,8 @@ use http::{HeaderName, HeaderValue};
 /// `Name: value`
 pub(super) fn header(line: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = line.split_once(':').ok_or("write it as 'Name: value'")?;
-    let name = name.trim().parse().map_err(|_| format!("'{}' is no header name", name.trim()))?;
-    // Not repeated: the value may be a credential.
+    // Neither is repeated: a part of the value may be before a colon, and the value may be a credential.
+    let name = name.trim().parse().map_err(|_| "what is before the colon is no header name")?;
     let value = value.trim().parse().map_err(|_| "the value has characters that no header may hold")?;
     Ok((name, value))
 }

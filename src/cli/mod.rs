@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::builder::OsStringValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use running::SidecarComparison;
@@ -180,7 +181,7 @@ const FAILED: u8 = 1;
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return not_run(&error),
+        Err(error) => return not_run(&without_credentials(error)),
     };
     match cli.command {
         Command::Serve { config } => serve(config.file(), &cli.log),
@@ -216,6 +217,29 @@ pub fn main() -> ExitCode {
         Command::Man => man(),
         Command::Demo { listen } => demo(listen, &cli.log),
     }
+}
+
+/// Without what may be a credential: the value of a header line or URL, or a part of a header line without quotes.
+fn without_credentials(mut error: clap::Error) -> clap::Error {
+    let hidden = || ContextValue::String("(not shown)".to_owned());
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg).cloned() else { return error };
+    if argument.contains("<NAME: VALUE>") || argument.contains("<URL>") {
+        if error.get(ContextKind::InvalidValue).is_some() {
+            error.insert(ContextKind::InvalidValue, hidden());
+        }
+    } else if error.kind() == ErrorKind::UnknownArgument && !argument.starts_with('-') && has_header_lines() {
+        error.insert(ContextKind::InvalidArg, hidden());
+        error.remove(ContextKind::Suggested);
+    }
+    error
+}
+
+fn has_header_lines() -> bool {
+    let begins = |argument: OsString| {
+        let argument = argument.to_string_lossy();
+        ["-H", "--header", "--other-caller"].iter().any(|option| argument.starts_with(option))
+    };
+    std::env::args_os().any(begins)
 }
 
 /// Help, the version, or bad usage. The library breaks the lines of help only.

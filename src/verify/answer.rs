@@ -1,6 +1,9 @@
 //! What came of one request.
 
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 
 /// An answer of the API.
@@ -32,6 +35,8 @@ pub(super) enum AnswerClass {
     Success,
     /// Refused for what the request says.
     Refused,
+    /// Not done here: the request is sent elsewhere, or nothing has changed.
+    Redirected,
     /// Refused for who sends it.
     Denied,
     /// There is no such resource or method.
@@ -48,8 +53,11 @@ impl ApiAnswer {
             200..=303 => AnswerClass::Success,
             401 | 403 | 407 => AnswerClass::Denied,
             404 | 405 => AnswerClass::Missing,
-            429 | 503 => AnswerClass::Busy,
-            304..=499 => AnswerClass::Refused,
+            429 => AnswerClass::Busy,
+            304..=399 => AnswerClass::Redirected,
+            // The request may have been at work when its time was over, or its client gone.
+            408 | 499 => AnswerClass::Failure,
+            400..=499 => AnswerClass::Refused,
             _ => AnswerClass::Failure,
         }
     }
@@ -71,9 +79,11 @@ impl ApiAnswer {
         matches!(self.status.as_u16(), 409 | 423 | 425 | 429 | 503)
     }
 
-    /// The seconds of `Retry-After`.
-    pub(super) fn retry_after(&self) -> Option<u64> {
-        self.headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
+    /// How long to wait by `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
+    pub(super) fn retry_after(&self, now: SystemTime) -> Option<Duration> {
+        let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        let seconds = text.parse().ok().map(Duration::from_secs);
+        seconds.or_else(|| Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()))
     }
 }
 

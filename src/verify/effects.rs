@@ -17,6 +17,8 @@ pub(super) enum NameSource {
     Location,
     /// In this member of their JSON, or of the object in its `data`.
     Member(String),
+    /// In this one, by its name an identifier of something. Two of them may be of two attempts at one effect.
+    AnyIdentifier(String),
 }
 
 /// What is known of the effects of some requests that had one key.
@@ -24,11 +26,15 @@ pub(super) enum NameSource {
 pub(super) struct Effects {
     /// By how much the API's own count rose, where it is counted.
     pub(super) counted: Option<u64>,
-    /// The different things that the answers name.
+    /// The different things that the answers name, without those that say that they are replays.
     pub(super) named: BTreeSet<String>,
+    /// What those name that say that they are replays.
+    pub(super) named_by_replays: BTreeSet<String>,
+    /// Whether two names are two effects.
+    pub(super) are_names_certain: bool,
     /// Successful answers that name nothing.
     pub(super) nameless: usize,
-    /// Others that name nothing, and say that they are replays.
+    /// Answers that name nothing, and say that they are replays.
     pub(super) replayed: usize,
     /// Requests that may have had an effect of which no answer tells.
     pub(super) unseen: usize,
@@ -66,6 +72,10 @@ pub(super) enum Unclear {
     Nameless,
     /// An answer says that it was done, and the count has not risen.
     Count,
+    /// The answers name different things, and the count, or their own word, says that it is one.
+    Contradicted,
+    /// The answers name different things, which may be of the answers and not of the effects.
+    Guessed,
 }
 
 /// How a later answer relates to the first.
@@ -91,15 +101,18 @@ impl NameSource {
             let (first, other) = (source.name(first), source.name(other));
             first.is_some() && other.is_some() && first != other
         };
-        let members = members(first, path).into_iter().map(Self::Member);
-        std::iter::once(Self::Location).chain(members).find(tells)
+        std::iter::once(Self::Location).chain(members(first, path)).find(tells)
     }
 
     /// What the answer names.
     pub(super) fn name(&self, answer: &ApiAnswer) -> Option<String> {
         match self {
-            Self::Location => Some(answer.headers.get(LOCATION)?.to_str().ok()?.to_owned()),
-            Self::Member(member) => match object(&json(answer)?)?.get(member)? {
+            // A query may hold a signature, which is new in each answer.
+            Self::Location => {
+                let location = answer.headers.get(LOCATION)?.to_str().ok()?;
+                location.split(['?', '#']).next().map(str::to_owned)
+            }
+            Self::Member(member) | Self::AnyIdentifier(member) => match object(&json(answer)?)?.get(member)? {
                 Value::String(text) => Some(text.clone()),
                 Value::Number(number) => Some(number.to_string()),
                 Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
@@ -119,12 +132,13 @@ fn object(json: &Value) -> Option<&serde_json::Map<String, Value>> {
 }
 
 /// Members that may hold an identifier, the likeliest first.
-fn members(answer: &ApiAnswer, path: &str) -> Vec<String> {
+fn members(answer: &ApiAnswer, path: &str) -> Vec<NameSource> {
     let Some(json) = json(answer) else { return Vec::new() };
     let Some(object) = object(&json) else { return Vec::new() };
     // The last word of /v1/orders is in order, order_id and orderNumber.
     let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
     let resource = last.strip_suffix('s').unwrap_or(&last);
+    const ANY: u8 = 3;
     let rank = |member: &str| {
         let plain = member.to_ascii_lowercase().replace(['_', '-'], "");
         let of_resource = plain.strip_prefix(resource).filter(|_| !resource.is_empty());
@@ -136,13 +150,17 @@ fn members(answer: &ApiAnswer, path: &str) -> Vec<String> {
             "id" | "uuid" => Some(0),
             _ if NOT_OF_EFFECTS.iter().any(is_of_others) => None,
             "number" | "reference" | "ref" => Some(2),
-            _ if member.ends_with("_id") || member.ends_with("Id") => Some(3),
+            _ if member.ends_with("_id") || member.ends_with("Id") => Some(ANY),
             _ => None,
         }
     };
     let mut ranked: Vec<(u8, &String)> = object.keys().filter_map(|name| Some((rank(name)?, name))).collect();
     ranked.sort();
-    ranked.into_iter().map(|(_, name)| name.clone()).collect()
+    let source = |(rank, name): (u8, &String)| match rank {
+        ANY => NameSource::AnyIdentifier(name.clone()),
+        _ => NameSource::Member(name.clone()),
+    };
+    ranked.into_iter().map(source).collect()
 }
 
 /// What two requests with two keys have shown: what all answers are compared with.
@@ -167,7 +185,40 @@ impl Baseline {
 
     /// How this answer relates to the first one.
     pub(super) fn relate(&self, later: &ApiAnswer) -> AnswerRelation {
-        self.relation(&self.first, later)
+        self.relation_to_control(&self.first, later)
+    }
+
+    /// How this answer relates to that to the second key.
+    pub(super) fn relate_to_second(&self, later: &ApiAnswer) -> AnswerRelation {
+        self.relation_to_control(&self.second, later)
+    }
+
+    /// Content that was another one for the other key is a name, too. Of two answers that came at about the same time it is
+    /// none: they may hold the time.
+    fn relation_to_control(&self, control: &ApiAnswer, later: &ApiAnswer) -> AnswerRelation {
+        match self.relation(control, later) {
+            AnswerRelation::Unclear if self.content_differs && control.body == later.body => {
+                AnswerRelation::Same(Basis::Content)
+            }
+            relation => relation,
+        }
+    }
+
+    /// Whether this answer is not that one: by what they name, or, without names, by their content.
+    pub(super) fn are_apart(&self, one: &ApiAnswer, other: &ApiAnswer) -> bool {
+        match (self.name(one), self.name(other)) {
+            (Some(one), Some(other)) => one != other,
+            (None, _) | (_, None) => one.body != other.body || one.says_replayed() != other.says_replayed(),
+        }
+    }
+
+    fn name(&self, answer: &ApiAnswer) -> Option<String> {
+        self.source.as_ref()?.name(answer)
+    }
+
+    /// Whether two names are two effects.
+    fn are_names_certain(&self) -> bool {
+        !matches!(self.source, Some(NameSource::AnyIdentifier(_)))
     }
 
     /// How a later answer relates to an earlier one.
@@ -176,14 +227,11 @@ impl Baseline {
             AnswerClass::Success => {}
             class => return AnswerRelation::NoSuccess(class),
         }
-        let name = |answer| self.source.as_ref().and_then(|source| source.name(answer));
-        match (name(earlier), name(later)) {
+        match (self.name(earlier), self.name(later)) {
             (Some(earlier), Some(later)) if earlier == later => AnswerRelation::Same(Basis::Names),
-            (Some(_), Some(_)) => AnswerRelation::Other,
+            (Some(_), Some(_)) if self.are_names_certain() => AnswerRelation::Other,
+            (Some(_), Some(_)) => AnswerRelation::Unclear,
             (None, _) | (_, None) if later.says_replayed() => AnswerRelation::Same(Basis::Word),
-            (None, _) | (_, None) if self.content_differs && earlier.body == later.body => {
-                AnswerRelation::Same(Basis::Content)
-            }
             (None, _) | (_, None) => AnswerRelation::Unclear,
         }
     }
@@ -194,27 +242,33 @@ impl Baseline {
         outcomes: impl IntoIterator<Item = &'a ClientOutcome>,
         counted: Option<u64>,
     ) -> Effects {
-        let mut effects = Effects { counted, ..Effects::default() };
+        let are_names_certain = self.are_names_certain();
+        let mut effects = Effects { counted, are_names_certain, ..Effects::default() };
         let mut successes = Vec::new();
         for outcome in outcomes {
             match outcome.evidence().map(|answer| (answer.class(), answer)) {
                 Some((AnswerClass::Success, answer)) => successes.push(answer),
-                None | Some((AnswerClass::Failure, _)) => effects.unseen += 1,
+                None | Some((AnswerClass::Failure | AnswerClass::Redirected, _)) => effects.unseen += 1,
                 Some((AnswerClass::Refused | AnswerClass::Denied | AnswerClass::Missing | AnswerClass::Busy, _)) => {}
             }
         }
-        let name = |answer: &ApiAnswer| self.source.as_ref().and_then(|source| source.name(answer));
-        let (named, nameless): (Vec<_>, Vec<_>) = successes.into_iter().partition(|answer| name(answer).is_some());
-        effects.named = named.iter().filter_map(|answer| name(answer)).collect();
-        // Content that is another one for another key is a name: the same content tells of the same effect.
-        let mut contents: Vec<&[u8]> = named.iter().map(|answer| &*answer.body).collect();
-        for answer in nameless {
-            if answer.says_replayed() {
-                effects.replayed += 1;
-            } else if !(self.content_differs && contents.contains(&&*answer.body)) {
-                effects.nameless += 1;
-                contents.push(&answer.body);
-            }
+        // The first answer's content again tells of its effect.
+        let mut is_first_there = false;
+        for answer in successes {
+            let is_first = self.content_differs && answer.body == self.first.body;
+            match self.name(answer) {
+                Some(name) if answer.says_replayed() => effects.named_by_replays.insert(name),
+                Some(name) => effects.named.insert(name),
+                None => {
+                    if answer.says_replayed() {
+                        effects.replayed += 1;
+                    } else if !(is_first && is_first_there) {
+                        effects.nameless += 1;
+                    }
+                    false
+                }
+            };
+            is_first_there |= is_first;
         }
         effects
     }
@@ -225,11 +279,15 @@ impl Effects {
     /// other answer tells.
     pub(super) fn occurrences(&self, is_replay: bool) -> Occurrences {
         let named = u64::try_from(self.named.len()).unwrap_or(u64::MAX);
-        let told = self.named.len() + self.nameless;
+        let names = self.named.union(&self.named_by_replays).count();
+        let told = names + self.nameless;
         match self.counted {
-            Some(count) if count > 1 && count >= named => Occurrences::Often(count, Basis::Count),
-            _ if named > 1 => Occurrences::Often(named, Basis::Names),
-            Some(0) if told > 0 => Occurrences::NotKnown(Unclear::Count),
+            Some(count) if count > 1 => Occurrences::Often(count, Basis::Count),
+            None if named > 1 && self.are_names_certain => Occurrences::Often(named, Basis::Names),
+            None if names > 1 && !self.are_names_certain => Occurrences::NotKnown(Unclear::Guessed),
+            Some(_) if names > 1 && !self.are_names_certain => Occurrences::AtMostOnce(Basis::Count),
+            Some(_) | None if names > 1 => Occurrences::NotKnown(Unclear::Contradicted),
+            Some(0) if told + self.replayed > 0 => Occurrences::NotKnown(Unclear::Count),
             Some(_) => Occurrences::AtMostOnce(Basis::Count),
             None if told > 1 => Occurrences::NotKnown(Unclear::Nameless),
             None if self.unseen == 0 => Occurrences::AtMostOnce(Basis::Names),

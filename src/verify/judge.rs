@@ -42,10 +42,10 @@ pub(super) fn judge(case: VerifyCase, observed: &Observed<'_>, baseline: &Baseli
     match case {
         VerifyCase::Repeat => repeat(observed, baseline),
         VerifyCase::Concurrent => concurrent(observed),
-        VerifyCase::LostAnswer | VerifyCase::ClientTimeout => retried(observed),
+        VerifyCase::LostAnswer | VerifyCase::ClientTimeout => retried(case, observed),
         VerifyCase::OtherBody => other_body(observed, baseline),
         VerifyCase::OtherTarget => with_both(observed.outcomes, baseline, other_target),
-        VerifyCase::OtherCaller => with_both(observed.outcomes, baseline, other_caller),
+        VerifyCase::OtherCaller => of_other_caller(observed.outcomes, baseline),
         VerifyCase::NoKey => with_answer(last, |answer| no_key(answer, baseline)),
         VerifyCase::QuotedKey => with_answer(last, |answer| quoted_key(answer, observed.form, baseline)),
         VerifyCase::KeyCase => with_answer(last, |answer| key_case(answer, baseline)),
@@ -62,8 +62,8 @@ pub(super) fn judge(case: VerifyCase, observed: &Observed<'_>, baseline: &Baseli
 }
 
 /// What the second of two identical requests says of the API.
-pub(super) fn key_support(observed: &Observed<'_>) -> KeySupport {
-    match observed.effects.occurrences(false) {
+pub(super) fn key_support(effects: &Effects) -> KeySupport {
+    match effects.occurrences(false) {
         Occurrences::Often(..) => KeySupport::Ignored,
         Occurrences::AtMostOnce(_) => KeySupport::Heeded,
         Occurrences::NotKnown(_) => KeySupport::NotKnown,
@@ -88,7 +88,7 @@ fn with_both(
     with_answer(Some(second), |second| {
         with_answer(Some(first), |first| {
             let is_same = |relation| matches!(relation, AnswerRelation::Same(_));
-            let (of_second, of_first) = (baseline.relation(&baseline.second, second), baseline.relate(first));
+            let (of_second, of_first) = (baseline.relate_to_second(second), baseline.relate(first));
             if is_same(of_second) != is_same(of_first) {
                 return Judgement::not_known(
                     "effects may have the same names there: one answer is the first one's, and one is not",
@@ -103,7 +103,7 @@ fn with_both(
 fn unless_doubled(effects: &Effects, is_replay: bool, once: impl FnOnce(Basis) -> Judgement) -> Judgement {
     match effects.occurrences(is_replay) {
         Occurrences::Often(times, Basis::Count) => {
-            Judgement::fail(VerifyHarm::DoubledEffect, format!("one key, {times} effects by the count")).by_count()
+            Judgement::fail(VerifyHarm::DoubledEffect, format!("one key, {times} effects by the count"))
         }
         Occurrences::Often(times, Basis::Names | Basis::Word | Basis::Content) => {
             let names: Vec<String> = effects.named.iter().take(2).map(|name| shortened(name)).collect();
@@ -120,15 +120,21 @@ fn unless_doubled(effects: &Effects, is_replay: bool, once: impl FnOnce(Basis) -
         Occurrences::NotKnown(Unclear::Count) => {
             Judgement::not_known("an answer says that it was done, and the count has not risen")
         }
-        Occurrences::AtMostOnce(Basis::Count) => once(Basis::Count).by_count(),
+        Occurrences::NotKnown(Unclear::Contradicted) => Judgement::not_known(
+            "the answers name different things, and the count, or their own word, says that it is one",
+        ),
+        Occurrences::NotKnown(Unclear::Guessed) => {
+            Judgement::not_known(format!("what the answers name may be new in each of them; {NO_COUNT}"))
+        }
+        Occurrences::AtMostOnce(Basis::Count) => once(Basis::Count),
         Occurrences::AtMostOnce(basis @ (Basis::Names | Basis::Word | Basis::Content)) => once(basis),
     }
 }
 
-/// For people and programs: without control characters, and not too long.
+/// For people and programs: not too long, and without what controls a terminal or changes the direction of text.
 pub(super) fn shortened(text: &str) -> String {
     const MOST: usize = 48;
-    let shown = |c: char| if c.is_control() || c.is_whitespace() { '?' } else { c };
+    let shown = |c: char| if c.is_ascii_graphic() || c.is_alphanumeric() { c } else { '?' };
     let mut short: String = text.chars().take(MOST).map(shown).collect();
     if text.chars().count() > MOST {
         short.push_str("...");
@@ -148,9 +154,9 @@ fn by(basis: Basis) -> &'static str {
 fn repeat(observed: &Observed<'_>, baseline: &Baseline) -> Judgement {
     unless_doubled(observed.effects, false, |basis| {
         with_answer(observed.outcomes.last(), |answer| match baseline.relate(answer) {
-            AnswerRelation::NoSuccess(AnswerClass::Busy | AnswerClass::Failure | AnswerClass::Denied) => {
-                Judgement::warn("no second effect, but the retry failed")
-            }
+            AnswerRelation::NoSuccess(
+                AnswerClass::Busy | AnswerClass::Failure | AnswerClass::Denied | AnswerClass::Redirected,
+            ) => Judgement::warn("no second effect, but the retry failed"),
             AnswerRelation::NoSuccess(AnswerClass::Success | AnswerClass::Refused | AnswerClass::Missing) => {
                 Judgement::warn("no second effect, but the retry is refused: the client does not get the result")
             }
@@ -181,21 +187,40 @@ fn concurrent(observed: &Observed<'_>) -> Judgement {
 }
 
 /// A request whose answer nobody has, and then its retries.
-fn retried(observed: &Observed<'_>) -> Judgement {
+fn retried(case: VerifyCase, observed: &Observed<'_>) -> Judgement {
+    let not_played = match (observed.outcomes.first(), case) {
+        (Some(ClientOutcome::GaveUp(None)), _) => None,
+        (Some(ClientOutcome::GaveUp(Some(answer))), _) if !answer.is_success() => {
+            Some(format!("the first request was answered with {}", answer.status.as_u16()))
+        }
+        // A server notices nothing where the answer is lost later.
+        (Some(ClientOutcome::GaveUp(Some(_))), VerifyCase::LostAnswer) => None,
+        (Some(ClientOutcome::GaveUp(Some(_))), _) => Some("it answers before a client can leave".to_owned()),
+        (Some(ClientOutcome::Failed(why)), _) => Some(format!("the first request was not sent: {why}")),
+        (Some(ClientOutcome::Answered(_)) | None, _) => Some("there is no request that a client left".to_owned()),
+    };
     let last = observed.outcomes.last().and_then(ClientOutcome::answer);
     let is_replay = last.is_some_and(ApiAnswer::says_replayed);
-    unless_doubled(observed.effects, is_replay, |basis| {
+    let judgement = unless_doubled(observed.effects, is_replay, |basis| {
         with_answer(observed.outcomes.last(), |answer| match answer.class() {
             AnswerClass::Success => Judgement::pass(format!("one effect, {}", by(basis))),
             AnswerClass::Refused => Judgement::warn(format!(
                 "not a second effect, {}; but retries are refused, and the client does not get the result",
                 by(basis)
             )),
-            AnswerClass::Denied | AnswerClass::Missing | AnswerClass::Busy | AnswerClass::Failure => {
+            AnswerClass::Denied
+            | AnswerClass::Missing
+            | AnswerClass::Busy
+            | AnswerClass::Failure
+            | AnswerClass::Redirected => {
                 Judgement::warn(format!("not a second effect, {}; but the retry failed", by(basis)))
             }
         })
-    })
+    });
+    match not_played {
+        Some(why) if judgement.harm.is_none() => Judgement::not_known(why),
+        Some(_) | None => judgement,
+    }
 }
 
 fn other_body(observed: &Observed<'_>, baseline: &Baseline) -> Judgement {
@@ -239,8 +264,34 @@ fn other_target(answer: &ApiAnswer, relation: AnswerRelation) -> Judgement {
     }
 }
 
-fn other_caller(answer: &ApiAnswer, relation: AnswerRelation) -> Judgement {
+/// The other caller's answers to the second key, to a key of its own, and to the first.
+fn of_other_caller(outcomes: &[ClientOutcome], baseline: &Baseline) -> Judgement {
+    let [second, own, first] = outcomes else { return Judgement::not_known("there is no answer") };
+    with_answer(Some(own), |own| match own.class() {
+        AnswerClass::Success => with_both(&[second.clone(), first.clone()], baseline, |answer, relation| {
+            other_caller(answer, relation, own, baseline)
+        }),
+        AnswerClass::Denied => Judgement::not_known("the other caller may not send this request at all"),
+        AnswerClass::Refused
+        | AnswerClass::Redirected
+        | AnswerClass::Missing
+        | AnswerClass::Busy
+        | AnswerClass::Failure => Judgement::not_known(format!(
+            "the other caller's request with a key of its own is refused, too, with {}",
+            own.status.as_u16()
+        )),
+    })
+}
+
+fn other_caller(answer: &ApiAnswer, relation: AnswerRelation, own: &ApiAnswer, baseline: &Baseline) -> Judgement {
     match relation {
+        // Names may begin anew for each caller, and answers may be alike for all requests.
+        AnswerRelation::Same(_) if !baseline.are_apart(own, answer) => {
+            Judgement::not_known("the other caller's answer to a key of its own is the same one")
+        }
+        AnswerRelation::Same(_) if answer.body != baseline.first.body && !answer.says_replayed() => {
+            Judgement::not_known("it names the same effect, and its content is another one")
+        }
         AnswerRelation::Same(basis) => {
             let text = format!("the first caller's answer, {}", by(basis));
             Judgement::fail(VerifyHarm::AnswerOfAnotherCaller, text)
@@ -310,9 +361,11 @@ fn two_keys(answer: &ApiAnswer) -> Judgement {
     match answer.class() {
         AnswerClass::Refused => Judgement::pass(format!("refused with {}", answer.status.as_u16())),
         AnswerClass::Success => Judgement::warn("taken: another program on the way may go by the other key"),
-        AnswerClass::Denied | AnswerClass::Missing | AnswerClass::Busy | AnswerClass::Failure => {
-            Judgement::not_known("it is refused for another reason")
-        }
+        AnswerClass::Denied
+        | AnswerClass::Missing
+        | AnswerClass::Busy
+        | AnswerClass::Failure
+        | AnswerClass::Redirected => Judgement::not_known("it is refused for another reason"),
     }
 }
 
@@ -329,9 +382,11 @@ fn empty_key(outcomes: &[ClientOutcome], baseline: &Baseline) -> Judgement {
             AnswerRelation::NoSuccess(_) => Judgement::not_known("the second is refused for another reason"),
             AnswerRelation::Unclear => Judgement::not_known("the answers do not name what was created"),
         }),
-        AnswerClass::Denied | AnswerClass::Missing | AnswerClass::Busy | AnswerClass::Failure => {
-            Judgement::not_known("it is refused for another reason")
-        }
+        AnswerClass::Denied
+        | AnswerClass::Missing
+        | AnswerClass::Busy
+        | AnswerClass::Failure
+        | AnswerClass::Redirected => Judgement::not_known("it is refused for another reason"),
     })
 }
 
@@ -360,16 +415,18 @@ fn long_key(observed: &Observed<'_>, baseline: &Baseline) -> Judgement {
                 }
             }),
         }),
-        AnswerClass::Denied | AnswerClass::Missing | AnswerClass::Busy | AnswerClass::Failure => {
-            Judgement::not_known("it is refused for another reason")
-        }
+        AnswerClass::Denied
+        | AnswerClass::Missing
+        | AnswerClass::Busy
+        | AnswerClass::Failure
+        | AnswerClass::Redirected => Judgement::not_known("it is refused for another reason"),
     })
 }
 
 /// The verdict on the two requests of the control.
 pub(super) fn control(baseline: &Baseline, counted: Option<u64>) -> Judgement {
     match (baseline.relate(&baseline.second), counted) {
-        (_, Some(2)) => Judgement::pass("two effects, by the count").by_count(),
+        (_, Some(2)) => Judgement::pass("two effects, by the count"),
         (AnswerRelation::Other, None) => Judgement::pass("two effects, by the answers"),
         (AnswerRelation::Same(_), _) => Judgement::not_known("both answers tell of one effect: the key is not all"),
         (AnswerRelation::Other | AnswerRelation::Unclear | AnswerRelation::NoSuccess(_), _) => {

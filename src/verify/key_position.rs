@@ -53,6 +53,9 @@ pub enum KeyPositionError {
     /// The body is not a form.
     #[error("the body is no form that could have the field {0}: give one with -d FIELD=VALUE")]
     NoForm(String),
+    /// The other body has no place for it.
+    #[error("--other-data has no place for the key, which goes into {0}: give a body that has one")]
+    OtherBody(String),
     /// The value cannot be sent there.
     #[error("the key cannot be put into {0}")]
     Unfit(String),

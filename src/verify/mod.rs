@@ -16,7 +16,9 @@ mod judge;
 mod key_position;
 mod likeness;
 mod play;
+mod played;
 mod request;
+mod sent;
 mod verdict;
 
 #[cfg(test)]

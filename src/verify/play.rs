@@ -1,6 +1,5 @@
 //! Plays the cases, one after the other, and has them judged.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -8,15 +7,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::answer::{AnswerClass, ApiAnswer, ClientOutcome, in_words};
-use super::case::{Act, CaseKind, FOLLOWED, Manner, SeenRefusal, SentKey, Variation, VerifyCase};
+use super::case::{Act, CaseKind, FOLLOWED, Manner, SentKey, Variation, VerifyCase};
 use super::client::ApiClient;
 use super::counter::{CountChange, EffectCounter};
-use super::effects::{Baseline, Effects};
-use super::judge::{KeyForm, KeySupport, Observed, control, judge, key_support};
+use super::effects::Baseline;
+use super::judge::{KeyForm, KeySupport, control};
 use super::key_position::{KeyPosition, KeyPositionError, KeyValue};
-use super::likeness::{refusal, replayed};
+use super::played::PlayedCases;
 use super::request::{CaseKeys, VerifyRequest, new_key};
-use super::verdict::{CaseResult, CaseVerdict, EffectBasis, Judgement, VerifyReport};
+use super::verdict::{CaseResult, EffectBasis, Judgement, VerifyReport};
+use crate::clock;
 
 /// Why nothing can be said.
 #[derive(Debug, thiserror::Error)]
@@ -37,10 +37,10 @@ pub enum VerifyError {
     #[error("the same request with another key is refused with {0}: no case can be told from another")]
     SecondRefused(StatusCode),
     /// The count cannot be read.
-    #[error("the effects cannot be counted at {target}: {why}")]
+    #[error("the effects cannot be counted at {path}: {why}")]
     Count {
-        /// Path and query.
-        target: String,
+        /// Without the query, which may hold a credential.
+        path: String,
         /// Why not.
         why: String,
     },
@@ -61,8 +61,10 @@ struct Player<'a> {
     /// The keys of the control.
     first_key: String,
     second_key: String,
-    /// How long an answer takes.
-    duration: Duration,
+    /// How long the fastest answer takes once its request is sent.
+    fastest: Duration,
+    /// How long the slowest exchange takes.
+    slowest: Duration,
     requests: usize,
 }
 
@@ -75,7 +77,16 @@ pub async fn verify(
     let client = ApiClient::new(&request.url, request.timeout).map_err(VerifyError::Server)?;
     let counting = client.clone();
     let (first_key, second_key, form) = (new_key(), new_key(), KeyForm::Bare);
-    let mut player = Player { request, client, form, first_key, second_key, duration: Duration::ZERO, requests: 0 };
+    let mut player = Player {
+        request,
+        client,
+        form,
+        first_key,
+        second_key,
+        fastest: Duration::MAX,
+        slowest: Duration::ZERO,
+        requests: 0,
+    };
 
     progress(VerifyCase::Control);
     let mut instead = None;
@@ -83,7 +94,7 @@ pub async fn verify(
         None => None,
         Some(count) => {
             let opened = EffectCounter::open(request, count, &counting).await;
-            let opened = opened.map_err(|why| VerifyError::Count { target: count.target.to_string(), why })?;
+            let opened = opened.map_err(|why| VerifyError::Count { path: count.target.path().to_owned(), why })?;
             if opened.is_none() {
                 instead = Some(format!("the count at GET {} changes by itself", count.target.path()));
             }
@@ -99,84 +110,82 @@ pub async fn verify(
         (counter, instead) = (None, not_by_one(request));
     }
 
-    let path = request.url.path();
     let both = [ClientOutcome::Answered(first.clone()), ClientOutcome::Answered(second.clone())];
-    let baseline = Baseline::new(first.clone(), second, path);
-    let controlled = control(&baseline, counter.as_ref().map(|_| 2));
-    let mut cases = vec![row(VerifyCase::Control, sent(VerifyCase::Control, request), in_words(&both), controlled)];
-
-    let mut support = KeySupport::NotKnown;
-    let mut played: HashMap<VerifyCase, Vec<ClientOutcome>> = HashMap::new();
-    for case in VerifyCase::ALL {
+    let baseline = Baseline::new(first, second, request.url.path());
+    let controlled = (in_words(&both), control(&baseline, counter.as_ref().map(|_| 2)));
+    let mut played = PlayedCases::new(baseline, player.form);
+    for case in VerifyCase::ALL.into_iter().filter(|case| case.kind() == CaseKind::Played) {
         progress(case);
-        let what = sent(case, request);
-        let (came, judgement) = match case.kind() {
-            // It is the first row.
-            CaseKind::Control => continue,
-            CaseKind::Replay(part) => {
-                let second = played.get(&VerifyCase::Repeat).and_then(|outcomes| outcomes.last());
-                replayed(part, &first, second, support)
-            }
-            CaseKind::Refusal(SeenRefusal::InFlight) => refusal(SeenRefusal::InFlight, conflict(&played)),
-            CaseKind::Refusal(SeenRefusal::Reused) => refusal(SeenRefusal::Reused, reuse(&played)),
-            CaseKind::Played if request.why_not(case).is_some() => {
-                let why = request.why_not(case).unwrap_or_default();
-                ("nothing was sent".to_owned(), Judgement::not_known(why))
-            }
-            // What a key means is asked of those only who know keys.
-            CaseKind::Played if case.is_about_keys() && support == KeySupport::Ignored => {
-                let why = "the API does not heed the key: the same request twice ran twice";
-                ("nothing was sent".to_owned(), Judgement::not_known(why))
-            }
-            CaseKind::Played => {
-                let counted = case.is_counted();
-                if let Some(begun) = counter.as_mut().filter(|_| counted)
-                    && !begun.begin().await.map_err(|why| count_error(request, why))?
-                {
-                    // Others create something, or an effect came later than it could be waited for.
+        let is_unheeded = case.is_about_keys() && played.support() == KeySupport::Ignored;
+        if is_unheeded || request.why_not(case).is_some() {
+            continue;
+        }
+        let is_counted = case.is_counted();
+        if let Some(begun) = counter.as_mut().filter(|_| is_counted) {
+            match begun.begin().await {
+                Ok(true) => {}
+                // Others create something, or an effect came later than it could be waited for.
+                Ok(false) => {
                     (counter, instead) = (None, disturbed(request, case));
-                    cases.iter_mut().rfind(|row| row.case.is_counted()).filter(|row| row.by_count).map(doubt);
+                    played.distrust_last(NOT_GONE_BY);
                 }
-                let outcomes = player.play(case).await?;
-                let mut risen = None;
-                if let Some(counter) = counter.as_mut().filter(|_| counted) {
-                    player.quiet(&outcomes).await;
-                    risen = counter.risen().await.map_err(|why| count_error(request, why))?;
-                } else if let Some(counter) = &mut counter {
-                    counter.forget();
+                Err(why) => {
+                    (counter, instead) = (None, unreadable(request, &why));
+                    played.distrust_harmless(NOT_GONE_BY);
                 }
-                let effects = player.effects(case, &outcomes, risen, &first, &baseline);
-                let observed = Observed { outcomes: &outcomes, effects: &effects, support, form: player.form };
-                let judgement = judge(case, &observed, &baseline);
-                if case == VerifyCase::Repeat {
-                    support = key_support(&observed);
-                }
-                let before = (case == VerifyCase::Repeat).then(|| ClientOutcome::Answered(first.clone()));
-                let came = in_words(&before.into_iter().chain(outcomes.iter().cloned()).collect::<Vec<_>>());
-                played.insert(case, outcomes);
-                (came, judgement)
             }
-        };
-        cases.push(row(case, what, came, judgement));
+        }
+        let outcomes = player.play(case).await?;
+        let mut risen = None;
+        if let Some(counting) = counter.as_mut().filter(|_| is_counted) {
+            player.quiet(&outcomes).await;
+            match counting.risen().await {
+                Ok(by) => risen = by,
+                Err(why) => {
+                    (counter, instead) = (None, unreadable(request, &why));
+                    played.distrust_harmless(NOT_GONE_BY);
+                }
+            }
+        } else if let Some(counter) = &mut counter {
+            counter.forget();
+        }
+        played.insert(case, outcomes, risen);
     }
     // A list in pages rises until its first page is full.
-    if let Some(count) = &mut counter {
-        let is_same = count.begin().await.unwrap_or(false);
-        player.another(&new_key()).await?;
-        let change = count.rises().await.unwrap_or(CountChange::Otherwise);
-        if !is_same || change != CountChange::ByOne {
-            // A count that stands still has hidden effects. It has not made up any.
-            let is_doubtful = |row: &&mut CaseResult| change != CountChange::Unchanged || row.harm.is_none();
-            (counter, instead) = (None, not_at_the_end(request));
-            cases.iter_mut().filter(|row| row.by_count && row.case.is_counted()).filter(is_doubtful).for_each(doubt);
+    if let Some(count) = &mut counter
+        && let Err(distrusted) = player.is_count_still_right(count).await
+    {
+        match distrusted {
+            CountDoubt::Unchanged => played.distrust_harmless(NOT_GONE_BY),
+            CountDoubt::Otherwise | CountDoubt::NotTold(_) => played.distrust_all(NOT_GONE_BY),
         }
+        (counter, instead) = (None, not_at_the_end(request, &distrusted));
     }
+    let cases = VerifyCase::ALL.into_iter().map(|case| {
+        let (came, judgement) = match case {
+            VerifyCase::Control => controlled.clone(),
+            _ => played.row(case, request.why_not(case)),
+        };
+        row(case, sent(case, request), came, judgement)
+    });
     let target = format!("{} {}", request.method, shown_url(request));
     let effects = match (&counter, &request.count) {
         (Some(_), Some(count)) => EffectBasis::Count { request: format!("GET {}", count.target.path()) },
-        _ => EffectBasis::of_names(baseline.source.as_ref(), instead),
+        _ => EffectBasis::of_names(played.baseline().source.as_ref(), instead),
     };
-    Ok(VerifyReport { target, effects, requests: player.requests, cases })
+    Ok(VerifyReport { target, effects, requests: player.requests, cases: cases.collect() })
+}
+
+const NOT_GONE_BY: &str = "the count cannot be gone by";
+
+/// Why a count that was gone by is not to be trusted at the end.
+enum CountDoubt {
+    /// It did not rise for one more.
+    Unchanged,
+    /// It rose by itself, or otherwise than by one.
+    Otherwise,
+    /// It cannot be read, or no more is created, for this reason.
+    NotTold(String),
 }
 
 /// Whether the count has risen by one, where effects are counted; a count that cannot be read has not.
@@ -197,21 +206,19 @@ fn disturbed(request: &VerifyRequest, case: VerifyCase) -> Option<String> {
     Some(format!("the count at GET {path} changed while nothing was sent, before the case {}", case.name()))
 }
 
-fn not_at_the_end(request: &VerifyRequest) -> Option<String> {
+fn not_at_the_end(request: &VerifyRequest, doubt: &CountDoubt) -> Option<String> {
     let path = request.count.as_ref()?.target.path();
-    Some(format!("at the end, the count at GET {path} did not rise by one when one was created"))
+    Some(match doubt {
+        CountDoubt::Unchanged | CountDoubt::Otherwise => {
+            format!("at the end, the count at GET {path} did not rise by one when one was created")
+        }
+        CountDoubt::NotTold(why) => format!("at the end, the count at GET {path} could not be tried: {why}"),
+    })
 }
 
-/// The count was not to be gone by: what it told is not certain.
-fn doubt(row: &mut CaseResult) {
-    row.verdict = CaseVerdict::NotKnown;
-    row.harm = None;
-    row.because = format!("the count cannot be gone by, so this is not certain: {}", row.because);
-}
-
-fn count_error(request: &VerifyRequest, why: String) -> VerifyError {
-    let target = request.count.as_ref().map(|count| count.target.to_string()).unwrap_or_default();
-    VerifyError::Count { target, why }
+fn unreadable(request: &VerifyRequest, why: &str) -> Option<String> {
+    let path = request.count.as_ref()?.target.path();
+    Some(format!("the count at GET {path} could not be read each time: {why}"))
 }
 
 /// Without user, password, and the values of the query.
@@ -226,43 +233,23 @@ fn shown_url(request: &VerifyRequest) -> String {
 }
 
 fn row(case: VerifyCase, sent: String, came: String, judgement: Judgement) -> CaseResult {
-    let Judgement { verdict, harm, because, by_count } = judgement;
-    CaseResult { case, verdict, harm, sent, came, because, rule: case.rule(), by_count }
-}
-
-/// A 409 to a request whose first was at work; one that says when to come again, if there is one.
-fn conflict(played: &HashMap<VerifyCase, Vec<ClientOutcome>>) -> Option<&ApiAnswer> {
-    let cases = [VerifyCase::Concurrent, VerifyCase::ClientTimeout, VerifyCase::LostAnswer];
-    let answers = || {
-        let outcomes = cases.iter().filter_map(|case| played.get(case)).flatten();
-        outcomes.filter_map(ClientOutcome::answer).filter(|answer| answer.status == StatusCode::CONFLICT)
-    };
-    answers().find(|answer| answer.retry_after().is_some()).or_else(|| answers().next())
-}
-
-fn reuse(played: &HashMap<VerifyCase, Vec<ClientOutcome>>) -> Option<&ApiAnswer> {
-    let [alone, reused] = played.get(&VerifyCase::OtherBody)?.as_slice() else { return None };
-    alone.answer().filter(|answer| answer.is_success())?;
-    reused.answer().filter(|answer| answer.class() == AnswerClass::Refused)
+    let Judgement { verdict, harm, because } = judgement;
+    CaseResult { case, verdict, harm, sent, came, because, rule: case.rule() }
 }
 
 impl Player<'_> {
     /// The control's first request. Where a bare key is refused, it is tried with quotes.
     async fn first(&mut self) -> Result<ApiAnswer, VerifyError> {
-        let begun = Instant::now();
         let answer = self.control(&self.first_key.clone()).await?;
         if answer.is_success() {
-            self.duration = begun.elapsed();
             return Ok(answer);
         }
         let is_in_header = matches!(self.request.key, KeyPosition::Header(_));
         if answer.class() == AnswerClass::Refused && is_in_header {
             self.form = KeyForm::Quoted;
             self.first_key = new_key();
-            let begun = Instant::now();
             let quoted = self.control(&self.first_key.clone()).await?;
             if quoted.is_success() {
-                self.duration = begun.elapsed();
                 return Ok(quoted);
             }
         }
@@ -271,16 +258,24 @@ impl Player<'_> {
 
     /// The same request with another key.
     async fn another(&mut self, key: &str) -> Result<ApiAnswer, VerifyError> {
-        let begun = Instant::now();
         let answer = self.control(key).await?;
-        self.duration = self.duration.max(begun.elapsed());
         if answer.is_success() { Ok(answer) } else { Err(VerifyError::SecondRefused(answer.status)) }
     }
 
     async fn control(&mut self, key: &str) -> Result<ApiAnswer, VerifyError> {
         let key = CaseKeys::new(key, key).value(SentKey::First, self.form);
-        match self.ask(&key, Variation::AsGiven).await? {
-            ClientOutcome::Answered(answer) => Ok(answer),
+        let parts = self.request.with(&key, Variation::AsGiven)?;
+        self.requests += 1;
+        let begun = Instant::now();
+        let (outcome, took) = self.client.timed(&self.request.method, parts).await;
+        match outcome {
+            ClientOutcome::Answered(answer) => {
+                if answer.is_success() {
+                    self.fastest = self.fastest.min(took);
+                    self.slowest = self.slowest.max(begun.elapsed());
+                }
+                Ok(answer)
+            }
             other => Err(VerifyError::NoAnswer(in_words(&[other]))),
         }
     }
@@ -297,7 +292,7 @@ impl Player<'_> {
                     let parts = self.request.with(&key, variation)?;
                     self.requests += 1;
                     // Late enough for the request to be at work, and early enough for it to be at work still.
-                    let after = (self.duration / 2).clamp(Duration::from_millis(5), MOST_RETRY_AFTER);
+                    let after = (self.fastest / 2).clamp(Duration::from_millis(1), MOST_RETRY_AFTER);
                     outcomes.push(self.client.give_up(&self.request.method, parts, after).await);
                 }
                 Manner::Follow => outcomes.extend(self.follow(&key, variation).await?),
@@ -338,9 +333,9 @@ impl Player<'_> {
         for _ in 0..=FOLLOWED {
             let outcome = self.ask(key, variation).await?;
             let again = outcome.answer().filter(|answer| answer.asks_to_come_again());
-            let wait = again.map(|answer| match answer.retry_after() {
-                Some(seconds) => Duration::from_secs(seconds).min(MOST_RETRY_AFTER),
-                None => self.duration.clamp(Duration::from_millis(200), MOST_RETRY_AFTER),
+            let wait = again.map(|answer| match answer.retry_after(clock::wall()) {
+                Some(wait) => wait.min(MOST_RETRY_AFTER),
+                None => self.slowest.clamp(Duration::from_millis(200), MOST_RETRY_AFTER),
             });
             outcomes.push(outcome);
             match wait {
@@ -355,24 +350,21 @@ impl Player<'_> {
     async fn quiet(&self, outcomes: &[ClientOutcome]) {
         let is_abandoned = outcomes.iter().any(|outcome| outcome.answer().is_none());
         if is_abandoned {
-            sleep((self.duration * 2 + LEAST_QUIET).min(MOST_WAIT)).await;
+            sleep((self.slowest * 2 + LEAST_QUIET).min(MOST_WAIT)).await;
         }
     }
 
-    /// What the outcomes tell of the effects. The first request's, too, where the key is that of the control.
-    fn effects(
-        &self,
-        case: VerifyCase,
-        outcomes: &[ClientOutcome],
-        risen: Option<u64>,
-        first: &ApiAnswer,
-        baseline: &Baseline,
-    ) -> Effects {
-        if case != VerifyCase::Repeat {
-            return baseline.effects(outcomes, risen);
+    /// Whether the count is as it was, and rises by one when one more is created.
+    async fn is_count_still_right(&mut self, count: &mut EffectCounter<'_>) -> Result<(), CountDoubt> {
+        if !count.begin().await.map_err(CountDoubt::NotTold)? {
+            return Err(CountDoubt::Otherwise);
         }
-        let first = ClientOutcome::Answered(first.clone());
-        baseline.effects(std::iter::once(&first).chain(outcomes), risen.map(|risen| risen + 1))
+        self.another(&new_key()).await.map_err(|error| CountDoubt::NotTold(error.to_string()))?;
+        match count.rises().await.map_err(CountDoubt::NotTold)? {
+            CountChange::ByOne => Ok(()),
+            CountChange::Unchanged => Err(CountDoubt::Unchanged),
+            CountChange::Otherwise => Err(CountDoubt::Otherwise),
+        }
     }
 }
 

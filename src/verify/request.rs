@@ -69,10 +69,14 @@ impl VerifyRequest {
         cases.map(VerifyCase::most_requests).sum()
     }
 
-    /// Whether the key can be put where it should go.
+    /// Whether the key can be put where it should go, in the other body, too.
     pub fn check(&self) -> Result<(), KeyPositionError> {
-        let mut parts = self.parts(Variation::AsGiven, None);
-        self.key.put(&KeyValue::One("key".to_owned()), &mut parts)
+        let key = KeyValue::One("key".to_owned());
+        self.with(&key, Variation::AsGiven)?;
+        match self.with(&key, Variation::Body) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(KeyPositionError::OtherBody(self.key.to_string())),
+        }
     }
 
     /// Why a case is left out.

@@ -9,7 +9,7 @@ use super::case::{ReplayPart, SeenRefusal, VerifyCase};
 use super::effects::{AnswerRelation, Baseline, Basis, NameSource};
 use super::judge::{KeyForm, KeySupport, Observed, control, judge};
 use super::likeness::{refusal, replayed};
-use super::verdict::{CaseVerdict, Judgement, VerifyHarm};
+use super::verdict::{CaseVerdict, EffectBasis, Judgement, VerifyHarm};
 
 const PASS: CaseVerdict = CaseVerdict::Pass;
 const WARN: CaseVerdict = CaseVerdict::Warn;
@@ -82,7 +82,8 @@ fn the_same_request_twice() {
         (got(nameless("x")), None, NOT_KNOWN),
         (got(nameless("x")), Some(1), PASS),
         (got(answer(409, "")), None, WARN),
-        (got(answer(503, "")), None, WARN),
+        (got(answer(503, "")), None, NOT_KNOWN),
+        (got(answer(503, "")), Some(1), WARN),
         // A failure may have had an effect.
         (got(answer(500, "")), None, NOT_KNOWN),
         (got(answer(500, "")), Some(1), WARN),
@@ -130,7 +131,7 @@ fn ten_at_once() {
 #[test]
 fn an_answer_that_is_lost_is_not_known_unless_something_tells() {
     let lost = || ClientOutcome::GaveUp(None);
-    for case in [VerifyCase::LostAnswer, VerifyCase::ClientTimeout] {
+    for (case, early) in [(VerifyCase::LostAnswer, PASS), (VerifyCase::ClientTimeout, NOT_KNOWN)] {
         for (outcomes, counted, verdict) in [
             (vec![lost(), got(created(3))], None, NOT_KNOWN),
             (vec![lost(), got(created(3))], Some(1), PASS),
@@ -138,7 +139,7 @@ fn an_answer_that_is_lost_is_not_known_unless_something_tells() {
             (vec![lost(), replay(created(3))], None, PASS),
             (vec![lost(), got(answer(409, "")), replay(created(3))], None, PASS),
             // The client did not wait for it, but it had come.
-            (vec![ClientOutcome::GaveUp(Some(created(3))), got(created(3))], None, PASS),
+            (vec![ClientOutcome::GaveUp(Some(created(3))), got(created(3))], None, early),
             (vec![ClientOutcome::GaveUp(Some(created(3))), got(created(4))], None, FAIL),
             (vec![lost(), got(answer(409, "")), got(answer(409, ""))], None, WARN),
             (vec![lost(), got(answer(500, ""))], None, NOT_KNOWN),
@@ -195,28 +196,48 @@ fn one_answer_decides() {
 }
 
 #[test]
-fn another_caller_or_target_gets_no_answer_of_the_first() {
+fn another_target_gets_no_answer_of_the_first() {
     let refused = || got(answer(422, ""));
-    for (case, outcomes, verdict) in [
-        (VerifyCase::OtherTarget, [got(created(2)), got(created(1))], WARN),
-        (VerifyCase::OtherTarget, [got(created(3)), got(created(4))], PASS),
-        (VerifyCase::OtherTarget, [refused(), refused()], PASS),
-        (VerifyCase::OtherTarget, [got(answer(404, "")), got(answer(404, ""))], NOT_KNOWN),
-        (VerifyCase::OtherCaller, [got(created(2)), got(created(1))], FAIL),
-        (VerifyCase::OtherCaller, [replay(nameless("x")), replay(nameless("y"))], FAIL),
-        (VerifyCase::OtherCaller, [got(created(3)), got(created(4))], PASS),
-        (VerifyCase::OtherCaller, [refused(), refused()], WARN),
-        (VerifyCase::OtherCaller, [got(answer(403, "")), got(answer(403, ""))], NOT_KNOWN),
-        (VerifyCase::OtherCaller, [got(nameless("x")), got(nameless("x"))], NOT_KNOWN),
-        // Numbers of one's own for each caller: the first of both is 1.
-        (VerifyCase::OtherCaller, [got(created(7)), got(created(1))], NOT_KNOWN),
-        (VerifyCase::OtherCaller, [got(created(2)), got(created(3))], NOT_KNOWN),
-        (VerifyCase::OtherCaller, [got(created(1)), got(created(2))], PASS),
+    for (outcomes, verdict) in [
+        ([got(created(2)), got(created(1))], WARN),
+        ([got(created(3)), got(created(4))], PASS),
+        ([refused(), refused()], PASS),
+        ([got(answer(404, "")), got(answer(404, ""))], NOT_KNOWN),
     ] {
-        let judgement = judged(case, &outcomes, None, &named());
-        assert_eq!(judgement.verdict, verdict, "{case:?} {outcomes:?}: {}", judgement.because);
+        let judgement = judged(VerifyCase::OtherTarget, &outcomes, None, &named());
+        assert_eq!(judgement.verdict, verdict, "{outcomes:?}: {}", judgement.because);
+    }
+}
+
+#[test]
+fn another_caller_gets_no_answer_of_the_first() {
+    let refused = || got(answer(422, ""));
+    let other_content =
+        |number: u32| ApiAnswer { body: Bytes::from_static(b"{\"caller\":\"bob\"}"), ..created(number) };
+    let own = || got(created(9));
+    for (outcomes, verdict) in [
+        ([got(created(2)), own(), got(created(1))], FAIL),
+        ([replay(created(2)), own(), replay(other_content(1))], FAIL),
+        ([replay(nameless("x")), own(), replay(nameless("y"))], FAIL),
+        ([got(created(3)), own(), got(created(4))], PASS),
+        ([refused(), own(), refused()], WARN),
+        ([got(answer(403, "")), got(answer(403, "")), got(answer(403, ""))], NOT_KNOWN),
+        ([got(nameless("x")), own(), got(nameless("x"))], NOT_KNOWN),
+        // The request is refused to this caller.
+        ([refused(), refused(), refused()], NOT_KNOWN),
+        ([got(created(2)), got(answer(500, "")), got(created(1))], NOT_KNOWN),
+        // An answer of its own, which names the same.
+        ([got(other_content(2)), own(), got(other_content(1))], NOT_KNOWN),
+        ([got(created(2)), got(created(1)), got(created(1))], NOT_KNOWN),
+        // Numbers of one's own for each caller: the first of both is 1.
+        ([got(created(7)), got(created(8)), got(created(1))], NOT_KNOWN),
+        ([got(created(2)), got(created(3)), got(created(4))], NOT_KNOWN),
+        ([got(created(1)), got(created(2)), got(created(3))], PASS),
+    ] {
+        let judgement = judged(VerifyCase::OtherCaller, &outcomes, None, &named());
+        assert_eq!(judgement.verdict, verdict, "{outcomes:?}: {}", judgement.because);
         let harm = (verdict == FAIL).then_some(VerifyHarm::AnswerOfAnotherCaller);
-        assert_eq!(judgement.harm, harm, "{case:?}");
+        assert_eq!(judgement.harm, harm, "{outcomes:?}");
     }
 }
 
@@ -269,7 +290,8 @@ fn effects_are_named_by_what_differs_and_not_by_what_differs_each_time() {
     assert_eq!(source(r#"{"orderNumber":1}"#, r#"{"orderNumber":2}"#, "/orders/"), member("orderNumber"));
     assert_eq!(source(r#"{"number":"A-1"}"#, r#"{"number":"A-2"}"#, "/invoices"), member("number"));
     assert_eq!(source(r#"{"customer_id":1}"#, r#"{"customer_id":2}"#, "/customers"), member("customer_id"));
-    assert_eq!(source(r#"{"payment_id":1}"#, r#"{"payment_id":2}"#, "/charge"), member("payment_id"));
+    let any = Some(NameSource::AnyIdentifier("payment_id".to_owned()));
+    assert_eq!(source(r#"{"payment_id":1}"#, r#"{"payment_id":2}"#, "/charge"), any);
     // New in each answer, in replays too; or the same for every effect.
     for (first, other) in [
         (r#"{"request_id":"a"}"#, r#"{"request_id":"b"}"#),
@@ -357,4 +379,136 @@ fn a_refusal_tells_clients_what_to_do() {
     let reused = answer(422, linked).with(&CONTENT_TYPE, "application/problem+json; charset=utf-8");
     assert_eq!(refusal(SeenRefusal::Reused, Some(&reused)).1.verdict, PASS);
     assert_eq!(refusal(SeenRefusal::InFlight, None).1.verdict, NOT_KNOWN);
+}
+
+/// Orders whose Location holds a signature, which is new in each answer.
+fn signed(number: u32, signature: u32) -> ApiAnswer {
+    let mut answer = nameless("{}");
+    let location = format!("/orders/{number}?signature={signature}");
+    answer.headers.insert(LOCATION, HeaderValue::try_from(location).expect("visible"));
+    answer
+}
+
+#[test]
+fn a_name_that_is_new_in_each_answer_proves_no_second_effect() {
+    let case = VerifyCase::Repeat;
+    // The API's own count, or the answer's own word, says otherwise.
+    assert_eq!(judged(case, &[got(created(7))], Some(1), &named()).verdict, NOT_KNOWN);
+    assert_eq!(judged(case, &[got(created(7))], Some(0), &named()).verdict, NOT_KNOWN);
+    assert_eq!(judged(case, &[replay(created(7))], None, &named()).verdict, NOT_KNOWN);
+    assert_eq!(judged(case, &[replay(created(7))], Some(2), &named()).verdict, FAIL);
+    let two = [got(created(3)), got(created(4)), replay(created(4))];
+    assert_eq!(judged(VerifyCase::Concurrent, &two, None, &named()).verdict, FAIL);
+
+    let signed_orders = Baseline::new(signed(1, 10), signed(2, 20), "/orders");
+    assert_eq!(judged(case, &[got(signed(1, 30))], None, &signed_orders).verdict, PASS);
+    assert_eq!(judged(case, &[got(signed(3, 30))], None, &signed_orders).verdict, FAIL);
+
+    // A member that may be that of the answer.
+    for member in ["attempt_id", "eventId", "payment_id"] {
+        let attempt = |id: u32| nameless(&format!("{{\"{member}\":{id}}}"));
+        let attempts = Baseline::new(attempt(1), attempt(2), "/orders");
+        assert_eq!(judged(case, &[got(attempt(3))], None, &attempts).verdict, NOT_KNOWN);
+        assert_eq!(judged(case, &[got(attempt(1))], None, &attempts).verdict, PASS);
+        assert_eq!(judged(case, &[got(attempt(3))], Some(2), &attempts).verdict, FAIL);
+        assert_eq!(judged(case, &[got(attempt(3))], Some(1), &attempts).verdict, PASS);
+        let long = [got(attempt(3)), got(attempt(4)), got(attempt(5))];
+        assert_eq!(judged(VerifyCase::LongKey, &long, None, &attempts).verdict, NOT_KNOWN);
+        assert_eq!(judged(VerifyCase::KeyCase, &[got(attempt(3))], None, &attempts).verdict, NOT_KNOWN);
+        assert_eq!(control(&attempts, None).verdict, NOT_KNOWN);
+    }
+}
+
+#[test]
+fn a_client_that_could_not_leave_in_time_was_not_played() {
+    let early = |status| ClientOutcome::GaveUp(Some(answer(status, "")));
+    let failed = || ClientOutcome::Failed("no connection in time".into());
+    for counted in [None, Some(1)] {
+        let case = VerifyCase::ClientTimeout;
+        let outcomes = [ClientOutcome::GaveUp(Some(created(3))), replay(created(3))];
+        assert_eq!(judged(case, &outcomes, counted, &named()).verdict, NOT_KNOWN);
+        for case in [VerifyCase::LostAnswer, VerifyCase::ClientTimeout] {
+            for first in [early(409), early(500), early(307), failed()] {
+                let judgement = judged(case, &[first.clone(), replay(created(3))], counted, &named());
+                assert_eq!(judgement.verdict, NOT_KNOWN, "{case:?} {first:?}: {}", judgement.because);
+            }
+        }
+    }
+    // Proved all the same.
+    let doubled = [ClientOutcome::GaveUp(Some(created(3))), got(created(4))];
+    assert_eq!(judged(VerifyCase::ClientTimeout, &doubled, None, &named()).verdict, FAIL);
+}
+
+#[test]
+fn a_success_that_is_not_counted_is_not_known() {
+    let lost = || ClientOutcome::GaveUp(None);
+    assert_eq!(judged(VerifyCase::LostAnswer, &[lost(), replay(created(3))], Some(0), &named()).verdict, NOT_KNOWN);
+    assert_eq!(judged(VerifyCase::LostAnswer, &[lost(), replay(nameless("x"))], Some(0), &named()).verdict, NOT_KNOWN);
+    assert_eq!(judged(VerifyCase::LostAnswer, &[lost(), got(nameless("x"))], Some(0), &named()).verdict, NOT_KNOWN);
+}
+
+#[test]
+fn a_request_that_may_have_been_cut_short_may_have_had_an_effect() {
+    for status in [408, 499, 503, 307] {
+        let again = [got(answer(status, ""))];
+        assert_eq!(judged(VerifyCase::Repeat, &again, None, &named()).verdict, NOT_KNOWN, "{status}");
+        assert_eq!(judged(VerifyCase::Repeat, &again, Some(1), &named()).verdict, WARN, "{status}");
+        assert_eq!(judged(VerifyCase::Repeat, &again, Some(2), &named()).verdict, FAIL, "{status}");
+    }
+    assert_eq!(judged(VerifyCase::Repeat, &[got(answer(429, ""))], None, &named()).verdict, WARN);
+}
+
+#[test]
+fn a_request_that_is_sent_elsewhere_is_not_refused() {
+    for status in [304, 307, 308] {
+        let elsewhere = || got(answer(status, ""));
+        for case in [VerifyCase::NoKey, VerifyCase::KeyCase, VerifyCase::TwoKeys, VerifyCase::QuotedKey] {
+            assert_eq!(judged(case, &[elsewhere()], None, &named()).verdict, NOT_KNOWN, "{case:?} {status}");
+        }
+        let two = [elsewhere(), elsewhere()];
+        assert_eq!(judged(VerifyCase::OtherTarget, &two, None, &named()).verdict, NOT_KNOWN, "{status}");
+        assert_eq!(judged(VerifyCase::EmptyKey, &two, None, &named()).verdict, NOT_KNOWN, "{status}");
+        let reused = [got(created(3)), elsewhere()];
+        assert_eq!(judged(VerifyCase::OtherBody, &reused, None, &named()).verdict, NOT_KNOWN, "{status}");
+        let three = [elsewhere(), elsewhere(), elsewhere()];
+        assert_eq!(judged(VerifyCase::LongKey, &three, None, &named()).verdict, NOT_KNOWN, "{status}");
+        assert_eq!(judged(VerifyCase::OtherCaller, &three, None, &named()).verdict, NOT_KNOWN, "{status}");
+    }
+}
+
+/// Content that holds a time is another one for another key, and the same one for all that run within a second.
+#[test]
+fn content_of_requests_at_once_is_no_name() {
+    let at = |second: u32| nameless(&format!("{{\"state\":\"created\",\"at\":{second}}}"));
+    let timed = Baseline::new(at(1), at(2), "/orders");
+    let ten = vec![got(at(3)); 10];
+    assert_eq!(judged(VerifyCase::Concurrent, &ten, None, &timed).verdict, NOT_KNOWN);
+    assert_eq!(judged(VerifyCase::Concurrent, &ten, Some(1), &timed).verdict, PASS);
+    let long = [got(at(3)), got(at(3)), got(at(4))];
+    assert_eq!(judged(VerifyCase::LongKey, &long, None, &timed).verdict, NOT_KNOWN);
+    let empty = [got(at(3)), got(at(3))];
+    assert_eq!(judged(VerifyCase::EmptyKey, &empty, None, &timed).verdict, NOT_KNOWN);
+    // That of the first request is older than the second key's.
+    assert_eq!(judged(VerifyCase::Repeat, &[got(at(1))], None, &timed).verdict, PASS);
+}
+
+#[test]
+fn what_an_answer_names_is_shown_without_control_characters() {
+    let source = NameSource::Member("id\u{1b}[2J\u{202e}".to_owned());
+    let EffectBasis::Names { source, .. } = EffectBasis::of_names(Some(&source), None) else { panic!("names") };
+    assert_eq!(source, "the member id?[2J? of the answers");
+}
+
+#[test]
+fn retry_after_is_seconds_or_a_date() {
+    let now = httpdate::parse_http_date("Sun, 29 Nov 2026 09:00:00 GMT").expect("a date");
+    for (value, seconds) in [
+        ("2", Some(2)),
+        ("Sun, 29 Nov 2026 09:00:03 GMT", Some(3)),
+        ("Sun, 29 Nov 2026 08:00:00 GMT", Some(0)),
+        ("soon", None),
+    ] {
+        let answer = answer(409, "").with(&RETRY_AFTER, value);
+        assert_eq!(answer.retry_after(now).map(|wait| wait.as_secs()), seconds, "{value}");
+    }
 }

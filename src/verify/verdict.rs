@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::case::VerifyCase;
 use super::effects::NameSource;
+use super::judge::shortened;
 
 /// What is said of one case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -46,9 +47,6 @@ pub struct CaseResult {
     pub because: String,
     /// What is asked for, and where that is written.
     pub rule: &'static str,
-    /// Whether the API's own count tells it.
-    #[serde(skip)]
-    pub(super) by_count: bool,
 }
 
 /// A verdict without the requests that led to it.
@@ -57,17 +55,11 @@ pub(super) struct Judgement {
     pub(super) verdict: CaseVerdict,
     pub(super) harm: Option<VerifyHarm>,
     pub(super) because: String,
-    pub(super) by_count: bool,
 }
 
 impl Judgement {
-    /// The same, as the API's own count tells.
-    pub(super) fn by_count(self) -> Self {
-        Self { by_count: true, ..self }
-    }
-
     fn new(verdict: CaseVerdict, because: impl Into<String>) -> Self {
-        Self { verdict, harm: None, because: because.into(), by_count: false }
+        Self { verdict, harm: None, because: because.into() }
     }
 
     pub(super) fn pass(because: impl Into<String>) -> Self {
@@ -139,7 +131,9 @@ impl EffectBasis {
     pub(super) fn of_names(source: Option<&NameSource>, instead: Option<String>) -> Self {
         let source = match source {
             Some(NameSource::Location) => "Location".to_owned(),
-            Some(NameSource::Member(name)) => format!("the member {name} of the answers"),
+            Some(NameSource::Member(name) | NameSource::AnyIdentifier(name)) => {
+                format!("the member {} of the answers", shortened(name))
+            }
             None => {
                 let nameless = "the answers name nothing that differs from one key to the other".to_owned();
                 let why = instead.map_or(nameless.clone(), |instead| format!("{instead}; and {nameless}"));

@@ -6,13 +6,15 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 use crate::support::process::onlyonce;
 use crate::support::wire::Seen;
@@ -29,12 +31,14 @@ struct Manners {
     secretly: bool,
     /// The answers do not say what was created.
     nameless: bool,
-    /// Others create an order, too, whenever the count is read.
-    busy: bool,
+    /// Others create an order, too, whenever the count is read, from this time on.
+    busy_from: Option<usize>,
+    /// From this time on, the count is not given.
+    limited_from: Option<usize>,
     /// The count is that of the first page, which has room for so many.
     page: Option<usize>,
-    /// How long it takes.
-    delay: Duration,
+    /// The requests that a client leaves are at work until it has left: behind `Leavers`.
+    waits_for_leavers: bool,
 }
 
 /// `POST /orders` creates, `GET /orders` counts. Stopped when dropped.
@@ -47,6 +51,14 @@ struct Api {
 struct ApiState {
     manners: Manners,
     orders: Mutex<Vec<Order>>,
+    /// How often the count was read.
+    reads: AtomicUsize,
+    /// The keys, in the order in which they came.
+    keys: Mutex<Vec<String>>,
+    /// One for each client that has left without an answer.
+    left: Semaphore,
+    /// Requests whose size was not told.
+    chunked: AtomicUsize,
     /// `None` while the first runs.
     kept: Mutex<HashMap<String, Option<String>>>,
 }
@@ -62,7 +74,15 @@ impl Api {
     async fn start(manners: Manners) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let state = Arc::new(ApiState { manners, orders: Mutex::default(), kept: Mutex::default() });
+        let state = Arc::new(ApiState {
+            manners,
+            orders: Mutex::default(),
+            reads: AtomicUsize::new(0),
+            keys: Mutex::default(),
+            left: Semaphore::new(0),
+            chunked: AtomicUsize::new(0),
+            kept: Mutex::default(),
+        });
         let task = tokio::spawn({
             let state = Arc::clone(&state);
             async move {
@@ -113,15 +133,22 @@ fn reply(status: &str, fields: &str, body: &str) -> String {
 
 impl ApiState {
     async fn answer(&self, request: &Seen) -> String {
-        let Manners { keeps, by_caller, secretly, nameless, busy, page, delay } = self.manners;
+        let Manners { keeps, by_caller, secretly, nameless, busy_from, limited_from, page, waits_for_leavers } =
+            self.manners;
         if request.first.starts_with("GET ") {
+            let read = self.reads.fetch_add(1, Ordering::SeqCst) + 1;
+            if limited_from.is_some_and(|from| read >= from) {
+                return reply("429 Too Many Requests", "", "{}");
+            }
             let mut orders = self.orders.lock().expect("no panic");
-            if busy {
+            if busy_from.is_some_and(|from| read >= from) {
                 orders.push(Order { caller: String::new(), key: None, body: Vec::new() });
             }
             return reply("200 OK", "", &json!({ "total": orders.len().min(page.unwrap_or(usize::MAX)) }).to_string());
         }
         let key = request.values("idempotency-key").first().map(|key| (*key).to_owned());
+        self.chunked.fetch_add(usize::from(request.has("transfer-encoding")), Ordering::SeqCst);
+        let is_left = waits_for_leavers && self.is_first_of(key.as_deref(), LEFT);
         let caller = request.value("authorization").unwrap_or_default().to_owned();
         let whose = if by_caller { caller.as_str() } else { "" };
         let name = key.as_ref().filter(|_| keeps).map(|key| format!("{whose} {key}"));
@@ -144,7 +171,9 @@ impl ApiState {
             orders.push(order);
             orders.len()
         };
-        tokio::time::sleep(delay).await;
+        if is_left {
+            within("a client leaves", self.left.acquire()).await.expect("it is open").forget();
+        }
         let answer = if nameless {
             reply("201 Created", "", "{\"state\":\"created\"}")
         } else {
@@ -155,6 +184,74 @@ impl ApiState {
             self.kept.lock().expect("no panic").insert(name, Some(answer.clone()));
         }
         answer
+    }
+}
+
+impl ApiState {
+    /// Whether this request is the first with its key, and that is one of these in the order of keys.
+    fn is_first_of(&self, key: Option<&str>, places: [usize; 2]) -> bool {
+        let Some(key) = key else { return false };
+        let mut keys = self.keys.lock().expect("no panic");
+        if keys.iter().any(|known| known == key) {
+            return false;
+        }
+        keys.push(key.to_owned());
+        places.contains(&keys.len())
+    }
+}
+
+/// Two keys of the control, one of ten at once; then that of an answer that is lost, and that of a client that gives up.
+const LEFT: [usize; 2] = [4, 5];
+
+/// A relay that tells the API of clients that leave without an answer.
+struct Leavers {
+    address: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Leavers {
+    async fn start(to: SocketAddr, api: &Api) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let state = Arc::clone(&api.state);
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(relay(client, to, Arc::clone(&state)));
+            }
+        });
+        Self { address, task }
+    }
+}
+
+impl Drop for Leavers {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn relay(mut client: TcpStream, to: SocketAddr, state: Arc<ApiState>) {
+    let mut server = TcpStream::connect(to).await.expect("a server");
+    let (mut up, mut down) = ([0; 4096], [0; 4096]);
+    let mut is_answered = false;
+    loop {
+        tokio::select! {
+            read = client.read(&mut up) => match read {
+                Ok(count @ 1..) => server.write_all(&up[..count]).await.expect("a server"),
+                Ok(0) | Err(_) => {
+                    state.left.add_permits(usize::from(!is_answered));
+                    return;
+                }
+            },
+            read = server.read(&mut down) => match read {
+                Ok(count @ 1..) => {
+                    is_answered = true;
+                    if client.write_all(&down[..count]).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(0) | Err(_) => return,
+            },
+        }
     }
 }
 
@@ -198,8 +295,10 @@ fn says(report: &Value, case: &str, expected: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_that_knows_no_keys_doubles_effects_and_the_exit_status_is_1() {
-    let api = Api::start(Manners { delay: Duration::from_millis(40), ..Manners::default() }).await;
-    let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
+    let api = Api::start(Manners { waits_for_leavers: true, ..Manners::default() }).await;
+    let front = Leavers::start(api.address, &api).await;
+    let url = format!("http://{}/orders", front.address);
+    let (status, report) = verdicts(url, &[&ALICE[..], &COUNT].concat()).await;
     assert_eq!(
         (status, &report["harmful"], &report["effects"]["by"]),
         (1, &json!(true), &json!("count")),
@@ -216,6 +315,7 @@ async fn an_api_that_knows_no_keys_doubles_effects_and_the_exit_status_is_1() {
     let most = report["requests"].as_u64().expect("a number");
     assert_eq!(u64::try_from(api.orders().len()).expect("few"), most, "{report:#}");
     assert_eq!(most, 2 + 1 + 10 + 2 + 2 + 1 + 1, "{report:#}");
+    assert_eq!(api.state.chunked.load(Ordering::SeqCst), 0, "a request that is given up is as any other");
 
     // Without a count, the answers prove it.
     let (status, report) = verdicts(format!("{}/orders", api.url()), &ALICE).await;
@@ -226,12 +326,13 @@ async fn an_api_that_knows_no_keys_doubles_effects_and_the_exit_status_is_1() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_api_passes_behind_onlyonce() {
-    let api = Api::start(Manners { delay: Duration::from_millis(40), ..Manners::default() }).await;
+    let api = Api::start(Manners { waits_for_leavers: true, ..Manners::default() }).await;
     let setup = Setup::new(&api.url()).route("on_concurrent = \"wait\"\nhelp = \"https://docs.test/keys\"");
     let sidecar = setup.start().await;
     let other = ["--other-caller", "Authorization: Bearer bob"];
     let arguments = [&ALICE[..], &COUNT, &other].concat();
-    let (status, report) = verdicts(format!("http://{}/orders", sidecar.address), &arguments).await;
+    let front = Leavers::start(sidecar.address, &api).await;
+    let (status, report) = verdicts(format!("http://{}/orders", front.address), &arguments).await;
     assert_eq!((status, &report["harmful"]), (0, &json!(false)), "{report:#}");
     for row in report["cases"].as_array().expect("cases") {
         // A repeat waits here: no 409 is seen.
@@ -286,11 +387,52 @@ async fn what_cannot_be_told_is_no_verdict() {
     assert_eq!((status, verdict(&report, "repeat")), (1, "fail"), "{report:#}");
 
     // A count that others raise is not gone by.
-    let api = Api::start(Manners { keeps: true, busy: true, ..Manners::default() }).await;
+    let api = Api::start(Manners { keeps: true, busy_from: Some(1), ..Manners::default() }).await;
     let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
     assert_eq!((status, verdict(&report, "repeat")), (0, "pass"), "{report:#}");
     let instead = report["effects"]["instead"].as_str().expect("why not");
     assert!(instead.contains("changes by itself"), "{instead}");
+}
+
+/// The first read for the case that comes after the repeat: two before all, one for each request of the control, two for the
+/// repeat.
+const AFTER_REPEAT: usize = 7;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_others_create_too_what_the_answers_prove_stays() {
+    let repeat = async |manners| {
+        let api = Api::start(manners).await;
+        let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
+        let instead = report["effects"].to_string();
+        assert!(instead.contains("changed while nothing was sent"), "{report:#}");
+        let of_keys = verdict(&report, "long-key").to_owned();
+        (status, verdict(&report, "repeat").to_owned(), of_keys)
+    };
+    let busy = Manners { busy_from: Some(AFTER_REPEAT), ..Manners::default() };
+    assert_eq!(repeat(busy).await, (1, "fail".to_owned(), "not-known".to_owned()));
+    let kept = Manners { keeps: true, ..busy };
+    assert_eq!(repeat(kept).await, (0, "pass".to_owned(), "pass".to_owned()));
+    // The repeat was doubled by a count that is not gone by any more.
+    let (status, verdict, _) = repeat(Manners { nameless: true, ..busy }).await;
+    assert_eq!((status, verdict), (0, "not-known".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_count_that_is_not_given_any_more_is_not_gone_by_and_the_run_goes_on() {
+    for from in [AFTER_REPEAT, AFTER_REPEAT + 1] {
+        let manners = Manners { limited_from: Some(from), ..Manners::default() };
+        let api = Api::start(manners).await;
+        let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
+        let instead = report["effects"]["instead"].as_str().expect("why not");
+        assert!(status == 1 && instead.contains("answered with 429"), "{report:#}");
+        says(&report, "concurrent", "fail");
+        let api = Api::start(Manners { nameless: true, ..manners }).await;
+        let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
+        // It was seen while there was a count.
+        assert_eq!((status, verdict(&report, "repeat")), (1, "fail"), "{report:#}");
+        says(&report, "concurrent", "not-known");
+        assert!(report["effects"].to_string().contains("answered with 429"), "{report:#}");
+    }
 }
 
 /// What was seen while there was room stays; what a full page hides is not known.
@@ -384,7 +526,7 @@ async fn it_says_what_it_will_send_and_asks_and_no_value_of_a_header_or_body_is_
         "authorization: (not shown)",
         "content-type: application/json",
         "another caller's x-api-key: (not shown)",
-        "up to 40 such requests",
+        "up to 41 such requests",
         "GET /orders is sent up to",
         "add --yes",
     ] {
@@ -514,13 +656,24 @@ async fn what_cannot_be_run_is_told_with_what_would_be_right_and_the_exit_status
         ("POST", vec![url, "--timeout", "30"], "as 30s"),
         ("POST", vec![url, "--timeout", "0s"], "at least 1ms"),
         ("POST", vec![url, "-d", "@nowhere"], "cannot read nowhere"),
+        ("POST", vec![url, "-H", "Authorization Bearer s3cret"], "invalid value '(not shown)' for '--header"),
+        ("POST", vec![url, "-H", "Authorization Bearer s3cret: x"], "what is before the colon is no header name"),
+        ("POST", vec![url, "--other-caller", "Authorization s3cret"], "write it as 'Name: value'"),
+        ("POST", vec![url, "-H", "Authorization:", "Bearer", "s3cret"], "unexpected argument '(not shown)'"),
+        ("POST", vec!["http://a b/?token=s3cret"], "invalid value '(not shown)' for '<URL>'"),
+        ("POST", vec![url, "-H", "A: s3cret", "--other-caller", "a: s3cret"], "both are one caller"),
+        (
+            "POST",
+            vec![url, "--key", "json:/k", "-d", "{}", "--other-data", "[\"s3cret\"]"],
+            "--other-data has no place",
+        ),
     ] {
         let mut command = onlyonce(&["verify", first, "--yes"]);
         command.args(&arguments);
         let output = command.output().expect("the program");
         let said = text(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-        assert!(said.contains(expected), "{arguments:?}: {said}");
+        assert!(said.contains(expected) && !said.contains("s3cret"), "{arguments:?}: {said}");
     }
     assert_eq!(backend.count(), 0, "nothing was sent");
 
@@ -531,13 +684,14 @@ async fn what_cannot_be_run_is_told_with_what_would_be_right_and_the_exit_status
         (vec![vec![Step::Answer], refused("409 Conflict")], vec![], "--key json:/number"),
         (vec![vec![Step::Reset]], vec![], "the connection broke off before an answer"),
         (vec![vec![Step::Hang]], vec!["--timeout", "200ms"], "no answer in time"),
-        (vec![refused("404 Not Found")], vec!["--count", "/total"], "/total: it is answered with 404"),
+        (vec![refused("404 Not Found")], vec!["--count", "/total?k=s3cret"], "at /total: it is answered with 404"),
     ] {
         let backend = Backend::scripted(scripts).await;
         let output = run(format!("{}/orders", backend.url()), &[&["--yes"], arguments.as_slice()].concat()).await;
         let said = text(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(output.status.code(), Some(2), "{expected}: {said}");
         assert!(said.contains(expected) && said.contains("help: "), "{expected}: {said}");
+        assert!(!said.contains("s3cret"), "{said}");
         assert!(output.stdout.is_empty());
     }
     let output = run(format!("{}/orders", nobody()), &["--yes"]).await;

@@ -165,10 +165,11 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "verify",
-        &["random", "rule", "tls"],
+        &["clock", "random", "rule", "tls"],
         &[
             "form_urlencoded",
             "http_body_util",
+            "httpdate",
             "hyper",
             "hyper_util",
             "serde_json",

@@ -35,7 +35,15 @@ fn test(out: &mut String, case: &CaseResult) {
     out.push_str("</testcase>\n");
 }
 
-/// XML has no place for control characters (XML 1.0, 2.2).
+/// XML has no place for control characters and some others (XML 1.0, 2.2).
 fn escaped(text: &str) -> String {
-    escape_html(&text.replace(|c: char| c.is_control() && c != '\n', "?"))
+    escape_html(&text.replace(|c: char| matches!(c, '\u{fffe}' | '\u{ffff}') || c.is_control() && c != '\n', "?"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_character_is_written_that_xml_has_not() {
+        assert_eq!(super::escaped("a\u{1b}\u{fffe}\u{ffff}\n<"), "a???\n&lt;");
+    }
 }

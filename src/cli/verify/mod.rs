@@ -179,6 +179,13 @@ impl VerifyArgs {
         {
             return Err(format!("-H has a {name}, and every case makes keys of its own: leave it out"));
         }
+        let is_given = |(name, _): &(HeaderName, HeaderValue)| {
+            let others = self.other_caller.iter().filter(|(other, _)| other == name).map(|(_, value)| value);
+            headers.get_all(name).iter().eq(others)
+        };
+        if !self.other_caller.is_empty() && self.other_caller.iter().all(is_given) {
+            return Err("--other-caller has the values of -H, so both are one caller: give those of another".to_owned());
+        }
         let request = VerifyRequest {
             method: method(&self.method)?,
             url: url(&self.url)?,
