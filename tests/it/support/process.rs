@@ -91,7 +91,7 @@ impl Process {
         until(what, async || self.log().contains(what)).await;
     }
 
-    /// Its peak memory, in bytes.
+    /// Its peak memory, in bytes. The kernel counts on each processor, so a later value may be a little smaller.
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it is running");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
