@@ -370,11 +370,13 @@ fn demo(listen: SocketAddr, log: &LogArgs) -> ExitCode {
     }
     let logging = telemetry::start(&settings);
     let running = block_on(async {
+        // Before the instructions, which name Ctrl-C.
+        let stop = run::signalled(run::STOP_OR_HANGUP);
         let demo = Demo::start(listen).await?;
         // It keeps running when its output is closed, as by `| head`.
         let _ = writeln!(io::stdout(), "{}", demo.welcome());
         logging.set_level(level);
-        Ok::<_, DemoError>(demo.serve(run::signalled(run::STOP_OR_HANGUP)).await)
+        Ok::<_, DemoError>(demo.serve(stop).await)
     });
     ended(running, settings.format)
 }
