@@ -8,7 +8,7 @@ use http::header::{
 };
 
 use super::body::response::{ProxyResponse, ResponseBody};
-use super::head::Head;
+use super::head::{self, Head};
 use super::refused_page::{KeepsPages, is_html};
 use crate::form_guard::{FIELDS_OF_BYTES, KeyPlace};
 use crate::problem::{self, FETCH, FORM, ProblemFormat};
@@ -23,6 +23,8 @@ pub(super) struct ScriptRequest {
     path: String,
     /// The page with the form.
     page: Option<HeaderValue>,
+    /// The host that the request is for, which is that of the page.
+    host: Option<HeaderValue>,
     /// Whether a navigation with the same fields is the same operation.
     replays: Replays,
 }
@@ -53,8 +55,8 @@ impl ScriptRequest {
         let is_form = form.is_some();
         let key = form.or_else(|| head.headers.remove(FETCH))?;
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let page = head.headers.get(REFERER).cloned();
-        Some(Box::new(Self { key, is_form, path, page, replays: Replays::Never }))
+        let (page, host) = (head.headers.get(REFERER).cloned(), head::authority(&head.uri, &head.headers));
+        Some(Box::new(Self { key, is_form, path, page, host, replays: Replays::Never }))
     }
 
     /// How it is told of a problem.
@@ -137,7 +139,8 @@ impl ScriptRequest {
         let location = headers.get(LOCATION).filter(|_| names_it)?;
         let location = resolved(location.as_bytes(), &self.path)?;
         let page = self.page.as_ref().and_then(|page| page.to_str().ok());
-        HeaderValue::try_from(format!("go {}", loaded(location, page))).ok()
+        let host = self.host.as_ref().and_then(|host| host.to_str().ok());
+        HeaderValue::try_from(format!("go {}", loaded(location, page, host))).ok()
     }
 }
 
@@ -185,9 +188,15 @@ impl Replays {
 const FORM_MEDIA: &[u8] = b"application/x-www-form-urlencoded";
 
 /// A URL that the browser loads. One that differs from that of the page by its fragment only would be scrolled to: it gets
-/// an empty part of the query. A page that sends no `Referer`, or only its origin, may be any.
-fn loaded(location: String, page: Option<&str>) -> String {
+/// an empty part of the query. A page that sends no `Referer`, or only its origin, may be any of its `host`. A URL of
+/// another host stays as it is: it may be signed.
+fn loaded(location: String, page: Option<&str>, host: Option<&str>) -> String {
     let Some((url, fragment)) = location.split_once('#') else { return location };
+    if let (Some(other), Some(own)) = (authority_of(url), page.and_then(authority_of).or(host))
+        && !other.eq_ignore_ascii_case(own)
+    {
+        return location;
+    }
     let (origin, path) = match page.and_then(|page| page.split_once("://")) {
         Some((scheme, rest)) => rest
             .split_once('/')
@@ -200,6 +209,13 @@ fn loaded(location: String, page: Option<&str>) -> String {
         true => format!("{url}?#{fragment}"),
         false => location,
     }
+}
+
+/// Host and port of a URL that begins with them, or with a scheme and them.
+fn authority_of(url: &str) -> Option<&str> {
+    let (scheme, rest) = url.split_once("//")?;
+    let begins = scheme.is_empty() || scheme.ends_with(':') && !scheme.contains(['/', '?']);
+    rest.split(['/', '?', '#']).next().filter(|_| begins)
 }
 
 /// A location as a URL that a script may open. `None`: a URL that would run in the page, or none at all.
@@ -272,8 +288,13 @@ mod tests {
             ("/form?x=1", page, "/form?x=1"),
             ("https://other.test/form?x=1#done", page, "https://other.test/form?x=1#done"),
             ("//shop.test/form?x=2#done", page, "//shop.test/form?x=2#done"),
+            // The URL of another host may be signed.
+            ("https://pay.test/go?sig=1#x", None, "https://pay.test/go?sig=1#x"),
+            ("//pay.test/go#x", Some("https://shop.test/"), "//pay.test/go#x"),
+            ("HTTPS://SHOP.test/form#x", None, "HTTPS://SHOP.test/form?#x"),
+            ("/go?to=https://pay.test/#x", None, "/go?to=https://pay.test/&#x"),
         ] {
-            assert_eq!(loaded(location.to_owned(), page), opened, "{location} from {page:?}");
+            assert_eq!(loaded(location.to_owned(), page, Some("shop.test")), opened, "{location} from {page:?}");
         }
     }
 }
