@@ -164,6 +164,8 @@ fn the_page_is_served_at_both_addresses_with_three_forms() {
     }
     let script = send(demo.proxy(), "GET", "/.onlyonce/form.js", &[], "");
     assert!(script.body.contains("POST\\/invoices") && script.body.len() < 4200, "{}", script.body);
+    let status = send(demo.address(2), "GET", "/", &[BROWSER], "");
+    assert!(status.status == 200 && status.body.contains("<title>"), "{}", status.body);
     let metrics = send(demo.address(2), "GET", "/metrics", &[], "");
     assert!(metrics.body.contains("onlyonce_build_info"), "{}", metrics.body);
 }

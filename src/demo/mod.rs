@@ -40,10 +40,10 @@ Open this in a browser, and try to send a form twice:
 
   {proxy}
 
-The same service without onlyonce, and the metrics of onlyonce:
+The same service without onlyonce, and the status page of onlyonce:
 
   {backend}
-  {admin}/metrics
+  {admin}
 
 With curl, through onlyonce. Run it twice: the first takes two seconds and
 creates an invoice, the second gets the same answer at once, marked with

@@ -62,13 +62,13 @@ async fn the_script_is_served_where_it_is_configured_and_nowhere_else() {
     let again = request("GET", "/.onlyonce/form.js").line(&format!("If-None-Match: {tag}"));
     assert_eq!(sidecar.ask(&again).await.status, 304);
     assert_eq!(backend.count(), 1);
-    // The script's own field reaches no backend, and the key stands where the route expects it.
+    // The script's own fields reach no backend, and the key stands where the route expects it.
     let sent =
         post("/orders").line("Onlyonce-Form: 8e03978e-40d5-43dd-bc93-6894a57f9324").line("Accept: */*").body("x");
-    let sent = sidecar.ask(&sent).await;
+    let sent = sidecar.ask(&sent.line("Onlyonce-Fetch: another")).await;
     assert_eq!((sent.status, sent.value("onlyonce-form")), (200, Some("go /orders/2")));
     let seen = backend.seen().pop().expect("a request");
-    assert!(!seen.has("onlyonce-form"));
+    assert!(!seen.has("onlyonce-form") && !seen.has("onlyonce-fetch"));
     assert_eq!(seen.value("idempotency-key"), Some("\"8e03978e-40d5-43dd-bc93-6894a57f9324\""));
 }
 
