@@ -63,18 +63,9 @@ macro_rules! suite {
         crate::store::conformance::suite! { stories whole $subject }
     };
     // One test of all of it, on what takes long to start: the same for every story.
-    (on_one $servers:expr, $subject:path) => {
+    ($(#[$when:meta])? on_one $servers:expr, $subject:path) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn the_whole_suite() {
-            let servers = $servers;
-            let on_them = async || $subject(&servers).await;
-            crate::store::conformance::suite! { stories on_one on_them }
-        }
-    };
-    // The same, which only `tests/run --all` runs.
-    (whole_on_one $servers:expr, $subject:path) => {
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        #[ignore = "tests/run --all"]
+        $(#[$when])?
         async fn the_whole_suite() {
             let servers = $servers;
             let on_them = async || $subject(&servers).await;
