@@ -304,8 +304,6 @@ impl RecordLog {
             Durability::Process => self.open.length,
         };
         let file = self.folder.open_segment(self.open.id)?;
-        file.set_len(keep)?;
-        file.sync_all()?;
         let scan = scan(&file, keep, keep)?.map_err(io::Error::other)?;
         if scan.end != keep {
             return Err(io::Error::other("a segment is shorter than it was"));
@@ -313,8 +311,10 @@ impl RecordLog {
         self.usage.insert(self.open.id, scan.usage);
         self.open.file = Arc::new(file);
         (self.open.length, self.open.synced, self.open.filled) = (keep, keep, keep);
-        let seen = self.open.seen(scan.index);
-        self.view.write().open = seen;
+        // First the view, then the file: a reader must not find a place at which nothing is any more.
+        self.view.cut_open(self.open.seen(scan.index));
+        self.open.file.set_len(keep)?;
+        self.open.file.sync_all()?;
         self.rotate(now)
     }
 

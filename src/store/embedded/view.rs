@@ -31,6 +31,9 @@ pub(super) struct OpenSegment {
     pub(super) index: Growing,
 }
 
+/// Where a frame may be: the segment, its file, and the offset in it.
+type Place = (u64, Arc<File>, FrameOffset);
+
 /// Why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LogReadError {
@@ -68,17 +71,35 @@ impl View {
     /// The newest frame of the record, and the number of the open segment. Later frames are in that segment or a newer
     /// one.
     pub(super) fn look(&self, name: &RecordName) -> Result<(u64, Option<SegmentEntry>), LogReadError> {
-        let (open, places) = {
-            let segments = self.read();
-            (segments.open.id, segments.places(IndexKey::of(name), 0))
-        };
-        Ok((open, newest(name, places)?))
+        self.read_newest(name, 0)
     }
 
     /// The newest frame of a record. `since`: no segment before it holds the record.
     pub(super) fn find_since(&self, name: &RecordName, since: u64) -> Result<Option<SegmentEntry>, LogReadError> {
-        let places = self.read().places(IndexKey::of(name), since);
-        newest(name, places)
+        Ok(self.read_newest(name, since)?.1)
+    }
+
+    /// A frame that is not there is damage only if the view still has it: [`cut_open`](Self::cut_open) may have taken it
+    /// away after the view was read.
+    fn read_newest(&self, name: &RecordName, since: u64) -> Result<(u64, Option<SegmentEntry>), LogReadError> {
+        let places = || {
+            let segments = self.read();
+            (segments.open.id, segments.places(IndexKey::of(name), since))
+        };
+        let (mut open, mut found) = places();
+        loop {
+            match newest(name, &found) {
+                Err(LogReadError::Damaged) => {
+                    let before = std::mem::take(&mut found);
+                    (open, found) = places();
+                    let place = |(segment, _, place): &Place| (*segment, *place);
+                    if found.iter().map(place).eq(before.iter().map(place)) {
+                        return Err(LogReadError::Damaged);
+                    }
+                }
+                read => return Ok((open, read?)),
+            }
+        }
     }
 
     /// Whether the frame at this place is the newest of the record.
@@ -89,12 +110,20 @@ impl View {
             if (segment, place) == at {
                 return Ok(true);
             }
-            let entry = SegmentEntry::read(&file, segment, place)?.ok_or(LogReadError::Damaged)?;
+            let Some(entry) = SegmentEntry::read(&file, segment, place)? else {
+                let newest = self.find_since(name, at.0)?;
+                return Ok(newest.is_some_and(|entry| (entry.segment, entry.place) == at));
+            };
             if entry.head.name.as_ref() == Some(name) {
                 return Ok(false);
             }
         }
         Ok(false)
+    }
+
+    /// Shows the open segment without the frames that are about to be cut off.
+    pub(super) fn cut_open(&self, open: OpenSegment) {
+        self.write().open = open;
     }
 
     /// Shows `wanted` the newest frames of all records, in the order in which they were written, with at most `most`
@@ -145,9 +174,9 @@ impl View {
 }
 
 /// The first of these frames that belongs to the record. An index may also find frames of other records.
-fn newest(name: &RecordName, places: Vec<(u64, Arc<File>, FrameOffset)>) -> Result<Option<SegmentEntry>, LogReadError> {
+fn newest(name: &RecordName, places: &[Place]) -> Result<Option<SegmentEntry>, LogReadError> {
     for (segment, file, place) in places {
-        let entry = SegmentEntry::read(&file, segment, place)?.ok_or(LogReadError::Damaged)?;
+        let entry = SegmentEntry::read(file, *segment, *place)?.ok_or(LogReadError::Damaged)?;
         if entry.head.name.as_ref() == Some(name) {
             return Ok(Some(entry));
         }
@@ -164,7 +193,7 @@ pub(super) enum Walk {
 
 impl Segments {
     /// Where frames of the record may be, from segment `since` on, the newest first.
-    fn places(&self, key: IndexKey, since: u64) -> Vec<(u64, Arc<File>, FrameOffset)> {
+    fn places(&self, key: IndexKey, since: u64) -> Vec<Place> {
         // An empty vector allocates nothing: a look-up of a new record finds no places.
         let mut found = Vec::new();
         if let Some(place) = self.open.index.get(key) {

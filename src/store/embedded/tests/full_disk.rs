@@ -1,5 +1,7 @@
 //! A write that fails. A disk that is really full is tested with the whole program.
 
+use std::sync::atomic::AtomicBool;
+
 use super::*;
 
 #[tokio::test]
@@ -68,6 +70,40 @@ async fn an_owner_is_not_taken_for_lost_because_the_store_could_not_be_written()
     assert!(
         matches!(store.claim(&owned, &other).await.expect("an answer"), Claimed::Granted(claim) if claim.attempt == 2)
     );
+}
+
+/// A failed write takes the renewals that are not on the disk along. Their records are read from the frames before them.
+#[tokio::test]
+async fn a_record_is_readable_at_each_moment_of_a_failed_write() {
+    const ROUNDS: usize = 20;
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder);
+    let (owned, mine) = (name(), claim(1, RETRY));
+    store.claim(&owned, &mine).await.expect("an answer");
+    let (view, is_over) = (Arc::clone(&store.shared.view), Arc::new(AtomicBool::new(false)));
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let (view, is_over, owned) = (Arc::clone(&view), Arc::clone(&is_over), owned.clone());
+            std::thread::spawn(move || {
+                let mut reads = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    assert!(view.find(&owned).expect("a whole frame").is_some());
+                    reads += 1;
+                }
+                reads
+            })
+        })
+        .collect();
+    for _ in 0..ROUNDS {
+        assert_eq!(store.renew(&owned, &mine).await.expect("an answer"), Renewed::Extended);
+        store.shared.fails.store(true, Ordering::Relaxed);
+        store.claim(&name(), &mine).await.expect_err("the disk failed");
+        until(|| store.health() == Health::Up).await;
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for reader in readers {
+        assert!(reader.join().expect("no panic") > ROUNDS);
+    }
 }
 
 /// With `on_error = "forward"` a failing store lets requests through, but never for a key that has an owner.
