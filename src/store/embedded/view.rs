@@ -32,7 +32,7 @@ pub(super) struct OpenSegment {
 }
 
 /// Where a frame may be: the segment, its file, and the offset in it.
-type Place = (u64, Arc<File>, FrameOffset);
+type FramePlace = (u64, Arc<File>, FrameOffset);
 
 /// Why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +92,7 @@ impl View {
                 Err(LogReadError::Damaged) => {
                     let before = std::mem::take(&mut found);
                     (open, found) = places();
-                    let place = |(segment, _, place): &Place| (*segment, *place);
+                    let place = |(segment, _, place): &FramePlace| (*segment, *place);
                     if found.iter().map(place).eq(before.iter().map(place)) {
                         return Err(LogReadError::Damaged);
                     }
@@ -174,7 +174,7 @@ impl View {
 }
 
 /// The first of these frames that belongs to the record. An index may also find frames of other records.
-fn newest(name: &RecordName, places: &[Place]) -> Result<Option<SegmentEntry>, LogReadError> {
+fn newest(name: &RecordName, places: &[FramePlace]) -> Result<Option<SegmentEntry>, LogReadError> {
     for (segment, file, place) in places {
         let entry = SegmentEntry::read(file, *segment, *place)?.ok_or(LogReadError::Damaged)?;
         if entry.head.name.as_ref() == Some(name) {
@@ -193,7 +193,7 @@ pub(super) enum Walk {
 
 impl Segments {
     /// Where frames of the record may be, from segment `since` on, the newest first.
-    fn places(&self, key: IndexKey, since: u64) -> Vec<Place> {
+    fn places(&self, key: IndexKey, since: u64) -> Vec<FramePlace> {
         // An empty vector allocates nothing: a look-up of a new record finds no places.
         let mut found = Vec::new();
         if let Some(place) = self.open.index.get(key) {
