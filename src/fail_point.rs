@@ -21,6 +21,15 @@ pub(crate) enum Step {
     AfterComplete,
     /// The response has reached the task that serves the client.
     BeforeAnswer,
+    /// The backend is to be asked what became of an attempt.
+    #[allow(dead_code, reason = "nobody asks yet")]
+    BeforeProbe,
+    /// The backend has answered, and the record has not changed.
+    #[allow(dead_code, reason = "nobody asks yet")]
+    BeforeProbeExchange,
+    /// The record has changed by what a probe has brought.
+    #[allow(dead_code, reason = "nobody asks yet")]
+    AfterProbeExchange,
 }
 
 /// Does nothing, and costs nothing.
@@ -79,6 +88,9 @@ mod armed {
             Step::BeforeComplete => "before-complete",
             Step::AfterComplete => "after-complete",
             Step::BeforeAnswer => "before-answer",
+            Step::BeforeProbe => "before-probe",
+            Step::BeforeProbeExchange => "before-probe-exchange",
+            Step::AfterProbeExchange => "after-probe-exchange",
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What is stored about an operation, and how it may change. Pure: no clock, no I/O.
 //!
 //! A [`Record`] is a [`Claim`] (who owns the operation, and under which terms) and a [`State`]. [`transitions`] holds
-//! every step from one record to the next; each store carries these out atomically and is tested against them.
+//! every step from one record to the next; each store carries these out atomically and is tested against them. [`probe`]
+//! has those that an answer of the backend allows.
 //! [`codec`] is the byte layout of a record, and [`chunks`] that of a large body; [`compression`] and
 //! [`encryption`] are what may be done to both.
 
@@ -11,6 +12,7 @@ pub mod compression;
 pub mod encryption;
 mod extensions;
 mod hex;
+pub mod probe;
 mod reply;
 mod settled;
 pub mod transitions;
@@ -82,6 +84,18 @@ pub enum State {
         /// Milliseconds since the Unix epoch.
         settled_at: u64,
     },
+}
+
+impl State {
+    /// The same without its contents.
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::InFlight => Phase::InFlight,
+            Self::Completed { .. } => Phase::Completed,
+            Self::Unreplayable { .. } => Phase::Unreplayable,
+            Self::Unknown { .. } => Phase::Unknown,
+        }
+    }
 }
 
 /// A [`State`] without its contents.

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! An operator may free a key in every state ([`release_by_hand`]), and may record the response of an operation that
-//! has none ([`complete_by_hand`]). Both are refused while the owner is alive.
+//! has none ([`complete_by_hand`]). Both are refused while the owner is alive. What a question to the backend may do is
+//! in [`probe`](super::probe).
 
 #[cfg(test)]
 mod any_order;
@@ -26,8 +27,8 @@ use super::{
 pub struct StoredRecord {
     /// The record.
     pub record: Record,
-    /// How long the owner has been silent: the retention minus the remaining time to live, on the store's clock. It has
-    /// a meaning only while the record is in flight.
+    /// How long the owner has been silent: the retention minus the remaining time to live, on the store's clock. Of a
+    /// record that is not in flight it only tells how long that is unchanged, see [`RecordSnapshot::unchanged_for`].
     pub silent_for: Duration,
 }
 
@@ -84,6 +85,14 @@ impl RecordSnapshot {
     /// Whether the owner is alive, if the record is in flight.
     pub fn owner(&self) -> OwnerState {
         OwnerState::after(self.silent_for, &self.summary.claim.terms)
+    }
+
+    /// How long ago the record was written or renewed, at least.
+    pub fn unchanged_for(&self) -> Duration {
+        let terms = &self.summary.claim.terms;
+        // A record that lives shorter than the retention began with less of it left.
+        let less = terms.retention.saturating_sub(lifetime(self.summary.phase, terms));
+        self.silent_for.saturating_sub(less)
     }
 
     /// The remaining time to live.
@@ -241,9 +250,16 @@ fn unhindered(seen: RecordSnapshot, force: bool) -> Result<RecordSnapshot, Manua
 
 /// How long a record lives after it is written.
 pub fn time_to_live(record: &Record) -> Duration {
-    match (&record.state, record.claim.terms.on_unknown) {
-        (State::Unknown { .. }, UnknownPolicy::Hold(hold_for)) => hold_for,
-        _ => record.claim.terms.retention,
+    lifetime(record.state.phase(), &record.claim.terms)
+}
+
+/// How long a record lives that was written under these terms, and not renewed since.
+pub(super) fn lifetime(phase: Phase, terms: &Terms) -> Duration {
+    match (phase, terms.on_unknown) {
+        (Phase::Unknown, UnknownPolicy::Hold(hold_for)) => hold_for,
+        (Phase::Unknown, UnknownPolicy::Retry) | (Phase::InFlight | Phase::Completed | Phase::Unreplayable, _) => {
+            terms.retention
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Any transitions of any three owners, in any order.
+//! Any transitions of any three owners and of one prober, in any order.
 
 use std::sync::Arc;
 
@@ -6,15 +6,23 @@ use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
 
 use super::*;
+use crate::record::probe::{
+    AbsenceRule, FoundEffect, ProbeLook, ProbeProgress, ProbeStep, ProbeVerdict, ProbedBy, complete_by_probe,
+};
 use crate::record::{Fingerprint, Record, Reply, State, Terms};
 
 const SECOND: Duration = Duration::from_secs(1);
+const RULE: AbsenceRule = AbsenceRule { after: SECOND, attempt_timeout: Duration::from_secs(3) };
 
-/// The smallest possible store: one record.
+/// The smallest possible store: one record. And what the prober has seen of it.
 #[derive(Default)]
 struct One {
     held: Option<StoredRecord>,
     left: Duration,
+    progress: ProbeProgress,
+    now: Duration,
+    /// Since when every answer was absent, and the record was neither written nor renewed.
+    absent_since: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -24,6 +32,8 @@ enum Move {
     Settle(Record),
     Release(Token),
     Wait(u32),
+    /// The owner of the present record, or another, asks and gets this answer.
+    Probe(ProbeVerdict, ProbedBy),
 }
 
 impl Move {
@@ -32,13 +42,14 @@ impl Move {
             Self::Claim(claim) | Self::Renew(claim) => Some(claim.token),
             Self::Settle(record) => Some(record.claim.token),
             Self::Release(token) => Some(*token),
-            Self::Wait(_) => None,
+            Self::Wait(_) | Self::Probe(..) => None,
         }
     }
 }
 
 impl One {
     fn write(&mut self, record: Record) {
+        self.absent_since = None;
         self.left = time_to_live(&record);
         self.held = Some(StoredRecord { record, silent_for: Duration::ZERO });
     }
@@ -67,12 +78,40 @@ impl One {
                 }
             }
             Move::Release(token) => self.held = self.held.take().filter(|held| !releases(&held.record, *token)),
+            Move::Probe(verdict, by) => self.probe(*verdict, *by),
             Move::Wait(seconds) => {
                 let time = SECOND * *seconds;
+                self.now += time;
                 self.left = self.left.saturating_sub(time);
                 self.held.iter_mut().for_each(|held| held.silent_for += time);
                 self.held = self.held.take().filter(|_| self.left > Duration::ZERO);
             }
+        }
+    }
+}
+
+impl One {
+    /// A prober that asks when it likes, also too early.
+    fn probe(&mut self, verdict: ProbeVerdict, by: ProbedBy) {
+        let Some(held) = &self.held else { return };
+        self.absent_since = self.absent_since.or(Some(self.now)).filter(|_| verdict == ProbeVerdict::Absent);
+        let look = ProbeLook { seen: held.seen(), read_at: self.now, answered_at: self.now };
+        let swap = match std::mem::take(&mut self.progress).next(verdict, look, &RULE) {
+            ProbeStep::Complete => {
+                let found = FoundEffect::Unreplayable { status: StatusCode::OK, location: None };
+                complete_by_probe(held.seen(), found, 0, by).ok()
+            }
+            ProbeStep::Release(swap) => Some(swap),
+            ProbeStep::AskAgain { progress, .. } => {
+                self.progress = progress;
+                None
+            }
+            ProbeStep::Leave => None,
+        };
+        match swap.filter(|swap| swap.still_matches(held)) {
+            Some(CompareAndSwap { to: Some(to), .. }) => self.write(to.into_record()),
+            Some(CompareAndSwap { to: None, .. }) => self.held = None,
+            None => {}
         }
     }
 }
@@ -109,17 +148,43 @@ fn steps() -> impl Strategy<Value = Vec<Move>> {
         1 => (claims(), endings()).prop_map(|(claim, state)| Move::Settle(Record { claim, state })),
         1 => (0_u8..3).prop_map(|token| Move::Release(Token([token; 16]))),
         3 => (1_u32..=6).prop_map(Move::Wait),
+        3 => (0_u8..8, any::<bool>()).prop_map(|(verdict, is_own)| Move::Probe(
+            match verdict {
+                0 => ProbeVerdict::Found,
+                1 => ProbeVerdict::Inconclusive,
+                _ => ProbeVerdict::Absent,
+            },
+            if is_own { ProbedBy::Owner } else { ProbedBy::Another },
+        )),
     ];
     proptest::collection::vec(step, 1..60)
 }
 
+fn is_final_state(state: &State) -> bool {
+    matches!(state, State::Completed { .. } | State::Unreplayable { .. })
+}
+
 /// What one step may have done to a record.
-fn judge(step: &Move, before: &StoredRecord, after: Option<&StoredRecord>) -> Result<(), TestCaseError> {
+fn judge(
+    step: &Move,
+    before: &StoredRecord,
+    after: Option<&StoredRecord>,
+    absent_for: Duration,
+) -> Result<(), TestCaseError> {
     let (was, own) = (&before.record, step.token() == Some(before.record.claim.token));
-    let is_final = matches!(was.state, State::Completed { .. } | State::Unreplayable { .. });
+    let is_final = is_final_state(&was.state);
     let Some(after) = after else {
         let freed = matches!(step, Move::Release(_)) && own && was.state == State::InFlight;
-        prop_assert!(freed || matches!(step, Move::Wait(_)), "only its owner frees a record in flight, or time");
+        let was_absent = matches!(step, Move::Probe(ProbeVerdict::Absent, _));
+        prop_assert!(freed || was_absent || matches!(step, Move::Wait(_)), "only its owner frees a record, or time");
+        if was_absent {
+            prop_assert!(!is_final, "what is final stays");
+            prop_assert!(was.state != State::InFlight || before.owner() == OwnerState::Lost);
+            let apart = if was.state == State::InFlight { was.claim.terms.lease.max(RULE.after) } else { RULE.after };
+            prop_assert!(absent_for >= apart, "an absence is seen twice");
+            let over = if was.state == State::InFlight { RULE.attempt_timeout } else { Duration::ZERO };
+            prop_assert!(before.seen().unchanged_for() >= over + RULE.after + apart);
+        }
         return Ok(());
     };
     let is = &after.record;
@@ -129,6 +194,14 @@ fn judge(step: &Move, before: &StoredRecord, after: Option<&StoredRecord>) -> Re
         return Ok(());
     }
     prop_assert!(!is_final, "what is final stays");
+    if let Move::Probe(verdict, by) = step {
+        prop_assert_eq!(*verdict, ProbeVerdict::Found);
+        prop_assert_eq!(&is.claim, &was.claim);
+        prop_assert!(is_final_state(&is.state));
+        let at_work = was.state == State::InFlight && before.owner() == OwnerState::Alive;
+        prop_assert!(!at_work || *by == ProbedBy::Owner, "a living owner is not replaced");
+        return Ok(());
+    }
     prop_assert_eq!(Some(is.claim.token), step.token(), "a record names the last who wrote it");
     if own {
         prop_assert!(is.state != State::InFlight, "an owner changes its record only by settling it");
@@ -154,9 +227,10 @@ proptest! {
         let mut store = One::default();
         for step in &steps {
             let before = store.held.clone();
+            let absent_for = store.absent_since.map_or(Duration::ZERO, |since| store.now - since);
             store.make(step);
             match &before {
-                Some(before) => judge(step, before, store.held.as_ref())?,
+                Some(before) => judge(step, before, store.held.as_ref(), absent_for)?,
                 None => if let Some(held) = &store.held {
                     prop_assert_eq!((Some(held.record.claim.token), held.record.claim.attempt), (step.token(), 1));
                 },

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::record::Phase;
 use crate::store::StoreError;
 
 /// Whether the store can be written. What is written can be read in any condition.
@@ -49,10 +50,15 @@ impl CurrentCondition {
 
     /// How long an owner has really been silent, if its record shows `silence` at `now`. All owners are in this
     /// process. While the store was not writable they could not renew, and their last renewals may be lost. So no
-    /// silence is longer than the store has been writable.
-    pub(super) fn silence(&self, silence: Duration, now: u64) -> Duration {
-        let since = self.writable_since.load(Ordering::Acquire);
-        silence.min(Duration::from_millis(now.saturating_sub(since)))
+    /// silence is longer than the store has been writable. What is settled is not renewed: it is as old as it looks.
+    pub(super) fn silence(&self, phase: Phase, silence: Duration, now: u64) -> Duration {
+        match phase {
+            Phase::InFlight => {
+                let since = self.writable_since.load(Ordering::Acquire);
+                silence.min(Duration::from_millis(now.saturating_sub(since)))
+            }
+            Phase::Completed | Phase::Unreplayable | Phase::Unknown => silence,
+        }
     }
 
     pub(super) fn get(&self) -> Condition {

@@ -421,7 +421,7 @@ fn page(
             && !left.is_zero()
         {
             let seen = codec::summarise(&Bytes::copy_from_slice(start)).map(|summary| {
-                let silent_for = condition.silence(silence(summary.claim.terms.retention, left), now);
+                let silent_for = condition.silence(summary.phase, silence(summary.claim.terms.retention, left), now);
                 RecordSnapshot { summary, silent_for }
             });
             records.push(ListedRecord { name: name.clone(), seen });
@@ -446,7 +446,7 @@ fn held(
     }
     let unreadable = |source| StoreError::Unreadable { name: name.to_string(), source };
     let record = format.decode(name, &stored.record).map_err(unreadable)?;
-    let silent_for = condition.silence(silence(record.claim.terms.retention, left), now);
+    let silent_for = condition.silence(record.state.phase(), silence(record.claim.terms.retention, left), now);
     Ok(Some(StoredRecord { record, silent_for }))
 }
 
