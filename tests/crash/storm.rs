@@ -313,7 +313,7 @@ const PASSWORD: &str = "secret";
 
 /// Gives the sidecars' user the necessary rights, and no others.
 fn give_rights(redis: &RedisServer) {
-    let rule = AclRule { prefix: "onlyonce".to_owned(), is_node: false, fsync_acks: false };
+    let rule = AclRule { prefix: "onlyonce".to_owned(), ..AclRule::default() };
     order(redis, &format!("ACL SETUSER {USER} reset on >{PASSWORD} {rule}"));
 }
 

@@ -93,7 +93,7 @@ async fn sentinels_and_servers_that_speak_tls_and_ask_for_a_user_are_followed() 
         key: authority.write("server-key.pem", &issued.key),
         authority: authority.file(),
     };
-    let rule = AclRule { prefix: "onlyonce".to_owned(), is_node: false, fsync_acks: false }.to_string();
+    let rule = AclRule { prefix: "onlyonce".to_owned(), behind_sentinels: true, ..AclRule::default() }.to_string();
     let user: Vec<&str> = ["--user", "app", "on", ">secret"].into_iter().chain(rule.split(' ')).collect();
     let redis = Sentinels::start_over(&user, "", Some(&files));
     let backend = Backend::start().await;
