@@ -26,7 +26,7 @@ use crate::fail_point::{self, Step};
 use crate::metrics::{GaugeGuard, RecordState};
 use crate::record::{Claim, Record, Reply, SettledRecord, Settlement, State, transitions};
 use crate::rule::Rule;
-use crate::store::{Released, Settled, Store, StoreError};
+use crate::store::{Health, Released, Settled, Store, StoreError};
 use crate::tick::Flag;
 use crate::trace;
 
@@ -107,7 +107,9 @@ impl Attempt {
         guard.metrics.attempt(&self.rule.name, begun.elapsed(), status);
 
         let outcome = policy::outcome(&fate, &self.rule.policy, lease.claim.terms.on_unknown);
-        let outcome = policy::within_room(outcome, guard.store.used_ratio());
+        // A store that cannot be written now may have room when it can.
+        let used = guard.store.used_ratio().filter(|_| guard.store.health() == Health::Up);
+        let outcome = policy::within_room(outcome, used);
         let settled_at = clock::unix_millis();
         let settling = parent.step("settle");
         fail_point::reach(Step::BeforeComplete).await;

@@ -101,11 +101,57 @@ async fn a_large_answer_is_recorded_when_there_is_room_again() {
     let mut client = process.begin(&order("large")).await;
     backend.has_seen(1).await;
     disk.fill();
+    // The store knows it, and that its share of the room is large.
+    let others = until_refused(&process, "full").await;
+    until("no room is left", async || process.metric("onlyonce_store_used_ratio").await > 0.8).await;
     gate.open();
     assert_eq!(client.response().await.status, 201);
     // Meanwhile a repeat gets `in-flight`, from memory, or `outcome-unknown`.
     assert!(!process.ask(&order("large")).await.is_replay());
     disk.make_room();
     until("it is replayed", async || process.ask(&order("large")).await.is_replay()).await;
-    assert_eq!(backend.count(), 1);
+    assert_eq!(backend.count(), others.len() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_almost_full_disk_keeps_small_answers_and_lets_keys_be_claimed() {
+    let Some(disk) = SmallDisk::mount(8, "an almost full disk") else { return };
+    let large = || answer("201 Created\r\nLocation: /orders/7", vec![b'x'; 500_000]);
+    let backend = Backend::scripted((0..14).map(|_| vec![large()])).await;
+    let process = Process::start(&setup(&disk, &backend.url())).await;
+    let mut kept = 0;
+    let mut used = process.metric("onlyonce_store_used_ratio").await;
+    while used <= 0.8 {
+        assert_eq!(process.ask(&order(&format!("kept-{kept}"))).await.status, 201);
+        kept += 1;
+        assert!(kept < 14, "the disk has 8 MiB");
+        // The store looks at its disk each second.
+        let before = used;
+        until("it has looked", async || process.metric("onlyonce_store_used_ratio").await != before).await;
+        used = process.metric("onlyonce_store_used_ratio").await;
+    }
+    let first = process.ask(&order("large")).await;
+    assert_eq!((first.status, first.body.len()), (201, 500_000));
+    let repeat = process.ask(&order("large")).await;
+    repeat.refuses(409, "already-completed");
+    assert_eq!(repeat.value("location"), Some("/orders/7"));
+    assert!(process.ask(&order("kept-0")).await.is_replay());
+    let warnings = process.log().lines().filter(|line| line.contains("almost full")).count();
+    assert_eq!(warnings, 1);
+    assert_eq!(backend.count(), kept + 1);
+}
+
+/// To forward on a full disk would run duplicates for as long as it is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_not_out_of_reach() {
+    let Some(disk) = disk() else { return };
+    let backend = Backend::start().await;
+    let url = format!("url = \"embedded:{}\"\non_error = \"forward\"", disk.path().join("records").display());
+    let process = Process::start(&Setup::new(&backend.url()).with("store", &url)).await;
+    disk.fill();
+    let ran = until_refused(&process, "full").await;
+    for _ in 0..2 {
+        process.ask(&order("new")).await.refuses(503, "store-unavailable");
+    }
+    assert_eq!(backend.count(), ran.len());
 }

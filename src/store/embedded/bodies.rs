@@ -48,7 +48,7 @@ impl Embedded {
     ) -> Result<Cut, StoreError> {
         // The timeout of each write begins after this wait, which has its own.
         let turn = tick::timeout(self.shared.timeout, pin!(self.shared.body_turn.lock())).await;
-        let _turn = turn.map_err(|_| StoreError::Unavailable("the embedded store does not keep up".into()))?;
+        let _turn = turn.map_err(|_| StoreError::Refused("the embedded store does not keep up".into()))?;
         let mut cutter = self.shared.format.cutter(name, token);
         let mut chunks = Vec::with_capacity(AT_ONCE);
         for piece in pieces {

@@ -17,14 +17,18 @@ pub(super) enum Condition {
 }
 
 impl Condition {
-    pub(super) fn unavailable(self) -> StoreError {
+    /// Why nothing can be written now. A store without room is not out of reach.
+    pub(super) fn error(self) -> StoreError {
         let why = match self {
             Self::Up => "the embedded store is not ready",
             Self::Full => "the disk of the embedded store is full",
             Self::Broken => "the embedded store cannot be written",
             Self::Lost => "the folder of the embedded store is not the one that was opened",
         };
-        StoreError::Unavailable(why.into())
+        match self {
+            Self::Up | Self::Full | Self::Broken => StoreError::Refused(why.into()),
+            Self::Lost => StoreError::Unavailable(why.into()),
+        }
     }
 }
 

@@ -170,6 +170,7 @@ impl Embedded {
             losses: losses.clone(),
             used: used.clone(),
             next: NextWork::default(),
+            is_short: false,
         };
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || writer.run());
         let writer = Some(thread.map_err(EmbeddedError::Thread)?);

@@ -151,10 +151,10 @@ impl CommitQueue {
         let mut state = self.state();
         let condition = self.condition.get();
         if !purpose.is_allowed(condition) {
-            return Err(condition.unavailable());
+            return Err(condition.error());
         }
         if state.gathering.changes >= WAITING {
-            return Err(StoreError::Unavailable("the embedded store does not keep up".into()));
+            return Err(StoreError::Refused("the embedded store does not keep up".into()));
         }
         let batches = &mut *state;
         let mut transaction = Transaction {
@@ -187,11 +187,11 @@ impl CommitQueue {
         let mut state = self.state();
         let condition = self.condition.get();
         if !Purpose::End.is_allowed(condition) {
-            return Err(condition.unavailable());
+            return Err(condition.error());
         }
         // A caller that waited in vain has left these. If the disk hangs, each try would add a MiB.
         if state.gathering.has_chunks() {
-            return Err(StoreError::Unavailable("the embedded store does not keep up".into()));
+            return Err(StoreError::Refused("the embedded store does not keep up".into()));
         }
         state.gathering.add_chunks(chunks);
         Ok(CommitTicket(state.number))
@@ -209,7 +209,7 @@ impl CommitQueue {
         Some(match failure {
             None => Ok(()),
             Some(CommitFailure::Begun) => Err(StoreError::Uncertain("the write to the disk failed".into())),
-            Some(CommitFailure::NeverWritten) => Err(Condition::Broken.unavailable()),
+            Some(CommitFailure::NeverWritten) => Err(Condition::Broken.error()),
         })
     }
 

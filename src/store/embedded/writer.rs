@@ -15,6 +15,7 @@ use super::core_writer::{self, SharedLog};
 use super::folder::is_full;
 use super::log::RecordLog;
 use super::queue::{CommitQueue, WriterWork};
+use crate::store::SHORT;
 
 /// The state of the thread.
 pub(super) struct RecordLogWriter {
@@ -26,6 +27,8 @@ pub(super) struct RecordLogWriter {
     /// The store's [`used_ratio`](RecordLog::used_ratio), as the bits of an `f64`.
     pub(super) used: Arc<AtomicU64>,
     pub(super) next: NextWork,
+    /// Whether the disk was almost full at the last check.
+    pub(super) is_short: bool,
 }
 
 /// When each periodic task is due.
@@ -102,7 +105,9 @@ impl RecordLogWriter {
     fn check(&mut self, log: &mut RecordLog) {
         let now = self.clock.now();
         self.next.check = now + CHECK_EVERY;
-        self.used.store(log.used_ratio().to_bits(), Ordering::Relaxed);
+        let used = log.used_ratio();
+        self.used.store(used.to_bits(), Ordering::Relaxed);
+        self.warn_of_shortage(used);
         let condition = self.condition.get();
         match (condition, log.check()) {
             (Condition::Lost, Err(_)) => {}
@@ -125,6 +130,18 @@ impl RecordLogWriter {
                 self.heed(synced);
             }
         }
+    }
+
+    fn warn_of_shortage(&mut self, used: f64) {
+        let is_short = used > SHORT;
+        if is_short && !self.is_short {
+            tracing::warn!(
+                used,
+                "the disk of the embedded store is almost full: larger answers are not kept any more (their repeats get \
+                 409 already-completed), so that keys can still be claimed. Give it more room, or records less retention"
+            );
+        }
+        self.is_short = is_short;
     }
 
     fn reopen(&mut self, log: &mut RecordLog, now: u64) {

@@ -195,7 +195,7 @@ async fn a_large_answer_waits_for_the_others_no_longer_than_the_timeout() {
     let _another = store.shared.body_turn.lock().await;
     let settled =
         tokio::time::timeout(Duration::from_secs(20), store.settle(&name, &record)).await.expect("an answer in time");
-    assert!(matches!(settled, Err(StoreError::Unavailable(_))), "{settled:?}");
+    assert!(matches!(settled, Err(StoreError::Refused(_))), "{settled:?}");
 }
 
 /// The bytes of all frames.

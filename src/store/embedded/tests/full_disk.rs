@@ -121,5 +121,5 @@ async fn a_record_that_cannot_be_taken_over_is_not_taken_for_none() {
     assert!(matches!(failed, StoreError::Uncertain(_)), "{failed:?}");
     store.shared.condition.set(Condition::Full);
     let failed = store.claim(&name(), &claim(2, terms)).await.expect_err("the disk is full");
-    assert!(matches!(failed, StoreError::Unavailable(_)), "{failed:?}");
+    assert!(matches!(failed, StoreError::Refused(_)), "{failed:?}");
 }

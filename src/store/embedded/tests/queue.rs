@@ -128,10 +128,10 @@ async fn what_gathers_behind_a_write_that_fails_was_certainly_never_written() {
     }
     let fine = matches!(
         &told[..],
-        [Ok(()), Err(StoreError::Uncertain(_)), Err(StoreError::Unavailable(_)), Err(StoreError::Uncertain(_))]
+        [Ok(()), Err(StoreError::Uncertain(_)), Err(StoreError::Refused(_)), Err(StoreError::Uncertain(_))]
     );
     assert!(fine, "{told:?}");
-    assert!(matches!(ask(&queue, &name(), 1), Err(StoreError::Unavailable(_))));
+    assert!(matches!(ask(&queue, &name(), 1), Err(StoreError::Refused(_))));
     // The queue goes on from what is written.
     condition.set(Condition::Up);
     for (at, is_there) in [(0, true), (1, false), (2, false)] {
@@ -204,7 +204,7 @@ fn a_disk_that_hangs_gathers_the_chunks_of_one_try() {
     // The write of the first chunk hangs, and another one gathers.
     queue.add_chunks(chunk()).expect("taken");
     for _ in 0..3 {
-        assert!(matches!(queue.add_chunks(chunk()), Err(StoreError::Unavailable(_))));
+        assert!(matches!(queue.add_chunks(chunk()), Err(StoreError::Refused(_))));
     }
     batch.commit(&mut log, 1).expect("written");
     queue.finish(&batch, log.open_segment().0);
