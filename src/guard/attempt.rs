@@ -287,12 +287,18 @@ impl Recorder {
             Outcome::Leave => Ok(WriteResult::Asked),
             Outcome::Release => {
                 lease.begin_release();
-                let written = match self.guard.store.release(&lease.name, lease.claim.token).await? {
+                let released = self.guard.store.release(&lease.name, lease.claim.token).await;
+                if let Err(StoreError::Uncertain(_)) = released {
+                    lease.may_be_released();
+                }
+                let written = match released? {
                     Released::Deleted => {
                         self.count(RecordState::Released);
                         WriteResult::Asked
                     }
                     Released::Absent => WriteResult::Asked,
+                    // An earlier try of this release succeeded, and a repeat has claimed the key since.
+                    Released::Kept if lease.may_have_released() => WriteResult::Asked,
                     Released::Kept if lease.is_in_the_way_of_itself().await => WriteResult::Asked,
                     Released::Kept => {
                         lease.count_lost();

@@ -194,6 +194,16 @@ impl Lease {
         self.state().is_releasing()
     }
 
+    /// A release has no answer: the key may be free.
+    pub(super) fn may_be_released(&self) {
+        self.state().may_be_released();
+    }
+
+    /// Whether a release had no answer.
+    pub(super) fn may_have_released(&self) -> bool {
+        self.state().may_have_released()
+    }
+
     /// From now on, the owner may have settled the record itself.
     pub(super) fn begin_settle(&self) {
         self.state().begin_settle();

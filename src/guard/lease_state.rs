@@ -35,6 +35,8 @@ enum FinalWrite {
     Settle,
     /// The key is being freed.
     Release,
+    /// The same, and a try has no answer: the key may be free.
+    ReleaseUnanswered,
 }
 
 /// Why a request was not allowed to be sent.
@@ -118,7 +120,18 @@ impl LeaseState {
 
     /// From now on, the owner may have freed the key itself.
     pub(super) fn begin_release(&mut self) {
-        self.final_write = FinalWrite::Release;
+        if self.final_write != FinalWrite::ReleaseUnanswered {
+            self.final_write = FinalWrite::Release;
+        }
+    }
+
+    /// A release has no answer.
+    pub(super) fn may_be_released(&mut self) {
+        self.final_write = FinalWrite::ReleaseUnanswered;
+    }
+
+    pub(super) fn may_have_released(&self) -> bool {
+        self.final_write == FinalWrite::ReleaseUnanswered
     }
 
     pub(super) fn is_settling(&self) -> bool {
@@ -126,7 +139,7 @@ impl LeaseState {
     }
 
     pub(super) fn is_releasing(&self) -> bool {
-        self.final_write == FinalWrite::Release
+        matches!(self.final_write, FinalWrite::Release | FinalWrite::ReleaseUnanswered)
     }
 
     /// The store granted this claim to a request of this process, which was answered from memory instead.

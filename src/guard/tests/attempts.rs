@@ -221,6 +221,21 @@ async fn a_release_is_tried_until_it_is_done() {
     assert_eq!(scene.held(&operation).await, None);
 }
 
+/// The first try freed the key, and a repeat has claimed it when the second comes. Nobody took anything over.
+#[tokio::test(start_paused = true)]
+async fn a_release_whose_answer_is_lost_is_no_lost_lease() {
+    let (scene, operation) = (Scene::new(), operation(1, HOLD));
+    let first = scene.own(&operation).await;
+    scene.store.releases.next([Fault::AnswerLost, Fault::Slow(LEASE / 10)]);
+    run(first, SendOutcome::NotSent).await.expect("an end");
+    let Ok(Admission::Owner(_repeat)) = scene.sibling().claim(&scene.rule, &operation).await else {
+        panic!("the key is free")
+    };
+    scene.guard.recorded().await;
+    assert!(scene.held(&operation).await.is_some(), "the repeat keeps its claim");
+    assert!(scene.counts(r#"onlyonce_lease_lost_total{route="orders"} 0"#));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_release_is_not_undone_by_its_own_owner() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
