@@ -12,6 +12,7 @@ use crate::clock;
 use crate::fail_point::{self, Step};
 use crate::key::Operation;
 use crate::random::random;
+use crate::record::encryption::Encryption;
 use crate::record::transitions::StoredRecord;
 use crate::record::{Claim, Comparison, RecordName, Token};
 use crate::rule::Rule;
@@ -48,7 +49,7 @@ impl Guard {
         };
         fail_point::reach(Step::BeforeClaim).await;
         let begun = clock::since_boot();
-        let wanted = Claim {
+        let mut wanted = Claim {
             token: Token(random()),
             attempt: 1,
             terms: operation.terms,
@@ -56,6 +57,10 @@ impl Guard {
             claimed_at: clock::unix_millis(),
             extensions: operation.extensions.clone(),
         };
+        if let Some(facts) = &operation.probe {
+            let encryption = self.store.encryption_keys().first().map(|key| Encryption { key, nonce: random });
+            facts.keep(&mut wanted, &operation.name, encryption);
+        }
         let claiming = self.in_flight.claiming(&operation.name);
         let mut pending =
             PendingClaim { guard: self, name: &operation.name, token: wanted.token, leaves: Some(Arrival::Possible) };

@@ -12,6 +12,7 @@ use super::jwt::Credential;
 use super::name::{KeyParts, TargetInName, by_key, by_payload};
 use super::select::{self, KeyPart, Role};
 use super::{DigestKey, KeyError, KeyText, age, query};
+use crate::record::probe::ProbeFacts;
 use crate::record::{Extensions, Fingerprint, RecordName, Terms, UnknownPolicy};
 use crate::rule::LogKeys;
 #[cfg(test)]
@@ -92,6 +93,8 @@ pub struct Operation {
     pub terms: Terms,
     /// What its record keeps besides.
     pub extensions: Extensions,
+    /// What others need to ask about it, kept with its record. `None`: they cannot ask.
+    pub probe: Option<Box<ProbeFacts>>,
     /// The key for log lines; `None` when scope and payload are the key.
     pub key: Option<KeyText>,
 }
@@ -177,6 +180,7 @@ impl<'a> PartialOperation<'a> {
                 terms: terms(rule),
                 key: Some(KeyText::of(request.log_keys, digest_key, KeyParts(&rule.key, &key))),
                 extensions: Extensions::default(),
+                probe: None,
             },
             (Some(_), OnMissingKey::Fingerprint(window)) => {
                 let fingerprint = fingerprint();
@@ -191,7 +195,7 @@ impl<'a> PartialOperation<'a> {
                 let (scope, key) = (KeyParts(&rule.scope, &scope), KeyParts(&rule.key, &key));
                 let digest = by_payload(digest_key, scope, key, request.host, &fingerprint, &payload);
                 let (name, terms) = (named(rule, digest), terms_within(rule, window));
-                Operation { name, fingerprint, terms, key: None, extensions: Extensions::default() }
+                Operation { name, fingerprint, terms, key: None, extensions: Extensions::default(), probe: None }
             }
             (Some(selector), OnMissingKey::Forward | OnMissingKey::Reject) => return Ok(KeyOutcome::Missing(selector)),
         };

@@ -6,6 +6,7 @@
 //! key's id:    expanded to 8 bytes; info: "id"
 //! record key:  expanded to 32 bytes; info: "record", token (16), digest (16) and route of the record's name
 //! chunk key:   the same; info: "chunks", token, digest, route
+//! probe key:   the same; info: "probe", token, digest, route
 //!
 //! record:      what follows the extensions, encrypted, and the tag (16). Associated data: the record up to there, then
 //!              digest and route of its name
@@ -17,7 +18,8 @@
 //! busy store. A key for each record is used a few times, and its nonces can be random. It also binds what is encrypted
 //! to the name and the token: an answer of another record, or of another attempt, does not decrypt.
 //!
-//! A claim and an unknown outcome have no answer, and stay as they are: stores judge them without a key.
+//! A claim and an unknown outcome have no answer, and stay as they are: stores judge them without a key. What a
+//! [probe](super::probe) needs to know of their request is encrypted by itself.
 
 use std::fmt;
 use std::sync::Arc;
@@ -70,6 +72,7 @@ pub struct Encryption<'a> {
 enum KeyUse {
     Record,
     Chunks,
+    Probe,
 }
 
 impl EncryptionKey {
@@ -91,6 +94,7 @@ impl EncryptionKey {
         let label: &[u8] = match to {
             KeyUse::Record => b"record",
             KeyUse::Chunks => b"chunks",
+            KeyUse::Probe => b"probe",
         };
         let info = [label, &token.0, &name.digest, name.route.as_bytes()];
         let key = self.main.expand(&info, &AES_256_GCM).map(UnboundKey::from);
@@ -158,10 +162,16 @@ impl EncryptionHeader {
         let mut extension = [0; EXTENSION];
         extension[0] = code::ENCRYPTION;
         extension[1] = VALUE as u8;
-        extension[3] = AES_256_GCM_HKDF;
-        extension[4..12].copy_from_slice(&self.key.0);
-        extension[12..].copy_from_slice(&self.nonce);
+        extension[3..].copy_from_slice(&self.value());
         extension
+    }
+
+    fn value(self) -> [u8; VALUE] {
+        let mut value = [0; VALUE];
+        value[0] = AES_256_GCM_HKDF;
+        value[1..9].copy_from_slice(&self.key.0);
+        value[9..].copy_from_slice(&self.nonce);
+        value
     }
 
     pub(super) fn key(self) -> KeyId {
@@ -205,6 +215,40 @@ impl EncryptionHeader {
         let length = opened.map_err(|_| NOT_AUTHENTIC)?.len();
         content.truncate(length);
         Ok(content.into())
+    }
+}
+
+/// What a probe needs to know is a skippable extension, which has its own header.
+impl EncryptionHeader {
+    /// The value of an extension that holds this.
+    pub(super) fn seal_probe(self, key: &EncryptionKey, name: &RecordName, token: Token, plain: &[u8]) -> Vec<u8> {
+        let value = self.value();
+        let mut sealed = Vec::with_capacity(VALUE + plain.len() + TAG);
+        sealed.extend_from_slice(&value);
+        sealed.extend_from_slice(plain);
+        let nonce = Nonce::assume_unique_for_key(self.nonce);
+        let aad = Aad::from(associated(&value, name));
+        let tag = key.derive(KeyUse::Probe, name, token).seal_in_place_separate_tag(nonce, aad, &mut sealed[VALUE..]);
+        sealed.extend_from_slice(tag.expect(TOO_LONG).as_ref());
+        sealed
+    }
+
+    /// What the value of an extension holds, if one of the keys decrypts it.
+    pub(super) fn open_probe(
+        sealed: &[u8],
+        keys: &[Arc<EncryptionKey>],
+        name: &RecordName,
+        token: Token,
+    ) -> Option<Vec<u8>> {
+        let (value, content) = sealed.split_at_checked(VALUE)?;
+        let header = Self::read(value).ok()?;
+        let key = header.key_of(keys).ok()?;
+        let nonce = Nonce::assume_unique_for_key(header.nonce);
+        let mut content = content.to_vec();
+        let aad = Aad::from(associated(value, name));
+        let length = key.derive(KeyUse::Probe, name, token).open_in_place(nonce, aad, &mut content).ok()?.len();
+        content.truncate(length);
+        Some(content)
     }
 }
 

@@ -22,7 +22,7 @@ const CRITICAL: u8 = 0x80;
 pub mod code {
     /// Who changed the record by hand, when and why. Reserved.
     pub const AUDIT: u8 = 0x01;
-    /// How to ask the backend about an unknown outcome. Reserved.
+    /// What is needed to ask the backend about an unknown outcome (`record::probe`).
     pub const PROBE: u8 = 0x02;
     /// The span of the request that made the record (`trace`).
     pub const TRACE: u8 = 0x03;
@@ -74,23 +74,51 @@ impl Extensions {
         Self(Some(Box::new(bytes.into())))
     }
 
+    /// Adds an extension that may be skipped, or replaces the one of this code. Not if it would be too long.
+    pub fn insert(&mut self, code: u8, value: &[u8]) {
+        if self.as_bytes().len() + HEADER + value.len() > MOST {
+            return;
+        }
+        let added = Self::of(code, value);
+        let before = self.iter().filter(|(known, _)| *known < code);
+        let behind = self.iter().filter(|(known, _)| *known > code);
+        let all = before.chain(added.iter()).chain(behind);
+        self.0 = joined(all);
+    }
+
+    /// Removes the extension with this code.
+    pub fn remove(&mut self, code: u8) {
+        if self.get(code).is_some() {
+            self.0 = joined(self.iter().filter(|(known, _)| *known != code));
+        }
+    }
+
     /// The extension with this code.
     pub fn get(&self, code: u8) -> Option<&[u8]> {
+        self.iter().find(|(known, _)| *known == code).map(|(_, extension)| &extension[HEADER..])
+    }
+
+    /// Each with its code; its bytes begin with code and length.
+    fn iter(&self) -> impl Iterator<Item = (u8, &[u8])> {
         let mut rest = self.as_bytes();
-        while let Some((&[found, low, high], behind)) = rest.split_first_chunk::<HEADER>() {
-            let (value, others) = behind.split_at_checked(usize::from(u16::from_le_bytes([low, high])))?;
-            if found == code {
-                return Some(value);
-            }
+        std::iter::from_fn(move || {
+            let &[code, low, high] = rest.first_chunk::<HEADER>()?;
+            let length = HEADER + usize::from(u16::from_le_bytes([low, high]));
+            let (extension, others) = rest.split_at_checked(length)?;
             rest = others;
-        }
-        None
+            Some((code, extension))
+        })
     }
 
     /// The bytes as they are in a record.
     pub(super) fn as_bytes(&self) -> &[u8] {
         self.0.as_deref().map_or(&[], |bytes| &bytes[..])
     }
+}
+
+fn joined<'a>(extensions: impl Iterator<Item = (u8, &'a [u8])>) -> Option<Box<Bytes>> {
+    let bytes = extensions.map(|(_, extension)| extension).collect::<Vec<_>>().concat();
+    (!bytes.is_empty()).then(|| Box::new(bytes.into()))
 }
 
 /// The extensions of a record.
@@ -123,6 +151,26 @@ mod tests {
         assert_eq!(extensions.get(code::PROBE), None);
         assert_eq!(Extensions::default().get(code::TRACE), None);
         assert_eq!(Extensions::of(code::TRACE, b"t").as_bytes(), b"\x03\x01\0t");
+    }
+
+    #[test]
+    fn one_is_added_replaced_and_removed_and_the_others_stay() {
+        let mut extensions = Extensions::default();
+        extensions.insert(code::TRACE, b"t");
+        extensions.insert(code::AUDIT, b"ab");
+        assert_eq!(extensions.as_bytes(), b"\x01\x02\0ab\x03\x01\0t");
+        extensions.insert(code::PROBE, b"p");
+        assert_eq!(extensions.as_bytes(), b"\x01\x02\0ab\x02\x01\0p\x03\x01\0t");
+        extensions.insert(code::PROBE, b"");
+        assert_eq!(extensions.as_bytes(), b"\x01\x02\0ab\x02\0\0\x03\x01\0t");
+        extensions.insert(code::PROBE, &[0; MOST]);
+        assert_eq!(extensions.get(code::PROBE), Some(&b""[..]), "too long");
+        extensions.remove(code::PROBE);
+        extensions.remove(0x7f);
+        assert_eq!(extensions.as_bytes(), b"\x01\x02\0ab\x03\x01\0t");
+        extensions.remove(code::AUDIT);
+        extensions.remove(code::TRACE);
+        assert_eq!(extensions, Extensions::default());
     }
 
     #[test]

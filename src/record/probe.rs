@@ -14,6 +14,8 @@
 //!   found, at any time ─────▶ complete
 //! ```
 
+mod facts;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ use http::{HeaderValue, StatusCode};
 
 use super::transitions::{CompareAndSwap, OwnerState, RecordSnapshot};
 use super::{Phase, Reply, SettledRecord, Settlement, Token};
+
+pub use facts::ProbeFacts;
 
 /// What one answer of the backend means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

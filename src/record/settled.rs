@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
 
-use super::{Claim, Record, Reply, State};
+use super::{Claim, Record, Reply, State, code};
 
 /// The outcome of an attempt: every [`State`] but in flight.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,7 +58,13 @@ pub struct SettledRecord(Record);
 
 impl SettledRecord {
     /// The claim with its outcome, settled at this time (milliseconds since the Unix epoch).
-    pub fn new(claim: Claim, settlement: &Settlement, settled_at: u64) -> Self {
+    ///
+    /// Nobody asks about an outcome that is known: what was kept for that is left out.
+    pub fn new(mut claim: Claim, settlement: &Settlement, settled_at: u64) -> Self {
+        match settlement {
+            Settlement::Completed(_) | Settlement::Unreplayable { .. } => claim.extensions.remove(code::PROBE),
+            Settlement::Unknown => {}
+        }
         Self(Record { claim, state: settlement.at(settled_at) })
     }
 

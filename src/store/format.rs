@@ -45,6 +45,11 @@ impl RecordFormat {
         Self { keys: keys.collect(), compress_above: config.compress_above, ..Self::default() }
     }
 
+    /// The first key encrypts, and all decrypt.
+    pub(super) fn keys(&self) -> &[Arc<EncryptionKey>] {
+        &self.keys
+    }
+
     fn encrypts(&self) -> bool {
         !self.keys.is_empty()
     }

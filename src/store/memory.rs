@@ -20,6 +20,7 @@ use crate::config;
 use crate::key::DigestKey;
 use crate::record::chunks::{ApartBody, SIZE};
 use crate::record::codec::{self, Placement, Unreadable};
+use crate::record::encryption::EncryptionKey;
 use crate::record::transitions::{
     self, ClaimTransition, CompareAndSwap, RecordSnapshot, RenewTransition, StoredRecord,
 };
@@ -270,6 +271,10 @@ impl Store for Memory {
 
     fn digest_key(&self) -> Result<DigestKey, StoreError> {
         Ok(self.digest_key)
+    }
+
+    fn encryption_keys(&self) -> &[Arc<EncryptionKey>] {
+        self.format.keys()
     }
 
     fn health(&self) -> Health {

@@ -11,6 +11,7 @@ use super::{
 use crate::key::DigestKey;
 use crate::metrics::{Metrics, StoreOp};
 use crate::record::chunks::ApartBody;
+use crate::record::encryption::EncryptionKey;
 use crate::record::transitions::{CompareAndSwap, StoredRecord};
 use crate::record::{Claim, RecordName, SettledRecord, Token};
 
@@ -100,6 +101,10 @@ impl Store for Metered {
 
     fn digest_key(&self) -> Result<DigestKey, StoreError> {
         self.store.digest_key()
+    }
+
+    fn encryption_keys(&self) -> &[Arc<EncryptionKey>] {
+        self.store.encryption_keys()
     }
 
     fn losses(&self) -> u64 {

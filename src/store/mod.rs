@@ -41,6 +41,7 @@ use crate::config::{self, StoreLocation};
 use crate::key::DigestKey;
 use crate::record::chunks::ApartBody;
 use crate::record::codec::Unreadable;
+use crate::record::encryption::EncryptionKey;
 use crate::record::transitions::{CompareAndSwap, RecordSnapshot, StoredRecord};
 use crate::record::{Claim, Record, RecordName, SettledRecord, Token};
 
@@ -146,6 +147,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// The key for digests of names and fingerprints, shared by all users of the store. Does no I/O.
     fn digest_key(&self) -> Result<DigestKey, StoreError>;
+
+    /// What it encrypts answers with: the first key encrypts, and all decrypt. Empty: nothing is encrypted.
+    fn encryption_keys(&self) -> &[Arc<EncryptionKey>] {
+        &[]
+    }
 
     /// How often the store has lost its data since it was opened, as far as it was noticed. The lost operations run
     /// again when they are repeated.

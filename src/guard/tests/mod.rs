@@ -3,6 +3,7 @@
 mod attempts;
 mod claims;
 mod lost_records;
+mod probe_facts;
 mod unknown;
 mod waiting;
 mod without_store;
@@ -23,6 +24,7 @@ use super::{
 use crate::config;
 use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
+use crate::record::encryption::EncryptionKey;
 use crate::record::transitions::{CompareAndSwap, OwnerState, StoredRecord};
 use crate::record::{
     Claim, Extensions, Fingerprint, Record, RecordName, Reply, SettledRecord, State, Terms, Token, UnknownPolicy,
@@ -66,6 +68,7 @@ struct Faulty {
     finds: Plan,
     /// Whether it says that it cannot be used.
     is_down: AtomicBool,
+    keys: Vec<Arc<EncryptionKey>>,
 }
 
 /// What happens to the next calls; later ones succeed.
@@ -157,6 +160,10 @@ impl Store for Faulty {
         self.store.digest_key()
     }
 
+    fn encryption_keys(&self) -> &[Arc<EncryptionKey>] {
+        &self.keys
+    }
+
     fn health(&self) -> Health {
         if self.is_down.load(Ordering::SeqCst) { Health::Down } else { self.store.health() }
     }
@@ -200,6 +207,7 @@ impl Scene {
             released: AtomicU32::default(),
             finds: Plan::default(),
             is_down: AtomicBool::new(false),
+            keys: vec![Arc::new(EncryptionKey::new(&[1; 32]))],
         });
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         metrics.route("orders");
@@ -265,6 +273,7 @@ fn operation(key: u8, on_unknown: UnknownPolicy) -> Operation {
         terms: Terms { lease: LEASE, retention: RETENTION, on_unknown },
         key: None,
         extensions: Extensions::default(),
+        probe: None,
     }
 }
 

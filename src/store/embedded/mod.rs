@@ -73,6 +73,7 @@ use crate::config;
 use crate::key::DigestKey;
 use crate::record::chunks::ApartBody;
 use crate::record::codec::{self, Placement, Unreadable};
+use crate::record::encryption::EncryptionKey;
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RecordSnapshot, StoredRecord};
 use crate::record::{Claim, RecordName, SettledRecord, State, Token};
 use crate::tick;
@@ -344,6 +345,10 @@ impl Store for Embedded {
 
     fn digest_key(&self) -> Result<DigestKey, StoreError> {
         Ok(self.shared.digest_key)
+    }
+
+    fn encryption_keys(&self) -> &[Arc<EncryptionKey>] {
+        self.shared.format.keys()
     }
 
     fn losses(&self) -> u64 {

@@ -74,6 +74,7 @@ use super::{
 use crate::config::{self, RedisAddress, RedisServers};
 use crate::key::DigestKey;
 use crate::record::chunks::ApartBody;
+use crate::record::encryption::EncryptionKey;
 use crate::record::transitions::{CompareAndSwap, StoredRecord};
 use crate::record::{Claim, Record, RecordName, SettledRecord, Token};
 
@@ -359,6 +360,10 @@ impl Store for Redis {
             // A connection has a digest key, except in read-only use.
             why.unwrap_or_else(|| StoreError::Unavailable("there is no digest key yet".into()))
         })
+    }
+
+    fn encryption_keys(&self) -> &[Arc<EncryptionKey>] {
+        self.shared.format.keys()
     }
 
     fn used_ratio(&self) -> Option<f64> {
