@@ -25,6 +25,7 @@
 //! | what a request costs, and how that is guarded | `docs/performance.md`, `benches/` |
 //! | what becomes of an outcome | [`guard::policy`], over the table in [`rule::PolicyTable`] (`rule/policy.rs`) |
 //! | the replay | `proxy/replay.rs`; of a large answer, `proxy/body/replayed.rs` |
+//! | who may see a replay | `replay_auth`: [`guard::ReplayPermission`], `proxy/replay_auth/` |
 //! | the way out of an unknown outcome | [`record::transitions::release_by_hand`], `admin/records.rs`, `cli/records/` |
 //! | whether a request left | `proxy/upstream/fate.rs`, which makes a [`guard::SendOutcome`] |
 //!

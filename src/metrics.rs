@@ -19,7 +19,7 @@ use prometheus::{
 
 use durations::SECONDS;
 use exposition::FAMILIES;
-pub use labels::{FormGuardResult, RecordState, Reload, RequestOutcome, ShadowVerdict, StoreOp};
+pub use labels::{FormGuardResult, RecordState, Reload, ReplayAuthResult, RequestOutcome, ShadowVerdict, StoreOp};
 pub use reading::{MetricsSnapshot, RouteReading, StoreReading};
 pub use refused::{LastRefused, Refused};
 use routes::{CLASSES, CountedRoutes, RouteCounts};
@@ -140,6 +140,11 @@ impl Metrics {
         self.routes.with(route, |counts| _ = counts.observed());
     }
 
+    /// The same for what is counted only with `replay_auth`.
+    pub fn asking_route(&self, route: &str) {
+        self.routes.with(route, |counts| _ = counts.replay_auth());
+    }
+
     /// The text exposition format.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         let (routes, mut of_routes) = (self.routes.all(), FAMILIES.iter().peekable());
@@ -213,6 +218,11 @@ impl Metrics {
     /// Counts what an observed request would have been.
     pub fn observed(&self, route: &str, would: ShadowVerdict) {
         self.routes.with(route, |counts| counts.observed().would[would as usize].fetch_add(1, Ordering::Relaxed));
+    }
+
+    /// Counts what came of a question whether a caller may see a recorded answer.
+    pub fn replay_auth(&self, route: &str, result: ReplayAuthResult) {
+        self.routes.with(route, |counts| counts.replay_auth()[result as usize].fetch_add(1, Ordering::Relaxed));
     }
 
     /// Counts an observed request whose verdict is unknown.
@@ -367,6 +377,15 @@ mod tests {
                 let series = format!("{series}{{op=\"{}\"}} 1", op.as_str());
                 assert!(told.contains(&series), "{series}");
             }
+        }
+        assert!(!metrics.render().expect("an exposition").contains("onlyonce_replay_auth_total"));
+        metrics.asking_route("orders");
+        for (number, result) in ReplayAuthResult::ALL.into_iter().enumerate() {
+            assert_eq!(result as usize, number);
+            let series = format!("onlyonce_replay_auth_total{{result=\"{}\",route=\"orders\"}}", result.as_str());
+            assert!(metrics.render().expect("an exposition").contains(&format!("{series} 0")), "{series}");
+            metrics.replay_auth("orders", result);
+            assert!(metrics.render().expect("an exposition").contains(&format!("{series} 1")), "{series}");
         }
         metrics.reload(Reload::Refused);
         assert!(metrics.render().expect("an exposition").contains("onlyonce_config_last_reload_successful 0"));

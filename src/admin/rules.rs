@@ -127,7 +127,7 @@ impl ProspectName {
             guard::Forecast::Repeat(Verdict::Replay(..)) => Self::Replayed,
             guard::Forecast::Repeat(Verdict::InFlight) => Self::InFlight,
             guard::Forecast::Repeat(Verdict::OutcomeUnknown) => Self::OutcomeUnknown,
-            guard::Forecast::Repeat(Verdict::AlreadyCompleted { .. }) => Self::AlreadyCompleted,
+            guard::Forecast::Repeat(Verdict::AlreadyCompleted(_)) => Self::AlreadyCompleted,
             guard::Forecast::Repeat(Verdict::KeyReused(Difference::Target)) => Self::KeyReusedElsewhere,
             guard::Forecast::Repeat(Verdict::KeyReused(Difference::Body)) => match on_mismatch {
                 OnMismatch::Conflict => Self::KeyConflict,

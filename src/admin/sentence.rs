@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::rule::{FingerprintMode, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period, Rule, Selector};
+use crate::rule::{
+    AuthServer, FingerprintMode, Mode, OnConcurrent, OnMismatch, OnMissingKey, OnUnknown, Period, Rule, Selector,
+};
 use crate::units::HumanDuration;
 
 /// Two or three sentences for people who have not written the configuration.
@@ -45,7 +47,16 @@ fn repeats(rule: &Rule) -> String {
             format!("Without a key, the same content from the same caller within {} is a repeat.", spelt(window))
         }
     };
-    format!("A repeat gets the first one's answer, {other}; {early}. {without}")
+    let asked = match rule.replay_auth.as_ref().map(|auth| &auth.server) {
+        None => "",
+        Some(AuthServer::Backend) => {
+            " Before a repeat gets anything, the backend is asked whether its caller may see it."
+        }
+        Some(AuthServer::Http(_)) => {
+            " Before a repeat gets anything, an authorization server is asked whether its caller may see it."
+        }
+    };
+    format!("A repeat gets the first one's answer, {other}; {early}.{asked} {without}")
 }
 
 fn unknown(rule: &Rule) -> String {
@@ -158,6 +169,11 @@ mod tests {
                 "scope = []\non_missing_key = \"fingerprint\"\nlease = \"1s\"",
                 "the same content from the same caller within 10s is a repeat.",
             ),
+            (
+                "scope = []\nreplay_auth = \"/verify\"",
+                "it gets 409. Before a repeat gets anything, the backend is asked whether its caller may see it. A request",
+            ),
+            ("scope = []\nreplay_auth = \"http://auth:4180/v\"", "an authorization server is asked whether"),
             ("scope = []\non_unknown = \"retry\"", "a repeat runs it again, and it may take effect twice."),
             ("scope = []\nhold_for = \"1h\"", "its key is held for an hour, or until"),
             (

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -83,6 +84,8 @@ struct RuleRow {
     hold_for: String,
     lease: String,
     retention: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay_auth: Option<String>,
 }
 
 impl RuleRow {
@@ -112,6 +115,10 @@ impl RuleRow {
             hold_for: HumanDuration(rule.hold_for).to_string(),
             lease: HumanDuration(rule.lease).to_string(),
             retention: HumanDuration(rule.retention).to_string(),
+            replay_auth: rule.replay_auth.as_ref().map(|auth| match auth.cache {
+                Duration::ZERO => auth.to_string(),
+                cache => format!("{auth}, kept {}", HumanDuration(cache)),
+            }),
         }
     }
 
@@ -135,7 +142,7 @@ impl RuleRow {
     }
 
     /// The table's columns.
-    fn cells(&self) -> [(&'static str, String); 12] {
+    fn cells(&self) -> [(&'static str, String); 13] {
         [
             ("route", self.route.clone()),
             ("match", self.matches.clone()),
@@ -149,6 +156,7 @@ impl RuleRow {
             ("on_unknown", self.on_unknown()),
             ("lease", self.lease.clone()),
             ("retention", self.retention.clone()),
+            ("replay_auth", self.replay_auth.clone().unwrap_or("-".to_owned())),
         ]
     }
 }
@@ -189,6 +197,7 @@ fn table(rows: &[RuleRow]) -> Table {
     let mut table = Table::default();
     let is_told = |name: &str| match name {
         "preset" => rows.iter().any(|row| row.preset.is_some()),
+        "replay_auth" => rows.iter().any(|row| row.replay_auth.is_some()),
         _ => true,
     };
     for row in rows {
@@ -206,7 +215,7 @@ fn blocks(rows: &[RuleRow]) -> String {
         for (name, value) in row.cells() {
             match name {
                 "route" => wrapped(&mut out, "", &value),
-                "preset" if value == "-" => {}
+                "preset" | "replay_auth" if value == "-" => {}
                 name => wrapped(&mut out, &format!("  {name:<14} "), &value),
             }
         }

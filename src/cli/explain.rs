@@ -335,6 +335,17 @@ fn outcomes(out: &mut String, rule: &Rule, operation: &Operation, attempt_timeou
     labelled(out, "unreplayable", &unreplayable);
     labelled(out, "meanwhile", &meanwhile);
     labelled(out, "other body", mismatch);
+    if let Some(auth) = &rule.replay_auth {
+        let again = match auth.cache {
+            Duration::ZERO => "each time".to_owned(),
+            cache => format!("again after {}", HumanDuration(cache)),
+        };
+        let asked = format!(
+            "{auth} is asked first, {again}: 2xx lets a repeat see what is recorded, 401 and 403 are its answer, and all \
+             else is 503 replay-refused"
+        );
+        labelled(out, "replay auth", &asked);
+    }
 }
 
 /// The request's record, whose name by this file is `name`.

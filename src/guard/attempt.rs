@@ -19,6 +19,7 @@ use super::lease::{Lease, RecordOutcome, SendFence};
 use super::lease_state::SendRefusal;
 use super::limit::Permit;
 use super::policy::{self, Outcome};
+use super::replay_permission::Sealed;
 use super::send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome};
 use super::waiting;
 use crate::clock;
@@ -38,7 +39,7 @@ pub enum AttemptResult<R> {
     /// The response of this attempt: what was read of it, and the rest of the body.
     Streamed(Arc<Reply>, R),
     /// The response that another owner recorded first.
-    Recorded(Arc<Reply>),
+    Recorded(Sealed<Arc<Reply>>),
     /// The request certainly did not run.
     NotSent,
     /// The request was not sent: the owner could not confirm its lease.
@@ -242,7 +243,7 @@ impl<R> AttemptResult<R> {
     /// The client gets the recorded response if there is one, else the response of this attempt.
     pub fn new(fate: SendOutcome<R>, recorded: Option<Arc<Reply>>) -> Self {
         match (recorded, fate) {
-            (Some(reply), _) => Self::Recorded(reply),
+            (Some(reply), _) => Self::Recorded(Sealed(reply)),
             (None, SendOutcome::NotSent) => Self::NotSent,
             (None, SendOutcome::Unknown(silence)) => Self::Silent(silence),
             (None, SendOutcome::Answered(ReceivedResponse { reply, rest, .. })) => match rest {
@@ -256,7 +257,7 @@ impl<R> AttemptResult<R> {
     /// The response, if all of it is in memory.
     fn whole(&self) -> Option<Arc<Reply>> {
         match self {
-            Self::Answered(reply) | Self::Recorded(reply) => Some(Arc::clone(reply)),
+            Self::Answered(reply) | Self::Recorded(Sealed(reply)) => Some(Arc::clone(reply)),
             Self::Streamed(..) | Self::NotSent | Self::InDoubt | Self::Replaced | Self::Silent(_) => None,
         }
     }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode};
-
+use super::replay_permission::{OriginalAnswer, Sealed};
 use crate::record::transitions::{OwnerState, StoredRecord, may_take_over};
 use crate::record::{Comparison, Extensions, Fingerprint, Reply, State};
 use crate::rule::OnMismatch;
@@ -12,7 +11,7 @@ use crate::rule::OnMismatch;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The recorded response, and what else its record keeps.
-    Replay(Arc<Reply>, Extensions),
+    Replay(Sealed<Arc<Reply>>, Extensions),
     /// The first request is still running.
     InFlight,
     /// The key was used for another request, which differs in this.
@@ -20,12 +19,7 @@ pub enum Verdict {
     /// The request was sent, and it is unknown whether it took effect.
     OutcomeUnknown,
     /// The request took effect, and the response is not stored.
-    AlreadyCompleted {
-        /// Status of the response.
-        status: StatusCode,
-        /// `Location` of the response.
-        location: Option<HeaderValue>,
-    },
+    AlreadyCompleted(Sealed<OriginalAnswer>),
 }
 
 /// What two requests with one key differ in.
@@ -44,8 +38,10 @@ pub fn decide(held: StoredRecord, fingerprint: &Fingerprint, on_mismatch: OnMism
     }
     let owner = held.owner();
     match held.record.state {
-        State::Completed { reply, .. } => Verdict::Replay(reply, held.record.claim.extensions),
-        State::Unreplayable { status, location, .. } => Verdict::AlreadyCompleted { status, location },
+        State::Completed { reply, .. } => Verdict::Replay(Sealed(reply), held.record.claim.extensions),
+        State::Unreplayable { status, location, .. } => {
+            Verdict::AlreadyCompleted(Sealed(OriginalAnswer { status, location }))
+        }
         State::Unknown { .. } => Verdict::OutcomeUnknown,
         State::InFlight => match owner {
             OwnerState::Lost => Verdict::OutcomeUnknown,
@@ -88,7 +84,7 @@ fn difference(comparison: Comparison, on_mismatch: OnMismatch) -> Option<Differe
 mod tests {
     use std::time::Duration;
 
-    use http::HeaderMap;
+    use http::{HeaderMap, StatusCode};
 
     use super::*;
     use crate::record::{Claim, Record, Terms, Token, UnknownPolicy};
@@ -129,7 +125,7 @@ mod tests {
     #[test]
     fn each_state_has_its_verdict() {
         assert!(
-            matches!(with(hold(completed(), 3000)), Verdict::Replay(reply, _) if reply.status == StatusCode::CREATED)
+            matches!(with(hold(completed(), 3000)), Verdict::Replay(reply, _) if reply.0.status == StatusCode::CREATED)
         );
         assert_eq!(with(hold(State::InFlight, 29)), Verdict::InFlight);
         assert_eq!(with(hold(State::InFlight, 30)), Verdict::OutcomeUnknown);
@@ -137,7 +133,8 @@ mod tests {
         assert_eq!(with(hold(State::Unknown { settled_at: 0 }, 0)), Verdict::OutcomeUnknown);
         let status = StatusCode::OK;
         let unreplayable = State::Unreplayable { settled_at: 0, status, location: None };
-        assert_eq!(with(hold(unreplayable, 0)), Verdict::AlreadyCompleted { status, location: None });
+        let original = OriginalAnswer { status, location: None };
+        assert_eq!(with(hold(unreplayable, 0)), Verdict::AlreadyCompleted(Sealed(original)));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod limit;
 mod observe;
 mod ownership;
 pub mod policy;
+mod replay_permission;
 mod running;
 mod send_outcome;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use decide::{Difference, Forecast, Verdict, decide, forecast};
 pub use lease::{RecordOutcome, RecordWatch, SendFence};
 pub use observe::{Observation, ShadowResult};
 pub use ownership::Ownership;
+pub use replay_permission::{AuthAnswer, OriginalAnswer, ReplayPermission, Sealed};
 pub use running::RunningAttempt;
 pub use send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome};
 

@@ -99,7 +99,7 @@ impl Observation {
 /// Without a stored response, a repeat gets 409 either way: in flight or unknown.
 fn would(verdict: &Verdict) -> ShadowVerdict {
     match verdict {
-        Verdict::Replay(..) | Verdict::AlreadyCompleted { .. } => ShadowVerdict::Replay,
+        Verdict::Replay(..) | Verdict::AlreadyCompleted(_) => ShadowVerdict::Replay,
         Verdict::InFlight | Verdict::OutcomeUnknown => ShadowVerdict::InFlight,
         Verdict::KeyReused(_) => ShadowVerdict::KeyReused,
     }

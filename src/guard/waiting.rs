@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::decide::{Verdict, decide};
+use super::replay_permission::Sealed;
 use super::without_store::Fallback;
 use super::{Guard, in_flight};
 use crate::key::Operation;
@@ -36,7 +37,7 @@ impl Guard {
             match self.in_flight.find(&operation.name, &operation.fingerprint) {
                 Some(entry) => {
                     if let Some((reply, extensions)) = in_flight::wait_for_end(entry).await {
-                        return Verdict::Replay(reply, extensions);
+                        return Verdict::Replay(Sealed(reply), extensions);
                     }
                 }
                 None => {

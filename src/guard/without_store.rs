@@ -53,6 +53,7 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::super::decide::Difference;
+    use super::super::replay_permission::{OriginalAnswer, Sealed};
     use super::*;
     use crate::record::{Reply, Terms, Token, UnknownPolicy};
 
@@ -90,9 +91,9 @@ mod tests {
             (State::Unknown { settled_at: 0 }, Verdict::OutcomeUnknown),
             (
                 State::Unreplayable { settled_at: 0, status, location: None },
-                Verdict::AlreadyCompleted { status, location: None },
+                Verdict::AlreadyCompleted(Sealed(OriginalAnswer { status, location: None })),
             ),
-            (completed, Verdict::Replay(reply, Default::default())),
+            (completed, Verdict::Replay(Sealed(reply), Default::default())),
         ] {
             let known = record(state.clone());
             assert_eq!(without_store(known.clone(), &SAME, OnMismatch::Reject), Fallback::Repeat(verdict));

@@ -27,6 +27,8 @@ pub enum DigestKind {
     KeyInLogs = 5,
     /// A value that a selector has found, for display.
     Reading = 6,
+    /// A question to an authorization server (`replay_auth`). Not stored.
+    ReplayAuth = 7,
 }
 
 impl DigestKey {
@@ -170,6 +172,7 @@ mod tests {
             DigestKind::Body,
             DigestKind::KeyInLogs,
             DigestKind::Reading,
+            DigestKind::ReplayAuth,
         ];
         let keys = [KEY, DigestKey::from_bytes([8; 32])];
         let digests: Vec<_> = keys.iter().flat_map(|key| kinds.map(|kind| key.digest(kind).finish())).collect();

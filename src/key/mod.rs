@@ -40,6 +40,7 @@ pub use digest::{Digest, DigestKey, DigestKind};
 pub use error::{BodyFault, KeyError, KeyFault};
 pub use fingerprint::FingerprintedBody;
 pub use operation::{HeadOutcome, KeyOutcome, Operation, PartialOperation, Request, read, read_head};
+pub use origin::{client as client_address, told_by_edge};
 pub use readings::{Readings, SelectorReading, readings};
 pub use respelled::{names_of, respelled};
 pub use target::{RequestedTarget, is_override, overriding_methods};

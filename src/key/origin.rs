@@ -11,12 +11,13 @@ use crate::uri::normalise_host;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The client's address; `None` on a Unix socket, unless a proxy there reports it.
 ///
 /// Each proxy appends the address of its peer, so that the list is read from its end, as long as each address is a trusted
 /// proxy. An entry that is no address ends it: the entries before it may be forged.
-pub(super) fn client(request: &Request<'_>) -> Option<IpAddr> {
+pub fn client(request: &Request<'_>) -> Option<IpAddr> {
     let proxies = &request.trust.proxies;
     let mut client = request.peer.map(|address| address.to_canonical());
     if !proxies.contain_peer(client) {
@@ -34,9 +35,20 @@ pub(super) fn client(request: &Request<'_>) -> Option<IpAddr> {
 
 /// The host that the client asked for: that of a trusted peer's `X-Forwarded-Host`, else that of the request.
 pub(super) fn host<'a>(request: &Request<'a>) -> Option<Cow<'a, str>> {
-    let told = || from_the_end(request.headers, &FORWARDED_HOST).next()?.and_then(normalise_host);
-    let told = request.trust.proxies.contain_peer(request.peer).then(told).flatten();
-    told.or(request.host.map(Cow::Borrowed))
+    let told = || told(request, &FORWARDED_HOST).and_then(normalise_host);
+    told().or(request.host.map(Cow::Borrowed))
+}
+
+/// The host and the scheme that the client asked for, as far as a trusted peer tells them (`X-Forwarded-Host`,
+/// `X-Forwarded-Proto`).
+pub fn told_by_edge<'a>(request: &Request<'a>) -> (Option<Cow<'a, str>>, Option<&'a str>) {
+    (told(request, &FORWARDED_HOST).and_then(normalise_host), told(request, &FORWARDED_PROTO))
+}
+
+/// The last entry of a list, if the peer is trusted.
+fn told<'a>(request: &Request<'a>, name: &HeaderName) -> Option<&'a str> {
+    let is_trusted = request.trust.proxies.contain_peer(request.peer);
+    is_trusted.then(|| from_the_end(request.headers, name).next()).flatten().flatten()
 }
 
 /// The entries of all lines of a list, the last one first; `None` for one that is not text.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::durations::{DurationCounts, SECONDS};
-use super::labels::{RecordState, RequestOutcome, ShadowVerdict};
+use super::labels::{RecordState, ReplayAuthResult, RequestOutcome, ShadowVerdict};
 use super::routes::{CLASSES, RouteCounts};
 
 /// Counts with a name.
@@ -17,7 +17,7 @@ pub(super) struct RouteFamily {
 }
 
 /// All of them, in the order of their names.
-pub(super) const FAMILIES: [RouteFamily; 11] = [
+pub(super) const FAMILIES: [RouteFamily; 12] = [
     RouteFamily {
         name: "onlyonce_duplicates_observed_total",
         help: "Requests in observe mode that a guard would not simply have run.",
@@ -56,6 +56,17 @@ pub(super) const FAMILIES: [RouteFamily; 11] = [
         help: "Records in the store, now, of which nobody knows whether they took effect.",
         kind: "gauge",
         write: |series, counts| series.gauge(&counts.records_unknown),
+    },
+    RouteFamily {
+        name: "onlyonce_replay_auth_total",
+        help: "Questions whether a caller may see a recorded answer.",
+        kind: "counter",
+        write: |series, counts| {
+            let Some(answers) = counts.known_replay_auth() else { return };
+            for result in ReplayAuthResult::ALL {
+                series.count(Some(("result", result.as_str())), None, &answers[result as usize]);
+            }
+        },
     },
     RouteFamily {
         name: "onlyonce_request_duration_seconds",

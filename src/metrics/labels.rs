@@ -37,6 +37,8 @@ pub enum RequestOutcome {
     RecordUnreadable,
     /// 503: too much work at once.
     Overloaded,
+    /// The caller may not see the recorded answer, or that cannot be told (`replay_auth`).
+    ReplayRefused,
     /// Forwarded unguarded.
     Unguarded,
     /// 502 or 504: the backend.
@@ -45,7 +47,7 @@ pub enum RequestOutcome {
 
 impl RequestOutcome {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Executed,
         Self::Replayed,
         Self::InFlight,
@@ -63,6 +65,7 @@ impl RequestOutcome {
         Self::StoreUnavailable,
         Self::RecordUnreadable,
         Self::Overloaded,
+        Self::ReplayRefused,
         Self::Unguarded,
         Self::UpstreamError,
     ];
@@ -87,6 +90,7 @@ impl RequestOutcome {
             Self::StoreUnavailable => "store_unavailable",
             Self::RecordUnreadable => "record_unreadable",
             Self::Overloaded => "overloaded",
+            Self::ReplayRefused => "replay_refused",
             Self::Unguarded => "unguarded",
             Self::UpstreamError => "upstream_error",
         }
@@ -194,6 +198,35 @@ impl ShadowVerdict {
             Self::MissingKey => "missing_key",
             Self::InvalidKey => "invalid_key",
             Self::TooLarge => "too_large",
+        }
+    }
+}
+
+/// What came of the question whether a caller may see a recorded answer: the `result` label of
+/// `onlyonce_replay_auth_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayAuthResult {
+    /// 2xx.
+    Allowed,
+    /// The same question was answered with 2xx a short time ago, and was not asked again.
+    Cached,
+    /// 401 or 403.
+    Denied,
+    /// Any other answer, or none.
+    Failed,
+}
+
+impl ReplayAuthResult {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Allowed, Self::Cached, Self::Denied, Self::Failed];
+
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Cached => "cached",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
         }
     }
 }

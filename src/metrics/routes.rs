@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::durations::{DurationCounts, Durations};
-use super::labels::{RecordState, RequestOutcome, ShadowVerdict};
+use super::labels::{RecordState, ReplayAuthResult, RequestOutcome, ShadowVerdict};
 
 /// The `status` label of `onlyonce_upstream_responses_total`.
 pub(super) const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
@@ -32,7 +32,12 @@ pub(super) struct RouteCounts {
     pub(super) records_unknown: AtomicI64,
     /// In observe mode only.
     observed: OnceLock<Box<ObservedCounts>>,
+    /// With `replay_auth` only.
+    replay_auth: OnceLock<Box<ReplayAuthCounts>>,
 }
+
+/// By [`ReplayAuthResult`].
+pub(super) type ReplayAuthCounts = [AtomicU64; ReplayAuthResult::ALL.len()];
 
 /// What is counted in observe mode.
 #[derive(Default)]
@@ -77,6 +82,15 @@ impl RouteCounts {
     /// `None`: it was never in observe mode.
     pub(super) fn known_observed(&self) -> Option<&ObservedCounts> {
         self.observed.get().map(|observed| &**observed)
+    }
+
+    pub(super) fn replay_auth(&self) -> &ReplayAuthCounts {
+        self.replay_auth.get_or_init(Box::default)
+    }
+
+    /// `None`: it never had `replay_auth`.
+    pub(super) fn known_replay_auth(&self) -> Option<&ReplayAuthCounts> {
+        self.replay_auth.get().map(|counts| &**counts)
     }
 
     pub(super) fn request_duration(&self, outcome: RequestOutcome) -> DurationCounts {

@@ -43,6 +43,8 @@ pub enum Code {
     RecordUnreadable,
     /// Too much work at once.
     Overloaded,
+    /// Nobody says whether the caller may see the recorded answer (`replay_auth`).
+    ReplayRefused,
     /// The backend could not be reached; nothing was sent.
     UpstreamUnreachable,
     /// The backend broke off its answer.
@@ -88,6 +90,9 @@ impl Code {
                 (StatusCode::SERVICE_UNAVAILABLE, "record-unreadable", "The record of this request cannot be read")
             }
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many requests at once"),
+            Self::ReplayRefused => {
+                (StatusCode::SERVICE_UNAVAILABLE, "replay-refused", "The recorded answer cannot be shown just now")
+            }
             Self::UpstreamUnreachable => {
                 (StatusCode::BAD_GATEWAY, "upstream-unreachable", "The backend cannot be reached")
             }
@@ -110,6 +115,7 @@ impl Code {
     pub(super) fn may_pass(self) -> bool {
         match self {
             Self::InFlight | Self::StoreUnavailable | Self::RecordUnreadable | Self::Overloaded => true,
+            Self::ReplayRefused => true,
             Self::UpstreamUnreachable | Self::UpstreamTimeout => true,
             Self::KeyReused | Self::KeyReusedConflict | Self::OutcomeUnknown | Self::AlreadyCompleted => false,
             Self::MissingKey | Self::InvalidKey | Self::KeyExpired | Self::InvalidToken => false,
@@ -127,7 +133,7 @@ impl Code {
             Self::InvalidBody | Self::BadRequest | Self::TargetTooLong | Self::RequestTooLarge => false,
             Self::InvalidToken | Self::RequestTimeout | Self::MethodNotAllowed => false,
             Self::NotImplemented | Self::ExpectationFailed => false,
-            Self::StoreUnavailable | Self::RecordUnreadable | Self::Overloaded => false,
+            Self::StoreUnavailable | Self::RecordUnreadable | Self::Overloaded | Self::ReplayRefused => false,
             Self::UpstreamUnreachable | Self::UpstreamFailed | Self::UpstreamTimeout => false,
         }
     }

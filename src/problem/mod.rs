@@ -20,7 +20,7 @@ use serde::Serialize;
 pub use code::Code;
 pub use dialect::{Dialect, SHOULD_RETRY};
 pub use form::ProblemFormat;
-pub use script::{FETCH, FORM, backend_answered};
+pub use script::{FETCH, FORM, backend_answered, replay_denied};
 
 use crate::record::RecordName;
 

@@ -82,6 +82,10 @@ impl Problem {
             Code::StoreUnavailable | Code::Overloaded | Code::UpstreamUnreachable => {
                 ("Please try again in a moment", "This was not sent on. Reload this page in a few seconds.")
             }
+            Code::ReplayRefused => (
+                "Please try again in a moment",
+                "This was sent before, and nothing was done a second time. Reload this page in a few seconds.",
+            ),
             Code::RecordUnreadable => (
                 "This cannot be shown just now",
                 "It may have been done before. Do not send it again; ask us and name the record below.",

@@ -76,6 +76,11 @@ impl Problem {
             Code::StoreUnavailable | Code::Overloaded | Code::UpstreamUnreachable => {
                 ("This was not sent on. Please try again in a moment.", AGAIN, false)
             }
+            Code::ReplayRefused => (
+                "This was sent before, and its answer cannot be shown just now. Please try again in a moment.",
+                AGAIN,
+                false,
+            ),
             Code::RecordUnreadable => {
                 ("It may have been done before, and that cannot be shown just now. Please ask us.", None, false)
             }
@@ -94,6 +99,18 @@ impl Problem {
         }
         Offer { detail, offer, anew, done }
     }
+}
+
+/// The body that takes the place of the answer of an authorization service: the caller may not see what is recorded. What
+/// was sent is not answered by that, and stays the same intent.
+pub fn replay_denied(status: StatusCode) -> Bytes {
+    let detail = match status {
+        StatusCode::UNAUTHORIZED => "Please sign in again. This was sent before, and nothing was done a second time.",
+        _ => "You may not see the answer to this any more. Nothing was done a second time.",
+    };
+    let offer = Offer { detail: detail.into(), offer: AGAIN, anew: false, done: false };
+    // A struct of strings serializes to JSON.
+    serde_json::to_vec(&offer).unwrap_or_default().into()
 }
 
 /// The body that takes the place of the backend's, where that cannot be shown. `is_page`: the backend's is one, which may

@@ -10,9 +10,11 @@ use tracing::Level;
 
 use super::fields::Fields;
 use super::head::Head;
+use crate::clock;
 use crate::guard::{Ownership, RecordOutcome, RecordWatch};
 use crate::key::{KeyText, Operation};
-use crate::metrics::{Metrics, RequestOutcome};
+use crate::metrics::{Metrics, Refused, RequestOutcome};
+use crate::problem::Code;
 use crate::record::{Extensions, Hex, RecordName, code};
 use crate::rule::{Rule, Selector};
 use crate::telemetry;
@@ -94,6 +96,25 @@ impl Event {
     /// Whether the response is the proxy's own or a replay.
     pub(super) fn is_ours(&self) -> bool {
         self.answer.is_some_and(|(outcome, _)| !matches!(outcome, RequestOutcome::Executed | RequestOutcome::Unguarded))
+    }
+
+    /// The caller may not see what is recorded, and gets the answer of the authorization server.
+    pub(super) fn denied(&mut self, status: StatusCode) {
+        self.answer(RequestOutcome::ReplayRefused, status);
+        self.metrics.refused().push(|| Refused {
+            at: clock::unix_millis(),
+            route: self.rule.name.to_string(),
+            code: Code::ReplayRefused.name(),
+            status: status.as_u16(),
+            detail: "The authorization server (replay_auth) says that this caller may not see the recorded answer."
+                .into(),
+            record: self.record.as_ref().map(ToString::to_string),
+        });
+    }
+
+    /// Whether the answer is that of the authorization server.
+    pub(super) fn is_denied(&self) -> bool {
+        self.answer.is_some_and(|(outcome, _)| outcome == RequestOutcome::ReplayRefused)
     }
 
     /// Whether the answer is in the record, so that a repeat gets it.

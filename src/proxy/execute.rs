@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use super::body::relay::relay_for;
 use super::body::request::RequestBody;
 use super::body::response::ProxyResponse;
-use super::client::Client;
+use super::context::RequestContext;
 use super::event::Event;
 use super::fields::Fields;
 use super::head::{self, Head};
 use super::refusal;
 use super::refused_page::KeepsPages;
 use super::replay::{self, Accepted};
+use super::replay_auth::question::Question;
 use super::state::Proxy;
 use super::stream::{self, HeadOrResult};
 use super::upstream::AttemptLimits;
@@ -35,17 +36,19 @@ impl Proxy {
         ownership: Ownership,
         mut head: Head,
         body: Bytes,
-        client: &Client,
+        context: &RequestContext<'_>,
         event: &mut Event,
     ) -> Result<ProxyResponse, Problem> {
         event.attempt(&ownership);
         let record = ownership.record().clone();
         let accepted = Accepted::by(&head);
+        // In case that another owner records the answer.
+        let question = Question::of(rule, context, &head);
         let (relay, reader) = relay_for(rule.response, head.version).unzip();
         let keeps_pages = head.fields.has(Fields::OURS)
             && head.extensions.remove::<KeepsPages>().is_some_and(|keeps| keeps.is_for(rule, &body));
         let body = RequestBody::buffered(body);
-        self.cross(&mut head, &body, client);
+        self.cross(&mut head, &body, context.client);
         if ownership.attempt() > 1 {
             head.headers.insert(head::ATTEMPT, HeaderValue::from(ownership.attempt()));
         }
@@ -89,10 +92,18 @@ impl Proxy {
             AttemptResult::Streamed(reply, rest) => executed(event, replay::partial_response(reply, rest)),
             AttemptResult::Recorded(reply) => {
                 // Rare.
-                let answer =
-                    Box::pin(self.replay(rule, &record, reply, &accepted)).await.map_err(refusal::not_replayed)?;
-                event.answer(RequestOutcome::Replayed, answer.status());
-                Ok(answer)
+                let answer = Box::pin(async {
+                    match self.permission(rule, question).await {
+                        Ok(permission) => {
+                            let answer = self.replay(rule, &record, reply, permission, &accepted).await;
+                            let answer = answer.map_err(refusal::not_replayed)?;
+                            event.answer(RequestOutcome::Replayed, answer.status());
+                            Ok(answer)
+                        }
+                        Err(refused) => refused.answer(event),
+                    }
+                });
+                answer.await
             }
             AttemptResult::NotSent => Err(refusal::unreachable()),
             AttemptResult::InDoubt => Err(refusal::store_unavailable()),

@@ -129,6 +129,21 @@ impl ScriptRequest {
         ProxyResponse::from_parts(parts, body)
     }
 
+    /// The same for an answer of the authorization server to a form: the caller may not see what is recorded.
+    pub(super) fn tell_denial(&self, answer: ProxyResponse) -> ProxyResponse {
+        if !self.is_form {
+            return answer;
+        }
+        let (mut parts, _) = answer.into_parts();
+        let body = ResponseBody::from_bytes(problem::replay_denied(parts.status));
+        for name in FIELDS_OF_CONTENT.iter().chain(&FIELDS_OF_BYTES) {
+            parts.headers.remove(name);
+        }
+        parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        parts.headers.insert(FORM, HeaderValue::from_static("say"));
+        ProxyResponse::from_parts(parts, body)
+    }
+
     /// `go URL`, where an answer names the page that is to be shown.
     fn target(&self, status: StatusCode, headers: &HeaderMap) -> Option<HeaderValue> {
         let names_it = match status {

@@ -87,6 +87,7 @@ impl Proxy {
                 // Boxed, so that the future that a connection keeps for its next request stays small.
                 let answer = Box::pin(self.guarded(rule, context, head, body, &mut event)).await;
                 let answer = match &script {
+                    Some(script) if event.is_denied() => answer.map(|answer| script.tell_denial(answer)),
                     Some(script) => answer.map(|answer| script.tell(answer, event.is_kept())),
                     None => answer,
                 };
@@ -224,11 +225,11 @@ impl Proxy {
         let claimed = self.guard.claim(rule, &operation).await;
         claiming.end();
         let answer = match claimed {
-            Ok(Admission::Owner(ownership)) => self.run(rule, ownership, head, body, context.client, event).await,
+            Ok(Admission::Owner(ownership)) => self.run(rule, ownership, head, body, &context, event).await,
             Ok(Admission::Repeat(verdict)) => {
                 // A repeat may wait for a long time, and its body is not needed any more.
                 drop(body);
-                self.repeat(rule, &operation, verdict, &head, context.client, event).await
+                self.repeat(rule, &operation, verdict, &head, &context, event).await
             }
             Err(ClaimError::Overloaded) => Err(refusal::overloaded()),
             Err(ClaimError::Store(error)) => {

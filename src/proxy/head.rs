@@ -363,6 +363,29 @@ fn address(head: &mut request::Parts, host: Option<HeaderValue>, target: &Upstre
     head.version = Version::HTTP_2;
 }
 
+/// The head of a request of the proxy's own: GET of this target. `host` is the client's.
+pub(super) fn own_request(
+    path: PathAndQuery,
+    headers: HeaderMap,
+    host: Option<HeaderValue>,
+    target: &UpstreamTarget,
+) -> request::Parts {
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.uri = Uri::from(path);
+    head.headers = headers;
+    let host = host.filter(|_| target.preserve_host);
+    if let Some(host) = &host {
+        head.headers.insert(header::HOST, host.clone());
+    }
+    address(&mut head, host, target);
+    head
+}
+
+/// Whether the name is one of this proxy's own, in any spelling.
+pub(super) fn is_ours(name: &HeaderName) -> bool {
+    may_begin_with(name, OURS)
+}
+
 fn accepts_trailers(headers: &HeaderMap) -> bool {
     list::names(headers, &header::TE, "trailers")
 }

@@ -27,6 +27,7 @@ mod refusal;
 mod refused_page;
 mod repeat;
 mod replay;
+mod replay_auth;
 #[cfg(test)]
 mod sizes;
 mod state;
@@ -43,6 +44,7 @@ pub use client::{Client, DisconnectSignal};
 pub use decode::Decoders;
 pub use head::REPLAYED;
 pub(crate) use limits::{MAX_BUFFER, MAX_HEAD};
+pub use replay_auth::servers::AuthServers;
 pub use state::Proxy;
 pub use tunnel::Tunnel;
 pub use upstream::{Upstream, UpstreamBody};

@@ -124,6 +124,13 @@ pub(super) fn not_replayed(why: NoReplay) -> Problem {
     }
 }
 
+/// The authorization service does not say whether the caller may see the recorded answer.
+pub(super) fn replay_refused() -> Problem {
+    let detail = "This request was carried out before. Whether its answer may be shown to this caller could not be \
+                  verified, so it is not shown. Repeat it with the same key.";
+    Problem::new(Code::ReplayRefused, detail).retry_after(1)
+}
+
 /// The record or its body cannot be read.
 pub(super) fn unread_record(error: &StoreError) -> Problem {
     match error {
@@ -197,6 +204,7 @@ pub(super) fn outcome(code: Code) -> RequestOutcome {
         Code::StoreUnavailable => RequestOutcome::StoreUnavailable,
         Code::RecordUnreadable => RequestOutcome::RecordUnreadable,
         Code::Overloaded => RequestOutcome::Overloaded,
+        Code::ReplayRefused => RequestOutcome::ReplayRefused,
         Code::UpstreamUnreachable | Code::UpstreamFailed | Code::UpstreamTimeout => RequestOutcome::UpstreamError,
     }
 }

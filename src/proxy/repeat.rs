@@ -5,12 +5,13 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName};
 
 use super::body::response::ProxyResponse;
-use super::client::Client;
+use super::context::RequestContext;
 use super::event::Event;
 use super::fields::Fields;
 use super::head::Head;
 use super::refusal;
-use super::replay::Accepted;
+use super::replay::{self, Accepted};
+use super::replay_auth::question::Question;
 use super::state::Proxy;
 use crate::guard::Verdict;
 use crate::key::Operation;
@@ -27,7 +28,7 @@ impl Proxy {
         operation: &Operation,
         mut verdict: Verdict,
         head: &Head,
-        client: &Client,
+        context: &RequestContext<'_>,
         event: &mut Event,
     ) -> Result<ProxyResponse, Problem> {
         let mut waited = None;
@@ -38,7 +39,7 @@ impl Proxy {
             let waiting = Box::pin(async {
                 tokio::select! {
                     verdict = self.guard.wait(rule, operation, limit.time) => verdict,
-                    () = client.disconnect.wait() => None,
+                    () = context.client.disconnect.wait() => None,
                 }
             });
             let waiting = waiting.await;
@@ -48,17 +49,23 @@ impl Proxy {
         }
         let mut answer = match verdict {
             Verdict::Replay(reply, extensions) => {
-                event.replays(&extensions);
-                let answer = self.replay(rule, &operation.name, reply, &Accepted::by(head)).await;
-                let answer = answer.map_err(refusal::not_replayed)?;
-                event.answer(RequestOutcome::Replayed, answer.status());
-                Ok(answer)
+                match self.permission(rule, Question::of(rule, context, head)).await {
+                    Ok(permission) => {
+                        event.replays(&extensions);
+                        let answer = self.replay(rule, &operation.name, reply, permission, &Accepted::by(head)).await;
+                        let answer = answer.map_err(refusal::not_replayed)?;
+                        event.answer(RequestOutcome::Replayed, answer.status());
+                        Ok(answer)
+                    }
+                    Err(refused) => refused.answer(event),
+                }
             }
             Verdict::InFlight => Err(refusal::in_flight(rule)),
             Verdict::KeyReused(difference) => Err(refusal::key_reused(rule, difference)),
             Verdict::OutcomeUnknown => Err(refusal::outcome_unknown(rule)),
-            Verdict::AlreadyCompleted { status, location } => {
-                Err(refusal::already_completed(rule).original(status, location))
+            Verdict::AlreadyCompleted(original) => {
+                let permission = self.permission(rule, Question::of(rule, context, head)).await;
+                Err(replay::already_completed(rule, original, permission.ok()))
             }
         };
         if waited.is_some_and(|limit| limit.is_preferred) {

@@ -15,9 +15,12 @@ use super::cors;
 use super::decode::{Coding, DecodeOutcome};
 use super::fields::Fields;
 use super::head::{Head, REPLAYED};
+use super::refusal;
 use super::state::Proxy;
 use super::upstream::UpstreamBody;
+use crate::guard::{OriginalAnswer, ReplayPermission, Sealed};
 use crate::list;
+use crate::problem::Problem;
 use crate::record::{RecordName, Reply, ReplyBody};
 use crate::rule::Rule;
 use crate::store::StoredBody;
@@ -66,7 +69,8 @@ static ENCODED_BODY_FIELDS: [HeaderName; 6] = [
 ];
 
 impl Proxy {
-    /// The recorded response for a repeat: same status, same end-to-end fields, same bytes.
+    /// The recorded response for a repeat: same status, same end-to-end fields, same bytes. The one way on which the response
+    /// to another request leaves.
     ///
     /// Omitted are [`FIRST_EXCHANGE_FIELDS`], `Set-Cookie` unless the route replays it, and the fields in
     /// `replay_omit`.
@@ -77,9 +81,11 @@ impl Proxy {
         &self,
         rule: &Rule,
         record: &RecordName,
-        reply: Arc<Reply>,
+        reply: Sealed<Arc<Reply>>,
+        permission: ReplayPermission,
         accepted: &Accepted,
     ) -> Result<ProxyResponse, NoReplay> {
+        let reply = reply.open(permission);
         let coding = match Coding::of(&reply.headers) {
             Some((coding, name)) if !accepted.names(name) => Some(coding),
             Some(_) | None => None,
@@ -156,6 +162,22 @@ impl Proxy {
             }
         };
         Ok(self.decoders.decode(coding, record, &whole, rule.max_response_body, &self.budget).await)
+    }
+}
+
+/// The request took effect, and its response is not stored. A caller without the permission learns nothing of that response.
+pub(super) fn already_completed(
+    rule: &Rule,
+    original: Sealed<OriginalAnswer>,
+    permission: Option<ReplayPermission>,
+) -> Problem {
+    let problem = refusal::already_completed(rule);
+    match permission {
+        Some(permission) => {
+            let OriginalAnswer { status, location } = original.open(permission);
+            problem.original(status, location)
+        }
+        None => problem,
     }
 }
 

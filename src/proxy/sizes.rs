@@ -30,6 +30,7 @@ type P = &'static Proxy;
 type C = &'static Client;
 type R = &'static Arc<Rule>;
 type E = &'static mut Event;
+type X = &'static RequestContext<'static>;
 
 #[test]
 fn the_futures_of_a_request_stay_small() {
@@ -43,11 +44,11 @@ fn the_futures_of_a_request_stay_small() {
             3140,
             of(|(p, r, l, h, b, e): (P, R, RequestContext<'_>, Head, IncomingBody, E)| p.guarded(r, l, h, b, e)),
         ),
-        ("run", 1500, of(|(p, r, o, h, b, c, e): (P, R, Ownership, Head, Bytes, C, E)| p.run(r, o, h, b, c, e))),
+        ("run", 1500, of(|(p, r, o, h, b, c, e): (P, R, Ownership, Head, Bytes, X, E)| p.run(r, o, h, b, c, e))),
         (
             "repeat",
             430,
-            of(|(p, r, o, v, h, c, e): (P, R, &'static Operation, Verdict, &'static Head, C, E)| {
+            of(|(p, r, o, v, h, c, e): (P, R, &'static Operation, Verdict, &'static Head, X, E)| {
                 p.repeat(r, o, v, h, c, e)
             }),
         ),

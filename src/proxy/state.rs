@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::blocking::BlockingReader;
 use super::budget::Budget;
 use super::decode::Decoders;
+use super::replay_auth::servers::AuthServers;
 use super::upstream::Upstream;
 use crate::form_guard::FormGuard;
 use crate::guard::Guard;
@@ -23,6 +24,8 @@ pub struct Proxy {
     pub store: Arc<Metered>,
     /// The backend.
     pub upstream: Upstream,
+    /// Who is asked before recorded answers are shown.
+    pub auth_servers: AuthServers,
     /// The limit for all bodies in memory.
     pub budget: Budget,
     /// Threads that read long bodies.

@@ -12,6 +12,7 @@ mod pointer;
 mod policy;
 mod preset;
 mod public_key;
+mod replay_auth;
 mod routes;
 mod selector;
 mod spelling;
@@ -31,6 +32,7 @@ pub use pointer::JsonPointer;
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
 pub use preset::Preset;
 pub use public_key::{RSA_BITS, Unusable, unusable};
+pub use replay_auth::{AuthServer, ReplayAuth};
 pub use routes::{PathParams, RouteConflict, RouteMatch, RouteTarget, Routes, Unguarded};
 pub use selector::{Period, Selector};
 pub use trust::{Trust, TrustedProxies};
@@ -105,6 +107,8 @@ pub struct Rule {
     pub replay_set_cookie: bool,
     /// Other fields that replays omit.
     pub replay_omit: Vec<HeaderName>,
+    /// Who is asked before a caller is shown what another request has recorded. `None`: nobody.
+    pub replay_auth: Option<ReplayAuth>,
     /// What to do with its requests while the store is certainly unreachable.
     pub on_error: OnStoreError,
     /// The origins whose pages may read our own answers and replays.

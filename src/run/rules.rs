@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::form_guard::FormGuard;
 use crate::guard::Guard;
 use crate::metrics::{Metrics, Reload};
-use crate::proxy::{BlockingReader, Budget, Proxy, Upstream};
+use crate::proxy::{AuthServers, BlockingReader, Budget, Proxy, Upstream};
 use crate::rule::{Mode, Routes, Trust};
 use crate::server::Server;
 use crate::store::Metered;
@@ -66,6 +66,7 @@ impl Rules {
                 guard: guard.over(Arc::clone(&store)),
                 store,
                 upstream: Upstream::new(upstream.clone(), max_idle),
+                auth_servers: AuthServers::new(&routes, &upstream, None),
                 budget: budget.clone(),
                 blocking: blocking.clone(),
                 decoders: Arc::clone(&decoders),
@@ -136,6 +137,7 @@ impl Rules {
                 guard: Arc::clone(&before.guard),
                 store: Arc::clone(&before.store),
                 upstream: if same { before.upstream.clone() } else { Upstream::new(upstream.clone(), self.max_idle) },
+                auth_servers: AuthServers::new(&routes, &upstream, Some(&before.auth_servers)),
                 budget: before.budget.clone(),
                 blocking: before.blocking.clone(),
                 decoders: Arc::clone(&before.decoders),
@@ -162,6 +164,9 @@ fn introduce(routes: &Routes, metrics: &Metrics) {
         metrics.route(&rule.name);
         if rule.mode == Mode::Observe {
             metrics.observed_route(&rule.name);
+        }
+        if rule.replay_auth.is_some() {
+            metrics.asking_route(&rule.name);
         }
     }
 }

@@ -59,6 +59,7 @@ mod refusals;
 mod reload;
 mod repeats;
 mod replay;
+mod replay_auth;
 mod routes;
 mod shutdown;
 mod slow_store;

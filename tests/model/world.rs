@@ -1,11 +1,15 @@
 //! The state of the model.
 
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use http::StatusCode;
 use onlyonce::guard::lease::{Readiness, readiness};
 use onlyonce::guard::policy::{self, Outcome};
-use onlyonce::guard::{AttemptResult, BodyRemainder, LostReason, ReceivedResponse, SendOutcome, Verdict};
+use onlyonce::guard::{
+    AttemptResult, AuthAnswer, BodyRemainder, LostReason, ReceivedResponse, Sealed, SendOutcome, Verdict,
+};
+use onlyonce::record::Reply;
 use onlyonce::rule::{Policy, PolicyTable};
 
 use crate::protocol::Protocol;
@@ -191,7 +195,7 @@ impl Seen {
     pub fn ended(ended: &AttemptResult<()>) -> Self {
         match ended {
             AttemptResult::Answered(reply) if reply.status.is_success() => Self::Own(creator(reply.status)),
-            AttemptResult::Recorded(reply) => Self::Replay(creator(reply.status)),
+            AttemptResult::Recorded(reply) => Self::Replay(creator(shown(reply).status)),
             AttemptResult::Answered(_) | AttemptResult::Streamed(..) | AttemptResult::Silent(_) => Self::Trouble,
             AttemptResult::NotSent | AttemptResult::InDoubt | AttemptResult::Replaced => Self::Trouble,
         }
@@ -199,11 +203,19 @@ impl Seen {
 
     pub fn verdict(verdict: &Verdict) -> Self {
         match verdict {
-            Verdict::Replay(reply, _) => Self::Replay(creator(reply.status)),
+            Verdict::Replay(reply, _) => Self::Replay(creator(shown(reply).status)),
             Verdict::InFlight => Self::InFlight,
             Verdict::OutcomeUnknown => Self::OutcomeUnknown,
-            Verdict::AlreadyCompleted { .. } => Self::AlreadyCompleted,
+            Verdict::AlreadyCompleted(_) => Self::AlreadyCompleted,
             Verdict::KeyReused(_) => unreachable!("all requests are the same"),
         }
+    }
+}
+
+/// The response, as the clients of the model may see it.
+fn shown(reply: &Sealed<Arc<Reply>>) -> Arc<Reply> {
+    match AuthAnswer::of(StatusCode::OK) {
+        AuthAnswer::Allowed(permission) => reply.clone().open(permission),
+        AuthAnswer::Denied | AuthAnswer::Neither => unreachable!("2xx is a permission"),
     }
 }

@@ -94,6 +94,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
             "list",
             "metrics",
             "problem",
+            "random",
             "record",
             "rule",
             "store",
@@ -367,6 +368,20 @@ fn no_two_types_have_the_same_name() {
     }
     let shared: Vec<String> = places.iter().map(|(name, places)| format!("{name}: {}", places.join(", "))).collect();
     assert!(shared.is_empty(), "types that have the same name:\n{}", shared.join("\n"));
+}
+
+/// What another request has recorded is sealed (`guard/replay_permission.rs`): the compiler lets nobody outside of `guard` see
+/// it without a permission, and makes permissions there only. So what is left to hold is that there is one place.
+#[test]
+fn what_another_request_has_recorded_is_opened_in_one_file() {
+    let opening = |source: &Source| source.text.contains(".open(permission)");
+    let places: Vec<String> =
+        sources().iter().filter(|source| opening(source)).map(|source| source.module.join("/")).collect();
+    assert_eq!(places, ["proxy/replay"]);
+    let permits = |source: &Source| source.text.contains("ReplayPermission(()") || source.text.contains("Sealed(pub");
+    let places: Vec<String> =
+        sources().iter().filter(|source| permits(source)).map(|source| source.module.join("/")).collect();
+    assert_eq!(places, ["guard/replay_permission"]);
 }
 
 /// The page that shows what a request becomes shows types and files that are there.

@@ -9,7 +9,7 @@ const FAMILIES = [
   ['replayed', 'replayed', ['replayed']],
   ['held', 'held back: the key is in use', ['in_flight', 'key_reused', 'unknown', 'unreplayable']],
   ['refused', 'refused: the request is wrong', ['missing_key', 'invalid_key', 'key_expired', 'invalid_token',
-    'invalid_body', 'bad_request', 'too_large', 'request_timeout']],
+    'invalid_body', 'bad_request', 'too_large', 'request_timeout', 'replay_refused']],
   ['trouble', 'trouble: store, backend or load', ['store_unavailable', 'record_unreadable', 'overloaded',
     'upstream_error']],
   ['unguarded', 'passed unguarded', ['unguarded']],

@@ -162,3 +162,9 @@ pub(super) fn local(upstream: &UpstreamUrl) -> Option<SocketAddr> {
     let port = authority.port_u16().unwrap_or(port);
     (ip.is_loopback() || ip.is_unspecified()).then_some(SocketAddr::new(ip, port))
 }
+
+/// Whether two listeners would conflict.
+pub(super) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && (any || a.ip() == b.ip())
+}

@@ -2,20 +2,22 @@
 
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Uri, header};
 
 use super::declare::layer;
 use super::fallback::SHORTEST_LEASE;
 use super::item::Item;
 use super::origin::origin;
+use super::replay_auth;
 use super::report::ByteRange;
 use super::section::Section;
 use super::selector::{ignored, selector};
 use super::setting::Setting;
 use crate::rule::words;
 use crate::rule::{
-    Delivery, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnStoreError, OnUnknown, Policy, Preset,
-    Selector, StatusSet, WARNINGS,
+    AuthServer, Delivery, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnStoreError, OnUnknown, Policy,
+    Preset, Selector, StatusSet, WARNINGS,
 };
 
 layer! {
@@ -52,6 +54,8 @@ layer! {
             response: Delivery = Item::word;
             replay_set_cookie: bool = Item::boolean;
             replay_omit: Vec<HeaderName> = |item| item.list(omitted).map(values);
+            replay_auth: (AuthServer, PathAndQuery) = replay_auth::location;
+            replay_auth_cache: Duration = replay_auth::cache;
             on_error: OnStoreError = Item::word;
             cors_origins: Vec<HeaderValue> = |item| item.list(origin).map(values);
             message: String = message;

@@ -15,6 +15,7 @@ mod origin;
 mod path;
 mod pem;
 mod preset;
+mod replay_auth;
 mod report;
 mod route;
 mod section;
@@ -130,6 +131,7 @@ fn read(table: &DeTable<'_>, report: &FileReport<'_>) -> Option<Config> {
         on_error: &store.on_error,
         reads_tokens: jwt.is_there(),
         form_guard: server.form_guard.get().is_some(),
+        listening: server.addresses().map(|(address, _)| address).collect(),
     };
     let routes = routes(tables, &layer, &bounds, report);
     let (proxies, jwt) = (server.trusted_proxies(), jwt.build(report));

@@ -1,5 +1,6 @@
 //! One `[[route]]` over `[defaults]`, checked: a [`Rule`].
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::layer::{FingerprintChoice, Layer, MissingKey};
 use super::report::{ByteRange, FileReport};
 use super::section::Section;
 use super::setting::Setting;
-use super::{fallback, host, jwt, path, preset};
+use super::{fallback, host, jwt, path, preset, replay_auth};
 use crate::rule::{
     Delivery, Disposition, FingerprintMode, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey,
     OnStoreError, OnUnknown, PathPattern, Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
@@ -36,6 +37,8 @@ pub(super) struct Bounds<'a> {
     pub(super) reads_tokens: bool,
     /// Pages have the form guard's script.
     pub(super) form_guard: bool,
+    /// Where requests arrive.
+    pub(super) listening: Vec<SocketAddr>,
 }
 
 impl RouteTable {
@@ -102,6 +105,9 @@ impl RouteTable {
         age_can_be_told(&self.layer.refuse_expired_keys, &key, report);
         let fingerprint = fingerprint(&self.layer, &below, bounds.form_guard, report);
         let overrides = overrides(&self.layer, &below, report);
+        let (location, cache) = (merged.replay_auth.clone(), merged.replay_auth_cache.clone());
+        let own_cache = &self.layer.replay_auth_cache;
+        let replay_auth = replay_auth::of_route(location, cache, own_cache, &bounds.listening, report);
         if matches!(merged.scope, Setting::Absent) {
             report.add(self.span, "scope is missing: it says whose key a key is", SCOPE);
         }
@@ -150,6 +156,7 @@ impl RouteTable {
             response: merged.response.or(Delivery::Buffer).take()?,
             replay_set_cookie: merged.replay_set_cookie.or(by_cookie).take()?,
             replay_omit: merged.replay_omit.or(replay_omit()).take()?,
+            replay_auth: replay_auth?,
             on_error: merged.on_error.over(bounds.on_error).take()?,
             cors_origins: merged.cors_origins.or(Vec::new()).take()?,
             message: merged.message.optional()?,

@@ -102,7 +102,7 @@ impl ServerTable {
     }
 
     /// The addresses among `listen`.
-    fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &ByteRange)> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &ByteRange)> {
         self.listen.get().into_iter().flatten().filter_map(|(listen, span)| match listen {
             Listen::Tcp(address) => Some((*address, span)),
             Listen::Unix(_) => None,
@@ -194,7 +194,7 @@ impl AdminTable {
     pub(super) fn check(&self, server: &ServerTable, report: &FileReport<'_>) {
         self.named.check(self.token.given(), report);
         let Some(Some(admin)) = self.listen.get() else { return };
-        for (client, span) in server.addresses().filter(|(client, _)| collide(*client, *admin)) {
+        for (client, span) in server.addresses().filter(|(client, _)| address::collide(*client, *admin)) {
             let given = server.listen.span().map(|_| span.clone());
             report.add(
                 self.listen.span().or(given),
@@ -207,12 +207,6 @@ impl AdminTable {
     fn tokens(&self) -> Option<Vec<AdminToken>> {
         self.named.with(self.token.clone().optional()?)
     }
-}
-
-/// Whether two listeners would conflict.
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
-    let any = a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() == b.port() && a.port() != 0 && (any || a.ip() == b.ip())
 }
 
 settings! {
@@ -265,7 +259,7 @@ impl UpstreamTable {
         self.tls.check("upstream", "the backend", ("https", "https://…"), (is_tls, self.url.span()), report);
         if let Some(url) = self.url.get()
             && let Some(upstream) = address::local(url)
-            && let Some((own, _)) = server.addresses().find(|(own, _)| collide(*own, upstream))
+            && let Some((own, _)) = server.addresses().find(|(own, _)| address::collide(*own, upstream))
         {
             report.add(
                 self.url.span(),

@@ -15,7 +15,7 @@ async fn one_of_many_runs_and_the_others_get_its_answer() {
     }
     assert_eq!(body(&run(ownership, created()).await.expect("an end")), b"order 1");
     assert!(
-        matches!(scene.repeat(&operation).await, Verdict::Replay(reply, _) if reply.body.pieces().concat() == b"order 1")
+        matches!(scene.repeat(&operation).await, Verdict::Replay(reply, _) if reply.0.body.pieces().concat() == b"order 1")
     );
     assert!(scene.counts(r#"onlyonce_records_total{route="orders",state="completed"} 1"#));
 }

@@ -47,7 +47,7 @@ async fn an_outcome_that_is_still_to_be_written_is_told_by_a_store_that_lost_its
         run(scene.own(&operation).await, fate).await.expect("an end");
         lose(&scene, &operation).await;
         match (scene.repeat(&operation).await, expected) {
-            (Verdict::Replay(reply, _), None) => assert_eq!(reply.body.pieces().concat(), b"order 1"),
+            (Verdict::Replay(reply, _), None) => assert_eq!(reply.0.body.pieces().concat(), b"order 1"),
             (verdict, expected) => assert_eq!(Some(verdict), expected),
         }
         // The outcome is written over the claim that was given back, or after it.

@@ -18,8 +18,8 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    Admission, AttemptResult, BodyRemainder, ClaimError, Guard, LostReason, Ownership, ReceivedResponse,
-    RunningAttempt, SendFence, SendOutcome, Verdict,
+    Admission, AttemptResult, BodyRemainder, ClaimError, Guard, LostReason, OriginalAnswer, Ownership,
+    ReceivedResponse, RunningAttempt, Sealed, SendFence, SendOutcome, Verdict,
 };
 use crate::config;
 use crate::key::{DigestKey, Operation};
@@ -293,7 +293,7 @@ fn created() -> SendOutcome<()> {
 
 fn body(ended: &AttemptResult<()>) -> Vec<u8> {
     match ended {
-        AttemptResult::Answered(reply) | AttemptResult::Recorded(reply) => reply.body.pieces().concat(),
+        AttemptResult::Answered(reply) | AttemptResult::Recorded(Sealed(reply)) => reply.body.pieces().concat(),
         other => panic!("{other:?}"),
     }
 }

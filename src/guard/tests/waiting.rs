@@ -14,7 +14,7 @@ async fn a_waiter_is_woken_when_the_attempt_ends() {
     };
     let begun = tokio::time::Instant::now();
     let (verdict, ()) = tokio::join!(wait, later);
-    assert!(matches!(verdict, Some(Verdict::Replay(reply, _)) if reply.body.pieces().concat() == b"order 1"));
+    assert!(matches!(verdict, Some(Verdict::Replay(reply, _)) if reply.0.body.pieces().concat() == b"order 1"));
     // Time stands still while anything can go on: so this is "at once".
     assert_eq!(begun.elapsed(), Duration::from_secs(3));
     ended.await.expect("an end");
@@ -27,7 +27,7 @@ async fn a_waiter_gets_the_owners_answer_though_it_was_released() {
     let ended = run_until(scene.own(&operation).await, &end, refusal);
     end.notify_one();
     let verdict = scene.guard.wait(&scene.rule, &operation, Duration::from_secs(10)).await;
-    assert!(matches!(verdict, Some(Verdict::Replay(reply, _)) if reply.status == StatusCode::INTERNAL_SERVER_ERROR));
+    assert!(matches!(verdict, Some(Verdict::Replay(reply, _)) if reply.0.status == StatusCode::INTERNAL_SERVER_ERROR));
     ended.await.expect("an end");
 }
 

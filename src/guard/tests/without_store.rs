@@ -69,11 +69,11 @@ async fn an_outcome_that_is_still_to_be_written_is_told() {
         let SendOutcome::Answered(answer) = created() else { panic!("an answer") };
         SendOutcome::Answered(ReceivedResponse { rest: BodyRemainder::Broken(LostReason::Broken), ..answer })
     };
-    let (status, location) = (StatusCode::CREATED, None);
+    let original = OriginalAnswer { status: StatusCode::CREATED, location: None };
     for (fate, expected) in [
         (created(), None),
         (reset(), Some(Verdict::OutcomeUnknown)),
-        (broken(), Some(Verdict::AlreadyCompleted { status, location })),
+        (broken(), Some(Verdict::AlreadyCompleted(Sealed(original)))),
     ] {
         let (scene, operation) = (Scene::new(), operation(1, HOLD));
         scene.store.settlements.next([Fault::Refused; 50]);
@@ -83,7 +83,9 @@ async fn an_outcome_that_is_still_to_be_written_is_told() {
             match &expected {
                 Some(expected) => assert_eq!(verdict, *expected),
                 None => {
-                    assert!(matches!(verdict, Verdict::Replay(reply, _) if reply.body.pieces().concat() == b"order 1"));
+                    assert!(
+                        matches!(verdict, Verdict::Replay(reply, _) if reply.0.body.pieces().concat() == b"order 1")
+                    );
                 }
             }
             assert_eq!(

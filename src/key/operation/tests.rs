@@ -47,6 +47,7 @@ fn rule(key: &[&str]) -> Rule {
         response: Delivery::Buffer,
         replay_set_cookie: false,
         replay_omit: Vec::new(),
+        replay_auth: None,
         on_error: OnStoreError::Reject,
         cors_origins: Vec::new(),
         message: None,

@@ -7,6 +7,7 @@ mod capture;
 mod connect;
 mod fate;
 mod goaway;
+mod own;
 mod pool;
 mod response;
 mod socket;
@@ -25,6 +26,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 pub(super) use self::fate::{SendError, Unsent};
+pub(super) use self::own::{AskError, OwnAnswer};
 pub use self::response::UpstreamBody;
 
 use self::capture::{Capture, Captured};
@@ -119,6 +121,18 @@ impl Upstream {
             }
             _ => Err(failure.error),
         }
+    }
+
+    /// Sends a request of the proxy's own, without a body and with an idempotent method, and reads the answer, up to `most`
+    /// bytes of its body. The caller limits the time.
+    pub(super) async fn ask(
+        &self,
+        request: &mut Request<RequestBody>,
+        most: u64,
+        budget: &Budget,
+    ) -> Result<OwnAnswer, AskError> {
+        let response = self.forward(request, true).await?;
+        OwnAnswer::read(response, most, budget).await
     }
 
     /// Sends a guarded request once, and reads its response up to the limit. The response is written to `relay`
