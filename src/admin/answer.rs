@@ -66,7 +66,7 @@ fn text(value: &HeaderValue) -> String {
 
 /// The answer of an operator, or why it is invalid.
 pub(super) fn given(wanted: CompleteRequest) -> Result<Reply, String> {
-    let CompleteRequest { status, headers: lines, body, body_base64, force: _, reason: _ } = wanted;
+    let CompleteRequest { status, headers: lines, body, body_base64, force: _, reason: _, was: _ } = wanted;
     let status = StatusCode::from_u16(status).ok().filter(|status| (200..600).contains(&status.as_u16()));
     let status = status.ok_or("The status of a final answer is 200 to 599.")?;
     let body = BodyContent { body, body_base64 }.bytes()?;
@@ -108,6 +108,7 @@ mod tests {
             body_base64: None,
             force: false,
             reason: String::new(),
+            was: None,
         }
     }
 

@@ -23,7 +23,7 @@ use super::audit::{self, AuditLine, LONGEST_REASON};
 use super::error::{AdminError, AdminErrorKind};
 use super::shape::{
     BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, LookUpResponse, RecordChange, RecordDetail, RecordEntry,
-    RecordPage, ReleaseRequest, StateName, UnknownList,
+    RecordPage, RecordVersionSeen, ReleaseRequest, StateName, UnknownList,
 };
 use super::{Timestamp, answer, story};
 use crate::guard::Guard;
@@ -181,7 +181,7 @@ impl RecordApi {
         wanted: ReleaseRequest,
         by: &Sender,
     ) -> Result<RecordChange, AdminError> {
-        let seen = self.seen(name).await?;
+        let seen = self.seen(name, wanted.was.as_ref()).await?;
         let swap = transitions::release_by_hand(seen.clone(), wanted.force);
         let swap = swap.map_err(|why| AdminError::of_move(why).about(name))?;
         self.change(name, &seen, swap, ByHand { force: wanted.force, reason: wanted.reason, by }).await
@@ -194,8 +194,9 @@ impl RecordApi {
         by: &Sender,
     ) -> Result<RecordChange, AdminError> {
         let by_hand = ByHand { force: wanted.force, reason: wanted.reason.clone(), by };
+        let was = wanted.was.clone();
         let reply = answer::given(wanted).map_err(|what| AdminError::new(AdminErrorKind::BadRequest, what))?;
-        let seen = self.seen(name).await?;
+        let seen = self.seen(name, was.as_ref()).await?;
         let now = Timestamp::now().millis;
         let swap = transitions::complete_by_hand(seen.clone(), Arc::new(reply), now, by_hand.force);
         let swap = swap.map_err(|why| AdminError::of_move(why).about(name))?;
@@ -221,9 +222,19 @@ impl RecordApi {
         })
     }
 
-    async fn seen(&self, name: &RecordName) -> Result<RecordSnapshot, AdminError> {
+    /// The record as it is now. `was`: what the operator saw of it.
+    async fn seen(&self, name: &RecordName, was: Option<&RecordVersionSeen>) -> Result<RecordSnapshot, AdminError> {
         match self.store.find(name).await {
-            Ok(Some(held)) => Ok(held.seen()),
+            Ok(Some(held)) => {
+                let seen = held.seen();
+                let now = RecordVersionSeen::of(&RecordEntry::new(name, Ok(&seen), Timestamp::now()));
+                match was {
+                    Some(was) if now.as_ref() != Some(was) => {
+                        Err(changed(was.state.as_str(), StateName::from(seen.summary.phase).as_str()).about(name))
+                    }
+                    _ => Ok(seen),
+                }
+            }
             Ok(None) => Err(no_record(name)),
             Err(error) => Err(AdminError::of_look(&error).about(name)),
         }
@@ -287,8 +298,7 @@ impl RecordApi {
             }
             Ok(SwapResult::Changed(instead)) => {
                 let now = instead.map_or("gone", |held| StateName::from(held.record.summary().phase).as_str());
-                let detail = format!("The record was {was}, and is {now} now. Nothing was done: look at it again.");
-                Err(AdminError::new(AdminErrorKind::Changed, detail).about(name))
+                Err(changed(was, now).about(name))
             }
             Err(error) => {
                 if let StoreError::Uncertain(_) | StoreError::Unacknowledged(_) = error {
@@ -384,6 +394,13 @@ fn not_changed(name: &RecordName, line: &AuditLine, why: &'static str, error: Op
     let (was, error) = (line.was.as_str(), error.map(|error| error as &dyn std::error::Error));
     tracing::warn!(target: "onlyonce", event = "record_not_changed", record = %name, did, was, force, by, from, reason,
         why, error, "an operator's change was not made");
+}
+
+/// Another request, or another operator, has changed the record.
+fn changed(was: &str, now: &str) -> AdminError {
+    let now = if was == now { "is another one by now".to_owned() } else { format!("is {now} now") };
+    let detail = format!("The record was {was}, and {now}. Nothing was done: look at it again.");
+    AdminError::new(AdminErrorKind::Changed, detail)
 }
 
 fn no_record(name: &RecordName) -> AdminError {

@@ -12,7 +12,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use change::{BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, NotReleased, RecordChange, ReleaseRequest};
+pub use change::{
+    BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, NotReleased, RecordChange, RecordVersionSeen,
+    ReleaseRequest,
+};
 pub use question::{
     ExplainRequest, ExplainResponse, LookUpRequest, LookUpResponse, ProspectName, RefusalList, RefusedRequest,
     RulesPage, UnknownList,
@@ -57,6 +60,9 @@ pub struct RecordFacts {
     /// Whether the owner is alive, in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<OwnerName>,
+    /// Whether a repeat takes over from the lost owner.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_abandoned: bool,
     /// The owner's last sign of life, in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard_at: Option<Timestamp>,
@@ -205,6 +211,7 @@ impl RecordFacts {
         let span = |span: Duration| HumanDuration(span).to_string();
         Self {
             owner: in_flight.then_some(owner),
+            is_abandoned: in_flight && seen.owner() == OwnerState::Abandoned,
             heard_at: in_flight.then(|| now.before(seen.silent_for)),
             status: seen.summary.status.map(|status| status.as_u16()),
             attempt: claim.attempt,

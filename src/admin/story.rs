@@ -4,14 +4,12 @@ use super::shape::{OwnerName, RecordEntry, StateName};
 
 /// What a repeat with the same content does or gets.
 pub fn retry(entry: &RecordEntry) -> &'static str {
-    let facts = entry.facts.as_ref();
-    let holds = facts.is_some_and(|facts| facts.hold_for.is_some());
-    match (entry.state, facts.and_then(|facts| facts.owner)) {
+    match (entry.state, entry.facts.as_ref().and_then(|facts| facts.owner)) {
         (StateName::Completed, _) => "gets the answer below",
         (StateName::Unreplayable, _) => "gets 409 already-completed",
         (StateName::Unknown, _) => "gets 409 outcome-unknown",
-        (StateName::InFlight, Some(OwnerName::Lost)) if holds => "gets 409 outcome-unknown",
-        (StateName::InFlight, Some(OwnerName::Lost)) => "takes over, and runs",
+        (StateName::InFlight, Some(OwnerName::Lost)) if is_abandoned(entry) => "takes over, and runs",
+        (StateName::InFlight, Some(OwnerName::Lost)) => "gets 409 outcome-unknown",
         (StateName::InFlight, Some(OwnerName::Alive) | None) => "waits, or gets 409 in-flight",
         (StateName::Unreadable, _) => "gets 503 record-unreadable",
         (StateName::Absent, _) => "runs",
@@ -26,6 +24,10 @@ pub fn advice(entry: &RecordEntry) -> &'static str {
             "It was sent, and its answer never came: it may have had its effect or not. Look into the backend. If it had \
              its effect, complete the record with the answer that the client should have got; if it had none, release it, \
              and the next repeat runs."
+        }
+        (StateName::InFlight, Some(OwnerName::Lost)) if is_abandoned(entry) => {
+            "The process that ran it is gone: it may have been sent or not, and the next repeat runs. Look into the \
+             backend. If it had its effect, complete the record before a repeat comes."
         }
         (StateName::InFlight, Some(OwnerName::Lost)) => {
             "The process that ran it is gone: it may have been sent or not. Look into the backend. If it had its effect, \
@@ -52,15 +54,56 @@ pub fn advice(entry: &RecordEntry) -> &'static str {
     }
 }
 
+/// Whether a repeat takes over: at once, or once the time for which it is held is over.
+fn is_abandoned(entry: &RecordEntry) -> bool {
+    entry.facts.as_ref().is_some_and(|facts| facts.is_abandoned)
+}
+
 /// Whether nobody knows what came of it.
 pub(super) fn needs_a_hand(entry: &RecordEntry) -> bool {
-    let facts = entry.facts.as_ref();
-    let owner = facts.and_then(|facts| facts.owner);
-    let holds = facts.is_some_and(|facts| facts.hold_for.is_some());
+    let owner = entry.facts.as_ref().and_then(|facts| facts.owner);
     match entry.state {
         StateName::Unknown => true,
         // Where a repeat may take over, none is needed.
-        StateName::InFlight => owner == Some(OwnerName::Lost) && holds,
+        StateName::InFlight => owner == Some(OwnerName::Lost) && !is_abandoned(entry),
         StateName::Completed | StateName::Unreplayable | StateName::Unreadable | StateName::Absent => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::admin::Timestamp;
+    use crate::record::transitions::RecordSnapshot;
+    use crate::record::{Claim, Fingerprint, Record, RecordName, State, Terms, Token, UnknownPolicy};
+
+    const LEASE: Duration = Duration::from_secs(30);
+    const HOLD_FOR: Duration = Duration::from_secs(3600);
+
+    fn in_flight(on_unknown: UnknownPolicy, silent_for: Duration) -> RecordEntry {
+        let terms = Terms { lease: LEASE, retention: HOLD_FOR * 24, on_unknown };
+        let fingerprint = Fingerprint { target: [1; 16], recipe: 1, body: [2; 16] };
+        let extensions = Default::default();
+        let claim = Claim { token: Token([3; 16]), attempt: 1, terms, fingerprint, claimed_at: 4, extensions };
+        let summary = Record { claim, state: State::InFlight }.summary();
+        let name = RecordName { route: "orders".into(), digest: [5; 16] };
+        RecordEntry::new(&name, Ok(&RecordSnapshot { summary, silent_for }), Timestamp::now())
+    }
+
+    #[test]
+    fn a_repeat_takes_over_once_the_hold_is_over() {
+        let hold = UnknownPolicy::Hold(HOLD_FOR);
+        for (on_unknown, silent_for, told, is_held) in [
+            (hold, LEASE / 2, "waits, or gets 409 in-flight", false),
+            (hold, LEASE, "gets 409 outcome-unknown", true),
+            (hold, HOLD_FOR, "takes over, and runs", false),
+            (UnknownPolicy::Retry, LEASE, "takes over, and runs", false),
+        ] {
+            let entry = in_flight(on_unknown, silent_for);
+            assert_eq!((retry(&entry), needs_a_hand(&entry)), (told, is_held));
+            assert_eq!(advice(&entry).contains("release it"), is_held);
+        }
     }
 }

@@ -106,6 +106,46 @@ on_every_store! {
         records(sidecar.admin, &["release", &record]).await.failed(1, &["the key is free", "record-not-found"]);
     }
 
+    /// The operator looks, another one is faster, and the first one then frees what was not there when they looked.
+    async fn a_record_that_has_changed_since_it_was_shown_stays_as_it_is(store: &Store) {
+        let backend = Backend::start().await;
+        let sidecar = with_unknown(store, &backend, "k").await;
+        let record = only(sidecar.admin, "unknown").await;
+        let shown = list(sidecar.admin, &[]).await.remove(0);
+        let was = ["state", "attempt", "claimed_at", "settled_at"].map(|name| (name.to_owned(), shown[name].clone()));
+        let was = Value::Object(was.into_iter().collect());
+        let ask = async |verb: &str, content: Value| {
+            let request = Request::to_host(&format!("/records/{record}/{verb}"), "localhost");
+            let request = request.line("Onlyonce-Admin: 1").json(&content.to_string());
+            Wire::connect(sidecar.admin).await.ask(&request).await
+        };
+        records(sidecar.admin, &["complete", &record, "--status", "201", "-d", "{}"]).await.well();
+        let refused = ask("release", serde_json::json!({ "was": was })).await;
+        refused.refuses(409, "record-changed");
+        assert!(refused.text().contains("was unknown, and is completed now"), "{}", refused.text());
+        assert!(sidecar.ask(&order("k")).await.is_replay());
+        // Another record of the same state, attempt and key.
+        records(sidecar.admin, &["release", &record, "--yes"]).await.well();
+        backend.then(vec![Step::Reset]);
+        sidecar.ask(&order("k")).await.refuses(502, "upstream-failed");
+        for (verb, content) in [
+            ("release", serde_json::json!({ "was": was })),
+            ("complete", serde_json::json!({ "status": 201, "was": was })),
+        ] {
+            let refused = ask(verb, content).await;
+            refused.refuses(409, "record-changed");
+            assert!(refused.text().contains("is another one by now"), "{}", refused.text());
+        }
+        sidecar.ask(&order("k")).await.refuses(409, "outcome-unknown");
+        // As it is shown now.
+        let shown = list(sidecar.admin, &[]).await.remove(0);
+        let was = ["state", "attempt", "claimed_at", "settled_at"].map(|name| (name.to_owned(), shown[name].clone()));
+        let was = Value::Object(was.into_iter().collect());
+        assert_eq!(ask("release", serde_json::json!({ "was": was })).await.status, 200);
+        assert_eq!(sidecar.ask(&order("k")).await.status, 201);
+        assert_eq!(backend.count(), 3);
+    }
+
     async fn what_an_operator_did_is_told_also_after_a_release(store: &Store) {
         let backend = Backend::start().await;
         let sidecar = with_unknown(store, &backend, "k").await;

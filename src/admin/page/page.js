@@ -507,7 +507,9 @@ $('cancel').addEventListener('click', () => $('change').close());
 $('change-form').addEventListener('submit', async (event) => {
   event.preventDefault();
   const { verb, entry } = changing;
-  const content = { reason: $('reason').value };
+  const { claimed_at, settled_at, attempt } = entry;
+  // If another answer or operator came first, nothing is done.
+  const content = { reason: $('reason').value, was: { state: entry.state, attempt, claimed_at, settled_at } };
   if (verb === 'complete') {
     content.status = Number($('status').value);
     const lines = $('headers').value.split('\n').filter((text) => text.trim());

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{RecordEntry, StateName};
+use crate::admin::Timestamp;
 
 /// `POST /records/{record}/release`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -13,6 +14,30 @@ pub struct ReleaseRequest {
     /// Why, for the record's story.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// What the operator saw of it. If it has changed since, nothing is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub was: Option<RecordVersionSeen>,
+}
+
+/// What tells one version of a record from another, as a [`RecordEntry`] has it. Renewals do not change it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct RecordVersionSeen {
+    pub state: StateName,
+    pub attempt: u32,
+    pub claimed_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_at: Option<Timestamp>,
+}
+
+impl RecordVersionSeen {
+    /// `None`: there is no record, or it cannot be read.
+    pub fn of(entry: &RecordEntry) -> Option<Self> {
+        let facts = entry.facts.as_ref()?;
+        let (attempt, claimed_at, settled_at) = (facts.attempt, facts.claimed_at, facts.settled_at);
+        Some(Self { state: entry.state, attempt, claimed_at, settled_at })
+    }
 }
 
 /// `POST /records/{record}/complete`
@@ -36,6 +61,9 @@ pub struct CompleteRequest {
     /// Why, for the record's story.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// As in a [`ReleaseRequest`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<RecordVersionSeen>,
 }
 
 /// The result of a change.

@@ -20,7 +20,7 @@ use super::{BAD_USAGE, ConfigArg, FAILED, Format, block_on, given, output};
 use crate::admin::Timestamp;
 use crate::admin::shape::{
     BodyContent, BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, ExplainRequest, ExplainResponse, OwnerName,
-    ProspectName, RecordChange, RecordDetail, RecordEntry, ReleaseRequest, StateName,
+    ProspectName, RecordChange, RecordDetail, RecordEntry, RecordVersionSeen, ReleaseRequest, StateName,
 };
 use crate::record::RecordName;
 
@@ -244,6 +244,7 @@ async fn release(
     reason: String,
     yes: bool,
 ) -> Result<(), AdminCallError> {
+    let mut was = None;
     if !yes {
         let shown: RecordDetail = client.ask(Method::GET, &format!("/records/{record}"), None::<&()>).await?;
         if shown.entry.state == StateName::Completed && !is_meant(&shown.entry)? {
@@ -252,9 +253,10 @@ async fn release(
                  request again. If that is meant: --yes"
             )));
         }
+        was = RecordVersionSeen::of(&shown.entry);
     }
     let target = format!("/records/{record}/release");
-    let changed: RecordChange = client.ask(Method::POST, &target, Some(&ReleaseRequest { force, reason })).await?;
+    let changed: RecordChange = client.ask(Method::POST, &target, Some(&ReleaseRequest { force, reason, was })).await?;
     let mut said = format!("It was {}. The next request with its key runs.", say::state(&changed.was));
     if is_running(&changed.was) {
         said.push_str(" The request that it belongs to goes on, and takes the key again if no other comes first.");
@@ -299,6 +301,7 @@ fn answer(
         body_base64,
         force,
         reason: String::new(),
+        was: None,
     })
 }
 

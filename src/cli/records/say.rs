@@ -276,6 +276,7 @@ mod tests {
     fn facts() -> RecordFacts {
         RecordFacts {
             owner: None,
+            is_abandoned: false,
             heard_at: None,
             status: None,
             attempt: 12,
