@@ -252,6 +252,7 @@ fn exposition() -> String {
     let metrics = Metrics::new().expect("metrics");
     metrics.route("orders");
     metrics.observed_route("orders");
+    metrics.asking_route("orders");
     metrics.render().expect("an exposition")
 }
 

@@ -8,6 +8,7 @@
 //! | `POST /orders` (method and pattern of the route), or the method alone | server | the request's head, response |
 //! | `claim` | internal | the command to the store, its reply |
 //! | `POST` | client | the request to the backend, its response |
+//! | `GET` | client | the question to `replay_auth`, its answer |
 //! | `settle` | internal | the response has arrived, the record is settled |
 //!
 //! A request with a valid `traceparent` continues that trace (W3C Trace Context), and its `tracestate` passes unchanged.

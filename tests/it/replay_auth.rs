@@ -242,6 +242,22 @@ async fn the_question_is_made_of_nothing_but_the_caller_and_what_it_asked_for() 
 }
 
 #[tokio::test]
+async fn the_trace_of_a_request_passes_and_makes_no_other_question_of_it() {
+    let (backend, auth) = (Backend::start().await, Backend::start().await);
+    let sidecar = asking(&backend, &auth.url()).route("replay_auth_cache = \"5m\"").start().await;
+    let traced = |id: u32| {
+        let parent = format!("traceparent: 00-{id:032x}-00f067aa0ba902b7-01");
+        order("k").line(&parent).line("tracestate: a=1")
+    };
+    for id in 1..4 {
+        assert_eq!(sidecar.ask(&traced(id)).await.status, 201);
+    }
+    let seen = auth.only();
+    assert_eq!(seen.value("traceparent"), Some("00-00000000000000000000000000000002-00f067aa0ba902b7-01"));
+    assert_eq!(seen.value("tracestate"), Some("a=1"));
+}
+
+#[tokio::test]
 async fn nothing_is_said_of_a_caller_who_says_nothing() {
     let (backend, auth) = (Backend::start().await, Backend::start().await);
     let sidecar = asking(&backend, &auth.url()).start().await;
@@ -509,8 +525,13 @@ async fn what_went_wrong_is_logged_without_credentials() {
     let log = process.log();
     assert!(!log.contains("alice"), "{log}");
     // The status page shows both among the last refusals.
-    let refused = process.admin("/status").await;
-    assert_eq!(refused.status, 200);
+    let list = request("GET", "/refusals").host("localhost").line("Onlyonce-Admin: 1");
+    let refusals = Wire::connect(process.admin).await.ask(&list).await.json()["refusals"].clone();
+    let refusals: Vec<_> =
+        refusals.as_array().expect("a list").iter().map(|one| (one["code"].clone(), one["status"].clone())).collect();
+    for status in [403, 503] {
+        assert!(refusals.contains(&("replay-refused".into(), status.into())), "{refusals:?}");
+    }
 }
 
 /// The first request took effect: a form that is sent again, with other fields, is still the same intent.

@@ -205,6 +205,28 @@ async fn a_replay_links_to_the_trace_that_made_the_record_whichever_process_give
 }
 
 #[tokio::test]
+async fn the_question_who_may_see_a_replay_is_a_part_of_it() {
+    let (backend, auth, collector) = (Backend::start().await, Backend::start().await, Backend::start().await);
+    let endpoint = collector.url();
+    let setup = Setup::new(&backend.url()).route(&format!("replay_auth = \"{}/verify?s3cret\"", auth.url()));
+    let (process, _folder) = start(&setup, &[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())]).await;
+    let traced = order("k").line(&format!("traceparent: 00-{TRACE}-{PARENT}-01")).line("tracestate: a=1,b=2");
+    assert_eq!(process.ask(&order("k")).await.status, 201);
+    assert!(process.ask(&traced).await.is_replay());
+    ended(process).await;
+
+    let spans = told(&collector);
+    let question = spans.iter().find(|span| span.kind == CLIENT && span.name == "GET").expect("a span");
+    let replay = spans.iter().find(|span| span.kind == SERVER && span.parent == PARENT).expect("a span");
+    assert_eq!((&*question.trace, &question.parent), (TRACE, &replay.id));
+    assert_eq!(question.attributes.get("http.response.status_code").map(String::as_str), Some("201"));
+    let seen = auth.only();
+    assert_eq!(seen.value("traceparent"), Some(format!("00-{TRACE}-{}-01", question.id).as_str()));
+    assert_eq!(seen.value("tracestate"), Some("a=1,b=2"));
+    assert!(!format!("{spans:?}").contains("s3cret"));
+}
+
+#[tokio::test]
 async fn what_is_not_guarded_is_two_spans_and_what_is_not_sampled_goes_on_unsampled() {
     let (backend, collector) = (Backend::start().await, Backend::start().await);
     let (process, _folder) = start(

@@ -1,6 +1,6 @@
 //! The servers that are asked, for one core.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use http::uri::Authority;
 
@@ -27,6 +27,7 @@ impl AuthServers {
             AuthServer::Backend => None,
             AuthServer::Http(authority) => Some(authority.clone()),
         });
+        let asked: HashSet<Authority> = asked.collect();
         let server = |authority: Authority| {
             let address = UpstreamAddress::Http(authority.clone());
             let settings = UpstreamConfig { address, http2: false, preserve_host: false, ..backend.clone() };
@@ -37,7 +38,7 @@ impl AuthServers {
             };
             (authority, server)
         };
-        Self { others: asked.map(server).collect(), permitted: PermissionCache::default() }
+        Self { others: asked.into_iter().map(server).collect(), permitted: PermissionCache::default() }
     }
 
     /// `None`: the backend is asked.
