@@ -1,8 +1,9 @@
 //! Sentinels, and the server that they name as the primary.
 //!
 //! Every sentinel is asked once a second, on each `+switch-master` message, and after the loss of a connection to the
-//! primary. The highest configuration epoch wins, because a sentinel that was cut off may name a former primary. The
-//! last replies stay valid while no sentinel replies: an outage of the sentinels is not an outage of Redis.
+//! primary. Only what is named with the highest known configuration epoch is used: a sentinel that was cut off may name a
+//! former primary, and what is written there is lost. The last reply of a sentinel that does not answer any more counts
+//! until most of them answer: an outage of the sentinels is not an outage of Redis.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub(super) struct Sentinels {
 #[derive(Debug, Clone, Default)]
 struct Heard {
     primary: Option<Primary>,
+    /// Whether the last request was answered.
+    answers: bool,
     /// Why the last request failed.
     fault: Option<RedisError>,
     /// The number of the last immediate request that this reply covers.
@@ -81,36 +84,35 @@ impl Sentinels {
             round = *number;
         });
         let mut heard = self.heard.clone();
-        let is_known = |heard: &Vec<Heard>| ranked(heard).next().is_some();
+        let is_known = |heard: &Vec<Heard>| !named(heard).is_empty();
         // First waits for all sentinels, for a short time. Then waits for any of them.
         let all = heard.wait_for(|heard| heard.iter().all(|heard| heard.round >= round));
         let _ = tokio::time::timeout(PATIENCE, all).await;
         let any = heard.wait_for(|heard| is_known(heard) || heard.iter().all(|heard| heard.round >= round));
         let _ = tokio::time::timeout(TIMEOUT, any).await;
         let heard = heard.borrow();
-        let candidates: Vec<RedisEndpoint> = ranked(&heard).collect();
+        let candidates = named(&heard);
         match candidates.is_empty() {
             false => Ok(candidates),
             true => Err(heard.iter().find_map(|heard| heard.fault.clone()).unwrap_or_else(late)),
         }
     }
 
-    /// Waits until the sentinels prefer a server other than `current` and `first`. `first` was their preference when
-    /// `current` was chosen.
+    /// Waits until `current` must not be used any more, or until the sentinels prefer a server other than `current` and
+    /// `first`. `first` was their preference when `current` was chosen.
     pub(super) async fn until_moved(&self, current: &RedisEndpoint, first: &RedisEndpoint) {
         let mut heard = self.heard.clone();
-        let is_moved = |heard: &Vec<Heard>| ranked(heard).next().is_some_and(|now| now != *current && now != *first);
-        if heard.wait_for(is_moved).await.is_err() {
+        if heard.wait_for(|heard| is_moved(&named(heard), current, first)).await.is_err() {
             // The tasks end only with the store.
             std::future::pending::<()>().await;
         }
     }
 
-    /// Waits until the preferred server changes.
+    /// Waits until the candidates change.
     pub(super) async fn until_heard(&self) {
         let mut heard = self.heard.clone();
-        let before = ranked(&heard.borrow_and_update()).next();
-        if heard.wait_for(|heard| ranked(heard).next() != before).await.is_err() {
+        let before = named(&heard.borrow_and_update());
+        if heard.wait_for(|heard| named(heard) != before).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -120,17 +122,29 @@ impl Sentinels {
     }
 }
 
-/// The named servers, sorted by epoch, then by the number of sentinels that name them.
-fn ranked(heard: &[Heard]) -> impl Iterator<Item = RedisEndpoint> {
-    let mut named: Vec<(u64, usize, RedisEndpoint)> = Vec::new();
-    for Primary { endpoint, epoch } in heard.iter().filter_map(|heard| heard.primary.as_ref()) {
-        match named.iter_mut().find(|(_, _, other)| other == endpoint) {
-            Some((highest, count, _)) => (*highest, *count) = ((*highest).max(*epoch), *count + 1),
-            None => named.push((*epoch, 1, endpoint.clone())),
+/// The servers that are named with the highest epoch. They are several only if the sentinels do not tell epochs, or do not
+/// agree on a name for one server. They are sorted by the number of sentinels that name them.
+fn named(heard: &[Heard]) -> Vec<RedisEndpoint> {
+    // A failover needs most of the sentinels. If most of them answer, one that does not answer knows nothing later, and may
+    // be gone for good.
+    let most_answer = heard.iter().filter(|heard| heard.answers).count() * 2 > heard.len();
+    let counts = |heard: &&Heard| heard.answers || !most_answer;
+    let primaries = || heard.iter().filter(counts).filter_map(|heard| heard.primary.as_ref());
+    let highest = primaries().map(|primary| primary.epoch).max();
+    let mut named: Vec<(usize, &RedisEndpoint)> = Vec::new();
+    for Primary { endpoint, .. } in primaries().filter(|primary| Some(primary.epoch) == highest) {
+        match named.iter_mut().find(|(_, other)| *other == endpoint) {
+            Some((count, _)) => *count += 1,
+            None => named.push((1, endpoint)),
         }
     }
-    named.sort_by_key(|(epoch, count, _)| std::cmp::Reverse((*epoch, *count)));
-    named.into_iter().map(|(_, _, endpoint)| endpoint)
+    named.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+    named.into_iter().map(|(_, endpoint)| endpoint.clone()).collect()
+}
+
+/// Whether `current` must be left, also for a server that cannot be used.
+fn is_moved(named: &[RedisEndpoint], current: &RedisEndpoint, first: &RedisEndpoint) -> bool {
+    named.first().is_some_and(|now| !named.contains(current) || now != current && now != first)
 }
 
 /// Asks one sentinel.
@@ -155,7 +169,7 @@ impl Watcher {
             tracing::debug!(sentinel = %self.endpoint, %error, "a sentinel does not answer");
             self.tell.send_modify(|heard| {
                 let heard = &mut heard[self.index];
-                (heard.fault, heard.round) = (Some(error), heard.round.max(round));
+                (heard.answers, heard.fault, heard.round) = (false, Some(error), heard.round.max(round));
             });
             tokio::select! {
                 () = tokio::time::sleep(jittered(delay)) => {}
@@ -176,7 +190,7 @@ impl Watcher {
             *delay = FIRST_DELAY;
             self.tell.send_modify(|heard| {
                 let fault = primary.is_none().then(|| unknown(&self.master));
-                heard[self.index] = Heard { primary, fault, round };
+                heard[self.index] = Heard { primary, answers: true, fault, round };
             });
             tokio::select! {
                 () = lost.cancelled() => return Err(RedisError::from((ErrorKind::Io, "the connection is lost"))),
@@ -246,7 +260,7 @@ mod tests {
     fn heard(named: &[(u64, u16)]) -> Vec<Heard> {
         let heard = |&(epoch, port): &(u64, u16)| {
             let primary = (port != 0).then(|| Primary { endpoint: at(port), epoch });
-            Heard { primary, ..Heard::default() }
+            Heard { primary, answers: true, ..Heard::default() }
         };
         named.iter().map(heard).collect()
     }
@@ -256,11 +270,41 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_epoch_names_the_primary_and_the_majority_where_epochs_are_equal() {
-        let best = |named: &[(u64, u16)]| ranked(&heard(named)).collect::<Vec<_>>();
-        assert_eq!(best(&[(1, 1), (1, 1), (2, 2)]), [at(2), at(1)]);
+    fn only_the_highest_epoch_names_the_primary_and_the_majority_comes_first_where_epochs_are_equal() {
+        let best = |told: &[(u64, u16)]| named(&heard(told));
+        assert_eq!(best(&[(1, 1), (1, 1), (2, 2)]), [at(2)]);
         assert_eq!(best(&[(1, 1), (1, 2), (1, 2)]), [at(2), at(1)]);
         assert_eq!(best(&[(0, 0), (0, 3)]), [at(3)]);
         assert_eq!(best(&[(0, 0)]), []);
+    }
+
+    #[test]
+    fn what_a_silent_sentinel_said_last_counts_until_most_of_them_answer() {
+        let with_silent = |told: &[(u64, u16)], silent: &[usize]| {
+            let mut heard = heard(told);
+            silent.iter().for_each(|&index| heard[index].answers = false);
+            named(&heard)
+        };
+        let failed_over = [(1, 1), (2, 2), (2, 2)];
+        for silent in [&[0][..], &[1, 2], &[0, 1], &[0, 1, 2]] {
+            assert_eq!(with_silent(&failed_over, silent), [at(2)], "{silent:?}");
+        }
+        // The sentinels were set up anew, and begin to count again.
+        assert_eq!(with_silent(&[(7, 1), (0, 2), (0, 2)], &[0]), [at(2)]);
+        assert_eq!(with_silent(&[(7, 1), (0, 2), (0, 2)], &[0, 1]), [at(1)]);
+    }
+
+    #[test]
+    fn a_server_is_left_once_a_higher_epoch_names_another_or_most_sentinels_do() {
+        let (one, two) = (at(1), at(2));
+        assert!(!is_moved(&[], &one, &one), "no sentinel is heard");
+        assert!(!is_moved(std::slice::from_ref(&one), &one, &one));
+        assert!(is_moved(std::slice::from_ref(&two), &one, &one));
+        // The preferred server could not be used, and the other one is named as well.
+        let both = [one.clone(), two.clone()];
+        assert!(!is_moved(&both, &two, &one));
+        assert!(is_moved(&both, &two, &two));
+        // The preferred server could not be used, and the other one is not named any more.
+        assert!(is_moved(std::slice::from_ref(&one), &two, &one));
     }
 }
