@@ -15,7 +15,7 @@ use crate::clock;
 use crate::metrics::Metrics;
 use crate::record::transitions::{OwnerState, RecordSnapshot};
 use crate::record::{Phase, RecordName};
-use crate::store::{ListQuery, Page, Store};
+use crate::store::{ListQuery, Page, Store, StoreError, causes};
 
 /// Counts unknown records.
 pub(super) struct UnknownRecords {
@@ -140,9 +140,12 @@ impl UnknownRecords {
 
     async fn walk(&self, store: &dyn Store) {
         let mut listing = ListQuery { route: None, after: None, limit: PAGE };
+        let mut has_failed = false;
         loop {
             let begun = Instant::now();
-            match store.list(&listing).await {
+            let listed = store.list(&listing).await;
+            let pause = PAUSE.max(begun.elapsed() * SHARE);
+            match listed {
                 Ok(page) => {
                     self.found(&page);
                     listing.after = page.next;
@@ -150,10 +153,25 @@ impl UnknownRecords {
                         return;
                     }
                 }
-                // The store logs and counts the error itself. The walk goes on from the same page.
-                Err(_) => tokio::time::sleep(REST).await,
+                Err(error) => {
+                    // Once in a walk: a user that may not list records, for one, never gets further.
+                    if !std::mem::replace(&mut has_failed, true) {
+                        tracing::warn!(
+                            error = causes(&error),
+                            "the records of the store cannot be listed now: \
+                            onlyonce_records_unknown may lack what lost owners and other sidecars left"
+                        );
+                    }
+                    // Where another server has the records by now, the place in the list means nothing.
+                    if matches!(error, StoreError::Refused(_)) {
+                        listing.after = None;
+                        self.known().walked = UnknownSet::default();
+                    }
+                    tokio::time::sleep(REST).await;
+                }
             }
-            tokio::time::sleep(PAUSE.max(begun.elapsed() * SHARE)).await;
+            tokio::time::sleep(pause).await;
+            self.change(|known| known.now.expire(Instant::now()));
         }
     }
 

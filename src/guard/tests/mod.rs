@@ -31,7 +31,7 @@ use crate::record::{
 };
 use crate::rule::Rule;
 use crate::store::{
-    self, Claimed, Health, ListQuery, Memory, Page, Released, Renewed, Settled, Store, StoreError, SwapResult,
+    self, Claimed, Cursor, Health, ListQuery, Memory, Page, Released, Renewed, Settled, Store, StoreError, SwapResult,
 };
 use crate::trace;
 
@@ -66,6 +66,9 @@ struct Faulty {
     /// The number of releases so far.
     released: AtomicU32,
     finds: Plan,
+    lists: Plan,
+    /// How often the store has become another one. A place in a list of one means nothing to the next.
+    changes: AtomicU32,
     /// Whether it says that it cannot be used.
     is_down: AtomicBool,
     keys: Vec<Arc<EncryptionKey>>,
@@ -141,7 +144,17 @@ impl Store for Faulty {
     }
 
     fn list<'a>(&'a self, listing: &'a ListQuery) -> store::StoreFuture<'a, Page> {
-        self.store.list(listing)
+        let of = self.changes.load(Ordering::SeqCst).to_string();
+        Box::pin(async move {
+            let after = match listing.after.as_ref().map(|Cursor(text)| text.split_once('@').expect("its own")) {
+                Some((change, _)) if change != of => return Err(StoreError::Refused("by plan".into())),
+                other => other.map(|(_, place)| Cursor(place.to_owned())),
+            };
+            let listing = ListQuery { after, ..listing.clone() };
+            let mut page = self.lists.carry_out(self.store.list(&listing)).await?;
+            page.next = page.next.map(|Cursor(place)| Cursor(format!("{of}@{place}")));
+            Ok(page)
+        })
     }
 
     fn compare_and_swap<'a>(
@@ -206,6 +219,8 @@ impl Scene {
             releases: Plan::default(),
             released: AtomicU32::default(),
             finds: Plan::default(),
+            lists: Plan::default(),
+            changes: AtomicU32::default(),
             is_down: AtomicBool::new(false),
             keys: vec![Arc::new(EncryptionKey::new(&[1; 32]))],
         });

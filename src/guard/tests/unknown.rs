@@ -127,3 +127,42 @@ async fn an_unknown_record_is_told_for_as_long_as_it_holds_its_key() {
     unknown.walked().await;
     unknown.are(0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_begins_anew_when_another_server_has_the_records() {
+    let unknown = Surveyed::new();
+    for key in 0..=255 {
+        for second in 0..3 {
+            let mut operation = operation(key, HOLD);
+            operation.name.digest[1] = second;
+            unknown.put(&operation, Some(State::Unknown { settled_at: 0 })).await;
+        }
+    }
+    // Between the first page and the second.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    unknown.scene.store.changes.fetch_add(1, Ordering::SeqCst);
+    unknown.are(0);
+    unknown.walked().await;
+    unknown.are(768);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_fails_is_asked_for_again_and_what_has_expired_is_not_counted_meanwhile() {
+    let unknown = Surveyed::new();
+    let mut operation = operation(1, UnknownPolicy::Hold(Duration::from_secs(100)));
+    operation.terms.lease = Duration::from_secs(10);
+    unknown.put(&operation, Some(State::Unknown { settled_at: 0 })).await;
+    unknown.walked().await;
+    unknown.are(1);
+    // For ten minutes, none of the store's lists comes to an end.
+    unknown.scene.store.lists.next([Fault::Refused; 20]);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(unknown.scene.store.lists.left() > 0);
+    unknown.are(0);
+    let mut later = operation.clone();
+    later.name.digest[1] = 1;
+    later.terms.on_unknown = HOLD;
+    unknown.put(&later, Some(State::Unknown { settled_at: 0 })).await;
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    unknown.are(1);
+}
