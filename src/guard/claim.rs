@@ -13,8 +13,8 @@ use crate::fail_point::{self, Step};
 use crate::key::Operation;
 use crate::random::random;
 use crate::record::encryption::Encryption;
-use crate::record::transitions::StoredRecord;
-use crate::record::{Claim, Comparison, RecordName, Token};
+use crate::record::transitions::{OwnerState, StoredRecord};
+use crate::record::{Claim, Comparison, RecordName, State, Token};
 use crate::rule::Rule;
 use crate::store::{Claimed, Store, StoreError};
 
@@ -127,7 +127,16 @@ impl Guard {
             tracing::warn!(record = %operation.name,
                 "the route's fingerprint has changed since this record was made; a repeat counts as the same");
         }
-        decide(held, &operation.fingerprint, rule.on_mismatch)
+        decide(self.with_own_attempt(&operation.name, held), &operation.fingerprint, rule.on_mismatch)
+    }
+
+    /// The record, with what this process knows better: its own attempt is alive, even where it could not renew.
+    pub(super) fn with_own_attempt(&self, name: &RecordName, held: StoredRecord) -> StoredRecord {
+        let looks_lost = held.record.state == State::InFlight && held.owner() != OwnerState::Alive;
+        if looks_lost && self.in_flight.is_owner(name, held.record.claim.token) {
+            return StoredRecord::fresh(held.record);
+        }
+        held
     }
 
     /// Claims, and claims once more if the answer or an acknowledgement is missing. The token makes that safe. Also

@@ -119,6 +119,13 @@ impl InFlightTable {
         without_store(known, fingerprint, on_mismatch)
     }
 
+    /// Whether the owner with this token is an attempt of this process, and still the owner as far as is known.
+    pub(super) fn is_owner(&self, name: &RecordName, token: Token) -> bool {
+        let shard = self.shard(name);
+        let attempt = shard.iter().find(|entry| entry.name == *name).and_then(|entry| entry.attempt.as_ref());
+        attempt.is_some_and(|attempt| attempt.token() == token && attempt.lease.is_certain())
+    }
+
     /// An operator has freed this key. The attempt of this process does not block it any more.
     pub(super) fn freed(&self, name: &RecordName) {
         let shard = self.shard(name);

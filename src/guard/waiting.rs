@@ -48,6 +48,7 @@ impl Guard {
             match self.store.find(&operation.name).await {
                 Ok(None) => return Verdict::InFlight,
                 Ok(Some(held)) => {
+                    let held = self.with_own_attempt(&operation.name, held);
                     // The lease is over under `retry`: the next repeat takes over, and there is nothing to wait for.
                     let is_abandoned = held.record.state == State::InFlight && held.owner() == OwnerState::Abandoned;
                     match decide(held, &operation.fingerprint, rule.on_mismatch) {

@@ -71,3 +71,54 @@ async fn a_redis_that_was_frozen_for_a_moment_leaves_no_key_behind() {
 async fn a_redis_that_was_frozen_for_half_a_minute_leaves_no_key_behind() {
     freeze_for(Duration::from_secs(30)).await;
 }
+
+/// The owner could not renew while its Redis was away. It is at work all the time, and no repeat and no operator is told that
+/// nobody knows what became of it: that answer is final.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_outlives_an_outage_of_redis_is_in_flight_afterwards() {
+    const LEASE: Duration = Duration::from_secs(3);
+    let (backend, gate) = Backend::gated().await;
+    let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = format!("url = \"{}\"\ntimeout = \"1s\"", redis.url());
+    let mut sidecars = Vec::new();
+    for _ in 0..2 {
+        let sidecar = Setup::new(&backend.url()).with("store", &store).route("lease = \"3s\"").start().await;
+        until("the store is there", async || sidecar.admin("/readyz?store=1").await.status == 200).await;
+        sidecars.push(sidecar);
+    }
+    let first = sidecars[0].asking(&order("k"));
+    backend.has_seen(1).await;
+    redis.kill();
+    tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
+    redis.restart();
+    let mut in_flight = [0, 0];
+    let begun = Instant::now();
+    while in_flight.contains(&0) || begun.elapsed() < LEASE * 2 / 3 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the sidecars come back");
+        for (sidecar, in_flight) in sidecars.iter().zip(&mut in_flight) {
+            let answer = sidecar.ask(&order("k")).await;
+            match answer.status {
+                503 => answer.refuses(503, "store-unavailable"),
+                _ => {
+                    answer.refuses(409, "in-flight");
+                    assert!(answer.retry_after().is_some());
+                    // The owner's process tells it while the store is away, too.
+                    if sidecar.admin("/readyz?store=1").await.status == 200 {
+                        *in_flight += 1;
+                    }
+                }
+            }
+            let list =
+                request("GET", "/records?route=orders&state=in_flight").host("localhost").line("Onlyonce-Admin: 1");
+            let listed = Wire::connect(sidecar.admin).await.ask(&list).await;
+            assert!(!listed.text().contains("\"lost\""), "{}", listed.text());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    gate.open();
+    assert_eq!(first.await.expect("an answer").status, 201);
+    for sidecar in &sidecars {
+        until("it is replayed", async || sidecar.ask(&order("k")).await.is_replay()).await;
+    }
+    assert_eq!(backend.count(), 1);
+}

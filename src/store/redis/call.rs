@@ -208,17 +208,11 @@ impl<'a> Call<'a> {
             return Ok(Acquired::Gone(Box::new(StoredRecord { silent_for: Duration::ZERO, ..seen })));
         };
         let held = self.held(&there)?;
-        // The lease of the current record counts. Another owner may have taken it over since the first look, with
-        // another lease.
-        let lease = held.record.claim.terms.lease;
         let takeover = match transitions::claim(Some(held), claim) {
             ClaimTransition::AlreadyMine(claim) => return Ok(Acquired::Granted(claim)),
             ClaimTransition::Refuse(held) => return Ok(Acquired::Refused(held)),
             ClaimTransition::Write(takeover) => takeover,
         };
-        if !self.connected.changed.may_take_over(lease) {
-            return Ok(Acquired::Refused(Box::new(StoredRecord { silent_for: Duration::ZERO, ..seen })));
-        }
         let bytes = encode_claim(&takeover);
         let retention = takeover.terms.retention;
         let replaced = self.connected.replace(&self.key(), &there, &bytes, retention, self.deadline).await;
@@ -359,7 +353,8 @@ impl<'a> Call<'a> {
 
     fn held(&self, there: &ValueWithTtl) -> Result<StoredRecord, StoreError> {
         let record = self.decode(&there.bytes)?;
-        let silent_for = silence(record.claim.terms.retention, there.left);
+        let (phase, retention) = (record.state.phase(), record.claim.terms.retention);
+        let silent_for = self.connected.usable_since.silence(phase, retention, there.left);
         Ok(StoredRecord { record, silent_for })
     }
 
@@ -388,11 +383,6 @@ impl<'a> Call<'a> {
     fn unreadable(&self, source: Unreadable) -> StoreError {
         StoreError::Unreadable { name: self.name.to_string(), source }
     }
-}
-
-/// How long the owner has been silent, derived from the record's remaining time to live.
-pub(super) fn silence(retention: Duration, left: Option<Duration>) -> Duration {
-    left.map_or(Duration::ZERO, |left| retention.min(FOREVER).saturating_sub(left))
 }
 
 fn encode_claim(claim: &Claim) -> Vec<u8> {

@@ -42,7 +42,12 @@ impl Canary {
         let before = match connected.set_and_get(&self.name, number, CANARY_LIVES, deadline).await {
             Ok(before) => before,
             // The server refuses writes now, or is too old to return the previous value. This proves nothing.
-            Err(CommandError::Refused(..)) => return Ok(false),
+            Err(fault @ CommandError::Refused(..)) => {
+                if fault.refuses_renewals() {
+                    connected.usable_since.note_break();
+                }
+                return Ok(false);
+            }
             Err(fault) => return Err(fault),
         };
         let taken = self.taken.replace((number, Instant::now()));

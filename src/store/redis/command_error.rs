@@ -58,6 +58,11 @@ impl CommandError {
         self.is_elsewhere() || self.says("NOREPLICAS")
     }
 
+    /// Whether the server takes no write now, not even a renewal. A full server takes renewals.
+    pub(super) fn refuses_renewals(&self) -> bool {
+        self.may_be_of_former_primary() || self.says("MISCONF")
+    }
+
     /// Whether a cluster node has not executed the command. It names the right node if it knows it.
     pub(super) fn is_elsewhere_in_cluster(&self) -> bool {
         ["MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN"].iter().any(|code| self.says(code))

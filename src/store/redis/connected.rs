@@ -1,8 +1,7 @@
 //! The connections to one server.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
@@ -11,9 +10,9 @@ use super::command_error::CommandError;
 use super::multiplexed::Multiplexed;
 use super::pipeline::Pipeline;
 use super::stream::RedisStream;
-use super::timing::{TIMEOUTS, millis};
+use super::timing::TIMEOUTS;
+use super::usable_since::UsableSince;
 use super::write_acks::WriteAcks;
-use crate::clock::since_boot;
 use crate::config::RedisEndpoint;
 
 /// Connections that work, as far as is known.
@@ -35,8 +34,8 @@ pub(super) struct Connected {
     pub(super) acquire: AcquireMethod,
     /// Set if `store.replica_acks` or `store.fsync_acks` asks for it.
     pub(super) write_acks: Option<WriteAcks>,
-    /// When the server, or its set of slots, was last found to have changed.
-    pub(super) changed: Arc<LastChange>,
+    /// Since when the server, with its present slots, can be used without a break.
+    pub(super) usable_since: Arc<UsableSince>,
     /// Cancelled when no connection to this server may be used any more.
     pub(super) lost: CancellationToken,
     /// Cancelled with `lost`. It is also cancelled alone, when only the hot connection of a core is closed.
@@ -63,26 +62,6 @@ pub(super) enum AcquireMethod {
     Natively,
     /// By a script: for Redis before 7.0, and similar servers.
     ByScript,
-}
-
-/// When a server was last found to have changed: milliseconds of [`since_boot`], or 0 if it never did.
-#[derive(Default)]
-pub(super) struct LastChange(AtomicU64);
-
-impl LastChange {
-    pub(super) fn note(&self) {
-        self.0.store(millis(since_boot()).max(1), Ordering::Relaxed);
-    }
-
-    /// Whether an owner that has been silent for this lease may be treated as lost. This is not so within one lease
-    /// after a change of the server: the server may have missed renewals, and the clock of a promoted replica may be
-    /// ahead.
-    pub(super) fn may_take_over(&self, lease: Duration) -> bool {
-        match self.0.load(Ordering::Relaxed) {
-            0 => true,
-            changed => millis(since_boot()).saturating_sub(changed) >= millis(lease),
-        }
-    }
 }
 
 impl Connected {

@@ -29,7 +29,7 @@ pub(super) struct ServerFacts {
 impl ServerFacts {
     pub(super) const QUESTIONS: usize = 9;
 
-    /// The commands. The settings are read at each connect, and later only if `INFO` is not permitted.
+    /// The commands, with or without those for settings. A user may be permitted only some of them.
     pub(super) fn questions(settings_too: bool) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors();

@@ -10,10 +10,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::connect_error::ConnectError;
-use super::connected::{Connected, LastChange};
+use super::connected::Connected;
+use super::finding::ServerFinding;
 use super::own_names::OwnNames;
-use super::probe::ServerFinding;
 use super::timing::millis;
+use super::usable_since::UsableSince;
 use crate::clock::since_boot;
 use crate::store::StoreError;
 
@@ -23,7 +24,7 @@ pub(super) struct Link {
     /// The time when the connection was last found lost, or when the first attempt to open one failed: milliseconds of
     /// [`since_boot`].
     failed: AtomicU64,
-    pub(super) changed: Arc<LastChange>,
+    pub(super) usable_since: Arc<UsableSince>,
     /// The names that this server holds.
     pub(super) names: Arc<OwnNames>,
     /// The share of its memory that the server uses, in thousandths. [`UNLIMITED`] if it has no limit.
@@ -42,7 +43,7 @@ impl Link {
         Arc::new(Self {
             current,
             failed: AtomicU64::new(0),
-            changed: Arc::default(),
+            usable_since: Arc::default(),
             names: Arc::default(),
             used: AtomicU64::new(UNLIMITED),
             evicting: AtomicBool::new(false),

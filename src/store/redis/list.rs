@@ -5,7 +5,6 @@
 
 use tokio::time::Instant;
 
-use super::call::silence;
 use super::command_error::CommandError;
 use super::commands::HeadWithTtl;
 use super::connected::Connected;
@@ -23,11 +22,15 @@ const MOST: usize = 1000;
 /// The number of records that are read in one round trip.
 const AT_ONCE: usize = 100;
 
-/// The end of a page: a server, and a cursor in its names.
+/// The end of a page: a server, and a cursor in its names. It is written `CURSOR.PROCESS@NODE`, where the last two may be
+/// absent.
 struct Place<'a> {
     /// The address of a node. `None` if the store is one server.
     node: Option<&'a str>,
     cursor: u64,
+    /// The process that gave the cursor. To any other, it means nothing: records would be left out. `None` at the start
+    /// of a node.
+    process: Option<&'a str>,
 }
 
 impl Redis {
@@ -38,28 +41,36 @@ impl Redis {
         };
         match &self.shared.servers {
             Servers::One(server) => {
-                let cursor = place.map_or(0, |place| place.cursor);
-                let (records, next) = self.page_of(&*server.link.connected()?, cursor, listing).await?;
-                Ok(Page { records, next: (next != 0).then(|| Cursor(next.to_string())) })
+                let connected = server.link.connected()?;
+                let process = process(&connected);
+                let cursor = place.map_or(Ok(0), |place| place.cursor_of(&process))?;
+                let (records, next) = self.page_of(&connected, cursor, listing).await?;
+                Ok(Page { records, next: (next != 0).then(|| Cursor(format!("{next}.{process}"))) })
             }
             // The nodes are listed one after the other.
             Servers::Cluster(watched) => {
                 let nodes = watched.cluster.nodes();
                 let names: Vec<String> = nodes.iter().map(|node| node.endpoint().to_string()).collect();
-                let (index, cursor) = match place {
-                    None => (0, 0),
-                    Some(Place { node, cursor }) => {
-                        let index = names.iter().position(|name| Some(name.as_str()) == node);
-                        (index.ok_or(StoreError::Refused(OTHER_NODES.into()))?, cursor)
+                let index = match &place {
+                    None => 0,
+                    Some(Place { node, .. }) => {
+                        let index = names.iter().position(|name| Some(name.as_str()) == *node);
+                        index.ok_or(StoreError::Refused(OTHER_NODES.into()))?
                     }
                 };
                 let Some(node) = nodes.get(index) else {
                     let why = watched.cluster.why_down();
                     return Err(why.unwrap_or_else(|| StoreError::Refused(OTHER_NODES.into())));
                 };
-                let (records, next) = self.page_of(&*node.server().link.connected()?, cursor, listing).await?;
-                let (next, of) = if next != 0 { (next, names.get(index)) } else { (0, names.get(index + 1)) };
-                Ok(Page { records, next: of.map(|name| Cursor(format!("{next}@{name}"))) })
+                let connected = node.server().link.connected()?;
+                let process = process(&connected);
+                let cursor = place.map_or(Ok(0), |place| place.cursor_of(&process))?;
+                let (records, next) = self.page_of(&connected, cursor, listing).await?;
+                let next = match next {
+                    0 => names.get(index + 1).map(|name| format!("0@{name}")),
+                    next => names.get(index).map(|name| format!("{next}.{process}@{name}")),
+                };
+                Ok(Page { records, next: next.map(Cursor) })
             }
         }
     }
@@ -94,7 +105,7 @@ impl Redis {
             let keys: Vec<String> = names.iter().map(|name| RecordKey::new(self.prefix(), name).to_string()).collect();
             let heads = connected.peek(&keys, codec::HEAD, deadline).await.map_err(refused)?;
             let there = names.iter().zip(heads).filter_map(|(name, head)| Some((name, head?)));
-            records.extend(there.map(|(name, head)| ListedRecord { name: name.clone(), seen: seen(head) }));
+            records.extend(there.map(|(name, head)| ListedRecord { name: name.clone(), seen: seen(head, connected) }));
         }
         Ok((records, cursor))
     }
@@ -113,10 +124,32 @@ impl<'a> Place<'a> {
             Some((cursor, node)) => (cursor, Some(node)),
             None => (text, None),
         };
-        Some(Self { node, cursor: cursor.parse().ok()? })
+        let (cursor, process) = match cursor.split_once('.') {
+            Some((cursor, process)) => (cursor, Some(process)),
+            None => (cursor, None),
+        };
+        Some(Self { node, cursor: cursor.parse().ok()?, process })
+    }
+
+    /// The cursor, if this process gave it.
+    fn cursor_of(&self, process: &str) -> Result<u64, StoreError> {
+        match (self.cursor, self.process) {
+            (0, None) => Ok(0),
+            (cursor, Some(own)) if own == process => Ok(cursor),
+            (_, _) => Err(StoreError::Refused(OTHER_PROCESS.into())),
+        }
     }
 }
 
+/// Identifies the process of the server. A server that does not tell its run ID counts as another one after each break.
+fn process(connected: &Connected) -> String {
+    match &connected.run {
+        Some(run) => run.to_string(),
+        None => format!("since-{}", connected.usable_since.millis()),
+    }
+}
+
+const OTHER_PROCESS: &str = "another process of Redis has these records by now: begin the list again";
 const OTHER_NODES: &str = "another node serves these records by now: begin the list again";
 const NO_CURSOR: &str = "this cursor does not come from a list of this store";
 const NO_PERMISSION: &str = "the Redis user may not list records: it needs SCAN and GETRANGE";
@@ -129,8 +162,8 @@ fn refused(fault: CommandError) -> StoreError {
     fault.into()
 }
 
-fn seen(HeadWithTtl { head, left }: HeadWithTtl) -> Result<RecordSnapshot, Unreadable> {
+fn seen(HeadWithTtl { head, left }: HeadWithTtl, connected: &Connected) -> Result<RecordSnapshot, Unreadable> {
     let summary = codec::summarise(&head.ok_or(Unreadable::Damaged(super::NOT_A_RECORD))?)?;
-    let silent_for = silence(summary.claim.terms.retention, left);
+    let silent_for = connected.usable_since.silence(summary.phase, summary.claim.terms.retention, left);
     Ok(RecordSnapshot { summary, silent_for })
 }

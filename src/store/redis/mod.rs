@@ -22,6 +22,7 @@ mod connected;
 mod core_connection;
 mod disk_wait;
 mod facts;
+mod finding;
 mod handshake;
 mod hot;
 mod key_agreement;
@@ -41,6 +42,7 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod usable_since;
 mod write_acks;
 
 use std::sync::Arc;
@@ -57,8 +59,8 @@ use command_error::CommandError;
 pub use connect_error::ConnectError;
 use connected::{Connected, ServerDuty};
 use core_connection::CoreConnection;
+pub use finding::{NodeReport, ServerFinding};
 use hot::RecordKey;
-pub use probe::{NodeReport, ServerFinding};
 use sentinel::Sentinels;
 use server::{ServerSettings, WatchedServer};
 use store_state::StoreState;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{RedisError, RedisResult, Value};
-use serde::Serialize;
 use tokio::time::Instant;
 
 use super::ConnectionOptions;
@@ -16,30 +15,13 @@ use super::connect_error::ConnectError;
 use super::connected::{AcquireMethod, Connected, ServerDuty};
 use super::disk_wait::DiskWait;
 use super::facts::{NO_EVICTION, ServerFacts};
+use super::finding::ServerFinding;
 use super::link::Link;
 use super::store_state::StoreState;
 use super::stream::Dialer;
 use super::write_acks::RequiredAcks;
 use crate::config::{self, RedisEndpoint};
 use crate::store::SHORT;
-
-/// One finding about a server that can be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ServerFinding {
-    /// The subject, in a word or two.
-    pub what: &'static str,
-    /// The finding, and what to change if it is a problem.
-    pub found: String,
-}
-
-/// What the last connect to a node of a cluster has shown.
-#[derive(Debug)]
-pub struct NodeReport {
-    /// Host and port.
-    pub node: String,
-    /// Findings about a node that can be used, or why it cannot.
-    pub found: Result<Vec<ServerFinding>, Arc<ConnectError>>,
-}
 
 /// Examines a server, and remembers which warnings were logged for the last one.
 pub(super) struct Probe {
@@ -67,6 +49,8 @@ struct LoggedWarnings {
     not_persisted: bool,
     late_on_disk: bool,
     no_info: bool,
+    /// `CONFIG` is not permitted: it is not asked again and again.
+    no_settings: bool,
     evicting: bool,
     short: bool,
     /// The number of keys that the server had evicted at the last look.
@@ -141,6 +125,7 @@ impl Probe {
         let (facts, rest) = answers.split_at(ServerFacts::QUESTIONS.min(answers.len()));
         let (loads, rehearsed) = rest.split_at(commands::SOURCES.len().min(rest.len()));
         self.said.no_info = facts.first().is_none_or(RedisResult::is_err);
+        self.said.no_settings = facts.last().is_none_or(RedisResult::is_err);
 
         let facts = ServerFacts::of(facts);
         self.run.clone_from(&facts.run);
@@ -156,19 +141,6 @@ impl Probe {
                 );
             }
             Some(_) | None => {}
-        }
-        if !self.said.not_persisted && !facts.persists {
-            self.said.not_persisted = true;
-            tracing::warn!(
-                "Redis persists nothing: when it restarts, all records are gone, and their operations run again"
-            );
-        }
-        if !self.said.late_on_disk
-            && let Some(wait) = self.disk_wait(&facts)
-            && wait.is_too_long()
-        {
-            self.said.late_on_disk = true;
-            tracing::warn!(fsync = %wait, "Redis writes to its disk too late for store.fsync_acks");
         }
         let tried = std::iter::repeat_n("SCRIPT LOAD", loads.len()).chain(tried);
         if let Some(error) = redirect(rehearsed) {
@@ -253,10 +225,12 @@ impl Probe {
         deadline: Instant,
     ) -> Result<(), ConnectError> {
         let answers = connected
-            .ask_all(&ServerFacts::questions(self.said.no_info), deadline)
+            .ask_all(&ServerFacts::questions(!self.said.no_settings || self.said.no_info), deadline)
             .await
             .map_err(|fault| self.of(fault))?;
-        self.note_facts(&ServerFacts::of(&answers), link);
+        let facts = ServerFacts::of(&answers);
+        self.note_facts(&facts, link);
+        link.set_findings(self.findings(&facts, connected));
         Ok(())
     }
 
@@ -271,6 +245,19 @@ impl Probe {
             );
         }
         self.said.evicting = evicting;
+        if !facts.persists && !self.said.not_persisted {
+            tracing::warn!(
+                "Redis persists nothing: when it restarts, all records are gone, and their operations run again"
+            );
+        }
+        self.said.not_persisted = !facts.persists;
+        let late = self.disk_wait(facts).filter(DiskWait::is_too_long);
+        if let Some(wait) = &late
+            && !self.said.late_on_disk
+        {
+            tracing::warn!(fsync = %wait, "Redis writes to its disk too late for store.fsync_acks");
+        }
+        self.said.late_on_disk = late.is_some();
         let is_short = facts.used.is_some_and(|used| used > SHORT);
         if is_short && !self.said.short {
             tracing::warn!(

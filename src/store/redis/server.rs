@@ -53,7 +53,6 @@ impl WatchedServer {
             probe: Probe::new(config, state.clone(), duty, *habits),
             agreement: (duty == ServerDuty::Alone).then(agreement),
             acks: RequiredAcks::of(config).map(|acks| (acks, config.timeout / 4)),
-            last: None,
         };
         let listener = ChangeSubscriber::start(&link, dialer);
         #[expect(clippy::disallowed_methods, reason = "ends with the server")]

@@ -4,6 +4,7 @@
 //! On a server that holds all records, this command confirms the digest key. In a cluster, another task does that for
 //! all nodes.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -29,6 +30,7 @@ use super::probe::Probe;
 use super::sentinel::Sentinels;
 use super::stream::Dialer;
 use super::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
+use super::usable_since::UsableSince;
 use super::write_acks::{RequiredAcks, WriteAcks, try_acks};
 use crate::config::RedisEndpoint;
 use crate::store::causes;
@@ -46,8 +48,6 @@ pub(super) struct Supervisor {
     pub(super) agreement: Option<(KeyAgreement, Canary)>,
     /// The acknowledgements that a write needs, and the time limit for them.
     pub(super) acks: Option<(RequiredAcks, Duration)>,
-    /// The server of the last connection.
-    pub(super) last: Option<Identity>,
 }
 
 /// The source of the server's address.
@@ -58,13 +58,10 @@ pub(super) enum Source {
     Sentinel(Sentinels),
 }
 
-/// Identifies a server and its run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
-    endpoint: RedisEndpoint,
-    /// A random number of each run, if the server reports it.
-    run: Option<String>,
-}
+/// A server that takes longer to answer a ping hangs, and owners may fail to renew.
+const HANGS: Duration = Duration::from_secs(2);
+/// The interval at which the break is noted while a server hangs. What it answers first must find it noted.
+const HANGS_ON: Duration = Duration::from_millis(200);
 
 impl Supervisor {
     /// Keeps a connection until the task is aborted.
@@ -81,7 +78,11 @@ impl Supervisor {
                     let server = connected.endpoint.to_string();
                     tracing::info!(server, "connected to Redis");
                     complained = None;
-                    self.note_server(&connected.endpoint);
+                    // A fixed server that answers at the first attempt was probably there before. Sentinels may name one
+                    // that has become the primary a moment ago.
+                    if !(is_awaited && matches!(*self.source, Source::Fixed(_))) {
+                        self.note_break();
+                    }
                     let since = Instant::now();
                     self.link.set(Ok(Arc::new(connected.clone())));
                     let why = self.attend(connected, &preferred).await;
@@ -120,7 +121,7 @@ impl Supervisor {
         }
     }
 
-    /// Connects to the server, or to the first candidate that works. Also returns the candidate that the sentinels
+    /// Connects to the server, or to the first candidate that works. Sentinels that tell epochs name one. Also returns the candidate that the sentinels
     /// preferred.
     async fn connect(&mut self) -> Result<(Connected, RedisEndpoint), ConnectError> {
         let candidates = match &*self.source {
@@ -190,7 +191,7 @@ impl Supervisor {
         let (endpoint, connections) = (endpoint.clone(), Arc::new(connections));
         let (acquire, timeouts) = (AcquireMethod::Natively, Arc::<AtomicU32>::default());
         let hot = Pipeline::start(hot.stream, lost.clone(), timeouts.clone());
-        let (closed, changed) = (lost.clone(), self.link.changed.clone());
+        let (closed, usable_since) = (lost.clone(), self.link.usable_since.clone());
         let duty = self.probe.duty();
         let mut connected = Connected {
             endpoint,
@@ -202,7 +203,7 @@ impl Supervisor {
             connections,
             acquire,
             write_acks,
-            changed,
+            usable_since,
             lost,
             closed,
             timeouts,
@@ -243,19 +244,11 @@ impl Supervisor {
         multiplexed::open(&self.dialer, endpoint, on_push).await
     }
 
-    /// Notes the server, and whether it has changed. If sentinels name the server, the first one counts as changed too:
-    /// it may have become the primary a moment ago.
-    fn note_server(&mut self, endpoint: &RedisEndpoint) {
-        let now = Identity { endpoint: endpoint.clone(), run: self.probe.run().map(str::to_owned) };
-        let is_changed = match &self.last {
-            // Without a run ID, nothing shows that the server is the same.
-            Some(last) => *last != now || now.run.is_none(),
-            None => matches!(*self.source, Source::Sentinel(_)),
-        };
-        if is_changed {
-            self.link.changed.note();
+    /// The server could not be used until now. Read-only use shows how long owners have been silent, and concludes nothing.
+    fn note_break(&self) {
+        if self.habits.puts_key {
+            self.link.usable_since.note_break();
         }
-        self.last = Some(now);
     }
 
     /// Monitors a connection until it is lost.
@@ -285,7 +278,11 @@ impl Supervisor {
     async fn ask_later(&mut self, connected: &Connected, looked: &mut Instant) -> Result<(), ConnectError> {
         tokio::time::sleep(self.habits.ping_every).await;
         let deadline = Instant::now() + self.connect_timeout;
-        self.ask(connected, deadline).await?;
+        let hangs = note_breaks(self.habits.puts_key.then(|| self.link.usable_since.clone()));
+        tokio::select! {
+            asked = self.ask(connected, deadline) => asked?,
+            never = hangs => match never {},
+        }
         if looked.elapsed() >= self.habits.look_every {
             *looked = Instant::now();
             let looked = self.probe.look(connected, &self.link, deadline).await;
@@ -313,6 +310,17 @@ impl fmt::Display for Source {
             Self::Fixed(endpoint) => endpoint.fmt(f),
             Self::Sentinel(sentinels) => f.write_str(sentinels.master()),
         }
+    }
+}
+
+/// Notes a break again and again, once an answer is late.
+async fn note_breaks(usable_since: Option<Arc<UsableSince>>) -> Infallible {
+    tokio::time::sleep(HANGS).await;
+    loop {
+        if let Some(usable_since) = &usable_since {
+            usable_since.note_break();
+        }
+        tokio::time::sleep(HANGS_ON).await;
     }
 }
 

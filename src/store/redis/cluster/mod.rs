@@ -26,8 +26,8 @@ use watcher::SlotWatcher;
 
 use super::connect_error::ConnectError;
 use super::connected::{Connected, ServerDuty};
+use super::finding::{NodeReport, ServerFinding};
 use super::link::{is_tried, until, unusable};
-use super::probe::{NodeReport, ServerFinding};
 use super::server::{ServerSettings, WatchedServer};
 use super::supervisor::Source;
 use super::timing::{FIRST_DELAY, millis};
@@ -178,7 +178,7 @@ impl Cluster {
         let source = Source::Fixed(endpoint.clone());
         let server = Arc::new(WatchedServer::start(&self.settings, source, ServerDuty::Importing));
         // It may have missed renewals of the records that it gets, as any node that gains a slot.
-        server.link.changed.note();
+        self.note_break(&server);
         newcomers.push(Newcomer { endpoint: endpoint.clone(), server: server.clone(), named: Instant::now() });
         server
     }
@@ -228,14 +228,14 @@ impl Cluster {
     }
 
     /// Replaces the routes. A node that gains a slot may have missed renewals of the slot's records, or its clock may
-    /// be ahead. So the change is noted for that node.
+    /// be ahead. So silence counts from now on at that node.
     fn set(&self, before: &SlotRoutes, now: SlotRoutes) {
         for (index, node) in now.nodes.iter().enumerate() {
             let slots =
                 || (0..SLOTS as u16).filter(|slot| now.of_slot[usize::from(*slot)] == u16::try_from(index).ok());
             let is_new = |slot| before.node(slot).is_none_or(|other| !Arc::ptr_eq(other, node));
             if slots().any(is_new) {
-                node.server.link.changed.note();
+                self.note_break(&node.server);
             }
             node.server.link.names.set_slots(SlotSet::new(slots()));
         }
@@ -244,6 +244,13 @@ impl Cluster {
         self.routes.store(Arc::new(now));
         if is_other {
             self.nodes.send_modify(|changes| *changes += 1);
+        }
+    }
+
+    /// Read-only use shows how long owners have been silent, and concludes nothing.
+    fn note_break(&self, server: &WatchedServer) {
+        if self.settings.habits.puts_key {
+            server.link.usable_since.note_break();
         }
     }
 

@@ -469,12 +469,13 @@ async fn a_replica_that_takes_over_is_used_and_takes_nothing_over_itself_for_a_l
     let mut cluster = Cluster::start_other(program, 3, true);
     let store = open_cluster(&cluster, ConnectionOptions::default()).await;
     let (lease, mine) = (Duration::from_secs(3), claim(1, RETRY));
-    let (settled, silent) = (name_at(&cluster, 1), name_at(&cluster, 1));
+    let (settled, silent, held) = (name_at(&cluster, 1), name_at(&cluster, 1), name_at(&cluster, 1));
     store.claim(&settled, &mine).await.expect("granted");
     store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
     store.claim(&silent, &claim(1, Terms { lease, ..RETRY })).await.expect("granted");
+    store.claim(&held, &claim(1, Terms { lease, ..HOLD })).await.expect("granted");
     redis_topologies::until("the replica has it", || {
-        cluster.nodes[4].ask::<i64>(&["DBSIZE"]).is_some_and(|size| size >= 2)
+        cluster.nodes[4].ask::<i64>(&["DBSIZE"]).is_some_and(|size| size >= 3)
     });
     tokio::time::sleep(lease).await;
     cluster.nodes[1].kill();
@@ -488,8 +489,12 @@ async fn a_replica_that_takes_over_is_used_and_takes_nothing_over_itself_for_a_l
         assert!(begun.elapsed() < PATIENCE * 3);
     }
     println!("served by its replica {:?} after the kill", begun.elapsed());
-    let held = store.claim(&silent, &claim(2, RETRY)).await.expect("an answer");
-    assert!(matches!(held, Claimed::Refused(held) if held.owner() == transitions::OwnerState::Alive));
+    for (name, terms) in [(&silent, RETRY), (&held, HOLD)] {
+        let refused = store.claim(name, &claim(2, terms)).await.expect("an answer");
+        assert!(matches!(refused, Claimed::Refused(held) if held.owner() == OwnerState::Alive));
+    }
+    let found = store.find(&held).await.expect("an answer").expect("a record");
+    assert!(transitions::release_by_hand(found.seen(), false).is_err(), "only by force");
     cluster.nodes[1].restart();
     until(&store, Health::Up).await;
     let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");

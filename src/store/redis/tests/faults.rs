@@ -119,7 +119,7 @@ async fn a_full_server_still_replays() {
         let replayed = store.claim(&settled, &claim(2, RETRY)).await.expect("an answer");
         assert!(matches!(replayed, Claimed::Refused(held) if held.record == completed(&mine, b"{}")));
         let held = store.claim(&flying, &claim(2, RETRY)).await.expect("an answer");
-        assert!(matches!(held, Claimed::Refused(held) if held.owner() == transitions::OwnerState::Alive));
+        assert!(matches!(held, Claimed::Refused(held) if held.owner() == OwnerState::Alive));
         assert_eq!(store.claim(&flying, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
         let refused = store.claim(&name(), &mine).await;
         assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
@@ -175,26 +175,139 @@ async fn a_server_that_takes_no_writes_still_replays() {
     }
 }
 
+/// Two owners that do not renew: one under `retry`, one under `hold`.
+struct SilentOwners {
+    retried: RecordName,
+    held: RecordName,
+    lease: Duration,
+}
+
+impl SilentOwners {
+    /// Claims for them, and waits until both have been silent for the lease.
+    async fn of(store: &Redis, lease: Duration) -> Self {
+        let owners = Self::claimed(store, lease).await;
+        tokio::time::sleep(lease).await;
+        owners
+    }
+
+    async fn claimed(store: &Redis, lease: Duration) -> Self {
+        let (retried, held) = (name(), name());
+        store.claim(&retried, &claim(1, Terms { lease, ..RETRY })).await.expect("granted");
+        store.claim(&held, &claim(1, Terms { lease, ..HOLD })).await.expect("granted");
+        Self { retried, held, lease }
+    }
+
+    /// Claims, look-ups, lists and operators all treat both as alive.
+    async fn are_alive(&self, store: &Redis) {
+        for (name, terms) in [(&self.retried, RETRY), (&self.held, HOLD)] {
+            let refused = store.claim(name, &claim(2, terms)).await.expect("an answer");
+            assert!(matches!(refused, Claimed::Refused(held) if held.owner() == OwnerState::Alive));
+            assert_eq!(store.find(name).await.expect("an answer").expect("a record").owner(), OwnerState::Alive);
+        }
+        for listed in self.listed(store).await {
+            assert_eq!(listed.owner(), OwnerState::Alive);
+            assert!(transitions::release_by_hand(listed, false).is_err(), "only by force");
+        }
+    }
+
+    /// After a lease, one is taken over, and the other one is lost.
+    async fn are_lost_after_a_lease(&self, store: &Redis) {
+        let begun = Instant::now();
+        while !matches!(store.claim(&self.retried, &claim(2, RETRY)).await, Ok(Claimed::Granted(_))) {
+            assert!(begun.elapsed() < PATIENCE, "it is taken over at last");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(begun.elapsed() > self.lease / 2, "{:?}", begun.elapsed());
+        let refused = store.claim(&self.held, &claim(2, HOLD)).await.expect("an answer");
+        assert!(matches!(refused, Claimed::Refused(held) if held.owner() == OwnerState::Lost));
+        assert!(self.listed(store).await.iter().any(|listed| listed.owner() == OwnerState::Lost));
+    }
+
+    async fn listed(&self, store: &Redis) -> Vec<transitions::RecordSnapshot> {
+        let page = store.list(&ListQuery { route: None, after: None, limit: 100 }).await.expect("a page");
+        let ours = page.records.into_iter().filter(|listed| [&self.retried, &self.held].contains(&&listed.name));
+        let seen: Vec<_> = ours.map(|listed| listed.seen.expect("readable")).collect();
+        assert_eq!(seen.len(), 2);
+        seen
+    }
+}
+
+const LEASE: Duration = Duration::from_secs(2);
+
 #[tokio::test]
-async fn a_silent_owner_keeps_its_key_for_a_lease_after_the_server_has_changed() {
+async fn a_silent_owner_is_not_lost_for_a_lease_after_the_server_was_restarted() {
     let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let store = open(server.port(), NO_PING).await;
-    let lease = Duration::from_secs(2);
-    let (name, mine) = (name(), claim(1, Terms { lease, ..RETRY }));
-    store.claim(&name, &mine).await.expect("granted");
-    tokio::time::sleep(lease).await;
+    let owners = SilentOwners::of(&store, LEASE).await;
     server.kill();
     until(&store, Health::Down).await;
     server.restart();
     until(&store, Health::Up).await;
-    let back = Instant::now();
-    let held = store.claim(&name, &claim(2, RETRY)).await.expect("an answer");
-    assert!(matches!(held, Claimed::Refused(held) if held.owner() == transitions::OwnerState::Alive));
-    while !matches!(store.claim(&name, &claim(2, RETRY)).await, Ok(Claimed::Granted(_))) {
-        assert!(back.elapsed() < PATIENCE, "it is taken over at last");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(back.elapsed() > lease * 3 / 4, "{:?}", back.elapsed());
+    owners.are_alive(&store).await;
+    owners.are_lost_after_a_lease(&store).await;
+}
+
+#[tokio::test]
+async fn a_silent_owner_is_not_lost_for_a_lease_after_connections_to_the_same_server_were_lost() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let owners = SilentOwners::of(&store, LEASE).await;
+    order(&server, "CLIENT KILL TYPE normal").await;
+    until(&store, Health::Down).await;
+    until(&store, Health::Up).await;
+    owners.are_alive(&store).await;
+    owners.are_lost_after_a_lease(&store).await;
+}
+
+/// The server does not answer for a while, and keeps all connections.
+#[tokio::test]
+async fn a_silent_owner_is_not_lost_for_a_lease_after_the_server_has_hung() {
+    let server = RedisServer::start();
+    let store = open(server.port(), MANY_PINGS).await;
+    let owners = SilentOwners::claimed(&store, LEASE).await;
+    server.freeze();
+    tokio::time::sleep(LEASE * 2).await;
+    server.thaw();
+    // The connections were not lost. What they answer first must not take the owners for lost.
+    let found = store.find(&owners.held).await.expect("an answer").expect("a record");
+    assert_eq!(found.owner(), OwnerState::Alive);
+    until(&store, Health::Up).await;
+    owners.are_alive(&store).await;
+    owners.are_lost_after_a_lease(&store).await;
+}
+
+/// A primary without its replicas, or without its disk, takes no renewals.
+#[tokio::test]
+async fn a_silent_owner_is_not_lost_for_a_lease_after_the_server_has_refused_writes() {
+    let server = RedisServer::start();
+    let store = open(server.port(), MANY_PINGS).await;
+    let owners = SilentOwners::of(&store, LEASE).await;
+    order(&server, "CONFIG SET min-replicas-to-write 1").await;
+    let refused = async {
+        while store.find(&owners.held).await.expect("an answer").expect("a record").owner() != OwnerState::Alive {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.expect("the next ping is refused");
+    tokio::time::sleep(LEASE).await;
+    order(&server, "CONFIG SET min-replicas-to-write 0").await;
+    owners.are_alive(&store).await;
+    owners.are_lost_after_a_lease(&store).await;
+}
+
+/// What can be read needs no silence, and an operator's look changes nothing.
+#[tokio::test]
+async fn settled_records_are_as_old_as_they_look_whatever_happened_to_the_server() {
+    let server = RedisServer::start();
+    let store = open(server.port(), NO_PING).await;
+    let (settled, mine) = (name(), claim(1, HOLD));
+    store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    order(&server, "CLIENT KILL TYPE normal").await;
+    until(&store, Health::Down).await;
+    until(&store, Health::Up).await;
+    let found = store.find(&settled).await.expect("an answer").expect("a record");
+    assert!(found.silent_for >= Duration::from_millis(500), "{:?}", found.silent_for);
 }
 
 #[tokio::test]

@@ -2,6 +2,42 @@
 
 use super::*;
 
+/// A cursor is a place in the tables of one process. Another one would leave records out without a word.
+#[tokio::test]
+async fn a_list_does_not_go_on_at_another_process_than_the_one_it_began_at() {
+    let mut server = RedisServer::start_with(&["--appendonly", "yes"]);
+    // One user may ask for the run ID, the other one may not.
+    order(&server, "ACL SETUSER plain on >pw ~* &* +@all -info").await;
+    let stores = [open(server.port(), NO_PING).await, as_user(&server, "plain").await];
+    for store in &stores {
+        store.ready(PATIENCE).await.expect("a connection");
+    }
+    for _ in 0..40 {
+        stores[0].claim(&name(), &claim(1, RETRY)).await.expect("granted");
+    }
+    let first = ListQuery { route: None, after: None, limit: 5 };
+    let mut pages = Vec::new();
+    for store in &stores {
+        let after = store.list(&first).await.expect("a page").next;
+        let second = ListQuery { after, ..first.clone() };
+        assert!(second.after.is_some());
+        store.list(&second).await.expect("the next page");
+        pages.push(second);
+    }
+    server.kill();
+    for store in &stores {
+        until(store, Health::Down).await;
+    }
+    server.restart();
+    order(&server, "ACL SETUSER plain on >pw ~* &* +@all -info").await;
+    for (store, second) in stores.iter().zip(&pages) {
+        until(store, Health::Up).await;
+        let refused = store.list(second).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+        store.list(&first).await.expect("a page");
+    }
+}
+
 #[tokio::test]
 async fn records_are_found_among_much_else() {
     let server = RedisServer::start();
@@ -40,6 +76,10 @@ async fn records_are_found_among_much_else() {
     found.dedup();
     assert_eq!(found, expected);
     assert!((3..200).contains(&pages), "{pages}");
+    for no_process in ["7", "7.0123456789abcdef"] {
+        listing.after = Some(Cursor(no_process.to_owned()));
+        assert!(matches!(store.list(&listing).await, Err(StoreError::Refused(_))));
+    }
     listing.after = Some(Cursor("nonsense".to_owned()));
     assert!(matches!(store.list(&listing).await, Err(StoreError::Unavailable(_))));
 }

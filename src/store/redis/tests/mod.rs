@@ -3,6 +3,7 @@ mod changes;
 mod cluster;
 mod cores;
 mod digest_key;
+mod expiry;
 mod faults;
 mod fsync;
 mod lists;
@@ -24,6 +25,7 @@ use super::link::Link;
 use super::*;
 use crate::config::{Durability, RedisEndpoint, RedisPassword, Secret, StoreLocation};
 use crate::record::codec::encode_claim;
+use crate::record::transitions::OwnerState;
 use crate::record::{Reply, State, Terms, UnknownPolicy, transitions};
 use crate::rule::OnStoreError;
 use crate::store::conformance::{self, Subject, claim, completed, name};
@@ -37,6 +39,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const SURVIVES: Duration = Duration::from_secs(120);
 
 const RETRY: Terms = Terms { lease: HOUR, retention: HOUR, on_unknown: UnknownPolicy::Retry };
+
+const HOLD: Terms = Terms { on_unknown: UnknownPolicy::Hold(HOUR), ..RETRY };
 
 const LOST: Terms = Terms { lease: Duration::ZERO, ..RETRY };
 
