@@ -90,7 +90,7 @@ impl Proxy {
         }
     }
 
-    /// The answer to a question. A denial is whole; nothing is read of the body of a longer 2xx.
+    /// The answer to a question. A denial is passed on whole, or not at all.
     async fn answer(&self, question: Question) -> Result<(AuthAnswer, OwnAnswer), Useless> {
         let server = self.auth_servers.other(&question.server).unwrap_or(&self.upstream);
         let patience = self.upstream.settings().response_timeout.min(PATIENCE);
