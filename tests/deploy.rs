@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use onlyonce::config::{Config, Listen, RedisEndpoint, RedisServers, StoreLocation, UpstreamAddress, load};
+use onlyonce::config::{Config, Listen, RedisServers, StoreEndpoint, StoreLocation, UpstreamAddress, load};
 use onlyonce::metrics::Metrics;
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ fn the_configuration_names_services_of_the_compose_file() {
     let client_port = address(&config).port();
     let StoreLocation::Redis(redis) = config.store.location else { panic!("it should use the Redis beside it") };
     let UpstreamAddress::Http(backend) = config.upstream.address else { panic!("the backend speaks plain HTTP") };
-    let RedisServers::One(RedisEndpoint::Tcp(redis, _)) = &redis.servers else { panic!("it should use one server") };
+    let RedisServers::One(StoreEndpoint::Tcp(redis, _)) = &redis.servers else { panic!("it should use one server") };
     for host in [backend.host(), redis] {
         assert!(compose.contains(&format!("\n  {host}:\n")), "compose.yaml has no service {host}");
     }

@@ -5,7 +5,7 @@ use crate::config::{StoreConfig, StoreLocation};
 
 pub(super) fn about_embedded(location: &StoreLocation) -> Option<Advice> {
     match location {
-        StoreLocation::Redis(_) | StoreLocation::Memory => None,
+        StoreLocation::Redis(_) | StoreLocation::Postgres(_) | StoreLocation::Memory => None,
         StoreLocation::Embedded(_) => Some(Advice {
             weight: Weight::Note,
             text: "the embedded store is for one sidecar: another one does not see its records".to_owned(),
@@ -16,7 +16,7 @@ pub(super) fn about_embedded(location: &StoreLocation) -> Option<Advice> {
 
 pub(super) fn about_memory(location: &StoreLocation) -> Option<Advice> {
     match location {
-        StoreLocation::Redis(_) | StoreLocation::Embedded(_) => None,
+        StoreLocation::Redis(_) | StoreLocation::Postgres(_) | StoreLocation::Embedded(_) => None,
         StoreLocation::Memory => warn(
             "the memory store forgets every record when onlyonce exits, and the next repeats run again",
             "to keep them, use store.url = \"embedded:/var/lib/onlyonce\" or a Redis",

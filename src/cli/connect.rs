@@ -22,6 +22,9 @@ pub(super) struct StoreTrial {
     nodes: Vec<NodeTrial>,
     /// The command that creates an ACL user for it.
     acl: Option<String>,
+    /// The statements that give a role the rights for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grants: Option<String>,
 }
 
 /// Rules add up, so that they may stand in several commands.
@@ -31,13 +34,16 @@ impl StoreTrial {
     /// Connects without a change to the store.
     pub(super) fn make(store: &config::StoreConfig) -> io::Result<Self> {
         Ok(match block_on(run::try_store(store))? {
-            Some(Trial { server, error, findings, nodes, acl }) => {
-                let acl = format!("{SET_USER} on >PASSWORD {acl}");
-                Self { store: format!("Redis at {server}"), error, findings, nodes, acl: Some(acl) }
+            Some(Trial { kind, server, error, findings, nodes, rights }) => {
+                let (acl, grants) = match store.location {
+                    StoreLocation::Postgres(_) => (None, Some(rights)),
+                    _ => (Some(format!("{SET_USER} on >PASSWORD {rights}")), None),
+                };
+                Self { store: format!("{kind} at {server}"), error, findings, nodes, acl, grants }
             }
             None => {
                 let store = without_connection(&store.location);
-                Self { store, error: None, findings: Vec::new(), nodes: Vec::new(), acl: None }
+                Self { store, error: None, findings: Vec::new(), nodes: Vec::new(), acl: None, grants: None }
             }
         })
     }
@@ -48,7 +54,7 @@ impl StoreTrial {
 
     pub(super) fn write(&self, out: &mut String) {
         out.push('\n');
-        let verdict = match (&self.error, &self.acl) {
+        let verdict = match (&self.error, self.acl.as_ref().or(self.grants.as_ref())) {
             (Some(error), _) => format!("{}: cannot be used: {error}", self.store),
             (None, Some(_)) => format!("{}: can be used", self.store),
             (None, None) => format!("{}: nothing to connect to", self.store),
@@ -66,6 +72,10 @@ impl StoreTrial {
         if let Some(acl) = &self.acl {
             labelled(out, "its user", "may be made by these commands:");
             out.push_str(&commands(acl));
+        }
+        if let Some(grants) = &self.grants {
+            labelled(out, "its user", "needs these rights, if it is not the owner of the tables:");
+            out.push_str(grants);
         }
     }
 }
@@ -97,6 +107,6 @@ fn commands(acl: &str) -> String {
 fn without_connection(location: &StoreLocation) -> String {
     match location {
         StoreLocation::Embedded(path) => format!("embedded in {}", path.display()),
-        StoreLocation::Memory | StoreLocation::Redis(_) => "memory".to_owned(),
+        StoreLocation::Memory | StoreLocation::Redis(_) | StoreLocation::Postgres(_) => "memory".to_owned(),
     }
 }

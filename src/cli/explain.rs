@@ -389,7 +389,7 @@ fn looked_up(
         || block_on(run::look_up(&config.store, rule, operation)).unwrap_or_else(|error| Err(error.to_string()));
     match &config.store.location {
         _ if args.admin.is_some() => asked(args, body),
-        StoreLocation::Redis(_) => itself(),
+        StoreLocation::Redis(_) | StoreLocation::Postgres(_) => itself(),
         StoreLocation::Memory => asked(args, body),
         StoreLocation::Embedded(_) if is_unmade(config, args) => asked(args, body).or_else(|_| {
             let (route, record) = (Some(rule.name.to_string()), Some(operation.name.to_string()));

@@ -10,6 +10,7 @@ mod keys;
 mod output;
 mod records;
 mod running;
+mod store;
 mod table;
 mod text;
 mod top;
@@ -90,7 +91,7 @@ enum Command {
         /// Treat warnings as errors
         #[arg(long)]
         strict: bool,
-        /// Connect to the store, too: say whether it can be used, and which rights a Redis user needs
+        /// Connect to the store, too: say whether it can be used, and which rights its user needs
         #[arg(long)]
         connect: bool,
         /// The admin listener of the sidecar to compare with, as http://HOST:PORT, instead of the configuration's
@@ -114,6 +115,13 @@ enum Command {
     /// Make keys that stored answers are encrypted with
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Make what a store needs before it is used
+    Store {
+        #[command(subcommand)]
+        command: store::StoreCommand,
+        #[command(flatten)]
+        config: ConfigArg,
+    },
     /// Watch what happens: the figures of the status page, in this terminal
     ///
     /// Routes and what their requests got in the last hour, the store, and the records that need a hand. Once where the
@@ -206,6 +214,7 @@ pub fn main() -> ExitCode {
         }
         Command::Records(args) => records::records(args),
         Command::Keys(command) => keys::keys(&command),
+        Command::Store { command, config } => store::store(&command, config.file()),
         Command::Top(args) => top::top(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Schema => schema(),

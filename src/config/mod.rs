@@ -8,6 +8,7 @@
 
 mod admin_token;
 mod file;
+mod postgres;
 mod problem;
 mod redis;
 mod secret;
@@ -23,8 +24,9 @@ use crate::tls;
 pub use admin_token::{AdminRight, AdminToken, UNNAMED_TOKEN};
 pub use file::{AdminConfig, ConfigFile, LogConfig, ServerConfig, StoreConfig, UpstreamConfig, load, parse};
 pub(crate) use file::{KnownKey, Shape, keys, nearest, selector};
+pub use postgres::PostgresAddress;
 pub use problem::{ConfigError, ConfigProblem};
-pub use redis::{RedisAddress, RedisEndpoint, RedisPassword, RedisServers};
+pub use redis::{RedisAddress, RedisServers, StoreEndpoint, StorePassword};
 pub use secret::{Secret, SecretKey};
 
 /// A whole configuration file, checked and resolved.
@@ -126,6 +128,8 @@ impl fmt::Display for UpstreamAddress {
 pub enum StoreLocation {
     /// A Redis or Valkey.
     Redis(RedisAddress),
+    /// A PostgreSQL database.
+    Postgres(PostgresAddress),
     /// A folder on the local disk, for one sidecar.
     Embedded(PathBuf),
     /// Nothing survives the process.
@@ -137,6 +141,7 @@ impl fmt::Display for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Redis(address) => address.fmt(f),
+            Self::Postgres(address) => address.fmt(f),
             Self::Embedded(folder) => {
                 let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
                 write!(f, "embedded:{}", folder.display())

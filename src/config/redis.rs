@@ -16,7 +16,7 @@ pub struct RedisAddress {
     /// ACL user.
     pub username: Option<String>,
     /// Password of the user, or of the server.
-    pub password: Option<RedisPassword>,
+    pub password: Option<StorePassword>,
     /// TLS, where the URL asks for it.
     pub tls: Option<tls::TlsClient>,
 }
@@ -25,7 +25,7 @@ pub struct RedisAddress {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedisServers {
     /// One server.
-    One(RedisEndpoint),
+    One(StoreEndpoint),
     /// Sentinels, and the name under which they watch the primary.
     Sentinel {
         /// Host and port of each sentinel.
@@ -39,16 +39,16 @@ pub enum RedisServers {
 
 /// One server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum RedisEndpoint {
+pub enum StoreEndpoint {
     /// Name or address, and port.
     Tcp(String, u16),
     /// A Unix socket.
     Unix(PathBuf),
 }
 
-/// The password of a Redis user.
+/// The password of a user of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RedisPassword {
+pub enum StorePassword {
     /// As it was when the configuration was read.
     Fixed(Secret),
     /// The content of this file, which is read at each connect.
@@ -57,7 +57,7 @@ pub enum RedisPassword {
 
 impl RedisAddress {
     /// A server in clear text that asks for no password.
-    pub fn plain(endpoint: RedisEndpoint) -> Self {
+    pub fn plain(endpoint: StoreEndpoint) -> Self {
         Self { servers: RedisServers::One(endpoint), database: 0, username: None, password: None, tls: None }
     }
 
@@ -76,10 +76,10 @@ impl fmt::Display for RedisAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
         match &self.servers {
-            RedisServers::One(RedisEndpoint::Unix(path)) if self.database == 0 => {
+            RedisServers::One(StoreEndpoint::Unix(path)) if self.database == 0 => {
                 write!(f, "redis+unix://{}", path.display())
             }
-            RedisServers::One(RedisEndpoint::Unix(path)) => {
+            RedisServers::One(StoreEndpoint::Unix(path)) => {
                 write!(f, "redis+unix://{}?db={}", path.display(), self.database)
             }
             RedisServers::One(endpoint) => write!(f, "{scheme}://{endpoint}/{}", self.database),
@@ -92,7 +92,7 @@ impl fmt::Display for RedisAddress {
 }
 
 /// `host:port`, an IPv6 address in brackets; or the path of a socket.
-impl fmt::Display for RedisEndpoint {
+impl fmt::Display for StoreEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
@@ -109,7 +109,7 @@ impl fmt::Display for Hosts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (host, port)) in self.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
-            write!(f, "{comma}{}", RedisEndpoint::Tcp(host.clone(), *port))?;
+            write!(f, "{comma}{}", StoreEndpoint::Tcp(host.clone(), *port))?;
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ pub use rules::Rules;
 
 use crate::admin::shape::ExplainResponse;
 use crate::admin::{self, Admin};
-use crate::config::{self, Config, Listen, StoreLocation};
+use crate::config::{self, Config, Listen, PostgresAddress, StoreLocation};
 use crate::guard::Guard;
 use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
@@ -284,7 +284,7 @@ pub async fn digest_key(settings: &config::StoreConfig) -> Result<DigestKey, Str
     match &settings.location {
         StoreLocation::Memory => return Err("the memory store makes a new digest key at each start".into()),
         StoreLocation::Embedded(path) if !path.exists() => return Err("the store is not there yet".into()),
-        StoreLocation::Embedded(_) | StoreLocation::Redis(_) => {}
+        StoreLocation::Embedded(_) | StoreLocation::Redis(_) | StoreLocation::Postgres(_) => {}
     }
     let store = store::open_to_look(settings).await.map_err(|error| store::causes(&error))?;
     store.digest_key().map_err(|error| store::causes(&error))
@@ -300,8 +300,10 @@ pub async fn look_up(
     admin::look_up(&*store, rule, operation).await.map_err(|error| store::causes(&error))
 }
 
-/// The result of connecting to a Redis.
+/// The result of connecting to a store.
 pub struct Trial {
+    /// What kind of server it is.
+    pub kind: &'static str,
     /// Host and port.
     pub server: String,
     /// Why it cannot be used, if so.
@@ -310,8 +312,8 @@ pub struct Trial {
     pub findings: Vec<ServerFinding>,
     /// What was found out about each node of a cluster.
     pub nodes: Vec<NodeTrial>,
-    /// The ACL rule of a user with just enough rights.
-    pub acl: String,
+    /// What gives a user just enough rights: the ACL rule of a Redis user, or the statements for a role of PostgreSQL.
+    pub rights: String,
 }
 
 /// The result of connecting to a node of a cluster.
@@ -327,7 +329,11 @@ pub struct NodeTrial {
 
 /// Connects to the store, and changes nothing in it. `None`: this kind of store has no connection.
 pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
-    let StoreLocation::Redis(address) = &settings.location else { return None };
+    let address = match &settings.location {
+        StoreLocation::Redis(address) => address,
+        StoreLocation::Postgres(address) => return Some(try_postgres(address, settings).await),
+        StoreLocation::Embedded(_) | StoreLocation::Memory => return None,
+    };
     let store = store::Redis::open_to_look(address, settings);
     let acl = store::AclRule::of(settings).to_string();
     // A user's missing right is told with the rule, which is not told twice.
@@ -345,7 +351,26 @@ pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
         .collect();
     // The nodes of a cluster were examined, whatever is wrong with one of them.
     let findings = if error.is_none() || !nodes.is_empty() { store.findings() } else { Vec::new() };
-    Some(Trial { server: address.server(), error, findings, nodes, acl })
+    Some(Trial { kind: "Redis", server: address.server(), error, findings, nodes, rights: acl })
+}
+
+async fn try_postgres(address: &PostgresAddress, settings: &config::StoreConfig) -> Trial {
+    let store = store::Postgres::open_to_look(address, settings);
+    let error = store.tried().await.err().map(|why| store::causes(&why));
+    let findings = if error.is_none() { store.findings() } else { Vec::new() };
+    let rights = store::grants(&address.username);
+    Trial { kind: "PostgreSQL", server: address.server(), error, findings, nodes: Vec::new(), rights }
+}
+
+/// Makes the tables of a PostgreSQL store where they are missing, and grants this role what a sidecar needs. Returns whether
+/// they were missing.
+pub async fn init_store(address: &PostgresAddress, role: Option<&str>) -> Result<bool, String> {
+    store::Postgres::init(address, role).await.map_err(|error| store::causes(&error))
+}
+
+/// The same as statements.
+pub fn store_sql(role: Option<&str>) -> String {
+    format!("{}{}", store::SCHEMA, role.map_or_else(String::new, store::grants))
 }
 
 /// The signals that stop a sidecar.

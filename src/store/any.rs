@@ -14,7 +14,7 @@ pub enum AnyStore {
     Redis(Arc<Redis>),
     /// Records in a folder.
     Embedded(Arc<Embedded>),
-    /// Records in this process.
+    /// Records in this process, or in a database whose commits take longer than anything here.
     Other(Arc<dyn Store>),
 }
 

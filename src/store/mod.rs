@@ -1,4 +1,4 @@
-//! Stores of records: one trait, three implementations, one conformance suite.
+//! Stores of records: one trait, four implementations, one conformance suite.
 //!
 //! Every store carries out the transitions of [`crate::record::transitions`] atomically, by its own clock.
 
@@ -14,6 +14,10 @@ mod embedded;
 mod format;
 mod memory;
 mod metered;
+mod postgres;
+#[cfg(test)]
+#[path = "../../tests/support/postgres_server.rs"]
+mod postgres_server;
 mod redis;
 #[cfg(test)]
 #[path = "../../tests/support/redis_rewriting.rs"]
@@ -24,6 +28,8 @@ mod redis_server;
 #[cfg(test)]
 #[path = "../../tests/support/redis_topologies.rs"]
 mod redis_topologies;
+mod store_state;
+mod usable_since;
 
 use std::error::Error;
 use std::pin::Pin;
@@ -35,6 +41,7 @@ pub use body::{StoredBody, StoredChunks};
 pub use embedded::{Embedded, EmbeddedError};
 pub use memory::Memory;
 pub use metered::Metered;
+pub use postgres::{Postgres, PostgresError, SCHEMA, grants};
 pub use redis::{AclRule, ConnectError, NodeReport, Redis, ServerFinding};
 
 use crate::config::{self, StoreLocation};
@@ -48,7 +55,7 @@ use crate::record::{Claim, Record, RecordName, SettledRecord, Token};
 /// Opens the store that the configuration names. Must be called within a Tokio runtime. Large bodies outlive their records
 /// by `body_survives`.
 ///
-/// A Redis that cannot be reached is no reason not to start: it is waited for in the background, and calls
+/// A Redis or PostgreSQL that cannot be reached is no reason not to start: it is waited for in the background, and calls
 /// fail until it is there. One that must not be used is.
 pub async fn open(config: &config::StoreConfig, body_survives: Duration) -> Result<AnyStore, OpenError> {
     match &config.location {
@@ -62,15 +69,31 @@ pub async fn open(config: &config::StoreConfig, body_survives: Duration) -> Resu
                 Ok(()) | Err(_) => Ok(AnyStore::Redis(Arc::new(store))),
             }
         }
+        StoreLocation::Postgres(address) => {
+            let store = Postgres::open(address, config, body_survives);
+            match store.ready(FIRST_CONNECT).await {
+                Err(why) if why.is_final() => Err(OpenError::Postgres { server: address.server(), why }),
+                Ok(()) | Err(_) => Ok(AnyStore::Other(Arc::new(store))),
+            }
+        }
     }
 }
 
 /// The same for whoever only looks into it while others use it. Waits until it is known whether it can be reached.
 pub async fn open_to_look(config: &config::StoreConfig) -> Result<AnyStore, OpenError> {
-    let StoreLocation::Redis(address) = &config.location else { return open(config, Duration::ZERO).await };
-    let store = Redis::open_to_look(address, config);
-    store.tried().await.map_err(|why| OpenError::Redis { server: address.server(), why })?;
-    Ok(AnyStore::Redis(Arc::new(store)))
+    match &config.location {
+        StoreLocation::Redis(address) => {
+            let store = Redis::open_to_look(address, config);
+            store.tried().await.map_err(|why| OpenError::Redis { server: address.server(), why })?;
+            Ok(AnyStore::Redis(Arc::new(store)))
+        }
+        StoreLocation::Postgres(address) => {
+            let store = Postgres::open_to_look(address, config);
+            store.tried().await.map_err(|why| OpenError::Postgres { server: address.server(), why })?;
+            Ok(AnyStore::Other(Arc::new(store)))
+        }
+        StoreLocation::Embedded(_) | StoreLocation::Memory => open(config, Duration::ZERO).await,
+    }
 }
 
 /// Why a store cannot be opened, also not later.
@@ -88,6 +111,15 @@ pub enum OpenError {
         #[source]
         why: Arc<ConnectError>,
     },
+    /// The server must not be used.
+    #[error("the PostgreSQL at {server}")]
+    Postgres {
+        /// Which.
+        server: String,
+        /// Why not.
+        #[source]
+        why: Arc<PostgresError>,
+    },
     /// No random bytes.
     #[error("there is no randomness to make a digest key of")]
     Randomness(#[from] getrandom::Error),
@@ -99,7 +131,7 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Above this share of what a store may take, it is short of room: see [`Store::used_ratio`].
 pub const SHORT: f64 = 0.8;
 
-/// How long a start waits for Redis.
+/// How long a start waits for a server.
 const FIRST_CONNECT: Duration = Duration::from_secs(2);
 
 /// The future of a store's reply.

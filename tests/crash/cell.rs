@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::audit::audit;
 use crate::backend::{Execution, read_ledger};
 use crate::client::{self, Answer, Begun, until};
+use crate::postgres_server::PostgresServer;
 use crate::process::{Backend, Sidecar, StopAt, config};
 use crate::redis_server::RedisServer;
 
@@ -56,6 +57,8 @@ pub enum Victim {
     Redis,
     /// The same, but the others continue only after a lease has expired.
     RedisForLong,
+    /// The same with PostgreSQL as the store.
+    Postgres,
     /// The client of the first request resets its connection.
     Client,
     /// The same over HTTP/2: it resets its stream.
@@ -120,9 +123,12 @@ impl Cell {
             Step::Sidecar(_) => (Some(&stop), None),
             Step::Backend(_) => (None, Some(&stop)),
         };
-        let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+        let mut store = match self.victim {
+            Victim::Postgres => Store::Postgres(PostgresServer::start_with(&["fsync=on"])),
+            _ => Store::Redis(RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"])),
+        };
         let mut backend = Backend::start(folder, None, backend_stops);
-        std::fs::write(folder.join("onlyonce.toml"), self.config(&backend, &redis)).expect("a writable folder");
+        std::fs::write(folder.join("onlyonce.toml"), self.config(&backend, &store.url())).expect("a writable folder");
         let b = Sidecar::start(folder, "b", None);
         let mut a = Sidecar::start(folder, "a", owner_stops);
         let client = Client::default();
@@ -154,9 +160,9 @@ impl Cell {
                         client.ask_until(b.address, |answer| !answer.is_problem("in-flight"));
                     }
                     Victim::Backend => backend.kill(),
-                    Victim::Redis => redis.kill(),
+                    Victim::Redis | Victim::Postgres => store.kill(),
                     Victim::RedisForLong => {
-                        redis.kill();
+                        store.kill();
                         thread::sleep(SHORT_LEASE);
                     }
                     Victim::Drained => a.begin_to_stop(),
@@ -188,9 +194,9 @@ impl Cell {
                 client.ask_at_once(&[a.address, a.address, b.address, b.address]);
                 backend.restart();
             }
-            Victim::Redis | Victim::RedisForLong => {
+            Victim::Redis | Victim::RedisForLong | Victim::Postgres => {
                 client.ask_at_once(&[a.address, a.address, b.address, b.address]);
-                redis.restart();
+                store.restart();
             }
         }
         let last = client.ask_to_the_end(&[&a, &b]);
@@ -204,11 +210,11 @@ impl Cell {
         }
     }
 
-    fn config(self, backend: &Backend, redis: &RedisServer) -> String {
+    fn config(self, backend: &Backend, store: &str) -> String {
         // Short if an owner is lost, so that it shows soon; long otherwise, so that none is taken for lost.
         let lease = match self.victim {
             Victim::Owner | Victim::FrozenOwner | Victim::RedisForLong | Victim::Work => SHORT_LEASE,
-            Victim::Backend | Victim::Redis | Victim::Client | Victim::Stream | Victim::Drained => {
+            Victim::Backend | Victim::Redis | Victim::Postgres | Victim::Client | Victim::Stream | Victim::Drained => {
                 Duration::from_secs(60)
             }
         };
@@ -216,7 +222,7 @@ impl Cell {
             Mode::Hold => "hold",
             Mode::Retry => "retry",
         };
-        config(&backend.url(), &redis.url(), &format!("on_unknown = \"{on_unknown}\"\nlease = \"{lease:?}\""))
+        config(&backend.url(), store, &format!("on_unknown = \"{on_unknown}\"\nlease = \"{lease:?}\""))
     }
 
     /// The properties of every cell.
@@ -228,6 +234,35 @@ impl Cell {
             Mode::Retry => assert!(matches!(numbers[..], [] | [1 | 2] | [1, 2]), "{executions:?}"),
         }
         audit(executions, answers);
+    }
+}
+
+/// The store of a cell.
+enum Store {
+    Redis(RedisServer),
+    Postgres(PostgresServer),
+}
+
+impl Store {
+    fn url(&self) -> String {
+        match self {
+            Self::Redis(redis) => redis.url(),
+            Self::Postgres(postgres) => postgres.url(),
+        }
+    }
+
+    fn kill(&mut self) {
+        match self {
+            Self::Redis(redis) => redis.kill(),
+            Self::Postgres(postgres) => postgres.kill(),
+        }
+    }
+
+    fn restart(&mut self) {
+        match self {
+            Self::Redis(redis) => redis.restart(),
+            Self::Postgres(postgres) => postgres.restart(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Crash tests with real processes.
 //!
 //! - [`matrix`]: one process is killed or frozen at one step of the protocol, for each process and step.
-//! - [`storm`]: processes are killed at random, under load.
+//! - [`storm`]: processes are killed at random, under load. Failovers of PostgreSQL are for `tests/run --all`.
 //!
 //! `cargo test --features fail-points --test crash` runs both; `-- matrix` or `-- storm` after it runs one. In both, a
 //! backend keeps a ledger of what it executed, in a process of its own, which is this program under another argument.
@@ -15,6 +15,8 @@ mod backend;
 mod cell;
 mod client;
 mod matrix;
+#[path = "../support/postgres_server.rs"]
+mod postgres_server;
 mod process;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
@@ -40,5 +42,10 @@ fn main() {
     }
     if is_asked_for("storm") {
         storm::run();
+    }
+    if is_asked_for("failover")
+        && (arguments.iter().any(|argument| argument == "--include-ignored" || argument == "failover"))
+    {
+        storm::run_long();
     }
 }

@@ -22,12 +22,13 @@ const FROZEN_OWNER: (Victim, &str) = (Victim::FrozenOwner, "the owner freezes");
 const BACKEND: (Victim, &str) = (Victim::Backend, "the backend is killed");
 const REDIS: (Victim, &str) = (Victim::Redis, "Redis is killed");
 const REDIS_FOR_LONG: (Victim, &str) = (Victim::RedisForLong, "Redis is away for longer than the lease");
+const POSTGRES: (Victim, &str) = (Victim::Postgres, "PostgreSQL is killed");
 const CLIENT: (Victim, &str) = (Victim::Client, "the client resets its connection");
 const STREAM: (Victim, &str) = (Victim::Stream, "the client resets its stream (HTTP/2)");
 const WORK: (Victim, &str) = (Victim::Work, "a panic");
 const DRAINED: (Victim, &str) = (Victim::Drained, "the owner is told to stop");
 
-const TABLES: [Table; 4] = [
+const TABLES: [Table; 5] = [
     Table {
         mode: Mode::Hold,
         title: "on_unknown = \"hold\"",
@@ -40,6 +41,12 @@ const TABLES: [Table; 4] = [
         title: "on_unknown = \"hold\"; all processes live",
         steps: &STEPS,
         victims: &[CLIENT, STREAM, DRAINED],
+    },
+    Table {
+        mode: Mode::Hold,
+        title: "on_unknown = \"hold\"; records in PostgreSQL",
+        steps: &STEPS,
+        victims: &[POSTGRES],
     },
     Table { mode: Mode::Hold, title: "on_unknown = \"hold\"; work panics", steps: &SIDECAR_STEPS, victims: &[WORK] },
 ];

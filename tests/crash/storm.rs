@@ -22,6 +22,7 @@ use tempfile::TempDir;
 use crate::audit::audit;
 use crate::backend::read_ledger;
 use crate::client::{self, Answer, until};
+use crate::postgres_server::PostgresServer;
 use crate::process::{Backend, Sidecar, config};
 use crate::redis_server::RedisServer;
 use crate::small_disk::SmallDisk;
@@ -53,6 +54,10 @@ enum Storm {
     FullDisk,
     /// The folder of the embedded store is moved away, and put back.
     Folder,
+    /// PostgreSQL and the backend are killed, and PostgreSQL is frozen.
+    Postgres,
+    /// The primary of two PostgreSQL servers, whose commits wait for the other one, is killed, and the other is promoted.
+    Failover,
 }
 
 struct Scene {
@@ -68,6 +73,8 @@ enum Store {
     Redis(RedisServer),
     /// On a separate disk if that must be full.
     Embedded(Option<SmallDisk>),
+    /// The second one is a synchronous replica of the first.
+    Postgres(PostgresServer, Option<PostgresServer>),
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +93,15 @@ pub fn run() {
     for storm in [Storm::Rights, Storm::FullDisk, Storm::Folder] {
         rage(storm, seed, seconds.div_ceil(2));
     }
+}
+
+/// Those of `tests/run --all`.
+pub fn run_long() {
+    let seed = var("ONLYONCE_STORM_SEED").map_or_else(|_| fresh_seed(), |seed| seed.parse().expect("a number"));
+    let seconds = var("ONLYONCE_STORM_SECONDS").map_or(20, |seconds| seconds.parse().expect("a number of seconds"));
+    println!("\nstorm: ONLYONCE_STORM_SEED={seed} ONLYONCE_STORM_SECONDS={seconds}");
+    rage(Storm::Postgres, seed, seconds);
+    rage(Storm::Failover, seed, seconds);
 }
 
 fn rage(storm: Storm, seed: u64, seconds: u32) {
@@ -157,6 +173,16 @@ impl Scene {
             Storm::Sidecars | Storm::Behind | Storm::LateRedis | Storm::Rights => Store::Redis(persistent()),
             Storm::FullDisk => Store::Embedded(Some(SmallDisk::mount(8, "FullDisk")?)),
             Storm::Folder => Store::Embedded(None),
+            Storm::Postgres => Store::Postgres(PostgresServer::start_with(&["fsync=on"]), None),
+            Storm::Failover => {
+                let primary = PostgresServer::start_with(&["fsync=on", "synchronous_standby_names=*"]);
+                let standby = primary.start_standby(&["fsync=on"]);
+                until("the standby is synchronous", || {
+                    let state = primary.sql("SELECT sync_state FROM pg_stat_replication");
+                    (state == "sync").then_some(())
+                });
+                Store::Postgres(primary, Some(standby))
+            }
         };
         let url = match &store {
             Store::Redis(redis) if storm == Storm::Rights => {
@@ -168,6 +194,10 @@ impl Scene {
                 let place = disk.as_ref().map_or(folder.path(), SmallDisk::path);
                 format!("embedded:{}", place.join(RECORDS).display())
             }
+            Store::Postgres(primary, None) => primary.url(),
+            Store::Postgres(primary, Some(standby)) => {
+                format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", primary.port(), standby.port())
+            }
         };
         let backend = Backend::start(folder.path(), Some(seed), None);
         let route = "on_unknown = \"hold\"\nlease = \"1s\"";
@@ -178,7 +208,7 @@ impl Scene {
             config = config.replace("timeout = \"10s\"", "timeout = \"1s\"\non_error = \"forward\"");
         }
         std::fs::write(folder.path().join("onlyonce.toml"), config).expect("a writable folder");
-        let count = if let Store::Redis(_) = store { 4 } else { 1 };
+        let count = if let Store::Embedded(_) = store { 1 } else { 4 };
         let sidecars = (0..count).map(|number| start(folder.path(), number)).collect();
         Some(Self { storm, folder, store, backend, sidecars })
     }
@@ -197,6 +227,11 @@ impl Scene {
             thread::sleep(chance.millis(50..300));
             match self.storm {
                 Storm::Sidecars | Storm::Behind => self.strike_process(addresses, &mut chance, &mut blows),
+                Storm::Postgres => self.strike_postgres(&mut chance, &mut blows),
+                Storm::Failover => {
+                    self.fail_over(end, &mut chance);
+                    return Blows { kills: ENOUGH, freezes: 0 };
+                }
                 Storm::LateRedis | Storm::Rights | Storm::FullDisk | Storm::Folder => {
                     self.strike_store(addresses, &mut chance, &mut blows);
                 }
@@ -233,6 +268,42 @@ impl Scene {
             _ => self.kill(number, pause, addresses),
         }
         blows.kills += 1;
+    }
+
+    fn strike_postgres(&mut self, chance: &mut Chance, blows: &mut Blows) {
+        let pause = chance.millis(0..400);
+        let (what, Store::Postgres(postgres, _)) = (chance.below(3), &mut self.store) else { return };
+        match what {
+            0 => {
+                self.backend.kill();
+                thread::sleep(pause);
+                self.backend.restart();
+            }
+            1 => {
+                postgres.kill();
+                thread::sleep(pause);
+                postgres.restart();
+            }
+            _ => {
+                postgres.freeze();
+                thread::sleep(pause * 4);
+                postgres.thaw();
+                blows.freezes += 1;
+                return;
+            }
+        }
+        blows.kills += 1;
+    }
+
+    /// Once, in the middle of the time: the primary is gone for good, with its disk.
+    fn fail_over(&mut self, end: Instant, chance: &mut Chance) {
+        let left = end.saturating_duration_since(Instant::now());
+        thread::sleep(left / 2);
+        let Store::Postgres(primary, standby) = &mut self.store else { return };
+        primary.kill();
+        thread::sleep(chance.millis(0..1000));
+        standby.as_ref().expect("a standby").promote();
+        thread::sleep(end.saturating_duration_since(Instant::now()));
     }
 
     /// Kills a sidecar, and starts it again.
@@ -281,6 +352,7 @@ impl Scene {
                     blows.kills += 1;
                 }
             }
+            Store::Postgres(..) => {}
             Store::Embedded(None) => {
                 let (here, away) = (self.folder.path().join(RECORDS), self.folder.path().join("away"));
                 std::fs::rename(&here, &away).expect("to move it");

@@ -49,6 +49,7 @@ mod operators;
 mod page;
 mod page_access;
 mod passthrough;
+mod postgres;
 mod presets;
 mod reach;
 mod records;

@@ -87,11 +87,6 @@ impl<'a> Item<'a> {
         None
     }
 
-    /// Reports the value as planned. `what` is the subject and its verb.
-    pub(super) fn not_built<T>(&self, what: &str, instead: &str) -> Option<T> {
-        self.refuse(format!("{what} not built yet"), instead)
-    }
-
     /// A string. `"env:NAME"` stands for the environment variable's value.
     pub(super) fn text(&self) -> Option<Text> {
         self.string(Shape::Text, &format!("in quotes: {} = \"…\"", self.key()))

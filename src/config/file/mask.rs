@@ -138,8 +138,8 @@ fn has_credentials(key: &str, value: &str) -> bool {
     let Some((scheme, rest)) = value.split_once(':').filter(|_| key.contains("url") || value.contains("://")) else {
         return key.contains("url") && value.contains('@');
     };
-    let redis = scheme.contains("redis") || scheme.contains("valkey");
-    rest.contains(['@', '?']) || (redis && !is_plain(rest))
+    let has_users = ["redis", "valkey", "postgres"].iter().any(|name| scheme.contains(name));
+    rest.contains(['@', '?']) || (has_users && !is_plain(rest))
 }
 
 /// Exactly `//host[:port][/database]`.

@@ -14,6 +14,7 @@ mod order;
 mod origin;
 mod path;
 mod pem;
+mod postgres_url;
 mod preset;
 mod replay_auth;
 mod report;

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::super::{RedisAddress, RedisEndpoint, RedisPassword, RedisServers, Secret, StoreLocation};
+use super::super::{PostgresAddress, RedisAddress, RedisServers, Secret, StoreEndpoint, StoreLocation, StorePassword};
 use super::item::Item;
+use super::postgres_url;
 use crate::uri;
 
-const ADVICE: &str = "one of these is right: \"redis://host:6379/0\", \"embedded:/var/lib/onlyonce\", \"memory:\"";
+const ADVICE: &str = "one of these is right: \"redis://host:6379/0\", \"postgres://user@host/database\", \"embedded:/var/lib/onlyonce\", \"memory:\"";
 const SECRETS: &str = "write @ : / in a password as %40 %3A %2F, or take it from elsewhere: \
                        password = \"env:REDIS_PASSWORD\", or url = \"env:ONLYONCE_STORE_URL\"";
 
@@ -15,6 +16,8 @@ const SECRETS: &str = "write @ : / in a password as %40 %3A %2F, or take it from
 pub(super) enum StoreUrl {
     /// A Redis, and whether it is spoken to in TLS.
     Redis(RedisAddress, bool),
+    /// A PostgreSQL, and the same.
+    Postgres(PostgresAddress, bool),
     Other(StoreLocation),
 }
 
@@ -43,7 +46,7 @@ pub(super) fn read(item: &Item<'_>) -> Option<StoreUrl> {
     }
     match scheme.as_str() {
         "postgres" | "postgresql" => {
-            item.not_built("the PostgreSQL store (postgres:) is", "use a Redis: redis://host:6379/0")
+            postgres_url::read(item, rest).map(|(address, is_tls)| StoreUrl::Postgres(address, is_tls))
         }
         "embedded" => embedded(item, rest).map(StoreLocation::Embedded).map(StoreUrl::Other),
         "memory" if rest.is_empty() => Some(StoreUrl::Other(StoreLocation::Memory)),
@@ -135,7 +138,7 @@ fn redis(item: &Item<'_>, kind: Kind, rest: &str) -> Option<RedisAddress> {
                     None => return refuse("store.url takes no other parameter than db"),
                 },
             };
-            (RedisServers::One(RedisEndpoint::Unix(PathBuf::from(format!("/{path}")))), database)
+            (RedisServers::One(StoreEndpoint::Unix(PathBuf::from(format!("/{path}")))), database)
         }
         Kind::Server if authority.contains(',') => {
             return item.refuse(
@@ -147,7 +150,7 @@ fn redis(item: &Item<'_>, kind: Kind, rest: &str) -> Option<RedisAddress> {
             let Some((host, port)) = host_and_port(authority, kind.port()) else {
                 return refuse("store.url has no valid host and port");
             };
-            (RedisServers::One(RedisEndpoint::Tcp(host, port)), path)
+            (RedisServers::One(StoreEndpoint::Tcp(host, port)), path)
         }
         Kind::Sentinel => {
             let Some(sentinels) = hosts(authority, kind.port()) else {
@@ -172,12 +175,12 @@ fn redis(item: &Item<'_>, kind: Kind, rest: &str) -> Option<RedisAddress> {
     if kind == Kind::Cluster && database != 0 {
         return refuse("a Redis Cluster has database 0 only");
     }
-    let password = password.map(RedisPassword::Fixed);
+    let password = password.map(StorePassword::Fixed);
     Some(RedisAddress { servers, database, username, password, tls: None })
 }
 
 /// `user`, `user:password` or `:password`
-fn user(credentials: Option<&str>) -> Option<(Option<String>, Option<Secret>)> {
+pub(super) fn user(credentials: Option<&str>) -> Option<(Option<String>, Option<Secret>)> {
     let Some(credentials) = credentials else { return Some((None, None)) };
     let (user, password) = match credentials.split_once(':') {
         Some((user, password)) => (user, Some(password)),
@@ -201,7 +204,7 @@ fn hosts(authority: &str, default: u16) -> Option<Vec<(String, u16)>> {
     is_distinct.then_some(hosts)
 }
 
-fn host_and_port(authority: &str, default: u16) -> Option<(String, u16)> {
+pub(super) fn host_and_port(authority: &str, default: u16) -> Option<(String, u16)> {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok().filter(|port| *port != 0)?),
         _ => (authority, default),
@@ -218,19 +221,19 @@ fn number(database: &str) -> Option<i64> {
 }
 
 /// `store.password`: the password itself, which `env:NAME` takes from the environment, or `file:PATH`.
-pub(super) fn password(item: &Item<'_>) -> Option<RedisPassword> {
+pub(super) fn password(item: &Item<'_>) -> Option<StorePassword> {
     let text = item.text()?;
     match text.value.strip_prefix("file:") {
         Some("") => item.refuse("store.password names no file", "write password = \"file:/run/secrets/redis\""),
-        Some(path) => Some(RedisPassword::File(item.path(path))),
+        Some(path) => Some(StorePassword::File(item.path(path))),
         None if text.value.is_empty() => {
             item.refuse("store.password is empty", "leave it out where the server asks for none")
         }
-        None => Some(RedisPassword::Fixed(Secret::new(text.value))),
+        None => Some(StorePassword::Fixed(Secret::new(text.value))),
     }
 }
 
-fn decoded(text: &str) -> Option<String> {
+pub(super) fn decoded(text: &str) -> Option<String> {
     String::from_utf8(uri::percent_decode(text.as_bytes())?).ok()
 }
 

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use tracing::Level;
 
 use super::super::{
-    AdminToken, Durability, HeaderCase, Listen, LogFormat, RedisAddress, RedisPassword, Secret, SecretKey,
-    StoreLocation, Threads, UpstreamAddress,
+    AdminToken, Durability, HeaderCase, Listen, LogFormat, PostgresAddress, RedisAddress, Secret, SecretKey,
+    StoreLocation, StorePassword, Threads, UpstreamAddress,
 };
 use super::address;
 use super::admin_token::{self, NamedTokens};
@@ -288,7 +288,7 @@ settings! {
         }
         read {
             url: StoreUrl = required(store_url::read, RECORDS);
-            password: RedisPassword = optional(store_url::password);
+            password: StorePassword = optional(store_url::password);
             tls: ClientTls = group(ClientTls::read);
         }
         keys {
@@ -321,36 +321,57 @@ const RECORDS: &str = "say where records are kept:\n  [store]\n  url = \"redis:/
 
 impl StoreTable {
     pub(super) fn check(&mut self, report: &FileReport<'_>) {
-        let is_tls = self.url.get().map(|url| matches!(url, StoreUrl::Redis(_, true)));
-        if let (Setting::Given(1.., span), Some(StoreUrl::Other(_))) = (&self.replica_acks, self.url.get()) {
+        let is_tls = self.url.get().map(|url| matches!(url, StoreUrl::Redis(_, true) | StoreUrl::Postgres(_, true)));
+        let is_postgres = matches!(self.url.get(), Some(StoreUrl::Postgres(..)));
+        if let (Setting::Given(1.., span), Some(StoreUrl::Postgres(..) | StoreUrl::Other(_))) =
+            (&self.replica_acks, self.url.get())
+        {
             report.add(
                 Some(span.clone()),
                 "store.replica_acks is for a Redis, and store.url is something else",
-                "leave it out",
+                if is_postgres {
+                    "leave it out; synchronous_standby_names of the server says which replicas have a claim before it counts"
+                } else {
+                    "leave it out"
+                },
             );
         }
-        if let (Setting::Given(true, span), Some(StoreUrl::Other(_))) = (&self.fsync_acks, self.url.get()) {
+        if let (Setting::Given(true, span), Some(StoreUrl::Postgres(..) | StoreUrl::Other(_))) =
+            (&self.fsync_acks, self.url.get())
+        {
             report.add(
                 Some(span.clone()),
                 "store.fsync_acks is for a Redis, and store.url is something else",
-                "leave it out; store.durability says what a claim of the embedded store waits for",
+                if is_postgres {
+                    "leave it out; a claim in PostgreSQL is on its disk before it counts"
+                } else {
+                    "leave it out; store.durability says what a claim of the embedded store waits for"
+                },
             );
         }
-        self.tls.check("store", "Redis", ("TLS", "rediss://…"), (is_tls, self.url.span()), report);
+        let (server, form) =
+            if is_postgres { ("PostgreSQL", "postgres://…?sslmode=verify-full") } else { ("Redis", "rediss://…") };
+        self.tls.check("store", server, ("TLS", form), (is_tls, self.url.span()), report);
         match self.url.get() {
-            Some(StoreUrl::Redis(RedisAddress { password: Some(_), .. }, _)) if self.password.span().is_some() => {
+            Some(
+                StoreUrl::Redis(RedisAddress { password: Some(_), .. }, _)
+                | StoreUrl::Postgres(PostgresAddress { password: Some(_), .. }, _),
+            ) if self.password.span().is_some() => {
+                let scheme = if is_postgres { "postgres" } else { "redis" };
                 report.add(
                     self.password.span(),
                     "there are two passwords: store.url has one, too",
-                    "take one of them out; a user without a password in store.url is right: redis://user@host",
+                    format!(
+                        "take one of them out; a user without a password in store.url is right: {scheme}://user@host"
+                    ),
                 );
             }
             Some(StoreUrl::Other(_)) if self.password.span().is_some() => report.add(
                 self.password.span(),
-                "store.password is for a Redis, and store.url is something else",
+                "store.password is for a Redis or a PostgreSQL, and store.url is something else",
                 "leave it out",
             ),
-            Some(StoreUrl::Redis(..) | StoreUrl::Other(_)) | None => {}
+            Some(StoreUrl::Redis(..) | StoreUrl::Postgres(..) | StoreUrl::Other(_)) | None => {}
         }
     }
 
@@ -360,6 +381,11 @@ impl StoreTable {
                 address.password = address.password.or(self.password.clone().optional()?);
                 address.tls = if is_tls { Some(self.tls.client()?) } else { None };
                 StoreLocation::Redis(address)
+            }
+            StoreUrl::Postgres(mut address, is_tls) => {
+                address.password = address.password.or(self.password.clone().optional()?);
+                address.tls = if is_tls { Some(self.tls.client()?) } else { None };
+                StoreLocation::Postgres(address)
             }
             StoreUrl::Other(location) => location,
         })

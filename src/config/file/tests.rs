@@ -160,7 +160,7 @@ fn any_string_may_come_from_the_environment() {
     let config = parse("t", &text, &|_| Some("redis://u:p%40@[::1]/3".into())).expect("a configuration");
     let StoreLocation::Redis(address) = config.store.location else { panic!("not a Redis") };
     assert_eq!(address.to_string(), "redis://[::1]:6379/3");
-    assert_eq!(address.password, Some(crate::config::RedisPassword::Fixed(crate::config::Secret::new("p@"))));
+    assert_eq!(address.password, Some(crate::config::StorePassword::Fixed(crate::config::Secret::new("p@"))));
 }
 
 #[test]

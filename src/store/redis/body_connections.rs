@@ -19,12 +19,12 @@ use super::handshake;
 use super::pipeline::ASKING;
 use super::resp::{CommandWriter, RespValue};
 use super::stream::{Dialer, RedisStream};
-use crate::config::RedisEndpoint;
+use crate::config::StoreEndpoint;
 
 /// The connections for bodies of one core.
 pub(super) struct BodyConnections {
     dialer: Arc<Dialer>,
-    endpoint: RedisEndpoint,
+    endpoint: StoreEndpoint,
     prefix: String,
     /// The run ID of the server, once it is known.
     run: OnceLock<String>,
@@ -48,7 +48,7 @@ impl BodyConnections {
     /// Starts with `first`, an open connection, if there is one. More are opened as needed.
     pub(super) fn new(
         dialer: Arc<Dialer>,
-        endpoint: RedisEndpoint,
+        endpoint: StoreEndpoint,
         prefix: String,
         first: Option<RedisStream>,
     ) -> Self {
@@ -233,7 +233,7 @@ mod tests {
     use crate::store::redis_server::RedisServer;
 
     fn connections(server: &RedisServer, first: Option<RedisStream>) -> BodyConnections {
-        let endpoint = RedisEndpoint::Tcp("127.0.0.1".to_owned(), server.port());
+        let endpoint = StoreEndpoint::Tcp("127.0.0.1".to_owned(), server.port());
         let dialer = Dialer::new(&RedisAddress::plain(endpoint.clone()));
         BodyConnections::new(dialer, endpoint, "onlyonce".to_owned(), first)
     }

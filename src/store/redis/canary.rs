@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::command_error::CommandError;
 use super::connected::Connected;
-use super::store_state::StoreState;
 use crate::record::Hex;
+use crate::store::store_state::StoreState;
 
 /// A number that this process writes repeatedly, increased by one each time. A server with an older number is not the
 /// one that accepted the last write: it was restored, or it was a replica that lagged.

@@ -11,15 +11,15 @@ use super::multiplexed::Multiplexed;
 use super::pipeline::Pipeline;
 use super::stream::RedisStream;
 use super::timing::TIMEOUTS;
-use super::usable_since::UsableSince;
 use super::write_acks::WriteAcks;
-use crate::config::RedisEndpoint;
+use crate::config::StoreEndpoint;
+use crate::store::usable_since::UsableSince;
 
 /// Connections that work, as far as is known.
 #[derive(Clone)]
 pub(super) struct Connected {
     /// The address of the server.
-    pub(super) endpoint: RedisEndpoint,
+    pub(super) endpoint: StoreEndpoint,
     /// A random number of each run, if the server reports it.
     pub(super) run: Option<Arc<str>>,
     pub(super) duty: ServerDuty,

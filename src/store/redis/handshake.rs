@@ -8,7 +8,7 @@ use super::command_error::CommandError;
 use super::facts::field;
 use super::resp::{CommandWriter, RespValue, take_reply};
 use super::stream::{Dialer, RedisStream};
-use crate::config::RedisEndpoint;
+use crate::config::StoreEndpoint;
 
 /// An open connection, and the run ID of its server, if the server reports it.
 pub(super) struct Opened {
@@ -20,7 +20,7 @@ pub(super) struct Opened {
 /// for example after a failover. A server that does not report its run ID is accepted.
 pub(super) async fn open_same(
     dialer: &Dialer,
-    endpoint: &RedisEndpoint,
+    endpoint: &StoreEndpoint,
     prefix: &str,
     run: Option<&str>,
 ) -> RedisResult<RedisStream> {
@@ -35,7 +35,7 @@ pub(super) async fn open_same(
 
 /// Opens a connection on this runtime. It counts as open only after a reply, because a server that is at its limit
 /// accepts a connection and then refuses it.
-pub(super) async fn open(dialer: &Dialer, endpoint: &RedisEndpoint, prefix: &str) -> RedisResult<Opened> {
+pub(super) async fn open(dialer: &Dialer, endpoint: &StoreEndpoint, prefix: &str) -> RedisResult<Opened> {
     let password = dialer.password().await?;
     let mut stream = dialer.open(endpoint).await?;
     let mut out = Vec::new();

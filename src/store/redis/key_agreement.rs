@@ -13,13 +13,13 @@ use super::command_error::CommandError;
 use super::connect_error::ConnectError;
 use super::connected::{Connected, ServerDuty};
 use super::facts::field;
-use super::store_state::StoreState;
 use super::write_acks::RequiredAcks;
 use crate::clock::since_boot;
 use crate::config;
 use crate::key::DigestKey;
 use crate::store::FOREVER;
 use crate::store::digest_key::{Agreement, DigestKeyNote, Wanted, configured};
+use crate::store::store_state::StoreState;
 
 /// Ensures that this process claims only while the store has the same digest key.
 pub(super) struct KeyAgreement {

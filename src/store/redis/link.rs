@@ -14,9 +14,9 @@ use super::connected::Connected;
 use super::finding::ServerFinding;
 use super::own_names::OwnNames;
 use super::timing::millis;
-use super::usable_since::UsableSince;
 use crate::clock::since_boot;
 use crate::store::StoreError;
+use crate::store::usable_since::UsableSince;
 
 /// State that is shared by the callers and the task that keeps the connection.
 pub(super) struct Link {

@@ -36,13 +36,11 @@ mod probe;
 mod resp;
 mod sentinel;
 mod server;
-mod store_state;
 mod stream;
 mod supervisor;
 #[cfg(test)]
 mod tests;
 mod timing;
-mod usable_since;
 mod write_acks;
 
 use std::sync::Arc;
@@ -63,12 +61,13 @@ pub use finding::{NodeReport, ServerFinding};
 use hot::RecordKey;
 use sentinel::Sentinels;
 use server::{ServerSettings, WatchedServer};
-use store_state::StoreState;
 use stream::Dialer;
+pub(super) use stream::certificate_fault;
 use supervisor::Source;
 
 use super::digest_key;
 use super::format::RecordFormat;
+use super::store_state::StoreState;
 use super::{
     Changes, Claimed, Health, ListQuery, NodeUse, Page, Released, Renewed, Settled, Store, StoreError, StoreFuture,
     StoredChunks, SwapResult,

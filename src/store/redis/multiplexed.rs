@@ -9,7 +9,7 @@ use redis::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::stream::Dialer;
-use crate::config::RedisEndpoint;
+use crate::config::StoreEndpoint;
 
 /// A connection of the `redis` crate. It is closed with its last clone.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ impl Multiplexed {
 /// connection at once.
 pub(super) async fn open(
     dialer: &Dialer,
-    endpoint: &RedisEndpoint,
+    endpoint: &StoreEndpoint,
     on_push: impl Fn(PushInfo) + Send + Sync + 'static,
 ) -> RedisResult<Multiplexed> {
     let on_push = move |push| {
@@ -53,7 +53,7 @@ pub(super) async fn open(
 
 async fn over(
     dialer: &Dialer,
-    endpoint: &RedisEndpoint,
+    endpoint: &StoreEndpoint,
     info: &RedisConnectionInfo,
     config: AsyncConnectionConfig,
 ) -> RedisResult<Multiplexed> {

@@ -17,11 +17,11 @@ use super::disk_wait::DiskWait;
 use super::facts::{NO_EVICTION, ServerFacts};
 use super::finding::ServerFinding;
 use super::link::Link;
-use super::store_state::StoreState;
 use super::stream::Dialer;
 use super::write_acks::RequiredAcks;
-use crate::config::{self, RedisEndpoint};
+use crate::config::{self, StoreEndpoint};
 use crate::store::SHORT;
+use crate::store::store_state::StoreState;
 
 /// Examines a server, and remembers which warnings were logged for the last one.
 pub(super) struct Probe {
@@ -314,7 +314,7 @@ impl Probe {
         &self,
         acks: RequiredAcks,
         error: RedisError,
-        endpoint: &RedisEndpoint,
+        endpoint: &StoreEndpoint,
         dialer: &Dialer,
     ) -> ConnectError {
         let says = |text: &str| error.detail().is_some_and(|detail| detail.contains(text));

@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::multiplexed::{self, Multiplexed};
 use super::stream::Dialer;
 use super::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
-use crate::config::RedisEndpoint;
+use crate::config::StoreEndpoint;
 
 /// The sentinels of one primary. Each has a task that asks it.
 pub(super) struct Sentinels {
@@ -42,7 +42,7 @@ struct Heard {
 /// A server that a sentinel names as the primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Primary {
-    endpoint: RedisEndpoint,
+    endpoint: StoreEndpoint,
     /// The configuration epoch. It increases with each failover.
     epoch: u64,
 }
@@ -63,7 +63,7 @@ impl Sentinels {
         let tasks = sentinels.iter().enumerate().map(|(index, (host, port))| {
             let watcher = Watcher {
                 dialer: dialer.clone(),
-                endpoint: RedisEndpoint::Tcp(host.clone(), *port),
+                endpoint: StoreEndpoint::Tcp(host.clone(), *port),
                 master: master.to_owned(),
                 index,
                 tell: tell.clone(),
@@ -77,7 +77,7 @@ impl Sentinels {
     }
 
     /// Asks all sentinels. Returns the candidates for the primary, the most likely one first.
-    pub(super) async fn candidates(&self) -> Result<Vec<RedisEndpoint>, RedisError> {
+    pub(super) async fn candidates(&self) -> Result<Vec<StoreEndpoint>, RedisError> {
         let mut round = 0;
         self.ask_now.send_modify(|number| {
             *number += 1;
@@ -100,7 +100,7 @@ impl Sentinels {
 
     /// Waits until `current` must not be used any more, or until the sentinels prefer a server other than `current` and
     /// `first`. `first` was their preference when `current` was chosen.
-    pub(super) async fn until_moved(&self, current: &RedisEndpoint, first: &RedisEndpoint) {
+    pub(super) async fn until_moved(&self, current: &StoreEndpoint, first: &StoreEndpoint) {
         let mut heard = self.heard.clone();
         if heard.wait_for(|heard| is_moved(&named(heard), current, first)).await.is_err() {
             // The tasks end only with the store.
@@ -124,14 +124,14 @@ impl Sentinels {
 
 /// The servers that are named with the highest epoch. They are several only if the sentinels do not tell epochs, or do not
 /// agree on a name for one server. They are sorted by the number of sentinels that name them.
-fn named(heard: &[Heard]) -> Vec<RedisEndpoint> {
+fn named(heard: &[Heard]) -> Vec<StoreEndpoint> {
     // A failover needs most of the sentinels. If most of them answer, one that does not answer knows nothing later, and may
     // be gone for good.
     let most_answer = heard.iter().filter(|heard| heard.answers).count() * 2 > heard.len();
     let counts = |heard: &&Heard| heard.answers || !most_answer;
     let primaries = || heard.iter().filter(counts).filter_map(|heard| heard.primary.as_ref());
     let highest = primaries().map(|primary| primary.epoch).max();
-    let mut named: Vec<(usize, &RedisEndpoint)> = Vec::new();
+    let mut named: Vec<(usize, &StoreEndpoint)> = Vec::new();
     for Primary { endpoint, .. } in primaries().filter(|primary| Some(primary.epoch) == highest) {
         match named.iter_mut().find(|(_, other)| *other == endpoint) {
             Some((count, _)) => *count += 1,
@@ -143,14 +143,14 @@ fn named(heard: &[Heard]) -> Vec<RedisEndpoint> {
 }
 
 /// Whether `current` must be left, also for a server that cannot be used.
-fn is_moved(named: &[RedisEndpoint], current: &RedisEndpoint, first: &RedisEndpoint) -> bool {
+fn is_moved(named: &[StoreEndpoint], current: &StoreEndpoint, first: &StoreEndpoint) -> bool {
     named.first().is_some_and(|now| !named.contains(current) || now != current && now != first)
 }
 
 /// Asks one sentinel.
 struct Watcher {
     dialer: Arc<Dialer>,
-    endpoint: RedisEndpoint,
+    endpoint: StoreEndpoint,
     master: String,
     index: usize,
     tell: watch::Sender<Vec<Heard>>,
@@ -234,7 +234,7 @@ async fn primary(connection: &Multiplexed, master: &str) -> RedisResult<Option<P
     let details = answers.next().and_then(Result::ok);
     let details: Option<HashMap<String, String>> = details.and_then(|value| redis::from_redis_value(value).ok());
     let epoch = details.and_then(|details| details.get("config-epoch")?.parse().ok()).unwrap_or(0);
-    Ok(address.map(|(host, port)| Primary { endpoint: RedisEndpoint::Tcp(host, port), epoch }))
+    Ok(address.map(|(host, port)| Primary { endpoint: StoreEndpoint::Tcp(host, port), epoch }))
 }
 
 fn unknown(master: &str) -> RedisError {
@@ -265,8 +265,8 @@ mod tests {
         named.iter().map(heard).collect()
     }
 
-    fn at(port: u16) -> RedisEndpoint {
-        RedisEndpoint::Tcp("10.0.0.1".to_owned(), port)
+    fn at(port: u16) -> StoreEndpoint {
+        StoreEndpoint::Tcp("10.0.0.1".to_owned(), port)
     }
 
     #[test]

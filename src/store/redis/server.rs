@@ -12,11 +12,11 @@ use super::key_agreement::KeyAgreement;
 use super::link::Link;
 use super::notify::ChangeSubscriber;
 use super::probe::Probe;
-use super::store_state::StoreState;
 use super::stream::Dialer;
 use super::supervisor::{Source, Supervisor};
 use super::write_acks::RequiredAcks;
 use crate::config;
+use crate::store::store_state::StoreState;
 
 /// A server. Its connections are closed when it is dropped.
 pub(super) struct WatchedServer {

@@ -15,14 +15,14 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 
-use crate::config::{RedisAddress, RedisEndpoint, RedisPassword, Secret};
+use crate::config::{RedisAddress, Secret, StoreEndpoint, StorePassword};
 use crate::tls;
 
 /// The settings for opening connections to any server: TLS, user, password and database.
 pub(super) struct Dialer {
     tls: Option<TlsConnector>,
     pub(super) username: Option<String>,
-    password: Option<RedisPassword>,
+    password: Option<StorePassword>,
     pub(super) database: i64,
     /// Whether the last server accepted a connection, whatever happened after that.
     reached: AtomicBool,
@@ -81,8 +81,8 @@ impl Dialer {
     pub(super) async fn password(&self) -> io::Result<Option<Secret>> {
         let path = match &self.password {
             None => return Ok(None),
-            Some(RedisPassword::Fixed(secret)) => return Ok(Some(secret.clone())),
-            Some(RedisPassword::File(path)) => path.clone(),
+            Some(StorePassword::Fixed(secret)) => return Ok(Some(secret.clone())),
+            Some(StorePassword::File(path)) => path.clone(),
         };
         let shown = path.display().to_string();
         let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
@@ -93,10 +93,10 @@ impl Dialer {
     }
 
     /// Opens a stream on this runtime.
-    pub(super) async fn open(&self, endpoint: &RedisEndpoint) -> io::Result<RedisStream> {
+    pub(super) async fn open(&self, endpoint: &StoreEndpoint) -> io::Result<RedisStream> {
         let (host, port) = match endpoint {
-            RedisEndpoint::Unix(path) => return UnixStream::connect(path).await.map(RedisStream::Unix),
-            RedisEndpoint::Tcp(host, port) => (host, *port),
+            StoreEndpoint::Unix(path) => return UnixStream::connect(path).await.map(RedisStream::Unix),
+            StoreEndpoint::Tcp(host, port) => (host, *port),
         };
         let stream = TcpStream::connect((host.as_str(), port)).await?;
         self.reached.store(true, Ordering::Relaxed);
@@ -172,7 +172,8 @@ pub(super) fn tls_fault(error: &(dyn std::error::Error + 'static)) -> Option<Str
     None
 }
 
-fn certificate_fault(reason: &CertificateError) -> String {
+/// Advice about a certificate that is not believed.
+pub(in crate::store) fn certificate_fault(reason: &CertificateError) -> String {
     match reason {
         CertificateError::UnknownIssuer => {
             "the server's certificate is signed by nobody that is believed here: name the file with its authority's \

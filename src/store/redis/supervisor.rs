@@ -30,10 +30,10 @@ use super::probe::Probe;
 use super::sentinel::Sentinels;
 use super::stream::Dialer;
 use super::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
-use super::usable_since::UsableSince;
 use super::write_acks::{RequiredAcks, WriteAcks, try_acks};
-use crate::config::RedisEndpoint;
+use crate::config::StoreEndpoint;
 use crate::store::causes;
+use crate::store::usable_since::UsableSince;
 
 /// The task.
 pub(super) struct Supervisor {
@@ -53,7 +53,7 @@ pub(super) struct Supervisor {
 /// The source of the server's address.
 pub(super) enum Source {
     /// The configuration.
-    Fixed(RedisEndpoint),
+    Fixed(StoreEndpoint),
     /// Sentinels, which may name another server at any time.
     Sentinel(Sentinels),
 }
@@ -123,7 +123,7 @@ impl Supervisor {
 
     /// Connects to the server, or to the first candidate that works. Sentinels that tell epochs name one. Also returns the candidate that the sentinels
     /// preferred.
-    async fn connect(&mut self) -> Result<(Connected, RedisEndpoint), ConnectError> {
+    async fn connect(&mut self) -> Result<(Connected, StoreEndpoint), ConnectError> {
         let candidates = match &*self.source {
             Source::Fixed(endpoint) => vec![endpoint.clone()],
             Source::Sentinel(sentinels) => sentinels.candidates().await.map_err(|source| {
@@ -151,7 +151,7 @@ impl Supervisor {
         Err(failed.unwrap_or(ConnectError::NotYet))
     }
 
-    async fn connect_to(&mut self, endpoint: &RedisEndpoint) -> Result<Connected, ConnectError> {
+    async fn connect_to(&mut self, endpoint: &StoreEndpoint) -> Result<Connected, ConnectError> {
         let deadline = Instant::now() + self.connect_timeout;
         let lost = CancellationToken::new();
         let silent = |_| ConnectError::Silent(self.connect_timeout);
@@ -234,7 +234,7 @@ impl Supervisor {
     }
 
     /// Opens a connection that reports its loss.
-    async fn open(&self, endpoint: &RedisEndpoint, lost: &CancellationToken) -> RedisResult<Multiplexed> {
+    async fn open(&self, endpoint: &StoreEndpoint, lost: &CancellationToken) -> RedisResult<Multiplexed> {
         let closed = lost.clone();
         let on_push = move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
@@ -252,7 +252,7 @@ impl Supervisor {
     }
 
     /// Monitors a connection until it is lost.
-    async fn attend(&mut self, connected: Connected, preferred: &RedisEndpoint) -> ConnectError {
+    async fn attend(&mut self, connected: Connected, preferred: &StoreEndpoint) -> ConnectError {
         let (lost, source) = (connected.lost.clone(), self.source.clone());
         let mut looked = Instant::now();
         loop {
@@ -295,7 +295,7 @@ impl Supervisor {
 
 impl Source {
     /// Waits until another server must be used.
-    async fn until_moved(&self, current: &RedisEndpoint, preferred: &RedisEndpoint) {
+    async fn until_moved(&self, current: &StoreEndpoint, preferred: &StoreEndpoint) {
         match self {
             Self::Fixed(_) => std::future::pending().await,
             Self::Sentinel(sentinels) => sentinels.until_moved(current, preferred).await,

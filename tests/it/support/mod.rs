@@ -9,6 +9,8 @@ pub mod front;
 pub mod http2;
 pub mod issuer;
 pub mod load;
+#[path = "../../support/postgres_server.rs"]
+pub mod postgres_server;
 pub mod process;
 #[path = "../../support/redis_rewriting.rs"]
 pub mod redis_rewriting;
@@ -29,6 +31,7 @@ pub use fault_proxy::{FaultProxy, Faults};
 pub use firefox::Firefox;
 pub use front::Front;
 pub use issuer::{IssuerKey, issue};
+pub use postgres_server::PostgresServer;
 pub use process::Process;
 pub use redis_server::RedisServer;
 pub use sidecar::{Setup, Sidecar};

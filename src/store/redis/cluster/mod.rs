@@ -31,14 +31,14 @@ use super::link::{is_tried, until, unusable};
 use super::server::{ServerSettings, WatchedServer};
 use super::supervisor::Source;
 use super::timing::{FIRST_DELAY, millis};
-use crate::config::RedisEndpoint;
+use crate::config::StoreEndpoint;
 use crate::store::StoreError;
 
 /// The known state of a cluster.
 pub(super) struct Cluster {
     settings: ServerSettings,
     /// Some nodes. The others are learned from them.
-    seeds: Vec<RedisEndpoint>,
+    seeds: Vec<StoreEndpoint>,
     routes: ArcSwap<SlotRoutes>,
     /// Nodes that get their first slot: they are in no list of the owners yet.
     newcomers: Mutex<Vec<Newcomer>>,
@@ -64,13 +64,13 @@ pub(super) struct WatchedCluster {
 pub(super) struct ClusterNode {
     /// Unique: a number is never used again.
     number: u64,
-    endpoint: RedisEndpoint,
+    endpoint: StoreEndpoint,
     server: WatchedServer,
 }
 
 /// A node without slots, to which another one redirects the new names of a slot that is on its way.
 struct Newcomer {
-    endpoint: RedisEndpoint,
+    endpoint: StoreEndpoint,
     server: Arc<WatchedServer>,
     /// When it was last named.
     named: Instant,
@@ -96,7 +96,7 @@ impl WatchedCluster {
         let none = SlotRoutes { nodes: Vec::new(), of_slot: vec![None; SLOTS].into() };
         let cluster = Arc::new(Cluster {
             settings,
-            seeds: seeds.iter().map(|(host, port)| RedisEndpoint::Tcp(host.clone(), *port)).collect(),
+            seeds: seeds.iter().map(|(host, port)| StoreEndpoint::Tcp(host.clone(), *port)).collect(),
             routes: ArcSwap::from_pointee(none),
             newcomers: Mutex::default(),
             changing: Mutex::default(),
@@ -169,7 +169,7 @@ impl Cluster {
     }
 
     /// A node that serves no slot yet. It is connected to when it is first named.
-    fn newcomer(&self, endpoint: &RedisEndpoint) -> Arc<WatchedServer> {
+    fn newcomer(&self, endpoint: &StoreEndpoint) -> Arc<WatchedServer> {
         let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = newcomers.iter_mut().find(|known| known.endpoint == *endpoint) {
             known.named = Instant::now();
@@ -184,7 +184,7 @@ impl Cluster {
     }
 
     /// Notes that a node has named this endpoint as the owner of the slot.
-    fn note_moved(&self, slot: u16, endpoint: &RedisEndpoint) {
+    fn note_moved(&self, slot: u16, endpoint: &StoreEndpoint) {
         // Calls that were sent before the first redirect get one too. Only the first has to change the routes.
         if self.routes.load().node(slot).is_some_and(|node| node.endpoint == *endpoint) {
             return;
@@ -203,7 +203,7 @@ impl Cluster {
     fn set_owners(&self, owners: SlotOwners) {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.routes.load_full();
-        let node = |endpoint: RedisEndpoint| match before.nodes.iter().find(|node| node.endpoint == endpoint) {
+        let node = |endpoint: StoreEndpoint| match before.nodes.iter().find(|node| node.endpoint == endpoint) {
             Some(known) => known.clone(),
             None => {
                 let server = WatchedServer::start(&self.settings, Source::Fixed(endpoint.clone()), ServerDuty::Node);
@@ -340,7 +340,7 @@ impl Cluster {
 }
 
 impl ClusterNode {
-    pub(super) fn endpoint(&self) -> &RedisEndpoint {
+    pub(super) fn endpoint(&self) -> &StoreEndpoint {
         &self.endpoint
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use redis::{RedisResult, Value};
 
-use crate::config::RedisEndpoint;
+use crate::config::StoreEndpoint;
 
 /// The number of slots.
 pub(in crate::store::redis) const SLOTS: usize = 16384;
@@ -66,7 +66,7 @@ pub(super) struct NodeView {
 /// A primary, as a node reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct SlotPrimary {
-    endpoint: RedisEndpoint,
+    endpoint: StoreEndpoint,
     /// The configuration epoch. If two nodes claim a slot, the one with the higher epoch owns it.
     epoch: u64,
 }
@@ -74,7 +74,7 @@ struct SlotPrimary {
 /// The owner of each slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SlotOwners {
-    pub(super) endpoints: Vec<RedisEndpoint>,
+    pub(super) endpoints: Vec<StoreEndpoint>,
     /// The index in `endpoints` of the node that serves a slot.
     pub(super) of_slot: Box<[Option<u16>]>,
 }
@@ -82,7 +82,7 @@ pub(super) struct SlotOwners {
 impl NodeView {
     /// Reads the replies to `CLUSTER SLOTS` and `CLUSTER NODES`. A node that does not know its own address omits it.
     /// The address is then the one that was asked.
-    pub(super) fn of(slots: Value, nodes: RedisResult<Value>, asked: &RedisEndpoint) -> Option<Self> {
+    pub(super) fn of(slots: Value, nodes: RedisResult<Value>, asked: &StoreEndpoint) -> Option<Self> {
         let nodes = nodes.ok().and_then(|nodes| redis::from_redis_value::<String>(nodes).ok());
         let epochs = epochs(nodes.as_deref().unwrap_or_default());
         let Value::Array(ranges) = slots else { return None };
@@ -101,7 +101,7 @@ fn epochs(nodes: &str) -> HashMap<&str, u64> {
     nodes.lines().filter_map(|line| Some((line.split(' ').next()?, epoch(line)?))).collect()
 }
 
-fn read(range: Value, epochs: &HashMap<&str, u64>, asked: &RedisEndpoint) -> Option<(u16, u16, SlotPrimary)> {
+fn read(range: Value, epochs: &HashMap<&str, u64>, asked: &StoreEndpoint) -> Option<(u16, u16, SlotPrimary)> {
     let Value::Array(range) = range else { return None };
     let mut range = range.into_iter();
     let mut number = || redis::from_redis_value::<u16>(range.next()?).ok();
@@ -117,14 +117,14 @@ fn read(range: Value, epochs: &HashMap<&str, u64>, asked: &RedisEndpoint) -> Opt
 }
 
 /// The endpoint of a node, as the node `asked` reports it.
-fn endpoint(host: Option<&str>, port: u16, asked: &RedisEndpoint) -> Option<RedisEndpoint> {
+fn endpoint(host: Option<&str>, port: u16, asked: &StoreEndpoint) -> Option<StoreEndpoint> {
     match host {
         // The node has no name that clients can use.
         Some("?") => None,
-        Some(host) if !host.is_empty() => Some(RedisEndpoint::Tcp(host.to_owned(), port)),
+        Some(host) if !host.is_empty() => Some(StoreEndpoint::Tcp(host.to_owned(), port)),
         Some(_) | None => match asked {
-            RedisEndpoint::Tcp(host, _) => Some(RedisEndpoint::Tcp(host.clone(), port)),
-            RedisEndpoint::Unix(_) => None,
+            StoreEndpoint::Tcp(host, _) => Some(StoreEndpoint::Tcp(host.clone(), port)),
+            StoreEndpoint::Unix(_) => None,
         },
     }
 }
@@ -132,7 +132,7 @@ fn endpoint(host: Option<&str>, port: u16, asked: &RedisEndpoint) -> Option<Redi
 impl SlotOwners {
     /// Merges the reports of several nodes. A node that was cut off may not know of a change.
     pub(super) fn of(views: &[NodeView]) -> Self {
-        let mut endpoints: Vec<RedisEndpoint> = Vec::new();
+        let mut endpoints: Vec<StoreEndpoint> = Vec::new();
         let mut best: Vec<Option<(u64, u16)>> = vec![None; SLOTS];
         for (first, last, SlotPrimary { endpoint, epoch }) in views.iter().flat_map(|view| &view.ranges) {
             let index = endpoints.iter().position(|known| known == endpoint).unwrap_or_else(|| {
@@ -154,14 +154,14 @@ impl SlotOwners {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store::redis) enum Redirect {
     /// For this slot, from now on.
-    Moved(u16, RedisEndpoint),
+    Moved(u16, StoreEndpoint),
     /// For this command only: the slot is being moved to that node.
-    Ask(RedisEndpoint),
+    Ask(StoreEndpoint),
 }
 
 impl Redirect {
     /// The redirect in an error of the node `asked`, if the error is one.
-    pub(in crate::store::redis) fn of(error: &redis::RedisError, asked: &RedisEndpoint) -> Option<Self> {
+    pub(in crate::store::redis) fn of(error: &redis::RedisError, asked: &StoreEndpoint) -> Option<Self> {
         let (address, slot) = error.redirect_node()?;
         let (host, port) = address.rsplit_once(':')?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -180,7 +180,7 @@ impl Redirect {
         matches!(self, Self::Ask(_))
     }
 
-    pub(super) fn endpoint(&self) -> &RedisEndpoint {
+    pub(super) fn endpoint(&self) -> &StoreEndpoint {
         match self {
             Self::Moved(_, endpoint) | Self::Ask(endpoint) => endpoint,
         }
@@ -191,8 +191,8 @@ impl Redirect {
 mod tests {
     use super::*;
 
-    fn at(port: u16) -> RedisEndpoint {
-        RedisEndpoint::Tcp("10.0.0.1".to_owned(), port)
+    fn at(port: u16) -> StoreEndpoint {
+        StoreEndpoint::Tcp("10.0.0.1".to_owned(), port)
     }
 
     fn text(text: &str) -> Value {
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(moved("-MOVED 3999 10.0.0.1:6381\r\n"), Some(Redirect::Moved(3999, at(6381))));
         assert_eq!(moved("-MOVED 3999 :6381\r\n"), Some(Redirect::Moved(3999, at(6381))));
         assert_eq!(moved("-ASK 1 10.0.0.1:6381\r\n"), Some(Redirect::Ask(at(6381))));
-        let six = RedisEndpoint::Tcp("2001:db8::1".to_owned(), 7);
+        let six = StoreEndpoint::Tcp("2001:db8::1".to_owned(), 7);
         assert_eq!(moved("-MOVED 1 2001:db8::1:7\r\n"), Some(Redirect::Moved(1, six)));
         for other in
             ["-MOVED\r\n", "-MOVED 16384 a:1\r\n", "-MOVED 1 ?:1\r\n", "-ERR MOVED 1 a:1\r\n", "-ASK 1 a:x\r\n"]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Cluster;
 use super::slots::{NodeView, SlotOwners};
 use crate::clock::since_boot;
-use crate::config::RedisEndpoint;
+use crate::config::StoreEndpoint;
 use crate::store::causes;
 use crate::store::redis::acl::AclRule;
 use crate::store::redis::command_error::CommandError;
@@ -160,11 +160,11 @@ impl SlotWatcher {
 /// Why a node gave no usable reply.
 enum Fault {
     Opening(redis::RedisError),
-    NoCluster(RedisEndpoint),
+    NoCluster(StoreEndpoint),
     Answer(CommandError),
 }
 
-async fn ask_anew(dialer: &Dialer, endpoint: RedisEndpoint) -> Result<Option<NodeView>, Fault> {
+async fn ask_anew(dialer: &Dialer, endpoint: StoreEndpoint) -> Result<Option<NodeView>, Fault> {
     let connection = multiplexed::open(dialer, &endpoint, |_| {}).await.map_err(Fault::Opening)?;
     match ask(&connection, &endpoint).await {
         Err(error) if error.detail().is_some_and(|detail| detail.contains("cluster support disabled")) => {
@@ -174,7 +174,7 @@ async fn ask_anew(dialer: &Dialer, endpoint: RedisEndpoint) -> Result<Option<Nod
     }
 }
 
-async fn ask(connection: &Multiplexed, endpoint: &RedisEndpoint) -> RedisResult<Option<NodeView>> {
+async fn ask(connection: &Multiplexed, endpoint: &StoreEndpoint) -> RedisResult<Option<NodeView>> {
     let mut pipeline = redis::pipe();
     pipeline.ignore_errors().cmd("CLUSTER").arg("SLOTS").cmd("CLUSTER").arg("NODES");
     let answers: Vec<RedisResult<Value>> = pipeline.query_async(&mut connection.handle()).await?;

@@ -170,7 +170,7 @@ async fn a_user_without_channels_still_settles_and_releases() {
     order(&server, "ACL SETUSER sidecar on >secret ~onlyonce:* ~{onlyonce:* resetchannels +@all").await;
     let mut address = address(server.port());
     (address.username, address.password) =
-        (Some("sidecar".to_owned()), Some(RedisPassword::Fixed(Secret::new("secret"))));
+        (Some("sidecar".to_owned()), Some(StorePassword::Fixed(Secret::new("secret"))));
     let store = Redis::open_with(&address, &config(), NO_PING);
     store.ready(PATIENCE).await.expect("a connection");
     let (settled, released) = (name(), name());

@@ -283,7 +283,7 @@ async fn slots_of(cluster: &Cluster, node: usize) -> Vec<u16> {
 /// Has the store connect to the node anew, and waits until it has lost the former connection.
 async fn reconnect(store: &Redis, node: &Node) -> Arc<crate::store::redis::cluster::ClusterNode> {
     let Servers::Cluster(watched) = &store.shared.servers else { panic!("a cluster") };
-    let endpoint = RedisEndpoint::Tcp("127.0.0.1".to_owned(), node.port());
+    let endpoint = StoreEndpoint::Tcp("127.0.0.1".to_owned(), node.port());
     let of_store = watched.cluster.nodes().into_iter().find(|node| *node.endpoint() == endpoint).expect("known");
     let before = of_store.server().link.connected().expect("a connection");
     let _: u64 = at_node(node, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
@@ -513,7 +513,7 @@ async fn the_rights_that_are_printed_suffice_for_a_cluster(program: &'static str
         let () = at_node(node, &words).await;
     }
     let mut address = cluster_address(&cluster, 2);
-    (address.username, address.password) = (Some("sidecar".to_owned()), Some(RedisPassword::Fixed(Secret::new("pw"))));
+    (address.username, address.password) = (Some("sidecar".to_owned()), Some(StorePassword::Fixed(Secret::new("pw"))));
     let store = Redis::open_with(&address, &config(), ConnectionOptions::default());
     store.ready(PATIENCE).await.expect("connections to all nodes");
     until(&store, Health::Up).await;

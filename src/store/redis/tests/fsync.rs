@@ -142,7 +142,7 @@ async fn a_user_without_the_right_to_wait_is_told() {
     let server = RedisServer::start();
     let wanted = config::StoreConfig { replica_acks: 1, ..config() };
     order(&server, &format!("ACL SETUSER sidecar on >pw {} -wait", AclRule::of(&wanted))).await;
-    let (username, password) = (Some("sidecar".to_owned()), Some(RedisPassword::Fixed(Secret::new("pw"))));
+    let (username, password) = (Some("sidecar".to_owned()), Some(StorePassword::Fixed(Secret::new("pw"))));
     let sidecar = RedisAddress { username, password, ..address(server.port()) };
     let store = Redis::open(&sidecar, &wanted, SURVIVES);
     let refused = refusal(&store).await;
@@ -242,13 +242,13 @@ mod on_valkey_9 {
     async fn the_rights_that_are_printed_suffice_with_fsync_acks() {
         let server = start(&["--appendonly", "yes", "--appendfsync", "always"]);
         order(&server, &format!("ACL SETUSER sidecar on >pw {}", AclRule::of(&on_disk(0)))).await;
-        let (username, password) = (Some("sidecar".to_owned()), Some(RedisPassword::Fixed(Secret::new("pw"))));
+        let (username, password) = (Some("sidecar".to_owned()), Some(StorePassword::Fixed(Secret::new("pw"))));
         let store = Redis::open(&RedisAddress { username, password, ..address(server.port()) }, &on_disk(0), SURVIVES);
         store.ready(PATIENCE).await.expect("accepted");
         store.claim(&name(), &claim(1, RETRY)).await.expect("granted");
         // The rule is not enough without the option.
         order(&server, &format!("ACL SETUSER sidecar {}", AclRule::of(&config()))).await;
-        let (username, password) = (Some("sidecar".to_owned()), Some(RedisPassword::Fixed(Secret::new("pw"))));
+        let (username, password) = (Some("sidecar".to_owned()), Some(StorePassword::Fixed(Secret::new("pw"))));
         let address = RedisAddress { username, password, ..address(server.port()) };
         let refused = refusal(&Redis::open(&address, &on_disk(0), SURVIVES)).await;
         assert!(refused.to_string().contains("lacks WAITAOF"), "{refused:?}");

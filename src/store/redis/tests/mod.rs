@@ -23,7 +23,7 @@ use super::commands::ReplaceResult;
 use super::connected::AcquireMethod;
 use super::link::Link;
 use super::*;
-use crate::config::{Durability, RedisEndpoint, RedisPassword, Secret, StoreLocation};
+use crate::config::{Durability, Secret, StoreEndpoint, StoreLocation, StorePassword};
 use crate::record::codec::encode_claim;
 use crate::record::transitions::OwnerState;
 use crate::record::{Reply, State, Terms, UnknownPolicy, transitions};
@@ -69,7 +69,7 @@ const MANY_PINGS: ConnectionOptions =
     ConnectionOptions { ping_every: Duration::from_millis(20), look_every: Duration::from_millis(20), ..NO_PING };
 
 fn address(port: u16) -> RedisAddress {
-    RedisAddress::plain(RedisEndpoint::Tcp("127.0.0.1".to_owned(), port))
+    RedisAddress::plain(StoreEndpoint::Tcp("127.0.0.1".to_owned(), port))
 }
 
 fn config() -> config::StoreConfig {
@@ -192,7 +192,7 @@ async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
 }
 
 async fn as_user(server: &RedisServer, name: &str) -> Redis {
-    let (username, password) = (Some(name.to_owned()), Some(RedisPassword::Fixed(Secret::new("pw"))));
+    let (username, password) = (Some(name.to_owned()), Some(StorePassword::Fixed(Secret::new("pw"))));
     Redis::open(&RedisAddress { username, password, ..address(server.port()) }, &config(), SURVIVES)
 }
 

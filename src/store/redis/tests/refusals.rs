@@ -44,7 +44,7 @@ async fn wrong_credentials_are_said_to_be_wrong() {
     let server = RedisServer::start_with(&["--requirepass", "right"]);
     let with = |password: Option<&str>| {
         let address = RedisAddress {
-            password: password.map(|password| RedisPassword::Fixed(Secret::new(password))),
+            password: password.map(|password| StorePassword::Fixed(Secret::new(password))),
             ..address(server.port())
         };
         Redis::open(&address, &config(), SURVIVES)

@@ -7,24 +7,24 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::timing::millis;
+use super::FOREVER;
+use super::store_state::millis;
 use crate::clock::since_boot;
 use crate::record::Phase;
-use crate::store::FOREVER;
 
 /// The end of the last break: milliseconds of [`since_boot`], or 0 if there was none.
 #[derive(Default)]
-pub(super) struct UsableSince(AtomicU64);
+pub(in crate::store) struct UsableSince(AtomicU64);
 
 impl UsableSince {
     /// Notes that a break ends now, or has not ended yet.
-    pub(super) fn note_break(&self) {
+    pub(in crate::store) fn note_break(&self) {
         self.0.store(millis(since_boot()).max(1), Ordering::Relaxed);
     }
 
     /// How long an owner has been silent, by the remaining time to live of its record. A record that is not in flight is
     /// not renewed: it is as old as it looks.
-    pub(super) fn silence(&self, phase: Phase, retention: Duration, left: Option<Duration>) -> Duration {
+    pub(in crate::store) fn silence(&self, phase: Phase, retention: Duration, left: Option<Duration>) -> Duration {
         let silence = left.map_or(Duration::ZERO, |left| retention.min(FOREVER).saturating_sub(left));
         match phase {
             Phase::InFlight => silence.min(self.elapsed()),
@@ -33,7 +33,7 @@ impl UsableSince {
     }
 
     /// In milliseconds of [`since_boot`]. It identifies the time without a break.
-    pub(super) fn millis(&self) -> u64 {
+    pub(in crate::store) fn millis(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 

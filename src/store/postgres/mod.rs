@@ -1,0 +1,317 @@
+//! PostgreSQL: the store whose claim is a unique constraint in a durable, replicated database.
+//!
+//! Each record is a row, and the server decides by one statement ([`sql`]). A call may be
+//! [certainly not done](StoreError::Refused) (nothing was sent, or the transaction failed), or
+//! [uncertain](StoreError::Uncertain): the connection ended, or was dropped because no answer came in time, or the server
+//! warned while it committed.
+//!
+//! - [`dial`], [`session`]: a connection, and what every session sets; [`pool`]: those for calls
+//! - [`examine`], [`keeper`]: which server is the primary, and whether it can be used; staying with it
+//! - [`schema`]: the tables, and the rights of a role that uses them
+//! - [`postgres_call`], [`postgres_bodies`], [`listen`], [`sweep`]: what is done with them
+
+mod agreement;
+mod dial;
+mod examine;
+mod keeper;
+mod listen;
+mod pool;
+mod postgres_bodies;
+mod postgres_call;
+mod postgres_error;
+mod postgres_link;
+mod schema;
+mod session;
+mod sql;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use agreement::DigestKeyAgreement;
+use dial::PostgresDialer;
+use keeper::PrimaryKeeper;
+use listen::NoticeListener;
+use postgres_bodies::{BodyTurns, PostgresChunks};
+use postgres_call::PostgresCall;
+pub use postgres_error::PostgresError;
+use postgres_error::StatementError;
+use postgres_link::PostgresLink;
+pub use schema::{SCHEMA, grants};
+
+use super::digest_key;
+use super::format::RecordFormat;
+use super::store_state::StoreState;
+use super::usable_since::UsableSince;
+use super::{
+    Changes, Claimed, Cursor, Health, ListQuery, ListedRecord, Page, Released, Renewed, ServerFinding, Settled, Store,
+    StoreError, StoreFuture, StoredChunks, SwapResult,
+};
+use crate::config::{self, PostgresAddress};
+use crate::key::DigestKey;
+use crate::record::chunks::ApartBody;
+use crate::record::codec;
+use crate::record::transitions::{CompareAndSwap, RecordSnapshot, StoredRecord};
+use crate::record::{Claim, Hex, Record, RecordName, SettledRecord, Token};
+
+/// Records in PostgreSQL.
+#[derive(Clone)]
+pub struct Postgres {
+    shared: Arc<PostgresShared>,
+}
+
+struct PostgresShared {
+    link: Arc<PostgresLink>,
+    state: Arc<StoreState>,
+    usable_since: Arc<UsableSince>,
+    listener: NoticeListener,
+    findings: Arc<RwLock<Vec<ServerFinding>>>,
+    format: RecordFormat,
+    turns: BodyTurns,
+    prefix: String,
+    timeout: Duration,
+    /// How long the chunks of a body outlive their record. A reader that has begun can finish within this time.
+    body_survives: Duration,
+    _keeper: AbortOnDropHandle<()>,
+}
+
+/// What differs in tests and in read-only use.
+#[derive(Debug, Clone, Copy)]
+struct PostgresOptions {
+    /// The interval at which the server and the digest key are asked for.
+    ping_every: Duration,
+    /// Whether tables are made, a digest key is noted, and expired rows are deleted. Read-only use does none of that.
+    puts_key: bool,
+    body_survives: Duration,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self { ping_every: Duration::from_secs(1), puts_key: true, body_survives: Duration::ZERO }
+    }
+}
+
+/// How long the servers are looked for before the tables are made.
+const INIT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The time limit for a connect with all that is examined: several round trips, to a server that may be slow.
+fn connect_timeout(timeout: Duration) -> Duration {
+    (timeout * 10).clamp(Duration::from_secs(5), Duration::from_secs(15))
+}
+
+/// `prefix:route:digest`, the name of a row.
+fn record_key(prefix: &str, name: &RecordName) -> String {
+    format!("{prefix}:{}:{}", name.route, Hex::of(&name.digest))
+}
+
+impl Postgres {
+    /// Starts to connect. It must be called within a Tokio runtime. Large bodies outlive their records by
+    /// `body_survives`.
+    pub fn open(address: &PostgresAddress, config: &config::StoreConfig, body_survives: Duration) -> Self {
+        Self::open_with(address, config, PostgresOptions { body_survives, ..PostgresOptions::default() })
+    }
+
+    /// The same for read-only use: nothing is made, and nothing is changed.
+    pub fn open_to_look(address: &PostgresAddress, config: &config::StoreConfig) -> Self {
+        Self::open_with(address, config, PostgresOptions { puts_key: false, ..PostgresOptions::default() })
+    }
+
+    fn open_with(address: &PostgresAddress, config: &config::StoreConfig, options: PostgresOptions) -> Self {
+        let (link, dialer) = (PostgresLink::new(), PostgresDialer::new(address));
+        let configured = digest_key::configured(config);
+        let state = StoreState::new(configured, options.ping_every);
+        let findings = Arc::<RwLock<Vec<ServerFinding>>>::default();
+        let agreement = DigestKeyAgreement {
+            state: state.clone(),
+            name: format!("{}:digest-key", config.prefix),
+            configured,
+            was_noted: false,
+            puts_key: options.puts_key,
+        };
+        let usable_since = Arc::<UsableSince>::default();
+        let keeper = PrimaryKeeper {
+            usable_since: usable_since.clone(),
+            has_connected: false,
+            link: link.clone(),
+            dialer: dialer.clone(),
+            options,
+            connect_timeout: connect_timeout(config.timeout),
+            agreement,
+            findings: findings.clone(),
+            timeline: 0,
+        };
+        let listener = NoticeListener::start(&link, &dialer);
+        #[expect(clippy::disallowed_methods, reason = "ends with the store")]
+        let keeper = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
+        let shared = PostgresShared {
+            link,
+            state,
+            usable_since,
+            listener,
+            findings,
+            format: RecordFormat::of(config),
+            turns: BodyTurns::default(),
+            prefix: config.prefix.clone(),
+            timeout: config.timeout,
+            body_survives: options.body_survives,
+            _keeper: keeper,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Makes the tables where they are missing, and gives this role the rights to use them. Returns whether they were missing.
+    pub async fn init(address: &PostgresAddress, role: Option<&str>) -> Result<bool, PostgresError> {
+        let dialer = PostgresDialer::new(address);
+        let looking = examine::primary(&dialer, 0);
+        let candidate =
+            tokio::time::timeout(INIT_TIMEOUT, looking).await.unwrap_or(Err(PostgresError::Silent(INIT_TIMEOUT)))?;
+        let client = candidate.session.client();
+        let is_made = match schema::look(client).await? {
+            schema::Tables::There => false,
+            schema::Tables::Missing => return Err(PostgresError::NoTables),
+            schema::Tables::ToBeMade => {
+                schema::make(client).await?;
+                true
+            }
+        };
+        if let Some(role) = role {
+            client.batch_execute(&grants(role)).await.map_err(PostgresError::of)?;
+        }
+        Ok(is_made)
+    }
+
+    /// Waits for the first connection, for at most `patience`. Only an error that [is final](PostgresError::is_final) is a
+    /// reason not to start.
+    pub async fn ready(&self, patience: Duration) -> Result<(), Arc<PostgresError>> {
+        self.shared.link.ready(patience).await
+    }
+
+    /// Waits until the first attempt to connect has ended.
+    pub async fn tried(&self) -> Result<(), Arc<PostgresError>> {
+        self.shared.link.tried().await
+    }
+
+    /// What the last connect has shown about the server.
+    pub fn findings(&self) -> Vec<ServerFinding> {
+        self.shared.findings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn call<'a>(&'a self, name: &'a RecordName, timeout: Duration) -> Result<PostgresCall<'a>, StoreError> {
+        let session = self.shared.link.primary()?.session()?;
+        let key = record_key(&self.shared.prefix, name);
+        Ok(PostgresCall { shared: &self.shared, session, name, key, deadline: Instant::now() + timeout })
+    }
+
+    async fn page(&self, listing: &ListQuery) -> Result<Page, StoreError> {
+        let shared = &*self.shared;
+        let prefix = match &listing.route {
+            Some(route) => format!("{}:{route}", shared.prefix),
+            None => shared.prefix.clone(),
+        };
+        // All names between `prefix:` and `prefix;`, which is the next character.
+        let (mut after, end) = (format!("{prefix}:"), format!("{prefix};"));
+        if let Some(Cursor(cursor)) = &listing.after {
+            if *cursor < after || *cursor >= end {
+                return Err(StoreError::Unavailable("this cursor does not come from a list of this store".into()));
+            }
+            after.clone_from(cursor);
+        }
+        let limit = i64::try_from(listing.limit).unwrap_or(i64::MAX).max(1);
+        let session = shared.link.primary()?.session()?;
+        let deadline = Instant::now() + shared.timeout;
+        let rows = session.ask(|all| &all.list, &[&after, &end, &limit], deadline).await?;
+        let strange = |error: tokio_postgres::Error| StatementError::Strange(error.to_string());
+        let mut records = Vec::with_capacity(rows.len());
+        let mut last = None;
+        for row in &rows {
+            let key: &str = row.try_get(0).map_err(strange)?;
+            let (expires_at, now): (SystemTime, SystemTime) =
+                (row.try_get(2).map_err(strange)?, row.try_get(3).map_err(strange)?);
+            last = Some(Cursor(key.to_owned()));
+            let name = key.strip_prefix(&shared.prefix).and_then(|name| name.strip_prefix(':'));
+            let Some(name) = name.and_then(|name| name.parse::<RecordName>().ok()) else { continue };
+            if listing.route.as_ref().is_some_and(|route| *route != name.route) {
+                continue;
+            }
+            let head = bytes::Bytes::copy_from_slice(row.try_get(1).map_err(strange)?);
+            let seen = codec::summarise(&head).map(|summary| {
+                let left = expires_at.duration_since(now).unwrap_or(Duration::ZERO);
+                let silent_for = shared.usable_since.silence(summary.phase, summary.claim.terms.retention, Some(left));
+                RecordSnapshot { summary, silent_for }
+            });
+            records.push(ListedRecord { name, seen });
+        }
+        let is_full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= limit);
+        Ok(Page { records, next: last.filter(|_| is_full) })
+    }
+}
+
+impl Store for Postgres {
+    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Claimed> {
+        Box::pin(async move {
+            // A claim may be tried twice within the time of one call.
+            let call = self.call(name, self.shared.timeout / 2)?;
+            self.shared.state.may_claim()?;
+            call.claim(claim).await
+        })
+    }
+
+    fn open_body<'a>(&'a self, name: &'a RecordName, body: ApartBody) -> StoreFuture<'a, Box<dyn StoredChunks>> {
+        let chunks = PostgresChunks::new(self.clone(), name, &body);
+        Box::pin(async move { Ok(Box::new(chunks) as Box<dyn StoredChunks>) })
+    }
+
+    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed> {
+        Box::pin(async move { self.call(name, self.shared.timeout)?.renew(claim).await })
+    }
+
+    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled> {
+        Box::pin(async move {
+            // The time of the call starts after the compression.
+            let compressed = self.shared.format.compressed(record).await;
+            let stored: &Record = compressed.as_ref().unwrap_or(record);
+            self.call(name, self.shared.timeout)?.settle(stored, record).await
+        })
+    }
+
+    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> StoreFuture<'a, Released> {
+        Box::pin(async move { self.call(name, self.shared.timeout)?.release(token).await })
+    }
+
+    fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
+        Box::pin(async move { self.call(name, self.shared.timeout)?.find().await })
+    }
+
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
+        Box::pin(self.page(listing))
+    }
+
+    fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult> {
+        Box::pin(async move { self.call(name, self.shared.timeout)?.compare_and_swap(swap).await })
+    }
+
+    fn subscribe(&self, name: &RecordName, patience: Duration) -> Option<Changes> {
+        Some(self.shared.listener.subscribe(record_key(&self.shared.prefix, name), patience))
+    }
+
+    fn digest_key(&self) -> Result<DigestKey, StoreError> {
+        self.shared.state.digest_key().ok_or_else(|| {
+            // A connection has a digest key, except in read-only use.
+            let why = self.shared.link.primary().err();
+            why.unwrap_or_else(|| StoreError::Unavailable("there is no digest key yet".into()))
+        })
+    }
+
+    fn losses(&self) -> u64 {
+        self.shared.state.losses()
+    }
+
+    fn health(&self) -> Health {
+        if self.shared.link.state().is_ok() { Health::Up } else { Health::Down }
+    }
+}

@@ -1,0 +1,261 @@
+//! One call to the store: its statements, and the meaning of their rows. [`super::sql`] says what makes them safe.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_postgres::Row;
+
+use super::PostgresShared;
+use super::postgres_error::StatementError;
+use super::session::Session;
+use crate::record::codec::{self, Placement, VERSION};
+use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RenewTransition, StoredRecord};
+use crate::record::{Claim, Record, RecordName, State, Token};
+use crate::store::format::RecordFormat;
+use crate::store::{Claimed, FOREVER, Released, Renewed, Settled, StoreError, SwapResult};
+
+/// One call: a record, a session, and the time that is left for all its statements.
+pub(super) struct PostgresCall<'a> {
+    pub(super) shared: &'a PostgresShared,
+    pub(super) session: Arc<Session>,
+    pub(super) name: &'a RecordName,
+    /// The record's key in the table.
+    pub(super) key: String,
+    pub(super) deadline: Instant,
+}
+
+/// A row as it was read.
+struct SeenRow {
+    bytes: Bytes,
+    expires_at: SystemTime,
+    /// The time to live that was left.
+    left: Duration,
+}
+
+/// A record that comes and goes this often within one call is in other hands.
+const TRIES: usize = 8;
+
+const KEEPS_CHANGING: &str = "the record changes as fast as it is read";
+
+/// Larger bodies lie apart, so that rows are narrow: a row that does not fit into a quarter of a page is moved out of it by the
+/// server, in pieces.
+const NARROW: u64 = 1024;
+
+impl SeenRow {
+    fn of(row: &Row) -> Result<Option<Self>, StatementError> {
+        let strange = |error: tokio_postgres::Error| StatementError::Strange(error.to_string());
+        let bytes: Option<&[u8]> = row.try_get(0).map_err(strange)?;
+        let expires_at: Option<SystemTime> = row.try_get(1).map_err(strange)?;
+        let now: SystemTime = row.try_get(2).map_err(strange)?;
+        Ok(bytes.zip(expires_at).map(|(bytes, expires_at)| Self {
+            bytes: Bytes::copy_from_slice(bytes),
+            expires_at,
+            left: expires_at.duration_since(now).unwrap_or(Duration::ZERO),
+        }))
+    }
+}
+
+impl PostgresCall<'_> {
+    pub(super) async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {
+        let (bytes, lives) = (codec::encode_claim(claim), millis(claim.terms.retention));
+        for _ in 0..TRIES {
+            let rows = self.session.ask(|all| &all.claim, &[&self.key, &bytes, &lives], self.deadline).await?;
+            let seen = match rows.first() {
+                // The first column is empty where the name was free.
+                Some(row) => match SeenRow::of(row)? {
+                    Some(seen) => Some(seen),
+                    None => return Ok(Claimed::Granted(claim.clone())),
+                },
+                // Somebody else's claim was committed after this one had looked.
+                None => self.read().await.map_err(StoreError::there_may_be_a_record)?,
+            };
+            // It is gone again.
+            let Some(seen) = seen else { continue };
+            match self.decide(claim, &seen).await.map_err(StoreError::there_may_be_a_record)? {
+                Some(claimed) => return Ok(claimed),
+                None => continue,
+            }
+        }
+        Err(StoreError::Uncertain(KEEPS_CHANGING.into()))
+    }
+
+    /// What becomes of a claim that meets a record. `None`: the record has changed.
+    async fn decide(&self, claim: &Claim, seen: &SeenRow) -> Result<Option<Claimed>, StoreError> {
+        match transitions::claim(Some(self.held(seen)?), claim) {
+            ClaimTransition::Refuse(held) => Ok(Some(Claimed::Refused(held))),
+            // An earlier try of it has arrived. Whether the server's replicas have it as well is not known.
+            ClaimTransition::AlreadyMine(claim) => {
+                self.confirm().await?;
+                Ok(Some(Claimed::Granted(claim)))
+            }
+            ClaimTransition::Write(claim) => {
+                let (bytes, lives) = (codec::encode_claim(&claim), millis(claim.terms.retention));
+                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+                    [&self.key, &bytes, &lives, &&seen.bytes[..], &seen.expires_at];
+                let taken = self.session.ask(|all| &all.take_over, &parameters, self.deadline).await?;
+                Ok((!taken.is_empty()).then_some(Claimed::Granted(claim)))
+            }
+        }
+    }
+
+    pub(super) async fn renew(&self, claim: &Claim) -> Result<Renewed, StoreError> {
+        let (bytes, lives) = (codec::encode_claim(claim), millis(claim.terms.retention));
+        for _ in 0..TRIES {
+            let token = &claim.token.0[..];
+            let renewed = self.session.ask(|all| &all.renew, &[&self.key, &token, &lives], self.deadline).await?;
+            if !renewed.is_empty() {
+                return Ok(Renewed::Extended);
+            }
+            let rows = self.session.ask(|all| &all.claim, &[&self.key, &bytes, &lives], self.deadline).await?;
+            let seen = match rows.first() {
+                Some(row) => match SeenRow::of(row)? {
+                    Some(seen) => Some(seen),
+                    None => return Ok(Renewed::ClaimedAgain),
+                },
+                None => self.read().await?,
+            };
+            let Some(seen) = seen else { continue };
+            match transitions::renew(Some(&self.held(&seen)?.record), claim.token) {
+                RenewTransition::Refuse => return Ok(Renewed::Lost),
+                RenewTransition::Extend | RenewTransition::ClaimAgain => continue,
+            }
+        }
+        Err(StoreError::Uncertain(KEEPS_CHANGING.into()))
+    }
+
+    /// Writes `record`, which is `settled` as it is to be stored.
+    pub(super) async fn settle(&self, record: &Record, settled: &Record) -> Result<Settled, StoreError> {
+        let mut call = None;
+        let (placement, body_at) = match &record.state {
+            State::Completed { reply, .. } if reply.body.stored_len() > NARROW => {
+                let lives = transitions::time_to_live(record);
+                let (cut, body_at) = self.write_body(record.claim.token, reply.body.stored(), lives).await?;
+                // That may have taken its time, and the session.
+                call = Some(self.again()?);
+                (Placement::Apart(cut), Some(body_at))
+            }
+            _ => (Placement::Within, None),
+        };
+        call.as_ref().unwrap_or(self).write(record, settled, placement, body_at).await
+    }
+
+    async fn write(
+        &self,
+        record: &Record,
+        settled: &Record,
+        placement: Placement,
+        body_at: Option<SystemTime>,
+    ) -> Result<Settled, StoreError> {
+        let bytes = self.shared.format.encode(self.name, record, placement);
+        let (lives, token) = (millis(transitions::time_to_live(record)), &record.claim.token.0[..]);
+        for _ in 0..TRIES {
+            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+                [&self.key, &bytes, &lives, &body_at, &token];
+            let written = self.session.ask(|all| &all.settle, &parameters, self.deadline).await?;
+            if !written.is_empty() {
+                self.tell();
+                return Ok(Settled::Written);
+            }
+            let Some(seen) = self.read().await? else { continue };
+            let kept = self.held(&seen)?.record;
+            if transitions::settles(Some(&kept), record.claim.token) {
+                continue;
+            }
+            // A body that lies apart is not compared; what is beside it is.
+            let is_same = kept.summary() == record.summary();
+            let kept = if is_same { RecordFormat::kept(kept, record, settled) } else { kept };
+            if kept == *settled {
+                // An earlier try has written it. Its client is answered only if a failover cannot forget that.
+                self.confirm().await?;
+                self.tell();
+            }
+            return Ok(Settled::Kept(Box::new(kept)));
+        }
+        Err(StoreError::Uncertain(KEEPS_CHANGING.into()))
+    }
+
+    pub(super) async fn release(&self, token: Token) -> Result<Released, StoreError> {
+        for _ in 0..TRIES {
+            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&self.key, &&token.0[..]];
+            let released = self.session.ask(|all| &all.release, &parameters, self.deadline).await?;
+            if !released.is_empty() {
+                self.tell();
+                return Ok(Released::Deleted);
+            }
+            let Some(seen) = self.read().await? else { return Ok(Released::Absent) };
+            if !transitions::releases(&self.held(&seen)?.record, token) {
+                return Ok(Released::Kept);
+            }
+        }
+        Err(StoreError::Uncertain(KEEPS_CHANGING.into()))
+    }
+
+    pub(super) async fn find(&self) -> Result<Option<StoredRecord>, StoreError> {
+        self.read().await?.map(|seen| self.held(&seen)).transpose()
+    }
+
+    pub(super) async fn compare_and_swap(&self, swap: &CompareAndSwap) -> Result<SwapResult, StoreError> {
+        let seen = &swap.seen.summary;
+        let (state, owner) = codec::identity(seen);
+        let state = [VERSION, state];
+        let at_most = match swap.least_silence() {
+            Duration::ZERO => FOREVER,
+            silence => seen.claim.terms.retention.min(FOREVER).saturating_sub(silence),
+        };
+        let (state, owner, at_most) = (&state[..], &owner[..], millis(at_most));
+        let swapped = match &swap.to {
+            Some(record) => {
+                let lives = millis(transitions::time_to_live(record));
+                // The body is stored within the record, whatever its size: the owner may be writing another one.
+                let bytes = self.shared.format.encode(self.name, record, Placement::Within);
+                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+                    [&self.key, &bytes, &lives, &state, &owner, &at_most];
+                self.session.ask(|all| &all.exchange, &parameters, self.deadline).await?
+            }
+            None => {
+                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] = [&self.key, &state, &owner, &at_most];
+                self.session.ask(|all| &all.exchange_away, &parameters, self.deadline).await?
+            }
+        };
+        if !swapped.is_empty() {
+            self.tell();
+            return Ok(SwapResult::Done);
+        }
+        Ok(SwapResult::Changed(self.find().await?.map(Box::new)))
+    }
+
+    async fn read(&self) -> Result<Option<SeenRow>, StoreError> {
+        let rows = self.session.ask(|all| &all.read, &[&self.key], self.deadline).await?;
+        Ok(rows.first().map(SeenRow::of).transpose()?.flatten())
+    }
+
+    /// Waits until everything that was committed before is where commits have to be.
+    async fn confirm(&self) -> Result<(), StoreError> {
+        Ok(self.session.count(|all| &all.confirm, &[&self.key], self.deadline).await.map(drop)?)
+    }
+
+    /// Notifies waiters, and waits for nothing.
+    fn tell(&self) {
+        let (session, key, deadline) = (self.session.clone(), self.key.clone(), self.deadline + self.shared.timeout);
+        #[expect(clippy::disallowed_methods, reason = "ends by its deadline, and nothing depends on it")]
+        tokio::spawn(async move {
+            if let Err(error) = session.ask(|all| &all.tell, &[&key], deadline).await {
+                tracing::debug!(%error, "waiters are not notified, and look for themselves");
+            }
+        });
+    }
+
+    fn held(&self, seen: &SeenRow) -> Result<StoredRecord, StoreError> {
+        let record = self.shared.format.read(self.name, &seen.bytes)?;
+        let (phase, retention) = (record.summary().phase, record.claim.terms.retention);
+        let silent_for = self.shared.usable_since.silence(phase, retention, Some(seen.left));
+        Ok(StoredRecord { record, silent_for })
+    }
+}
+
+/// A time to live, for the server.
+pub(super) fn millis(duration: Duration) -> f64 {
+    duration.min(FOREVER).as_secs_f64() * 1000.0
+}
