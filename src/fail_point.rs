@@ -25,10 +25,8 @@ pub(crate) enum Step {
     #[allow(dead_code, reason = "nobody asks yet")]
     BeforeProbe,
     /// The backend has answered, and the record has not changed.
-    #[allow(dead_code, reason = "nobody asks yet")]
     BeforeProbeExchange,
     /// The record has changed by what a probe has brought.
-    #[allow(dead_code, reason = "nobody asks yet")]
     AfterProbeExchange,
 }
 

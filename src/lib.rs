@@ -54,7 +54,8 @@
 //!              └───→ proxy → guard → store → record, key
 //!
 //! leaves: clock, excerpt, list, random, text, tick, units, uri, rule (data only), config (reads a file into
-//!         rules), advice and schema (about config), problem, metrics, telemetry, tls, fail_point (of test builds)
+//!         rules), advice and schema (about config), problem, metrics, telemetry, timestamp, tls, fail_point (of test
+//!         builds)
 //! ```
 //!
 //! # The protocol in short
@@ -94,6 +95,7 @@ pub mod store;
 pub mod telemetry;
 pub mod text;
 pub mod tick;
+pub mod timestamp;
 pub mod tls;
 pub mod trace;
 pub mod units;

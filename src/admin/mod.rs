@@ -2,7 +2,6 @@
 
 mod access;
 mod answer;
-pub mod audit;
 mod error;
 mod history;
 mod look_up;
@@ -16,7 +15,6 @@ pub mod status;
 pub mod story;
 #[cfg(test)]
 mod tests;
-mod timestamp;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -34,10 +32,10 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use crate::timestamp::{InvalidTimestamp, Timestamp};
 pub use access::{Access, BY_OPERATOR};
 pub use placement::RecordPlacement;
 pub use rules::{ActiveRules, check, look_up};
-pub use timestamp::{InvalidTimestamp, Timestamp};
 
 use access::Operator;
 use error::{AdminError, AdminErrorKind};

@@ -19,14 +19,14 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::access::Operator;
-use super::audit::{self, AuditLine, LONGEST_REASON};
 use super::error::{AdminError, AdminErrorKind};
 use super::shape::{
     BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, LookUpResponse, RecordChange, RecordDetail, RecordEntry,
     RecordPage, RecordVersionSeen, ReleaseRequest, StateName, UnknownList,
 };
 use super::{Timestamp, answer, story};
-use crate::guard::Guard;
+use crate::guard::audit::{self, AuditLine, LONGEST_REASON};
+use crate::guard::{Guard, NotChanged, not_done};
 use crate::record::transitions::{self, CompareAndSwap, RecordSnapshot, StoredRecord};
 use crate::record::{RecordName, ReplyBody, State};
 use crate::store::{Cursor, ListQuery, ListedRecord, Store, StoreError, StoredBody, SwapResult};
@@ -214,6 +214,7 @@ impl RecordApi {
             did: if swap.to.is_some() { "complete" } else { "release" }.to_owned(),
             by: by_hand.by.operator.name().to_owned(),
             from: by_hand.by.peer.map(|peer| peer.ip().to_string()),
+            asked: None,
             reason: Some(by_hand.reason.clone()).filter(|reason| !reason.is_empty()),
             force: by_hand.force,
             was: seen.summary.phase.into(),
@@ -248,30 +249,12 @@ impl RecordApi {
         swap: CompareAndSwap,
         by_hand: ByHand<'_>,
     ) -> Result<RecordChange, AdminError> {
-        let keep_for = seen.summary.claim.terms.retention;
         let line = Self::told(seen, &swap, &by_hand)?;
-        if let Err(error) = audit::add(&*self.store, name, &line, keep_for).await {
-            if let StoreError::Uncertain(_) | StoreError::Unacknowledged(_) = error {
-                // It may be there all the same.
-                self.withdraw(name, &line, "the line could not be written for certain", keep_for).await;
-            }
-            not_changed(name, &line, "its line for the audit could not be written", Some(&error));
-            return Err(AdminError::untold(&error).about(name));
-        }
-        let done = self.store.compare_and_swap(name, &swap).await;
-        let not_done = match &done {
-            Ok(SwapResult::Done) => None,
-            Ok(SwapResult::Changed(_)) => Some("the record had changed"),
-            Err(StoreError::Uncertain(_)) => Some("the store did not answer: it may have been done"),
-            Err(StoreError::Unacknowledged(_)) => Some("the store may lose it: it may have been done"),
-            Err(_) => Some("the store refused"),
+        let done = match self.guard.change(name, &swap, &line).await {
+            Ok(done) => Ok(done),
+            Err(NotChanged::Untold(error)) => return Err(AdminError::untold(&error).about(name)),
+            Err(NotChanged::Store(error)) => Err(error),
         };
-        if let Some(why) = not_done {
-            self.withdraw(name, &line, why, keep_for).await;
-            if !matches!(done, Err(StoreError::Uncertain(_) | StoreError::Unacknowledged(_))) {
-                not_changed(name, &line, why, done.as_ref().err());
-            }
-        }
         let ByHand { force, reason, by } = by_hand;
         let (by, from) = (by.operator.name(), by.peer.map(tracing::field::display));
         let reason = Some(&*reason).filter(|reason| !reason.is_empty());
@@ -281,12 +264,9 @@ impl RecordApi {
         };
         let was = StateName::from(seen.summary.phase).as_str();
         let status = swap.to.as_ref().and_then(|record| record.summary().status).map(|status| status.as_u16());
+        let why = not_done(&done);
         match done {
             Ok(SwapResult::Done) => {
-                match swap.to {
-                    None => self.guard.freed(name),
-                    Some(_) => self.guard.settled_by_hand(name),
-                }
                 tracing::info!(target: "onlyonce", event, record = %name, was, status, force, by, from, reason, "{what}");
                 let now = Timestamp::now();
                 let to = swap.to.map(|record| StoredRecord::fresh(record.into_record()).seen());
@@ -302,20 +282,11 @@ impl RecordApi {
             }
             Err(error) => {
                 if let StoreError::Uncertain(_) | StoreError::Unacknowledged(_) = error {
-                    tracing::warn!(target: "onlyonce", event, record = %name, was, status, force, by, from, reason, why = not_done,
+                    tracing::warn!(target: "onlyonce", event, record = %name, was, status, force, by, from, reason, why,
                         error = &error as &dyn std::error::Error, "{what}, or it was not done: the store did not answer");
                 }
                 Err(AdminError::of_store(&error).about(name))
             }
-        }
-    }
-
-    /// Marks a line as not done. Where the store does not take that either, the log has it.
-    async fn withdraw(&self, name: &RecordName, line: &AuditLine, why: &'static str, keep_for: Duration) {
-        if let Err(error) = audit::withdraw(&*self.store, name, line, why, keep_for).await {
-            tracing::warn!(target: "onlyonce", event = "audit_not_marked", record = %name, did = line.did, why,
-                error = &error as &dyn std::error::Error,
-                "the audit of this record may tell of a change that was not made");
         }
     }
 
@@ -386,14 +357,6 @@ impl RecordFilter {
         let began = summary.map_or(u64::MAX, |summary| summary.settled_at.unwrap_or(summary.claim.claimed_at));
         self.state.is_none_or(|wanted| wanted == state) && self.since.is_none_or(|since| began >= since.millis)
     }
-}
-
-/// Logs a change that an operator wanted, and that was certainly not made.
-fn not_changed(name: &RecordName, line: &AuditLine, why: &'static str, error: Option<&StoreError>) {
-    let AuditLine { did, force, by, from, reason, .. } = line;
-    let (was, error) = (line.was.as_str(), error.map(|error| error as &dyn std::error::Error));
-    tracing::warn!(target: "onlyonce", event = "record_not_changed", record = %name, did, was, force, by, from, reason,
-        why, error, "an operator's change was not made");
 }
 
 /// Another request, or another operator, has changed the record.

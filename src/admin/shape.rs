@@ -3,8 +3,6 @@
 mod change;
 mod question;
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use base64::Engine;
@@ -21,12 +19,14 @@ pub use question::{
     RulesPage, UnknownList,
 };
 
-use super::audit::AuditLine;
 use super::{Timestamp, story};
 use crate::record::codec::Unreadable;
 use crate::record::transitions::{OwnerState, RecordSnapshot};
 use crate::record::{Phase, RecordName, UnknownPolicy};
 use crate::units::HumanDuration;
+
+pub use crate::guard::audit::AuditLine;
+pub use crate::record::StateName;
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,21 +87,6 @@ pub struct RecordFacts {
     pub hold_for: Option<String>,
     /// The beginning of the digest of the request's body, as in log lines.
     pub fingerprint: String,
-}
-
-/// `state`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum StateName {
-    InFlight,
-    Completed,
-    Unreplayable,
-    Unknown,
-    /// It is damaged, or of a newer version.
-    Unreadable,
-    /// It is not there. No list has such a one.
-    Absent,
 }
 
 /// `owner`
@@ -195,7 +180,10 @@ impl RecordEntry {
 impl RecordDetail {
     /// With what there is to say of it.
     pub fn new(entry: RecordEntry, answer: Option<StoredAnswer>, audit: Vec<AuditLine>) -> Self {
-        let (retry, advice) = (story::retry(&entry).to_owned(), story::advice(&entry).to_owned());
+        let last = audit.iter().rfind(|line| line.not_done.is_none());
+        let is_found = last.is_some_and(|line| line.asked.is_some() && line.did == "complete");
+        let advice = if is_found { story::advice_after_probe(&entry) } else { story::advice(&entry) };
+        let (retry, advice) = (story::retry(&entry).to_owned(), advice.to_owned());
         Self { entry, answer, audit, retry, advice }
     }
 }
@@ -226,51 +214,6 @@ impl RecordFacts {
             },
             fingerprint: claim.fingerprint.short().to_string(),
         }
-    }
-}
-
-impl From<Phase> for StateName {
-    fn from(phase: Phase) -> Self {
-        match phase {
-            Phase::InFlight => Self::InFlight,
-            Phase::Completed => Self::Completed,
-            Phase::Unreplayable => Self::Unreplayable,
-            Phase::Unknown => Self::Unknown,
-        }
-    }
-}
-
-impl StateName {
-    const ALL: [Self; 5] = [Self::InFlight, Self::Completed, Self::Unreplayable, Self::Unknown, Self::Unreadable];
-
-    /// As written in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InFlight => "in_flight",
-            Self::Completed => "completed",
-            Self::Unreplayable => "unreplayable",
-            Self::Unknown => "unknown",
-            Self::Unreadable => "unreadable",
-            Self::Absent => "absent",
-        }
-    }
-}
-
-impl fmt::Display for StateName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for StateName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|state| state.as_str() == text);
-        found.ok_or_else(|| {
-            let all = Self::ALL.map(Self::as_str).join(", ");
-            format!("'{text}' is no state: choose one of {all}")
-        })
     }
 }
 

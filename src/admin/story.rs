@@ -59,6 +59,22 @@ fn is_abandoned(entry: &RecordEntry) -> bool {
     entry.facts.as_ref().is_some_and(|facts| facts.is_abandoned)
 }
 
+/// The same where the record was completed by what a probe had found.
+pub(super) fn advice_after_probe(entry: &RecordEntry) -> &'static str {
+    match entry.state {
+        StateName::Unreplayable => {
+            "It is done: the backend was asked, and has what the request made. The answer to the request itself never came. \
+             Repeats are told that it is done. Complete the record if they should get an answer; release it only if the \
+             request may run again."
+        }
+        StateName::Completed => {
+            "It is done: the backend was asked, and has what the request made. Repeats get what the backend told of it. \
+             Nothing needs to be done. Released, the next repeat would run it again."
+        }
+        StateName::InFlight | StateName::Unknown | StateName::Unreadable | StateName::Absent => advice(entry),
+    }
+}
+
 /// Whether nobody knows what came of it.
 pub(super) fn needs_a_hand(entry: &RecordEntry) -> bool {
     let owner = entry.facts.as_ref().and_then(|facts| facts.owner);

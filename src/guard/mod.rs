@@ -6,6 +6,8 @@
 //! caller sends, and returns a [`SendOutcome`].
 
 pub mod attempt;
+pub mod audit;
+mod change;
 mod claim;
 pub mod cleanup;
 pub mod decide;
@@ -32,6 +34,7 @@ use std::sync::{Arc, Mutex};
 use tokio_util::task::TaskTracker;
 
 pub use attempt::AttemptResult;
+pub use change::{NotChanged, not_done};
 pub use claim::{Admission, ClaimError};
 pub use decide::{Difference, Forecast, Verdict, decide, forecast};
 pub use lease::{RecordOutcome, RecordWatch, SendFence};

@@ -15,6 +15,7 @@ mod hex;
 pub mod probe;
 mod reply;
 mod settled;
+mod state_name;
 pub mod transitions;
 
 use std::fmt;
@@ -30,6 +31,7 @@ pub use extensions::{Extensions, code};
 pub use hex::Hex;
 pub use reply::{Reply, ReplyBody};
 pub use settled::{SettledRecord, Settlement};
+pub use state_name::StateName;
 
 /// What a store holds about one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -141,7 +141,7 @@ pub enum ProbeStep {
     /// Record that it took effect: [`complete_by_probe`].
     Complete,
     /// Free the key.
-    Release(CompareAndSwap),
+    Release(Box<CompareAndSwap>),
     /// Ask again, not before this time on the looker's clock.
     AskAgain {
         /// The earliest time.
@@ -180,7 +180,7 @@ impl ProbeProgress {
         if look.read_at < again_at {
             return ProbeStep::AskAgain { at: again_at, progress: Self::AbsentOnce(first) };
         }
-        ProbeStep::Release(CompareAndSwap { seen: look.seen, to: None })
+        ProbeStep::Release(Box::new(CompareAndSwap { seen: look.seen, to: None }))
     }
 }
 

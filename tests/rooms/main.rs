@@ -23,6 +23,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("random", &[], &["getrandom"]),
     ("schema", &["config", "units"], &["serde_json", "toml"]),
     ("uri", &[], &[]),
+    ("timestamp", &["clock", "units"], &["humantime"]),
     (
         "config",
         &["excerpt", "rule", "text", "tls", "units", "uri"],
@@ -81,8 +82,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("tick", &[], &["tokio"]),
     (
         "guard",
-        &["clock", "fail_point", "key", "metrics", "random", "record", "rule", "store", "tick", "trace"],
-        &["tokio", "tokio_util"],
+        &["clock", "fail_point", "key", "metrics", "random", "record", "rule", "store", "tick", "timestamp", "trace"],
+        &["serde_json", "tokio", "tokio_util"],
     ),
     (
         "proxy",
@@ -123,7 +124,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "admin",
-        &["clock", "config", "guard", "key", "metrics", "record", "rule", "store", "units"],
+        &["clock", "config", "guard", "key", "metrics", "record", "rule", "store", "timestamp", "units"],
         &["base64", "blake3", "getrandom", "http_body", "http_body_util", "humantime", "serde_json", "tokio"],
     ),
     (

@@ -467,7 +467,7 @@ function story(entry) {
   step(entry.settled_at, `settled: ${state(entry)}`);
   for (const line of entry.audit || []) {
     const made = { release: 'released', complete: 'completed' }[line.did] || line.did;
-    step(line.at, `${made} by ${line.by}${line.from ? ` from ${line.from}` : ''}${line.force ? ', with force' : ''}${line.not_done ? `, which was not done: ${line.not_done}` : ''}`
+    step(line.at, `${made} by ${line.by}${line.from ? ` from ${line.from}` : ''}${line.asked ? `, which asked ${line.asked}` : ''}${line.force ? ', with force' : ''}${line.not_done ? `, which was not done: ${line.not_done}` : ''}`
       + `${line.reason ? `: “${line.reason}”` : ''}`, '.by-hand');
   }
   step(entry.expires_at, 'forgotten, if nothing happens before');

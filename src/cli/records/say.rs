@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::super::client::{AdminCallError, AdminClient, TokenFrom};
 use super::super::text::{labelled, wrapped};
 use crate::admin::Timestamp;
-use crate::admin::audit::AuditLine;
-use crate::admin::shape::{OwnerName, ProspectName, RecordDetail, RecordEntry, RecordFacts, StateName, StoredAnswer};
+use crate::admin::shape::{
+    AuditLine, OwnerName, ProspectName, RecordDetail, RecordEntry, RecordFacts, StateName, StoredAnswer,
+};
 use crate::admin::story;
 
 /// A record in a list. Its name is on a line of its own, for copying.
@@ -98,10 +99,10 @@ pub(super) fn shown(shown: &RecordDetail, now: Timestamp) -> String {
     if let Some(facts) = &entry.facts {
         told(&mut out, facts, now);
     }
-    labelled(&mut out, "a retry", story::retry(entry));
-    labelled(&mut out, "advice", story::advice(entry));
+    labelled(&mut out, "a retry", &shown.retry);
+    labelled(&mut out, "advice", &shown.advice);
     for line in &shown.audit {
-        labelled(&mut out, "by hand", &by_hand(line, now));
+        labelled(&mut out, if line.asked.is_some() { "probed" } else { "by hand" }, &by_hand(line, now));
     }
     if let Some(answer) = &shown.answer {
         out.push('\n');
@@ -128,7 +129,8 @@ fn told(out: &mut String, facts: &RecordFacts, now: Timestamp) {
     labelled(out, "fingerprint", &format!("{}…", facts.fingerprint));
 }
 
-/// `2026-11-29T04:00:00Z, 2m ago: released by admin.token from 127.0.0.1: "no order in the backend"`
+/// `2026-11-29T04:00:00Z, 2m ago: released by admin.token from 127.0.0.1: "no order in the backend"`, or
+/// `2026-11-29T04:00:00Z, 2m ago: completed with 200 by probe, which asked /orders?key={key}`
 fn by_hand(line: &AuditLine, now: Timestamp) -> String {
     let did = match &*line.did {
         "release" => "released",
@@ -137,11 +139,12 @@ fn by_hand(line: &AuditLine, now: Timestamp) -> String {
     };
     let status = line.status.map(|status| format!(" with {status}")).unwrap_or_default();
     let from = line.from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
+    let asked = line.asked.as_ref().map(|asked| format!(", which asked {}", printable(asked))).unwrap_or_default();
     let force = if line.force { ", with force" } else { "" };
     let reason = line.reason.as_ref().map(|reason| format!(": \"{}\"", printable(reason))).unwrap_or_default();
     let not_done = line.not_done.as_ref().map(|why| format!(" (not done: {why})")).unwrap_or_default();
     let (at, ago, by) = (time(line.at), ago(line.at, now), &line.by);
-    format!("{at}, {ago}: {did}{status} by {by}{from}{force}{reason}{not_done}")
+    format!("{at}, {ago}: {did}{status} by {by}{from}{asked}{force}{reason}{not_done}")
 }
 
 fn answered(out: &mut String, answer: &StoredAnswer) {
@@ -319,6 +322,48 @@ mod tests {
         let text = entry(&unknown, NOON.after(Duration::from_secs(130)));
         let expected = "  unknown, 2m ago (2026-11-21T12:00:00Z), attempt 12, gone in 29d\n";
         assert_eq!(text.split_once('\n').map(|(_, rest)| rest), Some(expected));
+    }
+
+    #[test]
+    fn what_was_done_to_a_record_is_told_in_one_line() {
+        let line = AuditLine {
+            at: NOON,
+            did: "complete".into(),
+            by: "probe".into(),
+            from: None,
+            asked: Some("/orders?idempotency_key={key}".into()),
+            reason: None,
+            force: false,
+            was: StateName::Unknown,
+            status: Some(200),
+            not_done: None,
+        };
+        let now = NOON.after(Duration::from_secs(130));
+        let told = by_hand(&line, now);
+        let expected = "2026-11-21T12:00:00Z, 2m ago: completed with 200 by probe, which asked \
+                        /orders?idempotency_key={key}";
+        assert_eq!(told, expected);
+        let operator = AuditLine {
+            did: "release".into(),
+            by: "alice".into(),
+            from: Some("10.0.0.1".into()),
+            asked: None,
+            reason: Some("no order".into()),
+            status: None,
+            not_done: Some("the record had changed".into()),
+            ..line.clone()
+        };
+        let expected = "2026-11-21T12:00:00Z, 2m ago: released by alice from 10.0.0.1: \"no order\" (not done: the \
+                        record had changed)";
+        assert_eq!(by_hand(&operator, now), expected);
+        let entry = RecordEntry { detail: None, ..record(StateName::Unreplayable, Some(facts())) };
+        let shown = |audit: Vec<AuditLine>| {
+            let text = shown(&RecordDetail::new(entry.clone(), None, audit), now);
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert!(shown(vec![line.clone()]).contains("the backend was asked"));
+        let undone = AuditLine { not_done: Some("the record had changed".into()), ..line };
+        assert!(!shown(vec![undone]).contains("the backend was asked"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Stories of the protocol, on the memory store, with time that stands still until all are waiting.
 
 mod attempts;
+mod changes;
 mod claims;
 mod lost_records;
 mod probe_facts;

@@ -101,7 +101,7 @@ impl One {
                 let found = FoundEffect::Unreplayable { status: StatusCode::OK, location: None };
                 complete_by_probe(held.seen(), found, 0, by).ok()
             }
-            ProbeStep::Release(swap) => Some(swap),
+            ProbeStep::Release(swap) => Some(*swap),
             ProbeStep::AskAgain { progress, .. } => {
                 self.progress = progress;
                 None

@@ -1,4 +1,4 @@
-//! What operators did to a record: kept in the store beside it, for its retention, also after it was released.
+//! What operators and probes did to a record: kept in the store beside it, for its retention, also after it was released.
 //!
 //! The lines of a record are the answer of a completed record in a name space of their own, so that every store keeps them,
 //! and appending one is a compare-and-swap. A line is written before the change that it tells of: no change goes untold. One
@@ -11,27 +11,32 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Timestamp;
-use super::shape::StateName;
+use crate::random::random;
 use crate::record::codec::Unreadable;
 use crate::record::transitions::{CompareAndSwap, StoredRecord};
 use crate::record::{
-    Claim, Extensions, Fingerprint, RecordName, Reply, SettledRecord, Settlement, State, Terms, Token, UnknownPolicy,
+    Claim, Extensions, Fingerprint, RecordName, Reply, SettledRecord, Settlement, State, StateName, Terms, Token,
+    UnknownPolicy,
 };
 use crate::store::{Settled, Store, StoreError, SwapResult};
+use crate::timestamp::Timestamp;
 
-/// One thing that an operator did.
+/// One thing that an operator or a probe did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditLine {
     /// By the sidecar's clock.
     pub at: Timestamp,
     /// `release` or `complete`.
     pub did: String,
-    /// By which right: the token's name (`admin.token`, or that in `[admin.tokens]`), or `this machine` where none is set.
+    /// By which right: the token's name (`admin.token`, or that in `[admin.tokens]`), or `this machine` where none is set;
+    /// [`BY_PROBE`].
     pub by: String,
     /// From which address; absent over a Unix socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// What the backend was asked, as it is configured: without the values of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
     /// Why, in the operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -48,16 +53,19 @@ pub struct AuditLine {
     pub not_done: Option<String>,
 }
 
+/// What a probe is called in the audit.
+pub const BY_PROBE: &str = "probe";
+
 /// Lines that are kept of one record; the oldest go first. With the longest reasons they are shorter than what a store
 /// puts apart.
 const MOST: usize = 25;
 /// Characters of a reason.
-pub(super) const LONGEST_REASON: usize = 500;
+pub const LONGEST_REASON: usize = 500;
 /// Operators who write at once take turns.
 const TRIES: usize = 10;
 
 /// All lines, the oldest first.
-pub(super) async fn read(store: &dyn Store, name: &RecordName) -> Result<Vec<AuditLine>, StoreError> {
+pub async fn read(store: &dyn Store, name: &RecordName) -> Result<Vec<AuditLine>, StoreError> {
     let name = name.audit();
     let told = match store.find(&name).await? {
         Some(held) => lines(&name, &held)?,
@@ -68,12 +76,7 @@ pub(super) async fn read(store: &dyn Store, name: &RecordName) -> Result<Vec<Aud
 }
 
 /// Adds a line.
-pub(super) async fn add(
-    store: &dyn Store,
-    name: &RecordName,
-    line: &AuditLine,
-    keep_for: Duration,
-) -> Result<(), StoreError> {
+pub async fn add(store: &dyn Store, name: &RecordName, line: &AuditLine, keep_for: Duration) -> Result<(), StoreError> {
     let line = json(line)?;
     let add = |lines: &mut Vec<Value>| {
         lines.push(line.clone());
@@ -83,7 +86,7 @@ pub(super) async fn add(
 }
 
 /// Says of a line that what it tells of was not done. Nothing is written where the line is not there.
-pub(super) async fn withdraw(
+pub async fn withdraw(
     store: &dyn Store,
     name: &RecordName,
     line: &AuditLine,
@@ -151,11 +154,9 @@ fn lines(name: &RecordName, held: &StoredRecord) -> Result<Vec<Value>, StoreErro
 }
 
 fn record(lines: &[Value], keep_for: Duration, attempt: u32) -> SettledRecord {
-    let mut token = [0; 16];
-    getrandom::fill(&mut token).expect("the operating system gives random bytes");
     let now = Timestamp::now().millis;
     let claim = Claim {
-        token: Token(token),
+        token: Token(random()),
         attempt,
         terms: Terms { lease: Duration::ZERO, retention: keep_for, on_unknown: UnknownPolicy::Hold(keep_for) },
         fingerprint: Fingerprint { target: [0; 16], recipe: 0, body: [0; 16] },
@@ -231,6 +232,7 @@ mod tests {
             did: "release".to_owned(),
             by: "admin.token".to_owned(),
             from: None,
+            asked: None,
             reason: None,
             force: false,
             was: StateName::Unknown,

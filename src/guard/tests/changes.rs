@@ -1,0 +1,72 @@
+//! Changes by what the backend has answered to a probe.
+
+use super::*;
+use crate::guard::audit::{self, AuditLine};
+use crate::record::StateName;
+use crate::record::probe::{FoundEffect, ProbedBy, complete_by_probe};
+
+const ASKED: &str = "/orders?idempotency_key={key}";
+
+async fn told(scene: &Scene, operation: &Operation) -> Vec<AuditLine> {
+    audit::read(&*scene.store, &operation.name).await.expect("lines")
+}
+
+async fn found(scene: &Scene, operation: &Operation) -> CompareAndSwap {
+    let seen = scene.held(operation).await.expect("a record").seen();
+    let found = FoundEffect::Unreplayable { status: StatusCode::OK, location: None };
+    complete_by_probe(seen, found, 9, ProbedBy::Another).expect("nobody is at work")
+}
+
+async fn unknown(scene: &Scene) -> Operation {
+    let operation = operation(1, HOLD);
+    run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
+    operation
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_by_a_probe_is_told_with_what_was_asked() {
+    let scene = Scene::new();
+    let operation = unknown(&scene).await;
+    let swap = found(&scene, &operation).await;
+    let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED).await.expect("the store answers");
+    assert_eq!(done, SwapResult::Done);
+    let original = OriginalAnswer { status: StatusCode::OK, location: None };
+    let expected = Verdict::AlreadyCompleted(Sealed(original));
+    assert_eq!(scene.repeat(&operation).await, expected);
+    let told_then = told(&scene, &operation).await;
+    let [line] = &told_then[..] else { panic!("{told_then:?}") };
+    assert_eq!((&*line.did, &*line.by, line.asked.as_deref()), ("complete", "probe", Some(ASKED)));
+    assert_eq!((line.was, line.status, line.not_done.as_deref()), (StateName::Unknown, Some(200), None));
+    assert!(scene.counts("onlyonce_records_unknown{route=\"orders\"} 0"));
+
+    // The record has changed since: nothing is done, and the line says so.
+    let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED).await.expect("the store answers");
+    assert!(matches!(done, SwapResult::Changed(Some(_))));
+    let lines = told(&scene, &operation).await;
+    assert_eq!((lines[0].not_done.as_deref(), lines[1].not_done.as_deref()), (None, Some("the record had changed")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_a_probe_frees_is_free_and_its_story_stays() {
+    let scene = Scene::new();
+    let operation = unknown(&scene).await;
+    let seen = scene.held(&operation).await.expect("a record").seen();
+    let swap = CompareAndSwap { seen, to: None };
+    let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED).await.expect("the store answers");
+    assert_eq!(done, SwapResult::Done);
+    let line = &told(&scene, &operation).await[0];
+    assert_eq!((&*line.did, &*line.by, line.asked.as_deref()), ("release", "probe", Some(ASKED)));
+    run(scene.own(&operation).await, created()).await.expect("an end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_cannot_be_told_is_not_made() {
+    let scene = Scene::new();
+    let operation = unknown(&scene).await;
+    let swap = found(&scene, &operation).await;
+    scene.store.settlements.next([Fault::Refused]);
+    let untold = scene.guard.change_by_probe(&operation.name, &swap, ASKED).await;
+    assert!(matches!(untold, Err(crate::guard::NotChanged::Untold(_))), "{untold:?}");
+    assert_eq!(scene.repeat(&operation).await, Verdict::OutcomeUnknown);
+    assert_eq!(told(&scene, &operation).await, []);
+}
