@@ -60,9 +60,9 @@ pub enum ProbeVerdict {
 /// - The attempt can have ended at the latest of these, and an absence counts only `after` that:
 ///   - its owner says so: it has recorded the outcome as unknown;
 ///   - the end of the lease, where the owner was lost. Before it the owner may be at work;
-///   - the last sign of the owner and `attempt_timeout` after that. This is never earlier than the claim and
-///     `attempt_timeout`, and it is known by the store's clock alone. When the claim was made is known only by the wall
-///     clock of another machine.
+///   - the last sign of the owner, half a lease and `attempt_timeout`. An owner may send until half a lease after it was
+///     confirmed. This is never earlier than the claim and `attempt_timeout`, and it is known by the store's clock alone:
+///     when the claim was made is known only by the wall clock of another machine.
 /// - It must be seen twice by one looker, `after` apart on the looker's own clock, with no other answer in between. So a
 ///   store whose clock has jumped forward does not free a key within `after`.
 /// - For a record in flight the two are also a lease apart. A store that has failed over may have lost the last
@@ -85,7 +85,8 @@ impl AbsenceRule {
         let needed = match (seen.summary.phase, seen.owner()) {
             (Phase::Unknown, _) => after,
             (Phase::InFlight, OwnerState::Lost) => {
-                seen.summary.claim.terms.lease.max(attempt_timeout).saturating_add(after)
+                let lease = seen.summary.claim.terms.lease;
+                lease.max(attempt_timeout.saturating_add(lease / 2)).saturating_add(after)
             }
             (Phase::InFlight, OwnerState::Alive | OwnerState::Abandoned)
             | (Phase::Completed | Phase::Unreplayable, _) => return None,

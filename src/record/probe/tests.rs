@@ -8,6 +8,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(30);
 const AFTER: Duration = Duration::from_secs(20);
 const TIMEOUT: Duration = Duration::from_secs(600);
+/// A lost owner may have sent half a lease after its last sign.
+const OVER: Duration = Duration::from_secs(600 + 15);
 const HOLD: Duration = Duration::from_secs(3600);
 const RETENTION: Duration = Duration::from_secs(7200);
 const RULE: AbsenceRule = AbsenceRule { after: AFTER, attempt_timeout: TIMEOUT };
@@ -77,12 +79,12 @@ fn an_absence_counts_from_the_latest_possible_end_of_the_attempt() {
         (unknown(AFTER / 2), Some(AFTER / 2)),
         (unknown(AFTER), Some(Duration::ZERO)),
         (in_flight(LEASE - SECOND), None),
-        (in_flight(LEASE), Some(TIMEOUT + AFTER - LEASE)),
-        (in_flight(TIMEOUT), Some(AFTER)),
-        (in_flight(TIMEOUT + AFTER), Some(Duration::ZERO)),
+        (in_flight(LEASE), Some(TIMEOUT + AFTER - LEASE / 2)),
+        (in_flight(TIMEOUT), Some(AFTER + LEASE / 2)),
+        (in_flight(OVER + AFTER), Some(Duration::ZERO)),
         // A repeat may take over.
         (in_flight(HOLD), None),
-        (abandoned(TIMEOUT + AFTER), None),
+        (abandoned(OVER + AFTER), None),
     ];
     for (seen, counts_in) in rows.into_iter().chain(settled().map(|seen| (seen, None))) {
         assert_eq!(RULE.counts_in(&seen), counts_in, "{seen:?}");
@@ -113,7 +115,7 @@ fn an_absence_that_comes_too_early_counts_for_nothing() {
 #[test]
 fn a_key_is_free_after_the_second_absence() {
     // Where an owner was lost, it has a lease to be heard of.
-    let rows = [(unknown(AFTER), AFTER), (in_flight(TIMEOUT + AFTER), LEASE)];
+    let rows = [(unknown(AFTER), AFTER), (in_flight(OVER + AFTER), LEASE)];
     for (seen, apart) in rows {
         let (progress, at) = once(&seen, HOLD);
         assert_eq!(at, HOLD + SECOND + apart);
@@ -137,7 +139,7 @@ fn any_other_answer_forgets_the_first_absence() {
 
 #[test]
 fn an_absence_of_another_record_is_the_first_of_its_own() {
-    let seen = in_flight(TIMEOUT + AFTER);
+    let seen = in_flight(OVER + AFTER);
     let (progress, at) = once(&seen, HOLD);
     let passed = at + LEASE - HOLD;
     let same = RecordSnapshot { silent_for: seen.silent_for + passed, ..seen.clone() };
@@ -159,9 +161,9 @@ fn an_absence_of_another_record_is_the_first_of_its_own() {
 
 #[test]
 fn a_renewal_between_two_absences_is_noticed_however_long_ago_it_was() {
-    let seen = in_flight(TIMEOUT + AFTER);
+    let seen = in_flight(OVER + AFTER);
     let (progress, _) = once(&seen, SECOND);
-    for passed in [TIMEOUT + AFTER + SECOND, HOLD - SECOND] {
+    for passed in [OVER + AFTER + SECOND, HOLD - SECOND] {
         // It was renewed just after the first question, and the owner was lost again.
         let renewed = RecordSnapshot { silent_for: passed - SECOND, ..seen.clone() };
         let step = absent(progress.clone(), &renewed, SECOND + passed);

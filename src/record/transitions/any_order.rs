@@ -182,7 +182,10 @@ fn judge(
             prop_assert!(was.state != State::InFlight || before.owner() == OwnerState::Lost);
             let apart = if was.state == State::InFlight { was.claim.terms.lease.max(RULE.after) } else { RULE.after };
             prop_assert!(absent_for >= apart, "an absence is seen twice");
-            let over = if was.state == State::InFlight { RULE.attempt_timeout } else { Duration::ZERO };
+            let over = match was.state {
+                State::InFlight => RULE.attempt_timeout + was.claim.terms.lease / 2,
+                State::Unknown { .. } | State::Completed { .. } | State::Unreplayable { .. } => Duration::ZERO,
+            };
             prop_assert!(before.seen().unchanged_for() >= over + RULE.after + apart);
         }
         return Ok(());
