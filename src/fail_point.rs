@@ -22,7 +22,6 @@ pub(crate) enum Step {
     /// The response has reached the task that serves the client.
     BeforeAnswer,
     /// The backend is to be asked what became of an attempt.
-    #[allow(dead_code, reason = "nobody asks yet")]
     BeforeProbe,
     /// The backend has answered, and the record has not changed.
     BeforeProbeExchange,

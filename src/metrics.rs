@@ -19,7 +19,9 @@ use prometheus::{
 
 use durations::SECONDS;
 use exposition::FAMILIES;
-pub use labels::{FormGuardResult, RecordState, Reload, ReplayAuthResult, RequestOutcome, ShadowVerdict, StoreOp};
+pub use labels::{
+    FormGuardResult, ProbeResult, RecordState, Reload, ReplayAuthResult, RequestOutcome, ShadowVerdict, StoreOp,
+};
 pub use reading::{MetricsSnapshot, RouteReading, StoreReading};
 pub use refused::{LastRefused, Refused};
 use routes::{CLASSES, CountedRoutes, RouteCounts};
@@ -145,6 +147,11 @@ impl Metrics {
         self.routes.with(route, |counts| _ = counts.replay_auth());
     }
 
+    /// The same for what is counted only of routes with a probe.
+    pub fn probed_route(&self, route: &str) {
+        self.routes.with(route, |counts| _ = counts.probes());
+    }
+
     /// The text exposition format.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         let (routes, mut of_routes) = (self.routes.all(), FAMILIES.iter().peekable());
@@ -203,6 +210,11 @@ impl Metrics {
     /// A record reached a state.
     pub fn record(&self, route: &str, state: RecordState) {
         self.routes.with(route, |counts| counts.records[state as usize].fetch_add(1, Ordering::Relaxed));
+    }
+
+    /// The backend was asked about an unknown outcome.
+    pub fn probe(&self, route: &str, result: ProbeResult) {
+        self.routes.with(route, |counts| counts.probes()[result as usize].fetch_add(1, Ordering::Relaxed));
     }
 
     /// Sets the number of unknown records of each route.

@@ -14,7 +14,8 @@ const REFERENCE: &str = include_str!("../config/onlyonce.toml");
 
 /// The schema of the configuration file, as JSON.
 pub fn configuration() -> Value {
-    let file = File { keys: config::keys(), reference: Reference::read(REFERENCE) };
+    let keys = config::keys();
+    let file = File { reference: Reference::read(REFERENCE, &keys), keys };
     let mut schema = file.table("");
     schema.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
     schema.insert("title".into(), json!("onlyonce"));
@@ -148,16 +149,19 @@ struct ReferenceEntry {
 
 impl Reference {
     /// The file has comments, then the key or header that they describe. A key without a default is commented out.
-    fn read(text: &str) -> Self {
+    fn read(text: &str, keys: &[KnownKey]) -> Self {
         let mut entries = Vec::new();
         let mut table = String::new();
         let mut why: Vec<&str> = Vec::new();
         for line in text.lines() {
             let bare = line.strip_prefix("# ").unwrap_or(line);
             if let Some(header) = header(bare) {
-                let (parent, key) = header.split_once('.').unwrap_or(("", header));
-                // What follows the second dot is a name of the file's own.
-                let (key, is_named) = key.split_once('.').map_or((key, false), |(key, _)| (key, true));
+                let (parent, key) = header.rsplit_once('.').unwrap_or(("", header));
+                let is_known = keys.iter().any(|known| known.table == parent && known.key == key);
+                // Otherwise its last part is a name of the file's own.
+                let (parent, key) =
+                    if is_known { (parent, key) } else { parent.split_once('.').unwrap_or(("", parent)) };
+                let is_named = !is_known;
                 table = if is_named { format!("{parent}.{key}.*") } else { header.to_owned() };
                 let (parent, key, why) = (parent.to_owned(), key.to_owned(), sentence(&mut why));
                 entries.push(ReferenceEntry { table: parent, key, why, value: None, is_default: false });
@@ -203,8 +207,8 @@ mod tests {
 
     #[test]
     fn the_reference_tells_of_every_key_and_of_no_other() {
-        let reference = Reference::read(REFERENCE);
         let keys = config::keys();
+        let reference = Reference::read(REFERENCE, &keys);
         let told =
             |known: &&KnownKey| reference.entry(&known.table, known.key).is_some_and(|entry| !entry.why.is_empty());
         let untold: Vec<String> = keys.iter().filter(|known| !told(known)).map(path).collect();
@@ -218,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_is_required_is_told_so() {
-        let reference = Reference::read(REFERENCE);
+        let reference = Reference::read(REFERENCE, &config::keys());
         for known in config::keys().iter().filter(|known| known.required && !known.table.is_empty()) {
             let entry = reference.entry(&known.table, known.key).expect("an entry");
             assert!(entry.why.contains("Required"), "{}", path(known));

@@ -73,6 +73,14 @@ pub fn push_escaped(out: &mut String, byte: u8) {
     }
 }
 
+/// Appends a text of which only unreserved characters are literal (RFC 3986, 2.3), so that it is one value wherever it
+/// stands.
+pub fn push_component(out: &mut String, text: &str) {
+    for byte in text.bytes() {
+        if is_unreserved(byte) { out.push(char::from(byte)) } else { push_escaped(out, byte) }
+    }
+}
+
 /// The host of a `Host` value (RFC 9110, 7.2): lower case, without port and without the dot of a fully qualified name.
 /// An IPv6 literal keeps its brackets. `None` for what is not a host (RFC 3986, 3.2.2).
 pub fn normalise_host(value: &str) -> Option<Cow<'_, str>> {

@@ -7,6 +7,7 @@ mod history;
 mod look_up;
 mod page;
 mod placement;
+mod probe;
 mod records;
 mod rules;
 mod sentence;
@@ -35,6 +36,7 @@ use serde::de::DeserializeOwned;
 pub use crate::timestamp::{InvalidTimestamp, Timestamp};
 pub use access::{Access, BY_OPERATOR};
 pub use placement::RecordPlacement;
+pub use probe::AskBackend;
 pub use rules::{ActiveRules, check, look_up};
 
 use access::Operator;
@@ -54,6 +56,7 @@ pub struct Admin {
     store: Arc<dyn Store>,
     records: RecordApi,
     in_force: Box<dyn Fn() -> Arc<ActiveRules> + Send + Sync>,
+    ask_backend: AskBackend,
     figures: Figures,
     draining: AtomicBool,
 }
@@ -80,6 +83,7 @@ impl Admin {
         store: Arc<dyn Store>,
         guard: Arc<Guard>,
         in_force: impl Fn() -> Arc<ActiveRules> + Send + Sync + 'static,
+        ask_backend: AskBackend,
     ) -> Self {
         let records = RecordApi { store: Arc::clone(&store), guard };
         Self {
@@ -88,6 +92,7 @@ impl Admin {
             store,
             records,
             in_force: Box::new(in_force),
+            ask_backend,
             draining: AtomicBool::new(false),
         }
     }
@@ -178,6 +183,13 @@ impl Admin {
                 operator.may_change()?;
                 let (name, wanted) = (record(name)?, parsed(&head.headers, body).await?);
                 changed(async move { records.complete(&name, wanted, &Sender { operator, peer }).await }).await
+            }
+            ["records", name, "probe"] => {
+                must_be(&[Method::POST], "POST", head)?;
+                operator.may_change()?;
+                let (name, wanted) = (record(name)?, parsed(&head.headers, body).await?);
+                let ask = Arc::clone(&self.ask_backend);
+                changed(async move { records.probe(&name, wanted, &Sender { operator, peer }, ask).await }).await
             }
             _ => Err(AdminError::new(
                 AdminErrorKind::NotFound,

@@ -6,6 +6,7 @@
 //! | `GET /records/{record}`, with `?body=1` | one, and its answer |
 //! | `POST /records/{record}/release` | frees its key |
 //! | `POST /records/{record}/complete` | settles it with an answer |
+//! | `POST /records/{record}/probe` | has the backend asked about it |
 //! | `POST /records/release` | frees many keys |
 //!
 //! A change is one compare-and-set at the store, against the record that the call has read. It runs in a task of its own, so
@@ -224,7 +225,11 @@ impl RecordApi {
     }
 
     /// The record as it is now. `was`: what the operator saw of it.
-    async fn seen(&self, name: &RecordName, was: Option<&RecordVersionSeen>) -> Result<RecordSnapshot, AdminError> {
+    pub(super) async fn seen(
+        &self,
+        name: &RecordName,
+        was: Option<&RecordVersionSeen>,
+    ) -> Result<RecordSnapshot, AdminError> {
         match self.store.find(name).await {
             Ok(Some(held)) => {
                 let seen = held.seen();

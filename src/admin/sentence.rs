@@ -60,12 +60,18 @@ fn repeats(rule: &Rule) -> String {
 }
 
 fn unknown(rule: &Rule) -> String {
-    match rule.on_unknown {
-        OnUnknown::Hold => format!(
+    match (rule.on_unknown, &rule.probe) {
+        (OnUnknown::Hold, Some(probe)) => format!(
+            "If nobody knows whether a request took effect, the backend is asked (GET {}); until it can tell, the key is \
+             held, for {} or until an operator decides.",
+            probe.path,
+            lasting(rule.hold_for)
+        ),
+        (OnUnknown::Hold, None) => format!(
             "If nobody knows whether a request took effect, its key is held for {}, or until an operator decides.",
             lasting(rule.hold_for)
         ),
-        OnUnknown::Retry => {
+        (OnUnknown::Retry, _) => {
             "If nobody knows whether a request took effect, a repeat runs it again, and it may take effect twice."
                 .to_owned()
         }
@@ -175,6 +181,11 @@ mod tests {
             ),
             ("scope = []\nreplay_auth = \"http://auth:4180/v\"", "an authorization server is asked whether"),
             ("scope = []\non_unknown = \"retry\"", "a repeat runs it again, and it may take effect twice."),
+            (
+                "scope = []\nprobe = { path = \"/o?k={key}\", found = { status = [\"200\"], json = \"/id\" }, absent = { \
+                 status = [\"404\"], json = \"/error\" } }",
+                "the backend is asked (GET /o?k={key}); until it can tell, the key is held, for a day or until",
+            ),
             ("scope = []\nhold_for = \"1h\"", "its key is held for an hour, or until"),
             (
                 "scope = []\nmode = \"observe\"",

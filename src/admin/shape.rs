@@ -11,8 +11,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use change::{
-    BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, NotReleased, RecordChange, RecordVersionSeen,
-    ReleaseRequest,
+    BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, NotReleased, ProbeRequest, ProbeResponse, ProbeWord,
+    RecordChange, RecordVersionSeen, ReleaseRequest,
 };
 pub use question::{
     ExplainRequest, ExplainResponse, LookUpRequest, LookUpResponse, ProspectName, RefusalList, RefusedRequest,

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::config::{self, AdminRight, AdminToken, Secret, UNNAMED_TOKEN};
+use crate::guard::ProbeOutcome;
 use crate::key::DigestKey;
 use crate::record::transitions::{CompareAndSwap, OwnerState, StoredRecord};
 use crate::record::{Claim, Fingerprint, Record, Reply, SettledRecord, State, Terms, Token, UnknownPolicy};
@@ -47,7 +48,8 @@ impl Scene {
         let access = Arc::new(Access::new(token.as_slice()));
         let keeping = RecordPlacement::of(&config.store);
         let in_force = Arc::new(ActiveRules { routes, trust, keeping, access });
-        let admin = Admin::new(metrics, records, guard, move || Arc::clone(&in_force));
+        let nobody: AskBackend = Arc::new(|_| Box::pin(async { ProbeOutcome::Changed }));
+        let admin = Admin::new(metrics, records, guard, move || Arc::clone(&in_force), nobody);
         Self { admin, store }
     }
 

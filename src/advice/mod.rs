@@ -1,6 +1,7 @@
 //! Warnings about a configuration that is valid, but may have surprising effects.
 
 mod caller;
+mod probe;
 mod store;
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use self::caller::{
     about_addresses, about_cookies, about_edge, about_refreshed_tokens, about_rotated_keys, about_shared_keys,
     about_strangers, about_trust, about_unused_tokens,
 };
+use self::probe::about_probes;
 use self::store::{about_digests, about_embedded, about_eviction, about_memory};
 use crate::config::{Config, ServerConfig, UpstreamConfig};
 use crate::rule::{
@@ -92,6 +94,7 @@ fn advice(config: &Config) -> Vec<Warning> {
             ("address-as-caller", about_addresses(rule, trust)),
             ("anonymous-caller", about_strangers(rule)),
             ("fail-open", about_forwarding(rule)),
+            ("probe-by-status", about_probes(rule)),
             ("short-lease", about_takeovers(rule, upstream)),
             ("busy-503", about_503(rule)),
             ("form-reject", about_second_clicks(rule)),

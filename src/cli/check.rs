@@ -81,6 +81,9 @@ struct RuleRow {
     hold: String,
     on_concurrent: String,
     on_unknown: &'static str,
+    /// What the backend is asked for when an outcome is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe: Option<String>,
     hold_for: String,
     lease: String,
     retention: String,
@@ -112,6 +115,7 @@ impl RuleRow {
                 OnConcurrent::Wait => format!("wait {}", HumanDuration(rule.wait_timeout)),
             },
             on_unknown: rule.on_unknown.word(),
+            probe: rule.probe.as_ref().map(|probe| format!("GET {}", probe.path)),
             hold_for: HumanDuration(rule.hold_for).to_string(),
             lease: HumanDuration(rule.lease).to_string(),
             retention: HumanDuration(rule.retention).to_string(),
@@ -142,7 +146,7 @@ impl RuleRow {
     }
 
     /// The table's columns.
-    fn cells(&self) -> [(&'static str, String); 13] {
+    fn cells(&self) -> [(&'static str, String); 14] {
         [
             ("route", self.route.clone()),
             ("match", self.matches.clone()),
@@ -154,6 +158,7 @@ impl RuleRow {
             ("policy", self.policy()),
             ("on_concurrent", self.on_concurrent.clone()),
             ("on_unknown", self.on_unknown()),
+            ("probe", self.probe.clone().unwrap_or_else(|| "-".to_owned())),
             ("lease", self.lease.clone()),
             ("retention", self.retention.clone()),
             ("replay_auth", self.replay_auth.clone().unwrap_or("-".to_owned())),
@@ -198,6 +203,7 @@ fn table(rows: &[RuleRow]) -> Table {
     let is_told = |name: &str| match name {
         "preset" => rows.iter().any(|row| row.preset.is_some()),
         "replay_auth" => rows.iter().any(|row| row.replay_auth.is_some()),
+        "probe" => rows.iter().any(|row| row.probe.is_some()),
         _ => true,
     };
     for row in rows {
@@ -215,7 +221,7 @@ fn blocks(rows: &[RuleRow]) -> String {
         for (name, value) in row.cells() {
             match name {
                 "route" => wrapped(&mut out, "", &value),
-                "preset" | "replay_auth" if value == "-" => {}
+                "preset" | "probe" | "replay_auth" if value == "-" => {}
                 name => wrapped(&mut out, &format!("  {name:<14} "), &value),
             }
         }

@@ -247,6 +247,17 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
                     }
                 }
             }
+            if let (Some(probe), Some(values)) = (&rule.probe, operation.probe_values.as_deref()) {
+                let values = values.as_ref().map_err(Clone::clone);
+                labelled(
+                    out,
+                    "if unknown",
+                    &match values.and_then(|values| values.in_path(&probe.path)) {
+                        Ok(target) => format!("the backend is asked: GET {target}"),
+                        Err(why) => format!("the backend cannot be asked: {why}"),
+                    },
+                );
+            }
             out.push('\n');
             outcomes(out, rule, &operation, config.upstream.attempt_timeout);
         }

@@ -19,6 +19,7 @@ use super::lease::{Lease, RecordOutcome, SendFence};
 use super::lease_state::SendRefusal;
 use super::limit::Permit;
 use super::policy::{self, Outcome};
+use super::probe::ProbePlan;
 use super::replay_permission::Sealed;
 use super::send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome};
 use super::waiting;
@@ -279,6 +280,8 @@ pub fn recorded(claim: &Claim, kept: Record) -> Option<Arc<Reply>> {
 pub(super) struct Recorder {
     pub(super) lease: Arc<Lease>,
     pub(super) guard: Arc<Guard>,
+    /// How the backend is asked if the outcome is unknown.
+    pub(super) plan: Option<Arc<ProbePlan>>,
 }
 
 impl Recorder {
@@ -318,6 +321,9 @@ impl Recorder {
                         self.count_settled(settlement);
                         if let Settlement::Unknown = settlement {
                             self.guard.unknowns.add(&lease.name, transitions::time_to_live(&record));
+                            if let Some(plan) = &self.plan {
+                                self.guard.begin_probe(&lease.name, plan);
+                            }
                         }
                         Ok(WriteResult::Asked)
                     }

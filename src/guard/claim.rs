@@ -94,8 +94,8 @@ impl Guard {
                 };
                 pending.leaves = None;
                 let counted = self.metrics.in_flight(&rule.name);
-                let unused = UnusedLease::new(self, lease);
-                Ok(Admission::Owner(Ownership { rule: Arc::clone(rule), permit, counted, entry, unused }))
+                let (unused, rule) = (UnusedLease::new(self, lease), Arc::clone(rule));
+                Ok(Admission::Owner(Ownership { rule, permit, counted, entry, unused, plan: None }))
             }
             Ok(Claimed::Refused(held)) => {
                 pending.leaves = leaves(None, unanswered);

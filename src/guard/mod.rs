@@ -18,6 +18,7 @@ mod limit;
 mod observe;
 mod ownership;
 pub mod policy;
+mod probe;
 mod replay_permission;
 mod running;
 mod send_outcome;
@@ -40,6 +41,7 @@ pub use decide::{Difference, Forecast, Verdict, decide, forecast};
 pub use lease::{RecordOutcome, RecordWatch, SendFence};
 pub use observe::{Observation, ShadowResult};
 pub use ownership::Ownership;
+pub use probe::{AskFn, Inconclusive, NotAsked, ProbeOutcome, ProbePlan, ProbeReading};
 pub use replay_permission::{AuthAnswer, OriginalAnswer, ReplayPermission, Sealed};
 pub use running::RunningAttempt;
 pub use send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome};
@@ -47,6 +49,7 @@ pub use send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome}
 use cleanup::Cleanup;
 use in_flight::InFlightTable;
 use limit::ConcurrencyLimit;
+use probe::Probes;
 use unknown::UnknownRecords;
 
 use crate::metrics::Metrics;
@@ -60,6 +63,7 @@ pub struct Guard {
     metrics: Arc<Metrics>,
     in_flight: Arc<InFlightTable>,
     unknowns: Arc<UnknownRecords>,
+    probes: Arc<Probes>,
     cleanup: Cleanup,
     slots: Arc<ConcurrencyLimit>,
     observations: Arc<ConcurrencyLimit>,
@@ -79,6 +83,7 @@ impl Guard {
             store,
             unknowns: Arc::new(UnknownRecords::new(Arc::clone(&metrics))),
             metrics,
+            probes: Arc::new(Probes::new()),
             in_flight: Arc::default(),
             slots: ConcurrencyLimit::new(max_in_flight),
             observations: ConcurrencyLimit::new(max_in_flight),
@@ -96,6 +101,7 @@ impl Guard {
             metrics: Arc::clone(&self.metrics),
             in_flight: Arc::clone(&self.in_flight),
             unknowns: Arc::clone(&self.unknowns),
+            probes: Arc::clone(&self.probes),
             cleanup: self.cleanup.clone(),
             slots: Arc::clone(&self.slots),
             observations: Arc::clone(&self.observations),

@@ -8,6 +8,7 @@ use super::cleanup::Arrival;
 use super::in_flight::InFlightEntry;
 use super::lease::{Lease, RecordWatch, SendFence};
 use super::limit::Permit;
+use super::probe::ProbePlan;
 use super::running::RunningAttempt;
 use super::send_outcome::SendOutcome;
 use crate::metrics::GaugeGuard;
@@ -22,6 +23,8 @@ pub struct Ownership {
     pub(super) counted: GaugeGuard,
     pub(super) entry: InFlightEntry,
     pub(super) unused: UnusedLease,
+    /// How the backend is asked if the outcome is unknown.
+    pub(super) plan: Option<Arc<ProbePlan>>,
 }
 
 impl Ownership {
@@ -33,6 +36,11 @@ impl Ownership {
     /// The operation's record.
     pub fn record(&self) -> &RecordName {
         &self.unused.lease.name
+    }
+
+    /// Asks the backend this if the outcome of the attempt is unknown.
+    pub fn ask_if_unknown(&mut self, plan: Arc<ProbePlan>) {
+        self.plan = Some(plan);
     }
 
     /// Gives access to what becomes of the record.
@@ -48,10 +56,10 @@ impl Ownership {
         F: FnOnce(SendFence) -> Fut + Send + 'static,
         Fut: Future<Output = SendOutcome<R>> + Send + 'static,
     {
-        let Self { rule, permit, counted, entry, unused } = self;
+        let Self { rule, permit, counted, entry, unused, plan } = self;
         let (guard, lease) = unused.take();
         let slot = InFlightPermit { _permit: permit, _counted: counted, _open: guard.attempts.token() };
-        let attempt = Attempt { rule, entry, recorder: Recorder { lease, guard }, slot };
+        let attempt = Attempt { rule, entry, recorder: Recorder { lease, guard, plan }, slot };
         RunningAttempt::new(attempt.run(parent, send))
     }
 }

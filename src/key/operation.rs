@@ -10,6 +10,7 @@ use super::body::{Body, Declared};
 use super::fingerprint::{by_bytes, fingerprint};
 use super::jwt::Credential;
 use super::name::{KeyParts, TargetInName, by_key, by_payload};
+use super::probe::{self, NoProbe, ProbeValues, ReadParts};
 use super::select::{self, KeyPart, Role};
 use super::{DigestKey, KeyError, KeyText, age, query};
 use crate::record::probe::ProbeFacts;
@@ -97,6 +98,8 @@ pub struct Operation {
     pub probe: Option<Box<ProbeFacts>>,
     /// The key for log lines; `None` when scope and payload are the key.
     pub key: Option<KeyText>,
+    /// What the backend is asked with if the outcome is unknown, where the route has a probe.
+    pub probe_values: Option<Box<Result<ProbeValues, NoProbe>>>,
 }
 
 /// Reads the head. An invalid part of a key is an error even when another part is missing.
@@ -166,6 +169,13 @@ impl<'a> PartialOperation<'a> {
         if let [key] = &key[..] {
             not_expired(rule, key, request.now)?;
         }
+        let probe_values = rule.probe.as_ref().map(|probe| {
+            let parts = ReadParts { key: &key, scope: &scope, body };
+            Box::new(match first_absent(&rule.key, key.iter().map(Some)) {
+                None => probe::values(&probe.path, rule, &request, parts),
+                Some(_) => Err(NoProbe::NoKey),
+            })
+        });
         // Ignored parameters are removed first.
         let query = query::counted(request.query, &rule.ignore_query);
         let request = Request { query: query.as_deref(), ..request };
@@ -181,6 +191,7 @@ impl<'a> PartialOperation<'a> {
                 key: Some(KeyText::of(request.log_keys, digest_key, KeyParts(&rule.key, &key))),
                 extensions: Extensions::default(),
                 probe: None,
+                probe_values,
             },
             (Some(_), OnMissingKey::Fingerprint(window)) => {
                 let fingerprint = fingerprint();
@@ -195,7 +206,8 @@ impl<'a> PartialOperation<'a> {
                 let (scope, key) = (KeyParts(&rule.scope, &scope), KeyParts(&rule.key, &key));
                 let digest = by_payload(digest_key, scope, key, request.host, &fingerprint, &payload);
                 let (name, terms) = (named(rule, digest), terms_within(rule, window));
-                Operation { name, fingerprint, terms, key: None, extensions: Extensions::default(), probe: None }
+                let extensions = Extensions::default();
+                Operation { name, fingerprint, terms, key: None, extensions, probe: None, probe_values }
             }
             (Some(selector), OnMissingKey::Forward | OnMissingKey::Reject) => return Ok(KeyOutcome::Missing(selector)),
         };

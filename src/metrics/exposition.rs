@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::durations::{DurationCounts, SECONDS};
-use super::labels::{RecordState, ReplayAuthResult, RequestOutcome, ShadowVerdict};
+use super::labels::{ProbeResult, RecordState, ReplayAuthResult, RequestOutcome, ShadowVerdict};
 use super::routes::{CLASSES, RouteCounts};
 
 /// Counts with a name.
@@ -17,7 +17,7 @@ pub(super) struct RouteFamily {
 }
 
 /// All of them, in the order of their names.
-pub(super) const FAMILIES: [RouteFamily; 12] = [
+pub(super) const FAMILIES: [RouteFamily; 13] = [
     RouteFamily {
         name: "onlyonce_duplicates_observed_total",
         help: "Requests in observe mode that a guard would not simply have run.",
@@ -40,6 +40,17 @@ pub(super) const FAMILIES: [RouteFamily; 12] = [
         help: "Attempts that found their record in other hands.",
         kind: "counter",
         write: |series, counts| series.count(None, None, &counts.lease_lost),
+    },
+    RouteFamily {
+        name: "onlyonce_probes_total",
+        help: "Questions to the backend about unknown outcomes, by what came of them.",
+        kind: "counter",
+        write: |series, counts| {
+            let Some(probes) = counts.known_probes() else { return };
+            for result in ProbeResult::ALL {
+                series.count(None, Some(("result", result.as_str())), &probes[result as usize]);
+            }
+        },
     },
     RouteFamily {
         name: "onlyonce_records_total",

@@ -287,3 +287,31 @@ impl FormGuardResult {
         }
     }
 }
+
+/// What came of asking the backend about an unknown outcome: the `result` label of `onlyonce_probes_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeResult {
+    /// The attempt took effect.
+    Found,
+    /// The attempt left no trace.
+    Absent,
+    /// The answer tells neither.
+    Inconclusive,
+    /// The backend was not asked.
+    NotAsked,
+}
+
+impl ProbeResult {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Found, Self::Absent, Self::Inconclusive, Self::NotAsked];
+
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::Absent => "absent",
+            Self::Inconclusive => "inconclusive",
+            Self::NotAsked => "not_asked",
+        }
+    }
+}

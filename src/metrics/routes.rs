@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::durations::{DurationCounts, Durations};
-use super::labels::{RecordState, ReplayAuthResult, RequestOutcome, ShadowVerdict};
+use super::labels::{ProbeResult, RecordState, ReplayAuthResult, RequestOutcome, ShadowVerdict};
 
 /// The `status` label of `onlyonce_upstream_responses_total`.
 pub(super) const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
@@ -34,6 +34,8 @@ pub(super) struct RouteCounts {
     observed: OnceLock<Box<ObservedCounts>>,
     /// With `replay_auth` only.
     replay_auth: OnceLock<Box<ReplayAuthCounts>>,
+    /// Of routes with a probe only, in the order of [`ProbeResult::ALL`].
+    probes: OnceLock<Box<[AtomicU64; ProbeResult::ALL.len()]>>,
 }
 
 /// By [`ReplayAuthResult`].
@@ -91,6 +93,15 @@ impl RouteCounts {
     /// `None`: it never had `replay_auth`.
     pub(super) fn known_replay_auth(&self) -> Option<&ReplayAuthCounts> {
         self.replay_auth.get().map(|counts| &**counts)
+    }
+
+    pub(super) fn probes(&self) -> &[AtomicU64; ProbeResult::ALL.len()] {
+        self.probes.get_or_init(Box::default)
+    }
+
+    /// `None`: it never had a probe.
+    pub(super) fn known_probes(&self) -> Option<&[AtomicU64; ProbeResult::ALL.len()]> {
+        self.probes.get().map(|probes| &**probes)
     }
 
     pub(super) fn request_duration(&self, outcome: RequestOutcome) -> DurationCounts {

@@ -220,12 +220,20 @@ impl Proxy {
             Err(selector) => return Err(refusal::missing_key(&selector)),
         };
         event.operation(&mut operation);
+        if rule.probe.is_some() {
+            self.keep_values(&mut operation);
+        }
 
         let claiming = head.trace.step("claim");
         let claimed = self.guard.claim(rule, &operation).await;
         claiming.end();
         let answer = match claimed {
-            Ok(Admission::Owner(ownership)) => self.run(rule, ownership, head, body, &context, event).await,
+            Ok(Admission::Owner(mut ownership)) => {
+                if let Some(probe) = &rule.probe {
+                    ownership.ask_if_unknown(self.owner_s_plan(rule, probe, &mut operation, &head));
+                }
+                self.run(rule, ownership, head, body, &context, event).await
+            }
             Ok(Admission::Repeat(verdict)) => {
                 // A repeat may wait for a long time, and its body is not needed any more.
                 drop(body);

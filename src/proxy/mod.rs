@@ -23,6 +23,7 @@ mod inject;
 mod limits;
 mod observe;
 mod pass;
+mod probe;
 mod refusal;
 mod refused_page;
 mod repeat;

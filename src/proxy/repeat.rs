@@ -1,5 +1,6 @@
 //! A repeat: it gets the recorded response, or waits for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
@@ -24,7 +25,7 @@ impl Proxy {
     /// Answers a request whose operation another request owns.
     pub(super) async fn repeat(
         &self,
-        rule: &Rule,
+        rule: &Arc<Rule>,
         operation: &Operation,
         mut verdict: Verdict,
         head: &Head,
@@ -46,6 +47,11 @@ impl Proxy {
             if let Some(after) = waiting {
                 (waited, verdict) = (Some(limit), after);
             }
+        }
+        if verdict == Verdict::OutcomeUnknown
+            && let Some(probe) = &rule.probe
+        {
+            verdict = Box::pin(self.ask_about_unknown(rule, probe, operation, head)).await;
         }
         let mut answer = match verdict {
             Verdict::Replay(reply, extensions) => {

@@ -11,6 +11,7 @@ mod path_pattern;
 mod pointer;
 mod policy;
 mod preset;
+mod probe;
 mod public_key;
 mod replay_auth;
 mod routes;
@@ -31,6 +32,7 @@ pub use path_pattern::{PathPattern, is_parameter_name};
 pub use pointer::JsonPointer;
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
 pub use preset::Preset;
+pub use probe::{ProbeAnswer, ProbePath, ProbePiece, ProbeRule, ProbeSign, ProbeWitness};
 pub use public_key::{RSA_BITS, Unusable, unusable};
 pub use replay_auth::{AuthServer, ReplayAuth};
 pub use routes::{PathParams, RouteConflict, RouteMatch, RouteTarget, Routes, Unguarded};
@@ -117,6 +119,8 @@ pub struct Rule {
     pub message: Option<String>,
     /// A URL, or a path of this host, with documentation: the `Link` of the proxy's own answers.
     pub help: Option<String>,
+    /// How the backend is asked about an unknown outcome.
+    pub probe: Option<Arc<ProbeRule>>,
     /// `accept`: names of warnings that the operator has accepted.
     pub accept: Vec<&'static str>,
 }
@@ -135,7 +139,7 @@ impl Rule {
 }
 
 /// What `accept` may name: the warnings and notes of [`advice`](crate::advice).
-pub const WARNINGS: [&str; 23] = [
+pub const WARNINGS: [&str; 24] = [
     "address-as-caller",
     "anonymous-caller",
     "authorization-as-caller",
@@ -157,6 +161,7 @@ pub const WARNINGS: [&str; 23] = [
     "no-caller",
     "other-hosts",
     "own-caller-rotation",
+    "probe-by-status",
     "short-lease",
     "short-retention",
 ];

@@ -23,7 +23,7 @@ pub use files::allow_open_files;
 pub use rules::Rules;
 
 use crate::admin::shape::ExplainResponse;
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, AskBackend};
 use crate::config::{self, Config, Listen, PostgresAddress, StoreLocation};
 use crate::guard::Guard;
 use crate::key::{DigestKey, Operation};
@@ -150,9 +150,10 @@ impl Sidecar {
         let rules = Rules::new(config, &records, &metrics, server.clone(), shares.idle, cores.runtimes());
         let guard = rules.guard();
         let rules = Arc::new(rules);
-        let told = Arc::clone(&rules);
+        let (told, asking) = (Arc::clone(&rules), Arc::clone(&rules));
+        let ask_backend: AskBackend = Arc::new(move |record| Box::pin(asking.probe(record)));
         Ok(Self {
-            admin: Arc::new(Admin::new(metrics, records, guard, move || told.told())),
+            admin: Arc::new(Admin::new(metrics, records, guard, move || told.told(), ask_backend)),
             rules,
             server,
             cores,

@@ -9,9 +9,10 @@ use super::fixed::Fixed;
 use crate::admin::{Access, ActiveRules, RecordPlacement};
 use crate::config::Config;
 use crate::form_guard::FormGuard;
-use crate::guard::Guard;
+use crate::guard::{Guard, NotAsked, ProbeOutcome};
 use crate::metrics::{Metrics, Reload};
 use crate::proxy::{AuthServers, BlockingReader, Budget, Proxy, Upstream};
+use crate::record::RecordName;
 use crate::rule::{Mode, Routes, Trust};
 use crate::server::Server;
 use crate::store::Metered;
@@ -152,6 +153,19 @@ impl Rules {
         waiting
     }
 
+    /// Has the backend asked about a record, on the first core.
+    pub(super) fn probe(&self, record: RecordName) -> impl Future<Output = ProbeOutcome> + use<> {
+        let proxy = self.on(0);
+        let asking = self.runtimes[0].spawn(async move {
+            match proxy.routes.rules().iter().find(|rule| rule.name == record.route) {
+                Some(rule) => proxy.probe_by_hand(rule, &record).await,
+                None => ProbeOutcome::NotAsked(NotAsked::NoProbe),
+            }
+        });
+        // An error: the core ends.
+        async move { asking.await.unwrap_or(ProbeOutcome::NotAsked(NotAsked::Busy)) }
+    }
+
     /// Counts a reload.
     pub(super) fn count(&self, result: Reload) {
         self.metrics.reload(result);
@@ -167,6 +181,9 @@ fn introduce(routes: &Routes, metrics: &Metrics) {
         }
         if rule.replay_auth.is_some() {
             metrics.asking_route(&rule.name);
+        }
+        if rule.probe.is_some() {
+            metrics.probed_route(&rule.name);
         }
     }
 }

@@ -60,8 +60,21 @@ fn the_reference_is_what_the_schema_says() {
     }
 }
 
-const TABLES: [&str; 10] =
-    ["server", "server.tls", "log", "admin", "admin.tokens.*", "upstream", "store", "jwt", "defaults", "route"];
+const TABLES: [&str; 13] = [
+    "server",
+    "server.tls",
+    "log",
+    "admin",
+    "admin.tokens.*",
+    "upstream",
+    "store",
+    "jwt",
+    "defaults",
+    "route",
+    "route.probe",
+    "route.probe.found",
+    "route.probe.absent",
+];
 
 fn reference(schema: &Value) -> String {
     let mut out = String::new();
@@ -101,6 +114,7 @@ fn reference(schema: &Value) -> String {
 fn find<'a>(schema: &'a Value, table: &str) -> &'a Value {
     table.split('.').fold(schema, |schema, name| match name {
         "*" => &schema["additionalProperties"],
+        name if schema.get("items").is_some() => &schema["items"]["properties"][name],
         name => &schema["properties"][name],
     })
 }

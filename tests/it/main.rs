@@ -51,6 +51,7 @@ mod page_access;
 mod passthrough;
 mod postgres;
 mod presets;
+mod probe;
 mod reach;
 mod records;
 mod redis_cluster;

@@ -154,6 +154,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
             "key",
             "metrics",
             "proxy",
+            "record",
             "rule",
             "server",
             "store",

@@ -66,6 +66,51 @@ pub struct CompleteRequest {
     pub was: Option<RecordVersionSeen>,
 }
 
+/// `POST /records/{record}/probe`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProbeRequest {
+    /// Why, for the record's story.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// What came of asking the backend about a record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProbeResponse {
+    /// The record's name.
+    pub record: String,
+    /// What it was.
+    pub was: RecordEntry,
+    /// What the answer comes to.
+    pub probe: ProbeWord,
+    /// In words.
+    pub detail: String,
+    /// When the backend is asked again, in milliseconds from now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again_in_ms: Option<u64>,
+    /// What the record is now; `null` if the key is free.
+    pub now: Option<RecordEntry>,
+}
+
+/// What the backend's answer comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeWord {
+    /// It took effect: the record is completed.
+    Found,
+    /// It left no trace: the key is free.
+    Released,
+    /// It left no trace so far.
+    Absent,
+    /// The answer tells neither.
+    Inconclusive,
+    /// The backend was not asked.
+    NotAsked,
+    /// The record changed meanwhile.
+    Changed,
+}
+
 /// The result of a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecordChange {

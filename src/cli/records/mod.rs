@@ -20,7 +20,8 @@ use super::{BAD_USAGE, ConfigArg, FAILED, Format, block_on, given, output};
 use crate::admin::Timestamp;
 use crate::admin::shape::{
     BodyContent, BulkReleaseRequest, BulkReleaseResponse, CompleteRequest, ExplainRequest, ExplainResponse, OwnerName,
-    ProspectName, RecordChange, RecordDetail, RecordEntry, RecordVersionSeen, ReleaseRequest, StateName,
+    ProbeRequest, ProbeResponse, ProbeWord, ProspectName, RecordChange, RecordDetail, RecordEntry, RecordVersionSeen,
+    ReleaseRequest, StateName,
 };
 use crate::record::RecordName;
 
@@ -104,6 +105,21 @@ enum RecordsCommand {
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         reason: String,
     },
+    /// Have the sidecar ask the backend about a record whose outcome is unknown, as its route's [route.probe] says
+    ///
+    /// What is found completes the record. What is absent frees the key once it has been absent twice, long enough after the
+    /// request can have ended: until then the sidecar goes on asking.
+    Probe(ProbeArgs),
+}
+
+/// What is done about a record by asking the backend.
+#[derive(Args)]
+struct ProbeArgs {
+    /// Its name
+    record: RecordName,
+    /// Why, for the record's story
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
 }
 
 #[derive(Args)]
@@ -163,6 +179,7 @@ pub(super) fn records(args: RecordsArgs) -> ExitCode {
                 let answer = CompleteRequest { reason, ..answer(status, &headers, data.as_deref(), force)? };
                 complete(&client, &record, answer).await
             }
+            RecordsCommand::Probe(ProbeArgs { record, reason }) => probe(&client, &record, reason).await,
         }
     });
     match done.unwrap_or_else(|error| Err(AdminCallError::Output(error))) {
@@ -312,6 +329,22 @@ async fn complete(client: &AdminClient, record: &RecordName, answer: CompleteReq
     let until = until.map(|until| format!(" until {}", say::time(until))).unwrap_or_default();
     let said = format!("It was {}. Retries get this {}{until}.", say::state(&changed.was), answer.status);
     write!(io::stdout(), "settled {record}\n{}", say::broken(&said))?;
+    Ok(())
+}
+
+async fn probe(client: &AdminClient, record: &RecordName, reason: String) -> Result<(), AdminCallError> {
+    let target = format!("/records/{record}/probe");
+    let asked: ProbeResponse = client.ask(Method::POST, &target, Some(&ProbeRequest { reason })).await?;
+    let (done, then) = match asked.probe {
+        ProbeWord::Found => {
+            ("completed", "It is final: a retry is told that it was done, or gets the backend's answer.")
+        }
+        ProbeWord::Released => ("released", "The next request with its key runs."),
+        ProbeWord::Absent | ProbeWord::Inconclusive | ProbeWord::NotAsked => ("unchanged", "It stays unknown."),
+        ProbeWord::Changed => ("unchanged", "Look at it again."),
+    };
+    let said = format!("It was {}: {}. {then}", say::state(&asked.was), asked.detail);
+    write!(io::stdout(), "{done} {record}\n{}", say::broken(&said))?;
     Ok(())
 }
 

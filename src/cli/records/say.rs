@@ -135,6 +135,7 @@ fn by_hand(line: &AuditLine, now: Timestamp) -> String {
     let did = match &*line.did {
         "release" => "released",
         "complete" => "completed",
+        "probe" => "had the backend asked",
         other => other,
     };
     let status = line.status.map(|status| format!(" with {status}")).unwrap_or_default();

@@ -125,7 +125,7 @@ fn begins_anew(line: &str) -> bool {
 
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["token", "secret", "pass", "digest", "encryption"].iter().any(|part| name.contains(part))
+    ["token", "secret", "pass", "digest", "encryption", "authorization"].iter().any(|part| name.contains(part))
         || ["token", "secret", "password", "digest_key"].iter().any(|word| damerau_levenshtein(&name, word) <= 2)
 }
 

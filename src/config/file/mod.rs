@@ -16,6 +16,7 @@ mod path;
 mod pem;
 mod postgres_url;
 mod preset;
+mod probe;
 mod replay_auth;
 mod report;
 mod route;

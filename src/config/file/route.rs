@@ -8,6 +8,7 @@ use http::{HeaderName, Method};
 
 use super::item::Item;
 use super::layer::{FingerprintChoice, Layer, MissingKey};
+use super::probe::{ProbeTable, ProbedRoute};
 use super::report::{ByteRange, FileReport};
 use super::section::Section;
 use super::setting::Setting;
@@ -26,6 +27,7 @@ pub(super) struct RouteTable {
     pub(super) path: Setting<String>,
     host: Setting<String>,
     layer: Layer,
+    probe: ProbeTable,
 }
 
 /// Settings outside of routes that a route depends on.
@@ -51,6 +53,7 @@ impl RouteTable {
             path: section.required("path", path, path::path),
             host: section.read("host", host::host),
             layer: Layer::read(&section),
+            probe: ProbeTable::read(section.section("probe")),
         };
         section.finish();
         table
@@ -117,6 +120,13 @@ impl RouteTable {
             Some(Policy::Lenient) => OnUnknown::Retry,
             Some(Policy::Standard | Policy::Strict) | None => OnUnknown::Hold,
         });
+        let probed = ProbedRoute {
+            path: self.path.get(),
+            key: &key,
+            on_unknown: on_unknown.get().copied(),
+            hold_for: &hold_for,
+        };
+        let probe = self.probe.build(&probed, report);
         let scope = merged.scope.take()?;
         let by_cookie = scope.iter().any(|selector| matches!(selector, Selector::Cookie(_)));
         let retention_given = !matches!(retention, Setting::Default(_));
@@ -161,6 +171,7 @@ impl RouteTable {
             cors_origins: merged.cors_origins.or(Vec::new()).take()?,
             message: merged.message.optional()?,
             help: merged.help.optional()?,
+            probe: probe?,
             accept: merged.accept.or(Vec::new()).take()?,
         })
     }

@@ -164,7 +164,7 @@ impl<'a> Section<'a> {
     fn path(&self, key: &str) -> String {
         match self.name.as_str() {
             "" | "route" | "defaults" => key.to_owned(),
-            name => format!("{name}.{key}"),
+            name => format!("{}.{key}", name.strip_prefix("route.").unwrap_or(name)),
         }
     }
 }

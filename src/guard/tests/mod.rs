@@ -290,6 +290,7 @@ fn operation(key: u8, on_unknown: UnknownPolicy) -> Operation {
         key: None,
         extensions: Extensions::default(),
         probe: None,
+        probe_values: None,
     }
 }
 

@@ -48,6 +48,7 @@ fn rule(key: &[&str]) -> Rule {
         replay_set_cookie: false,
         replay_omit: Vec::new(),
         replay_auth: None,
+        probe: None,
         on_error: OnStoreError::Reject,
         cors_origins: Vec::new(),
         message: None,

@@ -1,0 +1,120 @@
+//! `POST /records/{record}/probe`: an operator has the backend asked about a record.
+//!
+//! Like any change, it is told in the record's audit before it is made, and marked as not done where nothing came of it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::Timestamp;
+use super::error::{AdminError, AdminErrorKind};
+use super::records::{RecordApi, Sender};
+use super::shape::{ProbeRequest, ProbeResponse, ProbeWord, RecordEntry};
+use crate::guard::ProbeOutcome;
+use crate::guard::audit::{self, AuditLine, LONGEST_REASON};
+use crate::record::transitions::{OwnerState, RecordSnapshot};
+use crate::record::{Phase, RecordName};
+use crate::store::StoreError;
+use crate::units::HumanDuration;
+
+/// Asks the backend about a record, and acts on the answer.
+pub type AskBackend = Arc<dyn Fn(RecordName) -> Pin<Box<dyn Future<Output = ProbeOutcome> + Send>> + Send + Sync>;
+
+impl RecordApi {
+    pub(super) async fn probe(
+        &self,
+        name: &RecordName,
+        wanted: ProbeRequest,
+        by: &Sender,
+        ask: AskBackend,
+    ) -> Result<ProbeResponse, AdminError> {
+        let seen = self.seen(name, None).await?;
+        is_unknown(&seen).map_err(|refusal| refusal.about(name))?;
+        let keep_for = seen.summary.claim.terms.retention;
+        let line = told(&seen, wanted, by)?;
+        if let Err(error) = audit::add(&*self.store, name, &line, keep_for).await {
+            if let StoreError::Uncertain(_) | StoreError::Unacknowledged(_) = error {
+                self.guard.withdraw(name, &line, "the line could not be written for certain", keep_for).await;
+            }
+            return Err(AdminError::untold(&error).about(name));
+        }
+        let outcome = ask(name.clone()).await;
+        let (probe, detail, again_in) = words(&outcome);
+        if !matches!(probe, ProbeWord::Found | ProbeWord::Released) {
+            self.guard.withdraw(name, &line, &detail, keep_for).await;
+        }
+        let (was, did) = (line.was.as_str(), line.did);
+        let (by, from, reason) = (line.by, line.from, line.reason);
+        tracing::info!(target: "onlyonce", event = "record_probed", record = %name, did, was, by, from, reason, detail,
+            "an operator had the backend asked about a record");
+        let now = Timestamp::now();
+        let held = self.store.find(name).await.map_err(|error| AdminError::of_look(&error).about(name))?;
+        Ok(ProbeResponse {
+            record: name.to_string(),
+            was: RecordEntry::new(name, Ok(&seen), now),
+            probe,
+            detail,
+            again_in_ms: again_in,
+            now: held.map(|held| RecordEntry::new(name, Ok(&held.seen()), now)),
+        })
+    }
+}
+
+/// Only an unknown outcome is asked about.
+fn is_unknown(seen: &RecordSnapshot) -> Result<(), AdminError> {
+    let refused = |why, detail| Err(AdminError::new(why, detail));
+    match (seen.summary.phase, seen.owner()) {
+        (Phase::Unknown, _) | (Phase::InFlight, OwnerState::Lost) => Ok(()),
+        (Phase::InFlight, OwnerState::Alive) => refused(
+            AdminErrorKind::OwnerAlive,
+            "The owner of this record is alive: the request is running, and its outcome will be recorded.",
+        ),
+        (Phase::InFlight, OwnerState::Abandoned) => refused(
+            AdminErrorKind::BadRequest,
+            "The next repeat takes this record over: there is nothing to ask about.",
+        ),
+        (Phase::Completed | Phase::Unreplayable, _) => {
+            refused(AdminErrorKind::Completed, "It is known what came of this request: there is nothing to ask about.")
+        }
+    }
+}
+
+fn told(seen: &RecordSnapshot, wanted: ProbeRequest, by: &Sender) -> Result<AuditLine, AdminError> {
+    if wanted.reason.chars().count() > LONGEST_REASON {
+        let detail = format!("A reason has {LONGEST_REASON} characters at most.");
+        return Err(AdminError::new(AdminErrorKind::BadRequest, detail));
+    }
+    Ok(AuditLine {
+        at: Timestamp::now(),
+        did: "probe".to_owned(),
+        by: by.operator.name().to_owned(),
+        from: by.peer.map(|peer| peer.ip().to_string()),
+        asked: None,
+        reason: Some(wanted.reason).filter(|reason| !reason.is_empty()),
+        force: false,
+        was: seen.summary.phase.into(),
+        status: None,
+        not_done: None,
+    })
+}
+
+/// What came of it, and when the backend is asked again, in milliseconds.
+fn words(outcome: &ProbeOutcome) -> (ProbeWord, String, Option<u64>) {
+    match outcome {
+        ProbeOutcome::Completed(status) => {
+            let detail = format!("the backend has what the request made ({})", status.as_u16());
+            (ProbeWord::Found, detail, None)
+        }
+        ProbeOutcome::Released => {
+            (ProbeWord::Released, "the backend has nothing of the request, seen twice".to_owned(), None)
+        }
+        ProbeOutcome::Absent(again_in) => {
+            let millis = u64::try_from(again_in.as_millis()).unwrap_or(u64::MAX);
+            let seconds = HumanDuration(std::time::Duration::from_secs(again_in.as_secs().max(1)));
+            let detail = format!("the backend has nothing of the request so far; it is asked again in {seconds}");
+            (ProbeWord::Absent, detail, Some(millis))
+        }
+        ProbeOutcome::Inconclusive(why) => (ProbeWord::Inconclusive, why.to_string(), None),
+        ProbeOutcome::NotAsked(why) => (ProbeWord::NotAsked, why.to_string(), None),
+        ProbeOutcome::Changed => (ProbeWord::Changed, "the record changed meanwhile".to_owned(), None),
+    }
+}

@@ -1,0 +1,62 @@
+//! What came of asking the backend about a record.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::reading::Inconclusive;
+use crate::key::NoProbe;
+use crate::metrics::ProbeResult;
+
+/// What came of one question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// The attempt took effect: the record is completed. The status of the answer.
+    Completed(StatusCode),
+    /// The attempt left no trace, seen twice: the key is free.
+    Released,
+    /// It left no trace so far. The backend is asked again after this time.
+    Absent(Duration),
+    /// The answer tells neither.
+    Inconclusive(Inconclusive),
+    /// The backend was not asked.
+    NotAsked(NotAsked),
+    /// The record is not unknown any more, or has changed meanwhile.
+    Changed,
+}
+
+/// Why the backend was not asked, or its answer not acted on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAsked {
+    /// Values of the first request are needed, and the record does not have them.
+    #[error("what to ask for is not kept with the record (store.encryption_keys)")]
+    NotKept,
+    /// A value of the first request cannot stand in a path.
+    #[error("{0}")]
+    Unusable(NoProbe),
+    /// The route has no probe.
+    #[error("its route has no [route.probe]")]
+    NoProbe,
+    /// Only the owner may ask, with the credentials of its client.
+    #[error("the route's probe has no credential of its own (probe.authorization)")]
+    NoCredential,
+    /// The store did not answer.
+    #[error("the store did not answer")]
+    Store,
+    /// Too many records are asked about.
+    #[error("too many unknown outcomes are asked about at once")]
+    Busy,
+}
+
+impl ProbeOutcome {
+    /// The label of the metric. `None`: there was nothing to ask about.
+    pub(super) fn result(&self) -> Option<ProbeResult> {
+        match self {
+            Self::Completed(_) => Some(ProbeResult::Found),
+            Self::Released | Self::Absent(_) => Some(ProbeResult::Absent),
+            Self::Inconclusive(_) => Some(ProbeResult::Inconclusive),
+            Self::NotAsked(_) => Some(ProbeResult::NotAsked),
+            Self::Changed => None,
+        }
+    }
+}

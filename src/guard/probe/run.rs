@@ -1,0 +1,203 @@
+//! The run of one record: reads it, asks, acts on the answer, and asks again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_LOCATION, LOCATION};
+use tokio::time::Instant;
+
+use super::super::limit::Permit;
+use super::super::{Guard, NotChanged};
+use super::{NotAsked, ProbeOutcome, ProbePlan, ProbeReading, ProbeRun};
+use crate::clock;
+use crate::fail_point::{self, Step};
+use crate::key::ProbeValues;
+use crate::metrics::RecordState;
+use crate::record::probe::{
+    AbsenceRule, FoundEffect, ProbeFacts, ProbeLook, ProbeProgress, ProbeStep, complete_by_probe,
+};
+use crate::record::transitions::{CompareAndSwap, RecordSnapshot};
+use crate::record::{RecordName, Reply, State};
+use crate::rule::ProbeAnswer;
+use crate::store::{Store, SwapResult};
+
+/// A run, with all that it needs.
+pub(super) struct Run {
+    pub(super) guard: Arc<Guard>,
+    pub(super) name: RecordName,
+    pub(super) plan: Arc<ProbePlan>,
+    pub(super) run: Arc<ProbeRun>,
+    pub(super) _permit: Permit,
+}
+
+/// The longest pause after an answer that tells nothing.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The shortest pause between two questions, where `after` is not shorter.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+/// After so many answers that tell nothing, the record is left to the next repeat.
+const TRIES: u32 = 12;
+
+impl Run {
+    /// Asks until the outcome is known, or nothing more is to be expected.
+    pub(super) async fn go_on(self) {
+        let begun = Instant::now();
+        let (mut progress, mut in_vain) = (ProbeProgress::default(), 0);
+        loop {
+            let outcome = self.look(&mut progress, begun).await;
+            if let Some(result) = outcome.result() {
+                self.guard.metrics.probe(&self.name.route, result);
+            }
+            self.log(&outcome);
+            let pause = match &outcome {
+                ProbeOutcome::Absent(again_in) => Some(*again_in),
+                ProbeOutcome::Inconclusive(_) | ProbeOutcome::NotAsked(NotAsked::Store) => {
+                    in_vain += 1;
+                    (in_vain < TRIES).then(|| self.pause(in_vain))
+                }
+                ProbeOutcome::NotAsked(_)
+                | ProbeOutcome::Completed(_)
+                | ProbeOutcome::Released
+                | ProbeOutcome::Changed => None,
+            };
+            let earliest = match &outcome {
+                ProbeOutcome::Absent(_) => self.pause(0),
+                _ => pause.unwrap_or_default(),
+            };
+            if pause.is_none() {
+                // Before it is told, so that whoever comes then begins anew.
+                self.guard.probes.remove(&self.name);
+            }
+            self.tell(outcome, earliest);
+            let Some(pause) = pause else { return };
+            if !self.wait(pause, earliest).await {
+                return;
+            }
+            self.run.looks.send_modify(|looks| looks.is_asking = true);
+        }
+    }
+
+    fn tell(&self, outcome: ProbeOutcome, earliest: Duration) {
+        self.run.looks.send_modify(|looks| {
+            looks.count += 1;
+            looks.last = outcome;
+            looks.is_asking = false;
+            looks.not_before = Instant::now() + earliest;
+        });
+    }
+
+    /// Waits until the next question is due, or somebody waits for it. `false`: the process stops.
+    async fn wait(&self, pause: Duration, earliest: Duration) -> bool {
+        let due = Instant::now() + pause;
+        if !self.guard.abandon.sleep(earliest.min(pause)).await {
+            return false;
+        }
+        tokio::select! {
+            goes_on = self.guard.abandon.sleep(due.saturating_duration_since(Instant::now())) => goes_on,
+            () = self.run.hurry.notified() => true,
+        }
+    }
+
+    /// The pause after so many answers in vain.
+    fn pause(&self, in_vain: u32) -> Duration {
+        let first = self.plan.probe.after.min(SHORTEST_PAUSE);
+        first.saturating_mul(1 << in_vain.saturating_sub(1).min(16)).min(LONGEST_PAUSE)
+    }
+
+    /// One question. `begun`: the zero of the clock by which absences are told apart.
+    async fn look(&self, progress: &mut ProbeProgress, begun: Instant) -> ProbeOutcome {
+        let ProbePlan { probe, attempt_timeout, by, values, ask } = &*self.plan;
+        let read_at = begun.elapsed();
+        let held = match self.guard.store.find(&self.name).await {
+            Ok(Some(held)) => held,
+            Ok(None) => return ProbeOutcome::Changed,
+            Err(_) => return ProbeOutcome::NotAsked(NotAsked::Store),
+        };
+        let seen = held.seen();
+        let (kept, attempt_timeout) = self.kept(&seen, *attempt_timeout);
+        let rule = AbsenceRule { after: probe.after, attempt_timeout };
+        if rule.counts_in(&seen).is_none() {
+            return ProbeOutcome::Changed;
+        }
+        let target = match (&kept, values) {
+            (Some(values), _) | (None, Some(Ok(values))) => values.in_path(&probe.path),
+            (None, Some(Err(why))) => Err(why.clone()),
+            (None, None) => return ProbeOutcome::NotAsked(NotAsked::NotKept),
+        };
+        let target = match target {
+            Ok(target) => target,
+            Err(why) => return ProbeOutcome::NotAsked(NotAsked::Unusable(why)),
+        };
+        fail_point::reach(Step::BeforeProbe).await;
+        let reading = ask(target).await;
+        let answered_at = begun.elapsed();
+        let look = ProbeLook { seen: seen.clone(), read_at, answered_at };
+        match (std::mem::take(progress).next(reading.verdict(), look, &rule), reading) {
+            (ProbeStep::Complete, ProbeReading::Found(reply)) => {
+                let status = reply.status;
+                match complete_by_probe(seen, effect(probe.answer, reply), clock::unix_millis(), *by) {
+                    Ok(swap) => self.exchange(&swap, ProbeOutcome::Completed(status)).await,
+                    Err(_) => ProbeOutcome::Changed,
+                }
+            }
+            (ProbeStep::Release(swap), _) => self.exchange(&swap, ProbeOutcome::Released).await,
+            (ProbeStep::AskAgain { at, progress: seen }, _) => {
+                *progress = seen;
+                ProbeOutcome::Absent(at.saturating_sub(begun.elapsed()))
+            }
+            (ProbeStep::Leave, ProbeReading::Inconclusive(why)) => ProbeOutcome::Inconclusive(why),
+            (ProbeStep::Leave | ProbeStep::Complete, _) => ProbeOutcome::Changed,
+        }
+    }
+
+    /// The values that are kept with the record, and how long its attempt may take.
+    fn kept(&self, seen: &RecordSnapshot, attempt_timeout: Duration) -> (Option<ProbeValues>, Duration) {
+        match ProbeFacts::of(&seen.summary.claim, &self.name, self.guard.store.encryption_keys()) {
+            Some(facts) => (Some(ProbeValues::kept(facts.values)), facts.attempt_timeout.max(attempt_timeout)),
+            None => (None, attempt_timeout),
+        }
+    }
+
+    /// Acts on the answer, if the record is still as it was read.
+    async fn exchange(&self, swap: &CompareAndSwap, done: ProbeOutcome) -> ProbeOutcome {
+        let Self { guard, name, plan, .. } = self;
+        let state = match swap.to.as_deref().map(|record| &record.state) {
+            None => RecordState::Released,
+            Some(State::Completed { .. }) => RecordState::Completed,
+            Some(State::Unreplayable { .. } | State::InFlight | State::Unknown { .. }) => RecordState::Unreplayable,
+        };
+        match guard.change_by_probe(name, swap, &plan.probe.path.to_string()).await {
+            Ok(SwapResult::Done) => {
+                guard.metrics.record(&name.route, state);
+                done
+            }
+            Ok(SwapResult::Changed(_)) => ProbeOutcome::Changed,
+            Err(NotChanged::Untold(_) | NotChanged::Store(_)) => ProbeOutcome::NotAsked(NotAsked::Store),
+        }
+    }
+
+    fn log(&self, outcome: &ProbeOutcome) {
+        let record = &self.name;
+        match outcome {
+            ProbeOutcome::Absent(again_in) => tracing::debug!(%record, again_in_ms = again_in.as_millis() as u64,
+                "the backend has nothing of an unknown attempt; it is asked again"),
+            ProbeOutcome::Inconclusive(why) => tracing::warn!(event = "probe_in_vain", %record, %why,
+                "a probe tells nothing of an unknown attempt"),
+            ProbeOutcome::NotAsked(why) => tracing::info!(event = "probe_not_asked", %record, %why,
+                "the backend is not asked about an unknown attempt"),
+            // The change itself is logged where it is made.
+            ProbeOutcome::Completed(_) | ProbeOutcome::Released | ProbeOutcome::Changed => {}
+        }
+    }
+}
+
+/// What is recorded of an answer.
+fn effect(answer: ProbeAnswer, reply: Arc<Reply>) -> FoundEffect {
+    match answer {
+        ProbeAnswer::Probe => FoundEffect::Completed(reply),
+        ProbeAnswer::AlreadyCompleted => {
+            // Else where the representation is found that was asked for (RFC 9110, 8.7).
+            let location = reply.headers.get(LOCATION).or_else(|| reply.headers.get(CONTENT_LOCATION));
+            FoundEffect::Unreplayable { status: reply.status, location: location.cloned() }
+        }
+    }
+}
