@@ -312,8 +312,8 @@ async fn the_scope_cannot_put_a_field_of_the_client_in_the_place_of_ours() {
 async fn a_path_of_the_backend_is_asked_on_its_own_connections() {
     for (preserve_host, host) in [(true, "api.test"), (false, "")] {
         let backend = Backend::start().await;
-        let setup = asking(&backend, "/verify?r=1").with("upstream", &format!("preserve_host = {preserve_host}"));
-        let sidecar = setup.start().await;
+        let upstream = format!("preserve_host = {preserve_host}\nidle_timeout = \"5m\"");
+        let sidecar = asking(&backend, "/verify?r=1").with("upstream", &upstream).start().await;
         assert_eq!(sidecar.ask(&order("k")).await.status, 201);
         let repeat = sidecar.ask(&order("k")).await;
         assert!(repeat.is_replay() && repeat.text() == r#"{"order":1}"#);
@@ -387,8 +387,7 @@ async fn a_server_that_cannot_be_reached_permits_nothing() {
 async fn a_server_that_takes_too_long_permits_nothing() {
     let begun = [vec![Step::Hang], vec![say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"), Step::Hang]];
     let (backend, auth) = (Backend::start().await, Backend::scripted(begun).await);
-    let setup = asking(&backend, &auth.url()).with("upstream", "response_timeout = \"1s\"");
-    let sidecar = setup.start().await;
+    let sidecar = asking(&backend, &auth.url()).start().await;
     let first = sidecar.ask(&order("k")).await;
     let (one, other) = tokio::join!(sidecar.asking(&order("k")), sidecar.asking(&order("k")));
     for repeat in [one, other] {
@@ -479,7 +478,7 @@ async fn a_permission_is_forgotten_when_its_time_is_over() {
 #[tokio::test]
 async fn without_a_cache_every_replay_is_asked_about() {
     let (backend, auth) = (Backend::start().await, Backend::start().await);
-    let sidecar = asking(&backend, &auth.url()).start().await;
+    let sidecar = asking(&backend, &auth.url()).with("upstream", "idle_timeout = \"5m\"").start().await;
     for _ in 0..4 {
         assert_eq!(sidecar.ask(&order("k")).await.status, 201);
     }
