@@ -278,14 +278,11 @@ impl Supervisor {
     async fn ask_later(&mut self, connected: &Connected, looked: &mut Instant) -> Result<(), ConnectError> {
         tokio::time::sleep(self.habits.ping_every).await;
         let deadline = Instant::now() + self.connect_timeout;
-        let hangs = note_breaks(self.habits.puts_key.then(|| self.link.usable_since.clone()));
-        tokio::select! {
-            asked = self.ask(connected, deadline) => asked?,
-            never = hangs => match never {},
-        }
+        let noted = self.habits.puts_key.then(|| self.link.usable_since.clone());
+        noting_breaks(noted.as_deref(), self.ask(connected, deadline)).await?;
         if looked.elapsed() >= self.habits.look_every {
             *looked = Instant::now();
-            let looked = self.probe.look(connected, &self.link, deadline).await;
+            let looked = noting_breaks(noted.as_deref(), self.probe.look(connected, &self.link, deadline)).await;
             connected.keep_alive(&note_name(self.probe.prefix())).await;
             looked?;
         }
@@ -313,11 +310,18 @@ impl fmt::Display for Source {
     }
 }
 
-/// Notes a break again and again, once an answer is late.
-async fn note_breaks(usable_since: Option<Arc<UsableSince>>) -> Infallible {
+/// Waits for an answer. Once it is late, a break is noted again and again.
+async fn noting_breaks<T>(usable_since: Option<&UsableSince>, answer: impl Future<Output = T>) -> T {
+    tokio::select! {
+        answer = answer => answer,
+        never = note_breaks(usable_since) => match never {},
+    }
+}
+
+async fn note_breaks(usable_since: Option<&UsableSince>) -> Infallible {
     tokio::time::sleep(HANGS).await;
     loop {
-        if let Some(usable_since) = &usable_since {
+        if let Some(usable_since) = usable_since {
             usable_since.note_break();
         }
         tokio::time::sleep(HANGS_ON).await;

@@ -179,3 +179,68 @@ async fn an_eviction_policy_that_changes_is_noticed_and_what_is_evicted_is_count
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// The finding on this subject, once it has this text.
+async fn until_found(store: &Redis, what: &str, text: &str) {
+    let found = || store.findings().into_iter().find(|finding| finding.what == what);
+    let is_so = async {
+        while !found().is_some_and(|finding| finding.found.contains(text)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_so).await.unwrap_or_else(|_| panic!("{:?}, not {text}", found()));
+}
+
+#[tokio::test]
+async fn a_server_that_stops_persisting_is_noticed() {
+    let server = RedisServer::start_with(&["--appendonly", "yes"]);
+    let store = open(server.port(), MANY_PINGS).await;
+    until_found(&store, "on disk", "an append-only file").await;
+    for (setting, value, found) in [
+        ("appendonly", "no", "nothing: a restart forgets"),
+        ("save", "3600 1", "an append-only file, or snapshots"),
+        ("save", "", "nothing: a restart forgets"),
+    ] {
+        let words = [&b"CONFIG"[..], b"SET", setting.as_bytes(), value.as_bytes()];
+        let _: ::redis::Value = admin(&server.url(), &words).await;
+        until_found(&store, "on disk", found).await;
+    }
+}
+
+/// Whoever reads the server's log of refusals must not find an entry every ten seconds.
+#[tokio::test]
+async fn what_a_user_may_not_ask_is_asked_at_the_connect_only() {
+    let server = RedisServer::start();
+    order(&server, "ACL SETUSER plain on >pw ~* &* +@all -config").await;
+    let (username, password) = (Some("plain".to_owned()), Some(StorePassword::Fixed(Secret::new("pw"))));
+    let address = RedisAddress { username, password, ..address(server.port()) };
+    let store = Redis::open_with(&address, &config(), MANY_PINGS);
+    store.ready(PATIENCE).await.expect("a connection");
+    order(&server, "ACL LOG RESET").await;
+    let infos = async || {
+        let stats: String = admin(&server.url(), &[b"INFO", b"commandstats"]).await;
+        let info = stats.lines().find_map(|line| line.strip_prefix("cmdstat_info:calls=")?.split(',').next());
+        info.map_or(0, |calls| calls.parse::<u32>().expect("a number"))
+    };
+    let before = infos().await;
+    while infos().await < before + 20 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let refused: Vec<::redis::Value> = admin(&server.url(), &[b"ACL", b"LOG"]).await;
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+#[tokio::test]
+async fn acknowledgements_are_waited_for_also_where_the_user_may_not_ask_which_server_it_is() {
+    let server = RedisServer::start();
+    order(&server, "ACL SETUSER plain on >pw ~* &* +@all -info -config").await;
+    let (username, password) = (Some("plain".to_owned()), Some(StorePassword::Fixed(Secret::new("pw"))));
+    let address = RedisAddress { username, password, ..address(server.port()) };
+    let wanted = config::StoreConfig { replica_acks: 1, timeout: Duration::from_secs(4), ..config() };
+    let store = Redis::open_with(&address, &wanted, ConnectionOptions::default());
+    store.ready(PATIENCE).await.expect("a connection");
+    until(&store, Health::Up).await;
+    let short = store.claim(&name(), &claim(1, RETRY)).await.expect_err("no replica has it");
+    assert!(matches!(short, StoreError::Unacknowledged(_)), "{short:?}");
+    until_found(&store, "memory", "not told to this user").await;
+}
