@@ -46,6 +46,18 @@ pub fn escape_path(path: &str) -> String {
     out
 }
 
+/// Escapes all but the unreserved characters (RFC 3986, 2.3).
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            byte => push_escaped(&mut out, byte),
+        }
+    }
+    out
+}
+
 /// Every `%XX` replaced by its byte. `None` if a percent sign starts no escape.
 pub fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());

@@ -18,6 +18,7 @@ use crate::key::{self, DescribedRequest, KeyOutcome};
 use crate::record::RecordName;
 use crate::rule::{JsonPointer, Mode, Rule, Selector};
 use crate::store::Store;
+use crate::uri::escape;
 
 /// What is put into the request, piece by piece.
 #[derive(Default)]
@@ -93,7 +94,7 @@ impl MadeUp {
         match selector {
             Selector::Header(name) => drop(self.headers.insert(name.clone(), value(text)?)),
             Selector::Cookie(name) => self.cookies.push(format!("{name}={text}")),
-            Selector::Query(name) => self.query.push(format!("{}={}", escaped(name), escaped(text))),
+            Selector::Query(name) => self.query.push(format!("{}={}", escape(name), escape(text))),
             Selector::Json(pointer) => {
                 let json = self.json.get_or_insert_with(|| Value::Object(Map::new()));
                 // A scalar as it stands in the document; what is none is a string.
@@ -101,7 +102,7 @@ impl MadeUp {
                 let is_put = put(json, pointer, scalar.unwrap_or_else(|| Value::String(text.to_owned())));
                 is_put.ok_or_else(|| bad(format!("{selector} lies within another part.")))?;
             }
-            Selector::Form(field) => self.form.push(format!("{}={}", escaped(field), escaped(text))),
+            Selector::Form(field) => self.form.push(format!("{}={}", escape(field), escape(text))),
             Selector::Path(param) => self.params.push((param.clone(), text.to_owned())),
             Selector::Host => drop(self.headers.insert(HOST, value(text)?)),
             Selector::Jwt(_) => {
@@ -138,7 +139,7 @@ impl MadeUp {
             let (name, is_rest) = name.strip_prefix('*').map_or((name, false), |name| (name, true));
             let known = self.params.iter().find(|(param, _)| param == name).map(|(_, text)| text.as_str());
             let text = known.unwrap_or("x");
-            if is_rest { text.split('/').map(escaped).collect::<Vec<_>>().join("/") } else { escaped(text) }
+            if is_rest { text.split('/').map(escape).collect::<Vec<_>>().join("/") } else { escape(text) }
         };
         rule.path.split('/').map(filled).collect::<Vec<_>>().join("/")
     }
@@ -175,15 +176,6 @@ fn put(root: &mut Value, pointer: &JsonPointer, scalar: Value) -> Option<()> {
     }
     let members = at.as_object_mut()?;
     members.insert(last.clone(), scalar).is_none().then_some(())
-}
-
-/// Percent-encoded but for the unreserved characters (RFC 3986, 2.3).
-fn escaped(text: &str) -> String {
-    let escape = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(escape).collect()
 }
 
 /// A day, a month or a year: `2026-11-29`, `2026-11`, `2026`.

@@ -1,5 +1,7 @@
 use std::time::{Duration, SystemTime};
 
+use super::format::is_uuid;
+
 /// The creation time of a key that contains one: a UUID of version 7 (RFC 9562, 5.7) or a ULID. Both begin with the
 /// milliseconds since the Unix epoch. `None` for any other key.
 pub(super) fn made_at(key: &[u8]) -> Option<SystemTime> {
@@ -9,13 +11,8 @@ pub(super) fn made_at(key: &[u8]) -> Option<SystemTime> {
 
 /// `0192f3a4-5b6c-7d8e-9fa0-b1c2d3e4f506`: version 7, the variant of RFC 9562.
 fn uuid(key: &[u8]) -> Option<u64> {
-    let is_right = |(at, byte): (usize, &u8)| match at {
-        8 | 13 | 18 | 23 => *byte == b'-',
-        14 => *byte == b'7',
-        19 => matches!(byte, b'8' | b'9' | b'a' | b'b' | b'A' | b'B'),
-        _ => byte.is_ascii_hexdigit(),
-    };
-    if key.len() != 36 || !key.iter().enumerate().all(is_right) {
+    let is_right = is_uuid(key) && key[14] == b'7' && matches!(key[19], b'8' | b'9' | b'a' | b'b' | b'A' | b'B');
+    if !is_right {
         return None;
     }
     let time = [&key[..8], &key[9..13]].concat();

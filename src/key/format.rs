@@ -15,7 +15,7 @@ pub(super) fn check(key: &[u8], format: KeyFormat) -> Result<(), KeyFault> {
 }
 
 /// `8e03978e-40d5-43dd-bc93-6894a57f9324`, of any version (RFC 9562, 4).
-fn is_uuid(key: &[u8]) -> bool {
+pub fn is_uuid(key: &[u8]) -> bool {
     let is_right = |(at, byte): (usize, &u8)| match at {
         8 | 13 | 18 | 23 => *byte == b'-',
         _ => byte.is_ascii_hexdigit(),

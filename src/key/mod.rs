@@ -41,6 +41,7 @@ pub use described::DescribedRequest;
 pub use digest::{Digest, DigestKey, DigestKind};
 pub use error::{BodyFault, KeyError, KeyFault};
 pub use fingerprint::FingerprintedBody;
+pub use format::is_uuid;
 pub use member::{JsonAnswer, JsonMember, NotJson};
 pub use operation::{HeadOutcome, KeyOutcome, Operation, PartialOperation, Request, read, read_head};
 pub use origin::{client as client_address, told_by_edge};

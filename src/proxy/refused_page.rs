@@ -3,6 +3,7 @@
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use crate::key::is_uuid;
 use crate::rule::{Rule, Selector};
 
 /// In a head: an answer that is a page may be kept although it is a refusal, because the navigation that shows it repeats
@@ -20,14 +21,9 @@ impl KeepsPages {
             _ => None,
         });
         let (Some(field), Ok(key)) = (field, self.0.to_str()) else { return false };
-        let is_uuid = key.len() == 36
-            && key.bytes().enumerate().all(|(at, byte)| match at {
-                8 | 13 | 18 | 23 => byte == b'-',
-                _ => byte.is_ascii_hexdigit(),
-            });
         let in_part = format!("name=\"{field}\"\r\n\r\n{key}\r\n");
         let mut values = form_urlencoded::parse(body).filter(|(name, _)| name == field).map(|(_, value)| value);
-        is_uuid
+        is_uuid(key.as_bytes())
             && (values.next().is_some_and(|value| value == key) && values.next().is_none()
                 || memchr::memmem::find(body, in_part.as_bytes()).is_some())
     }

@@ -195,7 +195,7 @@ pub(super) fn new_key() -> String {
         let mut bytes: [u8; 16] = random();
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = format!("{:032x}", u128::from_be_bytes(bytes));
         let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
         if hex.bytes().any(|digit| digit.is_ascii_lowercase()) {
             return parts.join("-");

@@ -124,7 +124,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "admin",
-        &["clock", "config", "guard", "key", "metrics", "record", "rule", "store", "timestamp", "units"],
+        &["clock", "config", "guard", "key", "metrics", "record", "rule", "store", "timestamp", "units", "uri"],
         &["base64", "blake3", "getrandom", "http_body", "http_body_util", "humantime", "serde_json", "tokio"],
     ),
     (
@@ -292,6 +292,19 @@ fn the_files_of_a_room_have_an_order() {
         let arrows = arrows_within(room, &sources);
         assert!(arrows.len() > 20, "{room} has {} files", arrows.len());
         assert_eq!(circle(arrows), Vec::<String>::new());
+    }
+}
+
+/// Who holds the current connection needs neither what is sent on it nor how its server is examined.
+#[test]
+fn the_link_to_a_redis_names_neither_commands_nor_the_probe() {
+    let name = |module: &str| ["store", "redis", module].map(str::to_owned).to_vec();
+    let arrows = arrows_within("store", &sources());
+    let named = arrows.get(&name("link")).expect("a file");
+    assert!(named.contains(&name("connected")), "{named:?}");
+    for module in ["commands", "probe", "supervisor", "call"] {
+        assert!(arrows.contains_key(&name(module)), "there is no {module}");
+        assert!(!named.contains(&name(module)), "the link names {module}");
     }
 }
 
