@@ -64,22 +64,51 @@ async fn works(backend: &Backend, store: &str, key: &str) {
 
 /// What `check --connect` says of it.
 fn refusal(store: &str) -> String {
+    let (is_success, said) = check(store, None);
+    assert!(!is_success, "{said}");
+    assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
+    on_one_line(&said)
+}
+
+/// Lines are as long as the terminal is wide.
+fn on_one_line(said: &str) -> String {
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// `check --connect` on a system that trusts the authorities of this file, or of this machine. Whether it found a server
+/// that can be used, and what it printed.
+fn check(store: &str, authorities: Option<&Path>) -> (bool, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("onlyonce.toml");
     let text = format!(
         "[upstream]\nurl = \"http://127.0.0.1:1\"\n[store]\n{store}\n[[route]]\nname = \"a\"\npath = \"/\"\nscope = []\n"
     );
     std::fs::write(&file, text).expect("a writable folder");
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_onlyonce"))
-        .args(["check", "--connect"])
-        .arg(&file)
-        .output()
-        .expect("the program");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_onlyonce"));
+    command.args(["check", "--connect"]).arg(&file);
+    if let Some(authorities) = authorities {
+        command.env("SSL_CERT_FILE", authorities).env_remove("SSL_CERT_DIR");
+    }
+    let output = command.output().expect("the program");
     let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).expect("text")).concat();
-    assert!(!output.status.success(), "{said}");
-    assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
-    // Lines are as long as the terminal is wide.
-    said.split_whitespace().collect::<Vec<_>>().join(" ")
+    (output.status.success(), said)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_store_ca_the_authorities_of_the_system_are_trusted_and_with_it_only_that_one() {
+    let redis = TlsRedis::start("localhost", false);
+    let (by_system, other) = (redis.url("rediss", "localhost"), Authority::new());
+    let check = |store: &str, authority: &Authority| {
+        let (is_success, said) = check(store, Some(&authority.file()));
+        (is_success, on_one_line(&said))
+    };
+    let (is_success, said) = check(&by_system, &redis.authority);
+    assert!(is_success && said.contains("SET NX GET"), "{said}");
+    let (is_success, said) = check(&by_system, &other);
+    assert!(!is_success && said.contains("certificate is not valid"), "{said}");
+    let by_ca = format!("{by_system}\nca = \"{}\"", other.file().display());
+    let (is_success, said) = check(&by_ca, &redis.authority);
+    assert!(!is_success && said.contains("cannot be used"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
