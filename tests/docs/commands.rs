@@ -37,6 +37,30 @@ fn every_command_prints_what_is_shown() {
     assert!(played >= 10, "{played} commands");
 }
 
+/// Commands that are shown without what they print: the program has them, and knows their options.
+#[test]
+fn every_command_that_is_not_played_is_one_of_the_program() {
+    let mut known = 0;
+    for page in pages() {
+        let place = Place {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            processes: Vec::new(),
+            names: Vec::new(),
+        };
+        for block in page.blocks().iter().filter(|block| block.played.is_none()) {
+            for line in block.text.replace("\\\n", " ").lines().filter(|line| line.starts_with("onlyonce ")) {
+                let end = [" # ", " > "].iter().filter_map(|sign| line.find(sign)).min().unwrap_or(line.len());
+                let command = &line[..end];
+                // Options are read from the left. An unknown one ends the program before it comes to this one.
+                let (is_success, printed) = place.shell(&format!("{command} --help"));
+                assert!(is_success && printed.contains("Usage:"), "{}:{}: {line}\n{printed}", page.name, block.line);
+                known += 1;
+            }
+        }
+    }
+    assert!(known >= 8, "{known} commands");
+}
+
 /// Where commands are played: a folder, and what runs beside it.
 struct Place {
     folder: TempDir,
