@@ -2,7 +2,7 @@
 //!
 //! They exist only in builds with the feature `fail-points`. There, `ONLYONCE_FAIL_POINT` names a step, and
 //! `ONLYONCE_FAIL_POINT_ADDR` an address. When the step is reached for the first time, the process connects to the
-//! address, writes the name of the step on a line, and waits until it is told to go on, or to panic (`!`).
+//! address, writes the name of the step on a line, and waits for a byte: to go on, or to panic (`!`).
 
 /// A step of the protocol, in the order in which a request takes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 /// The width that all output fits.
 pub const WIDTH: usize = 80;
 
-/// Appends `first` and `text`, wrapped between words; every line but the first begins with so many spaces.
+/// Appends `first` and `text`, wrapped between words; every line but the first begins with this number of spaces.
 pub fn wrap(out: &mut String, first: &str, indent: usize, text: &str) {
     wrap_within(WIDTH, out, first, indent, text);
 }

@@ -375,7 +375,7 @@ mod tests {
         assert!(told.contains(".js\" integrity=\"sha384-") && told.ends_with("defer></script>\n"), "{told}");
         assert!(json(&[], &[], &[], Some(&form_guard), None, None).contains("\"integrity\": \"sha384-"));
 
-        // A host that a route names has a script of its own.
+        // A host that a route names has a separate script.
         let text = format!("{text}[[route]]\nname = \"b\"\npath = \"/b\"\nhost = \"shop.test\"\nscope = []\n");
         let config = parse("t.toml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
         let form_guard = FormGuard::of(&config.server, &config.routes).expect("it is on");

@@ -369,7 +369,7 @@ fn now(out: &mut String, found: Result<ExplainResponse, String>, name: Option<&R
         ) => "the sidecar does not guard this request: it goes by another file than this one".to_owned(),
         Ok(ExplainResponse { record: Some(record), now, request: Some(request), .. }) => {
             let found = records::in_short(now.as_ref(), request);
-            // Observed routes have a namespace of their own.
+            // Observed routes have a separate namespace.
             let is_same = |name: &RecordName| [name.to_string(), name.observed().to_string()].contains(&record);
             match name {
                 Some(name) if !is_same(name) => format!(

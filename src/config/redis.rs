@@ -1,4 +1,4 @@
-//! Where a Redis or Valkey is, and how to log in: what `store.url` and the keys beside it come to.
+//! Where a Redis or Valkey is, and how to log in: the result of `store.url` and the other keys of `[store]`.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -109,7 +109,7 @@ impl Backend {
             true => Way::Onlyonce,
             false => Way::Direct,
         };
-        // In a task of its own: the service commits even if the client disconnects.
+        // In a separate task: the service commits even if the client disconnects.
         let ledger = Arc::clone(&self.ledger);
         #[expect(clippy::disallowed_methods, reason = "waited for below")]
         let creating = tokio::spawn(async move {

@@ -73,7 +73,7 @@ impl Ledger {
         Ok(format!("[{}]", lines.collect::<Result<Vec<_>, _>>()?.join(",\n ")))
     }
 
-    /// The invoices of one way, grouped by key, the latest first. An invoice without a key is a group of its own.
+    /// The invoices of one way, grouped by key, the latest first. An invoice without a key is a separate group.
     pub(super) fn intents(&self, way: Way) -> Vec<Vec<Invoice>> {
         let mut intents: Vec<Vec<Invoice>> = Vec::new();
         for invoice in self.lock().iter().filter(|invoice| invoice.way == way) {

@@ -137,7 +137,7 @@ fn paypal_name(code: Code) -> &'static str {
     }
 }
 
-/// Only types that clients know: they report an unknown type as an error of its own.
+/// Only types that clients know: they report an unknown type as another error.
 fn gocardless_type(code: Code) -> &'static str {
     match code.status().as_u16() {
         500.. => "gocardless",

@@ -1,4 +1,4 @@
-//! What the form guard's script is told: a verb in a field of the head, and words for people in the body.
+//! Answers to the form guard's script: a verb in a header field, and words for people in the body.
 
 use std::borrow::Cow;
 

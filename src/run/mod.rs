@@ -337,7 +337,7 @@ pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
     };
     let store = store::Redis::open_to_look(address, settings);
     let acl = store::AclRule::of(settings).to_string();
-    // A user's missing right is told with the rule, which is not told twice.
+    // The message about a missing right has the rule already. It is not printed twice.
     let told = |why: Arc<store::ConnectError>| {
         store::causes(&why).replace(&format!(". For an ACL user, this is enough: {acl}"), "")
     };

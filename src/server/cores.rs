@@ -1,4 +1,4 @@
-//! The threads that answer requests, each with a runtime of its own.
+//! The threads that answer requests. Each has its own runtime.
 //!
 //! The main thread accepts a connection and hands it to the core with the least load. There it stays, with all of its
 //! requests and with the connections to the backend and to the store that these use. So nothing that a request waits

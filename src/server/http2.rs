@@ -92,7 +92,7 @@ fn tell_as_http1(request: &mut Request<Incoming>) {
     }
 }
 
-/// A client may send each cookie in a field line of its own. Outside of HTTP/2 they must be one (RFC 9113, 8.2.3).
+/// A client may send each cookie in a separate field line. Outside of HTTP/2 they must be one (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let lines = headers.get_all(header::COOKIE);
     if lines.iter().nth(1).is_none() {

@@ -56,7 +56,7 @@ impl Subject {
     }
 }
 
-/// One test for each story, on a subject of its own.
+/// One test for each story. Each has its own subject.
 macro_rules! suite {
     // One test of all of it, which only `tests/run --all` runs.
     (whole $subject:path) => {

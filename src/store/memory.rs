@@ -37,7 +37,7 @@ pub struct Memory {
 struct RecordMap {
     format: Arc<RecordFormat>,
     by_name: HashMap<RecordName, KeptRecord>,
-    /// The map is swept when it has so many records.
+    /// The map is swept when it has this number of records.
     sweep_at: usize,
 }
 

@@ -196,7 +196,7 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// The same of each part of the store that has room of its own: the nodes of a cluster.
+    /// The same of each part of the store that has its own memory: the nodes of a cluster.
     fn used_by_node(&self) -> Vec<NodeUse> {
         let alone = |used_ratio| NodeUse { node: None, used_ratio };
         self.used_ratio().map(alone).into_iter().collect()

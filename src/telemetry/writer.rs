@@ -1,4 +1,4 @@
-//! Standard error, written by a thread of its own.
+//! Standard error, written by a separate thread.
 //!
 //! The reader of the log may stall, and a disk may be full. Neither may block a request. Each thread puts its lines into a
 //! buffer of its own, which only the writer reads, and the writer empties all buffers a few times per second, so that no

@@ -11,7 +11,7 @@ use opentelemetry_http::{HttpClient, HttpError};
 use tokio::net::TcpStream;
 use tokio::runtime::{self, Runtime};
 
-/// A collector, reached over plain HTTP. It runs beside the program, or behind a proxy that encrypts.
+/// A collector, reached over plain HTTP. It runs on the same machine, or behind a proxy that encrypts.
 ///
 /// The exporter calls it on its own thread, which blocks.
 #[derive(Debug)]

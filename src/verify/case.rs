@@ -89,7 +89,7 @@ pub(super) enum Variation {
 pub(super) enum Manner {
     /// Waits for the answer.
     Wait,
-    /// Sends it so many times at once.
+    /// Sends it this number of times at once.
     AtOnce(usize),
     /// Closes the connection before the answer.
     GiveUp,
@@ -132,7 +132,7 @@ pub(super) enum SeenRefusal {
 
 /// How many are sent at once.
 pub(super) const AT_ONCE: usize = 10;
-/// How often a retry is repeated that is told to come again.
+/// How often a retry is repeated if the answer asks for another try.
 pub(super) const FOLLOWED: usize = 3;
 /// The characters of the very long key. Stripe takes 255.
 pub(super) const LONG: usize = 1024;
@@ -282,7 +282,7 @@ impl VerifyCase {
                 act(SentKey::Fresh, Variation::AsGiven, Manner::GiveUp),
                 act(SentKey::Fresh, Variation::AsGiven, Manner::Follow),
             ],
-            // That the other body is taken at all is tried first, with a key of its own.
+            // First, with a separate key: is the other body accepted at all?
             Self::OtherBody => vec![
                 act(SentKey::Other, Variation::Body, Manner::Wait),
                 act(SentKey::First, Variation::Body, Manner::Wait),

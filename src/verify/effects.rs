@@ -1,7 +1,7 @@
 //! Effects: which one an answer names, and how often something happened.
 //!
 //! Answers are counted from below only: two that name two things prove two effects, and one that is named does not prove
-//! that there was no other. What an API says of a count of its own is exact.
+//! that there was no other. The count that the API itself gives is exact.
 
 use std::collections::BTreeSet;
 

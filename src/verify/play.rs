@@ -68,7 +68,7 @@ struct Player<'a> {
     requests: usize,
 }
 
-/// Plays all cases that the request has what it takes for. `progress` is told which one comes.
+/// Plays all cases for which the request has what is needed. `progress` is called with each case before it is played.
 pub async fn verify(
     request: &VerifyRequest,
     progress: &mut dyn FnMut(VerifyCase),
@@ -327,7 +327,7 @@ impl Player<'_> {
         Ok(asking.join_all().await)
     }
 
-    /// The retry of a client, which comes again where it is told to.
+    /// The retry of a client, which is repeated if the answer asks for another try.
     async fn follow(&mut self, key: &KeyValue, variation: Variation) -> Result<Vec<ClientOutcome>, VerifyError> {
         let mut outcomes = Vec::new();
         for _ in 0..=FOLLOWED {

@@ -11,7 +11,7 @@ use crate::admin::shape::{
 };
 use crate::admin::story;
 
-/// A record in a list. Its name is on a line of its own, for copying.
+/// A record in a list. Its name is on a separate line, for copying.
 pub(super) fn entry(entry: &RecordEntry, now: Timestamp) -> String {
     let mut out = format!("{}\n", entry.record);
     wrapped(&mut out, "  ", &since_when(entry, now));

@@ -64,7 +64,7 @@ fn broken(style: Emphasis, label: &str, text: &str, size: Size) -> Vec<Line> {
     out.lines().map(|line| (style, line.to_owned())).collect()
 }
 
-/// Lines of which all other parts leave at least so many to those that need a hand.
+/// The least number of lines that are kept for records that need a hand, whatever the other parts take.
 const HANDS: usize = 5;
 
 impl Frame {

@@ -39,7 +39,7 @@ impl<'a> PlainReader<'a> {
         Some(next)
     }
 
-    /// A value within so many arrays and objects.
+    /// A value within this number of arrays and objects.
     fn value(&mut self, depth: usize) -> Option<JsonValue<'a>> {
         match self.next()? {
             b'"' => self.string().map(JsonValue::String),

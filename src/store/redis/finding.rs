@@ -1,4 +1,4 @@
-//! What an operator is told about a server.
+//! Findings about a server, for an operator.
 
 use std::sync::Arc;
 

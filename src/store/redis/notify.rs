@@ -1,7 +1,7 @@
 //! Notices of changes that other sidecars make to a record.
 //!
 //! A sidecar that settles or releases a record publishes on a channel with the record's name, if there are waiters. A
-//! waiter subscribes, sets a sign beside the record for as long as it waits, and then reads the record again. It sees
+//! waiter subscribes, sets a sign in the record's slot for as long as it waits, and then reads the record again. It sees
 //! earlier changes by that read, and gets notices of later ones.
 //!
 //! One connection to each server listens. It is opened for the first waiter, and serves all of them. Correctness does

@@ -123,7 +123,7 @@ impl Pipeline {
     }
 
     /// Sends the command that `encode` writes. The reply may take `timeout` from the time of the write. If
-    /// `is_importing`, the server is told first that the command is for a slot that is being moved to it.
+    /// `is_importing`, `ASKING` is sent first: the command is for a slot that is being moved to the server.
     pub(super) fn send(
         &self,
         timeout: Duration,

@@ -24,7 +24,7 @@ use crate::config;
 /// The acknowledgements that a write needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RequiredAcks {
-    /// So many replicas must have it.
+    /// The number of replicas that must have it.
     pub(super) replicas: u64,
     /// The server must have it on disk, and so must these replicas.
     pub(super) on_disk: bool,
@@ -53,11 +53,11 @@ pub(super) enum Confirmation {
 /// What is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shortfall {
-    /// Only so many replicas have it.
+    /// Only this number of replicas has it.
     Replicas(u64),
     /// The server does not have it on disk.
     Disk,
-    /// Only so many replicas have it on disk.
+    /// Only this number of replicas has it on disk.
     DisksOfReplicas(u64),
 }
 
