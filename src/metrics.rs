@@ -99,7 +99,7 @@ impl Metrics {
             store_may_evict: gauge("onlyonce_store_may_evict", "1 while the store may drop records to make room.")?,
             form_guard: counter(
                 "onlyonce_form_guard_total",
-                "Scripts that the form guard served, and pages that it put its tag into or left as they are.",
+                "Scripts that the form guard served, pages that it put its tag into or left as they are, and requests of outdated pages.",
                 &["result"],
             )?,
             reloads: counter("onlyonce_config_reloads_total", "Reloads of the configuration.", &["result"])?,

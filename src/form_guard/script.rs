@@ -5,16 +5,25 @@ use std::time::Duration;
 
 use crate::rule::{KeyFormat, Mode, OnStoreError, Routes, Rule, Selector};
 
+/// Without comments, because each page loads them. What cannot be seen in it:
+///
+/// - The key that is held for a form is `it`: the key, then whether it was answered, then a mark for each try. Its text is
+///   the field of the request, where the commas tell the proxy that it is a repeat.
+/// - It is stored under the entry of the tab's history that the form is shown in, which may change in a page that stays.
+/// - A lost request waits for other tasks first: Chromium rejects a fetch that the page's policy forbids, and fires the event
+///   that says so behind it.
+/// - The time is looked at right before each try: a computer may have slept until the record was gone.
+/// - A handler that returns false cancels its click: the button that asks is a submit button of the form.
 const SCRIPT: &str = include_str!("form.js");
-/// The line of the file that is replaced by the routes.
-const NO_ROUTES: &str = "const routes = [];";
+/// What the routes replace.
+const NO_ROUTES: &str = "let routes = [],";
 
 /// The longest time in which the script repeats a lost request by itself.
 const LONGEST_REPEATS: Duration = Duration::from_secs(600);
 
 /// The whole script, for pages of this host. It names no route of another host.
 pub(super) fn text(routes: &Routes, host: Option<&str>) -> String {
-    SCRIPT.replacen(NO_ROUTES, &format!("const routes = [{}];", entries(routes, host)), 1)
+    SCRIPT.replacen(NO_ROUTES, &format!("let routes = [{}],", entries(routes, host)), 1)
 }
 
 /// How long a lost request may be repeated without harm. Zero: the person decides.
@@ -26,6 +35,9 @@ fn repeats(rule: &Rule) -> Duration {
         OnStoreError::Forward => Duration::ZERO,
     }
 }
+
+/// The length of the script's keys, which are UUIDs.
+const KEY_LENGTH: usize = 36;
 
 /// Where the script puts the key of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +51,8 @@ pub enum KeyPlace<'a> {
 impl<'a> KeyPlace<'a> {
     /// `None` if the script cannot make a key for this route. It ignores the route's forms then.
     pub fn of(rule: &'a Rule) -> Option<Self> {
-        if rule.mode != Mode::Enforce || rule.key_format == KeyFormat::Ulid {
+        let fits = rule.key_format != KeyFormat::Ulid && rule.key_max_length >= KEY_LENGTH;
+        if rule.mode != Mode::Enforce || !fits {
             return None;
         }
         // A part that the client does not choose is the same for every repeat.
@@ -54,7 +67,7 @@ impl<'a> KeyPlace<'a> {
 }
 
 /// The routes of the script, for pages of this host. Each has a pattern, the field of its key, and for how many
-/// milliseconds a lost request may be repeated without harm: `[/^POST\/orders([?#]|$)/i,"order_key",600e3]`.
+/// milliseconds a lost request may be repeated without harm: `[/^POST\/orders\/?([?#]|$)/i,"order_key",600e3]`.
 ///
 /// A more specific route that is not enforced is excluded from the pattern of a less specific one, as in the router.
 fn entries(routes: &Routes, host: Option<&str>) -> String {
@@ -69,7 +82,8 @@ fn entries(routes: &Routes, host: Option<&str>) -> String {
             [one] => (*one).to_owned(),
             several => format!("({})", several.join("|")),
         };
-        let requests = format!("{methods}{}([?#]|$)", expression(&rule.path));
+        // A slash at the end makes no other route.
+        let requests = format!("{methods}{}\\/?([?#]|$)", expression(rule.path.trim_end_matches('/')));
         let Some(place) = KeyPlace::of(rule) else {
             others.push((rule, format!("(?!{requests})")));
             continue;
@@ -167,7 +181,7 @@ mod tests {
         assert!(plain < 4096 && packed < 2048, "{plain} bytes, {packed} in gzip");
         assert!(text.lines().all(|line| line.len() < 160), "a long line");
         assert!(!text.contains("innerHTML") && !text.contains("eval(") && !text.contains("import"), "{text}");
-        assert!(text.contains("const routes = [[/^POST\\/invoices([?#]|$)/i,\"idempotency_key\",600e3]];"), "{text}");
+        assert!(text.contains("let routes = [[/^POST\\/invoices\\/?([?#]|$)/i,\"idempotency_key\",600e3]],"), "{text}");
     }
 
     /// The list of routes is data: each has a line.
@@ -184,7 +198,7 @@ mod tests {
         let many = text(&config(&many).routes, None);
         assert_eq!(many.lines().count(), one.lines().count() + 49);
         let (one, many) = (sizes(&one), sizes(&many));
-        assert!(many.0 < one.0 + 50 * 80, "{one:?}, {many:?}");
+        assert!(many.0 < one.0 + 50 * 84, "{one:?}, {many:?}");
         assert!(many.1 < one.1 + 400, "{one:?}, {many:?} in gzip");
     }
 
@@ -207,13 +221,15 @@ mod tests {
              [[route]]\nname = \"b\"\npath = \"/b/{*rest}\"\nmethods = [\"POST\", \"PUT\"]\non_error = \"forward\"\n\
              [[route]]\nname = \"j\"\npath = \"/j\"\nkey = \"json:/k\"\n\
              [[route]]\nname = \"n\"\npath = \"/n\"\nkey = [\"form:a\", \"form:b\"]\n\
+             [[route]]\nname = \"s\"\npath = \"/s\"\nkey = \"form:k\"\nkey_max_length = 35\n\
+             [[route]]\nname = \"u\"\npath = \"/u\"\nkey = \"form:k\"\nkey_format = \"ulid\"\n\
              [[route]]\nname = \"h\"\npath = \"/b/{*all}\"\nhost = \"shop.test\"\nkey = \"form:k\"\n";
-        let common = "[/^POST\\/a\\/[^/?#]+\\/b\\.html([?#]|$)/i,\"k\",600e3],\n\
-                      [/^(POST|PUT)\\/b\\/[^?#]+([?#]|$)/i,\"\",0e3]";
+        let common = "[/^POST\\/a\\/[^/?#]+\\/b\\.html\\/?([?#]|$)/i,\"k\",600e3],\n\
+                      [/^(POST|PUT)\\/b\\/[^?#]+\\/?([?#]|$)/i,\"\",0e3]";
         assert_eq!(routes(file, None), common);
         // Another host's routes are not told.
         assert_eq!(routes(file, Some("other.test")), common);
-        let of_host = "[/^POST\\/b\\/[^?#]+([?#]|$)/i,\"k\",600e3],\n";
+        let of_host = "[/^POST\\/b\\/[^?#]+\\/?([?#]|$)/i,\"k\",600e3],\n";
         assert_eq!(routes(file, Some("shop.test")), format!("{of_host}{common}"));
     }
 
@@ -224,6 +240,6 @@ mod tests {
              [[route]]\nname = \"off\"\npath = \"/shop/search\"\nmode = \"off\"\n",
             None,
         );
-        assert_eq!(told, "[/^(?!POST\\/shop\\/search([?#]|$))POST\\/shop\\/[^?#]+([?#]|$)/i,\"k\",600e3]");
+        assert_eq!(told, "[/^(?!POST\\/shop\\/search\\/?([?#]|$))POST\\/shop\\/[^?#]+\\/?([?#]|$)/i,\"k\",600e3]");
     }
 }

@@ -268,12 +268,14 @@ pub enum FormGuardResult {
     Encoded,
     /// It must not be changed.
     NoTransform,
+    /// A page that was loaded under another configuration sent a form that nothing guards any more.
+    Outdated,
 }
 
 impl FormGuardResult {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Script, Self::Injected, Self::Policy, Self::Charset, Self::Encoded, Self::NoTransform];
+    pub const ALL: [Self; 7] =
+        [Self::Script, Self::Injected, Self::Policy, Self::Charset, Self::Encoded, Self::NoTransform, Self::Outdated];
 
     /// The label value.
     pub fn as_str(self) -> &'static str {
@@ -284,6 +286,7 @@ impl FormGuardResult {
             Self::Charset => "charset",
             Self::Encoded => "encoded",
             Self::NoTransform => "no_transform",
+            Self::Outdated => "outdated",
         }
     }
 }

@@ -14,11 +14,17 @@ use crate::form_guard::{FIELDS_OF_BYTES, KeyPlace};
 use crate::problem::{self, FETCH, FORM, ProblemFormat};
 use crate::rule::{FingerprintMode, Rule, Selector};
 
+/// In an answer: it is for the script already.
+#[derive(Clone)]
+pub(super) struct ForScript;
+
 /// A request of the script.
 pub(super) struct ScriptRequest {
     key: HeaderValue,
     /// For a form, and not for a page that reads the answer itself.
-    is_form: bool,
+    pub(super) is_form: bool,
+    /// It was sent before with this key, and what became of that is not known to the script.
+    pub(super) is_repeat: bool,
     /// Its path and query, for targets that are relative to them.
     path: String,
     /// The page with the form.
@@ -53,10 +59,14 @@ impl ScriptRequest {
     pub(super) fn take(head: &mut Head) -> Option<Box<Self>> {
         let form = head.headers.remove(FORM);
         let is_form = form.is_some();
-        let key = form.or_else(|| head.headers.remove(FETCH))?;
+        let sent = form.or_else(|| head.headers.remove(FETCH))?;
+        // A comma behind the key marks a repeat.
+        let mut parts = sent.as_bytes().splitn(2, |byte| *byte == b',');
+        let key = parts.next().and_then(|key| HeaderValue::from_bytes(key).ok())?;
+        let is_repeat = parts.next().is_some();
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let (page, host) = (head.headers.get(REFERER).cloned(), head::authority(&head.uri, &head.headers));
-        Some(Box::new(Self { key, is_form, path, page, host, replays: Replays::Never }))
+        Some(Box::new(Self { key, is_form, is_repeat, path, page, host, replays: Replays::Never }))
     }
 
     /// How it is told of a problem.
@@ -93,8 +103,8 @@ impl ScriptRequest {
 
     /// Says what the script is to do with an answer of the backend. `is_kept`: it is in the record.
     pub(super) fn tell(&self, answer: ProxyResponse, is_kept: bool) -> ProxyResponse {
-        if !self.is_form {
-            // The page reads it, as the backend has sent it.
+        // The page reads it, as the backend has sent it.
+        if !self.is_form || answer.extensions().get::<ForScript>().is_some() {
             return answer;
         }
         let (mut parts, mut body) = answer.into_parts();
@@ -108,7 +118,7 @@ impl ScriptRequest {
         } else if (is_kept && !is_empty && !parts.status.is_server_error() || sends_on)
             && self.replays.after(&parts.headers)
         {
-            HeaderValue::from_static(if sends_on { "send" } else { "page" })
+            HeaderValue::from_static(if sends_on { "send" } else { "go" })
         } else {
             body = ResponseBody::from_bytes(problem::backend_answered(parts.status, is_html(&parts.headers)));
             if is_empty {

@@ -21,6 +21,7 @@ use super::event::{Event, Reason};
 use super::fields::Fields;
 use super::form::ScriptRequest;
 use super::head::{self, Head};
+use super::outdated::Outdated;
 use super::state::Proxy;
 use super::{hops, inject, refusal};
 use crate::form_guard::{self, FormGuard};
@@ -65,7 +66,19 @@ impl Proxy {
         let asked = RequestedTarget::of(&head.method, &uri, host, overriding_methods(&head));
         let target = asked.route();
 
-        match self.routes.find(&target) {
+        let found = self.routes.find(&target);
+        let is_enforced = found.as_ref().is_some_and(|found| found.rule.mode == Mode::Enforce);
+        if let Some(outdated) = script.as_deref().filter(|_| !is_enforced).and_then(Outdated::of) {
+            let rule = found.map(|found| &**found.rule);
+            let answer = Box::pin(self.outdated_before_body(outdated, fields, body)).await;
+            return answer.unwrap_or_else(|problem| match rule {
+                Some(rule) => {
+                    self.count_unguarded(&rule.name, Err(refusal::for_clients_of(problem, rule)), begun, form)
+                }
+                None => self.count_unguarded(UNMATCHED, Err(problem), begun, form),
+            });
+        }
+        match found {
             Some(RouteMatch { rule, params, respelled, is_contested }) if rule.mode != Mode::Off => {
                 let (method, path) = (asked.effective_method(), respelled.as_deref().unwrap_or(asked.path()));
                 let (host, trust, log_keys) = (asked.host(), &self.trust, self.log_keys);
@@ -81,6 +94,7 @@ impl Proxy {
                 }
                 if let Some(script) = &mut script {
                     script.prepare(rule, &mut head);
+                    Outdated::mark(script, &mut head);
                 }
                 let mut event = Event::begin(&self.metrics, rule, &head, span, begun);
                 let reader = CorsOrigin::of(rule, &head.headers);
@@ -186,6 +200,9 @@ impl Proxy {
         let draft = match read_head(rule, &head, &context) {
             Ok(HeadOutcome::Partial(draft)) => draft,
             Ok(HeadOutcome::Missing(selector)) if rule.on_missing_key == OnMissingKey::Forward => {
+                if let Some(outdated) = Outdated::marked(&head) {
+                    return Box::pin(self.outdated_before_body(outdated, head.fields, body)).await;
+                }
                 event.unguarded(Reason::NoKey(selector.clone()));
                 return Box::pin(self.unguarded(head, self.passing(body), context.client, event)).await;
             }
@@ -214,6 +231,9 @@ impl Proxy {
         let mut operation = match read.map_err(|error| refusal::of_key(&error))? {
             Ok(operation) => operation,
             Err(selector) if rule.on_missing_key == OnMissingKey::Forward => {
+                if let Some(outdated) = Outdated::marked(&head) {
+                    return self.outdated(outdated);
+                }
                 event.unguarded(Reason::NoKey(selector));
                 return Box::pin(self.unguarded(head, RequestBody::buffered(body), context.client, event)).await;
             }
@@ -257,12 +277,14 @@ impl Proxy {
         client: &Client,
         event: &mut Event,
     ) -> Result<ProxyResponse, Problem> {
+        // A first try runs as the route says. A repeat of the form guard's script may be that of a request that ran.
+        let is_repeat = Outdated::marked(&head) == Some(Outdated::Repeat);
         match (error, rule.on_error) {
-            (StoreError::Unavailable(_), OnStoreError::Forward) => {
+            (StoreError::Unavailable(_), OnStoreError::Forward) if !is_repeat => {
                 event.unguarded(Reason::NoStore);
                 self.unguarded(head, RequestBody::buffered(body), client, event).await
             }
-            (StoreError::Unavailable(_), OnStoreError::Reject)
+            (StoreError::Unavailable(_), OnStoreError::Reject | OnStoreError::Forward)
             | (StoreError::Refused(_) | StoreError::Uncertain(_) | StoreError::Unacknowledged(_), _) => {
                 Err(refusal::store_unavailable())
             }

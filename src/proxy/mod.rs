@@ -22,6 +22,7 @@ mod hops;
 mod inject;
 mod limits;
 mod observe;
+mod outdated;
 mod pass;
 mod probe;
 mod refusal;

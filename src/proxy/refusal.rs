@@ -96,6 +96,13 @@ pub(super) fn outcome_unknown(rule: &Rule) -> Problem {
     said(rule, Code::OutcomeUnknown, detail)
 }
 
+/// For a repeat of the form guard's script whose route guards it no more.
+pub(super) fn not_guarded_any_more() -> Problem {
+    let detail = "This request is a repeat, and nothing guards it any more: it might run a second time. It was not sent. \
+                  Look for the effect of the first before you send a new one.";
+    Problem::new(Code::OutcomeUnknown, detail)
+}
+
 pub(super) fn already_completed(rule: &Rule) -> Problem {
     let detail = "This request was carried out before. Its answer was not kept, so it cannot be shown again.";
     said(rule, Code::AlreadyCompleted, detail)

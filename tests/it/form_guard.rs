@@ -5,7 +5,9 @@ mod demo;
 mod firefox;
 mod injected;
 mod intents;
+mod left_alone;
 mod lost;
+mod outdated;
 mod script;
 
 use std::sync::{Arc, Mutex};
@@ -54,6 +56,9 @@ enum Then {
 #[derive(Clone)]
 struct Page {
     has_script: bool,
+    /// Of the tag. Without one it has none.
+    integrity: Option<String>,
+    charset: &'static str,
     lines: String,
     /// What stands before the form.
     before: String,
@@ -66,7 +71,16 @@ struct Page {
 impl Default for Page {
     fn default() -> Self {
         let none = String::new;
-        Self { has_script: true, lines: none(), before: none(), script: none(), attributes: none(), controls: none() }
+        Self {
+            has_script: true,
+            integrity: None,
+            charset: "utf-8",
+            lines: none(),
+            before: none(),
+            script: none(),
+            attributes: none(),
+            controls: none(),
+        }
     }
 }
 
@@ -100,8 +114,9 @@ impl Shop {
     async fn answer(state: &Mutex<ShopState>, request: &wire::Seen) -> Option<Vec<u8>> {
         let mut words = request.first.split(' ');
         let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let charset = state.lock().expect("no panic").page.charset;
         let html = |status: &str, more: &str, body: &str| {
-            let head = format!("{status}\r\nContent-Type: text/html; charset=utf-8{more}");
+            let head = format!("{status}\r\nContent-Type: text/html; charset={charset}{more}");
             let Step::Say(bytes) = answer(&head, body) else { unreachable!() };
             Some(bytes)
         };
@@ -162,17 +177,19 @@ impl Shop {
 
     /// With a token that each page has anew, as Django's have.
     fn form(page: &Page, token: usize, error: &str) -> String {
-        let script = if page.has_script { "<script src=\"/.onlyonce/form.js\" defer></script>" } else { "" };
+        let integrity = page.integrity.as_ref().map(|hash| format!(" integrity=\"{hash}\"")).unwrap_or_default();
+        let tag = format!("<script src=\"/.onlyonce/form.js\"{integrity} defer></script>");
+        let script = if page.has_script { tag.as_str() } else { "" };
         let own = if page.script.is_empty() { "" } else { "<script src=\"/page.js\" defer></script>" };
         format!(
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Form</title>{script}{own}</head><body>{}{error}\
+            "<!doctype html><html lang=\"en\"><head><meta charset=\"{}\"><title>Form</title>{script}{own}</head><body>{}{error}\
              <form id=\"form\" method=\"post\" action=\"/orders\" data-onlyonce {}>\
              <input type=\"hidden\" name=\"csrfmiddlewaretoken\" value=\"t{token}\">\
              <label>Name <input name=\"name\" id=\"name\" required></label>\
              <label>Note <textarea name=\"note\">a\nb</textarea></label> {}\
              <button id=\"save\" name=\"do\" value=\"save\">Place order</button> \
              <button id=\"draft\" name=\"do\" value=\"draft\">Keep a draft</button></form></body></html>",
-            page.before, page.attributes, page.controls
+            page.charset, page.before, page.attributes, page.controls
         )
     }
 
@@ -225,12 +242,20 @@ impl Drop for Shop {
 }
 
 fn form(sidecar: &Sidecar) -> String {
-    format!("http://{}/form", sidecar.address)
+    form_at(sidecar.address)
+}
+
+fn form_at(address: std::net::SocketAddr) -> String {
+    format!("http://{address}/form")
 }
 
 /// The form, with a name in it.
 async fn filled(browser: &mut Browser, sidecar: &Sidecar, name: &str) {
-    browser.open(&form(sidecar)).await;
+    filled_at(browser, sidecar.address, name).await;
+}
+
+async fn filled_at(browser: &mut Browser, address: std::net::SocketAddr, name: &str) {
+    browser.open(&form_at(address)).await;
     browser.fill("#name", name).await;
 }
 

@@ -73,6 +73,26 @@ async fn a_folder_that_is_removed_is_noticed_and_what_it_held_is_replayed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_of_the_form_guards_script_does_not_run_unguarded() {
+    let backend = Backend::start().await;
+    let (mut redis, sidecar) = on_redis(&backend.url(), "on_error = \"forward\"").await;
+    let sent = |field: &str, value: &str| post("/orders").line(&format!("{field}: {value}")).body("x");
+    lose(&mut redis, &sidecar).await;
+    until("the store is out of reach", async || sidecar.ask(&order("other")).await.status == 201).await;
+    // The person's click, and the page's own call, run as the route says.
+    assert_eq!(sidecar.ask(&sent("Onlyonce-Form", "a")).await.value("onlyonce-form"), Some("go /orders/2"));
+    assert_eq!(sidecar.ask(&sent("Onlyonce-Fetch", "b")).await.text(), r#"{"order":3}"#);
+    for repeat in [sent("Onlyonce-Form", "a,"), sent("Onlyonce-Form", "c,1,"), sent("Onlyonce-Fetch", "b,")] {
+        is_refused(&sidecar.ask(&repeat).await);
+    }
+    assert_eq!(backend.count(), 3);
+
+    redis.restart();
+    until("the store is back", async || is_ready(&sidecar).await).await;
+    assert_eq!(sidecar.ask(&sent("Onlyonce-Form", "a,")).await.value("onlyonce-form"), Some("go /orders/4"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_route_may_prefer_to_run_unguarded() {
     let backend = Backend::start().await;
     let (mut redis, sidecar) = on_redis(&backend.url(), "on_error = \"forward\"").await;

@@ -8,7 +8,7 @@ use super::*;
 const NO_TIMER: &str = "window.setTimeout = () => 0";
 
 /// All timers of the page run at once from now on.
-const NO_DELAY: &str = "{ const later = window.setTimeout; window.setTimeout = (act) => later(act, 0); }";
+pub(super) const NO_DELAY: &str = "{ const later = window.setTimeout; window.setTimeout = (act) => later(act, 0); }";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn however_a_form_is_clicked_it_is_sent_once() {

@@ -76,6 +76,45 @@ async fn a_page_that_is_loaded_again_goes_on_with_its_key_and_a_new_one_begins_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_form_that_history_leads_back_to_goes_on_with_its_own_key() {
+    let shop = Shop::open().await;
+    let sidecar = shop.guarded().await;
+    let mut browser = Browser::start().await;
+    // Filled in as the browser does it, and loaded anew: such a page goes into no cache.
+    let script = "document.querySelector('#name').value = 'Ada'; addEventListener('unload', () => {});\
+                  navigator.locks.request('held', () => new Promise(() => {}));";
+    shop.set(Page { script: script.into(), ..Page::default() });
+    browser.open(&form(&sidecar)).await;
+    browser.press_mouse("#save", &[0]).await;
+    ordered(&mut browser, 1).await;
+    // The same address again, which sends nothing.
+    browser.open(&form(&sidecar)).await;
+    browser.back().await;
+    browser.back().await;
+    browser.until("performance.navigation.type === 2 && document.querySelector('#name').value === 'Ada'").await;
+    browser.press_mouse("#save", &[0]).await;
+    ordered(&mut browser, 1).await;
+    assert_eq!((shop.rows(), shop.posts()), (1, 1));
+
+    // A page that has gone on in itself, without being loaded.
+    shop.set(Page::default());
+    for (number, step) in [(2, "location.hash = 'more'"), (3, "history.pushState(null, '', '/form?step=2')")] {
+        let gate = Gate::new();
+        shop.then(Then::Wait(gate.clone()));
+        filled(&mut browser, &sidecar, "Grace").await;
+        browser.value(&format!("{step}; 0")).await;
+        browser.press_mouse("#save", &[0]).await;
+        shop.has_posts(number).await;
+        browser.reload().await;
+        browser.fill("#name", "Grace").await;
+        browser.press_mouse("#save", &[0]).await;
+        gate.open();
+        ordered(&mut browser, number).await;
+        assert_eq!((shop.rows(), shop.posts()), (number, number), "{step}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_form_that_is_not_sent_is_not_locked_and_a_corrected_one_is_a_new_intent() {
     let shop = Shop::open().await;
     let sidecar = shop.guarded().await;

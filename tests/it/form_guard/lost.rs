@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::clicks::NO_DELAY;
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,6 +77,53 @@ async fn a_strict_policy_and_an_integrity_hash_are_met() {
     }
 }
 
+/// The hash is all that the policy permits, and the tag has it, as `onlyonce check` prints it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_with_the_hash_of_the_script_runs_it_and_one_of_another_script_runs_nothing() {
+    let shop = Shop::open().await;
+    let sidecar = shop.guarded().await;
+    let mut browser = Browser::start().await;
+    let script = sidecar.ask(&request("GET", "/.onlyonce/form.js")).await;
+    let hash = |bytes: &[u8]| {
+        let digest = ring::digest::digest(&ring::digest::SHA384, bytes);
+        format!("sha384-{}", base64::Engine::encode(&base64::engine::general_purpose::STANDARD, digest))
+    };
+    for (number, integrity, is_guarded) in [(1, hash(&script.body), true), (2, hash(b"of another route"), false)] {
+        let policy = format!("default-src 'none'; script-src '{integrity}'; connect-src 'self'; form-action 'self'");
+        let lines = format!("\r\nContent-Security-Policy: {policy}");
+        shop.set(Page { lines, integrity: Some(integrity), ..Page::default() });
+        filled(&mut browser, &sidecar, "Ada").await;
+        assert_eq!(browser.value("!!self.onlyonce").await, is_guarded);
+        browser.press_mouse("#save", if is_guarded { &[0, 30] } else { &[0] }).await;
+        ordered(&mut browser, number).await;
+        assert_eq!((shop.rows(), shop.posts()), (number, number));
+        assert_eq!(shop.last_row().contains("order_key="), is_guarded, "{}", shop.last_row());
+    }
+}
+
+/// Nothing but the lock of the form guards it there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_timer_frees_a_form_that_a_policy_leaves_to_the_browser() {
+    let shop = Shop::open().await;
+    let mut browser = Browser::start().await;
+    let policy = "\r\nContent-Security-Policy: default-src 'none'; script-src 'self'; form-action 'self'";
+    shop.set(Page { lines: policy.into(), ..Page::default() });
+    for (number, key) in [(1, "header:Idempotency-Key"), (2, "form:order_key")] {
+        let sidecar = shop.setup().route(&format!("key = \"{key}\"")).start().await;
+        filled(&mut browser, &sidecar, "Ada").await;
+        browser.value(NO_DELAY).await;
+        let save = browser.place("#save").await;
+        browser.hold(json!({ "urlPattern": "*/orders" })).await;
+        browser.press_mouse_at(save, &[0]).await;
+        let held = browser.held().await;
+        browser.press_mouse_at(save, &[0, 60]).await;
+        browser.release(held).await;
+        browser.hold_nothing().await;
+        ordered(&mut browser, number).await;
+        assert_eq!((shop.rows(), shop.posts()), (number, number), "{key}");
+    }
+}
+
 /// The shop has taken it, and what stands before the sidecar has given up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_of_an_edge_keeps_the_key() {
@@ -112,10 +160,10 @@ async fn whoever_wakes_after_ten_minutes_is_asked_by_a_button() {
     browser.network(true, 0, 0).await;
     browser.press_mouse("#save", &[0]).await;
     says(&mut browser, "No connection").await;
-    // A computer that sleeps runs no timers, and its clock goes on.
+    // A computer that sleeps runs no timers, and its clock goes on. It wakes, and the network is there.
     browser.value("{ const now = Date.now; Date.now = () => now() + 601_000; }").await;
-    says(&mut browser, "No answer. It may have arrived.").await;
     browser.network(false, 0, -1).await;
+    says(&mut browser, "No answer. It may have arrived.").await;
     assert_eq!((shop.posts(), browser.value(IS_BUSY).await), (0, json!(false)));
     browser.press_mouse("output button", &[0]).await;
     ordered(&mut browser, 1).await;
