@@ -156,12 +156,14 @@ pub(super) async fn findings(session: &Session, timeline: u32) -> Result<Vec<Ser
         add("durability", found.to_owned());
     }
     let (servers, own) = (text(4), text(5));
-    match servers == own {
-        true => add("synchronous_commit", own),
-        false => {
-            add("synchronous_commit", format!("{own} in the sessions of onlyonce, whatever else is set ({servers})"))
-        }
-    }
+    add(
+        "synchronous_commit",
+        if servers == own {
+            own
+        } else {
+            format!("{own} in the sessions of onlyonce, whatever else is set ({servers})")
+        },
+    );
     match text(3) {
         names if names.is_empty() => add(
             "replicas",

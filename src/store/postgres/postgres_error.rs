@@ -140,6 +140,7 @@ impl PostgresError {
     }
 
     /// Of an error while a session is opened or examined.
+    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
     pub(super) fn of(error: Error) -> Self {
         let Some(fault) = error.as_db_error() else {
             if error.is_closed() {

@@ -1,3 +1,4 @@
+mod cost;
 mod faults;
 mod refusals;
 mod tables;
