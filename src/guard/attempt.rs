@@ -304,10 +304,7 @@ impl Recorder {
                     // An earlier try of this release succeeded, and a repeat has claimed the key since.
                     Released::Kept if lease.may_have_released() => WriteResult::Asked,
                     Released::Kept if lease.is_in_the_way_of_itself().await => WriteResult::Asked,
-                    Released::Kept => {
-                        lease.count_lost();
-                        WriteResult::Another(None)
-                    }
+                    Released::Kept => WriteResult::Another(self.instead_of_release().await),
                 };
                 if lease.may_write_late() {
                     self.guard.cleanup.add(&self.guard.store, &lease.name, lease.claim.token, Arrival::Possible);
@@ -367,6 +364,18 @@ impl Recorder {
                     self.guard.store.release(name, kept.claim.token).await?;
                 }
                 settled => return Ok(settled),
+            }
+        }
+    }
+
+    /// The release found another record. Where an operator or a probe has settled this very claim, its client gets that.
+    async fn instead_of_release(&self) -> Option<Arc<Reply>> {
+        let lease = &self.lease;
+        match self.guard.store.find(&lease.name).await {
+            Ok(Some(held)) if held.record.claim.token == lease.claim.token => recorded(&lease.claim, held.record),
+            Ok(_) | Err(_) => {
+                lease.count_lost();
+                None
             }
         }
     }

@@ -60,6 +60,25 @@ async fn a_key_that_a_probe_frees_is_free_and_its_story_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_late_answer_of_any_kind_gives_its_client_what_a_probe_has_recorded() {
+    for late in [created(), answer(StatusCode::INTERNAL_SERVER_ERROR, "no"), SendOutcome::Unknown(LostReason::Timeout)]
+    {
+        let scene = Scene::new();
+        let operation = operation(1, HOLD);
+        let ownership = scene.own(&operation).await;
+        let seen = scene.held(&operation).await.expect("a record").seen();
+        let SendOutcome::Answered(found) = answer(StatusCode::OK, "order 7") else { unreachable!("it is an answer") };
+        let swap = complete_by_probe(seen, FoundEffect::Completed(found.reply), 9, ProbedBy::Owner).expect("in flight");
+        let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED).await.expect("the store answers");
+        assert_eq!(done, SwapResult::Done);
+        let ended = run(ownership, late).await.expect("an end");
+        assert!(matches!(ended, AttemptResult::Recorded(_)), "{ended:?}");
+        assert_eq!(body(&ended), b"order 7");
+        assert!(scene.counts("onlyonce_lease_lost_total{route=\"orders\"} 0"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_that_cannot_be_told_is_not_made() {
     let scene = Scene::new();
     let operation = unknown(&scene).await;

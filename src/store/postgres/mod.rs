@@ -56,6 +56,7 @@ use crate::config::{self, PostgresAddress};
 use crate::key::DigestKey;
 use crate::record::chunks::ApartBody;
 use crate::record::codec;
+use crate::record::encryption::EncryptionKey;
 use crate::record::transitions::{CompareAndSwap, RecordSnapshot, StoredRecord};
 use crate::record::{Claim, Hex, Record, RecordName, SettledRecord, Token};
 
@@ -305,6 +306,10 @@ impl Store for Postgres {
             let why = self.shared.link.primary().err();
             why.unwrap_or_else(|| StoreError::Unavailable("there is no digest key yet".into()))
         })
+    }
+
+    fn encryption_keys(&self) -> &[Arc<EncryptionKey>] {
+        self.shared.format.keys()
     }
 
     fn losses(&self) -> u64 {
