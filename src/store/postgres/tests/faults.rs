@@ -109,7 +109,8 @@ async fn a_standby_that_is_away_does_not_use_up_the_connections_of_the_server() 
     }
     let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'onlyonce calls'";
     let sessions: usize = server.sql(sessions).parse().expect("a number");
-    assert!(sessions <= pool::MOST && uncertain <= sessions && refused > uncertain, "{sessions} {uncertain} {refused}");
+    // How many are late depends on the machine; how many are left behind does not.
+    assert!(sessions <= pool::MOST && uncertain >= pool::LEAST && refused > 0, "{sessions} {uncertain} {refused}");
     // It is there all the same: who only reads may read.
     assert_eq!(store.health(), Health::Up);
 
