@@ -393,7 +393,10 @@ async fn an_operator_has_the_backend_asked() {
     let show = request("GET", &format!("/records/{record}")).host("localhost").line("Onlyonce-Admin: 1");
     let shown = Wire::connect(sidecar.admin).await.ask(&show).await.json();
     let audit = shown["audit"].as_array().expect("lines");
-    assert!(audit.iter().all(|line| line["did"] == "probe" && line["reason"] == "a customer asks"), "{shown}");
+    let (by_probe, by_hand): (Vec<_>, Vec<_>) = audit.iter().partition(|line| line["by"] == "probe");
+    assert!(by_hand.iter().all(|line| line["did"] == "probe" && line["reason"] == "a customer asks"), "{shown}");
+    assert_eq!(by_probe.len(), 1, "{shown}");
+    assert_eq!((&by_probe[0]["did"], &by_probe[0]["asked"]), (&json!("complete"), &json!("/orders?key={key}")));
     assert_eq!(audit[0]["not_done"], "neither found nor absent names its status (201)", "{shown}");
     assert_eq!(orders(&backend), 1);
 }
