@@ -68,6 +68,9 @@ pub enum ProbeVerdict {
 /// - For a record in flight the two are also a lease apart. A store that has failed over may have lost the last
 ///   renewals, and an owner that lives renews within its lease.
 /// - Between the two the record must be the same, and not renewed. The exchange checks this once more, at the store.
+/// - An answer that takes longer than an owner had been silent before the question counts for nothing: the owner may have
+///   renewed, sent and been lost again in that time, and the exchange would not notice. Whoever asks must make the
+///   exchange within the same time.
 /// - A record that a repeat may take over is never released. A takeover needs no release, and its attempt number grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AbsenceRule {
@@ -165,6 +168,10 @@ impl ProbeProgress {
     }
 
     fn absent(self, look: ProbeLook, rule: &AbsenceRule) -> ProbeStep {
+        let took = look.answered_at.saturating_sub(look.read_at);
+        if look.seen.summary.phase == Phase::InFlight && took >= look.seen.unchanged_for() {
+            return ProbeStep::Leave;
+        }
         match rule.counts_in(&look.seen) {
             None => return ProbeStep::Leave,
             Some(Duration::ZERO) => {}

@@ -113,6 +113,18 @@ fn an_absence_that_comes_too_early_counts_for_nothing() {
 }
 
 #[test]
+fn an_answer_that_comes_later_than_the_record_was_silent_counts_for_nothing() {
+    let seen = in_flight(OVER + AFTER);
+    let (progress, at) = once(&seen, HOLD);
+    let seen = RecordSnapshot { silent_for: seen.silent_for + SECOND + LEASE, ..seen };
+    let answered_after = |took| ProbeLook { seen: seen.clone(), read_at: at, answered_at: at + took };
+    let late = answered_after(seen.silent_for);
+    assert_eq!(progress.clone().next(ProbeVerdict::Absent, late, &RULE), ProbeStep::Leave);
+    let in_time = answered_after(seen.silent_for - SECOND);
+    assert!(matches!(progress.next(ProbeVerdict::Absent, in_time, &RULE), ProbeStep::Release(_)));
+}
+
+#[test]
 fn a_key_is_free_after_the_second_absence() {
     // Where an owner was lost, it has a lease to be heard of.
     let rows = [(unknown(AFTER), AFTER), (in_flight(OVER + AFTER), LEASE)];
