@@ -9,6 +9,7 @@ use onlyonce::guard::policy::Outcome;
 use onlyonce::rule::OnMismatch;
 use onlyonce::store::{Released, Renewed, Settled};
 
+use crate::prober::{LONGEST_SILENCE, Prober, ProberStage, SentAges};
 use crate::protocol::{Event, Flaw, Protocol};
 use crate::store::{Age, Answer, Call, Ending, Id, LEASE, carry_out, claim};
 use crate::world::{End, Message, Request, Seen, Sent, Stage, World};
@@ -56,12 +57,15 @@ impl World {
                 let request = self.of(id);
                 (request.stage, request.age) = (Stage::Sent, 0);
                 let attempt = Some(request.attempt);
-                self.upstream.push(Sent { by: id, attempt, failed: false });
+                self.upstream.push(Sent { by: id, attempt, failed: false, ran: false, ages: SentAges::default() });
                 self.past.sent_after_end |= self.past.ended.is_some();
             }
             Event::Ends(id, end) => {
                 if end == End::Failed {
                     self.upstream.iter_mut().filter(|sent| sent.by == id).for_each(|sent| sent.failed = true);
+                }
+                if protocol.probers > 0 {
+                    self.upstream.iter_mut().filter(|sent| sent.by == id).for_each(|sent| sent.ages.end());
                 }
                 self.of(id).stage = Stage::Recording(end);
                 self.record(protocol, id, end);
@@ -76,6 +80,14 @@ impl World {
             }
             Event::StoreForgets => self.record = None,
             Event::TimePasses => self.time_passes(protocol),
+            Event::Runs(id) => self.upstream.iter_mut().filter(|sent| sent.by == id).for_each(|sent| sent.ran = true),
+            Event::Asks(prober) => {
+                let seen = self.record.expect("there is a record");
+                self.probers[prober].stage = ProberStage::Asking(seen);
+                self.probers[prober].since_read = 0;
+            }
+            Event::Decides(prober, verdict) => self.prober_decides(protocol, prober, verdict),
+            Event::Exchanges(prober) => self.prober_exchanges(protocol, prober),
         }
     }
 
@@ -121,12 +133,13 @@ impl World {
             // An abandoned call has no further effect.
             _ if ghost => {}
             Answer::GoOn(call) => self.call(from, call),
-            answer => self.answered(from, answer),
+            answer => self.answered(protocol, from, answer),
         }
     }
 
     /// The caller reads the store's answer.
-    fn answered(&mut self, id: Id, answer: Answer) {
+    fn answered(&mut self, protocol: &Protocol, id: Id, answer: Answer) {
+        let settled = self.record.filter(|record| record.owner == id).map(|record| record.held(protocol.retry).record);
         let request = self.of(id);
         let released = matches!(answer, Answer::Released(_));
         match answer {
@@ -149,6 +162,10 @@ impl World {
                 let Stage::Recording(end) = request.stage else { unreachable!("it records") };
                 let kept = match answer {
                     Answer::Settled(Settled::Kept(kept)) => recorded(&claim(id, request.attempt, false), *kept),
+                    // It looks at once.
+                    Answer::Released(Released::Kept) => {
+                        settled.and_then(|kept| recorded(&claim(id, request.attempt, false), kept))
+                    }
                     _ => None,
                 };
                 request.is_told(&AttemptResult::new(end.fate(id), kept));
@@ -202,7 +219,14 @@ impl World {
 
     fn time_passes(&mut self, protocol: &Protocol) {
         let older = |age: &mut Age| *age = LEASE.min(*age + 1);
-        self.record.iter_mut().for_each(|record| older(&mut record.silent));
+        let longest = if protocol.probers > 0 { LONGEST_SILENCE } else { LEASE };
+        // The age of a final record decides nothing.
+        let ages = self.record.iter_mut().filter(|record| protocol.probers == 0 || !record.ending.is_final());
+        ages.for_each(|record| record.silent = longest.min(record.silent + 1));
+        if protocol.probers > 0 {
+            self.upstream.iter_mut().for_each(|sent| sent.ages.time_passes());
+            self.probers.iter_mut().for_each(Prober::time_passes);
+        }
         for request in &mut self.requests {
             if matches!(request.stage, Stage::Claiming { .. } | Stage::Owner | Stage::Cleared) {
                 older(&mut request.age);

@@ -9,9 +9,12 @@
 //! - an owner renews, or does not; is slow, or stalls, anywhere and for any time;
 //! - an attempt is not sent, succeeds, breaks off after a success, fails by the backend's word, or falls silent, and
 //!   then nobody knows whether it ran;
-//! - a sidecar dies with all that it was at, whichever requests those were, and is started again.
+//! - a sidecar dies with all that it was at, whichever requests those were, and is started again;
+//! - in some of the tests, one or two ask the backend about an unknown outcome, at any time, and stop anywhere ([`prober`]).
+//!   The backend runs a request at any time after it was sent, until so long after the attempt has ended, or can have
+//!   ended, as the probe's `after` says. That is the assumption of a probe. Without it, a second execution is found.
 //!
-//! The transitions ([`life`], [`store`]) use the program's own functions, not copies: `record::transitions`,
+//! The transitions ([`life`], [`store`]) use the program's own functions, not copies: `record::transitions`, `record::probe`,
 //! `guard::decide`, `guard::policy::outcome`, `guard::lease::readiness`, `guard::attempt::{AttemptResult, recorded}`
 //! and `guard::cleanup::looks_again`. [`properties`] has what must hold; each is checked in every reachable state.
 //!
@@ -37,6 +40,7 @@
 #![allow(unreachable_pub)]
 
 mod life;
+mod prober;
 mod properties;
 mod protocol;
 mod store;
@@ -45,13 +49,25 @@ mod world;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use properties::{FINAL, GROW, ONCE};
+use properties::{FINAL, GROW, ONCE, TWICE};
 use protocol::{Event, Flaw, Protocol};
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
 use world::World;
 
-const HOLD: Protocol =
-    Protocol { requests: 3, retry: false, faults: 0, duplicates: 0, crashes: 0, freezes: false, flaw: None };
+const HOLD: Protocol = Protocol {
+    requests: 3,
+    retry: false,
+    faults: 0,
+    duplicates: 0,
+    crashes: 0,
+    freezes: false,
+    flaw: None,
+    probers: 0,
+    found_is_kept: false,
+    runs_late: false,
+};
+/// With one who asks the backend about unknown outcomes.
+const PROBED: Protocol = Protocol { requests: 2, probers: 1, ..HOLD };
 const RETRY: Protocol = Protocol { retry: true, ..HOLD };
 
 /// All properties hold in every state, and every allowed result is reached.
@@ -108,12 +124,47 @@ fn in_retry_mode_calls_may_arrive_twice() {
     holds(Protocol { faults: 2, duplicates: 1, requests: 2, ..RETRY });
 }
 
+#[test]
+#[ignore = "tests/run --all"]
+fn under_its_assumption_a_probe_makes_nothing_run_twice() {
+    // Owners stop anywhere, go on later or never; the backend runs late; and who asks stops anywhere, too. What was found
+    // is the answer from then on, also of the attempt that ends later.
+    holds(Protocol { found_is_kept: true, ..PROBED });
+}
+
+#[test]
+#[ignore = "tests/run --all"]
+fn a_probe_and_a_takeover_exclude_each_other() {
+    holds(Protocol { retry: true, found_is_kept: true, ..PROBED });
+}
+
+/// The assumption is not checked by anything: a backend that runs a request later than `after` is beyond the protocol.
+#[test]
+fn without_its_assumption_a_probe_makes_a_request_run_twice() {
+    is_broken(TWICE, Protocol { runs_late: true, ..PROBED });
+}
+
+/// The other half of the assumption: no owner writes to its socket so long after its last check.
+#[test]
+#[ignore = "tests/run --all"]
+fn an_owner_frozen_before_the_write_for_longer_than_a_probe_waits_is_sent_late() {
+    is_broken(ONCE, Protocol { freezes: true, ..PROBED });
+}
+
 /// Takes minutes and gigabytes of memory.
 #[test]
 #[ignore = "tests/run --all"]
 fn more_of_everything() {
     holds(Protocol { faults: 3, duplicates: 1, crashes: 2, freezes: true, ..HOLD });
     holds(Protocol { faults: 1, crashes: 1, ..RETRY });
+}
+
+/// Takes minutes and gigabytes of memory.
+#[test]
+#[ignore = "tests/run --all"]
+fn under_its_assumption_two_who_probe_at_once_make_nothing_run_twice() {
+    holds(Protocol { probers: 2, ..PROBED });
+    holds(Protocol { faults: 1, crashes: 1, ..PROBED });
 }
 
 /// The remaining window, which the README describes.

@@ -4,7 +4,7 @@ use stateright::Property;
 
 use crate::protocol::Protocol;
 use crate::store::{Ending, LEASE};
-use crate::world::{Request, Seen, Stage, World};
+use crate::world::{Request, Seen, Sent, Stage, World};
 
 /// The promise, and its preconditions.
 pub fn of(protocol: &Protocol) -> Vec<Property<Protocol>> {
@@ -29,7 +29,7 @@ pub fn of(protocol: &Protocol) -> Vec<Property<Protocol>> {
     let cleaned = Property::sometimes("a late claim is deleted", |_, world: &World| world.past.cleaned);
     let cleaned = (protocol.faults > 0).then_some(cleaned);
     let hold = [
-        Property::always(ONCE, |_, world: &World| no_attempt_follows_one_that_may_have_run(world)),
+        Property::always(ONCE, no_attempt_follows_one_that_may_have_run),
         Property::always(SAME, |_, world: &World| all_answers_are_one(world)),
         Property::always(FREE, only_what_may_have_run_holds_the_key),
         Property::sometimes("a repeat is told that the outcome is unknown", |_, world: &World| {
@@ -42,11 +42,28 @@ pub fn of(protocol: &Protocol) -> Vec<Property<Protocol>> {
             world.upstream.iter().any(|sent| sent.attempt > Some(1))
         }),
     ];
+    let probed = [
+        Property::always(TWICE, |_, world: &World| world.upstream.iter().filter(|sent| sent.ran).count() <= 1),
+        Property::sometimes("a probe frees a key, and its next attempt runs", |_, world: &World| {
+            world.past.freed_by_probe && world.upstream.iter().any(|sent| sent.ran)
+        }),
+        Property::sometimes("a repeat is told what a probe has found", |_, world: &World| {
+            world.past.completed_by_probe && saw(world, |seen| matches!(seen, Seen::Replay(_) | Seen::AlreadyCompleted))
+        }),
+    ];
+    let late = Property::sometimes("the client of a late answer gets the record that a probe completed", |_, world| {
+        World::told_by_probe(world)
+    });
+    let late = (protocol.probers > 0 && protocol.found_is_kept).then_some(late);
+    // In retry mode, a repeat takes over: nothing needs to be freed, and another attempt may run.
+    let probed = (protocol.probers > 0).then(|| Vec::from(probed)).into_iter().flatten();
+    let probed = probed.enumerate().filter(|(at, _)| !protocol.retry || *at == 2).map(|(_, property)| property);
     let own = if protocol.retry { Vec::from(retry) } else { Vec::from(hold) };
-    both.into_iter().chain(own).chain(cleaned).collect()
+    both.into_iter().chain(own).chain(cleaned).chain(probed).chain(late).collect()
 }
 
 pub const ONCE: &str = "no attempt is sent after one that succeeded or may have succeeded";
+pub const TWICE: &str = "no two attempts take effect";
 pub const SAME: &str = "all clients that are told of a success are told of the same one";
 pub const FREE: &str = "a key stays claimed only for what may have run";
 pub const FINAL: &str = "a record that is completed never changes";
@@ -55,9 +72,10 @@ pub const LIVE: &str = "a live owner's record is its own";
 pub const OVER: &str = "nothing is sent once an outcome is recorded";
 pub const GROW: &str = "attempt numbers grow, until the key is freed";
 
-fn no_attempt_follows_one_that_may_have_run(world: &World) -> bool {
+fn no_attempt_follows_one_that_may_have_run(protocol: &Protocol, world: &World) -> bool {
     // Checked after each request to the backend, so the statements about earlier ones were true at their time.
-    world.upstream.split_last().is_none_or(|(_, earlier)| earlier.iter().all(|sent| sent.failed))
+    let never_ran = |sent: &Sent| sent.failed || protocol.probers > 0 && !sent.ran && !sent.may_run(protocol);
+    world.upstream.split_last().is_none_or(|(_, earlier)| earlier.iter().all(never_ran))
 }
 
 fn all_answers_are_one(world: &World) -> bool {

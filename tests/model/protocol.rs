@@ -1,7 +1,9 @@
 //! All possible next events.
 
+use onlyonce::record::probe::ProbeVerdict;
 use stateright::{Model, Property};
 
+use crate::prober::{Prober, ProberStage};
 use crate::store::{Id, LEASE};
 use crate::world::{End, Message, Past, Request, Stage, World};
 
@@ -22,6 +24,12 @@ pub struct Protocol {
     pub freezes: bool,
     /// The deliberate error.
     pub flaw: Option<Flaw>,
+    /// The number of those who ask the backend about unknown outcomes.
+    pub probers: u8,
+    /// What was found is stored as the answer. Otherwise, repeats are told that it is done.
+    pub found_is_kept: bool,
+    /// The backend may run a request at any time after it was sent, also long after its attempt has ended.
+    pub runs_late: bool,
 }
 
 /// A wrong protocol, in which a violation must be found.
@@ -64,6 +72,14 @@ pub enum Event {
     Crashes(u8),
     StoreForgets,
     TimePasses,
+    /// The backend runs the request.
+    Runs(Id),
+    /// A prober reads the record, and asks.
+    Asks(usize),
+    /// It gets this answer, and decides.
+    Decides(usize, ProbeVerdict),
+    /// The store makes its exchange, if the record is still the same.
+    Exchanges(usize),
 }
 
 impl Model for Protocol {
@@ -81,6 +97,7 @@ impl Model for Protocol {
             faults: self.faults,
             duplicates: self.duplicates,
             crashes: self.crashes,
+            probers: vec![Prober::default(); self.probers.into()],
         }]
     }
 
@@ -98,12 +115,30 @@ impl Model for Protocol {
             }
         }
         for (id, request) in (0..).zip(&world.requests) {
-            self.next_of(id, request, world.faults, events);
+            self.next_of(id, request, world, events);
         }
         if world.crashes > 0 {
             let alive = (0..).zip(&world.requests).filter(|(_, request)| request.is_at_work());
             let alive: u8 = alive.map(|(id, _): (Id, _)| 1 << id).sum();
             events.extend((1..=alive).filter(|some| some & !alive == 0).map(Event::Crashes));
+        }
+        if self.probers > 0 {
+            let may_run = world.upstream.iter().filter(|sent| sent.may_run(self));
+            events.extend(may_run.map(|sent| Event::Runs(sent.by)));
+        }
+        // Those that are in the same state are interchangeable.
+        let first_of_its_kind = |(at, prober): &(usize, &Prober)| !world.probers[..*at].contains(prober);
+        for (at, prober) in world.probers.iter().enumerate().filter(first_of_its_kind) {
+            match prober.stage {
+                ProberStage::Idle => events.extend(prober.looks_at(world.record, self).map(|_| Event::Asks(at))),
+                ProberStage::Asking(_) => {
+                    events.extend(world.verdicts().map(|verdict| Event::Decides(at, verdict)));
+                }
+                ProberStage::Completing(..) | ProberStage::Releasing(_) if prober.is_in_time() => {
+                    events.push(Event::Exchanges(at));
+                }
+                ProberStage::Completing(..) | ProberStage::Releasing(_) => {}
+            }
         }
         if self.flaw == Some(Flaw::Forgets) && world.record.is_some() && !world.past.freed {
             events.push(Event::StoreForgets);
@@ -136,10 +171,10 @@ impl Model for Protocol {
 
 impl Protocol {
     /// What the sidecar may do next for a request.
-    fn next_of(&self, id: Id, request: &Request, faults: u8, events: &mut Vec<Event>) {
+    fn next_of(&self, id: Id, request: &Request, world: &World, events: &mut Vec<Event>) {
         if request.is_renewed(id, self) {
             events.push(Event::Renews(id));
-            if faults > 0 {
+            if world.faults > 0 {
                 events.push(Event::RenewsLate(id));
             }
         }
@@ -152,7 +187,14 @@ impl Protocol {
             }
             Stage::Cleared => events.push(Event::Sends(id)),
             Stage::Sent => {
-                let ends = [End::Created, End::Torn, End::Failed, End::Silent];
+                // With probers, what runs is an event of its own.
+                let ran = world.upstream.iter().any(|sent| sent.by == id && sent.ran);
+                let may_be = |end: &End| match end {
+                    End::Created | End::Torn => self.probers == 0 || ran,
+                    End::Failed => !ran,
+                    End::NotSent | End::Silent => true,
+                };
+                let ends = [End::Created, End::Torn, End::Failed, End::Silent].into_iter().filter(may_be);
                 events.extend(ends.map(|end| Event::Ends(id, end)));
             }
             Stage::Orphan => events.push(Event::CleansUp(id)),

@@ -12,6 +12,7 @@ use onlyonce::guard::{
 use onlyonce::record::Reply;
 use onlyonce::rule::{Policy, PolicyTable};
 
+use crate::prober::{Prober, SentAges};
 use crate::protocol::Protocol;
 use crate::store::{Age, Call, Ending, Id, Stored, TICK, created, creator, failed, terms};
 
@@ -30,6 +31,7 @@ pub struct World {
     pub faults: u8,
     pub duplicates: u8,
     pub crashes: u8,
+    pub probers: Vec<Prober>,
 }
 
 /// A request, and its attempt.
@@ -114,6 +116,9 @@ pub struct Sent {
     /// It certainly had no effect: the backend said so. Otherwise it has succeeded, may have succeeded, or may still
     /// succeed.
     pub failed: bool,
+    /// It has run. Only told where there are probers, like the ages.
+    pub ran: bool,
+    pub ages: SentAges,
 }
 
 /// The history that the properties need.
@@ -129,6 +134,10 @@ pub struct Past {
     pub freed: bool,
     /// An abandoned claim was just deleted.
     pub cleaned: bool,
+    /// By what a probe had found.
+    pub completed_by_probe: bool,
+    /// By what a probe had not found.
+    pub freed_by_probe: bool,
 }
 
 impl fmt::Debug for Message {
