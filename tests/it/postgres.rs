@@ -64,7 +64,7 @@ async fn one_of_many_duplicates_runs_and_the_others_wait_for_it_or_are_refused()
 
     // A large answer comes back byte for byte, from either.
     let large = "x".repeat(300_000);
-    backend.then(vec![say(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{large}", large.len()))]);
+    backend.then(vec![say(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{large}", large.len()))]);
     for (sidecar, is_replay) in [(&one, false), (&other, true), (&one, true)] {
         let answer = sidecar.ask(&order("large")).await;
         assert_eq!((answer.status, answer.is_replay()), (200, is_replay));
