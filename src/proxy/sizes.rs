@@ -45,7 +45,8 @@ fn the_futures_of_a_request_stay_small() {
             3160,
             of(|(p, r, l, h, b, e): (P, R, RequestContext<'_>, Head, IncomingBody, E)| p.guarded(r, l, h, b, e)),
         ),
-        ("run", 1500, of(|(p, r, o, h, b, c, e): (P, R, Ownership, Head, Bytes, X, E)| p.run(r, o, h, b, c, e))),
+        // With the pointer to the question of replay_auth, and those of the operation.
+        ("run", 1520, of(|(p, r, o, h, b, c, e): (P, R, Ownership, Head, Bytes, X, E)| p.run(r, o, h, b, c, e))),
         (
             "repeat",
             430,
