@@ -247,8 +247,8 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
                     }
                 }
             }
-            if let (Some(probe), Some(values)) = (&rule.probe, operation.probe_values.as_deref()) {
-                let values = values.as_ref().map_err(Clone::clone);
+            if let (Some(probe), Some(asked)) = (&rule.probe, operation.probe.as_deref()) {
+                let values = asked.values.as_ref().map_err(Clone::clone);
                 labelled(
                     out,
                     "if unknown",

@@ -19,7 +19,6 @@ use super::lease::{Lease, RecordOutcome, SendFence};
 use super::lease_state::SendRefusal;
 use super::limit::Permit;
 use super::policy::{self, Outcome};
-use super::probe::ProbePlan;
 use super::replay_permission::Sealed;
 use super::send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome};
 use super::waiting;
@@ -280,8 +279,6 @@ pub fn recorded(claim: &Claim, kept: Record) -> Option<Arc<Reply>> {
 pub(super) struct Recorder {
     pub(super) lease: Arc<Lease>,
     pub(super) guard: Arc<Guard>,
-    /// How the backend is asked if the outcome is unknown.
-    pub(super) plan: Option<Arc<ProbePlan>>,
 }
 
 impl Recorder {
@@ -318,20 +315,28 @@ impl Recorder {
                         self.count_settled(settlement);
                         if let Settlement::Unknown = settlement {
                             self.guard.unknowns.add(&lease.name, transitions::time_to_live(&record));
-                            if let Some(plan) = &self.plan {
-                                self.guard.begin_probe(&lease.name, plan);
-                            }
+                            self.begin_probe();
                         }
                         Ok(WriteResult::Asked)
                     }
                     // An earlier try of this write succeeded, and its reply was lost.
                     Settled::Kept(kept) if *kept == record => {
                         self.count_settled(settlement);
+                        if let Settlement::Unknown = settlement {
+                            self.begin_probe();
+                        }
                         Ok(WriteResult::Asked)
                     }
                     Settled::Kept(kept) => Ok(WriteResult::Another(self.instead(*kept))),
                 }
             }
+        }
+    }
+
+    /// The outcome is recorded as unknown: the backend is asked, where the route has it so.
+    fn begin_probe(&self) {
+        if let Some(plan) = self.lease.probe() {
+            self.guard.begin_probe(&self.lease.name, &self.lease.claim, plan);
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Guard;
 use super::audit::{self, AuditLine, BY_PROBE};
+use crate::clock;
 use crate::fail_point::{self, Step};
 use crate::record::transitions::CompareAndSwap;
 use crate::record::{RecordName, StateName};
@@ -28,6 +29,17 @@ impl Guard {
         swap: &CompareAndSwap,
         line: &AuditLine,
     ) -> Result<SwapResult, NotChanged> {
+        self.change_before(name, swap, line, None).await
+    }
+
+    /// The same, unless it is too late: by the clock since boot, see [`CompareAndSwap::void_at`].
+    async fn change_before(
+        &self,
+        name: &RecordName,
+        swap: &CompareAndSwap,
+        line: &AuditLine,
+        void_at: Option<Duration>,
+    ) -> Result<SwapResult, NotChanged> {
         let keep_for = swap.seen.summary.claim.terms.retention;
         if let Err(error) = audit::add(&*self.store, name, line, keep_for).await {
             if let StoreError::Uncertain(_) | StoreError::Unacknowledged(_) = error {
@@ -36,6 +48,12 @@ impl Guard {
             }
             not_changed(name, line, "its line for the audit could not be written", Some(&error));
             return Err(NotChanged::Untold(error));
+        }
+        if void_at.is_some_and(|void_at| clock::since_boot() >= void_at) {
+            let why = "it took so long that its owner may have been back";
+            self.withdraw(name, line, why, keep_for).await;
+            not_changed(name, line, why, None);
+            return Ok(SwapResult::Changed(None));
         }
         let done = self.store.compare_and_swap(name, swap).await;
         if let Some(why) = not_done(&done) {
@@ -54,12 +72,13 @@ impl Guard {
     }
 
     /// Makes the change that an answer of the backend has brought. `asked` is the question as it is configured, without
-    /// values of the request.
+    /// values of the request. `void_at`: see [`CompareAndSwap::void_at`].
     pub async fn change_by_probe(
         &self,
         name: &RecordName,
         swap: &CompareAndSwap,
         asked: &str,
+        void_at: Option<Duration>,
     ) -> Result<SwapResult, NotChanged> {
         let status = swap.to.as_ref().and_then(|record| record.summary().status).map(|status| status.as_u16());
         let line = AuditLine {
@@ -75,7 +94,7 @@ impl Guard {
             not_done: None,
         };
         fail_point::reach(Step::BeforeProbeExchange).await;
-        let done = self.change(name, swap, &line).await;
+        let done = self.change_before(name, swap, &line, void_at).await;
         fail_point::reach(Step::AfterProbeExchange).await;
         let (event, what) = match swap.to {
             None => ("record_released", "the backend has nothing of an unknown attempt, seen twice: its key is free"),

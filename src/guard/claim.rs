@@ -57,7 +57,7 @@ impl Guard {
             claimed_at: clock::unix_millis(),
             extensions: operation.extensions.clone(),
         };
-        if let Some(facts) = &operation.probe {
+        if let Some(facts) = operation.probe.as_ref().and_then(|probe| probe.kept.as_ref()) {
             let encryption = self.store.encryption_keys().first().map(|key| Encryption { key, nonce: random });
             facts.keep(&mut wanted, &operation.name, encryption);
         }
@@ -95,7 +95,7 @@ impl Guard {
                 pending.leaves = None;
                 let counted = self.metrics.in_flight(&rule.name);
                 let (unused, rule) = (UnusedLease::new(self, lease), Arc::clone(rule));
-                Ok(Admission::Owner(Ownership { rule, permit, counted, entry, unused, plan: None }))
+                Ok(Admission::Owner(Ownership { rule, permit, counted, entry, unused }))
             }
             Ok(Claimed::Refused(held)) => {
                 pending.leaves = leaves(None, unanswered);

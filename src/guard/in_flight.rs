@@ -210,6 +210,11 @@ impl Drop for AnnouncedClaim<'_> {
 }
 
 impl InFlightEntry {
+    /// The lease of the attempt.
+    pub(super) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
     /// The attempt has ended, and its outcome is written. Tells the waiters.
     pub(super) fn complete(mut self, ended: impl FnOnce() -> Option<Arc<Reply>>) {
         if let Some(waiters) = self.forget() {

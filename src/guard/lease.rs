@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::lease_state::{LeaseState, SendRefusal};
+use super::probe::ProbePlan;
 use crate::clock::since_boot;
 use crate::metrics::Metrics;
 use crate::record::{Claim, RecordName, Token, UnknownPolicy};
@@ -44,6 +45,8 @@ pub(super) struct Lease {
     unanswered: AtomicU32,
     /// Set when the outcome is written for the first time.
     became: OnceLock<RecordOutcome>,
+    /// How the backend is asked if the outcome is unknown.
+    probe: OnceLock<Arc<ProbePlan>>,
 }
 
 /// What became of the record when the attempt had ended.
@@ -100,7 +103,19 @@ impl Lease {
         unanswered: u32,
     ) -> Self {
         let (confirmed, unanswered) = (AtomicU64::new(millis(confirmed)), AtomicU32::new(unanswered));
-        Self { store, metrics, name, claim, confirmed, state: Mutex::default(), unanswered, became: OnceLock::new() }
+        let (state, became, probe) = (Mutex::default(), OnceLock::new(), OnceLock::new());
+        Self { store, metrics, name, claim, confirmed, state, unanswered, became, probe }
+    }
+
+    /// Asks the backend this if the outcome is unknown.
+    pub(super) fn ask_if_unknown(&self, plan: Arc<ProbePlan>) {
+        // Set once, before the attempt.
+        let _ = self.probe.set(plan);
+    }
+
+    /// How the backend is asked if the outcome is unknown.
+    pub(super) fn probe(&self) -> Option<&Arc<ProbePlan>> {
+        self.probe.get()
     }
 
     /// Renews the lease each time a third of it has passed, for as long as this is polled. The first pause counts from

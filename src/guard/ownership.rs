@@ -23,29 +23,27 @@ pub struct Ownership {
     pub(super) counted: GaugeGuard,
     pub(super) entry: InFlightEntry,
     pub(super) unused: UnusedLease,
-    /// How the backend is asked if the outcome is unknown.
-    pub(super) plan: Option<Arc<ProbePlan>>,
 }
 
 impl Ownership {
     /// The attempt number. It is more than 1 after a takeover.
     pub fn attempt(&self) -> u32 {
-        self.unused.lease.claim.attempt
+        self.entry.lease().claim.attempt
     }
 
     /// The operation's record.
     pub fn record(&self) -> &RecordName {
-        &self.unused.lease.name
+        &self.entry.lease().name
     }
 
     /// Asks the backend this if the outcome of the attempt is unknown.
-    pub fn ask_if_unknown(&mut self, plan: Arc<ProbePlan>) {
-        self.plan = Some(plan);
+    pub fn ask_if_unknown(&self, plan: Arc<ProbePlan>) {
+        self.entry.lease().ask_if_unknown(plan);
     }
 
     /// Gives access to what becomes of the record.
     pub fn settling(&self) -> RecordWatch {
-        RecordWatch(Arc::clone(&self.unused.lease))
+        RecordWatch(Arc::clone(self.entry.lease()))
     }
 
     /// Runs the attempt, and measures the writing of its outcome under this parent. The attempt goes on if the returned
@@ -56,10 +54,10 @@ impl Ownership {
         F: FnOnce(SendFence) -> Fut + Send + 'static,
         Fut: Future<Output = SendOutcome<R>> + Send + 'static,
     {
-        let Self { rule, permit, counted, entry, unused, plan } = self;
-        let (guard, lease) = unused.take();
+        let Self { rule, permit, counted, entry, unused } = self;
+        let (guard, lease) = (unused.take(), Arc::clone(entry.lease()));
         let slot = InFlightPermit { _permit: permit, _counted: counted, _open: guard.attempts.token() };
-        let attempt = Attempt { rule, entry, recorder: Recorder { lease, guard, plan }, slot };
+        let attempt = Attempt { rule, entry, recorder: Recorder { lease, guard }, slot };
         RunningAttempt::new(attempt.run(parent, send))
     }
 }
@@ -67,25 +65,26 @@ impl Ownership {
 /// The lease of an attempt that has not begun. Dropping it deletes the claim.
 pub(super) struct UnusedLease {
     guard: Arc<Guard>,
-    lease: Arc<Lease>,
-    is_used: bool,
+    /// `None`: it is used.
+    lease: Option<Arc<Lease>>,
 }
 
 impl UnusedLease {
     pub(super) fn new(guard: &Arc<Guard>, lease: Arc<Lease>) -> Self {
-        Self { guard: Arc::clone(guard), lease, is_used: false }
+        Self { guard: Arc::clone(guard), lease: Some(lease) }
     }
 
-    fn take(mut self) -> (Arc<Guard>, Arc<Lease>) {
-        self.is_used = true;
-        (Arc::clone(&self.guard), Arc::clone(&self.lease))
+    /// The attempt begins. Its guard.
+    fn take(mut self) -> Arc<Guard> {
+        self.lease = None;
+        Arc::clone(&self.guard)
     }
 }
 
 impl Drop for UnusedLease {
     fn drop(&mut self) {
-        if !self.is_used {
-            self.guard.cleanup.add(&self.guard.store, &self.lease.name, self.lease.claim.token, Arrival::Possible);
+        if let Some(lease) = &self.lease {
+            self.guard.cleanup.add(&self.guard.store, &lease.name, lease.claim.token, Arrival::Possible);
         }
     }
 }

@@ -43,7 +43,7 @@ pub use error::{BodyFault, KeyError, KeyFault};
 pub use fingerprint::FingerprintedBody;
 pub use format::is_uuid;
 pub use member::{JsonAnswer, JsonMember, NotJson};
-pub use operation::{HeadOutcome, KeyOutcome, Operation, PartialOperation, Request, read, read_head};
+pub use operation::{HeadOutcome, KeyOutcome, Operation, OperationProbe, PartialOperation, Request, read, read_head};
 pub use origin::{client as client_address, told_by_edge};
 pub use probe::{NoProbe, ProbeValues, ValueFault};
 pub use readings::{Readings, SelectorReading, readings};

@@ -94,12 +94,19 @@ pub struct Operation {
     pub terms: Terms,
     /// What its record keeps besides.
     pub extensions: Extensions,
-    /// What others need to ask about it, kept with its record. `None`: they cannot ask.
-    pub probe: Option<Box<ProbeFacts>>,
     /// The key for log lines; `None` when scope and payload are the key.
     pub key: Option<KeyText>,
     /// What the backend is asked with if the outcome is unknown, where the route has a probe.
-    pub probe_values: Option<Box<Result<ProbeValues, NoProbe>>>,
+    pub probe: Option<Box<OperationProbe>>,
+}
+
+/// What the backend is asked with about an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperationProbe {
+    /// The values of this request.
+    pub values: Result<ProbeValues, NoProbe>,
+    /// What others need to ask about it, kept with its record. `None`: they cannot ask.
+    pub kept: Option<ProbeFacts>,
 }
 
 /// Reads the head. An invalid part of a key is an error even when another part is missing.
@@ -169,12 +176,13 @@ impl<'a> PartialOperation<'a> {
         if let [key] = &key[..] {
             not_expired(rule, key, request.now)?;
         }
-        let probe_values = rule.probe.as_ref().map(|probe| {
+        let probe = rule.probe.as_ref().map(|probe| {
             let parts = ReadParts { key: &key, scope: &scope, body };
-            Box::new(match first_absent(&rule.key, key.iter().map(Some)) {
+            let values = match first_absent(&rule.key, key.iter().map(Some)) {
                 None => probe::values(&probe.path, rule, &request, parts),
                 Some(_) => Err(NoProbe::NoKey),
-            })
+            };
+            Box::new(OperationProbe { values, kept: None })
         });
         // Ignored parameters are removed first.
         let query = query::counted(request.query, &rule.ignore_query);
@@ -190,8 +198,7 @@ impl<'a> PartialOperation<'a> {
                 terms: terms(rule),
                 key: Some(KeyText::of(request.log_keys, digest_key, KeyParts(&rule.key, &key))),
                 extensions: Extensions::default(),
-                probe: None,
-                probe_values,
+                probe,
             },
             (Some(_), OnMissingKey::Fingerprint(window)) => {
                 let fingerprint = fingerprint();
@@ -207,7 +214,7 @@ impl<'a> PartialOperation<'a> {
                 let digest = by_payload(digest_key, scope, key, request.host, &fingerprint, &payload);
                 let (name, terms) = (named(rule, digest), terms_within(rule, window));
                 let extensions = Extensions::default();
-                Operation { name, fingerprint, terms, key: None, extensions, probe: None, probe_values }
+                Operation { name, fingerprint, terms, key: None, extensions, probe }
             }
             (Some(selector), OnMissingKey::Forward | OnMissingKey::Reject) => return Ok(KeyOutcome::Missing(selector)),
         };

@@ -234,7 +234,7 @@ mod tests {
         let request = Request { path: requested, ..Request::plain(&method, &headers, &found.params) };
         let read = read_request(found.rule, &DigestKey::from_bytes([1; 32]), request, body);
         let probe = match read.unwrap_or_else(|error| panic!("{error}")) {
-            KeyOutcome::Operation(operation) => *operation.probe_values.expect("the route has a probe"),
+            KeyOutcome::Operation(operation) => operation.probe.expect("the route has a probe").values,
             KeyOutcome::Missing(selector) => panic!("{selector} is missing"),
         };
         let path = &found.rule.probe.as_ref().expect("a probe").path;

@@ -241,14 +241,14 @@ impl Proxy {
         };
         event.operation(&mut operation);
         if rule.probe.is_some() {
-            self.keep_values(&mut operation);
+            self.keep_values(rule, &mut operation, &head);
         }
 
         let claiming = head.trace.step("claim");
         let claimed = self.guard.claim(rule, &operation).await;
         claiming.end();
         let answer = match claimed {
-            Ok(Admission::Owner(mut ownership)) => {
+            Ok(Admission::Owner(ownership)) => {
                 if let Some(probe) = &rule.probe {
                     ownership.ask_if_unknown(self.owner_s_plan(rule, probe, &mut operation, &head));
                 }

@@ -145,6 +145,11 @@ impl UpstreamTarget {
         Self::new(own, upstream.preserve_host, upstream.http2.then_some(scheme))
     }
 
+    /// Whether the backend gets the host that the client asked for.
+    pub(super) fn preserves_host(&self) -> bool {
+        self.preserve_host
+    }
+
     fn new(own: Authority, preserve_host: bool, http2: Option<Scheme>) -> Self {
         // An authority has only characters that a field value may have (RFC 3986, 3.2).
         let own_host = HeaderValue::from_str(own.as_str()).unwrap_or(HeaderValue::from_static(""));

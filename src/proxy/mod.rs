@@ -10,6 +10,7 @@ mod budget;
 mod client;
 mod context;
 mod cors;
+mod credentials;
 mod decode;
 mod event;
 mod execute;

@@ -3,17 +3,18 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, COOKIE, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, EXPECT, HOST, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 
 use super::body::request::RequestBody;
 use super::budget::Budget;
+use super::credentials::credentials;
 use super::head::{self, Head};
 use super::state::Proxy;
 use super::upstream::{AskError, OwnAnswer, SendError, Upstream};
-use crate::guard::{AskFn, Inconclusive, NotAsked, ProbeOutcome, ProbePlan, ProbeReading, Verdict};
-use crate::key::{NoProbe, Operation, ProbeValues};
+use crate::guard::{AskFn, Inconclusive, NotAsked, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, Verdict};
+use crate::key::{NoProbe, Operation, OperationProbe, ProbeValues};
 use crate::record::probe::{ProbeFacts, ProbedBy};
 use crate::record::{RecordName, Reply};
 use crate::rule::{ProbeRule, Rule};
@@ -25,6 +26,9 @@ const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const OURSELVES: HeaderValue = HeaderValue::from_static(concat!("onlyonce/", env!("CARGO_PKG_VERSION")));
+
+/// The fields that a question has itself, whatever the scope names.
+const OUR_OWN: [HeaderName; 6] = [HOST, EXPECT, CACHE_CONTROL, ACCEPT_ENCODING, ACCEPT, USER_AGENT];
 
 /// Sends the questions of one record.
 struct Questioner {
@@ -39,11 +43,10 @@ struct Questioner {
 
 impl Questioner {
     /// Asks once.
-    async fn ask(&self, target: &str) -> ProbeReading {
+    async fn ask(&self, target: &str, host: Option<HeaderValue>) -> ProbeReading {
         let Ok(path) = PathAndQuery::try_from(target) else {
             return ProbeReading::Inconclusive(Inconclusive::Unsent);
         };
-        let host = self.rule.host.as_deref().and_then(|host| HeaderValue::from_str(host).ok());
         let mut fields = self.fields.clone();
         let mut span = self.parent.client(&Method::GET);
         span.inject(&mut fields);
@@ -68,8 +71,8 @@ impl Questioner {
     }
 }
 
-/// The fields of a question with this credential, or with those of a request.
-fn fields(probe: &ProbeRule, request: Option<&HeaderMap>) -> HeaderMap {
+/// The fields of a question with the credential of the route, or else with those of a request.
+fn fields(rule: &Rule, probe: &ProbeRule, request: Option<&HeaderMap>) -> HeaderMap {
     let mut fields = HeaderMap::new();
     fields.insert(CACHE_CONTROL, NO_CACHE);
     fields.insert(ACCEPT_ENCODING, IDENTITY);
@@ -80,7 +83,7 @@ fn fields(probe: &ProbeRule, request: Option<&HeaderMap>) -> HeaderMap {
     match (&probe.authorization, request) {
         (Some(own), _) => drop(fields.insert(AUTHORIZATION, own.clone())),
         (None, Some(request)) => {
-            for name in [AUTHORIZATION, COOKIE] {
+            for name in credentials(rule, &OUR_OWN) {
                 for line in request.get_all(&name) {
                     fields.append(&name, line.clone());
                 }
@@ -93,16 +96,32 @@ fn fields(probe: &ProbeRule, request: Option<&HeaderMap>) -> HeaderMap {
 
 impl Proxy {
     /// Has the values of a first request kept with its record, for others who ask. Where nothing is encrypted, none are.
-    pub(super) fn keep_values(&self, operation: &mut Operation) {
-        if let Some(Ok(values)) = operation.probe_values.as_deref()
+    pub(super) fn keep_values(&self, rule: &Rule, operation: &mut Operation, head: &Head) {
+        if let Some(OperationProbe { values: Ok(values), kept }) = operation.probe.as_deref_mut()
             && !self.store.encryption_keys().is_empty()
         {
             let (attempt_timeout, values) = (self.upstream.settings().attempt_timeout, values.all().to_vec());
-            operation.probe = Some(Box::new(ProbeFacts { attempt_timeout, values }));
+            let mut facts = ProbeFacts { attempt_timeout, values };
+            if let (ProbeHost::Kept, Some(host)) = (self.fixed_host(rule), head::authority(&head.uri, &head.headers)) {
+                facts.add_host(&host);
+            }
+            *kept = Some(facts);
         }
     }
 
-    /// The question of the owner: with the credentials of its client, unless the route has one of its own.
+    /// The host that a question of others names, as far as the configuration fixes it.
+    fn fixed_host(&self, rule: &Rule) -> ProbeHost {
+        if !self.upstream.target().preserves_host() {
+            return ProbeHost::Known(None);
+        }
+        match rule.host.as_deref().map(HeaderValue::from_str) {
+            Some(Ok(host)) => ProbeHost::Known(Some(host)),
+            Some(Err(_)) | None => ProbeHost::Kept,
+        }
+    }
+
+    /// The question of the owner: with the host of its request, and with the credentials of its client, unless the route
+    /// has one of its own.
     pub(super) fn owner_s_plan(
         &self,
         rule: &Arc<Rule>,
@@ -110,8 +129,10 @@ impl Proxy {
         operation: &mut Operation,
         head: &Head,
     ) -> Arc<ProbePlan> {
-        let values = operation.probe_values.take().map(|values| *values);
-        self.plan(rule, probe, ProbedBy::Owner, values, fields(probe, Some(&head.headers)), head.trace.clone())
+        let values = operation.probe.take().map(|probe| probe.values);
+        let host = ProbeHost::Known(head::authority(&head.uri, &head.headers));
+        let fields = fields(rule, probe, Some(&head.headers));
+        self.plan(rule, probe, ProbedBy::Owner, values, host, fields, head.trace.clone())
     }
 
     /// What a repeat gets that has met an unknown outcome: the backend is asked first.
@@ -124,9 +145,9 @@ impl Proxy {
     ) -> Verdict {
         // Its own credentials may see less than those of the first request did.
         let plan = probe.authorization.is_some().then(|| {
-            let own = operation.probe_values.as_ref().and_then(|values| values.as_ref().as_ref().ok());
+            let own = operation.probe.as_ref().and_then(|probe| probe.values.as_ref().ok());
             let same = own.filter(|values| values.are_the_same_for_repeats()).cloned();
-            self.plan(rule, probe, ProbedBy::Another, same.map(Ok), fields(probe, None), head.trace.clone())
+            self.plan_of_another(rule, probe, same.map(Ok), head.trace.clone())
         });
         self.guard.probe_for_repeat(rule, probe, operation, plan).await
     }
@@ -137,17 +158,29 @@ impl Proxy {
         if probe.authorization.is_none() {
             return ProbeOutcome::NotAsked(NotAsked::NoCredential);
         }
-        let parent = trace::Parent::default();
-        let plan = self.plan(rule, probe, ProbedBy::Another, None, fields(probe, None), parent);
+        let plan = self.plan_of_another(rule, probe, None, trace::Parent::default());
         self.guard.probe_by_hand(name, &plan).await
     }
 
+    /// The question of whoever meets the record: with the credential of the route.
+    fn plan_of_another(
+        &self,
+        rule: &Arc<Rule>,
+        probe: &Arc<ProbeRule>,
+        values: Option<Result<ProbeValues, NoProbe>>,
+        parent: trace::Parent,
+    ) -> Arc<ProbePlan> {
+        self.plan(rule, probe, ProbedBy::Another, values, self.fixed_host(rule), fields(rule, probe, None), parent)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is one field of the plan")]
     fn plan(
         &self,
         rule: &Arc<Rule>,
         probe: &Arc<ProbeRule>,
         by: ProbedBy,
         values: Option<Result<ProbeValues, NoProbe>>,
+        host: ProbeHost,
         fields: HeaderMap,
         parent: trace::Parent,
     ) -> Arc<ProbePlan> {
@@ -160,10 +193,10 @@ impl Proxy {
             parent,
         });
         let attempt_timeout = self.upstream.settings().attempt_timeout;
-        let ask: AskFn = Box::new(move |target| {
+        let ask: AskFn = Box::new(move |target, host| {
             let questioner = Arc::clone(&questioner);
-            Box::pin(async move { questioner.ask(&target).await })
+            Box::pin(async move { questioner.ask(&target, host).await })
         });
-        Arc::new(ProbePlan { probe: Arc::clone(probe), attempt_timeout, by, values, ask })
+        Arc::new(ProbePlan { probe: Arc::clone(probe), attempt_timeout, by, values, host, ask })
     }
 }

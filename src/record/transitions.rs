@@ -197,6 +197,16 @@ impl CompareAndSwap {
             && held.silent_for >= self.least_silence()
     }
 
+    /// When it may not be asked for any more, where the record was read at this time. From then on an owner that has
+    /// renewed and was lost again may have been silent for as long as it is [expected](Self::least_silence). `None`: it is
+    /// void by itself once the record has changed.
+    pub fn void_at(&self, read_at: Duration) -> Option<Duration> {
+        match self.seen.summary.phase {
+            Phase::InFlight => Some(read_at.saturating_add(self.seen.silent_for)),
+            Phase::Completed | Phase::Unreplayable | Phase::Unknown => None,
+        }
+    }
+
     /// How long the owner must have been silent. A renewal changes nothing else about a record.
     pub fn least_silence(&self) -> Duration {
         match self.seen.summary.phase {

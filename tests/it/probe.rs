@@ -11,6 +11,8 @@ const FOUND: &str = "found = { status = [\"200\"], json = \"/data/0/id\" }";
 const ABSENT: &str = "absent = { status = [\"200\"], json_empty = \"/data\" }";
 /// A credential of the service's own.
 const OWN: &str = "authorization = \"Bearer probe\"";
+/// With them, what others need to ask about a lost owner is kept with its record.
+const KEYS: &str = "encryption_keys = [\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"]";
 
 /// A probe that looks for the order with this key.
 fn search(rest: &str) -> String {
@@ -110,8 +112,44 @@ async fn a_question_is_made_of_nothing() {
     let value = |name| asked.value(name).expect("a line");
     assert_eq!((value("authorization"), value("cookie")), ("Bearer alice", "s=1"));
     assert_eq!((value("cache-control"), value("accept-encoding")), ("no-cache", "identity"));
-    assert_eq!(format!("http://{}", value("host")), backend.url());
+    assert_eq!(value("host"), "api.test", "as its attempt");
     assert!(asked.body.is_empty());
+}
+
+/// A backend may go by the host, and another answer there is no absence. The owner names that of its attempt.
+#[tokio::test]
+async fn an_owner_asks_for_the_host_of_its_attempt() {
+    for preserve_host in [true, false] {
+        let backend = losing([something()]).await;
+        let keys = format!("preserve_host = {preserve_host}");
+        let sidecar = Setup::new(&backend.url()).with("upstream", &keys).route(&search("")).start().await;
+        let first = Request::to_host("/orders", "Shop.example:81").line("Idempotency-Key: k").by("alice").json("{}");
+        sidecar.ask(&first).await.refuses(502, "upstream-failed");
+        backend.has_seen(2).await;
+        let hosts: Vec<String> =
+            backend.seen().iter().map(|seen| seen.value("host").expect("a line").to_owned()).collect();
+        let own = backend.url().replace("http://", "");
+        let expected = if preserve_host { "Shop.example:81" } else { &own };
+        assert_eq!(hosts, [expected, expected]);
+    }
+}
+
+/// The backend lists what this caller may see: a question that does not tell who asks would see nothing.
+#[tokio::test]
+async fn an_owner_sends_what_the_scope_is_made_of() {
+    for (own, expected) in
+        [("", (Some("k-1"), Some("t-1"), Some("Bearer alice"))), (OWN, (None, None, Some("Bearer probe")))]
+    {
+        let backend = losing([something()]).await;
+        let keys = format!("scope = [\"header:X-Api-Key\", \"header:X-Forwarded-Host\"]\n{}", search(own));
+        let sidecar = Setup::new(&backend.url()).route(&keys).start().await;
+        let first = order("k").line("X-Api-Key: k-1").line("X-Forwarded-Host: t-1").line("X-Other: o");
+        sidecar.ask(&first).await.refuses(502, "upstream-failed");
+        backend.has_seen(2).await;
+        let asked = &backend.seen()[1];
+        let sent = (asked.value("x-api-key"), asked.value("x-forwarded-host"), asked.value("authorization"));
+        assert_eq!((sent, asked.value("x-other")), (expected, None), "{:?}", asked.head);
+    }
 }
 
 /// The retry gets the backend's answer to the question, as any recorded one.
@@ -299,13 +337,50 @@ on_every_lasting_store! {
     /// Whoever meets the record of a lost owner asks, with the credential of the service.
     async fn a_repeat_asks_about_a_lost_owner(store: &Store) {
         let backend = Backend::scripted([vec![Step::Hang], something()]).await;
-        let setup = Setup::new(&backend.url()).store(store).route(&format!("lease = \"1s\"\n{}", search(OWN)));
+        let setup = Setup::new(&backend.url()).store(store).with("store", KEYS);
+        let setup = setup.route(&format!("lease = \"1s\"\n{}", search(OWN)));
         let sidecar = killed(&setup, &backend).await;
-        let refused = sidecar.ask(&order("k")).await;
+        let elsewhere = Request::to_host("/orders", "other.test").line("Idempotency-Key: k").by("alice");
+        let refused = sidecar.ask(&elsewhere.json(r#"{"item":"book"}"#)).await;
         refused.refuses(409, "already-completed");
         assert_eq!(refused.value("location"), Some("/orders/7"));
-        assert_eq!(backend.seen()[1].value("authorization"), Some("Bearer probe"));
+        let asked = &backend.seen()[1];
+        let sent = (asked.value("authorization"), asked.value("host"));
+        assert_eq!(sent, (Some("Bearer probe"), Some("api.test")), "the host of the first request");
         assert_eq!(backend.count(), 2);
+    }
+}
+
+/// Its host and how long its attempt may take are not kept: nobody guesses.
+#[tokio::test]
+async fn without_keys_nobody_else_asks_about_a_lost_owner() {
+    let (store, backend) = (Store::embedded(), Backend::scripted([vec![Step::Hang]]).await);
+    let keys = format!("lease = \"1s\"\n{}", search(OWN));
+    let sidecar = killed(&Setup::new(&backend.url()).store(&store).route(&keys), &backend).await;
+    sidecar.ask(&order("k")).await.refuses(409, "outcome-unknown");
+    sidecar.logs("the attempt of a lost owner").await;
+    assert_eq!(backend.count(), 1);
+}
+
+/// A backend may go by the host, and that of a repeat is a guess.
+#[tokio::test]
+async fn a_repeat_does_not_ask_for_a_host_of_its_own() {
+    for (host, is_asked) in [("", false), ("host = \"api.test\"", true)] {
+        let (store, backend) = (Store::embedded(), losing([something()]).await);
+        let setup = Setup::new(&backend.url()).store(&store);
+        let sidecar = setup.clone().route(host).start().await;
+        lose(&sidecar).await;
+        sidecar.stop().await;
+        let sidecar = Process::start(&setup.route(&format!("{host}\n{}", search(OWN)))).await;
+        let refused = sidecar.ask(&order("k")).await;
+        if is_asked {
+            refused.refuses(409, "already-completed");
+            assert_eq!(backend.seen()[1].value("host"), Some("api.test"));
+        } else {
+            refused.refuses(409, "outcome-unknown");
+            sidecar.logs("the Host of the first request is not kept with the record").await;
+        }
+        assert_eq!(questions(&backend).len(), usize::from(is_asked));
     }
 }
 
@@ -324,7 +399,7 @@ async fn a_repeat_never_asks_with_the_credentials_of_its_client() {
 async fn values_of_the_first_request_are_kept_where_there_are_keys() {
     let probe = format!("[probe]\npath = \"/orders/{{json:/item}}?key={{key}}\"\n{FOUND}\n{ABSENT}\n{OWN}");
     let route = format!("lease = \"1s\"\nfingerprint = \"none\"\n{probe}");
-    for keys in [None, Some("encryption_keys = [\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"]")] {
+    for keys in [None, Some(KEYS)] {
         let (store, backend) = (Store::embedded(), Backend::scripted([vec![Step::Hang], something()]).await);
         let setup = Setup::new(&backend.url()).store(&store).route(&route).with("store", keys.unwrap_or_default());
         let sidecar = killed(&setup, &backend).await;
@@ -351,7 +426,7 @@ async fn a_late_answer_of_the_attempt_meets_what_was_found() {
     let (store, gate) = (Store::redis(), Gate::new());
     let backend = Backend::scripted([vec![Step::Wait(gate.clone()), Step::Answer], something()]).await;
     let keys = format!("lease = \"1s\"\n{}", search(&format!("answer = \"probe\"\n{OWN}")));
-    let setup = Setup::new(&backend.url()).store(&store).route(&keys);
+    let setup = Setup::new(&backend.url()).store(&store).with("store", KEYS).route(&keys);
     let (owner, other) = (Process::start(&setup).await, Process::start(&setup).await);
     let mut first = owner.begin(&order("k")).await;
     backend.has_seen(1).await;

@@ -466,7 +466,7 @@ function story(entry) {
   if (entry.heard_at) step(entry.heard_at, entry.owner === 'alive' ? 'its owner was last heard of' : 'its owner was heard of for the last time');
   step(entry.settled_at, `settled: ${state(entry)}`);
   for (const line of entry.audit || []) {
-    const made = { release: 'released', complete: 'completed' }[line.did] || line.did;
+    const made = { release: 'released', complete: 'completed', probe: 'had the backend asked' }[line.did] || line.did;
     step(line.at, `${made} by ${line.by}${line.from ? ` from ${line.from}` : ''}${line.asked ? `, which asked ${line.asked}` : ''}${line.force ? ', with force' : ''}${line.not_done ? `, which was not done: ${line.not_done}` : ''}`
       + `${line.reason ? `: “${line.reason}”` : ''}`, '.by-hand');
   }

@@ -11,9 +11,10 @@ mod run;
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -24,8 +25,8 @@ use super::Guard;
 use super::decide::{Verdict, decide};
 use super::limit::{ConcurrencyLimit, Permit};
 use crate::key::{NoProbe, Operation, ProbeValues};
-use crate::record::RecordName;
 use crate::record::probe::ProbedBy;
+use crate::record::{Claim, RecordName, Token};
 use crate::rule::{ProbeRule, Rule};
 use crate::store::Store;
 use crate::tick;
@@ -40,12 +41,23 @@ pub struct ProbePlan {
     pub by: ProbedBy,
     /// The values of the first request, as far as whoever asks knows them. Others are read from the record.
     pub values: Option<Result<ProbeValues, NoProbe>>,
+    /// The host that the question names.
+    pub host: ProbeHost,
     /// Asks once.
     pub ask: AskFn,
 }
 
-/// Asks once for this path and query. It ends within `probe.timeout`.
-pub type AskFn = Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = ProbeReading> + Send>> + Send + Sync>;
+/// The host that a question names: that of the attempt. A backend may go by it.
+pub enum ProbeHost {
+    /// It is fixed by the configuration, or whoever asks has the request. `None`: the upstream's own.
+    Known(Option<HeaderValue>),
+    /// It is read from the record.
+    Kept,
+}
+
+/// Asks once for this path and query, of this host. It ends within `probe.timeout`.
+pub type AskFn =
+    Box<dyn Fn(String, Option<HeaderValue>) -> Pin<Box<dyn Future<Output = ProbeReading> + Send>> + Send + Sync>;
 
 /// The runs of this process, by record.
 pub(super) struct Probes {
@@ -55,10 +67,25 @@ pub(super) struct Probes {
 }
 
 /// The run of one record.
-struct ProbeRun {
+pub(super) struct ProbeRun {
+    /// The attempt that it is about: the owner's, or that of the record as it was first read.
+    about: OnceLock<ProbedAttempt>,
     looks: watch::Sender<ProbeLooks>,
     /// Somebody waits for the next answer.
     hurry: Notify,
+}
+
+/// One attempt of one owner. What is learnt of it says nothing of another one under the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ProbedAttempt {
+    token: Token,
+    attempt: u32,
+}
+
+impl ProbedAttempt {
+    pub(super) fn of(claim: &Claim) -> Self {
+        Self { token: claim.token, attempt: claim.attempt }
+    }
 }
 
 /// What a run has come to.
@@ -82,27 +109,38 @@ impl Probes {
         Self { runs: Mutex::default(), room: ConcurrencyLimit::new(MOST) }
     }
 
-    /// The run of this record, and the permit for one that begins now.
-    fn run(&self, name: &RecordName) -> Option<(Arc<ProbeRun>, Option<Permit>)> {
+    /// The run of this record, and the permit for one that begins now. An owner, who knows its attempt, replaces the run
+    /// of another: that may be about an earlier attempt, or not have what it takes to ask.
+    fn run(&self, name: &RecordName, about: Option<ProbedAttempt>) -> Option<(Arc<ProbeRun>, Option<Permit>)> {
         let mut runs = self.runs();
-        if let Some(run) = runs.get(name) {
+        if let (Some(run), None) = (runs.get(name), about) {
             return Some((Arc::clone(run), None));
         }
         let permit = self.room.take()?;
         let (count, last, not_before) = (0, ProbeOutcome::Changed, Instant::now());
         let looks = watch::Sender::new(ProbeLooks { count, last, is_asking: true, not_before });
-        let run = Arc::new(ProbeRun { looks, hurry: Notify::new() });
+        let about = about.map_or_else(OnceLock::new, OnceLock::from);
+        let run = Arc::new(ProbeRun { about, looks, hurry: Notify::new() });
         runs.insert(name.clone(), Arc::clone(&run));
         Some((run, Some(permit)))
     }
 
     /// The run of this record, if there is one.
-    fn known(&self, name: &RecordName) -> Option<Arc<ProbeRun>> {
+    pub(super) fn known(&self, name: &RecordName) -> Option<Arc<ProbeRun>> {
         self.runs().get(name).cloned()
     }
 
-    fn remove(&self, name: &RecordName) {
-        self.runs().remove(name);
+    /// Whether this is still the run of this record.
+    fn is_current(&self, name: &RecordName, run: &Arc<ProbeRun>) -> bool {
+        self.runs().get(name).is_some_and(|known| Arc::ptr_eq(known, run))
+    }
+
+    /// Removes this run, and not one that has replaced it.
+    fn remove(&self, name: &RecordName, run: &Arc<ProbeRun>) {
+        let mut runs = self.runs();
+        if runs.get(name).is_some_and(|known| Arc::ptr_eq(known, run)) {
+            runs.remove(name);
+        }
     }
 
     fn runs(&self) -> MutexGuard<'_, HashMap<RecordName, Arc<ProbeRun>>> {
@@ -112,9 +150,9 @@ impl Probes {
 }
 
 impl Guard {
-    /// Begins to ask about this record, unless that is under way.
-    pub(super) fn begin_probe(self: &Arc<Self>, name: &RecordName, plan: &Arc<ProbePlan>) {
-        self.probing(name, plan);
+    /// The owner of this claim begins to ask what became of its attempt.
+    pub(super) fn begin_probe(self: &Arc<Self>, name: &RecordName, claim: &Claim, plan: &Arc<ProbePlan>) {
+        self.probing(name, Some(ProbedAttempt::of(claim)), plan);
     }
 
     /// What a repeat gets that has met an unknown outcome, after the backend was asked. Without a plan of its own it
@@ -127,7 +165,7 @@ impl Guard {
         plan: Option<Arc<ProbePlan>>,
     ) -> Verdict {
         let run = match &plan {
-            Some(plan) => self.probing(&operation.name, plan),
+            Some(plan) => self.probing(&operation.name, None, plan),
             None => self.probes.known(&operation.name),
         };
         let Some(run) = run else { return Verdict::OutcomeUnknown };
@@ -149,15 +187,20 @@ impl Guard {
     pub async fn probe_by_hand(self: &Arc<Self>, name: &RecordName, plan: &Arc<ProbePlan>) -> ProbeOutcome {
         // The store is asked, too.
         let patience = plan.probe.timeout.saturating_mul(2).max(Duration::from_secs(5));
-        match self.probing(name, plan) {
+        match self.probing(name, None, plan) {
             Some(run) => run.next_look(patience).await,
             None => ProbeOutcome::NotAsked(NotAsked::Busy),
         }
     }
 
     /// The run of this record, which begins now if there is none. `None`: there are too many.
-    fn probing(self: &Arc<Self>, name: &RecordName, plan: &Arc<ProbePlan>) -> Option<Arc<ProbeRun>> {
-        let Some((run, begins)) = self.probes.run(name) else {
+    fn probing(
+        self: &Arc<Self>,
+        name: &RecordName,
+        about: Option<ProbedAttempt>,
+        plan: &Arc<ProbePlan>,
+    ) -> Option<Arc<ProbeRun>> {
+        let Some((run, begins)) = self.probes.run(name, about) else {
             tracing::warn!(record = %name, most = MOST, "too many unknown outcomes are asked about; this one is not");
             return None;
         };

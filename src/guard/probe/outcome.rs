@@ -31,6 +31,14 @@ pub enum NotAsked {
     /// Values of the first request are needed, and the record does not have them.
     #[error("what to ask for is not kept with the record (store.encryption_keys)")]
     NotKept,
+    /// The backend may go by the host, and the record does not have that of the first request.
+    #[error(
+        "the Host of the first request is not kept with the record (store.encryption_keys), and its route has no host"
+    )]
+    HostNotKept,
+    /// The owner was lost, and the record does not tell how long its attempt may take.
+    #[error("how long the attempt of a lost owner may take is not kept with the record (store.encryption_keys)")]
+    TimeoutNotKept,
     /// A value of the first request cannot stand in a path.
     #[error("{0}")]
     Unusable(NoProbe),

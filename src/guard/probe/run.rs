@@ -3,21 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::header::{CONTENT_LOCATION, LOCATION};
 use tokio::time::Instant;
 
 use super::super::limit::Permit;
 use super::super::{Guard, NotChanged};
-use super::{NotAsked, ProbeOutcome, ProbePlan, ProbeReading, ProbeRun};
+use super::{NotAsked, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbeRun, ProbedAttempt};
 use crate::clock;
 use crate::fail_point::{self, Step};
 use crate::key::ProbeValues;
 use crate::metrics::RecordState;
 use crate::record::probe::{
-    AbsenceRule, FoundEffect, ProbeFacts, ProbeLook, ProbeProgress, ProbeStep, complete_by_probe,
+    AbsenceRule, FoundEffect, ProbeFacts, ProbeLook, ProbeProgress, ProbeStep, ProbedBy, complete_by_probe,
 };
-use crate::record::transitions::{CompareAndSwap, RecordSnapshot};
-use crate::record::{RecordName, Reply, State};
+use crate::record::transitions::CompareAndSwap;
+use crate::record::{Phase, RecordName, Reply, State};
 use crate::rule::ProbeAnswer;
 use crate::store::{Store, SwapResult};
 
@@ -40,10 +41,9 @@ const TRIES: u32 = 12;
 impl Run {
     /// Asks until the outcome is known, or nothing more is to be expected.
     pub(super) async fn go_on(self) {
-        let begun = Instant::now();
         let (mut progress, mut in_vain) = (ProbeProgress::default(), 0);
         loop {
-            let outcome = self.look(&mut progress, begun).await;
+            let outcome = self.look(&mut progress).await;
             if let Some(result) = outcome.result() {
                 self.guard.metrics.probe(&self.name.route, result);
             }
@@ -65,11 +65,11 @@ impl Run {
             };
             if pause.is_none() {
                 // Before it is told, so that whoever comes then begins anew.
-                self.guard.probes.remove(&self.name);
+                self.guard.probes.remove(&self.name, &self.run);
             }
             self.tell(outcome, earliest);
             let Some(pause) = pause else { return };
-            if !self.wait(pause, earliest).await {
+            if !self.wait(pause, earliest).await || !self.guard.probes.is_current(&self.name, &self.run) {
                 return;
             }
             self.run.looks.send_modify(|looks| looks.is_asking = true);
@@ -103,69 +103,94 @@ impl Run {
         first.saturating_mul(1 << in_vain.saturating_sub(1).min(16)).min(LONGEST_PAUSE)
     }
 
-    /// One question. `begun`: the zero of the clock by which absences are told apart.
-    async fn look(&self, progress: &mut ProbeProgress, begun: Instant) -> ProbeOutcome {
-        let ProbePlan { probe, attempt_timeout, by, values, ask } = &*self.plan;
-        let read_at = begun.elapsed();
+    /// One question.
+    async fn look(&self, progress: &mut ProbeProgress) -> ProbeOutcome {
+        let ProbePlan { probe, by, ask, .. } = &*self.plan;
+        let read_at = clock::since_boot();
         let held = match self.guard.store.find(&self.name).await {
             Ok(Some(held)) => held,
             Ok(None) => return ProbeOutcome::Changed,
             Err(_) => return ProbeOutcome::NotAsked(NotAsked::Store),
         };
         let seen = held.seen();
-        let (kept, attempt_timeout) = self.kept(&seen, *attempt_timeout);
-        let rule = AbsenceRule { after: probe.after, attempt_timeout };
+        let attempt = ProbedAttempt::of(&seen.summary.claim);
+        if *self.run.about.get_or_init(|| attempt) != attempt {
+            // The key was freed, and is used again.
+            return ProbeOutcome::Changed;
+        }
+        let facts = ProbeFacts::of(&seen.summary.claim, &self.name, self.guard.store.encryption_keys());
+        let rule = self.absence_rule(facts.as_ref());
         if rule.counts_in(&seen).is_none() {
             return ProbeOutcome::Changed;
         }
-        let target = match (&kept, values) {
-            (Some(values), _) | (None, Some(Ok(values))) => values.in_path(&probe.path),
-            (None, Some(Err(why))) => Err(why.clone()),
-            (None, None) => return ProbeOutcome::NotAsked(NotAsked::NotKept),
-        };
-        let target = match target {
-            Ok(target) => target,
-            Err(why) => return ProbeOutcome::NotAsked(NotAsked::Unusable(why)),
+        let (target, host) = match self.question(seen.summary.phase, facts) {
+            Ok(question) => question,
+            Err(why) => return ProbeOutcome::NotAsked(why),
         };
         fail_point::reach(Step::BeforeProbe).await;
-        let reading = ask(target).await;
-        let answered_at = begun.elapsed();
+        let reading = ask(target, host).await;
+        let answered_at = clock::since_boot();
         let look = ProbeLook { seen: seen.clone(), read_at, answered_at };
         match (std::mem::take(progress).next(reading.verdict(), look, &rule), reading) {
             (ProbeStep::Complete, ProbeReading::Found(reply)) => {
                 let status = reply.status;
                 match complete_by_probe(seen, effect(probe.answer, reply), clock::unix_millis(), *by) {
-                    Ok(swap) => self.exchange(&swap, ProbeOutcome::Completed(status)).await,
+                    Ok(swap) => self.exchange(&swap, None, ProbeOutcome::Completed(status)).await,
                     Err(_) => ProbeOutcome::Changed,
                 }
             }
-            (ProbeStep::Release(swap), _) => self.exchange(&swap, ProbeOutcome::Released).await,
+            (ProbeStep::Release(swap), _) => {
+                let void_at = swap.void_at(read_at);
+                self.exchange(&swap, void_at, ProbeOutcome::Released).await
+            }
             (ProbeStep::AskAgain { at, progress: seen }, _) => {
                 *progress = seen;
-                ProbeOutcome::Absent(at.saturating_sub(begun.elapsed()))
+                ProbeOutcome::Absent(at.saturating_sub(clock::since_boot()))
             }
             (ProbeStep::Leave, ProbeReading::Inconclusive(why)) => ProbeOutcome::Inconclusive(why),
             (ProbeStep::Leave | ProbeStep::Complete, _) => ProbeOutcome::Changed,
         }
     }
 
-    /// The values that are kept with the record, and how long its attempt may take.
-    fn kept(&self, seen: &RecordSnapshot, attempt_timeout: Duration) -> (Option<ProbeValues>, Duration) {
-        match ProbeFacts::of(&seen.summary.claim, &self.name, self.guard.store.encryption_keys()) {
-            Some(facts) => (Some(ProbeValues::kept(facts.values)), facts.attempt_timeout.max(attempt_timeout)),
-            None => (None, attempt_timeout),
+    /// When an absence counts. What is kept with the record tells how long its attempt may take.
+    fn absence_rule(&self, facts: Option<&ProbeFacts>) -> AbsenceRule {
+        let ProbePlan { probe, attempt_timeout, .. } = &*self.plan;
+        let kept = facts.map_or(Duration::ZERO, |facts| facts.attempt_timeout);
+        AbsenceRule { after: probe.after, attempt_timeout: kept.max(*attempt_timeout) }
+    }
+
+    /// Path, query and host of the question.
+    fn question(&self, phase: Phase, facts: Option<ProbeFacts>) -> Result<(String, Option<HeaderValue>), NotAsked> {
+        let ProbePlan { probe, by, values, host, .. } = &*self.plan;
+        let is_unkept = facts.is_none();
+        let kept_host = facts.as_ref().and_then(ProbeFacts::host);
+        let target = match (facts, values) {
+            (Some(facts), _) => ProbeValues::kept(facts.values).in_path(&probe.path),
+            (None, Some(Ok(values))) => values.in_path(&probe.path),
+            (None, Some(Err(why))) => Err(why.clone()),
+            (None, None) => return Err(NotAsked::NotKept),
+        };
+        let target = target.map_err(NotAsked::Unusable)?;
+        if is_unkept && (phase, *by) == (Phase::InFlight, ProbedBy::Another) {
+            // Its configuration may have been another one.
+            return Err(NotAsked::TimeoutNotKept);
+        }
+        match (host, kept_host) {
+            (ProbeHost::Known(host), _) => Ok((target, host.clone())),
+            (ProbeHost::Kept, Some(host)) => Ok((target, Some(host))),
+            (ProbeHost::Kept, None) => Err(NotAsked::HostNotKept),
         }
     }
 
     /// Acts on the answer, if the record is still as it was read.
-    async fn exchange(&self, swap: &CompareAndSwap, done: ProbeOutcome) -> ProbeOutcome {
+    async fn exchange(&self, swap: &CompareAndSwap, void_at: Option<Duration>, done: ProbeOutcome) -> ProbeOutcome {
         let Self { guard, name, plan, .. } = self;
         let state = match swap.to.as_deref().map(|record| &record.state) {
             None => RecordState::Released,
             Some(State::Completed { .. }) => RecordState::Completed,
             Some(State::Unreplayable { .. } | State::InFlight | State::Unknown { .. }) => RecordState::Unreplayable,
         };
-        match guard.change_by_probe(name, swap, &plan.probe.path.to_string()).await {
+        match guard.change_by_probe(name, swap, &plan.probe.path.to_string(), void_at).await {
             Ok(SwapResult::Done) => {
                 guard.metrics.record(&name.route, state);
                 done
@@ -187,6 +212,13 @@ impl Run {
             // The change itself is logged where it is made.
             ProbeOutcome::Completed(_) | ProbeOutcome::Released | ProbeOutcome::Changed => {}
         }
+    }
+}
+
+/// Also where the task ends without its last word: the record may be asked about again.
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.guard.probes.remove(&self.name, &self.run);
     }
 }
 

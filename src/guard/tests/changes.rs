@@ -28,7 +28,7 @@ async fn a_change_by_a_probe_is_told_with_what_was_asked() {
     let scene = Scene::new();
     let operation = unknown(&scene).await;
     let swap = found(&scene, &operation).await;
-    let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED).await.expect("the store answers");
+    let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED, None).await.expect("the store answers");
     assert_eq!(done, SwapResult::Done);
     let original = OriginalAnswer { status: StatusCode::OK, location: None };
     let expected = Verdict::AlreadyCompleted(Sealed(original));
@@ -40,7 +40,7 @@ async fn a_change_by_a_probe_is_told_with_what_was_asked() {
     assert!(scene.counts("onlyonce_records_unknown{route=\"orders\"} 0"));
 
     // The record has changed since: nothing is done, and the line says so.
-    let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED).await.expect("the store answers");
+    let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED, None).await.expect("the store answers");
     assert!(matches!(done, SwapResult::Changed(Some(_))));
     let lines = told(&scene, &operation).await;
     assert_eq!((lines[0].not_done.as_deref(), lines[1].not_done.as_deref()), (None, Some("the record had changed")));
@@ -52,7 +52,7 @@ async fn a_key_that_a_probe_frees_is_free_and_its_story_stays() {
     let operation = unknown(&scene).await;
     let seen = scene.held(&operation).await.expect("a record").seen();
     let swap = CompareAndSwap { seen, to: None };
-    let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED).await.expect("the store answers");
+    let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED, None).await.expect("the store answers");
     assert_eq!(done, SwapResult::Done);
     let line = &told(&scene, &operation).await[0];
     assert_eq!((&*line.did, &*line.by, line.asked.as_deref()), ("release", "probe", Some(ASKED)));
@@ -69,7 +69,7 @@ async fn a_late_answer_of_any_kind_gives_its_client_what_a_probe_has_recorded() 
         let seen = scene.held(&operation).await.expect("a record").seen();
         let SendOutcome::Answered(found) = answer(StatusCode::OK, "order 7") else { unreachable!("it is an answer") };
         let swap = complete_by_probe(seen, FoundEffect::Completed(found.reply), 9, ProbedBy::Owner).expect("in flight");
-        let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED).await.expect("the store answers");
+        let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED, None).await.expect("the store answers");
         assert_eq!(done, SwapResult::Done);
         let ended = run(ownership, late).await.expect("an end");
         assert!(matches!(ended, AttemptResult::Recorded(_)), "{ended:?}");
@@ -84,7 +84,7 @@ async fn a_change_that_cannot_be_told_is_not_made() {
     let operation = unknown(&scene).await;
     let swap = found(&scene, &operation).await;
     scene.store.settlements.next([Fault::Refused]);
-    let untold = scene.guard.change_by_probe(&operation.name, &swap, ASKED).await;
+    let untold = scene.guard.change_by_probe(&operation.name, &swap, ASKED, None).await;
     assert!(matches!(untold, Err(crate::guard::NotChanged::Untold(_))), "{untold:?}");
     assert_eq!(scene.repeat(&operation).await, Verdict::OutcomeUnknown);
     assert_eq!(told(&scene, &operation).await, []);

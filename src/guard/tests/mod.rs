@@ -5,6 +5,7 @@ mod changes;
 mod claims;
 mod lost_records;
 mod probe_facts;
+mod probes;
 mod unknown;
 mod waiting;
 mod without_store;
@@ -290,7 +291,6 @@ fn operation(key: u8, on_unknown: UnknownPolicy) -> Operation {
         key: None,
         extensions: Extensions::default(),
         probe: None,
-        probe_values: None,
     }
 }
 

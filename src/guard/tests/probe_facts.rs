@@ -1,15 +1,20 @@
 //! What others need to ask about an attempt.
 
 use super::*;
+use crate::key::{NoProbe, OperationProbe};
 use crate::record::code;
 use crate::record::probe::ProbeFacts;
+
+fn kept(facts: &ProbeFacts) -> Option<Box<OperationProbe>> {
+    Some(Box::new(OperationProbe { values: Err(NoProbe::NoKey), kept: Some(facts.clone()) }))
+}
 
 fn asked() -> (Operation, ProbeFacts) {
     let values = vec![("key".to_owned(), b"the key".to_vec())];
     let facts = ProbeFacts { attempt_timeout: Duration::from_secs(600), values };
     let mut operation = operation(1, HOLD);
     operation.extensions = Extensions::of(code::TRACE, b"trace");
-    operation.probe = Some(Box::new(facts.clone()));
+    operation.probe = kept(&facts);
     (operation, facts)
 }
 
@@ -45,7 +50,7 @@ async fn those_of_the_last_owner_are_kept_after_a_takeover() {
     run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
     tokio::time::sleep(LEASE).await;
     let facts = ProbeFacts { attempt_timeout: Duration::from_secs(7), values: Vec::new() };
-    operation.probe = Some(Box::new(facts.clone()));
+    operation.probe = kept(&facts);
     let ownership = scene.own_elsewhere(&operation).await;
     assert_eq!(ownership.attempt(), 2);
     assert_eq!(known(&scene, &operation).await, Some(facts));

@@ -6,15 +6,16 @@
 
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, request};
 
 use super::super::body::request::RequestBody;
 use super::super::context::RequestContext;
+use super::super::credentials::{TRACE_CONTEXT, credentials};
 use super::super::head::{self, Head, UpstreamTarget};
 use crate::key::{self, Digest};
-use crate::rule::{AuthServer, Rule, Selector, is_per_hop, is_same_field};
+use crate::rule::{AuthServer, Rule};
 use crate::trace;
 
 const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
@@ -26,9 +27,6 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The fields that are ours alone, whatever the scope names.
 const OUR_OWN: [HeaderName; 7] =
     [FORWARDED_METHOD, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED_URI, FORWARDED_FOR, HOST, EXPECT];
-
-/// A W3C trace context. It passes as it does to the backend, and grants nothing: it is not part of what is compared.
-const TRACE_CONTEXT: [HeaderName; 2] = [HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
 
 /// May this caller see what is recorded?
 pub(in crate::proxy) struct Question {
@@ -54,7 +52,7 @@ impl Question {
         let (told_host, told_scheme) = key::told_by_edge(&facts);
 
         let mut fields = HeaderMap::new();
-        for name in credentials(rule) {
+        for name in credentials(rule, &OUR_OWN) {
             for value in head.headers.get_all(&name) {
                 fields.append(name.clone(), value.clone());
             }
@@ -123,24 +121,9 @@ impl Question {
     }
 }
 
-/// The names of the fields that tell who the caller is.
-fn credentials(rule: &Rule) -> Vec<HeaderName> {
-    let mut names = vec![AUTHORIZATION, COOKIE];
-    for part in &rule.scope {
-        if let Selector::Header(name) = part
-            && !is_per_hop(name)
-            && !OUR_OWN.iter().chain(&TRACE_CONTEXT).any(|own| is_same_field(own, name))
-            && !head::is_ours(name)
-            && !names.contains(name)
-        {
-            names.push(name.clone());
-        }
-    }
-    names
-}
-
 #[cfg(test)]
 mod tests {
+    use http::header::{AUTHORIZATION, COOKIE};
     use proptest::prelude::*;
 
     use super::super::cache::PermissionCache;

@@ -15,6 +15,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use super::super::encryption::{Encryption, EncryptionHeader, EncryptionKey};
 use super::super::{Claim, RecordName, code};
 
@@ -24,9 +26,12 @@ pub struct ProbeFacts {
     /// How long the attempt may take, by the configuration of its owner.
     pub attempt_timeout: Duration,
     /// What the question takes from the request: each value with its name in the configuration, like `key` or
-    /// `json:/order`.
+    /// `json:/order`. And [`HOST`], where the backend may go by it.
     pub values: Vec<(String, Vec<u8>)>,
 }
+
+/// The name of the value that is the `Host` of the request, as its client wrote it. No part of a path has this name.
+const HOST: &str = "host";
 
 /// Bytes of all values and names. A claim is written on the path of a request, so it must stay small.
 const MOST: usize = 4096;
@@ -48,6 +53,16 @@ impl ProbeFacts {
     pub fn of(claim: &Claim, name: &RecordName, keys: &[Arc<EncryptionKey>]) -> Option<Self> {
         let plain = EncryptionHeader::open_probe(claim.extensions.get(code::PROBE)?, keys, name, claim.token)?;
         Self::decode(&plain)
+    }
+
+    /// The host that the request named.
+    pub fn host(&self) -> Option<HeaderValue> {
+        HeaderValue::from_bytes(self.value(HOST)?).ok()
+    }
+
+    /// Adds the host that the request named.
+    pub fn add_host(&mut self, host: &HeaderValue) {
+        self.values.push((HOST.to_owned(), host.as_bytes().to_vec()));
     }
 
     /// The value of this name.
