@@ -315,28 +315,21 @@ impl Recorder {
                         self.count_settled(settlement);
                         if let Settlement::Unknown = settlement {
                             self.guard.unknowns.add(&lease.name, transitions::time_to_live(&record));
-                            self.begin_probe();
+                            // Also where an earlier try has written it: an unknown outcome may be written over.
+                            if let Some(plan) = lease.probe() {
+                                self.guard.begin_probe(&lease.name, &lease.claim, plan);
+                            }
                         }
                         Ok(WriteResult::Asked)
                     }
                     // An earlier try of this write succeeded, and its reply was lost.
                     Settled::Kept(kept) if *kept == record => {
                         self.count_settled(settlement);
-                        if let Settlement::Unknown = settlement {
-                            self.begin_probe();
-                        }
                         Ok(WriteResult::Asked)
                     }
                     Settled::Kept(kept) => Ok(WriteResult::Another(self.instead(*kept))),
                 }
             }
-        }
-    }
-
-    /// The outcome is recorded as unknown: the backend is asked, where the route has it so.
-    fn begin_probe(&self) {
-        if let Some(plan) = self.lease.probe() {
-            self.guard.begin_probe(&self.lease.name, &self.lease.claim, plan);
         }
     }
 
