@@ -252,7 +252,8 @@ async fn what_a_failover_loses_without_acks_is_counted_and_is_what_the_ledger_sh
         // The replica hears nothing more, so that the last writes are on the primary alone. Not for so long that the
         // others hold its data for too old.
         redis.nodes[replica].freeze();
-        let _: i64 = redis.nodes[primary].ask(&["CLIENT", "KILL", "TYPE", "replica"]).expect("an answer");
+        let cut_off = || redis.nodes[primary].ask::<i64>(&["CLIENT", "KILL", "TYPE", "replica"]);
+        until("the replica is cut off", async || cut_off().is_some()).await;
         tokio::time::sleep(Duration::from_millis(2500)).await;
         redis.nodes[primary].kill();
         redis.nodes[replica].thaw();

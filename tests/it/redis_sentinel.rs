@@ -156,7 +156,8 @@ async fn what_a_failover_loses_without_acks_is_counted_and_is_what_the_ledger_sh
         let ((dead, heir), before) = (pair(&redis), redis.primary());
         // The replica hears nothing more, so that the last writes are on the primary alone.
         redis.servers[heir].freeze();
-        let _: i64 = redis.servers[dead].ask(&["CLIENT", "KILL", "TYPE", "replica"]).expect("an answer");
+        let cut_off = || redis.servers[dead].ask::<i64>(&["CLIENT", "KILL", "TYPE", "replica"]);
+        until("the replica is cut off", async || cut_off().is_some()).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         redis.servers[dead].kill();
         redis.servers[heir].thaw();
