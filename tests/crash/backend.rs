@@ -1,19 +1,51 @@
-//! The backend: a process without support for idempotency that keeps a ledger of its executions.
+//! The backend: a process without support for idempotency that keeps a ledger of its executions, and says what is in it.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// The argument that makes this program a backend. A port, a file, and the seed of a storm, if any, follow.
+/// The argument that makes this program a backend. A port, a file, and a [`Manner`] follow.
 pub const ARGUMENT: &str = "backend";
+
+/// How it treats orders.
+#[derive(Debug, Clone, Copy)]
+pub enum Manner {
+    Fair,
+    /// By this seed, see [`Weather`].
+    Storm(u64),
+    /// The first one is executed, and the connection breaks.
+    LosesAnswer,
+    /// The first one is not executed, and the connection breaks.
+    LosesOrder,
+}
+
+impl Manner {
+    pub fn argument(self) -> String {
+        match self {
+            Self::Fair => "fair".to_owned(),
+            Self::Storm(seed) => seed.to_string(),
+            Self::LosesAnswer => "loses-answer".to_owned(),
+            Self::LosesOrder => "loses-order".to_owned(),
+        }
+    }
+
+    fn parse(argument: &str) -> Self {
+        match argument {
+            "fair" => Self::Fair,
+            "loses-answer" => Self::LosesAnswer,
+            "loses-order" => Self::LosesOrder,
+            seed => Self::Storm(seed.parse().expect("a seed")),
+        }
+    }
+}
 
 /// One line of the ledger: on disk before the response is sent.
 #[derive(Debug, Clone)]
@@ -36,8 +68,9 @@ pub fn read_ledger(path: &Path) -> Vec<Execution> {
 }
 
 struct Backend {
+    path: PathBuf,
     ledger: Mutex<Ledger>,
-    storm: Option<u64>,
+    manner: Manner,
     /// Whether this process still has to stop at its fail point.
     stops: AtomicBool,
 }
@@ -49,7 +82,7 @@ struct Ledger {
     requests: HashMap<String, u32>,
 }
 
-/// What happens to one request in a storm.
+/// What happens to one order.
 enum Weather {
     Fair,
     /// It is executed, and the response is slow.
@@ -58,14 +91,16 @@ enum Weather {
     Reset,
     /// It is refused, and not executed.
     Refused,
+    /// It is not executed, and the connection breaks.
+    Lost,
 }
 
 pub fn main(arguments: &[String]) {
     let (port, path) = (arguments[0].parse::<u16>().expect("a port"), &arguments[1]);
-    let storm = arguments.get(2).map(|seed| seed.parse().expect("a seed"));
+    let manner = Manner::parse(&arguments[2]);
     let file = OpenOptions::new().create(true).append(true).open(path).expect("a writable folder");
     let ledger = Mutex::new(Ledger { file, executions: 0, requests: HashMap::new() });
-    let backend = Arc::new(Backend { ledger, storm, stops: AtomicBool::new(true) });
+    let backend = Arc::new(Backend { path: path.into(), ledger, manner, stops: AtomicBool::new(true) });
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is ours");
     println!("listening");
@@ -83,19 +118,35 @@ pub fn main(arguments: &[String]) {
 impl Backend {
     fn serve(&self, mut stream: &TcpStream) {
         let mut reader = BufReader::new(stream);
-        while let Some((key, attempt)) = read_request(&mut reader) {
+        while let Some(request) = read_request(&mut reader) {
+            let (key, attempt) = match request {
+                Request::Order { key, attempt } => (key, attempt),
+                Request::Question { key } => {
+                    if self.tell(stream, &key).is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            };
             let weather = self.weather(&key);
-            if let Weather::Refused = weather {
-                let refusal = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
-                if stream.write_all(refusal).is_err() {
+            match weather {
+                Weather::Refused => {
+                    let refusal = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+                    if stream.write_all(refusal).is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Weather::Lost => {
+                    let _ = stream.shutdown(Shutdown::Both);
                     return;
                 }
-                continue;
+                Weather::Fair | Weather::Slow(_) | Weather::Reset => {}
             }
             let id = self.execute(&key, attempt);
             self.stop_at("after-send");
             match weather {
-                Weather::Fair | Weather::Refused => {}
+                Weather::Fair | Weather::Refused | Weather::Lost => {}
                 Weather::Slow(pause) => thread::sleep(pause),
                 Weather::Reset => {
                     let _ = stream.shutdown(Shutdown::Both);
@@ -134,12 +185,35 @@ impl Backend {
         }
     }
 
+    /// Answers whether there is an order with this key.
+    fn tell(&self, mut stream: &TcpStream, key: &str) -> std::io::Result<()> {
+        let order = {
+            let _nobody_writes = self.ledger.lock().expect("no panic");
+            read_ledger(&self.path).into_iter().find(|execution| execution.key == key)
+        };
+        let (location, body) = match order {
+            Some(Execution { id, .. }) => {
+                (format!("Location: /orders/{id}\r\n"), format!("{{\"data\":[{{\"id\":\"{id}\"}}]}}"))
+            }
+            None => (String::new(), "{\"data\":[]}".to_owned()),
+        };
+        let length = body.len();
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{location}Content-Length: {length}\r\n");
+        stream.write_all(format!("{head}\r\n{body}").as_bytes())
+    }
+
     /// The same for the same seed, key and number of the request.
     fn weather(&self, key: &str) -> Weather {
-        let Some(seed) = self.storm else { return Weather::Fair };
         let mut ledger = self.ledger.lock().expect("no panic");
         let number = ledger.requests.entry(key.to_owned()).or_default();
         *number += 1;
+        let seed = match (self.manner, *number) {
+            (Manner::LosesAnswer, 1) => return Weather::Reset,
+            (Manner::LosesOrder, 1) => return Weather::Lost,
+            (Manner::Fair | Manner::LosesAnswer | Manner::LosesOrder, _) => return Weather::Fair,
+            (Manner::Storm(seed), _) => seed,
+        };
         let mut hasher = DefaultHasher::new();
         (seed, key, *number).hash(&mut hasher);
         let chance = hasher.finish();
@@ -168,9 +242,20 @@ impl Backend {
     }
 }
 
-/// Key and attempt of the next request, after all of it was read.
-fn read_request(reader: &mut impl BufRead) -> Option<(String, u32)> {
-    let (mut key, mut attempt, mut length) = (None, 1, 0);
+enum Request {
+    Order {
+        key: String,
+        attempt: u32,
+    },
+    /// Is there an order with this key?
+    Question {
+        key: String,
+    },
+}
+
+/// The next request, after all of it was read.
+fn read_request(reader: &mut impl BufRead) -> Option<Request> {
+    let (mut first, mut key, mut attempt, mut length) = (None, None, 1, 0);
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line).ok()? == 0 {
@@ -180,7 +265,9 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, u32)> {
         if line.is_empty() {
             break;
         }
-        if let Some((name, value)) = line.split_once(": ") {
+        if first.is_none() {
+            first = Some(line.to_owned());
+        } else if let Some((name, value)) = line.split_once(": ") {
             match name.to_ascii_lowercase().as_str() {
                 "idempotency-key" => key = Some(value.to_owned()),
                 "onlyonce-attempt" => attempt = value.parse().expect("a number"),
@@ -190,5 +277,12 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, u32)> {
         }
     }
     reader.read_exact(&mut vec![0; length]).ok()?;
-    Some((key.expect("every order has a key"), attempt))
+    let first = first.expect("a request line comes first");
+    if let Some(question) = first.strip_prefix("GET /orders?key=") {
+        let (key, rest) = question.split_once("&item=").expect("the path of the configuration");
+        let item = rest.strip_suffix(" HTTP/1.1").expect("a request line");
+        assert_eq!(key, item, "every order is for the item that is its key");
+        return Some(Request::Question { key: key.to_owned() });
+    }
+    Some(Request::Order { key: key.expect("every order has a key"), attempt })
 }

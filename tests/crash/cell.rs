@@ -1,14 +1,16 @@
 //! One cell of the matrix: one step, one victim, one mode, and the result for one key.
 
+pub mod probe;
+
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
 use crate::audit::audit;
-use crate::backend::{Execution, read_ledger};
+use crate::backend::{Execution, Manner, read_ledger};
 use crate::client::{self, Answer, Begun, until};
 use crate::postgres_server::PostgresServer;
 use crate::process::{Backend, Sidecar, StopAt, config};
@@ -73,6 +75,8 @@ pub enum Victim {
 pub enum Mode {
     Hold,
     Retry,
+    /// Held, and the backend is asked.
+    Probe,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -113,7 +117,7 @@ impl Cell {
     /// Runs the cell, in separate processes.
     pub fn play(self) -> Outcome {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let _telling = Telling { folder: folder.path(), cell: self };
+        let _telling = Telling { folder: folder.path(), cell: format!("{self:?}") };
         self.story(folder.path())
     }
 
@@ -124,13 +128,13 @@ impl Cell {
             Step::Backend(_) => (None, Some(&stop)),
         };
         let mut store = match self.victim {
-            Victim::Postgres => Store::Postgres(PostgresServer::start_with(&["fsync=on"])),
+            Victim::Postgres => Store::Postgres(PostgresServer::start()),
             _ => Store::Redis(RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"])),
         };
-        let mut backend = Backend::start(folder, None, backend_stops);
+        let mut backend = Backend::start(folder, Manner::Fair, backend_stops);
         std::fs::write(folder.join("onlyonce.toml"), self.config(&backend, &store.url())).expect("a writable folder");
-        let b = Sidecar::start(folder, "b", None);
-        let mut a = Sidecar::start(folder, "a", owner_stops);
+        let b = start(folder, "b", None);
+        let mut a = start(folder, "a", owner_stops);
         let client = Client::default();
 
         // The first request is sent alone, and stops; its repeats are sent meanwhile.
@@ -157,7 +161,10 @@ impl Cell {
                     Victim::Owner => a.kill(),
                     Victim::FrozenOwner => {
                         a.freeze();
-                        client.ask_until(b.address, |answer| !answer.is_problem("in-flight"));
+                        client.ask_until(b.address, |answer| match self.mode {
+                            Mode::Hold | Mode::Retry => !answer.is_problem("in-flight"),
+                            Mode::Probe => answer.is_settled(),
+                        });
                     }
                     Victim::Backend => backend.kill(),
                     Victim::Redis | Victim::Postgres => store.kill(),
@@ -168,13 +175,20 @@ impl Cell {
                     Victim::Drained => a.begin_to_stop(),
                     Victim::Work | Victim::Client | Victim::Stream => {}
                 }
-                if self.victim == Victim::Work {
-                    stopped.panic();
-                } else {
-                    stopped.go_on();
-                }
-                if self.victim == Victim::FrozenOwner {
-                    a.thaw();
+                match self.victim {
+                    Victim::Work => stopped.panic(),
+                    // No absence counts before the time of an attempt is over: this one has ended when it may go on.
+                    Victim::FrozenOwner if self.mode == Mode::Probe && self.step.name() == "before-send" => {
+                        a.thaw();
+                        let first = first.join().expect("the first request's client");
+                        stopped.go_on();
+                        return first;
+                    }
+                    Victim::FrozenOwner => {
+                        stopped.go_on();
+                        a.thaw();
+                    }
+                    _ => stopped.go_on(),
                 }
                 first.join().expect("the first request's client")
             }),
@@ -183,11 +197,11 @@ impl Cell {
         match self.victim {
             Victim::Owner => {
                 client.ask_at_once(&[b.address, b.address]);
-                a = Sidecar::start(folder, "a-again", None);
+                a = start(folder, "a-again", None);
             }
             Victim::Drained => {
                 assert_eq!(a.exit(), Some(0), "everything in flight is finished");
-                a = Sidecar::start(folder, "a-again", None);
+                a = start(folder, "a-again", None);
             }
             Victim::FrozenOwner | Victim::Client | Victim::Stream | Victim::Work => {}
             Victim::Backend => {
@@ -199,15 +213,24 @@ impl Cell {
                 store.restart();
             }
         }
-        let last = client.ask_to_the_end(&[&a, &b]);
+        let last = client.ask_to_the_end(&[&a, &b], |answer| {
+            let is_left = self.mode != Mode::Probe && answer.is_problem("outcome-unknown");
+            is_left || answer.replayed || answer.is_problem("already-completed")
+        });
 
         let executions = read_ledger(&backend.ledger);
-        self.audit(&executions, &client.answers.into_inner().expect("no panic"));
+        audit_as(self.mode, &executions, &client.answers.into_inner().expect("no panic"));
         Outcome {
             first: first.map_or_else(|| "no answer".to_owned(), |answer| answer.to_string()),
             last: last.to_string().trim_end_matches(" replayed").to_owned(),
             executions: executions.len(),
         }
+    }
+
+    /// The owner is lost, and the backend has nothing.
+    pub fn waits_for_absence(self) -> bool {
+        let is_lost = matches!(self.victim, Victim::Owner | Victim::FrozenOwner);
+        self.mode == Mode::Probe && is_lost && matches!(self.step.name(), "after-claim" | "before-send")
     }
 
     fn config(self, backend: &Backend, store: &str) -> String {
@@ -218,29 +241,44 @@ impl Cell {
                 Duration::from_secs(60)
             }
         };
-        let on_unknown = match self.mode {
-            Mode::Hold => "hold",
-            Mode::Retry => "retry",
-        };
-        config(&backend.url(), store, &format!("on_unknown = \"{on_unknown}\"\nlease = \"{lease:?}\""))
+        let attempt_timeout = if self.waits_for_absence() { probe::SHORT_ATTEMPT } else { probe::LONG_ATTEMPT };
+        config_of(&backend.url(), store, lease, self.mode, attempt_timeout)
     }
+}
 
-    /// The properties of every cell.
-    fn audit(self, executions: &[Execution], answers: &[Answer]) {
-        let numbers: Vec<u32> = executions.iter().map(|execution| execution.attempt).collect();
-        match self.mode {
-            Mode::Hold => assert!(numbers.len() <= 1, "executed more than once: {executions:?}"),
-            // One more for each lost owner, and only one was lost.
-            Mode::Retry => assert!(matches!(numbers[..], [] | [1 | 2] | [1, 2]), "{executions:?}"),
-        }
-        audit(executions, answers);
+/// Starts a sidecar, and waits until it has its store: it serves before that.
+fn start(folder: &Path, name: &str, stop: Option<&StopAt>) -> Sidecar {
+    let sidecar = Sidecar::start(folder, name, stop);
+    until("a connection to the store", || client::store_is_up(sidecar.admin).then_some(()));
+    sidecar
+}
+
+fn config_of(backend: &str, store: &str, lease: Duration, mode: Mode, attempt_timeout: Duration) -> String {
+    let route = |on_unknown| format!("on_unknown = \"{on_unknown}\"\nlease = \"{lease:?}\"");
+    match mode {
+        Mode::Hold => config(backend, store, &route("hold")),
+        Mode::Retry => config(backend, store, &route("retry")),
+        Mode::Probe => probe::with_probe(&config(backend, store, &route("hold")), attempt_timeout),
     }
+}
+
+/// The properties of every cell.
+fn audit_as(mode: Mode, executions: &[Execution], answers: &[Answer]) {
+    let numbers: Vec<u32> = executions.iter().map(|execution| execution.attempt).collect();
+    match mode {
+        Mode::Hold | Mode::Probe => assert!(numbers.len() <= 1, "executed more than once: {executions:?}"),
+        // One more for each lost owner, and only one was lost.
+        Mode::Retry => assert!(matches!(numbers[..], [] | [1 | 2] | [1, 2]), "{executions:?}"),
+    }
+    audit(executions, answers);
 }
 
 /// The store of a cell.
 enum Store {
     Redis(RedisServer),
     Postgres(PostgresServer),
+    /// In this folder.
+    Embedded(PathBuf),
 }
 
 impl Store {
@@ -248,6 +286,7 @@ impl Store {
         match self {
             Self::Redis(redis) => redis.url(),
             Self::Postgres(postgres) => postgres.url(),
+            Self::Embedded(folder) => format!("embedded:{}", folder.display()),
         }
     }
 
@@ -255,6 +294,7 @@ impl Store {
         match self {
             Self::Redis(redis) => redis.kill(),
             Self::Postgres(postgres) => postgres.kill(),
+            Self::Embedded(_) => panic!("it dies with its sidecar"),
         }
     }
 
@@ -262,6 +302,7 @@ impl Store {
         match self {
             Self::Redis(redis) => redis.restart(),
             Self::Postgres(postgres) => postgres.restart(),
+            Self::Embedded(_) => panic!("it starts with its sidecar"),
         }
     }
 }
@@ -292,14 +333,11 @@ impl Client {
     }
 
     /// Asks until all sidecars give the same response, and none of them has an attempt that could replace it.
-    fn ask_to_the_end(&self, sidecars: &[&Sidecar]) -> Answer {
+    fn ask_to_the_end(&self, sidecars: &[&Sidecar], stays: impl Fn(&Answer) -> bool) -> Answer {
         until("an answer that stays", || {
             let idle = sidecars.iter().all(|sidecar| client::at_work(sidecar.admin) == 0);
             let ask = |sidecar: &&Sidecar| self.ask(sidecar.address).expect("a sidecar that lives answers");
             let mut answers: Vec<Answer> = sidecars.iter().map(ask).collect();
-            let stays = |answer: &Answer| {
-                answer.replayed || answer.is_problem("outcome-unknown") || answer.is_problem("already-completed")
-            };
             let last = answers.pop().expect("there are sidecars");
             let alike = answers.iter().all(|answer| answer.to_string() == last.to_string());
             (idle && alike && stays(&last)).then_some(last)
@@ -310,7 +348,7 @@ impl Client {
 /// Prints the logs of the sidecars when a cell fails.
 struct Telling<'a> {
     folder: &'a Path,
-    cell: Cell,
+    cell: String,
 }
 
 impl Drop for Telling<'_> {
@@ -318,8 +356,10 @@ impl Drop for Telling<'_> {
         if !thread::panicking() {
             return;
         }
-        eprintln!("failed: {:?}", self.cell);
-        for name in ["a.log", "a-again.log", "b.log", "ledger"] {
+        eprintln!("failed: {}", self.cell);
+        for name in
+            ["a.log", "a-again.log", "b.log", "owner.log", "prober.log", "prober-again.log", "other.log", "ledger"]
+        {
             if let Ok(text) = std::fs::read_to_string(self.folder.join(name)) {
                 let lines: Vec<&str> = text.lines().collect();
                 eprintln!("--- the end of {name}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));

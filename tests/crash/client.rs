@@ -41,6 +41,11 @@ impl Answer {
         self.problem.as_deref() == Some(code)
     }
 
+    /// Whether the outcome is known, and stays as it is.
+    pub fn is_settled(&self) -> bool {
+        self.replayed || self.is_success() || self.is_problem("already-completed")
+    }
+
     fn parse(response: &[u8]) -> Option<Self> {
         let end = response.windows(4).position(|four| four == b"\r\n\r\n")?;
         let (head, body) = (std::str::from_utf8(&response[..end]).ok()?, &response[end + 4..]);

@@ -8,13 +8,26 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
+use crate::cell::probe::{Blow, PROBE_STEPS, ProbeCell, Prober, StoreKind};
 use crate::cell::{Cell, Mode, Outcome, SIDECAR_STEPS, STEPS, Step, Victim};
 
 struct Table {
-    mode: Mode,
     title: &'static str,
     steps: &'static [Step],
-    victims: &'static [(Victim, &'static str)],
+    columns: Columns,
+}
+
+enum Columns {
+    Victims(Mode, &'static [(Victim, &'static str)]),
+    /// Whether the attempt was executed, and who is struck while it asks.
+    Probers(bool, &'static [(Prober, Blow, StoreKind, &'static str)]),
+}
+
+/// Either kind of cell.
+#[derive(Clone, Copy)]
+enum Play {
+    Cell(Cell),
+    Probe(ProbeCell),
 }
 
 const OWNER: (Victim, &str) = (Victim::Owner, "the owner is killed");
@@ -28,30 +41,60 @@ const STREAM: (Victim, &str) = (Victim::Stream, "the client resets its stream (H
 const WORK: (Victim, &str) = (Victim::Work, "a panic");
 const DRAINED: (Victim, &str) = (Victim::Drained, "the owner is told to stop");
 
-const TABLES: [Table; 5] = [
-    Table {
-        mode: Mode::Hold,
-        title: "on_unknown = \"hold\"",
-        steps: &STEPS,
-        victims: &[OWNER, FROZEN_OWNER, BACKEND, REDIS, REDIS_FOR_LONG],
-    },
-    Table { mode: Mode::Retry, title: "on_unknown = \"retry\"", steps: &STEPS, victims: &[OWNER, FROZEN_OWNER] },
-    Table {
-        mode: Mode::Hold,
-        title: "on_unknown = \"hold\"; all processes live",
-        steps: &STEPS,
-        victims: &[CLIENT, STREAM, DRAINED],
-    },
-    Table {
-        mode: Mode::Hold,
-        title: "on_unknown = \"hold\"; records in PostgreSQL",
-        steps: &STEPS,
-        victims: &[POSTGRES],
-    },
-    Table { mode: Mode::Hold, title: "on_unknown = \"hold\"; work panics", steps: &SIDECAR_STEPS, victims: &[WORK] },
+const PROBERS: [(Prober, Blow, StoreKind, &str); 7] = [
+    (Prober::Owner, Blow::Killed, StoreKind::Redis, "the owner asks, and is killed"),
+    (Prober::Owner, Blow::Frozen, StoreKind::Redis, "the owner asks, and freezes"),
+    (Prober::Another, Blow::Killed, StoreKind::Redis, "another asks for a killed owner, and is killed"),
+    (Prober::Another, Blow::Frozen, StoreKind::Redis, "another asks for a killed owner, and freezes"),
+    (Prober::Owner, Blow::Killed, StoreKind::Embedded, "embedded: the owner asks, and is killed"),
+    (Prober::Another, Blow::Killed, StoreKind::Embedded, "embedded: it asks after a kill, and is killed again"),
+    (Prober::Another, Blow::Frozen, StoreKind::Postgres, "PostgreSQL: another asks for a killed owner, and freezes"),
 ];
 
-/// The number of cells that run at once: they mostly wait for a lease or a reconnect.
+const TABLES: [Table; 8] = [
+    Table {
+        title: "on_unknown = \"hold\"",
+        steps: &STEPS,
+        columns: Columns::Victims(Mode::Hold, &[OWNER, FROZEN_OWNER, BACKEND, REDIS, REDIS_FOR_LONG]),
+    },
+    Table {
+        title: "on_unknown = \"retry\"",
+        steps: &STEPS,
+        columns: Columns::Victims(Mode::Retry, &[OWNER, FROZEN_OWNER]),
+    },
+    Table {
+        title: "on_unknown = \"hold\"; all processes live",
+        steps: &STEPS,
+        columns: Columns::Victims(Mode::Hold, &[CLIENT, STREAM, DRAINED]),
+    },
+    Table {
+        title: "on_unknown = \"hold\"; records in PostgreSQL",
+        steps: &STEPS,
+        columns: Columns::Victims(Mode::Hold, &[POSTGRES]),
+    },
+    Table {
+        title: "on_unknown = \"hold\"; work panics",
+        steps: &SIDECAR_STEPS,
+        columns: Columns::Victims(Mode::Hold, &[WORK]),
+    },
+    Table {
+        title: "[route.probe]",
+        steps: &STEPS,
+        columns: Columns::Victims(Mode::Probe, &[OWNER, FROZEN_OWNER, BACKEND]),
+    },
+    Table {
+        title: "[route.probe]; not executed, and who asks is struck",
+        steps: &PROBE_STEPS,
+        columns: Columns::Probers(false, &PROBERS),
+    },
+    Table {
+        title: "[route.probe]; executed, and who asks is struck",
+        steps: &PROBE_STEPS,
+        columns: Columns::Probers(true, &PROBERS),
+    },
+];
+
+/// The number of cells that run at once, beside those that take long: they mostly wait for a lease or a reconnect.
 const AT_ONCE: usize = 8;
 
 const BEGIN: &str = "<!-- The tables from here on are written by the test. -->\n";
@@ -59,7 +102,7 @@ const BEGIN: &str = "<!-- The tables from here on are written by the test. -->\n
 /// Runs every cell, prints the tables, and compares them with the file. With `ONLYONCE_BLESS=1` it writes the file.
 pub fn run() {
     let begun = Instant::now();
-    let outcomes = play(cells().collect());
+    let outcomes = play(plays());
     let failed = outcomes.iter().filter(|outcome| outcome.is_none()).count();
     let tables = write_tables(&outcomes);
     println!("{tables}\n{} cells in {:.1?}", outcomes.len(), begun.elapsed());
@@ -79,24 +122,69 @@ pub fn run() {
     assert!(kept == tables, "this is not what docs/crash-matrix.md says; ONLYONCE_BLESS=1 writes it anew");
 }
 
-fn cells() -> impl Iterator<Item = Cell> {
-    TABLES.iter().flat_map(|table| {
-        let row =
-            move |step: Step| table.victims.iter().map(move |&(victim, _)| Cell { step, victim, mode: table.mode });
-        table.steps.iter().copied().flat_map(row)
-    })
+fn plays() -> Vec<Play> {
+    let mut plays = Vec::new();
+    for table in &TABLES {
+        for &step in table.steps {
+            match table.columns {
+                Columns::Victims(mode, victims) => {
+                    plays.extend(victims.iter().map(|&(victim, _)| Play::Cell(Cell { step, victim, mode })));
+                }
+                Columns::Probers(executed, probers) => {
+                    plays.extend(probers.iter().map(|&(prober, blow, store, _)| {
+                        Play::Probe(ProbeCell { step, prober, blow, store, executed })
+                    }));
+                }
+            }
+        }
+    }
+    plays
+}
+
+impl Columns {
+    fn titles(&self) -> Vec<&'static str> {
+        match self {
+            Self::Victims(_, victims) => victims.iter().map(|(_, title)| *title).collect(),
+            Self::Probers(_, probers) => probers.iter().map(|(.., title)| *title).collect(),
+        }
+    }
+}
+
+impl Play {
+    fn play(self) -> Outcome {
+        match self {
+            Self::Cell(cell) => cell.play(),
+            Self::Probe(cell) => cell.play(),
+        }
+    }
+
+    /// Most of its time it waits until an absence counts.
+    fn takes_long(self) -> bool {
+        match self {
+            Self::Cell(cell) => cell.waits_for_absence(),
+            Self::Probe(cell) => cell.waits_for_absence(),
+        }
+    }
 }
 
 /// `None` where a cell failed.
-fn play(cells: Vec<Cell>) -> Vec<Option<Outcome>> {
-    let outcomes: Vec<Mutex<Option<Outcome>>> = cells.iter().map(|_| Mutex::default()).collect();
-    let left: Mutex<VecDeque<(usize, Cell)>> = Mutex::new(cells.into_iter().enumerate().collect());
+fn play(plays: Vec<Play>) -> Vec<Option<Outcome>> {
+    let outcomes: Vec<Mutex<Option<Outcome>>> = plays.iter().map(|_| Mutex::default()).collect();
+    let (long, short): (Vec<_>, Vec<_>) = plays.into_iter().enumerate().partition(|(_, play)| play.takes_long());
+    let run = |(index, play): (usize, Play)| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| play.play())).ok();
+        *outcomes[index].lock().expect("no panic") = outcome;
+    };
+    let left: Mutex<VecDeque<(usize, Play)>> = Mutex::new(short.into());
     thread::scope(|scope| {
+        let (run, left) = (&run, &left);
+        for numbered in long {
+            scope.spawn(move || run(numbered));
+        }
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                while let Some((index, cell)) = { left.lock().expect("no panic").pop_front() } {
-                    let outcome = catch_unwind(AssertUnwindSafe(|| cell.play())).ok();
-                    *outcomes[index].lock().expect("no panic") = outcome;
+                while let Some(numbered) = { left.lock().expect("no panic").pop_front() } {
+                    run(numbered);
                 }
             });
         }
@@ -108,7 +196,7 @@ fn write_tables(outcomes: &[Option<Outcome>]) -> String {
     let mut text = String::new();
     let mut outcomes = outcomes.iter();
     for table in &TABLES {
-        let titles: Vec<&str> = table.victims.iter().map(|(_, title)| *title).collect();
+        let titles = table.columns.titles();
         let rule = "|---".repeat(titles.len());
         writeln!(text, "\n## `{}`\n\n| at | {} |\n|---{rule}|", table.title, titles.join(" | ")).expect("memory");
         for step in table.steps {

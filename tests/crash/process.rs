@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::backend;
+use crate::backend::{self, Manner};
 use crate::client::{PATIENCE, until};
 use crate::redis_server::ReservedPort;
 
@@ -148,14 +148,14 @@ pub struct Backend {
     process: Process,
     port: ReservedPort,
     pub ledger: PathBuf,
-    seed: Option<u64>,
+    manner: Manner,
 }
 
 impl Backend {
-    pub fn start(folder: &Path, seed: Option<u64>, stop: Option<&StopAt>) -> Self {
+    pub fn start(folder: &Path, manner: Manner, stop: Option<&StopAt>) -> Self {
         let (ledger, port) = (folder.join("ledger"), ReservedPort::new());
-        let process = spawn_backend(&port, &ledger, seed, stop);
-        Self { process, port, ledger, seed }
+        let process = spawn_backend(&port, &ledger, manner, stop);
+        Self { process, port, ledger, manner }
     }
 
     pub fn url(&self) -> String {
@@ -168,13 +168,13 @@ impl Backend {
 
     /// Starts it again, after [`kill`](Self::kill), on the same port and with the same ledger.
     pub fn restart(&mut self) {
-        self.process = spawn_backend(&self.port, &self.ledger, self.seed, None);
+        self.process = spawn_backend(&self.port, &self.ledger, self.manner, None);
     }
 }
 
-fn spawn_backend(port: &ReservedPort, ledger: &Path, seed: Option<u64>, stop: Option<&StopAt>) -> Process {
+fn spawn_backend(port: &ReservedPort, ledger: &Path, manner: Manner, stop: Option<&StopAt>) -> Process {
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
-    command.arg(backend::ARGUMENT).arg(port.number().to_string()).arg(ledger).args(seed.map(|seed| seed.to_string()));
+    command.arg(backend::ARGUMENT).arg(port.number().to_string()).arg(ledger).arg(manner.argument());
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     if let Some(stop) = stop {
         stop.ask(&mut command);
@@ -212,19 +212,26 @@ impl StopAt {
     pub fn wait(&self) -> Stopped {
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false).expect("a socket");
-                    let mut line = String::new();
-                    BufReader::new(&stream).read_line(&mut line).expect("the process says where it is");
-                    assert_eq!(line.trim_end(), self.step);
-                    return Stopped(stream);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < until => {
-                    thread::sleep(Duration::from_millis(2));
-                }
-                Err(error) => panic!("no process has come to {}: {error}", self.step),
+            if let Some(stopped) = self.reached() {
+                return stopped;
             }
+            assert!(Instant::now() < until, "no process has come to {}", self.step);
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The process, if it has reached it by now.
+    pub fn reached(&self) -> Option<Stopped> {
+        match self.listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).expect("a socket");
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).expect("the process says where it is");
+                assert_eq!(line.trim_end(), self.step);
+                Some(Stopped(stream))
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(error) => panic!("the socket that listens for {}: {error}", self.step),
         }
     }
 }

@@ -20,7 +20,7 @@ use onlyonce::store::AclRule;
 use tempfile::TempDir;
 
 use crate::audit::audit;
-use crate::backend::read_ledger;
+use crate::backend::{Manner, read_ledger};
 use crate::client::{self, Answer, until};
 use crate::postgres_server::PostgresServer;
 use crate::process::{Backend, Sidecar, config};
@@ -199,7 +199,7 @@ impl Scene {
                 format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", primary.port(), standby.port())
             }
         };
-        let backend = Backend::start(folder.path(), Some(seed), None);
+        let backend = Backend::start(folder.path(), Manner::Storm(seed), None);
         let route = "on_unknown = \"hold\"\nlease = \"1s\"";
         let mut config = config(&backend.url(), &url, route);
         if storm == Storm::LateRedis {
