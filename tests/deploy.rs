@@ -114,7 +114,7 @@ fn runs_in(root: &Path) {
 /// As in the Dockerfile, whose own build needs an image to begin with.
 #[test]
 #[ignore = "tests/run --all"]
-fn the_image_has_less_than_15_megabytes_and_its_static_program_runs() {
+fn the_image_has_less_than_17_megabytes_and_its_static_program_runs() {
     let dockerfile = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile")).expect("a file");
     let flags = "-C target-feature=+crt-static";
     assert!(dockerfile.contains(&format!("RUSTFLAGS=\"{flags}\"")), "the Dockerfile builds otherwise");
@@ -136,7 +136,7 @@ fn the_image_has_less_than_15_megabytes_and_its_static_program_runs() {
     let size: u64 =
         sizes.lines().map(|line| line.split(' ').next().expect("a size").parse::<u64>().expect("a size")).sum();
     println!("{size} bytes:\n{sizes}");
-    assert!(size < 15_000_000, "{size} bytes:\n{sizes}");
+    assert!(size < 17_000_000, "{size} bytes:\n{sizes}");
     let docs = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deploy.md")).expect("a page");
     let stated = docs.split("Unpacked it has ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a size");
     let stated: f64 = stated.parse().expect("a size in MB");
