@@ -64,7 +64,8 @@ async fn express_idempotency_gives_one_callers_answer_to_another() {
             ("key-case", "pass"),
             ("two-keys", "warn"),
             ("empty-key", "pass"),
-            ("long-key", "pass"),
+            // Its replays do not name what was created.
+            ("long-key", "not-known"),
             ("conflict-answer", "warn"),
             ("reuse-answer", "warn"),
         ],
