@@ -159,13 +159,6 @@ fn more_of_everything() {
     holds(Protocol { faults: 1, crashes: 1, ..RETRY });
 }
 
-/// With a second request besides, the worlds do not fit into memory.
-#[test]
-#[ignore = "tests/run --all"]
-fn under_its_assumption_two_who_probe_at_once_make_nothing_run_twice() {
-    holds(Protocol { requests: 1, probers: 2, ..PROBED });
-}
-
 /// The remaining window, which the README describes.
 #[test]
 fn in_retry_mode_an_owner_frozen_before_the_write_is_sent_late() {
