@@ -26,7 +26,7 @@ pub struct ProbeFacts {
     /// How long the attempt may take, by the configuration of its owner.
     pub attempt_timeout: Duration,
     /// What the question takes from the request: each value with its name in the configuration, like `key` or
-    /// `json:/order`. And [`HOST`], where the backend may go by it.
+    /// `json:/order`. And `host`, where the backend may go by it.
     pub values: Vec<(String, Vec<u8>)>,
 }
 
