@@ -17,7 +17,7 @@
 //! | **the protocol**: states, and every step between them | [`record`], [`record::transitions`] |
 //! | what lies in a store, byte by byte | [`record::codec`], [`record::chunks`]; `docs/record-layout.md` |
 //! | how stored answers are encrypted | [`record::encryption`]; which key writes, `store/format.rs` |
-//! | the claim | [`guard::Guard::claim`] (`guard/claim.rs`), carried out by [`store::Store::claim`]: `store/redis/hot.rs`, `store/embedded/batch.rs` |
+//! | the claim | [`guard::Guard::claim`] (`guard/claim.rs`), carried out by [`store::Store::claim`]: `store/redis/hot.rs`, `store/embedded/batch.rs`, `store/postgres/sql.rs` |
 //! | what a repeat gets | [`guard::decide()`] |
 //! | the life of an attempt: send, renew, settle, keep trying | [`guard::attempt`] |
 //! | who polls an attempt, and what becomes of it when its client leaves | `guard/running.rs` |
@@ -26,6 +26,7 @@
 //! | what becomes of an outcome | [`guard::policy`], over the table in [`rule::PolicyTable`] (`rule/policy.rs`) |
 //! | the replay | `proxy/replay.rs`; of a large answer, `proxy/body/replayed.rs` |
 //! | who may see a replay | `replay_auth`: [`guard::ReplayPermission`], `proxy/replay_auth/` |
+//! | asking the backend about an unknown outcome | the rule: [`record::probe`]; when it is asked: `guard/probe/`; the question: `proxy/probe.rs` |
 //! | the way out of an unknown outcome | [`record::transitions::release_by_hand`], `admin/records.rs`, `cli/records/` |
 //! | whether a request left | `proxy/upstream/fate.rs`, which makes a [`guard::SendOutcome`] |
 //!
