@@ -5,7 +5,12 @@ use std::fmt;
 pub struct JsonPointer(Vec<String>);
 
 impl JsonPointer {
-    /// Reads `/a/b~1c`. The empty pointer (the whole document) is refused: it names no member.
+    /// The empty pointer: the whole document.
+    pub fn whole() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Reads `/a/b~1c`. The empty pointer (the whole document) is refused: it names no member, and few places take it.
     pub fn parse(text: &str) -> Option<Self> {
         let tokens = text.strip_prefix('/')?;
         tokens.split('/').map(unescape).collect::<Option<_>>().map(Self)

@@ -115,7 +115,7 @@ impl SignTable {
             span: section.span(),
             status: section.read("status", |item| item.list(status)),
             json: section.read("json", pointer),
-            json_empty: if of_absence { section.read("json_empty", pointer) } else { Setting::Absent },
+            json_empty: if of_absence { section.read("json_empty", emptiable) } else { Setting::Absent },
             header: section.read("header", witness),
         };
         section.finish();
@@ -355,6 +355,12 @@ fn status(item: &Item<'_>) -> Option<StatusSet> {
 
 fn pointer(item: &Item<'_>) -> Option<JsonPointer> {
     selector::ignored(item)
+}
+
+/// The member that is empty, or, with an empty pointer, the whole answer: some searches answer with a bare list.
+fn emptiable(item: &Item<'_>) -> Option<JsonPointer> {
+    let text = item.text()?;
+    if text.value.is_empty() { Some(JsonPointer::whole()) } else { pointer(item) }
 }
 
 fn witness(item: &Item<'_>) -> Option<HeaderName> {

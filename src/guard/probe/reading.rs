@@ -191,6 +191,25 @@ mod tests {
         }
     }
 
+    /// A search that answers with a bare list.
+    #[test]
+    fn an_answer_that_is_an_empty_list_is_absent_where_the_whole_is_named() {
+        let (json_id, empty) = (ProbeWitness::Json(pointer("/0/id")), ProbeWitness::JsonEmpty(JsonPointer::whole()));
+        let list = probe((&[200], &[json_id]), (&[200], &[empty]));
+        for (body, read_as) in [
+            ("[]", Ok(ProbeVerdict::Absent)),
+            (r#"[{"id":7}]"#, Ok(ProbeVerdict::Found)),
+            (r#"[{"name":"x"}]"#, Err(Inconclusive::Witness(200))),
+            (r#"{"error":"x"}"#, Err(Inconclusive::Witness(200))),
+            ("0", Err(Inconclusive::Witness(200))),
+            ("[", Err(Inconclusive::Json(NotJson::Invalid))),
+            ("", Err(Inconclusive::Json(NotJson::Invalid))),
+        ] {
+            assert_eq!(read(&list, json(200, body)), read_as, "{body}");
+        }
+        assert_eq!(read(&list, json(404, "[]")), Err(Inconclusive::Status(404)));
+    }
+
     #[test]
     fn an_answer_that_is_not_declared_as_json_has_no_members() {
         let body = br#"{"data":[]}"#;
