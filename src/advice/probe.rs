@@ -1,7 +1,23 @@
 //! Warnings about `[route.probe]`.
 
 use super::{Advice, warn};
-use crate::rule::Rule;
+use crate::rule::{ProbePiece, Rule, Selector};
+
+/// A key is the key of one caller. A question with a credential of the service's own sees what every caller has made.
+pub(super) fn about_probed_callers(rule: &Rule) -> Option<Advice> {
+    let probe = rule.probe.as_ref().filter(|probe| probe.authorization.is_some())?;
+    let is_named = |part: &Selector| {
+        probe.path.pieces().iter().any(|piece| matches!(piece, ProbePiece::Value(value) if value == part))
+    };
+    let part = rule.scope.iter().find(|part| !is_named(part))?;
+    warn(
+        format!(
+            "the probe asks with a credential of its own, and does not say whose key it is ({part} is in scope, and not in \
+             probe.path): where two callers use the same key, what one has made counts as done for the other"
+        ),
+        "name the caller in probe.path; if keys are unique over all callers, as UUIDs are, accept this",
+    )
+}
 
 /// An ingress without a backend answers 404, and a page of maintenance 200.
 pub(super) fn about_probes(rule: &Rule) -> Option<Advice> {

@@ -26,7 +26,7 @@ use crate::timestamp::Timestamp;
 pub struct AuditLine {
     /// By the sidecar's clock.
     pub at: Timestamp,
-    /// `release` or `complete`.
+    /// `release`, `complete` or `probe`.
     pub did: String,
     /// By which right: the token's name (`admin.token`, or that in `[admin.tokens]`), or `this machine` where none is set;
     /// [`BY_PROBE`].

@@ -102,7 +102,10 @@ impl Proxy {
         {
             let (attempt_timeout, values) = (self.upstream.settings().attempt_timeout, values.all().to_vec());
             let mut facts = ProbeFacts { attempt_timeout, values };
-            if let (ProbeHost::Kept, Some(host)) = (self.fixed_host(rule), head::authority(&head.uri, &head.headers)) {
+            // Also where the route fixes the host: it says nothing of the port, and may change.
+            if let (true, Some(host)) =
+                (self.upstream.target().preserves_host(), head::authority(&head.uri, &head.headers))
+            {
                 facts.add_host(&host);
             }
             *kept = Some(facts);

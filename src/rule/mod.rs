@@ -139,7 +139,7 @@ impl Rule {
 }
 
 /// What `accept` may name: the warnings and notes of [`advice`](crate::advice).
-pub const WARNINGS: [&str; 24] = [
+pub const WARNINGS: [&str; 25] = [
     "address-as-caller",
     "anonymous-caller",
     "authorization-as-caller",
@@ -162,6 +162,7 @@ pub const WARNINGS: [&str; 24] = [
     "other-hosts",
     "own-caller-rotation",
     "probe-by-status",
+    "probe-without-caller",
     "short-lease",
     "short-retention",
 ];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use http::header::{CONTENT_LOCATION, LOCATION};
+use http::header::{CONTENT_LOCATION, LOCATION, SET_COOKIE};
 use tokio::time::Instant;
 
 use super::super::limit::Permit;
@@ -175,9 +175,10 @@ impl Run {
             // Its configuration may have been another one.
             return Err(NotAsked::TimeoutNotKept);
         }
-        match (host, kept_host) {
-            (ProbeHost::Known(host), _) => Ok((target, host.clone())),
-            (ProbeHost::Kept, Some(host)) => Ok((target, Some(host))),
+        match (host, kept_host.filter(|_| *by == ProbedBy::Another)) {
+            // That of the attempt, whatever the configuration says by now.
+            (_, Some(host)) => Ok((target, Some(host))),
+            (ProbeHost::Known(host), None) => Ok((target, host.clone())),
             (ProbeHost::Kept, None) => Err(NotAsked::HostNotKept),
         }
     }
@@ -223,13 +224,34 @@ impl Drop for Run {
 }
 
 /// What is recorded of an answer.
-fn effect(answer: ProbeAnswer, reply: Arc<Reply>) -> FoundEffect {
+fn effect(answer: ProbeAnswer, mut reply: Arc<Reply>) -> FoundEffect {
     match answer {
-        ProbeAnswer::Probe => FoundEffect::Completed(reply),
+        ProbeAnswer::Probe => {
+            // What the backend sets for whoever asks is not for the clients of the key, whatever replay_set_cookie says.
+            Arc::make_mut(&mut reply).headers.remove(SET_COOKIE);
+            FoundEffect::Completed(reply)
+        }
         ProbeAnswer::AlreadyCompleted => {
             // Else where the representation is found that was asked for (RFC 9110, 8.7).
             let location = reply.headers.get(LOCATION).or_else(|| reply.headers.get(CONTENT_LOCATION));
             FoundEffect::Unreplayable { status: reply.status, location: location.cloned() }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+
+    #[test]
+    fn a_cookie_that_the_backend_sets_for_the_service_goes_to_no_client() {
+        let headers = [(SET_COOKIE, "session=s3cret"), (LOCATION, "/orders/7")];
+        let headers: HeaderMap =
+            headers.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect();
+        let reply = Reply { status: StatusCode::OK, headers, body: Vec::new().into(), trailers: HeaderMap::new() };
+        let FoundEffect::Completed(kept) = effect(ProbeAnswer::Probe, Arc::new(reply)) else { panic!("an answer") };
+        assert_eq!((kept.headers.get(SET_COOKIE), kept.headers.len()), (None, 1));
     }
 }
