@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::redis_server::ReservedPort;
 
-/// Killed, and its folder deleted, when dropped. Its superuser is `postgres`, who needs no password on loopback.
+/// Stopped, and its folder deleted, when dropped: nothing of it is left, no shared memory either. Its superuser is `postgres`, who needs no password on loopback.
 pub struct PostgresServer {
     child: Child,
     port: ReservedPort,
@@ -181,6 +181,13 @@ impl PostgresServer {
         }
     }
 
+    /// Its segment of shared memory, which shows the next server in this folder whether one is still at work there.
+    pub fn segment(&self) -> Option<u32> {
+        // The seventh line is `key shmid`.
+        let noted = fs::read_to_string(self.folder.path().join("data/postmaster.pid")).ok()?;
+        noted.lines().nth(6)?.split_whitespace().nth(1)?.parse().ok()
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the server is running");
     }
@@ -232,11 +239,31 @@ impl PostgresServer {
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        // It may have been killed already.
+        // What a server that was killed has left is removed by its next start, or here.
+        let segment = self.segment();
+        // At once, without a checkpoint. A frozen process is told only when it continues.
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            self.kill();
+            self.signal(Signal::QUIT);
+            self.thaw();
+        }
+        let until = Instant::now() + PATIENCE;
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            if Instant::now() > until {
+                self.kill();
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        if let Some(segment) = segment.filter(|&segment| is_shared(segment)) {
+            let _ = Command::new("ipcrm").arg("-m").arg(segment.to_string()).status();
         }
     }
+}
+
+/// Whether the machine has this segment of shared memory.
+pub fn is_shared(segment: u32) -> bool {
+    let segments = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    // `key shmid …`
+    segments.lines().any(|line| line.split_whitespace().nth(1).is_some_and(|id| id.parse() == Ok(segment)))
 }
 
 /// A pgbouncer in front of a server. Killed when dropped.
@@ -295,7 +322,9 @@ impl Drop for Pooler {
 /// The newest version that Debian's packages have installed.
 fn bin() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let newest = versions.filter_map(|version| version.file_name().to_str()?.parse::<u32>().ok()).max();
+    // A client alone makes a folder, too.
+    let servers = versions.filter(|version| version.path().join("bin/postgres").exists());
+    let newest = servers.filter_map(|version| version.file_name().to_str()?.parse::<u32>().ok()).max();
     let newest = newest.expect("postgres is not there: tests/run installs it");
     format!("/usr/lib/postgresql/{newest}/bin").into()
 }
@@ -385,6 +414,8 @@ fn spawn(folder: &TempDir, port: u16, options: &[String]) -> Child {
     let mut server = program("postgres");
     server.arg("-D").arg(folder.path().join("data")).arg("-p").arg(port.to_string());
     server.args(["-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=16MB", "-c", "max_connections=60"]);
+    // What sessions share is in the folder of the data, and goes with it.
+    server.args(["-c", "dynamic_shared_memory_type=mmap"]);
     server.arg("-c").arg(format!("unix_socket_directories={}", folder.path().display()));
     for option in options {
         server.arg("-c").arg(option);

@@ -118,3 +118,21 @@ async fn a_standby_that_is_away_does_not_use_up_the_connections_of_the_server() 
     server.reload();
     until("claims are made again", async || store.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
 }
+
+/// A machine has room for some thousand segments, and a container for less.
+#[test]
+fn a_server_of_a_test_leaves_no_shared_memory() {
+    for is_killed in [false, true] {
+        let mut server = PostgresServer::start();
+        assert_eq!(server.sql("SHOW dynamic_shared_memory_type"), "mmap");
+        let segment = server.segment().expect("a segment");
+        assert!(is_shared(segment));
+        if is_killed {
+            server.kill();
+        } else {
+            server.freeze();
+        }
+        drop(server);
+        assert!(!is_shared(segment), "{segment}");
+    }
+}

@@ -13,7 +13,7 @@ use crate::config::{Durability, StoreConfig, StoreEndpoint, StoreLocation};
 use crate::record::{Terms, UnknownPolicy};
 use crate::rule::OnStoreError;
 use crate::store::conformance::{self, Subject, claim, completed, name};
-use crate::store::postgres_server::PostgresServer;
+use crate::store::postgres_server::{PostgresServer, is_shared};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// It is long, so that a slow machine does not fail a test.
