@@ -13,8 +13,8 @@ use crate::run;
 pub(super) enum StoreCommand {
     /// Make the tables of a PostgreSQL store, where they are missing
     ///
-    /// Connects as store.url says. A start does the same where its user may; this is for those who give the sidecars a user
-    /// that owns nothing:
+    /// Connects as store.url says. A start does the same where its user may; this is
+    /// for those who give the sidecars a user that owns nothing:
     ///
     ///   onlyonce store init --sql --role onlyonce | psql -d DATABASE
     #[command(verbatim_doc_comment)]

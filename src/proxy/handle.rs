@@ -71,12 +71,12 @@ impl Proxy {
         if let Some(outdated) = script.as_deref().filter(|_| !is_enforced).and_then(Outdated::of) {
             let rule = found.map(|found| &**found.rule);
             let answer = Box::pin(self.outdated_before_body(outdated, fields, body)).await;
-            return answer.unwrap_or_else(|problem| match rule {
-                Some(rule) => {
-                    self.count_unguarded(&rule.name, Err(refusal::for_clients_of(problem, rule)), begun, form)
-                }
-                None => self.count_unguarded(UNMATCHED, Err(problem), begun, form),
+            let answer = answer.map_err(|problem| match rule {
+                Some(rule) => refusal::for_clients_of(problem, rule),
+                None => problem,
             });
+            let observed = rule.filter(|rule| rule.mode == Mode::Observe);
+            return self.count_unguarded(observed.map_or(UNMATCHED, |rule| &rule.name), answer, begun, form);
         }
         match found {
             Some(RouteMatch { rule, params, respelled, is_contested }) if rule.mode != Mode::Off => {
@@ -201,7 +201,9 @@ impl Proxy {
             Ok(HeadOutcome::Partial(draft)) => draft,
             Ok(HeadOutcome::Missing(selector)) if rule.on_missing_key == OnMissingKey::Forward => {
                 if let Some(outdated) = Outdated::marked(&head) {
-                    return Box::pin(self.outdated_before_body(outdated, head.fields, body)).await;
+                    let answer = Box::pin(self.outdated_before_body(outdated, head.fields, body)).await?;
+                    event.answer(RequestOutcome::Unguarded, answer.status());
+                    return Ok(answer);
                 }
                 event.unguarded(Reason::NoKey(selector.clone()));
                 return Box::pin(self.unguarded(head, self.passing(body), context.client, event)).await;
@@ -232,7 +234,9 @@ impl Proxy {
             Ok(operation) => operation,
             Err(selector) if rule.on_missing_key == OnMissingKey::Forward => {
                 if let Some(outdated) = Outdated::marked(&head) {
-                    return self.outdated(outdated);
+                    let answer = self.outdated(outdated)?;
+                    event.answer(RequestOutcome::Unguarded, answer.status());
+                    return Ok(answer);
                 }
                 event.unguarded(Reason::NoKey(selector));
                 return Box::pin(self.unguarded(head, RequestBody::buffered(body), context.client, event)).await;

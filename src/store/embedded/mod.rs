@@ -262,7 +262,7 @@ impl Embedded {
     ) -> Result<T, StoreError> {
         let queue = &self.shared.queue;
         if self.shared.is_writer_gone() {
-            return Err(StoreError::Unavailable("the embedded store's thread is gone".into()));
+            return Err(StoreError::Refused("the embedded store's thread is gone".into()));
         }
         let (result, ticket) = queue.carry_out(name, purpose, absent_at, operation)?;
         let Some(ticket) = ticket else { return result };

@@ -58,7 +58,7 @@ impl AclRule {
                 RedisServers::Sentinel { .. } => (false, true),
                 RedisServers::Cluster(_) => (true, false),
             },
-            _ => (false, false),
+            StoreLocation::Postgres(_) | StoreLocation::Embedded(_) | StoreLocation::Memory => (false, false),
         };
         Self {
             prefix: config.prefix.clone(),

@@ -60,7 +60,7 @@ impl CommandError {
 
     /// Whether the server takes no write now, not even a renewal. A full server takes renewals.
     pub(super) fn refuses_renewals(&self) -> bool {
-        self.may_be_of_former_primary() || self.says("MISCONF")
+        self.may_be_of_former_primary() || ["MISCONF", "CLUSTERDOWN"].iter().any(|code| self.says(code))
     }
 
     /// Whether a cluster node has not executed the command. It names the right node if it knows it.

@@ -225,7 +225,7 @@ impl Probe {
         deadline: Instant,
     ) -> Result<(), ConnectError> {
         let answers = connected
-            .ask_all(&ServerFacts::questions(!self.said.no_settings || self.said.no_info), deadline)
+            .ask_all(&ServerFacts::questions(!self.said.no_settings), deadline)
             .await
             .map_err(|fault| self.of(fault))?;
         let facts = ServerFacts::of(&answers);

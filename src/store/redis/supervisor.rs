@@ -121,8 +121,8 @@ impl Supervisor {
         }
     }
 
-    /// Connects to the server, or to the first candidate that works. Sentinels that tell epochs name one. Also returns the candidate that the sentinels
-    /// preferred.
+    /// Connects to the server, or to the first candidate that works (one, where the sentinels tell epochs). Also returns the
+    /// candidate that the sentinels preferred.
     async fn connect(&mut self) -> Result<(Connected, StoreEndpoint), ConnectError> {
         let candidates = match &*self.source {
             Source::Fixed(endpoint) => vec![endpoint.clone()],

@@ -37,6 +37,11 @@ async fn a_repeat_of_the_script_is_forwarded_to_no_route_that_does_not_guard_it(
         }
         assert_eq!(backend.count(), 0, "{keys}: nothing was forwarded");
         assert_eq!(sidecar.metric("onlyonce_form_guard_total{result=\"outdated\"}").await, 5.0, "{keys}");
+        let (unmatched, route) = (
+            sidecar.metric("onlyonce_requests_total{outcome=\"unguarded\",route=\"unmatched\"}").await,
+            sidecar.metric("onlyonce_requests_total{outcome=\"unguarded\",route=\"orders\"}").await,
+        );
+        assert_eq!(unmatched + route, 2.0, "{keys}: both first tries are counted");
         // The navigation that follows, and the first try of a page that reads the answer itself.
         for (number, forwarded) in [(1, sent("Accept", "text/html")), (2, sent("Onlyonce-Fetch", KEY))] {
             assert_eq!(sidecar.ask(&forwarded).await.text(), format!("{{\"order\":{number}}}"), "{keys}");
