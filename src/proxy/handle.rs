@@ -245,7 +245,7 @@ impl Proxy {
         };
         event.operation(&mut operation);
         if rule.probe.is_some() {
-            self.keep_values(rule, &mut operation, &head);
+            self.keep_values(&mut operation, &head);
         }
 
         let claiming = head.trace.step("claim");

@@ -96,7 +96,7 @@ fn fields(rule: &Rule, probe: &ProbeRule, request: Option<&HeaderMap>) -> Header
 
 impl Proxy {
     /// Has the values of a first request kept with its record, for others who ask. Where nothing is encrypted, none are.
-    pub(super) fn keep_values(&self, rule: &Rule, operation: &mut Operation, head: &Head) {
+    pub(super) fn keep_values(&self, operation: &mut Operation, head: &Head) {
         if let Some(OperationProbe { values: Ok(values), kept }) = operation.probe.as_deref_mut()
             && !self.store.encryption_keys().is_empty()
         {
