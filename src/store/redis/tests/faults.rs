@@ -300,6 +300,32 @@ async fn a_silent_owner_is_not_lost_for_a_lease_after_the_server_has_refused_wri
     owners.are_lost_after_a_lease(&store, before).await;
 }
 
+/// A node of a Cluster that is down answers, and takes no renewals. Here it is one server that says so.
+#[tokio::test]
+async fn a_silent_owner_is_not_lost_for_a_lease_after_a_cluster_was_down() {
+    let server = RedisServer::start();
+    let is_down = Arc::<AtomicBool>::default();
+    let says_so = Arc::clone(&is_down);
+    let proxy = Rewriting::before(server.port(), move |words: &[Vec<u8>]| {
+        let writes = says_so.load(Ordering::SeqCst) && words[0] == b"SET";
+        writes.then(|| "EVAL|return redis.error_reply('CLUSTERDOWN The cluster is down')|0".to_owned())
+    });
+    let store = open(proxy.await.port, MANY_PINGS).await;
+    let owners = SilentOwners::of(&store, LEASE).await;
+    is_down.store(true, Ordering::SeqCst);
+    let refused = async {
+        while store.find(&owners.held).await.expect("an answer").expect("a record").owner() != OwnerState::Alive {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.expect("the next ping is refused");
+    tokio::time::sleep(LEASE).await;
+    let before = Instant::now();
+    is_down.store(false, Ordering::SeqCst);
+    owners.are_alive(&store).await;
+    owners.are_lost_after_a_lease(&store, before).await;
+}
+
 /// What can be read needs no silence, and an operator's look changes nothing.
 #[tokio::test]
 async fn settled_records_are_as_old_as_they_look_whatever_happened_to_the_server() {
