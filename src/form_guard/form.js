@@ -1,7 +1,7 @@
 if (!self.onlyonce?.fetch) {
 let routes = [],
  on = addEventListener,
- uuid = () => URL.createObjectURL(new Blob()).slice(-36),
+ uuid = () => URL.createObjectURL(new Blob).slice(-36),
  find = (url, method) => routes.find(([its]) => its.test(new Request(url).url.replace(origin, method))),
  slot = () => self.navigation?.currentEntry?.key || location,
  csp, store = {}, ids = {}
@@ -11,7 +11,7 @@ on('securitypolicyviolation', it =>
 
 onlyonce = {fetch: async (url, init, key = [uuid()], lost) => {
  let [, field, ms] = find(url, init.method), headers = new Headers(init.headers), wait = 2, end = Date.now() + (ms || 6e5)
- if (field) init.body.get(field) ? key = 'own' : init.body.set(field, key[0])
+ if (field) init.body.get(field) ? key[0] = 'own' : init.body.set(field, key[0])
  while (Date.now() < end) {
   headers.set(`onlyonce-${lost ? 'form' : 'fetch'}`, key)
   try {
@@ -41,7 +41,7 @@ it || save(uuid())
 
 let free = (text = '', ask, onclick) => {
  undo = undo?.()
- note.replaceChildren(text + ' ', ask ? Object.assign(document.createElement('button'), {textContent: ask, onclick}) : '')
+ note.replaceChildren(text, ' ', ask ? Object.assign(document.createElement('button'), {textContent: ask, onclick}) : '')
 }
 let submit = async (btn, copy) => {
  let body = new FormData(form), got = {}

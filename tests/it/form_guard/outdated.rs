@@ -96,3 +96,21 @@ async fn a_page_that_was_loaded_before_its_route_was_changed_runs_nothing_by_its
         assert!(shop.last_row().contains("name=Ada"), "{}", shop.last_row());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_with_the_page_s_own_key_is_one_too() {
+    let shop = Shop::open().await;
+    shop.set(Page { controls: "<input type=hidden name=order_key value=of-the-page>".into(), ..Page::default() });
+    let mut browser = Browser::start().await;
+    let process = Process::start(&shop.setup()).await;
+    filled_at(&mut browser, process.address, "Ada").await;
+    shop.then(Then::Reset);
+    browser.press_mouse("#save", &[0, 30]).await;
+    browser.until("document.querySelector('output button')").await;
+    assert_eq!(shop.rows(), 1);
+    process.rewrite(&shop.setup().route("mode = \"observe\""));
+    until("reloaded", async || process.metric("onlyonce_config_reloads_total{result=\"ok\"}").await >= 1.0).await;
+    browser.press_mouse("output button", &[0, 30]).await;
+    says(&mut browser, "We cannot tell whether this went through.").await;
+    assert_eq!(shop.rows(), 1, "the repeat is not forwarded");
+}
