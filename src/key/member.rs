@@ -23,9 +23,9 @@ pub enum NotJson {
 pub enum JsonMember {
     /// Not there, or there twice.
     Absent,
-    /// `null`, `""`, `[]` or `{}`.
+    /// `[]` or `{}`.
     Empty,
-    /// `false` or zero: these are no evidence of anything.
+    /// `null`, `""`, `false` or zero. These are evidence of nothing: a search that fails says `"data": null`, too.
     Nought,
     /// Anything else.
     Something,
@@ -49,7 +49,7 @@ impl<'a> JsonAnswer<'a> {
     pub fn member(&self, pointer: &JsonPointer) -> JsonMember {
         match self.0.json().and_then(|json| json.find(pointer).ok().flatten()) {
             None => JsonMember::Absent,
-            Some(JsonValue::Null) => JsonMember::Empty,
+            Some(JsonValue::Null) => JsonMember::Nought,
             Some(JsonValue::Bool(value)) => {
                 if *value {
                     JsonMember::Something
@@ -62,7 +62,7 @@ impl<'a> JsonAnswer<'a> {
                 let is_zero = !digits.bytes().any(|byte| matches!(byte, b'1'..=b'9'));
                 if is_zero { JsonMember::Nought } else { JsonMember::Something }
             }
-            Some(JsonValue::String(text)) if text.is_empty() => JsonMember::Empty,
+            Some(JsonValue::String(text)) if text.is_empty() => JsonMember::Nought,
             Some(JsonValue::Array(values)) if values.is_empty() => JsonMember::Empty,
             Some(JsonValue::Object(members)) if members.is_empty() => JsonMember::Empty,
             Some(JsonValue::String(_) | JsonValue::Array(_) | JsonValue::Object(_)) => JsonMember::Something,

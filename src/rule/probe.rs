@@ -42,7 +42,7 @@ pub struct ProbeSign {
 pub enum ProbeWitness {
     /// `json`: the member is there, and holds something.
     Json(JsonPointer),
-    /// `json_empty`: the member is there, and holds nothing.
+    /// `json_empty`: the member is there, and is `[]` or `{}`.
     JsonEmpty(JsonPointer),
     /// `header`: the field is there, and not empty.
     Header(HeaderName),
