@@ -25,6 +25,8 @@ fn environment(variable: &str) -> Option<String> {
         "SELECTOR" => Some("hunter2:hunter2".into()),
         "QUERY" => Some("/hunter2?hunter2".into()),
         "DOTS" => Some("/hunter2/..".into()),
+        "EMPTY" => Some(String::new()),
+        "NOT_A_URL" => Some("hunter2".into()),
         "TOKEN" => Some("hunter2hunter2hunter2".into()),
         _ => None,
     }

@@ -52,6 +52,29 @@ fn is_claim(selector: &Selector) -> bool {
     matches!(selector, Selector::Jwt(_))
 }
 
+/// What says who sends a request, from where and when, says not which request it is.
+pub(super) fn about_constant_keys(rule: &Rule) -> Option<Advice> {
+    const AUTHORIZATION: HeaderName = header::AUTHORIZATION;
+    let is_constant = |part: &Selector| match part {
+        Selector::Host | Selector::Ip | Selector::Date(_) => true,
+        Selector::Header(name) => *name == AUTHORIZATION,
+        Selector::Cookie(_) | Selector::Query(_) | Selector::Json(_) | Selector::Form(_) => false,
+        Selector::Path(_) | Selector::Jwt(_) => false,
+    };
+    if !rule.key.iter().all(is_constant) {
+        return None;
+    }
+    let key: Vec<String> = rule.key.iter().map(|part| format!("\"{part}\"")).collect();
+    warn(
+        format!(
+            "no part of the key differs from request to request (key = [{}]): all requests of a caller are taken for \
+             repeats of the first, and get its answer",
+            key.join(", ")
+        ),
+        "name what the client makes anew for each request: key = \"header:Idempotency-Key\"",
+    )
+}
+
 /// The id of an event is unique at its sender, so that events need no scope.
 pub(super) fn about_shared_keys(rule: &Rule) -> Option<Advice> {
     let is_event = match rule.preset {
@@ -59,7 +82,9 @@ pub(super) fn about_shared_keys(rule: &Rule) -> Option<Advice> {
         Some(Preset::ShopifyWebhook | Preset::Cloudevents) => true,
         Some(Preset::Ietf | Preset::Stripe | Preset::Square | Preset::Paypal | Preset::Gocardless) | None => false,
     };
-    if is_event || !rule.scope.is_empty() {
+    // A part of the key that is in scope, too, tells no callers with the same key apart.
+    let tells_apart = rule.scope.iter().any(|part| !rule.key.contains(part));
+    if is_event || tells_apart {
         return None;
     }
     let advice = "if callers choose their own keys, name what tells them apart: scope = [\"header:Authorization\"]";

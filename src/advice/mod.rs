@@ -11,8 +11,8 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use self::caller::{
-    about_addresses, about_cookies, about_edge, about_refreshed_tokens, about_rotated_keys, about_shared_keys,
-    about_strangers, about_trust, about_unused_tokens,
+    about_addresses, about_constant_keys, about_cookies, about_edge, about_refreshed_tokens, about_rotated_keys,
+    about_shared_keys, about_strangers, about_trust, about_unused_tokens,
 };
 use self::probe::{about_probed_callers, about_probes};
 use self::store::{about_digests, about_embedded, about_eviction, about_memory};
@@ -87,6 +87,7 @@ fn advice(config: &Config) -> Vec<Warning> {
     let mut warnings: Vec<Warning> = told.collect();
     for rule in rules() {
         let about_it = [
+            ("constant-key", about_constant_keys(rule)),
             ("no-caller", about_shared_keys(rule)),
             ("authorization-as-caller", about_refreshed_tokens(rule)),
             ("cookie-as-caller", about_cookies(rule)),

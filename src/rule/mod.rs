@@ -139,13 +139,14 @@ impl Rule {
 }
 
 /// What `accept` may name: the warnings and notes of [`advice`](crate::advice).
-pub const WARNINGS: [&str; 25] = [
+pub const WARNINGS: [&str; 26] = [
     "address-as-caller",
     "anonymous-caller",
     "authorization-as-caller",
     "body-key-media-type",
     "buffer-too-small",
     "busy-503",
+    "constant-key",
     "cookie-as-caller",
     "default-retention",
     "digest-key-in-store",

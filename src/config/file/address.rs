@@ -12,7 +12,7 @@ use crate::tls;
 
 /// `"127.0.0.1:8080"`, or `"unix:/run/onlyonce.sock"`
 pub(super) fn listen(item: &Item<'_>) -> Option<Listen> {
-    let text = item.text()?;
+    let text = item.text_like("an address and a port, in quotes: \"127.0.0.1:8080\"")?;
     match text.value.strip_prefix("unix:") {
         Some(path) => read_socket(item, &text, path).map(Listen::Unix),
         None => read_listen(item, &text).map(Listen::Tcp),
@@ -36,7 +36,7 @@ fn read_socket(item: &Item<'_>, text: &Text, path: &str) -> Option<PathBuf> {
 
 /// An address, or `"off"`.
 pub(super) fn listen_or_off(item: &Item<'_>) -> Option<Option<SocketAddr>> {
-    let text = item.text()?;
+    let text = item.text_like("an address and a port, in quotes: \"127.0.0.1:9464\", or \"off\"")?;
     if text.value == "off" { Some(None) } else { read_listen(item, &text).map(Some) }
 }
 
@@ -50,9 +50,33 @@ fn read_listen(item: &Item<'_>, text: &Text) -> Option<SocketAddr> {
     match text.value.parse() {
         Ok(address) => Some(address),
         Err(_) => item.refuse(
-            format!("{text} is not an address to listen on"),
+            format!("{text} is not an address to listen on: {}", not_listened_on(&text.value)),
             "an IP address and a port are right: \"127.0.0.1:8080\", or \"0.0.0.0:8080\" for all interfaces",
         ),
+    }
+}
+
+/// Why a text is no address with a port.
+fn not_listened_on(text: &str) -> &'static str {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if text.contains("://") {
+        return "it is a URL";
+    }
+    if is_number(text) {
+        return "it is a port alone";
+    }
+    let ip = text.trim_start_matches('[').trim_end_matches(']');
+    match text.rsplit_once(':') {
+        Some(("" | "*", port)) if is_number(port) => "it has no IP address before the port",
+        Some((host, port)) if host.contains(':') && !host.starts_with('[') && is_number(port) => {
+            "an IPv6 address is in brackets, as in \"[::1]:8080\""
+        }
+        Some((host, port)) if is_number(port) && port.parse::<u16>().is_err() && !host.contains(':') => {
+            "ports go up to 65535"
+        }
+        Some((host, port)) if is_number(port) && !host.contains(':') => "it has a name in the place of an IP address",
+        _ if ip.parse::<IpAddr>().is_ok() => "it has no port",
+        _ => "no port is at its end",
     }
 }
 
@@ -94,7 +118,7 @@ pub(super) enum UpstreamUrl {
 /// `"http://host:port"`, `"https://host:port"` or `"unix:/path"`
 pub(super) fn upstream(item: &Item<'_>) -> Option<UpstreamUrl> {
     let advice = "name host and port, and nothing else: \"http://127.0.0.1:3000\"";
-    let text = item.text()?;
+    let text = item.text_like("one backend, in quotes: \"http://127.0.0.1:3000\"; several have a load balancer")?;
     if let Some(path) = text.value.strip_prefix("unix:") {
         return unix(item, path);
     }

@@ -81,15 +81,26 @@ impl<'a> Item<'a> {
 
     /// Reports the value as wrong.
     pub(super) fn refuse<T>(&self, message: impl Into<String>, advice: impl Into<String>) -> Option<T> {
-        if self.value.is_some() {
-            self.report.add(Some(self.span()), message, advice);
+        let Some(value) = self.value else { return None };
+        let mut message = message.into();
+        if let DeValue::String(text) = value.get_ref()
+            && let Some(variable) = text.strip_prefix(VARIABLE)
+            && !message.contains(variable)
+        {
+            message = format!("{message} (it is the value of ${variable})");
         }
+        self.report.add(Some(self.span()), message, advice);
         None
     }
 
     /// A string. `"env:NAME"` stands for the environment variable's value.
     pub(super) fn text(&self) -> Option<Text> {
         self.string(Shape::Text, &format!("in quotes: {} = \"…\"", self.key()))
+    }
+
+    /// The same; `right` is how the whole line may be.
+    pub(super) fn text_like(&self, right: &str) -> Option<Text> {
+        self.string(Shape::Text, right)
     }
 
     /// The same, where nothing more is said about it.
@@ -102,10 +113,18 @@ impl<'a> Item<'a> {
         let DeValue::String(text) = self.ask(shape)? else {
             return self.mistyped("a string", advice);
         };
-        let Some(variable) = text.strip_prefix("env:") else {
+        let Some(variable) = text.strip_prefix(VARIABLE) else {
+            if let Some(variable) = of_a_shell(text) {
+                let message = format!("${{{variable}}} is not replaced by the value of an environment variable");
+                return self.refuse(message, format!("write it as \"{VARIABLE}{variable}\""));
+            }
             return Some(Text { value: text.to_string(), variable: None });
         };
         match self.report.variable(variable) {
+            Some(value) if value.is_empty() => self.refuse(
+                format!("the environment variable {variable} is empty"),
+                format!("set {variable} to a value, or write the value here"),
+            ),
             Some(value) => Some(Text { value, variable: Some(variable.to_owned()) }),
             None => self.refuse(
                 format!("the environment variable {variable} is not set"),
@@ -274,6 +293,16 @@ impl<'a> Item<'a> {
         };
         self.refuse(format!("{} must be {wanted}, and this is {given}", self.name), advice)
     }
+}
+
+/// What stands before the name of an environment variable.
+const VARIABLE: &str = "env:";
+
+/// The name in `${NAME}`, as a shell or Compose has it.
+fn of_a_shell(text: &str) -> Option<&str> {
+    let name = text.strip_prefix("${")?.strip_suffix('}')?;
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    is_name.then_some(name)
 }
 
 fn count_of(number: u64) -> Option<usize> {

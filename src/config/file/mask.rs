@@ -15,6 +15,11 @@ pub(super) fn find(text: &str, table: &DeTable<'_>, broken: bool) -> Vec<ByteRan
     if broken {
         spans.extend(secret_lines(text));
     }
+    merged(spans)
+}
+
+/// The same parts in order, without overlaps.
+pub(super) fn merged(mut spans: Vec<ByteRange>) -> Vec<ByteRange> {
     spans.sort_by_key(|span| span.start);
     spans.dedup_by(|next, span| {
         let overlap = next.start <= span.end;
@@ -79,8 +84,8 @@ fn secret_lines(text: &str) -> Vec<ByteRange> {
             in_table = header.trim_end_matches(']').rsplit('.').next().is_some_and(is_secret_name);
         }
         let is_secret = |name: &str, at: usize| is_secret_name(name) || has_credentials(name, &line[at..]);
-        let secret = names(line).find(|(name, at)| in_table || is_secret(name, *at));
-        if let Some((_, at)) = secret {
+        let secret = names(line).find(|(name, at)| in_table || is_secret(name, *at)).map(|(_, at)| at);
+        if let Some(at) = secret.or_else(|| secret_of_another_notation(line)) {
             spans.push(start + at..end.max(start + at));
             let open = ["\"\"\"", "'''"].into_iter().find(|quotes| line.matches(quotes).count() % 2 == 1);
             within = open.map_or(Within::Value, Within::String);
@@ -105,6 +110,23 @@ enum Within {
     String(&'static str),
 }
 
+/// Where a secret begins in a line that is written as in another notation: `password: x`, `token x`, or a bare URL.
+fn secret_of_another_notation(line: &str) -> Option<usize> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let indented = line.len() - line.trim_start_matches([' ', '\t', '"', '\'', '-']).len();
+    let name = indented + line[indented..].find(|c| !is_of_name(c)).unwrap_or(line.len() - indented);
+    let after = line[name..].trim_start_matches(['"', '\'']);
+    if is_secret_name(&line[indented..name])
+        && after.starts_with([':', ' ', '\t'])
+        && !after.trim_start().starts_with('=')
+    {
+        return Some(line.len() - after.len() + 1);
+    }
+    let scheme = line[..line.find("://")?].rfind(|c: char| !is_of_name(c) && c != '+').map_or(0, |at| at + 1);
+    let url = line[scheme..].trim_end().trim_end_matches([',', ';', '"', '\'']);
+    has_credentials("url", url).then_some(scheme)
+}
+
 /// The words before each `=` of a line, and where what follows it begins.
 fn names(line: &str) -> impl Iterator<Item = (&str, usize)> {
     line.match_indices('=').map(|(at, _)| {
@@ -125,7 +147,10 @@ fn begins_anew(line: &str) -> bool {
 
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["token", "secret", "pass", "digest", "encryption", "authorization"].iter().any(|part| name.contains(part))
+    ["token", "secret", "pass", "digest", "encryption", "authorization", "credential", "api_key", "apikey", "private"]
+        .iter()
+        .any(|part| name.contains(part))
+        || ["auth", "pwd", "pw", "bearer", "hmac"].contains(&&*name)
         || ["token", "secret", "password", "digest_key"].iter().any(|word| damerau_levenshtein(&name, word) <= 2)
 }
 
@@ -207,5 +232,19 @@ mod tests {
         );
         assert_eq!(lines("url = \"redis://:pw"), "url =*");
         assert_eq!(lines("store = { url = redis://a:b@c }"), "store =*");
+        // As in other notations.
+        assert_eq!(lines("password: x"), "password:*");
+        assert_eq!(lines("  \"password\": \"x\","), "  \"password\":*");
+        assert_eq!(lines("- token: x\ny = 1"), "- token:*\ny = 1");
+        assert_eq!(lines("token x\ny = 1"), "token *\ny = 1");
+        assert_eq!(lines("token\tx"), "token\t*");
+        assert_eq!(lines("pwd x"), "pwd *");
+        assert_eq!(lines("url: \"redis://:x@h/0\""), "url: \"*");
+        assert_eq!(lines("redis://:x@h/0"), "*");
+        assert_eq!(lines("url redis+sentinel://:x@h/0"), "url *");
+        assert_eq!(lines("postgres://u:x@h/d # y"), "*");
+        for line in ["url: \"redis://h:6379/0\"", "url http://127.0.0.1:3000", "level: info", "message: tell us"] {
+            assert_eq!(lines(line), line);
+        }
     }
 }

@@ -98,8 +98,11 @@ fn inspect(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Insp
 }
 
 fn problem(fault: Finding, text: &str, masks: &[ByteRange]) -> ConfigProblem {
-    let Finding { span, message, advice } = fault;
-    let excerpt = span.as_ref().map(|span| Excerpt::new(text, span, masks));
+    let Finding { span, hidden, message, advice } = fault;
+    let excerpt = span.as_ref().map(|span| match hidden {
+        Some(hidden) => Excerpt::new(text, span, &mask::merged([masks, &[hidden]].concat())),
+        None => Excerpt::new(text, span, masks),
+    });
     ConfigProblem { span, message, advice, excerpt }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct FileReport<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) span: Option<ByteRange>,
+    /// Not shown: it may be a secret under a name that nobody knows.
+    pub(super) hidden: Option<ByteRange>,
     pub(super) message: String,
     pub(super) advice: String,
 }
@@ -38,6 +40,7 @@ struct UnknownKey {
     known_as: String,
     key: String,
     span: ByteRange,
+    value: ByteRange,
 }
 
 /// A key that a reader asked for.
@@ -67,7 +70,7 @@ impl<'a> FileReport<'a> {
 
     /// Adds a problem, once.
     pub(super) fn add(&self, span: Option<ByteRange>, message: impl Into<String>, advice: impl Into<String>) {
-        let fault = Finding { span, message: message.into(), advice: advice.into() };
+        let fault = Finding { span, hidden: None, message: message.into(), advice: advice.into() };
         let mut faults = self.faults.borrow_mut();
         if !faults.contains(&fault) {
             faults.push(fault);
@@ -93,9 +96,9 @@ impl<'a> FileReport<'a> {
     }
 
     /// Registers a key that no reader asked for.
-    pub(super) fn stray(&self, table: &str, known_as: &str, key: String, span: ByteRange) {
+    pub(super) fn stray(&self, table: &str, known_as: &str, key: String, span: ByteRange, value: ByteRange) {
         let (table, known_as) = (table.to_owned(), known_as.to_owned());
-        self.strays.borrow_mut().push(UnknownKey { table, known_as, key, span });
+        self.strays.borrow_mut().push(UnknownKey { table, known_as, key, span, value });
     }
 
     /// The environment variable `name`.
@@ -128,18 +131,21 @@ impl<'a> FileReport<'a> {
 
 impl UnknownKey {
     fn fault(self, known: &[KnownKey]) -> Finding {
-        let Self { table, known_as, key, span } = self;
+        let Self { table, known_as, key, span, value } = self;
         let here: Vec<&str> = known.iter().filter(|known| known.table == known_as).map(|known| known.key).collect();
         let elsewhere = known.iter().find(|known| known.key == key && !known.table.is_empty());
         let place =
             if table.is_empty() { "at the top of the file".to_owned() } else { format!("in {}", header(&table)) };
         let all = format!("the keys {place} are {}", here.join(", "));
-        let advice = match (nearest(&key, here.iter().copied()), elsewhere) {
+        let near = nearest(&key, here.iter().copied());
+        // The value of a table begins before or after its header, and holds lines that are not this one.
+        let hidden = (near.is_none() && elsewhere.is_none() && value.start >= span.end).then_some(value);
+        let advice = match (near, elsewhere) {
             (Some(near), _) => format!("did you mean `{near}`?"),
             (None, Some(known)) => format!("`{key}` is a key of {}; {all}", header(&known.table)),
             (None, None) => all,
         };
-        Finding { span: Some(span), message: format!("unknown key `{key}` {place}"), advice }
+        Finding { span: Some(span), hidden, message: format!("unknown key `{key}` {place}"), advice }
     }
 }
 

@@ -144,9 +144,9 @@ impl<'a> Section<'a> {
     /// Registers the keys that no reader asked for.
     pub(super) fn finish(self) {
         let asked = self.asked.into_inner();
-        let keys = self.table.iter().flat_map(|table| table.keys());
-        for key in keys.filter(|key| !asked.contains(&key.get_ref().as_ref())) {
-            self.report.stray(&self.name, &self.known_as, key.get_ref().to_string(), key.span());
+        let all = self.table.iter().flat_map(|table| table.iter());
+        for (key, value) in all.filter(|(key, _)| !asked.contains(&key.get_ref().as_ref())) {
+            self.report.stray(&self.name, &self.known_as, key.get_ref().to_string(), key.span(), value.span());
         }
     }
 
