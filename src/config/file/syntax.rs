@@ -58,7 +58,9 @@ fn finding(text: &str, error: &toml::de::Error) -> Finding {
         None
     } else if line.starts_with('[') && !line.contains(']') {
         Some(("a header is not closed", "a header is [table], or [[route]] for each route"))
-    } else if !line.contains('=') && line.starts_with(|c: char| c.is_ascii_alphabetic()) {
+    } else if !line.contains('=')
+        && ["key with no value", "invalid unquoted key"].iter().any(|why| error.message().contains(why))
+    {
         Some((
             "a key without `=`",
             "between a key and its value there is an equals sign: url = \"http://127.0.0.1:3000\"",
