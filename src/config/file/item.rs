@@ -81,7 +81,7 @@ impl<'a> Item<'a> {
 
     /// Reports the value as wrong.
     pub(super) fn refuse<T>(&self, message: impl Into<String>, advice: impl Into<String>) -> Option<T> {
-        let Some(value) = self.value else { return None };
+        let value = self.value?;
         let mut message = message.into();
         if let DeValue::String(text) = value.get_ref()
             && let Some(variable) = text.strip_prefix(VARIABLE)
