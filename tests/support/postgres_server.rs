@@ -118,6 +118,16 @@ impl PostgresServer {
         run(psql)
     }
 
+    /// The same, within this time. `None`: it does not end, as where it waits.
+    pub fn sql_within(&self, statements: &str, patience: Duration) -> Option<String> {
+        let mut psql = Command::new("timeout");
+        psql.arg(patience.as_secs_f64().to_string()).arg(bin().join("psql"));
+        psql.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"]);
+        let output =
+            psql.arg(self.url()).arg("--command").arg(statements).output().expect("timeout and psql are there");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+    }
+
     /// Kills all of its processes at once, with SIGKILL. What was not flushed is lost if the machine goes as well.
     pub fn kill(&mut self) {
         self.freeze();
@@ -276,11 +286,16 @@ pub struct Pooler {
 impl Pooler {
     /// Starts one with this `pool_mode`, and waits until it answers.
     pub fn start(server: &PostgresServer, mode: &str) -> Self {
+        Self::start_with(server, mode, 30)
+    }
+
+    /// The same, with at most so many connections to the server.
+    pub fn start_with(server: &PostgresServer, mode: &str, size: usize) -> Self {
         let (folder, port) = (folder(), ReservedPort::new());
         let path = folder.path().join("pgbouncer.ini");
         let settings = format!(
             "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 30\n",
+             listen_port = {}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = {size}\n",
             server.port(),
             port.number()
         );

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
 
 use super::dial::PostgresDialer;
 use super::postgres_error::PostgresError;
@@ -90,6 +91,14 @@ async fn candidate(dialer: &PostgresDialer, endpoint: StoreEndpoint) -> Result<O
     Ok(Some(Candidate { endpoint, session, timeline, clock, has_run_for }))
 }
 
+/// The timeline of a server, if it is a primary.
+pub(super) async fn primary_timeline(session: &Session) -> Result<Option<u32>, PostgresError> {
+    const TIMELINE: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN NULL
+                                        ELSE substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8) END";
+    let row = session.client().query_one(TIMELINE, &[]).await.map_err(PostgresError::of)?;
+    Ok(row.get::<_, Option<&str>>(0).and_then(|timeline| u32::from_str_radix(timeline, 16).ok()))
+}
+
 fn clock_since(now: SystemTime, then: SystemTime) -> Duration {
     now.duration_since(then).unwrap_or(Duration::ZERO)
 }
@@ -97,7 +106,9 @@ fn clock_since(now: SystemTime, then: SystemTime) -> Duration {
 /// The names of sessions at the server.
 pub(super) const CONTROL: &str = "onlyonce";
 pub(super) const CALLS: &str = "onlyonce calls";
+pub(super) const COMMITS: &str = "onlyonce commits";
 pub(super) const LISTENER: &str = "onlyonce listens";
+pub(super) const LOOKS: &str = "onlyonce looks";
 
 /// Refuses a pooler that gives one process of the server to several sessions in turn. While another session is within a
 /// transaction, it has its process to itself: either that is the one that the first had, or the first gets another now.
@@ -111,11 +122,18 @@ pub(super) async fn refuse_pooler(dialer: &PostgresDialer, candidate: &Candidate
         Ok(row.and_then(|process| process.parse().ok()).unwrap_or_default())
     };
     let first = process(&candidate.session).await?;
-    let other = Session::open(dialer, &candidate.endpoint, "onlyonce looks", None).await?;
-    other.client().batch_execute("BEGIN").await.map_err(PostgresError::of)?;
+    let other = Session::open(dialer, &candidate.endpoint, LOOKS, None).await?;
+    other.client().batch_execute("BEGIN").await.map_err(|error| match error.as_db_error() {
+        // One that gives a process to a statement refuses whatever needs it for longer.
+        Some(fault) if *fault.code() == SqlState::PROTOCOL_VIOLATION => PostgresError::Pooler,
+        _ => PostgresError::of(error),
+    })?;
+    // Where it has one process, the first would wait for the other.
     let second = process(&other).await?;
-    let again = process(&candidate.session).await?;
-    if first == second || first != again || first != candidate.session.process {
+    if first == second || first != candidate.session.process_id {
+        return Err(PostgresError::Pooler);
+    }
+    if first != process(&candidate.session).await? {
         return Err(PostgresError::Pooler);
     }
     Ok(())
@@ -172,6 +190,6 @@ pub(super) async fn findings(session: &Session, timeline: u32) -> Result<Vec<Ser
         ),
         names => add("replicas", format!("commits wait for {names} (synchronous_standby_names)")),
     }
-    add("connections", format!("up to {} for each sidecar, of {}", super::pool::MOST + 2, text(6)));
+    add("connections", format!("up to {} for each sidecar, of {}", super::pool::MOST + 4, text(6)));
     Ok(findings)
 }

@@ -7,12 +7,14 @@ use tokio::time::Instant;
 
 use super::PostgresOptions;
 use super::agreement::DigestKeyAgreement;
+use super::commit_check::{CommitCheck, CommitHealth};
 use super::dial::PostgresDialer;
 use super::examine::{self, CALLS};
-use super::pool::{LEAST, MOST, SessionPool};
+use super::failover;
+use super::pool::{self, COMMITTING, READING, SessionPool};
 use super::postgres_error::PostgresError;
 use super::postgres_link::{ConnectedPrimary, PostgresLink};
-use super::session::Session;
+use super::session::{ServerProcess, Session};
 use super::sweep;
 use crate::store::usable_since::UsableSince;
 use crate::store::{ServerFinding, causes};
@@ -24,12 +26,18 @@ pub(super) struct PrimaryKeeper {
     pub(super) options: PostgresOptions,
     /// For a connect with all that is examined, and for each question later.
     pub(super) connect_timeout: Duration,
+    /// A commit that takes longer has failed for its caller.
+    pub(super) timeout: Duration,
     pub(super) agreement: DigestKeyAgreement,
     pub(super) findings: Arc<RwLock<Vec<ServerFinding>>>,
     pub(super) usable_since: Arc<UsableSince>,
     pub(super) has_connected: bool,
     /// The latest timeline that was seen.
     pub(super) timeline: u32,
+    /// Processes that worked for earlier connections, for calls that commit and for those that read.
+    pub(super) left_behind: [Vec<ServerProcess>; 2],
+    /// What an attempt to connect has written with, until that has ended.
+    pub(super) examining: Option<ServerProcess>,
 }
 
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(20);
@@ -38,7 +46,7 @@ pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(1);
 /// A server that has run for so long was there for the owners of all leases that matter.
 const LONG_ENOUGH: Duration = Duration::from_secs(60);
 
-/// A server that takes longer to answer hangs, and owners may fail to renew.
+/// A commit that takes longer hangs, however long calls wait.
 const HANGS: Duration = Duration::from_secs(2);
 
 /// A clock that goes wrong by more than this is told.
@@ -97,36 +105,77 @@ impl PrimaryKeeper {
     async fn connect(&mut self) -> Result<ConnectedPrimary, PostgresError> {
         let candidate = examine::primary(&self.dialer, self.timeline).await?;
         examine::refuse_pooler(&self.dialer, &candidate).await?;
+        let client = candidate.session.client();
+        // An earlier attempt may wait there for its commit. Another one would wait as well, and cost one more connection.
+        if let Some(earlier) = self.examining.take()
+            && !pool::still_at_work(client, std::slice::from_ref(&earlier)).await?.is_empty()
+        {
+            self.examining = Some(earlier);
+            return Err(PostgresError::Silent(self.connect_timeout));
+        }
+        self.examining = Some(candidate.session.process.clone());
         examine::tables(&candidate.session, self.options.puts_key).await?;
         *self.findings.write().unwrap_or_else(PoisonError::into_inner) =
             examine::findings(&candidate.session, candidate.timeline).await?;
-        self.agreement.agree(candidate.session.client()).await?;
+        self.agreement.agree(client).await?;
+        self.examining = None;
         candidate.session.prepare().await?;
-        let sessions = SessionPool::default();
-        for _ in 0..LEAST {
-            sessions.add(open_session(&self.dialer, &candidate.endpoint).await?);
+        let [committing, reading] = self.left_behind.clone();
+        let [committing, reading] = [SessionPool::new(COMMITTING, committing), SessionPool::new(READING, reading)];
+        for pool in [&committing, &reading] {
+            pool.forget_those_gone(client).await?;
+            while pool.is_short() && pool.has_room() {
+                pool.add(open_session(&self.dialer, &candidate.endpoint).await?);
+            }
         }
         self.timeline = self.timeline.max(candidate.timeline);
-        // Owners could not renew before, or a standby may lack what they did last.
-        if self.has_connected || candidate.timeline > 1 || candidate.has_run_for < LONG_ENOUGH {
+        // Owners could not renew before, or a standby may lack what they did last. Read-only use shows how long owners have
+        // been silent, and concludes nothing.
+        let has_broken = self.has_connected || candidate.timeline > 1 || candidate.has_run_for < LONG_ENOUGH;
+        if self.options.puts_key && has_broken {
             self.usable_since.note_break();
         }
         self.has_connected = true;
         let examine::Candidate { endpoint, session: control, timeline, clock, .. } = candidate;
-        Ok(ConnectedPrimary { endpoint, control, sessions, timeline, clock })
+        let commits = CommitHealth::new();
+        Ok(ConnectedPrimary { endpoint, control, committing, reading, commits, timeline, clock })
     }
 
     /// Stays with a server until it is lost.
     async fn attend(&mut self, primary: &Arc<ConnectedPrimary>) -> PostgresError {
-        let (dialer, is_sweeping) = (self.dialer.clone(), self.options.puts_key);
-        tokio::select! {
+        let (dialer, usable_since) = (self.dialer.clone(), self.usable_since.clone());
+        let (writes, every) = (self.options.puts_key, self.options.ping_every);
+        let commits =
+            CommitCheck { dialer: &dialer, primary, usable_since: &usable_since, every, late: self.timeout.min(HANGS) };
+        let tasks = async {
+            tokio::select! {
+                later = failover::until_taken_over(&dialer, primary, every) => later,
+                never = sweep::run(primary) => match never {},
+                never = commits.run() => match never {},
+            }
+        };
+        let why = tokio::select! {
             why = self.ask_again_and_again(primary) => why,
             () = primary.control.until_lost() => PostgresError::Lost,
-            never = keep_sessions(&dialer, primary) => match never {},
-            never = async {
-                if is_sweeping { sweep::run(primary).await } else { std::future::pending().await }
-            } => match never {},
+            never = keep_sessions(&dialer, primary, &primary.committing) => match never {},
+            never = keep_sessions(&dialer, primary, &primary.reading) => match never {},
+            later = async { if writes { tasks.await } else { std::future::pending().await } } => PostgresError::OldTimeline {
+                server: primary.endpoint.to_string(),
+                found: primary.timeline,
+                seen: later,
+            },
+        };
+        self.left_behind = primary.processes();
+        match &why {
+            PostgresError::OldTimeline { seen, .. } => {
+                self.timeline = *seen;
+                primary.end();
+            }
+            // What it commits is not replicated.
+            PostgresError::NoPrimary(_) => primary.end(),
+            _ => {}
         }
+        why
     }
 
     /// Asks what shows that the server is there, is the primary, and has the same digest key.
@@ -141,21 +190,17 @@ impl PrimaryKeeper {
                 if state.get(0) {
                     return Err(PostgresError::NoPrimary(primary.endpoint.to_string()));
                 }
-                if state.get::<_, i32>(1) != primary.control.process {
+                if state.get::<_, i32>(1) != primary.control.process_id {
                     return Err(PostgresError::Pooler);
                 }
                 self.agreement.agree(primary.control.client()).await?;
                 Ok(state.get::<_, SystemTime>(2))
             };
-            let asked_at = Instant::now();
             let clock = match tokio::time::timeout(self.connect_timeout, asked).await {
                 Ok(Ok(clock)) => clock,
                 Ok(Err(why)) => return why,
                 Err(_) => return PostgresError::Silent(self.connect_timeout),
             };
-            if asked_at.elapsed() > HANGS {
-                self.usable_since.note_break();
-            }
             let is_off = clock_step(first, clock, begun.elapsed()) > CLOCK_STEP;
             if is_off && !told {
                 tracing::warn!(
@@ -184,28 +229,23 @@ async fn open_session(
 }
 
 /// Opens sessions where calls meet, and in place of those that were lost.
-///
-/// A session that was dropped late may leave a process of the server behind, which waits for a standby and does not notice
-/// that nobody is there. As long as such processes are there, they count: otherwise every late answer would cost the server
-/// one more of its connections.
-async fn keep_sessions(dialer: &PostgresDialer, primary: &ConnectedPrimary) -> std::convert::Infallible {
-    let pool = &primary.sessions;
+async fn keep_sessions(
+    dialer: &PostgresDialer,
+    primary: &ConnectedPrimary,
+    pool: &SessionPool,
+) -> std::convert::Infallible {
     loop {
-        pool.until_wanted().await;
-        let count = pool.count();
-        if !pool.left_behind().is_empty() {
-            let processes = pool.left_behind().clone();
-            const STILL: &str =
-                "SELECT pid FROM pg_stat_activity WHERE pid = ANY($1) AND application_name = 'onlyonce calls'";
-            if let Ok(rows) = primary.control.client().query(STILL, &[&processes]).await {
-                *pool.left_behind() = rows.iter().map(|row| row.get(0)).collect();
-            }
+        tokio::select! {
+            () = pool.until_wanted() => {}
+            () = tokio::time::sleep(LONGEST_DELAY), if pool.leaves_any_behind() => {}
         }
-        let left_behind = pool.left_behind().len();
-        if count >= MOST {
+        if let Err(error) = pool.forget_those_gone(primary.control.client()).await {
+            tracing::debug!(error = causes(&error), "which processes of PostgreSQL are still at work is not known");
+        }
+        if pool.is_full() {
             continue;
         }
-        if count + left_behind >= MOST {
+        if !pool.has_room() {
             // The wait is for the processes.
             tokio::time::sleep(jittered(LONGEST_DELAY)).await;
             pool.want();
@@ -220,7 +260,7 @@ async fn keep_sessions(dialer: &PostgresDialer, primary: &ConnectedPrimary) -> s
             }
             Err(_) => {}
         }
-        if pool.count() < LEAST {
+        if pool.is_short() {
             pool.want();
         }
     }

@@ -7,12 +7,15 @@
 //!
 //! - [`dial`], [`session`]: a connection, and what every session sets; [`pool`]: those for calls
 //! - [`examine`], [`keeper`]: which server is the primary, and whether it can be used; staying with it
+//! - [`commit_check`], [`failover`]: whether commits end there; whether another one has taken over
 //! - [`schema`]: the tables, and the rights of a role that uses them
 //! - [`postgres_call`], [`postgres_bodies`], [`listen`], [`sweep`]: what is done with them
 
 mod agreement;
+mod commit_check;
 mod dial;
 mod examine;
+mod failover;
 mod keeper;
 mod listen;
 mod pool;
@@ -41,8 +44,9 @@ use postgres_bodies::{BodyTurns, PostgresChunks};
 use postgres_call::PostgresCall;
 pub use postgres_error::PostgresError;
 use postgres_error::StatementError;
-use postgres_link::PostgresLink;
+use postgres_link::{ConnectedPrimary, PostgresLink};
 pub use schema::{SCHEMA, grants};
+use session::Session;
 
 use super::digest_key;
 use super::format::RecordFormat;
@@ -97,7 +101,7 @@ impl Default for PostgresOptions {
     }
 }
 
-/// How long the servers are looked for before the tables are made.
+/// How long it takes at most to make the tables.
 const INIT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The time limit for a connect with all that is examined: several round trips, to a server that may be slow.
@@ -134,7 +138,8 @@ impl Postgres {
             was_noted: false,
             puts_key: options.puts_key,
         };
-        let usable_since = Arc::<UsableSince>::default();
+        let usable_since =
+            Arc::new(if options.puts_key { UsableSince::confirmed_repeatedly() } else { UsableSince::default() });
         let keeper = PrimaryKeeper {
             usable_since: usable_since.clone(),
             has_connected: false,
@@ -142,9 +147,12 @@ impl Postgres {
             dialer: dialer.clone(),
             options,
             connect_timeout: connect_timeout(config.timeout),
+            timeout: config.timeout,
             agreement,
             findings: findings.clone(),
             timeline: 0,
+            left_behind: Default::default(),
+            examining: None,
         };
         let listener = NoticeListener::start(&link, &dialer);
         #[expect(clippy::disallowed_methods, reason = "ends with the store")]
@@ -167,23 +175,23 @@ impl Postgres {
 
     /// Makes the tables where they are missing, and gives this role the rights to use them. Returns whether they were missing.
     pub async fn init(address: &PostgresAddress, role: Option<&str>) -> Result<bool, PostgresError> {
-        let dialer = PostgresDialer::new(address);
-        let looking = examine::primary(&dialer, 0);
-        let candidate =
-            tokio::time::timeout(INIT_TIMEOUT, looking).await.unwrap_or(Err(PostgresError::Silent(INIT_TIMEOUT)))?;
-        let client = candidate.session.client();
-        let is_made = match schema::look(client).await? {
-            schema::Tables::There => false,
-            schema::Tables::Missing => return Err(PostgresError::NoTables),
-            schema::Tables::ToBeMade => {
-                schema::make(client).await?;
-                true
+        let making = async {
+            let candidate = examine::primary(&PostgresDialer::new(address), 0).await?;
+            let client = candidate.session.client();
+            let is_made = match schema::look(client).await? {
+                schema::Tables::There => false,
+                schema::Tables::Missing => return Err(PostgresError::NoTables),
+                schema::Tables::ToBeMade => {
+                    schema::make(client).await?;
+                    true
+                }
+            };
+            if let Some(role) = role {
+                client.batch_execute(&grants(role)).await.map_err(PostgresError::of)?;
             }
+            Ok(is_made)
         };
-        if let Some(role) = role {
-            client.batch_execute(&grants(role)).await.map_err(PostgresError::of)?;
-        }
-        Ok(is_made)
+        tokio::time::timeout(INIT_TIMEOUT, making).await.unwrap_or(Err(PostgresError::Silent(INIT_TIMEOUT)))
     }
 
     /// Waits for the first connection, for at most `patience`. Only an error that [is final](PostgresError::is_final) is a
@@ -202,10 +210,22 @@ impl Postgres {
         self.shared.findings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// A call that commits.
     fn call<'a>(&'a self, name: &'a RecordName, timeout: Duration) -> Result<PostgresCall<'a>, StoreError> {
-        let session = self.shared.link.primary()?.session()?;
+        let primary = self.shared.link.primary()?;
+        let session = primary.to_commit()?;
+        Ok(self.call_on(primary, session, name, timeout))
+    }
+
+    fn call_on<'a>(
+        &'a self,
+        primary: Arc<ConnectedPrimary>,
+        session: Arc<Session>,
+        name: &'a RecordName,
+        timeout: Duration,
+    ) -> PostgresCall<'a> {
         let key = record_key(&self.shared.prefix, name);
-        Ok(PostgresCall { shared: &self.shared, session, name, key, deadline: Instant::now() + timeout })
+        PostgresCall { shared: &self.shared, primary, session, name, key, deadline: Instant::now() + timeout }
     }
 
     async fn page(&self, listing: &ListQuery) -> Result<Page, StoreError> {
@@ -223,7 +243,7 @@ impl Postgres {
             after.clone_from(cursor);
         }
         let limit = i64::try_from(listing.limit).unwrap_or(i64::MAX).max(1);
-        let session = shared.link.primary()?.session()?;
+        let session = shared.link.primary()?.to_read()?;
         let deadline = Instant::now() + shared.timeout;
         let rows = session.ask(|all| &all.list, &[&after, &end, &limit], deadline).await?;
         let strange = |error: tokio_postgres::Error| StatementError::Strange(error.to_string());
@@ -242,7 +262,8 @@ impl Postgres {
             let head = bytes::Bytes::copy_from_slice(row.try_get(1).map_err(strange)?);
             let seen = codec::summarise(&head).map(|summary| {
                 let left = expires_at.duration_since(now).unwrap_or(Duration::ZERO);
-                let silent_for = shared.usable_since.silence(summary.phase, summary.claim.terms.retention, Some(left));
+                let terms = &summary.claim.terms;
+                let silent_for = shared.usable_since.confirmed_silence(summary.phase, terms, left);
                 RecordSnapshot { summary, silent_for }
             });
             records.push(ListedRecord { name, seen });
@@ -255,10 +276,17 @@ impl Postgres {
 impl Store for Postgres {
     fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Claimed> {
         Box::pin(async move {
-            // A claim may be tried twice within the time of one call.
-            let call = self.call(name, self.shared.timeout / 2)?;
+            let primary = self.shared.link.primary()?;
             self.shared.state.may_claim()?;
-            call.claim(claim).await
+            // A claim may be tried twice within the time of one call.
+            let timeout = self.shared.timeout / 2;
+            match primary.to_claim() {
+                Some(session) => self.call_on(primary, session, name, timeout).claim(claim).await,
+                None => {
+                    let session = primary.to_read()?;
+                    self.call_on(primary, session, name, timeout).claim_without_commit(claim).await
+                }
+            }
         })
     }
 
@@ -285,7 +313,11 @@ impl Store for Postgres {
     }
 
     fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
-        Box::pin(async move { self.call(name, self.shared.timeout)?.find().await })
+        Box::pin(async move {
+            let primary = self.shared.link.primary()?;
+            let session = primary.to_read()?;
+            self.call_on(primary, session, name, self.shared.timeout).find().await
+        })
     }
 
     fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {

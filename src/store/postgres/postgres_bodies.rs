@@ -51,9 +51,11 @@ fn owner_of(name: &RecordName, token: Token) -> [u8; 32] {
 impl PostgresCall<'_> {
     /// The same call once more, from now on.
     pub(super) fn again(&self) -> Result<Self, StoreError> {
+        let primary = self.shared.link.primary()?;
         Ok(Self {
             shared: self.shared,
-            session: self.shared.link.primary()?.session()?,
+            session: primary.to_commit()?,
+            primary,
             name: self.name,
             key: self.key.clone(),
             deadline: Instant::now() + self.shared.timeout,
@@ -96,7 +98,7 @@ impl PostgresCall<'_> {
         let length = values.iter().map(|value| value.len() as u64).sum();
         let mut has_made = false;
         loop {
-            let session = self.shared.link.primary()?.session()?;
+            let session = self.shared.link.primary()?.to_commit()?;
             let (deadline, lives) = (Instant::now() + allowed(self.shared.timeout, length), millis(lives));
             let parameters: [&(dyn ToSql + Sync); 5] = [&owner, &pieces, &lives, &place, &values];
             match session.ask(|all| &all.put_chunks, &parameters, deadline).await {
@@ -135,7 +137,7 @@ impl PostgresChunks {
         let _turn = shared.turns.reading.acquire().await.ok();
         let lies_at = self.cut.lies_at(index);
         let deadline = Instant::now() + allowed(shared.timeout, lies_at.end - lies_at.start);
-        let session = shared.link.primary()?.session()?;
+        let session = shared.link.primary()?.to_read()?;
         let (owner, piece) = (&self.owner[..], piece(index));
         let mut rows = match &self.place {
             Some(place) => session.ask(|all| &all.chunk, &[place, &owner, &piece], deadline).await,

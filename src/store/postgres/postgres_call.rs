@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, Statement};
 
 use super::PostgresShared;
 use super::postgres_error::StatementError;
-use super::session::Session;
+use super::postgres_link::ConnectedPrimary;
+use super::session::{Session, StatementParameters};
+use super::sql::Statements;
 use crate::record::codec::{self, Placement, VERSION};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RenewTransition, StoredRecord};
 use crate::record::{Claim, Record, RecordName, State, Token};
@@ -19,6 +21,7 @@ use crate::store::{Claimed, FOREVER, Released, Renewed, Settled, StoreError, Swa
 /// One call: a record, a session, and the time that is left for all its statements.
 pub(super) struct PostgresCall<'a> {
     pub(super) shared: &'a PostgresShared,
+    pub(super) primary: Arc<ConnectedPrimary>,
     pub(super) session: Arc<Session>,
     pub(super) name: &'a RecordName,
     /// The record's key in the table.
@@ -38,6 +41,8 @@ struct SeenRow {
 const TRIES: usize = 8;
 
 const KEEPS_CHANGING: &str = "the record changes as fast as it is read";
+const NO_COMMITS: &str = "commits of PostgreSQL do not end, or its connections are being opened again";
+const LEFT_BEHIND: &str = "PostgreSQL may still be at work on an earlier call: what that commits is not seen yet";
 
 /// Larger bodies lie apart, so that rows are narrow: a row that does not fit into a quarter of a page is moved out of it by the
 /// server, in pieces.
@@ -61,7 +66,7 @@ impl PostgresCall<'_> {
     pub(super) async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {
         let (bytes, lives) = (codec::encode_claim(claim), millis(claim.terms.retention));
         for _ in 0..TRIES {
-            let rows = self.session.ask(|all| &all.claim, &[&self.key, &bytes, &lives], self.deadline).await?;
+            let rows = self.ask(|all| &all.claim, &[&self.key, &bytes, &lives]).await?;
             let seen = match rows.first() {
                 // The first column is empty where the name was free.
                 Some(row) => match SeenRow::of(row)? {
@@ -69,7 +74,7 @@ impl PostgresCall<'_> {
                     None => return Ok(Claimed::Granted(claim.clone())),
                 },
                 // Somebody else's claim was committed after this one had looked.
-                None => self.read().await.map_err(StoreError::there_may_be_a_record)?,
+                None => self.read().await.map_err(|fault| StoreError::from(fault).there_may_be_a_record())?,
             };
             // It is gone again.
             let Some(seen) = seen else { continue };
@@ -81,9 +86,22 @@ impl PostgresCall<'_> {
         Err(StoreError::Uncertain(KEEPS_CHANGING.into()))
     }
 
+    /// What becomes of a claim that cannot be committed now: it is refused where it meets a record that refuses it.
+    pub(super) async fn claim_without_commit(&self, claim: &Claim) -> Result<Claimed, StoreError> {
+        // Nothing was written, whatever became of the question.
+        let seen = self.read().await.map_err(|error| StoreError::Refused(error.into()))?;
+        let Some(seen) = seen else { return Err(StoreError::Refused(NO_COMMITS.into())) };
+        match transitions::claim(Some(self.held(&seen).await?), claim) {
+            ClaimTransition::Refuse(held) => Ok(Claimed::Refused(held)),
+            ClaimTransition::AlreadyMine(_) | ClaimTransition::Write(_) => {
+                Err(StoreError::Uncertain(NO_COMMITS.into()))
+            }
+        }
+    }
+
     /// What becomes of a claim that meets a record. `None`: the record has changed.
     async fn decide(&self, claim: &Claim, seen: &SeenRow) -> Result<Option<Claimed>, StoreError> {
-        match transitions::claim(Some(self.held(seen)?), claim) {
+        match transitions::claim(Some(self.held(seen).await?), claim) {
             ClaimTransition::Refuse(held) => Ok(Some(Claimed::Refused(held))),
             // An earlier try of it has arrived. Whether the server's replicas have it as well is not known.
             ClaimTransition::AlreadyMine(claim) => {
@@ -94,7 +112,7 @@ impl PostgresCall<'_> {
                 let (bytes, lives) = (codec::encode_claim(&claim), millis(claim.terms.retention));
                 let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
                     [&self.key, &bytes, &lives, &&seen.bytes[..], &seen.expires_at];
-                let taken = self.session.ask(|all| &all.take_over, &parameters, self.deadline).await?;
+                let taken = self.ask(|all| &all.take_over, &parameters).await?;
                 Ok((!taken.is_empty()).then_some(Claimed::Granted(claim)))
             }
         }
@@ -104,11 +122,11 @@ impl PostgresCall<'_> {
         let (bytes, lives) = (codec::encode_claim(claim), millis(claim.terms.retention));
         for _ in 0..TRIES {
             let token = &claim.token.0[..];
-            let renewed = self.session.ask(|all| &all.renew, &[&self.key, &token, &lives], self.deadline).await?;
+            let renewed = self.ask(|all| &all.renew, &[&self.key, &token, &lives]).await?;
             if !renewed.is_empty() {
                 return Ok(Renewed::Extended);
             }
-            let rows = self.session.ask(|all| &all.claim, &[&self.key, &bytes, &lives], self.deadline).await?;
+            let rows = self.ask(|all| &all.claim, &[&self.key, &bytes, &lives]).await?;
             let seen = match rows.first() {
                 Some(row) => match SeenRow::of(row)? {
                     Some(seen) => Some(seen),
@@ -117,7 +135,7 @@ impl PostgresCall<'_> {
                 None => self.read().await?,
             };
             let Some(seen) = seen else { continue };
-            match transitions::renew(Some(&self.held(&seen)?.record), claim.token) {
+            match transitions::renew(Some(&self.record(&seen)?), claim.token) {
                 RenewTransition::Refuse => return Ok(Renewed::Lost),
                 RenewTransition::Extend | RenewTransition::ClaimAgain => continue,
             }
@@ -153,13 +171,13 @@ impl PostgresCall<'_> {
         for _ in 0..TRIES {
             let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
                 [&self.key, &bytes, &lives, &body_at, &token];
-            let written = self.session.ask(|all| &all.settle, &parameters, self.deadline).await?;
+            let written = self.ask(|all| &all.settle, &parameters).await?;
             if !written.is_empty() {
                 self.tell();
                 return Ok(Settled::Written);
             }
             let Some(seen) = self.read().await? else { continue };
-            let kept = self.held(&seen)?.record;
+            let kept = self.record(&seen)?;
             if transitions::settles(Some(&kept), record.claim.token) {
                 continue;
             }
@@ -176,24 +194,31 @@ impl PostgresCall<'_> {
         Err(StoreError::Uncertain(KEEPS_CHANGING.into()))
     }
 
+    /// A claim that was given up may be in the hands of a process that waits, and would be seen by nobody until that ends. So
+    /// no record of this token is an answer only where no such process was left before it was looked for.
     pub(super) async fn release(&self, token: Token) -> Result<Released, StoreError> {
+        let may_come = self.primary.committing.leaves_any_behind();
+        let none = |found| if may_come { Err(StoreError::Uncertain(LEFT_BEHIND.into())) } else { Ok(found) };
         for _ in 0..TRIES {
             let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&self.key, &&token.0[..]];
-            let released = self.session.ask(|all| &all.release, &parameters, self.deadline).await?;
+            let released = self.ask(|all| &all.release, &parameters).await?;
             if !released.is_empty() {
                 self.tell();
                 return Ok(Released::Deleted);
             }
-            let Some(seen) = self.read().await? else { return Ok(Released::Absent) };
-            if !transitions::releases(&self.held(&seen)?.record, token) {
-                return Ok(Released::Kept);
+            let Some(seen) = self.read().await? else { return none(Released::Absent) };
+            if !transitions::releases(&self.record(&seen)?, token) {
+                return none(Released::Kept);
             }
         }
         Err(StoreError::Uncertain(KEEPS_CHANGING.into()))
     }
 
     pub(super) async fn find(&self) -> Result<Option<StoredRecord>, StoreError> {
-        self.read().await?.map(|seen| self.held(&seen)).transpose()
+        match self.read().await? {
+            Some(seen) => self.held(&seen).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     pub(super) async fn compare_and_swap(&self, swap: &CompareAndSwap) -> Result<SwapResult, StoreError> {
@@ -212,11 +237,11 @@ impl PostgresCall<'_> {
                 let bytes = self.shared.format.encode(self.name, record, Placement::Within);
                 let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
                     [&self.key, &bytes, &lives, &state, &owner, &at_most];
-                self.session.ask(|all| &all.exchange, &parameters, self.deadline).await?
+                self.ask(|all| &all.exchange, &parameters).await?
             }
             None => {
                 let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] = [&self.key, &state, &owner, &at_most];
-                self.session.ask(|all| &all.exchange_away, &parameters, self.deadline).await?
+                self.ask(|all| &all.exchange_away, &parameters).await?
             }
         };
         if !swapped.is_empty() {
@@ -226,14 +251,40 @@ impl PostgresCall<'_> {
         Ok(SwapResult::Changed(self.find().await?.map(Box::new)))
     }
 
-    async fn read(&self) -> Result<Option<SeenRow>, StoreError> {
-        let rows = self.session.ask(|all| &all.read, &[&self.key], self.deadline).await?;
+    async fn read(&self) -> Result<Option<SeenRow>, StatementError> {
+        let rows = self.ask(|all| &all.read, &[&self.key]).await?;
         Ok(rows.first().map(SeenRow::of).transpose()?.flatten())
     }
 
     /// Waits until everything that was committed before is where commits have to be.
     async fn confirm(&self) -> Result<(), StoreError> {
-        Ok(self.session.count(|all| &all.confirm, &[&self.key], self.deadline).await.map(drop)?)
+        Ok(self.count(|all| &all.confirm, &[&self.key]).await.map(drop)?)
+    }
+
+    async fn ask(
+        &self,
+        pick: impl FnOnce(&Statements) -> &Statement,
+        parameters: StatementParameters<'_>,
+    ) -> Result<Vec<Row>, StatementError> {
+        self.session.ask(pick, parameters, self.deadline).await.inspect_err(|fault| self.note(fault))
+    }
+
+    async fn count(
+        &self,
+        pick: impl FnOnce(&Statements) -> &Statement,
+        parameters: StatementParameters<'_>,
+    ) -> Result<u64, StatementError> {
+        self.session.count(pick, parameters, self.deadline).await.inspect_err(|fault| self.note(fault))
+    }
+
+    /// Where this is refused, renewals of other owners are refused as well; where it is late, others may be.
+    fn note(&self, fault: &StatementError) {
+        if fault.refuses_renewals() {
+            self.shared.usable_since.note_break();
+        }
+        if matches!(fault, StatementError::Late) {
+            self.primary.commits.doubt();
+        }
     }
 
     /// Notifies waiters, and waits for nothing.
@@ -247,10 +298,20 @@ impl PostgresCall<'_> {
         });
     }
 
-    fn held(&self, seen: &SeenRow) -> Result<StoredRecord, StoreError> {
-        let record = self.shared.format.read(self.name, &seen.bytes)?;
-        let (phase, retention) = (record.summary().phase, record.claim.terms.retention);
-        let silent_for = self.shared.usable_since.silence(phase, retention, Some(seen.left));
+    fn record(&self, seen: &SeenRow) -> Result<Record, StoreError> {
+        self.shared.format.read(self.name, &seen.bytes)
+    }
+
+    async fn held(&self, seen: &SeenRow) -> Result<StoredRecord, StoreError> {
+        let record = self.record(seen)?;
+        let (phase, terms) = (record.summary().phase, record.claim.terms);
+        let usable = &self.shared.usable_since;
+        let mut silent_for = usable.confirmed_silence(phase, &terms, seen.left);
+        if silent_for < terms.lease && usable.silence(phase, terms.retention, Some(seen.left)) >= terms.lease {
+            // It depends on whether owners can renew at this moment.
+            self.primary.commits.checked(self.deadline).await;
+            silent_for = usable.confirmed_silence(phase, &terms, seen.left);
+        }
         Ok(StoredRecord { record, silent_for })
     }
 }

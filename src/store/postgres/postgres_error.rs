@@ -218,6 +218,13 @@ impl StatementError {
         .contains(code)
     }
 
+    /// Whether the server takes no write now, not even a renewal: it may be a standby, or have no room.
+    pub(super) fn refuses_renewals(&self) -> bool {
+        // The classes of insufficient resources and of errors of the system.
+        matches!(self, Self::Refused(_, code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION
+            || ["53", "58"].iter().any(|class| code.code().starts_with(class)))
+    }
+
     /// Whether no partition is there for a row.
     pub(super) fn is_no_partition(&self) -> bool {
         matches!(self, Self::Refused(_, code) if *code == SqlState::CHECK_VIOLATION)

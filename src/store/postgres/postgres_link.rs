@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use super::commit_check::CommitHealth;
 use super::pool::SessionPool;
 use super::postgres_error::PostgresError;
-use super::session::Session;
+use super::session::{ServerProcess, Session};
 use crate::config::StoreEndpoint;
 use crate::store::StoreError;
 
@@ -16,7 +17,9 @@ pub(super) struct ConnectedPrimary {
     pub(super) endpoint: StoreEndpoint,
     /// For what must not wait for a commit: it shows whether the server is there.
     pub(super) control: Session,
-    pub(super) sessions: SessionPool,
+    pub(super) committing: SessionPool,
+    pub(super) reading: SessionPool,
+    pub(super) commits: CommitHealth,
     /// How often it has taken over from another server.
     pub(super) timeline: u32,
     /// Its clock, at the login.
@@ -24,13 +27,37 @@ pub(super) struct ConnectedPrimary {
 }
 
 impl ConnectedPrimary {
-    /// A session for a call.
-    pub(super) fn session(&self) -> Result<Arc<Session>, StoreError> {
-        self.sessions.pick().ok_or_else(|| {
-            StoreError::Refused("its connections to PostgreSQL were dropped, and are being opened again".into())
-        })
+    /// A session for a call that commits.
+    pub(super) fn to_commit(&self) -> Result<Arc<Session>, StoreError> {
+        self.committing.pick().ok_or_else(|| StoreError::Refused(DROPPED.into()))
+    }
+
+    /// A session for a call that only reads.
+    pub(super) fn to_read(&self) -> Result<Arc<Session>, StoreError> {
+        self.reading.pick().ok_or_else(|| StoreError::Refused(DROPPED.into()))
+    }
+
+    /// A session for a claim, unless its commit would not end.
+    pub(super) fn to_claim(&self) -> Option<Arc<Session>> {
+        if self.commits.hang() { None } else { self.committing.pick() }
+    }
+
+    /// The processes that work for calls that commit, and for those that read, or may.
+    pub(super) fn processes(&self) -> [Vec<ServerProcess>; 2] {
+        let mut committing = self.committing.processes();
+        committing.extend(self.commits.process());
+        [committing, self.reading.processes()]
+    }
+
+    /// Drops all connections.
+    pub(super) fn end(&self) {
+        self.control.end();
+        self.committing.end();
+        self.reading.end();
     }
 }
+
+const DROPPED: &str = "its connections to PostgreSQL were dropped, and are being opened again";
 
 /// Shared by the callers and the task that keeps the connections.
 pub(super) struct PostgresLink {

@@ -8,7 +8,7 @@ use super::postgres_error::PostgresError;
 /// The version of the tables that this program works with. A later version may work with an older one as well.
 const VERSION: &[u8] = b"1";
 
-/// The statements that make the tables. They change nothing where those are there.
+/// The statements that make the tables. Where those are there, they lock and change none of them.
 pub const SCHEMA: &str = include_str!("schema.sql");
 
 /// What a role needs that uses the tables and owns none of them.
@@ -83,6 +83,9 @@ pub(super) async fn missing_rights(client: &Client) -> Result<Vec<String>, Postg
           UNION ALL
           SELECT 'EXECUTE', function, has_function_privilege(function, 'EXECUTE')
           FROM (VALUES ('onlyonce.make_partition(timestamptz)'), ('onlyonce.drop_partition()')) AS f (function)
+          UNION ALL
+          SELECT 'EXECUTE', 'pg_logical_emit_message', coalesce(bool_and(has_function_privilege(oid, 'EXECUTE')), false)
+          FROM pg_proc WHERE proname = 'pg_logical_emit_message' AND pronamespace = 'pg_catalog'::regnamespace
         ) AS rights WHERE NOT has";
     let rows = client.query(LACKS, &[]).await.map_err(PostgresError::of)?;
     Ok(rows.iter().map(|row| row.get(0)).collect())

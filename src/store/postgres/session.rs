@@ -26,23 +26,26 @@ use crate::config::StoreEndpoint;
 pub(super) struct Session {
     client: Client,
     statements: OnceLock<Statements>,
-    /// The process that serves it there.
-    pub(super) process: i32,
+    /// The number of the process that serves it there.
+    pub(super) process_id: i32,
+    pub(super) process: ServerProcess,
     /// Calls that wait for an answer.
     busy: AtomicUsize,
-    /// Whether it was ended because an answer was late.
-    is_late: AtomicBool,
     lost: CancellationToken,
     _driver: AbortOnDropHandle<()>,
 }
+
+/// A process of a server, by its number and the time of its start, where this role may see that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServerProcess(pub(super) String);
 
 pub(super) type StatementParameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// What every session sets for itself, whatever is set for its role or database.
 ///
 /// No timeout of the server may end a statement. Reading is committed reading: that is what the statements are safe under.
-/// Commits wait for the disk, and for standbys if `synchronous_standby_names` has some. Warnings must be sent. Peers that are
-/// gone are noticed, and their locks freed.
+/// Commits wait for the disk, and for standbys if `synchronous_standby_names` has some. Warnings must be sent. A backslash in a
+/// statement is one. Peers that are gone are noticed, and their locks freed.
 const SETTINGS: &str = "
     SET statement_timeout = 0;
     SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout',
@@ -51,11 +54,14 @@ const SETTINGS: &str = "
     SET default_transaction_isolation = 'read committed';
     SET client_min_messages = 'warning';
     SET search_path = pg_catalog;
+    SET standard_conforming_strings = on;
     SET tcp_keepalives_idle = 10;
     SET tcp_keepalives_interval = 5;
     SET tcp_keepalives_count = 3;
     SET jit = off;
-    SELECT pg_backend_pid(), current_setting('synchronous_commit')";
+    SELECT pg_backend_pid(), current_setting('synchronous_commit'),
+           (SELECT pid || coalesce(' ' || extract(epoch FROM backend_start), '') FROM pg_stat_activity
+            WHERE pid = pg_backend_pid())";
 
 impl Session {
     /// Opens a session without statements.
@@ -78,7 +84,7 @@ impl Session {
             _ => None,
         });
         let column = |index| row.and_then(|row| row.get(index)).unwrap_or_default();
-        let (process, commits) = (column(0).parse().unwrap_or_default(), column(1));
+        let (process_id, commits) = (column(0).parse().unwrap_or_default(), column(1));
         if !matches!(commits, "on" | "remote_apply") {
             return Err(PostgresError::Asynchronous(commits.to_owned()));
         }
@@ -86,9 +92,9 @@ impl Session {
         Ok(Self {
             client,
             statements: OnceLock::new(),
-            process,
+            process_id,
+            process: ServerProcess(column(2).to_owned()),
             busy: AtomicUsize::new(0),
-            is_late: AtomicBool::new(false),
             lost,
             _driver: driver,
         })
@@ -108,10 +114,6 @@ impl Session {
 
     pub(super) fn is_lost(&self) -> bool {
         self.lost.is_cancelled() || self.client.is_closed()
-    }
-
-    pub(super) fn is_late(&self) -> bool {
-        self.is_late.load(Ordering::Relaxed)
     }
 
     pub(super) fn busy(&self) -> usize {
@@ -164,7 +166,6 @@ impl Session {
             answer = run => answer,
             () = self.lost.cancelled() => return Err(StatementError::Lost("another call on it found it lost".to_owned())),
             () = tokio::time::sleep_until(deadline) => {
-                self.is_late.store(true, Ordering::Relaxed);
                 self.end();
                 return Err(StatementError::Late);
             }

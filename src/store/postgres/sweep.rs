@@ -29,7 +29,11 @@ pub(super) async fn run(primary: &ConnectedPrimary) -> Infallible {
 
 /// Whether there is more to do.
 pub(super) async fn round(primary: &ConnectedPrimary) -> bool {
-    let Ok(session) = primary.session() else { return false };
+    // A batch that waits for its commit would cost a connection.
+    if primary.commits.hang() {
+        return false;
+    }
+    let Ok(session) = primary.to_commit() else { return false };
     let deadline = Instant::now() + PATIENCE;
     let swept = session.count(|statements| &statements.sweep, &[&BATCH], deadline).await;
     let swept = match swept {

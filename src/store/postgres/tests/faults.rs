@@ -1,4 +1,4 @@
-//! Calls while a server is frozen, down, or waits for a standby.
+//! Calls while a server is frozen or down.
 
 use super::*;
 
@@ -47,76 +47,6 @@ async fn a_server_that_crashes_and_comes_back_has_every_claim() {
         assert_eq!(store.find(name).await.expect("an answer").expect("a record").record.claim, mine);
     }
     assert_eq!(store.losses(), 0);
-}
-
-/// A cancel, or a shutdown, that meets the wait for a standby ends it with a success and a warning: the transaction is
-/// committed there, and on no standby.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_whose_wait_for_a_standby_was_ended_is_uncertain_until_a_standby_has_it() {
-    let server = PostgresServer::start();
-    let store = open(&server).await;
-    let (mine, wanted) = (claim(1, RETRY), name());
-    until("claims may be made", async || store.claim(&name(), &mine).await.is_ok()).await;
-    server.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
-    server.reload();
-    until("commits wait", async || server.sql("SHOW synchronous_standby_names") == "nobody").await;
-
-    const CANCEL: &str = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    let cancelled = async |call: StoreFuture<'_, Claimed>| {
-        tokio::select! {
-            claimed = call => claimed,
-            () = async { loop { server.sql(CANCEL); tokio::time::sleep(Duration::from_millis(20)).await; } } => unreachable!(),
-        }
-    };
-    let claimed = cancelled(Store::claim(&store, &wanted, &mine)).await;
-    assert!(matches!(claimed, Err(StoreError::Uncertain(_))), "{claimed:?}");
-    // The record is there for everybody who looks, and its owner is still not told that it has it.
-    until("the record is seen", async || matches!(store.find(&wanted).await, Ok(Some(_)))).await;
-    let again = cancelled(Store::claim(&store, &wanted, &mine)).await;
-    assert!(matches!(again, Err(StoreError::Uncertain(_))), "{again:?}");
-    until("another claim is refused", async || match store.claim(&wanted, &claim(2, RETRY)).await {
-        Ok(Claimed::Refused(held)) => held.record.claim == mine,
-        // Its connections are being opened again.
-        Err(StoreError::Refused(_)) => false,
-        other => panic!("{other:?}"),
-    })
-    .await;
-
-    server.sql("ALTER SYSTEM RESET synchronous_standby_names");
-    server.reload();
-    until("the claim is granted", async || matches!(store.claim(&wanted, &mine).await, Ok(Claimed::Granted(_)))).await;
-}
-
-/// Each process of the server that waits for a standby stays, though nobody waits for it any more.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_standby_that_is_away_does_not_use_up_the_connections_of_the_server() {
-    let server = PostgresServer::start();
-    let store = open_with(&address(&server, "postgres"), &with_timeout(Duration::from_millis(200))).await;
-    until("claims may be made", async || store.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
-    server.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
-    server.reload();
-    until("commits wait", async || server.sql("SHOW synchronous_standby_names") == "nobody").await;
-
-    let end = Instant::now() + Duration::from_secs(6);
-    let (mut uncertain, mut refused) = (0, 0);
-    while Instant::now() < end {
-        match store.claim(&name(), &claim(1, RETRY)).await {
-            Err(StoreError::Uncertain(_)) => uncertain += 1,
-            Err(StoreError::Refused(_)) => refused += 1,
-            other => panic!("{other:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'onlyonce calls'";
-    let sessions: usize = server.sql(sessions).parse().expect("a number");
-    // How many are late depends on the machine; how many are left behind does not.
-    assert!(sessions <= pool::MOST && uncertain >= pool::LEAST && refused > 0, "{sessions} {uncertain} {refused}");
-    // It is there all the same: who only reads may read.
-    assert_eq!(store.health(), Health::Up);
-
-    server.sql("ALTER SYSTEM RESET synchronous_standby_names");
-    server.reload();
-    until("claims are made again", async || store.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
 }
 
 /// A machine has room for some thousand segments, and a container for less.

@@ -1,6 +1,7 @@
 mod cost;
 mod faults;
 mod refusals;
+mod standby;
 mod tables;
 
 use std::sync::Arc;

@@ -13,13 +13,14 @@ async fn a_session_sets_what_it_needs_itself() {
          ALTER ROLE careless SET synchronous_commit = off; ALTER ROLE careless SET statement_timeout = '1ms';
          ALTER ROLE careless SET lock_timeout = '1ms'; ALTER ROLE careless SET client_min_messages = 'error';
          ALTER ROLE careless SET default_transaction_isolation = 'serializable';
+         ALTER ROLE careless SET standard_conforming_strings = off; ALTER ROLE careless SET escape_string_warning = off;
          ALTER ROLE careless SET search_path = 'nowhere'; ALTER DATABASE postgres SET idle_session_timeout = '100ms'",
     );
     let store = open_with(&address(&server, "careless"), &config()).await;
     let told: Vec<String> = store.findings().into_iter().map(|finding| finding.found).collect();
     assert!(told.iter().any(|found| found.starts_with("on in the sessions of onlyonce")), "{told:?}");
     let primary = store.shared.link.state().expect("a primary");
-    let session = primary.session().expect("a session");
+    let session = primary.to_commit().expect("a session");
     for (setting, wanted) in [
         ("synchronous_commit", "on"),
         ("statement_timeout", "0"),
@@ -31,7 +32,14 @@ async fn a_session_sets_what_it_needs_itself() {
         let row = session.client().query_one("SELECT current_setting($1)", &[&setting]).await.expect("a setting");
         assert_eq!(row.get::<_, String>(0), wanted, "{setting}");
     }
-    store.claim(&name(), &claim(1, RETRY)).await.expect("an answer");
+    // The statements mean what they mean.
+    let (name, mine) = (name(), claim(1, RETRY));
+    store.claim(&name, &mine).await.expect("an answer");
+    assert_eq!(store.renew(&name, &mine).await.expect("an answer"), Renewed::Extended);
+    assert_eq!(store.settle(&name, &completed(&mine, b"{}")).await.expect("an answer"), Settled::Written);
+    server.sql("SELECT onlyonce.make_partition(clock_timestamp() - interval '1 day')");
+    let drop_one = "SET standard_conforming_strings = off; SELECT onlyonce.drop_partition()";
+    assert_eq!(server.sql(drop_one), "t");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,6 +63,80 @@ async fn a_standby_decides_about_nothing_and_the_primary_is_found_among_the_host
     assert_eq!(store.shared.link.state().expect("a primary").endpoint, both.servers[0]);
     let why = examine::primary(&PostgresDialer::new(&address(&server, "postgres")), 2).await.err().expect("an old one");
     assert!(matches!(why, PostgresError::OldTimeline { found: 1, seen: 2, .. }), "{why}");
+}
+
+/// A sidecar that is connected learns of it, too: the old primary may live on, and not know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connected_sidecar_leaves_a_primary_whose_place_another_one_has_taken() {
+    let server = PostgresServer::start();
+    // A name that leads to another server later, as an address that moves does.
+    let name = MovingName::start(server.port()).await;
+    let standby = server.start_standby(&["fsync=off"]);
+    let mut both = address(&server, "postgres");
+    both.servers.extend(address(&standby, "postgres").servers);
+    let moving =
+        PostgresAddress { servers: vec![StoreEndpoint::Tcp("127.0.0.1".to_owned(), name.port)], ..both.clone() };
+    let often =
+        PostgresOptions { ping_every: Duration::from_millis(100), body_survives: HOUR, ..PostgresOptions::default() };
+    let [listed, named] = [&both, &moving].map(|address| Postgres::open_with(address, &config(), often));
+    for store in [&listed, &named] {
+        store.ready(PATIENCE).await.unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(store.shared.link.state().expect("a primary").timeline, 1);
+    }
+    standby.promote();
+    name.to.store(standby.port(), std::sync::atomic::Ordering::Relaxed);
+    for store in [&listed, &named] {
+        until("the later one is used", async || store.shared.link.state().is_ok_and(|primary| primary.timeline == 2))
+            .await;
+        until("claims are made there", async || store.claim(&self::name(), &claim(1, RETRY)).await.is_ok()).await;
+    }
+    assert_eq!(server.sql("SELECT count(*) FROM onlyonce.records"), "0");
+    assert_ne!(standby.sql("SELECT count(*) FROM onlyonce.records"), "0");
+}
+
+/// Passes connections on to a port, which may change for later ones.
+struct MovingName {
+    port: u16,
+    to: Arc<std::sync::atomic::AtomicU16>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl MovingName {
+    async fn start(to: u16) -> Self {
+        let to = Arc::new(std::sync::atomic::AtomicU16::new(to));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (port, target) = (listener.local_addr().expect("an address").port(), to.clone());
+        let task = tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let to = target.load(std::sync::atomic::Ordering::Relaxed);
+                tokio::spawn(async move {
+                    let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", to)).await else { return };
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self { port, to, _task: AbortOnDropHandle::new(task) }
+    }
+}
+
+/// An administrator, or a firewall, ends connections that nobody uses at the moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_are_lost_are_opened_again_before_the_next_call() {
+    let server = PostgresServer::start();
+    let store = open(&server).await;
+    let primary = store.shared.link.state().expect("a primary");
+    for kind in ["onlyonce calls", "onlyonce commits", "onlyonce calls"] {
+        let count = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{kind}'");
+        let usual = if kind == "onlyonce calls" { pool::COMMITTING.least + pool::READING.least } else { 1 };
+        let is_usual = async || server.sql(&count).parse::<usize>().is_ok_and(|count| count >= usual);
+        until("they are there", is_usual).await;
+        server.sql(&format!(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{kind}'"
+        ));
+        until("they are there again", is_usual).await;
+    }
+    until("claims are made", async || store.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
+    assert!(Arc::ptr_eq(&primary, &store.shared.link.state().expect("the same")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,12 +186,11 @@ async fn a_pooler_that_shares_connections_is_refused_and_one_that_does_not_is_us
         servers: vec![StoreEndpoint::Tcp("127.0.0.1".to_owned(), pooler.port())],
         ..address(&server, "postgres")
     };
-    for mode in ["transaction", "statement"] {
-        let pooler = Pooler::start(&server, mode);
+    for (mode, size) in [("transaction", 30), ("transaction", 1), ("statement", 30), ("statement", 1)] {
+        let pooler = Pooler::start_with(&server, mode, size);
         let store = Postgres::open(&through(&pooler), &config(), HOUR);
         let why = store.tried().await.expect_err("a pooler");
-        assert!(!matches!(*why, PostgresError::NotYet), "{why}");
-        assert!(mode == "statement" || matches!(*why, PostgresError::Pooler) && why.is_final(), "{mode}: {why}");
+        assert!(matches!(*why, PostgresError::Pooler) && why.is_final(), "{mode} {size}: {why}");
         assert!(store.claim(&name(), &claim(1, RETRY)).await.is_err());
     }
     let pooler = Pooler::start(&server, "session");

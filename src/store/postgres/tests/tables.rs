@@ -6,7 +6,7 @@ use crate::store::StoredBody;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-fn large(claim: &Claim, length: usize) -> SettledRecord {
+pub(super) fn large(claim: &Claim, length: usize) -> SettledRecord {
     let body = vec![Bytes::from(vec![b'x'; length])].into();
     let reply = Reply { status: StatusCode::CREATED, headers: HeaderMap::new(), body, trailers: HeaderMap::new() };
     SettledRecord::new(claim.clone(), &Settlement::Completed(reply.into()), 5)
@@ -132,6 +132,26 @@ async fn a_role_with_the_rights_that_are_printed_can_do_everything() {
                WHERE (substring(relname FROM '\\d+')::bigint + 1) * 6 * 3600 < extract(epoch FROM now()) - 7200";
     assert_eq!(server.sql(old), "0");
     open_with(&address(&server, "Dash-board"), &config()).await;
+}
+
+/// A role is added while sidecars work, and while something holds locks for long, as a dump does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_that_are_there_are_not_locked_when_they_are_made_again() {
+    let server = PostgresServer::start();
+    server.sql("CREATE ROLE owner LOGIN; CREATE SCHEMA onlyonce AUTHORIZATION owner; CREATE ROLE other LOGIN");
+    // The schema is its own, and it may make no other.
+    assert!(Postgres::init(&address(&server, "owner"), None).await.expect("made"));
+    let holder = examine::primary(&PostgresDialer::new(&address(&server, "postgres")), 0).await.expect("a session");
+    const HOLD: &str =
+        "BEGIN; LOCK TABLE onlyonce.bodies IN ACCESS SHARE MODE; LOCK TABLE onlyonce.waiters IN ACCESS SHARE MODE;
+                        LOCK TABLE onlyonce.records, onlyonce.notes IN ROW EXCLUSIVE MODE";
+    holder.session.client().batch_execute(HOLD).await.expect("locks");
+    let again = format!("{SCHEMA}{}", grants("other"));
+    assert!(server.sql_within(&again, PATIENCE).is_some());
+    assert!(!Postgres::init(&address(&server, "owner"), Some("other")).await.expect("there"));
+    holder.session.client().batch_execute("ROLLBACK").await.expect("no locks");
+    let store = open_with(&address(&server, "other"), &config()).await;
+    until("claims are made", async || store.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
