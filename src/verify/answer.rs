@@ -79,6 +79,27 @@ impl ApiAnswer {
         matches!(self.status.as_u16(), 409 | 423 | 425 | 429 | 503)
     }
 
+    /// Whether it tells a client that another request with the same key is at work.
+    pub(super) fn says_in_flight(&self) -> bool {
+        match self.status.as_u16() {
+            409 | 423 | 425 => true,
+            429 | 503 => self.speaks_of_keys(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is refused because there is no room for one more, whatever its key is.
+    pub(super) fn is_for_load(&self) -> bool {
+        matches!(self.status.as_u16(), 429 | 503) && !self.speaks_of_keys()
+    }
+
+    /// Whether its content names the key, as `idempotency_key_in_use` does.
+    fn speaks_of_keys(&self) -> bool {
+        let letters = self.body.iter().filter(|byte| byte.is_ascii_alphabetic());
+        let letters: Vec<u8> = letters.map(u8::to_ascii_lowercase).collect();
+        letters.windows(b"idempotencykey".len()).any(|window| window == b"idempotencykey")
+    }
+
     /// How long to wait by `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
     pub(super) fn retry_after(&self, now: SystemTime) -> Option<Duration> {
         let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();

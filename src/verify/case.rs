@@ -330,15 +330,28 @@ impl VerifyCase {
         }
     }
 
-    /// Whether the effects that are counted at the API are those of its requests. Another target, or another caller, may
-    /// create what the count does not hold.
+    /// Whether the effects that are counted at the API are those of its requests. Another target may create what the count
+    /// does not hold. So may another caller: there, only a count that rose for each request is gone by.
     pub(super) fn is_counted(self) -> bool {
-        !matches!(self, Self::OtherTarget | Self::OtherCaller) && !self.acts().is_empty()
+        self != Self::OtherTarget && !self.acts().is_empty()
+    }
+
+    /// Whether it is played once more where only the count tells of a doubled effect. Its keys are new then, or must have no
+    /// effect any more.
+    pub(super) fn is_tried_twice(self) -> bool {
+        match self {
+            Self::Repeat | Self::Concurrent | Self::LostAnswer | Self::ClientTimeout | Self::LongKey => true,
+            Self::Control | Self::ReplayStatus | Self::ReplayBody | Self::ReplayLocation | Self::ReplayHeaders => false,
+            // What ran with another body may be a repeat the next time.
+            Self::OtherBody => false,
+            Self::OtherTarget | Self::OtherCaller | Self::NoKey | Self::QuotedKey | Self::KeyCase => false,
+            Self::TwoKeys | Self::EmptyKey | Self::ConflictAnswer | Self::ReuseAnswer => false,
+        }
     }
 }
 
 impl Manner {
-    fn most_requests(self) -> usize {
+    pub(super) fn most_requests(self) -> usize {
         match self {
             Self::Wait | Self::GiveUp => 1,
             Self::AtOnce(count) => count,
@@ -369,5 +382,7 @@ mod tests {
     fn the_requests_are_bounded() {
         let most: usize = VerifyCase::ALL.iter().map(|case| case.most_requests()).sum();
         assert_eq!(most, 41);
+        let again = VerifyCase::ALL.iter().filter(|case| case.is_tried_twice()).map(|case| case.most_requests());
+        assert_eq!(again.sum::<usize>(), 24);
     }
 }

@@ -33,7 +33,7 @@ pub(super) enum CountChange {
 }
 
 /// A list that others change meanwhile is noticed within this time only.
-const IDLE: Duration = Duration::from_millis(300);
+pub(super) const IDLE: Duration = Duration::from_millis(300);
 /// The longest wait for an effect that was answered for.
 const MOST_DELAY: Duration = Duration::from_secs(10);
 const EVERY: Duration = Duration::from_millis(100);

@@ -5,16 +5,20 @@
 
 use std::collections::BTreeSet;
 
+use http::StatusCode;
 use http::header::LOCATION;
 use serde_json::Value;
 
 use super::answer::{AnswerClass, ApiAnswer, ClientOutcome};
+use super::changing::ChangingMembers;
 
 /// Where the answers name what was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NameSource {
     /// In `Location`.
     Location,
+    /// In that of a 202, which may be where one attempt can be followed (RFC 9110, 15.3.3).
+    AnyLocation,
     /// In this member of their JSON, or of the object in its `data`.
     Member(String),
     /// In this one, by its name an identifier of something. Two of them may be of two attempts at one effect.
@@ -95,22 +99,36 @@ pub(super) enum AnswerRelation {
 const NOT_OF_EFFECTS: [&str; 8] = ["request", "trace", "correlation", "span", "session", "customer", "user", "tenant"];
 
 impl NameSource {
-    /// The first place that names two effects differently; `path` is that of the request.
-    pub(super) fn of(first: &ApiAnswer, other: &ApiAnswer, path: &str) -> Option<Self> {
+    /// The places that name two effects differently, the likeliest first; `path` is that of the request.
+    pub(super) fn all(first: &ApiAnswer, other: &ApiAnswer, path: &str) -> Vec<Self> {
         let tells = |source: &Self| {
             let (first, other) = (source.name(first), source.name(other));
             first.is_some() && other.is_some() && first != other
         };
-        std::iter::once(Self::Location).chain(members(first, path)).find(tells)
+        let is_accepted = first.status == StatusCode::ACCEPTED || other.status == StatusCode::ACCEPTED;
+        let location = if is_accepted { Self::AnyLocation } else { Self::Location };
+        let (last, leading) = if is_accepted { (Some(location), None) } else { (None, Some(location)) };
+        leading.into_iter().chain(members(first, path)).chain(last).filter(tells).collect()
+    }
+
+    /// Whether two names are two effects.
+    fn is_certain(&self) -> bool {
+        match self {
+            Self::Location | Self::Member(_) => true,
+            Self::AnyLocation | Self::AnyIdentifier(_) => false,
+        }
     }
 
     /// What the answer names.
     pub(super) fn name(&self, answer: &ApiAnswer) -> Option<String> {
         match self {
-            // A query may hold a signature, which is new in each answer.
-            Self::Location => {
+            // A query may hold a signature, which is new in each answer; one answer may have a URL, and one a path.
+            Self::Location | Self::AnyLocation => {
                 let location = answer.headers.get(LOCATION)?.to_str().ok()?;
-                location.split(['?', '#']).next().map(str::to_owned)
+                let location = location.split(['?', '#']).next()?;
+                let path =
+                    location.split_once("://").map_or(location, |(_, url)| url.find('/').map_or("/", |at| &url[at..]));
+                Some(path.to_owned())
             }
             Self::Member(member) | Self::AnyIdentifier(member) => match object(&json(answer)?)?.get(member)? {
                 Value::String(text) => Some(text.clone()),
@@ -119,6 +137,10 @@ impl NameSource {
             },
         }
     }
+}
+
+fn name(source: Option<&NameSource>, answer: &ApiAnswer) -> Option<String> {
+    source?.name(answer)
 }
 
 fn json(answer: &ApiAnswer) -> Option<Value> {
@@ -170,17 +192,56 @@ pub(super) struct Baseline {
     pub(super) first: ApiAnswer,
     /// The answer to the second key.
     pub(super) second: ApiAnswer,
-    /// Where answers name effects.
-    pub(super) source: Option<NameSource>,
+    /// Where answers name effects, the likeliest first.
+    pub(super) sources: Vec<NameSource>,
     /// Whether the content of the second answer was another one.
-    pub(super) content_differs: bool,
+    content_differs: bool,
+    /// What is new in each answer, as far as the repeat of the first request tells.
+    changing: ChangingMembers,
+    /// That repeat was named otherwise, and had no effect.
+    are_names_doubtful: bool,
+    /// That repeat was refused with this status.
+    refused_repeat: Option<StatusCode>,
 }
 
 impl Baseline {
     pub(super) fn new(first: ApiAnswer, second: ApiAnswer, path: &str) -> Self {
-        let source = NameSource::of(&first, &second, path);
+        let sources = NameSource::all(&first, &second, path);
         let content_differs = first.body != second.body;
-        Self { first, second, source, content_differs }
+        let changing = ChangingMembers::default();
+        Self { first, second, sources, content_differs, changing, are_names_doubtful: false, refused_repeat: None }
+    }
+
+    /// What is known once the first request was repeated. `is_contradicted` says that the repeat was named otherwise, and had
+    /// no effect.
+    pub(super) fn after(&self, repeat: &ApiAnswer, is_contradicted: bool) -> Self {
+        let changing = match self.relate(repeat) {
+            AnswerRelation::Same(_) => ChangingMembers::between(&self.first, repeat),
+            AnswerRelation::Other | AnswerRelation::Unclear | AnswerRelation::NoSuccess(_) => {
+                ChangingMembers::default()
+            }
+        };
+        let content_differs = !changing.are_alike(&self.first, &self.second);
+        let refused_repeat = (repeat.class() == AnswerClass::Refused).then_some(repeat.status);
+        Self { content_differs, changing, are_names_doubtful: is_contradicted, refused_repeat, ..self.clone() }
+    }
+
+    /// Content that was seen with other keys, too, is no name: that of one of two servers, for example.
+    pub(super) fn but_for_content(self, others: &[&ApiAnswer]) -> Self {
+        let is_of_control =
+            |other: &&&ApiAnswer| self.are_alike(&self.first, other) || self.are_alike(&self.second, other);
+        let content_differs = self.content_differs && !others.iter().any(|other| is_of_control(&other));
+        Self { content_differs, ..self }
+    }
+
+    /// Whether it is refused as the repeat was: for its key, and not for what else it is.
+    pub(super) fn is_refused_as_repeat(&self, answer: &ApiAnswer) -> bool {
+        self.refused_repeat == Some(answer.status)
+    }
+
+    /// Whether the content of both is the same but for what is new in each answer.
+    pub(super) fn are_alike(&self, one: &ApiAnswer, other: &ApiAnswer) -> bool {
+        self.changing.are_alike(one, other)
     }
 
     /// How this answer relates to the first one.
@@ -197,7 +258,7 @@ impl Baseline {
     /// none: they may hold the time.
     fn relation_to_control(&self, control: &ApiAnswer, later: &ApiAnswer) -> AnswerRelation {
         match self.relation(control, later) {
-            AnswerRelation::Unclear if self.content_differs && control.body == later.body => {
+            AnswerRelation::Unclear if self.content_differs && self.are_alike(control, later) => {
                 AnswerRelation::Same(Basis::Content)
             }
             relation => relation,
@@ -206,19 +267,22 @@ impl Baseline {
 
     /// Whether this answer is not that one: by what they name, or, without names, by their content.
     pub(super) fn are_apart(&self, one: &ApiAnswer, other: &ApiAnswer) -> bool {
-        match (self.name(one), self.name(other)) {
+        let source = self.source_of(&[one, other]);
+        match (name(source, one), name(source, other)) {
             (Some(one), Some(other)) => one != other,
-            (None, _) | (_, None) => one.body != other.body || one.says_replayed() != other.says_replayed(),
+            (None, _) | (_, None) => !self.are_alike(one, other) || one.says_replayed() != other.says_replayed(),
         }
     }
 
-    fn name(&self, answer: &ApiAnswer) -> Option<String> {
-        self.source.as_ref()?.name(answer)
+    /// Where all of these answers have a name, or, if there is no such place, where most do. A replay may lack a field.
+    fn source_of(&self, answers: &[&ApiAnswer]) -> Option<&NameSource> {
+        let has_all = |source: &&NameSource| answers.iter().all(|answer| source.name(answer).is_some());
+        self.sources.iter().find(has_all).or(self.sources.first())
     }
 
     /// Whether two names are two effects.
-    fn are_names_certain(&self) -> bool {
-        !matches!(self.source, Some(NameSource::AnyIdentifier(_)))
+    fn are_names_certain(&self, source: Option<&NameSource>) -> bool {
+        !self.are_names_doubtful && source.is_none_or(NameSource::is_certain)
     }
 
     /// How a later answer relates to an earlier one.
@@ -227,9 +291,10 @@ impl Baseline {
             AnswerClass::Success => {}
             class => return AnswerRelation::NoSuccess(class),
         }
-        match (self.name(earlier), self.name(later)) {
+        let source = self.source_of(&[earlier, later]);
+        match (name(source, earlier), name(source, later)) {
             (Some(earlier), Some(later)) if earlier == later => AnswerRelation::Same(Basis::Names),
-            (Some(_), Some(_)) if self.are_names_certain() => AnswerRelation::Other,
+            (Some(_), Some(_)) if self.are_names_certain(source) => AnswerRelation::Other,
             (Some(_), Some(_)) => AnswerRelation::Unclear,
             (None, _) | (_, None) if later.says_replayed() => AnswerRelation::Same(Basis::Word),
             (None, _) | (_, None) => AnswerRelation::Unclear,
@@ -242,8 +307,7 @@ impl Baseline {
         outcomes: impl IntoIterator<Item = &'a ClientOutcome>,
         counted: Option<u64>,
     ) -> Effects {
-        let are_names_certain = self.are_names_certain();
-        let mut effects = Effects { counted, are_names_certain, ..Effects::default() };
+        let mut effects = Effects { counted, ..Effects::default() };
         let mut successes = Vec::new();
         for outcome in outcomes {
             match outcome.evidence().map(|answer| (answer.class(), answer)) {
@@ -252,11 +316,13 @@ impl Baseline {
                 Some((AnswerClass::Refused | AnswerClass::Denied | AnswerClass::Missing | AnswerClass::Busy, _)) => {}
             }
         }
+        let source = self.source_of(&successes);
+        effects.are_names_certain = self.are_names_certain(source);
         // The first answer's content again tells of its effect.
         let mut is_first_there = false;
         for answer in successes {
-            let is_first = self.content_differs && answer.body == self.first.body;
-            match self.name(answer) {
+            let is_first = self.content_differs && self.are_alike(answer, &self.first);
+            match name(source, answer) {
                 Some(name) if answer.says_replayed() => effects.named_by_replays.insert(name),
                 Some(name) => effects.named.insert(name),
                 None => {

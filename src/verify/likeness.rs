@@ -98,7 +98,8 @@ fn fields(first: &ApiAnswer, second: &ApiAnswer) -> (String, Judgement) {
         .map(|name| name.as_str())
         .collect();
     let marked = if second.says_replayed() { "; it says that it is a replay" } else { "" };
-    let came = format!("{} fields that count{marked}", names.len());
+    let counting = if names.len() == 1 { "field that counts" } else { "fields that count" };
+    let came = format!("{} {counting}{marked}", names.len());
     let judgement = match (lost.as_slice(), changed.as_slice()) {
         ([], []) => Judgement::pass("all there, and the same where they tell of the result"),
         (lost, []) => Judgement::warn(format!("not there: {}", lost.join(", "))),

@@ -7,7 +7,7 @@ use http::header::RETRY_AFTER;
 
 use super::answer::{AnswerClass, ApiAnswer, ClientOutcome, in_words};
 use super::case::{CaseKind, SeenRefusal, VerifyCase};
-use super::effects::{Baseline, Effects};
+use super::effects::{Baseline, Effects, Occurrences, Unclear};
 use super::judge::{KeyForm, KeySupport, Observed, judge, key_support};
 use super::likeness::{refusal, replayed};
 use super::verdict::{CaseVerdict, Judgement};
@@ -19,6 +19,24 @@ struct PlayedCase {
     risen: Option<u64>,
     /// Why the count of this case is not gone by.
     doubt: Option<String>,
+    second_try: SecondTry,
+}
+
+/// What came of a case that was played once more, because only the count told of a doubled effect: others may have created
+/// something at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SecondTry {
+    /// It was not played again.
+    NotMade,
+    /// The effect was doubled again.
+    Alike,
+    /// It was not.
+    Unlike {
+        /// By how much the count had risen at first.
+        first: u64,
+    },
+    /// The count was not given any more.
+    Uncounted,
 }
 
 /// All of them. A verdict is made of what came whenever it is asked for: where a count turns out not to be gone by, what the
@@ -41,14 +59,34 @@ impl PlayedCases {
     }
 
     pub(super) fn insert(&mut self, case: VerifyCase, outcomes: Vec<ClientOutcome>, risen: Option<u64>) {
-        self.cases.insert(case, PlayedCase { outcomes, risen, doubt: None });
+        self.cases.insert(case, PlayedCase { outcomes, risen, doubt: None, second_try: SecondTry::NotMade });
+    }
+
+    /// Whether only the count says that an effect was doubled, and nothing else has shown that the API does so.
+    pub(super) fn rests_on_count(&self, case: VerifyCase) -> bool {
+        let is_shown = case != VerifyCase::Repeat && self.support() == KeySupport::Ignored;
+        let Some(played) = self.cases.get(&case).filter(|_| case.is_tried_twice() && !is_shown) else { return false };
+        self.judge_by(case, &played.outcomes, played.risen).harm.is_some()
+            && self.judge_by(case, &played.outcomes, None).harm.is_none()
+    }
+
+    /// The case was played once more. `risen` is `None` where that was not counted.
+    pub(super) fn tried_again(&mut self, case: VerifyCase, outcomes: &[ClientOutcome], risen: Option<u64>) {
+        let is_doubled = self.judge_by(case, outcomes, risen).harm.is_some();
+        if let Some(played) = self.cases.get_mut(&case) {
+            played.second_try = match (risen, played.risen) {
+                (Some(_), _) if is_doubled => SecondTry::Alike,
+                (Some(_), Some(first)) => SecondTry::Unlike { first },
+                (None, _) | (_, None) => SecondTry::Uncounted,
+            };
+        }
     }
 
     /// How the API treats keys, as far as it is known by now.
     pub(super) fn support(&self) -> KeySupport {
         match self.cases.get(&VerifyCase::Repeat) {
-            Some(played) => key_support(&self.effects(VerifyCase::Repeat, played)),
-            None => KeySupport::NotKnown,
+            Some(PlayedCase { second_try: SecondTry::Unlike { .. }, .. }) | None => KeySupport::NotKnown,
+            Some(played) => key_support(&self.effects(VerifyCase::Repeat, &played.outcomes, played.risen)),
         }
     }
 
@@ -114,20 +152,65 @@ impl PlayedCases {
     }
 
     fn judged(&self, case: VerifyCase, played: &PlayedCase) -> Judgement {
-        let effects = self.effects(case, played);
+        let judgement = self.judge_by(case, &played.outcomes, played.risen);
+        if self.judge_by(case, &played.outcomes, None).harm.is_some() {
+            return judgement;
+        }
+        let only_if = |what: &str| format!("{}{what}", judgement.because);
+        match played.second_try {
+            SecondTry::Unlike { first } => Judgement::not_known(format!(
+                "the count rose by {first}, and not so when it was played once more: others may have created something \
+                 meanwhile, or two requests met by chance; run it again while nobody else does"
+            )),
+            _ if judgement.harm.is_none() => judgement,
+            SecondTry::NotMade => judgement,
+            SecondTry::Alike => {
+                Judgement { because: only_if("; and so again when it was played once more"), ..judgement }
+            }
+            SecondTry::Uncounted => {
+                let text = only_if(", if nobody else created something: it could not be counted once more");
+                Judgement { because: text, ..judgement }
+            }
+        }
+    }
+
+    fn judge_by(&self, case: VerifyCase, outcomes: &[ClientOutcome], risen: Option<u64>) -> Judgement {
+        let effects = self.effects(case, outcomes, risen);
         let support = if case == VerifyCase::Repeat { KeySupport::NotKnown } else { self.support() };
-        let observed = Observed { outcomes: &played.outcomes, effects: &effects, support, form: self.form };
-        judge(case, &observed, &self.baseline)
+        let observed = Observed { outcomes, effects: &effects, support, form: self.form };
+        judge(case, &observed, &self.baseline_for(case))
     }
 
     /// What the outcomes tell of the effects. The first request's, too, where the key is that of the control.
-    fn effects(&self, case: VerifyCase, played: &PlayedCase) -> Effects {
-        let risen = played.risen;
+    fn effects(&self, case: VerifyCase, outcomes: &[ClientOutcome], risen: Option<u64>) -> Effects {
+        let baseline = self.baseline_for(case);
         if case != VerifyCase::Repeat {
-            return self.baseline.effects(&played.outcomes, risen);
+            return baseline.effects(outcomes, risen);
         }
         let first = ClientOutcome::Answered(self.baseline.first.clone());
-        self.baseline.effects(std::iter::once(&first).chain(&played.outcomes), risen.map(|risen| risen + 1))
+        baseline.effects(std::iter::once(&first).chain(outcomes), risen.map(|risen| risen + 1))
+    }
+
+    /// What answers are compared with: with what the repeat has told, for all but the repeat.
+    fn baseline_for(&self, case: VerifyCase) -> Baseline {
+        let fresh = [VerifyCase::Concurrent, VerifyCase::LostAnswer, VerifyCase::ClientTimeout];
+        let others: Vec<&ApiAnswer> = fresh
+            .into_iter()
+            .filter_map(|case| self.outcomes(case))
+            .flatten()
+            .filter_map(|outcome| outcome.evidence().filter(|answer| answer.is_success()))
+            .collect();
+        let repeated = self.cases.get(&VerifyCase::Repeat).filter(|_| case != VerifyCase::Repeat);
+        let answered = repeated.and_then(|played| Some((played, played.outcomes.last()?.answer()?)));
+        let baseline = match answered {
+            None => self.baseline.clone(),
+            Some((played, answer)) => {
+                let effects = self.effects(VerifyCase::Repeat, &played.outcomes, played.risen);
+                let is_contradicted = effects.occurrences(false) == Occurrences::NotKnown(Unclear::Contradicted);
+                self.baseline.after(answer, is_contradicted)
+            }
+        };
+        baseline.but_for_content(&others)
     }
 
     fn outcomes(&self, case: VerifyCase) -> Option<&[ClientOutcome]> {

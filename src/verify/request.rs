@@ -63,12 +63,6 @@ pub(super) struct CaseKeys {
 }
 
 impl VerifyRequest {
-    /// The cases whose requests can be sent, and the most requests that they take.
-    pub fn most_requests(&self) -> usize {
-        let cases = VerifyCase::ALL.into_iter().filter(|case| self.why_not(*case).is_none());
-        cases.map(VerifyCase::most_requests).sum()
-    }
-
     /// Whether the key can be put where it should go, in the other body, too.
     pub fn check(&self) -> Result<(), KeyPositionError> {
         let key = KeyValue::One("key".to_owned());

@@ -130,7 +130,7 @@ impl VerifyReport {
 impl EffectBasis {
     pub(super) fn of_names(source: Option<&NameSource>, instead: Option<String>) -> Self {
         let source = match source {
-            Some(NameSource::Location) => "Location".to_owned(),
+            Some(NameSource::Location | NameSource::AnyLocation) => "Location".to_owned(),
             Some(NameSource::Member(name) | NameSource::AnyIdentifier(name)) => {
                 format!("the member {} of the answers", shortened(name))
             }

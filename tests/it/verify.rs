@@ -1,17 +1,15 @@
 //! `onlyonce verify`: APIs of all kinds, and what the table says of them.
 
 mod api;
+mod command_line;
+mod count;
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
 
 use self::api::{Api, Leavers, Manners};
@@ -127,15 +125,6 @@ async fn an_answer_of_another_caller_makes_the_exit_status_1() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_effect_that_the_answers_hide_is_found_by_the_count() {
-    let api = Api::start(Manners { keeps: true, secretly: true, ..Manners::default() }).await;
-    let (status, report) = verdicts(format!("{}/orders", api.url()), &ALICE).await;
-    assert_eq!((status, verdict(&report, "repeat")), (0, "pass"), "as far as the answers tell: {report:#}");
-    let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
-    assert_eq!((status, verdict(&report, "repeat")), (1, "fail"), "{report:#}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_told_is_no_verdict() {
     // Nothing is named and nothing counted.
     let api = Api::start(Manners { nameless: true, ..Manners::default() }).await;
@@ -155,63 +144,6 @@ async fn what_cannot_be_told_is_no_verdict() {
     assert_eq!((status, verdict(&report, "repeat")), (0, "pass"), "{report:#}");
     let instead = report["effects"]["instead"].as_str().expect("why not");
     assert!(instead.contains("changes by itself"), "{instead}");
-}
-
-/// The first read for the case that comes after the repeat: two before all, one for each request of the control, two for the
-/// repeat.
-const AFTER_REPEAT: usize = 7;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_others_create_too_what_the_answers_prove_stays() {
-    let repeat = async |manners| {
-        let api = Api::start(manners).await;
-        let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
-        let instead = report["effects"].to_string();
-        assert!(instead.contains("changed while nothing was sent"), "{report:#}");
-        let of_keys = verdict(&report, "long-key").to_owned();
-        (status, verdict(&report, "repeat").to_owned(), of_keys)
-    };
-    let busy = Manners { busy_from: Some(AFTER_REPEAT), ..Manners::default() };
-    assert_eq!(repeat(busy).await, (1, "fail".to_owned(), "not-known".to_owned()));
-    let kept = Manners { keeps: true, ..busy };
-    assert_eq!(repeat(kept).await, (0, "pass".to_owned(), "pass".to_owned()));
-    // The repeat was doubled by a count that is not gone by any more.
-    let (status, verdict, _) = repeat(Manners { nameless: true, ..busy }).await;
-    assert_eq!((status, verdict), (0, "not-known".to_owned()));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_count_that_is_not_given_any_more_is_not_gone_by_and_the_run_goes_on() {
-    for from in [AFTER_REPEAT, AFTER_REPEAT + 1] {
-        let manners = Manners { limited_from: Some(from), ..Manners::default() };
-        let api = Api::start(manners).await;
-        let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
-        let instead = report["effects"]["instead"].as_str().expect("why not");
-        assert!(status == 1 && instead.contains("answered with 429"), "{report:#}");
-        says(&report, "concurrent", "fail");
-        let api = Api::start(Manners { nameless: true, ..manners }).await;
-        let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
-        // It was seen while there was a count.
-        assert_eq!((status, verdict(&report, "repeat")), (1, "fail"), "{report:#}");
-        says(&report, "concurrent", "not-known");
-        assert!(report["effects"].to_string().contains("answered with 429"), "{report:#}");
-    }
-}
-
-/// What was seen while there was room stays; what a full page hides is not known.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_count_that_stands_still_is_not_gone_by() {
-    let pages = [(2, 0, "not-known"), (3, 1, "fail"), (1000, 1, "fail")];
-    let running = pages.map(async |(page, status, repeat)| {
-        let api = Api::start(Manners { nameless: true, page: Some(page), ..Manners::default() }).await;
-        let (found, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
-        assert_eq!(found, status, "{page}: {report:#}");
-        says(&report, "repeat", repeat);
-        says(&report, "concurrent", if page == 1000 { "fail" } else { "not-known" });
-        let by = if page == 1000 { "count" } else { "nothing" };
-        assert_eq!(report["effects"]["by"], by, "{page}: {report:#}");
-    });
-    join_all(running).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -270,194 +202,62 @@ async fn over_tls_the_authorities_of_the_system_are_trusted() {
     // Of another authority.
     let output = ask(&Authority::new().file()).await;
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).starts_with("error: the request gets no answer: no connection: "));
+    assert!(text(&output.stderr).contains("\nerror: the request gets no answer: no connection: "));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_says_what_it_will_send_and_asks_and_no_value_of_a_header_or_body_is_printed() {
-    let api = Api::start(Manners { keeps: true, ..Manners::default() }).await;
-    let url = format!("{}/orders?token=query-secret", api.url());
-    let other = ["--other-caller", "X-Api-Key: other-secret"];
-    let arguments = [&ALICE[..], &COUNT, &other].concat();
-    // There is no terminal to ask at.
-    let output = run(url.clone(), &arguments).await;
-    let said = text(&output.stderr);
-    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{said}");
-    let own = format!("POST {}/orders?...", api.url());
-    for expected in [
-        own.as_str(),
-        "authorization: (not shown)",
-        "content-type: application/json",
-        "another caller's x-api-key: (not shown)",
-        "up to 41 such requests",
-        "GET /orders is sent up to",
-        "add --yes",
-    ] {
-        assert!(said.contains(expected), "{expected}: {said}");
-    }
-    assert!(api.orders().is_empty(), "nothing was sent");
-
-    for format in ["text", "json", "junit"] {
-        let output = run(url.clone(), &[&arguments[..], &["--yes", "--format", format]].concat()).await;
-        let all = [said.clone(), text(&output.stdout), text(&output.stderr)].concat();
-        assert_eq!(output.status.code(), Some(1), "{all}");
-        for secret in ["secret", "book", "\x1b"] {
-            assert!(!all.contains(secret), "{format} shows {secret}: {all}");
-        }
-    }
+async fn an_answer_of_another_caller_is_seen_although_each_answer_has_something_new_in_it() {
+    let other = ["--other-caller", "Authorization: Bearer bob"];
+    let arguments = [&ALICE[..], &other].concat();
+    let stamped = Manners { keeps: true, stamped: true, ..Manners::default() };
+    let all = [
+        (stamped, 1, "fail"),
+        (Manners { by_caller: true, ..stamped }, 0, "pass"),
+        // The identifier is made of the key: it is the same for both callers, and what was created is not.
+        (Manners { of_key: true, ..stamped }, 1, "fail"),
+        (Manners { of_key: true, by_caller: true, ..stamped }, 0, "not-known"),
+        (Manners { of_key: true, by_caller: true, stamped: false, ..stamped }, 0, "not-known"),
+    ];
+    let running = all.map(async |(manners, status, expected)| {
+        let api = Api::start(manners).await;
+        let (found, report) = verdicts(format!("{}/orders", api.url()), &arguments).await;
+        says(&report, "other-caller", expected);
+        assert_eq!(found, status, "{report:#}");
+        says(&report, "replay-body", if manners.stamped { "warn" } else { "pass" });
+    });
+    join_all(running).await;
 }
 
-/// The exit status, and what a terminal shows of it, where this is typed once it asks.
-async fn on_a_terminal(url: String, typed: &[u8], no_color: bool) -> (Option<i32>, String) {
-    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&person).expect("it is ours");
-    unlockpt(&person).expect("it is ours");
-    let name = ptsname(&person, Vec::new()).expect("a name").into_string().expect("UTF-8");
-    let open = || Stdio::from(File::options().read(true).write(true).open(&name).expect("its other side"));
-    let mut command = onlyonce(&["verify", "POST"]);
-    command.arg(url).args(ALICE).env_remove("NO_COLOR").stdin(open()).stdout(open()).stderr(open());
-    if no_color {
-        command.env("NO_COLOR", "1");
-    }
-    let mut child = command.spawn().expect("the program");
-    // Its sides of the terminal, which end the reading below when the program ends.
-    drop(command);
-    let shown = Arc::new(Mutex::new(Vec::new()));
-    let (mut reader, into) = (File::from(person.try_clone().expect("a file")), Arc::clone(&shown));
-    let reading = std::thread::spawn(move || {
-        let mut bytes = [0; 4096];
-        while let Ok(count @ 1..) = reader.read(&mut bytes) {
-            into.lock().expect("no panic").extend_from_slice(&bytes[..count]);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_used_key_that_runs_with_another_body_has_doubled_an_effect() {
+    let all = [(false, true), (true, true), (false, false), (true, false)];
+    let running = all.map(async |(nameless, is_counted)| {
+        let api = Api::start(Manners { keeps: true, by_body: true, nameless, ..Manners::default() }).await;
+        let arguments = if is_counted { [&ALICE[..], &COUNT].concat() } else { ALICE.to_vec() };
+        let (status, report) = verdicts(format!("{}/orders", api.url()), &arguments).await;
+        // What nothing tells is not known.
+        let expected = if nameless && !is_counted { (0, "not-known") } else { (1, "fail") };
+        assert_eq!((status, verdict(&report, "other-body")), expected, "{nameless} {is_counted}: {report:#}");
+        says(&report, "repeat", if expected.0 == 1 { "pass" } else { "not-known" });
+        let harms = report["cases"].as_array().expect("cases").iter().filter(|row| !row["harm"].is_null()).count();
+        assert_eq!(harms, usize::try_from(status).expect("small"), "{report:#}");
+    });
+    join_all(running).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_at_once_are_not_known_where_nine_are_refused_for_the_load() {
+    let statuses = [Some("429 Too Many Requests"), Some("503 Service Unavailable"), None];
+    let running = statuses.map(async |one_at_once| {
+        // The first of ten runs until nine are refused.
+        let api = Api::start(Manners { keeps: true, one_at_once, ..Manners::default() }).await;
+        let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
+        says(&report, "repeat", "pass");
+        says(&report, "concurrent", if one_at_once.is_some() { "not-known" } else { "pass" });
+        assert_eq!(status, 0, "{report:#}");
+        if one_at_once.is_some() {
+            assert!(report.to_string().contains("9 of 10 were refused for the load"), "{report:#}");
         }
     });
-    let text = || String::from_utf8_lossy(&shown.lock().expect("no panic")).into_owned();
-    until("it asks", async || text().contains("[y/N]")).await;
-    rustix::io::write(&person, typed).expect("a terminal that reads");
-    let mut status = None;
-    until("it ends", async || {
-        status = child.try_wait().expect("our child");
-        status.is_some()
-    })
-    .await;
-    reading.join().expect("no panic");
-    (status.and_then(|status| status.code()), text())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_terminal_it_asks_shows_how_far_it_is_and_has_colours_unless_no_color_is_set() {
-    let api = Api::start(Manners::default()).await;
-    let url = format!("{}/orders", api.url());
-    let (status, shown) = on_a_terminal(url.clone(), b"\n", false).await;
-    assert_eq!((status, api.orders().len()), (Some(2), 0), "{shown}");
-    assert!(shown.contains("nothing was sent") && shown.contains("authorization: (not shown)"), "{shown}");
-
-    let (status, shown) = on_a_terminal(url.clone(), b"y\n", false).await;
-    assert_eq!(status, Some(1), "{shown}");
-    for expected in ["\r\x1b[K2/20 The same request twice", "\x1b[1;31mFAIL\x1b[m       The same", "\x1b[32mpass\x1b[m"]
-    {
-        assert!(shown.contains(expected), "{expected:?}: {shown}");
-    }
-    assert!(!shown.contains("secret"), "{shown}");
-
-    let (status, shown) = on_a_terminal(url, b"y\n", true).await;
-    assert_eq!(status, Some(1), "{shown}");
-    assert!(shown.contains("FAIL       The same request twice") && !shown.contains("\x1b[1;31m"), "{shown}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_table_fits_80_columns_and_pipelines_read_it_as_tests() {
-    let api = Api::start(Manners::default()).await;
-    let url = format!("{}/orders", api.url());
-    let output = run(url.clone(), &[&ALICE[..], &["--yes"]].concat()).await;
-    let table = text(&output.stdout);
-    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
-    assert!(text(&output.stderr).is_empty(), "no progress where nobody watches");
-    for expected in [
-        "FAIL       The same request twice\n           sent  ",
-        "           came  201, then 201\n           so    one key, 2 effects by the answers: /orders/",
-        "An effect was doubled",
-        "effects    told by the answers, by Location",
-        "draft: draft-ietf-httpapi-idempotency-key-header-07",
-    ] {
-        assert!(table.contains(expected), "{expected:?}: {table}");
-    }
-    let output = run(url, &[&ALICE[..], &["--yes", "--format", "junit"]].concat()).await;
-    let report = text(&output.stdout);
-    assert!(
-        report.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites tests=\"20\" failures=\""),
-        "{report}"
-    );
-    assert_eq!(report.matches("<testcase ").count(), 20, "{report}");
-    assert_eq!(report.matches("</testcase>").count(), 20, "{report}");
-    assert!(report.contains("<failure message=\"one key, 2 effects by the answers"), "{report}");
-    assert!(report.contains("<skipped message=\"not known: "), "{report}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_run_is_told_with_what_would_be_right_and_the_exit_status_is_2() {
-    let backend = Backend::start().await;
-    let url = format!("{}/orders", backend.url());
-    let url = url.as_str();
-    for (first, arguments, expected) in [
-        ("POST", vec!["127.0.0.1:3000/orders"], "http://127.0.0.1:3000/orders"),
-        ("POST", vec!["/orders"], "http://127.0.0.1:3000/orders"),
-        ("POST", vec!["ftp://a/orders"], "ftp is not spoken here"),
-        ("POST", vec!["http://a:b@c/orders"], "-H 'Authorization: ...'"),
-        ("GET", vec![url], "as POST"),
-        ("post", vec![url], "upper case"),
-        ("POST", vec![url, "--key", "Idempotency-Key"], "\"header:Idempotency-Key\""),
-        ("POST", vec![url, "--key", "heder:X"], "did you mean \"header:…\"?"),
-        ("POST", vec![url, "--key", "ip"], "a client does not choose ip"),
-        ("POST", vec![url, "--key", "json:/k", "-d", "a=1"], "give one with -d"),
-        ("POST", vec![url, "--key", "form:k", "-d", "{}"], "give one with -d FIELD=VALUE"),
-        ("POST", vec![url, "-H", "Idempotency-Key: 1"], "leave it out"),
-        ("POST", vec![url, "--count", "POST /orders"], "as 'GET /orders'"),
-        ("POST", vec![url, "--count", "http://other/orders"], "a path of the same server"),
-        ("POST", vec![url, "--at", "json:/total"], "--count"),
-        ("POST", vec![url, "--count", "/orders", "--at", "/total"], "write it as json:/total"),
-        ("POST", vec![url, "--other-path", "orders"], "as /orders"),
-        ("POST", vec![url, "--timeout", "30"], "as 30s"),
-        ("POST", vec![url, "--timeout", "0s"], "at least 1ms"),
-        ("POST", vec![url, "-d", "@nowhere"], "cannot read nowhere"),
-        ("POST", vec![url, "-H", "Authorization Bearer s3cret"], "invalid value '(not shown)' for '--header"),
-        ("POST", vec![url, "-H", "Authorization Bearer s3cret: x"], "what is before the colon is no header name"),
-        ("POST", vec![url, "--other-caller", "Authorization s3cret"], "write it as 'Name: value'"),
-        ("POST", vec![url, "-H", "Authorization:", "Bearer", "s3cret"], "unexpected argument '(not shown)'"),
-        ("POST", vec!["http://a b/?token=s3cret"], "invalid value '(not shown)' for '<URL>'"),
-        ("POST", vec![url, "-H", "A: s3cret", "--other-caller", "a: s3cret"], "both are one caller"),
-        (
-            "POST",
-            vec![url, "--key", "json:/k", "-d", "{}", "--other-data", "[\"s3cret\"]"],
-            "--other-data has no place",
-        ),
-    ] {
-        let mut command = onlyonce(&["verify", first, "--yes"]);
-        command.args(&arguments);
-        let output = command.output().expect("the program");
-        let said = text(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-        assert!(said.contains(expected) && !said.contains("s3cret"), "{arguments:?}: {said}");
-    }
-    assert_eq!(backend.count(), 0, "nothing was sent");
-
-    let refused = |status: &str| vec![answer(status, "")];
-    for (scripts, arguments, expected) in [
-        (vec![refused("401 Unauthorized")], vec![], "the request is refused with 401"),
-        (vec![refused("400 Bad Request"), refused("400 Bad Request")], vec![], "refused with 400"),
-        (vec![vec![Step::Answer], refused("409 Conflict")], vec![], "--key json:/number"),
-        (vec![vec![Step::Reset]], vec![], "the connection broke off before an answer"),
-        (vec![vec![Step::Hang]], vec!["--timeout", "200ms"], "no answer in time"),
-        (vec![refused("404 Not Found")], vec!["--count", "/total?k=s3cret"], "at /total: it is answered with 404"),
-    ] {
-        let backend = Backend::scripted(scripts).await;
-        let output = run(format!("{}/orders", backend.url()), &[&["--yes"], arguments.as_slice()].concat()).await;
-        let said = text(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
-        assert_eq!(output.status.code(), Some(2), "{expected}: {said}");
-        assert!(said.contains(expected) && said.contains("help: "), "{expected}: {said}");
-        assert!(!said.contains("s3cret"), "{said}");
-        assert!(output.stdout.is_empty());
-    }
-    let output = run(format!("{}/orders", nobody()), &["--yes"]).await;
-    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("no connection: "), "{}", text(&output.stderr));
+    join_all(running).await;
 }

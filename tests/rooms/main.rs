@@ -177,6 +177,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
             "httpdate",
             "hyper",
             "hyper_util",
+            "ring",
             "serde_json",
             "tokio",
             "tokio_rustls",

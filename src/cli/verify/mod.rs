@@ -18,7 +18,9 @@ use super::{BAD_USAGE, FAILED, block_on, given, output};
 use crate::config;
 use crate::rule::{JsonPointer, Selector};
 use crate::units::HumanDuration;
-use crate::verify::{self, CountRequest, KeyPosition, VerifyCase, VerifyError, VerifyReport, VerifyRequest};
+use crate::verify::{
+    self, CountRequest, KeyPosition, VerifyCase, VerifyError, VerifyProgress, VerifyReport, VerifyRequest,
+};
 
 #[derive(Args)]
 #[command(after_help = EXIT_STATUS)]
@@ -31,11 +33,11 @@ pub(super) struct VerifyArgs {
     /// A header line of it; may be given more than once. Values are never printed
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = given::header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Its body, or @FILE to read it from a file: JSON if it is a JSON object or list, else a form, unless -H says what it
+    /// Its body, or @FILE to read it from a file, @- from standard input: JSON if it is a JSON object or list, else a form, unless -H says what it
     /// is; several are joined with &
     #[arg(short = 'd', long = "data", value_name = "BODY")]
     data: Vec<String>,
-    /// A body of JSON, or @FILE to read it from a file
+    /// A body of JSON, or @FILE, or @-
     #[arg(long, value_name = "BODY", conflicts_with = "data")]
     json: Option<String>,
     /// Where the key goes: header:NAME, cookie:NAME, query:NAME, json:/pointer or form:FIELD
@@ -50,7 +52,7 @@ pub(super) struct VerifyArgs {
     /// A header line by which another caller is known, in place of the one of that name; may be given more than once
     #[arg(long, value_name = "NAME: VALUE", value_parser = given::header)]
     other_caller: Vec<(HeaderName, HeaderValue)>,
-    /// Another body that the API takes, or @FILE; by default, one value of the body is changed
+    /// Another body that the API takes, or @FILE, or @-; by default, one value of the body is changed
     #[arg(long, value_name = "BODY")]
     other_data: Option<String>,
     /// Another path that takes the request; by default, the same path with a parameter added to its query
@@ -107,15 +109,20 @@ pub(super) fn verify(args: &VerifyArgs) -> ExitCode {
             }
         }
     }
-    let shows = io::stderr().is_terminal();
-    let mut progress = |case: VerifyCase| {
-        if shows {
+    let is_watched = io::stderr().is_terminal();
+    if !is_watched {
+        output::complain(table::begun(&request));
+    }
+    let mut progress = |progress: VerifyProgress| match progress {
+        VerifyProgress::Case(case) if is_watched => {
             let number = VerifyCase::ALL.iter().position(|other| *other == case).unwrap_or_default() + 1;
             let _ = write!(io::stderr(), "\r\x1b[K{number}/{} {}", VerifyCase::ALL.len(), case.title());
         }
+        VerifyProgress::Expected(time) if !is_watched => output::complain(table::expected(time)),
+        VerifyProgress::Case(_) | VerifyProgress::Expected(_) => {}
     };
     let verified = block_on(verify::verify(&request, &mut progress));
-    if shows {
+    if is_watched {
         let _ = write!(io::stderr(), "\r\x1b[K");
     }
     match verified {
@@ -177,7 +184,7 @@ impl VerifyArgs {
         if let KeyPosition::Header(name) = &key
             && headers.contains_key(name)
         {
-            return Err(format!("-H has a {name}, and every case makes keys of its own: leave it out"));
+            return Err(format!("-H gives {name}, and every case makes keys of its own: leave it out"));
         }
         let is_given = |(name, _): &(HeaderName, HeaderValue)| {
             let others = self.other_caller.iter().filter(|(other, _)| other == name).map(|(_, value)| value);
@@ -207,15 +214,16 @@ impl VerifyArgs {
         if let Some(json) = &self.json {
             return Ok((given::body(Some(json))?.into(), Some("application/json")));
         }
+        let media = (!self.data.is_empty()).then_some("application/x-www-form-urlencoded");
         // A file of JSON is sent as it is.
         if let [only] = self.data.as_slice() {
             let body = given::body(Some(only))?;
-            if body.trim_ascii_start().starts_with(b"{") || body.trim_ascii_start().starts_with(b"[") {
-                return Ok((body.into(), Some("application/json")));
-            }
+            return Ok(match given::looks_like_json(&body) {
+                true => (body.into(), Some("application/json")),
+                false => (given::form_part(only, body).into(), media),
+            });
         }
         let parts: Vec<Vec<u8>> = self.data.iter().map(|part| given::form(part)).collect::<Result<_, _>>()?;
-        let media = (!parts.is_empty()).then_some("application/x-www-form-urlencoded");
         Ok((parts.join(&b'&').into(), media))
     }
 

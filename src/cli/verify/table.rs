@@ -1,12 +1,13 @@
 //! The table for people, and what is said before.
 
+use std::time::Duration;
+
 use http::header::{ACCEPT, CONTENT_TYPE};
 
 use super::super::text::wrapped;
 use crate::text::WIDTH;
-use crate::verify::{
-    CaseResult, CaseVerdict, DRAFT, EffectBasis, VerifyHarm, VerifyReport, VerifyRequest, most_counts,
-};
+use crate::units::HumanDuration;
+use crate::verify::{CaseResult, CaseVerdict, DRAFT, EffectBasis, VerifyHarm, VerifyReport, VerifyRequest};
 
 /// The width of the verdicts.
 const VERDICT: usize = 11;
@@ -104,13 +105,10 @@ fn summary(out: &mut String, report: &VerifyReport) {
     wrapped(out, "", &format!("Stripe: {STRIPE}"));
 }
 
-/// What will be sent. Of header lines, the values are left out; of a body, all but its size.
+/// What will be sent: all of it. Of header lines, the values are left out; of a body, all but its size.
 pub(super) fn announced(request: &VerifyRequest) -> String {
     let mut out = String::new();
-    let query = if request.url.query().is_some() { "?..." } else { "" };
-    let host = request.url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
-    let scheme = request.url.scheme_str().unwrap_or_default();
-    wrapped(&mut out, "", &format!("{} {scheme}://{host}{}{query}", request.method, request.url.path()));
+    wrapped(&mut out, "", &request_line(request));
     for (name, value) in &request.headers {
         let is_plain = *name == CONTENT_TYPE || *name == ACCEPT;
         let shown = value.to_str().ok().filter(|_| is_plain).unwrap_or("(not shown)");
@@ -119,17 +117,50 @@ pub(super) fn announced(request: &VerifyRequest) -> String {
     for (name, _) in &request.other_caller {
         wrapped(&mut out, "  ", &format!("another caller's {name}: (not shown)"));
     }
-    wrapped(&mut out, "  ", &format!("a body of {} bytes", request.body.len()));
+    let bytes = if request.body.len() == 1 { "byte" } else { "bytes" };
+    wrapped(&mut out, "  ", &format!("a body of {} {bytes}", request.body.len()));
     wrapped(&mut out, "  ", &format!("a random UUID as the key, in {}", request.key));
     out.push('\n');
     let most = request.most_requests();
-    let sent =
-        format!("This sends up to {most} such requests, ten of them at once. Most of them may create something.");
+    let sent = format!(
+        "This sends up to {most} requests, ten of them at once. Most of them may create something. They are as above, but of \
+         them, at most"
+    );
     wrapped(&mut out, "", &sent);
+    for difference in request.differences() {
+        wrapped(&mut out, &format!("{:>4}  ", difference.requests), &difference.what);
+    }
     if let Some(count) = &request.count {
-        let counts = format!("GET {} is sent up to {} times, to count.", count.target.path(), most_counts());
+        out.push('\n');
+        let query = if count.target.query().is_some() { "?..." } else { "" };
+        let counts = format!(
+            "GET {}{query} is sent up to {} times with the header lines above, to count. {} of the requests are sent only \
+             where nothing but the count tells of a doubled effect, to see it once more.",
+            count.target.path(),
+            request.most_counts(),
+            request.most_repetitions(),
+        );
         wrapped(&mut out, "", &counts);
     }
     debug_assert!(out.lines().all(|line| line.chars().count() <= WIDTH || !line.trim().contains(' ')));
     out
+}
+
+fn request_line(request: &VerifyRequest) -> String {
+    let query = if request.url.query().is_some() { "?..." } else { "" };
+    let host = request.url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    let scheme = request.url.scheme_str().unwrap_or_default();
+    format!("{} {scheme}://{host}{}{query}", request.method, request.url.path())
+}
+
+/// Where nobody sees how far it is: what begins, and how long it may take.
+pub(super) fn begun(request: &VerifyRequest) -> String {
+    let (most, longest) = (request.most_requests(), HumanDuration(request.timeout));
+    format!("verify: up to {most} requests to {}, each answered within {longest} or not at all", request_line(request))
+}
+
+/// The same, once the time of an answer is known.
+pub(super) fn expected(time: Duration) -> String {
+    let seconds = Duration::from_secs(time.as_secs() + 1);
+    format!("verify: two answers came; the rest takes about {}", HumanDuration(seconds))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
@@ -24,8 +24,18 @@ pub struct Manners {
     pub secretly: bool,
     /// The answers do not say what was created.
     pub nameless: bool,
+    /// Each answer has what is new in it, replays too.
+    pub stamped: bool,
+    /// What was created is named after its key.
+    pub of_key: bool,
+    /// A key is another one with another body.
+    pub by_body: bool,
+    /// Of many at once, all but one are refused with this status, and the one runs until they are.
+    pub one_at_once: Option<&'static str>,
     /// Others create an order, too, whenever the count is read, from this time on.
     pub busy_from: Option<usize>,
+    /// Others create one order, just before the count is read for this time.
+    pub busy_at: Option<usize>,
     /// From this time on, the count is not given.
     pub limited_from: Option<usize>,
     /// The count is that of the first page, which has room for so many.
@@ -50,6 +60,11 @@ pub struct ApiState {
     pub keys: Mutex<Vec<String>>,
     /// One for each client that has left without an answer.
     pub left: Semaphore,
+    /// One for each request that was refused while another ran.
+    pub turned_away: Semaphore,
+    is_at_work: AtomicBool,
+    /// The answers that were given.
+    answers: AtomicUsize,
     /// Requests whose size was not told.
     pub chunked: AtomicUsize,
     /// `None` while the first runs.
@@ -73,6 +88,9 @@ impl Api {
             reads: AtomicUsize::new(0),
             keys: Mutex::default(),
             left: Semaphore::new(0),
+            turned_away: Semaphore::new(0),
+            is_at_work: AtomicBool::new(false),
+            answers: AtomicUsize::new(0),
             chunked: AtomicUsize::new(0),
             kept: Mutex::default(),
         });
@@ -126,26 +144,25 @@ fn reply(status: &str, fields: &str, body: &str) -> String {
 
 impl ApiState {
     async fn answer(&self, request: &Seen) -> String {
-        let Manners { keeps, by_caller, secretly, nameless, busy_from, limited_from, page, waits_for_leavers } =
-            self.manners;
+        let Manners { keeps, by_caller, secretly, by_body, one_at_once, waits_for_leavers, .. } = self.manners;
         if request.first.starts_with("GET ") {
-            let read = self.reads.fetch_add(1, Ordering::SeqCst) + 1;
-            if limited_from.is_some_and(|from| read >= from) {
-                return reply("429 Too Many Requests", "", "{}");
-            }
-            let mut orders = self.orders.lock().expect("no panic");
-            if busy_from.is_some_and(|from| read >= from) {
-                orders.push(Order { caller: String::new(), key: None, body: Vec::new() });
-            }
-            return reply("200 OK", "", &json!({ "total": orders.len().min(page.unwrap_or(usize::MAX)) }).to_string());
+            return self.count();
+        }
+        if let Some(status) = one_at_once
+            && self.is_at_work.swap(true, Ordering::SeqCst)
+        {
+            self.turned_away.add_permits(1);
+            return reply(status, "Retry-After: 0\r\n", "{\"error\":\"too much\"}");
         }
         let key = request.values("idempotency-key").first().map(|key| (*key).to_owned());
         self.chunked.fetch_add(usize::from(request.has("transfer-encoding")), Ordering::SeqCst);
         let is_left = waits_for_leavers && self.is_first_of(key.as_deref(), LEFT);
         let caller = request.value("authorization").unwrap_or_default().to_owned();
         let whose = if by_caller { caller.as_str() } else { "" };
-        let name = key.as_ref().filter(|_| keeps).map(|key| format!("{whose} {key}"));
-        let order = Order { caller: caller.clone(), key, body: request.body.clone() };
+        let content = if by_body { String::from_utf8_lossy(&request.body).into_owned() } else { String::new() };
+        let name = key.as_ref().filter(|_| keeps).map(|key| format!("{whose} {key} {content}"));
+        let is_third = one_at_once.is_some() && self.is_first_of(key.as_deref(), [AT_ONCE; 2]);
+        let order = Order { caller: caller.clone(), key: key.clone(), body: request.body.clone() };
         if let Some(name) = &name {
             let mut kept = self.kept.lock().expect("no panic");
             match kept.get(name) {
@@ -153,7 +170,8 @@ impl ApiState {
                     if secretly {
                         self.orders.lock().expect("no panic").push(order);
                     }
-                    return answer.clone();
+                    self.is_at_work.store(false, Ordering::SeqCst);
+                    return self.stamp(answer);
                 }
                 Some(None) => return reply("409 Conflict", "Retry-After: 1\r\n", "{}"),
                 None => kept.insert(name.clone(), None),
@@ -167,16 +185,54 @@ impl ApiState {
         if is_left {
             within("a client leaves", self.left.acquire()).await.expect("it is open").forget();
         }
-        let answer = if nameless {
-            reply("201 Created", "", "{\"state\":\"created\"}")
-        } else {
-            let body = json!({ "id": format!("order-{number}"), "request_id": number * 1000 }).to_string();
-            reply("201 Created", &format!("Location: /orders/{number}\r\n"), &body)
-        };
+        if is_third {
+            within("nine are refused", self.turned_away.acquire_many(9)).await.expect("it is open").forget();
+        }
+        let answer = self.created(number, key.as_deref());
         if let Some(name) = name {
             self.kept.lock().expect("no panic").insert(name, Some(answer.clone()));
         }
-        answer
+        self.is_at_work.store(false, Ordering::SeqCst);
+        self.stamp(&answer)
+    }
+
+    fn count(&self) -> String {
+        let Manners { busy_from, busy_at, limited_from, page, .. } = self.manners;
+        let read = self.reads.fetch_add(1, Ordering::SeqCst) + 1;
+        if limited_from.is_some_and(|from| read >= from) {
+            return reply("429 Too Many Requests", "", "{}");
+        }
+        let mut orders = self.orders.lock().expect("no panic");
+        if busy_from.is_some_and(|from| read >= from) || busy_at == Some(read) {
+            orders.push(Order { caller: String::new(), key: None, body: Vec::new() });
+        }
+        reply("200 OK", "", &json!({ "total": orders.len().min(page.unwrap_or(usize::MAX)) }).to_string())
+    }
+
+    fn created(&self, number: usize, key: Option<&str>) -> String {
+        let Manners { nameless, of_key, .. } = self.manners;
+        if nameless {
+            return reply("201 Created", "", "{\"state\":\"created\"}");
+        }
+        if of_key {
+            let id: String = key.unwrap_or_default().chars().rev().collect();
+            return reply("201 Created", "", &json!({ "id": id, "created": number }).to_string());
+        }
+        let body = json!({ "id": format!("order-{number}"), "request_id": number * 1000 }).to_string();
+        reply("201 Created", &format!("Location: /orders/{number}\r\n"), &body)
+    }
+
+    /// The answer as it is given this time.
+    fn stamp(&self, answer: &str) -> String {
+        if !self.manners.stamped {
+            return answer.to_owned();
+        }
+        let moment = self.answers.fetch_add(1, Ordering::SeqCst);
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let mut body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        body["served_at"] = moment.into();
+        let location = head.lines().find(|line| line.starts_with("Location: "));
+        reply("201 Created", &location.map(|line| format!("{line}\r\n")).unwrap_or_default(), &body.to_string())
     }
 }
 
@@ -195,6 +251,7 @@ impl ApiState {
 
 /// Two keys of the control, one of ten at once; then that of an answer that is lost, and that of a client that gives up.
 const LEFT: [usize; 2] = [4, 5];
+const AT_ONCE: usize = 3;
 
 /// A relay that tells the API of clients that leave without an answer.
 pub struct Leavers {
