@@ -10,15 +10,23 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs a line of a shell in `folder`, with the program in its path.
+/// What a line of a shell prints that succeeds.
 fn shell(folder: &Path, line: &str) -> String {
+    let (status, shown) = ran(folder, line);
+    assert_eq!(status, Some(0), "{line}: {shown}");
+    shown
+}
+
+/// Runs a line of a shell in `folder`, with the program in its path: its exit status, and what it prints.
+fn ran(folder: &Path, line: &str) -> (Option<i32>, String) {
     let programs = Path::new(PROGRAM).parent().expect("the folder of the program");
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("sh");
     command.args(["-c", line]).current_dir(folder).env("PATH", path).env_remove("ONLYONCE_CONFIG");
     let output = command.output().expect("a shell");
-    assert_eq!(output.status.code(), Some(0), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("UTF-8")
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.is_empty(), "{line}: {said}");
+    (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
 }
 
 /// Each file is a command and what it prints. `ONLYONCE_BLESS=1` writes them anew.
@@ -31,7 +39,10 @@ fn requests_are_explained_word_by_word() {
         let text = fs::read_to_string(&path).expect("a file");
         let (command, told) = text.split_once('\n').unwrap_or((&text, ""));
         let line = command.strip_prefix("$ ").expect("a command");
-        let shown = shell(&folder, line);
+        let (status, shown) = ran(&folder, line);
+        // 1 where it was asked for what nobody can tell.
+        let is_told = !shown.contains("\nnow           cannot be told");
+        assert_eq!(status, Some(i32::from(!is_told)), "{line}: {shown}");
         let wide = shown.lines().find(|line| line.chars().count() > 80);
         assert_eq!(wide, None, "{} is wider than a terminal", path.display());
         if bless {
@@ -71,6 +82,24 @@ fn a_body_is_what_curl_makes_of_it() {
     assert!(said("--json '[1]'").contains("the body as JSON, by value"));
     assert_eq!(said("--json '[1]'"), said("-H 'Content-Type: application/json' -d '[1]'"));
     assert!(said("-H 'Content-Type: text/plain' -d a=1").contains("the body, by its bytes"));
+    // What looks like JSON is a form all the same, and it says so; `onlyonce verify` sends it as JSON.
+    fs::write(&file, " {\"a\":1}\n").expect("a writable folder");
+    let note = "body a form, as curl -d sends it, although it looks like JSON: --json";
+    for like in ["-d '{\"a\":1}'".to_owned(), "-d '[1]'".to_owned(), format!("-d @{}", file.display())] {
+        let shown = said(&like);
+        assert!(shown.contains(note), "{shown}");
+        assert!(!shown.contains("the body as JSON"), "{shown}");
+        assert!(!said(&format!("-H 'Content-Type: application/json' {like}")).contains(note));
+    }
+    assert!(!said("-d a=1").contains(note) && !said("--json '{}'").contains(note));
+    // Of standard input, too.
+    let line =
+        |body: &str| format!("onlyonce explain POST /orders -H 'Idempotency-Key: 17' -H 'X-Tenant: acme' {body}");
+    for (typed, body) in [("a=1\n", "-d a=1"), ("[1]", "--json '[1]'")] {
+        let option = body.split_once(' ').expect("an option").0;
+        let piped = format!("printf '%s' '{typed}' | {}", line(&format!("{option} @-")));
+        assert_eq!(shell(&folder, &piped), shell(&folder, &line(body)), "{body}");
+    }
 }
 
 /// The record's name is printed if the digest key is available; otherwise the output says where it is.
@@ -88,8 +117,14 @@ fn where_the_digest_is_not_known_the_way_to_it_is_named() {
         let shown = words(line);
         assert!(shown.contains("(its digest cannot be told: "), "{shown}");
         assert!(shown.contains("; --lookup asks the running sidecar)"), "{shown}");
-        let asked = words(&format!("{line} --lookup --admin http://127.0.0.1:1"));
+        // Nobody is there, and the exit status says so.
+        let (status, asked) = ran(folder.path(), &format!("{line} --lookup --admin http://127.0.0.1:1"));
+        assert!(status == Some(1) && asked.contains("now           cannot be told: "), "{asked}");
         assert!(!asked.contains("--lookup"), "{asked}");
+        // What has no record has nothing to be looked up.
+        for line in ["onlyonce explain GET /orders --lookup", "onlyonce explain POST /orders --lookup"] {
+            assert!(!shell(folder.path(), line).contains("cannot be told: "), "{line}");
+        }
     }
 }
 

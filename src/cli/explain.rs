@@ -10,7 +10,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::text::{labelled, ranges};
-use super::{BAD_USAGE, block_on, given, output, records};
+use super::{BAD_USAGE, FAILED, block_on, given, output, records};
 use crate::admin::shape::{BodyContent, ExplainRequest, ExplainResponse, ProspectName};
 use crate::clock;
 use crate::config::{Config, StoreLocation};
@@ -27,6 +27,7 @@ use crate::text::listed;
 use crate::units::{HumanDuration, HumanSize};
 
 #[derive(Args)]
+#[command(after_help = EXIT_STATUS)]
 pub(super) struct ExplainArgs {
     #[command(flatten)]
     config: super::ConfigArg,
@@ -37,15 +38,15 @@ pub(super) struct ExplainArgs {
     /// A header line of it; may be given more than once
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = given::header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Its body, or @FILE to read it from a file, as curl sends it: a form, unless -H says what it is; several are joined
-    /// with &
+    /// Its body, or @FILE to read it from a file, @- from standard input, as curl sends it: a form, unless -H says what it
+    /// is, also where it looks like JSON, which `onlyonce verify` sends as JSON; several are joined with &
     #[arg(short = 'd', long = "data", value_name = "BODY")]
     data: Vec<String>,
-    /// A body of JSON, or @FILE to read it from a file
+    /// A body of JSON, or @FILE, or @-
     #[arg(long, value_name = "BODY", conflicts_with = "data")]
     json: Option<String>,
-    /// Look up what the store holds now, and what this request would get. A Redis is asked itself; an embedded store that
-    /// is in use, and a memory store, through the admin listener of the sidecar
+    /// Look up what the store holds now, and what this request would get. A Redis and a PostgreSQL are asked themselves; an
+    /// embedded store that is in use, and a memory store, through the admin listener of the sidecar
     #[arg(long)]
     lookup: bool,
     /// The admin listener to ask instead, as http://HOST:PORT
@@ -53,13 +54,20 @@ pub(super) struct ExplainArgs {
     admin: Option<String>,
 }
 
+const EXIT_STATUS: &str = "\
+Exit status: 0; 1 if --lookup could not tell what the store holds; 2 for a wrong command line or configuration.";
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const LOOKS_LIKE_JSON: &str = "a form, as curl -d sends it, although it looks like JSON: --json, or -H 'Content-Type: \
+                               application/json', is for a client that sends JSON";
+
 impl ExplainArgs {
     pub(super) fn config(&self) -> &Path {
         self.config.file()
     }
 
-    /// The body, and the fields that curl adds to the request for its sake.
-    fn body(&mut self) -> Result<Vec<u8>, String> {
+    /// The body, and the fields that curl adds to the request for its sake. With what is to be said of them.
+    fn body(&mut self) -> Result<(Vec<u8>, Option<&'static str>), String> {
         let mut add = |name, value| {
             if !self.headers.iter().any(|(given, _)| given == name) {
                 self.headers.push((name, HeaderValue::from_static(value)));
@@ -68,18 +76,30 @@ impl ExplainArgs {
         if let Some(json) = &self.json {
             add(CONTENT_TYPE, "application/json");
             add(ACCEPT, "application/json");
-            return given::body(Some(json));
+            return Ok((given::body(Some(json))?, None));
         }
-        if !self.data.is_empty() {
-            add(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let is_form = !self.data.is_empty() && self.headers.iter().all(|(name, _)| name != CONTENT_TYPE);
+        if is_form {
+            self.headers.push((CONTENT_TYPE, HeaderValue::from_static(FORM)));
         }
         let parts: Vec<Vec<u8>> = self.data.iter().map(|part| given::form(part)).collect::<Result<_, _>>()?;
-        Ok(parts.join(&b'&'))
+        let body = parts.join(&b'&');
+        let note = (is_form && given::looks_like_json(&body)).then_some(LOOKS_LIKE_JSON);
+        Ok((body, note))
     }
 }
 
+/// What came of --lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LookupResult {
+    /// It was not asked for, or the request has no record.
+    NotNeeded,
+    Told,
+    NotTold,
+}
+
 pub(super) fn explain(config: &Config, mut args: ExplainArgs) -> ExitCode {
-    let body = match args.body() {
+    let (body, note) = match args.body() {
         Ok(body) => body,
         Err(message) => {
             output::complain(format_args!("error: {message}"));
@@ -94,12 +114,16 @@ pub(super) fn explain(config: &Config, mut args: ExplainArgs) -> ExitCode {
     let found = config.routes.find(&target);
 
     let mut out = String::new();
+    let mut lookup = LookupResult::NotNeeded;
     labelled(&mut out, "request", &format!("{} {}", args.method, asked.path()));
     if let Some(method) = asked.overriding().first() {
         labelled(&mut out, "", &format!("may be taken as {method}: a field overrides the method"));
     }
     if let Some(respelled) = found.as_ref().and_then(|found| found.respelled.as_deref()) {
         labelled(&mut out, "", &format!("is taken as another spelling of {respelled}"));
+    }
+    if let Some(note) = note {
+        labelled(&mut out, "body", note);
     }
     match found.as_ref().map(|found| (found.rule, found)) {
         Some((rule, _)) if rule.mode == Mode::Off => {
@@ -118,7 +142,8 @@ pub(super) fn explain(config: &Config, mut args: ExplainArgs) -> ExitCode {
                 labelled(&mut out, "so", why);
             } else {
                 let request = described.on(found, &config.trust, clock::wall());
-                guarded(&mut out, config, args, rule, Request { log_keys: config.log.keys, ..request }, &body);
+                let request = Request { log_keys: config.log.keys, ..request };
+                lookup = guarded(&mut out, config, args, rule, request, &body);
             }
         }
         None => {
@@ -127,7 +152,11 @@ pub(super) fn explain(config: &Config, mut args: ExplainArgs) -> ExitCode {
             labelled(&mut out, "so", "it is passed on untouched and unguarded");
         }
     }
-    output::print(&out)
+    let printed = output::print(&out);
+    match lookup {
+        LookupResult::NotTold => ExitCode::from(FAILED),
+        LookupResult::NotNeeded | LookupResult::Told => printed,
+    }
 }
 
 fn methods(rule: &Rule) -> String {
@@ -165,7 +194,15 @@ fn why_not(rule: &Rule, target: &RouteTarget<'_>) -> String {
     }
 }
 
-fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, request: Request<'_>, body: &[u8]) {
+fn guarded(
+    out: &mut String,
+    config: &Config,
+    args: &ExplainArgs,
+    rule: &Rule,
+    request: Request<'_>,
+    body: &[u8],
+) -> LookupResult {
+    let mut lookup = LookupResult::NotNeeded;
     let digest_key = digest_key(config);
     // Only the record's name needs the store's digest key.
     let stand_in = DigestKey::from_bytes([0; 32]);
@@ -181,11 +218,11 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
     if let Some(name) = key::respelled(rule, request.headers) {
         let why = format!("400 bad-request: a backend may take the field {name} for another one that matters here");
         labelled(out, "so", &why);
-        return;
+        return lookup;
     }
     if let Some(over) = too_large(rule, body) {
         labelled(out, "so", &over);
-        return;
+        return lookup;
     }
     match key::read(rule, digest_key.as_ref().unwrap_or(&stand_in), request, body) {
         Err(error) => {
@@ -226,7 +263,7 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
                 Ok(_) => {
                     labelled(out, "record", &operation.name.to_string());
                     if args.lookup {
-                        now(out, looked_up(config, args, rule, &operation, body), Some(&operation.name));
+                        lookup = now(out, looked_up(config, args, rule, &operation, body), Some(&operation.name));
                     }
                 }
                 Err(why) => {
@@ -240,8 +277,9 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
                             match told {
                                 Err(_) if is_unmade(config, args) => {
                                     labelled(out, "now", &records::in_short(None, ProspectName::Runs));
+                                    lookup = LookupResult::Told;
                                 }
-                                told => now(out, told, None),
+                                told => lookup = now(out, told, None),
                             }
                         }
                     }
@@ -262,6 +300,7 @@ fn guarded(out: &mut String, config: &Config, args: &ExplainArgs, rule: &Rule, r
             outcomes(out, rule, &operation, config.upstream.attempt_timeout);
         }
     }
+    lookup
 }
 
 fn too_large(rule: &Rule, body: &[u8]) -> Option<String> {
@@ -360,7 +399,8 @@ fn outcomes(out: &mut String, rule: &Rule, operation: &Operation, attempt_timeou
 }
 
 /// The request's record, whose name by this file is `name`.
-fn now(out: &mut String, found: Result<ExplainResponse, String>, name: Option<&RecordName>) {
+fn now(out: &mut String, found: Result<ExplainResponse, String>, name: Option<&RecordName>) -> LookupResult {
+    let lookup = if found.is_ok() { LookupResult::Told } else { LookupResult::NotTold };
     let text = match found {
         Ok(
             ExplainResponse { route: None, .. }
@@ -386,6 +426,7 @@ fn now(out: &mut String, found: Result<ExplainResponse, String>, name: Option<&R
         }
     };
     labelled(out, "now", &text);
+    lookup
 }
 
 /// Looks up the record: in the store if it can be opened, else through the sidecar that uses it.
