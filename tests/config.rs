@@ -258,7 +258,7 @@ fn a_file_that_cannot_be_read_says_what_to_do() {
     let default = load(Path::new("onlyonce.toml")).expect_err("there is none").to_string();
     assert_eq!(
         default,
-        "no onlyonce.toml in this folder\nhelp: name one with --config or $ONLYONCE_CONFIG, or try `onlyonce demo`"
+        "no onlyonce.toml in this folder\nhelp: make one with `onlyonce init`, name one with --config or $ONLYONCE_CONFIG,\n      or try `onlyonce demo`"
     );
     let error = load(folder.path()).expect_err("a folder is no file");
     assert!(matches!(&error, ConfigError::Unreadable { message, .. } if message.ends_with("is a folder")), "{error}");

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::connect::StoreTrial;
 use super::running::SidecarComparison;
@@ -12,7 +13,7 @@ use super::table::Table;
 use super::text::{labelled, ranges, terminal_width, wrapped};
 use super::{BAD_USAGE, FAILED, Format, output};
 use crate::advice::{self, Warning, Weight};
-use crate::config::Config;
+use crate::config::{Config, ConfigProblem};
 use crate::form_guard::{FormGuard, ScriptTag};
 use crate::rule::{Disposition, OnConcurrent, OnMissingKey, Preset, Rule, WARNINGS};
 use crate::text::listed;
@@ -34,7 +35,7 @@ pub(super) fn check(
     let is_refused = strict && found.iter().any(|warning| warning.weight == Weight::Warning);
     let out = match format {
         Format::Text => {
-            let mut out = text(&rows, &found, &accepted, is_refused, terminal_width());
+            let (mut out, warnings) = text(&rows, &found, &accepted, terminal_width());
             if let Some(form_guard) = &form_guard {
                 out.push('\n');
                 out.push_str(&script(form_guard));
@@ -47,6 +48,14 @@ pub(super) fn check(
             if is_told {
                 labelled(&mut out, "sidecar", &running.said);
             }
+            let verdict = match connection {
+                _ if is_refused => "refused (--strict)",
+                Some(connection) if !connection.is_usable() => "failed (the store cannot be used)",
+                Some(_) | None => "ok",
+            };
+            let is_long = form_guard.is_some() || connection.is_some() || is_told;
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{}{verdict}: {}", if is_long { "\n" } else { "" }, counts(rows.len(), warnings));
             out
         }
         Format::Json => {
@@ -59,6 +68,24 @@ pub(super) fn check(
         Some(connection) if !connection.is_usable() => ExitCode::from(FAILED),
         Some(_) | None => printed,
     }
+}
+
+/// Why a file is refused, for programs: `{"problems":[{"line":3,"column":10,"text":"…","help":"…"}]}`.
+pub(super) fn refused(problems: &[ConfigProblem]) -> ExitCode {
+    let all: Vec<Value> = problems
+        .iter()
+        .map(|problem| {
+            let (line, column) = problem.place().unzip();
+            json!({ "line": line, "column": column, "text": problem.message, "help": problem.advice })
+        })
+        .collect();
+    output::print(&format!("{:#}\n", json!({ "problems": all })));
+    ExitCode::from(BAD_USAGE)
+}
+
+fn counts(routes: usize, warnings: usize) -> String {
+    let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    format!("{}, {}", count(routes, "route"), count(warnings, "warning"))
 }
 
 /// One rule, as text.
@@ -177,8 +204,8 @@ fn exceptions(rule: &Rule) -> String {
     all.into_iter().map(list).collect()
 }
 
-/// A table if the terminal is wide enough, else a block for each route.
-fn text(rows: &[RuleRow], found: &[Warning], accepted: &[Warning], is_refused: bool, width: usize) -> String {
+/// A table if the terminal is wide enough, else a block for each route; and the number of warnings.
+fn text(rows: &[RuleRow], found: &[Warning], accepted: &[Warning], width: usize) -> (String, usize) {
     let table = table(rows);
     let mut out = if table.width() > width { blocks(rows) } else { table.to_string() };
     out.push('\n');
@@ -190,11 +217,7 @@ fn text(rows: &[RuleRow], found: &[Warning], accepted: &[Warning], is_refused: b
         names.dedup();
         wrapped(&mut out, "accepted: ", &listed(&names));
     }
-    let verdict = if is_refused { "refused (--strict)" } else { "ok" };
-    let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "{verdict}: {}, {}", count(rows.len(), "route"), count(warnings, "warning"));
-    out
+    (out, warnings)
 }
 
 /// Columns with only default values are omitted.
@@ -392,7 +415,7 @@ mod tests {
         let file = include_str!("../../config/orders.toml");
         let config = parse("orders.toml", file, &|_| None).unwrap_or_else(|error| panic!("{error}"));
         let rows: Vec<RuleRow> = config.routes.rules().iter().map(|rule| RuleRow::of(rule)).collect();
-        let blocks = text(&rows, &[], &[], false, 80);
+        let (blocks, _) = text(&rows, &[], &[], 80);
         assert!(
             blocks.starts_with(
                 "create-order\n  match          POST /orders\n  mode           enforce\n  \
@@ -404,6 +427,6 @@ mod tests {
             "{blocks}"
         );
         assert!(blocks.lines().all(|line| line.chars().count() <= 80), "{blocks}");
-        assert!(text(&rows, &[], &[], false, 240).starts_with("route         match"));
+        assert!(text(&rows, &[], &[], 240).0.starts_with("route         match"));
     }
 }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +14,8 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
 use crate::admin::BY_OPERATOR;
@@ -30,6 +31,16 @@ pub(super) struct AdminClient {
     routes: Option<Vec<String>>,
     connect_timeout: Duration,
     timeout: Duration,
+    /// An admin listener has answered at this address.
+    is_known: AtomicBool,
+}
+
+/// What only an admin listener answers `GET /status` with, out of the [whole](crate::admin::Status).
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "they are there, whatever they say")]
+struct AdminGreeting {
+    version: String,
+    lease_lost: u64,
 }
 
 /// Where the token comes from.
@@ -89,7 +100,8 @@ impl AdminClient {
             (None, None) => TokenFrom::Nowhere,
         };
         let (connect_timeout, timeout) = (CONNECT_TIMEOUT, TIMEOUT);
-        Ok(Self { authority, token: token.or(configured), token_from, routes, connect_timeout, timeout })
+        let is_known = AtomicBool::new(false);
+        Ok(Self { authority, token: token.or(configured), token_from, routes, connect_timeout, timeout, is_known })
     }
 
     /// With a short timeout, for calls that are optional.
@@ -125,7 +137,14 @@ impl AdminClient {
         target: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, AdminCallError> {
-        let (status, body) = match tokio::time::timeout(self.timeout, self.exchange(method, target, body)).await {
+        let asked = async {
+            if !self.is_known.load(Ordering::Relaxed) {
+                self.greet().await?;
+                self.is_known.store(true, Ordering::Relaxed);
+            }
+            self.exchange(method, target, body, self.token.as_ref()).await
+        };
+        let (status, body) = match tokio::time::timeout(self.timeout, asked).await {
             Ok(answer) => answer?,
             Err(_) => {
                 return Err(AdminCallError::Unreachable(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")));
@@ -140,16 +159,27 @@ impl AdminClient {
         }
     }
 
+    /// Makes sure that the address is an admin listener's. Behind the port of the proxy, the backend would get the token, and
+    /// what is asked about.
+    async fn greet(&self) -> Result<(), AdminCallError> {
+        let (status, body) = self.exchange(Method::GET, "/status", None::<&()>, None).await?;
+        match serde_json::from_slice::<AdminGreeting>(&body) {
+            Ok(_) if status.is_success() => Ok(()),
+            _ => Err(AdminCallError::Strange(format!("it answers GET /status with {status}, and not as one"))),
+        }
+    }
+
     async fn exchange(
         &self,
         method: Method,
         target: &str,
         body: Option<&impl Serialize>,
+        token: Option<&Secret>,
     ) -> Result<(StatusCode, Bytes), AdminCallError> {
         let strange = |error: &dyn Error| AdminCallError::Strange(error.to_string());
         let mut request = Request::builder().method(method).uri(target).header(HOST, self.authority.as_str());
         request = request.header(BY_OPERATOR, "cli");
-        if let Some(token) = &self.token {
+        if let Some(token) = token {
             let value = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
             let mut value = value.map_err(|_| AdminCallError::Usage("the token cannot stand in a header".into()))?;
             value.set_sensitive(true);
@@ -197,6 +227,9 @@ fn authority(url: &str) -> Result<Authority, String> {
         }
         (Some(scheme), _) if *scheme == Scheme::HTTPS => {
             Err(wrong("the admin listener speaks plain HTTP: use a tunnel, as `ssh -L 9464:127.0.0.1:9464 HOST`"))
+        }
+        _ if url.parse::<Authority>().is_ok_and(|authority| authority.port().is_some()) => {
+            Err(wrong(&format!("write it as http://{url}")))
         }
         _ => Err(wrong("write it as http://127.0.0.1:9464")),
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::block_on;
 use super::text::labelled;
 use crate::config::{self, StoreLocation};
-use crate::run::{self, NodeTrial, ServerFinding, Trial};
+use crate::run::{self, ExaminedFolder, NodeTrial, ServerFinding, Trial};
 use crate::text::WIDTH;
 
 /// The result of connecting.
@@ -41,11 +41,21 @@ impl StoreTrial {
                 };
                 Self { store: format!("{kind} at {server}"), error, findings, nodes, acl, grants }
             }
-            None => {
-                let store = without_connection(&store.location);
-                Self { store, error: None, findings: Vec::new(), nodes: Vec::new(), acl: None, grants: None }
-            }
+            None => Self::without_server(&store.location),
         })
+    }
+
+    fn without_server(location: &StoreLocation) -> Self {
+        let (store, examined) = match location {
+            StoreLocation::Embedded(path) => (format!("embedded in {}", path.display()), Some(run::try_folder(path))),
+            StoreLocation::Memory | StoreLocation::Redis(_) | StoreLocation::Postgres(_) => ("memory".to_owned(), None),
+        };
+        let (findings, error) = match examined {
+            Some(Ok(folder)) => (vec![ServerFinding { what: "folder", found: in_words(folder).to_owned() }], None),
+            Some(Err(why)) => (Vec::new(), Some(why)),
+            None => (Vec::new(), None),
+        };
+        Self { store, error, findings, nodes: Vec::new(), acl: None, grants: None }
     }
 
     pub(super) fn is_usable(&self) -> bool {
@@ -54,10 +64,11 @@ impl StoreTrial {
 
     pub(super) fn write(&self, out: &mut String) {
         out.push('\n');
-        let verdict = match (&self.error, self.acl.as_ref().or(self.grants.as_ref())) {
-            (Some(error), _) => format!("{}: cannot be used: {error}", self.store),
-            (None, Some(_)) => format!("{}: can be used", self.store),
-            (None, None) => format!("{}: nothing to connect to", self.store),
+        let is_examined = self.acl.is_some() || self.grants.is_some() || !self.findings.is_empty();
+        let verdict = match &self.error {
+            Some(error) => format!("{}: cannot be used: {error}", self.store),
+            None if is_examined => format!("{}: can be used", self.store),
+            None => format!("{}: nothing to connect to", self.store),
         };
         labelled(out, "store", &verdict);
         listed(out, "  ", &self.findings);
@@ -104,9 +115,11 @@ fn commands(acl: &str) -> String {
     out
 }
 
-fn without_connection(location: &StoreLocation) -> String {
-    match location {
-        StoreLocation::Embedded(path) => format!("embedded in {}", path.display()),
-        StoreLocation::Memory | StoreLocation::Redis(_) | StoreLocation::Postgres(_) => "memory".to_owned(),
+fn in_words(folder: ExaminedFolder) -> &'static str {
+    match folder {
+        ExaminedFolder::Missing => "is not there yet: a start makes it",
+        ExaminedFolder::Empty => "is empty: a start makes a store in it",
+        ExaminedFolder::Store => "holds a store",
+        ExaminedFolder::InUse => "holds a store, which a running sidecar uses",
     }
 }

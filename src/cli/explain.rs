@@ -34,6 +34,7 @@ pub(super) struct ExplainArgs {
     /// The request's method
     method: Method,
     /// Its URL, or only the path and query
+    #[arg(value_parser = url)]
     url: Uri,
     /// A header line of it; may be given more than once
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = given::header)]
@@ -60,6 +61,17 @@ Exit status: 0; 1 if --lookup could not tell what the store holds; 2 for a wrong
 const FORM: &str = "application/x-www-form-urlencoded";
 const LOOKS_LIKE_JSON: &str = "a form, as curl -d sends it, although it looks like JSON: --json, or -H 'Content-Type: \
                                application/json', is for a client that sends JSON";
+
+/// A path, or an `http` URL.
+fn url(text: &str) -> Result<Uri, String> {
+    let is_right = text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://");
+    match text.parse() {
+        Ok(url) if is_right => Ok(url),
+        Ok(_) if text.contains("://") => Err("the scheme is http or https".to_owned()),
+        Ok(_) => Err("it is a path, as /orders, or a URL, as http://shop.example/orders".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
 
 impl ExplainArgs {
     pub(super) fn config(&self) -> &Path {
@@ -274,6 +286,9 @@ fn guarded(
                         Some(told) => {
                             let named = told.as_ref().ok().and_then(|told| told.record.clone());
                             labelled(out, "record", &named.unwrap_or_else(unnamed));
+                            if told.is_ok() && config.store.location != StoreLocation::Memory {
+                                labelled(out, "as told by", &format!("the sidecar, since {why}"));
+                            }
                             match told {
                                 Err(_) if is_unmade(config, args) => {
                                     labelled(out, "now", &records::in_short(None, ProspectName::Runs));

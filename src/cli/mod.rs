@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use clap::builder::OsStringValueParser;
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -64,7 +64,7 @@ struct LogArgs {
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<Format>,
     /// The least severe log lines to write: error, warn, info, debug or trace
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = level(), ignore_case = true, hide_possible_values = true)]
     log_level: Option<tracing::Level>,
 }
 
@@ -72,6 +72,9 @@ struct LogArgs {
 enum Command {
     /// Run the proxy
     Serve {
+        /// The configuration file, as --config
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
         #[command(flatten)]
         config: ConfigArg,
     },
@@ -160,6 +163,11 @@ struct ConfigArg {
     config: Option<OsString>,
 }
 
+fn level() -> impl TypedValueParser<Value = tracing::Level> {
+    PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"])
+        .try_map(|level| level.parse::<tracing::Level>())
+}
+
 fn socket_address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "an IP address and a port are right, as 127.0.0.1:8080")
 }
@@ -168,6 +176,22 @@ fn socket_address(text: &str) -> Result<SocketAddr, &'static str> {
 const DEFAULT_FILE: &str = "onlyonce.toml";
 
 impl ConfigArg {
+    /// The file, which may be named without the option as well: once.
+    fn file_or(&self, named: Option<&Path>) -> Result<PathBuf, ExitCode> {
+        let of_environment = std::env::var_os("ONLYONCE_CONFIG");
+        let has_option = self.config.is_some() && self.config != of_environment;
+        match named {
+            Some(_) if has_option => {
+                output::complain(
+                    "error: the configuration is named twice\nhelp: name it once, as FILE or with --config",
+                );
+                Err(ExitCode::from(BAD_USAGE))
+            }
+            Some(file) => Ok(file.to_owned()),
+            None => Ok(self.file().to_owned()),
+        }
+    }
+
     /// An empty name counts as absent.
     fn file(&self) -> &Path {
         self.config.as_deref().filter(|name| !name.is_empty()).map_or(Path::new(DEFAULT_FILE), Path::new)
@@ -192,21 +216,34 @@ pub fn main() -> ExitCode {
         Err(error) => return not_run(&without_credentials(error)),
     };
     match cli.command {
-        Command::Serve { config } => serve(config.file(), &cli.log),
+        Command::Serve { file, config } => match config.file_or(file.as_deref()) {
+            Ok(file) => serve(&file, &cli.log),
+            Err(code) => code,
+        },
         Command::Init { file } => init::init(&file),
         Command::Check { file, config, strict, connect, admin, format } => {
-            let file = file.as_deref().unwrap_or(config.file());
-            with_config(file, |config| {
-                let running = match SidecarComparison::ask(&config, file, admin.as_deref()) {
-                    Ok(running) => running,
-                    Err(failure) => return records::failed(&failure),
-                };
-                let is_told = connect || admin.is_some();
-                match connect.then(|| connect::StoreTrial::make(&config.store)).transpose() {
-                    Ok(connection) => check::check(&config, strict, format, connection.as_ref(), &running, is_told),
-                    Err(error) => failed(&error, LogFormat::Text),
-                }
-            })
+            let file = match config.file_or(file.as_deref()) {
+                Ok(file) => file,
+                Err(code) => return code,
+            };
+            let refused = |error: &ConfigError| match (format, error) {
+                (Format::Json, ConfigError::Invalid { problems, .. }) => check::refused(problems),
+                _ => refused(error),
+            };
+            config::load(&file).map_or_else(
+                |error| refused(&error),
+                |config| {
+                    let running = match SidecarComparison::ask(&config, &file, admin.as_deref()) {
+                        Ok(running) => running,
+                        Err(failure) => return records::failed(&failure),
+                    };
+                    let is_told = connect || admin.is_some();
+                    match connect.then(|| connect::StoreTrial::make(&config.store)).transpose() {
+                        Ok(connection) => check::check(&config, strict, format, connection.as_ref(), &running, is_told),
+                        Err(error) => failed(&error, LogFormat::Text),
+                    }
+                },
+            )
         }
         Command::Explain(args) => {
             let file = args.config().to_owned();
@@ -275,13 +312,49 @@ fn man() -> ExitCode {
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
     let mut out = Vec::new();
-    if let Err(error) = clap_mangen::Man::new(program.clone()).render(&mut out) {
+    if let Err(error) = head(&clap_mangen::Man::new(program.clone()), &mut out) {
         return output::not_written(&error);
     }
     let mut page = String::from_utf8_lossy(&out).into_owned();
     program.get_subcommands().for_each(|command| section(&mut page, command));
+    page.push_str(MAN_END);
     output::print(&page)
 }
+
+/// Without the commands, which follow on the same page.
+fn head(man: &clap_mangen::Man, out: &mut Vec<u8>) -> io::Result<()> {
+    man.render_title(out)?;
+    man.render_name_section(out)?;
+    man.render_synopsis_section(out)?;
+    man.render_description_section(out)?;
+    man.render_options_section(out)
+}
+
+const MAN_END: &str = "\
+.SH \"EXIT STATUS\"
+.TP
+.B 0
+Success.
+.TP
+.B 1
+Failed while running; of verify: an effect was doubled, or an answer was another caller's.
+.TP
+.B 2
+Bad usage, or an invalid configuration; of check --strict: a warning.
+.SH ENVIRONMENT
+.TP
+.B ONLYONCE_CONFIG
+The configuration file, where none is named. Empty counts as not set.
+.TP
+.B ONLYONCE_ADMIN_TOKEN
+The token of the admin listener, before that of the configuration.
+.SH FILES
+.TP
+.I onlyonce.toml
+The configuration file in the current folder, where none is named.
+.SH \"SEE ALSO\"
+The files name environment variables of their own, as in \"env:NAME\". All keys: onlyonce schema.
+";
 
 fn section(page: &mut String, command: &clap::Command) {
     let name = command.get_bin_name().unwrap_or(command.get_name()).to_uppercase();

@@ -37,6 +37,13 @@ pub struct ConfigProblem {
     pub(super) excerpt: Option<Excerpt>,
 }
 
+impl ConfigProblem {
+    /// Line and column, in characters, from 1; `None` for a missing table.
+    pub fn place(&self) -> Option<(usize, usize)> {
+        self.excerpt.as_ref().map(|excerpt| (excerpt.line, excerpt.column))
+    }
+}
+
 impl std::error::Error for ConfigError {}
 
 impl fmt::Display for ConfigError {

@@ -23,7 +23,8 @@ pub enum StateName {
 }
 
 impl StateName {
-    const ALL: [Self; 5] = [Self::InFlight, Self::Completed, Self::Unreplayable, Self::Unknown, Self::Unreadable];
+    /// Those that a record may have.
+    pub const ALL: [Self; 5] = [Self::InFlight, Self::Completed, Self::Unreplayable, Self::Unknown, Self::Unreadable];
 
     /// As written in JSON.
     pub fn as_str(self) -> &'static str {

@@ -9,6 +9,7 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -32,9 +33,9 @@ use crate::proxy::IncomingBody;
 use crate::rule::Rule;
 pub use crate::server::InheritedSockets;
 use crate::server::{Cores, Listener, Server};
-pub use crate::store::ServerFinding;
 pub(crate) use crate::store::causes;
 use crate::store::{self, Metered, NodeReport};
+pub use crate::store::{ExaminedFolder, ServerFinding};
 use crate::telemetry;
 
 /// A sidecar whose listeners are bound, and whose store is open.
@@ -353,6 +354,11 @@ pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
     // The nodes of a cluster were examined, whatever is wrong with one of them.
     let findings = if error.is_none() || !nodes.is_empty() { store.findings() } else { Vec::new() };
     Some(Trial { kind: "Redis", server: address.server(), error, findings, nodes, rights: acl })
+}
+
+/// Looks whether the embedded store in `path` can be opened, and changes nothing there.
+pub fn try_folder(path: &Path) -> Result<ExaminedFolder, String> {
+    store::Embedded::examine(path).map_err(|error| store::causes(&error))
 }
 
 async fn try_postgres(address: &PostgresAddress, settings: &config::StoreConfig) -> Trial {

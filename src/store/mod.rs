@@ -38,7 +38,7 @@ use std::time::Duration;
 
 pub use any::AnyStore;
 pub use body::{StoredBody, StoredChunks};
-pub use embedded::{Embedded, EmbeddedError};
+pub use embedded::{Embedded, EmbeddedError, ExaminedFolder};
 pub use memory::Memory;
 pub use metered::Metered;
 pub use postgres::{Postgres, PostgresError, SCHEMA, grants};

@@ -156,7 +156,7 @@ async fn check_minds_neither_that_no_sidecar_is_there_nor_one_that_does_not_tell
     with_token(&changed, Some("open-sesame"), &["check"]).await.has("orders: key was");
     let wrong = said(&changed, &["check", "--admin", "127.0.0.1:1"]).await;
     assert_eq!(wrong.status, Some(2));
-    wrong.has("write it as http://127.0.0.1:9464");
+    wrong.has("write it as http://127.0.0.1:1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -118,6 +118,127 @@ const LEAST: &str = "[upstream]\nurl = \"http://127.0.0.1:3000\"\n[[route]]\nnam
                      scope = []\n";
 
 #[test]
+fn check_looks_at_the_folder_of_an_embedded_store_and_changes_nothing() {
+    let folder = folder();
+    let path = folder.path().join("data");
+    let check = || {
+        let config = format!("{LEAST}\n[store]\nurl = \"embedded:{}\"\n", path.display());
+        let output = with_config(&config, &["check", "--connect"]);
+        let told = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+        (output.status.code(), told)
+    };
+    let (code, told) = check();
+    assert!(code == Some(0) && told.contains("is not there yet: a start makes it"), "{told}");
+    assert!(!path.exists());
+    fs::write(&path, "a file").expect("a file");
+    let (code, told) = check();
+    assert!(code == Some(1) && told.contains("cannot be used: ") && told.contains("is not a folder"), "{told}");
+    // The verdict is the last line.
+    assert!(told.contains("failed (the store cannot be used): 1 route") && !told.contains("ok: "), "{told}");
+    fs::remove_file(&path).expect("it is there");
+    fs::create_dir(&path).expect("a folder");
+    fs::write(path.join("photo.jpg"), "").expect("a file");
+    let (code, told) = check();
+    assert!(code == Some(1) && told.contains("is no store of onlyonce") && told.contains("photo.jpg"), "{told}");
+    assert_eq!(fs::read_dir(&path).expect("a folder").count(), 1, "nothing is written");
+}
+
+#[test]
+fn what_is_no_redis_is_called_so() {
+    use std::io::{Read, Write};
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let config = format!("{LEAST}\n[store]\nurl = \"redis://127.0.0.1:{port}/0\"\n");
+    let output = with_config(&config, &["check", "--connect"]);
+    let told = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        told.contains(&format!("Redis at 127.0.0.1:{port}: cannot be used: what answers there is no Redis")),
+        "{told}"
+    );
+    assert!(!told.contains("Unexpected") && !told.contains("Parse error"), "{told}");
+}
+
+#[test]
+fn a_configuration_is_named_once() {
+    let memory = format!("{LEAST}\n[store]\nurl = \"memory:\"\n");
+    for command in ["check", "serve"] {
+        let output = with_config(&memory, &[command, "onlyonce.toml", "--config", "other.toml"]);
+        let told = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && told.contains("named twice"), "{command}: {told}");
+    }
+    assert_eq!(with_config(&memory, &["check", "onlyonce.toml"]).status.code(), Some(0));
+    // It starts, and finds its folder of the store to be a file.
+    let broken = format!("{LEAST}\n[store]\nurl = \"embedded:onlyonce.toml\"\n[admin]\nlisten = \"off\"\n");
+    let output = with_config(&broken, &["serve", "onlyonce.toml"]);
+    assert!(text(&output.stderr).contains("is not a folder"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_refused_file_is_json_for_programs() {
+    let output = with_config("[server]\nlisten = 8080\n", &["check", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(2));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let first = &report["problems"][0];
+    assert_eq!((first["line"].as_u64(), first["column"].as_u64()), (Some(2), Some(10)), "{report:#}");
+    assert_eq!(first["text"], "server.listen must be a string, and this is an integer");
+    assert_eq!(first["help"], "an address and a port, in quotes: \"127.0.0.1:8080\"");
+    let of_table = report["problems"].as_array().expect("a list").last().expect("one");
+    assert_eq!(
+        (&of_table["line"], of_table["text"].as_str()),
+        (&serde_json::Value::Null, Some("there is no [[route]]"))
+    );
+}
+
+#[test]
+fn explain_takes_a_path_or_a_url() {
+    let memory = format!("{LEAST}\n[store]\nurl = \"memory:\"\n");
+    for url in ["orders", "ftp://shop.example/orders", "*", "shop.example:80"] {
+        let output = with_config(&memory, &["explain", "POST", url]);
+        assert_eq!(output.status.code(), Some(2), "{url}: {}", text(&output.stdout));
+    }
+    for url in ["/orders", "http://shop.example/orders", "https://shop.example/orders?x"] {
+        assert_eq!(with_config(&memory, &["explain", "POST", url]).status.code(), Some(0), "{url}");
+    }
+}
+
+/// Behind the port of the proxy is the backend: it would get the token, and the request with its credentials.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_but_an_admin_listener_is_sent_what_is_for_one() {
+    let backend = Backend::start().await;
+    let admin = backend.url();
+    let memory = format!("{LEAST}\n[store]\nurl = \"memory:\"\n[admin]\ntoken = \"hunter2hunter2hunter2\"\n");
+    let record = "orders:0123456789abcdef0123456789abcdef";
+    let all: [&[&str]; 4] = [
+        &["explain", "POST", "/orders", "-H", "Authorization: Bearer hunter2", "-d", "hunter2", "--lookup"],
+        &["records", "list"],
+        &["records", "release", record, "--yes"],
+        &["top"],
+    ];
+    for arguments in all {
+        let (memory, admin) = (memory.clone(), admin.clone());
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>();
+        let output = tokio::task::spawn_blocking(move || {
+            let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            arguments.extend(["--admin", &admin]);
+            with_config(&memory, &arguments)
+        });
+        let output = output.await.expect("no panic");
+        let told = text(&output.stdout) + &text(&output.stderr);
+        assert!(told.contains("not") && !told.contains("hunter2"), "{told}");
+    }
+    let seen = backend.seen();
+    assert!(!seen.is_empty() && seen.iter().all(|request| request.first == "GET /status HTTP/1.1"), "{seen:?}");
+    assert!(!format!("{seen:?}").contains("hunter2"), "{seen:?}");
+}
+
+#[test]
 fn check_strict_takes_warnings_for_errors() {
     let config = Setup::new("http://127.0.0.1:3000").toml();
     assert_eq!(with_config(&config, &["check"]).status.code(), Some(0));
@@ -378,7 +499,11 @@ fn completions_and_the_manual_come_from_the_command_line_itself() {
     }
     let page = text(&run(folder().path(), &["man"]).stdout);
     assert!(page.contains(".TH onlyonce 1"), "{page}");
-    for section in [".SH \"ONLYONCE CHECK\"", ".SH \"ONLYONCE RECORDS RELEASE\""] {
+    let all = [".SH \"ONLYONCE CHECK\"", ".SH \"ONLYONCE RECORDS RELEASE\"", ".SH \"EXIT STATUS\"", ".SH ENVIRONMENT"];
+    for section in all {
         assert!(page.contains(section), "{section}");
     }
+    assert!(!page.contains("onlyonce\\-serve(1)"), "it is one page");
+    let script = text(&run(folder().path(), &["completions", "bash"]).stdout);
+    assert!(script.contains("in_flight completed unreplayable") && script.contains("error warn info"), "closed sets");
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use http::{HeaderName, HeaderValue, Method};
 
@@ -52,6 +53,10 @@ impl SidecarArgs {
     }
 }
 
+fn states() -> impl TypedValueParser<Value = StateName> {
+    PossibleValuesParser::new(StateName::ALL.map(StateName::as_str)).try_map(|state| state.parse::<StateName>())
+}
+
 #[derive(Subcommand)]
 enum RecordsCommand {
     /// List the records that the store holds
@@ -60,7 +65,7 @@ enum RecordsCommand {
         #[arg(long, value_name = "NAME")]
         route: Option<String>,
         /// Those in one state only: in_flight, completed, unreplayable, unknown or unreadable
-        #[arg(long)]
+        #[arg(long, value_parser = states(), hide_possible_values = true)]
         state: Option<StateName>,
         /// For people, or for programs
         #[arg(long, default_value = "text")]
@@ -137,7 +142,7 @@ struct ReleaseArgs {
     #[arg(long, value_name = "NAME", requires_all = ["state", "since"])]
     route: Option<String>,
     /// in this state,
-    #[arg(long, requires = "route")]
+    #[arg(long, requires = "route", value_parser = states(), hide_possible_values = true)]
     state: Option<StateName>,
     /// settled (if in flight, claimed) since then: 2026-11-21T19:30:00Z, or 2h or 3d ago
     #[arg(long, value_name = "T", requires = "route", value_parser = moment)]

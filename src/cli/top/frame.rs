@@ -153,6 +153,9 @@ impl Frame {
             });
             return broken(Emphasis::Plain, "", &format!("Records are not listed. {why}"), size);
         };
+        if unknown.records.is_empty() && !self.status.store.up {
+            return broken(Emphasis::Plain, "", "The store is down: which outcomes are unknown cannot be told.", size);
+        }
         if unknown.records.is_empty() {
             return broken(Emphasis::Plain, "", "Nothing needs a hand: every outcome is known.", size);
         }

@@ -84,9 +84,10 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 fn unreadable(name: &str, error: &std::io::Error) -> ConfigError {
     let choose = "name one with --config or $ONLYONCE_CONFIG";
     let (message, advice) = match error.kind() {
-        ErrorKind::NotFound if name == DEFAULT_NAME => {
-            (format!("no {DEFAULT_NAME} in this folder"), format!("{choose}, or try `onlyonce demo`"))
-        }
+        ErrorKind::NotFound if name == DEFAULT_NAME => (
+            format!("no {DEFAULT_NAME} in this folder"),
+            format!("make one with `onlyonce init`, {choose}, or try `onlyonce demo`"),
+        ),
         ErrorKind::NotFound => (format!("there is no file {name}"), format!("check the path, or {choose}")),
         ErrorKind::PermissionDenied => {
             (format!("{name} may not be read"), "let the user that onlyonce runs as read it".to_owned())

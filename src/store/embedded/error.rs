@@ -10,7 +10,7 @@ pub enum EmbeddedError {
     #[error("{0} is not a folder")]
     NotAFolder(PathBuf),
     /// Another process uses the folder.
-    #[error("another onlyonce uses {0}")]
+    #[error("another onlyonce uses {0}: one folder is for one sidecar. Name another folder, or stop the other one")]
     InUse(PathBuf),
     /// The system denies access.
     #[error("{path} cannot be read and written")]

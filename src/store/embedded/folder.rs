@@ -45,8 +45,8 @@ pub(super) enum FolderLoss {
     File(String),
 }
 
-const LOCK: &str = "lock";
-const MANIFEST: &str = "manifest";
+pub(super) const LOCK: &str = "lock";
+pub(super) const MANIFEST: &str = "manifest";
 const NEW_MANIFEST: &str = "manifest.new";
 const RESERVE: &str = "reserve";
 
@@ -299,7 +299,7 @@ fn removed(path: &Path) -> io::Result<()> {
 
 /// Refuses a folder that holds other files. After a typo, the store must not fill it with files or lock others out of
 /// it.
-fn refuse_others_files(path: &Path) -> Result<(), EmbeddedError> {
+pub(super) fn refuse_others_files(path: &Path) -> Result<(), EmbeddedError> {
     let mut other = None;
     for entry in fs::read_dir(path).map_err(|error| EmbeddedError::inaccessible(path, error))? {
         let name = entry.map_err(|error| EmbeddedError::inaccessible(path, error))?.file_name();

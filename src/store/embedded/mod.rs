@@ -23,6 +23,7 @@ mod clock;
 mod condition;
 mod core_writer;
 mod error;
+mod examine;
 mod folder;
 mod frame;
 mod index;
@@ -54,6 +55,7 @@ use clock::Clock;
 use condition::{Condition, CurrentCondition};
 use core_writer::CoreWriter;
 pub use error::EmbeddedError;
+pub use examine::ExaminedFolder;
 use frame::FrameKind;
 use log::RecordLog;
 use open::OpenedLog;
@@ -114,6 +116,11 @@ struct SharedStore {
 const LARGE: u32 = 64 * 1024;
 
 impl Embedded {
+    /// Looks whether a store can be opened in `path`, and changes nothing there.
+    pub fn examine(path: &Path) -> Result<ExaminedFolder, EmbeddedError> {
+        examine::examine(path)
+    }
+
     /// Opens the store in `path`, or makes one there. Reads the disk, so call it only at the start. Large bodies
     /// outlive their records by `body_survives`.
     pub fn open(path: &Path, config: &config::StoreConfig, body_survives: Duration) -> Result<Self, EmbeddedError> {

@@ -24,6 +24,9 @@ pub enum ConnectError {
     /// The server cannot be reached.
     #[error("Redis cannot be reached")]
     Unreachable(#[source] RedisError),
+    /// Something else than Redis answers. Its answer is not told: it may hold anything.
+    #[error("what answers there is no Redis: it does not speak its protocol (RESP)")]
+    NotRedis,
     /// The server accepts connections, and does not reply.
     #[error(
         "Redis takes connections and did not answer within {0:?}: it hangs, or it speaks TLS on this port (write rediss:// in \
@@ -182,6 +185,7 @@ impl ConnectError {
             | Self::DigestKeyReplaced { .. }
             | Self::Silent(_)
             | Self::Unreachable(_)
+            | Self::NotRedis
             | Self::Mute(_)
             | Self::MuteInTls(_)
             | Self::Tls(_)
@@ -208,7 +212,7 @@ impl ConnectError {
             Self::NoWaitAof(_) | Self::NoAppendOnlyFile(_) => false,
             // The node has answered, and its records are there.
             Self::SlotsMoving { .. } => false,
-            Self::Silent(_) | Self::Mute(_) | Self::MuteInTls(_) => true,
+            Self::Silent(_) | Self::NotRedis | Self::Mute(_) | Self::MuteInTls(_) => true,
             Self::Unreachable(_) | Self::Tls(_) | Self::HungUp(_) => true,
             Self::NoPrimary { .. } | Self::NotPrimary { .. } | Self::Credentials(_) | Self::Refused(_) => true,
         }
@@ -217,6 +221,9 @@ impl ConnectError {
     pub(super) fn of_opening(error: RedisError, dialer: &Dialer) -> Self {
         if let Some(advice) = tls_fault(&error).filter(|_| dialer.is_tls()) {
             return Self::Tls(advice);
+        }
+        if is_of_another_protocol(&error) {
+            return Self::NotRedis;
         }
         match (error.kind(), error.code()) {
             (_, None) if error.is_connection_refusal() => Self::Unreachable(error),
@@ -235,8 +242,13 @@ impl ConnectError {
             }
             CommandError::Refused(code, source) if code == "MOVED" || code == "ASK" => Self::Elsewhere(source),
             CommandError::Refused(_, error) => Self::Refused(error),
+            CommandError::Lost(error) if is_of_another_protocol(&error) => Self::NotRedis,
             CommandError::Lost(error) => Self::Unreachable(error),
             CommandError::Late | CommandError::Full => Self::Silent(CONNECT_TIMEOUT),
         }
     }
+}
+
+fn is_of_another_protocol(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Parse | ErrorKind::UnexpectedReturnType)
 }
