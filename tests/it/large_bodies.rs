@@ -260,25 +260,27 @@ async fn backend_of_both() -> (String, tokio::task::JoinHandle<()>) {
     (url, task)
 }
 
+/// How many small requests a round has.
+const SMALL: usize = 300;
+
 /// The 99th percentile of small first requests, one after the other.
 async fn slowest_of_small(sidecar: &Process, round: &str) -> Duration {
-    const COUNT: usize = 300;
     let mut wire = Wire::connect(sidecar.address).await;
-    let mut times = Vec::with_capacity(COUNT);
-    for number in 0..COUNT {
+    let mut times = Vec::with_capacity(SMALL);
+    for number in 0..SMALL {
         let begun = Instant::now();
         assert_eq!(wire.ask(&order(&format!("small-{round}-{number}"))).await.status, 201);
         times.push(begun.elapsed());
     }
     times.sort_unstable();
-    times[COUNT * 99 / 100]
+    times[SMALL * 99 / 100]
 }
 
 /// On a link of 100 Mbit/s and 10 ms both ways, which all connections to the store share. All the time a large body is
-/// being written, and another is being read.
+/// being written, and another is being read. Times are printed, and not asserted: other work on the machine comes and goes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "tests/run --all"]
-async fn large_bodies_on_a_slow_link_do_not_double_the_time_of_the_slowest_small_requests() {
+async fn on_a_slow_link_small_requests_do_not_wait_for_large_bodies() {
     let (url, backend) = backend_of_both().await;
     let redis = RedisServer::start();
     let link = FaultProxy::before(redis.port()).await;
@@ -289,7 +291,7 @@ async fn large_bodies_on_a_slow_link_do_not_double_the_time_of_the_slowest_small
     assert_eq!(sidecar.ask(&order("large")).await.body.len(), 1 << 20);
     link.set(Faults { delay: Duration::from_millis(5), rate: 12_500_000, ..Faults::default() });
     slowest_of_small(&sidecar, "warm").await;
-    // In turns, because other work on the machine comes and goes. The least disturbed rounds count.
+    // In turns. The least disturbed rounds count.
     let (mut least_alone, mut least_beside) = (Duration::MAX, Duration::MAX);
     for round in 0..5 {
         let alone = slowest_of_small(&sidecar, &format!("alone-{round}")).await;
@@ -313,6 +315,8 @@ async fn large_bodies_on_a_slow_link_do_not_double_the_time_of_the_slowest_small
             counts.push(transfer.await.expect("no panic"));
         }
         assert!(counts.iter().all(|count| *count > 3), "{counts:?}");
+        // A small request that waits for whole bodies, in its claim and in its settling, lets more of them pass.
+        assert!(counts.iter().sum::<usize>() < SMALL / 2, "{counts:?} large bodies beside {SMALL} small requests");
         println!("alone {alone:?}, beside {counts:?} large bodies {beside:?}");
         (least_alone, least_beside) = (least_alone.min(alone), least_beside.min(beside));
     }
@@ -320,7 +324,6 @@ async fn large_bodies_on_a_slow_link_do_not_double_the_time_of_the_slowest_small
     println!(
         "the 99th percentile: {least_alone:?} alone, {least_beside:?} beside large bodies, {factor:.2} times as long"
     );
-    assert!(factor < 2.0, "{factor:.2}");
     backend.abort();
 }
 
