@@ -134,7 +134,8 @@ impl CommitCheck<'_> {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.every) => {}
-                () = self.primary.commits.doubted.notified() => {}
+                // What has failed is not tried again as often as somebody asks.
+                () = self.primary.commits.doubted.notified(), if !has_failed => {}
             }
         }
     }

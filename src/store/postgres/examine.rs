@@ -21,7 +21,6 @@ pub(super) struct Candidate {
     /// A server that is promoted begins a new timeline. One that was a primary before, and comes back, has an older one.
     pub(super) timeline: u32,
     pub(super) clock: SystemTime,
-    pub(super) has_run_for: Duration,
 }
 
 /// How long the other servers are waited for when one has answered that it is the primary: one of a later timeline counts.
@@ -76,8 +75,7 @@ async fn candidate(dialer: &PostgresDialer, endpoint: StoreEndpoint) -> Result<O
     const WHAT: &str = "SELECT pg_is_in_recovery(), current_setting('server_version_num')::integer,
                                current_setting('server_version'), clock_timestamp(),
                                CASE WHEN pg_is_in_recovery() THEN ''
-                                    ELSE substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8) END,
-                               pg_postmaster_start_time()";
+                                    ELSE substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8) END";
     let row = session.client().query_one(WHAT, &[]).await.map_err(PostgresError::of)?;
     if row.get::<_, i32>(1) < LEAST_VERSION {
         return Err(PostgresError::Version(row.get(2)));
@@ -86,9 +84,7 @@ async fn candidate(dialer: &PostgresDialer, endpoint: StoreEndpoint) -> Result<O
         return Ok(None);
     }
     let (clock, timeline): (SystemTime, u32) = (row.get(3), u32::from_str_radix(row.get(4), 16).unwrap_or_default());
-    let started: SystemTime = row.get(5);
-    let has_run_for = clock_since(clock, started);
-    Ok(Some(Candidate { endpoint, session, timeline, clock, has_run_for }))
+    Ok(Some(Candidate { endpoint, session, timeline, clock }))
 }
 
 /// The timeline of a server, if it is a primary.
@@ -97,10 +93,6 @@ pub(super) async fn primary_timeline(session: &Session) -> Result<Option<u32>, P
                                         ELSE substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8) END";
     let row = session.client().query_one(TIMELINE, &[]).await.map_err(PostgresError::of)?;
     Ok(row.get::<_, Option<&str>>(0).and_then(|timeline| u32::from_str_radix(timeline, 16).ok()))
-}
-
-fn clock_since(now: SystemTime, then: SystemTime) -> Duration {
-    now.duration_since(then).unwrap_or(Duration::ZERO)
 }
 
 /// The names of sessions at the server.

@@ -31,7 +31,6 @@ pub(super) struct PrimaryKeeper {
     pub(super) agreement: DigestKeyAgreement,
     pub(super) findings: Arc<RwLock<Vec<ServerFinding>>>,
     pub(super) usable_since: Arc<UsableSince>,
-    pub(super) has_connected: bool,
     /// The latest timeline that was seen.
     pub(super) timeline: u32,
     /// Processes that worked for earlier connections, for calls that commit and for those that read.
@@ -42,9 +41,6 @@ pub(super) struct PrimaryKeeper {
 
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(20);
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(1);
-
-/// A server that has run for so long was there for the owners of all leases that matter.
-const LONG_ENOUGH: Duration = Duration::from_secs(60);
 
 /// A commit that takes longer hangs, however long calls wait.
 const HANGS: Duration = Duration::from_secs(2);
@@ -129,13 +125,11 @@ impl PrimaryKeeper {
             }
         }
         self.timeline = self.timeline.max(candidate.timeline);
-        // Owners could not renew before, or a standby may lack what they did last. Read-only use shows how long owners have
-        // been silent, and concludes nothing.
-        let has_broken = self.has_connected || candidate.timeline > 1 || candidate.has_run_for < LONG_ENOUGH;
-        if self.options.puts_key && has_broken {
+        // Owners may have been unable to renew until now, also where this process has just started; and a standby may lack what
+        // they did last. Read-only use shows how long owners have been silent, and concludes nothing.
+        if self.options.puts_key {
             self.usable_since.note_break();
         }
-        self.has_connected = true;
         let examine::Candidate { endpoint, session: control, timeline, clock, .. } = candidate;
         let commits = CommitHealth::new();
         Ok(ConnectedPrimary { endpoint, control, committing, reading, commits, timeline, clock })

@@ -142,7 +142,6 @@ impl Postgres {
             Arc::new(if options.puts_key { UsableSince::confirmed_repeatedly() } else { UsableSince::default() });
         let keeper = PrimaryKeeper {
             usable_since: usable_since.clone(),
-            has_connected: false,
             link: link.clone(),
             dialer: dialer.clone(),
             options,

@@ -140,6 +140,41 @@ async fn sessions_that_are_lost_are_opened_again_before_the_next_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_reached_over_its_socket_over_ipv6_and_with_a_password_that_changes() {
+    let server = PostgresServer::start_with(&["fsync=off", "listen_addresses=127.0.0.1,::1"]);
+    let tcp = address(&server, "postgres");
+    let at = |endpoint| PostgresAddress { servers: vec![endpoint], ..tcp.clone() };
+    let socket = server.folder().join(format!(".s.PGSQL.{}", server.port()));
+    let mut ways = vec![StoreEndpoint::Unix(socket)];
+    // Not every machine has it.
+    if std::net::TcpListener::bind("[::1]:0").is_ok() {
+        ways.push(StoreEndpoint::Tcp("::1".to_owned(), server.port()));
+    }
+    for way in ways {
+        let store = open_with(&at(way.clone()), &config()).await;
+        until("claims are made", async || store.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
+        assert_eq!(store.shared.link.state().expect("a primary").endpoint, way);
+    }
+
+    server.sql("CREATE ROLE changing LOGIN SUPERUSER PASSWORD 'one'");
+    server.let_in(&["host all changing 127.0.0.1/32 scram-sha-256"]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("password");
+    std::fs::write(&file, "one\n").expect("a writable folder");
+    let password = Some(config::StorePassword::File(file.clone()));
+    let store = open_with(&PostgresAddress { password, ..address(&server, "changing") }, &config()).await;
+    server.sql("ALTER ROLE changing PASSWORD 'two'");
+    server.sql("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'changing'");
+    until("the old one is refused", async || match store.shared.link.state() {
+        Err(why) => matches!(&*why, PostgresError::Credentials(told) if !told.contains("one")),
+        Ok(_) => false,
+    })
+    .await;
+    std::fs::write(&file, "two\n").expect("a writable folder");
+    until("claims are made", async || store.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_is_spoken_and_the_certificate_is_checked() {
     let authority = Authority::new();
     let issued = authority.issue("127.0.0.1");

@@ -81,6 +81,8 @@ async fn while_a_standby_is_away_repeats_are_answered_and_new_keys_are_refused()
             false
         }
         Err(StoreError::Refused(_)) => store.shared.link.state().expect("it is there").committing.is_jammed(),
+        // The server has not seen yet that the standby is away.
+        Ok(Renewed::Extended) => false,
         other => panic!("{other:?}"),
     })
     .await;
@@ -133,9 +135,17 @@ async fn a_claim_that_was_given_up_while_a_standby_was_away_is_deleted_when_it_s
     let store = open_with(&address(&server, "postgres"), &with_timeout(Duration::from_secs(2))).await;
     until("claims may be made", async || store.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
     standby_goes(&server).await;
-    let (wanted, token) = (name(), claim(1, RETRY).token);
-    let claimed = store.claim(&wanted, &claim(1, RETRY)).await;
-    assert!(matches!(claimed, Err(StoreError::Uncertain(_))), "{claimed:?}");
+    let (mut wanted, token) = (name(), claim(1, RETRY).token);
+    until("a claim waits", async || match store.claim(&wanted, &claim(1, RETRY)).await {
+        Err(StoreError::Uncertain(_)) => true,
+        // The server has not seen yet that the standby is away.
+        Ok(Claimed::Granted(_)) => {
+            wanted = name();
+            false
+        }
+        other => panic!("{other:?}"),
+    })
+    .await;
 
     let is_not_known = async || {
         let mut looked = 0;
@@ -252,6 +262,28 @@ async fn no_owner_is_lost_by(hindrance: Hindrance) {
         matches!(other.claim(&held[0].0, &claim(2, held[0].1)).await, Ok(Claimed::Granted(_)))
     })
     .await;
+}
+
+/// Owners may have been unable to renew until just before it started.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_that_starts_takes_no_owner_for_lost_before_a_lease_is_over() {
+    let server = PostgresServer::start();
+    let store = open(&server).await;
+    let terms = Terms { lease: PATIENCE, retention: HOUR, on_unknown: UnknownPolicy::Retry };
+    let (held, mine) = (name(), claim(1, terms));
+    until("it is claimed", async || store.claim(&held, &mine).await.is_ok()).await;
+    server.sql("UPDATE onlyonce.records SET expires_at = expires_at - interval '10 minutes'");
+    let begun = Instant::now();
+    let other = open(&server).await;
+    let found = other.find(&held).await.expect("an answer").expect("a record");
+    assert!(found.silent_for <= begun.elapsed(), "{found:?}");
+    assert!(matches!(other.claim(&held, &claim(2, terms)).await, Ok(Claimed::Refused(_))));
+    // Whoever only looks shows what is there.
+    let look = PostgresOptions { puts_key: false, ..PostgresOptions::default() };
+    let looker = Postgres::open_with(&address(&server, "postgres"), &config(), look);
+    looker.ready(PATIENCE).await.unwrap_or_else(|why| panic!("{why}"));
+    let found = looker.find(&held).await.expect("an answer").expect("a record");
+    assert!(found.silent_for >= Duration::from_secs(600), "{found:?}");
 }
 
 /// A first connect writes the digest key. Attempts that cannot commit it must not pile up at the server.
