@@ -10,7 +10,7 @@ use http_body_util::Full;
 use super::shape;
 use crate::record::RecordName;
 use crate::record::transitions;
-use crate::store::{self, StoreError};
+use crate::store::{self, ListError, StoreError};
 
 /// Why a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +106,16 @@ impl AdminError {
                 Self::new(AdminErrorKind::Store, format!("It cannot be looked up, as {}.", store::causes(error)))
             }
             StoreError::Unreadable { .. } => Self::of_store(error),
+        }
+    }
+
+    pub(super) fn of_list(error: &ListError) -> Self {
+        match error {
+            ListError::BadCursor => Self::new(
+                AdminErrorKind::BadRequest,
+                "The cursor is not from a list of this store. A cursor is what the page before gave as next.",
+            ),
+            ListError::Store(error) => Self::of_look(error),
         }
     }
 

@@ -11,8 +11,8 @@ use crate::key::DigestKey;
 use crate::record::transitions::{CompareAndSwap, OwnerState, StoredRecord};
 use crate::record::{Claim, Fingerprint, Record, Reply, SettledRecord, State, Terms, Token, UnknownPolicy};
 use crate::store::{
-    AnyStore, Changes, Claimed, ListQuery, Memory, Metered, Page, Released, Renewed, Settled, StoreError, StoreFuture,
-    SwapResult,
+    AnyStore, Changes, Claimed, ListError, ListQuery, Memory, Metered, Page, Released, Renewed, Settled, StoreError,
+    StoreFuture, SwapResult,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -148,7 +148,7 @@ async fn records_are_listed_with_what_is_known_of_them() {
     assert_eq!(page["records"].as_array().map(Vec::len), Some(1));
     let (_, page) = scene.get("/records?route=others").await;
     assert_eq!(page["records"], json!([]));
-    for wrong in ["state=lost", "limit=0", "limit=1001", "limit=x", "routes=orders"] {
+    for wrong in ["state=lost", "limit=0", "limit=1001", "limit=x", "routes=orders", "cursor=7", "cursor=nonsense"] {
         assert_eq!(code(&scene.get(&format!("/records?{wrong}")).await), (400, "bad-request"), "{wrong}");
     }
 }
@@ -332,7 +332,7 @@ impl Store for Troubled {
         self.0.find(name)
     }
 
-    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page, ListError> {
         self.0.list(listing)
     }
 

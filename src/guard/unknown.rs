@@ -15,7 +15,7 @@ use crate::clock;
 use crate::metrics::Metrics;
 use crate::record::transitions::{OwnerState, RecordSnapshot};
 use crate::record::{Phase, RecordName};
-use crate::store::{ListQuery, Page, Store, StoreError, causes};
+use crate::store::{ListError, ListQuery, Page, Store, StoreError, causes};
 
 /// Counts unknown records.
 pub(super) struct UnknownRecords {
@@ -163,7 +163,7 @@ impl UnknownRecords {
                         );
                     }
                     // Where another server has the records by now, the place in the list means nothing.
-                    if matches!(error, StoreError::Refused(_)) {
+                    if matches!(error, ListError::BadCursor | ListError::Store(StoreError::Refused(_))) {
                         listing.after = None;
                         self.known().walked = UnknownSet::default();
                     }

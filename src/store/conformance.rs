@@ -23,8 +23,9 @@ use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, OwnerSta
 use crate::record::{Fingerprint, Reply, Settlement, State, Terms, UnknownPolicy};
 pub(super) use any_order::any_order_of_moves_ends_as_in_memory;
 pub(super) use by_hand::{
-    an_owner_that_is_heard_of_keeps_its_record, one_of_many_operators_moves_a_record, operators_move_every_state,
-    records_are_listed_page_by_page, what_was_settled_by_hand_is_replayed,
+    a_cursor_that_no_list_gave_is_refused, an_owner_that_is_heard_of_keeps_its_record,
+    one_of_many_operators_moves_a_record, operators_move_every_state, records_are_listed_page_by_page,
+    what_was_settled_by_hand_is_replayed,
 };
 pub(super) use stored_bytes::{
     an_outcome_that_is_written_again_is_known_to_be_the_same, replies_come_back_as_they_were,
@@ -103,6 +104,7 @@ macro_rules! suite {
             one_of_many_operators_moves_a_record,
             what_was_settled_by_hand_is_replayed,
             records_are_listed_page_by_page,
+            a_cursor_that_no_list_gave_is_refused,
             the_digest_key_stays,
             any_order_of_moves_ends_as_in_memory,
         }

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::digest_key::{self, Wanted};
 use super::format::RecordFormat;
 use super::{
-    Changes, Claimed, Cursor, FOREVER, Health, ListQuery, ListedRecord, Page, Released, Renewed, Settled, Store,
-    StoreError, StoreFuture, StoredChunks, SwapResult,
+    Changes, Claimed, Cursor, FOREVER, Health, ListError, ListQuery, ListedRecord, Page, Released, Renewed, Settled,
+    Store, StoreError, StoreFuture, StoredChunks, SwapResult,
 };
 use crate::config;
 use crate::key::DigestKey;
@@ -128,11 +128,12 @@ impl RecordMap {
     }
 
     /// The records after the cursor. A cursor is a name.
-    fn page(&self, listing: &ListQuery) -> Page {
+    fn page(&self, listing: &ListQuery) -> Result<Page, ListError> {
         fn place(name: &RecordName) -> (&str, &[u8; 16]) {
             (&name.route, &name.digest)
         }
-        let after = listing.after.as_ref().and_then(|cursor| cursor.0.parse::<RecordName>().ok());
+        let after = listing.after.as_ref().map(|Cursor(name)| name.parse::<RecordName>());
+        let after = after.transpose().map_err(|_| ListError::BadCursor)?;
         let names = self.by_name.keys().filter(|name| listing.route.as_ref().is_none_or(|route| *route == name.route));
         let rest = names.filter(|name| after.as_ref().is_none_or(|after| place(name) > place(after)));
         let mut names: Vec<&RecordName> = rest.collect();
@@ -150,7 +151,7 @@ impl RecordMap {
             let seen = codec::summarise(&kept.bytes).map(|summary| RecordSnapshot { summary, silent_for });
             Some(ListedRecord { name: name.clone(), seen })
         };
-        Page { records: names.into_iter().filter_map(listed).collect(), next }
+        Ok(Page { records: names.into_iter().filter_map(listed).collect(), next })
     }
 
     fn write(&mut self, name: &RecordName, record: &Record) {
@@ -245,8 +246,8 @@ impl Store for Memory {
         Box::pin(async move { self.records().held(name) })
     }
 
-    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
-        Box::pin(async move { Ok(self.records().page(listing)) })
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page, ListError> {
+        Box::pin(async move { self.records().page(listing) })
     }
 
     fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult> {

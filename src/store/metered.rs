@@ -5,8 +5,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    AnyStore, Changes, Claimed, Health, ListQuery, NodeUse, Page, Released, Renewed, Settled, Store, StoreError,
-    StoreFuture, StoredChunks, SwapResult,
+    AnyStore, Changes, Claimed, Health, ListError, ListQuery, NodeUse, Page, Released, Renewed, Settled, Store,
+    StoreError, StoreFuture, StoredChunks, SwapResult,
 };
 use crate::key::DigestKey;
 use crate::metrics::{Metrics, StoreOp};
@@ -87,8 +87,15 @@ impl Store for Metered {
         self.timed(StoreOp::Find, self.store.find(name))
     }
 
-    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
-        self.timed(StoreOp::List, self.store.list(listing))
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page, ListError> {
+        let begun = Instant::now();
+        let call = self.store.list(listing);
+        Box::pin(async move {
+            let page = call.await;
+            // A bad cursor is no failure of the store.
+            self.metrics.store(StoreOp::List, begun.elapsed(), matches!(page, Err(ListError::Store(_))));
+            page
+        })
     }
 
     fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult> {

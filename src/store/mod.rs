@@ -135,7 +135,7 @@ pub const SHORT: f64 = 0.8;
 const FIRST_CONNECT: Duration = Duration::from_secs(2);
 
 /// The future of a store's reply.
-pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+pub type StoreFuture<'a, T, E = StoreError> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
 /// Keeps records, and decides atomically who owns an operation.
 ///
@@ -168,7 +168,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of records. A record that exists during the whole listing is on at least one page, sometimes on two; one
     /// that is added or deleted meanwhile may be on a page.
-    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page>;
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page, ListError>;
 
     /// Makes an operator's change, if the record [still matches](CompareAndSwap::still_matches).
     fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult>;
@@ -295,6 +295,17 @@ pub struct ListedRecord {
 /// A position in a list, in the format of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub String);
+
+/// Why there is no page of a list.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// The cursor was made up, or is from another kind of store.
+    #[error("the cursor is not from a list of this store")]
+    BadCursor,
+    /// The store has failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// The result of an operator's change.
 #[derive(Debug, Clone, PartialEq, Eq)]

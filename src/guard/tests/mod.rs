@@ -33,7 +33,8 @@ use crate::record::{
 };
 use crate::rule::Rule;
 use crate::store::{
-    self, Claimed, Cursor, Health, ListQuery, Memory, Page, Released, Renewed, Settled, Store, StoreError, SwapResult,
+    self, Claimed, Cursor, Health, ListError, ListQuery, Memory, Page, Released, Renewed, Settled, Store, StoreError,
+    SwapResult,
 };
 use crate::trace;
 
@@ -90,12 +91,12 @@ impl Plan {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    async fn carry_out<T>(&self, call: store::StoreFuture<'_, T>) -> Result<T, StoreError> {
+    async fn carry_out<T, E: From<StoreError>>(&self, call: store::StoreFuture<'_, T, E>) -> Result<T, E> {
         let fault = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         match fault {
             None => call.await,
-            Some(Fault::Refused) => Err(StoreError::Unavailable("by plan".into())),
-            Some(Fault::RequestLost) => Err(StoreError::Uncertain("by plan".into())),
+            Some(Fault::Refused) => Err(StoreError::Unavailable("by plan".into()).into()),
+            Some(Fault::RequestLost) => Err(StoreError::Uncertain("by plan".into()).into()),
             Some(Fault::Slow(time)) => {
                 let answer = call.await;
                 tokio::time::sleep(time).await;
@@ -112,11 +113,11 @@ impl Plan {
             }
             Some(Fault::Unacknowledged) => {
                 call.await?;
-                Err(StoreError::Unacknowledged("by plan".into()))
+                Err(StoreError::Unacknowledged("by plan".into()).into())
             }
             Some(Fault::AnswerLost) => {
                 call.await?;
-                Err(StoreError::Uncertain("by plan".into()))
+                Err(StoreError::Uncertain("by plan".into()).into())
             }
         }
     }
@@ -145,11 +146,11 @@ impl Store for Faulty {
         Box::pin(self.finds.carry_out(self.store.find(name)))
     }
 
-    fn list<'a>(&'a self, listing: &'a ListQuery) -> store::StoreFuture<'a, Page> {
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> store::StoreFuture<'a, Page, ListError> {
         let of = self.changes.load(Ordering::SeqCst).to_string();
         Box::pin(async move {
             let after = match listing.after.as_ref().map(|Cursor(text)| text.split_once('@').expect("its own")) {
-                Some((change, _)) if change != of => return Err(StoreError::Refused("by plan".into())),
+                Some((change, _)) if change != of => return Err(StoreError::Refused("by plan".into()).into()),
                 other => other.map(|(_, place)| Cursor(place.to_owned())),
             };
             let listing = ListQuery { after, ..listing.clone() };

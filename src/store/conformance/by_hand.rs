@@ -172,3 +172,17 @@ pub(in crate::store) async fn records_are_listed_page_by_page(subject: &Subject)
         }
     }
 }
+
+/// A list that began again instead would never end for a client that asks for page after page.
+pub(in crate::store) async fn a_cursor_that_no_list_gave_is_refused(subject: &Subject) {
+    let store = &*subject.store;
+    for number in 0..5 {
+        grant(store, &name(), &claim(number, HOLD)).await;
+    }
+    for made_up in ["", "x", "-1", "0", "x.1", ".", "orders", "\u{0}", "99999999999999999999.0", "é"] {
+        let listing = ListQuery { route: None, after: Some(Cursor(made_up.to_owned())), limit: 2 };
+        let listed = store.list(&listing).await;
+        assert!(matches!(listed, Err(ListError::BadCursor)), "{made_up:?}: {listed:?}");
+    }
+    assert_eq!(everything(store, None, 2).await.len(), 5);
+}

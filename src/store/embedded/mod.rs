@@ -68,8 +68,8 @@ use writer::{NextWork, RecordLogWriter};
 use super::digest_key::{self, Agreement, Wanted};
 use super::format::RecordFormat;
 use super::{
-    Cause, Changes, Claimed, Cursor, FOREVER, Health, ListQuery, ListedRecord, Page, Released, Renewed, Settled, Store,
-    StoreError, StoreFuture, StoredChunks, SwapResult,
+    Cause, Changes, Claimed, Cursor, FOREVER, Health, ListError, ListQuery, ListedRecord, Page, Released, Renewed,
+    Settled, Store, StoreError, StoreFuture, StoredChunks, SwapResult,
 };
 use crate::config;
 use crate::key::DigestKey;
@@ -330,14 +330,16 @@ impl Store for Embedded {
         Box::pin(self.written(name))
     }
 
-    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page, ListError> {
         Box::pin(async move {
+            let after = listing.after.as_ref().map(place_of).transpose()?;
             let (view, listing, now) = (self.shared.view.clone(), listing.clone(), self.shared.clock.now());
             let condition = self.shared.condition.clone();
             // A listing reads all segments. It stops after half of the timeout: a long listing has several pages.
             let until = Instant::now() + self.shared.timeout / 2;
-            let reading = tokio::task::spawn_blocking(move || page(&view, &condition, &listing, now, until));
-            tick::timeout(self.shared.timeout, reading).await.map_err(untold)?.map_err(untold)?.map_err(untold)
+            let reading = tokio::task::spawn_blocking(move || page(&view, &condition, &listing, after, now, until));
+            let page = tick::timeout(self.shared.timeout, reading).await.map_err(untold)?.map_err(untold)?;
+            Ok(page.map_err(untold)?)
         })
     }
 
@@ -416,16 +418,21 @@ fn agree(log: &mut RecordLog, path: &Path, config: &config::StoreConfig, now: u6
     }
 }
 
-/// The records after the cursor. A cursor is a segment and an offset in it.
+/// The segment and the offset in it that a cursor names.
+fn place_of(Cursor(cursor): &Cursor) -> Result<(u64, u64), ListError> {
+    let place = cursor.split_once('.').and_then(|(segment, at)| Some((segment.parse().ok()?, at.parse().ok()?)));
+    place.ok_or(ListError::BadCursor)
+}
+
+/// The records after a place, from the first one without it.
 fn page(
     view: &View,
     condition: &CurrentCondition,
     listing: &ListQuery,
+    after: Option<(u64, u64)>,
     now: u64,
     until: Instant,
 ) -> Result<Page, LogReadError> {
-    let after = listing.after.as_ref().and_then(|cursor| cursor.0.split_once('.'));
-    let after = after.and_then(|(segment, place)| Some((segment.parse().ok()?, place.parse().ok()?)));
     let mut records = Vec::new();
     let list = |head: &frame::FrameHead, start: &[u8]| {
         let left = Duration::from_millis(head.expires_at.saturating_sub(now));

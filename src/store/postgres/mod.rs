@@ -53,8 +53,8 @@ use super::format::RecordFormat;
 use super::store_state::StoreState;
 use super::usable_since::UsableSince;
 use super::{
-    Changes, Claimed, Cursor, Health, ListQuery, ListedRecord, Page, Released, Renewed, ServerFinding, Settled, Store,
-    StoreError, StoreFuture, StoredChunks, SwapResult,
+    Changes, Claimed, Cursor, Health, ListError, ListQuery, ListedRecord, Page, Released, Renewed, ServerFinding,
+    Settled, Store, StoreError, StoreFuture, StoredChunks, SwapResult,
 };
 use crate::config::{self, PostgresAddress};
 use crate::key::DigestKey;
@@ -227,7 +227,7 @@ impl Postgres {
         PostgresCall { shared: &self.shared, primary, session, name, key, deadline: Instant::now() + timeout }
     }
 
-    async fn page(&self, listing: &ListQuery) -> Result<Page, StoreError> {
+    async fn page(&self, listing: &ListQuery) -> Result<Page, ListError> {
         let shared = &*self.shared;
         let prefix = match &listing.route {
             Some(route) => format!("{}:{route}", shared.prefix),
@@ -237,15 +237,15 @@ impl Postgres {
         let (mut after, end) = (format!("{prefix}:"), format!("{prefix};"));
         if let Some(Cursor(cursor)) = &listing.after {
             if *cursor < after || *cursor >= end {
-                return Err(StoreError::Unavailable("this cursor does not come from a list of this store".into()));
+                return Err(ListError::BadCursor);
             }
             after.clone_from(cursor);
         }
         let limit = i64::try_from(listing.limit).unwrap_or(i64::MAX).max(1);
         let session = shared.link.primary()?.to_read()?;
         let deadline = Instant::now() + shared.timeout;
-        let rows = session.ask(|all| &all.list, &[&after, &end, &limit], deadline).await?;
-        let strange = |error: tokio_postgres::Error| StatementError::Strange(error.to_string());
+        let rows = session.ask(|all| &all.list, &[&after, &end, &limit], deadline).await.map_err(StoreError::from)?;
+        let strange = |error: tokio_postgres::Error| StoreError::from(StatementError::Strange(error.to_string()));
         let mut records = Vec::with_capacity(rows.len());
         let mut last = None;
         for row in &rows {
@@ -319,7 +319,7 @@ impl Store for Postgres {
         })
     }
 
-    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page, ListError> {
         Box::pin(self.page(listing))
     }
 

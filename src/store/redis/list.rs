@@ -13,7 +13,7 @@ use super::{Redis, Servers};
 use crate::record::RecordName;
 use crate::record::codec::{self, Unreadable};
 use crate::record::transitions::RecordSnapshot;
-use crate::store::{Cursor, ListQuery, ListedRecord, Page, StoreError};
+use crate::store::{Cursor, ListError, ListQuery, ListedRecord, Page, StoreError};
 
 /// The highest number of scans for one page: about ten milliseconds of the server's time.
 const ROUNDS: usize = 10;
@@ -34,13 +34,16 @@ struct Place<'a> {
 }
 
 impl Redis {
-    pub(super) async fn page(&self, listing: &ListQuery) -> Result<Page, StoreError> {
+    pub(super) async fn page(&self, listing: &ListQuery) -> Result<Page, ListError> {
         let place = match &listing.after {
             None => None,
-            Some(Cursor(text)) => Some(Place::of(text).ok_or(StoreError::Unavailable(NO_CURSOR.into()))?),
+            Some(Cursor(text)) => Some(Place::of(text).ok_or(ListError::BadCursor)?),
         };
         match &self.shared.servers {
             Servers::One(server) => {
+                if place.as_ref().is_some_and(|place| place.node.is_some()) {
+                    return Err(ListError::BadCursor);
+                }
                 let connected = server.link.connected()?;
                 let process = process(&connected);
                 let cursor = place.map_or(Ok(0), |place| place.cursor_of(&process))?;
@@ -60,7 +63,7 @@ impl Redis {
                 };
                 let Some(node) = nodes.get(index) else {
                     let why = watched.cluster.why_down();
-                    return Err(why.unwrap_or_else(|| StoreError::Refused(OTHER_NODES.into())));
+                    return Err(why.unwrap_or_else(|| StoreError::Refused(OTHER_NODES.into())).into());
                 };
                 let connected = node.server().link.connected()?;
                 let process = process(&connected);
@@ -128,7 +131,9 @@ impl<'a> Place<'a> {
             Some((cursor, process)) => (cursor, Some(process)),
             None => (cursor, None),
         };
-        Some(Self { node, cursor: cursor.parse().ok()?, process })
+        let place = Self { node, cursor: cursor.parse().ok()?, process };
+        // Only the start of a node needs no process.
+        (place.cursor != 0 || place.node.is_some()).then_some(place)
     }
 
     /// The cursor, if this process gave it.
@@ -151,13 +156,12 @@ fn process(connected: &Connected) -> String {
 
 const OTHER_PROCESS: &str = "another process of Redis has these records by now: begin the list again";
 const OTHER_NODES: &str = "another node serves these records by now: begin the list again";
-const NO_CURSOR: &str = "this cursor does not come from a list of this store";
 const NO_PERMISSION: &str = "the Redis user may not list records: it needs SCAN and GETRANGE";
 
 /// An operator may have omitted the permissions for lists, because no other command needs them.
 fn refused(fault: CommandError) -> StoreError {
     if fault.is_permission() {
-        return StoreError::Unavailable(NO_PERMISSION.into());
+        return StoreError::Refused(NO_PERMISSION.into());
     }
     fault.into()
 }

@@ -69,8 +69,8 @@ use super::digest_key;
 use super::format::RecordFormat;
 use super::store_state::StoreState;
 use super::{
-    Changes, Claimed, Health, ListQuery, NodeUse, Page, Released, Renewed, Settled, Store, StoreError, StoreFuture,
-    StoredChunks, SwapResult,
+    Changes, Claimed, Health, ListError, ListQuery, NodeUse, Page, Released, Renewed, Settled, Store, StoreError,
+    StoreFuture, StoredChunks, SwapResult,
 };
 use crate::config::{self, RedisAddress, RedisServers};
 use crate::key::DigestKey;
@@ -329,7 +329,7 @@ impl Store for Redis {
         })
     }
 
-    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page> {
+    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page, ListError> {
         Box::pin(self.page(listing))
     }
 

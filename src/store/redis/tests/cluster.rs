@@ -430,7 +430,7 @@ async fn records_of_all_nodes_are_listed() {
     found.dedup();
     assert_eq!(found, expected);
     listing.after = Some(Cursor("7@10.0.0.1:6379".to_owned()));
-    assert!(matches!(store.list(&listing).await, Err(StoreError::Refused(_))));
+    assert!(matches!(store.list(&listing).await, Err(ListError::Store(StoreError::Refused(_)))));
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ async fn a_list_does_not_go_on_at_another_process_than_the_one_it_began_at() {
     for (store, second) in stores.iter().zip(&pages) {
         until(store, Health::Up).await;
         let refused = store.list(second).await;
-        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+        assert!(matches!(refused, Err(ListError::Store(StoreError::Refused(_)))), "{refused:?}");
         store.list(&first).await.expect("a page");
     }
 }
@@ -78,8 +78,10 @@ async fn records_are_found_among_much_else() {
     assert!((3..200).contains(&pages), "{pages}");
     for no_process in ["7", "7.0123456789abcdef"] {
         listing.after = Some(Cursor(no_process.to_owned()));
-        assert!(matches!(store.list(&listing).await, Err(StoreError::Refused(_))));
+        assert!(matches!(store.list(&listing).await, Err(ListError::Store(StoreError::Refused(_)))));
     }
-    listing.after = Some(Cursor("nonsense".to_owned()));
-    assert!(matches!(store.list(&listing).await, Err(StoreError::Unavailable(_))));
+    for of_a_cluster_or_none in ["7.0123456789abcdef@10.0.0.1:6379", "0@10.0.0.1:6379", "0"] {
+        listing.after = Some(Cursor(of_a_cluster_or_none.to_owned()));
+        assert!(matches!(store.list(&listing).await, Err(ListError::BadCursor)), "{of_a_cluster_or_none}");
+    }
 }

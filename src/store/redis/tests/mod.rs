@@ -31,7 +31,7 @@ use crate::rule::OnStoreError;
 use crate::store::conformance::{self, Subject, claim, completed, name};
 use crate::store::redis_rewriting::Rewriting;
 use crate::store::redis_server::{REDIS, REDIS_6_2, RedisServer, VALKEY_9};
-use crate::store::{Cursor, ListedRecord, StoredBody};
+use crate::store::{Cursor, ListError, ListedRecord, StoredBody};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
