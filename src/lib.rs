@@ -28,7 +28,7 @@
 //! | who may see a replay | `replay_auth`: [`guard::ReplayPermission`], `proxy/replay_auth/` |
 //! | asking the backend about an unknown outcome | the rule: [`record::probe`]; when it is asked: `guard/probe/`; the question: `proxy/probe.rs` |
 //! | the way out of an unknown outcome | [`record::transitions::release_by_hand`], `admin/records.rs`, `cli/records/` |
-//! | whether a request left | `proxy/upstream/fate.rs`, which makes a [`guard::SendOutcome`] |
+//! | whether a request left | `proxy/upstream/send_error.rs`, which makes a [`guard::SendOutcome`] |
 //!
 //! # What to change
 //!

@@ -47,7 +47,7 @@ pub enum AttemptResult<R> {
     /// The request was not sent: the record had another owner by then.
     Replaced,
     /// No response, or an incomplete one.
-    Silent(LostReason),
+    Lost(LostReason),
 }
 
 /// One attempt, and all that it holds.
@@ -56,7 +56,7 @@ pub(super) struct Attempt {
     pub(super) recorder: Recorder,
     pub(super) entry: InFlightEntry,
     /// Kept until the outcome is recorded. So outcomes that cannot be recorded are limited too.
-    pub(super) slot: InFlightPermit,
+    pub(super) permit: InFlightPermit,
 }
 
 /// One of `max_in_flight` places.
@@ -88,7 +88,7 @@ pub(super) struct Recorded {
 struct Unfinished {
     entry: InFlightEntry,
     written: Result<(), StoreError>,
-    _slot: InFlightPermit,
+    _permit: InFlightPermit,
 }
 
 impl Attempt {
@@ -100,14 +100,14 @@ impl Attempt {
     {
         let begun = Instant::now();
         let (lease, guard) = (&self.recorder.lease, &self.recorder.guard);
-        let fate = fate(send, lease, &guard.abandon).await;
-        let status = match &fate {
+        let sent = send_and_renew(send, lease, &guard.abandon).await;
+        let status = match &sent {
             SendOutcome::Answered(answer) => Some(answer.reply.status),
             SendOutcome::NotSent | SendOutcome::Unknown(_) => None,
         };
         guard.metrics.attempt(&self.rule.name, begun.elapsed(), status);
 
-        let outcome = policy::outcome(&fate, &self.rule.policy, lease.claim.terms.on_unknown);
+        let outcome = policy::outcome(&sent, &self.rule.policy, lease.claim.terms.on_unknown);
         // A store that cannot be written now may have room when it can.
         let used = guard.store.used_ratio().filter(|_| guard.store.health() == Health::Up);
         let outcome = policy::within_room(outcome, used);
@@ -123,7 +123,7 @@ impl Attempt {
             Ok(WriteResult::Asked) => (None, Ok(())),
             Err(error) => (None, Err(error)),
         };
-        let ended = match AttemptResult::new(fate, another) {
+        let ended = match AttemptResult::new(sent, another) {
             AttemptResult::NotSent => match lease.send_refusal() {
                 None => AttemptResult::NotSent,
                 Some(SendRefusal::InDoubt) => AttemptResult::InDoubt,
@@ -131,13 +131,13 @@ impl Attempt {
             },
             ended => ended,
         };
-        let Self { rule: _, recorder, entry, slot } = self;
+        let Self { rule: _, recorder, entry, permit } = self;
         let left = if written.is_ok() && outcome != Outcome::Leave {
             entry.complete(|| ended.whole());
             None
         } else {
             entry.complete_unwritten(&outcome, settled_at, || ended.whole());
-            Some(Unfinished { entry, written, _slot: slot })
+            Some(Unfinished { entry, written, _permit: permit })
         };
         Finished { ended, recorded: Recorded { recorder, outcome, settled_at, left } }
     }
@@ -166,7 +166,7 @@ impl Recorded {
     /// Writes the outcome if it is not written yet. Tries until it succeeds or the record would have expired.
     pub(super) async fn finish(self) {
         let Self { recorder, outcome, settled_at, left } = self;
-        let Some(Unfinished { entry, written, _slot: slot }) = left else { return };
+        let Some(Unfinished { entry, written, _permit: permit }) = left else { return };
         if let Err(error) = written {
             tracing::error!(record = %recorder.lease.name, error = &error as &dyn Error,
                 "an outcome could not be recorded; its client has the answer, and recording is tried again");
@@ -190,20 +190,21 @@ impl Recorded {
             Outcome::Leave => entry.leave(),
             Outcome::Release | Outcome::Settle(_) => drop(entry),
         }
-        drop(slot);
+        drop(permit);
     }
 }
 
-async fn fate<R, F, Fut>(send: F, lease: &Arc<Lease>, abandon: &Flag) -> SendOutcome<R>
+/// Sends the request, and renews the lease meanwhile.
+async fn send_and_renew<R, F, Fut>(send: F, lease: &Arc<Lease>, abandon: &Flag) -> SendOutcome<R>
 where
     F: FnOnce(SendFence) -> Fut,
     Fut: Future<Output = SendOutcome<R>>,
 {
     let mut sending = pin!(send(SendFence(Arc::clone(lease))));
     let mut keeping = pin!(lease.keep());
-    let fate = poll_fn(|cx| {
-        if let Poll::Ready(fate) = sending.as_mut().poll(cx) {
-            return Poll::Ready(fate);
+    let sent = poll_fn(|cx| {
+        if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+            return Poll::Ready(sent);
         }
         match keeping.as_mut().poll(cx) {
             Poll::Ready(never) => match never {},
@@ -212,10 +213,10 @@ where
             Poll::Pending => Poll::Pending,
         }
     });
-    match fate.await {
+    match sent.await {
         // Nothing is sent before the fence grants it.
         SendOutcome::Unknown(_) if !lease.may_have_sent() => SendOutcome::NotSent,
-        fate => fate,
+        sent => sent,
     }
 }
 
@@ -241,15 +242,15 @@ fn became(outcome: &Outcome, written: &Result<WriteResult, StoreError>) -> Recor
 
 impl<R> AttemptResult<R> {
     /// The client gets the recorded response if there is one, else the response of this attempt.
-    pub fn new(fate: SendOutcome<R>, recorded: Option<Arc<Reply>>) -> Self {
-        match (recorded, fate) {
+    pub fn new(sent: SendOutcome<R>, recorded: Option<Arc<Reply>>) -> Self {
+        match (recorded, sent) {
             (Some(reply), _) => Self::Recorded(Sealed(reply)),
             (None, SendOutcome::NotSent) => Self::NotSent,
-            (None, SendOutcome::Unknown(silence)) => Self::Silent(silence),
+            (None, SendOutcome::Unknown(reason)) => Self::Lost(reason),
             (None, SendOutcome::Answered(ReceivedResponse { reply, rest, .. })) => match rest {
                 BodyRemainder::Nothing => Self::Answered(reply),
                 BodyRemainder::Oversized(rest) => Self::Streamed(reply, rest),
-                BodyRemainder::Broken(silence) => Self::Silent(silence),
+                BodyRemainder::Broken(reason) => Self::Lost(reason),
             },
         }
     }
@@ -258,7 +259,7 @@ impl<R> AttemptResult<R> {
     fn whole(&self) -> Option<Arc<Reply>> {
         match self {
             Self::Answered(reply) | Self::Recorded(Sealed(reply)) => Some(Arc::clone(reply)),
-            Self::Streamed(..) | Self::NotSent | Self::InDoubt | Self::Replaced | Self::Silent(_) => None,
+            Self::Streamed(..) | Self::NotSent | Self::InDoubt | Self::Replaced | Self::Lost(_) => None,
         }
     }
 }

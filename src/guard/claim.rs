@@ -40,7 +40,7 @@ pub enum ClaimError {
 impl Guard {
     /// Claims the operation. Dropping this future leaves no claim behind.
     pub async fn claim(self: &Arc<Self>, rule: &Arc<Rule>, operation: &Operation) -> Result<Admission, ClaimError> {
-        let Some(permit) = self.slots.take() else {
+        let Some(permit) = self.attempt_limit.take() else {
             // A repeat of an attempt of this process needs neither a permit nor the store.
             return match self.by_itself(rule, operation, 0) {
                 Fallback::Repeat(verdict) => Ok(Admission::Repeat(verdict)),

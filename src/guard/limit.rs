@@ -38,12 +38,12 @@ mod tests {
 
     #[test]
     fn no_more_are_taken_than_there_are_and_what_is_given_back_is_taken_again() {
-        let slots = ConcurrencyLimit::new(2);
+        let limit = ConcurrencyLimit::new(2);
         for _ in 0..3 {
-            let (first, second) = (slots.take(), slots.take());
-            assert!(first.is_some() && second.is_some() && slots.take().is_none());
+            let (first, second) = (limit.take(), limit.take());
+            assert!(first.is_some() && second.is_some() && limit.take().is_none());
             drop(first);
-            assert!(slots.take().is_some());
+            assert!(limit.take().is_some());
         }
         assert!(ConcurrencyLimit::new(0).take().is_none());
     }

@@ -80,10 +80,10 @@ impl Observation {
         })
     }
 
-    /// Records the outcome of the first by the policy of the route. `fate` holds no body.
-    pub async fn settle<R>(&self, rule: &Rule, shadow: ShadowClaim, fate: &SendOutcome<R>) -> Result<(), StoreError> {
+    /// Records the outcome of the first by the policy of the route. `sent` holds no body.
+    pub async fn settle<R>(&self, rule: &Rule, shadow: ShadowClaim, sent: &SendOutcome<R>) -> Result<(), StoreError> {
         let ShadowClaim { name, claim } = shadow;
-        let outcome = policy::outcome(fate, &rule.policy, claim.terms.on_unknown);
+        let outcome = policy::outcome(sent, &rule.policy, claim.terms.on_unknown);
         match outcome {
             Outcome::Leave => {}
             Outcome::Release => drop(self.guard.store.release(&name, claim.token).await?),

@@ -56,8 +56,8 @@ impl Ownership {
     {
         let Self { rule, permit, counted, entry, unused } = self;
         let (guard, lease) = (unused.take(), Arc::clone(entry.lease()));
-        let slot = InFlightPermit { _permit: permit, _counted: counted, _open: guard.attempts.token() };
-        let attempt = Attempt { rule, entry, recorder: Recorder { lease, guard }, slot };
+        let permit = InFlightPermit { _permit: permit, _counted: counted, _open: guard.attempts.token() };
+        let attempt = Attempt { rule, entry, recorder: Recorder { lease, guard }, permit };
         RunningAttempt::new(attempt.run(parent, send))
     }
 }

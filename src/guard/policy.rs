@@ -19,12 +19,12 @@ pub enum Outcome {
 }
 
 /// Decides by the outcome of the request, the table of the route, and its `on_unknown`.
-pub fn outcome<R>(fate: &SendOutcome<R>, table: &PolicyTable, on_unknown: UnknownPolicy) -> Outcome {
+pub fn outcome<R>(sent: &SendOutcome<R>, table: &PolicyTable, on_unknown: UnknownPolicy) -> Outcome {
     let unknown = match on_unknown {
         UnknownPolicy::Hold(_) => Outcome::Settle(Settlement::Unknown),
         UnknownPolicy::Retry => Outcome::Leave,
     };
-    let ReceivedResponse { reply, origin_directive, rest } = match fate {
+    let ReceivedResponse { reply, origin_directive, rest } = match sent {
         SendOutcome::NotSent => return Outcome::Release,
         SendOutcome::Unknown(_) => return unknown,
         SendOutcome::Answered(answer) => answer,
@@ -100,8 +100,8 @@ mod tests {
 
     const UNKNOWN: Outcome = Outcome::Settle(Settlement::Unknown);
 
-    fn standard(fate: &SendOutcome<()>, on_unknown: UnknownPolicy) -> Outcome {
-        outcome(fate, &PolicyTable::new(Policy::Standard, &[]), on_unknown)
+    fn standard(sent: &SendOutcome<()>, on_unknown: UnknownPolicy) -> Outcome {
+        outcome(sent, &PolicyTable::new(Policy::Standard, &[]), on_unknown)
     }
 
     #[test]
@@ -125,9 +125,9 @@ mod tests {
             (answered(422, BodyRemainder::Broken(timeout())), UNKNOWN, Outcome::Leave),
             (answered(500, BodyRemainder::Broken(timeout())), UNKNOWN, Outcome::Leave),
         ];
-        for (fate, hold, retry) in rows {
-            assert_eq!(standard(&fate, HOLD), hold, "{fate:?}");
-            assert_eq!(standard(&fate, UnknownPolicy::Retry), retry, "{fate:?}");
+        for (sent, hold, retry) in rows {
+            assert_eq!(standard(&sent, HOLD), hold, "{sent:?}");
+            assert_eq!(standard(&sent, UnknownPolicy::Retry), retry, "{sent:?}");
         }
     }
 

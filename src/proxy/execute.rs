@@ -61,8 +61,8 @@ impl Proxy {
         let limits = AttemptLimits { timeout, max_response_body, keeps_pages };
         let (upstream, budget) = (self.upstream.clone(), self.budget.clone());
         let begun = Instant::now();
-        let running = ownership.run(parent, move |gate| async move {
-            let outcome = upstream.attempt(&mut request, gate, &limits, &budget, relay).await;
+        let running = ownership.run(parent, move |fence| async move {
+            let outcome = upstream.attempt(&mut request, fence, &limits, &budget, relay).await;
             if let SendOutcome::Answered(answer) = &outcome {
                 span.status(answer.reply.status);
             }
@@ -108,8 +108,8 @@ impl Proxy {
             AttemptResult::NotSent => Err(refusal::unreachable()),
             AttemptResult::InDoubt => Err(refusal::store_unavailable()),
             AttemptResult::Replaced => Err(refusal::in_flight(rule)),
-            AttemptResult::Silent(LostReason::Broken) => Err(refusal::failed()),
-            AttemptResult::Silent(LostReason::Timeout) => Err(refusal::given_up()),
+            AttemptResult::Lost(LostReason::Broken) => Err(refusal::failed()),
+            AttemptResult::Lost(LostReason::Timeout) => Err(refusal::given_up()),
         }
     }
 }

@@ -91,8 +91,8 @@ impl Proxy {
                 (HeadVerdict::Body(copied), RequestBody::Teed(Box::new(tee)))
             }
         };
-        let (ending, fate) = oneshot::channel();
-        self.guard.spawn_observation(note.take(observation, owned, sight, fate));
+        let (ending, sent) = oneshot::channel();
+        self.guard.spawn_observation(note.take(observation, owned, sight, sent));
 
         match self.pass(&rule.name, head, body, context.client, false).await {
             Ok(answer) => Ok(watched(answer, ending)),
@@ -125,19 +125,19 @@ impl ShadowRequest {
         observation: Observation,
         owned: OwnedRequest,
         sight: HeadVerdict,
-        fate: oneshot::Receiver<SendOutcome<()>>,
+        sent: oneshot::Receiver<SendOutcome<()>>,
     ) {
         let sighting = self.look(&observation, owned, sight).await;
         if let Ok(ShadowResult::Repeat(would)) = &sighting {
             self.proxy.metrics.observed(&self.rule.name, *would);
         }
         // The client left before there was a response.
-        let fate = fate.await.unwrap_or(SendOutcome::Unknown(LostReason::Broken));
-        if let SendOutcome::Answered(answer) = &fate {
+        let sent = sent.await.unwrap_or(SendOutcome::Unknown(LostReason::Broken));
+        if let SendOutcome::Answered(answer) = &sent {
             self.status = Some(answer.reply.status);
         }
         let would = match sighting {
-            Ok(ShadowResult::First(mark)) => match observation.settle(&self.rule, mark, &fate).await {
+            Ok(ShadowResult::First(mark)) => match observation.settle(&self.rule, mark, &sent).await {
                 Ok(()) => Ok(None),
                 Err(error) => Err(UnobservedReason::of_store(&error)),
             },

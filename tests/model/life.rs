@@ -115,7 +115,7 @@ impl World {
     fn record(&mut self, protocol: &Protocol, id: Id, end: End) {
         match end.outcome(id, protocol) {
             Outcome::Leave => {
-                self.of(id).is_told(&AttemptResult::new(end.fate(id), None));
+                self.of(id).is_told(&AttemptResult::new(end.send_outcome(id), None));
                 self.of(id).unanswered = false;
                 self.over(id);
             }
@@ -168,7 +168,7 @@ impl World {
                     }
                     _ => None,
                 };
-                request.is_told(&AttemptResult::new(end.fate(id), kept));
+                request.is_told(&AttemptResult::new(end.send_outcome(id), kept));
                 request.unanswered &= released;
                 self.over(id);
             }
@@ -190,7 +190,7 @@ impl World {
                 self.call(id, Call::Claim);
             }
             (Stage::Recording(end), _) => {
-                request.is_told(&AttemptResult::new(end.fate(id), None));
+                request.is_told(&AttemptResult::new(end.send_outcome(id), None));
                 self.record(protocol, id, end);
             }
             _ => unreachable!("{message:?} was not called in {:?}", request.stage),

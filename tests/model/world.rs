@@ -182,10 +182,10 @@ impl Request {
 impl End {
     /// The outcome for the record.
     pub fn outcome(self, by: Id, protocol: &Protocol) -> Outcome {
-        policy::outcome(&self.fate(by), &POLICY, terms(protocol.retry).on_unknown)
+        policy::outcome(&self.send_outcome(by), &POLICY, terms(protocol.retry).on_unknown)
     }
 
-    pub fn fate(self, by: Id) -> SendOutcome<()> {
+    pub fn send_outcome(self, by: Id) -> SendOutcome<()> {
         let whole = |reply| ReceivedResponse { reply, origin_directive: None, rest: BodyRemainder::Nothing };
         match self {
             Self::NotSent => SendOutcome::NotSent,
@@ -205,7 +205,7 @@ impl Seen {
         match ended {
             AttemptResult::Answered(reply) if reply.status.is_success() => Self::Own(creator(reply.status)),
             AttemptResult::Recorded(reply) => Self::Replay(creator(shown(reply).status)),
-            AttemptResult::Answered(_) | AttemptResult::Streamed(..) | AttemptResult::Silent(_) => Self::Trouble,
+            AttemptResult::Answered(_) | AttemptResult::Streamed(..) | AttemptResult::Lost(_) => Self::Trouble,
             AttemptResult::NotSent | AttemptResult::InDoubt | AttemptResult::Replaced => Self::Trouble,
         }
     }

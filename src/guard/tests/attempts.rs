@@ -36,14 +36,14 @@ async fn what_may_have_run_is_held_or_left_for_a_takeover() {
     let held = operation(1, HOLD);
     assert!(matches!(
         run(scene.own(&held).await, SendOutcome::Unknown(LostReason::Broken)).await,
-        Some(AttemptResult::Silent(_))
+        Some(AttemptResult::Lost(_))
     ));
     assert_eq!(scene.repeat(&held).await, Verdict::OutcomeUnknown);
 
     let retried = operation(2, UnknownPolicy::Retry);
     assert!(matches!(
         run(scene.own(&retried).await, SendOutcome::Unknown(LostReason::Broken)).await,
-        Some(AttemptResult::Silent(_))
+        Some(AttemptResult::Lost(_))
     ));
     assert_eq!(scene.repeat(&retried).await, Verdict::InFlight);
     tokio::time::sleep(LEASE).await;
@@ -107,9 +107,9 @@ async fn whoever_polls_an_attempt_may_go_at_every_step() {
         let sends = Arc::new(AtomicU32::new(0));
         let mut running = scene.own(&operation).await.run(trace::Parent::default(), {
             let sends = Arc::clone(&sends);
-            move |gate| async move {
+            move |fence| async move {
                 tokio::task::yield_now().await;
-                assert!(gate.may_send().await);
+                assert!(fence.may_send().await);
                 sends.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -153,8 +153,8 @@ async fn whoever_polls_an_attempt_may_go_at_every_step() {
 async fn an_attempt_that_panics_without_its_client_is_no_work_that_is_left() {
     for is_told in [false, true] {
         let (scene, operation) = (Scene::new(), operation(1, HOLD));
-        let running = scene.own(&operation).await.run(trace::Parent::default(), |gate: SendFence| async move {
-            gate.may_send().await;
+        let running = scene.own(&operation).await.run(trace::Parent::default(), |fence: SendFence| async move {
+            fence.may_send().await;
             tokio::time::sleep(Duration::from_secs(1)).await;
             panic!("by plan");
             #[expect(unreachable_code, reason = "tells the type")]
@@ -180,10 +180,10 @@ fn an_attempt_that_is_dropped_with_its_runtime_is_left_to_its_lease() {
     let running = first.block_on(async {
         let until = Arc::clone(&never);
         let ownership = scene.own(&operation).await;
-        let mut running = ownership.run(trace::Parent::default(), move |gate| async move {
-            let fate = sent(gate, created()).await;
+        let mut running = ownership.run(trace::Parent::default(), move |fence| async move {
+            let outcome = sent(fence, created()).await;
             until.notified().await;
-            fate
+            outcome
         });
         assert!(poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await.is_pending());
         running
@@ -377,8 +377,8 @@ async fn before_the_first_byte_an_old_hold_is_renewed_or_nothing_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_releases_nothing() {
     let (scene, operation) = (Scene::new(), operation(1, HOLD));
-    let ended = scene.own(&operation).await.run(trace::Parent::default(), |gate: SendFence| async move {
-        gate.may_send().await;
+    let ended = scene.own(&operation).await.run(trace::Parent::default(), |fence: SendFence| async move {
+        fence.may_send().await;
         panic!("by plan");
         #[expect(unreachable_code, reason = "tells the type")]
         SendOutcome::<()>::NotSent
@@ -403,7 +403,7 @@ async fn a_drain_that_runs_out_settles_what_is_left() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     scene.guard.abandon();
     scene.guard.recorded().await;
-    assert!(matches!(first.await, Ok(AttemptResult::Silent(_))));
+    assert!(matches!(first.await, Ok(AttemptResult::Lost(_))));
     assert!(matches!(second.await, Ok(AttemptResult::NotSent)));
     assert_eq!(scene.repeat(&sent).await, Verdict::OutcomeUnknown);
     assert_eq!(scene.held(&unsent).await, None);
@@ -419,7 +419,7 @@ async fn a_drain_that_runs_out_waits_for_no_renewal() {
     scene.guard.abandon();
     scene.guard.recorded().await;
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-    assert!(matches!(ended.await, Ok(AttemptResult::Silent(_))));
+    assert!(matches!(ended.await, Ok(AttemptResult::Lost(_))));
 }
 
 #[tokio::test(start_paused = true)]

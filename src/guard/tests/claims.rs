@@ -174,9 +174,9 @@ async fn a_refused_claim_that_may_arrive_once_more_is_cleaned_up_too() {
 async fn an_owner_that_was_told_of_another_never_sends() {
     let (scene, operation, go) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
     let gone = Arc::clone(&go);
-    let ended = scene.own(&operation).await.run(trace::Parent::default(), move |gate| async move {
+    let ended = scene.own(&operation).await.run(trace::Parent::default(), move |fence| async move {
         gone.notified().await;
-        sent(gate, created()).await
+        sent(fence, created()).await
     });
     let ended = ended.detach();
     // An operator frees the key, and another sidecar claims it; the first owner's renewal is told so.

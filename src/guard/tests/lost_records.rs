@@ -39,12 +39,12 @@ async fn a_store_that_lost_the_record_of_a_running_attempt_starts_no_second_one(
 
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_is_still_to_be_written_is_told_by_a_store_that_lost_its_record_too() {
-    for (fate, expected) in
+    for (outcome, expected) in
         [(created(), None), (SendOutcome::Unknown(LostReason::Broken), Some(Verdict::OutcomeUnknown))]
     {
         let (scene, operation) = (Scene::new(), operation(1, HOLD));
         scene.store.settlements.next([Fault::Refused; 3]);
-        run(scene.own(&operation).await, fate).await.expect("an end");
+        run(scene.own(&operation).await, outcome).await.expect("an end");
         lose(&scene, &operation).await;
         match (scene.repeat(&operation).await, expected) {
             (Verdict::Replay(reply, _), None) => assert_eq!(reply.0.body.pieces().concat(), b"order 1"),

@@ -317,21 +317,25 @@ fn body(ended: &AttemptResult<()>) -> Vec<u8> {
 }
 
 /// Sends at once, and ends as told.
-async fn sent(gate: SendFence, fate: SendOutcome<()>) -> SendOutcome<()> {
-    if gate.may_send().await { fate } else { SendOutcome::NotSent }
+async fn sent(fence: SendFence, outcome: SendOutcome<()>) -> SendOutcome<()> {
+    if fence.may_send().await { outcome } else { SendOutcome::NotSent }
 }
 
-fn run(ownership: Ownership, fate: SendOutcome<()>) -> RunningAttempt<()> {
-    ownership.run(trace::Parent::default(), move |gate| sent(gate, fate))
+fn run(ownership: Ownership, outcome: SendOutcome<()>) -> RunningAttempt<()> {
+    ownership.run(trace::Parent::default(), move |fence| sent(fence, outcome))
 }
 
 /// Sends, and ends when the test says so.
-fn run_until(ownership: Ownership, until: &Arc<Notify>, fate: SendOutcome<()>) -> oneshot::Receiver<AttemptResult<()>> {
+fn run_until(
+    ownership: Ownership,
+    until: &Arc<Notify>,
+    outcome: SendOutcome<()>,
+) -> oneshot::Receiver<AttemptResult<()>> {
     let until = Arc::clone(until);
-    let running = ownership.run(trace::Parent::default(), move |gate| async move {
-        let fate = sent(gate, fate).await;
+    let running = ownership.run(trace::Parent::default(), move |fence| async move {
+        let outcome = sent(fence, outcome).await;
         until.notified().await;
-        fate
+        outcome
     });
     running.detach()
 }

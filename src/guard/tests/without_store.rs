@@ -70,14 +70,14 @@ async fn an_outcome_that_is_still_to_be_written_is_told() {
         SendOutcome::Answered(ReceivedResponse { rest: BodyRemainder::Broken(LostReason::Broken), ..answer })
     };
     let original = OriginalAnswer { status: StatusCode::CREATED, location: None };
-    for (fate, expected) in [
+    for (outcome, expected) in [
         (created(), None),
         (reset(), Some(Verdict::OutcomeUnknown)),
         (broken(), Some(Verdict::AlreadyCompleted(Sealed(original)))),
     ] {
         let (scene, operation) = (Scene::new(), operation(1, HOLD));
         scene.store.settlements.next([Fault::Refused; 50]);
-        run(scene.own(&operation).await, fate).await.expect("an end");
+        run(scene.own(&operation).await, outcome).await.expect("an end");
         for faults in [&OUT_OF_REACH[..], &SLOW] {
             let verdict = repeat(&scene, &operation, faults).await.expect("from memory");
             match &expected {

@@ -79,7 +79,7 @@ impl Body for RelayedBody {
                             | AttemptResult::NotSent
                             | AttemptResult::InDoubt
                             | AttemptResult::Replaced
-                            | AttemptResult::Silent(_),
+                            | AttemptResult::Lost(_),
                         )
                         | Err(_) => RelayEnd::CutShort,
                     };
@@ -142,8 +142,8 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_cut_short_stays_so_however_often_it_is_asked() {
         for (length, end) in [
-            (None, Some(AttemptResult::Silent(LostReason::Broken))),
-            (Some(4), Some(AttemptResult::Silent(LostReason::Timeout))),
+            (None, Some(AttemptResult::Lost(LostReason::Broken))),
+            (Some(4), Some(AttemptResult::Lost(LostReason::Timeout))),
             (Some(9), Some(AttemptResult::InDoubt)),
             // The attempt panicked.
             (None, None),

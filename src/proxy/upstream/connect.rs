@@ -18,9 +18,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::super::body::request::RequestBody;
 use super::super::limits::{MAX_ANSWER_FIELDS, MAX_BUFFER, MAX_HEAD};
-use super::fate::Unsent;
 use super::goaway::{GoAwayReader, LastStream};
 use super::pool::Connection;
+use super::send_error::Unsent;
 use super::socket::{ReadAfterRefusal, SocketSignals, UpstreamSocket};
 use super::streams;
 use crate::config::{self, HeaderCase, UpstreamAddress};

@@ -5,11 +5,11 @@
 
 mod capture;
 mod connect;
-mod fate;
 mod goaway;
 mod own;
 mod pool;
 mod response;
+mod send_error;
 mod socket;
 mod streams;
 #[cfg(test)]
@@ -25,15 +25,15 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-pub(super) use self::fate::{SendError, Unsent};
 pub(super) use self::own::{AskError, OwnAnswer};
 pub use self::response::UpstreamBody;
+pub(super) use self::send_error::{SendError, Unsent};
 
 use self::capture::{Capture, Captured};
 use self::connect::{Connector, NewConnection};
-use self::fate::SendFailure;
 use self::pool::{Connection, Pool};
 use self::response::UpstreamConnection;
+use self::send_error::SendFailure;
 use self::streams::SharedConnections;
 use super::body::incoming::IncomingBody;
 use super::body::progress::BodyProgress;
@@ -140,14 +140,14 @@ impl Upstream {
     pub(super) async fn attempt(
         &self,
         request: &mut Request<RequestBody>,
-        gate: SendFence,
+        fence: SendFence,
         limits: &AttemptLimits,
         budget: &Budget,
         relay: Option<Relay>,
     ) -> SendOutcome<UpstreamBody> {
         let deadline = Instant::now() + limits.timeout;
         let sent = {
-            let sending = pin!(self.send(request, self.settings.guarded_idle, Some(&gate)));
+            let sending = pin!(self.send(request, self.settings.guarded_idle, Some(&fence)));
             tick::timeout_at(deadline, sending).await
         };
         let response = match sent {
@@ -204,42 +204,42 @@ impl Upstream {
         &self,
         request: &mut Request<RequestBody>,
         max_idle: Duration,
-        gate: Option<&SendFence>,
+        fence: Option<&SendFence>,
     ) -> Result<Response<UpstreamBody>, FailedSend> {
         let upload = request.body().pending_upload();
         loop {
-            let connected = match gate {
-                None => self.line(max_idle).await,
-                Some(_) => self.own_line(max_idle).await,
+            let connected = match fence {
+                None => self.connection(max_idle).await,
+                Some(_) => self.exclusive_connection(max_idle).await,
             };
-            let (mut line, reused) = connected.map_err(|error| FailedSend::unsent(error, false))?;
-            if let Some(gate) = gate {
+            let (mut connection, reused) = connected.map_err(|error| FailedSend::unsent(error, false))?;
+            if let Some(fence) = fence {
                 fail_point::reach(Step::BeforeSend).await;
-                if !gate.may_send().await {
+                if !fence.may_send().await {
                     return Err(FailedSend::unsent(Unsent::LeaseInDoubt, reused));
                 }
             }
-            if let UpstreamConnection::Pooled(connection, _) = &line
-                && let Some(since) = connection.idle_since
+            if let UpstreamConnection::Pooled(pooled, _) = &connection
+                && let Some(since) = pooled.idle_since
                 && !clock::has_read_events_since(since)
             {
-                connection.signals.look();
+                pooled.signals.look();
             }
-            let sent = match &mut line {
+            let sent = match &mut connection {
                 // Inline, and not in `send`: request and response would be moved once more each.
-                UpstreamConnection::Pooled(connection, _) => {
-                    connection.sender.try_send_request(std::mem::take(request)).await
-                }
+                UpstreamConnection::Pooled(pooled, _) => pooled.sender.try_send_request(std::mem::take(request)).await,
                 UpstreamConnection::Dedicated(..) | UpstreamConnection::SharedStream(_) => {
-                    Box::pin(line.send(std::mem::take(request))).await
+                    Box::pin(connection.send(std::mem::take(request))).await
                 }
             };
             match sent {
-                Ok(response) => return answered(response, line, upload).map_err(|error| FailedSend { error, reused }),
+                Ok(response) => {
+                    return answered(response, connection, upload).map_err(|error| FailedSend { error, reused });
+                }
                 Err(error) => match SendFailure::of(error, !reused) {
                     SendFailure::Unwritten(unwritten, _) if reused => *request = *unwritten,
                     SendFailure::Unwritten(_, error) => return Err(FailedSend::unsent(Unsent::Closed(error), reused)),
-                    SendFailure::Written(error) if line.is_untouched() => {
+                    SendFailure::Written(error) if connection.is_untouched() => {
                         return Err(FailedSend { error: error.unprocessed(), reused });
                     }
                     SendFailure::Written(error) => return Err(FailedSend { error, reused }),
@@ -249,8 +249,8 @@ impl Upstream {
     }
 
     /// A connection for the next request, and whether it was used before.
-    async fn line(&self, max_idle: Duration) -> Result<(UpstreamConnection, bool), Unsent> {
-        let Some(streams) = &self.streams else { return self.own_line(max_idle).await };
+    async fn connection(&self, max_idle: Duration) -> Result<(UpstreamConnection, bool), Unsent> {
+        let Some(streams) = &self.streams else { return self.exclusive_connection(max_idle).await };
         if let Some(stream) = streams.take(max_idle) {
             return Ok((UpstreamConnection::SharedStream(stream), true));
         }
@@ -261,27 +261,27 @@ impl Upstream {
         if let Some(stream) = streams.take(max_idle) {
             return Ok((UpstreamConnection::SharedStream(stream), true));
         }
-        let line = match Box::pin(self.connector.connect()).await? {
+        let connection = match Box::pin(self.connector.connect()).await? {
             NewConnection::Http1(connection) => self.pooled(connection),
             NewConnection::Http2 { sender, most, last: _ } => {
                 UpstreamConnection::SharedStream(streams.add(sender, most))
             }
         };
-        Ok((line, false))
+        Ok((connection, false))
     }
 
     /// The same, not shared with other requests.
-    async fn own_line(&self, max_idle: Duration) -> Result<(UpstreamConnection, bool), Unsent> {
+    async fn exclusive_connection(&self, max_idle: Duration) -> Result<(UpstreamConnection, bool), Unsent> {
         if let Some(connection) = self.pool.take(max_idle) {
             return Ok((UpstreamConnection::Pooled(connection, Arc::clone(&self.pool)), true));
         }
-        let line = match Box::pin(self.connector.connect()).await? {
+        let connection = match Box::pin(self.connector.connect()).await? {
             NewConnection::Http1(connection) => self.pooled(connection),
             // The backend may send GOAWAY at any time, and a request that is sent at that moment may have run or not.
             // Only a new connection is safe from that. (In HTTP/1.1 the last response says so.)
             NewConnection::Http2 { sender, most: _, last } => UpstreamConnection::Dedicated(sender, last),
         };
-        Ok((line, false))
+        Ok((connection, false))
     }
 
     fn pooled(&self, connection: Connection) -> UpstreamConnection {
@@ -292,7 +292,7 @@ impl Upstream {
 /// The response, with unambiguous framing.
 fn answered(
     response: Response<Incoming>,
-    line: UpstreamConnection,
+    connection: UpstreamConnection,
     upload: Option<BodyProgress>,
 ) -> Result<Response<UpstreamBody>, SendError> {
     let (mut head, body) = response.into_parts();
@@ -301,7 +301,7 @@ fn answered(
     let body = IncomingBody::response(body, head.version);
     // An intermediary sends its own version (RFC 9112, 2.3).
     head.version = Version::HTTP_11;
-    Ok(Response::from_parts(head, UpstreamBody::new(body, fields, line, upload, after)))
+    Ok(Response::from_parts(head, UpstreamBody::new(body, fields, connection, upload, after)))
 }
 
 impl FailedSend {

@@ -7,8 +7,8 @@ use super::super::body::error::BodyError;
 use super::super::budget::Budget;
 use super::super::head;
 use super::capture::{Capture, Captured};
-use super::fate::SendError;
 use super::response::UpstreamBody;
+use super::send_error::SendError;
 
 /// An answer to the proxy itself.
 pub(in crate::proxy) struct OwnAnswer {

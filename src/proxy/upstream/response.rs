@@ -68,7 +68,7 @@ pub struct UpstreamBody {
     body: IncomingBody,
     /// The fields that the head of this response had.
     fields: Fields,
-    line: Option<UpstreamConnection>,
+    connection: Option<UpstreamConnection>,
     /// The progress of the request body.
     upload: Option<BodyProgress>,
     after: ConnectionReuse,
@@ -114,11 +114,11 @@ impl UpstreamBody {
     pub(super) fn new(
         body: IncomingBody,
         fields: Fields,
-        line: UpstreamConnection,
+        connection: UpstreamConnection,
         upload: Option<BodyProgress>,
         after: ConnectionReuse,
     ) -> Self {
-        let mut this = Self { body, fields, line: Some(line), upload, after, peeked: None };
+        let mut this = Self { body, fields, connection: Some(connection), upload, after, peeked: None };
         if this.body.is_end_stream() {
             this.end();
         }
@@ -142,8 +142,8 @@ impl UpstreamBody {
     }
 
     fn end(&mut self) {
-        if let Some(line) = self.line.take() {
-            line.end(self.upload.take(), self.after);
+        if let Some(connection) = self.connection.take() {
+            connection.end(self.upload.take(), self.after);
         }
     }
 }
@@ -158,7 +158,7 @@ impl Body for UpstreamBody {
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
-            Poll::Ready(Some(Err(_))) => self.line = None,
+            Poll::Ready(Some(Err(_))) => self.connection = None,
             Poll::Ready(None) => self.end(),
             Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.end(),
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}

@@ -52,7 +52,7 @@ impl KeyAgreement {
         config: &config::StoreConfig,
         state: Arc<StoreState>,
         duty: ServerDuty,
-        habits: ConnectionOptions,
+        options: ConnectionOptions,
     ) -> Self {
         let own_connections = OWN_CONNECTIONS + u64::from(RequiredAcks::of(config).is_some());
         Self {
@@ -63,7 +63,7 @@ impl KeyAgreement {
             seen: None,
             has_failed: false,
             is_outdated: false,
-            puts_key: habits.puts_key,
+            puts_key: options.puts_key,
             own_connections: (duty == ServerDuty::Alone).then_some(own_connections),
         }
     }

@@ -192,13 +192,13 @@ impl Redis {
         }
     }
 
-    fn open_with(address: &RedisAddress, config: &config::StoreConfig, habits: ConnectionOptions) -> Self {
+    fn open_with(address: &RedisAddress, config: &config::StoreConfig, options: ConnectionOptions) -> Self {
         let settings = ServerSettings {
             config: config.clone(),
             dialer: Dialer::new(address),
-            habits,
+            options,
             connect_timeout: timing::connect_timeout(config.timeout),
-            state: StoreState::new(digest_key::configured(config), habits.ping_every),
+            state: StoreState::new(digest_key::configured(config), options.ping_every),
         };
         let servers = match &address.servers {
             RedisServers::One(endpoint) => {
@@ -215,7 +215,7 @@ impl Redis {
             settings,
             format: RecordFormat::of(config),
             bodies: Bodies::default(),
-            body_survives: habits.body_survives,
+            body_survives: options.body_survives,
         };
         Self { shared: Arc::new(shared), local: None }
     }

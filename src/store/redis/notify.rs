@@ -36,7 +36,7 @@ use crate::store::Changes;
 
 /// Reports changes of records that have waiters.
 pub(super) struct ChangeSubscriber {
-    topics: Arc<Subscriptions>,
+    subscriptions: Arc<Subscriptions>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -73,28 +73,29 @@ const REFUSED: Duration = Duration::from_secs(60);
 impl ChangeSubscriber {
     /// Starts without subscriptions.
     pub(super) fn start(link: &Arc<Link>, dialer: &Arc<Dialer>) -> Self {
-        let topics = Arc::new(Subscriptions { origin: Instant::now(), by_key: Mutex::default(), added: Notify::new() });
+        let subscriptions =
+            Arc::new(Subscriptions { origin: Instant::now(), by_key: Mutex::default(), added: Notify::new() });
         #[expect(clippy::disallowed_methods, reason = "ends with the listener")]
-        let task = tokio::spawn(run(Arc::clone(&topics), link.clone(), dialer.clone()));
-        Self { topics, _task: AbortOnDropHandle::new(task) }
+        let task = tokio::spawn(run(Arc::clone(&subscriptions), link.clone(), dialer.clone()));
+        Self { subscriptions, _task: AbortOnDropHandle::new(task) }
     }
 
     /// Changes of one record. The start of listening counts as a change too, because earlier changes were missed.
     pub(super) fn subscribe(&self, key: String, patience: Duration) -> Changes {
-        let until = self.topics.rounded(Instant::now() + patience);
-        let mut by_key = self.topics.by_key();
-        if let Some(topic) = by_key.get_mut(&key) {
-            if until > topic.until {
-                topic.until = until;
-                self.topics.added.notify_one();
+        let until = self.subscriptions.rounded(Instant::now() + patience);
+        let mut by_key = self.subscriptions.by_key();
+        if let Some(subscription) = by_key.get_mut(&key) {
+            if until > subscription.until {
+                subscription.until = until;
+                self.subscriptions.added.notify_one();
             }
-            let mut changes = topic.tell.subscribe();
+            let mut changes = subscription.tell.subscribe();
             changes.mark_changed();
             return changes;
         }
         let (tell, changes) = watch::channel(());
         by_key.insert(key, Subscription { tell, until });
-        self.topics.added.notify_one();
+        self.subscriptions.added.notify_one();
         changes
     }
 }
@@ -112,14 +113,14 @@ impl Subscriptions {
     }
 
     fn tell(&self, key: &str) {
-        if let Some(topic) = self.by_key().get(key) {
-            topic.tell.send_replace(());
+        if let Some(subscription) = self.by_key().get(key) {
+            subscription.tell.send_replace(());
         }
     }
 
     fn tell_all(&self) {
-        for topic in self.by_key().values() {
-            topic.tell.send_replace(());
+        for subscription in self.by_key().values() {
+            subscription.tell.send_replace(());
         }
     }
 
@@ -134,19 +135,19 @@ impl Subscriptions {
     /// Removes subscriptions without waiters. Returns the keys of the others, and when their last waiter gives up.
     fn sweep(&self) -> HashMap<String, Instant> {
         let mut by_key = self.by_key();
-        by_key.retain(|_, topic| topic.tell.receiver_count() > 0);
-        by_key.iter().map(|(key, topic)| (key.clone(), topic.until)).collect()
+        by_key.retain(|_, subscription| subscription.tell.receiver_count() > 0);
+        by_key.iter().map(|(key, subscription)| (key.clone(), subscription.until)).collect()
     }
 }
 
-async fn run(topics: Arc<Subscriptions>, link: Arc<Link>, dialer: Arc<Dialer>) {
+async fn run(subscriptions: Arc<Subscriptions>, link: Arc<Link>, dialer: Arc<Dialer>) {
     let mut delay = FIRST_DELAY;
     let mut complained = false;
     loop {
-        if topics.sweep().is_empty() {
-            topics.added.notified().await;
+        if subscriptions.sweep().is_empty() {
+            subscriptions.added.notified().await;
         }
-        let error = match listen(&topics, &link, &dialer).await {
+        let error = match listen(&subscriptions, &link, &dialer).await {
             Ok(()) => {
                 delay = FIRST_DELAY;
                 continue;
@@ -154,7 +155,7 @@ async fn run(topics: Arc<Subscriptions>, link: Arc<Link>, dialer: Arc<Dialer>) {
             Err(error) => error,
         };
         // Without notices, waiters must read the record themselves.
-        topics.tell_all();
+        subscriptions.tell_all();
         let refused = error.code().is_some() || error.kind() == ErrorKind::RESP3NotSupported;
         if refused && !complained {
             complained = true;
@@ -166,18 +167,18 @@ async fn run(topics: Arc<Subscriptions>, link: Arc<Link>, dialer: Arc<Dialer>) {
 }
 
 /// Listens on one connection until it is lost, or until there are no waiters.
-async fn listen(topics: &Arc<Subscriptions>, link: &Link, dialer: &Dialer) -> RedisResult<()> {
+async fn listen(subscriptions: &Arc<Subscriptions>, link: &Link, dialer: &Dialer) -> RedisResult<()> {
     let lost = CancellationToken::new();
     let leaving = Arc::new(AtomicU64::new(0));
     let on_push = {
-        let (topics, lost, leaving) = (Arc::clone(topics), lost.clone(), leaving.clone());
+        let (subscriptions, lost, leaving) = (Arc::clone(subscriptions), lost.clone(), leaving.clone());
         move |push: PushInfo| match push.kind {
             PushKind::Disconnection => lost.cancel(),
             // The slot has moved. The `redis` crate takes this message for the reply to another command.
             PushKind::SUnsubscribe if leaving.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err() => {
                 lost.cancel();
             }
-            _ => topics.heard(&push),
+            _ => subscriptions.heard(&push),
         }
     };
     // The server that holds the records now. It may have changed after a failover.
@@ -186,15 +187,15 @@ async fn listen(topics: &Arc<Subscriptions>, link: &Link, dialer: &Dialer) -> Re
     let channels = Channels { of_slots: shared.duty != ServerDuty::Alone, leaving };
     let mut listening = Listening { connection: connection.handle(), channels, subscribed: HashMap::new() };
     loop {
-        let wanted = topics.sweep();
-        listening.follow(topics, &wanted).await?;
+        let wanted = subscriptions.sweep();
+        listening.follow(subscriptions, &wanted).await?;
         if wanted.is_empty() {
             return Ok(());
         }
         tokio::select! {
             () = lost.cancelled() => return Err(RedisError::from((ErrorKind::Io, "the connection is lost"))),
             () = shared.until_lost() => return Err(RedisError::from((ErrorKind::Io, "the server may be another"))),
-            () = topics.added.notified() => {}
+            () = subscriptions.added.notified() => {}
             () = tokio::time::sleep(SWEEP) => {}
         }
     }
@@ -216,7 +217,7 @@ struct Channels {
 }
 
 impl Listening {
-    async fn follow(&mut self, topics: &Subscriptions, wanted: &HashMap<String, Instant>) -> RedisResult<()> {
+    async fn follow(&mut self, subscriptions: &Subscriptions, wanted: &HashMap<String, Instant>) -> RedisResult<()> {
         for (key, until) in wanted {
             let stood = self.subscribed.get(key).copied();
             if stood.is_some_and(|stood| stood >= *until) {
@@ -237,7 +238,7 @@ impl Listening {
             // While the previous sign was valid, the waiters got all notices.
             let is_news = stands || stood.is_none();
             if is_news && stood.is_none_or(|stood| stood <= now) {
-                topics.tell(key);
+                subscriptions.tell(key);
             }
         }
         let left: Vec<String> = self.subscribed.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();

@@ -65,7 +65,7 @@ impl Probe {
         config: &config::StoreConfig,
         state: Arc<StoreState>,
         duty: ServerDuty,
-        habits: ConnectionOptions,
+        options: ConnectionOptions,
     ) -> Self {
         Self {
             state,
@@ -76,7 +76,7 @@ impl Probe {
             acks: RequiredAcks::of(config),
             timeout: config.timeout,
             rule: AclRule { is_node: duty != ServerDuty::Alone, ..AclRule::of(config) },
-            scripts_only: habits.scripts_only,
+            scripts_only: options.scripts_only,
             said: LoggedWarnings::default(),
             run: None,
         }

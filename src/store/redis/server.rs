@@ -30,7 +30,7 @@ pub(super) struct WatchedServer {
 pub(super) struct ServerSettings {
     pub(super) config: config::StoreConfig,
     pub(super) dialer: Arc<Dialer>,
-    pub(super) habits: ConnectionOptions,
+    pub(super) options: ConnectionOptions,
     pub(super) connect_timeout: Duration,
     pub(super) state: Arc<StoreState>,
 }
@@ -38,19 +38,19 @@ pub(super) struct ServerSettings {
 impl WatchedServer {
     /// Starts to connect.
     pub(super) fn start(settings: &ServerSettings, source: Source, duty: ServerDuty) -> Self {
-        let ServerSettings { config, dialer, habits, connect_timeout, state } = settings;
+        let ServerSettings { config, dialer, options, connect_timeout, state } = settings;
         let link = Link::new();
         let agreement = || {
             let canary = Canary::new(canary_base(&config.prefix));
-            (KeyAgreement::new(config, state.clone(), duty, *habits), canary)
+            (KeyAgreement::new(config, state.clone(), duty, *options), canary)
         };
         let supervisor = Supervisor {
             link: link.clone(),
             dialer: dialer.clone(),
             source: Arc::new(source),
-            habits: *habits,
+            options: *options,
             connect_timeout: *connect_timeout,
-            probe: Probe::new(config, state.clone(), duty, *habits),
+            probe: Probe::new(config, state.clone(), duty, *options),
             agreement: (duty == ServerDuty::Alone).then(agreement),
             acks: RequiredAcks::of(config).map(|acks| (acks, config.timeout / 4)),
         };

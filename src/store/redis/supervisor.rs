@@ -40,7 +40,7 @@ pub(super) struct Supervisor {
     pub(super) link: Arc<Link>,
     pub(super) dialer: Arc<Dialer>,
     pub(super) source: Arc<Source>,
-    pub(super) habits: ConnectionOptions,
+    pub(super) options: ConnectionOptions,
     pub(super) connect_timeout: Duration,
     pub(super) probe: Probe,
     /// The agreement on the digest key, and the canary. `None` for a node of a cluster, which holds only a part of the
@@ -246,7 +246,7 @@ impl Supervisor {
 
     /// The server could not be used until now. Read-only use shows how long owners have been silent, and concludes nothing.
     fn note_break(&self) {
-        if self.habits.puts_key {
+        if self.options.puts_key {
             self.link.usable_since.note_break();
         }
     }
@@ -276,11 +276,11 @@ impl Supervisor {
 
     /// After the interval, checks that the connection works. At longer intervals, it also reads the server's state.
     async fn ask_later(&mut self, connected: &Connected, looked: &mut Instant) -> Result<(), ConnectError> {
-        tokio::time::sleep(self.habits.ping_every).await;
+        tokio::time::sleep(self.options.ping_every).await;
         let deadline = Instant::now() + self.connect_timeout;
-        let noted = self.habits.puts_key.then(|| self.link.usable_since.clone());
+        let noted = self.options.puts_key.then(|| self.link.usable_since.clone());
         noting_breaks(noted.as_deref(), self.ask(connected, deadline)).await?;
-        if looked.elapsed() >= self.habits.look_every {
+        if looked.elapsed() >= self.options.look_every {
             *looked = Instant::now();
             let looked = noting_breaks(noted.as_deref(), self.probe.look(connected, &self.link, deadline)).await;
             connected.keep_alive(&note_name(self.probe.prefix())).await;

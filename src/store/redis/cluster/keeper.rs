@@ -23,12 +23,12 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(cluster: Arc<Cluster>) -> Self {
         let settings = &cluster.settings;
-        let agreement = KeyAgreement::new(&settings.config, settings.state.clone(), ServerDuty::Node, settings.habits);
+        let agreement = KeyAgreement::new(&settings.config, settings.state.clone(), ServerDuty::Node, settings.options);
         Self { cluster, agreement }
     }
 
     pub(super) async fn run(self) {
-        let keeps_canaries = self.cluster.settings.habits.puts_key;
+        let keeps_canaries = self.cluster.settings.options.puts_key;
         let canaries = keep_canaries(self.cluster.clone());
         let never = async {
             if keeps_canaries {
@@ -39,7 +39,7 @@ impl Keeper {
     }
 
     async fn agree_again_and_again(mut self) {
-        let every = self.cluster.settings.habits.ping_every;
+        let every = self.cluster.settings.options.ping_every;
         let mut delay = FIRST_DELAY;
         loop {
             let agreed = self.agree().await;
@@ -86,7 +86,7 @@ impl Keeper {
 /// Keeps one canary on each node. A node that took over slots without the latest writes has an outdated canary.
 async fn keep_canaries(cluster: Arc<Cluster>) {
     let base = canary_base(&cluster.settings.config.prefix);
-    let every = cluster.settings.habits.ping_every;
+    let every = cluster.settings.options.ping_every;
     let mut canaries: HashMap<String, Canary> = HashMap::new();
     loop {
         tokio::time::sleep(every).await;

@@ -249,7 +249,7 @@ impl Cluster {
 
     /// Read-only use shows how long owners have been silent, and concludes nothing.
     fn note_break(&self, server: &WatchedServer) {
-        if self.settings.habits.puts_key {
+        if self.settings.options.puts_key {
             server.link.usable_since.note_break();
         }
     }

@@ -70,7 +70,7 @@ impl SlotWatcher {
             if is_whole {
                 delay = FIRST_DELAY;
             }
-            let every = self.cluster.settings.habits.slots_every;
+            let every = self.cluster.settings.options.slots_every;
             self.pause(if is_whole { every } else { jittered(delay) }).await;
             delay = (delay * 2).min(LONGEST_DELAY);
         }

@@ -12,13 +12,13 @@ fn cluster_address(cluster: &Cluster, seeds: usize) -> RedisAddress {
     RedisAddress { servers: RedisServers::Cluster(seeds), ..address(0) }
 }
 
-async fn open_cluster(cluster: &Cluster, habits: ConnectionOptions) -> Redis {
-    open_cluster_with(cluster, &config(), habits).await
+async fn open_cluster(cluster: &Cluster, options: ConnectionOptions) -> Redis {
+    open_cluster_with(cluster, &config(), options).await
 }
 
 /// Opens a store that may claim. A sidecar that founds a store waits a little.
-async fn open_cluster_with(cluster: &Cluster, config: &config::StoreConfig, habits: ConnectionOptions) -> Redis {
-    let store = Redis::open_with(&cluster_address(cluster, 1), config, habits);
+async fn open_cluster_with(cluster: &Cluster, config: &config::StoreConfig, options: ConnectionOptions) -> Redis {
+    let store = Redis::open_with(&cluster_address(cluster, 1), config, options);
     store.ready(PATIENCE).await.expect("connections to all nodes");
     until(&store, Health::Up).await;
     store
@@ -161,8 +161,8 @@ async fn a_slot_that_moves_takes_its_records_along_at_each_step(program: &'stati
     let cluster = Cluster::start_other(program, 3, false);
     let store = open_cluster(&cluster, ConnectionOptions::default()).await;
     for scripts_only in [false, true] {
-        let habits = ConnectionOptions { scripts_only, ..ConnectionOptions::default() };
-        let store = if scripts_only { open_cluster(&cluster, habits).await } else { store.clone() };
+        let options = ConnectionOptions { scripts_only, ..ConnectionOptions::default() };
+        let store = if scripts_only { open_cluster(&cluster, options).await } else { store.clone() };
         let (slot, names) = names_in_a_slot(&cluster);
         let mut names = names.into_iter();
         let mut next = || names.next().expect("enough");
@@ -590,8 +590,8 @@ async fn a_node_that_says_tryagain_or_clusterdown_has_done_nothing_and_is_asked_
             servers: RedisServers::Cluster(vec![("127.0.0.1".to_owned(), cluster.nodes[1].port())]),
             ..address(0)
         };
-        let habits = ConnectionOptions { scripts_only, ..ConnectionOptions::default() };
-        let store = Redis::open_with(&address, &config(), habits);
+        let options = ConnectionOptions { scripts_only, ..ConnectionOptions::default() };
+        let store = Redis::open_with(&address, &config(), options);
         store.ready(PATIENCE).await.expect("connections to all nodes");
         until(&store, Health::Up).await;
         let [free, flying, done, apart] = [0, 1, 2, 3].map(|number| &names[index * 4 + number]);

@@ -63,8 +63,8 @@ async fn a_loss_that_is_noticed_by_a_look_that_fails_is_counted_by_the_next_one(
         })
         .await
     };
-    let habits = ConnectionOptions { ping_every: Duration::from_millis(20), ..NO_PING };
-    let store = open(proxy.port, habits).await;
+    let options = ConnectionOptions { ping_every: Duration::from_millis(20), ..NO_PING };
+    let store = open(proxy.port, options).await;
     // The note must be older than the time between two looks.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((proxy.replaced.load(Ordering::SeqCst), store.losses()), (0, 0));

@@ -18,8 +18,8 @@ async fn everything_that_is_written_has_a_time_to_live() {
     let server = RedisServer::start();
     let of_scripts = ConnectionOptions { scripts_only: true, ..MANY_PINGS };
     let acknowledged = config::StoreConfig { replica_acks: 1, timeout: Duration::from_secs(4), ..config() };
-    for (habits, config) in [(MANY_PINGS, config()), (of_scripts, config()), (MANY_PINGS, acknowledged)] {
-        let store = open_with(server.port(), &config, habits).await;
+    for (options, config) in [(MANY_PINGS, config()), (of_scripts, config()), (MANY_PINGS, acknowledged)] {
+        let store = open_with(server.port(), &config, options).await;
         let asks_acks = config.replica_acks > 0;
         let [flying, small, large_one, unknown, by_hand, lost] = [(); 6].map(|()| name());
         for name in [&flying, &small, &large_one, &unknown, &by_hand] {

@@ -107,9 +107,9 @@ async fn a_server_with_an_older_state_is_noticed() {
 
 #[tokio::test]
 async fn a_full_server_still_replays() {
-    for habits in [MANY_PINGS, ConnectionOptions { scripts_only: true, ..MANY_PINGS }] {
+    for options in [MANY_PINGS, ConnectionOptions { scripts_only: true, ..MANY_PINGS }] {
         let server = RedisServer::start();
-        let store = open(server.port(), habits).await;
+        let store = open(server.port(), options).await;
         let (settled, flying, mine) = (name(), name(), claim(1, RETRY));
         store.claim(&settled, &mine).await.expect("granted");
         store.settle(&settled, &completed(&mine, b"{}")).await.expect("settled");
@@ -126,7 +126,7 @@ async fn a_full_server_still_replays() {
         let refused = store.settle(&flying, &completed(&mine, b"{}")).await;
         assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
         // A full server accepts new connections, and keeps them.
-        open(server.port(), habits).await.find(&settled).await.expect("an answer").expect("a record");
+        open(server.port(), options).await.find(&settled).await.expect("an answer").expect("a record");
         assert_eq!(store.health(), Health::Up);
 
         order(&server, "CONFIG SET maxmemory 0").await;
@@ -363,8 +363,8 @@ async fn a_replica_is_left_for_its_master() {
 #[tokio::test]
 async fn a_claim_of_its_own_on_a_replica_is_not_granted() {
     let server = RedisServer::start();
-    for habits in [NO_PING, BY_SCRIPT] {
-        let (name, mine, store) = (name(), claim(1, RETRY), open(server.port(), habits).await);
+    for options in [NO_PING, BY_SCRIPT] {
+        let (name, mine, store) = (name(), claim(1, RETRY), open(server.port(), options).await);
         store.claim(&name, &mine).await.expect("granted");
         assert_eq!(store.claim(&name, &mine).await.expect("an answer"), Claimed::Granted(mine.clone()));
         order(&server, "REPLICAOF 127.0.0.1 1").await;

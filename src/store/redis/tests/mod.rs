@@ -88,12 +88,12 @@ fn config() -> config::StoreConfig {
     }
 }
 
-async fn open(port: u16, habits: ConnectionOptions) -> Redis {
-    open_with(port, &config(), habits).await
+async fn open(port: u16, options: ConnectionOptions) -> Redis {
+    open_with(port, &config(), options).await
 }
 
-async fn open_with(port: u16, config: &config::StoreConfig, habits: ConnectionOptions) -> Redis {
-    let store = Redis::open_with(&address(port), config, habits);
+async fn open_with(port: u16, config: &config::StoreConfig, options: ConnectionOptions) -> Redis {
+    let store = Redis::open_with(&address(port), config, options);
     store.ready(PATIENCE).await.expect("a connection");
     store
 }
@@ -130,16 +130,16 @@ fn large(claim: &Claim) -> SettledRecord {
     SettledRecord::of(record).expect("not in flight")
 }
 
-async fn subject(habits: ConnectionOptions) -> Subject {
-    subject_on(RedisServer::start(), habits).await
+async fn subject(options: ConnectionOptions) -> Subject {
+    subject_on(RedisServer::start(), options).await
 }
 
-async fn subject_on(server: RedisServer, habits: ConnectionOptions) -> Subject {
-    subject_with(server, &config(), habits).await
+async fn subject_on(server: RedisServer, options: ConnectionOptions) -> Subject {
+    subject_with(server, &config(), options).await
 }
 
-async fn subject_with(server: RedisServer, config: &config::StoreConfig, habits: ConnectionOptions) -> Subject {
-    let (store, url) = (open_with(server.port(), config, habits).await, server.url());
+async fn subject_with(server: RedisServer, config: &config::StoreConfig, options: ConnectionOptions) -> Subject {
+    let (store, url) = (open_with(server.port(), config, options).await, server.url());
     Subject::new(Arc::new(store), server).with_plant(move |name, bytes| {
         let url = url.clone();
         async move { admin(&url, &[b"SET", format!("onlyonce:{name}").as_bytes(), &bytes]).await }

@@ -57,8 +57,8 @@ async fn are_few(store: &Redis, turns: impl Fn() -> usize) {
 async fn round_trips_are_few() {
     let server = RedisServer::start();
     let turns = Turns::before(server.port()).await;
-    for habits in [NO_PING, ConnectionOptions { scripts_only: true, ..NO_PING }] {
-        are_few(&open(turns.port, habits).await, || turns.taken()).await;
+    for options in [NO_PING, ConnectionOptions { scripts_only: true, ..NO_PING }] {
+        are_few(&open(turns.port, options).await, || turns.taken()).await;
     }
 }
 

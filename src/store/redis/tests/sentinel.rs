@@ -90,8 +90,8 @@ async fn a_replay_is_served_by_a_primary_that_takes_no_writes_any_more() {
     let sentinels = redis.sentinels.iter().map(|sentinel| ("127.0.0.1".to_owned(), sentinel.port())).collect();
     let servers = RedisServers::Sentinel { sentinels, master: Sentinels::MASTER.to_owned() };
     let of_scripts = ConnectionOptions { scripts_only: true, ..NO_PING };
-    for habits in [NO_PING, of_scripts] {
-        let store = Redis::open_with(&RedisAddress { servers: servers.clone(), ..address(0) }, &config(), habits);
+    for options in [NO_PING, of_scripts] {
+        let store = Redis::open_with(&RedisAddress { servers: servers.clone(), ..address(0) }, &config(), options);
         store.ready(PATIENCE).await.expect("a connection");
         until(&store, Health::Up).await;
         let (settled, flying, mine) = (name(), name(), claim(1, RETRY));
