@@ -38,7 +38,7 @@
 //! | a status policy | [`rule::Policy`], in `rule/policy.rs`: the table by status | `config/file/route.rs`: its `on_unknown`; `guard/policy.rs` only applies it |
 //! | a store | [`store::Store`], `store/conformance.rs` | `config::StoreLocation`, `config/file/store_url.rs`, `store/mod.rs` |
 //! | a metric | `metrics.rs`; of a route, `metrics/exposition.rs` | the place where the decision is made |
-//! | what the form guard does in a page | `form_guard/form.js` | [`form_guard`] serves it, `proxy/form.rs` answers it |
+//! | what the form guard does in a page | `form_guard/form.js` | [`form_guard`] serves it, `proxy/script_request.rs` answers it |
 //! | a case of `onlyonce verify` | [`verify::VerifyCase`]: what is sent, and the rule | `verify/judge/`: the verdict |
 //! | a key of the configuration | `config/file/`, `config/onlyonce.toml` | the schema and `docs/configuration.md` follow |
 //! | an answer of our own | [`problem`], `problem/code.rs` | `docs/clients.md` |

@@ -4,7 +4,7 @@
 
 mod code;
 mod dialect;
-mod form;
+mod format;
 mod page;
 mod script;
 
@@ -19,8 +19,8 @@ use serde::Serialize;
 
 pub use code::Code;
 pub use dialect::{Dialect, SHOULD_RETRY};
-pub use form::ProblemFormat;
-pub use script::{FETCH, FORM, backend_answered, replay_denied};
+pub use format::ProblemFormat;
+pub use script::{SCRIPT_FETCH, SCRIPT_FORM, backend_answered, replay_denied};
 
 use crate::record::RecordName;
 
@@ -150,8 +150,8 @@ impl Problem {
     }
 
     /// The answer.
-    pub fn response(&self, form: ProblemFormat) -> Response<Bytes> {
-        let (content_type, body) = match form {
+    pub fn response(&self, format: ProblemFormat) -> Response<Bytes> {
+        let (content_type, body) = match format {
             ProblemFormat::Page => ("text/html; charset=utf-8", self.page()),
             ProblemFormat::Json => ("application/problem+json", self.json(None)),
             ProblemFormat::Script { has_own_key } => {
@@ -164,8 +164,8 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(VARY, HeaderValue::from_static("accept"));
-        if matches!(form, ProblemFormat::Script { .. }) {
-            headers.insert(FORM, self.verb());
+        if matches!(format, ProblemFormat::Script { .. }) {
+            headers.insert(SCRIPT_FORM, self.verb());
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));

@@ -11,10 +11,10 @@ use super::{Code, Problem};
 /// In a request, the key of the form guard's script, and a comma behind it where it was sent before; in an answer, what the
 /// script is to do: `wait SECONDS`, `go URL`, `go` (ask again, as a navigation), `send` (the same, and the answer is not in
 /// the record), or `say` (what the body says).
-pub const FORM: HeaderName = HeaderName::from_static("onlyonce-form");
+pub const SCRIPT_FORM: HeaderName = HeaderName::from_static("onlyonce-form");
 
 /// The same in a request of `onlyonce.fetch`, whose page reads the answer itself.
-pub const FETCH: HeaderName = HeaderName::from_static("onlyonce-fetch");
+pub const SCRIPT_FETCH: HeaderName = HeaderName::from_static("onlyonce-fetch");
 
 pub(super) const SAY: HeaderValue = HeaderValue::from_static("say");
 

@@ -19,9 +19,9 @@ use super::context::RequestContext;
 use super::cors::{CorsOrigin, Preflight};
 use super::event::{Event, Reason};
 use super::fields::Fields;
-use super::form::ScriptRequest;
 use super::head::{self, Head};
 use super::outdated::Outdated;
+use super::script_request::ScriptRequest;
 use super::state::Proxy;
 use super::{hops, inject, refusal};
 use crate::form_guard::{self, FormGuard};
@@ -38,7 +38,8 @@ impl Proxy {
     pub async fn handle(self: &Arc<Self>, request: Request<Incoming>, client: &Client) -> ProxyResponse {
         let begun = Instant::now();
         let fields = Fields::of(request.headers());
-        let form = if fields.has(Fields::ACCEPT) { ProblemFormat::of(request.headers()) } else { ProblemFormat::Json };
+        let format =
+            if fields.has(Fields::ACCEPT) { ProblemFormat::of(request.headers()) } else { ProblemFormat::Json };
         let version = request.version();
         let request = request.map(|body| IncomingBody::request(body, version, client));
         let authority = head::authority(request.uri(), request.headers());
@@ -46,22 +47,22 @@ impl Proxy {
         if let Err(problem) = head::inspect(&request, fields, host.is_some()) {
             let problem = self.in_dialect_of_route(&request, problem);
             let problem = Box::pin(refuse_before_body(problem, fields, request.into_body())).await;
-            return self.count_unguarded(UNMATCHED, Err(problem), begun, form);
+            return self.count_unguarded(UNMATCHED, Err(problem), begun, format);
         }
         let (parts, body) = request.into_parts();
         let mut head = Head::new(parts, fields);
         if let Some(answer) = hops::count(&mut head) {
-            return self.count_unguarded(UNMATCHED, answer, begun, form);
+            return self.count_unguarded(UNMATCHED, answer, begun, format);
         }
         if let Some(form_guard) = &self.form_guard
             && let Some(answer) = form_guard.answer(&head.method, head.uri.path(), host.as_deref(), &head.headers)
         {
             self.metrics.form_guard(FormGuardResult::Script);
-            return self.count_unguarded(UNMATCHED, Ok(answer.map(ResponseBody::from_bytes)), begun, form);
+            return self.count_unguarded(UNMATCHED, Ok(answer.map(ResponseBody::from_bytes)), begun, format);
         }
         // Pages that have the script go on with it after the form guard was turned off.
         let mut script = if fields.has(Fields::OURS) { ScriptRequest::take(&mut head) } else { None };
-        let form = script.as_ref().map_or(form, |script| script.problem_format());
+        let format = script.as_ref().map_or(format, |script| script.problem_format());
         let uri = head.uri.clone();
         let asked = RequestedTarget::of(&head.method, &uri, host, overriding_methods(&head));
         let target = asked.route();
@@ -76,7 +77,7 @@ impl Proxy {
                 None => problem,
             });
             let observed = rule.filter(|rule| rule.mode == Mode::Observe);
-            return self.count_unguarded(observed.map_or(UNMATCHED, |rule| &rule.name), answer, begun, form);
+            return self.count_unguarded(observed.map_or(UNMATCHED, |rule| &rule.name), answer, begun, format);
         }
         match found {
             Some(RouteMatch { rule, params, respelled, is_contested }) if rule.mode != Mode::Off => {
@@ -88,7 +89,7 @@ impl Proxy {
                 if rule.mode == Mode::Observe {
                     let answer = Box::pin(self.observed(rule, context, head, body)).await;
                     let answer = answer.map_err(|problem| refusal::for_clients_of(problem, rule));
-                    let answer = self.count_unguarded(&rule.name, answer, begun, form);
+                    let answer = self.count_unguarded(&rule.name, answer, begun, format);
                     span.status(answer.status());
                     return answer;
                 }
@@ -108,7 +109,7 @@ impl Proxy {
                 let mut answer = answer.unwrap_or_else(|problem| {
                     event.answer(refusal::outcome(problem.code()), problem.code().status());
                     refusal::note(&self.metrics, &rule.name, &problem);
-                    refused(&refusal::on_route(problem, rule), form)
+                    refused(&refusal::on_route(problem, rule), format)
                 });
                 if let Some(reader) = reader.filter(|_| event.is_ours()) {
                     reader.apply(answer.headers_mut());
@@ -148,7 +149,7 @@ impl Proxy {
                     Some(found) => refusal::for_clients_of(problem, found.rule),
                     None => problem,
                 });
-                let mut answer = self.count_unguarded(UNMATCHED, answer, begun, form);
+                let mut answer = self.count_unguarded(UNMATCHED, answer, begun, format);
                 span.status(answer.status());
                 if let Some(preflight) = preflight {
                     preflight.amend(answer.headers_mut());
@@ -176,14 +177,14 @@ impl Proxy {
         route: &str,
         answer: Result<ProxyResponse, Problem>,
         begun: Instant,
-        form: ProblemFormat,
+        format: ProblemFormat,
     ) -> ProxyResponse {
         let outcome =
             answer.as_ref().map_or_else(|problem| refusal::outcome(problem.code()), |_| RequestOutcome::Unguarded);
         self.metrics.request(route, outcome, begun.elapsed());
         answer.unwrap_or_else(|problem| {
             refusal::note(&self.metrics, route, &problem);
-            refused(&problem, form)
+            refused(&problem, format)
         })
     }
 
@@ -333,6 +334,6 @@ async fn refuse_before_body(problem: Problem, fields: Fields, body: IncomingBody
     problem
 }
 
-fn refused(problem: &Problem, form: ProblemFormat) -> ProxyResponse {
-    problem.response(form).map(ResponseBody::from_bytes)
+fn refused(problem: &Problem, format: ProblemFormat) -> ProxyResponse {
+    problem.response(format).map(ResponseBody::from_bytes)
 }

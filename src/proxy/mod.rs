@@ -15,7 +15,6 @@ mod decode;
 mod event;
 mod execute;
 mod fields;
-mod form;
 mod framing;
 mod handle;
 mod head;
@@ -31,6 +30,7 @@ mod refused_page;
 mod repeat;
 mod replay;
 mod replay_auth;
+mod script_request;
 #[cfg(test)]
 mod sizes;
 mod state;

@@ -11,12 +11,12 @@ use super::body::buffer;
 use super::body::incoming::IncomingBody;
 use super::body::response::{ProxyResponse, ResponseBody};
 use super::fields::Fields;
-use super::form::{ForScript, ScriptRequest};
 use super::head::Head;
 use super::refusal;
+use super::script_request::{ForScript, ScriptRequest};
 use super::state::Proxy;
 use crate::metrics::FormGuardResult;
-use crate::problem::{FORM, Problem};
+use crate::problem::{Problem, SCRIPT_FORM};
 
 /// What such a request is, which gets no answer of the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Proxy {
         match outdated {
             Outdated::FirstTry => {
                 let mut answer = Response::new(ResponseBody::from_bytes(Bytes::new()));
-                answer.headers_mut().insert(FORM, HeaderValue::from_static("send"));
+                answer.headers_mut().insert(SCRIPT_FORM, HeaderValue::from_static("send"));
                 answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 answer.extensions_mut().insert(ForScript);
                 Ok(answer)

@@ -1,10 +1,10 @@
-//! The form of a problem that a request asks for.
+//! The format of a problem that a request asks for.
 
 use crate::list;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The form of a problem.
+/// The format of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProblemFormat {
     /// `application/problem+json` (RFC 9457).
@@ -21,7 +21,7 @@ pub enum ProblemFormat {
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 impl ProblemFormat {
-    /// The form that a request asks for: a page where it prefers `text/html`, and looks like the navigation of a
+    /// The format that a request asks for: a page where it prefers `text/html`, and looks like the navigation of a
     /// browser. Programs name `text/html` too (`HttpURLConnection` puts it first), and cannot read a page.
     pub fn of(request: &HeaderMap) -> Self {
         // A shortcut: most requests do not mention text.

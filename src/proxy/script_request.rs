@@ -11,7 +11,7 @@ use super::body::response::{ProxyResponse, ResponseBody};
 use super::head::{self, Head};
 use super::refused_page::{KeepsPages, is_html};
 use crate::form_guard::{FIELDS_OF_BYTES, KeyPlace};
-use crate::problem::{self, FETCH, FORM, ProblemFormat};
+use crate::problem::{self, ProblemFormat, SCRIPT_FETCH, SCRIPT_FORM};
 use crate::rule::{FingerprintMode, Rule, Selector};
 
 /// In an answer: it is for the script already.
@@ -57,9 +57,9 @@ impl ScriptRequest {
     /// Takes the script's key out of the head. `None`: the request is not the script's. Boxed, so that other requests keep no
     /// room for it.
     pub(super) fn take(head: &mut Head) -> Option<Box<Self>> {
-        let form = head.headers.remove(FORM);
+        let form = head.headers.remove(SCRIPT_FORM);
         let is_form = form.is_some();
-        let sent = form.or_else(|| head.headers.remove(FETCH))?;
+        let sent = form.or_else(|| head.headers.remove(SCRIPT_FETCH))?;
         // A comma behind the key marks a repeat.
         let mut parts = sent.as_bytes().splitn(2, |byte| *byte == b',');
         let key = parts.next().and_then(|key| HeaderValue::from_bytes(key).ok())?;
@@ -135,7 +135,7 @@ impl ScriptRequest {
             parts.status = StatusCode::OK;
             parts.headers.remove(LOCATION);
         }
-        parts.headers.insert(FORM, verb);
+        parts.headers.insert(SCRIPT_FORM, verb);
         ProxyResponse::from_parts(parts, body)
     }
 
@@ -150,7 +150,7 @@ impl ScriptRequest {
             parts.headers.remove(name);
         }
         parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        parts.headers.insert(FORM, HeaderValue::from_static("say"));
+        parts.headers.insert(SCRIPT_FORM, HeaderValue::from_static("say"));
         ProxyResponse::from_parts(parts, body)
     }
 
