@@ -20,10 +20,12 @@
 //! | the claim | [`guard::Guard::claim`] (`guard/claim.rs`), carried out by [`store::Store::claim`]: `store/redis/hot.rs`, `store/embedded/batch.rs`, `store/postgres/sql.rs` |
 //! | what a repeat gets | [`guard::decide()`] |
 //! | the life of an attempt: send, renew, settle, keep trying | [`guard::attempt`] |
+//! | the lease: renewing it, and whether its owner may still send | `guard/lease.rs` (`Lease::keep`, [`guard::SendFence`]) |
 //! | who polls an attempt, and what becomes of it when its client leaves | `guard/running.rs` |
 //! | which thread answers a request | `server/cores.rs`; `docs/threads.md` |
 //! | what a request costs, and how that is guarded | `docs/performance.md`, `benches/` |
 //! | what becomes of an outcome | [`guard::policy`], over the table in [`rule::PolicyTable`] (`rule/policy.rs`) |
+//! | which answer a refused request gets | `proxy/refusal.rs`; how it looks, [`problem`] |
 //! | the replay | `proxy/replay.rs`; of a large answer, `proxy/body/replayed.rs` |
 //! | who may see a replay | `replay_auth`: [`guard::ReplayPermission`], `proxy/replay_auth/` |
 //! | asking the backend about an unknown outcome | the rule: [`record::probe`]; when it is asked: `guard/probe/`; the question: `proxy/probe.rs` |
@@ -41,23 +43,29 @@
 //! | what the form guard does in a page | `form_guard/form.js` | [`form_guard`] serves it, `proxy/script_request.rs` answers it |
 //! | a case of `onlyonce verify` | [`verify::VerifyCase`]: what is sent, and the rule | `verify/judge/`: the verdict |
 //! | a key of the configuration | `config/file/`, `config/onlyonce.toml` | the schema and `docs/configuration.md` follow |
-//! | an answer of our own | [`problem`], `problem/code.rs` | `docs/clients.md` |
+//! | an answer of our own | [`problem`], `problem/code.rs` | `proxy/refusal.rs` says when; `docs/clients.md` |
 //!
 //! `CONTRIBUTING.md` has each of them step by step.
 //!
 //! # Which way dependencies point
 //!
 //! From the edge inwards. The core ([`record`], [`key`], [`guard`]) knows neither sockets nor Redis; decisions are pure
-//! functions that return enums, and I/O happens around them. A test holds these arrows.
+//! functions that return enums, and I/O happens around them. `tests/rooms` holds these arrows.
 //!
 //! ```text
-//! main → cli → run → server, admin      (cli → admin: the shapes of its JSON; cli → verify)
-//!              └───→ proxy → guard → store → record, key
+//! main → cli ─┬→ verify
+//!             ├→ demo ─┐
+//!             └────────┴→ run ─┬→ admin ───────────────┐
+//!                              └→ server → proxy ─┬────┴→ guard → store → record, key
+//!                                                 └→ form_guard
 //!
-//! leaves: clock, excerpt, list, random, text, tick, units, uri, rule (data only), config (reads a file into
-//!         rules), advice and schema (about config), problem, metrics, telemetry, timestamp, tls, fail_point (of test
-//!         builds)
+//! leaves: advice, clock, config, excerpt, fail_point, list, metrics, problem, random, rule, schema, telemetry, text,
+//!         tick, timestamp, tls, trace, units, uri
 //! ```
+//!
+//! Of the leaves, [`rule`] is data only, [`config`] reads a file into it, [`advice`] and [`schema`] are about
+//! [`config`], and `fail_point` is empty outside of test builds. The command line also uses the shapes of the JSON of
+//! [`admin`].
 //!
 //! # The protocol in short
 //!

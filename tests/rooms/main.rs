@@ -1,4 +1,5 @@
-//! Dependencies point one way, from the edge inwards. This test holds the arrows that the crate's documentation draws.
+//! Dependencies point one way, from the edge inwards. This test holds the arrows of [`ROOMS`], which the crate's
+//! documentation draws.
 
 // In a binary, nothing is reachable from outside.
 #![allow(unreachable_pub)]
@@ -351,6 +352,18 @@ fn every_arrow_that_is_drawn_is_used() {
             assert!(used.crates.contains(*name), "{room} does not name {name} any more: take it out of the drawing");
         }
     }
+}
+
+/// The drawing in the crate's documentation has the rooms of this file, and no others.
+#[test]
+fn the_crate_documentation_draws_every_room() {
+    let page = fs::read_to_string(src().join("lib.rs")).expect("lib.rs");
+    let drawing = page.split("```text").nth(1).and_then(|rest| rest.split("```").next()).expect("a drawing");
+    let drawn: BTreeSet<&str> = drawing
+        .split(|letter: char| !letter.is_ascii_lowercase() && letter != '_')
+        .filter(|word| !word.is_empty() && *word != "leaves")
+        .collect();
+    assert_eq!(drawn, ROOMS.iter().map(|(name, ..)| *name).collect::<BTreeSet<_>>());
 }
 
 #[test]
