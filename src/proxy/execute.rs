@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::body::relay::relay_for;
 use super::body::request::RequestBody;
 use super::body::response::ProxyResponse;
+use super::client::Client;
 use super::context::RequestContext;
 use super::event::Event;
 use super::fields::Fields;
@@ -27,6 +28,7 @@ use crate::metrics::RequestOutcome;
 use crate::problem::Problem;
 use crate::rule::Rule;
 use crate::tick;
+use crate::trace;
 
 impl Proxy {
     /// This request owns the operation: it is sent once, also when its client leaves.
@@ -34,7 +36,7 @@ impl Proxy {
         &self,
         rule: &Arc<Rule>,
         ownership: Ownership,
-        mut head: Head,
+        head: Head,
         body: Bytes,
         context: &RequestContext<'_>,
         event: &mut Event,
@@ -45,20 +47,8 @@ impl Proxy {
         // In case that another owner records the answer.
         let question = Question::of(rule, context, &head);
         let (relay, reader) = relay_for(rule.response, head.version).unzip();
-        let keeps_pages = head.fields.has(Fields::OURS)
-            && head.extensions.remove::<KeepsPages>().is_some_and(|keeps| keeps.is_for(rule, &body));
-        let body = RequestBody::buffered(body);
-        self.cross(&mut head, &body, context.client);
-        if ownership.attempt() > 1 {
-            head.headers.insert(head::ATTEMPT, HeaderValue::from(ownership.attempt()));
-        }
         let parent = head.trace.clone();
-        let mut span = parent.client(&head.method);
-        span.inject(&mut head.headers);
-        let mut request = Request::from_parts(head.into_parts(), body);
-        let settings = self.upstream.settings();
-        let (timeout, max_response_body) = (settings.attempt_timeout, rule.max_response_body);
-        let limits = AttemptLimits { timeout, max_response_body, keeps_pages };
+        let (mut request, mut span, limits) = self.outgoing(rule, ownership.attempt(), head, body, context.client);
         let (upstream, budget) = (self.upstream.clone(), self.budget.clone());
         let begun = Instant::now();
         let running = ownership.run(parent, move |fence| async move {
@@ -71,7 +61,7 @@ impl Proxy {
         let first = {
             let first = pin!(stream::head_or_result(reader, running));
             // Dropped when the time is up: the attempt continues as a task.
-            tick::timeout(settings.response_timeout, first).await
+            tick::timeout(self.upstream.settings().response_timeout, first).await
         };
         event.upstream(begun.elapsed());
         fail_point::reach(Step::BeforeAnswer).await;
@@ -111,5 +101,27 @@ impl Proxy {
             AttemptResult::Lost(LostReason::Broken) => Err(refusal::failed()),
             AttemptResult::Lost(LostReason::Timeout) => Err(refusal::given_up()),
         }
+    }
+
+    /// The request as the backend gets it.
+    fn outgoing(
+        &self,
+        rule: &Rule,
+        attempt: u32,
+        mut head: Head,
+        body: Bytes,
+        client: &Client,
+    ) -> (Request<RequestBody>, trace::Span, AttemptLimits) {
+        let keeps_pages = head.fields.has(Fields::OURS)
+            && head.extensions.remove::<KeepsPages>().is_some_and(|keeps| keeps.is_for(rule, &body));
+        let body = RequestBody::buffered(body);
+        self.cross(&mut head, &body, client);
+        if attempt > 1 {
+            head.headers.insert(head::ATTEMPT, HeaderValue::from(attempt));
+        }
+        let span = head.trace.client(&head.method);
+        span.inject(&mut head.headers);
+        let (timeout, max_response_body) = (self.upstream.settings().attempt_timeout, rule.max_response_body);
+        (Request::from_parts(head.into_parts(), body), span, AttemptLimits { timeout, max_response_body, keeps_pages })
     }
 }

@@ -1,9 +1,10 @@
 //! The data path: match route → key → body → fingerprint → claim → verdict → replay | wait | problem | run.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{HeaderValue, Method, Request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
@@ -20,16 +21,16 @@ use super::cors::{CorsOrigin, Preflight};
 use super::event::{Event, Reason};
 use super::fields::Fields;
 use super::head::{self, Head};
+use super::inject::PageRequest;
 use super::outdated::Outdated;
 use super::script_request::ScriptRequest;
 use super::state::Proxy;
-use super::{hops, inject, refusal};
-use crate::form_guard::{self, FormGuard};
+use super::{hops, refusal};
 use crate::guard::{Admission, ClaimError};
 use crate::key::{self, HeadOutcome, KeyOutcome, RequestedTarget};
 use crate::metrics::{FormGuardResult, RequestOutcome, UNMATCHED};
 use crate::problem::{Problem, ProblemFormat};
-use crate::rule::{Mode, OnMissingKey, OnStoreError, RouteMatch, Rule};
+use crate::rule::{Mode, OnMissingKey, OnStoreError, RouteMatch, Rule, Selector};
 use crate::store::{Store, StoreError};
 use crate::uri;
 
@@ -43,7 +44,7 @@ impl Proxy {
         let version = request.version();
         let request = request.map(|body| IncomingBody::request(body, version, client));
         let authority = head::authority(request.uri(), request.headers());
-        let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(uri::normalise_host);
+        let host = normal_host(authority.as_ref());
         if let Err(problem) = head::inspect(&request, fields, host.is_some()) {
             let problem = self.in_dialect_of_route(&request, problem);
             let problem = Box::pin(refuse_before_body(problem, fields, request.into_body())).await;
@@ -72,10 +73,7 @@ impl Proxy {
         if let Some(outdated) = script.as_deref().filter(|_| !is_enforced).and_then(Outdated::of) {
             let rule = found.map(|found| &**found.rule);
             let answer = Box::pin(self.outdated_before_body(outdated, fields, body)).await;
-            let answer = answer.map_err(|problem| match rule {
-                Some(rule) => refusal::for_clients_of(problem, rule),
-                None => problem,
-            });
+            let answer = answer.map_err(|problem| refusal::for_clients_of(problem, rule));
             let observed = rule.filter(|rule| rule.mode == Mode::Observe);
             return self.count_unguarded(observed.map_or(UNMATCHED, |rule| &rule.name), answer, begun, format);
         }
@@ -88,7 +86,7 @@ impl Proxy {
                 let mut span = head.span(Some(&rule.path));
                 if rule.mode == Mode::Observe {
                     let answer = Box::pin(self.observed(rule, context, head, body)).await;
-                    let answer = answer.map_err(|problem| refusal::for_clients_of(problem, rule));
+                    let answer = answer.map_err(|problem| refusal::for_clients_of(problem, Some(rule)));
                     let answer = self.count_unguarded(&rule.name, answer, begun, format);
                     span.status(answer.status());
                     return answer;
@@ -102,15 +100,11 @@ impl Proxy {
                 // Boxed, so that the future that a connection keeps for its next request stays small.
                 let answer = Box::pin(self.guarded(rule, context, head, body, &mut event)).await;
                 let answer = match &script {
-                    Some(script) if event.is_denied() => answer.map(|answer| script.tell_denial(answer)),
-                    Some(script) => answer.map(|answer| script.tell(answer, event.is_kept())),
+                    Some(script) => answer.map(|answer| script.tell_of(answer, &event)),
                     None => answer,
                 };
-                let mut answer = answer.unwrap_or_else(|problem| {
-                    event.answer(refusal::outcome(problem.code()), problem.code().status());
-                    refusal::note(&self.metrics, &rule.name, &problem);
-                    refused(&refusal::on_route(problem, rule), format)
-                });
+                let mut answer =
+                    answer.unwrap_or_else(|problem| self.refused_on_route(problem, rule, &mut event, format));
                 if let Some(reader) = reader.filter(|_| event.is_ours()) {
                     reader.apply(answer.headers_mut());
                 }
@@ -123,32 +117,15 @@ impl Proxy {
                 }
                 let preflight = Preflight::of(&self.routes, &head, &asked);
                 let mut span = head.span(None);
-                let has_page = |guard: &&Arc<FormGuard>| guard.has_page(&head.method, asked.path());
-                let injecting = self.form_guard.as_ref().filter(has_page);
-                let page = injecting.filter(|_| FormGuard::takes(&head.headers));
-                if let Some(form_guard) = page {
-                    form_guard.ask_for_page(asked.host(), &mut head.headers);
-                    head.fields = head.fields | Fields::ACCEPT_ENCODING;
-                }
+                let page = self.form_guard.as_deref().and_then(|guard| PageRequest::of(guard, &asked, &mut head));
                 let pass = Box::pin(self.pass(UNMATCHED, head, self.passing(body), client, found.is_none()));
                 let answer = pass.await;
-                let answer = match page {
-                    Some(form_guard) => {
-                        answer.map(|answer| inject::inject(form_guard, answer, asked.host(), &self.metrics))
-                    }
+                let answer = match &page {
+                    Some(page) => answer.map(|answer| page.answer(answer, &self.metrics)),
                     None => answer,
                 };
-                let answer = match injecting {
-                    Some(_) => answer.map(|mut answer| {
-                        form_guard::varies(answer.headers_mut());
-                        answer
-                    }),
-                    None => answer,
-                };
-                let answer = answer.map_err(|problem| match &found {
-                    Some(found) => refusal::for_clients_of(problem, found.rule),
-                    None => problem,
-                });
+                let rule = found.map(|found| &**found.rule);
+                let answer = answer.map_err(|problem| refusal::for_clients_of(problem, rule));
                 let mut answer = self.count_unguarded(UNMATCHED, answer, begun, format);
                 span.status(answer.status());
                 if let Some(preflight) = preflight {
@@ -162,13 +139,23 @@ impl Proxy {
     /// A request that cannot be forwarded may have a route, whose clients must recognise the refusal.
     fn in_dialect_of_route<B>(&self, request: &Request<B>, problem: Problem) -> Problem {
         let authority = head::authority(request.uri(), request.headers());
-        let host = authority.as_ref().and_then(|host| host.to_str().ok()).and_then(uri::normalise_host);
+        let host = normal_host(authority.as_ref());
         let overriding = key::overriding_methods(request.headers());
         let asked = RequestedTarget::of(request.method(), request.uri(), host, overriding);
-        match self.routes.find(&asked.route()) {
-            Some(found) => refusal::for_clients_of(problem, found.rule),
-            None => problem,
-        }
+        refusal::for_clients_of(problem, self.routes.find(&asked.route()).map(|found| &**found.rule))
+    }
+
+    /// The answer to a guarded request that is refused.
+    fn refused_on_route(
+        &self,
+        problem: Problem,
+        rule: &Rule,
+        event: &mut Event,
+        format: ProblemFormat,
+    ) -> ProxyResponse {
+        event.answer(refusal::outcome(problem.code()), problem.code().status());
+        refusal::note(&self.metrics, &rule.name, &problem);
+        refused(&refusal::on_route(problem, rule), format)
     }
 
     /// Counts an unguarded request.
@@ -201,13 +188,8 @@ impl Proxy {
         let draft = match read_head(rule, &head, &context) {
             Ok(HeadOutcome::Partial(draft)) => draft,
             Ok(HeadOutcome::Missing(selector)) if rule.on_missing_key == OnMissingKey::Forward => {
-                if let Some(outdated) = Outdated::marked(&head) {
-                    let answer = Box::pin(self.outdated_before_body(outdated, head.fields, body)).await?;
-                    event.answer(RequestOutcome::Unguarded, answer.status());
-                    return Ok(answer);
-                }
-                event.unguarded(Reason::NoKey(selector.clone()));
-                return Box::pin(self.unguarded(head, self.passing(body), context.client, event)).await;
+                let (selector, body) = (selector.clone(), KeylessBody::Unread(body));
+                return Box::pin(self.without_key(selector, head, body, context.client, event)).await;
             }
             Ok(HeadOutcome::Missing(selector)) => {
                 return Err(Box::pin(refuse_before_body(refusal::missing_key(selector), head.fields, body)).await);
@@ -234,13 +216,8 @@ impl Proxy {
         let mut operation = match read.map_err(|error| refusal::of_key(&error))? {
             Ok(operation) => operation,
             Err(selector) if rule.on_missing_key == OnMissingKey::Forward => {
-                if let Some(outdated) = Outdated::marked(&head) {
-                    let answer = self.outdated(outdated)?;
-                    event.answer(RequestOutcome::Unguarded, answer.status());
-                    return Ok(answer);
-                }
-                event.unguarded(Reason::NoKey(selector));
-                return Box::pin(self.unguarded(head, RequestBody::buffered(body), context.client, event)).await;
+                return Box::pin(self.without_key(selector, head, KeylessBody::Read(body), context.client, event))
+                    .await;
             }
             Err(selector) => return Err(refusal::missing_key(&selector)),
         };
@@ -270,6 +247,31 @@ impl Proxy {
             }
         };
         answer.map_err(|problem| problem.record(&operation.name))
+    }
+
+    /// The request has no key, and its route forwards it all the same.
+    async fn without_key(
+        &self,
+        selector: Selector,
+        head: Head,
+        body: KeylessBody,
+        client: &Client,
+        event: &mut Event,
+    ) -> Result<ProxyResponse, Problem> {
+        if let Some(outdated) = Outdated::marked(&head) {
+            let answer = match body {
+                KeylessBody::Unread(body) => self.outdated_before_body(outdated, head.fields, body).await?,
+                KeylessBody::Read(_) => self.outdated(outdated)?,
+            };
+            event.answer(RequestOutcome::Unguarded, answer.status());
+            return Ok(answer);
+        }
+        event.unguarded(Reason::NoKey(selector));
+        let body = match body {
+            KeylessBody::Unread(body) => self.passing(body),
+            KeylessBody::Read(body) => RequestBody::buffered(body),
+        };
+        self.unguarded(head, body, client, event).await
     }
 
     /// The store did not answer.
@@ -310,6 +312,17 @@ impl Proxy {
         event.answer(RequestOutcome::Unguarded, answer.status());
         Ok(answer)
     }
+}
+
+/// The body of a request without a key, which may have been read to look for the key.
+enum KeylessBody {
+    Unread(IncomingBody),
+    Read(Bytes),
+}
+
+/// The host that a request is for.
+fn normal_host(authority: Option<&HeaderValue>) -> Option<Cow<'_, str>> {
+    authority.and_then(|host| host.to_str().ok()).and_then(uri::normalise_host)
 }
 
 /// The methods that override the request's own. Few requests have one.

@@ -14,12 +14,15 @@ use crate::store::StoreError;
 
 /// Adds the route's name, its dialect and its help link.
 pub(super) fn on_route(problem: Problem, rule: &Rule) -> Problem {
-    for_clients_of(problem, rule).route(&rule.name)
+    for_clients_of(problem, Some(rule)).route(&rule.name)
 }
 
 /// Adds the route's dialect and help link, also for requests that are not guarded.
-pub(super) fn for_clients_of(problem: Problem, rule: &Rule) -> Problem {
-    problem.dialect(rule.preset.and_then(dialect)).help(rule.help.as_deref())
+pub(super) fn for_clients_of(problem: Problem, rule: Option<&Rule>) -> Problem {
+    match rule {
+        Some(rule) => problem.dialect(rule.preset.and_then(dialect)).help(rule.help.as_deref()),
+        None => problem,
+    }
 }
 
 fn dialect(preset: Preset) -> Option<Dialect> {

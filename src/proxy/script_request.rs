@@ -8,6 +8,7 @@ use http::header::{
 };
 
 use super::body::response::{ProxyResponse, ResponseBody};
+use super::event::Event;
 use super::head::{self, Head};
 use super::refused_page::{KeepsPages, is_html};
 use crate::form_guard::{FIELDS_OF_BYTES, KeyPlace};
@@ -101,8 +102,13 @@ impl ScriptRequest {
         }
     }
 
+    /// What the script is told of the answer of a guarded route.
+    pub(super) fn tell_of(&self, answer: ProxyResponse, event: &Event) -> ProxyResponse {
+        if event.is_denied() { self.tell_denial(answer) } else { self.tell(answer, event.is_kept()) }
+    }
+
     /// Says what the script is to do with an answer of the backend. `is_kept`: it is in the record.
-    pub(super) fn tell(&self, answer: ProxyResponse, is_kept: bool) -> ProxyResponse {
+    fn tell(&self, answer: ProxyResponse, is_kept: bool) -> ProxyResponse {
         // The page reads it, as the backend has sent it.
         if !self.is_form || answer.extensions().get::<ForScript>().is_some() {
             return answer;
@@ -140,7 +146,7 @@ impl ScriptRequest {
     }
 
     /// The same for an answer of the authorization server to a form: the caller may not see what is recorded.
-    pub(super) fn tell_denial(&self, answer: ProxyResponse) -> ProxyResponse {
+    fn tell_denial(&self, answer: ProxyResponse) -> ProxyResponse {
         if !self.is_form {
             return answer;
         }
