@@ -83,15 +83,8 @@ impl Proxy {
             AttemptResult::Recorded(reply) => {
                 // Rare.
                 let answer = Box::pin(async {
-                    match self.permission(rule, question).await {
-                        Ok(permission) => {
-                            let answer = self.replay(rule, &record, reply, permission, &accepted).await;
-                            let answer = answer.map_err(refusal::not_replayed)?;
-                            event.answer(RequestOutcome::Replayed, answer.status());
-                            Ok(answer)
-                        }
-                        Err(refused) => refused.answer(event),
-                    }
+                    let permission = self.permission(rule, question).await;
+                    self.replay(rule, &record, reply, permission, &accepted, event).await
                 });
                 answer.await
             }

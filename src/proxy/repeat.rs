@@ -17,7 +17,6 @@ use super::state::Proxy;
 use crate::guard::Verdict;
 use crate::key::Operation;
 use crate::list;
-use crate::metrics::RequestOutcome;
 use crate::problem::{PREFERENCE_APPLIED, Problem, WAIT};
 use crate::rule::{OnConcurrent, Rule};
 
@@ -55,16 +54,11 @@ impl Proxy {
         }
         let mut answer = match verdict {
             Verdict::Replay(reply, extensions) => {
-                match self.permission(rule, Question::of(rule, context, head)).await {
-                    Ok(permission) => {
-                        event.replays(&extensions);
-                        let answer = self.replay(rule, &operation.name, reply, permission, &Accepted::by(head)).await;
-                        let answer = answer.map_err(refusal::not_replayed)?;
-                        event.answer(RequestOutcome::Replayed, answer.status());
-                        Ok(answer)
-                    }
-                    Err(refused) => refused.answer(event),
+                let permission = self.permission(rule, Question::of(rule, context, head)).await;
+                if permission.is_ok() {
+                    event.replays(&extensions);
                 }
+                self.replay(rule, &operation.name, reply, permission, &Accepted::by(head), event).await
             }
             Verdict::InFlight => Err(refusal::in_flight(rule)),
             Verdict::KeyReused(difference) => Err(refusal::key_reused(rule, difference)),

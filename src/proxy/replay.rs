@@ -13,13 +13,16 @@ use super::body::replayed::{NoReplay, ReplayBody};
 use super::body::response::{ProxyResponse, ResponseBody};
 use super::cors;
 use super::decode::{Coding, DecodeOutcome};
+use super::event::Event;
 use super::fields::Fields;
 use super::head::{Head, REPLAYED};
 use super::refusal;
+use super::replay_auth::ask::ReplayRefusal;
 use super::state::Proxy;
 use super::upstream::UpstreamBody;
 use crate::guard::{OriginalAnswer, ReplayPermission, Sealed};
 use crate::list;
+use crate::metrics::RequestOutcome;
 use crate::problem::Problem;
 use crate::record::{RecordName, Reply, ReplyBody};
 use crate::rule::Rule;
@@ -70,7 +73,7 @@ static ENCODED_BODY_FIELDS: [HeaderName; 6] = [
 
 impl Proxy {
     /// The recorded response for a repeat: same status, same end-to-end fields, same bytes. The one way on which the response
-    /// to another request leaves.
+    /// to another request leaves. Without the permission, its caller gets the answer to that.
     ///
     /// Omitted are [`FIRST_EXCHANGE_FIELDS`], `Set-Cookie` unless the route replays it, and the fields in
     /// `replay_omit`.
@@ -82,10 +85,14 @@ impl Proxy {
         rule: &Rule,
         record: &RecordName,
         reply: Sealed<Arc<Reply>>,
-        permission: ReplayPermission,
+        permission: Result<ReplayPermission, ReplayRefusal>,
         accepted: &Accepted,
-    ) -> Result<ProxyResponse, NoReplay> {
-        let reply = reply.open(permission);
+        event: &mut Event,
+    ) -> Result<ProxyResponse, Problem> {
+        let reply = match permission {
+            Ok(permission) => reply.open(permission),
+            Err(refused) => return refused.answer(event),
+        };
         let coding = match Coding::of(&reply.headers) {
             Some((coding, name)) if !accepted.names(name) => Some(coding),
             Some(_) | None => None,
@@ -94,7 +101,9 @@ impl Proxy {
             (ReplyBody::Held(_), None) => None,
             // Boxed: it is rare, and the future is large.
             (ReplyBody::Compressed(_) | ReplyBody::Apart(_), _) | (_, Some(_)) => {
-                Box::pin(self.prepare(rule, record, &reply, coding, accepted.trailers)).await?
+                Box::pin(self.prepare(rule, record, &reply, coding, accepted.trailers))
+                    .await
+                    .map_err(refusal::not_replayed)?
             }
         };
         let Reply { status, mut headers, body, trailers } = Arc::unwrap_or_clone(reply);
@@ -103,7 +112,8 @@ impl Proxy {
         }
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
         let body = match prepared {
-            None => ResponseBody::counted(held(body), trailers, &self.budget).ok_or(NoReplay::NoRoom)?,
+            None => ResponseBody::counted(held(body), trailers, &self.budget)
+                .ok_or_else(|| refusal::not_replayed(NoReplay::NoRoom))?,
             Some(PreparedBody::FromStore(body)) => ResponseBody::Replayed(body),
             Some(PreparedBody::Decoded(body)) => {
                 ENCODED_BODY_FIELDS.iter().for_each(|name| {
@@ -114,6 +124,7 @@ impl Proxy {
                 ResponseBody::from_chunks(body)
             }
         };
+        event.answer(RequestOutcome::Replayed, status);
         Ok(assemble(status, headers, body))
     }
 
