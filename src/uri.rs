@@ -203,6 +203,12 @@ fn is_in_literal(byte: u8) -> bool {
     is_unreserved(byte) || b":!$&'()*+,;=".contains(&byte)
 }
 
+/// Whether the path of a target has a segment that is `.` or `..`, which a server may resolve (RFC 3986, 5.2.4).
+pub fn has_dot_segment(target: &str) -> bool {
+    let path = target.split('?').next().unwrap_or_default();
+    path.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, Uri};
 
 use super::error::{AdminError, AdminErrorKind};
 use crate::config::{AdminRight, AdminToken};
+use crate::key::FORWARDED_FOR;
 
 /// The access rules of one listener.
 pub struct Access {
@@ -39,7 +40,6 @@ pub(super) enum Operator {
     ThisMachine,
 }
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Sent by the status page and by `onlyonce records`, whatever its value. In a pod, loopback is shared: a backend that can
 /// be made to fetch a URL is on this machine too, and cannot be made to send this.
 pub const BY_OPERATOR: HeaderName = HeaderName::from_static("onlyonce-admin");

@@ -140,7 +140,9 @@ impl FormGuard {
             Some(hash) if is_hash(hash) => "no-store",
             Some(_) | None => return None,
         };
-        let is_packed = list::texts(request, &ACCEPT_ENCODING).any(accepts_gzip);
+        // A weight of zero refuses (RFC 9110, 12.5.3).
+        let accepts_gzip = |(name, weight): (&str, Option<u16>)| name.eq_ignore_ascii_case("gzip") && weight > Some(0);
+        let is_packed = list::weighted(request, &ACCEPT_ENCODING).any(accepts_gzip);
         let tag = format!("\"{}{}\"", script.hash, if is_packed { "-gzip" } else { "" });
         let is_known = list::texts(request, &IF_NONE_MATCH).any(|known| known.trim_start_matches("W/") == tag);
         let body = match (is_known, is_packed) {
@@ -181,13 +183,6 @@ fn pages(patterns: &[String]) -> Option<matchit::Router<()>> {
         let _ = pages.insert(pattern, ());
     }
     Some(pages)
-}
-
-/// A member of `Accept-Encoding` that names gzip, with a weight above zero (RFC 9110, 12.5.3).
-fn accepts_gzip(member: &str) -> bool {
-    let (name, weight) = member.split_once(';').unwrap_or((member, ""));
-    let is_refused = weight.trim().strip_prefix("q=").is_some_and(|weight| weight.trim().parse() == Ok(0.0));
-    name.trim().eq_ignore_ascii_case("gzip") && !is_refused
 }
 
 #[cfg(test)]
@@ -232,9 +227,12 @@ mod tests {
         let mut again = accept.clone();
         again.insert(IF_NONE_MATCH, packed.headers()[ETAG].clone());
         assert_eq!(guard.answer(&Method::GET, "/f", None, &again).expect("an answer").status(), 304);
-        again.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip;q=0"));
-        let plain = guard.answer(&Method::GET, "/f", None, &again).expect("a script");
-        assert_eq!((plain.status(), plain.headers().contains_key(CONTENT_ENCODING)), (StatusCode::OK, false));
+        for refused in ["gzip;q=0", "br, GZIP ; Q=0.000", "gzip;q=none", "*"] {
+            again.insert(ACCEPT_ENCODING, HeaderValue::from_static(refused));
+            let plain = guard.answer(&Method::GET, "/f", None, &again).expect("a script");
+            let is_packed = plain.headers().contains_key(CONTENT_ENCODING);
+            assert_eq!((plain.status(), is_packed), (StatusCode::OK, false), "{refused}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub use fingerprint::FingerprintedBody;
 pub use format::is_uuid;
 pub use member::{JsonAnswer, JsonMember, NotJson};
 pub use operation::{HeadOutcome, KeyOutcome, Operation, OperationProbe, PartialOperation, Request, read, read_head};
-pub use origin::{client as client_address, told_by_edge};
+pub use origin::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, client as client_address, forwarded_host_and_scheme};
 pub use probe::{NoProbe, ProbeValues, ValueFault};
 pub use readings::{Readings, SelectorReading, readings};
 pub use respelled::{names_of, respelled};

@@ -9,9 +9,12 @@ use super::Request;
 use crate::list;
 use crate::uri::normalise_host;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The addresses of the client and of all proxies but the last.
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The host that the client asked for.
+pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The scheme that the client used.
+pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The client's address; `None` on a Unix socket, unless a proxy there reports it.
 ///
@@ -35,18 +38,18 @@ pub fn client(request: &Request<'_>) -> Option<IpAddr> {
 
 /// The host that the client asked for: that of a trusted peer's `X-Forwarded-Host`, else that of the request.
 pub(super) fn host<'a>(request: &Request<'a>) -> Option<Cow<'a, str>> {
-    let told = || told(request, &FORWARDED_HOST).and_then(normalise_host);
-    told().or(request.host.map(Cow::Borrowed))
+    let forwarded = forwarded(request, &FORWARDED_HOST).and_then(normalise_host);
+    forwarded.or(request.host.map(Cow::Borrowed))
 }
 
 /// The host and the scheme that the client asked for, as far as a trusted peer tells them (`X-Forwarded-Host`,
 /// `X-Forwarded-Proto`).
-pub fn told_by_edge<'a>(request: &Request<'a>) -> (Option<Cow<'a, str>>, Option<&'a str>) {
-    (told(request, &FORWARDED_HOST).and_then(normalise_host), told(request, &FORWARDED_PROTO))
+pub fn forwarded_host_and_scheme<'a>(request: &Request<'a>) -> (Option<Cow<'a, str>>, Option<&'a str>) {
+    (forwarded(request, &FORWARDED_HOST).and_then(normalise_host), forwarded(request, &FORWARDED_PROTO))
 }
 
 /// The last entry of a list, if the peer is trusted.
-fn told<'a>(request: &Request<'a>, name: &HeaderName) -> Option<&'a str> {
+fn forwarded<'a>(request: &Request<'a>, name: &HeaderName) -> Option<&'a str> {
     let is_trusted = request.trust.proxies.contain_peer(request.peer);
     is_trusted.then(|| from_the_end(request.headers, name).next()).flatten().flatten()
 }

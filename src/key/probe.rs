@@ -8,7 +8,7 @@ use super::jwt::Claims;
 use super::select::{self, KeyPart, Role};
 use super::{KeyError, Request};
 use crate::rule::{ProbePath, ProbePiece, Rule, Selector};
-use crate::uri::{percent_decode, push_component};
+use crate::uri::{has_dot_segment, percent_decode, push_component};
 
 /// The values of a request that its question names.
 #[derive(Clone, PartialEq, Eq)]
@@ -98,8 +98,7 @@ impl ProbeValues {
             let value = value.ok_or(ValueFault::Absent).and_then(|value| text(value));
             push_component(&mut target, value.map_err(fault)?);
         }
-        let asked = target.split('?').next().unwrap_or_default();
-        if asked.split('/').any(|segment| matches!(segment, "." | "..")) {
+        if has_dot_segment(&target) {
             return Err(NoProbe::DotSegment);
         }
         if target.len() > LONGEST {

@@ -61,12 +61,8 @@ fn names(request: &HeaderMap, media: &str) -> bool {
 
 /// All media ranges with their weights. A range with an invalid weight is omitted.
 fn ranges(request: &HeaderMap) -> impl Iterator<Item = (&str, u16)> {
-    list::texts(request, &ACCEPT).filter_map(|member| {
-        let mut parts = member.split(';').map(str::trim);
-        let range = parts.next().filter(|range| !range.is_empty())?;
-        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-        Some((range, weight.map_or(Some(1000), thousandths)?))
-    })
+    let weighted = list::weighted(request, &ACCEPT).filter(|(range, _)| !range.is_empty());
+    weighted.filter_map(|(range, weight)| Some((range, weight?)))
 }
 
 /// `None`: the range does not contain the media type.
@@ -80,22 +76,6 @@ fn specificity(range: &str, media: &str) -> Option<u8> {
         // Java's clients write the second.
         matches!(range, "*/*" | "*").then_some(0)
     }
-}
-
-/// From 0 to 1, with three digits behind the point at most (RFC 9110, 12.4.2).
-fn thousandths(weight: &str) -> Option<u16> {
-    let (whole, fraction) = weight.split_once('.').unwrap_or((weight, ""));
-    let whole = match whole {
-        "0" | "" => 0,
-        "1" => 1000,
-        _ => return None,
-    };
-    if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let digits = fraction.bytes().map(|digit| u16::from(digit - b'0'));
-    let fraction: u16 = digits.zip([100, 10, 1]).map(|(digit, place)| digit * place).sum();
-    Some(whole + fraction).filter(|weight| *weight <= 1000)
 }
 
 #[cfg(test)]

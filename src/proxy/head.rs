@@ -12,7 +12,7 @@ use super::client::Client;
 use super::fields::Fields;
 use super::framing;
 use crate::config::{self, UpstreamAddress};
-use crate::key;
+use crate::key::{self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::list;
 use crate::problem::{Code, Problem};
 use crate::rule::{Disposition, is_same_field, may_begin_with};
@@ -58,10 +58,6 @@ const OF_ANSWERS: [HeaderName; 9] = [
     header::SET_COOKIE,
     OUTCOME,
 ];
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The most bytes of a path and its query: twice the recommended minimum (RFC 9110, 4.1).
 const MAX_TARGET: usize = 16 * 1024;

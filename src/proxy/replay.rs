@@ -244,11 +244,9 @@ impl Accepted {
     /// from another program than the first request.
     fn names(&self, coding: &str) -> bool {
         let mut any = false;
-        for member in list::texts_of(&self.codings) {
-            let (name, parameters) = member.split_once(';').unwrap_or((member, ""));
-            let weight = parameters.trim().strip_prefix("q=").map_or(Some(1.0), |weight| weight.trim().parse().ok());
-            let accepted = weight.is_some_and(|weight: f32| weight > 0.0);
-            match name.trim() {
+        for (name, weight) in list::weighted_of(&self.codings) {
+            let accepted = weight.is_some_and(|weight| weight > 0);
+            match name {
                 "*" => any = accepted,
                 name if is_same_coding(name, coding) => return accepted,
                 _ => {}
@@ -282,6 +280,9 @@ mod tests {
         assert!(!accepts("gzip;q=0, *", "gzip"));
         assert!(!accepts("br", "gzip"));
         assert!(!accepts("identity", "gzip"));
+        assert!(!accepts("gzip;q=0.000, *", "gzip"));
+        assert!(!accepts("gzip;q=inf", "gzip"));
+        assert!(!accepts("gzip;Q=0, *", "gzip"));
         assert!(!Accepted { codings: vec![], trailers: true }.names("gzip"));
     }
 }

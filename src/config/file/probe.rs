@@ -16,7 +16,7 @@ use crate::rule::{
     JsonPointer, OnUnknown, PathPattern, ProbeAnswer, ProbePath, ProbePiece, ProbeRule, ProbeSign, ProbeWitness,
     Selector, StatusSet, is_per_hop, is_same_field,
 };
-use crate::uri::escaped_byte;
+use crate::uri::{escaped_byte, has_dot_segment};
 
 keys! {
     /// The keys of `[route.probe]` that are not tables.
@@ -228,8 +228,6 @@ fn path(item: &Item<'_>) -> Option<ProbePath> {
             ProbePiece::Key | ProbePiece::Value(_) => "v",
         })
         .collect();
-    let asked = example.split('?').next().unwrap_or_default();
-    let has_dots = asked.split('/').any(|segment| matches!(segment, "." | ".."));
     let is_escape = |text: &str, at: usize| escaped_byte(text.as_bytes(), at).is_some();
     let is_escaped = |piece: &ProbePiece| match piece {
         // A value never completes an escape.
@@ -239,7 +237,7 @@ fn path(item: &Item<'_>) -> Option<ProbePath> {
     let is_path = example.starts_with('/')
         && read.pieces().iter().all(is_escaped)
         && !example.starts_with("//")
-        && !has_dots
+        && !has_dot_segment(&example)
         && !example.contains('#')
         && example.is_ascii()
         && PathAndQuery::try_from(example.as_str()).is_ok();

@@ -14,15 +14,12 @@ use super::super::body::request::RequestBody;
 use super::super::context::RequestContext;
 use super::super::credentials::{TRACE_CONTEXT, credentials};
 use super::super::head::{self, Head, UpstreamTarget};
-use crate::key::{self, Digest};
+use crate::key::{self, Digest, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::rule::{AuthServer, Rule};
 use crate::trace;
 
 const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The fields that are ours alone, whatever the scope names.
 const OUR_OWN: [HeaderName; 7] =
@@ -49,7 +46,7 @@ impl Question {
         let auth = rule.replay_auth.as_ref()?;
         let facts = context.request(head);
         let host = head::authority(&head.uri, &head.headers);
-        let (told_host, told_scheme) = key::told_by_edge(&facts);
+        let (forwarded_host, forwarded_scheme) = key::forwarded_host_and_scheme(&facts);
 
         let mut fields = HeaderMap::new();
         for name in credentials(rule, &OUR_OWN) {
@@ -64,9 +61,9 @@ impl Question {
         };
         say(FORWARDED_METHOD, facts.method.as_str().as_bytes());
         let own_scheme = if context.client.secure { "https" } else { "http" };
-        let scheme = told_scheme.filter(|scheme| ["http", "https"].contains(scheme)).unwrap_or(own_scheme);
+        let scheme = forwarded_scheme.filter(|scheme| ["http", "https"].contains(scheme)).unwrap_or(own_scheme);
         say(FORWARDED_PROTO, scheme.as_bytes());
-        if let Some(host) = told_host.as_deref().map(str::as_bytes).or(host.as_ref().map(HeaderValue::as_bytes)) {
+        if let Some(host) = forwarded_host.as_deref().map(str::as_bytes).or(host.as_ref().map(HeaderValue::as_bytes)) {
             say(FORWARDED_HOST, host);
         }
         say(FORWARDED_URI, head.uri.path_and_query().map_or("/", PathAndQuery::as_str).as_bytes());
