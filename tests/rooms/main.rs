@@ -299,12 +299,12 @@ fn the_files_of_a_room_have_an_order() {
 
 /// Who holds the current connection needs neither what is sent on it nor how its server is examined.
 #[test]
-fn the_link_to_a_redis_names_neither_commands_nor_the_probe() {
+fn the_link_to_a_redis_names_neither_commands_nor_the_examiner() {
     let name = |module: &str| ["store", "redis", module].map(str::to_owned).to_vec();
     let arrows = arrows_within("store", &sources());
     let named = arrows.get(&name("link")).expect("a file");
     assert!(named.contains(&name("connected")), "{named:?}");
-    for module in ["commands", "probe", "supervisor", "call"] {
+    for module in ["commands", "examine", "supervisor", "call"] {
         assert!(arrows.contains_key(&name(module)), "there is no {module}");
         assert!(!named.contains(&name(module)), "the link names {module}");
     }

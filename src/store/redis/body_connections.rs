@@ -27,7 +27,7 @@ pub(super) struct BodyConnections {
     endpoint: StoreEndpoint,
     prefix: String,
     /// The run ID of the server, once it is known.
-    run: OnceLock<String>,
+    run_id: OnceLock<String>,
     idle: Mutex<Vec<RedisStream>>,
     /// The connections that all cores share. If none can be opened, an idle one of these is used.
     shared: Option<Arc<BodyConnections>>,
@@ -52,22 +52,22 @@ impl BodyConnections {
         prefix: String,
         first: Option<RedisStream>,
     ) -> Self {
-        let (run, idle) = (OnceLock::new(), Mutex::new(first.into_iter().collect()));
-        Self { dialer, endpoint, prefix, run, idle, shared: None }
+        let (run_id, idle) = (OnceLock::new(), Mutex::new(first.into_iter().collect()));
+        Self { dialer, endpoint, prefix, run_id, idle, shared: None }
     }
 
     /// The connections of one core. They are used before the shared ones, because a server may limit the number of
     /// connections.
     pub(super) fn on_core(shared: &Arc<Self>) -> Self {
-        let Self { dialer, endpoint, prefix, run, .. } = &**shared;
+        let Self { dialer, endpoint, prefix, run_id, .. } = &**shared;
         let own = Self::new(dialer.clone(), endpoint.clone(), prefix.clone(), None);
-        Self { shared: Some(shared.clone()), run: run.clone(), ..own }
+        Self { shared: Some(shared.clone()), run_id: run_id.clone(), ..own }
     }
 
     /// From now on, connections to another run of a server are refused.
-    pub(super) fn set_run(&self, run: &str) {
+    pub(super) fn set_run_id(&self, run_id: &str) {
         // The run ID stays the same for the life of the connections.
-        let _ = self.run.set(run.to_owned());
+        let _ = self.run_id.set(run_id.to_owned());
     }
 
     /// Writes values without copying their pieces. Returns the values that the server refuses, with the reason.
@@ -139,8 +139,8 @@ impl BodyConnections {
                 return Ok(answers);
             }
             // The server may have closed the idle connection. A repeated read or write has the same result.
-            let run = self.run.get().map(String::as_str);
-            let error = match handshake::open_same(&self.dialer, &self.endpoint, &self.prefix, run).await {
+            let run_id = self.run_id.get().map(String::as_str);
+            let error = match handshake::open_same(&self.dialer, &self.endpoint, &self.prefix, run_id).await {
                 Ok(stream) => return self.ask_over(stream, commands, replies, length).await,
                 Err(error) => error,
             };

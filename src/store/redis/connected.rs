@@ -21,7 +21,7 @@ pub(super) struct Connected {
     /// The address of the server.
     pub(super) endpoint: StoreEndpoint,
     /// A random number of each run, if the server reports it.
-    pub(super) run: Option<Arc<str>>,
+    pub(super) run_id: Option<Arc<str>>,
     pub(super) duty: ServerDuty,
     /// For the commands of requests.
     pub(super) hot: Pipeline,

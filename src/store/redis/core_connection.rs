@@ -60,8 +60,8 @@ impl CoreConnectionTask {
     async fn run(self) {
         loop {
             let shared = self.link.next().await;
-            let run = shared.run.as_deref();
-            let open = handshake::open_same(&self.dialer, &shared.endpoint, &self.prefix, run);
+            let run_id = shared.run_id.as_deref();
+            let open = handshake::open_same(&self.dialer, &shared.endpoint, &self.prefix, run_id);
             match tokio::time::timeout(self.connect_timeout, open).await {
                 Ok(Ok(stream)) => {
                     let (own, since) = (Arc::new(shared.on_core(stream)), Instant::now());

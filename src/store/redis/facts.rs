@@ -17,7 +17,7 @@ pub(super) struct ServerFacts {
     /// Whether the server writes anything to disk. `true` if it is unknown.
     pub(super) persists: bool,
     /// A random number of this run of the server.
-    pub(super) run: Option<String>,
+    pub(super) run_id: Option<String>,
     /// Product and version. It is shown to people only, and no feature is derived from it.
     pub(super) version: Option<String>,
     /// The number of connected replicas.
@@ -63,7 +63,7 @@ impl ServerFacts {
             eviction,
             used: limit.and_then(|limit| Some(used? / limit)),
             evicted: info(1, "evicted_keys").and_then(|evicted| evicted.parse().ok()),
-            run: info(3, "run_id"),
+            run_id: info(3, "run_id"),
             version: match (info(3, "valkey_version"), info(3, "redis_version")) {
                 (Some(version), _) => Some(format!("Valkey {version}")),
                 (None, Some(version)) => Some(format!("Redis {version}")),

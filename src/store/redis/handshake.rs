@@ -13,7 +13,7 @@ use crate::config::StoreEndpoint;
 /// An open connection, and the run ID of its server, if the server reports it.
 pub(super) struct Opened {
     pub(super) stream: RedisStream,
-    pub(super) run: Option<String>,
+    pub(super) run_id: Option<String>,
 }
 
 /// The same, but only if the server is the one that the other connections use. One name may lead to several servers,
@@ -22,11 +22,11 @@ pub(super) async fn open_same(
     dialer: &Dialer,
     endpoint: &StoreEndpoint,
     prefix: &str,
-    run: Option<&str>,
+    run_id: Option<&str>,
 ) -> RedisResult<RedisStream> {
     let opened = open(dialer, endpoint, prefix).await?;
-    match (run, &opened.run) {
-        (Some(run), Some(own)) if run != own => {
+    match (run_id, &opened.run_id) {
+        (Some(run_id), Some(own)) if run_id != own => {
             Err(RedisError::from((ErrorKind::Io, "another server than before answers there")))
         }
         (_, _) => Ok(opened.stream),
@@ -65,7 +65,7 @@ pub(super) async fn open(dialer: &Dialer, endpoint: &StoreEndpoint, prefix: &str
     for left in (0..asked).rev() {
         match reply(&mut stream, &mut input).await? {
             RespValue::Error(line) => match CommandError::of_line(&line) {
-                // The probe reports missing permissions better. In a cluster, the name may belong to another node.
+                // The examiner reports missing permissions better. In a cluster, the name may belong to another node.
                 fault if left == 0 && (fault.is_permission() || fault.says("unknown command")) => {}
                 fault if left == 0 && fault.is_elsewhere_in_cluster() => {}
                 CommandError::Refused(_, error) | CommandError::Lost(error) => return Err(error),
@@ -76,11 +76,11 @@ pub(super) async fn open(dialer: &Dialer, endpoint: &StoreEndpoint, prefix: &str
         }
     }
     // Many users lack the permission for `INFO`.
-    let run = match reply(&mut stream, &mut input).await? {
+    let run_id = match reply(&mut stream, &mut input).await? {
         RespValue::Bulk(info) => std::str::from_utf8(&info).ok().and_then(|info| field(info, "run_id")),
         RespValue::Nil | RespValue::Error(_) | RespValue::Status(_) | RespValue::Integer(_) => None,
     };
-    if input.is_empty() { Ok(Opened { stream, run }) } else { Err(nonsense()) }
+    if input.is_empty() { Ok(Opened { stream, run_id }) } else { Err(nonsense()) }
 }
 
 pub(super) async fn reply(stream: &mut RedisStream, input: &mut BytesMut) -> RedisResult<RespValue> {

@@ -148,8 +148,8 @@ impl<'a> Place<'a> {
 
 /// Identifies the process of the server. A server that does not tell its run ID counts as another one after each break.
 fn process(connected: &Connected) -> String {
-    match &connected.run {
-        Some(run) => run.to_string(),
+    match &connected.run_id {
+        Some(run_id) => run_id.to_string(),
         None => format!("since-{}", connected.usable_since.millis()),
     }
 }

@@ -8,10 +8,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::ConnectionOptions;
 use super::canary::{Canary, canary_base};
 use super::connected::ServerDuty;
+use super::examine::ServerExaminer;
 use super::key_agreement::KeyAgreement;
 use super::link::Link;
 use super::notify::ChangeSubscriber;
-use super::probe::Probe;
 use super::stream::Dialer;
 use super::supervisor::{Source, Supervisor};
 use super::write_acks::RequiredAcks;
@@ -50,7 +50,7 @@ impl WatchedServer {
             source: Arc::new(source),
             options: *options,
             connect_timeout: *connect_timeout,
-            probe: Probe::new(config, state.clone(), duty, *options),
+            examiner: ServerExaminer::new(config, state.clone(), duty, *options),
             agreement: (duty == ServerDuty::Alone).then(agreement),
             acks: RequiredAcks::of(config).map(|acks| (acks, config.timeout / 4)),
         };

@@ -20,13 +20,13 @@ use super::canary::Canary;
 use super::command_error::CommandError;
 use super::connect_error::ConnectError;
 use super::connected::{AcquireMethod, Connected};
+use super::examine::ServerExaminer;
 use super::facts::field;
 use super::handshake;
 use super::key_agreement::{KeyAgreement, note_name};
 use super::link::Link;
 use super::multiplexed::{self, Multiplexed};
 use super::pipeline::Pipeline;
-use super::probe::Probe;
 use super::sentinel::Sentinels;
 use super::stream::Dialer;
 use super::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
@@ -42,7 +42,7 @@ pub(super) struct Supervisor {
     pub(super) source: Arc<Source>,
     pub(super) options: ConnectionOptions,
     pub(super) connect_timeout: Duration,
-    pub(super) probe: Probe,
+    pub(super) examiner: ServerExaminer,
     /// The agreement on the digest key, and the canary. `None` for a node of a cluster, which holds only a part of the
     /// store.
     pub(super) agreement: Option<(KeyAgreement, Canary)>,
@@ -161,7 +161,7 @@ impl Supervisor {
             (true, true) => ConnectError::MuteInTls(self.connect_timeout),
             (true, false) => ConnectError::Mute(self.connect_timeout),
         };
-        let (dialer, prefix) = (&self.dialer, self.probe.prefix());
+        let (dialer, prefix) = (&self.dialer, self.examiner.prefix());
         let ours = || handshake::open(dialer, endpoint, prefix);
         let crates = || self.open(endpoint, &lost);
         let open = async { tokio::try_join!(crates(), crates(), ours(), ours()) };
@@ -173,7 +173,7 @@ impl Supervisor {
                 return Err(ConnectError::NotPrimary { server: endpoint.to_string() });
             }
         }
-        let mut runs = vec![hot.run, carrier.run, run_of(&lists, deadline).await];
+        let mut run_ids = vec![hot.run_id, carrier.run_id, run_id_of(&lists, deadline).await];
         let (dialer, prefix) = (dialer.clone(), prefix.to_owned());
         let connections = BodyConnections::new(dialer.clone(), endpoint.clone(), prefix.clone(), Some(carrier.stream));
         let write_acks = match self.acks {
@@ -181,9 +181,9 @@ impl Supervisor {
             Some((acks, timeout)) => {
                 let opened = tokio::time::timeout_at(deadline, self.open(endpoint, &lost)).await.map_err(silent)?;
                 let connection = opened.map_err(|error| ConnectError::of_opening(error, &dialer))?;
-                runs.push(run_of(&connection, deadline).await);
+                run_ids.push(run_id_of(&connection, deadline).await);
                 let tried = tokio::time::timeout_at(deadline, try_acks(&connection, acks)).await.map_err(silent)?;
-                tried.map_err(|error| self.probe.without_acks(acks, error, endpoint, &dialer))?;
+                tried.map_err(|error| self.examiner.without_acks(acks, error, endpoint, &dialer))?;
                 let marks = (self.link.names.clone(), format!("{prefix}:replicated"));
                 Some(WriteAcks::start(connection, marks, acks, timeout, lost.clone()))
             }
@@ -192,10 +192,10 @@ impl Supervisor {
         let (acquire, timeouts) = (AcquireMethod::Natively, Arc::<AtomicU32>::default());
         let hot = Pipeline::start(hot.stream, lost.clone(), timeouts.clone());
         let (closed, usable_since) = (lost.clone(), self.link.usable_since.clone());
-        let duty = self.probe.duty();
+        let duty = self.examiner.duty();
         let mut connected = Connected {
             endpoint,
-            run: None,
+            run_id: None,
             duty,
             hot,
             control,
@@ -208,14 +208,14 @@ impl Supervisor {
             closed,
             timeouts,
         };
-        self.probe.examine(&mut connected, &self.link, deadline).await?;
-        if let Some(run) = self.probe.run() {
+        self.examiner.examine(&mut connected, &self.link, deadline).await?;
+        if let Some(run_id) = self.examiner.run_id() {
             // A wait for replicas must be on the same server as the claims. Otherwise it proves nothing.
-            if runs.iter().flatten().any(|other| other != run) {
+            if run_ids.iter().flatten().any(|other| other != run_id) {
                 return Err(ConnectError::SeveralServers { server: connected.endpoint.to_string() });
             }
-            connected.connections.set_run(run);
-            connected.run = Some(run.into());
+            connected.connections.set_run_id(run_id);
+            connected.run_id = Some(run_id.into());
         }
         self.ask(&connected, deadline).await?;
         Ok(connected)
@@ -226,10 +226,10 @@ impl Supervisor {
         if let Some((agreement, canary)) = &mut self.agreement {
             return agreement.agree(connected, Some(canary), deadline).await;
         }
-        match connected.left(&note_name(self.probe.prefix()), deadline).await {
+        match connected.left(&note_name(self.examiner.prefix()), deadline).await {
             // The name most likely belongs to another node. This node has replied, which is enough.
             Ok(_) | Err(CommandError::Refused(..)) => Ok(()),
-            Err(fault) => Err(self.probe.of(fault)),
+            Err(fault) => Err(self.examiner.of(fault)),
         }
     }
 
@@ -282,8 +282,8 @@ impl Supervisor {
         noting_breaks(noted.as_deref(), self.ask(connected, deadline)).await?;
         if looked.elapsed() >= self.options.look_every {
             *looked = Instant::now();
-            let looked = noting_breaks(noted.as_deref(), self.probe.look(connected, &self.link, deadline)).await;
-            connected.keep_alive(&note_name(self.probe.prefix())).await;
+            let looked = noting_breaks(noted.as_deref(), self.examiner.look(connected, &self.link, deadline)).await;
+            connected.keep_alive(&note_name(self.examiner.prefix())).await;
             looked?;
         }
         Ok(())
@@ -340,7 +340,7 @@ async fn is_primary(control: &Multiplexed) -> RedisResult<bool> {
 }
 
 /// The run ID of the server on this connection, if the server reports it.
-async fn run_of(connection: &Multiplexed, deadline: Instant) -> Option<String> {
+async fn run_id_of(connection: &Multiplexed, deadline: Instant) -> Option<String> {
     let mut handle = connection.handle();
     let mut info = redis::cmd("INFO");
     info.arg("server");

@@ -8,7 +8,7 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const LEAST_CONNECT: Duration = Duration::from_secs(5);
 const LONGEST_CONNECT: Duration = Duration::from_secs(15);
 
-/// The time limit for a connect with the probe, and for each ping. It covers a few successive round trips. `timeout` is
+/// The time limit for a connect with the examination, and for each ping. It covers a few successive round trips. `timeout` is
 /// the time limit of a call.
 pub(super) fn connect_timeout(timeout: Duration) -> Duration {
     (timeout * 10).clamp(LEAST_CONNECT, LONGEST_CONNECT)

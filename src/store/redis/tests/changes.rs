@@ -49,7 +49,7 @@ async fn changes_by_others_are_heard_of() {
 async fn nothing_is_published_where_nobody_waits() {
     let server = RedisServer::start();
     let (ours, theirs) = (open(server.port(), NO_PING).await, open(server.port(), NO_PING).await);
-    // The probe of each connect executes all commands once.
+    // The examination of each connect executes all commands once.
     order(&server, "CONFIG RESETSTAT").await;
     let published = async || {
         let stats: String = admin(&server.url(), &[b"INFO", b"commandstats"]).await;

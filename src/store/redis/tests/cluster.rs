@@ -387,7 +387,7 @@ async fn changes_by_others_are_heard_of_at_any_node(program: &'static str) {
     let cluster = Cluster::start_other(program, 3, false);
     let ours = open_cluster(&cluster, ConnectionOptions::default()).await;
     let theirs = open_cluster(&cluster, ConnectionOptions::default()).await;
-    // The probe of each connect executes all commands once.
+    // The examination of each connect executes all commands once.
     for node in &cluster.nodes {
         let () = at_node(node, &["CONFIG", "RESETSTAT"]).await;
     }

@@ -34,7 +34,7 @@ mod encrypted {
     conformance::suite!(encrypted);
 }
 
-/// The probe tries each feature, and does not derive it from the version.
+/// The examiner tries each feature, and does not derive it from the version.
 mod on_redis_6_2 {
     use super::*;
 

@@ -24,7 +24,7 @@ use crate::store::SHORT;
 use crate::store::store_state::StoreState;
 
 /// Examines a server, and remembers which warnings were logged for the last one.
-pub(super) struct Probe {
+pub(super) struct ServerExaminer {
     state: Arc<StoreState>,
     duty: ServerDuty,
     prefix: String,
@@ -40,7 +40,7 @@ pub(super) struct Probe {
     scripts_only: bool,
     said: LoggedWarnings,
     /// The run ID of the server that was examined last.
-    run: Option<String>,
+    run_id: Option<String>,
 }
 
 #[derive(Default)]
@@ -60,7 +60,7 @@ struct LoggedWarnings {
 /// In a cluster, the slot of the probe's name may be moving to another node. Then another name is tried.
 const NAMES_TRIED: usize = 3;
 
-impl Probe {
+impl ServerExaminer {
     pub(super) fn new(
         config: &config::StoreConfig,
         state: Arc<StoreState>,
@@ -78,7 +78,7 @@ impl Probe {
             rule: AclRule { is_node: duty != ServerDuty::Alone, ..AclRule::of(config) },
             scripts_only: options.scripts_only,
             said: LoggedWarnings::default(),
-            run: None,
+            run_id: None,
         }
     }
 
@@ -91,8 +91,8 @@ impl Probe {
     }
 
     /// The run ID of the server that was examined last.
-    pub(super) fn run(&self) -> Option<&str> {
-        self.run.as_deref()
+    pub(super) fn run_id(&self) -> Option<&str> {
+        self.run_id.as_deref()
     }
 
     /// Finds out whether the server can be used, and how. It takes one round trip, because the server may be far away. In
@@ -128,7 +128,7 @@ impl Probe {
         self.said.no_settings = facts.last().is_none_or(RedisResult::is_err);
 
         let facts = ServerFacts::of(facts);
-        self.run.clone_from(&facts.run);
+        self.run_id.clone_from(&facts.run_id);
         match &facts.eviction {
             Some(policy) if policy != NO_EVICTION && !self.accept_eviction => {
                 return Err(ConnectError::Evicting { policy: policy.clone() });
