@@ -9,7 +9,7 @@
 //! | `POST /records/{record}/probe` | has the backend asked about it |
 //! | `POST /records/release` | frees many keys |
 //!
-//! A change is one compare-and-set at the store, against the record that the call has read. It runs in a task of its own, so
+//! A change is one compare-and-swap at the store, against the record that the call has read. It runs in a task of its own, so
 //! that it is logged even if the client disconnects.
 
 use std::net::SocketAddr;

@@ -65,7 +65,7 @@ impl Guard {
         if let Ok(SwapResult::Done) = done {
             match swap.to {
                 None => self.freed(name),
-                Some(_) => self.settled_by_hand(name),
+                Some(_) => self.settled_by_another(name),
             }
         }
         done.map_err(NotChanged::Store)

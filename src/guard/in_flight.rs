@@ -126,7 +126,7 @@ impl InFlightTable {
         attempt.is_some_and(|attempt| attempt.token() == token && attempt.lease.is_certain())
     }
 
-    /// An operator has freed this key. The attempt of this process does not block it any more.
+    /// An operator or a probe has freed this key. The attempt of this process does not block it any more.
     pub(super) fn freed(&self, name: &RecordName) {
         let shard = self.shard(name);
         let entry = shard.iter().find(|entry| entry.name == *name);

@@ -132,7 +132,7 @@ impl Lease {
     }
 
     async fn renew(&self) -> bool {
-        // An operator has freed the key. A renewal would claim it again.
+        // An operator or a probe has freed the key. A renewal would claim it again.
         if self.state().is_freed() {
             return false;
         }
@@ -193,7 +193,7 @@ impl Lease {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An operator has freed the key. It does not belong to this attempt any more.
+    /// An operator or a probe has freed the key. It does not belong to this attempt any more.
     pub(super) fn freed(&self) {
         let is_news = self.state().free();
         self.report_lost(is_news);

@@ -10,7 +10,7 @@ enum Holder {
     Owner,
     /// Another owner, or nobody.
     Lost,
-    /// Nobody: an operator freed the key.
+    /// Nobody: an operator or a probe freed the key.
     Freed,
 }
 
@@ -67,7 +67,7 @@ impl LeaseState {
         is_news
     }
 
-    /// An operator has freed the key. Returns whether the loss of the record is new.
+    /// An operator or a probe has freed the key. Returns whether the loss of the record is new.
     pub(super) fn free(&mut self) -> bool {
         let is_news = self.holder == Holder::Owner;
         self.holder = Holder::Freed;
@@ -83,7 +83,7 @@ impl LeaseState {
     }
 
     /// Allows the request to be sent if the lease is fresh and the record is the owner's. An owner that has heard of
-    /// another never sends: the store lost the record, or an operator released it.
+    /// another never sends: the store lost the record, or an operator or a probe freed it.
     pub(super) fn grant_send(&mut self, is_fresh: bool) -> bool {
         let granted = is_fresh && !self.is_lost();
         self.permission = match self.permission {

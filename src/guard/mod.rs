@@ -112,14 +112,14 @@ impl Guard {
         })
     }
 
-    /// An operator has freed this key. An attempt of this process does not block it any more.
+    /// An operator or a probe has freed this key. An attempt of this process does not block it any more.
     pub fn freed(&self, name: &RecordName) {
         self.in_flight.freed(name);
         self.unknowns.resolved(name);
     }
 
-    /// An operator has settled this record.
-    pub fn settled_by_hand(&self, name: &RecordName) {
+    /// An operator or a probe has settled this record.
+    pub fn settled_by_another(&self, name: &RecordName) {
         self.unknowns.resolved(name);
     }
 

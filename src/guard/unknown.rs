@@ -1,8 +1,8 @@
 //! How many records are unknown now. An operator has to look at these.
 //!
-//! What this process writes and its operators resolve is counted at once. What others write (other sidecars, lost
-//! owners, this process before a restart) is found by walking through all records in the background, with limited load
-//! and memory. So the count is that of the whole store, and as old as the last walk where others change it.
+//! What this process writes, and what its operators and probes resolve, is counted at once. What others write (other
+//! sidecars, lost owners, this process before a restart) is found by walking through all records in the background, with
+//! limited load and memory. So the count is that of the whole store, and as old as the last walk where others change it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -105,7 +105,7 @@ impl UnknownRecords {
         });
     }
 
-    /// An operator has settled or freed this record.
+    /// An operator or a probe has settled or freed this record.
     pub(super) fn resolved(&self, name: &RecordName) {
         self.change(|known| {
             known.walked.remove(name);

@@ -177,7 +177,8 @@ pub fn releases(held: &Record, token: Token) -> bool {
     held.claim.token == token && held.state == State::InFlight
 }
 
-/// A write of an operator. It is carried out only if the record is still as the operator saw it.
+/// A change that is carried out only if the record is still as its author saw it: of an operator, of a probe, or of an
+/// audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompareAndSwap {
     /// The expected record, see [`still_matches`](Self::still_matches).

@@ -170,7 +170,7 @@ pub trait Store: Send + Sync + 'static {
     /// that is added or deleted meanwhile may be on a page.
     fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page, ListError>;
 
-    /// Makes an operator's change, if the record [still matches](CompareAndSwap::still_matches).
+    /// Replaces or deletes the record, if it [still matches](CompareAndSwap::still_matches).
     fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult>;
 
     /// Notifications of changes of the record by other processes, if the store has them. Begins to subscribe, and does
@@ -307,7 +307,7 @@ pub enum ListError {
     Store(#[from] StoreError),
 }
 
-/// The result of an operator's change.
+/// The result of a compare-and-swap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SwapResult {
     /// It is made.

@@ -68,8 +68,8 @@ async fn what_this_process_does_is_told_at_once() {
     unknown.are(3);
     unknown.scene.guard.freed(&operation(1, HOLD).name);
     unknown.are(2);
-    unknown.scene.guard.settled_by_hand(&operation(2, HOLD).name);
-    unknown.scene.guard.settled_by_hand(&operation(4, HOLD).name);
+    unknown.scene.guard.settled_by_another(&operation(2, HOLD).name);
+    unknown.scene.guard.settled_by_another(&operation(4, HOLD).name);
     unknown.are(1);
 }
 

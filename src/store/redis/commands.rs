@@ -43,7 +43,7 @@ pub(super) enum ReplaceResult {
     Gone,
 }
 
-/// The record that an operator's change expects.
+/// The record that a compare-and-swap expects.
 pub(super) struct ExpectedRecord {
     /// The state, and the token with the attempt: see [`codec::identity`](crate::record::codec::identity).
     pub(super) identity: (u8, [u8; 20]),
@@ -133,7 +133,7 @@ impl Connected {
         })
     }
 
-    /// Makes an operator's change. If the record is not as expected, returns what is there instead.
+    /// Replaces or deletes the record, if it is as expected. If it is not, returns what is there instead.
     pub(super) async fn compare_and_swap(
         &self,
         key: &str,

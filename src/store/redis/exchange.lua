@@ -1,4 +1,4 @@
--- An operator's change, if the record is still the one that was seen. State (byte 2), token and attempt (5 to 24) tell
+-- Replaces or deletes the record, if it is still the one that was seen. State (byte 2), token and attempt (5 to 24) tell
 -- one from another; a renewal shows in the time to live alone.
 -- KEYS[1] record; KEYS[2] sign of those who wait for it, which is not looked for, or none in a cluster
 -- ARGV[1] state as seen; ARGV[2] token and attempt as seen; ARGV[3] the most milliseconds to live;
