@@ -68,8 +68,8 @@ impl Script {
     fn new(routes: &Routes, host: Option<&str>) -> Self {
         let text = script::text(routes, host);
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        // Writing to memory cannot fail.
-        let packed = packer.write_all(text.as_bytes()).and_then(|()| packer.finish()).unwrap_or_default();
+        let packed = packer.write_all(text.as_bytes()).and_then(|()| packer.finish());
+        let packed = packed.expect("writing to memory does not fail");
         let digest = digest::digest(&digest::SHA256, text.as_bytes());
         let hash: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         let integrity = STANDARD.encode(digest::digest(&digest::SHA384, text.as_bytes()));

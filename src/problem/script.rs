@@ -110,8 +110,7 @@ pub fn replay_denied(status: StatusCode) -> Bytes {
         _ => "You may not see the answer to this any more. Nothing was done a second time.",
     };
     let offer = Offer { detail: detail.into(), offer: AGAIN, anew: false, done: false };
-    // A struct of strings serializes to JSON.
-    serde_json::to_vec(&offer).unwrap_or_default().into()
+    json(&offer)
 }
 
 /// The body that takes the place of the backend's, where that cannot be shown. `is_page`: the backend's is one, which may
@@ -127,6 +126,9 @@ pub fn backend_answered(status: StatusCode, is_page: bool) -> Bytes {
         _ => (format!("Something went wrong ({number}).").into(), AGAIN, false),
     };
     let offer = Offer { detail, offer, anew: false, done };
-    // A struct of strings serializes to JSON.
-    serde_json::to_vec(&offer).unwrap_or_default().into()
+    json(&offer)
+}
+
+fn json(offer: &Offer) -> Bytes {
+    serde_json::to_vec(offer).expect("strings and truth values are JSON").into()
 }
