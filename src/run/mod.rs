@@ -288,7 +288,7 @@ pub async fn digest_key(settings: &config::StoreConfig) -> Result<DigestKey, Str
         StoreLocation::Embedded(path) if !path.exists() => return Err("the store is not there yet".into()),
         StoreLocation::Embedded(_) | StoreLocation::Redis(_) | StoreLocation::Postgres(_) => {}
     }
-    let store = store::open_to_look(settings).await.map_err(|error| store::causes(&error))?;
+    let store = store::open_to_look(settings).await.map_err(|error| error.with_advice())?;
     store.digest_key().map_err(|error| store::causes(&error))
 }
 
@@ -298,7 +298,7 @@ pub async fn look_up(
     rule: &Rule,
     operation: &Operation,
 ) -> Result<ExplainResponse, String> {
-    let store = store::open_to_look(settings).await.map_err(|error| store::causes(&error))?;
+    let store = store::open_to_look(settings).await.map_err(|error| error.with_advice())?;
     admin::look_up(&*store, rule, operation).await.map_err(|error| store::causes(&error))
 }
 
@@ -338,17 +338,13 @@ pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
     };
     let store = store::Redis::open_to_look(address, settings);
     let acl = store::AclRule::of(settings).to_string();
-    // The message about a missing right has the rule already. It is not printed twice.
-    let told = |why: Arc<store::ConnectError>| {
-        store::causes(&why).replace(&format!(". For an ACL user, this is enough: {acl}"), "")
-    };
-    let error = store.tried().await.err().map(told);
+    let error = store.tried().await.err().map(|why| store::causes(&why));
     let nodes: Vec<NodeTrial> = store
         .nodes()
         .into_iter()
         .map(|NodeReport { node, found }| match found {
             Ok(findings) => NodeTrial { node, error: None, findings },
-            Err(why) => NodeTrial { node, error: Some(told(why)), findings: Vec::new() },
+            Err(why) => NodeTrial { node, error: Some(store::causes(&why)), findings: Vec::new() },
         })
         .collect();
     // The nodes of a cluster were examined, whatever is wrong with one of them.

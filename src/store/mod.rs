@@ -125,6 +125,16 @@ pub enum OpenError {
     Randomness(#[from] getrandom::Error),
 }
 
+impl OpenError {
+    /// The error and its causes, and what would mend it.
+    pub fn with_advice(&self) -> String {
+        match self {
+            Self::Redis { server, why } => format!("the Redis at {server}: {}", why.with_advice()),
+            Self::Embedded(_) | Self::Postgres { .. } | Self::Randomness(_) => causes(self),
+        }
+    }
+}
+
 /// Longer than any record lives, and within the range of every clock and server.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 

@@ -8,6 +8,7 @@ use redis::{ErrorKind, RedisError};
 use super::command_error::CommandError;
 use super::stream::{Dialer, tls_fault};
 use super::timing::CONNECT_TIMEOUT;
+use crate::store::causes;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -70,10 +71,7 @@ pub enum ConnectError {
     #[error("Redis does not accept the user and password (store.url, store.password), or asks for some")]
     Credentials(#[source] RedisError),
     /// The server lacks a command, or does not permit it to this user.
-    #[error(
-        "Redis lacks {missing}, or refuses it to this user; nothing guarded runs until that is mended. For an ACL user, this is \
-         enough: {rule}"
-    )]
+    #[error("Redis lacks {missing}, or refuses it to this user; nothing guarded runs until that is mended")]
     Permission {
         /// What is missing.
         missing: String,
@@ -170,6 +168,24 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// The error and its causes, with the ACL rule that would mend a lack of rights. Who shows that rule anyway needs the
+    /// causes alone.
+    pub fn with_advice(&self) -> String {
+        let causes = causes(self);
+        match self.acl_rule() {
+            Some(rule) => format!("{causes}. For an ACL user, this is enough: {rule}"),
+            None => causes,
+        }
+    }
+
+    fn acl_rule(&self) -> Option<&str> {
+        match self {
+            Self::Permission { rule, .. } => Some(rule),
+            Self::Node { why, .. } => why.acl_rule(),
+            _ => None,
+        }
+    }
+
     /// Whether a start is useless until somebody changes the configuration or the server.
     pub fn is_final(&self) -> bool {
         match self {

@@ -98,7 +98,7 @@ impl Supervisor {
                     // Each new reason is logged once, because an outage may be long.
                     let reason = why.to_string();
                     if complained.as_ref() != Some(&reason) && !(is_awaited && why.is_final()) {
-                        tracing::error!(server = %self.source, error = causes(&why), "no connection to Redis");
+                        tracing::error!(server = %self.source, error = why.with_advice(), "no connection to Redis");
                         complained = Some(reason);
                     }
                     self.link.set(Err(Arc::new(why)));

@@ -14,7 +14,6 @@ use super::Cluster;
 use super::slots::{NodeView, SlotOwners};
 use crate::clock::since_boot;
 use crate::config::StoreEndpoint;
-use crate::store::causes;
 use crate::store::redis::acl::AclRule;
 use crate::store::redis::command_error::CommandError;
 use crate::store::redis::connect_error::ConnectError;
@@ -57,7 +56,10 @@ impl SlotWatcher {
                 Err(why) => {
                     let reason = why.to_string();
                     if complained.as_ref() != Some(&reason) {
-                        tracing::error!(error = causes(&why), "no node of the cluster tells who serves which slot");
+                        tracing::error!(
+                            error = why.with_advice(),
+                            "no node of the cluster tells who serves which slot"
+                        );
                         complained = Some(reason);
                     }
                     if self.cluster.routes.load().nodes.is_empty() {

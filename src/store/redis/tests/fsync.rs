@@ -93,7 +93,7 @@ async fn a_user_without_the_right_to_waitaof_is_told() {
     let store = Redis::open_with(&address(proxy.await.port), &on_disk(0), NO_PING);
     let refused = refusal(&store).await;
     assert!(matches!(*refused, ConnectError::Permission { .. }) && !refused.is_final(), "{refused:?}");
-    let text = refused.to_string();
+    let text = refused.with_advice();
     assert!(text.contains("lacks WAITAOF") && text.contains(" +waitaof"), "{text}");
     assert!(!AclRule::of(&config()).to_string().contains("waitaof"), "servers that do not have it refuse the rule");
 }

@@ -116,8 +116,9 @@ async fn what_a_user_may_not_do_is_named_and_nothing_is_claimed() {
         let store = as_user(&server, "somebody").await;
         let refused = refusal(&store).await;
         assert!(matches!(*refused, ConnectError::Permission { .. }), "{refused:?}");
-        let text = refused.to_string();
-        assert!(text.contains(missing) && text.contains(&AclRule::of(&config()).to_string()), "{rights}: {text}");
+        let (text, rule) = (refused.with_advice(), AclRule::of(&config()).to_string());
+        assert!(text.contains(missing) && text.ends_with(&rule), "{rights}: {text}");
+        assert!(!crate::store::causes(&*refused).contains(&rule), "{rights}: {refused}");
         let claimed = store.claim(&name(), &claim(1, RETRY)).await;
         assert!(matches!(claimed, Err(StoreError::Refused(_))), "{claimed:?}");
         // No restart is necessary after the permission is granted.
