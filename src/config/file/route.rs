@@ -15,7 +15,7 @@ use super::setting::Setting;
 use super::{fallback, host, jwt, path, preset, replay_auth};
 use crate::rule::{
     Delivery, Disposition, FingerprintMode, JsonPointer, KeyFormat, Mode, OnConcurrent, OnMismatch, OnMissingKey,
-    OnStoreError, OnUnknown, PathPattern, Policy, PolicyTable, Rule, Selector, StatusSet, is_same_field,
+    OnStoreError, OnUnknown, PathPattern, Policy, PolicyTable, Preset, Rule, Selector, StatusSet, is_same_field,
 };
 use crate::units::HumanDuration;
 
@@ -66,46 +66,39 @@ impl RouteTable {
 
     /// The rule that results from this route and `defaults`. Problems are reported.
     pub(super) fn rule(self, defaults: &Layer, bounds: &Bounds<'_>, report: &FileReport<'_>) -> Option<Rule> {
-        // A preset comes directly after the table that names it.
-        let preset = self.layer.preset.over(&defaults.preset);
-        let filled_in = preset.get().map(|preset| preset::layer(*preset)).unwrap_or_default();
-        let below = match &self.layer.preset {
-            Setting::Absent => defaults.over(&filled_in),
-            Setting::Wrong(_) | Setting::Given(..) | Setting::Preset(_) | Setting::Default(_) => {
-                filled_in.over(defaults)
-            }
-        };
-        let merged = self.layer.over(&below);
-        let key = merged.key.clone().or(vec![Selector::Header(http::HeaderName::from_static("idempotency-key"))]);
-        let lease = fallback::lease(&merged);
-        let retention = fallback::retention(&merged, &key);
-        let window = fallback::window(&merged);
-        let wait_timeout = fallback::wait(&merged, bounds.attempt_timeout);
-        let hold_for = merged.hold_for;
-        let max_waiters = merged.max_waiters.or(100);
-        let max_request_body = merged.max_request_body.or(1 << 20);
-        let max_response_body = merged.max_response_body.or(1 << 20);
-        let on_concurrent = merged.on_concurrent.or(default_on_concurrent(&key, &wait_timeout, &max_waiters));
+        let settings = EffectiveSettings::of(&self.layer, defaults, bounds.attempt_timeout);
+        self.check(&settings, bounds, report);
+        self.build(settings, bounds, report)
+    }
 
-        report.ordered(("retention", &retention), ("lease", &lease), "a record must outlive its owner's silence");
-        report.ordered(("hold_for", &hold_for), ("lease", &lease), "an outcome is unknown only after the lease");
-        report.ordered(("retention", &retention), ("hold_for", &hold_for), "a record is gone after its retention");
+    /// Reports settings that do not fit together.
+    fn check(&self, settings: &EffectiveSettings, bounds: &Bounds<'_>, report: &FileReport<'_>) {
+        let EffectiveSettings { merged, window, .. } = settings;
+        let (lease, retention, hold_for) = (&merged.lease, &merged.retention, &merged.hold_for);
+        report.ordered(("retention", retention), ("lease", lease), "a record must outlive its owner's silence");
+        report.ordered(("hold_for", hold_for), ("lease", lease), "an outcome is unknown only after the lease");
+        report.ordered(("retention", retention), ("hold_for", hold_for), "a record is gone after its retention");
         if matches!(merged.on_missing_key.get(), Some(MissingKey::Fingerprint)) {
             let why = "the window is a part of the retention";
-            report.ordered(("retention", &retention), ("fingerprint_window", &window), why);
+            report.ordered(("retention", retention), ("fingerprint_window", window), why);
         }
         let why = "no attempt lasts longer, so there is nothing more to wait for";
-        report.ordered(("upstream.attempt_timeout", bounds.attempt_timeout), ("wait_timeout", &wait_timeout), why);
-        can_wait(&on_concurrent, &wait_timeout, &max_waiters, report);
-        one_kind_of_body(&key, &merged.scope, report);
-        names_are_apart(&key, &merged.scope, report);
-        for parts in [&key, &merged.scope] {
+        let wait_timeout = ("wait_timeout", &merged.wait_timeout);
+        report.ordered(("upstream.attempt_timeout", bounds.attempt_timeout), wait_timeout, why);
+        can_wait(&merged.on_concurrent, &merged.wait_timeout, &merged.max_waiters, report);
+        one_kind_of_body(&merged.key, &merged.scope, report);
+        names_are_apart(&merged.key, &merged.scope, report);
+        for parts in [&merged.key, &merged.scope] {
             parameters_exist(parts, self.name.get(), self.path.get(), report);
-            buckets_are_kept(parts, &retention, report);
+            buckets_are_kept(parts, retention, report);
             jwt::selectors_can_be_read(bounds.reads_tokens, parts, report);
         }
-        format_can_be_told(&self.layer.key_format, &key, report);
-        age_can_be_told(&self.layer.refuse_expired_keys, &key, report);
+        format_can_be_told(&self.layer.key_format, &merged.key, report);
+        age_can_be_told(&self.layer.refuse_expired_keys, &merged.key, report);
+    }
+
+    fn build(self, settings: EffectiveSettings, bounds: &Bounds<'_>, report: &FileReport<'_>) -> Option<Rule> {
+        let EffectiveSettings { preset, below, merged, window } = settings;
         let fingerprint = fingerprint(&self.layer, &below, bounds.form_guard, report);
         let overrides = overrides(&self.layer, &below, report);
         let (location, cache) = (merged.replay_auth.clone(), merged.replay_auth_cache.clone());
@@ -122,15 +115,15 @@ impl RouteTable {
         });
         let probed = ProbedRoute {
             path: self.path.get(),
-            key: &key,
+            key: &merged.key,
             on_unknown: on_unknown.get().copied(),
-            hold_for: &hold_for,
+            hold_for: &merged.hold_for,
         };
         let probe = self.probe.build(&probed, report);
         let scope = merged.scope.take()?;
         let by_cookie = scope.iter().any(|selector| matches!(selector, Selector::Cookie(_)));
-        let retention_given = !matches!(retention, Setting::Default(_));
-        let retention = retention.take()?;
+        let retention_given = !matches!(merged.retention, Setting::Default(_));
+        let retention = merged.retention.take()?;
         Some(Rule {
             name: Arc::from(self.name.take()?),
             path: self.path.take()?,
@@ -138,7 +131,7 @@ impl RouteTable {
             host: self.host.optional()?,
             mode: merged.mode.or(Mode::Enforce).take()?,
             preset: preset.optional()?,
-            key: key.take()?,
+            key: merged.key.take()?,
             on_missing_key: match merged.on_missing_key.or(MissingKey::Forward).take()? {
                 MissingKey::Forward => OnMissingKey::Forward,
                 MissingKey::Reject => OnMissingKey::Reject,
@@ -152,17 +145,17 @@ impl RouteTable {
             ignore_query: merged.ignore_query.or(Vec::new()).take()?,
             target_in_name: merged.target_in_name.or(false).take()?,
             on_mismatch: merged.on_mismatch.or(OnMismatch::Reject).take()?,
-            on_concurrent: on_concurrent.take()?,
-            wait_timeout: wait_timeout.take()?,
-            max_waiters: max_waiters.take()?,
+            on_concurrent: merged.on_concurrent.take()?,
+            wait_timeout: merged.wait_timeout.take()?,
+            max_waiters: merged.max_waiters.take()?,
             policy: PolicyTable::new(policy?, &overrides?),
             on_unknown: on_unknown.take()?,
-            hold_for: hold_for.or(retention).take()?,
-            lease: lease.take()?,
+            hold_for: merged.hold_for.or(retention).take()?,
+            lease: merged.lease.take()?,
             retention,
             retention_given,
-            max_request_body: max_request_body.take()?,
-            max_response_body: max_response_body.take()?,
+            max_request_body: merged.max_request_body.or(1 << 20).take()?,
+            max_response_body: merged.max_response_body.or(1 << 20).take()?,
             response: merged.response.or(Delivery::Buffer).take()?,
             replay_set_cookie: merged.replay_set_cookie.or(by_cookie).take()?,
             replay_omit: merged.replay_omit.or(replay_omit()).take()?,
@@ -174,6 +167,40 @@ impl RouteTable {
             probe: probe?,
             accept: merged.accept.or(Vec::new()).take()?,
         })
+    }
+}
+
+/// The settings of a route as they apply: over those of its preset and of `[defaults]`.
+struct EffectiveSettings {
+    preset: Setting<Preset>,
+    /// What the route's own settings lie over.
+    below: Layer,
+    /// Both together. Defaults on which others depend are filled in.
+    merged: Layer,
+    window: Setting<Duration>,
+}
+
+impl EffectiveSettings {
+    fn of(own: &Layer, defaults: &Layer, attempt_timeout: &Setting<Duration>) -> Self {
+        // A preset comes directly after the table that names it.
+        let preset = own.preset.over(&defaults.preset);
+        let filled_in = preset.get().map(|preset| preset::layer(*preset)).unwrap_or_default();
+        let below = match &own.preset {
+            Setting::Absent => defaults.over(&filled_in),
+            Setting::Wrong(_) | Setting::Given(..) | Setting::Preset(_) | Setting::Default(_) => {
+                filled_in.over(defaults)
+            }
+        };
+        let mut merged = own.over(&below);
+        merged.key = merged.key.or(vec![Selector::Header(HeaderName::from_static("idempotency-key"))]);
+        let window = fallback::window(&merged);
+        let (lease, retention) = (fallback::lease(&merged), fallback::retention(&merged, &merged.key));
+        let wait_timeout = fallback::wait(&merged, attempt_timeout);
+        (merged.lease, merged.retention, merged.wait_timeout) = (lease, retention, wait_timeout);
+        merged.max_waiters = merged.max_waiters.or(100);
+        let on_concurrent = default_on_concurrent(&merged.key, &merged.wait_timeout, &merged.max_waiters);
+        merged.on_concurrent = merged.on_concurrent.or(on_concurrent);
+        Self { preset, below, merged, window }
     }
 }
 
