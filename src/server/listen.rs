@@ -69,11 +69,11 @@ const BACKLOG: u16 = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CloseOutcome {
     /// A service manager keeps it open, with the connections in its queue.
-    Kept,
+    KeptOpen,
     /// The connections in its queue are still accepted, and no more can come.
-    Yes,
+    Complete,
     /// The same, but more may come.
-    No,
+    Incomplete,
 }
 
 impl Listener {
@@ -131,7 +131,7 @@ impl Listener {
     /// Admits no further connections, as far as the system allows.
     fn close(&mut self) -> CloseOutcome {
         let closed = match (&self.socket, &mut self.owner) {
-            (_, SocketOwner::ServiceManager) => return CloseOutcome::Kept,
+            (_, SocketOwner::ServiceManager) => return CloseOutcome::KeptOpen,
             (ListenSocket::Tcp(listener), SocketOwner::Us(_)) => let_nobody_in(listener),
             (ListenSocket::Unix(listener), SocketOwner::Us(file)) => {
                 drop(file.take());
@@ -139,11 +139,11 @@ impl Listener {
             }
         };
         match closed {
-            Ok(()) => CloseOutcome::Yes,
+            Ok(()) => CloseOutcome::Complete,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::debug!(error, "connections may still come in while it is closed");
-                CloseOutcome::No
+                CloseOutcome::Incomplete
             }
         }
     }
@@ -236,8 +236,8 @@ impl FairListeners {
         let mut all_closed = true;
         self.listeners.retain_mut(|listener| {
             let closed = listener.close();
-            all_closed &= closed != CloseOutcome::No;
-            closed != CloseOutcome::Kept
+            all_closed &= closed != CloseOutcome::Incomplete;
+            closed != CloseOutcome::KeptOpen
         });
         self.next = 0;
         if !all_closed {
