@@ -47,7 +47,12 @@ pub fn wall() -> SystemTime {
 /// The time of day in milliseconds since 1970. 0 if the clock is set to a time before that.
 pub fn unix_millis() -> u64 {
     let since = wall().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    millis(since)
+}
+
+/// Whole milliseconds, for atomic variables and records.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 thread_local! {

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::clock;
+use crate::clock::{self, millis};
 use crate::units::HumanDuration;
 
 /// A time of a wall clock, written as RFC 3339 in UTC.
@@ -48,10 +48,6 @@ impl Timestamp {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.millis.saturating_sub(earlier.millis))
     }
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Accepts offsets (RFC 3339, 4.2), which the library does not read.

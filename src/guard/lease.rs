@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::lease_state::{LeaseState, SendRefusal};
 use super::probe::ProbePlan;
-use crate::clock::since_boot;
+use crate::clock::{millis, since_boot};
 use crate::metrics::Metrics;
 use crate::record::{Claim, RecordName, Token, UnknownPolicy};
 use crate::store::{Metered, Renewed, Store, StoreError};
@@ -297,8 +297,4 @@ impl SendFence {
     pub async fn may_send(&self) -> bool {
         self.0.may_send().await
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

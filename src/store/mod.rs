@@ -4,6 +4,7 @@
 
 mod any;
 mod body;
+mod certificate_fault;
 #[cfg(test)]
 #[path = "../../tests/it/support/certificates.rs"]
 mod certificates;

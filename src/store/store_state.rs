@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::clock::since_boot;
+use crate::clock::{millis, since_boot};
 use crate::key::DigestKey;
 use crate::store::StoreError;
 
@@ -71,9 +71,4 @@ impl StoreState {
     pub(in crate::store) fn set_digest_key(&self, key: DigestKey) {
         *self.digest_key.write().unwrap_or_else(PoisonError::into_inner) = Some(key);
     }
-}
-
-/// The number of milliseconds, for atomic variables.
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::FOREVER;
-use super::store_state::millis;
-use crate::clock::since_boot;
+use crate::clock::{millis, since_boot};
 use crate::record::{Phase, Terms};
 
 /// Times are milliseconds of [`since_boot`].

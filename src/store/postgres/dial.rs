@@ -18,7 +18,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::postgres_error::PostgresError;
 use crate::config::{PostgresAddress, StoreEndpoint, StorePassword};
-use crate::store::redis::certificate_fault;
+use crate::store::certificate_fault::certificate_fault;
 use crate::tls;
 
 /// The settings for opening connections to any of the servers.

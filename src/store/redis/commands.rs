@@ -125,7 +125,11 @@ impl Connected {
         deadline: Instant,
     ) -> Result<ReplaceResult, CommandError> {
         let mut command = evalsha(&REPLACE, &[key]);
-        command.arg(&seen.bytes[..]).arg(seen.left.map_or(0, millis)).arg(claim).arg(millis(time_to_live));
+        command
+            .arg(&seen.bytes[..])
+            .arg(seen.left.map_or(0, nonzero_millis))
+            .arg(claim)
+            .arg(nonzero_millis(time_to_live));
         let reply: Option<(Option<Bytes>, i64)> = self.invoke(&REPLACE, &command, deadline).await?;
         Ok(match reply {
             None => ReplaceResult::Done,
@@ -147,9 +151,9 @@ impl Connected {
             ServerDuty::Alone => evalsha(&EXCHANGE, &[key, &sign]),
             ServerDuty::Node | ServerDuty::Importing => evalsha(&EXCHANGE, &[key]),
         };
-        command.arg(*state).arg(&owner[..]).arg(millis(*at_most));
+        command.arg(*state).arg(&owner[..]).arg(nonzero_millis(*at_most));
         if let Some((record, time_to_live)) = to {
-            command.arg(record).arg(millis(time_to_live));
+            command.arg(record).arg(nonzero_millis(time_to_live));
         }
         let reply: Option<(Option<Bytes>, i64)> = self.invoke(&EXCHANGE, &command, deadline).await?;
         Ok(reply.map(living))
@@ -200,7 +204,7 @@ impl Connected {
         deadline: Instant,
     ) -> Result<Option<u64>, CommandError> {
         let mut set = redis::cmd("SET");
-        set.arg(key).arg(number).arg("GET").arg("PX").arg(millis(time_to_live));
+        set.arg(key).arg(number).arg("GET").arg("PX").arg(nonzero_millis(time_to_live));
         self.query(&set, deadline).await
     }
 
@@ -213,7 +217,7 @@ impl Connected {
         deadline: Instant,
     ) -> Result<(), CommandError> {
         let mut set = redis::cmd("SET");
-        set.arg(key).arg(value).arg("PX").arg(millis(time_to_live));
+        set.arg(key).arg(value).arg("PX").arg(nonzero_millis(time_to_live));
         self.query(&set, deadline).await
     }
 
@@ -254,7 +258,7 @@ impl Connected {
         deadline: Instant,
     ) -> Result<(), CommandError> {
         let mut pexpire = redis::cmd("PEXPIRE");
-        pexpire.arg(key).arg(millis(time_to_live));
+        pexpire.arg(key).arg(nonzero_millis(time_to_live));
         self.query(&pexpire, deadline).await
     }
 
@@ -274,7 +278,7 @@ impl Connected {
         time_to_live: Duration,
         deadline: Instant,
     ) -> Result<Vec<(usize, CommandError)>, CommandError> {
-        let refused = self.connections.set(chunks, millis(time_to_live), self.is_importing(), deadline).await?;
+        let refused = self.connections.set(chunks, nonzero_millis(time_to_live), self.is_importing(), deadline).await?;
         if refused.iter().any(|(_, fault)| fault.is_elsewhere()) {
             self.drop_it();
         }
@@ -295,7 +299,7 @@ impl Connected {
     ) -> Result<(), CommandError> {
         let mut pipeline = redis::pipe();
         for key in keys {
-            pipeline.cmd("PEXPIRE").arg(key).arg(millis(time_to_live)).ignore();
+            pipeline.cmd("PEXPIRE").arg(key).arg(nonzero_millis(time_to_live)).ignore();
         }
         self.in_list(deadline, pipeline.query_async(&mut self.lists.handle())).await
     }
@@ -429,7 +433,7 @@ pub(super) fn strange() -> CommandError {
     CommandError::Lost(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unexpected answer")))
 }
 
-pub(super) fn millis(duration: Duration) -> u64 {
+pub(super) fn nonzero_millis(duration: Duration) -> u64 {
     // `PX 0` is an error. Rounding up to a millisecond does not matter for a record.
     duration.min(FOREVER).as_millis().max(1) as u64
 }

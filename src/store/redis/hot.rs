@@ -8,7 +8,7 @@ use redis::Script;
 use tokio::time::Instant;
 
 use super::command_error::CommandError;
-use super::commands::{ACQUIRE, RELEASE, RENEW, SETTLE, evalsha, millis, strange};
+use super::commands::{ACQUIRE, RELEASE, RENEW, SETTLE, evalsha, nonzero_millis, strange};
 use super::connected::{AcquireMethod, Connected, ServerDuty};
 use super::notify::WAITING;
 use super::resp::CommandWriter;
@@ -55,7 +55,7 @@ impl Connected {
         time_to_live: Duration,
         timeout: Duration,
     ) -> Result<Option<Bytes>, CommandError> {
-        let time_to_live = millis(time_to_live);
+        let time_to_live = nonzero_millis(time_to_live);
         match self.acquire {
             AcquireMethod::Natively => {
                 let answer = self.hot.send(timeout, self.is_importing(), |out| {
@@ -76,7 +76,7 @@ impl Connected {
         time_to_live: Duration,
         timeout: Duration,
     ) -> Result<Renewed, CommandError> {
-        let reply = self.run(&RENEW, &[&key.parts()], claim, Some(millis(time_to_live)), timeout).await?;
+        let reply = self.run(&RENEW, &[&key.parts()], claim, Some(nonzero_millis(time_to_live)), timeout).await?;
         match reply.as_deref() {
             Some(b"extended") => Ok(Renewed::Extended),
             Some(b"claimed again") => Ok(Renewed::ClaimedAgain),
@@ -94,7 +94,7 @@ impl Connected {
         timeout: Duration,
     ) -> Result<Option<Bytes>, CommandError> {
         let keys: [&[&[u8]]; 2] = [&key.parts(), &key.waiting()];
-        self.run(&SETTLE, self.with_sign(&keys), record, Some(millis(time_to_live)), timeout).await
+        self.run(&SETTLE, self.with_sign(&keys), record, Some(nonzero_millis(time_to_live)), timeout).await
     }
 
     /// Frees the key of a record in flight.

@@ -13,8 +13,7 @@ use super::connect_error::ConnectError;
 use super::connected::Connected;
 use super::finding::ServerFinding;
 use super::own_names::OwnNames;
-use super::timing::millis;
-use crate::clock::since_boot;
+use crate::clock::{millis, since_boot};
 use crate::store::StoreError;
 use crate::store::usable_since::UsableSince;
 

@@ -62,7 +62,6 @@ use hot::RecordKey;
 use sentinel::Sentinels;
 use server::{ServerSettings, WatchedServer};
 use stream::Dialer;
-pub(super) use stream::certificate_fault;
 use supervisor::Source;
 
 use super::digest_key;

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::command_error::CommandError;
-use super::commands::millis;
+use super::commands::nonzero_millis;
 use super::connected::ServerDuty;
 use super::link::Link;
 use super::multiplexed;
@@ -289,7 +289,7 @@ impl Channels {
 /// Sets the sign of this record's waiters. Returns whether it is set. No one removes the sign early, because an extra
 /// notice does no harm.
 async fn sign(connection: &mut MultiplexedConnection, key: &str, until: Instant) -> RedisResult<bool> {
-    let left = millis(until.saturating_duration_since(Instant::now()));
+    let left = nonzero_millis(until.saturating_duration_since(Instant::now()));
     let mut set = redis::cmd("SET");
     set.arg(sign_of(key)).arg("").arg("PX").arg(left);
     match in_time(set.query_async(connection)).await {

@@ -13,9 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
+use tokio_rustls::rustls::{self, AlertDescription};
 
 use crate::config::{RedisAddress, Secret, StoreEndpoint, StorePassword};
+use crate::store::certificate_fault::certificate_fault;
 use crate::tls;
 
 /// The settings for opening connections to any server: TLS, user, password and database.
@@ -170,32 +171,6 @@ pub(super) fn tls_fault(error: &(dyn std::error::Error + 'static)) -> Option<Str
         next = error.source();
     }
     None
-}
-
-/// Advice about a certificate that is not believed.
-pub(in crate::store) fn certificate_fault(reason: &CertificateError) -> String {
-    match reason {
-        CertificateError::UnknownIssuer => {
-            "the server's certificate is signed by nobody that is believed here: name the file with its authority's \
-             certificate in store.ca"
-                .to_owned()
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            format!("{reason}: write the host in store.url as the certificate has it")
-        }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            format!("{reason}: renew the server's certificate, or set the clock of this machine right")
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            format!("{reason}: set the clock of this machine right")
-        }
-        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            "the server shows the certificate of an authority (CA:TRUE) as its own: have that authority sign one for the \
-             server, or make a self-signed one without CA:TRUE"
-                .to_owned()
-        }
-        reason => format!("the server's certificate is not valid: {reason}"),
-    }
 }
 
 impl AsyncRead for RedisStream {

@@ -27,8 +27,3 @@ pub(super) fn jittered(delay: Duration) -> Duration {
     let _ = getrandom::fill(&mut random);
     delay / 2 + delay / 2 * u32::from(random[0]) / 255
 }
-
-/// The number of milliseconds, for atomic variables.
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}

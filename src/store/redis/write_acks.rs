@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::command_error::CommandError;
-use super::commands::millis;
+use super::commands::nonzero_millis;
 use super::multiplexed::Multiplexed;
 use super::own_names::OwnNames;
 use super::timing::TIMEOUTS;
@@ -85,7 +85,7 @@ impl RequiredAcks {
         if self.on_disk {
             command.arg(1);
         }
-        command.arg(self.replicas).arg(millis(timeout));
+        command.arg(self.replicas).arg(nonzero_millis(timeout));
         command
     }
 
@@ -211,7 +211,7 @@ fn is_broken(confirmation: &Confirmation) -> bool {
 async fn ask(connection: &Multiplexed, mark: &str, acks: RequiredAcks, timeout: Duration) -> Confirmation {
     let mut pipeline = redis::Pipeline::new();
     pipeline.ignore_errors();
-    pipeline.cmd("SET").arg(mark).arg("").arg("PX").arg(millis(MARK_LIVES));
+    pipeline.cmd("SET").arg(mark).arg("").arg("PX").arg(nonzero_millis(MARK_LIVES));
     pipeline.add_command(acks.command(timeout));
     let late = Instant::now() + timeout * 2;
     let mut handle = connection.handle();

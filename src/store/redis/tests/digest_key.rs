@@ -54,7 +54,7 @@ async fn a_loss_that_is_noticed_by_a_look_that_fails_is_counted_by_the_next_one(
         let is_lost = is_lost.clone();
         Rewriting::before(server.port(), move |words: &[Vec<u8>]| {
             let is_look = words[0] == b"PTTL" && words[1] == b"onlyonce:digest-key";
-            let forever = super::super::commands::millis(crate::store::FOREVER);
+            let forever = super::super::commands::nonzero_millis(crate::store::FOREVER);
             let script = format!(
                 "redis.call('SET', 'onlyonce:digest-key', redis.call('GET', 'onlyonce:digest-key'), 'PX', '{forever}') \
                  return redis.error_reply('BUSY a script runs')"
