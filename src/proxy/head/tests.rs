@@ -1,7 +1,15 @@
 use proptest::prelude::*;
 
+use http::uri::{Authority, Scheme};
+use http::{Method, Request};
+
 use super::super::fields::tests::name;
+use super::forwarded::append;
+use super::hop_by_hop::is_protected;
+use super::inspect::is_target;
 use super::*;
+use crate::key::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
+use crate::problem::Code;
 
 fn request(lines: &[(&str, &str)]) -> Request<()> {
     let mut request = Request::builder().uri("/orders?x=1");
