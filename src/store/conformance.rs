@@ -18,9 +18,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::*;
+use crate::config::Durability;
 use crate::key::DigestKey;
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, OwnerState, RenewTransition};
 use crate::record::{Fingerprint, Reply, Settlement, State, Terms, UnknownPolicy};
+use crate::rule::OnStoreError;
 pub(super) use any_order::any_order_of_moves_ends_as_in_memory;
 pub(super) use by_hand::{
     a_cursor_that_no_list_gave_is_refused, an_owner_that_is_heard_of_keeps_its_record,
@@ -140,6 +142,23 @@ const HOLD: Terms = Terms { lease: LONG, retention: LONG, on_unknown: UnknownPol
 /// The lease is over as soon as it begins.
 const LOST_RETRY: Terms = Terms { lease: Duration::ZERO, ..RETRY };
 const LOST_HOLD: Terms = Terms { lease: Duration::ZERO, ..HOLD };
+
+/// Settings that no slow machine is too slow for. Where the store is, the caller says.
+pub(super) fn settings() -> config::StoreConfig {
+    config::StoreConfig {
+        location: StoreLocation::Memory,
+        prefix: "onlyonce".to_owned(),
+        timeout: Duration::from_secs(20),
+        on_error: OnStoreError::Reject,
+        digest_key: None,
+        durability: Durability::Disk,
+        accept_eviction: false,
+        replica_acks: 0,
+        fsync_acks: false,
+        compress_above: None,
+        encryption_keys: Vec::new(),
+    }
+}
 
 /// A name that nobody used before.
 pub(super) fn name() -> RecordName {

@@ -10,26 +10,12 @@ mod queue;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Durability, Secret, StoreLocation};
+use crate::config::{Durability, Secret};
 use crate::record::{State, Terms, UnknownPolicy};
-use crate::rule::OnStoreError;
 use crate::store::conformance::{self, Subject, claim, completed, name};
 
 fn config(durability: Durability) -> config::StoreConfig {
-    config::StoreConfig {
-        location: StoreLocation::Memory,
-        prefix: "onlyonce".to_owned(),
-        // Long, so that a slow machine does not fail the tests.
-        timeout: Duration::from_secs(20),
-        on_error: OnStoreError::Reject,
-        digest_key: None,
-        durability,
-        accept_eviction: false,
-        replica_acks: 0,
-        fsync_acks: false,
-        compress_above: None,
-        encryption_keys: Vec::new(),
-    }
+    config::StoreConfig { durability, ..conformance::settings() }
 }
 
 fn open(folder: &TempDir) -> Embedded {

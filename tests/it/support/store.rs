@@ -34,7 +34,7 @@ impl Store {
     }
 }
 
-/// The same test on every store.
+/// The same test on every store but PostgreSQL, which has `tests/it/postgres.rs`.
 macro_rules! on_every_store {
     ($($(#[$about:meta])* async fn $name:ident($store:ident: &Store) $story:block)+) => { $(
         $(#[$about])*
@@ -62,7 +62,7 @@ macro_rules! on_every_store {
 }
 pub(crate) use on_every_store;
 
-/// The same test on every persistent store.
+/// The same test on the stores among these that outlast the process.
 macro_rules! on_every_lasting_store {
     ($($(#[$about:meta])* async fn $name:ident($store:ident: &Store) $story:block)+) => { $(
         $(#[$about])*

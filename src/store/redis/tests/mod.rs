@@ -23,11 +23,10 @@ use super::commands::ReplaceResult;
 use super::connected::AcquireMethod;
 use super::link::Link;
 use super::*;
-use crate::config::{Durability, Secret, StoreEndpoint, StoreLocation, StorePassword};
+use crate::config::{Secret, StoreEndpoint, StoreLocation, StorePassword};
 use crate::record::codec::encode_claim;
 use crate::record::transitions::OwnerState;
 use crate::record::{Reply, State, Terms, UnknownPolicy, transitions};
-use crate::rule::OnStoreError;
 use crate::store::conformance::{self, Subject, claim, completed, name};
 use crate::store::redis_rewriting::Rewriting;
 use crate::store::redis_server::{REDIS, REDIS_6_2, RedisServer, VALKEY_9};
@@ -73,19 +72,7 @@ fn address(port: u16) -> RedisAddress {
 }
 
 fn config() -> config::StoreConfig {
-    config::StoreConfig {
-        location: StoreLocation::Redis(address(0)),
-        prefix: "onlyonce".to_owned(),
-        timeout: PATIENCE,
-        on_error: OnStoreError::Reject,
-        digest_key: None,
-        durability: Durability::Disk,
-        accept_eviction: false,
-        replica_acks: 0,
-        fsync_acks: false,
-        compress_above: None,
-        encryption_keys: Vec::new(),
-    }
+    config::StoreConfig { location: StoreLocation::Redis(address(0)), timeout: PATIENCE, ..conformance::settings() }
 }
 
 async fn open(port: u16, options: ConnectionOptions) -> Redis {
