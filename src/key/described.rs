@@ -1,4 +1,4 @@
-//! A request that is described, and not received: what `explain` goes by.
+//! A request that is described, and not received: what `explain` works with.
 
 use std::time::SystemTime;
 

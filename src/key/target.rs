@@ -30,7 +30,7 @@ impl<'a> RequestedTarget<'a> {
         Self { method: normalise_method(method), overriding: Vec::new(), ..self.clone() }
     }
 
-    /// What routes go by.
+    /// What routes are found by.
     pub fn route(&self) -> RouteTarget<'_> {
         let Self { method, overriding, host, path, normal } = self;
         RouteTarget { method, overriding, host: host.as_deref(), path, normal }

@@ -151,10 +151,10 @@ impl Sidecar {
         let rules = Rules::new(config, &records, &metrics, server.clone(), shares.idle, cores.runtimes());
         let guard = rules.guard();
         let rules = Arc::new(rules);
-        let (told, asking) = (Arc::clone(&rules), Arc::clone(&rules));
+        let (reported, asking) = (Arc::clone(&rules), Arc::clone(&rules));
         let ask_backend: AskBackend = Arc::new(move |record| Box::pin(asking.probe(record)));
         Ok(Self {
-            admin: Arc::new(Admin::new(metrics, records, guard, move || told.told(), ask_backend)),
+            admin: Arc::new(Admin::new(metrics, records, guard, move || reported.active_rules(), ask_backend)),
             rules,
             server,
             cores,

@@ -22,7 +22,7 @@ pub struct Rules {
     /// One for each core, in the order of `runtimes`. All are replaced in one step.
     current: ArcSwap<Vec<Arc<Proxy>>>,
     /// The same for the admin API.
-    told: ArcSwap<ActiveRules>,
+    active: ArcSwap<ActiveRules>,
     /// The runtimes of the cores: what a proxy spawns when it is made must run on its own core.
     runtimes: Vec<Handle>,
     /// One guard for all cores. A reload keeps it.
@@ -53,7 +53,7 @@ impl Rules {
         let form_guard = FormGuard::of(&server, &routes).map(Arc::new);
         let (routes, trust) = (Arc::new(routes), Arc::new(trust));
         let access = Arc::new(Access::new(&admin.tokens));
-        let told = ActiveRules { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping, access };
+        let active = ActiveRules { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping, access };
         let guard = Guard::new(Arc::clone(records), Arc::clone(metrics), server.max_in_flight);
         let budget = Budget::new(server.max_buffered, Arc::clone(metrics));
         let (blocking, decoders) = (BlockingReader::default(), Arc::default());
@@ -80,7 +80,7 @@ impl Rules {
         let current = ArcSwap::from_pointee(runtimes.iter().map(proxy).collect());
         Self {
             current,
-            told: ArcSwap::from_pointee(told),
+            active: ArcSwap::from_pointee(active),
             runtimes,
             guard,
             metrics: Arc::clone(metrics),
@@ -101,8 +101,8 @@ impl Rules {
     }
 
     /// What the admin API reports of them.
-    pub fn told(&self) -> Arc<ActiveRules> {
-        self.told.load_full()
+    pub fn active_rules(&self) -> Arc<ActiveRules> {
+        self.active.load_full()
     }
 
     /// The guard.
@@ -119,15 +119,15 @@ impl Rules {
         introduce(&routes, &self.metrics);
         let form_guard = FormGuard::of(&server, &routes).map(Arc::new);
         let (routes, trust) = (Arc::new(routes), Arc::new(trust));
-        let before = self.told();
+        let before = self.active_rules();
         // A listener that the file turns off stays until the next start, for those who had it.
         let access = match admin.listen {
             None => Arc::clone(&before.access),
             Some(_) => Arc::new(Access::new(&admin.tokens)),
         };
         let keeping = before.keeping.clone();
-        let told = ActiveRules { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping, access };
-        self.told.store(Arc::new(told));
+        let active = ActiveRules { routes: Arc::clone(&routes), trust: Trust::clone(&trust), keeping, access };
+        self.active.store(Arc::new(active));
         let proxy = |(before, runtime): (&Arc<Proxy>, &Handle)| {
             let _on_core = runtime.enter();
             // Connections to the same backend are kept.

@@ -14,7 +14,7 @@ pub enum AnyStore {
     Redis(Arc<Redis>),
     /// Records in a folder.
     Embedded(Arc<Embedded>),
-    /// Records in this process, or in a database whose commits take longer than anything here.
+    /// Records in this process, or in PostgreSQL: the boxed future costs nothing beside its commit.
     Other(Arc<dyn Store>),
 }
 

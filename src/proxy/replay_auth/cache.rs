@@ -68,7 +68,7 @@ impl PermissionCache {
     }
 
     fn kept(&self) -> MutexGuard<'_, KeptPermissions> {
-        // A panic cannot leave the two in disagreement that matters: both are only looked up.
+        // If a panic leaves one table without the other's entry, the permission is only forgotten earlier.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -41,7 +41,7 @@ pub enum EmbeddedError {
     /// Some files, or parts of them, are gone.
     #[error(
         "the store in {path} is not whole: {missing}. Requests whose records are lost would run again. Put the files \
-         back; or move the folder away to go on with a new store, without the records of before"
+         back; or move the folder away to go on with a new store, without the earlier records"
     )]
     NotWhole {
         /// The folder.
@@ -52,7 +52,7 @@ pub enum EmbeddedError {
     /// The files do not hold what was written to them.
     #[error(
         "the store in {path} is damaged. Requests whose records are lost would run again. Move the folder away to go on \
-         with a new store, without the records of before"
+         with a new store, without the earlier records"
     )]
     Damaged {
         /// The folder.
@@ -73,7 +73,7 @@ pub enum EmbeddedError {
     /// The store was used with a digest key that is not configured now.
     #[error(
         "the store in {0} was used with another store.digest_key, and none is set: set it, or use an empty folder to go \
-         on without the records of before"
+         on without the earlier records"
     )]
     DigestKeyWithheld(PathBuf),
     /// The system gives no random bytes.

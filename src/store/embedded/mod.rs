@@ -131,7 +131,7 @@ impl Embedded {
         // The log line shows the full path: it is where a user notices a wrong folder.
         let shown = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         if opened.is_new {
-            tracing::info!("made a new store in {}: it holds no records of before", shown.display());
+            tracing::info!("made a new store in {}: it holds no earlier records", shown.display());
         } else {
             tracing::info!("opened the store in {}: {} records", shown.display(), log.records(clock.now()));
         }
@@ -297,7 +297,7 @@ impl Embedded {
             entry.record()
         } else {
             let reading = tokio::task::spawn_blocking(move || entry.record());
-            tick::timeout(self.shared.timeout, reading).await.map_err(untold)?.map_err(untold)?
+            tick::timeout(self.shared.timeout, reading).await.map_err(uncertain)?.map_err(uncertain)?
         };
         let record = record.map_err(|error| unread(name, error.into()))?;
         held(name, &self.shared.format, &EncodedRecord { expires_at, record }, now, &self.shared.condition)
@@ -338,8 +338,8 @@ impl Store for Embedded {
             // A listing reads all segments. It stops after half of the timeout: a long listing has several pages.
             let until = Instant::now() + self.shared.timeout / 2;
             let reading = tokio::task::spawn_blocking(move || page(&view, &condition, &listing, after, now, until));
-            let page = tick::timeout(self.shared.timeout, reading).await.map_err(untold)?.map_err(untold)?;
-            Ok(page.map_err(untold)?)
+            let page = tick::timeout(self.shared.timeout, reading).await.map_err(uncertain)?.map_err(uncertain)?;
+            Ok(page.map_err(uncertain)?)
         })
     }
 
@@ -477,7 +477,7 @@ fn silence(retention: Duration, left: Duration) -> Duration {
 /// The error for a record that exists and cannot be read. It must not look like an absent record.
 fn unread(name: &RecordName, error: LogReadError) -> StoreError {
     match error {
-        LogReadError::Io(error) => untold(error),
+        LogReadError::Io(error) => uncertain(error),
         LogReadError::Damaged => StoreError::Unreadable {
             name: name.to_string(),
             source: Unreadable::Damaged("the file that it lies in does not hold it any more"),
@@ -485,6 +485,6 @@ fn unread(name: &RecordName, error: LogReadError) -> StoreError {
     }
 }
 
-fn untold(error: impl Into<Cause>) -> StoreError {
+fn uncertain(error: impl Into<Cause>) -> StoreError {
     StoreError::Uncertain(error.into())
 }

@@ -141,7 +141,7 @@ pub enum ConnectError {
     /// The store was used with a digest key that this sidecar does not have.
     #[error(
         "this store was used with another store.digest_key, and none is set: set it, or delete {name} from Redis to go on \
-         without the records of before"
+         without the earlier records"
     )]
     DigestKeyWithheld {
         /// The name of the store's note about the key.

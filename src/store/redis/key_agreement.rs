@@ -115,7 +115,7 @@ impl KeyAgreement {
                 tracing::warn!(
                     name,
                     "store.digest_key is not the key that this store was used with, and takes its place: the records kept \
-                     under that are forgotten, and sidecars that go by it claim nothing any more"
+                     under that are forgotten, and sidecars that use it stop claiming"
                 );
                 let put = connected.put(&name, &note, FOREVER, deadline).await;
                 put.map_err(|fault| self.of(fault))?;
@@ -133,7 +133,7 @@ impl KeyAgreement {
         if was_lost && was_noted {
             self.state.count_loss();
             tracing::error!(
-                "Redis lost its data: records of before are gone, and their operations run again when they are repeated"
+                "Redis lost its data: earlier records are gone, and their operations run again when they are repeated"
             );
         } else if self.is_outdated && !was_lost {
             report_outdated(&self.state);
