@@ -14,10 +14,11 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::frame::{FrameContent, FrameKind, RecordVersion};
 use super::log::{LogWrite, SupersededFrame};
+use super::read::{uncertain, unread};
 use super::segment::SegmentEntry;
 use super::view::{LogReadError, View};
 use super::waiters::Commit;
-use super::{Embedded, SharedStore, unread, untold};
+use super::{Embedded, SharedStore};
 use crate::record::chunks::{Chunk, Cut, SIZE};
 use crate::record::{RecordName, Token};
 use crate::store::{FOREVER, StoreError, StoreFuture, StoredChunks};
@@ -88,7 +89,7 @@ impl Embedded {
             // An earlier try of the same settle. On a blocking thread: the reads may wait for the disk.
             let view = Arc::clone(&shared.view);
             let reading = tokio::task::spawn_blocking(move || unwritten(&view, writes));
-            let read = tick::timeout(shared.timeout, reading).await.map_err(untold)?.map_err(untold)?;
+            let read = tick::timeout(shared.timeout, reading).await.map_err(uncertain)?.map_err(uncertain)?;
             writes = read.map_err(|error| unread(name, error))?;
         }
         if writes.is_empty() {
@@ -151,7 +152,7 @@ impl StoredChunks for EmbeddedChunks {
                 let entry = view.find(&name)?.filter(|entry| entry.head.kind == FrameKind::Chunk);
                 Ok(entry.map(|entry| entry.record()).transpose()?)
             });
-            let read = tick::timeout(self.shared.timeout, reading).await.map_err(untold)?.map_err(untold)?;
+            let read = tick::timeout(self.shared.timeout, reading).await.map_err(uncertain)?.map_err(uncertain)?;
             read.map_err(|error| unread(&self.record, error))
         })
     }

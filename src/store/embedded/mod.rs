@@ -13,6 +13,7 @@
 //! | who waits, and who writes | `waiters.rs`; `core_writer.rs`, `writer.rs` |
 //! | opening the store | `open.rs`; what a crash leaves, in `segment.rs` |
 //! | appending, beginning another segment | `log.rs` |
+//! | reading a record; lists | `read.rs`; `list.rs` |
 //! | large answers | `bodies.rs` |
 //! | giving room back | `reclaim.rs` |
 //! | a full disk, a folder that is gone | `writer.rs`, `condition.rs` |
@@ -27,10 +28,13 @@ mod examine;
 mod folder;
 mod frame;
 mod index;
+mod key_agreement;
+mod list;
 mod log;
 mod manifest;
 mod open;
 mod queue;
+mod read;
 mod reclaim;
 mod segment;
 #[cfg(test)]
@@ -46,7 +50,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use batch::{EncodedRecord, Purpose, Transaction};
@@ -57,26 +60,28 @@ use core_writer::CoreWriter;
 pub use error::EmbeddedError;
 pub use examine::ExaminedFolder;
 use frame::FrameKind;
+use key_agreement::agree;
+use list::{page, place_of};
 use log::RecordLog;
 use open::OpenedLog;
 use queue::CommitQueue;
+use read::{held, uncertain, unread};
 use segment::SegmentEntry;
-use view::{LogReadError, View, Walk};
+use view::View;
 use waiters::{Commit, Waiters};
 use writer::{NextWork, RecordLogWriter};
 
-use super::digest_key::{self, Agreement, Wanted};
 use super::format::RecordFormat;
 use super::{
-    Cause, Changes, Claimed, Cursor, FOREVER, Health, ListError, ListQuery, ListedRecord, Page, Released, Renewed,
-    Settled, Store, StoreError, StoreFuture, StoredChunks, SwapResult,
+    Changes, Claimed, Health, ListError, ListQuery, Page, Released, Renewed, Settled, Store, StoreError, StoreFuture,
+    StoredChunks, SwapResult,
 };
 use crate::config;
 use crate::key::DigestKey;
 use crate::record::chunks::ApartBody;
-use crate::record::codec::{self, Placement, Unreadable};
+use crate::record::codec::Placement;
 use crate::record::encryption::EncryptionKey;
-use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RecordSnapshot, StoredRecord};
+use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, StoredRecord};
 use crate::record::{Claim, RecordName, SettledRecord, State, Token};
 use crate::tick;
 
@@ -391,100 +396,4 @@ impl Drop for SharedStore {
             let _ = writer.join();
         }
     }
-}
-
-/// Finds the digest key, or makes it.
-fn agree(log: &mut RecordLog, path: &Path, config: &config::StoreConfig, now: u64) -> Result<DigestKey, EmbeddedError> {
-    let wanted = Wanted::new(digest_key::configured(config), None)?;
-    let found = log.digest_key();
-    if found.is_none() && !log.is_empty() {
-        return Err(EmbeddedError::not_whole(path, "its records are there, and the digest key of their names is gone"));
-    }
-    let mut keep = || {
-        let kept = log.keep_digest_key(wanted.note(), now);
-        kept.map_err(|error| EmbeddedError::inaccessible(path, error))
-    };
-    match wanted.compare(found) {
-        Agreement::Founded(key) => keep().map(|()| key),
-        Agreement::Agreed(key) | Agreement::Adopted(key) => Ok(key),
-        Agreement::Forgotten(key) => {
-            tracing::warn!(
-                "store.digest_key is not the key that this store was used with: the records kept under that are forgotten"
-            );
-            // No other process uses this store, so the warning appears once.
-            keep().map(|()| key)
-        }
-        Agreement::Withheld => Err(EmbeddedError::DigestKeyWithheld(path.to_owned())),
-    }
-}
-
-/// The segment and the offset in it that a cursor names.
-fn place_of(Cursor(cursor): &Cursor) -> Result<(u64, u64), ListError> {
-    let place = cursor.split_once('.').and_then(|(segment, at)| Some((segment.parse().ok()?, at.parse().ok()?)));
-    place.ok_or(ListError::BadCursor)
-}
-
-/// The records after a place, from the first one without it.
-fn page(
-    view: &View,
-    condition: &CurrentCondition,
-    listing: &ListQuery,
-    after: Option<(u64, u64)>,
-    now: u64,
-    until: Instant,
-) -> Result<Page, LogReadError> {
-    let mut records = Vec::new();
-    let list = |head: &frame::FrameHead, start: &[u8]| {
-        let left = Duration::from_millis(head.expires_at.saturating_sub(now));
-        if let Some(name) =
-            head.name.as_ref().filter(|name| listing.route.as_ref().is_none_or(|route| *route == name.route))
-            && !left.is_zero()
-        {
-            let seen = codec::summarise(&Bytes::copy_from_slice(start)).map(|summary| {
-                let silent_for = condition.silence(summary.phase, silence(summary.claim.terms.retention, left), now);
-                RecordSnapshot { summary, silent_for }
-            });
-            records.push(ListedRecord { name: name.clone(), seen });
-        }
-        if records.len() >= listing.limit { Walk::Stop } else { Walk::Continue }
-    };
-    let next = view.walk(after.unwrap_or((0, 0)), codec::HEAD, list, || Instant::now() > until)?;
-    Ok(Page { records, next: next.map(|(segment, place)| Cursor(format!("{segment}.{place}"))) })
-}
-
-/// The record that `stored` holds at `now`, or `None` if it has expired.
-fn held(
-    name: &RecordName,
-    format: &RecordFormat,
-    stored: &EncodedRecord,
-    now: u64,
-    condition: &CurrentCondition,
-) -> Result<Option<StoredRecord>, StoreError> {
-    let left = Duration::from_millis(stored.expires_at.saturating_sub(now));
-    if left.is_zero() {
-        return Ok(None);
-    }
-    let unreadable = |source| StoreError::Unreadable { name: name.to_string(), source };
-    let record = format.decode(name, &stored.record).map_err(unreadable)?;
-    let silent_for = condition.silence(record.state.phase(), silence(record.claim.terms.retention, left), now);
-    Ok(Some(StoredRecord { record, silent_for }))
-}
-
-fn silence(retention: Duration, left: Duration) -> Duration {
-    retention.min(FOREVER).saturating_sub(left)
-}
-
-/// The error for a record that exists and cannot be read. It must not look like an absent record.
-fn unread(name: &RecordName, error: LogReadError) -> StoreError {
-    match error {
-        LogReadError::Io(error) => uncertain(error),
-        LogReadError::Damaged => StoreError::Unreadable {
-            name: name.to_string(),
-            source: Unreadable::Damaged("the file that it lies in does not hold it any more"),
-        },
-    }
-}
-
-fn uncertain(error: impl Into<Cause>) -> StoreError {
-    StoreError::Uncertain(error.into())
 }

@@ -7,11 +7,12 @@ mod full_disk;
 mod kill;
 mod queue;
 
+use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
 use crate::config::{Durability, Secret};
-use crate::record::{State, Terms, UnknownPolicy};
+use crate::record::{State, Terms, UnknownPolicy, codec};
 use crate::store::conformance::{self, Subject, claim, completed, name};
 
 fn config(durability: Durability) -> config::StoreConfig {

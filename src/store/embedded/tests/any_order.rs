@@ -12,6 +12,7 @@ use crate::record::{Record, Settlement};
 use crate::store::embedded::batch::Batch;
 use crate::store::embedded::log::SegmentLimits;
 use crate::store::embedded::queue::WriterWork;
+use crate::store::embedded::read::silence;
 
 const MINUTE: u64 = 60_000;
 
