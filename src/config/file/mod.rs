@@ -1,13 +1,16 @@
 //! Reads the text of a file into a [`Config`], or into a list of its problems.
 
 mod address;
+mod admin;
 mod admin_token;
 mod declare;
+mod duration;
 mod fallback;
 mod host;
 mod item;
 mod jwt;
 mod layer;
+mod log;
 mod mask;
 mod on_disk;
 mod order;
@@ -22,20 +25,26 @@ mod report;
 mod route;
 mod section;
 mod selector;
+mod server;
 mod setting;
 mod shape;
+mod store;
 mod store_url;
 mod syntax;
-mod tables;
 mod tls_keys;
+mod upstream;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+pub use self::admin::AdminConfig;
+use self::admin::AdminTable;
 use self::jwt::JwtTable;
 use self::layer::Layer;
+pub use self::log::LogConfig;
+use self::log::LogTable;
 pub use self::on_disk::{ConfigFile, load};
 use self::path::BRACES;
 use self::report::{ByteRange, FileReport, Finding};
@@ -43,10 +52,15 @@ pub(crate) use self::report::{KnownKey, nearest};
 use self::route::{Bounds, RouteTable};
 use self::section::Section;
 pub(crate) use self::selector::parse as selector;
+pub use self::server::ServerConfig;
+use self::server::ServerTable;
 pub(crate) use self::shape::Shape;
+pub use self::store::StoreConfig;
+use self::store::StoreTable;
 use self::syntax::SyntaxErrors;
-pub use self::tables::{AdminConfig, LogConfig, ServerConfig, StoreConfig, UpstreamConfig};
-use self::tables::{AdminTable, LogTable, ServerTable, StoreTable, UpstreamTable};
+pub use self::upstream::UpstreamConfig;
+use self::upstream::UpstreamTable;
+
 use super::{Config, ConfigError, ConfigProblem};
 use crate::excerpt::Excerpt;
 use crate::rule::{RouteConflict, Routes, Trust};
