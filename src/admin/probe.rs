@@ -4,20 +4,21 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Timestamp;
 use super::error::{AdminError, AdminErrorKind};
 use super::records::{RecordApi, Sender};
 use super::shape::{ProbeRequest, ProbeResponse, ProbeWord, RecordEntry};
-use crate::guard::ProbeOutcome;
 use crate::guard::audit::{self, AuditLine, LONGEST_REASON};
+use crate::guard::{NextAnswer, ProbeOutcome};
 use crate::record::transitions::{OwnerState, RecordSnapshot};
 use crate::record::{Phase, RecordName};
-use crate::store::StoreError;
+use crate::store::{StoreError, causes};
 use crate::units::HumanDuration;
 
 /// Asks the backend about a record, and acts on the answer.
-pub type AskBackend = Arc<dyn Fn(RecordName) -> Pin<Box<dyn Future<Output = ProbeOutcome> + Send>> + Send + Sync>;
+pub type AskBackend = Arc<dyn Fn(RecordName) -> Pin<Box<dyn Future<Output = NextAnswer> + Send>> + Send + Sync>;
 
 impl RecordApi {
     pub(super) async fn probe(
@@ -37,17 +38,26 @@ impl RecordApi {
             }
             return Err(AdminError::untold(&error).about(name));
         }
-        let outcome = ask(name.clone()).await;
-        let (probe, detail, again_in) = words(&outcome);
-        if !matches!(probe, ProbeWord::Found | ProbeWord::Released) {
-            self.guard.withdraw(name, &line, &detail, keep_for).await;
+        let (probe, mut detail, again_in) = words(&ask(name.clone()).await);
+        match probe {
+            ProbeWord::Found | ProbeWord::Released | ProbeWord::Pending => {}
+            ProbeWord::Absent | ProbeWord::Inconclusive | ProbeWord::NotAsked | ProbeWord::Changed => {
+                self.guard.withdraw(name, &line, &detail, keep_for).await;
+            }
         }
         let (was, did) = (line.was.as_str(), line.did);
         let (by, from, reason) = (line.by, line.from, line.reason);
         tracing::info!(target: "onlyonce", event = "record_probed", record = %name, did, was, by, from, reason, detail,
             "an operator had the backend asked about a record");
         let now = Timestamp::now();
-        let held = self.store.find(name).await.map_err(|error| AdminError::of_look(&error).about(name))?;
+        let held = match self.store.find(name).await {
+            Ok(held) => held,
+            // What was done is done, and told.
+            Err(error) => {
+                detail = format!("{detail}; the record could not be read after that: {}", causes(&error));
+                None
+            }
+        };
         Ok(ProbeResponse {
             record: name.to_string(),
             was: RecordEntry::new(name, Ok(&seen), now),
@@ -85,7 +95,7 @@ fn told(seen: &RecordSnapshot, wanted: ProbeRequest, by: &Sender) -> Result<Audi
     }
     Ok(AuditLine {
         at: Timestamp::now(),
-        did: "probe".to_owned(),
+        did: audit::ASKED.to_owned(),
         by: by.operator.name().to_owned(),
         from: by.peer.map(|peer| peer.ip().to_string()),
         asked: None,
@@ -98,7 +108,26 @@ fn told(seen: &RecordSnapshot, wanted: ProbeRequest, by: &Sender) -> Result<Audi
 }
 
 /// What came of it, and when the backend is asked again, in milliseconds.
-fn words(outcome: &ProbeOutcome) -> (ProbeWord, String, Option<u64>) {
+fn words(answer: &NextAnswer) -> (ProbeWord, String, Option<u64>) {
+    match answer {
+        NextAnswer::Came(outcome) => words_of(outcome),
+        NextAnswer::NotDue { last, due_in } => {
+            let (_, last, _) = words_of(last);
+            let detail = format!("it was asked a moment ago ({last}), and may be asked again in {}", seconds(*due_in));
+            (ProbeWord::NotAsked, detail, Some(millis(*due_in)))
+        }
+        NextAnswer::Outstanding => {
+            let detail = "the backend has not answered yet; what it says is acted on when it comes";
+            (ProbeWord::Pending, detail.to_owned(), None)
+        }
+        NextAnswer::Never => {
+            let detail = "whoever asked has stopped without an answer; it may be asked again now";
+            (ProbeWord::NotAsked, detail.to_owned(), None)
+        }
+    }
+}
+
+fn words_of(outcome: &ProbeOutcome) -> (ProbeWord, String, Option<u64>) {
     match outcome {
         ProbeOutcome::Completed(status) => {
             let detail = format!("the backend has what the request made ({})", status.as_u16());
@@ -108,13 +137,21 @@ fn words(outcome: &ProbeOutcome) -> (ProbeWord, String, Option<u64>) {
             (ProbeWord::Released, "the backend has nothing of the request, seen twice".to_owned(), None)
         }
         ProbeOutcome::Absent(again_in) => {
-            let millis = u64::try_from(again_in.as_millis()).unwrap_or(u64::MAX);
-            let seconds = HumanDuration(std::time::Duration::from_secs(again_in.as_secs().max(1)));
-            let detail = format!("the backend has nothing of the request so far; it is asked again in {seconds}");
-            (ProbeWord::Absent, detail, Some(millis))
+            let again = seconds(*again_in);
+            let detail = format!("the backend has nothing of the request so far; it is asked again in {again}");
+            (ProbeWord::Absent, detail, Some(millis(*again_in)))
         }
         ProbeOutcome::Inconclusive(why) => (ProbeWord::Inconclusive, why.to_string(), None),
         ProbeOutcome::NotAsked(why) => (ProbeWord::NotAsked, why.to_string(), None),
         ProbeOutcome::Changed => (ProbeWord::Changed, "the record changed meanwhile".to_owned(), None),
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// In whole seconds, for people.
+fn seconds(time: Duration) -> HumanDuration {
+    HumanDuration(Duration::from_secs(time.as_secs().max(1)))
 }

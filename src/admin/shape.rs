@@ -69,6 +69,9 @@ pub struct RecordFacts {
     /// Status of the answer, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
+    /// Whether a probe has found that it was done, and settled it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub found_by_probe: bool,
     /// 1 for the first owner, one more for each takeover.
     pub attempt: u32,
     /// By the owner's clock.
@@ -180,8 +183,7 @@ impl RecordEntry {
 impl RecordDetail {
     /// With what there is to say of it.
     pub fn new(entry: RecordEntry, answer: Option<StoredAnswer>, audit: Vec<AuditLine>) -> Self {
-        let last = audit.iter().rfind(|line| line.not_done.is_none());
-        let is_found = last.is_some_and(|line| line.asked.is_some() && line.did == "complete");
+        let is_found = entry.facts.as_ref().is_some_and(|facts| facts.found_by_probe);
         let advice = if is_found { story::advice_after_probe(&entry) } else { story::advice(&entry) };
         let (retry, advice) = (story::retry(&entry).to_owned(), advice.to_owned());
         Self { entry, answer, audit, retry, advice }
@@ -202,6 +204,7 @@ impl RecordFacts {
             is_abandoned: in_flight && seen.owner() == OwnerState::Abandoned,
             heard_at: in_flight.then(|| now.before(seen.silent_for)),
             status: seen.summary.status.map(|status| status.as_u16()),
+            found_by_probe: seen.summary.is_found_by_probe(),
             attempt: claim.attempt,
             claimed_at: Timestamp { millis: claim.claimed_at },
             settled_at: seen.summary.settled_at.map(|millis| Timestamp { millis }),

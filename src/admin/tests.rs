@@ -1,12 +1,14 @@
 //! The API of records, on the memory store.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::*;
 use crate::config::{self, AdminRight, AdminToken, Secret, UNNAMED_TOKEN};
-use crate::guard::ProbeOutcome;
+use crate::guard::{NextAnswer, ProbeOutcome};
 use crate::key::DigestKey;
 use crate::record::transitions::{CompareAndSwap, OwnerState, StoredRecord};
 use crate::record::{Claim, Fingerprint, Record, Reply, SettledRecord, State, Terms, Token, UnknownPolicy};
@@ -31,6 +33,11 @@ impl Scene {
 
     /// Over a store that is around the memory store.
     fn over(around: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>, token: Option<&str>) -> Self {
+        Self::asking(around, token, Arc::new(|_| Box::pin(async { NextAnswer::Came(ProbeOutcome::Changed) })))
+    }
+
+    /// The same, and this is how the backend is asked.
+    fn asking(around: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>, token: Option<&str>, ask: AskBackend) -> Self {
         let text = "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\n\
                     [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n";
         let config = config::parse("test", text, &|_| None).expect("a configuration");
@@ -48,8 +55,7 @@ impl Scene {
         let access = Arc::new(Access::new(token.as_slice()));
         let keeping = RecordPlacement::of(&config.store);
         let in_force = Arc::new(ActiveRules { routes, trust, keeping, access });
-        let nobody: AskBackend = Arc::new(|_| Box::pin(async { ProbeOutcome::Changed }));
-        let admin = Admin::new(metrics, records, guard, move || Arc::clone(&in_force), nobody);
+        let admin = Admin::new(metrics, records, guard, move || Arc::clone(&in_force), ask);
         Self { admin, store }
     }
 
@@ -290,12 +296,14 @@ async fn what_operators_did_is_no_record_to_show_or_to_change() {
     assert!(scene.left(&told).await == before);
 }
 
-/// What is wrong with a write.
+/// What is wrong with a store.
 enum Trouble {
-    /// Its answer is lost.
+    /// The answer to a write is lost.
     Lost,
-    /// It takes so long.
+    /// A write takes so long.
     Late(Duration),
+    /// Nothing can be read, once this is set.
+    Blind(Arc<AtomicBool>),
 }
 
 struct Troubled(Arc<dyn Store>, Trouble);
@@ -303,15 +311,16 @@ struct Troubled(Arc<dyn Store>, Trouble);
 impl Store for Troubled {
     fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled> {
         Box::pin(async move {
-            match self.1 {
+            match &self.1 {
                 Trouble::Lost => {
                     self.0.settle(name, record).await?;
                     Err(StoreError::Uncertain("by plan".into()))
                 }
                 Trouble::Late(pause) => {
-                    tokio::time::sleep(pause).await;
+                    tokio::time::sleep(*pause).await;
                     self.0.settle(name, record).await
                 }
+                Trouble::Blind(_) => self.0.settle(name, record).await,
             }
         })
     }
@@ -329,7 +338,12 @@ impl Store for Troubled {
     }
 
     fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
-        self.0.find(name)
+        match &self.1 {
+            Trouble::Blind(is_blind) if is_blind.load(Ordering::Relaxed) => {
+                Box::pin(async { Err(StoreError::Unavailable("by plan".into())) })
+            }
+            Trouble::Blind(_) | Trouble::Lost | Trouble::Late(_) => self.0.find(name),
+        }
     }
 
     fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page, ListError> {
@@ -365,6 +379,75 @@ async fn where_it_is_not_known_whether_a_line_was_written_nothing_is_changed_and
         (&shown["audit"][0]["reason"], &shown["audit"][0]["not_done"]),
         (&json!("a reason"), &json!("the line could not be written for certain"))
     );
+}
+
+#[tokio::test]
+async fn an_operator_is_told_why_there_is_no_answer_and_the_line_tells_what_came_of_the_question() {
+    let last = ProbeOutcome::Absent(Duration::from_secs(90));
+    let due_in = Duration::from_millis(700);
+    for (answer, told, detail, again, line) in [
+        (
+            NextAnswer::NotDue { last, due_in },
+            "not_asked",
+            "it was asked a moment ago (the backend has nothing of the request so far; it is asked again in 90s), and may \
+             be asked again in 1s",
+            json!(700),
+            true,
+        ),
+        (
+            NextAnswer::Outstanding,
+            "pending",
+            "the backend has not answered yet; what it says is acted on when it comes",
+            Value::Null,
+            false,
+        ),
+        (
+            NextAnswer::Never,
+            "not_asked",
+            "whoever asked has stopped without an answer; it may be asked again now",
+            Value::Null,
+            true,
+        ),
+        (NextAnswer::Came(ProbeOutcome::Changed), "changed", "the record changed meanwhile", Value::Null, true),
+    ] {
+        let ask: AskBackend = Arc::new(move |_| {
+            let answer = answer.clone();
+            Box::pin(async { answer })
+        });
+        let scene = Scene::asking(|store| store, None, ask);
+        let (name, _) = scene.put(1, HOLD, unknown()).await;
+        let (_, answer) = scene.post(&format!("/records/{name}/probe"), &json!({})).await;
+        assert_eq!(
+            (&answer["probe"], &answer["detail"], &answer["again_in_ms"]),
+            (&json!(told), &json!(detail), &again)
+        );
+        let shown = scene.get(&format!("/records/{name}")).await.1;
+        let not_done = if line { json!(detail) } else { Value::Null };
+        assert_eq!(
+            (&shown["audit"][0]["did"], &shown["audit"][0]["not_done"]),
+            (&json!("probe"), &not_done),
+            "{shown}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_came_of_a_question_is_told_though_the_record_cannot_be_read_after_it() {
+    for (outcome, told) in [(ProbeOutcome::Completed(StatusCode::OK), "found"), (ProbeOutcome::Released, "released")] {
+        let is_blind = Arc::new(AtomicBool::new(false));
+        let blinds = Arc::clone(&is_blind);
+        let ask: AskBackend = Arc::new(move |_| {
+            blinds.store(true, Ordering::Relaxed);
+            let outcome = outcome.clone();
+            Box::pin(async { NextAnswer::Came(outcome) })
+        });
+        let scene = Scene::asking(|store| Arc::new(Troubled(store, Trouble::Blind(is_blind))), None, ask);
+        let (name, _) = scene.put(1, HOLD, unknown()).await;
+        let (status, answer) = scene.post(&format!("/records/{name}/probe"), &json!({})).await;
+        assert_eq!((status, &answer["probe"], &answer["now"]), (StatusCode::OK, &json!(told), &Value::Null));
+        let detail = answer["detail"].as_str().expect("a text");
+        assert!(detail.contains("the record could not be read after that: the store is unavailable"), "{detail}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ use crate::record::{
     Claim, Extensions, Fingerprint, RecordName, Reply, SettledRecord, Settlement, State, StateName, Terms, Token,
     UnknownPolicy,
 };
+use crate::rule::BY_PROBE;
 use crate::store::{Settled, Store, StoreError, SwapResult};
 use crate::timestamp::Timestamp;
 
@@ -53,11 +54,10 @@ pub struct AuditLine {
     pub not_done: Option<String>,
 }
 
-/// What a probe is called in the audit.
-pub const BY_PROBE: &str = "probe";
+/// What is said to be done where an operator has the backend asked.
+pub const ASKED: &str = "probe";
 
-/// Lines that are kept of one record; the oldest go first. With the longest reasons they are shorter than what a store
-/// puts apart.
+/// Lines that are kept of one record. With the longest reasons they are shorter than what a store puts apart.
 const MOST: usize = 25;
 /// Characters of a reason.
 pub const LONGEST_REASON: usize = 500;
@@ -123,12 +123,12 @@ async fn change(
         if !change(&mut told) {
             return Ok(());
         }
-        let from = told.len().saturating_sub(MOST);
+        shorten(&mut told);
         let is_written = match held {
-            None => matches!(store.settle(&name, &record(&told[from..], keep_for, 1)).await?, Settled::Written),
+            None => matches!(store.settle(&name, &record(&told, keep_for, 1)).await?, Settled::Written),
             Some(held) => {
                 let before = &held.record.claim;
-                let to = record(&told[from..], keep_for.max(before.terms.retention), before.attempt.saturating_add(1));
+                let to = record(&told, keep_for.max(before.terms.retention), before.attempt.saturating_add(1));
                 let swap = CompareAndSwap { seen: held.seen(), to: Some(to) };
                 matches!(store.compare_and_swap(&name, &swap).await?, SwapResult::Done)
             }
@@ -138,6 +138,18 @@ async fn change(
         }
     }
     Err(StoreError::Refused("another operator writes to this record all the time".into()))
+}
+
+/// The oldest lines go first, and before them those that tell of no change: questions of operators, and what a probe has
+/// not done. Somebody may ask every minute, and a probe tries by itself: that hides nobody who has changed the record.
+fn shorten(told: &mut Vec<Value>) {
+    let is_no_change = |line: &Value| {
+        let is = |member, text| line.get(member).and_then(Value::as_str) == Some(text);
+        is("did", ASKED) || is("by", BY_PROBE) && line.get("not_done").is_some()
+    };
+    while told.len() > MOST {
+        told.remove(told.iter().position(is_no_change).unwrap_or(0));
+    }
 }
 
 /// The lines as they are kept: those that this version cannot read stay in the list. What is no list of lines is never
@@ -224,6 +236,41 @@ mod tests {
             let after = store.find(&name.audit()).await.expect("found").expect("a record").record;
             assert_eq!(before, after, "{digest}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_changed_a_record_is_told_however_often_the_backend_is_asked_after_that() {
+        let text = "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\n\
+                    [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n";
+        let config = config::parse("test", text, &|_| None).expect("a configuration");
+        let store = Memory::open(&config.store).expect("random bytes");
+        let name = RecordName { route: "orders".into(), digest: [1; 16] };
+        let keep_for = Duration::from_secs(3600);
+        let released = line();
+        add(&store, &name, &released, keep_for).await.expect("added");
+        for minute in 0..2 * MOST as u64 {
+            let at = Timestamp { millis: minute };
+            let asked = AuditLine { at, did: ASKED.to_owned(), by: "cron".to_owned(), ..line() };
+            let tried = AuditLine { at, by: BY_PROBE.to_owned(), ..line() };
+            for line in [asked, tried] {
+                add(&store, &name, &line, keep_for).await.expect("added");
+                withdraw(&store, &name, &line, "for a test", keep_for).await.expect("withdrawn");
+            }
+        }
+        let told = read(&store, &name).await.expect("read");
+        assert_eq!((&told[0], told.len()), (&released, MOST));
+        assert!(told[1..].iter().all(|line| line.at.millis > 25), "the youngest of the others: {told:?}");
+        // Changes take the room of questions, and then of older changes.
+        let completed =
+            |minute: u64| AuditLine { at: Timestamp { millis: minute }, did: "complete".to_owned(), ..line() };
+        for minute in 0..MOST as u64 {
+            add(&store, &name, &completed(minute), keep_for).await.expect("added");
+        }
+        let all: Vec<AuditLine> = (0..MOST as u64).map(completed).collect();
+        assert_eq!(read(&store, &name).await.expect("read"), all);
+        let asked = AuditLine { did: ASKED.to_owned(), ..line() };
+        add(&store, &name, &asked, keep_for).await.expect("added");
+        assert_eq!(read(&store, &name).await.expect("read"), all, "no question takes the room of a change");
     }
 
     fn line() -> AuditLine {

@@ -4,11 +4,12 @@ use std::error::Error;
 use std::time::Duration;
 
 use super::Guard;
-use super::audit::{self, AuditLine, BY_PROBE};
+use super::audit::{self, AuditLine};
 use crate::clock;
 use crate::fail_point::{self, Step};
 use crate::record::transitions::CompareAndSwap;
 use crate::record::{RecordName, StateName};
+use crate::rule::BY_PROBE;
 use crate::store::{Store, StoreError, SwapResult};
 use crate::timestamp::Timestamp;
 

@@ -41,7 +41,9 @@ pub use decide::{Difference, Forecast, Verdict, decide, forecast};
 pub use lease::{RecordOutcome, RecordWatch, SendFence};
 pub use observe::{Observation, ShadowResult};
 pub use ownership::Ownership;
-pub use probe::{AskFn, Inconclusive, NotAsked, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading};
+pub use probe::{
+    AskFn, Inconclusive, NextAnswer, NotAsked, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbedBy,
+};
 pub use replay_permission::{AuthAnswer, OriginalAnswer, ReplayPermission, Sealed};
 pub use running::RunningAttempt;
 pub use send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome};

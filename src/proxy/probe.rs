@@ -13,9 +13,11 @@ use super::credentials::credentials;
 use super::head::{self, Head};
 use super::state::Proxy;
 use super::upstream::{AskError, OwnAnswer, SendError, Upstream};
-use crate::guard::{AskFn, Inconclusive, NotAsked, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, Verdict};
+use crate::guard::{
+    AskFn, Inconclusive, NextAnswer, NotAsked, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbedBy, Verdict,
+};
 use crate::key::{NoProbe, Operation, OperationProbe, ProbeValues};
-use crate::record::probe::{ProbeFacts, ProbedBy};
+use crate::record::probe::ProbeFacts;
 use crate::record::{RecordName, Reply};
 use crate::rule::{ProbeRule, Rule};
 use crate::store::Store;
@@ -103,13 +105,16 @@ impl Proxy {
             let (attempt_timeout, values) = (self.upstream.settings().attempt_timeout, values.all().to_vec());
             let mut facts = ProbeFacts { attempt_timeout, values };
             // Also where the route fixes the host: it says nothing of the port, and may change.
-            if let (true, Some(host)) =
-                (self.upstream.target().preserves_host(), head::authority(&head.uri, &head.headers))
-            {
+            if let Some(host) = self.attempted_host(head) {
                 facts.add_host(&host);
             }
             *kept = Some(facts);
         }
+    }
+
+    /// The host that the backend gets with a request. `None`: its own.
+    fn attempted_host(&self, head: &Head) -> Option<HeaderValue> {
+        head::authority(&head.uri, &head.headers).filter(|_| self.upstream.target().preserves_host())
     }
 
     /// The host that a question of others names, as far as the configuration fixes it.
@@ -133,7 +138,7 @@ impl Proxy {
         head: &Head,
     ) -> Arc<ProbePlan> {
         let values = operation.probe.take().map(|probe| probe.values);
-        let host = ProbeHost::Known(head::authority(&head.uri, &head.headers));
+        let host = ProbeHost::Known(self.attempted_host(head));
         let fields = fields(rule, probe, Some(&head.headers));
         self.plan(rule, probe, ProbedBy::Owner, values, host, fields, head.trace.clone())
     }
@@ -156,10 +161,11 @@ impl Proxy {
     }
 
     /// Asks about a record of this route for an operator.
-    pub async fn probe_by_hand(&self, rule: &Arc<Rule>, name: &RecordName) -> ProbeOutcome {
-        let Some(probe) = &rule.probe else { return ProbeOutcome::NotAsked(NotAsked::NoProbe) };
+    pub async fn probe_by_hand(&self, rule: &Arc<Rule>, name: &RecordName) -> NextAnswer {
+        let not_asked = |why| NextAnswer::Came(ProbeOutcome::NotAsked(why));
+        let Some(probe) = &rule.probe else { return not_asked(NotAsked::NoProbe) };
         if probe.authorization.is_none() {
-            return ProbeOutcome::NotAsked(NotAsked::NoCredential);
+            return not_asked(NotAsked::NoCredential);
         }
         let plan = self.plan_of_another(rule, probe, None, trace::Parent::default());
         self.guard.probe_by_hand(name, &plan).await

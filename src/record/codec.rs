@@ -73,8 +73,11 @@ const CHECKSUM: usize = 8;
 /// Length of a body that is stored apart, and of its chunks.
 const CUT: usize = 8 + 4;
 
-/// The number of bytes that contain a [`Summary`].
+/// The number of bytes that contain a [`Summary`], but for who has settled the record.
 pub const HEAD: usize = 108;
+/// The number of bytes that tell that, too: the extensions of a settled record begin with it, or with the span of its
+/// request.
+pub const LISTED: usize = HEAD + 3 + 25 + 3 + 1;
 
 /// Where the body of a completed record is to be stored, if it is in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -359,13 +362,16 @@ fn read(bytes: &Bytes, keyring: Option<(&RecordName, &[Arc<EncryptionKey>])>) ->
 }
 
 /// Reads a summary from the first [`HEAD`] bytes of a record, or more of them. They do not tell whether the record is
-/// damaged.
+/// damaged. Of its extensions, only the one that says who has settled it is read, if it is there.
 pub fn summarise(bytes: &Bytes) -> Result<Summary, Unreadable> {
     check_version(bytes)?;
     if bytes.len() < HEAD {
         return Err(Unreadable::Damaged("it is too short"));
     }
-    let RecordHead { phase, claim, settled_at, status, .. } = decode_head(&mut RecordInput::new(bytes, HEAD))?;
+    let head = decode_head(&mut RecordInput::new(bytes, HEAD))?;
+    let RecordHead { phase, mut claim, settled_at, status, extensions, flags: _ } = head;
+    let behind = &bytes[HEAD..];
+    claim.extensions = Extensions::settled_by(&behind[..behind.len().min(extensions.into())]);
     Ok(Summary { claim, phase, settled_at: (phase != Phase::InFlight).then_some(settled_at), status })
 }
 

@@ -26,6 +26,8 @@ pub mod code {
     pub const PROBE: u8 = 0x02;
     /// The span of the request that made the record (`trace`).
     pub const TRACE: u8 = 0x03;
+    /// Who has settled the record, where that is not its owner: one byte (`record::settled`).
+    pub const SETTLED_BY: u8 = 0x04;
     /// The body is compressed.
     pub const COMPRESSION: u8 = 0x81;
     /// What follows the extensions is encrypted.
@@ -66,6 +68,12 @@ impl Extensions {
         Ok(ReadExtensions { kept, expands_to, encryption })
     }
 
+    /// Of the first bytes of some extensions, the one that says who has settled the record, if all of it is there.
+    pub(super) fn settled_by(bytes: &[u8]) -> Self {
+        let settled_by = each(bytes).find(|(known, _)| *known == code::SETTLED_BY);
+        settled_by.map(|(code, extension)| Self::of(code, &extension[HEADER..])).unwrap_or_default()
+    }
+
     /// One extension that may be skipped, of less than 64 KiB.
     pub fn of(code: u8, value: &[u8]) -> Self {
         let mut bytes = vec![code];
@@ -100,20 +108,24 @@ impl Extensions {
 
     /// Each with its code; its bytes begin with code and length.
     fn iter(&self) -> impl Iterator<Item = (u8, &[u8])> {
-        let mut rest = self.as_bytes();
-        std::iter::from_fn(move || {
-            let &[code, low, high] = rest.first_chunk::<HEADER>()?;
-            let length = HEADER + usize::from(u16::from_le_bytes([low, high]));
-            let (extension, others) = rest.split_at_checked(length)?;
-            rest = others;
-            Some((code, extension))
-        })
+        each(self.as_bytes())
     }
 
     /// The bytes as they are in a record.
     pub(super) fn as_bytes(&self) -> &[u8] {
         self.0.as_deref().map_or(&[], |bytes| &bytes[..])
     }
+}
+
+/// Each that is there as a whole, with its code.
+fn each(mut rest: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let &[code, low, high] = rest.first_chunk::<HEADER>()?;
+        let length = HEADER + usize::from(u16::from_le_bytes([low, high]));
+        let (extension, others) = rest.split_at_checked(length)?;
+        rest = others;
+        Some((code, extension))
+    })
 }
 
 fn joined<'a>(extensions: impl Iterator<Item = (u8, &'a [u8])>) -> Option<Box<Bytes>> {
@@ -151,6 +163,19 @@ mod tests {
         assert_eq!(extensions.get(code::PROBE), None);
         assert_eq!(Extensions::default().get(code::TRACE), None);
         assert_eq!(Extensions::of(code::TRACE, b"t").as_bytes(), b"\x03\x01\0t");
+    }
+
+    #[test]
+    fn who_has_settled_a_record_stands_near_its_beginning() {
+        let trace = Extensions::of(code::TRACE, &[7; 25]);
+        let mut extensions = trace.clone();
+        extensions.insert(code::SETTLED_BY, &[1]);
+        let bytes = extensions.as_bytes();
+        assert_eq!(bytes.len(), super::super::codec::LISTED - super::super::codec::HEAD);
+        assert_eq!(Extensions::settled_by(bytes), Extensions::of(code::SETTLED_BY, &[1]));
+        for others in [&bytes[..bytes.len() - 1], trace.as_bytes(), b""] {
+            assert_eq!(Extensions::settled_by(others), Extensions::default());
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What the backend's answers to a probe do to a record: the time rule, and the two exchanges.
 //!
 //! A probe asks the backend what became of an attempt whose outcome is unknown. *Found* completes the record, *absent*
-//! frees the key, and every other answer changes nothing. Both exchanges are an operator's without force: they are void
-//! once the record has changed, see [`CompareAndSwap::still_matches`].
+//! frees the key, and every other answer changes nothing. Both exchanges are like an operator's without force: they are
+//! void once the record has changed, see [`CompareAndSwap::still_matches`].
 //!
 //! A looker reads the record, asks the backend, and then calls [`ProbeProgress::next`]:
 //!
@@ -52,8 +52,14 @@ pub enum ProbeVerdict {
 /// - the effect was undone, deleted or archived in the meantime: absent does not tell "not any more" from "never";
 /// - something else than the application says absent: the 404 of an ingress, an empty list of a rollout. A witness that
 ///   only the application writes is against this;
-/// - an owner is frozen after its last check and before the write to the socket, and goes on after the release. It is
-///   beyond the reach of any rule of time, and of the lease.
+/// - an owner is frozen after its last check and before the write to the socket, or in the middle of a long request, and
+///   goes on after the release. It is beyond the reach of any rule of time, and of the lease;
+/// - the network delivers the request later, or the operating system of an owner that was killed does, which goes on with
+///   what it has for a minute or two;
+/// - the store's clock jumps forward while an owner that is cut off from the store works on;
+/// - a failover of the store loses the release of the key and the claim after it: the record of before is asked about
+///   once more, while the next attempt runs;
+/// - those who ask have other configurations: each goes by the question, the signs and the `after` of its own.
 ///
 /// What the rule itself does against a wrong absence:
 ///
@@ -72,6 +78,8 @@ pub enum ProbeVerdict {
 ///   renewed, sent and been lost again in that time, and the exchange would not notice. Whoever asks must make the
 ///   exchange within the same time.
 /// - A record that a repeat may take over is never released. A takeover needs no release, and its attempt number grows.
+/// - What an owner that lives has not sent when its attempt ends is never sent: `proxy/upstream/socket.rs` cuts the
+///   connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AbsenceRule {
     /// The configured time.
@@ -84,13 +92,9 @@ impl AbsenceRule {
     /// How long it takes until an absence counts. `None`: it never does while the record is as it was seen. Then an owner
     /// is at work, a repeat may take over, or the outcome is known.
     pub fn counts_in(&self, seen: &RecordSnapshot) -> Option<Duration> {
-        let Self { after, attempt_timeout } = *self;
         let needed = match (seen.summary.phase, seen.owner()) {
-            (Phase::Unknown, _) => after,
-            (Phase::InFlight, OwnerState::Lost) => {
-                let lease = seen.summary.claim.terms.lease;
-                lease.max(attempt_timeout.saturating_add(lease / 2)).saturating_add(after)
-            }
+            (Phase::Unknown, _) => self.after,
+            (Phase::InFlight, OwnerState::Lost) => self.after_lost(seen.summary.claim.terms.lease),
             (Phase::InFlight, OwnerState::Alive | OwnerState::Abandoned)
             | (Phase::Completed | Phase::Unreplayable, _) => return None,
         };
@@ -100,9 +104,23 @@ impl AbsenceRule {
     /// How far two absences must be apart.
     pub fn apart(&self, seen: &RecordSnapshot) -> Duration {
         match seen.summary.phase {
-            Phase::InFlight => self.after.max(seen.summary.claim.terms.lease),
+            Phase::InFlight => self.apart_of_lost(seen.summary.claim.terms.lease),
             Phase::Unknown | Phase::Completed | Phase::Unreplayable => self.after,
         }
+    }
+
+    /// How long after the last sign of a lost owner with this lease its key can be free, at the earliest.
+    pub fn frees_lost(&self, lease: Duration) -> Duration {
+        self.after_lost(lease).saturating_add(self.apart_of_lost(lease))
+    }
+
+    /// How long a lost owner must have been silent until an absence counts.
+    fn after_lost(&self, lease: Duration) -> Duration {
+        lease.max(self.attempt_timeout.saturating_add(lease / 2)).saturating_add(self.after)
+    }
+
+    fn apart_of_lost(&self, lease: Duration) -> Duration {
+        self.after.max(lease)
     }
 }
 
@@ -241,41 +259,11 @@ impl From<FoundEffect> for Settlement {
     }
 }
 
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProbedBy {
-    /// The owner, after its attempt has ended.
-    Owner,
-    /// Whoever met the record.
-    Another,
-}
-
-/// Why what a probe has found is not recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProbeRefused {
-    /// The owner is alive, and will settle the record itself.
-    OwnerAlive,
-    /// The outcome is recorded already.
-    Settled,
-}
-
-/// The effect was found: the record becomes final. The claim stays: repeats are compared with its fingerprint, and a late
-/// answer of the attempt finds the record settled.
-pub fn complete_by_probe(
-    seen: RecordSnapshot,
-    found: FoundEffect,
-    settled_at: u64,
-    by: ProbedBy,
-) -> Result<CompareAndSwap, ProbeRefused> {
-    let seen = match (seen.summary.phase, seen.owner(), by) {
-        (Phase::Completed | Phase::Unreplayable, ..) => return Err(ProbeRefused::Settled),
-        (Phase::InFlight, OwnerState::Alive, ProbedBy::Another) => return Err(ProbeRefused::OwnerAlive),
-        // Its attempt is over, whatever the age of its lease.
-        (Phase::InFlight, _, ProbedBy::Owner) => RecordSnapshot { silent_for: Duration::ZERO, ..seen },
-        (Phase::InFlight, OwnerState::Lost | OwnerState::Abandoned, ProbedBy::Another) | (Phase::Unknown, ..) => seen,
-    };
-    let to = SettledRecord::new(seen.summary.claim.clone(), &found.into(), settled_at);
-    Ok(CompareAndSwap { seen, to: Some(to) })
+/// The effect was found of a request whose outcome is not known, and whose owner is not at work: the record becomes final.
+/// The claim stays: repeats are compared with its fingerprint, and a late answer of the attempt finds the record settled.
+pub fn complete_by_probe(seen: RecordSnapshot, found: FoundEffect, settled_at: u64) -> CompareAndSwap {
+    let to = SettledRecord::new(seen.summary.claim.clone(), &found.into(), settled_at).by_probe();
+    CompareAndSwap { seen, to: Some(to) }
 }
 
 #[cfg(test)]

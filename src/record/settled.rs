@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
 
-use super::{Claim, Record, Reply, State, code};
+use super::{Claim, Record, Reply, State, Summary, code};
 
 /// The outcome of an attempt: every [`State`] but in flight.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,13 +59,20 @@ pub struct SettledRecord(Record);
 impl SettledRecord {
     /// The claim with its outcome, settled at this time (milliseconds since the Unix epoch).
     ///
-    /// Nobody asks about an outcome that is known: what was kept for that is left out.
+    /// Nobody asks about an outcome that is known: what was kept for that is left out. So is who had settled it before.
     pub fn new(mut claim: Claim, settlement: &Settlement, settled_at: u64) -> Self {
+        claim.extensions.remove(code::SETTLED_BY);
         match settlement {
             Settlement::Completed(_) | Settlement::Unreplayable { .. } => claim.extensions.remove(code::PROBE),
             Settlement::Unknown => {}
         }
         Self(Record { claim, state: settlement.at(settled_at) })
+    }
+
+    /// The same, settled by what a probe has found.
+    pub(super) fn by_probe(mut self) -> Self {
+        self.0.claim.extensions.insert(code::SETTLED_BY, &[BY_PROBE]);
+        self
     }
 
     /// `None` for a record in flight.
@@ -76,6 +83,16 @@ impl SettledRecord {
     /// The same, which may be any record again.
     pub fn into_record(self) -> Record {
         self.0
+    }
+}
+
+/// The value of [`code::SETTLED_BY`].
+const BY_PROBE: u8 = 1;
+
+impl Summary {
+    /// Whether it was settled by what a probe had found.
+    pub fn is_found_by_probe(&self) -> bool {
+        self.settled_at.is_some() && self.claim.extensions.get(code::SETTLED_BY) == Some(&[BY_PROBE])
     }
 }
 

@@ -32,7 +32,7 @@ pub use path_pattern::{PathPattern, is_parameter_name};
 pub use pointer::JsonPointer;
 pub use policy::{Disposition, Policy, PolicyTable, StatusSet};
 pub use preset::Preset;
-pub use probe::{ProbeAnswer, ProbePath, ProbePiece, ProbeRule, ProbeSign, ProbeWitness};
+pub use probe::{BY_PROBE, ProbeAnswer, ProbePath, ProbePiece, ProbeRule, ProbeSign, ProbeWitness};
 pub use public_key::{RSA_BITS, Unusable, unusable};
 pub use replay_auth::{AuthServer, ReplayAuth};
 pub use routes::{PathParams, RouteConflict, RouteMatch, RouteTarget, Routes, Unguarded};
@@ -139,7 +139,7 @@ impl Rule {
 }
 
 /// What `accept` may name: the warnings and notes of [`advice`](crate::advice).
-pub const WARNINGS: [&str; 26] = [
+pub const WARNINGS: [&str; 28] = [
     "address-as-caller",
     "anonymous-caller",
     "authorization-as-caller",
@@ -163,7 +163,9 @@ pub const WARNINGS: [&str; 26] = [
     "other-hosts",
     "own-caller-rotation",
     "probe-by-status",
+    "probe-unquoted-key",
     "probe-without-caller",
+    "short-hold",
     "short-lease",
     "short-retention",
 ];

@@ -8,6 +8,9 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::words::words;
 use super::{JsonPointer, Selector, StatusSet};
 
+/// What a probe is called in the audit of a record, where tokens stand by their names.
+pub const BY_PROBE: &str = "probe";
+
 /// How the backend is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeRule {

@@ -9,7 +9,7 @@ use super::fixed::Fixed;
 use crate::admin::{Access, ActiveRules, RecordPlacement};
 use crate::config::Config;
 use crate::form_guard::FormGuard;
-use crate::guard::{Guard, NotAsked, ProbeOutcome};
+use crate::guard::{Guard, NextAnswer, NotAsked, ProbeOutcome};
 use crate::metrics::{Metrics, Reload};
 use crate::proxy::{AuthServers, BlockingReader, Budget, Proxy, Upstream};
 use crate::record::RecordName;
@@ -154,16 +154,16 @@ impl Rules {
     }
 
     /// Has the backend asked about a record, on the first core.
-    pub(super) fn probe(&self, record: RecordName) -> impl Future<Output = ProbeOutcome> + use<> {
+    pub(super) fn probe(&self, record: RecordName) -> impl Future<Output = NextAnswer> + use<> {
         let proxy = self.on(0);
         let asking = self.runtimes[0].spawn(async move {
             match proxy.routes.rules().iter().find(|rule| rule.name == record.route) {
                 Some(rule) => proxy.probe_by_hand(rule, &record).await,
-                None => ProbeOutcome::NotAsked(NotAsked::NoProbe),
+                None => NextAnswer::Came(ProbeOutcome::NotAsked(NotAsked::NoProbe)),
             }
         });
         // An error: the core ends.
-        async move { asking.await.unwrap_or(ProbeOutcome::NotAsked(NotAsked::Busy)) }
+        async move { asking.await.unwrap_or(NextAnswer::Never) }
     }
 
     /// Counts a reload.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use onlyonce::record::SettledRecord;
 use onlyonce::record::probe::{
-    AbsenceRule, FoundEffect, ProbeLook, ProbeProgress, ProbeStep, ProbeVerdict, ProbedBy, complete_by_probe,
+    AbsenceRule, FoundEffect, ProbeLook, ProbeProgress, ProbeStep, ProbeVerdict, complete_by_probe,
 };
 use onlyonce::record::transitions::{CompareAndSwap, OwnerState};
 
@@ -133,8 +133,7 @@ impl Prober {
                 } else {
                     FoundEffect::Unreplayable { status: created(by).status, location: None }
                 };
-                let swap = complete_by_probe(seen.held(protocol.retry).seen(), found, 0, ProbedBy::Another);
-                Some(swap.expect("no owner was alive"))
+                Some(complete_by_probe(seen.held(protocol.retry).seen(), found, 0))
             }
             ProberStage::Releasing(seen) => Some(CompareAndSwap { seen: seen.held(protocol.retry).seen(), to: None }),
         }

@@ -348,7 +348,7 @@ function unknown(answer) {
 function state(entry) {
   if (entry.state === 'in_flight' && entry.owner === 'lost') return 'in flight, its owner lost';
   if (entry.state === 'absent') return 'no record: the key is free';
-  return words(entry.state) + (entry.status ? ` with ${entry.status}` : '');
+  return words(entry.state) + (entry.status ? ` with ${entry.status}` : '') + (entry.found_by_probe ? ', found by a probe' : '');
 }
 
 // --- last refusals
@@ -467,7 +467,7 @@ function story(entry) {
   step(entry.settled_at, `settled: ${state(entry)}`);
   for (const line of entry.audit || []) {
     const made = { release: 'released', complete: 'completed', probe: 'had the backend asked' }[line.did] || line.did;
-    step(line.at, `${made} by ${line.by}${line.from ? ` from ${line.from}` : ''}${line.asked ? `, which asked ${line.asked}` : ''}${line.force ? ', with force' : ''}${line.not_done ? `, which was not done: ${line.not_done}` : ''}`
+    step(line.at, `${made} by ${line.by}${line.from ? ` from ${line.from}` : ''}${line.asked ? `, which asked ${line.asked}` : ''}${line.force ? ', with force' : ''}${line.not_done ? `, ${line.did === 'probe' ? 'and nothing came of it' : 'which was not done'}: ${line.not_done}` : ''}`
       + `${line.reason ? `: “${line.reason}”` : ''}`, '.by-hand');
   }
   step(entry.expires_at, 'forgotten, if nothing happens before');

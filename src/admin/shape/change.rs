@@ -89,7 +89,7 @@ pub struct ProbeResponse {
     /// When the backend is asked again, in milliseconds from now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub again_in_ms: Option<u64>,
-    /// What the record is now; `null` if the key is free.
+    /// What the record is now; `null` if the key is free, or if the record could not be read: then `detail` says so.
     pub now: Option<RecordEntry>,
 }
 
@@ -105,8 +105,10 @@ pub enum ProbeWord {
     Absent,
     /// The answer tells neither.
     Inconclusive,
-    /// The backend was not asked.
+    /// The backend was not asked, or was a moment ago.
     NotAsked,
+    /// There is no answer yet.
+    Pending,
     /// The record changed meanwhile.
     Changed,
 }

@@ -347,6 +347,7 @@ async fn probe(client: &AdminClient, record: &RecordName, reason: String) -> Res
         ProbeWord::Released => ("released", "The next request with its key runs."),
         ProbeWord::Absent | ProbeWord::Inconclusive | ProbeWord::NotAsked => ("unchanged", "It stays unknown."),
         ProbeWord::Changed => ("unchanged", "Look at it again."),
+        ProbeWord::Pending => ("asked about", "Look at it again later."),
     };
     let said = format!("It was {}: {}. {then}", say::state(&asked.was), asked.detail);
     write!(io::stdout(), "{done} {record}\n{}", say::broken(&said))?;

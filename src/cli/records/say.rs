@@ -76,11 +76,12 @@ fn times(facts: &RecordFacts, now: Timestamp) -> String {
 pub(super) fn state(entry: &RecordEntry) -> String {
     let facts = entry.facts.as_ref();
     let status = facts.and_then(|facts| facts.status).map(|status| format!(" with {status}")).unwrap_or_default();
+    let found = if facts.is_some_and(|facts| facts.found_by_probe) { ", found by a probe" } else { "" };
     match (entry.state, facts.and_then(|facts| facts.owner)) {
         (StateName::InFlight, Some(OwnerName::Lost)) => "in flight, its owner lost".into(),
         (StateName::InFlight, Some(OwnerName::Alive) | None) => "in flight".into(),
-        (StateName::Completed, _) => format!("completed{status}"),
-        (StateName::Unreplayable, _) => format!("unreplayable{status}"),
+        (StateName::Completed, _) => format!("completed{status}{found}"),
+        (StateName::Unreplayable, _) => format!("unreplayable{status}{found}"),
         (StateName::Unknown, _) => "unknown".into(),
         (StateName::Unreadable, _) => "unreadable".into(),
         (StateName::Absent, _) => "no record: the key is free".into(),
@@ -143,7 +144,9 @@ fn by_hand(line: &AuditLine, now: Timestamp) -> String {
     let asked = line.asked.as_ref().map(|asked| format!(", which asked {}", printable(asked))).unwrap_or_default();
     let force = if line.force { ", with force" } else { "" };
     let reason = line.reason.as_ref().map(|reason| format!(": \"{}\"", printable(reason))).unwrap_or_default();
-    let not_done = line.not_done.as_ref().map(|why| format!(" (not done: {why})")).unwrap_or_default();
+    // A question was asked, whatever came of it.
+    let so = if line.did == "probe" { "nothing came of it" } else { "not done" };
+    let not_done = line.not_done.as_ref().map(|why| format!(" ({so}: {why})")).unwrap_or_default();
     let (at, ago, by) = (time(line.at), ago(line.at, now), &line.by);
     format!("{at}, {ago}: {did}{status} by {by}{from}{asked}{force}{reason}{not_done}")
 }
@@ -283,6 +286,7 @@ mod tests {
             is_abandoned: false,
             heard_at: None,
             status: None,
+            found_by_probe: false,
             attempt: 12,
             claimed_at: NOON,
             settled_at: None,
@@ -357,14 +361,26 @@ mod tests {
         let expected = "2026-11-21T12:00:00Z, 2m ago: released by alice from 10.0.0.1: \"no order\" (not done: the \
                         record had changed)";
         assert_eq!(by_hand(&operator, now), expected);
-        let entry = RecordEntry { detail: None, ..record(StateName::Unreplayable, Some(facts())) };
-        let shown = |audit: Vec<AuditLine>| {
-            let text = shown(&RecordDetail::new(entry.clone(), None, audit), now);
-            text.split_whitespace().collect::<Vec<_>>().join(" ")
-        };
-        assert!(shown(vec![line.clone()]).contains("the backend was asked"));
-        let undone = AuditLine { not_done: Some("the record had changed".into()), ..line };
-        assert!(!shown(vec![undone]).contains("the backend was asked"));
+        let asked = AuditLine { did: "probe".into(), not_done: Some("no answer".into()), ..operator };
+        let expected = "2026-11-21T12:00:00Z, 2m ago: had the backend asked by alice from 10.0.0.1: \"no order\" \
+                        (nothing came of it: no answer)";
+        assert_eq!(by_hand(&asked, now), expected);
+    }
+
+    #[test]
+    fn what_a_probe_has_found_is_marked() {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for (settled, told) in [(StateName::Unreplayable, "unreplayable"), (StateName::Completed, "completed")] {
+            for found_by_probe in [true, false] {
+                let facts = RecordFacts { found_by_probe, status: Some(200), ..facts() };
+                let one = RecordEntry { detail: None, ..record(settled, Some(facts)) };
+                let marked = format!("{told} with 200, found by a probe");
+                let shown = words(&shown(&RecordDetail::new(one.clone(), None, Vec::new()), NOON));
+                assert_eq!(words(&entry(&one, NOON)).contains(&marked), found_by_probe);
+                assert_eq!(shown.contains(&marked), found_by_probe);
+                assert_eq!(shown.contains("the backend was asked"), found_by_probe);
+            }
+        }
     }
 
     #[test]

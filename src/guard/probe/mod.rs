@@ -18,14 +18,13 @@ use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-pub use outcome::{NotAsked, ProbeOutcome};
+pub use outcome::{NextAnswer, NotAsked, ProbeOutcome};
 pub use reading::{Inconclusive, ProbeReading};
 
 use super::Guard;
 use super::decide::{Verdict, decide};
 use super::limit::{ConcurrencyLimit, Permit};
 use crate::key::{NoProbe, Operation, ProbeValues};
-use crate::record::probe::ProbedBy;
 use crate::record::{Claim, RecordName, Token};
 use crate::rule::{ProbeRule, Rule};
 use crate::store::Store;
@@ -45,6 +44,15 @@ pub struct ProbePlan {
     pub host: ProbeHost,
     /// Asks once.
     pub ask: AskFn,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbedBy {
+    /// The owner, after its attempt has ended.
+    Owner,
+    /// Whoever met the record.
+    Another,
 }
 
 /// The host that a question names: that of the attempt. A backend may go by it.
@@ -89,20 +97,42 @@ impl ProbedAttempt {
 }
 
 /// What a run has come to.
-#[derive(Clone)]
 struct ProbeLooks {
     /// Answers so far.
     count: u32,
-    /// What the last one came to.
-    last: ProbeOutcome,
+    /// What the last one came to. `None`: there was none yet.
+    last: Option<ProbeOutcome>,
+    stage: RunStage,
+}
+
+/// What a run is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RunStage {
     /// The backend is being asked.
-    is_asking: bool,
-    /// Not earlier, even for somebody who waits.
-    not_before: Instant,
+    Asking,
+    /// It is not asked again before this, even for somebody who waits.
+    Pausing(Instant),
+    /// It has ended with the last answer.
+    Over,
+    /// It has ended without a word.
+    BrokenOff,
+}
+
+impl RunStage {
+    fn is_end(self) -> bool {
+        match self {
+            Self::Asking | Self::Pausing(_) => false,
+            Self::Over | Self::BrokenOff => true,
+        }
+    }
 }
 
 /// Runs at once.
 const MOST: usize = 1024;
+
+/// How long an operator waits for an answer. Its client waits for longer.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Probes {
     pub(super) fn new() -> Self {
@@ -117,8 +147,7 @@ impl Probes {
             return Some((Arc::clone(run), None));
         }
         let permit = self.room.take()?;
-        let (count, last, not_before) = (0, ProbeOutcome::Changed, Instant::now());
-        let looks = watch::Sender::new(ProbeLooks { count, last, is_asking: true, not_before });
+        let looks = watch::Sender::new(ProbeLooks { count: 0, last: None, stage: RunStage::Asking });
         let about = about.map_or_else(OnceLock::new, OnceLock::from);
         let run = Arc::new(ProbeRun { about, looks, hurry: Notify::new() });
         runs.insert(name.clone(), Arc::clone(&run));
@@ -169,11 +198,16 @@ impl Guard {
             None => self.probes.known(&operation.name),
         };
         let Some(run) = run else { return Verdict::OutcomeUnknown };
-        match run.next_look(probe.timeout).await {
-            ProbeOutcome::Completed(_) | ProbeOutcome::Released | ProbeOutcome::Changed => {}
-            ProbeOutcome::Absent(_) | ProbeOutcome::Inconclusive(_) | ProbeOutcome::NotAsked(_) => {
-                return Verdict::OutcomeUnknown;
-            }
+        match run.next_answer(probe.timeout).await {
+            NextAnswer::Came(outcome) | NextAnswer::NotDue { last: outcome, .. } => match outcome {
+                ProbeOutcome::Completed(_) | ProbeOutcome::Released | ProbeOutcome::Changed => {}
+                ProbeOutcome::Absent(_) | ProbeOutcome::Inconclusive(_) | ProbeOutcome::NotAsked(_) => {
+                    return Verdict::OutcomeUnknown;
+                }
+            },
+            // An owner's own run has replaced it, and may have come further.
+            NextAnswer::Never => {}
+            NextAnswer::Outstanding => return Verdict::OutcomeUnknown,
         }
         match self.store.find(&operation.name).await {
             // The next repeat runs.
@@ -184,12 +218,12 @@ impl Guard {
     }
 
     /// An operator asks about this record.
-    pub async fn probe_by_hand(self: &Arc<Self>, name: &RecordName, plan: &Arc<ProbePlan>) -> ProbeOutcome {
+    pub async fn probe_by_hand(self: &Arc<Self>, name: &RecordName, plan: &Arc<ProbePlan>) -> NextAnswer {
         // The store is asked, too.
-        let patience = plan.probe.timeout.saturating_mul(2).max(Duration::from_secs(5));
+        let patience = plan.probe.timeout.saturating_mul(2).clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE);
         match self.probing(name, None, plan) {
-            Some(run) => run.next_look(patience).await,
-            None => ProbeOutcome::NotAsked(NotAsked::Busy),
+            Some(run) => run.next_answer(patience).await,
+            None => NextAnswer::Came(ProbeOutcome::NotAsked(NotAsked::Busy)),
         }
     }
 
@@ -221,20 +255,54 @@ impl Guard {
 
 impl ProbeRun {
     /// What the answer comes to that is under way; else the next one, unless it is too early for it.
-    async fn next_look(&self, patience: Duration) -> ProbeOutcome {
+    pub(super) async fn next_answer(&self, patience: Duration) -> NextAnswer {
         let mut looks = self.looks.subscribe();
-        let (count, is_asking, is_early) = {
+        let (count, stage, last) = {
             let now = looks.borrow();
-            (now.count, now.is_asking, Instant::now() < now.not_before)
+            (now.count, now.stage, now.last.clone())
         };
-        if is_asking || !is_early {
-            if !is_asking {
-                self.hurry.notify_one();
+        if let RunStage::Pausing(until) = stage {
+            let due_in = until.saturating_duration_since(Instant::now());
+            match last {
+                Some(last) if !due_in.is_zero() => return NextAnswer::NotDue { last, due_in },
+                Some(_) | None => self.hurry.notify_one(),
             }
-            let next = std::pin::pin!(looks.wait_for(|looks| looks.count > count));
-            // An error: the run has ended, or the time is over.
-            let _ = tick::timeout(patience, next).await;
         }
-        self.looks.borrow().last.clone()
+        let answer = std::pin::pin!(async {
+            let answered = looks.wait_for(|looks| looks.count > count || looks.stage.is_end()).await;
+            // An error: the sender is gone, which this run has.
+            let answered = answered.ok().filter(|looks| looks.count > count || looks.stage == RunStage::Over);
+            answered.and_then(|looks| looks.last.clone())
+        });
+        match tick::timeout(patience, answer).await {
+            Ok(Some(outcome)) => NextAnswer::Came(outcome),
+            Ok(None) => NextAnswer::Never,
+            Err(_) => NextAnswer::Outstanding,
+        }
+    }
+
+    /// The backend is asked now.
+    fn asks(&self) {
+        self.looks.send_modify(|looks| looks.stage = RunStage::Asking);
+    }
+
+    /// Tells what the last question came to.
+    fn tell(&self, outcome: ProbeOutcome, stage: RunStage) {
+        self.looks.send_modify(|looks| {
+            looks.count += 1;
+            looks.last = Some(outcome);
+            looks.stage = stage;
+        });
+    }
+
+    /// The run has ended. Whoever still waits for the next answer gets none of it.
+    fn end(&self) {
+        self.looks.send_if_modified(|looks| {
+            let is_news = !looks.stage.is_end();
+            if is_news {
+                looks.stage = RunStage::BrokenOff;
+            }
+            is_news
+        });
     }
 }

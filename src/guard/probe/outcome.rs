@@ -25,6 +25,24 @@ pub enum ProbeOutcome {
     Changed,
 }
 
+/// What somebody gets who waits for the next answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NextAnswer {
+    /// It came, or there is nothing to ask.
+    Came(ProbeOutcome),
+    /// The backend was asked a moment ago, and is not asked again before that.
+    NotDue {
+        /// What came of the last question.
+        last: ProbeOutcome,
+        /// The time until the next one.
+        due_in: Duration,
+    },
+    /// It did not come in time. It is acted on when it comes.
+    Outstanding,
+    /// Whoever asked has stopped without a word.
+    Never,
+}
+
 /// Why the backend was not asked, or its answer not acted on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAsked {

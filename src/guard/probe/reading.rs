@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
+use http::header::AGE;
+
 use crate::key::{JsonAnswer, JsonMember, NotJson};
 use crate::record::Reply;
 use crate::record::probe::ProbeVerdict;
@@ -45,6 +48,9 @@ pub enum Inconclusive {
     /// A witness is looked for in JSON, and this is something else.
     #[error("{0}")]
     Json(NotJson),
+    /// `absent` fits, and the answer was made before it was asked for.
+    #[error("the answer comes from a cache (Age), and tells what was absent before")]
+    Cached,
     /// Both `found` and `absent` fit.
     #[error("both found and absent fit it")]
     Both,
@@ -73,6 +79,7 @@ impl ProbeReading {
         match (is(&probe.found, found), is(&probe.absent, absent)) {
             (true, true) => Self::Inconclusive(Inconclusive::Both),
             (true, false) => Self::Found(Arc::new(reply)),
+            (false, true) if is_from_cache(&reply.headers) => Self::Inconclusive(Inconclusive::Cached),
             (false, true) => Self::Absent,
             (false, false) => Self::Inconclusive(match &json {
                 Err(why) if (found && probe.found.reads_json()) || (absent && probe.absent.reads_json()) => {
@@ -93,6 +100,12 @@ impl ProbeReading {
     }
 }
 
+/// The field says that the answer was neither made nor validated for this question (RFC 9111, 5.1), but for the zero that some
+/// caches add to what they pass on.
+fn is_from_cache(headers: &HeaderMap) -> bool {
+    headers.get_all(AGE).iter().any(|age| age.as_bytes().trim_ascii() != b"0")
+}
+
 fn has(witness: &ProbeWitness, reply: &Reply, json: &Result<JsonAnswer<'_>, NotJson>) -> bool {
     let member = |pointer| json.as_ref().ok().map(|json| json.member(pointer));
     match witness {
@@ -108,7 +121,7 @@ fn has(witness: &ProbeWitness, reply: &Reply, json: &Result<JsonAnswer<'_>, NotJ
 #[cfg(test)]
 mod tests {
     use http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
-    use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+    use http::{HeaderName, HeaderValue, StatusCode};
     use proptest::prelude::*;
 
     use super::*;
@@ -249,6 +262,21 @@ mod tests {
         assert_eq!(read(&probe, reply(404, &both, br#"{"error":"none"}"#)), Ok(ProbeVerdict::Absent));
         let loose = super::tests::probe((&[200], &[]), (&[200], &[ProbeWitness::JsonEmpty(pointer("/data"))]));
         assert_eq!(read(&loose, json(200, r#"{"data":[]}"#)), Err(Inconclusive::Both));
+    }
+
+    #[test]
+    fn what_is_absent_from_a_cache_tells_nothing_of_now() {
+        for (age, absent) in [
+            ("0", Ok(ProbeVerdict::Absent)),
+            ("1", Err(Inconclusive::Cached)),
+            ("86400", Err(Inconclusive::Cached)),
+            ("old", Err(Inconclusive::Cached)),
+        ] {
+            let of = |body: &[u8]| reply(200, &[(CONTENT_TYPE, "application/json"), (AGE, age)], body);
+            assert_eq!(read(&search(), of(br#"{"data":[]}"#)), absent, "{age}");
+            // What was there once has taken effect.
+            assert_eq!(read(&search(), of(br#"{"data":[{"id":7}]}"#)), Ok(ProbeVerdict::Found), "{age}");
+        }
     }
 
     #[test]

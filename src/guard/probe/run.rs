@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use super::super::limit::Permit;
 use super::super::{Guard, NotChanged};
-use super::{NotAsked, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbeRun, ProbedAttempt};
+use super::{NotAsked, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbeRun, ProbedAttempt, ProbedBy, RunStage};
 use crate::clock;
 use crate::fail_point::{self, Step};
 use crate::key::ProbeValues;
 use crate::metrics::RecordState;
 use crate::record::probe::{
-    AbsenceRule, FoundEffect, ProbeFacts, ProbeLook, ProbeProgress, ProbeStep, ProbedBy, complete_by_probe,
+    AbsenceRule, FoundEffect, ProbeFacts, ProbeLook, ProbeProgress, ProbeStep, complete_by_probe,
 };
 use crate::record::transitions::CompareAndSwap;
 use crate::record::{Phase, RecordName, Reply, State};
@@ -67,22 +67,14 @@ impl Run {
                 // Before it is told, so that whoever comes then begins anew.
                 self.guard.probes.remove(&self.name, &self.run);
             }
-            self.tell(outcome, earliest);
+            let stage = if pause.is_some() { RunStage::Pausing(Instant::now() + earliest) } else { RunStage::Over };
+            self.run.tell(outcome, stage);
             let Some(pause) = pause else { return };
             if !self.wait(pause, earliest).await || !self.guard.probes.is_current(&self.name, &self.run) {
                 return;
             }
-            self.run.looks.send_modify(|looks| looks.is_asking = true);
+            self.run.asks();
         }
-    }
-
-    fn tell(&self, outcome: ProbeOutcome, earliest: Duration) {
-        self.run.looks.send_modify(|looks| {
-            looks.count += 1;
-            looks.last = outcome;
-            looks.is_asking = false;
-            looks.not_before = Instant::now() + earliest;
-        });
     }
 
     /// Waits until the next question is due, or somebody waits for it. `false`: the process stops.
@@ -92,6 +84,7 @@ impl Run {
             return false;
         }
         tokio::select! {
+            biased;
             goes_on = self.guard.abandon.sleep(due.saturating_duration_since(Instant::now())) => goes_on,
             () = self.run.hurry.notified() => true,
         }
@@ -105,7 +98,7 @@ impl Run {
 
     /// One question.
     async fn look(&self, progress: &mut ProbeProgress) -> ProbeOutcome {
-        let ProbePlan { probe, by, ask, .. } = &*self.plan;
+        let ProbePlan { probe, ask, .. } = &*self.plan;
         let read_at = clock::since_boot();
         let held = match self.guard.store.find(&self.name).await {
             Ok(Some(held)) => held,
@@ -134,10 +127,8 @@ impl Run {
         match (std::mem::take(progress).next(reading.verdict(), look, &rule), reading) {
             (ProbeStep::Complete, ProbeReading::Found(reply)) => {
                 let status = reply.status;
-                match complete_by_probe(seen, effect(probe.answer, reply), clock::unix_millis(), *by) {
-                    Ok(swap) => self.exchange(&swap, None, ProbeOutcome::Completed(status)).await,
-                    Err(_) => ProbeOutcome::Changed,
-                }
+                let swap = complete_by_probe(seen, effect(probe.answer, reply), clock::unix_millis());
+                self.exchange(&swap, None, ProbeOutcome::Completed(status)).await
             }
             (ProbeStep::Release(swap), _) => {
                 let void_at = swap.void_at(read_at);
@@ -162,8 +153,7 @@ impl Run {
     /// Path, query and host of the question.
     fn question(&self, phase: Phase, facts: Option<ProbeFacts>) -> Result<(String, Option<HeaderValue>), NotAsked> {
         let ProbePlan { probe, by, values, host, .. } = &*self.plan;
-        let is_unkept = facts.is_none();
-        let kept_host = facts.as_ref().and_then(ProbeFacts::host);
+        let kept_host = facts.as_ref().map(ProbeFacts::host);
         let target = match (facts, values) {
             (Some(facts), _) => ProbeValues::kept(facts.values).in_path(&probe.path),
             (None, Some(Ok(values))) => values.in_path(&probe.path),
@@ -171,15 +161,13 @@ impl Run {
             (None, None) => return Err(NotAsked::NotKept),
         };
         let target = target.map_err(NotAsked::Unusable)?;
-        if is_unkept && (phase, *by) == (Phase::InFlight, ProbedBy::Another) {
-            // Its configuration may have been another one.
-            return Err(NotAsked::TimeoutNotKept);
-        }
-        match (host, kept_host.filter(|_| *by == ProbedBy::Another)) {
+        match (by, kept_host, host) {
             // That of the attempt, whatever the configuration says by now.
-            (_, Some(host)) => Ok((target, Some(host))),
-            (ProbeHost::Known(host), None) => Ok((target, host.clone())),
-            (ProbeHost::Kept, None) => Err(NotAsked::HostNotKept),
+            (ProbedBy::Another, Some(host), _) => Ok((target, host)),
+            // The configuration of its owner may have been another one.
+            (ProbedBy::Another, None, _) if phase == Phase::InFlight => Err(NotAsked::TimeoutNotKept),
+            (_, _, ProbeHost::Known(host)) => Ok((target, host.clone())),
+            (_, _, ProbeHost::Kept) => Err(NotAsked::HostNotKept),
         }
     }
 
@@ -216,10 +204,11 @@ impl Run {
     }
 }
 
-/// Also where the task ends without its last word: the record may be asked about again.
+/// Also where the task ends without its last word: the record may be asked about again, and nobody waits for it.
 impl Drop for Run {
     fn drop(&mut self) {
         self.guard.probes.remove(&self.name, &self.run);
+        self.run.end();
     }
 }
 

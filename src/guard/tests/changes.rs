@@ -3,7 +3,7 @@
 use super::*;
 use crate::guard::audit::{self, AuditLine};
 use crate::record::StateName;
-use crate::record::probe::{FoundEffect, ProbedBy, complete_by_probe};
+use crate::record::probe::{FoundEffect, complete_by_probe};
 
 const ASKED: &str = "/orders?idempotency_key={key}";
 
@@ -14,7 +14,7 @@ async fn told(scene: &Scene, operation: &Operation) -> Vec<AuditLine> {
 async fn found(scene: &Scene, operation: &Operation) -> CompareAndSwap {
     let seen = scene.held(operation).await.expect("a record").seen();
     let found = FoundEffect::Unreplayable { status: StatusCode::OK, location: None };
-    complete_by_probe(seen, found, 9, ProbedBy::Another).expect("nobody is at work")
+    complete_by_probe(seen, found, 9)
 }
 
 async fn unknown(scene: &Scene) -> Operation {
@@ -68,7 +68,7 @@ async fn a_late_answer_of_any_kind_gives_its_client_what_a_probe_has_recorded() 
         let ownership = scene.own(&operation).await;
         let seen = scene.held(&operation).await.expect("a record").seen();
         let SendOutcome::Answered(found) = answer(StatusCode::OK, "order 7") else { unreachable!("it is an answer") };
-        let swap = complete_by_probe(seen, FoundEffect::Completed(found.reply), 9, ProbedBy::Owner).expect("in flight");
+        let swap = complete_by_probe(seen, FoundEffect::Completed(found.reply), 9);
         let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED, None).await.expect("the store answers");
         assert_eq!(done, SwapResult::Done);
         let ended = run(ownership, late).await.expect("an end");
@@ -76,6 +76,21 @@ async fn a_late_answer_of_any_kind_gives_its_client_what_a_probe_has_recorded() 
         assert_eq!(body(&ended), b"order 7");
         assert!(scene.counts("onlyonce_lease_lost_total{route=\"orders\"} 0"));
     }
+}
+
+/// Where no answer is recorded, the client of the attempt gets its own, and the record stays as it is.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_of_the_attempt_is_given_to_its_client_where_none_is_recorded() {
+    let scene = Scene::new();
+    let operation = operation(1, HOLD);
+    let ownership = scene.own(&operation).await;
+    let swap = found(&scene, &operation).await;
+    let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED, None).await.expect("the store answers");
+    assert_eq!(done, SwapResult::Done);
+    let ended = run(ownership, created()).await.expect("an end");
+    assert!(matches!(ended, AttemptResult::Answered(_)), "{ended:?}");
+    let original = OriginalAnswer { status: StatusCode::OK, location: None };
+    assert_eq!(scene.repeat(&operation).await, Verdict::AlreadyCompleted(Sealed(original)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,12 +5,16 @@ use std::time::Instant;
 use http::HeaderValue;
 
 use super::*;
-use crate::guard::{Inconclusive, NotAsked, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading};
+use crate::guard::{Inconclusive, NextAnswer, NotAsked, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbedBy};
 use crate::key::{NoProbe, OperationProbe, ProbeValues};
 use crate::record::Phase;
-use crate::record::probe::{ProbeFacts, ProbedBy};
+use crate::record::probe::ProbeFacts;
 
 const PROBE: &str = "[route.probe]\npath = \"/orders?k={key}\"\nafter = \"1ms\"\n\
+    found = { status = [\"200\"], json = \"/id\" }\nabsent = { status = [\"404\"], json = \"/error\" }";
+
+/// An absence counts after an hour.
+const AN_HOUR: &str = "[route.probe]\npath = \"/orders?k={key}\"\nafter = \"1h\"\n\
     found = { status = [\"200\"], json = \"/id\" }\nabsent = { status = [\"404\"], json = \"/error\" }";
 
 type Answering = std::pin::Pin<Box<dyn Future<Output = ProbeReading> + Send>>;
@@ -140,24 +144,29 @@ async fn an_owner_asks_about_its_attempt_though_another_one_is_asked_about() {
 /// The host of the first request is kept with its record. Without it, nobody guesses.
 #[tokio::test(start_paused = true)]
 async fn others_ask_for_the_host_of_the_first_request_or_not_at_all() {
-    for (kept_host, fixed, expected) in [
-        (Some("a.example"), ProbeHost::Kept, Ok(Some("a.example"))),
+    let own = || ProbeHost::Known(Some(HeaderValue::from_static("of.this.route")));
+    for (kept, fixed, expected) in [
+        (kept(Some("a.example")), ProbeHost::Kept, Ok(Some("a.example"))),
+        (kept(Some("a.example")), own(), Ok(Some("a.example"))),
+        // The upstream's own was sent.
+        (kept(None), ProbeHost::Kept, Ok(None)),
+        (kept(None), own(), Ok(None)),
         (None, ProbeHost::Kept, Err(NotAsked::HostNotKept)),
         (None, ProbeHost::Known(None), Ok(None)),
     ] {
         let scene = Scene::with_route(PROBE);
         let mut operation = operation(1, HOLD);
-        operation.probe = kept(kept_host);
+        operation.probe = kept;
         run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
         let (hosts, ask) = backend(|_| now(found()));
         let outcome = scene.guard.probe_by_hand(&operation.name, &plan(&scene, ProbedBy::Another, fixed, ask)).await;
         let hosts = hosts.lock().expect("no panic").clone();
         match expected {
             Ok(host) => {
-                assert_eq!(outcome, ProbeOutcome::Completed(StatusCode::CREATED));
+                assert_eq!(outcome, NextAnswer::Came(ProbeOutcome::Completed(StatusCode::CREATED)));
                 assert_eq!(hosts, [host.map(HeaderValue::from_static)]);
             }
-            Err(why) => assert_eq!((outcome, hosts), (ProbeOutcome::NotAsked(why), Vec::new())),
+            Err(why) => assert_eq!((outcome, hosts), (NextAnswer::Came(ProbeOutcome::NotAsked(why)), Vec::new())),
         }
     }
 }
@@ -175,7 +184,7 @@ async fn others_ask_about_a_lost_owner_only_with_what_it_has_kept() {
         tokio::time::sleep(LEASE).await;
         let (_, ask) = backend(|_| now(found()));
         let plan = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
-        assert_eq!(scene.guard.probe_by_hand(&operation.name, &plan).await, outcome);
+        assert_eq!(scene.guard.probe_by_hand(&operation.name, &plan).await, NextAnswer::Came(outcome));
     }
 }
 
@@ -206,9 +215,76 @@ async fn a_record_is_asked_about_again_after_a_panic() {
         })
     });
     let plan = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
-    assert_eq!(scene.guard.probe_by_hand(&operation.name, &plan).await, ProbeOutcome::Changed);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(scene.guard.probe_by_hand(&operation.name, &plan).await, NextAnswer::Never);
+    assert_eq!(begun.elapsed(), Duration::ZERO, "nobody waits for it");
     let again = scene.guard.probe_by_hand(&operation.name, &plan).await;
-    assert_eq!((again, count(&hosts)), (ProbeOutcome::Completed(StatusCode::CREATED), 2));
+    let found = NextAnswer::Came(ProbeOutcome::Completed(StatusCode::CREATED));
+    assert_eq!((again, count(&hosts)), (found, 2));
+}
+
+/// A run that is replaced, or that the process stops, ends without its last word: whoever waits for that ends, too.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_run_that_ends_without_a_word() {
+    for stops in [true, false] {
+        let scene = Scene::with_route(AN_HOUR);
+        let operation = operation(1, HOLD);
+        run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
+        let (hosts, ask) = backend(|_| now(ProbeReading::Absent));
+        let plan = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
+        let came = scene.guard.probe_by_hand(&operation.name, &plan).await;
+        assert!(matches!(came, NextAnswer::Came(ProbeOutcome::Absent(_))), "{came:?}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The next question may be asked now, and is not.
+        let current = scene.guard.probes.known(&operation.name).expect("it goes on");
+        if stops {
+            scene.guard.abandon();
+        } else {
+            let claim = scene.held(&operation).await.expect("a record").record.claim;
+            scene.guard.begin_probe(&operation.name, &claim, &plan);
+        }
+        let begun = tokio::time::Instant::now();
+        assert_eq!(current.next_answer(Duration::from_secs(3600)).await, NextAnswer::Never, "{stops}");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{stops}: {:?}", begun.elapsed());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The owner has asked since.
+        assert_eq!(count(&hosts), if stops { 1 } else { 2 }, "{stops}");
+    }
+}
+
+/// Whoever waits is told what became of the question: it is not over, it is not due, or it has been over for a while.
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_an_answer_is_told_why_there_is_none() {
+    let scene = Scene::with_route(AN_HOUR);
+    let operation = operation(1, HOLD);
+    run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
+    let gate = Arc::new(Notify::new());
+    let opens = Arc::clone(&gate);
+    let (hosts, ask) = backend(move |_| {
+        let opens = Arc::clone(&opens);
+        Box::pin(async move {
+            opens.notified().await;
+            ProbeReading::Absent
+        })
+    });
+    let plan = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(scene.guard.probe_by_hand(&operation.name, &plan).await, NextAnswer::Outstanding);
+    assert_eq!(begun.elapsed(), Duration::from_secs(5));
+    // A repeat waits for `timeout`, and no longer.
+    let (rule, probe) = (&scene.rule, scene.rule.probe.as_ref().expect("a probe"));
+    let begun = tokio::time::Instant::now();
+    let verdict = scene.guard.probe_for_repeat(rule, probe, &operation, Some(Arc::clone(&plan))).await;
+    assert_eq!((verdict, begun.elapsed()), (Verdict::OutcomeUnknown, probe.timeout));
+    let (guard, name, another) = (Arc::clone(&scene.guard), operation.name.clone(), Arc::clone(&plan));
+    let waiting = tokio::spawn(async move { guard.probe_by_hand(&name, &another).await });
+    tokio::task::yield_now().await;
+    gate.notify_one();
+    let NextAnswer::Came(last @ ProbeOutcome::Absent(_)) = waiting.await.expect("no panic") else { panic!("absent") };
+    let (due_in, begun) = (Duration::from_secs(1), tokio::time::Instant::now());
+    let at_once = scene.guard.probe_by_hand(&operation.name, &plan).await;
+    assert_eq!((at_once, begun.elapsed()), (NextAnswer::NotDue { last, due_in }, Duration::ZERO));
+    assert_eq!(count(&hosts), 1);
 }
 
 /// Between the second absence and the exchange the process stands still for as long as the owner had been silent. The

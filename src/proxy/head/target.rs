@@ -69,7 +69,7 @@ pub(super) fn address(head: &mut request::Parts, host: Option<HeaderValue>, targ
     head.version = Version::HTTP_2;
 }
 
-/// The head of a request of the proxy's own: GET of this target. `host` is the client's.
+/// The head of a request of the proxy's own: GET of this target. `host` is the one that it names; `None`: the target's own.
 pub(in crate::proxy) fn own_request(
     path: PathAndQuery,
     headers: HeaderMap,
@@ -79,7 +79,6 @@ pub(in crate::proxy) fn own_request(
     let (mut head, ()) = Request::new(()).into_parts();
     head.uri = Uri::from(path);
     head.headers = headers;
-    let host = host.filter(|_| target.preserve_host);
     if let Some(host) = &host {
         head.headers.insert(header::HOST, host.clone());
     }

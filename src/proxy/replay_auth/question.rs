@@ -92,6 +92,7 @@ impl Question {
             fields.append(name, value);
         }
         span.inject(&mut fields);
+        let host = host.filter(|_| server.preserves_host());
         let head: request::Parts = head::own_request(target, fields, host, server);
         Request::from_parts(head, RequestBody::default())
     }

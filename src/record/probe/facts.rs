@@ -26,7 +26,7 @@ pub struct ProbeFacts {
     /// How long the attempt may take, by the configuration of its owner.
     pub attempt_timeout: Duration,
     /// What the question takes from the request: each value with its name in the configuration, like `key` or
-    /// `json:/order`. And `host`, where the backend may go by it.
+    /// `json:/order`. And `host`, where that of the request was sent.
     pub values: Vec<(String, Vec<u8>)>,
 }
 
@@ -55,7 +55,7 @@ impl ProbeFacts {
         Self::decode(&plain)
     }
 
-    /// The host that the request named.
+    /// The host that the request named. `None`: the upstream's own was sent.
     pub fn host(&self) -> Option<HeaderValue> {
         HeaderValue::from_bytes(self.value(HOST)?).ok()
     }

@@ -1,6 +1,6 @@
 use http::HeaderMap;
 
-use super::super::transitions::StoredRecord;
+use super::super::transitions::{StoredRecord, complete_by_hand};
 use super::super::{Claim, Fingerprint, Record, State, Terms, UnknownPolicy};
 use super::*;
 
@@ -89,6 +89,7 @@ fn an_absence_counts_from_the_latest_possible_end_of_the_attempt() {
     for (seen, counts_in) in rows.into_iter().chain(settled().map(|seen| (seen, None))) {
         assert_eq!(RULE.counts_in(&seen), counts_in, "{seen:?}");
     }
+    assert_eq!(RULE.frees_lost(LEASE), OVER + AFTER + LEASE);
     // A lease that is longer than an attempt may take.
     let short = AbsenceRule { attempt_timeout: SECOND, ..RULE };
     assert_eq!(short.counts_in(&in_flight(LEASE)), Some(AFTER));
@@ -184,29 +185,21 @@ fn a_renewal_between_two_absences_is_noticed_however_long_ago_it_was() {
 }
 
 #[test]
-fn what_was_found_is_recorded_unless_an_owner_is_at_work_or_the_outcome_is_known() {
-    let rows = [
-        (in_flight(LEASE / 2), Some(ProbeRefused::OwnerAlive), None),
-        (in_flight(LEASE), None, None),
-        (abandoned(LEASE / 2), Some(ProbeRefused::OwnerAlive), None),
-        (abandoned(LEASE), None, None),
-        (unknown(Duration::ZERO), None, None),
-    ];
-    let settled = settled().map(|seen| (seen, Some(ProbeRefused::Settled), Some(ProbeRefused::Settled)));
-    for (seen, another, owner) in rows.into_iter().chain(settled) {
-        for (by, refused) in [(ProbedBy::Another, another), (ProbedBy::Owner, owner)] {
-            for found in [found(), FoundEffect::Completed(reply())] {
-                let swap = complete_by_probe(seen.clone(), found.clone(), 9, by);
-                assert_eq!(swap.as_ref().err().copied(), refused, "{seen:?} {by:?}");
-                let Ok(swap) = swap else { continue };
-                let to = swap.to.as_ref().expect("a record");
-                assert_eq!(to.claim, seen.summary.claim);
-                assert_eq!(to.state, Settlement::from(found).at(9));
-                // The owner knows that its attempt is over: its own last renewal does not matter.
-                let renewed = RecordSnapshot { silent_for: Duration::ZERO, ..swap.seen.clone() };
-                let expected =
-                    if by == ProbedBy::Owner && seen.summary.phase == Phase::InFlight { &renewed } else { &seen };
-                assert_eq!(&swap.seen, expected);
+fn what_was_found_is_recorded_for_the_claim_that_was_seen() {
+    for seen in [in_flight(LEASE), abandoned(LEASE), unknown(Duration::ZERO)] {
+        for found in [found(), FoundEffect::Completed(reply())] {
+            let swap = complete_by_probe(seen.clone(), found.clone(), 9);
+            assert_eq!(swap.seen, seen);
+            let to = swap.to.expect("a record").into_record();
+            assert_eq!(to.state, Settlement::from(found).at(9));
+            assert!(to.summary().is_found_by_probe() && !seen.summary.is_found_by_probe());
+            let extensions = seen.summary.claim.extensions.clone();
+            assert_eq!(Claim { extensions, ..to.claim.clone() }, seen.summary.claim);
+            // An operator who settles it after that is another one.
+            let by_hand = complete_by_hand(StoredRecord::fresh(to.clone()).seen(), reply(), 10, false);
+            assert_eq!(by_hand.is_ok(), to.summary().phase == Phase::Unreplayable);
+            if let Ok(swap) = by_hand {
+                assert!(!swap.to.expect("a record").summary().is_found_by_probe());
             }
         }
     }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::record::probe::{
-    AbsenceRule, FoundEffect, ProbeLook, ProbeProgress, ProbeStep, ProbeVerdict, ProbedBy, complete_by_probe,
+    AbsenceRule, FoundEffect, ProbeLook, ProbeProgress, ProbeStep, ProbeVerdict, complete_by_probe,
 };
 use crate::record::{Fingerprint, Record, Reply, State, Terms};
 
@@ -32,8 +32,8 @@ enum Move {
     Settle(Record),
     Release(Token),
     Wait(u32),
-    /// The owner of the present record, or another, asks and gets this answer.
-    Probe(ProbeVerdict, ProbedBy),
+    /// Somebody asks about the present record, and gets this answer.
+    Probe(ProbeVerdict),
 }
 
 impl Move {
@@ -42,7 +42,7 @@ impl Move {
             Self::Claim(claim) | Self::Renew(claim) => Some(claim.token),
             Self::Settle(record) => Some(record.claim.token),
             Self::Release(token) => Some(*token),
-            Self::Wait(_) | Self::Probe(..) => None,
+            Self::Wait(_) | Self::Probe(_) => None,
         }
     }
 }
@@ -78,7 +78,7 @@ impl One {
                 }
             }
             Move::Release(token) => self.held = self.held.take().filter(|held| !releases(&held.record, *token)),
-            Move::Probe(verdict, by) => self.probe(*verdict, *by),
+            Move::Probe(verdict) => self.probe(*verdict),
             Move::Wait(seconds) => {
                 let time = SECOND * *seconds;
                 self.now += time;
@@ -91,15 +91,18 @@ impl One {
 }
 
 impl One {
-    /// A prober that asks when it likes, also too early.
-    fn probe(&mut self, verdict: ProbeVerdict, by: ProbedBy) {
+    /// A prober that asks when it likes, also too early for an absence, but not about what is known, or left to others.
+    fn probe(&mut self, verdict: ProbeVerdict) {
         let Some(held) = &self.held else { return };
+        if RULE.counts_in(&held.seen()).is_none() {
+            return;
+        }
         self.absent_since = self.absent_since.or(Some(self.now)).filter(|_| verdict == ProbeVerdict::Absent);
         let look = ProbeLook { seen: held.seen(), read_at: self.now, answered_at: self.now };
         let swap = match std::mem::take(&mut self.progress).next(verdict, look, &RULE) {
             ProbeStep::Complete => {
                 let found = FoundEffect::Unreplayable { status: StatusCode::OK, location: None };
-                complete_by_probe(held.seen(), found, 0, by).ok()
+                Some(complete_by_probe(held.seen(), found, 0))
             }
             ProbeStep::Release(swap) => Some(*swap),
             ProbeStep::AskAgain { progress, .. } => {
@@ -148,14 +151,11 @@ fn steps() -> impl Strategy<Value = Vec<Move>> {
         1 => (claims(), endings()).prop_map(|(claim, state)| Move::Settle(Record { claim, state })),
         1 => (0_u8..3).prop_map(|token| Move::Release(Token([token; 16]))),
         3 => (1_u32..=6).prop_map(Move::Wait),
-        3 => (0_u8..8, any::<bool>()).prop_map(|(verdict, is_own)| Move::Probe(
-            match verdict {
-                0 => ProbeVerdict::Found,
-                1 => ProbeVerdict::Inconclusive,
-                _ => ProbeVerdict::Absent,
-            },
-            if is_own { ProbedBy::Owner } else { ProbedBy::Another },
-        )),
+        3 => (0_u8..8).prop_map(|verdict| Move::Probe(match verdict {
+            0 => ProbeVerdict::Found,
+            1 => ProbeVerdict::Inconclusive,
+            _ => ProbeVerdict::Absent,
+        })),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -175,7 +175,7 @@ fn judge(
     let is_final = is_final_state(&was.state);
     let Some(after) = after else {
         let freed = matches!(step, Move::Release(_)) && own && was.state == State::InFlight;
-        let was_absent = matches!(step, Move::Probe(ProbeVerdict::Absent, _));
+        let was_absent = matches!(step, Move::Probe(ProbeVerdict::Absent));
         prop_assert!(freed || was_absent || matches!(step, Move::Wait(_)), "only its owner frees a record, or time");
         if was_absent {
             prop_assert!(!is_final, "what is final stays");
@@ -197,12 +197,12 @@ fn judge(
         return Ok(());
     }
     prop_assert!(!is_final, "what is final stays");
-    if let Move::Probe(verdict, by) = step {
+    if let Move::Probe(verdict) = step {
         prop_assert_eq!(*verdict, ProbeVerdict::Found);
-        prop_assert_eq!(&is.claim, &was.claim);
-        prop_assert!(is_final_state(&is.state));
+        prop_assert_eq!(&Claim { extensions: was.claim.extensions.clone(), ..is.claim.clone() }, &was.claim);
+        prop_assert!(is_final_state(&is.state) && is.summary().is_found_by_probe());
         let at_work = was.state == State::InFlight && before.owner() == OwnerState::Alive;
-        prop_assert!(!at_work || *by == ProbedBy::Owner, "a living owner is not replaced");
+        prop_assert!(!at_work, "a living owner is not replaced");
         return Ok(());
     }
     prop_assert_eq!(Some(is.claim.token), step.token(), "a record names the last who wrote it");

@@ -43,6 +43,6 @@ pub(super) fn page(
         }
         if records.len() >= listing.limit { Walk::Stop } else { Walk::Continue }
     };
-    let next = view.walk(after.unwrap_or((0, 0)), codec::HEAD, list, || Instant::now() > until)?;
+    let next = view.walk(after.unwrap_or((0, 0)), codec::LISTED, list, || Instant::now() > until)?;
     Ok(Page { records, next: next.map(|(segment, place)| Cursor(format!("{segment}.{place}"))) })
 }

@@ -133,7 +133,7 @@ const SIGN: &str = "INSERT INTO onlyonce.waiters AS w (name, until)
                     ON CONFLICT (name) DO UPDATE SET until = greatest(w.until, excluded.until)";
 
 /// A page of names in order. The first bytes of each record are its summary.
-const LIST: &str = "SELECT name, substring(record FROM 1 FOR 108), expires_at, clock_timestamp() FROM onlyonce.records
+const LIST: &str = "SELECT name, substring(record FROM 1 FOR 140), expires_at, clock_timestamp() FROM onlyonce.records
                     WHERE name > $1 AND name < $2 AND expires_at > clock_timestamp() ORDER BY name LIMIT $3";
 
 /// Writes chunks, and returns the place in time where they lie: where those before them do (`$4`), or where this time to

@@ -106,7 +106,7 @@ impl Redis {
         let mut records = Vec::with_capacity(names.len());
         for names in names.chunks(AT_ONCE) {
             let keys: Vec<String> = names.iter().map(|name| RecordKey::new(self.prefix(), name).to_string()).collect();
-            let heads = connected.peek(&keys, codec::HEAD, deadline).await.map_err(refused)?;
+            let heads = connected.peek(&keys, codec::LISTED, deadline).await.map_err(refused)?;
             let there = names.iter().zip(heads).filter_map(|(name, head)| Some((name, head?)));
             records.extend(there.map(|(name, head)| ListedRecord { name: name.clone(), seen: seen(head, connected) }));
         }
