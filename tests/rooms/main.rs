@@ -19,7 +19,7 @@ const EVERYWHERE: [&str; 5] = ["bytes", "http", "serde", "thiserror", "tracing"]
 const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("main", &["cli"], &["mimalloc"]),
     ("clock", &[], &["rustix", "tokio"]),
-    ("advice", &["config", "rule", "units"], &[]),
+    ("advice", &["config", "record", "rule", "units"], &[]),
     ("list", &[], &[]),
     ("random", &[], &["getrandom"]),
     ("schema", &["config", "units"], &["serde_json", "toml"]),

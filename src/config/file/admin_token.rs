@@ -4,6 +4,7 @@ use super::super::{AdminRight, AdminToken, Secret, UNNAMED_TOKEN};
 use super::item::Item;
 use super::report::{ByteRange, FileReport};
 use super::section::Section;
+use crate::rule::BY_PROBE;
 
 /// `[admin.tokens]`: each token and where it is; `None` if one of them is wrong.
 pub(super) struct NamedTokens(Option<Vec<(AdminToken, ByteRange)>>);
@@ -49,11 +50,13 @@ fn named(name: Option<&str>, section: Section<'_>) -> Option<(AdminToken, ByteRa
     section.finish();
     let (name, span) = name.zip(span)?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
-    if name == UNNAMED_TOKEN || !(1..=LONGEST_NAME).contains(&name.len()) || !name.chars().all(is_plain) {
+    // What the audit calls others. The third one, `this machine`, is not plain.
+    let is_taken = [UNNAMED_TOKEN, BY_PROBE].iter().any(|other| name.eq_ignore_ascii_case(other));
+    if is_taken || !(1..=LONGEST_NAME).contains(&name.len()) || !name.chars().all(is_plain) {
         let message = format!("a token of [admin.tokens] cannot be named {name:?}");
         let advice = format!(
-            "1 to {LONGEST_NAME} letters, digits and . _ - @ are right, but not {UNNAMED_TOKEN}: the audit of a record \
-             tells by this name who did what"
+            "1 to {LONGEST_NAME} letters, digits and . _ - @ are right, but not {UNNAMED_TOKEN} and not {BY_PROBE}: the \
+             audit of a record tells by this name who did what"
         );
         report.add(Some(span), message, advice);
         return None;

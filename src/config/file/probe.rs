@@ -16,6 +16,7 @@ use crate::rule::{
     JsonPointer, OnUnknown, PathPattern, ProbeAnswer, ProbePath, ProbePiece, ProbeRule, ProbeSign, ProbeWitness,
     Selector, StatusSet, is_per_hop, is_same_field,
 };
+use crate::units::HumanDuration;
 use crate::uri::{escaped_byte, has_dot_segment};
 
 keys! {
@@ -55,6 +56,7 @@ pub(super) struct ProbedRoute<'a> {
     pub(super) key: &'a Setting<Vec<Selector>>,
     pub(super) on_unknown: Option<OnUnknown>,
     pub(super) hold_for: &'a Setting<Duration>,
+    pub(super) retention: &'a Setting<Duration>,
 }
 
 impl ProbeTable {
@@ -79,10 +81,7 @@ impl ProbeTable {
                            without it";
             report.add(Some(span.clone()), message, "on_unknown = \"hold\", or leave [route.probe] out");
         }
-        if after.given().is_some() {
-            let why = "the record is gone before its absence counts";
-            report.ordered(("hold_for", route.hold_for), ("probe.after", &after), why);
-        }
+        absence_can_count(&after, route, report);
         if let Setting::Absent = path {
             let advice = "say what to ask: path = \"/orders?idempotency_key={key}\"";
             report.add(Some(span.clone()), "probe.path is missing", advice);
@@ -102,6 +101,33 @@ impl ProbeTable {
             answer: answer.or(ProbeAnswer::AlreadyCompleted).take()?,
         })))
     }
+}
+
+/// An absence is seen `after` the end of the attempt, and as long after that once more. (Where the owner was lost it takes
+/// longer still: `check` has a note of that.)
+fn absence_can_count(after: &Setting<Duration>, route: &ProbedRoute<'_>, report: &FileReport<'_>) {
+    let (name, hold) = match route.hold_for {
+        Setting::Absent => ("retention", route.retention),
+        given => ("hold_for", given),
+    };
+    let (Some(each), Some(longest)) = (after.get(), hold.get()) else { return };
+    let twice = each.saturating_mul(2);
+    if *longest > twice {
+        return;
+    }
+    let (span, of_hold, of_after) = match after.span() {
+        Some(span) => (Some(span), format!(", {}", report.origin(hold)), String::new()),
+        None => (hold.span(), String::new(), format!(", {}", report.origin(after))),
+    };
+    let (each, twice, longest) = (HumanDuration(*each), HumanDuration(twice), HumanDuration(*longest));
+    report.add(
+        span,
+        format!("{name} ({longest}{of_hold}) is not longer than twice probe.after ({each}{of_after})"),
+        format!(
+            "an absence is seen twice, probe.after apart, and the key would be free before that: {name} longer than \
+             \"{twice}\", or a shorter probe.after"
+        ),
+    );
 }
 
 const FOUND: &str = "say which answer means that the request took effect:\n  \

@@ -118,6 +118,7 @@ impl RouteTable {
             key: &merged.key,
             on_unknown: on_unknown.get().copied(),
             hold_for: &merged.hold_for,
+            retention: &merged.retention,
         };
         let probe = self.probe.build(&probed, report);
         let scope = merged.scope.take()?;
