@@ -29,6 +29,7 @@ mod form_guard;
 mod framing;
 mod frozen_store;
 mod full_disk;
+mod given_up;
 mod heads;
 mod hops;
 mod http2;

@@ -48,6 +48,7 @@ pub(super) enum NewConnection {
         /// The number of concurrent requests that the backend accepts.
         most: u32,
         last: LastStream,
+        signals: Arc<SocketSignals>,
     },
 }
 
@@ -118,7 +119,7 @@ impl Connector {
     {
         let stream = ReadAfterRefusal::new(stream, &signals);
         if self.http2 {
-            handshake_http2(stream).await
+            handshake_http2(stream, signals).await
         } else {
             handshake_http1(stream, signals, self.header_case).await
         }
@@ -150,7 +151,7 @@ where
 
 /// Waits for the backend's settings, with which its side of the connection begins (RFC 9113, 3.4). So no request is
 /// sent to a server that does not speak HTTP/2, and none waits inside hyper for a stream after the lease was checked.
-async fn handshake_http2<S>(stream: S) -> Result<NewConnection, Unsent>
+async fn handshake_http2<S>(stream: S, signals: Arc<SocketSignals>) -> Result<NewConnection, Unsent>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -180,7 +181,7 @@ where
             tracing::debug!(error = &error as &dyn std::error::Error, "an upstream connection ended");
         }
     });
-    Ok(NewConnection::Http2 { sender, most, last })
+    Ok(NewConnection::Http2 { sender, most, last, signals })
 }
 
 /// Runs the tasks of one HTTP/2 connection, and notifies when one of them was polled: hyper has no event for the

@@ -34,6 +34,7 @@ use self::connect::{Connector, NewConnection};
 use self::pool::{Connection, Pool};
 use self::response::UpstreamConnection;
 use self::send_error::SendFailure;
+use self::socket::Unanswered;
 use self::streams::SharedConnections;
 use super::body::incoming::IncomingBody;
 use super::body::progress::BodyProgress;
@@ -227,7 +228,16 @@ impl Upstream {
             }
             let sent = match &mut connection {
                 // Inline, and not in `send`: request and response would be moved once more each.
-                UpstreamConnection::Pooled(pooled, _) => pooled.sender.try_send_request(std::mem::take(request)).await,
+                UpstreamConnection::Pooled(Connection { sender, signals, .. }, _) => {
+                    let sending = pin!(sender.try_send_request(std::mem::take(request)));
+                    // Dropped before the request is, so that the connection is cut when that wakes it.
+                    let unanswered = fence.map(|_| Unanswered::over(signals));
+                    let sent = sending.await;
+                    if let (Ok(_), Some(unanswered)) = (&sent, unanswered) {
+                        unanswered.answered();
+                    }
+                    sent
+                }
                 UpstreamConnection::Dedicated(..) | UpstreamConnection::SharedStream(_) => {
                     Box::pin(connection.send(std::mem::take(request))).await
                 }
@@ -263,7 +273,7 @@ impl Upstream {
         }
         let connection = match Box::pin(self.connector.connect()).await? {
             NewConnection::Http1(connection) => self.pooled(connection),
-            NewConnection::Http2 { sender, most, last: _ } => {
+            NewConnection::Http2 { sender, most, last: _, signals: _ } => {
                 UpstreamConnection::SharedStream(streams.add(sender, most))
             }
         };
@@ -279,7 +289,10 @@ impl Upstream {
             NewConnection::Http1(connection) => self.pooled(connection),
             // The backend may send GOAWAY at any time, and a request that is sent at that moment may have run or not.
             // Only a new connection is safe from that. (In HTTP/1.1 the last response says so.)
-            NewConnection::Http2 { sender, most: _, last } => UpstreamConnection::Dedicated(sender, last),
+            NewConnection::Http2 { sender, most: _, last, signals } => {
+                signals.discard_unsent();
+                UpstreamConnection::Dedicated(sender, last, signals)
+            }
         };
         Ok((connection, false))
     }

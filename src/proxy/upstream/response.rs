@@ -19,14 +19,15 @@ use super::super::fields::Fields;
 use super::super::framing::ConnectionReuse;
 use super::goaway::LastStream;
 use super::pool::{Connection, Pool};
+use super::socket::{SocketSignals, Unanswered};
 use super::streams::StreamPermit;
 
 /// The connection of one request.
 pub(super) enum UpstreamConnection {
     /// A connection that returns to this pool when the response has been read.
     Pooled(Connection, Arc<Pool>),
-    /// A connection for this request only, and the last stream that its backend processed.
-    Dedicated(http2::SendRequest<RequestBody>, LastStream),
+    /// A connection for this request only, the last stream that its backend processed, and its socket.
+    Dedicated(http2::SendRequest<RequestBody>, LastStream, Arc<SocketSignals>),
     /// A stream on a shared connection.
     SharedStream(StreamPermit),
 }
@@ -38,7 +39,16 @@ impl UpstreamConnection {
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match self {
             Self::Pooled(connection, _) => connection.sender.try_send_request(request).await,
-            Self::Dedicated(sender, _) => Box::pin(sender.try_send_request(request)).await,
+            Self::Dedicated(sender, _, signals) => {
+                let mut sending = Box::pin(sender.try_send_request(request));
+                // Dropped before the request is, so that the connection is cut when that wakes it.
+                let unanswered = Unanswered::over(signals);
+                let sent = (&mut sending).await;
+                if sent.is_ok() {
+                    unanswered.answered();
+                }
+                sent
+            }
             Self::SharedStream(stream) => Box::pin(stream.sender().try_send_request(request)).await,
         }
     }
@@ -46,7 +56,7 @@ impl UpstreamConnection {
     /// Whether the backend has said that it processed no request of this connection.
     pub(super) fn is_untouched(&self) -> bool {
         match self {
-            Self::Dedicated(_, last) => last.is_none(),
+            Self::Dedicated(_, last, _) => last.is_none(),
             Self::Pooled(..) | Self::SharedStream(_) => false,
         }
     }

@@ -6,16 +6,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
-use super::write_through::write_through;
-
-/// A socket that checks whether the backend has closed it, when asked to. Below TLS.
-pub(super) struct UpstreamSocket<S> {
+/// A socket that checks whether the backend has closed it, when asked to, and that may be cut off. Below TLS.
+pub(super) struct UpstreamSocket<S: AsFd> {
     stream: S,
     signals: Arc<SocketSignals>,
 }
@@ -34,9 +34,49 @@ pub(super) struct SocketSignals {
     look: AtomicBool,
     refused: AtomicBool,
     refusing: Notify,
+    /// What was not sent when the socket is closed is discarded.
+    discards: AtomicBool,
+    /// Nothing more is sent.
+    is_cut: AtomicBool,
+}
+
+/// A guarded request that waits for its answer. If it is given up before that, its connection is cut: what was not sent of
+/// it is never sent. Otherwise the operating system would go on sending it for minutes, behind a connection that is closed
+/// or that HTTP/2 ends in good order, and the backend might run it when its key is free again.
+pub(super) struct Unanswered<'a>(Option<&'a SocketSignals>);
+
+impl<'a> Unanswered<'a> {
+    pub(super) fn over(signals: &'a SocketSignals) -> Self {
+        Self(Some(signals))
+    }
+
+    /// The answer has begun.
+    pub(super) fn answered(mut self) {
+        if let Some(signals) = self.0.take() {
+            signals.discards.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(signals) = self.0 {
+            signals.discards.store(true, Ordering::Relaxed);
+            signals.is_cut.store(true, Ordering::Release);
+        }
+    }
 }
 
 impl SocketSignals {
+    /// The connection is for one request: whatever it ends with before the answer, it discards the rest.
+    pub(super) fn discard_unsent(&self) {
+        self.discards.store(true, Ordering::Relaxed);
+    }
+
+    fn check_uncut(&self) -> io::Result<()> {
+        if self.is_cut.load(Ordering::Acquire) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
     /// The next read asks the operating system, even if tokio knows of no event.
     ///
     /// tokio learns of a close only when it polls for events; under load, the backend may have closed much earlier.
@@ -55,7 +95,7 @@ impl SocketSignals {
     }
 }
 
-impl<S> UpstreamSocket<S> {
+impl<S: AsFd> UpstreamSocket<S> {
     pub(super) fn new(stream: S) -> (Self, Arc<SocketSignals>) {
         let signals = Arc::<SocketSignals>::default();
         (Self { stream, signals: Arc::clone(&signals) }, signals)
@@ -84,7 +124,7 @@ impl<S> ReadAfterRefusal<S> {
 
     /// After the first failed write, all writing stalls until reading has ended too.
     fn is_stalled(&self) -> bool {
-        !self.has_ended && self.signals.refused.load(Ordering::Relaxed)
+        !self.has_ended && self.signals.refused.load(Ordering::Relaxed) && self.signals.check_uncut().is_ok()
     }
 }
 
@@ -121,7 +161,44 @@ impl<S: AsyncRead + AsFd + Unpin> AsyncRead for UpstreamSocket<S> {
     }
 }
 
-write_through!(UpstreamSocket, stream);
+impl<S: AsyncWrite + AsFd + Unpin> AsyncWrite for UpstreamSocket<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.signals.check_uncut()?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.signals.check_uncut()?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.signals.check_uncut()?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl<S: AsFd> Drop for UpstreamSocket<S> {
+    fn drop(&mut self) {
+        if self.signals.discards.load(Ordering::Relaxed) {
+            // Closed with this, the socket discards what it has not sent, and resets the connection (socket(7), SO_LINGER). A
+            // Unix socket has nothing to discard: what was written to it is with the backend.
+            let _ = set_socket_linger(&self.stream, Some(Duration::ZERO));
+        }
+    }
+}
 
 impl<S: AsyncRead + Unpin> AsyncRead for ReadAfterRefusal<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -172,8 +249,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAfterRefusal<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
     use tokio::time::timeout;
