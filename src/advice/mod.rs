@@ -14,7 +14,7 @@ use self::caller::{
     about_addresses, about_constant_keys, about_cookies, about_edge, about_refreshed_tokens, about_rotated_keys,
     about_shared_keys, about_strangers, about_trust, about_unused_tokens,
 };
-use self::probe::{about_probed_callers, about_probes, about_quoted_keys, about_short_holds};
+use self::probe::{about_lost_owners, about_probed_callers, about_probes, about_quoted_keys, about_short_holds};
 use self::store::{about_digests, about_embedded, about_eviction, about_memory};
 use crate::config::{Config, ServerConfig, UpstreamConfig};
 use crate::rule::{
@@ -98,6 +98,7 @@ fn advice(config: &Config) -> Vec<Warning> {
             ("probe-by-status", about_probes(rule)),
             ("probe-without-caller", about_probed_callers(rule)),
             ("probe-unquoted-key", about_quoted_keys(rule)),
+            ("probe-owner-only", about_lost_owners(rule, store)),
             ("short-hold", about_short_holds(rule, upstream, store)),
             ("short-lease", about_takeovers(rule, upstream)),
             ("busy-503", about_503(rule)),

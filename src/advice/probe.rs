@@ -18,7 +18,8 @@ pub(super) fn about_probed_callers(rule: &Rule) -> Option<Advice> {
             "the probe asks with a credential of its own, and does not say whose key it is ({part} is in scope, and not in \
              probe.path): where two callers use the same key, what one has made counts as done for the other"
         ),
-        "name the caller in probe.path; if keys are unique over all callers, as UUIDs are, accept this",
+        "name the caller in probe.path, by what identifies it and is no credential; if keys are unique over all callers, as \
+         UUIDs are, accept this",
     )
 }
 
@@ -72,6 +73,18 @@ fn unquoted_key<'p>(rule: &Rule, path: &'p ProbePath) -> Option<&'p ProbePiece> 
     let is_quoted =
         |at: usize| literal(at.checked_sub(1)).ends_with(QUOTE) && literal(at.checked_add(1)).starts_with(QUOTE);
     path.pieces().iter().enumerate().find(|(at, piece)| is_key(piece) && !is_quoted(*at)).map(|(_, piece)| piece)
+}
+
+/// What others need to ask is kept with the record only where it is encrypted.
+pub(super) fn about_lost_owners(rule: &Rule, store: &StoreConfig) -> Option<Advice> {
+    rule.probe.as_ref().filter(|probe| probe.authorization.is_some() && store.encryption_keys.is_empty())?;
+    Some(Advice {
+        weight: Weight::Note,
+        text: "where the sidecar that ran a request is lost, nobody asks the backend, and the outcome stays unknown: what others \
+               need to ask is kept with the record only where it is encrypted"
+            .to_owned(),
+        advice: "set store.encryption_keys (`onlyonce keys generate` makes one)".to_owned(),
+    })
 }
 
 /// Only with keys can others ask about an owner that was lost.

@@ -20,7 +20,8 @@ use crate::key::{
 };
 use crate::record::{RecordName, UnknownPolicy};
 use crate::rule::{
-    Disposition, FingerprintMode, Mode, OnConcurrent, OnMismatch, OnMissingKey, RouteTarget, Routes, Rule, Selector,
+    Disposition, FingerprintMode, Mode, OnConcurrent, OnMismatch, OnMissingKey, ProbeRule, RouteTarget, Routes, Rule,
+    Selector,
 };
 use crate::run;
 use crate::text::listed;
@@ -306,7 +307,7 @@ fn guarded(
                     out,
                     "if unknown",
                     &match values.and_then(|values| values.in_path(&probe.path)) {
-                        Ok(target) => format!("the backend is asked: GET {target}"),
+                        Ok(target) => format!("{} asks the backend: GET {target}", who_asks(config, probe)),
                         Err(why) => format!("the backend cannot be asked: {why}"),
                     },
                 );
@@ -316,6 +317,17 @@ fn guarded(
         }
     }
     lookup
+}
+
+/// Who asks about an outcome that is unknown.
+fn who_asks(config: &Config, probe: &ProbeRule) -> &'static str {
+    if probe.authorization.is_none() {
+        "the sidecar that ran it"
+    } else if config.store.encryption_keys.is_empty() {
+        "the sidecar that ran it, while it lives,"
+    } else {
+        "any sidecar"
+    }
 }
 
 fn too_large(rule: &Rule, body: &[u8]) -> Option<String> {

@@ -139,7 +139,7 @@ impl Rule {
 }
 
 /// What `accept` may name: the warnings and notes of [`advice`](crate::advice).
-pub const WARNINGS: [&str; 28] = [
+pub const WARNINGS: [&str; 29] = [
     "address-as-caller",
     "anonymous-caller",
     "authorization-as-caller",
@@ -163,6 +163,7 @@ pub const WARNINGS: [&str; 28] = [
     "other-hosts",
     "own-caller-rotation",
     "probe-by-status",
+    "probe-owner-only",
     "probe-unquoted-key",
     "probe-without-caller",
     "short-hold",

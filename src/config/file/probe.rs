@@ -300,7 +300,9 @@ impl NotAValue {
             }
             PlaceholderFault::Credential => (
                 format!("{inner} is a credential, which has no place in a path"),
-                "to ask with a credential of its own: probe.authorization = \"env:PROBE_TOKEN\"".to_owned(),
+                "to ask with a credential of its own: probe.authorization = \"env:PROBE_TOKEN\"; to name the caller: a field that \
+                 identifies it and lets nobody in, such as one that your gateway sets"
+                    .to_owned(),
             ),
             PlaceholderFault::Wrong(advice) => (format!("{inner} names no value of a request"), advice.clone()),
         }
@@ -313,14 +315,19 @@ fn piece(inner: &str) -> Result<ProbePiece, NotAValue> {
     match (inner, kind) {
         ("key", _) => Ok(ProbePiece::Key),
         (_, Some("json" | "path" | "header")) => match selector::parse(inner) {
-            Ok(Selector::Header(name)) if CREDENTIALS.iter().any(|known| is_same_field(known, &name)) => {
-                Err(fault(PlaceholderFault::Credential))
-            }
+            Ok(Selector::Header(name)) if is_credential(&name) => Err(fault(PlaceholderFault::Credential)),
             Ok(selector) => Ok(ProbePiece::Value(selector)),
             Err(_) => Err(fault(PlaceholderFault::Wrong(VALUES.to_owned()))),
         },
         _ => Err(fault(PlaceholderFault::Unknown)),
     }
+}
+
+/// By its name: a path stands in logs of the backend, and values are kept.
+fn is_credential(name: &HeaderName) -> bool {
+    let of_name = ["authorization", "cookie", "token", "secret", "api-key", "apikey", "password", "signature", "jwt"];
+    CREDENTIALS.iter().any(|known| is_same_field(known, name))
+        || of_name.iter().any(|part| name.as_str().contains(part))
 }
 
 const CREDENTIALS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
