@@ -78,7 +78,7 @@ pub enum ProbeVerdict {
 ///   renewed, sent and been lost again in that time, and the exchange would not notice. Whoever asks must make the
 ///   exchange within the same time.
 /// - A record that a repeat may take over is never released. A takeover needs no release, and its attempt number grows.
-/// - What an owner that lives has not sent when its attempt ends is never sent: `proxy/upstream/socket.rs` cuts the
+/// - What an owner that lives has not sent when its attempt ends, before an answer has begun, is never sent: `proxy/upstream/socket.rs` cuts the
 ///   connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AbsenceRule {

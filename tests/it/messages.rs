@@ -86,7 +86,11 @@ fn bad_usage_is_told_in_80_columns() {
         fault(&["demo", "--listen", "nothing"], 2, "an IP address and a port are right, as 127.0.0.1:8080"),
         fault(&["completions", "nushell"], 2, "invalid value 'nushell' for '<SHELL>'"),
         fault(&["top", "extra"], 2, "unexpected argument 'extra' found"),
-        fault(&["records", "list", "--state", "gone"], 2, "choose one of in_flight, completed, unreplayable, unknown"),
+        fault(
+            &["records", "list", "--state", "gone"],
+            2,
+            "possible values: in_flight, completed, unreplayable, unknown, unreadable",
+        ),
         fault(&["records", "show", "bogus"], 2, "a record is named route:digest, and the digest is 32 hex digits"),
         fault(&["records", "release"], 2, "<RECORD>"),
         fault(&["records", "release", "--route", "orders"], 2, "--since <T>"),

@@ -122,7 +122,8 @@ fn secret_of_another_notation(line: &str) -> Option<usize> {
     {
         return Some(line.len() - after.len() + 1);
     }
-    let scheme = line[..line.find("://")?].rfind(|c: char| !is_of_name(c) && c != '+').map_or(0, |at| at + 1);
+    let mut before = line[..line.find("://")?].char_indices();
+    let scheme = before.rfind(|(_, c)| !is_of_name(*c) && *c != '+').map_or(0, |(at, c)| at + c.len_utf8());
     let url = line[scheme..].trim_end().trim_end_matches([',', ';', '"', '\'']);
     has_credentials("url", url).then_some(scheme)
 }
@@ -241,9 +242,18 @@ mod tests {
         assert_eq!(lines("pwd x"), "pwd *");
         assert_eq!(lines("url: \"redis://:x@h/0\""), "url: \"*");
         assert_eq!(lines("redis://:x@h/0"), "*");
+        assert_eq!(lines("url: “redis://:x@h/0”"), "url: “*");
+        assert_eq!(lines("éredis://:x@h/0"), "é*");
         assert_eq!(lines("url redis+sentinel://:x@h/0"), "url *");
         assert_eq!(lines("postgres://u:x@h/d # y"), "*");
-        for line in ["url: \"redis://h:6379/0\"", "url http://127.0.0.1:3000", "level: info", "message: tell us"] {
+        for line in [
+            "url: \"redis://h:6379/0\"",
+            "url http://127.0.0.1:3000",
+            "level: info",
+            "message: tell us",
+            "url: “http://h”",
+            "é://h",
+        ] {
             assert_eq!(lines(line), line);
         }
     }

@@ -103,6 +103,9 @@ enum CommitError {
 const WRITE: &str = "UPDATE onlyonce.records SET expires_at = expires_at WHERE false;
                      SELECT pg_logical_emit_message(true, 'onlyonce', ''::text)";
 
+/// A server that does not open a session in this time is as good as away. What is known of its commits must not stay as it was.
+const OPENED_WITHIN: Duration = Duration::from_secs(5);
+
 impl CommitCheck<'_> {
     pub(super) async fn run(&self) -> Infallible {
         let (mut session, mut has_failed) = (None, false);
@@ -150,8 +153,11 @@ impl CommitCheck<'_> {
                 if self.primary.committing.is_jammed() {
                     return Err(CommitError::Jammed);
                 }
-                let opened = Session::open(self.dialer, &self.primary.endpoint, COMMITS, None).await;
-                let opened = opened.map_err(CommitError::Failed)?;
+                let opened = Session::open(self.dialer, &self.primary.endpoint, COMMITS, None);
+                let opened = match tokio::time::timeout(OPENED_WITHIN, opened).await {
+                    Ok(opened) => opened.map_err(CommitError::Failed)?,
+                    Err(_) => return Err(CommitError::Failed(PostgresError::Silent(OPENED_WITHIN))),
+                };
                 self.primary.commits.set_process(&opened.process);
                 opened
             }

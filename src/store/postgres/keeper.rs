@@ -103,10 +103,9 @@ impl PrimaryKeeper {
         examine::refuse_pooler(&self.dialer, &candidate).await?;
         let client = candidate.session.client();
         // An earlier attempt may wait there for its commit. Another one would wait as well, and cost one more connection.
-        if let Some(earlier) = self.examining.take()
-            && !pool::still_at_work(client, std::slice::from_ref(&earlier)).await?.is_empty()
+        if let Some(earlier) = &self.examining
+            && !pool::still_at_work(client, std::slice::from_ref(earlier)).await?.is_empty()
         {
-            self.examining = Some(earlier);
             return Err(PostgresError::Silent(self.connect_timeout));
         }
         self.examining = Some(candidate.session.process.clone());
