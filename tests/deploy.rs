@@ -253,6 +253,7 @@ fn exposition() -> String {
     metrics.route("orders");
     metrics.observed_route("orders");
     metrics.asking_route("orders");
+    metrics.probed_route("orders");
     metrics.render().expect("an exposition")
 }
 

@@ -56,11 +56,9 @@ pub enum Victim {
     FrozenOwner,
     Backend,
     /// Killed, and restarted when the others have continued.
-    Redis,
+    Store,
     /// The same, but the others continue only after a lease has expired.
-    RedisForLong,
-    /// The same with PostgreSQL as the store.
-    Postgres,
+    StoreForLong,
     /// The client of the first request resets its connection.
     Client,
     /// The same over HTTP/2: it resets its stream.
@@ -84,6 +82,15 @@ pub struct Cell {
     pub step: Step,
     pub victim: Victim,
     pub mode: Mode,
+    pub store: StoreKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    Redis,
+    Postgres,
+    /// It has one process at a time.
+    Embedded,
 }
 
 /// The result for the key.
@@ -127,10 +134,7 @@ impl Cell {
             Step::Sidecar(_) => (Some(&stop), None),
             Step::Backend(_) => (None, Some(&stop)),
         };
-        let mut store = match self.victim {
-            Victim::Postgres => Store::Postgres(PostgresServer::start()),
-            _ => Store::Redis(RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"])),
-        };
+        let mut store = Store::start(self.store, folder);
         let mut backend = Backend::start(folder, Manner::Fair, backend_stops);
         std::fs::write(folder.join("onlyonce.toml"), self.config(&backend, &store.url())).expect("a writable folder");
         let b = start(folder, "b", None);
@@ -167,8 +171,8 @@ impl Cell {
                         });
                     }
                     Victim::Backend => backend.kill(),
-                    Victim::Redis | Victim::Postgres => store.kill(),
-                    Victim::RedisForLong => {
+                    Victim::Store => store.kill(),
+                    Victim::StoreForLong => {
                         store.kill();
                         thread::sleep(SHORT_LEASE);
                     }
@@ -208,7 +212,7 @@ impl Cell {
                 client.ask_at_once(&[a.address, a.address, b.address, b.address]);
                 backend.restart();
             }
-            Victim::Redis | Victim::RedisForLong | Victim::Postgres => {
+            Victim::Store | Victim::StoreForLong => {
                 client.ask_at_once(&[a.address, a.address, b.address, b.address]);
                 store.restart();
             }
@@ -236,8 +240,8 @@ impl Cell {
     fn config(self, backend: &Backend, store: &str) -> String {
         // Short if an owner is lost, so that it shows soon; long otherwise, so that none is taken for lost.
         let lease = match self.victim {
-            Victim::Owner | Victim::FrozenOwner | Victim::RedisForLong | Victim::Work => SHORT_LEASE,
-            Victim::Backend | Victim::Redis | Victim::Postgres | Victim::Client | Victim::Stream | Victim::Drained => {
+            Victim::Owner | Victim::FrozenOwner | Victim::StoreForLong | Victim::Work => SHORT_LEASE,
+            Victim::Backend | Victim::Store | Victim::Client | Victim::Stream | Victim::Drained => {
                 Duration::from_secs(60)
             }
         };
@@ -282,6 +286,16 @@ enum Store {
 }
 
 impl Store {
+    fn start(kind: StoreKind, folder: &Path) -> Self {
+        match kind {
+            StoreKind::Redis => {
+                Self::Redis(RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]))
+            }
+            StoreKind::Postgres => Self::Postgres(PostgresServer::start()),
+            StoreKind::Embedded => Self::Embedded(folder.join("records")),
+        }
+    }
+
     fn url(&self) -> String {
         match self {
             Self::Redis(redis) => redis.url(),

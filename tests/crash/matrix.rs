@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
-use crate::cell::probe::{Blow, PROBE_STEPS, ProbeCell, Prober, StoreKind};
-use crate::cell::{Cell, Mode, Outcome, SIDECAR_STEPS, STEPS, Step, Victim};
+use crate::cell::probe::{Blow, PROBE_STEPS, ProbeCell, Prober};
+use crate::cell::{Cell, Mode, Outcome, SIDECAR_STEPS, STEPS, Step, StoreKind, Victim};
 
 struct Table {
     title: &'static str,
@@ -18,7 +18,7 @@ struct Table {
 }
 
 enum Columns {
-    Victims(Mode, &'static [(Victim, &'static str)]),
+    Victims(Mode, StoreKind, &'static [(Victim, &'static str)]),
     /// Whether the attempt was executed, and who is struck while it asks.
     Probers(bool, &'static [(Prober, Blow, StoreKind, &'static str)]),
 }
@@ -33,9 +33,9 @@ enum Play {
 const OWNER: (Victim, &str) = (Victim::Owner, "the owner is killed");
 const FROZEN_OWNER: (Victim, &str) = (Victim::FrozenOwner, "the owner freezes");
 const BACKEND: (Victim, &str) = (Victim::Backend, "the backend is killed");
-const REDIS: (Victim, &str) = (Victim::Redis, "Redis is killed");
-const REDIS_FOR_LONG: (Victim, &str) = (Victim::RedisForLong, "Redis is away for longer than the lease");
-const POSTGRES: (Victim, &str) = (Victim::Postgres, "PostgreSQL is killed");
+const REDIS: (Victim, &str) = (Victim::Store, "Redis is killed");
+const REDIS_FOR_LONG: (Victim, &str) = (Victim::StoreForLong, "Redis is away for longer than the lease");
+const POSTGRES: (Victim, &str) = (Victim::Store, "PostgreSQL is killed");
 const CLIENT: (Victim, &str) = (Victim::Client, "the client resets its connection");
 const STREAM: (Victim, &str) = (Victim::Stream, "the client resets its stream (HTTP/2)");
 const WORK: (Victim, &str) = (Victim::Work, "a panic");
@@ -51,36 +51,41 @@ const PROBERS: [(Prober, Blow, StoreKind, &str); 7] = [
     (Prober::Another, Blow::Frozen, StoreKind::Postgres, "PostgreSQL: another asks for a killed owner, and freezes"),
 ];
 
-const TABLES: [Table; 8] = [
+const TABLES: [Table; 9] = [
     Table {
         title: "on_unknown = \"hold\"",
         steps: &STEPS,
-        columns: Columns::Victims(Mode::Hold, &[OWNER, FROZEN_OWNER, BACKEND, REDIS, REDIS_FOR_LONG]),
+        columns: Columns::Victims(Mode::Hold, StoreKind::Redis, &[OWNER, FROZEN_OWNER, BACKEND, REDIS, REDIS_FOR_LONG]),
     },
     Table {
         title: "on_unknown = \"retry\"",
         steps: &STEPS,
-        columns: Columns::Victims(Mode::Retry, &[OWNER, FROZEN_OWNER]),
+        columns: Columns::Victims(Mode::Retry, StoreKind::Redis, &[OWNER, FROZEN_OWNER]),
     },
     Table {
         title: "on_unknown = \"hold\"; all processes live",
         steps: &STEPS,
-        columns: Columns::Victims(Mode::Hold, &[CLIENT, STREAM, DRAINED]),
+        columns: Columns::Victims(Mode::Hold, StoreKind::Redis, &[CLIENT, STREAM, DRAINED]),
     },
     Table {
         title: "on_unknown = \"hold\"; records in PostgreSQL",
         steps: &STEPS,
-        columns: Columns::Victims(Mode::Hold, &[POSTGRES]),
+        columns: Columns::Victims(Mode::Hold, StoreKind::Postgres, &[OWNER, FROZEN_OWNER, BACKEND, POSTGRES]),
+    },
+    Table {
+        title: "on_unknown = \"retry\"; records in PostgreSQL",
+        steps: &STEPS,
+        columns: Columns::Victims(Mode::Retry, StoreKind::Postgres, &[OWNER, FROZEN_OWNER]),
     },
     Table {
         title: "on_unknown = \"hold\"; work panics",
         steps: &SIDECAR_STEPS,
-        columns: Columns::Victims(Mode::Hold, &[WORK]),
+        columns: Columns::Victims(Mode::Hold, StoreKind::Redis, &[WORK]),
     },
     Table {
         title: "[route.probe]",
         steps: &STEPS,
-        columns: Columns::Victims(Mode::Probe, &[OWNER, FROZEN_OWNER, BACKEND]),
+        columns: Columns::Victims(Mode::Probe, StoreKind::Redis, &[OWNER, FROZEN_OWNER, BACKEND]),
     },
     Table {
         title: "[route.probe]; not executed, and who asks is struck",
@@ -127,8 +132,8 @@ fn plays() -> Vec<Play> {
     for table in &TABLES {
         for &step in table.steps {
             match table.columns {
-                Columns::Victims(mode, victims) => {
-                    plays.extend(victims.iter().map(|&(victim, _)| Play::Cell(Cell { step, victim, mode })));
+                Columns::Victims(mode, store, victims) => {
+                    plays.extend(victims.iter().map(|&(victim, _)| Play::Cell(Cell { step, victim, mode, store })));
                 }
                 Columns::Probers(executed, probers) => {
                     plays.extend(probers.iter().map(|&(prober, blow, store, _)| {
@@ -144,7 +149,7 @@ fn plays() -> Vec<Play> {
 impl Columns {
     fn titles(&self) -> Vec<&'static str> {
         match self {
-            Self::Victims(_, victims) => victims.iter().map(|(_, title)| *title).collect(),
+            Self::Victims(_, _, victims) => victims.iter().map(|(_, title)| *title).collect(),
             Self::Probers(_, probers) => probers.iter().map(|(.., title)| *title).collect(),
         }
     }

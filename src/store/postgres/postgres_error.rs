@@ -69,7 +69,7 @@ pub enum PostgresError {
     Asynchronous(String),
     /// There are no tables.
     #[error(
-        "the tables are not there, and this user may not make them: run `onlyonce store init --sql --role ROLE | psql` as one \
+        "the tables are not there, and this user may not make them: run `onlyonce store init --sql --role ROLE | psql -d DATABASE` as one \
          who may, with the name of this user for ROLE"
     )]
     NoTables,

@@ -4,12 +4,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Client, Mode, Outcome, SHORT_LEASE, Step, Store, Telling, audit_as, config_of, start};
+use super::{Client, Mode, Outcome, SHORT_LEASE, Step, Store, StoreKind, Telling, audit_as, config_of, start};
 use crate::backend::{Manner, read_ledger};
 use crate::client::{Answer, until};
-use crate::postgres_server::PostgresServer;
 use crate::process::{Backend, Sidecar, StopAt, Stopped};
-use crate::redis_server::RedisServer;
 
 #[derive(Debug, Clone, Copy)]
 pub struct ProbeCell {
@@ -38,14 +36,6 @@ pub enum Blow {
     Frozen,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreKind {
-    Redis,
-    Postgres,
-    /// It has one process at a time.
-    Embedded,
-}
-
 /// The steps of a probe.
 pub const PROBE_STEPS: [Step; 3] =
     [Step::Sidecar("before-probe"), Step::Sidecar("before-probe-exchange"), Step::Sidecar("after-probe-exchange")];
@@ -69,13 +59,7 @@ impl ProbeCell {
     }
 
     fn story(self, folder: &Path) -> Outcome {
-        let store = match self.store {
-            StoreKind::Redis => {
-                Store::Redis(RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]))
-            }
-            StoreKind::Postgres => Store::Postgres(PostgresServer::start()),
-            StoreKind::Embedded => Store::Embedded(folder.join("records")),
-        };
+        let store = Store::start(self.store, folder);
         let manner = match (self.prober, self.executed) {
             (Prober::Owner, true) => Manner::LosesAnswer,
             (Prober::Owner, false) => Manner::LosesOrder,
