@@ -88,7 +88,10 @@ async fn operators_see_and_settle_records_and_hear_what_is_wrong() {
     assert_eq!(checked.status.code(), Some(1), "{told}");
     assert!(told.contains("cannot be used: the tables are not there yet"), "{told}");
     let told = words(&text(&with_config(&setup, &["check", "--connect"]).await.stdout));
-    assert!(told.contains("this user may not make them: run `onlyonce store init --sql --role ROLE | psql -d DATABASE`"), "{told}");
+    assert!(
+        told.contains("this user may not make them: run `onlyonce store init --sql --role ROLE | psql -d DATABASE`"),
+        "{told}"
+    );
     assert!(!told.contains("sesame"), "{told}");
     let refused = with_config(&setup, &["store", "init"]).await;
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
