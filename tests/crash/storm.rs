@@ -56,6 +56,8 @@ enum Storm {
     Folder,
     /// PostgreSQL and the backend are killed, and PostgreSQL is frozen.
     Postgres,
+    /// Sidecars that keep their records in PostgreSQL are killed and frozen.
+    PostgresSidecars,
     /// The primary of two PostgreSQL servers, whose commits wait for the other one, is killed, and the other is promoted.
     Failover,
 }
@@ -101,6 +103,7 @@ pub fn run_long() {
     let seconds = var("ONLYONCE_STORM_SECONDS").map_or(20, |seconds| seconds.parse().expect("a number of seconds"));
     println!("\nstorm: ONLYONCE_STORM_SEED={seed} ONLYONCE_STORM_SECONDS={seconds}");
     rage(Storm::Postgres, seed, seconds);
+    rage(Storm::PostgresSidecars, seed, seconds);
     rage(Storm::Failover, seed, seconds);
 }
 
@@ -173,7 +176,9 @@ impl Scene {
             Storm::Sidecars | Storm::Behind | Storm::LateRedis | Storm::Rights => Store::Redis(persistent()),
             Storm::FullDisk => Store::Embedded(Some(SmallDisk::mount(8, "FullDisk")?)),
             Storm::Folder => Store::Embedded(None),
-            Storm::Postgres => Store::Postgres(PostgresServer::start_with(&["fsync=on"]), None),
+            Storm::Postgres | Storm::PostgresSidecars => {
+                Store::Postgres(PostgresServer::start_with(&["fsync=on"]), None)
+            }
             Storm::Failover => {
                 let primary = PostgresServer::start_with(&["fsync=on", "synchronous_standby_names=*"]);
                 let standby = primary.start_standby(&["fsync=on"]);
@@ -226,7 +231,9 @@ impl Scene {
         while Instant::now() < end || blows.kills.max(blows.freezes) < ENOUGH {
             thread::sleep(chance.millis(50..300));
             match self.storm {
-                Storm::Sidecars | Storm::Behind => self.strike_process(addresses, &mut chance, &mut blows),
+                Storm::Sidecars | Storm::Behind | Storm::PostgresSidecars => {
+                    self.strike_process(addresses, &mut chance, &mut blows);
+                }
                 Storm::Postgres => self.strike_postgres(&mut chance, &mut blows),
                 Storm::Failover => {
                     self.fail_over(end, &mut chance);
